@@ -1,0 +1,250 @@
+//! Langfuse: spans → the attributes its OTLP endpoint reads (server v3 and v4).
+//!
+//! * What describes the trace stands on every span: a v4 server aggregates it over spans, a v3 server lets a span without
+//!   it erase what the root said.
+//! * Input and output of the turn stand on the root observation; for v3 servers once more as trace input and output.
+//! * Objects are JSON in strings, empty values are left out: other OTLP kinds are stored as their raw encoding.
+//! * Usage keys are those of Langfuse's price table, each token in exactly one of them.
+
+use serde::Serialize;
+
+use super::{OutSpan, Value};
+use crate::{
+    hook::Options,
+    trace::{Body, Level, Semantics, Span},
+    transcript::record::{Nanos, PromptKind, Usage},
+    turn::{Generation, Turn},
+};
+
+/// What is the same on every span of a turn.
+#[derive(Debug)]
+pub struct Shared {
+    attributes: Vec<(String, Value)>,
+    semantics: Semantics,
+}
+
+impl Shared {
+    /// For the spans of `turn` in session `session_id`, of a project with `options`.
+    pub fn new(turn: &Turn, session_id: &str, options: &Options) -> Self {
+        let mut put = Put::default();
+        put.text("session.id", limited(session_id));
+        put.text("langfuse.trace.name", format!("Turn {}", turn.number));
+        put.some("user.id", options.user_id.as_deref().map(limited));
+        put.some("langfuse.version", turn.session.version.clone());
+        put.some("langfuse.release", options.release.as_deref().map(limited));
+        put.some("langfuse.environment", options.environment.clone());
+        if !options.tags.is_empty() {
+            put.0.push(("langfuse.trace.tags".to_owned(), Value::List(options.tags.clone())));
+        }
+        let mut meta = |key: &str, value: Option<String>| put.some(&format!("langfuse.trace.metadata.{key}"), value);
+        for (key, value) in &options.metadata {
+            meta(key, Some(value.clone()));
+        }
+        meta("source", Some("claude-code".to_owned()));
+        meta("turn_number", Some(turn.number.to_string()));
+        meta("session_id", Some(session_id.to_owned()));
+        meta("version", turn.session.version.clone());
+        meta("slug", turn.session.slug.clone());
+        meta("cwd", turn.session.cwd.clone());
+        meta("git_branch", turn.session.git_branch.clone());
+        Self { attributes: put.0, semantics: options.semantics }
+    }
+
+    /// `span` as it is sent.
+    pub fn encode(&self, span: &Span<'_>) -> OutSpan {
+        let mut put = Put(Vec::with_capacity(self.attributes.len() + 12));
+        let mut events = Vec::new();
+        match &span.body {
+            Body::Turn { turn, input, output, events: happened } => {
+                put.text("langfuse.observation.type", "agent");
+                let (input, output) = (message("user", input), message("assistant", output));
+                put.text("langfuse.trace.input", input.clone());
+                put.text("langfuse.trace.output", output.clone());
+                put.text("langfuse.observation.input", input);
+                put.text("langfuse.observation.output", output);
+                put.meta("trigger", match turn.prompt.kind {
+                    PromptKind::Plain => None,
+                    PromptKind::Command | PromptKind::Local => Some("command"),
+                    PromptKind::TaskNotification => Some("task-notification"),
+                });
+                events.clone_from(happened);
+            }
+            Body::Generation { generation, input, usage, completion_start } => {
+                put.text("langfuse.observation.type", "generation");
+                put.some("langfuse.observation.input", input.map(|text| message("user", text)));
+                put.text("langfuse.observation.output", answer(generation));
+                match usage {
+                    Some(usage) => {
+                        put.text("langfuse.observation.model.name", model(&generation.model));
+                        put.text("langfuse.observation.usage_details", usage_details(*usage, self.semantics));
+                    }
+                    // A model without usage makes the server count tokens by itself, and charge for them.
+                    None => put.meta("model", Some(generation.model.as_str())),
+                }
+                put.some("langfuse.observation.completion_start_time", completion_start.and_then(rfc3339));
+                if generation.model != model(&generation.model) {
+                    put.meta("model", Some(generation.model.as_str()));
+                }
+                put.meta("tool_count", Some(generation.tools.len().to_string()));
+                put.meta("message_id", Some(generation.id.as_str()));
+                put.meta("request_id", generation.request_id.as_deref());
+                put.meta("stop_reason", generation.stop_reason.as_deref());
+            }
+            Body::Tool(tool) => {
+                put.text("langfuse.observation.type", "tool");
+                put.text("langfuse.observation.input", tool.input.as_str());
+                put.some("langfuse.observation.output", tool.result.as_ref().map(|(result, _)| result.output.clone()));
+                put.meta("tool_name", Some(tool.name.as_str()));
+                put.meta("tool_id", Some(tool.id.as_str()));
+            }
+        }
+        let level = match span.level {
+            Level::Default => None,
+            Level::Warning => Some("WARNING"),
+            Level::Error => Some("ERROR"),
+        };
+        put.some("langfuse.observation.level", level.map(str::to_owned));
+        put.some("langfuse.observation.status_message", span.status.clone());
+        put.meta("timing", span.estimated.then_some("estimated"));
+        put.0.extend(self.attributes.iter().cloned());
+        OutSpan {
+            trace_id: span.trace_id,
+            span_id: span.span_id,
+            parent_id: span.parent.unwrap_or_default(),
+            name: span.name.clone(),
+            start_ns: span.start,
+            end_ns: span.end,
+            error: (span.level == Level::Error).then(|| span.status.clone().unwrap_or_default()),
+            attributes: put.0,
+            events,
+        }
+    }
+}
+
+/// The environment name as Langfuse takes it: lower case, 40 characters of `a-z0-9-_`, not starting with `langfuse`.
+/// `None` if nothing acceptable is left (the server would silently file it under `default`).
+pub fn environment(name: &str) -> Option<String> {
+    let name = name.trim().to_lowercase();
+    let fits = !name.is_empty()
+        && name.len() <= 40
+        && !name.starts_with("langfuse")
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+    fits.then_some(name)
+}
+
+/// Attributes in the order they were put.
+#[derive(Default)]
+struct Put(Vec<(String, Value)>);
+
+impl Put {
+    fn text(&mut self, key: &str, value: impl Into<String>) {
+        self.0.push((key.to_owned(), Value::Text(value.into())));
+    }
+
+    fn some(&mut self, key: &str, value: Option<String>) {
+        if let Some(value) = value {
+            self.text(key, value);
+        }
+    }
+
+    fn meta(&mut self, key: &str, value: Option<impl Into<String>>) {
+        self.some(&format!("langfuse.observation.metadata.{key}"), value.map(Into::into));
+    }
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'a str,
+    content: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    thinking: Vec<Thinking<'a>>,
+}
+
+#[derive(Serialize)]
+struct Call<'a> {
+    id: &'a str,
+    r#type: &'a str,
+    function: Function<'a>,
+}
+
+#[derive(Serialize)]
+struct Function<'a> {
+    name: &'a str,
+    arguments: &'a str,
+}
+
+#[derive(Serialize)]
+struct Thinking<'a> {
+    r#type: &'a str,
+    content: &'a str,
+}
+
+fn message(role: &str, content: &str) -> String {
+    json(&Message { role, content, tool_calls: Vec::new(), thinking: Vec::new() })
+}
+
+/// An answer in the shape Langfuse's chat view renders: text, tool calls, thinking.
+fn answer(generation: &Generation) -> String {
+    json(&Message {
+        role: "assistant",
+        content: &generation.text(),
+        tool_calls: generation
+            .tools
+            .iter()
+            .map(|tool| Call {
+                id: &tool.id,
+                r#type: "function",
+                function: Function { name: &tool.name, arguments: &tool.input },
+            })
+            .collect(),
+        thinking: generation
+            .thinking
+            .iter()
+            .filter(|text| !text.is_empty())
+            .map(|text| Thinking { r#type: "thinking", content: text })
+            .collect(),
+    })
+}
+
+/// `usage_details`: every token in one price bucket; empty cache buckets are left out. `total` as the specification has it
+/// (input plus output), or left to the server, which adds all buckets.
+fn usage_details(usage: Usage, semantics: Semantics) -> String {
+    let total = (semantics == Semantics::Spec).then(|| usage.input.saturating_add(usage.output));
+    let some = |tokens: u64| (tokens > 0).then_some(tokens);
+    let details: serde_json::Map<_, _> = [
+        ("input", Some(usage.input)),
+        ("output", Some(usage.output)),
+        ("total", total),
+        ("cache_read_input_tokens", some(usage.cache_read)),
+        ("input_cache_creation_5m", some(usage.cache_creation_5m)),
+        ("input_cache_creation_1h", some(usage.cache_creation_1h)),
+        ("input_cache_creation", some(usage.cache_creation_rest())),
+    ]
+    .into_iter()
+    .filter_map(|(key, tokens)| Some((key.to_owned(), tokens?.into())))
+    .collect();
+    serde_json::Value::Object(details).to_string()
+}
+
+/// The name Langfuse's price table knows: the marker of the long context window is not part of it.
+fn model(name: &str) -> &str {
+    name.strip_suffix("[1m]").unwrap_or(name)
+}
+
+/// Langfuse's own SDKs drop ids and names of more than 200 characters.
+fn limited(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+fn rfc3339(at: Nanos) -> Option<String> {
+    jiff::Timestamp::from_nanosecond(i128::from(at)).ok().map(|time| time.to_string())
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

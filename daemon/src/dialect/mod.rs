@@ -1,0 +1,86 @@
+//! Spans → what a backend wants to read in them. One module per backend; none of them knows HTTP.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{SpanId, TraceId, hex},
+    trace::Event,
+};
+
+pub mod langfuse;
+
+/// A span as it lies in the outbox: in its destination's dialect, never changed after it was written, so that what is sent
+/// again is byte for byte what was sent first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutSpan {
+    /// Trace it belongs to.
+    #[serde(with = "as_hex")]
+    pub trace_id: TraceId,
+    /// Its own id.
+    #[serde(with = "as_hex")]
+    pub span_id: SpanId,
+    /// Its parent; all zeros for a root.
+    #[serde(with = "as_hex")]
+    pub parent_id: SpanId,
+    /// Its name.
+    pub name: String,
+    /// Start, nanoseconds since the epoch.
+    pub start_ns: u64,
+    /// End, nanoseconds since the epoch.
+    pub end_ns: u64,
+    /// OTLP status `Error` with this message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Attributes in the order they are sent.
+    pub attributes: Vec<(String, Value)>,
+    /// Span events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
+}
+
+/// An attribute's value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A string; objects travel as JSON in one.
+    Text(String),
+    /// A list of strings, never empty: an empty one arrives at Langfuse as a string of its own.
+    List(Vec<String>),
+}
+
+impl OutSpan {
+    /// True if it is the root of its trace.
+    pub fn is_root(&self) -> bool {
+        self.parent_id == [0; 8]
+    }
+
+    /// The attribute called `key`, if it is text.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.attributes.iter().find_map(|(k, value)| match value {
+            Value::Text(text) if k == key => Some(text.as_str()),
+            _ => None,
+        })
+    }
+}
+
+mod as_hex {
+    use super::hex;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer, const N: usize>(bytes: &[u8; N], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(deserializer: D) -> Result<[u8; N], D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let mut bytes = [0; N];
+        if text.len() != 2 * N || !text.is_ascii() {
+            return Err(D::Error::custom("an id of the wrong length"));
+        }
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(D::Error::custom)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(D::Error::custom)?;
+        }
+        Ok(bytes)
+    }
+}

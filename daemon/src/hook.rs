@@ -1,0 +1,312 @@
+//! A hook's payload and environment → a hint: which session to look at, why, and where its spans go.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use proto::frame::Frame;
+use serde::{
+    Deserialize, Serialize,
+    de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
+};
+
+use crate::{credentials::Secret, dialect::langfuse::environment, trace::Semantics, transcript::record::Nanos};
+
+/// Where spans go when a project names no server.
+pub const DEFAULT_BASE_URL: &str = "https://cloud.langfuse.com";
+
+/// A hook event, judged. Holds nothing secret; stored until it is dealt with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hint {
+    /// Id of the event.
+    pub id: String,
+    /// When the hook ran.
+    pub fired_ns: Nanos,
+    /// The session.
+    pub session_id: String,
+    /// Its transcript, at this moment: a session's file can move.
+    pub transcript: PathBuf,
+    /// What happened.
+    pub event: Event,
+    /// Working directory of the session, and the project's where Claude Code says it: where settings are looked for.
+    pub project_dirs: Vec<PathBuf>,
+    /// Where its spans go.
+    pub destination: Destination,
+    /// How its spans are made.
+    pub options: Options,
+    /// The project asked for a talkative log.
+    pub debug: bool,
+}
+
+/// What a hook event means for the open turn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The model has stopped. Its last line may not be on disk yet; `answer` (trimmed by Claude Code) says what to wait for.
+    Stopped {
+        /// `last_assistant_message`; older versions do not send it.
+        answer: Option<String>,
+    },
+    /// The session is over and its file complete.
+    Ended,
+    /// Anything else: a reason to look, and nothing more.
+    Other,
+}
+
+/// A place spans are delivered to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Destination {
+    /// What kind of server it is.
+    pub kind: Kind,
+    /// Its address, without a trailing slash, credentials or query.
+    pub base_url: String,
+    /// Which project's key it is reached with.
+    pub public_key: String,
+}
+
+/// What kind of server a destination is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A Langfuse server.
+    Langfuse,
+}
+
+/// How a project wants its spans.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// How times and totals are derived.
+    pub semantics: Semantics,
+    /// Langfuse environment, already in the form the server accepts.
+    pub environment: Option<String>,
+    /// Release.
+    pub release: Option<String>,
+    /// User id.
+    pub user_id: Option<String>,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Trace metadata of the user's own.
+    pub metadata: BTreeMap<String, String>,
+    /// Share of turns that are kept; `None` keeps all.
+    pub sample_rate: Option<f64>,
+}
+
+/// Why an event is not a hint; counted under [`reason`](Self::reason).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The frame itself is broken or of a version this daemon does not know.
+    Frame,
+    /// The payload is not a JSON object.
+    NotJson,
+    /// It lacks `session_id` or `transcript_path`.
+    FieldsMissing,
+    /// `transcript_path` is not absolute or does not end in `.jsonl`.
+    TranscriptPath,
+    /// Tracing is not on in the event's environment.
+    NotEnabled,
+    /// No public key.
+    KeysMissing,
+    /// The base URL is not an `http` or `https` address.
+    BaseUrl,
+}
+
+impl Refused {
+    /// The name under which `status` counts it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Frame => "hook_frame",
+            Self::NotJson => "hook_not_json",
+            Self::FieldsMissing => "hook_fields_missing",
+            Self::TranscriptPath => "hook_transcript_path",
+            Self::NotEnabled => "hook_not_enabled",
+            Self::KeysMissing => "hook_keys_missing",
+            Self::BaseUrl => "hook_base_url",
+        }
+    }
+}
+
+/// Reads a frame: the hint in it, and the secret key it may carry.
+///
+/// # Errors
+/// Why there is nothing to be done about the event.
+pub fn read(frame: Frame) -> Result<(Hint, Option<Secret>), Refused> {
+    let env = Env::new(frame.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    if !env.enabled() {
+        return Err(Refused::NotEnabled);
+    }
+    let payload = Payload::read(&frame.payload, frame.cut).ok_or(Refused::NotJson)?;
+    let (Some(session_id), Some(transcript)) = (payload.session_id, payload.transcript_path) else {
+        return Err(Refused::FieldsMissing);
+    };
+    let transcript = PathBuf::from(transcript);
+    if session_id.is_empty() {
+        return Err(Refused::FieldsMissing);
+    }
+    if !transcript.is_absolute() || transcript.extension().is_none_or(|ext| ext != "jsonl") {
+        return Err(Refused::TranscriptPath);
+    }
+    let destination = env.destination()?;
+    let event = match payload.event.as_deref() {
+        // A subagent stops or fails while the turn goes on.
+        _ if payload.agent_id.is_some() => Event::Other,
+        Some("Stop" | "StopFailure") => Event::Stopped { answer: payload.answer.filter(|text| !text.trim().is_empty()) },
+        Some("SessionEnd" | "Replay") => Event::Ended,
+        _ => Event::Other,
+    };
+    let mut project_dirs: Vec<PathBuf> =
+        [payload.cwd.as_deref(), env.get("CLAUDE_PROJECT_DIR")].into_iter().flatten().map(PathBuf::from).collect();
+    project_dirs.retain(|dir| dir.is_absolute());
+    project_dirs.dedup();
+    let hint = Hint {
+        id: frame.id,
+        fired_ns: frame.fired_ns,
+        session_id,
+        transcript,
+        event,
+        project_dirs,
+        destination,
+        options: env.options(),
+        debug: env.get("CC_LANGFUSE_DEBUG").is_some_and(proto::env::enabled),
+    };
+    Ok((hint, env.paired("SECRET_KEY").map(Secret::new)))
+}
+
+/// Settings as Claude Code gives them to a hook, or as its settings files hold them.
+#[derive(Debug, Default)]
+pub struct Env<'a>(BTreeMap<&'a str, &'a str>);
+
+impl<'a> Env<'a> {
+    /// From name and value pairs, later ones winning. An empty value counts as unset.
+    pub fn new(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect())
+    }
+
+    /// Tracing is on.
+    pub fn enabled(&self) -> bool {
+        self.get(proto::env::ENABLE).is_some_and(proto::env::enabled)
+    }
+
+    /// Where spans go.
+    ///
+    /// # Errors
+    /// [`Refused::KeysMissing`] or [`Refused::BaseUrl`].
+    pub fn destination(&self) -> Result<Destination, Refused> {
+        let public_key = self.paired("PUBLIC_KEY").ok_or(Refused::KeysMissing)?.trim().to_owned();
+        let url = self.paired("BASE_URL").or_else(|| self.paired("HOST")).unwrap_or(DEFAULT_BASE_URL);
+        Ok(Destination { kind: Kind::Langfuse, base_url: base_url(url).ok_or(Refused::BaseUrl)?, public_key })
+    }
+
+    /// The secret key.
+    pub fn secret(&self) -> Option<Secret> {
+        self.paired("SECRET_KEY").map(|key| Secret::new(key.trim()))
+    }
+
+    /// How spans are made. What cannot be understood is left at its default: tracing goes on.
+    pub fn options(&self) -> Options {
+        let metadata: BTreeMap<String, serde_json::Value> =
+            self.get("CC_LANGFUSE_METADATA").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let list = self.get("CC_LANGFUSE_TAGS").unwrap_or_default().split(',').map(str::trim);
+        Options {
+            semantics: match self.get("CC_LANGFUSE_SEMANTICS") {
+                Some(name) if name.eq_ignore_ascii_case("measured") => Semantics::Measured,
+                _ => Semantics::Spec,
+            },
+            environment: self.paired("TRACING_ENVIRONMENT").and_then(environment),
+            release: self.paired("RELEASE").map(str::to_owned),
+            user_id: self.paired("USER_ID").map(str::to_owned),
+            tags: list.filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
+            metadata: metadata
+                .into_iter()
+                .map(|(key, value)| match value {
+                    serde_json::Value::String(text) => (key, text),
+                    other => (key, other.to_string()),
+                })
+                .collect(),
+            sample_rate: self.paired("SAMPLE_RATE").and_then(|rate| rate.parse().ok()).filter(|r| (0.0..1.0).contains(r)),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name).copied()
+    }
+
+    /// `CC_LANGFUSE_X`, else `LANGFUSE_X`.
+    fn paired(&self, name: &str) -> Option<&'a str> {
+        self.get(&format!("CC_LANGFUSE_{name}")).or_else(|| self.get(&format!("LANGFUSE_{name}")))
+    }
+}
+
+/// An address in the one form in which addresses are compared: no credentials, query, fragment or trailing slash.
+fn base_url(text: &str) -> Option<String> {
+    let text = proto::env::without_userinfo(text.trim());
+    let uri: http::Uri = text.split(['?', '#']).next()?.trim_end_matches('/').parse().ok()?;
+    let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
+    let host = uri.authority()?.as_str().to_lowercase();
+    Some(format!("{scheme}://{host}{}", uri.path().trim_end_matches('/')))
+}
+
+/// The fields of a payload that matter.
+#[derive(Debug, Default, PartialEq)]
+struct Payload {
+    session_id: Option<String>,
+    transcript_path: Option<String>,
+    cwd: Option<String>,
+    event: Option<String>,
+    agent_id: Option<String>,
+    answer: Option<String>,
+}
+
+impl Payload {
+    /// `None` if `bytes` is not a JSON object. Of a payload that was `cut`, what could be read counts.
+    fn read(bytes: &[u8], cut: bool) -> Option<Self> {
+        let mut payload = Self::default();
+        let text = String::from_utf8_lossy(bytes);
+        let mut json = serde_json::Deserializer::from_str(&text);
+        let read = Collect(&mut payload).deserialize(&mut json).and_then(|()| json.end());
+        (read.is_ok() || cut && payload != Self::default()).then_some(payload)
+    }
+}
+
+/// Fills a [`Payload`] field by field, so that what came before an error is not lost with it.
+struct Collect<'p>(&'p mut Payload);
+
+impl<'de> DeserializeSeed<'de> for Collect<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Collect<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            let field = match key.as_str() {
+                "session_id" => &mut self.0.session_id,
+                "transcript_path" => &mut self.0.transcript_path,
+                "cwd" => &mut self.0.cwd,
+                "hook_event_name" => &mut self.0.event,
+                "agent_id" => &mut self.0.agent_id,
+                "last_assistant_message" => &mut self.0.answer,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            *field = match map.next_value::<serde_json::Value>()? {
+                serde_json::Value::String(text) => Some(text),
+                serde_json::Value::Null => None,
+                other if key == "session_id" || key == "transcript_path" => {
+                    return Err(de::Error::custom(format_args!("{key} is {other}")));
+                }
+                _ => None,
+            };
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

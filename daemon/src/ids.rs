@@ -1,0 +1,94 @@
+//! Trace and span ids: functions of transcript content only (invariant 5).
+//!
+//! A fork copies lines into a new session, a restart reads them again, a retry sends them again: each time the same ids
+//! come out, so the same work never appears twice.
+
+use sha2::{Digest, Sha256};
+
+/// Id of a trace, which is one turn. 16 bytes, as OTLP wants them.
+pub type TraceId = [u8; 16];
+
+/// Id of a span. 8 bytes, as OTLP wants them.
+pub type SpanId = [u8; 8];
+
+/// What a span is, as far as its id is concerned: the same source id may occur in two roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The root of a turn; its source is the turn's key.
+    Turn,
+    /// One model call; its source is `message.id`.
+    Generation,
+    /// One tool call; its source is `tool_use.id`.
+    Tool,
+}
+
+/// The trace of the turn whose key is `key` (the `uuid` of its prompt line): the first 16 bytes of SHA-256, which is how
+/// Langfuse's SDKs derive a trace id from a seed, so that scores can be attached from elsewhere.
+pub fn trace_id(key: &str) -> TraceId {
+    truncated(&[key.as_bytes()])
+}
+
+/// The span of `source` in `role` within `trace`.
+pub fn span_id(trace: TraceId, role: Role, source: &str) -> SpanId {
+    let role: &[u8] = match role {
+        Role::Turn => b"turn",
+        Role::Generation => b"generation",
+        Role::Tool => b"tool",
+    };
+    truncated(&[&trace, role, b"\0", source.as_bytes()])
+}
+
+/// `bytes` in lower-case hexadecimal, as ids are written everywhere.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a trace is kept at sampling `rate` (0.0 … 1.0): decided by the id, so a turn is whole or absent.
+pub fn sampled(trace: TraceId, rate: f64) -> bool {
+    let position = u64::from_be_bytes(trace[..8].try_into().unwrap_or_default());
+    (position as f64) < rate * 2f64.powi(64)
+}
+
+fn truncated<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    let mut id = [0; N];
+    id.copy_from_slice(&hash.finalize()[..N]);
+    // OTLP forbids ids of zeros only. Nobody will ever see this happen.
+    if id.iter().all(|byte| *byte == 0) {
+        id[N - 1] = 1;
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_id_is_what_the_langfuse_sdks_make_of_the_seed() {
+        // python: hashlib.sha256(b"my-external-id").hexdigest()[:32]
+        assert_eq!(hex(&trace_id("my-external-id")), "46c3e19123fc3f7aa837533a768e53d7");
+    }
+
+    #[test]
+    fn span_ids_differ_by_trace_role_and_source() {
+        let (a, b) = (trace_id("a"), trace_id("b"));
+        let ids = [
+            span_id(a, Role::Turn, "x"),
+            span_id(b, Role::Turn, "x"),
+            span_id(a, Role::Generation, "x"),
+            span_id(a, Role::Tool, "x"),
+            span_id(a, Role::Tool, "y"),
+        ];
+        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
+        assert_eq!(span_id(a, Role::Tool, "x"), ids[3]);
+    }
+
+    #[test]
+    fn sampling_is_all_nothing_and_about_the_share_between() {
+        let kept = |rate| (0..2000).filter(|i| sampled(trace_id(&i.to_string()), rate)).count();
+        assert_eq!((kept(0.0), kept(1.0)), (0, 2000));
+        assert!((400..600).contains(&kept(0.25)), "{}", kept(0.25));
+    }
+}

@@ -1,0 +1,246 @@
+//! A turn → the spans of its trace: names, parents, times, levels. Knows neither attributes nor the wire.
+//!
+//! ```text
+//! Turn N            agent       one per trace, the root
+//! └── {model}       generation  one per message.id
+//!     └── {tool}    tool        one per tool_use.id
+//! ```
+
+use crate::{
+    ids::{Role, SpanId, TraceId, span_id, trace_id},
+    transcript::record::{Nanos, Usage},
+    turn::{Generation, Happening, Scope, Tool, Turn},
+};
+
+/// How times and totals are derived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Semantics {
+    /// As the cc-langfuse specification's tables say: a generation runs from its first line to the next generation, tools
+    /// run one after another, `total` is input plus output.
+    #[default]
+    Spec,
+    /// As things happened: a generation runs from its request to its last block, a tool from its call to its result.
+    Measured,
+}
+
+/// One observation, ready to be given attributes.
+#[derive(Debug)]
+pub struct Span<'t> {
+    /// Its trace: the turn.
+    pub trace_id: TraceId,
+    /// Its own id.
+    pub span_id: SpanId,
+    /// Its parent; `None` for the root.
+    pub parent: Option<SpanId>,
+    /// Its name.
+    pub name: String,
+    /// Start, nanoseconds since the epoch.
+    pub start: Nanos,
+    /// End, never before the start.
+    pub end: Nanos,
+    /// How it went.
+    pub level: Level,
+    /// What to say about `level`.
+    pub status: Option<String>,
+    /// A time the transcript does not have was filled in from its neighbours.
+    pub estimated: bool,
+    /// What it is.
+    pub body: Body<'t>,
+}
+
+/// How a span went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Well.
+    Default,
+    /// Cut short.
+    Warning,
+    /// It failed.
+    Error,
+}
+
+/// What a span is, with the content that belongs to it.
+#[derive(Debug)]
+pub enum Body<'t> {
+    /// The root: one turn.
+    Turn {
+        /// The whole turn, for what the dialect wants of it.
+        turn: &'t Turn,
+        /// The user's words.
+        input: &'t str,
+        /// The answer, or the error in its place.
+        output: String,
+        /// Things that happened within it.
+        events: Vec<Event>,
+    },
+    /// One model call.
+    Generation {
+        /// The call.
+        generation: &'t Generation,
+        /// The user's words, on the first call of the turn.
+        input: Option<&'t str>,
+        /// Token counts.
+        usage: Option<Usage>,
+        /// When the first block was there; `measured` only.
+        completion_start: Option<Nanos>,
+    },
+    /// One tool call.
+    Tool(&'t Tool),
+}
+
+/// A point in time within a span.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Event {
+    /// What happened.
+    pub name: String,
+    /// When, nanoseconds since the epoch.
+    pub at: Nanos,
+    /// Details.
+    pub attributes: Vec<(String, String)>,
+}
+
+/// The spans of `turn` that are due in `scope`, the root first. `fired` is when the Stop hook ran that settled the turn, if
+/// one did: in `spec` the last generation ends there.
+pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nanos>) -> Vec<Span<'_>> {
+    let trace = trace_id(&turn.key);
+    let root = span_id(trace, Role::Turn, &turn.key);
+    let clock = Clock::of(turn, fired);
+    let mut spans = Vec::new();
+    if scope != Scope::Part {
+        spans.push(root_span(turn, trace, root, &clock));
+    }
+    for (index, generation) in turn.generations.iter().enumerate() {
+        let id = span_id(trace, Role::Generation, &generation.id);
+        let (start, end, estimated) = generation_time(turn, index, semantics, &clock, fired);
+        if turn.generation_due(index, scope) {
+            let cut = turn.is_interrupted && index + 1 == turn.generations.len() && generation.stop_reason.is_none();
+            spans.push(Span {
+                trace_id: trace,
+                span_id: id,
+                parent: Some(root),
+                name: generation.model.clone(),
+                start,
+                end,
+                level: if cut { Level::Warning } else { Level::Default },
+                status: cut.then(|| "interrupted by the user".to_owned()),
+                estimated,
+                body: Body::Generation {
+                    generation,
+                    input: (index == 0).then_some(turn.prompt.text.as_str()),
+                    usage: generation.usage,
+                    completion_start: (semantics == Semantics::Measured).then_some(generation.first).flatten(),
+                },
+            });
+        }
+        let mut free = start;
+        for (position, tool) in generation.tools.iter().enumerate() {
+            let result = tool.result.as_ref();
+            let known = result.and_then(|(_, at)| *at);
+            let start = match semantics {
+                Semantics::Spec => free,
+                Semantics::Measured => tool.called.or(generation.last).unwrap_or(start),
+            };
+            let end = known.unwrap_or(clock.end).max(start);
+            free = end;
+            if turn.tool_due(index, position, scope) {
+                let (level, status) = match result {
+                    Some((result, _)) if result.is_error => (Level::Error, Some(result.output.clone())),
+                    Some(_) => (Level::Default, None),
+                    None => (Level::Warning, Some("no result".to_owned())),
+                };
+                spans.push(Span {
+                    trace_id: trace,
+                    span_id: span_id(trace, Role::Tool, &tool.id),
+                    parent: Some(id),
+                    name: tool.name.clone(),
+                    start,
+                    end,
+                    level,
+                    status,
+                    estimated: known.is_none(),
+                    body: Body::Tool(tool),
+                });
+            }
+        }
+    }
+    spans
+}
+
+/// The turn's own times, with gaps filled from what is known.
+struct Clock {
+    start: Nanos,
+    end: Nanos,
+}
+
+impl Clock {
+    fn of(turn: &Turn, fired: Option<Nanos>) -> Self {
+        let start = turn.prompt.at.or_else(|| turn.generations.iter().find_map(|g| g.first)).or(turn.end).or(fired).unwrap_or(1);
+        Self { start, end: turn.end.unwrap_or(start).max(start) }
+    }
+}
+
+fn root_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, clock: &Clock) -> Span<'t> {
+    let (level, status) = match &turn.error {
+        Some(error) => (Level::Error, Some(error.text.clone())),
+        None if turn.is_interrupted => (Level::Warning, Some("interrupted by the user".to_owned())),
+        None => (Level::Default, None),
+    };
+    let text = |n: &Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
+    let events = turn.notes.iter().map(|note| {
+        let (name, attributes) = match &note.what {
+            Happening::Queued(text) => ("queued prompt", vec![("text", text.clone())]),
+            Happening::Compacted { trigger, tokens: (before, after) } => (
+                "compaction",
+                vec![("trigger", trigger.clone()), ("tokens_before", text(before)), ("tokens_after", text(after))],
+            ),
+            Happening::Retry { status, attempt } => {
+                ("API retry", vec![("status", text(status)), ("attempt", text(attempt))])
+            }
+        };
+        let attributes = attributes.into_iter().filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k.to_owned(), v));
+        Event { name: name.to_owned(), at: note.at.unwrap_or(clock.start), attributes: attributes.collect() }
+    });
+    Span {
+        trace_id,
+        span_id,
+        parent: None,
+        name: format!("Turn {}", turn.number),
+        start: clock.start,
+        end: clock.end,
+        level,
+        status,
+        estimated: turn.prompt.at.is_none() || turn.end.is_none(),
+        body: Body::Turn { turn, input: &turn.prompt.text, output: turn.output(), events: events.collect() },
+    }
+}
+
+/// Start, end, and whether either had to be guessed.
+fn generation_time(
+    turn: &Turn,
+    index: usize,
+    semantics: Semantics,
+    clock: &Clock,
+    fired: Option<Nanos>,
+) -> (Nanos, Nanos, bool) {
+    let generation = &turn.generations[index];
+    let first = generation.first.or(generation.previous).unwrap_or(clock.start);
+    let (start, end) = match semantics {
+        Semantics::Spec => {
+            let next = turn.generations.get(index + 1);
+            let end = match next {
+                Some(next) => next.first.or(next.previous).unwrap_or(clock.end),
+                None => fired.unwrap_or(clock.end),
+            };
+            (first, end)
+        }
+        Semantics::Measured => {
+            let start = generation.requested.or(generation.previous).unwrap_or(first);
+            (start.min(first), generation.last.unwrap_or(first))
+        }
+    };
+    (start, end.max(start), generation.first.is_none())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Bytes → lines, whatever the pieces they arrive in.
+//!
+//! Lines end at `\n` only: other separators occur inside JSON strings. A line without its `\n` is not a line yet; a
+//! line longer than the limit is passed over without being held.
+
+/// Longest line that is kept, in bytes. The largest seen from Claude Code hold an image or a document twice in base64.
+pub const MAX_LINE: usize = 32 << 20;
+
+/// Cuts a stream into lines. `feed` it pieces in order; the offset of each line is that of its first byte in the file.
+#[derive(Debug)]
+pub struct Lines {
+    /// Offset of the first byte of the line in progress.
+    start: u64,
+    /// Bytes of the line in progress that came in earlier pieces.
+    held: Vec<u8>,
+    /// Bytes of the line in progress, kept or not.
+    length: usize,
+    limit: usize,
+}
+
+/// One complete line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// Its bytes, without the `\n`.
+    Whole(&'a [u8]),
+    /// It was longer than the limit; its length in bytes.
+    TooLong(usize),
+}
+
+impl Lines {
+    /// Lines of a file that is read from `offset` on, which must be the start of a line.
+    pub fn at(offset: u64) -> Self {
+        Self::with_limit(offset, MAX_LINE)
+    }
+
+    /// As [`at`](Self::at), with another limit.
+    pub fn with_limit(offset: u64, limit: usize) -> Self {
+        Self { start: offset, held: Vec::new(), length: 0, limit }
+    }
+
+    /// Offset behind the last complete line: where reading could start again.
+    pub fn consumed(&self) -> u64 {
+        self.start
+    }
+
+    /// Offset behind the last byte that was fed.
+    pub fn read_to(&self) -> u64 {
+        self.start + self.length as u64
+    }
+
+    /// Takes the next piece of the file and hands every line that is now complete to `each`, with its offset.
+    pub fn feed(&mut self, mut piece: &[u8], mut each: impl FnMut(u64, Line<'_>)) {
+        while let Some(end) = memchr::memchr(b'\n', piece) {
+            let (head, rest) = (&piece[..end], &piece[end + 1..]);
+            let length = self.length + head.len();
+            if length > self.limit {
+                each(self.start, Line::TooLong(length));
+            } else if self.held.is_empty() {
+                each(self.start, Line::Whole(head));
+            } else {
+                self.held.extend_from_slice(head);
+                each(self.start, Line::Whole(&self.held));
+            }
+            self.start += length as u64 + 1;
+            self.length = 0;
+            self.release();
+            piece = rest;
+        }
+        self.length += piece.len();
+        if self.length > self.limit {
+            self.held = Vec::new();
+        } else {
+            self.held.extend_from_slice(piece);
+        }
+    }
+
+    /// Forgets the line in progress, and gives back the memory that an unusually long one took.
+    fn release(&mut self) {
+        if self.held.capacity() > 1 << 20 {
+            self.held = Vec::new();
+        } else {
+            self.held.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cut(pieces: &[&[u8]], limit: usize) -> (Vec<(u64, Result<Vec<u8>, usize>)>, u64) {
+        let mut lines = Lines::with_limit(7, limit);
+        let mut out = Vec::new();
+        for piece in pieces {
+            lines.feed(piece, |at, line| {
+                out.push((at, match line {
+                    Line::Whole(bytes) => Ok(bytes.to_vec()),
+                    Line::TooLong(n) => Err(n),
+                }));
+            });
+        }
+        (out, lines.consumed())
+    }
+
+    #[test]
+    fn a_line_is_complete_at_its_newline_only() {
+        assert_eq!(cut(&[b"a"], 9), (vec![], 7));
+        assert_eq!(cut(&[b"a\n\nb\xE2\x80\xA8c\nd"], 9), (
+            vec![(7, Ok(b"a".to_vec())), (9, Ok(vec![])), (10, Ok(b"b\xE2\x80\xA8c".to_vec()))],
+            16
+        ));
+    }
+
+    #[test]
+    fn a_long_line_is_passed_over_and_the_next_one_kept() {
+        assert_eq!(cut(&[b"12", b"345", b"6\nab\n"], 4), (vec![(7, Err(6)), (14, Ok(b"ab".to_vec()))], 17));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_matter(
+            text in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..200),
+            cuts in proptest::collection::vec(0usize..200, 0..8),
+            limit in 1usize..40,
+        ) {
+            let mut cuts: Vec<_> = cuts.into_iter().map(|c| c.min(text.len())).collect();
+            cuts.sort_unstable();
+            let mut pieces = Vec::new();
+            let mut from = 0;
+            for to in cuts.into_iter().chain([text.len()]) {
+                pieces.push(&text[from..to]);
+                from = to;
+            }
+            prop_assert_eq!(cut(&pieces, limit), cut(&[&text], limit));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Transcript bytes → lines → records. Knows the file format of Claude Code and nothing of sessions, turns or spans.
+
+pub mod lines;
+pub mod reader;
+pub mod record;

@@ -1,0 +1,874 @@
+//! One line → what it says about the conversation.
+//!
+//! More than 90 % of the bytes of a Claude Code 2.1.329 transcript are bookkeeping (`api-request-shape`, `attachment`, …), so
+//! a line is first judged by its opening bytes and parsed only if it can matter. Parsing is one typed pass that builds
+//! nothing for fields nobody reads. Each line succeeds or fails alone.
+
+use std::borrow::Cow;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+/// Nanoseconds since the Unix epoch, as transcripts (milliseconds) and OTLP (nanoseconds) have them in common.
+pub type Nanos = u64;
+
+/// What one line says.
+#[derive(Debug, PartialEq)]
+pub enum Record {
+    /// A user line that starts a turn, or may turn out to.
+    Prompt(Prompt),
+    /// Results of tool calls.
+    ToolResults {
+        /// When they were written.
+        at: Option<Nanos>,
+        /// One per `tool_result` block.
+        results: Vec<ToolResult>,
+    },
+    /// One line of a model's answer; an answer has a line for every content block.
+    Assistant(Box<Assistant>),
+    /// Claude Code's own words in place of an answer that failed for good.
+    ApiError {
+        /// When.
+        at: Option<Nanos>,
+        /// "API Error: …", as the user saw it.
+        text: String,
+        /// HTTP status, where there was an answer.
+        status: Option<u64>,
+    },
+    /// The user pressed Esc; the turn ends without a Stop.
+    Interrupted {
+        /// When.
+        at: Option<Nanos>,
+    },
+    /// Output of a command that ran inside Claude Code: the command before it was no prompt.
+    LocalOutput,
+    /// A request went to the model; an answer line refers to it by `id`.
+    Request {
+        /// `api-request.id`, which is `requestRef` of the answer.
+        id: String,
+        /// When it was sent.
+        at: Nanos,
+    },
+    /// Text the user typed while the model worked, taken up within the running turn.
+    Queued {
+        /// When it was taken up.
+        at: Option<Nanos>,
+        /// The text.
+        text: String,
+    },
+    /// The conversation was compacted.
+    Compacted {
+        /// When.
+        at: Option<Nanos>,
+        /// `manual` or `auto`.
+        trigger: String,
+        /// Tokens before and, where known, after.
+        tokens: (Option<u64>, Option<u64>),
+    },
+    /// An API request failed and was tried again.
+    Retry {
+        /// When.
+        at: Option<Nanos>,
+        /// HTTP status.
+        status: Option<u64>,
+        /// Which try this was, from 1.
+        attempt: Option<u64>,
+    },
+}
+
+/// Why a line is not a record. Only what a person might want to know about is told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Skip {
+    /// Known, and says nothing about the conversation.
+    Bookkeeping,
+    /// Not JSON.
+    NotJson,
+    /// JSON, but a field has a type that no known version writes.
+    UnexpectedShape,
+    /// A `type` that is not known to any version of Claude Code looked at.
+    UnknownKind,
+    /// Belongs to a subagent (Claude Code 1.x wrote these into the session's own file).
+    Sidechain,
+    /// Longer than the limit.
+    TooLong,
+}
+
+impl Skip {
+    /// The name under which `status` counts it; `None` for what is not worth counting.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Bookkeeping => None,
+            Self::NotJson => Some("not_json"),
+            Self::UnexpectedShape => Some("unexpected_shape"),
+            Self::UnknownKind => Some("unknown_kind"),
+            Self::Sidechain => Some("sidechain"),
+            Self::TooLong => Some("too_long"),
+        }
+    }
+}
+
+/// A user line that starts a turn, or may turn out to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Prompt {
+    /// The line's `uuid`; the turn's key.
+    pub uuid: Option<String>,
+    /// When it was written.
+    pub at: Option<Nanos>,
+    /// What the user said; a slash command in the form it was typed.
+    pub text: String,
+    /// How it came about.
+    pub kind: PromptKind,
+    /// What the line says about the session.
+    pub session: SessionFacts,
+}
+
+/// How a prompt came about, and so how sure it is that it starts a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PromptKind {
+    /// Typed, piped in, or continued by Claude Code itself.
+    #[default]
+    Plain,
+    /// A slash command or skill that expands to a prompt.
+    Command,
+    /// A command that usually runs inside Claude Code (`/cost`, `/clear`), or `!shell`: a turn only if the model answers.
+    Local,
+    /// A background task reports its end.
+    TaskNotification,
+}
+
+/// What a line's envelope says about its session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionFacts {
+    /// Claude Code's version.
+    pub version: Option<String>,
+    /// Working directory.
+    pub cwd: Option<String>,
+    /// Git branch.
+    pub git_branch: Option<String>,
+    /// Claude Code's name for the plan or session.
+    pub slug: Option<String>,
+}
+
+/// One line of a model's answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assistant {
+    /// The line's `uuid`.
+    pub uuid: Option<String>,
+    /// When its block was complete.
+    pub at: Option<Nanos>,
+    /// `message.id`: what the lines of one answer have in common.
+    pub message_id: Option<String>,
+    /// The model, `unknown` if the line does not say.
+    pub model: String,
+    /// `requestId`.
+    pub request_id: Option<String>,
+    /// `requestRef`: the `id` of the `api-request` line.
+    pub request_ref: Option<String>,
+    /// `stop_reason`.
+    pub stop_reason: Option<String>,
+    /// `usage`, which every line repeats for the whole answer.
+    pub usage: Option<Usage>,
+    /// Its content blocks, usually one.
+    pub blocks: Vec<Block>,
+    /// Claude Code's name for the plan or session.
+    pub slug: Option<String>,
+}
+
+/// A content block of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Block {
+    /// Text the user sees.
+    Text(String),
+    /// Thinking; empty where the model kept it to itself.
+    Thinking(String),
+    /// A call of a tool; `input` is JSON as written.
+    ToolUse {
+        /// `tool_use.id`.
+        id: String,
+        /// The tool's name.
+        name: String,
+        /// Its arguments, JSON as written.
+        input: String,
+    },
+    /// Anything else; its type.
+    Other(String),
+}
+
+/// Result of one tool call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolResult {
+    /// `tool_use_id`.
+    pub tool_use_id: String,
+    /// Text, or the blocks as JSON where they are not all text.
+    pub output: String,
+    /// The tool failed or was refused.
+    pub is_error: bool,
+}
+
+/// Token counts of one answer. Anthropic's `input` excludes what came from or went to the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// `input_tokens`.
+    pub input: u64,
+    /// `output_tokens`.
+    pub output: u64,
+    /// `cache_read_input_tokens`.
+    pub cache_read: u64,
+    /// `cache_creation_input_tokens`.
+    pub cache_creation: u64,
+    /// `cache_creation.ephemeral_5m_input_tokens`.
+    pub cache_creation_5m: u64,
+    /// `cache_creation.ephemeral_1h_input_tokens`.
+    pub cache_creation_1h: u64,
+}
+
+impl Usage {
+    /// Cache writes without a breakdown by lifetime.
+    pub fn cache_creation_rest(&self) -> u64 {
+        self.cache_creation.saturating_sub(self.cache_creation_5m).saturating_sub(self.cache_creation_1h)
+    }
+}
+
+/// Reads one line.
+///
+/// # Errors
+/// Why the line is not a record.
+pub fn parse(line: &[u8]) -> Result<Record, Skip> {
+    // A hole left by a crash is read as NUL bytes.
+    let line = line.trim_ascii();
+    let line = &line[line.iter().position(|byte| *byte != 0).unwrap_or(line.len())..];
+    if line.is_empty() {
+        return Err(Skip::Bookkeeping);
+    }
+    match sniff(line) {
+        Some(Sniffed::Skip(skip)) => return Err(skip),
+        Some(Sniffed::Request) => return request(line),
+        None => {}
+    }
+    match serde_json::from_slice::<Wire>(line) {
+        Ok(wire) => wire.into_record(),
+        Err(_) => {
+            // Invalid UTF-8 breaks raw values only; everything else has been read lossily already.
+            let text = String::from_utf8_lossy(line);
+            if matches!(text, Cow::Owned(_))
+                && let Ok(wire) = serde_json::from_str::<Wire>(&text)
+            {
+                return wire.into_record();
+            }
+            let is_json = serde_json::from_str::<IgnoredAny>(&text).is_ok();
+            Err(if is_json { Skip::UnexpectedShape } else { Skip::NotJson })
+        }
+    }
+}
+
+/// `sessionId` of a line, if it has one.
+pub fn session_id(line: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Head<'a> {
+        #[serde(rename = "sessionId", borrow, default)]
+        session_id: Option<Text<'a>>,
+    }
+    serde_json::from_slice::<Head>(line).ok()?.session_id.map(Text::into_owned)
+}
+
+// ---- judging a line by its opening bytes ----
+
+enum Sniffed {
+    Skip(Skip),
+    Request,
+}
+
+/// `type`s that say nothing about the conversation, in Claude Code 1.0.59 … 2.1.329.
+const BOOKKEEPING: [&[u8]; 17] = [
+    b"agent-name",
+    b"api-request-blob",
+    b"api-request-shape",
+    b"atis-latch",
+    b"cost-state",
+    b"custom-title",
+    b"file-history-delta",
+    b"file-history-snapshot",
+    b"last-prompt",
+    b"mode",
+    b"permission-mode",
+    b"progress",
+    b"queue-operation",
+    b"relocated",
+    b"summary",
+    b"tools-used",
+    b"worktree-state",
+];
+
+/// Claude Code writes the keys of a line in a fixed order, so the first hundred bytes tell most lines apart. `None` if
+/// they do not, or if the line is conversation.
+fn sniff(line: &[u8]) -> Option<Sniffed> {
+    let quoted = |rest: &'_ [u8]| -> Option<usize> { memchr::memchr(b'"', &rest[..rest.len().min(64)]) };
+    if let Some(rest) = line.strip_prefix(b"{\"type\":\"") {
+        let kind = &rest[..quoted(rest)?];
+        return match kind {
+            b"api-request" => Some(Sniffed::Request),
+            _ if BOOKKEEPING.binary_search(&kind).is_ok() => Some(Sniffed::Skip(Skip::Bookkeeping)),
+            _ => None,
+        };
+    }
+    let mut rest = line.strip_prefix(b"{\"parentUuid\":")?;
+    rest = match rest.strip_prefix(b"null,") {
+        Some(rest) => rest,
+        None => {
+            let rest = rest.strip_prefix(b"\"")?;
+            rest[quoted(rest)? + 1..].strip_prefix(b",")?
+        }
+    };
+    rest = rest.strip_prefix(b"\"isSidechain\":")?;
+    rest = rest.strip_prefix(b"false,").or_else(|| rest.strip_prefix(b"true,"))?;
+    let rest = rest.strip_prefix(b"\"attachment\":{\"type\":\"")?;
+    let kind = &rest[..quoted(rest)?];
+    (kind != b"queued_command").then_some(Sniffed::Skip(Skip::Bookkeeping))
+}
+
+/// `api-request` lines carry the whole message list; the two fields wanted come before it, so the rest is not read.
+fn request(line: &[u8]) -> Result<Record, Skip> {
+    #[derive(Default)]
+    struct Head {
+        id: Option<String>,
+        at: Option<Nanos>,
+    }
+    struct Collect<'h>(&'h mut Head);
+    impl<'de> Visitor<'de> for Collect<'_> {
+        type Value = ();
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while self.0.id.is_none() || self.0.at.is_none() {
+                match map.next_key::<Text>()?.as_ref().map(|key| key.0.as_ref()) {
+                    None => return Ok(()),
+                    Some("id") => self.0.id = Some(map.next_value::<Text>()?.into_owned()),
+                    Some("timestamp") => self.0.at = nanos(&map.next_value::<Text>()?.0),
+                    Some(_) => drop(map.next_value::<IgnoredAny>()?),
+                }
+            }
+            Err(de::Error::custom("enough"))
+        }
+    }
+    let mut head = Head::default();
+    let _ = serde_json::Deserializer::from_slice(line).deserialize_map(Collect(&mut head));
+    match head {
+        Head { id: Some(id), at: Some(at) } => Ok(Record::Request { id, at }),
+        _ => Err(Skip::UnexpectedShape),
+    }
+}
+
+// ---- the line as it is written ----
+
+/// Text that may hold what is not Unicode: JavaScript cuts strings in the middle of a surrogate pair.
+#[derive(Debug, Default)]
+struct Text<'a>(Cow<'a, str>);
+
+impl Text<'_> {
+    fn into_owned(self) -> String {
+        self.0.into_owned()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AsText;
+        impl<'de> Visitor<'de> for AsText {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Text<'de>, E> {
+                Ok(Text(String::from_utf8_lossy(bytes)))
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(String::from_utf8_lossy(bytes).into_owned())))
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_bytes(AsText)
+    }
+}
+
+/// A count that is sometimes `null`, a float or a string; what cannot be a count is 0.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count(u64);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AsCount;
+        impl<'de> Visitor<'de> for AsCount {
+            type Value = Count;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a count")
+            }
+            fn visit_u64<E>(self, n: u64) -> Result<Count, E> {
+                Ok(Count(n))
+            }
+            fn visit_i64<E>(self, n: i64) -> Result<Count, E> {
+                Ok(Count(u64::try_from(n).unwrap_or(0)))
+            }
+            fn visit_f64<E>(self, n: f64) -> Result<Count, E> {
+                Ok(Count(n as u64))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Count, E> {
+                Ok(Count(text.parse().unwrap_or(0)))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Count, E> {
+                Ok(Count(0))
+            }
+            fn visit_unit<E>(self) -> Result<Count, E> {
+                Ok(Count(0))
+            }
+        }
+        deserializer.deserialize_any(AsCount)
+    }
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    subtype: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    uuid: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    timestamp: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    version: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    cwd: Option<Text<'a>>,
+    #[serde(rename = "gitBranch", borrow, default)]
+    git_branch: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    slug: Option<Text<'a>>,
+    #[serde(rename = "isSidechain", default)]
+    is_sidechain: Option<bool>,
+    #[serde(rename = "isMeta", default)]
+    is_meta: Option<bool>,
+    #[serde(rename = "isCompactSummary", default)]
+    is_compact_summary: Option<bool>,
+    #[serde(rename = "isVisibleInTranscriptOnly", default)]
+    is_visible_only: Option<bool>,
+    #[serde(rename = "isApiErrorMessage", default)]
+    is_api_error: Option<bool>,
+    #[serde(rename = "apiErrorStatus", default)]
+    api_error_status: Option<Count>,
+    #[serde(rename = "retryAttempt", default)]
+    retry_attempt: Option<Count>,
+    #[serde(rename = "requestId", borrow, default)]
+    request_id: Option<Text<'a>>,
+    #[serde(rename = "requestRef", borrow, default)]
+    request_ref: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    message: Option<WireMessage<'a>>,
+    #[serde(borrow, default)]
+    content: Option<Content<'a>>,
+    #[serde(borrow, default)]
+    attachment: Option<WireAttachment<'a>>,
+    #[serde(rename = "compactMetadata", borrow, default)]
+    compact: Option<WireCompact<'a>>,
+}
+
+#[derive(Deserialize)]
+struct WireMessage<'a> {
+    #[serde(borrow, default)]
+    id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    role: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    model: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    timestamp: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    content: Option<Content<'a>>,
+    #[serde(borrow, default)]
+    stop_reason: Option<Text<'a>>,
+    #[serde(default)]
+    usage: Option<WireUsage>,
+}
+
+#[derive(Deserialize)]
+struct WireUsage {
+    #[serde(default)]
+    input_tokens: Count,
+    #[serde(default)]
+    output_tokens: Count,
+    #[serde(default)]
+    cache_read_input_tokens: Count,
+    #[serde(default)]
+    cache_creation_input_tokens: Count,
+    #[serde(default)]
+    cache_creation: Option<WireCacheCreation>,
+}
+
+#[derive(Deserialize)]
+struct WireCacheCreation {
+    #[serde(default)]
+    ephemeral_5m_input_tokens: Count,
+    #[serde(default)]
+    ephemeral_1h_input_tokens: Count,
+}
+
+#[derive(Deserialize)]
+struct WireAttachment<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    prompt: Option<Content<'a>>,
+}
+
+#[derive(Deserialize)]
+struct WireCompact<'a> {
+    #[serde(borrow, default)]
+    trigger: Option<Text<'a>>,
+    #[serde(rename = "preTokens", default)]
+    pre_tokens: Option<Count>,
+    #[serde(rename = "postTokens", default)]
+    post_tokens: Option<Count>,
+}
+
+/// `message.content`: a string or a list of blocks.
+enum Content<'a> {
+    Text(Text<'a>),
+    Blocks(Vec<WireBlock<'a>>),
+}
+
+#[derive(Deserialize)]
+struct WireBlock<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    text: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    thinking: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    name: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tool_use_id: Option<Text<'a>>,
+    #[serde(default)]
+    is_error: Option<bool>,
+    #[serde(borrow, default)]
+    content: Option<Output<'a>>,
+}
+
+/// Content of a `tool_result`: a string or a list of blocks, the latter kept as written.
+enum Output<'a> {
+    Text(Text<'a>),
+    Parts(Vec<&'a RawValue>),
+}
+
+/// Implements `Deserialize` for "a string or a list", where anything else counts as an empty list.
+macro_rules! string_or_list {
+    ($name:ident, $item:ty, $list:ident) => {
+        impl<'de: 'a, 'a> Deserialize<'de> for $name<'a> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Either;
+                impl<'de> Visitor<'de> for Either {
+                    type Value = $name<'de>;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("a string or a list")
+                    }
+                    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                        Ok($name::Text(Text(String::from_utf8_lossy(bytes))))
+                    }
+                    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                        Ok($name::Text(Text(Cow::Owned(String::from_utf8_lossy(bytes).into_owned()))))
+                    }
+                    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                        let mut items = Vec::new();
+                        while let Some(item) = seq.next_element::<$item>()? {
+                            items.push(item);
+                        }
+                        Ok($name::$list(items))
+                    }
+                }
+                // serde_json answers a request for bytes with whatever of string and list is there.
+                deserializer.deserialize_bytes(Either)
+            }
+        }
+    };
+}
+
+string_or_list!(Content, WireBlock<'de>, Blocks);
+string_or_list!(Output, &'de RawValue, Parts);
+
+// ---- what it means ----
+
+impl<'a> Wire<'a> {
+    fn into_record(mut self) -> Result<Record, Skip> {
+        let mut message = self.message.take();
+        let kind = self.kind.take().or_else(|| message.as_mut().and_then(|m| m.role.take()));
+        let kind = kind.as_ref().map_or("", |kind| kind.0.as_ref());
+        let stamp = self.timestamp.take().or_else(|| message.as_mut().and_then(|m| m.timestamp.take()));
+        let at = stamp.and_then(|text| nanos(&text.0));
+        let content = message.as_mut().and_then(|m| m.content.take());
+        match kind {
+            "user" | "assistant" if self.is_sidechain == Some(true) => Err(Skip::Sidechain),
+            "user" => {
+                let content = content.or_else(|| self.content.take());
+                self.user(at, content)
+            }
+            "assistant" => {
+                let content = content.or_else(|| self.content.take());
+                self.assistant(at, message, content)
+            }
+            "attachment" => match self.attachment {
+                Some(WireAttachment { kind: Some(kind), prompt: Some(prompt) }) if kind.0 == "queued_command" => {
+                    Ok(Record::Queued { at, text: prompt.text() })
+                }
+                _ => Err(Skip::Bookkeeping),
+            },
+            "system" => match self.subtype.as_ref().map(|subtype| subtype.0.as_ref()) {
+                Some("local_command") => Ok(Record::LocalOutput),
+                Some("api_error") => Ok(Record::Retry {
+                    at,
+                    status: self.api_error_status.map(|n| n.0),
+                    attempt: self.retry_attempt.map(|n| n.0),
+                }),
+                Some("compact_boundary") => {
+                    let compact = self.compact;
+                    Ok(Record::Compacted {
+                        at,
+                        tokens: compact.as_ref().map_or((None, None), |c| {
+                            (c.pre_tokens.map(|n| n.0), c.post_tokens.map(|n| n.0))
+                        }),
+                        trigger: compact.and_then(|c| c.trigger).map_or_else(String::new, Text::into_owned),
+                    })
+                }
+                _ => Err(Skip::Bookkeeping),
+            },
+            kind if BOOKKEEPING.binary_search(&kind.as_bytes()).is_ok() => Err(Skip::Bookkeeping),
+            _ => Err(Skip::UnknownKind),
+        }
+    }
+
+    fn user(self, at: Option<Nanos>, content: Option<Content<'a>>) -> Result<Record, Skip> {
+        if self.is_meta == Some(true) || self.is_compact_summary == Some(true) || self.is_visible_only == Some(true) {
+            return Err(Skip::Bookkeeping);
+        }
+        let Some(mut content) = content else { return Err(Skip::Bookkeeping) };
+        if let Content::Blocks(blocks) = &mut content {
+            let results: Vec<_> = blocks.iter_mut().filter_map(WireBlock::take_result).collect();
+            if !results.is_empty() {
+                return Ok(Record::ToolResults { at, results });
+            }
+        }
+        let text = content.text();
+        let head = text.trim_start();
+        let starts = |tags: &[&str]| tags.iter().any(|tag| head.starts_with(tag));
+        let (kind, text) = if head.is_empty() && !content.has_media() {
+            return Err(Skip::Bookkeeping);
+        } else if starts(&["[Request interrupted by user"]) {
+            return Ok(Record::Interrupted { at });
+        } else if starts(&["<local-command-caveat>"]) {
+            return Err(Skip::Bookkeeping);
+        } else if starts(&["<local-command-std", "<bash-stdout>", "<bash-stderr>"]) {
+            return Ok(Record::LocalOutput);
+        } else if starts(&["<command-message>"]) {
+            (PromptKind::Command, command(head))
+        } else if starts(&["<command-name>"]) {
+            (PromptKind::Local, command(head))
+        } else if starts(&["<bash-input>"]) {
+            (PromptKind::Local, format!("!{}", tag(head, "bash-input").unwrap_or_default()))
+        } else if starts(&["<task-notification>"]) {
+            (PromptKind::TaskNotification, text)
+        } else {
+            (PromptKind::Plain, text)
+        };
+        Ok(Record::Prompt(Prompt {
+            at,
+            text,
+            kind,
+            uuid: self.uuid.map(Text::into_owned),
+            session: SessionFacts {
+                version: self.version.map(Text::into_owned),
+                cwd: self.cwd.map(Text::into_owned),
+                git_branch: self.git_branch.map(Text::into_owned),
+                slug: self.slug.map(Text::into_owned),
+            },
+        }))
+    }
+
+    fn assistant(
+        self,
+        at: Option<Nanos>,
+        message: Option<WireMessage<'a>>,
+        content: Option<Content<'a>>,
+    ) -> Result<Record, Skip> {
+        if self.is_meta == Some(true) {
+            return Err(Skip::Bookkeeping);
+        }
+        let (id, model, stop_reason, usage) = match message {
+            Some(m) => (m.id, m.model, m.stop_reason, m.usage),
+            None => (None, None, None, None),
+        };
+        if model.as_ref().is_some_and(|model| model.0 == "<synthetic>") {
+            // Claude Code's own words: an error the user saw, or filler it wrote when a session was resumed.
+            return match self.is_api_error {
+                Some(true) => Ok(Record::ApiError {
+                    at,
+                    text: content.map_or_else(String::new, |content| content.text()),
+                    status: self.api_error_status.map(|n| n.0),
+                }),
+                _ => Err(Skip::Bookkeeping),
+            };
+        }
+        let blocks = match content {
+            None => Vec::new(),
+            Some(Content::Text(text)) => vec![Block::Text(text.into_owned())],
+            Some(Content::Blocks(blocks)) => blocks.into_iter().filter_map(WireBlock::into_block).collect(),
+        };
+        let filled = |text: Option<Text<'_>>| text.map(Text::into_owned).filter(|text| !text.is_empty());
+        Ok(Record::Assistant(Box::new(Assistant {
+            at,
+            blocks,
+            uuid: filled(self.uuid),
+            message_id: filled(id),
+            model: filled(model).unwrap_or_else(|| "unknown".to_owned()),
+            request_id: filled(self.request_id),
+            request_ref: filled(self.request_ref),
+            stop_reason: filled(stop_reason),
+            slug: filled(self.slug),
+            usage: usage.map(|u| Usage {
+                input: u.input_tokens.0,
+                output: u.output_tokens.0,
+                cache_read: u.cache_read_input_tokens.0,
+                cache_creation: u.cache_creation_input_tokens.0,
+                cache_creation_5m: u.cache_creation.as_ref().map_or(0, |c| c.ephemeral_5m_input_tokens.0),
+                cache_creation_1h: u.cache_creation.as_ref().map_or(0, |c| c.ephemeral_1h_input_tokens.0),
+            }),
+        })))
+    }
+}
+
+impl Content<'_> {
+    /// Text blocks joined by a newline.
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.0.clone().into_owned(),
+            Self::Blocks(blocks) => {
+                let texts: Vec<_> = blocks.iter().filter(|b| b.is("text")).filter_map(|b| Some(b.text.as_ref()?.0.as_ref())).collect();
+                texts.join("\n")
+            }
+        }
+    }
+
+    fn has_media(&self) -> bool {
+        matches!(self, Self::Blocks(blocks) if blocks.iter().any(|b| b.is("image") || b.is("document")))
+    }
+}
+
+impl<'a> WireBlock<'a> {
+    fn is(&self, kind: &str) -> bool {
+        self.kind.as_ref().is_some_and(|k| k.0 == kind)
+    }
+
+    fn take_result(&mut self) -> Option<ToolResult> {
+        if !self.is("tool_result") {
+            return None;
+        }
+        Some(ToolResult {
+            tool_use_id: self.tool_use_id.take()?.into_owned(),
+            output: match self.content.take() {
+                None => String::new(),
+                Some(Output::Text(text)) => text.into_owned(),
+                Some(Output::Parts(parts)) => parts_text(&parts),
+            },
+            is_error: self.is_error == Some(true),
+        })
+    }
+
+    fn into_block(self) -> Option<Block> {
+        let kind = self.kind?;
+        Some(match kind.0.as_ref() {
+            "text" => Block::Text(self.text?.into_owned()),
+            "thinking" => Block::Thinking(self.thinking.map_or_else(String::new, Text::into_owned)),
+            "tool_use" => Block::ToolUse {
+                id: self.id?.into_owned(),
+                name: self.name.map_or_else(|| "unknown".to_owned(), Text::into_owned),
+                input: self.input.map_or_else(|| "{}".to_owned(), |raw| raw.get().to_owned()),
+            },
+            _ => Block::Other(kind.into_owned()),
+        })
+    }
+}
+
+/// The text of a result's blocks if all are text, else the blocks as JSON with the bytes of images and documents left
+/// out (their number stands in their place).
+fn parts_text(parts: &[&RawValue]) -> String {
+    #[derive(Deserialize)]
+    struct Part<'a> {
+        #[serde(rename = "type", borrow, default)]
+        kind: Option<Text<'a>>,
+        #[serde(borrow, default)]
+        text: Option<Text<'a>>,
+        #[serde(borrow, default)]
+        source: Option<Source<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Source<'a> {
+        #[serde(borrow, default)]
+        media_type: Option<Text<'a>>,
+        #[serde(borrow, default)]
+        data: Option<Text<'a>>,
+    }
+    let read: Vec<Option<Part>> = parts.iter().map(|raw| serde_json::from_str(raw.get()).ok()).collect();
+    let text = |part: &Part| part.kind.as_ref().is_some_and(|kind| kind.0 == "text").then(|| part.text.as_ref().map(|t| t.0.to_string()))?;
+    let texts: Option<Vec<String>> = read.iter().map(|part| text(part.as_ref()?)).collect();
+    if let Some(texts) = texts {
+        return texts.join("\n");
+    }
+    let written: Vec<String> = parts
+        .iter()
+        .zip(&read)
+        .map(|(raw, part)| match part {
+            Some(Part { kind, source: Some(Source { media_type, data: Some(data) }), .. }) => serde_json::json!({
+                "type": kind.as_ref().map(|t| t.0.as_ref()),
+                "source": { "media_type": media_type.as_ref().map(|t| t.0.as_ref()), "base64_bytes": data.0.len() },
+            })
+            .to_string(),
+            _ => raw.get().to_owned(),
+        })
+        .collect();
+    format!("[{}]", written.join(","))
+}
+
+/// `/name args`, as typed, from the tags Claude Code wraps a command in.
+fn command(text: &str) -> String {
+    let name = tag(text, "command-name").unwrap_or_default();
+    let args = tag(text, "command-args").unwrap_or_default();
+    match (name, args) {
+        ("", _) => text.to_owned(),
+        (name, "") => name.to_owned(),
+        (name, args) => format!("{name} {args}"),
+    }
+}
+
+fn tag<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    let (_, rest) = text.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once(&format!("</{name}>"))?.0.trim())
+}
+
+/// An RFC 3339 time in nanoseconds since the epoch; `None` if it is not one or lies outside 1970 … 2262 (what OTLP can say).
+pub fn nanos(text: &str) -> Option<Nanos> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_nanosecond()).ok().filter(|n| *n > 0 && i64::try_from(*n).is_ok())
+}
+
+#[cfg(test)]
+mod tests;

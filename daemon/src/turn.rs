@@ -1,0 +1,489 @@
+//! Records of one session, in file order → turns.
+//!
+//! A turn is one prompt and everything up to the next one. It stays open, and can grow, until the next prompt: background
+//! work and blocking Stop hooks add to a turn after its Stop. What is already sent of it is marked, so that the same turn
+//! can be told again with only what is new.
+//!
+//! Knows neither bytes nor OTLP nor the time of day.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::transcript::record::{
+    Assistant, Block, Nanos, Prompt, PromptKind, Record, SessionFacts, ToolResult, Usage,
+};
+
+/// How much of an open turn is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Only what lies behind the model already; not the root. For turns too large to hold.
+    Part,
+    /// All but tools that still run: the model has stopped, and might go on.
+    Settled,
+    /// All: nothing more will come.
+    Final,
+}
+
+/// How many requests are remembered until their answer comes.
+const REQUESTS: usize = 64;
+
+/// One prompt and all that followed from it.
+#[derive(Debug)]
+pub struct Turn {
+    /// What its ids are made of: the `uuid` of the prompt line, or session id and offset where a line has none.
+    pub key: String,
+    /// Position among the answered turns of the transcript, from 1.
+    pub number: u32,
+    /// Offset of the prompt line.
+    pub offset: u64,
+    /// What the user said.
+    pub prompt: Prompt,
+    /// Model calls in the order of their first line.
+    pub generations: Vec<Generation>,
+    /// An error that took the place of the last answer.
+    pub error: Option<Failure>,
+    /// When the user interrupted it.
+    pub interrupted: Option<Nanos>,
+    /// The user interrupted it, at whatever time.
+    pub is_interrupted: bool,
+    /// What else happened, in file order.
+    pub notes: Vec<Note>,
+    /// Latest time among answers and tool results.
+    pub end: Option<Nanos>,
+    /// Version, directory, branch and slug, from the first line that has each.
+    pub session: SessionFacts,
+    /// Its root span has been sent; it is sent again only with news below it.
+    pub root_sent: bool,
+    by_message: HashMap<String, usize>,
+    by_tool: HashMap<String, (usize, usize)>,
+}
+
+/// One model call.
+#[derive(Debug)]
+pub struct Generation {
+    /// `message.id`, or the uuid of its first line.
+    pub id: String,
+    /// The model that answered, from the line that `usage` is from.
+    pub model: String,
+    /// `requestId`.
+    pub request_id: Option<String>,
+    /// When the request was sent, where the transcript says so.
+    pub requested: Option<Nanos>,
+    /// Time of the latest earlier line of the turn: the best guess of the request where nothing better is known.
+    pub previous: Option<Nanos>,
+    /// When the first block was complete.
+    pub first: Option<Nanos>,
+    /// When the last block was complete.
+    pub last: Option<Nanos>,
+    /// Why the model stopped.
+    pub stop_reason: Option<String>,
+    /// Token counts: those of the line with most output.
+    pub usage: Option<Usage>,
+    /// Text blocks in file order.
+    pub texts: Vec<String>,
+    /// Thinking blocks in file order, empty ones included.
+    pub thinking: Vec<String>,
+    /// Tool calls in file order.
+    pub tools: Vec<Tool>,
+    /// Its span has been sent.
+    pub sent: bool,
+    lines: HashSet<String>,
+}
+
+/// One tool call.
+#[derive(Debug)]
+pub struct Tool {
+    /// `tool_use.id`.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// Arguments, JSON as written.
+    pub input: String,
+    /// When the call was written.
+    pub called: Option<Nanos>,
+    /// Its result and when that was written; `None` while it runs, and for ever if it never came back.
+    pub result: Option<(ToolResult, Option<Nanos>)>,
+    /// Its span has been sent.
+    pub sent: bool,
+}
+
+/// An API error that Claude Code gave up on.
+#[derive(Debug)]
+pub struct Failure {
+    /// As the user saw it.
+    pub text: String,
+    /// HTTP status, where there was an answer.
+    pub status: Option<u64>,
+    /// When.
+    pub at: Option<Nanos>,
+}
+
+/// Something that happened within a turn and is neither call nor tool.
+#[derive(Debug)]
+pub struct Note {
+    /// When.
+    pub at: Option<Nanos>,
+    /// What.
+    pub what: Happening,
+}
+
+/// What a [`Note`] tells.
+#[derive(Debug)]
+pub enum Happening {
+    /// The user typed this while the model worked, and the running turn took it up.
+    Queued(String),
+    /// The conversation was compacted.
+    Compacted {
+        /// `manual` or `auto`.
+        trigger: String,
+        /// Tokens before and, where known, after.
+        tokens: (Option<u64>, Option<u64>),
+    },
+    /// A request failed and was tried again.
+    Retry {
+        /// HTTP status.
+        status: Option<u64>,
+        /// Which try.
+        attempt: Option<u64>,
+    },
+}
+
+impl Generation {
+    /// Its text blocks joined by a newline.
+    pub fn text(&self) -> String {
+        self.texts.join("\n")
+    }
+}
+
+impl Turn {
+    fn new(prompt: Prompt, session_id: &str, offset: u64) -> Self {
+        Self {
+            key: prompt.uuid.clone().unwrap_or_else(|| format!("{session_id}:{offset}")),
+            number: 0,
+            offset,
+            session: prompt.session.clone(),
+            prompt,
+            generations: Vec::new(),
+            error: None,
+            interrupted: None,
+            is_interrupted: false,
+            notes: Vec::new(),
+            end: None,
+            root_sent: false,
+            by_message: HashMap::new(),
+            by_tool: HashMap::new(),
+        }
+    }
+
+    /// The model, or an error in its place, has answered: there is something to tell.
+    pub fn is_answered(&self) -> bool {
+        !self.generations.is_empty() || self.error.is_some() || self.is_interrupted
+    }
+
+    /// What the user saw last: the text of the last answer, or the error that took its place.
+    pub fn output(&self) -> String {
+        match (&self.error, self.generations.last()) {
+            (Some(error), _) => error.text.clone(),
+            (None, Some(generation)) => generation.text(),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// True if the turn ends with exactly this answer. Claude Code trims what it gives to a Stop hook, and how it would
+    /// join several text blocks is not known.
+    pub fn ends_with(&self, answer: &str) -> bool {
+        let answer = answer.trim();
+        if self.error.as_ref().is_some_and(|error| error.text.trim() == answer) {
+            return true;
+        }
+        let Some(last) = self.generations.last() else { return false };
+        last.texts.last().is_some_and(|text| text.trim() == answer)
+            || ["\n", "", "\n\n"].iter().any(|by| last.texts.join(by).trim() == answer)
+    }
+
+    /// True if the generation at `index` is to be sent now.
+    pub fn generation_due(&self, index: usize, scope: Scope) -> bool {
+        let generation = &self.generations[index];
+        !generation.sent
+            && match scope {
+                Scope::Part => self.is_past(index),
+                Scope::Settled | Scope::Final => true,
+            }
+    }
+
+    /// True if the tool at `tool` of the generation at `index` is to be sent now.
+    pub fn tool_due(&self, index: usize, tool: usize, scope: Scope) -> bool {
+        let tool = &self.generations[index].tools[tool];
+        !tool.sent
+            && match scope {
+                Scope::Part => self.is_past(index),
+                Scope::Settled => tool.result.is_some(),
+                Scope::Final => true,
+            }
+    }
+
+    /// True if anything is to be sent now.
+    pub fn has_news(&self, scope: Scope) -> bool {
+        let due = |index: usize| {
+            self.generation_due(index, scope)
+                || (0..self.generations[index].tools.len()).any(|tool| self.tool_due(index, tool, scope))
+        };
+        self.is_answered() && (scope != Scope::Part && !self.root_sent || (0..self.generations.len()).any(due))
+    }
+
+    /// Marks what is due as sent, and lets go of its text.
+    pub fn mark_sent(&mut self, scope: Scope) {
+        let last = self.generations.len().saturating_sub(1);
+        for index in 0..self.generations.len() {
+            for tool in 0..self.generations[index].tools.len() {
+                if self.tool_due(index, tool, scope) {
+                    let tool = &mut self.generations[index].tools[tool];
+                    tool.sent = true;
+                    tool.input = String::new();
+                    if let Some((result, _)) = &mut tool.result {
+                        result.output = String::new();
+                    }
+                }
+            }
+            if self.generation_due(index, scope) {
+                let generation = &mut self.generations[index];
+                generation.sent = true;
+                generation.thinking = Vec::new();
+                if index < last {
+                    generation.texts = Vec::new();
+                }
+            }
+        }
+        self.root_sent |= scope != Scope::Part;
+    }
+
+    /// The model has gone on to another call, and every tool this one asked for has come back.
+    fn is_past(&self, index: usize) -> bool {
+        index + 1 < self.generations.len() && self.generations[index].tools.iter().all(|tool| tool.result.is_some())
+    }
+
+    fn answer(&mut self, line: Assistant, requested: Option<Nanos>) {
+        // A later answer shows that the error was not the end.
+        self.error = None;
+        let id = line.message_id.or_else(|| line.uuid.clone()).unwrap_or_else(|| format!("{}#{}", self.key, self.generations.len()));
+        let previous = self.end.max(self.prompt.at);
+        let index = *self.by_message.entry(id.clone()).or_insert(self.generations.len());
+        if index == self.generations.len() {
+            self.generations.push(Generation {
+                id,
+                model: line.model.clone(),
+                request_id: None,
+                requested,
+                previous,
+                first: line.at,
+                last: None,
+                stop_reason: None,
+                usage: None,
+                texts: Vec::new(),
+                thinking: Vec::new(),
+                tools: Vec::new(),
+                sent: false,
+                lines: HashSet::new(),
+            });
+        }
+        let generation = &mut self.generations[index];
+        if line.uuid.is_some_and(|uuid| !generation.lines.insert(uuid)) {
+            return;
+        }
+        generation.first = generation.first.or(line.at);
+        generation.last = generation.last.max(line.at);
+        generation.requested = generation.requested.or(requested);
+        generation.request_id = generation.request_id.take().or(line.request_id);
+        self.session.slug = self.session.slug.take().or(line.slug);
+        // Every line repeats the usage of the whole answer; up to 2.1.94 early lines hold a placeholder. Model and usage
+        // are from one line: a fallback in mid-stream puts two models under one id.
+        if let Some(usage) = line.usage
+            && generation.usage.is_none_or(|best| usage.output >= best.output)
+        {
+            generation.usage = Some(usage);
+            generation.model = line.model;
+        }
+        generation.stop_reason = line.stop_reason.or(generation.stop_reason.take());
+        for block in line.blocks {
+            match block {
+                Block::Text(text) => generation.texts.push(text),
+                Block::Thinking(text) => generation.thinking.push(text),
+                Block::ToolUse { id, name, input } => {
+                    if self.by_tool.contains_key(&id) {
+                        continue;
+                    }
+                    self.by_tool.insert(id.clone(), (index, generation.tools.len()));
+                    generation.tools.push(Tool { id, name, input, called: line.at, result: None, sent: false });
+                }
+                Block::Other(_) => {}
+            }
+        }
+        self.end = self.end.max(line.at);
+    }
+
+    /// True if the result belongs to a call of this turn.
+    fn result(&mut self, result: ToolResult, at: Option<Nanos>) -> bool {
+        let Some(&(generation, tool)) = self.by_tool.get(&result.tool_use_id) else { return false };
+        let tool = &mut self.generations[generation].tools[tool];
+        if tool.result.is_none() {
+            tool.result = Some((result, at));
+            self.end = self.end.max(at);
+        }
+        true
+    }
+}
+
+/// Builds turns from records pushed in file order.
+#[derive(Debug)]
+pub struct Assembler {
+    session_id: String,
+    /// Answered turns before the open one.
+    closed: u32,
+    open: Option<Turn>,
+    /// A command that becomes a turn if the model answers it.
+    candidate: Option<Turn>,
+    requests: VecDeque<(String, Nanos)>,
+    /// Message ids of the turn before: a late line of it must not count again.
+    before: HashSet<String>,
+    /// Lines of a conversation whose prompt is nowhere.
+    orphans: u64,
+}
+
+impl Assembler {
+    /// For the session `session_id`, whose transcript has `closed` answered turns before the first record pushed.
+    pub fn new(session_id: &str, closed: u32) -> Self {
+        Self {
+            session_id: session_id.to_owned(),
+            closed,
+            open: None,
+            candidate: None,
+            requests: VecDeque::new(),
+            before: HashSet::new(),
+            orphans: 0,
+        }
+    }
+
+    /// Takes the record of the line at `offset`. Returns the turn it closed, if that had an answer.
+    pub fn push(&mut self, record: Record, offset: u64) -> Option<Turn> {
+        match record {
+            Record::Prompt(prompt) => {
+                let turn = Turn::new(prompt, &self.session_id, offset);
+                if turn.prompt.kind == PromptKind::Local {
+                    self.candidate = Some(turn);
+                    return None;
+                }
+                return self.start(turn);
+            }
+            Record::LocalOutput => self.candidate = None,
+            Record::Request { id, at } => {
+                if self.requests.len() == REQUESTS {
+                    self.requests.pop_front();
+                }
+                self.requests.push_back((id, at));
+            }
+            Record::Assistant(line) => {
+                let known = |turn: &Turn| line.message_id.as_ref().is_some_and(|id| turn.by_message.contains_key(id));
+                let closed = match self.candidate.take() {
+                    // A command typed while the model works does not interrupt the turn at work.
+                    Some(candidate) if self.open.as_ref().is_some_and(known) => {
+                        self.candidate = Some(candidate);
+                        None
+                    }
+                    Some(candidate) => self.start(candidate),
+                    None => None,
+                };
+                let late = line.message_id.as_ref().is_some_and(|id| self.before.contains(id));
+                match &mut self.open {
+                    Some(turn) if !late => {
+                        let asked = line.request_ref.as_ref();
+                        let requested = self.requests.iter().find(|(id, _)| Some(id) == asked).map(|(_, at)| *at);
+                        turn.answer(*line, requested);
+                        turn.number = self.closed + 1;
+                    }
+                    _ => self.orphans += 1,
+                }
+                return closed;
+            }
+            Record::ToolResults { at, results } => {
+                for result in results {
+                    if !self.open.as_mut().is_some_and(|turn| turn.result(result, at)) {
+                        self.orphans += 1;
+                    }
+                }
+            }
+            Record::ApiError { at, text, status } => {
+                let closed = self.candidate.take().and_then(|candidate| self.start(candidate));
+                if let Some(turn) = &mut self.open {
+                    turn.end = turn.end.max(at);
+                    turn.error = Some(Failure { text, status, at });
+                    turn.number = self.closed + 1;
+                }
+                return closed;
+            }
+            Record::Interrupted { at } => {
+                if let Some(turn) = &mut self.open {
+                    turn.is_interrupted = true;
+                    turn.interrupted = at;
+                    turn.end = turn.end.max(at);
+                    turn.number = self.closed + 1;
+                }
+            }
+            Record::Queued { at, text } => self.note(at, Happening::Queued(text)),
+            Record::Compacted { at, trigger, tokens } => self.note(at, Happening::Compacted { trigger, tokens }),
+            Record::Retry { at, status, attempt } => self.note(at, Happening::Retry { status, attempt }),
+        }
+        None
+    }
+
+    /// The turn that is open, if it has an answer.
+    pub fn open(&self) -> Option<&Turn> {
+        self.open.as_ref().filter(|turn| turn.is_answered())
+    }
+
+    /// As [`open`](Self::open), to mark what was sent.
+    pub fn open_mut(&mut self) -> Option<&mut Turn> {
+        self.open.as_mut().filter(|turn| turn.is_answered())
+    }
+
+    /// A prompt is waiting for its first answer.
+    pub fn awaits_answer(&self) -> bool {
+        self.open.as_ref().is_some_and(|turn| !turn.is_answered())
+    }
+
+    /// Answered turns of the transcript so far, the open one included.
+    pub fn turns(&self) -> u32 {
+        self.closed + u32::from(self.open().is_some())
+    }
+
+    /// Where reading must start again to rebuild what is open, and how many turns come before; `None` if nothing is open.
+    pub fn resume(&self) -> Option<(u64, u32)> {
+        let open = self.open.as_ref().or(self.candidate.as_ref())?;
+        Some((open.offset, self.closed))
+    }
+
+    /// Answered turns before the open one.
+    pub fn closed(&self) -> u32 {
+        self.closed
+    }
+
+    /// Lines whose prompt is nowhere, since the last time this was asked.
+    pub fn take_orphans(&mut self) -> u64 {
+        std::mem::take(&mut self.orphans)
+    }
+
+    fn start(&mut self, turn: Turn) -> Option<Turn> {
+        self.candidate = None;
+        let closed = self.open.replace(turn).filter(Turn::is_answered)?;
+        self.closed += 1;
+        self.before = closed.generations.iter().map(|generation| generation.id.clone()).collect();
+        Some(closed)
+    }
+
+    fn note(&mut self, at: Option<Nanos>, what: Happening) {
+        if let Some(turn) = &mut self.open {
+            turn.notes.push(Note { at, what });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

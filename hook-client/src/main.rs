@@ -1,0 +1,131 @@
+//! `cc-langfuse-hook`: hands one Claude Code hook event to the daemon and is gone.
+//!
+//! Claude Code waits for this process, so it does as little as can be done: no runtime, no JSON, no allocation to speak
+//! of. The daemon judges what the event means.
+//!
+//! Whatever happens it exits 0 and prints nothing: Claude Code shows a hook's failure to its user, and gives what a hook
+//! prints to the model.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use interprocess::{
+    ConnectWaitMode,
+    local_socket::{ConnectOptions, GenericFilePath, Stream, prelude::*},
+};
+use proto::{
+    MAX_PAYLOAD, env,
+    frame::Frame,
+    paths::{Paths, check_private},
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// How long connecting, sending and the daemon's answer may take together; then the event is spooled.
+const DELIVERY: Duration = Duration::from_millis(250);
+
+/// How long stdin may stay silent before the event is given up: Claude Code writes and closes it at once.
+const STDIN_SILENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+
+fn main() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let _ = std::panic::catch_unwind(run);
+}
+
+/// The event is delivered, spooled or — if neither is possible — dropped; `None` and `Some` only shorten the code.
+fn run() -> Option<()> {
+    let enabled = std::env::var(env::ENABLE).is_ok_and(|value| env::enabled(&value));
+    if !enabled {
+        return None;
+    }
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty())?;
+    let paths = Paths::new(Path::new(&home), std::env::var_os(env::STATE_DIR).as_deref());
+    let (payload, cut) = read_payload();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_nanos() as u64;
+    let frame = Frame {
+        id: format!("{now:x}-{:x}", std::process::id()),
+        fired_ns: now,
+        cut,
+        env: env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect(),
+        payload,
+    };
+    deliver(&paths, &frame).or_else(|_| spool(&paths, &frame)).ok()
+}
+
+/// Reads stdin to its end, so that Claude Code never meets a closed pipe, and keeps the first [`MAX_PAYLOAD`] bytes.
+fn read_payload() -> (Vec<u8>, bool) {
+    let mut stdin = io::stdin().lock();
+    let mut kept = Vec::with_capacity(8 << 10);
+    let mut cut = false;
+    let mut chunk = [0; 16 << 10];
+    loop {
+        match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&STDIN_SILENCE)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Ok(1..) => {}
+            _ => break,
+        }
+        match stdin.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => break,
+            Ok(n) => {
+                let room = n.min(MAX_PAYLOAD - kept.len());
+                kept.extend_from_slice(&chunk[..room]);
+                cut |= room < n;
+            }
+        }
+    }
+    (kept, cut)
+}
+
+/// One request over the socket; `Ok` only if the daemon says that the event is committed.
+fn deliver(paths: &Paths, frame: &Frame) -> io::Result<()> {
+    let deadline = Instant::now() + DELIVERY;
+    let left = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::Error::from(io::ErrorKind::TimedOut)) } else { Ok(left) }
+    };
+    let refused = |_| io::Error::from(io::ErrorKind::PermissionDenied);
+    check_private(paths.socket.parent().unwrap_or(&paths.state)).map_err(refused)?;
+    let name = paths.socket.as_path().to_fs_name::<GenericFilePath>()?;
+    let mut stream: Stream = ConnectOptions::new().name(name).wait_mode(ConnectWaitMode::Timeout(left()?)).connect_sync()?;
+    // The frame carries the secret key: it goes to a process of ours or nowhere.
+    if stream.peer_creds()?.euid() != Some(rustix::process::geteuid().as_raw()) {
+        return Err(refused(proto::paths::UnsafeDir::OtherOwner));
+    }
+    let body = frame.encode();
+    let mut request = format!(
+        "POST {} HTTP/1.1\r\nhost: cc-langfuse\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        proto::HOOK_PATH,
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(&body);
+    stream.set_send_timeout(Some(left()?))?;
+    stream.write_all(&request)?;
+    let mut answer = [0; 256];
+    let mut got = 0;
+    while got < b"HTTP/1.1 2".len() {
+        stream.set_recv_timeout(Some(left()?))?;
+        match stream.read(&mut answer[got..])? {
+            0 => break,
+            n => got += n,
+        }
+    }
+    if answer.starts_with(b"HTTP/1.1 2") { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// Leaves the event, without its secret, for the daemon to find.
+fn spool(paths: &Paths, frame: &Frame) -> io::Result<()> {
+    if check_private(&paths.spool).is_err() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&paths.spool)?;
+    }
+    let [part, whole] = ["part", "event"].map(|ext| paths.spool.join(format!("{}.{ext}", frame.id)));
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    file.write_all(&frame.encode_for_disk()).and_then(|()| fs::rename(&part, whole)).inspect_err(|_| {
+        let _ = fs::remove_file(&part);
+    })
+}
