@@ -1,8 +1,39 @@
-//! wip
+//! Claude Code transcripts → traces, delivered once.
+//!
+//! ```text
+//! hook event ─► intake ─► inbox ─► engine ─► reader ─► lines ─► record ─► turn ─► trace ─► dialect ─► outbox ─► exporter
+//!               (committed before                                                                      (gone when the
+//!                the hook is answered)                                                                  server said 2xx)
+//! ```
+//!
+//! A hook event is a hint; the transcript is the log. It is never copied, only a position in it is kept.
+//!
+//! # Invariants
+//!
+//! 1. Pure modules ([`transcript::lines`], [`transcript::record`], [`turn`], [`trace`], [`ids`], [`dialect`], [`hook`],
+//!    [`delivery::verdict`], [`delivery::policy`]) use neither files, network, environment, threads nor the clock; time comes in as a value.
+//! 2. Only [`store`] contains SQL; only [`delivery`] does HTTP out; only [`transcript::reader`] opens transcripts.
+//! 3. A cursor moves only in the transaction that stores what it passed over; a span id enters the outbox of a destination
+//!    at most once, except a root, which enters again with news below it.
+//! 4. A 2xx to a hook means committed.
+//! 5. Ids and start times depend on transcript content only.
+//! 6. No secret value can be printed or serialised, and none is written: not to the database, spool, log or a core.
+//! 7. Data is dropped only into `dead_letter`, counted and visible.
+//! 8. The hook exits 0 and writes nothing to stdout or stderr, whatever happens.
+
+pub mod api;
 pub mod credentials;
+pub mod delivery;
 pub mod dialect;
+pub mod engine;
 pub mod hook;
 pub mod ids;
+pub mod intake;
+pub mod log;
+pub mod offline;
+pub mod socket;
+pub mod store;
 pub mod trace;
 pub mod transcript;
 pub mod turn;
+pub mod watch;

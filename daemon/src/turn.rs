@@ -13,7 +13,7 @@ use crate::transcript::record::{
 };
 
 /// How much of an open turn is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// Only what lies behind the model already; not the root. For turns too large to hold.
     Part,

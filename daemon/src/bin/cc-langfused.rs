@@ -1,2 +1,119 @@
-//! d
-fn main(){}
+//! `cc-langfused`: the resident daemon. Runs in the foreground until SIGTERM or SIGINT.
+
+use std::{path::PathBuf, process::ExitCode, sync::mpsc, time::Instant};
+
+use anyhow::Context as _;
+use cc_langfuse::{
+    api::{self, Context},
+    delivery::exporter::{self, InFlight, Order},
+    engine::{Engine, Input},
+    intake::Intake,
+    log,
+    socket::{self, Denied},
+    store::{self, Store},
+    watch::Watch,
+};
+use clap::Parser;
+use notify::Watcher;
+use proto::paths::Paths;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Receives Claude Code hook events, reads transcripts and delivers traces. Needs no arguments: everything comes from
+/// HOME and from the events.
+#[derive(Parser)]
+#[command(name = "cc-langfused", version)]
+struct Args {}
+
+fn main() -> ExitCode {
+    Args::parse();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            #[allow(clippy::print_stderr, reason = "the reason belongs where the service manager looks for it")]
+            {
+                eprintln!("cc-langfused: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).context("HOME is not set")?;
+    let home = PathBuf::from(home);
+    let paths = Paths::new(&home, std::env::var_os(proto::env::STATE_DIR).as_deref());
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let lock = match socket::claim(&paths) {
+        Err(Denied::AlreadyRunning) => return Ok(()),
+        other => other?,
+    };
+    let debug = std::env::var("CC_LANGFUSE_DEBUG").is_ok_and(|value| proto::env::enabled(&value));
+    let level = log::start(&paths.log, debug).with_context(|| format!("the log {}", paths.log.display()))?;
+    let (database, damaged) =
+        Store::open(&paths.database).with_context(|| format!("the database {}", paths.database.display()))?;
+    if let Some(aside) = damaged {
+        tracing::error!(moved_to = %aside.display(), "the database was damaged; transcripts are read again");
+    }
+    let (store, store_thread) = store::thread::spawn(database)?;
+    let (engine_sender, inputs) = mpsc::channel();
+    let (orders, orders_receiver) = tokio::sync::mpsc::unbounded_channel();
+
+    let engine = Engine::new(store.clone(), orders.clone(), Watch::new(engine_sender.clone()))?;
+    let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(&inputs))?;
+    for row in store.call(|store| store.destinations())?? {
+        if row.waiting > 0 {
+            orders.send(Order::Wake(row.id, row.destination))?;
+        }
+    }
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let intake = Intake { store: store.clone(), engine: engine_sender.clone(), orders, level };
+    let in_flight = InFlight::default();
+    let context = Context { intake, in_flight: in_flight.clone(), spool: paths.spool.clone(), started: Instant::now() };
+    runtime.block_on(async {
+        let listener = socket::listen(&paths, &lock)?;
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let exporters = exporter::supervise(store.clone(), home, in_flight, orders_receiver);
+        let spool = watch_spool(context.intake.clone(), paths.spool.clone());
+        let server = axum::serve(listener, api::router(context));
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "started");
+        tokio::select! {
+            served = async { server.await } => served?,
+            () = exporters => {}
+            () = spool => {}
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        anyhow::Ok(())
+    })?;
+    // A transaction at hand is finished; whatever is left is in the database or in the transcripts.
+    let _ = engine_sender.send(Input::Stop);
+    let _ = engine_thread.join();
+    drop((runtime, store));
+    let _ = store_thread.join();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Takes up what hooks left while no daemon answered: at the start, when a file appears, and now and then.
+async fn watch_spool(intake: Intake, spool: PathBuf) {
+    let appeared = std::sync::Arc::new(tokio::sync::Notify::new());
+    let notify = appeared.clone();
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !matches!(event.kind, notify::EventKind::Access(_) | notify::EventKind::Remove(_))) {
+            notify.notify_one();
+        }
+    });
+    let _held = watcher.and_then(|mut watcher| {
+        watcher.watch(&spool, notify::RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    loop {
+        let taken = intake.drain(&spool).await;
+        if taken > 0 {
+            tracing::info!(taken, "events taken from the spool");
+        }
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(30), appeared.notified()).await;
+    }
+}

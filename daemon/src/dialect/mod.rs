@@ -48,6 +48,21 @@ pub enum Value {
     List(Vec<String>),
 }
 
+impl Value {
+    /// Bytes of text in it.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::List(items) => items.iter().map(String::len).sum(),
+        }
+    }
+
+    /// True if there is no text in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl OutSpan {
     /// True if it is the root of its trace.
     pub fn is_root(&self) -> bool {

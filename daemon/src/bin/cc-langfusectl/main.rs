@@ -1,2 +1,91 @@
-//! d
-fn main(){}
+//! `cc-langfusectl`: what a person asks of the daemon, and of transcripts without it.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+
+mod client;
+mod replay;
+mod show;
+mod sink;
+mod status;
+mod tree;
+mod r#try;
+
+/// See and steer the tracing of Claude Code sessions.
+///
+/// Exit codes: 0 fine, 1 a problem or something left undone, 2 wrong usage, 3 the daemon is not running.
+#[derive(Parser)]
+#[command(name = "cc-langfusectl", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What the daemon is doing, what waits, and what went wrong
+    Status {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wait until everything known is processed and delivered
+    Flush {
+        /// How long to wait at most: 500ms, 30s, 5m
+        #[arg(long, default_value = "30s", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Print the turns of a session, without daemon or network
+    Show {
+        /// A session id, or the path of a transcript
+        session: String,
+        /// The spans a replay would send, as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send a transcript's turns; what was sent before is not sent again
+    Replay {
+        /// The transcript
+        transcript: PathBuf,
+        /// Only say what would be sent
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// See it work: a sample session through the real hook and a private daemon, with no account needed
+    ///
+    /// With LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, the sample goes to that server.
+    Try,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Status { json } => status::status(json),
+        Command::Flush { timeout } => status::flush(timeout),
+        Command::Show { session, json } => show::show(&session, json),
+        Command::Replay { transcript, dry_run } => replay::replay(&transcript, dry_run),
+        Command::Try => r#try::run(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            let code = if error.is::<client::NotRunning>() { 3 } else { 1 };
+            #[allow(clippy::print_stderr, reason = "this is a program for people")]
+            {
+                eprintln!("cc-langfusectl: {error:#}");
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "a number and a unit, as in 30s".to_owned())?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" | "" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        unit => Err(format!("{unit} is none of ms, s, m")),
+    }
+}

@@ -1,0 +1,87 @@
+//! `show`: a session's turns from its transcript alone.
+
+#![allow(clippy::print_stdout, reason = "output is for people")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use cc_langfuse::{
+    dialect::{OutSpan, Value},
+    hook::{Env, Options},
+    ids::hex,
+    offline,
+};
+use serde_json::json;
+
+use crate::{client, tree};
+
+pub fn show(session: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let (path, id) = find(session)?;
+    let mut turns = 0;
+    let mut spans = Vec::new();
+    offline::turns(&path, &id, &options(), |turn| {
+        turns += 1;
+        if json {
+            spans.extend(turn.iter().map(as_json));
+        } else {
+            tree::print(&turn);
+        }
+    })
+    .with_context(|| format!("{} cannot be read", path.display()))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&spans)?);
+    } else if turns == 0 {
+        println!("no answered turn in {}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How spans are made, from this process's environment: what the project's hooks would be given.
+pub fn options() -> Options {
+    let vars: Vec<(String, String)> = std::env::vars().collect();
+    Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str()))).options()
+}
+
+/// The transcript of a session id or path, and the session's id.
+pub fn find(session: &str) -> anyhow::Result<(PathBuf, String)> {
+    let path = Path::new(session);
+    if path.extension().is_some_and(|ext| ext == "jsonl") || session.contains('/') {
+        let path = std::path::absolute(path)?;
+        let id = path.file_stem().context("not a transcript")?.to_string_lossy().into_owned();
+        return Ok((path, id));
+    }
+    let home = client::home()?;
+    let custom = std::env::var_os("CLAUDE_CONFIG_DIR").map(PathBuf::from);
+    let roots = custom.into_iter().chain([home.join(".claude"), home.join(".config/claude")]);
+    let projects = roots.filter_map(|root| std::fs::read_dir(root.join("projects")).ok()).flatten().filter_map(Result::ok);
+    let found = projects.map(|dir| dir.path().join(format!("{session}.jsonl"))).find(|path| path.is_file());
+    match found {
+        Some(path) => Ok((path, session.to_owned())),
+        None => bail!("no session {session} under ~/.claude/projects; give the path of its transcript instead"),
+    }
+}
+
+fn as_json(span: &OutSpan) -> serde_json::Value {
+    let attributes: serde_json::Map<String, serde_json::Value> = span
+        .attributes
+        .iter()
+        .map(|(key, value)| match value {
+            Value::Text(text) => (key.clone(), json!(text)),
+            Value::List(items) => (key.clone(), json!(items)),
+        })
+        .collect();
+    json!({
+        "trace_id": hex(&span.trace_id),
+        "span_id": hex(&span.span_id),
+        "parent_id": (!span.is_root()).then(|| hex(&span.parent_id)),
+        "type": span.text("langfuse.observation.type"),
+        "name": span.name,
+        "start_ns": span.start_ns,
+        "end_ns": span.end_ns,
+        "attributes": attributes,
+        "events": span.events,
+    })
+}

@@ -1,0 +1,60 @@
+//! `status` and `flush`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "output is for people")]
+
+use std::{process::ExitCode, time::Duration};
+
+use cc_langfuse::api::{Left, Status};
+use hyper::Method;
+
+use crate::client;
+
+pub fn status(json: bool) -> anyhow::Result<ExitCode> {
+    let body = client::request(&client::paths()?, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(5))?;
+    let status: Status = serde_json::from_slice(&body)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Status { daemon, inbox, outbox, dead_letters, sessions, destinations, skipped_lines } = status;
+    println!("daemon        {} · pid {} · up {}", daemon.version, daemon.pid, uptime(daemon.uptime_s));
+    println!("events        {} waiting", inbox.pending);
+    println!("spans         {} waiting, {} on their way, {dead_letters} undeliverable", outbox.pending, outbox.in_flight);
+    for to in destinations {
+        println!("destination   {} ({})", to.base_url, to.public_key);
+        println!("              {}, {} spans waiting, last success {}", to.state, to.waiting, to.last_success.as_deref().unwrap_or("never"));
+        if let (Some(why), Some(at)) = (to.last_error, to.last_error_at) {
+            println!("              last error {at}: {why}");
+        }
+    }
+    for (index, session) in sessions.iter().take(10).enumerate() {
+        let label = if index == 0 { "sessions" } else { "" };
+        let open = if session.open_turn { ", one open" } else { "" };
+        println!("{label:<14}{} {} turns{open}", session.session_id, session.turns);
+    }
+    for (index, (reason, count)) in skipped_lines.iter().enumerate() {
+        println!("{:<14}{reason} {count}", if index == 0 { "skipped" } else { "" });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
+    let path = format!("/v1/flush?timeout_ms={}", timeout.as_millis());
+    let body = client::request(&client::paths()?, Method::POST, &path, Vec::new(), timeout + Duration::from_secs(5))?;
+    let left: Left = serde_json::from_slice(&body)?;
+    if left == Left::default() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("left after {timeout:?}: {} events, {} spans", left.events, left.spans);
+    left.why.iter().for_each(|why| eprintln!("  {why}"));
+    Ok(ExitCode::FAILURE)
+}
+
+fn uptime(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
+    }
+}

@@ -1,0 +1,96 @@
+//! The tree of a trace, for people.
+
+#![allow(clippy::print_stdout, reason = "output is for people")]
+
+use std::io::IsTerminal;
+
+use cc_langfuse::dialect::OutSpan;
+
+/// Prints the spans of one trace as a tree, with tokens and durations.
+pub fn print(spans: &[OutSpan]) {
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    for root in spans.iter().filter(|span| span.is_root()) {
+        let paint = Paint { colour };
+        let input = content(root, "langfuse.observation.input");
+        println!("{} {} {}{}", paint.bold(&root.name), time(root), paint.dim(&clip(&input, 60)), paint.level(root));
+        children(spans, root, "", &paint);
+        let output = content(root, "langfuse.observation.output");
+        println!("   {}", paint.dim(&clip(&output, 76)));
+    }
+}
+
+fn children(spans: &[OutSpan], parent: &OutSpan, indent: &str, paint: &Paint) {
+    let mut below: Vec<_> = spans.iter().filter(|span| span.parent_id == parent.span_id).collect();
+    below.sort_by_key(|span| span.start_ns);
+    for (index, span) in below.iter().enumerate() {
+        let last = index + 1 == below.len();
+        println!("{indent}{} {} {}{}{}", if last { "└──" } else { "├──" }, paint.bold(&span.name), time(span), details(span), paint.level(span));
+        children(spans, span, &format!("{indent}{}", if last { "    " } else { "│   " }), paint);
+    }
+}
+
+fn details(span: &OutSpan) -> String {
+    let usage: Option<serde_json::Value> =
+        span.text("langfuse.observation.usage_details").and_then(|text| serde_json::from_str(text).ok());
+    if let Some(usage) = usage {
+        let get = |key: &str| usage[key].as_u64().unwrap_or(0);
+        let written = get("input_cache_creation_5m") + get("input_cache_creation_1h") + get("input_cache_creation");
+        return format!(
+            "  in {} · out {} · cache read {} · cache write {written}",
+            get("input"),
+            get("output"),
+            get("cache_read_input_tokens")
+        );
+    }
+    let input = span.text("langfuse.observation.input").filter(|_| span.text("langfuse.observation.type") == Some("tool"));
+    input.map_or_else(String::new, |input| format!("  {}", clip(input, 60)))
+}
+
+/// `content` of a message that stands as JSON in an attribute.
+pub fn content(span: &OutSpan, key: &str) -> String {
+    let text = span.text(key).unwrap_or_default();
+    let message: Option<serde_json::Value> = serde_json::from_str(text).ok();
+    message.and_then(|message| message["content"].as_str().map(str::to_owned)).unwrap_or_else(|| text.to_owned())
+}
+
+fn time(span: &OutSpan) -> String {
+    let ms = span.end_ns.saturating_sub(span.start_ns) / 1_000_000;
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{:.1} s", ms as f64 / 1e3),
+        _ => format!("{} min {} s", ms / 60_000, ms / 1000 % 60),
+    }
+}
+
+fn clip(text: &str, width: usize) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match line.char_indices().nth(width) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+struct Paint {
+    colour: bool,
+}
+
+impl Paint {
+    fn bold(&self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    fn dim(&self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    fn level(&self, span: &OutSpan) -> String {
+        let Some(level) = span.text("langfuse.observation.level") else { return String::new() };
+        let why = span.text("langfuse.observation.status_message").unwrap_or_default();
+        let text = format!("  {level} {}", clip(why, 60));
+        self.with(if level == "ERROR" { "31" } else { "33" }, &text)
+    }
+
+    fn with(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}

@@ -1,0 +1,174 @@
+//! `try`: a sample session through the real hook and a private daemon.
+
+#![allow(clippy::print_stdout, reason = "output is for people")]
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use cc_langfuse::{dialect::OutSpan, hook::Env, ids::hex, offline};
+use proto::paths::Paths;
+
+use crate::{client, show, sink, tree};
+
+/// A recorded session; its times and ids are made new for every run.
+const SAMPLE: &str = include_str!("sample.jsonl");
+
+/// How many of its lines Claude Code had written when it called the Stop hook: all but the answer and what follows it.
+const WRITTEN_AT_STOP: usize = 9;
+
+/// What Claude Code gave to the Stop hook.
+const ANSWER: &str = "All 3 tests pass now. The bug was an off-by-one in `slice_end`: the range left out the last element.";
+
+/// When the rest follows: Claude Code's usual delay.
+const REST_AFTER: Duration = Duration::from_millis(100);
+
+pub fn run() -> anyhow::Result<ExitCode> {
+    let programs = std::env::current_exe()?.parent().context("no directory")?.to_path_buf();
+    let program = |name: &str| -> anyhow::Result<PathBuf> {
+        let path = programs.join(name);
+        if path.is_file() { Ok(path) } else { bail!("{} is missing: build it with `cargo build --release`", path.display()) }
+    };
+    let (hook, daemon) = (program("cc-langfuse-hook")?, program("cc-langfused")?);
+    let home = tempfile::Builder::new().prefix("cc-langfuse-try-").tempdir()?;
+    let paths = Paths::new(home.path(), None);
+
+    let vars: Vec<(String, String)> =
+        proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect();
+    let own = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let server = own.secret().and(own.destination().ok());
+    let (env, spans) = match &server {
+        Some(_) => (vars.clone(), None),
+        None => {
+            let (address, spans) = sink::start()?;
+            let env = [
+                ("LANGFUSE_PUBLIC_KEY", "pk-lf-try".to_owned()),
+                ("LANGFUSE_SECRET_KEY", "sk-lf-try".to_owned()),
+                ("LANGFUSE_BASE_URL", format!("http://{address}")),
+            ];
+            (env.map(|(name, value)| (name.to_owned(), value)).to_vec(), Some(spans))
+        }
+    };
+    let _daemon = Running::start(&daemon, home.path(), &paths)?;
+
+    let (session_id, sample) = sample();
+    let lines: Vec<&str> = sample.split_inclusive('\n').collect();
+    let project = home.path().join(".claude/projects/-try");
+    fs::create_dir_all(&project)?;
+    let transcript = project.join(format!("{session_id}.jsonl"));
+    fs::write(&transcript, lines[..WRITTEN_AT_STOP].concat())?;
+
+    let payload = serde_json::json!({
+        "session_id": session_id,
+        "transcript_path": transcript,
+        "cwd": home.path(),
+        "hook_event_name": "Stop",
+        "last_assistant_message": ANSWER,
+    });
+    let took = call(&hook, home.path(), &env, &payload.to_string())?;
+    std::thread::sleep(REST_AFTER);
+    let written = Instant::now();
+    fs::OpenOptions::new().append(true).open(&transcript)?.write_all(lines[WRITTEN_AT_STOP..].concat().as_bytes())?;
+
+    let mut expected = Vec::new();
+    offline::turns(&transcript, &session_id, &show::options(), |turn| expected.extend(turn))?;
+    println!("hook          returned after {:.2} ms; the answer was written {} ms later", took.as_secs_f64() * 1e3, REST_AFTER.as_millis());
+    let Some(spans) = spans else {
+        flush(&paths)?;
+        let Some(server) = server else { bail!("no server") };
+        println!("sent          {} spans to {}", expected.len(), server.base_url);
+        print_traces(&expected);
+        println!("session       {session_id}: open it under Sessions in {}", server.base_url);
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut arrived = Vec::new();
+    while arrived.len() < expected.len() {
+        let patience = Duration::from_secs(10).saturating_sub(written.elapsed());
+        match spans.recv_timeout(patience) {
+            Ok(span) => arrived.push(span),
+            Err(_) => bail!("{} of {} spans arrived; see {}", arrived.len(), expected.len(), paths.log.display()),
+        }
+    }
+    println!("arrived       {} spans, {} ms after the answer was written\n", arrived.len(), written.elapsed().as_millis());
+    tree::print(&arrived);
+    println!();
+    print_traces(&arrived);
+    println!("next          see \"Install\" in the README to trace your own sessions");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_traces(spans: &[OutSpan]) {
+    spans.iter().filter(|span| span.is_root()).for_each(|root| println!("trace         {} {}", hex(&root.trace_id), root.name));
+}
+
+fn flush(paths: &Paths) -> anyhow::Result<()> {
+    let body = client::request(paths, hyper::Method::POST, "/v1/flush?timeout_ms=30000", Vec::new(), Duration::from_secs(35))?;
+    let left: cc_langfuse::api::Left = serde_json::from_slice(&body)?;
+    match left {
+        left if left == cc_langfuse::api::Left::default() => Ok(()),
+        left => bail!("{} spans were not delivered: {}", left.spans, left.why.join("; ")),
+    }
+}
+
+/// The sample with an id and times of its own: sent twice, it is two sessions.
+fn sample() -> (String, String) {
+    let now = jiff::Timestamp::now();
+    let nonce = format!("{:012x}", now.as_nanosecond() & 0xffff_ffff_ffff);
+    let mut text = SAMPLE.replace("000000000000", &nonce);
+    // The recording counts seconds from 00:00:00 of a day long ago; the last line is written now.
+    for second in (0..60).rev() {
+        let at = now - jiff::SignedDuration::from_secs(i64::from(10 - second));
+        text = text.replace(&format!("2000-01-01T00:00:{second:02}.000Z"), &format!("{at:.3}"));
+    }
+    (format!("5a3b1e00-0000-4000-8000-{nonce}"), text)
+}
+
+/// Runs the hook as Claude Code does; how long that took.
+fn call(hook: &Path, home: &Path, env: &[(String, String)], payload: &str) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    let mut child = Command::new(hook)
+        .env_clear()
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .env("HOME", home)
+        .env(proto::env::ENABLE, "true")
+        .stdin(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().context("no stdin")?.write_all(payload.as_bytes())?;
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("the hook ended with {status}");
+    }
+    Ok(started.elapsed())
+}
+
+/// A daemon that is stopped when this goes.
+struct Running(Child);
+
+impl Running {
+    fn start(daemon: &Path, home: &Path, paths: &Paths) -> anyhow::Result<Self> {
+        let mut command = Command::new(daemon);
+        command.env("HOME", home).env_remove(proto::env::STATE_DIR).stdin(Stdio::null());
+        let running = Self(command.spawn()?);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while client::request(paths, hyper::Method::GET, "/v1/status", Vec::new(), Duration::from_secs(1)).is_err() {
+            if Instant::now() > deadline {
+                bail!("the daemon did not start; see {}", paths.log.display());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,298 @@
+//! One task per destination: takes spans from the outbox, sends them, does what the answer asks for.
+//!
+//! Batches of a destination go out one after another; rows leave the outbox when the server has answered 2xx and not
+//! before, so whatever happens in between, the same bytes go out again.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::{
+    policy::{self, BATCH_BYTES, PROBE, Plan, Step},
+    transport::Transport,
+    verdict::{Answer, judge},
+};
+use crate::{
+    credentials::{Secret, from_settings},
+    dialect::OutSpan,
+    hook::Destination,
+    store::{DestinationId, Row, thread::{Gone, Handle}},
+};
+
+/// What the exporters are told.
+pub enum Order {
+    /// A hook brought this destination's key.
+    Key(DestinationId, Destination, Secret),
+    /// There is something to send.
+    Wake(DestinationId, Destination),
+    /// Somebody waits: try everything now, whatever was postponed (but not what a server asked to postpone).
+    Hurry,
+}
+
+/// Spans on their way, over all destinations.
+pub type InFlight = Arc<AtomicUsize>;
+
+struct Line {
+    wake: Arc<Notify>,
+    hurry: Arc<Notify>,
+    key: watch::Sender<Option<Secret>>,
+}
+
+/// Runs an exporter for every destination that is named, until `orders` ends.
+pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut orders: mpsc::UnboundedReceiver<Order>) {
+    let mut lines: HashMap<DestinationId, Line> = HashMap::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    while let Some(order) = orders.recv().await {
+        let (id, destination, key) = match order {
+            Order::Hurry => {
+                lines.values().for_each(|line| line.hurry.notify_one());
+                continue;
+            }
+            Order::Key(id, destination, key) => (id, destination, Some(key)),
+            Order::Wake(id, destination) => (id, destination, None),
+        };
+        let line = lines.entry(id).or_insert_with(|| {
+            let line = Line { wake: Arc::default(), hurry: Arc::default(), key: watch::Sender::new(None) };
+            tasks.spawn(
+                Exporter {
+                    id,
+                    destination,
+                    store: store.clone(),
+                    home: home.clone(),
+                    in_flight: in_flight.clone(),
+                    wake: line.wake.clone(),
+                    hurry: line.hurry.clone(),
+                    key: line.key.subscribe(),
+                    link: None,
+                    used: None,
+                    refused: None,
+                    plan: Plan::default(),
+                    asked_to_wait: false,
+                }
+                .run(),
+            );
+            line
+        });
+        if let Some(key) = key {
+            line.key.send_if_modified(|held| {
+                let news = held.as_ref() != Some(&key);
+                *held = Some(key);
+                news
+            });
+        }
+        line.wake.notify_one();
+    }
+}
+
+struct Exporter {
+    id: DestinationId,
+    destination: Destination,
+    store: Handle,
+    home: PathBuf,
+    in_flight: InFlight,
+    wake: Arc<Notify>,
+    hurry: Arc<Notify>,
+    key: watch::Receiver<Option<Secret>>,
+    link: Option<Transport>,
+    /// The key `link` uses, and the key that was in use when the server last refused.
+    used: Option<Secret>,
+    refused: Option<Secret>,
+    plan: Plan,
+    /// The wait at hand is the server's wish, so nobody hurries it.
+    asked_to_wait: bool,
+}
+
+impl Exporter {
+    /// Ends when the store does.
+    async fn run(mut self) {
+        let _ = self.serve().await;
+    }
+
+    async fn serve(&mut self) -> Result<(), Gone> {
+        self.resume_wait().await?;
+        loop {
+            let (id, spans) = (self.id, self.plan.spans);
+            let batch = match self.store.ask(move |store| store.claim(id, spans, BATCH_BYTES)).await? {
+                Ok(batch) => batch,
+                Err(error) => {
+                    tracing::warn!(%error, "the outbox cannot be read");
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                    continue;
+                }
+            };
+            if batch.is_empty() {
+                self.wake.notified().await;
+                continue;
+            }
+            if self.link.is_none() {
+                match self.connect().await? {
+                    Ok(link) => self.link = Some(link),
+                    Err(why) => {
+                        self.park(why).await?;
+                        continue;
+                    }
+                }
+            }
+            let Some(link) = &self.link else { continue };
+            self.in_flight.fetch_add(batch.len(), Ordering::Relaxed);
+            let answer = link.send(batch.iter().map(|row| row.span.clone()).collect()).await;
+            self.in_flight.fetch_sub(batch.len(), Ordering::Relaxed);
+            self.act(batch, &answer).await?;
+        }
+    }
+
+    /// A wait that was promised before a restart is kept; one that a changed clock has moved far ahead is not.
+    async fn resume_wait(&mut self) -> Result<(), Gone> {
+        let id = self.id;
+        let row = self.store.ask(move |store| store.destinations()).await?;
+        let row = row.ok().and_then(|rows| rows.into_iter().find(|row| row.id == id));
+        if let Some(row) = row.filter(|row| row.state == "retrying") {
+            let left = Duration::from_millis(u64::try_from(row.next_at_ms - now_ms()).unwrap_or(0));
+            if left <= super::verdict::LONGEST_WAIT {
+                self.pause(left).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn act(&mut self, batch: Vec<Row>, answer: &Answer) -> Result<(), Gone> {
+        let verdict = judge(answer);
+        self.asked_to_wait = matches!(verdict, super::verdict::Verdict::Later(Some(_), _));
+        let (plan, step) = policy::next(self.plan, verdict, batch.len(), chance());
+        self.plan = plan;
+        let id = self.id;
+        match step {
+            Step::Done => {
+                if let Answer::Response { rejected: Some((count, why)), .. } = answer {
+                    tracing::warn!(count, why, "the server took the batch but not all of its spans");
+                }
+                let seqs: Vec<i64> = batch.iter().map(|row| row.seq).collect();
+                tracing::debug!(spans = seqs.len(), to = self.destination.base_url, "delivered");
+                self.keep_trying(move |store| store.delivered(id, &seqs, now_ms())).await
+            }
+            Step::Wait(wait, why) => {
+                tracing::info!(to = self.destination.base_url, why, ?wait, "not delivered; trying again");
+                self.note("retrying", wait, why).await?;
+                self.pause(wait).await;
+                Ok(())
+            }
+            Step::Park(why) => {
+                // The key may have changed where the user keeps it.
+                self.refused = self.used.take();
+                self.link = None;
+                self.park(why).await
+            }
+            Step::Split => Ok(()),
+            Step::Shrink(why) => {
+                let Some(Row { seq, mut span, .. }) = batch.into_iter().next() else { return Ok(()) };
+                if policy::shrink(&mut span) {
+                    tracing::info!(span = crate::store::span_name(&span), "cut, because its server takes no larger one");
+                    self.keep_trying(move |store| store.replace(seq, &span)).await
+                } else {
+                    self.bury(seq, span, why).await
+                }
+            }
+            Step::Bury(why) => {
+                let Some(Row { seq, span, .. }) = batch.into_iter().next() else { return Ok(()) };
+                self.bury(seq, span, why).await
+            }
+        }
+    }
+
+    async fn bury(&mut self, seq: i64, span: OutSpan, why: String) -> Result<(), Gone> {
+        let id = self.id;
+        tracing::warn!(span = crate::store::span_name(&span), why, "no server takes this span; see `cc-langfusectl status`");
+        self.keep_trying(move |store| store.bury(id, seq, &why, now_ms())).await
+    }
+
+    /// Repeats a change until the database takes it: without it the same spans would go out again.
+    async fn keep_trying(
+        &self,
+        work: impl Fn(&mut crate::store::Store) -> crate::store::Result<()> + Clone + Send + 'static,
+    ) -> Result<(), Gone> {
+        loop {
+            match self.store.ask(work.clone()).await? {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(%error, "the outbox cannot be changed; trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    async fn note(&self, state: &'static str, wait: Duration, why: String) -> Result<(), Gone> {
+        let (id, now) = (self.id, now_ms());
+        let until = now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
+        let noted = self.store.ask(move |store| store.postpone(id, state, until, &why, now)).await?;
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the state of a destination cannot be stored");
+        }
+        Ok(())
+    }
+
+    async fn park(&mut self, why: String) -> Result<(), Gone> {
+        tracing::warn!(to = self.destination.base_url, why, "parked; nothing is lost");
+        self.asked_to_wait = false;
+        self.note("parked", PROBE, why).await?;
+        self.pause(PROBE).await;
+        Ok(())
+    }
+
+    /// Waits, but not longer than it takes for somebody to hurry or to bring another key.
+    async fn pause(&mut self, wait: Duration) {
+        let hurried = async {
+            loop {
+                self.hurry.notified().await;
+                if !self.asked_to_wait {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = hurried => {}
+            Ok(()) = self.key.changed() => self.link = None,
+        }
+    }
+
+    /// The way to the server, or why there is none.
+    async fn connect(&mut self) -> Result<Result<Transport, String>, Gone> {
+        // The key a hook brought, unless the server has refused that very key: then what the settings files say by now.
+        let held = self.key.borrow_and_update().clone();
+        let secret = match held {
+            Some(held) if self.refused.as_ref() != Some(&held) => Some(held),
+            held => self.find_key().await?.or(held),
+        };
+        let Some(secret) = secret else {
+            return Ok(Err("no secret key: open Claude Code in a project that has it".into()));
+        };
+        self.used = Some(secret.clone());
+        Ok(Transport::new(&self.destination, &secret).map_err(|error| format!("{error:#}")))
+    }
+
+    async fn find_key(&self) -> Result<Option<Secret>, Gone> {
+        let destination = self.destination.clone();
+        let dirs = self.store.ask(move |store| store.project_dirs(&destination)).await?;
+        Ok(from_settings(&self.destination, &dirs.unwrap_or_default(), &self.home))
+    }
+}
+
+/// Unix time in milliseconds.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Somewhere between 0 and 1; good enough to keep clients apart.
+fn chance() -> f64 {
+    (RandomState::new().hash_one(0) >> 11) as f64 / (1u64 << 53) as f64
+}

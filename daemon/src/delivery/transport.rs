@@ -1,0 +1,304 @@
+//! One destination's HTTP: OpenTelemetry's exporter over a client of our own that sees the whole answer.
+//!
+//! The exporter reports a failure as a string; what to do about it depends on status, `Retry-After` and body, so the client
+//! keeps them. It also rebuilds the headers: the exporter merges `OTEL_EXPORTER_OTLP_HEADERS` of the environment over its
+//! own, which would replace our `Authorization` or hand another collector's token to Langfuse.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::{
+        legacy::{
+            Client,
+            connect::{HttpConnector, proxy::Tunnel},
+        },
+        proxy::matcher::Matcher,
+    },
+    rt::{TokioExecutor, TokioTimer},
+};
+use opentelemetry::{
+    InstrumentationScope, KeyValue,
+    trace::{Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
+};
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::{Compression, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use opentelemetry_sdk::{
+    Resource,
+    trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks},
+};
+use prost::Message;
+
+use super::verdict::{Answer, http_date};
+use crate::{
+    credentials::Secret,
+    dialect::{OutSpan, Value},
+    hook::Destination,
+};
+
+/// Longest a request may take, answer included.
+const REQUEST: Duration = Duration::from_secs(30);
+
+/// Longest a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Most bytes of an answer that are read.
+const ANSWER: usize = 1 << 20;
+
+/// Instrumentation scope. Langfuse copies every attribute of a scope whose name does not start with `langfuse-sdk` into the
+/// metadata of each observation.
+const SCOPE: &str = "langfuse-sdk.cc-langfuse";
+
+/// Sends spans to one destination.
+pub struct Transport {
+    exporter: SpanExporter,
+    last: Arc<Mutex<Option<Answer>>>,
+    scope: InstrumentationScope,
+}
+
+impl Transport {
+    /// For `destination`, reached with `secret`.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up or the address is none.
+    pub fn new(destination: &Destination, secret: &Secret) -> anyhow::Result<Self> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, secret.basic_auth(&destination.public_key));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("cc-langfuse/", env!("CARGO_PKG_VERSION"))));
+        headers.insert("x-langfuse-sdk-name", HeaderValue::from_static("cc-langfuse"));
+        headers.insert("x-langfuse-sdk-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+        headers.insert("x-langfuse-ingestion-version", HeaderValue::from_static("4"));
+        headers.insert("x-langfuse-public-key", HeaderValue::from_str(&destination.public_key)?);
+        let last = Arc::new(Mutex::new(None));
+        let client = Observed { client: client()?, headers, last: last.clone() };
+        let mut exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(client)
+            .with_endpoint(format!("{}/api/public/otel/v1/traces", destination.base_url))
+            .with_timeout(REQUEST)
+            .with_headers(HashMap::new())
+            .with_compression(Compression::Gzip)
+            .with_retry_policy(RetryPolicy::disabled())
+            .build()?;
+        exporter.set_resource(
+            &Resource::builder_empty().with_attributes([KeyValue::new("service.name", "claude-code")]).build(),
+        );
+        let scope = InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION")).build();
+        Ok(Self { exporter, last, scope })
+    }
+
+    /// Sends a batch; says what came back.
+    pub async fn send(&self, spans: Vec<OutSpan>) -> Answer {
+        let batch = spans.into_iter().map(|span| self.data(span)).collect();
+        let result = self.exporter.export(batch).await;
+        let seen = self.last.lock().ok().and_then(|mut last| last.take());
+        match (seen, result) {
+            (Some(answer), _) => answer,
+            (None, Err(_)) => Answer::NotSent,
+            (None, Ok(())) => Answer::Unreachable("the exporter sent nothing".into()),
+        }
+    }
+
+    fn data(&self, span: OutSpan) -> SpanData {
+        let mut events = SpanEvents::default();
+        events.events.extend(span.events.into_iter().map(|event| {
+            let attributes = event.attributes.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
+            Event::new(event.name, time(event.at), attributes, 0)
+        }));
+        let attributes = span.attributes.into_iter().map(|(key, value)| match value {
+            Value::Text(text) => KeyValue::new(key, text),
+            Value::List(items) => {
+                let items: Vec<opentelemetry::StringValue> = items.into_iter().map(Into::into).collect();
+                KeyValue::new(key, opentelemetry::Value::Array(items.into()))
+            }
+        });
+        SpanData {
+            span_context: SpanContext::new(
+                TraceId::from_bytes(span.trace_id),
+                SpanId::from_bytes(span.span_id),
+                TraceFlags::SAMPLED,
+                false,
+                TraceState::default(),
+            ),
+            parent_span_id: SpanId::from_bytes(span.parent_id),
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: span.name.into(),
+            start_time: time(span.start_ns),
+            end_time: time(span.end_ns),
+            attributes: attributes.collect(),
+            dropped_attributes_count: 0,
+            events,
+            links: SpanLinks::default(),
+            status: span.error.map_or(Status::Unset, Status::error),
+            instrumentation_scope: self.scope.clone(),
+        }
+    }
+}
+
+fn time(nanos: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
+}
+
+type Hyper = Client<HttpsConnector<Proxied>, Full<Bytes>>;
+
+/// TLS with the well-known roots, those of the system, and those of `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS` (which users
+/// behind an inspecting proxy have set for Claude Code already); proxies from `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`.
+fn client() -> anyhow::Result<Hyper> {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    // Includes SSL_CERT_FILE and SSL_CERT_DIR.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = std::env::var_os("NODE_EXTRA_CA_CERTS").filter(|path| !path.is_empty()) {
+        let extra = rustls_native_certs::load_certs_from_paths(Some(path.as_ref()), None);
+        roots.add_parsable_certificates(extra.certs);
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT));
+    let proxied = Proxied { tcp, rules: Arc::new(Matcher::from_env()) };
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(proxied);
+    Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_max_idle_per_host(1).build(https))
+}
+
+/// Connects directly, or through a proxy where the environment names one.
+#[derive(Clone)]
+struct Proxied {
+    tcp: HttpConnector,
+    rules: Arc<Matcher>,
+}
+
+impl tower_service::Service<http::Uri> for Proxied {
+    type Response = <HttpConnector as tower_service::Service<http::Uri>>::Response;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: http::Uri) -> Self::Future {
+        let mut tcp = self.tcp.clone();
+        match self.rules.intercept(&to) {
+            None => Box::pin(async move { Ok(tower_service::Service::call(&mut tcp, to).await?) }),
+            Some(proxy) => {
+                let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
+                if let Some(auth) = proxy.basic_auth() {
+                    tunnel = tunnel.with_auth(auth.clone());
+                }
+                Box::pin(async move { Ok(tower_service::Service::call(&mut tunnel, to).await?) })
+            }
+        }
+    }
+}
+
+/// An HTTP client that remembers what came back.
+struct Observed {
+    client: Hyper,
+    headers: HeaderMap,
+    last: Arc<Mutex<Option<Answer>>>,
+}
+
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observed")
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpClient for Observed {
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let mut headers = self.headers.clone();
+        for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING] {
+            if let Some(value) = request.headers().get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        *request.headers_mut() = headers;
+        let outcome = tokio::time::timeout(REQUEST, exchange(&self.client, request)).await;
+        let (answer, result) = match outcome {
+            Ok(Ok((answer, response))) => (answer, Ok(response)),
+            Ok(Err(error)) => {
+                let why = chain(error.as_ref());
+                let answer = if is_tls(error.as_ref()) { Answer::Untrusted(why.clone()) } else { Answer::Unreachable(why.clone()) };
+                (answer, Err(why.into()))
+            }
+            Err(_) => (Answer::Unreachable("no answer within 30 s".into()), Err("timed out".into())),
+        };
+        if let Ok(mut last) = self.last.lock() {
+            *last = Some(answer);
+        }
+        result
+    }
+}
+
+async fn exchange(
+    client: &Hyper,
+    request: Request<Bytes>,
+) -> Result<(Answer, Response<Bytes>), Box<dyn Error + Send + Sync>> {
+    let response = client.request(request.map(Full::new)).await?;
+    let (parts, body) = response.into_parts();
+    // The status decides; a body that breaks off does not undo it.
+    let body = Limited::new(body, ANSWER).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let answer = Answer::Response {
+        status: parts.status.as_u16(),
+        retry_after: text(header::RETRY_AFTER),
+        date: text(header::DATE).or_else(|| Some(http_date(SystemTime::now()))),
+        rejected: parts.status.is_success().then(|| rejected(&text(header::CONTENT_TYPE), &body)).flatten(),
+        body: String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(300).collect(),
+    };
+    Ok((answer, Response::from_parts(parts, body)))
+}
+
+/// OTLP partial success, in either encoding. Langfuse answers JSON of its own to protobuf: that is none.
+fn rejected(content_type: &Option<String>, body: &Bytes) -> Option<(i64, String)> {
+    if content_type.as_deref().is_some_and(|kind| kind.contains("json")) {
+        let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+        let partial = &body["partialSuccess"];
+        let count = &partial["rejectedSpans"];
+        let count = count.as_i64().or_else(|| count.as_str()?.parse().ok()).filter(|n| *n > 0)?;
+        return Some((count, partial["errorMessage"].as_str().unwrap_or_default().to_owned()));
+    }
+    let partial = ExportTraceServiceResponse::decode(body.clone()).ok()?.partial_success?;
+    (partial.rejected_spans > 0).then_some((partial.rejected_spans, partial.error_message))
+}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut said = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        said.push(error.to_string());
+        cause = error.source();
+    }
+    said.dedup();
+    said.join(": ")
+}
+
+/// True if a certificate was the problem. I/O errors carry TLS errors inside.
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}

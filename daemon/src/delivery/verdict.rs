@@ -1,0 +1,169 @@
+//! What a server's answer, or its absence, means for the batch that was sent. Pure.
+
+use std::time::{Duration, SystemTime};
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// An HTTP response.
+    Response {
+        /// Status code.
+        status: u16,
+        /// `Retry-After`, as sent.
+        retry_after: Option<String>,
+        /// `Date`, as sent: a `Retry-After` that is a date is read against the server's own clock.
+        date: Option<String>,
+        /// Spans the server said it did not take, and why (OTLP partial success).
+        rejected: Option<(i64, String)>,
+        /// The first few hundred characters of the body, for people.
+        body: String,
+    },
+    /// No response: refused, reset, timed out, no such host. The batch may or may not have arrived.
+    Unreachable(String),
+    /// The server could not prove who it is.
+    Untrusted(String),
+    /// The batch never left: it is larger than the exporter will send.
+    NotSent,
+}
+
+/// What that means for the batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the server's now.
+    Delivered,
+    /// Try again, not before this long.
+    Later(Option<Duration>, String),
+    /// Nothing will get better by itself: wrong keys, wrong address, untrusted certificate. Keep everything, look again.
+    Park(String),
+    /// Something in it is not acceptable; the rest may be.
+    Refused(String),
+    /// It is too large.
+    TooLarge(String),
+}
+
+/// Longest `Retry-After` that is obeyed.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// Judges an answer.
+pub fn judge(answer: &Answer) -> Verdict {
+    let (status, retry_after, date, body) = match answer {
+        Answer::Unreachable(why) => return Verdict::Later(None, why.clone()),
+        Answer::Untrusted(why) => return Verdict::Park(format!("the server's certificate is not trusted: {why}")),
+        Answer::NotSent => return Verdict::TooLarge("larger than one request may be".into()),
+        Answer::Response { status, retry_after, date, body, .. } => (*status, retry_after, date, body),
+    };
+    let said = if body.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {body}") };
+    match status {
+        200..=299 => Verdict::Delivered,
+        429 | 503 => Verdict::Later(retry_after.as_deref().and_then(|text| wait(text, date.as_deref())), said),
+        408 | 425 | 500..=599 => Verdict::Later(None, said),
+        401 | 403 => Verdict::Park(format!("{said} (check the public and secret key)")),
+        300..=399 => Verdict::Park(format!("{said} (redirects are not followed: set the base URL to the final address)")),
+        413 => Verdict::TooLarge(said),
+        400 | 422 => Verdict::Refused(said),
+        _ => Verdict::Park(format!("{said} (check the base URL)")),
+    }
+}
+
+/// `Retry-After`: seconds or an HTTP date; what is neither, or lies in the past, says nothing.
+fn wait(text: &str, date: Option<&str>) -> Option<Duration> {
+    let text = text.trim();
+    let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        text.parse().map_or(LONGEST_WAIT, Duration::from_secs)
+    } else {
+        let until = httpdate::parse_http_date(text).ok()?;
+        let now = date.and_then(|date| httpdate::parse_http_date(date).ok())?;
+        until.duration_since(now).ok()?
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
+/// The moment used for `Date` where a server sends none. Kept out of [`judge`] so that it stays pure.
+pub fn http_date(now: SystemTime) -> String {
+    httpdate::fmt_http_date(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, retry_after: Option<&str>) -> Answer {
+        Answer::Response {
+            status,
+            retry_after: retry_after.map(str::to_owned),
+            date: Some("Fri, 20 Nov 2026 20:00:00 GMT".into()),
+            rejected: None,
+            body: String::new(),
+        }
+    }
+
+    #[test]
+    fn each_answer_has_one_meaning() {
+        let kind = |verdict: &Verdict| match verdict {
+            Verdict::Delivered => "delivered",
+            Verdict::Later(..) => "later",
+            Verdict::Park(_) => "park",
+            Verdict::Refused(_) => "refused",
+            Verdict::TooLarge(_) => "too large",
+        };
+        for (status, expect) in [
+            (200, "delivered"),
+            (202, "delivered"),
+            (207, "delivered"),
+            (301, "park"),
+            (307, "park"),
+            (400, "refused"),
+            (401, "park"),
+            (403, "park"),
+            (404, "park"),
+            (405, "park"),
+            (408, "later"),
+            (413, "too large"),
+            (422, "refused"),
+            (425, "later"),
+            (429, "later"),
+            (500, "later"),
+            (501, "later"),
+            (502, "later"),
+            (503, "later"),
+            (504, "later"),
+        ] {
+            assert_eq!(kind(&judge(&response(status, None))), expect, "{status}");
+        }
+        assert_eq!(kind(&judge(&Answer::Unreachable("refused".into()))), "later");
+        assert_eq!(kind(&judge(&Answer::Untrusted("expired".into()))), "park");
+        assert_eq!(kind(&judge(&Answer::NotSent)), "too large");
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_where_it_makes_sense() {
+        for (status, text, expect) in [
+            (429, "7", Some(7)),
+            (503, "0", Some(0)),
+            (429, "Fri, 20 Nov 2026 20:01:00 GMT", Some(60)),
+            (429, "Fri, 20 Nov 2026 19:00:00 GMT", None),
+            (429, "soon", None),
+            (429, "-5", None),
+            (429, "1000000000", Some(3600)),
+            (429, "99999999999999999999999", Some(3600)),
+            (500, "7", None),
+        ] {
+            match judge(&response(status, Some(text))) {
+                Verdict::Later(wait, _) => assert_eq!(wait.map(|w| w.as_secs()), expect, "{text}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn partial_success_is_not_tried_again() {
+        let answer = Answer::Response {
+            status: 200,
+            retry_after: None,
+            date: None,
+            rejected: Some((3, "no".into())),
+            body: String::new(),
+        };
+        assert_eq!(judge(&answer), Verdict::Delivered);
+    }
+}

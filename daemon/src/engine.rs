@@ -1,0 +1,560 @@
+//! Decides what to read and when: one loop, on a thread of its own, over one closed enum.
+//!
+//! A hint names a session. The engine reads what is new in its transcript, closes turns as prompts follow, and settles the
+//! last one when the hint says that the model has stopped *and* the transcript shows it: Claude Code runs its Stop hooks
+//! before it has written the last answer.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    path::{Path, PathBuf},
+    sync::mpsc::{self, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
+
+use crate::{
+    delivery::exporter::{Order, now_ms},
+    dialect::{OutSpan, langfuse::Shared},
+    hook::{Event, Hint},
+    ids,
+    store::{
+        Advance, SessionRow,
+        thread::{Gone, Handle},
+    },
+    trace,
+    transcript::{
+        lines::{Line, Lines},
+        reader::{CHUNK, Identity, Transcript, Unreadable},
+        record::{self, Skip},
+    },
+    turn::{Assembler, Scope, Turn},
+    watch::Watch,
+};
+
+/// How long a transcript must be silent before a Stop is taken at its word although its answer is not there.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// The same for versions of Claude Code that do not say what the answer was; those write it before they call the hook.
+const QUIET_UNKNOWN: Duration = Duration::from_millis(300);
+
+/// The same where no Stop is known at all, but the model has said that it is done.
+const QUIET_FINISHED: Duration = Duration::from_secs(5);
+
+/// How long a transcript may be missing before its events are given up. A later event of the session starts again.
+const MISSING: Duration = Duration::from_secs(10);
+
+/// How often transcripts are looked at while something waits for them, should no file event come.
+const TICK: Duration = Duration::from_millis(25);
+
+/// How long a session is kept in memory after its last event.
+const RETIRE: Duration = Duration::from_secs(600);
+
+/// How long to wait after the database refused a step.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// A Stop later than this after its turn's last line was not waiting for that line: the turn is being caught up with.
+const LIVE: Duration = Duration::from_secs(60);
+
+/// A turn is told in parts when more bytes of it than this are held.
+const HELD: usize = 8 << 20;
+
+/// Spans are stored in steps of about this many bytes.
+const STEP: usize = 4 << 20;
+
+/// How many answers of closed turns are remembered for Stops that are late.
+const ANSWERS: usize = 32;
+
+/// What the engine hears.
+#[derive(Debug)]
+pub enum Input {
+    /// A hook event, stored already.
+    Hint(Box<Hint>),
+    /// Something changed at this path.
+    Changed(PathBuf),
+    /// Is anything left to do? Answered when the loop has nothing at hand.
+    Pending(oneshot::Sender<usize>),
+    /// Come to an end.
+    Stop,
+}
+
+/// The engine's state.
+pub struct Engine {
+    store: Handle,
+    orders: UnboundedSender<Order>,
+    watch: Watch,
+    sessions: HashMap<String, Session>,
+    buffer: Vec<u8>,
+}
+
+struct Session {
+    row: SessionRow,
+    tail: Option<Tail>,
+    /// Events not yet dealt with, oldest first, with when they came.
+    waiting: Vec<(Hint, Instant)>,
+    /// There may be something to read.
+    dirty: bool,
+    /// When the transcript last grew.
+    grown: Instant,
+    touched: Instant,
+    /// Not before: the database refused the last step.
+    not_before: Option<Instant>,
+}
+
+/// A transcript, followed.
+struct Tail {
+    identity: Identity,
+    lines: Lines,
+    assembler: Assembler,
+    /// Bytes of the open turn that are held.
+    held: usize,
+    /// Answers of turns that were closed by the next prompt before a Stop was heard.
+    unclaimed: VecDeque<String>,
+}
+
+/// Spans and counts on their way to the store.
+#[derive(Default)]
+struct Found {
+    spans: Vec<OutSpan>,
+    bytes: usize,
+    skipped: BTreeMap<&'static str, u64>,
+}
+
+impl Engine {
+    /// An engine that starts with what the store still has to do.
+    ///
+    /// # Errors
+    /// If the store is gone.
+    pub fn new(store: Handle, orders: UnboundedSender<Order>, watch: Watch) -> Result<Self, Gone> {
+        let mut engine = Self { store, orders, watch, sessions: HashMap::new(), buffer: vec![0; CHUNK] };
+        match engine.store.call(|store| store.inbox())? {
+            Ok(hints) => hints.into_iter().try_for_each(|hint| engine.take(hint))?,
+            Err(error) => tracing::error!(%error, "the events stored earlier cannot be read"),
+        }
+        Ok(engine)
+    }
+
+    /// Runs until [`Input::Stop`] or until nobody can send any more.
+    pub fn run(mut self, inputs: &mpsc::Receiver<Input>) {
+        let mut asked: Vec<oneshot::Sender<usize>> = Vec::new();
+        loop {
+            let mut input = match self.pause() {
+                None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(wait) => inputs.recv_timeout(wait),
+            };
+            let mut last = false;
+            loop {
+                match input {
+                    Ok(Input::Hint(hint)) => last |= self.take(*hint).is_err(),
+                    Ok(Input::Changed(path)) => self.changed(&path),
+                    Ok(Input::Pending(reply)) => asked.push(reply),
+                    Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => last = true,
+                    Err(RecvTimeoutError::Timeout) => break,
+                }
+                if last {
+                    return;
+                }
+                input = inputs.try_recv().map_err(|_| RecvTimeoutError::Timeout);
+            }
+            if self.look_at_all().is_err() {
+                return;
+            }
+            let pending = self.sessions.values().map(|session| session.waiting.len() + usize::from(session.dirty)).sum();
+            for reply in asked.drain(..) {
+                let _ = reply.send(pending);
+            }
+        }
+    }
+
+    /// How long until there is something to do without being told; `None` if never.
+    fn pause(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let next = |session: &Session| match session.not_before {
+            Some(at) => at.saturating_duration_since(now),
+            None if session.dirty => Duration::ZERO,
+            None if !session.waiting.is_empty() => TICK,
+            None if session.looks_finished() => {
+                (session.grown + QUIET_FINISHED).saturating_duration_since(now).max(Duration::from_millis(1))
+            }
+            None => (session.touched + RETIRE).saturating_duration_since(now),
+        };
+        self.sessions.values().map(next).min()
+    }
+
+    fn changed(&mut self, path: &Path) {
+        for session in self.sessions.values_mut().filter(|session| session.row.transcript == path) {
+            session.dirty = true;
+        }
+    }
+
+    fn take(&mut self, hint: Hint) -> Result<(), Gone> {
+        let now = Instant::now();
+        if !self.sessions.contains_key(&hint.session_id) {
+            let session = self.load(&hint)?;
+            self.sessions.insert(hint.session_id.clone(), session);
+        }
+        if let Some(dir) = hint.transcript.parent() {
+            self.watch.add(dir);
+        }
+        let Some(session) = self.sessions.get_mut(&hint.session_id) else { return Ok(()) };
+        if session.waiting.iter().any(|(known, _)| known.id == hint.id) {
+            return Ok(());
+        }
+        session.touched = now;
+        session.dirty = true;
+        // Events can be heard out of order; the newest says where things are.
+        if hint.fired_ns >= session.row.hint.fired_ns {
+            session.row.transcript.clone_from(&hint.transcript);
+            session.row.hint = hint.clone();
+        }
+        session.waiting.push((hint, now));
+        session.waiting.sort_by_key(|(hint, _)| hint.fired_ns);
+        Ok(())
+    }
+
+    fn load(&self, hint: &Hint) -> Result<Session, Gone> {
+        let id = hint.session_id.clone();
+        let row = match self.store.call(move |store| store.session(&id))? {
+            Ok(row) => row,
+            Err(error) => {
+                tracing::error!(%error, "a session's position cannot be read; reading it from the start");
+                None
+            }
+        };
+        let now = Instant::now();
+        Ok(Session {
+            row: row.unwrap_or_else(|| SessionRow {
+                session_id: hint.session_id.clone(),
+                transcript: hint.transcript.clone(),
+                identity: Identity::default(),
+                cursor: 0,
+                closed: 0,
+                turns: 0,
+                open_turn: false,
+                hint: hint.clone(),
+            }),
+            tail: None,
+            waiting: Vec::new(),
+            dirty: true,
+            grown: now,
+            touched: now,
+            not_before: None,
+        })
+    }
+
+    fn look_at_all(&mut self) -> Result<(), Gone> {
+        let now = Instant::now();
+        let due = |session: &Session| match session.not_before {
+            Some(at) => at <= now,
+            None => {
+                session.dirty
+                    || !session.waiting.is_empty()
+                    || session.looks_finished() && now >= session.grown + QUIET_FINISHED
+            }
+        };
+        let ids: Vec<String> = self.sessions.iter().filter(|(_, s)| due(s)).map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            let Some(mut session) = self.sessions.remove(&id) else { continue };
+            self.look(&mut session)?;
+            let over = session.waiting.is_empty() && session.row.hint.event == Event::Ended && !session.dirty;
+            if !over {
+                self.sessions.insert(id, session);
+            }
+        }
+        self.sessions.retain(|_, session| !session.waiting.is_empty() || now < session.touched + RETIRE);
+        let dirs = self.sessions.values().filter_map(|session| session.row.transcript.parent());
+        self.watch.keep(&dirs.collect());
+        Ok(())
+    }
+
+    /// Reads what is new in a session and does what its events ask for.
+    fn look(&mut self, session: &mut Session) -> Result<(), Gone> {
+        session.dirty = false;
+        session.not_before = None;
+        let path = session.row.transcript.clone();
+        let mut file = match Transcript::open(&path) {
+            Ok(file) => file,
+            Err(error) => return self.unreadable(session, &error),
+        };
+        self.follow(session, &mut file)?;
+        let Some(mut tail) = session.tail.take() else { return Ok(()) };
+        match self.read(session, &mut tail, &mut file) {
+            Ok(()) => session.tail = Some(tail),
+            Err(Stumble::Gone) => return Err(Gone),
+            Err(Stumble::Read(error)) => {
+                tracing::warn!(session = session.row.session_id, %error, "the transcript cannot be read");
+                return self.unreadable(session, &Unreadable::Io(error));
+            }
+            // What was read is not stored: it is read again from where the store knows.
+            Err(Stumble::Store(error)) => {
+                tracing::warn!(%error, "the database does not take what was read; trying again");
+                session.dirty = true;
+                session.not_before = Some(Instant::now() + STORE_RETRY);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the session's tail belongs to this file, and starts it where the store says otherwise.
+    fn follow(&mut self, session: &mut Session, file: &mut Transcript) -> Result<(), Gone> {
+        let fits = |tail: &Tail| tail.identity == file.identity && tail.lines.read_to() <= file.length;
+        if session.tail.as_ref().is_some_and(fits) {
+            return Ok(());
+        }
+        let known = session.tail.is_none() && session.row.identity == file.identity && session.row.cursor <= file.length;
+        let (cursor, closed) = if known { (session.row.cursor, session.row.closed) } else { (0, 0) };
+        session.tail = Some(Tail {
+            identity: file.identity,
+            lines: Lines::at(cursor),
+            assembler: Assembler::new(&session.row.session_id, closed),
+            held: 0,
+            unclaimed: VecDeque::new(),
+        });
+        if cursor == 0 {
+            self.recover_previous(session, file)?;
+        }
+        Ok(())
+    }
+
+    /// When a transcript begins with a line of another session whose own transcript lies beside it, that session may never
+    /// have had a Stop: it is brought to its end first. Whatever goes wrong there does not concern this session.
+    fn recover_previous(&mut self, session: &Session, file: &mut Transcript) -> Result<(), Gone> {
+        let first = file.first_line().ok().flatten();
+        let Some(previous) = first.as_deref().and_then(record::session_id) else { return Ok(()) };
+        let is_name = previous.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if previous == session.row.session_id || !is_name || self.sessions.contains_key(&previous) {
+            return Ok(());
+        }
+        let path = session.row.transcript.with_file_name(format!("{previous}.jsonl"));
+        if Transcript::open(&path).is_err() {
+            return Ok(());
+        }
+        let hint = Hint {
+            id: format!("recover-{previous}"),
+            session_id: previous,
+            transcript: path,
+            event: Event::Ended,
+            ..session.row.hint.clone()
+        };
+        let mut other = self.load(&hint)?;
+        other.row.transcript.clone_from(&hint.transcript);
+        other.waiting.push((hint, Instant::now()));
+        self.look(&mut other)
+    }
+
+    fn unreadable(&mut self, session: &mut Session, error: &Unreadable) -> Result<(), Gone> {
+        let now = Instant::now();
+        let patient = matches!(error, Unreadable::Missing | Unreadable::Io(_));
+        // A session that is over does not write its first line any more.
+        let over = session.waiting.iter().any(|(hint, _)| hint.event == Event::Ended);
+        let patience = if over { QUIET } else { MISSING };
+        let (done, left): (Vec<_>, Vec<_>) =
+            session.waiting.drain(..).partition(|(_, came)| !patient || now >= *came + patience);
+        session.waiting = left;
+        if done.is_empty() {
+            return Ok(());
+        }
+        let reason = error.reason();
+        tracing::debug!(session = session.row.session_id, reason, "nothing to read");
+        let ids: Vec<String> = done.into_iter().map(|(hint, _)| hint.id).collect();
+        if let Err(error) = self.store.call(move |store| store.give_up(&ids, reason))? {
+            tracing::warn!(%error, "an event cannot be removed");
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, session: &mut Session, tail: &mut Tail, file: &mut Transcript) -> Result<(), Stumble> {
+        let mut found = Found::default();
+        file.seek(tail.lines.read_to()).map_err(Stumble::Read)?;
+        loop {
+            let n = file.read(&mut self.buffer).map_err(Stumble::Read)?;
+            if n == 0 {
+                break;
+            }
+            session.grown = Instant::now();
+            let Tail { lines, assembler, held, unclaimed, .. } = tail;
+            lines.feed(&self.buffer[..n], |offset, line| {
+                push_line(session, assembler, held, unclaimed, &mut found, offset, line);
+            });
+            if found.bytes > STEP {
+                self.commit(session, tail, &mut found, Vec::new())?;
+            }
+        }
+        let orphans = tail.assembler.take_orphans();
+        if orphans > 0 {
+            *found.skipped.entry("orphan").or_default() += orphans;
+        }
+        let consumed = settle(session, tail, &mut found);
+        if !consumed.is_empty() || found.bytes > 0 || !found.skipped.is_empty() {
+            self.commit(session, tail, &mut found, consumed)?;
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        session: &mut Session,
+        tail: &Tail,
+        found: &mut Found,
+        consumed: Vec<String>,
+    ) -> Result<(), Stumble> {
+        let found = std::mem::take(found);
+        let assembler = &tail.assembler;
+        let (cursor, closed) = assembler.resume().unwrap_or((tail.lines.consumed(), assembler.closed()));
+        let row = &mut session.row;
+        row.identity = tail.identity;
+        (row.cursor, row.closed, row.turns) = (cursor, closed, assembler.turns());
+        row.open_turn = assembler.awaits_answer() || assembler.open().is_some_and(|turn| turn.has_news(Scope::Final));
+        let step = Advance {
+            session: row.clone(),
+            spans: found.spans,
+            consumed: consumed.clone(),
+            skipped: found.skipped,
+            now_ms: now_ms(),
+        };
+        let stored = self.store.call(move |store| store.advance(&step)).map_err(|_| Stumble::Gone)?;
+        let (destination, queued) = stored.map_err(Stumble::Store)?;
+        session.waiting.retain(|(hint, _)| !consumed.contains(&hint.id));
+        if queued > 0 {
+            tracing::debug!(session = session.row.session_id, queued, "spans stored");
+            let _ = self.orders.send(Order::Wake(destination, session.row.hint.destination.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// Why a reading came to nothing.
+enum Stumble {
+    Gone,
+    Read(std::io::Error),
+    Store(rusqlite::Error),
+}
+
+impl Session {
+    /// The last turn has something untold, nobody waits for it, and the model has said that it is done: its Stop was lost.
+    fn looks_finished(&self) -> bool {
+        self.waiting.is_empty() && self.tail.as_ref().is_some_and(Tail::looks_finished)
+    }
+}
+
+impl Tail {
+    fn looks_finished(&self) -> bool {
+        let Some(turn) = self.assembler.open() else { return false };
+        let said = turn.generations.last().and_then(|generation| generation.stop_reason.as_deref());
+        matches!(said, Some("end_turn" | "stop_sequence")) && turn.has_news(Scope::Settled)
+    }
+}
+
+fn push_line(
+    session: &Session,
+    assembler: &mut Assembler,
+    held: &mut usize,
+    unclaimed: &mut VecDeque<String>,
+    found: &mut Found,
+    offset: u64,
+    line: Line<'_>,
+) {
+    let (record, length) = match line {
+        Line::TooLong(_) => (Err(Skip::TooLong), 0),
+        Line::Whole(bytes) => (record::parse(bytes), bytes.len()),
+    };
+    match record {
+        Err(skip) => {
+            if let Some(reason) = skip.reason() {
+                *found.skipped.entry(reason).or_default() += 1;
+            }
+        }
+        Ok(record) => {
+            if let Some(turn) = assembler.push(record, offset) {
+                *held = 0;
+                if !turn.root_sent {
+                    if unclaimed.len() == ANSWERS {
+                        unclaimed.pop_front();
+                    }
+                    unclaimed.push_back(turn.output().trim().to_owned());
+                }
+                tell(session, &turn, Scope::Final, None, found);
+            }
+            *held += length;
+            if *held > HELD
+                && let Some(turn) = assembler.open_mut()
+            {
+                tell(session, turn, Scope::Part, None, found);
+                turn.mark_sent(Scope::Part);
+                *held = 0;
+            }
+        }
+    }
+}
+
+/// Decides which waiting events are dealt with, and tells the open turn if one of them, or its own state, says that it is
+/// complete. Returns the ids of the events.
+fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> {
+    let now = Instant::now();
+    let mut consumed = Vec::new();
+    let mut scope = None;
+    let mut fired = None;
+    for (hint, came) in &session.waiting {
+        let quiet = now.saturating_duration_since(session.grown.max(*came));
+        let open = tail.assembler.open();
+        let done = match &hint.event {
+            Event::Other => true,
+            Event::Ended => {
+                scope = Some(Scope::Final);
+                true
+            }
+            Event::Stopped { answer } => {
+                let shown = answer.as_ref().is_some_and(|answer| {
+                    open.is_some_and(|turn| turn.has_news(Scope::Settled) && turn.ends_with(answer))
+                });
+                let mut past = || {
+                    let position = tail.unclaimed.iter().position(|past| answer.as_deref().map(str::trim) == Some(past))?;
+                    tail.unclaimed.remove(position)
+                };
+                if shown || quiet >= if answer.is_some() { QUIET } else { QUIET_UNKNOWN } {
+                    scope = scope.max(Some(Scope::Settled));
+                    fired = Some(hint.fired_ns);
+                    true
+                } else {
+                    past().is_some()
+                }
+            }
+        };
+        if done {
+            consumed.push(hint.id.clone());
+        }
+    }
+    let quiet = now.saturating_duration_since(session.grown);
+    let interrupted = tail.assembler.open().is_some_and(|turn| turn.is_interrupted);
+    if interrupted {
+        scope = Some(Scope::Final);
+    } else if scope.is_none() && session.waiting.is_empty() && tail.looks_finished() && quiet >= QUIET_FINISHED {
+        scope = Some(Scope::Settled);
+    }
+    if let Some(scope) = scope
+        && let Some(turn) = tail.assembler.open_mut()
+    {
+        tell(session, turn, scope, fired, found);
+        turn.mark_sent(scope);
+        tail.held = 0;
+    }
+    consumed
+}
+
+/// Adds to `found` the spans of `turn` that are due.
+fn tell(session: &Session, turn: &Turn, scope: Scope, fired: Option<u64>, found: &mut Found) {
+    if !turn.has_news(scope) {
+        return;
+    }
+    let options = &session.row.hint.options;
+    if options.sample_rate.is_some_and(|rate| !ids::sampled(ids::trace_id(&turn.key), rate)) {
+        return;
+    }
+    let live = |fired: &u64| turn.end.is_some_and(|end| (end..=end + LIVE.as_nanos() as u64).contains(fired));
+    let shared = Shared::new(turn, &session.row.session_id, options);
+    for span in trace::spans(turn, scope, options.semantics, fired.filter(live)) {
+        let span = shared.encode(&span);
+        found.bytes += span.attributes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        found.spans.push(span);
+    }
+}

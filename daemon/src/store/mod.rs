@@ -1,0 +1,536 @@
+//! All SQL. Each change of meaning is one transaction; what the bodies mean is for others to know.
+//!
+//! One connection, owned by one thread ([`thread`]). WAL with `synchronous=NORMAL`: a killed process loses nothing; after a
+//! power cut the last instants may be missing, and the transcripts supply them again with the same ids.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite_migration::{M, Migrations};
+
+use crate::{
+    dialect::OutSpan,
+    hook::{Destination, Hint, Kind},
+    ids::hex,
+    transcript::reader::Identity,
+};
+
+pub mod thread;
+
+/// What can go wrong with the database.
+pub type Result<T> = std::result::Result<T, rusqlite::Error>;
+
+/// A destination's row.
+pub type DestinationId = i64;
+
+const SCHEMA: &str = "
+CREATE TABLE inbox (
+    id TEXT PRIMARY KEY,
+    hint TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE destination (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    base_url TEXT NOT NULL,
+    public_key TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'ok',
+    next_at_ms INTEGER NOT NULL DEFAULT 0,
+    last_success_ms INTEGER,
+    last_error TEXT,
+    last_error_ms INTEGER,
+    UNIQUE (kind, base_url, public_key)
+) STRICT;
+-- Where reading a transcript continues: the start of its last turn, which can still grow.
+CREATE TABLE session (
+    session_id TEXT PRIMARY KEY,
+    transcript TEXT NOT NULL,
+    dev INTEGER NOT NULL,
+    ino INTEGER NOT NULL,
+    cursor INTEGER NOT NULL,
+    closed INTEGER NOT NULL,
+    turns INTEGER NOT NULL,
+    open_turn INTEGER NOT NULL,
+    hint TEXT NOT NULL,
+    updated_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY,
+    destination INTEGER NOT NULL REFERENCES destination,
+    span_id BLOB NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+CREATE INDEX outbox_by_destination ON outbox (destination, seq);
+-- Every span id that ever entered the outbox of a destination.
+CREATE TABLE exported (
+    destination INTEGER NOT NULL,
+    trace_id BLOB NOT NULL,
+    span_id BLOB NOT NULL,
+    PRIMARY KEY (destination, trace_id, span_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE dead_letter (
+    id INTEGER PRIMARY KEY,
+    destination INTEGER NOT NULL,
+    span_id TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    body TEXT NOT NULL,
+    at_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE skipped (
+    reason TEXT PRIMARY KEY,
+    count INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// The database, open for writing.
+pub struct Store {
+    db: Connection,
+}
+
+/// Where a session's transcript stands.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    /// The session.
+    pub session_id: String,
+    /// Its file, when last seen.
+    pub transcript: PathBuf,
+    /// Which file that was.
+    pub identity: Identity,
+    /// Where reading continues: always the start of a line.
+    pub cursor: u64,
+    /// Answered turns before the cursor.
+    pub closed: u32,
+    /// Answered turns altogether.
+    pub turns: u32,
+    /// The last turn has not been told to its end.
+    pub open_turn: bool,
+    /// The latest hint: where its spans go and how they are made.
+    pub hint: Hint,
+}
+
+/// One step forward in a session; all of it happens, or none.
+#[derive(Debug)]
+pub struct Advance {
+    /// Where the session stands afterwards.
+    pub session: SessionRow,
+    /// Spans found on the way.
+    pub spans: Vec<OutSpan>,
+    /// Events that are dealt with.
+    pub consumed: Vec<String>,
+    /// Lines passed over, by reason.
+    pub skipped: BTreeMap<&'static str, u64>,
+    /// Unix time in milliseconds.
+    pub now_ms: i64,
+}
+
+/// An outbox row.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its place in the queue.
+    pub seq: i64,
+    /// The span.
+    pub span: OutSpan,
+    /// Size of its body in bytes.
+    pub bytes: usize,
+}
+
+/// What `status` shows of a destination.
+#[derive(Clone, Debug)]
+pub struct DestinationRow {
+    /// Its row.
+    pub id: DestinationId,
+    /// Where it is.
+    pub destination: Destination,
+    /// `ok`, `retrying` or `parked`.
+    pub state: String,
+    /// Not before this Unix time in milliseconds.
+    pub next_at_ms: i64,
+    /// When spans last arrived there, Unix milliseconds.
+    pub last_success_ms: Option<i64>,
+    /// What last went wrong, and when.
+    pub last_error: Option<(String, i64)>,
+    /// Spans waiting.
+    pub waiting: u64,
+}
+
+/// What `status` shows of everything else.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Events waiting.
+    pub inbox: u64,
+    /// Spans waiting.
+    pub outbox: u64,
+    /// Spans that no server will take.
+    pub dead_letters: u64,
+    /// Lines and events passed over, by reason.
+    pub skipped: BTreeMap<String, u64>,
+}
+
+impl Store {
+    /// Opens the database, making or migrating it. A database that is damaged is moved aside, never deleted, and a new one
+    /// begun: transcripts are read again and ids come out the same. The path moved to comes back with the store.
+    ///
+    /// # Errors
+    /// If not even a new database can be made, or this one was written by a newer version.
+    pub fn open(path: &Path) -> anyhow::Result<(Self, Option<PathBuf>)> {
+        match Self::try_open(path) {
+            Ok(store) => Ok((store, None)),
+            Err(error) if is_damage(&error) => {
+                let aside = quarantine(path)?;
+                Ok((Self::try_open(path)?, Some(aside)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn try_open(path: &Path) -> anyhow::Result<Self> {
+        let mut db = Connection::open(path)?;
+        db.execute_batch(
+            "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;
+             PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA journal_size_limit=8388608; PRAGMA cache_size=-2000;
+             PRAGMA temp_store=MEMORY;",
+        )?;
+        let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if check != "ok" {
+            anyhow::bail!(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+                Some(check)
+            ));
+        }
+        Migrations::from_slice(&[M::up(SCHEMA)]).to_latest(&mut db)?;
+        Ok(Self { db })
+    }
+
+    /// Stores hints, and counts events that were none. Returns the destination row of each hint. Events already stored
+    /// are not stored again.
+    ///
+    /// # Errors
+    /// If nothing was stored.
+    pub fn accept(&mut self, hints: &[Hint], refused: &[&'static str]) -> Result<Vec<DestinationId>> {
+        let tx = self.db.transaction()?;
+        let mut ids = Vec::with_capacity(hints.len());
+        for hint in hints {
+            ids.push(ensure_destination(&tx, &hint.destination)?);
+            tx.prepare_cached("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)")?.execute(params![hint.id, json(hint)])?;
+        }
+        for reason in refused {
+            count(&tx, reason, 1)?;
+        }
+        tx.commit()?;
+        Ok(ids)
+    }
+
+    /// Every stored hint, oldest first.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn inbox(&self) -> Result<Vec<Hint>> {
+        let mut hints: Vec<Hint> = self
+            .db
+            .prepare_cached("SELECT hint FROM inbox")?
+            .query_map([], |row| row.get::<_, String>(0))?
+            .filter_map(|text| text.ok().and_then(|text| serde_json::from_str(&text).ok()))
+            .collect();
+        hints.sort_by_key(|hint| hint.fired_ns);
+        Ok(hints)
+    }
+
+    /// Drops events that came to nothing, and says why.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn give_up(&mut self, ids: &[String], reason: &'static str) -> Result<()> {
+        let tx = self.db.transaction()?;
+        consume(&tx, ids)?;
+        count(&tx, reason, 1)?;
+        tx.commit()
+    }
+
+    /// Where a session stands; `None` if it was never seen.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn session(&self, session_id: &str) -> Result<Option<SessionRow>> {
+        self.db
+            .prepare_cached(&format!("{SELECT_SESSION} WHERE session_id = ?"))?
+            .query_row([session_id], session_row)
+            .optional()
+            .map(Option::flatten)
+    }
+
+    /// The sessions seen last.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn sessions(&self, limit: usize) -> Result<Vec<SessionRow>> {
+        let mut statement = self.db.prepare_cached(&format!("{SELECT_SESSION} ORDER BY updated_ms DESC LIMIT ?"))?;
+        let rows = statement.query_map([limit as i64], session_row)?;
+        Ok(rows.filter_map(|row| row.ok().flatten()).collect())
+    }
+
+    /// Moves a session forward: spans not seen before enter the outbox, the cursor passes what they came from, the events
+    /// that led here are gone. A root enters again if another span of its trace is new. Returns the destination and the number
+    /// of spans queued for it.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn advance(&mut self, step: &Advance) -> Result<(DestinationId, usize)> {
+        let tx = self.db.transaction()?;
+        let destination = ensure_destination(&tx, &step.session.hint.destination)?;
+        let mut fresh = std::collections::HashSet::new();
+        let mut queued = 0;
+        let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|span| span.is_root());
+        // Children first decide whether a root is news; a reader does not mind which comes first.
+        for span in others.into_iter().chain(roots) {
+            let first = tx
+                .prepare_cached("INSERT OR IGNORE INTO exported (destination, trace_id, span_id) VALUES (?, ?, ?)")?
+                .execute(params![destination, span.trace_id, span.span_id])?
+                == 1;
+            if first || span.is_root() && fresh.contains(&span.trace_id) {
+                fresh.insert(span.trace_id);
+                tx.prepare_cached("INSERT INTO outbox (destination, span_id, body) VALUES (?, ?, ?)")?
+                    .execute(params![destination, span.span_id, json(span)])?;
+                queued += 1;
+            }
+        }
+        let s = &step.session;
+        tx.prepare_cached(
+            "INSERT INTO session (session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, updated_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             ON CONFLICT (session_id) DO UPDATE SET transcript = ?2, dev = ?3, ino = ?4, cursor = ?5, closed = ?6,
+                turns = ?7, open_turn = ?8, hint = ?9, updated_ms = ?10",
+        )?
+        .execute(params![
+            s.session_id,
+            s.transcript.to_string_lossy(),
+            s.identity.dev as i64,
+            s.identity.ino as i64,
+            s.cursor as i64,
+            s.closed,
+            s.turns,
+            s.open_turn,
+            json(&s.hint),
+            step.now_ms
+        ])?;
+        consume(&tx, &step.consumed)?;
+        for (reason, n) in &step.skipped {
+            count(&tx, reason, *n)?;
+        }
+        tx.commit()?;
+        Ok((destination, queued))
+    }
+
+    /// The oldest spans waiting for a destination: at most `rows` of them, and at most `bytes` unless the first alone is
+    /// larger.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn claim(&mut self, destination: DestinationId, rows: usize, bytes: usize) -> Result<Vec<Row>> {
+        let mut batch = Vec::new();
+        let mut broken = Vec::new();
+        let mut total = 0;
+        {
+            let mut statement =
+                self.db.prepare_cached("SELECT seq, body FROM outbox WHERE destination = ? ORDER BY seq LIMIT ?")?;
+            let mut found = statement.query(params![destination, rows as i64])?;
+            while let Some(row) = found.next()? {
+                let (seq, body): (i64, String) = (row.get(0)?, row.get(1)?);
+                total += body.len();
+                if total > bytes && !batch.is_empty() {
+                    break;
+                }
+                match serde_json::from_str(&body) {
+                    Ok(span) => batch.push(Row { seq, span, bytes: body.len() }),
+                    Err(_) => broken.push(seq),
+                }
+            }
+        }
+        for seq in broken {
+            self.bury(destination, seq, "damaged in the database", 0)?;
+        }
+        Ok(batch)
+    }
+
+    /// The server has taken these spans.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn delivered(&mut self, destination: DestinationId, seqs: &[i64], now_ms: i64) -> Result<()> {
+        let tx = self.db.transaction()?;
+        for seq in seqs {
+            tx.prepare_cached("DELETE FROM outbox WHERE seq = ?")?.execute([seq])?;
+        }
+        tx.prepare_cached("UPDATE destination SET state = 'ok', next_at_ms = 0, last_success_ms = ? WHERE id = ?")?
+            .execute([now_ms, destination])?;
+        tx.commit()
+    }
+
+    /// No server will take this span as it is: it leaves the outbox, visibly.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn bury(&mut self, destination: DestinationId, seq: i64, reason: &str, now_ms: i64) -> Result<()> {
+        let tx = self.db.transaction()?;
+        tx.execute(
+            "INSERT INTO dead_letter (destination, span_id, reason, body, at_ms)
+             SELECT destination, lower(hex(span_id)), ?2, body, ?3 FROM outbox WHERE seq = ?1 AND destination = ?4",
+            params![seq, reason, now_ms, destination],
+        )?;
+        tx.execute("DELETE FROM outbox WHERE seq = ?", [seq])?;
+        tx.commit()
+    }
+
+    /// Puts a smaller span in the place of one that is too large for its server.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn replace(&mut self, seq: i64, span: &OutSpan) -> Result<()> {
+        self.db.execute("UPDATE outbox SET body = ? WHERE seq = ?", params![json(span), seq]).map(drop)
+    }
+
+    /// Notes what went wrong with a destination and when it is tried again.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn postpone(&mut self, destination: DestinationId, state: &str, next_at_ms: i64, error: &str, now_ms: i64) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "UPDATE destination SET state = ?, next_at_ms = ?, last_error = ?, last_error_ms = ? WHERE id = ?",
+            )?
+            .execute(params![state, next_at_ms, error, now_ms, destination])
+            .map(drop)
+    }
+
+    /// Every destination.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn destinations(&self) -> Result<Vec<DestinationRow>> {
+        self.db
+            .prepare_cached(
+                "SELECT id, base_url, public_key, state, next_at_ms, last_success_ms, last_error, last_error_ms,
+                    (SELECT count(*) FROM outbox WHERE outbox.destination = destination.id) FROM destination ORDER BY id",
+            )?
+            .query_map([], |row| {
+                let error: Option<String> = row.get(6)?;
+                Ok(DestinationRow {
+                    id: row.get(0)?,
+                    destination: Destination { kind: Kind::Langfuse, base_url: row.get(1)?, public_key: row.get(2)? },
+                    state: row.get(3)?,
+                    next_at_ms: row.get(4)?,
+                    last_success_ms: row.get(5)?,
+                    last_error: error.zip(row.get(7)?),
+                    waiting: row.get::<_, i64>(8)? as u64,
+                })
+            })?
+            .collect()
+    }
+
+    /// Directories of the projects that send to a destination, latest first: where its key may be found.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn project_dirs(&self, destination: &Destination) -> Result<Vec<PathBuf>> {
+        let mut dirs: Vec<PathBuf> = Vec::new();
+        let waiting = self.inbox()?;
+        let sessions = self.sessions(500)?;
+        for hint in waiting.iter().rev().chain(sessions.iter().map(|session| &session.hint)) {
+            if &hint.destination == destination {
+                let new: Vec<_> = hint.project_dirs.iter().filter(|dir| !dirs.contains(dir)).cloned().collect();
+                dirs.extend(new);
+            }
+        }
+        Ok(dirs)
+    }
+
+    /// What is waiting and what was passed over.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn counts(&self) -> Result<Counts> {
+        let one = |sql: &str| self.db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| n as u64);
+        Ok(Counts {
+            inbox: one("SELECT count(*) FROM inbox")?,
+            outbox: one("SELECT count(*) FROM outbox")?,
+            dead_letters: one("SELECT count(*) FROM dead_letter")?,
+            skipped: self
+                .db
+                .prepare_cached("SELECT reason, count FROM skipped ORDER BY reason")?
+                .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?
+                .collect::<Result<_>>()?,
+        })
+    }
+}
+
+const SELECT_SESSION: &str =
+    "SELECT session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint FROM session";
+
+/// `None` for a row whose hint cannot be read (written by another version): the session starts again.
+fn session_row(row: &rusqlite::Row<'_>) -> Result<Option<SessionRow>> {
+    let hint: String = row.get(8)?;
+    let Ok(hint) = serde_json::from_str(&hint) else { return Ok(None) };
+    Ok(Some(SessionRow {
+        session_id: row.get(0)?,
+        transcript: PathBuf::from(row.get::<_, String>(1)?),
+        identity: Identity { dev: row.get::<_, i64>(2)? as u64, ino: row.get::<_, i64>(3)? as u64 },
+        cursor: row.get::<_, i64>(4)? as u64,
+        closed: row.get(5)?,
+        turns: row.get(6)?,
+        open_turn: row.get(7)?,
+        hint,
+    }))
+}
+
+fn ensure_destination(db: &Connection, destination: &Destination) -> Result<DestinationId> {
+    let Destination { kind: Kind::Langfuse, base_url, public_key } = destination;
+    db.prepare_cached("INSERT OR IGNORE INTO destination (kind, base_url, public_key) VALUES ('langfuse', ?, ?)")?
+        .execute([base_url, public_key])?;
+    db.prepare_cached("SELECT id FROM destination WHERE kind = 'langfuse' AND base_url = ? AND public_key = ?")?
+        .query_row([base_url, public_key], |row| row.get(0))
+}
+
+fn consume(db: &Connection, ids: &[String]) -> Result<()> {
+    let mut statement = db.prepare_cached("DELETE FROM inbox WHERE id = ?")?;
+    ids.iter().try_for_each(|id| statement.execute([id]).map(drop))
+}
+
+fn count(db: &Connection, reason: &str, n: u64) -> Result<()> {
+    db.prepare_cached("INSERT INTO skipped VALUES (?1, ?2) ON CONFLICT (reason) DO UPDATE SET count = count + ?2")?
+        .execute(params![reason, n as i64])
+        .map(drop)
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn is_damage(error: &anyhow::Error) -> bool {
+    let code = error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>()).and_then(|e| e.sqlite_error_code());
+    matches!(code, Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))
+}
+
+/// Moves a damaged database and what belongs to it into a directory of its own.
+fn quarantine(path: &Path) -> std::io::Result<PathBuf> {
+    let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    let aside = path.with_file_name(format!("corrupt-{stamp}"));
+    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&aside)?;
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(suffix);
+        match std::fs::rename(path.with_file_name(&name), aside.join(&name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+/// Ids of a span, for log lines.
+pub fn span_name(span: &OutSpan) -> String {
+    format!("{}/{}", hex(&span.trace_id), hex(&span.span_id))
+}
+
+#[cfg(test)]
+mod tests;
