@@ -159,7 +159,9 @@ async fn status(State(context): State<Context>) -> Result<Json<Status>, StatusCo
     let read = context
         .intake
         .store
-        .ask(|store| -> crate::store::Result<_> { Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?)) })
+        .ask(|store| -> crate::store::Result<_> {
+            Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?))
+        })
         .await;
     let (counts, sessions, destinations) = read.map_err(unavailable)?.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let time = |ms: i64| jiff::Timestamp::from_millisecond(ms).ok().map(|at| at.to_string());
@@ -217,7 +219,8 @@ async fn left(context: &Context) -> Option<Left> {
     let (reply, answer) = oneshot::channel();
     context.intake.engine.send(Input::Pending(reply)).ok()?;
     let engine = answer.await.ok()? as u64;
-    let read = context.intake.store.ask(|store| -> crate::store::Result<_> { Ok((store.counts()?, store.destinations()?)) });
+    let read =
+        context.intake.store.ask(|store| -> crate::store::Result<_> { Ok((store.counts()?, store.destinations()?)) });
     let (counts, destinations) = read.await.ok()?.ok()?;
     let why = destinations.into_iter().filter(|row| row.waiting > 0 && row.state != "ok").map(|row| {
         let error = row.last_error.map_or_else(String::new, |(why, _)| format!(": {why}"));

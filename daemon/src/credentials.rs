@@ -34,7 +34,8 @@ impl Secret {
     pub fn basic_auth(&self, public_key: &str) -> http::HeaderValue {
         use base64::Engine;
         let pair = Zeroizing::new(format!("{public_key}:{}", *self.0));
-        let text = Zeroizing::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair.as_bytes())));
+        let text =
+            Zeroizing::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair.as_bytes())));
         // Base64 is always a valid header value.
         let mut value = http::HeaderValue::from_str(&text).unwrap_or(http::HeaderValue::from_static(""));
         value.set_sensitive(true);
@@ -114,11 +115,24 @@ mod tests {
     fn a_key_is_found_beside_its_own_server_only() {
         let base = tempfile::tempdir().unwrap();
         let (home, a, b) = (base.path().join("home"), base.path().join("a"), base.path().join("b"));
-        let to = |url: &str, key: &str| Destination { kind: Kind::Langfuse, base_url: url.into(), public_key: key.into() };
+        let to =
+            |url: &str, key: &str| Destination { kind: Kind::Langfuse, base_url: url.into(), public_key: key.into() };
         write(&a, "settings.json", r#"{"LANGFUSE_PUBLIC_KEY":"pk-a","LANGFUSE_SECRET_KEY":"committed"}"#);
-        write(&a, "settings.local.json", r#"{"LANGFUSE_BASE_URL":"https://A.example/","LANGFUSE_SECRET_KEY":"local","X":1}"#);
-        write(&b, "settings.local.json", r#"{"LANGFUSE_PUBLIC_KEY":"pk-b","LANGFUSE_SECRET_KEY":"b","CC_LANGFUSE_SECRET_KEY":""}"#);
-        write(&home, "settings.json", r#"{"CC_LANGFUSE_PUBLIC_KEY":"","LANGFUSE_PUBLIC_KEY":"pk-u","LANGFUSE_SECRET_KEY":"user"}"#);
+        write(
+            &a,
+            "settings.local.json",
+            r#"{"LANGFUSE_BASE_URL":"https://A.example/","LANGFUSE_SECRET_KEY":"local","X":1}"#,
+        );
+        write(
+            &b,
+            "settings.local.json",
+            r#"{"LANGFUSE_PUBLIC_KEY":"pk-b","LANGFUSE_SECRET_KEY":"b","CC_LANGFUSE_SECRET_KEY":""}"#,
+        );
+        write(
+            &home,
+            "settings.json",
+            r#"{"CC_LANGFUSE_PUBLIC_KEY":"","LANGFUSE_PUBLIC_KEY":"pk-u","LANGFUSE_SECRET_KEY":"user"}"#,
+        );
         let dirs = [a, b];
         assert_eq!(found(&to("https://a.example", "pk-a"), &dirs, &home).as_deref(), Some("local"));
         assert_eq!(found(&to("https://cloud.langfuse.com", "pk-a"), &dirs, &home), None);

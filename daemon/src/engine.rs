@@ -159,7 +159,8 @@ impl Engine {
             if self.look_at_all().is_err() {
                 return;
             }
-            let pending = self.sessions.values().map(|session| session.waiting.len() + usize::from(session.dirty)).sum();
+            let pending =
+                self.sessions.values().map(|session| session.waiting.len() + usize::from(session.dirty)).sum();
             for reply in asked.drain(..) {
                 let _ = reply.send(pending);
             }
@@ -301,7 +302,8 @@ impl Engine {
         if session.tail.as_ref().is_some_and(fits) {
             return Ok(());
         }
-        let known = session.tail.is_none() && session.row.identity == file.identity && session.row.cursor <= file.length;
+        let known =
+            session.tail.is_none() && session.row.identity == file.identity && session.row.cursor <= file.length;
         let (cursor, closed) = if known { (session.row.cursor, session.row.closed) } else { (0, 0) };
         session.tail = Some(Tail {
             identity: file.identity,
@@ -508,7 +510,8 @@ fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> 
                     open.is_some_and(|turn| turn.has_news(Scope::Settled) && turn.ends_with(answer))
                 });
                 let mut past = || {
-                    let position = tail.unclaimed.iter().position(|past| answer.as_deref().map(str::trim) == Some(past))?;
+                    let position =
+                        tail.unclaimed.iter().position(|past| answer.as_deref().map(str::trim) == Some(past))?;
                     tail.unclaimed.remove(position)
                 };
                 if shown || quiet >= if answer.is_some() { QUIET } else { QUIET_UNKNOWN } {

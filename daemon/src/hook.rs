@@ -146,7 +146,9 @@ pub fn read(frame: Frame) -> Result<(Hint, Option<Secret>), Refused> {
     let event = match payload.event.as_deref() {
         // A subagent stops or fails while the turn goes on.
         _ if payload.agent_id.is_some() => Event::Other,
-        Some("Stop" | "StopFailure") => Event::Stopped { answer: payload.answer.filter(|text| !text.trim().is_empty()) },
+        Some("Stop" | "StopFailure") => {
+            Event::Stopped { answer: payload.answer.filter(|text| !text.trim().is_empty()) }
+        }
         Some("SessionEnd" | "Replay") => Event::Ended,
         _ => Event::Other,
     };
@@ -219,7 +221,10 @@ impl<'a> Env<'a> {
                     other => (key, other.to_string()),
                 })
                 .collect(),
-            sample_rate: self.paired("SAMPLE_RATE").and_then(|rate| rate.parse().ok()).filter(|r| (0.0..1.0).contains(r)),
+            sample_rate: self
+                .paired("SAMPLE_RATE")
+                .and_then(|rate| rate.parse().ok())
+                .filter(|r| (0.0..1.0).contains(r)),
         }
     }
 

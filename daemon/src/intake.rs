@@ -76,7 +76,11 @@ impl Intake {
             let age = meta.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
             let is_event = path.extension().is_some_and(|ext| ext == "event");
             if is_event {
-                let bytes = if meta.len() as usize <= MAX_FRAME { std::fs::read(&path).unwrap_or_default() } else { Vec::new() };
+                let bytes = if meta.len() as usize <= MAX_FRAME {
+                    std::fs::read(&path).unwrap_or_default()
+                } else {
+                    Vec::new()
+                };
                 if self.take(&bytes).await.is_err() {
                     return taken;
                 }

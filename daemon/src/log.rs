@@ -37,7 +37,11 @@ impl Level {
 
 /// Only this program's own lines: libraries would log addresses and headers.
 fn filter_for(debug: bool) -> EnvFilter {
-    EnvFilter::new(if debug { "off,cc_langfuse=debug,cc_langfused=debug" } else { "off,cc_langfuse=info,cc_langfused=info" })
+    EnvFilter::new(if debug {
+        "off,cc_langfuse=debug,cc_langfused=debug"
+    } else {
+        "off,cc_langfuse=info,cc_langfused=info"
+    })
 }
 
 /// Logs into `path` from now on.

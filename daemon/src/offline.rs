@@ -18,14 +18,21 @@ use crate::{
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn turns(path: &Path, session_id: &str, options: &Options, mut each: impl FnMut(Vec<OutSpan>)) -> Result<(), Unreadable> {
+pub fn turns(
+    path: &Path,
+    session_id: &str,
+    options: &Options,
+    mut each: impl FnMut(Vec<OutSpan>),
+) -> Result<(), Unreadable> {
     let mut file = Transcript::open(path)?;
     let mut lines = Lines::at(0);
     let mut assembler = Assembler::new(session_id, 0);
     let mut buffer = vec![0; CHUNK];
     let mut tell = |turn: &Turn| {
         let shared = Shared::new(turn, session_id, options);
-        each(trace::spans(turn, Scope::Final, options.semantics, None).iter().map(|span| shared.encode(span)).collect());
+        each(
+            trace::spans(turn, Scope::Final, options.semantics, None).iter().map(|span| shared.encode(span)).collect(),
+        );
     };
     loop {
         let n = file.read(&mut buffer)?;

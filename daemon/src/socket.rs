@@ -22,7 +22,9 @@ pub enum Denied {
     #[error("already running")]
     AlreadyRunning,
     /// A directory that others could tamper with.
-    #[error("{0} must be a directory of yours that nobody else may enter ({1:?}): chown it to yourself and chmod 700, or remove it")]
+    #[error(
+        "{0} must be a directory of yours that nobody else may enter ({1:?}): chown it to yourself and chmod 700, or remove it"
+    )]
     Unsafe(PathBuf, UnsafeDir),
     /// Something that is no socket lies where the socket belongs.
     #[error("{0} is in the way and is not a socket: remove it")]

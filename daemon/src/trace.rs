@@ -175,7 +175,13 @@ struct Clock {
 
 impl Clock {
     fn of(turn: &Turn, fired: Option<Nanos>) -> Self {
-        let start = turn.prompt.at.or_else(|| turn.generations.iter().find_map(|g| g.first)).or(turn.end).or(fired).unwrap_or(1);
+        let start = turn
+            .prompt
+            .at
+            .or_else(|| turn.generations.iter().find_map(|g| g.first))
+            .or(turn.end)
+            .or(fired)
+            .unwrap_or(1);
         Self { start, end: turn.end.unwrap_or(start).max(start) }
     }
 }

@@ -8,9 +8,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::transcript::record::{
-    Assistant, Block, Nanos, Prompt, PromptKind, Record, SessionFacts, ToolResult, Usage,
-};
+use crate::transcript::record::{Assistant, Block, Nanos, Prompt, PromptKind, Record, SessionFacts, ToolResult, Usage};
 
 /// How much of an open turn is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -264,7 +262,10 @@ impl Turn {
     fn answer(&mut self, line: Assistant, requested: Option<Nanos>) {
         // A later answer shows that the error was not the end.
         self.error = None;
-        let id = line.message_id.or_else(|| line.uuid.clone()).unwrap_or_else(|| format!("{}#{}", self.key, self.generations.len()));
+        let id = line
+            .message_id
+            .or_else(|| line.uuid.clone())
+            .unwrap_or_else(|| format!("{}#{}", self.key, self.generations.len()));
         let previous = self.end.max(self.prompt.at);
         let index = *self.by_message.entry(id.clone()).or_insert(self.generations.len());
         if index == self.generations.len() {

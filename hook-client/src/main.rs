@@ -91,7 +91,8 @@ fn deliver(paths: &Paths, frame: &Frame) -> io::Result<()> {
     let refused = |_| io::Error::from(io::ErrorKind::PermissionDenied);
     check_private(paths.socket.parent().unwrap_or(&paths.state)).map_err(refused)?;
     let name = paths.socket.as_path().to_fs_name::<GenericFilePath>()?;
-    let mut stream: Stream = ConnectOptions::new().name(name).wait_mode(ConnectWaitMode::Timeout(left()?)).connect_sync()?;
+    let mut stream: Stream =
+        ConnectOptions::new().name(name).wait_mode(ConnectWaitMode::Timeout(left()?)).connect_sync()?;
     // The frame carries the secret key: it goes to a process of ours or nowhere.
     if stream.peer_creds()?.euid() != Some(rustix::process::geteuid().as_raw()) {
         return Err(refused(proto::paths::UnsafeDir::OtherOwner));

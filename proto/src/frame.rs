@@ -134,7 +134,10 @@ mod tests {
     #[test]
     fn what_goes_to_disk_holds_no_secret() {
         let bytes = frame().encode_for_disk();
-        assert_eq!(Frame::decode(&bytes).map(|f| f.env), Ok(vec![("LANGFUSE_BASE_URL".into(), "https://h=1/\n".into())]));
+        assert_eq!(
+            Frame::decode(&bytes).map(|f| f.env),
+            Ok(vec![("LANGFUSE_BASE_URL".into(), "https://h=1/\n".into())])
+        );
     }
 
     #[test]

@@ -42,7 +42,14 @@ impl Paths {
             let uid = rustix::process::geteuid().as_raw();
             socket = PathBuf::from(format!("/tmp/cc-langfuse-{uid}/{:016x}.sock", fnv1a(state.as_os_str().as_bytes())));
         }
-        Self { lock: state.join("daemon.lock"), database: state.join("state.db"), spool: state.join("spool"), socket, log, state }
+        Self {
+            lock: state.join("daemon.lock"),
+            database: state.join("state.db"),
+            spool: state.join("spool"),
+            socket,
+            log,
+            state,
+        }
     }
 }
 

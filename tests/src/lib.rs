@@ -1,1 +1,83 @@
-//! t
+//! What the black-box tests stand on: the built programs, a home of their own, a server that can be told to fail, and
+//! recorded sessions.
+//!
+//! Nothing here knows how the programs work inside: hooks are called as Claude Code calls them, spans are looked at where
+//! they arrive.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+pub mod home;
+pub mod recording;
+pub mod server;
+pub mod story;
+
+pub use home::{Daemon, Home};
+pub use server::{Answer, Request, Server, Span};
+pub use story::Story;
+
+/// How long anything may take before a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The built programs.
+#[derive(Debug)]
+pub struct Bins {
+    /// `cc-langfuse-hook`.
+    pub hook: PathBuf,
+    /// `cc-langfused`.
+    pub daemon: PathBuf,
+    /// `cc-langfusectl`.
+    pub ctl: PathBuf,
+}
+
+/// Builds the programs, once per test process, into the directory and with the profile of the tests themselves.
+pub fn bins() -> &'static Bins {
+    static BINS: OnceLock<Bins> = OnceLock::new();
+    BINS.get_or_init(|| {
+        let exe = std::env::current_exe().expect("the test has a path");
+        let dir = exe.parent().and_then(Path::parent).expect("target/PROFILE/deps/test");
+        let target = dir.parent().expect("target/PROFILE");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--locked", "-p", "daemon", "-p", "hook-client", "--bins"]);
+        build.arg("--target-dir").arg(target).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+        if dir.file_name().is_some_and(|profile| profile == "release") {
+            build.arg("--release");
+        }
+        let built = build.output().expect("cargo runs");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let program = |name: &str| {
+            let path = dir.join(name);
+            assert!(path.is_file(), "{} was built", path.display());
+            path
+        };
+        Bins { hook: program("cc-langfuse-hook"), daemon: program("cc-langfused"), ctl: program("cc-langfusectl") }
+    })
+}
+
+/// Waits until `found` finds something.
+///
+/// # Panics
+/// After [`PATIENCE`].
+pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until `is_so`.
+///
+/// # Panics
+/// After [`PATIENCE`].
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    until(what, || is_so().then_some(()));
+}

@@ -25,7 +25,10 @@ use crate::{
     credentials::{Secret, from_settings},
     dialect::OutSpan,
     hook::Destination,
-    store::{DestinationId, Row, thread::{Gone, Handle}},
+    store::{
+        DestinationId, Row,
+        thread::{Gone, Handle},
+    },
 };
 
 /// What the exporters are told.
@@ -195,7 +198,10 @@ impl Exporter {
             Step::Shrink(why) => {
                 let Some(Row { seq, mut span, .. }) = batch.into_iter().next() else { return Ok(()) };
                 if policy::shrink(&mut span) {
-                    tracing::info!(span = crate::store::span_name(&span), "cut, because its server takes no larger one");
+                    tracing::info!(
+                        span = crate::store::span_name(&span),
+                        "cut, because its server takes no larger one"
+                    );
                     self.keep_trying(move |store| store.replace(seq, &span)).await
                 } else {
                     self.bury(seq, span, why).await
@@ -210,7 +216,11 @@ impl Exporter {
 
     async fn bury(&mut self, seq: i64, span: OutSpan, why: String) -> Result<(), Gone> {
         let id = self.id;
-        tracing::warn!(span = crate::store::span_name(&span), why, "no server takes this span; see `cc-langfusectl status`");
+        tracing::warn!(
+            span = crate::store::span_name(&span),
+            why,
+            "no server takes this span; see `cc-langfusectl status`"
+        );
         self.keep_trying(move |store| store.bury(id, seq, &why, now_ms())).await
     }
 

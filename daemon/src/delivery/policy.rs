@@ -81,7 +81,9 @@ pub fn shrink(span: &mut OutSpan) -> bool {
         Value::Text(text) => Some(text),
         Value::List(_) => None,
     });
-    let Some(text) = largest.max_by_key(|text| text.len()).filter(|text| text.len() > SMALLEST_CUT) else { return false };
+    let Some(text) = largest.max_by_key(|text| text.len()).filter(|text| text.len() > SMALLEST_CUT) else {
+        return false;
+    };
     let before = text.len();
     let keep = text.floor_char_boundary(before / 2);
     text.truncate(keep);
@@ -118,7 +120,8 @@ mod tests {
         while !queue.is_empty() {
             let batch: Vec<usize> = queue.iter().take(plan.spans).copied().collect();
             requests += 1;
-            let answer = if batch.iter().any(|i| bad.contains(i)) { verdict(String::new()) } else { Verdict::Delivered };
+            let answer =
+                if batch.iter().any(|i| bad.contains(i)) { verdict(String::new()) } else { Verdict::Delivered };
             let (after, step) = next(plan, answer, batch.len(), 0.0);
             plan = after;
             match step {

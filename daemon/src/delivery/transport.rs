@@ -74,7 +74,8 @@ impl Transport {
     pub fn new(destination: &Destination, secret: &Secret) -> anyhow::Result<Self> {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, secret.basic_auth(&destination.public_key));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("cc-langfuse/", env!("CARGO_PKG_VERSION"))));
+        headers
+            .insert(header::USER_AGENT, HeaderValue::from_static(concat!("cc-langfuse/", env!("CARGO_PKG_VERSION"))));
         headers.insert("x-langfuse-sdk-name", HeaderValue::from_static("cc-langfuse"));
         headers.insert("x-langfuse-sdk-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
         headers.insert("x-langfuse-ingestion-version", HeaderValue::from_static("4"));
@@ -172,7 +173,8 @@ fn client() -> anyhow::Result<Hyper> {
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT));
     let proxied = Proxied { tcp, rules: Arc::new(Matcher::from_env()) };
-    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(proxied);
+    let https =
+        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(proxied);
     Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_max_idle_per_host(1).build(https))
 }
 
@@ -235,7 +237,11 @@ impl HttpClient for Observed {
             Ok(Ok((answer, response))) => (answer, Ok(response)),
             Ok(Err(error)) => {
                 let why = chain(error.as_ref());
-                let answer = if is_tls(error.as_ref()) { Answer::Untrusted(why.clone()) } else { Answer::Unreachable(why.clone()) };
+                let answer = if is_tls(error.as_ref()) {
+                    Answer::Untrusted(why.clone())
+                } else {
+                    Answer::Unreachable(why.clone())
+                };
                 (answer, Err(why.into()))
             }
             Err(_) => (Answer::Unreachable("no answer within 30 s".into()), Err("timed out".into())),

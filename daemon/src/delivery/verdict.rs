@@ -58,7 +58,9 @@ pub fn judge(answer: &Answer) -> Verdict {
         429 | 503 => Verdict::Later(retry_after.as_deref().and_then(|text| wait(text, date.as_deref())), said),
         408 | 425 | 500..=599 => Verdict::Later(None, said),
         401 | 403 => Verdict::Park(format!("{said} (check the public and secret key)")),
-        300..=399 => Verdict::Park(format!("{said} (redirects are not followed: set the base URL to the final address)")),
+        300..=399 => {
+            Verdict::Park(format!("{said} (redirects are not followed: set the base URL to the final address)"))
+        }
         413 => Verdict::TooLarge(said),
         400 | 422 => Verdict::Refused(said),
         _ => Verdict::Park(format!("{said} (check the base URL)")),

@@ -6,6 +6,8 @@
 //! * Objects are JSON in strings, empty values are left out: other OTLP kinds are stored as their raw encoding.
 //! * Usage keys are those of Langfuse's price table, each token in exactly one of them.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::{OutSpan, Value};
@@ -16,10 +18,19 @@ use crate::{
     turn::{Generation, Turn},
 };
 
+/// The full name of a metadata key, made when this is compiled.
+macro_rules! meta {
+    (trace $key:literal) => {
+        concat!("langfuse.trace.metadata.", $key)
+    };
+    ($key:literal) => {
+        concat!("langfuse.observation.metadata.", $key)
+    };
+}
 /// What is the same on every span of a turn.
 #[derive(Debug)]
 pub struct Shared {
-    attributes: Vec<(String, Value)>,
+    attributes: Vec<(Cow<'static, str>, Value)>,
     semantics: Semantics,
 }
 
@@ -34,19 +45,18 @@ impl Shared {
         put.some("langfuse.release", options.release.as_deref().map(limited));
         put.some("langfuse.environment", options.environment.clone());
         if !options.tags.is_empty() {
-            put.0.push(("langfuse.trace.tags".to_owned(), Value::List(options.tags.clone())));
+            put.0.push(("langfuse.trace.tags".into(), Value::List(options.tags.clone())));
         }
-        let mut meta = |key: &str, value: Option<String>| put.some(&format!("langfuse.trace.metadata.{key}"), value);
         for (key, value) in &options.metadata {
-            meta(key, Some(value.clone()));
+            put.text(format!("langfuse.trace.metadata.{key}"), value.as_str());
         }
-        meta("source", Some("claude-code".to_owned()));
-        meta("turn_number", Some(turn.number.to_string()));
-        meta("session_id", Some(session_id.to_owned()));
-        meta("version", turn.session.version.clone());
-        meta("slug", turn.session.slug.clone());
-        meta("cwd", turn.session.cwd.clone());
-        meta("git_branch", turn.session.git_branch.clone());
+        put.text(meta!(trace "source"), "claude-code");
+        put.text(meta!(trace "turn_number"), turn.number.to_string());
+        put.text(meta!(trace "session_id"), session_id);
+        put.some(meta!(trace "version"), turn.session.version.as_deref());
+        put.some(meta!(trace "slug"), turn.session.slug.as_deref());
+        put.some(meta!(trace "cwd"), turn.session.cwd.as_deref());
+        put.some(meta!(trace "git_branch"), turn.session.git_branch.as_deref());
         Self { attributes: put.0, semantics: options.semantics }
     }
 
@@ -62,11 +72,14 @@ impl Shared {
                 put.text("langfuse.trace.output", output.clone());
                 put.text("langfuse.observation.input", input);
                 put.text("langfuse.observation.output", output);
-                put.meta("trigger", match turn.prompt.kind {
-                    PromptKind::Plain => None,
-                    PromptKind::Command | PromptKind::Local => Some("command"),
-                    PromptKind::TaskNotification => Some("task-notification"),
-                });
+                put.some(
+                    meta!("trigger"),
+                    match turn.prompt.kind {
+                        PromptKind::Plain => None,
+                        PromptKind::Command | PromptKind::Local => Some("command"),
+                        PromptKind::TaskNotification => Some("task-notification"),
+                    },
+                );
                 events.clone_from(happened);
             }
             Body::Generation { generation, input, usage, completion_start } => {
@@ -79,23 +92,23 @@ impl Shared {
                         put.text("langfuse.observation.usage_details", usage_details(*usage, self.semantics));
                     }
                     // A model without usage makes the server count tokens by itself, and charge for them.
-                    None => put.meta("model", Some(generation.model.as_str())),
+                    None => put.some(meta!("model"), Some(generation.model.as_str())),
                 }
                 put.some("langfuse.observation.completion_start_time", completion_start.and_then(rfc3339));
                 if generation.model != model(&generation.model) {
-                    put.meta("model", Some(generation.model.as_str()));
+                    put.some(meta!("model"), Some(generation.model.as_str()));
                 }
-                put.meta("tool_count", Some(generation.tools.len().to_string()));
-                put.meta("message_id", Some(generation.id.as_str()));
-                put.meta("request_id", generation.request_id.as_deref());
-                put.meta("stop_reason", generation.stop_reason.as_deref());
+                put.some(meta!("tool_count"), Some(generation.tools.len().to_string()));
+                put.some(meta!("message_id"), Some(generation.id.as_str()));
+                put.some(meta!("request_id"), generation.request_id.as_deref());
+                put.some(meta!("stop_reason"), generation.stop_reason.as_deref());
             }
             Body::Tool(tool) => {
                 put.text("langfuse.observation.type", "tool");
                 put.text("langfuse.observation.input", tool.input.as_str());
                 put.some("langfuse.observation.output", tool.result.as_ref().map(|(result, _)| result.output.clone()));
-                put.meta("tool_name", Some(tool.name.as_str()));
-                put.meta("tool_id", Some(tool.id.as_str()));
+                put.some(meta!("tool_name"), Some(tool.name.as_str()));
+                put.some(meta!("tool_id"), Some(tool.id.as_str()));
             }
         }
         let level = match span.level {
@@ -105,7 +118,7 @@ impl Shared {
         };
         put.some("langfuse.observation.level", level.map(str::to_owned));
         put.some("langfuse.observation.status_message", span.status.clone());
-        put.meta("timing", span.estimated.then_some("estimated"));
+        put.some(meta!("timing"), span.estimated.then_some("estimated"));
         put.0.extend(self.attributes.iter().cloned());
         OutSpan {
             trace_id: span.trace_id,
@@ -134,21 +147,17 @@ pub fn environment(name: &str) -> Option<String> {
 
 /// Attributes in the order they were put.
 #[derive(Default)]
-struct Put(Vec<(String, Value)>);
+struct Put(Vec<(Cow<'static, str>, Value)>);
 
 impl Put {
-    fn text(&mut self, key: &str, value: impl Into<String>) {
-        self.0.push((key.to_owned(), Value::Text(value.into())));
+    fn text(&mut self, key: impl Into<Cow<'static, str>>, value: impl Into<String>) {
+        self.0.push((key.into(), Value::Text(value.into())));
     }
 
-    fn some(&mut self, key: &str, value: Option<String>) {
+    fn some(&mut self, key: impl Into<Cow<'static, str>>, value: Option<impl Into<String>>) {
         if let Some(value) = value {
             self.text(key, value);
         }
-    }
-
-    fn meta(&mut self, key: &str, value: Option<impl Into<String>>) {
-        self.some(&format!("langfuse.observation.metadata.{key}"), value.map(Into::into));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Spans → what a backend wants to read in them. One module per backend; none of them knows HTTP.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -32,7 +34,7 @@ pub struct OutSpan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Attributes in the order they are sent.
-    pub attributes: Vec<(String, Value)>,
+    pub attributes: Vec<(Cow<'static, str>, Value)>,
     /// Span events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Event>,

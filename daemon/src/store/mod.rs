@@ -213,7 +213,8 @@ impl Store {
         let mut ids = Vec::with_capacity(hints.len());
         for hint in hints {
             ids.push(ensure_destination(&tx, &hint.destination)?);
-            tx.prepare_cached("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)")?.execute(params![hint.id, json(hint)])?;
+            tx.prepare_cached("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)")?
+                .execute(params![hint.id, json(hint)])?;
         }
         for reason in refused {
             count(&tx, reason, 1)?;
@@ -394,7 +395,14 @@ impl Store {
     ///
     /// # Errors
     /// If nothing was changed.
-    pub fn postpone(&mut self, destination: DestinationId, state: &str, next_at_ms: i64, error: &str, now_ms: i64) -> Result<()> {
+    pub fn postpone(
+        &mut self,
+        destination: DestinationId,
+        state: &str,
+        next_at_ms: i64,
+        error: &str,
+        now_ms: i64,
+    ) -> Result<()> {
         self.db
             .prepare_cached(
                 "UPDATE destination SET state = ?, next_at_ms = ?, last_error = ?, last_error_ms = ? WHERE id = ?",
@@ -507,7 +515,8 @@ fn json(value: &impl serde::Serialize) -> String {
 }
 
 fn is_damage(error: &anyhow::Error) -> bool {
-    let code = error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>()).and_then(|e| e.sqlite_error_code());
+    let code =
+        error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>()).and_then(|e| e.sqlite_error_code());
     matches!(code, Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))
 }
 

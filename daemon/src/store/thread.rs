@@ -11,7 +11,7 @@ use crate::hook::Hint;
 const GROUP: usize = 256;
 
 enum Job {
-    Accept(Hint, oneshot::Sender<Result<DestinationId>>),
+    Accept(Box<Hint>, oneshot::Sender<Result<DestinationId>>),
     Refuse(&'static str, oneshot::Sender<Result<()>>),
     Run(Box<dyn FnOnce(&mut Store) + Send>),
 }
@@ -47,7 +47,7 @@ fn accept_group(store: &mut Store, first: Job, jobs: &mpsc::Receiver<Job>) -> Op
     let left = loop {
         match job {
             Some(Job::Accept(hint, reply)) => {
-                hints.push(hint);
+                hints.push(*hint);
                 hint_replies.push(reply);
             }
             Some(Job::Refuse(reason, reply)) => {
@@ -84,7 +84,7 @@ impl Handle {
     /// If it was not stored.
     pub async fn accept(&self, hint: Hint) -> std::result::Result<DestinationId, Gone> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Job::Accept(hint, reply)).map_err(|_| Gone)?;
+        self.0.send(Job::Accept(Box::new(hint), reply)).map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 

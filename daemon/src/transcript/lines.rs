@@ -94,10 +94,13 @@ mod tests {
         let mut out = Vec::new();
         for piece in pieces {
             lines.feed(piece, |at, line| {
-                out.push((at, match line {
-                    Line::Whole(bytes) => Ok(bytes.to_vec()),
-                    Line::TooLong(n) => Err(n),
-                }));
+                out.push((
+                    at,
+                    match line {
+                        Line::Whole(bytes) => Ok(bytes.to_vec()),
+                        Line::TooLong(n) => Err(n),
+                    },
+                ));
             });
         }
         (out, lines.consumed())
@@ -106,10 +109,10 @@ mod tests {
     #[test]
     fn a_line_is_complete_at_its_newline_only() {
         assert_eq!(cut(&[b"a"], 9), (vec![], 7));
-        assert_eq!(cut(&[b"a\n\nb\xE2\x80\xA8c\nd"], 9), (
-            vec![(7, Ok(b"a".to_vec())), (9, Ok(vec![])), (10, Ok(b"b\xE2\x80\xA8c".to_vec()))],
-            16
-        ));
+        assert_eq!(
+            cut(&[b"a\n\nb\xE2\x80\xA8c\nd"], 9),
+            (vec![(7, Ok(b"a".to_vec())), (9, Ok(vec![])), (10, Ok(b"b\xE2\x80\xA8c".to_vec()))], 16)
+        );
     }
 
     #[test]

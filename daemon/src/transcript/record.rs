@@ -383,10 +383,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
                 f.write_str("a string")
             }
             fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Text<'de>, E> {
-                Ok(Text(String::from_utf8_lossy(bytes)))
+                Ok(Text(lossy(bytes)))
             }
             fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(String::from_utf8_lossy(bytes).into_owned())))
+                Ok(Text(Cow::Owned(lossy(bytes).into_owned())))
             }
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
                 Ok(Text(Cow::Borrowed(text)))
@@ -397,6 +397,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
         }
         deserializer.deserialize_bytes(AsText)
     }
+}
+
+/// As [`String::from_utf8_lossy`], which is slow on text that needs no repair: nearly all.
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// A count that is sometimes `null`, a float or a string; what cannot be a count is 0.
@@ -584,10 +589,10 @@ macro_rules! string_or_list {
                         f.write_str("a string or a list")
                     }
                     fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
-                        Ok($name::Text(Text(String::from_utf8_lossy(bytes))))
+                        Ok($name::Text(Text(lossy(bytes))))
                     }
                     fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-                        Ok($name::Text(Text(Cow::Owned(String::from_utf8_lossy(bytes).into_owned()))))
+                        Ok($name::Text(Text(Cow::Owned(lossy(bytes).into_owned()))))
                     }
                     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                         let mut items = Vec::new();
@@ -644,9 +649,9 @@ impl<'a> Wire<'a> {
                     let compact = self.compact;
                     Ok(Record::Compacted {
                         at,
-                        tokens: compact.as_ref().map_or((None, None), |c| {
-                            (c.pre_tokens.map(|n| n.0), c.post_tokens.map(|n| n.0))
-                        }),
+                        tokens: compact
+                            .as_ref()
+                            .map_or((None, None), |c| (c.pre_tokens.map(|n| n.0), c.post_tokens.map(|n| n.0))),
                         trigger: compact.and_then(|c| c.trigger).map_or_else(String::new, Text::into_owned),
                     })
                 }
@@ -762,7 +767,8 @@ impl Content<'_> {
         match self {
             Self::Text(text) => text.0.clone().into_owned(),
             Self::Blocks(blocks) => {
-                let texts: Vec<_> = blocks.iter().filter(|b| b.is("text")).filter_map(|b| Some(b.text.as_ref()?.0.as_ref())).collect();
+                let texts: Vec<_> =
+                    blocks.iter().filter(|b| b.is("text")).filter_map(|b| Some(b.text.as_ref()?.0.as_ref())).collect();
                 texts.join("\n")
             }
         }
@@ -828,7 +834,9 @@ fn parts_text(parts: &[&RawValue]) -> String {
         data: Option<Text<'a>>,
     }
     let read: Vec<Option<Part>> = parts.iter().map(|raw| serde_json::from_str(raw.get()).ok()).collect();
-    let text = |part: &Part| part.kind.as_ref().is_some_and(|kind| kind.0 == "text").then(|| part.text.as_ref().map(|t| t.0.to_string()))?;
+    let text = |part: &Part| {
+        part.kind.as_ref().is_some_and(|kind| kind.0 == "text").then(|| part.text.as_ref().map(|t| t.0.to_string()))?
+    };
     let texts: Option<Vec<String>> = read.iter().map(|part| text(part.as_ref()?)).collect();
     if let Some(texts) = texts {
         return texts.join("\n");

@@ -34,7 +34,9 @@ pub fn paths() -> anyhow::Result<Paths> {
 pub fn request(paths: &Paths, method: Method, path: &str, body: Vec<u8>, patience: Duration) -> anyhow::Result<Bytes> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        tokio::time::timeout(patience, exchange(paths, method, path, body)).await.context("the daemon does not answer")?
+        tokio::time::timeout(patience, exchange(paths, method, path, body))
+            .await
+            .context("the daemon does not answer")?
     })
 }
 
@@ -47,7 +49,8 @@ async fn exchange(paths: &Paths, method: Method, path: &str, body: Vec<u8>) -> a
     }
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(path).header("host", "cc-langfuse").body(Full::new(Bytes::from(body)))?;
+    let request =
+        Request::builder().method(method).uri(path).header("host", "cc-langfuse").body(Full::new(Bytes::from(body)))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();

@@ -30,7 +30,10 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     let mut env: Vec<(String, String)> =
         proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect();
     if let Err(refused) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() {
-        bail!("{}: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does", refused.reason());
+        bail!(
+            "{}: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does",
+            refused.reason()
+        );
     }
     env.retain(|(name, _)| name != proto::env::ENABLE);
     env.push((proto::env::ENABLE.to_owned(), "true".to_owned()));

@@ -56,7 +56,8 @@ pub fn find(session: &str) -> anyhow::Result<(PathBuf, String)> {
     let home = client::home()?;
     let custom = std::env::var_os("CLAUDE_CONFIG_DIR").map(PathBuf::from);
     let roots = custom.into_iter().chain([home.join(".claude"), home.join(".config/claude")]);
-    let projects = roots.filter_map(|root| std::fs::read_dir(root.join("projects")).ok()).flatten().filter_map(Result::ok);
+    let projects =
+        roots.filter_map(|root| std::fs::read_dir(root.join("projects")).ok()).flatten().filter_map(Result::ok);
     let found = projects.map(|dir| dir.path().join(format!("{session}.jsonl"))).find(|path| path.is_file());
     match found {
         Some(path) => Ok((path, session.to_owned())),
@@ -69,8 +70,8 @@ fn as_json(span: &OutSpan) -> serde_json::Value {
         .attributes
         .iter()
         .map(|(key, value)| match value {
-            Value::Text(text) => (key.clone(), json!(text)),
-            Value::List(items) => (key.clone(), json!(items)),
+            Value::Text(text) => (key.to_string(), json!(text)),
+            Value::List(items) => (key.to_string(), json!(items)),
         })
         .collect();
     json!({

@@ -32,7 +32,7 @@ async fn take(State(sender): State<mpsc::Sender<OutSpan>>, body: Bytes) -> Resul
     let request = ExportTraceServiceRequest::decode(&plain[..]).map_err(|_| StatusCode::BAD_REQUEST)?;
     let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
     for span in scopes.flat_map(|scope| scope.spans) {
-        let attributes = span.attributes.into_iter().filter_map(|pair| Some((pair.key, value(pair.value?)?)));
+        let attributes = span.attributes.into_iter().filter_map(|pair| Some((pair.key.into(), value(pair.value?)?)));
         let _ = sender.send(OutSpan {
             trace_id: span.trace_id.try_into().unwrap_or_default(),
             span_id: span.span_id.try_into().unwrap_or_default(),
@@ -52,10 +52,14 @@ fn value(value: AnyValue) -> Option<Value> {
     match value.value? {
         any_value::Value::StringValue(text) => Some(Value::Text(text)),
         any_value::Value::ArrayValue(items) => Some(Value::List(
-            items.values.into_iter().filter_map(|item| match item.value? {
-                any_value::Value::StringValue(text) => Some(text),
-                _ => None,
-            }).collect(),
+            items
+                .values
+                .into_iter()
+                .filter_map(|item| match item.value? {
+                    any_value::Value::StringValue(text) => Some(text),
+                    _ => None,
+                })
+                .collect(),
         )),
         _ => None,
     }

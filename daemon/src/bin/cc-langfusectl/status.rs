@@ -19,10 +19,18 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
     let Status { daemon, inbox, outbox, dead_letters, sessions, destinations, skipped_lines } = status;
     println!("daemon        {} · pid {} · up {}", daemon.version, daemon.pid, uptime(daemon.uptime_s));
     println!("events        {} waiting", inbox.pending);
-    println!("spans         {} waiting, {} on their way, {dead_letters} undeliverable", outbox.pending, outbox.in_flight);
+    println!(
+        "spans         {} waiting, {} on their way, {dead_letters} undeliverable",
+        outbox.pending, outbox.in_flight
+    );
     for to in destinations {
         println!("destination   {} ({})", to.base_url, to.public_key);
-        println!("              {}, {} spans waiting, last success {}", to.state, to.waiting, to.last_success.as_deref().unwrap_or("never"));
+        println!(
+            "              {}, {} spans waiting, last success {}",
+            to.state,
+            to.waiting,
+            to.last_success.as_deref().unwrap_or("never")
+        );
         if let (Some(why), Some(at)) = (to.last_error, to.last_error_at) {
             println!("              last error {at}: {why}");
         }

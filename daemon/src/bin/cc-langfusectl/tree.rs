@@ -24,7 +24,14 @@ fn children(spans: &[OutSpan], parent: &OutSpan, indent: &str, paint: &Paint) {
     below.sort_by_key(|span| span.start_ns);
     for (index, span) in below.iter().enumerate() {
         let last = index + 1 == below.len();
-        println!("{indent}{} {} {}{}{}", if last { "└──" } else { "├──" }, paint.bold(&span.name), time(span), details(span), paint.level(span));
+        println!(
+            "{indent}{} {} {}{}{}",
+            if last { "└──" } else { "├──" },
+            paint.bold(&span.name),
+            time(span),
+            details(span),
+            paint.level(span)
+        );
         children(spans, span, &format!("{indent}{}", if last { "    " } else { "│   " }), paint);
     }
 }
@@ -42,7 +49,8 @@ fn details(span: &OutSpan) -> String {
             get("cache_read_input_tokens")
         );
     }
-    let input = span.text("langfuse.observation.input").filter(|_| span.text("langfuse.observation.type") == Some("tool"));
+    let input =
+        span.text("langfuse.observation.input").filter(|_| span.text("langfuse.observation.type") == Some("tool"));
     input.map_or_else(String::new, |input| format!("  {}", clip(input, 60)))
 }
 

@@ -23,7 +23,8 @@ const SAMPLE: &str = include_str!("sample.jsonl");
 const WRITTEN_AT_STOP: usize = 9;
 
 /// What Claude Code gave to the Stop hook.
-const ANSWER: &str = "All 3 tests pass now. The bug was an off-by-one in `slice_end`: the range left out the last element.";
+const ANSWER: &str =
+    "All 3 tests pass now. The bug was an off-by-one in `slice_end`: the range left out the last element.";
 
 /// When the rest follows: Claude Code's usual delay.
 const REST_AFTER: Duration = Duration::from_millis(100);
@@ -32,7 +33,11 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let programs = std::env::current_exe()?.parent().context("no directory")?.to_path_buf();
     let program = |name: &str| -> anyhow::Result<PathBuf> {
         let path = programs.join(name);
-        if path.is_file() { Ok(path) } else { bail!("{} is missing: build it with `cargo build --release`", path.display()) }
+        if path.is_file() {
+            Ok(path)
+        } else {
+            bail!("{} is missing: build it with `cargo build --release`", path.display())
+        }
     };
     let (hook, daemon) = (program("cc-langfuse-hook")?, program("cc-langfused")?);
     let home = tempfile::Builder::new().prefix("cc-langfuse-try-").tempdir()?;
@@ -77,7 +82,11 @@ pub fn run() -> anyhow::Result<ExitCode> {
 
     let mut expected = Vec::new();
     offline::turns(&transcript, &session_id, &show::options(), |turn| expected.extend(turn))?;
-    println!("hook          returned after {:.2} ms; the answer was written {} ms later", took.as_secs_f64() * 1e3, REST_AFTER.as_millis());
+    println!(
+        "hook          returned after {:.2} ms; the answer was written {} ms later",
+        took.as_secs_f64() * 1e3,
+        REST_AFTER.as_millis()
+    );
     let Some(spans) = spans else {
         flush(&paths)?;
         let Some(server) = server else { bail!("no server") };
@@ -94,7 +103,11 @@ pub fn run() -> anyhow::Result<ExitCode> {
             Err(_) => bail!("{} of {} spans arrived; see {}", arrived.len(), expected.len(), paths.log.display()),
         }
     }
-    println!("arrived       {} spans, {} ms after the answer was written\n", arrived.len(), written.elapsed().as_millis());
+    println!(
+        "arrived       {} spans, {} ms after the answer was written\n",
+        arrived.len(),
+        written.elapsed().as_millis()
+    );
     tree::print(&arrived);
     println!();
     print_traces(&arrived);
@@ -103,11 +116,15 @@ pub fn run() -> anyhow::Result<ExitCode> {
 }
 
 fn print_traces(spans: &[OutSpan]) {
-    spans.iter().filter(|span| span.is_root()).for_each(|root| println!("trace         {} {}", hex(&root.trace_id), root.name));
+    spans
+        .iter()
+        .filter(|span| span.is_root())
+        .for_each(|root| println!("trace         {} {}", hex(&root.trace_id), root.name));
 }
 
 fn flush(paths: &Paths) -> anyhow::Result<()> {
-    let body = client::request(paths, hyper::Method::POST, "/v1/flush?timeout_ms=30000", Vec::new(), Duration::from_secs(35))?;
+    let body =
+        client::request(paths, hyper::Method::POST, "/v1/flush?timeout_ms=30000", Vec::new(), Duration::from_secs(35))?;
     let left: cc_langfuse::api::Left = serde_json::from_slice(&body)?;
     match left {
         left if left == cc_langfuse::api::Left::default() => Ok(()),

@@ -1,0 +1,84 @@
+//! Bytes → spans, against merely reading the same file and splitting it into lines, in one run.
+//!
+//! `cargo bench -p daemon --bench transcript`
+
+#![allow(missing_docs, reason = "divan makes public items")]
+
+use std::{fs::File, io::Read, path::PathBuf, sync::OnceLock};
+
+use cc_langfuse::{hook::Options, offline, transcript::lines::Lines};
+use divan::{Bencher, black_box, counter::BytesCount};
+
+#[path = "../../tests/src/generate.rs"]
+mod generate;
+
+fn main() {
+    divan::main();
+    for file in [mixed(), conversation()] {
+        let _ = std::fs::remove_file(file);
+    }
+}
+
+const BYTES: u64 = 200 << 20;
+
+fn mixed() -> &'static PathBuf {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| generate("mixed", generate::Mix::ClaudeCode))
+}
+
+fn conversation() -> &'static PathBuf {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| generate("conversation", generate::Mix::Conversation))
+}
+
+fn generate(name: &str, mix: generate::Mix) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("cc-langfuse-bench-{name}-{}.jsonl", std::process::id()));
+    generate::transcript(&path, BYTES, mix).expect("room for the sample");
+    path
+}
+
+/// The yardstick: 256 KiB at a time, cut at newlines.
+fn split(path: &PathBuf) -> usize {
+    let mut file = File::open(path).expect("the sample");
+    let mut buffer = vec![0; 256 << 10];
+    let (mut lines, mut count) = (Lines::at(0), 0);
+    loop {
+        match file.read(&mut buffer).expect("the sample") {
+            0 => return count,
+            n => lines.feed(&buffer[..n], |_, line| {
+                black_box(line);
+                count += 1;
+            }),
+        }
+    }
+}
+
+fn spans(path: &PathBuf) -> usize {
+    let mut count = 0;
+    offline::turns(path, "bench", &Options::default(), |turn| count += black_box(turn).len()).expect("the sample");
+    count
+}
+
+fn bench(bencher: Bencher<'_, '_>, path: &'static PathBuf, work: fn(&PathBuf) -> usize) {
+    bencher.counter(BytesCount::new(std::fs::metadata(path).expect("the sample").len())).bench(|| work(path));
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn a_split_mixed(bencher: Bencher<'_, '_>) {
+    bench(bencher, mixed(), split);
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn b_spans_mixed(bencher: Bencher<'_, '_>) {
+    bench(bencher, mixed(), spans);
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn c_split_conversation(bencher: Bencher<'_, '_>) {
+    bench(bencher, conversation(), split);
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn d_spans_conversation(bencher: Bencher<'_, '_>) {
+    bench(bencher, conversation(), spans);
+}

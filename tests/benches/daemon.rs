@@ -1,0 +1,210 @@
+//! The daemon at work: from Stop to span, the cost of the n-th Stop as a session grows, and memory.
+//!
+//! `cargo bench -p tests --bench daemon` (needs 1.2 GB of temporary space)
+
+#![allow(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints")]
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+#[path = "../src/generate.rs"]
+mod generate;
+
+use generate::Mix;
+
+fn main() {
+    if !std::env::args().any(|arg| arg == "--bench") {
+        return;
+    }
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let built =
+        Command::new(cargo).args(["build", "--release", "--workspace", "--bins"]).stderr(Stdio::null()).status();
+    assert!(built.expect("cargo").success());
+    let bench = Bench::start();
+    println!("daemon idle                      {:>8.1} MB RSS", bench.rss("VmRSS"));
+    bench.stop_to_span();
+    bench.growing();
+    bench.large();
+}
+
+struct Bench {
+    home: tempfile::TempDir,
+    target: PathBuf,
+    daemon: Child,
+    url: String,
+    requests: mpsc::Receiver<Instant>,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+impl Bench {
+    fn start() -> Self {
+        let home = tempfile::tempdir().expect("a directory");
+        let exe = std::env::current_exe().expect("a path");
+        let target = exe.parent().and_then(Path::parent).expect("target/release").to_path_buf();
+        let daemon =
+            Command::new(target.join("cc-langfused")).env_clear().env("HOME", home.path()).spawn().expect("starts");
+        let socket = home.path().join(".claude/state/cc-langfuse/daemon.sock");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert!(Instant::now() < deadline, "the daemon starts");
+            std::thread::yield_now();
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (sender, requests) = mpsc::channel();
+        std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| serve(stream, &sender)));
+        Self { home, target, daemon, url, requests }
+    }
+
+    fn transcript(&self, session: &str) -> PathBuf {
+        let path = self.home.path().join(format!(".claude/projects/-bench/{session}.jsonl"));
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        path
+    }
+
+    /// Runs the hook as Claude Code does.
+    fn hook(&self, session: &str, event: &str, answer: Option<&str>) {
+        let payload = serde_json::json!({
+            "session_id": session, "transcript_path": self.transcript(session), "cwd": self.home.path(),
+            "hook_event_name": event, "last_assistant_message": answer,
+        });
+        let mut child = Command::new(self.target.join("cc-langfuse-hook"))
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("TRACE_TO_LANGFUSE", "true")
+            .env("LANGFUSE_PUBLIC_KEY", "pk-lf-bench")
+            .env("LANGFUSE_SECRET_KEY", "sk-lf-bench")
+            .env("LANGFUSE_BASE_URL", &self.url)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("the hook");
+        child.stdin.take().expect("stdin").write_all(payload.to_string().as_bytes()).expect("stdin");
+        assert!(child.wait().expect("the hook").success());
+    }
+
+    fn flush(&self) {
+        let status = Command::new(self.target.join("cc-langfusectl"))
+            .args(["flush", "--timeout", "10m"])
+            .env_clear()
+            .env("HOME", self.home.path())
+            .status();
+        assert!(status.expect("ctl").success());
+        while self.requests.try_recv().is_ok() {}
+    }
+
+    /// Claude Code writes its last line 100 ms after the Stop; how long after the Stop is the span at the server?
+    fn stop_to_span(&self) {
+        let mut times = Vec::new();
+        for number in 0..40 {
+            let session = format!("live{number}");
+            let text = generate::turn(number, Mix::ClaudeCode);
+            let last =
+                text.rfind("{\"parentUuid\"").and_then(|end| text[..end].rfind("{\"parentUuid\"")).expect("two lines");
+            fs::write(self.transcript(&session), &text[..last]).expect("a file");
+            let answer = generate::answer();
+            let stopped = Instant::now();
+            self.hook(&session, "Stop", Some(&answer));
+            std::thread::sleep(Duration::from_millis(100).saturating_sub(stopped.elapsed()));
+            append(&self.transcript(&session), &text[last..]);
+            let arrived = self.requests.recv_timeout(Duration::from_secs(10)).expect("a span");
+            times.push(arrived.duration_since(stopped));
+            self.flush();
+        }
+        times.sort();
+        let ms = |n: usize| times[n].as_secs_f64() * 1e3;
+        println!(
+            "Stop to span, line after 100 ms  {:>8.0} ms p50 {:>8.0} ms p90",
+            ms(times.len() / 2),
+            ms(times.len() * 9 / 10)
+        );
+    }
+
+    /// One more turn of the same size at the end of a session that is already this large: CPU time of the daemon for it.
+    fn growing(&self) {
+        let mut first = None;
+        for megabytes in [1, 3, 10, 30, 100] {
+            let session = format!("growing{megabytes}");
+            let turns =
+                generate::transcript(&self.transcript(&session), megabytes << 20, Mix::ClaudeCode).expect("room");
+            self.hook(&session, "Other", None);
+            self.flush();
+            let before = self.cpu();
+            const STOPS: u32 = 50;
+            for number in turns..turns + STOPS {
+                append(&self.transcript(&session), &generate::turn(number, Mix::ClaudeCode));
+                self.hook(&session, "Stop", Some(&generate::answer()));
+                self.flush();
+            }
+            let each = (self.cpu() - before) / f64::from(STOPS);
+            let base = *first.get_or_insert(each);
+            println!("one Stop at {megabytes:>4} MB              {:>8.2} ms CPU × {:.2}", each * 1e3, each / base);
+            fs::remove_file(self.transcript(&session)).expect("the file");
+        }
+    }
+
+    fn large(&self) {
+        let path = self.transcript("large");
+        generate::transcript(&path, 1 << 30, Mix::ClaudeCode).expect("room");
+        let started = Instant::now();
+        self.hook("large", "SessionEnd", None);
+        self.flush();
+        println!(
+            "1 GB read and delivered          {:>8.1} s, {:.1} MB peak RSS",
+            started.elapsed().as_secs_f64(),
+            self.rss("VmHWM")
+        );
+    }
+
+    fn rss(&self, field: &str) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.id())).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect("the field");
+        line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
+    }
+
+    /// CPU seconds of the daemon so far.
+    fn cpu(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.daemon.id())).expect("Linux");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        let ticks: f64 = fields[11..13].iter().filter_map(|field| field.parse::<f64>().ok()).sum();
+        ticks / 100.0
+    }
+}
+
+fn append(path: &Path, text: &str) {
+    OpenOptions::new().append(true).open(path).and_then(|mut file| file.write_all(text.as_bytes())).expect("the file");
+}
+
+/// Answers every request with 200 and says when it was there.
+fn serve(mut stream: TcpStream, sender: &mpsc::Sender<Instant>) {
+    let mut held = Vec::new();
+    let mut chunk = [0; 64 << 10];
+    while let Ok(n @ 1..) = stream.read(&mut chunk) {
+        held.extend_from_slice(&chunk[..n]);
+        while let Some(head) = held.windows(4).position(|window| window == b"\r\n\r\n") {
+            let text = String::from_utf8_lossy(&held[..head]).to_lowercase();
+            let length =
+                text.split("content-length:").nth(1).and_then(|rest| rest.lines().next()?.trim().parse::<usize>().ok());
+            let whole = head + 4 + length.unwrap_or(0);
+            if held.len() < whole {
+                break;
+            }
+            held.drain(..whole);
+            let _ = sender.send(Instant::now());
+            let _ =
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! A user's home, with what runs in it.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use proto::paths::Paths;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{bins, eventually, until};
+
+/// A home directory of its own; removed when this is dropped.
+pub struct Home {
+    dir: TempDir,
+}
+
+impl Home {
+    /// An empty home.
+    pub fn new() -> Self {
+        Self { dir: tempfile::Builder::new().prefix("h").tempdir().expect("a temporary directory") }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where the daemon keeps its things.
+    pub fn paths(&self) -> Paths {
+        Paths::new(self.path(), None)
+    }
+
+    /// The directory of a project, made if need be.
+    pub fn project(&self, name: &str) -> PathBuf {
+        let dir = self.path().join(name);
+        fs::create_dir_all(&dir).expect("a project");
+        dir
+    }
+
+    /// Writes the `env` block of a project's `.claude/settings.local.json`.
+    pub fn settings(&self, project: &str, env: &[(String, String)]) {
+        let dir = self.project(project).join(".claude");
+        fs::create_dir_all(&dir).expect("a directory");
+        let env: serde_json::Map<String, Value> = env.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
+        fs::write(dir.join("settings.local.json"), serde_json::json!({ "env": env }).to_string()).expect("settings");
+    }
+
+    /// Starts the daemon and waits until it listens.
+    pub fn daemon(&self) -> Daemon {
+        self.daemon_with(&[])
+    }
+
+    /// The same with more in its environment.
+    pub fn daemon_with(&self, env: &[(&str, &str)]) -> Daemon {
+        let mut daemon = self.spawn_daemon(env);
+        let socket = self.paths().socket;
+        eventually("the daemon to listen", || {
+            if let Ok(Some(status)) = daemon.child.try_wait() {
+                panic!("the daemon ended with {status}: {}", self.log());
+            }
+            UnixStream::connect(&socket).is_ok()
+        });
+        daemon
+    }
+
+    /// Starts the daemon and does not wait for anything.
+    pub fn spawn_daemon(&self, env: &[(&str, &str)]) -> Daemon {
+        let mut command = self.command(&bins().daemon);
+        command.envs(env.iter().copied()).current_dir("/").stdin(Stdio::null());
+        Daemon { child: command.spawn().expect("the daemon starts") }
+    }
+
+    /// `program` with nothing in its environment but `PATH` and `HOME`.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH")).env("HOME", self.path());
+        command
+    }
+
+    /// Calls the hook as Claude Code does; how long it took.
+    pub fn hook(&self, payload: &Value, env: &[(String, String)]) -> Duration {
+        self.hook_with(payload.to_string().as_bytes(), env)
+    }
+
+    /// The same with any bytes.
+    ///
+    /// # Panics
+    /// If the hook does not exit 0 or prints anything: it must not, whatever happens.
+    pub fn hook_with(&self, payload: &[u8], env: &[(String, String)]) -> Duration {
+        let mut command = self.command(&bins().hook);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
+        let (output, took) = run(command, payload);
+        assert_silent(&output);
+        took
+    }
+
+    /// Runs `cc-langfusectl`.
+    pub fn ctl(&self, args: &[&str]) -> Output {
+        self.ctl_with(args, &[])
+    }
+
+    /// The same with more in its environment.
+    pub fn ctl_with(&self, args: &[&str], env: &[(String, String)]) -> Output {
+        let mut command = self.command(&bins().ctl);
+        command.args(args).envs(env.iter().map(|(name, value)| (name, value))).current_dir(self.path());
+        run(command, b"").0
+    }
+
+    /// `status --json`.
+    pub fn status(&self) -> Value {
+        let output = self.ctl(&["status", "--json"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("status is JSON")
+    }
+
+    /// Waits until `status --json` is as wanted, and returns it.
+    pub fn status_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        until(what, || {
+            last = self.status();
+            is_so(&last).then(|| last.clone())
+        })
+    }
+
+    /// Waits until everything is delivered.
+    pub fn flush(&self) {
+        let output = self.ctl(&["flush", "--timeout", "40s"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}\n{}", self.log());
+    }
+
+    /// The daemon's log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.paths().log).unwrap_or_default()
+    }
+
+    /// The files in the spool.
+    pub fn spooled(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.paths().spool) else { return Vec::new() };
+        entries.map(|entry| entry.expect("an entry").path()).collect()
+    }
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Runs `command` with `input` on its stdin.
+pub fn run(mut command: Command, input: &[u8]) -> (Output, Duration) {
+    let started = Instant::now();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    // A program may end without reading its input.
+    let _ = child.stdin.take().expect("piped").write_all(input);
+    let output = child.wait_with_output().expect("it ends");
+    (output, started.elapsed())
+}
+
+/// A hook exits 0 and prints nothing.
+///
+/// # Panics
+/// If it was otherwise.
+pub fn assert_silent(output: &Output) {
+    let said = (output.status.code(), &*output.stdout, &*output.stderr);
+    assert_eq!(said, (Some(0), &b""[..], &b""[..]), "the hook must be silent");
+}
+
+/// A daemon; killed when this is dropped.
+pub struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL: no goodbye.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// SIGTERM; how it ended.
+    pub fn terminate(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be told");
+        self.ended()
+    }
+
+    /// Waits for its end; how it ended.
+    pub fn ended(&mut self) -> ExitStatus {
+        until("the daemon to end", || self.child.try_wait().expect("it is ours"))
+    }
+
+    /// Its greatest resident size so far, in KiB, where the system tells.
+    pub fn peak_kib(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?.parse().ok()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

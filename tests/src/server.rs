@@ -1,0 +1,373 @@
+//! A stand-in for a Langfuse server on loopback: keeps what arrives, and answers as it is told.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{AnyValue, KeyValue, any_value},
+};
+use prost::Message;
+
+/// A span as it arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    /// Trace id, in hex.
+    pub trace_id: String,
+    /// Its own id, in hex.
+    pub span_id: String,
+    /// Its parent's id in hex; empty for a root.
+    pub parent: String,
+    /// Its name.
+    pub name: String,
+    /// Start, nanoseconds since the epoch.
+    pub start: u64,
+    /// End, nanoseconds since the epoch.
+    pub end: u64,
+    /// Attributes; lists as JSON.
+    pub attrs: BTreeMap<String, String>,
+    /// Names of its events.
+    pub events: Vec<String>,
+    /// Name of its instrumentation scope.
+    pub scope: String,
+    /// Attributes of its resource.
+    pub resource: BTreeMap<String, String>,
+}
+
+impl Span {
+    /// Attribute `key`; empty if there is none.
+    pub fn get(&self, key: &str) -> &str {
+        self.attrs.get(key).map_or("", String::as_str)
+    }
+
+    /// Attribute `langfuse.observation.KEY`.
+    pub fn observation(&self, key: &str) -> &str {
+        self.get(&format!("langfuse.observation.{key}"))
+    }
+
+    /// True for the root of a trace.
+    pub fn is_root(&self) -> bool {
+        self.parent.is_empty()
+    }
+
+    /// True for a model call.
+    pub fn is_generation(&self) -> bool {
+        self.observation("type") == "generation"
+    }
+
+    /// `content` of the message in attribute `langfuse.observation.KEY`.
+    pub fn content(&self, key: &str) -> String {
+        let message: serde_json::Value = serde_json::from_str(self.observation(key)).unwrap_or_default();
+        message["content"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its path.
+    pub path: String,
+    /// Header names in lower case, and values.
+    pub headers: Vec<(String, String)>,
+    /// The body as it came.
+    pub raw: Vec<u8>,
+    /// The body, decompressed.
+    pub plain: Vec<u8>,
+    /// What is in it.
+    pub spans: Vec<Span>,
+    /// When it was there.
+    pub at: Instant,
+    /// The status it was answered with; 0 if the connection was closed instead.
+    pub status: u16,
+}
+
+impl Request {
+    /// The value of a header; panics if it is there more than once.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} is there twice");
+        value
+    }
+
+    /// The key it was sent with: `public:secret`.
+    pub fn key(&self) -> String {
+        use base64::Engine;
+        let encoded = self.header("authorization").and_then(|value| value.strip_prefix("Basic ")).unwrap_or_default();
+        let pair = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap_or_default();
+        String::from_utf8_lossy(&pair).into_owned()
+    }
+}
+
+/// What to say to a request.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+    stores: bool,
+}
+
+impl Answer {
+    /// Taken.
+    pub fn ok() -> Self {
+        Self::status(200)
+    }
+
+    /// This status; 2xx means that the spans are stored.
+    pub fn status(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: "{}".into(), stores: (200..300).contains(&status) }
+    }
+
+    /// With a header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// With a body.
+    #[must_use]
+    pub fn body(mut self, body: &str) -> Self {
+        self.body = body.to_owned();
+        self
+    }
+
+    /// The spans are stored, and the connection breaks before the answer.
+    pub fn lost() -> Self {
+        Self { status: 0, stores: true, ..Self::ok() }
+    }
+}
+
+type Plan = Box<dyn FnMut(&Request) -> Answer + Send>;
+
+#[derive(Default)]
+struct Seen {
+    requests: Vec<Request>,
+    stored: Vec<Span>,
+}
+
+struct Shared {
+    seen: Mutex<Seen>,
+    plan: Mutex<Plan>,
+    closed: AtomicBool,
+}
+
+/// The server; it is gone when this is dropped.
+pub struct Server {
+    /// Its base URL.
+    pub url: String,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// A server that takes everything.
+    pub fn new() -> Self {
+        Self::answering(|_| Answer::ok())
+    }
+
+    /// A server that answers as `plan` says.
+    pub fn answering(plan: impl FnMut(&Request) -> Answer + Send + 'static) -> Self {
+        Self::at("127.0.0.1:0".parse().expect("an address"), plan)
+    }
+
+    /// A server at `address`, which [`unused`] may have found.
+    pub fn at(address: SocketAddr, plan: impl FnMut(&Request) -> Answer + Send + 'static) -> Self {
+        let listener = crate::until("the address to be free", || TcpListener::bind(address).ok());
+        let address = listener.local_addr().expect("bound");
+        let shared = Arc::new(Shared {
+            seen: Mutex::default(),
+            plan: Mutex::new(Box::new(plan)),
+            closed: AtomicBool::new(false),
+        });
+        let accept = shared.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if accept.closed.load(Ordering::SeqCst) {
+                    return;
+                }
+                let shared = accept.clone();
+                std::thread::spawn(move || shared.serve(stream));
+            }
+        });
+        Self { url: format!("http://{address}"), address, shared }
+    }
+
+    /// From now on it answers as `plan` says.
+    pub fn change(&self, plan: impl FnMut(&Request) -> Answer + Send + 'static) {
+        *lock(&self.shared.plan) = Box::new(plan);
+    }
+
+    /// Every request so far.
+    pub fn requests(&self) -> Vec<Request> {
+        lock(&self.shared.seen).requests.clone()
+    }
+
+    /// Every span stored so far, as often as it was sent.
+    pub fn spans(&self) -> Vec<Span> {
+        lock(&self.shared.seen).stored.clone()
+    }
+
+    /// Waits for `count` stored spans, and returns all of them.
+    pub fn wait_for(&self, count: usize) -> Vec<Span> {
+        crate::until(&format!("{count} spans"), || Some(self.spans()).filter(|spans| spans.len() >= count))
+    }
+
+    /// Waits for `count` requests, and returns all of them.
+    pub fn wait_for_requests(&self, count: usize) -> Vec<Request> {
+        crate::until(&format!("{count} requests"), || Some(self.requests()).filter(|seen| seen.len() >= count))
+    }
+
+    /// What a project that sends here has in its environment.
+    pub fn env(&self) -> Vec<(String, String)> {
+        env(&self.url, "pk-lf-test", "sk-lf-test")
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        // Wakes the thread that accepts, so that the address is free again.
+        drop(TcpStream::connect(self.address));
+    }
+}
+
+/// What a project that sends to `url` has in its environment.
+pub fn env(url: &str, public_key: &str, secret_key: &str) -> Vec<(String, String)> {
+    [
+        ("TRACE_TO_LANGFUSE", "true"),
+        ("LANGFUSE_PUBLIC_KEY", public_key),
+        ("LANGFUSE_SECRET_KEY", secret_key),
+        ("LANGFUSE_BASE_URL", url),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// An address where nobody listens.
+pub fn unused() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+impl Shared {
+    fn serve(&self, stream: TcpStream) {
+        let Ok(mut out) = stream.try_clone() else { return };
+        let mut input = BufReader::new(stream);
+        while let Some(mut request) = read(&mut input) {
+            if self.closed.load(Ordering::SeqCst) {
+                return;
+            }
+            let answer = (lock(&self.plan))(&request);
+            request.status = answer.status;
+            let mut seen = lock(&self.seen);
+            if answer.stores {
+                seen.stored.extend(request.spans.iter().cloned());
+            }
+            seen.requests.push(request);
+            drop(seen);
+            if answer.status == 0 {
+                return;
+            }
+            let mut head = format!("HTTP/1.1 {} X\r\ncontent-length: {}\r\n", answer.status, answer.body.len());
+            if !answer.headers.iter().any(|(name, _)| *name == "content-type") {
+                head.push_str("content-type: application/json\r\n");
+            }
+            for (name, value) in &answer.headers {
+                head.push_str(&format!("{name}: {value}\r\n"));
+            }
+            if out.write_all(format!("{head}\r\n{}", answer.body).as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// One request; `None` at the end of the connection.
+fn read(input: &mut impl BufRead) -> Option<Request> {
+    let mut line = || {
+        let mut text = String::new();
+        input.read_line(&mut text).ok().filter(|n| *n > 0).map(|_| text.trim_end().to_owned())
+    };
+    let path = line()?.split(' ').nth(1)?.to_owned();
+    let mut headers = Vec::new();
+    loop {
+        let header = line()?;
+        if header.is_empty() {
+            break;
+        }
+        let (name, value) = header.split_once(':')?;
+        headers.push((name.to_lowercase(), value.trim().to_owned()));
+    }
+    let get = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+    let mut raw = vec![0; get("content-length")?.parse().ok()?];
+    input.read_exact(&mut raw).ok()?;
+    let mut plain = Vec::new();
+    if get("content-encoding").as_deref() == Some("gzip") {
+        flate2::read::GzDecoder::new(&raw[..]).read_to_end(&mut plain).ok()?;
+    } else {
+        plain.clone_from(&raw);
+    }
+    let spans = decode(&plain);
+    Some(Request { path, headers, raw, plain, spans, at: Instant::now(), status: 0 })
+}
+
+fn decode(body: &[u8]) -> Vec<Span> {
+    let request = ExportTraceServiceRequest::decode(body).unwrap_or_default();
+    let mut spans = Vec::new();
+    for resource in request.resource_spans {
+        let of_resource = attributes(resource.resource.map(|resource| resource.attributes).unwrap_or_default());
+        for scope in resource.scope_spans {
+            let name = scope.scope.map(|scope| scope.name).unwrap_or_default();
+            spans.extend(scope.spans.into_iter().map(|span| Span {
+                trace_id: hex(&span.trace_id),
+                span_id: hex(&span.span_id),
+                parent: hex(&span.parent_span_id),
+                name: span.name,
+                start: span.start_time_unix_nano,
+                end: span.end_time_unix_nano,
+                attrs: attributes(span.attributes),
+                events: span.events.into_iter().map(|event| event.name).collect(),
+                scope: name.clone(),
+                resource: of_resource.clone(),
+            }));
+        }
+    }
+    spans
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn attributes(pairs: Vec<KeyValue>) -> BTreeMap<String, String> {
+    pairs.into_iter().map(|pair| (pair.key, pair.value.map(text).unwrap_or_default())).collect()
+}
+
+fn text(value: AnyValue) -> String {
+    match value.value {
+        Some(any_value::Value::StringValue(text)) => text,
+        Some(any_value::Value::ArrayValue(list)) => {
+            serde_json::Value::from(list.values.into_iter().map(text).collect::<Vec<_>>()).to_string()
+        }
+        other => format!("{other:?}"),
+    }
+}

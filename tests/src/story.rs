@@ -1,0 +1,103 @@
+//! Transcripts made up as a test needs them.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::PathBuf,
+};
+
+use serde_json::{Value, json};
+
+use crate::Home;
+
+/// A session whose transcript a test writes.
+pub struct Story {
+    /// Its id.
+    pub session: String,
+    /// Its transcript.
+    pub path: PathBuf,
+    /// Its working directory.
+    pub cwd: PathBuf,
+    lines: u64,
+    calls: u64,
+}
+
+impl Story {
+    /// A session in `project` of `home`; nothing is written yet.
+    pub fn new(home: &Home, project: &str, session: &str) -> Self {
+        let dir = home.path().join(".claude/projects").join(format!("-{project}"));
+        fs::create_dir_all(&dir).expect("a directory");
+        Self {
+            session: session.to_owned(),
+            path: dir.join(format!("{session}.jsonl")),
+            cwd: home.project(project),
+            lines: 0,
+            calls: 0,
+        }
+    }
+
+    /// A line as it is.
+    pub fn raw(&mut self, line: &[u8]) -> &mut Self {
+        let mut file = OpenOptions::new().append(true).create(true).open(&self.path).expect("the transcript");
+        file.write_all(line).and_then(|()| file.write_all(b"\n")).expect("written");
+        self
+    }
+
+    fn line(&mut self, kind: &str, message: &Value) -> &mut Self {
+        self.lines += 1;
+        let line = json!({
+            "parentUuid": null, "isSidechain": false, "type": kind, "message": message,
+            "uuid": format!("{}-line-{}", self.session, self.lines), "sessionId": self.session, "cwd": self.cwd,
+            "version": "2.1.329", "gitBranch": "main",
+            "timestamp": format!("2026-11-20T{:02}:{:02}:{:02}.000Z", 8 + self.lines / 3600, self.lines / 60 % 60, self.lines % 60),
+        });
+        self.raw(line.to_string().as_bytes())
+    }
+
+    fn assistant(&mut self, block: &Value, stop_reason: &str) -> &mut Self {
+        self.calls += 1;
+        let message = json!({
+            "id": format!("msg-{}-{}", self.session, self.calls), "type": "message", "role": "assistant",
+            "model": "claude-sonnet-4-5-20250929", "content": [block], "stop_reason": stop_reason,
+            "usage": {"input_tokens": 10, "output_tokens": self.calls, "cache_read_input_tokens": 7},
+        });
+        self.line("assistant", &message)
+    }
+
+    /// The user says something.
+    pub fn prompt(&mut self, text: &str) -> &mut Self {
+        self.line("user", &json!({"role": "user", "content": text}))
+    }
+
+    /// The model calls a tool, and the tool says something: two spans.
+    pub fn tool(&mut self, output: &str) -> &mut Self {
+        let id = format!("toolu-{}-{}", self.session, self.calls + 1);
+        self.assistant(&json!({"type": "tool_use", "id": id, "name": "Bash", "input": {"command": "ls"}}), "tool_use");
+        let result = json!({"type": "tool_result", "tool_use_id": id, "content": output});
+        self.line("user", &json!({"role": "user", "content": [result]}))
+    }
+
+    /// The model answers.
+    pub fn answer(&mut self, text: &str) -> &mut Self {
+        self.assistant(&json!({"type": "text", "text": text}), "end_turn")
+    }
+
+    /// Prompt and answer: two spans.
+    pub fn turn(&mut self, prompt: &str, answer: &str) -> &mut Self {
+        self.prompt(prompt).answer(answer)
+    }
+
+    /// What Claude Code gives to a hook.
+    pub fn event(&self, name: &str) -> Value {
+        json!({
+            "session_id": self.session, "transcript_path": self.path, "cwd": self.cwd, "hook_event_name": name,
+        })
+    }
+
+    /// What Claude Code gives to the Stop hook.
+    pub fn stop(&self, answer: &str) -> Value {
+        let mut payload = self.event("Stop");
+        payload["last_assistant_message"] = answer.into();
+        payload
+    }
+}

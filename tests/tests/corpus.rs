@@ -1,0 +1,182 @@
+//! Recorded sessions arrive whole, once and exactly, whatever is killed or away meanwhile.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+};
+
+use serde_json::Value;
+use tests::{
+    Span,
+    recording::{Mode, Recording, Tokens, Truth},
+};
+
+/// How many recordings are played at once.
+const AT_ONCE: usize = 3;
+
+#[test]
+fn recorded_sessions_arrive_whole_and_once() {
+    play_all(Mode::Plain);
+}
+
+#[test]
+fn recorded_sessions_arrive_whole_and_once_though_the_daemon_is_killed_after_every_hook() {
+    play_all(Mode::Restart);
+}
+
+#[test]
+fn recorded_sessions_arrive_whole_and_once_though_the_server_is_out_until_the_end() {
+    play_all(Mode::Outage);
+}
+
+fn play_all(mode: Mode) {
+    let recordings = Recording::all();
+    assert!(recordings.len() >= 18, "the recordings are there");
+    let next = Mutex::new(recordings.iter());
+    let wrong = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let Some(recording) = next.lock().unwrap().next() else { return };
+                    let found = judge(&recording.truth(), &recording.play(mode));
+                    wrong.lock().unwrap().extend(found.into_iter().map(|what| format!("{}: {what}", recording.name)));
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{mode:?}:\n{}", wrong.join("\n"));
+}
+
+/// What is wrong with `spans`.
+fn judge(truth: &Truth, spans: &[Span]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut by_id: BTreeMap<(&str, &str), &Span> = BTreeMap::new();
+    for span in spans {
+        if by_id.insert((&span.trace_id, &span.span_id), span).is_some() && !span.is_root() {
+            wrong.push(format!("{} was sent twice", span.name));
+        }
+    }
+    let traces: BTreeSet<&str> = by_id.keys().map(|(trace, _)| *trace).collect();
+    for trace in traces {
+        let roots = by_id.iter().filter(|((of, _), span)| *of == trace && span.is_root()).count();
+        if roots != 1 {
+            wrong.push(format!("trace {trace} has {roots} roots"));
+        }
+    }
+    for span in by_id.values() {
+        if !span.is_root() && !by_id.contains_key(&(&*span.trace_id, &*span.parent)) {
+            wrong.push(format!("the parent of {} never arrived", span.name));
+        }
+        if span.start == 0 || span.end < span.start {
+            wrong.push(format!("{} runs from {} to {}", span.name, span.start, span.end));
+        }
+        if span.get("session.id").is_empty() {
+            wrong.push(format!("{} has no session", span.name));
+        }
+    }
+
+    let mut calls: BTreeMap<&str, Vec<Tokens>> = BTreeMap::new();
+    for span in by_id.values().filter(|span| span.is_generation()) {
+        calls.entry(span.observation("metadata.message_id")).or_default().push(tokens(span));
+    }
+    for (id, want) in &truth.calls {
+        match calls.remove(id.as_str()).as_deref() {
+            Some([got]) if got == want => {}
+            got => wrong.push(format!("call {id} should be there once with {want:?}, not {got:?}")),
+        }
+    }
+    calls.retain(|id, got| !(got.len() == 1 && truth.cut.iter().any(|cut| cut == id)));
+    if !calls.is_empty() {
+        wrong.push(format!("calls nobody made: {calls:?}"));
+    }
+
+    let mut tools: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for span in by_id.values().filter(|span| span.observation("type") == "tool") {
+        tools.entry(span.observation("metadata.tool_id")).or_default().push(span.observation("level"));
+    }
+    for (id, failed) in &truth.tools {
+        match tools.remove(id.as_str()).as_deref() {
+            Some([level]) if (*level == "ERROR") == *failed => {}
+            got => wrong.push(format!("tool {id} (failed: {failed}) should be there once, not {got:?}")),
+        }
+    }
+    if !tools.is_empty() {
+        wrong.push(format!("tools nobody called: {tools:?}"));
+    }
+
+    if let Some(answer) = &truth.last_answer {
+        let said = |span: &&&Span| span.content("output").trim() == answer.trim();
+        if !by_id.values().filter(said).any(|span| span.is_generation()) {
+            wrong.push(format!("{answer:?} is in no generation"));
+        }
+        if !by_id.values().filter(said).any(|span| span.is_root()) {
+            wrong.push(format!("{answer:?} is no turn's output"));
+        }
+    }
+    wrong
+}
+
+fn tokens(span: &Span) -> Tokens {
+    let usage: Value = serde_json::from_str(span.observation("usage_details")).unwrap_or_default();
+    ["input", "output", "cache_read_input_tokens", "input_cache_creation_5m", "input_cache_creation_1h"]
+        .map(|bucket| usage[bucket].as_u64().unwrap_or(0))
+}
+
+/// Name, type and level of every span, children beneath their parents in order of time.
+fn outline(spans: &[Span]) -> Vec<String> {
+    fn below(spans: &[Span], parent: &str, depth: usize, out: &mut Vec<String>) {
+        let mut children: Vec<&Span> = spans.iter().filter(|span| span.parent == parent).collect();
+        children.sort_by_key(|span| (span.start, span.end));
+        for span in children {
+            let level = span.observation("level");
+            let mark = if level.is_empty() { String::new() } else { format!(" {level}") };
+            out.push(format!("{}{} ({}){mark}", "  ".repeat(depth), span.name, span.observation("type")));
+            below(spans, &span.span_id, depth + 1, out);
+        }
+    }
+    // A root that was sent again is one span.
+    let last: BTreeMap<_, _> = spans.iter().map(|span| (&span.span_id, span.clone())).collect();
+    let mut out = Vec::new();
+    below(&last.into_values().collect::<Vec<_>>(), "", 0, &mut out);
+    out
+}
+
+#[test]
+fn a_turn_is_a_tree_of_agent_generations_and_tools() {
+    const MODEL: &str = "claude-sonnet-4-5-20250929 (generation)";
+    let model = format!("  {MODEL}");
+    for (name, expect) in [
+        ("plain", vec!["Turn 1 (agent)", &model]),
+        ("bash1", vec!["Turn 1 (agent)", &model, "    Bash (tool)", &model]),
+        ("i_plain", vec!["Turn 1 (agent)", &model, "Turn 2 (agent)", &model, "    Bash (tool)", &model]),
+        ("err529", vec!["Turn 1 (agent) ERROR"]),
+        ("err_then_ok", vec!["Turn 1 (agent) ERROR", "Turn 2 (agent)", &model]),
+        ("stopblock", vec!["Turn 1 (agent)", &model, &model]),
+    ] {
+        assert_eq!(outline(&Recording::load(name).play(Mode::Plain)), expect, "{name}");
+    }
+}
+
+#[test]
+fn every_span_says_which_trace_and_session_it_belongs_to() {
+    let spans = Recording::load("i_plain").play(Mode::Plain);
+    for span in &spans {
+        let turn = spans.iter().find(|root| root.is_root() && root.trace_id == span.trace_id).expect("a root");
+        let meta = |key: &str| span.get(&format!("langfuse.trace.metadata.{key}"));
+        assert_eq!(span.get("langfuse.trace.name"), turn.name);
+        assert_eq!(format!("Turn {}", meta("turn_number")), turn.name);
+        assert_eq!(span.get("session.id"), meta("session_id"));
+        assert_eq!(meta("source"), "claude-code");
+        assert_eq!(meta("version"), span.get("langfuse.version"));
+        assert!(meta("cwd").ends_with("/work"), "{}", meta("cwd"));
+    }
+    let tool = spans.iter().find(|span| span.observation("type") == "tool").expect("a tool");
+    assert_eq!(tool.observation("metadata.tool_name"), "Bash");
+    let parent = spans.iter().find(|span| span.span_id == tool.parent).expect("its parent");
+    assert_eq!((parent.is_generation(), parent.observation("metadata.tool_count")), (true, "1"));
+    let first = spans.iter().find(|span| span.is_root() && span.name == "Turn 1").expect("a root");
+    assert_eq!(first.observation("input"), r#"{"role":"user","content":"please do SCN:plain"}"#);
+    assert_eq!(first.observation("output"), r#"{"role":"assistant","content":"Hello! This is the plain answer."}"#);
+}
