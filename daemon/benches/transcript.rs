@@ -10,6 +10,7 @@ use cc_langfuse::{hook::Options, offline, transcript::lines::Lines};
 use divan::{Bencher, black_box, counter::BytesCount};
 
 #[path = "../../tests/src/generate.rs"]
+#[allow(dead_code, reason = "each benchmark needs a part of it")]
 mod generate;
 
 fn main() {

@@ -21,7 +21,6 @@ use crate::{
     delivery::exporter::{InFlight, Order},
     engine::Input,
     intake::{Intake, MAX_FRAME},
-    store::thread::Gone,
 };
 
 /// How many sessions `status` lists.
@@ -148,22 +147,21 @@ pub fn router(context: Context) -> Router {
 
 /// Committed when this answers 204 (invariant 4).
 async fn hook(State(context): State<Context>, body: Bytes) -> StatusCode {
-    match context.intake.take(&body).await {
+    match context.intake.take(&body) {
         Ok(()) => StatusCode::NO_CONTENT,
-        Err(Gone) => StatusCode::SERVICE_UNAVAILABLE,
+        // Whoever sent it keeps it.
+        Err(error) => {
+            tracing::warn!(%error, "an event could not be stored");
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     }
 }
 
 async fn status(State(context): State<Context>) -> Result<Json<Status>, StatusCode> {
-    let unavailable = |_| StatusCode::SERVICE_UNAVAILABLE;
-    let read = context
-        .intake
-        .store
-        .ask(|store| -> crate::store::Result<_> {
-            Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?))
-        })
-        .await;
-    let (counts, sessions, destinations) = read.map_err(unavailable)?.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let read = context.intake.store.call(|store| -> crate::store::Result<_> {
+        Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?))
+    });
+    let (counts, sessions, destinations) = read.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let time = |ms: i64| jiff::Timestamp::from_millisecond(ms).ok().map(|at| at.to_string());
     Ok(Json(Status {
         daemon: Daemon {
@@ -203,7 +201,7 @@ async fn status(State(context): State<Context>) -> Result<Json<Status>, StatusCo
 /// Answers when everything known is processed and delivered, or the time is over.
 async fn flush(State(context): State<Context>, Query(query): Query<Flush>) -> Result<Json<Left>, StatusCode> {
     let deadline = tokio::time::Instant::now() + Duration::from_millis(query.timeout_ms.min(3_600_000));
-    context.intake.drain(&context.spool).await;
+    context.intake.drain(&context.spool);
     let _ = context.intake.orders.send(Order::Hurry);
     loop {
         let left = left(&context).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
@@ -220,8 +218,8 @@ async fn left(context: &Context) -> Option<Left> {
     context.intake.engine.send(Input::Pending(reply)).ok()?;
     let engine = answer.await.ok()? as u64;
     let read =
-        context.intake.store.ask(|store| -> crate::store::Result<_> { Ok((store.counts()?, store.destinations()?)) });
-    let (counts, destinations) = read.await.ok()?.ok()?;
+        context.intake.store.call(|store| -> crate::store::Result<_> { Ok((store.counts()?, store.destinations()?)) });
+    let (counts, destinations) = read.ok()?;
     let why = destinations.into_iter().filter(|row| row.waiting > 0 && row.state != "ok").map(|row| {
         let error = row.last_error.map_or_else(String::new, |(why, _)| format!(": {why}"));
         format!("{} ({}) is {}{error}", row.destination.base_url, row.destination.public_key, row.state)

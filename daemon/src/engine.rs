@@ -18,10 +18,7 @@ use crate::{
     dialect::{OutSpan, langfuse::Shared},
     hook::{Event, Hint},
     ids,
-    store::{
-        Advance, SessionRow,
-        thread::{Gone, Handle},
-    },
+    store::{Advance, SessionRow, handle::Handle},
     trace,
     transcript::{
         lines::{Line, Lines},
@@ -60,7 +57,7 @@ const LIVE: Duration = Duration::from_secs(60);
 const HELD: usize = 8 << 20;
 
 /// Spans are stored in steps of about this many bytes.
-const STEP: usize = 4 << 20;
+const STEP: usize = 1 << 20;
 
 /// How many answers of closed turns are remembered for Stops that are late.
 const ANSWERS: usize = 32;
@@ -122,16 +119,13 @@ struct Found {
 
 impl Engine {
     /// An engine that starts with what the store still has to do.
-    ///
-    /// # Errors
-    /// If the store is gone.
-    pub fn new(store: Handle, orders: UnboundedSender<Order>, watch: Watch) -> Result<Self, Gone> {
+    pub fn new(store: Handle, orders: UnboundedSender<Order>, watch: Watch) -> Self {
         let mut engine = Self { store, orders, watch, sessions: HashMap::new(), buffer: vec![0; CHUNK] };
-        match engine.store.call(|store| store.inbox())? {
-            Ok(hints) => hints.into_iter().try_for_each(|hint| engine.take(hint))?,
+        match engine.store.call(|store| store.inbox()) {
+            Ok(hints) => hints.into_iter().for_each(|hint| engine.take(hint)),
             Err(error) => tracing::error!(%error, "the events stored earlier cannot be read"),
         }
-        Ok(engine)
+        engine
     }
 
     /// Runs until [`Input::Stop`] or until nobody can send any more.
@@ -142,23 +136,17 @@ impl Engine {
                 None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(wait) => inputs.recv_timeout(wait),
             };
-            let mut last = false;
             loop {
                 match input {
-                    Ok(Input::Hint(hint)) => last |= self.take(*hint).is_err(),
+                    Ok(Input::Hint(hint)) => self.take(*hint),
                     Ok(Input::Changed(path)) => self.changed(&path),
                     Ok(Input::Pending(reply)) => asked.push(reply),
-                    Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => last = true,
+                    Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => break,
-                }
-                if last {
-                    return;
                 }
                 input = inputs.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }
-            if self.look_at_all().is_err() {
-                return;
-            }
+            self.look_at_all();
             let pending =
                 self.sessions.values().map(|session| session.waiting.len() + usize::from(session.dirty)).sum();
             for reply in asked.drain(..) {
@@ -188,18 +176,18 @@ impl Engine {
         }
     }
 
-    fn take(&mut self, hint: Hint) -> Result<(), Gone> {
+    fn take(&mut self, hint: Hint) {
         let now = Instant::now();
         if !self.sessions.contains_key(&hint.session_id) {
-            let session = self.load(&hint)?;
+            let session = self.load(&hint);
             self.sessions.insert(hint.session_id.clone(), session);
         }
         if let Some(dir) = hint.transcript.parent() {
             self.watch.add(dir);
         }
-        let Some(session) = self.sessions.get_mut(&hint.session_id) else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(&hint.session_id) else { return };
         if session.waiting.iter().any(|(known, _)| known.id == hint.id) {
-            return Ok(());
+            return;
         }
         session.touched = now;
         session.dirty = true;
@@ -210,12 +198,10 @@ impl Engine {
         }
         session.waiting.push((hint, now));
         session.waiting.sort_by_key(|(hint, _)| hint.fired_ns);
-        Ok(())
     }
 
-    fn load(&self, hint: &Hint) -> Result<Session, Gone> {
-        let id = hint.session_id.clone();
-        let row = match self.store.call(move |store| store.session(&id))? {
+    fn load(&self, hint: &Hint) -> Session {
+        let row = match self.store.call(|store| store.session(&hint.session_id)) {
             Ok(row) => row,
             Err(error) => {
                 tracing::error!(%error, "a session's position cannot be read; reading it from the start");
@@ -223,7 +209,7 @@ impl Engine {
             }
         };
         let now = Instant::now();
-        Ok(Session {
+        Session {
             row: row.unwrap_or_else(|| SessionRow {
                 session_id: hint.session_id.clone(),
                 transcript: hint.transcript.clone(),
@@ -240,10 +226,10 @@ impl Engine {
             grown: now,
             touched: now,
             not_before: None,
-        })
+        }
     }
 
-    fn look_at_all(&mut self) -> Result<(), Gone> {
+    fn look_at_all(&mut self) {
         let now = Instant::now();
         let due = |session: &Session| match session.not_before {
             Some(at) => at <= now,
@@ -256,7 +242,7 @@ impl Engine {
         let ids: Vec<String> = self.sessions.iter().filter(|(_, s)| due(s)).map(|(id, _)| id.clone()).collect();
         for id in ids {
             let Some(mut session) = self.sessions.remove(&id) else { continue };
-            self.look(&mut session)?;
+            self.look(&mut session);
             let over = session.waiting.is_empty() && session.row.hint.event == Event::Ended && !session.dirty;
             if !over {
                 self.sessions.insert(id, session);
@@ -265,11 +251,10 @@ impl Engine {
         self.sessions.retain(|_, session| !session.waiting.is_empty() || now < session.touched + RETIRE);
         let dirs = self.sessions.values().filter_map(|session| session.row.transcript.parent());
         self.watch.keep(&dirs.collect());
-        Ok(())
     }
 
     /// Reads what is new in a session and does what its events ask for.
-    fn look(&mut self, session: &mut Session) -> Result<(), Gone> {
+    fn look(&mut self, session: &mut Session) {
         session.dirty = false;
         session.not_before = None;
         let path = session.row.transcript.clone();
@@ -277,14 +262,13 @@ impl Engine {
             Ok(file) => file,
             Err(error) => return self.unreadable(session, &error),
         };
-        self.follow(session, &mut file)?;
-        let Some(mut tail) = session.tail.take() else { return Ok(()) };
+        self.follow(session, &mut file);
+        let Some(mut tail) = session.tail.take() else { return };
         match self.read(session, &mut tail, &mut file) {
             Ok(()) => session.tail = Some(tail),
-            Err(Stumble::Gone) => return Err(Gone),
             Err(Stumble::Read(error)) => {
                 tracing::warn!(session = session.row.session_id, %error, "the transcript cannot be read");
-                return self.unreadable(session, &Unreadable::Io(error));
+                self.unreadable(session, &Unreadable::Io(error));
             }
             // What was read is not stored: it is read again from where the store knows.
             Err(Stumble::Store(error)) => {
@@ -293,14 +277,13 @@ impl Engine {
                 session.not_before = Some(Instant::now() + STORE_RETRY);
             }
         }
-        Ok(())
     }
 
     /// Makes sure that the session's tail belongs to this file, and starts it where the store says otherwise.
-    fn follow(&mut self, session: &mut Session, file: &mut Transcript) -> Result<(), Gone> {
+    fn follow(&mut self, session: &mut Session, file: &mut Transcript) {
         let fits = |tail: &Tail| tail.identity == file.identity && tail.lines.read_to() <= file.length;
         if session.tail.as_ref().is_some_and(fits) {
-            return Ok(());
+            return;
         }
         let known =
             session.tail.is_none() && session.row.identity == file.identity && session.row.cursor <= file.length;
@@ -313,23 +296,22 @@ impl Engine {
             unclaimed: VecDeque::new(),
         });
         if cursor == 0 {
-            self.recover_previous(session, file)?;
+            self.recover_previous(session, file);
         }
-        Ok(())
     }
 
     /// When a transcript begins with a line of another session whose own transcript lies beside it, that session may never
     /// have had a Stop: it is brought to its end first. Whatever goes wrong there does not concern this session.
-    fn recover_previous(&mut self, session: &Session, file: &mut Transcript) -> Result<(), Gone> {
+    fn recover_previous(&mut self, session: &Session, file: &mut Transcript) {
         let first = file.first_line().ok().flatten();
-        let Some(previous) = first.as_deref().and_then(record::session_id) else { return Ok(()) };
+        let Some(previous) = first.as_deref().and_then(record::session_id) else { return };
         let is_name = previous.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if previous == session.row.session_id || !is_name || self.sessions.contains_key(&previous) {
-            return Ok(());
+            return;
         }
         let path = session.row.transcript.with_file_name(format!("{previous}.jsonl"));
         if Transcript::open(&path).is_err() {
-            return Ok(());
+            return;
         }
         let hint = Hint {
             id: format!("recover-{previous}"),
@@ -338,13 +320,13 @@ impl Engine {
             event: Event::Ended,
             ..session.row.hint.clone()
         };
-        let mut other = self.load(&hint)?;
+        let mut other = self.load(&hint);
         other.row.transcript.clone_from(&hint.transcript);
         other.waiting.push((hint, Instant::now()));
-        self.look(&mut other)
+        self.look(&mut other);
     }
 
-    fn unreadable(&mut self, session: &mut Session, error: &Unreadable) -> Result<(), Gone> {
+    fn unreadable(&mut self, session: &mut Session, error: &Unreadable) {
         let now = Instant::now();
         let patient = matches!(error, Unreadable::Missing | Unreadable::Io(_));
         // A session that is over does not write its first line any more.
@@ -354,15 +336,14 @@ impl Engine {
             session.waiting.drain(..).partition(|(_, came)| !patient || now >= *came + patience);
         session.waiting = left;
         if done.is_empty() {
-            return Ok(());
+            return;
         }
         let reason = error.reason();
         tracing::debug!(session = session.row.session_id, reason, "nothing to read");
         let ids: Vec<String> = done.into_iter().map(|(hint, _)| hint.id).collect();
-        if let Err(error) = self.store.call(move |store| store.give_up(&ids, reason))? {
+        if let Err(error) = self.store.call(|store| store.give_up(&ids, reason)) {
             tracing::warn!(%error, "an event cannot be removed");
         }
-        Ok(())
     }
 
     fn read(&mut self, session: &mut Session, tail: &mut Tail, file: &mut Transcript) -> Result<(), Stumble> {
@@ -414,8 +395,7 @@ impl Engine {
             skipped: found.skipped,
             now_ms: now_ms(),
         };
-        let stored = self.store.call(move |store| store.advance(&step)).map_err(|_| Stumble::Gone)?;
-        let (destination, queued) = stored.map_err(Stumble::Store)?;
+        let (destination, queued) = self.store.call(|store| store.advance(&step)).map_err(Stumble::Store)?;
         session.waiting.retain(|(hint, _)| !consumed.contains(&hint.id));
         if queued > 0 {
             tracing::debug!(session = session.row.session_id, queued, "spans stored");
@@ -427,7 +407,6 @@ impl Engine {
 
 /// Why a reading came to nothing.
 enum Stumble {
-    Gone,
     Read(std::io::Error),
     Store(rusqlite::Error),
 }

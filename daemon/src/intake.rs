@@ -15,7 +15,7 @@ use crate::{
     engine::Input,
     hook::{self, Refused},
     log::Level,
-    store::thread::{Gone, Handle},
+    store::{self, handle::Handle},
 };
 
 /// Largest frame that is taken: the payload's limit and room for its head.
@@ -42,27 +42,29 @@ impl Intake {
     ///
     /// # Errors
     /// If nothing was stored; whoever sent it keeps it.
-    pub async fn take(&self, bytes: &[u8]) -> Result<(), Gone> {
+    pub fn take(&self, bytes: &[u8]) -> store::Result<()> {
         let read = Frame::decode(bytes).map_err(|_| Refused::Frame).and_then(hook::read);
         let (hint, secret) = match read {
             Ok(read) => read,
             Err(refused) => {
                 tracing::debug!(reason = refused.reason(), "an event came to nothing");
-                return self.store.refuse(refused.reason()).await;
+                return self.store.call(|store| store.accept(&[], &[refused.reason()])).map(drop);
             }
         };
         self.level.debug(hint.debug);
         tracing::debug!(session = hint.session_id, event = ?kind(&hint.event), "event");
-        let destination = self.store.accept(hint.clone()).await?;
-        if let Some(secret) = secret {
+        let destination = self.store.call(|store| store.accept(std::slice::from_ref(&hint), &[]))?;
+        if let (Some(secret), Some(&destination)) = (secret, destination.first()) {
             let _ = self.orders.send(Order::Key(destination, hint.destination.clone(), secret));
         }
-        let _ = self.engine.send(Input::Hint(Box::new(hint)));
+        // Told from a task of its own, so that the hook has its answer before the engine starts to work.
+        let engine = self.engine.clone();
+        tokio::spawn(async move { engine.send(Input::Hint(Box::new(hint))) });
         Ok(())
     }
 
     /// Takes what hooks left in the spool directory, and removes what is stored. Returns how many files were taken.
-    pub async fn drain(&self, spool: &Path) -> usize {
+    pub fn drain(&self, spool: &Path) -> usize {
         let Ok(entries) = std::fs::read_dir(spool) else { return 0 };
         let mut files: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
         // Names begin with the time: the order in which things happened.
@@ -81,7 +83,7 @@ impl Intake {
                 } else {
                     Vec::new()
                 };
-                if self.take(&bytes).await.is_err() {
+                if self.take(&bytes).is_err() {
                     return taken;
                 }
                 taken += 1;

@@ -15,6 +15,7 @@ use std::{
 };
 
 #[path = "../src/generate.rs"]
+#[allow(dead_code, reason = "each benchmark needs a part of it")]
 mod generate;
 
 use generate::Mix;

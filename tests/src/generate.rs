@@ -50,7 +50,7 @@ pub fn turn(number: u32, mix: Mix) -> String {
     }
     for call in 0..2 {
         if mix == Mix::ClaudeCode {
-            if number % 4 == 0 && call == 0 {
+            if number.is_multiple_of(4) && call == 0 {
                 turn.bookkeeping("api-request-shape", 71_000);
             }
             turn.bookkeeping("api-request-blob", 6000);

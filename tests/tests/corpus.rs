@@ -39,7 +39,7 @@ fn play_all(mode: Mode) {
             scope.spawn(|| {
                 loop {
                     let Some(recording) = next.lock().unwrap().next() else { return };
-                    let found = judge(&recording.truth(), &recording.play(mode));
+                    let found = judge(&recording.truth(), &recording.play(mode), mode);
                     wrong.lock().unwrap().extend(found.into_iter().map(|what| format!("{}: {what}", recording.name)));
                 }
             });
@@ -50,12 +50,21 @@ fn play_all(mode: Mode) {
 }
 
 /// What is wrong with `spans`.
-fn judge(truth: &Truth, spans: &[Span]) -> Vec<String> {
+fn judge(truth: &Truth, spans: &[Span], mode: Mode) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut by_id: BTreeMap<(&str, &str), &Span> = BTreeMap::new();
     for span in spans {
-        if by_id.insert((&span.trace_id, &span.span_id), span).is_some() && !span.is_root() {
+        let Some(before) = by_id.insert((&span.trace_id, &span.span_id), span) else { continue };
+        if span.is_root() {
+            // Sent again when the turn has grown.
+            if span.start != before.start {
+                wrong.push(format!("{} started at {} and at {}", span.name, before.start, span.start));
+            }
+        } else if mode != Mode::Restart {
             wrong.push(format!("{} was sent twice", span.name));
+        } else if before != span {
+            // Killed between the server's answer and its own note of it, a daemon sends again what it sent.
+            wrong.push(format!("{} was sent twice, and not the same", span.name));
         }
     }
     let traces: BTreeSet<&str> = by_id.keys().map(|(trace, _)| *trace).collect();
@@ -177,6 +186,6 @@ fn every_span_says_which_trace_and_session_it_belongs_to() {
     let parent = spans.iter().find(|span| span.span_id == tool.parent).expect("its parent");
     assert_eq!((parent.is_generation(), parent.observation("metadata.tool_count")), (true, "1"));
     let first = spans.iter().find(|span| span.is_root() && span.name == "Turn 1").expect("a root");
-    assert_eq!(first.observation("input"), r#"{"role":"user","content":"please do SCN:plain"}"#);
+    assert_eq!(first.observation("input"), r#"{"role":"user","content":"hello SCN:plain"}"#);
     assert_eq!(first.observation("output"), r#"{"role":"assistant","content":"Hello! This is the plain answer."}"#);
 }

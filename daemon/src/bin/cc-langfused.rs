@@ -10,7 +10,7 @@ use cc_langfuse::{
     intake::Intake,
     log,
     socket::{self, Denied},
-    store::{self, Store},
+    store::{Store, handle::Handle},
     watch::Watch,
 };
 use clap::Parser;
@@ -55,13 +55,13 @@ fn run() -> anyhow::Result<()> {
     if let Some(aside) = damaged {
         tracing::error!(moved_to = %aside.display(), "the database was damaged; transcripts are read again");
     }
-    let (store, store_thread) = store::thread::spawn(database)?;
+    let store = Handle::new(database);
     let (engine_sender, inputs) = mpsc::channel();
     let (orders, orders_receiver) = tokio::sync::mpsc::unbounded_channel();
 
-    let engine = Engine::new(store.clone(), orders.clone(), Watch::new(engine_sender.clone()))?;
+    let engine = Engine::new(store.clone(), orders.clone(), Watch::new(engine_sender.clone()));
     let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(&inputs))?;
-    for row in store.call(|store| store.destinations())?? {
+    for row in store.call(|store| store.destinations())? {
         if row.waiting > 0 {
             orders.send(Order::Wake(row.id, row.destination))?;
         }
@@ -90,8 +90,7 @@ fn run() -> anyhow::Result<()> {
     // A transaction at hand is finished; whatever is left is in the database or in the transcripts.
     let _ = engine_sender.send(Input::Stop);
     let _ = engine_thread.join();
-    drop((runtime, store));
-    let _ = store_thread.join();
+    drop(runtime);
     tracing::info!("stopped");
     Ok(())
 }
@@ -110,7 +109,7 @@ async fn watch_spool(intake: Intake, spool: PathBuf) {
         Ok(watcher)
     });
     loop {
-        let taken = intake.drain(&spool).await;
+        let taken = intake.drain(&spool);
         if taken > 0 {
             tracing::info!(taken, "events taken from the spool");
         }

@@ -19,16 +19,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::{
     policy::{self, BATCH_BYTES, PROBE, Plan, Step},
     transport::Transport,
-    verdict::{Answer, judge},
+    verdict::{Answer, LONGEST_WAIT, Verdict, judge},
 };
 use crate::{
     credentials::{Secret, from_settings},
     dialect::OutSpan,
     hook::Destination,
-    store::{
-        DestinationId, Row,
-        thread::{Gone, Handle},
-    },
+    store::{DestinationId, Row, Store, handle::Handle},
 };
 
 /// What the exporters are told.
@@ -115,16 +112,12 @@ struct Exporter {
 }
 
 impl Exporter {
-    /// Ends when the store does.
+    /// Runs until its task is dropped.
     async fn run(mut self) {
-        let _ = self.serve().await;
-    }
-
-    async fn serve(&mut self) -> Result<(), Gone> {
-        self.resume_wait().await?;
+        self.resume_wait().await;
         loop {
             let (id, spans) = (self.id, self.plan.spans);
-            let batch = match self.store.ask(move |store| store.claim(id, spans, BATCH_BYTES)).await? {
+            let batch = match self.store.call(|store| store.claim(id, spans, BATCH_BYTES)) {
                 Ok(batch) => batch,
                 Err(error) => {
                     tracing::warn!(%error, "the outbox cannot be read");
@@ -137,10 +130,10 @@ impl Exporter {
                 continue;
             }
             if self.link.is_none() {
-                match self.connect().await? {
+                match self.connect() {
                     Ok(link) => self.link = Some(link),
                     Err(why) => {
-                        self.park(why).await?;
+                        self.park(why).await;
                         continue;
                     }
                 }
@@ -149,27 +142,26 @@ impl Exporter {
             self.in_flight.fetch_add(batch.len(), Ordering::Relaxed);
             let answer = link.send(batch.iter().map(|row| row.span.clone()).collect()).await;
             self.in_flight.fetch_sub(batch.len(), Ordering::Relaxed);
-            self.act(batch, &answer).await?;
+            self.act(batch, &answer).await;
         }
     }
 
     /// A wait that was promised before a restart is kept; one that a changed clock has moved far ahead is not.
-    async fn resume_wait(&mut self) -> Result<(), Gone> {
+    async fn resume_wait(&mut self) {
         let id = self.id;
-        let row = self.store.ask(move |store| store.destinations()).await?;
+        let row = self.store.call(|store| store.destinations());
         let row = row.ok().and_then(|rows| rows.into_iter().find(|row| row.id == id));
         if let Some(row) = row.filter(|row| row.state == "retrying") {
             let left = Duration::from_millis(u64::try_from(row.next_at_ms - now_ms()).unwrap_or(0));
-            if left <= super::verdict::LONGEST_WAIT {
+            if left <= LONGEST_WAIT {
                 self.pause(left).await;
             }
         }
-        Ok(())
     }
 
-    async fn act(&mut self, batch: Vec<Row>, answer: &Answer) -> Result<(), Gone> {
+    async fn act(&mut self, batch: Vec<Row>, answer: &Answer) {
         let verdict = judge(answer);
-        self.asked_to_wait = matches!(verdict, super::verdict::Verdict::Later(Some(_), _));
+        self.asked_to_wait = matches!(&verdict, Verdict::Later(Some(wait), _) if !wait.is_zero());
         let (plan, step) = policy::next(self.plan, verdict, batch.len(), chance());
         self.plan = plan;
         let id = self.id;
@@ -180,58 +172,54 @@ impl Exporter {
                 }
                 let seqs: Vec<i64> = batch.iter().map(|row| row.seq).collect();
                 tracing::debug!(spans = seqs.len(), to = self.destination.base_url, "delivered");
-                self.keep_trying(move |store| store.delivered(id, &seqs, now_ms())).await
+                self.keep_trying(|store| store.delivered(id, &seqs, now_ms())).await;
             }
             Step::Wait(wait, why) => {
                 tracing::info!(to = self.destination.base_url, why, ?wait, "not delivered; trying again");
-                self.note("retrying", wait, why).await?;
+                self.note("retrying", wait, why);
                 self.pause(wait).await;
-                Ok(())
             }
             Step::Park(why) => {
                 // The key may have changed where the user keeps it.
                 self.refused = self.used.take();
                 self.link = None;
-                self.park(why).await
+                self.park(why).await;
             }
-            Step::Split => Ok(()),
+            Step::Split => {}
             Step::Shrink(why) => {
-                let Some(Row { seq, mut span, .. }) = batch.into_iter().next() else { return Ok(()) };
+                let Some(Row { seq, mut span, .. }) = batch.into_iter().next() else { return };
                 if policy::shrink(&mut span) {
                     tracing::info!(
                         span = crate::store::span_name(&span),
                         "cut, because its server takes no larger one"
                     );
-                    self.keep_trying(move |store| store.replace(seq, &span)).await
+                    self.keep_trying(|store| store.replace(seq, &span)).await;
                 } else {
-                    self.bury(seq, span, why).await
+                    self.bury(seq, span, why).await;
                 }
             }
             Step::Bury(why) => {
-                let Some(Row { seq, span, .. }) = batch.into_iter().next() else { return Ok(()) };
-                self.bury(seq, span, why).await
+                let Some(Row { seq, span, .. }) = batch.into_iter().next() else { return };
+                self.bury(seq, span, why).await;
             }
         }
     }
 
-    async fn bury(&mut self, seq: i64, span: OutSpan, why: String) -> Result<(), Gone> {
+    async fn bury(&mut self, seq: i64, span: OutSpan, why: String) {
         let id = self.id;
         tracing::warn!(
             span = crate::store::span_name(&span),
             why,
             "no server takes this span; see `cc-langfusectl status`"
         );
-        self.keep_trying(move |store| store.bury(id, seq, &why, now_ms())).await
+        self.keep_trying(|store| store.bury(id, seq, &why, now_ms())).await;
     }
 
     /// Repeats a change until the database takes it: without it the same spans would go out again.
-    async fn keep_trying(
-        &self,
-        work: impl Fn(&mut crate::store::Store) -> crate::store::Result<()> + Clone + Send + 'static,
-    ) -> Result<(), Gone> {
+    async fn keep_trying(&self, work: impl Fn(&mut Store) -> crate::store::Result<()> + Send) {
         loop {
-            match self.store.ask(work.clone()).await? {
-                Ok(()) => return Ok(()),
+            match self.store.call(&work) {
+                Ok(()) => return,
                 Err(error) => {
                     tracing::warn!(%error, "the outbox cannot be changed; trying again");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -240,22 +228,20 @@ impl Exporter {
         }
     }
 
-    async fn note(&self, state: &'static str, wait: Duration, why: String) -> Result<(), Gone> {
+    fn note(&self, state: &'static str, wait: Duration, why: String) {
         let (id, now) = (self.id, now_ms());
         let until = now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
-        let noted = self.store.ask(move |store| store.postpone(id, state, until, &why, now)).await?;
+        let noted = self.store.call(|store| store.postpone(id, state, until, &why, now));
         if let Err(error) = noted {
             tracing::warn!(%error, "the state of a destination cannot be stored");
         }
-        Ok(())
     }
 
-    async fn park(&mut self, why: String) -> Result<(), Gone> {
+    async fn park(&mut self, why: String) {
         tracing::warn!(to = self.destination.base_url, why, "parked; nothing is lost");
         self.asked_to_wait = false;
-        self.note("parked", PROBE, why).await?;
+        self.note("parked", PROBE, why);
         self.pause(PROBE).await;
-        Ok(())
     }
 
     /// Waits, but not longer than it takes for somebody to hurry or to bring another key.
@@ -276,24 +262,23 @@ impl Exporter {
     }
 
     /// The way to the server, or why there is none.
-    async fn connect(&mut self) -> Result<Result<Transport, String>, Gone> {
+    fn connect(&mut self) -> Result<Transport, String> {
         // The key a hook brought, unless the server has refused that very key: then what the settings files say by now.
         let held = self.key.borrow_and_update().clone();
         let secret = match held {
             Some(held) if self.refused.as_ref() != Some(&held) => Some(held),
-            held => self.find_key().await?.or(held),
+            held => self.find_key().or(held),
         };
         let Some(secret) = secret else {
-            return Ok(Err("no secret key: open Claude Code in a project that has it".into()));
+            return Err("no secret key: open Claude Code in a project that has it".into());
         };
         self.used = Some(secret.clone());
-        Ok(Transport::new(&self.destination, &secret).map_err(|error| format!("{error:#}")))
+        Transport::new(&self.destination, &secret).map_err(|error| format!("{error:#}"))
     }
 
-    async fn find_key(&self) -> Result<Option<Secret>, Gone> {
-        let destination = self.destination.clone();
-        let dirs = self.store.ask(move |store| store.project_dirs(&destination)).await?;
-        Ok(from_settings(&self.destination, &dirs.unwrap_or_default(), &self.home))
+    fn find_key(&self) -> Option<Secret> {
+        let dirs = self.store.call(|store| store.project_dirs(&self.destination));
+        from_settings(&self.destination, &dirs.unwrap_or_default(), &self.home)
     }
 }
 

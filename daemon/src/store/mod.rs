@@ -1,6 +1,6 @@
 //! All SQL. Each change of meaning is one transaction; what the bodies mean is for others to know.
 //!
-//! One connection, owned by one thread ([`thread`]). WAL with `synchronous=NORMAL`: a killed process loses nothing; after a
+//! One connection, one user at a time ([`handle`]). WAL with `synchronous=NORMAL`: a killed process loses nothing; after a
 //! power cut the last instants may be missing, and the transcripts supply them again with the same ids.
 
 use std::{
@@ -18,7 +18,7 @@ use crate::{
     transcript::reader::Identity,
 };
 
-pub mod thread;
+pub mod handle;
 
 /// What can go wrong with the database.
 pub type Result<T> = std::result::Result<T, rusqlite::Error>;
@@ -28,9 +28,10 @@ pub type DestinationId = i64;
 
 const SCHEMA: &str = "
 CREATE TABLE inbox (
-    id TEXT PRIMARY KEY,
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
     hint TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE TABLE destination (
     id INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -493,10 +494,17 @@ fn session_row(row: &rusqlite::Row<'_>) -> Result<Option<SessionRow>> {
 
 fn ensure_destination(db: &Connection, destination: &Destination) -> Result<DestinationId> {
     let Destination { kind: Kind::Langfuse, base_url, public_key } = destination;
-    db.prepare_cached("INSERT OR IGNORE INTO destination (kind, base_url, public_key) VALUES ('langfuse', ?, ?)")?
+    let find = || {
+        db.prepare_cached("SELECT id FROM destination WHERE kind = 'langfuse' AND base_url = ? AND public_key = ?")?
+            .query_row([base_url, public_key], |row| row.get(0))
+            .optional()
+    };
+    if let Some(id) = find()? {
+        return Ok(id);
+    }
+    db.prepare_cached("INSERT INTO destination (kind, base_url, public_key) VALUES ('langfuse', ?, ?)")?
         .execute([base_url, public_key])?;
-    db.prepare_cached("SELECT id FROM destination WHERE kind = 'langfuse' AND base_url = ? AND public_key = ?")?
-        .query_row([base_url, public_key], |row| row.get(0))
+    Ok(db.last_insert_rowid())
 }
 
 fn consume(db: &Connection, ids: &[String]) -> Result<()> {

@@ -1,0 +1,276 @@
+//! Whatever happens, the hook exits 0, prints nothing and is gone at once, and no event is lost that could be kept.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::UnixListener,
+    },
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tests::{Home, Server, Story, bins, eventually, home, server};
+
+/// Longest a hook may keep Claude Code waiting here, on a busy machine. A stuck daemon alone takes 250 ms of it.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+fn mode(path: &std::path::Path) -> u32 {
+    fs::symlink_metadata(path).expect("it is there").permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_hook_of_a_project_that_is_not_traced_reads_nothing_and_leaves_nothing() {
+    let home = Home::new();
+    for value in [None, Some(""), Some("false"), Some("1"), Some("yes"), Some("true "), Some("truee")] {
+        let mut command = home.command(&bins().hook);
+        command.envs(value.map(|value| ("TRACE_TO_LANGFUSE", value)));
+        // The pipe stays open and empty: a hook that read it would wait.
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let held = child.stdin.take();
+        let started = Instant::now();
+        eventually("the hook to end", || child.try_wait().expect("it is ours").is_some());
+        assert!(started.elapsed() < AT_ONCE, "{value:?} took {:?}", started.elapsed());
+        drop(held);
+        home::assert_silent(&child.wait_with_output().expect("it has ended"));
+        assert_eq!(fs::read_dir(home.path()).expect("the home").count(), 0, "{value:?} left something");
+    }
+}
+
+#[test]
+fn tracing_is_on_in_any_letter_case() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    for (number, value) in ["true", "TRUE", "True", "tRuE"].into_iter().enumerate() {
+        let mut story = Story::new(&home, "work", &format!("case-{number}"));
+        story.turn("q", "a");
+        let mut env = server.env();
+        env[0].1 = value.to_owned();
+        home.hook(&story.stop("a"), &env);
+        server.wait_for(2 * (number + 1));
+    }
+}
+
+#[test]
+fn an_event_that_finds_no_daemon_waits_in_one_private_file_without_the_secret() {
+    let (home, server) = (Home::new(), Server::new());
+    home.settings("work", &server.env());
+    let mut story = Story::new(&home, "work", "away");
+    story.turn("q", "a");
+    home.hook(&story.stop("a"), &server.env());
+    let paths = home.paths();
+    let files = home.spooled();
+    assert_eq!(files.len(), 1, "{files:?}");
+    assert_eq!((mode(&files[0]), mode(&paths.spool), mode(&paths.state)), (0o600, 0o700, 0o700));
+    let content = String::from_utf8_lossy(&fs::read(&files[0]).expect("readable")).into_owned();
+    assert!(content.contains("pk-lf-test") && content.contains("last_assistant_message"), "{content:?}");
+    assert!(!content.contains("sk-lf"), "the secret is on disk");
+
+    let _daemon = home.daemon();
+    let spans = server.wait_for(2);
+    assert_eq!(spans.len(), 2);
+    home.flush();
+    assert_eq!(home.spooled(), Vec::<std::path::PathBuf>::new(), "a file that was taken is removed");
+    assert_eq!(server.spans().len(), 2);
+}
+
+#[test]
+fn an_event_that_is_spooled_while_the_daemon_runs_is_found_without_a_restart() {
+    let (home, server) = (Home::new(), Server::new());
+    home.settings("work", &server.env());
+    let mut story = Story::new(&home, "work", "found");
+    story.turn("q", "a");
+    // The state directory is made by the hook, so the file can be made elsewhere and moved in.
+    let elsewhere = Home::new();
+    elsewhere.hook(&story.stop("a"), &server.env());
+    let file = elsewhere.spooled().remove(0);
+    let _daemon = home.daemon();
+    fs::rename(&file, home.paths().spool.join(file.file_name().expect("a name"))).expect("on one file system");
+    server.wait_for(2);
+}
+
+#[test]
+fn what_is_no_event_is_counted_under_its_reason_and_nothing_else_happens() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let env = server.env();
+    let without = |name: &str| env.iter().filter(|(n, _)| n != name).cloned().collect::<Vec<_>>();
+    let with = |name: &str, value: &str| {
+        let mut env = without(name);
+        env.push((name.to_owned(), value.to_owned()));
+        env
+    };
+    let story = Story::new(&home, "work", "s");
+    let projects = story.path.parent().expect("a directory").to_path_buf();
+    let at = |name: &str| projects.join(name);
+    fs::create_dir(at("directory.jsonl")).expect("made");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        at("fifo.jsonl"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .expect("made");
+    symlink("/etc/passwd", at("link.jsonl")).expect("made");
+    let on =
+        |path: &str| json!({"session_id": "s", "transcript_path": path, "hook_event_name": "SessionEnd"}).to_string();
+    let path = |name: &str| on(at(name).to_str().expect("UTF-8"));
+
+    let cases: Vec<(&str, String, &[(String, String)])> = vec![
+        ("hook_not_json", String::new(), &env),
+        ("hook_not_json", "not JSON".into(), &env),
+        ("hook_not_json", "[]".into(), &env),
+        ("hook_not_json", "null".into(), &env),
+        ("hook_not_json", r#"{"session_id":"s","transcript_path":"/a.jsonl""#.into(), &env),
+        ("hook_fields_missing", "{}".into(), &env),
+        ("hook_fields_missing", r#"{"session_id":"s"}"#.into(), &env),
+        ("hook_fields_missing", r#"{"transcript_path":"/a.jsonl"}"#.into(), &env),
+        ("hook_fields_missing", r#"{"session_id":"","transcript_path":"/a.jsonl"}"#.into(), &env),
+        ("hook_transcript_path", on("relative.jsonl"), &env),
+        ("hook_transcript_path", on("/etc/passwd"), &env),
+        ("hook_transcript_path", on(""), &env),
+        ("transcript_missing", path("missing.jsonl"), &env),
+        ("transcript_not_a_file", path("directory.jsonl"), &env),
+        ("transcript_not_a_file", path("fifo.jsonl"), &env),
+        ("transcript_not_a_file", path("link.jsonl"), &env),
+    ];
+    let more = [
+        ("hook_keys_missing", on("/a.jsonl"), without("LANGFUSE_PUBLIC_KEY")),
+        ("hook_base_url", on("/a.jsonl"), with("LANGFUSE_BASE_URL", "ftp://example.com")),
+    ];
+    let mut expect = std::collections::BTreeMap::<&str, u64>::new();
+    let all = cases
+        .iter()
+        .map(|(reason, payload, env)| (*reason, payload.as_str(), *env))
+        .chain(more.iter().map(|(reason, payload, env)| (*reason, payload.as_str(), env.as_slice())));
+    for (reason, payload, env) in all {
+        home.hook_with(payload.as_bytes(), env);
+        *expect.entry(reason).or_default() += 1;
+        home.status_until(&format!("{reason} to be counted for {payload:?}"), |status| {
+            status["skipped_lines"] == json!(expect) && status["inbox"]["pending"] == 0
+        });
+    }
+    assert_eq!((home.spooled().len(), server.requests().len()), (0, 0));
+}
+
+#[test]
+fn a_payload_of_64_mib_does_no_harm() {
+    let (home, server) = (Home::new(), Server::new());
+    let daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "large");
+    story.turn("q", "a");
+    let filler = "x".repeat(64 << 20);
+    let event = story.stop("a");
+    let head = event.to_string();
+    let payload = format!("{},\"tool_response\":\"{filler}\"}}", head.strip_suffix('}').expect("an object"));
+    home.hook_with(payload.as_bytes(), &server.env());
+    assert_eq!(server.wait_for(2).len(), 2, "what identifies the event came first");
+    // The same where the identifying fields are beyond what is kept.
+    let payload = format!("{{\"tool_response\":\"{filler}\",{}", head.strip_prefix('{').expect("an object"));
+    home.hook_with(payload.as_bytes(), &server.env());
+    home.status_until("the event to be counted", |status| {
+        status["skipped_lines"].as_object().is_some_and(|s| !s.is_empty())
+    });
+    if let Some(peak) = daemon.peak_kib() {
+        assert!(peak < 100 << 10, "the daemon held {peak} KiB");
+    }
+}
+
+#[test]
+fn a_daemon_that_accepts_and_never_answers_costs_a_moment_and_no_event() {
+    let home = Home::new();
+    let paths = home.paths();
+    fs::create_dir_all(&paths.state).expect("made");
+    fs::set_permissions(&paths.state, fs::Permissions::from_mode(0o700)).expect("closed");
+    // Answers nothing, answers nonsense, says that it cannot.
+    for (round, answer) in
+        [None, Some("nonsense\r\n\r\n"), Some("HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n")].iter().enumerate()
+    {
+        let listener = UnixListener::bind(&paths.socket).expect("bound");
+        let answer = *answer;
+        let stuck = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("the hook");
+            let mut seen = [0; 1 << 14];
+            if let Some(answer) = answer {
+                let _ = stream.read(&mut seen);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+            // Until the hook has gone.
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let took =
+            home.hook(&Story::new(&home, "work", "s").stop("a"), &server::env("http://127.0.0.1:1", "pk", "sk-secret"));
+        assert!(took < AT_ONCE, "{answer:?} took {took:?}");
+        assert_eq!(home.spooled().len(), round + 1, "{answer:?}");
+        stuck.join().expect("it saw the hook go");
+        fs::remove_file(&paths.socket).expect("removed");
+    }
+}
+
+#[test]
+fn a_socket_nobody_listens_on_is_as_good_as_none() {
+    let home = Home::new();
+    let paths = home.paths();
+    fs::create_dir_all(&paths.state).expect("made");
+    fs::set_permissions(&paths.state, fs::Permissions::from_mode(0o700)).expect("closed");
+    drop(UnixListener::bind(&paths.socket).expect("bound"));
+    home.hook(&Story::new(&home, "work", "s").stop("a"), &server::env("http://127.0.0.1:1", "pk", "sk-secret"));
+    assert_eq!(home.spooled().len(), 1);
+}
+
+#[test]
+fn a_state_directory_others_may_enter_is_given_no_secret() {
+    let home = Home::new();
+    let paths = home.paths();
+    fs::create_dir_all(&paths.state).expect("made");
+    fs::set_permissions(&paths.state, fs::Permissions::from_mode(0o777)).expect("opened");
+    let listener = UnixListener::bind(&paths.socket).expect("bound");
+    listener.set_nonblocking(true).expect("set");
+    home.hook(&Story::new(&home, "work", "s").stop("a"), &server::env("http://127.0.0.1:1", "pk", "sk-secret"));
+    assert!(listener.accept().is_err(), "the hook connected to a socket that anybody could have put there");
+}
+
+#[test]
+fn a_home_that_cannot_be_used_is_no_reason_to_fail() {
+    let home = Home::new();
+    let file = home.path().join("file");
+    fs::write(&file, "").expect("written");
+    let closed = home.path().join("closed");
+    fs::create_dir(&closed).expect("made");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).expect("closed");
+    let payload = Story::new(&home, "work", "s").stop("a").to_string();
+    let places = [file.join("below"), file, closed.clone(), "/dev/null".into(), "".into()];
+    for place in places.iter().map(Some).chain([None]) {
+        let mut command = home.command(&bins().hook);
+        command.env_remove("HOME").envs(place.map(|place| ("HOME", place))).current_dir(home.path());
+        command.envs(server::env("http://127.0.0.1:1", "pk", "sk-secret"));
+        home::assert_silent(&home::run(command, payload.as_bytes()).0);
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("opened");
+}
+
+#[test]
+fn whatever_the_event_is_called_it_is_a_reason_to_look() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let events = ["SubagentStop", "PostToolUse", "Notification", "PreCompact", "SomethingNew", ""];
+    for (number, name) in events.into_iter().enumerate() {
+        let mut story = Story::new(&home, "work", &format!("any-{number}"));
+        // A second prompt ends the first turn, whatever the event says about the second.
+        story.turn("q", "a").prompt("next");
+        home.hook(&story.event(name), &server.env());
+        server.wait_for(2 * (number + 1));
+    }
+    let mut story = Story::new(&home, "work", "nameless");
+    story.turn("q", "a").prompt("next");
+    let mut event = story.event("");
+    event.as_object_mut().expect("an object").remove("hook_event_name");
+    event["hook_event_version"] = Value::from(7);
+    home.hook(&event, &server.env());
+    let spans = server.wait_for(2 * (events.len() + 1));
+    assert_eq!(spans.iter().filter(|span| span.is_root()).count(), events.len() + 1);
+}
