@@ -29,6 +29,9 @@ use crate::{
     watch::Watch,
 };
 
+/// Claude Code writes in bursts; a turn is told when the burst is over.
+const LULL: Duration = Duration::from_millis(20);
+
 /// How long a transcript must be silent before a Stop is taken at its word although its answer is not there.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -42,7 +45,7 @@ const QUIET_FINISHED: Duration = Duration::from_secs(5);
 const MISSING: Duration = Duration::from_secs(10);
 
 /// How often transcripts are looked at while something waits for them, should no file event come.
-const TICK: Duration = Duration::from_millis(25);
+const TICK: Duration = Duration::from_millis(10);
 
 /// How long a session is kept in memory after its last event.
 const RETIRE: Duration = Duration::from_secs(600);
@@ -480,6 +483,7 @@ fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> 
         let open = tail.assembler.open();
         let done = match &hint.event {
             Event::Other => true,
+            Event::Ended | Event::Stopped { .. } if quiet < LULL => false,
             Event::Ended => {
                 scope = Some(Scope::Final);
                 true

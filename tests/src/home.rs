@@ -10,6 +10,7 @@ use std::{
 };
 
 use proto::paths::Paths;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -191,9 +192,13 @@ impl Daemon {
 
     /// SIGTERM; how it ended.
     pub fn terminate(mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be told");
+        self.signal(Signal::TERM);
         self.ended()
+    }
+
+    /// Any signal.
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("it can be told");
     }
 
     /// Waits for its end; how it ended.

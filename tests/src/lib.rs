@@ -35,28 +35,30 @@ pub struct Bins {
 }
 
 /// Builds the programs, once per test process, into the directory and with the profile of the tests themselves.
+///
+/// # Panics
+/// If they cannot be built.
 pub fn bins() -> &'static Bins {
-    static BINS: OnceLock<Bins> = OnceLock::new();
-    BINS.get_or_init(|| {
-        let exe = std::env::current_exe().expect("the test has a path");
-        let dir = exe.parent().and_then(Path::parent).expect("target/PROFILE/deps/test");
-        let target = dir.parent().expect("target/PROFILE");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--locked", "-p", "daemon", "-p", "hook-client", "--bins"]);
-        build.arg("--target-dir").arg(target).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-        if dir.file_name().is_some_and(|profile| profile == "release") {
-            build.arg("--release");
-        }
-        let built = build.output().expect("cargo runs");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        let program = |name: &str| {
-            let path = dir.join(name);
-            assert!(path.is_file(), "{} was built", path.display());
-            path
-        };
-        Bins { hook: program("cc-langfuse-hook"), daemon: program("cc-langfused"), ctl: program("cc-langfusectl") }
-    })
+    static BINS: OnceLock<Result<Bins, String>> = OnceLock::new();
+    BINS.get_or_init(build).as_ref().expect("the programs can be built")
+}
+
+fn build() -> Result<Bins, String> {
+    let exe = std::env::current_exe().map_err(|error| error.to_string())?;
+    let dir = exe.parent().and_then(Path::parent).ok_or("not in target/PROFILE/deps")?;
+    let target = dir.parent().ok_or("not in target/PROFILE")?;
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--locked", "-p", "daemon", "-p", "hook-client", "--bins", "--target-dir"]);
+    cargo.arg(target).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    if dir.file_name().is_some_and(|profile| profile == "release") {
+        cargo.arg("--release");
+    }
+    let built = cargo.output().map_err(|error| error.to_string())?;
+    if !built.status.success() {
+        return Err(String::from_utf8_lossy(&built.stderr).into_owned());
+    }
+    let program = |name: &str| dir.join(name);
+    Ok(Bins { hook: program("cc-langfuse-hook"), daemon: program("cc-langfused"), ctl: program("cc-langfusectl") })
 }
 
 /// Waits until `found` finds something.

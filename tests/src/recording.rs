@@ -145,9 +145,9 @@ impl Recording {
             ];
             truth.calls.insert(id.clone(), tokens.map(|count| count.as_u64().unwrap_or(0)));
         }
-        let stops = self.hooks.iter().filter(|hook| hook.event == "Stop" && hook.payload["agent_id"].is_null());
+        let mut stops = self.hooks.iter().filter(|hook| hook.event == "Stop" && hook.payload["agent_id"].is_null());
         truth.last_answer =
-            stops.filter_map(|hook| hook.payload["last_assistant_message"].as_str()).last().map(str::to_owned);
+            stops.filter_map(|hook| hook.payload["last_assistant_message"].as_str()).next_back().map(str::to_owned);
         truth
     }
 

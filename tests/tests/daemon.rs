@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tests::{Answer, Home, Server, Span, Story, eventually, server};
+use tests::{Answer, Home, Server, Span, Story, bins, eventually, home, server};
 
 fn ids(spans: &[Span]) -> BTreeSet<(String, String)> {
     spans.iter().map(|span| (span.trace_id.clone(), span.span_id.clone())).collect()
@@ -58,7 +58,9 @@ fn a_dead_daemons_socket_is_replaced_and_anything_else_in_its_place_is_not() {
     assert!(home.daemon().terminate().success());
 
     fs::write(&paths.socket, "precious").expect("written");
-    assert_eq!(home.spawn_daemon(&[]).ended().code(), Some(1));
+    let output = home::run(home.command(&bins().daemon), b"").0;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && told.contains("in the way"), "{told}");
     assert_eq!(fs::read_to_string(&paths.socket).expect("there"), "precious");
 }
 
@@ -296,10 +298,7 @@ fn the_secret_is_in_no_file_of_ours() {
     use base64::Engine;
     const SECRET: &str = "sk-lf-canary-5f1d0c";
     let home = Home::new();
-    let server = Server::answering(|request| {
-        let body = format!("refused: {}", request.header("authorization").unwrap_or_default());
-        Answer::status(401).body(&body)
-    });
+    let server = Server::answering(|_| Answer::status(401).body("refused"));
     let mut env = server::env(&server.url.replace("://", &format!("://user:{SECRET}@")), "pk-lf-test", SECRET);
     env.push(("CC_LANGFUSE_DEBUG".into(), "true".into()));
     let mut story = Story::new(&home, "work", "s");
@@ -497,6 +496,61 @@ fn an_answer_is_told_though_its_stop_was_lost() {
     eventually("the session to be known", || home.status()["sessions"][0]["session_id"] == "s");
     story.answer("a");
     assert_eq!(server.wait_for(2).len(), 2);
+}
+
+#[test]
+fn what_a_project_sets_stands_on_every_span() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.prompt("q").tool("t").answer("a");
+    let mut env = server.env();
+    let set = [
+        ("LANGFUSE_TRACING_ENVIRONMENT", " Staging "),
+        ("LANGFUSE_RELEASE", "r-old"),
+        ("CC_LANGFUSE_RELEASE", "r-7"),
+        ("LANGFUSE_USER_ID", "ada"),
+        ("CC_LANGFUSE_USER_ID", ""),
+        ("CC_LANGFUSE_TAGS", "a, b,,c "),
+        ("CC_LANGFUSE_METADATA", r#"{"team":"x","n":7,"source":"mine"}"#),
+        ("LANGFUSE_SAMPLE_RATE", "nonsense"),
+        ("ANTHROPIC_API_KEY", "not-yours"),
+    ];
+    env.extend(set.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    home.hook(&story.stop("a"), &env);
+    let spans = server.wait_for(4);
+    for span in &spans {
+        for (key, value) in [
+            ("langfuse.environment", "staging"),
+            ("langfuse.release", "r-7"),
+            ("user.id", "ada"),
+            ("langfuse.trace.tags", r#"["a","b","c"]"#),
+            ("langfuse.trace.metadata.team", "x"),
+            ("langfuse.trace.metadata.n", "7"),
+            ("langfuse.trace.metadata.source", "claude-code"),
+        ] {
+            assert_eq!(span.get(key), value, "{key} of {}", span.name);
+        }
+        assert!(!format!("{span:?}").contains("not-yours"));
+    }
+}
+
+#[test]
+fn a_sampled_turn_is_whole_or_absent() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    for _ in 0..60 {
+        story.prompt("q").tool("t").answer("a");
+    }
+    let mut env = server.env();
+    env.push(("LANGFUSE_SAMPLE_RATE".into(), "0.5".into()));
+    home.hook(&story.event("SessionEnd"), &env);
+    home.flush();
+    let spans = server.spans();
+    let traces: BTreeSet<&str> = spans.iter().map(|span| span.trace_id.as_str()).collect();
+    assert!((10..50).contains(&traces.len()), "{} of 60 turns", traces.len());
+    assert_eq!(spans.len(), 4 * traces.len());
 }
 
 #[test]

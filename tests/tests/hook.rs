@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::{Home, Server, Story, bins, eventually, home, server};
 
@@ -209,6 +210,76 @@ fn a_daemon_that_accepts_and_never_answers_costs_a_moment_and_no_event() {
         stuck.join().expect("it saw the hook go");
         fs::remove_file(&paths.socket).expect("removed");
     }
+}
+
+#[test]
+fn an_event_that_was_spooled_and_then_accepted_after_all_counts_once() {
+    let (home, server) = (Home::new(), Server::new());
+    let daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q", "a");
+    daemon.signal(Signal::STOP);
+    let took = home.hook(&story.stop("a"), &server.env());
+    assert!(took < AT_ONCE, "{took:?}");
+    assert_eq!(home.spooled().len(), 1);
+    daemon.signal(Signal::CONT);
+    server.wait_for(2);
+    home.flush();
+    assert_eq!((server.spans().len(), home.spooled().len()), (2, 0));
+    assert_eq!(home.status()["skipped_lines"], json!({}));
+}
+
+#[test]
+fn many_hooks_at_once_lose_nothing() {
+    const AT_A_TIME: usize = 8;
+    const EACH: usize = 6;
+    let (home, server) = (Home::new(), Server::new());
+    home.settings("work", &server.env());
+    let _daemon = home.daemon();
+    std::thread::scope(|scope| {
+        for thread in 0..AT_A_TIME {
+            let (home, server) = (&home, &server);
+            scope.spawn(move || {
+                // Each session's hooks come one after another, as Claude Code calls them.
+                let mut story = Story::new(home, "work", &format!("s-{thread}"));
+                for turn in 0..EACH {
+                    let answer = format!("answer {turn}");
+                    story.turn("q", &answer);
+                    home.hook(&story.stop(&answer), &server.env());
+                }
+            });
+        }
+    });
+    home.flush();
+    let spans = server.spans();
+    let ids: std::collections::BTreeSet<_> = spans.iter().map(|span| &span.span_id).collect();
+    assert_eq!((spans.len(), ids.len()), (2 * AT_A_TIME * EACH, 2 * AT_A_TIME * EACH));
+}
+
+#[test]
+fn what_else_lies_in_the_spool_is_counted_or_left_alone() {
+    let (home, server) = (Home::new(), Server::new());
+    home.settings("work", &server.env());
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q", "a");
+    home.hook(&story.stop("a"), &server.env());
+    let spool = home.paths().spool;
+    let precious = home.path().join("precious");
+    fs::write(&precious, "precious").expect("written");
+    fs::write(spool.join("0.event"), "").expect("written");
+    fs::write(spool.join("1.event"), "cc-langfuse-event/2\0from the future").expect("written");
+    fs::write(spool.join("2.event"), vec![b'x'; 8 << 20]).expect("written");
+    fs::write(spool.join("unfinished.part"), "cc-lang").expect("written");
+    fs::create_dir(spool.join("3.event")).expect("made");
+    symlink(&precious, spool.join("4.event")).expect("made");
+    let _daemon = home.daemon();
+    server.wait_for(2);
+    home.flush();
+    assert_eq!(home.status()["skipped_lines"], json!({"hook_frame": 3}));
+    assert_eq!(fs::read_to_string(&precious).expect("there"), "precious");
+    let mut left: Vec<_> = home.spooled().iter().map(|path| path.file_name().expect("a name").to_owned()).collect();
+    left.sort();
+    assert_eq!(left, ["3.event", "4.event", "unfinished.part"]);
 }
 
 #[test]

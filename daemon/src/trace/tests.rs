@@ -611,7 +611,7 @@ proptest! {
     }
 
     #[test]
-    fn a_turn_told_in_parts_is_told_once_with_the_root_last_at_its_best(
+    fn a_turn_told_in_parts_tells_every_span_and_no_answer_or_tool_twice(
         steps in steps(),
         told in proptest::collection::vec((any::<usize>(), any::<bool>()), 0..8),
     ) {
