@@ -6,6 +6,8 @@
 //! Whatever happens it exits 0 and prints nothing: Claude Code shows a hook's failure to its user, and gives what a hook
 //! prints to the model.
 
+#![no_main]
+
 use std::{
     fs,
     io::{self, Read, Write},
@@ -31,9 +33,15 @@ const DELIVERY: Duration = Duration::from_millis(250);
 /// How long stdin may stay silent before the event is given up: Claude Code writes and closes it at once.
 const STDIN_SILENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
-fn main() {
+/// The C entry point: the standard library's own start-up reads `/proc/self/maps` and sets up an overflow handler, which takes
+/// as long as all of the work below. What it would have done for us (ignoring SIGPIPE) is not needed: nothing is written to a
+/// pipe, and sockets are written without signals.
+#[allow(unsafe_code, reason = "the name of the C entry point; nothing else in this program has it")]
+#[unsafe(no_mangle)]
+pub extern "C" fn main() -> i32 {
     std::panic::set_hook(Box::new(|_| {}));
     let _ = std::panic::catch_unwind(run);
+    0
 }
 
 /// The event is delivered, spooled or — if neither is possible — dropped; `None` and `Some` only shorten the code.

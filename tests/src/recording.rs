@@ -66,6 +66,8 @@ pub struct Truth {
     pub tools: BTreeMap<String, bool>,
     /// What the model said last.
     pub last_answer: Option<String>,
+    /// A Stop hook made the model go on, so that a turn that was complete is not any more.
+    pub grows: bool,
 }
 
 impl Recording {
@@ -145,7 +147,8 @@ impl Recording {
             ];
             truth.calls.insert(id.clone(), tokens.map(|count| count.as_u64().unwrap_or(0)));
         }
-        let mut stops = self.hooks.iter().filter(|hook| hook.event == "Stop" && hook.payload["agent_id"].is_null());
+        let stops = self.hooks.iter().filter(|hook| hook.event == "Stop" && hook.payload["agent_id"].is_null());
+        truth.grows = self.name == "stopblock";
         truth.last_answer =
             stops.filter_map(|hook| hook.payload["last_assistant_message"].as_str()).next_back().map(str::to_owned);
         truth

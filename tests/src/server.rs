@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use opentelemetry_proto::tonic::{
@@ -114,6 +114,7 @@ pub struct Answer {
     headers: Vec<(&'static str, String)>,
     body: String,
     stores: bool,
+    stalls: bool,
 }
 
 impl Answer {
@@ -124,7 +125,7 @@ impl Answer {
 
     /// This status; 2xx means that the spans are stored.
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: "{}".into(), stores: (200..300).contains(&status) }
+        Self { status, headers: Vec::new(), body: "{}".into(), stores: (200..300).contains(&status), stalls: false }
     }
 
     /// With a header.
@@ -144,6 +145,11 @@ impl Answer {
     /// The spans are stored, and the connection breaks before the answer.
     pub fn lost() -> Self {
         Self { status: 0, stores: true, ..Self::ok() }
+    }
+
+    /// Nothing is stored or said; the connection stays open as long as the server is there.
+    pub fn never() -> Self {
+        Self { status: 0, stalls: true, stores: false, ..Self::ok() }
     }
 }
 
@@ -280,6 +286,9 @@ impl Shared {
             }
             seen.requests.push(request);
             drop(seen);
+            while answer.stalls && !self.closed.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             if answer.status == 0 {
                 return;
             }

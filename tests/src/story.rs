@@ -56,6 +56,11 @@ impl Story {
 
     fn assistant(&mut self, block: &Value, stop_reason: &str) -> &mut Self {
         self.calls += 1;
+        self.block(block, stop_reason)
+    }
+
+    /// One more content block of the latest call.
+    fn block(&mut self, block: &Value, stop_reason: &str) -> &mut Self {
         let message = json!({
             "id": format!("msg-{}-{}", self.session, self.calls), "type": "message", "role": "assistant",
             "model": "claude-sonnet-4-5-20250929", "content": [block], "stop_reason": stop_reason,
@@ -80,6 +85,16 @@ impl Story {
     /// The model answers.
     pub fn answer(&mut self, text: &str) -> &mut Self {
         self.assistant(&json!({"type": "text", "text": text}), "end_turn")
+    }
+
+    /// The model thinks; its answer is to follow within the same call.
+    pub fn thinking(&mut self, text: &str) -> &mut Self {
+        self.assistant(&json!({"type": "thinking", "thinking": text, "signature": "c2ln"}), "end_turn")
+    }
+
+    /// The answer after [`thinking`](Self::thinking).
+    pub fn rest(&mut self, text: &str) -> &mut Self {
+        self.block(&json!({"type": "text", "text": text}), "end_turn")
     }
 
     /// Prompt and answer: two spans.

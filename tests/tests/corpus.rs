@@ -57,6 +57,9 @@ fn judge(truth: &Truth, spans: &[Span], mode: Mode) -> Vec<String> {
         let Some(before) = by_id.insert((&span.trace_id, &span.span_id), span) else { continue };
         if span.is_root() {
             // Sent again when the turn has grown.
+            if mode == Mode::Plain && !truth.grows {
+                wrong.push(format!("{} was told before it was complete", span.name));
+            }
             if span.start != before.start {
                 wrong.push(format!("{} started at {} and at {}", span.name, before.start, span.start));
             }

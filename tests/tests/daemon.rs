@@ -487,6 +487,26 @@ fn a_transcript_that_is_rewritten_or_moved_is_followed_and_nothing_doubles() {
 }
 
 #[test]
+fn an_answer_that_is_written_after_its_stop_is_waited_for() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    // How late, as recorded and on a slow disk.
+    for (number, late) in [0, 30, 90, 400, 1200].into_iter().enumerate() {
+        let mut story = Story::new(&home, "work", &format!("late-{late}"));
+        story.prompt("q").thinking("hm");
+        home.hook(&story.stop("the answer"), &server.env());
+        std::thread::sleep(Duration::from_millis(late));
+        story.rest("the answer");
+        server.wait_for(2 * (number + 1));
+        home.flush();
+        let spans = server.spans().split_off(2 * number);
+        assert_eq!(spans.len(), 2, "{late} ms late: {:?}", spans.iter().map(|span| &span.name).collect::<Vec<_>>());
+        assert!(spans.iter().all(|span| span.content("output") == "the answer"), "{late} ms late: {spans:?}");
+        assert!(spans.iter().any(|span| span.observation("output").contains("hm")), "{late} ms late");
+    }
+}
+
+#[test]
 fn an_answer_is_told_though_its_stop_was_lost() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();

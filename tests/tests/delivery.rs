@@ -335,6 +335,30 @@ fn one_server_that_is_away_does_not_keep_another_waiting() {
 }
 
 #[test]
+fn a_server_that_never_answers_keeps_nobody_waiting() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let stuck = Server::answering(|_| Answer::never());
+    home.settings("stuck", &stuck.env());
+    tell(&home, "stuck", 1, &stuck.env());
+    stuck.wait_for_requests(1);
+    assert_eq!(home.status()["outbox"]["in_flight"], 2);
+    let server = Server::new();
+    tell(&home, "there", 1, &server.env());
+    server.wait_for(2);
+    let started = Instant::now();
+    let left = home.ctl(&["flush", "--timeout", "300ms"]);
+    assert_eq!(left.status.code(), Some(1), "{left:?}");
+    assert!(String::from_utf8_lossy(&left.stderr).contains("2 spans"), "{left:?}");
+    assert!(daemon.terminate().success());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    stuck.change(|_| Answer::ok());
+    let _daemon = home.daemon();
+    home.flush();
+    assert_eq!((stuck.spans().len(), server.spans().len()), (2, 2));
+}
+
+#[test]
 fn many_spans_arrive_in_few_requests() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();

@@ -182,6 +182,25 @@ fn a_payload_of_64_mib_does_no_harm() {
 }
 
 #[test]
+fn a_stdin_that_is_never_closed_holds_the_hook_for_a_moment_only() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q", "a");
+    let mut command = home.command(&bins().hook);
+    command.envs(server.env()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let started = Instant::now();
+    let mut child = command.spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(story.stop("a").to_string().as_bytes()).expect("written");
+    eventually("the hook to end", || child.try_wait().expect("it is ours").is_some());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    drop(stdin);
+    home::assert_silent(&child.wait_with_output().expect("it has ended"));
+    server.wait_for(2);
+}
+
+#[test]
 fn a_daemon_that_accepts_and_never_answers_costs_a_moment_and_no_event() {
     let home = Home::new();
     let paths = home.paths();

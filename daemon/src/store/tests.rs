@@ -1,1 +1,494 @@
+use tempfile::TempDir;
 
+use super::*;
+use crate::{
+    dialect::Value,
+    hook::{Event, Options},
+    ids::{SpanId, TraceId},
+};
+
+fn opened(dir: &TempDir) -> Store {
+    let (store, aside) = Store::open(&dir.path().join("state.db")).unwrap();
+    assert_eq!(aside, None);
+    store
+}
+
+fn fresh() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = opened(&dir);
+    (dir, store)
+}
+
+fn server(name: &str) -> Destination {
+    Destination { kind: Kind::Langfuse, base_url: format!("https://{name}.example.org"), public_key: "pk-1".into() }
+}
+
+fn hint(id: &str, fired_ns: u64) -> Hint {
+    Hint {
+        id: id.into(),
+        fired_ns,
+        session_id: "s-1".into(),
+        transcript: "/home/dev/s-1.jsonl".into(),
+        event: Event::Stopped { answer: Some("done".into()) },
+        project_dirs: vec!["/home/dev/app".into()],
+        destination: server("one"),
+        options: Options::default(),
+        debug: false,
+    }
+}
+
+fn span(trace: u8, id: u8, parent: u8) -> OutSpan {
+    OutSpan {
+        trace_id: [trace; 16],
+        span_id: [id; 8],
+        parent_id: [parent; 8],
+        name: format!("{trace}/{id}"),
+        start_ns: 1,
+        end_ns: 2,
+        error: None,
+        attributes: vec![("k".into(), Value::Text("v".into()))],
+        events: Vec::new(),
+    }
+}
+
+fn session(id: &str) -> SessionRow {
+    SessionRow {
+        session_id: id.into(),
+        transcript: "/home/dev/s-1.jsonl".into(),
+        identity: Identity { dev: u64::MAX, ino: 7 },
+        cursor: 100,
+        closed: 1,
+        turns: 2,
+        open_turn: true,
+        hint: hint("e-1", 1),
+    }
+}
+
+fn step(spans: Vec<OutSpan>) -> Advance {
+    Advance { session: session("s-1"), spans, consumed: Vec::new(), skipped: BTreeMap::new(), now_ms: 10 }
+}
+
+/// Trace and span of everything that waits for `destination`, oldest first.
+fn waiting(store: &mut Store, destination: DestinationId) -> Vec<(u8, u8)> {
+    let rows = store.claim(destination, 1000, usize::MAX).unwrap();
+    rows.iter().map(|row| (row.span.trace_id[0], row.span.span_id[0])).collect()
+}
+
+fn count(store: &Store, table: &str) -> u64 {
+    store.db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0)).unwrap() as u64
+}
+
+// ---- events ----
+
+#[test]
+fn an_event_accepted_twice_counts_once() {
+    let (_dir, mut store) = fresh();
+    let one = store.accept(&[hint("e-1", 1)], &[]).unwrap();
+    let again = store.accept(&[hint("e-1", 1), hint("e-1", 9)], &[]).unwrap();
+    assert_eq!(again, [one[0], one[0]]);
+    assert_eq!(store.inbox().unwrap(), [hint("e-1", 1)]);
+    assert_eq!(store.counts().unwrap().inbox, 1);
+}
+
+#[test]
+fn events_come_back_oldest_first_and_as_they_were() {
+    let (_dir, mut store) = fresh();
+    let ended = Hint { event: Event::Ended, ..hint("a", 3) };
+    store.accept(&[ended.clone(), hint("c", 1)], &[]).unwrap();
+    store.accept(&[hint("b", 2)], &[]).unwrap();
+    assert_eq!(store.inbox().unwrap(), [hint("c", 1), hint("b", 2), ended]);
+}
+
+#[test]
+fn an_accepted_event_survives_the_process() {
+    let (dir, mut store) = fresh();
+    store.accept(&[hint("e-1", 1)], &["hook_not_json"]).unwrap();
+    store.advance(&step(vec![span(1, 1, 0)])).unwrap();
+    drop(store);
+    let store = opened(&dir);
+    assert_eq!(store.inbox().unwrap(), [hint("e-1", 1)]);
+    assert_eq!(store.session("s-1").unwrap().map(|session| session.cursor), Some(100));
+    let counts = store.counts().unwrap();
+    assert_eq!((counts.outbox, counts.skipped), (1, [("hook_not_json".to_owned(), 1)].into()));
+}
+
+#[test]
+fn refused_events_are_counted_by_reason() {
+    let (_dir, mut store) = fresh();
+    store.accept(&[], &["hook_not_json", "hook_base_url", "hook_not_json"]).unwrap();
+    store.accept(&[], &["hook_not_json"]).unwrap();
+    let expect = [("hook_base_url".to_owned(), 1), ("hook_not_json".to_owned(), 3)].into();
+    assert_eq!(store.counts().unwrap().skipped, expect);
+}
+
+#[test]
+fn events_that_came_to_nothing_are_dropped_and_counted() {
+    let (_dir, mut store) = fresh();
+    store.accept(&[hint("e-1", 1), hint("e-2", 2)], &[]).unwrap();
+    store.give_up(&["e-1".into()], "transcript_missing").unwrap();
+    assert_eq!(store.inbox().unwrap(), [hint("e-2", 2)]);
+    assert_eq!(store.counts().unwrap().skipped, [("transcript_missing".to_owned(), 1)].into());
+}
+
+#[test]
+fn an_event_that_cannot_be_read_does_not_hide_the_others() {
+    let (_dir, mut store) = fresh();
+    store.accept(&[hint("e-1", 1), hint("e-2", 2)], &[]).unwrap();
+    store.db.execute("UPDATE inbox SET hint = '{}' WHERE id = 'e-1'", []).unwrap();
+    assert_eq!(store.inbox().unwrap(), [hint("e-2", 2)]);
+}
+
+// ---- sessions ----
+
+#[test]
+fn a_session_comes_back_as_it_was_left() {
+    let (_dir, mut store) = fresh();
+    assert!(store.session("s-1").unwrap().is_none());
+    store.advance(&step(Vec::new())).unwrap();
+    let shown = |row: SessionRow| format!("{row:?}");
+    assert_eq!(store.session("s-1").unwrap().map(shown), Some(shown(session("s-1"))));
+    let later = SessionRow {
+        transcript: "/home/dev/moved/s-1.jsonl".into(),
+        identity: Identity { dev: 1, ino: u64::MAX },
+        cursor: 900,
+        closed: 3,
+        turns: 3,
+        open_turn: false,
+        hint: hint("e-2", 2),
+        ..session("s-1")
+    };
+    store.advance(&Advance { session: later.clone(), ..step(Vec::new()) }).unwrap();
+    assert_eq!(store.session("s-1").unwrap().map(shown), Some(shown(later)));
+    assert!(store.session("s-2").unwrap().is_none());
+}
+
+#[test]
+fn the_sessions_seen_last_come_first() {
+    let (_dir, mut store) = fresh();
+    for (id, now_ms) in [("a", 1), ("b", 3), ("c", 2), ("a", 4)] {
+        store.advance(&Advance { session: session(id), now_ms, ..step(Vec::new()) }).unwrap();
+    }
+    let seen = |limit| -> Vec<String> {
+        store.sessions(limit).unwrap().into_iter().map(|session| session.session_id).collect()
+    };
+    assert_eq!((seen(10), seen(2)), (vec!["a".into(), "b".into(), "c".into()], vec!["a".into(), "b".into()]));
+}
+
+#[test]
+fn a_session_whose_row_cannot_be_read_starts_again() {
+    let (_dir, mut store) = fresh();
+    store.advance(&step(Vec::new())).unwrap();
+    store.db.execute("UPDATE session SET hint = '{}'", []).unwrap();
+    assert!(store.session("s-1").unwrap().is_none());
+    assert!(store.sessions(10).unwrap().is_empty());
+}
+
+#[test]
+fn a_step_takes_events_spans_and_counts_along() {
+    let (_dir, mut store) = fresh();
+    store.accept(&[hint("e-1", 1), hint("e-2", 2)], &[]).unwrap();
+    let step = Advance {
+        consumed: vec!["e-1".into(), "never seen".into()],
+        skipped: [("not_json", 2), ("sidechain", 1)].into(),
+        ..step(vec![span(1, 1, 0), span(1, 2, 1)])
+    };
+    assert_eq!(store.advance(&step).unwrap(), (1, 2));
+    store.advance(&Advance { skipped: [("not_json", 3)].into(), ..step }).unwrap();
+    let counts = store.counts().unwrap();
+    assert_eq!((counts.inbox, counts.outbox, counts.dead_letters), (1, 2, 0));
+    assert_eq!(counts.skipped, [("not_json".to_owned(), 5), ("sidechain".to_owned(), 1)].into());
+}
+
+#[test]
+fn a_step_happens_whole_or_not_at_all() {
+    let (_dir, mut store) = fresh();
+    store.accept(&[hint("e-1", 1)], &[]).unwrap();
+    // The last thing a step does is to count what it passed over.
+    store.db.execute("DROP TABLE skipped", []).unwrap();
+    let step = Advance { consumed: vec!["e-1".into()], skipped: [("not_json", 1)].into(), ..step(vec![span(1, 1, 0)]) };
+    assert!(store.advance(&step).is_err());
+    assert_eq!(["inbox", "outbox", "exported", "session"].map(|table| count(&store, table)), [1, 0, 0, 0]);
+}
+
+// ---- spans enter the outbox once ----
+
+#[test]
+fn the_same_spans_enter_once_however_often_they_are_found() {
+    let (_dir, mut store) = fresh();
+    let found = step(vec![span(1, 1, 0), span(1, 2, 1), span(1, 3, 2)]);
+    let (destination, queued) = store.advance(&found).unwrap();
+    assert_eq!(queued, 3);
+    assert_eq!(store.advance(&found).unwrap(), (destination, 0));
+    let rows = store.claim(destination, 10, usize::MAX).unwrap();
+    assert_eq!(rows.len(), 3);
+    store.delivered(destination, &rows.iter().map(|row| row.seq).collect::<Vec<_>>(), 20).unwrap();
+    assert_eq!(store.advance(&found).unwrap(), (destination, 0), "not even when they are gone");
+    assert_eq!(count(&store, "outbox"), 0);
+}
+
+#[test]
+fn a_root_enters_again_only_with_news_of_its_own_trace() {
+    let (_dir, mut store) = fresh();
+    let root = span(1, 1, 0);
+    for (spans, expect) in [
+        (vec![root.clone(), span(1, 2, 1)], 2),
+        (vec![root.clone()], 0),
+        (vec![root.clone(), span(1, 2, 1)], 0),
+        (vec![root.clone(), span(1, 3, 1)], 2),
+        (vec![root.clone(), span(2, 9, 8)], 1),
+        (vec![span(1, 4, 1)], 1),
+        (vec![root, span(1, 4, 1)], 0),
+    ] {
+        let named = format!("{:?}", spans.iter().map(|span| &span.name).collect::<Vec<_>>());
+        assert_eq!(store.advance(&step(spans)).unwrap().1, expect, "{named}");
+    }
+}
+
+#[test]
+fn the_same_span_goes_to_every_destination_once() {
+    let (_dir, mut store) = fresh();
+    let other = Hint { destination: server("two"), ..hint("e-2", 2) };
+    let to_other = Advance { session: SessionRow { hint: other, ..session("s-1") }, ..step(vec![span(1, 1, 0)]) };
+    let (one, first) = store.advance(&step(vec![span(1, 1, 0)])).unwrap();
+    let (two, second) = store.advance(&to_other).unwrap();
+    assert_eq!((first, second, store.advance(&to_other).unwrap().1), (1, 1, 0));
+    assert_ne!(one, two);
+    assert_eq!((waiting(&mut store, one), waiting(&mut store, two)), (vec![(1, 1)], vec![(1, 1)]));
+}
+
+#[test]
+fn a_span_is_known_by_trace_and_id_together() {
+    let (_dir, mut store) = fresh();
+    let (destination, queued) = store.advance(&step(vec![span(1, 5, 9), span(2, 5, 9), span(1, 6, 9)])).unwrap();
+    assert_eq!((queued, waiting(&mut store, destination)), (3, vec![(1, 5), (2, 5), (1, 6)]));
+}
+
+// ---- spans leave the outbox ----
+
+#[test]
+fn a_claim_is_the_oldest_spans_within_its_limits() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step((1..=5).map(|id| span(1, id, 9)).collect())).unwrap();
+    let size = store.claim(destination, 1, usize::MAX).unwrap()[0].bytes;
+    for (rows, bytes, expect) in [
+        (10, usize::MAX, 5),
+        (3, usize::MAX, 3),
+        (0, usize::MAX, 0),
+        (10, 2 * size, 2),
+        (10, 2 * size + 1, 2),
+        (10, 3 * size - 1, 2),
+        (10, size - 1, 1),
+        (10, 0, 1),
+    ] {
+        let claimed = store.claim(destination, rows, bytes).unwrap();
+        let ids: Vec<_> = claimed.iter().map(|row| row.span.span_id[0]).collect();
+        assert_eq!(ids, (1..=expect).collect::<Vec<_>>(), "{rows} rows, {bytes} bytes");
+    }
+    assert!(store.claim(destination + 1, 10, usize::MAX).unwrap().is_empty());
+}
+
+#[test]
+fn a_claimed_span_stays_until_it_is_delivered() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step(vec![span(1, 1, 9), span(1, 2, 9)])).unwrap();
+    let first = store.claim(destination, 1, usize::MAX).unwrap();
+    assert_eq!(store.claim(destination, 1, usize::MAX).unwrap()[0].seq, first[0].seq);
+    assert_eq!(first[0].span, span(1, 1, 9));
+    store.delivered(destination, &[first[0].seq], 77).unwrap();
+    assert_eq!(waiting(&mut store, destination), [(1, 2)]);
+    let row = store.destinations().unwrap().remove(0);
+    assert_eq!((row.last_success_ms, row.waiting), (Some(77), 1));
+}
+
+#[test]
+fn spans_queued_later_do_not_take_the_number_of_one_that_waits() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step(vec![span(1, 1, 9), span(1, 2, 9)])).unwrap();
+    let rows = store.claim(destination, 2, usize::MAX).unwrap();
+    store.delivered(destination, &[rows[0].seq], 1).unwrap();
+    store.advance(&step(vec![span(1, 3, 9)])).unwrap();
+    assert_eq!(waiting(&mut store, destination), [(1, 2), (1, 3)]);
+}
+
+#[test]
+fn a_span_no_server_takes_leaves_visibly() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step(vec![span(1, 1, 9), span(1, 0xab, 9)])).unwrap();
+    let seq = store.claim(destination, 2, usize::MAX).unwrap()[1].seq;
+    store.bury(destination, seq, "HTTP 413", 50).unwrap();
+    assert_eq!(waiting(&mut store, destination), [(1, 1)]);
+    let letter: (String, String, String, i64) = store
+        .db
+        .query_row("SELECT span_id, reason, body, at_ms FROM dead_letter", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
+        .unwrap();
+    assert_eq!((letter.0.as_str(), letter.1.as_str(), letter.3), ("abababababababab", "HTTP 413", 50));
+    assert_eq!(serde_json::from_str::<OutSpan>(&letter.2).unwrap(), span(1, 0xab, 9));
+    assert_eq!(store.counts().unwrap().dead_letters, 1);
+    assert_eq!(store.advance(&step(vec![span(1, 0xab, 9)])).unwrap().1, 0, "and does not come back");
+}
+
+#[test]
+fn a_span_that_was_cut_keeps_its_place() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step(vec![span(1, 1, 9), span(1, 2, 9)])).unwrap();
+    let seq = store.claim(destination, 1, usize::MAX).unwrap()[0].seq;
+    let smaller = OutSpan { attributes: Vec::new(), ..span(1, 1, 9) };
+    store.replace(seq, &smaller).unwrap();
+    let rows = store.claim(destination, 2, usize::MAX).unwrap();
+    assert_eq!((rows[0].seq, &rows[0].span, &rows[1].span), (seq, &smaller, &span(1, 2, 9)));
+    assert!(rows[0].bytes < rows[1].bytes);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_put_aside_and_the_rest_goes_out() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step((1..=3).map(|id| span(1, id, 9)).collect())).unwrap();
+    store.db.execute("UPDATE outbox SET body = '{' WHERE span_id = ?", [[2u8; 8]]).unwrap();
+    assert_eq!(waiting(&mut store, destination), [(1, 1), (1, 3)]);
+    let counts = store.counts().unwrap();
+    assert_eq!((counts.outbox, counts.dead_letters), (2, 1));
+}
+
+// ---- destinations ----
+
+#[test]
+fn a_destination_is_an_address_with_a_key() {
+    let (_dir, mut store) = fresh();
+    let key = Destination { public_key: "pk-2".into(), ..server("one") };
+    let hints = [server("one"), server("two"), key, server("one")]
+        .into_iter()
+        .zip(0..)
+        .map(|(destination, n)| Hint { destination, ..hint(&n.to_string(), n) });
+    let ids = store.accept(&hints.collect::<Vec<_>>(), &[]).unwrap();
+    assert_eq!(ids[0], ids[3]);
+    assert_eq!(ids.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
+    let rows = store.destinations().unwrap();
+    assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), ids[..3]);
+    assert!(rows.iter().all(|row| row.state == "ok" && row.waiting == 0 && row.last_success_ms.is_none()));
+    assert_eq!(rows[1].destination, server("two"));
+}
+
+#[test]
+fn what_went_wrong_is_noted_and_forgotten_with_the_next_success() {
+    let (_dir, mut store) = fresh();
+    let (id, _) = store.advance(&step(vec![span(1, 1, 9)])).unwrap();
+    store.postpone(id, "retrying", 500, "HTTP 503", 100).unwrap();
+    let row = store.destinations().unwrap().remove(0);
+    assert_eq!((row.state.as_str(), row.next_at_ms, row.waiting), ("retrying", 500, 1));
+    assert_eq!((row.last_error, row.last_success_ms), (Some(("HTTP 503".to_owned(), 100)), None));
+    store.delivered(id, &[], 200).unwrap();
+    let row = store.destinations().unwrap().remove(0);
+    assert_eq!((row.state.as_str(), row.next_at_ms, row.last_success_ms), ("ok", 0, Some(200)));
+}
+
+#[test]
+fn keys_are_looked_for_where_the_latest_events_and_sessions_of_a_destination_were() {
+    let (_dir, mut store) = fresh();
+    let at = |id: &str, fired, name: &str, dirs: &[&str]| Hint {
+        destination: server(name),
+        project_dirs: dirs.iter().map(PathBuf::from).collect(),
+        ..hint(id, fired)
+    };
+    let old = SessionRow { hint: at("e-0", 0, "one", &["/old", "/a"]), ..session("s-0") };
+    store.advance(&Advance { session: old, ..step(Vec::new()) }).unwrap();
+    let events = [at("e-1", 1, "one", &["/b", "/a"]), at("e-2", 2, "two", &["/c"]), at("e-3", 3, "one", &["/d"])];
+    store.accept(&events, &[]).unwrap();
+    let dirs = |name: &str| store.project_dirs(&server(name)).unwrap();
+    assert_eq!(dirs("one"), ["/d", "/b", "/a", "/old"].map(PathBuf::from));
+    assert_eq!(dirs("two"), ["/c"].map(PathBuf::from));
+    assert!(dirs("three").is_empty());
+}
+
+// ---- the file ----
+
+#[test]
+fn a_new_database_is_empty() {
+    let (_dir, store) = fresh();
+    let counts = store.counts().unwrap();
+    assert_eq!((counts.inbox, counts.outbox, counts.dead_letters), (0, 0, 0));
+    assert!(counts.skipped.is_empty());
+    assert!(store.inbox().unwrap().is_empty() && store.sessions(10).unwrap().is_empty());
+    assert!(store.destinations().unwrap().is_empty());
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_a_new_one_begun() {
+    let garbage: &[u8] = &[b'x'; 8192];
+    let mut header_only = b"SQLite format 3\0".to_vec();
+    header_only.resize(4096, 0xff);
+    for damage in [garbage, &header_only] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        std::fs::write(&path, damage).unwrap();
+        let (mut store, aside) = Store::open(&path).unwrap();
+        let aside = aside.unwrap();
+        assert_eq!(std::fs::read(aside.join("state.db")).unwrap(), damage, "kept as it was");
+        store.accept(&[hint("e-1", 1)], &[]).unwrap();
+        drop(store);
+        assert_eq!(opened(&dir).inbox().unwrap(), [hint("e-1", 1)]);
+    }
+}
+
+#[test]
+fn damage_within_a_database_of_ours_is_found_when_it_is_opened() {
+    let (dir, mut store) = fresh();
+    store.advance(&step((1..=200).map(|id| span(1, id, 9)).collect())).unwrap();
+    drop(store);
+    let path = dir.path().join("state.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    assert!(bytes.len() > 20 * 4096);
+    bytes[8192..].fill(0x5a);
+    std::fs::write(&path, &bytes).unwrap();
+    let (store, aside) = Store::open(&path).unwrap();
+    assert_eq!(std::fs::read(aside.unwrap().join("state.db")).unwrap(), bytes);
+    assert_eq!(store.counts().unwrap().outbox, 0);
+}
+
+#[test]
+fn the_directory_for_damaged_files_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    for (name, text) in
+        [("state.db", "not a database, but long enough to be looked at"), ("state.db-wal", "w"), ("other", "o")]
+    {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let (_store, aside) = Store::open(&path).unwrap();
+    let aside = aside.unwrap();
+    assert_eq!(std::fs::metadata(&aside).unwrap().permissions().mode() & 0o777, 0o700);
+    assert!(aside.join("state.db").exists() && !aside.join("other").exists());
+    assert!(dir.path().join("other").exists());
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_left_alone() {
+    let (dir, store) = fresh();
+    store.db.pragma_update(None, "user_version", 99).unwrap();
+    drop(store);
+    let path = dir.path().join("state.db");
+    let before = std::fs::read(&path).unwrap();
+    assert!(Store::open(&path).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert!(
+        std::fs::read_dir(dir.path())
+            .unwrap()
+            .all(|entry| { !entry.unwrap().file_name().to_string_lossy().starts_with("corrupt") })
+    );
+}
+
+#[test]
+fn a_place_where_no_file_can_be_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Store::open(&dir.path().join("missing/state.db")).is_err());
+    assert!(Store::open(dir.path()).is_err());
+}
+
+#[test]
+fn a_span_is_named_by_its_ids() {
+    let (trace, id): (TraceId, SpanId) = ([0x0a; 16], [0xf0; 8]);
+    let span = OutSpan { trace_id: trace, span_id: id, ..span(1, 1, 0) };
+    assert_eq!(span_name(&span), format!("{}/{}", "0a".repeat(16), "f0".repeat(8)));
+}

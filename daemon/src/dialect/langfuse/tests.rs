@@ -139,6 +139,16 @@ fn what_is_not_known_is_left_out() {
 }
 
 #[test]
+fn every_turn_of_a_file_belongs_to_its_session_whatever_its_lines_say() {
+    let mut lines = conversation();
+    lines[0]["sessionId"] = json!("session-0");
+    for span in encoded(&lines, &full()) {
+        assert_eq!(span.text("session.id"), Some(SESSION));
+        assert_eq!(span.text("langfuse.trace.metadata.session_id"), Some(SESSION));
+    }
+}
+
+#[test]
 fn the_root_is_an_agent_with_the_words_of_user_and_model() {
     let spans = encoded(&conversation(), &full());
     let user = json!({"role": "user", "content": "count \"a\" & <b>"}).as_object().cloned();
