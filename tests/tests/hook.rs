@@ -121,34 +121,31 @@ fn what_is_no_event_is_counted_under_its_reason_and_nothing_else_happens() {
         |path: &str| json!({"session_id": "s", "transcript_path": path, "hook_event_name": "SessionEnd"}).to_string();
     let path = |name: &str| on(at(name).to_str().expect("UTF-8"));
 
-    let cases: Vec<(&str, String, &[(String, String)])> = vec![
-        ("hook_not_json", String::new(), &env),
-        ("hook_not_json", "not JSON".into(), &env),
-        ("hook_not_json", "[]".into(), &env),
-        ("hook_not_json", "null".into(), &env),
-        ("hook_not_json", r#"{"session_id":"s","transcript_path":"/a.jsonl""#.into(), &env),
-        ("hook_fields_missing", "{}".into(), &env),
-        ("hook_fields_missing", r#"{"session_id":"s"}"#.into(), &env),
-        ("hook_fields_missing", r#"{"transcript_path":"/a.jsonl"}"#.into(), &env),
-        ("hook_fields_missing", r#"{"session_id":"","transcript_path":"/a.jsonl"}"#.into(), &env),
-        ("hook_transcript_path", on("relative.jsonl"), &env),
-        ("hook_transcript_path", on("/etc/passwd"), &env),
-        ("hook_transcript_path", on(""), &env),
-        ("transcript_missing", path("missing.jsonl"), &env),
-        ("transcript_not_a_file", path("directory.jsonl"), &env),
-        ("transcript_not_a_file", path("fifo.jsonl"), &env),
-        ("transcript_not_a_file", path("link.jsonl"), &env),
+    let of_payload = [
+        ("hook_not_json", String::new()),
+        ("hook_not_json", "not JSON".into()),
+        ("hook_not_json", "[]".into()),
+        ("hook_not_json", "null".into()),
+        ("hook_not_json", r#"{"session_id":"s","transcript_path":"/a.jsonl""#.into()),
+        ("hook_fields_missing", "{}".into()),
+        ("hook_fields_missing", r#"{"session_id":"s"}"#.into()),
+        ("hook_fields_missing", r#"{"transcript_path":"/a.jsonl"}"#.into()),
+        ("hook_fields_missing", r#"{"session_id":"","transcript_path":"/a.jsonl"}"#.into()),
+        ("hook_transcript_path", on("relative.jsonl")),
+        ("hook_transcript_path", on("/etc/passwd")),
+        ("hook_transcript_path", on("")),
+        ("transcript_missing", path("missing.jsonl")),
+        ("transcript_not_a_file", path("directory.jsonl")),
+        ("transcript_not_a_file", path("fifo.jsonl")),
+        ("transcript_not_a_file", path("link.jsonl")),
     ];
-    let more = [
+    let of_environment = [
         ("hook_keys_missing", on("/a.jsonl"), without("LANGFUSE_PUBLIC_KEY")),
         ("hook_base_url", on("/a.jsonl"), with("LANGFUSE_BASE_URL", "ftp://example.com")),
     ];
+    let of_payload = of_payload.map(|(reason, payload)| (reason, payload, env.clone()));
     let mut expect = std::collections::BTreeMap::<&str, u64>::new();
-    let all = cases
-        .iter()
-        .map(|(reason, payload, env)| (*reason, payload.as_str(), *env))
-        .chain(more.iter().map(|(reason, payload, env)| (*reason, payload.as_str(), env.as_slice())));
-    for (reason, payload, env) in all {
+    for (reason, payload, env) in of_payload.iter().chain(&of_environment) {
         home.hook_with(payload.as_bytes(), env);
         *expect.entry(reason).or_default() += 1;
         home.status_until(&format!("{reason} to be counted for {payload:?}"), |status| {

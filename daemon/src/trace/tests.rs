@@ -332,9 +332,8 @@ fn a_clock_that_went_back_makes_no_span_end_before_its_start() {
     ];
     let expect = [("Turn 1", 9000, 9000), ("a", 7000, 7000), ("t1", 7000, 7000), ("t2", 7000, 9000), ("b", 5000, 9000)];
     assert_eq!(times(&lines, Semantics::Spec, None), expected(&expect));
-    for (name, start, end) in times(&lines, Semantics::Measured, Some(10)) {
-        assert!(end >= start, "{name}: {start} … {end}");
-    }
+    let expect = [("Turn 1", 9000, 9000), ("a", 7000, 7000), ("t1", 7000, 7000), ("t2", 7000, 9000), ("b", 5000, 5000)];
+    assert_eq!(times(&lines, Semantics::Measured, Some(10)), expected(&expect));
 }
 
 // ---- how it went ----
