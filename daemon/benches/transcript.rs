@@ -4,7 +4,12 @@
 
 #![allow(missing_docs, reason = "divan makes public items")]
 
-use std::{fs::File, io::Read, path::PathBuf, sync::OnceLock};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use cc_langfuse::{hook::Options, offline, transcript::lines::Lines};
 use divan::{Bencher, black_box, counter::BytesCount};
@@ -39,7 +44,7 @@ fn generate(name: &str, mix: generate::Mix) -> PathBuf {
 }
 
 /// The yardstick: 256 KiB at a time, cut at newlines.
-fn split(path: &PathBuf) -> usize {
+fn split(path: &Path) -> usize {
     let mut file = File::open(path).expect("the sample");
     let mut buffer = vec![0; 256 << 10];
     let (mut lines, mut count) = (Lines::at(0), 0);
@@ -54,13 +59,13 @@ fn split(path: &PathBuf) -> usize {
     }
 }
 
-fn spans(path: &PathBuf) -> usize {
+fn spans(path: &Path) -> usize {
     let mut count = 0;
     offline::turns(path, "bench", &Options::default(), |turn| count += black_box(turn).len()).expect("the sample");
     count
 }
 
-fn bench(bencher: Bencher<'_, '_>, path: &'static PathBuf, work: fn(&PathBuf) -> usize) {
+fn bench(bencher: Bencher<'_, '_>, path: &'static Path, work: fn(&Path) -> usize) {
     bencher.counter(BytesCount::new(std::fs::metadata(path).expect("the sample").len())).bench(|| work(path));
 }
 

@@ -60,7 +60,8 @@ pub fn from_settings(destination: &Destination, project_dirs: &[PathBuf], home: 
             files.push(read_env(&dir.join(".claude/settings.json")));
             files.push(read_env(&dir.join(".claude/settings.local.json")));
         }
-        let merged: Vec<(String, String)> = files.into_iter().flatten().collect();
+        // An empty value in a later file unsets that of an earlier one.
+        let merged: BTreeMap<String, String> = files.into_iter().flatten().collect();
         let env = Env::new(merged.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         // The key must have been meant for this server.
         (env.destination().as_ref() == Ok(destination)).then(|| env.secret()).flatten()

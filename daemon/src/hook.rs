@@ -8,7 +8,14 @@ use serde::{
     de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
 };
 
-use crate::{credentials::Secret, dialect::langfuse::environment, trace::Semantics, transcript::record::Nanos};
+use serde_json::value::RawValue;
+
+use crate::{
+    credentials::Secret,
+    dialect::langfuse::environment,
+    trace::Semantics,
+    transcript::record::{Nanos, Text},
+};
 
 /// Where spans go when a project names no server.
 pub const DEFAULT_BASE_URL: &str = "https://cloud.langfuse.com";
@@ -167,7 +174,7 @@ pub fn read(frame: Frame) -> Result<(Hint, Option<Secret>), Refused> {
         options: env.options(),
         debug: env.get("CC_LANGFUSE_DEBUG").is_some_and(proto::env::enabled),
     };
-    Ok((hint, env.paired("SECRET_KEY").map(Secret::new)))
+    Ok((hint, env.secret()))
 }
 
 /// Settings as Claude Code gives them to a hook, or as its settings files hold them.
@@ -300,14 +307,12 @@ impl<'de> Visitor<'de> for Collect<'_> {
                     continue;
                 }
             };
-            *field = match map.next_value::<serde_json::Value>()? {
-                serde_json::Value::String(text) => Some(text),
-                serde_json::Value::Null => None,
-                other if key == "session_id" || key == "transcript_path" => {
-                    return Err(de::Error::custom(format_args!("{key} is {other}")));
-                }
-                _ => None,
-            };
+            let raw = map.next_value::<&RawValue>()?.get();
+            *field = serde_json::from_str::<Text>(raw).ok().map(Text::into_owned);
+            let is_needed = key == "session_id" || key == "transcript_path";
+            if is_needed && field.is_none() && raw != "null" {
+                return Err(de::Error::custom(format_args!("{key} is no string")));
+            }
         }
         Ok(())
     }

@@ -210,11 +210,12 @@ impl Turn {
 
     /// True if the tool at `tool` of the generation at `index` is to be sent now.
     pub fn tool_due(&self, index: usize, tool: usize, scope: Scope) -> bool {
-        let tool = &self.generations[index].tools[tool];
-        !tool.sent
+        let tools = &self.generations[index].tools;
+        !tools[tool].sent
             && match scope {
                 Scope::Part => self.is_past(index),
-                Scope::Settled => tool.result.is_some(),
+                // The times of a tool depend on those before it.
+                Scope::Settled => tools[..=tool].iter().all(|tool| tool.result.is_some()),
                 Scope::Final => true,
             }
     }

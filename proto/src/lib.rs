@@ -5,7 +5,7 @@
 //!
 //! * [`paths`]: the state directory and everything in it, computed from `HOME` by one function on both sides.
 //! * [`frame`]: the body of `POST /v1/hook` and of a spool file.
-//! * [`env`]: which environment variables a hook forwards, and which of them are secret.
+//! * [`mod@env`]: which environment variables a hook forwards, and which of them are secret.
 
 pub mod env;
 pub mod frame;

@@ -27,6 +27,9 @@ macro_rules! meta {
         concat!("langfuse.observation.metadata.", $key)
     };
 }
+/// Trace metadata that is ours to say.
+const OWN: [&str; 7] = ["source", "turn_number", "session_id", "version", "slug", "cwd", "git_branch"];
+
 /// What is the same on every span of a turn.
 #[derive(Debug)]
 pub struct Shared {
@@ -47,7 +50,7 @@ impl Shared {
         if !options.tags.is_empty() {
             put.0.push(("langfuse.trace.tags".into(), Value::List(options.tags.clone())));
         }
-        for (key, value) in &options.metadata {
+        for (key, value) in options.metadata.iter().filter(|(key, _)| !OWN.contains(&key.as_str())) {
             put.text(format!("langfuse.trace.metadata.{key}"), value.as_str());
         }
         put.text(meta!(trace "source"), "claude-code");
@@ -95,7 +98,7 @@ impl Shared {
                     None => put.some(meta!("model"), Some(generation.model.as_str())),
                 }
                 put.some("langfuse.observation.completion_start_time", completion_start.and_then(rfc3339));
-                if generation.model != model(&generation.model) {
+                if usage.is_some() && generation.model != model(&generation.model) {
                     put.some(meta!("model"), Some(generation.model.as_str()));
                 }
                 put.some(meta!("tool_count"), Some(generation.tools.len().to_string()));

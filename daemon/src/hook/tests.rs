@@ -155,7 +155,6 @@ fn what_an_event_means_follows_from_its_name_and_from_who_it_is_about() {
 }
 
 #[test]
-#[ignore = "half a surrogate pair in a field that is read makes the whole payload not JSON"]
 fn half_a_surrogate_pair_does_not_cost_the_event() {
     let payload = r#"{"session_id":"s-1","transcript_path":"/a/s-1.jsonl","hook_event_name":"Stop","last_assistant_message":"cut \ud83d"}"#;
     assert_eq!(refused(payload, &ENV), None);
@@ -227,7 +226,6 @@ fn the_secret_key_of_a_settings_file_is_the_same_as_that_of_an_event() {
 }
 
 #[test]
-#[ignore = "the key that comes with an event is not trimmed, unlike that of a settings file and unlike the public key"]
 fn blanks_around_a_key_do_not_belong_to_it() {
     let blank = with(&[("LANGFUSE_SECRET_KEY", " sk-1\n"), ("LANGFUSE_PUBLIC_KEY", " pk-1 ")]);
     let (hint, secret) = accepted(&payload(), &blank);

@@ -246,7 +246,7 @@ impl Store {
     pub fn give_up(&mut self, ids: &[String], reason: &'static str) -> Result<()> {
         let tx = self.db.transaction()?;
         consume(&tx, ids)?;
-        count(&tx, reason, 1)?;
+        count(&tx, reason, ids.len() as u64)?;
         tx.commit()
     }
 
@@ -380,7 +380,7 @@ impl Store {
              SELECT destination, lower(hex(span_id)), ?2, body, ?3 FROM outbox WHERE seq = ?1 AND destination = ?4",
             params![seq, reason, now_ms, destination],
         )?;
-        tx.execute("DELETE FROM outbox WHERE seq = ?", [seq])?;
+        tx.execute("DELETE FROM outbox WHERE seq = ? AND destination = ?", params![seq, destination])?;
         tx.commit()
     }
 

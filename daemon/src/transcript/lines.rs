@@ -89,7 +89,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn cut(pieces: &[&[u8]], limit: usize) -> (Vec<(u64, Result<Vec<u8>, usize>)>, u64) {
+    type Cut = Vec<(u64, Result<Vec<u8>, usize>)>;
+
+    fn cut(pieces: &[&[u8]], limit: usize) -> (Cut, u64) {
         let mut lines = Lines::with_limit(7, limit);
         let mut out = Vec::new();
         for piece in pieces {

@@ -366,10 +366,10 @@ fn request(line: &[u8]) -> Result<Record, Skip> {
 
 /// Text that may hold what is not Unicode: JavaScript cuts strings in the middle of a surrogate pair.
 #[derive(Debug, Default)]
-struct Text<'a>(Cow<'a, str>);
+pub(crate) struct Text<'a>(Cow<'a, str>);
 
 impl Text<'_> {
-    fn into_owned(self) -> String {
+    pub(crate) fn into_owned(self) -> String {
         self.0.into_owned()
     }
 }
@@ -469,6 +469,8 @@ struct Wire<'a> {
     is_api_error: Option<bool>,
     #[serde(rename = "apiErrorStatus", default)]
     api_error_status: Option<Count>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
     #[serde(rename = "retryAttempt", default)]
     retry_attempt: Option<Count>,
     #[serde(rename = "requestId", borrow, default)]
@@ -525,6 +527,13 @@ struct WireCacheCreation {
     ephemeral_1h_input_tokens: Count,
 }
 
+/// `error` of a retry; that of an answer is a word.
+#[derive(Deserialize)]
+struct WireError {
+    #[serde(default)]
+    status: Option<Count>,
+}
+
 #[derive(Deserialize)]
 struct WireAttachment<'a> {
     #[serde(rename = "type", borrow, default)]
@@ -577,7 +586,7 @@ enum Output<'a> {
     Parts(Vec<&'a RawValue>),
 }
 
-/// Implements `Deserialize` for "a string or a list", where anything else counts as an empty list.
+/// Implements `Deserialize` for "a string or a list"; anything else is an unexpected shape.
 macro_rules! string_or_list {
     ($name:ident, $item:ty, $list:ident) => {
         impl<'de: 'a, 'a> Deserialize<'de> for $name<'a> {
@@ -642,7 +651,10 @@ impl<'a> Wire<'a> {
                 Some("local_command") => Ok(Record::LocalOutput),
                 Some("api_error") => Ok(Record::Retry {
                     at,
-                    status: self.api_error_status.map(|n| n.0),
+                    status: self
+                        .error
+                        .and_then(|raw| serde_json::from_str::<WireError>(raw.get()).ok()?.status)
+                        .map(|n| n.0),
                     attempt: self.retry_attempt.map(|n| n.0),
                 }),
                 Some("compact_boundary") => {
@@ -657,6 +669,7 @@ impl<'a> Wire<'a> {
                 }
                 _ => Err(Skip::Bookkeeping),
             },
+            "api-request" => Err(Skip::Bookkeeping),
             kind if BOOKKEEPING.binary_search(&kind.as_bytes()).is_ok() => Err(Skip::Bookkeeping),
             _ => Err(Skip::UnknownKind),
         }
@@ -680,9 +693,10 @@ impl<'a> Wire<'a> {
             return Err(Skip::Bookkeeping);
         } else if starts(&["[Request interrupted by user"]) {
             return Ok(Record::Interrupted { at });
-        } else if starts(&["<local-command-caveat>"]) {
+        } else if starts(&["<local-command-caveat>", "<bash-stdout>", "<bash-stderr>"]) {
+            // Output of `!shell` does not say that the model stays silent: 2.1.329 has it answer.
             return Err(Skip::Bookkeeping);
-        } else if starts(&["<local-command-std", "<bash-stdout>", "<bash-stderr>"]) {
+        } else if starts(&["<local-command-std"]) {
             return Ok(Record::LocalOutput);
         } else if starts(&["<command-message>"]) {
             (PromptKind::Command, command(head))

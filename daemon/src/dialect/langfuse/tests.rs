@@ -383,7 +383,6 @@ fn no_key_is_sent_twice() {
 }
 
 #[test]
-#[ignore = "metadata.model of a long-context answer without usage, and metadata of the user's own under a name of ours, are there twice"]
 fn no_key_is_sent_twice_in_odd_cases_either() {
     let mut long = answer("m1", text("x"), json!(null));
     long["message"]["model"] = json!("claude-haiku-4-5[1m]");

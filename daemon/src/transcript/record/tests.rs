@@ -149,14 +149,17 @@ fn output_of_local_commands_is_no_prompt() {
     for content in [
         "<local-command-stdout>Total cost: $0.01</local-command-stdout>",
         "<local-command-stderr>no such model</local-command-stderr>",
-        "<bash-stdout>a.txt</bash-stdout><bash-stderr></bash-stderr>",
-        "<bash-stderr>not found</bash-stderr>",
         "  <local-command-stdout></local-command-stdout>",
     ] {
         assert_eq!(read(&user(json!(content))), Ok(Record::LocalOutput), "{content}");
     }
     let line = json!({"type": "system", "subtype": "local_command", "content": "<local-command-stdout>x"});
     assert_eq!(read(&line), Ok(Record::LocalOutput));
+    for content in
+        ["<bash-stdout>a.txt</bash-stdout><bash-stderr></bash-stderr>", "<bash-stderr>not found</bash-stderr>"]
+    {
+        assert_eq!(read(&user(json!(content))), Err(Skip::Bookkeeping), "the model may answer it: {content}");
+    }
 }
 
 #[test]
@@ -492,7 +495,6 @@ fn a_retry_says_which_try_it_was() {
 }
 
 #[test]
-#[ignore = "the status of a retry is read from `apiErrorStatus`, but such a line has it in `error.status`"]
 fn a_retry_says_the_status_it_was_for() {
     let line = json!({"type": "system", "subtype": "api_error", "timestamp": T, "level": "error", "retryAttempt": 1,
         "error": {"message": "529 {}", "status": 529, "formatted": "529 Overloaded", "connection": null}});
