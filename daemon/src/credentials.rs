@@ -41,6 +41,15 @@ impl Secret {
         value.set_sensitive(true);
         value
     }
+
+    /// `text` without the key, and without the credentials made of it: a server may repeat what it was sent.
+    pub fn conceal(&self, public_key: &str, text: &str) -> String {
+        let header = self.basic_auth(public_key);
+        let encoded = header.to_str().unwrap_or_default().trim_start_matches("Basic ");
+        [encoded, &self.0].into_iter().filter(|secret| !secret.is_empty()).fold(text.to_owned(), |text, secret| {
+            if text.contains(secret) { text.replace(secret, "[secret]") } else { text }
+        })
+    }
 }
 
 impl PartialEq for Secret {

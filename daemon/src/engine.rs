@@ -97,6 +97,8 @@ struct Session {
     /// When the transcript last grew.
     grown: Instant,
     touched: Instant,
+    /// Another session has followed it: nobody writes to it any more.
+    past: bool,
     /// Not before: the database refused the last step.
     not_before: Option<Instant>,
 }
@@ -228,6 +230,7 @@ impl Engine {
             dirty: true,
             grown: now,
             touched: now,
+            past: false,
             not_before: None,
         }
     }
@@ -325,6 +328,7 @@ impl Engine {
         };
         let mut other = self.load(&hint);
         other.row.transcript.clone_from(&hint.transcript);
+        other.past = true;
         other.waiting.push((hint, Instant::now()));
         self.look(&mut other);
     }
@@ -483,7 +487,8 @@ fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> 
         let open = tail.assembler.open();
         let done = match &hint.event {
             Event::Other => true,
-            Event::Ended | Event::Stopped { .. } if quiet < LULL => false,
+            // However busy the file is: a burst is short.
+            Event::Ended | Event::Stopped { .. } if !session.past && quiet < LULL && now < *came + QUIET => false,
             Event::Ended => {
                 scope = Some(Scope::Final);
                 true

@@ -18,8 +18,8 @@ use crate::{
     store::{self, handle::Handle},
 };
 
-/// Largest frame that is taken: the payload's limit and room for its head.
-pub const MAX_FRAME: usize = proto::MAX_PAYLOAD + (256 << 10);
+/// Largest frame that is taken: the payload's limit, and room for variables as long as Linux lets them be (128 KiB each).
+pub const MAX_FRAME: usize = proto::MAX_PAYLOAD + (4 << 20);
 
 /// A spool file that was never finished is removed after this long.
 const ABANDONED: Duration = Duration::from_secs(60);

@@ -298,7 +298,11 @@ fn the_secret_is_in_no_file_of_ours() {
     use base64::Engine;
     const SECRET: &str = "sk-lf-canary-5f1d0c";
     let home = Home::new();
-    let server = Server::answering(|_| Answer::status(401).body("refused"));
+    // A server that repeats what it was sent, in whatever form.
+    let server = Server::answering(|_| {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(format!("pk-lf-test:{SECRET}"));
+        Answer::status(401).body(&format!("no Basic {encoded} here, nor {SECRET}"))
+    });
     let mut env = server::env(&server.url.replace("://", &format!("://user:{SECRET}@")), "pk-lf-test", SECRET);
     env.push(("CC_LANGFUSE_DEBUG".into(), "true".into()));
     let mut story = Story::new(&home, "work", "s");

@@ -77,6 +77,7 @@ pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut or
                     refused: None,
                     plan: Plan::default(),
                     asked_to_wait: false,
+                    well: true,
                 }
                 .run(),
             );
@@ -109,6 +110,8 @@ struct Exporter {
     plan: Plan,
     /// The wait at hand is the server's wish, so nobody hurries it.
     asked_to_wait: bool,
+    /// The last answer was a good one, or there was none yet: a change of that is worth a line in the log.
+    well: bool,
 }
 
 impl Exporter {
@@ -171,11 +174,17 @@ impl Exporter {
                     tracing::warn!(count, why, "the server took the batch but not all of its spans");
                 }
                 let seqs: Vec<i64> = batch.iter().map(|row| row.seq).collect();
+                if !std::mem::replace(&mut self.well, true) {
+                    tracing::info!(to = self.destination.base_url, "delivering again");
+                }
                 tracing::debug!(spans = seqs.len(), to = self.destination.base_url, "delivered");
                 self.keep_trying(|store| store.delivered(id, &seqs, now_ms())).await;
             }
             Step::Wait(wait, why) => {
-                tracing::info!(to = self.destination.base_url, why, ?wait, "not delivered; trying again");
+                if self.well {
+                    tracing::warn!(to = self.destination.base_url, why, "not delivered; trying again until it is");
+                }
+                tracing::debug!(to = self.destination.base_url, why, ?wait, "not delivered");
                 self.note("retrying", wait, why);
                 self.pause(wait).await;
             }
@@ -228,7 +237,8 @@ impl Exporter {
         }
     }
 
-    fn note(&self, state: &'static str, wait: Duration, why: String) {
+    fn note(&mut self, state: &'static str, wait: Duration, why: String) {
+        self.well = false;
         let (id, now) = (self.id, now_ms());
         let until = now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
         let noted = self.store.call(|store| store.postpone(id, state, until, &why, now));
@@ -238,7 +248,9 @@ impl Exporter {
     }
 
     async fn park(&mut self, why: String) {
-        tracing::warn!(to = self.destination.base_url, why, "parked; nothing is lost");
+        if self.well {
+            tracing::warn!(to = self.destination.base_url, why, "parked; nothing is lost");
+        }
         self.asked_to_wait = false;
         self.note("parked", PROBE, why);
         self.pause(PROBE).await;

@@ -81,7 +81,8 @@ impl Transport {
         headers.insert("x-langfuse-ingestion-version", HeaderValue::from_static("4"));
         headers.insert("x-langfuse-public-key", HeaderValue::from_str(&destination.public_key)?);
         let last = Arc::new(Mutex::new(None));
-        let client = Observed { client: client()?, headers, last: last.clone() };
+        let key = (destination.public_key.clone(), secret.clone());
+        let client = Observed { client: client()?, headers, key, last: last.clone() };
         let mut exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)
@@ -213,6 +214,7 @@ impl tower_service::Service<http::Uri> for Proxied {
 struct Observed {
     client: Hyper,
     headers: HeaderMap,
+    key: (String, Secret),
     last: Arc<Mutex<Option<Answer>>>,
 }
 
@@ -232,7 +234,7 @@ impl HttpClient for Observed {
             }
         }
         *request.headers_mut() = headers;
-        let outcome = tokio::time::timeout(REQUEST, exchange(&self.client, request)).await;
+        let outcome = tokio::time::timeout(REQUEST, exchange(&self.client, request, &self.key)).await;
         let (answer, result) = match outcome {
             Ok(Ok((answer, response))) => (answer, Ok(response)),
             Ok(Err(error)) => {
@@ -256,6 +258,7 @@ impl HttpClient for Observed {
 async fn exchange(
     client: &Hyper,
     request: Request<Bytes>,
+    (public_key, secret): &(String, Secret),
 ) -> Result<(Answer, Response<Bytes>), Box<dyn Error + Send + Sync>> {
     let response = client.request(request.map(Full::new)).await?;
     let (parts, body) = response.into_parts();
@@ -266,8 +269,18 @@ async fn exchange(
         status: parts.status.as_u16(),
         retry_after: text(header::RETRY_AFTER),
         date: text(header::DATE).or_else(|| Some(http_date(SystemTime::now()))),
-        rejected: parts.status.is_success().then(|| rejected(&text(header::CONTENT_TYPE), &body)).flatten(),
-        body: String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(300).collect(),
+        rejected: parts
+            .status
+            .is_success()
+            .then(|| rejected(&text(header::CONTENT_TYPE), &body))
+            .flatten()
+            .map(|(count, why)| (count, secret.conceal(public_key, &why))),
+        body: secret
+            .conceal(public_key, &String::from_utf8_lossy(&body))
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(300)
+            .collect(),
     };
     Ok((answer, Response::from_parts(parts, body)))
 }

@@ -20,7 +20,7 @@ use crate::{client, show, sink, tree};
 const SAMPLE: &str = include_str!("sample.jsonl");
 
 /// How many of its lines Claude Code had written when it called the Stop hook: all but the answer and what follows it.
-const WRITTEN_AT_STOP: usize = 9;
+const WRITTEN_AT_STOP: usize = 12;
 
 /// What Claude Code gave to the Stop hook.
 const ANSWER: &str =
