@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::Read,
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -59,6 +59,18 @@ fn split(path: &Path) -> usize {
     }
 }
 
+/// The same with the standard library: a buffer of 256 KiB, each line copied out of it.
+fn read_until(path: &Path) -> usize {
+    let mut file = BufReader::with_capacity(256 << 10, File::open(path).expect("the sample"));
+    let (mut line, mut count) = (Vec::new(), 0);
+    while file.read_until(b'\n', &mut line).expect("the sample") > 0 {
+        black_box(&line);
+        line.clear();
+        count += 1;
+    }
+    count
+}
+
 fn spans(path: &Path) -> usize {
     let mut count = 0;
     offline::turns(path, "bench", &Options::default(), |turn| count += black_box(turn).len()).expect("the sample");
@@ -75,6 +87,11 @@ fn a_split_mixed(bencher: Bencher<'_, '_>) {
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]
+fn a_read_until_mixed(bencher: Bencher<'_, '_>) {
+    bench(bencher, mixed(), read_until);
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
 fn b_spans_mixed(bencher: Bencher<'_, '_>) {
     bench(bencher, mixed(), spans);
 }
@@ -82,6 +99,11 @@ fn b_spans_mixed(bencher: Bencher<'_, '_>) {
 #[divan::bench(sample_count = 5, sample_size = 1)]
 fn c_split_conversation(bencher: Bencher<'_, '_>) {
     bench(bencher, conversation(), split);
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn c_read_until_conversation(bencher: Bencher<'_, '_>) {
+    bench(bencher, conversation(), read_until);
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]
