@@ -31,6 +31,7 @@ pub mod ids;
 pub mod intake;
 pub mod log;
 pub mod offline;
+pub mod redact;
 pub mod socket;
 pub mod store;
 pub mod trace;

@@ -1,0 +1,830 @@
+//! Masks secrets in text before it is stored or sent.
+//!
+//! One pass of an Aho-Corasick automaton over the keywords of all rules decides where a rule is tried at all; a rule is
+//! then matched only at that place, never searched for. Text without keywords costs one table look-up per byte.
+//!
+//! Rules know a secret either by its own shape (`ghp_…`), which needs no further proof, or by its surroundings
+//! (`password = …`, `Bearer …`), where the value must also look random: ordinary code is full of such surroundings.
+//!
+//! Masking is best effort. What has neither a shape nor a telling name is not found.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind, StartKind};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use regex::Regex;
+use serde::de::IgnoredAny;
+
+#[cfg(test)]
+mod tests;
+
+/// How often each rule has masked something.
+pub type Counts = BTreeMap<String, u64>;
+
+/// An extra rule that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("redaction rule {name:?}: {reason}")]
+pub struct BadRule {
+    /// The rule's name as configured.
+    pub name: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Opens every replacement; text that holds it is masked already.
+const MARK: &str = "[REDACTED:";
+
+/// Each round shortens what is not masked, so this is reached by no text but one made for it.
+const MAX_ROUNDS: usize = 64;
+
+/// How much of a value is looked at to decide whether it is one; keeps `token=token=token=…` linear.
+const VALUE_WINDOW: usize = 256;
+
+/// Longer names are not names.
+const NAME_MAX: usize = 64;
+
+const ASSIGNMENT: &str = "assignment";
+const AUTHORIZATION: &str = "authorization";
+
+struct Spec {
+    name: &'static str,
+    keywords: &'static [&'static str],
+    /// Matched at the start of a keyword. With a group, only the group is masked.
+    pattern: &'static str,
+    check: fn(&str) -> bool,
+}
+
+const fn shape(name: &'static str, keywords: &'static [&'static str], pattern: &'static str) -> Spec {
+    Spec { name, keywords, pattern, check: |_| true }
+}
+
+/// Most telling first: where matches overlap, the first names the result.
+const SPECS: &[Spec] = &[
+    // The text between the lines is free (line numbers, quotes, escapes of a listing), but a long run of base64 must be
+    // in it. Without an END line – the output was cut – only what continues the run is taken.
+    shape(
+        "pem",
+        &["-----BEGIN "],
+        r#"(?x) -----BEGIN\x20[A-Z0-9\x20]{0,40}PRIVATE\x20KEY(?:\x20BLOCK)?-----
+           (?: (?:[^-]|-[^-])* [A-Za-z0-9+/=]{40} (?:[^-]|-[^-])* -?-----END\x20[A-Z0-9\x20]{0,40}PRIVATE\x20KEY(?:\x20BLOCK)?-----
+             | (?: [\s"'+,|>→\\rn0-9]* (?: (?:Proc-Type|DEK-Info|Version|Comment):[^\r\n\\]* )? )*
+               [A-Za-z0-9+/=]{40,} (?: [\s"'+,|>→\\]{1,24} (?:[0-9]{1,5}[\t→|])? [A-Za-z0-9+/=]{16,} )* )"#,
+    ),
+    shape("anthropic", &["sk-ant-"], r"sk-ant-[A-Za-z0-9_-]{20,}"),
+    shape("langfuse", &["sk-lf-"], r"sk-lf-[A-Za-z0-9_-]{16,}"),
+    shape("openrouter", &["sk-or-"], r"sk-or-(?:v1-)?[A-Za-z0-9]{32,}"),
+    shape(
+        "openai",
+        &["sk-"],
+        r"sk-(?:(?:proj|svcacct|admin)-[A-Za-z0-9_-]{20,}|[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20})",
+    ),
+    // Half of all vendors took over the prefix, without a structure behind it.
+    Spec { name: "sk-key", keywords: &["sk-"], pattern: r"sk-[A-Za-z0-9]{32,}", check: |m| entropy(&m[3..]) >= 3.0 },
+    shape("groq", &["gsk_"], r"gsk_[A-Za-z0-9]{40,}"),
+    shape("xai", &["xai-"], r"xai-[A-Za-z0-9]{40,}"),
+    shape("perplexity", &["pplx-"], r"pplx-[A-Za-z0-9]{40,}"),
+    shape("replicate", &["r8_"], r"r8_[A-Za-z0-9]{37,}"),
+    // The id from the vendor's manual is everywhere.
+    Spec {
+        name: "aws-key-id",
+        keywords: &["AKIA", "ASIA", "ABIA", "ACCA"],
+        pattern: r"A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{16}\b",
+        check: |m| !m.ends_with("EXAMPLE"),
+    },
+    Spec {
+        name: "aws-secret",
+        keywords: &["aws_secret_access_key", "AWS_SECRET_ACCESS_KEY", "SecretAccessKey", "secretAccessKey"],
+        pattern: r#"(?i)[a-z_]+\\*["']?[ \t]*(?:=>|[=:,])[ \t]*\\*["']?([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|\z)"#,
+        check: |m| !m.ends_with("EXAMPLEKEY"),
+    },
+    shape("github", &["ghp_", "gho_", "ghu_", "ghs_", "ghr_"], r"gh[pousr]_[A-Za-z0-9]{36,}"),
+    shape("github", &["github_pat_"], r"github_pat_[A-Za-z0-9_]{50,}"),
+    shape(
+        "gitlab",
+        &["glpat-", "gldt-", "glrt-", "glcbt-", "glptt-", "glsoat-", "glft-", "glagent-"],
+        r"gl[a-z]{2,5}-[A-Za-z0-9_-]{20,}(?:\.[0-9a-z]{2}\.[0-9a-z]{9})?",
+    ),
+    shape(
+        "slack",
+        &["xoxa-", "xoxb-", "xoxc-", "xoxe-", "xoxe.", "xoxo-", "xoxp-", "xoxr-", "xoxs-"],
+        r"xox[a-z](?:\.xox[bp])?-[0-9][A-Za-z0-9-]{9,}",
+    ),
+    shape("slack", &["xapp-"], r"xapp-[0-9]-[A-Z0-9]+-[0-9]+-[A-Za-z0-9]{10,}"),
+    shape(
+        "slack-webhook",
+        &["hooks.slack.com/"],
+        r"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9/_-]{20,})",
+    ),
+    shape(
+        "discord-webhook",
+        &["discord.com/api/webhooks/", "discordapp.com/api/webhooks/"],
+        r"discord(?:app)?\.com/api/webhooks/[0-9]+/([A-Za-z0-9_-]{50,})",
+    ),
+    shape(
+        "stripe",
+        &["sk_live_", "sk_test_", "sk_prod_", "rk_live_", "rk_test_", "rk_prod_"],
+        r"[sr]k_(?:live|test|prod)_[A-Za-z0-9]{16,}",
+    ),
+    shape("stripe", &["whsec_"], r"whsec_[A-Za-z0-9+/]{24,}={0,2}"),
+    shape("npm", &["npm_"], r"npm_[A-Za-z0-9]{36}\b"),
+    shape("pypi", &["pypi-AgE"], r"pypi-AgE[A-Za-z0-9_-]{40,}"),
+    shape("huggingface", &["hf_"], r"hf_[A-Za-z0-9]{30,}"),
+    shape("google", &["AIza"], r"AIza[A-Za-z0-9_-]{35}(?:\b|\z)"),
+    shape("google", &["GOCSPX-"], r"GOCSPX-[A-Za-z0-9_-]{24,}"),
+    shape("google", &["ya29."], r"ya29\.[A-Za-z0-9_-]{20,}"),
+    shape("sendgrid", &["SG."], r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{32,64}"),
+    shape(
+        "twilio",
+        &[
+            "SK0", "SK1", "SK2", "SK3", "SK4", "SK5", "SK6", "SK7", "SK8", "SK9", "SKa", "SKb", "SKc", "SKd", "SKe",
+            "SKf",
+        ],
+        r"SK[0-9a-f]{32}\b",
+    ),
+    shape("digitalocean", &["dop_v1_", "doo_v1_", "dor_v1_"], r"do[opr]_v1_[0-9a-f]{64}\b"),
+    shape("atlassian", &["ATATT3"], r"ATATT3[A-Za-z0-9_=-]{60,}"),
+    shape("docker", &["dckr_pat_"], r"dckr_pat_[A-Za-z0-9_-]{24,}"),
+    shape("vault", &["hvs.", "hvb."], r"hv[sb]\.[A-Za-z0-9_-]{24,}"),
+    shape("grafana", &["glsa_", "glc_"], r"gl(?:sa|c)_[A-Za-z0-9+/_]{32,}={0,2}"),
+    shape("sentry", &["sntrys_", "sntryu_"], r"sntry[su]_[A-Za-z0-9+/=_]{40,}"),
+    shape("linear", &["lin_api_"], r"lin_api_[A-Za-z0-9]{40}\b"),
+    shape("shopify", &["shpat_", "shpca_", "shppa_", "shpss_"], r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}\b"),
+    shape("databricks", &["dapi"], r"dapi[0-9a-f]{32}(?:-[0-9])?\b"),
+    shape("age", &["AGE-SECRET-KEY-1"], r"AGE-SECRET-KEY-1[0-9A-Z]{58}\b"),
+    // No `-` and `_` in the header: JSON of plain letters never encodes to them.
+    shape("jwt", &["eyJ"], r"eyJ[A-Za-z0-9]{17,}\.ey[A-Za-z0-9_-]{17,}\.[A-Za-z0-9_-]{10,}"),
+    Spec {
+        name: AUTHORIZATION,
+        keywords: &["Basic ", "basic ", "BASIC "],
+        pattern: r"(?i)basic[ \t]+([A-Za-z0-9+/_-]{8,}={0,2})",
+        check: is_basic_credentials,
+    },
+    Spec {
+        name: AUTHORIZATION,
+        keywords: &["Bearer ", "bearer ", "BEARER "],
+        pattern: r"(?i)bearer[ \t]+([A-Za-z0-9._~+/-]{16,}={0,2})",
+        check: |v| is_secret_value(Name::Other, v, false),
+    },
+    Spec {
+        name: AUTHORIZATION,
+        keywords: &["Authorization", "authorization", "AUTHORIZATION"],
+        pattern: r#"(?i)authorization\\*["']?[ \t]*[:=,][ \t]*\\*["']?(?:(?:bearer|token|bot|apikey|api-key)[ \t]+)?([A-Za-z0-9._~+/-]{8,}={0,2})"#,
+        check: |v| is_secret_value(Name::Password, v, true),
+    },
+    Spec {
+        name: "url",
+        keywords: &["://"],
+        pattern: r#"://[^\s/:@?#"'`<>\[\]]*:([^\s/@?#"'`<>]+)@"#,
+        check: |v| !v.contains(MARK) && !is_interpolated(v) && !is_placeholder(v) && !is_password_word(v),
+    },
+];
+
+/// Names whose values are secrets, as words: written `api_key`, `api-key`, `apiKey`, `ApiKey`, `API_KEY`, `apikey`, ….
+const PASSWORDS: &[&[&str]] = &[&["password"], &["passwd"], &["passphrase"], &["pwd"]];
+const OTHERS: &[&[&str]] = &[
+    &["secret"],
+    &["token"],
+    &["credential"],
+    &["api", "key"],
+    &["access", "key"],
+    &["account", "key"],
+    &["auth", "key"],
+    &["private", "key"],
+    &["signing", "key"],
+    &["encryption", "key"],
+];
+
+/// What follows the word in a name that tells about a secret instead of holding one.
+const ABOUT: &[&str] = &[
+    "id",
+    "ids",
+    "name",
+    "names",
+    "type",
+    "types",
+    "url",
+    "urls",
+    "uri",
+    "path",
+    "paths",
+    "file",
+    "files",
+    "dir",
+    "count",
+    "counts",
+    "len",
+    "length",
+    "size",
+    "limit",
+    "limits",
+    "ttl",
+    "expiry",
+    "expires",
+    "expiration",
+    "at",
+    "in",
+    "arn",
+    "ref",
+    "refs",
+    "version",
+    "field",
+    "header",
+    "prefix",
+    "suffix",
+    "index",
+    "format",
+    "kind",
+    "policy",
+    "store",
+    "manager",
+    "provider",
+    "label",
+    "hint",
+    "regex",
+    "pattern",
+    "checksum",
+    "budget",
+    "usage",
+    "status",
+    "error",
+    "message",
+    "class",
+    "selector",
+    "endpoint",
+    "rotation",
+    "algorithm",
+    "issuer",
+    "audience",
+    "scope",
+];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Name {
+    /// Chosen by people: shorter and more like words.
+    Password,
+    Other,
+}
+
+struct Rule {
+    name: String,
+    regex: Regex,
+    check: fn(&str) -> bool,
+}
+
+#[derive(Clone, Copy)]
+struct Keyword {
+    /// Index into the rules; `None` is the assignment rule.
+    rule: Option<usize>,
+    /// Must not continue a word.
+    starts_word: bool,
+}
+
+/// The place of a secret and the index of the rule that found it.
+type Found = (Range<usize>, usize);
+
+/// The rules, compiled once. Cheap to share.
+pub struct Redactor {
+    /// Built-in rules, the assignment rule (of which only the name is used), extra rules.
+    rules: Vec<Rule>,
+    /// By pattern index of `automaton`.
+    keywords: Vec<Keyword>,
+    automaton: AhoCorasick,
+    /// From the end of a name to the end of its value.
+    assignment: Regex,
+    marks: Regex,
+}
+
+impl Default for Redactor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Redactor {
+    /// The built-in rules.
+    pub fn new() -> Self {
+        let mut rules = Vec::new();
+        let mut words = Vec::new();
+        let mut keywords = Vec::new();
+        for (index, spec) in SPECS.iter().enumerate() {
+            let regex = Regex::new(&format!(r"\A(?:{})", spec.pattern)).expect("built-in rule");
+            rules.push(Rule { name: spec.name.into(), regex, check: spec.check });
+            for keyword in spec.keywords {
+                words.push((*keyword).to_owned());
+                let starts_word = keyword.as_bytes()[0].is_ascii_alphanumeric();
+                keywords.push(Keyword { rule: Some(index), starts_word });
+            }
+        }
+        for name in PASSWORDS.iter().chain(OTHERS) {
+            for spelling in spellings(name) {
+                words.push(spelling);
+                keywords.push(Keyword { rule: None, starts_word: false });
+            }
+        }
+        // Quotes may be escaped: source code and JSON quoted in text are common.
+        let assignment = Regex::new(
+            r#"(?x) \A \\{0,3}["'`]? [\x20\t]*
+            (?: : [\x20\t]* &? (?:'static\x20)? [A-Za-z]{1,16} [\x20\t]* = | := | => | = | : )
+            [\x20\t]*
+            (?: [rbfuRBFU@]{0,2} (?: "(?<double>(?:[^"\\\r\n]|\\[^\r\n])*) | '(?<single>(?:[^'\\\r\n]|\\[^\r\n])*) | `(?<back>[^`\\\r\n]*) )
+              | \\{1,3}["'] (?<escaped>[^"'\\\s]*)
+              | (?<bare>[^\s"'`,;&|<>(){}\[\]\\]+) )"#,
+        )
+        .expect("built-in rule");
+        rules.push(Rule { name: ASSIGNMENT.into(), regex: assignment.clone(), check: |_| true });
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::Standard)
+            .start_kind(StartKind::Unanchored)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(words)
+            .expect("built-in keywords");
+        let marks = Regex::new(r"\[REDACTED:[A-Za-z0-9_.-]{1,64}\]").expect("built-in rule");
+        Self { rules, keywords, automaton, assignment, marks }
+    }
+
+    /// The built-in rules and more: name and regular expression. If it has a group, only the first group is masked.
+    /// Unlike the built-in ones these are searched for in all text.
+    pub fn with_extra(extra: &[(String, String)]) -> Result<Self, BadRule> {
+        let mut redactor = Self::new();
+        for (name, pattern) in extra {
+            let bad = |reason: &str| BadRule { name: name.clone(), reason: reason.into() };
+            if name.is_empty() || name.len() > 64 || !name.bytes().all(is_name_byte) {
+                return Err(bad("a name is 1 to 64 of A-Z a-z 0-9 _ . -"));
+            }
+            let regex = Regex::new(pattern).map_err(|e| bad(&e.to_string()))?;
+            if regex.is_match("") {
+                return Err(bad("matches empty text"));
+            }
+            redactor.rules.push(Rule { name: name.clone(), regex, check: |_| true });
+        }
+        Ok(redactor)
+    }
+
+    /// The text with `[REDACTED:<rule>]` in place of each secret; `None` if there is none. Masking the result again finds
+    /// nothing.
+    pub fn scrub(&self, text: &str, counts: &mut Counts) -> Option<String> {
+        let mut masked = self.scrub_once(text, counts)?;
+        // A replacement can uncover a secret that had no word boundary before.
+        for _ in 0..MAX_ROUNDS {
+            match self.scrub_once(&masked, counts) {
+                Some(again) => masked = again,
+                None => break,
+            }
+        }
+        Some(masked)
+    }
+
+    /// As [`scrub`](Self::scrub) for JSON: looks into decoded strings, takes the key of a member as the name of its value,
+    /// and leaves every other byte as it is. What is not JSON is taken as text.
+    pub fn scrub_json(&self, json: &str, counts: &mut Counts) -> Option<String> {
+        if serde_json::from_str::<IgnoredAny>(json).is_err() {
+            return self.scrub(json, counts);
+        }
+        let mut out = String::new();
+        let mut copied = 0;
+        let mut at = 0;
+        let mut scratch = String::new();
+        let mut key: Option<String> = None;
+        while let Some(open) = memchr::memchr(b'"', &json.as_bytes()[at..]).map(|i| at + i) {
+            // A member's value follows its colon at once; any other token in between makes the key meaningless.
+            let named = key.take().filter(|_| json[at..open].trim_matches([' ', '\t', '\r', '\n', ':']).is_empty());
+            let close = string_end(json.as_bytes(), open + 1);
+            let raw = &json[open + 1..close];
+            let text = if raw.contains('\\') {
+                decode(raw, &mut scratch);
+                scratch.as_str()
+            } else {
+                raw
+            };
+            let masked = self.scrub(text, counts).or_else(|| self.scrub_member(named.as_deref()?, text, counts));
+            let is_key = json[close + 1..].trim_start().starts_with(':');
+            if is_key {
+                // The masked key, so that a second run sees the same name.
+                let name = masked.as_deref().unwrap_or(text);
+                key = (name_kind(name).is_some() || is_authorization(name)).then(|| name.to_owned());
+            }
+            if let Some(masked) = masked {
+                out.push_str(&json[copied..open]);
+                out.push_str(&serde_json::to_string(&masked).expect("a string is JSON"));
+                copied = close + 1;
+            }
+            at = close + 1;
+        }
+        (copied > 0).then(|| out + &json[copied..])
+    }
+
+    /// The value of a member in which no rule found anything by itself.
+    fn scrub_member(&self, key: &str, value: &str, counts: &mut Counts) -> Option<String> {
+        let (rule, secret) = if is_authorization(key) {
+            let start = value.find(' ').map_or(0, |i| i + 1);
+            (AUTHORIZATION, is_secret_value(Name::Password, &value[start..], true).then_some(start)?)
+        } else {
+            (ASSIGNMENT, is_secret_value(name_kind(key)?, value, true).then_some(0)?)
+        };
+        *counts.entry(rule.into()).or_default() += 1;
+        Some(format!("{}{MARK}{rule}]", &value[..secret]))
+    }
+
+    fn scrub_once(&self, text: &str, counts: &mut Counts) -> Option<String> {
+        let mut found = self.find(text);
+        if found.is_empty() {
+            return None;
+        }
+        found.sort_unstable_by_key(|(range, rule)| (range.start, *rule));
+        let mut merged: Vec<Found> = Vec::with_capacity(found.len());
+        for (range, rule) in found {
+            match merged.last_mut() {
+                Some((last, first_rule)) if range.start < last.end => {
+                    last.end = last.end.max(range.end);
+                    *first_rule = rule.min(*first_rule);
+                }
+                _ => merged.push((range, rule)),
+            }
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut copied = 0;
+        for (range, rule) in merged {
+            let name = &self.rules[rule].name;
+            out.push_str(&text[copied..range.start]);
+            out.push_str(MARK);
+            out.push_str(name);
+            out.push(']');
+            copied = range.end;
+            *counts.entry(name.clone()).or_default() += 1;
+        }
+        out.push_str(&text[copied..]);
+        Some(out)
+    }
+
+    fn find(&self, text: &str) -> Vec<Found> {
+        let mut found = Vec::new();
+        // A rule is not tried again inside its own match: `sk-ant-sk-ant-…` would take quadratic time.
+        let mut until = [0; SPECS.len()];
+        let mut named_until = 0;
+        for hit in self.automaton.find_overlapping_iter(text) {
+            let keyword = self.keywords[hit.pattern().as_usize()];
+            match keyword.rule {
+                Some(index) => {
+                    let inside = hit.start() < until[index];
+                    if inside || keyword.starts_word && continues_word(text.as_bytes(), hit.start()) {
+                        continue;
+                    }
+                    let rule = &self.rules[index];
+                    if let Some(range) = rule.match_at(text, hit.start()) {
+                        until[index] = range.end;
+                        found.push((range, index));
+                    }
+                }
+                None if hit.start() >= named_until => {
+                    named_until = name_end(text.as_bytes(), hit.end());
+                    if let Some(range) = self.find_assigned(text, hit.start(), named_until) {
+                        named_until = range.end;
+                        found.push((range, SPECS.len()));
+                    }
+                }
+                None => {}
+            }
+        }
+        for (index, rule) in self.rules.iter().enumerate().skip(SPECS.len() + 1) {
+            let mut start = 0;
+            for end in self.marks.find_iter(text).map(|m| m.range()).chain(std::iter::once(text.len()..text.len())) {
+                let part = &text[start..end.start];
+                for whole in rule.regex.find_iter(part).map(|m| m.range()) {
+                    if let Some(range) = rule.secret(part, whole).filter(|r| !r.is_empty()) {
+                        found.push((start + range.start..start + range.end, index));
+                    }
+                }
+                start = end.end;
+            }
+        }
+        found
+    }
+
+    /// The value assigned to the name around a keyword.
+    fn find_assigned(&self, text: &str, keyword: usize, end: usize) -> Option<Range<usize>> {
+        // Most mentions are no assignment.
+        let after = text.as_bytes()[end..].iter().take(12);
+        after
+            .copied()
+            .find(|b| !matches!(b, b' ' | b'\t' | b'"' | b'\'' | b'`' | b'\\'))
+            .filter(|b| b":=".contains(b))?;
+        let head = &text.as_bytes()[keyword.saturating_sub(NAME_MAX)..keyword];
+        let start = keyword - head.iter().rev().take_while(|b| is_name_byte(**b)).count();
+        let kind = name_kind(&text[start..end])?;
+        let window = &text[end..text.floor_char_boundary(end + VALUE_WINDOW)];
+        self.assignment.find(window)?;
+        let value = |captures: &regex::Captures| -> Option<(Range<usize>, bool)> {
+            let quoted = ["double", "single", "back", "escaped"].iter().find_map(|group| captures.name(group));
+            let value = quoted.or_else(|| captures.name("bare"))?.range();
+            Some((end + value.start..end + value.end, quoted.is_some()))
+        };
+        let (seen, quoted) = value(&self.assignment.captures(window)?)?;
+        // Followed by more code it is an expression.
+        let rest = &text.as_bytes()[seen.end..];
+        if !quoted && rest.first().is_some_and(|b| b"([{<".contains(b)) {
+            return None;
+        }
+        if !is_secret_value(kind, &text[seen.clone()], quoted) {
+            return None;
+        }
+        if seen.end < end + window.len() {
+            return Some(seen);
+        }
+        value(&self.assignment.captures(&text[end..])?).map(|(whole, _)| whole)
+    }
+}
+
+impl Rule {
+    fn match_at(&self, text: &str, at: usize) -> Option<Range<usize>> {
+        let text_at = &text[at..];
+        let range = self.secret(text_at, self.regex.find(text_at)?.range())?;
+        (self.check)(&text_at[range.clone()]).then(|| at + range.start..at + range.end)
+    }
+
+    /// The part of a match that is to be masked.
+    fn secret(&self, text: &str, whole: Range<usize>) -> Option<Range<usize>> {
+        if self.regex.captures_len() == 1 {
+            return Some(whole);
+        }
+        self.regex.captures_at(text, whole.start)?.get(1).map(|group| group.range())
+    }
+}
+
+/// The ways a name of several words is written.
+fn spellings(words: &[&str]) -> Vec<String> {
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    let capitals: Vec<String> = words.iter().map(|word| capital(word)).collect();
+    let mut all = Vec::new();
+    for separator in ["", "_", "-"] {
+        let lower = words.join(separator);
+        all.extend([capital(&lower), lower.to_uppercase(), lower, capitals.join(separator)]);
+    }
+    all.push(words[0].to_owned() + &capitals[1..].concat());
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn is_name_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')
+}
+
+fn name_end(text: &[u8], from: usize) -> usize {
+    from + text[from..].iter().take(NAME_MAX).take_while(|b| is_name_byte(**b)).count()
+}
+
+/// Whether the character before belongs to the same word: not if it ends an escape (`\n`, `%3D`) of text quoted in text.
+fn continues_word(text: &[u8], at: usize) -> bool {
+    let before = &text[..at];
+    match before {
+        [.., b'\\', b'n' | b'r' | b't'] => false,
+        [.., b'%', a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => false,
+        [.., last] => last.is_ascii_alphanumeric() || *last == b'_',
+        [] => false,
+    }
+}
+
+fn is_authorization(name: &str) -> bool {
+    let end = name.len().saturating_sub(AUTHORIZATION.len());
+    name.get(end..).is_some_and(|end| end.eq_ignore_ascii_case(AUTHORIZATION))
+}
+
+/// What kind of secret a name promises, if any.
+fn name_kind(name: &str) -> Option<Name> {
+    let mut lower = [0; 2 * NAME_MAX + 16];
+    let lower = lower.get_mut(..name.len())?;
+    let mut len = 0;
+    // Without separators, so that one spelling is left.
+    for b in name.bytes() {
+        match b {
+            b'_' | b'-' | b'.' | b' ' => {}
+            _ if b.is_ascii_alphanumeric() => {
+                lower[len] = b.to_ascii_lowercase();
+                len += 1;
+            }
+            _ => return None,
+        }
+    }
+    let lower = std::str::from_utf8(&lower[..len]).ok()?;
+    let last = |words: &&[&str]| match words {
+        [one] => lower.rfind(one).map(|at| at + one.len()),
+        [one, two] => lower.rfind(two).filter(|at| lower[..*at].ends_with(one)).map(|at| at + two.len()),
+        _ => None,
+    };
+    let password = PASSWORDS.iter().filter_map(last).max();
+    let end = password.max(OTHERS.iter().filter_map(last).max())?;
+    let rest = &lower[end..];
+    let about = rest.starts_with("iz")
+        || (!rest.is_empty() && ABOUT.iter().any(|word| rest.ends_with(word)))
+        || ["public", "publish", "page", "next"].iter().any(|word| lower.contains(word));
+    (!about).then_some(if password.is_some() { Name::Password } else { Name::Other })
+}
+
+/// Whether a value is a secret rather than a reference to one, a placeholder, a name or a piece of code.
+fn is_secret_value(name: Name, value: &str, quoted: bool) -> bool {
+    let digit = value.bytes().any(|b| b.is_ascii_digit());
+    let letters = value.bytes().filter(u8::is_ascii_alphabetic).count();
+    if value.len() < 8 || letters < 3 || !(digit || quoted) || value.contains(char::is_whitespace) {
+        return false;
+    }
+    if value.contains(MARK) || is_interpolated(value) || is_reference(value) || is_placeholder(value) {
+        return false;
+    }
+    let entropy = entropy(value);
+    match name {
+        Name::Password => (entropy >= 3.5 || (entropy >= 2.75 && digit)) && wordiness(value) < 0.8,
+        Name::Other => entropy >= 3.5 && wordiness(value) < 0.65,
+    }
+}
+
+/// Filled in by a shell, a template or a format string.
+fn is_interpolated(value: &str) -> bool {
+    value.starts_with(['$', '%', '<', '=', '@'])
+        || ["${", "$(", "%(", "#{", "%s"].iter().any(|open| value.contains(open))
+        || (value.contains('{') && value.contains('}'))
+        || (value.contains('<') && value.contains('>'))
+}
+
+/// Says where the secret is, or is the hash of something.
+fn is_reference(value: &str) -> bool {
+    const STARTS: &[&str] = &[
+        "/",
+        "./",
+        "../",
+        "~/",
+        "arn:",
+        "urn:",
+        "env:",
+        "env.",
+        "file:",
+        "data:",
+        "vault:",
+        "projects/",
+        "secrets.",
+        "process.",
+        "import.",
+        "os.",
+        "self.",
+        "this.",
+        "req.",
+        "request.",
+        "config.",
+        "cfg.",
+        "ctx.",
+        "args.",
+        "opts.",
+        "options.",
+        "settings.",
+        "vars.",
+        "var.",
+        "std::",
+        "crate::",
+        "sha1-",
+        "sha1:",
+        "sha256-",
+        "sha256:",
+        "sha384-",
+        "sha512-",
+        "sha512:",
+        "md5:",
+        "h1:",
+    ];
+    value.contains("://") || STARTS.iter().any(|start| value.starts_with(start))
+}
+
+fn is_placeholder(value: &str) -> bool {
+    const WORDS: &[&str] = &[
+        "your",
+        "example",
+        "placeholder",
+        "changeme",
+        "change_me",
+        "change-me",
+        "dummy",
+        "redacted",
+        "-here",
+        "_here",
+        "replace",
+        "insert",
+        "xxxx",
+        "****",
+        "...",
+        "…",
+        "••",
+    ];
+    WORDS.iter().any(|word| contains_ignoring_case(value, word))
+}
+
+fn contains_ignoring_case(text: &str, word: &str) -> bool {
+    text.as_bytes().windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// What manuals write where a password goes.
+fn is_password_word(value: &str) -> bool {
+    ["pass", "passwd", "password", "pw", "pwd", "secret", "token", "port"].iter().any(|w| value.eq_ignore_ascii_case(w))
+}
+
+fn is_basic_credentials(value: &str) -> bool {
+    let value = value.trim_end_matches('=');
+    // Three quarters of a long header say as much as all of it; decoding must not allocate.
+    let value = value.get(..value.len().min(256)).unwrap_or(value);
+    let mut decoded = [0; 192];
+    let len = STANDARD_NO_PAD
+        .decode_slice(value, &mut decoded)
+        .or_else(|_| URL_SAFE_NO_PAD.decode_slice(value, &mut decoded));
+    len.is_ok_and(|len| decoded[..len].contains(&b':') && decoded[..len].iter().all(|b| *b >= b' '))
+}
+
+/// Bits per byte.
+fn entropy(value: &str) -> f64 {
+    let mut counts = [0u32; 256];
+    for b in value.bytes() {
+        counts[usize::from(b)] += 1;
+    }
+    let len = value.len() as f64;
+    let share = |count: &u32| f64::from(*count) / len;
+    counts.iter().filter(|count| **count > 0).map(|count| -share(count) * share(count).log2()).sum()
+}
+
+/// The share of letters and digits that are in runs which could be words: identifiers have high entropy too, but are
+/// pronounceable.
+fn wordiness(value: &str) -> f64 {
+    let bytes = value.as_bytes();
+    let (mut word, mut all, mut at) = (0, 0, 0);
+    while at < bytes.len() {
+        let start = at;
+        at += 1;
+        if !bytes[start].is_ascii_alphanumeric() {
+            continue;
+        }
+        // Foo, foo or FOO.
+        while at < bytes.len()
+            && (bytes[at].is_ascii_lowercase() && (at - start == 1 || bytes[at - 1].is_ascii_lowercase())
+                || bytes[at].is_ascii_uppercase() && bytes[at - 1].is_ascii_uppercase())
+            && bytes[start].is_ascii_alphabetic()
+        {
+            at += 1;
+        }
+        all += at - start;
+        if is_wordlike(&bytes[start..at]) {
+            word += at - start;
+        }
+    }
+    if all == 0 { 0.0 } else { word as f64 / all as f64 }
+}
+
+fn is_wordlike(run: &[u8]) -> bool {
+    let vowel = |b: &u8| b"aeiouyAEIOUY".contains(b);
+    let vowels = run.iter().filter(|b| vowel(b)).count();
+    run.len() >= 3 && vowels * 6 >= run.len() && run.split(vowel).all(|consonants| consonants.len() <= 3)
+}
+
+/// The closing quote of a string that began before `at`.
+fn string_end(json: &[u8], mut at: usize) -> usize {
+    while let Some(next) = memchr::memchr2(b'"', b'\\', &json[at..]) {
+        at += next;
+        if json[at] == b'"' {
+            return at;
+        }
+        at += 2;
+    }
+    json.len()
+}
+
+/// Decodes the inside of a valid JSON string. Unlike serde_json it takes the half of a surrogate pair, which JavaScript
+/// writes when it cuts a string.
+fn decode(raw: &str, out: &mut String) {
+    out.clear();
+    let mut rest = raw;
+    while let Some(escape) = memchr::memchr(b'\\', rest.as_bytes()) {
+        out.push_str(&rest[..escape]);
+        let kind = rest.as_bytes().get(escape + 1).copied().unwrap_or(b'\\');
+        rest = rest.get(escape + 2..).unwrap_or("");
+        out.push(match kind {
+            b'n' => '\n',
+            b't' => '\t',
+            b'r' => '\r',
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'u' => {
+                let unit = |text: &str| text.get(..4).and_then(|hex| u16::from_str_radix(hex, 16).ok());
+                let first = unit(rest).unwrap_or(0xfffd);
+                rest = rest.get(4..).unwrap_or("");
+                let second = rest.strip_prefix("\\u").and_then(unit);
+                match char::decode_utf16([first].into_iter().chain(second)).next() {
+                    Some(Ok(c)) => {
+                        if c.len_utf16() == 2 {
+                            rest = &rest[6..];
+                        }
+                        c
+                    }
+                    _ => char::REPLACEMENT_CHARACTER,
+                }
+            }
+            plain => char::from(plain),
+        });
+    }
+    out.push_str(rest);
+}

@@ -1,0 +1,548 @@
+//! Nothing here is a secret, and no literal looks like one: all are put together at run time.
+
+use std::hint::black_box;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+static REDACTOR: LazyLock<Redactor> = LazyLock::new(Redactor::new);
+
+const ALNUM: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+const UPPER: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+const HEX: &str = "0123456789abcdef";
+
+/// Characters that look random and are always the same.
+fn random(alphabet: &str, len: usize) -> String {
+    let mut state = len as u64 + 7;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(alphabet.as_bytes()[(state >> 33) as usize % alphabet.len()])
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn alnum(len: usize) -> String {
+    random(ALNUM, len)
+}
+
+fn hex(len: usize) -> String {
+    random(HEX, len)
+}
+
+fn scrub(text: &str) -> Option<String> {
+    REDACTOR.scrub(text, &mut Counts::new())
+}
+
+fn scrub_json(json: &str) -> Option<String> {
+    REDACTOR.scrub_json(json, &mut Counts::new())
+}
+
+fn key_block(lines: usize) -> String {
+    let body: String = (0..lines).map(|i| random(ALNUM, 64 - i) + "\n").collect();
+    ["-----BEGIN RSA ", "PRIVATE KEY-----\n", &body, "-----END RSA ", "PRIVATE KEY-----"].concat()
+}
+
+fn jwt() -> String {
+    [&["ey", "J"].concat(), &*alnum(33), ".eyJ", &alnum(60), ".", &alnum(43)].concat()
+}
+
+/// Rule and a text of that shape which is a secret as a whole.
+fn shapes() -> Vec<(&'static str, String)> {
+    let join = |prefix: &[&str], body: String| prefix.concat() + &body;
+    vec![
+        ("pem", key_block(5)),
+        ("pem", key_block(5).replace('\n', "\\n")),
+        ("pem", key_block(5).replace('\n', "\n    12→")),
+        ("anthropic", join(&["sk-", "ant-api03-"], alnum(80))),
+        ("langfuse", join(&["sk-", "lf-"], "0a1b2c3d-4e5f-6789-abcd-ef0123456789".into())),
+        ("openrouter", join(&["sk-", "or-v1-"], hex(64))),
+        ("openai", join(&["sk-", "proj-"], alnum(60))),
+        ("openai", ["sk-", &alnum(20), "T3Blbk", "FJ", &alnum(20)].concat()),
+        ("sk-key", join(&["sk", "-"], hex(32))),
+        ("groq", join(&["gs", "k_"], alnum(52))),
+        ("xai", join(&["xa", "i-"], alnum(80))),
+        ("perplexity", join(&["pp", "lx-"], alnum(48))),
+        ("replicate", join(&["r", "8_"], alnum(37))),
+        ("aws-key-id", join(&["AK", "IA"], random(UPPER, 16))),
+        ("aws-key-id", join(&["AS", "IA"], random(UPPER, 16))),
+        ("github", join(&["gh", "p_"], alnum(36))),
+        ("github", join(&["gh", "s_"], alnum(36))),
+        ("github", ["github", "_pat_", &alnum(22), "_", &alnum(59)].concat()),
+        ("gitlab", join(&["gl", "pat-"], alnum(20))),
+        ("gitlab", join(&["gl", "rt-"], alnum(20))),
+        ("slack", ["xo", "xb-", "123456789012-", "1234567890123-", &alnum(24)].concat()),
+        ("slack", ["xa", "pp-", "1-A0B1C2D3E4F-", "1234567890123-", &hex(64)].concat()),
+        ("stripe", join(&["sk", "_live_"], alnum(24))),
+        ("stripe", join(&["rk", "_test_"], alnum(24))),
+        ("stripe", join(&["wh", "sec_"], alnum(32))),
+        ("npm", join(&["np", "m_"], alnum(36))),
+        ("pypi", join(&["py", "pi-AgEIcHlwaS5vcmc"], alnum(80))),
+        ("huggingface", join(&["h", "f_"], alnum(34))),
+        ("google", join(&["AI", "za"], alnum(35))),
+        ("google", join(&["GOC", "SPX-"], alnum(28))),
+        ("sendgrid", ["S", "G.", &alnum(22), ".", &alnum(43)].concat()),
+        ("twilio", join(&["S", "K"], hex(32))),
+        ("digitalocean", join(&["do", "p_v1_"], hex(64))),
+        ("atlassian", join(&["ATA", "TT3"], alnum(180))),
+        ("docker", join(&["dck", "r_pat_"], alnum(27))),
+        ("vault", join(&["hv", "s."], alnum(90))),
+        ("grafana", join(&["gl", "sa_"], alnum(41))),
+        ("sentry", join(&["sn", "trys_"], alnum(90))),
+        ("linear", join(&["lin", "_api_"], alnum(40))),
+        ("shopify", join(&["sh", "pat_"], hex(32))),
+        ("databricks", join(&["da", "pi"], hex(32))),
+        ("age", join(&["AGE-SECRET", "-KEY-1"], random(UPPER, 58))),
+        ("jwt", jwt()),
+    ]
+}
+
+/// Rule, text with `@@` in place of the secret, and the secret.
+fn surroundings() -> Vec<(&'static str, &'static str, String)> {
+    let url = alnum(12);
+    vec![
+        ("aws-secret", "aws_secret_access_key = @@\n", alnum(40)),
+        ("aws-secret", r#"{"SecretAccessKey": "@@"}"#, alnum(40)),
+        ("slack-webhook", "https://hooks.slack.com/services/@@", ["T0123/", "B0123/", &alnum(24)].concat()),
+        ("discord-webhook", "https://discord.com/api/webhooks/123456/@@", alnum(68)),
+        ("authorization", "curl -H 'Authorization: Bearer @@'", alnum(30)),
+        ("authorization", r#"headers={"Authorization": "Token @@"}"#, hex(40)),
+        ("authorization", "Authorization: @@", alnum(30)),
+        ("authorization", "Proxy-Authorization: Basic @@", STANDARD_NO_PAD.encode("alice:wonderland") + "=="),
+        ("authorization", "\"Bearer @@\"", alnum(24)),
+        ("url", "postgres://app:@@@db.local:5432/app?x=1", url.clone()),
+        ("url", "redis://:@@@localhost", url.clone()),
+        ("url", "https://ci:@@@example.com/a@b", "a".into()),
+        ("assignment", "API_KEY=@@", alnum(24)),
+        ("assignment", "export MY_SERVICE_TOKEN=@@ && run", alnum(24)),
+        ("assignment", "  apiKey: \"@@\",", alnum(24)),
+        ("assignment", "client_secret: '@@'", alnum(24)),
+        ("assignment", "db.password = @@\n", alnum(16)),
+        ("assignment", "PASSWORD='@@'", ["Summer", "2024!", "Sun"].concat()),
+        ("assignment", "\"password\": \"@@\"", ["hunter2", "hunter2", "X9"].concat()),
+        ("assignment", r#"say {\"password\": \"@@\"} now"#, ["hunter2", "hunter2", "X9"].concat()),
+        ("assignment", "const TOKEN: &str = \"@@\";", alnum(32)),
+        ("assignment", "token := `@@`", alnum(32)),
+        ("assignment", "'secret' => '@@',", alnum(32)),
+        ("assignment", "https://x.test/cb?access_token=@@&y=1", alnum(32)),
+        ("assignment", "X-Api-Key: @@", hex(32)),
+        ("assignment", "deploy --token=@@ --force", alnum(20)),
+        ("assignment", "AccountKey=@@;EndpointSuffix=core", alnum(86) + "=="),
+        ("assignment", "api_key = \"@@\"", alnum(3000)),
+    ]
+}
+
+#[test]
+fn every_shape_is_found_wherever_it_stands() {
+    for (rule, secret) in shapes() {
+        for frame in ["@@", "see @@.", "\"@@\"", "a=@@\n", "x\\n@@\\n", "?k%3D@@", "(@@)", "ü@@ü"] {
+            // A word boundary is one for letters of all languages.
+            if frame.contains('ü') && !matches!(rule, "anthropic" | "openai") {
+                continue;
+            }
+            let mut counts = Counts::new();
+            let got = REDACTOR.scrub(&frame.replace("@@", &secret), &mut counts);
+            let want = frame.replace("@@", &format!("[REDACTED:{rule}]"));
+            assert_eq!(got.as_deref(), Some(&*want), "{rule} in {frame}");
+            assert_eq!(counts, Counts::from([(rule.to_owned(), 1)]));
+        }
+    }
+}
+
+#[test]
+fn values_are_found_by_their_surroundings() {
+    for (rule, frame, secret) in surroundings() {
+        let mut counts = Counts::new();
+        let got = REDACTOR.scrub(&frame.replacen("@@", &secret, 1), &mut counts);
+        let want = frame.replacen("@@", &format!("[REDACTED:{rule}]"), 1);
+        assert_eq!(got.as_deref(), Some(&*want), "{rule} in {frame}");
+        assert_eq!(counts, Counts::from([(rule.to_owned(), 1)]), "{frame}");
+    }
+}
+
+#[test]
+fn at_least_twenty_rules_each_with_a_case() {
+    let mut tested: Vec<&str> = shapes().iter().map(|s| s.0).chain(surroundings().iter().map(|s| s.0)).collect();
+    tested.sort_unstable();
+    tested.dedup();
+    let mut rules: Vec<&str> = REDACTOR.rules.iter().map(|rule| &*rule.name).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    assert_eq!(tested, rules);
+    assert!(rules.len() >= 20);
+}
+
+#[test]
+fn near_misses_stay() {
+    let h40 = hex(40);
+    let a36 = alnum(36);
+    let misses = [
+        // Shapes: part of a word, too short, wrong alphabet, the manual's.
+        "sk-ant-short",
+        "task-ant-abcdefghijklmnopqrstuvwxyz",
+        "pk-lf-0a1b2c3d-4e5f-6789-abcd-ef0123456789",
+        "sk-lf-...",
+        "class=\"sk-cube-grid sk-fading-circle\"",
+        "sk-proj-name",
+        "sk-abcabcabcabcabcabcabcabcabcabcabcabc",
+        "gsk_model, xai-org/grok, pplx-api, r8_unorm, r8_g8_b8_a8",
+        &["AK", "IAIOSFODNN7", "EXAMPLE"].concat(),
+        "AKIA, ASIA and ABIA",
+        "aws_secret_access_key = \"not set\"",
+        "aws_secret_access_key = ${AWS_SECRET}",
+        &["gh", "p_", &a36[..20]].concat(),
+        &["weigh", "p_", &a36].concat(),
+        "github_pat_prefix",
+        "glpat-your-token",
+        "xoxb-your-token-goes-here",
+        "https://hooks.slack.com/services/T00/B00/X",
+        "https://discord.com/api/webhooks/123/abc",
+        "sk_test_key",
+        "whsec_test",
+        "npm_config_registry npm_lifecycle_event npm_package_dependencies_typescript",
+        "pypi-publish",
+        "hf_hub_download(repo_id)",
+        "AIzaShort",
+        "ya29.x",
+        "msg.payload.length SG.x.y",
+        "TASK0123456789abcdef0123456789abcdef",
+        "dop_v1_abc",
+        "hvs.get, glsa_abc, lin_api_x, shpat_00, dapi_url",
+        "eyJhbGciOi",
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9",
+        "if text.starts_with(\"-----BEGIN RSA PRIVATE KEY-----\") {",
+        "-----BEGIN PUBLIC KEY-----\nMFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAKj34GkxFhD90vcNLYLInFEX6Ppy1tPf9Cnz\n-----END PUBLIC KEY-----",
+        "const B = \"-----BEGIN PRIVATE KEY-----\"; const E = \"-----END PRIVATE KEY-----\";",
+        // Authorization.
+        "Authorization: Bearer $TOKEN",
+        "Authorization: Bearer ${TOKEN}",
+        "Authorization: Bearer <token>",
+        "Authorization: Bearer YOUR_API_KEY_HERE",
+        "'Authorization': `Bearer ${token}`",
+        "\"Authorization\": f\"Bearer {self.token}\"",
+        "authorization: required for administrators",
+        "basic understanding-of-the-system Basic internationalization",
+        "the bearer authentication-middleware2 rejects",
+        // URLs.
+        "https://host:8080/path@x",
+        "http://localhost:3000, mail@example.com",
+        "git@github.com:owner/repo.git",
+        "postgres://user:password@localhost/db",
+        "postgres://$USER:$PASS@localhost/db",
+        "postgres://{user}:{password}@{host}/db",
+        "postgres://<user>:<password>@host",
+        "https://en.wikipedia.org/wiki/Foo:Bar?x=a@b",
+        // Assignments.
+        "token = getToken()",
+        "token = tokenizer2.nextToken2(base64)",
+        "password: string",
+        "password: Option<String>,",
+        "const API_KEY = process.env.API_KEY",
+        "const API_KEY = process.env.S3_API_KEY_V2!",
+        "secret: ${{ secrets.DEPLOY_KEY_2024 }}",
+        "secret_name = \"my-app\"",
+        "secretName: \"prod-db-k8s-a1b2c3d4e5f6\"",
+        "token_count=12345678",
+        "max_tokens: 200000, input_tokens=12345678901234",
+        "\"token_type\": \"urn:ietf:params:oauth:token-type:access_token\"",
+        "token_url = \"https://auth.example.com/oauth2/v1/token\"",
+        "password_file: /run/secrets/db_password_v2",
+        "PWD=/home/user/project1/src2/x3",
+        "OLDPWD=/home/user",
+        "password = \"changeme123456\"",
+        "password: \"Enter your password\"",
+        "API_KEY=your-api-key-1234567890",
+        "API_KEY=xxxxxxxxxxxxxxxxxxxx",
+        "API_KEY=<your key>",
+        "client_secret=$(cat secret.txt)",
+        "client_secret: \"oauth2-client-v1-prod\"",
+        "secretsmanager: arn:aws:secretsmanager:us-east-1:123456789012:secret:x-AbCdEf",
+        "if token == \"abcDEF123456ghiJKL\" {}",
+        "\"js-tokens\": \"^3.0.0 || ^4.0.0\"",
+        "\"jsonwebtoken\": \"^9.0.2\"",
+        "tokenizers==0.15.2+cu118.dev20240101",
+        "nextPageToken: \"CAUQAA9f8e7d6c5b\"",
+        // Random, but nothing says it is secret.
+        &format!("commit {h40}"),
+        "550e8400-e29b-41d4-a716-446655440000",
+        &format!("\"integrity\": \"sha512-{}==\"", alnum(86)),
+        &format!("checksum = \"{}\"", hex(64)),
+        &alnum(4000),
+    ];
+    let json = |text: &str| Value::from(text).to_string();
+    let lost: Vec<_> = misses.iter().filter_map(|miss| scrub(miss).or_else(|| scrub_json(&json(miss)))).collect();
+    assert!(lost.is_empty(), "{lost:#?}");
+}
+
+const CODE: &str = r##"
+// Rust
+pub async fn login(&self, password: &str) -> Result<Token, AuthError> {
+    let token = self.client.post(format!("{}/oauth2/token", self.base)).bearer_auth(&self.token).send().await?;
+    let secret: SecretString = std::env::var("LANGFUSE_SECRET_KEY").map(SecretString::from)?;
+    tracing::debug!(token_len = token.len(), api_key_present = self.api_key.is_some(), "signed in");
+    if token == Token::default() { return Err(AuthError::Credential { token_type: TokenType::Bearer2 }) }
+    Ok(Token { api_key: config.api_key_v2.clone(), password_hash: argon2id::hash(password)?, token })
+}
+# Python
+API_KEY = os.environ["OPENAI_API_KEY"]
+tokenizer = AutoTokenizer.from_pretrained("bert-base-uncased", token=hf_token)
+tokens: list[int] = tokenizer.encode(text, add_special_tokens=False, max_length=4096)
+headers = {"Authorization": f"Bearer {api_key}", "x-api-key": settings.ANTHROPIC_API_KEY_2}
+def check(password: str = None, secret_key: Optional[str] = None, token: str | None = DEFAULT_TOKEN_V2) -> bool: ...
+// TypeScript
+const { token, refreshToken: refreshToken2 } = await getServerSession(authOptions2);
+interface Props { apiKey?: string; accessToken: AccessTokenV2; credentials: 'include' | 'same-origin' }
+const client = new Client({ apiKey: process.env.API_KEY!, secretAccessKey: creds.secretAccessKey2 });
+fetch(`${base}/v1/x?token=${encodeURIComponent(token)}`, { headers: { Authorization: "Bearer " + token } });
+// Go
+secretKeyRef := &corev1.SecretKeySelector{Key: "password", LocalObjectReference: ref}
+token, err := jwt.ParseWithClaims(tokenString, &Claims{}, func(t *jwt.Token) (any, error) { return key, nil })
+golang.org/x/oauth2 v0.21.0 h1:tsimM75w1tF/uws5rbeHzIWxEqelMehnc+iW793zsZs=
+# Shell, YAML, lock files
+export TOKEN="$(gh auth token)"; curl -u "$USER:$PASSWORD" -H "Authorization: token $GITHUB_TOKEN" "$URL"
+env: { GITHUB_TOKEN: "${{ secrets.GITHUB_TOKEN }}", password: !vault, secretName: tls-cert-2024 }
+  token: {{ .Values.auth.token2 | b64enc }}
+  resolution: {integrity: sha512-RdJUflcE3cUzKiMqQgsCu06FPu9UdIJO0beYbPhHN4k6apgJtifcoCtT9bcxOpYBtpD2kCM6Sbzg4CausW/PKQ==}
+js-tokens@4.0.0: "node_modules/js-tokens": { "version": "4.0.0", "resolved": "https://registry.npmjs.org/js-tokens/-/js-tokens-4.0.0.tgz" }
+-- SQL
+CREATE USER app WITH PASSWORD :'password'; SELECT token_hash, secret_id FROM api_keys WHERE token_hash = $1;
+/* Java, C */
+private static final String PASSWORD_PATTERN = "^(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z]).{8,}$";
+char *token = strtok_r(buf2, ",", &save); size_t token_len = strlen(token); enum token_kind kind = TOKEN_INT64_LITERAL;
+"##;
+
+#[test]
+fn ordinary_code_loses_nothing() {
+    assert_eq!(CODE.lines().filter_map(scrub).collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(scrub(CODE), None);
+    // What this file wants found is marked.
+    for source in [include_str!("../redact.rs"), include_str!("tests.rs"), include_str!("../credentials.rs")] {
+        let lost = source.lines().filter(|line| !line.contains("@@")).filter_map(scrub);
+        assert_eq!(lost.collect::<Vec<_>>(), [""; 0]);
+    }
+}
+
+#[test]
+fn many_secrets_in_one_text() {
+    let all: String = shapes().iter().map(|(_, secret)| format!("{secret}\n")).collect();
+    let mut counts = Counts::new();
+    let masked = REDACTOR.scrub(&all, &mut counts).unwrap();
+    let want: String = shapes().iter().map(|(rule, _)| format!("[REDACTED:{rule}]\n")).collect();
+    assert_eq!(masked, want);
+    assert_eq!(counts.values().sum::<u64>(), shapes().len() as u64);
+}
+
+#[test]
+fn a_key_cut_short_is_masked_to_the_end() {
+    let block = key_block(6);
+    let cut = block.split("-----END").next().unwrap();
+    assert_eq!(scrub(&format!("{cut}\nand so on")).unwrap().trim_end(), "[REDACTED:pem]\n\nand so on");
+}
+
+#[test]
+fn the_more_telling_rule_names_an_overlap() {
+    let token = ["gh", "p_", &alnum(36)].concat();
+    assert_eq!(scrub(&format!("GITHUB_TOKEN={token}")).unwrap(), "GITHUB_TOKEN=[REDACTED:github]");
+    assert_eq!(scrub(&format!("https://x:{token}@github.com")).unwrap(), "https://x:[REDACTED:github]@github.com");
+    let jwt = jwt();
+    assert_eq!(scrub(&format!("Authorization: Bearer {jwt}")).unwrap(), "Authorization: Bearer [REDACTED:jwt]");
+}
+
+#[test]
+fn json_strings_are_decoded_and_the_rest_is_untouched() {
+    let token = ["gh", "p_", &alnum(36)].concat();
+    let escaped: String = token.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
+    let json = format!("{{ \"b\" : [1.0e5, \"{escaped}\\u00e9\"],\n\t\"a\":\"\\u0041\\/\" , \"n\":1.10 }}");
+    let want = "{ \"b\" : [1.0e5, \"[REDACTED:github]é\"],\n\t\"a\":\"\\u0041\\/\" , \"n\":1.10 }";
+    assert_eq!(scrub_json(&json).unwrap(), want);
+
+    let password = ["hunter2", "hunter2", "X9"].concat();
+    for (json, want) in [
+        ("{\"password\": \"@@\"}", "{\"password\": \"[REDACTED:assignment]\"}"),
+        ("{\"password\"\n:\n\"@@\"}", "{\"password\"\n:\n\"[REDACTED:assignment]\"}"),
+        ("{\"\\u0070assword\":\"@@\"}", "{\"\\u0070assword\":\"[REDACTED:assignment]\"}"),
+        (r#"{"cmd":"echo {\"password\": \"@@\"}"}"#, r#"{"cmd":"echo {\"password\": \"[REDACTED:assignment]\"}"}"#),
+        ("{\"Authorization\":\"token @@\"}", "{\"Authorization\":\"token [REDACTED:authorization]\"}"),
+        ("[\"url is http:\\/\\/u:@@\\u0040h\"]", "[\"url is http://u:[REDACTED:url]@h\"]"),
+    ] {
+        assert_eq!(scrub_json(&json.replace("@@", &password)).as_deref(), Some(want));
+    }
+    for json in [
+        "{\"password\": [\"@@\"]}",
+        "{\"password\": 1, \"note\": \"@@\"}",
+        "{\"note\": \"password\", \"x\": \"@@\"}",
+        "{\"password_hint\": \"@@\"}",
+        "\"@@\"",
+    ] {
+        assert_eq!(scrub_json(&json.replace("@@", &password)), None, "{json}");
+    }
+}
+
+#[test]
+fn half_a_surrogate_pair_hides_nothing() {
+    let token = ["gh", "p_", &alnum(36)].concat();
+    let json = format!("[\"\\ud83d {token} \\ud83d\\ude00\"]");
+    assert_eq!(scrub_json(&json).unwrap(), "[\"\u{fffd} [REDACTED:github] \u{1f600}\"]");
+}
+
+#[test]
+fn what_is_not_json_is_text() {
+    let token = ["gh", "p_", &alnum(36)].concat();
+    assert_eq!(scrub_json(&format!("{{\"a\": {token}")).unwrap(), "{\"a\": [REDACTED:github]");
+}
+
+#[test]
+fn extra_rules() {
+    let rule = |name: &str, pattern: &str| [(name.to_owned(), pattern.to_owned())];
+    let mut counts = Counts::new();
+    let redactor = Redactor::with_extra(&rule("ticket", r"ACME-\d{4}")).unwrap();
+    assert_eq!(redactor.scrub("ACME-1234 ACME-x", &mut counts).unwrap(), "[REDACTED:ticket] ACME-x");
+    assert_eq!(counts["ticket"], 1);
+    let redactor = Redactor::with_extra(&rule("pin", r"pin=(\d+)")).unwrap();
+    assert_eq!(redactor.scrub("pin=1234", &mut counts).unwrap(), "pin=[REDACTED:pin]");
+    for (name, pattern) in [("broken", "("), ("empty", "a*"), ("no name]", "a"), ("", "a")] {
+        let error = Redactor::with_extra(&rule(name, pattern)).err().unwrap();
+        assert_eq!(error.name, name);
+        assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
+    }
+}
+
+#[test]
+fn greedy_extra_rules_leave_what_is_masked() {
+    for pattern in ["(?s).+", r"\w+", "[A-Z]{3,}", "REDACTED", r"a.*z", r"(\w)\W"] {
+        let redactor = Redactor::with_extra(&[("x".into(), pattern.into())]).unwrap();
+        let text = ["some text gh", "p_", &alnum(36), " and az [REDACTED:old] more."].concat();
+        let once = redactor.scrub(&text, &mut Counts::new()).unwrap();
+        assert_eq!(redactor.scrub(&once, &mut Counts::new()), None, "{pattern}: {once}");
+    }
+}
+
+#[test]
+fn hostile_text_takes_linear_time() {
+    let started = Instant::now();
+    for piece in [
+        "token=",
+        "sk-ant-",
+        "sk-",
+        "xoxb-",
+        "-eyJ",
+        "eyJ",
+        "://a:",
+        "Bearer ",
+        "Authorization=",
+        "-----BEGIN PRIVATE KEY-----",
+        &key_block(1)[..80],
+        &key_block(2)[..120],
+        "password=\"a1",
+        "secret",
+        "glpat-",
+        "glpat-sk-ant-",
+        "[REDACTED:",
+        "\\\"",
+        "api_key:",
+    ] {
+        scrub(&piece.repeat(200_000 / piece.len()));
+        scrub_json(&format!("[\"{}\"]", piece.replace(['\n', '"', '\\'], "").repeat(200_000 / piece.len())));
+    }
+    // Quadratic is minutes; even an unoptimised build on a busy machine is far below.
+    assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
+}
+
+/// Text with what the rules look for in it, in all orders.
+fn nasty() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        3 => prop::sample::select(shapes()).prop_map(|(_, secret)| secret),
+        3 => prop::sample::select(surroundings()).prop_map(|(_, frame, secret)| frame.replacen("@@", &secret, 1)),
+        2 => prop::sample::select(REDACTOR_WORDS.clone()),
+        2 => prop::sample::select(vec!["=", ": ", "\"", "'", "\\", "\\n", " ", "\n", "@", "-", "_", "[REDACTED:x]", "ü", ".", "%3D"])
+            .prop_map(str::to_owned),
+        1 => "[A-Za-z0-9+/=_.-]{1,40}",
+        1 => "\\PC{0,12}",
+    ];
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+static REDACTOR_WORDS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let names = PASSWORDS.iter().chain(OTHERS).flat_map(|name| spellings(name));
+    SPECS.iter().flat_map(|spec| spec.keywords).map(|word| (*word).to_owned()).chain(names).collect()
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn masking_again_finds_nothing(text in nasty()) {
+        if let Some(once) = scrub(&text) {
+            prop_assert_eq!(scrub(&once), None, "{}", once);
+        }
+    }
+
+    #[test]
+    fn json_stays_json_of_the_same_form(strings in prop::collection::vec((nasty(), nasty()), 0..4), number in any::<f64>()) {
+        let members = strings.into_iter().map(|(key, value)| (key, Value::from(vec![Value::from(value), number.into()])));
+        let members: serde_json::Map<String, Value> = members.collect();
+        let flat: serde_json::Map<String, Value> = members.iter().map(|(k, v)| (k.clone(), v[0].clone())).collect();
+        for json in [Value::Object(members).to_string(), Value::Object(flat).to_string()] {
+            if let Some(masked) = scrub_json(&json) {
+                serde_json::from_str::<IgnoredAny>(&masked).unwrap();
+                let quotes = |json: &str| { let mut n = 0; let mut at = 0;
+                    while let Some(i) = json[at..].find('"') { at = string_end(json.as_bytes(), at + i + 1) + 1; n += 1; } n };
+                prop_assert_eq!(quotes(&masked), quotes(&json));
+                prop_assert_eq!(scrub_json(&masked), None, "{}", masked);
+            }
+        }
+    }
+
+    #[test]
+    fn decodes_as_serde_does(text in any::<String>()) {
+        let json = serde_json::to_string(&text).unwrap();
+        let mut decoded = String::new();
+        decode(&json[1..json.len() - 1], &mut decoded);
+        prop_assert_eq!(&decoded, &text);
+        let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
+        decode(&escaped, &mut decoded);
+        prop_assert_eq!(decoded, text);
+    }
+
+    #[test]
+    fn arbitrary_text_never_panics(text in any::<String>(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        for text in [&*text, &*String::from_utf8_lossy(&bytes)] {
+            scrub(text);
+            scrub_json(text);
+            scrub_json(&format!("[\"{text}\"]"));
+            decode(text, &mut String::new());
+        }
+    }
+}
+
+/// `cargo test -p daemon --release --lib redact -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stderr)]
+fn throughput() {
+    let prose = "The quick brown fox jumps over the lazy dog; then it went home to write a few lines about it.\n";
+    let source = include_str!("../turn.rs");
+    for (what, text) in [("prose", prose), ("source", source), ("code full of near misses", CODE)] {
+        let text = text.repeat((16 << 20) / text.len());
+        let json = serde_json::to_string(&Value::from(&*text)).unwrap();
+        let best = |run: &dyn Fn() -> Option<String>| {
+            (0..5)
+                .map(|_| {
+                    let started = Instant::now();
+                    assert_eq!(black_box(run()), None);
+                    started.elapsed()
+                })
+                .min()
+                .unwrap()
+        };
+        let rate = |len: usize, time: std::time::Duration| len as f64 / 1e6 / time.as_secs_f64();
+        eprintln!(
+            "{what}: text {:.0} MB/s, JSON {:.0} MB/s",
+            rate(text.len(), best(&|| scrub(&text))),
+            rate(json.len(), best(&|| scrub_json(&json)))
+        );
+    }
+}
