@@ -72,8 +72,17 @@ fn read_until(path: &Path) -> usize {
 }
 
 fn spans(path: &Path) -> usize {
+    count(path, Options::default())
+}
+
+/// Without looking for secrets.
+fn spans_unmasked(path: &Path) -> usize {
+    count(path, Options { unredacted: true, ..Options::default() })
+}
+
+fn count(path: &Path, options: Options) -> usize {
     let mut count = 0;
-    offline::turns(path, "bench", &Options::default(), |turn| count += black_box(turn).len()).expect("the sample");
+    offline::turns(path, "bench", &options, |turn| count += black_box(turn).len()).expect("the sample");
     count
 }
 
@@ -92,6 +101,11 @@ fn a_read_until_mixed(bencher: Bencher<'_, '_>) {
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]
+fn b_spans_unmasked_mixed(bencher: Bencher<'_, '_>) {
+    bench(bencher, mixed(), spans_unmasked);
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
 fn b_spans_mixed(bencher: Bencher<'_, '_>) {
     bench(bencher, mixed(), spans);
 }
@@ -104,6 +118,11 @@ fn c_split_conversation(bencher: Bencher<'_, '_>) {
 #[divan::bench(sample_count = 5, sample_size = 1)]
 fn c_read_until_conversation(bencher: Bencher<'_, '_>) {
     bench(bencher, conversation(), read_until);
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn d_spans_unmasked_conversation(bencher: Bencher<'_, '_>) {
+    bench(bencher, conversation(), spans_unmasked);
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]

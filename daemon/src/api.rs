@@ -56,6 +56,8 @@ pub struct Status {
     pub destinations: Vec<Destination>,
     /// Lines and events passed over, by reason.
     pub skipped_lines: BTreeMap<String, u64>,
+    /// Secrets masked, by rule.
+    pub redacted: BTreeMap<String, u64>,
 }
 
 /// The daemon's process.
@@ -195,6 +197,7 @@ async fn status(State(context): State<Context>) -> Result<Json<Status>, StatusCo
             })
             .collect(),
         skipped_lines: counts.skipped,
+        redacted: counts.redacted,
     }))
 }
 

@@ -18,6 +18,7 @@ use crate::{
     dialect::{OutSpan, langfuse::Shared},
     hook::{Event, Hint},
     ids,
+    redact::{Counts, Redactor},
     store::{Advance, SessionRow, handle::Handle},
     trace,
     transcript::{
@@ -120,6 +121,7 @@ struct Found {
     spans: Vec<OutSpan>,
     bytes: usize,
     skipped: BTreeMap<&'static str, u64>,
+    redacted: Counts,
 }
 
 impl Engine {
@@ -400,6 +402,7 @@ impl Engine {
             spans: found.spans,
             consumed: consumed.clone(),
             skipped: found.skipped,
+            redacted: found.redacted,
             now_ms: now_ms(),
         };
         let (destination, queued) = self.store.call(|store| store.advance(&step)).map_err(Stumble::Store)?;
@@ -542,9 +545,16 @@ fn tell(session: &Session, turn: &Turn, scope: Scope, fired: Option<u64>, found:
         return;
     }
     let live = |fired: &u64| turn.end.is_some_and(|end| (end..=end + LIVE.as_nanos() as u64).contains(fired));
-    let shared = Shared::new(turn, &session.row.session_id, options);
+    let mut shared = Shared::new(turn, &session.row.session_id, options);
+    let redactor = (!options.unredacted).then(Redactor::built_in);
+    if let Some(redactor) = redactor {
+        shared.redact(redactor, &mut found.redacted);
+    }
     for span in trace::spans(turn, scope, options.semantics, fired.filter(live)) {
-        let span = shared.encode(&span);
+        let mut span = shared.encode(&span);
+        if let Some(redactor) = redactor {
+            span.redact(shared.len(), redactor, &mut found.redacted);
+        }
         found.bytes += span.attributes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
         found.spans.push(span);
     }

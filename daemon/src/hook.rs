@@ -93,6 +93,9 @@ pub struct Options {
     pub metadata: BTreeMap<String, String>,
     /// Share of turns that are kept; `None` keeps all.
     pub sample_rate: Option<f64>,
+    /// Text goes out as it is, secrets included.
+    #[serde(default)]
+    pub unredacted: bool,
 }
 
 /// Why an event is not a hint; counted under [`reason`](Self::reason).
@@ -228,6 +231,7 @@ impl<'a> Env<'a> {
                     other => (key, other.to_string()),
                 })
                 .collect(),
+            unredacted: self.get("CC_LANGFUSE_REDACT").is_some_and(|value| value.eq_ignore_ascii_case("off")),
             sample_rate: self
                 .paired("SAMPLE_RATE")
                 .and_then(|rate| rate.parse().ok())

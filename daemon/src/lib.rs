@@ -1,7 +1,7 @@
 //! Claude Code transcripts → traces, delivered once.
 //!
 //! ```text
-//! hook event ─► intake ─► inbox ─► engine ─► reader ─► lines ─► record ─► turn ─► trace ─► dialect ─► outbox ─► exporter
+//! hook event ─► intake ─► inbox ─► engine ─► reader ─► lines ─► record ─► turn ─► trace ─► dialect, redact ─► outbox ─► exporter
 //!               (committed before                                                                      (gone when the
 //!                the hook is answered)                                                                  server said 2xx)
 //! ```
@@ -10,7 +10,7 @@
 //!
 //! # Invariants
 //!
-//! 1. Pure modules ([`transcript::lines`], [`transcript::record`], [`turn`], [`trace`], [`ids`], [`dialect`], [`hook`],
+//! 1. Pure modules ([`transcript::lines`], [`transcript::record`], [`turn`], [`trace`], [`ids`], [`redact`], [`dialect`], [`hook`],
 //!    [`delivery::verdict`], [`delivery::policy`]) use neither files, network, environment, threads nor the clock; time comes in as a value.
 //! 2. Only [`store`] contains SQL; only [`delivery`] does HTTP out; only [`transcript::reader`] opens transcripts.
 //! 3. A cursor moves only in the transaction that stores what it passed over; a span id enters the outbox of a destination

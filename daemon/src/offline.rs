@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::{
     dialect::{OutSpan, langfuse::Shared},
     hook::Options,
+    redact::{Counts, Redactor},
     trace,
     transcript::{
         lines::{Line, Lines},
@@ -29,10 +30,16 @@ pub fn turns(
     let mut assembler = Assembler::new(session_id, 0);
     let mut buffer = vec![0; CHUNK];
     let mut tell = |turn: &Turn| {
-        let shared = Shared::new(turn, session_id, options);
-        each(
-            trace::spans(turn, Scope::Final, options.semantics, None).iter().map(|span| shared.encode(span)).collect(),
-        );
+        let mut shared = Shared::new(turn, session_id, options);
+        let redactor = (!options.unredacted).then(Redactor::built_in);
+        let mut counts = Counts::new();
+        redactor.iter().for_each(|redactor| shared.redact(redactor, &mut counts));
+        let mut spans: Vec<_> =
+            trace::spans(turn, Scope::Final, options.semantics, None).iter().map(|span| shared.encode(span)).collect();
+        if let Some(redactor) = redactor {
+            spans.iter_mut().for_each(|span| span.redact(shared.len(), redactor, &mut counts));
+        }
+        each(spans);
     };
     loop {
         let n = file.read(&mut buffer)?;

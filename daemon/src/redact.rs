@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind, StartKind};
 use base64::Engine as _;
@@ -303,6 +304,12 @@ impl Default for Redactor {
 }
 
 impl Redactor {
+    /// The built-in rules, compiled at the first call.
+    pub fn built_in() -> &'static Self {
+        static RULES: LazyLock<Redactor> = LazyLock::new(Redactor::new);
+        &RULES
+    }
+
     /// The built-in rules.
     pub fn new() -> Self {
         let mut rules = Vec::new();

@@ -294,6 +294,34 @@ fn nobody_else_can_read_what_the_daemon_keeps() {
 }
 
 #[test]
+fn secrets_in_a_conversation_are_masked_before_they_are_stored_unless_the_project_says_otherwise() {
+    // Put together here, so that nobody mistakes this file for a leak.
+    let token = ["gh", "p_", "9fK2xQ7mZ4tR8wL1cV6bN3pD5sH0jG2aYeUo"].concat();
+    for (redact, expect) in [(None, "use [REDACTED:github] please"), (Some("off"), &*format!("use {token} please"))] {
+        let home = Home::new();
+        let server = Server::answering(|_| Answer::status(503));
+        let _daemon = home.daemon();
+        let mut env = server::env(&server.url, "pk-lf-test", "sk-lf-test");
+        env.extend(redact.map(|value| ("CC_LANGFUSE_REDACT".to_owned(), value.to_owned())));
+        let mut story = Story::new(&home, "work", "s");
+        story.turn(&format!("use {token} please"), &format!("use {token} please"));
+        home.hook(&story.event("SessionEnd"), &env);
+        let status = home.status_until("spans to wait", |status| status["outbox"]["pending"] == 2);
+        assert_eq!(status["redacted"]["github"].as_u64().is_some(), redact.is_none(), "{status}");
+        let stored = files(&home.path().join(".claude/state")).into_iter().filter_map(|path| fs::read(path).ok());
+        let found = stored.into_iter().any(|bytes| bytes.windows(token.len()).any(|window| window == token.as_bytes()));
+        assert_eq!(found, redact.is_some());
+        let sent = server.wait_for_requests(1);
+        let root = sent[0].spans.iter().find(|span| span.parent.is_empty()).expect("the root");
+        assert!(
+            root.get("langfuse.observation.output").contains(expect),
+            "{}",
+            root.get("langfuse.observation.output")
+        );
+    }
+}
+
+#[test]
 fn the_secret_is_in_no_file_of_ours() {
     use base64::Engine;
     const SECRET: &str = "sk-lf-canary-5f1d0c";

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{OutSpan, Value};
 use crate::{
     hook::Options,
+    redact::{Counts, Redactor},
     trace::{Body, Level, Semantics, Span},
     transcript::record::{Nanos, PromptKind, Usage},
     turn::{Generation, Turn},
@@ -61,6 +62,21 @@ impl Shared {
         put.some(meta!(trace "cwd"), turn.session.cwd.as_deref());
         put.some(meta!(trace "git_branch"), turn.session.git_branch.as_deref());
         Self { attributes: put.0, semantics: options.semantics }
+    }
+
+    /// Masks secrets in what is the same on every span.
+    pub fn redact(&mut self, redactor: &Redactor, counts: &mut Counts) {
+        self.attributes.iter_mut().for_each(|(_, value)| super::mask(value, redactor, counts));
+    }
+
+    /// How many attributes, at the end of each span's, are the same on every span.
+    pub fn len(&self) -> usize {
+        self.attributes.len()
+    }
+
+    /// True if spans have nothing in common.
+    pub fn is_empty(&self) -> bool {
+        self.attributes.is_empty()
     }
 
     /// `span` as it is sent.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{SpanId, TraceId, hex},
+    redact::{Counts, Redactor},
     trace::Event,
 };
 
@@ -71,12 +72,50 @@ impl OutSpan {
         self.parent_id == [0; 8]
     }
 
+    /// Masks secrets in everything that is text, but for the last `shared` attributes, which are masked once for all spans
+    /// of a turn.
+    pub fn redact(&mut self, shared: usize, redactor: &Redactor, counts: &mut Counts) {
+        let own = self.attributes.len() - shared;
+        let mut clean = Vec::with_capacity(own);
+        for index in 0..own {
+            // A turn says the same thing in several places.
+            if !clean.iter().any(|earlier: &usize| self.attributes[*earlier].1 == self.attributes[index].1) {
+                let before = counts.values().sum::<u64>();
+                mask(&mut self.attributes[index].1, redactor, counts);
+                if before == counts.values().sum::<u64>() {
+                    clean.push(index);
+                }
+            }
+        }
+        self.error.iter_mut().for_each(|text| mask_text(text, redactor, counts));
+        let events = self.events.iter_mut().flat_map(|event| &mut event.attributes);
+        events.for_each(|(_, value)| mask_text(value, redactor, counts));
+    }
+
     /// The attribute called `key`, if it is text.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.attributes.iter().find_map(|(k, value)| match value {
             Value::Text(text) if k == key => Some(text.as_str()),
             _ => None,
         })
+    }
+}
+
+/// Masks secrets in an attribute.
+fn mask(value: &mut Value, redactor: &Redactor, counts: &mut Counts) {
+    match value {
+        Value::Text(text) => mask_text(text, redactor, counts),
+        Value::List(items) => items.iter_mut().for_each(|text| mask_text(text, redactor, counts)),
+    }
+}
+
+fn mask_text(text: &mut String, redactor: &Redactor, counts: &mut Counts) {
+    let masked = match text.as_bytes().first() {
+        Some(b'{' | b'[') => redactor.scrub_json(text, counts),
+        _ => redactor.scrub(text, counts),
+    };
+    if let Some(masked) = masked {
+        *text = masked;
     }
 }
 

@@ -79,6 +79,10 @@ CREATE TABLE dead_letter (
     body TEXT NOT NULL,
     at_ms INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE redacted (
+    rule TEXT PRIMARY KEY,
+    count INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE skipped (
     reason TEXT PRIMARY KEY,
     count INTEGER NOT NULL
@@ -122,6 +126,8 @@ pub struct Advance {
     pub consumed: Vec<String>,
     /// Lines passed over, by reason.
     pub skipped: BTreeMap<&'static str, u64>,
+    /// Secrets masked, by rule.
+    pub redacted: BTreeMap<String, u64>,
     /// Unix time in milliseconds.
     pub now_ms: i64,
 }
@@ -167,6 +173,8 @@ pub struct Counts {
     pub dead_letters: u64,
     /// Lines and events passed over, by reason.
     pub skipped: BTreeMap<String, u64>,
+    /// Secrets masked, by rule.
+    pub redacted: BTreeMap<String, u64>,
 }
 
 impl Store {
@@ -320,6 +328,12 @@ impl Store {
         for (reason, n) in &step.skipped {
             count(&tx, reason, *n)?;
         }
+        for (rule, n) in &step.redacted {
+            tx.prepare_cached(
+                "INSERT INTO redacted VALUES (?1, ?2) ON CONFLICT (rule) DO UPDATE SET count = count + ?2",
+            )?
+            .execute(params![rule, *n as i64])?;
+        }
         tx.commit()?;
         Ok((destination, queued))
     }
@@ -454,6 +468,12 @@ impl Store {
         Ok(dirs)
     }
 
+    fn counted(&self, sql: &str) -> Result<BTreeMap<String, u64>> {
+        let mut statement = self.db.prepare_cached(sql)?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
+        rows.collect()
+    }
+
     /// What is waiting and what was passed over.
     ///
     /// # Errors
@@ -464,11 +484,8 @@ impl Store {
             inbox: one("SELECT count(*) FROM inbox")?,
             outbox: one("SELECT count(*) FROM outbox")?,
             dead_letters: one("SELECT count(*) FROM dead_letter")?,
-            skipped: self
-                .db
-                .prepare_cached("SELECT reason, count FROM skipped ORDER BY reason")?
-                .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?
-                .collect::<Result<_>>()?,
+            skipped: self.counted("SELECT reason, count FROM skipped")?,
+            redacted: self.counted("SELECT rule, count FROM redacted")?,
         })
     }
 }

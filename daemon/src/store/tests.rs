@@ -65,7 +65,14 @@ fn session(id: &str) -> SessionRow {
 }
 
 fn step(spans: Vec<OutSpan>) -> Advance {
-    Advance { session: session("s-1"), spans, consumed: Vec::new(), skipped: BTreeMap::new(), now_ms: 10 }
+    Advance {
+        session: session("s-1"),
+        spans,
+        consumed: Vec::new(),
+        skipped: BTreeMap::new(),
+        redacted: BTreeMap::new(),
+        now_ms: 10,
+    }
 }
 
 /// Trace and span of everything that waits for `destination`, oldest first.

@@ -16,7 +16,7 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let Status { daemon, inbox, outbox, dead_letters, sessions, destinations, skipped_lines } = status;
+    let Status { daemon, inbox, outbox, dead_letters, sessions, destinations, skipped_lines, redacted } = status;
     println!("daemon        {} · pid {} · up {}", daemon.version, daemon.pid, uptime(daemon.uptime_s));
     println!("events        {} waiting", inbox.pending);
     println!(
@@ -40,8 +40,10 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         let open = if session.open_turn { ", one open" } else { "" };
         println!("{label:<14}{} {} turns{open}", session.session_id, session.turns);
     }
-    for (index, (reason, count)) in skipped_lines.iter().enumerate() {
-        println!("{:<14}{reason} {count}", if index == 0 { "skipped" } else { "" });
+    for (label, counts) in [("skipped", skipped_lines), ("masked", redacted)] {
+        for (index, (what, count)) in counts.iter().enumerate() {
+            println!("{:<14}{what} {count}", if index == 0 { label } else { "" });
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

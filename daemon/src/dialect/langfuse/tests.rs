@@ -79,6 +79,7 @@ fn parsed(span: &OutSpan, key: &str) -> Json {
 
 fn full() -> Options {
     Options {
+        unredacted: false,
         semantics: Semantics::Spec,
         environment: Some("staging".into()),
         release: Some("v7".into()),
