@@ -1,7 +1,5 @@
 //! `replay`: a transcript through the running daemon.
 
-#![allow(clippy::print_stdout, reason = "output is for people")]
-
 use std::{
     path::Path,
     process::ExitCode,
@@ -23,17 +21,15 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
         spans += turn.len();
     })
     .with_context(|| format!("{} cannot be read", path.display()))?;
+    let what = format!("{}, {}", crate::count(turns, "turn"), crate::count(spans, "span"));
     if dry_run {
-        println!("{turns} turns, {spans} spans would be sent; those sent before would not be sent again");
+        out!("{what} would be sent; those sent before would not be sent again");
         return Ok(ExitCode::SUCCESS);
     }
     let mut env: Vec<(String, String)> =
         proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect();
-    if let Err(refused) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() {
-        bail!(
-            "{}: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does",
-            refused.reason()
-        );
+    if Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination().is_err() {
+        bail!("where to? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does");
     }
     env.retain(|(name, _)| name != proto::env::ENABLE);
     env.push((proto::env::ENABLE.to_owned(), "true".to_owned()));
@@ -52,6 +48,6 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
         payload: payload.to_string().into_bytes(),
     };
     client::request(&client::paths()?, Method::POST, proto::HOOK_PATH, frame.encode(), Duration::from_secs(5))?;
-    println!("{turns} turns, {spans} spans handed over; those sent before are not sent again");
+    out!("{what} handed over; those sent before are not sent again");
     status::flush(Duration::from_secs(60))
 }

@@ -1,7 +1,5 @@
 //! `show`: a session's turns from its transcript alone.
 
-#![allow(clippy::print_stdout, reason = "output is for people")]
-
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -32,9 +30,9 @@ pub fn show(session: &str, json: bool) -> anyhow::Result<ExitCode> {
     })
     .with_context(|| format!("{} cannot be read", path.display()))?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&spans)?);
+        out!("{}", serde_json::to_string_pretty(&spans)?);
     } else if turns == 0 {
-        println!("no answered turn in {}", path.display());
+        out!("no answered turn in {}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }

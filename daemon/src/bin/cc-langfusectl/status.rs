@@ -1,6 +1,6 @@
 //! `status` and `flush`.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "output is for people")]
+#![allow(clippy::print_stderr, reason = "output is for people")]
 
 use std::{process::ExitCode, time::Duration};
 
@@ -13,36 +13,33 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
     let body = client::request(&client::paths()?, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(5))?;
     let status: Status = serde_json::from_slice(&body)?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        out!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(ExitCode::SUCCESS);
     }
     let Status { daemon, inbox, outbox, dead_letters, sessions, destinations, skipped_lines, redacted } = status;
-    println!("daemon        {} · pid {} · up {}", daemon.version, daemon.pid, uptime(daemon.uptime_s));
-    println!("events        {} waiting", inbox.pending);
-    println!(
-        "spans         {} waiting, {} on their way, {dead_letters} undeliverable",
-        outbox.pending, outbox.in_flight
-    );
+    out!("daemon        {} · pid {} · up {}", daemon.version, daemon.pid, uptime(daemon.uptime_s));
+    out!("events        {} waiting", inbox.pending);
+    out!("spans         {} waiting, {} on their way, {dead_letters} undeliverable", outbox.pending, outbox.in_flight);
     for to in destinations {
-        println!("destination   {} ({})", to.base_url, to.public_key);
-        println!(
+        out!("destination   {} ({})", to.base_url, to.public_key);
+        out!(
             "              {}, {} spans waiting, last success {}",
             to.state,
             to.waiting,
             to.last_success.as_deref().unwrap_or("never")
         );
         if let (Some(why), Some(at)) = (to.last_error, to.last_error_at) {
-            println!("              last error {at}: {why}");
+            out!("              last error {at}: {why}");
         }
     }
     for (index, session) in sessions.iter().take(10).enumerate() {
         let label = if index == 0 { "sessions" } else { "" };
         let open = if session.open_turn { ", one open" } else { "" };
-        println!("{label:<14}{} {} turns{open}", session.session_id, session.turns);
+        out!("{label:<14}{} {}{open}", session.session_id, crate::count(session.turns as usize, "turn"));
     }
     for (label, counts) in [("skipped", skipped_lines), ("masked", redacted)] {
         for (index, (what, count)) in counts.iter().enumerate() {
-            println!("{:<14}{what} {count}", if index == 0 { label } else { "" });
+            out!("{:<14}{what} {count}", if index == 0 { label } else { "" });
         }
     }
     Ok(ExitCode::SUCCESS)

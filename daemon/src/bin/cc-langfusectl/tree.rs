@@ -1,7 +1,5 @@
 //! The tree of a trace, for people.
 
-#![allow(clippy::print_stdout, reason = "output is for people")]
-
 use std::io::IsTerminal;
 
 use cc_langfuse::dialect::OutSpan;
@@ -12,10 +10,10 @@ pub fn print(spans: &[OutSpan]) {
     for root in spans.iter().filter(|span| span.is_root()) {
         let paint = Paint { colour };
         let input = content(root, "langfuse.observation.input");
-        println!("{} {} {}{}", paint.bold(&root.name), time(root), paint.dim(&clip(&input, 60)), paint.level(root));
+        out!("{} {} {}{}", paint.bold(&root.name), time(root), paint.dim(&clip(&input, 60)), paint.level(root));
         children(spans, root, "", &paint);
         let output = content(root, "langfuse.observation.output");
-        println!("   {}", paint.dim(&clip(&output, 76)));
+        out!("   {}", paint.dim(&clip(&output, 76)));
     }
 }
 
@@ -24,7 +22,7 @@ fn children(spans: &[OutSpan], parent: &OutSpan, indent: &str, paint: &Paint) {
     below.sort_by_key(|span| span.start_ns);
     for (index, span) in below.iter().enumerate() {
         let last = index + 1 == below.len();
-        println!(
+        out!(
             "{indent}{} {} {}{}{}",
             if last { "└──" } else { "├──" },
             paint.bold(&span.name),

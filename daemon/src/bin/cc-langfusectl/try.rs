@@ -1,7 +1,5 @@
 //! `try`: a sample session through the real hook and a private daemon.
 
-#![allow(clippy::print_stdout, reason = "output is for people")]
-
 use std::{
     fs,
     io::Write,
@@ -82,7 +80,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
 
     let mut expected = Vec::new();
     offline::turns(&transcript, &session_id, &show::options(), |turn| expected.extend(turn))?;
-    println!(
+    out!(
         "hook          returned after {:.2} ms; the answer was written {} ms later",
         took.as_secs_f64() * 1e3,
         REST_AFTER.as_millis()
@@ -90,9 +88,9 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let Some(spans) = spans else {
         flush(&paths)?;
         let Some(server) = server else { bail!("no server") };
-        println!("sent          {} spans to {}", expected.len(), server.base_url);
+        out!("sent          {} spans to {}", expected.len(), server.base_url);
         print_traces(&expected);
-        println!("session       {session_id}: open it under Sessions in {}", server.base_url);
+        out!("session       {session_id}: open it under Sessions in {}", server.base_url);
         return Ok(ExitCode::SUCCESS);
     };
     let mut arrived = Vec::new();
@@ -103,15 +101,11 @@ pub fn run() -> anyhow::Result<ExitCode> {
             Err(_) => bail!("{} of {} spans arrived; see {}", arrived.len(), expected.len(), paths.log.display()),
         }
     }
-    println!(
-        "arrived       {} spans, {} ms after the answer was written\n",
-        arrived.len(),
-        written.elapsed().as_millis()
-    );
+    out!("arrived       {} spans, {} ms after the answer was written\n", arrived.len(), written.elapsed().as_millis());
     tree::print(&arrived);
-    println!();
+    out!();
     print_traces(&arrived);
-    println!("next          see \"Install\" in the README to trace your own sessions");
+    out!("next          see \"Install\" in the README to trace your own sessions");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -119,7 +113,7 @@ fn print_traces(spans: &[OutSpan]) {
     spans
         .iter()
         .filter(|span| span.is_root())
-        .for_each(|root| println!("trace         {} {}", hex(&root.trace_id), root.name));
+        .for_each(|root| out!("trace         {} {}", hex(&root.trace_id), root.name));
 }
 
 fn flush(paths: &Paths) -> anyhow::Result<()> {
