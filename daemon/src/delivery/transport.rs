@@ -148,6 +148,22 @@ impl Transport {
     }
 }
 
+/// The id of the project that `secret` belongs to, asked of the server: part of the addresses of its pages.
+///
+/// # Errors
+/// If the server cannot be asked, or does not know the key.
+pub async fn project_id(destination: &Destination, secret: &Secret) -> anyhow::Result<String> {
+    let request = Request::get(format!("{}/api/public/projects", destination.base_url))
+        .header(header::AUTHORIZATION, secret.basic_auth(&destination.public_key))
+        .body(Full::new(Bytes::new()))?;
+    let response = tokio::time::timeout(REQUEST, client()?.request(request)).await??;
+    anyhow::ensure!(response.status().is_success(), "the server answered {}", response.status());
+    let body = Limited::new(response.into_body(), ANSWER).collect().await.map_err(|error| anyhow::anyhow!(error))?;
+    let projects: serde_json::Value = serde_json::from_slice(&body.to_bytes())?;
+    let id = projects["data"][0]["id"].as_str();
+    Ok(id.ok_or_else(|| anyhow::anyhow!("the server names no project"))?.to_owned())
+}
+
 fn time(nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use cc_langfuse::{dialect::OutSpan, hook::Env, ids::hex, offline};
+use cc_langfuse::{delivery::transport::project_id, dialect::OutSpan, hook::Env, ids::hex, offline};
 use proto::paths::Paths;
 
 use crate::{client, show, sink, tree};
@@ -44,7 +44,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let vars: Vec<(String, String)> =
         proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect();
     let own = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    let server = own.secret().and(own.destination().ok());
+    let server = own.destination().ok().zip(own.secret());
     let (env, spans) = match &server {
         Some(_) => (vars.clone(), None),
         None => {
@@ -87,10 +87,14 @@ pub fn run() -> anyhow::Result<ExitCode> {
     );
     let Some(spans) = spans else {
         flush(&paths)?;
-        let Some(server) = server else { bail!("no server") };
+        let Some((server, secret)) = server else { bail!("no server") };
         out!("sent          {} spans to {}", expected.len(), server.base_url);
         print_traces(&expected);
-        out!("session       {session_id}: open it under Sessions in {}", server.base_url);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        match runtime.block_on(project_id(&server, &secret)) {
+            Ok(project) => out!("session       {}/project/{project}/sessions/{session_id}", server.base_url),
+            Err(error) => out!("session       {session_id}, under Sessions in {} ({error:#})", server.base_url),
+        }
         return Ok(ExitCode::SUCCESS);
     };
     let mut arrived = Vec::new();
