@@ -14,7 +14,7 @@ use crate::{
     credentials::Secret,
     dialect::langfuse::environment,
     trace::Semantics,
-    transcript::record::{Nanos, Text},
+    transcript::{record::Nanos, wire::Text},
 };
 
 /// Where spans go when a project names no server.

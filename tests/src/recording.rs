@@ -163,7 +163,7 @@ impl Recording {
             _ => Server::new(),
         };
         let env = server.env();
-        home.settings("work", &env);
+        home.settings("project", &env);
         let transcript = self.transcript.replace(HOME, &here);
         let path = home.path().join(&self.relative);
         let mut daemon = home.daemon();

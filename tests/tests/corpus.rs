@@ -182,7 +182,7 @@ fn every_span_says_which_trace_and_session_it_belongs_to() {
         assert_eq!(span.get("session.id"), meta("session_id"));
         assert_eq!(meta("source"), "claude-code");
         assert_eq!(meta("version"), span.get("langfuse.version"));
-        assert!(meta("cwd").ends_with("/work"), "{}", meta("cwd"));
+        assert!(meta("cwd").ends_with("/project"), "{}", meta("cwd"));
     }
     let tool = spans.iter().find(|span| span.observation("type") == "tool").expect("a tool");
     assert_eq!(tool.observation("metadata.tool_name"), "Bash");

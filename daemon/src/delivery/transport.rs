@@ -39,7 +39,7 @@ use opentelemetry_sdk::{
 };
 use prost::Message;
 
-use super::verdict::{Answer, http_date};
+use super::verdict::Answer;
 use crate::{
     credentials::Secret,
     dialect::{OutSpan, Value},
@@ -284,7 +284,7 @@ async fn exchange(
     let answer = Answer::Response {
         status: parts.status.as_u16(),
         retry_after: text(header::RETRY_AFTER),
-        date: text(header::DATE).or_else(|| Some(http_date(SystemTime::now()))),
+        date: text(header::DATE).or_else(|| Some(httpdate::fmt_http_date(SystemTime::now()))),
         rejected: parts
             .status
             .is_success()

@@ -1,6 +1,6 @@
 //! What a server's answer, or its absence, means for the batch that was sent. Pure.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,11 +78,6 @@ fn wait(text: &str, date: Option<&str>) -> Option<Duration> {
         until.duration_since(now).ok()?
     };
     Some(wait.min(LONGEST_WAIT))
-}
-
-/// The moment used for `Date` where a server sends none. Kept out of [`judge`] so that it stays pure.
-pub fn http_date(now: SystemTime) -> String {
-    httpdate::fmt_http_date(now)
 }
 
 #[cfg(test)]

@@ -3,3 +3,4 @@
 pub mod lines;
 pub mod reader;
 pub mod record;
+pub(crate) mod wire;
