@@ -7,6 +7,8 @@ use std::time::Instant;
 use proptest::prelude::*;
 use serde_json::Value;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+
 use super::*;
 
 static REDACTOR: LazyLock<Redactor> = LazyLock::new(Redactor::new);
