@@ -99,7 +99,7 @@ struct Session {
     grown: Instant,
     touched: Instant,
     /// Another session has followed it: nobody writes to it any more.
-    past: bool,
+    superseded: bool,
     /// Not before: the database refused the last step.
     not_before: Option<Instant>,
 }
@@ -232,7 +232,7 @@ impl Engine {
             dirty: true,
             grown: now,
             touched: now,
-            past: false,
+            superseded: false,
             not_before: None,
         }
     }
@@ -330,7 +330,7 @@ impl Engine {
         };
         let mut other = self.load(&hint);
         other.row.transcript.clone_from(&hint.transcript);
-        other.past = true;
+        other.superseded = true;
         other.waiting.push((hint, Instant::now()));
         self.look(&mut other);
     }
@@ -491,7 +491,7 @@ fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> 
         let done = match &hint.event {
             Event::Other => true,
             // However busy the file is: a burst is short.
-            Event::Ended | Event::Stopped { .. } if !session.past && quiet < LULL && now < *came + QUIET => false,
+            Event::Ended | Event::Stopped { .. } if !session.superseded && quiet < LULL && now < *came + QUIET => false,
             Event::Ended => {
                 scope = Some(Scope::Final);
                 true
