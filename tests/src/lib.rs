@@ -61,6 +61,11 @@ fn build() -> Result<Bins, String> {
     Ok(Bins { hook: program("cc-langfuse-hook"), daemon: program("cc-langfused"), ctl: program("cc-langfusectl") })
 }
 
+/// `short` tries, or `long` ones where `CC_LANGFUSE_LONG=1` asks for the long form (`.ci/run --long`).
+pub fn tries(short: usize, long: usize) -> usize {
+    if std::env::var("CC_LANGFUSE_LONG").is_ok_and(|value| value == "1") { long } else { short }
+}
+
 /// Waits until `found` finds something.
 ///
 /// # Panics
