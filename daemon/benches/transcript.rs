@@ -11,7 +11,7 @@ use std::{
     sync::OnceLock,
 };
 
-use cc_langfuse::{hook::Options, offline, transcript::lines::Lines};
+use cc_langfuse::{hook::Options, offline, redact::Rules, transcript::lines::Lines};
 use divan::{Bencher, black_box, counter::BytesCount};
 
 #[path = "../../tests/src/generate.rs"]
@@ -82,7 +82,8 @@ fn spans_unmasked(path: &Path) -> usize {
 
 fn count(path: &Path, options: Options) -> usize {
     let mut count = 0;
-    offline::turns(path, "bench", &options, |turn| count += black_box(turn).len()).expect("the sample");
+    offline::turns(path, "bench", &options, &Rules::default(), |turn| count += black_box(turn).len())
+        .expect("the sample");
     count
 }
 

@@ -14,11 +14,12 @@ use std::{
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
+    config::Config,
     delivery::exporter::{Order, now_ms},
     dialect::{OutSpan, langfuse::Shared},
     hook::{Event, Hint},
     ids,
-    redact::{Counts, Redactor},
+    redact::{Counts, Rules},
     store::{Advance, SessionRow, handle::Handle},
     trace,
     transcript::{
@@ -84,12 +85,15 @@ pub struct Engine {
     store: Handle,
     orders: UnboundedSender<Order>,
     watch: Watch,
+    config: Config,
     sessions: HashMap<String, Session>,
     buffer: Vec<u8>,
 }
 
 struct Session {
     row: SessionRow,
+    /// What masks its secrets.
+    rules: Rules,
     tail: Option<Tail>,
     /// Events not yet dealt with, oldest first, with when they came.
     waiting: Vec<(Hint, Instant)>,
@@ -126,8 +130,9 @@ struct Found {
 
 impl Engine {
     /// An engine that starts with what the store still has to do.
-    pub fn new(store: Handle, orders: UnboundedSender<Order>, watch: Watch) -> Self {
-        let mut engine = Self { store, orders, watch, sessions: HashMap::new(), buffer: vec![0; CHUNK] };
+    pub fn new(store: Handle, orders: UnboundedSender<Order>, watch: Watch, config: Config) -> Self {
+        let sessions = HashMap::new();
+        let mut engine = Self { store, orders, watch, config, sessions, buffer: vec![0; CHUNK] };
         match engine.store.call(|store| store.inbox()) {
             Ok(hints) => hints.into_iter().for_each(|hint| engine.take(hint)),
             Err(error) => tracing::error!(%error, "the events stored earlier cannot be read"),
@@ -227,6 +232,7 @@ impl Engine {
                 open_turn: false,
                 hint: hint.clone(),
             }),
+            rules: self.config.rules.clone(),
             tail: None,
             waiting: Vec::new(),
             dirty: true,
@@ -546,7 +552,7 @@ fn tell(session: &Session, turn: &Turn, scope: Scope, fired: Option<u64>, found:
     }
     let live = |fired: &u64| turn.end.is_some_and(|end| (end..=end + LIVE.as_nanos() as u64).contains(fired));
     let mut shared = Shared::new(turn, &session.row.session_id, options);
-    let redactor = (!options.unredacted).then(Redactor::built_in);
+    let redactor = (!options.unredacted).then(|| &*session.rules);
     if let Some(redactor) = redactor {
         shared.redact(redactor, &mut found.redacted);
     }

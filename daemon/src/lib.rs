@@ -11,7 +11,7 @@
 //! # Invariants
 //!
 //! 1. Pure modules ([`transcript::lines`], [`transcript::record`], [`turn`], [`trace`], [`ids`], [`redact`], [`dialect`], [`hook`],
-//!    [`delivery::verdict`], [`delivery::policy`]) use neither files, network, environment, threads nor the clock; time comes in as a value.
+//!    [`delivery::verdict`], [`delivery::policy`], [`config`] but for [`config::file`]) use neither files, network, environment, threads nor the clock; time comes in as a value.
 //! 2. Only [`store`] contains SQL; only [`delivery`] does HTTP out; only [`transcript::reader`] opens transcripts.
 //! 3. A cursor moves only in the transaction that stores what it passed over; a span id enters the outbox of a destination
 //!    at most once, except a root, which enters again with news below it.
@@ -22,6 +22,7 @@
 //! 8. The hook exits 0 and writes nothing to stdout or stderr, whatever happens.
 
 pub mod api;
+pub mod config;
 pub mod credentials;
 pub mod delivery;
 pub mod dialect;

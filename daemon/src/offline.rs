@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::{
     dialect::{OutSpan, langfuse::Shared},
     hook::Options,
-    redact::{Counts, Redactor},
+    redact::{Counts, Rules},
     trace,
     transcript::{
         lines::{Line, Lines},
@@ -23,6 +23,7 @@ pub fn turns(
     path: &Path,
     session_id: &str,
     options: &Options,
+    rules: &Rules,
     mut each: impl FnMut(Vec<OutSpan>),
 ) -> Result<(), Unreadable> {
     let mut file = Transcript::open(path)?;
@@ -31,7 +32,7 @@ pub fn turns(
     let mut buffer = vec![0; CHUNK];
     let mut tell = |turn: &Turn| {
         let mut shared = Shared::new(turn, session_id, options);
-        let redactor = (!options.unredacted).then(Redactor::built_in);
+        let redactor = (!options.unredacted).then(|| &**rules);
         let mut counts = Counts::new();
         redactor.iter().for_each(|redactor| shared.redact(redactor, &mut counts));
         let mut spans: Vec<_> =

@@ -9,8 +9,8 @@
 //! Masking is best effort. What has neither a shape nor a telling name is not found.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::LazyLock;
+use std::ops::{Deref, Range};
+use std::sync::{Arc, LazyLock};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind, StartKind};
 use regex::Regex;
@@ -90,6 +90,33 @@ pub struct Redactor {
     marks: Regex,
 }
 
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.rules.iter().map(|rule| &rule.name)).finish()
+    }
+}
+
+/// The rules in force: the built-in ones, compiled when first used, or a set of one's own. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Rules(Option<Arc<Redactor>>);
+
+impl From<Redactor> for Rules {
+    fn from(own: Redactor) -> Self {
+        Self(Some(Arc::new(own)))
+    }
+}
+
+impl Deref for Rules {
+    type Target = Redactor;
+
+    fn deref(&self) -> &Redactor {
+        match &self.0 {
+            Some(own) => own,
+            None => Redactor::built_in(),
+        }
+    }
+}
+
 impl Default for Redactor {
     fn default() -> Self {
         Self::new()
@@ -153,7 +180,9 @@ impl Redactor {
             if name.is_empty() || name.len() > 64 || !name.bytes().all(is_name_byte) {
                 return Err(bad("a name is 1 to 64 of A-Z a-z 0-9 _ . -"));
             }
-            let regex = Regex::new(pattern).map_err(|e| bad(&e.to_string()))?;
+            // Of several lines, the last says why.
+            let why = |error: regex::Error| bad(error.to_string().lines().last().unwrap_or_default());
+            let regex = Regex::new(pattern).map_err(why)?;
             if regex.is_match("") {
                 return Err(bad("matches empty text"));
             }

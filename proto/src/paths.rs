@@ -24,6 +24,8 @@ pub struct Paths {
     pub spool: PathBuf,
     /// Log file; one rotated predecessor stands beside it with `.1` appended.
     pub log: PathBuf,
+    /// The daemon's own settings; a moved state directory does not move them.
+    pub config: PathBuf,
 }
 
 impl Paths {
@@ -47,6 +49,7 @@ impl Paths {
             database: state.join("state.db"),
             spool: state.join("spool"),
             socket,
+            config: home.join(".config/cc-langfuse/config.toml"),
             log,
             state,
         }
@@ -105,6 +108,7 @@ mod tests {
             let paths = Paths::new(home, moved.map(OsStr::new));
             assert_eq!((paths.state.to_str(), paths.log.to_str()), (Some(state), Some(log)));
             assert_eq!(paths.socket, paths.state.join("daemon.sock"));
+            assert_eq!(paths.config, Path::new("/home/dev/.config/cc-langfuse/config.toml"));
         }
     }
 

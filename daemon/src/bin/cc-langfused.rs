@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::mpsc, time::Instant};
 use anyhow::Context as _;
 use cc_langfuse::{
     api::{self, Context},
+    config,
     delivery::exporter::{self, InFlight, Order},
     engine::{Engine, Input},
     intake::Intake,
@@ -50,6 +51,7 @@ fn run() -> anyhow::Result<()> {
     };
     let debug = std::env::var("CC_LANGFUSE_DEBUG").is_ok_and(|value| proto::env::enabled(&value));
     let level = log::start(&paths.log, debug).with_context(|| format!("the log {}", paths.log.display()))?;
+    let config = config::file::load(&paths.config).with_context(|| paths.config.display().to_string())?;
     let (database, damaged) =
         Store::open(&paths.database).with_context(|| format!("the database {}", paths.database.display()))?;
     if let Some(aside) = damaged {
@@ -59,7 +61,7 @@ fn run() -> anyhow::Result<()> {
     let (engine_sender, inputs) = mpsc::channel();
     let (orders, orders_receiver) = tokio::sync::mpsc::unbounded_channel();
 
-    let engine = Engine::new(store.clone(), orders.clone(), Watch::new(engine_sender.clone()));
+    let engine = Engine::new(store.clone(), orders.clone(), Watch::new(engine_sender.clone()), config);
     let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(&inputs))?;
     for row in store.call(|store| store.destinations())? {
         if row.waiting > 0 {

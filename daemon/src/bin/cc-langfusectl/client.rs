@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
+use cc_langfuse::config::{self, Config};
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, body::Bytes};
 use hyper_util::rt::TokioIo;
@@ -25,6 +26,12 @@ pub fn home() -> anyhow::Result<PathBuf> {
 /// Where the daemon lives.
 pub fn paths() -> anyhow::Result<Paths> {
     Ok(Paths::new(&home()?, std::env::var_os(proto::env::STATE_DIR).as_deref()))
+}
+
+/// The daemon's configuration, as it would read it now.
+pub fn config() -> anyhow::Result<Config> {
+    let path = paths()?.config;
+    config::file::load(&path).with_context(|| path.display().to_string())
 }
 
 /// One request, to be answered within `patience`.

@@ -16,7 +16,7 @@ use crate::{client, show, status};
 pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     let (path, session_id) = show::find(&transcript.to_string_lossy())?;
     let (mut turns, mut spans) = (0, 0);
-    offline::turns(&path, &session_id, &show::options(), |turn| {
+    offline::turns(&path, &session_id, &show::options(), &client::config()?.rules, |turn| {
         turns += 1;
         spans += turn.len();
     })

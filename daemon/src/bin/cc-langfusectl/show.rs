@@ -20,7 +20,7 @@ pub fn show(session: &str, json: bool) -> anyhow::Result<ExitCode> {
     let (path, id) = find(session)?;
     let mut turns = 0;
     let mut spans = Vec::new();
-    offline::turns(&path, &id, &options(), |turn| {
+    offline::turns(&path, &id, &options(), &client::config()?.rules, |turn| {
         turns += 1;
         if json {
             spans.extend(turn.iter().map(as_json));

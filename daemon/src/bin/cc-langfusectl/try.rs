@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use cc_langfuse::{delivery::transport::project_id, dialect::OutSpan, hook::Env, ids::hex, offline};
+use cc_langfuse::{delivery::transport::project_id, dialect::OutSpan, hook::Env, ids::hex, offline, redact::Rules};
 use proto::paths::Paths;
 
 use crate::{client, show, sink, tree};
@@ -79,7 +79,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     fs::OpenOptions::new().append(true).open(&transcript)?.write_all(lines[WRITTEN_AT_STOP..].concat().as_bytes())?;
 
     let mut expected = Vec::new();
-    offline::turns(&transcript, &session_id, &show::options(), |turn| expected.extend(turn))?;
+    offline::turns(&transcript, &session_id, &show::options(), &Rules::default(), |turn| expected.extend(turn))?;
     out!(
         "hook          returned after {:.2} ms; the answer was written {} ms later",
         took.as_secs_f64() * 1e3,
