@@ -11,16 +11,18 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Query, State},
-    http::StatusCode,
+    http::{HeaderName, StatusCode, header::CONTENT_TYPE},
     routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::{
-    delivery::exporter::{InFlight, Order},
+    delivery::exporter::{InFlight, Order, now_ms},
     engine::Input,
     intake::{Intake, MAX_FRAME},
+    metrics,
+    store::Fate,
 };
 
 /// How many sessions `status` lists.
@@ -35,6 +37,8 @@ pub struct Context {
     pub in_flight: InFlight,
     /// Where hooks leave events.
     pub spool: PathBuf,
+    /// How many bytes may wait for a destination.
+    pub outbox_bytes: u64,
     /// When the daemon started.
     pub started: Instant,
 }
@@ -48,8 +52,11 @@ pub struct Status {
     pub inbox: Inbox,
     /// Spans waiting.
     pub outbox: Outbox,
-    /// Spans that no server takes.
+    /// Spans that no server takes; see `GET /v1/dead-letters`.
     pub dead_letters: u64,
+    /// Why the database takes no changes (a full disk, most likely), and since when; nothing if all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_error: Option<Trouble>,
     /// The sessions seen last.
     pub sessions: Vec<Session>,
     /// Everywhere spans go.
@@ -69,6 +76,15 @@ pub struct Daemon {
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_s: u64,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What.
+    pub error: String,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
 }
 
 /// Events stored and not yet dealt with.
@@ -109,10 +125,20 @@ pub struct Destination {
     pub base_url: String,
     /// Which project.
     pub public_key: String,
-    /// `ok`, `retrying` or `parked`.
+    /// `ok`, `retrying`, `parked` (something must be mended) or `held` (a repository chose it, see `cc-langfusectl trust`).
     pub state: String,
     /// Spans waiting for it.
     pub waiting: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// As many bytes wait as may: nothing more is read for it until some are delivered.
+    pub full: bool,
+    /// Since when the oldest of them waits, RFC 3339.
+    pub oldest_waiting: Option<String>,
+    /// Spans delivered so far.
+    pub delivered: u64,
+    /// Of these, spans the server said it did not keep.
+    pub rejected: u64,
     /// When spans last arrived, RFC 3339.
     pub last_success: Option<String>,
     /// What last went wrong.
@@ -132,6 +158,41 @@ pub struct Left {
     pub why: Vec<String>,
 }
 
+/// `GET /v1/dead-letters`: a span that no server takes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// By which it is retried or dropped.
+    pub id: i64,
+    /// Where it was to go.
+    pub base_url: String,
+    /// Its id, in hex.
+    pub span_id: String,
+    /// What the server said.
+    pub reason: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
+}
+
+/// `POST /v1/dead-letters`: what is to become of one, or of all.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Settle {
+    /// Which; all if it is not said.
+    pub id: Option<i64>,
+    /// What.
+    pub fate: Fate,
+}
+
+/// `POST /v1/trust`: spans may go to an address although a repository chose it, or no longer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Trust {
+    /// The address.
+    pub base_url: String,
+    /// They may.
+    pub trusted: bool,
+}
+
 #[derive(Deserialize)]
 struct Flush {
     timeout_ms: u64,
@@ -143,6 +204,9 @@ pub fn router(context: Context) -> Router {
         .route(proto::HOOK_PATH, post(hook))
         .route("/v1/status", get(status))
         .route("/v1/flush", post(flush))
+        .route("/v1/dead-letters", get(dead_letters).post(settle))
+        .route("/v1/trust", post(trust))
+        .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(MAX_FRAME))
         .with_state(context)
 }
@@ -160,12 +224,24 @@ async fn hook(State(context): State<Context>, body: Bytes) -> StatusCode {
 }
 
 async fn status(State(context): State<Context>) -> Result<Json<Status>, StatusCode> {
-    let read = context.intake.store.call(|store| -> crate::store::Result<_> {
-        Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?))
-    });
-    let (counts, sessions, destinations) = read.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    let time = |ms: i64| jiff::Timestamp::from_millisecond(ms).ok().map(|at| at.to_string());
-    Ok(Json(Status {
+    report(&context).map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The same for Prometheus.
+async fn metrics(State(context): State<Context>) -> Result<([(HeaderName, &'static str); 1], String), StatusCode> {
+    let status = report(&context).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&status, now_ms())))
+}
+
+fn time(ms: i64) -> Option<String> {
+    jiff::Timestamp::from_millisecond(ms).ok().map(|at| at.to_string())
+}
+
+fn report(context: &Context) -> crate::store::Result<Status> {
+    let (counts, sessions, destinations, trouble) = context.intake.store.call(|store| {
+        Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?, store.trouble().cloned()))
+    })?;
+    Ok(Status {
         daemon: Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -174,6 +250,7 @@ async fn status(State(context): State<Context>) -> Result<Json<Status>, StatusCo
         inbox: Inbox { pending: counts.inbox },
         outbox: Outbox { pending: counts.outbox, in_flight: context.in_flight.load(Ordering::Relaxed) as u64 },
         dead_letters: counts.dead_letters,
+        store_error: trouble.map(|(error, since)| Trouble { error, since: time(since) }),
         sessions: sessions
             .into_iter()
             .map(|row| Session {
@@ -191,6 +268,11 @@ async fn status(State(context): State<Context>) -> Result<Json<Status>, StatusCo
                 public_key: row.destination.public_key,
                 state: row.state,
                 waiting: row.waiting,
+                waiting_bytes: row.waiting_bytes,
+                full: row.waiting_bytes >= context.outbox_bytes,
+                oldest_waiting: row.oldest_ms.and_then(time),
+                delivered: row.delivered,
+                rejected: row.rejected,
                 last_success: row.last_success_ms.and_then(time),
                 last_error_at: row.last_error.as_ref().and_then(|(_, at)| time(*at)),
                 last_error: row.last_error.map(|(why, _)| why),
@@ -198,7 +280,39 @@ async fn status(State(context): State<Context>) -> Result<Json<Status>, StatusCo
             .collect(),
         skipped_lines: counts.skipped,
         redacted: counts.redacted,
-    }))
+    })
+}
+
+async fn dead_letters(State(context): State<Context>) -> Result<Json<Vec<DeadLetter>>, StatusCode> {
+    let letters = context.intake.store.call(|store| store.dead_letters());
+    let letters = letters.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?.into_iter().map(|letter| DeadLetter {
+        id: letter.id,
+        base_url: letter.base_url,
+        span_id: letter.span_id,
+        reason: letter.reason,
+        bytes: letter.bytes,
+        since: time(letter.at_ms),
+    });
+    Ok(Json(letters.collect()))
+}
+
+/// Answers how many were settled.
+async fn settle(State(context): State<Context>, Json(wish): Json<Settle>) -> Result<Json<usize>, StatusCode> {
+    let settled = context.intake.store.call(|store| store.settle_dead_letters(wish.id, wish.fate, now_ms()));
+    let (waiting, count) = settled.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    for (id, destination) in waiting {
+        let _ = context.intake.orders.send(Order::Wake(id, destination));
+    }
+    Ok(Json(count))
+}
+
+/// Answers with the address as it is compared; 400 if it is none.
+async fn trust(State(context): State<Context>, Json(wish): Json<Trust>) -> Result<Json<String>, StatusCode> {
+    let base_url = crate::hook::base_url(&wish.base_url).ok_or(StatusCode::BAD_REQUEST)?;
+    let noted = context.intake.store.call(|store| store.trust(&base_url, wish.trusted, now_ms()));
+    noted.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let _ = context.intake.orders.send(Order::Trust(base_url.clone()));
+    Ok(Json(base_url))
 }
 
 /// Answers when everything known is processed and delivered, or the time is over.
@@ -220,12 +334,13 @@ async fn left(context: &Context) -> Option<Left> {
     let (reply, answer) = oneshot::channel();
     context.intake.engine.send(Input::Pending(reply)).ok()?;
     let engine = answer.await.ok()? as u64;
-    let read =
-        context.intake.store.call(|store| -> crate::store::Result<_> { Ok((store.counts()?, store.destinations()?)) });
-    let (counts, destinations) = read.ok()?;
-    let why = destinations.into_iter().filter(|row| row.waiting > 0 && row.state != "ok").map(|row| {
-        let error = row.last_error.map_or_else(String::new, |(why, _)| format!(": {why}"));
-        format!("{} ({}) is {}{error}", row.destination.base_url, row.destination.public_key, row.state)
-    });
-    Some(Left { events: counts.inbox.max(engine), spans: counts.outbox, why: why.collect() })
+    let report = report(context).ok()?;
+    let mut why: Vec<String> =
+        report.store_error.map(|trouble| format!("the database: {}", trouble.error)).into_iter().collect();
+    for to in report.destinations.into_iter().filter(|to| to.waiting > 0 && to.state != "ok") {
+        let full = if to.full { ", as much waits for it as may" } else { "" };
+        let error = to.last_error.map_or_else(String::new, |why| format!(": {why}"));
+        why.push(format!("{} ({}) is {}{full}{error}", to.base_url, to.public_key, to.state));
+    }
+    Some(Left { events: report.inbox.pending.max(engine), spans: report.outbox.pending, why })
 }

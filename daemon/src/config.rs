@@ -28,7 +28,7 @@ const MIB: u64 = 1 << 20;
 pub struct Config {
     /// Absolute directories below which transcripts may lie, besides Claude Code's own. None is the root of all.
     pub transcript_roots: Vec<PathBuf>,
-    /// How many bytes of spans may wait, over all destinations.
+    /// How many bytes of spans may wait for each destination. One that is away must not stop the others.
     pub outbox_bytes: u64,
     /// What masks secrets.
     pub rules: Rules,
@@ -54,6 +54,12 @@ pub struct BadConfig {
 type Problem = (Range<usize>, String);
 
 impl Config {
+    /// Every directory below which transcripts may lie, for a user whose home is `home`.
+    pub fn roots(&self, home: &Path) -> Vec<PathBuf> {
+        let own = [home.join(".claude/projects"), home.join(".config/claude/projects")];
+        own.into_iter().chain(self.transcript_roots.iter().cloned()).collect()
+    }
+
     /// Reads a configuration. Every key may be left out.
     ///
     /// # Errors

@@ -3,18 +3,23 @@
 //! A key is known from the hook that brought it; after a restart, or when the server refuses it, the `env` blocks of the
 //! project's and the user's Claude Code settings are read again. A key is used only with the base URL and public key it
 //! stood beside.
+//!
+//! Claude Code hands the `env` block of a project's settings to hooks, and those files may be part of a repository that
+//! somebody else wrote: [`origin`] tells whether it was the user who chose where spans go.
 
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::Read,
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use zeroize::Zeroizing;
 
-use crate::hook::{Destination, Env};
+use crate::hook::{DEFAULT_BASE_URL, Destination, Env};
+
+mod tracked;
 
 /// Largest settings file that is read, in bytes.
 const MAX_SETTINGS: u64 = 1 << 20;
@@ -79,6 +84,50 @@ pub fn from_settings(destination: &Destination, project_dirs: &[PathBuf], home: 
     .flatten()
 }
 
+/// Who chose a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The user: by the environment, the user's settings, or a project file that git does not track.
+    User,
+    /// Whoever wrote this settings file, which git tracks.
+    Repository(PathBuf),
+}
+
+/// Says who chose that `secret` goes to `destination`, for sessions in `project_dirs`.
+///
+/// It was a repository if the key stands in nothing but settings files that git tracks; or if the address does, unless the
+/// key beside it was put into the project's own untracked settings.
+pub fn origin(destination: &Destination, secret: &Secret, project_dirs: &[PathBuf], home: &Path) -> Origin {
+    let (mut own_key, mut project_key, mut own_url) = (false, false, destination.base_url == DEFAULT_BASE_URL);
+    let (mut tracked_key, mut tracked_url) = (None, None);
+    let user = std::iter::once((home.join(".claude/settings.json"), false));
+    let projects = project_dirs.iter().flat_map(|dir| dir.ancestors().take_while(|dir| *dir != home));
+    let files =
+        projects.flat_map(|dir| ["settings.json", "settings.local.json"].map(|name| dir.join(".claude").join(name)));
+    for (file, of_project) in user.chain(files.map(|file| (file, true))) {
+        let vars = read_env(&file);
+        let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let key = env.secrets().any(|key| key == *secret);
+        let url = env.base_urls().any(|url| url == destination.base_url);
+        if !key && !url {
+            continue;
+        }
+        if of_project && tracked::is_tracked(&file) {
+            tracked_key = tracked_key.or(key.then(|| file.clone()));
+            tracked_url = tracked_url.or(url.then_some(file));
+        } else {
+            own_key |= key;
+            own_url |= url;
+            project_key |= key && of_project;
+        }
+    }
+    match (tracked_key, tracked_url) {
+        (Some(file), _) if !own_key => Origin::Repository(file),
+        (_, Some(file)) if !own_url && !project_key => Origin::Repository(file),
+        _ => Origin::User,
+    }
+}
+
 /// The `env` block of a settings file; empty if there is none to be read with trust.
 fn read_env(path: &Path) -> BTreeMap<String, String> {
     #[derive(serde::Deserialize)]
@@ -87,24 +136,24 @@ fn read_env(path: &Path) -> BTreeMap<String, String> {
         env: BTreeMap<String, serde_json::Value>,
     }
     let read = || -> Option<Settings> {
-        let file = File::from(
-            rustix::fs::open(
-                path,
-                rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC,
-                rustix::fs::Mode::empty(),
-            )
-            .ok()?,
-        );
-        let meta = file.metadata().ok()?;
-        if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || meta.len() > MAX_SETTINGS {
-            return None;
-        }
-        let mut text = Zeroizing::new(String::new());
-        file.take(MAX_SETTINGS).read_to_string(&mut text).ok()?;
-        serde_json::from_str(&text).ok()
+        let bytes = Zeroizing::new(read_regular(path, MAX_SETTINGS).ok()?);
+        serde_json::from_slice(&bytes).ok()
     };
     let env = read().map(|settings| settings.env).unwrap_or_default();
     env.into_iter().filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect()
+}
+
+/// The bytes of a regular file of ours, of at most `limit`. Never blocks.
+fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    use rustix::fs::{Mode, OFlags};
+    let file = File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || meta.len() > limit {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -149,6 +198,46 @@ mod tests {
         assert_eq!(found(&to("https://cloud.langfuse.com", "pk-b"), &dirs, &home).as_deref(), Some("b"));
         assert_eq!(found(&to("https://cloud.langfuse.com", "pk-u"), &dirs, &home).as_deref(), Some("user"));
         assert_eq!(found(&to("https://evil.example", "pk-u"), &dirs, &home), None);
+    }
+
+    #[test]
+    fn a_repository_cannot_choose_where_spans_go() {
+        let url = |url: &str| format!(r#""LANGFUSE_BASE_URL":"{url}""#);
+        let (key, evil) = (r#""LANGFUSE_SECRET_KEY":"sk""#, url("https://evil.example/"));
+        let both = format!("{key},{evil}");
+        // The address spans would go to, and the settings: tracked, untracked local, of the user; then whether they may.
+        for (to, tracked, local, user, expect) in [
+            ("https://evil.example", &*both, "", "", false),
+            ("https://evil.example", &both, "", &both, true),
+            ("https://evil.example", &both, &both, "", true),
+            ("https://evil.example", &evil, "", key, false),
+            ("https://evil.example", &evil, "", "", false),
+            ("https://evil.example", &evil, key, "", true),
+            ("https://evil.example", "", "", key, true),
+            ("https://evil.example", "", "", "", true),
+            ("https://evil.example", "", &both, "", true),
+            ("https://evil.example", r#""CC_LANGFUSE_HOST":"https://EVIL.example""#, "", key, false),
+            (DEFAULT_BASE_URL, key, "", "", false),
+            (DEFAULT_BASE_URL, key, "", key, true),
+            (DEFAULT_BASE_URL, &url(DEFAULT_BASE_URL), "", key, true),
+        ] {
+            let base = tempfile::tempdir().unwrap();
+            let (home, repo) = (base.path().join("home"), base.path().join("home/repo"));
+            write(&repo, "settings.json", &format!("{{{tracked}}}"));
+            let git = |args: &[&str]| std::process::Command::new("git").current_dir(&repo).args(args).output();
+            if git(&["init", "-q"]).is_err() {
+                println!("skipped: no git here");
+                return;
+            }
+            assert!(git(&["add", "."]).unwrap().status.success());
+            write(&repo, "settings.local.json", &format!("{{{local}}}"));
+            write(&home, "settings.json", &format!("{{{user}}}"));
+            let destination = Destination { kind: Kind::Langfuse, base_url: to.into(), public_key: "pk".into() };
+            for dir in [repo.clone(), repo.join("src/deep")] {
+                let origin = origin(&destination, &Secret::new("sk"), &[dir], &home);
+                assert_eq!(origin == Origin::User, expect, "{to}: {tracked} | {local} | {user}: {origin:?}");
+            }
+        }
     }
 
     #[test]

@@ -5,26 +5,29 @@
 //! before it has written the last answer.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::mpsc::{self, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
+use serde::de::IgnoredAny;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
     config::Config,
     delivery::exporter::{Order, now_ms},
     dialect::{OutSpan, langfuse::Shared},
-    hook::{Event, Hint},
+    hook::{Destination, Event, Hint},
     ids,
     redact::{Counts, Rules},
     store::{Advance, SessionRow, handle::Handle},
     trace,
     transcript::{
+        cursor::Position,
         lines::{Line, Lines},
-        reader::{CHUNK, Identity, Transcript, Unreadable},
+        reader::{CHUNK, Transcript, Unreadable},
         record::{self, Skip},
     },
     turn::{Assembler, Scope, Turn},
@@ -52,7 +55,10 @@ const TICK: Duration = Duration::from_millis(10);
 /// How long a session is kept in memory after its last event.
 const RETIRE: Duration = Duration::from_secs(600);
 
-/// How long to wait after the database refused a step.
+/// The name under which faults of this program are counted.
+const PANICKED: &str = "reader_panicked";
+
+/// How long to wait after the database refused a step, or was full.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// A Stop later than this after its turn's last line was not waiting for that line: the turn is being caught up with.
@@ -86,6 +92,10 @@ pub struct Engine {
     orders: UnboundedSender<Order>,
     watch: Watch,
     config: Config,
+    /// Where transcripts may lie, whatever the event.
+    roots: Vec<PathBuf>,
+    /// Destinations for which as much waits as may.
+    full: HashSet<Destination>,
     sessions: HashMap<String, Session>,
     buffer: Vec<u8>,
 }
@@ -110,7 +120,8 @@ struct Session {
 
 /// A transcript, followed.
 struct Tail {
-    identity: Identity,
+    /// How far it was read.
+    read_to: Position,
     lines: Lines,
     assembler: Assembler,
     /// Bytes of the open turn that are held.
@@ -130,9 +141,11 @@ struct Found {
 
 impl Engine {
     /// An engine that starts with what the store still has to do.
-    pub fn new(store: Handle, orders: UnboundedSender<Order>, watch: Watch, config: Config) -> Self {
+    pub fn new(store: Handle, orders: UnboundedSender<Order>, watch: Watch, config: Config, home: &Path) -> Self {
+        let roots = config.roots(home);
         let sessions = HashMap::new();
-        let mut engine = Self { store, orders, watch, config, sessions, buffer: vec![0; CHUNK] };
+        let mut engine =
+            Self { store, orders, watch, config, roots, full: HashSet::new(), sessions, buffer: vec![0; CHUNK] };
         match engine.store.call(|store| store.inbox()) {
             Ok(hints) => hints.into_iter().for_each(|hint| engine.take(hint)),
             Err(error) => tracing::error!(%error, "the events stored earlier cannot be read"),
@@ -225,8 +238,7 @@ impl Engine {
             row: row.unwrap_or_else(|| SessionRow {
                 session_id: hint.session_id.clone(),
                 transcript: hint.transcript.clone(),
-                identity: Identity::default(),
-                cursor: 0,
+                cursor: Position::default(),
                 closed: 0,
                 turns: 0,
                 open_turn: false,
@@ -271,39 +283,76 @@ impl Engine {
     fn look(&mut self, session: &mut Session) {
         session.dirty = false;
         session.not_before = None;
-        let path = session.row.transcript.clone();
-        let mut file = match Transcript::open(&path) {
+        if self.is_full(session) {
+            return session.retry();
+        }
+        let mut file = match self.open(&session.row.transcript, &session.row.hint) {
             Ok(file) => file,
             Err(error) => return self.unreadable(session, &error),
         };
         self.follow(session, &mut file);
         let Some(mut tail) = session.tail.take() else { return };
-        match self.read(session, &mut tail, &mut file) {
-            Ok(()) => session.tail = Some(tail),
-            Err(Stumble::Read(error)) => {
+        let read = catch_unwind(AssertUnwindSafe(|| self.read(session, &mut tail, &mut file)));
+        match read {
+            Ok(Ok(())) => session.tail = Some(tail),
+            Ok(Err(Stumble::Full)) => {
+                session.tail = Some(tail);
+                session.retry();
+            }
+            Ok(Err(Stumble::Read(error))) => {
                 tracing::warn!(session = session.row.session_id, %error, "the transcript cannot be read");
                 self.unreadable(session, &Unreadable::Io(error));
             }
             // What was read is not stored: it is read again from where the store knows.
-            Err(Stumble::Store(error)) => {
+            Ok(Err(Stumble::Store(error))) => {
                 tracing::warn!(%error, "the database does not take what was read; trying again");
-                session.dirty = true;
-                session.not_before = Some(Instant::now() + STORE_RETRY);
+                session.retry();
+            }
+            Err(_) => {
+                let (session_id, offset) = (&session.row.session_id, tail.lines.consumed());
+                tracing::error!(
+                    session = session_id,
+                    offset,
+                    "a fault in this program; the session is left until its next event"
+                );
+                let ids: Vec<String> = session.waiting.drain(..).map(|(hint, _)| hint.id).collect();
+                self.give_up(&ids, PANICKED);
             }
         }
     }
 
+    /// Opens a transcript if it lies where `hint` may point to.
+    fn open(&self, path: &Path, hint: &Hint) -> Result<Transcript, Unreadable> {
+        let own = hint.config_dir.iter().map(|dir| dir.join("projects"));
+        let roots: Vec<PathBuf> = self.roots.iter().cloned().chain(own).collect();
+        Transcript::open_beneath(path, &roots)
+    }
+
+    /// True if so much waits for the session's destination that nothing is added before some of it is delivered.
+    fn is_full(&mut self, session: &Session) -> bool {
+        let to = &session.row.hint.destination;
+        let waiting = self.store.call(|store| store.waiting_bytes(to)).unwrap_or(0);
+        if waiting < self.config.outbox_bytes {
+            self.full.remove(to);
+            return false;
+        }
+        if self.full.insert(to.clone()) {
+            tracing::warn!(to = to.base_url, waiting, "as much waits as may; reading goes on when some is delivered");
+        }
+        true
+    }
+
     /// Makes sure that the session's tail belongs to this file, and starts it where the store says otherwise.
     fn follow(&mut self, session: &mut Session, file: &mut Transcript) {
-        let fits = |tail: &Tail| tail.identity == file.identity && tail.lines.read_to() <= file.length;
-        if session.tail.as_ref().is_some_and(fits) {
+        let holds =
+            |position: &Position| position.holds(file.identity, file.length, file.before(position.offset).as_deref());
+        if session.tail.as_ref().is_some_and(|tail| holds(&tail.read_to)) {
             return;
         }
-        let known =
-            session.tail.is_none() && session.row.identity == file.identity && session.row.cursor <= file.length;
-        let (cursor, closed) = if known { (session.row.cursor, session.row.closed) } else { (0, 0) };
+        let known = session.tail.is_none() && holds(&session.row.cursor);
+        let (cursor, closed) = if known { (session.row.cursor.offset, session.row.closed) } else { (0, 0) };
         session.tail = Some(Tail {
-            identity: file.identity,
+            read_to: file.position(cursor),
             lines: Lines::at(cursor),
             assembler: Assembler::new(&session.row.session_id, closed),
             held: 0,
@@ -324,7 +373,7 @@ impl Engine {
             return;
         }
         let path = session.row.transcript.with_file_name(format!("{previous}.jsonl"));
-        if Transcript::open(&path).is_err() {
+        if self.open(&path, &session.row.hint).is_err() {
             return;
         }
         let hint = Hint {
@@ -345,8 +394,7 @@ impl Engine {
         let now = Instant::now();
         let patient = matches!(error, Unreadable::Missing | Unreadable::Io(_));
         // A session that is over does not write its first line any more.
-        let over = session.waiting.iter().any(|(hint, _)| hint.event == Event::Ended);
-        let patience = if over { QUIET } else { MISSING };
+        let patience = if session.is_over() { QUIET } else { MISSING };
         let (done, left): (Vec<_>, Vec<_>) =
             session.waiting.drain(..).partition(|(_, came)| !patient || now >= *came + patience);
         session.waiting = left;
@@ -356,7 +404,11 @@ impl Engine {
         let reason = error.reason();
         tracing::debug!(session = session.row.session_id, reason, "nothing to read");
         let ids: Vec<String> = done.into_iter().map(|(hint, _)| hint.id).collect();
-        if let Err(error) = self.store.call(|store| store.give_up(&ids, reason)) {
+        self.give_up(&ids, reason);
+    }
+
+    fn give_up(&self, ids: &[String], reason: &'static str) {
+        if let Err(error) = self.store.call(|store| store.give_up(ids, reason)) {
             tracing::warn!(%error, "an event cannot be removed");
         }
     }
@@ -375,8 +427,17 @@ impl Engine {
                 push_line(session, assembler, held, unclaimed, &mut found, offset, line);
             });
             if found.bytes > STEP {
-                self.commit(session, tail, &mut found, Vec::new())?;
+                tail.read_to = file.position(tail.lines.read_to());
+                self.commit(session, tail, file, &mut found, Vec::new())?;
+                if self.is_full(session) {
+                    return Err(Stumble::Full);
+                }
             }
+        }
+        tail.read_to = file.position(tail.lines.read_to());
+        if session.is_over() && session.grown.elapsed() >= QUIET_FINISHED && tail.has_whole_rest() {
+            let Tail { lines, assembler, held, unclaimed, .. } = tail;
+            lines.finish(|offset, line| push_line(session, assembler, held, unclaimed, &mut found, offset, line));
         }
         let orphans = tail.assembler.take_orphans();
         if orphans > 0 {
@@ -384,7 +445,7 @@ impl Engine {
         }
         let consumed = settle(session, tail, &mut found);
         if !consumed.is_empty() || found.bytes > 0 || !found.skipped.is_empty() {
-            self.commit(session, tail, &mut found, consumed)?;
+            self.commit(session, tail, file, &mut found, consumed)?;
         }
         Ok(())
     }
@@ -393,6 +454,7 @@ impl Engine {
         &mut self,
         session: &mut Session,
         tail: &Tail,
+        file: &Transcript,
         found: &mut Found,
         consumed: Vec<String>,
     ) -> Result<(), Stumble> {
@@ -400,8 +462,7 @@ impl Engine {
         let assembler = &tail.assembler;
         let (cursor, closed) = assembler.resume().unwrap_or((tail.lines.consumed(), assembler.closed()));
         let row = &mut session.row;
-        row.identity = tail.identity;
-        (row.cursor, row.closed, row.turns) = (cursor, closed, assembler.turns());
+        (row.cursor, row.closed, row.turns) = (file.position(cursor), closed, assembler.turns());
         row.open_turn = assembler.awaits_answer() || assembler.open().is_some_and(|turn| turn.has_news(Scope::Final));
         let step = Advance {
             session: row.clone(),
@@ -423,11 +484,24 @@ impl Engine {
 
 /// Why a reading came to nothing.
 enum Stumble {
+    /// Enough waits to be sent; all that was read is stored.
+    Full,
     Read(std::io::Error),
     Store(rusqlite::Error),
 }
 
 impl Session {
+    /// Looks again in a moment.
+    fn retry(&mut self) {
+        self.dirty = true;
+        self.not_before = Some(Instant::now() + STORE_RETRY);
+    }
+
+    /// Claude Code has said that it writes no more.
+    fn is_over(&self) -> bool {
+        self.waiting.iter().any(|(hint, _)| hint.event == Event::Ended)
+    }
+
     /// The last turn has something untold, nobody waits for it, and the model has said that it is done: its Stop was lost.
     fn looks_finished(&self) -> bool {
         self.waiting.is_empty() && self.tail.as_ref().is_some_and(Tail::looks_finished)
@@ -435,6 +509,11 @@ impl Session {
 }
 
 impl Tail {
+    /// What follows the last newline is a line for which only that is missing.
+    fn has_whole_rest(&self) -> bool {
+        self.lines.unfinished().is_some_and(|rest| serde_json::from_slice::<IgnoredAny>(rest).is_ok())
+    }
+
     fn looks_finished(&self) -> bool {
         let Some(turn) = self.assembler.open() else { return false };
         let said = turn.generations.last().and_then(|generation| generation.stop_reason.as_deref());
@@ -498,6 +577,8 @@ fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> 
             Event::Other => true,
             // However busy the file is: a burst is short.
             Event::Ended | Event::Stopped { .. } if !session.superseded && quiet < LULL && now < *came + QUIET => false,
+            // A last line may lack its newline.
+            Event::Ended if !session.superseded && quiet < QUIET_FINISHED && tail.lines.unfinished().is_some() => false,
             Event::Ended => {
                 scope = Some(Scope::Final);
                 true

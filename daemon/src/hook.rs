@@ -35,6 +35,9 @@ pub struct Hint {
     pub event: Event,
     /// Working directory of the session, and the project's where Claude Code says it: where settings are looked for.
     pub project_dirs: Vec<PathBuf>,
+    /// Where Claude Code keeps its things, if its environment says so.
+    #[serde(default)]
+    pub config_dir: Option<PathBuf>,
     /// Where its spans go.
     pub destination: Destination,
     /// How its spans are made.
@@ -173,6 +176,7 @@ pub fn read(frame: Frame) -> Result<(Hint, Option<Secret>), Refused> {
         transcript,
         event,
         project_dirs,
+        config_dir: env.get("CLAUDE_CONFIG_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()),
         destination,
         options: env.options(),
         debug: env.get("CC_LANGFUSE_DEBUG").is_some_and(proto::env::enabled),
@@ -210,6 +214,16 @@ impl<'a> Env<'a> {
         self.paired("SECRET_KEY").map(|key| Secret::new(key.trim()))
     }
 
+    /// Every secret key named here, whichever wins.
+    pub fn secrets(&self) -> impl Iterator<Item = Secret> {
+        self.both(&["SECRET_KEY"]).map(|key| Secret::new(key.trim()))
+    }
+
+    /// Every address named here, whichever wins.
+    pub fn base_urls(&self) -> impl Iterator<Item = String> {
+        self.both(&["BASE_URL", "HOST"]).filter_map(base_url)
+    }
+
     /// How spans are made. What cannot be understood is left at its default: tracing goes on.
     pub fn options(&self) -> Options {
         let metadata: BTreeMap<String, serde_json::Value> =
@@ -243,6 +257,11 @@ impl<'a> Env<'a> {
         self.0.get(name).copied()
     }
 
+    fn both(&self, names: &[&str]) -> impl Iterator<Item = &'a str> {
+        let names = names.iter().flat_map(|name| [format!("CC_LANGFUSE_{name}"), format!("LANGFUSE_{name}")]);
+        names.filter_map(|name| self.get(&name))
+    }
+
     /// `CC_LANGFUSE_X`, else `LANGFUSE_X`.
     fn paired(&self, name: &str) -> Option<&'a str> {
         self.get(&format!("CC_LANGFUSE_{name}")).or_else(|| self.get(&format!("LANGFUSE_{name}")))
@@ -250,7 +269,7 @@ impl<'a> Env<'a> {
 }
 
 /// An address in the one form in which addresses are compared: no credentials, query, fragment or trailing slash.
-fn base_url(text: &str) -> Option<String> {
+pub fn base_url(text: &str) -> Option<String> {
     let text = proto::env::without_userinfo(text.trim());
     let uri: http::Uri = text.split(['?', '#']).next()?.trim_end_matches('/').parse().ok()?;
     let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;

@@ -1,6 +1,11 @@
 //! `cc-langfused`: the resident daemon. Runs in the foreground until SIGTERM or SIGINT.
 
-use std::{path::PathBuf, process::ExitCode, sync::mpsc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use cc_langfuse::{
@@ -11,7 +16,7 @@ use cc_langfuse::{
     intake::Intake,
     log,
     socket::{self, Denied},
-    store::{Store, handle::Handle},
+    store::{self, Opened, Store, handle::Handle},
     watch::Watch,
 };
 use clap::Parser;
@@ -50,18 +55,19 @@ fn run() -> anyhow::Result<()> {
         other => other?,
     };
     let debug = std::env::var("CC_LANGFUSE_DEBUG").is_ok_and(|value| proto::env::enabled(&value));
+    std::panic::set_hook(Box::new(|panic| {
+        // Not the message: it may quote a conversation.
+        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(at, "a fault in this program");
+    }));
     let level = log::start(&paths.log, debug).with_context(|| format!("the log {}", paths.log.display()))?;
     let config = config::file::load(&paths.config).with_context(|| paths.config.display().to_string())?;
-    let (database, damaged) =
-        Store::open(&paths.database).with_context(|| format!("the database {}", paths.database.display()))?;
-    if let Some(aside) = damaged {
-        tracing::error!(moved_to = %aside.display(), "the database was damaged; transcripts are read again");
-    }
-    let store = Handle::new(database);
+    let store = Handle::new(open_database(&paths.database)?);
     let (engine_sender, inputs) = mpsc::channel();
     let (orders, orders_receiver) = tokio::sync::mpsc::unbounded_channel();
 
-    let engine = Engine::new(store.clone(), orders.clone(), Watch::new(engine_sender.clone()), config);
+    let outbox_bytes = config.outbox_bytes;
+    let engine = Engine::new(store.clone(), orders.clone(), Watch::new(engine_sender.clone()), config, &home);
     let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(&inputs))?;
     for row in store.call(|store| store.destinations())? {
         if row.waiting > 0 {
@@ -72,7 +78,13 @@ fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let intake = Intake { store: store.clone(), engine: engine_sender.clone(), orders, level };
     let in_flight = InFlight::default();
-    let context = Context { intake, in_flight: in_flight.clone(), spool: paths.spool.clone(), started: Instant::now() };
+    let context = Context {
+        intake,
+        in_flight: in_flight.clone(),
+        spool: paths.spool.clone(),
+        outbox_bytes,
+        started: Instant::now(),
+    };
     runtime.block_on(async {
         let listener = socket::listen(&paths, &lock)?;
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -97,6 +109,31 @@ fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Opens the database; where the disk is full or cannot be written, waits until it can.
+fn open_database(path: &Path) -> anyhow::Result<Store> {
+    let mut said = false;
+    loop {
+        match Store::open(path) {
+            Ok(Opened { store, damaged, again }) => {
+                if let Some(aside) = damaged {
+                    tracing::error!(moved_to = %aside.display(), "the database was damaged");
+                }
+                if again {
+                    tracing::warn!("all known transcripts are read again; what was delivered is not sent again");
+                }
+                return Ok(store);
+            }
+            Err(error) if store::is_passing(&error) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::error!(database = %path.display(), "cannot be written, waiting until it can: {error:#}");
+                }
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            Err(error) => return Err(error).with_context(|| format!("the database {}", path.display())),
+        }
+    }
+}
+
 /// Takes up what hooks left while no daemon answered: at the start, when a file appears, and now and then.
 async fn watch_spool(intake: Intake, spool: PathBuf) {
     let appeared = std::sync::Arc::new(tokio::sync::Notify::new());
@@ -115,6 +152,6 @@ async fn watch_spool(intake: Intake, spool: PathBuf) {
         if taken > 0 {
             tracing::info!(taken, "events taken from the spool");
         }
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(30), appeared.notified()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(30), appeared.notified()).await;
     }
 }

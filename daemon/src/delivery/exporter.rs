@@ -22,7 +22,7 @@ use super::{
     verdict::{Answer, LONGEST_WAIT, Verdict, judge},
 };
 use crate::{
-    credentials::{Secret, from_settings},
+    credentials::{Origin, Secret, from_settings, origin},
     dialect::OutSpan,
     hook::Destination,
     store::{DestinationId, Row, Store, handle::Handle},
@@ -36,12 +36,16 @@ pub enum Order {
     Wake(DestinationId, Destination),
     /// Somebody waits: try everything now, whatever was postponed (but not what a server asked to postpone).
     Hurry,
+    /// The user trusts this base URL, or no longer: who may be sent to is judged again.
+    Trust(String),
 }
 
 /// Spans on their way, over all destinations.
 pub type InFlight = Arc<AtomicUsize>;
 
 struct Line {
+    base_url: String,
+    trust: watch::Sender<()>,
     wake: Arc<Notify>,
     hurry: Arc<Notify>,
     key: watch::Sender<Option<Secret>>,
@@ -57,11 +61,22 @@ pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut or
                 lines.values().for_each(|line| line.hurry.notify_one());
                 continue;
             }
+            Order::Trust(base_url) => {
+                let concerned = lines.values().filter(|line| line.base_url == base_url);
+                concerned.for_each(|line| line.trust.send_replace(()));
+                continue;
+            }
             Order::Key(id, destination, key) => (id, destination, Some(key)),
             Order::Wake(id, destination) => (id, destination, None),
         };
         let line = lines.entry(id).or_insert_with(|| {
-            let line = Line { wake: Arc::default(), hurry: Arc::default(), key: watch::Sender::new(None) };
+            let line = Line {
+                base_url: destination.base_url.clone(),
+                trust: watch::Sender::new(()),
+                wake: Arc::default(),
+                hurry: Arc::default(),
+                key: watch::Sender::new(None),
+            };
             tasks.spawn(
                 Exporter {
                     id,
@@ -71,6 +86,7 @@ pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut or
                     in_flight: in_flight.clone(),
                     wake: line.wake.clone(),
                     hurry: line.hurry.clone(),
+                    trust: line.trust.subscribe(),
                     key: line.key.subscribe(),
                     link: None,
                     used: None,
@@ -102,6 +118,7 @@ struct Exporter {
     in_flight: InFlight,
     wake: Arc<Notify>,
     hurry: Arc<Notify>,
+    trust: watch::Receiver<()>,
     key: watch::Receiver<Option<Secret>>,
     link: Option<Transport>,
     /// The key `link` uses, and the key that was in use when the server last refused.
@@ -132,11 +149,15 @@ impl Exporter {
                 self.wake.notified().await;
                 continue;
             }
+            if self.trust.has_changed().unwrap_or(false) {
+                self.trust.mark_unchanged();
+                self.link = None;
+            }
             if self.link.is_none() {
                 match self.connect() {
                     Ok(link) => self.link = Some(link),
-                    Err(why) => {
-                        self.park(why).await;
+                    Err((state, why)) => {
+                        self.park(state, why).await;
                         continue;
                     }
                 }
@@ -170,15 +191,16 @@ impl Exporter {
         let id = self.id;
         match step {
             Step::Done => {
+                let mut rejected = 0;
                 if let Answer::Response { rejected: Some((count, why)), .. } = answer {
+                    rejected = u64::try_from(*count).unwrap_or(0);
                     tracing::warn!(count, why, "the server took the batch but not all of its spans");
                 }
-                let seqs: Vec<i64> = batch.iter().map(|row| row.seq).collect();
                 if !std::mem::replace(&mut self.well, true) {
                     tracing::info!(to = self.destination.base_url, "delivering again");
                 }
-                tracing::debug!(spans = seqs.len(), to = self.destination.base_url, "delivered");
-                self.keep_trying(|store| store.delivered(id, &seqs, now_ms())).await;
+                tracing::debug!(spans = batch.len(), to = self.destination.base_url, "delivered");
+                self.keep_trying(|store| store.delivered(id, &batch, rejected, now_ms())).await;
             }
             Step::Wait(wait, why) => {
                 if self.well {
@@ -192,19 +214,19 @@ impl Exporter {
                 // The key may have changed where the user keeps it.
                 self.refused = self.used.take();
                 self.link = None;
-                self.park(why).await;
+                self.park(PARKED, why).await;
             }
             Step::Split => {}
             Step::Shrink(why) => {
-                let Some(Row { seq, mut span, .. }) = batch.into_iter().next() else { return };
-                if policy::shrink(&mut span) {
+                let Some(mut row) = batch.into_iter().next() else { return };
+                if policy::shrink(&mut row.span) {
                     tracing::info!(
-                        span = crate::store::span_name(&span),
+                        span = crate::store::span_name(&row.span),
                         "cut, because its server takes no larger one"
                     );
-                    self.keep_trying(|store| store.replace(seq, &span)).await;
+                    self.keep_trying(|store| store.replace(id, &row)).await;
                 } else {
-                    self.bury(seq, span, why).await;
+                    self.bury(row.seq, row.span, why).await;
                 }
             }
             Step::Bury(why) => {
@@ -247,12 +269,12 @@ impl Exporter {
         }
     }
 
-    async fn park(&mut self, why: String) {
+    async fn park(&mut self, state: &'static str, why: String) {
         if self.well {
-            tracing::warn!(to = self.destination.base_url, why, "parked; nothing is lost");
+            tracing::warn!(to = self.destination.base_url, why, "{state}; nothing is lost");
         }
         self.asked_to_wait = false;
-        self.note("parked", PROBE, why);
+        self.note(state, PROBE, why);
         self.pause(PROBE).await;
     }
 
@@ -269,30 +291,42 @@ impl Exporter {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = hurried => {}
+            Ok(()) = self.trust.changed() => self.link = None,
             Ok(()) = self.key.changed() => self.link = None,
         }
     }
 
-    /// The way to the server, or why there is none.
-    fn connect(&mut self) -> Result<Transport, String> {
+    /// The way to the server, or the destination's state without one and why.
+    fn connect(&mut self) -> Result<Transport, (&'static str, String)> {
         // The key a hook brought, unless the server has refused that very key: then what the settings files say by now.
         let held = self.key.borrow_and_update().clone();
+        let dirs = self.store.call(|store| store.project_dirs(&self.destination)).unwrap_or_default();
         let secret = match held {
             Some(held) if self.refused.as_ref() != Some(&held) => Some(held),
-            held => self.find_key().or(held),
+            held => from_settings(&self.destination, &dirs, &self.home).or(held),
         };
         let Some(secret) = secret else {
-            return Err("no secret key: open Claude Code in a project that has it".into());
+            return Err((PARKED, "no secret key: open Claude Code in a project that has it".into()));
         };
+        let base_url = &self.destination.base_url;
+        if let Origin::Repository(file) = origin(&self.destination, &secret, &dirs, &self.home)
+            && !self.store.call(|store| store.trusts(base_url)).unwrap_or(false)
+        {
+            let file = file.display();
+            let why =
+                format!("{file}, which git tracks, sends it there; if you want that: cc-langfusectl trust {base_url}");
+            return Err((HELD, why));
+        }
         self.used = Some(secret.clone());
-        Transport::new(&self.destination, &secret).map_err(|error| format!("{error:#}"))
-    }
-
-    fn find_key(&self) -> Option<Secret> {
-        let dirs = self.store.call(|store| store.project_dirs(&self.destination));
-        from_settings(&self.destination, &dirs.unwrap_or_default(), &self.home)
+        Transport::new(&self.destination, &secret).map_err(|error| (PARKED, format!("{error:#}")))
     }
 }
+
+/// State of a destination that something must be mended for.
+const PARKED: &str = "parked";
+
+/// State of a destination that waits for the user's word.
+const HELD: &str = "held";
 
 /// Unix time in milliseconds.
 pub fn now_ms() -> i64 {

@@ -42,6 +42,7 @@ fn an_event_becomes_a_hint_without_anything_secret_in_it() {
         session_id: "s-1".into(),
         transcript: "/home/dev/.claude/projects/x/s-1.jsonl".into(),
         event: Event::Stopped { answer: Some("done".into()) },
+        config_dir: None,
         project_dirs: vec!["/home/dev/app".into()],
         destination: Destination {
             kind: Kind::Langfuse,

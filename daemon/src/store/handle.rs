@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Store;
+use super::{Result, Store};
 
 /// A way to the database.
 #[derive(Clone)]
@@ -17,9 +17,17 @@ impl Handle {
         Self(Arc::new(Mutex::new(store)))
     }
 
-    /// Does `work` when nobody else is at it. Steps are kept short: a task that calls this holds up its runtime.
-    pub fn call<R>(&self, work: impl FnOnce(&mut Store) -> R) -> R {
+    /// Does `work` when nobody else is at it, and notes whether the database took it. Steps are kept short: a task that
+    /// calls this holds up its runtime.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn call<R>(&self, work: impl FnOnce(&mut Store) -> Result<R>) -> Result<R> {
         // A panic in between left no half-done change: transactions are rolled back when they go.
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = store.db.total_changes();
+        let outcome = work(&mut store);
+        store.note(before, outcome.as_ref().err());
+        outcome
     }
 }

@@ -4,7 +4,7 @@
 //! power cut the last instants may be missing, and the transcripts supply them again with the same ids.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -15,10 +15,11 @@ use crate::{
     dialect::OutSpan,
     hook::{Destination, Hint, Kind},
     ids::hex,
-    transcript::reader::Identity,
+    transcript::cursor::{Identity, Position},
 };
 
 pub mod handle;
+mod salvage;
 
 /// What can go wrong with the database.
 pub type Result<T> = std::result::Result<T, rusqlite::Error>;
@@ -89,9 +90,41 @@ CREATE TABLE skipped (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What version 2 added: what shows that a transcript was rewritten or a row damaged, what was delivered, whom the user trusts.
+const SCHEMA_2: &str = "
+ALTER TABLE session ADD COLUMN marker INTEGER;
+ALTER TABLE outbox ADD COLUMN checksum INTEGER;
+ALTER TABLE outbox ADD COLUMN queued_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE destination ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE destination ADD COLUMN rejected INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE exported ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0;
+UPDATE exported SET delivered = 1 WHERE (destination, span_id) NOT IN (SELECT destination, span_id FROM outbox);
+CREATE TABLE trusted (
+    base_url TEXT PRIMARY KEY,
+    at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// Each version's change, applied in one transaction.
+const MIGRATIONS: &[M<'static>] = &[M::up(SCHEMA), M::up(SCHEMA_2)];
+
 /// The database, open for writing.
 pub struct Store {
     db: Connection,
+    /// Bytes of the bodies that wait, by destination.
+    waiting: HashMap<DestinationId, u64>,
+    /// Why the last change failed and since when they do, Unix milliseconds.
+    trouble: Option<(String, i64)>,
+}
+
+/// A database that was opened, and what had to be done to it.
+pub struct Opened {
+    /// The database.
+    pub store: Store,
+    /// It was damaged: its files were moved here, and what could be read of them was taken over.
+    pub damaged: Option<PathBuf>,
+    /// Spans that wait to be made again, because theirs were damaged.
+    pub again: bool,
 }
 
 /// Where a session's transcript stands.
@@ -101,10 +134,8 @@ pub struct SessionRow {
     pub session_id: String,
     /// Its file, when last seen.
     pub transcript: PathBuf,
-    /// Which file that was.
-    pub identity: Identity,
     /// Where reading continues: always the start of a line.
-    pub cursor: u64,
+    pub cursor: Position,
     /// Answered turns before the cursor.
     pub closed: u32,
     /// Answered turns altogether.
@@ -160,6 +191,41 @@ pub struct DestinationRow {
     pub last_error: Option<(String, i64)>,
     /// Spans waiting.
     pub waiting: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// When the oldest of them was stored, Unix milliseconds.
+    pub oldest_ms: Option<i64>,
+    /// Spans delivered so far.
+    pub delivered: u64,
+    /// Of these, spans the server said it did not keep.
+    pub rejected: u64,
+}
+
+/// A span that no server takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// By which it is retried or dropped.
+    pub id: i64,
+    /// Where it was to go.
+    pub base_url: String,
+    /// In hex.
+    pub span_id: String,
+    /// What the server said.
+    pub reason: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Since when, Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// What is to become of a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// It is sent again.
+    Retry,
+    /// It is gone.
+    Drop,
 }
 
 /// What `status` shows of everything else.
@@ -179,19 +245,28 @@ pub struct Counts {
 
 impl Store {
     /// Opens the database, making or migrating it. A database that is damaged is moved aside, never deleted, and a new one
-    /// begun: transcripts are read again and ids come out the same. The path moved to comes back with the store.
+    /// begun with what could be read of the old one; the transcripts supply the rest, with the same ids. Before a migration
+    /// the old file is copied to `state.v<version>.bak`.
     ///
     /// # Errors
     /// If not even a new database can be made, or this one was written by a newer version.
-    pub fn open(path: &Path) -> anyhow::Result<(Self, Option<PathBuf>)> {
-        match Self::try_open(path) {
-            Ok(store) => Ok((store, None)),
+    pub fn open(path: &Path) -> anyhow::Result<Opened> {
+        let (mut store, damaged) = match Self::try_open(path) {
+            Ok(store) => (store, None),
             Err(error) if is_damage(&error) => {
                 let aside = quarantine(path)?;
-                Ok((Self::try_open(path)?, Some(aside)))
+                let mut store = Self::try_open(path)?;
+                salvage::take_over(&mut store.db, &aside.join(path.file_name().unwrap_or_default()));
+                (store, Some(aside))
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
+        };
+        let again = store.drop_damaged_rows()? > 0 || damaged.is_some();
+        if again {
+            store.read_again()?;
         }
+        store.measure()?;
+        Ok(Opened { store, damaged, again })
     }
 
     fn try_open(path: &Path) -> anyhow::Result<Self> {
@@ -201,15 +276,97 @@ impl Store {
              PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA journal_size_limit=8388608; PRAGMA cache_size=-2000;
              PRAGMA temp_store=MEMORY;",
         )?;
-        let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        let check: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if check != "ok" {
             anyhow::bail!(rusqlite::Error::SqliteFailure(
                 rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
                 Some(check)
             ));
         }
-        Migrations::from_slice(&[M::up(SCHEMA)]).to_latest(&mut db)?;
-        Ok(Self { db })
+        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let version = usize::try_from(version).unwrap_or(usize::MAX);
+        if version > MIGRATIONS.len() {
+            anyhow::bail!("it was written by a newer version: install that again, or move the file away to begin anew");
+        }
+        if version > 0 && version < MIGRATIONS.len() {
+            let copy = path.with_extension(format!("v{version}.bak"));
+            let _ = std::fs::remove_file(&copy);
+            db.execute("VACUUM INTO ?", [copy.to_string_lossy()])?;
+        }
+        Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
+        Ok(Self { db, waiting: HashMap::new(), trouble: None })
+    }
+
+    /// Removes spans whose bytes are not what was stored; they are as if never found. Returns how many.
+    fn drop_damaged_rows(&mut self) -> Result<usize> {
+        let mut damaged = Vec::new();
+        {
+            let mut rows = self.db.prepare("SELECT seq, destination, span_id, body, checksum FROM outbox")?;
+            let mut rows = rows.query([])?;
+            while let Some(row) = rows.next()? {
+                if !is_whole(row)? {
+                    damaged.push(row.get::<_, i64>(0)?);
+                }
+            }
+        }
+        if damaged.is_empty() {
+            return Ok(0);
+        }
+        let tx = self.db.transaction()?;
+        for seq in &damaged {
+            tx.execute("DELETE FROM outbox WHERE seq = ?", [seq])?;
+        }
+        // Which spans those were cannot be told from what is damaged: all that neither wait nor arrived nor are dead.
+        tx.execute(
+            "DELETE FROM exported WHERE NOT delivered AND (destination, span_id) NOT IN (SELECT destination, span_id FROM outbox)
+                AND lower(hex(span_id)) NOT IN (SELECT span_id FROM dead_letter)",
+            [],
+        )?;
+        tx.commit()?;
+        Ok(damaged.len())
+    }
+
+    /// Every known session is read from its start again, as if an event had come for it; what was stored of it is not stored
+    /// again.
+    fn read_again(&mut self) -> Result<()> {
+        let sessions = self.sessions(usize::MAX >> 1)?;
+        let tx = self.db.transaction()?;
+        tx.execute("UPDATE session SET cursor = 0, closed = 0, marker = NULL", [])?;
+        for session in sessions {
+            let hint = Hint { id: format!("again-{}", session.session_id), ..session.hint };
+            tx.execute("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)", params![hint.id, json(&hint)])?;
+        }
+        tx.commit()
+    }
+
+    /// Counts what waits; from then on it is kept in step.
+    fn measure(&mut self) -> Result<()> {
+        let mut statement = self.db.prepare("SELECT destination, sum(octet_length(body)) FROM outbox GROUP BY 1")?;
+        let sums = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
+        self.waiting = sums.collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// Bytes that wait for a destination.
+    pub fn waiting_bytes(&self, destination: &Destination) -> Result<u64> {
+        let id = find_destination(&self.db, destination)?;
+        Ok(id.and_then(|id| self.waiting.get(&id).copied()).unwrap_or(0))
+    }
+
+    /// Remembers that a change failed, until one succeeds.
+    fn note(&mut self, changes_before: u64, error: Option<&rusqlite::Error>) {
+        match error {
+            Some(error) if self.trouble.is_none() => {
+                self.trouble = Some((error.to_string(), crate::delivery::exporter::now_ms()));
+            }
+            None if self.db.total_changes() != changes_before => self.trouble = None,
+            _ => {}
+        }
+    }
+
+    /// Why the database takes no changes, and since when, Unix milliseconds.
+    pub fn trouble(&self) -> Option<&(String, i64)> {
+        self.trouble.as_ref()
     }
 
     /// Stores hints, and counts events that were none. Returns the destination row of each hint. Events already stored
@@ -290,7 +447,7 @@ impl Store {
         let tx = self.db.transaction()?;
         let destination = ensure_destination(&tx, &step.session.hint.destination)?;
         let mut fresh = std::collections::HashSet::new();
-        let mut queued = 0;
+        let (mut queued, mut bytes) = (0, 0);
         let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|span| span.is_root());
         // Children first decide whether a root is news; a reader does not mind which comes first.
         for span in others.into_iter().chain(roots) {
@@ -300,29 +457,40 @@ impl Store {
                 == 1;
             if first || span.is_root() && fresh.contains(&span.trace_id) {
                 fresh.insert(span.trace_id);
-                tx.prepare_cached("INSERT INTO outbox (destination, span_id, body) VALUES (?, ?, ?)")?
-                    .execute(params![destination, span.span_id, json(span)])?;
+                let body = json(span);
+                tx.prepare_cached(
+                    "INSERT INTO outbox (destination, span_id, body, checksum, queued_ms) VALUES (?, ?, ?, ?, ?)",
+                )?
+                .execute(params![
+                    destination,
+                    span.span_id,
+                    body,
+                    checksum(destination, &span.span_id, body.as_bytes()),
+                    step.now_ms
+                ])?;
                 queued += 1;
+                bytes += body.len() as u64;
             }
         }
         let s = &step.session;
         tx.prepare_cached(
-            "INSERT INTO session (session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, updated_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+            "INSERT INTO session (session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, updated_ms, marker)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT (session_id) DO UPDATE SET transcript = ?2, dev = ?3, ino = ?4, cursor = ?5, closed = ?6,
-                turns = ?7, open_turn = ?8, hint = ?9, updated_ms = ?10",
+                turns = ?7, open_turn = ?8, hint = ?9, updated_ms = ?10, marker = ?11",
         )?
         .execute(params![
             s.session_id,
             s.transcript.to_string_lossy(),
-            s.identity.dev as i64,
-            s.identity.ino as i64,
-            s.cursor as i64,
+            s.cursor.identity.dev as i64,
+            s.cursor.identity.ino as i64,
+            s.cursor.offset as i64,
             s.closed,
             s.turns,
             s.open_turn,
             json(&s.hint),
-            step.now_ms
+            step.now_ms,
+            s.cursor.marker.map(|marker| marker as i64),
         ])?;
         consume(&tx, &step.consumed)?;
         for (reason, n) in &step.skipped {
@@ -335,6 +503,7 @@ impl Store {
             .execute(params![rule, *n as i64])?;
         }
         tx.commit()?;
+        *self.waiting.entry(destination).or_default() += bytes;
         Ok((destination, queued))
     }
 
@@ -348,18 +517,20 @@ impl Store {
         let mut broken = Vec::new();
         let mut total = 0;
         {
-            let mut statement =
-                self.db.prepare_cached("SELECT seq, body FROM outbox WHERE destination = ? ORDER BY seq LIMIT ?")?;
+            let mut statement = self.db.prepare_cached(
+                "SELECT seq, destination, span_id, body, checksum FROM outbox WHERE destination = ? ORDER BY seq LIMIT ?",
+            )?;
             let mut found = statement.query(params![destination, rows as i64])?;
             while let Some(row) = found.next()? {
-                let (seq, body): (i64, String) = (row.get(0)?, row.get(1)?);
+                let body = bytes_of(row, 3)?;
                 total += body.len();
                 if total > bytes && !batch.is_empty() {
                     break;
                 }
-                match serde_json::from_str(&body) {
-                    Ok(span) => batch.push(Row { seq, span, bytes: body.len() }),
-                    Err(_) => broken.push(seq),
+                let seq = row.get(0)?;
+                match serde_json::from_slice(body) {
+                    Ok(span) if is_whole(row)? => batch.push(Row { seq, span, bytes: body.len() }),
+                    _ => broken.push(seq),
                 }
             }
         }
@@ -369,18 +540,27 @@ impl Store {
         Ok(batch)
     }
 
-    /// The server has taken these spans.
+    /// The server has taken these rows; of `rejected` spans it said that it did not keep them.
     ///
     /// # Errors
     /// If nothing was changed.
-    pub fn delivered(&mut self, destination: DestinationId, seqs: &[i64], now_ms: i64) -> Result<()> {
+    pub fn delivered(&mut self, destination: DestinationId, rows: &[Row], rejected: u64, now_ms: i64) -> Result<()> {
         let tx = self.db.transaction()?;
-        for seq in seqs {
-            tx.prepare_cached("DELETE FROM outbox WHERE seq = ?")?.execute([seq])?;
+        for row in rows {
+            tx.prepare_cached("DELETE FROM outbox WHERE seq = ?")?.execute([row.seq])?;
+            tx.prepare_cached(
+                "UPDATE exported SET delivered = 1 WHERE destination = ? AND trace_id = ? AND span_id = ?",
+            )?
+            .execute(params![destination, row.span.trace_id, row.span.span_id])?;
         }
-        tx.prepare_cached("UPDATE destination SET state = 'ok', next_at_ms = 0, last_success_ms = ? WHERE id = ?")?
-            .execute([now_ms, destination])?;
-        tx.commit()
+        tx.prepare_cached(
+            "UPDATE destination SET state = 'ok', next_at_ms = 0, last_success_ms = ?, delivered = delivered + ?,
+                rejected = rejected + ? WHERE id = ?",
+        )?
+        .execute(params![now_ms, rows.len() as i64, rejected as i64, destination])?;
+        tx.commit()?;
+        self.leaves(destination, rows.iter().map(|row| row.bytes as u64).sum());
+        Ok(())
     }
 
     /// No server will take this span as it is: it leaves the outbox, visibly.
@@ -394,16 +574,108 @@ impl Store {
              SELECT destination, lower(hex(span_id)), ?2, body, ?3 FROM outbox WHERE seq = ?1 AND destination = ?4",
             params![seq, reason, now_ms, destination],
         )?;
-        tx.execute("DELETE FROM outbox WHERE seq = ? AND destination = ?", params![seq, destination])?;
-        tx.commit()
+        let bytes: Option<i64> = tx
+            .query_row(
+                "DELETE FROM outbox WHERE seq = ? AND destination = ? RETURNING octet_length(body)",
+                [seq, destination],
+                |row| row.get(0),
+            )
+            .optional()?;
+        tx.commit()?;
+        self.leaves(destination, bytes.unwrap_or(0) as u64);
+        Ok(())
     }
 
     /// Puts a smaller span in the place of one that is too large for its server.
     ///
     /// # Errors
     /// If nothing was changed.
-    pub fn replace(&mut self, seq: i64, span: &OutSpan) -> Result<()> {
-        self.db.execute("UPDATE outbox SET body = ? WHERE seq = ?", params![json(span), seq]).map(drop)
+    pub fn replace(&mut self, destination: DestinationId, row: &Row) -> Result<()> {
+        let body = json(&row.span);
+        self.db.execute(
+            "UPDATE outbox SET body = ?, checksum = ? WHERE seq = ?",
+            params![body, checksum(destination, &row.span.span_id, body.as_bytes()), row.seq],
+        )?;
+        self.leaves(destination, (row.bytes as u64).saturating_sub(body.len() as u64));
+        Ok(())
+    }
+
+    fn leaves(&mut self, destination: DestinationId, bytes: u64) {
+        let waiting = self.waiting.entry(destination).or_default();
+        *waiting = waiting.saturating_sub(bytes);
+    }
+
+    /// The spans no server takes, oldest first.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
+        self.db
+            .prepare(
+                "SELECT dead_letter.id, base_url, span_id, reason, octet_length(body), at_ms
+                 FROM dead_letter LEFT JOIN destination ON destination.id = destination ORDER BY 1",
+            )?
+            .query_map([], |row| {
+                Ok(DeadLetter {
+                    id: row.get(0)?,
+                    base_url: row.get::<_, Option<String>>(1)?.unwrap_or_default(),
+                    span_id: row.get(2)?,
+                    reason: row.get(3)?,
+                    bytes: row.get::<_, i64>(4)? as u64,
+                    at_ms: row.get(5)?,
+                })
+            })?
+            .collect()
+    }
+
+    /// Retries or drops a dead letter, or all of them. Returns where there is something to send now, and how many it were.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn settle_dead_letters(
+        &mut self,
+        id: Option<i64>,
+        fate: Fate,
+        now_ms: i64,
+    ) -> Result<(Vec<(DestinationId, Destination)>, usize)> {
+        let tx = self.db.transaction()?;
+        if fate == Fate::Retry {
+            let mut letters =
+                tx.prepare("SELECT destination, unhex(span_id), body FROM dead_letter WHERE ?1 IS NULL OR id = ?1")?;
+            let mut letters = letters.query([id])?;
+            while let Some(row) = letters.next()? {
+                let (to, span_id, body): (i64, Vec<u8>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                tx.execute(
+                    "INSERT INTO outbox (destination, span_id, body, checksum, queued_ms) VALUES (?, ?, ?, ?, ?)",
+                    params![to, span_id, body, checksum(to, &span_id, body.as_bytes()), now_ms],
+                )?;
+            }
+        }
+        let settled = tx.execute("DELETE FROM dead_letter WHERE ?1 IS NULL OR id = ?1", [id])?;
+        tx.commit()?;
+        self.measure()?;
+        let waiting = self.destinations()?.into_iter().filter(|row| row.waiting > 0);
+        Ok((waiting.map(|row| (row.id, row.destination)).collect(), settled))
+    }
+
+    /// True if the user said that spans may go to `base_url` although a repository chose it.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn trusts(&self, base_url: &str) -> Result<bool> {
+        self.db.prepare_cached("SELECT 1 FROM trusted WHERE base_url = ?")?.exists([base_url])
+    }
+
+    /// Trusts `base_url`, or no longer.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn trust(&mut self, base_url: &str, trusted: bool, now_ms: i64) -> Result<()> {
+        if trusted {
+            self.db.execute("INSERT OR IGNORE INTO trusted VALUES (?, ?)", params![base_url, now_ms]).map(drop)
+        } else {
+            self.db.execute("DELETE FROM trusted WHERE base_url = ?", [base_url]).map(drop)
+        }
     }
 
     /// Notes what went wrong with a destination and when it is tried again.
@@ -434,18 +706,26 @@ impl Store {
         self.db
             .prepare_cached(
                 "SELECT id, base_url, public_key, state, next_at_ms, last_success_ms, last_error, last_error_ms,
-                    (SELECT count(*) FROM outbox WHERE outbox.destination = destination.id) FROM destination ORDER BY id",
+                    (SELECT count(*) FROM outbox WHERE outbox.destination = destination.id),
+                    (SELECT queued_ms FROM outbox WHERE outbox.destination = destination.id ORDER BY seq LIMIT 1),
+                    delivered, rejected
+                 FROM destination ORDER BY id",
             )?
             .query_map([], |row| {
                 let error: Option<String> = row.get(6)?;
+                let id = row.get(0)?;
                 Ok(DestinationRow {
-                    id: row.get(0)?,
+                    id,
                     destination: Destination { kind: Kind::Langfuse, base_url: row.get(1)?, public_key: row.get(2)? },
                     state: row.get(3)?,
                     next_at_ms: row.get(4)?,
                     last_success_ms: row.get(5)?,
                     last_error: error.zip(row.get(7)?),
                     waiting: row.get::<_, i64>(8)? as u64,
+                    waiting_bytes: self.waiting.get(&id).copied().unwrap_or(0),
+                    oldest_ms: row.get(9)?,
+                    delivered: row.get::<_, i64>(10)? as u64,
+                    rejected: row.get::<_, i64>(11)? as u64,
                 })
             })?
             .collect()
@@ -491,7 +771,7 @@ impl Store {
 }
 
 const SELECT_SESSION: &str =
-    "SELECT session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint FROM session";
+    "SELECT session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, marker FROM session";
 
 /// `None` for a row whose hint cannot be read (written by another version): the session starts again.
 fn session_row(row: &rusqlite::Row<'_>) -> Result<Option<SessionRow>> {
@@ -500,8 +780,11 @@ fn session_row(row: &rusqlite::Row<'_>) -> Result<Option<SessionRow>> {
     Ok(Some(SessionRow {
         session_id: row.get(0)?,
         transcript: PathBuf::from(row.get::<_, String>(1)?),
-        identity: Identity { dev: row.get::<_, i64>(2)? as u64, ino: row.get::<_, i64>(3)? as u64 },
-        cursor: row.get::<_, i64>(4)? as u64,
+        cursor: Position {
+            identity: Identity { dev: row.get::<_, i64>(2)? as u64, ino: row.get::<_, i64>(3)? as u64 },
+            offset: row.get::<_, i64>(4)? as u64,
+            marker: row.get::<_, Option<i64>>(9)?.map(|marker| marker as u64),
+        },
         closed: row.get(5)?,
         turns: row.get(6)?,
         open_turn: row.get(7)?,
@@ -509,16 +792,18 @@ fn session_row(row: &rusqlite::Row<'_>) -> Result<Option<SessionRow>> {
     }))
 }
 
-fn ensure_destination(db: &Connection, destination: &Destination) -> Result<DestinationId> {
+fn find_destination(db: &Connection, destination: &Destination) -> Result<Option<DestinationId>> {
     let Destination { kind: Kind::Langfuse, base_url, public_key } = destination;
-    let find = || {
-        db.prepare_cached("SELECT id FROM destination WHERE kind = 'langfuse' AND base_url = ? AND public_key = ?")?
-            .query_row([base_url, public_key], |row| row.get(0))
-            .optional()
-    };
-    if let Some(id) = find()? {
+    db.prepare_cached("SELECT id FROM destination WHERE kind = 'langfuse' AND base_url = ? AND public_key = ?")?
+        .query_row([base_url, public_key], |row| row.get(0))
+        .optional()
+}
+
+fn ensure_destination(db: &Connection, destination: &Destination) -> Result<DestinationId> {
+    if let Some(id) = find_destination(db, destination)? {
         return Ok(id);
     }
+    let Destination { kind: Kind::Langfuse, base_url, public_key } = destination;
     db.prepare_cached("INSERT INTO destination (kind, base_url, public_key) VALUES ('langfuse', ?, ?)")?
         .execute([base_url, public_key])?;
     Ok(db.last_insert_rowid())
@@ -535,14 +820,42 @@ fn count(db: &Connection, reason: &str, n: u64) -> Result<()> {
         .map(drop)
 }
 
+/// Notices a damaged outbox row: SQLite's own checks do not look into values.
+fn checksum(destination: DestinationId, span_id: &[u8], body: &[u8]) -> i64 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&destination.to_le_bytes());
+    sum.update(span_id);
+    sum.update(body);
+    i64::from(sum.finalize())
+}
+
+/// True if the row (`seq, destination, span_id, body, checksum`) is what was stored. Those of version 1 have no checksum.
+fn is_whole(row: &rusqlite::Row<'_>) -> Result<bool> {
+    let noted: Option<i64> = row.get(4)?;
+    let found = checksum(row.get(1)?, bytes_of(row, 2)?, bytes_of(row, 3)?);
+    Ok(noted.is_none_or(|noted| noted == found))
+}
+
+fn bytes_of<'r>(row: &'r rusqlite::Row<'_>, column: usize) -> Result<&'r [u8]> {
+    Ok(row.get_ref(column)?.as_bytes_or_null()?.unwrap_or_default())
+}
+
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
+/// True if the disk is the problem: full, read-only or failing. Nothing is wrong with the database then.
+pub fn is_passing(error: &anyhow::Error) -> bool {
+    use rusqlite::ErrorCode::{DiskFull, ReadOnly, SystemIoFailure};
+    matches!(code(error), Some(DiskFull | ReadOnly | SystemIoFailure))
+}
+
 fn is_damage(error: &anyhow::Error) -> bool {
-    let code =
-        error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>()).and_then(|e| e.sqlite_error_code());
-    matches!(code, Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))
+    matches!(code(error), Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))
+}
+
+fn code(error: &anyhow::Error) -> Option<rusqlite::ErrorCode> {
+    error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>()).and_then(|e| e.sqlite_error_code())
 }
 
 /// Moves a damaged database and what belongs to it into a directory of its own.

@@ -8,8 +8,8 @@ use crate::{
 };
 
 fn opened(dir: &TempDir) -> Store {
-    let (store, aside) = Store::open(&dir.path().join("state.db")).unwrap();
-    assert_eq!(aside, None);
+    let Opened { store, damaged, again } = Store::open(&dir.path().join("state.db")).unwrap();
+    assert_eq!((damaged, again), (None, false));
     store
 }
 
@@ -31,6 +31,7 @@ fn hint(id: &str, fired_ns: u64) -> Hint {
         transcript: "/home/dev/s-1.jsonl".into(),
         event: Event::Stopped { answer: Some("done".into()) },
         project_dirs: vec!["/home/dev/app".into()],
+        config_dir: None,
         destination: server("one"),
         options: Options::default(),
         debug: false,
@@ -55,8 +56,7 @@ fn session(id: &str) -> SessionRow {
     SessionRow {
         session_id: id.into(),
         transcript: "/home/dev/s-1.jsonl".into(),
-        identity: Identity { dev: u64::MAX, ino: 7 },
-        cursor: 100,
+        cursor: Position { identity: Identity { dev: u64::MAX, ino: 7 }, offset: 100, marker: Some(u64::MAX) },
         closed: 1,
         turns: 2,
         open_turn: true,
@@ -114,7 +114,7 @@ fn an_accepted_event_survives_the_process() {
     drop(store);
     let store = opened(&dir);
     assert_eq!(store.inbox().unwrap(), [hint("e-1", 1)]);
-    assert_eq!(store.session("s-1").unwrap().map(|session| session.cursor), Some(100));
+    assert_eq!(store.session("s-1").unwrap().map(|session| session.cursor.offset), Some(100));
     let counts = store.counts().unwrap();
     assert_eq!((counts.outbox, counts.skipped), (1, [("hook_not_json".to_owned(), 1)].into()));
 }
@@ -156,8 +156,7 @@ fn a_session_comes_back_as_it_was_left() {
     assert_eq!(store.session("s-1").unwrap().map(shown), Some(shown(session("s-1"))));
     let later = SessionRow {
         transcript: "/home/dev/moved/s-1.jsonl".into(),
-        identity: Identity { dev: 1, ino: u64::MAX },
-        cursor: 900,
+        cursor: Position { identity: Identity { dev: 1, ino: u64::MAX }, offset: 900, marker: None },
         closed: 3,
         turns: 3,
         open_turn: false,
@@ -228,7 +227,7 @@ fn the_same_spans_enter_once_however_often_they_are_found() {
     assert_eq!(store.advance(&found).unwrap(), (destination, 0));
     let rows = store.claim(destination, 10, usize::MAX).unwrap();
     assert_eq!(rows.len(), 3);
-    store.delivered(destination, &rows.iter().map(|row| row.seq).collect::<Vec<_>>(), 20).unwrap();
+    store.delivered(destination, &rows, 0, 20).unwrap();
     assert_eq!(store.advance(&found).unwrap(), (destination, 0), "not even when they are gone");
     assert_eq!(count(&store, "outbox"), 0);
 }
@@ -301,10 +300,10 @@ fn a_claimed_span_stays_until_it_is_delivered() {
     let first = store.claim(destination, 1, usize::MAX).unwrap();
     assert_eq!(store.claim(destination, 1, usize::MAX).unwrap()[0].seq, first[0].seq);
     assert_eq!(first[0].span, span(1, 1, 9));
-    store.delivered(destination, &[first[0].seq], 77).unwrap();
+    store.delivered(destination, &first[..1], 2, 77).unwrap();
     assert_eq!(waiting(&mut store, destination), [(1, 2)]);
     let row = store.destinations().unwrap().remove(0);
-    assert_eq!((row.last_success_ms, row.waiting), (Some(77), 1));
+    assert_eq!((row.last_success_ms, row.waiting, row.delivered, row.rejected), (Some(77), 1, 1, 2));
 }
 
 #[test]
@@ -312,7 +311,7 @@ fn spans_queued_later_do_not_take_the_number_of_one_that_waits() {
     let (_dir, mut store) = fresh();
     let (destination, _) = store.advance(&step(vec![span(1, 1, 9), span(1, 2, 9)])).unwrap();
     let rows = store.claim(destination, 2, usize::MAX).unwrap();
-    store.delivered(destination, &[rows[0].seq], 1).unwrap();
+    store.delivered(destination, &rows[..1], 0, 1).unwrap();
     store.advance(&step(vec![span(1, 3, 9)])).unwrap();
     assert_eq!(waiting(&mut store, destination), [(1, 2), (1, 3)]);
 }
@@ -340,11 +339,11 @@ fn a_span_no_server_takes_leaves_visibly() {
 fn a_span_that_was_cut_keeps_its_place() {
     let (_dir, mut store) = fresh();
     let (destination, _) = store.advance(&step(vec![span(1, 1, 9), span(1, 2, 9)])).unwrap();
-    let seq = store.claim(destination, 1, usize::MAX).unwrap()[0].seq;
-    let smaller = OutSpan { attributes: Vec::new(), ..span(1, 1, 9) };
-    store.replace(seq, &smaller).unwrap();
+    let row = store.claim(destination, 1, usize::MAX).unwrap().remove(0);
+    let smaller = Row { span: OutSpan { attributes: Vec::new(), ..span(1, 1, 9) }, ..row };
+    store.replace(destination, &smaller).unwrap();
     let rows = store.claim(destination, 2, usize::MAX).unwrap();
-    assert_eq!((rows[0].seq, &rows[0].span, &rows[1].span), (seq, &smaller, &span(1, 2, 9)));
+    assert_eq!((rows[0].seq, &rows[0].span, &rows[1].span), (smaller.seq, &smaller.span, &span(1, 2, 9)));
     assert!(rows[0].bytes < rows[1].bytes);
 }
 
@@ -356,6 +355,90 @@ fn a_row_that_cannot_be_read_is_put_aside_and_the_rest_goes_out() {
     assert_eq!(waiting(&mut store, destination), [(1, 1), (1, 3)]);
     let counts = store.counts().unwrap();
     assert_eq!((counts.outbox, counts.dead_letters), (2, 1));
+}
+
+#[test]
+fn the_bytes_that_wait_are_known_at_every_moment() {
+    let (dir, mut store) = fresh();
+    let stored = |store: &Store| -> u64 {
+        let sum = "SELECT coalesce(sum(octet_length(body)), 0) FROM outbox";
+        store.db.query_row(sum, [], |row| row.get::<_, i64>(0)).unwrap() as u64
+    };
+    let check = |store: &Store| {
+        let waiting = store.waiting_bytes(&server("one")).unwrap();
+        assert_eq!((waiting, store.waiting_bytes(&server("two")).unwrap()), (stored(store), 0));
+        waiting
+    };
+    assert_eq!(check(&store), 0);
+    let (destination, _) = store.advance(&step((1..=5).map(|id| span(1, id, 9)).collect())).unwrap();
+    assert!(check(&store) > 0);
+    store.advance(&step((1..=6).map(|id| span(1, id, 9)).collect())).unwrap();
+    check(&store);
+    let rows = store.claim(destination, 10, usize::MAX).unwrap();
+    store.delivered(destination, &rows[..2], 0, 1).unwrap();
+    check(&store);
+    store.bury(destination, rows[2].seq, "HTTP 400", 1).unwrap();
+    check(&store);
+    let smaller = Row { span: OutSpan { attributes: Vec::new(), ..rows[3].span.clone() }, ..rows[3] };
+    store.replace(destination, &smaller).unwrap();
+    check(&store);
+    store.settle_dead_letters(None, Fate::Retry, 1).unwrap();
+    let before = check(&store);
+    drop(store);
+    assert_eq!(check(&opened(&dir)), before);
+}
+
+#[test]
+fn a_dead_letter_is_sent_again_or_dropped_as_its_owner_says() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step((1..=3).map(|id| span(1, id, 9)).collect())).unwrap();
+    for row in store.claim(destination, 10, usize::MAX).unwrap() {
+        store.bury(destination, row.seq, "HTTP 400", 50).unwrap();
+    }
+    let letters = store.dead_letters().unwrap();
+    assert_eq!(
+        letters.iter().map(|letter| &*letter.span_id).collect::<Vec<_>>(),
+        ["01", "02", "03"].map(|id| id.repeat(8))
+    );
+    assert_eq!(
+        (&*letters[0].base_url, &*letters[0].reason, letters[0].at_ms),
+        ("https://one.example.org", "HTTP 400", 50)
+    );
+    assert_eq!(
+        store.settle_dead_letters(Some(letters[1].id), Fate::Retry, 60).unwrap().0,
+        [(destination, server("one"))]
+    );
+    assert_eq!(waiting(&mut store, destination), [(1, 2)]);
+    assert_eq!(store.settle_dead_letters(Some(letters[1].id), Fate::Retry, 60).unwrap().1, 0, "it is none any more");
+    assert_eq!(store.settle_dead_letters(None, Fate::Drop, 60).unwrap().1, 2);
+    assert_eq!((store.dead_letters().unwrap(), waiting(&mut store, destination)), (vec![], vec![(1, 2)]));
+}
+
+#[test]
+fn trust_is_given_and_taken_back() {
+    let (_dir, mut store) = fresh();
+    assert!(!store.trusts("https://a").unwrap());
+    store.trust("https://a", true, 1).unwrap();
+    store.trust("https://a", true, 2).unwrap();
+    assert!(store.trusts("https://a").unwrap() && !store.trusts("https://b").unwrap());
+    store.trust("https://a", false, 3).unwrap();
+    assert!(!store.trusts("https://a").unwrap());
+}
+
+#[test]
+fn a_change_that_fails_is_noted_until_one_succeeds() {
+    let (_dir, store) = fresh();
+    let handle = handle::Handle::new(store);
+    let trouble = || handle.call(|store| Ok(store.trouble().map(|(why, _)| why.clone()))).unwrap();
+    handle.call(|store| store.db.pragma_update(None, "max_page_count", 1)).unwrap();
+    let big = hint(&"x".repeat(1 << 20), 1);
+    assert!(handle.call(|store| store.accept(std::slice::from_ref(&big), &[])).is_err());
+    assert!(trouble().is_some_and(|why| why.contains("full")), "{:?}", trouble());
+    handle.call(|store| store.db.pragma_update(None, "max_page_count", 1 << 20)).unwrap();
+    handle.call(|store| store.counts()).unwrap();
+    assert!(trouble().is_some(), "reading proves nothing");
+    handle.call(|store| store.accept(std::slice::from_ref(&big), &[])).unwrap();
+    assert_eq!(trouble(), None);
 }
 
 // ---- destinations ----
@@ -385,7 +468,7 @@ fn what_went_wrong_is_noted_and_forgotten_with_the_next_success() {
     let row = store.destinations().unwrap().remove(0);
     assert_eq!((row.state.as_str(), row.next_at_ms, row.waiting), ("retrying", 500, 1));
     assert_eq!((row.last_error, row.last_success_ms), (Some(("HTTP 503".to_owned(), 100)), None));
-    store.delivered(id, &[], 200).unwrap();
+    store.delivered(id, &[], 0, 200).unwrap();
     let row = store.destinations().unwrap().remove(0);
     assert_eq!((row.state.as_str(), row.next_at_ms, row.last_success_ms), ("ok", 0, Some(200)));
 }
@@ -429,8 +512,8 @@ fn a_damaged_file_is_set_aside_and_a_new_one_begun() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         std::fs::write(&path, damage).unwrap();
-        let (mut store, aside) = Store::open(&path).unwrap();
-        let aside = aside.unwrap();
+        let Opened { mut store, damaged, .. } = Store::open(&path).unwrap();
+        let aside = damaged.unwrap();
         assert_eq!(std::fs::read(aside.join("state.db")).unwrap(), damage, "kept as it was");
         store.accept(&[hint("e-1", 1)], &[]).unwrap();
         drop(store);
@@ -448,9 +531,136 @@ fn damage_within_a_database_of_ours_is_found_when_it_is_opened() {
     assert!(bytes.len() > 20 * 4096);
     bytes[8192..].fill(0x5a);
     std::fs::write(&path, &bytes).unwrap();
-    let (store, aside) = Store::open(&path).unwrap();
-    assert_eq!(std::fs::read(aside.unwrap().join("state.db")).unwrap(), bytes);
+    let Opened { store, damaged, .. } = Store::open(&path).unwrap();
+    assert_eq!(std::fs::read(damaged.unwrap().join("state.db")).unwrap(), bytes);
     assert_eq!(store.counts().unwrap().outbox, 0);
+}
+
+/// A database with three sessions, 40 spans of which 20 are delivered, and an event, written to disk.
+fn used() -> (TempDir, Vec<u8>) {
+    let (dir, mut store) = fresh();
+    for id in ["s-1", "s-2", "s-3"] {
+        store.advance(&Advance { session: session(id), ..step((1..=40).map(|id| span(1, id, 9)).collect()) }).unwrap();
+    }
+    let destination = store.destinations().unwrap()[0].id;
+    let rows = store.claim(destination, 20, usize::MAX).unwrap();
+    store.delivered(destination, &rows, 0, 1).unwrap();
+    store.accept(&[hint("e-9", 9)], &[]).unwrap();
+    drop(store);
+    let bytes = std::fs::read(dir.path().join("state.db")).unwrap();
+    (dir, bytes)
+}
+
+#[test]
+fn whatever_is_damaged_nothing_undelivered_is_taken_for_delivered() {
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+    let (dir, whole) = used();
+    let path = dir.path().join("state.db");
+    let (salvaged, again) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let seed = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner =
+        TestRunner::new_with_rng(Config { cases: 300, failure_persistence: None, ..Config::default() }, seed);
+    let damage = (0..whole.len(), 1usize..9000, 0u8..3, proptest::bool::ANY);
+    runner
+        .run(&damage, |(at, length, kind, fill)| {
+            let mut bytes = whole.clone();
+            let end = (at + length).min(bytes.len());
+            match kind {
+                0 => bytes[at..(at + 16).min(end)].iter_mut().for_each(|byte| *byte ^= 0x41),
+                1 => bytes[at..end].fill(if fill { 0xff } else { 0 }),
+                _ => bytes.truncate(at),
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            let opened = Store::open(&path).unwrap();
+            let mut store = opened.store;
+            salvaged.set(salvaged.get() + usize::from(opened.damaged.is_some()));
+            again.set(again.get() + usize::from(opened.again));
+            // The transcripts supply all spans again: what was not delivered must enter, what waits must be whole.
+            for id in ["s-1", "s-2", "s-3"] {
+                store
+                    .advance(&Advance { session: session(id), ..step((1..=40).map(|id| span(1, id, 9)).collect()) })
+                    .unwrap();
+            }
+            let waiting: Vec<Vec<_>> = (1..9).map(|destination| waiting(&mut store, destination)).collect();
+            let waiting = waiting.concat();
+            for id in 21..=40 {
+                assert!(waiting.contains(&(1, id)), "span {id} is lost: {waiting:?}");
+            }
+            drop(store);
+            for entry in std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_dir() { std::fs::remove_dir_all(entry) } else { std::fs::remove_file(entry) }.unwrap();
+            }
+            Ok(())
+        })
+        .unwrap();
+    let (salvaged, again) = (salvaged.get(), again.get());
+    assert!(salvaged > 50 && again >= salvaged, "{salvaged} of 300 were set aside, {again} read again");
+}
+
+#[test]
+fn what_can_be_read_of_a_damaged_database_is_taken_over() {
+    let (dir, mut bytes) = used();
+    let path = dir.path().join("state.db");
+    // The last page holds outbox or exported rows: the sessions come before.
+    let last = bytes.len() - 4096;
+    bytes[last..].fill(0xee);
+    std::fs::write(&path, &bytes).unwrap();
+    let Opened { mut store, damaged, again } = Store::open(&path).unwrap();
+    assert!(damaged.is_some() && again);
+    let sessions = store.sessions(10).unwrap();
+    assert_eq!(sessions.iter().map(|row| (row.cursor.offset, row.closed)).collect::<Vec<_>>(), [(0, 0); 3]);
+    let inbox: Vec<String> = store.inbox().unwrap().into_iter().map(|hint| hint.id).collect();
+    for id in ["e-9", "again-s-1", "again-s-2", "again-s-3"] {
+        assert!(inbox.iter().any(|known| known == id), "{id} is not in {inbox:?}");
+    }
+    let (_, queued) = store.advance(&step((1..=40).map(|id| span(1, id, 9)).collect())).unwrap();
+    assert!((20..40).contains(&queued), "{queued}: some of the delivered ones are known");
+}
+
+#[test]
+fn a_span_whose_bytes_changed_on_disk_is_made_again() {
+    let (dir, mut store) = fresh();
+    let (_, queued) = store.advance(&step((1..=3).map(|id| span(1, id, 9)).collect())).unwrap();
+    assert_eq!(queued, 3);
+    store.db.execute("UPDATE outbox SET body = replace(body, '1/2', '1/3') WHERE span_id = ?", [[2u8; 8]]).unwrap();
+    drop(store);
+    let Opened { mut store, damaged, again } = Store::open(&dir.path().join("state.db")).unwrap();
+    assert_eq!((damaged, again, store.inbox().unwrap().len()), (None, true, 1));
+    let (destination, queued) = store.advance(&step((1..=3).map(|id| span(1, id, 9)).collect())).unwrap();
+    assert_eq!((queued, waiting(&mut store, destination)), (1, vec![(1, 1), (1, 3), (1, 2)]));
+}
+
+#[test]
+fn a_database_of_version_1_is_brought_up_to_date_and_a_copy_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(SCHEMA).unwrap();
+    let body = json(&span(1, 2, 9));
+    old.execute_batch(
+        "INSERT INTO destination (kind, base_url, public_key) VALUES ('langfuse', 'https://one.example.org', 'pk-1')",
+    )
+    .unwrap();
+    for id in [1u8, 2] {
+        old.execute("INSERT INTO exported VALUES (1, ?, ?)", params![[1u8; 16], [id; 8]]).unwrap();
+    }
+    old.execute("INSERT INTO outbox (destination, span_id, body) VALUES (1, ?, ?)", params![[2u8; 8], body]).unwrap();
+    old.execute(
+        "INSERT INTO session VALUES ('s-1', '/home/dev/s-1.jsonl', 1, 2, 100, 1, 2, 0, ?, 5)",
+        [json(&hint("e-1", 1))],
+    )
+    .unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    drop(old);
+    let mut store = opened(&dir);
+    assert_eq!(waiting(&mut store, 1), [(1, 2)]);
+    let cursor = store.session("s-1").unwrap().unwrap().cursor;
+    assert_eq!(cursor, Position { identity: Identity { dev: 1, ino: 2 }, offset: 100, marker: None });
+    let delivered = "SELECT count(*) FROM exported WHERE delivered AND span_id = x'0101010101010101'";
+    assert_eq!(store.db.query_row(delivered, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+    assert_eq!(count(&store, "exported WHERE delivered"), 1);
+    let copy = Connection::open(dir.path().join("state.v1.bak")).unwrap();
+    assert_eq!(copy.query_row("SELECT count(*) FROM outbox", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
 }
 
 #[test]
@@ -463,8 +673,7 @@ fn the_directory_for_damaged_files_is_private() {
     {
         std::fs::write(dir.path().join(name), text).unwrap();
     }
-    let (_store, aside) = Store::open(&path).unwrap();
-    let aside = aside.unwrap();
+    let aside = Store::open(&path).unwrap().damaged.unwrap();
     assert_eq!(std::fs::metadata(&aside).unwrap().permissions().mode() & 0o777, 0o700);
     assert!(aside.join("state.db").exists() && !aside.join("other").exists());
     assert!(dir.path().join("other").exists());

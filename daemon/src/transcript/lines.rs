@@ -74,6 +74,19 @@ impl Lines {
         }
     }
 
+    /// The line in progress, if there is one and it is held.
+    pub fn unfinished(&self) -> Option<&[u8]> {
+        (self.length > 0 && self.length <= self.limit).then_some(&self.held)
+    }
+
+    /// Takes the line in progress for complete: nothing more is written to the file.
+    pub fn finish(&mut self, each: impl FnOnce(u64, Line<'_>)) {
+        each(self.start, Line::Whole(&self.held));
+        self.start += self.length as u64;
+        self.length = 0;
+        self.release();
+    }
+
     /// Forgets the line in progress, and gives back the memory that an unusually long one took.
     fn release(&mut self) {
         if self.held.capacity() > 1 << 20 {
@@ -120,6 +133,17 @@ mod tests {
     #[test]
     fn a_long_line_is_passed_over_and_the_next_one_kept() {
         assert_eq!(cut(&[b"12", b"345", b"6\nab\n"], 4), (vec![(7, Err(6)), (14, Ok(b"ab".to_vec()))], 17));
+    }
+
+    #[test]
+    fn the_last_line_may_do_without_its_newline_if_told_so() {
+        let mut lines = Lines::with_limit(0, 4);
+        lines.feed(b"ab\ncd", |_, _| {});
+        assert_eq!(lines.unfinished(), Some(&b"cd"[..]));
+        lines.finish(|at, line| assert_eq!((at, line), (3, Line::Whole(b"cd"))));
+        assert_eq!((lines.unfinished(), lines.consumed(), lines.read_to()), (None, 5, 5));
+        lines.feed(b"too long", |_, _| {});
+        assert_eq!(lines.unfinished(), None);
     }
 
     proptest! {

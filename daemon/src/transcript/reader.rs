@@ -1,13 +1,22 @@
 //! Opens transcripts. Everything about paths that a hook names is untrusted (the agent's own tools can reach the socket).
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::MetadataExt,
-    path::Path,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{FileExt, MetadataExt},
+    },
+    path::{Component, Path, PathBuf},
 };
 
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::Errno,
+};
+
+use super::cursor::{Identity, MARKED, Position, marker};
 
 /// How much is read at once, in bytes.
 pub const CHUNK: usize = 256 << 10;
@@ -22,15 +31,6 @@ pub struct Transcript {
     pub length: u64,
 }
 
-/// A file's identity on this machine: it survives a rename, and a new file under the old name has another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// Device.
-    pub dev: u64,
-    /// Inode.
-    pub ino: u64,
-}
-
 /// Why a path is not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
@@ -43,6 +43,9 @@ pub enum Unreadable {
     /// Another user's.
     #[error("belongs to another user")]
     OtherOwner,
+    /// Not below any directory where transcripts may lie.
+    #[error("lies in no directory of transcripts")]
+    Outside,
     /// Something else.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -55,6 +58,7 @@ impl Unreadable {
             Self::Missing => "transcript_missing",
             Self::NotAFile => "transcript_not_a_file",
             Self::OtherOwner => "transcript_other_owner",
+            Self::Outside => "transcript_outside_roots",
             Self::Io(_) => "transcript_unreadable",
         }
     }
@@ -66,13 +70,36 @@ impl Transcript {
     /// # Errors
     /// [`Unreadable`].
     pub fn open(path: &Path) -> Result<Self, Unreadable> {
+        Self::open_at(CWD, path)
+    }
+
+    /// As [`open`](Self::open), if `path` lies below one of `roots`: each step from there down is one into a real directory, by
+    /// no symbolic link and not upwards. (Linux has `openat2` for this; walking works everywhere.)
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn open_beneath(path: &Path, roots: &[PathBuf]) -> Result<Self, Unreadable> {
+        let below = roots.iter().find_map(|root| Some((root, path.strip_prefix(root).ok()?)));
+        let (root, below) = below.ok_or(Unreadable::Outside)?;
+        let mut steps: Vec<&OsStr> = Vec::new();
+        for step in below.components() {
+            match step {
+                Component::Normal(name) => steps.push(name),
+                _ => return Err(Unreadable::Outside),
+            }
+        }
+        let name = steps.pop().ok_or(Unreadable::NotAFile)?;
+        // The root itself may be reached by a link: that is the user's own arrangement.
+        let mut dir = directory(CWD, root.as_os_str(), OFlags::empty())?;
+        for step in steps {
+            dir = directory(dir.as_fd(), step, OFlags::NOFOLLOW)?;
+        }
+        Self::open_at(dir.as_fd(), Path::new(name))
+    }
+
+    fn open_at(dir: BorrowedFd<'_>, path: &Path) -> Result<Self, Unreadable> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(fd) => File::from(fd),
-            Err(rustix::io::Errno::NOENT) => return Err(Unreadable::Missing),
-            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Err(Unreadable::NotAFile),
-            Err(errno) => return Err(Unreadable::Io(errno.into())),
-        };
+        let file = File::from(openat(dir, path, flags, Mode::empty()).map_err(unreadable)?);
         let meta = file.metadata()?;
         if !meta.is_file() {
             return Err(Unreadable::NotAFile);
@@ -81,6 +108,19 @@ impl Transcript {
             return Err(Unreadable::OtherOwner);
         }
         Ok(Self { file, identity: Identity { dev: meta.dev(), ino: meta.ino() }, length: meta.len() })
+    }
+
+    /// The bytes before `offset`, as many as its marker is made of; `None` if they are not there.
+    pub fn before(&self, offset: u64) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(offset).map_or(MARKED, |offset| offset.min(MARKED))];
+        let start = offset - bytes.len() as u64;
+        self.file.read_exact_at(&mut bytes, start).ok()?;
+        Some(bytes)
+    }
+
+    /// `offset` as a position in this file, to be recognised later.
+    pub fn position(&self, offset: u64) -> Position {
+        Position { identity: self.identity, offset, marker: self.before(offset).map(|bytes| marker(&bytes)) }
     }
 
     /// Moves to `offset`, counted from the start of the file.
@@ -116,6 +156,19 @@ impl Transcript {
     }
 }
 
+fn directory(at: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Unreadable> {
+    let flags = flags | OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    openat(at, Path::new(name), flags, Mode::empty()).map_err(unreadable)
+}
+
+fn unreadable(errno: Errno) -> Unreadable {
+    match errno {
+        Errno::NOENT => Unreadable::Missing,
+        Errno::LOOP | Errno::NXIO | Errno::NOTDIR => Unreadable::NotAFile,
+        errno => Unreadable::Io(errno.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,5 +189,38 @@ mod tests {
         }
         let mut real = Transcript::open(&at("real.jsonl")).unwrap();
         assert_eq!((real.length, real.first_line().unwrap()), (3, Some(b"a".to_vec())));
+    }
+
+    #[test]
+    fn no_way_leads_out_of_the_roots() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (name, below) in [("root", "p/s.jsonl"), ("other", "p/s.jsonl"), ("rootx", "s.jsonl")] {
+            std::fs::create_dir_all(at(name).join(below).parent().unwrap()).unwrap();
+            std::fs::write(at(name).join(below), "a\n").unwrap();
+        }
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(at(to), at(name)).unwrap();
+        link("other/p", "root/linked");
+        link("other/p/s.jsonl", "root/p/l.jsonl");
+        link("root", "alias");
+        let roots = [at("nowhere"), at("root"), at("alias")];
+        for (path, expect) in [
+            ("root/p/s.jsonl", None),
+            ("root/./p//s.jsonl", None),
+            ("alias/p/s.jsonl", None),
+            ("root/p/none.jsonl", Some("transcript_missing")),
+            ("nowhere/s.jsonl", Some("transcript_missing")),
+            ("root/linked/s.jsonl", Some("transcript_not_a_file")),
+            ("root/p/l.jsonl", Some("transcript_not_a_file")),
+            ("root/p/s.jsonl/x.jsonl", Some("transcript_not_a_file")),
+            ("root", Some("transcript_not_a_file")),
+            ("root/p/../p/s.jsonl", Some("transcript_outside_roots")),
+            ("root/../other/p/s.jsonl", Some("transcript_outside_roots")),
+            ("rootx/s.jsonl", Some("transcript_outside_roots")),
+            ("other/p/s.jsonl", Some("transcript_outside_roots")),
+        ] {
+            let opened = Transcript::open_beneath(&at(path), &roots);
+            assert_eq!(opened.err().map(|error| error.reason()), expect, "{path}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
+use cc_langfuse::store::Fate;
 use clap::{Parser, Subcommand};
 
 /// `println!` that does not mind if nobody reads to the end (`show … | head`).
@@ -13,11 +14,13 @@ macro_rules! out {
 }
 
 mod client;
+mod dead_letters;
 mod replay;
 mod show;
 mod sink;
 mod status;
 mod tree;
+mod trust;
 mod r#try;
 
 /// See and steer the tracing of Claude Code sessions.
@@ -60,6 +63,29 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Spans that no server takes: list them, send them again, or drop them
+    DeadLetters {
+        /// Send this one again, by its number, or `all`
+        #[arg(long, value_name = "ID", conflicts_with = "drop")]
+        retry: Option<dead_letters::Which>,
+        /// Drop this one for good, or `all`
+        #[arg(long, value_name = "ID")]
+        drop: Option<dead_letters::Which>,
+        /// A JSON list
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let spans go to a server although it was a repository that chose it
+    ///
+    /// Claude Code hands the settings of a project to its hooks. Where those that git tracks name a server, or its key, spans wait
+    /// until you say that you want this.
+    Trust {
+        /// The server, as `status` shows it
+        base_url: String,
+        /// No longer
+        #[arg(long)]
+        revoke: bool,
+    },
     /// See it work: a sample session through the real hook and a private daemon, with no account needed
     ///
     /// With LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, the sample goes to that server.
@@ -72,6 +98,10 @@ fn main() -> ExitCode {
         Command::Flush { timeout } => status::flush(timeout),
         Command::Show { session, json } => show::show(&session, json),
         Command::Replay { transcript, dry_run } => replay::replay(&transcript, dry_run),
+        Command::DeadLetters { retry: Some(which), .. } => dead_letters::settle(which, Fate::Retry),
+        Command::DeadLetters { drop: Some(which), .. } => dead_letters::settle(which, Fate::Drop),
+        Command::DeadLetters { json, .. } => dead_letters::list(json),
+        Command::Trust { base_url, revoke } => trust::trust(&base_url, revoke),
         Command::Try => r#try::run(),
     };
     match outcome {

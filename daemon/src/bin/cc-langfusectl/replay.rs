@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use cc_langfuse::{hook::Env, offline};
+use cc_langfuse::{
+    hook::Env,
+    offline,
+    transcript::reader::{Transcript, Unreadable},
+};
 use hyper::Method;
 use proto::frame::Frame;
 
@@ -25,6 +29,13 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     if dry_run {
         out!("{what} would be sent; those sent before would not be sent again");
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Err(Unreadable::Outside) = Transcript::open_beneath(&path, &show::roots()?) {
+        bail!(
+            "the daemon reads no transcripts in {}: name that directory in {} (transcript_roots = [\"…\"]) and restart it",
+            path.parent().unwrap_or(&path).display(),
+            client::paths()?.config.display()
+        );
     }
     let mut env: Vec<(String, String)> =
         proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect();

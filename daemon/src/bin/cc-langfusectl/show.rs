@@ -43,6 +43,12 @@ pub fn options() -> Options {
     Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str()))).options()
 }
 
+/// Where transcripts may lie.
+pub fn roots() -> anyhow::Result<Vec<PathBuf>> {
+    let custom = std::env::var_os("CLAUDE_CONFIG_DIR").map(|dir| PathBuf::from(dir).join("projects"));
+    Ok(custom.into_iter().chain(client::config()?.roots(&client::home()?)).collect())
+}
+
 /// The transcript of a session id or path, and the session's id.
 pub fn find(session: &str) -> anyhow::Result<(PathBuf, String)> {
     let path = Path::new(session);
@@ -51,11 +57,8 @@ pub fn find(session: &str) -> anyhow::Result<(PathBuf, String)> {
         let id = path.file_stem().context("not a transcript")?.to_string_lossy().into_owned();
         return Ok((path, id));
     }
-    let home = client::home()?;
-    let custom = std::env::var_os("CLAUDE_CONFIG_DIR").map(PathBuf::from);
-    let roots = custom.into_iter().chain([home.join(".claude"), home.join(".config/claude")]);
-    let projects =
-        roots.filter_map(|root| std::fs::read_dir(root.join("projects")).ok()).flatten().filter_map(Result::ok);
+    let roots = roots()?;
+    let projects = roots.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().filter_map(Result::ok);
     let found = projects.map(|dir| dir.path().join(format!("{session}.jsonl"))).find(|path| path.is_file());
     match found {
         Some(path) => Ok((path, session.to_owned())),

@@ -4,7 +4,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use cc_langfuse::api::{Left, Status};
+use cc_langfuse::api::{Left, Status, Trouble};
 use hyper::Method;
 
 use crate::client;
@@ -16,18 +16,31 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         out!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let Status { daemon, inbox, outbox, dead_letters, sessions, destinations, skipped_lines, redacted } = status;
+    let Status { daemon, inbox, outbox, dead_letters, sessions, destinations, skipped_lines, redacted, store_error } =
+        status;
     out!("daemon        {} · pid {} · up {}", daemon.version, daemon.pid, uptime(daemon.uptime_s));
     out!("events        {} waiting", inbox.pending);
     out!("spans         {} waiting, {} on their way, {dead_letters} undeliverable", outbox.pending, outbox.in_flight);
+    if let Some(Trouble { error, since }) = store_error {
+        out!("database      takes no changes since {}: {error}", since.as_deref().unwrap_or("a while"));
+        out!("              nothing is lost; work goes on when it can be written again (is the disk full?)");
+    }
+    if dead_letters > 0 {
+        out!("              see cc-langfusectl dead-letters");
+    }
     for to in destinations {
         out!("destination   {} ({})", to.base_url, to.public_key);
-        out!(
-            "              {}, {} spans waiting, last success {}",
-            to.state,
-            to.waiting,
-            to.last_success.as_deref().unwrap_or("never")
-        );
+        let last = to.last_success.as_deref().unwrap_or("never");
+        out!("              {}, {} spans delivered, last success {last}", to.state, to.delivered);
+        if to.rejected > 0 {
+            out!("              {} of them the server says it did not keep", to.rejected);
+        }
+        if let Some(oldest) = to.oldest_waiting {
+            out!("              {} spans waiting ({}), the oldest since {oldest}", to.waiting, size(to.waiting_bytes));
+        }
+        if to.full {
+            out!("              as much waits as may: reading goes on when some is delivered");
+        }
         if let (Some(why), Some(at)) = (to.last_error, to.last_error_at) {
             out!("              last error {at}: {why}");
         }
@@ -55,6 +68,21 @@ pub fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
     eprintln!("left after {timeout:?}: {} events, {} spans", left.events, left.spans);
     left.why.iter().for_each(|why| eprintln!("  {why}"));
     Ok(ExitCode::FAILURE)
+}
+
+/// "812 B", "3.4 MiB".
+pub fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB"];
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
 }
 
 fn uptime(seconds: u64) -> String {

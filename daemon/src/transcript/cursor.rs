@@ -1,0 +1,103 @@
+//! Where reading a transcript continues. Pure.
+
+use sha2::{Digest, Sha256};
+
+/// How many bytes before a position its marker is made of, at most.
+pub const MARKED: usize = 64;
+
+/// A file's identity on this machine: it survives a rename, and a new file under the old name has another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Device.
+    pub dev: u64,
+    /// Inode.
+    pub ino: u64,
+}
+
+/// A position in a transcript, as it was noted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Which file it is in.
+    pub identity: Identity,
+    /// Bytes from its start.
+    pub offset: u64,
+    /// [`marker`] of what stood before it; `None` if that was not noted.
+    pub marker: Option<u64>,
+}
+
+/// Fingerprint of the bytes before a position: other bytes there show that the file was rewritten, which neither its identity
+/// nor its length need show.
+pub fn marker(before: &[u8]) -> u64 {
+    let digest = Sha256::digest(&before[before.len().saturating_sub(MARKED)..]);
+    u64::from_le_bytes(digest[..8].try_into().unwrap_or_default())
+}
+
+impl Position {
+    /// True if reading can continue here in the file `identity` of `length` bytes, in which `before` stands before the
+    /// position (`None` if it cannot be read). Otherwise it starts anew; what was sent is known by its ids.
+    ///
+    /// Not noticed: a file rewritten so that it is no shorter and the bytes before the position are the same.
+    pub fn holds(&self, identity: Identity, length: u64, before: Option<&[u8]>) -> bool {
+        self.identity == identity
+            && self.offset <= length
+            && self.marker.is_none_or(|noted| before.is_some_and(|before| marker(before) == noted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FILE: Identity = Identity { dev: 1, ino: 2 };
+
+    fn noted(file: &[u8], offset: usize) -> Position {
+        Position { identity: FILE, offset: offset as u64, marker: Some(marker(&file[..offset])) }
+    }
+
+    fn holds(position: &Position, identity: Identity, file: &[u8]) -> bool {
+        let before = usize::try_from(position.offset).ok().and_then(|offset| file.get(..offset));
+        position.holds(identity, file.len() as u64, before)
+    }
+
+    #[test]
+    fn only_the_file_that_was_read_is_read_on() {
+        let file = b"one\ntwo\nthree\n";
+        let position = noted(file, 8);
+        let other = Identity { ino: 3, ..FILE };
+        for (identity, file, expect, what) in [
+            (FILE, &file[..], true, "the same"),
+            (FILE, b"one\ntwo\nthree\nfour\n", true, "grown"),
+            (FILE, b"one\ntwo\n", true, "cut off behind the position"),
+            (FILE, b"one\ntwo", false, "truncated"),
+            (FILE, b"", false, "emptied"),
+            (FILE, b"one\nTWO\nthree\n", false, "rewritten, same length"),
+            (FILE, b"another file, longer than the first\n", false, "rewritten, longer"),
+            (other, file, false, "replaced"),
+        ] {
+            assert_eq!(holds(&position, identity, file), expect, "{what}");
+        }
+        assert!(Position { marker: None, ..position }.holds(FILE, 100, None), "noted without a marker");
+        assert!(!position.holds(FILE, 100, None), "unreadable");
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_that_grew_is_read_on_and_one_changed_before_the_position_is_not(
+            file in proptest::collection::vec(any::<u8>(), 1..300),
+            more in proptest::collection::vec(any::<u8>(), 0..100),
+            at in any::<prop::sample::Index>(),
+            changed in any::<prop::sample::Index>(),
+        ) {
+            let offset = at.index(file.len() + 1);
+            let position = noted(&file, offset);
+            prop_assert!(holds(&position, FILE, &[&file[..], &more[..]].concat()));
+            prop_assert!(offset == 0 || !holds(&position, FILE, &file[..offset - 1]));
+            if offset > 0 {
+                let mut other = file.clone();
+                other[offset - 1 - changed.index(offset.min(MARKED))] ^= 1;
+                prop_assert!(!holds(&position, FILE, &other));
+            }
+        }
+    }
+}
