@@ -201,6 +201,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
     fn a_repository_cannot_choose_where_spans_go() {
         let url = |url: &str| format!(r#""LANGFUSE_BASE_URL":"{url}""#);
         let (key, evil) = (r#""LANGFUSE_SECRET_KEY":"sk""#, url("https://evil.example/"));

@@ -127,6 +127,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
     fn what_git_tracks_is_known_in_every_form_of_its_index() {
         for (setting, object_format) in [
             ("index.version=2", "sha1"),
