@@ -16,6 +16,7 @@ use serde::de::IgnoredAny;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
+    agents::{self, Agents, Patience},
     config::Config,
     delivery::exporter::{Order, now_ms},
     dialect::{OutSpan, langfuse::Shared},
@@ -28,9 +29,9 @@ use crate::{
         cursor::Position,
         lines::{Line, Lines},
         reader::{CHUNK, Transcript, Unreadable},
-        record::{self, Skip},
+        record::{self, Record, Skip},
     },
-    turn::{Assembler, Scope, Turn},
+    turn::{Assembler, Launch, Scope, Turn},
     watch::Watch,
 };
 
@@ -51,6 +52,17 @@ const MISSING: Duration = Duration::from_secs(10);
 
 /// How often transcripts are looked at while something waits for them, should no file event come.
 const TICK: Duration = Duration::from_millis(10);
+
+/// The same for the transcripts of subagents at work.
+const AGENT_TICK: Duration = Duration::from_secs(1);
+
+/// How long a subagent may be silent before it is no longer waited for.
+const AGENT_LOST: Duration = Duration::from_secs(24 * 3600);
+
+/// Sessions left in the middle longer ago than this are not looked at when the daemon starts.
+const RECENT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+const PATIENCE: Patience = Patience { lull: LULL, quiet: QUIET, finished: QUIET_FINISHED };
 
 /// How long a session is kept in memory after its last event.
 const RETIRE: Duration = Duration::from_secs(600);
@@ -114,6 +126,11 @@ struct Session {
     touched: Instant,
     /// Another session has followed it: nobody writes to it any more.
     superseded: bool,
+    agents: Agents,
+    /// When its subagents are to be looked at; `None` if none is at work.
+    agents_due: Option<Instant>,
+    /// One of them will be told to its end before long.
+    agents_soon: bool,
     /// Not before: the database refused the last step.
     not_before: Option<Instant>,
 }
@@ -137,6 +154,20 @@ struct Found {
     bytes: usize,
     skipped: BTreeMap<&'static str, u64>,
     redacted: Counts,
+    launches: Vec<Launch>,
+    agents: Vec<(String, u64)>,
+    /// Subagents whose end was reported.
+    ended: Vec<String>,
+}
+
+impl Found {
+    fn is_news(&self) -> bool {
+        self.bytes > 0 || !self.skipped.is_empty() || !self.launches.is_empty() || !self.agents.is_empty()
+    }
+
+    fn skip(&mut self, reason: &'static str) {
+        *self.skipped.entry(reason).or_default() += 1;
+    }
 }
 
 impl Engine {
@@ -150,7 +181,23 @@ impl Engine {
             Ok(hints) => hints.into_iter().for_each(|hint| engine.take(hint)),
             Err(error) => tracing::error!(%error, "the events stored earlier cannot be read"),
         }
+        let since = now_ms() - i64::try_from(RECENT.as_millis()).unwrap_or(i64::MAX);
+        match engine.store.call(|store| store.unsettled(since)) {
+            Ok(rows) => rows.into_iter().for_each(|row| engine.resume(row)),
+            Err(error) => tracing::error!(%error, "the sessions left in the middle cannot be read"),
+        }
         engine
+    }
+
+    /// Goes on with a session that was left in the middle and of which no event waits.
+    fn resume(&mut self, row: SessionRow) {
+        if self.sessions.contains_key(&row.session_id) {
+            return;
+        }
+        if let Some(dir) = row.transcript.parent() {
+            self.watch.add(dir);
+        }
+        self.sessions.insert(row.session_id.clone(), Session::new(row, self.config.rules.clone()));
     }
 
     /// Runs until [`Input::Stop`] or until nobody can send any more.
@@ -165,15 +212,19 @@ impl Engine {
                 match input {
                     Ok(Input::Hint(hint)) => self.take(*hint),
                     Ok(Input::Changed(path)) => self.changed(&path),
-                    Ok(Input::Pending(reply)) => asked.push(reply),
+                    Ok(Input::Pending(reply)) => {
+                        // Whoever asks wants to know of what was written just now, too.
+                        let at_work = self.sessions.values_mut().filter(|session| session.agents_due.is_some());
+                        at_work.for_each(|session| session.dirty = true);
+                        asked.push(reply);
+                    }
                     Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => break,
                 }
                 input = inputs.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }
             self.look_at_all();
-            let pending =
-                self.sessions.values().map(|session| session.waiting.len() + usize::from(session.dirty)).sum();
+            let pending = self.sessions.values().map(Session::pending).sum();
             for reply in asked.drain(..) {
                 let _ = reply.send(pending);
             }
@@ -183,21 +234,25 @@ impl Engine {
     /// How long until there is something to do without being told; `None` if never.
     fn pause(&self) -> Option<Duration> {
         let now = Instant::now();
-        let next = |session: &Session| match session.not_before {
-            Some(at) => at.saturating_duration_since(now),
-            None if session.dirty => Duration::ZERO,
-            None if !session.waiting.is_empty() => TICK,
-            None if session.looks_finished() => {
-                (session.grown + QUIET_FINISHED).saturating_duration_since(now).max(Duration::from_millis(1))
-            }
-            None => (session.touched + RETIRE).saturating_duration_since(now),
+        let until = |at: Instant| at.saturating_duration_since(now).max(Duration::from_millis(1));
+        let next = |session: &Session| {
+            let own = match session.not_before {
+                Some(at) => return until(at),
+                None if session.dirty => return Duration::ZERO,
+                None if !session.waiting.is_empty() => TICK,
+                None if session.looks_finished() => until(session.grown + QUIET_FINISHED),
+                None if session.agents_due.is_some() => AGENT_TICK,
+                None => until(session.touched + RETIRE),
+            };
+            session.agents_due.map_or(own, |due| own.min(until(due)))
         };
         self.sessions.values().map(next).min()
     }
 
     fn changed(&mut self, path: &Path) {
-        for session in self.sessions.values_mut().filter(|session| session.row.transcript == path) {
-            session.dirty = true;
+        for session in self.sessions.values_mut() {
+            let is_agents = || session.agents.dir().is_some_and(|dir| path.starts_with(dir));
+            session.dirty |= session.row.transcript == path || is_agents();
         }
     }
 
@@ -216,6 +271,9 @@ impl Engine {
         }
         session.touched = now;
         session.dirty = true;
+        if let Event::AgentStopped { agent } = &hint.event {
+            session.agents.has_ended(agent);
+        }
         // Events can be heard out of order; the newest says where things are.
         if hint.fired_ns >= session.row.hint.fired_ns {
             session.row.transcript.clone_from(&hint.transcript);
@@ -233,30 +291,25 @@ impl Engine {
                 None
             }
         };
-        let now = Instant::now();
-        Session {
-            row: row.unwrap_or_else(|| SessionRow {
-                session_id: hint.session_id.clone(),
-                transcript: hint.transcript.clone(),
-                cursor: Position::default(),
-                closed: 0,
-                turns: 0,
-                open_turn: false,
-                hint: hint.clone(),
-            }),
-            rules: self.config.rules.clone(),
-            tail: None,
-            waiting: Vec::new(),
-            dirty: true,
-            grown: now,
-            touched: now,
-            superseded: false,
-            not_before: None,
-        }
+        let row = row.unwrap_or_else(|| SessionRow {
+            session_id: hint.session_id.clone(),
+            transcript: hint.transcript.clone(),
+            cursor: Position::default(),
+            closed: 0,
+            turns: 0,
+            open_turn: false,
+            unsettled: 0,
+            forked_from: None,
+            hint: hint.clone(),
+        });
+        Session::new(row, self.config.rules.clone())
     }
 
     fn look_at_all(&mut self) {
         let now = Instant::now();
+        for session in self.sessions.values_mut().filter(|session| session.agents_due.is_some_and(|due| due <= now)) {
+            session.dirty = true;
+        }
         let due = |session: &Session| match session.not_before {
             Some(at) => at <= now,
             None => {
@@ -270,13 +323,19 @@ impl Engine {
             let Some(mut session) = self.sessions.remove(&id) else { continue };
             self.look(&mut session);
             let over = session.waiting.is_empty() && session.row.hint.event == Event::Ended && !session.dirty;
-            if !over {
+            if !over || session.agents_due.is_some() {
                 self.sessions.insert(id, session);
             }
         }
-        self.sessions.retain(|_, session| !session.waiting.is_empty() || now < session.touched + RETIRE);
-        let dirs = self.sessions.values().filter_map(|session| session.row.transcript.parent());
-        self.watch.keep(&dirs.collect());
+        self.sessions.retain(|_, session| {
+            let patience = if session.agents_due.is_some() { AGENT_LOST } else { RETIRE };
+            !session.waiting.is_empty() || now < session.touched + patience
+        });
+        let dirs = |session: &Session| {
+            let own = session.row.transcript.parent().map(Path::to_path_buf);
+            own.into_iter().chain(session.agents.dir().map(Path::to_path_buf)).collect::<Vec<_>>()
+        };
+        self.watch.keep(&self.sessions.values().flat_map(dirs).collect());
     }
 
     /// Reads what is new in a session and does what its events ask for.
@@ -306,9 +365,12 @@ impl Engine {
             // What was read is not stored: it is read again from where the store knows.
             Ok(Err(Stumble::Store(error))) => {
                 tracing::warn!(%error, "the database does not take what was read; trying again");
+                session.agents = Agents::default();
                 session.retry();
             }
             Err(_) => {
+                session.agents = Agents::default();
+                (session.agents_due, session.agents_soon) = (None, false);
                 let (session_id, offset) = (&session.row.session_id, tail.lines.consumed());
                 tracing::error!(
                     session = session_id,
@@ -323,9 +385,12 @@ impl Engine {
 
     /// Opens a transcript if it lies where `hint` may point to.
     fn open(&self, path: &Path, hint: &Hint) -> Result<Transcript, Unreadable> {
+        Transcript::open_beneath(path, &self.roots(hint))
+    }
+
+    fn roots(&self, hint: &Hint) -> Vec<PathBuf> {
         let own = hint.config_dir.iter().map(|dir| dir.join("projects"));
-        let roots: Vec<PathBuf> = self.roots.iter().cloned().chain(own).collect();
-        Transcript::open_beneath(path, &roots)
+        self.roots.iter().cloned().chain(own).collect()
     }
 
     /// True if so much waits for the session's destination that nothing is added before some of it is delivered.
@@ -354,7 +419,7 @@ impl Engine {
         session.tail = Some(Tail {
             read_to: file.position(cursor),
             lines: Lines::at(cursor),
-            assembler: Assembler::new(&session.row.session_id, closed),
+            assembler: Assembler::new(&session.row.session_id, closed).forked_from(session.row.forked_from.clone()),
             held: 0,
             unclaimed: VecDeque::new(),
         });
@@ -443,9 +508,102 @@ impl Engine {
         if orphans > 0 {
             *found.skipped.entry("orphan").or_default() += orphans;
         }
+        let over = session.is_over() || session.row.hint.event == Event::Ended;
         let consumed = settle(session, tail, &mut found);
-        if !consumed.is_empty() || found.bytes > 0 || !found.skipped.is_empty() {
+        let mut agents = std::mem::take(&mut session.agents);
+        let read = self.read_agents(session, &mut agents, tail, file, over, &mut found);
+        session.agents = agents;
+        read?;
+        let at_work = u32::try_from(session.agents.at_work()).unwrap_or(u32::MAX);
+        let unsettled = at_work != std::mem::replace(&mut session.row.unsettled, at_work);
+        if !consumed.is_empty() || unsettled || found.is_news() {
             self.commit(session, tail, file, &mut found, consumed)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what the session's subagents have written, and tells what is due of it.
+    fn read_agents(
+        &mut self,
+        session: &mut Session,
+        agents: &mut Agents,
+        tail: &Tail,
+        file: &Transcript,
+        over: bool,
+        found: &mut Found,
+    ) -> Result<(), Stumble> {
+        if agents.is_new() {
+            let id = &session.row.session_id;
+            let stored =
+                self.store.call(|store| Ok((store.agents(id)?, store.launches(id)?))).map_err(Stumble::Store)?;
+            agents.load(stored.0, stored.1);
+        }
+        agents.launched(found.launches.iter().cloned());
+        found.ended.drain(..).for_each(|id| agents.has_ended(&id));
+        let open = tail.assembler.open();
+        agents.discover(&session.row.transcript, open);
+        if let Some(dir) = agents.dir() {
+            self.watch.add(dir);
+        }
+        let roots = self.roots(&session.row.hint);
+        let now = Instant::now();
+        session.agents_due = None;
+        for id in agents.ids() {
+            while let Some(agent) = agents.get(&id) {
+                let more = agent.read(&roots, &mut self.buffer, |reason| found.skip(reason));
+                if agent.is_warmup() {
+                    found.skip("warmup_agent");
+                    found.agents.extend(agents.finish(&id).map(|(done, _)| done));
+                    break;
+                }
+                if agent.held > HELD
+                    && let Some(turn) = agent.turn_mut().filter(|turn| turn.place.is_some())
+                {
+                    tell(session, turn, Scope::Part, None, found);
+                    turn.mark_sent(Scope::Part);
+                    agent.held = 0;
+                }
+                if found.bytes > STEP {
+                    session.row.unsettled = u32::try_from(agents.at_work()).unwrap_or(u32::MAX);
+                    self.commit(session, tail, file, found, Vec::new())?;
+                    if self.is_full(session) {
+                        return Err(Stumble::Full);
+                    }
+                }
+                match more {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        found.skip(error.reason());
+                        break;
+                    }
+                }
+            }
+        }
+        agents.settle_places(open);
+        session.agents_soon = false;
+        for id in agents.ids() {
+            let due = agents.due(&id, open, over, PATIENCE).filter(|_| !session.superseded);
+            let is_due = due.is_some_and(|due| due <= now) || session.superseded;
+            if !is_due {
+                session.agents_soon |= due.is_some();
+                let look = due.unwrap_or(now + AGENT_TICK).min(now + AGENT_TICK);
+                session.agents_due = Some(session.agents_due.map_or(look, |earlier| earlier.min(look)));
+                continue;
+            }
+            let placed = agents.get(&id).and_then(|agent| agent.turn()).is_some_and(|turn| turn.place.is_some())
+                || agents.guess_place(&id, open);
+            match agents.get(&id).and_then(|agent| agent.turn_mut()) {
+                Some(turn) if placed => {
+                    tell(session, turn, Scope::Final, None, found);
+                    turn.mark_sent(Scope::Final);
+                }
+                _ => found.skip("agent_of_no_turn"),
+            }
+            if let Some((done, launches)) = agents.finish(&id) {
+                found.agents.push(done);
+                found.launches.extend(launches);
+            }
         }
         Ok(())
     }
@@ -463,10 +621,13 @@ impl Engine {
         let (cursor, closed) = assembler.resume().unwrap_or((tail.lines.consumed(), assembler.closed()));
         let row = &mut session.row;
         (row.cursor, row.closed, row.turns) = (file.position(cursor), closed, assembler.turns());
+        row.forked_from = assembler.origin().cloned();
         row.open_turn = assembler.awaits_answer() || assembler.open().is_some_and(|turn| turn.has_news(Scope::Final));
         let step = Advance {
             session: row.clone(),
             spans: found.spans,
+            launches: found.launches,
+            agents: found.agents,
             consumed: consumed.clone(),
             skipped: found.skipped,
             redacted: found.redacted,
@@ -491,6 +652,24 @@ enum Stumble {
 }
 
 impl Session {
+    fn new(row: SessionRow, rules: Rules) -> Self {
+        let now = Instant::now();
+        Self {
+            row,
+            rules,
+            tail: None,
+            waiting: Vec::new(),
+            dirty: true,
+            grown: now,
+            touched: now,
+            superseded: false,
+            agents: Agents::default(),
+            agents_due: None,
+            agents_soon: false,
+            not_before: None,
+        }
+    }
+
     /// Looks again in a moment.
     fn retry(&mut self) {
         self.dirty = true;
@@ -500,6 +679,11 @@ impl Session {
     /// Claude Code has said that it writes no more.
     fn is_over(&self) -> bool {
         self.waiting.iter().any(|(hint, _)| hint.event == Event::Ended)
+    }
+
+    /// How much there is to do that will be done before long.
+    fn pending(&self) -> usize {
+        self.waiting.len() + usize::from(self.dirty) + usize::from(self.agents_soon)
     }
 
     /// The last turn has something untold, nobody waits for it, and the model has said that it is done: its Stop was lost.
@@ -541,7 +725,11 @@ fn push_line(
             }
         }
         Ok(record) => {
+            if let Record::Prompt(prompt) = &record {
+                found.ended.extend(prompt.ended_agent().map(str::to_owned));
+            }
             if let Some(turn) = assembler.push(record, offset) {
+                found.launches.extend(agents::closed_launches(&turn));
                 *held = 0;
                 if !turn.root_sent {
                     if unclaimed.len() == ANSWERS {
@@ -574,7 +762,7 @@ fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> 
         let quiet = now.saturating_duration_since(session.grown.max(*came));
         let open = tail.assembler.open();
         let done = match &hint.event {
-            Event::Other => true,
+            Event::Other | Event::AgentStopped { .. } => true,
             // However busy the file is: a burst is short.
             Event::Ended | Event::Stopped { .. } if !session.superseded && quiet < LULL && now < *came + QUIET => false,
             // A last line may lack its newline.
@@ -628,7 +816,7 @@ fn tell(session: &Session, turn: &Turn, scope: Scope, fired: Option<u64>, found:
         return;
     }
     let options = &session.row.hint.options;
-    if options.sample_rate.is_some_and(|rate| !ids::sampled(ids::trace_id(&turn.key), rate)) {
+    if options.sample_rate.is_some_and(|rate| !ids::sampled(ids::trace_id(turn.trace_key()), rate)) {
         return;
     }
     let live = |fired: &u64| turn.end.is_some_and(|end| (end..=end + LIVE.as_nanos() as u64).contains(fired));

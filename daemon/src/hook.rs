@@ -54,6 +54,11 @@ pub enum Event {
         /// `last_assistant_message`; older versions do not send it.
         answer: Option<String>,
     },
+    /// A subagent has stopped, while the turn goes on.
+    AgentStopped {
+        /// Which.
+        agent: String,
+    },
     /// The session is over and its file complete.
     Ended,
     /// Anything else: a reason to look, and nothing more.
@@ -157,7 +162,9 @@ pub fn read(frame: Frame) -> Result<(Hint, Option<Secret>), Refused> {
     }
     let destination = env.destination()?;
     let event = match payload.event.as_deref() {
-        // A subagent stops or fails while the turn goes on.
+        Some("SubagentStop" | "StopFailure" | "Stop") if let Some(agent) = payload.agent_id.clone() => {
+            Event::AgentStopped { agent }
+        }
         _ if payload.agent_id.is_some() => Event::Other,
         Some("Stop" | "StopFailure") => {
             Event::Stopped { answer: payload.answer.filter(|text| !text.trim().is_empty()) }

@@ -11,6 +11,9 @@ pub type TraceId = [u8; 16];
 /// Id of a span. 8 bytes, as OTLP wants them.
 pub type SpanId = [u8; 8];
 
+/// A model call, wherever its lines were copied to.
+pub type CallId = [u8; 16];
+
 /// What a span is, as far as its id is concerned: the same source id may occur in two roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -20,6 +23,8 @@ pub enum Role {
     Generation,
     /// One tool call; its source is `tool_use.id`.
     Tool,
+    /// The work of a subagent; its source is the subagent's id, or that of the call that launched it.
+    Agent,
 }
 
 /// The trace of the turn whose key is `key` (the `uuid` of its prompt line): the first 16 bytes of SHA-256, which is how
@@ -34,6 +39,7 @@ pub fn span_id(trace: TraceId, role: Role, source: &str) -> SpanId {
         Role::Turn => b"turn",
         Role::Generation => b"generation",
         Role::Tool => b"tool",
+        Role::Agent => b"agent",
     };
     truncated(&[&trace, role, b"\0", source.as_bytes()])
 }
@@ -41,6 +47,11 @@ pub fn span_id(trace: TraceId, role: Role, source: &str) -> SpanId {
 /// `bytes` in lower-case hexadecimal, as ids are written everywhere.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What is remembered of a `message.id`, to know the call wherever it is found again.
+pub fn call_id(message_id: &str) -> CallId {
+    truncated(&[b"message\0", message_id.as_bytes()])
 }
 
 /// Whether a trace is kept at sampling `rate` (0.0 … 1.0): decided by the id, so a turn is whole or absent.

@@ -101,6 +101,7 @@ fn kind(event: &hook::Event) -> &'static str {
     match event {
         hook::Event::Stopped { .. } => "stopped",
         hook::Event::Ended => "ended",
+        hook::Event::AgentStopped { .. } => "agent stopped",
         hook::Event::Other => "other",
     }
 }

@@ -22,6 +22,7 @@
 //! 7. Data is dropped only into `dead_letter`, counted and visible.
 //! 8. The hook exits 0 and writes nothing to stdout or stderr, whatever happens.
 
+pub mod agents;
 pub mod api;
 pub mod config;
 pub mod credentials;

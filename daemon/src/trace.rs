@@ -4,10 +4,11 @@
 //! Turn N            agent       one per trace, the root
 //! └── {model}       generation  one per message.id
 //!     └── {tool}    tool        one per tool_use.id
+//!         └── {agent type}      agent   one per subagent, with generations of its own below
 //! ```
 
 use crate::{
-    ids::{Role, SpanId, TraceId, span_id, trace_id},
+    ids::{CallId, Role, SpanId, TraceId, call_id, span_id, trace_id},
     transcript::record::{Nanos, Usage},
     turn::{Generation, Happening, Scope, Tool, Turn},
 };
@@ -45,6 +46,8 @@ pub struct Span<'t> {
     pub status: Option<String>,
     /// A time the transcript does not have was filled in from its neighbours.
     pub estimated: bool,
+    /// The model call it is, or is part of: wherever that is found again, it is the same.
+    pub call: Option<CallId>,
     /// What it is.
     pub body: Body<'t>,
 }
@@ -70,6 +73,17 @@ pub enum Body<'t> {
         /// The user's words.
         input: &'t str,
         /// The answer, or the error in its place.
+        output: String,
+        /// Things that happened within it.
+        events: Vec<Event>,
+    },
+    /// The work of a subagent.
+    Agent {
+        /// All of it, for what the dialect wants.
+        turn: &'t Turn,
+        /// What it was to do.
+        input: &'t str,
+        /// What it reported, or the error in its place.
         output: String,
         /// Things that happened within it.
         events: Vec<Event>,
@@ -103,13 +117,22 @@ pub struct Event {
 /// The spans of `turn` that are due in `scope`, the root first. `fired` is when the Stop hook ran that settled the turn, if
 /// one did: in `spec` the last generation ends there.
 pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nanos>) -> Vec<Span<'_>> {
-    let trace = trace_id(&turn.key);
-    let root = span_id(trace, Role::Turn, &turn.key);
+    let trace = trace_id(turn.trace_key());
+    let root = span_id(trace, Role::Turn, turn.trace_key());
+    let (id, parent) = match &turn.place {
+        None => (root, None),
+        Some(place) => {
+            let above = place.tool_id.as_ref().map_or(root, |tool| span_id(trace, Role::Tool, tool));
+            (span_id(trace, Role::Agent, &place.agent_id), Some(above))
+        }
+    };
     let clock = Clock::of(turn, fired);
     let mut spans = Vec::new();
-    if scope != Scope::Part {
-        spans.push(root_span(turn, trace, root, &clock));
+    // A turn that grew is told again with what is new; a subagent is told once.
+    if scope != Scope::Part && turn.is_answered() && (turn.place.is_none() || !turn.root_sent) {
+        spans.push(top_span(turn, trace, id, parent, &clock));
     }
+    let root = id;
     for (index, generation) in turn.generations.iter().enumerate() {
         let id = span_id(trace, Role::Generation, &generation.id);
         let (start, end, estimated) = generation_time(turn, index, semantics, &clock, fired);
@@ -125,6 +148,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                 level: if cut { Level::Warning } else { Level::Default },
                 status: cut.then(|| "interrupted by the user".to_owned()),
                 estimated,
+                call: Some(call_id(&generation.id)),
                 body: Body::Generation {
                     generation,
                     input: (index == 0).then_some(turn.prompt.text.as_str()),
@@ -159,11 +183,13 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                     level,
                     status,
                     estimated: known.is_none(),
+                    call: Some(call_id(&generation.id)),
                     body: Body::Tool(tool),
                 });
             }
         }
     }
+    spans.extend(turn.agents.iter().flat_map(|agent| self::spans(agent, scope, semantics, None)));
     spans
 }
 
@@ -186,7 +212,8 @@ impl Clock {
     }
 }
 
-fn root_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, clock: &Clock) -> Span<'t> {
+/// The span of the turn, or of the subagent, as a whole.
+fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Option<SpanId>, clock: &Clock) -> Span<'t> {
     let (level, status) = match &turn.error {
         Some(error) => (Level::Error, Some(error.text.clone())),
         None if turn.is_interrupted => (Level::Warning, Some("interrupted by the user".to_owned())),
@@ -207,17 +234,25 @@ fn root_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, clock: &Clo
         let attributes = attributes.into_iter().filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k.to_owned(), v));
         Event { name: name.to_owned(), at: note.at.unwrap_or(clock.start), attributes: attributes.collect() }
     });
+    let (input, output, events) = (turn.prompt.text.as_str(), turn.output(), events.collect());
     Span {
         trace_id,
         span_id,
-        parent: None,
-        name: format!("Turn {}", turn.number),
+        parent,
+        name: match &turn.place {
+            None => format!("Turn {}", turn.number),
+            Some(place) => place.agent_type.clone().unwrap_or_else(|| "agent".to_owned()),
+        },
         start: clock.start,
         end: clock.end,
         level,
         status,
         estimated: turn.prompt.at.is_none() || turn.end.is_none(),
-        body: Body::Turn { turn, input: &turn.prompt.text, output: turn.output(), events: events.collect() },
+        call: None,
+        body: match turn.place {
+            None => Body::Turn { turn, input, output, events },
+            Some(_) => Body::Agent { turn, input, output, events },
+        },
     }
 }
 

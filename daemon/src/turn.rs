@@ -1,4 +1,6 @@
-//! Records of one session, in file order → turns.
+//! Records of one session, or of a subagent of it, in file order → turns.
+//!
+//! What a subagent did is a turn as well, which has its [`Place`] below the tool call that launched it.
 //!
 //! A turn is one prompt and everything up to the next one. It stays open, and can grow, until the next prompt: background
 //! work and blocking Stop hooks add to a turn after its Stop. What is already sent of it is marked, so that the same turn
@@ -8,7 +10,11 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::transcript::record::{Assistant, Block, Nanos, Prompt, PromptKind, Record, SessionFacts, ToolResult, Usage};
+use serde::Deserialize;
+
+use crate::transcript::record::{
+    Assistant, Block, Nanos, Prompt, PromptKind, Record, SessionFacts, Side, ToolResult, Usage,
+};
 
 /// How much of an open turn is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,8 +57,42 @@ pub struct Turn {
     pub session: SessionFacts,
     /// Its root span has been sent; it is sent again only with news below it.
     pub root_sent: bool,
+    /// Where it belongs, if it is the work of a subagent.
+    pub place: Option<Place>,
+    /// Subagents whose lines stand among its own (Claude Code 1.x).
+    pub agents: Vec<Turn>,
+    /// Line → subagent.
+    sides: HashMap<String, usize>,
     by_message: HashMap<String, usize>,
     by_tool: HashMap<String, (usize, usize)>,
+}
+
+/// Where the work of a subagent belongs, and who it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Key and number of the turn during which it was launched.
+    pub turn: (String, u32),
+    /// The tool call that launched it; none where that is not known.
+    pub tool_id: Option<String>,
+    /// The subagent.
+    pub agent_id: String,
+    /// What kind of agent it is.
+    pub agent_type: Option<String>,
+    /// What it was to do, in a few words.
+    pub description: Option<String>,
+}
+
+/// A tool call that launched a subagent, or may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The call.
+    pub tool_id: String,
+    /// The subagent, once the call's result has named it.
+    pub agent_id: Option<String>,
+    /// Key and number of the turn.
+    pub turn: (String, u32),
+    /// The call has returned with what the subagent had to say, or never will.
+    pub returned: bool,
 }
 
 /// One model call.
@@ -96,12 +136,28 @@ pub struct Tool {
     pub name: String,
     /// Arguments, JSON as written.
     pub input: String,
+    /// The arguments, if it launches a subagent.
+    pub order: Option<Order>,
     /// When the call was written.
     pub called: Option<Nanos>,
     /// Its result and when that was written; `None` while it runs, and for ever if it never came back.
     pub result: Option<(ToolResult, Option<Nanos>)>,
     /// Its span has been sent.
     pub sent: bool,
+}
+
+/// What a subagent is launched with: the arguments of the tools `Agent` and, up to Claude Code 2.1.3, `Task`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Order {
+    /// What it is to do.
+    #[serde(default)]
+    pub prompt: String,
+    /// The same in a few words.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// What kind of agent it is.
+    #[serde(default)]
+    pub subagent_type: Option<String>,
 }
 
 /// An API error that Claude Code gave up on.
@@ -167,6 +223,9 @@ impl Turn {
             notes: Vec::new(),
             end: None,
             root_sent: false,
+            place: None,
+            agents: Vec::new(),
+            sides: HashMap::new(),
             by_message: HashMap::new(),
             by_tool: HashMap::new(),
         }
@@ -227,6 +286,121 @@ impl Turn {
                 || (0..self.generations[index].tools.len()).any(|tool| self.tool_due(index, tool, scope))
         };
         self.is_answered() && (scope != Scope::Part && !self.root_sent || (0..self.generations.len()).any(due))
+            || self.agents.iter().any(|agent| agent.has_news(scope))
+    }
+
+    /// What the ids of its trace are made of.
+    pub fn trace_key(&self) -> &str {
+        self.place.as_ref().map_or(&self.key, |place| &place.turn.0)
+    }
+
+    /// Nothing more is to be expected of it by its own account: the model has said that it is done, or has failed.
+    pub fn looks_finished(&self) -> bool {
+        let said = self.generations.last().and_then(|generation| generation.stop_reason.as_deref());
+        matches!(said, Some("end_turn" | "stop_sequence")) || self.error.is_some()
+    }
+
+    /// The calls that launched subagents, or may have.
+    pub fn launches(&self) -> impl Iterator<Item = Launch> {
+        let turn = self.place.as_ref().map_or_else(|| (self.key.clone(), self.number), |place| place.turn.clone());
+        let tools = self.generations.iter().flat_map(|generation| &generation.tools);
+        tools.filter_map(move |tool| {
+            let result = tool.result.as_ref().map(|(result, _)| result);
+            let agent = result.and_then(|result| result.agent.as_ref());
+            (tool.order.is_some() || agent.is_some()).then(|| Launch {
+                tool_id: tool.id.clone(),
+                agent_id: agent.map(|agent| agent.agent_id.clone()),
+                turn: turn.clone(),
+                returned: result.is_some() && agent.is_none_or(|agent| !agent.is_async),
+            })
+        })
+    }
+
+    /// The call that asked for exactly this, if it has not been found before.
+    fn order_for(&self, prompt: &str) -> Option<(&str, &Order)> {
+        let taken = |id: &str| self.agents.iter().any(|agent| agent.place.as_ref().is_some_and(|p| p.agent_id == id));
+        let mut tools =
+            self.generations.iter().flat_map(|generation| &generation.tools).filter(|tool| !taken(&tool.id));
+        tools.find_map(|tool| {
+            Some((tool.id.as_str(), tool.order.as_ref().filter(|o| o.prompt.trim() == prompt.trim())?))
+        })
+    }
+
+    /// As [`order_for`](Self::order_for): the call's id.
+    pub fn tool_for(&self, prompt: &str) -> Option<&str> {
+        self.order_for(prompt).map(|(id, _)| id)
+    }
+
+    /// What the call `tool_id` ordered.
+    pub fn order(&self, tool_id: &str) -> Option<&Order> {
+        let &(generation, tool) = self.by_tool.get(tool_id)?;
+        self.generations[generation].tools[tool].order.as_ref()
+    }
+
+    /// Takes a line of a subagent that stands among the turn's own. False if it belongs to none of the turn's.
+    fn side(&mut self, side: Side) -> bool {
+        let known = side.parent.as_ref().and_then(|parent| self.sides.get(parent).copied());
+        let index = match (known, side.record) {
+            (Some(index), record) => {
+                self.agents[index].take(record, None);
+                index
+            }
+            (None, Record::Prompt(prompt)) => {
+                let Some((tool_id, order)) = self.order_for(&prompt.text) else { return false };
+                let place = Place {
+                    turn: (self.key.clone(), self.number),
+                    tool_id: Some(tool_id.to_owned()),
+                    agent_id: tool_id.to_owned(),
+                    agent_type: order.subagent_type.clone(),
+                    description: order.description.clone(),
+                };
+                let mut agent = Self::new(prompt, "", 0);
+                agent.number = self.number;
+                agent.place = Some(place);
+                self.agents.push(agent);
+                self.agents.len() - 1
+            }
+            _ => return false,
+        };
+        if let Some(uuid) = side.uuid {
+            self.sides.insert(uuid, index);
+        }
+        true
+    }
+
+    /// Takes a record that belongs to this turn. False if it belongs to none of its calls.
+    fn take(&mut self, record: Record, requested: Option<Nanos>) -> bool {
+        match record {
+            Record::Assistant(line) => self.answer(*line, requested),
+            Record::ToolResults { at, results } => {
+                let mut all = true;
+                for result in results {
+                    all &= self.result(result, at);
+                }
+                return all;
+            }
+            Record::ApiError { at, text, status } => {
+                self.end = self.end.max(at);
+                self.error = Some(Failure { text, status, at });
+            }
+            Record::Interrupted { at } => {
+                self.is_interrupted = true;
+                self.interrupted = at;
+                self.end = self.end.max(at);
+            }
+            // A subagent is told more while it works.
+            Record::Prompt(prompt) => self.note(prompt.at, Happening::Queued(prompt.text)),
+            Record::Queued { at, text } => self.note(at, Happening::Queued(text)),
+            Record::Compacted { at, trigger, tokens } => self.note(at, Happening::Compacted { trigger, tokens }),
+            Record::Retry { at, status, attempt } => self.note(at, Happening::Retry { status, attempt }),
+            Record::Side(side) => return self.side(*side),
+            Record::LocalOutput | Record::Request { .. } => {}
+        }
+        true
+    }
+
+    fn note(&mut self, at: Option<Nanos>, what: Happening) {
+        self.notes.push(Note { at, what });
     }
 
     /// Marks what is due as sent, and lets go of its text.
@@ -253,6 +427,7 @@ impl Turn {
             }
         }
         self.root_sent |= scope != Scope::Part;
+        self.agents.iter_mut().for_each(|agent| agent.mark_sent(scope));
     }
 
     /// The model has gone on to another call, and every tool this one asked for has come back.
@@ -314,7 +489,9 @@ impl Turn {
                         continue;
                     }
                     self.by_tool.insert(id.clone(), (index, generation.tools.len()));
-                    generation.tools.push(Tool { id, name, input, called: line.at, result: None, sent: false });
+                    let launches = name == "Agent" || name == "Task";
+                    let order = launches.then(|| serde_json::from_str(&input).unwrap_or_default());
+                    generation.tools.push(Tool { id, name, input, order, called: line.at, result: None, sent: false });
                 }
                 Block::Other(_) => {}
             }
@@ -343,7 +520,9 @@ pub struct Assembler {
     open: Option<Turn>,
     /// A command that becomes a turn if the model answers it.
     candidate: Option<Turn>,
-    requests: VecDeque<(String, Nanos)>,
+    requests: Requests,
+    /// The session this one was forked from.
+    forked_from: Option<String>,
     /// Message ids of the turn before: a late line of it must not count again.
     before: HashSet<String>,
     /// Lines of a conversation whose prompt is nowhere.
@@ -358,7 +537,8 @@ impl Assembler {
             closed,
             open: None,
             candidate: None,
-            requests: VecDeque::new(),
+            requests: Requests::default(),
+            forked_from: None,
             before: HashSet::new(),
             orphans: 0,
         }
@@ -368,7 +548,11 @@ impl Assembler {
     pub fn push(&mut self, record: Record, offset: u64) -> Option<Turn> {
         match record {
             Record::Prompt(prompt) => {
-                let turn = Turn::new(prompt, &self.session_id, offset);
+                if prompt.session.forked_from.as_ref().is_some_and(|from| *from != self.session_id) {
+                    self.forked_from.clone_from(&prompt.session.forked_from);
+                }
+                let mut turn = Turn::new(prompt, &self.session_id, offset);
+                turn.session.forked_from.clone_from(&self.forked_from);
                 if turn.prompt.kind == PromptKind::Local {
                     self.candidate = Some(turn);
                     return None;
@@ -376,12 +560,7 @@ impl Assembler {
                 return self.start(turn);
             }
             Record::LocalOutput => self.candidate = None,
-            Record::Request { id, at } => {
-                if self.requests.len() == REQUESTS {
-                    self.requests.pop_front();
-                }
-                self.requests.push_back((id, at));
-            }
+            Record::Request { id, at } => self.requests.put(id, at),
             Record::Assistant(line) => {
                 let known = |turn: &Turn| line.message_id.as_ref().is_some_and(|id| turn.by_message.contains_key(id));
                 let closed = match self.candidate.take() {
@@ -396,10 +575,12 @@ impl Assembler {
                 let late = line.message_id.as_ref().is_some_and(|id| self.before.contains(id));
                 match &mut self.open {
                     Some(turn) if !late => {
-                        let asked = line.request_ref.as_ref();
-                        let requested = self.requests.iter().find(|(id, _)| Some(id) == asked).map(|(_, at)| *at);
-                        turn.answer(*line, requested);
+                        let requested = self.requests.sent(line.request_ref.as_deref());
                         turn.number = self.closed + 1;
+                        if let Some(from) = line.forked_from.as_ref().filter(|from| **from != self.session_id) {
+                            self.forked_from = Some(from.clone());
+                        }
+                        turn.take(Record::Assistant(line), requested);
                     }
                     _ => self.orphans += 1,
                 }
@@ -412,28 +593,46 @@ impl Assembler {
                     }
                 }
             }
-            Record::ApiError { at, text, status } => {
+            Record::ApiError { .. } => {
                 let closed = self.candidate.take().and_then(|candidate| self.start(candidate));
                 if let Some(turn) = &mut self.open {
-                    turn.end = turn.end.max(at);
-                    turn.error = Some(Failure { text, status, at });
+                    turn.take(record, None);
                     turn.number = self.closed + 1;
                 }
                 return closed;
             }
-            Record::Interrupted { at } => {
+            Record::Interrupted { .. } => {
                 if let Some(turn) = &mut self.open {
-                    turn.is_interrupted = true;
-                    turn.interrupted = at;
-                    turn.end = turn.end.max(at);
+                    turn.take(record, None);
                     turn.number = self.closed + 1;
                 }
             }
-            Record::Queued { at, text } => self.note(at, Happening::Queued(text)),
-            Record::Compacted { at, trigger, tokens } => self.note(at, Happening::Compacted { trigger, tokens }),
-            Record::Retry { at, status, attempt } => self.note(at, Happening::Retry { status, attempt }),
+            // Where a subagent has a file of its own, its lines are read there.
+            Record::Side(side) if side.agent_id.is_some() => {}
+            Record::Side(side) => {
+                if !self.open.as_mut().is_some_and(|turn| turn.side(*side)) {
+                    self.orphans += 1;
+                }
+            }
+            Record::Queued { .. } | Record::Compacted { .. } | Record::Retry { .. } => {
+                if let Some(turn) = &mut self.open {
+                    turn.take(record, None);
+                }
+            }
         }
         None
+    }
+
+    /// As [`new`](Self::new), for a session known to be forked from another.
+    #[must_use]
+    pub fn forked_from(mut self, session_id: Option<String>) -> Self {
+        self.forked_from = session_id;
+        self
+    }
+
+    /// The session this one was forked from.
+    pub fn origin(&self) -> Option<&String> {
+        self.forked_from.as_ref()
     }
 
     /// The turn that is open, if it has an answer.
@@ -479,11 +678,67 @@ impl Assembler {
         self.before = closed.generations.iter().map(|generation| generation.id.clone()).collect();
         Some(closed)
     }
+}
 
-    fn note(&mut self, at: Option<Nanos>, what: Happening) {
-        if let Some(turn) = &mut self.open {
-            turn.notes.push(Note { at, what });
+/// Builds the turn that is the work of one subagent, from the records of its own transcript pushed in file order.
+#[derive(Debug, Default)]
+pub struct Run {
+    turn: Option<Turn>,
+    requests: Requests,
+}
+
+impl Run {
+    /// Takes the record of the line at `offset`. False if it belongs to nothing.
+    pub fn push(&mut self, record: Record, offset: u64) -> bool {
+        let record = match record {
+            Record::Side(side) => side.record,
+            record => record,
+        };
+        match (record, &mut self.turn) {
+            (Record::Request { id, at }, _) => self.requests.put(id, at),
+            (Record::Prompt(prompt), None) => self.turn = Some(Turn::new(prompt, "", offset)),
+            (record, Some(turn)) => {
+                let requested = match &record {
+                    Record::Assistant(line) => self.requests.sent(line.request_ref.as_deref()),
+                    _ => None,
+                };
+                return turn.take(record, requested);
+            }
+            (_, None) => return false,
         }
+        true
+    }
+
+    /// What it did so far.
+    pub fn turn(&self) -> Option<&Turn> {
+        self.turn.as_ref()
+    }
+
+    /// As [`turn`](Self::turn), to mark what was sent.
+    pub fn turn_mut(&mut self) -> Option<&mut Turn> {
+        self.turn.as_mut()
+    }
+
+    /// What it did.
+    pub fn into_turn(self) -> Option<Turn> {
+        self.turn
+    }
+}
+
+/// The requests that went out last, by id: when each was sent.
+#[derive(Debug, Default)]
+struct Requests(VecDeque<(String, Nanos)>);
+
+impl Requests {
+    fn put(&mut self, id: String, at: Nanos) {
+        if self.0.len() == REQUESTS {
+            self.0.pop_front();
+        }
+        self.0.push_back((id, at));
+    }
+
+    fn sent(&self, id: Option<&str>) -> Option<Nanos> {
+        self.0.iter().find(|(known, _)| Some(known.as_str()) == id).map(|(_, at)| *at)
     }
 }
 

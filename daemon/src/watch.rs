@@ -50,10 +50,10 @@ impl Watch {
     }
 
     /// Ends the watch of all directories but these.
-    pub fn keep(&mut self, wanted: &HashSet<&Path>) {
+    pub fn keep(&mut self, wanted: &HashSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else { return };
         self.dirs.retain(|dir| {
-            let keep = wanted.contains(dir.as_path());
+            let keep = wanted.contains(dir);
             if !keep {
                 let _ = watcher.unwatch(dir);
             }

@@ -159,6 +159,7 @@ mod tests {
             error: None,
             attributes: vec![("a".into(), text(10)), ("b".into(), text(1001)), ("c".into(), text(20))],
             events: vec![],
+            call: None,
         };
         assert!(shrink(&mut span));
         assert_eq!(span.text("a").map(str::len), Some(20));

@@ -29,7 +29,7 @@ macro_rules! meta {
     };
 }
 /// Trace metadata that is ours to say.
-const OWN: [&str; 7] = ["source", "turn_number", "session_id", "version", "slug", "cwd", "git_branch"];
+const OWN: [&str; 8] = ["source", "turn_number", "session_id", "version", "slug", "cwd", "git_branch", "forked_from"];
 
 /// What is the same on every span of a turn.
 #[derive(Debug)]
@@ -61,6 +61,7 @@ impl Shared {
         put.some(meta!(trace "slug"), turn.session.slug.as_deref());
         put.some(meta!(trace "cwd"), turn.session.cwd.as_deref());
         put.some(meta!(trace "git_branch"), turn.session.git_branch.as_deref());
+        put.some(meta!(trace "forked_from"), turn.session.forked_from.as_deref());
         Self { attributes: put.0, semantics: options.semantics }
     }
 
@@ -99,6 +100,17 @@ impl Shared {
                         PromptKind::TaskNotification => Some("task-notification"),
                     },
                 );
+                events.clone_from(happened);
+            }
+            Body::Agent { turn, input, output, events: happened } => {
+                put.text("langfuse.observation.type", "agent");
+                put.text("langfuse.observation.input", message("user", input));
+                put.text("langfuse.observation.output", message("assistant", output));
+                if let Some(place) = &turn.place {
+                    put.some(meta!("agent_id"), Some(place.agent_id.as_str()));
+                    put.some(meta!("agent_type"), place.agent_type.as_deref());
+                    put.some(meta!("description"), place.description.as_deref());
+                }
                 events.clone_from(happened);
             }
             Body::Generation { generation, input, usage, completion_start } => {
@@ -149,6 +161,7 @@ impl Shared {
             error: (span.level == Level::Error).then(|| span.status.clone().unwrap_or_default()),
             attributes: put.0,
             events,
+            call: span.call,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{SpanId, TraceId, hex},
+    ids::{CallId, SpanId, TraceId, hex},
     redact::{Counts, Redactor},
     trace::Event,
 };
@@ -39,6 +39,9 @@ pub struct OutSpan {
     /// Span events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Event>,
+    /// The model call it is, or is part of; known until it enters the outbox.
+    #[serde(skip)]
+    pub call: Option<CallId>,
 }
 
 /// An attribute's value.

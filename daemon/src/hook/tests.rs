@@ -131,16 +131,18 @@ fn of_a_payload_that_was_cut_what_could_be_read_counts() {
 #[test]
 fn what_an_event_means_follows_from_its_name_and_from_who_it_is_about() {
     let stopped = |answer: Option<&str>| Event::Stopped { answer: answer.map(str::to_owned) };
+    let agent_stopped = || Event::AgentStopped { agent: "agent-1".into() };
     for (name, agent, answer, expect) in [
         (json!("Stop"), None, json!("done"), stopped(Some("done"))),
         (json!("Stop"), None, json!(" \n"), stopped(None)),
         (json!("Stop"), None, json!(null), stopped(None)),
         (json!("StopFailure"), None, json!("API Error"), stopped(Some("API Error"))),
-        (json!("Stop"), Some("agent-1"), json!("done"), Event::Other),
-        (json!("StopFailure"), Some("agent-1"), json!("done"), Event::Other),
+        (json!("Stop"), Some("agent-1"), json!("done"), agent_stopped()),
+        (json!("StopFailure"), Some("agent-1"), json!("done"), agent_stopped()),
         (json!("SessionEnd"), None, json!(null), Event::Ended),
         (json!("Replay"), None, json!(null), Event::Ended),
-        (json!("SubagentStop"), Some("agent-1"), json!("done"), Event::Other),
+        (json!("SubagentStop"), Some("agent-1"), json!("done"), agent_stopped()),
+        (json!("PostToolUse"), Some("agent-1"), json!(null), Event::Other),
         (json!("UserPromptSubmit"), None, json!(null), Event::Other),
         (json!("stop"), None, json!("done"), Event::Other),
         (json!(null), None, json!("done"), Event::Other),

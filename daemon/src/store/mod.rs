@@ -4,7 +4,7 @@
 //! power cut the last instants may be missing, and the transcripts supply them again with the same ids.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -14,8 +14,9 @@ use rusqlite_migration::{M, Migrations};
 use crate::{
     dialect::OutSpan,
     hook::{Destination, Hint, Kind},
-    ids::hex,
+    ids::{CallId, TraceId, hex},
     transcript::cursor::{Identity, Position},
+    turn::Launch,
 };
 
 pub mod handle;
@@ -99,6 +100,32 @@ ALTER TABLE destination ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE destination ADD COLUMN rejected INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE exported ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0;
 UPDATE exported SET delivered = 1 WHERE (destination, span_id) NOT IN (SELECT destination, span_id FROM outbox);
+ALTER TABLE session ADD COLUMN unsettled INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE session ADD COLUMN forked_from TEXT;
+-- Tool calls of closed turns that launched subagents, or may have.
+CREATE TABLE launch (
+    session_id TEXT NOT NULL,
+    tool_id TEXT NOT NULL,
+    agent_id TEXT,
+    turn_key TEXT NOT NULL,
+    turn INTEGER NOT NULL,
+    returned INTEGER NOT NULL,
+    PRIMARY KEY (session_id, tool_id)
+) STRICT, WITHOUT ROWID;
+-- Subagents that are told to their end, and how long their transcripts were.
+CREATE TABLE agent (
+    session_id TEXT NOT NULL,
+    agent_id TEXT NOT NULL,
+    length INTEGER NOT NULL,
+    PRIMARY KEY (session_id, agent_id)
+) STRICT, WITHOUT ROWID;
+-- The trace in which each model call was first found: copies of it are not told again.
+CREATE TABLE call (
+    destination INTEGER NOT NULL,
+    id BLOB NOT NULL,
+    trace_id BLOB NOT NULL,
+    PRIMARY KEY (destination, id)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE trusted (
     base_url TEXT PRIMARY KEY,
     at_ms INTEGER NOT NULL
@@ -142,6 +169,10 @@ pub struct SessionRow {
     pub turns: u32,
     /// The last turn has not been told to its end.
     pub open_turn: bool,
+    /// Subagents that are not told to their end.
+    pub unsettled: u32,
+    /// The session it was forked from.
+    pub forked_from: Option<String>,
     /// The latest hint: where its spans go and how they are made.
     pub hint: Hint,
 }
@@ -153,6 +184,10 @@ pub struct Advance {
     pub session: SessionRow,
     /// Spans found on the way.
     pub spans: Vec<OutSpan>,
+    /// Calls that launched subagents, in turns that are passed.
+    pub launches: Vec<Launch>,
+    /// Subagents told to their end, and how long their transcripts were.
+    pub agents: Vec<(String, u64)>,
     /// Events that are dealt with.
     pub consumed: Vec<String>,
     /// Lines passed over, by reason.
@@ -446,11 +481,24 @@ impl Store {
     pub fn advance(&mut self, step: &Advance) -> Result<(DestinationId, usize)> {
         let tx = self.db.transaction()?;
         let destination = ensure_destination(&tx, &step.session.hint.destination)?;
-        let mut fresh = std::collections::HashSet::new();
-        let (mut queued, mut bytes) = (0, 0);
+        let mut fresh = HashSet::new();
+        let (mut queued, mut bytes, mut copies) = (0, 0, HashMap::<TraceId, (u64, u64)>::new());
         let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|span| span.is_root());
         // Children first decide whether a root is news; a reader does not mind which comes first.
         for span in others.into_iter().chain(roots) {
+            if let Some(call) = span.call {
+                let own = is_own_call(&tx, destination, call, span.trace_id)?;
+                let (all, copied) = copies.entry(span.trace_id).or_default();
+                *all += 1;
+                *copied += u64::from(!own);
+                if !own {
+                    continue;
+                }
+            }
+            // A turn all of whose calls were told elsewhere is a copy too.
+            if span.is_root() && copies.get(&span.trace_id).is_some_and(|(all, copied)| all == copied) {
+                continue;
+            }
             let first = tx
                 .prepare_cached("INSERT OR IGNORE INTO exported (destination, trace_id, span_id) VALUES (?, ?, ?)")?
                 .execute(params![destination, span.trace_id, span.span_id])?
@@ -472,12 +520,18 @@ impl Store {
                 bytes += body.len() as u64;
             }
         }
+        let copied = copies.values().map(|(_, copied)| copied).sum();
+        if copied > 0 {
+            count(&tx, "copied_call", copied)?;
+        }
         let s = &step.session;
         tx.prepare_cached(
-            "INSERT INTO session (session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, updated_ms, marker)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+            "INSERT INTO session (session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, updated_ms, marker,
+                unsettled, forked_from)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT (session_id) DO UPDATE SET transcript = ?2, dev = ?3, ino = ?4, cursor = ?5, closed = ?6,
-                turns = ?7, open_turn = ?8, hint = ?9, updated_ms = ?10, marker = ?11",
+                turns = ?7, open_turn = ?8, hint = ?9, updated_ms = ?10, marker = ?11, unsettled = ?12,
+                forked_from = ?13",
         )?
         .execute(params![
             s.session_id,
@@ -491,7 +545,26 @@ impl Store {
             json(&s.hint),
             step.now_ms,
             s.cursor.marker.map(|marker| marker as i64),
+            s.unsettled,
+            s.forked_from,
         ])?;
+        for launch in &step.launches {
+            tx.prepare_cached("INSERT OR REPLACE INTO launch VALUES (?, ?, ?, ?, ?, ?)")?.execute(params![
+                s.session_id,
+                launch.tool_id,
+                launch.agent_id,
+                launch.turn.0,
+                launch.turn.1,
+                launch.returned
+            ])?;
+        }
+        for (agent_id, length) in &step.agents {
+            tx.prepare_cached("INSERT OR REPLACE INTO agent VALUES (?, ?, ?)")?.execute(params![
+                s.session_id,
+                agent_id,
+                *length as i64
+            ])?;
+        }
         consume(&tx, &step.consumed)?;
         for (reason, n) in &step.skipped {
             count(&tx, reason, *n)?;
@@ -505,6 +578,46 @@ impl Store {
         tx.commit()?;
         *self.waiting.entry(destination).or_default() += bytes;
         Ok((destination, queued))
+    }
+
+    /// The calls of a session's closed turns that launched subagents.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn launches(&self, session_id: &str) -> Result<Vec<Launch>> {
+        self.db
+            .prepare_cached("SELECT tool_id, agent_id, turn_key, turn, returned FROM launch WHERE session_id = ?")?
+            .query_map([session_id], |row| {
+                Ok(Launch {
+                    tool_id: row.get(0)?,
+                    agent_id: row.get(1)?,
+                    turn: (row.get(2)?, row.get(3)?),
+                    returned: row.get(4)?,
+                })
+            })?
+            .collect()
+    }
+
+    /// The subagents of a session that are told to their end, and how long their transcripts were.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn agents(&self, session_id: &str) -> Result<HashMap<String, u64>> {
+        self.db
+            .prepare_cached("SELECT agent_id, length FROM agent WHERE session_id = ?")?
+            .query_map([session_id], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?
+            .collect()
+    }
+
+    /// Sessions touched since `since_ms` (Unix milliseconds) of which something is not told to its end.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn unsettled(&self, since_ms: i64) -> Result<Vec<SessionRow>> {
+        let sql = format!("{SELECT_SESSION} WHERE (open_turn OR unsettled > 0) AND updated_ms >= ?");
+        let mut statement = self.db.prepare_cached(&sql)?;
+        let rows = statement.query_map([since_ms], session_row)?;
+        Ok(rows.filter_map(|row| row.ok().flatten()).collect())
     }
 
     /// The oldest spans waiting for a destination: at most `rows` of them, and at most `bytes` unless the first alone is
@@ -771,7 +884,8 @@ impl Store {
 }
 
 const SELECT_SESSION: &str =
-    "SELECT session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, marker FROM session";
+    "SELECT session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, marker, unsettled, forked_from
+     FROM session";
 
 /// `None` for a row whose hint cannot be read (written by another version): the session starts again.
 fn session_row(row: &rusqlite::Row<'_>) -> Result<Option<SessionRow>> {
@@ -788,6 +902,8 @@ fn session_row(row: &rusqlite::Row<'_>) -> Result<Option<SessionRow>> {
         closed: row.get(5)?,
         turns: row.get(6)?,
         open_turn: row.get(7)?,
+        unsettled: row.get(10)?,
+        forked_from: row.get(11)?,
         hint,
     }))
 }
@@ -807,6 +923,18 @@ fn ensure_destination(db: &Connection, destination: &Destination) -> Result<Dest
     db.prepare_cached("INSERT INTO destination (kind, base_url, public_key) VALUES ('langfuse', ?, ?)")?
         .execute([base_url, public_key])?;
     Ok(db.last_insert_rowid())
+}
+
+/// Notes that the call was found in this trace. False if it was found in another one first.
+fn is_own_call(db: &Connection, destination: DestinationId, call: CallId, trace: TraceId) -> Result<bool> {
+    let noted = db
+        .prepare_cached("INSERT OR IGNORE INTO call (destination, id, trace_id) VALUES (?, ?, ?)")?
+        .execute(params![destination, call, trace])?;
+    if noted == 1 {
+        return Ok(true);
+    }
+    db.prepare_cached("SELECT trace_id FROM call WHERE destination = ? AND id = ?")?
+        .query_row(params![destination, call], |row| Ok(row.get::<_, TraceId>(0)? == trace))
 }
 
 fn consume(db: &Connection, ids: &[String]) -> Result<()> {

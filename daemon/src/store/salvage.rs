@@ -22,6 +22,7 @@ const WORTHY: &[(&str, &str, &str, &str)] = &[
         "json_valid(hint)",
     ),
     ("exported", "destination, trace_id, span_id, delivered", "destination, trace_id, span_id", "delivered = 1"),
+    ("call", "destination, id, trace_id", "destination, id", "1"),
     ("dead_letter", "id, destination, span_id, reason, body, at_ms", "id", "1"),
     ("redacted", "rule, count", "rule", "1"),
     ("skipped", "reason, count", "reason", "1"),

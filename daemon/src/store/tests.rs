@@ -49,6 +49,7 @@ fn span(trace: u8, id: u8, parent: u8) -> OutSpan {
         error: None,
         attributes: vec![("k".into(), Value::Text("v".into()))],
         events: Vec::new(),
+        call: None,
     }
 }
 
@@ -60,6 +61,8 @@ fn session(id: &str) -> SessionRow {
         closed: 1,
         turns: 2,
         open_turn: true,
+        unsettled: 1,
+        forked_from: Some("s-0".into()),
         hint: hint("e-1", 1),
     }
 }
@@ -68,6 +71,8 @@ fn step(spans: Vec<OutSpan>) -> Advance {
     Advance {
         session: session("s-1"),
         spans,
+        launches: Vec::new(),
+        agents: Vec::new(),
         consumed: Vec::new(),
         skipped: BTreeMap::new(),
         redacted: BTreeMap::new(),
@@ -248,6 +253,45 @@ fn a_root_enters_again_only_with_news_of_its_own_trace() {
         let named = format!("{:?}", spans.iter().map(|span| &span.name).collect::<Vec<_>>());
         assert_eq!(store.advance(&step(spans)).unwrap().1, expect, "{named}");
     }
+}
+
+#[test]
+fn a_call_found_again_in_another_trace_is_a_copy_with_all_that_belongs_to_it() {
+    let (_dir, mut store) = fresh();
+    let of = |call: u8, span: OutSpan| OutSpan { call: Some([call; 16]), ..span };
+    let original = vec![span(1, 1, 0), of(7, span(1, 2, 1)), of(7, span(1, 3, 2))];
+    let (destination, queued) = store.advance(&step(original.clone())).unwrap();
+    assert_eq!(queued, 3);
+    let copy = vec![span(2, 1, 0), of(7, span(2, 2, 1)), of(7, span(2, 3, 2))];
+    assert_eq!(store.advance(&step(copy.clone())).unwrap().1, 0, "a turn of copies only");
+    let half = [copy, vec![of(8, span(2, 4, 1))]].concat();
+    assert_eq!(store.advance(&step(half)).unwrap().1, 2, "the new call and its root");
+    assert_eq!(store.advance(&step(original)).unwrap().1, 0, "the original is still its own");
+    assert_eq!(waiting(&mut store, destination), [(1, 2), (1, 3), (1, 1), (2, 4), (2, 1)]);
+    assert_eq!(store.counts().unwrap().skipped["copied_call"], 4);
+}
+
+#[test]
+fn launches_and_finished_subagents_come_back_and_sessions_left_in_the_middle_are_known() {
+    let (_dir, mut store) = fresh();
+    let launch = |tool: &str, agent: Option<&str>, returned| Launch {
+        tool_id: tool.into(),
+        agent_id: agent.map(Into::into),
+        turn: ("p-1".into(), 3),
+        returned,
+    };
+    let launches = vec![launch("t-1", None, false), launch("t-2", Some("a-2"), true)];
+    let agents = vec![("a-2".to_owned(), 70)];
+    store.advance(&Advance { launches: launches.clone(), agents, ..step(Vec::new()) }).unwrap();
+    let done = SessionRow { open_turn: false, unsettled: 0, ..session("s-2") };
+    store.advance(&Advance { session: done, ..step(Vec::new()) }).unwrap();
+    assert_eq!(store.launches("s-1").unwrap(), launches);
+    assert_eq!(store.agents("s-1").unwrap(), [("a-2".to_owned(), 70)].into());
+    assert!(store.launches("s-2").unwrap().is_empty() && store.agents("s-2").unwrap().is_empty());
+    let ids = |since| store.unsettled(since).unwrap().into_iter().map(|row| row.session_id).collect::<Vec<_>>();
+    assert_eq!((ids(10), ids(11)), (vec!["s-1".to_owned()], vec![]));
+    store.advance(&Advance { launches: vec![launch("t-1", Some("a-1"), true)], ..step(Vec::new()) }).unwrap();
+    assert_eq!(store.launches("s-1").unwrap()[0], launch("t-1", Some("a-1"), true));
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn times(lines: &[Value], semantics: Semantics, fired: Option<u64>) -> Vec<(Stri
 
 fn label(span: &Span<'_>) -> String {
     match &span.body {
-        Body::Turn { .. } => span.name.clone(),
+        Body::Turn { .. } | Body::Agent { .. } => span.name.clone(),
         Body::Generation { generation, .. } => generation.id.clone(),
         Body::Tool(tool) => tool.id.clone(),
     }
@@ -148,7 +148,7 @@ fn the_users_words_stand_on_the_root_and_the_first_answer_only() {
     let inputs: Vec<_> = found
         .iter()
         .filter_map(|span| match &span.body {
-            Body::Turn { input, .. } => Some(Some(*input)),
+            Body::Turn { input, .. } | Body::Agent { input, .. } => Some(Some(*input)),
             Body::Generation { input, .. } => Some(*input),
             Body::Tool(_) => None,
         })

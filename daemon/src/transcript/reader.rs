@@ -18,6 +18,12 @@ use rustix::{
 
 use super::cursor::{Identity, MARKED, Position, marker};
 
+/// Largest file beside a transcript that is read at once, in bytes.
+const SMALL: u64 = 64 << 10;
+
+/// How deep below a session's directory subagents' transcripts are looked for.
+const DEPTH: usize = 3;
+
 /// How much is read at once, in bytes.
 pub const CHUNK: usize = 256 << 10;
 
@@ -144,6 +150,16 @@ impl Transcript {
         }
     }
 
+    /// All of it, if it is small.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn whole(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        (&mut self.file).take(SMALL + 1).read_to_end(&mut bytes)?;
+        Ok((bytes.len() as u64 <= SMALL).then_some(bytes))
+    }
+
     /// The first line, if it ends within the first 64 KiB. Leaves the position at an unknown place.
     ///
     /// # Errors
@@ -154,6 +170,33 @@ impl Transcript {
         (&mut self.file).take(64 << 10).read_to_end(&mut head)?;
         Ok(memchr::memchr(b'\n', &head).map(|end| head[..end].to_vec()))
     }
+}
+
+/// Where Claude Code 2.1 puts the transcripts of a session's subagents.
+pub fn subagents_dir(transcript: &Path) -> PathBuf {
+    transcript.with_extension("").join("subagents")
+}
+
+/// Name (`agent-<id>`) and path of every transcript in that directory, and in those below it.
+pub fn subagents(dir: &Path) -> Vec<(String, PathBuf)> {
+    fn walk(dir: &Path, depth: usize, found: &mut Vec<(String, PathBuf)>) {
+        let Ok(entries) = std::fs::read_dir(dir) else { return };
+        for entry in entries.filter_map(Result::ok) {
+            let (path, kind) = (entry.path(), entry.file_type());
+            let name = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+            if kind.as_ref().is_ok_and(std::fs::FileType::is_dir) {
+                if depth > 1 {
+                    walk(&path, depth - 1, found);
+                }
+            } else if name.starts_with("agent-") && path.extension().is_some_and(|ext| ext == "jsonl") {
+                found.push((name.to_owned(), path));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(dir, DEPTH, &mut found);
+    found.sort();
+    found
 }
 
 fn directory(at: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Unreadable> {

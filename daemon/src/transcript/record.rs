@@ -12,7 +12,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::wire::{Content, Output, Text, Wire, WireAttachment, WireBlock, WireError, WireMessage};
+use super::wire::{Content, Output, Text, Wire, WireAttachment, WireBlock, WireError, WireLaunched, WireMessage};
 
 /// Nanoseconds since the Unix epoch, as transcripts (milliseconds) and OTLP (nanoseconds) have them in common.
 pub type Nanos = u64;
@@ -70,6 +70,8 @@ pub enum Record {
         /// Tokens before and, where known, after.
         tokens: (Option<u64>, Option<u64>),
     },
+    /// A line of a subagent.
+    Side(Box<Side>),
     /// An API request failed and was tried again.
     Retry {
         /// When.
@@ -79,6 +81,19 @@ pub enum Record {
         /// Which try this was, from 1.
         attempt: Option<u64>,
     },
+}
+
+/// A line of a subagent. Claude Code 1.x wrote these into the session's own file, later versions into files of their own.
+#[derive(Debug, PartialEq)]
+pub struct Side {
+    /// The line's `uuid`.
+    pub uuid: Option<String>,
+    /// `uuid` of the line before it in its conversation; none on the first.
+    pub parent: Option<String>,
+    /// The subagent, where the line names it.
+    pub agent_id: Option<String>,
+    /// What the line says.
+    pub record: Record,
 }
 
 /// Why a line is not a record. Only what a person might want to know about is told apart.
@@ -92,8 +107,6 @@ pub enum Skip {
     UnexpectedShape,
     /// A `type` that is not known to any version of Claude Code looked at.
     UnknownKind,
-    /// Belongs to a subagent (Claude Code 1.x wrote these into the session's own file).
-    Sidechain,
     /// Longer than the limit.
     TooLong,
 }
@@ -106,7 +119,6 @@ impl Skip {
             Self::NotJson => Some("not_json"),
             Self::UnexpectedShape => Some("unexpected_shape"),
             Self::UnknownKind => Some("unknown_kind"),
-            Self::Sidechain => Some("sidechain"),
             Self::TooLong => Some("too_long"),
         }
     }
@@ -123,8 +135,17 @@ pub struct Prompt {
     pub text: String,
     /// How it came about.
     pub kind: PromptKind,
+    /// `promptId`, which a subagent's lines share with the turn that launched it.
+    pub prompt_id: Option<String>,
     /// What the line says about the session.
     pub session: SessionFacts,
+}
+
+impl Prompt {
+    /// The subagent whose end a task notification reports.
+    pub fn ended_agent(&self) -> Option<&str> {
+        (self.kind == PromptKind::TaskNotification).then(|| tag(&self.text, "task-id")).flatten()
+    }
 }
 
 /// How a prompt came about, and so how sure it is that it starts a turn.
@@ -152,6 +173,8 @@ pub struct SessionFacts {
     pub git_branch: Option<String>,
     /// Claude Code's name for the plan or session.
     pub slug: Option<String>,
+    /// The session this one was forked from.
+    pub forked_from: Option<String>,
 }
 
 /// One line of a model's answer.
@@ -177,6 +200,8 @@ pub struct Assistant {
     pub blocks: Vec<Block>,
     /// Claude Code's name for the plan or session.
     pub slug: Option<String>,
+    /// The session it was copied from.
+    pub forked_from: Option<String>,
 }
 
 /// A content block of an answer.
@@ -208,6 +233,17 @@ pub struct ToolResult {
     pub output: String,
     /// The tool failed or was refused.
     pub is_error: bool,
+    /// The subagent the call launched.
+    pub agent: Option<Launched>,
+}
+
+/// What the result of a call says about the subagent it launched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launched {
+    /// Its id.
+    pub agent_id: String,
+    /// It goes on in the background: the result says no more than that it was started.
+    pub is_async: bool,
 }
 
 /// Token counts of one answer. Anthropic's `input` excludes what came from or went to the cache.
@@ -374,8 +410,25 @@ impl<'a> Wire<'a> {
         let stamp = self.timestamp.take().or_else(|| message.as_mut().and_then(|m| m.timestamp.take()));
         let at = stamp.and_then(|text| nanos(&text.0));
         let content = message.as_mut().and_then(|m| m.content.take());
+        let side = (self.is_sidechain == Some(true)).then(|| {
+            let owned = |text: &Option<Text<'_>>| text.as_ref().map(|text| text.0.to_string());
+            (owned(&self.uuid), owned(&self.parent_uuid), owned(&self.agent_id))
+        });
+        let record = self.conversation(kind, at, message, content)?;
+        Ok(match side {
+            None => record,
+            Some((uuid, parent, agent_id)) => Record::Side(Box::new(Side { uuid, parent, agent_id, record })),
+        })
+    }
+
+    fn conversation(
+        mut self,
+        kind: &str,
+        at: Option<Nanos>,
+        message: Option<WireMessage<'a>>,
+        content: Option<Content<'a>>,
+    ) -> Result<Record, Skip> {
         match kind {
-            "user" | "assistant" if self.is_sidechain == Some(true) => Err(Skip::Sidechain),
             "user" => {
                 let content = content.or_else(|| self.content.take());
                 self.user(at, content)
@@ -424,7 +477,10 @@ impl<'a> Wire<'a> {
         }
         let Some(mut content) = content else { return Err(Skip::Bookkeeping) };
         if let Content::Blocks(blocks) = &mut content {
-            let results: Vec<_> = blocks.iter_mut().filter_map(WireBlock::take_result).collect();
+            let mut results: Vec<_> = blocks.iter_mut().filter_map(WireBlock::take_result).collect();
+            if let [result] = &mut results[..] {
+                result.agent = self.tool_use_result.and_then(|raw| launched(raw.get()));
+            }
             if !results.is_empty() {
                 return Ok(Record::ToolResults { at, results });
             }
@@ -457,11 +513,13 @@ impl<'a> Wire<'a> {
             text,
             kind,
             uuid: self.uuid.map(Text::into_owned),
+            prompt_id: self.prompt_id.map(Text::into_owned),
             session: SessionFacts {
                 version: self.version.map(Text::into_owned),
                 cwd: self.cwd.map(Text::into_owned),
                 git_branch: self.git_branch.map(Text::into_owned),
                 slug: self.slug.map(Text::into_owned),
+                forked_from: self.forked_from.and_then(|from| from.session_id).map(Text::into_owned),
             },
         }))
     }
@@ -506,6 +564,7 @@ impl<'a> Wire<'a> {
             request_ref: filled(self.request_ref),
             stop_reason: filled(stop_reason),
             slug: filled(self.slug),
+            forked_from: filled(self.forked_from.and_then(|from| from.session_id).or(self.request_session_id)),
             usage: usage.map(|u| Usage {
                 input: u.input_tokens.0,
                 output: u.output_tokens.0,
@@ -553,6 +612,7 @@ impl<'a> WireBlock<'a> {
                 Some(Output::Parts(parts)) => parts_text(&parts),
             },
             is_error: self.is_error == Some(true),
+            agent: None,
         })
     }
 
@@ -611,6 +671,13 @@ fn parts_text(parts: &[&RawValue]) -> String {
         })
         .collect();
     format!("[{}]", written.join(","))
+}
+
+/// The subagent a `toolUseResult` names.
+fn launched(raw: &str) -> Option<Launched> {
+    let may_be = raw.starts_with('{') && memchr::memmem::find(raw.as_bytes(), b"\"agentId\"").is_some();
+    let wire: WireLaunched = may_be.then(|| serde_json::from_str(raw).ok()).flatten()?;
+    Some(Launched { agent_id: wire.agent_id?.into_owned(), is_async: wire.is_async == Some(true) })
 }
 
 /// `/name args`, as typed, from the tags Claude Code wraps a command in.

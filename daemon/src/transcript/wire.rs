@@ -91,6 +91,19 @@ pub(super) struct Wire<'a> {
     pub(super) subtype: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub(super) uuid: Option<Text<'a>>,
+    #[serde(rename = "parentUuid", borrow, default)]
+    pub(super) parent_uuid: Option<Text<'a>>,
+    #[serde(rename = "agentId", borrow, default)]
+    pub(super) agent_id: Option<Text<'a>>,
+    #[serde(rename = "promptId", borrow, default)]
+    pub(super) prompt_id: Option<Text<'a>>,
+    /// Its shape depends on the tool, and it may be long.
+    #[serde(rename = "toolUseResult", borrow, default)]
+    pub(super) tool_use_result: Option<&'a RawValue>,
+    #[serde(rename = "forkedFrom", borrow, default)]
+    pub(super) forked_from: Option<WireForkedFrom<'a>>,
+    #[serde(rename = "requestSessionId", borrow, default)]
+    pub(super) request_session_id: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub(super) timestamp: Option<Text<'a>>,
     #[serde(borrow, default)]
@@ -129,6 +142,21 @@ pub(super) struct Wire<'a> {
     pub(super) attachment: Option<WireAttachment<'a>>,
     #[serde(rename = "compactMetadata", borrow, default)]
     pub(super) compact: Option<WireCompact<'a>>,
+}
+
+/// `toolUseResult` of a call that launched a subagent.
+#[derive(Deserialize)]
+pub(super) struct WireLaunched<'a> {
+    #[serde(rename = "agentId", borrow, default)]
+    pub(super) agent_id: Option<Text<'a>>,
+    #[serde(rename = "isAsync", default)]
+    pub(super) is_async: Option<bool>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct WireForkedFrom<'a> {
+    #[serde(rename = "sessionId", borrow, default)]
+    pub(super) session_id: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]

@@ -43,6 +43,7 @@ async fn take(State(sender): State<mpsc::Sender<OutSpan>>, body: Bytes) -> Resul
             error: None,
             attributes: attributes.collect(),
             events: Vec::new(),
+            call: None,
         });
     }
     Ok("{}")

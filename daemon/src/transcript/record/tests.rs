@@ -77,6 +77,7 @@ fn a_prompt_is_a_string_or_the_text_blocks_of_a_list() {
             at: Some(T_NANOS),
             text: text.into(),
             kind: PromptKind::Plain,
+            prompt_id: None,
             session: SessionFacts::default(),
         };
         assert_eq!(prompt(&user(content)), expect);
@@ -184,7 +185,9 @@ fn a_prompt_line_says_what_is_known_of_its_session() {
         cwd: Some("/home/dev/app".into()),
         git_branch: Some("main".into()),
         slug: Some("red-fox".into()),
+        forked_from: Some("s-0".into()),
     };
+    line["forkedFrom"] = json!({"sessionId": "s-0", "messageUuid": "u-0"});
     assert_eq!(prompt(&line).session, full);
     line["cwd"] = json!(null);
     assert_eq!(prompt(&line).session, SessionFacts { cwd: None, ..full });
@@ -219,8 +222,10 @@ fn a_user_line_with_a_tool_result_is_no_prompt() {
         {"type": "tool_result", "tool_use_id": "t-3"},
         {"type": "tool_result", "content": "nobody asked for this"},
     ]));
-    let expect = [("t-1", "done", false), ("t-2", "Exit code 1", true), ("t-3", "", false)]
-        .map(|(id, output, is_error)| ToolResult { tool_use_id: id.into(), output: output.into(), is_error });
+    let expect =
+        [("t-1", "done", false), ("t-2", "Exit code 1", true), ("t-3", "", false)].map(|(id, output, is_error)| {
+            ToolResult { tool_use_id: id.into(), output: output.into(), is_error, agent: None }
+        });
     assert_eq!(read(&line), Ok(Record::ToolResults { at: Some(T_NANOS), results: expect.into() }));
 }
 
@@ -295,7 +300,9 @@ fn an_answer_is_read_with_all_it_says() {
             Block::Other("redacted_thinking".into()),
         ],
         slug: Some("red-fox".into()),
+        forked_from: Some("s-0".into()),
     };
+    line["requestSessionId"] = json!("s-0");
     assert_eq!(assistant(&line), expect);
 }
 
@@ -313,6 +320,7 @@ fn what_an_answer_does_not_say_has_a_default() {
         usage: None,
         blocks: vec![Block::Text("plain words".into())],
         slug: None,
+        forked_from: None,
     };
     assert_eq!(assistant(&line), expect);
     let empty = json!({"type": "assistant", "uuid": "", "requestId": "", "message": {"id": "", "model": "", "content": "plain words"}});
@@ -466,10 +474,48 @@ fn a_meta_answer_is_skipped() {
 }
 
 #[test]
-fn lines_of_a_subagent_are_counted_apart() {
+fn a_line_of_a_subagent_says_what_it_would_say_elsewhere_and_whose_it_is() {
     for line in [user(json!("go")), answer(json!("gone"))] {
-        assert_eq!(read(&with(line, "isSidechain", json!(true))), Err(Skip::Sidechain));
+        let mut side = with(line.clone(), "isSidechain", json!(true));
+        side["parentUuid"] = json!("p-1");
+        side["agentId"] = json!("a-7");
+        let Ok(Record::Side(found)) = read(&side) else { panic!("{side}") };
+        assert_eq!((found.parent.as_deref(), found.agent_id.as_deref()), (Some("p-1"), Some("a-7")));
+        assert_eq!(Ok(found.record), read(&line));
     }
+}
+
+#[test]
+fn a_result_names_the_subagent_its_call_launched() {
+    let launched = |agent: &str, is_async| Some(Launched { agent_id: agent.into(), is_async });
+    for (said, expect) in [
+        (
+            json!({"status": "completed", "agentId": "a-1", "usage": {"input_tokens": 9}, "content": [1, {"x": []}]}),
+            launched("a-1", false),
+        ),
+        (json!({"isAsync": true, "agentId": "a-2"}), launched("a-2", true)),
+        (json!({"agentId": null, "isAsync": null}), None),
+        (json!({"stdout": "agentId"}), None),
+        (json!("Error: agentId"), None),
+        (json!(["agentId", 7]), None),
+        (json!(null), None),
+        (json!(1.5), None),
+        (json!(true), None),
+    ] {
+        let mut line = user(json!([{"type": "tool_result", "tool_use_id": "t-1", "content": "done"}]));
+        line["toolUseResult"] = said.clone();
+        match read(&line) {
+            Ok(Record::ToolResults { results, .. }) => assert_eq!(results[0].agent, expect, "{said}"),
+            other => panic!("{said}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_notification_names_the_subagent_that_ended() {
+    let text = "<task-notification>\n<task-id>a-1</task-id>\n<status>completed</status></task-notification>";
+    assert_eq!(prompt(&user(json!(text))).ended_agent(), Some("a-1"));
+    assert_eq!(prompt(&user(json!("what is <task-id>a-1</task-id>?"))).ended_agent(), None);
 }
 
 // ---- what else a transcript says ----
@@ -570,7 +616,6 @@ fn every_other_line_is_passed_over_for_a_reason_of_its_own() {
         assert_eq!(skip.reason(), reason);
     }
     assert_eq!(Skip::TooLong.reason(), Some("too_long"));
-    assert_eq!(Skip::Sidechain.reason(), Some("sidechain"));
 }
 
 // ---- bytes that are not what they should be ----
