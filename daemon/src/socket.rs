@@ -3,7 +3,13 @@
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+            net::UnixListener,
+        },
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,7 +18,7 @@ use interprocess::local_socket::{
     GenericFilePath, ListenerOptions, ToFsName,
     tokio::{Listener, Stream, prelude::*},
 };
-use interprocess::os::unix::local_socket::ListenerOptionsExt;
+use interprocess::os::unix::{local_socket::ListenerOptionsExt, uds_local_socket};
 use proto::paths::{Paths, UnsafeDir, check_private};
 
 /// Why the daemon cannot take its place.
@@ -29,6 +35,9 @@ pub enum Denied {
     /// Something that is no socket lies where the socket belongs.
     #[error("{0} is in the way and is not a socket: remove it")]
     InTheWay(PathBuf),
+    /// The service manager passed something else than the socket hooks connect to.
+    #[error("what was passed by the service manager is not the listening socket {0} ({1}): correct the socket unit")]
+    Passed(PathBuf, io::Error),
     /// The system said no.
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
@@ -68,15 +77,24 @@ fn private_dir(dir: &Path) -> Result<(), Denied> {
     }
 }
 
-/// The listening socket, mode 0600. The lock must be held: a socket that lies there is a dead daemon's.
+/// The listening socket, mode 0600: the one that was `passed`, else a new one. The lock must be held: another socket that
+/// lies there is a dead daemon's.
 ///
 /// # Errors
 /// [`Denied`].
-pub fn listen(paths: &Paths, _held: &Lock) -> Result<Local, Denied> {
+pub fn listen(paths: &Paths, _held: &Lock, passed: Option<UnixListener>) -> Result<Local, Denied> {
     let path = &paths.socket;
     let io = |error| Denied::Io(path.clone(), error);
     if let Some(dir) = path.parent() {
         private_dir(dir)?;
+    }
+    if let Some(passed) = passed {
+        check_passed(&passed, path).map_err(|error| Denied::Passed(path.clone(), error))?;
+        if path.exists() {
+            let listener = uds_local_socket::tokio::Listener::try_from(OwnedFd::from(passed)).map_err(io)?;
+            return Ok(Local { listener: listener.into(), path: path.clone(), inode: None });
+        }
+        tracing::warn!("the service manager's socket was removed; listening on a new one");
     }
     match std::fs::symlink_metadata(path) {
         Ok(meta) if meta.file_type().is_socket() => std::fs::remove_file(path).map_err(io)?,
@@ -87,19 +105,33 @@ pub fn listen(paths: &Paths, _held: &Lock) -> Result<Local, Denied> {
     let options = ListenerOptions::new().name(name).mode(0o600).reclaim_name(false);
     let listener = options.create_tokio().map_err(io)?;
     let inode = std::fs::symlink_metadata(path).map_err(io)?.ino();
-    Ok(Local { listener, path: path.clone(), inode })
+    Ok(Local { listener, path: path.clone(), inode: Some(inode) })
 }
 
-/// The socket; removed on drop if it is still ours.
+/// Is it a listening socket, bound to `path`, whichever way that is spelled?
+fn check_passed(passed: &UnixListener, path: &Path) -> io::Result<()> {
+    let bound = passed.local_addr()?;
+    let bound = bound.as_pathname().ok_or_else(|| io::Error::other("it has no path"))?;
+    let file = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    if bound != path && !matches!((file(bound), file(path)), (Ok(theirs), Ok(ours)) if theirs == ours) {
+        return Err(io::Error::other(format!("it is {}", bound.display())));
+    }
+    match rustix::net::sockopt::socket_acceptconn(passed)? {
+        true => Ok(()),
+        false => Err(io::Error::other("it does not listen")),
+    }
+}
+
+/// The socket; removed on drop if it is still the one we made.
 pub struct Local {
     listener: Listener,
     path: PathBuf,
-    inode: u64,
+    inode: Option<u64>,
 }
 
 impl Drop for Local {
     fn drop(&mut self) {
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode) {
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|meta| Some(meta.ino()) == self.inode) {
             let _ = std::fs::remove_file(&self.path);
         }
     }

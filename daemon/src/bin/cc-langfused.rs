@@ -14,7 +14,7 @@ use cc_langfuse::{
     delivery::exporter::{self, InFlight, Order},
     engine::{Engine, Input},
     intake::Intake,
-    log,
+    log, service,
     socket::{self, Denied},
     store::{self, Opened, Store, handle::Handle},
     watch::Watch,
@@ -23,6 +23,9 @@ use clap::Parser;
 use notify::Watcher;
 use proto::paths::Paths;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Names looked up at the same time; each takes a thread, and the service has few.
+const LOOKUPS: usize = 4;
 
 /// Receives Claude Code hook events, reads transcripts and delivers traces. Needs no arguments: everything comes from
 /// HOME and from the events.
@@ -51,9 +54,13 @@ fn run() -> anyhow::Result<()> {
     let paths = Paths::new(&home, std::env::var_os(proto::env::STATE_DIR).as_deref());
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let lock = match socket::claim(&paths) {
-        Err(Denied::AlreadyRunning) => return Ok(()),
+        Err(Denied::AlreadyRunning) => {
+            service::tell("STATUS=another daemon of this user is running");
+            return Ok(());
+        }
         other => other?,
     };
+    let passed = service::passed().map_err(|error| Denied::Passed(paths.socket.clone(), error))?;
     let debug = std::env::var("CC_LANGFUSE_DEBUG").is_ok_and(|value| proto::env::enabled(&value));
     std::panic::set_hook(Box::new(|panic| {
         // Not the message: it may quote a conversation.
@@ -75,7 +82,7 @@ fn run() -> anyhow::Result<()> {
         }
     }
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(LOOKUPS).enable_all().build()?;
     let intake = Intake { store: store.clone(), engine: engine_sender.clone(), orders, level };
     let in_flight = InFlight::default();
     let context = Context {
@@ -86,12 +93,13 @@ fn run() -> anyhow::Result<()> {
         started: Instant::now(),
     };
     runtime.block_on(async {
-        let listener = socket::listen(&paths, &lock)?;
+        let listener = socket::listen(&paths, &lock, passed)?;
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let exporters = exporter::supervise(store.clone(), home, in_flight, orders_receiver);
         let spool = watch_spool(context.intake.clone(), paths.spool.clone());
         let server = axum::serve(listener, api::router(context));
         tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "started");
+        service::tell("READY=1");
         tokio::select! {
             served = async { server.await } => served?,
             () = exporters => {}
@@ -99,12 +107,14 @@ fn run() -> anyhow::Result<()> {
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
+        service::tell("STOPPING=1");
         anyhow::Ok(())
     })?;
     // A transaction at hand is finished; whatever is left is in the database or in the transcripts.
     let _ = engine_sender.send(Input::Stop);
     let _ = engine_thread.join();
-    drop(runtime);
+    // A lookup of a name may take long yet.
+    runtime.shutdown_background();
     tracing::info!("stopped");
     Ok(())
 }
