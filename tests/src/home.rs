@@ -60,6 +60,15 @@ impl Home {
     /// The same with more in its environment.
     pub fn daemon_with(&self, env: &[(&str, &str)]) -> Daemon {
         let mut daemon = self.spawn_daemon(env);
+        self.wait_for(&mut daemon);
+        daemon
+    }
+
+    /// Waits until `daemon` listens.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn wait_for(&self, daemon: &mut Daemon) {
         let socket = self.paths().socket;
         eventually("the daemon to listen", || {
             if let Ok(Some(status)) = daemon.child.try_wait() {
@@ -67,14 +76,18 @@ impl Home {
             }
             UnixStream::connect(&socket).is_ok()
         });
-        daemon
     }
 
     /// Starts the daemon and does not wait for anything.
     pub fn spawn_daemon(&self, env: &[(&str, &str)]) -> Daemon {
         let mut command = self.command(&bins().daemon);
-        command.envs(env.iter().copied()).current_dir("/").stdin(Stdio::null());
-        Daemon { child: command.spawn().expect("the daemon starts") }
+        command.envs(env.iter().copied()).stdin(Stdio::null());
+        Self::spawn(command)
+    }
+
+    /// Starts the daemon as `command` does it.
+    pub fn spawn(mut command: Command) -> Daemon {
+        Daemon { child: command.current_dir("/").spawn().expect("the daemon starts") }
     }
 
     /// `program` with nothing in its environment but `PATH` and `HOME`.
