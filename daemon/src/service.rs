@@ -1,7 +1,10 @@
 //! The service manager: what it wants to be told, and the socket it may hand over. Where there is none, as under launchd or
 //! in a shell, nothing happens here.
 
-use std::{io, os::unix::net::UnixDatagram, os::unix::net::UnixListener};
+use std::{
+    io,
+    os::unix::net::{UnixDatagram, UnixListener},
+};
 
 use listenfd::ListenFd;
 
@@ -19,7 +22,8 @@ pub fn passed() -> io::Result<Option<UnixListener>> {
     }
 }
 
-/// Tells the manager `state`, such as `READY=1`. Nobody listening is as good as no manager.
+/// Tells the manager `state`, such as `READY=1`; where, a path tells, as user managers give it. Nobody listening is as good as
+/// no manager.
 pub fn tell(state: &str) {
     if let Some(address) = std::env::var_os("NOTIFY_SOCKET")
         && let Err(error) = UnixDatagram::unbound().and_then(|socket| socket.send_to(state.as_bytes(), &address))

@@ -242,10 +242,11 @@ fn a_passed_socket_that_is_not_the_one_hooks_look_for_is_refused() {
     ];
     for (socket, why) in wrong {
         let mut command = command_with(&home, socket);
-        command.stderr(Stdio::piped());
-        let output = command.spawn().expect("it starts").wait_with_output().expect("it ends");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(1) && told.contains(why) && told.contains("socket unit"), "{why}: {told}");
+        let said = home.path().join("said");
+        command.stderr(fs::File::create(&said).expect("made"));
+        let ended = Home::spawn(command).ended();
+        let told = fs::read_to_string(said).expect("there");
+        assert!(ended.code() == Some(1) && told.contains(why) && told.contains("socket unit"), "{why}: {told}");
         assert!(home.paths().socket.exists(), "{why}");
     }
     drop(right);
@@ -356,9 +357,50 @@ fn every_system_call_of_a_whole_life_passes_the_filter() {
     // SQLite gives its files to the database's owner when it runs as root, and does not mind if it may not.
     let root = rustix::process::geteuid().is_root();
     let refused: Vec<_> =
-        used.keys().filter(|name| !allowed.contains(**name) && !(root && **name == "fchown")).collect();
+        used.keys().filter(|name| !(allowed.contains(**name) || root && **name == "fchown")).collect();
     figure(&format!("{} different system calls, {peak:?} KiB at most", used.len()));
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+const NO_NAMESPACES: &str = "no unshare or ip, or namespaces are forbidden";
+
+/// The daemon, started after `setup` in a user and mount namespace and in those `with` names; `None` if that cannot be had.
+fn unshared(home: &Home, with: &str, setup: &str) -> Option<Command> {
+    let command = |then: &str| {
+        let mut command = home.command(Path::new("unshare"));
+        command
+            .args(["--map-root-user", "--mount", with, "sh", "-ec", &format!("{setup}\n{then}")])
+            .arg(&bins().daemon);
+        command.stdin(Stdio::null());
+        command
+    };
+    let possible = command("exit 0").stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    possible.then(|| command("exec \"$0\""))
+}
+
+#[test]
+fn a_home_it_may_only_read_will_do_but_for_the_state() {
+    let (home, server) = (Home::new(), Server::new());
+    fs::create_dir_all(home.path().join(".claude/state")).expect("made");
+    home.settings("work", &server.env());
+    // What ProtectHome= and ReadWritePaths= come to, for those who have no systemd.
+    let mounts = r#"mount --bind "$HOME" "$HOME"
+        mount --bind "$HOME/.claude/state" "$HOME/.claude/state"
+        mount -o remount,bind,ro "$HOME""#;
+    let mut story = Story::new(&home, "work", "s");
+    for turn in 1..=2 {
+        let Some(command) = unshared(&home, "--ipc", mounts) else { return skipped(NO_NAMESPACES) };
+        let mut daemon = Home::spawn(command);
+        home.wait_for(&mut daemon);
+        let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", daemon.pid())).expect("Linux");
+        assert!(mounts.contains(&format!(" {} ro,", home.path().display())), "{mounts}");
+        story.turn("q", "a");
+        home.hook(&story.stop("a"), &server.env());
+        server.wait_for(2 * turn);
+        home.flush();
+        assert!(daemon.terminate().success());
+    }
+    assert!(home.log().contains("stopped"), "the log lies beside the state directory");
 }
 
 #[test]
@@ -371,14 +413,7 @@ fn a_name_server_that_hangs_takes_few_threads_and_delays_no_stop() {
                    ip link set there up && ip addr add 10.99.99.1/24 dev here && \
                    ip neigh add 10.99.99.99 lladdr 02:00:00:00:00:01 dev here && \
                    mount --bind \"$HOME/resolv.conf\" /etc/resolv.conf";
-    let unshared = ["--map-root-user", "--mount", "--net", "sh", "-c"];
-    let mut trial = home.command(Path::new("unshare"));
-    trial.args(unshared).arg(network).stderr(Stdio::null());
-    if !trial.status().is_ok_and(|status| status.success()) {
-        return skipped("no unshare or ip, or namespaces are forbidden");
-    }
-    let mut command = home.command(Path::new("unshare"));
-    command.args(unshared).arg(format!("{network} && exec \"$0\"")).arg(&bins().daemon);
+    let Some(command) = unshared(&home, "--net", network) else { return skipped(NO_NAMESPACES) };
     let mut daemon = Home::spawn(command);
     home.wait_for(&mut daemon);
     for number in 0..SERVERS {
@@ -397,8 +432,9 @@ fn a_name_server_that_hangs_takes_few_threads_and_delays_no_stop() {
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
-/// Runs `script` as a user below a systemd user manager of its own, if that is possible here; see the script.
+/// Starts systemd user managers, for which root is needed; see `fixtures/user-manager.sh`.
 struct Manager {
+    /// Of their own, for they insist on managing one.
     cgroup: PathBuf,
 }
 
@@ -418,6 +454,7 @@ impl Manager {
         Some(manager)
     }
 
+    /// What `script` prints, run by a user whose home `home` is seen `at` a path below `/home`.
     fn run(&self, home: &Home, at: &str, namespaces: bool, script: &str) -> String {
         let mut command = Command::new("timeout");
         command.args(["-k", "1", "60", "sh", "-c"]);
@@ -439,7 +476,10 @@ impl Drop for Manager {
     }
 }
 
-/// A home with programs and units installed as the README says, and a session in it to be told to `server`, by a name.
+const NO_MANAGER: &str = "not root, or no systemd, or no cgroup to give it";
+
+/// A home with programs and units installed as the README says, to be seen `at` a path; in it a session to be told to `server`, whose
+/// name is to be looked up.
 fn installed(server: &Server, at: &str, with: &[&str]) -> Home {
     let home = Home::new();
     let (programs, to) = (home.path().join(".local/bin"), home.path().join(".config/systemd/user"));
@@ -481,7 +521,7 @@ fn one_line(said: &str, line: &str) {
 
 #[test]
 fn it_runs_as_a_user_service_under_every_directive_and_is_started_by_the_first_hook() {
-    let Some(manager) = Manager::new() else { return skipped("not root, or no systemd, or no cgroup of its own") };
+    let Some(manager) = Manager::new() else { return skipped(NO_MANAGER) };
     let server = Server::new();
     let home = installed(&server, "/home/dev", &ALL);
     // Nothing of ours is there before the first start. The hook either waits for the daemon or leaves a file beside.
@@ -525,7 +565,7 @@ fn it_runs_as_a_user_service_under_every_directive_and_is_started_by_the_first_h
 
 #[test]
 fn it_runs_where_namespaces_are_forbidden_if_the_drop_in_is_left_out() {
-    let Some(manager) = Manager::new() else { return skipped("not root, or no systemd, or no cgroup of its own") };
+    let Some(manager) = Manager::new() else { return skipped(NO_MANAGER) };
     let server = Server::new();
     let home = installed(&server, "/home/dev", &ALL);
     let script = format!(
@@ -546,7 +586,7 @@ fn it_runs_where_namespaces_are_forbidden_if_the_drop_in_is_left_out() {
 
 #[test]
 fn a_socket_below_tmp_is_reached_though_the_daemons_tmp_is_its_own() {
-    let Some(manager) = Manager::new() else { return skipped("not root, or no systemd, or no cgroup of its own") };
+    let Some(manager) = Manager::new() else { return skipped(NO_MANAGER) };
     let server = Server::new();
     let at = format!("/home/{}", "d".repeat(60));
     let home = installed(&server, &at, &ALL[..2]);
