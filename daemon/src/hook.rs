@@ -84,6 +84,17 @@ pub enum Kind {
     Langfuse,
 }
 
+/// What of a conversation leaves this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Capture {
+    /// All of it.
+    #[default]
+    Full,
+    /// Its shape: sizes in place of text.
+    Metadata,
+}
+
 /// How a project wants its spans.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Options {
@@ -104,6 +115,9 @@ pub struct Options {
     /// Text goes out as it is, secrets included.
     #[serde(default)]
     pub unredacted: bool,
+    /// What of the text goes out at all.
+    #[serde(default)]
+    pub capture: Capture,
 }
 
 /// Why an event is not a hint; counted under [`reason`](Self::reason).
@@ -253,6 +267,10 @@ impl<'a> Env<'a> {
                 })
                 .collect(),
             unredacted: self.get("CC_LANGFUSE_REDACT").is_some_and(|value| value.eq_ignore_ascii_case("off")),
+            capture: match self.get("CC_LANGFUSE_CAPTURE") {
+                Some(name) if name.eq_ignore_ascii_case("metadata") => Capture::Metadata,
+                _ => Capture::Full,
+            },
             sample_rate: self
                 .paired("SAMPLE_RATE")
                 .and_then(|rate| rate.parse().ok())

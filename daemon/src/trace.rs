@@ -114,6 +114,9 @@ pub struct Event {
     pub attributes: Vec<(String, String)>,
 }
 
+/// The detail of an [`Event`] that is in the user's words.
+pub const QUEUED_TEXT: &str = "text";
+
 /// The spans of `turn` that are due in `scope`, the root first. `fired` is when the Stop hook ran that settled the turn, if
 /// one did: in `spec` the last generation ends there.
 pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nanos>) -> Vec<Span<'_>> {
@@ -222,7 +225,7 @@ fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Opti
     let text = |n: &Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
     let events = turn.notes.iter().map(|note| {
         let (name, attributes) = match &note.what {
-            Happening::Queued(text) => ("queued prompt", vec![("text", text.clone())]),
+            Happening::Queued(text) => ("queued prompt", vec![(QUEUED_TEXT, text.clone())]),
             Happening::Compacted { trigger, tokens: (before, after) } => (
                 "compaction",
                 vec![("trigger", trigger.clone()), ("tokens_before", text(before)), ("tokens_after", text(after))],

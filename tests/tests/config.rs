@@ -1,4 +1,4 @@
-//! The daemon's configuration file, as a user meets it.
+//! Settings, as a user meets them: the daemon's file, and what a project asks for.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -64,4 +64,24 @@ fn a_rule_of_ones_own_masks_from_the_hook_to_the_server() {
     let shown = home.ctl(&["show", "--json", story.path.to_str().expect("text")]);
     let shown = String::from_utf8(shown.stdout).expect("text");
     assert!(shown.contains("look at [REDACTED:ticket]") && !shown.contains("123456"), "{shown}");
+}
+
+#[test]
+fn a_project_that_sends_no_text_sends_sizes() {
+    let home = Home::new();
+    let server = Server::new();
+    let _daemon = home.daemon();
+    let mut env = server.env();
+    env.push(("CC_LANGFUSE_CAPTURE".to_owned(), "metadata".to_owned()));
+    let mut story = Story::new(&home, "work", "s");
+    story.prompt("confidential question").tool("confidential file").thinking("confidentially").rest("confidential");
+    home.hook(&story.stop("confidential"), &env);
+    home.flush();
+    let spans = server.spans();
+    assert_eq!(spans.len(), 4);
+    assert!(!format!("{spans:?}").contains("confidential"), "{spans:?}");
+    let root = spans.iter().find(|span| span.is_root()).expect("the root");
+    assert_eq!((root.content("input"), root.content("output")), ("[21 characters]".into(), "[12 characters]".into()));
+    let tool = spans.iter().find(|span| span.name == "Bash").expect("the tool");
+    assert_eq!(tool.observation("output"), "[17 characters]");
 }

@@ -4,6 +4,7 @@
 //!   it erase what the root said.
 //! * Input and output of the turn stand on the root observation; for v3 servers once more as trace input and output.
 //! * Objects are JSON in strings, empty values are left out: other OTLP kinds are stored as their raw encoding.
+//! * Where a project wants no text to leave, whatever was said, read or written passes [`Shared::words`] and becomes a size.
 //! * Usage keys are those of Langfuse's price table, each token in exactly one of them.
 
 use std::borrow::Cow;
@@ -12,9 +13,9 @@ use serde::Serialize;
 
 use super::{OutSpan, Value};
 use crate::{
-    hook::Options,
+    hook::{Capture, Options},
     redact::{Counts, Redactor},
-    trace::{Body, Level, Semantics, Span},
+    trace::{self, Body, Event, Level, Semantics, Span},
     transcript::record::{Nanos, PromptKind, Usage},
     turn::{Generation, Turn},
 };
@@ -36,6 +37,7 @@ const OWN: [&str; 8] = ["source", "turn_number", "session_id", "version", "slug"
 pub struct Shared {
     attributes: Vec<(Cow<'static, str>, Value)>,
     semantics: Semantics,
+    capture: Capture,
 }
 
 impl Shared {
@@ -62,7 +64,7 @@ impl Shared {
         put.some(meta!(trace "cwd"), turn.session.cwd.as_deref());
         put.some(meta!(trace "git_branch"), turn.session.git_branch.as_deref());
         put.some(meta!(trace "forked_from"), turn.session.forked_from.as_deref());
-        Self { attributes: put.0, semantics: options.semantics }
+        Self { attributes: put.0, semantics: options.semantics, capture: options.capture }
     }
 
     /// Masks secrets in what is the same on every span.
@@ -80,6 +82,15 @@ impl Shared {
         self.attributes.is_empty()
     }
 
+    /// What somebody said, or a tool read or wrote, as far as it may leave.
+    fn words<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.capture {
+            Capture::Full => text.into(),
+            Capture::Metadata if text.is_empty() => text.into(),
+            Capture::Metadata => format!("[{} characters]", text.chars().count()).into(),
+        }
+    }
+
     /// `span` as it is sent.
     pub fn encode(&self, span: &Span<'_>) -> OutSpan {
         let mut put = Put(Vec::with_capacity(self.attributes.len() + 12));
@@ -87,7 +98,7 @@ impl Shared {
         match &span.body {
             Body::Turn { turn, input, output, events: happened } => {
                 put.text("langfuse.observation.type", "agent");
-                let (input, output) = (message("user", input), message("assistant", output));
+                let (input, output) = (self.message("user", input), self.message("assistant", output));
                 put.text("langfuse.trace.input", input.clone());
                 put.text("langfuse.trace.output", output.clone());
                 put.text("langfuse.observation.input", input);
@@ -100,23 +111,23 @@ impl Shared {
                         PromptKind::TaskNotification => Some("task-notification"),
                     },
                 );
-                events.clone_from(happened);
+                events = self.events(happened);
             }
             Body::Agent { turn, input, output, events: happened } => {
                 put.text("langfuse.observation.type", "agent");
-                put.text("langfuse.observation.input", message("user", input));
-                put.text("langfuse.observation.output", message("assistant", output));
+                put.text("langfuse.observation.input", self.message("user", input));
+                put.text("langfuse.observation.output", self.message("assistant", output));
                 if let Some(place) = &turn.place {
                     put.some(meta!("agent_id"), Some(place.agent_id.as_str()));
                     put.some(meta!("agent_type"), place.agent_type.as_deref());
-                    put.some(meta!("description"), place.description.as_deref());
+                    put.some(meta!("description"), place.description.as_deref().map(|text| self.words(text)));
                 }
-                events.clone_from(happened);
+                events = self.events(happened);
             }
             Body::Generation { generation, input, usage, completion_start } => {
                 put.text("langfuse.observation.type", "generation");
-                put.some("langfuse.observation.input", input.map(|text| message("user", text)));
-                put.text("langfuse.observation.output", answer(generation));
+                put.some("langfuse.observation.input", input.map(|text| self.message("user", text)));
+                put.text("langfuse.observation.output", self.answer(generation));
                 match usage {
                     Some(usage) => {
                         put.text("langfuse.observation.model.name", model(&generation.model));
@@ -136,8 +147,9 @@ impl Shared {
             }
             Body::Tool(tool) => {
                 put.text("langfuse.observation.type", "tool");
-                put.text("langfuse.observation.input", tool.input.as_str());
-                put.some("langfuse.observation.output", tool.result.as_ref().map(|(result, _)| result.output.clone()));
+                put.text("langfuse.observation.input", self.words(&tool.input));
+                let output = tool.result.as_ref().map(|(result, _)| self.words(&result.output));
+                put.some("langfuse.observation.output", output);
                 put.some(meta!("tool_name"), Some(tool.name.as_str()));
                 put.some(meta!("tool_id"), Some(tool.id.as_str()));
             }
@@ -148,7 +160,12 @@ impl Shared {
             Level::Error => Some("ERROR"),
         };
         put.some("langfuse.observation.level", level.map(str::to_owned));
-        put.some("langfuse.observation.status_message", span.status.clone());
+        // An error is told in the words of a tool or server, anything else in ours.
+        let status = span.status.as_deref().map(|text| match span.level {
+            Level::Error => self.words(text).into_owned(),
+            Level::Warning | Level::Default => text.to_owned(),
+        });
+        put.some("langfuse.observation.status_message", status.clone());
         put.some(meta!("timing"), span.estimated.then_some("estimated"));
         put.0.extend(self.attributes.iter().cloned());
         OutSpan {
@@ -158,11 +175,48 @@ impl Shared {
             name: span.name.clone(),
             start_ns: span.start,
             end_ns: span.end,
-            error: (span.level == Level::Error).then(|| span.status.clone().unwrap_or_default()),
+            error: (span.level == Level::Error).then(|| status.unwrap_or_default()),
             attributes: put.0,
             events,
             call: span.call,
         }
+    }
+
+    fn events(&self, happened: &[Event]) -> Vec<Event> {
+        let said = |(key, value): &(String, String)| {
+            // The other details are numbers and the names of triggers.
+            let value = if key == trace::QUEUED_TEXT { self.words(value).into() } else { value.clone() };
+            (key.clone(), value)
+        };
+        let event = |event: &Event| Event { attributes: event.attributes.iter().map(said).collect(), ..event.clone() };
+        happened.iter().map(event).collect()
+    }
+
+    fn message(&self, role: &str, content: &str) -> String {
+        json(&Message { role, content: self.words(content), tool_calls: Vec::new(), thinking: Vec::new() })
+    }
+
+    /// An answer in the shape Langfuse's chat view renders: text, tool calls, thinking.
+    fn answer(&self, generation: &Generation) -> String {
+        json(&Message {
+            role: "assistant",
+            content: self.words(&generation.text()),
+            tool_calls: generation
+                .tools
+                .iter()
+                .map(|tool| Call {
+                    id: &tool.id,
+                    r#type: "function",
+                    function: Function { name: &tool.name, arguments: self.words(&tool.input) },
+                })
+                .collect(),
+            thinking: generation
+                .thinking
+                .iter()
+                .filter(|text| !text.is_empty())
+                .map(|text| Thinking { r#type: "thinking", content: self.words(text) })
+                .collect(),
+        })
     }
 }
 
@@ -196,7 +250,7 @@ impl Put {
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'a str,
-    content: &'a str,
+    content: Cow<'a, str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<Call<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -213,40 +267,13 @@ struct Call<'a> {
 #[derive(Serialize)]
 struct Function<'a> {
     name: &'a str,
-    arguments: &'a str,
+    arguments: Cow<'a, str>,
 }
 
 #[derive(Serialize)]
 struct Thinking<'a> {
     r#type: &'a str,
-    content: &'a str,
-}
-
-fn message(role: &str, content: &str) -> String {
-    json(&Message { role, content, tool_calls: Vec::new(), thinking: Vec::new() })
-}
-
-/// An answer in the shape Langfuse's chat view renders: text, tool calls, thinking.
-fn answer(generation: &Generation) -> String {
-    json(&Message {
-        role: "assistant",
-        content: &generation.text(),
-        tool_calls: generation
-            .tools
-            .iter()
-            .map(|tool| Call {
-                id: &tool.id,
-                r#type: "function",
-                function: Function { name: &tool.name, arguments: &tool.input },
-            })
-            .collect(),
-        thinking: generation
-            .thinking
-            .iter()
-            .filter(|text| !text.is_empty())
-            .map(|text| Thinking { r#type: "thinking", content: text })
-            .collect(),
-    })
+    content: Cow<'a, str>,
 }
 
 /// `usage_details`: every token in one price bucket; empty cache buckets are left out. `total` as the specification has it
