@@ -21,6 +21,8 @@ use self::{
     value::is_secret_value,
 };
 
+#[cfg(test)]
+mod ordinary;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -153,7 +155,7 @@ impl Redactor {
         // Quotes may be escaped: source code and JSON quoted in text are common.
         let assignment = Regex::new(
             r#"(?x) \A \\{0,3}["'`]? [\x20\t]*
-            (?: : [\x20\t]* &? (?:'static\x20)? [A-Za-z]{1,16} [\x20\t]* = | := | => | = | : )
+            (?: : [\x20\t]* &? (?:'static\x20)? (?: [A-Za-z]{1,16} [\x20\t]* | [A-Za-z_][A-Za-z0-9_]{0,63} [\x20\t]+ ) = | := | => | = | : )
             [\x20\t]*
             (?: [rbfuRBFU@]{0,2} (?: "(?<double>(?:[^"\\\r\n]|\\[^\r\n])*) | '(?<single>(?:[^'\\\r\n]|\\[^\r\n])*) | `(?<back>[^`\\\r\n]*) )
               | \\{1,3}["'] (?<escaped>[^"'\\\s]*)
@@ -339,6 +341,9 @@ impl Redactor {
             .copied()
             .find(|b| !matches!(b, b' ' | b'\t' | b'"' | b'\'' | b'`' | b'\\'))
             .filter(|b| b":=".contains(b))?;
+        if text[end..].starts_with("::") {
+            return None;
+        }
         let head = &text.as_bytes()[keyword.saturating_sub(NAME_MAX)..keyword];
         let start = keyword - head.iter().rev().take_while(|b| is_name_byte(**b)).count();
         let kind = name_kind(&text[start..end])?;
@@ -352,7 +357,9 @@ impl Redactor {
         let (seen, quoted) = value(&self.assignment.captures(window)?)?;
         // Followed by more code it is an expression.
         let rest = &text.as_bytes()[seen.end..];
-        if !quoted && rest.first().is_some_and(|b| b"([{<".contains(b)) {
+        let is_code =
+            || rest.first().is_some_and(|b| b"([{<".contains(b)) || is_namesake(&text[start..end], &text[seen.clone()]);
+        if !quoted && is_code() {
             return None;
         }
         if !is_secret_value(kind, &text[seen.clone()], quoted) {
@@ -449,6 +456,17 @@ fn name_kind(name: &str) -> Option<Name> {
         || (!rest.is_empty() && ABOUT.iter().any(|word| rest.ends_with(word)))
         || ["public", "publish", "page", "next"].iter().any(|word| lower.contains(word));
     (!about).then_some(if password.is_some() { Name::Password } else { Name::Other })
+}
+
+/// Whether a value is called as its name is, as in `x.private_key_2 = private_key_2` and `private_key: ed25519.PrivateKey`.
+fn is_namesake(name: &str, value: &str) -> bool {
+    let letters = |text: &str| -> String {
+        let kept = text.bytes().filter(|b| b.is_ascii_alphanumeric());
+        kept.map(|b| char::from(b.to_ascii_lowercase())).collect()
+    };
+    let name = letters(name.rsplit('.').next().unwrap_or(name));
+    // `password` ends many a password.
+    name.len() > "password".len() && letters(value).ends_with(&name)
 }
 
 /// The closing quote of a string that began before `at`.

@@ -134,7 +134,13 @@ pub(super) const SPECS: &[Spec] = &[
         name: "url",
         keywords: &["://"],
         pattern: r#"://[^\s/:@?#"'`<>\[\]]*:([^\s/@?#"'`<>]+)@"#,
-        check: |v| !v.contains(MARK) && !is_interpolated(v) && !is_placeholder(v) && !is_password_word(v),
+        check: |v| {
+            v.contains(char::is_alphanumeric)
+                && !v.contains(MARK)
+                && !is_interpolated(v)
+                && !is_placeholder(v)
+                && !is_password_word(v)
+        },
     },
 ];
 
@@ -212,6 +218,7 @@ pub(super) const ABOUT: &[&str] = &[
     "endpoint",
     "rotation",
     "algorithm",
+    "encryption",
     "issuer",
     "audience",
     "scope",

@@ -17,11 +17,31 @@ pub(super) fn is_secret_value(name: Name, value: &str, quoted: bool) -> bool {
     if value.contains(MARK) || is_interpolated(value) || is_reference(value) || is_placeholder(value) {
         return false;
     }
+    if !quoted && is_code(value) {
+        return false;
+    }
     let entropy = entropy(value);
     match name {
         Name::Password => (entropy >= 3.5 || (entropy >= 2.75 && digit)) && wordiness(value) < 0.8,
         Name::Other => entropy >= 3.5 && wordiness(value) < 0.65,
     }
+}
+
+/// A number or a name of a programming language: `0xC000027A_u32`, `user_password2`, `CIPHER_CHACHA20_POLY1305`.
+fn is_code(value: &str) -> bool {
+    let is_number = value.len() <= 24 && (value.starts_with("0x") || value.starts_with("0X"));
+    let one_case = !value.bytes().any(|b| b.is_ascii_lowercase()) || !value.bytes().any(|b| b.is_ascii_uppercase());
+    // Words, some of them numbered.
+    let is_part = |part: &str| {
+        let letters = part.trim_end_matches(|c: char| c.is_ascii_digit());
+        !letters.is_empty() && part.len() <= letters.len() + 4 && letters.bytes().all(|b| b.is_ascii_alphabetic())
+    };
+    let mut parts = value.trim_start_matches('_').split('_');
+    let is_name = one_case
+        && value.contains('_')
+        && parts.clone().all(is_part)
+        && parts.any(|part| is_wordlike(part.trim_end_matches(|c: char| c.is_ascii_digit()).as_bytes()));
+    is_number || is_name
 }
 
 /// Filled in by a shell, a template or a format string.
@@ -52,6 +72,9 @@ pub(super) fn is_reference(value: &str) -> bool {
         "import.",
         "os.",
         "self.",
+        "props.",
+        "params.",
+        "state.",
         "this.",
         "req.",
         "request.",
@@ -75,6 +98,7 @@ pub(super) fn is_reference(value: &str) -> bool {
         "sha512:",
         "md5:",
         "h1:",
+        "AWS4-HMAC-",
     ];
     value.contains("://") || STARTS.iter().any(|start| value.starts_with(start))
 }
