@@ -16,7 +16,8 @@ fn main() {
     let _ = std::fs::remove_file(file());
 }
 
-const SIZE: usize = 8 << 20;
+/// Little enough for an undisturbed run now and then on a busy machine.
+const SIZE: usize = 1 << 20;
 
 /// What there is to look at.
 #[derive(Clone, Copy, Debug)]
@@ -89,12 +90,12 @@ fn bench(bencher: Bencher<'_, '_>, kind: Text, work: fn(&str) -> bool) {
     bencher.counter(BytesCount::of_str(text)).bench(|| assert!(!work(black_box(text)), "something was masked"));
 }
 
-#[divan::bench(args = ALL, sample_count = 20, sample_size = 1)]
+#[divan::bench(args = ALL, sample_count = 200, sample_size = 1)]
 fn a_memchr(bencher: Bencher<'_, '_>, kind: Text) {
     bench(bencher, kind, |text| memchr::memchr(0, text.as_bytes()).is_some());
 }
 
-#[divan::bench(sample_count = 20, sample_size = 1)]
+#[divan::bench(sample_count = 200, sample_size = 1)]
 fn b_read(bencher: Bencher<'_, '_>) {
     std::fs::write(file(), text(Text::Source)).expect("a file");
     let mut buffer = vec![0; 256 << 10];
@@ -106,12 +107,12 @@ fn b_read(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench(args = ALL, sample_count = 20, sample_size = 1)]
+#[divan::bench(args = ALL, sample_count = 200, sample_size = 1)]
 fn c_scrub(bencher: Bencher<'_, '_>, kind: Text) {
     bench(bencher, kind, |text| Redactor::built_in().scrub(text, &mut Counts::new()).is_some());
 }
 
-#[divan::bench(args = [Text::Json], sample_count = 20, sample_size = 1)]
+#[divan::bench(args = [Text::Json], sample_count = 200, sample_size = 1)]
 fn d_scrub_json(bencher: Bencher<'_, '_>, kind: Text) {
     bench(bencher, kind, |text| Redactor::built_in().scrub_json(text, &mut Counts::new()).is_some());
 }

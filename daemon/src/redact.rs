@@ -8,6 +8,7 @@
 //!
 //! Masking is best effort. What has neither a shape nor a telling name is not found.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::{Deref, Range};
 use std::sync::{Arc, LazyLock};
@@ -18,7 +19,7 @@ use serde::de::IgnoredAny;
 
 use self::{
     rules::{ABOUT, OTHERS, PASSWORDS, SPECS},
-    value::is_secret_value,
+    value::{could_be_secret, is_secret_value},
 };
 
 #[cfg(test)]
@@ -217,7 +218,7 @@ impl Redactor {
         let mut copied = 0;
         let mut at = 0;
         let mut scratch = String::new();
-        let mut key: Option<String> = None;
+        let mut key: Option<Cow<'_, str>> = None;
         while let Some(open) = memchr::memchr(b'"', &json.as_bytes()[at..]).map(|i| at + i) {
             // A member's value follows its colon at once; any other token in between makes the key meaningless.
             let named = key.take().filter(|_| json[at..open].trim_matches([' ', '\t', '\r', '\n', ':']).is_empty());
@@ -233,8 +234,11 @@ impl Redactor {
             let is_key = json[close + 1..].trim_start().starts_with(':');
             if is_key {
                 // The masked key, so that a second run sees the same name.
-                let name = masked.as_deref().unwrap_or(text);
-                key = (name_kind(name).is_some() || is_authorization(name)).then(|| name.to_owned());
+                key = Some(match &masked {
+                    Some(masked) => masked.clone().into(),
+                    None if raw.contains('\\') => text.to_owned().into(),
+                    None => raw.into(),
+                });
             }
             if let Some(masked) = masked {
                 out.push_str(&json[copied..open]);
@@ -252,6 +256,9 @@ impl Redactor {
             let start = value.find(' ').map_or(0, |i| i + 1);
             (AUTHORIZATION, is_secret_value(Name::Password, &value[start..], true).then_some(start)?)
         } else {
+            if !could_be_secret(value, true) {
+                return None;
+            }
             (ASSIGNMENT, is_secret_value(name_kind(key)?, value, true).then_some(0)?)
         };
         *counts.entry(rule.into()).or_default() += 1;
@@ -344,10 +351,13 @@ impl Redactor {
         if text[end..].starts_with("::") {
             return None;
         }
+        let window = &text[end..text.floor_char_boundary(end + VALUE_WINDOW)];
+        // A value without digits counts only in quotes, and it ends with its line.
+        let line = window.bytes().take_while(|b| !matches!(b, b'\r' | b'\n'));
+        line.into_iter().find(|b| b.is_ascii_digit() || matches!(b, b'"' | b'\'' | b'`'))?;
         let head = &text.as_bytes()[keyword.saturating_sub(NAME_MAX)..keyword];
         let start = keyword - head.iter().rev().take_while(|b| is_name_byte(**b)).count();
         let kind = name_kind(&text[start..end])?;
-        let window = &text[end..text.floor_char_boundary(end + VALUE_WINDOW)];
         self.assignment.find(window)?;
         let value = |captures: &regex::Captures| -> Option<(Range<usize>, bool)> {
             let quoted = ["double", "single", "back", "escaped"].iter().find_map(|group| captures.name(group));
@@ -444,9 +454,11 @@ fn name_kind(name: &str) -> Option<Name> {
         }
     }
     let lower = std::str::from_utf8(&lower[..len]).ok()?;
+    // Both are short: a searcher costs more to set up than to compare.
+    let find = |word: &str| lower.as_bytes().windows(word.len()).rposition(|part| part == word.as_bytes());
     let last = |words: &&[&str]| match words {
-        [one] => lower.rfind(one).map(|at| at + one.len()),
-        [one, two] => lower.rfind(two).filter(|at| lower[..*at].ends_with(one)).map(|at| at + two.len()),
+        [one] => find(one).map(|at| at + one.len()),
+        [one, two] => find(two).filter(|at| lower[..*at].ends_with(one)).map(|at| at + two.len()),
         _ => None,
     };
     let password = PASSWORDS.iter().filter_map(last).max();
@@ -454,7 +466,7 @@ fn name_kind(name: &str) -> Option<Name> {
     let rest = &lower[end..];
     let about = rest.starts_with("iz")
         || (!rest.is_empty() && ABOUT.iter().any(|word| rest.ends_with(word)))
-        || ["public", "publish", "page", "next"].iter().any(|word| lower.contains(word));
+        || ["public", "publish", "page", "next"].iter().any(|word| find(word).is_some());
     (!about).then_some(if password.is_some() { Name::Password } else { Name::Other })
 }
 

@@ -1,6 +1,5 @@
 //! Nothing here is a secret, and no literal looks like one: all are put together at run time.
 
-use std::hint::black_box;
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -561,34 +560,5 @@ proptest! {
             scrub_json(&format!("[\"{text}\"]"));
             decode(text, &mut String::new());
         }
-    }
-}
-
-/// `cargo test -p daemon --release --lib redact -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stderr)]
-fn throughput() {
-    let prose = "The quick brown fox jumps over the lazy dog; then it went home to write a few lines about it.\n";
-    let source = include_str!("../turn.rs");
-    for (what, text) in [("prose", prose), ("source", source), ("code full of near misses", CODE)] {
-        let text = text.repeat((16 << 20) / text.len());
-        let json = serde_json::to_string(&Value::from(&*text)).unwrap();
-        let best = |run: &dyn Fn() -> Option<String>| {
-            (0..5)
-                .map(|_| {
-                    let started = Instant::now();
-                    assert_eq!(black_box(run()), None);
-                    started.elapsed()
-                })
-                .min()
-                .unwrap()
-        };
-        let rate = |len: usize, time: std::time::Duration| len as f64 / 1e6 / time.as_secs_f64();
-        eprintln!(
-            "{what}: text {:.0} MB/s, JSON {:.0} MB/s",
-            rate(text.len(), best(&|| scrub(&text))),
-            rate(json.len(), best(&|| scrub_json(&json)))
-        );
     }
 }

@@ -7,11 +7,16 @@ use base64::{
 
 use super::{MARK, Name};
 
+/// Whether a value is long and mixed enough to be worth a look at its name.
+pub(super) fn could_be_secret(value: &str, quoted: bool) -> bool {
+    let digit = || value.bytes().any(|b| b.is_ascii_digit());
+    let letters = || value.bytes().filter(u8::is_ascii_alphabetic).count();
+    value.len() >= 8 && (quoted || digit()) && letters() >= 3 && !value.contains(char::is_whitespace)
+}
+
 /// Whether a value is a secret rather than a reference to one, a placeholder, a name or a piece of code.
 pub(super) fn is_secret_value(name: Name, value: &str, quoted: bool) -> bool {
-    let digit = value.bytes().any(|b| b.is_ascii_digit());
-    let letters = value.bytes().filter(u8::is_ascii_alphabetic).count();
-    if value.len() < 8 || letters < 3 || !(digit || quoted) || value.contains(char::is_whitespace) {
+    if !could_be_secret(value, quoted) {
         return false;
     }
     if value.contains(MARK) || is_interpolated(value) || is_reference(value) || is_placeholder(value) {
@@ -21,6 +26,7 @@ pub(super) fn is_secret_value(name: Name, value: &str, quoted: bool) -> bool {
         return false;
     }
     let entropy = entropy(value);
+    let digit = value.bytes().any(|b| b.is_ascii_digit());
     match name {
         Name::Password => (entropy >= 3.5 || (entropy >= 2.75 && digit)) && wordiness(value) < 0.8,
         Name::Other => entropy >= 3.5 && wordiness(value) < 0.65,
