@@ -21,7 +21,7 @@ use crate::{
     delivery::exporter::{Order, now_ms},
     dialect::{OutSpan, langfuse::Shared},
     hook::{Destination, Event, Hint},
-    ids,
+    ids::{self, Print},
     redact::{Counts, Rules},
     store::{Advance, SessionRow, handle::Handle},
     trace,
@@ -144,7 +144,7 @@ struct Tail {
     /// Bytes of the open turn that are held.
     held: usize,
     /// Answers of turns that were closed by the next prompt before a Stop was heard.
-    unclaimed: VecDeque<String>,
+    unclaimed: VecDeque<Print>,
 }
 
 /// Spans and counts on their way to the store.
@@ -300,6 +300,7 @@ impl Engine {
             open_turn: false,
             unsettled: 0,
             forked_from: None,
+            title: None,
             hint: hint.clone(),
         });
         Session::new(row, self.config.rules.clone())
@@ -419,7 +420,8 @@ impl Engine {
         session.tail = Some(Tail {
             read_to: file.position(cursor),
             lines: Lines::at(cursor),
-            assembler: Assembler::new(&session.row.session_id, closed).forked_from(session.row.forked_from.clone()),
+            assembler: Assembler::new(&session.row.session_id, closed)
+                .resumed(session.row.forked_from.clone(), session.row.title.clone()),
             held: 0,
             unclaimed: VecDeque::new(),
         });
@@ -622,6 +624,9 @@ impl Engine {
         let row = &mut session.row;
         (row.cursor, row.closed, row.turns) = (file.position(cursor), closed, assembler.turns());
         row.forked_from = assembler.origin().cloned();
+        row.title = assembler
+            .title()
+            .map(|title| session.rules.scrub(title, &mut Counts::new()).unwrap_or_else(|| title.to_owned()));
         row.open_turn = assembler.awaits_answer() || assembler.open().is_some_and(|turn| turn.has_news(Scope::Final));
         let step = Advance {
             session: row.clone(),
@@ -709,7 +714,7 @@ fn push_line(
     session: &Session,
     assembler: &mut Assembler,
     held: &mut usize,
-    unclaimed: &mut VecDeque<String>,
+    unclaimed: &mut VecDeque<Print>,
     found: &mut Found,
     offset: u64,
     line: Line<'_>,
@@ -735,7 +740,7 @@ fn push_line(
                     if unclaimed.len() == ANSWERS {
                         unclaimed.pop_front();
                     }
-                    unclaimed.push_back(turn.output().trim().to_owned());
+                    unclaimed.push_back(Print::of(&turn.output()));
                 }
                 tell(session, &turn, Scope::Final, None, found);
             }
@@ -776,8 +781,7 @@ fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> 
                     open.is_some_and(|turn| turn.has_news(Scope::Settled) && turn.ends_with(answer))
                 });
                 let mut past = || {
-                    let position =
-                        tail.unclaimed.iter().position(|past| answer.as_deref().map(str::trim) == Some(past))?;
+                    let position = tail.unclaimed.iter().position(|past| answer.as_ref() == Some(past))?;
                     tail.unclaimed.remove(position)
                 };
                 if shown || quiet >= if answer.is_some() { QUIET } else { QUIET_UNKNOWN } {

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use crate::{
     credentials::Secret,
     dialect::langfuse::environment,
+    ids::Print,
     trace::Semantics,
     transcript::{record::Nanos, wire::Text},
 };
@@ -51,8 +52,8 @@ pub struct Hint {
 pub enum Event {
     /// The model has stopped. Its last line may not be on disk yet; `answer` (trimmed by Claude Code) says what to wait for.
     Stopped {
-        /// `last_assistant_message`; older versions do not send it.
-        answer: Option<String>,
+        /// `last_assistant_message`, which is not kept; older versions do not send it.
+        answer: Option<Print>,
     },
     /// A subagent has stopped, while the turn goes on.
     AgentStopped {
@@ -180,9 +181,9 @@ pub fn read(frame: Frame) -> Result<(Hint, Option<Secret>), Refused> {
             Event::AgentStopped { agent }
         }
         _ if payload.agent_id.is_some() => Event::Other,
-        Some("Stop" | "StopFailure") => {
-            Event::Stopped { answer: payload.answer.filter(|text| !text.trim().is_empty()) }
-        }
+        Some("Stop" | "StopFailure") => Event::Stopped {
+            answer: payload.answer.filter(|text| !text.trim().is_empty()).map(|text| Print::of(&text)),
+        },
         Some("SessionEnd" | "Replay") => Event::Ended,
         _ => Event::Other,
     };

@@ -3,6 +3,7 @@
 //! A fork copies lines into a new session, a restart reads them again, a retry sends them again: each time the same ids
 //! come out, so the same work never appears twice.
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Id of a trace, which is one turn. 16 bytes, as OTLP wants them.
@@ -47,6 +48,18 @@ pub fn span_id(trace: TraceId, role: Role, source: &str) -> SpanId {
 /// `bytes` in lower-case hexadecimal, as ids are written everywhere.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What is kept of a text to recognise it: nothing of it can be read. White space around it does not count, because Claude
+/// Code trims what it gives to hooks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Print(String);
+
+impl Print {
+    /// The print of `text`.
+    pub fn of(text: &str) -> Self {
+        Self(hex(&truncated::<16>(&[b"text\0", text.trim().as_bytes()])))
+    }
 }
 
 /// What is remembered of a `message.id`, to know the call wherever it is found again.

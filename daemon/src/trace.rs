@@ -140,7 +140,17 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
         let id = span_id(trace, Role::Generation, &generation.id);
         let (start, end, estimated) = generation_time(turn, index, semantics, &clock, fired);
         if turn.generation_due(index, scope) {
-            let cut = turn.is_interrupted && index + 1 == turn.generations.len() && generation.stop_reason.is_none();
+            let last = index + 1 == turn.generations.len();
+            let warning = match (&generation.service.cut, generation.stop_reason.as_deref()) {
+                _ if turn.is_interrupted && last && generation.stop_reason.is_none() => {
+                    Some("interrupted by the user".to_owned())
+                }
+                (Some(cause), _) if cause == "aborted" => Some("interrupted by the user".to_owned()),
+                (Some(cause), _) => Some(format!("the stream was cut: {cause}")),
+                (None, Some("refusal")) => Some("the model refused".to_owned()),
+                (None, Some("max_tokens")) => Some("stopped at the output limit".to_owned()),
+                _ => None,
+            };
             spans.push(Span {
                 trace_id: trace,
                 span_id: id,
@@ -148,8 +158,8 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                 name: generation.model.clone(),
                 start,
                 end,
-                level: if cut { Level::Warning } else { Level::Default },
-                status: cut.then(|| "interrupted by the user".to_owned()),
+                level: if warning.is_some() { Level::Warning } else { Level::Default },
+                status: warning,
                 estimated,
                 call: Some(call_id(&generation.id)),
                 body: Body::Generation {
@@ -230,6 +240,11 @@ fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Opti
                 "compaction",
                 vec![("trigger", trigger.clone()), ("tokens_before", text(before)), ("tokens_after", text(after))],
             ),
+            Happening::Fallback { from, to, trigger } => {
+                ("model fallback", vec![("from", from.clone()), ("to", to.clone()), ("trigger", trigger.clone())])
+            }
+            Happening::HookFeedback(text) => ("hook feedback", vec![(QUEUED_TEXT, text.clone())]),
+            Happening::Notification(text) => ("task notification", vec![(QUEUED_TEXT, text.clone())]),
             Happening::Retry { status, attempt } => {
                 ("API retry", vec![("status", text(status)), ("attempt", text(attempt))])
             }

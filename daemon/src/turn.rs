@@ -12,8 +12,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use serde::Deserialize;
 
-use crate::transcript::record::{
-    Assistant, Block, Nanos, Prompt, PromptKind, Record, SessionFacts, Side, ToolResult, Usage,
+use crate::{
+    ids::Print,
+    transcript::record::{
+        Assistant, Block, Nanos, Prompt, PromptKind, Record, Service, SessionFacts, Side, ToolResult, Usage,
+    },
 };
 
 /// How much of an open turn is told.
@@ -116,6 +119,8 @@ pub struct Generation {
     pub stop_reason: Option<String>,
     /// Token counts: those of the line with most output.
     pub usage: Option<Usage>,
+    /// How it came about, beyond its tokens; from the same line.
+    pub service: Service,
     /// Text blocks in file order.
     pub texts: Vec<String>,
     /// Thinking blocks in file order, empty ones included.
@@ -192,6 +197,19 @@ pub enum Happening {
         /// Tokens before and, where known, after.
         tokens: (Option<u64>, Option<u64>),
     },
+    /// The model could not answer, and another took over.
+    Fallback {
+        /// The model that was asked for.
+        from: String,
+        /// The one that answered.
+        to: String,
+        /// Why.
+        trigger: String,
+    },
+    /// A Stop hook had something to say, and the turn went on.
+    HookFeedback(String),
+    /// A background task reported its end, and the running turn took it up.
+    Notification(String),
     /// A request failed and was tried again.
     Retry {
         /// HTTP status.
@@ -247,14 +265,14 @@ impl Turn {
 
     /// True if the turn ends with exactly this answer. Claude Code trims what it gives to a Stop hook, and how it would
     /// join several text blocks is not known.
-    pub fn ends_with(&self, answer: &str) -> bool {
-        let answer = answer.trim();
-        if self.error.as_ref().is_some_and(|error| error.text.trim() == answer) {
+    pub fn ends_with(&self, answer: &Print) -> bool {
+        let is_it = |text: &str| Print::of(text) == *answer;
+        if self.error.as_ref().is_some_and(|error| is_it(&error.text)) {
             return true;
         }
         let Some(last) = self.generations.last() else { return false };
-        last.texts.last().is_some_and(|text| text.trim() == answer)
-            || ["\n", "", "\n\n"].iter().any(|by| last.texts.join(by).trim() == answer)
+        last.texts.last().is_some_and(|text| is_it(text))
+            || last.texts.len() > 1 && ["\n", "", "\n\n"].iter().any(|by| is_it(&last.texts.join(by)))
     }
 
     /// True if the generation at `index` is to be sent now.
@@ -390,11 +408,16 @@ impl Turn {
             }
             // A subagent is told more while it works.
             Record::Prompt(prompt) => self.note(prompt.at, Happening::Queued(prompt.text)),
+            Record::Queued { at, text } if text.trim_start().starts_with("<task-notification>") => {
+                self.note(at, Happening::Notification(text));
+            }
             Record::Queued { at, text } => self.note(at, Happening::Queued(text)),
+            Record::Fallback { at, from, to, trigger } => self.note(at, Happening::Fallback { from, to, trigger }),
+            Record::HookFeedback { at, text } => self.note(at, Happening::HookFeedback(text)),
             Record::Compacted { at, trigger, tokens } => self.note(at, Happening::Compacted { trigger, tokens }),
             Record::Retry { at, status, attempt } => self.note(at, Happening::Retry { status, attempt }),
             Record::Side(side) => return self.side(*side),
-            Record::LocalOutput | Record::Request { .. } => {}
+            Record::LocalOutput | Record::Request { .. } | Record::Title(_) => {}
         }
         true
     }
@@ -455,6 +478,7 @@ impl Turn {
                 last: None,
                 stop_reason: None,
                 usage: None,
+                service: Service::default(),
                 texts: Vec::new(),
                 thinking: Vec::new(),
                 tools: Vec::new(),
@@ -478,6 +502,7 @@ impl Turn {
         {
             generation.usage = Some(usage);
             generation.model = line.model;
+            generation.service = line.service;
         }
         generation.stop_reason = line.stop_reason.or(generation.stop_reason.take());
         for block in line.blocks {
@@ -523,6 +548,8 @@ pub struct Assembler {
     requests: Requests,
     /// The session this one was forked from.
     forked_from: Option<String>,
+    /// What the session is called.
+    title: Option<String>,
     /// Message ids of the turn before: a late line of it must not count again.
     before: HashSet<String>,
     /// Lines of a conversation whose prompt is nowhere.
@@ -539,6 +566,7 @@ impl Assembler {
             candidate: None,
             requests: Requests::default(),
             forked_from: None,
+            title: None,
             before: HashSet::new(),
             orphans: 0,
         }
@@ -553,6 +581,7 @@ impl Assembler {
                 }
                 let mut turn = Turn::new(prompt, &self.session_id, offset);
                 turn.session.forked_from.clone_from(&self.forked_from);
+                turn.session.title.clone_from(&self.title);
                 if turn.prompt.kind == PromptKind::Local {
                     self.candidate = Some(turn);
                     return None;
@@ -614,7 +643,17 @@ impl Assembler {
                     self.orphans += 1;
                 }
             }
-            Record::Queued { .. } | Record::Compacted { .. } | Record::Retry { .. } => {
+            Record::Title(title) => {
+                if let Some(turn) = &mut self.open {
+                    turn.session.title = Some(title.clone());
+                }
+                self.title = Some(title);
+            }
+            Record::Queued { .. }
+            | Record::Compacted { .. }
+            | Record::Fallback { .. }
+            | Record::HookFeedback { .. }
+            | Record::Retry { .. } => {
                 if let Some(turn) = &mut self.open {
                     turn.take(record, None);
                 }
@@ -623,11 +662,16 @@ impl Assembler {
         None
     }
 
-    /// As [`new`](Self::new), for a session known to be forked from another.
+    /// As [`new`](Self::new), with what earlier lines said of the session: which one it was forked from, and its title.
     #[must_use]
-    pub fn forked_from(mut self, session_id: Option<String>) -> Self {
-        self.forked_from = session_id;
+    pub fn resumed(mut self, forked_from: Option<String>, title: Option<String>) -> Self {
+        (self.forked_from, self.title) = (forked_from, title);
         self
+    }
+
+    /// What the session is called.
+    pub fn title(&self) -> Option<&str> {
+        self.title.as_deref()
     }
 
     /// The session this one was forked from.

@@ -30,7 +30,8 @@ macro_rules! meta {
     };
 }
 /// Trace metadata that is ours to say.
-const OWN: [&str; 8] = ["source", "turn_number", "session_id", "version", "slug", "cwd", "git_branch", "forked_from"];
+const OWN: [&str; 9] =
+    ["source", "turn_number", "session_id", "version", "slug", "cwd", "git_branch", "forked_from", "session_title"];
 
 /// What is the same on every span of a turn.
 #[derive(Debug)]
@@ -64,6 +65,10 @@ impl Shared {
         put.some(meta!(trace "cwd"), turn.session.cwd.as_deref());
         put.some(meta!(trace "git_branch"), turn.session.git_branch.as_deref());
         put.some(meta!(trace "forked_from"), turn.session.forked_from.as_deref());
+        if options.capture == Capture::Full {
+            // Made of what was said.
+            put.some(meta!(trace "session_title"), turn.session.title.as_deref().map(limited));
+        }
         Self { attributes: put.0, semantics: options.semantics, capture: options.capture }
     }
 
@@ -111,6 +116,11 @@ impl Shared {
                         PromptKind::TaskNotification => Some("task-notification"),
                     },
                 );
+                let name = |text: &str| text.split_whitespace().next().map(str::to_owned);
+                let is_command = matches!(turn.prompt.kind, PromptKind::Command | PromptKind::Local);
+                put.some(meta!("command"), is_command.then(|| name(&turn.prompt.text)).flatten());
+                put.some(meta!("permission_mode"), turn.prompt.permission_mode.as_deref());
+                put.some(meta!("planned_in"), turn.prompt.planned_in.as_deref());
                 events = self.events(happened);
             }
             Body::Agent { turn, input, output, events: happened } => {
@@ -144,6 +154,21 @@ impl Shared {
                 put.some(meta!("message_id"), Some(generation.id.as_str()));
                 put.some(meta!("request_id"), generation.request_id.as_deref());
                 put.some(meta!("stop_reason"), generation.stop_reason.as_deref());
+                let service = &generation.service;
+                if let Some(speed) = service.speed.as_ref().filter(|_| usage.is_some()) {
+                    // Selects the price of fast mode.
+                    put.text(
+                        "langfuse.observation.model.parameters",
+                        serde_json::json!({ "speed": speed }).to_string(),
+                    );
+                }
+                put.some(meta!("service_tier"), service.tier.as_deref());
+                put.some(meta!("requested_model"), service.requested_model.as_deref());
+                for (key, count) in
+                    [(meta!("web_search_requests"), service.web.0), (meta!("web_fetch_requests"), service.web.1)]
+                {
+                    put.some(key, (count > 0).then(|| count.to_string()));
+                }
             }
             Body::Tool(tool) => {
                 put.text("langfuse.observation.type", "tool");
@@ -152,6 +177,7 @@ impl Shared {
                 put.some("langfuse.observation.output", output);
                 put.some(meta!("tool_name"), Some(tool.name.as_str()));
                 put.some(meta!("tool_id"), Some(tool.id.as_str()));
+                put.some(meta!("denied"), tool.result.as_ref().and_then(|(result, _)| result.denied.as_deref()));
             }
         }
         let level = match span.level {

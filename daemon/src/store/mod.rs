@@ -102,6 +102,7 @@ ALTER TABLE exported ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0;
 UPDATE exported SET delivered = 1 WHERE (destination, span_id) NOT IN (SELECT destination, span_id FROM outbox);
 ALTER TABLE session ADD COLUMN unsettled INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE session ADD COLUMN forked_from TEXT;
+ALTER TABLE session ADD COLUMN title TEXT;
 -- Tool calls of closed turns that launched subagents, or may have.
 CREATE TABLE launch (
     session_id TEXT NOT NULL,
@@ -173,6 +174,8 @@ pub struct SessionRow {
     pub unsettled: u32,
     /// The session it was forked from.
     pub forked_from: Option<String>,
+    /// What it is called, masked.
+    pub title: Option<String>,
     /// The latest hint: where its spans go and how they are made.
     pub hint: Hint,
 }
@@ -527,11 +530,11 @@ impl Store {
         let s = &step.session;
         tx.prepare_cached(
             "INSERT INTO session (session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, updated_ms, marker,
-                unsettled, forked_from)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+                unsettled, forked_from, title)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
              ON CONFLICT (session_id) DO UPDATE SET transcript = ?2, dev = ?3, ino = ?4, cursor = ?5, closed = ?6,
                 turns = ?7, open_turn = ?8, hint = ?9, updated_ms = ?10, marker = ?11, unsettled = ?12,
-                forked_from = ?13",
+                forked_from = ?13, title = ?14",
         )?
         .execute(params![
             s.session_id,
@@ -547,6 +550,7 @@ impl Store {
             s.cursor.marker.map(|marker| marker as i64),
             s.unsettled,
             s.forked_from,
+            s.title,
         ])?;
         for launch in &step.launches {
             tx.prepare_cached("INSERT OR REPLACE INTO launch VALUES (?, ?, ?, ?, ?, ?)")?.execute(params![
@@ -884,7 +888,8 @@ impl Store {
 }
 
 const SELECT_SESSION: &str =
-    "SELECT session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, marker, unsettled, forked_from
+    "SELECT session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, marker, unsettled, forked_from,
+        title
      FROM session";
 
 /// `None` for a row whose hint cannot be read (written by another version): the session starts again.
@@ -904,6 +909,7 @@ fn session_row(row: &rusqlite::Row<'_>) -> Result<Option<SessionRow>> {
         open_turn: row.get(7)?,
         unsettled: row.get(10)?,
         forked_from: row.get(11)?,
+        title: row.get(12)?,
         hint,
     }))
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     dialect::Value,
     hook::{Event, Options},
-    ids::{SpanId, TraceId},
+    ids::{Print, SpanId, TraceId},
 };
 
 fn opened(dir: &TempDir) -> Store {
@@ -29,7 +29,7 @@ fn hint(id: &str, fired_ns: u64) -> Hint {
         fired_ns,
         session_id: "s-1".into(),
         transcript: "/home/dev/s-1.jsonl".into(),
-        event: Event::Stopped { answer: Some("done".into()) },
+        event: Event::Stopped { answer: Some(Print::of("done")) },
         project_dirs: vec!["/home/dev/app".into()],
         config_dir: None,
         destination: server("one"),
@@ -63,6 +63,7 @@ fn session(id: &str) -> SessionRow {
         open_turn: true,
         unsettled: 1,
         forked_from: Some("s-0".into()),
+        title: Some("a name".into()),
         hint: hint("e-1", 1),
     }
 }

@@ -70,6 +70,26 @@ pub enum Record {
         /// Tokens before and, where known, after.
         tokens: (Option<u64>, Option<u64>),
     },
+    /// The model was overloaded or unfit, and another took over.
+    Fallback {
+        /// When.
+        at: Option<Nanos>,
+        /// The model that was asked for.
+        from: String,
+        /// The model that answered.
+        to: String,
+        /// Why.
+        trigger: String,
+    },
+    /// A Stop hook had something to say, and the turn went on.
+    HookFeedback {
+        /// When.
+        at: Option<Nanos>,
+        /// What it said.
+        text: String,
+    },
+    /// What the session is called from now on.
+    Title(String),
     /// A line of a subagent.
     Side(Box<Side>),
     /// An API request failed and was tried again.
@@ -135,6 +155,10 @@ pub struct Prompt {
     pub text: String,
     /// How it came about.
     pub kind: PromptKind,
+    /// `permissionMode` in which it was given.
+    pub permission_mode: Option<String>,
+    /// The session in which the plan was made that it carries out.
+    pub planned_in: Option<String>,
     /// `promptId`, which a subagent's lines share with the turn that launched it.
     pub prompt_id: Option<String>,
     /// What the line says about the session.
@@ -175,6 +199,8 @@ pub struct SessionFacts {
     pub slug: Option<String>,
     /// The session this one was forked from.
     pub forked_from: Option<String>,
+    /// What the session is called.
+    pub title: Option<String>,
 }
 
 /// One line of a model's answer.
@@ -196,12 +222,29 @@ pub struct Assistant {
     pub stop_reason: Option<String>,
     /// `usage`, which every line repeats for the whole answer.
     pub usage: Option<Usage>,
+    /// How the answer came about, beyond its tokens.
+    pub service: Service,
     /// Its content blocks, usually one.
     pub blocks: Vec<Block>,
     /// Claude Code's name for the plan or session.
     pub slug: Option<String>,
     /// The session it was copied from.
     pub forked_from: Option<String>,
+}
+
+/// How an answer came about, beyond its tokens. What is usual is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// `usage.service_tier`, unless it is `standard`.
+    pub tier: Option<String>,
+    /// `usage.speed`, unless it is `standard`; `fast` has a price of its own.
+    pub speed: Option<String>,
+    /// `usage.server_tool_use`: web searches and fetches the model made by itself.
+    pub web: (u64, u64),
+    /// `requestedModel`, if another one answered.
+    pub requested_model: Option<String>,
+    /// `streamCutCause`, or `aborted` if the user cut it short.
+    pub cut: Option<String>,
 }
 
 /// A content block of an answer.
@@ -235,6 +278,8 @@ pub struct ToolResult {
     pub is_error: bool,
     /// The subagent the call launched.
     pub agent: Option<Launched>,
+    /// `toolDenialKind`: who did not let it run.
+    pub denied: Option<String>,
 }
 
 /// What the result of a call says about the subagent it launched.
@@ -320,13 +365,12 @@ enum Sniffed {
 }
 
 /// `type`s that say nothing about the conversation, in Claude Code 1.0.59 … 2.1.329.
-const BOOKKEEPING: [&[u8]; 17] = [
+const BOOKKEEPING: [&[u8]; 15] = [
     b"agent-name",
     b"api-request-blob",
     b"api-request-shape",
     b"atis-latch",
     b"cost-state",
-    b"custom-title",
     b"file-history-delta",
     b"file-history-snapshot",
     b"last-prompt",
@@ -335,7 +379,6 @@ const BOOKKEEPING: [&[u8]; 17] = [
     b"progress",
     b"queue-operation",
     b"relocated",
-    b"summary",
     b"tools-used",
     b"worktree-state",
 ];
@@ -453,6 +496,15 @@ impl<'a> Wire<'a> {
                         .map(|n| n.0),
                     attempt: self.retry_attempt.map(|n| n.0),
                 }),
+                Some("model_fallback") => {
+                    let owned = |text: Option<Text<'_>>| text.map_or_else(String::new, Text::into_owned);
+                    Ok(Record::Fallback {
+                        at,
+                        from: owned(self.original_model),
+                        to: owned(self.fallback_model),
+                        trigger: owned(self.trigger),
+                    })
+                }
                 Some("compact_boundary") => {
                     let compact = self.compact;
                     Ok(Record::Compacted {
@@ -466,20 +518,30 @@ impl<'a> Wire<'a> {
                 _ => Err(Skip::Bookkeeping),
             },
             "api-request" => Err(Skip::Bookkeeping),
+            "custom-title" | "ai-title" | "summary" => {
+                let title = self.custom_title.or(self.title).or(self.summary).map(Text::into_owned);
+                title.filter(|title| !title.trim().is_empty()).map(Record::Title).ok_or(Skip::Bookkeeping)
+            }
             kind if BOOKKEEPING.binary_search(&kind.as_bytes()).is_ok() => Err(Skip::Bookkeeping),
             _ => Err(Skip::UnknownKind),
         }
     }
 
     fn user(self, at: Option<Nanos>, content: Option<Content<'a>>) -> Result<Record, Skip> {
-        if self.is_meta == Some(true) || self.is_compact_summary == Some(true) || self.is_visible_only == Some(true) {
+        let Some(mut content) = content else { return Err(Skip::Bookkeeping) };
+        if self.is_meta == Some(true) {
+            let text = content.text();
+            let said = text.trim_start().strip_prefix("Stop hook feedback:").map(|text| text.trim().to_owned());
+            return said.map(|text| Record::HookFeedback { at, text }).ok_or(Skip::Bookkeeping);
+        }
+        if self.is_compact_summary == Some(true) || self.is_visible_only == Some(true) {
             return Err(Skip::Bookkeeping);
         }
-        let Some(mut content) = content else { return Err(Skip::Bookkeeping) };
         if let Content::Blocks(blocks) = &mut content {
             let mut results: Vec<_> = blocks.iter_mut().filter_map(WireBlock::take_result).collect();
             if let [result] = &mut results[..] {
                 result.agent = self.tool_use_result.and_then(|raw| launched(raw.get()));
+                result.denied = self.tool_denial_kind.map(Text::into_owned);
             }
             if !results.is_empty() {
                 return Ok(Record::ToolResults { at, results });
@@ -510,6 +572,8 @@ impl<'a> Wire<'a> {
         };
         Ok(Record::Prompt(Prompt {
             at,
+            permission_mode: self.permission_mode.map(Text::into_owned),
+            planned_in: self.plan_content.and_then(|_| planning_session(&text)),
             text,
             kind,
             uuid: self.uuid.map(Text::into_owned),
@@ -520,6 +584,7 @@ impl<'a> Wire<'a> {
                 git_branch: self.git_branch.map(Text::into_owned),
                 slug: self.slug.map(Text::into_owned),
                 forked_from: self.forked_from.and_then(|from| from.session_id).map(Text::into_owned),
+                title: None,
             },
         }))
     }
@@ -554,9 +619,22 @@ impl<'a> Wire<'a> {
             Some(Content::Blocks(blocks)) => blocks.into_iter().filter_map(WireBlock::into_block).collect(),
         };
         let filled = |text: Option<Text<'_>>| text.map(Text::into_owned).filter(|text| !text.is_empty());
+        let unusual = |text: Option<&Text<'_>>| {
+            text.map(|text| text.0.to_string()).filter(|text| !matches!(text.as_str(), "" | "standard"))
+        };
+        let tools = usage.as_ref().and_then(|usage| usage.server_tool_use.as_ref());
+        let service = Service {
+            tier: unusual(usage.as_ref().and_then(|usage| usage.service_tier.as_ref())),
+            speed: unusual(usage.as_ref().and_then(|usage| usage.speed.as_ref())),
+            web: tools.map_or((0, 0), |tools| (tools.web_search_requests.0, tools.web_fetch_requests.0)),
+            requested_model: filled(self.requested_model).filter(|asked| model.as_ref().is_some_and(|m| m.0 != *asked)),
+            cut: filled(self.stream_cut_cause)
+                .or_else(|| (self.is_aborted == Some(true)).then(|| "aborted".to_owned())),
+        };
         Ok(Record::Assistant(Box::new(Assistant {
             at,
             blocks,
+            service,
             uuid: filled(self.uuid),
             message_id: filled(id),
             model: filled(model).unwrap_or_else(|| "unknown".to_owned()),
@@ -613,6 +691,7 @@ impl<'a> WireBlock<'a> {
             },
             is_error: self.is_error == Some(true),
             agent: None,
+            denied: None,
         })
     }
 
@@ -678,6 +757,15 @@ fn launched(raw: &str) -> Option<Launched> {
     let may_be = raw.starts_with('{') && memchr::memmem::find(raw.as_bytes(), b"\"agentId\"").is_some();
     let wire: WireLaunched = may_be.then(|| serde_json::from_str(raw).ok()).flatten()?;
     Some(Launched { agent_id: wire.agent_id?.into_owned(), is_async: wire.is_async == Some(true) })
+}
+
+/// The session whose transcript the text of a plan refers to: the only link between planning and doing where the context was
+/// cleared in between.
+fn planning_session(text: &str) -> Option<String> {
+    let (_, rest) = text.rsplit_once("read the full transcript at: ")?;
+    let path = rest.split_whitespace().next()?.trim_end_matches('.');
+    let name = std::path::Path::new(path).file_name()?.to_str()?;
+    Some(name.strip_suffix(".jsonl")?.to_owned())
 }
 
 /// `/name args`, as typed, from the tags Claude Code wraps a command in.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{SeqAccess, Visitor},
+    de::{self, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -102,6 +102,30 @@ pub(super) struct Wire<'a> {
     pub(super) tool_use_result: Option<&'a RawValue>,
     #[serde(rename = "forkedFrom", borrow, default)]
     pub(super) forked_from: Option<WireForkedFrom<'a>>,
+    #[serde(rename = "permissionMode", borrow, default)]
+    pub(super) permission_mode: Option<Text<'a>>,
+    #[serde(rename = "toolDenialKind", borrow, default)]
+    pub(super) tool_denial_kind: Option<Text<'a>>,
+    #[serde(rename = "planContent", default)]
+    pub(super) plan_content: Option<de::IgnoredAny>,
+    #[serde(rename = "requestedModel", borrow, default)]
+    pub(super) requested_model: Option<Text<'a>>,
+    #[serde(rename = "streamCutCause", borrow, default)]
+    pub(super) stream_cut_cause: Option<Text<'a>>,
+    #[serde(rename = "isAbortedMidStream", default)]
+    pub(super) is_aborted: Option<bool>,
+    #[serde(rename = "originalModel", borrow, default)]
+    pub(super) original_model: Option<Text<'a>>,
+    #[serde(rename = "fallbackModel", borrow, default)]
+    pub(super) fallback_model: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) trigger: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) summary: Option<Text<'a>>,
+    #[serde(rename = "customTitle", borrow, default)]
+    pub(super) custom_title: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) title: Option<Text<'a>>,
     #[serde(rename = "requestSessionId", borrow, default)]
     pub(super) request_session_id: Option<Text<'a>>,
     #[serde(borrow, default)]
@@ -173,12 +197,18 @@ pub(super) struct WireMessage<'a> {
     pub(super) content: Option<Content<'a>>,
     #[serde(borrow, default)]
     pub(super) stop_reason: Option<Text<'a>>,
-    #[serde(default)]
-    pub(super) usage: Option<WireUsage>,
+    #[serde(borrow, default)]
+    pub(super) usage: Option<WireUsage<'a>>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct WireUsage {
+pub(super) struct WireUsage<'a> {
+    #[serde(borrow, default)]
+    pub(super) service_tier: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) speed: Option<Text<'a>>,
+    #[serde(default)]
+    pub(super) server_tool_use: Option<WireServerTools>,
     #[serde(default)]
     pub(super) input_tokens: Count,
     #[serde(default)]
@@ -189,6 +219,14 @@ pub(super) struct WireUsage {
     pub(super) cache_creation_input_tokens: Count,
     #[serde(default)]
     pub(super) cache_creation: Option<WireCacheCreation>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct WireServerTools {
+    #[serde(default)]
+    pub(super) web_search_requests: Count,
+    #[serde(default)]
+    pub(super) web_fetch_requests: Count,
 }
 
 #[derive(Deserialize)]

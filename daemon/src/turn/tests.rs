@@ -28,6 +28,7 @@ fn line(id: &str, at: Nanos, blocks: Vec<Block>) -> Assistant {
         usage: None,
         blocks,
         slug: None,
+        service: Service::default(),
         forked_from: None,
     }
 }
@@ -50,7 +51,8 @@ fn called(id: &str, at: Nanos, tools: &[&str]) -> Record {
 }
 
 fn result(tool: &str, at: Nanos, output: &str) -> Record {
-    let result = ToolResult { tool_use_id: tool.into(), output: output.into(), is_error: false, agent: None };
+    let result =
+        ToolResult { tool_use_id: tool.into(), output: output.into(), is_error: false, agent: None, denied: None };
     Record::ToolResults { at: Some(at), results: vec![result] }
 }
 
@@ -419,6 +421,7 @@ fn results_find_their_calls_by_id_in_any_order() {
                 output: id.to_uppercase(),
                 is_error: id == "t2",
                 agent: None,
+                denied: None,
             })
             .into(),
     };
@@ -558,7 +561,7 @@ fn a_turn_ends_with_its_last_text_however_it_was_trimmed_or_joined() {
         (vec![plain("p1", 1), Record::Interrupted { at: None }], "x", false),
     ] {
         let turn = only(records);
-        assert_eq!(turn.ends_with(answer), expect, "{answer:?} of {:?}", turn.output());
+        assert_eq!(turn.ends_with(&Print::of(answer)), expect, "{answer:?} of {:?}", turn.output());
     }
 }
 
@@ -722,7 +725,8 @@ fn a_subagent_nobody_asked_for_is_counted_as_an_orphan() {
 fn launches_say_whose_result_has_come() {
     let launched = |tool: &str, agent: &str, is_async| {
         let agent = Some(Launched { agent_id: agent.into(), is_async });
-        let result = ToolResult { tool_use_id: tool.into(), output: String::new(), is_error: false, agent };
+        let result =
+            ToolResult { tool_use_id: tool.into(), output: String::new(), is_error: false, agent, denied: None };
         Record::ToolResults { at: Some(3), results: vec![result] }
     };
     let turn = only(vec![
@@ -750,7 +754,7 @@ fn a_session_that_was_forked_says_so_from_there_on() {
     assert_eq!(closed[0].session.forked_from, None, "known only behind its prompt; it is a copy anyway");
     assert_eq!(assembler.open().unwrap().session.forked_from.as_deref(), Some("s-1"));
     assert_eq!(assembler.origin().map(String::as_str), Some("s-1"));
-    let mut later = Assembler::new("s-2", 2).forked_from(assembler.origin().cloned());
+    let mut later = Assembler::new("s-2", 2).resumed(assembler.origin().cloned(), None);
     push(&mut later, vec![plain("p3", 5), said("c", 6, "on")]);
     assert_eq!(later.open().unwrap().session.forked_from.as_deref(), Some("s-1"));
 }

@@ -570,7 +570,7 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
         known.extend(words(
             "tool_calls output cache_read_input_tokens input_cache_creation queued prompt compaction manual",
         ));
-        known.extend(words("claude-code estimated command stop_sequence"));
+        known.extend(words("claude-code estimated command stop_sequence feedback notification fallback"));
         for line in std::fs::read_to_string(&path).unwrap().lines() {
             let line: Json = serde_json::from_str(line).unwrap();
             let mut names = vec![&line["cwd"], &line["gitBranch"], &line["slug"], &line["message"]["model"]];
@@ -579,6 +579,8 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
                 &line["requestId"],
                 &line["message"]["id"],
                 &line["message"]["stop_reason"],
+                &line["toolDenialKind"],
+                &line["permissionMode"],
             ]);
             let blocks = line["message"]["content"].as_array().into_iter().flatten();
             for block in blocks.clone().filter(|block| block["type"] == "tool_use") {
@@ -605,4 +607,68 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
         assert_eq!(leaves(&sizes_only()), [""; 0], "{}", path.display());
         assert!(!leaves(&Options::default()).is_empty(), "{}: nothing to leave", path.display());
     }
+}
+
+#[test]
+fn how_an_answer_came_about_can_be_filtered_by() {
+    let mut line = conversation()[1].clone();
+    line["requestedModel"] = json!("claude-opus-5");
+    line["message"]["usage"]["speed"] = json!("fast");
+    line["message"]["usage"]["service_tier"] = json!("priority");
+    line["message"]["usage"]["server_tool_use"] = json!({"web_search_requests": 2, "web_fetch_requests": 0});
+    let spans = encoded(&[conversation()[0].clone(), line.clone()], &Options::default());
+    let said = |key: &str| spans[1].text(&format!("langfuse.observation.{key}")).map(str::to_owned);
+    assert_eq!(said("model.parameters").as_deref(), Some(r#"{"speed":"fast"}"#));
+    for (key, expect) in [
+        ("service_tier", Some("priority")),
+        ("requested_model", Some("claude-opus-5")),
+        ("web_search_requests", Some("2")),
+        ("web_fetch_requests", None),
+    ] {
+        assert_eq!(said(&format!("metadata.{key}")).as_deref(), expect, "{key}");
+    }
+    let usual = encoded(&conversation(), &Options::default());
+    assert!(usual[1].text("langfuse.observation.model.parameters").is_none());
+}
+
+#[test]
+fn answers_cut_short_say_by_what() {
+    for (field, value, expect) in [
+        ("stop_reason", json!("refusal"), "the model refused"),
+        ("stop_reason", json!("max_tokens"), "stopped at the output limit"),
+        ("streamCutCause", json!("overloaded"), "the stream was cut: overloaded"),
+        ("isAbortedMidStream", json!(true), "interrupted by the user"),
+    ] {
+        let mut line = conversation()[1].clone();
+        if field == "stop_reason" {
+            line["message"][field] = value
+        } else {
+            line[field] = value
+        }
+        let spans = encoded(&[conversation()[0].clone(), line], &Options::default());
+        assert_eq!(spans[1].text("langfuse.observation.level"), Some("WARNING"), "{field}");
+        assert_eq!(spans[1].text("langfuse.observation.status_message"), Some(expect), "{field}");
+    }
+}
+
+#[test]
+fn a_turn_says_by_what_command_in_what_mode_and_after_what_plan_it_came() {
+    let mut prompt = conversation()[0].clone();
+    prompt["permissionMode"] = json!("plan");
+    prompt["message"]["content"] = json!(
+        "<command-message>bar</command-message>\n<command-name>/bar</command-name>\n<command-args>x y</command-args>"
+    );
+    let title = json!({"type": "custom-title", "customTitle": "A good name", "sessionId": "s"});
+    let of = |prompt: &Json| encoded(&[title.clone(), prompt.clone(), conversation()[1].clone()], &Options::default());
+    let spans = of(&prompt);
+    assert_eq!(spans[0].text("langfuse.observation.metadata.command"), Some("/bar"));
+    assert_eq!(spans[0].text("langfuse.observation.metadata.permission_mode"), Some("plan"));
+    assert!(spans.iter().all(|span| span.text("langfuse.trace.metadata.session_title") == Some("A good name")));
+    prompt["planContent"] = json!("1. do it");
+    prompt["message"]["content"] = json!(
+        "Implement the following plan: 1. do it … read the full transcript at: /home/dev/.claude/projects/x/s-0.jsonl"
+    );
+    let spans = of(&prompt);
+    assert_eq!(spans[0].text("langfuse.observation.metadata.planned_in"), Some("s-0"));
+    assert_eq!(spans[0].text("langfuse.observation.metadata.command"), None);
 }

@@ -78,6 +78,8 @@ fn a_prompt_is_a_string_or_the_text_blocks_of_a_list() {
             text: text.into(),
             kind: PromptKind::Plain,
             prompt_id: None,
+            permission_mode: None,
+            planned_in: None,
             session: SessionFacts::default(),
         };
         assert_eq!(prompt(&user(content)), expect);
@@ -186,6 +188,7 @@ fn a_prompt_line_says_what_is_known_of_its_session() {
         git_branch: Some("main".into()),
         slug: Some("red-fox".into()),
         forked_from: Some("s-0".into()),
+        title: None,
     };
     line["forkedFrom"] = json!({"sessionId": "s-0", "messageUuid": "u-0"});
     assert_eq!(prompt(&line).session, full);
@@ -224,7 +227,7 @@ fn a_user_line_with_a_tool_result_is_no_prompt() {
     ]));
     let expect =
         [("t-1", "done", false), ("t-2", "Exit code 1", true), ("t-3", "", false)].map(|(id, output, is_error)| {
-            ToolResult { tool_use_id: id.into(), output: output.into(), is_error, agent: None }
+            ToolResult { tool_use_id: id.into(), output: output.into(), is_error, agent: None, denied: None }
         });
     assert_eq!(read(&line), Ok(Record::ToolResults { at: Some(T_NANOS), results: expect.into() }));
 }
@@ -301,6 +304,7 @@ fn an_answer_is_read_with_all_it_says() {
         ],
         slug: Some("red-fox".into()),
         forked_from: Some("s-0".into()),
+        service: Service::default(),
     };
     line["requestSessionId"] = json!("s-0");
     assert_eq!(assistant(&line), expect);
@@ -321,6 +325,7 @@ fn what_an_answer_does_not_say_has_a_default() {
         blocks: vec![Block::Text("plain words".into())],
         slug: None,
         forked_from: None,
+        service: Service::default(),
     };
     assert_eq!(assistant(&line), expect);
     let empty = json!({"type": "assistant", "uuid": "", "requestId": "", "message": {"id": "", "model": "", "content": "plain words"}});
@@ -519,6 +524,31 @@ fn a_notification_names_the_subagent_that_ended() {
 }
 
 // ---- what else a transcript says ----
+
+#[test]
+fn fallbacks_hook_feedback_titles_and_denials_are_told() {
+    let fallback = json!({"type": "system", "subtype": "model_fallback", "timestamp": T, "originalModel": "a",
+        "fallbackModel": "b", "trigger": "overloaded"});
+    let told = Record::Fallback { at: Some(T_NANOS), from: "a".into(), to: "b".into(), trigger: "overloaded".into() };
+    assert_eq!(read(&fallback), Ok(told));
+    let feedback = with(user(json!("Stop hook feedback:\n[lint]: fix it")), "isMeta", json!(true));
+    let told = Record::HookFeedback { at: Some(T_NANOS), text: "[lint]: fix it".into() };
+    assert_eq!(read(&feedback), Ok(told));
+    for (line, expect) in [
+        (json!({"type": "custom-title", "customTitle": "mine"}), Ok(Record::Title("mine".into()))),
+        (json!({"type": "summary", "summary": "of old", "leafUuid": "l"}), Ok(Record::Title("of old".into()))),
+        (json!({"type": "summary", "summary": " "}), Err(Skip::Bookkeeping)),
+        (json!({"type": "custom-title"}), Err(Skip::Bookkeeping)),
+    ] {
+        assert_eq!(read(&line), expect, "{line}");
+    }
+    let mut denied = user(json!([{"type": "tool_result", "tool_use_id": "t", "content": "no", "is_error": true}]));
+    denied["toolDenialKind"] = json!("user-rejected");
+    match read(&denied) {
+        Ok(Record::ToolResults { results, .. }) => assert_eq!(results[0].denied.as_deref(), Some("user-rejected")),
+        other => panic!("{other:?}"),
+    }
+}
 
 #[test]
 fn a_compaction_is_told_with_what_is_known_of_it() {
