@@ -519,6 +519,45 @@ fn without_text_errors_and_queued_prompts_are_sizes_too() {
     assert_eq!(waiting[2].text("langfuse.observation.status_message"), Some("no result"));
 }
 
+#[test]
+fn without_text_a_subagent_says_what_kind_it_is_and_no_more() {
+    let input = json!({"subagent_type": "Explore", "description": "Find the leak", "prompt": "look for leaks"});
+    let order = json!([{"type": "tool_use", "id": "t1", "name": "Task", "input": input}]);
+    let side = |mut line: Json, uuid: &str, parent: Json| {
+        line["isSidechain"] = true.into();
+        line["uuid"] = uuid.into();
+        line["parentUuid"] = parent;
+        line
+    };
+    let asked =
+        json!({"type": "user", "timestamp": "2026-03-01T10:00:01.600Z", "message": {"content": "look for leaks"}});
+    let lines = [
+        prompt(),
+        answer("m1", order, json!({"input_tokens": 1, "output_tokens": 2})),
+        side(asked, "s1", Json::Null),
+        side(answer("m2", text("No leaks."), json!({"input_tokens": 1, "output_tokens": 2})), "s2", "s1".into()),
+        result("t1", json!("No leaks."), false),
+    ];
+    let agent = |options: &Options| {
+        let spans = encoded(&lines, options);
+        spans.into_iter().find(|span| span.name == "Explore").expect("the subagent")
+    };
+    let said = |span: &OutSpan| {
+        let keys = ["input", "output", "metadata.description", "metadata.agent_type"];
+        keys.map(|key| span.text(&format!("langfuse.observation.{key}")).unwrap_or_default().to_owned())
+    };
+    assert_eq!(said(&agent(&Options::default()))[2], "Find the leak");
+    assert_eq!(
+        said(&agent(&sizes_only())),
+        [
+            r#"{"role":"user","content":"[14 characters]"}"#,
+            r#"{"role":"assistant","content":"[9 characters]"}"#,
+            "[13 characters]",
+            "Explore",
+        ]
+    );
+}
+
 /// Words of six letters or more.
 fn words(text: &str) -> impl Iterator<Item = String> {
     text.split(|c: char| !c.is_alphabetic()).filter(|word| word.chars().count() >= 6).map(str::to_lowercase)
