@@ -1,6 +1,10 @@
 //! A hook's payload and environment → a hint: which session to look at, why, and where its spans go.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use proto::frame::Frame;
 use serde::{
@@ -75,6 +79,23 @@ pub struct Destination {
     pub base_url: String,
     /// Which project's key it is reached with.
     pub public_key: String,
+}
+
+impl Destination {
+    /// True if a secret can be sent there unread by others: over TLS, or without leaving this machine.
+    pub fn is_private(&self) -> bool {
+        let address = self.base_url.parse::<http::Uri>();
+        address.is_ok_and(|address| address.scheme_str() == Some("https") || is_loopback(&address))
+    }
+}
+
+/// True for `localhost`, 127.0.0.0/8 and `[::1]`. Whatever else may lead to this machine depends on who is asked.
+pub fn is_loopback(address: &http::Uri) -> bool {
+    let host = address.host().unwrap_or_default();
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host.parse() == Ok(Ipv6Addr::LOCALHOST),
+        None => host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback()),
+    }
 }
 
 /// What kind of server a destination is.

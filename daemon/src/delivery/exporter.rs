@@ -18,8 +18,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
     policy::{self, BATCH_BYTES, PROBE, Plan, Step},
-    transport::Transport,
-    verdict::{Answer, LONGEST_WAIT, Verdict, judge},
+    transport::{Limits, Transport},
+    verdict::{Answer, Verdict, judge},
 };
 use crate::{
     credentials::{Origin, Secret, from_settings, origin},
@@ -149,7 +149,7 @@ impl Exporter {
                 self.wake.notified().await;
                 continue;
             }
-            if self.trust.has_changed().unwrap_or(false) {
+            if self.trust.has_changed().unwrap_or(false) || self.key.has_changed().unwrap_or(false) {
                 self.trust.mark_unchanged();
                 self.link = None;
             }
@@ -170,15 +170,17 @@ impl Exporter {
         }
     }
 
-    /// A wait that was promised before a restart is kept; one that a changed clock has moved far ahead is not.
+    /// A wait that was promised before a restart is kept, whatever key comes.
     async fn resume_wait(&mut self) {
         let id = self.id;
         let row = self.store.call(|store| store.destinations());
         let row = row.ok().and_then(|rows| rows.into_iter().find(|row| row.id == id));
         if let Some(row) = row.filter(|row| row.state == "retrying") {
-            let left = Duration::from_millis(u64::try_from(row.next_at_ms - now_ms()).unwrap_or(0));
-            if left <= LONGEST_WAIT {
-                self.pause(left).await;
+            let (left, asked) = policy::resume(row.next_at_ms, now_ms());
+            self.asked_to_wait = asked;
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                () = self.hurried() => {}
             }
         }
     }
@@ -278,21 +280,24 @@ impl Exporter {
         self.pause(PROBE).await;
     }
 
-    /// Waits, but not longer than it takes for somebody to hurry or to bring another key.
+    /// Waits, but not longer than it takes for somebody to hurry or to bring another key, unless the server asked to wait.
     async fn pause(&mut self, wait: Duration) {
-        let hurried = async {
-            loop {
-                self.hurry.notified().await;
-                if !self.asked_to_wait {
-                    return;
-                }
-            }
-        };
+        let (mut trust, mut key) = (self.trust.clone(), self.key.clone());
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = hurried => {}
-            Ok(()) = self.trust.changed() => self.link = None,
-            Ok(()) = self.key.changed() => self.link = None,
+            () = self.hurried() => {}
+            Ok(()) = trust.changed(), if !self.asked_to_wait => {}
+            Ok(()) = key.changed(), if !self.asked_to_wait => {}
+        }
+    }
+
+    /// Returns when somebody hurries, unless the server asked to wait.
+    async fn hurried(&self) {
+        loop {
+            self.hurry.notified().await;
+            if !self.asked_to_wait {
+                return;
+            }
         }
     }
 
@@ -318,7 +323,7 @@ impl Exporter {
             return Err((HELD, why));
         }
         self.used = Some(secret.clone());
-        Transport::new(&self.destination, &secret).map_err(|error| (PARKED, format!("{error:#}")))
+        Transport::new(&self.destination, &secret, Limits::default()).map_err(|error| (PARKED, format!("{error:#}")))
     }
 }
 

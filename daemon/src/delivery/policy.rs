@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::verdict::Verdict;
+use super::verdict::{LONGEST_WAIT, Verdict};
 use crate::dialect::{OutSpan, Value};
 
 /// Most spans in one batch.
@@ -75,25 +75,47 @@ fn backoff(failures: u32, chance: f64) -> Duration {
     bound.mul_f64(chance.clamp(0.0, 1.0))
 }
 
-/// Cuts the largest attribute of `span` to half, with a mark that says so. `false` if nothing worth cutting is left.
+/// What is left at `now_ms` of a wait until `next_at_ms` that was promised before a restart, and whether it was the server's
+/// wish. Nothing, if it is further ahead than any wait can be: the clock was changed.
+pub fn resume(next_at_ms: i64, now_ms: i64) -> (Duration, bool) {
+    let left = Duration::from_millis(u64::try_from(next_at_ms.saturating_sub(now_ms)).unwrap_or(0));
+    // Our own waits are never longer.
+    if left > LONGEST_WAIT { (Duration::ZERO, false) } else { (left, left > LONGEST) }
+}
+
+/// Cuts the largest text of `span` to half, with a mark that says so. `false` if nothing worth cutting is left.
 pub fn shrink(span: &mut OutSpan) -> bool {
-    let largest = span.attributes.iter_mut().filter_map(|(_, value)| match value {
+    let attributes = span.attributes.iter_mut().filter_map(|(_, value)| match value {
         Value::Text(text) => Some(text),
         Value::List(_) => None,
     });
-    let Some(text) = largest.max_by_key(|text| text.len()).filter(|text| text.len() > SMALLEST_CUT) else {
+    let events = span.events.iter_mut().flat_map(|event| &mut event.attributes).map(|(_, text)| text);
+    let all = attributes.chain(&mut span.error).chain(events);
+    let Some(text) = all.max_by_key(|text| text.len()).filter(|text| text.len() > SMALLEST_CUT) else {
         return false;
     };
-    let before = text.len();
-    let keep = text.floor_char_boundary(before / 2);
+    let before = cut_before(text).unwrap_or(text.len());
+    let keep = text.floor_char_boundary(text.len() / 2);
     text.truncate(keep);
     text.push_str(&format!(" [TRUNCATED {keep} of {before} bytes]"));
     true
 }
 
+/// How long a text was that has been cut already.
+fn cut_before(text: &str) -> Option<usize> {
+    let (_, mark) = text.rsplit_once(" [TRUNCATED ")?;
+    mark.strip_suffix(" bytes]")?.split_once(" of ")?.1.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::{
+        delivery::verdict::{Answer, judge},
+        trace::Event,
+    };
 
     #[test]
     fn waits_grow_and_stay_within_their_bounds() {
@@ -146,8 +168,128 @@ mod tests {
         }
     }
 
+    /// A server that fails in every way that is not the batch's fault, for as long as it is away.
+    fn trouble(hour: u64, now: u64) -> Answer {
+        let date = |at: u64| httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(at));
+        let response = |status, retry_after: Option<String>| Answer::Response {
+            status,
+            retry_after,
+            // Its clock is a year slow.
+            date: Some(date(1_700_000_000 + now)),
+            rejected: None,
+            body: String::new(),
+        };
+        match hour % 12 {
+            0 | 1 => Answer::Unreachable("refused".into()),
+            2 => response(503, None),
+            3 => response(500, Some("86400".into())),
+            4 => response(429, Some("120".into())),
+            5 => response(429, Some(date(1_700_000_000 + now + 900))),
+            6 => response(429, Some("tomorrow, perhaps".into())),
+            7 => response(503, Some("1000000000".into())),
+            8 => response(408, None),
+            9 => response(401, None),
+            10 => Answer::Untrusted("expired".into()),
+            _ => response(502, Some("-1".into())),
+        }
+    }
+
     #[test]
-    fn a_span_too_large_is_cut_at_its_largest_attribute_and_says_so() {
+    fn a_week_without_a_server_costs_few_requests_and_no_span() {
+        const HOUR: u64 = 3_600_000;
+        const WEEK: u64 = 7 * 24 * HOUR;
+        for seed in 1..=50u64 {
+            let mut state = seed;
+            let mut chance = move || {
+                // xorshift64
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 11) as f64 / (1u64 << 53) as f64
+            };
+            let (mut now, mut plan, mut told, mut requests, mut longest) = (0u64, Plan::default(), 0usize, 0, 0);
+            // A span each minute, the oldest first.
+            let mut queue = std::collections::VecDeque::new();
+            let mut arrived = Vec::new();
+            let mut first_success = None;
+            while now < WEEK || !queue.is_empty() {
+                while (told as u64) * 60_000 <= now.min(WEEK) {
+                    queue.push_back(told);
+                    told += 1;
+                }
+                let sent = queue.len().min(plan.spans);
+                let up = now >= WEEK;
+                if !up {
+                    requests += 1;
+                }
+                let answer = match up {
+                    true => Answer::Response {
+                        status: 207,
+                        retry_after: None,
+                        date: None,
+                        rejected: None,
+                        body: String::new(),
+                    },
+                    false => trouble(now / HOUR, now / 1000),
+                };
+                let (after, step) = next(plan, judge(&answer), sent, chance());
+                plan = after;
+                // What an exchange takes.
+                now += 50;
+                let wait = match step {
+                    Step::Done => {
+                        first_success = first_success.or(Some(now));
+                        arrived.extend(queue.drain(..sent));
+                        continue;
+                    }
+                    Step::Wait(wait, _) => wait,
+                    Step::Park(_) => PROBE,
+                    other => panic!("{other:?} because the server was away"),
+                };
+                let wait = wait.as_millis() as u64;
+                longest = longest.max(wait);
+                // Now and then the daemon is restarted half-way through its wait, and sometimes the clock has jumped.
+                if requests % 20 == 0 {
+                    let half = wait / 2;
+                    let jump = [0, 0, 10, -10][requests / 20 % 4] * 365 * 24 * HOUR as i64;
+                    let (left, _) = resume((now + wait) as i64, (now + half) as i64 + jump);
+                    assert!(left <= LONGEST_WAIT);
+                    assert!(jump != 0 || left == Duration::from_millis(wait - half));
+                    plan = Plan::default();
+                    now += half + left.as_millis() as u64;
+                } else {
+                    now += wait;
+                }
+            }
+            assert_eq!(arrived, (0..told).collect::<Vec<_>>(), "each once, in order");
+            assert!(longest <= LONGEST_WAIT.as_millis() as u64);
+            let late = first_success.unwrap() - WEEK;
+            assert!(late <= LONGEST_WAIT.as_millis() as u64 + 50, "{late} ms");
+            // Full jitter up to 5 min comes to a request every 150 s, 4032 in a week, but for those after a restart.
+            assert!((1000..5000).contains(&requests), "{requests} requests");
+        }
+    }
+
+    #[test]
+    fn a_promised_wait_outlives_a_restart_but_not_a_changed_clock() {
+        let s = Duration::from_secs;
+        for (next_at, now, expect) in [
+            (10_000, 4_000, (s(6), false)),
+            (300_000, 0, (s(300), false)),
+            (301_000, 0, (s(301), true)),
+            (3_600_000, 0, (s(3600), true)),
+            (3_600_001, 0, (s(0), false)),
+            (4_000, 10_000, (s(0), false)),
+            (0, i64::MAX, (s(0), false)),
+            (i64::MAX, i64::MIN, (s(0), false)),
+            (i64::MIN, i64::MAX, (s(0), false)),
+        ] {
+            assert_eq!(resume(next_at, now), expect, "until {next_at} at {now}");
+        }
+    }
+
+    #[test]
+    fn a_span_too_large_is_cut_at_its_largest_text_and_says_so() {
         let text = |n: usize| Value::Text("é".repeat(n));
         let mut span = OutSpan {
             trace_id: [1; 16],
@@ -156,15 +298,21 @@ mod tests {
             name: String::new(),
             start_ns: 1,
             end_ns: 1,
-            error: None,
+            error: Some("x".repeat(1500)),
             attributes: vec![("a".into(), text(10)), ("b".into(), text(1001)), ("c".into(), text(20))],
-            events: vec![],
+            events: vec![Event { name: String::new(), at: 1, attributes: vec![("d".into(), "y".repeat(1200))] }],
             call: None,
         };
         assert!(shrink(&mut span));
         assert_eq!(span.text("a").map(str::len), Some(20));
         assert_eq!(span.text("b"), Some(format!("{} [TRUNCATED 1000 of 2002 bytes]", "é".repeat(500)).as_str()));
         assert!(shrink(&mut span));
+        assert_eq!(span.error, Some(format!("{} [TRUNCATED 750 of 1500 bytes]", "x".repeat(750))));
+        assert!(shrink(&mut span));
+        assert_eq!(span.events[0].attributes[0].1, format!("{} [TRUNCATED 600 of 1200 bytes]", "y".repeat(600)));
+        assert!(shrink(&mut span));
+        let twice = span.text("b").unwrap();
+        assert!(twice.starts_with('é') && twice.ends_with("é [TRUNCATED 514 of 2002 bytes]"), "{twice}");
         assert!(!shrink(&mut span), "nothing above {SMALLEST_CUT} bytes is left");
     }
 }

@@ -43,14 +43,23 @@ use super::verdict::Answer;
 use crate::{
     credentials::Secret,
     dialect::{OutSpan, Value},
-    hook::Destination,
+    hook::{Destination, is_loopback},
 };
 
-/// Longest a request may take, answer included.
-const REQUEST: Duration = Duration::from_secs(30);
+/// How long a server may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest a connection may take to come about.
+    pub connect: Duration,
+    /// Longest it may take until an answer begins, connection included, and from there to its end.
+    pub request: Duration,
+}
 
-/// Longest a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(10);
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), request: Duration::from_secs(30) }
+    }
+}
 
 /// Most bytes of an answer that are read.
 const ANSWER: usize = 1 << 20;
@@ -70,8 +79,9 @@ impl Transport {
     /// For `destination`, reached with `secret`.
     ///
     /// # Errors
-    /// If TLS cannot be set up or the address is none.
-    pub fn new(destination: &Destination, secret: &Secret) -> anyhow::Result<Self> {
+    /// If the secret must not be sent there, TLS cannot be set up or the address is none.
+    pub fn new(destination: &Destination, secret: &Secret, limits: Limits) -> anyhow::Result<Self> {
+        let client = client(destination, limits)?;
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, secret.basic_auth(&destination.public_key));
         headers
@@ -82,12 +92,12 @@ impl Transport {
         headers.insert("x-langfuse-public-key", HeaderValue::from_str(&destination.public_key)?);
         let last = Arc::new(Mutex::new(None));
         let key = (destination.public_key.clone(), secret.clone());
-        let client = Observed { client: client()?, headers, key, last: last.clone() };
+        let client = Observed { client, headers, key, limit: limits.request, last: last.clone() };
         let mut exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)
             .with_endpoint(format!("{}/api/public/otel/v1/traces", destination.base_url))
-            .with_timeout(REQUEST)
+            .with_timeout(limits.request)
             .with_headers(HashMap::new())
             .with_compression(Compression::Gzip)
             .with_retry_policy(RetryPolicy::disabled())
@@ -153,10 +163,12 @@ impl Transport {
 /// # Errors
 /// If the server cannot be asked, or does not know the key.
 pub async fn project_id(destination: &Destination, secret: &Secret) -> anyhow::Result<String> {
+    let limits = Limits::default();
+    let client = client(destination, limits)?;
     let request = Request::get(format!("{}/api/public/projects", destination.base_url))
         .header(header::AUTHORIZATION, secret.basic_auth(&destination.public_key))
         .body(Full::new(Bytes::new()))?;
-    let response = tokio::time::timeout(REQUEST, client()?.request(request)).await??;
+    let response = tokio::time::timeout(limits.request, client.request(request)).await??;
     anyhow::ensure!(response.status().is_success(), "the server answered {}", response.status());
     let body = Limited::new(response.into_body(), ANSWER).collect().await.map_err(|error| anyhow::anyhow!(error))?;
     let projects: serde_json::Value = serde_json::from_slice(&body.to_bytes())?;
@@ -170,15 +182,27 @@ fn time(nanos: u64) -> SystemTime {
 
 type Hyper = Client<HttpsConnector<Proxied>, Full<Bytes>>;
 
+/// The way to `destination`, which is no other than one on which a secret is safe.
+///
 /// TLS with the well-known roots, those of the system, and those of `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS` (which users
 /// behind an inspecting proxy have set for Claude Code already); proxies from `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`.
-fn client() -> anyhow::Result<Hyper> {
+fn client(destination: &Destination, limits: Limits) -> anyhow::Result<Hyper> {
+    anyhow::ensure!(
+        destination.is_private(),
+        "the secret key would travel unencrypted: set the base URL to one with https \
+         (http is for localhost, 127.0.0.0/8 and [::1])"
+    );
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     // Includes SSL_CERT_FILE and SSL_CERT_DIR.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let mut found = vec![rustls_native_certs::load_native_certs()];
     if let Some(path) = std::env::var_os("NODE_EXTRA_CA_CERTS").filter(|path| !path.is_empty()) {
-        let extra = rustls_native_certs::load_certs_from_paths(Some(path.as_ref()), None);
-        roots.add_parsable_certificates(extra.certs);
+        found.push(rustls_native_certs::load_certs_from_paths(Some(path.as_ref()), None));
+    }
+    for found in found {
+        for error in found.errors {
+            tracing::warn!(%error, "certificates cannot be read");
+        }
+        roots.add_parsable_certificates(found.certs);
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -188,14 +212,15 @@ fn client() -> anyhow::Result<Hyper> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(CONNECT));
+    tcp.set_connect_timeout(Some(limits.connect));
     let proxied = Proxied { tcp, rules: Arc::new(Matcher::from_env()) };
     let https =
         HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(proxied);
     Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_max_idle_per_host(1).build(https))
 }
 
-/// Connects directly, or through a proxy where the environment names one.
+/// Connects directly, or through a proxy where the environment names one. What is on this machine is reached directly: a
+/// proxy cannot do that, and would read what is not encrypted.
 #[derive(Clone)]
 struct Proxied {
     tcp: HttpConnector,
@@ -213,14 +238,22 @@ impl tower_service::Service<http::Uri> for Proxied {
 
     fn call(&mut self, to: http::Uri) -> Self::Future {
         let mut tcp = self.tcp.clone();
-        match self.rules.intercept(&to) {
+        match self.rules.intercept(&to).filter(|_| !is_loopback(&to)) {
             None => Box::pin(async move { Ok(tower_service::Service::call(&mut tcp, to).await?) }),
+            Some(proxy) if proxy.uri().scheme() != Some(&http::uri::Scheme::HTTP) => {
+                let why = format!("the proxy {} is of a kind that is not supported, use one with http://", proxy.uri());
+                Box::pin(async move { Err(why.into()) })
+            }
             Some(proxy) => {
+                let at = proxy.uri().authority().map(ToString::to_string).unwrap_or_default();
                 let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
                 if let Some(auth) = proxy.basic_auth() {
                     tunnel = tunnel.with_auth(auth.clone());
                 }
-                Box::pin(async move { Ok(tower_service::Service::call(&mut tunnel, to).await?) })
+                Box::pin(async move {
+                    let tunnel = tower_service::Service::call(&mut tunnel, to).await;
+                    tunnel.map_err(|error| format!("the proxy {at}: {}", chain(&error)).into())
+                })
             }
         }
     }
@@ -231,6 +264,7 @@ struct Observed {
     client: Hyper,
     headers: HeaderMap,
     key: (String, Secret),
+    limit: Duration,
     last: Arc<Mutex<Option<Answer>>>,
 }
 
@@ -250,10 +284,10 @@ impl HttpClient for Observed {
             }
         }
         *request.headers_mut() = headers;
-        let outcome = tokio::time::timeout(REQUEST, exchange(&self.client, request, &self.key)).await;
+        let outcome = exchange(&self.client, request, &self.key, self.limit).await;
         let (answer, result) = match outcome {
-            Ok(Ok((answer, response))) => (answer, Ok(response)),
-            Ok(Err(error)) => {
+            Ok((answer, response)) => (answer, Ok(response)),
+            Err(error) => {
                 let why = chain(error.as_ref());
                 let answer = if is_tls(error.as_ref()) {
                     Answer::Untrusted(why.clone())
@@ -262,7 +296,6 @@ impl HttpClient for Observed {
                 };
                 (answer, Err(why.into()))
             }
-            Err(_) => (Answer::Unreachable("no answer within 30 s".into()), Err("timed out".into())),
         };
         if let Ok(mut last) = self.last.lock() {
             *last = Some(answer);
@@ -275,11 +308,13 @@ async fn exchange(
     client: &Hyper,
     request: Request<Bytes>,
     (public_key, secret): &(String, Secret),
+    limit: Duration,
 ) -> Result<(Answer, Response<Bytes>), Box<dyn Error + Send + Sync>> {
-    let response = client.request(request.map(Full::new)).await?;
-    let (parts, body) = response.into_parts();
-    // The status decides; a body that breaks off does not undo it.
-    let body = Limited::new(body, ANSWER).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let response = tokio::time::timeout(limit, client.request(request.map(Full::new))).await;
+    let (parts, body) = response.map_err(|_| format!("no answer within {limit:?}"))??.into_parts();
+    // The status decides; a body that breaks off or stalls does not undo it.
+    let body = tokio::time::timeout(limit, Limited::new(body, ANSWER).collect()).await;
+    let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
     let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let answer = Answer::Response {
         status: parts.status.as_u16(),
@@ -325,7 +360,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     said.join(": ")
 }
 
-/// True if a certificate was the problem. I/O errors carry TLS errors inside.
+/// True if TLS was the problem, mostly a certificate. I/O errors carry TLS errors inside.
 fn is_tls(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -336,4 +371,98 @@ fn is_tls(error: &(dyn Error + 'static)) -> bool {
         next = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::hook::Kind;
+
+    fn to(base_url: String) -> Destination {
+        Destination { kind: Kind::Langfuse, base_url, public_key: "pk".into() }
+    }
+
+    fn span() -> OutSpan {
+        OutSpan {
+            trace_id: [1; 16],
+            span_id: [1; 8],
+            parent_id: [0; 8],
+            name: "turn".into(),
+            start_ns: 1,
+            end_ns: 2,
+            error: None,
+            attributes: vec![],
+            events: vec![],
+            call: None,
+        }
+    }
+
+    /// The whole of a request.
+    async fn read(stream: &mut TcpStream) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            stream.read_buf(&mut bytes).await.unwrap();
+            let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            if bytes.len() >= end + 4 + length.parse::<usize>().unwrap() {
+                return bytes;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stops_answering_is_left_in_time_and_gets_the_same_bytes_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let limits = Limits { request: Duration::from_millis(150), ..Limits::default() };
+        let transport = Transport::new(&to(url), &Secret::new("sk"), limits).unwrap();
+        let server = tokio::spawn(async move {
+            let (mut requests, mut open) = (Vec::new(), Vec::new());
+            let said = [
+                "",
+                "HTTP/1.1 200 X\r\nx",
+                "HTTP/1.1 503 X\r\ncontent-length: 10\r\n\r\nbusy",
+                "HTTP/1.1 200 X\r\ncontent-length: 10\r\n\r\n{}",
+            ];
+            for said in said {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                requests.push(read(&mut stream).await);
+                stream.write_all(said.as_bytes()).await.unwrap();
+                open.push(stream);
+            }
+            (requests, open)
+        });
+        for expect in [None, None, Some(503), Some(200)] {
+            let started = Instant::now();
+            let answer = transport.send(vec![span()]).await;
+            // A status that has come counts, whatever becomes of the body.
+            match (&answer, expect) {
+                (Answer::Unreachable(why), None) => assert_eq!(why, "no answer within 150ms"),
+                (Answer::Response { status, .. }, Some(expect)) => assert_eq!(*status, expect),
+                other => panic!("{other:?}"),
+            }
+            assert!(started.elapsed() >= limits.request);
+        }
+        let (requests, _open) = server.await.unwrap();
+        assert!(requests.iter().all(|request| *request == requests[0]), "{requests:?}");
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_not_sent_unencrypted_to_another_machine() {
+        let (secret, limits) = (Secret::new("sk"), Limits::default());
+        for url in ["http://lf.example.org", "http://127.0.0.1.evil.example", "http://0.0.0.0:1"] {
+            let to = to(url.into());
+            let why = Transport::new(&to, &secret, limits).err().unwrap().to_string();
+            assert!(why.contains("unencrypted") && why.contains("https"), "{why}");
+            assert_eq!(project_id(&to, &secret).await.unwrap_err().to_string(), why);
+        }
+    }
 }

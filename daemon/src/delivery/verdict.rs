@@ -48,7 +48,11 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 pub fn judge(answer: &Answer) -> Verdict {
     let (status, retry_after, date, body) = match answer {
         Answer::Unreachable(why) => return Verdict::Later(None, why.clone()),
-        Answer::Untrusted(why) => return Verdict::Park(format!("the server's certificate is not trusted: {why}")),
+        Answer::Untrusted(why) => {
+            return Verdict::Park(format!(
+                "the server could not prove who it is: {why} (NODE_EXTRA_CA_CERTS names further authorities to the daemon)"
+            ));
+        }
         Answer::NotSent => return Verdict::TooLarge("larger than one request may be".into()),
         Answer::Response { status, retry_after, date, body, .. } => (*status, retry_after, date, body),
     };

@@ -262,6 +262,47 @@ fn an_address_has_one_form_and_no_secrets() {
 }
 
 #[test]
+fn only_tls_and_this_machine_are_private() {
+    for (url, expect) in [
+        ("https://lf.example.org", true),
+        ("https://10.0.0.1:8443/sub", true),
+        ("http://localhost:3000", true),
+        ("http://LOCALHOST", true),
+        ("http://127.0.0.1:3000/sub", true),
+        ("http://127.8.9.10", true),
+        ("http://[::1]:3000", true),
+        ("http://someone:else@127.0.0.1", true),
+        ("HTTP://127.0.0.1", true),
+        ("http://lf.example.org", false),
+        ("http://127.0.0.1.evil.example", false),
+        ("http://localhost.evil.example", false),
+        ("http://evil.example/127.0.0.1", false),
+        ("http://evil.example?http://localhost", false),
+        ("http://evil.example#@localhost", false),
+        ("http://127.0.0.1@evil.example", false),
+        ("http://localhost:80@evil.example", false),
+        ("http://localhost.", false),
+        ("http://localhost.localdomain", false),
+        ("http://notlocalhost", false),
+        ("http://127.1", false),
+        ("http://2130706433", false),
+        ("http://0x7f.0.0.1", false),
+        ("http://0177.0.0.1", false),
+        ("http://0.0.0.0", false),
+        ("http://10.0.0.1", false),
+        ("http://128.0.0.1", false),
+        ("http://[::]", false),
+        ("http://[::ffff:127.0.0.1]", false),
+        ("http://[::ffff:10.0.0.1]", false),
+        ("http://[::127.0.0.1]", false),
+        ("http://[fe80::1]", false),
+    ] {
+        let destination = Env::new(with(&[("LANGFUSE_BASE_URL", url)])).destination().unwrap();
+        assert_eq!(destination.is_private(), expect, "{url}: {}", destination.base_url);
+    }
+}
+
+#[test]
 fn the_host_is_another_name_of_the_address() {
     for (more, expect) in [
         (vec![("LANGFUSE_HOST", "https://a.example.org")], "https://a.example.org"),
