@@ -12,13 +12,17 @@ use std::{
 };
 
 pub mod home;
+pub mod proxy;
 pub mod recording;
 pub mod server;
 pub mod story;
+pub mod tls;
 
 pub use home::{Daemon, Home};
+pub use proxy::Proxy;
 pub use server::{Answer, Request, Server, Span};
 pub use story::Story;
+pub use tls::{Authority, Identity};
 
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -16,6 +16,9 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, KeyValue, any_value},
 };
 use prost::Message;
+use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
+
+use crate::Identity;
 
 /// A span as it arrived.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,7 +174,8 @@ struct Shared {
 pub struct Server {
     /// Its base URL.
     pub url: String,
-    address: SocketAddr,
+    /// Where it listens.
+    pub address: SocketAddr,
     shared: Arc<Shared>,
 }
 
@@ -188,6 +192,20 @@ impl Server {
 
     /// A server at `address`, which [`unused`] may have found.
     pub fn at(address: SocketAddr, plan: impl FnMut(&Request) -> Answer + Send + 'static) -> Self {
+        Self::start(address, None, plan)
+    }
+
+    /// A server at `address` that takes everything over TLS in one version.
+    pub fn secure(address: SocketAddr, identity: &Identity, version: &'static SupportedProtocolVersion) -> Self {
+        Self::start(address, Some(identity.config(version)), |_| Answer::ok())
+    }
+
+    fn start(
+        address: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+        plan: impl FnMut(&Request) -> Answer + Send + 'static,
+    ) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = crate::until("the address to be free", || TcpListener::bind(address).ok());
         let address = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared {
@@ -201,11 +219,14 @@ impl Server {
                 if accept.closed.load(Ordering::SeqCst) {
                     return;
                 }
-                let shared = accept.clone();
-                std::thread::spawn(move || shared.serve(stream));
+                let (shared, tls) = (accept.clone(), tls.clone());
+                std::thread::spawn(move || match tls.map(ServerConnection::new) {
+                    None => shared.serve(stream),
+                    Some(tls) => shared.serve(StreamOwned::new(tls.expect("TLS"), stream)),
+                });
             }
         });
-        Self { url: format!("http://{address}"), address, shared }
+        Self { url: format!("{scheme}://{address}"), address, shared }
     }
 
     /// From now on it answers as `plan` says.
@@ -271,8 +292,7 @@ pub fn unused() -> SocketAddr {
 }
 
 impl Shared {
-    fn serve(&self, stream: TcpStream) {
-        let Ok(mut out) = stream.try_clone() else { return };
+    fn serve(&self, stream: impl Read + Write) {
         let mut input = BufReader::new(stream);
         while let Some(mut request) = read(&mut input) {
             if self.closed.load(Ordering::SeqCst) {
@@ -299,7 +319,8 @@ impl Shared {
             for (name, value) in &answer.headers {
                 head.push_str(&format!("{name}: {value}\r\n"));
             }
-            if out.write_all(format!("{head}\r\n{}", answer.body).as_bytes()).is_err() {
+            let out = input.get_mut();
+            if out.write_all(format!("{head}\r\n{}", answer.body).as_bytes()).and_then(|()| out.flush()).is_err() {
                 return;
             }
         }

@@ -76,9 +76,18 @@ impl Story {
 
     /// The model calls a tool, and the tool says something: two spans.
     pub fn tool(&mut self, output: &str) -> &mut Self {
+        self.result(output, false)
+    }
+
+    /// The same with a tool that fails.
+    pub fn failed_tool(&mut self, output: &str) -> &mut Self {
+        self.result(output, true)
+    }
+
+    fn result(&mut self, output: &str, is_error: bool) -> &mut Self {
         let id = format!("toolu-{}-{}", self.session, self.calls + 1);
         self.assistant(&json!({"type": "tool_use", "id": id, "name": "Bash", "input": {"command": "ls"}}), "tool_use");
-        let result = json!({"type": "tool_result", "tool_use_id": id, "content": output});
+        let result = json!({"type": "tool_result", "tool_use_id": id, "content": output, "is_error": is_error});
         self.line("user", &json!({"role": "user", "content": [result]}))
     }
 

@@ -360,17 +360,14 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     said.join(": ")
 }
 
-/// True if TLS was the problem, mostly a certificate. I/O errors carry TLS errors inside.
+/// True if TLS was the problem, mostly a certificate.
 fn is_tls(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        next = error.source();
+    if error.is::<rustls::Error>() {
+        return true;
     }
-    false
+    // An I/O error does not name the error it was made of as its source, but that one's source.
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    inner.is_some_and(|inner| is_tls(inner)) || error.source().is_some_and(is_tls)
 }
 
 #[cfg(test)]

@@ -1,0 +1,437 @@
+//! What lies between the daemon and its servers: TLS, proxies, names, and servers that are away. A key is only sent where it
+//! belongs, and what is in the way is named.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    time::{Duration, Instant},
+};
+
+use rustls::version::{TLS12, TLS13};
+use serde_json::Value;
+use tests::{Answer, Authority, Home, Identity, Proxy, Server, Span, Story, server, tries};
+
+const SECRET: &str = "sk-lf-8d1f0c52-canary";
+
+fn env(url: &str) -> Vec<(String, String)> {
+    server::env(url, "pk", SECRET)
+}
+
+/// `pk:SECRET`, as it stands in an `Authorization` header.
+fn authorization() -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(format!("pk:{SECRET}"))
+}
+
+/// A session of one turn in `project`: two spans.
+fn tell(home: &Home, project: &str, url: &str) {
+    let mut story = Story::new(home, project, &format!("session-{project}"));
+    story.turn("question", "answer");
+    home.hook(&story.stop("answer"), &env(url));
+}
+
+fn anywhere() -> SocketAddr {
+    "127.0.0.1:0".parse().expect("an address")
+}
+
+/// Waits until `count` destinations are in `state`, and returns the error of each.
+fn errors(home: &Home, count: usize, state: &str) -> Vec<(String, String)> {
+    let status = home.status_until(&format!("{count} destinations to be {state}"), |status| {
+        let all = status["destinations"].as_array().expect("a list");
+        all.len() == count && all.iter().all(|destination| destination["state"] == state)
+    });
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let all = status["destinations"].as_array().expect("a list").iter();
+    all.map(|destination| (text(&destination["base_url"]), text(&destination["last_error"]))).collect()
+}
+
+fn pem(home: &Home, name: &str, certificates: &[String]) -> String {
+    let path = home.path().join(name);
+    fs::write(&path, certificates.concat()).expect("written");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+fn contains(haystack: &[u8], needle: &str) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
+}
+
+#[test]
+fn a_key_is_not_sent_unencrypted_but_on_this_machine() {
+    let home = Home::new();
+    let proxy = Proxy::new(Err(502));
+    let through = format!("http://{}", proxy.address);
+    let _daemon = home.daemon_with(&[("HTTP_PROXY", &through), ("ALL_PROXY", &through)]);
+    let server = Server::new();
+    let port = server.address.port();
+    // All of them lead here, where somebody listens; none says so beyond doubt.
+    let hosts = ["0.0.0.0", "127.1", "2130706433", "localhost.", "[::ffff:127.0.0.1]", "lf.example.org"];
+    for (number, host) in hosts.iter().enumerate() {
+        tell(&home, &format!("p{number}"), &format!("http://{host}:{port}"));
+    }
+    for (url, why) in errors(&home, hosts.len(), "parked") {
+        assert!(why.contains("unencrypted") && why.contains("https"), "{url}: {why}");
+    }
+    let left = home.ctl(&["flush", "--timeout", "200ms"]);
+    assert_eq!(left.status.code(), Some(1), "{left:?}");
+    assert!(String::from_utf8_lossy(&left.stderr).contains("unencrypted"), "{left:?}");
+    assert_eq!(home.status()["outbox"]["pending"], 2 * hosts.len());
+    assert_eq!((server.requests().len(), proxy.heads()), (0, vec![]));
+}
+
+#[test]
+fn what_is_on_this_machine_is_reached_without_a_proxy() {
+    let home = Home::new();
+    let authority = Authority::new("ours");
+    let proxy = Proxy::new(Err(502));
+    let through = format!("http://{}", proxy.address);
+    let trusted = pem(&home, "ca.pem", &[authority.pem()]);
+    let mut variables = vec![("NODE_EXTRA_CA_CERTS", &*trusted)];
+    let proxies = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
+    variables.extend(proxies.map(|name| (name, &*through)));
+    let _daemon = home.daemon_with(&variables);
+    let plain = Server::new();
+    let secure = Server::secure(anywhere(), &authority.certify("127.0.0.1"), &TLS13);
+    tell(&home, "address", &plain.url);
+    tell(&home, "name", &plain.url.replace("127.0.0.1", "localhost"));
+    tell(&home, "secure", &secure.url);
+    home.flush();
+    assert_eq!((plain.spans().len(), secure.spans().len()), (4, 2));
+    assert_eq!(proxy.heads(), Vec::<String>::new());
+}
+
+#[test]
+fn a_proxy_learns_where_to_and_nothing_else() {
+    for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"] {
+        let home = Home::new();
+        let authority = Authority::new("ours");
+        let server = Server::secure(anywhere(), &authority.certify("lf.example.org"), &TLS13);
+        let proxy = Proxy::new(Ok(server.address));
+        let trusted = pem(&home, "ca.pem", &[authority.pem()]);
+        let through = format!("http://me:proxy-canary@{}", proxy.address);
+        let _daemon = home.daemon_with(&[(variable, &through), ("NODE_EXTRA_CA_CERTS", &trusted)]);
+        tell(&home, "work", "https://lf.example.org");
+        home.flush();
+        assert_eq!((server.spans().len(), server.requests()[0].key()), (2, format!("pk:{SECRET}")));
+        let heads = proxy.heads();
+        let [head] = heads.as_slice() else { panic!("{heads:?}") };
+        let lines: Vec<&str> = head.split("\r\n").collect();
+        // me:proxy-canary
+        let credentials = "Proxy-Authorization: Basic bWU6cHJveHktY2FuYXJ5";
+        assert_eq!(lines, ["CONNECT lf.example.org:443 HTTP/1.1", "Host: lf.example.org:443", credentials]);
+        let bytes = proxy.bytes();
+        assert!(bytes.len() > head.len() + 500, "the tunnel was used");
+        for secret in [SECRET, &authorization(), "api/public/otel"] {
+            assert!(!contains(&bytes, secret), "{secret}");
+        }
+        let said = format!("{}{}", home.log(), home.status());
+        assert!(!said.contains("proxy-canary") && !said.contains("bWU6cHJveHktY2FuYXJ5"), "{said}");
+    }
+}
+
+#[test]
+fn what_no_proxy_names_is_reached_directly() {
+    let home = Home::new();
+    let authority = Authority::new("ours");
+    // An address that leads here and is none of those that never go through a proxy.
+    let direct = Server::secure(anywhere(), &authority.certify("0.0.0.0"), &TLS13);
+    let tunnelled = Server::secure(anywhere(), &authority.certify("lf.example.org"), &TLS13);
+    let proxy = Proxy::new(Ok(tunnelled.address));
+    let through = format!("http://{}", proxy.address);
+    let trusted = pem(&home, "ca.pem", &[authority.pem()]);
+    let _daemon = home.daemon_with(&[
+        ("ALL_PROXY", &through),
+        ("NO_PROXY", "other.example.org, 0.0.0.0"),
+        ("NODE_EXTRA_CA_CERTS", &trusted),
+    ]);
+    tell(&home, "direct", &format!("https://0.0.0.0:{}", direct.address.port()));
+    tell(&home, "tunnelled", "https://lf.example.org:8443/sub");
+    home.flush();
+    assert_eq!((direct.spans().len(), tunnelled.spans().len()), (2, 2));
+    let heads = proxy.heads();
+    assert!(matches!(&*heads, [head] if head.starts_with("CONNECT lf.example.org:8443 ")), "{heads:?}");
+}
+
+#[test]
+fn a_proxy_that_does_not_lead_there_is_named_and_tried_again() {
+    let home = Home::new();
+    let authority = Authority::new("ours");
+    let server = Server::secure(anywhere(), &authority.certify("lf.example.org"), &TLS13);
+    let proxy = Proxy::new(Err(407));
+    let through = format!("http://{}", proxy.address);
+    let trusted = pem(&home, "ca.pem", &[authority.pem()]);
+    let daemon = home.daemon_with(&[("HTTPS_PROXY", &through), ("NODE_EXTRA_CA_CERTS", &trusted)]);
+    home.settings("work", &env("https://lf.example.org"));
+    tell(&home, "work", "https://lf.example.org");
+    let why = errors(&home, 1, "retrying").remove(0).1;
+    assert!(why.contains(&proxy.address.to_string()) && why.contains("authorization required"), "{why}");
+    proxy.change(Err(503));
+    home.status_until("the other failure to be seen", |status| {
+        status["destinations"][0]["last_error"].as_str().is_some_and(|why| why.contains("unsuccessful"))
+    });
+    assert_eq!(server.requests().len(), 0);
+    drop(daemon);
+    // Nothing is sent in clear to a proxy that would have to be spoken to in another way.
+    for other in ["https", "socks5"] {
+        let through = format!("{other}://me:proxy-canary@{}", proxy.address);
+        let before = proxy.bytes().len();
+        let daemon = home.daemon_with(&[("HTTPS_PROXY", &through), ("NODE_EXTRA_CA_CERTS", &trusted)]);
+        tell(&home, other, "https://lf.example.org");
+        home.status_until("the proxy to be refused", |status| {
+            let why = status["destinations"][0]["last_error"].as_str().unwrap_or_default();
+            why.contains(&format!("{other}://")) && why.contains("not supported") && !why.contains("canary")
+        });
+        assert_eq!(proxy.bytes().len(), before);
+        drop(daemon);
+    }
+    let _daemon = home.daemon_with(&[("HTTPS_PROXY", &through), ("NODE_EXTRA_CA_CERTS", &trusted)]);
+    proxy.change(Ok(server.address));
+    home.flush();
+    assert_eq!(server.spans().len(), 6);
+}
+
+#[test]
+fn a_server_that_cannot_prove_who_it_is_gets_nothing_until_it_can() {
+    let home = Home::new();
+    let (ours, strange) = (Authority::new("ours"), Authority::new("strange"));
+    let trusted = pem(&home, "ca.pem", &[ours.pem()]);
+    let _daemon = home.daemon_with(&[("NODE_EXTRA_CA_CERTS", &trusted)]);
+    let cases = [
+        ("self-signed", Identity::self_signed("127.0.0.1"), "UnknownIssuer"),
+        ("strange", strange.certify("127.0.0.1"), "UnknownIssuer"),
+        ("expired", ours.certify_expired("127.0.0.1"), "expired"),
+        ("other-host", ours.certify("lf.example.org"), "not valid for name"),
+    ];
+    let servers = cases.map(|(name, identity, expect)| {
+        let server = Server::secure(anywhere(), &identity, &TLS13);
+        tell(&home, name, &server.url);
+        (name, server, expect)
+    });
+    let errors = errors(&home, servers.len(), "parked");
+    for (name, server, expect) in &servers {
+        let (_, why) = errors.iter().find(|(url, _)| *url == server.url).expect("a destination");
+        assert!(why.contains("prove") && why.contains(expect), "{name}: {why}");
+        assert_eq!((server.requests().len(), server.spans().len()), (0, 0), "{name}");
+    }
+    let servers = servers.map(|(name, server, _)| {
+        let address = server.address;
+        drop(server);
+        (name, Server::secure(address, &ours.certify("127.0.0.1"), &TLS13))
+    });
+    home.flush();
+    for (name, server) in &servers {
+        assert_eq!((server.requests().len(), server.spans().len()), (1, 2), "{name}");
+    }
+}
+
+#[test]
+fn a_server_that_does_not_speak_tls_is_not_spoken_to_without() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let listener = TcpListener::bind(anywhere()).expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let heard = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("a client");
+        client.write_all(b"HTTP/1.1 400 This is plain HTTP\r\ncontent-length: 0\r\n\r\n").expect("written");
+        let mut heard = Vec::new();
+        // Until the client gives up; a reset is one way to.
+        let _ = client.read_to_end(&mut heard);
+        // Nobody comes back at once to try it without.
+        listener.set_nonblocking(true).expect("set");
+        (heard, listener)
+    });
+    tell(&home, "work", &format!("https://{address}"));
+    let why = errors(&home, 1, "parked").remove(0).1;
+    assert!(why.contains("prove") && why.contains("corrupt message"), "{why}");
+    let (heard, listener) = heard.join().expect("heard");
+    assert!(!contains(&heard, "api/public") && !contains(&heard, &authorization()) && heard.first() == Some(&0x16));
+    assert!(listener.accept().is_err());
+}
+
+#[test]
+fn further_authorities_are_trusted_in_either_version_of_tls() {
+    for (variable, version) in [("NODE_EXTRA_CA_CERTS", &TLS12), ("SSL_CERT_FILE", &TLS13)] {
+        let home = Home::new();
+        let ours = Authority::new("ours");
+        let alone = Identity::self_signed("localhost");
+        let trusted = pem(&home, "ca.pem", &[Authority::new("other").pem(), ours.pem(), alone.pem()]);
+        let signed = Server::secure(anywhere(), &ours.certify("127.0.0.1"), version);
+        let own = Server::secure(anywhere(), &alone, version);
+        tell(&home, "signed", &signed.url);
+        tell(&home, "own", &own.url.replace("127.0.0.1", "localhost"));
+        for project in ["signed", "own"] {
+            // Events that were spooled carry no key.
+            home.settings(project, &env(if project == "signed" { &signed.url } else { "" }));
+        }
+        home.settings("own", &env(&own.url.replace("127.0.0.1", "localhost")));
+        let daemon = home.daemon_with(&[(variable, "/nowhere/ca.pem")]);
+        for (_, why) in errors(&home, 2, "parked") {
+            assert!(why.contains("UnknownIssuer") && why.contains("NODE_EXTRA_CA_CERTS"), "{why}");
+        }
+        assert!(home.log().contains("/nowhere/ca.pem"), "{}", home.log());
+        drop(daemon);
+        let _daemon = home.daemon_with(&[(variable, &trusted)]);
+        home.flush();
+        assert_eq!((signed.spans().len(), own.spans().len()), (2, 2), "{variable}");
+    }
+}
+
+#[test]
+fn a_name_that_does_not_resolve_is_asked_for_again() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    tell(&home, "work", "https://nowhere.invalid");
+    let why = errors(&home, 1, "retrying").remove(0).1;
+    assert!(why.contains("dns"), "{why}");
+    assert_eq!(home.status()["outbox"]["pending"], 2);
+}
+
+#[test]
+fn a_server_that_comes_and_goes_gets_everything_once() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let address = server::unused();
+    let url = format!("http://{address}");
+    let mut story = Story::new(&home, "work", "s");
+    let mut arrived = Vec::new();
+    let rounds = tries(3, 20);
+    for round in 1..=rounds {
+        let answer = |half: &str| format!("answer {round}{half}");
+        story.turn("q", &answer("a"));
+        home.hook(&story.stop(&answer("a")), &env(&url));
+        home.status_until("the failure to be seen", |status| status["destinations"][0]["state"] == "retrying");
+        let server = Server::at(address, |_| Answer::ok());
+        home.flush();
+        // Over the connection that is open.
+        story.turn("q", &answer("b"));
+        home.hook(&story.stop(&answer("b")), &env(&url));
+        server.wait_for(4);
+        home.flush();
+        arrived.extend(server.spans());
+    }
+    let ids: BTreeSet<_> = arrived.iter().map(|span| (&span.trace_id, &span.span_id)).collect();
+    assert_eq!((arrived.len(), ids.len()), (4 * rounds, 4 * rounds));
+}
+
+#[test]
+fn an_address_that_is_not_langfuse_is_parked_and_looked_at_again() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let servers = [403, 404, 405, 410, 418].map(|status| {
+        let server = Server::answering(move |_| Answer::status(status).body("nothing here"));
+        tell(&home, &format!("status-{status}"), &server.url);
+        (status, server)
+    });
+    let errors = errors(&home, servers.len(), "parked");
+    for (status, server) in &servers {
+        let (_, why) = errors.iter().find(|(url, _)| *url == server.url).expect("a destination");
+        let remedy = if *status == 403 { "key" } else { "base URL" };
+        assert!(why.contains(&status.to_string()) && why.contains("nothing here") && why.contains(remedy), "{why}");
+        assert_eq!(server.requests().len(), 1, "parked is parked");
+        server.change(|_| Answer::ok());
+    }
+    home.flush();
+    assert!(servers.iter().all(|(_, server)| server.requests().len() == 2 && server.spans().len() == 2));
+    assert_eq!(home.status()["dead_letters"], 0);
+}
+
+#[test]
+fn a_wait_the_server_asked_for_outlives_the_daemon() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let ask = |wait: &'static str| {
+        let mut first = Some(Answer::status(429).header("retry-after", wait));
+        Server::answering(move |_| first.take().unwrap_or_else(Answer::ok))
+    };
+    let (long, short, unclear) = (ask("1000000000"), ask("3"), ask("tomorrow"));
+    for (project, server) in [("long", &long), ("short", &short), ("unclear", &unclear)] {
+        home.settings(project, &env(&server.url));
+        tell(&home, project, &server.url);
+    }
+    // Stored, not only seen.
+    home.status_until("the waits to be stored", |status| {
+        let waits = |url: &str| {
+            let all = status["destinations"].as_array().expect("a list");
+            all.iter().any(|destination| destination["base_url"] == url && destination["state"] == "retrying")
+        };
+        waits(&long.url) && waits(&short.url)
+    });
+    daemon.kill();
+    let _daemon = home.daemon();
+    // Neither a hook that brings the key again nor somebody who waits makes it impolite.
+    for (project, server) in [("long", &long), ("short", &short)] {
+        let story = Story::new(&home, project, &format!("session-{project}"));
+        home.hook(&story.event("Notification"), &env(&server.url));
+    }
+    short.wait_for(2);
+    unclear.wait_for(2);
+    let requests = short.requests();
+    assert_eq!(requests.len(), 2);
+    let waited = requests[1].at - requests[0].at;
+    assert!(waited >= Duration::from_secs(3), "{waited:?}");
+    assert!(requests[0].plain == requests[1].plain);
+    let left = home.ctl(&["flush", "--timeout", "300ms"]);
+    assert_eq!(left.status.code(), Some(1), "{left:?}");
+    assert!(String::from_utf8_lossy(&left.stderr).contains(&long.url), "{left:?}");
+    assert_eq!(long.requests().len(), 1);
+}
+
+/// Text that hardly compresses: what a proxy counts are compressed bytes.
+fn noise(length: usize, seed: u64) -> String {
+    const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,;";
+    let mut state = seed;
+    let mut next = || {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(LETTERS[(state >> 32) as usize % LETTERS.len()])
+    };
+    (0..length).map(|at| if at % 60 == 59 { ' ' } else { next() }).collect()
+}
+
+#[test]
+fn a_large_turn_passes_a_proxy_that_takes_one_megabyte() {
+    const LIMIT: usize = 1 << 20;
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let server = Server::answering(|request| Answer::status(if request.raw.len() > LIMIT { 413 } else { 200 }));
+    let mut story = Story::new(&home, "work", "large");
+    let tools = tries(20, 120);
+    let mut outputs: Vec<String> = (1..=tools).map(|n| noise(300_000, n as u64)).collect();
+    outputs.push(noise(5_000_000, 1000));
+    story.prompt("q");
+    outputs.iter().for_each(|output| _ = story.tool(output));
+    let failure = noise(3_000_000, 2000);
+    story.failed_tool(&failure).answer("done");
+    let started = Instant::now();
+    home.hook(&story.stop("done"), &env(&server.url));
+    home.flush();
+    let took = started.elapsed();
+    let spans = server.spans();
+    let expect = 2 * (tools + 2) + 2;
+    let ids: BTreeSet<_> = spans.iter().map(|span| &span.span_id).collect();
+    assert_eq!((spans.len(), ids.len()), (expect, expect));
+    assert_eq!(home.status()["dead_letters"], 0);
+    let is_cut = |span: &&Span| span.attrs.values().any(|value| value.contains("[TRUNCATED "));
+    let cut: Vec<&Span> = spans.iter().filter(is_cut).collect();
+    assert!(!cut.is_empty() && cut.len() < 10, "{:?}", cut.iter().map(|span| &span.name).collect::<Vec<_>>());
+    for output in [&outputs[tools], &failure] {
+        assert!(cut.iter().any(|span| span.observation("output").contains(&output[..100_000])), "what fits is kept");
+    }
+    for output in &outputs[..tools] {
+        assert!(spans.iter().any(|span| span.observation("output").contains(output)));
+    }
+    let requests = server.requests();
+    let sent: usize = requests.iter().map(|request| request.raw.len()).sum();
+    let written = fs::metadata(&story.path).expect("the transcript").len();
+    println!(
+        "{} MB of turn, {expect} spans, {} cut, {} requests, {} MB sent, {took:?}",
+        written / 1_000_000,
+        cut.len(),
+        requests.len(),
+        sent / 1_000_000
+    );
+    assert!(requests.len() < 2 * expect, "{} requests for {expect} spans", requests.len());
+}
