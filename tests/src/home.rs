@@ -3,7 +3,10 @@
 use std::{
     fs,
     io::Write,
-    os::unix::net::UnixStream,
+    os::unix::{
+        fs::{DirBuilderExt, PermissionsExt},
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
@@ -18,18 +21,35 @@ use crate::{bins, eventually, until};
 
 /// A home directory of its own; removed when this is dropped.
 pub struct Home {
-    dir: TempDir,
+    _dir: TempDir,
+    path: PathBuf,
 }
+
+/// The files of a home at one moment, with their modes; no content stands for a dead daemon's socket.
+pub struct Kept(Vec<(PathBuf, u32, Option<Vec<u8>>)>);
 
 impl Home {
     /// An empty home.
     pub fn new() -> Self {
-        Self { dir: tempfile::Builder::new().prefix("h").tempdir().expect("a temporary directory") }
+        let dir = tempdir();
+        Self { path: dir.path().to_owned(), _dir: dir }
+    }
+
+    /// An empty home whose path has this many bytes, so that it can stand for another in a file of bytes.
+    ///
+    /// # Panics
+    /// If the temporary directory's path is too long for that.
+    pub fn of_length(length: usize) -> Self {
+        let dir = tempdir();
+        let room = length.checked_sub(dir.path().as_os_str().len() + 2).expect("a short temporary directory");
+        let path = dir.path().join("p".repeat(room + 1));
+        fs::create_dir(&path).expect("a directory");
+        Self { _dir: dir, path }
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.path
     }
 
     /// Where the daemon keeps its things.
@@ -88,6 +108,13 @@ impl Home {
     /// Starts the daemon as `command` does it.
     pub fn spawn(mut command: Command) -> Daemon {
         Daemon { child: command.current_dir("/").spawn().expect("the daemon starts") }
+    }
+
+    /// Starts the daemon by way of a program that becomes it. What it says is not shown.
+    pub fn spawn_daemon_under(&self, program: &str, args: &[String]) -> Daemon {
+        let mut command = self.command(Path::new(program));
+        command.args(args).arg(&bins().daemon).stdin(Stdio::null()).stderr(Stdio::null());
+        Self::spawn(command)
     }
 
     /// `program` with nothing in its environment but `PATH` and `HOME`.
@@ -153,6 +180,33 @@ impl Home {
         fs::read_to_string(self.paths().log).unwrap_or_default()
     }
 
+    /// Everything in it, to be put back later.
+    pub fn keep(&self) -> Kept {
+        let mut kept = Vec::new();
+        collect(self.path(), &mut kept);
+        Kept(kept)
+    }
+
+    /// Makes it as it was. Files that are still there keep their identity, except the daemon's own. No daemon may run.
+    pub fn put_back(&self, Kept(kept): &Kept) {
+        let Paths { state, log, .. } = self.paths();
+        let _ = fs::remove_dir_all(&state);
+        let _ = fs::remove_file(&log);
+        for (path, mode, content) in kept {
+            let dir = path.parent().expect("in the home");
+            if !dir.exists() {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).expect("a directory");
+            }
+            match content {
+                Some(bytes) => {
+                    fs::write(path, bytes).expect("written");
+                    fs::set_permissions(path, fs::Permissions::from_mode(*mode)).expect("a mode");
+                }
+                None => drop(UnixListener::bind(path).expect("a socket")),
+            }
+        }
+    }
+
     /// The files in the spool.
     pub fn spooled(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.paths().spool) else { return Vec::new() };
@@ -163,6 +217,22 @@ impl Home {
 impl Default for Home {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+fn tempdir() -> TempDir {
+    tempfile::Builder::new().prefix("h").tempdir().expect("a temporary directory")
+}
+
+fn collect(dir: &Path, kept: &mut Vec<(PathBuf, u32, Option<Vec<u8>>)>) {
+    for entry in fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry")) {
+        let (path, meta) = (entry.path(), entry.metadata().expect("metadata"));
+        if meta.is_dir() {
+            collect(&path, kept);
+        } else {
+            let content = meta.is_file().then(|| fs::read(&path).expect("readable"));
+            kept.push((path, meta.permissions().mode() & 0o7777, content));
+        }
     }
 }
 
@@ -217,6 +287,11 @@ impl Daemon {
     /// Waits for its end; how it ended.
     pub fn ended(&mut self) -> ExitStatus {
         until("the daemon to end", || self.child.try_wait().expect("it is ours"))
+    }
+
+    /// How it ended, if it has.
+    pub fn end(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is ours")
     }
 
     /// Its greatest resident size so far, in KiB, where the system tells.

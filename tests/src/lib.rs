@@ -5,6 +5,7 @@
 //! they arrive.
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -14,8 +15,10 @@ use std::{
 pub mod home;
 pub mod proxy;
 pub mod recording;
+pub mod scene;
 pub mod server;
 pub mod story;
+pub mod strace;
 pub mod tls;
 
 pub use home::{Daemon, Home};
@@ -68,6 +71,11 @@ fn build() -> Result<Bins, String> {
 /// `short` tries, or `long` ones where `CC_LANGFUSE_LONG=1` asks for the long form (`.ci/run --long`).
 pub fn tries(short: usize, long: usize) -> usize {
     if std::env::var("CC_LANGFUSE_LONG").is_ok_and(|value| value == "1") { long } else { short }
+}
+
+/// Says something to whoever runs the tests, whether they pass or not: what was skipped, or what was counted.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Waits until `found` finds something.

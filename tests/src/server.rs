@@ -1,7 +1,7 @@
 //! A stand-in for a Langfuse server on loopback: keeps what arrives, and answers as it is told.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -43,9 +43,16 @@ pub struct Span {
     pub scope: String,
     /// Attributes of its resource.
     pub resource: BTreeMap<String, String>,
+    /// The span as it was encoded.
+    pub encoded: Vec<u8>,
 }
 
 impl Span {
+    /// Trace id and span id.
+    pub fn id(&self) -> (String, String) {
+        (self.trace_id.clone(), self.span_id.clone())
+    }
+
     /// Attribute `key`; empty if there is none.
     pub fn get(&self, key: &str) -> &str {
         self.attrs.get(key).map_or("", String::as_str)
@@ -162,6 +169,9 @@ type Plan = Box<dyn FnMut(&Request) -> Answer + Send>;
 struct Seen {
     requests: Vec<Request>,
     stored: Vec<Span>,
+    /// Connections accepted and not yet ended, and the other ends of those that have.
+    open: usize,
+    ended: BTreeSet<SocketAddr>,
 }
 
 struct Shared {
@@ -215,14 +225,20 @@ impl Server {
         });
         let accept = shared.clone();
         std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            while let Ok((stream, peer)) = listener.accept() {
                 if accept.closed.load(Ordering::SeqCst) {
                     return;
                 }
+                lock(&accept.seen).open += 1;
                 let (shared, tls) = (accept.clone(), tls.clone());
-                std::thread::spawn(move || match tls.map(ServerConnection::new) {
-                    None => shared.serve(stream),
-                    Some(tls) => shared.serve(StreamOwned::new(tls.expect("TLS"), stream)),
+                std::thread::spawn(move || {
+                    match tls.map(ServerConnection::new) {
+                        None => shared.serve(stream),
+                        Some(tls) => shared.serve(StreamOwned::new(tls.expect("TLS"), stream)),
+                    }
+                    let mut seen = lock(&shared.seen);
+                    seen.open -= 1;
+                    seen.ended.insert(peer);
                 });
             }
         });
@@ -252,6 +268,16 @@ impl Server {
     /// Waits for `count` requests, and returns all of them.
     pub fn wait_for_requests(&self, count: usize) -> Vec<Request> {
         crate::until(&format!("{count} requests"), || Some(self.requests()).filter(|seen| seen.len() >= count))
+    }
+
+    /// Waits until everything is read that was sent by clients which are gone; there must be no others.
+    pub fn drained(&self) {
+        // Connections are accepted in their order: when this one has ended, all earlier ones are known.
+        let last = TcpStream::connect(self.address).and_then(|stream| stream.local_addr()).expect("it listens");
+        crate::eventually("the last requests to be read", || {
+            let seen = lock(&self.shared.seen);
+            seen.ended.contains(&last) && seen.open == 0
+        });
     }
 
     /// What a project that sends here has in its environment.
@@ -368,6 +394,7 @@ fn decode(body: &[u8]) -> Vec<Span> {
         for scope in resource.scope_spans {
             let name = scope.scope.map(|scope| scope.name).unwrap_or_default();
             spans.extend(scope.spans.into_iter().map(|span| Span {
+                encoded: span.encode_to_vec(),
                 trace_id: hex(&span.trace_id),
                 span_id: hex(&span.span_id),
                 parent: hex(&span.parent_span_id),

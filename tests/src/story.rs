@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::Home;
 
 /// A session whose transcript a test writes.
+#[derive(Clone)]
 pub struct Story {
     /// Its id.
     pub session: String,

@@ -1,0 +1,337 @@
+//! A short piece with two sessions, played again and again from the same beginning, and what must have arrived at its end
+//! whatever happened to the daemon meanwhile.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::SocketAddr,
+    os::unix::{net::UnixStream, process::ExitStatusExt},
+    path::Path,
+};
+
+use crate::{
+    Answer, Daemon, Home, Request, Server, Story, home::Kept, server, strace,
+    strace::{Order, Thread},
+    until,
+};
+
+/// How long the paths of homes are that databases can be carried between.
+const CARRIED: usize = 60;
+
+/// What stands in a carried database for such a home, and for a server.
+const CARRIED_HOME: &str = "/home/dev/a-home-whose-path-has-the-length-of-another-one-00";
+const CARRIED_URL: &str = "http://127.0.0.1:55555";
+
+/// One thing that happens, and how many spans have arrived when it has come to its end.
+struct Step {
+    happens: fn(&mut Players<'_>),
+    spans: usize,
+}
+
+/// Two sessions in a home, and a server.
+pub struct Scene {
+    home: Home,
+    address: SocketAddr,
+    a: Story,
+    b: Story,
+    start: Kept,
+    steps: &'static [Step],
+}
+
+struct Players<'a> {
+    home: &'a Home,
+    env: Vec<(String, String)>,
+    a: Story,
+    b: Story,
+}
+
+impl Players<'_> {
+    fn stop_a(&self, answer: &str) {
+        self.home.hook(&self.a.stop(answer), &self.env);
+    }
+
+    fn stop_b(&self, answer: &str) {
+        self.home.hook(&self.b.stop(answer), &self.env);
+    }
+}
+
+/// A daemon that finds an event in the spool, and hears of two more turns.
+const DAY: &[Step] = &[
+    Step { happens: |all| _ = all.a.answer("a1"), spans: 4 },
+    Step {
+        happens: |all| {
+            all.b.turn("q", "b1");
+            all.stop_b("b1");
+        },
+        spans: 6,
+    },
+    Step {
+        happens: |all| {
+            all.a.turn("q", "a2");
+            all.stop_a("a2");
+        },
+        spans: 8,
+    },
+];
+
+/// A daemon that finds spans not delivered, an event stored and an event in the spool, and hears of one more turn.
+const MORNING_AFTER: &[Step] = &[
+    Step {
+        happens: |all| {
+            all.b.answer("b2");
+            all.a.answer("a2");
+        },
+        spans: 8,
+    },
+    Step {
+        happens: |all| {
+            all.a.turn("q", "a3");
+            all.stop_a("a3");
+        },
+        spans: 10,
+    },
+];
+
+/// What happens to the daemon.
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// strace, for one of its threads.
+    Strace(Thread, Order),
+}
+
+/// What arrived, and when daemons died.
+#[derive(Debug, Default)]
+pub struct Played {
+    /// Every request.
+    pub requests: Vec<Request>,
+    /// The number of requests at the death of each daemon but the last.
+    pub deaths: Vec<usize>,
+}
+
+/// What must arrive: the bytes of every span, by its ids.
+pub type Golden = BTreeMap<(String, String), Vec<u8>>;
+
+impl Scene {
+    /// An ordinary day, from an empty state directory on.
+    pub fn day() -> Self {
+        let scene = Self::empty(Home::new(), DAY);
+        scene.begin(|all| {
+            all.a.prompt("q").tool("x");
+            all.stop_a("a1");
+        })
+    }
+
+    /// What a daemon that was killed has left.
+    pub fn recovery() -> Self {
+        Self::morning_after(Home::new(), Daemon::kill)
+    }
+
+    /// The same from a database of the first version, in `file`.
+    pub fn migration(file: &Path) -> Self {
+        let scene = Self::empty(Home::of_length(CARRIED), MORNING_AFTER);
+        let bytes = fs::read(file).expect("the database of the first version");
+        let home = scene.home.path().to_str().expect("UTF-8").to_owned();
+        let bytes = replaced(replaced(bytes, CARRIED_HOME, &home), CARRIED_URL, &scene.url());
+        let paths = scene.home.paths();
+        scene.begin(move |all| {
+            all.a.prompt("q").tool("x").answer("a1");
+            all.b.prompt("q").tool("x").answer("b1").prompt("q");
+            all.a.prompt("q");
+            all.stop_a("a2");
+            fs::write(&paths.database, bytes).expect("written");
+        })
+    }
+
+    /// The database that [`migration`](Self::migration) takes, as this version makes it.
+    pub fn carried_database() -> Vec<u8> {
+        let stop = |daemon: Daemon| assert!(daemon.terminate().success());
+        let scene = Self::morning_after(Home::of_length(CARRIED), stop);
+        let home = scene.home.path().to_str().expect("UTF-8").to_owned();
+        let bytes = fs::read(scene.home.paths().database).expect("a database");
+        replaced(replaced(bytes, &home, CARRIED_HOME), &scene.url(), CARRIED_URL)
+    }
+
+    fn morning_after(home: Home, end: impl FnOnce(Daemon)) -> Self {
+        let scene = Self::empty(home, MORNING_AFTER);
+        let server = Server::at(scene.address, |_| Answer::ok());
+        let daemon = scene.home.daemon();
+        scene.begin(|all| {
+            all.a.prompt("q").tool("x").answer("a1");
+            all.stop_a("a1");
+            server.wait_for(4);
+            all.home.flush();
+            server.change(|_| Answer::never());
+            all.b.prompt("q").tool("x").answer("b1");
+            all.stop_b("b1");
+            server.wait_for_requests(2);
+            all.b.prompt("q");
+            all.stop_b("b2");
+            end(daemon);
+            all.a.prompt("q");
+            all.stop_a("a2");
+        })
+    }
+
+    fn empty(home: Home, steps: &'static [Step]) -> Self {
+        // Five digits, so that addresses can stand for each other.
+        let address = until("a port", || Some(server::unused()).filter(|address| address.port() >= 10_000));
+        let (a, b) = (Story::new(&home, "work", "a"), Story::new(&home, "work", "b"));
+        let start = home.keep();
+        let scene = Self { home, address, a, b, start, steps };
+        scene.home.settings("work", &scene.env());
+        scene
+    }
+
+    fn begin(mut self, happens: impl FnOnce(&mut Players<'_>)) -> Self {
+        let mut players = self.players();
+        happens(&mut players);
+        let Players { a, b, .. } = players;
+        (self.a, self.b) = (a, b);
+        self.start = self.home.keep();
+        self
+    }
+
+    fn players(&self) -> Players<'_> {
+        Players { home: &self.home, env: self.env(), a: self.a.clone(), b: self.b.clone() }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn env(&self) -> Vec<(String, String)> {
+        server::env(&self.url(), "pk-lf-test", "sk-lf-test")
+    }
+
+    /// Plays it undisturbed; everything must have arrived once.
+    pub fn golden(&self) -> Golden {
+        let played = self.play(Fault::None);
+        let spans: Vec<_> = played.requests.iter().flat_map(|request| &request.spans).collect();
+        let golden: Golden = spans.iter().map(|span| (span.id(), span.encoded.clone())).collect();
+        assert_eq!((spans.len(), golden.len()), (self.spans(), self.spans()), "undisturbed, every span arrives once");
+        golden
+    }
+
+    fn spans(&self) -> usize {
+        self.steps.last().map_or(0, |step| step.spans)
+    }
+
+    /// Plays it. A daemon that died is started again when something happens next, and at the end has time to finish.
+    pub fn play(&self, fault: Fault) -> Played {
+        self.home.put_back(&self.start);
+        let server = Server::at(self.address, |_| Answer::ok());
+        let mut life = Life { home: &self.home, server: &server, daemon: None, deaths: Vec::new() };
+        let mut engine = None;
+        life.daemon = Some(match &fault {
+            Fault::Strace(Thread::Main, order) => strace::on_main(&self.home, order.clone()),
+            _ => self.home.spawn_daemon(&[]),
+        });
+        until("the daemon to listen or to die", || {
+            (!life.lasts() || UnixStream::connect(self.home.paths().socket).is_ok()).then_some(())
+        });
+        if let (Fault::Strace(Thread::Engine, order), Some(daemon)) = (fault, &life.daemon) {
+            engine = strace::on_engine(daemon, order);
+            assert!(engine.is_some(), "the engine can be traced");
+        }
+        let mut players = self.players();
+        for step in self.steps {
+            if !life.lasts() {
+                life.daemon = Some(self.home.daemon());
+            }
+            (step.happens)(&mut players);
+            until("the spans to arrive or the daemon to die", || {
+                (!life.lasts() || !life.deaths.is_empty() || server.spans().len() >= step.spans).then_some(())
+            });
+        }
+        if life.lasts() && life.deaths.is_empty() {
+            life.stop();
+        }
+        if !life.deaths.is_empty() {
+            if !life.lasts() {
+                life.daemon = Some(self.home.daemon());
+            }
+            self.home.flush();
+            life.stop();
+            assert_eq!(life.daemon.as_ref().map(Daemon::pid), None);
+        }
+        if let Some(mut strace) = engine {
+            strace.wait().expect("strace ends");
+        }
+        Played { requests: server.requests(), deaths: life.deaths }
+    }
+}
+
+/// A daemon, until it is killed.
+struct Life<'a> {
+    home: &'a Home,
+    server: &'a Server,
+    daemon: Option<Daemon>,
+    deaths: Vec<usize>,
+}
+
+impl Life<'_> {
+    fn lasts(&mut self) -> bool {
+        let Some(daemon) = &mut self.daemon else { return false };
+        let Some(status) = daemon.end() else { return true };
+        assert_eq!(status.signal(), Some(9), "the daemon ended with {status}: {}", self.home.log());
+        self.daemon = None;
+        self.server.drained();
+        self.deaths.push(self.server.requests().len());
+        false
+    }
+
+    /// Tells it to stop; it may be killed while it does.
+    fn stop(&mut self) {
+        let Some(mut daemon) = self.daemon.take() else { return };
+        daemon.signal(rustix::process::Signal::TERM);
+        if !daemon.ended().success() {
+            self.daemon = Some(daemon);
+            self.lasts();
+        }
+    }
+}
+
+/// What is wrong with what arrived, and how many spans arrived a second time as they may.
+pub fn judge(golden: &Golden, played: &Played) -> (Vec<String>, usize) {
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut latest = BTreeSet::new();
+    let mut repeated = 0;
+    for (index, request) in played.requests.iter().enumerate() {
+        // What was in flight when its daemon died may come once more, in the first request of the next daemon that sends.
+        let may = if played.deaths.contains(&index) { std::mem::take(&mut latest) } else { BTreeSet::new() };
+        for span in &request.spans {
+            match golden.get(&span.id()) {
+                None => wrong.push(format!("{} is not of this story", span.name)),
+                Some(bytes) if *bytes != span.encoded => wrong.push(format!("{} came with other bytes", span.name)),
+                Some(_) => {}
+            }
+            if !seen.insert(span.id()) {
+                if may.contains(&span.id()) {
+                    repeated += 1;
+                } else {
+                    wrong.push(format!("{} was sent twice", span.name));
+                }
+            }
+        }
+        latest = request.spans.iter().map(crate::Span::id).collect();
+    }
+    let lost = golden.keys().filter(|id| !seen.contains(id)).count();
+    if lost > 0 {
+        wrong.push(format!("{lost} spans are lost"));
+    }
+    (wrong, repeated)
+}
+
+fn replaced(bytes: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len(), "{from} {to}");
+    let mut out = bytes;
+    let mut at = 0;
+    while let Some(found) = out[at..].windows(from.len()).position(|window| window == from.as_bytes()) {
+        at += found;
+        out[at..at + to.len()].copy_from_slice(to.as_bytes());
+        at += to.len();
+    }
+    out
+}

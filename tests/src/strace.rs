@@ -1,0 +1,162 @@
+//! strace: records what a daemon does to the world, and makes one of its system calls its last, or fail.
+//!
+//! strace counts the calls of each thread by itself, so a point in a daemon's life is a thread, a call and a number.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use crate::{Daemon, Home, until};
+
+/// The system calls by which a daemon changes anything outside of itself, or takes something from there.
+const CALLS: &str = "accept4,bind,chmod,connect,fchmod,fchown,fdatasync,flock,fsync,ftruncate,link,listen,mkdir,openat,pwrite64,\
+                     pwritev,recvfrom,rename,renameat,renameat2,sendmsg,sendto,unlink,unlinkat,write,writev";
+
+/// False, and said so, where there is no strace or it may not trace.
+pub fn works() -> bool {
+    let tried = Command::new("strace").args(["-D", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+    let works = tried.is_ok_and(|status| status.success());
+    if !works {
+        crate::say("SKIPPED: there is no strace, or it may not trace");
+    }
+    works
+}
+
+/// One of the daemon's threads that change anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thread {
+    /// Serves hooks and sends spans.
+    Main,
+    /// Reads transcripts.
+    Engine,
+}
+
+/// A system call in a daemon's life.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// The thread that makes it.
+    pub thread: Thread,
+    /// Its name.
+    pub call: String,
+    /// How many of that name the thread has made by then, this one included.
+    pub nth: usize,
+}
+
+/// A system call as recorded.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Its name.
+    pub name: String,
+    /// What stood behind the name, strings in hex.
+    pub text: String,
+}
+
+impl Call {
+    /// True if a kill before it leaves the world in another state than a kill after it.
+    fn matters(&self) -> bool {
+        match self.name.as_str() {
+            "openat" => self.text.contains("O_CREAT"),
+            "write" => !String::from_utf8_lossy(&plain(&self.text)).contains("[eventfd]"),
+            _ => true,
+        }
+    }
+}
+
+/// What strace is to do.
+#[derive(Clone, Debug)]
+pub struct Order(Vec<String>);
+
+impl Order {
+    /// Record all calls in `file`.
+    pub fn record(file: &Path) -> Self {
+        let file = file.display().to_string();
+        Self(["-y", "-xx", "-s", "1000000", "-o", &file, "-e", &format!("trace={CALLS}")].map(str::to_owned).into())
+    }
+
+    /// Make `what` (as in `signal=SIGKILL`) happen at `point`.
+    pub fn inject(Point { call, nth, .. }: &Point, what: &str) -> Self {
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{what}:when={nth}"));
+        Self(["-o", "/dev/null", "-e", &trace, "-e", &inject].map(str::to_owned).into())
+    }
+}
+
+/// Starts a daemon; `order` is for its main thread.
+pub fn on_main(home: &Home, order: Order) -> Daemon {
+    home.spawn_daemon_under("strace", &[vec!["-D".to_owned()], order.0].concat())
+}
+
+/// Starts a daemon; `order` is for all of its threads.
+pub fn on_all(home: &Home, order: Order) -> Daemon {
+    home.spawn_daemon_under("strace", &[["-D", "-f", "--seccomp-bpf"].map(str::to_owned).into(), order.0].concat())
+}
+
+/// An order given to the engine's thread of a running daemon. `None` if that may not be traced.
+pub fn on_engine(daemon: &Daemon, order: Order) -> Option<Child> {
+    let tasks = format!("/proc/{}/task", daemon.pid());
+    let is_engine = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "engine\n");
+    let id = until("the engine's thread", || {
+        let task = fs::read_dir(&tasks).ok()?.filter_map(Result::ok).find(|task| is_engine(&task.path()))?;
+        task.file_name().into_string().ok()
+    });
+    let mut strace = Command::new("strace");
+    strace.args(order.0).args(["-p", &id]).stderr(Stdio::piped());
+    let mut child = strace.spawn().expect("strace starts");
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let mut said = String::new();
+    stderr.read_line(&mut said).expect("strace says something");
+    child.stderr = Some(stderr.into_inner());
+    if said.contains("attached") {
+        return Some(child);
+    }
+    let _ = child.wait();
+    None
+}
+
+/// What was recorded in `file` of a thread that has ended, or of all of them.
+pub fn recorded(file: &Path) -> Vec<Call> {
+    let text = until("the recording to end", || {
+        let text = fs::read_to_string(file).ok()?;
+        text.lines().last().is_some_and(|line| line.contains("+++ exited")).then_some(text)
+    });
+    let mut calls = Vec::new();
+    for line in text.lines() {
+        // Where all threads are recorded, each line begins with its thread's id.
+        let call = line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+        let Some((name, text)) = call.split_once('(') else { continue };
+        if name.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            calls.push(Call { name: name.to_owned(), text: text.to_owned() });
+        }
+    }
+    calls
+}
+
+/// `text` with what is in hex as the bytes it stands for.
+pub fn plain(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("\\x") {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        out.extend(rest.get(at + 2..at + 4).and_then(|hex| u8::from_str_radix(hex, 16).ok()));
+        rest = rest.get(at + 4..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out
+}
+
+/// Every point of `thread` that makes a difference.
+pub fn points(thread: Thread, calls: &[Call]) -> Vec<Point> {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    let mut points = Vec::new();
+    for call in calls {
+        let nth = counts.entry(&call.name).or_default();
+        *nth += 1;
+        if call.matters() {
+            points.push(Point { thread, call: call.name.clone(), nth: *nth });
+        }
+    }
+    points
+}
