@@ -189,9 +189,12 @@ impl Home {
 
     /// Makes it as it was. Files that are still there keep their identity, except the daemon's own. No daemon may run.
     pub fn put_back(&self, Kept(kept): &Kept) {
-        let Paths { state, log, .. } = self.paths();
-        let _ = fs::remove_dir_all(&state);
-        let _ = fs::remove_file(&log);
+        let _ = fs::remove_dir_all(self.paths().state);
+        for (path, ..) in self.keep().0 {
+            if !kept.iter().any(|(wanted, ..)| *wanted == path) {
+                fs::remove_file(path).expect("removed");
+            }
+        }
         for (path, mode, content) in kept {
             let dir = path.parent().expect("in the home");
             if !dir.exists() {

@@ -73,6 +73,27 @@ pub fn tries(short: usize, long: usize) -> usize {
     if std::env::var("CC_LANGFUSE_LONG").is_ok_and(|value| value == "1") { long } else { short }
 }
 
+/// The same numbers at every run, without order among them.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// Another sequence for every `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below `bound`, which must not be 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
 /// Says something to whoever runs the tests, whether they pass or not: what was skipped, or what was counted.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");

@@ -7,7 +7,10 @@ use std::{
     net::SocketAddr,
     os::unix::{net::UnixStream, process::ExitStatusExt},
     path::Path,
+    time::Duration,
 };
+
+use rustix::process::Signal;
 
 use crate::{
     Answer, Daemon, Home, Request, Server, Story, home::Kept, server, strace,
@@ -36,6 +39,7 @@ pub struct Scene {
     b: Story,
     start: Kept,
     steps: &'static [Step],
+    turns: usize,
 }
 
 struct Players<'a> {
@@ -152,6 +156,11 @@ impl Scene {
         replaced(replaced(bytes, &home, CARRIED_HOME), &scene.url(), CARRIED_URL)
     }
 
+    /// A story of `turns` turns in both sessions.
+    pub fn serial(turns: usize) -> Self {
+        Self { turns, ..Self::empty(Home::new(), &[]) }.begin(|_| {})
+    }
+
     fn morning_after(home: Home, end: impl FnOnce(Daemon)) -> Self {
         let scene = Self::empty(home, MORNING_AFTER);
         let server = Server::at(scene.address, |_| Answer::ok());
@@ -178,7 +187,7 @@ impl Scene {
         let address = until("a port", || Some(server::unused()).filter(|address| address.port() >= 10_000));
         let (a, b) = (Story::new(&home, "work", "a"), Story::new(&home, "work", "b"));
         let start = home.keep();
-        let scene = Self { home, address, a, b, start, steps };
+        let scene = Self { home, address, a, b, start, steps, turns: 0 };
         scene.home.settings("work", &scene.env());
         scene
     }
@@ -206,15 +215,53 @@ impl Scene {
 
     /// Plays it undisturbed; everything must have arrived once.
     pub fn golden(&self) -> Golden {
-        let played = self.play(Fault::None);
+        let played = if self.turns > 0 { self.play_serial(None) } else { self.play(Fault::None) };
         let spans: Vec<_> = played.requests.iter().flat_map(|request| &request.spans).collect();
         let golden: Golden = spans.iter().map(|span| (span.id(), span.encoded.clone())).collect();
-        assert_eq!((spans.len(), golden.len()), (self.spans(), self.spans()), "undisturbed, every span arrives once");
+        // A turn has two spans, and two more if there is a tool in it.
+        let expect = self.steps.last().map_or(self.turns * 2 + self.turns.div_ceil(4) * 2, |step| step.spans);
+        assert_eq!((spans.len(), golden.len()), (expect, expect), "undisturbed, every span arrives once");
         golden
     }
 
-    fn spans(&self) -> usize {
-        self.steps.last().map_or(0, |step| step.spans)
+    /// Plays a serial. `kills` says for each turn whether the daemon is there before the turn, and how long it lives after it,
+    /// or after its start.
+    pub fn play_serial(&self, kills: Option<&[(bool, Duration)]>) -> Played {
+        self.home.put_back(&self.start);
+        let server = Server::at(self.address, |_| Answer::ok());
+        let mut life = Life { home: &self.home, server: &server, daemon: None, deaths: Vec::new() };
+        let mut players = self.players();
+        if kills.is_none() {
+            life.daemon = Some(self.home.daemon());
+        }
+        for turn in 0..self.turns {
+            let kill = kills.map(|kills| kills[turn]);
+            if let Some((is_there, _)) = kill {
+                life.daemon = Some(if is_there { self.home.daemon() } else { self.home.spawn_daemon(&[]) });
+            }
+            let answer = format!("answer {turn}");
+            let story = if turn % 2 == 0 { &mut players.a } else { &mut players.b };
+            story.prompt("q");
+            if turn % 4 == 0 {
+                story.tool("x");
+            }
+            story.answer(&answer);
+            self.home.hook(&story.stop(&answer), &players.env);
+            match kill {
+                Some((_, lives)) => {
+                    std::thread::sleep(lives);
+                    life.daemon.as_ref().expect("started").signal(Signal::KILL);
+                    until("its death", || (!life.lasts()).then_some(()));
+                }
+                None => self.home.flush(),
+            }
+        }
+        if !life.lasts() {
+            life.daemon = Some(self.home.daemon());
+        }
+        self.home.flush();
+        life.stop();
+        Played { requests: server.requests(), deaths: life.deaths }
     }
 
     /// Plays it. A daemon that died is started again when something happens next, and at the end has time to finish.
@@ -284,7 +331,7 @@ impl Life<'_> {
     /// Tells it to stop; it may be killed while it does.
     fn stop(&mut self) {
         let Some(mut daemon) = self.daemon.take() else { return };
-        daemon.signal(rustix::process::Signal::TERM);
+        daemon.signal(Signal::TERM);
         if !daemon.ended().success() {
             self.daemon = Some(daemon);
             self.lasts();

@@ -6,10 +6,11 @@ use std::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tests::{
+    Random,
     scene::{Fault, Scene, judge},
     strace::{self, Order, Point, Thread},
     tries,
@@ -35,6 +36,48 @@ fn killed_at_any_system_call_of_its_recovery_the_daemon_loses_nothing() {
 #[test]
 fn killed_at_any_system_call_of_a_migration_the_daemon_loses_nothing() {
     sweep("migration", || Scene::migration(&v1()));
+}
+
+/// How many turns one story has, each of which a daemon does not survive for long.
+const TURNS: usize = 25;
+
+#[test]
+fn killed_a_thousand_times_at_random_the_daemon_loses_nothing() {
+    let started = Instant::now();
+    let rounds = tries(1_000, 10_000) / TURNS;
+    let next = AtomicUsize::new(0);
+    let (kills, repeated) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let wrong = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                let scene = Scene::serial(TURNS);
+                let golden = scene.golden();
+                loop {
+                    let round = next.fetch_add(1, Ordering::Relaxed);
+                    if round >= rounds {
+                        return;
+                    }
+                    let mut random = Random::new(round as u64);
+                    let moments: Vec<(bool, Duration)> =
+                        (0..TURNS).map(|_| (random.below(2) == 0, Duration::from_micros(random.below(50_000)))).collect();
+                    let played = scene.play_serial(Some(&moments));
+                    let (found, again) = judge(&golden, &played);
+                    kills.fetch_add(played.deaths.len(), Ordering::Relaxed);
+                    repeated.fetch_add(again, Ordering::Relaxed);
+                    wrong.lock().unwrap().extend(found.into_iter().map(|what| format!("round {round}: {what}")));
+                }
+            });
+        }
+    });
+    let (kills, repeated, wrong) = (kills.into_inner(), repeated.into_inner(), wrong.into_inner().unwrap());
+    tests::say(&format!(
+        "kill -9 at random: {kills} kills, spans lost or wrongly doubled: {}, spans repeated that were in flight: {repeated}; {:.0?}",
+        wrong.len(),
+        started.elapsed(),
+    ));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(kills, rounds * TURNS);
 }
 
 /// Run by hand when the schema's first version is to be written again: it is not, once it is released.
