@@ -13,7 +13,9 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    Answer, Daemon, Home, Request, Server, Story, home::Kept, server, strace,
+    Answer, Daemon, Home, Request, Server, Story,
+    home::Kept,
+    server, strace,
     strace::{Order, Thread},
     until,
 };

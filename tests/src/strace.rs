@@ -3,7 +3,7 @@
 //! strace counts the calls of each thread by itself, so a point in a daemon's life is a thread, a call and a number.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     io::{BufRead, BufReader},
     path::Path,
@@ -24,6 +24,15 @@ pub fn works() -> bool {
         crate::say("SKIPPED: there is no strace, or it may not trace");
     }
     works
+}
+
+/// False where a program that runs already may not be traced.
+pub fn attaches() -> bool {
+    let mut sleep = Command::new("sleep").arg("30").spawn().expect("sleep starts");
+    let attached = attach(Order(vec!["-o".into(), "/dev/null".into()]), &sleep.id().to_string());
+    let _ = sleep.kill();
+    let _ = sleep.wait();
+    attached.map(|mut strace| strace.wait()).is_some()
 }
 
 /// One of the daemon's threads that change anything.
@@ -53,6 +62,8 @@ pub struct Call {
     pub name: String,
     /// What stood behind the name, strings in hex.
     pub text: String,
+    /// False for the rest of a call that was begun before, while another thread did something.
+    pub begins: bool,
 }
 
 impl Call {
@@ -102,8 +113,12 @@ pub fn on_engine(daemon: &Daemon, order: Order) -> Option<Child> {
         let task = fs::read_dir(&tasks).ok()?.filter_map(Result::ok).find(|task| is_engine(&task.path()))?;
         task.file_name().into_string().ok()
     });
+    attach(order, &id)
+}
+
+fn attach(order: Order, id: &str) -> Option<Child> {
     let mut strace = Command::new("strace");
-    strace.args(order.0).args(["-p", &id]).stderr(Stdio::piped());
+    strace.args(order.0).args(["-p", id]).stderr(Stdio::piped());
     let mut child = strace.spawn().expect("strace starts");
     let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
     let mut said = String::new();
@@ -118,17 +133,21 @@ pub fn on_engine(daemon: &Daemon, order: Order) -> Option<Child> {
 
 /// What was recorded in `file` of a thread that has ended, or of all of them.
 pub fn recorded(file: &Path) -> Vec<Call> {
+    // Where all threads are recorded, each line begins with its thread's id.
+    let split = |line: &str| line.bytes().take_while(u8::is_ascii_digit).count();
     let text = until("the recording to end", || {
         let text = fs::read_to_string(file).ok()?;
-        text.lines().last().is_some_and(|line| line.contains("+++ exited")).then_some(text)
+        let threads: HashSet<&str> = text.lines().map(|line| &line[..split(line)]).collect();
+        let ended = text.lines().filter(|line| line.contains("+++ exited")).count();
+        (ended > 0 && ended == threads.len() && text.ends_with('\n')).then_some(text)
     });
     let mut calls = Vec::new();
     for line in text.lines() {
-        // Where all threads are recorded, each line begins with its thread's id.
-        let call = line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
-        let Some((name, text)) = call.split_once('(') else { continue };
+        let call = line[split(line)..].trim_start();
+        let (begins, call) = call.strip_prefix("<... ").map_or((true, call), |rest| (false, rest));
+        let Some((name, text)) = call.split_once(if begins { "(" } else { " resumed>" }) else { continue };
         if name.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            calls.push(Call { name: name.to_owned(), text: text.to_owned() });
+            calls.push(Call { name: name.to_owned(), text: text.to_owned(), begins });
         }
     }
     calls
@@ -151,7 +170,7 @@ pub fn plain(text: &str) -> Vec<u8> {
 pub fn points(thread: Thread, calls: &[Call]) -> Vec<Point> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     let mut points = Vec::new();
-    for call in calls {
+    for call in calls.iter().filter(|call| call.begins) {
         let nth = counts.entry(&call.name).or_default();
         *nth += 1;
         if call.matters() {

@@ -17,7 +17,7 @@ use tests::{
 };
 
 /// How many pieces are played at once: they wait more than they work.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 6;
 
 fn v1() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("databases/v1.db")
@@ -59,8 +59,9 @@ fn killed_a_thousand_times_at_random_the_daemon_loses_nothing() {
                         return;
                     }
                     let mut random = Random::new(round as u64);
-                    let moments: Vec<(bool, Duration)> =
-                        (0..TURNS).map(|_| (random.below(2) == 0, Duration::from_micros(random.below(50_000)))).collect();
+                    let moments: Vec<(bool, Duration)> = (0..TURNS)
+                        .map(|_| (random.below(2) == 0, Duration::from_micros(random.below(50_000))))
+                        .collect();
                     let played = scene.play_serial(Some(&moments));
                     let (found, again) = judge(&golden, &played);
                     kills.fetch_add(played.deaths.len(), Ordering::Relaxed);
@@ -92,6 +93,10 @@ fn points(scene: &Scene) -> Vec<Point> {
     let dir = tempfile::tempdir().expect("a directory");
     let mut points = Vec::new();
     for thread in [Thread::Main, Thread::Engine] {
+        if thread == Thread::Engine && !strace::attaches() {
+            tests::say("SKIPPED: kills of the thread that reads: strace may not attach here");
+            continue;
+        }
         let file = dir.path().join(format!("{thread:?}"));
         scene.play(Fault::Strace(thread, Order::record(&file)));
         points.extend(strace::points(thread, &strace::recorded(&file)));
