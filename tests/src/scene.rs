@@ -7,16 +7,20 @@ use std::{
     net::SocketAddr,
     os::unix::{net::UnixStream, process::ExitStatusExt},
     path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use rustix::process::Signal;
 
 use crate::{
-    Answer, Daemon, Home, Request, Server, Story,
+    Answer, Daemon, Home, Request, Server, Span, Story,
     home::Kept,
     server, strace,
-    strace::{Order, Thread},
+    strace::{Order, Point, Thread},
     until,
 };
 
@@ -113,6 +117,8 @@ pub struct Played {
     pub requests: Vec<Request>,
     /// The number of requests at the death of each daemon but the last.
     pub deaths: Vec<usize>,
+    /// How many of those did not even come to listen.
+    pub refusals: usize,
 }
 
 /// What must arrive: the bytes of every span, by its ids.
@@ -231,7 +237,8 @@ impl Scene {
     pub fn play_serial(&self, kills: Option<&[(bool, Duration)]>) -> Played {
         self.home.put_back(&self.start);
         let server = Server::at(self.address, |_| Answer::ok());
-        let mut life = Life { home: &self.home, server: &server, daemon: None, deaths: Vec::new() };
+        let mut life =
+            Life { home: &self.home, server: &server, daemon: None, deaths: Vec::new(), refusals: 0, listened: false };
         let mut players = self.players();
         if kills.is_none() {
             life.daemon = Some(self.home.daemon());
@@ -263,21 +270,23 @@ impl Scene {
         }
         self.home.flush();
         life.stop();
-        Played { requests: server.requests(), deaths: life.deaths }
+        Played { requests: server.requests(), deaths: life.deaths, refusals: life.refusals }
     }
 
     /// Plays it. A daemon that died is started again when something happens next, and at the end has time to finish.
     pub fn play(&self, fault: Fault) -> Played {
         self.home.put_back(&self.start);
         let server = Server::at(self.address, |_| Answer::ok());
-        let mut life = Life { home: &self.home, server: &server, daemon: None, deaths: Vec::new() };
+        let mut life =
+            Life { home: &self.home, server: &server, daemon: None, deaths: Vec::new(), refusals: 0, listened: false };
         let mut engine = None;
         life.daemon = Some(match &fault {
             Fault::Strace(Thread::Main, order) => strace::on_main(&self.home, order.clone()),
             _ => self.home.spawn_daemon(&[]),
         });
         until("the daemon to listen or to die", || {
-            (!life.lasts() || UnixStream::connect(self.home.paths().socket).is_ok()).then_some(())
+            life.listened = UnixStream::connect(self.home.paths().socket).is_ok();
+            (life.listened || !life.lasts()).then_some(())
         });
         if let (Fault::Strace(Thread::Engine, order), Some(daemon)) = (fault, &life.daemon) {
             engine = strace::on_engine(daemon, order);
@@ -307,7 +316,7 @@ impl Scene {
         if let Some(mut strace) = engine {
             strace.wait().expect("strace ends");
         }
-        Played { requests: server.requests(), deaths: life.deaths }
+        Played { requests: server.requests(), deaths: life.deaths, refusals: life.refusals }
     }
 }
 
@@ -317,13 +326,18 @@ struct Life<'a> {
     server: &'a Server,
     daemon: Option<Daemon>,
     deaths: Vec<usize>,
+    refusals: usize,
+    listened: bool,
 }
 
 impl Life<'_> {
     fn lasts(&mut self) -> bool {
         let Some(daemon) = &mut self.daemon else { return false };
         let Some(status) = daemon.end() else { return true };
-        assert_eq!(status.signal(), Some(9), "the daemon ended with {status}: {}", self.home.log());
+        // One that cannot start says so and is started again by the service manager.
+        let refused = !self.listened && status.code() == Some(1);
+        assert!(refused || status.signal() == Some(9), "the daemon ended with {status}: {}", self.home.log());
+        self.refusals += usize::from(refused);
         self.daemon = None;
         self.server.drained();
         self.deaths.push(self.server.requests().len());
@@ -341,36 +355,122 @@ impl Life<'_> {
     }
 }
 
-/// What is wrong with what arrived, and how many spans arrived a second time as they may.
-pub fn judge(golden: &Golden, played: &Played) -> (Vec<String>, usize) {
-    let mut wrong = Vec::new();
-    let mut seen = BTreeSet::new();
-    let mut latest = BTreeSet::new();
-    let mut repeated = 0;
-    for (index, request) in played.requests.iter().enumerate() {
-        // What was in flight when its daemon died may come once more, in the first request of the next daemon that sends.
-        let may = if played.deaths.contains(&index) { std::mem::take(&mut latest) } else { BTreeSet::new() };
-        for span in &request.spans {
-            match golden.get(&span.id()) {
-                None => wrong.push(format!("{} is not of this story", span.name)),
-                Some(bytes) if *bytes != span.encoded => wrong.push(format!("{} came with other bytes", span.name)),
-                Some(_) => {}
-            }
-            if !seen.insert(span.id()) {
+/// What became of many plays.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Daemons that died.
+    pub deaths: usize,
+    /// Daemons that could not start.
+    pub refusals: usize,
+    /// Plays during which nothing of that kind happened.
+    pub undisturbed: usize,
+    /// Spans that did not arrive.
+    pub lost: usize,
+    /// Spans that arrived twice and should not have.
+    pub doubled: usize,
+    /// Spans that arrived twice because nobody could know that they had arrived.
+    pub repeated: usize,
+    /// Spans that arrived with other bytes than undisturbed.
+    pub altered: usize,
+    /// What is wrong, in words.
+    pub wrong: Vec<String>,
+}
+
+impl Tally {
+    /// Adds one play; `what` tells it from the others.
+    pub fn judge(&mut self, golden: &Golden, played: &Played, what: &str) {
+        let mut wrong = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut latest = BTreeSet::new();
+        for (index, request) in played.requests.iter().enumerate() {
+            // What was in flight when its daemon died may come once more, in the first request of the next one that sends.
+            let may = if played.deaths.contains(&index) { std::mem::take(&mut latest) } else { BTreeSet::new() };
+            for span in &request.spans {
+                if golden.get(&span.id()) != Some(&span.encoded) {
+                    self.altered += 1;
+                    wrong.push(format!("{} came otherwise than undisturbed", span.name));
+                }
+                if seen.insert(span.id()) {
+                    continue;
+                }
                 if may.contains(&span.id()) {
-                    repeated += 1;
+                    self.repeated += 1;
                 } else {
+                    self.doubled += 1;
                     wrong.push(format!("{} was sent twice", span.name));
                 }
             }
+            latest = request.spans.iter().map(Span::id).collect();
         }
-        latest = request.spans.iter().map(crate::Span::id).collect();
+        let lost = golden.keys().filter(|id| !seen.contains(*id)).count();
+        self.lost += lost;
+        if lost > 0 {
+            wrong.push(format!("{lost} spans are lost"));
+        }
+        self.wrong.extend(wrong.into_iter().map(|wrong| format!("{what}: {wrong}")));
+        self.refusals += played.refusals;
+        self.deaths += played.deaths.len() - played.refusals;
+        self.undisturbed += usize::from(played.deaths.is_empty());
     }
-    let lost = golden.keys().filter(|id| !seen.contains(id)).count();
-    if lost > 0 {
-        wrong.push(format!("{lost} spans are lost"));
+
+    /// The figures that are promised.
+    pub fn figures(&self) -> String {
+        let Self { lost, doubled, altered, repeated, .. } = self;
+        format!(
+            "spans lost {lost}, doubled {doubled}, altered {altered}; sent again because they were in flight {repeated}"
+        )
     }
-    (wrong, repeated)
+
+    /// Nothing may be wrong.
+    ///
+    /// # Panics
+    /// If it is.
+    pub fn assert_right(&self) {
+        assert!(self.wrong.is_empty(), "{}", self.wrong.join("\n"));
+    }
+}
+
+/// Plays `count` times, `at_once` at a time, each in a scene of its own.
+pub fn play_all(
+    at_once: usize,
+    count: usize,
+    scene: impl Fn() -> Scene + Sync,
+    play: impl Fn(&Scene, usize) -> (String, Played) + Sync,
+) -> Tally {
+    let next = AtomicUsize::new(0);
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                let scene = scene();
+                let golden = scene.golden();
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count {
+                        return;
+                    }
+                    let (what, played) = play(&scene, index);
+                    tally.lock().expect("no panic elsewhere").judge(&golden, &played, &what);
+                }
+            });
+        }
+    });
+    tally.into_inner().expect("no panic elsewhere")
+}
+
+/// Every point at which something can happen to the scene's daemon.
+pub fn points(scene: &Scene) -> Vec<Point> {
+    let mut points = Vec::new();
+    for thread in [Thread::Main, Thread::Engine] {
+        if thread == Thread::Engine && !strace::attaches() {
+            crate::say("SKIPPED: the thread that reads: strace may not attach to it here");
+            continue;
+        }
+        let file = scene.home.path().join("recording");
+        scene.play(Fault::Strace(thread, Order::record(&file)));
+        points.extend(strace::points(thread, &strace::recorded(&file)));
+    }
+    points
 }
 
 fn replaced(bytes: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
