@@ -297,6 +297,15 @@ impl Daemon {
         self.child.try_wait().expect("it is ours")
     }
 
+    /// How long it has kept a processor busy, where the system tells.
+    pub fn busy(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
+        // The fields after the name, which may contain anything; times are in hundredths of a second.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split(' ').collect();
+        let ticks = fields.get(12)?.parse::<u64>().ok()? + fields.get(13)?.parse::<u64>().ok()?;
+        Some(Duration::from_millis(ticks * 10))
+    }
+
     /// Its greatest resident size so far, in KiB, where the system tells.
     pub fn peak_kib(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;

@@ -11,7 +11,7 @@ use std::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -30,6 +30,9 @@ const CARRIED: usize = 60;
 /// What stands in a carried database for such a home, and for a server.
 const CARRIED_HOME: &str = "/home/dev/a-home-whose-path-has-the-length-of-another-one-00";
 const CARRIED_URL: &str = "http://127.0.0.1:55555";
+
+/// When spans are late.
+const SOON: Duration = Duration::from_secs(4);
 
 /// One thing that happens, and how many spans have arrived when it has come to its end.
 struct Step {
@@ -119,6 +122,8 @@ pub struct Played {
     pub deaths: Vec<usize>,
     /// How many of those did not even come to listen.
     pub refusals: usize,
+    /// How often somebody had to ask for what was late.
+    pub asked: usize,
 }
 
 /// What must arrive: the bytes of every span, by its ids.
@@ -270,7 +275,7 @@ impl Scene {
         }
         self.home.flush();
         life.stop();
-        Played { requests: server.requests(), deaths: life.deaths, refusals: life.refusals }
+        life.played()
     }
 
     /// Plays it. A daemon that died is started again when something happens next, and at the end has time to finish.
@@ -279,7 +284,7 @@ impl Scene {
         let server = Server::at(self.address, |_| Answer::ok());
         let mut life =
             Life { home: &self.home, server: &server, daemon: None, deaths: Vec::new(), refusals: 0, listened: false };
-        let mut engine = None;
+        let (mut engine, mut asked) = (None, 0);
         life.daemon = Some(match &fault {
             Fault::Strace(Thread::Main, order) => strace::on_main(&self.home, order.clone()),
             _ => self.home.spawn_daemon(&[]),
@@ -298,9 +303,15 @@ impl Scene {
                 life.daemon = Some(self.home.daemon());
             }
             (step.happens)(&mut players);
-            until("the spans to arrive or the daemon to die", || {
-                (!life.lasts() || !life.deaths.is_empty() || server.spans().len() >= step.spans).then_some(())
+            let soon = Instant::now() + SOON;
+            let mut is_over = || !life.lasts() || !life.deaths.is_empty() || server.spans().len() >= step.spans;
+            until("the spans to arrive, or the daemon to die or to be slow", || {
+                (is_over() || Instant::now() >= soon).then_some(())
             });
+            if !is_over() {
+                asked += 1;
+                self.home.flush();
+            }
         }
         if life.lasts() && life.deaths.is_empty() {
             life.stop();
@@ -316,7 +327,7 @@ impl Scene {
         if let Some(mut strace) = engine {
             strace.wait().expect("strace ends");
         }
-        Played { requests: server.requests(), deaths: life.deaths, refusals: life.refusals }
+        Played { asked, ..life.played() }
     }
 }
 
@@ -344,6 +355,10 @@ impl Life<'_> {
         false
     }
 
+    fn played(self) -> Played {
+        Played { requests: self.server.requests(), deaths: self.deaths, refusals: self.refusals, asked: 0 }
+    }
+
     /// Tells it to stop; it may be killed while it does.
     fn stop(&mut self) {
         let Some(mut daemon) = self.daemon.take() else { return };
@@ -362,6 +377,8 @@ pub struct Tally {
     pub deaths: usize,
     /// Daemons that could not start.
     pub refusals: usize,
+    /// Plays in which somebody had to ask for what was late.
+    pub asked: usize,
     /// Plays during which nothing of that kind happened.
     pub undisturbed: usize,
     /// Spans that did not arrive.
@@ -409,6 +426,7 @@ impl Tally {
         }
         self.wrong.extend(wrong.into_iter().map(|wrong| format!("{what}: {wrong}")));
         self.refusals += played.refusals;
+        self.asked += usize::from(played.asked > 0);
         self.deaths += played.deaths.len() - played.refusals;
         self.undisturbed += usize::from(played.deaths.is_empty());
     }

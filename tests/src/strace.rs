@@ -10,6 +10,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use rustix::process::{Pid, Signal};
+
 use crate::{Daemon, Home, until};
 
 /// The system calls by which a daemon changes anything outside of itself, or takes something from there.
@@ -93,6 +95,12 @@ impl Order {
         let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{what}:when={nth}"));
         Self(["-o", "/dev/null", "-e", &trace, "-e", &inject].map(str::to_owned).into())
     }
+
+    /// Make every one of `calls` fail with `error`.
+    pub fn fail(calls: &str, error: &str) -> Self {
+        let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error={error}"));
+        Self(["-o", "/dev/null", "-e", &trace, "-e", &inject].map(str::to_owned).into())
+    }
 }
 
 /// Starts a daemon; `order` is for its main thread.
@@ -114,6 +122,18 @@ pub fn on_engine(daemon: &Daemon, order: Order) -> Option<Child> {
         task.file_name().into_string().ok()
     });
     attach(order, &id)
+}
+
+/// An order given to all threads of a running daemon. `None` if it may not be traced.
+pub fn on_running(daemon: &Daemon, Order(mut order): Order) -> Option<Child> {
+    order.push("-f".into());
+    attach(Order(order), &daemon.pid().to_string())
+}
+
+/// Ends an order; the daemon goes on without.
+pub fn end(mut strace: Child) {
+    rustix::process::kill_process(Pid::from_child(&strace), Signal::TERM).expect("it can be told");
+    strace.wait().expect("it ends");
 }
 
 fn attach(order: Order, id: &str) -> Option<Child> {

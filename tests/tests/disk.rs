@@ -1,0 +1,108 @@
+//! A disk that refuses is waited for: nothing crashes, spins, or is lost.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use tests::{
+    Answer, Home, Server, Span, Story, eventually, say,
+    scene::{Fault, Scene, play_all, points},
+    strace::{self, Order, Point},
+    tries,
+};
+
+/// How many scenes are played at once: they wait more than they work.
+const AT_ONCE: usize = 8;
+
+#[test]
+fn whichever_single_write_fails_everything_arrives_once() {
+    if !strace::works() {
+        return;
+    }
+    let started = Instant::now();
+    let mut all: Vec<(Point, &str)> = Vec::new();
+    for point in points(&Scene::day()) {
+        let errors: &[&str] = match point.call.as_str() {
+            "pwrite64" | "ftruncate" | "write" => &["ENOSPC", "EIO"],
+            "openat" | "mkdir" => &["ENOSPC", "EROFS"],
+            "fsync" | "fdatasync" | "unlink" => &["EIO"],
+            _ => &[],
+        };
+        all.extend(errors.iter().map(|error| (point.clone(), *error)));
+    }
+    let count = tries(120, all.len()).min(all.len());
+    let tally = play_all(AT_ONCE, count, Scene::day, |scene, index| {
+        let (point, error) = &all[index * all.len() / count];
+        let order = Order::inject(point, &format!("error={error}"));
+        (format!("{error} at {point:?}"), scene.play(Fault::Strace(point.thread, order)))
+    });
+    say(&format!(
+        "one write fails: {count} of {} faults, {} daemons did not start with it, {} needed a flush: {}; {:.0?}",
+        all.len(),
+        tally.refusals,
+        tally.asked,
+        tally.figures(),
+        started.elapsed(),
+    ));
+    assert_eq!(tally.deaths, 0);
+    tally.assert_right();
+}
+
+#[test]
+fn while_the_disk_is_full_the_daemon_waits_and_then_everything_arrives_once() {
+    if !strace::works() || !strace::attaches() {
+        say("SKIPPED: strace may not attach to a daemon here");
+        return;
+    }
+    for error in ["ENOSPC", "EIO"] {
+        let home = Home::new();
+        let [came, may_answer] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let (comes, answers) = (came.clone(), may_answer.clone());
+        let server = Server::answering(move |_| {
+            comes.store(true, SeqCst);
+            eventually("the answer to be due", || answers.load(SeqCst));
+            Answer::ok()
+        });
+        home.settings("work", &server.env());
+        let daemon = home.daemon();
+        let mut story = Story::new(&home, "work", "s");
+        story.turn("q1", "a1");
+        home.hook(&story.stop("a1"), &server.env());
+        eventually("a batch to be in flight", || came.load(SeqCst));
+        let mut other = Story::new(&home, "work", "t");
+        other.prompt("q3");
+        home.hook(&other.stop("a3"), &server.env());
+
+        let calls = "pwrite64,ftruncate,fsync,fdatasync,mkdir,rename";
+        let full = strace::on_running(&daemon, Order::fail(calls, error)).expect("attached");
+        // The server has the batch, and nobody can write that down; nor what is read now.
+        other.answer("a3");
+        may_answer.store(true, SeqCst);
+        server.wait_for(2);
+        story.turn("q2", "a2");
+        let took = home.hook(&story.stop("a2"), &server.env());
+        assert!(took < Duration::from_secs(1), "the hook took {took:?}");
+        assert_eq!(home.spooled().len(), 1, "an event that cannot be stored stays where it is");
+        let (busy, lines) = (daemon.busy(), home.log().lines().count());
+        std::thread::sleep(Duration::from_secs(3));
+        let busy = daemon.busy().zip(busy).map(|(after, before)| after - before).expect("Linux");
+        let lines = home.log().lines().count() - lines;
+        assert!(busy < Duration::from_millis(600) && lines < 30, "{busy:?} at work, {lines} lines in the log, in 3 s");
+        assert_eq!(home.status()["outbox"]["pending"], 2);
+
+        strace::end(full);
+        home.flush();
+        assert!(daemon.terminate().success());
+        let (spans, mut ids) = (server.spans(), server.spans().iter().map(Span::id).collect::<Vec<_>>());
+        ids.sort();
+        ids.dedup();
+        assert_eq!((spans.len(), ids.len()), (6, 6), "{error}");
+        say(&format!(
+            "disk full for 3 s ({error}): {busy:.0?} of work and {lines} lines in the log meanwhile, then 6 of 6 spans, once"
+        ));
+    }
+}
