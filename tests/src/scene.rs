@@ -160,9 +160,20 @@ impl Scene {
         })
     }
 
+    /// What a daemon finds whose database was damaged in a way that lets every row be read.
+    pub fn salvage() -> Self {
+        let mut scene = Self::morning_after(Home::new(), stop);
+        let database = scene.home.paths().database;
+        let mut bytes = fs::read(&database).expect("a database");
+        // The header's number of unused pages.
+        bytes[36..40].copy_from_slice(&[0, 0, 1, 0]);
+        fs::write(&database, bytes).expect("written");
+        scene.start = scene.home.keep();
+        scene
+    }
+
     /// The database that [`migration`](Self::migration) takes, as this version makes it.
     pub fn carried_database() -> Vec<u8> {
-        let stop = |daemon: Daemon| assert!(daemon.terminate().success());
         let scene = Self::morning_after(Home::of_length(CARRIED), stop);
         let home = scene.home.path().to_str().expect("UTF-8").to_owned();
         let bytes = fs::read(scene.home.paths().database).expect("a database");
@@ -329,6 +340,10 @@ impl Scene {
         }
         Played { asked, ..life.played() }
     }
+}
+
+fn stop(daemon: Daemon) {
+    assert!(daemon.terminate().success());
 }
 
 /// A daemon, until it is killed.

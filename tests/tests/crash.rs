@@ -30,6 +30,11 @@ fn killed_at_any_system_call_of_a_migration_the_daemon_loses_nothing() {
     sweep("migration", || Scene::migration(&v1()));
 }
 
+#[test]
+fn killed_at_any_system_call_while_it_salvages_the_daemon_loses_nothing() {
+    sweep("salvage", Scene::salvage);
+}
+
 fn sweep(name: &str, scene: impl Fn() -> Scene + Sync) {
     if !strace::works() {
         return;
