@@ -289,22 +289,38 @@ impl Store {
     /// # Errors
     /// If not even a new database can be made, or this one was written by a newer version.
     pub fn open(path: &Path) -> anyhow::Result<Opened> {
+        finish_salvage(path)?;
         let (mut store, damaged) = match Self::try_open(path) {
             Ok(store) => (store, None),
             Err(error) if is_damage(&error) => {
-                let aside = quarantine(path)?;
-                let mut store = Self::try_open(path)?;
-                salvage::take_over(&mut store.db, &aside.join(path.file_name().unwrap_or_default()));
-                (store, Some(aside))
+                let aside = Self::salvage(path)?;
+                (Self::try_open(path)?, Some(aside))
             }
             Err(error) => return Err(error),
         };
         let again = store.drop_damaged_rows()? > 0 || damaged.is_some();
-        if again {
-            store.read_again()?;
-        }
         store.measure()?;
         Ok(Opened { store, damaged, again })
+    }
+
+    /// Puts a new database, with what could be read of the damaged one, in its place. The new one is whole before the old one
+    /// leaves: whoever is killed in between begins again, or goes on where this was.
+    fn salvage(path: &Path) -> anyhow::Result<PathBuf> {
+        let new = salvaged(path);
+        remove(&new)?;
+        remove(&with_suffix(&new, "-wal"))?;
+        let mut store = Self::try_open(&new)?;
+        salvage::take_over(&mut store.db, path)?;
+        let sessions = store.sessions(usize::MAX >> 1)?;
+        let tx = store.db.transaction()?;
+        read_again(&tx, sessions)?;
+        tx.commit()?;
+        // Everything is in the one file that takes the place of the other.
+        store.db.pragma_update(None, "journal_mode", "DELETE")?;
+        store.db.close().map_err(|(_, error)| error)?;
+        let aside = quarantine(path)?;
+        std::fs::rename(&new, path)?;
+        Ok(aside)
     }
 
     fn try_open(path: &Path) -> anyhow::Result<Self> {
@@ -335,7 +351,7 @@ impl Store {
         Ok(Self { db, waiting: HashMap::new(), trouble: None })
     }
 
-    /// Removes spans whose bytes are not what was stored; they are as if never found. Returns how many.
+    /// Removes spans whose bytes are not what was stored; they are as if never found, and looked for again. Returns how many.
     fn drop_damaged_rows(&mut self) -> Result<usize> {
         let mut damaged = Vec::new();
         {
@@ -350,6 +366,7 @@ impl Store {
         if damaged.is_empty() {
             return Ok(0);
         }
+        let sessions = self.sessions(usize::MAX >> 1)?;
         let tx = self.db.transaction()?;
         for seq in &damaged {
             tx.execute("DELETE FROM outbox WHERE seq = ?", [seq])?;
@@ -360,21 +377,9 @@ impl Store {
                 AND lower(hex(span_id)) NOT IN (SELECT span_id FROM dead_letter)",
             [],
         )?;
+        read_again(&tx, sessions)?;
         tx.commit()?;
         Ok(damaged.len())
-    }
-
-    /// Every known session is read from its start again, as if an event had come for it; what was stored of it is not stored
-    /// again.
-    fn read_again(&mut self) -> Result<()> {
-        let sessions = self.sessions(usize::MAX >> 1)?;
-        let tx = self.db.transaction()?;
-        tx.execute("UPDATE session SET cursor = 0, closed = 0, marker = NULL", [])?;
-        for session in sessions {
-            let hint = Hint { id: format!("again-{}", session.session_id), ..session.hint };
-            tx.execute("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)", params![hint.id, json(&hint)])?;
-        }
-        tx.commit()
     }
 
     /// Counts what waits; from then on it is kept in step.
@@ -980,27 +985,68 @@ fn json(value: &impl serde::Serialize) -> String {
 
 /// True if the disk is the problem: full, read-only or failing. Nothing is wrong with the database then.
 pub fn is_passing(error: &anyhow::Error) -> bool {
+    error.chain().find_map(|cause| cause.downcast_ref()).is_some_and(is_of_the_disk)
+}
+
+fn is_of_the_disk(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DiskFull, ReadOnly, SystemIoFailure};
-    matches!(code(error), Some(DiskFull | ReadOnly | SystemIoFailure))
+    matches!(error.sqlite_error_code(), Some(DiskFull | ReadOnly | SystemIoFailure))
 }
 
 fn is_damage(error: &anyhow::Error) -> bool {
-    matches!(code(error), Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))
+    let code =
+        error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>()).and_then(|e| e.sqlite_error_code());
+    matches!(code, Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))
 }
 
-fn code(error: &anyhow::Error) -> Option<rusqlite::ErrorCode> {
-    error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>()).and_then(|e| e.sqlite_error_code())
+/// Every known session is read from its start again, as if an event had come for it; what was stored of it is not stored
+/// again.
+fn read_again(db: &Connection, sessions: Vec<SessionRow>) -> Result<()> {
+    db.execute("UPDATE session SET cursor = 0, closed = 0, marker = NULL", [])?;
+    for session in sessions {
+        let hint = Hint { id: format!("again-{}", session.session_id), ..session.hint };
+        db.execute("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)", params![hint.id, json(&hint)])?;
+    }
+    Ok(())
 }
 
-/// Moves a damaged database and what belongs to it into a directory of its own.
+/// Where a database grows that is to take a damaged one's place.
+fn salvaged(path: &Path) -> PathBuf {
+    with_suffix(path, ".new")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+/// A salvage that was interrupted after the damaged database had left, and before the new one came.
+fn finish_salvage(path: &Path) -> std::io::Result<()> {
+    let new = salvaged(path);
+    if !path.exists() && new.exists() {
+        // Another database's log must not be applied to this one.
+        quarantine(path)?;
+        std::fs::rename(new, path)?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Moves a damaged database and what belongs to it into a directory of its own, the database first.
 fn quarantine(path: &Path) -> std::io::Result<PathBuf> {
     let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis());
     let aside = path.with_file_name(format!("corrupt-{stamp}"));
     std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&aside)?;
     for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(suffix);
-        match std::fs::rename(path.with_file_name(&name), aside.join(&name)) {
+        let from = with_suffix(path, suffix);
+        match std::fs::rename(&from, aside.join(from.file_name().unwrap_or_default())) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, types::Value};
 
+use super::{Result, is_of_the_disk};
+
 /// What is worth taking over: table, columns, key, condition. Positions are not: the spans between them and the transcripts'
 /// beginnings may be among what cannot be read, so transcripts are read again, and what was delivered is known by its id.
 const WORTHY: &[(&str, &str, &str, &str)] = &[
@@ -29,12 +31,12 @@ const WORTHY: &[(&str, &str, &str, &str)] = &[
 ];
 
 /// Copies rows from the database at `damaged` until each table's first unreadable one, and from its other end as well.
-/// Nothing here is an error: what cannot be had is left.
-pub(super) fn take_over(db: &mut Connection, damaged: &Path) {
+/// What cannot be had is left; only where it cannot be written this is an error.
+pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> Result<()> {
     // Reading only leaves the evidence as it is.
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let Ok(old) = Connection::open_with_flags(damaged, flags) else { return };
-    let Ok(tx) = db.transaction() else { return };
+    let Ok(old) = Connection::open_with_flags(damaged, flags) else { return Ok(()) };
+    let tx = db.transaction()?;
     for (table, columns, key, condition) in WORTHY {
         let marks = vec!["?"; columns.split(',').count()].join(", ");
         let insert = format!("INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})");
@@ -49,10 +51,14 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) {
             let whole = loop {
                 match rows.next() {
                     Ok(Some(row)) => {
-                        let values: Result<Vec<Value>, _> = (0..width).map(|column| row.get(column)).collect();
-                        // A row that does not fit the table's rules is damaged too.
-                        taken +=
-                            values.and_then(|values| insert.execute(rusqlite::params_from_iter(values))).unwrap_or(0);
+                        let values: Result<Vec<Value>> = (0..width).map(|column| row.get(column)).collect();
+                        let Ok(values) = values else { continue };
+                        match insert.execute(rusqlite::params_from_iter(values)) {
+                            Ok(rows) => taken += rows,
+                            Err(error) if is_of_the_disk(&error) => return Err(error),
+                            // A row that does not fit the table's rules is damaged too.
+                            Err(_) => {}
+                        }
                     }
                     Ok(None) => break true,
                     Err(_) => break false,
@@ -64,5 +70,5 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) {
         }
         tracing::info!(table, rows = taken, "taken over from the damaged database");
     }
-    let _ = tx.commit();
+    tx.commit()
 }
