@@ -14,9 +14,11 @@ use rustix::process::{Pid, Signal};
 
 use crate::{Daemon, Home, until};
 
-/// The system calls by which a daemon changes anything outside of itself, or takes something from there.
-const CALLS: &str = "accept4,bind,chmod,connect,fchmod,fchown,fdatasync,flock,fsync,ftruncate,link,listen,mkdir,openat,pwrite64,\
-                     pwritev,recvfrom,rename,renameat,renameat2,sendmsg,sendto,unlink,unlinkat,write,writev";
+/// The system calls by which a daemon changes anything outside of itself, or takes something from there. Not every
+/// architecture has those with a question mark.
+const CALLS: &str = "accept4,bind,?chmod,connect,fchmod,fchmodat,fchown,fdatasync,flock,fsync,ftruncate,?link,linkat,listen,?mkdir,\
+                     mkdirat,openat,pwrite64,pwritev,recvfrom,?rename,renameat,renameat2,sendmsg,sendto,?unlink,unlinkat,write,\
+                     writev";
 
 /// False, and said so, where there is no strace or it may not trace.
 pub fn works() -> bool {

@@ -28,8 +28,8 @@ fn whichever_single_write_fails_everything_arrives_once() {
     for point in points(&Scene::day()) {
         let errors: &[&str] = match point.call.as_str() {
             "pwrite64" | "ftruncate" | "write" => &["ENOSPC", "EIO"],
-            "openat" | "mkdir" => &["ENOSPC", "EROFS"],
-            "fsync" | "fdatasync" | "unlink" => &["EIO"],
+            "openat" | "mkdir" | "mkdirat" => &["ENOSPC", "EROFS"],
+            "fsync" | "fdatasync" | "unlink" | "unlinkat" => &["EIO"],
             _ => &[],
         };
         all.extend(errors.iter().map(|error| (point.clone(), *error)));
@@ -77,7 +77,7 @@ fn while_the_disk_is_full_the_daemon_waits_and_then_everything_arrives_once() {
         other.prompt("q3");
         home.hook(&other.stop("a3"), &server.env());
 
-        let calls = "pwrite64,ftruncate,fsync,fdatasync,mkdir,rename";
+        let calls = "pwrite64,ftruncate,fsync,fdatasync,?mkdir,mkdirat,?rename,renameat,renameat2";
         let full = strace::on_running(&daemon, Order::fail(calls, error)).expect("attached");
         // The server has the batch, and nobody can write that down; nor what is read now.
         other.answer("a3");

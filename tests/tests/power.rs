@@ -71,8 +71,8 @@ fn events(calls: &[Call]) -> Vec<Event> {
                 None => String::from_utf8_lossy(&plain(text)).contains("/cc-langfuse>").then_some(Event::SyncDirectory),
             },
             ("openat", true) if text.contains("O_CREAT") => name(data).map(Event::Create),
-            ("unlink", true) => name(data).map(Event::Remove),
-            ("pwritev" | "rename" | "renameat" | "renameat2" | "unlinkat", true) if name(data).is_some() => {
+            ("unlink" | "unlinkat", true) => name(data).map(Event::Remove),
+            ("pwritev" | "rename" | "renameat" | "renameat2", true) if name(data).is_some() => {
                 panic!("{call} is not foreseen")
             }
             ("sendto" | "writev" | "write" | "sendmsg", _) if plain(data).starts_with(b"HTTP/1.1 204") => {
