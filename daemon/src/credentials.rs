@@ -65,23 +65,24 @@ impl PartialEq for Secret {
 
 /// Looks for the secret of `destination` in the settings files of the projects that use it. `home` is the user's home.
 pub fn from_settings(destination: &Destination, project_dirs: &[PathBuf], home: &Path) -> Option<Secret> {
-    let user = read_env(&home.join(".claude/settings.json"));
-    let nowhere = PathBuf::new();
+    let nowhere = PathBuf::from("/nonexistent");
     let dirs = project_dirs.iter().chain(std::iter::once(&nowhere));
     dirs.map(|dir| {
-        let mut files = vec![user.clone()];
-        if dir != &nowhere {
-            files.push(read_env(&dir.join(".claude/settings.json")));
-            files.push(read_env(&dir.join(".claude/settings.local.json")));
-        }
-        // An empty value in a later file unsets that of an earlier one.
-        let merged: BTreeMap<String, String> = files.into_iter().flatten().collect();
+        let merged = project_env(dir, home);
         let env = Env::new(merged.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         // The key must have been meant for this server.
         (env.destination().as_ref() == Ok(destination)).then(|| env.secret()).flatten()
     })
     .find(Option::is_some)
     .flatten()
+}
+
+/// The environment that Claude Code's settings files give to hooks of the project at `dir`. `home` is the user's home.
+pub fn project_env(dir: &Path, home: &Path) -> BTreeMap<String, String> {
+    let user = home.join(".claude/settings.json");
+    let files = ["settings.json", "settings.local.json"].map(|name| dir.join(".claude").join(name));
+    // An empty value in a later file unsets that of an earlier one.
+    std::iter::once(user).chain(files).flat_map(|file| read_env(&file)).collect()
 }
 
 /// Who chose a destination.

@@ -36,6 +36,7 @@ pub mod log;
 pub mod metrics;
 pub mod offline;
 pub mod redact;
+pub mod scan;
 pub mod service;
 pub mod socket;
 pub mod store;

@@ -432,7 +432,7 @@ fn a_name_server_that_hangs_takes_few_threads_and_delays_no_stop() {
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
-/// Starts systemd user managers, for which root is needed; see `fixtures/user-manager.sh`.
+/// Starts systemd user managers, for which root is needed; see `src/user-manager.sh`.
 struct Manager {
     /// Of their own, for they insist on managing one.
     cgroup: PathBuf,
@@ -460,7 +460,7 @@ impl Manager {
         command.args(["-k", "1", "60", "sh", "-c"]);
         command.arg(r#"echo $$ >"$0" && exec unshare --mount --pid --cgroup --fork --kill-child sh "$@""#);
         command.arg(self.cgroup.join("cgroup.procs"));
-        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/user-manager.sh"));
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/user-manager.sh"));
         command.arg(home.path()).args([at, if namespaces { "yes" } else { "no" }, script]);
         let output = home::run(command, b"").0;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();

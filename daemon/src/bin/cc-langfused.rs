@@ -14,7 +14,9 @@ use cc_langfuse::{
     delivery::exporter::{self, InFlight, Order},
     engine::{Engine, Input},
     intake::Intake,
-    log, service,
+    log,
+    scan::Scan,
+    service,
     socket::{self, Denied},
     store::{self, Opened, Store, handle::Handle},
     watch::Watch,
@@ -32,6 +34,9 @@ const LOOKUPS: usize = 4;
 #[derive(Parser)]
 #[command(name = "cc-langfused", version)]
 struct Args {}
+
+/// How often sessions are looked for of which no hook told.
+const SCAN: Duration = Duration::from_secs(15 * 60);
 
 fn main() -> ExitCode {
     Args::parse();
@@ -74,6 +79,7 @@ fn run() -> anyhow::Result<()> {
     let (orders, orders_receiver) = tokio::sync::mpsc::unbounded_channel();
 
     let outbox_bytes = config.outbox_bytes;
+    let scan = Scan { store: store.clone(), roots: config.roots(&home), home: home.clone() };
     let engine = Engine::new(store.clone(), orders.clone(), Watch::new(engine_sender.clone()), config, &home);
     let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(&inputs))?;
     for row in store.call(|store| store.destinations())? {
@@ -97,6 +103,7 @@ fn run() -> anyhow::Result<()> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let exporters = exporter::supervise(store.clone(), home, in_flight, orders_receiver);
         let spool = watch_spool(context.intake.clone(), paths.spool.clone());
+        let scan = look_for_sessions(scan, engine_sender.clone());
         let server = axum::serve(listener, api::router(context));
         tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "started");
         service::tell("READY=1");
@@ -104,6 +111,7 @@ fn run() -> anyhow::Result<()> {
             served = async { server.await } => served?,
             () = exporters => {}
             () = spool => {}
+            () = scan => {}
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
@@ -141,6 +149,19 @@ fn open_database(path: &Path) -> anyhow::Result<Store> {
             }
             Err(error) => return Err(error).with_context(|| format!("the database {}", path.display())),
         }
+    }
+}
+
+/// Looks for sessions of which no hook told: at the start, and now and then.
+async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>) {
+    loop {
+        let scan = scan.clone();
+        let found = tokio::task::spawn_blocking(move || scan.run(exporter::now_ms())).await;
+        for hint in found.unwrap_or_default() {
+            tracing::debug!(session = hint.session_id, "found without a hook");
+            let _ = engine.send(Input::Hint(Box::new(hint)));
+        }
+        tokio::time::sleep(SCAN).await;
     }
 }
 

@@ -127,6 +127,11 @@ CREATE TABLE call (
     trace_id BLOB NOT NULL,
     PRIMARY KEY (destination, id)
 ) STRICT, WITHOUT ROWID;
+-- When this database was begun, or brought to version 2.
+CREATE TABLE begun (
+    at_ms INTEGER NOT NULL
+) STRICT;
+INSERT INTO begun VALUES (unixepoch() * 1000);
 CREATE TABLE trusted (
     base_url TEXT PRIMARY KEY,
     at_ms INTEGER NOT NULL
@@ -468,6 +473,27 @@ impl Store {
             .query_row([session_id], session_row)
             .optional()
             .map(Option::flatten)
+    }
+
+    /// As [`session`](Self::session), with when it was last moved forward, Unix milliseconds.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn session_and_time(&self, session_id: &str) -> Result<Option<(SessionRow, i64)>> {
+        let time = self
+            .db
+            .prepare_cached("SELECT updated_ms FROM session WHERE session_id = ?")?
+            .query_row([session_id], |row| row.get(0))
+            .optional()?;
+        Ok(self.session(session_id)?.zip(time))
+    }
+
+    /// When this database was begun, Unix milliseconds: what was written before is not looked for unasked.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn since(&self) -> Result<i64> {
+        self.db.query_row("SELECT min(at_ms) FROM begun", [], |row| row.get(0))
     }
 
     /// The sessions seen last.

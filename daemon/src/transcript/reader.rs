@@ -160,14 +160,23 @@ impl Transcript {
         Ok((bytes.len() as u64 <= SMALL).then_some(bytes))
     }
 
+    /// Its first 64 KiB. Leaves the position at an unknown place.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn head(&mut self) -> io::Result<Vec<u8>> {
+        self.seek(0)?;
+        let mut head = Vec::new();
+        (&mut self.file).take(SMALL).read_to_end(&mut head)?;
+        Ok(head)
+    }
+
     /// The first line, if it ends within the first 64 KiB. Leaves the position at an unknown place.
     ///
     /// # Errors
     /// As the system says.
     pub fn first_line(&mut self) -> io::Result<Option<Vec<u8>>> {
-        self.seek(0)?;
-        let mut head = Vec::new();
-        (&mut self.file).take(64 << 10).read_to_end(&mut head)?;
+        let head = self.head()?;
         Ok(memchr::memchr(b'\n', &head).map(|end| head[..end].to_vec()))
     }
 }

@@ -357,6 +357,18 @@ pub fn session_id(line: &[u8]) -> Option<String> {
     serde_json::from_slice::<Head>(line).ok()?.session_id.map(Text::into_owned)
 }
 
+/// `cwd` of the first line that has one, in the beginning of a transcript.
+pub fn cwd(head: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        #[serde(borrow, default)]
+        cwd: Option<Text<'a>>,
+    }
+    let lines = head.split(|byte| *byte == b'\n');
+    let mut found = lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()?.cwd.map(Text::into_owned));
+    found.find(|cwd| !cwd.is_empty())
+}
+
 // ---- judging a line by its opening bytes ----
 
 enum Sniffed {

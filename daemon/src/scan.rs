@@ -1,0 +1,141 @@
+//! Finds sessions of which no hook told: Claude Code was killed, or the hook is not registered for what happened. Looks at
+//! every transcript written to since the daemon was first started, if the settings files of its project turn tracing on.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    credentials,
+    hook::{Env, Event, Hint},
+    store::{SessionRow, handle::Handle},
+    transcript::{reader::Transcript, record},
+};
+
+/// A session whose transcript is silent for longer than this is not waited for any more.
+const ABANDONED: Duration = Duration::from_secs(6 * 3600);
+
+/// Where to look, and what for.
+#[derive(Clone)]
+pub struct Scan {
+    /// What is known already.
+    pub store: Handle,
+    /// Where transcripts lie.
+    pub roots: Vec<PathBuf>,
+    /// The user's home.
+    pub home: PathBuf,
+}
+
+impl Scan {
+    /// Hints at every session with something that may not have been read. `now_ms` is Unix time in milliseconds.
+    pub fn run(&self, now_ms: i64) -> Vec<Hint> {
+        let Ok(since) = self.store.call(|store| store.since()) else { return Vec::new() };
+        let mut hints = Vec::new();
+        for path in self.roots.iter().flat_map(|root| entries(root)).flat_map(|dir| entries(&dir)) {
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with("agent-") || path.extension().is_none_or(|ext| ext != "jsonl") {
+                continue;
+            }
+            let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+            let written = meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000;
+            if !meta.is_file() || meta.len() == 0 || written < since {
+                continue;
+            }
+            let Ok(known) = self.store.call(|store| store.session_and_time(name)) else { continue };
+            let is_over = now_ms - written > i64::try_from(ABANDONED.as_millis()).unwrap_or(i64::MAX);
+            if known.as_ref().is_some_and(|(row, read)| *read >= written && !(is_over && row.open_turn)) {
+                continue;
+            }
+            hints.extend(self.hint(path.clone(), name, known.map(|(row, _)| row), written, is_over));
+        }
+        hints
+    }
+
+    fn hint(&self, path: PathBuf, id: &str, known: Option<SessionRow>, written: i64, is_over: bool) -> Option<Hint> {
+        let like = match known {
+            Some(row) => row.hint,
+            None => self.settings_of(&path)?,
+        };
+        Some(Hint {
+            id: format!("scan-{id}-{written}"),
+            fired_ns: u64::try_from(written).ok()?.saturating_mul(1_000_000),
+            session_id: id.to_owned(),
+            transcript: path,
+            event: if is_over { Event::Ended } else { Event::Other },
+            ..like
+        })
+    }
+
+    /// How the project of a transcript wants to be traced, by its settings files; `None` if it does not.
+    fn settings_of(&self, transcript: &Path) -> Option<Hint> {
+        let cwd =
+            Transcript::open_beneath(transcript, &self.roots).ok()?.head().ok().as_deref().and_then(record::cwd)?;
+        let cwd = PathBuf::from(cwd).canonicalize().ok()?;
+        let vars = credentials::project_env(&cwd, &self.home);
+        let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        if !env.enabled() {
+            return None;
+        }
+        Some(Hint {
+            id: String::new(),
+            fired_ns: 0,
+            session_id: String::new(),
+            transcript: PathBuf::new(),
+            event: Event::Other,
+            project_dirs: vec![cwd],
+            config_dir: None,
+            destination: env.destination().ok()?,
+            options: env.options(),
+            debug: false,
+        })
+    }
+}
+
+/// What lies in a directory; nothing if there is none.
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    const HOUR: i64 = 3_600_000;
+
+    #[test]
+    fn sessions_of_projects_that_are_traced_are_found_if_they_were_written_to_since() {
+        let base = tempfile::tempdir().unwrap();
+        let home = base.path().canonicalize().unwrap();
+        let at = |name: &str| home.join(name);
+        for (project, enabled) in [("on", "true"), ("off", "false")] {
+            std::fs::create_dir_all(at(project).join(".claude")).unwrap();
+            let env = format!(r#"{{"env":{{"TRACE_TO_LANGFUSE":"{enabled}","LANGFUSE_PUBLIC_KEY":"pk"}}}}"#);
+            std::fs::write(at(project).join(".claude/settings.local.json"), env).unwrap();
+            let dir = at(".claude/projects").join(project);
+            std::fs::create_dir_all(&dir).unwrap();
+            let line = format!("{{\"type\":\"mode\"}}\n{{\"type\":\"user\",\"cwd\":{:?}}}\n", at(project));
+            for name in ["s-1.jsonl", "agent-a.jsonl", "notes.txt"] {
+                std::fs::write(dir.join(name), &line).unwrap();
+            }
+            std::fs::write(dir.join("empty.jsonl"), "").unwrap();
+        }
+        let store = Handle::new(Store::open(&at("state.db")).unwrap().store);
+        let since = store.call(|store| store.since()).unwrap();
+        let scan = Scan { store: store.clone(), roots: vec![at(".claude/projects")], home: home.clone() };
+        let found = |now| -> Vec<_> {
+            let hints = scan.run(now).into_iter();
+            hints.map(|hint| (hint.session_id, hint.transcript, hint.event, hint.project_dirs)).collect()
+        };
+        let transcript = at(".claude/projects/on/s-1.jsonl");
+        let expect = |event| vec![("s-1".to_owned(), transcript.clone(), event, vec![at("on")])];
+        assert_eq!(found(since), expect(Event::Other));
+        assert_eq!(found(since + 7 * HOUR), expect(Event::Ended), "silent for long");
+        let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(since as u64 - 1000);
+        std::fs::File::options().write(true).open(&transcript).unwrap().set_modified(old).unwrap();
+        assert_eq!(found(since), [], "written before");
+    }
+}
