@@ -285,6 +285,8 @@ impl Recorded {
         let socket = recorded.home.paths().socket;
         until("the daemon to listen", || std::os::unix::net::UnixStream::connect(&socket).ok());
         (0..TURNS).for_each(|_| recorded.turn(&server, 1));
+        // A daemon that is told to stop does not wait for the answer to what is in flight.
+        recorded.home.flush();
         assert!(daemon.terminate().success());
         recorded.events = events(&strace::recorded(&file));
         fs::remove_file(&file).expect("removed");
