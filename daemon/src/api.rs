@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::{
     delivery::exporter::{InFlight, Order, now_ms},
     engine::Input,
-    intake::{Intake, MAX_FRAME},
+    intake::{Intake, MAX_FRAME, Untaken},
     metrics,
     store::Fate,
 };
@@ -65,6 +65,9 @@ pub struct Status {
     pub skipped_lines: BTreeMap<String, u64>,
     /// Secrets masked, by rule.
     pub redacted: BTreeMap<String, u64>,
+    /// Files in the spool that are not taken, by reason.
+    #[serde(default)]
+    pub left_in_spool: BTreeMap<String, u64>,
 }
 
 /// The daemon's process.
@@ -213,13 +216,10 @@ pub fn router(context: Context) -> Router {
 
 /// Committed when this answers 204 (invariant 4).
 async fn hook(State(context): State<Context>, body: Bytes) -> StatusCode {
-    match context.intake.take(&body) {
+    match context.intake.take(&body).await {
         Ok(()) => StatusCode::NO_CONTENT,
-        // Whoever sent it keeps it.
-        Err(error) => {
-            tracing::warn!(%error, "an event could not be stored");
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Err(Untaken::Version) => StatusCode::BAD_REQUEST,
+        Err(Untaken::Store) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
@@ -280,6 +280,7 @@ fn report(context: &Context) -> crate::store::Result<Status> {
             .collect(),
         skipped_lines: counts.skipped,
         redacted: counts.redacted,
+        left_in_spool: context.intake.left(),
     })
 }
 

@@ -1,19 +1,24 @@
 //! One way in for events, whether they come over the socket or from the spool: judge, store, tell the engine.
 
 use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
     os::unix::fs::MetadataExt,
-    path::Path,
-    sync::mpsc::Sender,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, mpsc::Sender},
     time::{Duration, SystemTime},
 };
 
-use proto::frame::Frame;
-use tokio::sync::mpsc::UnboundedSender;
+use proto::frame::{Frame, FrameError};
+use rustix::fs::{Mode, OFlags};
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
+    credentials::Secret,
     delivery::exporter::Order,
     engine::Input,
-    hook::{self, Refused},
+    hook::{self, Hint, Refused},
     log::Level,
     store::{self, handle::Handle},
 };
@@ -23,6 +28,9 @@ pub const MAX_FRAME: usize = proto::MAX_PAYLOAD + (4 << 20);
 
 /// A spool file that was never finished is removed after this long.
 const ABANDONED: Duration = Duration::from_secs(60);
+
+/// Spooled events are stored together until they are as many as this, or as large.
+const TOGETHER: (usize, usize) = (256, 8 << 20);
 
 /// Takes events in.
 #[derive(Clone)]
@@ -34,66 +42,227 @@ pub struct Intake {
     /// Who is told of the keys they bring.
     pub orders: UnboundedSender<Order>,
     /// How talkative the log is; a project can ask for more.
-    pub level: Level,
+    level: Level,
+    /// Events that came at the same time, stored in one go.
+    together: Arc<Mutex<Vec<Waiting>>>,
+    /// What lies in the spool and is not taken, and why.
+    left: Arc<Mutex<BTreeMap<PathBuf, &'static str>>>,
+}
+
+/// What an event came to: a hint and the key it brought, or the reason why there is none.
+type Judged = Result<(Hint, Option<Secret>), &'static str>;
+
+/// An event, and who wants to know whether it is committed.
+type Waiting = (Judged, oneshot::Sender<bool>);
+
+/// Why an event was not taken; whoever sent it keeps it.
+#[derive(Debug, thiserror::Error)]
+pub enum Untaken {
+    /// Only another version of this daemon can read it.
+    #[error("the event is of another version")]
+    Version,
+    /// Nothing was stored.
+    #[error("the event could not be stored")]
+    Store,
+}
+
+/// What a name in the spool stands for.
+enum Spooled {
+    Event(Vec<u8>),
+    /// An event that a hook has not finished, and never will if it is old.
+    Unfinished(Duration),
+    /// Not ours to touch.
+    Left(&'static str),
+    Gone,
 }
 
 impl Intake {
-    /// Takes one frame. `Ok` means that it, or the reason why it is none, is committed.
+    /// A way in to `store`.
+    pub fn new(store: Handle, engine: Sender<Input>, orders: UnboundedSender<Order>, level: Level) -> Self {
+        Self { store, engine, orders, level, together: Arc::default(), left: Arc::default() }
+    }
+
+    /// Takes one frame. `Ok` means that it, or the reason why it is none, is committed (invariant 4).
     ///
     /// # Errors
-    /// If nothing was stored; whoever sent it keeps it.
-    pub fn take(&self, bytes: &[u8]) -> store::Result<()> {
-        let read = Frame::decode(bytes).map_err(|_| Refused::Frame).and_then(hook::read);
-        let (hint, secret) = match read {
-            Ok(read) => read,
-            Err(refused) => {
-                tracing::debug!(reason = refused.reason(), "an event came to nothing");
-                return self.store.call(|store| store.accept(&[], &[refused.reason()])).map(drop);
-            }
+    /// [`Untaken`].
+    pub async fn take(&self, bytes: &[u8]) -> Result<(), Untaken> {
+        let Some(judged) = judge(bytes) else {
+            self.count("hook_version");
+            return Err(Untaken::Version);
         };
-        self.level.debug(hint.debug);
-        tracing::debug!(session = hint.session_id, event = ?kind(&hint.event), "event");
-        let destination = self.store.call(|store| store.accept(std::slice::from_ref(&hint), &[]))?;
-        if let (Some(secret), Some(&destination)) = (secret, destination.first()) {
-            let _ = self.orders.send(Order::Key(destination, hint.destination.clone(), secret));
+        let (reply, committed) = oneshot::channel();
+        let first = {
+            let mut together = lock(&self.together);
+            together.push((judged, reply));
+            together.len() == 1
+        };
+        if first {
+            // Runs after the requests that are ready already. A task of its own: this one ends with its connection.
+            let intake = self.clone();
+            tokio::spawn(async move {
+                let (judged, replies): (_, Vec<_>) = std::mem::take(&mut *lock(&intake.together)).into_iter().unzip();
+                let committed = intake.commit(judged);
+                for reply in replies {
+                    let _ = reply.send(committed.is_ok());
+                }
+            });
         }
-        // Told from a task of its own, so that the hook has its answer before the engine starts to work.
+        if committed.await.unwrap_or(false) { Ok(()) } else { Err(Untaken::Store) }
+    }
+
+    /// Stores events in one transaction, then tells of them.
+    fn commit(&self, judged: Vec<Judged>) -> store::Result<()> {
+        let (mut hints, mut secrets, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        for judged in judged {
+            match judged {
+                Ok((hint, secret)) => {
+                    self.level.debug(hint.debug);
+                    tracing::debug!(session = hint.session_id, event = ?kind(&hint.event), "event");
+                    hints.push(hint);
+                    secrets.push(secret);
+                }
+                Err(reason) => {
+                    tracing::debug!(reason, "an event came to nothing");
+                    refused.push(reason);
+                }
+            }
+        }
+        let destinations = self.store.call(|store| store.accept(&hints, &refused)).inspect_err(|error| {
+            tracing::warn!(%error, "events could not be stored");
+        })?;
+        for ((hint, secret), destination) in hints.iter().zip(secrets).zip(destinations) {
+            if let Some(secret) = secret {
+                let _ = self.orders.send(Order::Key(destination, hint.destination.clone(), secret));
+            }
+        }
+        // Told from a task of its own, so that the hooks have their answers before the engine starts to work.
         let engine = self.engine.clone();
-        tokio::spawn(async move { engine.send(Input::Hint(Box::new(hint))) });
+        tokio::spawn(async move { hints.into_iter().try_for_each(|hint| engine.send(Input::Hint(Box::new(hint)))) });
         Ok(())
     }
 
+    /// Counts something that came to nothing.
+    pub fn count(&self, reason: &'static str) {
+        if let Err(error) = self.store.call(|store| store.accept(&[], &[reason])) {
+            tracing::warn!(%error, reason, "could not be counted");
+        }
+    }
+
     /// Takes what hooks left in the spool directory, and removes what is stored. Returns how many files were taken.
+    ///
+    /// Events of another version stay for the daemon that knows it; what is not a file of ours alone is not touched.
     pub fn drain(&self, spool: &Path) -> usize {
         let Ok(entries) = std::fs::read_dir(spool) else { return 0 };
         let mut files: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
         // Names begin with the time: the order in which things happened.
         files.sort();
-        let mut taken = 0;
-        for path in files {
-            let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
-            if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() {
-                continue;
-            }
-            let age = meta.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
-            let is_event = path.extension().is_some_and(|ext| ext == "event");
-            if is_event {
-                let bytes = if meta.len() as usize <= MAX_FRAME {
-                    std::fs::read(&path).unwrap_or_default()
-                } else {
-                    Vec::new()
-                };
-                if self.take(&bytes).is_err() {
-                    return taken;
-                }
+        let known = std::mem::take(&mut *lock(&self.left));
+        let mut left = BTreeMap::new();
+        let (mut judged, mut paths, mut size, mut taken) = (Vec::new(), Vec::new(), 0, 0);
+        let mut flush = |judged: &mut Vec<_>, paths: &mut Vec<PathBuf>| {
+            let stored = self.commit(std::mem::take(judged)).is_ok();
+            for path in paths.drain(..).filter(|_| stored) {
+                let _ = std::fs::remove_file(path);
                 taken += 1;
             }
-            if is_event || age > ABANDONED {
-                let _ = std::fs::remove_file(&path);
+            stored
+        };
+        for path in files {
+            let spooled = match known.get(&path) {
+                Some(&OTHER_VERSION) => Spooled::Left(OTHER_VERSION),
+                _ => look(&path),
+            };
+            match spooled {
+                Spooled::Event(bytes) => match judge(&bytes) {
+                    Some(event) => {
+                        judged.push(event);
+                        paths.push(path);
+                        size += bytes.len();
+                    }
+                    None => drop(left.insert(path, OTHER_VERSION)),
+                },
+                Spooled::Unfinished(age) if age > ABANDONED => drop(std::fs::remove_file(&path)),
+                Spooled::Left(why) => drop(left.insert(path, why)),
+                Spooled::Unfinished(_) | Spooled::Gone => {}
+            }
+            if paths.len() >= TOGETHER.0 || size >= TOGETHER.1 {
+                size = 0;
+                if !flush(&mut judged, &mut paths) {
+                    break;
+                }
             }
         }
+        if !paths.is_empty() {
+            flush(&mut judged, &mut paths);
+        }
+        if left.keys().any(|path| !known.contains_key(path)) {
+            tracing::warn!(files = left.len(), "not everything in the spool can be taken; status says why");
+        }
+        *lock(&self.left) = left;
         taken
     }
+
+    /// What lies in the spool and is not taken: how many files, by reason.
+    pub fn left(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        lock(&self.left).values().for_each(|why| *counts.entry((*why).to_owned()).or_default() += 1);
+        counts
+    }
+}
+
+/// Why an event of another version is left in the spool.
+const OTHER_VERSION: &str = "other_version";
+
+/// What a frame comes to; `None` if it is of another version.
+fn judge(bytes: &[u8]) -> Option<Judged> {
+    Some(match Frame::decode(bytes) {
+        Err(FrameError::UnknownVersion) => return None,
+        Err(FrameError::Malformed) => Err(Refused::Frame.reason()),
+        Ok(frame) => hook::read(frame).map_err(Refused::reason),
+    })
+}
+
+/// Looks at a file in the spool. Never blocks, whatever lies there.
+fn look(path: &Path) -> Spooled {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(rustix::io::Errno::NOENT) => return Spooled::Gone,
+        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Spooled::Left("not_a_file"),
+        Err(_) => return Spooled::Left("unreadable"),
+    };
+    read(file, path).unwrap_or(Spooled::Left("unreadable"))
+}
+
+fn read(file: File, path: &Path) -> io::Result<Spooled> {
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Ok(Spooled::Left("not_a_file"));
+    }
+    if meta.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(Spooled::Left("other_owner"));
+    }
+    // A hook's file has one name: this one is also something else.
+    if meta.nlink() > 1 {
+        return Ok(Spooled::Left("hard_link"));
+    }
+    match path.extension().and_then(|ext| ext.to_str()) {
+        Some("event") => {
+            let mut bytes = Vec::new();
+            // What is larger was not left by a hook, and comes to nothing.
+            if meta.len() <= MAX_FRAME as u64 {
+                file.take(MAX_FRAME as u64).read_to_end(&mut bytes)?;
+            }
+            Ok(Spooled::Event(bytes))
+        }
+        Some("part") => Ok(Spooled::Unfinished(SystemTime::now().duration_since(meta.modified()?).unwrap_or_default())),
+        _ => Ok(Spooled::Left("unknown")),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The kind of an event, without what the model said.

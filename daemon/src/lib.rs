@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod offline;
 pub mod redact;
 pub mod scan;
+pub mod serve;
 pub mod service;
 pub mod socket;
 pub mod store;

@@ -1,7 +1,10 @@
 //! The daemon's place on this machine: its directory, its lock, its socket. Nobody but the user gets through.
+//!
+//! A directory that only we may enter is all that is relied on: nobody else can change what a name in it stands for between
+//! a look at it and its use.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io,
     os::{
         fd::OwnedFd,
@@ -11,7 +14,6 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use interprocess::local_socket::{
@@ -20,6 +22,7 @@ use interprocess::local_socket::{
 };
 use interprocess::os::unix::{local_socket::ListenerOptionsExt, uds_local_socket};
 use proto::paths::{Paths, UnsafeDir, check_private};
+use rustix::process::geteuid;
 
 /// Why the daemon cannot take its place.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,9 @@ pub enum Denied {
         "{0} must be a directory of yours that nobody else may enter ({1:?}): chown it to yourself and chmod 700, or remove it"
     )]
     Unsafe(PathBuf, UnsafeDir),
+    /// Something that is no file, or not ours, lies where a file of ours belongs.
+    #[error("{0} is in the way and is not a file of yours: remove it")]
+    NotOurs(PathBuf),
     /// Something that is no socket lies where the socket belongs.
     #[error("{0} is in the way and is not a socket: remove it")]
     InTheWay(PathBuf),
@@ -45,35 +51,68 @@ pub enum Denied {
 
 /// Held while the daemon runs.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code, reason = "the lock lives as long as the file is open")] File);
+pub struct Lock {
+    /// The lock lives as long as the file is open.
+    _file: File,
+    /// What was open to other users and is not any more; told once there is a log.
+    closed: Vec<PathBuf>,
+}
 
-/// Makes the state directory safe and takes the lock.
+/// Makes the state directory and what lies in it safe and takes the lock.
 ///
 /// # Errors
 /// [`Denied`].
 pub fn claim(paths: &Paths) -> Result<Lock, Denied> {
-    private_dir(&paths.state)?;
-    private_dir(&paths.spool)?;
+    let mut closed = Vec::new();
+    for dir in [&paths.state, &paths.spool] {
+        closed.extend(private_dir(dir)?);
+    }
+    let beside = |suffix: &str| {
+        let mut name = paths.database.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    // The directory may have been open until now, so that anybody could have put these there.
+    for file in [paths.lock.clone(), paths.log.clone(), beside(""), beside("-wal"), beside("-shm"), beside("-journal")]
+    {
+        closed.extend(private_file(&file)?);
+    }
     let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&paths.lock);
     let file = open.map_err(|error| Denied::Io(paths.lock.clone(), error))?;
     match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
+        Ok(()) => Ok(Lock { _file: file, closed }),
         Err(TryLockError::WouldBlock) => Err(Denied::AlreadyRunning),
         Err(TryLockError::Error(error)) => Err(Denied::Io(paths.lock.clone(), error)),
     }
 }
 
-/// Makes `dir` if need be. One of ours that is open to others is closed; any other doubt is an error.
-fn private_dir(dir: &Path) -> Result<(), Denied> {
+/// Makes `dir` if need be. One of ours that is open to others is closed and returned; any other doubt is an error.
+fn private_dir(dir: &Path) -> Result<Option<PathBuf>, Denied> {
     let io = |error| Denied::Io(dir.to_path_buf(), error);
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    if check_private(dir) == Err(UnsafeDir::Missing) {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    }
     match check_private(dir) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(None),
         Err(UnsafeDir::Open) => {
-            tracing::warn!(dir = %dir.display(), "was open to other users; closed");
-            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(io)
+            std::fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(io)?;
+            Ok(Some(dir.to_path_buf()))
         }
         Err(why) => Err(Denied::Unsafe(dir.to_path_buf(), why)),
+    }
+}
+
+/// The same for a file that need not be there.
+fn private_file(file: &Path) -> Result<Option<PathBuf>, Denied> {
+    match std::fs::symlink_metadata(file) {
+        Err(_) => Ok(None),
+        Ok(meta) if !meta.is_file() || meta.uid() != geteuid().as_raw() => Err(Denied::NotOurs(file.to_path_buf())),
+        Ok(meta) if meta.mode() & 0o077 == 0 => Ok(None),
+        Ok(_) => {
+            let closed = std::fs::set_permissions(file, Permissions::from_mode(0o600));
+            closed.map_err(|error| Denied::Io(file.to_path_buf(), error))?;
+            Ok(Some(file.to_path_buf()))
+        }
     }
 }
 
@@ -82,11 +121,12 @@ fn private_dir(dir: &Path) -> Result<(), Denied> {
 ///
 /// # Errors
 /// [`Denied`].
-pub fn listen(paths: &Paths, _held: &Lock, passed: Option<UnixListener>) -> Result<Local, Denied> {
+pub fn listen(paths: &Paths, held: &Lock, passed: Option<UnixListener>) -> Result<Local, Denied> {
     let path = &paths.socket;
     let io = |error| Denied::Io(path.clone(), error);
-    if let Some(dir) = path.parent() {
-        private_dir(dir)?;
+    let closed = path.parent().map_or(Ok(None), private_dir)?;
+    for path in held.closed.iter().chain(&closed) {
+        tracing::warn!(path = %path.display(), "was open to other users; closed");
     }
     if let Some(passed) = passed {
         check_passed(&passed, path).map_err(|error| Denied::Passed(path.clone(), error))?;
@@ -137,30 +177,17 @@ impl Drop for Local {
     }
 }
 
-impl axum::serve::Listener for Local {
-    type Io = Stream;
-    type Addr = ();
-
-    async fn accept(&mut self) -> (Stream, ()) {
-        loop {
-            match self.listener.accept().await {
-                Ok(stream) => {
-                    let ours = rustix::process::geteuid().as_raw();
-                    match stream.peer_creds().ok().and_then(|peer| peer.euid()) {
-                        Some(uid) if uid == ours => return (stream, ()),
-                        uid => tracing::warn!(?uid, "a connection of another user was closed"),
-                    }
-                }
-                Err(error) => {
-                    // Out of file descriptors, most likely: wait for some to come back instead of spinning.
-                    tracing::warn!(%error, "no connection can be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+impl Local {
+    /// The next connection, whoever it is from.
+    ///
+    /// # Errors
+    /// If the system has none to give, for want of file descriptors for example.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        self.listener.accept().await
     }
+}
 
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
-    }
+/// True if a process of this user is at the other end.
+pub fn is_ours(stream: &Stream) -> bool {
+    stream.peer_creds().is_ok_and(|peer| peer.euid() == Some(geteuid().as_raw()))
 }

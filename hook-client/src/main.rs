@@ -11,7 +11,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -23,7 +23,7 @@ use interprocess::{
 use proto::{
     MAX_PAYLOAD, env,
     frame::Frame,
-    paths::{Paths, check_private},
+    paths::{Paths, UnsafeDir, check_private},
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -32,6 +32,10 @@ const DELIVERY: Duration = Duration::from_millis(250);
 
 /// How long stdin may stay silent before the event is given up: Claude Code writes and closes it at once.
 const STDIN_SILENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+
+/// Events the spool holds, and their bytes, before the oldest give way.
+const SPOOL_FILES: usize = 1000;
+const SPOOL_BYTES: u64 = 16 << 20;
 
 /// The C entry point: the standard library's own start-up reads `/proc/self/maps` and sets up an overflow handler, which takes
 /// as long as all of the work below. What it would have done for us (ignoring SIGPIPE) is not needed: nothing is written to a
@@ -103,7 +107,7 @@ fn deliver(paths: &Paths, frame: &Frame) -> io::Result<()> {
         ConnectOptions::new().name(name).wait_mode(ConnectWaitMode::Timeout(left()?)).connect_sync()?;
     // The frame carries the secret key: it goes to a process of ours or nowhere.
     if stream.peer_creds()?.euid() != Some(rustix::process::geteuid().as_raw()) {
-        return Err(refused(proto::paths::UnsafeDir::OtherOwner));
+        return Err(refused(UnsafeDir::OtherOwner));
     }
     let body = frame.encode();
     let mut request = format!(
@@ -127,14 +131,53 @@ fn deliver(paths: &Paths, frame: &Frame) -> io::Result<()> {
     if answer.starts_with(b"HTTP/1.1 2") { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// Leaves the event, without its secret, for the daemon to find.
+/// Leaves the event, without its secret, for the daemon to find. Nothing is left where others could read or replace it.
 fn spool(paths: &Paths, frame: &Frame) -> io::Result<()> {
-    if check_private(&paths.spool).is_err() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&paths.spool)?;
-    }
+    private_dir(&paths.state)?;
+    private_dir(&paths.spool)?;
     let [part, whole] = ["part", "event"].map(|ext| paths.spool.join(format!("{}.{ext}", frame.id)));
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
     file.write_all(&frame.encode_for_disk()).and_then(|()| fs::rename(&part, whole)).inspect_err(|_| {
         let _ = fs::remove_file(&part);
-    })
+    })?;
+    make_room(&paths.spool)
+}
+
+/// Makes `dir` if it is not there; refuses it if it is there and not private.
+fn private_dir(dir: &Path) -> io::Result<()> {
+    let mut checked = check_private(dir);
+    if checked == Err(UnsafeDir::Missing) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        checked = check_private(dir);
+    }
+    checked.map_err(|_| io::ErrorKind::PermissionDenied.into())
+}
+
+/// Removes the oldest events where they have become too many or too large: a daemon may never come. What is lost with them is
+/// when the model stopped, nothing that was said: that is in the transcripts, and a later event of the session leads there.
+fn make_room(spool: &Path) -> io::Result<()> {
+    let ours = rustix::process::geteuid().as_raw();
+    let mut files = Vec::new();
+    let mut size = 0;
+    for entry in fs::read_dir(spool)?.filter_map(Result::ok) {
+        let Ok(meta) = entry.metadata() else { continue };
+        let name = entry.file_name();
+        let event = Path::new(&name).extension().is_some_and(|ext| ext == "event" || ext == "part");
+        if event && meta.is_file() && meta.uid() == ours {
+            size += meta.len();
+            files.push((name, meta.len()));
+        }
+    }
+    let mut count = files.len();
+    // Names begin with the time.
+    files.sort();
+    for (name, length) in files {
+        if count <= SPOOL_FILES && size <= SPOOL_BYTES {
+            break;
+        }
+        let _ = fs::remove_file(spool.join(name));
+        count -= 1;
+        size -= length;
+    }
+    Ok(())
 }

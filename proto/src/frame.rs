@@ -7,8 +7,14 @@
 //! `flags` is empty or `cut` (the payload was longer than [`MAX_PAYLOAD`](crate::MAX_PAYLOAD)). The empty field after the
 //! last variable ends the head; the payload is Claude Code's JSON, byte for byte. Environment variables cannot contain
 //! NUL, so nothing needs escaping.
+//!
+//! Hook and daemon need not be of one version. A daemon refuses what it does not know, the hook then spools it, and there it
+//! stays until a daemon knows it. So a later version changes the first field and nothing else may be relied on.
 
 use crate::env;
+
+/// What the first field of every version begins with.
+const NAME: &str = "cc-langfuse-event/";
 
 const MAGIC: &str = "cc-langfuse-event/1";
 
@@ -30,9 +36,9 @@ pub struct Frame {
 /// Why bytes are not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// The first field names another version or is something else altogether.
+    /// A frame of another version: whoever knows that version can read it.
     UnknownVersion,
-    /// The head does not end, or a field of it is not what it should be.
+    /// No frame, or one whose head does not end or holds what it should not.
     Malformed,
 }
 
@@ -84,8 +90,10 @@ impl Frame {
             rest = &tail[1..];
             Some(head)
         };
-        if field() != Some(MAGIC.as_bytes()) {
-            return Err(FrameError::UnknownVersion);
+        match field() {
+            Some(first) if first == MAGIC.as_bytes() => {}
+            Some(first) if first.starts_with(NAME.as_bytes()) => return Err(FrameError::UnknownVersion),
+            _ => return Err(FrameError::Malformed),
         }
         let mut text = || field().and_then(|f| std::str::from_utf8(f).ok()).ok_or(FrameError::Malformed);
         let id = text()?.to_owned();
@@ -143,8 +151,10 @@ mod tests {
     #[test]
     fn other_bytes_are_refused() {
         for (bytes, expect) in [
-            (&b""[..], FrameError::UnknownVersion),
-            (b"{}", FrameError::UnknownVersion),
+            (&b""[..], FrameError::Malformed),
+            (b"{}", FrameError::Malformed),
+            (b"cc-langfuse-event/1", FrameError::Malformed),
+            (b"cc-langfuse-event/\0", FrameError::UnknownVersion),
             (b"cc-langfuse-event/2\0a\x001\0\0\0", FrameError::UnknownVersion),
             (b"cc-langfuse-event/1\0a\x001\0\0A=B\0", FrameError::Malformed),
             (b"cc-langfuse-event/1\0a\0x\0\0\0", FrameError::Malformed),

@@ -291,11 +291,13 @@ fn what_else_lies_in_the_spool_is_counted_or_left_alone() {
     let _daemon = home.daemon();
     server.wait_for(2);
     home.flush();
-    assert_eq!(home.status()["skipped_lines"], json!({"hook_frame": 3}));
+    let status = home.status();
+    assert_eq!(status["skipped_lines"], json!({"hook_frame": 2}));
+    assert_eq!(status["left_in_spool"], json!({"other_version": 1, "not_a_file": 2}));
     assert_eq!(fs::read_to_string(&precious).expect("there"), "precious");
     let mut left: Vec<_> = home.spooled().iter().map(|path| path.file_name().expect("a name").to_owned()).collect();
     left.sort();
-    assert_eq!(left, ["3.event", "4.event", "unfinished.part"]);
+    assert_eq!(left, ["1.event", "3.event", "4.event", "unfinished.part"]);
 }
 
 #[test]

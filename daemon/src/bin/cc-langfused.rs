@@ -16,7 +16,7 @@ use cc_langfuse::{
     intake::Intake,
     log,
     scan::Scan,
-    service,
+    serve, service,
     socket::{self, Denied},
     store::{self, Opened, Store, handle::Handle},
     watch::Watch,
@@ -25,6 +25,9 @@ use clap::Parser;
 use notify::Watcher;
 use proto::paths::Paths;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How often sessions are looked for of which no hook told.
+const SCAN: Duration = Duration::from_secs(15 * 60);
 
 /// Names looked up at the same time; each takes a thread, and the service has few.
 const LOOKUPS: usize = 4;
@@ -35,10 +38,8 @@ const LOOKUPS: usize = 4;
 #[command(name = "cc-langfused", version)]
 struct Args {}
 
-/// How often sessions are looked for of which no hook told.
-const SCAN: Duration = Duration::from_secs(15 * 60);
-
 fn main() -> ExitCode {
+    private_memory();
     Args::parse();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,6 +52,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Keys are held in memory: no core file, and no look at it by other programs of the user. Where the system forbids even this,
+/// whoever made it do so has seen to the limits.
+fn private_memory() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 fn run() -> anyhow::Result<()> {
@@ -89,7 +99,7 @@ fn run() -> anyhow::Result<()> {
     }
 
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(LOOKUPS).enable_all().build()?;
-    let intake = Intake { store: store.clone(), engine: engine_sender.clone(), orders, level };
+    let intake = Intake::new(store.clone(), engine_sender.clone(), orders, level);
     let in_flight = InFlight::default();
     let context = Context {
         intake,
@@ -104,11 +114,12 @@ fn run() -> anyhow::Result<()> {
         let exporters = exporter::supervise(store.clone(), home, in_flight, orders_receiver);
         let spool = watch_spool(context.intake.clone(), paths.spool.clone());
         let scan = look_for_sessions(scan, engine_sender.clone());
-        let server = axum::serve(listener, api::router(context));
+        // A task of its own: waking this one costs two system calls each time.
+        let mut server = tokio::spawn(serve::serve(listener, api::router(context.clone()), context.intake));
         tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "started");
         service::tell("READY=1");
         tokio::select! {
-            served = async { server.await } => served?,
+            served = &mut server => match served? {},
             () = exporters => {}
             () = spool => {}
             () = scan => {}
@@ -116,6 +127,8 @@ fn run() -> anyhow::Result<()> {
             _ = int.recv() => {}
         }
         service::tell("STOPPING=1");
+        server.abort();
+        let _ = server.await;
         anyhow::Ok(())
     })?;
     // A transaction at hand is finished; whatever is left is in the database or in the transcripts.

@@ -16,8 +16,18 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         out!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let Status { daemon, inbox, outbox, dead_letters, sessions, destinations, skipped_lines, redacted, store_error } =
-        status;
+    let Status {
+        daemon,
+        inbox,
+        outbox,
+        dead_letters,
+        sessions,
+        destinations,
+        skipped_lines,
+        redacted,
+        left_in_spool,
+        store_error,
+    } = status;
     out!("daemon        {} · pid {} · up {}", daemon.version, daemon.pid, uptime(daemon.uptime_s));
     out!("events        {} waiting", inbox.pending);
     out!("spans         {} waiting, {} on their way, {dead_letters} undeliverable", outbox.pending, outbox.in_flight);
@@ -50,7 +60,7 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         let open = if session.open_turn { ", one open" } else { "" };
         out!("{label:<14}{} {}{open}", session.session_id, crate::count(session.turns as usize, "turn"));
     }
-    for (label, counts) in [("skipped", skipped_lines), ("masked", redacted)] {
+    for (label, counts) in [("skipped", skipped_lines), ("masked", redacted), ("left in spool", left_in_spool)] {
         for (index, (what, count)) in counts.iter().enumerate() {
             out!("{:<14}{what} {count}", if index == 0 { label } else { "" });
         }
