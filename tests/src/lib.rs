@@ -14,6 +14,7 @@ use std::{
 
 pub mod home;
 pub mod proxy;
+pub mod raw;
 pub mod recording;
 pub mod scene;
 pub mod server;
@@ -97,6 +98,15 @@ impl Random {
 /// Says something to whoever runs the tests, whether they pass or not: what was skipped, or what was counted.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// True if this process may act as any user; says so if not.
+pub fn root(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        say(&format!("SKIPPED {test}: needs root"));
+    }
+    root
 }
 
 /// Waits until `found` finds something.

@@ -1,0 +1,224 @@
+//! A flood of hook events: what the daemon takes, how long a client waits, what CPU time an event costs the daemon,
+//! and what it holds in memory.
+//!
+//! `cargo bench -p tests --bench flood`
+
+#![allow(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints")]
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use proto::{frame::Frame, paths::Paths};
+
+/// Sessions the events belong to.
+const SESSIONS: usize = 200;
+
+fn main() {
+    // `cargo test` runs benchmarks too, with this argument missing.
+    if !std::env::args().any(|arg| arg == "--bench") {
+        return;
+    }
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let built =
+        Command::new(cargo).args(["build", "--release", "--workspace", "--bins"]).stderr(Stdio::null()).status();
+    assert!(built.expect("cargo").success());
+    println!(
+        "{:34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+        "", "asked/s", "taken/s", "p50 ms", "p99 ms", "not", "CPU µs", "RSS MB"
+    );
+    for (clients, rate) in [(1, None), (8, Some(1_000)), (8, Some(5_000)), (16, Some(10_000)), (16, None), (64, None)] {
+        Bench::start().frames(clients, rate);
+    }
+    Bench::start().processes(4);
+}
+
+struct Bench {
+    home: tempfile::TempDir,
+    target: PathBuf,
+    daemon: Child,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+impl Bench {
+    fn start() -> Self {
+        let home = tempfile::tempdir().expect("a directory");
+        let exe = std::env::current_exe().expect("a path");
+        let target = exe.parent().and_then(Path::parent).expect("target/release").to_path_buf();
+        let daemon =
+            Command::new(target.join("cc-langfused")).env_clear().env("HOME", home.path()).spawn().expect("starts");
+        let bench = Self { home, target, daemon };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while UnixStream::connect(bench.paths().socket).is_err() {
+            assert!(Instant::now() < deadline, "the daemon starts");
+            std::thread::yield_now();
+        }
+        for session in 0..SESSIONS {
+            fs::write(bench.transcript(session), "").expect("a file");
+        }
+        bench
+    }
+
+    fn paths(&self) -> Paths {
+        Paths::new(self.home.path(), None)
+    }
+
+    fn transcript(&self, session: usize) -> PathBuf {
+        let path = self.home.path().join(format!(".claude/projects/-bench/{session}.jsonl"));
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        path
+    }
+
+    /// Of usual size.
+    fn payload(&self, number: usize) -> String {
+        let session = number % SESSIONS;
+        serde_json::json!({
+            "session_id": format!("s{session}"), "transcript_path": self.transcript(session), "cwd": self.home.path(),
+            "hook_event_name": "PostToolUse", "tool_response": "All tests pass now. ".repeat(80),
+        })
+        .to_string()
+    }
+
+    fn env() -> [(String, String); 4] {
+        [
+            ("TRACE_TO_LANGFUSE", "true"),
+            ("LANGFUSE_PUBLIC_KEY", "pk-lf-bench"),
+            ("LANGFUSE_SECRET_KEY", "sk-lf-bench"),
+            ("LANGFUSE_BASE_URL", "http://127.0.0.1:9"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    }
+
+    /// Requests as the hook makes them, without the processes: what the daemon can take. At `rate` a second a client's time
+    /// counts from when its turn was due, so a daemon that falls behind cannot hide it.
+    fn frames(&self, clients: usize, rate: Option<usize>) {
+        const FOR: Duration = Duration::from_secs(5);
+        let requests: Vec<(Vec<u8>, Vec<u8>)> = (0..SESSIONS).map(|n| self.request(n)).collect();
+        let next = AtomicUsize::new(0);
+        let socket = self.paths().socket;
+        let started = Instant::now();
+        let mut results: Vec<(Duration, bool)> = std::thread::scope(|scope| {
+            let client = || {
+                let mut results = Vec::new();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let due = match rate {
+                        Some(rate) => started + Duration::from_secs_f64(number as f64 / rate as f64),
+                        None => Instant::now(),
+                    };
+                    if due.duration_since(started) >= FOR {
+                        return results;
+                    }
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    let (before, after) = &requests[number % SESSIONS];
+                    // An id of its own, of the same length everywhere.
+                    let request = [&before[..], format!("{number:016x}").as_bytes(), after].concat();
+                    results.push((exchange(&socket, &request), due.elapsed()));
+                }
+            };
+            let threads: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
+            let each = threads.into_iter().flat_map(|thread| thread.join().expect("a client"));
+            each.map(|(taken, took)| (took, taken)).collect()
+        });
+        let took = started.elapsed();
+        results.sort();
+        let name = format!("{clients} clients, {}", if rate.is_some() { "at a rate" } else { "one after another" });
+        self.report(&name, results, took);
+    }
+
+    /// The request of one session's event, split where the event's id belongs.
+    fn request(&self, number: usize) -> (Vec<u8>, Vec<u8>) {
+        const ID: &str = "################";
+        let frame = Frame {
+            id: ID.into(),
+            fired_ns: 1,
+            cut: false,
+            env: Self::env().to_vec(),
+            payload: self.payload(number).into_bytes(),
+        };
+        let body = frame.encode();
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: cc-langfuse\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            proto::HOOK_PATH,
+            body.len()
+        );
+        let mut request = head.into_bytes();
+        request.extend_from_slice(&body);
+        let at = request.windows(ID.len()).position(|window| window == ID.as_bytes()).expect("the id");
+        (request[..at].to_vec(), request[at + ID.len()..].to_vec())
+    }
+
+    /// The real hook, as many a second as this machine can start.
+    fn processes(&self, clients: usize) {
+        const FOR: Duration = Duration::from_secs(5);
+        let payload = self.home.path().join("payload.json");
+        fs::write(&payload, self.payload(0)).expect("a file");
+        let started = Instant::now();
+        let mut results: Vec<(Duration, bool)> = std::thread::scope(|scope| {
+            let client = || {
+                let mut results = Vec::new();
+                while started.elapsed() < FOR {
+                    let began = Instant::now();
+                    let status = Command::new(self.target.join("cc-langfuse-hook"))
+                        .env_clear()
+                        .env("HOME", self.home.path())
+                        .envs(Self::env())
+                        .stdin(File::open(&payload).expect("the payload"))
+                        .status();
+                    results.push((began.elapsed(), status.expect("the hook").success()));
+                }
+                results
+            };
+            let threads: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("a client")).collect()
+        });
+        let took = started.elapsed();
+        results.sort();
+        self.report(&format!("{clients} × hook processes"), results, took);
+    }
+
+    /// CPU seconds of the daemon so far.
+    fn cpu(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.daemon.id())).expect("Linux");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        let ticks: f64 = fields[11..13].iter().filter_map(|field| field.parse::<f64>().ok()).sum();
+        ticks / 100.0
+    }
+
+    fn report(&self, name: &str, results: Vec<(Duration, bool)>, took: Duration) {
+        let taken = results.iter().filter(|(_, taken)| *taken).count();
+        let ms = |n: usize| results[n.min(results.len() - 1)].0.as_secs_f64() * 1e3;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.id())).expect("Linux");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the field");
+        println!(
+            "{name:34}{:>9.0}{:>9.0}{:>9.2}{:>9.2}{:>9}{:>9.0}{:>9.1}",
+            results.len() as f64 / took.as_secs_f64(),
+            taken as f64 / took.as_secs_f64(),
+            ms(results.len() / 2),
+            ms(results.len() * 99 / 100),
+            results.len() - taken,
+            self.cpu() / taken as f64 * 1e6,
+            peak.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
+        );
+    }
+}
+
+/// True if the daemon said 2xx.
+fn exchange(socket: &Path, request: &[u8]) -> bool {
+    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
+    let mut answer = Vec::new();
+    stream.write_all(request).and_then(|()| stream.read_to_end(&mut answer)).is_ok()
+        && answer.starts_with(b"HTTP/1.1 2")
+}
