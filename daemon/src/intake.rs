@@ -76,6 +76,18 @@ enum Spooled {
     Gone,
 }
 
+/// Why a file stays in the spool: it cannot be read, for now at least.
+const UNREADABLE: &str = "unreadable";
+
+/// What became of the spool.
+#[derive(Clone, Copy, Debug)]
+pub struct Drained {
+    /// Files taken.
+    pub taken: usize,
+    /// Some could not be taken for a reason that passes: no room in the database, no file descriptors.
+    pub again: bool,
+}
+
 impl Intake {
     /// A way in to `store`.
     pub fn new(store: Handle, engine: Sender<Input>, orders: UnboundedSender<Order>, level: Level) -> Self {
@@ -152,14 +164,17 @@ impl Intake {
     /// Takes what hooks left in the spool directory, and removes what is stored. Returns how many files were taken.
     ///
     /// Events of another version stay for the daemon that knows it; what is not a file of ours alone is not touched.
-    pub fn drain(&self, spool: &Path) -> usize {
-        let Ok(entries) = std::fs::read_dir(spool) else { return 0 };
+    pub fn drain(&self, spool: &Path) -> Drained {
+        let entries = match std::fs::read_dir(spool) {
+            Ok(entries) => entries,
+            Err(error) => return Drained { taken: 0, again: error.kind() != std::io::ErrorKind::NotFound },
+        };
         let mut files: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
         // Names begin with the time: the order in which things happened.
         files.sort();
         let known = std::mem::take(&mut *lock(&self.left));
         let mut left = BTreeMap::new();
-        let (mut judged, mut paths, mut size, mut taken) = (Vec::new(), Vec::new(), 0, 0);
+        let (mut judged, mut paths, mut size, mut taken, mut again) = (Vec::new(), Vec::new(), 0, 0, false);
         let mut flush = |judged: &mut Vec<_>, paths: &mut Vec<PathBuf>| {
             let stored = self.commit(std::mem::take(judged)).is_ok();
             for path in paths.drain(..).filter(|_| stored) {
@@ -183,24 +198,28 @@ impl Intake {
                     None => drop(left.insert(path, OTHER_VERSION)),
                 },
                 Spooled::Unfinished(age) if age > ABANDONED => drop(std::fs::remove_file(&path)),
-                Spooled::Left(why) => drop(left.insert(path, why)),
+                Spooled::Left(why) => {
+                    again |= why == UNREADABLE;
+                    left.insert(path, why);
+                }
                 Spooled::Unfinished(_) | Spooled::Gone => {}
             }
             if paths.len() >= TOGETHER.0 || size >= TOGETHER.1 {
                 size = 0;
                 if !flush(&mut judged, &mut paths) {
+                    again = true;
                     break;
                 }
             }
         }
         if !paths.is_empty() {
-            flush(&mut judged, &mut paths);
+            again |= !flush(&mut judged, &mut paths);
         }
         if left.keys().any(|path| !known.contains_key(path)) {
             tracing::warn!(files = left.len(), "not everything in the spool can be taken; status says why");
         }
         *lock(&self.left) = left;
-        taken
+        Drained { taken, again }
     }
 
     /// What lies in the spool and is not taken: how many files, by reason.
@@ -230,9 +249,9 @@ fn look(path: &Path) -> Spooled {
         Ok(fd) => File::from(fd),
         Err(rustix::io::Errno::NOENT) => return Spooled::Gone,
         Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Spooled::Left("not_a_file"),
-        Err(_) => return Spooled::Left("unreadable"),
+        Err(_) => return Spooled::Left(UNREADABLE),
     };
-    read(file, path).unwrap_or(Spooled::Left("unreadable"))
+    read(file, path).unwrap_or(Spooled::Left(UNREADABLE))
 }
 
 fn read(file: File, path: &Path) -> io::Result<Spooled> {

@@ -13,7 +13,7 @@ use cc_langfuse::{
     config,
     delivery::exporter::{self, InFlight, Order},
     engine::{Engine, Input},
-    intake::Intake,
+    intake::{Drained, Intake},
     log,
     scan::Scan,
     serve, service,
@@ -192,10 +192,11 @@ async fn watch_spool(intake: Intake, spool: PathBuf) {
         Ok(watcher)
     });
     loop {
-        let taken = intake.drain(&spool);
+        let Drained { taken, again } = intake.drain(&spool);
         if taken > 0 {
             tracing::info!(taken, "events taken from the spool");
         }
-        let _ = tokio::time::timeout(Duration::from_secs(30), appeared.notified()).await;
+        let next = Duration::from_secs(if again { 1 } else { 30 });
+        let _ = tokio::time::timeout(next, appeared.notified()).await;
     }
 }

@@ -199,8 +199,8 @@ fn client(destination: &Destination, limits: Limits) -> anyhow::Result<Hyper> {
         found.push(rustls_native_certs::load_certs_from_paths(Some(path.as_ref()), None));
     }
     for found in found {
-        for error in found.errors {
-            tracing::warn!(%error, "certificates cannot be read");
+        if let Some(error) = found.errors.first() {
+            tracing::warn!(%error, and_others = found.errors.len() - 1, "certificates cannot be read");
         }
         roots.add_parsable_certificates(found.certs);
     }
