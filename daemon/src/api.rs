@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use axum::{
     routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
     delivery::exporter::{InFlight, Order, now_ms},
@@ -27,6 +27,12 @@ use crate::{
 
 /// How many sessions `status` lists.
 const SESSIONS: usize = 50;
+
+/// How many events are held while the database takes none.
+const HELD: usize = 256;
+
+/// Largest of them, in bytes.
+const HELD_BYTES: usize = 256 << 10;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -41,6 +47,31 @@ pub struct Context {
     pub outbox_bytes: u64,
     /// When the daemon started.
     pub started: Instant,
+    /// Room for events that the database does not take.
+    pub room: Arc<Semaphore>,
+}
+
+impl Context {
+    /// Room for what may be held.
+    pub fn room() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(HELD))
+    }
+
+    /// Whoever sent an event that is not stored keeps it, if the disk has room for that. In case it has none, the event is held
+    /// here and tried again; coming twice it counts once.
+    fn hold(&self, body: Bytes) {
+        let room = self.room.clone().try_acquire_owned();
+        let Some(room) = room.ok().filter(|_| body.len() <= HELD_BYTES) else { return };
+        let intake = self.intake.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if intake.take(&body).await.is_ok() {
+                    return drop(room);
+                }
+            }
+        });
+    }
 }
 
 /// `GET /v1/status`.
@@ -90,7 +121,7 @@ pub struct Trouble {
     pub since: Option<String>,
 }
 
-/// Events stored and not yet dealt with.
+/// Events not yet dealt with.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Inbox {
     /// Their number.
@@ -219,7 +250,10 @@ async fn hook(State(context): State<Context>, body: Bytes) -> StatusCode {
     match context.intake.take(&body).await {
         Ok(()) => StatusCode::NO_CONTENT,
         Err(Untaken::Version) => StatusCode::BAD_REQUEST,
-        Err(Untaken::Store) => StatusCode::SERVICE_UNAVAILABLE,
+        Err(Untaken::Store) => {
+            context.hold(body);
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     }
 }
 
@@ -231,6 +265,11 @@ async fn status(State(context): State<Context>) -> Result<Json<Status>, StatusCo
 async fn metrics(State(context): State<Context>) -> Result<([(HeaderName, &'static str); 1], String), StatusCode> {
     let status = report(&context).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&status, now_ms())))
+}
+
+/// What somebody wants, in JSON, whatever they call it.
+fn wish<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, StatusCode> {
+    serde_json::from_slice(body).map_err(|_| StatusCode::BAD_REQUEST)
 }
 
 fn time(ms: i64) -> Option<String> {
@@ -247,7 +286,7 @@ fn report(context: &Context) -> crate::store::Result<Status> {
             pid: std::process::id(),
             uptime_s: context.started.elapsed().as_secs(),
         },
-        inbox: Inbox { pending: counts.inbox },
+        inbox: Inbox { pending: counts.inbox + (HELD - context.room.available_permits()) as u64 },
         outbox: Outbox { pending: counts.outbox, in_flight: context.in_flight.load(Ordering::Relaxed) as u64 },
         dead_letters: counts.dead_letters,
         store_error: trouble.map(|(error, since)| Trouble { error, since: time(since) }),
@@ -298,7 +337,8 @@ async fn dead_letters(State(context): State<Context>) -> Result<Json<Vec<DeadLet
 }
 
 /// Answers how many were settled.
-async fn settle(State(context): State<Context>, Json(wish): Json<Settle>) -> Result<Json<usize>, StatusCode> {
+async fn settle(State(context): State<Context>, body: Bytes) -> Result<Json<usize>, StatusCode> {
+    let wish: Settle = wish(&body)?;
     let settled = context.intake.store.call(|store| store.settle_dead_letters(wish.id, wish.fate, now_ms()));
     let (waiting, count) = settled.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     for (id, destination) in waiting {
@@ -308,7 +348,8 @@ async fn settle(State(context): State<Context>, Json(wish): Json<Settle>) -> Res
 }
 
 /// Answers with the address as it is compared; 400 if it is none.
-async fn trust(State(context): State<Context>, Json(wish): Json<Trust>) -> Result<Json<String>, StatusCode> {
+async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<String>, StatusCode> {
+    let wish: Trust = wish(&body)?;
     let base_url = crate::hook::base_url(&wish.base_url).ok_or(StatusCode::BAD_REQUEST)?;
     let noted = context.intake.store.call(|store| store.trust(&base_url, wish.trusted, now_ms()));
     noted.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;

@@ -41,9 +41,12 @@ pub fn is_secret(name: &str) -> bool {
     name.ends_with("LANGFUSE_SECRET_KEY")
 }
 
-/// `url` without a `user:password@` part: credentials in URLs are not supported and must not be stored.
+/// `url` without a `user:password@` part: credentials in URLs are not supported and must not be stored. What is no URL is
+/// stored too, as far as there is no `@`.
 pub fn without_userinfo(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.rsplit('@').next().unwrap_or_default().to_owned();
+    };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
     match authority.rfind('@') {
         Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
@@ -63,6 +66,8 @@ mod tests {
             ("http://a@b@c/", "http://c/"),
             ("https://host/path@x", "https://host/path@x"),
             ("nonsense", "nonsense"),
+            ("me:pw@host", "host"),
+            ("https:/me:p@w@host", "host"),
         ] {
             assert_eq!(without_userinfo(url), expect);
         }

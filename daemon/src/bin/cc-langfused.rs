@@ -107,6 +107,7 @@ fn run() -> anyhow::Result<()> {
         spool: paths.spool.clone(),
         outbox_bytes,
         started: Instant::now(),
+        room: Context::room(),
     };
     runtime.block_on(async {
         let listener = socket::listen(&paths, &lock, passed)?;

@@ -28,6 +28,9 @@ impl Handle {
         let before = store.db.total_changes();
         let outcome = work(&mut store);
         store.note(before, outcome.as_ref().err());
+        if outcome.as_ref().err().and_then(rusqlite::Error::sqlite_error_code) == Some(rusqlite::ErrorCode::DiskFull) {
+            store.empty_log();
+        }
         outcome
     }
 }

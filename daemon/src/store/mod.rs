@@ -141,9 +141,13 @@ CREATE TABLE trusted (
 /// Each version's change, applied in one transaction.
 const MIGRATIONS: &[M<'static>] = &[M::up(SCHEMA), M::up(SCHEMA_2)];
 
+/// Spans are stored where this much room is left behind them, in bytes: to take them out again needs some.
+const MARGIN: u64 = 1 << 20;
+
 /// The database, open for writing.
 pub struct Store {
     db: Connection,
+    path: PathBuf,
     /// Bytes of the bodies that wait, by destination.
     waiting: HashMap<DestinationId, u64>,
     /// Why the last change failed and since when they do, Unix milliseconds.
@@ -353,7 +357,7 @@ impl Store {
             db.execute("VACUUM INTO ?", [copy.to_string_lossy()])?;
         }
         Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
-        Ok(Self { db, waiting: HashMap::new(), trouble: None })
+        Ok(Self { db, path: path.to_path_buf(), waiting: HashMap::new(), trouble: None })
     }
 
     /// Removes spans whose bytes are not what was stored; they are as if never found, and looked for again. Returns how many.
@@ -399,6 +403,26 @@ impl Store {
     pub fn waiting_bytes(&self, destination: &Destination) -> Result<u64> {
         let id = find_destination(&self.db, destination)?;
         Ok(id.and_then(|id| self.waiting.get(&id).copied()).unwrap_or(0))
+    }
+
+    /// How many bytes of spans there is room for. They are written to the log and from there to the database, which takes in
+    /// what the log holds already.
+    fn room(&self) -> Result<u64> {
+        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return Ok(u64::MAX) };
+        if disk.f_blocks == 0 {
+            // A file system that does not say.
+            return Ok(u64::MAX);
+        }
+        let log = std::fs::metadata(self.path.with_extension("db-wal")).map_or(0, |meta| meta.len());
+        let left = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_sub(log + MARGIN);
+        let unused = "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size";
+        let unused = self.db.prepare_cached(unused)?.query_row([], |row| row.get::<_, i64>(0))? as u64;
+        Ok(if unused < left { left.midpoint(unused) } else { left })
+    }
+
+    /// Moves what is in the log into the database, as far as that goes, and gives back the log's room.
+    fn empty_log(&self) {
+        let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
 
     /// Remembers that a change failed, until one succeeds.
@@ -513,6 +537,7 @@ impl Store {
     /// # Errors
     /// If nothing was changed.
     pub fn advance(&mut self, step: &Advance) -> Result<(DestinationId, usize)> {
+        let room = if step.spans.is_empty() { 0 } else { self.room()? };
         let tx = self.db.transaction()?;
         let destination = ensure_destination(&tx, &step.session.hint.destination)?;
         let mut fresh = HashSet::new();
@@ -552,6 +577,9 @@ impl Store {
                 ])?;
                 queued += 1;
                 bytes += body.len() as u64;
+                if bytes > room {
+                    return Err(no_room());
+                }
             }
         }
         let copied = copies.values().map(|(_, copied)| copied).sum();
@@ -1017,6 +1045,11 @@ pub fn is_passing(error: &anyhow::Error) -> bool {
 fn is_of_the_disk(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DiskFull, ReadOnly, SystemIoFailure};
     matches!(error.sqlite_error_code(), Some(DiskFull | ReadOnly | SystemIoFailure))
+}
+
+fn no_room() -> rusqlite::Error {
+    let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+    rusqlite::Error::SqliteFailure(full, Some("the disk is full, but for what it takes to deliver what waits".into()))
 }
 
 fn is_damage(error: &anyhow::Error) -> bool {

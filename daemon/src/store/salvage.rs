@@ -37,6 +37,8 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> Result<()> {
     // Reading only leaves the evidence as it is.
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let Ok(old) = Connection::open_with_flags(damaged, flags) else { return Ok(()) };
+    // Otherwise a file that was cut off is refused as a whole.
+    let _ = old.execute_batch("PRAGMA writable_schema = ON");
     let tx = db.transaction()?;
     for (table, columns, key, condition) in WORTHY {
         let marks = vec!["?"; columns.split(',').count()].join(", ");

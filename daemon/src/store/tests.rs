@@ -644,22 +644,28 @@ fn whatever_is_damaged_nothing_undelivered_is_taken_for_delivered() {
 
 #[test]
 fn what_can_be_read_of_a_damaged_database_is_taken_over() {
-    let (dir, mut bytes) = used();
-    let path = dir.path().join("state.db");
-    // The last page holds outbox or exported rows: the sessions come before.
-    let last = bytes.len() - 4096;
-    bytes[last..].fill(0xee);
-    std::fs::write(&path, &bytes).unwrap();
-    let Opened { mut store, damaged, again } = Store::open(&path).unwrap();
-    assert!(damaged.is_some() && again);
-    let sessions = store.sessions(10).unwrap();
-    assert_eq!(sessions.iter().map(|row| (row.cursor.offset, row.closed)).collect::<Vec<_>>(), [(0, 0); 3]);
-    let inbox: Vec<String> = store.inbox().unwrap().into_iter().map(|hint| hint.id).collect();
-    for id in ["e-9", "again-s-1", "again-s-2", "again-s-3"] {
-        assert!(inbox.iter().any(|known| known == id), "{id} is not in {inbox:?}");
+    for cut_off in [false, true] {
+        let (dir, mut bytes) = used();
+        let path = dir.path().join("state.db");
+        // The last page holds outbox or exported rows: the sessions come before.
+        let last = bytes.len() - 4096;
+        if cut_off {
+            bytes.truncate(last);
+        } else {
+            bytes[last..].fill(0xee);
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let Opened { mut store, damaged, again } = Store::open(&path).unwrap();
+        assert!(damaged.is_some() && again);
+        let sessions = store.sessions(10).unwrap();
+        assert_eq!(sessions.iter().map(|row| (row.cursor.offset, row.closed)).collect::<Vec<_>>(), [(0, 0); 3]);
+        let inbox: Vec<String> = store.inbox().unwrap().into_iter().map(|hint| hint.id).collect();
+        for id in ["e-9", "again-s-1", "again-s-2", "again-s-3"] {
+            assert!(inbox.iter().any(|known| known == id), "{id} is not in {inbox:?}");
+        }
+        let (_, queued) = store.advance(&step((1..=40).map(|id| span(1, id, 9)).collect())).unwrap();
+        assert!((20..40).contains(&queued), "{queued}: some of the delivered ones are known");
     }
-    let (_, queued) = store.advance(&step((1..=40).map(|id| span(1, id, 9)).collect())).unwrap();
-    assert!((20..40).contains(&queued), "{queued}: some of the delivered ones are known");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
+    fs::{File, Metadata},
     io::{self, Read, Seek, SeekFrom},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -26,6 +26,13 @@ const DEPTH: usize = 3;
 
 /// How much is read at once, in bytes.
 pub const CHUNK: usize = 256 << 10;
+
+/// How much of a file may be holes, in bytes. A crash leaves small ones; a file made of nothing else costs no disk, and reading
+/// it would cost hours.
+const HOLES: u64 = 256 << 20;
+
+/// How many holes are looked at.
+const LOOKED_AT: usize = 1000;
 
 /// An open transcript.
 #[derive(Debug)]
@@ -52,6 +59,9 @@ pub enum Unreadable {
     /// Not below any directory where transcripts may lie.
     #[error("lies in no directory of transcripts")]
     Outside,
+    /// Far larger than what was ever written to it.
+    #[error("consists of holes")]
+    Hollow,
     /// Something else.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -65,6 +75,7 @@ impl Unreadable {
             Self::NotAFile => "transcript_not_a_file",
             Self::OtherOwner => "transcript_other_owner",
             Self::Outside => "transcript_outside_roots",
+            Self::Hollow => "transcript_hollow",
             Self::Io(_) => "transcript_unreadable",
         }
     }
@@ -85,8 +96,9 @@ impl Transcript {
     /// # Errors
     /// [`Unreadable`].
     pub fn open_beneath(path: &Path, roots: &[PathBuf]) -> Result<Self, Unreadable> {
-        let below = roots.iter().find_map(|root| Some((root, path.strip_prefix(root).ok()?)));
-        let (root, below) = below.ok_or(Unreadable::Outside)?;
+        // Of roots within each other the innermost: it may be a link below the others.
+        let below = roots.iter().filter_map(|root| Some((root, path.strip_prefix(root).ok()?)));
+        let (root, below) = below.min_by_key(|(_, below)| below.components().count()).ok_or(Unreadable::Outside)?;
         let mut steps: Vec<&OsStr> = Vec::new();
         for step in below.components() {
             match step {
@@ -112,6 +124,9 @@ impl Transcript {
         }
         if meta.uid() != rustix::process::geteuid().as_raw() {
             return Err(Unreadable::OtherOwner);
+        }
+        if is_hollow(&file, &meta)? {
+            return Err(Unreadable::Hollow);
         }
         Ok(Self { file, identity: Identity { dev: meta.dev(), ino: meta.ino() }, length: meta.len() })
     }
@@ -208,6 +223,33 @@ pub fn subagents(dir: &Path) -> Vec<(String, PathBuf)> {
     found
 }
 
+/// True if more than [`HOLES`] of the file was never written. A compressed file is small on disk too, but has no holes.
+fn is_hollow(mut file: &File, meta: &Metadata) -> io::Result<bool> {
+    use rustix::fs::{
+        SeekFrom::{Data, Hole},
+        seek,
+    };
+    let length = meta.len();
+    if length.saturating_sub(meta.blocks().saturating_mul(512)) <= HOLES {
+        return Ok(false);
+    }
+    let (mut at, mut hollow) = (0, 0);
+    for _ in 0..LOOKED_AT {
+        if at >= length || hollow > HOLES {
+            break;
+        }
+        // The end of a file counts as a hole.
+        let hole = seek(file, Hole(at))?;
+        at = match seek(file, Data(hole)) {
+            Err(Errno::NXIO) => length,
+            data => data?,
+        };
+        hollow += at.saturating_sub(hole);
+    }
+    file.rewind()?;
+    Ok(hollow > HOLES)
+}
+
 fn directory(at: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Unreadable> {
     let flags = flags | OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     openat(at, Path::new(name), flags, Mode::empty()).map_err(unreadable)
@@ -244,6 +286,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_holes_is_not_read_and_one_with_a_hole_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.jsonl");
+        for (length, expect) in
+            [(HOLES, None), (2 * HOLES, Some("transcript_hollow")), (1 << 40, Some("transcript_hollow"))]
+        {
+            std::fs::write(&path, "a\nb").unwrap();
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+            let opened = Transcript::open(&path);
+            assert_eq!(opened.as_ref().err().map(Unreadable::reason), expect, "{length} bytes");
+            if let Ok(mut file) = opened {
+                let mut buffer = [0; 3];
+                assert_eq!((file.read(&mut buffer).unwrap(), &buffer), (3, b"a\nb"), "from its start");
+            }
+        }
+    }
+
+    #[test]
     fn no_way_leads_out_of_the_roots() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -255,11 +315,13 @@ mod tests {
         link("other/p", "root/linked");
         link("other/p/s.jsonl", "root/p/l.jsonl");
         link("root", "alias");
-        let roots = [at("nowhere"), at("root"), at("alias")];
+        link("other", "root/meant");
+        let roots = [at("nowhere"), at("root"), at("alias"), at("root/meant")];
         for (path, expect) in [
             ("root/p/s.jsonl", None),
             ("root/./p//s.jsonl", None),
             ("alias/p/s.jsonl", None),
+            ("root/meant/p/s.jsonl", None),
             ("root/p/none.jsonl", Some("transcript_missing")),
             ("nowhere/s.jsonl", Some("transcript_missing")),
             ("root/linked/s.jsonl", Some("transcript_not_a_file")),
