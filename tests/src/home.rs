@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
     os::unix::{
         fs::{DirBuilderExt, PermissionsExt},
         net::{UnixListener, UnixStream},
@@ -66,10 +66,15 @@ impl Home {
 
     /// Writes the `env` block of a project's `.claude/settings.local.json`.
     pub fn settings(&self, project: &str, env: &[(String, String)]) {
-        let dir = self.project(project).join(".claude");
-        fs::create_dir_all(&dir).expect("a directory");
-        let env: serde_json::Map<String, Value> = env.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
-        fs::write(dir.join("settings.local.json"), serde_json::json!({ "env": env }).to_string()).expect("settings");
+        settings(&self.project(project).join(".claude/settings.local.json"), env);
+    }
+
+    /// Writes the daemon's own settings.
+    pub fn configure(&self, text: &str) {
+        let path = self.paths().config;
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(&path, text).expect("the configuration");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode");
     }
 
     /// Starts the daemon and waits until it listens.
@@ -175,6 +180,15 @@ impl Home {
         assert_eq!(output.status.code(), Some(0), "{output:?}\n{}", self.log());
     }
 
+    /// What the daemon answers to a `GET` of `path` over its socket, headers included.
+    pub fn ask(&self, path: &str) -> String {
+        let mut socket = UnixStream::connect(self.paths().socket).expect("the daemon");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let mut answer = String::new();
+        socket.write_all(request.as_bytes()).and_then(|()| socket.read_to_string(&mut answer)).expect("an answer");
+        answer
+    }
+
     /// The daemon's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.paths().log).unwrap_or_default()
@@ -237,6 +251,13 @@ fn collect(dir: &Path, kept: &mut Vec<(PathBuf, u32, Option<Vec<u8>>)>) {
             kept.push((path, meta.permissions().mode() & 0o7777, content));
         }
     }
+}
+
+/// Writes a settings file of Claude Code with this `env` block.
+pub fn settings(path: &Path, env: &[(String, String)]) {
+    fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+    let env: serde_json::Map<String, Value> = env.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
+    fs::write(path, serde_json::json!({ "env": env }).to_string()).expect("settings");
 }
 
 /// Runs `command` with `input` on its stdin.

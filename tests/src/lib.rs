@@ -5,6 +5,7 @@
 //! they arrive.
 
 use std::{
+    collections::BTreeSet,
     io::Write,
     path::{Path, PathBuf},
     process::Command,
@@ -107,6 +108,11 @@ pub fn root(test: &str) -> bool {
         say(&format!("SKIPPED {test}: needs root"));
     }
     root
+}
+
+/// Trace and span id of each of `spans`; two are the same span if theirs are.
+pub fn ids(spans: &[Span]) -> BTreeSet<(String, String)> {
+    spans.iter().map(|span| (span.trace_id.clone(), span.span_id.clone())).collect()
 }
 
 /// Waits until `found` finds something.
