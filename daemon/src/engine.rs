@@ -621,7 +621,8 @@ impl Engine {
         let found = std::mem::take(found);
         let assembler = &tail.assembler;
         let (cursor, closed) = assembler.resume().unwrap_or((tail.lines.consumed(), assembler.closed()));
-        let row = &mut session.row;
+        // Where the session stands is known when it is stored.
+        let mut row = session.row.clone();
         (row.cursor, row.closed, row.turns) = (file.position(cursor), closed, assembler.turns());
         row.forked_from = assembler.origin().cloned();
         row.title = assembler
@@ -629,7 +630,7 @@ impl Engine {
             .map(|title| session.rules.scrub(title, &mut Counts::new()).unwrap_or_else(|| title.to_owned()));
         row.open_turn = assembler.awaits_answer() || assembler.open().is_some_and(|turn| turn.has_news(Scope::Final));
         let step = Advance {
-            session: row.clone(),
+            session: row,
             spans: found.spans,
             launches: found.launches,
             agents: found.agents,
@@ -639,6 +640,7 @@ impl Engine {
             now_ms: now_ms(),
         };
         let (destination, queued) = self.store.call(|store| store.advance(&step)).map_err(Stumble::Store)?;
+        session.row = step.session;
         session.waiting.retain(|(hint, _)| !consumed.contains(&hint.id));
         if queued > 0 {
             tracing::debug!(session = session.row.session_id, queued, "spans stored");
@@ -719,6 +721,10 @@ fn push_line(
     offset: u64,
     line: Line<'_>,
 ) {
+    #[cfg(test)]
+    if let Line::Whole(bytes) = line {
+        assert!(memchr::memmem::find(bytes, FAULT.as_bytes()).is_none(), "as ordered");
+    }
     let (record, length) = match line {
         Line::TooLong(_) => (Err(Skip::TooLong), 0),
         Line::Whole(bytes) => (record::parse(bytes), bytes.len()),
@@ -838,3 +844,10 @@ fn tell(session: &Session, turn: &Turn, scope: Scope, fired: Option<u64>, found:
         found.spans.push(span);
     }
 }
+
+/// A line with this makes tests see what a fault in reading does.
+#[cfg(test)]
+const FAULT: &str = "a fault in the reader, please";
+
+#[cfg(test)]
+mod tests;
