@@ -118,7 +118,7 @@ fn surroundings() -> Vec<(&'static str, &'static str, String)> {
         ("url", "redis://:@@@localhost", url.clone()),
         ("url", "https://ci:@@@example.com/a@b", "a".into()),
         ("assignment", "API_KEY=@@", alnum(24)),
-        ("assignment", "API_TOKEN=@@", ["00a4f1007ab0c1f4", "40a1f70b0c4fa107"].concat()),
+        ("assignment", "API_TOKEN=@@", ["9a50f8a8e9bb8bdb", "5eba456bf92d5d98"].concat()),
         ("assignment", "export MY_SERVICE_TOKEN=@@ && run", alnum(24)),
         ("assignment", "  apiKey: \"@@\",", alnum(24)),
         ("assignment", "client_secret: '@@'", alnum(24)),
