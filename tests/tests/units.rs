@@ -420,7 +420,7 @@ fn a_name_server_that_hangs_takes_few_threads_and_delays_no_stop() {
         let project = format!("p{number}");
         let mut story = Story::new(&home, &project, &project);
         story.turn("q", "a");
-        home.hook(&story.stop("a"), &server::env(&format!("http://{project}.example"), "pk", "sk"));
+        home.hook(&story.stop("a"), &server::env(&format!("https://{project}.example"), "pk", "sk"));
     }
     home.status_until("all names to be looked up", |status| status["outbox"]["in_flight"] == 2 * SERVERS);
     let threads = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("Linux").count();

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::mpsc,
+    sync::{atomic::Ordering, mpsc},
     time::{Duration, Instant},
 };
 
@@ -25,6 +25,9 @@ use clap::Parser;
 use notify::Watcher;
 use proto::paths::Paths;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long the answer to what was just sent is waited for at the end.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
 
 /// How often sessions are looked for of which no hook told.
 const SCAN: Duration = Duration::from_secs(15 * 60);
@@ -101,6 +104,7 @@ fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(LOOKUPS).enable_all().build()?;
     let intake = Intake::new(store.clone(), engine_sender.clone(), orders, level);
     let in_flight = InFlight::default();
+    let stop_sending = intake.orders.clone();
     let context = Context {
         intake,
         in_flight: in_flight.clone(),
@@ -112,7 +116,8 @@ fn run() -> anyhow::Result<()> {
     runtime.block_on(async {
         let listener = socket::listen(&paths, &lock, passed)?;
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let exporters = exporter::supervise(store.clone(), home, in_flight, orders_receiver);
+        let mut exporters =
+            std::pin::pin!(exporter::supervise(store.clone(), home, in_flight.clone(), orders_receiver));
         let spool = watch_spool(context.intake.clone(), paths.spool.clone());
         let scan = look_for_sessions(scan, engine_sender.clone());
         // A task of its own: waking this one costs two system calls each time.
@@ -121,7 +126,7 @@ fn run() -> anyhow::Result<()> {
         service::tell("READY=1");
         tokio::select! {
             served = &mut server => match served? {},
-            () = exporters => {}
+            () = &mut exporters => {}
             () = spool => {}
             () = scan => {}
             _ = term.recv() => {}
@@ -130,6 +135,17 @@ fn run() -> anyhow::Result<()> {
         service::tell("STOPPING=1");
         server.abort();
         let _ = server.await;
+        // A batch whose answer is not heard is sent again by the next daemon.
+        let _ = stop_sending.send(Order::Stop);
+        let answered = async {
+            while in_flight.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = &mut exporters => {}
+            _ = tokio::time::timeout(LAST_ANSWER, answered) => {}
+        }
         anyhow::Ok(())
     })?;
     // A transaction at hand is finished; whatever is left is in the database or in the transcripts.

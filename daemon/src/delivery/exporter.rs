@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -34,6 +34,8 @@ pub enum Order {
     Key(DestinationId, Destination, Secret),
     /// There is something to send.
     Wake(DestinationId, Destination),
+    /// The daemon comes to its end: nothing more is sent.
+    Stop,
     /// Somebody waits: try everything now, whatever was postponed (but not what a server asked to postpone).
     Hurry,
     /// The user trusts this base URL, or no longer: who may be sent to is judged again.
@@ -55,8 +57,13 @@ struct Line {
 pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut orders: mpsc::UnboundedReceiver<Order>) {
     let mut lines: HashMap<DestinationId, Line> = HashMap::new();
     let mut tasks = tokio::task::JoinSet::new();
+    let stopping = Arc::new(AtomicBool::new(false));
     while let Some(order) = orders.recv().await {
         let (id, destination, key) = match order {
+            Order::Stop => {
+                stopping.store(true, Ordering::Relaxed);
+                continue;
+            }
             Order::Hurry => {
                 lines.values().for_each(|line| line.hurry.notify_one());
                 continue;
@@ -86,6 +93,7 @@ pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut or
                     in_flight: in_flight.clone(),
                     wake: line.wake.clone(),
                     hurry: line.hurry.clone(),
+                    stopping: stopping.clone(),
                     trust: line.trust.subscribe(),
                     key: line.key.subscribe(),
                     link: None,
@@ -118,6 +126,7 @@ struct Exporter {
     in_flight: InFlight,
     wake: Arc<Notify>,
     hurry: Arc<Notify>,
+    stopping: Arc<AtomicBool>,
     trust: watch::Receiver<()>,
     key: watch::Receiver<Option<Secret>>,
     link: Option<Transport>,
@@ -136,6 +145,9 @@ impl Exporter {
     async fn run(mut self) {
         self.resume_wait().await;
         loop {
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
             let (id, spans) = (self.id, self.plan.spans);
             let batch = match self.store.call(|store| store.claim(id, spans, BATCH_BYTES)) {
                 Ok(batch) => batch,
