@@ -1,10 +1,11 @@
 //! Recorded sessions of the real Claude Code against a scripted API, played again at their own pace.
 //!
 //! At each hook only those lines are on disk that were there when it fired; the rest of the step follows 90 ms later, as it
-//! did. That delay is part of the recording: it is the race that the daemon has to win.
+//! did. That delay is part of the recording: it is the race that the daemon has to win. Other transcripts, those of subagents
+//! and of sessions before, have the lines that were written by then according to their own times.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -16,6 +17,9 @@ use crate::{Answer, Home, Server, Span};
 
 /// How long after a hook Claude Code wrote what was missing.
 const REST_AFTER: Duration = Duration::from_millis(90);
+
+/// How long is waited at most for another session to begin; some began when somebody had typed something.
+const NEXT_SESSION: Duration = Duration::from_millis(1500);
 
 /// Hooks that are called; the others only say how far the transcript had grown.
 const CALLED: [&str; 4] = ["Stop", "SessionEnd", "StopFailure", "SubagentStop"];
@@ -39,16 +43,30 @@ pub enum Mode {
 pub struct Recording {
     /// Its name.
     pub name: String,
-    transcript: String,
-    relative: PathBuf,
+    files: Vec<File>,
     hooks: Vec<Hook>,
     calls: Vec<Value>,
+}
+
+/// A transcript, in the end.
+#[derive(Debug)]
+struct File {
+    /// Where, in the home.
+    relative: PathBuf,
+    text: String,
+    /// The `.meta.json` beside it.
+    meta: Option<String>,
 }
 
 #[derive(Debug)]
 struct Hook {
     event: String,
+    /// How long the session's transcript was.
     lines: Option<usize>,
+    /// When.
+    at: Option<String>,
+    /// How long after the hook before.
+    after: Duration,
     payload: Value,
 }
 
@@ -58,26 +76,106 @@ pub type Tokens = [u64; 5];
 /// What must arrive.
 #[derive(Debug, Default)]
 pub struct Truth {
-    /// Tokens of every successful model call of the conversation that left a line.
-    pub calls: BTreeMap<String, Tokens>,
+    /// Every successful model call that left a line and that a turn or a subagent of it made.
+    pub calls: BTreeMap<String, Call>,
     /// Calls that were cut short but left a line: they may arrive, with whatever tokens were known.
     pub cut: Vec<String>,
-    /// Tool calls, and whether they failed.
-    pub tools: BTreeMap<String, bool>,
-    /// What the model said last.
-    pub last_answer: Option<String>,
-    /// A Stop hook made the model go on, so that a turn that was complete is not any more.
+    /// Successful calls that left no line: what each was for.
+    pub unseen: Vec<String>,
+    /// Tool calls.
+    pub tools: BTreeMap<String, Tool>,
+    /// What the model said last in each session.
+    pub last_answers: Vec<String>,
+    /// A turn that was complete was not any more: a Stop hook made the model go on, or something worked in the background.
     pub grows: bool,
+    /// Calls whose lines stand in more than one session's transcript.
+    pub copied: BTreeSet<String>,
+    /// The version of Claude Code.
+    pub version: String,
+}
+
+/// A model call.
+#[derive(Debug)]
+pub struct Call {
+    /// Its tokens, as the API counted them.
+    pub tokens: Tokens,
+    /// No line has the final output count, which the API sent; `tokens` has the best that any line has.
+    pub is_placeholder: bool,
+    /// The tool call that launched the subagent that made it; none if it was the turn itself.
+    pub below: Option<String>,
+    /// The session that made it.
+    pub session: Option<String>,
+    /// The session that one was forked from, where the transcript says so.
+    pub forked_from: Option<String>,
+}
+
+/// A tool call.
+#[derive(Debug)]
+pub struct Tool {
+    /// The model call that asked for it.
+    pub message: String,
+    /// It failed.
+    pub failed: bool,
+}
+
+/// What the transcripts show of one model call.
+#[derive(Debug, Default)]
+struct Seen {
+    tools: Vec<String>,
+    output: u64,
+    agent: Option<String>,
+    sessions: BTreeSet<String>,
+}
+
+impl Truth {
+    /// True for versions that write lines before the API has said how long the answer is.
+    pub fn keeps_placeholders(&self) -> bool {
+        let parts: Vec<u32> = self.version.split('.').map(|part| part.parse().expect("a number")).collect();
+        parts < vec![2, 1, 120]
+    }
+}
+
+impl File {
+    fn lines(&self) -> impl Iterator<Item = Value> {
+        self.text.lines().map(|line| serde_json::from_str(line).expect("a line"))
+    }
+
+    /// How many lines were written by then. Times are all in one form.
+    fn lines_at(&self, at: &str) -> usize {
+        self.lines().position(|line| text(&line, "timestamp") > at).unwrap_or_else(|| self.text.lines().count())
+    }
+
+    fn session(&self) -> String {
+        self.relative.file_stem().expect("a name").to_string_lossy().into_owned()
+    }
+
+    /// The subagent it is the transcript of.
+    fn agent(&self) -> Option<String> {
+        self.session().strip_prefix("agent-").map(str::to_owned)
+    }
+}
+
+fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn blocks(line: &Value) -> impl Iterator<Item = &Value> {
+    line["message"]["content"].as_array().into_iter().flatten()
+}
+
+/// What a user's line says.
+fn said(line: &Value) -> String {
+    let content = &line["message"]["content"];
+    content.as_str().map_or_else(|| blocks(line).map(|block| text(block, "text")).collect(), str::to_owned)
 }
 
 impl Recording {
     /// Every recording there is, by name.
     pub fn all() -> Vec<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-        let mut names: Vec<String> = fs::read_dir(root)
-            .expect("fixtures")
-            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-            .collect();
+        let entries = fs::read_dir(root).expect("fixtures").map(|entry| entry.expect("an entry"));
+        let dirs = entries.filter(|entry| entry.path().is_dir());
+        let mut names: Vec<String> = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names.iter().map(|name| Self::load(name)).collect()
     }
@@ -94,64 +192,169 @@ impl Recording {
                 Hook {
                     event: hook["event"].as_str().expect("an event").to_owned(),
                     lines: hook["transcript_lines"].as_u64().map(|lines| lines as usize),
+                    at: hook["at"].as_str().map(str::to_owned),
+                    after: Duration::from_millis(hook["after_ms"].as_u64().unwrap_or(0)),
                     payload: hook["stdin"].take(),
                 }
             })
             .collect();
-        let path = hooks[0].payload["transcript_path"].as_str().expect("a transcript");
-        let relative = Path::new(path).strip_prefix(HOME).expect("beneath the home").to_path_buf();
+        let mut paths = Vec::new();
+        transcripts(&dir.join("projects"), &mut paths);
+        paths.sort();
+        let files = paths.iter().map(|path| File {
+            relative: Path::new(".claude").join(path.strip_prefix(&dir).expect("beneath")),
+            text: read(path),
+            meta: fs::read_to_string(path.with_extension("meta.json")).ok(),
+        });
         let calls: Vec<Value> = serde_json::from_str(&read(&dir.join("calls.json"))).expect("calls");
-        Self {
-            name: name.to_owned(),
-            transcript: read(&dir.join(relative.strip_prefix(".claude").expect("in .claude"))),
-            relative,
-            hooks,
-            calls,
-        }
+        Self { name: name.to_owned(), files: files.collect(), hooks, calls }
     }
 
-    /// What must arrive, from what the API sent and what the transcript shows of it.
+    /// The transcripts of its sessions, in the end: each with where it lies.
+    pub fn sessions(&self) -> Vec<PathBuf> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(&self.name);
+        let own = self.files.iter().filter(|file| file.agent().is_none() && !file.text.is_empty());
+        own.map(|file| dir.join(file.relative.strip_prefix(".claude").expect("in .claude"))).collect()
+    }
+
+    /// What must arrive, from what the API sent and what the transcripts show of it.
     pub fn truth(&self) -> Truth {
         let mut truth = Truth::default();
         let mut failed = BTreeMap::new();
-        let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for line in self.transcript.lines() {
-            let line: Value = serde_json::from_str(line).expect("a line");
-            let message = &line["message"];
-            for block in message["content"].as_array().into_iter().flatten() {
-                let id = |key: &str| block[key].as_str().unwrap_or_default().to_owned();
-                if line["type"] == "assistant" {
-                    let tools = seen.entry(message["id"].as_str().unwrap_or_default().to_owned()).or_default();
-                    if block["type"] == "tool_use" {
-                        tools.push(id("id"));
+        let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+        for file in &self.files {
+            for line in file.lines() {
+                if truth.version.is_empty() {
+                    text(&line, "version").clone_into(&mut truth.version);
+                }
+                for block in blocks(&line).filter(|block| block["type"] == "tool_result") {
+                    failed.entry(text(block, "tool_use_id").to_owned()).or_insert(block["is_error"] == true);
+                }
+                if line["type"] != "assistant" || line["message"]["model"] == "<synthetic>" {
+                    continue;
+                }
+                let message = seen.entry(text(&line["message"], "id").to_owned()).or_default();
+                let tools = blocks(&line).filter(|block| block["type"] == "tool_use").map(|block| text(block, "id"));
+                for tool in tools {
+                    if !message.tools.iter().any(|known| known == tool) {
+                        message.tools.push(tool.to_owned());
                     }
-                } else if block["type"] == "tool_result" {
-                    failed.insert(id("tool_use_id"), block["is_error"] == true);
+                }
+                message.output = message.output.max(line["message"]["usage"]["output_tokens"].as_u64().unwrap_or(0));
+                message.agent = file.agent();
+                if file.agent().is_none() {
+                    message.sessions.insert(file.session());
                 }
             }
         }
-        for call in self.calls.iter().filter(|call| call["purpose"] == "main") {
-            let Some((id, tools)) = call["message_id"].as_str().and_then(|id| seen.get_key_value(id)) else { continue };
-            truth.tools.extend(tools.iter().map(|tool| (tool.clone(), failed.get(tool) == Some(&true))));
+        let launched_by = self.launches();
+        let inline = self.inline();
+        for call in &self.calls {
+            let id = text(call, "message_id");
+            let Some(message) = seen.get(id) else {
+                if call["status"] == "ok" {
+                    truth.unseen.push(text(call, "purpose").to_owned());
+                }
+                continue;
+            };
+            let below = match &message.agent {
+                Some(agent) => match launched_by.get(agent) {
+                    // Nobody asked for it.
+                    None => continue,
+                    Some(tool) => Some(tool.clone()),
+                },
+                None => inline.get(id).cloned(),
+            };
+            for tool in &message.tools {
+                let failed = failed.get(tool) == Some(&true);
+                truth.tools.insert(tool.clone(), Tool { message: id.to_owned(), failed });
+            }
             if call["status"] != "ok" {
-                truth.cut.push(id.clone());
+                truth.cut.push(id.to_owned());
                 continue;
             }
             let usage = &call["usage"];
-            let tokens = [
+            let mut tokens = [
                 &usage["input_tokens"],
                 &usage["output_tokens"],
                 &usage["cache_read_input_tokens"],
                 &usage["cache_creation"]["ephemeral_5m_input_tokens"],
                 &usage["cache_creation"]["ephemeral_1h_input_tokens"],
-            ];
-            truth.calls.insert(id.clone(), tokens.map(|count| count.as_u64().unwrap_or(0)));
+            ]
+            .map(|count| count.as_u64().unwrap_or(0));
+            let is_placeholder = message.output < tokens[1];
+            tokens[1] = message.output;
+            let session = call["session_id"].as_str().map(str::to_owned);
+            let forked_from = session.as_ref().and_then(|session| self.origin(session));
+            if message.sessions.len() > 1 {
+                truth.copied.insert(id.to_owned());
+            }
+            truth.calls.insert(id.to_owned(), Call { tokens, is_placeholder, below, session, forked_from });
         }
-        let stops = self.hooks.iter().filter(|hook| hook.event == "Stop" && hook.payload["agent_id"].is_null());
-        truth.grows = self.name == "stopblock";
-        truth.last_answer =
-            stops.filter_map(|hook| hook.payload["last_assistant_message"].as_str()).next_back().map(str::to_owned);
+        let stops = || self.hooks.iter().filter(|hook| hook.event == "Stop" && hook.payload["agent_id"].is_null());
+        truth.grows = stops().any(|hook| {
+            let waits = hook.payload["background_tasks"].as_array().is_some_and(|tasks| !tasks.is_empty());
+            waits || hook.payload["stop_hook_active"] == true
+        }) || self.name == "stopblock";
+        let answers: BTreeMap<&str, &str> = stops()
+            .filter_map(|hook| {
+                Some((text(&hook.payload, "session_id"), hook.payload["last_assistant_message"].as_str()?))
+            })
+            .collect();
+        truth.last_answers = answers.into_values().map(str::to_owned).collect();
         truth
+    }
+
+    /// Subagent with a transcript of its own → the tool call that launched it.
+    fn launches(&self) -> BTreeMap<String, String> {
+        let mut launches = BTreeMap::new();
+        for file in &self.files {
+            for line in file.lines() {
+                let result = blocks(&line).find(|block| block["type"] == "tool_result");
+                if let (Some(result), Some(agent)) = (result, line["toolUseResult"]["agentId"].as_str()) {
+                    launches.insert(agent.to_owned(), text(result, "tool_use_id").to_owned());
+                }
+            }
+            let meta: Value =
+                file.meta.as_deref().map_or(Value::Null, |meta| serde_json::from_str(meta).expect("meta"));
+            if let (Some(agent), Some(tool)) = (file.agent(), meta["toolUseId"].as_str()) {
+                launches.insert(agent, tool.to_owned());
+            }
+        }
+        launches
+    }
+
+    /// Model call of a subagent whose lines stand among those of the session → the tool call that launched it.
+    fn inline(&self) -> BTreeMap<String, String> {
+        let mut orders: Vec<(String, String)> = Vec::new();
+        let mut sides: BTreeMap<String, String> = BTreeMap::new();
+        let mut inline = BTreeMap::new();
+        for line in self.files.iter().filter(|file| file.agent().is_none()).flat_map(File::lines) {
+            for block in blocks(&line).filter(|block| block["input"]["prompt"].is_string()) {
+                orders.push((text(&block["input"], "prompt").to_owned(), text(block, "id").to_owned()));
+            }
+            if line["isSidechain"] != true {
+                continue;
+            }
+            let above = sides.get(text(&line, "parentUuid")).cloned();
+            let asked = said(&line);
+            let order = || orders.iter().find(|(prompt, _)| *prompt == asked).map(|(_, tool)| tool.clone());
+            let tool = above.or_else(order).expect("a subagent somebody launched");
+            sides.insert(text(&line, "uuid").to_owned(), tool.clone());
+            if line["type"] == "assistant" {
+                inline.insert(text(&line["message"], "id").to_owned(), tool);
+            }
+        }
+        inline
+    }
+
+    /// The session that `session` was forked from, if its transcript says so.
+    fn origin(&self, session: &str) -> Option<String> {
+        let file = self.files.iter().find(|file| file.session() == session)?;
+        file.lines().find_map(|line| {
+            let from = line["forkedFrom"]["sessionId"].as_str().or_else(|| line["requestSessionId"].as_str());
+            from.filter(|from| *from != session).map(str::to_owned)
+        })
     }
 
     /// Plays the recording through the real programs; what the server has stored in the end.
@@ -164,12 +367,26 @@ impl Recording {
         };
         let env = server.env();
         home.settings("project", &env);
-        let transcript = self.transcript.replace(HOME, &here);
-        let path = home.path().join(&self.relative);
+        let there = |file: &File| File {
+            relative: home.path().join(&file.relative),
+            text: file.text.replace(HOME, &here),
+            meta: file.meta.clone(),
+        };
+        let files: Vec<File> = self.files.iter().map(there).collect();
         let mut daemon = home.daemon();
         for (index, hook) in self.hooks.iter().enumerate() {
+            let path = hook.payload["transcript_path"].as_str().expect("a transcript");
+            let path = Path::new(path).strip_prefix(HOME).expect("beneath the home");
+            let (own, others): (Vec<&File>, _) = files.iter().partition(|file| file.relative.ends_with(path));
+            let is_other = |before: &Hook| before.payload["session_id"] != hook.payload["session_id"];
+            if index.checked_sub(1).is_some_and(|before| is_other(&self.hooks[before])) {
+                std::thread::sleep(hook.after.min(NEXT_SESSION));
+            }
             if let Some(lines) = hook.lines {
-                grow(&path, &transcript, lines);
+                own.iter().for_each(|file| grow(file, lines));
+            }
+            if let Some(at) = &hook.at {
+                others.iter().for_each(|file| grow(file, file.lines_at(at)));
             }
             if !CALLED.contains(&hook.event.as_str()) {
                 continue;
@@ -177,12 +394,16 @@ impl Recording {
             let payload = hook.payload.to_string().replace(HOME, &here);
             home.hook_with(payload.as_bytes(), &env);
             std::thread::sleep(REST_AFTER);
-            grow(&path, &transcript, self.hooks[index + 1..].iter().find_map(|hook| hook.lines).unwrap_or(usize::MAX));
+            let session =
+                |hook: &&Hook| hook.payload["transcript_path"] == self.hooks[index].payload["transcript_path"];
+            let later = self.hooks[index + 1..].iter().filter(session).find_map(|hook| hook.lines);
+            own.iter().for_each(|file| grow(file, later.unwrap_or(usize::MAX)));
             if mode == Mode::Restart {
                 daemon.kill();
                 daemon = home.daemon();
             }
         }
+        files.iter().for_each(|file| grow(file, usize::MAX));
         server.change(|_| Answer::ok());
         home.flush();
         assert!(daemon.terminate().success(), "{}", home.log());
@@ -190,14 +411,32 @@ impl Recording {
     }
 }
 
-/// Appends to the file until it holds the first `lines` lines of `transcript`.
-fn grow(path: &Path, transcript: &str, lines: usize) {
-    let length: usize = transcript.split_inclusive('\n').take(lines).map(str::len).sum();
-    fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-    let mut file = fs::OpenOptions::new().append(true).create(true).open(path).expect("the transcript");
-    let there = file.metadata().expect("metadata").len() as usize;
+fn transcripts(dir: &Path, found: &mut Vec<PathBuf>) {
+    for path in fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+        if path.is_dir() {
+            transcripts(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "jsonl") {
+            found.push(path);
+        }
+    }
+}
+
+/// Appends to the file until it holds its first `lines` lines, and writes what stands beside it.
+fn grow(file: &File, lines: usize) {
+    use std::io::Write;
+    if lines == 0 {
+        return;
+    }
+    let length: usize = file.text.split_inclusive('\n').take(lines).map(str::len).sum();
+    fs::create_dir_all(file.relative.parent().expect("a parent")).expect("a directory");
+    let mut to = fs::OpenOptions::new().append(true).create(true).open(&file.relative).expect("the transcript");
+    let there = to.metadata().expect("metadata").len() as usize;
     if there < length {
-        use std::io::Write;
-        file.write_all(&transcript.as_bytes()[there..length]).expect("written");
+        to.write_all(&file.text.as_bytes()[there..length]).expect("written");
+    }
+    if let Some(meta) = &file.meta {
+        // That it has finished is written last.
+        let meta = if length == file.text.len() { meta.clone() } else { meta.replace(",\"finished\":true", "") };
+        fs::write(file.relative.with_extension("meta.json"), meta).expect("written");
     }
 }
