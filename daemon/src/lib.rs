@@ -11,7 +11,7 @@
 //! # Invariants
 //!
 //! 1. Pure modules ([`transcript::cursor`], [`transcript::lines`], [`transcript::record`], [`turn`], [`trace`], [`ids`],
-//!    [`redact`], [`dialect`], [`hook`], [`delivery::verdict`], [`delivery::policy`], [`metrics`], [`config`] but for
+//!    [`redact`], [`reconcile`], [`dialect`], [`hook`], [`delivery::verdict`], [`delivery::policy`], [`metrics`], [`config`] but for
 //!    [`config::file`]) use neither files, network, environment, threads nor the clock; time comes in as a value.
 //! 2. Only [`store`] contains SQL; only [`delivery`] does HTTP out; only [`transcript::reader`] opens transcripts.
 //! 3. A cursor moves only in the transaction that stores what it passed over; a span id enters the outbox of a destination
@@ -35,6 +35,7 @@ pub mod intake;
 pub mod log;
 pub mod metrics;
 pub mod offline;
+pub mod reconcile;
 pub mod redact;
 pub mod scan;
 pub mod serve;

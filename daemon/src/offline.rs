@@ -1,4 +1,4 @@
-//! A whole transcript → the spans a replay of it would send, without daemon or database.
+//! A whole transcript → the spans a replay of it would send, or their sum, without daemon or database.
 
 use std::path::{Path, PathBuf};
 
@@ -6,12 +6,13 @@ use crate::{
     agents,
     dialect::{OutSpan, langfuse::Shared},
     hook::Options,
+    reconcile::{Stated, Traced},
     redact::{Counts, Rules},
     trace,
     transcript::{
         lines::{Line, Lines},
         reader::{CHUNK, Transcript, Unreadable},
-        record,
+        record::{self, Record},
     },
     turn::{Assembler, Scope, Turn},
 };
@@ -27,24 +28,65 @@ pub fn turns(
     rules: &Rules,
     mut each: impl FnMut(Vec<OutSpan>),
 ) -> Result<(), Unreadable> {
+    session(path, session_id, |turn, agents| {
+        each(std::iter::once(turn).chain(agents).flat_map(|turn| spans(turn, session_id, options, rules)).collect());
+    })
+}
+
+/// What is traced of the session at `path`, and what Claude Code says it used; `None` if it does not say.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn account(path: &Path, session_id: &str) -> Result<(Traced, Option<Stated>), Unreadable> {
+    let mut stated = None;
+    // When the first thing happened that is not in those totals.
+    let mut until = None;
+    walk(
+        path,
+        session_id,
+        |line, record| match record {
+            None => {
+                if let Some(newer) = Stated::parse(line) {
+                    (stated, until) = (Some(newer), None);
+                }
+            }
+            Some(Record::Prompt(prompt)) => until = until.or(prompt.at),
+            Some(Record::Assistant(line)) => until = until.or(line.at),
+            Some(_) => {}
+        },
+        |_| {},
+    )?;
+    let until = until.filter(|_| stated.is_some());
+    let mut traced = Traced::default();
+    session(path, session_id, |turn, agents| {
+        std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, until));
+    })?;
+    Ok((traced, stated))
+}
+
+/// Hands every turn of a session to `each`, with the work of its subagents.
+fn session(path: &Path, session_id: &str, mut each: impl FnMut(&Turn, &[Turn])) -> Result<(), Unreadable> {
     let mut launches = Vec::new();
-    let end = walk(path, session_id, |turn| launches.extend(agents::closed_launches(&turn)))?;
+    let end = walk(path, session_id, |_, _| {}, |turn| launches.extend(agents::closed_launches(&turn)))?;
     let roots: Vec<PathBuf> = path.parent().map(Path::to_path_buf).into_iter().collect();
     launches.extend(end.open().into_iter().flat_map(agents::closed_launches));
     let agents = agents::all(path, &roots, launches, end.open());
-    let mut tell = |turn: &Turn| {
-        let own = std::iter::once(turn).chain(agents.get(&turn.key).into_iter().flatten());
-        each(own.flat_map(|turn| spans(turn, session_id, options, rules)).collect());
-    };
-    let end = walk(path, session_id, |turn| tell(&turn))?;
+    let mut tell = |turn: &Turn| each(turn, agents.get(&turn.key).map_or(&[], Vec::as_slice));
+    let end = walk(path, session_id, |_, _| {}, |turn| tell(&turn))?;
     if let Some(turn) = end.open() {
         tell(turn);
     }
     Ok(())
 }
 
-/// Hands every turn that is closed to `each`; the last one is still open in what comes back.
-fn walk(path: &Path, session_id: &str, mut each: impl FnMut(Turn)) -> Result<Assembler, Unreadable> {
+/// Hands every turn that is closed to `each`, and every line to `look`, with what it says of the conversation; the last turn
+/// is still open in what comes back.
+fn walk(
+    path: &Path,
+    session_id: &str,
+    mut look: impl FnMut(&[u8], Option<&Record>),
+    mut each: impl FnMut(Turn),
+) -> Result<Assembler, Unreadable> {
     let mut file = Transcript::open(path)?;
     let mut lines = Lines::at(0);
     let mut assembler = Assembler::new(session_id, 0);
@@ -55,10 +97,10 @@ fn walk(path: &Path, session_id: &str, mut each: impl FnMut(Turn)) -> Result<Ass
             return Ok(assembler);
         }
         lines.feed(&buffer[..n], |offset, line| {
-            if let Line::Whole(bytes) = line
-                && let Ok(record) = record::parse(bytes)
-                && let Some(turn) = assembler.push(record, offset)
-            {
+            let Line::Whole(bytes) = line else { return };
+            let record = record::parse(bytes).ok();
+            look(bytes, record.as_ref());
+            if let Some(turn) = record.and_then(|record| assembler.push(record, offset)) {
                 each(turn);
             }
         });

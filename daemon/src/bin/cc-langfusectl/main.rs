@@ -15,6 +15,7 @@ macro_rules! out {
 
 mod client;
 mod dead_letters;
+mod reconcile;
 mod replay;
 mod show;
 mod sink;
@@ -52,6 +53,16 @@ enum Command {
         /// A session id, or the path of a transcript
         session: String,
         /// The spans a replay would send, as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the tokens of a session as traced with Claude Code's own totals
+    ///
+    /// Exit code 1 if more is traced than Claude Code counted. Less is to be expected: some calls leave no line.
+    Reconcile {
+        /// A session id, or the path of a transcript
+        session: String,
+        /// One JSON object
         #[arg(long)]
         json: bool,
     },
@@ -97,6 +108,7 @@ fn main() -> ExitCode {
         Command::Status { json } => status::status(json),
         Command::Flush { timeout } => status::flush(timeout),
         Command::Show { session, json } => show::show(&session, json),
+        Command::Reconcile { session, json } => reconcile::reconcile(&session, json),
         Command::Replay { transcript, dry_run } => replay::replay(&transcript, dry_run),
         Command::DeadLetters { retry: Some(which), .. } => dead_letters::settle(which, Fate::Retry),
         Command::DeadLetters { drop: Some(which), .. } => dead_letters::settle(which, Fate::Drop),

@@ -2,7 +2,10 @@
 
 use std::io::IsTerminal;
 
-use cc_langfuse::dialect::OutSpan;
+use cc_langfuse::{
+    dialect::OutSpan,
+    trace::{Event, QUEUED_TEXT},
+};
 
 /// Prints the spans of one trace as a tree, with tokens and durations.
 pub fn print(spans: &[OutSpan]) {
@@ -10,28 +13,46 @@ pub fn print(spans: &[OutSpan]) {
     for root in spans.iter().filter(|span| span.is_root()) {
         let paint = Paint { colour };
         let input = content(root, "langfuse.observation.input");
-        out!("{} {} {}{}", paint.bold(&root.name), time(root), paint.dim(&clip(&input, 60)), paint.level(root));
+        out!("{} {} {}{}", paint.bold(&root.name), time(root), paint.dim(&clip(gist(&input), 60)), paint.level(root));
         children(spans, root, "", &paint);
         let output = content(root, "langfuse.observation.output");
         out!("   {}", paint.dim(&clip(&output, 76)));
     }
 }
 
+/// What stands below a span, in order of time.
+enum Below<'s> {
+    Span(&'s OutSpan),
+    Event(&'s Event),
+}
+
 fn children(spans: &[OutSpan], parent: &OutSpan, indent: &str, paint: &Paint) {
-    let mut below: Vec<_> = spans.iter().filter(|span| span.parent_id == parent.span_id).collect();
-    below.sort_by_key(|span| span.start_ns);
-    for (index, span) in below.iter().enumerate() {
-        let last = index + 1 == below.len();
-        out!(
-            "{indent}{} {} {}{}{}",
-            if last { "└──" } else { "├──" },
-            paint.bold(&span.name),
-            time(span),
-            details(span),
-            paint.level(span)
-        );
-        children(spans, span, &format!("{indent}{}", if last { "    " } else { "│   " }), paint);
+    let own =
+        spans.iter().filter(|span| span.parent_id == parent.span_id).map(|span| (span.start_ns, Below::Span(span)));
+    let mut below: Vec<_> = own.chain(parent.events.iter().map(|event| (event.at, Below::Event(event)))).collect();
+    below.sort_by_key(|(at, _)| *at);
+    let count = below.len();
+    for (index, (_, thing)) in below.into_iter().enumerate() {
+        let last = index + 1 == count;
+        let branch = if last { "└" } else { "├" };
+        match thing {
+            Below::Event(event) => out!("{indent}{branch}─• {}", paint.dim(&happened(event))),
+            Below::Span(span) => {
+                let (name, time, details) = (paint.bold(&span.name), time(span), details(span));
+                out!("{indent}{branch}── {name} {time}{details}{}", paint.level(span));
+                children(spans, span, &format!("{indent}{}", if last { "    " } else { "│   " }), paint);
+            }
+        }
     }
+}
+
+/// What happened, and its details; of text only the beginning.
+fn happened(event: &Event) -> String {
+    let details = event.attributes.iter().map(|(key, value)| match key.as_str() {
+        QUEUED_TEXT => clip(gist(value), 60),
+        key => format!("{} {value}", key.replace('_', " ")),
+    });
+    format!("{}  {}", event.name, details.collect::<Vec<_>>().join(" · ")).trim_end().to_owned()
 }
 
 fn details(span: &OutSpan) -> String {
@@ -47,9 +68,19 @@ fn details(span: &OutSpan) -> String {
             get("cache_read_input_tokens")
         );
     }
-    let input =
-        span.text("langfuse.observation.input").filter(|_| span.text("langfuse.observation.type") == Some("tool"));
-    input.map_or_else(String::new, |input| format!("  {}", clip(input, 60)))
+    let said = match span.text("langfuse.observation.type") {
+        Some("tool") => span.text("langfuse.observation.input"),
+        Some("agent") => span.text("langfuse.observation.metadata.description"),
+        _ => None,
+    };
+    said.map_or_else(String::new, |input| format!("  {}", clip(input, 60)))
+}
+
+/// What Claude Code says of a background task, without the rest of its markup; other text as it is.
+fn gist(text: &str) -> &str {
+    let notification = text.trim_start().strip_prefix("<task-notification>");
+    let summary = notification.and_then(|text| text.split_once("<summary>")?.1.split_once("</summary>"));
+    summary.map_or(text, |(summary, _)| summary)
 }
 
 /// `content` of a message that stands as JSON in an attribute.
