@@ -319,9 +319,15 @@ impl Engine {
                     || session.looks_finished() && now >= session.grown + QUIET_FINISHED
             }
         };
-        let ids: Vec<String> = self.sessions.iter().filter(|(_, s)| due(s)).map(|(id, _)| id.clone()).collect();
+        let mut ids: Vec<String> = self.sessions.iter().filter(|(_, s)| due(s)).map(|(id, _)| id.clone()).collect();
+        ids.sort_by_key(|id| self.sessions[id].first_fired());
         for id in ids {
             let Some(mut session) = self.sessions.remove(&id) else { continue };
+            if self.may_copy_another(&session, now) {
+                session.not_before = Some(now + TICK);
+                self.sessions.insert(id, session);
+                continue;
+            }
             self.look(&mut session);
             let over = session.waiting.is_empty() && session.row.hint.event == Event::Ended && !session.dirty;
             if !over || session.agents_due.is_some() {
@@ -337,6 +343,17 @@ impl Engine {
             own.into_iter().chain(session.agents.dir().map(Path::to_path_buf)).collect::<Vec<_>>()
         };
         self.watch.keep(&self.sessions.values().flat_map(dirs).collect());
+    }
+
+    /// True if `session`, of which nothing was read yet, may begin with a copy of one beside it that has yet to be told: a turn
+    /// belongs to the session that had it first.
+    fn may_copy_another(&self, session: &Session, now: Instant) -> bool {
+        let is_new = session.tail.is_none() && session.row.cursor.offset == 0;
+        let Some(fired) = session.first_fired().filter(|_| is_new) else { return false };
+        let earlier = |(hint, came): &(Hint, Instant)| hint.fired_ns < fired && now < *came + QUIET;
+        self.sessions.values().any(|other| {
+            other.row.transcript.parent() == session.row.transcript.parent() && other.waiting.iter().any(earlier)
+        })
     }
 
     /// Reads what is new in a session and does what its events ask for.
@@ -681,6 +698,11 @@ impl Session {
     fn retry(&mut self) {
         self.dirty = true;
         self.not_before = Some(Instant::now() + STORE_RETRY);
+    }
+
+    /// When the oldest event was fired that waits.
+    fn first_fired(&self) -> Option<u64> {
+        self.waiting.first().map(|(hint, _)| hint.fired_ns)
     }
 
     /// Claude Code has said that it writes no more.
