@@ -18,9 +18,6 @@ use crate::{Answer, Home, Server, Span};
 /// How long after a hook Claude Code wrote what was missing.
 const REST_AFTER: Duration = Duration::from_millis(90);
 
-/// How long is waited at most for another session to begin; some began when somebody had typed something.
-const NEXT_SESSION: Duration = Duration::from_millis(1500);
-
 /// Hooks that are called; the others only say how far the transcript had grown.
 const CALLED: [&str; 4] = ["Stop", "SessionEnd", "StopFailure", "SubagentStop"];
 
@@ -36,6 +33,8 @@ pub enum Mode {
     Restart,
     /// The server answers 503 until everything has happened.
     Outage,
+    /// The daemon is not started before everything has happened.
+    Away,
 }
 
 /// A recording.
@@ -65,8 +64,6 @@ struct Hook {
     lines: Option<usize>,
     /// When.
     at: Option<String>,
-    /// How long after the hook before.
-    after: Duration,
     payload: Value,
 }
 
@@ -193,7 +190,6 @@ impl Recording {
                     event: hook["event"].as_str().expect("an event").to_owned(),
                     lines: hook["transcript_lines"].as_u64().map(|lines| lines as usize),
                     at: hook["at"].as_str().map(str::to_owned),
-                    after: Duration::from_millis(hook["after_ms"].as_u64().unwrap_or(0)),
                     payload: hook["stdin"].take(),
                 }
             })
@@ -373,15 +369,11 @@ impl Recording {
             meta: file.meta.clone(),
         };
         let files: Vec<File> = self.files.iter().map(there).collect();
-        let mut daemon = home.daemon();
+        let mut daemon = (mode != Mode::Away).then(|| home.daemon());
         for (index, hook) in self.hooks.iter().enumerate() {
             let path = hook.payload["transcript_path"].as_str().expect("a transcript");
             let path = Path::new(path).strip_prefix(HOME).expect("beneath the home");
             let (own, others): (Vec<&File>, _) = files.iter().partition(|file| file.relative.ends_with(path));
-            let is_other = |before: &Hook| before.payload["session_id"] != hook.payload["session_id"];
-            if index.checked_sub(1).is_some_and(|before| is_other(&self.hooks[before])) {
-                std::thread::sleep(hook.after.min(NEXT_SESSION));
-            }
             if let Some(lines) = hook.lines {
                 own.iter().for_each(|file| grow(file, lines));
             }
@@ -393,18 +385,21 @@ impl Recording {
             }
             let payload = hook.payload.to_string().replace(HOME, &here);
             home.hook_with(payload.as_bytes(), &env);
-            std::thread::sleep(REST_AFTER);
+            if mode != Mode::Away {
+                std::thread::sleep(REST_AFTER);
+            }
             let session =
                 |hook: &&Hook| hook.payload["transcript_path"] == self.hooks[index].payload["transcript_path"];
             let later = self.hooks[index + 1..].iter().filter(session).find_map(|hook| hook.lines);
             own.iter().for_each(|file| grow(file, later.unwrap_or(usize::MAX)));
             if mode == Mode::Restart {
-                daemon.kill();
-                daemon = home.daemon();
+                daemon.take().expect("it runs").kill();
+                daemon = Some(home.daemon());
             }
         }
         files.iter().for_each(|file| grow(file, usize::MAX));
         server.change(|_| Answer::ok());
+        let daemon = daemon.unwrap_or_else(|| home.daemon());
         home.flush();
         assert!(daemon.terminate().success(), "{}", home.log());
         server.spans()

@@ -14,6 +14,11 @@ use tests::{
 /// How many recordings are played at once.
 const AT_ONCE: usize = 6;
 
+#[test]
+fn recorded_sessions_arrive_whole_and_once_though_the_daemon_is_started_at_the_end() {
+    play_all(Mode::Away);
+}
+
 const BEGIN: &str = "<!-- captured:begin -->";
 const END: &str = "<!-- captured:end -->";
 
