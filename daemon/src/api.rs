@@ -85,6 +85,9 @@ pub struct Status {
     pub outbox: Outbox,
     /// Spans that no server takes; see `GET /v1/dead-letters`.
     pub dead_letters: u64,
+    /// Images and documents stored and not yet uploaded.
+    #[serde(default)]
+    pub media: Media,
     /// Why the database takes no changes (a full disk, most likely), and since when; nothing if all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_error: Option<Trouble>,
@@ -135,6 +138,15 @@ pub struct Outbox {
     pub pending: u64,
     /// Those a server has been sent and has not answered for.
     pub in_flight: u64,
+}
+
+/// Images and documents stored and not yet uploaded.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Media {
+    /// How often spans show them.
+    pub pending: u64,
+    /// What last kept one from it.
+    pub last_error: Option<String>,
 }
 
 /// A session.
@@ -188,7 +200,10 @@ pub struct Left {
     pub events: u64,
     /// Spans.
     pub spans: u64,
-    /// Why the spans are still here, by destination.
+    /// Images and documents.
+    #[serde(default)]
+    pub media: u64,
+    /// Why they are still here, by destination.
     pub why: Vec<String>,
 }
 
@@ -289,6 +304,7 @@ fn report(context: &Context) -> crate::store::Result<Status> {
         inbox: Inbox { pending: counts.inbox + (HELD - context.room.available_permits()) as u64 },
         outbox: Outbox { pending: counts.outbox, in_flight: context.in_flight.load(Ordering::Relaxed) as u64 },
         dead_letters: counts.dead_letters,
+        media: Media { pending: counts.media.0, last_error: counts.media.1 },
         store_error: trouble.map(|(error, since)| Trouble { error, since: time(since) }),
         sessions: sessions
             .into_iter()
@@ -384,5 +400,7 @@ async fn left(context: &Context) -> Option<Left> {
         let error = to.last_error.map_or_else(String::new, |why| format!(": {why}"));
         why.push(format!("{} ({}) is {}{full}{error}", to.base_url, to.public_key, to.state));
     }
-    Some(Left { events: report.inbox.pending.max(engine), spans: report.outbox.pending, why })
+    why.extend(report.media.last_error.map(|why| format!("images and documents: {why}")));
+    let (events, spans) = (report.inbox.pending.max(engine), report.outbox.pending);
+    Some(Left { events, spans, media: report.media.pending, why })
 }

@@ -863,6 +863,7 @@ fn tell(session: &Session, turn: &Turn, scope: Scope, fired: Option<u64>, found:
             span.redact(shared.len(), redactor, &mut found.redacted);
         }
         found.bytes += span.attributes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        found.bytes += span.media.iter().map(|(_, media)| media.bytes.len()).sum::<usize>();
         found.spans.push(span);
     }
 }

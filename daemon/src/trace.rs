@@ -9,7 +9,7 @@
 
 use crate::{
     ids::{CallId, Role, SpanId, TraceId, call_id, span_id, trace_id},
-    transcript::record::{Nanos, Usage},
+    transcript::record::{Nanos, Prompt, Usage},
     turn::{Generation, Happening, Scope, Tool, Turn},
 };
 
@@ -92,8 +92,8 @@ pub enum Body<'t> {
     Generation {
         /// The call.
         generation: &'t Generation,
-        /// The user's words, on the first call of the turn.
-        input: Option<&'t str>,
+        /// What the user said, on the first call of the turn.
+        input: Option<&'t Prompt>,
         /// Token counts.
         usage: Option<Usage>,
         /// When the first block was there; `measured` only.
@@ -164,7 +164,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                 call: Some(call_id(&generation.id)),
                 body: Body::Generation {
                     generation,
-                    input: (index == 0).then_some(turn.prompt.text.as_str()),
+                    input: (index == 0).then_some(&turn.prompt),
                     usage: generation.usage,
                     completion_start: (semantics == Semantics::Measured).then_some(generation.first).flatten(),
                 },

@@ -437,6 +437,7 @@ impl Turn {
                     tool.input = String::new();
                     if let Some((result, _)) = &mut tool.result {
                         result.output = String::new();
+                        result.media = Vec::new();
                     }
                 }
             }
@@ -450,6 +451,10 @@ impl Turn {
             }
         }
         self.root_sent |= scope != Scope::Part;
+        if self.root_sent || self.generations.first().is_some_and(|generation| generation.sent) {
+            // The root, where it is told later, refers to what is stored by then.
+            self.prompt.media.iter_mut().for_each(|media| media.bytes.clear());
+        }
         self.agents.iter_mut().for_each(|agent| agent.mark_sent(scope));
     }
 

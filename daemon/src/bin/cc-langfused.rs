@@ -96,7 +96,7 @@ fn run() -> anyhow::Result<()> {
     let engine = Engine::new(store.clone(), orders.clone(), Watch::new(engine_sender.clone()), config, &home);
     let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(&inputs))?;
     for row in store.call(|store| store.destinations())? {
-        if row.waiting > 0 {
+        if row.waiting > 0 || row.media > 0 {
             orders.send(Order::Wake(row.id, row.destination))?;
         }
     }

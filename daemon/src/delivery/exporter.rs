@@ -17,12 +17,14 @@ use std::{
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
+    access::{Access, PARKED},
+    media::Uploader,
     policy::{self, BATCH_BYTES, PROBE, Plan, Step},
     transport::{Limits, Transport},
     verdict::{Answer, Verdict, judge},
 };
 use crate::{
-    credentials::{Origin, Secret, from_settings, origin},
+    credentials::Secret,
     dialect::OutSpan,
     hook::Destination,
     store::{DestinationId, Row, Store, handle::Handle},
@@ -48,12 +50,19 @@ pub type InFlight = Arc<AtomicUsize>;
 struct Line {
     base_url: String,
     trust: watch::Sender<()>,
-    wake: Arc<Notify>,
-    hurry: Arc<Notify>,
     key: watch::Sender<Option<Secret>>,
+    spans: Signals,
+    media: Signals,
 }
 
-/// Runs an exporter for every destination that is named, until `orders` ends.
+/// How a task is told that there is something to do, or that somebody waits for it.
+#[derive(Clone, Default)]
+pub(super) struct Signals {
+    pub(super) wake: Arc<Notify>,
+    pub(super) hurry: Arc<Notify>,
+}
+
+/// Runs an exporter, and what uploads media beside it, for every destination that is named, until `orders` ends.
 pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut orders: mpsc::UnboundedReceiver<Order>) {
     let mut lines: HashMap<DestinationId, Line> = HashMap::new();
     let mut tasks = tokio::task::JoinSet::new();
@@ -65,7 +74,7 @@ pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut or
                 continue;
             }
             Order::Hurry => {
-                lines.values().for_each(|line| line.hurry.notify_one());
+                lines.values().flat_map(|line| [&line.spans, &line.media]).for_each(|task| task.hurry.notify_one());
                 continue;
             }
             Order::Trust(base_url) => {
@@ -80,25 +89,23 @@ pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut or
             let line = Line {
                 base_url: destination.base_url.clone(),
                 trust: watch::Sender::new(()),
-                wake: Arc::default(),
-                hurry: Arc::default(),
                 key: watch::Sender::new(None),
+                spans: Signals::default(),
+                media: Signals::default(),
             };
+            let access = || {
+                let (trust, key) = (line.trust.subscribe(), line.key.subscribe());
+                Access::new(destination.clone(), store.clone(), home.clone(), trust, key)
+            };
+            tasks.spawn(Uploader::new(id, access(), line.media.clone()).run());
             tasks.spawn(
                 Exporter {
                     id,
-                    destination,
-                    store: store.clone(),
-                    home: home.clone(),
+                    access: access(),
                     in_flight: in_flight.clone(),
-                    wake: line.wake.clone(),
-                    hurry: line.hurry.clone(),
                     stopping: stopping.clone(),
-                    trust: line.trust.subscribe(),
-                    key: line.key.subscribe(),
+                    signals: line.spans.clone(),
                     link: None,
-                    used: None,
-                    refused: None,
                     plan: Plan::default(),
                     asked_to_wait: false,
                     well: true,
@@ -114,25 +121,17 @@ pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut or
                 news
             });
         }
-        line.wake.notify_one();
+        [&line.spans, &line.media].iter().for_each(|task| task.wake.notify_one());
     }
 }
 
 struct Exporter {
     id: DestinationId,
-    destination: Destination,
-    store: Handle,
-    home: PathBuf,
+    access: Access,
     in_flight: InFlight,
-    wake: Arc<Notify>,
-    hurry: Arc<Notify>,
     stopping: Arc<AtomicBool>,
-    trust: watch::Receiver<()>,
-    key: watch::Receiver<Option<Secret>>,
+    signals: Signals,
     link: Option<Transport>,
-    /// The key `link` uses, and the key that was in use when the server last refused.
-    used: Option<Secret>,
-    refused: Option<Secret>,
     plan: Plan,
     /// The wait at hand is the server's wish, so nobody hurries it.
     asked_to_wait: bool,
@@ -149,7 +148,7 @@ impl Exporter {
                 return;
             }
             let (id, spans) = (self.id, self.plan.spans);
-            let batch = match self.store.call(|store| store.claim(id, spans, BATCH_BYTES)) {
+            let batch = match self.access.store.call(|store| store.claim(id, spans, BATCH_BYTES)) {
                 Ok(batch) => batch,
                 Err(error) => {
                     tracing::warn!(%error, "the outbox cannot be read");
@@ -158,11 +157,10 @@ impl Exporter {
                 }
             };
             if batch.is_empty() {
-                self.wake.notified().await;
+                self.signals.wake.notified().await;
                 continue;
             }
-            if self.trust.has_changed().unwrap_or(false) || self.key.has_changed().unwrap_or(false) {
-                self.trust.mark_unchanged();
+            if self.access.has_changed() {
                 self.link = None;
             }
             if self.link.is_none() {
@@ -185,7 +183,7 @@ impl Exporter {
     /// A wait that was promised before a restart is kept, whatever key comes.
     async fn resume_wait(&mut self) {
         let id = self.id;
-        let row = self.store.call(|store| store.destinations());
+        let row = self.access.store.call(|store| store.destinations());
         let row = row.ok().and_then(|rows| rows.into_iter().find(|row| row.id == id));
         if let Some(row) = row.filter(|row| row.state == "retrying") {
             let (left, asked) = policy::resume(row.next_at_ms, now_ms());
@@ -211,22 +209,25 @@ impl Exporter {
                     tracing::warn!(count, why, "the server took the batch but not all of its spans");
                 }
                 if !std::mem::replace(&mut self.well, true) {
-                    tracing::info!(to = self.destination.base_url, "delivering again");
+                    tracing::info!(to = self.access.destination.base_url, "delivering again");
                 }
-                tracing::debug!(spans = batch.len(), to = self.destination.base_url, "delivered");
+                tracing::debug!(spans = batch.len(), to = self.access.destination.base_url, "delivered");
                 self.keep_trying(|store| store.delivered(id, &batch, rejected, now_ms())).await;
             }
             Step::Wait(wait, why) => {
                 if self.well {
-                    tracing::warn!(to = self.destination.base_url, why, "not delivered; trying again until it is");
+                    tracing::warn!(
+                        to = self.access.destination.base_url,
+                        why,
+                        "not delivered; trying again until it is"
+                    );
                 }
-                tracing::debug!(to = self.destination.base_url, why, ?wait, "not delivered");
+                tracing::debug!(to = self.access.destination.base_url, why, ?wait, "not delivered");
                 self.note("retrying", wait, why);
                 self.pause(wait).await;
             }
             Step::Park(why) => {
-                // The key may have changed where the user keeps it.
-                self.refused = self.used.take();
+                self.access.was_refused();
                 self.link = None;
                 self.park(PARKED, why).await;
             }
@@ -263,7 +264,7 @@ impl Exporter {
     /// Repeats a change until the database takes it: without it the same spans would go out again.
     async fn keep_trying(&self, work: impl Fn(&mut Store) -> crate::store::Result<()> + Send) {
         loop {
-            match self.store.call(&work) {
+            match self.access.store.call(&work) {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::warn!(%error, "the outbox cannot be changed; trying again");
@@ -277,7 +278,7 @@ impl Exporter {
         self.well = false;
         let (id, now) = (self.id, now_ms());
         let until = now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
-        let noted = self.store.call(|store| store.postpone(id, state, until, &why, now));
+        let noted = self.access.store.call(|store| store.postpone(id, state, until, &why, now));
         if let Err(error) = noted {
             tracing::warn!(%error, "the state of a destination cannot be stored");
         }
@@ -285,7 +286,7 @@ impl Exporter {
 
     async fn park(&mut self, state: &'static str, why: String) {
         if self.well {
-            tracing::warn!(to = self.destination.base_url, why, "{state}; nothing is lost");
+            tracing::warn!(to = self.access.destination.base_url, why, "{state}; nothing is lost");
         }
         self.asked_to_wait = false;
         self.note(state, PROBE, why);
@@ -294,7 +295,7 @@ impl Exporter {
 
     /// Waits, but not longer than it takes for somebody to hurry or to bring another key, unless the server asked to wait.
     async fn pause(&mut self, wait: Duration) {
-        let (mut trust, mut key) = (self.trust.clone(), self.key.clone());
+        let (mut trust, mut key) = (self.access.trust.clone(), self.access.key.clone());
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = self.hurried() => {}
@@ -306,7 +307,7 @@ impl Exporter {
     /// Returns when somebody hurries, unless the server asked to wait.
     async fn hurried(&self) {
         loop {
-            self.hurry.notified().await;
+            self.signals.hurry.notified().await;
             if !self.asked_to_wait {
                 return;
             }
@@ -315,35 +316,11 @@ impl Exporter {
 
     /// The way to the server, or the destination's state without one and why.
     fn connect(&mut self) -> Result<Transport, (&'static str, String)> {
-        // The key a hook brought, unless the server has refused that very key: then what the settings files say by now.
-        let held = self.key.borrow_and_update().clone();
-        let dirs = self.store.call(|store| store.project_dirs(&self.destination)).unwrap_or_default();
-        let secret = match held {
-            Some(held) if self.refused.as_ref() != Some(&held) => Some(held),
-            held => from_settings(&self.destination, &dirs, &self.home).or(held),
-        };
-        let Some(secret) = secret else {
-            return Err((PARKED, "no secret key: open Claude Code in a project that has it".into()));
-        };
-        let base_url = &self.destination.base_url;
-        if let Origin::Repository(file) = origin(&self.destination, &secret, &dirs, &self.home)
-            && !self.store.call(|store| store.trusts(base_url)).unwrap_or(false)
-        {
-            let file = file.display();
-            let why =
-                format!("{file}, which git tracks, sends it there; if you want that: cc-langfusectl trust {base_url}");
-            return Err((HELD, why));
-        }
-        self.used = Some(secret.clone());
-        Transport::new(&self.destination, &secret, Limits::default()).map_err(|error| (PARKED, format!("{error:#}")))
+        let secret = self.access.secret()?;
+        let to = &self.access.destination;
+        Transport::new(to, &secret, Limits::default()).map_err(|error| (PARKED, format!("{error:#}")))
     }
 }
-
-/// State of a destination that something must be mended for.
-const PARKED: &str = "parked";
-
-/// State of a destination that waits for the user's word.
-const HELD: &str = "held";
 
 /// Unix time in milliseconds.
 pub fn now_ms() -> i64 {
@@ -351,6 +328,6 @@ pub fn now_ms() -> i64 {
 }
 
 /// Somewhere between 0 and 1; good enough to keep clients apart.
-fn chance() -> f64 {
+pub(super) fn chance() -> f64 {
     (RandomState::new().hash_one(0) >> 11) as f64 / (1u64 << 53) as f64
 }

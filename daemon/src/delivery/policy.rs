@@ -70,7 +70,7 @@ pub fn next(plan: Plan, verdict: Verdict, sent: usize, chance: f64) -> (Plan, St
 }
 
 /// Full jitter: somewhere between nothing and the bound, which doubles from 1 s to 5 min.
-fn backoff(failures: u32, chance: f64) -> Duration {
+pub(super) fn backoff(failures: u32, chance: f64) -> Duration {
     let bound = SHORTEST.saturating_mul(1u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX)).min(LONGEST);
     bound.mul_f64(chance.clamp(0.0, 1.0))
 }
@@ -302,6 +302,7 @@ mod tests {
             attributes: vec![("a".into(), text(10)), ("b".into(), text(1001)), ("c".into(), text(20))],
             events: vec![Event { name: String::new(), at: 1, attributes: vec![("d".into(), "y".repeat(1200))] }],
             call: None,
+            media: Vec::new(),
         };
         assert!(shrink(&mut span));
         assert_eq!(span.text("a").map(str::len), Some(20));

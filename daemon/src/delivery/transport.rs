@@ -61,6 +61,9 @@ impl Default for Limits {
     }
 }
 
+/// What this program calls itself.
+pub(super) const AGENT: &str = concat!("cc-langfuse/", env!("CARGO_PKG_VERSION"));
+
 /// Most bytes of an answer that are read.
 const ANSWER: usize = 1 << 20;
 
@@ -84,8 +87,7 @@ impl Transport {
         let client = client(destination, limits)?;
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, secret.basic_auth(&destination.public_key));
-        headers
-            .insert(header::USER_AGENT, HeaderValue::from_static(concat!("cc-langfuse/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert("x-langfuse-sdk-name", HeaderValue::from_static("cc-langfuse"));
         headers.insert("x-langfuse-sdk-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
         headers.insert("x-langfuse-ingestion-version", HeaderValue::from_static("4"));
@@ -180,13 +182,13 @@ fn time(nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
 }
 
-type Hyper = Client<HttpsConnector<Proxied>, Full<Bytes>>;
+pub(super) type Hyper = Client<HttpsConnector<Proxied>, Full<Bytes>>;
 
 /// The way to `destination`, which is no other than one on which a secret is safe.
 ///
 /// TLS with the well-known roots, those of the system, and those of `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS` (which users
 /// behind an inspecting proxy have set for Claude Code already); proxies from `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`.
-fn client(destination: &Destination, limits: Limits) -> anyhow::Result<Hyper> {
+pub(super) fn client(destination: &Destination, limits: Limits) -> anyhow::Result<Hyper> {
     anyhow::ensure!(
         destination.is_private(),
         "the secret key would travel unencrypted: set the base URL to one with https \
@@ -222,7 +224,7 @@ fn client(destination: &Destination, limits: Limits) -> anyhow::Result<Hyper> {
 /// Connects directly, or through a proxy where the environment names one. What is on this machine is reached directly: a
 /// proxy cannot do that, and would read what is not encrypted.
 #[derive(Clone)]
-struct Proxied {
+pub(super) struct Proxied {
     tcp: HttpConnector,
     rules: Arc<Matcher>,
 }
@@ -287,15 +289,7 @@ impl HttpClient for Observed {
         let outcome = exchange(&self.client, request, &self.key, self.limit).await;
         let (answer, result) = match outcome {
             Ok((answer, response)) => (answer, Ok(response)),
-            Err(error) => {
-                let why = chain(error.as_ref());
-                let answer = if is_tls(error.as_ref()) {
-                    Answer::Untrusted(why.clone())
-                } else {
-                    Answer::Unreachable(why.clone())
-                };
-                (answer, Err(why.into()))
-            }
+            Err(error) => (failure(error.as_ref()), Err(chain(error.as_ref()).into())),
         };
         if let Ok(mut last) = self.last.lock() {
             *last = Some(answer);
@@ -304,7 +298,8 @@ impl HttpClient for Observed {
     }
 }
 
-async fn exchange(
+/// Sends a request and reads what comes back.
+pub(super) async fn exchange(
     client: &Hyper,
     request: Request<Bytes>,
     (public_key, secret): &(String, Secret),
@@ -334,6 +329,12 @@ async fn exchange(
             .collect(),
     };
     Ok((answer, Response::from_parts(parts, body)))
+}
+
+/// What it means that nothing came back.
+pub(super) fn failure(error: &(dyn Error + 'static)) -> Answer {
+    let why = chain(error);
+    if is_tls(error) { Answer::Untrusted(why) } else { Answer::Unreachable(why) }
 }
 
 /// OTLP partial success, in either encoding. Langfuse answers JSON of its own to protobuf: that is none.
@@ -398,6 +399,7 @@ mod tests {
             attributes: vec![],
             events: vec![],
             call: None,
+            media: Vec::new(),
         }
     }
 

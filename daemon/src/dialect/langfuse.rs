@@ -5,18 +5,22 @@
 //! * Input and output of the turn stand on the root observation; for v3 servers once more as trace input and output.
 //! * Objects are JSON in strings, empty values are left out: other OTLP kinds are stored as their raw encoding.
 //! * Where a project wants no text to leave, whatever was said, read or written passes [`Shared::words`] and becomes a size.
+//! * An image or document is uploaded beside the span; where it stood, a reference stands alone in its string: in a message as a
+//!   content part of type `image_url`, in the output of a tool in the place of the base64.
 //! * Usage keys are those of Langfuse's price table, each token in exactly one of them.
 
 use std::borrow::Cow;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 
-use super::{OutSpan, Value};
+use super::{Field, OutSpan, Value};
 use crate::{
     hook::{Capture, Options},
+    media::{Hash, Media},
     redact::{Counts, Redactor},
     trace::{self, Body, Event, Level, Semantics, Span},
-    transcript::record::{Nanos, PromptKind, Usage},
+    transcript::record::{Nanos, Prompt, PromptKind, ToolResult, Usage},
     turn::{Generation, Turn},
 };
 
@@ -99,11 +103,13 @@ impl Shared {
     /// `span` as it is sent.
     pub fn encode(&self, span: &Span<'_>) -> OutSpan {
         let mut put = Put(Vec::with_capacity(self.attributes.len() + 12));
-        let mut events = Vec::new();
+        let (mut events, mut media) = (Vec::new(), Vec::new());
         match &span.body {
             Body::Turn { turn, input, output, events: happened } => {
                 put.text("langfuse.observation.type", "agent");
-                let (input, output) = (self.message("user", input), self.message("assistant", output));
+                let (input, output) =
+                    (self.message("user", input, &turn.prompt.media), self.message("assistant", output, &[]));
+                media = self.shown(Field::Input, &turn.prompt.media);
                 put.text("langfuse.trace.input", input.clone());
                 put.text("langfuse.trace.output", output.clone());
                 put.text("langfuse.observation.input", input);
@@ -125,8 +131,9 @@ impl Shared {
             }
             Body::Agent { turn, input, output, events: happened } => {
                 put.text("langfuse.observation.type", "agent");
-                put.text("langfuse.observation.input", self.message("user", input));
-                put.text("langfuse.observation.output", self.message("assistant", output));
+                put.text("langfuse.observation.input", self.message("user", input, &turn.prompt.media));
+                put.text("langfuse.observation.output", self.message("assistant", output, &[]));
+                media = self.shown(Field::Input, &turn.prompt.media);
                 if let Some(place) = &turn.place {
                     put.some(meta!("agent_id"), Some(place.agent_id.as_str()));
                     put.some(meta!("agent_type"), place.agent_type.as_deref());
@@ -136,7 +143,10 @@ impl Shared {
             }
             Body::Generation { generation, input, usage, completion_start } => {
                 put.text("langfuse.observation.type", "generation");
-                put.some("langfuse.observation.input", input.map(|text| self.message("user", text)));
+                if let Some(Prompt { text, media: of_prompt, .. }) = input {
+                    put.text("langfuse.observation.input", self.message("user", text, of_prompt));
+                    media = self.shown(Field::Input, of_prompt);
+                }
                 put.text("langfuse.observation.output", self.answer(generation));
                 match usage {
                     Some(usage) => {
@@ -173,8 +183,10 @@ impl Shared {
             Body::Tool(tool) => {
                 put.text("langfuse.observation.type", "tool");
                 put.text("langfuse.observation.input", self.words(&tool.input));
-                let output = tool.result.as_ref().map(|(result, _)| self.words(&result.output));
-                put.some("langfuse.observation.output", output);
+                if let Some((result, _)) = &tool.result {
+                    put.text("langfuse.observation.output", self.output(result));
+                    media = self.shown(Field::Output, &result.media);
+                }
                 put.some(meta!("tool_name"), Some(tool.name.as_str()));
                 put.some(meta!("tool_id"), Some(tool.id.as_str()));
                 put.some(meta!("denied"), tool.result.as_ref().and_then(|(result, _)| result.denied.as_deref()));
@@ -205,6 +217,7 @@ impl Shared {
             attributes: put.0,
             events,
             call: span.call,
+            media,
         }
     }
 
@@ -218,15 +231,36 @@ impl Shared {
         happened.iter().map(event).collect()
     }
 
-    fn message(&self, role: &str, content: &str) -> String {
-        json(&Message { role, content: self.words(content), tool_calls: Vec::new(), thinking: Vec::new() })
+    /// What is to be uploaded beside a span that shows `media`.
+    fn shown(&self, field: Field, media: &[Media]) -> Vec<(Field, Media)> {
+        let leaves = self.capture == Capture::Full;
+        media.iter().filter(|_| leaves).map(|media| (field, media.clone())).collect()
+    }
+
+    fn message(&self, role: &str, text: &str, media: &[Media]) -> String {
+        let content = match self.capture {
+            Capture::Full if !media.is_empty() => Content::Parts(parts(text, media)),
+            Capture::Full | Capture::Metadata => Content::Text(sized(self.words(text), self.capture, media)),
+        };
+        json(&Message { role, content, tool_calls: Vec::new(), thinking: Vec::new() })
+    }
+
+    fn output<'t>(&self, result: &'t ToolResult) -> Cow<'t, str> {
+        if self.capture == Capture::Metadata || result.media.is_empty() {
+            return sized(self.words(&result.output), self.capture, &result.media);
+        }
+        let mut output = result.output.clone();
+        for media in result.media.iter().rev().filter(|media| result.output.is_char_boundary(media.at)) {
+            output.insert_str(media.at, &reference(media));
+        }
+        output.into()
     }
 
     /// An answer in the shape Langfuse's chat view renders: text, tool calls, thinking.
     fn answer(&self, generation: &Generation) -> String {
         json(&Message {
             role: "assistant",
-            content: self.words(&generation.text()),
+            content: Content::Text(self.words(&generation.text())),
             tool_calls: generation
                 .tools
                 .iter()
@@ -273,14 +307,75 @@ impl Put {
     }
 }
 
+/// By which Langfuse knows an image or document: the hash of its bytes.
+pub fn media_id(hash: &Hash) -> String {
+    let mut id = URL_SAFE_NO_PAD.encode(hash);
+    id.truncate(22);
+    id
+}
+
+/// What stands in a span for an image or document.
+fn reference(media: &Media) -> String {
+    format!("@@@langfuseMedia:type={}|id={}|source=bytes@@@", media.kind, media_id(&media.hash))
+}
+
+/// A text and what stands in it, in their order.
+fn parts<'a>(text: &'a str, media: &[Media]) -> Vec<Part<'a>> {
+    let (mut parts, mut from) = (Vec::new(), 0);
+    let mut add = |parts: &mut Vec<Part<'a>>, to: usize| {
+        // A newline joins what was written in two blocks.
+        let text = text.get(from..to).unwrap_or_default();
+        let text = if from > 0 { text.strip_prefix('\n').unwrap_or(text) } else { text };
+        if !text.is_empty() {
+            parts.push(Part::Text { text });
+        }
+        from = to;
+    };
+    for media in media {
+        add(&mut parts, media.at);
+        parts.push(Part::ImageUrl { image_url: Url { url: reference(media) } });
+    }
+    add(&mut parts, text.len());
+    parts
+}
+
+/// With the sizes of what does not leave.
+fn sized<'t>(text: Cow<'t, str>, capture: Capture, media: &[Media]) -> Cow<'t, str> {
+    if capture == Capture::Full || media.is_empty() {
+        return text;
+    }
+    let sizes = media.iter().map(|media| format!("[{}, {} bytes]", media.kind, media.length));
+    let text = Some(text.into_owned()).filter(|text| !text.is_empty());
+    text.into_iter().chain(sizes).collect::<Vec<_>>().join(" ").into()
+}
+
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'a str,
-    content: Cow<'a, str>,
+    content: Content<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<Call<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     thinking: Vec<Thinking<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Content<'a> {
+    Text(Cow<'a, str>),
+    Parts(Vec<Part<'a>>),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Part<'a> {
+    Text { text: &'a str },
+    ImageUrl { image_url: Url },
+}
+
+#[derive(Serialize)]
+struct Url {
+    url: String,
 }
 
 #[derive(Serialize)]

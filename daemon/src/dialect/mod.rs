@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{CallId, SpanId, TraceId, hex},
+    media::Media,
     redact::{Counts, Redactor},
     trace::Event,
 };
@@ -42,6 +43,28 @@ pub struct OutSpan {
     /// The model call it is, or is part of; known until it enters the outbox.
     #[serde(skip)]
     pub call: Option<CallId>,
+    /// Images and documents it refers to, and in which field; known until it enters the outbox.
+    #[serde(skip)]
+    pub media: Vec<(Field, Media)>,
+}
+
+/// Where in a span something stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// What came in.
+    Input,
+    /// What came out.
+    Output,
+}
+
+impl Field {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Output => "output",
+        }
+    }
 }
 
 /// An attribute's value.

@@ -20,6 +20,7 @@ use crate::{
 };
 
 pub mod handle;
+pub mod media;
 mod salvage;
 
 /// What can go wrong with the database.
@@ -91,7 +92,8 @@ CREATE TABLE skipped (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// What version 2 added: what shows that a transcript was rewritten or a row damaged, what was delivered, whom the user trusts.
+/// What version 2 added: what shows that a transcript was rewritten or a row damaged, what was delivered, whom the user trusts,
+/// what is to be uploaded.
 const SCHEMA_2: &str = "
 ALTER TABLE session ADD COLUMN marker INTEGER;
 ALTER TABLE outbox ADD COLUMN checksum INTEGER;
@@ -136,6 +138,29 @@ CREATE TABLE trusted (
     base_url TEXT PRIMARY KEY,
     at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+-- Images and documents that wait to be uploaded; gone with the last of their links.
+CREATE TABLE media (
+    destination INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    kind TEXT NOT NULL,
+    length INTEGER NOT NULL,
+    bytes BLOB,
+    UNIQUE (destination, hash)
+) STRICT;
+-- Spans that show them, until the server has been told.
+CREATE TABLE media_link (
+    seq INTEGER PRIMARY KEY,
+    destination INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    trace_id BLOB NOT NULL,
+    span_id BLOB NOT NULL,
+    field TEXT NOT NULL,
+    queued_ms INTEGER NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    error TEXT,
+    UNIQUE (destination, hash, trace_id, span_id, field)
+) STRICT;
+CREATE INDEX media_link_by_tries ON media_link (destination, tries, seq);
 ";
 
 /// Each version's change, applied in one transaction.
@@ -150,6 +175,8 @@ pub struct Store {
     path: PathBuf,
     /// Bytes of the bodies that wait, by destination.
     waiting: HashMap<DestinationId, u64>,
+    /// The same of images and documents.
+    media_waiting: HashMap<DestinationId, u64>,
     /// Why the last change failed and since when they do, Unix milliseconds.
     trouble: Option<(String, i64)>,
 }
@@ -246,6 +273,8 @@ pub struct DestinationRow {
     pub delivered: u64,
     /// Of these, spans the server said it did not keep.
     pub rejected: u64,
+    /// Images and documents to be uploaded.
+    pub media: u64,
 }
 
 /// A span that no server takes.
@@ -284,6 +313,8 @@ pub struct Counts {
     pub outbox: u64,
     /// Spans that no server will take.
     pub dead_letters: u64,
+    /// Images and documents to be uploaded, and what last kept one from it.
+    pub media: (u64, Option<String>),
     /// Lines and events passed over, by reason.
     pub skipped: BTreeMap<String, u64>,
     /// Secrets masked, by rule.
@@ -357,7 +388,13 @@ impl Store {
             db.execute("VACUUM INTO ?", [copy.to_string_lossy()])?;
         }
         Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
-        Ok(Self { db, path: path.to_path_buf(), waiting: HashMap::new(), trouble: None })
+        Ok(Self {
+            db,
+            path: path.to_path_buf(),
+            waiting: HashMap::new(),
+            media_waiting: HashMap::new(),
+            trouble: None,
+        })
     }
 
     /// Removes spans whose bytes are not what was stored; they are as if never found, and looked for again. Returns how many.
@@ -396,6 +433,7 @@ impl Store {
         let mut statement = self.db.prepare("SELECT destination, sum(octet_length(body)) FROM outbox GROUP BY 1")?;
         let sums = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
         self.waiting = sums.collect::<Result<_>>()?;
+        self.media_waiting = media::measure(&self.db)?;
         Ok(())
     }
 
@@ -542,6 +580,7 @@ impl Store {
         let destination = ensure_destination(&tx, &step.session.hint.destination)?;
         let mut fresh = HashSet::new();
         let (mut queued, mut bytes, mut copies) = (0, 0, HashMap::<TraceId, (u64, u64)>::new());
+        let mut media_bytes = self.media_waiting.get(&destination).copied().unwrap_or(0);
         let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|span| span.is_root());
         // Children first decide whether a root is news; a reader does not mind which comes first.
         for span in others.into_iter().chain(roots) {
@@ -579,6 +618,9 @@ impl Store {
                 bytes += body.len() as u64;
                 if bytes > room {
                     return Err(no_room());
+                }
+                for (field, media) in &span.media {
+                    media::queue(&tx, destination, span, *field, media, step.now_ms, &mut media_bytes)?;
                 }
             }
         }
@@ -640,6 +682,7 @@ impl Store {
         }
         tx.commit()?;
         *self.waiting.entry(destination).or_default() += bytes;
+        self.media_waiting.insert(destination, media_bytes);
         Ok((destination, queued))
     }
 
@@ -884,7 +927,8 @@ impl Store {
                 "SELECT id, base_url, public_key, state, next_at_ms, last_success_ms, last_error, last_error_ms,
                     (SELECT count(*) FROM outbox WHERE outbox.destination = destination.id),
                     (SELECT queued_ms FROM outbox WHERE outbox.destination = destination.id ORDER BY seq LIMIT 1),
-                    delivered, rejected
+                    delivered, rejected,
+                    (SELECT count(*) FROM media_link WHERE media_link.destination = destination.id)
                  FROM destination ORDER BY id",
             )?
             .query_map([], |row| {
@@ -902,6 +946,7 @@ impl Store {
                     oldest_ms: row.get(9)?,
                     delivered: row.get::<_, i64>(10)? as u64,
                     rejected: row.get::<_, i64>(11)? as u64,
+                    media: row.get::<_, i64>(12)? as u64,
                 })
             })?
             .collect()
@@ -940,6 +985,7 @@ impl Store {
             inbox: one("SELECT count(*) FROM inbox")?,
             outbox: one("SELECT count(*) FROM outbox")?,
             dead_letters: one("SELECT count(*) FROM dead_letter")?,
+            media: media::pending(&self.db)?,
             skipped: self.counted("SELECT reason, count FROM skipped")?,
             redacted: self.counted("SELECT rule, count FROM redacted")?,
         })

@@ -27,6 +27,8 @@ const WORTHY: &[(&str, &str, &str, &str)] = &[
     ("exported", "destination, trace_id, span_id, delivered", "destination, trace_id, span_id", "delivered = 1"),
     ("call", "destination, id, trace_id", "destination, id", "1"),
     ("dead_letter", "id, destination, span_id, reason, body, at_ms", "id", "1"),
+    ("media", "destination, hash, kind, length, bytes", "rowid", "1"),
+    ("media_link", "seq, destination, hash, trace_id, span_id, field, queued_ms, tries", "seq", "1"),
     ("redacted", "rule, count", "rule", "1"),
     ("skipped", "reason, count", "reason", "1"),
 ];

@@ -50,6 +50,7 @@ fn span(trace: u8, id: u8, parent: u8) -> OutSpan {
         attributes: vec![("k".into(), Value::Text("v".into()))],
         events: Vec::new(),
         call: None,
+        media: Vec::new(),
     }
 }
 

@@ -149,7 +149,7 @@ fn the_users_words_stand_on_the_root_and_the_first_answer_only() {
         .iter()
         .filter_map(|span| match &span.body {
             Body::Turn { input, .. } | Body::Agent { input, .. } => Some(Some(*input)),
-            Body::Generation { input, .. } => Some(*input),
+            Body::Generation { input, .. } => Some(input.map(|prompt| prompt.text.as_str())),
             Body::Tool(_) => None,
         })
         .collect();

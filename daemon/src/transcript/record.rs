@@ -12,7 +12,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::wire::{Content, Output, Text, Wire, WireAttachment, WireBlock, WireError, WireLaunched, WireMessage};
+use super::wire::{
+    Content, Output, Text, Wire, WireAttachment, WireBlock, WireError, WireLaunched, WireMessage, WireSource,
+};
+use crate::media::Media;
 
 /// Nanoseconds since the Unix epoch, as transcripts (milliseconds) and OTLP (nanoseconds) have them in common.
 pub type Nanos = u64;
@@ -153,6 +156,8 @@ pub struct Prompt {
     pub at: Option<Nanos>,
     /// What the user said; a slash command in the form it was typed.
     pub text: String,
+    /// Images and documents that came with it.
+    pub media: Vec<Media>,
     /// How it came about.
     pub kind: PromptKind,
     /// `permissionMode` in which it was given.
@@ -268,12 +273,14 @@ pub enum Block {
 }
 
 /// Result of one tool call.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ToolResult {
     /// `tool_use_id`.
     pub tool_use_id: String,
     /// Text, or the blocks as JSON where they are not all text.
     pub output: String,
+    /// Images and documents among the blocks; in `output` an empty string stands for the bytes of each.
+    pub media: Vec<Media>,
     /// The tool failed or was refused.
     pub is_error: bool,
     /// The subagent the call launched.
@@ -582,8 +589,13 @@ impl<'a> Wire<'a> {
         } else {
             (PromptKind::Plain, text)
         };
+        let mut media = content.media();
+        if kind != PromptKind::Plain {
+            media.iter_mut().for_each(|media| media.at = text.len());
+        }
         Ok(Record::Prompt(Prompt {
             at,
+            media,
             permission_mode: self.permission_mode.map(Text::into_owned),
             planned_in: self.plan_content.and_then(|_| planning_session(&text)),
             text,
@@ -681,7 +693,24 @@ impl Content<'_> {
     }
 
     fn has_media(&self) -> bool {
-        matches!(self, Self::Blocks(blocks) if blocks.iter().any(|b| b.is("image") || b.is("document")))
+        matches!(self, Self::Blocks(blocks) if blocks.iter().any(WireBlock::is_media))
+    }
+
+    /// Images and documents, and where they stand in [`text`](Self::text).
+    fn media(&self) -> Vec<Media> {
+        let Self::Blocks(blocks) = self else { return Vec::new() };
+        let mut found = Vec::new();
+        let mut at = None;
+        for block in blocks {
+            if let Some(text) = block.text.as_ref().filter(|_| block.is("text")) {
+                at = Some(at.map_or(0, |at| at + 1) + text.0.len());
+            } else if let Some(source) = block.source.filter(|_| block.is_media())
+                && let Ok(WireSource { media_type: Some(kind), data: Some(data) }) = serde_json::from_str(source.get())
+            {
+                found.extend(Media::decode(&kind.0, &data.0, at.unwrap_or(0)));
+            }
+        }
+        found
     }
 }
 
@@ -690,21 +719,21 @@ impl<'a> WireBlock<'a> {
         self.kind.as_ref().is_some_and(|k| k.0 == kind)
     }
 
+    fn is_media(&self) -> bool {
+        self.is("image") || self.is("document")
+    }
+
     fn take_result(&mut self) -> Option<ToolResult> {
         if !self.is("tool_result") {
             return None;
         }
-        Some(ToolResult {
-            tool_use_id: self.tool_use_id.take()?.into_owned(),
-            output: match self.content.take() {
-                None => String::new(),
-                Some(Output::Text(text)) => text.into_owned(),
-                Some(Output::Parts(parts)) => parts_text(&parts),
-            },
-            is_error: self.is_error == Some(true),
-            agent: None,
-            denied: None,
-        })
+        let tool_use_id = self.tool_use_id.take()?.into_owned();
+        let (output, media) = match self.content.take() {
+            None => Default::default(),
+            Some(Output::Text(text)) => (text.into_owned(), Vec::new()),
+            Some(Output::Parts(parts)) => read_parts(&parts),
+        };
+        Some(ToolResult { tool_use_id, output, media, is_error: self.is_error == Some(true), ..ToolResult::default() })
     }
 
     fn into_block(self) -> Option<Block> {
@@ -723,8 +752,8 @@ impl<'a> WireBlock<'a> {
 }
 
 /// The text of a result's blocks if all are text, else the blocks as JSON with the bytes of images and documents left
-/// out (their number stands in their place).
-fn parts_text(parts: &[&RawValue]) -> String {
+/// out. Of those that are not taken along, the number of bytes stands in their place.
+fn read_parts(parts: &[&RawValue]) -> (String, Vec<Media>) {
     #[derive(Deserialize)]
     struct Part<'a> {
         #[serde(rename = "type", borrow, default)]
@@ -732,14 +761,7 @@ fn parts_text(parts: &[&RawValue]) -> String {
         #[serde(borrow, default)]
         text: Option<Text<'a>>,
         #[serde(borrow, default)]
-        source: Option<Source<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Source<'a> {
-        #[serde(borrow, default)]
-        media_type: Option<Text<'a>>,
-        #[serde(borrow, default)]
-        data: Option<Text<'a>>,
+        source: Option<WireSource<'a>>,
     }
     let read: Vec<Option<Part>> = parts.iter().map(|raw| serde_json::from_str(raw.get()).ok()).collect();
     let text = |part: &Part| {
@@ -747,21 +769,34 @@ fn parts_text(parts: &[&RawValue]) -> String {
     };
     let texts: Option<Vec<String>> = read.iter().map(|part| text(part.as_ref()?)).collect();
     if let Some(texts) = texts {
-        return texts.join("\n");
+        return (texts.join("\n"), Vec::new());
     }
-    let written: Vec<String> = parts
-        .iter()
-        .zip(&read)
-        .map(|(raw, part)| match part {
-            Some(Part { kind, source: Some(Source { media_type, data: Some(data) }), .. }) => serde_json::json!({
-                "type": kind.as_ref().map(|t| t.0.as_ref()),
-                "source": { "media_type": media_type.as_ref().map(|t| t.0.as_ref()), "base64_bytes": data.0.len() },
-            })
-            .to_string(),
-            _ => raw.get().to_owned(),
-        })
-        .collect();
-    format!("[{}]", written.join(","))
+    let (mut written, mut found) = (String::from("["), Vec::new());
+    for (index, (raw, part)) in parts.iter().zip(&read).enumerate() {
+        if index > 0 {
+            written.push(',');
+        }
+        let Some(Part { kind, source: Some(WireSource { media_type, data: Some(data) }), .. }) = part else {
+            written.push_str(raw.get());
+            continue;
+        };
+        let kind = kind.as_ref().map(|kind| kind.0.as_ref());
+        let media_type = media_type.as_ref().map(|kind| kind.0.as_ref());
+        let media = media_type.and_then(|media_type| Media::decode(media_type, &data.0, 0));
+        if let Some(media) = media.filter(|_| matches!(kind, Some("image" | "document"))) {
+            let (kind, media_type) = (kind.unwrap_or_default(), media.kind);
+            written.push_str(&format!(
+                r#"{{"type":"{kind}","source":{{"type":"base64","media_type":"{media_type}","data":""#
+            ));
+            found.push(Media { at: written.len(), ..media });
+            written.push_str(r#""}}"#);
+        } else {
+            let source = serde_json::json!({ "media_type": media_type, "base64_bytes": data.0.len() });
+            written.push_str(&serde_json::json!({ "type": kind, "source": source }).to_string());
+        }
+    }
+    written.push(']');
+    (written, found)
 }
 
 /// The subagent a `toolUseResult` names.

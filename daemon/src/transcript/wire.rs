@@ -288,6 +288,18 @@ pub(super) struct WireBlock<'a> {
     pub(super) is_error: Option<bool>,
     #[serde(borrow, default)]
     pub(super) content: Option<Output<'a>>,
+    /// The bytes of an image or document, or where they are.
+    #[serde(borrow, default)]
+    pub(super) source: Option<&'a RawValue>,
+}
+
+/// `source` of an image or document.
+#[derive(Deserialize)]
+pub(super) struct WireSource<'a> {
+    #[serde(borrow, default)]
+    pub(super) media_type: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) data: Option<Text<'a>>,
 }
 
 /// Content of a `tool_result`: a string or a list of blocks, the latter kept as written.

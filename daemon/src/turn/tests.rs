@@ -52,7 +52,7 @@ fn called(id: &str, at: Nanos, tools: &[&str]) -> Record {
 
 fn result(tool: &str, at: Nanos, output: &str) -> Record {
     let result =
-        ToolResult { tool_use_id: tool.into(), output: output.into(), is_error: false, agent: None, denied: None };
+        ToolResult { tool_use_id: tool.into(), output: output.into(), is_error: false, ..ToolResult::default() };
     Record::ToolResults { at: Some(at), results: vec![result] }
 }
 
@@ -420,8 +420,7 @@ fn results_find_their_calls_by_id_in_any_order() {
                 tool_use_id: id.into(),
                 output: id.to_uppercase(),
                 is_error: id == "t2",
-                agent: None,
-                denied: None,
+                ..ToolResult::default()
             })
             .into(),
     };
@@ -725,8 +724,13 @@ fn a_subagent_nobody_asked_for_is_counted_as_an_orphan() {
 fn launches_say_whose_result_has_come() {
     let launched = |tool: &str, agent: &str, is_async| {
         let agent = Some(Launched { agent_id: agent.into(), is_async });
-        let result =
-            ToolResult { tool_use_id: tool.into(), output: String::new(), is_error: false, agent, denied: None };
+        let result = ToolResult {
+            tool_use_id: tool.into(),
+            output: String::new(),
+            is_error: false,
+            agent,
+            ..ToolResult::default()
+        };
         Record::ToolResults { at: Some(3), results: vec![result] }
     };
     let turn = only(vec![

@@ -44,6 +44,7 @@ async fn take(State(sender): State<mpsc::Sender<OutSpan>>, body: Bytes) -> Resul
             attributes: attributes.collect(),
             events: Vec::new(),
             call: None,
+            media: Vec::new(),
         });
     }
     Ok("{}")

@@ -21,6 +21,7 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         inbox,
         outbox,
         dead_letters,
+        media,
         sessions,
         destinations,
         skipped_lines,
@@ -31,6 +32,10 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
     out!("daemon        {} · pid {} · up {}", daemon.version, daemon.pid, uptime(daemon.uptime_s));
     out!("events        {} waiting", inbox.pending);
     out!("spans         {} waiting, {} on their way, {dead_letters} undeliverable", outbox.pending, outbox.in_flight);
+    if media.pending > 0 {
+        let error = media.last_error.map_or_else(String::new, |why| format!(": {why}"));
+        out!("media         {} waiting{error}", media.pending);
+    }
     if let Some(Trouble { error, since }) = store_error {
         out!("database      takes no changes since {}: {error}", since.as_deref().unwrap_or("a while"));
         out!("              nothing is lost; work goes on when it can be written again (is the disk full?)");
@@ -75,7 +80,8 @@ pub fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
     if left == Left::default() {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("left after {timeout:?}: {} events, {} spans", left.events, left.spans);
+    let media = if left.media > 0 { format!(", {} images and documents", left.media) } else { String::new() };
+    eprintln!("left after {timeout:?}: {} events, {} spans{media}", left.events, left.spans);
     left.why.iter().for_each(|why| eprintln!("  {why}"));
     Ok(ExitCode::FAILURE)
 }

@@ -1,0 +1,78 @@
+//! The key a destination is reached with, and whether it may be used.
+
+use std::path::PathBuf;
+
+use tokio::sync::watch;
+
+use crate::{
+    credentials::{Origin, Secret, from_settings, origin},
+    hook::Destination,
+    store::handle::Handle,
+};
+
+/// State of a destination that something must be mended for.
+pub(super) const PARKED: &str = "parked";
+
+/// State of a destination that waits for the user's word.
+pub(super) const HELD: &str = "held";
+
+/// What knows the way to one destination's key.
+pub(super) struct Access {
+    pub(super) destination: Destination,
+    pub(super) store: Handle,
+    pub(super) home: PathBuf,
+    pub(super) trust: watch::Receiver<()>,
+    pub(super) key: watch::Receiver<Option<Secret>>,
+    /// The key in use, and the one that was in use when the server last refused.
+    used: Option<Secret>,
+    refused: Option<Secret>,
+}
+
+impl Access {
+    pub(super) fn new(
+        destination: Destination,
+        store: Handle,
+        home: PathBuf,
+        trust: watch::Receiver<()>,
+        key: watch::Receiver<Option<Secret>>,
+    ) -> Self {
+        Self { destination, store, home, trust, key, used: None, refused: None }
+    }
+
+    /// There is news since the last [`secret`](Self::secret): another key, or the user's word.
+    pub(super) fn has_changed(&mut self) -> bool {
+        let changed = self.trust.has_changed().unwrap_or(false) || self.key.has_changed().unwrap_or(false);
+        self.trust.mark_unchanged();
+        changed
+    }
+
+    /// The server has refused the key in use: it may have changed where the user keeps it.
+    pub(super) fn was_refused(&mut self) {
+        self.refused = self.used.take();
+    }
+
+    /// The key, or the destination's state without one and why.
+    pub(super) fn secret(&mut self) -> Result<Secret, (&'static str, String)> {
+        // The key a hook brought, unless the server has refused that very key: then what the settings files say by now.
+        let held = self.key.borrow_and_update().clone();
+        let dirs = self.store.call(|store| store.project_dirs(&self.destination)).unwrap_or_default();
+        let secret = match held {
+            Some(held) if self.refused.as_ref() != Some(&held) => Some(held),
+            held => from_settings(&self.destination, &dirs, &self.home).or(held),
+        };
+        let Some(secret) = secret else {
+            return Err((PARKED, "no secret key: open Claude Code in a project that has it".into()));
+        };
+        let base_url = &self.destination.base_url;
+        if let Origin::Repository(file) = origin(&self.destination, &secret, &dirs, &self.home)
+            && !self.store.call(|store| store.trusts(base_url)).unwrap_or(false)
+        {
+            let file = file.display();
+            let why =
+                format!("{file}, which git tracks, sends it there; if you want that: cc-langfusectl trust {base_url}");
+            return Err((HELD, why));
+        }
+        self.used = Some(secret.clone());
+        Ok(secret)
+    }
+}

@@ -1,0 +1,70 @@
+//! Images and documents that stand in a conversation. Pure.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+/// Larger ones are named and not taken along, in bytes.
+pub const LARGEST: usize = 20 << 20;
+
+/// The types Claude takes.
+const KINDS: [&str; 5] = ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf"];
+
+/// SHA-256 of the bytes.
+pub type Hash = [u8; 32];
+
+/// An image or a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Media {
+    /// Its media type.
+    pub kind: &'static str,
+    /// Where it stands in the text it came with, in bytes.
+    pub at: usize,
+    /// SHA-256 of its bytes.
+    pub hash: Hash,
+    /// How many bytes it has.
+    pub length: usize,
+    /// Its bytes; none once they are stored.
+    pub bytes: Bytes,
+}
+
+impl Media {
+    /// What `data` is the base64 of; `None` if it is none, or too large, or of a type that nobody shows.
+    pub fn decode(kind: &str, data: &str, at: usize) -> Option<Self> {
+        let fits = data.len() / 4 * 3 <= LARGEST + 2;
+        Self::new(kind, fits.then(|| STANDARD.decode(data).ok()).flatten()?, at)
+    }
+
+    /// These bytes; `None` if they are too many or none, or of a type that nobody shows.
+    pub fn new(kind: &str, bytes: Vec<u8>, at: usize) -> Option<Self> {
+        let kind = KINDS.into_iter().find(|known| *known == kind)?;
+        let hash = Sha256::digest(&bytes).into();
+        (1..=LARGEST).contains(&bytes.len()).then(|| Self { kind, at, hash, length: bytes.len(), bytes: bytes.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_the_base64_of_an_image_or_document_of_bearable_size_is_none() {
+        let decode = |kind: &str, data: &str| Media::decode(kind, data, 7);
+        let media = decode("image/png", "QUJDRA==").unwrap();
+        assert_eq!((media.at, &media.bytes[..], media.length), (7, &b"ABCD"[..], 4));
+        for (kind, data) in [
+            ("image/png", ""),
+            ("image/png", "QUJDRA"),
+            ("image/png", "QUJD RA=="),
+            ("image/png", "data:image/png;base64,QUJDRA=="),
+            ("", "QUJDRA=="),
+            ("image/bmp", "QUJDRA=="),
+            ("text/html", "QUJDRA=="),
+        ] {
+            assert_eq!(decode(kind, data), None, "{kind} {data}");
+        }
+        let encoded = |length: usize| STANDARD.encode(vec![0; length]);
+        assert_eq!(decode("application/pdf", &encoded(LARGEST)).map(|media| media.length), Some(LARGEST));
+        assert_eq!(decode("application/pdf", &encoded(LARGEST + 1)), None);
+    }
+}
