@@ -25,7 +25,7 @@ pub mod tls;
 
 pub use home::{Daemon, Home};
 pub use proxy::Proxy;
-pub use server::{Answer, Request, Server, Span};
+pub use server::{Answer, MediaApi, Request, Server, Span};
 pub use story::Story;
 pub use tls::{Authority, Identity};
 

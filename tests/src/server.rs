@@ -83,6 +83,8 @@ impl Span {
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// `GET`, `POST`, ….
+    pub method: String,
     /// Its path.
     pub path: String,
     /// Header names in lower case, and values.
@@ -160,6 +162,65 @@ impl Answer {
     /// Nothing is stored or said; the connection stays open as long as the server is there.
     pub fn never() -> Self {
         Self { status: 0, stalls: true, stores: false, ..Self::ok() }
+    }
+}
+
+/// Langfuse's media API with a storage of its own, as a part of what a [`Server`] answers.
+#[derive(Clone, Default)]
+pub struct MediaApi(Arc<Mutex<Media>>);
+
+/// What it was told.
+#[derive(Clone, Debug, Default)]
+pub struct Media {
+    /// Every link asked for: media id, trace, observation, field.
+    pub links: Vec<[String; 4]>,
+    /// Media id → what was put there, as often as it was.
+    pub files: BTreeMap<String, Vec<(String, Vec<u8>)>>,
+    /// Media ids of which it was said that they are there.
+    pub there: BTreeSet<String>,
+}
+
+impl MediaApi {
+    /// What it was told so far.
+    pub fn seen(&self) -> Media {
+        lock(&self.0).clone()
+    }
+
+    /// The bytes of everything of which it was said that it is there, by media id.
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let seen = self.seen();
+        seen.there.iter().map(|id| (id.clone(), seen.files[id][0].1.clone())).collect()
+    }
+
+    /// Answers as Langfuse does; everything that is no business of media is taken.
+    pub fn answer(&self, request: &Request) -> Answer {
+        let mut seen = lock(&self.0);
+        let body: serde_json::Value = serde_json::from_slice(&request.plain).unwrap_or_default();
+        let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+        match (request.method.as_str(), request.path.as_str()) {
+            ("POST", "/api/public/media") => {
+                let mut id = text("sha256Hash").replace('+', "-").replace('/', "_");
+                id.truncate(22);
+                let host = request.header("host").unwrap_or_default();
+                let url = (!seen.there.contains(&id)).then(|| format!("http://{host}/storage/{id}?signature=s"));
+                seen.links.push([id.clone(), text("traceId"), text("observationId"), text("field")]);
+                Answer::status(201).body(&serde_json::json!({"mediaId": id, "uploadUrl": url}).to_string())
+            }
+            ("PUT", path) => {
+                let id = path.trim_start_matches("/storage/").trim_end_matches("?signature=s").to_owned();
+                let kind = request.header("content-type").unwrap_or_default().to_owned();
+                seen.files.entry(id).or_default().push((kind, request.plain.clone()));
+                Answer::ok()
+            }
+            ("PATCH", path) => {
+                let id = path.trim_start_matches("/api/public/media/");
+                if body["uploadHttpStatus"] == 200 && seen.files.contains_key(id) {
+                    seen.there.insert(id.to_owned());
+                }
+                Answer::ok()
+            }
+            _ => Answer::ok(),
+        }
     }
 }
 
@@ -363,7 +424,9 @@ fn read(input: &mut impl BufRead) -> Option<Request> {
         let mut text = String::new();
         input.read_line(&mut text).ok().filter(|n| *n > 0).map(|_| text.trim_end().to_owned())
     };
-    let path = line()?.split(' ').nth(1)?.to_owned();
+    let first = line()?;
+    let (method, rest) = first.split_once(' ')?;
+    let (method, path) = (method.to_owned(), rest.split(' ').next()?.to_owned());
     let mut headers = Vec::new();
     loop {
         let header = line()?;
@@ -383,7 +446,7 @@ fn read(input: &mut impl BufRead) -> Option<Request> {
         plain.clone_from(&raw);
     }
     let spans = decode(&plain);
-    Some(Request { path, headers, raw, plain, spans, at: Instant::now(), status: 0 })
+    Some(Request { method, path, headers, raw, plain, spans, at: Instant::now(), status: 0 })
 }
 
 fn decode(body: &[u8]) -> Vec<Span> {

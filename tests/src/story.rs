@@ -75,17 +75,27 @@ impl Story {
         self.line("user", &json!({"role": "user", "content": text}))
     }
 
+    /// The same with a list of blocks.
+    pub fn prompt_of(&mut self, blocks: &Value) -> &mut Self {
+        self.line("user", &json!({"role": "user", "content": blocks}))
+    }
+
     /// The model calls a tool, and the tool says something: two spans.
     pub fn tool(&mut self, output: &str) -> &mut Self {
-        self.result(output, false)
+        self.result(&output.into(), false)
+    }
+
+    /// The same with a list of blocks.
+    pub fn tool_of(&mut self, blocks: &Value) -> &mut Self {
+        self.result(blocks, false)
     }
 
     /// The same with a tool that fails.
     pub fn failed_tool(&mut self, output: &str) -> &mut Self {
-        self.result(output, true)
+        self.result(&output.into(), true)
     }
 
-    fn result(&mut self, output: &str, is_error: bool) -> &mut Self {
+    fn result(&mut self, output: &Value, is_error: bool) -> &mut Self {
         let id = format!("toolu-{}-{}", self.session, self.calls + 1);
         self.assistant(&json!({"type": "tool_use", "id": id, "name": "Bash", "input": {"command": "ls"}}), "tool_use");
         let result = json!({"type": "tool_result", "tool_use_id": id, "content": output, "is_error": is_error});

@@ -1,0 +1,255 @@
+//! Images and documents reach the server beside the spans, whatever becomes of either; no span carries their bytes.
+
+use std::collections::BTreeSet;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use tests::{Answer, Home, MediaApi, Random, Request, Server, Span, Story};
+
+/// Bytes that pass for an image's.
+fn bytes(seed: u64, length: usize) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    (0..length).map(|_| random.below(256) as u8).collect()
+}
+
+fn block(kind: &str, media_type: &str, bytes: &[u8]) -> Value {
+    json!({"type": kind, "source": {"type": "base64", "media_type": media_type, "data": STANDARD.encode(bytes)}})
+}
+
+fn png(bytes: &[u8]) -> Value {
+    block("image", "image/png", bytes)
+}
+
+fn text(text: &str) -> Value {
+    json!({"type": "text", "text": text})
+}
+
+fn is_media(request: &Request) -> bool {
+    request.path.starts_with("/api/public/media") || request.method == "PUT"
+}
+
+/// A server with media, which answers first as `plan` says, where that says anything.
+fn server(api: &MediaApi, mut plan: impl FnMut(&Request) -> Option<Answer> + Send + 'static) -> Server {
+    let api = api.clone();
+    Server::answering(move |request| plan(request).unwrap_or_else(|| api.answer(request)))
+}
+
+/// One turn with `image` in the prompt and in the output of its one tool: four spans, three of which show it.
+fn tell(home: &Home, image: &[u8], env: &[(String, String)]) -> Story {
+    home.settings("work", env);
+    let mut story = Story::new(home, "work", "s");
+    story.prompt_of(&json!([text("look"), png(image)])).tool_of(&json!([png(image)])).answer("seen");
+    home.hook(&story.stop("seen"), env);
+    story
+}
+
+fn only_file(api: &MediaApi) -> Vec<u8> {
+    let files = api.files();
+    assert_eq!(files.len(), 1, "{:?}", files.keys());
+    files.into_values().next().expect("one")
+}
+
+/// Ids of the media that are named in `text` as Langfuse names them, each alone in its string.
+fn references(text: &str) -> Vec<String> {
+    fn collect(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::String(text) => found.extend(
+                text.strip_prefix("@@@langfuseMedia:type=")
+                    .and_then(|rest| rest.strip_suffix("|source=bytes@@@"))
+                    .and_then(|rest| rest.split_once("|id="))
+                    .map(|(_, id)| id.to_owned()),
+            ),
+            Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
+            Value::Object(fields) => fields.values().for_each(|item| collect(item, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    collect(&serde_json::from_str(text).unwrap_or_default(), &mut found);
+    found
+}
+
+/// Every reference in the input or output of an observation, with trace, observation and field.
+fn shown(spans: &[Span]) -> BTreeSet<[String; 4]> {
+    let of = |span: &Span, field: &str| {
+        let found = references(span.observation(field)).into_iter();
+        found.map(|id| [id, span.trace_id.clone(), span.span_id.clone(), field.to_owned()]).collect::<Vec<_>>()
+    };
+    spans.iter().flat_map(|span| [of(span, "input"), of(span, "output")].concat()).collect()
+}
+
+#[test]
+fn each_arrives_intact_and_once_and_is_linked_to_every_span_that_shows_it() {
+    let (home, api) = (Home::new(), MediaApi::default());
+    let server = server(&api, |_| None);
+    let _daemon = home.daemon();
+    let (image, document) = (bytes(1, 300_000), bytes(2, 70_000));
+    let pdf = block("document", "application/pdf", &document);
+    let mut story = Story::new(&home, "work", "s");
+    story.prompt_of(&json!([text("before"), png(&image), text("after"), pdf])).tool("no media");
+    story.tool_of(&json!([text("it is"), png(&image)])).tool_of(&json!([pdf])).answer("one");
+    story.prompt_of(&json!([png(&image)])).answer("two");
+    home.hook(&story.stop("two"), &server.env());
+    home.flush();
+    let (spans, seen) = (server.spans(), api.seen());
+    assert_eq!(spans.len(), 10);
+    let files: BTreeSet<Vec<u8>> = api.files().into_values().collect();
+    assert_eq!(files, BTreeSet::from([image.clone(), document.clone()]));
+    let kinds: BTreeSet<&str> = seen.files.values().flatten().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(kinds, BTreeSet::from(["image/png", "application/pdf"]));
+    assert!(seen.files.values().all(|puts| puts.len() == 1), "once each");
+    // Two in the first prompt, on the turn and its first call; one in each of two tools; one in the second prompt.
+    let links: BTreeSet<[String; 4]> = seen.links.iter().cloned().collect();
+    assert_eq!((links.len(), seen.links.len(), &links), (8, 8, &shown(&spans)));
+    for encoded in [STANDARD.encode(&image), STANDARD.encode(&document)] {
+        for span in &spans {
+            let all = String::from_utf8_lossy(&span.encoded);
+            assert!(
+                !all.contains(&encoded[..100]) && !all.contains(&encoded[1000..1100]),
+                "{} carries bytes",
+                span.name
+            );
+        }
+    }
+    let first = spans.iter().find(|span| span.is_root() && span.name == "Turn 1").expect("the first turn");
+    let message: Value = serde_json::from_str(first.observation("input")).expect("JSON");
+    let ids = references(first.observation("input"));
+    let part = |kind: &str, id: &str| json!({"type": "image_url", "image_url": {"url": format!("@@@langfuseMedia:type={kind}|id={id}|source=bytes@@@")}});
+    let content = json!([text("before"), part("image/png", &ids[0]), text("after"), part("application/pdf", &ids[1])]);
+    assert_eq!(message, json!({"role": "user", "content": content}));
+    for request in server.requests().iter().filter(|request| is_media(request)) {
+        // Where the bytes go, the key does not.
+        let key = if request.method == "PUT" { "" } else { "pk-lf-test:sk-lf-test" };
+        assert_eq!(request.key(), key);
+        let length = request.header("x-amz-checksum-sha256").map(str::len);
+        assert_eq!(length, (request.method == "PUT").then_some(44));
+    }
+    assert_eq!(home.status()["media"]["pending"], 0);
+}
+
+#[test]
+fn spans_do_not_wait_for_media_and_media_wait_for_the_server_through_a_restart() {
+    let (home, api) = (Home::new(), MediaApi::default());
+    let server = server(&api, |request| is_media(request).then(|| Answer::status(500)));
+    let daemon = home.daemon();
+    let image = bytes(3, 100_000);
+    tell(&home, &image, &server.env());
+    assert_eq!(server.wait_for(4).len(), 4);
+    let left = home.ctl(&["flush", "--timeout", "300ms"]);
+    let said = String::from_utf8_lossy(&left.stderr).into_owned();
+    assert_eq!(left.status.code(), Some(1), "{said}");
+    assert!(said.contains("0 spans, 3 images") && said.contains("HTTP 500"), "{said}");
+    daemon.kill();
+    assert_eq!(api.seen().links.len(), 0);
+    let answers = api.clone();
+    server.change(move |request| answers.answer(request));
+    let _daemon = home.daemon();
+    home.flush();
+    assert_eq!(only_file(&api), image);
+    let seen = api.seen();
+    assert_eq!(seen.links.iter().cloned().collect::<BTreeSet<_>>(), shown(&server.spans()));
+    assert_eq!((seen.links.len(), server.spans().len()), (3, 4));
+}
+
+#[test]
+fn a_media_api_that_never_answers_keeps_no_span_waiting() {
+    let (home, api) = (Home::new(), MediaApi::default());
+    let server = server(&api, |request| is_media(request).then(Answer::never));
+    let daemon = home.daemon();
+    let mut story = tell(&home, &bytes(4, 1000), &server.env());
+    assert_eq!(server.wait_for(4).len(), 4);
+    story.turn("more", "words");
+    home.hook(&story.stop("words"), &server.env());
+    assert_eq!(server.wait_for(6).len(), 6);
+    assert!(daemon.terminate().success());
+}
+
+#[test]
+fn what_the_storage_could_not_take_is_put_there_again() {
+    let (home, api) = (Home::new(), MediaApi::default());
+    let elsewhere = Server::new();
+    let redirect = Answer::status(307).header("location", format!("{}/storage", elsewhere.url));
+    let mut answers = vec![Answer::status(503), Answer::status(403), redirect, Answer::lost()];
+    let server = server(&api, move |request| (request.method == "PUT").then(|| answers.pop()).flatten());
+    let _daemon = home.daemon();
+    let image = bytes(5, 50_000);
+    tell(&home, &image, &server.env());
+    home.flush();
+    assert_eq!(only_file(&api), image);
+    assert_eq!((server.spans().len(), elsewhere.requests().len()), (4, 0));
+    let reports = server.requests().into_iter().filter(|request| request.method == "PATCH");
+    let said: Vec<Value> = reports.map(|report| serde_json::from_slice(&report.plain).expect("JSON")).collect();
+    let mut statuses: Vec<u64> = said.iter().filter_map(|report| report["uploadHttpStatus"].as_u64()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 307, 403, 503]);
+}
+
+#[test]
+fn a_report_that_is_lost_is_made_again() {
+    let (home, api) = (Home::new(), MediaApi::default());
+    let mut answers = vec![Answer::status(502)];
+    let server = server(&api, move |request| (request.method == "PATCH").then(|| answers.pop()).flatten());
+    let _daemon = home.daemon();
+    let image = bytes(6, 5000);
+    tell(&home, &image, &server.env());
+    home.flush();
+    assert_eq!(only_file(&api), image);
+}
+
+#[test]
+fn a_server_without_media_gets_its_spans_and_the_rest_is_counted() {
+    let home = Home::new();
+    let server = Server::answering(|request| Answer::status(if is_media(request) { 404 } else { 200 }));
+    let _daemon = home.daemon();
+    tell(&home, &bytes(7, 1000), &server.env());
+    home.flush();
+    assert_eq!(server.spans().len(), 4);
+    let status = home.status();
+    assert_eq!((&status["skipped_lines"]["media_unsupported"], &status["media"]["pending"]), (&json!(3), &json!(0)));
+    assert!(server.requests().iter().all(|request| request.method != "PUT"));
+}
+
+#[test]
+fn nothing_is_put_where_others_could_read_along() {
+    let home = Home::new();
+    let body = json!({"mediaId": "x", "uploadUrl": "http://storage.example/x"}).to_string();
+    let server = Server::answering(move |_| Answer::ok().body(&body));
+    let _daemon = home.daemon();
+    tell(&home, &bytes(8, 1000), &server.env());
+    home.flush();
+    assert_eq!(home.status()["skipped_lines"]["media_refused"], 3);
+}
+
+#[test]
+fn a_refused_key_is_tried_again_when_a_hook_brings_another() {
+    let (home, api) = (Home::new(), MediaApi::default());
+    let server = server(&api, |request| {
+        (is_media(request) && request.method != "PUT" && request.key() != "pk:sk-new").then(|| Answer::status(401))
+    });
+    let _daemon = home.daemon();
+    let image = bytes(9, 1000);
+    let story = tell(&home, &image, &tests::server::env(&server.url, "pk", "sk-old"));
+    assert_eq!(server.wait_for(4).len(), 4);
+    home.status_until("the refusal to be seen", |status| {
+        status["media"]["last_error"].as_str().is_some_and(|why| why.contains("401"))
+    });
+    home.hook(&story.event("SessionEnd"), &tests::server::env(&server.url, "pk", "sk-new"));
+    home.flush();
+    assert_eq!(only_file(&api), image);
+}
+
+#[test]
+fn where_no_text_may_leave_no_image_does() {
+    let home = Home::new();
+    let server = Server::new();
+    let _daemon = home.daemon();
+    let mut env = server.env();
+    env.push(("CC_LANGFUSE_CAPTURE".into(), "metadata".into()));
+    tell(&home, &bytes(10, 1000), &env);
+    home.flush();
+    assert!(!server.requests().iter().any(is_media));
+    let spans = server.spans();
+    assert_eq!(shown(&spans), BTreeSet::new());
+    let root = spans.iter().find(|span| span.is_root()).expect("the turn");
+    assert_eq!(root.content("input"), "[4 characters] [image/png, 1000 bytes]");
+}
