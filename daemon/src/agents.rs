@@ -309,6 +309,7 @@ impl Agent {
                 match record::parse(bytes) {
                     Err(skip) => skip.reason().into_iter().for_each(&mut skipped),
                     Ok(record) => {
+                        *held += record.spilled() * reader::SPILLED;
                         if !run.push(record, offset) {
                             skipped("orphan");
                         }

@@ -20,7 +20,7 @@ use crate::{
     config::Config,
     delivery::exporter::{Order, now_ms},
     dialect::{OutSpan, langfuse::Shared},
-    hook::{Destination, Event, Hint},
+    hook::{Capture, Destination, Event, Hint},
     ids::{self, Print},
     redact::{Counts, Rules},
     store::{Advance, SessionRow, handle::Handle},
@@ -28,7 +28,7 @@ use crate::{
     transcript::{
         cursor::Position,
         lines::{Line, Lines},
-        reader::{CHUNK, Transcript, Unreadable},
+        reader::{self, CHUNK, SPILLED, Transcript, Unreadable},
         record::{self, Record, Skip},
     },
     turn::{Assembler, Launch, Scope, Turn},
@@ -761,7 +761,8 @@ fn push_line(
             if let Record::Prompt(prompt) = &record {
                 found.ended.extend(prompt.ended_agent().map(str::to_owned));
             }
-            if let Some(turn) = assembler.push(record, offset) {
+            let length = length + record.spilled() * SPILLED;
+            if let Some(mut turn) = assembler.push(record, offset) {
                 found.launches.extend(agents::closed_launches(&turn));
                 *held = 0;
                 if !turn.root_sent {
@@ -770,7 +771,7 @@ fn push_line(
                     }
                     unclaimed.push_back(Print::of(&turn.output()));
                 }
-                tell(session, &turn, Scope::Final, None, found);
+                tell(session, &mut turn, Scope::Final, None, found);
             }
             *held += length;
             if *held > HELD
@@ -843,7 +844,7 @@ fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> 
 }
 
 /// Adds to `found` the spans of `turn` that are due.
-fn tell(session: &Session, turn: &Turn, scope: Scope, fired: Option<u64>, found: &mut Found) {
+fn tell(session: &Session, turn: &mut Turn, scope: Scope, fired: Option<u64>, found: &mut Found) {
     if !turn.has_news(scope) {
         return;
     }
@@ -851,6 +852,10 @@ fn tell(session: &Session, turn: &Turn, scope: Scope, fired: Option<u64>, found:
     if options.sample_rate.is_some_and(|rate| !ids::sampled(ids::trace_id(turn.trace_key()), rate)) {
         return;
     }
+    if options.capture == Capture::Full {
+        turn.complete(scope, &|path| reader::spilled(&session.row.transcript, path));
+    }
+    let turn = &*turn;
     let live = |fired: &u64| turn.end.is_some_and(|end| (end..=end + LIVE.as_nanos() as u64).contains(fired));
     let mut shared = Shared::new(turn, &session.row.session_id, options);
     let redactor = (!options.unredacted).then(|| &*session.rules);

@@ -10,6 +10,19 @@ pub const LARGEST: usize = 20 << 20;
 /// The types Claude takes.
 const KINDS: [&str; 5] = ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf"];
 
+/// The type of what a file of this name holds, if it is one of those.
+pub fn kind_of(name: &str) -> Option<&'static str> {
+    let (_, extension) = name.rsplit_once('.')?;
+    match extension.to_ascii_lowercase().as_str() {
+        "png" => Some("image/png"),
+        "jpg" | "jpeg" => Some("image/jpeg"),
+        "gif" => Some("image/gif"),
+        "webp" => Some("image/webp"),
+        "pdf" => Some("application/pdf"),
+        _ => None,
+    }
+}
+
 /// SHA-256 of the bytes.
 pub type Hash = [u8; 32];
 

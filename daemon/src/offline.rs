@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use crate::{
     agents,
     dialect::{OutSpan, langfuse::Shared},
-    hook::Options,
+    hook::{Capture, Options},
     reconcile::{Stated, Traced},
     redact::{Counts, Rules},
     trace,
     transcript::{
         lines::{Line, Lines},
-        reader::{CHUNK, Transcript, Unreadable},
+        reader::{self, CHUNK, Transcript, Unreadable},
         record::{self, Record},
     },
     turn::{Assembler, Scope, Turn},
@@ -29,7 +29,13 @@ pub fn turns(
     mut each: impl FnMut(Vec<OutSpan>),
 ) -> Result<(), Unreadable> {
     session(path, session_id, |turn, agents| {
-        each(std::iter::once(turn).chain(agents).flat_map(|turn| spans(turn, session_id, options, rules)).collect());
+        let complete = |turn: &mut Turn| {
+            if options.capture == Capture::Full {
+                turn.complete(Scope::Final, &|spilled| reader::spilled(path, spilled));
+            }
+            spans(turn, session_id, options, rules)
+        };
+        each(std::iter::once(turn).chain(agents).flat_map(complete).collect());
     })
 }
 
@@ -65,15 +71,18 @@ pub fn account(path: &Path, session_id: &str) -> Result<(Traced, Option<Stated>)
 }
 
 /// Hands every turn of a session to `each`, with the work of its subagents.
-fn session(path: &Path, session_id: &str, mut each: impl FnMut(&Turn, &[Turn])) -> Result<(), Unreadable> {
+fn session(path: &Path, session_id: &str, mut each: impl FnMut(&mut Turn, &mut [Turn])) -> Result<(), Unreadable> {
     let mut launches = Vec::new();
     let end = walk(path, session_id, |_, _| {}, |turn| launches.extend(agents::closed_launches(&turn)))?;
     let roots: Vec<PathBuf> = path.parent().map(Path::to_path_buf).into_iter().collect();
     launches.extend(end.open().into_iter().flat_map(agents::closed_launches));
-    let agents = agents::all(path, &roots, launches, end.open());
-    let mut tell = |turn: &Turn| each(turn, agents.get(&turn.key).map_or(&[], Vec::as_slice));
-    let end = walk(path, session_id, |_, _| {}, |turn| tell(&turn))?;
-    if let Some(turn) = end.open() {
+    let mut agents = agents::all(path, &roots, launches, end.open());
+    let mut tell = |turn: &mut Turn| {
+        let of_agents = agents.get_mut(&turn.key).map_or(&mut [][..], Vec::as_mut_slice);
+        each(turn, of_agents);
+    };
+    let mut end = walk(path, session_id, |_, _| {}, |mut turn| tell(&mut turn))?;
+    if let Some(turn) = end.open_mut() {
         tell(turn);
     }
     Ok(())

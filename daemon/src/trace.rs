@@ -114,6 +114,9 @@ pub struct Event {
     pub attributes: Vec<(String, String)>,
 }
 
+/// Longest status of a tool that failed, in bytes.
+const STATUS: usize = 32 << 10;
+
 /// The detail of an [`Event`] that is in the user's words.
 pub const QUEUED_TEXT: &str = "text";
 
@@ -182,7 +185,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
             free = end;
             if turn.tool_due(index, position, scope) {
                 let (level, status) = match result {
-                    Some((result, _)) if result.is_error => (Level::Error, Some(result.output.clone())),
+                    Some((result, _)) if result.is_error => (Level::Error, Some(brief(&result.output))),
                     Some(_) => (Level::Default, None),
                     None => (Level::Warning, Some("no result".to_owned())),
                 };
@@ -204,6 +207,11 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
     }
     spans.extend(turn.agents.iter().flat_map(|agent| self::spans(agent, scope, semantics, None)));
     spans
+}
+
+/// What a tool says about its failure, no longer than Claude Code shows it.
+fn brief(text: &str) -> String {
+    text[..text.floor_char_boundary(STATUS)].to_owned()
 }
 
 /// The turn's own times, with gaps filled from what is known.

@@ -8,14 +8,17 @@
 //!
 //! Knows neither bytes nor OTLP nor the time of day.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    path::Path,
+};
 
 use serde::Deserialize;
 
 use crate::{
     ids::Print,
     transcript::record::{
-        Assistant, Block, Nanos, Prompt, PromptKind, Record, Service, SessionFacts, Side, ToolResult, Usage,
+        Assistant, Block, Nanos, Prompt, PromptKind, Record, Service, SessionFacts, Side, Spilled, ToolResult, Usage,
     },
 };
 
@@ -424,6 +427,21 @@ impl Turn {
 
     fn note(&mut self, at: Option<Nanos>, what: Happening) {
         self.notes.push(Note { at, what });
+    }
+
+    /// Puts what `read` finds in the place of outputs that are no more than the beginning of a file, where these are due.
+    pub fn complete(&mut self, scope: Scope, read: &impl Fn(&Path) -> Option<Spilled>) {
+        for index in 0..self.generations.len() {
+            for tool in 0..self.generations[index].tools.len() {
+                if self.tool_due(index, tool, scope)
+                    && let Some((result, _)) = &mut self.generations[index].tools[tool].result
+                    && let Some(spilled) = result.spilled.take().and_then(|path| read(&path))
+                {
+                    result.take_spilled(spilled);
+                }
+            }
+        }
+        self.agents.iter_mut().for_each(|agent| agent.complete(scope, read));
     }
 
     /// Marks what is due as sent, and lets go of its text.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use tests::{Answer, Home, MediaApi, Random, Request, Server, Span, Story};
+use tests::{Answer, Home, MediaApi, Random, Request, Server, Span, Story, eventually};
 
 /// Bytes that pass for an image's.
 fn bytes(seed: u64, length: usize) -> Vec<u8> {
@@ -174,7 +174,8 @@ fn what_the_storage_could_not_take_is_put_there_again() {
     let _daemon = home.daemon();
     let image = bytes(5, 50_000);
     tell(&home, &image, &server.env());
-    home.flush();
+    // Each time somebody waits, it is tried at once.
+    eventually("everything to arrive", || home.ctl(&["flush", "--timeout", "200ms"]).status.success());
     assert_eq!(only_file(&api), image);
     assert_eq!((server.spans().len(), elsewhere.requests().len()), (4, 0));
     let reports = server.requests().into_iter().filter(|request| request.method == "PATCH");
@@ -252,4 +253,44 @@ fn where_no_text_may_leave_no_image_does() {
     assert_eq!(shown(&spans), BTreeSet::new());
     let root = spans.iter().find(|span| span.is_root()).expect("the turn");
     assert_eq!(root.content("input"), "[4 characters] [image/png, 1000 bytes]");
+}
+
+#[test]
+fn an_output_too_long_for_the_transcript_comes_from_its_file_up_to_a_limit() {
+    let (home, api) = (Home::new(), MediaApi::default());
+    let server = server(&api, |_| None);
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    let dir = story.path.with_extension("").join("tool-results");
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let preview = |name: &str| {
+        let path = dir.join(name);
+        format!(
+            "<persisted-output>\nOutput too large (411KB). Full output saved to: {}\n\nPreview (first 2KB):\nthe beginning\n...\n</persisted-output>",
+            path.display()
+        )
+    };
+    let key = format!("ghp_{}", "a1B2".repeat(9));
+    let (short, long) = (format!("line\n{key}\n").repeat(1000), "0123456789abcdef".repeat(30_000));
+    let image = bytes(11, 40_000);
+    for (name, content) in [("short.txt", short.as_bytes()), ("long.txt", long.as_bytes()), ("shot.png", &image)] {
+        std::fs::write(dir.join(name), content).expect("written");
+    }
+    story.prompt("go");
+    for name in ["short.txt", "long.txt", "shot.png", "none.txt"] {
+        story.tool(&preview(name));
+    }
+    home.hook(&story.answer("done").stop("done"), &server.env());
+    home.flush();
+    let spans = server.spans();
+    let mut tools: Vec<&Span> = spans.iter().filter(|span| span.name == "Bash").collect();
+    tools.sort_by_key(|span| span.start);
+    let outputs: Vec<&str> = tools.iter().map(|span| span.observation("output")).collect();
+    let [short_seen, long_seen, shot, none] = outputs[..] else { panic!("{} tools", outputs.len()) };
+    assert!(short_seen == short.replace(&key, "[REDACTED:github]"), "{}", &short_seen[..100]);
+    let cut = format!("{} [TRUNCATED 262144 of 480000 bytes]", &long[..262_144]);
+    assert!(long_seen == cut, "{} bytes", long_seen.len());
+    assert_eq!(references(shot).len(), 1, "{shot}");
+    assert_eq!(none, preview("none.txt"));
+    assert_eq!(only_file(&api), image);
 }

@@ -388,13 +388,7 @@ impl Store {
             db.execute("VACUUM INTO ?", [copy.to_string_lossy()])?;
         }
         Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
-        Ok(Self {
-            db,
-            path: path.to_path_buf(),
-            waiting: HashMap::new(),
-            media_waiting: HashMap::new(),
-            trouble: None,
-        })
+        Ok(Self { db, path: path.to_path_buf(), waiting: HashMap::new(), media_waiting: HashMap::new(), trouble: None })
     }
 
     /// Removes spans whose bytes are not what was stored; they are as if never found, and looked for again. Returns how many.
@@ -580,7 +574,8 @@ impl Store {
         let destination = ensure_destination(&tx, &step.session.hint.destination)?;
         let mut fresh = HashSet::new();
         let (mut queued, mut bytes, mut copies) = (0, 0, HashMap::<TraceId, (u64, u64)>::new());
-        let mut media_bytes = self.media_waiting.get(&destination).copied().unwrap_or(0);
+        let media_before = self.media_waiting.get(&destination).copied().unwrap_or(0);
+        let mut media_bytes = media_before;
         let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|span| span.is_root());
         // Children first decide whether a root is news; a reader does not mind which comes first.
         for span in others.into_iter().chain(roots) {
@@ -616,11 +611,11 @@ impl Store {
                 ])?;
                 queued += 1;
                 bytes += body.len() as u64;
-                if bytes > room {
-                    return Err(no_room());
-                }
                 for (field, media) in &span.media {
                     media::queue(&tx, destination, span, *field, media, step.now_ms, &mut media_bytes)?;
+                }
+                if bytes + media_bytes - media_before > room {
+                    return Err(no_room());
                 }
             }
         }

@@ -16,10 +16,17 @@ use rustix::{
     io::Errno,
 };
 
-use super::cursor::{Identity, MARKED, Position, marker};
+use super::{
+    cursor::{Identity, MARKED, Position, marker},
+    record::Spilled,
+};
+use crate::media::{self, Media};
 
 /// Largest file beside a transcript that is read at once, in bytes.
 const SMALL: u64 = 64 << 10;
+
+/// How much is taken along of an output that is too long for the transcript, in bytes.
+pub const SPILLED: usize = 256 << 10;
 
 /// How deep below a session's directory subagents' transcripts are looked for.
 const DEPTH: usize = 3;
@@ -186,6 +193,13 @@ impl Transcript {
         Ok(head)
     }
 
+    /// The first `limit` bytes of it.
+    fn start(&mut self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        (&mut self.file).take(limit as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// The first line, if it ends within the first 64 KiB. Leaves the position at an unknown place.
     ///
     /// # Errors
@@ -194,6 +208,32 @@ impl Transcript {
         let head = self.head()?;
         Ok(memchr::memchr(b'\n', &head).map(|end| head[..end].to_vec()))
     }
+}
+
+/// Reads an output too long for `transcript` from `path`, which the transcript names: a file of the session's own directory
+/// for these, text or of a type that is shown. Nothing else is read, wherever `path` leads.
+pub fn spilled(transcript: &Path, path: &Path) -> Option<Spilled> {
+    let (session, name) = (transcript.file_stem()?, path.file_name()?);
+    let dir = Path::new(session).join("tool-results");
+    // Where the projects are may have changed since the path was written.
+    path.parent()?.ends_with(&dir).then_some(())?;
+    let projects = transcript.parent()?;
+    let mut file = Transcript::open_beneath(&projects.join(dir).join(name), &[projects.to_path_buf()]).ok()?;
+    if let Some(kind) = name.to_str().and_then(media::kind_of) {
+        return Media::new(kind, file.start(media::LARGEST + 1).ok()?, 0).map(Spilled::Media);
+    }
+    let mut bytes = file.start(SPILLED).ok()?;
+    // A character may have been cut in two.
+    if let Err(error) = std::str::from_utf8(&bytes)
+        && error.error_len().is_none()
+    {
+        bytes.truncate(error.valid_up_to());
+    }
+    let mut text = String::from_utf8_lossy(&bytes).into_owned();
+    if (bytes.len() as u64) < file.length {
+        text.push_str(&format!(" [TRUNCATED {} of {} bytes]", bytes.len(), file.length));
+    }
+    (!text.contains('\0')).then_some(Spilled::Text(text))
 }
 
 /// Where Claude Code 2.1 puts the transcripts of a session's subagents.
@@ -301,6 +341,55 @@ mod tests {
                 assert_eq!((file.read(&mut buffer).unwrap(), &buffer), (3, b"a\nb"), "from its start");
             }
         }
+    }
+
+    #[test]
+    fn a_spilled_output_is_read_from_the_sessions_own_directory_and_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let projects = dir.path().join("projects/-work");
+        let results = projects.join("s/tool-results");
+        let put = |at: PathBuf, bytes: &[u8]| {
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            std::fs::write(at, bytes).unwrap();
+        };
+        let long = "ü".repeat(SPILLED);
+        put(results.join("a.txt"), b"all of it");
+        put(results.join("long.txt"), format!("x{long}").as_bytes());
+        put(results.join("latin.txt"), b"caf\xe9 au lait");
+        put(results.join("binary.txt"), b"a\0b");
+        put(results.join("i.png"), b"png");
+        put(results.join("below/a.txt"), b"x");
+        put(projects.join("other/tool-results/a.txt"), b"x");
+        put(dir.path().join("a.txt"), b"x");
+        std::os::unix::fs::symlink(dir.path().join("a.txt"), results.join("link.txt")).unwrap();
+        let transcript = projects.join("s.jsonl");
+        let read = |path: &str| spilled(&transcript, Path::new(path));
+        let text = |text: &str| Some(Spilled::Text(text.to_owned()));
+        // Where the directory lay when the path was written does not matter.
+        assert_eq!(read("/home/dev/.claude/projects/-work/s/tool-results/a.txt"), text("all of it"));
+        assert_eq!(read("s/tool-results/latin.txt"), text("caf\u{fffd} au lait"));
+        let cut = format!("x{} [TRUNCATED {} of {} bytes]", "ü".repeat(SPILLED / 2 - 1), SPILLED - 1, 2 * SPILLED + 1);
+        assert_eq!(read("s/tool-results/long.txt"), text(&cut));
+        let image = Media::new("image/png", b"png".to_vec(), 0).unwrap();
+        assert_eq!(read("/x/s/tool-results/i.png"), Some(Spilled::Media(image)));
+        for path in [
+            "/x/s/tool-results/none.txt",
+            "/x/s/tool-results/binary.txt",
+            "/x/s/tool-results/link.txt",
+            "/x/s/tool-results/below/a.txt",
+            "/x/s/tool-results/below",
+            "/x/s/tool-results/..",
+            "/x/other/tool-results/a.txt",
+            "/x/s/tool-results/../../other/tool-results/a.txt",
+            "/x/s/a.txt",
+            "a.txt",
+            "",
+        ] {
+            assert_eq!(read(path), None, "{path}");
+        }
+        std::fs::rename(&results, dir.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &results).unwrap();
+        assert_eq!(read("/x/s/tool-results/a.txt"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! a line is first judged by its opening bytes and parsed only if it can matter. Parsing is one typed pass that builds
 //! nothing for fields nobody reads. Each line succeeds or fails alone.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, path::PathBuf};
 
 use serde::{
     Deserialize, Deserializer as _,
@@ -22,6 +22,7 @@ pub type Nanos = u64;
 
 /// What one line says.
 #[derive(Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Record {
     /// A user line that starts a turn, or may turn out to.
     Prompt(Prompt),
@@ -104,6 +105,17 @@ pub enum Record {
         /// Which try this was, from 1.
         attempt: Option<u64>,
     },
+}
+
+impl Record {
+    /// How many outputs in it are no more than the beginning of a file.
+    pub fn spilled(&self) -> usize {
+        match self {
+            Self::ToolResults { results, .. } => results.iter().filter(|result| result.spilled.is_some()).count(),
+            Self::Side(side) => side.record.spilled(),
+            _ => 0,
+        }
+    }
 }
 
 /// A line of a subagent. Claude Code 1.x wrote these into the session's own file, later versions into files of their own.
@@ -281,12 +293,38 @@ pub struct ToolResult {
     pub output: String,
     /// Images and documents among the blocks; in `output` an empty string stands for the bytes of each.
     pub media: Vec<Media>,
+    /// The file that holds all of it, where `output` is no more than its beginning.
+    pub spilled: Option<PathBuf>,
     /// The tool failed or was refused.
     pub is_error: bool,
     /// The subagent the call launched.
     pub agent: Option<Launched>,
     /// `toolDenialKind`: who did not let it run.
     pub denied: Option<String>,
+}
+
+/// What is in the file of an output too long for the transcript.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Spilled {
+    /// Text, as much as is taken along.
+    Text(String),
+    /// An image or a document.
+    Media(Media),
+}
+
+impl ToolResult {
+    /// Puts what was found in the file in the place of its beginning.
+    pub fn take_spilled(&mut self, spilled: Spilled) {
+        match spilled {
+            Spilled::Text(text) => self.output = text,
+            Spilled::Media(media) => {
+                let kind = if media.kind.starts_with("image/") { "image" } else { "document" };
+                self.output = String::from("[");
+                put_media(&mut self.output, &mut self.media, kind, media);
+                self.output.push(']');
+            }
+        }
+    }
 }
 
 /// What the result of a call says about the subagent it launched.
@@ -728,12 +766,19 @@ impl<'a> WireBlock<'a> {
             return None;
         }
         let tool_use_id = self.tool_use_id.take()?.into_owned();
-        let (output, media) = match self.content.take() {
+        let (output, media): (String, _) = match self.content.take() {
             None => Default::default(),
             Some(Output::Text(text)) => (text.into_owned(), Vec::new()),
             Some(Output::Parts(parts)) => read_parts(&parts),
         };
-        Some(ToolResult { tool_use_id, output, media, is_error: self.is_error == Some(true), ..ToolResult::default() })
+        Some(ToolResult {
+            tool_use_id,
+            spilled: spilled(&output),
+            output,
+            media,
+            is_error: self.is_error == Some(true),
+            ..ToolResult::default()
+        })
     }
 
     fn into_block(self) -> Option<Block> {
@@ -784,12 +829,7 @@ fn read_parts(parts: &[&RawValue]) -> (String, Vec<Media>) {
         let media_type = media_type.as_ref().map(|kind| kind.0.as_ref());
         let media = media_type.and_then(|media_type| Media::decode(media_type, &data.0, 0));
         if let Some(media) = media.filter(|_| matches!(kind, Some("image" | "document"))) {
-            let (kind, media_type) = (kind.unwrap_or_default(), media.kind);
-            written.push_str(&format!(
-                r#"{{"type":"{kind}","source":{{"type":"base64","media_type":"{media_type}","data":""#
-            ));
-            found.push(Media { at: written.len(), ..media });
-            written.push_str(r#""}}"#);
+            put_media(&mut written, &mut found, kind.unwrap_or_default(), media);
         } else {
             let source = serde_json::json!({ "media_type": media_type, "base64_bytes": data.0.len() });
             written.push_str(&serde_json::json!({ "type": kind, "source": source }).to_string());
@@ -797,6 +837,20 @@ fn read_parts(parts: &[&RawValue]) -> (String, Vec<Media>) {
     }
     written.push(']');
     (written, found)
+}
+
+/// A block that is an image or a document, with an empty string for the bytes.
+fn put_media(written: &mut String, found: &mut Vec<Media>, kind: &str, media: Media) {
+    let media_type = media.kind;
+    written.push_str(&format!(r#"{{"type":"{kind}","source":{{"type":"base64","media_type":"{media_type}","data":""#));
+    found.push(Media { at: written.len(), ..media });
+    written.push_str(r#""}}"#);
+}
+
+/// The file Claude Code says it has written an output to that is too long for the transcript.
+fn spilled(output: &str) -> Option<PathBuf> {
+    let (_, rest) = output.strip_prefix("<persisted-output>")?.split_once("Full output saved to: ")?;
+    rest.lines().next().map(|path| PathBuf::from(path.trim()))
 }
 
 /// The subagent a `toolUseResult` names.

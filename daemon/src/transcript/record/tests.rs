@@ -274,7 +274,8 @@ fn images_and_documents_are_taken_from_a_prompt_with_where_they_stood() {
     let (png, pdf) = (block("image", "image/png", "QUJDRA=="), block("document", "application/pdf", "RUZH"));
     let (wrong, url) = (block("image", "image/png", "QUJD*A=="), json!({"type": "image", "source": {"type": "url"}}));
     let odd = json!({"type": "image", "source": 7});
-    let cases: [(Value, &str, &[(usize, &[u8])]); 6] = [
+    type Found<'a> = &'a [(usize, &'a [u8])];
+    let cases: [(Value, &str, Found); 6] = [
         (json!([png]), "", &[(0, b"ABCD")]),
         (json!([png, text("what is this?"), pdf]), "what is this?", &[(0, b"ABCD"), (13, b"EFG")]),
         (json!([text("ü"), png, pdf, text("b")]), "ü\nb", &[(2, b"ABCD"), (2, b"EFG")]),
