@@ -603,8 +603,10 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
         .flat_map(|fixture| below(fixture.join("projects")))
         .flat_map(below)
         .filter(|path| path.extension().is_some_and(|ext| ext == "jsonl"))
+        // A session that came to nothing; and up to Claude Code 2.0 subagents are beside their sessions, and told with them.
+        .filter(|path| path.metadata().unwrap().len() > 0 && !path.to_str().unwrap().contains("/agent-"))
         .collect();
-    assert!(transcripts.len() >= 18, "{transcripts:?}");
+    assert!(transcripts.len() >= 40, "{transcripts:?}");
     for path in transcripts {
         let (mut said, mut known) = (BTreeSet::new(), BTreeSet::new());
         // The words of the shape itself, and of status messages and events of ours.
@@ -612,8 +614,11 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
         known.extend(words(
             "tool_calls output cache_read_input_tokens input_cache_creation queued prompt compaction manual",
         ));
-        known.extend(words("claude-code estimated command stop_sequence feedback notification fallback"));
-        for line in std::fs::read_to_string(&path).unwrap().lines() {
+        known.extend(words("claude-code estimated command stop_sequence feedback notification fallback stopped"));
+        let agents = std::fs::read_dir(path.with_extension("").join("subagents")).into_iter().flatten();
+        let agents = agents.map(|entry| entry.unwrap().path()).filter(|path| path.extension().unwrap() == "jsonl");
+        let texts = agents.chain([path.clone()]).map(|path| std::fs::read_to_string(path).unwrap());
+        for line in texts.collect::<String>().lines() {
             let line: Json = serde_json::from_str(line).unwrap();
             let mut names = vec![&line["cwd"], &line["gitBranch"], &line["slug"], &line["message"]["model"]];
             names.extend([
@@ -626,7 +631,7 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
             ]);
             let blocks = line["message"]["content"].as_array().into_iter().flatten();
             for block in blocks.clone().filter(|block| block["type"] == "tool_use") {
-                names.extend([&block["name"], &block["id"]]);
+                names.extend([&block["name"], &block["id"], &block["input"]["subagent_type"]]);
             }
             names.into_iter().filter_map(Json::as_str).for_each(|name| known.extend(words(name)));
             let mut hear = |json| strings(json, &mut |text| said.extend(words(text)));
