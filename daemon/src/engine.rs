@@ -50,7 +50,7 @@ const QUIET_FINISHED: Duration = Duration::from_secs(5);
 /// How long a transcript may be missing before its events are given up. A later event of the session starts again.
 const MISSING: Duration = Duration::from_secs(10);
 
-/// How often transcripts are looked at while something waits for them, should no file event come.
+/// How soon transcripts are looked at again while something waits for them, should no file event come.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The same for the transcripts of subagents at work.
@@ -131,6 +131,8 @@ struct Session {
     agents_due: Option<Instant>,
     /// One of them will be told to its end before long.
     agents_soon: bool,
+    /// When it is looked at without being told, while an event waits.
+    next_look: Instant,
     /// Not before: the database refused the last step.
     not_before: Option<Instant>,
 }
@@ -239,7 +241,7 @@ impl Engine {
             let own = match session.not_before {
                 Some(at) => return until(at),
                 None if session.dirty => return Duration::ZERO,
-                None if !session.waiting.is_empty() => TICK,
+                None if !session.waiting.is_empty() => until(session.next_look),
                 None if session.looks_finished() => until(session.grown + QUIET_FINISHED),
                 None if session.agents_due.is_some() => AGENT_TICK,
                 None => until(session.touched + RETIRE),
@@ -315,7 +317,7 @@ impl Engine {
             Some(at) => at <= now,
             None => {
                 session.dirty
-                    || !session.waiting.is_empty()
+                    || !session.waiting.is_empty() && now >= session.next_look
                     || session.looks_finished() && now >= session.grown + QUIET_FINISHED
             }
         };
@@ -329,6 +331,7 @@ impl Engine {
                 continue;
             }
             self.look(&mut session);
+            session.next_look = session.next_look();
             let over = session.waiting.is_empty() && session.row.hint.event == Event::Ended && !session.dirty;
             if !over || session.agents_due.is_some() {
                 self.sessions.insert(id, session);
@@ -690,8 +693,17 @@ impl Session {
             agents: Agents::default(),
             agents_due: None,
             agents_soon: false,
+            next_look: now,
             not_before: None,
         }
+    }
+
+    /// Often at first, then ever more rarely: file events tell what happens meanwhile, if any are lost the wait is half as long
+    /// again at most.
+    fn next_look(&self) -> Instant {
+        let now = Instant::now();
+        let last = self.waiting.iter().map(|(_, came)| *came).chain([self.grown]).max().unwrap_or(now);
+        now + (now.saturating_duration_since(last) / 2).max(TICK)
     }
 
     /// Looks again in a moment.

@@ -50,6 +50,8 @@ impl Scan {
             }
             hints.extend(self.hint(path.clone(), name, known.map(|(row, _)| row), written, is_over));
         }
+        // A session that copies another was written to later.
+        hints.sort_by_key(|hint| hint.fired_ns);
         hints
     }
 

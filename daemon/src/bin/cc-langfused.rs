@@ -118,6 +118,9 @@ fn run() -> anyhow::Result<()> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut exporters =
             std::pin::pin!(exporter::supervise(store.clone(), home, in_flight.clone(), orders_receiver));
+        // What was left is older than whatever is found otherwise.
+        let Drained { taken, .. } = context.intake.drain(&paths.spool);
+        tracing::debug!(taken, "events taken from the spool at the start");
         let spool = watch_spool(context.intake.clone(), paths.spool.clone());
         let scan = look_for_sessions(scan, engine_sender.clone());
         // A task of its own: waking this one costs two system calls each time.
