@@ -23,7 +23,8 @@ const BEGIN: &str = "<!-- captured:begin -->";
 const END: &str = "<!-- captured:end -->";
 
 #[test]
-fn recorded_sessions_arrive_whole_and_once_and_the_readme_says_what_that_is() {
+fn recorded_sessions_arrive_whole_and_once() {
+    // The README says what that is.
     let captured = captured(&play_all(Mode::Plain));
     let readme = include_str!("../../README.md");
     let block = readme.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).map(|(block, _)| block.trim());
