@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{Home, Server, Story, home::settings, ids, say, server};
 
 /// Runs git in `dir`; false where there is no git.
@@ -30,6 +30,11 @@ fn held(status: &Value) -> bool {
     status["destinations"][0]["state"] == "held"
 }
 
+/// Images go the same way as spans.
+fn image() -> Value {
+    json!([{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QUJDRA=="}}])
+}
+
 #[test]
 fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
     let all = ["TRACE_TO_LANGFUSE", "LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY", "LANGFUSE_BASE_URL"];
@@ -45,7 +50,7 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
         settings(&home.path().join(".claude/settings.json"), &rest);
         let mut daemon = home.daemon();
         let mut story = Story::new(&home, "repo", "s");
-        story.turn("q1", "a1");
+        story.prompt_of(&image()).answer("a1");
         // Claude Code hands all of it to its hooks.
         home.hook(&story.stop("a1"), &env);
         let status = home.status_until("the spans to be held", held);
@@ -86,7 +91,7 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
                 daemon.kill();
                 daemon = home.daemon();
             }
-            story.turn("q3", "a3");
+            story.prompt_of(&image()).answer("a3");
             home.hook(&story.stop("a3"), &env);
             home.status_until("the spans to be held again", held);
         }
