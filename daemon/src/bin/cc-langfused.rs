@@ -154,6 +154,11 @@ fn run() -> anyhow::Result<()> {
     // A transaction at hand is finished; whatever is left is in the database or in the transcripts.
     let _ = engine_sender.send(Input::Stop);
     let _ = engine_thread.join();
+    // A search for sessions may still hold the database, so that it is not closed.
+    let _ = store.call(|store| {
+        store.empty_log();
+        Ok(())
+    });
     // A lookup of a name may take long yet.
     runtime.shutdown_background();
     tracing::info!("stopped");

@@ -453,7 +453,7 @@ impl Store {
     }
 
     /// Moves what is in the log into the database, as far as that goes, and gives back the log's room.
-    fn empty_log(&self) {
+    pub fn empty_log(&self) {
         let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
 
