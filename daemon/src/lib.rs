@@ -6,7 +6,9 @@
 //!                the hook is answered)                                                                  server said 2xx)
 //! ```
 //!
-//! A hook event is a hint; the transcript is the log. It is never copied, only a position in it is kept.
+//! A hook event is a hint; the transcript is the log. It is never copied, only a position in it is kept. Where no hook told,
+//! [`scan`] finds the session. The engine follows the session's own transcript and, by [`agents`], those of its subagents, whose
+//! work joins the trace of the turn that launched them. Images go out beside the spans ([`media`], `delivery::media`).
 //!
 //! # Invariants
 //!

@@ -347,7 +347,7 @@ impl Turn {
         })
     }
 
-    /// As [`order_for`](Self::order_for): the call's id.
+    /// The call that asked for exactly this, if it has not been found before: its id.
     pub fn tool_for(&self, prompt: &str) -> Option<&str> {
         self.order_for(prompt).map(|(id, _)| id)
     }

@@ -26,7 +26,7 @@ pub enum Unusable {
     /// Group or others may write to it.
     #[error("can be changed by other users: chmod go-w it")]
     Writable,
-    /// More than [`MAX_SIZE`].
+    /// More than 1 MiB.
     #[error("is larger than 1 MiB: that is no configuration; mend or remove it")]
     TooLarge,
     /// The system says no.

@@ -4,7 +4,7 @@
 //!   it erase what the root said.
 //! * Input and output of the turn stand on the root observation; for v3 servers once more as trace input and output.
 //! * Objects are JSON in strings, empty values are left out: other OTLP kinds are stored as their raw encoding.
-//! * Where a project wants no text to leave, whatever was said, read or written passes [`Shared::words`] and becomes a size.
+//! * Where a project wants no text to leave, whatever was said, read or written passes `Shared::words` and becomes a size.
 //! * An image or document is uploaded beside the span; where it stood, a reference stands alone in its string: in a message as a
 //!   content part of type `image_url`, in the output of a tool in the place of the base64.
 //! * Usage keys are those of Langfuse's price table, each token in exactly one of them.
