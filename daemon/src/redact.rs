@@ -230,7 +230,10 @@ impl Redactor {
             } else {
                 raw
             };
-            let masked = self.scrub(text, counts).or_else(|| self.scrub_member(named.as_deref()?, text, counts));
+            let masked = self.scrub(text, counts);
+            let member =
+                named.as_deref().and_then(|key| self.scrub_member(key, masked.as_deref().unwrap_or(text), counts));
+            let masked = member.or(masked);
             let is_key = json[close + 1..].trim_start().starts_with(':');
             if is_key {
                 // The masked key, so that a second run sees the same name.
@@ -250,7 +253,7 @@ impl Redactor {
         (copied > 0).then(|| out + &json[copied..])
     }
 
-    /// The value of a member in which no rule found anything by itself.
+    /// The value of a member, as far as no rule found anything in it by itself.
     fn scrub_member(&self, key: &str, value: &str, counts: &mut Counts) -> Option<String> {
         let (rule, secret) = if is_authorization(key) {
             let start = value.find(' ').map_or(0, |i| i + 1);

@@ -516,6 +516,16 @@ static REDACTOR_WORDS: LazyLock<Vec<String>> = LazyLock::new(|| {
     SPECS.iter().flat_map(|spec| spec.keywords).map(|word| (*word).to_owned()).chain(names).collect()
 });
 
+#[test]
+fn what_a_rule_left_of_a_member_is_still_the_members_value() {
+    let key = ["sk-ant-api03-", "f8nW8IbrcbkwRlQblMTbf2LSVTGmUhYR39Pm3ccfIxzYSaIVq1uNypYzU54GhXNP8H9FrFPXDYKdSuzEAA"]
+        .concat();
+    let json = format!(r#"{{"Authorization":"{key}: pXzmCGT2QJyWu0LwNHfcX1nYlQ5B2J"}}"#);
+    let masked = scrub_json(&json).unwrap();
+    assert_eq!(masked, r#"{"Authorization":"[REDACTED:anthropic]: [REDACTED:authorization]"}"#);
+    assert_eq!(scrub_json(&masked), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
