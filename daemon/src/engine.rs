@@ -261,7 +261,7 @@ impl Engine {
     fn take(&mut self, hint: Hint) {
         let now = Instant::now();
         if !self.sessions.contains_key(&hint.session_id) {
-            let session = self.load(&hint);
+            let session = Session { dirty: false, ..self.load(&hint) };
             self.sessions.insert(hint.session_id.clone(), session);
         }
         if let Some(dir) = hint.transcript.parent() {
@@ -272,7 +272,9 @@ impl Engine {
             return;
         }
         session.touched = now;
-        session.dirty = true;
+        // Nothing is told before the lull; until then a burst of events is one reason to look.
+        let look = now + LULL;
+        session.next_look = if session.waiting.is_empty() { look } else { session.next_look.min(look) };
         if let Event::AgentStopped { agent } = &hint.event {
             session.agents.has_ended(agent);
         }
