@@ -704,7 +704,9 @@ impl Session {
     /// again at most.
     fn next_look(&self) -> Instant {
         let now = Instant::now();
-        let last = self.waiting.iter().map(|(_, came)| *came).chain([self.grown]).max().unwrap_or(now);
+        // Newer events have had a look of their own ordered for them.
+        let oldest = self.waiting.iter().map(|(_, came)| *came).min().unwrap_or(now);
+        let last = oldest.max(self.grown);
         now + (now.saturating_duration_since(last) / 2).max(TICK)
     }
 
