@@ -118,13 +118,14 @@ impl Intake {
                 for reply in replies {
                     let _ = reply.send(committed.is_ok());
                 }
+                intake.tell(committed.unwrap_or_default());
             });
         }
         if committed.await.unwrap_or(false) { Ok(()) } else { Err(Untaken::Store) }
     }
 
-    /// Stores events in one transaction, then tells of them.
-    fn commit(&self, judged: Vec<Judged>) -> store::Result<()> {
+    /// Stores events in one transaction. Returns those of which the engine is to be told.
+    fn commit(&self, judged: Vec<Judged>) -> store::Result<Vec<Hint>> {
         let (mut hints, mut secrets, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for judged in judged {
             match judged {
@@ -148,10 +149,14 @@ impl Intake {
                 let _ = self.orders.send(Order::Key(destination, hint.destination.clone(), secret));
             }
         }
-        // Told from a task of its own, so that the hooks have their answers before the engine starts to work.
+        Ok(hints)
+    }
+
+    /// Tells the engine, in a task behind those that were woken before: hooks have their answers before the engine starts to
+    /// work.
+    fn tell(&self, hints: Vec<Hint>) {
         let engine = self.engine.clone();
         tokio::spawn(async move { hints.into_iter().try_for_each(|hint| engine.send(Input::Hint(Box::new(hint)))) });
-        Ok(())
     }
 
     /// Counts something that came to nothing.
@@ -176,7 +181,7 @@ impl Intake {
         let mut left = BTreeMap::new();
         let (mut judged, mut paths, mut size, mut taken, mut again) = (Vec::new(), Vec::new(), 0, 0, false);
         let mut flush = |judged: &mut Vec<_>, paths: &mut Vec<PathBuf>| {
-            let stored = self.commit(std::mem::take(judged)).is_ok();
+            let stored = self.commit(std::mem::take(judged)).map(|hints| self.tell(hints)).is_ok();
             for path in paths.drain(..).filter(|_| stored) {
                 let _ = std::fs::remove_file(path);
                 taken += 1;
