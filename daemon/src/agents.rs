@@ -110,7 +110,7 @@ impl Agents {
         self.dir = (!files.is_empty()).then_some(dir);
         // Claude Code 2.0 puts them beside the session's transcript, among those of all sessions.
         for launch in open.into_iter().flat_map(Turn::launches).chain(self.launches.iter().cloned()) {
-            if let Some(id) = launch.agent_id
+            if let Some(id) = launch.agent_id.filter(|id| reader::is_name(id))
                 && !self.at_work.contains_key(&id)
             {
                 files.push((format!("agent-{id}"), transcript.with_file_name(format!("agent-{id}.jsonl"))));
@@ -228,6 +228,14 @@ impl Agents {
             true => Some(agent.grown + patience.finished),
             false if said => Some(agent.grown + patience.quiet),
             false => None,
+        }
+    }
+
+    /// Its transcript cannot be read: it is left until that changes its length.
+    pub fn leave(&mut self, id: &str) {
+        if let Some(agent) = self.at_work.remove(id) {
+            let length = std::fs::symlink_metadata(&agent.path).map_or(0, |meta| meta.len());
+            self.done.get_or_insert_default().insert(id.to_owned(), length);
         }
     }
 

@@ -65,10 +65,9 @@ impl PartialEq for Secret {
 
 /// Looks for the secret of `destination` in the settings files of the projects that use it. `home` is the user's home.
 pub fn from_settings(destination: &Destination, project_dirs: &[PathBuf], home: &Path) -> Option<Secret> {
-    let nowhere = PathBuf::from("/nonexistent");
-    let dirs = project_dirs.iter().chain(std::iter::once(&nowhere));
+    let dirs = project_dirs.iter().map(|dir| Some(dir.as_path())).chain([None]);
     dirs.map(|dir| {
-        let merged = project_env(dir, home);
+        let merged = settings_env(dir, home);
         let env = Env::new(merged.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         // The key must have been meant for this server.
         (env.destination().as_ref() == Ok(destination)).then(|| env.secret()).flatten()
@@ -77,12 +76,14 @@ pub fn from_settings(destination: &Destination, project_dirs: &[PathBuf], home: 
     .flatten()
 }
 
-/// The environment that Claude Code's settings files give to hooks of the project at `dir`. `home` is the user's home.
-pub fn project_env(dir: &Path, home: &Path) -> BTreeMap<String, String> {
-    let user = home.join(".claude/settings.json");
-    let files = ["settings.json", "settings.local.json"].map(|name| dir.join(".claude").join(name));
+/// The environment that Claude Code's settings files give to hooks: those of the user, and of the project at `dir`. `home` is the
+/// user's home.
+pub fn settings_env(dir: Option<&Path>, home: &Path) -> BTreeMap<String, String> {
+    let of_project = dir
+        .into_iter()
+        .flat_map(|dir| ["settings.json", "settings.local.json"].map(|name| dir.join(".claude").join(name)));
     // An empty value in a later file unsets that of an earlier one.
-    std::iter::once(user).chain(files).flat_map(|file| read_env(&file)).collect()
+    std::iter::once(home.join(".claude/settings.json")).chain(of_project).flat_map(|file| read_env(&file)).collect()
 }
 
 /// Who chose a destination.

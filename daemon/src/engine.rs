@@ -133,6 +133,8 @@ struct Session {
     agents_soon: bool,
     /// When it is looked at without being told, while an event waits.
     next_look: Instant,
+    /// Reading it met a fault of ours: it is forgotten until its next event.
+    lost: bool,
     /// Not before: the database refused the last step.
     not_before: Option<Instant>,
 }
@@ -165,6 +167,12 @@ struct Found {
 impl Found {
     fn is_news(&self) -> bool {
         self.bytes > 0 || !self.skipped.is_empty() || !self.launches.is_empty() || !self.agents.is_empty()
+    }
+
+    /// Tells what was found of subagents to those who follow them; before it goes to the store.
+    fn tell(&mut self, agents: &mut Agents) {
+        agents.launched(self.launches.iter().cloned());
+        self.ended.drain(..).for_each(|id| agents.has_ended(&id));
     }
 
     fn skip(&mut self, reason: &'static str) {
@@ -335,7 +343,7 @@ impl Engine {
             self.look(&mut session);
             session.next_look = session.next_look();
             let over = session.waiting.is_empty() && session.row.hint.event == Event::Ended && !session.dirty;
-            if !over || session.agents_due.is_some() {
+            if !session.lost && (!over || session.agents_due.is_some()) {
                 self.sessions.insert(id, session);
             }
         }
@@ -392,8 +400,7 @@ impl Engine {
                 session.retry();
             }
             Err(_) => {
-                session.agents = Agents::default();
-                (session.agents_due, session.agents_soon) = (None, false);
+                session.lost = true;
                 let (session_id, offset) = (&session.row.session_id, tail.lines.consumed());
                 tracing::error!(
                     session = session_id,
@@ -457,8 +464,7 @@ impl Engine {
     fn recover_previous(&mut self, session: &Session, file: &mut Transcript) {
         let first = file.first_line().ok().flatten();
         let Some(previous) = first.as_deref().and_then(record::session_id) else { return };
-        let is_name = previous.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        if previous == session.row.session_id || !is_name || self.sessions.contains_key(&previous) {
+        if previous == session.row.session_id || !reader::is_name(&previous) || self.sessions.contains_key(&previous) {
             return;
         }
         let path = session.row.transcript.with_file_name(format!("{previous}.jsonl"));
@@ -516,6 +522,7 @@ impl Engine {
                 push_line(session, assembler, held, unclaimed, &mut found, offset, line);
             });
             if found.bytes > STEP {
+                found.tell(&mut session.agents);
                 tail.read_to = file.position(tail.lines.read_to());
                 self.commit(session, tail, file, &mut found, Vec::new())?;
                 if self.is_full(session) {
@@ -562,8 +569,7 @@ impl Engine {
                 self.store.call(|store| Ok((store.agents(id)?, store.launches(id)?))).map_err(Stumble::Store)?;
             agents.load(stored.0, stored.1);
         }
-        agents.launched(found.launches.iter().cloned());
-        found.ended.drain(..).for_each(|id| agents.has_ended(&id));
+        found.tell(agents);
         let open = tail.assembler.open();
         agents.discover(&session.row.transcript, open);
         if let Some(dir) = agents.dir() {
@@ -599,6 +605,7 @@ impl Engine {
                     Ok(false) => break,
                     Err(error) => {
                         found.skip(error.reason());
+                        agents.leave(&id);
                         break;
                     }
                 }
@@ -696,6 +703,7 @@ impl Session {
             agents_due: None,
             agents_soon: false,
             next_look: now,
+            lost: false,
             not_before: None,
         }
     }
@@ -744,9 +752,7 @@ impl Tail {
     }
 
     fn looks_finished(&self) -> bool {
-        let Some(turn) = self.assembler.open() else { return false };
-        let said = turn.generations.last().and_then(|generation| generation.stop_reason.as_deref());
-        matches!(said, Some("end_turn" | "stop_sequence")) && turn.has_news(Scope::Settled)
+        self.assembler.open().is_some_and(|turn| turn.looks_finished() && turn.has_news(Scope::Settled))
     }
 }
 

@@ -75,7 +75,7 @@ impl Scan {
         let cwd =
             Transcript::open_beneath(transcript, &self.roots).ok()?.head().ok().as_deref().and_then(record::cwd)?;
         let cwd = PathBuf::from(cwd).canonicalize().ok()?;
-        let vars = credentials::project_env(&cwd, &self.home);
+        let vars = credentials::settings_env(Some(&cwd), &self.home);
         let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         if !env.enabled() {
             return None;
@@ -133,11 +133,15 @@ mod tests {
             hints.map(|hint| (hint.session_id, hint.transcript, hint.event, hint.project_dirs)).collect()
         };
         let transcript = at(".claude/projects/on/s-1.jsonl");
+        let written = |at: i64| {
+            let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(at as u64);
+            std::fs::File::options().write(true).open(&transcript).unwrap().set_modified(time).unwrap();
+        };
+        written(since);
         let expect = |event| vec![("s-1".to_owned(), transcript.clone(), event, vec![at("on")])];
         assert_eq!(found(since), expect(Event::Other));
         assert_eq!(found(since + 7 * HOUR), expect(Event::Ended), "silent for long");
-        let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(since as u64 - 1000);
-        std::fs::File::options().write(true).open(&transcript).unwrap().set_modified(old).unwrap();
+        written(since - 1);
         assert_eq!(found(since), [], "written before");
     }
 }

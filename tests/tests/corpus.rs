@@ -172,13 +172,11 @@ fn judge(truth: &Truth, spans: &[Span], mode: Mode) -> Vec<String> {
         if place(span).as_ref() != Ok(&call.below) {
             wrong.push(format!("call {id} should be below {:?}: {:?}", call.below, place(span)));
         }
-        // A daemon that finds everything at once may hear of a copy before it hears of the original.
-        let told_in_order = mode != Mode::Away;
-        if told_in_order && call.session.as_ref().is_some_and(|session| span.get("session.id") != session) {
+        if call.session.as_ref().is_some_and(|session| span.get("session.id") != session) {
             wrong.push(format!("call {id} was made in {:?}, not {}", call.session, span.get("session.id")));
         }
         let origin = span.get("langfuse.trace.metadata.forked_from");
-        if told_in_order && call.session.is_some() && origin != call.forked_from.as_deref().unwrap_or_default() {
+        if call.session.is_some() && origin != call.forked_from.as_deref().unwrap_or_default() {
             wrong.push(format!("call {id} is of a fork of {:?}, not {origin:?}", call.forked_from));
         }
     }

@@ -220,7 +220,7 @@ fn a_session_that_never_stopped_is_told_first_when_the_next_one_begins_with_its_
     assert_eq!(sessions, ["lost", "lost", "lost", "lost", "next", "next"]);
 
     // No such transcript, or no name for one: nothing happens to the session itself.
-    for (number, previous) in ["nowhere", "../work/lost", "/etc/passwd", ""].into_iter().enumerate() {
+    for (number, previous) in ["nowhere", "../other/lost", "/etc/passwd", ""].into_iter().enumerate() {
         let session = format!("after-{number}");
         let mut story = Story::new(&home, "work", &session);
         story.raw(json!({"type": "last-prompt", "sessionId": previous}).to_string().as_bytes()).turn("q", "a");

@@ -133,7 +133,7 @@ CREATE TABLE call (
 CREATE TABLE begun (
     at_ms INTEGER NOT NULL
 ) STRICT;
-INSERT INTO begun VALUES (unixepoch() * 1000);
+INSERT INTO begun VALUES (CAST(unixepoch('subsec') * 1000 AS INTEGER));
 CREATE TABLE trusted (
     base_url TEXT PRIMARY KEY,
     at_ms INTEGER NOT NULL
@@ -1102,7 +1102,7 @@ fn is_damage(error: &anyhow::Error) -> bool {
 /// Every known session is read from its start again, as if an event had come for it; what was stored of it is not stored
 /// again.
 fn read_again(db: &Connection, sessions: Vec<SessionRow>) -> Result<()> {
-    db.execute("UPDATE session SET cursor = 0, closed = 0, marker = NULL", [])?;
+    db.execute_batch("UPDATE session SET cursor = 0, closed = 0, marker = NULL; DELETE FROM agent;")?;
     for session in sessions {
         let hint = Hint { id: format!("again-{}", session.session_id), ..session.hint };
         db.execute("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)", params![hint.id, json(&hint)])?;

@@ -236,6 +236,11 @@ pub fn spilled(transcript: &Path, path: &Path) -> Option<Spilled> {
     (!text.contains('\0')).then_some(Spilled::Text(text))
 }
 
+/// True if a file can be named after this id without leading anywhere else: ids come from transcripts.
+pub fn is_name(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
 /// Where Claude Code 2.1 puts the transcripts of a session's subagents.
 pub fn subagents_dir(transcript: &Path) -> PathBuf {
     transcript.with_extension("").join("subagents")
