@@ -9,7 +9,7 @@
 //! Knows neither bytes nor OTLP nor the time of day.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     path::Path,
 };
 
@@ -18,9 +18,13 @@ use serde::Deserialize;
 use crate::{
     ids::Print,
     transcript::record::{
-        Assistant, Block, Nanos, Prompt, PromptKind, Record, Service, SessionFacts, Side, Spilled, ToolResult, Usage,
+        Assistant, Block, Nanos, Prompt, Record, Service, SessionFacts, Side, Spilled, ToolResult, Usage,
     },
 };
+
+mod assembler;
+
+pub use assembler::{Assembler, Run};
 
 /// How much of an open turn is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,9 +36,6 @@ pub enum Scope {
     /// All: nothing more will come.
     Final,
 }
-
-/// How many requests are remembered until their answer comes.
-const REQUESTS: usize = 64;
 
 /// One prompt and all that followed from it.
 #[derive(Debug)]
@@ -556,256 +557,6 @@ impl Turn {
             self.end = self.end.max(at);
         }
         true
-    }
-}
-
-/// Builds turns from records pushed in file order.
-#[derive(Debug)]
-pub struct Assembler {
-    session_id: String,
-    /// Answered turns before the open one.
-    closed: u32,
-    open: Option<Turn>,
-    /// A command that becomes a turn if the model answers it.
-    candidate: Option<Turn>,
-    requests: Requests,
-    /// The session this one was forked from.
-    forked_from: Option<String>,
-    /// What the session is called.
-    title: Option<String>,
-    /// Message ids of the turn before: a late line of it must not count again.
-    before: HashSet<String>,
-    /// Lines of a conversation whose prompt is nowhere.
-    orphans: u64,
-}
-
-impl Assembler {
-    /// For the session `session_id`, whose transcript has `closed` answered turns before the first record pushed.
-    pub fn new(session_id: &str, closed: u32) -> Self {
-        Self {
-            session_id: session_id.to_owned(),
-            closed,
-            open: None,
-            candidate: None,
-            requests: Requests::default(),
-            forked_from: None,
-            title: None,
-            before: HashSet::new(),
-            orphans: 0,
-        }
-    }
-
-    /// Takes the record of the line at `offset`. Returns the turn it closed, if that had an answer.
-    pub fn push(&mut self, record: Record, offset: u64) -> Option<Turn> {
-        match record {
-            Record::Prompt(prompt) => {
-                if prompt.session.forked_from.as_ref().is_some_and(|from| *from != self.session_id) {
-                    self.forked_from.clone_from(&prompt.session.forked_from);
-                }
-                let mut turn = Turn::new(prompt, &self.session_id, offset);
-                turn.session.forked_from.clone_from(&self.forked_from);
-                turn.session.title.clone_from(&self.title);
-                if turn.prompt.kind == PromptKind::Local {
-                    self.candidate = Some(turn);
-                    return None;
-                }
-                return self.start(turn);
-            }
-            Record::LocalOutput => self.candidate = None,
-            Record::Request { id, at } => self.requests.put(id, at),
-            Record::Assistant(line) => {
-                let known = |turn: &Turn| line.message_id.as_ref().is_some_and(|id| turn.by_message.contains_key(id));
-                let closed = match self.candidate.take() {
-                    // A command typed while the model works does not interrupt the turn at work.
-                    Some(candidate) if self.open.as_ref().is_some_and(known) => {
-                        self.candidate = Some(candidate);
-                        None
-                    }
-                    Some(candidate) => self.start(candidate),
-                    None => None,
-                };
-                let late = line.message_id.as_ref().is_some_and(|id| self.before.contains(id));
-                match &mut self.open {
-                    Some(turn) if !late => {
-                        let requested = self.requests.sent(line.request_ref.as_deref());
-                        turn.number = self.closed + 1;
-                        if let Some(from) = line.forked_from.as_ref().filter(|from| **from != self.session_id) {
-                            self.forked_from = Some(from.clone());
-                        }
-                        turn.take(Record::Assistant(line), requested);
-                    }
-                    _ => self.orphans += 1,
-                }
-                return closed;
-            }
-            Record::ToolResults { at, results } => {
-                for result in results {
-                    if !self.open.as_mut().is_some_and(|turn| turn.result(result, at)) {
-                        self.orphans += 1;
-                    }
-                }
-            }
-            Record::ApiError { .. } => {
-                let closed = self.candidate.take().and_then(|candidate| self.start(candidate));
-                if let Some(turn) = &mut self.open {
-                    turn.take(record, None);
-                    turn.number = self.closed + 1;
-                }
-                return closed;
-            }
-            Record::Interrupted { .. } => {
-                if let Some(turn) = &mut self.open {
-                    turn.take(record, None);
-                    turn.number = self.closed + 1;
-                }
-            }
-            // Where a subagent has a file of its own, its lines are read there.
-            Record::Side(side) if side.agent_id.is_some() => {}
-            Record::Side(side) => {
-                if !self.open.as_mut().is_some_and(|turn| turn.side(*side)) {
-                    self.orphans += 1;
-                }
-            }
-            Record::Title(title) => {
-                if let Some(turn) = &mut self.open {
-                    turn.session.title = Some(title.clone());
-                }
-                self.title = Some(title);
-            }
-            Record::Queued { .. }
-            | Record::Compacted { .. }
-            | Record::Fallback { .. }
-            | Record::HookFeedback { .. }
-            | Record::Retry { .. } => {
-                if let Some(turn) = &mut self.open {
-                    turn.take(record, None);
-                }
-            }
-        }
-        None
-    }
-
-    /// As [`new`](Self::new), with what earlier lines said of the session: which one it was forked from, and its title.
-    #[must_use]
-    pub fn resumed(mut self, forked_from: Option<String>, title: Option<String>) -> Self {
-        (self.forked_from, self.title) = (forked_from, title);
-        self
-    }
-
-    /// What the session is called.
-    pub fn title(&self) -> Option<&str> {
-        self.title.as_deref()
-    }
-
-    /// The session this one was forked from.
-    pub fn origin(&self) -> Option<&String> {
-        self.forked_from.as_ref()
-    }
-
-    /// The turn that is open, if it has an answer.
-    pub fn open(&self) -> Option<&Turn> {
-        self.open.as_ref().filter(|turn| turn.is_answered())
-    }
-
-    /// As [`open`](Self::open), to mark what was sent.
-    pub fn open_mut(&mut self) -> Option<&mut Turn> {
-        self.open.as_mut().filter(|turn| turn.is_answered())
-    }
-
-    /// A prompt is waiting for its first answer.
-    pub fn awaits_answer(&self) -> bool {
-        self.open.as_ref().is_some_and(|turn| !turn.is_answered())
-    }
-
-    /// Answered turns of the transcript so far, the open one included.
-    pub fn turns(&self) -> u32 {
-        self.closed + u32::from(self.open().is_some())
-    }
-
-    /// Where reading must start again to rebuild what is open, and how many turns come before; `None` if nothing is open.
-    pub fn resume(&self) -> Option<(u64, u32)> {
-        let open = self.open.as_ref().or(self.candidate.as_ref())?;
-        Some((open.offset, self.closed))
-    }
-
-    /// Answered turns before the open one.
-    pub fn closed(&self) -> u32 {
-        self.closed
-    }
-
-    /// Lines whose prompt is nowhere, since the last time this was asked.
-    pub fn take_orphans(&mut self) -> u64 {
-        std::mem::take(&mut self.orphans)
-    }
-
-    fn start(&mut self, turn: Turn) -> Option<Turn> {
-        self.candidate = None;
-        let closed = self.open.replace(turn).filter(Turn::is_answered)?;
-        self.closed += 1;
-        self.before = closed.generations.iter().map(|generation| generation.id.clone()).collect();
-        Some(closed)
-    }
-}
-
-/// Builds the turn that is the work of one subagent, from the records of its own transcript pushed in file order.
-#[derive(Debug, Default)]
-pub struct Run {
-    turn: Option<Turn>,
-    requests: Requests,
-}
-
-impl Run {
-    /// Takes the record of the line at `offset`. False if it belongs to nothing.
-    pub fn push(&mut self, record: Record, offset: u64) -> bool {
-        let record = match record {
-            Record::Side(side) => side.record,
-            record => record,
-        };
-        match (record, &mut self.turn) {
-            (Record::Request { id, at }, _) => self.requests.put(id, at),
-            (Record::Prompt(prompt), None) => self.turn = Some(Turn::new(prompt, "", offset)),
-            (record, Some(turn)) => {
-                let requested = match &record {
-                    Record::Assistant(line) => self.requests.sent(line.request_ref.as_deref()),
-                    _ => None,
-                };
-                return turn.take(record, requested);
-            }
-            (_, None) => return false,
-        }
-        true
-    }
-
-    /// What it did so far.
-    pub fn turn(&self) -> Option<&Turn> {
-        self.turn.as_ref()
-    }
-
-    /// As [`turn`](Self::turn), to mark what was sent.
-    pub fn turn_mut(&mut self) -> Option<&mut Turn> {
-        self.turn.as_mut()
-    }
-
-    /// What it did.
-    pub fn into_turn(self) -> Option<Turn> {
-        self.turn
-    }
-}
-
-/// The requests that went out last, by id: when each was sent.
-#[derive(Debug, Default)]
-struct Requests(VecDeque<(String, Nanos)>);
-
-impl Requests {
-    fn put(&mut self, id: String, at: Nanos) {
-        if self.0.len() == REQUESTS {
-            self.0.pop_front();
-        }
-        self.0.push_back((id, at));
-    }
-
-    fn sent(&self, id: Option<&str>) -> Option<Nanos> {
-        self.0.iter().find(|(known, _)| Some(known.as_str()) == id).map(|(_, at)| *at)
     }
 }
 

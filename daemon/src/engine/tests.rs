@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::*;
+use super::{read::PANICKED, tell::FAULT, *};
 use crate::{
     hook::{Kind, Options},
     store::Store,

@@ -1,0 +1,358 @@
+//! A look at one session: what is new in its transcript and in those of its subagents, and what is stored of it.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use super::{
+    AGENT_TICK, Engine, LULL, QUIET, QUIET_FINISHED,
+    session::{Session, Tail},
+    tell::{Found, HELD, push_line, settle, tell},
+};
+use crate::{
+    agents::{Agents, Patience},
+    delivery::exporter::{Order, now_ms},
+    hook::{Event, Hint},
+    redact::Counts,
+    store::Advance,
+    transcript::{
+        cursor::Position,
+        lines::Lines,
+        reader::{self, Transcript, Unreadable},
+        record,
+    },
+    turn::{Assembler, Scope},
+};
+
+/// The name under which faults of this program are counted.
+pub(super) const PANICKED: &str = "reader_panicked";
+
+/// Spans are stored in steps of about this many bytes.
+const STEP: usize = 1 << 20;
+
+/// How long a transcript may be missing before its events are given up. A later event of the session starts again.
+const MISSING: Duration = Duration::from_secs(10);
+
+const PATIENCE: Patience = Patience { lull: LULL, quiet: QUIET, finished: QUIET_FINISHED };
+
+/// Why a reading came to nothing.
+enum Stumble {
+    /// Enough waits to be sent; all that was read is stored.
+    Full,
+    Read(std::io::Error),
+    Store(rusqlite::Error),
+}
+
+impl Engine {
+    /// Reads what is new in a session and does what its events ask for.
+    pub(super) fn look(&mut self, session: &mut Session) {
+        session.dirty = false;
+        session.not_before = None;
+        if self.is_full(session) {
+            return session.retry();
+        }
+        let mut file = match self.open(&session.row.transcript, &session.row.hint) {
+            Ok(file) => file,
+            Err(error) => return self.unreadable(session, &error),
+        };
+        self.follow(session, &mut file);
+        let Some(mut tail) = session.tail.take() else { return };
+        let read = catch_unwind(AssertUnwindSafe(|| self.read(session, &mut tail, &mut file)));
+        match read {
+            Ok(Ok(())) => session.tail = Some(tail),
+            Ok(Err(Stumble::Full)) => {
+                session.tail = Some(tail);
+                session.retry();
+            }
+            Ok(Err(Stumble::Read(error))) => {
+                tracing::warn!(session = session.row.session_id, %error, "the transcript cannot be read");
+                self.unreadable(session, &Unreadable::Io(error));
+            }
+            // What was read is not stored: it is read again from where the store knows.
+            Ok(Err(Stumble::Store(error))) => {
+                tracing::warn!(%error, "the database does not take what was read; trying again");
+                session.agents = Agents::default();
+                session.retry();
+            }
+            Err(_) => {
+                session.lost = true;
+                let (session_id, offset) = (&session.row.session_id, tail.lines.consumed());
+                tracing::error!(
+                    session = session_id,
+                    offset,
+                    "a fault in this program; the session is left until its next event"
+                );
+                let ids: Vec<String> = session.waiting.drain(..).map(|(hint, _)| hint.id).collect();
+                self.give_up(&ids, PANICKED);
+            }
+        }
+    }
+
+    /// Opens a transcript if it lies where `hint` may point to.
+    fn open(&self, path: &Path, hint: &Hint) -> Result<Transcript, Unreadable> {
+        Transcript::open_beneath(path, &self.roots(hint))
+    }
+
+    fn roots(&self, hint: &Hint) -> Vec<PathBuf> {
+        let own = hint.config_dir.iter().map(|dir| dir.join("projects"));
+        self.roots.iter().cloned().chain(own).collect()
+    }
+
+    /// True if so much waits for the session's destination that nothing is added before some of it is delivered.
+    fn is_full(&mut self, session: &Session) -> bool {
+        let to = &session.row.hint.destination;
+        let waiting = self.store.call(|store| store.waiting_bytes(to)).unwrap_or(0);
+        if waiting < self.config.outbox_bytes {
+            self.full.remove(to);
+            return false;
+        }
+        if self.full.insert(to.clone()) {
+            tracing::warn!(to = to.base_url, waiting, "as much waits as may; reading goes on when some is delivered");
+        }
+        true
+    }
+
+    /// Makes sure that the session's tail belongs to this file, and starts it where the store says otherwise.
+    fn follow(&mut self, session: &mut Session, file: &mut Transcript) {
+        let holds =
+            |position: &Position| position.holds(file.identity, file.length, file.before(position.offset).as_deref());
+        if session.tail.as_ref().is_some_and(|tail| holds(&tail.read_to)) {
+            return;
+        }
+        let known = session.tail.is_none() && holds(&session.row.cursor);
+        let (cursor, closed) = if known { (session.row.cursor.offset, session.row.closed) } else { (0, 0) };
+        session.tail = Some(Tail {
+            read_to: file.position(cursor),
+            lines: Lines::at(cursor),
+            assembler: Assembler::new(&session.row.session_id, closed)
+                .resumed(session.row.forked_from.clone(), session.row.title.clone()),
+            held: 0,
+            unclaimed: VecDeque::new(),
+        });
+        if cursor == 0 {
+            self.recover_previous(session, file);
+        }
+    }
+
+    /// When a transcript begins with a line of another session whose own transcript lies beside it, that session may never
+    /// have had a Stop: it is brought to its end first. Whatever goes wrong there does not concern this session.
+    fn recover_previous(&mut self, session: &Session, file: &mut Transcript) {
+        let first = file.first_line().ok().flatten();
+        let Some(previous) = first.as_deref().and_then(record::session_id) else { return };
+        if previous == session.row.session_id || !reader::is_name(&previous) || self.sessions.contains_key(&previous) {
+            return;
+        }
+        let path = session.row.transcript.with_file_name(format!("{previous}.jsonl"));
+        if self.open(&path, &session.row.hint).is_err() {
+            return;
+        }
+        let hint = Hint {
+            id: format!("recover-{previous}"),
+            session_id: previous,
+            transcript: path,
+            event: Event::Ended,
+            ..session.row.hint.clone()
+        };
+        let mut other = self.load(&hint);
+        other.row.transcript.clone_from(&hint.transcript);
+        other.superseded = true;
+        other.waiting.push((hint, Instant::now()));
+        self.look(&mut other);
+    }
+
+    fn unreadable(&mut self, session: &mut Session, error: &Unreadable) {
+        let now = Instant::now();
+        let patient = matches!(error, Unreadable::Missing | Unreadable::Io(_));
+        // A session that is over does not write its first line any more.
+        let patience = if session.is_over() { QUIET } else { MISSING };
+        let (done, left): (Vec<_>, Vec<_>) =
+            session.waiting.drain(..).partition(|(_, came)| !patient || now >= *came + patience);
+        session.waiting = left;
+        if done.is_empty() {
+            return;
+        }
+        let reason = error.reason();
+        tracing::debug!(session = session.row.session_id, reason, "nothing to read");
+        let ids: Vec<String> = done.into_iter().map(|(hint, _)| hint.id).collect();
+        self.give_up(&ids, reason);
+    }
+
+    fn give_up(&self, ids: &[String], reason: &'static str) {
+        if let Err(error) = self.store.call(|store| store.give_up(ids, reason)) {
+            tracing::warn!(%error, "an event cannot be removed");
+        }
+    }
+
+    fn read(&mut self, session: &mut Session, tail: &mut Tail, file: &mut Transcript) -> Result<(), Stumble> {
+        let mut found = Found::default();
+        file.seek(tail.lines.read_to()).map_err(Stumble::Read)?;
+        loop {
+            let n = file.read(&mut self.buffer).map_err(Stumble::Read)?;
+            if n == 0 {
+                break;
+            }
+            session.grown = Instant::now();
+            let Tail { lines, assembler, held, unclaimed, .. } = tail;
+            lines.feed(&self.buffer[..n], |offset, line| {
+                push_line(session, assembler, held, unclaimed, &mut found, offset, line);
+            });
+            if found.bytes > STEP {
+                found.tell(&mut session.agents);
+                tail.read_to = file.position(tail.lines.read_to());
+                self.commit(session, tail, file, &mut found, Vec::new())?;
+                if self.is_full(session) {
+                    return Err(Stumble::Full);
+                }
+            }
+        }
+        tail.read_to = file.position(tail.lines.read_to());
+        if session.is_over() && session.grown.elapsed() >= QUIET_FINISHED && tail.has_whole_rest() {
+            let Tail { lines, assembler, held, unclaimed, .. } = tail;
+            lines.finish(|offset, line| push_line(session, assembler, held, unclaimed, &mut found, offset, line));
+        }
+        let orphans = tail.assembler.take_orphans();
+        if orphans > 0 {
+            *found.skipped.entry("orphan").or_default() += orphans;
+        }
+        let over = session.is_over() || session.row.hint.event == Event::Ended;
+        let consumed = settle(session, tail, &mut found);
+        let mut agents = std::mem::take(&mut session.agents);
+        let read = self.read_agents(session, &mut agents, tail, file, over, &mut found);
+        session.agents = agents;
+        read?;
+        let at_work = u32::try_from(session.agents.at_work()).unwrap_or(u32::MAX);
+        let unsettled = at_work != std::mem::replace(&mut session.row.unsettled, at_work);
+        if !consumed.is_empty() || unsettled || found.is_news() {
+            self.commit(session, tail, file, &mut found, consumed)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what the session's subagents have written, and tells what is due of it.
+    fn read_agents(
+        &mut self,
+        session: &mut Session,
+        agents: &mut Agents,
+        tail: &Tail,
+        file: &Transcript,
+        over: bool,
+        found: &mut Found,
+    ) -> Result<(), Stumble> {
+        if agents.is_new() {
+            let id = &session.row.session_id;
+            let stored =
+                self.store.call(|store| Ok((store.agents(id)?, store.launches(id)?))).map_err(Stumble::Store)?;
+            agents.load(stored.0, stored.1);
+        }
+        found.tell(agents);
+        let open = tail.assembler.open();
+        agents.discover(&session.row.transcript, open);
+        if let Some(dir) = agents.dir() {
+            self.watch.add(dir);
+        }
+        let roots = self.roots(&session.row.hint);
+        let now = Instant::now();
+        session.agents_due = None;
+        for id in agents.ids() {
+            while let Some(agent) = agents.get(&id) {
+                let more = agent.read(&roots, &mut self.buffer, |reason| found.skip(reason));
+                if agent.is_warmup() {
+                    found.skip("warmup_agent");
+                    found.agents.extend(agents.finish(&id).map(|(done, _)| done));
+                    break;
+                }
+                if agent.held > HELD
+                    && let Some(turn) = agent.turn_mut().filter(|turn| turn.place.is_some())
+                {
+                    tell(session, turn, Scope::Part, None, found);
+                    turn.mark_sent(Scope::Part);
+                    agent.held = 0;
+                }
+                if found.bytes > STEP {
+                    session.row.unsettled = u32::try_from(agents.at_work()).unwrap_or(u32::MAX);
+                    self.commit(session, tail, file, found, Vec::new())?;
+                    if self.is_full(session) {
+                        return Err(Stumble::Full);
+                    }
+                }
+                match more {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        found.skip(error.reason());
+                        agents.leave(&id);
+                        break;
+                    }
+                }
+            }
+        }
+        agents.settle_places(open);
+        session.agents_soon = false;
+        for id in agents.ids() {
+            let due = agents.due(&id, open, over, PATIENCE).filter(|_| !session.superseded);
+            let is_due = due.is_some_and(|due| due <= now) || session.superseded;
+            if !is_due {
+                session.agents_soon |= due.is_some();
+                let look = due.unwrap_or(now + AGENT_TICK).min(now + AGENT_TICK);
+                session.agents_due = Some(session.agents_due.map_or(look, |earlier| earlier.min(look)));
+                continue;
+            }
+            let placed = agents.get(&id).and_then(|agent| agent.turn()).is_some_and(|turn| turn.place.is_some())
+                || agents.guess_place(&id, open);
+            match agents.get(&id).and_then(|agent| agent.turn_mut()) {
+                Some(turn) if placed => {
+                    tell(session, turn, Scope::Final, None, found);
+                    turn.mark_sent(Scope::Final);
+                }
+                _ => found.skip("agent_of_no_turn"),
+            }
+            if let Some((done, launches)) = agents.finish(&id) {
+                found.agents.push(done);
+                found.launches.extend(launches);
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        session: &mut Session,
+        tail: &Tail,
+        file: &Transcript,
+        found: &mut Found,
+        consumed: Vec<String>,
+    ) -> Result<(), Stumble> {
+        let found = std::mem::take(found);
+        let assembler = &tail.assembler;
+        let (cursor, closed) = assembler.resume().unwrap_or((tail.lines.consumed(), assembler.closed()));
+        // Where the session stands is known when it is stored.
+        let mut row = session.row.clone();
+        (row.cursor, row.closed, row.turns) = (file.position(cursor), closed, assembler.turns());
+        row.forked_from = assembler.origin().cloned();
+        row.title = assembler
+            .title()
+            .map(|title| session.rules.scrub(title, &mut Counts::new()).unwrap_or_else(|| title.to_owned()));
+        row.open_turn = assembler.awaits_answer() || assembler.open().is_some_and(|turn| turn.has_news(Scope::Final));
+        let step = Advance {
+            session: row,
+            spans: found.spans,
+            launches: found.launches,
+            agents: found.agents,
+            consumed: consumed.clone(),
+            skipped: found.skipped,
+            redacted: found.redacted,
+            now_ms: now_ms(),
+        };
+        let (destination, queued) = self.store.call(|store| store.advance(&step)).map_err(Stumble::Store)?;
+        session.row = step.session;
+        session.waiting.retain(|(hint, _)| !consumed.contains(&hint.id));
+        if queued > 0 {
+            tracing::debug!(session = session.row.session_id, queued, "spans stored");
+            let _ = self.orders.send(Order::Wake(destination, session.row.hint.destination.clone()));
+        }
+        Ok(())
+    }
+}

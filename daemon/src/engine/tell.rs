@@ -1,0 +1,206 @@
+//! What lines, events and silence make of the open turn, and which of its spans are due.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::{
+    LULL, QUIET, QUIET_FINISHED, QUIET_UNKNOWN,
+    session::{Session, Tail},
+};
+use crate::{
+    agents::{self, Agents},
+    dialect::{OutSpan, langfuse::Shared},
+    hook::{Capture, Event},
+    ids::{self, Print},
+    redact::Counts,
+    trace,
+    transcript::{
+        lines::Line,
+        reader::{self, SPILLED},
+        record::{self, Record, Skip},
+    },
+    turn::{Assembler, Launch, Scope, Turn},
+};
+
+/// A Stop later than this after its turn's last line was not waiting for that line: the turn is being caught up with.
+const LIVE: Duration = Duration::from_secs(60);
+
+/// A turn is told in parts when more bytes of it than this are held.
+pub(super) const HELD: usize = 8 << 20;
+
+/// How many answers of closed turns are remembered for Stops that are late.
+const ANSWERS: usize = 32;
+
+/// Spans and counts on their way to the store.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) spans: Vec<OutSpan>,
+    pub(super) bytes: usize,
+    pub(super) skipped: BTreeMap<&'static str, u64>,
+    pub(super) redacted: Counts,
+    pub(super) launches: Vec<Launch>,
+    pub(super) agents: Vec<(String, u64)>,
+    /// Subagents whose end was reported.
+    pub(super) ended: Vec<String>,
+}
+
+impl Found {
+    pub(super) fn is_news(&self) -> bool {
+        self.bytes > 0 || !self.skipped.is_empty() || !self.launches.is_empty() || !self.agents.is_empty()
+    }
+
+    /// Tells what was found of subagents to those who follow them; before it goes to the store.
+    pub(super) fn tell(&mut self, agents: &mut Agents) {
+        agents.launched(self.launches.iter().cloned());
+        self.ended.drain(..).for_each(|id| agents.has_ended(&id));
+    }
+
+    pub(super) fn skip(&mut self, reason: &'static str) {
+        *self.skipped.entry(reason).or_default() += 1;
+    }
+}
+
+pub(super) fn push_line(
+    session: &Session,
+    assembler: &mut Assembler,
+    held: &mut usize,
+    unclaimed: &mut VecDeque<Print>,
+    found: &mut Found,
+    offset: u64,
+    line: Line<'_>,
+) {
+    #[cfg(test)]
+    if let Line::Whole(bytes) = line {
+        assert!(memchr::memmem::find(bytes, FAULT.as_bytes()).is_none(), "as ordered");
+    }
+    let (record, length) = match line {
+        Line::TooLong(_) => (Err(Skip::TooLong), 0),
+        Line::Whole(bytes) => (record::parse(bytes), bytes.len()),
+    };
+    match record {
+        Err(skip) => {
+            if let Some(reason) = skip.reason() {
+                *found.skipped.entry(reason).or_default() += 1;
+            }
+        }
+        Ok(record) => {
+            if let Record::Prompt(prompt) = &record {
+                found.ended.extend(prompt.ended_agent().map(str::to_owned));
+            }
+            let length = length + record.spilled() * SPILLED;
+            if let Some(mut turn) = assembler.push(record, offset) {
+                found.launches.extend(agents::closed_launches(&turn));
+                *held = 0;
+                if !turn.root_sent {
+                    if unclaimed.len() == ANSWERS {
+                        unclaimed.pop_front();
+                    }
+                    unclaimed.push_back(Print::of(&turn.output()));
+                }
+                tell(session, &mut turn, Scope::Final, None, found);
+            }
+            *held += length;
+            if *held > HELD
+                && let Some(turn) = assembler.open_mut()
+            {
+                tell(session, turn, Scope::Part, None, found);
+                turn.mark_sent(Scope::Part);
+                *held = 0;
+            }
+        }
+    }
+}
+
+/// Decides which waiting events are dealt with, and tells the open turn if one of them, or its own state, says that it is
+/// complete. Returns the ids of the events.
+pub(super) fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> {
+    let now = Instant::now();
+    let mut consumed = Vec::new();
+    let mut scope = None;
+    let mut fired = None;
+    for (hint, came) in &session.waiting {
+        let quiet = now.saturating_duration_since(session.grown.max(*came));
+        let open = tail.assembler.open();
+        let done = match &hint.event {
+            Event::Other | Event::AgentStopped { .. } => true,
+            // However busy the file is: a burst is short.
+            Event::Ended | Event::Stopped { .. } if !session.superseded && quiet < LULL && now < *came + QUIET => false,
+            // A last line may lack its newline.
+            Event::Ended if !session.superseded && quiet < QUIET_FINISHED && tail.lines.unfinished().is_some() => false,
+            Event::Ended => {
+                scope = Some(Scope::Final);
+                true
+            }
+            Event::Stopped { answer } => {
+                let shown = answer.as_ref().is_some_and(|answer| {
+                    open.is_some_and(|turn| turn.has_news(Scope::Settled) && turn.ends_with(answer))
+                });
+                let mut past = || {
+                    let position = tail.unclaimed.iter().position(|past| answer.as_ref() == Some(past))?;
+                    tail.unclaimed.remove(position)
+                };
+                if shown || quiet >= if answer.is_some() { QUIET } else { QUIET_UNKNOWN } {
+                    scope = scope.max(Some(Scope::Settled));
+                    fired = Some(hint.fired_ns);
+                    true
+                } else {
+                    past().is_some()
+                }
+            }
+        };
+        if done {
+            consumed.push(hint.id.clone());
+        }
+    }
+    let quiet = now.saturating_duration_since(session.grown);
+    let interrupted = tail.assembler.open().is_some_and(|turn| turn.is_interrupted);
+    if interrupted {
+        scope = Some(Scope::Final);
+    } else if scope.is_none() && session.waiting.is_empty() && tail.looks_finished() && quiet >= QUIET_FINISHED {
+        scope = Some(Scope::Settled);
+    }
+    if let Some(scope) = scope
+        && let Some(turn) = tail.assembler.open_mut()
+    {
+        tell(session, turn, scope, fired, found);
+        turn.mark_sent(scope);
+        tail.held = 0;
+    }
+    consumed
+}
+
+/// Adds to `found` the spans of `turn` that are due.
+pub(super) fn tell(session: &Session, turn: &mut Turn, scope: Scope, fired: Option<u64>, found: &mut Found) {
+    if !turn.has_news(scope) {
+        return;
+    }
+    let options = &session.row.hint.options;
+    if options.sample_rate.is_some_and(|rate| !ids::sampled(ids::trace_id(turn.trace_key()), rate)) {
+        return;
+    }
+    if options.capture == Capture::Full {
+        turn.complete(scope, &|path| reader::spilled(&session.row.transcript, path));
+    }
+    let turn = &*turn;
+    let live = |fired: &u64| turn.end.is_some_and(|end| (end..=end + LIVE.as_nanos() as u64).contains(fired));
+    let mut shared = Shared::new(turn, &session.row.session_id, options);
+    let redactor = (!options.unredacted).then(|| &*session.rules);
+    if let Some(redactor) = redactor {
+        shared.redact(redactor, &mut found.redacted);
+    }
+    for span in trace::spans(turn, scope, options.semantics, fired.filter(live)) {
+        let mut span = shared.encode(&span);
+        if let Some(redactor) = redactor {
+            span.redact(shared.len(), redactor, &mut found.redacted);
+        }
+        found.bytes += span.attributes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        found.bytes += span.media.iter().map(|(_, media)| media.bytes.len()).sum::<usize>();
+        found.spans.push(span);
+    }
+}
+
+/// A line with this makes tests see what a fault in reading does.
+#[cfg(test)]
+pub(super) const FAULT: &str = "a fault in the reader, please";

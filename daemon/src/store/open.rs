@@ -1,0 +1,185 @@
+//! Opening the database: making, migrating, checking it, and what is done about a damaged one.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, params};
+use rusqlite_migration::Migrations;
+
+use super::{Result, SessionRow, Store, is_whole, json, salvage, schema::MIGRATIONS};
+use crate::hook::Hint;
+
+/// A database that was opened, and what had to be done to it.
+pub struct Opened {
+    /// The database.
+    pub store: Store,
+    /// It was damaged: its files were moved here, and what could be read of them was taken over.
+    pub damaged: Option<PathBuf>,
+    /// Spans that wait to be made again, because theirs were damaged.
+    pub again: bool,
+}
+
+impl Store {
+    /// Opens the database, making or migrating it. A database that is damaged is moved aside, never deleted, and a new one
+    /// begun with what could be read of the old one; the transcripts supply the rest, with the same ids. Before a migration
+    /// the old file is copied to `state.v<version>.bak`.
+    ///
+    /// # Errors
+    /// If not even a new database can be made, or this one was written by a newer version.
+    pub fn open(path: &Path) -> anyhow::Result<Opened> {
+        finish_salvage(path)?;
+        let (mut store, damaged) = match Self::try_open(path) {
+            Ok(store) => (store, None),
+            Err(error) if is_damage(&error) => {
+                let aside = Self::salvage(path)?;
+                (Self::try_open(path)?, Some(aside))
+            }
+            Err(error) => return Err(error),
+        };
+        let again = store.drop_damaged_rows()? > 0 || damaged.is_some();
+        store.measure()?;
+        Ok(Opened { store, damaged, again })
+    }
+
+    /// Puts a new database, with what could be read of the damaged one, in its place. The new one is whole before the old one
+    /// leaves: whoever is killed in between begins again, or goes on where this was.
+    fn salvage(path: &Path) -> anyhow::Result<PathBuf> {
+        let new = salvaged(path);
+        remove(&new)?;
+        remove(&with_suffix(&new, "-wal"))?;
+        let mut store = Self::try_open(&new)?;
+        salvage::take_over(&mut store.db, path)?;
+        let sessions = store.sessions(usize::MAX >> 1)?;
+        let tx = store.db.transaction()?;
+        read_again(&tx, sessions)?;
+        tx.commit()?;
+        // Everything is in the one file that takes the place of the other.
+        store.db.pragma_update(None, "journal_mode", "DELETE")?;
+        store.db.close().map_err(|(_, error)| error)?;
+        let aside = quarantine(path)?;
+        std::fs::rename(&new, path)?;
+        Ok(aside)
+    }
+
+    fn try_open(path: &Path) -> anyhow::Result<Self> {
+        let mut db = Connection::open(path)?;
+        db.execute_batch(
+            "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;
+             PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA journal_size_limit=8388608; PRAGMA cache_size=-2000;
+             PRAGMA temp_store=MEMORY;",
+        )?;
+        let check: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if check != "ok" {
+            anyhow::bail!(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+                Some(check)
+            ));
+        }
+        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let version = usize::try_from(version).unwrap_or(usize::MAX);
+        if version > MIGRATIONS.len() {
+            anyhow::bail!("it was written by a newer version: install that again, or move the file away to begin anew");
+        }
+        if version > 0 && version < MIGRATIONS.len() {
+            let copy = path.with_extension(format!("v{version}.bak"));
+            let _ = std::fs::remove_file(&copy);
+            db.execute("VACUUM INTO ?", [copy.to_string_lossy()])?;
+        }
+        Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
+        Ok(Self { db, path: path.to_path_buf(), waiting: HashMap::new(), media_waiting: HashMap::new(), trouble: None })
+    }
+
+    /// Removes spans whose bytes are not what was stored; they are as if never found, and looked for again. Returns how many.
+    fn drop_damaged_rows(&mut self) -> Result<usize> {
+        let mut damaged = Vec::new();
+        {
+            let mut rows = self.db.prepare("SELECT seq, destination, span_id, body, checksum FROM outbox")?;
+            let mut rows = rows.query([])?;
+            while let Some(row) = rows.next()? {
+                if !is_whole(row)? {
+                    damaged.push(row.get::<_, i64>(0)?);
+                }
+            }
+        }
+        if damaged.is_empty() {
+            return Ok(0);
+        }
+        let sessions = self.sessions(usize::MAX >> 1)?;
+        let tx = self.db.transaction()?;
+        for seq in &damaged {
+            tx.execute("DELETE FROM outbox WHERE seq = ?", [seq])?;
+        }
+        // Which spans those were cannot be told from what is damaged: all that neither wait nor arrived nor are dead.
+        tx.execute(
+            "DELETE FROM exported WHERE NOT delivered AND (destination, span_id) NOT IN (SELECT destination, span_id FROM outbox)
+                AND lower(hex(span_id)) NOT IN (SELECT span_id FROM dead_letter)",
+            [],
+        )?;
+        read_again(&tx, sessions)?;
+        tx.commit()?;
+        Ok(damaged.len())
+    }
+}
+
+fn is_damage(error: &anyhow::Error) -> bool {
+    let code =
+        error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>()).and_then(|e| e.sqlite_error_code());
+    matches!(code, Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))
+}
+
+/// Every known session is read from its start again, as if an event had come for it; what was stored of it is not stored
+/// again.
+fn read_again(db: &Connection, sessions: Vec<SessionRow>) -> Result<()> {
+    db.execute_batch("UPDATE session SET cursor = 0, closed = 0, marker = NULL; DELETE FROM agent;")?;
+    for session in sessions {
+        let hint = Hint { id: format!("again-{}", session.session_id), ..session.hint };
+        db.execute("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)", params![hint.id, json(&hint)])?;
+    }
+    Ok(())
+}
+
+/// Where a database grows that is to take a damaged one's place.
+fn salvaged(path: &Path) -> PathBuf {
+    with_suffix(path, ".new")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+/// A salvage that was interrupted after the damaged database had left, and before the new one came.
+fn finish_salvage(path: &Path) -> std::io::Result<()> {
+    let new = salvaged(path);
+    if !path.exists() && new.exists() {
+        // Another database's log must not be applied to this one.
+        quarantine(path)?;
+        std::fs::rename(new, path)?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Moves a damaged database and what belongs to it into a directory of its own, the database first.
+fn quarantine(path: &Path) -> std::io::Result<PathBuf> {
+    let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    let aside = path.with_file_name(format!("corrupt-{stamp}"));
+    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&aside)?;
+    for suffix in ["", "-wal", "-shm"] {
+        let from = with_suffix(path, suffix);
+        match std::fs::rename(&from, aside.join(from.file_name().unwrap_or_default())) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}

@@ -1,0 +1,197 @@
+//! Spans that wait, and those that no server takes.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{DestinationId, Result, Store, bytes_of, checksum, is_whole, json};
+use crate::{dialect::OutSpan, hook::Destination};
+
+/// An outbox row.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its place in the queue.
+    pub seq: i64,
+    /// The span.
+    pub span: OutSpan,
+    /// Size of its body in bytes.
+    pub bytes: usize,
+}
+
+/// A span that no server takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// By which it is retried or dropped.
+    pub id: i64,
+    /// Where it was to go.
+    pub base_url: String,
+    /// In hex.
+    pub span_id: String,
+    /// What the server said.
+    pub reason: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Since when, Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// What is to become of a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// It is sent again.
+    Retry,
+    /// It is gone.
+    Drop,
+}
+
+impl Store {
+    /// The oldest spans waiting for a destination: at most `rows` of them, and at most `bytes` unless the first alone is
+    /// larger.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn claim(&mut self, destination: DestinationId, rows: usize, bytes: usize) -> Result<Vec<Row>> {
+        let mut batch = Vec::new();
+        let mut broken = Vec::new();
+        let mut total = 0;
+        {
+            let mut statement = self.db.prepare_cached(
+                "SELECT seq, destination, span_id, body, checksum FROM outbox WHERE destination = ? ORDER BY seq LIMIT ?",
+            )?;
+            let mut found = statement.query(params![destination, rows as i64])?;
+            while let Some(row) = found.next()? {
+                let body = bytes_of(row, 3)?;
+                total += body.len();
+                if total > bytes && !batch.is_empty() {
+                    break;
+                }
+                let seq = row.get(0)?;
+                match serde_json::from_slice(body) {
+                    Ok(span) if is_whole(row)? => batch.push(Row { seq, span, bytes: body.len() }),
+                    _ => broken.push(seq),
+                }
+            }
+        }
+        for seq in broken {
+            self.bury(destination, seq, "damaged in the database", 0)?;
+        }
+        Ok(batch)
+    }
+
+    /// The server has taken these rows; of `rejected` spans it said that it did not keep them.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn delivered(&mut self, destination: DestinationId, rows: &[Row], rejected: u64, now_ms: i64) -> Result<()> {
+        let tx = self.db.transaction()?;
+        for row in rows {
+            tx.prepare_cached("DELETE FROM outbox WHERE seq = ?")?.execute([row.seq])?;
+            tx.prepare_cached(
+                "UPDATE exported SET delivered = 1 WHERE destination = ? AND trace_id = ? AND span_id = ?",
+            )?
+            .execute(params![destination, row.span.trace_id, row.span.span_id])?;
+        }
+        tx.prepare_cached(
+            "UPDATE destination SET state = 'ok', next_at_ms = 0, last_success_ms = ?, delivered = delivered + ?,
+                rejected = rejected + ? WHERE id = ?",
+        )?
+        .execute(params![now_ms, rows.len() as i64, rejected as i64, destination])?;
+        tx.commit()?;
+        self.leaves(destination, rows.iter().map(|row| row.bytes as u64).sum());
+        Ok(())
+    }
+
+    /// No server will take this span as it is: it leaves the outbox, visibly.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn bury(&mut self, destination: DestinationId, seq: i64, reason: &str, now_ms: i64) -> Result<()> {
+        let tx = self.db.transaction()?;
+        tx.execute(
+            "INSERT INTO dead_letter (destination, span_id, reason, body, at_ms)
+             SELECT destination, lower(hex(span_id)), ?2, body, ?3 FROM outbox WHERE seq = ?1 AND destination = ?4",
+            params![seq, reason, now_ms, destination],
+        )?;
+        let bytes: Option<i64> = tx
+            .query_row(
+                "DELETE FROM outbox WHERE seq = ? AND destination = ? RETURNING octet_length(body)",
+                [seq, destination],
+                |row| row.get(0),
+            )
+            .optional()?;
+        tx.commit()?;
+        self.leaves(destination, bytes.unwrap_or(0) as u64);
+        Ok(())
+    }
+
+    /// Puts a smaller span in the place of one that is too large for its server.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn replace(&mut self, destination: DestinationId, row: &Row) -> Result<()> {
+        let body = json(&row.span);
+        self.db.execute(
+            "UPDATE outbox SET body = ?, checksum = ? WHERE seq = ?",
+            params![body, checksum(destination, &row.span.span_id, body.as_bytes()), row.seq],
+        )?;
+        self.leaves(destination, (row.bytes as u64).saturating_sub(body.len() as u64));
+        Ok(())
+    }
+
+    fn leaves(&mut self, destination: DestinationId, bytes: u64) {
+        let waiting = self.waiting.entry(destination).or_default();
+        *waiting = waiting.saturating_sub(bytes);
+    }
+
+    /// The spans no server takes, oldest first.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
+        self.db
+            .prepare(
+                "SELECT dead_letter.id, base_url, span_id, reason, octet_length(body), at_ms
+                 FROM dead_letter LEFT JOIN destination ON destination.id = destination ORDER BY 1",
+            )?
+            .query_map([], |row| {
+                Ok(DeadLetter {
+                    id: row.get(0)?,
+                    base_url: row.get::<_, Option<String>>(1)?.unwrap_or_default(),
+                    span_id: row.get(2)?,
+                    reason: row.get(3)?,
+                    bytes: row.get::<_, i64>(4)? as u64,
+                    at_ms: row.get(5)?,
+                })
+            })?
+            .collect()
+    }
+
+    /// Retries or drops a dead letter, or all of them. Returns where there is something to send now, and how many it were.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn settle_dead_letters(
+        &mut self,
+        id: Option<i64>,
+        fate: Fate,
+        now_ms: i64,
+    ) -> Result<(Vec<(DestinationId, Destination)>, usize)> {
+        let tx = self.db.transaction()?;
+        if fate == Fate::Retry {
+            let mut letters =
+                tx.prepare("SELECT destination, unhex(span_id), body FROM dead_letter WHERE ?1 IS NULL OR id = ?1")?;
+            let mut letters = letters.query([id])?;
+            while let Some(row) = letters.next()? {
+                let (to, span_id, body): (i64, Vec<u8>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                tx.execute(
+                    "INSERT INTO outbox (destination, span_id, body, checksum, queued_ms) VALUES (?, ?, ?, ?, ?)",
+                    params![to, span_id, body, checksum(to, &span_id, body.as_bytes()), now_ms],
+                )?;
+            }
+        }
+        let settled = tx.execute("DELETE FROM dead_letter WHERE ?1 IS NULL OR id = ?1", [id])?;
+        tx.commit()?;
+        self.measure()?;
+        let waiting = self.destinations()?.into_iter().filter(|row| row.waiting > 0);
+        Ok((waiting.map(|row| (row.id, row.destination)).collect(), settled))
+    }
+}

@@ -1,0 +1,140 @@
+//! The tables, by version.
+
+use rusqlite_migration::M;
+
+pub(super) const SCHEMA: &str = "
+CREATE TABLE inbox (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    hint TEXT NOT NULL
+) STRICT;
+CREATE TABLE destination (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    base_url TEXT NOT NULL,
+    public_key TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'ok',
+    next_at_ms INTEGER NOT NULL DEFAULT 0,
+    last_success_ms INTEGER,
+    last_error TEXT,
+    last_error_ms INTEGER,
+    UNIQUE (kind, base_url, public_key)
+) STRICT;
+-- Where reading a transcript continues: the start of its last turn, which can still grow.
+CREATE TABLE session (
+    session_id TEXT PRIMARY KEY,
+    transcript TEXT NOT NULL,
+    dev INTEGER NOT NULL,
+    ino INTEGER NOT NULL,
+    cursor INTEGER NOT NULL,
+    closed INTEGER NOT NULL,
+    turns INTEGER NOT NULL,
+    open_turn INTEGER NOT NULL,
+    hint TEXT NOT NULL,
+    updated_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY,
+    destination INTEGER NOT NULL REFERENCES destination,
+    span_id BLOB NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+CREATE INDEX outbox_by_destination ON outbox (destination, seq);
+-- Every span id that ever entered the outbox of a destination.
+CREATE TABLE exported (
+    destination INTEGER NOT NULL,
+    trace_id BLOB NOT NULL,
+    span_id BLOB NOT NULL,
+    PRIMARY KEY (destination, trace_id, span_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE dead_letter (
+    id INTEGER PRIMARY KEY,
+    destination INTEGER NOT NULL,
+    span_id TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    body TEXT NOT NULL,
+    at_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE redacted (
+    rule TEXT PRIMARY KEY,
+    count INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE skipped (
+    reason TEXT PRIMARY KEY,
+    count INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// What version 2 added: what shows that a transcript was rewritten or a row damaged, what was delivered, whom the user trusts,
+/// what is to be uploaded.
+const SCHEMA_2: &str = "
+ALTER TABLE session ADD COLUMN marker INTEGER;
+ALTER TABLE outbox ADD COLUMN checksum INTEGER;
+ALTER TABLE outbox ADD COLUMN queued_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE destination ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE destination ADD COLUMN rejected INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE exported ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0;
+UPDATE exported SET delivered = 1 WHERE (destination, span_id) NOT IN (SELECT destination, span_id FROM outbox);
+ALTER TABLE session ADD COLUMN unsettled INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE session ADD COLUMN forked_from TEXT;
+ALTER TABLE session ADD COLUMN title TEXT;
+-- Tool calls of closed turns that launched subagents, or may have.
+CREATE TABLE launch (
+    session_id TEXT NOT NULL,
+    tool_id TEXT NOT NULL,
+    agent_id TEXT,
+    turn_key TEXT NOT NULL,
+    turn INTEGER NOT NULL,
+    returned INTEGER NOT NULL,
+    PRIMARY KEY (session_id, tool_id)
+) STRICT, WITHOUT ROWID;
+-- Subagents that are told to their end, and how long their transcripts were.
+CREATE TABLE agent (
+    session_id TEXT NOT NULL,
+    agent_id TEXT NOT NULL,
+    length INTEGER NOT NULL,
+    PRIMARY KEY (session_id, agent_id)
+) STRICT, WITHOUT ROWID;
+-- The trace in which each model call was first found: copies of it are not told again.
+CREATE TABLE call (
+    destination INTEGER NOT NULL,
+    id BLOB NOT NULL,
+    trace_id BLOB NOT NULL,
+    PRIMARY KEY (destination, id)
+) STRICT, WITHOUT ROWID;
+-- When this database was begun, or brought to version 2.
+CREATE TABLE begun (
+    at_ms INTEGER NOT NULL
+) STRICT;
+INSERT INTO begun VALUES (CAST(unixepoch('subsec') * 1000 AS INTEGER));
+CREATE TABLE trusted (
+    base_url TEXT PRIMARY KEY,
+    at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- Images and documents that wait to be uploaded; gone with the last of their links.
+CREATE TABLE media (
+    destination INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    kind TEXT NOT NULL,
+    length INTEGER NOT NULL,
+    bytes BLOB,
+    UNIQUE (destination, hash)
+) STRICT;
+-- Spans that show them, until the server has been told.
+CREATE TABLE media_link (
+    seq INTEGER PRIMARY KEY,
+    destination INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    trace_id BLOB NOT NULL,
+    span_id BLOB NOT NULL,
+    field TEXT NOT NULL,
+    queued_ms INTEGER NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    error TEXT,
+    UNIQUE (destination, hash, trace_id, span_id, field)
+) STRICT;
+CREATE INDEX media_link_by_tries ON media_link (destination, tries, seq);
+";
+
+/// Each version's change, applied in one transaction.
+pub(super) const MIGRATIONS: &[M<'static>] = &[M::up(SCHEMA), M::up(SCHEMA_2)];

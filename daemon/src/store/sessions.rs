@@ -1,0 +1,374 @@
+//! Events on their way in, and where each session stands.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{DestinationId, Result, Store, checksum, count, destinations::ensure, json, media, no_room};
+use crate::{
+    dialect::OutSpan,
+    hook::{Destination, Hint},
+    ids::{CallId, TraceId},
+    transcript::cursor::{Identity, Position},
+    turn::Launch,
+};
+
+/// Where a session's transcript stands.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    /// The session.
+    pub session_id: String,
+    /// Its file, when last seen.
+    pub transcript: PathBuf,
+    /// Where reading continues: always the start of a line.
+    pub cursor: Position,
+    /// Answered turns before the cursor.
+    pub closed: u32,
+    /// Answered turns altogether.
+    pub turns: u32,
+    /// The last turn has not been told to its end.
+    pub open_turn: bool,
+    /// Subagents that are not told to their end.
+    pub unsettled: u32,
+    /// The session it was forked from.
+    pub forked_from: Option<String>,
+    /// What it is called, masked.
+    pub title: Option<String>,
+    /// The latest hint: where its spans go and how they are made.
+    pub hint: Hint,
+}
+
+/// One step forward in a session; all of it happens, or none.
+#[derive(Debug)]
+pub struct Advance {
+    /// Where the session stands afterwards.
+    pub session: SessionRow,
+    /// Spans found on the way.
+    pub spans: Vec<OutSpan>,
+    /// Calls that launched subagents, in turns that are passed.
+    pub launches: Vec<Launch>,
+    /// Subagents told to their end, and how long their transcripts were.
+    pub agents: Vec<(String, u64)>,
+    /// Events that are dealt with.
+    pub consumed: Vec<String>,
+    /// Lines passed over, by reason.
+    pub skipped: BTreeMap<&'static str, u64>,
+    /// Secrets masked, by rule.
+    pub redacted: BTreeMap<String, u64>,
+    /// Unix time in milliseconds.
+    pub now_ms: i64,
+}
+
+impl Store {
+    /// Stores hints, and counts events that were none. Returns the destination row of each hint. Events already stored
+    /// are not stored again.
+    ///
+    /// # Errors
+    /// If nothing was stored.
+    pub fn accept(&mut self, hints: &[Hint], refused: &[&'static str]) -> Result<Vec<DestinationId>> {
+        let tx = self.db.transaction()?;
+        let mut ids = Vec::with_capacity(hints.len());
+        for hint in hints {
+            ids.push(ensure(&tx, &hint.destination)?);
+            tx.prepare_cached("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)")?
+                .execute(params![hint.id, json(hint)])?;
+        }
+        for reason in refused {
+            count(&tx, reason, 1)?;
+        }
+        tx.commit()?;
+        Ok(ids)
+    }
+
+    /// Every stored hint, oldest first.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn inbox(&self) -> Result<Vec<Hint>> {
+        let mut hints: Vec<Hint> = self
+            .db
+            .prepare_cached("SELECT hint FROM inbox")?
+            .query_map([], |row| row.get::<_, String>(0))?
+            .filter_map(|text| text.ok().and_then(|text| serde_json::from_str(&text).ok()))
+            .collect();
+        hints.sort_by_key(|hint| hint.fired_ns);
+        Ok(hints)
+    }
+
+    /// Drops events that came to nothing, and says why.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn give_up(&mut self, ids: &[String], reason: &'static str) -> Result<()> {
+        let tx = self.db.transaction()?;
+        consume(&tx, ids)?;
+        count(&tx, reason, ids.len() as u64)?;
+        tx.commit()
+    }
+
+    /// Where a session stands; `None` if it was never seen.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn session(&self, session_id: &str) -> Result<Option<SessionRow>> {
+        self.db
+            .prepare_cached(&format!("{SELECT_SESSION} WHERE session_id = ?"))?
+            .query_row([session_id], session_row)
+            .optional()
+            .map(Option::flatten)
+    }
+
+    /// As [`session`](Self::session), with when it was last moved forward, Unix milliseconds.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn session_and_time(&self, session_id: &str) -> Result<Option<(SessionRow, i64)>> {
+        let time = self
+            .db
+            .prepare_cached("SELECT updated_ms FROM session WHERE session_id = ?")?
+            .query_row([session_id], |row| row.get(0))
+            .optional()?;
+        Ok(self.session(session_id)?.zip(time))
+    }
+
+    /// When this database was begun, Unix milliseconds: what was written before is not looked for unasked.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn since(&self) -> Result<i64> {
+        self.db.query_row("SELECT min(at_ms) FROM begun", [], |row| row.get(0))
+    }
+
+    /// The sessions seen last.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn sessions(&self, limit: usize) -> Result<Vec<SessionRow>> {
+        let mut statement = self.db.prepare_cached(&format!("{SELECT_SESSION} ORDER BY updated_ms DESC LIMIT ?"))?;
+        let rows = statement.query_map([limit as i64], session_row)?;
+        Ok(rows.filter_map(|row| row.ok().flatten()).collect())
+    }
+
+    /// Moves a session forward: spans not seen before enter the outbox, the cursor passes what they came from, the events
+    /// that led here are gone. A root enters again if another span of its trace is new. Returns the destination and the number
+    /// of spans queued for it.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn advance(&mut self, step: &Advance) -> Result<(DestinationId, usize)> {
+        let room = if step.spans.is_empty() { 0 } else { self.room()? };
+        let tx = self.db.transaction()?;
+        let destination = ensure(&tx, &step.session.hint.destination)?;
+        let mut fresh = HashSet::new();
+        let (mut queued, mut bytes, mut copies) = (0, 0, HashMap::<TraceId, (u64, u64)>::new());
+        let media_before = self.media_waiting.get(&destination).copied().unwrap_or(0);
+        let mut media_bytes = media_before;
+        let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|span| span.is_root());
+        // Children first decide whether a root is news; a reader does not mind which comes first.
+        for span in others.into_iter().chain(roots) {
+            if let Some(call) = span.call {
+                let own = is_own_call(&tx, destination, call, span.trace_id)?;
+                let (all, copied) = copies.entry(span.trace_id).or_default();
+                *all += 1;
+                *copied += u64::from(!own);
+                if !own {
+                    continue;
+                }
+            }
+            // A turn all of whose calls were told elsewhere is a copy too.
+            if span.is_root() && copies.get(&span.trace_id).is_some_and(|(all, copied)| all == copied) {
+                continue;
+            }
+            let first = tx
+                .prepare_cached("INSERT OR IGNORE INTO exported (destination, trace_id, span_id) VALUES (?, ?, ?)")?
+                .execute(params![destination, span.trace_id, span.span_id])?
+                == 1;
+            if first || span.is_root() && fresh.contains(&span.trace_id) {
+                fresh.insert(span.trace_id);
+                let body = json(span);
+                tx.prepare_cached(
+                    "INSERT INTO outbox (destination, span_id, body, checksum, queued_ms) VALUES (?, ?, ?, ?, ?)",
+                )?
+                .execute(params![
+                    destination,
+                    span.span_id,
+                    body,
+                    checksum(destination, &span.span_id, body.as_bytes()),
+                    step.now_ms
+                ])?;
+                queued += 1;
+                bytes += body.len() as u64;
+                for (field, media) in &span.media {
+                    media::queue(&tx, destination, span, *field, media, step.now_ms, &mut media_bytes)?;
+                }
+                if bytes + media_bytes - media_before > room {
+                    return Err(no_room());
+                }
+            }
+        }
+        let copied = copies.values().map(|(_, copied)| copied).sum();
+        if copied > 0 {
+            count(&tx, "copied_call", copied)?;
+        }
+        let s = &step.session;
+        tx.prepare_cached(
+            "INSERT INTO session (session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, updated_ms, marker,
+                unsettled, forked_from, title)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+             ON CONFLICT (session_id) DO UPDATE SET transcript = ?2, dev = ?3, ino = ?4, cursor = ?5, closed = ?6,
+                turns = ?7, open_turn = ?8, hint = ?9, updated_ms = ?10, marker = ?11, unsettled = ?12,
+                forked_from = ?13, title = ?14",
+        )?
+        .execute(params![
+            s.session_id,
+            s.transcript.to_string_lossy(),
+            s.cursor.identity.dev as i64,
+            s.cursor.identity.ino as i64,
+            s.cursor.offset as i64,
+            s.closed,
+            s.turns,
+            s.open_turn,
+            json(&s.hint),
+            step.now_ms,
+            s.cursor.marker.map(|marker| marker as i64),
+            s.unsettled,
+            s.forked_from,
+            s.title,
+        ])?;
+        for launch in &step.launches {
+            tx.prepare_cached("INSERT OR REPLACE INTO launch VALUES (?, ?, ?, ?, ?, ?)")?.execute(params![
+                s.session_id,
+                launch.tool_id,
+                launch.agent_id,
+                launch.turn.0,
+                launch.turn.1,
+                launch.returned
+            ])?;
+        }
+        for (agent_id, length) in &step.agents {
+            tx.prepare_cached("INSERT OR REPLACE INTO agent VALUES (?, ?, ?)")?.execute(params![
+                s.session_id,
+                agent_id,
+                *length as i64
+            ])?;
+        }
+        consume(&tx, &step.consumed)?;
+        for (reason, n) in &step.skipped {
+            count(&tx, reason, *n)?;
+        }
+        for (rule, n) in &step.redacted {
+            tx.prepare_cached(
+                "INSERT INTO redacted VALUES (?1, ?2) ON CONFLICT (rule) DO UPDATE SET count = count + ?2",
+            )?
+            .execute(params![rule, *n as i64])?;
+        }
+        tx.commit()?;
+        *self.waiting.entry(destination).or_default() += bytes;
+        self.media_waiting.insert(destination, media_bytes);
+        Ok((destination, queued))
+    }
+
+    /// The calls of a session's closed turns that launched subagents.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn launches(&self, session_id: &str) -> Result<Vec<Launch>> {
+        self.db
+            .prepare_cached("SELECT tool_id, agent_id, turn_key, turn, returned FROM launch WHERE session_id = ?")?
+            .query_map([session_id], |row| {
+                Ok(Launch {
+                    tool_id: row.get(0)?,
+                    agent_id: row.get(1)?,
+                    turn: (row.get(2)?, row.get(3)?),
+                    returned: row.get(4)?,
+                })
+            })?
+            .collect()
+    }
+
+    /// The subagents of a session that are told to their end, and how long their transcripts were.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn agents(&self, session_id: &str) -> Result<HashMap<String, u64>> {
+        self.db
+            .prepare_cached("SELECT agent_id, length FROM agent WHERE session_id = ?")?
+            .query_map([session_id], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?
+            .collect()
+    }
+
+    /// Sessions touched since `since_ms` (Unix milliseconds) of which something is not told to its end.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn unsettled(&self, since_ms: i64) -> Result<Vec<SessionRow>> {
+        let sql = format!("{SELECT_SESSION} WHERE (open_turn OR unsettled > 0) AND updated_ms >= ?");
+        let mut statement = self.db.prepare_cached(&sql)?;
+        let rows = statement.query_map([since_ms], session_row)?;
+        Ok(rows.filter_map(|row| row.ok().flatten()).collect())
+    }
+
+    /// Directories of the projects that send to a destination, latest first: where its key may be found.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn project_dirs(&self, destination: &Destination) -> Result<Vec<PathBuf>> {
+        let mut dirs: Vec<PathBuf> = Vec::new();
+        let waiting = self.inbox()?;
+        let sessions = self.sessions(500)?;
+        for hint in waiting.iter().rev().chain(sessions.iter().map(|session| &session.hint)) {
+            if &hint.destination == destination {
+                let new: Vec<_> = hint.project_dirs.iter().filter(|dir| !dirs.contains(dir)).cloned().collect();
+                dirs.extend(new);
+            }
+        }
+        Ok(dirs)
+    }
+}
+
+const SELECT_SESSION: &str =
+    "SELECT session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, marker, unsettled, forked_from,
+        title
+     FROM session";
+
+/// `None` for a row whose hint cannot be read (written by another version): the session starts again.
+fn session_row(row: &rusqlite::Row<'_>) -> Result<Option<SessionRow>> {
+    let hint: String = row.get(8)?;
+    let Ok(hint) = serde_json::from_str(&hint) else { return Ok(None) };
+    Ok(Some(SessionRow {
+        session_id: row.get(0)?,
+        transcript: PathBuf::from(row.get::<_, String>(1)?),
+        cursor: Position {
+            identity: Identity { dev: row.get::<_, i64>(2)? as u64, ino: row.get::<_, i64>(3)? as u64 },
+            offset: row.get::<_, i64>(4)? as u64,
+            marker: row.get::<_, Option<i64>>(9)?.map(|marker| marker as u64),
+        },
+        closed: row.get(5)?,
+        turns: row.get(6)?,
+        open_turn: row.get(7)?,
+        unsettled: row.get(10)?,
+        forked_from: row.get(11)?,
+        title: row.get(12)?,
+        hint,
+    }))
+}
+
+/// Notes that the call was found in this trace. False if it was found in another one first.
+fn is_own_call(db: &Connection, destination: DestinationId, call: CallId, trace: TraceId) -> Result<bool> {
+    let noted = db
+        .prepare_cached("INSERT OR IGNORE INTO call (destination, id, trace_id) VALUES (?, ?, ?)")?
+        .execute(params![destination, call, trace])?;
+    if noted == 1 {
+        return Ok(true);
+    }
+    db.prepare_cached("SELECT trace_id FROM call WHERE destination = ? AND id = ?")?
+        .query_row(params![destination, call], |row| Ok(row.get::<_, TraceId>(0)? == trace))
+}
+
+fn consume(db: &Connection, ids: &[String]) -> Result<()> {
+    let mut statement = db.prepare_cached("DELETE FROM inbox WHERE id = ?")?;
+    ids.iter().try_for_each(|id| statement.execute([id]).map(drop))
+}

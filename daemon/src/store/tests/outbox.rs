@@ -1,0 +1,265 @@
+use super::*;
+
+// ---- spans enter the outbox once ----
+
+#[test]
+fn the_same_spans_enter_once_however_often_they_are_found() {
+    let (_dir, mut store) = fresh();
+    let found = step(vec![span(1, 1, 0), span(1, 2, 1), span(1, 3, 2)]);
+    let (destination, queued) = store.advance(&found).unwrap();
+    assert_eq!(queued, 3);
+    assert_eq!(store.advance(&found).unwrap(), (destination, 0));
+    let rows = store.claim(destination, 10, usize::MAX).unwrap();
+    assert_eq!(rows.len(), 3);
+    store.delivered(destination, &rows, 0, 20).unwrap();
+    assert_eq!(store.advance(&found).unwrap(), (destination, 0), "not even when they are gone");
+    assert_eq!(count(&store, "outbox"), 0);
+}
+
+#[test]
+fn a_root_enters_again_only_with_news_of_its_own_trace() {
+    let (_dir, mut store) = fresh();
+    let root = span(1, 1, 0);
+    for (spans, expect) in [
+        (vec![root.clone(), span(1, 2, 1)], 2),
+        (vec![root.clone()], 0),
+        (vec![root.clone(), span(1, 2, 1)], 0),
+        (vec![root.clone(), span(1, 3, 1)], 2),
+        (vec![root.clone(), span(2, 9, 8)], 1),
+        (vec![span(1, 4, 1)], 1),
+        (vec![root, span(1, 4, 1)], 0),
+    ] {
+        let named = format!("{:?}", spans.iter().map(|span| &span.name).collect::<Vec<_>>());
+        assert_eq!(store.advance(&step(spans)).unwrap().1, expect, "{named}");
+    }
+}
+
+#[test]
+fn a_call_found_again_in_another_trace_is_a_copy_with_all_that_belongs_to_it() {
+    let (_dir, mut store) = fresh();
+    let of = |call: u8, span: OutSpan| OutSpan { call: Some([call; 16]), ..span };
+    let original = vec![span(1, 1, 0), of(7, span(1, 2, 1)), of(7, span(1, 3, 2))];
+    let (destination, queued) = store.advance(&step(original.clone())).unwrap();
+    assert_eq!(queued, 3);
+    let copy = vec![span(2, 1, 0), of(7, span(2, 2, 1)), of(7, span(2, 3, 2))];
+    assert_eq!(store.advance(&step(copy.clone())).unwrap().1, 0, "a turn of copies only");
+    let half = [copy, vec![of(8, span(2, 4, 1))]].concat();
+    assert_eq!(store.advance(&step(half)).unwrap().1, 2, "the new call and its root");
+    assert_eq!(store.advance(&step(original)).unwrap().1, 0, "the original is still its own");
+    assert_eq!(waiting(&mut store, destination), [(1, 2), (1, 3), (1, 1), (2, 4), (2, 1)]);
+    assert_eq!(store.counts().unwrap().skipped["copied_call"], 4);
+}
+
+#[test]
+fn launches_and_finished_subagents_come_back_and_sessions_left_in_the_middle_are_known() {
+    let (_dir, mut store) = fresh();
+    let launch = |tool: &str, agent: Option<&str>, returned| Launch {
+        tool_id: tool.into(),
+        agent_id: agent.map(Into::into),
+        turn: ("p-1".into(), 3),
+        returned,
+    };
+    let launches = vec![launch("t-1", None, false), launch("t-2", Some("a-2"), true)];
+    let agents = vec![("a-2".to_owned(), 70)];
+    store.advance(&Advance { launches: launches.clone(), agents, ..step(Vec::new()) }).unwrap();
+    let done = SessionRow { open_turn: false, unsettled: 0, ..session("s-2") };
+    store.advance(&Advance { session: done, ..step(Vec::new()) }).unwrap();
+    assert_eq!(store.launches("s-1").unwrap(), launches);
+    assert_eq!(store.agents("s-1").unwrap(), [("a-2".to_owned(), 70)].into());
+    assert!(store.launches("s-2").unwrap().is_empty() && store.agents("s-2").unwrap().is_empty());
+    let ids = |since| store.unsettled(since).unwrap().into_iter().map(|row| row.session_id).collect::<Vec<_>>();
+    assert_eq!((ids(10), ids(11)), (vec!["s-1".to_owned()], vec![]));
+    store.advance(&Advance { launches: vec![launch("t-1", Some("a-1"), true)], ..step(Vec::new()) }).unwrap();
+    assert_eq!(store.launches("s-1").unwrap()[0], launch("t-1", Some("a-1"), true));
+}
+
+#[test]
+fn the_same_span_goes_to_every_destination_once() {
+    let (_dir, mut store) = fresh();
+    let other = Hint { destination: server("two"), ..hint("e-2", 2) };
+    let to_other = Advance { session: SessionRow { hint: other, ..session("s-1") }, ..step(vec![span(1, 1, 0)]) };
+    let (one, first) = store.advance(&step(vec![span(1, 1, 0)])).unwrap();
+    let (two, second) = store.advance(&to_other).unwrap();
+    assert_eq!((first, second, store.advance(&to_other).unwrap().1), (1, 1, 0));
+    assert_ne!(one, two);
+    assert_eq!((waiting(&mut store, one), waiting(&mut store, two)), (vec![(1, 1)], vec![(1, 1)]));
+}
+
+#[test]
+fn a_span_is_known_by_trace_and_id_together() {
+    let (_dir, mut store) = fresh();
+    let (destination, queued) = store.advance(&step(vec![span(1, 5, 9), span(2, 5, 9), span(1, 6, 9)])).unwrap();
+    assert_eq!((queued, waiting(&mut store, destination)), (3, vec![(1, 5), (2, 5), (1, 6)]));
+}
+
+// ---- spans leave the outbox ----
+
+#[test]
+fn a_claim_is_the_oldest_spans_within_its_limits() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step((1..=5).map(|id| span(1, id, 9)).collect())).unwrap();
+    let size = store.claim(destination, 1, usize::MAX).unwrap()[0].bytes;
+    for (rows, bytes, expect) in [
+        (10, usize::MAX, 5),
+        (3, usize::MAX, 3),
+        (0, usize::MAX, 0),
+        (10, 2 * size, 2),
+        (10, 2 * size + 1, 2),
+        (10, 3 * size - 1, 2),
+        (10, size - 1, 1),
+        (10, 0, 1),
+    ] {
+        let claimed = store.claim(destination, rows, bytes).unwrap();
+        let ids: Vec<_> = claimed.iter().map(|row| row.span.span_id[0]).collect();
+        assert_eq!(ids, (1..=expect).collect::<Vec<_>>(), "{rows} rows, {bytes} bytes");
+    }
+    assert!(store.claim(destination + 1, 10, usize::MAX).unwrap().is_empty());
+}
+
+#[test]
+fn a_claimed_span_stays_until_it_is_delivered() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step(vec![span(1, 1, 9), span(1, 2, 9)])).unwrap();
+    let first = store.claim(destination, 1, usize::MAX).unwrap();
+    assert_eq!(store.claim(destination, 1, usize::MAX).unwrap()[0].seq, first[0].seq);
+    assert_eq!(first[0].span, span(1, 1, 9));
+    store.delivered(destination, &first[..1], 2, 77).unwrap();
+    assert_eq!(waiting(&mut store, destination), [(1, 2)]);
+    let row = store.destinations().unwrap().remove(0);
+    assert_eq!((row.last_success_ms, row.waiting, row.delivered, row.rejected), (Some(77), 1, 1, 2));
+}
+
+#[test]
+fn spans_queued_later_do_not_take_the_number_of_one_that_waits() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step(vec![span(1, 1, 9), span(1, 2, 9)])).unwrap();
+    let rows = store.claim(destination, 2, usize::MAX).unwrap();
+    store.delivered(destination, &rows[..1], 0, 1).unwrap();
+    store.advance(&step(vec![span(1, 3, 9)])).unwrap();
+    assert_eq!(waiting(&mut store, destination), [(1, 2), (1, 3)]);
+}
+
+#[test]
+fn a_span_no_server_takes_leaves_visibly() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step(vec![span(1, 1, 9), span(1, 0xab, 9)])).unwrap();
+    let seq = store.claim(destination, 2, usize::MAX).unwrap()[1].seq;
+    store.bury(destination, seq, "HTTP 413", 50).unwrap();
+    assert_eq!(waiting(&mut store, destination), [(1, 1)]);
+    let letter: (String, String, String, i64) = store
+        .db
+        .query_row("SELECT span_id, reason, body, at_ms FROM dead_letter", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
+        .unwrap();
+    assert_eq!((letter.0.as_str(), letter.1.as_str(), letter.3), ("abababababababab", "HTTP 413", 50));
+    assert_eq!(serde_json::from_str::<OutSpan>(&letter.2).unwrap(), span(1, 0xab, 9));
+    assert_eq!(store.counts().unwrap().dead_letters, 1);
+    assert_eq!(store.advance(&step(vec![span(1, 0xab, 9)])).unwrap().1, 0, "and does not come back");
+}
+
+#[test]
+fn a_span_that_was_cut_keeps_its_place() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step(vec![span(1, 1, 9), span(1, 2, 9)])).unwrap();
+    let row = store.claim(destination, 1, usize::MAX).unwrap().remove(0);
+    let smaller = Row { span: OutSpan { attributes: Vec::new(), ..span(1, 1, 9) }, ..row };
+    store.replace(destination, &smaller).unwrap();
+    let rows = store.claim(destination, 2, usize::MAX).unwrap();
+    assert_eq!((rows[0].seq, &rows[0].span, &rows[1].span), (smaller.seq, &smaller.span, &span(1, 2, 9)));
+    assert!(rows[0].bytes < rows[1].bytes);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_put_aside_and_the_rest_goes_out() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step((1..=3).map(|id| span(1, id, 9)).collect())).unwrap();
+    store.db.execute("UPDATE outbox SET body = '{' WHERE span_id = ?", [[2u8; 8]]).unwrap();
+    assert_eq!(waiting(&mut store, destination), [(1, 1), (1, 3)]);
+    let counts = store.counts().unwrap();
+    assert_eq!((counts.outbox, counts.dead_letters), (2, 1));
+}
+
+#[test]
+fn the_bytes_that_wait_are_known_at_every_moment() {
+    let (dir, mut store) = fresh();
+    let stored = |store: &Store| -> u64 {
+        let sum = "SELECT coalesce(sum(octet_length(body)), 0) FROM outbox";
+        store.db.query_row(sum, [], |row| row.get::<_, i64>(0)).unwrap() as u64
+    };
+    let check = |store: &Store| {
+        let waiting = store.waiting_bytes(&server("one")).unwrap();
+        assert_eq!((waiting, store.waiting_bytes(&server("two")).unwrap()), (stored(store), 0));
+        waiting
+    };
+    assert_eq!(check(&store), 0);
+    let (destination, _) = store.advance(&step((1..=5).map(|id| span(1, id, 9)).collect())).unwrap();
+    assert!(check(&store) > 0);
+    store.advance(&step((1..=6).map(|id| span(1, id, 9)).collect())).unwrap();
+    check(&store);
+    let rows = store.claim(destination, 10, usize::MAX).unwrap();
+    store.delivered(destination, &rows[..2], 0, 1).unwrap();
+    check(&store);
+    store.bury(destination, rows[2].seq, "HTTP 400", 1).unwrap();
+    check(&store);
+    let smaller = Row { span: OutSpan { attributes: Vec::new(), ..rows[3].span.clone() }, ..rows[3] };
+    store.replace(destination, &smaller).unwrap();
+    check(&store);
+    store.settle_dead_letters(None, Fate::Retry, 1).unwrap();
+    let before = check(&store);
+    drop(store);
+    assert_eq!(check(&opened(&dir)), before);
+}
+
+#[test]
+fn a_dead_letter_is_sent_again_or_dropped_as_its_owner_says() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance(&step((1..=3).map(|id| span(1, id, 9)).collect())).unwrap();
+    for row in store.claim(destination, 10, usize::MAX).unwrap() {
+        store.bury(destination, row.seq, "HTTP 400", 50).unwrap();
+    }
+    let letters = store.dead_letters().unwrap();
+    assert_eq!(
+        letters.iter().map(|letter| &*letter.span_id).collect::<Vec<_>>(),
+        ["01", "02", "03"].map(|id| id.repeat(8))
+    );
+    assert_eq!(
+        (&*letters[0].base_url, &*letters[0].reason, letters[0].at_ms),
+        ("https://one.example.org", "HTTP 400", 50)
+    );
+    assert_eq!(
+        store.settle_dead_letters(Some(letters[1].id), Fate::Retry, 60).unwrap().0,
+        [(destination, server("one"))]
+    );
+    assert_eq!(waiting(&mut store, destination), [(1, 2)]);
+    assert_eq!(store.settle_dead_letters(Some(letters[1].id), Fate::Retry, 60).unwrap().1, 0, "it is none any more");
+    assert_eq!(store.settle_dead_letters(None, Fate::Drop, 60).unwrap().1, 2);
+    assert_eq!((store.dead_letters().unwrap(), waiting(&mut store, destination)), (vec![], vec![(1, 2)]));
+}
+
+#[test]
+fn trust_is_given_and_taken_back() {
+    let (_dir, mut store) = fresh();
+    assert!(!store.trusts("https://a").unwrap());
+    store.trust("https://a", true, 1).unwrap();
+    store.trust("https://a", true, 2).unwrap();
+    assert!(store.trusts("https://a").unwrap() && !store.trusts("https://b").unwrap());
+    store.trust("https://a", false, 3).unwrap();
+    assert!(!store.trusts("https://a").unwrap());
+}
+
+#[test]
+fn a_change_that_fails_is_noted_until_one_succeeds() {
+    let (_dir, store) = fresh();
+    let handle = handle::Handle::new(store);
+    let trouble = || handle.call(|store| Ok(store.trouble().map(|(why, _)| why.clone()))).unwrap();
+    handle.call(|store| store.db.pragma_update(None, "max_page_count", 1)).unwrap();
+    let big = hint(&"x".repeat(1 << 20), 1);
+    assert!(handle.call(|store| store.accept(std::slice::from_ref(&big), &[])).is_err());
+    assert!(trouble().is_some_and(|why| why.contains("full")), "{:?}", trouble());
+    handle.call(|store| store.db.pragma_update(None, "max_page_count", 1 << 20)).unwrap();
+    handle.call(|store| store.counts()).unwrap();
+    assert!(trouble().is_some(), "reading proves nothing");
+    handle.call(|store| store.accept(std::slice::from_ref(&big), &[])).unwrap();
+    assert_eq!(trouble(), None);
+}

@@ -1,0 +1,132 @@
+use super::*;
+
+// ---- events ----
+
+#[test]
+fn an_event_accepted_twice_counts_once() {
+    let (_dir, mut store) = fresh();
+    let one = store.accept(&[hint("e-1", 1)], &[]).unwrap();
+    let again = store.accept(&[hint("e-1", 1), hint("e-1", 9)], &[]).unwrap();
+    assert_eq!(again, [one[0], one[0]]);
+    assert_eq!(store.inbox().unwrap(), [hint("e-1", 1)]);
+    assert_eq!(store.counts().unwrap().inbox, 1);
+}
+
+#[test]
+fn events_come_back_oldest_first_and_as_they_were() {
+    let (_dir, mut store) = fresh();
+    let ended = Hint { event: Event::Ended, ..hint("a", 3) };
+    store.accept(&[ended.clone(), hint("c", 1)], &[]).unwrap();
+    store.accept(&[hint("b", 2)], &[]).unwrap();
+    assert_eq!(store.inbox().unwrap(), [hint("c", 1), hint("b", 2), ended]);
+}
+
+#[test]
+fn an_accepted_event_survives_the_process() {
+    let (dir, mut store) = fresh();
+    store.accept(&[hint("e-1", 1)], &["hook_not_json"]).unwrap();
+    store.advance(&step(vec![span(1, 1, 0)])).unwrap();
+    drop(store);
+    let store = opened(&dir);
+    assert_eq!(store.inbox().unwrap(), [hint("e-1", 1)]);
+    assert_eq!(store.session("s-1").unwrap().map(|session| session.cursor.offset), Some(100));
+    let counts = store.counts().unwrap();
+    assert_eq!((counts.outbox, counts.skipped), (1, [("hook_not_json".to_owned(), 1)].into()));
+}
+
+#[test]
+fn refused_events_are_counted_by_reason() {
+    let (_dir, mut store) = fresh();
+    store.accept(&[], &["hook_not_json", "hook_base_url", "hook_not_json"]).unwrap();
+    store.accept(&[], &["hook_not_json"]).unwrap();
+    let expect = [("hook_base_url".to_owned(), 1), ("hook_not_json".to_owned(), 3)].into();
+    assert_eq!(store.counts().unwrap().skipped, expect);
+}
+
+#[test]
+fn events_that_came_to_nothing_are_dropped_and_counted() {
+    let (_dir, mut store) = fresh();
+    store.accept(&[hint("e-1", 1), hint("e-2", 2)], &[]).unwrap();
+    store.give_up(&["e-1".into()], "transcript_missing").unwrap();
+    assert_eq!(store.inbox().unwrap(), [hint("e-2", 2)]);
+    assert_eq!(store.counts().unwrap().skipped, [("transcript_missing".to_owned(), 1)].into());
+}
+
+#[test]
+fn an_event_that_cannot_be_read_does_not_hide_the_others() {
+    let (_dir, mut store) = fresh();
+    store.accept(&[hint("e-1", 1), hint("e-2", 2)], &[]).unwrap();
+    store.db.execute("UPDATE inbox SET hint = '{}' WHERE id = 'e-1'", []).unwrap();
+    assert_eq!(store.inbox().unwrap(), [hint("e-2", 2)]);
+}
+
+// ---- sessions ----
+
+#[test]
+fn a_session_comes_back_as_it_was_left() {
+    let (_dir, mut store) = fresh();
+    assert!(store.session("s-1").unwrap().is_none());
+    store.advance(&step(Vec::new())).unwrap();
+    let shown = |row: SessionRow| format!("{row:?}");
+    assert_eq!(store.session("s-1").unwrap().map(shown), Some(shown(session("s-1"))));
+    let later = SessionRow {
+        transcript: "/home/dev/moved/s-1.jsonl".into(),
+        cursor: Position { identity: Identity { dev: 1, ino: u64::MAX }, offset: 900, marker: None },
+        closed: 3,
+        turns: 3,
+        open_turn: false,
+        hint: hint("e-2", 2),
+        ..session("s-1")
+    };
+    store.advance(&Advance { session: later.clone(), ..step(Vec::new()) }).unwrap();
+    assert_eq!(store.session("s-1").unwrap().map(shown), Some(shown(later)));
+    assert!(store.session("s-2").unwrap().is_none());
+}
+
+#[test]
+fn the_sessions_seen_last_come_first() {
+    let (_dir, mut store) = fresh();
+    for (id, now_ms) in [("a", 1), ("b", 3), ("c", 2), ("a", 4)] {
+        store.advance(&Advance { session: session(id), now_ms, ..step(Vec::new()) }).unwrap();
+    }
+    let seen = |limit| -> Vec<String> {
+        store.sessions(limit).unwrap().into_iter().map(|session| session.session_id).collect()
+    };
+    assert_eq!((seen(10), seen(2)), (vec!["a".into(), "b".into(), "c".into()], vec!["a".into(), "b".into()]));
+}
+
+#[test]
+fn a_session_whose_row_cannot_be_read_starts_again() {
+    let (_dir, mut store) = fresh();
+    store.advance(&step(Vec::new())).unwrap();
+    store.db.execute("UPDATE session SET hint = '{}'", []).unwrap();
+    assert!(store.session("s-1").unwrap().is_none());
+    assert!(store.sessions(10).unwrap().is_empty());
+}
+
+#[test]
+fn a_step_takes_events_spans_and_counts_along() {
+    let (_dir, mut store) = fresh();
+    store.accept(&[hint("e-1", 1), hint("e-2", 2)], &[]).unwrap();
+    let step = Advance {
+        consumed: vec!["e-1".into(), "never seen".into()],
+        skipped: [("not_json", 2), ("sidechain", 1)].into(),
+        ..step(vec![span(1, 1, 0), span(1, 2, 1)])
+    };
+    assert_eq!(store.advance(&step).unwrap(), (1, 2));
+    store.advance(&Advance { skipped: [("not_json", 3)].into(), ..step }).unwrap();
+    let counts = store.counts().unwrap();
+    assert_eq!((counts.inbox, counts.outbox, counts.dead_letters), (1, 2, 0));
+    assert_eq!(counts.skipped, [("not_json".to_owned(), 5), ("sidechain".to_owned(), 1)].into());
+}
+
+#[test]
+fn a_step_happens_whole_or_not_at_all() {
+    let (_dir, mut store) = fresh();
+    store.accept(&[hint("e-1", 1)], &[]).unwrap();
+    // The last thing a step does is to count what it passed over.
+    store.db.execute("DROP TABLE skipped", []).unwrap();
+    let step = Advance { consumed: vec!["e-1".into()], skipped: [("not_json", 1)].into(), ..step(vec![span(1, 1, 0)]) };
+    assert!(store.advance(&step).is_err());
+    assert_eq!(["inbox", "outbox", "exported", "session"].map(|table| count(&store, table)), [1, 0, 0, 0]);
+}

@@ -1,0 +1,157 @@
+use super::*;
+
+#[test]
+fn a_prompt_is_a_string_or_the_text_blocks_of_a_list() {
+    for (content, text) in [
+        (json!("hello"), "hello"),
+        (json!("  kept as typed \n"), "  kept as typed \n"),
+        (json!([{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]), "one\ntwo"),
+        (
+            json!([{"type": "image", "source": {"data": "AAAA"}}, {"type": "text", "text": "what is this?"}]),
+            "what is this?",
+        ),
+        (json!([{"type": "image", "source": {"data": "AAAA"}}]), ""),
+        (json!([{"type": "document", "source": {"data": "AAAA"}}]), ""),
+    ] {
+        let expect = Prompt {
+            uuid: Some("u-1".into()),
+            at: Some(T_NANOS),
+            text: text.into(),
+            media: Vec::new(),
+            kind: PromptKind::Plain,
+            prompt_id: None,
+            permission_mode: None,
+            planned_in: None,
+            session: SessionFacts::default(),
+        };
+        assert_eq!(prompt(&user(content)), expect);
+    }
+}
+
+#[test]
+fn a_user_line_that_says_nothing_is_no_prompt() {
+    for line in [
+        user(json!("")),
+        user(json!(" \n\t")),
+        user(json!([])),
+        user(json!(null)),
+        user(json!([{"type": "text", "text": " "}])),
+        json!({"type": "user"}),
+        json!({"type": "user", "message": {}}),
+        with(user(json!("scaffolding")), "isMeta", json!(true)),
+        with(user(json!("This session is being continued")), "isCompactSummary", json!(true)),
+        with(user(json!("only shown")), "isVisibleInTranscriptOnly", json!(true)),
+        user(json!("<local-command-caveat>The command below ran here.</local-command-caveat>")),
+    ] {
+        assert_eq!(read(&line), Err(Skip::Bookkeeping), "{line}");
+    }
+}
+
+#[test]
+fn flags_that_are_false_or_null_do_not_hide_a_line() {
+    for flag in ["isMeta", "isCompactSummary", "isVisibleInTranscriptOnly", "isSidechain"] {
+        for value in [json!(false), json!(null)] {
+            assert_eq!(prompt(&with(user(json!("hi")), flag, value)).text, "hi", "{flag}");
+        }
+    }
+}
+
+#[test]
+fn what_a_user_line_opens_with_tells_how_it_came_about() {
+    use PromptKind::{Command, Local, Plain, TaskNotification};
+    for (content, kind, text) in [
+        (
+            "<command-message>review</command-message>\n<command-name>/review</command-name>\n<command-args>src lib</command-args>",
+            Command,
+            "/review src lib",
+        ),
+        ("<command-message>plan</command-message>\n<command-name>/plan</command-name>", Command, "/plan"),
+        (
+            "<command-name>/model</command-name>\n  <command-message>model</command-message>\n  <command-args>haiku</command-args>",
+            Local,
+            "/model haiku",
+        ),
+        ("<command-name>/cost</command-name><command-args></command-args>", Local, "/cost"),
+        ("\n <command-name>/clear</command-name>", Local, "/clear"),
+        ("<command-message>never named</command-message>", Command, "<command-message>never named</command-message>"),
+        ("<bash-input> ls -l </bash-input>", Local, "!ls -l"),
+        ("<bash-input>never closed", Local, "!"),
+        (
+            "<task-notification>\n<task-id>t1</task-id>\n</task-notification>",
+            TaskNotification,
+            "<task-notification>\n<task-id>t1</task-id>\n</task-notification>",
+        ),
+        ("what does <command-name> mean?", Plain, "what does <command-name> mean?"),
+        ("I typed [Request interrupted by user]", Plain, "I typed [Request interrupted by user]"),
+    ] {
+        let found = prompt(&user(json!(content)));
+        assert_eq!((found.kind, found.text.as_str()), (kind, text));
+    }
+}
+
+#[test]
+fn output_of_local_commands_is_no_prompt() {
+    for content in [
+        "<local-command-stdout>Total cost: $0.01</local-command-stdout>",
+        "<local-command-stderr>no such model</local-command-stderr>",
+        "  <local-command-stdout></local-command-stdout>",
+    ] {
+        assert_eq!(read(&user(json!(content))), Ok(Record::LocalOutput), "{content}");
+    }
+    let line = json!({"type": "system", "subtype": "local_command", "content": "<local-command-stdout>x"});
+    assert_eq!(read(&line), Ok(Record::LocalOutput));
+    for content in
+        ["<bash-stdout>a.txt</bash-stdout><bash-stderr></bash-stderr>", "<bash-stderr>not found</bash-stderr>"]
+    {
+        assert_eq!(read(&user(json!(content))), Err(Skip::Bookkeeping), "the model may answer it: {content}");
+    }
+}
+
+#[test]
+fn an_interrupt_is_told_from_a_prompt() {
+    for content in [
+        json!("[Request interrupted by user]"),
+        json!([{"type": "text", "text": "[Request interrupted by user]"}]),
+        json!([{"type": "text", "text": "[Request interrupted by user for tool use]"}]),
+    ] {
+        assert_eq!(read(&user(content)), Ok(Record::Interrupted { at: Some(T_NANOS) }));
+    }
+}
+
+#[test]
+fn a_prompt_line_says_what_is_known_of_its_session() {
+    let mut line = user(json!("hi"));
+    for (key, value) in [("version", "2.1.0"), ("cwd", "/home/dev/app"), ("gitBranch", "main"), ("slug", "red-fox")] {
+        line[key] = json!(value);
+    }
+    let full = SessionFacts {
+        version: Some("2.1.0".into()),
+        cwd: Some("/home/dev/app".into()),
+        git_branch: Some("main".into()),
+        slug: Some("red-fox".into()),
+        forked_from: Some("s-0".into()),
+        title: None,
+    };
+    line["forkedFrom"] = json!({"sessionId": "s-0", "messageUuid": "u-0"});
+    assert_eq!(prompt(&line).session, full);
+    line["cwd"] = json!(null);
+    assert_eq!(prompt(&line).session, SessionFacts { cwd: None, ..full });
+}
+
+#[test]
+fn a_queued_prompt_is_told_in_either_order_of_keys() {
+    let expect = Record::Queued { at: Some(T_NANOS), text: "also the tests".into() };
+    for attachment in [
+        r#"{"type":"queued_command","prompt":"also the tests"}"#,
+        r#"{"prompt":[{"type":"text","text":"also the tests"}],"type":"queued_command"}"#,
+    ] {
+        for line in [
+            format!(
+                r#"{{"parentUuid":"p","isSidechain":false,"attachment":{attachment},"type":"attachment","timestamp":"{T}"}}"#
+            ),
+            format!(r#"{{"type":"attachment","timestamp":"{T}","attachment":{attachment}}}"#),
+        ] {
+            assert_eq!(parse(line.as_bytes()).as_ref(), Ok(&expect), "{line}");
+        }
+    }
+}
