@@ -6,9 +6,11 @@ use std::{
     io::{BufWriter, Write},
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::{Answer, Home, Server, Span, Story, bins, eventually, home, server};
 
@@ -85,6 +87,54 @@ fn a_daemon_that_is_told_to_stop_stops_and_keeps_what_is_unsent() {
     let _daemon = home.daemon();
     home.flush();
     assert_eq!((server.spans().len(), ids(&server.spans()).len()), (4, 4));
+}
+
+#[test]
+fn a_daemon_that_is_told_to_stop_waits_for_the_answer_on_its_way() {
+    let home = Home::new();
+    let (answer, answers) = mpsc::channel::<()>();
+    let (ask, asked) = mpsc::channel();
+    let server = Server::answering(move |_| {
+        let _ = ask.send(());
+        let _ = answers.recv();
+        Answer::ok()
+    });
+    home.settings("work", &server.env());
+    let mut daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q", "a");
+    home.hook(&story.stop("a"), &server.env());
+    asked.recv_timeout(Duration::from_secs(30)).expect("the spans");
+    daemon.signal(Signal::TERM);
+    eventually("the end to begin", || !home.paths().socket.exists());
+    drop(answer);
+    assert!(daemon.ended().success());
+    assert_eq!(server.spans().len(), 2);
+    let _daemon = home.daemon();
+    home.flush();
+    assert_eq!(server.requests().len(), 1, "what was answered is not sent again");
+}
+
+#[test]
+fn a_session_no_hook_told_of_is_found_when_the_daemon_starts() {
+    let (home, server) = (Home::new(), Server::new());
+    home.settings("work", &server.env());
+    let mut before = Story::new(&home, "work", "before");
+    before.turn("q", "a");
+    // What was written before its first start is not looked for.
+    let begun = |story: &Story| {
+        let file = fs::File::options().write(true).open(&story.path).expect("the transcript");
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).expect("an earlier time");
+    };
+    begun(&before);
+    assert!(home.daemon().terminate().success());
+    let mut away = Story::new(&home, "work", "away");
+    away.turn("q", "a");
+    Story::new(&home, "private", "elsewhere").turn("q", "a");
+    let _daemon = home.daemon();
+    let spans = server.wait_for(2);
+    home.flush();
+    assert_eq!((server.spans().len(), spans.iter().all(|span| span.get("session.id") == "away")), (2, true));
 }
 
 #[test]

@@ -31,7 +31,7 @@ use crate::{
 pub(super) const PANICKED: &str = "reader_panicked";
 
 /// Spans are stored in steps of about this many bytes.
-const STEP: usize = 1 << 20;
+pub(super) const STEP: usize = 1 << 20;
 
 /// How long a transcript may be missing before its events are given up. A later event of the session starts again.
 const MISSING: Duration = Duration::from_secs(10);

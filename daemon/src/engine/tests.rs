@@ -1,24 +1,35 @@
 use std::time::{Duration, Instant};
 
-use super::{read::PANICKED, tell::FAULT, *};
+use super::{
+    read::{PANICKED, STEP},
+    tell::FAULT,
+    *,
+};
 use crate::{
     hook::{Kind, Options},
-    store::Store,
+    ids,
+    store::{Counts, Store},
 };
 
-#[test]
-fn a_fault_of_ours_costs_the_session_it_is_in_its_event_and_no_other_session_anything() {
+/// A home with a directory for transcripts.
+fn home() -> (tempfile::TempDir, PathBuf) {
     let base = tempfile::tempdir().unwrap();
     let dir = base.path().join(".claude/projects/p");
     std::fs::create_dir_all(&dir).unwrap();
-    let line = |kind: &str, id: &str, text: &str| {
-        format!(r#"{{"type":"{kind}","uuid":"{id}","message":{{"id":"m-{id}","content":"{text}"}}}}"#)
-    };
-    for (id, text) in [("bad", FAULT), ("good", "hello")] {
-        let lines = [line("user", &format!("{id}-1"), "go"), line("assistant", &format!("{id}-2"), text)];
-        std::fs::write(dir.join(format!("{id}.jsonl")), lines.join("\n") + "\n").unwrap();
-    }
-    let hint = |id: &str| Hint {
+    (base, dir)
+}
+
+fn line(kind: &str, id: &str, content: &serde_json::Value) -> serde_json::Value {
+    serde_json::json!({"type": kind, "uuid": id, "message": {"id": format!("m-{id}"), "content": content}})
+}
+
+fn write(path: &Path, lines: &[serde_json::Value]) {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(path, text).unwrap(); // Over the old one: the file stays the same.
+}
+
+fn ended(dir: &Path, id: &str) -> Hint {
+    Hint {
         id: format!("e-{id}"),
         fired_ns: 1,
         session_id: id.into(),
@@ -29,23 +40,98 @@ fn a_fault_of_ours_costs_the_session_it_is_in_its_event_and_no_other_session_any
         destination: Destination { kind: Kind::Langfuse, base_url: "https://a".into(), public_key: "pk".into() },
         options: Options::default(),
         debug: false,
-    };
-    let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
-    store.call(|store| store.accept(&[hint("bad"), hint("good")], &[])).unwrap();
-    let (sender, inputs) = mpsc::channel();
-    let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
-    let engine = Engine::new(store.clone(), orders, Watch::new(sender.clone()), Config::default(), base.path());
-    let running = std::thread::spawn(move || engine.run(&inputs));
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let counts = store.call(|store| store.counts()).unwrap();
-        if counts.inbox == 0 {
-            assert_eq!((counts.outbox, counts.skipped), (2, [(PANICKED.to_owned(), 1)].into()));
-            break;
-        }
-        assert!(Instant::now() < deadline, "{counts:?}");
-        std::thread::sleep(Duration::from_millis(5));
     }
-    sender.send(Input::Stop).unwrap();
-    running.join().unwrap();
+}
+
+/// An engine at work.
+struct Running {
+    store: Handle,
+    sender: mpsc::Sender<Input>,
+    _orders: tokio::sync::mpsc::UnboundedReceiver<Order>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn new(base: &Path) -> Self {
+        let store = Handle::new(Store::open(&base.join("state.db")).unwrap().store);
+        let (sender, inputs) = mpsc::channel();
+        let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
+        let engine = Engine::new(store.clone(), orders, Watch::new(sender.clone()), Config::default(), base);
+        Self { store, sender, _orders, thread: Some(std::thread::spawn(move || engine.run(&inputs))) }
+    }
+
+    fn hear(&self, hint: Hint) {
+        self.store.call(|store| store.accept(std::slice::from_ref(&hint), &[])).unwrap();
+        self.sender.send(Input::Hint(hint.into())).unwrap();
+    }
+
+    fn until(&self, done: impl Fn(&Counts) -> bool) -> Counts {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let counts = self.store.call(|store| store.counts()).unwrap();
+            if done(&counts) {
+                return counts;
+            }
+            assert!(Instant::now() < deadline, "{counts:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.sender.send(Input::Stop);
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+#[test]
+fn a_fault_of_ours_costs_the_session_it_is_in_its_event_and_no_other_session_anything() {
+    let (base, dir) = home();
+    for (id, text) in [("bad", FAULT), ("good", "hello")] {
+        let user = line("user", &format!("{id}-1"), &"go".into());
+        write(&dir.join(format!("{id}.jsonl")), &[user, line("assistant", &format!("{id}-2"), &text.into())]);
+    }
+    let engine = Running::new(base.path());
+    engine.hear(ended(&dir, "bad"));
+    engine.hear(ended(&dir, "good"));
+    let counts = engine.until(|counts| counts.inbox == 0);
+    assert_eq!((counts.outbox, counts.skipped), (2, [(PANICKED.to_owned(), 1)].into()));
+}
+
+#[test]
+fn a_subagent_finds_its_turn_though_that_was_stored_in_a_step_before() {
+    let (base, dir) = home();
+    let task = serde_json::json!([{"type": "tool_use", "id": "t1", "name": "Task", "input": {"prompt": "look"}}]);
+    let mut launched =
+        line("user", "u2", &serde_json::json!([{"type": "tool_result", "tool_use_id": "t1", "content": "begun"}]));
+    launched["toolUseResult"] = serde_json::json!({"isAsync": true, "agentId": "a1"});
+    let long = "x".repeat(STEP);
+    let lines = [
+        line("user", "u1", &"go".into()),
+        line("assistant", "a1", &task),
+        launched,
+        line("assistant", "a2", &long.as_str().into()),
+        line("user", "u3", &"next".into()),
+        line("assistant", "a3", &"yes".into()),
+        line("user", "u4", &"and this".into()),
+        line("assistant", "a4", &long.as_str().into()),
+    ];
+    let engine = Running::new(base.path());
+    write(&dir.join("s.jsonl"), &lines[..3]);
+    engine.hear(Hint { id: "e-first".into(), event: Event::Other, ..ended(&dir, "s") });
+    engine.until(|counts| counts.inbox == 0);
+    let agents = dir.join("s/subagents");
+    std::fs::create_dir_all(&agents).unwrap();
+    let mut own = [line("user", "s1", &"look".into()), line("assistant", "s2", &"seen".into())];
+    own.iter_mut().for_each(|line| (line["isSidechain"], line["agentId"]) = (true.into(), "a1".into()));
+    own[1]["message"]["stop_reason"] = "end_turn".into();
+    write(&agents.join("agent-a1.jsonl"), &own);
+    write(&dir.join("s.jsonl"), &lines);
+    engine.hear(ended(&dir, "s"));
+    engine.until(|counts| counts.outbox >= 10 || !counts.skipped.is_empty());
+    let rows = engine.store.call(|store| store.claim(1, 100, usize::MAX)).unwrap();
+    let of = |turn: &str| rows.iter().filter(|row| row.span.trace_id == ids::trace_id(turn)).count();
+    // A root, two answers and a tool, and below that the subagent and its answer; a root and an answer.
+    assert_eq!(["u1", "u3", "u4"].map(of), [6, 2, 2]);
 }

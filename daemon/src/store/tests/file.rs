@@ -133,12 +133,14 @@ fn what_can_be_read_of_a_damaged_database_is_taken_over() {
 #[test]
 fn a_span_whose_bytes_changed_on_disk_is_made_again() {
     let (dir, mut store) = fresh();
-    let (_, queued) = store.advance(&step((1..=3).map(|id| span(1, id, 9)).collect())).unwrap();
-    assert_eq!(queued, 3);
+    let told = Advance { agents: vec![("a-1".into(), 9)], ..step((1..=3).map(|id| span(1, id, 9)).collect()) };
+    let (_, queued) = store.advance(&told).unwrap();
+    assert_eq!((queued, store.agents("s-1").unwrap().len()), (3, 1));
     store.db.execute("UPDATE outbox SET body = replace(body, '1/2', '1/3') WHERE span_id = ?", [[2u8; 8]]).unwrap();
     drop(store);
     let Opened { mut store, damaged, again } = Store::open(&dir.path().join("state.db")).unwrap();
     assert_eq!((damaged, again, store.inbox().unwrap().len()), (None, true, 1));
+    assert_eq!(store.agents("s-1").unwrap(), [].into(), "subagents are read again, too");
     let (destination, queued) = store.advance(&step((1..=3).map(|id| span(1, id, 9)).collect())).unwrap();
     assert_eq!((queued, waiting(&mut store, destination)), (1, vec![(1, 1), (1, 3), (1, 2)]));
 }
