@@ -97,11 +97,28 @@ pub struct Status {
     pub destinations: Vec<Destination>,
     /// Lines and events passed over, by reason.
     pub skipped_lines: BTreeMap<String, u64>,
+    /// Of these, kinds of lines that this version does not know.
+    #[serde(default)]
+    pub unknown_kinds: Vec<UnknownKind>,
     /// Secrets masked, by rule.
     pub redacted: BTreeMap<String, u64>,
+    /// Directories of projects of which nothing is told for now; `/` for all of them.
+    #[serde(default)]
+    pub paused: Vec<PathBuf>,
     /// Files in the spool that are not taken, by reason.
     #[serde(default)]
     pub left_in_spool: BTreeMap<String, u64>,
+}
+
+/// Lines of a kind that this version does not know.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct UnknownKind {
+    /// Their `type`.
+    pub kind: String,
+    /// The version of Claude Code that wrote them; empty if it is not known.
+    pub version: String,
+    /// How many were passed over.
+    pub lines: u64,
 }
 
 /// The daemon's process.
@@ -242,6 +259,24 @@ pub struct Trust {
     pub trusted: bool,
 }
 
+/// `POST /v1/pause`: nothing is told of a project for now, or no longer so.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Pause {
+    /// The project's directory; every project if it is not said.
+    pub dir: Option<PathBuf>,
+    /// It is paused.
+    pub paused: bool,
+}
+
+/// `POST /v1/forget`: traces are gone from the server, or will be; nothing of them is kept or sent.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Forget {
+    /// The session they belong to.
+    pub session_id: String,
+    /// Their ids, in hex.
+    pub traces: Vec<String>,
+}
+
 #[derive(Deserialize)]
 struct Flush {
     timeout_ms: u64,
@@ -255,6 +290,8 @@ pub fn router(context: Context) -> Router {
         .route("/v1/flush", post(flush))
         .route("/v1/dead-letters", get(dead_letters).post(settle))
         .route("/v1/trust", post(trust))
+        .route("/v1/pause", post(pause))
+        .route("/v1/forget", post(forget))
         .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(MAX_FRAME))
         .with_state(context)
@@ -292,9 +329,11 @@ fn time(ms: i64) -> Option<String> {
 }
 
 fn report(context: &Context) -> crate::store::Result<Status> {
-    let (counts, sessions, destinations, trouble) = context.intake.store.call(|store| {
-        Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?, store.trouble().cloned()))
+    let (counts, sessions, destinations, trouble, paused) = context.intake.store.call(|store| {
+        let trouble = store.trouble().cloned();
+        Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?, trouble, store.paused()?))
     })?;
+    let unknown = context.intake.store.call(|store| store.unknown_kinds())?.into_iter();
     Ok(Status {
         daemon: Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -334,6 +373,8 @@ fn report(context: &Context) -> crate::store::Result<Status> {
             })
             .collect(),
         skipped_lines: counts.skipped,
+        unknown_kinds: unknown.map(|of| UnknownKind { kind: of.kind, version: of.version, lines: of.lines }).collect(),
+        paused,
         redacted: counts.redacted,
         left_in_spool: context.intake.left(),
     })
@@ -371,6 +412,28 @@ async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<Strin
     noted.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let _ = context.intake.orders.send(Order::Trust(base_url.clone()));
     Ok(Json(base_url))
+}
+
+/// Answers with what is paused then; 400 for a relative path.
+async fn pause(State(context): State<Context>, body: Bytes) -> Result<Json<Vec<PathBuf>>, StatusCode> {
+    let wish: Pause = wish(&body)?;
+    if wish.dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    let paused = context.intake.store.call(|store| {
+        store.pause(wish.dir.as_deref(), wish.paused)?;
+        store.paused()
+    });
+    paused.map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Answers how many spans were waiting.
+async fn forget(State(context): State<Context>, body: Bytes) -> Result<Json<usize>, StatusCode> {
+    let wish: Forget = wish(&body)?;
+    let traces: Option<Vec<_>> = wish.traces.iter().map(|id| crate::ids::from_hex(id)).collect();
+    let traces = traces.ok_or(StatusCode::BAD_REQUEST)?;
+    let forgotten = context.intake.store.call(|store| store.forget(&wish.session_id, &traces));
+    forgotten.map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// Answers when everything known is processed and delivered, or the time is over.

@@ -64,6 +64,13 @@ pub enum Event {
         /// Which.
         agent: String,
     },
+    /// A tool has come back.
+    ToolEnded {
+        /// `tool_use.id`.
+        tool: String,
+        /// How long it ran, in milliseconds: what a transcript does not say.
+        took_ms: u64,
+    },
     /// The session is over and its file complete.
     Ended,
     /// Anything else: a reason to look, and nothing more.
@@ -206,6 +213,11 @@ pub fn read(frame: Frame) -> Result<(Hint, Option<Secret>), Refused> {
             answer: payload.answer.filter(|text| !text.trim().is_empty()).map(|text| Print::of(&text)),
         },
         Some("SessionEnd" | "Replay") => Event::Ended,
+        Some("PostToolUse" | "PostToolUseFailure")
+            if let Some((tool, took_ms)) = payload.tool_use_id.clone().zip(payload.took_ms) =>
+        {
+            Event::ToolEnded { tool, took_ms }
+        }
         _ => Event::Other,
     };
     let mut project_dirs: Vec<PathBuf> =
@@ -333,6 +345,8 @@ struct Payload {
     event: Option<String>,
     agent_id: Option<String>,
     answer: Option<String>,
+    tool_use_id: Option<String>,
+    took_ms: Option<u64>,
 }
 
 impl Payload {
@@ -372,6 +386,12 @@ impl<'de> Visitor<'de> for Collect<'_> {
                 "hook_event_name" => &mut self.0.event,
                 "agent_id" => &mut self.0.agent_id,
                 "last_assistant_message" => &mut self.0.answer,
+                "tool_use_id" => &mut self.0.tool_use_id,
+                "duration_ms" => {
+                    let raw = map.next_value::<&RawValue>()?.get();
+                    self.0.took_ms = serde_json::from_str::<f64>(raw).ok().filter(|ms| *ms >= 0.0).map(|ms| ms as u64);
+                    continue;
+                }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                     continue;

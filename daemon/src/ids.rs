@@ -50,6 +50,19 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The id that [`hex`] wrote so; `None` if it is none of this length.
+pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut id = [0; N];
+    let digits = text.as_bytes();
+    if digits.len() != 2 * N || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    for (byte, pair) in id.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(id)
+}
+
 /// What is kept of a text to recognise it: nothing of it can be read. White space around it does not count, because Claude
 /// Code trims what it gives to hooks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

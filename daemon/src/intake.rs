@@ -295,6 +295,7 @@ fn kind(event: &hook::Event) -> &'static str {
         hook::Event::Stopped { .. } => "stopped",
         hook::Event::Ended => "ended",
         hook::Event::AgentStopped { .. } => "agent stopped",
+        hook::Event::ToolEnded { .. } => "tool_ended",
         hook::Event::Other => "other",
     }
 }

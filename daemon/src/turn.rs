@@ -64,6 +64,8 @@ pub struct Turn {
     pub session: SessionFacts,
     /// Its root span has been sent; it is sent again only with news below it.
     pub root_sent: bool,
+    /// The number of the turn before which the user went back to begin this one: that turn and those after it are abandoned.
+    pub instead_of: Option<u32>,
     /// Where it belongs, if it is the work of a subagent.
     pub place: Option<Place>,
     /// Subagents whose lines stand among its own (Claude Code 1.x).
@@ -149,6 +151,8 @@ pub struct Tool {
     pub order: Option<Order>,
     /// When the call was written.
     pub called: Option<Nanos>,
+    /// How long it ran, in milliseconds, where a hook said so.
+    pub took_ms: Option<u64>,
     /// Its result and when that was written; `None` while it runs, and for ever if it never came back.
     pub result: Option<(ToolResult, Option<Nanos>)>,
     /// Its span has been sent.
@@ -245,12 +249,20 @@ impl Turn {
             notes: Vec::new(),
             end: None,
             root_sent: false,
+            instead_of: None,
             place: None,
             agents: Vec::new(),
             sides: HashMap::new(),
             by_message: HashMap::new(),
             by_tool: HashMap::new(),
         }
+    }
+
+    /// Notes how long a tool ran. False if the turn has no such call.
+    pub fn tool_took(&mut self, tool_id: &str, took_ms: u64) -> bool {
+        let Some((generation, tool)) = self.by_tool.get(tool_id).copied() else { return false };
+        self.generations[generation].tools[tool].took_ms = Some(took_ms);
+        true
     }
 
     /// The model, or an error in its place, has answered: there is something to tell.
@@ -540,7 +552,16 @@ impl Turn {
                     self.by_tool.insert(id.clone(), (index, generation.tools.len()));
                     let launches = name == "Agent" || name == "Task";
                     let order = launches.then(|| serde_json::from_str(&input).unwrap_or_default());
-                    generation.tools.push(Tool { id, name, input, order, called: line.at, result: None, sent: false });
+                    generation.tools.push(Tool {
+                        id,
+                        name,
+                        input,
+                        order,
+                        called: line.at,
+                        took_ms: None,
+                        result: None,
+                        sent: false,
+                    });
                 }
                 Block::Other(_) => {}
             }

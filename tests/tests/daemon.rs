@@ -559,6 +559,49 @@ fn an_answer_is_told_though_its_stop_was_lost() {
 }
 
 #[test]
+fn how_long_a_tool_ran_is_told_where_its_hook_says_so() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.prompt("q").tool("t");
+    let tool = |took| {
+        let mut event = story.event("PostToolUse");
+        (event["tool_use_id"], event["duration_ms"]) = (json!("toolu-s-1"), json!(took));
+        event
+    };
+    home.hook(&tool(1234), &server.env());
+    let nobodys = |mut event: Value| {
+        event["tool_use_id"] = json!("nobody's");
+        event
+    };
+    home.hook(&nobodys(tool(9)), &server.env());
+    story.answer("a");
+    home.hook(&story.stop("a"), &server.env());
+    let spans = server.wait_for(4);
+    let told: Vec<_> =
+        spans.iter().map(|span| span.observation("metadata.duration_ms")).filter(|ms| !ms.is_empty()).collect();
+    assert_eq!(told, ["1234"]);
+    home.flush();
+    assert_eq!(server.spans().len(), 4);
+}
+
+#[test]
+fn kinds_of_lines_nobody_knows_are_named_with_the_version_that_writes_them() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.prompt("q").raw(br#"{"type":"brand-new","version":"2.1.400"}"#).raw(br#"{"type":"newer","x":1}"#);
+    story.raw(br#"{"type":"brand-new","version":"2.1.99"}"#).answer("a");
+    home.hook(&story.stop("a"), &server.env());
+    server.wait_for(2);
+    let told = home.ctl(&["status"]);
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert!(told.contains("2 line kinds since Claude Code 2.1.99: brand-new, newer"), "{told}");
+    let known: Vec<_> = home.status()["unknown_kinds"].as_array().expect("a list").clone();
+    assert!(known.contains(&json!({"kind": "newer", "version": "2.1.329", "lines": 1})), "{known:?}");
+}
+
+#[test]
 fn what_a_project_sets_stands_on_every_span() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();

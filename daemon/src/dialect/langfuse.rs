@@ -126,6 +126,7 @@ impl Shared {
                 let is_command = matches!(turn.prompt.kind, PromptKind::Command | PromptKind::Local);
                 put.some(meta!("command"), is_command.then(|| name(&turn.prompt.text)).flatten());
                 put.some(meta!("permission_mode"), turn.prompt.permission_mode.as_deref());
+                put.some(meta!("instead_of_turn"), turn.instead_of.map(|number| number.to_string()));
                 put.some(meta!("planned_in"), turn.prompt.planned_in.as_deref());
                 events = self.events(happened);
             }
@@ -189,6 +190,7 @@ impl Shared {
                 }
                 put.some(meta!("tool_name"), Some(tool.name.as_str()));
                 put.some(meta!("tool_id"), Some(tool.id.as_str()));
+                put.some(meta!("duration_ms"), tool.took_ms.map(|ms| ms.to_string()));
                 put.some(meta!("denied"), tool.result.as_ref().and_then(|(result, _)| result.denied.as_deref()));
             }
         }

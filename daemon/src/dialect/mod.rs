@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{CallId, SpanId, TraceId, hex},
+    ids::{CallId, SpanId, TraceId},
     media::Media,
     redact::{Counts, Redactor},
     trace::Event,
@@ -146,7 +146,7 @@ fn mask_text(text: &mut String, redactor: &Redactor, counts: &mut Counts) {
 }
 
 mod as_hex {
-    use super::hex;
+    use crate::ids::{from_hex, hex};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub fn serialize<S: Serializer, const N: usize>(bytes: &[u8; N], serializer: S) -> Result<S::Ok, S::Error> {
@@ -155,14 +155,6 @@ mod as_hex {
 
     pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(deserializer: D) -> Result<[u8; N], D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        let mut bytes = [0; N];
-        if text.len() != 2 * N || !text.is_ascii() {
-            return Err(D::Error::custom("an id of the wrong length"));
-        }
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).map_err(D::Error::custom)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(D::Error::custom)?;
-        }
-        Ok(bytes)
+        from_hex(&text).ok_or_else(|| D::Error::custom("not an id"))
     }
 }

@@ -343,6 +343,7 @@ impl Engine {
             agents: found.agents,
             consumed: consumed.clone(),
             skipped: found.skipped,
+            unknown: found.unknown,
             redacted: found.redacted,
             now_ms: now_ms(),
         };

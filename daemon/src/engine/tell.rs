@@ -39,6 +39,8 @@ pub(super) struct Found {
     pub(super) spans: Vec<OutSpan>,
     pub(super) bytes: usize,
     pub(super) skipped: BTreeMap<&'static str, u64>,
+    /// Lines of a kind nobody knows, by kind and version.
+    pub(super) unknown: BTreeMap<(String, String), u64>,
     pub(super) redacted: Counts,
     pub(super) launches: Vec<Launch>,
     pub(super) agents: Vec<(String, u64)>,
@@ -82,7 +84,12 @@ pub(super) fn push_line(
     match record {
         Err(skip) => {
             if let Some(reason) = skip.reason() {
-                *found.skipped.entry(reason).or_default() += 1;
+                found.skip(reason);
+            }
+            if let (Skip::UnknownKind, Line::Whole(bytes)) = (skip, line) {
+                let (kind, version) = record::kind(bytes);
+                let version = version.or_else(|| assembler.version().map(str::to_owned)).unwrap_or_default();
+                *found.unknown.entry((kind, version)).or_default() += 1;
             }
         }
         Ok(record) => {
@@ -122,9 +129,13 @@ pub(super) fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> V
     let mut fired = None;
     for (hint, came) in &session.waiting {
         let quiet = now.saturating_duration_since(session.grown.max(*came));
-        let open = tail.assembler.open();
         let done = match &hint.event {
             Event::Other | Event::AgentStopped { .. } => true,
+            Event::ToolEnded { tool, took_ms } => {
+                // Its call is written before it runs.
+                let known = tail.assembler.open_mut().is_some_and(|turn| turn.tool_took(tool, *took_ms));
+                known || quiet >= QUIET
+            }
             // However busy the file is: a burst is short.
             Event::Ended | Event::Stopped { .. } if !session.superseded && quiet < LULL && now < *came + QUIET => false,
             // A last line may lack its newline.
@@ -135,6 +146,7 @@ pub(super) fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> V
             }
             Event::Stopped { answer } => {
                 let shown = answer.as_ref().is_some_and(|answer| {
+                    let open = tail.assembler.open();
                     open.is_some_and(|turn| turn.has_news(Scope::Settled) && turn.ends_with(answer))
                 });
                 let mut past = || {

@@ -158,6 +158,24 @@ fn what_an_event_means_follows_from_its_name_and_from_who_it_is_about() {
 }
 
 #[test]
+fn a_tool_that_came_back_says_how_long_it_ran_if_its_hook_knows() {
+    let ended = |took_ms| Event::ToolEnded { tool: "t-1".into(), took_ms };
+    for (name, tool, took, expect) in [
+        ("PostToolUse", json!("t-1"), json!(1234), ended(1234)),
+        ("PostToolUseFailure", json!("t-1"), json!(0.5), ended(0)),
+        ("PostToolUse", json!("t-1"), json!(null), Event::Other),
+        ("PostToolUse", json!("t-1"), json!(-1), Event::Other),
+        ("PostToolUse", json!("t-1"), json!("12"), Event::Other),
+        ("PostToolUse", json!(null), json!(1234), Event::Other),
+        ("PreToolUse", json!("t-1"), json!(1234), Event::Other),
+    ] {
+        let mut payload = payload();
+        (payload["hook_event_name"], payload["tool_use_id"], payload["duration_ms"]) = (json!(name), tool, took);
+        assert_eq!(accepted(&payload, &ENV).0.event, expect, "{payload}");
+    }
+}
+
+#[test]
 fn half_a_surrogate_pair_does_not_cost_the_event() {
     let payload = r#"{"session_id":"s-1","transcript_path":"/a/s-1.jsonl","hook_event_name":"Stop","last_assistant_message":"cut \ud83d"}"#;
     assert_eq!(refused(payload, &ENV), None);

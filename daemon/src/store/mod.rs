@@ -13,18 +13,22 @@ use rusqlite::{Connection, params};
 use crate::{dialect::OutSpan, ids::hex};
 
 mod destinations;
+mod forget;
 pub mod handle;
 pub mod media;
 mod open;
 mod outbox;
+mod paused;
 mod salvage;
 mod schema;
 mod sessions;
+mod unknown;
 
 pub use destinations::DestinationRow;
 pub use open::Opened;
 pub use outbox::{DeadLetter, Fate, Row};
 pub use sessions::{Advance, SessionRow};
+pub use unknown::UnknownKind;
 
 /// What can go wrong with the database.
 pub type Result<T> = std::result::Result<T, rusqlite::Error>;

@@ -16,6 +16,7 @@ const WORTHY: &[(&str, &str, &str, &str)] = &[
         "1",
     ),
     ("trusted", "base_url, at_ms", "base_url", "1"),
+    ("paused", "dir", "dir", "1"),
     ("begun", "at_ms", "at_ms", "1"),
     ("inbox", "seq, id, hint", "seq", "1"),
     (

@@ -136,5 +136,18 @@ CREATE TABLE media_link (
 CREATE INDEX media_link_by_tries ON media_link (destination, tries, seq);
 ";
 
+/// What version 3 added: what the user has paused, and kinds of lines this version does not know.
+const SCHEMA_3: &str = "
+CREATE TABLE paused (
+    dir TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+CREATE TABLE unknown_kind (
+    kind TEXT NOT NULL,
+    version TEXT NOT NULL,
+    lines INTEGER NOT NULL,
+    PRIMARY KEY (kind, version)
+) STRICT, WITHOUT ROWID;
+";
+
 /// Each version's change, applied in one transaction.
-pub(super) const MIGRATIONS: &[M<'static>] = &[M::up(SCHEMA), M::up(SCHEMA_2)];
+pub(super) const MIGRATIONS: &[M<'static>] = &[M::up(SCHEMA), M::up(SCHEMA_2), M::up(SCHEMA_3)];

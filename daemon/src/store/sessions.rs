@@ -7,7 +7,10 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{DestinationId, Result, Store, checksum, count, destinations::ensure, json, media, no_room};
+use super::{
+    DestinationId, Result, Store, checksum, count, destinations::ensure, json, media, no_room, paused::is_paused,
+    unknown::note_unknown,
+};
 use crate::{
     dialect::OutSpan,
     hook::{Destination, Hint},
@@ -56,6 +59,8 @@ pub struct Advance {
     pub consumed: Vec<String>,
     /// Lines passed over, by reason.
     pub skipped: BTreeMap<&'static str, u64>,
+    /// Of these, lines of a kind nobody knows, by kind and version of Claude Code.
+    pub unknown: BTreeMap<(String, String), u64>,
     /// Secrets masked, by rule.
     pub redacted: BTreeMap<String, u64>,
     /// Unix time in milliseconds.
@@ -162,6 +167,8 @@ impl Store {
         let room = if step.spans.is_empty() { 0 } else { self.room()? };
         let tx = self.db.transaction()?;
         let destination = ensure(&tx, &step.session.hint.destination)?;
+        // What is said while its project is paused is passed over for good: it counts as told.
+        let withheld = is_paused(&tx, &step.session.hint.project_dirs)?;
         let mut fresh = HashSet::new();
         let (mut queued, mut bytes, mut copies) = (0, 0, HashMap::<TraceId, (u64, u64)>::new());
         let media_before = self.media_waiting.get(&destination).copied().unwrap_or(0);
@@ -186,7 +193,7 @@ impl Store {
                 .prepare_cached("INSERT OR IGNORE INTO exported (destination, trace_id, span_id) VALUES (?, ?, ?)")?
                 .execute(params![destination, span.trace_id, span.span_id])?
                 == 1;
-            if first || span.is_root() && fresh.contains(&span.trace_id) {
+            if !withheld && (first || span.is_root() && fresh.contains(&span.trace_id)) {
                 fresh.insert(span.trace_id);
                 let body = json(span);
                 tx.prepare_cached(
@@ -258,6 +265,9 @@ impl Store {
         consume(&tx, &step.consumed)?;
         for (reason, n) in &step.skipped {
             count(&tx, reason, *n)?;
+        }
+        for ((kind, version), n) in &step.unknown {
+            note_unknown(&tx, kind, version, *n)?;
         }
         for (rule, n) in &step.redacted {
             tx.prepare_cached(

@@ -86,6 +86,7 @@ fn step(spans: Vec<OutSpan>) -> Advance {
         agents: Vec::new(),
         consumed: Vec::new(),
         skipped: BTreeMap::new(),
+        unknown: BTreeMap::new(),
         redacted: BTreeMap::new(),
         now_ms: 10,
     }

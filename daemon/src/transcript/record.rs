@@ -10,7 +10,7 @@ use crate::media::Media;
 
 mod parse;
 
-pub use parse::{cwd, nanos, parse, session_id};
+pub use parse::{cwd, kind, nanos, parse, session_id};
 use parse::{put_media, tag};
 
 /// Nanoseconds since the Unix epoch, as transcripts (milliseconds) and OTLP (nanoseconds) have them in common.
@@ -160,6 +160,8 @@ impl Skip {
 pub struct Prompt {
     /// The line's `uuid`; the turn's key.
     pub uuid: Option<String>,
+    /// The line it follows; one that another prompt followed already if the user went back to before that.
+    pub parent: Option<String>,
     /// When it was written.
     pub at: Option<Nanos>,
     /// What the user said; a slash command in the form it was typed.

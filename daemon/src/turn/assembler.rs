@@ -8,6 +8,9 @@ use crate::transcript::record::{Nanos, PromptKind, Record};
 /// How many requests are remembered until their answer comes.
 pub(super) const REQUESTS: usize = 64;
 
+/// How many turns are remembered to which the user may go back.
+const BACK: usize = 256;
+
 /// Builds turns from records pushed in file order.
 #[derive(Debug)]
 pub struct Assembler {
@@ -24,6 +27,10 @@ pub struct Assembler {
     title: Option<String>,
     /// Message ids of the turn before: a late line of it must not count again.
     before: HashSet<String>,
+    /// What the prompts of earlier turns followed, and the numbers of those turns.
+    past: VecDeque<(String, u32)>,
+    /// The version of Claude Code that wrote the latest prompt.
+    version: Option<String>,
     /// Lines of a conversation whose prompt is nowhere.
     orphans: u64,
 }
@@ -40,6 +47,8 @@ impl Assembler {
             forked_from: None,
             title: None,
             before: HashSet::new(),
+            past: VecDeque::new(),
+            version: None,
             orphans: 0,
         }
     }
@@ -51,7 +60,12 @@ impl Assembler {
                 if prompt.session.forked_from.as_ref().is_some_and(|from| *from != self.session_id) {
                     self.forked_from.clone_from(&prompt.session.forked_from);
                 }
+                if prompt.session.version.is_some() {
+                    self.version.clone_from(&prompt.session.version);
+                }
+                let instead_of = prompt.parent.as_ref().and_then(|parent| self.followed(parent));
                 let mut turn = Turn::new(prompt, &self.session_id, offset);
+                turn.instead_of = instead_of;
                 turn.session.forked_from.clone_from(&self.forked_from);
                 turn.session.title.clone_from(&self.title);
                 if turn.prompt.kind == PromptKind::Local {
@@ -141,6 +155,18 @@ impl Assembler {
         self
     }
 
+    /// The version of Claude Code that writes the session, as far as it is known.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// The first turn whose prompt followed this line. Another prompt that does so was given after going back.
+    fn followed(&self, parent: &str) -> Option<u32> {
+        let open = self.open().and_then(|turn| Some((turn.prompt.parent.as_deref()?, turn.number)));
+        let past = self.past.iter().map(|(parent, number)| (parent.as_str(), *number));
+        past.chain(open).find(|(known, _)| *known == parent).map(|(_, number)| number)
+    }
+
     /// What the session is called.
     pub fn title(&self) -> Option<&str> {
         self.title.as_deref()
@@ -191,6 +217,12 @@ impl Assembler {
         self.candidate = None;
         let closed = self.open.replace(turn).filter(Turn::is_answered)?;
         self.closed += 1;
+        if let Some(parent) = &closed.prompt.parent {
+            if self.past.len() == BACK {
+                self.past.pop_front();
+            }
+            self.past.push_back((parent.clone(), closed.number));
+        }
         self.before = closed.generations.iter().map(|generation| generation.id.clone()).collect();
         Some(closed)
     }

@@ -15,6 +15,7 @@ macro_rules! out {
 
 mod client;
 mod dead_letters;
+mod pause;
 mod reconcile;
 mod replay;
 mod show;
@@ -97,6 +98,12 @@ enum Command {
         #[arg(long)]
         revoke: bool,
     },
+    /// Send nothing of a project, or of any, until `resume`
+    ///
+    /// What is said meanwhile is not sent later either. What waits already still goes out.
+    Pause(pause::Projects),
+    /// Go on after `pause`
+    Resume(pause::Projects),
     /// See it work: a sample session through the real hook and a private daemon, with no account needed
     ///
     /// With LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, the sample goes to that server.
@@ -114,6 +121,8 @@ fn main() -> ExitCode {
         Command::DeadLetters { drop: Some(which), .. } => dead_letters::settle(which, Fate::Drop),
         Command::DeadLetters { json, .. } => dead_letters::list(json),
         Command::Trust { base_url, revoke } => trust::trust(&base_url, revoke),
+        Command::Pause(projects) => projects.set(true),
+        Command::Resume(projects) => projects.set(false),
         Command::Try => r#try::run(),
     };
     match outcome {

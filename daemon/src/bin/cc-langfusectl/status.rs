@@ -2,9 +2,9 @@
 
 #![allow(clippy::print_stderr, reason = "output is for people")]
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
-use cc_langfuse::api::{Left, Status, Trouble};
+use cc_langfuse::api::{Left, Status, Trouble, UnknownKind};
 use hyper::Method;
 
 use crate::client;
@@ -25,7 +25,9 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         sessions,
         destinations,
         skipped_lines,
+        unknown_kinds,
         redacted,
+        paused,
         left_in_spool,
         store_error,
     } = status;
@@ -42,6 +44,10 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
     }
     if dead_letters > 0 {
         out!("              see cc-langfusectl dead-letters");
+    }
+    for (index, dir) in paused.iter().enumerate() {
+        let what = if dir.parent().is_none() { "every project".to_owned() } else { dir.display().to_string() };
+        out!("{:<14}{what} (see cc-langfusectl resume)", if index == 0 { "paused" } else { "" });
     }
     for to in destinations {
         out!("destination   {} ({})", to.base_url, to.public_key);
@@ -65,6 +71,9 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         let open = if session.open_turn { ", one open" } else { "" };
         out!("{label:<14}{} {}{open}", session.session_id, crate::count(session.turns as usize, "turn"));
     }
+    if let Some(unknown) = unknown(&unknown_kinds) {
+        out!("unknown       {unknown}");
+    }
     for (label, counts) in [("skipped", skipped_lines), ("masked", redacted), ("left in spool", left_in_spool)] {
         for (index, (what, count)) in counts.iter().enumerate() {
             out!("{:<14}{what} {count}", if index == 0 { label } else { "" });
@@ -84,6 +93,16 @@ pub fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
     eprintln!("left after {timeout:?}: {} events, {} spans{media}", left.events, left.spans);
     left.why.iter().for_each(|why| eprintln!("  {why}"));
     Ok(ExitCode::FAILURE)
+}
+
+/// "2 line kinds since Claude Code 2.1.400: a, b".
+fn unknown(met: &[UnknownKind]) -> Option<String> {
+    let kinds: BTreeSet<&str> = met.iter().map(|of| if of.kind.is_empty() { "(none)" } else { &of.kind }).collect();
+    let number = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u64>>();
+    let since = met.iter().map(|of| &of.version).filter(|version| !version.is_empty()).min_by_key(|v| number(v));
+    let since = since.map_or_else(String::new, |version| format!(" since Claude Code {version}"));
+    let names = kinds.iter().copied().collect::<Vec<_>>().join(", ");
+    (!met.is_empty()).then(|| format!("{}{since}: {names}", crate::count(kinds.len(), "line kind")))
 }
 
 /// "812 B", "3.4 MiB".

@@ -263,3 +263,52 @@ fn a_change_that_fails_is_noted_until_one_succeeds() {
     handle.call(|store| store.accept(std::slice::from_ref(&big), &[])).unwrap();
     assert_eq!(trouble(), None);
 }
+
+#[test]
+fn what_is_said_while_a_project_is_paused_counts_as_told() {
+    for dir in [None, Some("/home/dev"), Some("/home/dev/app")] {
+        let (_dir, mut store) = fresh();
+        let dir = dir.map(std::path::Path::new);
+        store.pause(dir, true).unwrap();
+        let spans = vec![span(1, 1, 0), span(1, 2, 1)];
+        let (to, queued) = store.advance(&step(spans.clone())).unwrap();
+        assert_eq!((queued, waiting(&mut store, to)), (0, vec![]));
+        store.pause(dir, false).unwrap();
+        assert_eq!(store.paused().unwrap(), [""; 0].map(PathBuf::from));
+        let (_, queued) = store.advance(&step([spans, vec![span(2, 1, 0)]].concat())).unwrap();
+        assert_eq!((queued, waiting(&mut store, to)), (1, vec![(2, 1)]));
+    }
+    let (_dir, mut store) = fresh();
+    store.pause(Some("/home/dev/ap".as_ref()), true).unwrap();
+    assert_eq!(store.advance(&step(vec![span(1, 1, 0)])).unwrap().1, 1, "another project");
+}
+
+#[test]
+fn what_is_forgotten_waits_no_more_and_does_not_come_again() {
+    let (_dir, mut store) = fresh();
+    let spans = vec![span(1, 1, 0), span(1, 2, 1), span(1, 3, 1), span(2, 4, 0)];
+    let (to, _) = store.advance(&step(spans.clone())).unwrap();
+    let row = store.claim(to, 1, usize::MAX).unwrap().remove(0);
+    store.bury(to, row.seq, "no", 1).unwrap();
+    assert_eq!(store.forget("s-1", &[[1; 16]]).unwrap(), 2);
+    assert_eq!((waiting(&mut store, to), store.dead_letters().unwrap().len()), (vec![(2, 4)], 0));
+    assert_eq!(store.waiting_bytes(&server("one")).unwrap(), store.claim(to, 9, usize::MAX).unwrap()[0].bytes as u64);
+    assert_eq!(store.session("s-1").unwrap().unwrap().title, None);
+    assert_eq!(store.advance(&step(spans)).unwrap().1, 0);
+}
+
+#[test]
+fn kinds_of_lines_nobody_knows_are_told_apart_by_version_up_to_a_bound() {
+    let (_dir, mut store) = fresh();
+    let met = |kind: &str, lines| ((kind.to_owned(), "2.1.400".to_owned()), lines);
+    let unknown = |of| UnknownKind { kind: of, version: "2.1.400".into(), lines: 5 };
+    for lines in [2, 3] {
+        store.advance(&Advance { unknown: [met("brand-new", lines)].into(), ..step(vec![]) }).unwrap();
+    }
+    assert_eq!(store.unknown_kinds().unwrap(), [unknown("brand-new".into())]);
+    let many = (0..1000).map(|n| met(&format!("kind-{n}"), 1)).collect();
+    store.advance(&Advance { unknown: many, ..step(vec![]) }).unwrap();
+    store.advance(&Advance { unknown: [met("brand-new", 1)].into(), ..step(vec![]) }).unwrap();
+    let met = store.unknown_kinds().unwrap();
+    assert_eq!((met.len(), met[0].lines), (200, 6));
+}

@@ -55,6 +55,21 @@ pub fn session_id(line: &[u8]) -> Option<String> {
     serde_json::from_slice::<Head>(line).ok()?.session_id.map(Text::into_owned)
 }
 
+/// `type` and `version` of a line of a kind that is not known, cut to what can be shown.
+pub fn kind(line: &[u8]) -> (String, Option<String>) {
+    #[derive(Deserialize, Default)]
+    struct Head<'a> {
+        #[serde(rename = "type", borrow, default)]
+        kind: Option<Text<'a>>,
+        #[serde(borrow, default)]
+        version: Option<Text<'a>>,
+    }
+    let shown =
+        |text: Text<'_>| -> String { text.into_owned().chars().filter(|c| c.is_ascii_graphic()).take(64).collect() };
+    let head: Head<'_> = serde_json::from_slice(line).unwrap_or_default();
+    (head.kind.map(shown).unwrap_or_default(), head.version.map(shown))
+}
+
 /// `cwd` of the first line that has one, in the beginning of a transcript.
 pub fn cwd(head: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
@@ -292,6 +307,7 @@ impl<'a> Wire<'a> {
             text,
             kind,
             uuid: self.uuid.map(Text::into_owned),
+            parent: self.parent_uuid.map(Text::into_owned),
             prompt_id: self.prompt_id.map(Text::into_owned),
             session: SessionFacts {
                 version: self.version.map(Text::into_owned),

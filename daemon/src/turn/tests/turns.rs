@@ -178,3 +178,30 @@ fn reading_starts_again_at_the_prompt_of_what_is_open() {
         assert_eq!(read(records).1.resume(), expect, "{named}");
     }
 }
+
+#[test]
+fn a_prompt_given_after_going_back_says_before_which_turn() {
+    let after = |parent: Option<&str>, uuid: &str| {
+        Record::Prompt(Prompt { parent: parent.map(str::to_owned), ..prompt(uuid, 1) })
+    };
+    let said = |id: &str| said(id, 2, "x");
+    let turns = turns(vec![
+        after(None, "p1"),
+        said("a"),
+        after(Some("a-1"), "p2"),
+        said("b"),
+        after(Some("b-1"), "p3"),
+        said("c"),
+        // Back to before the third, to before the second, and on from there; a first prompt follows nothing.
+        after(Some("b-1"), "p4"),
+        said("d"),
+        after(Some("a-1"), "p5"),
+        said("e"),
+        after(Some("e-1"), "p6"),
+        said("f"),
+        after(None, "p7"),
+        said("g"),
+    ]);
+    let back: Vec<_> = turns.iter().map(|turn| (turn.number, turn.instead_of)).collect();
+    assert_eq!(back, [(1, None), (2, None), (3, None), (4, Some(3)), (5, Some(2)), (6, None), (7, None)]);
+}

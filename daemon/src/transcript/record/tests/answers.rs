@@ -208,8 +208,8 @@ fn a_meta_answer_is_skipped() {
 #[test]
 fn a_line_of_a_subagent_says_what_it_would_say_elsewhere_and_whose_it_is() {
     for line in [user(json!("go")), answer(json!("gone"))] {
+        let line = with(line, "parentUuid", json!("p-1"));
         let mut side = with(line.clone(), "isSidechain", json!(true));
-        side["parentUuid"] = json!("p-1");
         side["agentId"] = json!("a-7");
         let Ok(Record::Side(found)) = read(&side) else { panic!("{side}") };
         assert_eq!((found.parent.as_deref(), found.agent_id.as_deref()), (Some("p-1"), Some("a-7")));

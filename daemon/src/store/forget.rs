@@ -1,0 +1,37 @@
+//! What the user wants gone.
+
+use rusqlite::params;
+
+use super::{Result, Store};
+use crate::ids::{TraceId, hex};
+
+impl Store {
+    /// Removes what waits of these traces, the title of their session, and what no server took of them. That they were told is
+    /// still known, by their ids: they are not told again. Returns how many spans were waiting.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn forget(&mut self, session_id: &str, traces: &[TraceId]) -> Result<usize> {
+        let tx = self.db.transaction()?;
+        let mut waiting = 0;
+        for trace in traces {
+            waiting += tx
+                .prepare_cached(
+                    "DELETE FROM outbox WHERE (destination, span_id) IN
+                        (SELECT destination, span_id FROM exported WHERE trace_id = ?)",
+                )?
+                .execute([trace])?;
+            tx.prepare_cached("DELETE FROM dead_letter WHERE instr(body, ?)")?
+                .execute([format!("\"trace_id\":\"{}\"", hex(trace))])?;
+            tx.prepare_cached("DELETE FROM media_link WHERE trace_id = ?")?.execute([trace])?;
+        }
+        tx.execute(
+            "DELETE FROM media WHERE (destination, hash) NOT IN (SELECT destination, hash FROM media_link)",
+            [],
+        )?;
+        tx.execute("UPDATE session SET title = NULL WHERE session_id = ?", params![session_id])?;
+        tx.commit()?;
+        self.measure()?;
+        Ok(waiting)
+    }
+}

@@ -1,0 +1,76 @@
+//! What is said while a project is paused stays on this machine.
+
+use serde_json::json;
+use tests::{Home, Server, Story};
+
+fn done(home: &Home, args: &[&str]) -> String {
+    let output = home.ctl(args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn nothing_said_meanwhile_is_sent_not_even_later_and_other_projects_go_on() {
+    let (home, server) = (Home::new(), Server::new());
+    home.settings("secret", &server.env());
+    home.settings("open", &server.env());
+    let daemon = home.daemon();
+    let (mut secret, mut open) = (Story::new(&home, "secret", "s"), Story::new(&home, "open", "o"));
+    secret.turn("q1", "before");
+    home.hook(&secret.stop("before"), &server.env());
+    server.wait_for(2);
+    let dir = secret.cwd.canonicalize().expect("a project");
+    assert!(done(&home, &["pause", dir.to_str().expect("UTF-8")]).contains("paused"));
+    assert_eq!(home.status()["paused"], json!([dir]));
+    assert!(done(&home, &["status"]).contains("paused"));
+
+    secret.turn("q2", "meanwhile");
+    home.hook(&secret.stop("meanwhile"), &server.env());
+    open.turn("q", "another");
+    home.hook(&open.stop("another"), &server.env());
+    server.wait_for(4);
+    home.flush();
+    // A restart forgets neither the pause nor what was passed over.
+    assert!(daemon.terminate().success());
+    let _daemon = home.daemon();
+    secret.turn("q3", "meanwhile too");
+    home.hook(&secret.stop("meanwhile too"), &server.env());
+    home.flush();
+    assert_eq!(server.spans().len(), 4);
+
+    done(&home, &["resume", dir.to_str().expect("UTF-8")]);
+    secret.turn("q4", "after");
+    home.hook(&secret.stop("after"), &server.env());
+    server.wait_for(6);
+    home.hook(&secret.event("SessionEnd"), &server.env());
+    let replayed = home.ctl_with(&["replay", secret.path.to_str().expect("UTF-8")], &server.env());
+    assert_eq!(replayed.status.code(), Some(0), "{replayed:?}");
+    home.flush();
+    let mut roots: Vec<_> = server.spans().into_iter().filter(|span| span.is_root()).collect();
+    roots.sort_by_key(|span| (span.get("session.id").to_owned(), span.name.clone()));
+    let told: Vec<_> = roots.iter().map(|span| (span.name.as_str(), span.content("output"))).collect();
+    let told: Vec<_> = told.iter().map(|(name, output)| (*name, output.as_str())).collect();
+    assert_eq!(told, [("Turn 1", "another"), ("Turn 1", "before"), ("Turn 4", "after")]);
+}
+
+#[test]
+fn everything_can_be_paused_and_a_project_in_it_does_not_go_on_by_itself() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    done(&home, &["pause", "--all"]);
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q", "a");
+    home.hook(&story.stop("a"), &server.env());
+    home.flush();
+    let one = home.ctl(&["resume", story.cwd.to_str().expect("UTF-8")]);
+    assert_eq!(one.status.code(), Some(1), "{one:?}");
+    assert!(String::from_utf8_lossy(&one.stdout).contains("resume --all"), "{one:?}");
+    done(&home, &["resume", "--all"]);
+    story.turn("q2", "b");
+    home.hook(&story.stop("b"), &server.env());
+    assert_eq!(server.wait_for(2).len(), 2);
+    home.flush();
+    assert_eq!(server.spans().len(), 2);
+    let nowhere = home.ctl(&["pause", "nowhere/at/all"]);
+    assert_eq!(nowhere.status.code(), Some(1), "{nowhere:?}");
+}
