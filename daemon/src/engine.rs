@@ -16,6 +16,7 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use crate::{
     config::Config,
     delivery::exporter::{Order, now_ms},
+    git,
     hook::{Destination, Event, Hint},
     store::{SessionRow, handle::Handle},
     transcript::{cursor::Position, reader::CHUNK},
@@ -79,6 +80,8 @@ pub struct Engine {
     /// Destinations for which as much waits as may.
     full: HashSet<Destination>,
     sessions: HashMap<String, Session>,
+    /// What git calls the user, by directories of the project.
+    users: HashMap<Vec<PathBuf>, Option<String>>,
     buffer: Vec<u8>,
 }
 
@@ -87,8 +90,17 @@ impl Engine {
     pub fn new(store: Handle, orders: UnboundedSender<Order>, watch: Watch, config: Config, home: &Path) -> Self {
         let roots = config.roots(home);
         let sessions = HashMap::new();
-        let mut engine =
-            Self { store, orders, watch, config, roots, full: HashSet::new(), sessions, buffer: vec![0; CHUNK] };
+        let mut engine = Self {
+            store,
+            orders,
+            watch,
+            config,
+            roots,
+            full: HashSet::new(),
+            sessions,
+            users: HashMap::new(),
+            buffer: vec![0; CHUNK],
+        };
         match engine.store.call(|store| store.inbox()) {
             Ok(hints) => hints.into_iter().for_each(|hint| engine.take(hint)),
             Err(error) => tracing::error!(%error, "the events stored earlier cannot be read"),
@@ -168,8 +180,12 @@ impl Engine {
         }
     }
 
-    fn take(&mut self, hint: Hint) {
+    fn take(&mut self, mut hint: Hint) {
         let now = Instant::now();
+        if hint.options.user_id.as_deref() == Some(git::EMAIL) {
+            let known = self.users.entry(hint.project_dirs.clone());
+            hint.options.user_id = known.or_insert_with(|| git::email(&hint.project_dirs)).clone();
+        }
         if !self.sessions.contains_key(&hint.session_id) {
             let session = Session { dirty: false, ..self.load(&hint) };
             self.sessions.insert(hint.session_id.clone(), session);

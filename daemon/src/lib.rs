@@ -31,6 +31,7 @@ pub mod credentials;
 pub mod delivery;
 pub mod dialect;
 pub mod engine;
+pub mod git;
 pub mod hook;
 pub mod ids;
 pub mod intake;

@@ -639,6 +639,19 @@ fn what_a_project_sets_stands_on_every_span() {
 }
 
 #[test]
+fn the_user_is_whom_git_knows_if_asked_for() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    fs::write(home.path().join(".gitconfig"), "[user]\n\temail = ada@example.org\n").expect("git's settings");
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q", "a");
+    let env = [server.env(), vec![("CC_LANGFUSE_USER_ID".into(), "git-email".into())]].concat();
+    home.hook(&story.stop("a"), &env);
+    let expect = if std::process::Command::new("git").output().is_ok() { "ada@example.org" } else { "" };
+    assert!(server.wait_for(2).iter().all(|span| span.get("user.id") == expect));
+}
+
+#[test]
 fn a_sampled_turn_is_whole_or_absent() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, bail};
 use cc_langfuse::{
     dialect::{OutSpan, Value},
+    git,
     hook::{Env, Options},
     ids::hex,
     offline,
@@ -40,7 +41,11 @@ pub fn show(session: &str, json: bool) -> anyhow::Result<ExitCode> {
 /// How spans are made, from this process's environment: what the project's hooks would be given.
 pub fn options() -> Options {
     let vars: Vec<(String, String)> = std::env::vars().collect();
-    Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str()))).options()
+    let mut options = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str()))).options();
+    if options.user_id.as_deref() == Some(git::EMAIL) {
+        options.user_id = git::email(&std::env::current_dir().into_iter().collect::<Vec<_>>());
+    }
+    options
 }
 
 /// Where transcripts may lie.
