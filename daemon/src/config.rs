@@ -1,11 +1,13 @@
-//! The daemon's own settings, `~/.config/cc-langfuse/config.toml` → [`Config`], which cannot be invalid. What a project
-//! wants is not here: it stands in the project's environment and comes with each hook event.
+//! The daemon's own settings, `~/.config/cc-langfuse/config.toml` on top of what an administrator says for every user →
+//! [`Config`], which cannot be invalid. What a project wants is not here: it stands in the project's environment
+//! ([`project`]) and comes with each hook event.
 
 use std::{
     ops::Range,
     path::{Component, Path, PathBuf},
 };
 
+use serde::Serialize;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -14,6 +16,7 @@ use toml::{
 use crate::redact::{Redactor, Rules};
 
 pub mod file;
+pub mod project;
 
 const ROOTS: &str = "transcript_roots";
 const OUTBOX: &str = "outbox_mib";
@@ -22,6 +25,9 @@ const NAME: &str = "name";
 const PATTERN: &str = "pattern";
 
 const MIB: u64 = 1 << 20;
+
+/// How many of them may wait for a destination if nobody says.
+const OUTBOX_MIB: u64 = 256;
 
 /// The daemon's settings.
 #[derive(Clone, Debug)]
@@ -36,7 +42,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { transcript_roots: Vec::new(), outbox_bytes: 256 * MIB, rules: Rules::default() }
+        Layers::default().config()
     }
 }
 
@@ -53,6 +59,80 @@ pub struct BadConfig {
 /// A problem and where in the text it is.
 type Problem = (Range<usize>, String);
 
+/// A line of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, counted from 1.
+    pub line: usize,
+}
+
+/// A value, and who said it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Said<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands; nowhere if it is the default.
+    pub place: Option<Place>,
+}
+
+/// A rule of a user's or an administrator's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// What it masks.
+    pub pattern: String,
+}
+
+/// Files on top of each other: of a key the last one counts, of rules all of them.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    /// See [`Config::transcript_roots`].
+    pub transcript_roots: Said<Vec<PathBuf>>,
+    /// How many MiB of spans may wait for each destination.
+    pub outbox_mib: Said<u64>,
+    /// Rules besides the built-in ones, the first file's first.
+    pub redact: Vec<Said<Rule>>,
+    rules: Rules,
+}
+
+impl Default for Layers {
+    fn default() -> Self {
+        Self {
+            transcript_roots: Said { value: Vec::new(), place: None },
+            outbox_mib: Said { value: OUTBOX_MIB, place: None },
+            redact: Vec::new(),
+            rules: Rules::default(),
+        }
+    }
+}
+
+impl Layers {
+    /// Lays what `file` says on top.
+    ///
+    /// # Errors
+    /// The first problem in it.
+    pub fn lay(&mut self, file: &Path, text: &str) -> Result<(), BadConfig> {
+        let line = |at: &Range<usize>| {
+            let before = text.as_bytes().get(..at.start).unwrap_or_default();
+            1 + before.iter().filter(|byte| **byte == b'\n').count()
+        };
+        let place = |at: Range<usize>| Some(Place { file: file.to_path_buf(), line: line(&at) });
+        read(self, text, &place).map_err(|(at, problem)| BadConfig { line: line(&at), problem })
+    }
+
+    /// What all of it comes to.
+    pub fn config(self) -> Config {
+        Config {
+            transcript_roots: self.transcript_roots.value,
+            outbox_bytes: self.outbox_mib.value * MIB,
+            rules: self.rules,
+        }
+    }
+}
+
 impl Config {
     /// Every directory below which transcripts may lie, for a user whose home is `home`.
     pub fn roots(&self, home: &Path) -> Vec<PathBuf> {
@@ -65,25 +145,27 @@ impl Config {
     /// # Errors
     /// The first problem in it.
     pub fn parse(text: &str) -> Result<Self, BadConfig> {
-        read(text).map_err(|(at, problem)| {
-            let before = text.as_bytes().get(..at.start).unwrap_or_default();
-            BadConfig { line: 1 + before.iter().filter(|byte| **byte == b'\n').count(), problem }
-        })
+        let mut layers = Layers::default();
+        layers.lay(Path::new(""), text)?;
+        Ok(layers.config())
     }
 }
 
-fn read(text: &str) -> Result<Config, Problem> {
+fn read(layers: &mut Layers, text: &str, place: &dyn Fn(Range<usize>) -> Option<Place>) -> Result<(), Problem> {
     let document =
         DeTable::parse(text).map_err(|error| (error.span().unwrap_or_default(), error.message().to_owned()))?;
-    let mut config = Config::default();
     for (key, value) in entries(document.get_ref(), &[ROOTS, OUTBOX, REDACT])? {
+        let place_of_it = place(value.span());
         match key {
-            ROOTS => config.transcript_roots = items(key, value)?.iter().map(root).collect::<Result<_, _>>()?,
-            OUTBOX => config.outbox_bytes = outbox(value)? * MIB,
-            _ => config.rules = rules(items(key, value)?)?,
+            ROOTS => {
+                let roots = items(key, value)?.iter().map(root).collect::<Result<_, _>>()?;
+                layers.transcript_roots = Said { value: roots, place: place_of_it };
+            }
+            OUTBOX => layers.outbox_mib = Said { value: outbox(value)?, place: place_of_it },
+            _ => rules(layers, items(key, value)?, place)?,
         }
     }
-    Ok(config)
+    Ok(())
 }
 
 /// The members of a table in the order of the text, if all of them are known.
@@ -153,8 +235,16 @@ fn outbox(value: &Spanned<DeValue<'_>>) -> Result<u64, Problem> {
         .ok_or_else(|| (value.span(), format!("`{OUTBOX}` must be a whole number from 1 to 65536")))
 }
 
-fn rules(tables: &[Spanned<DeValue<'_>>]) -> Result<Rules, Problem> {
-    let mut rules = Vec::new();
+/// Adds rules to those that are there.
+fn rules(
+    layers: &mut Layers,
+    tables: &[Spanned<DeValue<'_>>],
+    place: &dyn Fn(Range<usize>) -> Option<Place>,
+) -> Result<(), Problem> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let first = layers.redact.len();
     for table in tables {
         let bad = |why: &str| (table.span(), format!("`{REDACT}`: {why}"));
         let members = table.get_ref().as_table().ok_or_else(|| bad("each rule must be a table"))?;
@@ -165,18 +255,20 @@ fn rules(tables: &[Spanned<DeValue<'_>>]) -> Result<Rules, Problem> {
             *(if key == NAME { &mut name } else { &mut pattern }) = Some(text.to_owned());
         }
         match (name, pattern) {
-            (Some(name), Some(pattern)) => rules.push((name, pattern)),
+            (Some(name), Some(pattern)) => {
+                layers.redact.push(Said { value: Rule { name, pattern }, place: place(table.span()) });
+            }
             (Some(name), None) => return Err(bad(&format!("rule {name:?} has no `{PATTERN}`"))),
             (None, _) => return Err(bad(&format!("a rule has no `{NAME}`"))),
         }
     }
-    if rules.is_empty() {
-        return Ok(Rules::default());
-    }
-    let at = |name: &str| rules.iter().position(|(other, _)| other == name).map(|index| tables[index].span());
+    let all: Vec<_> = layers.redact.iter().map(|rule| (rule.value.name.clone(), rule.value.pattern.clone())).collect();
+    // Those of other files were fine when these were laid.
+    let at = |name: &str| all[first..].iter().position(|(other, _)| other == name).map(|index| tables[index].span());
     let redactor =
-        Redactor::with_extra(&rules).map_err(|error| (at(&error.name).unwrap_or_default(), error.to_string()))?;
-    Ok(redactor.into())
+        Redactor::with_extra(&all).map_err(|error| (at(&error.name).unwrap_or_default(), error.to_string()))?;
+    layers.rules = redactor.into();
+    Ok(())
 }
 
 #[cfg(test)]
@@ -258,5 +350,29 @@ mod tests {
             }
             assert!(!error.problem.is_empty() && !error.problem.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn of_a_key_the_upper_file_counts_and_of_rules_all() {
+        let (fleet, own) = (Path::new("/etc/c.toml"), Path::new("/home/dev/c.toml"));
+        let rule = |name: &str, pattern: &str| format!("\n[[redact]]\nname = '{name}'\npattern = '{pattern}'\n");
+        let at = |file: &Path, line| Some(Place { file: file.to_path_buf(), line });
+        let mut layers = Layers::default();
+        let text = "# for all\noutbox_mib = 7\ntranscript_roots = ['/fleet']".to_owned() + &rule("ticket", "T-[0-9]+");
+        layers.lay(fleet, &text).unwrap();
+        layers.lay(own, &("\noutbox_mib = 9".to_owned() + &rule("pin", "PIN [0-9]+"))).unwrap();
+        assert_eq!(layers.outbox_mib, Said { value: 9, place: at(own, 2) });
+        assert_eq!(layers.transcript_roots, Said { value: vec!["/fleet".into()], place: at(fleet, 3) });
+        let rules: Vec<_> = layers.redact.iter().map(|rule| (&*rule.value.name, rule.place.clone())).collect();
+        assert_eq!(rules, [("ticket", at(fleet, 4)), ("pin", at(own, 3))]);
+        let config = layers.clone().config();
+        assert_eq!((config.outbox_bytes, config.transcript_roots), (9 << 20, vec!["/fleet".into()]));
+        let masked = config.rules.scrub("T-1 PIN 2", &mut Counts::new());
+        assert_eq!(masked.as_deref(), Some("[REDACTED:ticket] [REDACTED:pin]"));
+        // A rule of the same name is another rule, and what is wrong with it is told with its own line.
+        let error = layers.clone().lay(own, &("\n\n".to_owned() + &rule("ticket", "("))).unwrap_err();
+        assert_eq!(error.line, 4, "{error}");
+        layers.lay(own, "redact = []").unwrap();
+        assert_eq!(layers.redact.len(), 2);
     }
 }

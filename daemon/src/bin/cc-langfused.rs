@@ -86,7 +86,7 @@ fn run() -> anyhow::Result<()> {
         tracing::error!(at, "a fault in this program");
     }));
     let level = log::start(&paths.log, debug).with_context(|| format!("the log {}", paths.log.display()))?;
-    let config = config::file::load(&paths.config).with_context(|| paths.config.display().to_string())?;
+    let config = config::file::load(&paths.config)?;
     let store = Handle::new(open_database(&paths.database)?);
     let (engine_sender, inputs) = mpsc::channel();
     let (orders, orders_receiver) = tokio::sync::mpsc::unbounded_channel();

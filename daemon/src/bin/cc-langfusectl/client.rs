@@ -30,8 +30,7 @@ pub fn paths() -> anyhow::Result<Paths> {
 
 /// The daemon's configuration, as it would read it now.
 pub fn config() -> anyhow::Result<Config> {
-    let path = paths()?.config;
-    config::file::load(&path).with_context(|| path.display().to_string())
+    Ok(config::file::load(&paths()?.config)?)
 }
 
 /// One request, to be answered within `patience`.
