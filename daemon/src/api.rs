@@ -146,6 +146,9 @@ pub struct Trouble {
 pub struct Inbox {
     /// Their number.
     pub pending: u64,
+    /// Events heard since the daemon started, those of no use included.
+    #[serde(default)]
+    pub heard: u64,
 }
 
 /// Spans stored and not yet delivered.
@@ -177,6 +180,25 @@ pub struct Session {
     pub turns: u32,
     /// The last turn is not told to its end.
     pub open_turn: bool,
+    /// What it is called, masked.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Its working directory, and the project's where Claude Code says it.
+    #[serde(default)]
+    pub project_dirs: Vec<PathBuf>,
+    /// When its latest event happened, RFC 3339.
+    #[serde(default)]
+    pub last_heard: Option<String>,
+    /// Where its spans go.
+    #[serde(default)]
+    pub destination: Option<crate::hook::Destination>,
+}
+
+impl Session {
+    /// The directory of its project.
+    pub fn project(&self) -> Option<&PathBuf> {
+        self.project_dirs.last()
+    }
 }
 
 /// A place spans go.
@@ -340,7 +362,10 @@ fn report(context: &Context) -> crate::store::Result<Status> {
             pid: std::process::id(),
             uptime_s: context.started.elapsed().as_secs(),
         },
-        inbox: Inbox { pending: counts.inbox + (HELD - context.room.available_permits()) as u64 },
+        inbox: Inbox {
+            pending: counts.inbox + (HELD - context.room.available_permits()) as u64,
+            heard: context.intake.heard(),
+        },
         outbox: Outbox { pending: counts.outbox, in_flight: context.in_flight.load(Ordering::Relaxed) as u64 },
         dead_letters: counts.dead_letters,
         media: Media { pending: counts.media.0, last_error: counts.media.1 },
@@ -352,6 +377,10 @@ fn report(context: &Context) -> crate::store::Result<Status> {
                 transcript: row.transcript,
                 turns: row.turns,
                 open_turn: row.open_turn,
+                title: row.title,
+                project_dirs: row.hint.project_dirs,
+                last_heard: i64::try_from(row.hint.fired_ns / 1_000_000).ok().filter(|ms| *ms > 0).and_then(time),
+                destination: Some(row.hint.destination),
             })
             .collect(),
         destinations: destinations

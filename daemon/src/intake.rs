@@ -6,7 +6,11 @@ use std::{
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, mpsc::Sender},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::Sender,
+    },
     time::{Duration, SystemTime},
 };
 
@@ -45,6 +49,8 @@ pub struct Intake {
     level: Level,
     /// Events that came at the same time, stored in one go.
     together: Arc<Mutex<Vec<Waiting>>>,
+    /// How many events were stored, or judged to be none.
+    heard: Arc<AtomicU64>,
     /// What lies in the spool and is not taken, and why.
     left: Arc<Mutex<BTreeMap<PathBuf, &'static str>>>,
 }
@@ -91,7 +97,8 @@ pub struct Drained {
 impl Intake {
     /// A way in to `store`.
     pub fn new(store: Handle, engine: Sender<Input>, orders: UnboundedSender<Order>, level: Level) -> Self {
-        Self { store, engine, orders, level, together: Arc::default(), left: Arc::default() }
+        let (together, heard, left) = Default::default();
+        Self { store, engine, orders, level, together, heard, left }
     }
 
     /// Takes one frame. `Ok` means that it, or the reason why it is none, is committed (invariant 4).
@@ -127,6 +134,7 @@ impl Intake {
     /// Stores events in one transaction. Returns those of which the engine is to be told.
     fn commit(&self, judged: Vec<Judged>) -> store::Result<Vec<Hint>> {
         let (mut hints, mut secrets, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let count = judged.len() as u64;
         for judged in judged {
             match judged {
                 Ok((hint, secret)) => {
@@ -144,6 +152,7 @@ impl Intake {
         let destinations = self.store.call(|store| store.accept(&hints, &refused)).inspect_err(|error| {
             tracing::warn!(%error, "events could not be stored");
         })?;
+        self.heard.fetch_add(count, Ordering::Relaxed);
         for ((hint, secret), destination) in hints.iter().zip(secrets).zip(destinations) {
             if let Some(secret) = secret {
                 let _ = self.orders.send(Order::Key(destination, hint.destination.clone(), secret));
@@ -225,6 +234,11 @@ impl Intake {
         }
         *lock(&self.left) = left;
         Drained { taken, again }
+    }
+
+    /// How many events were heard.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// What lies in the spool and is not taken: how many files, by reason.

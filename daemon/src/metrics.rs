@@ -13,6 +13,7 @@ pub fn render(status: &Status, now_ms: i64) -> String {
     text.one("build_info", "gauge", "The running daemon.", &[("version", &status.daemon.version)], 1);
     text.one("uptime_seconds", "gauge", "Seconds since it started.", &[], status.daemon.uptime_s);
     text.one("inbox_events", "gauge", "Hook events not yet dealt with.", &[], status.inbox.pending);
+    text.one("events_total", "counter", "Hook events heard since it started.", &[], status.inbox.heard);
     text.one("outbox_spans", "gauge", "Spans not yet delivered.", &[], status.outbox.pending);
     text.one("in_flight_spans", "gauge", "Spans sent and not yet answered for.", &[], status.outbox.in_flight);
     text.one("dead_letter_spans", "gauge", "Spans that no server takes.", &[], status.dead_letters);
@@ -94,7 +95,7 @@ mod tests {
     fn every_figure_has_its_line_and_labels_are_escaped() {
         let status: Status = serde_json::from_value(serde_json::json!({
             "daemon": {"version": "1.2.3", "pid": 7, "uptime_s": 60},
-            "inbox": {"pending": 1}, "outbox": {"pending": 2, "in_flight": 3}, "dead_letters": 4, "sessions": [],
+            "inbox": {"pending": 1, "heard": 12}, "outbox": {"pending": 2, "in_flight": 3}, "dead_letters": 4, "sessions": [],
             "destinations": [{
                 "kind": "langfuse", "base_url": "https://a/\"\\", "public_key": "pk", "state": "held", "waiting": 2,
                 "waiting_bytes": 99, "full": true, "oldest_waiting": "2026-11-20T08:00:00Z", "delivered": 5, "rejected": 6,
@@ -108,6 +109,7 @@ mod tests {
         for line in [
             r#"cc_langfuse_build_info{version="1.2.3"} 1"#,
             "cc_langfuse_inbox_events 1",
+            "cc_langfuse_events_total 12",
             "cc_langfuse_store_failing 0",
             &format!("cc_langfuse_destination_up{to} 0"),
             &format!("cc_langfuse_destination_full{to} 1"),

@@ -6,7 +6,7 @@ use crate::{
     agents,
     dialect::{OutSpan, langfuse::Shared},
     hook::{Capture, Options},
-    reconcile::{Stated, Traced},
+    reconcile::{Stated, Tokens, Traced},
     redact::{Counts, Rules},
     trace,
     transcript::{
@@ -68,6 +68,41 @@ pub fn account(path: &Path, session_id: &str) -> Result<(Traced, Option<Stated>)
         std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, until));
     })?;
     Ok((traced, stated))
+}
+
+/// What a session has used so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Used {
+    /// All tokens in its transcript and those of its subagents.
+    pub tokens: Tokens,
+    /// What Claude Code last said that it cost.
+    pub cost_usd: Option<f64>,
+    /// More has happened since.
+    pub more: bool,
+}
+
+/// What the session at `path` has used.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
+    let mut used = Used { tokens: Tokens::default(), cost_usd: None, more: false };
+    let look = |line: &[u8], record: Option<&Record>| match record {
+        None => {
+            if let Some(stated) = Stated::parse(line) {
+                (used.cost_usd, used.more) = (Some(stated.cost_usd), false);
+            }
+        }
+        Some(Record::Prompt(_) | Record::Assistant(_)) => used.more = true,
+        Some(_) => {}
+    };
+    walk(path, session_id, look, |_| {})?;
+    let mut traced = Traced::default();
+    session(path, session_id, |turn, agents| {
+        std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, None));
+    })?;
+    traced.models.into_values().for_each(|tokens| used.tokens += tokens);
+    Ok(used)
 }
 
 /// Hands every turn of a session to `each`, with the work of its subagents.
