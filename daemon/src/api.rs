@@ -170,7 +170,7 @@ pub struct Media {
 }
 
 /// A session.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Session {
     /// Its id.
     pub session_id: String,

@@ -79,11 +79,16 @@ pub fn from_settings(destination: &Destination, project_dirs: &[PathBuf], home: 
 /// The environment that Claude Code's settings files give to hooks: those of the user, and of the project at `dir`. `home` is the
 /// user's home.
 pub fn settings_env(dir: Option<&Path>, home: &Path) -> BTreeMap<String, String> {
+    // An empty value in a later file unsets that of an earlier one.
+    settings_files(dir, home).iter().flat_map(|file| read_env(file)).collect()
+}
+
+/// Those files, later ones winning.
+pub fn settings_files(dir: Option<&Path>, home: &Path) -> Vec<PathBuf> {
     let of_project = dir
         .into_iter()
         .flat_map(|dir| ["settings.json", "settings.local.json"].map(|name| dir.join(".claude").join(name)));
-    // An empty value in a later file unsets that of an earlier one.
-    std::iter::once(home.join(".claude/settings.json")).chain(of_project).flat_map(|file| read_env(&file)).collect()
+    std::iter::once(home.join(".claude/settings.json")).chain(of_project).collect()
 }
 
 /// Who chose a destination.
@@ -131,7 +136,7 @@ pub fn origin(destination: &Destination, secret: &Secret, project_dirs: &[PathBu
 }
 
 /// The `env` block of a settings file; empty if there is none to be read with trust.
-fn read_env(path: &Path) -> BTreeMap<String, String> {
+pub fn read_env(path: &Path) -> BTreeMap<String, String> {
     #[derive(serde::Deserialize)]
     struct Settings {
         #[serde(default)]

@@ -33,6 +33,11 @@ pub fn config() -> anyhow::Result<Config> {
     Ok(config::file::load(&paths()?.config)?)
 }
 
+/// What of this process's environment a hook would be given.
+pub fn environment() -> Vec<(String, String)> {
+    proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect()
+}
+
 /// One request, to be answered within `patience`.
 ///
 /// # Errors

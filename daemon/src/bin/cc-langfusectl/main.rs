@@ -14,13 +14,20 @@ macro_rules! out {
 }
 
 mod client;
+mod completions;
+mod config;
 mod dead_letters;
+mod logs;
+mod open;
 mod pause;
 mod reconcile;
 mod replay;
+mod sessions;
 mod show;
 mod sink;
 mod status;
+mod table;
+mod top;
 mod tree;
 mod trust;
 mod r#try;
@@ -104,6 +111,22 @@ enum Command {
     Pause(pause::Projects),
     /// Go on after `pause`
     Resume(pause::Projects),
+    /// A small live view: events, queue, destinations, sessions with their tokens
+    ///
+    /// Where it is not shown on a terminal, one look in plain text.
+    Top(top::Top),
+    /// The sessions the daemon knows, newest first
+    Sessions(sessions::Sessions),
+    /// Print, and on a terminal open, the page of a session's last turn in Langfuse
+    Open(open::Open),
+    /// Print the daemon's log
+    Logs(logs::Logs),
+    /// Settings as they are, and where each comes from
+    Config(config::Config),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+    /// Print the manual page, or write those of all commands
+    Man(completions::Man),
     /// See it work: a sample session through the real hook and a private daemon, with no account needed
     ///
     /// With LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, the sample goes to that server.
@@ -123,6 +146,13 @@ fn main() -> ExitCode {
         Command::Trust { base_url, revoke } => trust::trust(&base_url, revoke),
         Command::Pause(projects) => projects.set(true),
         Command::Resume(projects) => projects.set(false),
+        Command::Top(command) => command.run(),
+        Command::Sessions(command) => command.run(),
+        Command::Open(command) => command.run(),
+        Command::Logs(command) => command.run(),
+        Command::Config(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
         Command::Try => r#try::run(),
     };
     match outcome {

@@ -37,8 +37,7 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
             client::paths()?.config.display()
         );
     }
-    let mut env: Vec<(String, String)> =
-        proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect();
+    let mut env = client::environment();
     if Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination().is_err() {
         bail!("where to? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does");
     }

@@ -9,10 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use cc_langfuse::{delivery::transport::project_id, dialect::OutSpan, hook::Env, ids::hex, offline, redact::Rules};
+use cc_langfuse::{dialect::OutSpan, hook::Env, ids::hex, offline, redact::Rules};
 use proto::paths::Paths;
 
-use crate::{client, show, sink, tree};
+use crate::{client, open, show, sink, tree};
 
 /// A recorded session; its times and ids are made new for every run.
 const SAMPLE: &str = include_str!("sample.jsonl");
@@ -41,8 +41,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let home = tempfile::Builder::new().prefix("cc-langfuse-try-").tempdir()?;
     let paths = Paths::new(home.path(), None);
 
-    let vars: Vec<(String, String)> =
-        proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect();
+    let vars = client::environment();
     let own = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let server = own.destination().ok().zip(own.secret());
     let (env, spans) = match &server {
@@ -90,9 +89,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
         let Some((server, secret)) = server else { bail!("no server") };
         out!("sent          {} spans to {}", expected.len(), server.base_url);
         print_traces(&expected);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        match runtime.block_on(project_id(&server, &secret)) {
-            Ok(project) => out!("session       {}/project/{project}/sessions/{session_id}", server.base_url),
+        match open::project(&server, &secret) {
+            Ok(project) => out!("session       {}", project.session(&session_id)),
             Err(error) => out!("session       {session_id}, under Sessions in {} ({error:#})", server.base_url),
         }
         return Ok(ExitCode::SUCCESS);

@@ -1,0 +1,96 @@
+//! `config`: settings as they are, and where each comes from.
+
+use std::{collections::BTreeMap, path::Path, process::ExitCode};
+
+use cc_langfuse::{
+    config::{
+        Layers, Place,
+        file::{self, Source},
+        project::{self, Setting},
+    },
+    credentials,
+};
+use serde_json::json;
+
+use crate::{client, table};
+
+/// `config`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl config
+  cd ~/project && cc-langfusectl config --json | jq .project")]
+pub struct Config {
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Config {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let (paths, home, dir) = (client::paths()?, client::home()?, std::env::current_dir()?);
+        let layers = file::layers(&[Source::Fleet(Path::new(file::FLEET)), Source::User(&paths.config)])?;
+        let settings = project::settings(&given(&dir, &home));
+        if self.json {
+            out!("{}", serde_json::to_string_pretty(&as_json(&layers, &dir, &settings))?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        out!("{}", table::bold("The daemon, when it starts"));
+        table::lines(&daemon(&layers, &home)).iter().for_each(|line| out!("{line}"));
+        out!();
+        out!("{}", table::bold(&format!("A session started in {}", table::path(&dir, &home))));
+        let rows: Vec<_> = settings.iter().map(|setting| row(setting, &home)).collect();
+        table::lines(&rows).iter().for_each(|line| out!("{line}"));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What a hook would be given in `dir`, by whom; Claude Code puts what its settings say over its environment.
+fn given(dir: &Path, home: &Path) -> Vec<(String, BTreeMap<String, String>)> {
+    let moved = std::env::var(proto::env::STATE_DIR).ok().map(|value| (proto::env::STATE_DIR.to_owned(), value));
+    let own = ("environment".to_owned(), client::environment().into_iter().chain(moved).collect());
+    let files = credentials::settings_files(Some(dir), home);
+    let of_files = files.iter().map(|file| (file.to_string_lossy().into_owned(), credentials::read_env(file)));
+    std::iter::once(own).chain(of_files).collect()
+}
+
+fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
+    let at = |place: &Option<Place>| match place {
+        Some(Place { file, line }) => format!("{}:{line}", table::path(file, home)),
+        None => "default".to_owned(),
+    };
+    let roots: Vec<String> = layers.transcript_roots.value.iter().map(|root| table::path(root, home)).collect();
+    let roots = if roots.is_empty() { "none".to_owned() } else { roots.join(", ") };
+    let mut rows = vec![
+        vec!["transcript_roots".to_owned(), roots, at(&layers.transcript_roots.place)],
+        vec!["outbox_mib".to_owned(), layers.outbox_mib.value.to_string(), at(&layers.outbox_mib.place)],
+    ];
+    rows.extend(layers.redact.iter().map(|rule| {
+        let told = format!("{}: {}", rule.value.name, rule.value.pattern);
+        vec!["redact".to_owned(), table::clip(&told, 60), at(&rule.place)]
+    }));
+    if layers.redact.is_empty() {
+        rows.push(["redact", "none besides the built-in rules", "default"].map(str::to_owned).to_vec());
+    }
+    rows
+}
+
+fn row(setting: &Setting, home: &Path) -> Vec<String> {
+    let value = setting.value.as_deref().unwrap_or("not set");
+    let from = match &setting.from {
+        Some(from) => table::path(Path::new(from), home),
+        None if setting.value.is_some() => "default".to_owned(),
+        None => String::new(),
+    };
+    vec![setting.name.clone(), table::clip(value, 60), from]
+}
+
+fn as_json(layers: &Layers, dir: &Path, settings: &[Setting]) -> serde_json::Value {
+    json!({
+        "daemon": {
+            "transcript_roots": layers.transcript_roots,
+            "outbox_mib": layers.outbox_mib,
+            "redact": layers.redact,
+        },
+        "project": {"dir": dir, "settings": settings},
+    })
+}

@@ -1,0 +1,201 @@
+//! `logs`: what the daemon says.
+
+use std::{
+    collections::VecDeque,
+    fs::{File, Metadata},
+    io::{self, IsTerminal, Read, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::mpsc::{SyncSender, sync_channel},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use notify::Watcher;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::{client, table};
+
+/// How long nothing is heard of the file before it is looked at anyway.
+const RESCAN: Duration = Duration::from_secs(1);
+
+/// `logs`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl logs -n 200
+  cc-langfusectl logs -f --level warn")]
+pub struct Logs {
+    /// Go on with what is logged from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// So many of the last lines
+    #[arg(short = 'n', long, default_value_t = 50, value_name = "N")]
+    lines: usize,
+    /// Only what is at least as grave
+    #[arg(long, value_enum)]
+    level: Option<Level>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl Level {
+    /// That of a line; a line without one belongs to the line before it.
+    fn of(line: &str) -> Option<Self> {
+        match line.split_whitespace().nth(1)? {
+            "DEBUG" => Some(Self::Debug),
+            "INFO" => Some(Self::Info),
+            "WARN" => Some(Self::Warn),
+            "ERROR" => Some(Self::Error),
+            _ => None,
+        }
+    }
+}
+
+impl Logs {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let path = client::paths()?.log;
+        // Before the first look: nothing falls between.
+        let (sender, changed) = sync_channel(1);
+        let _watcher = watch(&path, sender.clone());
+        let Some(mut log) = Log::open(&path)? else {
+            bail!("no log yet: {} appears when cc-langfused is first started", path.display());
+        };
+        let mut choice = Choice { least: self.level, shows: self.level.is_none() };
+        let mut last = VecDeque::new();
+        for line in log.earlier()?.into_iter().chain(log.news()?).filter(|line| choice.takes(line)) {
+            if last.len() == self.lines {
+                last.pop_front();
+            }
+            if self.lines > 0 {
+                last.push_back(line);
+            }
+        }
+        let mut shown = show(last);
+        while shown && self.follow && is_read() {
+            let _ = changed.recv_timeout(RESCAN);
+            shown = show(log.news()?.into_iter().filter(|line| choice.takes(line)));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Which lines are wanted.
+struct Choice {
+    least: Option<Level>,
+    shows: bool,
+}
+
+impl Choice {
+    fn takes(&mut self, line: &str) -> bool {
+        if let (Some(least), Some(level)) = (self.least, Level::of(line)) {
+            self.shows = level >= least;
+        }
+        self.shows
+    }
+}
+
+/// Prints lines; false if nobody reads them.
+fn show(lines: impl IntoIterator<Item = String>) -> bool {
+    let mut out = io::stdout().lock();
+    let (terminal, coloured) = (out.is_terminal(), table::is_coloured());
+    let mut lines = lines.into_iter().map(|line| {
+        let line = if terminal { table::clip(&line, usize::MAX - 1) } else { line };
+        match Level::of(&line).filter(|_| coloured) {
+            Some(Level::Error) => format!("\x1b[31m{line}\x1b[0m"),
+            Some(Level::Warn) => format!("\x1b[33m{line}\x1b[0m"),
+            Some(Level::Debug) => format!("\x1b[2m{line}\x1b[0m"),
+            _ => line,
+        }
+    });
+    lines.try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush()).is_ok()
+}
+
+/// False if the other end of the pipe is closed.
+fn is_read() -> bool {
+    let out = io::stdout();
+    let mut polled = [PollFd::new(&out, PollFlags::empty())];
+    let asked = poll(&mut polled, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
+    asked.is_err() || !polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+/// Tells that something happened beside `path`: the file that is followed may be another one next.
+fn watch(path: &Path, changed: SyncSender<()>) -> notify::Result<notify::RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !matches!(event.kind, notify::EventKind::Access(_))) {
+            let _ = changed.try_send(());
+        }
+    })?;
+    watcher.watch(path.parent().unwrap_or(path), notify::RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+/// The log file, wherever it is rotated to.
+struct Log {
+    path: PathBuf,
+    file: File,
+    read: u64,
+    /// The beginning of a line.
+    rest: Vec<u8>,
+}
+
+impl Log {
+    /// Nothing if there is none yet.
+    fn open(path: &Path) -> anyhow::Result<Option<Self>> {
+        match File::open(path) {
+            Ok(file) => Ok(Some(Self { path: path.to_path_buf(), file, read: 0, rest: Vec::new() })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+
+    /// The lines of its predecessor.
+    fn earlier(&self) -> anyhow::Result<Vec<String>> {
+        let mut before = self.path.as_os_str().to_owned();
+        before.push(".1");
+        match Self::open(Path::new(&before))? {
+            // Rotated just now: it is the open one.
+            Some(log) if is_same(&log.file.metadata()?, &self.file.metadata()?) => Ok(Vec::new()),
+            Some(mut log) => Ok(log.appended()?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The lines that came since the last call.
+    fn news(&mut self) -> anyhow::Result<Vec<String>> {
+        let mut lines = self.appended()?;
+        while let Some(next) = Self::open(&self.path)?
+            && !is_same(&next.file.metadata()?, &self.file.metadata()?)
+        {
+            // What is rotated is not written to any more.
+            lines.extend(self.appended()?);
+            *self = next;
+            lines.extend(self.appended()?);
+        }
+        Ok(lines)
+    }
+
+    fn appended(&mut self) -> io::Result<Vec<String>> {
+        if self.file.metadata()?.len() < self.read {
+            // Somebody emptied it.
+            self.file = File::open(&self.path)?;
+            self.read = 0;
+            self.rest.clear();
+        }
+        self.read += self.file.read_to_end(&mut self.rest)? as u64;
+        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { return Ok(Vec::new()) };
+        let rest = self.rest.split_off(end + 1);
+        let whole = std::mem::replace(&mut self.rest, rest);
+        Ok(String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect())
+    }
+}
+
+fn is_same(a: &Metadata, b: &Metadata) -> bool {
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
