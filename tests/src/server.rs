@@ -437,7 +437,7 @@ fn read(input: &mut impl BufRead) -> Option<Request> {
         headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
     let get = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
-    let mut raw = vec![0; get("content-length")?.parse().ok()?];
+    let mut raw = vec![0; get("content-length").map_or(Some(0), |length| length.parse().ok())?];
     input.read_exact(&mut raw).ok()?;
     let mut plain = Vec::new();
     if get("content-encoding").as_deref() == Some("gzip") {

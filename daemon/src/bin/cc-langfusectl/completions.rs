@@ -39,7 +39,7 @@ pub struct Man {
 
 impl Man {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let command = crate::Args::command();
+        let command = crate::Args::command().disable_help_subcommand(true);
         let Some(dir) = self.dir else {
             let mut page = Vec::new();
             clap_mangen::Man::new(command).render(&mut page)?;
