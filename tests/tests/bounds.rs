@@ -223,6 +223,7 @@ fn the_metrics_are_what_status_says_in_the_words_of_prometheus() {
         ("cc_langfuse_inbox_events".into(), number(&status["inbox"]["pending"])),
         ("cc_langfuse_outbox_spans".into(), number(&status["outbox"]["pending"])),
         ("cc_langfuse_in_flight_spans".into(), 0.0),
+        ("cc_langfuse_events_total".into(), number(&status["inbox"]["heard"])),
         ("cc_langfuse_media_pending".into(), number(&status["media"]["pending"])),
         ("cc_langfuse_dead_letter_spans".into(), number(&status["dead_letters"])),
         ("cc_langfuse_store_failing".into(), 0.0),

@@ -22,6 +22,7 @@ mod open;
 mod pause;
 mod reconcile;
 mod replay;
+mod seen;
 mod sessions;
 mod show;
 mod sink;
