@@ -62,6 +62,32 @@ pub fn hooks(command: &str, events: impl IntoIterator<Item = &'static str>) -> M
     events.into_iter().map(|event| (event.to_owned(), json!([entry(command)]))).collect()
 }
 
+/// Adds `env`, and `command` for each of `events` that has it not yet, to settings.
+///
+/// # Errors
+/// Which part of the settings has not the form it must have; they are then as they were.
+pub fn add(
+    settings: &mut Map<String, Value>,
+    command: &str,
+    events: impl IntoIterator<Item = &'static str>,
+    env: &[(&str, &str)],
+) -> Result<(), &'static str> {
+    let mut new = settings.clone();
+    let vars = new.entry("env").or_insert_with(|| json!({})).as_object_mut().ok_or("env is no object")?;
+    vars.extend(env.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))));
+    let hooks = new.entry("hooks").or_insert_with(|| json!({})).as_object_mut().ok_or("hooks is no object")?;
+    for event in events {
+        let list = hooks.entry(event).or_insert_with(|| json!([]));
+        let list = list.as_array_mut().ok_or("the hooks of an event are no list")?;
+        let commands = list.iter().filter_map(|group| group["hooks"].as_array()).flatten();
+        if !commands.into_iter().any(|hook| hook["command"] == command) {
+            list.push(entry(command));
+        }
+    }
+    *settings = new;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +145,35 @@ mod tests {
     fn hooks_are_registered_as_claude_code_reads_them() {
         let expect = json!({ "Stop": [{ "hooks": [{ "type": "command", "command": "/h" }] }] });
         assert_eq!(Value::Object(hooks("/h", ["Stop"])), expect);
+    }
+
+    #[test]
+    fn settings_are_added_to_and_nothing_is_taken_away() {
+        let ours = || entry("/h");
+        let filtered = json!({ "matcher": "x", "hooks": [{ "type": "command", "command": "/other" }] });
+        for (before, after) in [
+            (json!({}), Ok(json!({ "env": { "A": "1" }, "hooks": { "Stop": [ours()] } }))),
+            (
+                json!({ "model": "m", "env": { "A": "0", "B": "2" }, "hooks": { "Stop": [filtered], "X": [] } }),
+                Ok(
+                    json!({ "model": "m", "env": { "A": "1", "B": "2" }, "hooks": { "Stop": [filtered, ours()], "X": [] } }),
+                ),
+            ),
+            (
+                json!({ "hooks": { "Stop": [ours()] } }),
+                Ok(json!({ "env": { "A": "1" }, "hooks": { "Stop": [ours()] } })),
+            ),
+            (json!({ "env": [] }), Err("env is no object")),
+            (json!({ "hooks": 1 }), Err("hooks is no object")),
+            (json!({ "hooks": { "Stop": {} } }), Err("the hooks of an event are no list")),
+        ] {
+            let Value::Object(mut settings) = before.clone() else { panic!("an object") };
+            let added = add(&mut settings, "/h", ["Stop"], &[("A", "1")]);
+            let settings = Value::Object(settings);
+            match after {
+                Ok(after) => assert_eq!((added, settings), (Ok(()), after)),
+                Err(why) => assert_eq!((added, settings), (Err(why), before)),
+            }
+        }
     }
 }

@@ -24,6 +24,7 @@ mod reconcile;
 mod replay;
 mod seen;
 mod sessions;
+mod run;
 mod show;
 mod sink;
 mod status;
@@ -132,6 +133,11 @@ enum Command {
     ///
     /// With LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, the sample goes to that server.
     Try,
+    /// Run Claude Code traced, without touching any settings
+    ///
+    /// Its exit code is that of the program: 127 if there is none, 126 if it cannot be executed, 128 and the signal's number if a
+    /// signal ended it.
+    Run(run::Run),
 }
 
 fn main() -> ExitCode {
@@ -155,6 +161,7 @@ fn main() -> ExitCode {
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
         Command::Try => r#try::run(),
+        Command::Run(run) => run.run(),
     };
     match outcome {
         Ok(code) => code,

@@ -1,0 +1,199 @@
+//! `run`: tracing for one process tree, without touching anybody's settings.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    io::{ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use cc_langfuse::{
+    claude::{self, Version},
+    credentials,
+    hook::Env,
+};
+use proto::env::{ENABLE, STATE_DIR};
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+
+use crate::client;
+
+mod daemon;
+mod signals;
+
+use daemon::Daemon;
+use signals::Signals;
+
+/// How long `claude --version` may take.
+const VERSION: Duration = Duration::from_secs(10);
+
+/// What Claude Code takes settings with.
+const FLAG: &str = "--settings";
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl run -- claude
+  cc-langfusectl run -- claude -p 'Why do the tests fail?'
+  LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… cc-langfusectl run --ephemeral -- claude -p …    (in CI)")]
+pub struct Run {
+    /// With a daemon of its own, which keeps its state in a temporary directory and ends with the program
+    ///
+    /// So it is anyway where no daemon was ever started.
+    #[arg(long)]
+    ephemeral: bool,
+    /// How long to wait at the end until everything is delivered: 500ms, 30s, 5m
+    #[arg(long, default_value = "30s", value_parser = crate::duration)]
+    timeout: Duration,
+    /// Claude Code and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    command: Vec<OsString>,
+}
+
+impl Run {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let Some((program, args)) = self.command.split_first() else { bail!("no program") };
+        let signals = Signals::listen()?;
+        let version = match version(program) {
+            Ok(version) => version,
+            Err(error) => return Ok(cannot_start(program, &error)),
+        };
+        let private = tempfile::Builder::new().prefix("cc-langfuse-run-").tempdir()?;
+        let daemon = Daemon::find_or_start(self.ephemeral, private.path())?;
+        let mut command = Command::new(program);
+        command.args(with_settings(args, version, private.path(), &daemon)?);
+        if daemon.is_private() {
+            command.env(STATE_DIR, &daemon.paths.state);
+        }
+        if let Some(why) = untraceable() {
+            say(&why);
+        }
+        let code = match signals.early() {
+            Some(signal) => signals::code(signal),
+            None => match command.spawn() {
+                Ok(child) => signals.wait(&child)?,
+                Err(error) => return Ok(cannot_start(program, &error)),
+            },
+        };
+        if let Err(problem) = daemon.finish(&signals, self.timeout) {
+            say(&format!("{problem:#}"));
+            keep(private, &daemon);
+        }
+        Ok(ExitCode::from(code))
+    }
+}
+
+/// Leaves what a private daemon did not deliver; the settings go.
+fn keep(private: TempDir, daemon: &Daemon) {
+    if daemon.is_private() {
+        let _ = fs::remove_file(settings_file(private.path()));
+        let _ = private.keep();
+    }
+}
+
+/// Says one line to the user, beside what the program says.
+#[allow(clippy::print_stderr, reason = "this is a program for people")]
+fn say(text: &str) {
+    eprintln!("cc-langfusectl: {text}");
+}
+
+/// As a shell puts it: 127 if there is no such program, 126 if it cannot be executed.
+fn cannot_start(program: &OsStr, error: &std::io::Error) -> ExitCode {
+    say(&format!("{}: {error}", program.display()));
+    ExitCode::from(if error.kind() == ErrorKind::NotFound { 127 } else { 126 })
+}
+
+/// The version of Claude Code at hand, if it says one.
+///
+/// # Errors
+/// It cannot be started.
+fn version(program: &OsStr) -> std::io::Result<Option<Version>> {
+    let mut command = Command::new(program);
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let deadline = Instant::now() + VERSION;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let output = child.wait_with_output()?;
+    Ok(Version::parse(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Why nothing will be traced, as far as it can be known before.
+fn untraceable() -> Option<String> {
+    let cwd = std::env::current_dir().ok()?;
+    let mut vars: Vec<(String, String)> =
+        proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect();
+    vars.extend(credentials::settings_env(Some(&cwd), &client::home().ok()?));
+    let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let missing = env.destination().is_err() || env.secret().is_none();
+    missing.then(|| {
+        "not traced: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL here or in the project's settings".into()
+    })
+}
+
+fn settings_file(dir: &Path) -> PathBuf {
+    dir.join("settings.json")
+}
+
+/// `args` with settings that register the hook. Settings the user gave that way are put into them.
+fn with_settings(
+    args: &[OsString],
+    version: Option<Version>,
+    dir: &Path,
+    daemon: &Daemon,
+) -> anyhow::Result<Vec<OsString>> {
+    let hook = daemon::program("cc-langfuse-hook")?;
+    let hook = claude::command(hook.to_str().context("the programs lie in a directory whose name is no text")?);
+    let state = daemon.paths.state.to_str().context("the state directory's name is no text")?;
+    let mut env = vec![(ENABLE, "true")];
+    if daemon.is_private() {
+        env.push((STATE_DIR, state));
+    }
+    let (given, mut args) = take_settings(args)?;
+    let mut settings = given.as_deref().map_or_else(|| Ok(Map::new()), read_settings)?;
+    claude::add(&mut settings, &hook, claude::events(version), &env)
+        .map_err(|why| anyhow::anyhow!("the settings given with {FLAG}: {why}"))?;
+
+    let path = settings_file(dir);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    serde_json::to_writer(&mut file, &settings)?;
+    file.flush()?;
+    args.splice(0..0, [FLAG.into(), path.into()]);
+    Ok(args)
+}
+
+/// Takes `--settings X` or `--settings=X` out of `args`. As for Claude Code, the last one counts.
+fn take_settings(args: &[OsString]) -> anyhow::Result<(Option<OsString>, Vec<OsString>)> {
+    let (mut given, mut rest) = (None, Vec::new());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let text = arg.to_str().unwrap_or_default();
+        if text == "--" {
+            rest.push(arg.clone());
+            rest.extend(args.by_ref().cloned());
+        } else if text == FLAG {
+            given = Some(args.next().with_context(|| format!("{FLAG} without settings"))?.clone());
+        } else if let Some(value) = text.strip_prefix(FLAG).and_then(|rest| rest.strip_prefix('=')) {
+            given = Some(value.into());
+        } else {
+            rest.push(arg.clone());
+        }
+    }
+    Ok((given, rest))
+}
+
+/// Settings as Claude Code takes them: a file, or the JSON itself.
+fn read_settings(given: &OsStr) -> anyhow::Result<Map<String, Value>> {
+    let text = match given.to_str().map(str::trim) {
+        Some(text) if text.starts_with('{') => text.to_owned(),
+        _ => fs::read_to_string(given).with_context(|| format!("{FLAG} {}", given.display()))?,
+    };
+    serde_json::from_str(&text).with_context(|| format!("what is given with {FLAG} is no JSON object"))
+}

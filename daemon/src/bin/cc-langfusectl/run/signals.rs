@@ -1,0 +1,133 @@
+//! Between terminal, shell and program: signals go where they would go without us.
+//!
+//! The program stays in our process group, so that it reads the terminal, and what is typed there (Ctrl-C, Ctrl-\, Ctrl-Z)
+//! reaches it without us. What is sent to us alone is passed on.
+
+use std::{fs::File, future::poll_fn, process::Child, task::Poll};
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, WaitOptions, getpgrp, getpid, kill_process, waitpid};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+/// What is passed on, and whether a terminal sends it to the program as well.
+const PASSED: [(Signal, bool); 6] = [
+    (Signal::INT, true),
+    (Signal::QUIT, true),
+    (Signal::TSTP, true),
+    (Signal::TERM, false),
+    (Signal::HUP, false),
+    (Signal::CONT, false),
+];
+
+/// The signals this process gets, which do not end it any more.
+pub struct Signals {
+    runtime: Runtime,
+    streams: std::cell::RefCell<Vec<(Signal, tokio::signal::unix::Signal)>>,
+}
+
+impl Signals {
+    /// From now on. What is ignored stays so, here and in the program: somebody meant it to survive.
+    pub fn listen() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let _entered = runtime.enter();
+        let ignored = ignored();
+        let wanted = PASSED.iter().map(|(which, _)| *which).chain([Signal::CHILD]);
+        let streams = wanted
+            .filter(|which| *which == Signal::CHILD || ignored & (1 << (which.as_raw() - 1)) == 0)
+            .map(|which| Ok((which, signal(SignalKind::from_raw(which.as_raw()))?)))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        drop(_entered);
+        Ok(Self { runtime, streams: streams.into() })
+    }
+
+    /// The next signal.
+    async fn next(&self) -> Signal {
+        poll_fn(|context| {
+            for (which, stream) in self.streams.borrow_mut().iter_mut() {
+                if stream.poll_recv(context).is_ready() {
+                    return Poll::Ready(*which);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// A signal to end that came before there was a program.
+    pub fn early(&self) -> Option<Signal> {
+        let next = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    which = self.next() => if ends(which) { return Some(which) },
+                    () = tokio::task::yield_now() => return None,
+                }
+            }
+        };
+        self.runtime.block_on(next)
+    }
+
+    /// What `work` gives, in a thread of its own; `None` if a signal to end comes first.
+    pub fn unless_one_comes<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (done, result) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || done.send(work()));
+        let interrupted = async { while !ends(self.next().await) {} };
+        self.runtime.block_on(async {
+            tokio::select! {
+                result = result => result.ok(),
+                () = interrupted => None,
+            }
+        })
+    }
+
+    /// Waits for the program to end, and passes signals on; its exit code as a shell has it.
+    pub fn wait(&self, child: &Child) -> anyhow::Result<u8> {
+        let pid = Pid::from_child(child);
+        loop {
+            // Once before the first signal too: it may have ended already.
+            if let Some((_, status)) = waitpid(Some(pid), WaitOptions::NOHANG | WaitOptions::UNTRACED)? {
+                if status.stopped() {
+                    // The program has put itself to sleep; the shell is to notice.
+                    if in_foreground() {
+                        let _ = kill_process(getpid(), Signal::STOP);
+                    }
+                    continue;
+                }
+                let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
+                return Ok(u8::try_from(code.context("it ended, and did not")?)?);
+            }
+            let which = self.runtime.block_on(self.next());
+            let Some((_, typed)) = PASSED.iter().find(|(passed, _)| *passed == which) else { continue };
+            if !typed || !in_foreground() {
+                let _ = kill_process(pid, which);
+            }
+            if which == Signal::TSTP {
+                let _ = kill_process(getpid(), Signal::STOP);
+            }
+        }
+    }
+}
+
+/// What a shell makes of a program that a signal ended.
+pub fn code(signal: Signal) -> u8 {
+    u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX)
+}
+
+fn ends(which: Signal) -> bool {
+    [Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP].contains(&which)
+}
+
+/// The terminal's signals come to our process group.
+fn in_foreground() -> bool {
+    File::open("/dev/tty").is_ok_and(|tty| rustix::termios::tcgetpgrp(tty).is_ok_and(|group| group == getpgrp()))
+}
+
+/// The signals this process was started to ignore, one bit each; none where the system does not tell.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
+}
