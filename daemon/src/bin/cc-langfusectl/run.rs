@@ -4,7 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     io::{ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
@@ -61,7 +61,10 @@ impl Run {
             Ok(version) => version,
             Err(error) => return Ok(cannot_start(program, &error)),
         };
-        let private = tempfile::Builder::new().prefix("cc-langfuse-run-").tempdir()?;
+        let private = tempfile::Builder::new()
+            .prefix("cc-langfuse-run-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()?;
         let daemon = Daemon::find_or_start(self.ephemeral, private.path())?;
         let mut command = Command::new(program);
         command.args(with_settings(args, version, private.path(), &daemon)?);
