@@ -38,7 +38,7 @@ const LOOKUPS: usize = 4;
 /// Receives Claude Code hook events, reads transcripts and delivers traces. Needs no arguments: everything comes from
 /// HOME and from the events.
 #[derive(Parser)]
-#[command(name = "cc-langfused", version)]
+#[command(name = "cc-langfused", version = env!("CC_LANGFUSE_VERSION"))]
 struct Args {}
 
 fn main() -> ExitCode {
@@ -125,7 +125,7 @@ fn run() -> anyhow::Result<()> {
         let scan = look_for_sessions(scan, engine_sender.clone());
         // A task of its own: waking this one costs two system calls each time.
         let mut server = tokio::spawn(serve::serve(listener, api::router(context.clone()), context.intake));
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "started");
+        tracing::info!(version = env!("CC_LANGFUSE_VERSION"), pid = std::process::id(), "started");
         service::tell("READY=1");
         tokio::select! {
             served = &mut server => match served? {},

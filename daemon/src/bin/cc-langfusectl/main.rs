@@ -38,7 +38,7 @@ mod r#try;
 ///
 /// Exit codes: 0 fine, 1 a problem or something left undone, 2 wrong usage, 3 the daemon is not running.
 #[derive(Parser)]
-#[command(name = "cc-langfusectl", version)]
+#[command(name = "cc-langfusectl", version = env!("CC_LANGFUSE_VERSION"))]
 struct Args {
     #[command(subcommand)]
     command: Command,
