@@ -14,6 +14,7 @@ use std::{
 };
 
 pub mod home;
+pub mod messages_api;
 pub mod proxy;
 pub mod raw;
 pub mod recording;

@@ -1,0 +1,209 @@
+//! With the real Claude Code, against a scripted API, without any network but loopback.
+//!
+//! Everything runs in a second process of this test, in a network namespace of its own: see [`isolated`].
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use serde_json::json;
+use tests::{
+    Home, Server, Span, bins, home,
+    messages_api::{MessagesApi, Reply},
+    say,
+};
+
+const VERSION: &str = "2.1.329";
+
+/// Set in the process inside the namespace.
+const INSIDE: &str = "CC_LANGFUSE_INSIDE";
+
+/// The real program; `None`, and a word, where it cannot be had.
+///
+/// It is taken from `CC_LANGFUSE_CLAUDE`, or with `CI` set from the registry of npm.
+fn claude(test: &str) -> Option<PathBuf> {
+    static CLAUDE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = CLAUDE.get_or_init(|| {
+        if let Some(given) = std::env::var_os("CC_LANGFUSE_CLAUDE") {
+            return Ok(given.into());
+        }
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("claude-code-{VERSION}"));
+        let program = dir.join("node_modules/.bin/claude");
+        if program.exists() {
+            return Ok(program);
+        }
+        if std::env::var_os("CI").is_none() {
+            return Err("Claude Code is not here; set CC_LANGFUSE_CLAUDE, or CI to install it".into());
+        }
+        let mut npm = Command::new("timeout");
+        npm.args(["240", "npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&dir);
+        npm.arg(format!("@anthropic-ai/claude-code@{VERSION}")).stdin(Stdio::null());
+        match npm.output() {
+            Ok(output) if output.status.success() && program.exists() => Ok(program),
+            Ok(_) => Err("npm cannot install Claude Code".into()),
+            Err(_) => Err("npm cannot be run".into()),
+        }
+    });
+    found.as_ref().inspect_err(|why| say(&format!("SKIPPED {test}: {why}"))).ok().cloned()
+}
+
+/// True in the process that is to do the work: in a namespace that has loopback and nothing else. The process outside starts it,
+/// and fails as it does.
+fn isolated(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let Some(claude) = claude(test) else { return false };
+    bins();
+    let mut probe = Command::new("unshare");
+    probe.args(["-rn", "ip", "link", "set", "lo", "up"]).stdout(Stdio::null()).stderr(Stdio::null());
+    if !probe.status().is_ok_and(|status| status.success()) {
+        say(&format!("SKIPPED {test}: no network namespaces here"));
+        return false;
+    }
+    let mut inner = Command::new("unshare");
+    inner
+        .args(["-rn", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().expect("a path"));
+    inner.args(["--exact", test, "--nocapture"]).env(INSIDE, "1").env("CC_LANGFUSE_CLAUDE", claude);
+    let output = inner.stdin(Stdio::null()).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
+/// A call of a tool, then an answer.
+fn api() -> MessagesApi {
+    let tool = json!({
+        "type": "tool_use", "id": "toolu_scripted", "name": "Bash",
+        "input": {"command": "echo from the tool", "description": "Say it"},
+    });
+    let usage = |input: u64, output: u64| json!({"input_tokens": input, "output_tokens": output, "cache_read_input_tokens": 7, "cache_creation_input_tokens": 0});
+    MessagesApi::new(vec![
+        Reply { content: vec![tool], usage: usage(123, 45) },
+        Reply { content: vec![json!({"type": "text", "text": "It is done."})], usage: usage(234, 56) },
+    ])
+}
+
+/// What Claude Code is run with: its documented switches for everything that would leave the machine.
+fn env(api: &MessagesApi, server: &Server) -> Vec<(String, String)> {
+    let own = [
+        ("ANTHROPIC_BASE_URL", api.url.as_str()),
+        ("ANTHROPIC_API_KEY", "sk-ant-none"),
+        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+        ("DISABLE_AUTOUPDATER", "1"),
+        ("DISABLE_ERROR_REPORTING", "1"),
+        ("DISABLE_TELEMETRY", "1"),
+    ];
+    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    own.into_iter().chain(server.env().into_iter().filter(|(name, _)| name != "TRACE_TO_LANGFUSE")).collect()
+}
+
+fn prompt(command: &mut Command, home: &Home, env: &[(String, String)]) {
+    command.args(["-p", "Do it.", "--allowedTools", "Bash"]);
+    command.envs(env.iter().map(|(name, value)| (name, value))).current_dir(home.project("work"));
+}
+
+/// The turn, two generations with the tokens of the script, and a tool.
+fn is_whole(spans: &[Span]) {
+    let roots: Vec<_> = spans.iter().filter(|span| span.is_root()).collect();
+    assert_eq!(roots.len(), 1, "{spans:?}");
+    assert!(spans.iter().all(|span| span.trace_id == roots[0].trace_id));
+    let mut usages: Vec<String> = spans
+        .iter()
+        .filter(|span| span.is_generation())
+        .map(|span| {
+            let usage: serde_json::Value = serde_json::from_str(span.observation("usage_details")).expect("JSON");
+            format!("{}/{}/{}", usage["input"], usage["output"], usage["cache_read_input_tokens"])
+        })
+        .collect();
+    usages.sort();
+    assert_eq!(usages, ["123/45/7", "234/56/7"]);
+    assert_eq!(spans.iter().filter(|span| span.observation("type") == "tool").count(), 1, "{spans:?}");
+}
+
+#[test]
+fn run_traces_the_real_claude_code() {
+    let test = "run_traces_the_real_claude_code";
+    if !isolated(test) {
+        return;
+    }
+    let Some(claude) = claude(test) else { return };
+    let (home, server, api) = (Home::new(), Server::new(), api());
+    let mut command = home.command(&bins().ctl);
+    command.args(["run", "--ephemeral", "--"]).arg(&claude);
+    prompt(&mut command, &home, &env(&api, &server));
+    let (output, _) = home::run(command, b"");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "It is done.");
+    is_whole(&server.spans());
+
+    let mut command = home.command(&bins().ctl);
+    command.args(["run", "--ephemeral", "--"]).arg(&claude).args(["-p", "--no-such-option"]);
+    let mut plain = home.command(&claude);
+    plain.args(["-p", "--no-such-option"]);
+    let (traced, plain) = (home::run(command, b"").0, home::run(plain, b"").0);
+    assert_eq!((traced.status.code(), traced.status.success()), (plain.status.code(), false));
+}
+
+#[test]
+fn hooks_in_the_users_settings_trace_the_real_claude_code() {
+    let test = "hooks_in_the_users_settings_trace_the_real_claude_code";
+    if !isolated(test) {
+        return;
+    }
+    let Some(claude) = claude(test) else { return };
+    let (home, server, api) = (Home::new(), Server::new(), api());
+    let entry = json!([{"hooks": [{"type": "command", "command": bins().hook}]}]);
+    let hooks =
+        json!({"Stop": entry, "SubagentStop": entry, "SessionStart": entry, "SessionEnd": entry, "StopFailure": entry});
+    let settings = json!({"hooks": hooks, "env": {"TRACE_TO_LANGFUSE": "true"}});
+    fs::create_dir_all(home.path().join(".claude")).expect("a directory");
+    fs::write(home.path().join(".claude/settings.json"), settings.to_string()).expect("written");
+    let _daemon = home.daemon();
+    let mut command = home.command(&claude);
+    prompt(&mut command, &home, &env(&api, &server));
+    let (output, _) = home::run(command, b"");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    home.flush();
+    is_whole(&server.spans());
+}
+
+#[test]
+fn the_plugin_is_valid_and_its_hook_fires() {
+    let test = "the_plugin_is_valid_and_its_hook_fires";
+    if !isolated(test) {
+        return;
+    }
+    let Some(claude) = claude(test) else { return };
+    let (home, server, api) = (Home::new(), Server::new(), api());
+    let mut env = env(&api, &server);
+    env.push(("TRACE_TO_LANGFUSE".into(), "true".into()));
+    let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugin").canonicalize().expect("the plugin");
+    let plugin = plugin.to_str().expect("text");
+    let inner = format!("{plugin}/cc-langfuse");
+    for args in [
+        &["plugin", "validate", "--strict", plugin][..],
+        &["plugin", "validate", "--strict", &inner],
+        &["plugin", "marketplace", "add", plugin],
+        &["plugin", "install", "cc-langfuse@cc-langfuse"],
+    ] {
+        let mut command = home.command(&claude);
+        command.args(args).envs(env.iter().map(|(name, value)| (name, value)));
+        let (output, _) = home::run(command, b"");
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+    }
+    let bin = home.path().join(".local/bin");
+    fs::create_dir_all(&bin).expect("a directory");
+    std::os::unix::fs::symlink(&bins().hook, bin.join("cc-langfuse-hook")).expect("a link");
+    let _daemon = home.daemon();
+    let mut command = home.command(&claude);
+    prompt(&mut command, &home, &env);
+    let (output, _) = home::run(command, b"");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    home.flush();
+    is_whole(&server.spans());
+}
