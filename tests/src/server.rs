@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use opentelemetry_proto::tonic::{
@@ -18,7 +18,10 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 
-use crate::Identity;
+use crate::{
+    Identity,
+    langfuse::{self, Held},
+};
 
 /// A span as it arrived.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,20 +127,20 @@ impl Request {
 pub struct Answer {
     status: u16,
     headers: Vec<(&'static str, String)>,
-    body: String,
+    body: Option<String>,
     stores: bool,
     stalls: bool,
 }
 
 impl Answer {
-    /// Taken.
+    /// Taken. What is asked of a Langfuse server's API is answered from the spans that are stored here.
     pub fn ok() -> Self {
         Self::status(200)
     }
 
     /// This status; 2xx means that the spans are stored.
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: "{}".into(), stores: (200..300).contains(&status), stalls: false }
+        Self { status, headers: Vec::new(), body: None, stores: (200..300).contains(&status), stalls: false }
     }
 
     /// With a header.
@@ -150,7 +153,7 @@ impl Answer {
     /// With a body.
     #[must_use]
     pub fn body(mut self, body: &str) -> Self {
-        self.body = body.to_owned();
+        self.body = Some(body.to_owned());
         self
     }
 
@@ -229,7 +232,7 @@ type Plan = Box<dyn FnMut(&Request) -> Answer + Send>;
 #[derive(Default)]
 struct Seen {
     requests: Vec<Request>,
-    stored: Vec<Span>,
+    stored: Vec<Held>,
     /// Connections accepted and not yet ended, and the other ends of those that have.
     open: usize,
     ended: BTreeSet<SocketAddr>,
@@ -316,9 +319,9 @@ impl Server {
         lock(&self.shared.seen).requests.clone()
     }
 
-    /// Every span stored so far, as often as it was sent.
+    /// Every span stored so far and not deleted, as often as it was sent.
     pub fn spans(&self) -> Vec<Span> {
-        lock(&self.shared.seen).stored.clone()
+        lock(&self.shared.seen).stored.iter().map(|(_, span)| span.clone()).collect()
     }
 
     /// Waits for `count` stored spans, and returns all of them.
@@ -385,12 +388,19 @@ impl Shared {
             if self.closed.load(Ordering::SeqCst) {
                 return;
             }
-            let answer = (lock(&self.plan))(&request);
-            request.status = answer.status;
+            let mut answer = (lock(&self.plan))(&request);
             let mut seen = lock(&self.seen);
             if answer.stores {
-                seen.stored.extend(request.spans.iter().cloned());
+                let key = request.key();
+                let key = key.split(':').next().unwrap_or_default();
+                seen.stored.extend(request.spans.iter().map(|span| (key.to_owned(), span.clone())));
             }
+            if let (200, None) = (answer.status, &answer.body)
+                && let Some((status, body)) = langfuse::answer(&request, &mut seen.stored)
+            {
+                (answer.status, answer.body) = (status, Some(body));
+            }
+            request.status = answer.status;
             seen.requests.push(request);
             drop(seen);
             while answer.stalls && !self.closed.load(Ordering::SeqCst) {
@@ -399,15 +409,21 @@ impl Shared {
             if answer.status == 0 {
                 return;
             }
-            let mut head = format!("HTTP/1.1 {} X\r\ncontent-length: {}\r\n", answer.status, answer.body.len());
-            if !answer.headers.iter().any(|(name, _)| *name == "content-type") {
+            let body = answer.body.unwrap_or_else(|| "{}".into());
+            let mut head = format!("HTTP/1.1 {} X\r\ncontent-length: {}\r\n", answer.status, body.len());
+            let says = |name: &str| answer.headers.iter().any(|(said, _)| *said == name);
+            if !says("content-type") {
                 head.push_str("content-type: application/json\r\n");
+            }
+            if !says("date") {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                head.push_str(&format!("date: {}\r\n", langfuse::http_date(now)));
             }
             for (name, value) in &answer.headers {
                 head.push_str(&format!("{name}: {value}\r\n"));
             }
             let out = input.get_mut();
-            if out.write_all(format!("{head}\r\n{}", answer.body).as_bytes()).and_then(|()| out.flush()).is_err() {
+            if out.write_all(format!("{head}\r\n{body}").as_bytes()).and_then(|()| out.flush()).is_err() {
                 return;
             }
         }
