@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How many sessions `status` lists.
-const SESSIONS: usize = 50;
+pub const SESSIONS: usize = 50;
 
 /// How many events are held while the database takes none.
 const HELD: usize = 256;

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::hook::{DEFAULT_BASE_URL, Destination, Env};
 
 mod tracked;
+pub use tracked::is_tracked;
 
 /// Largest settings file that is read, in bytes.
 const MAX_SETTINGS: u64 = 1 << 20;

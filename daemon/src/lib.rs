@@ -32,6 +32,7 @@ pub mod config;
 pub mod credentials;
 pub mod delivery;
 pub mod dialect;
+pub mod doctor;
 pub mod engine;
 pub mod git;
 pub mod hook;

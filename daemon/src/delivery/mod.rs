@@ -4,5 +4,6 @@ mod access;
 pub mod exporter;
 mod media;
 pub mod policy;
+pub mod readback;
 pub mod transport;
 pub mod verdict;

@@ -17,6 +17,7 @@ mod client;
 mod completions;
 mod config;
 mod dead_letters;
+mod doctor;
 mod logs;
 mod open;
 mod pause;
@@ -58,6 +59,7 @@ enum Command {
         #[arg(long, default_value = "30s", value_parser = duration)]
         timeout: Duration,
     },
+    Doctor(doctor::Doctor),
     /// Print the turns of a session, without daemon or network
     Show {
         /// A session id, or the path of a transcript
@@ -144,6 +146,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Status { json } => status::status(json),
         Command::Flush { timeout } => status::flush(timeout),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Show { session, json } => show::show(&session, json),
         Command::Reconcile { session, json } => reconcile::reconcile(&session, json),
         Command::Replay { transcript, dry_run } => replay::replay(&transcript, dry_run),

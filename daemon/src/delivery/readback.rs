@@ -1,0 +1,197 @@
+//! Reading back from a server what it was sent, and asking it who it takes us for.
+
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, header};
+use serde_json::Value;
+
+use super::{
+    transport::{AGENT, Hyper, Limits, client, exchange, failure},
+    verdict::Answer,
+};
+use crate::{credentials::Secret, hook::Destination};
+
+/// Longest name of a project that is shown.
+const NAME: usize = 200;
+
+/// How often it is asked at the beginning, and at last.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LAST_PAUSE: Duration = Duration::from_secs(4);
+
+/// When one API shows a trace, the other one gets this long to do the same.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The way back.
+pub struct Readback {
+    client: Hyper,
+    destination: Destination,
+    secret: Secret,
+    limits: Limits,
+}
+
+/// The project that keys belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Project {
+    /// Its name.
+    pub name: String,
+    /// The server's clock, in seconds since the epoch.
+    pub date: Option<u64>,
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The server says no.
+    Status {
+        /// Status code.
+        status: u16,
+        /// Status and body, for people.
+        said: String,
+        /// The server's clock.
+        date: Option<u64>,
+    },
+    /// An answer that is none of Langfuse's.
+    Odd {
+        /// What is odd.
+        said: String,
+        /// The server's clock.
+        date: Option<u64>,
+    },
+    /// No answer.
+    Unreachable(String),
+    /// It cannot prove who it is.
+    Untrusted(String),
+}
+
+impl Failure {
+    /// The server's clock, in seconds since the epoch.
+    pub fn date(&self) -> Option<u64> {
+        match self {
+            Self::Status { date, .. } | Self::Odd { date, .. } => *date,
+            _ => None,
+        }
+    }
+}
+
+/// What one API shows of a trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It is there, so long after it was sent.
+    Shown(Duration),
+    /// Not, so far.
+    NotYet,
+    /// The server does not have this API.
+    NoSuchApi,
+    /// It cannot be asked.
+    Failed(String),
+}
+
+impl Readback {
+    /// For `destination`, reached with `secret`.
+    ///
+    /// # Errors
+    /// If the secret must not be sent there, or TLS cannot be set up.
+    pub fn new(destination: &Destination, secret: &Secret, limits: Limits) -> anyhow::Result<Self> {
+        let client = client(destination, limits)?;
+        Ok(Self { client, destination: destination.clone(), secret: secret.clone(), limits })
+    }
+
+    /// The project the keys belong to.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn project(&self) -> Result<Project, Failure> {
+        let (body, date) = self.get("/api/public/projects").await?;
+        let name = body["data"][0]["name"].as_str();
+        let name = name.ok_or_else(|| Failure::Odd { said: "the answer names no project".into(), date })?;
+        let name = self.secret.conceal(&self.destination.public_key, name);
+        let name = name.chars().filter(|c| !c.is_control()).take(NAME).collect();
+        Ok(Project { name, date })
+    }
+
+    /// Looks for a trace that was sent just now, until both APIs show it or `patience` is over: that of v4, which older servers do
+    /// not have, and the one of before, which newer servers may not have.
+    pub async fn trace(&self, trace_id: &str, patience: Duration) -> (Seen, Seen) {
+        let started = Instant::now();
+        let (mut observations, mut trace) = (Seen::NotYet, Seen::NotYet);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if observations == Seen::NotYet {
+                let path = format!("/api/public/v2/observations?traceId={trace_id}&fields=core");
+                observations = match self.get(&path).await {
+                    Ok((body, _)) if body["data"].as_array().is_some_and(|rows| !rows.is_empty()) => {
+                        Seen::Shown(started.elapsed())
+                    }
+                    Err(Failure::Status { status: 404, .. }) => Seen::NoSuchApi,
+                    other => later(other),
+                };
+            }
+            if trace == Seen::NotYet {
+                trace = match self.get(&format!("/api/public/traces/{trace_id}")).await {
+                    Ok((body, _)) if body["id"] == trace_id => Seen::Shown(started.elapsed()),
+                    // Not yet there, or no such API.
+                    Err(Failure::Status { status: 404, .. }) => Seen::NotYet,
+                    other => later(other),
+                };
+            }
+            let elapsed = started.elapsed();
+            let is_late =
+                [&observations, &trace].iter().any(|seen| matches!(seen, Seen::Shown(lag) if elapsed > *lag + GRACE));
+            if is_late || ![&observations, &trace].contains(&&Seen::NotYet) || elapsed >= patience {
+                return (observations, trace);
+            }
+            tokio::time::sleep(pause.min(patience - elapsed)).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    async fn get(&self, path: &str) -> Result<(Value, Option<u64>), Failure> {
+        let public_key = &self.destination.public_key;
+        let request = Request::get(format!("{}{path}", self.destination.base_url))
+            .header(header::AUTHORIZATION, self.secret.basic_auth(public_key))
+            .header(header::USER_AGENT, AGENT)
+            .header(header::ACCEPT, "application/json")
+            .body(Bytes::new())
+            .map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let key = (public_key.clone(), self.secret.clone());
+        let (answer, response) = match exchange(&self.client, request, &key, self.limits.request).await {
+            Ok(answered) => answered,
+            Err(error) => {
+                return Err(match failure(error.as_ref()) {
+                    Answer::Untrusted(why) => Failure::Untrusted(why),
+                    Answer::Unreachable(why) => Failure::Unreachable(why),
+                    _ => Failure::Unreachable("no answer".into()),
+                });
+            }
+        };
+        let date = date(response.headers());
+        let body = match &answer {
+            Answer::Response { body, .. } if !body.is_empty() => format!(": {body}"),
+            _ => String::new(),
+        };
+        let status = response.status().as_u16();
+        if status != 200 {
+            return Err(Failure::Status { status, said: format!("HTTP {status}{body}"), date });
+        }
+        let value = serde_json::from_slice(response.body());
+        value.map(|value| (value, date)).map_err(|_| Failure::Odd { said: "the answer is no JSON".into(), date })
+    }
+}
+
+/// What an answer other than the one that was hoped for means.
+fn later(answer: Result<(Value, Option<u64>), Failure>) -> Seen {
+    match answer {
+        Err(Failure::Status { status: 400..=407 | 409..=428, said, .. } | Failure::Odd { said, .. }) => {
+            Seen::Failed(said)
+        }
+        Err(Failure::Untrusted(why)) => Seen::Failed(why),
+        // An empty list, or a server that has no time just now.
+        _ => Seen::NotYet,
+    }
+}
+
+fn date(headers: &HeaderMap) -> Option<u64> {
+    let date = headers.get(header::DATE)?.to_str().ok()?;
+    Some(httpdate::parse_http_date(date).ok()?.duration_since(UNIX_EPOCH).ok()?.as_secs())
+}

@@ -1,0 +1,124 @@
+//! What is wrong between Claude Code's hook and the server, judged from what was seen, with what to do about it. Pure: what there
+//! is to see is collected elsewhere.
+
+use serde::Serialize;
+
+pub mod local;
+pub mod server;
+pub mod settings;
+
+/// How a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// Sessions are traced, but something deserves a look.
+    Warning,
+    /// Something is not traced, or will not be.
+    Problem,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at; a name that stays.
+    pub check: &'static str,
+    /// How it is.
+    pub state: State,
+    /// What was seen.
+    pub seen: String,
+    /// A command or an edit that mends it.
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    /// All is well.
+    pub fn ok(check: &'static str, seen: impl Into<String>) -> Self {
+        Self { check, state: State::Ok, seen: seen.into(), remedy: None }
+    }
+
+    /// Something deserves a look.
+    pub fn warning(check: &'static str, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check, state: State::Warning, seen: seen.into(), remedy: Some(remedy.into()) }
+    }
+
+    /// Something does not work.
+    pub fn problem(check: &'static str, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check, state: State::Problem, seen: seen.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// In the order of an event's way to the server.
+    pub findings: Vec<Finding>,
+    /// The worst state among them.
+    pub worst: State,
+}
+
+impl Report {
+    /// Of these findings.
+    pub fn new(findings: Vec<Finding>) -> Self {
+        let worst = findings.iter().map(|finding| finding.state).max().unwrap_or(State::Ok);
+        Self { findings, worst }
+    }
+
+    /// How many findings are in `state`.
+    pub fn count(&self, state: State) -> usize {
+        self.findings.iter().filter(|finding| finding.state == state).count()
+    }
+}
+
+/// The part of the way a check belongs to.
+pub fn group(check: &str) -> &'static str {
+    match check {
+        "claude" | "managed-settings" | "user-settings" | "project-settings" | "local-settings" => "Claude Code",
+        "hooks" | "hook-events" | "hook-program" | "other-tracer" => "Hook",
+        "tracing" | "keys" | "base-url" | "tracked-keys" => "This project",
+        "server" | "clock" | "probe" => "Server",
+        "delivery" | "dead-letters" | "media" | "transcripts" => "Delivery",
+        _ => "Daemon",
+    }
+}
+
+/// "812 B", "3.4 MiB".
+fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, "B");
+    for next in units {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, next);
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+}
+
+/// "1 event", "2 events".
+fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_finding_speaks_for_all() {
+        let (ok, warning, problem) =
+            (Finding::ok("a", ""), Finding::warning("b", "", ""), Finding::problem("c", "", ""));
+        for (findings, expect) in [
+            (vec![], State::Ok),
+            (vec![ok.clone()], State::Ok),
+            (vec![warning.clone(), ok.clone()], State::Warning),
+            (vec![warning.clone(), problem, ok], State::Problem),
+        ] {
+            assert_eq!(Report::new(findings).worst, expect);
+        }
+        let json = serde_json::to_value(Report::new(vec![warning])).unwrap();
+        let finding = serde_json::json!({"check": "b", "state": "warning", "seen": "", "remedy": ""});
+        assert_eq!(json, serde_json::json!({"findings": [finding], "worst": "warning"}));
+    }
+}
