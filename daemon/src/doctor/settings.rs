@@ -334,7 +334,7 @@ impl Settings {
                 Finding::problem("keys", "there is no public key", put("LANGFUSE_PUBLIC_KEY"))
             }
             (_, None) => Finding::problem("keys", "there is no secret key", put("LANGFUSE_SECRET_KEY")),
-            (Ok(to), _) if to.public_key.starts_with("sk-") => Finding::problem(
+            (Ok(to), _) if is_secret(&to.public_key) => Finding::problem(
                 "keys",
                 "the public key looks like a secret key",
                 "exchange LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY; if they were sent, make new ones",
@@ -414,6 +414,11 @@ pub fn version(text: &str) -> Option<Version> {
     let mut numbers = text.split_whitespace().next()?.trim_start_matches('v').splitn(3, '.');
     let mut next = || numbers.next()?.split(['-', '+', '.']).next()?.parse().ok();
     Some((next()?, next()?, next()?))
+}
+
+/// True if what stands where a public key belongs looks like a secret one.
+pub fn is_secret(public_key: &str) -> bool {
+    public_key.starts_with("sk-")
 }
 
 /// The word of a command that names our hook's program.

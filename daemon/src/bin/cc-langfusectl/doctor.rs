@@ -8,6 +8,7 @@ use std::{
 };
 
 use cc_langfuse::{
+    credentials::Secret,
     doctor::{Finding, Report, State, group, local, server, settings},
     hook::Env,
 };
@@ -86,6 +87,7 @@ impl Doctor {
         let destination = env.destination().ok();
         if let (true, Some(to), Some(secret)) = (env.enabled(), &destination, env.secret())
             && to.is_private()
+            && !settings::is_secret(&to.public_key)
         {
             let server = network::Server { to, secret: &secret, options: env.options(), project, home };
             findings.extend(server.examine(daemon.status(), (!self.no_probe).then_some(self.wait))?);
@@ -103,7 +105,8 @@ impl Doctor {
 /// Whatever was seen, a key is not shown.
 fn conceal(finding: &mut Finding, env: &Env<'_>) {
     let public_key = env.destination().map(|to| to.public_key).unwrap_or_default();
-    for secret in env.secrets() {
+    let swapped = settings::is_secret(&public_key).then(|| Secret::new(&public_key));
+    for secret in env.secrets().chain(swapped) {
         finding.seen = secret.conceal(&public_key, &finding.seen);
         finding.remedy = finding.remedy.take().map(|remedy| secret.conceal(&public_key, &remedy));
     }

@@ -1,1 +1,31 @@
 use super::*;
+use crate::doctor::State;
+
+#[test]
+fn a_disk_is_nearly_full_by_bytes_or_by_share() {
+    let gib = 1 << 30;
+    for (free, total, expect) in [
+        (100 * gib, 1000 * gib, State::Ok),
+        (gib, 20 * gib, State::Ok),
+        (gib - 1, 2 * gib, State::Warning),
+        (49 * gib, 1000 * gib, State::Warning),
+        (0, 0, State::Warning),
+    ] {
+        assert_eq!(judge_disk(Path::new("/s"), free, total).state, expect, "{free} of {total}");
+    }
+}
+
+#[test]
+fn the_service_is_judged_beside_the_daemon() {
+    let systemd = |enabled: &str, active: &str| Unit::Systemd { enabled: enabled.into(), active: active.into() };
+    for (unit, remedy, state) in [
+        (Unit::NoManager, "cc-langfused &", State::Ok),
+        (systemd("enabled", "failed"), "systemctl --user enable --now", State::Ok),
+        (systemd("disabled", "inactive"), "systemctl --user enable --now", State::Warning),
+        (systemd("not-found", "inactive"), "cc-langfusectl setup", State::Warning),
+    ] {
+        let [daemon, service] = judge_daemon(&Daemon::NotRunning, &unit, 0, "1").try_into().unwrap();
+        assert_eq!((daemon.state, service.state), (State::Problem, state), "{unit:?}");
+        assert!(daemon.remedy.unwrap().starts_with(remedy), "{unit:?}");
+    }
+}

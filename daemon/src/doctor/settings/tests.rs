@@ -1,1 +1,102 @@
 use super::*;
+use crate::doctor::State;
+
+fn file(place: Place, text: &str) -> File {
+    let path = PathBuf::from(format!("/{place:?}"));
+    File { place, path, content: Content::Text(text.to_owned().into()), tracked: place == Place::Project }
+}
+
+fn only(text: &str) -> (Settings, Vec<Finding>) {
+    read(&[file(Place::User, text)], [])
+}
+
+#[test]
+fn a_version_is_read_from_what_claude_code_prints() {
+    for (text, expect) in [
+        ("2.1.329 (Claude Code)\n", Some((2, 1, 329))),
+        ("v1.0.59", Some((1, 0, 59))),
+        ("2.2.0-beta.1 (Claude Code)", Some((2, 2, 0))),
+        ("2.1", None),
+        ("Claude 2.1.3", None),
+        ("", None),
+    ] {
+        assert_eq!(version(text), expect, "{text:?}");
+    }
+}
+
+#[test]
+fn a_command_is_ours_or_the_other_tracers_or_neither() {
+    for (command, own, other) in [
+        ("/home/a/cc-langfuse-hook", Some("/home/a/cc-langfuse-hook"), None),
+        ("'/home/a b/cc-langfuse-hook'", Some("/home/a b/cc-langfuse-hook"), None),
+        (r#"X=1 "$HOME/bin/cc-langfuse-hook" --x"#, Some("$HOME/bin/cc-langfuse-hook"), None),
+        (r"/a\ b/cc-langfuse-hook;true", Some("/a b/cc-langfuse-hook"), None),
+        ("npx -y cc-langfuse", None, Some("cc-langfuse")),
+        ("pnpm dlx github:elct9620/cc-langfuse#main", None, Some("github:elct9620/cc-langfuse#main")),
+        ("npx cc-langfuse@0.2.2", None, Some("cc-langfuse@0.2.2")),
+        ("node /x/cc-langfuse/dist/index.js", None, Some("/x/cc-langfuse/dist/index.js")),
+        ("my-hook cc-langfused", None, None),
+        ("", None, None),
+    ] {
+        assert_eq!((own_program(command).as_deref(), other_program(command).as_deref()), (own, other), "{command}");
+    }
+}
+
+#[test]
+fn an_event_turns_off_all_hooks_where_the_version_does_not_know_it() {
+    let text = |event: &str| {
+        format!(
+            r#"{{"hooks":{{"Stop":[{{"hooks":[{{"type":"command","command":"/cc-langfuse-hook"}}]}}],"{event}":[]}}}}"#
+        )
+    };
+    for (event, version, expect) in [
+        ("SessionEnd", Some((1, 0, 59)), State::Problem),
+        ("SessionEnd", Some((2, 0, 75)), State::Ok),
+        ("StopFailure", Some((2, 1, 71)), State::Problem),
+        ("StopFailure", Some((2, 1, 80)), State::Warning),
+        ("StopFailure", Some((2, 1, 94)), State::Ok),
+        ("TaskCreated", Some((2, 1, 3)), State::Problem),
+        ("TaskCreated", Some((2, 1, 94)), State::Warning),
+        ("Nonsense", Some((2, 1, 120)), State::Ok),
+        ("Nonsense", None, State::Ok),
+    ] {
+        let finding = only(&text(event)).0.judge_events(version);
+        assert_eq!(finding.state, expect, "{event} {version:?}: {finding:?}");
+    }
+}
+
+#[test]
+fn a_form_that_claude_code_does_not_take_is_named() {
+    for (text, expect) in [
+        ("[]", "not an object"),
+        (r#"{"env":[]}"#, "`env` is not"),
+        (r#"{"env":{"A":{}}}"#, "`env.A` is not"),
+        (r#"{"hooks":[]}"#, "`hooks` is not"),
+        (r#"{"hooks":{"Stop":[{}]}}"#, "an entry of `hooks.Stop`"),
+        (r#"{"hooks":{"Stop":[{"hooks":[{"type":"command"}]}]}}"#, "no `command`"),
+        ("{\n\"env\": {\"LANGFUSE_SECRET_KEY\": \"sk-1\"", "not valid JSON"),
+    ] {
+        let (_, findings) = only(text);
+        assert_eq!(findings[0].state, State::Problem, "{text}");
+        assert!(findings[0].seen.contains(expect) && !findings[0].seen.contains("sk-1"), "{}", findings[0].seen);
+    }
+    assert_eq!(only(r#"{"hooks":{"Stop":[{"hooks":[{"type":"prompt"}]}]},"env":{"A":1}}"#).1[0].state, State::Ok);
+}
+
+#[test]
+fn the_stronger_settings_win_and_an_empty_value_unsets() {
+    let on = r#"{"env":{"TRACE_TO_LANGFUSE":"true","LANGFUSE_PUBLIC_KEY":"pk-1","LANGFUSE_SECRET_KEY":"sk-1"},"cleanupPeriodDays":7}"#;
+    let state = |files: &[File]| {
+        let (settings, _) = read(files, [("TRACE_TO_LANGFUSE".to_owned(), "false".to_owned())]);
+        settings.judge_project(Path::new("/p"))
+    };
+    assert_eq!(state(&[])[0].seen, "off for /p: TRACE_TO_LANGFUSE is set by the environment, but not to \"true\"");
+    assert_eq!(state(&[file(Place::User, on)])[0].seen, "on for /p, by /User");
+    let off = file(Place::Local, r#"{"env":{"TRACE_TO_LANGFUSE":""}}"#);
+    assert_eq!(state(&[file(Place::User, on), off])[0].state, State::Problem);
+    let tracked = state(&[file(Place::Project, on)]);
+    assert_eq!(tracked.last().map(|finding| (finding.check, finding.state)), Some(("tracked-keys", State::Warning)));
+    assert_eq!((only(on).0.cleanup_days(), only("{}").0.cleanup_days()), (7, 30));
+    let managed = read(&[file(Place::Managed, r#"{"allowManagedHooksOnly":true}"#)], []).0;
+    assert_eq!(managed.judge_hooks(None)[0].state, State::Problem);
+}

@@ -80,7 +80,7 @@ pub fn files(paths: &Paths, running: bool) -> Vec<Finding> {
     }
     findings.push(judge_access("socket", &paths.socket, &file(&paths.socket, true), "600", running));
     findings.push(judge_access("spool-directory", &paths.spool, &dir(&paths.spool), "700", running));
-    findings.push(judge_access("database", &paths.database, &file(&paths.database, false), "600", running));
+    findings.push(judge_access("database-file", &paths.database, &file(&paths.database, false), "600", running));
     findings
 }
 

@@ -1,0 +1,551 @@
+//! The doctor finds what is wrong, says how to mend it, and shows no key.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use tests::{
+    Answer, Daemon, Home, Server, Story, bins,
+    home::run,
+    langfuse::{self, http_date},
+    say, server,
+};
+
+/// What is on PATH says it is this version.
+const CURRENT: &str = "2.1.329";
+
+/// A home in which all is well, to be broken.
+struct Stage {
+    home: Home,
+    server: Server,
+    daemon: Option<Daemon>,
+    project: PathBuf,
+    /// The only directory on PATH.
+    bin: PathBuf,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let (home, server) = (Home::new(), Server::new());
+        let (project, bin) = (home.project("p"), home.project("bin"));
+        let stage = Self { daemon: None, project, bin, home, server };
+        stage.program("claude", &format!("echo '{CURRENT} (Claude Code)'"));
+        stage.program("systemctl", "exit 1");
+        fs::copy(&bins().hook, stage.hook()).expect("the hook");
+        chmod(&stage.hook(), 0o755);
+        let hook = stage.hook();
+        stage.register(&[("Stop", &hook.display().to_string())]);
+        stage.home.settings("p", &stage.server.env());
+        stage
+    }
+
+    /// With a daemon that has heard of a session and delivered it.
+    fn running() -> Self {
+        let mut stage = Self::new();
+        stage.daemon = Some(stage.home.daemon());
+        let mut story = Story::new(&stage.home, "p", "s");
+        story.turn("q", "a");
+        stage.home.hook(&story.stop("a"), &stage.server.env());
+        stage.server.wait_for(2);
+        stage.home.flush();
+        stage
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        fs::write(self.bin.join(name), format!("#!/bin/sh\n{script}\n")).expect("a program");
+        chmod(&self.bin.join(name), 0o755);
+    }
+
+    fn hook(&self) -> PathBuf {
+        self.home.path().join("bin/cc-langfuse-hook")
+    }
+
+    fn user_settings(&self) -> PathBuf {
+        self.home.path().join(".claude/settings.json")
+    }
+
+    fn register(&self, hooks: &[(&str, &str)]) {
+        let entry = |command: &str| json!([{"hooks": [{"type": "command", "command": command}]}]);
+        let hooks: serde_json::Map<String, Value> =
+            hooks.iter().map(|(event, command)| ((*event).to_owned(), entry(command))).collect();
+        self.write_user(&json!({ "hooks": hooks }).to_string());
+    }
+
+    fn write_user(&self, text: &str) {
+        fs::create_dir_all(self.home.path().join(".claude")).expect("a directory");
+        fs::write(self.user_settings(), text).expect("settings");
+    }
+
+    fn doctor(&self, more: &[&str]) -> Seen {
+        let mut command = self.home.command(&bins().ctl);
+        command.args(["doctor", "--json"]).args(more).env("PATH", &self.bin).current_dir(&self.project);
+        let output = run(command, b"").0;
+        let all = [&output.stdout[..], &output.stderr].concat();
+        let text = String::from_utf8_lossy(&all).into_owned();
+        for secret in ["sk-lf-test", &STANDARD.encode("pk-lf-test:sk-lf-test")] {
+            assert!(!text.contains(secret), "a key is shown: {text}");
+        }
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {text}"));
+        let seen = Seen { code: output.status.code(), report };
+        let expect = if seen.report["worst"] == "problem" { 1 } else { 0 };
+        assert_eq!(seen.code, Some(expect), "{}", seen.report);
+        seen
+    }
+}
+
+struct Seen {
+    code: Option<i32>,
+    report: Value,
+}
+
+impl Seen {
+    /// Every finding that is not well, but for the disk of whoever runs the tests.
+    fn unwell(&self) -> Vec<&str> {
+        let findings = self.report["findings"].as_array().expect("findings").iter();
+        let unwell = findings.filter(|finding| finding["state"] != "ok" && finding["check"] != "disk");
+        unwell.map(|finding| finding["check"].as_str().expect("a check")).collect()
+    }
+
+    /// The finding of `check`, which is there once.
+    fn finding(&self, check: &str) -> &Value {
+        let findings = self.report["findings"].as_array().expect("findings");
+        let mut found = findings.iter().filter(|finding| finding["check"] == check);
+        let finding = found.next().unwrap_or_else(|| panic!("no {check}: {}", self.report));
+        assert!(found.next().is_none(), "{check} is there twice: {}", self.report);
+        finding
+    }
+
+    /// `check` is in this state, what was seen and the remedy contain these.
+    #[track_caller]
+    fn has(&self, check: &str, state: &str, seen: &str, remedy: &str) {
+        let finding = self.finding(check);
+        let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+        assert_eq!(finding["state"], state, "{}", self.report);
+        assert!(text("seen").contains(seen), "{seen:?} is not in {finding}");
+        assert!(text("remedy").contains(remedy), "{remedy:?} is not in {finding}");
+        assert_eq!(finding["remedy"].is_null(), state == "ok", "{finding}");
+    }
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+}
+
+#[test]
+fn where_all_is_well_the_trace_it_sends_is_read_back() {
+    let stage = Stage::running();
+    let before = stage.server.spans().len();
+    let seen = stage.doctor(&[]);
+    assert_eq!((seen.unwell(), seen.code), (vec![], Some(0)), "{}", seen.report);
+    seen.has("claude", "ok", CURRENT, "");
+    seen.has("hook-events", "ok", "on Stop", "");
+    seen.has("hook-program", "ok", "cc-langfuse-hook runs", "");
+    seen.has("server", "ok", &langfuse::project_name("pk-lf-test"), "");
+    seen.has("delivery", "ok", "2 spans delivered", "");
+    seen.has("events", "ok", "latest session s, 1 turn", "");
+    seen.has("clock", "ok", "within", "");
+    let spans = stage.server.spans();
+    let [probe] = &spans[before..] else { panic!("not one span: {spans:?}") };
+    assert_eq!((probe.name.as_str(), probe.get("langfuse.trace.name")), ("cc-langfuse doctor", "cc-langfuse doctor"));
+    assert_eq!((probe.is_root(), probe.observation("model.name"), probe.get("session.id")), (true, "", ""));
+    seen.has("probe", "ok", &probe.trace_id, "");
+    // Whoever asks for no trace sends none.
+    let seen = stage.doctor(&["--no-probe"]);
+    assert_eq!((seen.unwell(), stage.server.spans().len()), (vec![], before + 1));
+    // And people read lines.
+    let mut command = stage.home.command(&bins().ctl);
+    command.args(["doctor", "--no-probe"]).env("PATH", &stage.bin).current_dir(&stage.project);
+    let text = String::from_utf8(run(command, b"").0.stdout).expect("text");
+    assert!(text.starts_with("Claude Code\n  ✓ claude ") && !text.contains('\x1b'), "{text}");
+}
+
+/// What is done to a stage, the check that finds it, its state, and parts of what was seen and of the remedy.
+type Breakage = (&'static str, fn(&mut Stage), &'static str, &'static str, &'static str, &'static str);
+
+fn each(breakages: &[Breakage], stage: fn() -> Stage) {
+    for (name, breaks, check, state, seen, remedy) in breakages {
+        let mut stage = stage();
+        breaks(&mut stage);
+        let report = stage.doctor(&["--wait", "300ms"]);
+        assert!(report.unwell().contains(check), "{name}: {}", report.report);
+        report.has(check, state, seen, remedy);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_settings_and_hook_is_found() {
+    each(
+        &[
+            ("no hook", |s| s.register(&[]), "hook-events", "problem", "no settings file registers", "setup"),
+            (
+                "another event",
+                |s| s.register(&[("SessionEnd", &s.hook().display().to_string())]),
+                "hook-events",
+                "problem",
+                "not for Stop",
+                "setup",
+            ),
+            (
+                "unknown event",
+                |s| {
+                    let hook = s.hook().display().to_string();
+                    s.register(&[("Stop", &hook), ("StopFailure", &hook)]);
+                    s.program("claude", "echo '2.1.71 (Claude Code)'");
+                },
+                "hook-events",
+                "problem",
+                "2.1.71 does not know the event `StopFailure`",
+                "remove `StopFailure`",
+            ),
+            ("no claude", |s| fs::remove_file(s.bin.join("claude")).unwrap(), "claude", "warning", "not found", "PATH"),
+            (
+                "bad JSON",
+                |s| s.write_user("{\n\"hooks\": {\n,}}"),
+                "user-settings",
+                "problem",
+                "not valid JSON",
+                "correct line 3",
+            ),
+            (
+                "bad form",
+                |s| s.write_user(r#"{"hooks":{"Stop":"x"}}"#),
+                "user-settings",
+                "problem",
+                "`hooks.Stop` is not a list",
+                "settings.json",
+            ),
+            (
+                "hooks off",
+                |s| {
+                    let text = fs::read_to_string(s.user_settings()).unwrap();
+                    s.write_user(&text.replacen('{', r#"{"disableAllHooks":true,"#, 1));
+                },
+                "hooks",
+                "problem",
+                "turns all hooks off",
+                "remove `disableAllHooks`",
+            ),
+            (
+                "no program",
+                |s| fs::remove_file(s.hook()).unwrap(),
+                "hook-program",
+                "problem",
+                "does not exist",
+                "setup",
+            ),
+            ("not executable", |s| chmod(&s.hook(), 0o644), "hook-program", "problem", "is not executable", "chmod +x"),
+            (
+                "another program",
+                |s| s.program("cc-langfuse-hook", "exit 0"),
+                "hook-program",
+                "problem",
+                "is not the cc-langfuse-hook",
+                "one build",
+            ),
+            (
+                "open to others",
+                |s| chmod(&s.hook(), 0o777),
+                "hook-program",
+                "warning",
+                "replaced by other",
+                "chmod go-w",
+            ),
+            (
+                "the tool for Node",
+                |s| {
+                    let (hook, other) =
+                        (s.hook().display().to_string(), "LANGFUSE_SECRET_KEY=sk-lf-test npx cc-langfuse");
+                    s.register(&[("Stop", &hook), ("SessionEnd", other)]);
+                },
+                "other-tracer",
+                "warning",
+                "traced twice",
+                "`hooks.SessionEnd`",
+            ),
+        ],
+        Stage::new,
+    );
+}
+
+#[test]
+fn what_is_wrong_with_the_projects_keys_is_found() {
+    let settings = |s: &Stage, change: fn(&mut Vec<(String, String)>)| {
+        let mut env = s.server.env();
+        change(&mut env);
+        s.home.settings("p", &env);
+    };
+    let set: [(fn(&mut Vec<(String, String)>), _, _, _, _); 6] = [
+        (|env| env.retain(|(name, _)| name != "TRACE_TO_LANGFUSE"), "tracing", "problem", "set nowhere", "setup"),
+        (|env| env[0].1 = "yes".into(), "tracing", "problem", "not to \"true\"", "TRACE_TO_LANGFUSE"),
+        (|env| drop(env.remove(1)), "keys", "problem", "no public key", "LANGFUSE_PUBLIC_KEY"),
+        (|env| drop(env.remove(2)), "keys", "problem", "no secret key", "LANGFUSE_SECRET_KEY"),
+        (
+            |env| (env[1].1, env[2].1) = ("sk-lf-test".into(), "pk-lf-test".into()),
+            "keys",
+            "problem",
+            "looks like a secret key",
+            "exchange",
+        ),
+        (|env| env[3].1 = "http://lf.example.org".into(), "base-url", "problem", "unencrypted", "https://"),
+    ];
+    for (change, check, state, seen, remedy) in set {
+        let stage = Stage::new();
+        settings(&stage, change);
+        stage.doctor(&["--no-probe"]).has(check, state, seen, remedy);
+    }
+}
+
+#[test]
+fn keys_in_a_file_that_git_tracks_are_named_and_go_nowhere() {
+    let stage = Stage::new();
+    let git =
+        |args: &[&str]| Command::new("git").current_dir(&stage.project).env("HOME", "/nowhere").args(args).output();
+    if git(&["init", "-q"]).is_err() {
+        return say("SKIPPED keys_in_a_file_that_git_tracks_are_named_and_go_nowhere: no git here");
+    }
+    assert!(git(&["add", "."]).expect("git").status.success());
+    let seen = stage.doctor(&[]);
+    seen.has("tracked-keys", "warning", "settings.local.json holds a secret key", "git rm --cached");
+    seen.has("server", "problem", "which git tracks, sends spans there", "cc-langfusectl trust http://127.0.0.1:");
+    assert_eq!(stage.server.requests().len(), 0, "a server that a repository chose was asked");
+}
+
+#[test]
+fn what_is_wrong_with_the_daemon_and_its_files_is_found() {
+    let seen = Stage::new().doctor(&[]);
+    seen.has("daemon", "problem", "not running", "cc-langfused");
+    assert_eq!(seen.unwell(), ["daemon"], "{}", seen.report);
+
+    let stage = Stage::new();
+    stage.home.hook(&Story::new(&stage.home, "p", "s").event("Stop"), &stage.server.env());
+    stage.doctor(&[]).has("daemon", "problem", "1 event in the spool", "cc-langfused");
+
+    each(
+        &[
+            (
+                "open directory",
+                |s| chmod(&s.home.paths().state, 0o755),
+                "state-directory",
+                "problem",
+                "open to other users",
+                "chmod 700",
+            ),
+            (
+                "open socket",
+                |s| chmod(&s.home.paths().socket, 0o666),
+                "socket",
+                "problem",
+                "open to other users",
+                "chmod 600",
+            ),
+            (
+                "unreadable spool",
+                |s| chmod(&s.home.paths().spool, 0o070),
+                "spool-directory",
+                "problem",
+                "open to other users",
+                "chmod 700",
+            ),
+            (
+                "open database",
+                |s| chmod(&s.home.paths().database, 0o644),
+                "database-file",
+                "problem",
+                "open to other users",
+                "chmod 600",
+            ),
+            (
+                "no socket",
+                |s| fs::remove_file(s.home.paths().socket).unwrap(),
+                "daemon",
+                "problem",
+                "not running",
+                "cc-langfused",
+            ),
+            (
+                "bad configuration",
+                |s| s.home.configure("outbox_mb = 1"),
+                "configuration",
+                "problem",
+                "did you mean `outbox_mib`?",
+                "restart the daemon",
+            ),
+            (
+                "no service",
+                |s| s.program("systemctl", "printf 'LoadState=not-found\\nActiveState=inactive\\nUnitFileState=\\n'"),
+                "unit",
+                "warning",
+                "no cc-langfused.service",
+                "setup",
+            ),
+            (
+                "service off",
+                |s| {
+                    s.program("systemctl", "printf 'LoadState=loaded\\nActiveState=active\\nUnitFileState=disabled\\n'")
+                },
+                "unit",
+                "warning",
+                "is disabled",
+                "systemctl --user enable",
+            ),
+        ],
+        Stage::running,
+    );
+}
+
+#[test]
+fn what_is_wrong_with_the_server_is_found() {
+    each(
+        &[
+            (
+                "wrong keys",
+                |s| {
+                    s.server.change(|request| {
+                        let said = format!("no such key {}", request.key());
+                        Answer::status(401).body(&said)
+                    });
+                },
+                "server",
+                "problem",
+                "does not take the keys",
+                "LANGFUSE_SECRET_KEY",
+            ),
+            (
+                "away",
+                |s| {
+                    s.home.settings(
+                        "p",
+                        &server::env(&format!("http://{}", server::unused()), "pk-lf-test", "sk-lf-test"),
+                    )
+                },
+                "server",
+                "problem",
+                "cannot be reached",
+                "LANGFUSE_BASE_URL",
+            ),
+            (
+                "something else",
+                |s| s.server.change(|_| Answer::status(404).body("<html>")),
+                "server",
+                "problem",
+                "does not answer as Langfuse does",
+                "LANGFUSE_BASE_URL",
+            ),
+            (
+                "in trouble",
+                |s| s.server.change(|_| Answer::status(503)),
+                "server",
+                "problem",
+                "is in trouble",
+                "nothing is lost",
+            ),
+            (
+                "another time",
+                |s| {
+                    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+                    s.server.change(move |_| Answer::ok().header("date", http_date(now - 600)));
+                },
+                "clock",
+                "warning",
+                "ahead of the server",
+                "timedatectl",
+            ),
+            (
+                "nothing shows",
+                |s| {
+                    s.server.change(|request| match &*request.path {
+                        path if path.starts_with("/api/public/v2/") => Answer::ok().body(r#"{"data":[],"meta":{}}"#),
+                        path if path.starts_with("/api/public/traces/") => Answer::status(404),
+                        _ => Answer::ok(),
+                    });
+                },
+                "probe",
+                "problem",
+                "does not show it within 0.3 s",
+                "--wait 5m",
+            ),
+            (
+                "no traces",
+                |s| {
+                    s.server.change(|request| {
+                        if request.method == "POST" { Answer::status(403).body("suspended") } else { Answer::ok() }
+                    });
+                },
+                "probe",
+                "problem",
+                "suspended",
+                "see the finding on the server",
+            ),
+        ],
+        Stage::new,
+    );
+}
+
+#[test]
+fn a_trace_is_read_back_from_older_and_newer_servers_and_late() {
+    let stage = Stage::running();
+    stage.server.change(langfuse::v3);
+    stage.doctor(&[]).has("probe", "ok", "v4 API: no such API; older API: after", "");
+    stage.server.change(langfuse::v4);
+    stage.doctor(&[]).has("probe", "ok", "v4 API: after", "");
+    let mut asked = 0;
+    stage.server.change(move |request| {
+        asked += u32::from(request.path.starts_with("/api/public/v2/"));
+        let is_early = asked < 3 && request.path.contains(if asked == 0 { "/traces/" } else { "/v2/" });
+        if is_early { Answer::ok().body(r#"{"data":[],"meta":{}}"#) } else { langfuse::v4(request) }
+    });
+    let seen = stage.doctor(&[]);
+    let text = seen.finding("probe")["seen"].as_str().expect("text").to_owned();
+    let lag = text.split("v4 API: after ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
+    assert!(lag.is_some_and(|lag| lag >= 0.7), "asked after 0, 0.25 and 0.75 s: {text}");
+}
+
+#[test]
+fn what_the_daemon_cannot_deliver_is_found() {
+    let stage = Stage::running();
+    stage.server.change(|_| Answer::status(401));
+    let mut story = Story::new(&stage.home, "p", "t");
+    story.turn("q", "a");
+    stage.home.hook(&story.stop("a"), &stage.server.env());
+    stage.home.status_until("it to be parked", |status| status["destinations"][0]["state"] == "parked");
+    let seen = stage.doctor(&[]);
+    seen.has("delivery", "problem", "is parked, 2 spans waiting: HTTP 401", "flush");
+    assert_eq!(seen.unwell(), ["server", "delivery"], "{}", seen.report);
+}
+
+#[test]
+fn transcripts_near_their_removal_that_were_never_traced_are_found() {
+    let stage = Stage::running();
+    let days = |days: u64| SystemTime::now() - Duration::from_secs(days * 86_400 + 60);
+    let old = |name: &str, since: u64| {
+        let mut story = Story::new(&stage.home, "p", name);
+        story.turn("q", "a");
+        let file = fs::File::options().append(true).open(&story.path).expect("the transcript");
+        file.set_modified(days(since)).expect("a time");
+        story
+    };
+    // The session the daemon knows, one that has time, and one of a project that is not traced.
+    let file = fs::File::options().append(true).open(Story::new(&stage.home, "p", "s").path).expect("the transcript");
+    file.set_modified(days(29)).expect("a time");
+    old("young", 20);
+    let mut other = Story::new(&stage.home, "other", "o");
+    other.turn("q", "a");
+    let file = fs::File::options().append(true).open(&other.path).expect("the transcript");
+    file.set_modified(days(29)).expect("a time");
+    assert_eq!(stage.doctor(&["--no-probe"]).unwell(), Vec::<&str>::new());
+
+    let story = old("forgotten", 26);
+    let seen = stage.doctor(&["--no-probe"]);
+    let remedy = format!("cc-langfusectl backfill {}", story.path.display());
+    seen.has("transcripts", "warning", "1 transcript of traced projects near the end", &remedy);
+    // Whoever keeps them longer has more time.
+    let text = fs::read_to_string(stage.user_settings()).expect("settings");
+    stage.write_user(&text.replacen('{', r#"{"cleanupPeriodDays":90,"#, 1));
+    assert_eq!(stage.doctor(&["--no-probe"]).unwell(), Vec::<&str>::new());
+}
