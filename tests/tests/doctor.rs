@@ -168,6 +168,9 @@ fn where_all_is_well_the_trace_it_sends_is_read_back() {
 /// What is done to a stage, the check that finds it, its state, and parts of what was seen and of the remedy.
 type Breakage = (&'static str, fn(&mut Stage), &'static str, &'static str, &'static str, &'static str);
 
+/// What is done to the settings of a project.
+type Change = fn(&mut Vec<(String, String)>);
+
 fn each(breakages: &[Breakage], stage: fn() -> Stage) {
     for (name, breaks, check, state, seen, remedy) in breakages {
         let mut stage = stage();
@@ -275,12 +278,12 @@ fn what_is_wrong_with_settings_and_hook_is_found() {
 
 #[test]
 fn what_is_wrong_with_the_projects_keys_is_found() {
-    let settings = |s: &Stage, change: fn(&mut Vec<(String, String)>)| {
+    let settings = |s: &Stage, change: Change| {
         let mut env = s.server.env();
         change(&mut env);
         s.home.settings("p", &env);
     };
-    let set: [(fn(&mut Vec<(String, String)>), _, _, _, _); 6] = [
+    let set: [(Change, _, _, _, _); 6] = [
         (|env| env.retain(|(name, _)| name != "TRACE_TO_LANGFUSE"), "tracing", "problem", "set nowhere", "setup"),
         (|env| env[0].1 = "yes".into(), "tracing", "problem", "not to \"true\"", "TRACE_TO_LANGFUSE"),
         (|env| drop(env.remove(1)), "keys", "problem", "no public key", "LANGFUSE_PUBLIC_KEY"),
