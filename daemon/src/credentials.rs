@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::hook::{DEFAULT_BASE_URL, Destination, Env};
 
-mod tracked;
+pub mod tracked;
 pub use tracked::is_tracked;
 
 /// Largest settings file that is read, in bytes.

@@ -160,22 +160,72 @@ impl Transport {
     }
 }
 
-/// The id of the project that `secret` belongs to, asked of the server: part of the addresses of its pages.
+/// A project of a Langfuse server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Project {
+    /// Part of the addresses of its pages.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+}
+
+/// Why a server does not say which project a key belongs to.
+#[derive(Debug, thiserror::Error)]
+pub enum NoProject {
+    /// It must not be asked, or cannot be.
+    #[error("{0:#}")]
+    NotAsked(anyhow::Error),
+    /// No answer came.
+    #[error("{0}")]
+    Unreachable(String),
+    /// TLS failed, mostly for its certificate.
+    #[error("{0}")]
+    Untrusted(String),
+    /// It does not know the keys.
+    #[error("the server does not know these keys (401): they may be of another server or region, or deleted")]
+    WrongKeys,
+    /// The keys are not a project's.
+    #[error(
+        "the server refuses these keys (403): an organisation's keys will not do, make some in the project's settings"
+    )]
+    NotOfProject,
+    /// Something else came back.
+    #[error("the server answered {0}: is this the address of a Langfuse server?")]
+    Status(u16),
+    /// It is no Langfuse server, or names no project.
+    #[error("the server names no project: is this the address of a Langfuse server?")]
+    NoName,
+}
+
+/// The project that `secret` belongs to, asked of the server.
 ///
 /// # Errors
 /// If the server cannot be asked, or does not know the key.
-pub async fn project_id(destination: &Destination, secret: &Secret) -> anyhow::Result<String> {
+pub async fn project(destination: &Destination, secret: &Secret) -> Result<Project, NoProject> {
     let limits = Limits::default();
-    let client = client(destination, limits)?;
+    let client = client(destination, limits).map_err(NoProject::NotAsked)?;
     let request = Request::get(format!("{}/api/public/projects", destination.base_url))
         .header(header::AUTHORIZATION, secret.basic_auth(&destination.public_key))
-        .body(Full::new(Bytes::new()))?;
-    let response = tokio::time::timeout(limits.request, client.request(request)).await??;
-    anyhow::ensure!(response.status().is_success(), "the server answered {}", response.status());
-    let body = Limited::new(response.into_body(), ANSWER).collect().await.map_err(|error| anyhow::anyhow!(error))?;
-    let projects: serde_json::Value = serde_json::from_slice(&body.to_bytes())?;
-    let id = projects["data"][0]["id"].as_str();
-    Ok(id.ok_or_else(|| anyhow::anyhow!("the server names no project"))?.to_owned())
+        .header(header::USER_AGENT, AGENT)
+        .body(Bytes::new())
+        .map_err(|error| NoProject::NotAsked(error.into()))?;
+    let key = (destination.public_key.clone(), secret.clone());
+    let (_, response) =
+        exchange(&client, request, &key, limits.request).await.map_err(|error| match failure(error.as_ref()) {
+            Answer::Untrusted(why) => NoProject::Untrusted(why),
+            Answer::Unreachable(why) => NoProject::Unreachable(why),
+            _ => NoProject::Unreachable(chain(error.as_ref())),
+        })?;
+    match response.status().as_u16() {
+        200..300 => {}
+        401 => return Err(NoProject::WrongKeys),
+        403 => return Err(NoProject::NotOfProject),
+        status => return Err(NoProject::Status(status)),
+    }
+    let projects: serde_json::Value = serde_json::from_slice(response.body()).unwrap_or_default();
+    let text = |key: &str| projects["data"][0][key].as_str().map(str::to_owned);
+    let id = text("id").ok_or(NoProject::NoName)?;
+    Ok(Project { name: text("name").unwrap_or_else(|| id.clone()), id })
 }
 
 fn time(nanos: u64) -> SystemTime {
@@ -461,7 +511,7 @@ mod tests {
             let to = to(url.into());
             let why = Transport::new(&to, &secret, limits).err().unwrap().to_string();
             assert!(why.contains("unencrypted") && why.contains("https"), "{why}");
-            assert_eq!(project_id(&to, &secret).await.unwrap_err().to_string(), why);
+            assert_eq!(project(&to, &secret).await.unwrap_err().to_string(), why);
         }
     }
 }

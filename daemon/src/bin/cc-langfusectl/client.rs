@@ -51,6 +51,11 @@ pub fn request(paths: &Paths, method: Method, path: &str, body: Vec<u8>, patienc
     })
 }
 
+/// True if a daemon runs.
+pub fn answers(paths: &Paths) -> bool {
+    request(paths, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(2)).is_ok()
+}
+
 async fn exchange(paths: &Paths, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Bytes> {
     let name = paths.socket.as_path().to_fs_name::<GenericFilePath>()?;
     let stream: Stream = ConnectOptions::new().name(name).connect_tokio().await.map_err(|_| NotRunning)?;

@@ -26,6 +26,7 @@ mod replay;
 mod seen;
 mod sessions;
 mod run;
+mod setup;
 mod show;
 mod sink;
 mod status;
@@ -34,6 +35,7 @@ mod top;
 mod tree;
 mod trust;
 mod r#try;
+mod uninstall;
 
 /// See and steer the tracing of Claude Code sessions.
 ///
@@ -47,6 +49,10 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Trace Claude Code: checks the keys, registers the hook, starts the daemon
+    Setup(setup::Setup),
+    /// Take back what `setup` did
+    Uninstall(uninstall::Uninstall),
     /// What the daemon is doing, what waits, and what went wrong
     Status {
         /// One JSON object
@@ -144,6 +150,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
+        Command::Setup(setup) => setup.run(),
+        Command::Uninstall(uninstall) => uninstall.run(),
         Command::Status { json } => status::status(json),
         Command::Flush { timeout } => status::flush(timeout),
         Command::Doctor(doctor) => doctor.run(),

@@ -1,0 +1,448 @@
+//! `setup`: from keys to traces. Everything it does is shown first, recorded, and taken back by `uninstall`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use cc_langfuse::{
+    credentials::{Secret, tracked::is_tracked},
+    delivery::transport::{NoProject, Project, project},
+    hook::{DEFAULT_BASE_URL, Destination, Kind, base_url},
+    settings::{
+        Wish, apply, edit,
+        events::{events, version},
+        masked,
+    },
+};
+use clap::error::ErrorKind;
+use proto::paths::Paths;
+use zeroize::Zeroizing;
+
+use crate::client;
+use files::{Change, Part, Record};
+use service::Manager;
+
+pub mod files;
+mod git;
+mod programs;
+pub mod service;
+pub mod terminal;
+
+/// How long `claude --version` may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What to set up. What is not given is asked for on a terminal.
+#[derive(clap::Args)]
+#[command(after_help = "\
+The secret key is seen by everybody on this machine while it stands in a command line. Let it be asked for, or give it in
+LANGFUSE_SECRET_KEY, or on the standard input with `--secret-key -`.
+
+Examples:
+  cc-langfusectl setup
+  cc-langfusectl setup --project --dry-run
+  LANGFUSE_SECRET_KEY=sk-lf-… cc-langfusectl setup --user --public-key pk-lf-… --base-url https://cloud.langfuse.com --yes
+  pass langfuse | cc-langfusectl setup --project --public-key pk-lf-… --secret-key - --yes")]
+pub struct Setup {
+    /// Trace all projects: hook and keys go into your own settings of Claude Code
+    #[arg(long, conflicts_with = "project")]
+    user: bool,
+    /// Trace this project: hook and keys go into its .claude/settings.local.json, which is not committed
+    #[arg(long)]
+    project: bool,
+    /// The Langfuse project's public key [env: LANGFUSE_PUBLIC_KEY]
+    #[arg(long, value_name = "PK")]
+    public_key: Option<String>,
+    /// Its secret key; `-` reads it from the standard input [env: LANGFUSE_SECRET_KEY]
+    #[arg(long, value_name = "SK", allow_hyphen_values = true)]
+    secret_key: Option<String>,
+    /// The server [env: LANGFUSE_BASE_URL] [default: https://cloud.langfuse.com]
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+    /// Ask nothing, do it
+    #[arg(long, short)]
+    yes: bool,
+    /// Do not ask the server whether it knows the keys
+    #[arg(long)]
+    no_check: bool,
+    /// Do not install and start the daemon as a service
+    #[arg(long)]
+    no_service: bool,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Trace to MLflow
+    #[arg(long, hide = true)]
+    mlflow: bool,
+}
+
+/// Which settings are to be changed.
+enum Scope {
+    User(PathBuf),
+    Project(PathBuf),
+}
+
+/// The keys, and where they belong.
+struct Keys {
+    destination: Destination,
+    secret: Zeroizing<String>,
+}
+
+impl Setup {
+    /// Does it.
+    ///
+    /// # Errors
+    /// If something is in the way. Then nothing was changed, or the message says what.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        if self.mlflow {
+            return Ok(usage("MLflow is not supported yet: leave out --mlflow for Langfuse"));
+        }
+        let missing = self.missing();
+        if !terminal::is_there() && !missing.is_empty() {
+            return Ok(usage(&format!("there is no terminal to ask on, so please give {}", missing.join(", "))));
+        }
+        let (home, paths) = (client::home()?, client::paths()?);
+        let scope = self.scope(&home)?;
+        let (hook, daemon) = (programs::ours("cc-langfuse-hook")?, programs::ours("cc-langfused")?);
+        let keys = match self.keys()? {
+            Ok(keys) => keys,
+            Err(why) => return Ok(usage(&why)),
+        };
+        if !keys.destination.is_private() {
+            bail!(
+                "{} is not encrypted: use https (http is for localhost, 127.0.0.0/8 and [::1])",
+                keys.destination.base_url
+            );
+        }
+        if !self.no_check {
+            let Project { name, id } = check(&keys)?;
+            out!("project       {name} ({id}) at {}", keys.destination.base_url);
+        }
+        let version = claude();
+        let events = events(version);
+        let known = version.map_or("not found, so only what all versions know".to_owned(), |v| {
+            v.map(|number| number.to_string()).join(".")
+        });
+        out!("Claude Code   {known}: {}", events.join(", "));
+        out!("hook          {hook}");
+        if programs::is_fleeting(Path::new(&hook)) {
+            out!(
+                "              this is no place to stay: install the programs, as in ~/.local/bin, and run setup from there"
+            );
+        }
+
+        let mut record = Record::load(&paths)?;
+        let mut changes = Vec::new();
+        let file = files::real(&scope.file())?;
+        let wish = Wish { hook: &hook, events: &events, env: &keys.env() };
+        let of_settings = settings(&file, wish, &record)?;
+        // Before there is anything to commit.
+        changes.extend(exclude(&file, &record)?);
+        changes.extend(of_settings);
+        let manager = if self.no_service { None } else { Manager::find() };
+        if let Some(manager) = manager {
+            for (path, text) in manager.files(&home, &paths, &daemon)? {
+                if !(record.plain && path.ends_with(service::DROP_IN)) {
+                    changes.extend(whole(&path, text, &record)?);
+                }
+            }
+        }
+        out!();
+        let secrets = keys.secrets(&changes);
+        changes.iter().for_each(|change| terminal::show(change, &secrets));
+        if changes.is_empty() {
+            out!("nothing to change");
+        }
+        if self.dry_run {
+            out!("dry run: nothing was changed");
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !changes.is_empty() {
+            if !self.yes && !terminal::agrees("Make these changes?")? {
+                out!("nothing was changed");
+                return Ok(ExitCode::from(1));
+            }
+            record.note(&changes, &paths)?;
+            let half = "not everything was done: run this again, or cc-langfusectl uninstall";
+            changes.iter().try_for_each(Change::make).context(half)?;
+            out!("done          cc-langfusectl uninstall takes it back");
+        }
+        let unit_changed = changes.iter().any(|change| change.part == Part::Whole);
+        let code = serve(manager, &home, &paths, &daemon, &mut record, unit_changed, self.no_service)?;
+        match &scope {
+            Scope::User(_) => out!("next          use Claude Code in any project"),
+            Scope::Project(dir) => out!("next          use Claude Code in {}", dir.display()),
+        }
+        out!("              sessions that are open now go on with their old settings");
+        Ok(code)
+    }
+
+    /// What is needed and not given.
+    fn missing(&self) -> Vec<&'static str> {
+        let given = |flag: &Option<String>, name| flag.is_some() || variable(name).is_some();
+        [
+            ("--user or --project", self.user || self.project),
+            ("--public-key", given(&self.public_key, "PUBLIC_KEY")),
+            ("--secret-key", given(&self.secret_key, "SECRET_KEY")),
+            ("--yes or --dry-run", self.yes || self.dry_run),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_given)| (!is_given).then_some(name))
+        .collect()
+    }
+
+    fn scope(&self, home: &Path) -> anyhow::Result<Scope> {
+        let user = self.user
+            || !self.project && {
+                out!("1  all projects: hook and keys go into your own settings of Claude Code");
+                out!("2  this project: they go into its .claude/settings.local.json");
+                terminal::ask("What is to be traced?", Some("1"))? != "2"
+            };
+        Ok(if user { Scope::User(user_dir(home)) } else { Scope::Project(project_dir(home)?) })
+    }
+
+    /// The keys, or what is wrong with them.
+    fn keys(&self) -> anyhow::Result<Result<Keys, String>> {
+        let url = match self.base_url.clone().or_else(|| variable("BASE_URL")).or_else(|| variable("HOST")) {
+            Some(url) => url,
+            None if self.yes || !terminal::is_there() => DEFAULT_BASE_URL.to_owned(),
+            None => terminal::ask("Langfuse server", Some(DEFAULT_BASE_URL))?,
+        };
+        let Some(base_url) = base_url(&url) else {
+            return Ok(Err(format!("{url} is not an address such as {DEFAULT_BASE_URL}")));
+        };
+        let public_key = match self.public_key.clone().or_else(|| variable("PUBLIC_KEY")) {
+            Some(key) => key.trim().to_owned(),
+            None => terminal::ask("Public key (pk-lf-…)", None)?,
+        };
+        let secret = match &self.secret_key {
+            Some(dash) if dash == "-" => terminal::line()?,
+            Some(key) => Zeroizing::new(key.clone()),
+            None => match variable("SECRET_KEY") {
+                Some(key) => Zeroizing::new(key),
+                None => terminal::ask_hidden("Secret key (sk-lf-…)")?,
+            },
+        };
+        let secret = Zeroizing::new(secret.trim().to_owned());
+        let is_key = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+        Ok(match (is_key(&public_key), is_key(&secret)) {
+            (false, _) => Err("the public key is not one: it looks like pk-lf-…".into()),
+            (_, false) => Err("the secret key is not one: it looks like sk-lf-…".into()),
+            _ if public_key.starts_with("sk-") || secret.starts_with("pk-") => Err("the keys are interchanged".into()),
+            _ => Ok(Keys { destination: Destination { kind: Kind::Langfuse, base_url, public_key }, secret }),
+        })
+    }
+}
+
+impl Keys {
+    fn env(&self) -> [(&str, &str); 4] {
+        [
+            (proto::env::ENABLE, "true"),
+            ("LANGFUSE_PUBLIC_KEY", &self.destination.public_key),
+            ("LANGFUSE_SECRET_KEY", &self.secret),
+            ("LANGFUSE_BASE_URL", &self.destination.base_url),
+        ]
+    }
+
+    /// The secret key, and those that it takes the place of.
+    fn secrets(&self, changes: &[Change]) -> Vec<Zeroizing<String>> {
+        let mut secrets = vec![self.secret.clone()];
+        secrets.extend(changes.iter().filter_map(|change| change.current.as_deref()).flat_map(secrets_in));
+        secrets
+    }
+}
+
+impl Scope {
+    fn file(&self) -> PathBuf {
+        match self {
+            Self::User(dir) => dir.join("settings.json"),
+            Self::Project(dir) => dir.join(".claude/settings.local.json"),
+        }
+    }
+}
+
+/// The secret keys in the `env` block of a settings file.
+pub fn secrets_in(text: &str) -> Vec<Zeroizing<String>> {
+    let settings: serde_json::Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap_or_default();
+    let env = settings["env"].as_object().into_iter().flatten();
+    env.filter(|(name, _)| proto::env::is_secret(name))
+        .filter_map(|(_, value)| value.as_str().map(|text| Zeroizing::new(text.to_owned())))
+        .collect()
+}
+
+/// Where Claude Code keeps the user's settings.
+pub fn user_dir(home: &Path) -> PathBuf {
+    let moved = std::env::var_os("CLAUDE_CONFIG_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    moved.unwrap_or_else(|| home.join(".claude"))
+}
+
+/// The project around the current directory: where Claude Code's settings are, or git's working tree. Home is none.
+pub fn project_dir(home: &Path) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_dir()?;
+    let home = std::fs::canonicalize(home).unwrap_or_else(|_| home.to_owned());
+    if here.join(".claude").is_dir() {
+        return Ok(here);
+    }
+    let tree = git::tree(&here.join("x")).map(Path::to_owned).filter(|tree| !home.starts_with(tree));
+    Ok(tree.unwrap_or(here))
+}
+
+/// Says on the standard error what is wrong with the flags.
+pub fn usage(why: &str) -> ExitCode {
+    let _ = clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{why}\n")).print();
+    ExitCode::from(2)
+}
+
+fn variable(name: &str) -> Option<String> {
+    let get = |name: String| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    get(format!("CC_LANGFUSE_{name}")).or_else(|| get(format!("LANGFUSE_{name}")))
+}
+
+fn check(keys: &Keys) -> anyhow::Result<Project> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let url = &keys.destination.base_url;
+    let project = runtime.block_on(project(&keys.destination, &Secret::new(&keys.secret)));
+    let skip = "or leave this out with --no-check";
+    project.map_err(|why| match why {
+        NoProject::Unreachable(why) => {
+            anyhow::anyhow!("{url} cannot be reached: {why}; check address and proxy, {skip}")
+        }
+        NoProject::Untrusted(why) => anyhow::anyhow!(
+            "the certificate of {url} is not trusted: {why}; name your authority's file in NODE_EXTRA_CA_CERTS, {skip}"
+        ),
+        why @ NoProject::WrongKeys => anyhow::anyhow!("{url}: {why} ({})", masked(&keys.destination.public_key)),
+        why => anyhow::anyhow!("{url}: {why}"),
+    })
+}
+
+/// The version of Claude Code on `PATH`.
+fn claude() -> Option<[u32; 3]> {
+    let mut command = Command::new(programs::on_path("claude")?);
+    command.arg("--version");
+    version(&programs::run(command, PATIENCE).ok().filter(|said| said.ok)?.out)
+}
+
+/// What is to be changed in a settings file.
+fn settings(file: &Path, wish: Wish<'_>, record: &Record) -> anyhow::Result<Option<Change>> {
+    if is_tracked(file) {
+        bail!(
+            "{} is tracked by git, so the secret key must not be written there: use {}, or `git rm --cached` it",
+            file.display(),
+            if file.ends_with(".claude/settings.local.json") { "--user" } else { "--project" }
+        );
+    }
+    let current = files::read(file)?;
+    let mend = |error: edit::Error| anyhow::anyhow!("{}: {error}", file.display());
+    if let Some(text) = &current {
+        let settings: serde_json::Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap_or_default();
+        if settings["disableAllHooks"] == true {
+            out!("              disableAllHooks is on in {}: nothing is traced until it is removed", file.display());
+        }
+        // What an older version of Claude Code does not know must go.
+        let stale = match record.of(file).map(|written| &written.part) {
+            Some(Part::Settings(ours)) => ours.events.iter().any(|event| !wish.events.contains(&event.as_str())),
+            _ => false,
+        };
+        if !stale && apply(text, wish).map_err(mend)?.0 == *text {
+            return Ok(None);
+        }
+    }
+    let original = record.original(file, current.as_deref())?;
+    let (new, ours) = apply(original.as_deref().unwrap_or_default(), wish).map_err(mend)?;
+    Ok(Some(Change { path: file.into(), current, new: Some(new), mode: 0o600, original, part: Part::Settings(ours) }))
+}
+
+/// What keeps `file` and its copy out of commits, if git would take them.
+fn exclude(file: &Path, record: &Record) -> anyhow::Result<Option<Change>> {
+    let name = file.file_name().context("no name")?.to_string_lossy();
+    let (mut lines, mut path) = (Vec::new(), None);
+    for file in [file.to_owned(), file.with_file_name(format!("{name}{}", files::BACKUP))] {
+        match git::fate(&file) {
+            git::Fate::Safe => {}
+            git::Fate::Unknown(why) => {
+                out!(
+                    "git           cannot say whether it would commit {}: {why}; see that it does not",
+                    file.display()
+                );
+                return Ok(None);
+            }
+            git::Fate::Taken { exclude, line } => {
+                out!("git           would commit {}: a line in {} prevents it", file.display(), exclude.display());
+                lines.push(line);
+                path = Some(exclude);
+            }
+        }
+    }
+    let Some(path) = path else { return Ok(None) };
+    let path = files::real(&path)?;
+    let current = files::read(&path)?;
+    let original = record.original(&path, current.as_deref())?;
+    let mut ours = match record.of(&path).map(|written| &written.part) {
+        Some(Part::Lines(lines)) => lines.clone(),
+        _ => Vec::new(),
+    };
+    ours.extend(lines);
+    let mut new = original.clone().unwrap_or_default();
+    if !new.is_empty() && !new.ends_with('\n') {
+        new.push('\n');
+    }
+    new.extend(ours.iter().map(|line| format!("{line}\n")));
+    let mode = files::mode(&path).unwrap_or(0o644);
+    Ok(Some(Change { path, current, new: Some(new), mode, original, part: Part::Lines(ours) }))
+}
+
+/// A file that is ours as a whole.
+fn whole(path: &Path, new: String, record: &Record) -> anyhow::Result<Option<Change>> {
+    let path = files::real(path)?;
+    let current = files::read(&path)?;
+    if current.as_ref() == Some(&new) {
+        return Ok(None);
+    }
+    let original = record.original(&path, current.as_deref())?;
+    let mode = files::mode(&path).unwrap_or(0o644);
+    Ok(Some(Change { path, current, new: Some(new), mode, original, part: Part::Whole }))
+}
+
+/// Has the daemon run, or says how.
+fn serve(
+    manager: Option<Manager>,
+    home: &Path,
+    paths: &Paths,
+    daemon: &str,
+    record: &mut Record,
+    changed: bool,
+    declined: bool,
+) -> anyhow::Result<ExitCode> {
+    let Some(manager) = manager else {
+        if !client::answers(paths) {
+            let why = if declined { "as you wish, it is no service" } else { "there is no service manager here" };
+            out!("daemon        {why}: have it started at login, and now: {daemon} &");
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    record.service = Some(manager.name().to_owned());
+    record.save(paths)?;
+    let told = manager.start(home, changed)?;
+    if manager.is_plain(home) && !record.plain {
+        record.plain = true;
+        record.save(paths)?;
+    }
+    Ok(match told {
+        Ok(how) => {
+            out!("daemon        {how}");
+            ExitCode::SUCCESS
+        }
+        Err(_) if client::answers(paths) => {
+            out!(
+                "daemon        another one of yours is running; the service takes over when that ends and you log in again"
+            );
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            out!("daemon        {why}");
+            ExitCode::from(1)
+        }
+    })
+}

@@ -1,0 +1,288 @@
+//! Files that setting up changes: what they were is kept beside them, and what was done to them is recorded, so that it can be undone.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::{ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail, ensure};
+use cc_langfuse::settings::{Ours, undo};
+use proto::paths::Paths;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Largest file that is edited, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// What was done, as far as it takes to undo it. Holds no secrets.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// Files, in the order in which they were changed.
+    pub files: Vec<Written>,
+    /// Directories that were made, the outermost first.
+    pub dirs: Vec<PathBuf>,
+    /// The service manager that was told to run the daemon.
+    pub service: Option<String>,
+    /// User namespaces are forbidden here, and the service does without.
+    pub plain: bool,
+}
+
+/// A file that was changed or made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Written {
+    /// Where it is, links followed.
+    pub path: PathBuf,
+    /// There was a file, and this is a copy of it; where ours was in it already, without that.
+    pub backup: Option<PathBuf>,
+    /// Its mode before.
+    pub mode: Option<u32>,
+    /// Hash of what was written.
+    pub sha256: String,
+    /// What of it is ours.
+    pub part: Part,
+}
+
+/// What of a file is ours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Members of a settings file.
+    Settings(Ours),
+    /// Lines.
+    Lines(Vec<String>),
+    /// All.
+    Whole,
+}
+
+/// What is to become of a file.
+#[derive(Debug)]
+pub struct Change {
+    /// Where it is, links followed.
+    pub path: PathBuf,
+    /// Its text now; `None` if there is no file.
+    pub current: Option<String>,
+    /// Its text then; `None` if it is to go.
+    pub new: Option<String>,
+    /// Its mode then.
+    pub mode: u32,
+    /// Its text without anything of ours.
+    pub original: Option<String>,
+    /// What of the new text is ours.
+    pub part: Part,
+}
+
+impl Record {
+    /// What was done so far.
+    ///
+    /// # Errors
+    /// If the record is there and cannot be read.
+    pub fn load(paths: &Paths) -> anyhow::Result<Self> {
+        let path = Self::path(paths);
+        let Some(text) = read(&path)? else { return Ok(Self::default()) };
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// Keeps it; or removes it, if there is nothing in it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&mut self, paths: &Paths) -> anyhow::Result<()> {
+        let path = Self::path(paths);
+        if self.files.is_empty() && self.service.is_none() {
+            return remove(&path);
+        }
+        make_dirs(&paths.state, 0o700, &mut self.dirs)?;
+        write(&path, &(serde_json::to_string_pretty(self)? + "\n"), 0o600)
+    }
+
+    fn path(paths: &Paths) -> PathBuf {
+        paths.state.join("setup.json")
+    }
+
+    /// What is known of `path`.
+    pub fn of(&self, path: &Path) -> Option<&Written> {
+        self.files.iter().find(|written| written.path == path)
+    }
+
+    /// The text at `path` that setting up starts from: what is there now, `current`, without what was done before.
+    ///
+    /// # Errors
+    /// If it cannot be told.
+    pub fn original(&self, path: &Path, current: Option<&str>) -> anyhow::Result<Option<String>> {
+        match self.of(path) {
+            Some(written) => written.original(current),
+            None => Ok(current.map(str::to_owned)),
+        }
+    }
+
+    /// Notes `changes` before they are made: of those that then are not, there is nothing to undo.
+    ///
+    /// # Errors
+    /// If the originals or the record cannot be written.
+    pub fn note(&mut self, changes: &[Change], paths: &Paths) -> anyhow::Result<()> {
+        for change in changes {
+            make_dirs(change.path.parent().context("no directory")?, 0o777, &mut self.dirs)?;
+            let before = self.of(&change.path).cloned();
+            let backup = match (&change.original, before.as_ref().and_then(|before| before.backup.clone())) {
+                (None, None) => None,
+                (None, Some(old)) => remove(&old).map(|()| None)?,
+                (Some(original), old) => {
+                    let path = old.map_or_else(|| unused(&change.path), Ok)?;
+                    write(&path, original, 0o600)?;
+                    Some(path)
+                }
+            };
+            let mode = match &before {
+                Some(before) => before.mode,
+                None => mode(&change.path),
+            };
+            let sha256 = hash(change.new.as_deref().unwrap_or_default());
+            let written = Written { path: change.path.clone(), backup, mode, sha256, part: change.part.clone() };
+            match self.files.iter_mut().find(|known| known.path == written.path) {
+                Some(known) => *known = written,
+                None => self.files.push(written),
+            }
+        }
+        self.save(paths)
+    }
+}
+
+impl Written {
+    /// What the file, which is now `current`, is without what was done to it.
+    ///
+    /// # Errors
+    /// If `current` is not what it should be.
+    pub fn original(&self, current: Option<&str>) -> anyhow::Result<Option<String>> {
+        let Some(current) = current else { return Ok(None) };
+        let backup = self.backup.as_deref().map(read).transpose()?.flatten();
+        let original = match &self.part {
+            _ if hash(current) == self.sha256 && backup.is_some() == self.backup.is_some() => backup,
+            Part::Whole => backup,
+            Part::Settings(ours) => {
+                let left = undo(current, backup.as_deref(), ours).with_context(|| self.path.display().to_string())?;
+                left.or_else(|| self.backup.is_some().then(|| "{}\n".to_owned()))
+            }
+            Part::Lines(lines) => {
+                let is_ours = |line: &&str| lines.iter().any(|ours| ours == line.trim_end_matches(['\r', '\n']));
+                let left: String = current.split_inclusive('\n').filter(|line| !is_ours(line)).collect();
+                (self.backup.is_some() || !left.is_empty()).then_some(left)
+            }
+        };
+        Ok(original)
+    }
+}
+
+impl Change {
+    /// Makes it, unless the file has changed since it was looked at.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn make(&self) -> anyhow::Result<()> {
+        let path = self.path.display();
+        ensure!(read(&self.path)? == self.current, "{path} has changed meanwhile: run this again");
+        match &self.new {
+            Some(text) => write(&self.path, text, self.mode),
+            None => remove(&self.path),
+        }
+    }
+}
+
+/// Where `path` leads, which need not exist.
+///
+/// # Errors
+/// If it is a link to nowhere.
+pub fn real(path: &Path) -> anyhow::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Ok(real) => Ok(real),
+        Err(_) if fs::symlink_metadata(path).is_ok() => {
+            bail!("{} leads nowhere: mend or remove the link", path.display())
+        }
+        Err(_) => {
+            let (dir, name) = (path.parent().context("no directory")?, path.file_name().context("no name")?);
+            Ok(real(dir)?.join(name))
+        }
+    }
+}
+
+/// The text at `path`; `None` if there is nothing.
+///
+/// # Errors
+/// If it is not a text file of ours.
+pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
+    let meta = match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        meta => meta.with_context(|| path.display().to_string())?,
+    };
+    let name = path.display();
+    ensure!(meta.is_file(), "{name} is not a file");
+    ensure!(meta.uid() == rustix::process::geteuid().as_raw(), "{name} belongs to another user: run this as that user");
+    ensure!(meta.len() <= LARGEST, "{name} is larger than {LARGEST} bytes: that is no settings file");
+    let bytes = fs::read(path).with_context(|| name.to_string())?;
+    Ok(Some(String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{name} is not UTF-8: save it as such"))?))
+}
+
+/// The mode of the file at `path`.
+pub fn mode(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().map(|meta| meta.permissions().mode() & 0o7777)
+}
+
+/// Replaces the file at `path` as a whole, or not at all.
+fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
+    let written = || -> anyhow::Result<()> {
+        let dir = path.parent().context("no directory")?;
+        // 0600 from the start.
+        let mut file = tempfile::Builder::new().prefix(".cc-langfuse-").tempfile_in(dir)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(File::open(dir)?.sync_all()?)
+    };
+    written().with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// Removes a file, if it is there.
+pub fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{} cannot be removed", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A name beside `path` for a copy of it, taken at once.
+fn unused(path: &Path) -> anyhow::Result<PathBuf> {
+    let name = path.file_name().context("no name")?.to_string_lossy();
+    for suffix in std::iter::once(String::new()).chain((1..100).map(|number| format!(".{number}"))) {
+        let copy = path.with_file_name(format!("{name}{BACKUP}{suffix}"));
+        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&copy) {
+            Ok(_) => return Ok(copy),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be written", copy.display())),
+        }
+    }
+    bail!("too many copies of {} from before: remove them", path.display())
+}
+
+/// How copies of what was there before end.
+pub const BACKUP: &str = ".before-cc-langfuse";
+
+/// Makes `dir`, and notes what was made for it.
+fn make_dirs(dir: &Path, mode: u32, made: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    make_dirs(dir.parent().context("no directory")?, mode, made)?;
+    fs::DirBuilder::new().mode(mode).create(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    made.retain(|known| known != dir);
+    made.push(dir.to_owned());
+    Ok(())
+}
+
+fn hash(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,118 @@
+//! Questions to a person, and what is shown to one.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anyhow::bail;
+use cc_langfuse::{
+    redact::Redactor,
+    settings::{
+        diff::{Line, diff},
+        masked,
+    },
+};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+use super::files::Change;
+
+/// True if there is somebody to ask.
+pub fn is_there() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+/// Asks for a line; `default` if it is empty. Until there is one.
+///
+/// # Errors
+/// At the end of the input.
+pub fn ask(question: &str, default: Option<&str>) -> anyhow::Result<String> {
+    loop {
+        let hint = default.map(|default| format!(" [{default}]")).unwrap_or_default();
+        prompt(&format!("{question}{hint}: "))?;
+        let line = line()?;
+        match (line.trim(), default) {
+            ("", Some(default)) => return Ok(default.to_owned()),
+            ("", None) => {}
+            (text, _) => return Ok(text.to_owned()),
+        }
+    }
+}
+
+/// Asks for a line that is not shown.
+///
+/// # Errors
+/// At the end of the input.
+pub fn ask_hidden(question: &str) -> anyhow::Result<Zeroizing<String>> {
+    let stdin = io::stdin();
+    loop {
+        prompt(&format!("{question} (not shown): "))?;
+        let shown = tcgetattr(&stdin)?;
+        let mut hidden = shown.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+        let line = line();
+        tcsetattr(&stdin, OptionalActions::Now, &shown)?;
+        out!();
+        let line = line?;
+        if !line.trim().is_empty() {
+            return Ok(Zeroizing::new(line.trim().to_owned()));
+        }
+    }
+}
+
+/// Yes, unless said otherwise.
+///
+/// # Errors
+/// At the end of the input.
+pub fn agrees(question: &str) -> anyhow::Result<bool> {
+    prompt(&format!("{question} [Y/n]: "))?;
+    Ok(matches!(line()?.trim().to_lowercase().as_str(), "" | "y" | "yes"))
+}
+
+/// The first line of the standard input.
+///
+/// # Errors
+/// At its end.
+pub fn line() -> anyhow::Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(String::new());
+    if io::stdin().lock().read_line(&mut line)? == 0 {
+        bail!("the input has ended");
+    }
+    Ok(line)
+}
+
+fn prompt(text: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    write!(out, "{text}").and_then(|()| out.flush())
+}
+
+/// Shows what `change` does to its file, without secrets.
+pub fn show(change: &Change, secrets: &[Zeroizing<String>]) {
+    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let paint = |code: &str, text: &str| if colour { out!("\x1b[{code}m{text}\x1b[0m") } else { out!("{text}") };
+    let path = change.path.display();
+    let (old, new) = (change.current.as_deref(), change.new.as_deref());
+    paint("1", &format!("--- {}", if old.is_some() { path.to_string() } else { "(no file)".into() }));
+    paint("1", &format!("+++ {}", if new.is_some() { path.to_string() } else { "(no file)".into() }));
+    for line in diff(old.unwrap_or_default(), new.unwrap_or_default()) {
+        match line {
+            Line::Same(text) => out!(" {}", conceal(text.trim_end_matches('\r'), secrets)),
+            Line::Old("") | Line::New("") if old.is_none() || new.is_none() => {}
+            Line::Old(text) => paint("31", &format!("-{}", conceal(text.trim_end_matches('\r'), secrets))),
+            Line::New(text) => paint("32", &format!("+{}", conceal(text.trim_end_matches('\r'), secrets))),
+            Line::Gap => out!(" …"),
+        }
+    }
+    out!();
+}
+
+/// `line` with keys that can be recognised and not used, and without anything else that looks secret.
+fn conceal(line: &str, secrets: &[Zeroizing<String>]) -> String {
+    match secrets.split_first() {
+        Some((secret, others)) if !secret.is_empty() => {
+            let parts: Vec<String> = line.split(secret.as_str()).map(|part| conceal(part, others)).collect();
+            parts.join(&masked(secret))
+        }
+        Some((_, others)) => conceal(line, others),
+        None => Redactor::built_in().scrub(line, &mut Default::default()).unwrap_or_else(|| line.to_owned()),
+    }
+}

@@ -1,0 +1,181 @@
+//! `uninstall`: takes back what `setup` did, and nothing else.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use cc_langfuse::settings::{registered, undo};
+use hyper::Method;
+use proto::paths::Paths;
+
+use crate::{
+    client,
+    setup::{
+        self,
+        files::{self, Change, Part, Record},
+        project_dir, secrets_in,
+        service::Manager,
+        terminal, usage,
+    },
+};
+
+/// How long a daemon may take to end.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What to take back.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Settings files that were not touched since are again byte for byte what they were before `setup`; out of others only what it wrote is
+removed. The programs themselves are yours to remove.
+
+Examples:
+  cc-langfusectl uninstall
+  cc-langfusectl uninstall --dry-run
+  cc-langfusectl uninstall --yes --purge")]
+pub struct Uninstall {
+    /// Ask nothing, do it
+    #[arg(long, short)]
+    yes: bool,
+    /// Also remove the daemon's data and log: what was not delivered is lost
+    #[arg(long)]
+    purge: bool,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Uninstall {
+    /// Does it.
+    ///
+    /// # Errors
+    /// If something is in the way.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        if !self.yes && !self.dry_run && !terminal::is_there() {
+            return Ok(usage("there is no terminal to ask on, so please give --yes or --dry-run"));
+        }
+        let (home, paths) = (client::home()?, client::paths()?);
+        let mut record = Record::load(&paths)?;
+        let mut changes = Vec::new();
+        for written in record.files.iter().rev() {
+            let current = files::read(&written.path)?;
+            let new = written.original(current.as_deref())?;
+            if new != current {
+                let mode = written.mode.unwrap_or(0o600);
+                let part = written.part.clone();
+                changes.push(Change { path: written.path.clone(), current, original: new.clone(), new, mode, part });
+            }
+        }
+        for file in [
+            setup::user_dir(&home).join("settings.json"),
+            project_dir(&home)?.join(".claude/settings.local.json"),
+            project_dir(&home)?.join(".claude/settings.json"),
+        ] {
+            changes.extend(unknown(&file, &record)?);
+        }
+        let manager = record.service.as_deref().and_then(Manager::named);
+        let secrets: Vec<_> =
+            changes.iter().filter_map(|change| change.current.as_deref()).flat_map(secrets_in).collect();
+        changes.iter().for_each(|change| terminal::show(change, &secrets));
+        let data = self.purge && (paths.state.exists() || paths.log.exists());
+        if changes.is_empty() && record == Record::default() && !data {
+            out!("nothing to take back");
+            return Ok(ExitCode::SUCCESS);
+        }
+        if manager.is_some() {
+            out!("the service is stopped and no longer started");
+        }
+        if data {
+            out!("{} is removed, with what is not delivered yet", paths.state.display());
+        }
+        if self.dry_run {
+            out!("dry run: nothing was changed");
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !self.yes && !terminal::agrees("Do this?")? {
+            out!("nothing was changed");
+            return Ok(ExitCode::from(1));
+        }
+        // Its files say what to stop.
+        if let Some(manager) = manager {
+            manager.stop(&home);
+        }
+        changes.iter().try_for_each(Change::make)?;
+        for written in record.files.drain(..) {
+            written.backup.as_deref().map_or(Ok(()), files::remove)?;
+        }
+        record.service = None;
+        record.save(&paths)?;
+        if let Some(manager) = manager {
+            manager.forget();
+        }
+        if data {
+            purge(&paths)?;
+        }
+        // Not those that others use by now.
+        for dir in record.dirs.iter().rev() {
+            let _ = std::fs::remove_dir(dir);
+        }
+        out!("done");
+        if !data && paths.database.exists() {
+            out!("data          kept in {}; --purge removes it", paths.state.display());
+        }
+        if !data && client::answers(&paths) {
+            out!("daemon        still running: it was not setup that started it");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Registrations of the hook in a settings file of which no record tells.
+fn unknown(file: &Path, record: &Record) -> anyhow::Result<Option<Change>> {
+    let Ok(path) = files::real(file) else { return Ok(None) };
+    let Some(current) = files::read(&path)? else { return Ok(None) };
+    // What setup found there and left is not setup's.
+    if record.of(&path).is_some() || *record != Record::default() {
+        return Ok(None);
+    }
+    let ours = registered(&current).with_context(|| path.display().to_string())?;
+    if ours.events.is_empty() {
+        return Ok(None);
+    }
+    if !secrets_in(&current).is_empty() {
+        out!("keys          are left in {}: remove them from its env by hand", path.display());
+    }
+    let new = undo(&current, None, &ours)?.unwrap_or_else(|| "{}\n".to_owned());
+    let mode = files::mode(&path).unwrap_or(0o600);
+    let part = Part::Settings(ours);
+    Ok(Some(Change { path, current: Some(current), original: Some(new.clone()), new: Some(new), mode, part }))
+}
+
+/// Removes the daemon's data, once there is no daemon.
+fn purge(paths: &Paths) -> anyhow::Result<()> {
+    if let Ok(body) = client::request(paths, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(5)) {
+        let status: serde_json::Value = serde_json::from_slice(&body)?;
+        let pid = status["daemon"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(rustix::process::Pid::from_raw).context("the daemon does not say its process id")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while !is_free(paths) {
+        if Instant::now() > deadline {
+            bail!("the daemon does not end: stop it, and run this again");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    if paths.state.exists() {
+        std::fs::remove_dir_all(&paths.state)
+            .with_context(|| format!("{} cannot be removed", paths.state.display()))?;
+    }
+    let mut rotated = paths.log.clone().into_os_string();
+    rotated.push(".1");
+    files::remove(&paths.log)?;
+    files::remove(&PathBuf::from(rotated))
+}
+
+/// True if no daemon holds the lock.
+fn is_free(paths: &Paths) -> bool {
+    std::fs::File::open(&paths.lock).map_or(true, |lock| lock.try_lock().is_ok())
+}

@@ -1,0 +1,141 @@
+use super::*;
+
+const HOOK_PATH: &str = "/home/dev/.local/bin/cc-langfuse-hook";
+
+const ENV: [(&str, &str); 2] = [("TRACE_TO_LANGFUSE", "true"), ("LANGFUSE_SECRET_KEY", "sk-lf-1")];
+
+fn wish<'a>(events: &'a [&'a str]) -> Wish<'a> {
+    Wish { hook: HOOK_PATH, events, env: &ENV }
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(split_mark(text).1).unwrap()
+}
+
+/// Settings files as people have them.
+const FILES: &[&str] = &[
+    "",
+    "\n",
+    "{}",
+    "{ }\n",
+    "{\n}\n",
+    "\u{feff}{\r\n  \"model\": \"opus\"\r\n}\r\n",
+    r#"{"env":{"A":"1"},"hooks":{"Stop":[{"hooks":[{"type":"command","command":"say done"}]}]}}"#,
+    "{\n\t\"hooks\": {},\n\t\"env\": { }\n}",
+    "{\n  \"hooks\": {\n    \"Stop\": [\n    ],\n    \"PreToolUse\": [ {\"matcher\": \"Bash\", \"hooks\": []} ]\n  }\n}",
+    "{\n  \"env\": {\"LANGFUSE_SECRET_KEY\": \"old\", \"LANGFUSE_SECRET_KEY\": \"older\", \"Z\": \"\\u00e9\"},\n  \"x\": [1,\n2]\n}",
+    "{\n    \"hooks\": {\n        \"Stop\": [{ \"hooks\": [{ \"type\": \"command\", \"command\": \"A=1 '/old/cc-langfuse-hook'\" }, {\"type\":\"command\",\"command\":\"x\"}] }]\n    }\n}\n",
+    "{\n  \"hooks\": {\"Stop\": [{\"hooks\": [{\"command\": \"/home/dev/.local/bin/cc-langfuse-hook\"}]}]},\n  \"env\": {\"TRACE_TO_LANGFUSE\": \"true\", \"CC_LANGFUSE_SECRET_KEY\": \"mine\"}\n}",
+];
+
+#[test]
+fn what_was_applied_is_undone_byte_for_byte() {
+    for file in FILES {
+        for events in [&["Stop"][..], &["Stop", "SessionEnd"]] {
+            let (text, ours) = apply(file, wish(events)).unwrap();
+            let value = parsed(&text);
+            for event in events {
+                let all = value["hooks"][event].to_string();
+                assert_eq!(all.matches(HOOK).count(), 1, "{text}");
+                assert!(all.contains(HOOK_PATH), "{text}");
+            }
+            assert_eq!(value["env"]["TRACE_TO_LANGFUSE"], "true");
+            assert!(!ours.env.is_empty());
+            // Once more changes nothing.
+            assert_eq!(apply(&text, wish(events)).unwrap(), (text.clone(), Ours::default()));
+            assert_eq!(undo(&text, Some(file), &ours).unwrap().as_deref(), Some(*file), "{text}");
+            assert_eq!(undo(file, Some(file), &ours).unwrap().as_deref(), Some(*file));
+        }
+    }
+}
+
+#[test]
+fn what_others_wrote_since_stays() {
+    for file in FILES {
+        let (text, ours) = apply(file, wish(&["Stop", "SessionEnd"])).unwrap();
+        let others = [
+            edit::put(split_mark(&text).1, &[Step::Key("env"), Step::Key("LATER")], &"1".into()).unwrap(),
+            edit::push(
+                split_mark(&text).1,
+                &[Step::Key("hooks"), Step::Key("Stop")],
+                &json!({"hooks": [{"command": "later"}]}),
+            )
+            .unwrap(),
+            edit::put(split_mark(&text).1, &[Step::Key("LATER")], &json!({})).unwrap(),
+        ];
+        for other in others {
+            let left = undo(&other, Some(file), &ours).unwrap().unwrap();
+            assert!(left.to_lowercase().contains("later") && !left.contains("sk-lf-1"), "{left}");
+            let mut expected = if file.trim().is_empty() { json!({}) } else { parsed(file) };
+            if left.contains("LATER") && parsed(&left).get("LATER").is_some() {
+                expected["LATER"] = json!({});
+            } else if left.contains("LATER") {
+                expected["env"]["LATER"] = "1".into();
+            } else {
+                let mut stop = expected["hooks"]["Stop"].as_array().cloned().unwrap_or_default();
+                stop.push(json!({"hooks": [{"command": "later"}]}));
+                expected["hooks"]["Stop"] = stop.into();
+            }
+            assert_eq!(parsed(&left), expected, "{left}");
+        }
+    }
+}
+
+#[test]
+fn a_file_of_which_nothing_is_known_loses_the_hook_only() {
+    let (text, _) = apply("", wish(&["Stop", "SessionEnd"])).unwrap();
+    let ours = registered(&text).unwrap();
+    assert_eq!((&*ours.events, ours.env.len()), (&["Stop".to_owned(), "SessionEnd".to_owned()][..], 0));
+    let left = undo(&text, None, &ours).unwrap().unwrap();
+    assert_eq!(parsed(&left), json!({"env": {"TRACE_TO_LANGFUSE": "true", "LANGFUSE_SECRET_KEY": "sk-lf-1"}}));
+    let (text, ours) = apply("", wish(&["Stop"])).unwrap();
+    assert_eq!(undo(&text, None, &ours).unwrap(), None);
+    assert_eq!(registered("").unwrap(), Ours::default());
+}
+
+#[test]
+fn settings_of_another_shape_are_left_alone() {
+    for (text, why) in [
+        (r#"{"hooks": []}"#, "`hooks` is not an object"),
+        (r#"{"hooks": {"Stop": {}}}"#, "`hooks.Stop` is not an array"),
+        (r#"{"env": "A=1"}"#, "`env` is not an object"),
+        ("[]", "`settings` is not an object"),
+    ] {
+        assert_eq!(apply(text, wish(&["Stop"])).unwrap_err().to_string(), why);
+    }
+}
+
+#[test]
+fn the_hook_is_known_in_any_command_and_a_path_is_one_word() {
+    for (command, expect) in [
+        ("/a/cc-langfuse-hook", Some("/a/cc-langfuse-hook")),
+        ("A=1 '/a b/cc-langfuse-hook' 2>/dev/null", Some("/a b/cc-langfuse-hook")),
+        (r"/a\ b/cc-langfuse-hook", Some("/a b/cc-langfuse-hook")),
+        ("exec \"/a/cc-langfuse-hook\"", Some("/a/cc-langfuse-hook")),
+        ("/a/cc-langfuse-hook-other", None),
+        ("", None),
+        ("echo '", None),
+    ] {
+        assert_eq!(program(command).as_deref(), expect, "{command}");
+    }
+    for path in ["/plain/x", "/a b/cc-langfuse-hook", "/it's/$HOME/\"q\"/cc-langfuse-hook", "/é/cc-langfuse-hook", ""]
+    {
+        assert_eq!(words(&quoted(path)), [path]);
+        let said =
+            std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quoted(path))]).output().unwrap();
+        assert_eq!(String::from_utf8(said.stdout).unwrap(), path);
+    }
+}
+
+#[test]
+fn a_key_is_recognised_and_not_given_away() {
+    for (key, expect) in [
+        ("sk-lf-12345678-abcd-9f3c", "sk-lf-…9f3c"),
+        ("sk-lf-short", "sk-lf-…"),
+        ("0123456789ab", "…89ab"),
+        ("ключключключ", "…ключ"),
+        ("", "…"),
+    ] {
+        assert_eq!(masked(key), expect);
+    }
+}
