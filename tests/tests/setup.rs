@@ -1,0 +1,431 @@
+//! `setup` and `uninstall`: what they write, what they never write, and that all of it can be taken back.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::{Value, json};
+use tests::{Answer, Home, Server, Story, bins, home::run, say, server};
+
+const SECRET: &str = "sk-lf-0a1b2c3d-canary-77aa";
+
+const KEYS: [&str; 6] =
+    ["--public-key", "pk-lf-1", "--secret-key", SECRET, "--base-url", "https://langfuse.example.org"];
+
+/// Without server and service.
+const QUIET: [&str; 3] = ["--yes", "--no-check", "--no-service"];
+
+/// Settings files as people have them.
+const FILES: [&str; 9] = [
+    "",
+    "{}",
+    "{ }\n",
+    "{\n  \"model\": \"opus\"\n}\n",
+    "{\r\n\t\"env\": {\"A\": \"1\"},\r\n\t\"hooks\": { }\r\n}",
+    "\u{feff}{\"env\":{\"A\":\"1\"},\"hooks\":{\"Stop\":[{\"hooks\":[{\"type\":\"command\",\"command\":\"say\"}]}]}}",
+    "{\n    \"hooks\": {\n        \"Stop\": [\n        ]\n    },\n    \"x\": [1,2,\n 3], \"x\": 2\n}\n\n",
+    "{\n  \"env\": {\"LANGFUSE_SECRET_KEY\": \"sk-lf-former-canary-0001\", \"CC_LANGFUSE_BASE_URL\": \"https://old\"}\n}",
+    "{\"hooks\": {\"Stop\": [{\"hooks\": [{\"type\": \"command\", \"command\": \"'/old place/cc-langfuse-hook'\"}]}]}}",
+];
+
+/// Runs `cc-langfusectl` in `dir`, with `path` as its `PATH`, if any.
+fn ctl(home: &Home, dir: &Path, path: Option<&Path>, args: &[&str]) -> Output {
+    let mut command = home.command(&bins().ctl);
+    command.args(args).current_dir(dir);
+    if let Some(path) = path {
+        command.env("PATH", path);
+    }
+    run(command, b"").0
+}
+
+fn setup(home: &Home, dir: &Path, scope: &str, more: &[&str]) -> Output {
+    ctl(home, dir, None, &[&["setup", scope][..], &KEYS, more].concat())
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn succeeds(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", text(output));
+    text(output)
+}
+
+/// A settings file with `content`; the directory to run in, and the flag that means it.
+fn place(home: &Home, scope: &'static str, content: Option<&str>) -> (PathBuf, PathBuf) {
+    let dir = home.project("work");
+    let file = match scope {
+        "--user" => home.path().join(".claude/settings.json"),
+        _ => dir.join(".claude/settings.local.json"),
+    };
+    if let Some(content) = content {
+        fs::create_dir_all(file.parent().expect("a directory")).expect("made");
+        fs::write(&file, content).expect("written");
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("its mode");
+    }
+    (dir, file)
+}
+
+fn json_of(file: &Path) -> Value {
+    let text = fs::read_to_string(file).expect("a file");
+    serde_json::from_str(text.trim_start_matches('\u{feff}')).expect("JSON")
+}
+
+/// Every file below `dir`, with mode and content.
+fn files(dir: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            let mode = fs::metadata(&path).expect("there").permissions().mode() & 0o7777;
+            found.push((path.clone(), mode, fs::read(&path).expect("readable")));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn script(dir: &Path, name: &str, body: &str) {
+    fs::create_dir_all(dir).expect("made");
+    let path = dir.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("written");
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("its mode");
+}
+
+/// Runs git; false, and a word, where there is none.
+fn git(dir: &Path, args: &[&str]) -> Option<String> {
+    let Ok(output) = Command::new("git").current_dir(dir).env("HOME", dir).args(args).output() else {
+        say("SKIPPED: no git here");
+        return None;
+    };
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn uninstall_leaves_every_file_as_it_was() {
+    for scope in ["--user", "--project"] {
+        for content in [None].into_iter().chain(FILES.map(Some)) {
+            let home = Home::new();
+            let (dir, file) = place(&home, scope, content);
+            let before = files(home.path());
+
+            let dry = succeeds(&setup(&home, &dir, scope, &["--dry-run", "--no-check", "--no-service"]));
+            assert!(dry.contains("+++") && files(home.path()) == before, "{dry}");
+
+            succeeds(&setup(&home, &dir, scope, &QUIET));
+            let settings = json_of(&file);
+            assert_eq!(settings["env"]["LANGFUSE_SECRET_KEY"], SECRET);
+            assert_eq!(settings["env"]["TRACE_TO_LANGFUSE"], "true");
+            let stop = settings["hooks"]["Stop"].to_string();
+            assert!(stop.contains(bins().hook.to_str().expect("text")) && !stop.contains("/old place"), "{stop}");
+            let after = files(home.path());
+            assert!(after.iter().any(|(path, mode, _)| *path == file && *mode == 0o600));
+
+            let again = succeeds(&setup(&home, &dir, scope, &QUIET));
+            assert!(again.contains("nothing to change") && files(home.path()) == after, "{again}");
+
+            // Other keys, and back.
+            let other = ["--secret-key", "sk-lf-another-canary-2222"];
+            let keys = [&["setup", scope][..], &KEYS[..2], &other, &KEYS[4..], &QUIET].concat();
+            succeeds(&ctl(&home, &dir, None, &keys));
+            assert_eq!(json_of(&file)["env"]["LANGFUSE_SECRET_KEY"], "sk-lf-another-canary-2222");
+
+            succeeds(&ctl(&home, &dir, None, &["uninstall", "--dry-run"]));
+            succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+            assert_eq!(files(home.path()), before, "{scope} {content:?}");
+            // A hook that was there before is found by the next one, which knows of no setup.
+            let next = succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+            let had_hook = content.is_some_and(|text| text.contains("cc-langfuse-hook"));
+            assert_eq!(next.contains("nothing to take back"), !had_hook, "{next}");
+        }
+    }
+}
+
+#[test]
+fn what_was_written_since_outlives_uninstall() {
+    for content in [None].into_iter().chain(FILES.map(Some)) {
+        let home = Home::new();
+        let (dir, file) = place(&home, "--user", content);
+        succeeds(&setup(&home, &dir, "--user", &QUIET));
+        let text = fs::read_to_string(&file).expect("there");
+        let at = text.rfind('}').expect("an object");
+        fs::write(&file, format!("{}, \"later\": {{}} {}", &text[..at], &text[at..])).expect("written");
+        // Once more in between: what was added since is nobody's to lose.
+        succeeds(&setup(&home, &dir, "--user", &QUIET));
+        succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+        let before = content.map(|text| text.trim_start_matches('\u{feff}')).filter(|text| !text.is_empty());
+        let mut expected: Value = serde_json::from_str(before.unwrap_or("{}")).expect("JSON");
+        expected["later"] = json!({});
+        assert_eq!(json_of(&file), expected, "{content:?}");
+        assert!(!home.path().join(".claude/state").exists());
+    }
+}
+
+#[test]
+fn a_hook_of_which_no_record_tells_is_found() {
+    let home = Home::new();
+    let hook = "{\"hooks\": {\"Stop\": [{\"hooks\": [{\"type\": \"command\", \"command\": \"/x/cc-langfuse-hook\"}]}]}, \"a\": 1}";
+    let (dir, user) = place(&home, "--user", Some(hook));
+    let (_, project) = place(&home, "--project", Some(hook));
+    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+    assert_eq!([user, project].map(|file| json_of(&file)), [json!({"a": 1}), json!({"a": 1})]);
+}
+
+#[test]
+fn only_events_that_the_installed_version_knows_are_registered() {
+    for (prints, events) in [
+        (None, &["Stop", "SubagentStop"][..]),
+        (Some("echo '1.0.59 (Claude Code)'"), &["Stop", "SubagentStop"]),
+        (Some("echo nonsense; exit 1"), &["Stop", "SubagentStop"]),
+        (Some("echo '2.1.71 (Claude Code)'"), &["SessionEnd", "SessionStart", "Stop", "SubagentStop"]),
+        (Some("echo '2.1.329 (Claude Code)'"), &["SessionEnd", "SessionStart", "Stop", "StopFailure", "SubagentStop"]),
+        // An older one than at first: what it does not know goes.
+        (Some("echo '2.0.75 (Claude Code)'"), &["SessionEnd", "SessionStart", "Stop", "SubagentStop"]),
+    ] {
+        let home = Home::new();
+        let path = home.path().join("path");
+        fs::create_dir_all(&path).expect("made");
+        if prints.is_some_and(|prints| prints.contains("2.0.75")) {
+            script(&path, "claude", "echo '2.1.329 (Claude Code)'");
+            succeeds(&ctl(&home, home.path(), Some(&path), &[&["setup", "--user"][..], &KEYS, &QUIET].concat()));
+        }
+        if let Some(prints) = prints {
+            script(&path, "claude", prints);
+        }
+        succeeds(&ctl(&home, home.path(), Some(&path), &[&["setup", "--user"][..], &KEYS, &QUIET].concat()));
+        let settings = json_of(&home.path().join(".claude/settings.json"));
+        let registered: Vec<&String> = settings["hooks"].as_object().expect("hooks").keys().collect();
+        assert_eq!(registered, events, "{prints:?}");
+    }
+}
+
+#[test]
+fn keys_are_kept_out_of_what_git_commits() {
+    let home = Home::new();
+    let (dir, file) = place(&home, "--project", Some("{}"));
+    if git(&dir, &["init", "-q"]).is_none() {
+        return;
+    }
+    let exclude = dir.join(".git/info/exclude");
+    let before = fs::read(&exclude).ok();
+    // From anywhere in the project.
+    let deep = home.project("work/src/deep");
+    fs::write(dir.join("README"), "x").expect("written");
+    assert!(succeeds(&setup(&home, &deep, "--project", &QUIET)).contains("would commit"));
+    assert_eq!(git(&dir, &["status", "--porcelain"]).expect("git"), "?? README\n");
+    assert_eq!(json_of(&file)["env"]["LANGFUSE_SECRET_KEY"], SECRET);
+    assert!(succeeds(&setup(&home, &deep, "--project", &QUIET)).contains("nothing to change"));
+    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+    assert_eq!((fs::read(&exclude).ok(), fs::read_to_string(&file).expect("there")), (before, "{}".to_owned()));
+
+    git(&dir, &["add", "-f", ".claude/settings.local.json"]);
+    let all = files(home.path());
+    let refused = setup(&home, &dir, "--project", &QUIET);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused).contains("tracked by git") && text(&refused).contains("--user"), "{}", text(&refused));
+    assert_eq!(files(home.path()), all);
+}
+
+#[test]
+fn a_linked_file_is_written_where_the_link_leads() {
+    let home = Home::new();
+    let (dir, file) = place(&home, "--user", Some("{ }"));
+    let target = home.path().join("dotfiles.json");
+    fs::rename(&file, &target).expect("moved");
+    symlink(&target, &file).expect("linked");
+    succeeds(&setup(&home, &dir, "--user", &QUIET));
+    assert!(fs::symlink_metadata(&file).expect("there").is_symlink());
+    assert_eq!(json_of(&target)["env"]["LANGFUSE_SECRET_KEY"], SECRET);
+    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+    assert!(fs::symlink_metadata(&file).expect("there").is_symlink());
+    assert_eq!(fs::read_to_string(&target).expect("there"), "{ }");
+
+    fs::remove_file(&target).expect("removed");
+    assert!(text(&setup(&home, &dir, "--user", &QUIET)).contains("leads nowhere"));
+    fs::remove_file(&file).expect("removed");
+    for (content, why) in
+        [("{\n// mine\n}", "line 2"), ("{\"env\": 1}", "`env` is not an object"), ("[]", "not an object")]
+    {
+        fs::write(&file, content).expect("written");
+        let refused = setup(&home, &dir, "--user", &QUIET);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(text(&refused).contains(why), "{}", text(&refused));
+        assert_eq!(fs::read_to_string(&file).expect("there"), content);
+    }
+}
+
+#[test]
+fn keys_are_tried_before_anything_is_written() {
+    let server = Server::answering(|request| {
+        assert_eq!((request.method.as_str(), request.path.as_str()), ("GET", "/api/public/projects"));
+        let known = request.key() == format!("pk-lf-1:{SECRET}");
+        Answer::status(if known { 200 } else { 401 }).body(r#"{"data":[{"id":"p1","name":"Night shift"}]}"#)
+    });
+    let args = |url: &str, secret: &str| {
+        let args = ["setup", "--user", "--public-key", "pk-lf-1", "--secret-key", secret, "--base-url", url];
+        args.into_iter().chain(["--yes", "--no-service"]).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let tried = |url: &str, secret: &str| {
+        let home = Home::new();
+        let args = args(url, secret);
+        let output = ctl(&home, home.path(), None, &args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(home.path().join(".claude").exists(), output.status.success());
+        assert!(!text(&output).contains(secret), "{}", text(&output));
+        (output.status.code(), text(&output))
+    };
+    let (code, said) = tried(&server.url, SECRET);
+    assert!(code == Some(0) && said.contains("Night shift"), "{said}");
+    let unused = format!("http://{}", server::unused());
+    let secret = "sk-lf-99999999-wrong-8888";
+    for (url, status, why) in [
+        (&server.url, 401, "does not know these keys"),
+        (&server.url, 403, "organisation"),
+        (&server.url, 404, "is this the address of a Langfuse server?"),
+        (&unused, 0, "cannot be reached"),
+        (&"http://langfuse.example.org".to_owned(), 0, "use https"),
+    ] {
+        if status != 401 {
+            server.change(move |_| Answer::status(status));
+        }
+        let (code, said) = tried(url, secret);
+        assert!(code == Some(1) && said.contains(why), "{said}");
+    }
+    server.change(|_| Answer::ok());
+    assert!(tried(&server.url, SECRET).1.contains("names no project"));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let home = Home::new();
+    for (args, parts) in [
+        (&["setup"][..], &["--user or --project", "--public-key", "--secret-key", "--yes"][..]),
+        (&["setup", "--user", "--yes", "--public-key", "pk"], &["--secret-key"]),
+        (&["setup", "--user", "--project"], &["cannot be used with"]),
+        (&["setup", "--mlflow"], &["not supported yet"]),
+        (&["setup", "--user", "--yes", "--public-key", "sk-1", "--secret-key", "pk-1"], &["interchanged"]),
+        (
+            &["setup", "--user", "--yes", "--public-key", "pk", "--secret-key", "sk", "--base-url", "x y"],
+            &["not an address"],
+        ),
+        (&["uninstall"], &["--yes"]),
+    ] {
+        let output = home.ctl(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?} {}", text(&output));
+        for part in parts {
+            assert!(text(&output).contains(part), "{}", text(&output));
+        }
+    }
+    // From the environment, and from the standard input.
+    let env = [("LANGFUSE_PUBLIC_KEY".to_owned(), "pk-lf-1".to_owned())];
+    let mut command = home.command(&bins().ctl);
+    command.args(["setup", "--user", "--secret-key", "-"]).args(QUIET).envs(env).current_dir(home.path());
+    succeeds(&run(command, format!("{SECRET}\n").as_bytes()).0);
+    assert_eq!(json_of(&home.path().join(".claude/settings.json"))["env"]["LANGFUSE_SECRET_KEY"], SECRET);
+}
+
+#[test]
+fn the_service_is_installed_started_and_taken_away_again() {
+    for forbidden in [false, true] {
+        let home = Home::new();
+        let path = home.path().join("path");
+        let (log, units) = (home.path().join("calls"), home.path().join("xdg/systemd/user"));
+        let drop_in = units.join("cc-langfused.service.d/10-namespaces.conf");
+        let fails = if forbidden {
+            format!(
+                "case \"$2\" in restart|start) [ -e '{}' ] && exit 1;; show) echo 226;; esac\nexit 0",
+                drop_in.display()
+            )
+        } else {
+            "exit 0".to_owned()
+        };
+        script(&path, "systemctl", &format!("echo \"$@\" >>'{}'\n{fails}", log.display()));
+        let before = files(home.path());
+        let go = |args: &[&str]| {
+            let mut command = home.command(&bins().ctl);
+            command
+                .args(args)
+                .current_dir(home.path())
+                .env("PATH", &path)
+                .env("XDG_CONFIG_HOME", home.path().join("xdg"));
+            succeeds(&run(command, b"").0)
+        };
+        let args = [&["setup", "--user"][..], &KEYS, &["--yes", "--no-check"]].concat();
+        let said = go(&args);
+        assert_eq!(said.contains("running under systemd, without"), forbidden, "{said}");
+        let service = fs::read_to_string(units.join("cc-langfused.service")).expect("a unit");
+        assert!(service.contains(&format!("\nExecStart={}\n", bins().daemon.display())), "{service}");
+        assert_eq!(drop_in.exists(), !forbidden);
+        let calls = fs::read_to_string(&log).expect("calls");
+        assert!(
+            calls.contains("--user daemon-reload")
+                && calls.contains("--user enable cc-langfused.socket cc-langfused.service"),
+            "{calls}"
+        );
+        assert!(go(&args).contains("nothing to change"));
+        go(&["uninstall", "--yes"]);
+        let calls = fs::read_to_string(&log).expect("calls");
+        assert!(calls.contains("--user disable --now cc-langfused.socket cc-langfused.service"), "{calls}");
+        fs::remove_file(&log).expect("removed");
+        assert_eq!(files(home.path()), before);
+        assert!(!units.exists());
+    }
+}
+
+#[test]
+fn the_secret_is_in_the_settings_file_and_nowhere_else() {
+    for content in [None].into_iter().chain(FILES.map(Some)) {
+        let home = Home::new();
+        let (dir, file) = place(&home, "--project", content);
+        let mut said = succeeds(&setup(&home, &dir, "--project", &QUIET));
+        for (path, mode, bytes) in files(home.path()) {
+            let holds = String::from_utf8_lossy(&bytes).contains(SECRET);
+            assert_eq!(holds, path == file, "{}", path.display());
+            let is_record = path.ends_with("setup.json");
+            let is_copy = path.to_string_lossy().contains(".before-cc-langfuse");
+            assert!(mode == 0o600 || !(holds || is_record || is_copy), "{} {mode:o}", path.display());
+            assert!(!is_record || !String::from_utf8_lossy(&bytes).contains("canary"));
+        }
+        said += &succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+        assert!(said.contains("sk-lf-…77aa") && !said.contains("canary"), "{said}");
+    }
+}
+
+#[test]
+fn after_setup_a_turn_becomes_a_trace() {
+    let home = Home::new();
+    let server = Server::answering(|request| match request.method.as_str() {
+        "GET" => Answer::ok().body(r#"{"data":[{"id":"p1","name":"Night shift"}]}"#),
+        _ => Answer::ok(),
+    });
+    let dir = home.project("work");
+    let keys = ["--public-key", "pk-lf-1", "--secret-key", SECRET, "--base-url", &server.url];
+    let args = [&["setup", "--project"][..], &keys, &["--yes", "--no-service"]].concat();
+    succeeds(&ctl(&home, &dir, None, &args));
+    let settings = json_of(&dir.join(".claude/settings.local.json"));
+    let daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q", "a");
+    let mut command = home.command(Path::new("sh"));
+    command.arg("-c").arg(settings["hooks"]["Stop"][0]["hooks"][0]["command"].as_str().expect("a command"));
+    let env = settings["env"].as_object().expect("variables");
+    command.envs(env.iter().map(|(name, value)| (name, value.as_str().expect("text"))));
+    tests::home::assert_silent(&run(command, story.stop("a").to_string().as_bytes()).0);
+    assert_eq!(server.wait_for(2).iter().filter(|span| span.is_root()).count(), 1);
+    home.flush();
+    let sent = server.requests().into_iter().find(|request| !request.spans.is_empty()).expect("a batch");
+    assert_eq!(sent.key(), format!("pk-lf-1:{SECRET}"));
+
+    // The data goes only if it is to, and the daemon before it.
+    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+    assert!(home.paths().database.exists() && !dir.join(".claude").exists());
+    let mut daemon = daemon;
+    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes", "--purge"]));
+    assert!(daemon.ended().success());
+    assert!(!home.paths().state.exists() && !home.paths().log.exists());
+}
