@@ -15,6 +15,7 @@ use std::{
 
 pub mod home;
 pub mod messages_api;
+
 pub mod langfuse;
 pub mod proxy;
 pub mod raw;
