@@ -296,7 +296,7 @@ fn keys_are_tried_before_anything_is_written() {
         let (code, said) = tried(url, secret);
         assert!(code == Some(1) && said.contains(why), "{said}");
     }
-    server.change(|_| Answer::ok());
+    server.change(|_| Answer::ok().body(r#"{"data":[]}"#));
     assert!(tried(&server.url, SECRET).1.contains("names no project"));
 }
 
