@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use cc_langfuse::{credentials::Secret, delivery::transport::project_id, hook::Destination};
+use cc_langfuse::{credentials::Secret, delivery::transport, hook::Destination};
 
 use crate::{
     client,
@@ -81,7 +81,7 @@ impl Project {
 /// Asks the server which project the key is for.
 pub fn project(destination: &Destination, secret: &Secret) -> anyhow::Result<Project> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let id = runtime.block_on(project_id(destination, secret))?;
+    let id = runtime.block_on(transport::project(destination, secret))?.id;
     Ok(Project { base_url: destination.base_url.clone(), id })
 }
 
