@@ -6,6 +6,7 @@ use crate::{
     agents,
     dialect::{OutSpan, langfuse::Shared},
     hook::{Capture, Options},
+    ids::{TraceId, trace_id},
     reconcile::{Stated, Tokens, Traced},
     redact::{Counts, Rules},
     trace,
@@ -105,6 +106,22 @@ pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
     Ok(used)
 }
 
+/// The traces of a session's own turns; those it copied from another one are that one's.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn traces(path: &Path, session_id: &str) -> Result<Vec<TraceId>, Unreadable> {
+    let mut traces = Vec::new();
+    let mut own = |turn: &Turn| {
+        if turn.prompt.session.forked_from.as_deref().is_none_or(|from| from == session_id) {
+            traces.push(trace_id(turn.trace_key()));
+        }
+    };
+    let end = walk(path, session_id, |_, _| {}, |turn| own(&turn))?;
+    end.open().into_iter().for_each(own);
+    Ok(traces)
+}
+
 /// Hands every turn of a session to `each`, with the work of its subagents.
 fn session(path: &Path, session_id: &str, mut each: impl FnMut(&mut Turn, &mut [Turn])) -> Result<(), Unreadable> {
     let mut launches = Vec::new();
@@ -162,4 +179,26 @@ fn spans(turn: &Turn, session_id: &str, options: &Options, rules: &Rules) -> Vec
         spans.iter_mut().for_each(|span| span.redact(shared.len(), redactor, &mut counts));
     }
     spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copied_turns_are_not_the_forks_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fork.jsonl");
+        let turn = |uuid: &str, from: serde_json::Value| {
+            let prompt =
+                serde_json::json!({"type": "user", "uuid": uuid, "message": {"content": "q"}, "forkedFrom": from});
+            let answer =
+                serde_json::json!({"type": "assistant", "message": {"id": format!("m-{uuid}"), "content": "a"}});
+            format!("{prompt}\n{answer}\n")
+        };
+        let copied = turn("u1", serde_json::json!({"sessionId": "first", "messageUuid": "u1"}));
+        std::fs::write(&path, copied + &turn("u2", serde_json::Value::Null)).unwrap();
+        assert_eq!(traces(&path, "fork").unwrap(), [trace_id("u2")]);
+        assert_eq!(traces(&path, "first").unwrap(), ["u1", "u2"].map(trace_id));
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, Method, Request, header};
 use serde_json::Value;
 
 use super::{
@@ -40,9 +40,10 @@ pub struct Project {
 }
 
 /// Why a question has no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// The server says no.
+    #[error("{said}")]
     Status {
         /// Status code.
         status: u16,
@@ -52,6 +53,7 @@ pub enum Failure {
         date: Option<u64>,
     },
     /// An answer that is none of Langfuse's.
+    #[error("{said}")]
     Odd {
         /// What is odd.
         said: String,
@@ -59,8 +61,10 @@ pub enum Failure {
         date: Option<u64>,
     },
     /// No answer.
+    #[error("it cannot be reached: {0}")]
     Unreachable(String),
     /// It cannot prove who it is.
+    #[error("it cannot prove who it is: {0}")]
     Untrusted(String),
 }
 
@@ -146,13 +150,29 @@ impl Readback {
         }
     }
 
+    /// Has these traces, by their ids in hex, deleted. The server does that in its own time.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn delete(&self, traces: &[String]) -> Result<(), Failure> {
+        let body = serde_json::json!({ "traceIds": traces }).to_string();
+        self.ask(Method::DELETE, "/api/public/traces", body.into()).await.map(drop)
+    }
+
     async fn get(&self, path: &str) -> Result<(Value, Option<u64>), Failure> {
+        self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<(Value, Option<u64>), Failure> {
         let public_key = &self.destination.public_key;
-        let request = Request::get(format!("{}{path}", self.destination.base_url))
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.destination.base_url))
             .header(header::AUTHORIZATION, self.secret.basic_auth(public_key))
             .header(header::USER_AGENT, AGENT)
             .header(header::ACCEPT, "application/json")
-            .body(Bytes::new())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body)
             .map_err(|error| Failure::Unreachable(error.to_string()))?;
         let key = (public_key.clone(), self.secret.clone());
         let (answer, response) = match exchange(&self.client, request, &key, self.limits.request).await {

@@ -18,6 +18,7 @@ mod completions;
 mod config;
 mod dead_letters;
 mod doctor;
+mod forget;
 mod logs;
 mod open;
 mod pause;
@@ -137,6 +138,8 @@ enum Command {
     Completions(completions::Completions),
     /// Print the manual page, or write those of all commands
     Man(completions::Man),
+    /// Delete a session's traces on the server, and what waits here to be sent of them
+    Forget(forget::Forget),
     /// See it work: a sample session through the real hook and a private daemon, with no account needed
     ///
     /// With LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, the sample goes to that server.
@@ -171,6 +174,7 @@ fn main() -> ExitCode {
         Command::Config(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
+        Command::Forget(forget) => forget.run(),
         Command::Try => r#try::run(),
         Command::Run(run) => run.run(),
     };

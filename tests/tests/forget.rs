@@ -1,0 +1,58 @@
+//! What the user wants gone goes, and does not come back.
+
+use tests::{Answer, Home, Server, Story};
+
+#[test]
+fn the_traces_of_a_session_leave_the_server_and_are_not_sent_again() {
+    let (home, server) = (Home::new(), Server::new());
+    home.settings("work", &server.env());
+    let daemon = home.daemon();
+    let (mut gone, mut kept) = (Story::new(&home, "work", "gone"), Story::new(&home, "work", "kept"));
+    gone.turn("q1", "a1").turn("q2", "a2");
+    kept.turn("q", "a");
+    home.hook(&gone.stop("a2"), &server.env());
+    home.hook(&kept.stop("a"), &server.env());
+    server.wait_for(6);
+    home.flush();
+
+    let asked = home.ctl(&["forget", "gone"]);
+    assert_eq!((asked.status.code(), server.spans().len()), (Some(2), 6), "{asked:?}");
+    let path = gone.path.to_str().expect("UTF-8");
+    let done = home.ctl(&["forget", "--yes", path]);
+    let told = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && told.contains("2 traces of session gone"), "{done:?}");
+    let left = server.spans();
+    assert!(left.len() == 2 && left.iter().all(|span| span.get("session.id") == "kept"), "{left:?}");
+
+    let replayed = home.ctl_with(&["replay", path], &server.env());
+    assert!(replayed.status.success(), "{replayed:?}");
+    assert!(daemon.terminate().success());
+    let _daemon = home.daemon();
+    gone.turn("q3", "a3");
+    home.hook(&gone.stop("a3"), &server.env());
+    assert_eq!(server.wait_for(4).len(), 4);
+    home.flush();
+    assert_eq!(server.spans().len(), 4, "only what was said since");
+}
+
+#[test]
+fn what_waits_goes_as_well_and_a_server_that_is_away_is_named() {
+    let (home, server) = (Home::new(), Server::answering(|_| Answer::status(503)));
+    home.settings("work", &server.env());
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q", "a");
+    home.hook(&story.stop("a"), &server.env());
+    home.status_until("the spans to wait", |status| status["outbox"]["pending"] == 2);
+    let away = home.ctl(&["forget", "--yes", "s"]);
+    let told = String::from_utf8_lossy(&away.stderr);
+    assert!(away.status.code() == Some(1) && told.contains("503"), "{away:?}");
+    assert_eq!(home.status()["outbox"]["pending"], 0);
+    server.change(|_| Answer::ok());
+    let done = home.ctl(&["forget", "--yes", "s"]);
+    assert!(done.status.success(), "{done:?}");
+    home.flush();
+    assert_eq!(server.spans(), []);
+    let nowhere = home.ctl(&["forget", "--yes", "nobody"]);
+    assert_eq!(nowhere.status.code(), Some(1), "{nowhere:?}");
+}
