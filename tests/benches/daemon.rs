@@ -8,8 +8,8 @@ use std::{
     fs::{self, OpenOptions},
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::Stdio,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -17,78 +17,49 @@ use std::{
 #[path = "../src/generate.rs"]
 #[allow(dead_code, reason = "each benchmark needs a part of it")]
 mod generate;
+#[path = "../src/release.rs"]
+#[allow(dead_code, reason = "each benchmark needs a part of it")]
+mod release;
 
 use generate::Mix;
+use release::Release;
 
 fn main() {
-    if !std::env::args().any(|arg| arg == "--bench") {
+    if !release::wanted() {
         return;
     }
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let built =
-        Command::new(cargo).args(["build", "--release", "--workspace", "--bins"]).stderr(Stdio::null()).status();
-    assert!(built.expect("cargo").success());
     let bench = Bench::start();
-    println!("daemon idle                      {:>8.1} MB RSS", bench.rss("VmRSS"));
+    println!("daemon idle                      {:>8.1} MB RSS", bench.daemon.memory("VmRSS"));
     bench.stop_to_span();
     bench.growing();
     bench.large();
 }
 
 struct Bench {
-    home: tempfile::TempDir,
-    target: PathBuf,
-    daemon: Child,
+    daemon: Release,
     url: String,
     requests: mpsc::Receiver<Instant>,
 }
 
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-    }
-}
-
 impl Bench {
     fn start() -> Self {
-        let home = tempfile::tempdir().expect("a directory");
-        let exe = std::env::current_exe().expect("a path");
-        let target = exe.parent().and_then(Path::parent).expect("target/release").to_path_buf();
-        let daemon =
-            Command::new(target.join("cc-langfused")).env_clear().env("HOME", home.path()).spawn().expect("starts");
-        let socket = home.path().join(".claude/state/cc-langfuse/daemon.sock");
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            assert!(Instant::now() < deadline, "the daemon starts");
-            std::thread::yield_now();
-        }
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let (sender, requests) = mpsc::channel();
         std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| serve(stream, &sender)));
-        Self { home, target, daemon, url, requests }
-    }
-
-    fn transcript(&self, session: &str) -> PathBuf {
-        let path = self.home.path().join(format!(".claude/projects/-bench/{session}.jsonl"));
-        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        path
+        Self { daemon: Release::start(), url, requests }
     }
 
     /// Runs the hook as Claude Code does.
     fn hook(&self, session: &str, event: &str, answer: Option<&str>) {
         let payload = serde_json::json!({
-            "session_id": session, "transcript_path": self.transcript(session), "cwd": self.home.path(),
+            "session_id": session, "transcript_path": self.daemon.transcript(session), "cwd": self.daemon.home.path(),
             "hook_event_name": event, "last_assistant_message": answer,
         });
-        let mut child = Command::new(self.target.join("cc-langfuse-hook"))
-            .env_clear()
-            .env("HOME", self.home.path())
-            .env("TRACE_TO_LANGFUSE", "true")
-            .env("LANGFUSE_PUBLIC_KEY", "pk-lf-bench")
-            .env("LANGFUSE_SECRET_KEY", "sk-lf-bench")
-            .env("LANGFUSE_BASE_URL", &self.url)
+        let mut child = self
+            .daemon
+            .command("cc-langfuse-hook")
+            .envs(release::env(&self.url))
             .stdin(Stdio::piped())
             .spawn()
             .expect("the hook");
@@ -97,11 +68,7 @@ impl Bench {
     }
 
     fn flush(&self) {
-        let status = Command::new(self.target.join("cc-langfusectl"))
-            .args(["flush", "--timeout", "10m"])
-            .env_clear()
-            .env("HOME", self.home.path())
-            .status();
+        let status = self.daemon.command("cc-langfusectl").args(["flush", "--timeout", "10m"]).status();
         assert!(status.expect("ctl").success());
         while self.requests.try_recv().is_ok() {}
     }
@@ -114,12 +81,12 @@ impl Bench {
             let text = generate::turn(number, Mix::ClaudeCode);
             let last =
                 text.rfind("{\"parentUuid\"").and_then(|end| text[..end].rfind("{\"parentUuid\"")).expect("two lines");
-            fs::write(self.transcript(&session), &text[..last]).expect("a file");
+            fs::write(self.daemon.transcript(&session), &text[..last]).expect("a file");
             let answer = generate::answer();
             let stopped = Instant::now();
             self.hook(&session, "Stop", Some(&answer));
             std::thread::sleep(Duration::from_millis(100).saturating_sub(stopped.elapsed()));
-            append(&self.transcript(&session), &text[last..]);
+            append(&self.daemon.transcript(&session), &text[last..]);
             let arrived = self.requests.recv_timeout(Duration::from_secs(10)).expect("a span");
             times.push(arrived.duration_since(stopped));
             self.flush();
@@ -138,26 +105,26 @@ impl Bench {
         let mut first = None;
         for megabytes in [1, 3, 10, 30, 100] {
             let session = format!("growing{megabytes}");
-            let turns =
-                generate::transcript(&self.transcript(&session), megabytes << 20, Mix::ClaudeCode).expect("room");
+            let turns = generate::transcript(&self.daemon.transcript(&session), megabytes << 20, Mix::ClaudeCode)
+                .expect("room");
             self.hook(&session, "Other", None);
             self.flush();
-            let before = self.cpu();
+            let before = self.daemon.cpu();
             const STOPS: u32 = 50;
             for number in turns..turns + STOPS {
-                append(&self.transcript(&session), &generate::turn(number, Mix::ClaudeCode));
+                append(&self.daemon.transcript(&session), &generate::turn(number, Mix::ClaudeCode));
                 self.hook(&session, "Stop", Some(&generate::answer()));
                 self.flush();
             }
-            let each = (self.cpu() - before) / f64::from(STOPS);
+            let each = (self.daemon.cpu() - before) / f64::from(STOPS);
             let base = *first.get_or_insert(each);
             println!("one Stop at {megabytes:>4} MB              {:>8.2} ms CPU × {:.2}", each * 1e3, each / base);
-            fs::remove_file(self.transcript(&session)).expect("the file");
+            fs::remove_file(self.daemon.transcript(&session)).expect("the file");
         }
     }
 
     fn large(&self) {
-        let path = self.transcript("large");
+        let path = self.daemon.transcript("large");
         generate::transcript(&path, 1 << 30, Mix::ClaudeCode).expect("room");
         let started = Instant::now();
         self.hook("large", "SessionEnd", None);
@@ -165,22 +132,8 @@ impl Bench {
         println!(
             "1 GB read and delivered          {:>8.1} s, {:.1} MB peak RSS",
             started.elapsed().as_secs_f64(),
-            self.rss("VmHWM")
+            self.daemon.memory("VmHWM")
         );
-    }
-
-    fn rss(&self, field: &str) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.id())).expect("Linux");
-        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect("the field");
-        line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
-    }
-
-    /// CPU seconds of the daemon so far.
-    fn cpu(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.daemon.id())).expect("Linux");
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-        let ticks: f64 = fields[11..13].iter().filter_map(|field| field.parse::<f64>().ok()).sum();
-        ticks / 100.0
     }
 }
 

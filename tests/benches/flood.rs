@@ -10,25 +10,28 @@ use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use proto::{frame::Frame, paths::Paths};
+use proto::frame::Frame;
+
+#[path = "../src/release.rs"]
+#[allow(dead_code, reason = "each benchmark needs a part of it")]
+mod release;
+
+use release::Release;
 
 /// Sessions the events belong to.
 const SESSIONS: usize = 200;
 
+/// No server: only what comes in is measured.
+const NOWHERE: &str = "http://127.0.0.1:9";
+
 fn main() {
-    // `cargo test` runs benchmarks too, with this argument missing.
-    if !std::env::args().any(|arg| arg == "--bench") {
+    if !release::wanted() {
         return;
     }
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let built =
-        Command::new(cargo).args(["build", "--release", "--workspace", "--bins"]).stderr(Stdio::null()).status();
-    assert!(built.expect("cargo").success());
     println!(
         "{:34}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
         "", "asked/s", "taken/s", "p50 ms", "p99 ms", "not", "CPU µs", "RSS MB"
@@ -39,66 +42,29 @@ fn main() {
     Bench::start().processes(4);
 }
 
-struct Bench {
-    home: tempfile::TempDir,
-    target: PathBuf,
-    daemon: Child,
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-    }
-}
+struct Bench(Release);
 
 impl Bench {
     fn start() -> Self {
-        let home = tempfile::tempdir().expect("a directory");
-        let exe = std::env::current_exe().expect("a path");
-        let target = exe.parent().and_then(Path::parent).expect("target/release").to_path_buf();
-        let daemon =
-            Command::new(target.join("cc-langfused")).env_clear().env("HOME", home.path()).spawn().expect("starts");
-        let bench = Self { home, target, daemon };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while UnixStream::connect(bench.paths().socket).is_err() {
-            assert!(Instant::now() < deadline, "the daemon starts");
-            std::thread::yield_now();
-        }
+        let bench = Self(Release::start());
         for session in 0..SESSIONS {
             fs::write(bench.transcript(session), "").expect("a file");
         }
         bench
     }
 
-    fn paths(&self) -> Paths {
-        Paths::new(self.home.path(), None)
-    }
-
     fn transcript(&self, session: usize) -> PathBuf {
-        let path = self.home.path().join(format!(".claude/projects/-bench/{session}.jsonl"));
-        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        path
+        self.0.transcript(&session.to_string())
     }
 
     /// Of usual size.
     fn payload(&self, number: usize) -> String {
         let session = number % SESSIONS;
         serde_json::json!({
-            "session_id": format!("s{session}"), "transcript_path": self.transcript(session), "cwd": self.home.path(),
+            "session_id": format!("s{session}"), "transcript_path": self.transcript(session), "cwd": self.0.home.path(),
             "hook_event_name": "PostToolUse", "tool_response": "All tests pass now. ".repeat(80),
         })
         .to_string()
-    }
-
-    fn env() -> [(String, String); 4] {
-        [
-            ("TRACE_TO_LANGFUSE", "true"),
-            ("LANGFUSE_PUBLIC_KEY", "pk-lf-bench"),
-            ("LANGFUSE_SECRET_KEY", "sk-lf-bench"),
-            ("LANGFUSE_BASE_URL", "http://127.0.0.1:9"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
     }
 
     /// Requests as the hook makes them, without the processes: what the daemon can take. At `rate` a second a client's time
@@ -107,7 +73,7 @@ impl Bench {
         const FOR: Duration = Duration::from_secs(5);
         let requests: Vec<(Vec<u8>, Vec<u8>)> = (0..SESSIONS).map(|n| self.request(n)).collect();
         let next = AtomicUsize::new(0);
-        let socket = self.paths().socket;
+        let socket = self.0.paths().socket;
         let started = Instant::now();
         let mut results: Vec<(Duration, bool)> = std::thread::scope(|scope| {
             let client = || {
@@ -145,7 +111,7 @@ impl Bench {
             id: ID.into(),
             fired_ns: 1,
             cut: false,
-            env: Self::env().to_vec(),
+            env: release::env(NOWHERE).to_vec(),
             payload: self.payload(number).into_bytes(),
         };
         let body = frame.encode();
@@ -163,7 +129,7 @@ impl Bench {
     /// The real hook, as many a second as this machine can start.
     fn processes(&self, clients: usize) {
         const FOR: Duration = Duration::from_secs(5);
-        let payload = self.home.path().join("payload.json");
+        let payload = self.0.home.path().join("payload.json");
         fs::write(&payload, self.payload(0)).expect("a file");
         let started = Instant::now();
         let mut results: Vec<(Duration, bool)> = std::thread::scope(|scope| {
@@ -171,10 +137,10 @@ impl Bench {
                 let mut results = Vec::new();
                 while started.elapsed() < FOR {
                     let began = Instant::now();
-                    let status = Command::new(self.target.join("cc-langfuse-hook"))
-                        .env_clear()
-                        .env("HOME", self.home.path())
-                        .envs(Self::env())
+                    let status = self
+                        .0
+                        .command("cc-langfuse-hook")
+                        .envs(release::env(NOWHERE))
                         .stdin(File::open(&payload).expect("the payload"))
                         .status();
                     results.push((began.elapsed(), status.expect("the hook").success()));
@@ -189,19 +155,9 @@ impl Bench {
         self.report(&format!("{clients} × hook processes"), results, took);
     }
 
-    /// CPU seconds of the daemon so far.
-    fn cpu(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.daemon.id())).expect("Linux");
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-        let ticks: f64 = fields[11..13].iter().filter_map(|field| field.parse::<f64>().ok()).sum();
-        ticks / 100.0
-    }
-
     fn report(&self, name: &str, results: Vec<(Duration, bool)>, took: Duration) {
         let taken = results.iter().filter(|(_, taken)| *taken).count();
         let ms = |n: usize| results[n.min(results.len() - 1)].0.as_secs_f64() * 1e3;
-        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.id())).expect("Linux");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the field");
         println!(
             "{name:34}{:>9.0}{:>9.0}{:>9.2}{:>9.2}{:>9}{:>9.0}{:>9.1}",
             results.len() as f64 / took.as_secs_f64(),
@@ -209,8 +165,8 @@ impl Bench {
             ms(results.len() / 2),
             ms(results.len() * 99 / 100),
             results.len() - taken,
-            self.cpu() / taken as f64 * 1e6,
-            peak.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
+            self.0.cpu() / taken as f64 * 1e6,
+            self.0.memory("VmHWM")
         );
     }
 }
