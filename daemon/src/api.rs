@@ -22,8 +22,12 @@ use crate::{
     engine::Input,
     intake::{Intake, MAX_FRAME, Untaken},
     metrics,
-    store::Fate,
+    store::{DestinationRow, Fate},
 };
+
+mod history;
+
+pub use history::{Ask, Known, SPANS, Taken};
 
 /// How many sessions `status` lists.
 pub const SESSIONS: usize = 50;
@@ -91,6 +95,9 @@ pub struct Status {
     /// Why the database takes no changes (a full disk, most likely), and since when; nothing if all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_error: Option<Trouble>,
+    /// Sessions whose beginning another tool has sent.
+    #[serde(default)]
+    pub imported: u64,
     /// The sessions seen last.
     pub sessions: Vec<Session>,
     /// Everywhere spans go.
@@ -232,6 +239,26 @@ pub struct Destination {
     pub last_error_at: Option<String>,
 }
 
+impl Destination {
+    fn of(row: DestinationRow, outbox_bytes: u64) -> Self {
+        Self {
+            kind: row.destination.kind,
+            base_url: row.destination.base_url,
+            public_key: row.destination.public_key,
+            state: row.state,
+            waiting: row.waiting,
+            waiting_bytes: row.waiting_bytes,
+            full: row.waiting_bytes >= outbox_bytes,
+            oldest_waiting: row.oldest_ms.and_then(time),
+            delivered: row.delivered,
+            rejected: row.rejected,
+            last_success: row.last_success_ms.and_then(time),
+            last_error_at: row.last_error.as_ref().and_then(|(_, at)| time(*at)),
+            last_error: row.last_error.map(|(why, _)| why),
+        }
+    }
+}
+
 /// `POST /v1/flush`: what is left when the time was over, or nothing.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
@@ -314,6 +341,8 @@ pub fn router(context: Context) -> Router {
         .route("/v1/trust", post(trust))
         .route("/v1/pause", post(pause))
         .route("/v1/forget", post(forget))
+        .route("/v1/known", post(history::known))
+        .route("/v1/imported", get(history::imported).post(history::import))
         .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(MAX_FRAME))
         .with_state(context)
@@ -369,6 +398,7 @@ fn report(context: &Context) -> crate::store::Result<Status> {
         outbox: Outbox { pending: counts.outbox, in_flight: context.in_flight.load(Ordering::Relaxed) as u64 },
         dead_letters: counts.dead_letters,
         media: Media { pending: counts.media.0, last_error: counts.media.1 },
+        imported: counts.imported,
         store_error: trouble.map(|(error, since)| Trouble { error, since: time(since) }),
         sessions: sessions
             .into_iter()
@@ -383,24 +413,7 @@ fn report(context: &Context) -> crate::store::Result<Status> {
                 destination: Some(row.hint.destination),
             })
             .collect(),
-        destinations: destinations
-            .into_iter()
-            .map(|row| Destination {
-                kind: row.destination.kind,
-                base_url: row.destination.base_url,
-                public_key: row.destination.public_key,
-                state: row.state,
-                waiting: row.waiting,
-                waiting_bytes: row.waiting_bytes,
-                full: row.waiting_bytes >= context.outbox_bytes,
-                oldest_waiting: row.oldest_ms.and_then(time),
-                delivered: row.delivered,
-                rejected: row.rejected,
-                last_success: row.last_success_ms.and_then(time),
-                last_error_at: row.last_error.as_ref().and_then(|(_, at)| time(*at)),
-                last_error: row.last_error.map(|(why, _)| why),
-            })
-            .collect(),
+        destinations: destinations.into_iter().map(|row| Destination::of(row, context.outbox_bytes)).collect(),
         skipped_lines: counts.skipped,
         unknown_kinds: unknown.map(|of| UnknownKind { kind: of.kind, version: of.version, lines: of.lines }).collect(),
         paused,

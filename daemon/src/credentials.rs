@@ -152,7 +152,7 @@ pub fn read_env(path: &Path) -> BTreeMap<String, String> {
 }
 
 /// The bytes of a regular file of ours, of at most `limit`. Never blocks.
-fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     use rustix::fs::{Mode, OFlags};
     let file = File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
     let meta = file.metadata()?;

@@ -56,6 +56,16 @@ const RECENT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a session is kept in memory after its last event.
 const RETIRE: Duration = Duration::from_secs(600);
 
+/// How many bytes may wait for a destination when a backfill adds to them: what live sessions send comes behind these.
+const BACKFILL: u64 = 16 << 20;
+
+/// What the ids of events begin with that hand over history.
+pub const BACKFILL_ID: &str = "backfill-";
+
+fn is_backfill(hint: &Hint) -> bool {
+    hint.id.starts_with(BACKFILL_ID)
+}
+
 /// What the engine hears.
 #[derive(Debug)]
 pub enum Input {
@@ -205,7 +215,8 @@ impl Engine {
             session.agents.has_ended(agent);
         }
         // Events can be heard out of order; the newest says where things are.
-        if hint.fired_ns >= session.row.hint.fired_ns {
+        let newest = hint.fired_ns >= session.row.hint.fired_ns;
+        if newest && (!is_backfill(&hint) || session.may_be_told_to(&hint.destination, &self.store)) {
             session.row.transcript.clone_from(&hint.transcript);
             session.row.hint = hint.clone();
         }

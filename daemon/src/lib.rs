@@ -14,8 +14,8 @@
 //!
 //! 1. Pure modules ([`transcript::cursor`], [`transcript::lines`], [`transcript::record`], [`turn`], [`trace`], [`ids`],
 //!    [`redact`], [`reconcile`], [`media`], [`dialect`], [`hook`], [`delivery::verdict`], [`delivery::policy`], [`metrics`],
-//!    [`claude`], [`config`] but for [`config::file`], [`doctor`], [`settings`]) use neither files, network, environment, threads
-//!    nor the clock; time comes in as a value.
+//!    [`claude`], [`config`] but for [`config::file`], [`doctor`], [`import_state`] but for [`import_state::file`], [`settings`]) use
+//!    neither files, network, environment, threads nor the clock; time comes in as a value.
 //! 2. Only [`store`] contains SQL; only [`delivery`] does HTTP out; only [`transcript::reader`] opens transcripts.
 //! 3. A cursor moves only in the transaction that stores what it passed over; a span id enters the outbox of a destination
 //!    at most once, except a root, which enters again with news below it.
@@ -37,6 +37,7 @@ pub mod engine;
 pub mod git;
 pub mod hook;
 pub mod ids;
+pub mod import_state;
 pub mod intake;
 pub mod log;
 pub mod media;

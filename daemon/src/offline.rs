@@ -6,9 +6,11 @@ use crate::{
     agents,
     dialect::{OutSpan, langfuse::Shared},
     hook::{Capture, Options},
-    ids::{TraceId, trace_id},
+    ids::{self, TraceId, trace_id},
+    import_state::Imported,
     reconcile::{Stated, Tokens, Traced},
     redact::{Counts, Rules},
+    store::SpanKey,
     trace,
     transcript::{
         lines::{Line, Lines},
@@ -29,7 +31,7 @@ pub fn turns(
     rules: &Rules,
     mut each: impl FnMut(Vec<OutSpan>),
 ) -> Result<(), Unreadable> {
-    session(path, session_id, |turn, agents| {
+    session(path, session_id, None, |turn, agents| {
         let complete = |turn: &mut Turn| {
             if options.capture == Capture::Full {
                 turn.complete(Scope::Final, &|spilled| reader::spilled(path, spilled));
@@ -51,6 +53,7 @@ pub fn account(path: &Path, session_id: &str) -> Result<(Traced, Option<Stated>)
     walk(
         path,
         session_id,
+        None,
         |line, record| match record {
             None => {
                 if let Some(newer) = Stated::parse(line) {
@@ -65,7 +68,7 @@ pub fn account(path: &Path, session_id: &str) -> Result<(Traced, Option<Stated>)
     )?;
     let until = until.filter(|_| stated.is_some());
     let mut traced = Traced::default();
-    session(path, session_id, |turn, agents| {
+    session(path, session_id, None, |turn, agents| {
         std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, until));
     })?;
     Ok((traced, stated))
@@ -97,9 +100,9 @@ pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
         Some(Record::Prompt(_) | Record::Assistant(_)) => used.more = true,
         Some(_) => {}
     };
-    walk(path, session_id, look, |_| {})?;
+    walk(path, session_id, None, look, |_| {})?;
     let mut traced = Traced::default();
-    session(path, session_id, |turn, agents| {
+    session(path, session_id, None, |turn, agents| {
         std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, None));
     })?;
     traced.models.into_values().for_each(|tokens| used.tokens += tokens);
@@ -117,15 +120,72 @@ pub fn traces(path: &Path, session_id: &str) -> Result<Vec<TraceId>, Unreadable>
             traces.push(trace_id(turn.trace_key()));
         }
     };
-    let end = walk(path, session_id, |_, _| {}, |turn| own(&turn))?;
+    let end = walk(path, session_id, None, |_, _| {}, |turn| own(&turn))?;
     end.open().into_iter().for_each(own);
     Ok(traces)
 }
 
-/// Hands every turn of a session to `each`, with the work of its subagents.
-fn session(path: &Path, session_id: &str, mut each: impl FnMut(&mut Turn, &mut [Turn])) -> Result<(), Unreadable> {
+/// What would be sent of a session, without its text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// Answered turns.
+    pub turns: Vec<TurnOutline>,
+    /// Tokens in and out, the cache's included.
+    pub tokens: u64,
+    /// The latest time among its turns, nanoseconds since the epoch.
+    pub last: Option<u64>,
+}
+
+/// The same of a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TurnOutline {
+    /// Its spans, the root first.
+    pub spans: Vec<SpanKey>,
+    /// Subagents worked in it.
+    pub has_agents: bool,
+}
+
+/// Reads the transcript at `path` for what a replay of it would send, `sent` of which another tool has sent.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn outline(
+    path: &Path,
+    session_id: &str,
+    sent: Option<&Imported>,
+    options: &Options,
+) -> Result<Outline, Unreadable> {
+    let mut outline = Outline::default();
+    session(path, session_id, sent, |turn, agents| {
+        outline.last = outline.last.max(turn.end).max(turn.prompt.at);
+        let rate = options.sample_rate;
+        if rate.is_some_and(|rate| !ids::sampled(ids::trace_id(turn.trace_key()), rate)) {
+            return;
+        }
+        let mut spans = Vec::new();
+        for turn in std::iter::once(&*turn).chain(agents.iter()) {
+            let told = trace::spans(turn, Scope::Final, options.semantics, None);
+            for span in &told {
+                if let trace::Body::Generation { usage: Some(usage), .. } = &span.body {
+                    outline.tokens += Tokens::from(*usage).total();
+                }
+            }
+            spans.extend(told.iter().map(|span| (span.trace_id, span.span_id, span.call)));
+        }
+        outline.turns.push(TurnOutline { spans, has_agents: !agents.is_empty() || !turn.agents.is_empty() });
+    })?;
+    Ok(outline)
+}
+
+/// Hands every turn of a session to `each`, with the work of its subagents; not those another tool has `sent`.
+fn session(
+    path: &Path,
+    session_id: &str,
+    sent: Option<&Imported>,
+    mut each: impl FnMut(&mut Turn, &mut [Turn]),
+) -> Result<(), Unreadable> {
     let mut launches = Vec::new();
-    let end = walk(path, session_id, |_, _| {}, |turn| launches.extend(agents::closed_launches(&turn)))?;
+    let end = walk(path, session_id, sent, |_, _| {}, |turn| launches.extend(agents::closed_launches(&turn)))?;
     let roots: Vec<PathBuf> = path.parent().map(Path::to_path_buf).into_iter().collect();
     launches.extend(end.open().into_iter().flat_map(agents::closed_launches));
     let mut agents = agents::all(path, &roots, launches, end.open());
@@ -133,7 +193,7 @@ fn session(path: &Path, session_id: &str, mut each: impl FnMut(&mut Turn, &mut [
         let of_agents = agents.get_mut(&turn.key).map_or(&mut [][..], Vec::as_mut_slice);
         each(turn, of_agents);
     };
-    let mut end = walk(path, session_id, |_, _| {}, |mut turn| tell(&mut turn))?;
+    let mut end = walk(path, session_id, sent, |_, _| {}, |mut turn| tell(&mut turn))?;
     if let Some(turn) = end.open_mut() {
         tell(turn);
     }
@@ -145,12 +205,18 @@ fn session(path: &Path, session_id: &str, mut each: impl FnMut(&mut Turn, &mut [
 fn walk(
     path: &Path,
     session_id: &str,
+    sent: Option<&Imported>,
     mut look: impl FnMut(&[u8], Option<&Record>),
     mut each: impl FnMut(Turn),
 ) -> Result<Assembler, Unreadable> {
     let mut file = Transcript::open(path)?;
-    let mut lines = Lines::at(0);
-    let mut assembler = Assembler::new(session_id, 0);
+    let (at, closed) = match sent {
+        Some(sent) => (file.after_lines(sent.last_line)?, sent.turn_count),
+        None => (0, 0),
+    };
+    file.seek(at)?;
+    let mut lines = Lines::at(at);
+    let mut assembler = Assembler::new(session_id, closed);
     let mut buffer = vec![0; CHUNK];
     loop {
         let n = file.read(&mut buffer)?;

@@ -32,6 +32,13 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// All of them.
+    pub fn total(self) -> u64 {
+        [self.output, self.cache_read, self.cache_write_5m, self.cache_write_1h]
+            .into_iter()
+            .fold(self.input, u64::saturating_add)
+    }
+
     /// Each count, in the order of the fields.
     pub fn counts(&self) -> [u64; 5] {
         [self.input, self.output, self.cache_read, self.cache_write_5m, self.cache_write_1h]

@@ -13,6 +13,7 @@ use cc_langfuse::{
     config,
     delivery::exporter::{self, InFlight, Order},
     engine::{Engine, Input},
+    import_state,
     intake::{Drained, Intake},
     log,
     scan::Scan,
@@ -88,6 +89,7 @@ fn run() -> anyhow::Result<()> {
     let level = log::start(&paths.log, debug).with_context(|| format!("the log {}", paths.log.display()))?;
     let config = config::file::load(&paths.config)?;
     let store = Handle::new(open_database(&paths.database)?);
+    import_state(&store, &home);
     let (engine_sender, inputs) = mpsc::channel();
     let (orders, orders_receiver) = tokio::sync::mpsc::unbounded_channel();
 
@@ -187,6 +189,31 @@ fn open_database(path: &Path) -> anyhow::Result<Store> {
             }
             Err(error) => return Err(error).with_context(|| format!("the database {}", path.display())),
         }
+    }
+}
+
+/// Takes over, once, which lines of which session the Node tool has sent that traced before.
+fn import_state(store: &Handle, home: &Path) {
+    let path = home.join(import_state::STATE);
+    if !store.call(|store| store.seeks_import()).unwrap_or(false) {
+        return;
+    }
+    let sessions = match import_state::file::load(&path) {
+        Ok(sessions) => sessions.unwrap_or_default(),
+        Err(error) => {
+            let path = path.display();
+            return tracing::error!(%path, error, "the state of the Node tool is not taken over; mend it, or remove it");
+        }
+    };
+    let taken = store.call(|store| {
+        let taken = store.import(&sessions)?;
+        store.import_was_sought(exporter::now_ms())?;
+        Ok(taken)
+    });
+    match taken {
+        Ok(0) => {}
+        Ok(taken) => tracing::info!(sessions = taken, "go on where the Node tool has stopped sending them"),
+        Err(error) => tracing::error!(%error, "the state of the Node tool cannot be taken over"),
     }
 }
 

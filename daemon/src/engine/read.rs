@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    AGENT_TICK, Engine, LULL, QUIET, QUIET_FINISHED,
+    AGENT_TICK, BACKFILL, Engine, LULL, QUIET, QUIET_FINISHED, is_backfill,
     session::{Session, Tail},
     tell::{Found, HELD, push_line, settle, tell},
 };
@@ -105,9 +105,10 @@ impl Engine {
     fn is_full(&mut self, session: &Session) -> bool {
         let to = &session.row.hint.destination;
         let waiting = self.store.call(|store| store.waiting_bytes(to)).unwrap_or(0);
+        let room = if is_backfill(&session.row.hint) { BACKFILL } else { u64::MAX };
         if waiting < self.config.outbox_bytes {
             self.full.remove(to);
-            return false;
+            return waiting >= room;
         }
         if self.full.insert(to.clone()) {
             tracing::warn!(to = to.base_url, waiting, "as much waits as may; reading goes on when some is delivered");
@@ -122,8 +123,10 @@ impl Engine {
         if session.tail.as_ref().is_some_and(|tail| holds(&tail.read_to)) {
             return;
         }
-        let known = session.tail.is_none() && holds(&session.row.cursor);
-        let (cursor, closed) = if known { (session.row.cursor.offset, session.row.closed) } else { (0, 0) };
+        let known = session.tail.is_none() && session.row.cursor.offset > 0 && holds(&session.row.cursor);
+        let begin =
+            if known { Some((session.row.cursor.offset, session.row.closed)) } else { self.begin(session, file) };
+        let Some((cursor, closed)) = begin else { return };
         session.tail = Some(Tail {
             read_to: file.position(cursor),
             lines: Lines::at(cursor),
@@ -135,6 +138,23 @@ impl Engine {
         if cursor == 0 {
             self.recover_previous(session, file);
         }
+    }
+
+    /// Where a transcript is begun and how many turns come before: at its start, or behind what another tool has sent of it.
+    /// `None` if that cannot be told now.
+    fn begin(&self, session: &mut Session, file: &mut Transcript) -> Option<(u64, u32)> {
+        session.tail = None;
+        let imported = match self.store.call(|store| store.imported(&session.row.session_id)) {
+            Ok(None) => return Some((0, 0)),
+            Ok(Some(imported)) => file.after_lines(imported.last_line).map(|at| (at, imported.turn_count)),
+            Err(error) => Err(std::io::Error::other(error)),
+        };
+        imported
+            .inspect_err(|error| {
+                tracing::warn!(session = session.row.session_id, %error, "where reading begins cannot be told; trying again");
+                session.retry();
+            })
+            .ok()
     }
 
     /// When a transcript begins with a line of another session whose own transcript lies beside it, that session may never

@@ -10,10 +10,10 @@ use serde::de::IgnoredAny;
 use super::TICK;
 use crate::{
     agents::Agents,
-    hook::{Event, Hint},
+    hook::{Destination, Event, Hint},
     ids::Print,
     redact::Rules,
-    store::SessionRow,
+    store::{SessionRow, handle::Handle},
     transcript::{cursor::Position, lines::Lines},
     turn::{Assembler, Scope},
 };
@@ -77,6 +77,26 @@ impl Session {
         let oldest = self.waiting.iter().map(|(_, came)| *came).min().unwrap_or(now);
         let last = oldest.max(self.grown);
         now + (now.saturating_duration_since(last) / 2).max(TICK)
+    }
+
+    /// History goes to `destination` now. If it went elsewhere before, the transcript is read from its start, unless something
+    /// of it is still to be told there: then false.
+    pub(super) fn may_be_told_to(&mut self, destination: &Destination, store: &Handle) -> bool {
+        if self.row.hint.destination == *destination {
+            return true;
+        }
+        let untold =
+            self.tail.as_ref().is_some_and(|tail| tail.assembler.open().is_some_and(|t| t.has_news(Scope::Final)));
+        if untold || self.row.open_turn || self.row.unsettled > 0 || !self.waiting.is_empty() {
+            return false;
+        }
+        if let Err(error) = store.call(|store| store.forget_agents(&self.row.session_id)) {
+            tracing::warn!(%error, "subagents told elsewhere are not told again");
+        }
+        self.tail = None;
+        self.agents = Agents::default();
+        (self.row.cursor, self.row.closed, self.row.forked_from, self.row.title) = (Position::default(), 0, None, None);
+        true
     }
 
     /// Looks again in a moment.

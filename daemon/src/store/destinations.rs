@@ -117,7 +117,7 @@ impl Store {
     }
 }
 
-fn find(db: &Connection, destination: &Destination) -> Result<Option<DestinationId>> {
+pub(super) fn find(db: &Connection, destination: &Destination) -> Result<Option<DestinationId>> {
     let Destination { kind: Kind::Langfuse, base_url, public_key } = destination;
     db.prepare_cached("SELECT id FROM destination WHERE kind = 'langfuse' AND base_url = ? AND public_key = ?")?
         .query_row([base_url, public_key], |row| row.get(0))

@@ -15,6 +15,7 @@ use crate::{dialect::OutSpan, ids::hex};
 mod destinations;
 mod forget;
 pub mod handle;
+mod known;
 pub mod media;
 mod open;
 mod outbox;
@@ -25,6 +26,7 @@ mod sessions;
 mod unknown;
 
 pub use destinations::DestinationRow;
+pub use known::{Found, SpanKey};
 pub use open::Opened;
 pub use outbox::{DeadLetter, Fate, Row};
 pub use sessions::{Advance, SessionRow};
@@ -62,6 +64,8 @@ pub struct Counts {
     pub dead_letters: u64,
     /// Images and documents to be uploaded, and what last kept one from it.
     pub media: (u64, Option<String>),
+    /// Sessions whose beginning another tool has sent.
+    pub imported: u64,
     /// Lines and events passed over, by reason.
     pub skipped: BTreeMap<String, u64>,
     /// Secrets masked, by rule.
@@ -131,6 +135,7 @@ impl Store {
             outbox: one("SELECT count(*) FROM outbox")?,
             dead_letters: one("SELECT count(*) FROM dead_letter")?,
             media: media::pending(&self.db)?,
+            imported: one("SELECT count(*) FROM imported")?,
             skipped: self.counted("SELECT reason, count FROM skipped")?,
             redacted: self.counted("SELECT rule, count FROM redacted")?,
         })

@@ -142,6 +142,16 @@ impl Store {
         *waiting = waiting.saturating_sub(bytes);
     }
 
+    /// How many spans no server takes.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn dead_letter_count(&self) -> Result<u64> {
+        let count =
+            self.db.prepare_cached("SELECT count(*) FROM dead_letter")?.query_row([], |row| row.get::<_, i64>(0));
+        count.map(|count| count as u64)
+    }
+
     /// The spans no server takes, oldest first.
     ///
     /// # Errors

@@ -136,7 +136,8 @@ CREATE TABLE media_link (
 CREATE INDEX media_link_by_tries ON media_link (destination, tries, seq);
 ";
 
-/// What version 3 added: what the user has paused, and kinds of lines this version does not know.
+/// What version 3 added: what the user has paused, kinds of lines this version does not know, what another
+/// tool has sent.
 const SCHEMA_3: &str = "
 CREATE TABLE paused (
     dir TEXT PRIMARY KEY
@@ -147,6 +148,16 @@ CREATE TABLE unknown_kind (
     lines INTEGER NOT NULL,
     PRIMARY KEY (kind, version)
 ) STRICT, WITHOUT ROWID;
+-- Sessions whose first lines another tool has sent: how many lines, with how many turns.
+CREATE TABLE imported (
+    session_id TEXT PRIMARY KEY,
+    last_line INTEGER NOT NULL,
+    turn_count INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- When its state was looked for unasked.
+CREATE TABLE import_sought (
+    at_ms INTEGER NOT NULL
+) STRICT;
 ";
 
 /// Each version's change, applied in one transaction.

@@ -151,6 +151,35 @@ impl Transcript {
         Position { identity: self.identity, offset, marker: self.before(offset).map(|bytes| marker(&bytes)) }
     }
 
+    /// Where the line after the first `count` lines starts; where there are fewer, behind the last one that is complete. Blank
+    /// lines before the first do not count. Leaves the position at an unknown place.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn after_lines(&mut self, count: u64) -> io::Result<u64> {
+        self.seek(0)?;
+        let (mut left, mut behind, mut at, mut begun) = (count, 0, 0, false);
+        let mut buffer = vec![0; CHUNK];
+        while left > 0 {
+            let n = self.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            let mut from = 0;
+            while left > 0
+                && let Some(end) = memchr::memchr(b'\n', &buffer[from..n])
+            {
+                begun |= buffer[from..from + end].iter().any(|byte| !byte.is_ascii_whitespace());
+                from += end + 1;
+                behind = at + from as u64;
+                left -= u64::from(begun);
+            }
+            begun |= buffer[from..n].iter().any(|byte| !byte.is_ascii_whitespace());
+            at += n as u64;
+        }
+        Ok(behind)
+    }
+
     /// Moves to `offset`, counted from the start of the file.
     ///
     /// # Errors
@@ -328,6 +357,29 @@ mod tests {
         }
         let mut real = Transcript::open(&at("real.jsonl")).unwrap();
         assert_eq!((real.length, real.first_line().unwrap()), (3, Some(b"a".to_vec())));
+    }
+
+    #[test]
+    fn lines_are_counted_to_where_the_next_one_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.jsonl");
+        let long = "x".repeat(3 * CHUNK);
+        for (text, count, expect) in [
+            ("", 3, 0),
+            ("a\nb\nc\n", 0, 0),
+            ("a\nb\nc\n", 2, 4),
+            ("a\n\nc\n", 2, 3),
+            ("a\nb\nc\n", 3, 6),
+            ("a\nb\nc\n", 9, 6),
+            ("a\nb\nc", 3, 4),
+            (" \n\na\nb\n", 1, 5),
+            (&format!("{long}\nb\n"), 1, long.len() as u64 + 1),
+            (&format!("{long}\nb\n"), 2, long.len() as u64 + 3),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let found = Transcript::open(&path).unwrap().after_lines(count).unwrap();
+            assert_eq!(found, expect, "{count} lines of {} bytes", text.len());
+        }
     }
 
     #[test]

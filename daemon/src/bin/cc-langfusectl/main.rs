@@ -13,12 +13,14 @@ macro_rules! out {
     }};
 }
 
+mod backfill;
 mod client;
 mod completions;
 mod config;
 mod dead_letters;
 mod doctor;
 mod forget;
+mod import_state;
 mod logs;
 mod open;
 mod pause;
@@ -93,6 +95,10 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Bring the history in: every turn of every session that was not sent before, with its true times
+    Backfill(backfill::Backfill),
+    /// Go on where the Node tool that traced before has stopped, so that nothing is sent twice
+    ImportState(import_state::ImportState),
     /// Spans that no server takes: list them, send them again, or drop them
     DeadLetters {
         /// Send this one again, by its number, or `all`
@@ -161,6 +167,8 @@ fn main() -> ExitCode {
         Command::Show { session, json } => show::show(&session, json),
         Command::Reconcile { session, json } => reconcile::reconcile(&session, json),
         Command::Replay { transcript, dry_run } => replay::replay(&transcript, dry_run),
+        Command::Backfill(backfill) => backfill.run(),
+        Command::ImportState(import) => import.run(),
         Command::DeadLetters { retry: Some(which), .. } => dead_letters::settle(which, Fate::Retry),
         Command::DeadLetters { drop: Some(which), .. } => dead_letters::settle(which, Fate::Drop),
         Command::DeadLetters { json, .. } => dead_letters::list(json),

@@ -22,6 +22,7 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         outbox,
         dead_letters,
         media,
+        imported,
         sessions,
         destinations,
         skipped_lines,
@@ -41,6 +42,9 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
     if let Some(Trouble { error, since }) = store_error {
         out!("database      takes no changes since {}: {error}", since.as_deref().unwrap_or("a while"));
         out!("              nothing is lost; work goes on when it can be written again (is the disk full?)");
+    }
+    if imported > 0 {
+        out!("imported      {imported} sessions another tool has begun to send: they go on where it was");
     }
     if dead_letters > 0 {
         out!("              see cc-langfusectl dead-letters");

@@ -1,0 +1,340 @@
+//! `backfill`: history into Langfuse.
+//!
+//! A plan first: what each session would add, by the ids of its spans. Then one session after the other is handed to the daemon as
+//! a hook would, so that everything holds that holds for hooks. Nothing is kept here: whoever runs it again goes on.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context;
+use cc_langfuse::{
+    api::{Ask, Known, SPANS},
+    hook::Destination,
+    import_state::Imported,
+    offline::{self, Outline},
+    store::SpanKey,
+};
+use hyper::Method;
+use serde_json::json;
+
+use self::{
+    find::{Candidate, Routes, Skipped},
+    progress::Progress,
+    send::Sender,
+};
+use crate::{client, count, show};
+
+mod find;
+mod progress;
+mod send;
+
+/// `backfill`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl backfill --dry-run
+  cc-langfusectl backfill --since 30d
+  cc-langfusectl backfill --project ~/work/app --yes
+  LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… cc-langfusectl backfill --yes --json
+
+Sessions go where the settings of their project say; those of projects that are not traced are left out. With LANGFUSE_PUBLIC_KEY,
+LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, all go there. What was sent before is not sent again, so it can be
+interrupted at any time and run again.")]
+pub struct Backfill {
+    /// Transcripts, or directories of them [default: wherever Claude Code keeps them]
+    paths: Vec<PathBuf>,
+    /// Only sessions written to within this time: 12h, 30d, 4w
+    #[arg(long, value_parser = age)]
+    since: Option<Duration>,
+    /// Only sessions in this directory, or below it
+    #[arg(long, value_name = "DIR")]
+    project: Option<PathBuf>,
+    /// Only say what would be added
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// One JSON object: `sessions`, `turns`, `spans_queued`, `spans_already_sent`, `skipped`
+    #[arg(long)]
+    json: bool,
+    /// Give up when nothing has moved for this long
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = age)]
+    patience: Duration,
+}
+
+/// What is to be done for one session.
+struct Job {
+    candidate: Candidate,
+    cwd: Option<PathBuf>,
+    route: usize,
+    /// Its turns whose spans are not all known.
+    turns: Vec<offline::TurnOutline>,
+    /// When its last turn ended.
+    last: Option<u64>,
+}
+
+/// What there is to do, and what there is.
+#[derive(Default)]
+struct Plan {
+    jobs: Vec<Job>,
+    sessions: usize,
+    turns: usize,
+    tokens: u64,
+    /// Spans that would be added at most, those there already, and copies of these.
+    fresh: usize,
+    sent: usize,
+    copies: usize,
+    skipped: Skipped,
+}
+
+impl Backfill {
+    /// Plans, asks, hands over, and waits until all is delivered.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        if let Some(path) = self.paths.iter().find(|path| !path.exists()) {
+            return usage(&format!("there is no {}", path.display()));
+        }
+        let asks = !self.yes && !self.dry_run;
+        if asks && (self.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal()) {
+            return usage("nobody can be asked here: look at it with --dry-run, then give --yes");
+        }
+        let mut progress = Progress::new(self.json);
+        let mut routes = Routes::new(client::home()?);
+        let mut plan = self.plan(&mut routes, &mut progress)?;
+        if self.dry_run || plan.jobs.is_empty() {
+            self.tell(&plan, 0, &[])?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !self.json {
+            out!("{}", plan.told());
+        }
+        if asks && !confirmed()? {
+            out!("nothing was sent");
+            return Ok(ExitCode::FAILURE);
+        }
+        let jobs = std::mem::take(&mut plan.jobs);
+        let (queued, left) = Sender::new(&routes, &mut progress, self.patience).run(jobs)?;
+        self.tell(&plan, queued, &left)?;
+        Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn plan(&self, routes: &mut Routes, progress: &mut Progress) -> anyhow::Result<Plan> {
+        let imported: Vec<Imported> = serde_json::from_slice(&request(Method::GET, "/v1/imported", Vec::new())?)?;
+        let imported: HashMap<String, Imported> =
+            imported.into_iter().map(|session| (session.session_id.clone(), session)).collect();
+        let roots = show::roots()?;
+        let paths: Vec<PathBuf> = if self.paths.is_empty() {
+            roots.clone()
+        } else {
+            self.paths.iter().map(std::path::absolute).collect::<Result<_, _>>()?
+        };
+        let project = self.project.as_ref().map(std::path::absolute).transpose()?.map(|dir| find::real(&dir));
+        let mut plan = Plan::default();
+        let candidates = find::candidates(&paths, self.since, &mut plan.skipped);
+        progress.begin("reading", candidates.iter().map(|candidate| candidate.bytes).sum());
+        for candidate in candidates {
+            let bytes = candidate.bytes;
+            if let Err(reason) = plan.add(candidate, &roots, project.as_deref(), routes, &imported)? {
+                *plan.skipped.entry(reason).or_default() += 1;
+            }
+            progress.step(bytes, &format!("{}, {}", count(plan.sessions, "session"), count(plan.turns, "turn")));
+        }
+        progress.end();
+        Ok(plan)
+    }
+
+    fn tell(&self, plan: &Plan, queued: usize, left: &[String]) -> anyhow::Result<()> {
+        if self.json {
+            let told = json!({
+                "sessions": plan.sessions, "turns": plan.turns, "tokens": plan.tokens, "spans_queued": queued,
+                "spans_already_sent": plan.sent, "spans_copied": plan.copies, "spans_to_add": plan.fresh,
+                "skipped": plan.skipped.values().sum::<u64>(), "skipped_by_reason": plan.skipped, "left": left,
+            });
+            out!("{}", serde_json::to_string(&told)?);
+        } else if self.dry_run || plan.fresh == 0 {
+            out!("{}", plan.told());
+        } else {
+            out!("{} added, {} were there already", count(queued, "observation"), plan.sent);
+        }
+        if !left.is_empty() {
+            say("left undone, run it again to go on:");
+            left.iter().for_each(|why| say(&format!("  {why}")));
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Takes a session in; `Err` with the reason if there is nothing to be done for it.
+    fn add(
+        &mut self,
+        candidate: Candidate,
+        roots: &[PathBuf],
+        project: Option<&std::path::Path>,
+        routes: &mut Routes,
+        imported: &HashMap<String, Imported>,
+    ) -> anyhow::Result<Result<(), &'static str>> {
+        let cwd = match find::cwd(&candidate.path, roots) {
+            Ok(cwd) => cwd,
+            Err(error) => return Ok(Err(error.reason())),
+        };
+        if project.is_some_and(|dir| !cwd.as_ref().is_some_and(|cwd| find::real(cwd).starts_with(dir))) {
+            return Ok(Err("other_project"));
+        }
+        let Some(index) = routes.of(cwd.as_deref()) else { return Ok(Err("not_traced")) };
+        let route = routes.get(index);
+        let sent = imported.get(&candidate.id);
+        let Outline { turns, tokens, last } =
+            match offline::outline(&candidate.path, &candidate.id, sent, &route.options) {
+                Ok(outline) => outline,
+                Err(error) => return Ok(Err(error.reason())),
+            };
+        if turns.is_empty() {
+            return Ok(Err(if sent.is_some() { "sent_by_the_node_tool" } else { "no_turns" }));
+        }
+        self.sessions += 1;
+        self.turns += turns.len();
+        self.tokens += tokens;
+        let turns = self.unknown(&route.destination, turns)?;
+        if !turns.is_empty() {
+            self.jobs.push(Job { candidate, cwd, route: index, turns, last });
+        }
+        Ok(Ok(()))
+    }
+
+    /// Counts what is known of `turns`, and returns those with something that is not.
+    fn unknown(
+        &mut self,
+        to: &Destination,
+        turns: Vec<offline::TurnOutline>,
+    ) -> anyhow::Result<Vec<offline::TurnOutline>> {
+        let states = known(to, &turns)?;
+        let mut rest = states.as_str();
+        let mut left = Vec::new();
+        for turn in turns {
+            let (own, after) = rest.split_at(turn.spans.len());
+            rest = after;
+            let (sent, copies) = tally(&turn.spans, own);
+            let fresh = own.len() - sent - copies;
+            (self.sent, self.copies, self.fresh) = (self.sent + sent, self.copies + copies, self.fresh + fresh);
+            if fresh > 0 {
+                left.push(turn);
+            }
+        }
+        Ok(left)
+    }
+
+    fn told(&self) -> String {
+        let mut text = format!(
+            "would add at most {} in {} of {} ({} tokens); {} are there already",
+            count(self.fresh, "observation"),
+            count(self.turns, "turn"),
+            count(self.sessions, "session"),
+            self.tokens,
+            self.sent + self.copies,
+        );
+        let skipped: Vec<String> =
+            self.skipped.iter().map(|(reason, count)| format!("{count} {}", reason.replace('_', " "))).collect();
+        if !skipped.is_empty() {
+            text.push_str(&format!("\nleft out: {}", skipped.join(", ")));
+        }
+        text
+    }
+}
+
+/// How many spans of a turn were sent, and how many are copies: a root is one if all calls below it are.
+fn tally(spans: &[SpanKey], states: &str) -> (usize, usize) {
+    let of = |letter: char| states.chars().filter(|state| *state == letter).count();
+    let (sent, copies) = (of('s'), of('c'));
+    let calls = spans.iter().filter(|(.., call)| call.is_some()).count();
+    let root = usize::from(calls > 0 && copies == calls && states.starts_with('-'));
+    (sent, copies + root)
+}
+
+/// What the daemon knows of the spans of `turns`, a letter for each.
+fn known(to: &Destination, turns: &[offline::TurnOutline]) -> anyhow::Result<String> {
+    let spans: Vec<_> = turns.iter().flat_map(|turn| &turn.spans).map(Ask::span).collect();
+    let mut states = String::with_capacity(spans.len());
+    for some in spans.chunks(SPANS) {
+        let answer = ask(&Ask { destination: to.clone(), spans: some.to_vec(), events: Vec::new() })?;
+        anyhow::ensure!(
+            answer.spans.is_ascii() && answer.spans.len() == some.len(),
+            "the daemon is of another version"
+        );
+        states.push_str(&answer.spans);
+    }
+    Ok(states)
+}
+
+fn ask(ask: &Ask) -> anyhow::Result<Known> {
+    Ok(serde_json::from_slice(&request(Method::POST, "/v1/known", serde_json::to_vec(ask)?)?)?)
+}
+
+fn request(method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<hyper::body::Bytes> {
+    client::request(&client::paths()?, method, path, body, Duration::from_secs(30))
+}
+
+fn confirmed() -> anyhow::Result<bool> {
+    let mut err = std::io::stderr();
+    write!(err, "Go on? [y/N] ").and_then(|()| err.flush()).context("the terminal")?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+}
+
+fn usage(what: &str) -> anyhow::Result<ExitCode> {
+    say(&format!("cc-langfusectl backfill: {what}"));
+    Ok(ExitCode::from(2))
+}
+
+/// For people, whatever is done with the output.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// How long ago that was; nothing if it is still to come.
+fn since(time: SystemTime) -> Duration {
+    time.elapsed().unwrap_or_default()
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "a number and a unit, as in 30d".to_owned())?;
+    let seconds = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        "w" => 7 * 24 * 3600,
+        unit => return Err(format!("{unit:?} is none of s, m, h, d, w")),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "that is too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_understood() {
+        let hours = |text| age(text).map(|age| age.as_secs() / 3600);
+        assert_eq!((hours("30d"), hours("12h"), hours("4w"), hours("90m")), (Ok(720), Ok(12), Ok(672), Ok(1)));
+        for text in ["", "d", "30", "3y", "-1d", "99999999999999999999w", "9999999999999999999w"] {
+            assert!(age(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_root_is_a_copy_if_all_below_it_is() {
+        let root = ([1; 16], [1; 8], None);
+        let call = |id| ([1; 16], [id; 8], Some([id; 16]));
+        for (states, expect) in [("---", (0, 0)), ("-cc", (0, 3)), ("-c-", (0, 1)), ("sss", (3, 0)), ("ssc", (2, 1))] {
+            assert_eq!(tally(&[root, call(2), call(3)], states), expect, "{states}");
+        }
+        assert_eq!(tally(&[root], "-"), (0, 0), "no call at all");
+    }
+}

@@ -1,0 +1,100 @@
+//! How far it is: a bar where there is a terminal, a line now and then where there is none.
+
+use std::{
+    io::{IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
+use crate::status::size;
+
+/// How wide the bar is.
+const WIDTH: usize = 20;
+
+/// What a job's progress is shown by: bytes of transcripts that are dealt with.
+pub struct Progress {
+    every: Option<Duration>,
+    bar: bool,
+    what: &'static str,
+    total: u64,
+    done: u64,
+    begun: Instant,
+    shown: Option<Instant>,
+}
+
+impl Progress {
+    /// Shown to people, if it is not to be `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        let bar = std::io::stderr().is_terminal();
+        let every = (!quiet).then_some(if bar { Duration::from_millis(100) } else { Duration::from_secs(10) });
+        Self { every, bar, what: "", total: 0, done: 0, begun: Instant::now(), shown: None }
+    }
+
+    /// `total` bytes are to be dealt with.
+    pub fn begin(&mut self, what: &'static str, total: u64) {
+        (self.what, self.total, self.done, self.begun) = (what, total, 0, Instant::now());
+        self.shown = (!self.bar).then_some(self.begun);
+    }
+
+    /// So many more are.
+    pub fn step(&mut self, bytes: u64, detail: &str) {
+        self.done += bytes;
+        let Some(every) = self.every else { return };
+        if self.shown.is_some_and(|shown| shown.elapsed() < every) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let line = line(self.what, self.done, self.total, self.begun.elapsed(), detail);
+        let mut err = std::io::stderr();
+        let _ =
+            if self.bar { write!(err, "\r\x1b[K{line}").and_then(|()| err.flush()) } else { writeln!(err, "{line}") };
+    }
+
+    /// Says something in between.
+    pub fn say(&mut self, text: &str) {
+        self.end();
+        super::say(text);
+    }
+
+    /// Takes the bar away.
+    pub fn end(&mut self) {
+        if self.bar && self.every.is_some() && self.shown.take().is_some() {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+fn line(what: &str, done: u64, total: u64, took: Duration, detail: &str) -> String {
+    let part = if total == 0 { 1.0 } else { done as f64 / total as f64 }.min(1.0);
+    let full = (part * WIDTH as f64) as usize;
+    let rate = done as f64 / took.as_secs_f64().max(0.001);
+    let left = if done == 0 || took < Duration::from_secs(1) {
+        String::new()
+    } else {
+        let seconds = total.saturating_sub(done) as f64 / rate.max(1.0);
+        format!(", {} left", span(seconds.ceil() as u64))
+    };
+    let bar = format!("{}{}", "#".repeat(full), ".".repeat(WIDTH - full));
+    format!("{what} [{bar}] {:>3} %  {detail}  {}/s{left}", (part * 100.0) as u32, size(rate as u64))
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_says_what_is_done_and_how_long_the_rest_takes_at_this_rate() {
+        let at = |done, seconds| line("sending", done, 4096, Duration::from_secs(seconds), "x");
+        assert_eq!(at(1024, 2), "sending [#####...............]  25 %  x  512 B/s, 6 s left");
+        assert_eq!(at(4096, 4), "sending [####################] 100 %  x  1.0 KiB/s, 0 s left");
+        assert_eq!(at(0, 5), "sending [....................]   0 %  x  0 B/s");
+        assert_eq!(span(3725), "1 h 2 min");
+    }
+}

@@ -1,0 +1,130 @@
+//! What is known without having been read: spans sent before, and sessions another tool has begun to send.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Result, Store, destinations::find};
+use crate::{
+    hook::Destination,
+    ids::{CallId, SpanId, TraceId},
+    import_state::Imported,
+};
+
+/// A span as it is asked for: its trace, its own id, and the model call it is part of.
+pub type SpanKey = (TraceId, SpanId, Option<CallId>);
+
+/// What is known of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Unknown,
+    /// It entered the outbox once.
+    Sent,
+    /// It is part of a call that was told in another trace.
+    Copy,
+}
+
+impl Store {
+    /// What is known of each of `spans` at a destination.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn known(&self, destination: &Destination, spans: &[SpanKey]) -> Result<Vec<Found>> {
+        let Some(id) = find(&self.db, destination)? else { return Ok(vec![Found::Unknown; spans.len()]) };
+        let mut sent =
+            self.db.prepare_cached("SELECT 1 FROM exported WHERE destination = ? AND trace_id = ? AND span_id = ?")?;
+        let mut told = self.db.prepare_cached("SELECT trace_id FROM call WHERE destination = ? AND id = ?")?;
+        let mut of = |(trace, span, call): &SpanKey| {
+            if sent.exists(params![id, trace, span])? {
+                return Ok(Found::Sent);
+            }
+            let Some(call) = call else { return Ok(Found::Unknown) };
+            let own: Option<TraceId> = told.query_row(params![id, call], |row| row.get(0)).optional()?;
+            Ok(if own.is_some_and(|own| own != *trace) { Found::Copy } else { Found::Unknown })
+        };
+        spans.iter().map(&mut of).collect()
+    }
+
+    /// Those of `events` that are not dealt with.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn waiting_events(&self, events: &[String]) -> Result<Vec<String>> {
+        let mut waits = self.db.prepare_cached("SELECT 1 FROM inbox WHERE id = ?")?;
+        let mut waiting = Vec::new();
+        for id in events {
+            if waits.exists([id])? {
+                waiting.push(id.clone());
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// How much of sessions another tool has sent. A session that was read already stays as it is. Returns how many were taken.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn import(&mut self, sessions: &[Imported]) -> Result<usize> {
+        let tx = self.db.transaction()?;
+        let mut taken = 0;
+        for session in sessions {
+            taken += tx
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO imported SELECT ?1, ?2, ?3
+                     WHERE NOT EXISTS (SELECT 1 FROM session WHERE session_id = ?1)",
+                )?
+                .execute(params![session.session_id, session.last_line as i64, session.turn_count])?;
+        }
+        tx.commit()?;
+        Ok(taken)
+    }
+
+    /// True if nobody has looked for another tool's state since this database was begun.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn seeks_import(&self) -> Result<bool> {
+        Ok(!self.db.prepare_cached("SELECT 1 FROM import_sought")?.exists([])?)
+    }
+
+    /// It was looked for, and [`import`](Self::import)ed if it was there.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn import_was_sought(&mut self, now_ms: i64) -> Result<()> {
+        self.db.execute("INSERT INTO import_sought VALUES (?)", [now_ms]).map(drop)
+    }
+
+    /// How much of a session another tool has sent.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn imported(&self, session_id: &str) -> Result<Option<Imported>> {
+        self.db
+            .prepare_cached("SELECT session_id, last_line, turn_count FROM imported WHERE session_id = ?")?
+            .query_row([session_id], imported)
+            .optional()
+    }
+
+    /// The same of every session.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn all_imported(&self) -> Result<Vec<Imported>> {
+        self.db
+            .prepare_cached("SELECT session_id, last_line, turn_count FROM imported")?
+            .query_map([], imported)?
+            .collect()
+    }
+
+    /// Forgets which subagents of a session were told to their end: it is to be read from its start.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn forget_agents(&mut self, session_id: &str) -> Result<()> {
+        self.db.execute("DELETE FROM agent WHERE session_id = ?", [session_id]).map(drop)
+    }
+}
+
+fn imported(row: &rusqlite::Row<'_>) -> Result<Imported> {
+    Ok(Imported { session_id: row.get(0)?, last_line: row.get::<_, i64>(1)? as u64, turn_count: row.get(2)? })
+}

@@ -1,0 +1,251 @@
+//! History comes in once, with its true times, however often and wherever it is interrupted.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    time::{Duration, SystemTime},
+};
+
+use serde_json::{Value, json};
+use tests::{Answer, Home, Random, Server, Story, bins, eventually, ids, server::env, tries, until};
+
+/// What `backfill --json` says last.
+fn told(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+fn figures(output: &Output) -> (Option<i32>, [u64; 5]) {
+    let told = told(output);
+    let names = ["sessions", "turns", "spans_queued", "spans_already_sent", "skipped"];
+    (output.status.code(), names.map(|name| told[name].as_u64().unwrap_or_else(|| panic!("{name} in {told}"))))
+}
+
+fn backfill(home: &Home, args: &[&str], env: &[(String, String)]) -> Output {
+    home.ctl_with(&[&["backfill", "--yes", "--json"], args].concat(), env)
+}
+
+fn aged(path: &Path, hours: u64) {
+    let time = SystemTime::now() - Duration::from_secs(hours * 3600);
+    fs::File::options().write(true).open(path).and_then(|file| file.set_modified(time)).expect("its time");
+}
+
+/// A session of `turns` turns of two calls and a tool: 4 spans each.
+fn session(home: &Home, project: &str, id: &str, turns: usize) -> Story {
+    let mut story = Story::new(home, project, id);
+    for turn in 0..turns {
+        story.prompt(&format!("question {turn}")).tool("output").answer(&format!("answer {turn}"));
+    }
+    story
+}
+
+#[test]
+fn history_comes_in_once_with_its_true_times() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let stories: Vec<Story> = (0..5).map(|n| session(&home, "work", &format!("s{n}"), n + 1)).collect();
+    let before = told(&home.ctl_with(&["backfill", "--dry-run", "--json"], &server.env()));
+    assert_eq!((&before["spans_to_add"], &before["spans_queued"]), (&json!(60), &json!(0)));
+    assert_eq!(server.spans(), [], "a dry run");
+    let first = backfill(&home, &[], &server.env());
+    assert_eq!(figures(&first), (Some(0), [5, 15, 60, 0, 0]), "{first:?}");
+    let spans = server.spans();
+    assert_eq!((spans.len(), ids(&spans).len()), (60, 60));
+    for story in &stories {
+        let own: Vec<_> = spans.iter().filter(|span| span.get("session.id") == story.session).collect();
+        let text = fs::read_to_string(&story.path).expect("the transcript");
+        let times: Vec<u64> = text
+            .lines()
+            .map(|line| {
+                serde_json::from_str::<Value>(line).expect("a line")["timestamp"].as_str().expect("a time").to_owned()
+            })
+            .map(|time| 1_795_132_800_000_000_000 + seconds(&time) * 1_000_000_000)
+            .collect();
+        assert_eq!(own.iter().map(|span| span.start).min(), times.first().copied(), "{}", story.session);
+        assert_eq!(own.iter().map(|span| span.end).max(), times.last().copied(), "{}", story.session);
+    }
+    assert_eq!(figures(&backfill(&home, &[], &server.env())), (Some(0), [5, 15, 0, 60, 0]));
+    assert_eq!(server.spans().len(), 60);
+}
+
+/// Seconds since the beginning of 2026-11-20.
+fn seconds(time: &str) -> u64 {
+    let part = |at: usize| time[at..at + 2].parse::<u64>().expect("a number");
+    assert!(time.starts_with("2026-11-20T"), "{time}");
+    part(11) * 3600 + part(14) * 60 + part(17)
+}
+
+#[test]
+fn a_session_traced_as_it_went_adds_nothing_and_goes_on_as_it_would_have() {
+    let (home, server) = (Home::new(), Server::new());
+    home.settings("work", &server.env());
+    let _daemon = home.daemon();
+    let mut story = session(&home, "work", "live", 2);
+    home.hook(&story.stop("answer 1"), &server.env());
+    server.wait_for(8);
+    home.flush();
+    assert_eq!(figures(&backfill(&home, &[], &[])), (Some(0), [1, 2, 0, 8, 0]));
+    story.prompt("more").tool("output").answer("done");
+    home.hook(&story.stop("done"), &server.env());
+    home.flush();
+    assert_eq!((server.spans().len(), ids(&server.spans()).len()), (12, 12));
+}
+
+#[test]
+fn projects_say_where_their_sessions_go_and_those_that_are_not_traced_stay() {
+    let (home, one, two) = (Home::new(), Server::new(), Server::new());
+    let _daemon = home.daemon();
+    home.settings("one", &env(&one.url, "pk-1", "sk-1"));
+    home.settings("two", &env(&two.url, "pk-2", "sk-2"));
+    for project in ["one", "two", "off"] {
+        session(&home, project, &format!("s-{project}"), 1);
+    }
+    fs::write(Story::new(&home, "one", "none").path, "").expect("an empty one");
+    fs::write(Story::new(&home, "one", "agent-x").path, "{}\n").expect("a subagent");
+    let output = backfill(&home, &[], &[]);
+    assert_eq!(figures(&output), (Some(0), [2, 2, 8, 0, 3]), "{output:?}");
+    let reasons = json!({"empty": 1, "not_traced": 1, "subagent": 1});
+    assert_eq!(told(&output)["skipped_by_reason"], reasons);
+    let keys = |server: &Server| -> Vec<String> { server.requests().iter().map(tests::Request::key).collect() };
+    assert!(keys(&one).iter().all(|key| key == "pk-1:sk-1") && keys(&two).iter().all(|key| key == "pk-2:sk-2"));
+    assert_eq!((one.spans().len(), two.spans().len()), (4, 4));
+}
+
+#[test]
+fn only_what_is_asked_for_is_sent() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let old = session(&home, "work", "old", 1);
+    let new = session(&home, "work/deep", "new", 1);
+    session(&home, "workshop", "other", 1);
+    aged(&old.path, 50);
+    let dry = |args: &[&str]| {
+        let output = home.ctl_with(&[&["backfill", "--dry-run", "--json"], args].concat(), &server.env());
+        told(&output)["sessions"].as_u64().expect("a number")
+    };
+    let work = home.path().join("work");
+    let counts = [
+        dry(&[]),
+        dry(&["--since", "2d"]),
+        dry(&["--since", "3d"]),
+        dry(&["--project", &work.to_string_lossy()]),
+        dry(&["--project", &work.to_string_lossy(), "--since", "12h"]),
+        dry(&[&new.path.to_string_lossy()]),
+        dry(&[&new.path.parent().expect("a directory").to_string_lossy(), &old.path.to_string_lossy()]),
+    ];
+    assert_eq!(counts, [3, 2, 3, 2, 1, 1, 2]);
+    let nobody = home.ctl_with(&["backfill"], &server.env());
+    assert_eq!((nobody.status.code(), server.spans().len()), (Some(2), 0), "{nobody:?}");
+    assert_eq!(home.ctl(&["backfill", "--since", "soon", "--yes"]).status.code(), Some(2));
+    assert_eq!(home.ctl(&["backfill", "/nowhere", "--yes"]).status.code(), Some(2));
+    drop(_daemon);
+    assert_eq!(backfill(&home, &[], &server.env()).status.code(), Some(3));
+}
+
+#[test]
+fn a_turn_at_work_is_left_until_it_is_done() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let mut story = session(&home, "work", "live", 1);
+    // Its times are of now: Claude Code is at it.
+    let now = until("a time", || home.ctl(&["--version"]).status.success().then(SystemTime::now));
+    let stamp = |back: u64| timestamp(now - Duration::from_secs(back));
+    let line = |kind: &str, id: &str, message: &Value| {
+        json!({"type": kind, "uuid": id, "sessionId": "live", "timestamp": stamp(5), "message": message}).to_string()
+    };
+    let call = json!({"id": "m-now", "role": "assistant", "model": "m", "stop_reason": "tool_use", "usage": {"output_tokens": 1},
+        "content": [{"type": "tool_use", "id": "t-now", "name": "Bash", "input": {}}]});
+    story.raw(line("user", "u-now", &json!({"role": "user", "content": "now"})).as_bytes());
+    story.raw(line("assistant", "a-now", &call).as_bytes());
+    let output = backfill(&home, &[], &server.env());
+    assert_eq!(figures(&output), (Some(0), [1, 2, 4, 0, 0]), "{output:?}");
+    assert_eq!(server.spans().len(), 4, "the turn before");
+    story.answer("done");
+    home.hook(&story.stop("done"), &server.env());
+    let spans = server.wait_for(8);
+    assert_eq!((spans.len(), ids(&spans).len()), (8, 8));
+}
+
+fn timestamp(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+    // Days to a date, by Howard Hinnant's algorithm.
+    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, plus) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    format!(
+        "{}-{month:02}-{day:02}T{:02}:{:02}:{:02}.000Z",
+        year + era * 400 + plus,
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
+}
+
+#[test]
+fn a_history_goes_to_a_second_server_too() {
+    let (home, one, two) = (Home::new(), Server::new(), Server::new());
+    let _daemon = home.daemon();
+    session(&home, "work", "a", 3);
+    session(&home, "work", "b", 2);
+    assert_eq!(figures(&backfill(&home, &[], &one.env())), (Some(0), [2, 5, 20, 0, 0]));
+    assert_eq!(figures(&backfill(&home, &[], &two.env())), (Some(0), [2, 5, 20, 0, 0]));
+    assert_eq!(ids(&one.spans()), ids(&two.spans()));
+    assert_eq!((one.spans().len(), two.spans().len()), (20, 20));
+}
+
+#[test]
+fn a_server_that_does_not_deliver_is_named_and_the_rest_is_sent_when_it_does() {
+    let (home, server) = (Home::new(), Server::answering(|_| Answer::status(401)));
+    let _daemon = home.daemon();
+    session(&home, "work", "a", 3);
+    let output = backfill(&home, &["--patience", "1s"], &server.env());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let left = told(&output)["left"].to_string();
+    assert!(left.contains("parked") && left.contains(&server.url), "{left}");
+    server.change(|_| Answer::ok());
+    home.flush();
+    assert_eq!(figures(&backfill(&home, &[], &server.env())), (Some(0), [1, 3, 0, 12, 0]));
+    assert_eq!((server.spans().len(), ids(&server.spans()).len()), (12, 12));
+}
+
+#[test]
+fn killed_and_run_again_every_span_is_there_once() {
+    let rounds = tries(6, 60);
+    for round in 0..rounds {
+        let (home, server) = (Home::new(), Server::new());
+        home.settings("work", &server.env());
+        let expect: usize =
+            (0..20).map(|n| session(&home, "work", &format!("s{n}"), 1 + n % 5)).map(|_| 0).sum::<usize>()
+                + (0..20).map(|n| (1 + n % 5) * 4).sum::<usize>();
+        let mut random = Random::new(round as u64);
+        let mut daemon = home.daemon();
+        for _ in 0..3 {
+            let mut command: Command = home.command(&bins().ctl);
+            command.args(["backfill", "--yes", "--json"]).stdout(std::process::Stdio::null());
+            let mut ctl = command.spawn().expect("ctl");
+            std::thread::sleep(Duration::from_millis(random.below(600)));
+            if random.below(2) == 0 {
+                daemon.kill();
+                daemon = home.daemon();
+            }
+            ctl.kill().expect("killed");
+            ctl.wait().expect("ended");
+        }
+        let last = backfill(&home, &[], &[]);
+        assert_eq!(last.status.code(), Some(0), "{last:?}");
+        home.flush();
+        eventually("all to be there", || ids(&server.spans()).len() == expect);
+        let requests = server.requests();
+        let twice: usize = server.spans().len() - expect;
+        // A daemon that is killed before it hears an answer sends that batch again, byte for byte.
+        let largest = requests.iter().map(|request| request.spans.len()).max().unwrap_or(0);
+        assert!(twice <= largest * 3, "round {round}: {twice} twice");
+        assert_eq!(figures(&backfill(&home, &[], &[])), (Some(0), [20, 60, 0, expect as u64, 0]), "round {round}");
+        drop(daemon);
+    }
+}
