@@ -161,6 +161,8 @@ fn a_turn_at_work_is_left_until_it_is_done() {
     let output = backfill(&home, &[], &server.env());
     assert_eq!(figures(&output), (Some(0), [1, 2, 4, 0, 0]), "{output:?}");
     assert_eq!(server.spans().len(), 4, "the turn before");
+    let result = json!({"type": "tool_result", "tool_use_id": "t-now", "content": "output"});
+    story.raw(line("user", "r-now", &json!({"role": "user", "content": [result]})).as_bytes());
     story.answer("done");
     home.hook(&story.stop("done"), &server.env());
     let spans = server.wait_for(8);

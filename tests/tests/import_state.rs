@@ -49,12 +49,9 @@ fn at_the_first_start_sessions_go_on_where_the_node_tool_was() {
 
 #[test]
 fn what_was_begun_stays_the_node_tools_and_a_shorter_file_is_not_sent_again() {
-    for (lines, before, expect) in [
-        (3, 1, vec!["Turn 2"]),
-        (5, 2, vec!["Turn 3"]),
-        (500, 7, vec!["Turn 8"]),
-        (0, 0, vec!["Turn 1", "Turn 2", "Turn 3"]),
-    ] {
+    for (lines, before, expect) in
+        [(3, 1, vec!["Turn 2"]), (5, 2, vec![]), (500, 7, vec!["Turn 8"]), (0, 0, vec!["Turn 1", "Turn 2", "Turn 3"])]
+    {
         let (home, server) = (Home::new(), Server::new());
         let mut story = Story::new(&home, "work", "s");
         story.turn("q1", "a1").turn("q2", "a2");
