@@ -13,6 +13,7 @@ use crate::{
 mod destinations;
 mod file;
 mod images;
+mod known;
 mod outbox;
 mod sessions;
 

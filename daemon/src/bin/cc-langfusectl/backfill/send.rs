@@ -27,6 +27,9 @@ const AWAY: Duration = Duration::from_secs(15);
 /// How long a destination is waited for that something must be mended for.
 const PARKED: Duration = Duration::from_secs(30);
 
+/// The same of one that the user has to trust first.
+const HELD: Duration = Duration::from_secs(3);
+
 /// A session silent for this long is over.
 const OVER: Duration = Duration::from_secs(6 * 3600);
 
@@ -154,7 +157,8 @@ impl<'r> Sender<'r> {
                     let remedy = if row.state == "held" { " (see cc-langfusectl trust)" } else { "" };
                     format!(" is {}{remedy}{error}", row.state)
                 });
-                left.push(format!("{} sessions and {wait} spans for {}{why}", count, to.base_url));
+                let (sessions, spans) = (crate::count(count, "session"), crate::count(wait as usize, "span"));
+                left.push(format!("{sessions} to be read and {spans} to be delivered: {}{why}", to.base_url));
                 break;
             }
             let room = row.is_none_or(|row| row.waiting < WAITING.0 && row.waiting_bytes < WAITING.1);
@@ -207,7 +211,8 @@ impl<'r> Sender<'r> {
         }
         let still = self.moved.1.elapsed();
         match row.state.as_str() {
-            "held" => true,
+            // What it was before it was trusted shows until something is delivered.
+            "held" => row.waiting > 0 && still > HELD.min(self.patience),
             "parked" => still > PARKED.min(self.patience),
             _ => still > self.patience,
         }
