@@ -251,3 +251,43 @@ fn killed_and_run_again_every_span_is_there_once() {
         drop(daemon);
     }
 }
+
+#[test]
+fn a_daemon_that_is_restarted_meanwhile_is_waited_for_and_told_the_key_again() {
+    let (home, server) = (Home::new(), Server::answering(|_| Answer::status(503)));
+    let daemon = home.daemon();
+    session(&home, "work", "a", 3);
+    session(&home, "work", "b", 2);
+    let mut command = home.command(&bins().ctl);
+    command.args(["backfill", "--yes", "--json"]).envs(server.env()).stdout(std::process::Stdio::piped());
+    let ctl = command.spawn().expect("ctl");
+    home.status_until("all to wait", |status| status["outbox"]["pending"] == 20 && status["inbox"]["pending"] == 0);
+    daemon.kill();
+    server.change(|_| Answer::ok());
+    let _daemon = home.daemon();
+    let output = ctl.wait_with_output().expect("it ends");
+    assert_eq!(figures(&output), (Some(0), [2, 5, 20, 0, 0]), "{output:?}");
+    assert_eq!((server.spans().len(), ids(&server.spans()).len()), (20, 20));
+}
+
+#[test]
+fn a_repository_gains_nothing_by_it() {
+    let (home, evil) = (Home::new(), Server::new());
+    let repo = home.project("repo");
+    tests::home::settings(&repo.join(".claude/settings.json"), &evil.env());
+    let git = |args: &[&str]| Command::new("git").current_dir(&repo).args(args).output();
+    if git(&["init", "-q"]).is_err() {
+        return tests::say("SKIPPED a_repository_gains_nothing_by_it: needs git");
+    }
+    assert!(git(&["add", "."]).expect("git").status.success());
+    let _daemon = home.daemon();
+    session(&home, "repo", "s", 2);
+    let output = backfill(&home, &[], &[]);
+    let left = told(&output)["left"].to_string();
+    assert!(output.status.code() == Some(1) && left.contains("held") && left.contains("trust"), "{output:?}");
+    assert!(evil.requests().is_empty(), "nothing was sent");
+    assert_eq!(home.ctl(&["trust", &evil.url]).status.code(), Some(0));
+    home.flush();
+    assert_eq!(figures(&backfill(&home, &[], &[])), (Some(0), [1, 2, 0, 8, 0]));
+    assert_eq!(evil.spans().len(), 8);
+}

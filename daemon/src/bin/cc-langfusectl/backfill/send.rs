@@ -13,7 +13,6 @@ use proto::frame::Frame;
 use serde_json::json;
 
 use super::{Job, find::Routes, known, progress::Progress, request, since, tally};
-use crate::client::NotRunning;
 
 /// Sessions that are with the daemon at the same time.
 const AT_ONCE: usize = 8;
@@ -275,8 +274,9 @@ impl<'r> Sender<'r> {
                     self.progress.end();
                     return Err(error);
                 }
-                Err(error) => {
-                    self.was_away |= error.is::<NotRunning>();
+                Err(_) => {
+                    // However it went away: it may be back before it is asked again.
+                    self.was_away = true;
                     std::thread::sleep(Duration::from_millis(200));
                 }
             }
