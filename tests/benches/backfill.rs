@@ -9,28 +9,27 @@ use std::{
     fs,
     io::{BufWriter, Read, Write},
     net::{TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
 #[path = "../src/generate.rs"]
 #[allow(dead_code, reason = "each benchmark needs a part of it")]
 mod generate;
+#[path = "../src/release.rs"]
+#[allow(dead_code, reason = "each benchmark needs a part of it")]
+mod release;
 
 use generate::Mix;
+use release::Release;
 
 /// Turns of a session, by kind: one as Claude Code writes them for each that is conversation only.
 const TURNS: u32 = 4;
 
 fn main() {
-    if !std::env::args().any(|arg| arg == "--bench") {
+    if !release::wanted() {
         return;
     }
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let built =
-        Command::new(cargo).args(["build", "--release", "--workspace", "--bins"]).stderr(Stdio::null()).status();
-    assert!(built.expect("cargo").success());
     let sessions = if std::env::var("CC_LANGFUSE_LONG").is_ok_and(|value| value == "1") { 5000 } else { 250 };
     let home = tempfile::tempdir().expect("a directory");
     let mut bytes = 0;
@@ -49,16 +48,7 @@ fn main() {
     }
     println!("{sessions} sessions, {} turns, {:.2} GB", sessions * TURNS * 2, bytes as f64 / 1e9);
 
-    let exe = std::env::current_exe().expect("a path");
-    let target = exe.parent().and_then(Path::parent).expect("target/release");
-    let mut daemon =
-        Command::new(target.join("cc-langfused")).env_clear().env("HOME", home.path()).spawn().expect("starts");
-    let socket = home.path().join(".claude/state/cc-langfuse/daemon.sock");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-        assert!(Instant::now() < deadline, "the daemon starts");
-        std::thread::yield_now();
-    }
+    let daemon = Release::start_in(home);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     std::thread::spawn(move || {
@@ -68,19 +58,16 @@ fn main() {
     });
     for run in ["first", "again"] {
         let started = Instant::now();
-        let mut ctl = Command::new(target.join("cc-langfusectl"))
+        let mut ctl = daemon
+            .command("cc-langfusectl")
             .args(["backfill", "--yes", "--json"])
-            .env_clear()
-            .env("HOME", home.path())
-            .env("LANGFUSE_PUBLIC_KEY", "pk-lf-bench")
-            .env("LANGFUSE_SECRET_KEY", "sk-lf-bench")
-            .env("LANGFUSE_BASE_URL", &url)
+            .envs(release::env(&url))
             .stdout(Stdio::piped())
             .spawn()
             .expect("ctl");
         let mut peak = 0.0;
         let status = loop {
-            peak = peak_of(&ctl).unwrap_or(peak);
+            peak = release::memory(&ctl, "VmHWM").unwrap_or(peak);
             if let Some(status) = ctl.try_wait().expect("ours") {
                 break status;
             }
@@ -96,17 +83,9 @@ fn main() {
             told["spans_queued"],
             told["spans_already_sent"],
             status.code(),
-            peak_of(&daemon).unwrap_or(0.0),
+            daemon.memory("VmHWM"),
         );
     }
-    daemon.kill().and_then(|()| daemon.wait()).expect("ours");
-}
-
-/// The greatest resident size of a process so far, in MB.
-fn peak_of(process: &Child) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? / 1024.0)
 }
 
 /// Answers every request with 200.
