@@ -1,0 +1,183 @@
+use super::*;
+
+fn sizes_only() -> Options {
+    Options { capture: Capture::Metadata, ..Options::default() }
+}
+
+#[test]
+fn without_text_a_span_says_how_much_was_said() {
+    let spans = encoded(&conversation(), &sizes_only());
+    let [turn, first, tool, second] = &spans[..] else { panic!("{}", spans.len()) };
+    assert_eq!(parsed(turn, "langfuse.observation.input"), json!({"role": "user", "content": "[15 characters]"}));
+    assert_eq!(parsed(turn, "langfuse.trace.output"), json!({"role": "assistant", "content": "[6 characters]"}));
+    let call = json!({"id": "t1", "type": "function", "function": {"name": "Bash", "arguments": "[16 characters]"}});
+    let thinking = json!({"type": "thinking", "content": "[10 characters]"});
+    let said = json!({"role": "assistant", "content": "[13 characters]", "tool_calls": [call], "thinking": [thinking]});
+    assert_eq!(parsed(first, "langfuse.observation.output"), said);
+    assert_eq!(tool.text("langfuse.observation.input"), Some("[16 characters]"));
+    assert_eq!(tool.text("langfuse.observation.output"), Some("[1 characters]"));
+    // Whatever is no text is the same.
+    for (spans, full) in spans.iter().zip(encoded(&conversation(), &Options::default())) {
+        let meta = |span: &OutSpan| -> Vec<_> {
+            let is_text = |key: &str| key.ends_with(".input") || key.ends_with(".output");
+            span.attributes.iter().filter(|(key, _)| !is_text(key)).cloned().collect()
+        };
+        assert_eq!(meta(spans), meta(&full));
+        assert_eq!((&spans.name, spans.start_ns, spans.end_ns), (&full.name, full.start_ns, full.end_ns));
+    }
+    assert!(second.text("langfuse.observation.usage_details").is_some());
+}
+
+#[test]
+fn without_text_errors_and_queued_prompts_are_sizes_too() {
+    let queued = json!({"type": "attachment", "timestamp": "2026-03-01T10:00:01.700Z",
+        "attachment": {"type": "queued_command", "prompt": "also the tests"}});
+    let mut lines = conversation();
+    lines[2] = result("t1", json!("permission denied: /etc/shadow"), true);
+    lines.insert(3, queued);
+    let spans = encoded(&lines, &sizes_only());
+    let queued = ("text".to_owned(), "[14 characters]".to_owned());
+    assert!(spans[0].events.iter().any(|event| event.attributes.contains(&queued)), "{:?}", spans[0].events);
+    let failed = &spans[2];
+    assert_eq!(failed.text("langfuse.observation.level"), Some("ERROR"));
+    assert_eq!(failed.text("langfuse.observation.status_message"), Some("[30 characters]"));
+    assert_eq!(failed.error.as_deref(), Some("[30 characters]"));
+    // Our own words stay.
+    lines.truncate(2);
+    let waiting = encoded(&lines, &sizes_only());
+    assert_eq!(waiting[2].text("langfuse.observation.status_message"), Some("no result"));
+}
+
+#[test]
+fn without_text_a_subagent_says_what_kind_it_is_and_no_more() {
+    let input = json!({"subagent_type": "Explore", "description": "Find the leak", "prompt": "look for leaks"});
+    let order = json!([{"type": "tool_use", "id": "t1", "name": "Task", "input": input}]);
+    let side = |mut line: Json, uuid: &str, parent: Json| {
+        line["isSidechain"] = true.into();
+        line["uuid"] = uuid.into();
+        line["parentUuid"] = parent;
+        line
+    };
+    let asked =
+        json!({"type": "user", "timestamp": "2026-03-01T10:00:01.600Z", "message": {"content": "look for leaks"}});
+    let lines = [
+        prompt(),
+        answer("m1", order, json!({"input_tokens": 1, "output_tokens": 2})),
+        side(asked, "s1", Json::Null),
+        side(answer("m2", text("No leaks."), json!({"input_tokens": 1, "output_tokens": 2})), "s2", "s1".into()),
+        result("t1", json!("No leaks."), false),
+    ];
+    let agent = |options: &Options| {
+        let spans = encoded(&lines, options);
+        spans.into_iter().find(|span| span.name == "Explore").expect("the subagent")
+    };
+    let said = |span: &OutSpan| {
+        let keys = ["input", "output", "metadata.description", "metadata.agent_type"];
+        keys.map(|key| span.text(&format!("langfuse.observation.{key}")).unwrap_or_default().to_owned())
+    };
+    assert_eq!(said(&agent(&Options::default()))[2], "Find the leak");
+    assert_eq!(
+        said(&agent(&sizes_only())),
+        [
+            r#"{"role":"user","content":"[14 characters]"}"#,
+            r#"{"role":"assistant","content":"[9 characters]"}"#,
+            "[13 characters]",
+            "Explore",
+        ]
+    );
+}
+
+/// Words of six letters or more.
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_alphabetic()).filter(|word| word.chars().count() >= 6).map(str::to_lowercase)
+}
+
+fn strings<'j>(json: &'j Json, each: &mut impl FnMut(&'j str)) {
+    match json {
+        Json::String(text) => each(text),
+        Json::Array(items) => items.iter().for_each(|item| strings(item, each)),
+        Json::Object(members) => members.iter().for_each(|(key, value)| {
+            each(key);
+            strings(value, each);
+        }),
+        _ => {}
+    }
+}
+
+/// All that a span says, but for the names of its attributes.
+fn sent(span: &OutSpan) -> String {
+    let mut texts = vec![span.name.as_str(), span.error.as_deref().unwrap_or_default()];
+    for (_, value) in &span.attributes {
+        match value {
+            Value::Text(text) => texts.push(text),
+            Value::List(items) => texts.extend(items.iter().map(String::as_str)),
+        }
+    }
+    for event in &span.events {
+        texts.push(&event.name);
+        texts.extend(event.attributes.iter().map(|(_, value)| value.as_str()));
+    }
+    texts.join("\n")
+}
+
+#[test]
+fn without_text_no_word_of_any_recorded_session_leaves() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
+    let below = |dir: std::path::PathBuf| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let transcripts: Vec<_> = below(fixtures.into())
+        .filter(|fixture| fixture.is_dir())
+        .flat_map(|fixture| below(fixture.join("projects")))
+        .flat_map(below)
+        .filter(|path| path.extension().is_some_and(|ext| ext == "jsonl"))
+        // A session that came to nothing; and up to Claude Code 2.0 subagents are beside their sessions, and told with them.
+        .filter(|path| path.metadata().unwrap().len() > 0 && !path.to_str().unwrap().contains("/agent-"))
+        .collect();
+    assert!(transcripts.len() >= 40, "{transcripts:?}");
+    for path in transcripts {
+        let (mut said, mut known) = (BTreeSet::new(), BTreeSet::new());
+        // The words of the shape itself, and of status messages and events of ours.
+        known.extend(words("assistant function thinking arguments content characters interrupted result"));
+        known.extend(words(
+            "tool_calls output cache_read_input_tokens input_cache_creation queued prompt compaction manual",
+        ));
+        known.extend(words("claude-code estimated command stop_sequence feedback notification fallback stopped"));
+        let agents = std::fs::read_dir(path.with_extension("").join("subagents")).into_iter().flatten();
+        let agents = agents.map(|entry| entry.unwrap().path()).filter(|path| path.extension().unwrap() == "jsonl");
+        let texts = agents.chain([path.clone()]).map(|path| std::fs::read_to_string(path).unwrap());
+        for line in texts.collect::<String>().lines() {
+            let line: Json = serde_json::from_str(line).unwrap();
+            let mut names = vec![&line["cwd"], &line["gitBranch"], &line["slug"], &line["message"]["model"]];
+            names.extend([
+                &line["sessionId"],
+                &line["requestId"],
+                &line["message"]["id"],
+                &line["message"]["stop_reason"],
+                &line["toolDenialKind"],
+                &line["permissionMode"],
+            ]);
+            let blocks = line["message"]["content"].as_array().into_iter().flatten();
+            for block in blocks.clone().filter(|block| block["type"] == "tool_use") {
+                names.extend([&block["name"], &block["id"], &block["input"]["subagent_type"]]);
+            }
+            names.into_iter().filter_map(Json::as_str).for_each(|name| known.extend(words(name)));
+            let mut hear = |json| strings(json, &mut |text| said.extend(words(text)));
+            blocks.for_each(|block| {
+                ["text", "thinking", "input", "content"].iter().for_each(|field| hear(&block[field]));
+            });
+            [&line["toolUseResult"], &line["attachment"], &line["content"], &line["error"]].into_iter().for_each(hear);
+            said.extend(line["message"]["content"].as_str().into_iter().flat_map(words));
+        }
+        let told: BTreeSet<String> = said.difference(&known).cloned().collect();
+        let leaves = |options: &Options| {
+            let mut sent_words = BTreeSet::new();
+            let tell = |spans: Vec<OutSpan>| {
+                assert!(!spans.is_empty());
+                spans.iter().for_each(|span| sent_words.extend(words(&sent(span))));
+            };
+            offline::turns(&path, "s", options, &Rules::default(), tell).unwrap();
+            sent_words.intersection(&told).cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(leaves(&sizes_only()), [""; 0], "{}", path.display());
+        assert!(!leaves(&Options::default()).is_empty(), "{}: nothing to leave", path.display());
+    }
+}
