@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl forget 01628e54-f2e1-4452-8e4e-eede11a0a73e
-  cc-langfusectl forget --yes ~/.claude/projects/-home-you-app/01628e54-f2e1-4452-8e4e-eede11a0a73e.jsonl")]
+  cc-langfusectl forget --yes session.jsonl")]
 pub struct Forget {
     /// A session id, or the path of a transcript
     session: String,
