@@ -64,32 +64,40 @@ impl PartialEq for Secret {
     }
 }
 
-/// Looks for the secret of `destination` in the settings files of the projects that use it. `home` is the user's home.
-pub fn from_settings(destination: &Destination, project_dirs: &[PathBuf], home: &Path) -> Option<Secret> {
-    let dirs = project_dirs.iter().map(|dir| Some(dir.as_path())).chain([None]);
-    dirs.map(|dir| {
-        let merged = settings_env(dir, home);
+/// Where Claude Code keeps the settings of the user whose home is `home`. `config_dir` is what `CLAUDE_CONFIG_DIR` says.
+pub fn user_dir(config_dir: Option<&Path>, home: &Path) -> PathBuf {
+    config_dir.map_or_else(|| home.join(".claude"), Path::to_owned)
+}
+
+/// Looks for the secret of `destination` in the settings files of the projects that use it, and of the user: in `home`, and in
+/// the `config_dirs` of sessions that had one.
+pub fn from_settings(
+    destination: &Destination,
+    project_dirs: &[PathBuf],
+    config_dirs: &[PathBuf],
+    home: &Path,
+) -> Option<Secret> {
+    let dirs = || project_dirs.iter().map(|dir| Some(dir.as_path())).chain([None]);
+    let users = config_dirs.iter().map(|dir| Some(dir.as_path())).chain([None]).map(|dir| user_dir(dir, home));
+    users.flat_map(|user| dirs().map(move |dir| settings_env(dir, &user))).find_map(|merged| {
         let env = Env::new(merged.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         // The key must have been meant for this server.
         (env.destination().as_ref() == Ok(destination)).then(|| env.secret()).flatten()
     })
-    .find(Option::is_some)
-    .flatten()
 }
 
-/// The environment that Claude Code's settings files give to hooks: those of the user, and of the project at `dir`. `home` is the
-/// user's home.
-pub fn settings_env(dir: Option<&Path>, home: &Path) -> BTreeMap<String, String> {
+/// The environment that Claude Code's settings files give to hooks: those of the user, in `user`, and of the project at `dir`.
+pub fn settings_env(dir: Option<&Path>, user: &Path) -> BTreeMap<String, String> {
     // An empty value in a later file unsets that of an earlier one.
-    settings_files(dir, home).iter().flat_map(|file| read_env(file)).collect()
+    settings_files(dir, user).iter().flat_map(|file| read_env(file)).collect()
 }
 
 /// Those files, later ones winning.
-pub fn settings_files(dir: Option<&Path>, home: &Path) -> Vec<PathBuf> {
+pub fn settings_files(dir: Option<&Path>, user: &Path) -> Vec<PathBuf> {
     let of_project = dir
         .into_iter()
         .flat_map(|dir| ["settings.json", "settings.local.json"].map(|name| dir.join(".claude").join(name)));
-    std::iter::once(home.join(".claude/settings.json")).chain(of_project).collect()
+    std::iter::once(user.join("settings.json")).chain(of_project).collect()
 }
 
 /// Who chose a destination.
@@ -101,18 +109,27 @@ pub enum Origin {
     Repository(PathBuf),
 }
 
-/// Says who chose that `secret` goes to `destination`, for sessions in `project_dirs`.
+/// Says who chose that `secret` goes to `destination`, for sessions in `project_dirs` with the user's settings in `config_dirs`.
 ///
 /// It was a repository if the key stands in nothing but settings files that git tracks; or if the address does, unless the
 /// key beside it was put into the project's own untracked settings.
-pub fn origin(destination: &Destination, secret: &Secret, project_dirs: &[PathBuf], home: &Path) -> Origin {
+pub fn origin(
+    destination: &Destination,
+    secret: &Secret,
+    project_dirs: &[PathBuf],
+    config_dirs: &[PathBuf],
+    home: &Path,
+) -> Origin {
     let (mut own_key, mut project_key, mut own_url) = (false, false, destination.base_url == DEFAULT_BASE_URL);
     let (mut tracked_key, mut tracked_url) = (None, None);
-    let user = std::iter::once((home.join(".claude/settings.json"), false));
+    // A repository can name a directory of its own in CLAUDE_CONFIG_DIR; the one in home is nobody else's.
+    let user = config_dirs.iter().map(|dir| (dir.join("settings.json"), false));
+    let user = user.filter(|(file, _)| !file.starts_with(home.join(".claude")));
+    let home_file = home.join(".claude/settings.json");
     let projects = project_dirs.iter().flat_map(|dir| dir.ancestors().take_while(|dir| *dir != home));
     let files =
         projects.flat_map(|dir| ["settings.json", "settings.local.json"].map(|name| dir.join(".claude").join(name)));
-    for (file, of_project) in user.chain(files.map(|file| (file, true))) {
+    for (file, of_project) in user.chain([(home_file.clone(), false)]).chain(files.map(|file| (file, true))) {
         let vars = read_env(&file);
         let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let key = env.secrets().any(|key| key == *secret);
@@ -120,7 +137,7 @@ pub fn origin(destination: &Destination, secret: &Secret, project_dirs: &[PathBu
         if !key && !url {
             continue;
         }
-        if of_project && tracked::is_tracked(&file) {
+        if file != home_file && tracked::is_tracked(&file) {
             tracked_key = tracked_key.or(key.then(|| file.clone()));
             tracked_url = tracked_url.or(url.then_some(file));
         } else {
@@ -175,7 +192,7 @@ mod tests {
     }
 
     fn found(destination: &Destination, dirs: &[PathBuf], home: &Path) -> Option<String> {
-        from_settings(destination, dirs, home).map(|secret| secret.0.to_string())
+        from_settings(destination, dirs, &[], home).map(|secret| secret.0.to_string())
     }
 
     #[test]
@@ -243,10 +260,35 @@ mod tests {
             write(&home, "settings.json", &format!("{{{user}}}"));
             let destination = Destination { kind: Kind::Langfuse, base_url: to.into(), public_key: "pk".into() };
             for dir in [repo.clone(), repo.join("src/deep")] {
-                let origin = origin(&destination, &Secret::new("sk"), &[dir], &home);
+                let origin = origin(&destination, &Secret::new("sk"), &[dir], &[], &home);
                 assert_eq!(origin == Origin::User, expect, "{to}: {tracked} | {local} | {user}: {origin:?}");
             }
         }
+    }
+
+    #[test]
+    #[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+    fn the_users_settings_may_be_elsewhere_but_not_in_a_repository() {
+        let base = tempfile::tempdir().unwrap();
+        let at = |name: &str| base.path().join(name);
+        let env = r#"{"env":{"LANGFUSE_PUBLIC_KEY":"pk","LANGFUSE_SECRET_KEY":"sk","LANGFUSE_BASE_URL":"https://e.example"}}"#;
+        let to = Destination { kind: Kind::Langfuse, base_url: "https://e.example".into(), public_key: "pk".into() };
+        let secret = Secret::new("sk");
+        for name in ["moved", "repo/claude"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+            std::fs::write(at(name).join("settings.json"), env).unwrap();
+            let dirs = [at("nowhere"), at(name)];
+            assert!(from_settings(&to, &[], &dirs, &at("home")) == Some(secret.clone()), "{name}");
+            assert_eq!(origin(&to, &secret, &[], &dirs, &at("home")), Origin::User, "{name}");
+        }
+        let git = |args: &[&str]| std::process::Command::new("git").current_dir(at("repo")).args(args).output();
+        if git(&["init", "-q"]).is_err() {
+            println!("skipped: no git here");
+            return;
+        }
+        assert!(git(&["add", "."]).unwrap().status.success());
+        let file = at("repo/claude/settings.json");
+        assert_eq!(origin(&to, &secret, &[], &[at("repo/claude")], &at("home")), Origin::Repository(file));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    credentials,
+    credentials::{self, user_dir},
     hook::{Env, Event, Hint},
     store::{SessionRow, handle::Handle},
     transcript::{reader::Transcript, record},
@@ -75,7 +75,10 @@ impl Scan {
         let cwd =
             Transcript::open_beneath(transcript, &self.roots).ok()?.head().ok().as_deref().and_then(record::cwd)?;
         let cwd = PathBuf::from(cwd).canonicalize().ok()?;
-        let vars = credentials::settings_env(Some(&cwd), &self.home);
+        // In Claude Code's own directory, transcripts lie beside the user's settings.
+        let root = self.roots.iter().find(|root| root.ends_with("projects") && transcript.starts_with(root));
+        let user = root.and_then(|root| root.parent()).map_or_else(|| user_dir(None, &self.home), Path::to_owned);
+        let vars = credentials::settings_env(Some(&cwd), &user);
         let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         if !env.enabled() {
             return None;
@@ -87,7 +90,7 @@ impl Scan {
             transcript: PathBuf::new(),
             event: Event::Other,
             project_dirs: vec![cwd],
-            config_dir: None,
+            config_dir: Some(user).filter(|user| *user != user_dir(None, &self.home)),
             destination: env.destination().ok()?,
             options: env.options(),
             debug: false,

@@ -8,7 +8,6 @@ use edit::{Error, Node, Step};
 
 pub mod diff;
 pub mod edit;
-pub mod events;
 
 /// The hook's file name, by which its registrations are known, wherever it lies.
 pub const HOOK: &str = "cc-langfuse-hook";
@@ -196,8 +195,8 @@ pub fn program(command: &str) -> Option<String> {
     words(command).into_iter().find(|word| word.rsplit('/').next() == Some(HOOK))
 }
 
-/// The words of a simple shell command, without their quotes.
-fn words(command: &str) -> Vec<String> {
+/// The words of a shell command, as far as quotes go, without these.
+pub(crate) fn words(command: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     let mut chars = command.chars();
     while let Some(c) = chars.next() {
@@ -207,7 +206,7 @@ fn words(command: &str) -> Vec<String> {
                 quote = Some(c);
                 word.get_or_insert_default();
             }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None, c) if c.is_whitespace() || ";&|()".contains(c) => words.extend(word.take()),
             (None | Some('"'), '\\') => word.get_or_insert_default().extend(chars.next()),
             (_, c) => word.get_or_insert_default().push(c),
         }

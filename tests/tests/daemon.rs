@@ -234,6 +234,31 @@ fn after_a_restart_the_secret_is_found_again_in_the_projects_settings() {
 }
 
 #[test]
+fn after_a_restart_the_secret_is_found_again_where_claude_codes_own_directory_was_moved() {
+    let home = Home::new();
+    let server = Server::answering(|_| Answer::status(500));
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q", "a");
+    let moved = home.project("moved");
+    let hook = |env: &[(String, String)]| {
+        let dir = ("CLAUDE_CONFIG_DIR".to_owned(), moved.to_str().expect("text").to_owned());
+        home.hook(&story.stop("a"), &[env, &[dir]].concat());
+    };
+    let daemon = home.daemon();
+    hook(&server.env());
+    server.wait_for_requests(1);
+    daemon.kill();
+    server.change(|_| Answer::ok());
+    let daemon = home.daemon();
+    home.status_until("the destination to be parked", |status| status["destinations"][0]["state"] == "parked");
+    daemon.kill();
+    home::settings(&moved.join("settings.json"), &server.env());
+    let _daemon = home.daemon();
+    home.flush();
+    assert_eq!(server.spans().len(), 2);
+}
+
+#[test]
 fn a_project_without_a_secret_is_parked_and_status_says_why() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();

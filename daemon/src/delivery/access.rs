@@ -55,16 +55,19 @@ impl Access {
     pub(super) fn secret(&mut self) -> Result<Secret, (&'static str, String)> {
         // The key a hook brought, unless the server has refused that very key: then what the settings files say by now.
         let held = self.key.borrow_and_update().clone();
-        let dirs = self.store.call(|store| store.project_dirs(&self.destination)).unwrap_or_default();
+        let known = self
+            .store
+            .call(|store| Ok((store.project_dirs(&self.destination)?, store.config_dirs(&self.destination)?)));
+        let (dirs, config_dirs) = known.unwrap_or_default();
         let secret = match held {
             Some(held) if self.refused.as_ref() != Some(&held) => Some(held),
-            held => from_settings(&self.destination, &dirs, &self.home).or(held),
+            held => from_settings(&self.destination, &dirs, &config_dirs, &self.home).or(held),
         };
         let Some(secret) = secret else {
             return Err((PARKED, "no secret key: open Claude Code in a project that has it".into()));
         };
         let base_url = &self.destination.base_url;
-        if let Origin::Repository(file) = origin(&self.destination, &secret, &dirs, &self.home)
+        if let Origin::Repository(file) = origin(&self.destination, &secret, &dirs, &config_dirs, &self.home)
             && !self.store.call(|store| store.trusts(base_url)).unwrap_or(false)
         {
             let file = file.display();

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{credentials::Secret, hook::Destination};
 
-/// Longest name of a project that is shown.
+/// Longest name or id of a project.
 const NAME: usize = 200;
 
 /// How often it is asked at the beginning, and at last.
@@ -33,7 +33,9 @@ pub struct Readback {
 /// The project that keys belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Project {
-    /// Its name.
+    /// Part of the addresses of its pages.
+    pub id: String,
+    /// What people call it.
     pub name: String,
     /// The server's clock, in seconds since the epoch.
     pub date: Option<u64>,
@@ -107,11 +109,12 @@ impl Readback {
     /// [`Failure`].
     pub async fn project(&self) -> Result<Project, Failure> {
         let (body, date) = self.get("/api/public/projects").await?;
-        let name = body["data"][0]["name"].as_str();
-        let name = name.ok_or_else(|| Failure::Odd { said: "the answer names no project".into(), date })?;
-        let name = self.secret.conceal(&self.destination.public_key, name);
-        let name = name.chars().filter(|c| !c.is_control()).take(NAME).collect();
-        Ok(Project { name, date })
+        let text = |key: &str| {
+            let text = self.secret.conceal(&self.destination.public_key, body["data"][0][key].as_str()?);
+            Some(text.chars().filter(|c| !c.is_control()).take(NAME).collect::<String>())
+        };
+        let id = text("id").ok_or_else(|| Failure::Odd { said: "the answer names no project".into(), date })?;
+        Ok(Project { name: text("name").unwrap_or_else(|| id.clone()), id, date })
     }
 
     /// Looks for a trace that was sent just now, until both APIs show it or `patience` is over: that of v4, which older servers do

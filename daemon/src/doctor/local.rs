@@ -4,12 +4,8 @@ use std::path::{Path, PathBuf};
 
 use proto::paths::UnsafeDir;
 
-use super::{
-    Finding, count,
-    settings::{HOOK, Version},
-    size,
-};
-use crate::api::Status;
+use super::{Finding, count, size};
+use crate::{api::Status, claude::Version, settings::HOOK};
 
 /// Less than this many bytes left on a disk are few.
 const FEW_BYTES: u64 = 1 << 30;
@@ -49,9 +45,7 @@ impl Claude {
                 format!("{} --version: {why}", path.display()),
                 "reinstall Claude Code, or correct PATH",
             ),
-            Self::Version(path, (major, minor, patch)) => {
-                Finding::ok("claude", format!("{major}.{minor}.{patch}, {}", path.display()))
-            }
+            Self::Version(path, version) => Finding::ok("claude", format!("{version}, {}", path.display())),
         }
     }
 }

@@ -9,36 +9,14 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Finding;
-use crate::hook::{Env, Refused};
-
-/// What the hook's program is called.
-pub const HOOK: &str = "cc-langfuse-hook";
-
-/// From this version of Claude Code on, an event it does not know harms no other.
-const TOLERANT: Version = (2, 1, 120);
+use crate::{
+    claude::{Knows, Version},
+    hook::{Env, Refused},
+    settings::{HOOK, program, words},
+};
 
 /// Days after which Claude Code removes transcripts, unless its settings say otherwise.
 const CLEANUP_DAYS: u64 = 30;
-
-/// A version of Claude Code.
-pub type Version = (u32, u32, u32);
-
-/// Events of Claude Code and the lowest version that was seen to know them.
-const EVENTS: [(&str, Version); 13] = [
-    ("PreToolUse", (0, 0, 0)),
-    ("PostToolUse", (0, 0, 0)),
-    ("Notification", (0, 0, 0)),
-    ("Stop", (0, 0, 0)),
-    ("UserPromptSubmit", (1, 0, 59)),
-    ("SubagentStop", (1, 0, 59)),
-    ("PreCompact", (1, 0, 59)),
-    ("SessionStart", (2, 0, 0)),
-    ("SessionEnd", (2, 0, 0)),
-    ("PostToolUseFailure", (2, 0, 75)),
-    ("SubagentStart", (2, 0, 75)),
-    ("PermissionRequest", (2, 0, 75)),
-    ("StopFailure", (2, 1, 94)),
-];
 
 /// Which settings, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -213,7 +191,7 @@ impl Settings {
 
     /// Our hook, as often as it is registered.
     pub fn own_hooks(&self) -> Vec<&Hook> {
-        self.hooks.iter().filter(|hook| own_program(&hook.command).is_some()).collect()
+        self.hooks.iter().filter(|hook| program(&hook.command).is_some()).collect()
     }
 
     /// Is the hook called, and on what?
@@ -253,9 +231,9 @@ impl Settings {
         let own = self.own_hooks();
         let events: BTreeSet<&str> = own.iter().map(|hook| hook.event.as_str()).collect();
         let unknown = |wanted: Knows| {
-            self.events.iter().find(|(_, event)| version.is_some_and(|version| knows(version, event) == wanted))
+            self.events.iter().find(|(_, event)| version.is_some_and(|version| version.knows(event) == wanted))
         };
-        let shown = version.map(|(a, b, c)| format!("{a}.{b}.{c}")).unwrap_or_default();
+        let shown = version.map(|version| version.to_string()).unwrap_or_default();
         if let Some((file, event)) = unknown(Knows::No) {
             return Finding::problem(
                 "hook-events",
@@ -387,43 +365,9 @@ impl Settings {
     }
 }
 
-/// Does a version know an event?
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Knows {
-    /// Or it does no harm.
-    Yes,
-    Maybe,
-    No,
-}
-
-fn knows(version: Version, event: &str) -> Knows {
-    if version >= TOLERANT {
-        return Knows::Yes;
-    }
-    match EVENTS.iter().find(|(name, _)| *name == event) {
-        Some((_, since)) if *since <= version => Knows::Yes,
-        // Between versions that were looked at it may have come.
-        Some(_) if version > (2, 1, 71) => Knows::Maybe,
-        None if version > (2, 1, 3) => Knows::Maybe,
-        _ => Knows::No,
-    }
-}
-
-/// Reads what `claude --version` prints, as in `2.1.329 (Claude Code)`.
-pub fn version(text: &str) -> Option<Version> {
-    let mut numbers = text.split_whitespace().next()?.trim_start_matches('v').splitn(3, '.');
-    let mut next = || numbers.next()?.split(['-', '+', '.']).next()?.parse().ok();
-    Some((next()?, next()?, next()?))
-}
-
 /// True if what stands where a public key belongs looks like a secret one.
 pub fn is_secret(public_key: &str) -> bool {
     public_key.starts_with("sk-")
-}
-
-/// The word of a command that names our hook's program.
-pub fn own_program(command: &str) -> Option<String> {
-    words(command).into_iter().find(|word| word.rsplit('/').next() == Some(HOOK))
 }
 
 /// The word of a command that names the tracer for Node, which is called `cc-langfuse`.
@@ -432,26 +376,6 @@ fn other_program(command: &str) -> Option<String> {
         let name = word.rsplit('/').next().unwrap_or_default();
         name.split(['@', '#', '.']).next() == Some("cc-langfuse") || word.contains("/cc-langfuse/dist/")
     })
-}
-
-/// The words of a command as a shell would part them, as far as quotes go.
-fn words(command: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    let mut chars = command.chars();
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (Some(open), c) if c == open => quote = None,
-            (None | Some('"'), '\\') => word.get_or_insert_default().extend(chars.next()),
-            (None, c) if c.is_whitespace() || ";&|()".contains(c) => words.extend(word.take()),
-            (_, c) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
 }
 
 #[cfg(test)]

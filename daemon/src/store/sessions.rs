@@ -326,14 +326,23 @@ impl Store {
     /// # Errors
     /// If the database cannot be read.
     pub fn project_dirs(&self, destination: &Destination) -> Result<Vec<PathBuf>> {
+        self.dirs(destination, |hint| hint.project_dirs)
+    }
+
+    /// Directories with the user's settings, where sessions that send to a destination had their own, latest first.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn config_dirs(&self, destination: &Destination) -> Result<Vec<PathBuf>> {
+        self.dirs(destination, |hint| hint.config_dir.into_iter().collect())
+    }
+
+    fn dirs(&self, destination: &Destination, of: impl Fn(Hint) -> Vec<PathBuf>) -> Result<Vec<PathBuf>> {
         let mut dirs: Vec<PathBuf> = Vec::new();
-        let waiting = self.inbox()?;
-        let sessions = self.sessions(500)?;
-        for hint in waiting.iter().rev().chain(sessions.iter().map(|session| &session.hint)) {
-            if &hint.destination == destination {
-                let new: Vec<_> = hint.project_dirs.iter().filter(|dir| !dirs.contains(dir)).cloned().collect();
-                dirs.extend(new);
-            }
+        let sessions = self.sessions(500)?.into_iter().map(|session| session.hint);
+        for hint in self.inbox()?.into_iter().rev().chain(sessions).filter(|hint| &hint.destination == destination) {
+            let new: Vec<_> = of(hint).into_iter().filter(|dir| !dirs.contains(dir)).collect();
+            dirs.extend(new);
         }
         Ok(dirs)
     }

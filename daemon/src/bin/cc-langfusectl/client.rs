@@ -1,9 +1,15 @@
 //! Requests to the daemon over its socket.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
-use cc_langfuse::config::{self, Config};
+use cc_langfuse::{
+    config::{self, Config},
+    credentials,
+};
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, body::Bytes};
 use hyper_util::rt::TokioIo;
@@ -21,6 +27,16 @@ pub struct NotRunning;
 /// The user's home.
 pub fn home() -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(std::env::var_os("HOME").filter(|home| !home.is_empty()).context("HOME is not set")?))
+}
+
+/// Where Claude Code's own directory is, if not in the home.
+pub fn config_dir() -> Option<PathBuf> {
+    std::env::var_os("CLAUDE_CONFIG_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute())
+}
+
+/// Where Claude Code keeps the user's settings.
+pub fn user_dir(home: &Path) -> PathBuf {
+    credentials::user_dir(config_dir().as_deref(), home)
 }
 
 /// Where the daemon lives.

@@ -48,7 +48,7 @@ impl Config {
 fn given(dir: &Path, home: &Path) -> Vec<(String, BTreeMap<String, String>)> {
     let moved = std::env::var(proto::env::STATE_DIR).ok().map(|value| (proto::env::STATE_DIR.to_owned(), value));
     let own = ("environment".to_owned(), client::environment().into_iter().chain(moved).collect());
-    let files = credentials::settings_files(Some(dir), home);
+    let files = credentials::settings_files(Some(dir), &client::user_dir(home));
     let of_files = files.iter().map(|file| (file.to_string_lossy().into_owned(), credentials::read_env(file)));
     std::iter::once(own).chain(of_files).collect()
 }

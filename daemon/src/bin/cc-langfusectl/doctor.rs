@@ -1,7 +1,6 @@
 //! `doctor`: looks at everything between Claude Code's hook and the server.
 
 use std::{
-    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -14,7 +13,7 @@ use cc_langfuse::{
 };
 use proto::paths::Paths;
 
-use crate::client;
+use crate::{client, table::paint};
 
 mod claude;
 mod machine;
@@ -64,7 +63,7 @@ impl Doctor {
     fn examine(&self, project: &Path, home: &Path, paths: &Paths) -> anyhow::Result<Report> {
         let claude = claude::installed(home);
         let mut findings = vec![claude.judge()];
-        let (settings, of_files) = settings::read(&claude::files(project, home), claude::environment());
+        let (settings, of_files) = settings::read(&claude::files(project, home), client::environment());
         findings.extend(of_files);
         findings.extend(settings.judge_hooks(claude.version()));
         findings.extend(claude::programs(&settings, project, home).iter().map(local::Program::judge));
@@ -113,9 +112,6 @@ fn conceal(finding: &mut Finding, env: &Env<'_>) {
 }
 
 fn print(report: &Report) {
-    let wanted = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
-    let colour = std::io::stdout().is_terminal() && wanted("NO_COLOR");
-    let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
     let plain = |text: &str| text.replace(|c: char| c.is_control(), "\u{fffd}");
     let width = report.findings.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
     let mut groups: Vec<&str> = Vec::new();

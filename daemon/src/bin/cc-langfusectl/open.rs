@@ -6,7 +6,14 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use cc_langfuse::{credentials::Secret, delivery::transport, hook::Destination};
+use cc_langfuse::{
+    credentials::Secret,
+    delivery::{
+        readback::{Project, Readback},
+        transport::Limits,
+    },
+    hook::Destination,
+};
 
 use crate::{
     client,
@@ -48,8 +55,8 @@ impl Open {
             format!("the page of session {} is in {}, but which project it is", seen.session_id, destination.base_url)
         })?;
         let url = match trace {
-            _ if self.whole => project.session(&seen.session_id),
-            Some(trace) => project.trace(&trace),
+            _ if self.whole => session(&destination, &project, &seen.session_id),
+            Some(trace) => page(&destination, &project, "traces", &trace),
             None => bail!("no answered turn in {}", seen.transcript.display()),
         };
         out!("{url}");
@@ -60,29 +67,24 @@ impl Open {
     }
 }
 
-/// A project on its server.
-pub struct Project {
-    base_url: String,
-    id: String,
+/// The page of a session.
+pub fn session(server: &Destination, project: &Project, session_id: &str) -> String {
+    page(server, project, "sessions", session_id)
 }
 
-impl Project {
-    /// The page of a session.
-    pub fn session(&self, session_id: &str) -> String {
-        format!("{}/project/{}/sessions/{}", self.base_url, encoded(&self.id), encoded(session_id))
-    }
-
-    /// The page of a turn.
-    fn trace(&self, trace_id: &str) -> String {
-        format!("{}/project/{}/traces/{}", self.base_url, encoded(&self.id), encoded(trace_id))
-    }
+fn page(server: &Destination, project: &Project, kind: &str, id: &str) -> String {
+    format!("{}/project/{}/{kind}/{}", server.base_url, encoded(&project.id), encoded(id))
 }
 
 /// Asks the server which project the key is for.
-pub fn project(destination: &Destination, secret: &Secret) -> anyhow::Result<Project> {
+///
+/// # Errors
+/// [`Failure`](cc_langfuse::delivery::readback::Failure), or why it cannot be asked.
+pub fn project(server: &Destination, secret: &Secret) -> anyhow::Result<Project> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let id = runtime.block_on(transport::project(destination, secret))?.id;
-    Ok(Project { base_url: destination.base_url.clone(), id })
+    Ok(runtime.block_on(async {
+        Ok::<_, anyhow::Error>(Readback::new(server, secret, Limits::default())?.project().await?)
+    })?)
 }
 
 /// A segment of an address.

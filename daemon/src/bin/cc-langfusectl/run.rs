@@ -6,30 +6,28 @@ use std::{
     io::{ErrorKind, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
-    time::{Duration, Instant},
+    process::{Command, ExitCode},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use cc_langfuse::{
-    claude::{self, Version},
+    claude::{Version, events},
     credentials,
     hook::Env,
+    settings::{Wish, apply},
 };
 use proto::env::{ENABLE, STATE_DIR};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::client;
+use crate::{client, programs};
 
 mod daemon;
 mod signals;
 
 use daemon::Daemon;
 use signals::Signals;
-
-/// How long `claude --version` may take.
-const VERSION: Duration = Duration::from_secs(10);
 
 /// What Claude Code takes settings with.
 const FLAG: &str = "--settings";
@@ -57,8 +55,9 @@ impl Run {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Some((program, args)) = self.command.split_first() else { bail!("no program") };
         let signals = Signals::listen()?;
-        let version = match version(program) {
-            Ok(version) => version,
+        let version = match programs::version(program) {
+            Ok(version) => version.ok(),
+            Err(error) if error.kind() == ErrorKind::TimedOut => None,
             Err(error) => return Ok(cannot_start(program, &error)),
         };
         let private = tempfile::Builder::new()
@@ -109,31 +108,11 @@ fn cannot_start(program: &OsStr, error: &std::io::Error) -> ExitCode {
     ExitCode::from(if error.kind() == ErrorKind::NotFound { 127 } else { 126 })
 }
 
-/// The version of Claude Code at hand, if it says one.
-///
-/// # Errors
-/// It cannot be started.
-fn version(program: &OsStr) -> std::io::Result<Option<Version>> {
-    let mut command = Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn()?;
-    let deadline = Instant::now() + VERSION;
-    while child.try_wait()?.is_none() {
-        if Instant::now() > deadline {
-            let _ = child.kill();
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let output = child.wait_with_output()?;
-    Ok(Version::parse(&String::from_utf8_lossy(&output.stdout)))
-}
-
 /// Why nothing will be traced, as far as it can be known before.
 fn untraceable() -> Option<String> {
     let cwd = std::env::current_dir().ok()?;
-    let mut vars: Vec<(String, String)> =
-        proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect();
-    vars.extend(credentials::settings_env(Some(&cwd), &client::home().ok()?));
+    let mut vars = client::environment();
+    vars.extend(credentials::settings_env(Some(&cwd), &client::user_dir(&client::home().ok()?)));
     let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let missing = env.destination().is_err() || env.secret().is_none();
     missing.then(|| {
@@ -152,17 +131,17 @@ fn with_settings(
     dir: &Path,
     daemon: &Daemon,
 ) -> anyhow::Result<Vec<OsString>> {
-    let hook = daemon::program("cc-langfuse-hook")?;
-    let hook = claude::command(hook.to_str().context("the programs lie in a directory whose name is no text")?);
+    let hook = programs::ours("cc-langfuse-hook")?;
     let state = daemon.paths.state.to_str().context("the state directory's name is no text")?;
     let mut env = vec![(ENABLE, "true")];
     if daemon.is_private() {
         env.push((STATE_DIR, state));
     }
     let (given, mut args) = take_settings(args)?;
-    let mut settings = given.as_deref().map_or_else(|| Ok(Map::new()), read_settings)?;
-    claude::add(&mut settings, &hook, claude::events(version), &env)
-        .map_err(|why| anyhow::anyhow!("the settings given with {FLAG}: {why}"))?;
+    let given = given.as_deref().map(read_settings).transpose()?.unwrap_or_default();
+    let wish = Wish { hook: &hook, events: &events(version), env: &env };
+    let (settings, _) = apply(&given, wish).with_context(|| format!("what is given with {FLAG} is no JSON object"))?;
+    let settings: Value = serde_json::from_str(settings.trim_start_matches('\u{feff}'))?;
 
     let path = settings_file(dir);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
@@ -193,10 +172,9 @@ fn take_settings(args: &[OsString]) -> anyhow::Result<(Option<OsString>, Vec<OsS
 }
 
 /// Settings as Claude Code takes them: a file, or the JSON itself.
-fn read_settings(given: &OsStr) -> anyhow::Result<Map<String, Value>> {
-    let text = match given.to_str().map(str::trim) {
-        Some(text) if text.starts_with('{') => text.to_owned(),
-        _ => fs::read_to_string(given).with_context(|| format!("{FLAG} {}", given.display()))?,
-    };
-    serde_json::from_str(&text).with_context(|| format!("what is given with {FLAG} is no JSON object"))
+fn read_settings(given: &OsStr) -> anyhow::Result<String> {
+    match given.to_str().map(str::trim) {
+        Some(text) if text.starts_with('{') => Ok(text.to_owned()),
+        _ => fs::read_to_string(given).with_context(|| format!("{FLAG} {}", given.display())),
+    }
 }

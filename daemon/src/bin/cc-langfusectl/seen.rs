@@ -81,9 +81,9 @@ impl Seen {
         if let Some(destination) = &self.destination {
             return Ok(destination.clone());
         }
-        let home = client::home()?;
+        let user = client::user_dir(&client::home()?);
         let own = client::environment().into_iter().collect();
-        let of_projects = dirs.iter().rev().map(|dir| credentials::settings_env(Some(dir), &home));
+        let of_projects = dirs.iter().rev().map(|dir| credentials::settings_env(Some(dir), &user));
         let found = std::iter::once(own).chain(of_projects).find_map(|vars| env(&vars).destination().ok());
         found.context(
             "which server? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does",
@@ -99,15 +99,17 @@ fn env(vars: &std::collections::BTreeMap<String, String>) -> Env<'_> {
 pub fn secret(destination: &Destination, dirs: &[PathBuf], status: Option<&Status>) -> anyhow::Result<Secret> {
     let delivers = status.iter().flat_map(|status| &status.destinations).any(|to| delivers(to, destination));
     let (home, vars) = (client::home()?, client::environment().into_iter().collect());
+    let config_dirs: Vec<PathBuf> = client::config_dir().into_iter().collect();
     let own = env(&vars);
     let secret = own.secret().filter(|_| own.destination().as_ref() == Ok(destination));
-    let secret = secret.or_else(|| credentials::from_settings(destination, dirs, &home)).with_context(|| {
-        format!(
-            "no secret key for {} ({}) in the environment or the project's settings",
-            destination.base_url, destination.public_key
-        )
-    })?;
-    match credentials::origin(destination, &secret, dirs, &home) {
+    let secret =
+        secret.or_else(|| credentials::from_settings(destination, dirs, &config_dirs, &home)).with_context(|| {
+            format!(
+                "no secret key for {} ({}) in the environment or the project's settings",
+                destination.base_url, destination.public_key
+            )
+        })?;
+    match credentials::origin(destination, &secret, dirs, &config_dirs, &home) {
         Origin::Repository(file) if !delivers => bail!(
             "{} was chosen by {}, which git tracks: your key is not sent there before `cc-langfusectl trust {}`",
             destination.base_url,

@@ -2,37 +2,28 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
-    time::Duration,
+    process::ExitCode,
 };
 
 use anyhow::{Context, bail};
 use cc_langfuse::{
-    credentials::{Secret, tracked::is_tracked},
-    delivery::transport::{NoProject, Project, project},
+    claude::events,
+    credentials::{Secret, is_tracked},
+    delivery::readback::{Failure, Project},
     hook::{DEFAULT_BASE_URL, Destination, Kind, base_url},
-    settings::{
-        Wish, apply, edit,
-        events::{events, version},
-        masked,
-    },
+    settings::{Wish, apply, edit, masked},
 };
 use clap::error::ErrorKind;
 use proto::paths::Paths;
 use zeroize::Zeroizing;
 
-use crate::client;
+use crate::{client, open, programs, terminal};
 use files::{Change, Part, Record};
 use service::Manager;
 
 pub mod files;
 mod git;
-mod programs;
 pub mod service;
-pub mod terminal;
-
-/// How long `claude --version` may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to set up. What is not given is asked for on a terminal.
 #[derive(clap::Args)]
@@ -117,14 +108,12 @@ impl Setup {
             );
         }
         if !self.no_check {
-            let Project { name, id } = check(&keys)?;
+            let Project { name, id, .. } = check(&keys)?;
             out!("project       {name} ({id}) at {}", keys.destination.base_url);
         }
-        let version = claude();
+        let version = programs::claude(&home).and_then(|claude| programs::version(claude).ok()?.ok());
         let events = events(version);
-        let known = version.map_or("not found, so only what all versions know".to_owned(), |v| {
-            v.map(|number| number.to_string()).join(".")
-        });
+        let known = version.map_or("not found, so only what all versions know".to_owned(), |v| v.to_string());
         out!("Claude Code   {known}: {}", events.join(", "));
         out!("hook          {hook}");
         if programs::is_fleeting(Path::new(&hook)) {
@@ -200,7 +189,7 @@ impl Setup {
                 out!("2  this project: they go into its .claude/settings.local.json");
                 terminal::ask("What is to be traced?", Some("1"))? != "2"
             };
-        Ok(if user { Scope::User(user_dir(home)) } else { Scope::Project(project_dir(home)?) })
+        Ok(if user { Scope::User(client::user_dir(home)) } else { Scope::Project(project_dir(home)?) })
     }
 
     /// The keys, or what is wrong with them.
@@ -272,12 +261,6 @@ pub fn secrets_in(text: &str) -> Vec<Zeroizing<String>> {
         .collect()
 }
 
-/// Where Claude Code keeps the user's settings.
-pub fn user_dir(home: &Path) -> PathBuf {
-    let moved = std::env::var_os("CLAUDE_CONFIG_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
-    moved.unwrap_or_else(|| home.join(".claude"))
-}
-
 /// The project around the current directory: where Claude Code's settings are, or git's working tree. Home is none.
 pub fn project_dir(home: &Path) -> anyhow::Result<PathBuf> {
     let here = std::env::current_dir()?;
@@ -301,27 +284,20 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn check(keys: &Keys) -> anyhow::Result<Project> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let url = &keys.destination.base_url;
-    let project = runtime.block_on(project(&keys.destination, &Secret::new(&keys.secret)));
     let skip = "or leave this out with --no-check";
-    project.map_err(|why| match why {
-        NoProject::Unreachable(why) => {
+    open::project(&keys.destination, &Secret::new(&keys.secret)).map_err(|error| match error.downcast_ref() {
+        Some(Failure::Unreachable(why)) => {
             anyhow::anyhow!("{url} cannot be reached: {why}; check address and proxy, {skip}")
         }
-        NoProject::Untrusted(why) => anyhow::anyhow!(
+        Some(Failure::Untrusted(why)) => anyhow::anyhow!(
             "the certificate of {url} is not trusted: {why}; name your authority's file in NODE_EXTRA_CA_CERTS, {skip}"
         ),
-        why @ NoProject::WrongKeys => anyhow::anyhow!("{url}: {why} ({})", masked(&keys.destination.public_key)),
-        why => anyhow::anyhow!("{url}: {why}"),
+        Some(why @ Failure::Status { status: 401, .. }) => {
+            anyhow::anyhow!("{url}: {why} ({})", masked(&keys.destination.public_key))
+        }
+        _ => anyhow::anyhow!("{url}: {error:#}"),
     })
-}
-
-/// The version of Claude Code on `PATH`.
-fn claude() -> Option<[u32; 3]> {
-    let mut command = Command::new(programs::on_path("claude")?);
-    command.arg("--version");
-    version(&programs::run(command, PATIENCE).ok().filter(|said| said.ok)?.out)
 }
 
 /// What is to be changed in a settings file.

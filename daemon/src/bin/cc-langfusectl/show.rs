@@ -50,7 +50,7 @@ pub fn options() -> Options {
 
 /// Where transcripts may lie.
 pub fn roots() -> anyhow::Result<Vec<PathBuf>> {
-    let custom = std::env::var_os("CLAUDE_CONFIG_DIR").map(|dir| PathBuf::from(dir).join("projects"));
+    let custom = client::config_dir().map(|dir| dir.join("projects"));
     Ok(custom.into_iter().chain(client::config()?.roots(&client::home()?)).collect())
 }
 

@@ -31,7 +31,12 @@ pub fn is_coloured() -> bool {
 
 /// `text` in bold, where that is seen.
 pub fn bold(text: &str) -> String {
-    if is_coloured() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+    paint("1", text)
+}
+
+/// `text` as a code of terminals says, where that is seen.
+pub fn paint(code: &str, text: &str) -> String {
+    if is_coloured() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 /// `text` in one line of at most `width` characters, none of which moves the cursor.

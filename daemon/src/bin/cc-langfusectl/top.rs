@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{IsTerminal, Read, Write},
+    io::{Read, Write},
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -14,14 +14,19 @@ use cc_langfuse::{
     api::{Session, Status},
     offline::{self, Used},
 };
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, tcgetwinsize};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
-use crate::{sessions, status::size, table};
+use crate::{
+    sessions,
+    status::size,
+    table,
+    terminal::{self, Without},
+};
 
 /// Sessions shown where the screen sets no limit.
 const SESSIONS: usize = 10;
@@ -49,8 +54,7 @@ pub struct Top {
 impl Top {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let first = Look::now()?;
-        let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
-        if self.once || !terminal {
+        if self.once || !terminal::is_there() {
             let mut tokens = Tokens::default();
             first.sessions().iter().take(SESSIONS).for_each(|session| tokens.read(session));
             view(&first, None, &tokens.0, usize::MAX, SESSIONS).iter().for_each(|line| out!("{line}"));
@@ -277,17 +281,14 @@ impl Wake {
 
 /// The terminal's other screen, without echo; put back when this goes.
 struct Screen {
-    before: Termios,
+    _raw: Without,
 }
 
 impl Screen {
     fn open() -> anyhow::Result<Self> {
-        let before = tcgetattr(std::io::stdin()).context("the terminal")?;
-        let mut raw = before.clone();
         // Signals of keys too: suspended, it would leave the screen as it is.
-        raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG);
-        let screen = Self { before };
-        tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).context("the terminal")?;
+        let modes = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+        let screen = Self { _raw: Without::modes(modes, OptionalActions::Now).context("the terminal")? };
         write("\x1b[?1049h\x1b[?25l")?;
         Ok(screen)
     }
@@ -313,7 +314,6 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         let _ = write("\x1b[?25h\x1b[?1049l");
-        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use cc_langfuse::{dialect::OutSpan, hook::Env, ids::hex, offline, redact::Rules};
 use proto::paths::Paths;
 
-use crate::{client, open, show, sink, tree};
+use crate::{client, open, programs, show, sink, tree};
 
 /// A recorded session; its times and ids are made new for every run.
 const SAMPLE: &str = include_str!("sample.jsonl");
@@ -28,16 +28,7 @@ const ANSWER: &str =
 const REST_AFTER: Duration = Duration::from_millis(100);
 
 pub fn run() -> anyhow::Result<ExitCode> {
-    let programs = std::env::current_exe()?.parent().context("no directory")?.to_path_buf();
-    let program = |name: &str| -> anyhow::Result<PathBuf> {
-        let path = programs.join(name);
-        if path.is_file() {
-            Ok(path)
-        } else {
-            bail!("{} is missing: build it with `cargo build --release`", path.display())
-        }
-    };
-    let (hook, daemon) = (program("cc-langfuse-hook")?, program("cc-langfused")?);
+    let (hook, daemon) = (programs::ours("cc-langfuse-hook")?, programs::ours("cc-langfused")?);
     let home = tempfile::Builder::new().prefix("cc-langfuse-try-").tempdir()?;
     let paths = Paths::new(home.path(), None);
 
@@ -56,7 +47,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
             (env.map(|(name, value)| (name.to_owned(), value)).to_vec(), Some(spans))
         }
     };
-    let _daemon = Running::start(&daemon, home.path(), &paths)?;
+    let _daemon = Running::start(daemon.as_ref(), home.path(), &paths)?;
 
     let (session_id, sample) = sample();
     let lines: Vec<&str> = sample.split_inclusive('\n').collect();
@@ -72,7 +63,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         "hook_event_name": "Stop",
         "last_assistant_message": ANSWER,
     });
-    let took = call(&hook, home.path(), &env, &payload.to_string())?;
+    let took = call(hook.as_ref(), home.path(), &env, &payload.to_string())?;
     std::thread::sleep(REST_AFTER);
     let written = Instant::now();
     fs::OpenOptions::new().append(true).open(&transcript)?.write_all(lines[WRITTEN_AT_STOP..].concat().as_bytes())?;
@@ -90,7 +81,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         out!("sent          {} spans to {}", expected.len(), server.base_url);
         print_traces(&expected);
         match open::project(&server, &secret) {
-            Ok(project) => out!("session       {}", project.session(&session_id)),
+            Ok(project) => out!("session       {}", open::session(&server, &project, &session_id)),
             Err(error) => out!("session       {session_id}, under Sessions in {} ({error:#})", server.base_url),
         }
         return Ok(ExitCode::SUCCESS);

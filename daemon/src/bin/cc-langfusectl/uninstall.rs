@@ -14,12 +14,12 @@ use proto::paths::Paths;
 use crate::{
     client,
     setup::{
-        self,
         files::{self, Change, Part, Record},
         project_dir, secrets_in,
         service::Manager,
-        terminal, usage,
+        usage,
     },
+    terminal,
 };
 
 /// How long a daemon may take to end.
@@ -69,7 +69,7 @@ impl Uninstall {
             }
         }
         for file in [
-            setup::user_dir(&home).join("settings.json"),
+            client::user_dir(&home).join("settings.json"),
             project_dir(&home)?.join(".claude/settings.local.json"),
             project_dir(&home)?.join(".claude/settings.json"),
         ] {

@@ -9,7 +9,7 @@ fn clocks_may_differ_by_a_minute() {
         (1061, State::Warning, "61 s ahead of"),
         (900, State::Warning, "100 s behind"),
     ] {
-        let project = Project { name: "p".into(), date: Some(1000) };
+        let project = Project { id: "i".into(), name: "p".into(), date: Some(1000) };
         let clock = judge_project("u", &Ok(project), now).pop().unwrap();
         assert!(clock.state == state && clock.seen.contains(seen), "{clock:?}");
     }

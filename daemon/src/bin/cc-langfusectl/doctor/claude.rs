@@ -5,8 +5,7 @@ use std::{
     io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-    sync::mpsc,
+    process::Command,
     time::Duration,
 };
 
@@ -16,18 +15,18 @@ use cc_langfuse::{
         local::{Claude, Program, ProgramState},
         settings::{self, Content, Place, Settings},
     },
+    settings::program,
 };
 use proto::frame::Frame;
-use rustix::fs::{Access, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
+
+use crate::{client, programs};
 
 /// Largest settings file that is looked at.
 const MAX_SETTINGS: u64 = 1 << 20;
 
 /// Largest program that is looked into.
 const MAX_PROGRAM: u64 = 64 << 20;
-
-/// How long `claude --version` may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the hook may take to do nothing.
 const PROMPT: Duration = Duration::from_secs(2);
@@ -39,25 +38,17 @@ const MANAGED: &str = "/etc/claude-code/managed-settings.json";
 
 /// Claude Code, where a shell or its own installers put it.
 pub fn installed(home: &Path) -> Claude {
-    let own = [home.join(".local/bin/claude"), home.join(".claude/local/claude")];
-    let Some(path) = on_path("claude").or_else(|| own.into_iter().find(|path| is_executable(path))) else {
-        return Claude::Missing;
-    };
-    let mut command = Command::new(&path);
-    command.arg("--version");
-    match output(command, PATIENCE) {
-        Err(why) => Claude::Silent(path, why),
-        Ok(output) => match settings::version(&String::from_utf8_lossy(&output.stdout)) {
-            Some(version) => Claude::Version(path, version),
-            None => Claude::Silent(path, format!("no version, {}", output.status)),
-        },
+    let Some(path) = programs::claude(home) else { return Claude::Missing };
+    match programs::version(&path) {
+        Err(why) => Claude::Silent(path, why.to_string()),
+        Ok(Err(status)) => Claude::Silent(path, format!("no version, {status}")),
+        Ok(Ok(version)) => Claude::Version(path, version),
     }
 }
 
 /// The settings files that Claude Code reads in `project`, weakest first.
 pub fn files(project: &Path, home: &Path) -> Vec<settings::File> {
-    let moved = std::env::var_os("CLAUDE_CONFIG_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
-    let user = moved.unwrap_or_else(|| home.join(".claude")).join("settings.json");
+    let user = client::user_dir(home).join("settings.json");
     let at = |name: &str| project.join(".claude").join(name);
     let shared = at("settings.json");
     let is_home = shared == user;
@@ -74,11 +65,6 @@ pub fn files(project: &Path, home: &Path) -> Vec<settings::File> {
             settings::File { place, content: content(&path), path, tracked }
         })
         .collect()
-}
-
-/// What of this environment Claude Code would hand to hooks, and they to the daemon.
-pub fn environment() -> impl Iterator<Item = (String, String)> {
-    proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?)))
 }
 
 fn content(path: &Path) -> Content {
@@ -102,12 +88,12 @@ fn content(path: &Path) -> Content {
 pub fn programs(settings: &Settings, project: &Path, home: &Path) -> Vec<Program> {
     let mut seen: Vec<Program> = Vec::new();
     for hook in settings.own_hooks() {
-        let Some(word) = settings::own_program(&hook.command) else { continue };
+        let Some(word) = program(&hook.command) else { continue };
         let word = expand(&word, project, home);
         if seen.iter().any(|program| program.word == word) {
             continue;
         }
-        let found = if word.contains('/') { Some(project.join(&word)) } else { on_path(&word) };
+        let found = if word.contains('/') { Some(project.join(&word)) } else { programs::on_path(&word) };
         // What a repository names is looked at and not run.
         let may_run = !is_tracked(&hook.file);
         let state = found.map_or(ProgramState::Missing, |path| state(&path, may_run));
@@ -130,7 +116,7 @@ fn state(path: &Path, may_run: bool) -> ProgramState {
     if !meta.is_file() {
         return ProgramState::NotAFile;
     }
-    if !is_executable(path) {
+    if !programs::is_executable(path) {
         return ProgramState::NotExecutable;
     }
     // Every hook says which language it speaks in the first field of what it sends.
@@ -150,36 +136,9 @@ fn state(path: &Path, may_run: bool) -> ProgramState {
     // Where tracing is not on it ends before it reads or sends anything.
     let mut command = Command::new(path);
     command.env_clear();
-    match output(command, PROMPT) {
-        Err(why) => ProgramState::Fails(why),
-        Ok(output) if !output.status.success() => ProgramState::Fails(output.status.to_string()),
+    match programs::run(command, PROMPT) {
+        Err(why) => ProgramState::Fails(why.to_string()),
+        Ok(said) if !said.status.success() => ProgramState::Fails(said.status.to_string()),
         Ok(_) => ProgramState::Good,
-    }
-}
-
-fn on_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .find(|path| fs::metadata(path).is_ok_and(|meta| meta.is_file()) && is_executable(path))
-}
-
-fn is_executable(path: &Path) -> bool {
-    rustix::fs::access(path, Access::EXEC_OK).is_ok()
-}
-
-/// Runs a program that needs no input, for so long at most.
-pub fn output(mut command: Command, patience: Duration) -> Result<Output, String> {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let child = child.map_err(|error| error.to_string())?;
-    let pid = rustix::process::Pid::from_child(&child);
-    let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || tell.send(child.wait_with_output()));
-    match told.recv_timeout(patience) {
-        Ok(ended) => ended.map_err(|error| error.to_string()),
-        Err(_) => {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            Err(format!("it does not end within {patience:?}"))
-        }
     }
 }

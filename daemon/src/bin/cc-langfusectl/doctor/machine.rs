@@ -9,8 +9,7 @@ use cc_langfuse::doctor::{
 use hyper::Method;
 use proto::paths::{Paths, check_private};
 
-use super::claude::output;
-use crate::client;
+use crate::{client, programs};
 
 /// How long the daemon, or the service manager, may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,11 +31,10 @@ pub fn unit() -> Unit {
     let mut command = Command::new("systemctl");
     command.args(["--user", "show", "--property=LoadState,ActiveState,UnitFileState"]);
     command.args(["cc-langfused.service", "cc-langfused.socket"]);
-    let Some(output) = output(command, PATIENCE).ok().filter(|output| output.status.success()) else {
+    let Some(said) = programs::run(command, PATIENCE).ok().filter(|said| said.status.success()) else {
         return Unit::NoManager;
     };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (service, socket) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let (service, socket) = said.out.split_once("\n\n").unwrap_or((&said.out, ""));
     let get = |unit: &str, name: &str| {
         unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default().to_owned()
     };

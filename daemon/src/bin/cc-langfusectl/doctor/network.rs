@@ -23,6 +23,8 @@ use cc_langfuse::{
     ids::{Role, hex, span_id, trace_id},
 };
 
+use crate::client;
+
 /// How long one request may take.
 const LIMITS: Limits = Limits { connect: Duration::from_secs(5), request: Duration::from_secs(15) };
 
@@ -41,7 +43,8 @@ pub struct Server<'a> {
 impl Server<'_> {
     /// Asks it for the project, and if it knows that, sends a trace that must show within `wait`.
     pub fn examine(&self, status: Option<&Status>, wait: Option<Duration>) -> anyhow::Result<Vec<Finding>> {
-        let chosen = origin(self.to, self.secret, &[self.project.to_path_buf()], self.home);
+        let config_dirs = Vec::from_iter(client::config_dir());
+        let chosen = origin(self.to, self.secret, &[self.project.to_path_buf()], &config_dirs, self.home);
         if let Origin::Repository(file) = chosen
             && !self.is_trusted(status)
         {

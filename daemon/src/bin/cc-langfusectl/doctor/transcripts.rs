@@ -17,10 +17,11 @@ use cc_langfuse::{
     transcript::{reader::Transcript, record},
 };
 
+use crate::client;
+
 /// Those below `roots`, of projects that are traced.
 pub fn judge(mut roots: Vec<PathBuf>, home: &Path, cleanup_days: u64, status: Option<&Status>) -> Finding {
-    let moved = std::env::var_os("CLAUDE_CONFIG_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
-    roots.extend(moved.map(|dir| dir.join("projects")));
+    roots.extend(client::config_dir().map(|dir| dir.join("projects")));
     roots.sort();
     roots.dedup();
     let mut old = Vec::new();
@@ -53,7 +54,7 @@ fn look(path: PathBuf, cleanup_days: u64) -> Option<Old> {
 /// Do the settings of a transcript's project turn tracing on? `None` if it does not say whose it is.
 fn is_traced(transcript: &Path, home: &Path) -> Option<bool> {
     let cwd = record::cwd(&Transcript::open(transcript).ok()?.head().ok()?)?;
-    let vars = settings_env(Some(Path::new(&cwd)), home);
+    let vars = settings_env(Some(Path::new(&cwd)), &client::user_dir(home));
     Some(Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str()))).enabled())
 }
 

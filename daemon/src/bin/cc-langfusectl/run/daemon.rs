@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -15,7 +15,10 @@ use proto::paths::Paths;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::signals::Signals;
-use crate::client::{self, NotRunning};
+use crate::{
+    client::{self, NotRunning},
+    programs,
+};
 
 /// How long a daemon may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,7 +37,7 @@ impl Daemon {
     /// `ephemeral`, one that lives in `dir`.
     pub fn find_or_start(ephemeral: bool, dir: &Path) -> anyhow::Result<Self> {
         let resident = client::paths()?;
-        let running = !ephemeral && is_running(&resident);
+        let running = !ephemeral && client::answers(&resident);
         let private = ephemeral || !running && !resident.database.exists();
         let paths = if private { Paths::new(&client::home()?, Some(dir.join("state").as_os_str())) } else { resident };
         let own = if running { None } else { Some(Own::start(&paths)?) };
@@ -87,22 +90,12 @@ impl Daemon {
     }
 }
 
-fn is_running(paths: &Paths) -> bool {
-    client::request(paths, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(2)).is_ok()
-}
-
-/// One of the other programs, which lie beside this one.
-pub fn program(name: &str) -> anyhow::Result<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name(name);
-    if path.is_file() { Ok(path) } else { bail!("{} is missing", path.display()) }
-}
-
 /// A daemon process of ours; ended when this goes.
 struct Own(Child);
 
 impl Own {
     fn start(paths: &Paths) -> anyhow::Result<Self> {
-        let mut command = Command::new(program("cc-langfused")?);
+        let mut command = Command::new(programs::ours("cc-langfused")?);
         command.env(proto::env::STATE_DIR, &paths.state);
         if Paths::new(&client::home()?, None) == *paths {
             command.env_remove(proto::env::STATE_DIR);
@@ -111,10 +104,10 @@ impl Own {
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut own = Self(command.spawn()?);
         let deadline = Instant::now() + PATIENCE;
-        while !is_running(paths) {
+        while !client::answers(paths) {
             let ended = own.0.try_wait()?.is_some();
             // Another one may have come first.
-            if ended && is_running(paths) {
+            if ended && client::answers(paths) {
                 break;
             }
             if ended || Instant::now() > deadline {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::programs;
+use crate::programs;
 
 /// How long git may think about one file.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,13 +38,13 @@ pub fn fate(file: &Path) -> Fate {
 fn asked(tree: &Path, file: &Path) -> anyhow::Result<Fate> {
     let name = file.strip_prefix(tree)?.to_str().context("not UTF-8")?;
     let said = git(tree, &["check-ignore", "-q", "--", name])?;
-    match said.code {
+    match said.status.code() {
         Some(0) => return Ok(Fate::Safe),
         Some(1) => {}
         _ => bail!("{}", said.err.trim()),
     }
     let said = git(tree, &["rev-parse", "--git-path", "info/exclude"])?;
-    if !said.ok {
+    if !said.status.success() {
         bail!("{}", said.err.trim());
     }
     let exclude = tree.join(said.out.trim_end_matches('\n'));

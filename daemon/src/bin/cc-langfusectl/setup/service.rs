@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use proto::paths::Paths;
 
-use super::programs;
+use crate::programs;
 
 const SERVICE: &str = include_str!("../../../../../systemd/cc-langfused.service");
 const NAMESPACES: &str = include_str!("../../../../../systemd/cc-langfused.service.d/10-namespaces.conf");
@@ -208,7 +208,7 @@ fn said(program: &str, args: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(path);
     command.args(args);
     let said = programs::run(command, PATIENCE).with_context(|| format!("{program} {}", args.join(" ")))?;
-    if !said.ok {
+    if !said.status.success() {
         bail!("{program} {}: {}", args.join(" "), said.err.trim());
     }
     Ok(said.out)

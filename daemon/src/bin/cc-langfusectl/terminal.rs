@@ -10,10 +10,10 @@ use cc_langfuse::{
         masked,
     },
 };
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use super::files::Change;
+use crate::{setup::files::Change, table};
 
 /// True if there is somebody to ask.
 pub fn is_there() -> bool {
@@ -42,20 +42,39 @@ pub fn ask(question: &str, default: Option<&str>) -> anyhow::Result<String> {
 /// # Errors
 /// At the end of the input.
 pub fn ask_hidden(question: &str) -> anyhow::Result<Zeroizing<String>> {
-    let stdin = io::stdin();
     loop {
         prompt(&format!("{question} (not shown): "))?;
-        let shown = tcgetattr(&stdin)?;
-        let mut hidden = shown.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+        let hidden = Without::modes(LocalModes::ECHO, OptionalActions::Flush)?;
         let line = line();
-        tcsetattr(&stdin, OptionalActions::Now, &shown)?;
+        drop(hidden);
         out!();
         let line = line?;
         if !line.trim().is_empty() {
             return Ok(Zeroizing::new(line.trim().to_owned()));
         }
+    }
+}
+
+/// The terminal without some of its modes; put back when this goes.
+pub struct Without(Termios);
+
+impl Without {
+    /// Takes them from it.
+    ///
+    /// # Errors
+    /// If there is no terminal.
+    pub fn modes(modes: LocalModes, when: OptionalActions) -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut less = before.clone();
+        less.local_modes.remove(modes);
+        tcsetattr(io::stdin(), when, &less)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Without {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
 }
 
@@ -87,8 +106,7 @@ fn prompt(text: &str) -> io::Result<()> {
 
 /// Shows what `change` does to its file, without secrets.
 pub fn show(change: &Change, secrets: &[Zeroizing<String>]) {
-    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let paint = |code: &str, text: &str| if colour { out!("\x1b[{code}m{text}\x1b[0m") } else { out!("{text}") };
+    let paint = |code: &str, text: &str| out!("{}", table::paint(code, text));
     let path = change.path.display();
     let (old, new) = (change.current.as_deref(), change.new.as_deref());
     paint("1", &format!("--- {}", if old.is_some() { path.to_string() } else { "(no file)".into() }));

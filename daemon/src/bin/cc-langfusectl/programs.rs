@@ -1,22 +1,25 @@
 //! Programs: where they are, and running those of others within a time.
 
 use std::{
+    ffi::OsStr,
     io::{self, Read},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::mpsc,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
+use cc_langfuse::claude::Version;
+
+/// How long `claude --version` may take.
+const VERSION: Duration = Duration::from_secs(10);
 
 /// What a program said.
 pub struct Said {
-    /// It exited with 0.
-    pub ok: bool,
-    /// Its exit code, if it had one.
-    pub code: Option<i32>,
+    /// How it ended.
+    pub status: ExitStatus,
     /// Its standard output.
     pub out: String,
     /// Its standard error.
@@ -55,7 +58,24 @@ pub fn run(mut command: Command, patience: Duration) -> io::Result<Said> {
     }
     let status = child.wait()?;
     let [out, err] = texts;
-    Ok(Said { ok: status.success(), code: status.code(), out, err })
+    Ok(Said { status, out, err })
+}
+
+/// Claude Code, where a shell or its own installers put it.
+pub fn claude(home: &Path) -> Option<PathBuf> {
+    let own = [home.join(".local/bin/claude"), home.join(".claude/local/claude")];
+    on_path("claude").or_else(|| own.into_iter().find(|path| is_executable(path)))
+}
+
+/// The version of Claude Code that `program` is; how it ended, if it says none.
+///
+/// # Errors
+/// If it cannot be started, or was killed.
+pub fn version(program: impl AsRef<OsStr>) -> io::Result<Result<Version, ExitStatus>> {
+    let mut command = Command::new(program);
+    command.arg("--version");
+    let said = run(command, VERSION)?;
+    Ok(Version::parse(&said.out).ok_or(said.status))
 }
 
 /// The program `name` on `PATH`.
@@ -90,6 +110,7 @@ pub fn is_fleeting(path: &Path) -> bool {
             .any(|dir| path.starts_with(dir))
 }
 
-fn is_executable(path: &Path) -> bool {
+/// True if it is a program.
+pub fn is_executable(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
