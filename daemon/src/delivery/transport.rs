@@ -363,6 +363,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::delivery::readback::Readback;
     use crate::hook::Kind;
 
     fn to(base_url: String) -> Destination {
@@ -443,7 +444,7 @@ mod tests {
             let to = to(url.into());
             let why = Transport::new(&to, &secret, limits).err().unwrap().to_string();
             assert!(why.contains("unencrypted") && why.contains("https"), "{why}");
-            assert_eq!(project(&to, &secret).await.unwrap_err().to_string(), why);
+            assert_eq!(Readback::new(&to, &secret, limits).err().unwrap().to_string(), why);
         }
     }
 }

@@ -82,9 +82,8 @@ fn page(server: &Destination, project: &Project, kind: &str, id: &str) -> String
 /// [`Failure`](cc_langfuse::delivery::readback::Failure), or why it cannot be asked.
 pub fn project(server: &Destination, secret: &Secret) -> anyhow::Result<Project> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(async {
-        Ok::<_, anyhow::Error>(Readback::new(server, secret, Limits::default())?.project().await?)
-    })?)
+    let server = Readback::new(server, secret, Limits::default())?;
+    Ok(runtime.block_on(server.project())?)
 }
 
 /// A segment of an address.

@@ -1,22 +1,20 @@
 //! The tree of a trace, for people.
 
-use std::io::IsTerminal;
-
 use cc_langfuse::{
     dialect::OutSpan,
     trace::{Event, QUEUED_TEXT},
 };
 
+use crate::table::{bold, paint};
+
 /// Prints the spans of one trace as a tree, with tokens and durations.
 pub fn print(spans: &[OutSpan]) {
-    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     for root in spans.iter().filter(|span| span.is_root()) {
-        let paint = Paint { colour };
         let input = content(root, "langfuse.observation.input");
-        out!("{} {} {}{}", paint.bold(&root.name), time(root), paint.dim(&clip(gist(&input), 60)), paint.level(root));
-        children(spans, root, "", &paint);
+        out!("{} {} {}{}", bold(&root.name), time(root), dim(&clip(gist(&input), 60)), level(root));
+        children(spans, root, "");
         let output = content(root, "langfuse.observation.output");
-        out!("   {}", paint.dim(&clip(&output, 76)));
+        out!("   {}", dim(&clip(&output, 76)));
     }
 }
 
@@ -26,7 +24,7 @@ enum Below<'s> {
     Event(&'s Event),
 }
 
-fn children(spans: &[OutSpan], parent: &OutSpan, indent: &str, paint: &Paint) {
+fn children(spans: &[OutSpan], parent: &OutSpan, indent: &str) {
     let own =
         spans.iter().filter(|span| span.parent_id == parent.span_id).map(|span| (span.start_ns, Below::Span(span)));
     let mut below: Vec<_> = own.chain(parent.events.iter().map(|event| (event.at, Below::Event(event)))).collect();
@@ -36,11 +34,11 @@ fn children(spans: &[OutSpan], parent: &OutSpan, indent: &str, paint: &Paint) {
         let last = index + 1 == count;
         let branch = if last { "└" } else { "├" };
         match thing {
-            Below::Event(event) => out!("{indent}{branch}─• {}", paint.dim(&happened(event))),
+            Below::Event(event) => out!("{indent}{branch}─• {}", dim(&happened(event))),
             Below::Span(span) => {
-                let (name, time, details) = (paint.bold(&span.name), time(span), details(span));
-                out!("{indent}{branch}── {name} {time}{details}{}", paint.level(span));
-                children(spans, span, &format!("{indent}{}", if last { "    " } else { "│   " }), paint);
+                let (name, time, details) = (bold(&span.name), time(span), details(span));
+                out!("{indent}{branch}── {name} {time}{details}{}", level(span));
+                children(spans, span, &format!("{indent}{}", if last { "    " } else { "│   " }));
             }
         }
     }
@@ -107,27 +105,12 @@ fn clip(text: &str, width: usize) -> String {
     }
 }
 
-struct Paint {
-    colour: bool,
+fn dim(text: &str) -> String {
+    paint("2", text)
 }
 
-impl Paint {
-    fn bold(&self, text: &str) -> String {
-        self.with("1", text)
-    }
-
-    fn dim(&self, text: &str) -> String {
-        self.with("2", text)
-    }
-
-    fn level(&self, span: &OutSpan) -> String {
-        let Some(level) = span.text("langfuse.observation.level") else { return String::new() };
-        let why = span.text("langfuse.observation.status_message").unwrap_or_default();
-        let text = format!("  {level} {}", clip(why, 60));
-        self.with(if level == "ERROR" { "31" } else { "33" }, &text)
-    }
-
-    fn with(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
+fn level(span: &OutSpan) -> String {
+    let Some(level) = span.text("langfuse.observation.level") else { return String::new() };
+    let why = span.text("langfuse.observation.status_message").unwrap_or_default();
+    paint(if level == "ERROR" { "31" } else { "33" }, &format!("  {level} {}", clip(why, 60)))
 }

@@ -36,6 +36,7 @@ fn keys_are_looked_for_where_the_latest_events_and_sessions_of_a_destination_wer
     let at = |id: &str, fired, name: &str, dirs: &[&str]| Hint {
         destination: server(name),
         project_dirs: dirs.iter().map(PathBuf::from).collect(),
+        config_dir: Some(PathBuf::from("/claude").join(id)),
         ..hint(id, fired)
     };
     let old = SessionRow { hint: at("e-0", 0, "one", &["/old", "/a"]), ..session("s-0") };
@@ -46,4 +47,6 @@ fn keys_are_looked_for_where_the_latest_events_and_sessions_of_a_destination_wer
     assert_eq!(dirs("one"), ["/d", "/b", "/a", "/old"].map(PathBuf::from));
     assert_eq!(dirs("two"), ["/c"].map(PathBuf::from));
     assert!(dirs("three").is_empty());
+    let of_users = store.config_dirs(&server("one")).unwrap();
+    assert_eq!(of_users, ["/claude/e-3", "/claude/e-1", "/claude/e-0"].map(PathBuf::from));
 }
