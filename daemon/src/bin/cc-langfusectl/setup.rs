@@ -49,6 +49,7 @@ pub struct Setup {
     /// Its secret key; `-` reads it from the standard input [env: LANGFUSE_SECRET_KEY]
     #[arg(long, value_name = "SK", allow_hyphen_values = true)]
     secret_key: Option<String>,
+    #[allow(rustdoc::bare_urls, reason = "it is shown as it is")]
     /// The server [env: LANGFUSE_BASE_URL] [default: https://cloud.langfuse.com]
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
