@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use cc_langfuse::{
     credentials::Secret,
     delivery::{
-        readback::{Project, Readback},
+        readback::{Failure, Project, Readback},
         transport::Limits,
     },
     hook::Destination,
@@ -79,11 +79,21 @@ fn page(server: &Destination, project: &Project, kind: &str, id: &str) -> String
 /// Asks the server which project the key is for.
 ///
 /// # Errors
-/// [`Failure`](cc_langfuse::delivery::readback::Failure), or why it cannot be asked.
+/// [`Failure`], or why it cannot be asked.
 pub fn project(server: &Destination, secret: &Secret) -> anyhow::Result<Project> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let server = Readback::new(server, secret, Limits::default())?;
-    Ok(runtime.block_on(server.project())?)
+    runtime.block_on(server.project()).map_err(|why| match &why {
+        Failure::Status { status: 401, .. } => anyhow::Error::new(why)
+            .context("the server does not know these keys: they may be of another server or region, or deleted"),
+        Failure::Status { status: 403, .. } => anyhow::Error::new(why).context(
+            "the server refuses these keys: an organisation's will not do, make some in the project's settings",
+        ),
+        Failure::Status { .. } | Failure::Odd { .. } => {
+            anyhow::Error::new(why).context("is this the address of a Langfuse server? It answered")
+        }
+        Failure::Unreachable(_) | Failure::Untrusted(_) => why.into(),
+    })
 }
 
 /// A segment of an address.

@@ -294,8 +294,8 @@ fn check(keys: &Keys) -> anyhow::Result<Project> {
         Some(Failure::Untrusted(why)) => anyhow::anyhow!(
             "the certificate of {url} is not trusted: {why}; name your authority's file in NODE_EXTRA_CA_CERTS, {skip}"
         ),
-        Some(why @ Failure::Status { status: 401, .. }) => {
-            anyhow::anyhow!("{url}: {why} ({})", masked(&keys.destination.public_key))
+        Some(Failure::Status { status: 401, .. }) => {
+            anyhow::anyhow!("{url}: {error:#} ({})", masked(&keys.destination.public_key))
         }
         _ => anyhow::anyhow!("{url}: {error:#}"),
     })

@@ -168,7 +168,7 @@ impl Routes {
     }
 
     fn find(&self, cwd: Option<&Path>) -> Option<Route> {
-        let mut vars = credentials::settings_env(cwd, &self.home);
+        let mut vars = credentials::settings_env(cwd, &crate::client::user_dir(&self.home));
         vars.retain(|name, _| proto::env::forwarded().any(|known| known == *name) && !name.starts_with("CLAUDE_"));
         if self.are_given() {
             // How a project wants its spans holds wherever they go; where they go is said here.
