@@ -1,4 +1,4 @@
-//! The state of the Node tool that traced before: which lines of which session it has sent. Pure, but for [`file`].
+//! The state of the Node tool that traced before: which lines of which session it has sent. Pure, but for [`mod@file`].
 //!
 //! ```json
 //! { "<session id>": { "last_line": 42, "turn_count": 3, "updated": "2026-11-20T08:00:00Z" } }

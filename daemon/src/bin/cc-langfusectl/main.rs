@@ -54,23 +54,34 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See it work: a sample session through the real hook and a private daemon, with no account needed
+    ///
+    /// With LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, the sample goes to that server.
+    Try,
     /// Trace Claude Code: checks the keys, registers the hook, starts the daemon
     Setup(setup::Setup),
     /// Take back what `setup` did
     Uninstall(uninstall::Uninstall),
+    Doctor(doctor::Doctor),
+    /// Run Claude Code traced, without touching any settings
+    ///
+    /// Its exit code is that of the program: 127 if there is none, 126 if it cannot be executed, 128 and the signal's number if a
+    /// signal ended it.
+    Run(run::Run),
     /// What the daemon is doing, what waits, and what went wrong
     Status {
         /// One JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Wait until everything known is processed and delivered
-    Flush {
-        /// How long to wait at most: 500ms, 30s, 5m
-        #[arg(long, default_value = "30s", value_parser = duration)]
-        timeout: Duration,
-    },
-    Doctor(doctor::Doctor),
+    /// A small live view: events, queue, destinations, sessions with their tokens
+    ///
+    /// Where it is not shown on a terminal, one look in plain text.
+    Top(top::Top),
+    /// The sessions the daemon knows, newest first
+    Sessions(sessions::Sessions),
+    /// Print, and on a terminal open, the page of a session's last turn in Langfuse
+    Open(open::Open),
     /// Print the turns of a session, without daemon or network
     Show {
         /// A session id, or the path of a transcript
@@ -89,6 +100,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the daemon's log
+    Logs(logs::Logs),
+    /// Wait until everything known is processed and delivered
+    Flush {
+        /// How long to wait at most: 500ms, 30s, 5m
+        #[arg(long, default_value = "30s", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Bring the history in: every turn of every session that was not sent before, with its true times
+    Backfill(backfill::Backfill),
     /// Send a transcript's turns; what was sent before is not sent again
     Replay {
         /// The transcript
@@ -97,10 +118,16 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Bring the history in: every turn of every session that was not sent before, with its true times
-    Backfill(backfill::Backfill),
     /// Go on where the Node tool that traced before has stopped, so that nothing is sent twice
     ImportState(import_state::ImportState),
+    /// Send nothing of a project, or of any, until `resume`
+    ///
+    /// What is said meanwhile is not sent later either. What waits already still goes out.
+    Pause(pause::Projects),
+    /// Go on after `pause`
+    Resume(pause::Projects),
+    /// Delete a session's traces on the server, and what waits here to be sent of them
+    Forget(forget::Forget),
     /// Spans that no server takes: list them, send them again, or drop them
     DeadLetters {
         /// Send this one again, by its number, or `all`
@@ -124,69 +151,42 @@ enum Command {
         #[arg(long)]
         revoke: bool,
     },
-    /// Send nothing of a project, or of any, until `resume`
-    ///
-    /// What is said meanwhile is not sent later either. What waits already still goes out.
-    Pause(pause::Projects),
-    /// Go on after `pause`
-    Resume(pause::Projects),
-    /// A small live view: events, queue, destinations, sessions with their tokens
-    ///
-    /// Where it is not shown on a terminal, one look in plain text.
-    Top(top::Top),
-    /// The sessions the daemon knows, newest first
-    Sessions(sessions::Sessions),
-    /// Print, and on a terminal open, the page of a session's last turn in Langfuse
-    Open(open::Open),
-    /// Print the daemon's log
-    Logs(logs::Logs),
     /// Settings as they are, and where each comes from
     Config(config::Config),
     /// Print a completion script for a shell
     Completions(completions::Completions),
     /// Print the manual page, or write those of all commands
     Man(completions::Man),
-    /// Delete a session's traces on the server, and what waits here to be sent of them
-    Forget(forget::Forget),
-    /// See it work: a sample session through the real hook and a private daemon, with no account needed
-    ///
-    /// With LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, the sample goes to that server.
-    Try,
-    /// Run Claude Code traced, without touching any settings
-    ///
-    /// Its exit code is that of the program: 127 if there is none, 126 if it cannot be executed, 128 and the signal's number if a
-    /// signal ended it.
-    Run(run::Run),
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
+        Command::Try => r#try::run(),
         Command::Setup(setup) => setup.run(),
         Command::Uninstall(uninstall) => uninstall.run(),
-        Command::Status { json } => status::status(json),
-        Command::Flush { timeout } => status::flush(timeout),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Run(run) => run.run(),
+        Command::Status { json } => status::status(json),
+        Command::Top(command) => command.run(),
+        Command::Sessions(command) => command.run(),
+        Command::Open(command) => command.run(),
         Command::Show { session, json } => show::show(&session, json),
         Command::Reconcile { session, json } => reconcile::reconcile(&session, json),
-        Command::Replay { transcript, dry_run } => replay::replay(&transcript, dry_run),
+        Command::Logs(command) => command.run(),
+        Command::Flush { timeout } => status::flush(timeout),
         Command::Backfill(backfill) => backfill.run(),
+        Command::Replay { transcript, dry_run } => replay::replay(&transcript, dry_run),
         Command::ImportState(import) => import.run(),
+        Command::Pause(projects) => projects.set(true),
+        Command::Resume(projects) => projects.set(false),
+        Command::Forget(forget) => forget.run(),
         Command::DeadLetters { retry: Some(which), .. } => dead_letters::settle(which, Fate::Retry),
         Command::DeadLetters { drop: Some(which), .. } => dead_letters::settle(which, Fate::Drop),
         Command::DeadLetters { json, .. } => dead_letters::list(json),
         Command::Trust { base_url, revoke } => trust::trust(&base_url, revoke),
-        Command::Pause(projects) => projects.set(true),
-        Command::Resume(projects) => projects.set(false),
-        Command::Top(command) => command.run(),
-        Command::Sessions(command) => command.run(),
-        Command::Open(command) => command.run(),
-        Command::Logs(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
-        Command::Forget(forget) => forget.run(),
-        Command::Try => r#try::run(),
-        Command::Run(run) => run.run(),
     };
     match outcome {
         Ok(code) => code,
