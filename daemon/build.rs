@@ -4,6 +4,18 @@
 
 use std::{path::Path, process::Command};
 
+/// What the programs are made of.
+const SOURCES: [&str; 8] = [
+    "src",
+    "Cargo.toml",
+    "../proto/src",
+    "../proto/Cargo.toml",
+    "../Cargo.toml",
+    "../Cargo.lock",
+    "../systemd",
+    "../launchd",
+];
+
 fn main() {
     let version = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
     println!("cargo::rerun-if-changed=build.rs");
@@ -17,17 +29,32 @@ fn commit() -> Option<String> {
     if Path::new("..").canonicalize().ok()? != top {
         return None;
     }
-    // Changes with each commit and checkout; that files differ from the commit is seen when they are built.
-    for path in [git(&["rev-parse", "--git-path", "logs/HEAD"])?.as_str(), "src", "Cargo.toml"] {
+    for path in SOURCES.map(str::to_owned).into_iter().chain(head()) {
         println!("cargo::rerun-if-changed={path}");
     }
     let commit = git(&["log", "-1", "--abbrev=12", "--format=%h %cs"])?;
     let (hash, date) = commit.split_once(' ')?;
-    let dirty = if git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() { "" } else { "-dirty" };
+    let status = git(&[&["status", "--porcelain", "--untracked-files=no", "--"], &SOURCES[..]].concat())?;
+    let dirty = if status.is_empty() { "" } else { "-dirty" };
     Some(format!("{hash}{dirty} {date}"))
 }
 
+/// The files that change when HEAD is another commit, and seldom else. None may be missing: cargo would build each time.
+fn head() -> Vec<String> {
+    let there = |path: &str| git(&["rev-parse", "--git-path", path]).filter(|path| Path::new(path).exists());
+    match there("logs/HEAD") {
+        Some(log) => vec![log],
+        None => ["HEAD", "packed-refs", "refs/heads", "reftable"].into_iter().filter_map(there).collect(),
+    }
+}
+
 fn git(args: &[&str]) -> Option<String> {
-    let output = Command::new("git").args(args).output().ok()?;
+    let mut git = Command::new("git");
+    // As it is run from a git hook, it would be told of another place.
+    for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+        git.env_remove(name);
+    }
+    // Looking changes nothing.
+    let output = git.env("GIT_OPTIONAL_LOCKS", "0").args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
