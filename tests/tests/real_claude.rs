@@ -31,23 +31,43 @@ fn claude(test: &str) -> Option<PathBuf> {
             return Ok(given.into());
         }
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("claude-code-{VERSION}"));
-        let program = dir.join("node_modules/.bin/claude");
-        if program.exists() {
-            return Ok(program);
+        let program = |dir: &Path| dir.join("node_modules/.bin/claude");
+        if program(&dir).exists() {
+            return Ok(program(&dir));
         }
-        if std::env::var_os("CI").is_none() {
+        if std::env::var_os("CI").is_none_or(|ci| ci.is_empty()) {
             return Err("Claude Code is not here; set CC_LANGFUSE_CLAUDE, or CI to install it".into());
         }
-        let mut npm = Command::new("timeout");
-        npm.args(["240", "npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&dir);
-        npm.arg(format!("@anthropic-ai/claude-code@{VERSION}")).stdin(Stdio::null());
-        match npm.output() {
-            Ok(output) if output.status.success() && program.exists() => Ok(program),
-            Ok(_) => Err("npm cannot install Claude Code".into()),
-            Err(_) => Err("npm cannot be run".into()),
-        }
+        install(&dir)?;
+        Ok(program(&dir))
     });
     found.as_ref().inspect_err(|why| say(&format!("SKIPPED {test}: {why}"))).ok().cloned()
+}
+
+/// By npm, in a bounded time; whole or not at all.
+fn install(dir: &Path) -> Result<(), String> {
+    let partial = dir.with_extension("partial");
+    let _ = fs::remove_dir_all(&partial);
+    let mut npm = Command::new("timeout");
+    npm.args([
+        "--kill-after=5",
+        "240",
+        "npm",
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--fetch-retries=1",
+        "--loglevel=error",
+    ]);
+    npm.arg("--prefix").arg(&partial).arg(format!("@anthropic-ai/claude-code@{VERSION}"));
+    let installed = npm.stdin(Stdio::null()).output().map_err(|error| format!("npm cannot be run: {error}"))?;
+    let runs = Command::new(partial.join("node_modules/.bin/claude")).arg("--version").stdin(Stdio::null()).output();
+    if !runs.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(VERSION)) {
+        let said = String::from_utf8_lossy(&installed.stderr);
+        let why = said.lines().next().unwrap_or("it says nothing");
+        return Err(format!("npm does not install Claude Code {VERSION} ({}): {why}", installed.status));
+    }
+    fs::rename(&partial, dir).map_err(|error| format!("{}: {error}", dir.display()))
 }
 
 /// True in the process that is to do the work: in a namespace that has loopback and nothing else. The process outside starts it,
