@@ -8,7 +8,8 @@
 //!
 //! A hook event is a hint; the transcript is the log. It is never copied, only a position in it is kept. Where no hook told,
 //! [`scan`] finds the session. The engine follows the session's own transcript and, by [`agents`], those of its subagents, whose
-//! work joins the trace of the turn that launched them. Images go out beside the spans ([`media`], `delivery::media`).
+//! work joins the trace of the turn that launched them. Images go out beside the spans ([`media`], `delivery::media`). History
+//! comes in the same way, as events that a backfill hands over; where another tool sent its beginning, [`import_state`] knows.
 //!
 //! # Invariants
 //!
@@ -18,7 +19,8 @@
 //!    neither files, network, environment, threads nor the clock; time comes in as a value.
 //! 2. Only [`store`] contains SQL; only [`delivery`] does HTTP out; only [`transcript::reader`] opens transcripts.
 //! 3. A cursor moves only in the transaction that stores what it passed over; a span id enters the outbox of a destination
-//!    at most once, except a root, which enters again with news below it.
+//!    at most once, except a root, which enters again with news below it. What is said while its project is paused counts as
+//!    entered.
 //! 4. A 2xx to a hook means committed.
 //! 5. Ids and start times depend on transcript content only.
 //! 6. No secret value can be printed or serialised, and none is written: not to the database, spool, log or a core.
