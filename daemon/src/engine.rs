@@ -32,6 +32,9 @@ use session::Session;
 /// Claude Code writes in bursts; a turn is told when the burst is over.
 const LULL: Duration = Duration::from_millis(20);
 
+/// The same for events that end nothing: a busy session has many of them, and one look deals with all.
+const LINGER: Duration = Duration::from_millis(200);
+
 /// How long a transcript must be silent before a Stop is taken at its word although its answer is not there.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -150,6 +153,8 @@ impl Engine {
                         // Whoever asks wants to know of what was written just now, too.
                         let at_work = self.sessions.values_mut().filter(|session| session.agents_due.is_some());
                         at_work.for_each(|session| session.dirty = true);
+                        let soon = Instant::now() + LULL;
+                        self.sessions.values_mut().for_each(|session| session.next_look = session.next_look.min(soon));
                         asked.push(reply);
                     }
                     Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -209,7 +214,7 @@ impl Engine {
         }
         session.touched = now;
         // Nothing is told before the lull; until then a burst of events is one reason to look.
-        let look = now + LULL;
+        let look = now + if matches!(hint.event, Event::Stopped { .. } | Event::Ended) { LULL } else { LINGER };
         session.next_look = if session.waiting.is_empty() { look } else { session.next_look.min(look) };
         if let Event::AgentStopped { agent } = &hint.event {
             session.agents.has_ended(agent);
