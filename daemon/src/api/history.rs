@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Context, Destination, wish};
 use crate::{
     hook,
-    ids::hex,
+    ids::{from_hex, hex},
     import_state::Imported,
     store::{Found, SpanKey},
 };
@@ -38,6 +38,8 @@ pub struct Known {
     pub destination: Option<Destination>,
     /// Spans that no server takes, wherever they were to go.
     pub dead_letters: u64,
+    /// The daemon's process: another one knows nothing that was only in the memory of this one.
+    pub pid: u32,
 }
 
 /// `POST /v1/imported`: what became of sessions that another tool has begun to send.
@@ -56,23 +58,12 @@ impl Ask {
     }
 }
 
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if text.len() != 2 * N || !text.is_ascii() {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
-    }
-    Some(bytes)
-}
-
 fn key((trace, span, call): &(String, String, Option<String>)) -> Option<SpanKey> {
     let call = match call {
-        Some(call) => Some(unhex(call)?),
+        Some(call) => Some(from_hex(call)?),
         None => None,
     };
-    Some((unhex(trace)?, unhex(span)?, call))
+    Some((from_hex(trace)?, from_hex(span)?, call))
 }
 
 pub(super) async fn known(State(context): State<Context>, body: Bytes) -> Result<Json<Known>, StatusCode> {
@@ -98,6 +89,7 @@ pub(super) async fn known(State(context): State<Context>, body: Bytes) -> Result
         events,
         destination: row.map(|row| Destination::of(row, context.outbox_bytes)),
         dead_letters,
+        pid: std::process::id(),
     }))
 }
 
@@ -123,7 +115,7 @@ mod tests {
         assert_eq!(key(&Ask::span(&asked)), Some(asked));
         assert_eq!(key(&Ask::span(&(asked.0, asked.1, None))), Some((asked.0, asked.1, None)));
         for bad in ["", "0", &"g".repeat(16), &"0".repeat(17), "äääääääää"] {
-            assert_eq!(unhex::<8>(bad), None, "{bad}");
+            assert_eq!(from_hex::<8>(bad), None, "{bad}");
         }
     }
 }

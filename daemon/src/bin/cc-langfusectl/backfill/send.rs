@@ -65,8 +65,8 @@ pub struct Sender<'r> {
     done: (usize, usize),
     /// What last moved, and when.
     moved: ((u64, usize), Instant),
-    /// The daemon was away: what it had in memory is gone.
-    was_away: bool,
+    /// The daemon that was last asked: what another one had in memory is gone.
+    pid: Option<u32>,
     last_frame: Option<Vec<u8>>,
     said: Option<String>,
 }
@@ -86,7 +86,7 @@ impl<'r> Sender<'r> {
             run,
             done: (0, 0),
             moved: ((0, 0), Instant::now()),
-            was_away: false,
+            pid: None,
             last_frame: None,
             said: None,
         }
@@ -255,7 +255,8 @@ impl<'r> Sender<'r> {
     fn ask(&mut self, to: &Destination, events: &[String]) -> anyhow::Result<Known> {
         let ask = Ask { destination: to.clone(), spans: Vec::new(), events: events.to_vec() };
         let state = self.patiently(|| super::ask(&ask))?;
-        if std::mem::take(&mut self.was_away)
+        let known = self.pid.replace(state.pid);
+        if known.is_some_and(|pid| pid != state.pid)
             && let Some(frame) = self.last_frame.clone()
         {
             // The key came with a frame and was in memory only.
@@ -274,11 +275,7 @@ impl<'r> Sender<'r> {
                     self.progress.end();
                     return Err(error);
                 }
-                Err(_) => {
-                    // However it went away: it may be back before it is asked again.
-                    self.was_away = true;
-                    std::thread::sleep(Duration::from_millis(200));
-                }
+                Err(_) => std::thread::sleep(Duration::from_millis(200)),
             }
         }
     }
