@@ -170,26 +170,39 @@ fn run_traces_the_real_claude_code() {
 }
 
 #[test]
-fn hooks_in_the_users_settings_trace_the_real_claude_code() {
-    let test = "hooks_in_the_users_settings_trace_the_real_claude_code";
+fn after_setup_the_real_claude_code_is_traced_and_doctor_finds_nothing_wrong() {
+    let test = "after_setup_the_real_claude_code_is_traced_and_doctor_finds_nothing_wrong";
     if !isolated(test) {
         return;
     }
     let Some(claude) = claude(test) else { return };
     let (home, server, api) = (Home::new(), Server::new(), api());
-    let entry = json!([{"hooks": [{"type": "command", "command": bins().hook}]}]);
-    let hooks =
-        json!({"Stop": entry, "SubagentStop": entry, "SessionStart": entry, "SessionEnd": entry, "StopFailure": entry});
-    let settings = json!({"hooks": hooks, "env": {"TRACE_TO_LANGFUSE": "true"}});
-    fs::create_dir_all(home.path().join(".claude")).expect("a directory");
-    fs::write(home.path().join(".claude/settings.json"), settings.to_string()).expect("written");
+    let path =
+        format!("{}:{}", claude.parent().expect("a directory").display(), std::env::var("PATH").expect("a path"));
+    let path = [("PATH".to_owned(), path)];
+    let keys: Vec<_> = server.env().into_iter().chain(path.clone()).collect();
+    let ctl = |args: &[&str], env: &[(String, String)]| {
+        let output = home.ctl_with(args, env);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let told = ctl(&["setup", "--user", "--yes", "--no-service"], &keys);
+    assert!(told.contains(VERSION), "{told}");
     let _daemon = home.daemon();
+    // The keys come from the settings alone.
+    let env: Vec<_> = env(&api, &server).into_iter().filter(|(name, _)| !name.contains("LANGFUSE")).collect();
     let mut command = home.command(&claude);
-    prompt(&mut command, &home, &env(&api, &server));
+    prompt(&mut command, &home, &env);
     let (output, _) = home::run(command, b"");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     home.flush();
     is_whole(&server.spans());
+    let found: serde_json::Value = serde_json::from_str(&ctl(&["doctor", "--json"], &path)).expect("JSON");
+    let version = found["findings"].as_array().expect("findings").iter().find(|finding| finding["check"] == "claude");
+    let version = version.expect("Claude Code is looked at");
+    assert!(version["state"] == "ok" && version["seen"].to_string().contains(VERSION), "{version}");
+    ctl(&["uninstall", "--yes"], &path);
+    assert!(!home.path().join(".claude/settings.json").exists());
 }
 
 #[test]
