@@ -117,6 +117,7 @@ fn a_daemon_begins_nothing_in_a_place_that_others_prepared() {
         (&files, &in_place_of_files, "is in the way"),
         (&socket, &in_place_of_sockets, "is in the way"),
     ];
+    let program = &bins().daemon;
     for (places, things, expect) in table {
         for ((name, place), thing) in places.iter().flat_map(|place| things.iter().map(move |thing| (place, *thing))) {
             let case = format!("{thing:?} in place of {name}");
@@ -130,7 +131,7 @@ fn a_daemon_begins_nothing_in_a_place_that_others_prepared() {
             }
             let before = fs::symlink_metadata(&path).expect("there");
             let started = Instant::now();
-            let output = home::run(home.command(&bins().daemon), b"").0;
+            let output = home::run(home.command(program), b"").0;
             let told = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(1), "{case}: {told}");
             assert!(told.contains(expect) && told.contains("remove it"), "{case}: {told}");
@@ -343,7 +344,8 @@ fn a_hook_tells_nothing_to_another_users_daemon() {
 /// The daemon where another user can run it, with that user's home; where we are not root we are that user ourselves.
 fn others_daemon(home: &Home) -> std::process::Command {
     let program = home.path().join("cc-langfused");
-    fs::copy(&bins().daemon, &program).expect("copied");
+    // By another process: a fork of a test beside this one would hold our copy open for writing (ETXTBSY).
+    assert!(Command::new("cp").arg(&bins().daemon).arg(&program).status().expect("cp").success());
     let mut command = home.command(&program);
     if give_away(home.path()) {
         command.uid(OTHER).gid(OTHER);

@@ -27,7 +27,7 @@ mod transcripts;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl doctor                     look at the project in this directory
-  cc-langfusectl doctor --project ~/work    at another one
+  cc-langfusectl doctor --project ~/app    at another one
   cc-langfusectl doctor --no-probe          send nothing
   cc-langfusectl doctor --wait 5m           give a slow server time to show the trace
   cc-langfusectl doctor --json | jq -r '.findings[] | select(.state != \"ok\") | .remedy'")]

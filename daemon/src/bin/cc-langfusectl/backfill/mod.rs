@@ -38,7 +38,7 @@ mod send;
 #[command(after_help = "Examples:
   cc-langfusectl backfill --dry-run
   cc-langfusectl backfill --since 30d
-  cc-langfusectl backfill --project ~/work/app --yes
+  cc-langfusectl backfill --project ~/app --yes
   LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… cc-langfusectl backfill --yes --json
 
 Sessions go where the settings of their project say; those of projects that are not traced are left out. With LANGFUSE_PUBLIC_KEY,
