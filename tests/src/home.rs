@@ -260,6 +260,15 @@ pub fn settings(path: &Path, env: &[(String, String)]) {
     fs::write(path, serde_json::json!({ "env": env }).to_string()).expect("settings");
 }
 
+/// The permissions of a file itself, whatever it links to.
+///
+/// # Panics
+/// If it is not there.
+pub fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode()
+        & 0o7777
+}
+
 /// Runs `command` with `input` on its stdin.
 pub fn run(mut command: Command, input: &[u8]) -> (Output, Duration) {
     let started = Instant::now();

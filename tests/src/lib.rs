@@ -25,6 +25,7 @@ pub mod server;
 pub mod story;
 pub mod strace;
 pub mod tls;
+pub mod units;
 
 pub use home::{Daemon, Home};
 pub use proxy::Proxy;
@@ -104,11 +105,16 @@ pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// Says that the test that is run here is not, and why.
+pub fn skipped(why: &str) {
+    say(&format!("SKIPPED {}: {why}", std::thread::current().name().unwrap_or("a test")));
+}
+
 /// True if this process may act as any user; says so if not.
-pub fn root(test: &str) -> bool {
+pub fn root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        say(&format!("SKIPPED {test}: needs root"));
+        skipped("needs root");
     }
     root
 }

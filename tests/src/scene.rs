@@ -498,7 +498,7 @@ pub fn points(scene: &Scene) -> Vec<Point> {
     let mut points = Vec::new();
     for thread in [Thread::Main, Thread::Engine] {
         if thread == Thread::Engine && !strace::attaches() {
-            crate::say("SKIPPED: the thread that reads: strace may not attach to it here");
+            crate::skipped("the thread that reads: strace may not attach to it here");
             continue;
         }
         let file = scene.home.path().join("recording");

@@ -25,7 +25,7 @@ pub fn works() -> bool {
     let tried = Command::new("strace").args(["-D", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
     let works = tried.is_ok_and(|status| status.success());
     if !works {
-        crate::say("SKIPPED: there is no strace, or it may not trace");
+        crate::skipped("there is no strace, or it may not trace");
     }
     works
 }

@@ -1,15 +1,8 @@
 //! Whatever the server answers, every span arrives once, and what no server takes is put aside where it can be seen.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use tests::{Answer, Home, Request, Server, Span, Story, server};
-
-fn ids(spans: &[Span]) -> BTreeSet<(String, String)> {
-    spans.iter().map(|span| (span.trace_id.clone(), span.span_id.clone())).collect()
-}
+use tests::{Answer, Home, Request, Server, Span, Story, ids, server};
 
 /// A session of `turns` turns in `project`, told to its end: two spans each.
 fn tell(home: &Home, project: &str, turns: usize, env: &[(String, String)]) -> Story {

@@ -11,6 +11,7 @@ use std::{
 use tests::{
     Answer, Home, Server, Span, Story, eventually, say,
     scene::{Fault, Scene, play_all, points},
+    skipped,
     strace::{self, Order, Point},
     tries,
 };
@@ -55,7 +56,7 @@ fn whichever_single_write_fails_everything_arrives_once() {
 #[test]
 fn while_the_disk_is_full_the_daemon_waits_and_then_everything_arrives_once() {
     if !strace::works() || !strace::attaches() {
-        say("SKIPPED: strace may not attach to a daemon here");
+        skipped("strace may not attach to a daemon here");
         return;
     }
     for error in ["ENOSPC", "EIO"] {

@@ -13,7 +13,7 @@ use std::{
 
 use proto::frame::Frame;
 use serde_json::json;
-use tests::{Answer, Daemon, Home, Server, Story, bins, eventually, home, raw, say, tries};
+use tests::{Answer, Daemon, Home, Server, Story, bins, eventually, home, raw, skipped, tries};
 
 /// How long a hook waits for its answer.
 const DEADLINE: Duration = Duration::from_millis(250);
@@ -286,7 +286,7 @@ fn without_file_descriptors_the_daemon_waits_quietly_and_goes_on_when_there_are_
     home.settings("work", &server.env());
     let daemon = home.daemon();
     let Some(before) = daemon.busy() else {
-        return say("SKIPPED without_file_descriptors: the system does not tell a process's CPU time");
+        return skipped("the system does not tell a process's CPU time");
     };
     let limit = |to: Rlimit| {
         let pid = Pid::from_raw(i32::try_from(daemon.pid()).expect("a pid")).expect("a pid");

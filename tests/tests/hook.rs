@@ -13,14 +13,10 @@ use std::{
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::{Home, Server, Story, bins, eventually, home, server};
+use tests::{Home, Server, Story, bins, eventually, home, home::mode, server};
 
 /// Longest a hook may keep Claude Code waiting here, on a busy machine. A stuck daemon alone takes 250 ms of it.
 const AT_ONCE: Duration = Duration::from_secs(1);
-
-fn mode(path: &std::path::Path) -> u32 {
-    fs::symlink_metadata(path).expect("it is there").permissions().mode() & 0o7777
-}
 
 #[test]
 fn a_hook_of_a_project_that_is_not_traced_reads_nothing_and_leaves_nothing() {

@@ -11,6 +11,7 @@ use std::{
         process::CommandExt,
     },
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -20,15 +21,10 @@ use rustix::{
     process::Uid,
 };
 use serde_json::json;
-use tests::{Home, Server, Story, bins, eventually, home, root, say, server};
+use tests::{Home, Server, Story, bins, eventually, home, home::mode, root, server, skipped};
 
 /// Somebody else, of whom there are no files elsewhere.
 const OTHER: u32 = 61_234;
-
-fn mode(path: &Path) -> u32 {
-    fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode()
-        & 0o7777
-}
 
 fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("ours");
@@ -126,7 +122,7 @@ fn a_daemon_begins_nothing_in_a_place_that_others_prepared() {
             let parent = path.parent().expect("a parent");
             private(parent);
             if !put(thing, &path, &precious) {
-                say(&format!("SKIPPED {case}: needs root"));
+                skipped(&format!("{case}: needs root"));
                 continue;
             }
             let before = fs::symlink_metadata(&path).expect("there");
@@ -205,7 +201,7 @@ fn a_hook_leaves_nothing_where_others_could_read_or_replace_it() {
         let (path, precious) = (place(&home.paths()), home.path().join("precious"));
         private(path.parent().expect("a parent"));
         if !put(thing, &path, &precious) {
-            say(&format!("SKIPPED {case}: needs root"));
+            skipped(&format!("{case}: needs root"));
             continue;
         }
         home.hook(&payload(&home), &env);
@@ -249,7 +245,7 @@ fn files_in_the_spool_that_are_not_ours_alone_are_left_and_counted() {
     if give_away(&at("5.event")) {
         expect["other_owner"] = 1.into();
     } else {
-        say("SKIPPED a spool file of another owner: needs root");
+        skipped("a spool file of another owner: needs root");
         fs::remove_file(at("5.event")).expect("removed");
     }
     let before = home.spooled().len();
@@ -277,7 +273,7 @@ fn as_another<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 #[test]
 fn another_users_connection_is_closed_unread_and_counted() {
-    if !root("another_users_connection_is_closed_unread_and_counted") {
+    if !root() {
         return;
     }
     let (home, server) = (Home::new(), Server::new());
@@ -314,7 +310,7 @@ fn another_users_connection_is_closed_unread_and_counted() {
 
 #[test]
 fn a_hook_tells_nothing_to_another_users_daemon() {
-    if !root("a_hook_tells_nothing_to_another_users_daemon") {
+    if !root() {
         return;
     }
     let home = Home::new();
@@ -342,7 +338,7 @@ fn a_hook_tells_nothing_to_another_users_daemon() {
 }
 
 /// The daemon where another user can run it, with that user's home; where we are not root we are that user ourselves.
-fn others_daemon(home: &Home) -> std::process::Command {
+fn others_daemon(home: &Home) -> Command {
     let program = home.path().join("cc-langfused");
     // By another process: a fork of a test beside this one would hold our copy open for writing (ETXTBSY).
     assert!(Command::new("cp").arg(&bins().daemon).arg(&program).status().expect("cp").success());
@@ -361,13 +357,13 @@ fn other_programs_of_the_user_cannot_look_into_the_daemon() {
     // Linux gives what is in /proc of such a process to root.
     match fs::metadata(format!("/proc/{}/mem", daemon.pid())) {
         Ok(memory) => assert_eq!(memory.uid(), 0),
-        Err(error) => say(&format!("SKIPPED other_programs_of_the_user_cannot_look_into_the_daemon: {error}")),
+        Err(error) => skipped(&error.to_string()),
     }
 }
 
 #[test]
 fn a_short_socket_directory_that_another_user_made_first_is_not_used() {
-    if !root("a_short_socket_directory_that_another_user_made_first_is_not_used") {
+    if !root() {
         return;
     }
     let home = Home::new();

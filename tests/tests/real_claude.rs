@@ -108,6 +108,22 @@ fn api() -> MessagesApi {
     ])
 }
 
+/// The real Claude Code, a home for it, and what it talks to.
+struct Scene {
+    claude: PathBuf,
+    home: Home,
+    server: Server,
+    api: MessagesApi,
+}
+
+/// Where the work of `test` is to be done: `None` in the process outside, and where it is skipped.
+fn scene(test: &str) -> Option<Scene> {
+    if !isolated(test) {
+        return None;
+    }
+    Some(Scene { claude: claude(test)?, home: Home::new(), server: Server::new(), api: api() })
+}
+
 /// What Claude Code is run with: its documented switches for everything that would leave the machine.
 fn env(api: &MessagesApi, server: &Server) -> Vec<(String, String)> {
     let own = [
@@ -122,9 +138,13 @@ fn env(api: &MessagesApi, server: &Server) -> Vec<(String, String)> {
     own.into_iter().chain(server.env().into_iter().filter(|(name, _)| name != "TRACE_TO_LANGFUSE")).collect()
 }
 
-fn prompt(command: &mut Command, home: &Home, env: &[(String, String)]) {
+/// Runs `command`, which is Claude Code or ends with it, for one prompt. It must succeed; what it said.
+fn prompt(mut command: Command, home: &Home, env: &[(String, String)]) -> String {
     command.args(["-p", "Do it.", "--allowedTools", "Bash"]);
     command.envs(env.iter().map(|(name, value)| (name, value))).current_dir(home.project("work"));
+    let (output, _) = home::run(command, b"");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The turn, two generations with the tokens of the script, and a tool.
@@ -147,18 +167,10 @@ fn is_whole(spans: &[Span]) {
 
 #[test]
 fn run_traces_the_real_claude_code() {
-    let test = "run_traces_the_real_claude_code";
-    if !isolated(test) {
-        return;
-    }
-    let Some(claude) = claude(test) else { return };
-    let (home, server, api) = (Home::new(), Server::new(), api());
+    let Some(Scene { claude, home, server, api }) = scene("run_traces_the_real_claude_code") else { return };
     let mut command = home.command(&bins().ctl);
     command.args(["run", "--ephemeral", "--"]).arg(&claude);
-    prompt(&mut command, &home, &env(&api, &server));
-    let (output, _) = home::run(command, b"");
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "It is done.");
+    assert_eq!(prompt(command, &home, &env(&api, &server)).trim(), "It is done.");
     is_whole(&server.spans());
 
     let mut command = home.command(&bins().ctl);
@@ -172,11 +184,7 @@ fn run_traces_the_real_claude_code() {
 #[test]
 fn after_setup_the_real_claude_code_is_traced_and_doctor_finds_nothing_wrong() {
     let test = "after_setup_the_real_claude_code_is_traced_and_doctor_finds_nothing_wrong";
-    if !isolated(test) {
-        return;
-    }
-    let Some(claude) = claude(test) else { return };
-    let (home, server, api) = (Home::new(), Server::new(), api());
+    let Some(Scene { claude, home, server, api }) = scene(test) else { return };
     let path =
         format!("{}:{}", claude.parent().expect("a directory").display(), std::env::var("PATH").expect("a path"));
     let path = [("PATH".to_owned(), path)];
@@ -191,10 +199,7 @@ fn after_setup_the_real_claude_code_is_traced_and_doctor_finds_nothing_wrong() {
     let _daemon = home.daemon();
     // The keys come from the settings alone.
     let env: Vec<_> = env(&api, &server).into_iter().filter(|(name, _)| !name.contains("LANGFUSE")).collect();
-    let mut command = home.command(&claude);
-    prompt(&mut command, &home, &env);
-    let (output, _) = home::run(command, b"");
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    prompt(home.command(&claude), &home, &env);
     home.flush();
     is_whole(&server.spans());
     let found: serde_json::Value = serde_json::from_str(&ctl(&["doctor", "--json"], &path)).expect("JSON");
@@ -208,11 +213,7 @@ fn after_setup_the_real_claude_code_is_traced_and_doctor_finds_nothing_wrong() {
 #[test]
 fn the_plugin_is_valid_and_its_hook_fires() {
     let test = "the_plugin_is_valid_and_its_hook_fires";
-    if !isolated(test) {
-        return;
-    }
-    let Some(claude) = claude(test) else { return };
-    let (home, server, api) = (Home::new(), Server::new(), api());
+    let Some(Scene { claude, home, server, api }) = scene(test) else { return };
     let mut env = env(&api, &server);
     env.push(("TRACE_TO_LANGFUSE".into(), "true".into()));
     let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugin").canonicalize().expect("the plugin");
@@ -233,10 +234,7 @@ fn the_plugin_is_valid_and_its_hook_fires() {
     fs::create_dir_all(&bin).expect("a directory");
     std::os::unix::fs::symlink(&bins().hook, bin.join("cc-langfuse-hook")).expect("a link");
     let _daemon = home.daemon();
-    let mut command = home.command(&claude);
-    prompt(&mut command, &home, &env);
-    let (output, _) = home::run(command, b"");
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    prompt(home.command(&claude), &home, &env);
     home.flush();
     is_whole(&server.spans());
 }
