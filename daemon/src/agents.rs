@@ -2,10 +2,11 @@
 //!
 //! From Claude Code 2.0 on each has a file of its own, which names neither the turn nor the tool call that launched it. That
 //! is known from the call's result, which names the subagent, or from the `.meta.json` beside the file, which names the call
-//! (2.1.176 and later). Those of subagents' own subagents lie in the same directory.
+//! (2.1.176 and later). Those of subagents' own subagents lie in the same directory, those of a workflow in a directory
+//! `workflows/RUN` below it, whose name the result of the call has.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -68,7 +69,7 @@ pub struct Agents {
     launches: Vec<Launch>,
     /// Those of which a hook or a notification said that they ended.
     ended: HashSet<String>,
-    dir: Option<PathBuf>,
+    dirs: BTreeSet<PathBuf>,
 }
 
 impl Agents {
@@ -98,16 +99,19 @@ impl Agents {
         self.at_work.len()
     }
 
-    /// The directory of their transcripts, if there is one.
-    pub fn dir(&self) -> Option<&Path> {
-        self.dir.as_deref()
+    /// The directories of their transcripts: one for the session, one for each run of a workflow.
+    pub fn dirs(&self) -> impl Iterator<Item = &Path> {
+        self.dirs.iter().map(PathBuf::as_path)
     }
 
     /// Looks for transcripts that are new, or that grew after they had been told.
     pub fn discover(&mut self, transcript: &Path, open: Option<&Turn>) {
         let dir = reader::subagents_dir(transcript);
         let mut files = reader::subagents(&dir);
-        self.dir = (!files.is_empty()).then_some(dir);
+        self.dirs = files.iter().filter_map(|(_, path)| path.parent()).map(Path::to_path_buf).collect();
+        if !files.is_empty() {
+            self.dirs.insert(dir);
+        }
         // Claude Code 2.0 puts them beside the session's transcript, among those of all sessions.
         for launch in open.into_iter().flat_map(Turn::launches).chain(self.launches.iter().cloned()) {
             if let Some(id) = launch.agent_id.filter(|id| reader::is_name(id))
@@ -164,7 +168,7 @@ impl Agents {
         let sources: Vec<&Turn> = open.into_iter().chain(others).collect();
         let launches = || sources.iter().flat_map(|turn| turn.launches()).chain(self.launches.iter().cloned());
         let launch = launches()
-            .find(|launch| launch.agent_id.as_deref() == Some(id))
+            .find(|launch| launch.agent_id.as_deref().is_some_and(|named| named == id || Some(named) == agent.workflow()))
             .or_else(|| launches().find(|launch| meta.tool_use_id.as_deref() == Some(&launch.tool_id)));
         let Some(launch) = launch else { return };
         let order = sources.iter().find_map(|turn| turn.order(&launch.tool_id));
@@ -172,6 +176,7 @@ impl Agents {
             agent_id: id.to_owned(),
             agent_type: meta.agent_type.or_else(|| order.and_then(|order| order.subagent_type.clone())),
             description: meta.description.or_else(|| order.and_then(|order| order.description.clone())),
+            run: agent.workflow().map(str::to_owned),
             turn: launch.turn,
             tool_id: Some(launch.tool_id),
         };
@@ -194,6 +199,7 @@ impl Agents {
             agent_id: id.to_owned(),
             agent_type: agent.meta.agent_type.clone().or_else(|| order.and_then(|order| order.subagent_type.clone())),
             description: agent.meta.description.clone().or_else(|| order.and_then(|order| order.description.clone())),
+            run: agent.workflow().map(str::to_owned),
             tool_id,
         };
         self.put(id, place);
@@ -281,6 +287,12 @@ impl Agent {
     /// As [`turn`](Self::turn), to mark what was sent.
     pub fn turn_mut(&mut self) -> Option<&mut Turn> {
         self.run.turn_mut()
+    }
+
+    /// The run of a workflow that it is part of: the name of its directory.
+    fn workflow(&self) -> Option<&str> {
+        let dir = self.path.parent().filter(|dir| dir.parent().is_some_and(|above| above.ends_with("workflows")))?;
+        dir.file_name()?.to_str()
     }
 
     /// No turn asked for it.

@@ -190,7 +190,7 @@ impl Engine {
 
     fn changed(&mut self, path: &Path) {
         for session in self.sessions.values_mut() {
-            let is_agents = || session.agents.dir().is_some_and(|dir| path.starts_with(dir));
+            let is_agents = || session.agents.dirs().any(|dir| path.starts_with(dir));
             session.dirty |= session.row.transcript == path || is_agents();
         }
     }
@@ -287,7 +287,7 @@ impl Engine {
         });
         let dirs = |session: &Session| {
             let own = session.row.transcript.parent().map(Path::to_path_buf);
-            own.into_iter().chain(session.agents.dir().map(Path::to_path_buf)).collect::<Vec<_>>()
+            own.into_iter().chain(session.agents.dirs().map(Path::to_path_buf)).collect::<Vec<_>>()
         };
         self.watch.keep(&self.sessions.values().flat_map(dirs).collect());
     }

@@ -89,6 +89,8 @@ pub struct Place {
     pub agent_type: Option<String>,
     /// What it was to do, in a few words.
     pub description: Option<String>,
+    /// The run of a workflow that it is part of.
+    pub run: Option<String>,
 }
 
 /// A tool call that launched a subagent, or may have.
@@ -96,7 +98,7 @@ pub struct Place {
 pub struct Launch {
     /// The call.
     pub tool_id: String,
-    /// The subagent, once the call's result has named it.
+    /// The subagent, or the run of a workflow, once the call's result has named it.
     pub agent_id: Option<String>,
     /// Key and number of the turn.
     pub turn: (String, u32),
@@ -387,6 +389,7 @@ impl Turn {
                     agent_id: tool_id.to_owned(),
                     agent_type: order.subagent_type.clone(),
                     description: order.description.clone(),
+                    run: None,
                 };
                 let mut agent = Self::new(prompt, "", 0);
                 agent.number = self.number;

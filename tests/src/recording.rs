@@ -146,6 +146,12 @@ impl File {
         self.relative.file_stem().expect("a name").to_string_lossy().into_owned()
     }
 
+    /// The run of a workflow that it is part of.
+    fn run(&self) -> Option<String> {
+        let dir = self.relative.parent().filter(|dir| dir.parent().is_some_and(|above| above.ends_with("workflows")))?;
+        Some(dir.file_name()?.to_string_lossy().into_owned())
+    }
+
     /// The subagent it is the transcript of.
     fn agent(&self) -> Option<String> {
         self.session().strip_prefix("agent-").map(str::to_owned)
@@ -209,7 +215,8 @@ impl Recording {
     /// The transcripts of its sessions, in the end: each with where it lies.
     pub fn sessions(&self) -> Vec<PathBuf> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(&self.name);
-        let own = self.files.iter().filter(|file| file.agent().is_none() && !file.text.is_empty());
+        let is_own = |file: &&File| file.agent().is_none() && file.run().is_none() && !file.text.is_empty();
+        let own = self.files.iter().filter(is_own);
         own.map(|file| dir.join(file.relative.strip_prefix(".claude").expect("in .claude"))).collect()
     }
 
@@ -303,18 +310,25 @@ impl Recording {
 
     /// Subagent with a transcript of its own → the tool call that launched it.
     fn launches(&self) -> BTreeMap<String, String> {
-        let mut launches = BTreeMap::new();
+        let (mut launches, mut runs) = (BTreeMap::new(), BTreeMap::new());
         for file in &self.files {
             for line in file.lines() {
-                let result = blocks(&line).find(|block| block["type"] == "tool_result");
-                if let (Some(result), Some(agent)) = (result, line["toolUseResult"]["agentId"].as_str()) {
-                    launches.insert(agent.to_owned(), text(result, "tool_use_id").to_owned());
+                let Some(result) = blocks(&line).find(|block| block["type"] == "tool_result") else { continue };
+                for (key, found) in [("agentId", &mut launches), ("runId", &mut runs)] {
+                    if let Some(id) = line["toolUseResult"][key].as_str() {
+                        found.insert(id.to_owned(), text(result, "tool_use_id").to_owned());
+                    }
                 }
             }
             let meta: Value =
                 file.meta.as_deref().map_or(Value::Null, |meta| serde_json::from_str(meta).expect("meta"));
             if let (Some(agent), Some(tool)) = (file.agent(), meta["toolUseId"].as_str()) {
                 launches.insert(agent, tool.to_owned());
+            }
+        }
+        for file in &self.files {
+            if let (Some(agent), Some(tool)) = (file.agent(), file.run().and_then(|run| runs.get(&run))) {
+                launches.insert(agent, tool.clone());
             }
         }
         launches

@@ -138,6 +138,7 @@ impl Shared {
                 if let Some(place) = &turn.place {
                     put.some(meta!("agent_id"), Some(place.agent_id.as_str()));
                     put.some(meta!("agent_type"), place.agent_type.as_deref());
+                    put.some(meta!("workflow_run"), place.run.as_deref());
                     put.some(meta!("description"), place.description.as_deref().map(|text| self.words(text)));
                 }
                 events = self.events(happened);

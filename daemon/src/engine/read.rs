@@ -270,9 +270,7 @@ impl Engine {
         found.tell(agents);
         let open = tail.assembler.open();
         agents.discover(&session.row.transcript, open);
-        if let Some(dir) = agents.dir() {
-            self.watch.add(dir);
-        }
+        agents.dirs().for_each(|dir| self.watch.add(dir));
         let roots = self.roots(&session.row.hint);
         let now = Instant::now();
         session.agents_due = None;

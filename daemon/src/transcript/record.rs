@@ -325,10 +325,10 @@ impl ToolResult {
     }
 }
 
-/// What the result of a call says about the subagent it launched.
+/// What the result of a call says about the subagent it launched, or about the run of a workflow with subagents of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launched {
-    /// Its id.
+    /// Its id, or that of the run.
     pub agent_id: String,
     /// It goes on in the background: the result says no more than that it was started.
     pub is_async: bool,

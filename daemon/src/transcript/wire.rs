@@ -168,11 +168,13 @@ pub(super) struct Wire<'a> {
     pub(super) compact: Option<WireCompact<'a>>,
 }
 
-/// `toolUseResult` of a call that launched a subagent.
+/// `toolUseResult` of a call that launched a subagent, or a workflow.
 #[derive(Deserialize)]
 pub(super) struct WireLaunched<'a> {
     #[serde(rename = "agentId", borrow, default)]
     pub(super) agent_id: Option<Text<'a>>,
+    #[serde(rename = "runId", borrow, default)]
+    pub(super) run_id: Option<Text<'a>>,
     #[serde(rename = "isAsync", default)]
     pub(super) is_async: Option<bool>,
 }

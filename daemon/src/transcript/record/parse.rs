@@ -522,11 +522,13 @@ fn spilled(output: &str) -> Option<PathBuf> {
     rest.lines().next().map(|path| PathBuf::from(path.trim()))
 }
 
-/// The subagent a `toolUseResult` names.
+/// The subagent, or the workflow run, that a `toolUseResult` names. Runs are always in the background (2.1.329).
 fn launched(raw: &str) -> Option<Launched> {
-    let may_be = raw.starts_with('{') && memchr::memmem::find(raw.as_bytes(), b"\"agentId\"").is_some();
+    let names = |key: &[u8]| memchr::memmem::find(raw.as_bytes(), key).is_some();
+    let may_be = raw.starts_with('{') && (names(b"\"agentId\"") || names(b"\"runId\""));
     let wire: WireLaunched = may_be.then(|| serde_json::from_str(raw).ok()).flatten()?;
-    Some(Launched { agent_id: wire.agent_id?.into_owned(), is_async: wire.is_async == Some(true) })
+    let is_async = wire.is_async == Some(true) || wire.agent_id.is_none();
+    Some(Launched { agent_id: wire.agent_id.or(wire.run_id)?.into_owned(), is_async })
 }
 
 /// The session whose transcript the text of a plan refers to: the only link between planning and doing where the context was
