@@ -168,7 +168,9 @@ impl Agents {
         let sources: Vec<&Turn> = open.into_iter().chain(others).collect();
         let launches = || sources.iter().flat_map(|turn| turn.launches()).chain(self.launches.iter().cloned());
         let launch = launches()
-            .find(|launch| launch.agent_id.as_deref().is_some_and(|named| named == id || Some(named) == agent.workflow()))
+            .find(|launch| {
+                launch.agent_id.as_deref().is_some_and(|named| named == id || Some(named) == agent.workflow())
+            })
             .or_else(|| launches().find(|launch| meta.tool_use_id.as_deref() == Some(&launch.tool_id)));
         let Some(launch) = launch else { return };
         let order = sources.iter().find_map(|turn| turn.order(&launch.tool_id));

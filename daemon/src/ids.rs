@@ -26,6 +26,8 @@ pub enum Role {
     Tool,
     /// The work of a subagent; its source is the subagent's id, or that of the call that launched it.
     Agent,
+    /// Something that happened; its source is that of the turn or subagent it happened to, and how many happened before.
+    Event,
 }
 
 /// The trace of the turn whose key is `key` (the `uuid` of its prompt line): the first 16 bytes of SHA-256, which is how
@@ -41,6 +43,7 @@ pub fn span_id(trace: TraceId, role: Role, source: &str) -> SpanId {
         Role::Generation => b"generation",
         Role::Tool => b"tool",
         Role::Agent => b"agent",
+        Role::Event => b"event",
     };
     truncated(&[&trace, role, b"\0", source.as_bytes()])
 }

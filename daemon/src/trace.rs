@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Turn N            agent       one per trace, the root
+//! ├── {what}        event       one for everything else that happened
 //! └── {model}       generation  one per message.id
 //!     └── {tool}    tool        one per tool_use.id
 //!         └── {agent type}      agent   one per subagent, with generations of its own below
@@ -9,6 +10,7 @@
 
 use crate::{
     ids::{CallId, Role, SpanId, TraceId, call_id, span_id, trace_id},
+    media::Media,
     transcript::record::{Nanos, Prompt, Usage},
     turn::{Generation, Happening, Scope, Tool, Turn},
 };
@@ -74,8 +76,6 @@ pub enum Body<'t> {
         input: &'t str,
         /// The answer, or the error in its place.
         output: String,
-        /// Things that happened within it.
-        events: Vec<Event>,
     },
     /// The work of a subagent.
     Agent {
@@ -85,8 +85,6 @@ pub enum Body<'t> {
         input: &'t str,
         /// What it reported, or the error in its place.
         output: String,
-        /// Things that happened within it.
-        events: Vec<Event>,
     },
     /// One model call.
     Generation {
@@ -101,24 +99,17 @@ pub enum Body<'t> {
     },
     /// One tool call.
     Tool(&'t Tool),
-}
-
-/// A point in time within a span.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Event {
-    /// What happened.
-    pub name: String,
-    /// When, nanoseconds since the epoch.
-    pub at: Nanos,
-    /// Details.
-    pub attributes: Vec<(String, String)>,
+    /// Something else that happened, at one point in time.
+    Event {
+        /// What the model was told by it.
+        said: Option<(&'t str, &'t [Media])>,
+        /// Details: numbers, and names of models and triggers; never what somebody said.
+        details: Vec<(&'static str, String)>,
+    },
 }
 
 /// Longest status of a tool that failed, in bytes.
 const STATUS: usize = 32 << 10;
-
-/// The detail of an [`Event`] that is in the user's words.
-pub const QUEUED_TEXT: &str = "text";
 
 /// The spans of `turn` that are due in `scope`, the root first. `fired` is when the Stop hook ran that settled the turn, if
 /// one did: in `spec` the last generation ends there.
@@ -135,10 +126,30 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
     let clock = Clock::of(turn, fired);
     let mut spans = Vec::new();
     // A turn that grew is told again with what is new; a subagent is told once.
-    if scope != Scope::Part && turn.is_answered() && (turn.place.is_none() || !turn.root_sent) {
+    if scope != Scope::Part && turn.is_answered() && (!turn.root_sent || turn.place.is_none() && turn.has_news(scope)) {
         spans.push(top_span(turn, trace, id, parent, &clock));
     }
     let root = id;
+    let source = turn.place.as_ref().map_or(&turn.key, |place| &place.agent_id);
+    for (index, note) in turn.notes.iter().enumerate().filter(|(_, note)| turn.note_due(note, scope)) {
+        let at = note.at.unwrap_or(clock.start);
+        let (name, level, body) = happened(&note.what);
+        let call = turn.generations.get(note.after.saturating_sub(1));
+        spans.push(Span {
+            trace_id: trace,
+            span_id: span_id(trace, Role::Event, &format!("{source}/{index}")),
+            parent: Some(root),
+            name: name.to_owned(),
+            start: at,
+            end: at,
+            level,
+            status: None,
+            estimated: note.at.is_none(),
+            // Where that is a copy, this is one too.
+            call: call.map(|call| call_id(&call.id)),
+            body,
+        });
+    }
     for (index, generation) in turn.generations.iter().enumerate() {
         let id = span_id(trace, Role::Generation, &generation.id);
         let (start, end, estimated) = generation_time(turn, index, semantics, &clock, fired);
@@ -240,27 +251,7 @@ fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Opti
         None if turn.is_interrupted => (Level::Warning, Some("interrupted by the user".to_owned())),
         None => (Level::Default, None),
     };
-    let text = |n: &Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
-    let events = turn.notes.iter().map(|note| {
-        let (name, attributes) = match &note.what {
-            Happening::Queued(text) => ("queued prompt", vec![(QUEUED_TEXT, text.clone())]),
-            Happening::Compacted { trigger, tokens: (before, after) } => (
-                "compaction",
-                vec![("trigger", trigger.clone()), ("tokens_before", text(before)), ("tokens_after", text(after))],
-            ),
-            Happening::Fallback { from, to, trigger } => {
-                ("model fallback", vec![("from", from.clone()), ("to", to.clone()), ("trigger", trigger.clone())])
-            }
-            Happening::HookFeedback(text) => ("hook feedback", vec![(QUEUED_TEXT, text.clone())]),
-            Happening::Notification(text) => ("task notification", vec![(QUEUED_TEXT, text.clone())]),
-            Happening::Retry { status, attempt } => {
-                ("API retry", vec![("status", text(status)), ("attempt", text(attempt))])
-            }
-        };
-        let attributes = attributes.into_iter().filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k.to_owned(), v));
-        Event { name: name.to_owned(), at: note.at.unwrap_or(clock.start), attributes: attributes.collect() }
-    });
-    let (input, output, events) = (turn.prompt.text.as_str(), turn.output(), events.collect());
+    let (input, output) = (turn.prompt.text.as_str(), turn.output());
     Span {
         trace_id,
         span_id,
@@ -276,10 +267,33 @@ fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Opti
         estimated: turn.prompt.at.is_none() || turn.end.is_none(),
         call: None,
         body: match turn.place {
-            None => Body::Turn { turn, input, output, events },
-            Some(_) => Body::Agent { turn, input, output, events },
+            None => Body::Turn { turn, input, output },
+            Some(_) => Body::Agent { turn, input, output },
         },
     }
+}
+
+/// What an event is called, how it went, and what there is to say about it.
+fn happened(what: &Happening) -> (&'static str, Level, Body<'_>) {
+    let number = |n: &Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
+    let (name, level, said, details) = match what {
+        Happening::Queued(text, media) => ("queued prompt", Level::Default, Some((text.as_str(), &media[..])), vec![]),
+        Happening::HookFeedback(text) => ("hook feedback", Level::Default, Some((text.as_str(), &[][..])), vec![]),
+        Happening::Notification(text) => ("task notification", Level::Default, Some((text.as_str(), &[][..])), vec![]),
+        Happening::Compacted { trigger, tokens: (before, after) } => {
+            let tokens = [("tokens_before", number(before)), ("tokens_after", number(after))];
+            ("compaction", Level::Default, None, [&[("trigger", trigger.clone())][..], &tokens].concat())
+        }
+        Happening::Fallback { from, to, trigger } => {
+            let details = vec![("from", from.clone()), ("to", to.clone()), ("trigger", trigger.clone())];
+            ("model fallback", Level::Warning, None, details)
+        }
+        Happening::Retry { status, attempt } => {
+            ("API retry", Level::Warning, None, vec![("status", number(status)), ("attempt", number(attempt))])
+        }
+    };
+    let details = details.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    (name, level, Body::Event { said, details })
 }
 
 /// Start, end, and whether either had to be guessed.

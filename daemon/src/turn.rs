@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::{
     ids::Print,
+    media::Media,
     transcript::record::{
         Assistant, Block, Nanos, Prompt, Record, Service, SessionFacts, Side, Spilled, ToolResult, Usage,
     },
@@ -193,13 +194,17 @@ pub struct Note {
     pub at: Option<Nanos>,
     /// What.
     pub what: Happening,
+    /// How many model calls came before it.
+    pub after: usize,
+    /// It was sent; what was said in it is gone.
+    pub sent: bool,
 }
 
 /// What a [`Note`] tells.
 #[derive(Debug)]
 pub enum Happening {
     /// The user typed this while the model worked, and the running turn took it up.
-    Queued(String),
+    Queued(String, Vec<Media>),
     /// The conversation was compacted.
     Compacted {
         /// `manual` or `auto`.
@@ -315,7 +320,23 @@ impl Turn {
             }
     }
 
+    /// True if what happened is to be sent now.
+    pub fn note_due(&self, note: &Note, scope: Scope) -> bool {
+        !note.sent && scope != Scope::Part && self.is_answered()
+    }
+
     /// True if anything is to be sent now.
+    pub fn is_due(&self, scope: Scope) -> bool {
+        self.has_news(scope) || self.has_notes(scope)
+    }
+
+    /// True if anything happened that is to be sent now.
+    pub fn has_notes(&self, scope: Scope) -> bool {
+        self.notes.iter().any(|note| self.note_due(note, scope))
+            || self.agents.iter().any(|agent| agent.has_notes(scope))
+    }
+
+    /// True if there is work of the model to be sent now.
     pub fn has_news(&self, scope: Scope) -> bool {
         let due = |index: usize| {
             self.generation_due(index, scope)
@@ -426,11 +447,11 @@ impl Turn {
                 self.end = self.end.max(at);
             }
             // A subagent is told more while it works.
-            Record::Prompt(prompt) => self.note(prompt.at, Happening::Queued(prompt.text)),
-            Record::Queued { at, text } if text.trim_start().starts_with("<task-notification>") => {
+            Record::Prompt(prompt) => self.note(prompt.at, Happening::Queued(prompt.text, prompt.media)),
+            Record::Queued { at, text, .. } if text.trim_start().starts_with("<task-notification>") => {
                 self.note(at, Happening::Notification(text));
             }
-            Record::Queued { at, text } => self.note(at, Happening::Queued(text)),
+            Record::Queued { at, text, media } => self.note(at, Happening::Queued(text, media)),
             Record::Fallback { at, from, to, trigger } => self.note(at, Happening::Fallback { from, to, trigger }),
             Record::HookFeedback { at, text } => self.note(at, Happening::HookFeedback(text)),
             Record::Compacted { at, trigger, tokens } => self.note(at, Happening::Compacted { trigger, tokens }),
@@ -442,7 +463,7 @@ impl Turn {
     }
 
     fn note(&mut self, at: Option<Nanos>, what: Happening) {
-        self.notes.push(Note { at, what });
+        self.notes.push(Note { at, what, after: self.generations.len(), sent: false });
     }
 
     /// Puts what `read` finds in the place of outputs that are no more than the beginning of a file, where these are due.
@@ -481,6 +502,14 @@ impl Turn {
                 generation.thinking = Vec::new();
                 if index < last {
                     generation.texts = Vec::new();
+                }
+            }
+        }
+        if scope != Scope::Part && self.is_answered() {
+            for note in &mut self.notes {
+                note.sent = true;
+                if let Happening::Queued(text, media) = &mut note.what {
+                    (*text, *media) = (String::new(), Vec::new());
                 }
             }
         }

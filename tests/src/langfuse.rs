@@ -227,7 +227,6 @@ mod tests {
             start: 0,
             end: 1,
             attrs: [("session.id".to_owned(), session.to_owned())].into(),
-            events: vec![],
             scope: String::new(),
             resource: [].into(),
             encoded: vec![],

@@ -83,7 +83,8 @@ pub struct Truth {
     pub tools: BTreeMap<String, Tool>,
     /// What the model said last in each session.
     pub last_answers: Vec<String>,
-    /// A turn that was complete was not any more: a Stop hook made the model go on, or something worked in the background.
+    /// A turn that was complete was not any more: a Stop hook made the model go on, something worked in the background, or it was
+    /// compacted.
     pub grows: bool,
     /// Calls whose lines stand in more than one session's transcript.
     pub copied: BTreeSet<String>,
@@ -148,7 +149,8 @@ impl File {
 
     /// The run of a workflow that it is part of.
     fn run(&self) -> Option<String> {
-        let dir = self.relative.parent().filter(|dir| dir.parent().is_some_and(|above| above.ends_with("workflows")))?;
+        let dir =
+            self.relative.parent().filter(|dir| dir.parent().is_some_and(|above| above.ends_with("workflows")))?;
         Some(dir.file_name()?.to_string_lossy().into_owned())
     }
 
@@ -298,7 +300,8 @@ impl Recording {
         truth.grows = stops().any(|hook| {
             let waits = hook.payload["background_tasks"].as_array().is_some_and(|tasks| !tasks.is_empty());
             waits || hook.payload["stop_hook_active"] == true
-        }) || self.name == "stopblock";
+        }) || self.name == "stopblock"
+            || self.hooks.iter().any(|hook| hook.event == "PreCompact");
         let answers: BTreeMap<&str, &str> = stops()
             .filter_map(|hook| {
                 Some((text(&hook.payload, "session_id"), hook.payload["last_assistant_message"].as_str()?))

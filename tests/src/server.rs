@@ -40,8 +40,6 @@ pub struct Span {
     pub end: u64,
     /// Attributes; lists as JSON.
     pub attrs: BTreeMap<String, String>,
-    /// Names of its events.
-    pub events: Vec<String>,
     /// Name of its instrumentation scope.
     pub scope: String,
     /// Attributes of its resource.
@@ -481,7 +479,6 @@ fn decode(body: &[u8]) -> Vec<Span> {
                 start: span.start_time_unix_nano,
                 end: span.end_time_unix_nano,
                 attrs: attributes(span.attributes),
-                events: span.events.into_iter().map(|event| event.name).collect(),
                 scope: name.clone(),
                 resource: of_resource.clone(),
             }));

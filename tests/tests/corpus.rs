@@ -260,13 +260,14 @@ fn outline(spans: &[Span]) -> Vec<String> {
 fn a_turn_is_a_tree_of_agent_generations_and_tools() {
     const MODEL: &str = "claude-sonnet-4-5-20250929 (generation)";
     let model = format!("  {MODEL}");
+    let retry = "  API retry (event) WARNING";
     for (name, expect) in [
         ("plain", vec!["Turn 1 (agent)", &model]),
         ("bash1", vec!["Turn 1 (agent)", &model, "    Bash (tool)", &model]),
         ("i_plain", vec!["Turn 1 (agent)", &model, "Turn 2 (agent)", &model, "    Bash (tool)", &model]),
-        ("err529", vec!["Turn 1 (agent) ERROR"]),
+        ("err529", vec!["Turn 1 (agent) ERROR", retry, retry]),
         ("err_then_ok", vec!["Turn 1 (agent) ERROR", "Turn 2 (agent)", &model]),
-        ("stopblock", vec!["Turn 1 (agent)", &model, &model]),
+        ("stopblock", vec!["Turn 1 (agent)", &model, "  hook feedback (event)", &model]),
     ] {
         assert_eq!(outline(&Recording::load(name).play(Mode::Plain)), expect, "{name}");
     }

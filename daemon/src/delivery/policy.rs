@@ -89,8 +89,7 @@ pub fn shrink(span: &mut OutSpan) -> bool {
         Value::Text(text) => Some(text),
         Value::List(_) => None,
     });
-    let events = span.events.iter_mut().flat_map(|event| &mut event.attributes).map(|(_, text)| text);
-    let all = attributes.chain(&mut span.error).chain(events);
+    let all = attributes.chain(&mut span.error);
     let Some(text) = all.max_by_key(|text| text.len()).filter(|text| text.len() > SMALLEST_CUT) else {
         return false;
     };
@@ -112,10 +111,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::{
-        delivery::verdict::{Answer, judge},
-        trace::Event,
-    };
+    use crate::delivery::verdict::{Answer, judge};
 
     #[test]
     fn waits_grow_and_stay_within_their_bounds() {
@@ -300,7 +296,6 @@ mod tests {
             end_ns: 1,
             error: Some("x".repeat(1500)),
             attributes: vec![("a".into(), text(10)), ("b".into(), text(1001)), ("c".into(), text(20))],
-            events: vec![Event { name: String::new(), at: 1, attributes: vec![("d".into(), "y".repeat(1200))] }],
             call: None,
             media: Vec::new(),
         };
@@ -309,8 +304,6 @@ mod tests {
         assert_eq!(span.text("b"), Some(format!("{} [TRUNCATED 1000 of 2002 bytes]", "é".repeat(500)).as_str()));
         assert!(shrink(&mut span));
         assert_eq!(span.error, Some(format!("{} [TRUNCATED 750 of 1500 bytes]", "x".repeat(750))));
-        assert!(shrink(&mut span));
-        assert_eq!(span.events[0].attributes[0].1, format!("{} [TRUNCATED 600 of 1200 bytes]", "y".repeat(600)));
         assert!(shrink(&mut span));
         let twice = span.text("b").unwrap();
         assert!(twice.starts_with('é') && twice.ends_with("é [TRUNCATED 514 of 2002 bytes]"), "{twice}");

@@ -28,7 +28,7 @@ use hyper_util::{
 };
 use opentelemetry::{
     InstrumentationScope, KeyValue,
-    trace::{Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
+    trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
 };
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Compression, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
@@ -124,11 +124,6 @@ impl Transport {
     }
 
     fn data(&self, span: OutSpan) -> SpanData {
-        let mut events = SpanEvents::default();
-        events.events.extend(span.events.into_iter().map(|event| {
-            let attributes = event.attributes.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
-            Event::new(event.name, time(event.at), attributes, 0)
-        }));
         let attributes = span.attributes.into_iter().map(|(key, value)| match value {
             Value::Text(text) => KeyValue::new(key, text),
             Value::List(items) => {
@@ -152,7 +147,7 @@ impl Transport {
             end_time: time(span.end_ns),
             attributes: attributes.collect(),
             dropped_attributes_count: 0,
-            events,
+            events: SpanEvents::default(),
             links: SpanLinks::default(),
             status: span.error.map_or(Status::Unset, Status::error),
             instrumentation_scope: self.scope.clone(),
@@ -380,7 +375,6 @@ mod tests {
             end_ns: 2,
             error: None,
             attributes: vec![],
-            events: vec![],
             call: None,
             media: Vec::new(),
         }

@@ -19,7 +19,7 @@ use crate::{
     hook::{Capture, Options},
     media::{Hash, Media},
     redact::{Counts, Redactor},
-    trace::{self, Body, Event, Level, Semantics, Span},
+    trace::{Body, Level, Semantics, Span},
     transcript::record::{Nanos, Prompt, PromptKind, ToolResult, Usage},
     turn::{Generation, Turn},
 };
@@ -103,9 +103,9 @@ impl Shared {
     /// `span` as it is sent.
     pub fn encode(&self, span: &Span<'_>) -> OutSpan {
         let mut put = Put(Vec::with_capacity(self.attributes.len() + 12));
-        let (mut events, mut media) = (Vec::new(), Vec::new());
+        let mut media = Vec::new();
         match &span.body {
-            Body::Turn { turn, input, output, events: happened } => {
+            Body::Turn { turn, input, output } => {
                 put.text("langfuse.observation.type", "agent");
                 let (input, output) =
                     (self.message("user", input, &turn.prompt.media), self.message("assistant", output, &[]));
@@ -128,9 +128,8 @@ impl Shared {
                 put.some(meta!("permission_mode"), turn.prompt.permission_mode.as_deref());
                 put.some(meta!("instead_of_turn"), turn.instead_of.map(|number| number.to_string()));
                 put.some(meta!("planned_in"), turn.prompt.planned_in.as_deref());
-                events = self.events(happened);
             }
-            Body::Agent { turn, input, output, events: happened } => {
+            Body::Agent { turn, input, output } => {
                 put.text("langfuse.observation.type", "agent");
                 put.text("langfuse.observation.input", self.message("user", input, &turn.prompt.media));
                 put.text("langfuse.observation.output", self.message("assistant", output, &[]));
@@ -141,7 +140,6 @@ impl Shared {
                     put.some(meta!("workflow_run"), place.run.as_deref());
                     put.some(meta!("description"), place.description.as_deref().map(|text| self.words(text)));
                 }
-                events = self.events(happened);
             }
             Body::Generation { generation, input, usage, completion_start } => {
                 put.text("langfuse.observation.type", "generation");
@@ -194,6 +192,17 @@ impl Shared {
                 put.some(meta!("duration_ms"), tool.took_ms.map(|ms| ms.to_string()));
                 put.some(meta!("denied"), tool.result.as_ref().and_then(|(result, _)| result.denied.as_deref()));
             }
+            // Langfuse does not keep the events of an OpenTelemetry span; its own are observations.
+            Body::Event { said, details } => {
+                put.text("langfuse.observation.type", "event");
+                if let Some((text, of_text)) = said {
+                    put.text("langfuse.observation.input", self.message("user", text, of_text));
+                    media = self.shown(Field::Input, of_text);
+                }
+                for (key, value) in details {
+                    put.text(format!("langfuse.observation.metadata.{key}"), value.as_str());
+                }
+            }
         }
         let level = match span.level {
             Level::Default => None,
@@ -218,20 +227,9 @@ impl Shared {
             end_ns: span.end,
             error: (span.level == Level::Error).then(|| status.unwrap_or_default()),
             attributes: put.0,
-            events,
             call: span.call,
             media,
         }
-    }
-
-    fn events(&self, happened: &[Event]) -> Vec<Event> {
-        let said = |(key, value): &(String, String)| {
-            // The other details are numbers and the names of triggers.
-            let value = if key == trace::QUEUED_TEXT { self.words(value).into() } else { value.clone() };
-            (key.clone(), value)
-        };
-        let event = |event: &Event| Event { attributes: event.attributes.iter().map(said).collect(), ..event.clone() };
-        happened.iter().map(event).collect()
     }
 
     /// What is to be uploaded beside a span that shows `media`.

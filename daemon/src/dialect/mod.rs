@@ -8,7 +8,6 @@ use crate::{
     ids::{CallId, SpanId, TraceId},
     media::Media,
     redact::{Counts, Redactor},
-    trace::Event,
 };
 
 pub mod langfuse;
@@ -37,9 +36,6 @@ pub struct OutSpan {
     pub error: Option<String>,
     /// Attributes in the order they are sent.
     pub attributes: Vec<(Cow<'static, str>, Value)>,
-    /// Span events.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub events: Vec<Event>,
     /// The model call it is, or is part of; known until it enters the outbox.
     #[serde(skip)]
     pub call: Option<CallId>,
@@ -114,8 +110,6 @@ impl OutSpan {
             }
         }
         self.error.iter_mut().for_each(|text| mask_text(text, redactor, counts));
-        let events = self.events.iter_mut().flat_map(|event| &mut event.attributes);
-        events.for_each(|(_, value)| mask_text(value, redactor, counts));
     }
 
     /// The attribute called `key`, if it is text.

@@ -185,7 +185,7 @@ pub(super) fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> V
 
 /// Adds to `found` the spans of `turn` that are due.
 pub(super) fn tell(session: &Session, turn: &mut Turn, scope: Scope, fired: Option<u64>, found: &mut Found) {
-    if !turn.has_news(scope) {
+    if !turn.is_due(scope) {
         return;
     }
     let options = &session.row.hint.options;

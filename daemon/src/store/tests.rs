@@ -58,7 +58,6 @@ fn span(trace: u8, id: u8, parent: u8) -> OutSpan {
         end_ns: 2,
         error: None,
         attributes: vec![("k".into(), Value::Text("v".into()))],
-        events: Vec::new(),
         call: None,
         media: Vec::new(),
     }

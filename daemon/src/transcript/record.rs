@@ -60,6 +60,8 @@ pub enum Record {
         at: Option<Nanos>,
         /// The text.
         text: String,
+        /// Images and documents in it.
+        media: Vec<Media>,
     },
     /// The conversation was compacted.
     Compacted {

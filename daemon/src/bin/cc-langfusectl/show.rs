@@ -89,6 +89,5 @@ fn as_json(span: &OutSpan) -> serde_json::Value {
         "start_ns": span.start_ns,
         "end_ns": span.end_ns,
         "attributes": attributes,
-        "events": span.events,
     })
 }

@@ -42,7 +42,6 @@ async fn take(State(sender): State<mpsc::Sender<OutSpan>>, body: Bytes) -> Resul
             end_ns: span.end_time_unix_nano,
             error: None,
             attributes: attributes.collect(),
-            events: Vec::new(),
             call: None,
             media: Vec::new(),
         });

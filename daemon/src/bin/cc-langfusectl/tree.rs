@@ -1,11 +1,11 @@
 //! The tree of a trace, for people.
 
-use cc_langfuse::{
-    dialect::OutSpan,
-    trace::{Event, QUEUED_TEXT},
-};
+use cc_langfuse::dialect::{OutSpan, Value};
 
 use crate::table::{bold, paint};
+
+const TYPE: &str = "langfuse.observation.type";
+const METADATA: &str = "langfuse.observation.metadata.";
 
 /// Prints the spans of one trace as a tree, with tokens and durations.
 pub fn print(spans: &[OutSpan]) {
@@ -18,39 +18,32 @@ pub fn print(spans: &[OutSpan]) {
     }
 }
 
-/// What stands below a span, in order of time.
-enum Below<'s> {
-    Span(&'s OutSpan),
-    Event(&'s Event),
-}
-
 fn children(spans: &[OutSpan], parent: &OutSpan, indent: &str) {
-    let own =
-        spans.iter().filter(|span| span.parent_id == parent.span_id).map(|span| (span.start_ns, Below::Span(span)));
-    let mut below: Vec<_> = own.chain(parent.events.iter().map(|event| (event.at, Below::Event(event)))).collect();
-    below.sort_by_key(|(at, _)| *at);
+    let mut below: Vec<_> = spans.iter().filter(|span| span.parent_id == parent.span_id).collect();
+    below.sort_by_key(|span| span.start_ns);
     let count = below.len();
-    for (index, (_, thing)) in below.into_iter().enumerate() {
+    for (index, span) in below.into_iter().enumerate() {
         let last = index + 1 == count;
         let branch = if last { "└" } else { "├" };
-        match thing {
-            Below::Event(event) => out!("{indent}{branch}─• {}", dim(&happened(event))),
-            Below::Span(span) => {
-                let (name, time, details) = (bold(&span.name), time(span), details(span));
-                out!("{indent}{branch}── {name} {time}{details}{}", level(span));
-                children(spans, span, &format!("{indent}{}", if last { "    " } else { "│   " }));
-            }
+        if span.text(TYPE) == Some("event") {
+            out!("{indent}{branch}─• {}", dim(&happened(span)));
+        } else {
+            let (name, time, details) = (bold(&span.name), time(span), details(span));
+            out!("{indent}{branch}── {name} {time}{details}{}", level(span));
+            children(spans, span, &format!("{indent}{}", if last { "    " } else { "│   " }));
         }
     }
 }
 
 /// What happened, and its details; of text only the beginning.
-fn happened(event: &Event) -> String {
-    let details = event.attributes.iter().map(|(key, value)| match key.as_str() {
-        QUEUED_TEXT => clip(gist(value), 60),
-        key => format!("{} {value}", key.replace('_', " ")),
+fn happened(span: &OutSpan) -> String {
+    let said = clip(gist(&content(span, "langfuse.observation.input")), 60);
+    let details = span.attributes.iter().filter_map(|(key, value)| match value {
+        Value::Text(text) => Some(format!("{} {text}", key.strip_prefix(METADATA)?.replace('_', " "))),
+        Value::List(_) => None,
     });
-    format!("{}  {}", event.name, details.collect::<Vec<_>>().join(" · ")).trim_end().to_owned()
+    let all: Vec<_> = Some(said).filter(|said| !said.is_empty()).into_iter().chain(details).collect();
+    format!("{}  {}", span.name, all.join(" · ")).trim_end().to_owned()
 }
 
 fn details(span: &OutSpan) -> String {
@@ -66,7 +59,7 @@ fn details(span: &OutSpan) -> String {
             get("cache_read_input_tokens")
         );
     }
-    let said = match span.text("langfuse.observation.type") {
+    let said = match span.text(TYPE) {
         Some("tool") => span.text("langfuse.observation.input"),
         Some("agent") => span.text("langfuse.observation.metadata.description"),
         _ => None,
@@ -85,7 +78,14 @@ fn gist(text: &str) -> &str {
 pub fn content(span: &OutSpan, key: &str) -> String {
     let text = span.text(key).unwrap_or_default();
     let message: Option<serde_json::Value> = serde_json::from_str(text).ok();
-    message.and_then(|message| message["content"].as_str().map(str::to_owned)).unwrap_or_else(|| text.to_owned())
+    match message.map(|mut message| message["content"].take()) {
+        Some(serde_json::Value::String(text)) => text,
+        Some(serde_json::Value::Array(parts)) => {
+            let parts: Vec<&str> = parts.iter().map(|part| part["text"].as_str().unwrap_or("[image]")).collect();
+            parts.join(" ")
+        }
+        _ => text.to_owned(),
+    }
 }
 
 fn time(span: &OutSpan) -> String {

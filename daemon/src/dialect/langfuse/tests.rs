@@ -7,8 +7,8 @@ use crate::{
     ids::{Role, span_id, trace_id},
     offline,
     redact::Rules,
-    trace::{Event, spans},
-    transcript::record,
+    trace::spans,
+    transcript::{reader, record},
     turn::{Assembler, Scope},
 };
 

@@ -191,20 +191,20 @@ proptest! {
             let Line::Whole(line) = line else { return };
             if let Ok(record) = record::parse(line)
                 && let Some(turn) = assembler.push(record, offset)
-                && turn.has_news(Scope::Final)
+                && turn.is_due(Scope::Final)
             {
                 tell(&turn, Scope::Final, &mut parts);
             }
             for (_, settled) in told.iter().filter(|(when, _)| when % count == number) {
                 let scope = if *settled { Scope::Settled } else { Scope::Part };
-                if let Some(turn) = assembler.open_mut().filter(|turn| turn.has_news(scope)) {
+                if let Some(turn) = assembler.open_mut().filter(|turn| turn.is_due(scope)) {
                     tell(turn, scope, &mut parts);
                     turn.mark_sent(scope);
                 }
             }
             number += 1;
         });
-        if let Some(turn) = assembler.open().filter(|turn| turn.has_news(Scope::Final)) {
+        if let Some(turn) = assembler.open().filter(|turn| turn.is_due(Scope::Final)) {
             tell(turn, Scope::Final, &mut parts);
         }
         let mut children: Vec<_> = parts.iter().filter(|(root, ..)| !root).collect();

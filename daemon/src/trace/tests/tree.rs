@@ -32,7 +32,7 @@ fn the_users_words_stand_on_the_root_and_the_first_answer_only() {
         .filter_map(|span| match &span.body {
             Body::Turn { input, .. } | Body::Agent { input, .. } => Some(Some(*input)),
             Body::Generation { input, .. } => Some(input.map(|prompt| prompt.text.as_str())),
-            Body::Tool(_) => None,
+            Body::Tool(_) | Body::Event { .. } => None,
         })
         .collect();
     assert_eq!(inputs, [Some("do it"), Some("do it"), None]);
@@ -116,7 +116,7 @@ fn an_interrupt_is_a_warning_on_the_root_and_on_an_answer_cut_short() {
 }
 
 #[test]
-fn what_happened_meanwhile_becomes_events_of_the_root() {
+fn what_happened_meanwhile_becomes_events_below_the_root() {
     let lines = [
         user("p1", 1, "go"),
         json!({"type": "system", "subtype": "api_error", "timestamp": stamp(2), "retryAttempt": 3}),
@@ -126,18 +126,24 @@ fn what_happened_meanwhile_becomes_events_of_the_root() {
     ];
     let assembler = assembled(&lines);
     let found = spans(assembler.open().unwrap(), Scope::Final, Semantics::Spec, None);
-    let Body::Turn { events, .. } = &found[0].body else { panic!("the root comes first") };
-    let event = |name: &str, at, attributes: &[(&str, &str)]| Event {
-        name: name.into(),
-        at: nanos(at),
-        attributes: attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-    };
+    let events: Vec<_> = found
+        .iter()
+        .filter_map(|span| {
+            let Body::Event { said, details } = &span.body else { return None };
+            assert_eq!((span.parent, span.end), (Some(found[0].span_id), span.start));
+            let details = details.iter().map(|(key, value)| (*key, value.as_str())).collect::<Vec<_>>();
+            Some((span.name.as_str(), span.start, said.map(|(text, _)| text), details))
+        })
+        .collect();
+    let compaction = vec![("trigger", "auto"), ("tokens_before", "900"), ("tokens_after", "80")];
     let expect = [
-        event("API retry", 2, &[("attempt", "3")]),
-        event("queued prompt", 3, &[("text", "also")]),
-        event("compaction", 1, &[("trigger", "auto"), ("tokens_before", "900"), ("tokens_after", "80")]),
+        ("API retry", nanos(2), None, vec![("attempt", "3")]),
+        ("queued prompt", nanos(3), Some("also"), vec![]),
+        ("compaction", nanos(1), None, compaction),
     ];
-    assert_eq!(events[..], expect, "a time that is missing is the turn's start");
+    assert_eq!(events, expect, "a time that is missing is the turn's start");
+    let ids: std::collections::HashSet<_> = found.iter().map(|span| span.span_id).collect();
+    assert_eq!(ids.len(), found.len());
 }
 
 #[test]
@@ -155,4 +161,24 @@ fn the_start_of_a_tool_does_not_depend_on_when_it_is_told() {
     let before = start(&assembler);
     assembler.push(record::parse(returns("t1", 10_000).to_string().as_bytes()).unwrap(), 900);
     assert_eq!((before, start(&assembler)), (None, Some(nanos(10_000))), "told once the tool before it is back");
+}
+
+#[test]
+fn what_happened_after_the_root_was_told_is_told_without_it() {
+    let compacted = json!({"type": "system", "subtype": "compact_boundary", "timestamp": stamp(9), "compactMetadata": {"trigger": "manual"}});
+    let mut assembler = assembled(&[user("p1", 1, "go"), says("a", 4, "x")]);
+    assembler.open_mut().unwrap().mark_sent(Scope::Settled);
+    let told = |assembler: &mut Assembler, line: &serde_json::Value| {
+        assembler.push(record::parse(line.to_string().as_bytes()).unwrap(), 900);
+        let turn = assembler.open_mut().unwrap();
+        assert!(turn.has_notes(Scope::Final) && !turn.has_notes(Scope::Part) && !turn.has_news(Scope::Final));
+        let found = spans(turn, Scope::Final, Semantics::Spec, None);
+        let found: Vec<_> = found.iter().map(|span| (span.name.clone(), span.span_id)).collect();
+        turn.mark_sent(Scope::Final);
+        assert!(!turn.has_notes(Scope::Final));
+        found
+    };
+    let (first, second) = (told(&mut assembler, &compacted), told(&mut assembler, &compacted));
+    assert_eq!((first.len(), second.len(), first[0].0.as_str()), (1, 1, "compaction"));
+    assert_ne!(first, second);
 }

@@ -207,7 +207,7 @@ impl<'a> Wire<'a> {
             }
             "attachment" => match self.attachment {
                 Some(WireAttachment { kind: Some(kind), prompt: Some(prompt) }) if kind.0 == "queued_command" => {
-                    Ok(Record::Queued { at, text: prompt.text() })
+                    Ok(Record::Queued { at, text: prompt.text(), media: prompt.media() })
                 }
                 _ => Err(Skip::Bookkeeping),
             },

@@ -10,7 +10,14 @@ fn the_end_is_the_latest_time_among_answers_and_results() {
         (vec![plain("p1", 100), said("a", 2, "x")], Some(2)),
         (vec![plain("p1", 1), failed(4)], Some(4)),
         (vec![plain("p1", 1), said("a", 2, "x"), Record::Interrupted { at: Some(6) }], Some(6)),
-        (vec![plain("p1", 1), said("a", 2, "x"), Record::Queued { at: Some(8), text: "also".into() }], Some(2)),
+        (
+            vec![
+                plain("p1", 1),
+                said("a", 2, "x"),
+                Record::Queued { at: Some(8), text: "also".into(), media: Vec::new() },
+            ],
+            Some(2),
+        ),
         (vec![plain("p1", 1), Record::Assistant(Box::new(Assistant { at: None, ..line("a", 2, vec![]) }))], None),
     ] {
         assert_eq!(only(records).end, end);
@@ -56,17 +63,17 @@ fn an_interrupt_ends_a_turn_even_before_any_answer() {
 #[test]
 fn what_happens_meanwhile_is_noted_in_order() {
     let turn = only(vec![
-        Record::Queued { at: Some(0), text: "before anything".into() },
+        Record::Queued { at: Some(0), text: "before anything".into(), media: Vec::new() },
         plain("p1", 1),
         Record::Retry { at: Some(2), status: Some(529), attempt: Some(1) },
         said("a", 3, "x"),
-        Record::Queued { at: Some(4), text: "also this".into() },
+        Record::Queued { at: Some(4), text: "also this".into(), media: Vec::new() },
         Record::Compacted { at: Some(5), trigger: "auto".into(), tokens: (Some(9), None) },
         said("b", 6, "y"),
     ]);
     assert_eq!(turn.notes.iter().map(|note| note.at).collect::<Vec<_>>(), [Some(2), Some(4), Some(5)]);
     assert!(matches!(&turn.notes[0].what, Happening::Retry { status: Some(529), attempt: Some(1) }));
-    assert!(matches!(&turn.notes[1].what, Happening::Queued(text) if text == "also this"));
+    assert!(matches!(&turn.notes[1].what, Happening::Queued(text, _) if text == "also this"));
     assert!(
         matches!(&turn.notes[2].what, Happening::Compacted { trigger, tokens: (Some(9), None) } if trigger == "auto")
     );
@@ -76,7 +83,7 @@ fn what_happens_meanwhile_is_noted_in_order() {
 #[test]
 fn a_note_does_not_answer_a_prompt() {
     for note in [
-        Record::Queued { at: Some(2), text: "x".into() },
+        Record::Queued { at: Some(2), text: "x".into(), media: Vec::new() },
         Record::Retry { at: Some(2), status: None, attempt: None },
         Record::Compacted { at: Some(2), trigger: "manual".into(), tokens: (None, None) },
         Record::Request { id: "r".into(), at: 2 },

@@ -101,7 +101,6 @@ impl Server<'_> {
             end_ns: now.as_nanos() as u64 + 1_000_000,
             error: None,
             attributes,
-            events: Vec::new(),
             call: None,
             media: Vec::new(),
         }

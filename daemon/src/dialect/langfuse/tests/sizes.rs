@@ -36,9 +36,9 @@ fn without_text_errors_and_queued_prompts_are_sizes_too() {
     lines[2] = result("t1", json!("permission denied: /etc/shadow"), true);
     lines.insert(3, queued);
     let spans = encoded(&lines, &sizes_only());
-    let queued = ("text".to_owned(), "[14 characters]".to_owned());
-    assert!(spans[0].events.iter().any(|event| event.attributes.contains(&queued)), "{:?}", spans[0].events);
-    let failed = &spans[2];
+    let queued = spans.iter().find(|span| span.name == "queued prompt").unwrap();
+    assert_eq!(queued.text("langfuse.observation.input"), Some(r#"{"role":"user","content":"[14 characters]"}"#));
+    let failed = spans.iter().find(|span| span.text("langfuse.observation.type") == Some("tool")).unwrap();
     assert_eq!(failed.text("langfuse.observation.level"), Some("ERROR"));
     assert_eq!(failed.text("langfuse.observation.status_message"), Some("[30 characters]"));
     assert_eq!(failed.error.as_deref(), Some("[30 characters]"));
@@ -113,10 +113,6 @@ fn sent(span: &OutSpan) -> String {
             Value::List(items) => texts.extend(items.iter().map(String::as_str)),
         }
     }
-    for event in &span.events {
-        texts.push(&event.name);
-        texts.extend(event.attributes.iter().map(|(_, value)| value.as_str()));
-    }
     texts.join("\n")
 }
 
@@ -141,8 +137,8 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
             "tool_calls output cache_read_input_tokens input_cache_creation queued prompt compaction manual",
         ));
         known.extend(words("claude-code estimated command stop_sequence feedback notification fallback stopped"));
-        let agents = std::fs::read_dir(path.with_extension("").join("subagents")).into_iter().flatten();
-        let agents = agents.map(|entry| entry.unwrap().path()).filter(|path| path.extension().unwrap() == "jsonl");
+        known.extend(words("workflow-subagent"));
+        let agents = reader::subagents(&reader::subagents_dir(&path)).into_iter().map(|(_, path)| path);
         let texts = agents.chain([path.clone()]).map(|path| std::fs::read_to_string(path).unwrap());
         for line in texts.collect::<String>().lines() {
             let line: Json = serde_json::from_str(line).unwrap();

@@ -196,12 +196,16 @@ fn times_ids_name_and_events_are_taken_over() {
     assert_eq!((root.name.as_str(), root.start_ns, root.end_ns), ("Turn 1", start, start + 2 * second));
     let trace = trace_id("p1");
     assert_eq!((root.trace_id, root.span_id, root.parent_id), (trace, span_id(trace, Role::Turn, "p1"), [0; 8]));
-    let also =
-        Event { name: "queued prompt".into(), at: start + second, attributes: vec![("text".into(), "also".into())] };
-    assert_eq!(root.events, [also]);
+    let (events, spans): (Vec<_>, Vec<_>) =
+        spans.iter().partition(|span| span.text("langfuse.observation.type") == Some("event"));
+    assert_eq!(events.len(), 1);
+    let (also, id) = (events[0], span_id(trace, Role::Event, "p1/0"));
+    assert_eq!((also.name.as_str(), also.span_id, also.parent_id), ("queued prompt", id, root.span_id));
+    assert_eq!((also.start_ns, also.end_ns), (start + second, start + second));
+    assert_eq!(also.text("langfuse.observation.input"), Some(r#"{"role":"user","content":"also"}"#));
     assert_eq!(spans[1].parent_id, root.span_id);
     assert_eq!(spans[2].parent_id, spans[1].span_id);
-    assert!(spans[1..].iter().all(|span| span.events.is_empty() && span.trace_id == trace));
+    assert!(spans[1..].iter().all(|span| span.trace_id == trace));
 }
 
 #[test]

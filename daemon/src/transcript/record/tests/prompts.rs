@@ -141,7 +141,7 @@ fn a_prompt_line_says_what_is_known_of_its_session() {
 
 #[test]
 fn a_queued_prompt_is_told_in_either_order_of_keys() {
-    let expect = Record::Queued { at: Some(T_NANOS), text: "also the tests".into() };
+    let expect = Record::Queued { at: Some(T_NANOS), text: "also the tests".into(), media: Vec::new() };
     for attachment in [
         r#"{"type":"queued_command","prompt":"also the tests"}"#,
         r#"{"prompt":[{"type":"text","text":"also the tests"}],"type":"queued_command"}"#,
