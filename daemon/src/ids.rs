@@ -26,7 +26,8 @@ pub enum Role {
     Tool,
     /// The work of a subagent; its source is the subagent's id, or that of the call that launched it.
     Agent,
-    /// Something that happened; its source is that of the turn or subagent it happened to, and how many happened before.
+    /// Something that happened; its source is that of the turn or subagent it happened to, and how many happened before or, of a
+    /// turn that was left behind, that it was.
     Event,
 }
 

@@ -12,7 +12,7 @@ use crate::{
     ids::{CallId, Role, SpanId, TraceId, call_id, span_id, trace_id},
     media::Media,
     transcript::record::{Nanos, Prompt, Usage},
-    turn::{Generation, Happening, Scope, Tool, Turn},
+    turn::{Generation, Happening, Past, Scope, Tool, Turn},
 };
 
 /// How times and totals are derived.
@@ -218,6 +218,25 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
     }
     spans.extend(turn.agents.iter().flat_map(|agent| self::spans(agent, scope, semantics, None)));
     spans
+}
+
+/// What is told in the trace of `left`, which the user has left behind by going back and giving the prompt of `turn`.
+pub fn left_behind(turn: &Turn, left: &Past) -> Span<'static> {
+    let trace = trace_id(&left.key);
+    let at = turn.prompt.at;
+    Span {
+        trace_id: trace,
+        span_id: span_id(trace, Role::Event, &format!("{}/left", left.key)),
+        parent: Some(span_id(trace, Role::Turn, &left.key)),
+        name: "left behind".to_owned(),
+        start: at.unwrap_or(1),
+        end: at.unwrap_or(1),
+        level: Level::Default,
+        status: None,
+        estimated: at.is_none(),
+        call: None,
+        body: Body::Event { said: None, details: vec![("for_turn", turn.number.to_string())] },
+    }
 }
 
 /// What a tool says about its failure, no longer than Claude Code shows it.

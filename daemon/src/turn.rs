@@ -24,8 +24,10 @@ use crate::{
 };
 
 mod assembler;
+mod history;
 
 pub use assembler::{Assembler, Run};
+pub use history::{BACK, Past};
 
 /// How much of an open turn is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +69,8 @@ pub struct Turn {
     pub root_sent: bool,
     /// The number of the turn before which the user went back to begin this one: that turn and those after it are abandoned.
     pub instead_of: Option<u32>,
+    /// The turns that were left behind by that, until their traces have been told.
+    pub left: Vec<Past>,
     /// Where it belongs, if it is the work of a subagent.
     pub place: Option<Place>,
     /// Subagents whose lines stand among its own (Claude Code 1.x).
@@ -257,6 +261,7 @@ impl Turn {
             end: None,
             root_sent: false,
             instead_of: None,
+            left: Vec::new(),
             place: None,
             agents: Vec::new(),
             sides: HashMap::new(),
@@ -512,6 +517,9 @@ impl Turn {
                     (*text, *media) = (String::new(), Vec::new());
                 }
             }
+        }
+        if scope != Scope::Part {
+            self.left.clear();
         }
         self.root_sent |= scope != Scope::Part;
         if self.root_sent || self.generations.first().is_some_and(|generation| generation.sent) {

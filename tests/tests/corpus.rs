@@ -274,6 +274,32 @@ fn a_turn_is_a_tree_of_agent_generations_and_tools() {
 }
 
 #[test]
+fn turns_left_behind_say_for_which_whenever_the_daemon_was_restarted() {
+    // Back to before the second of three, then to before the first, and on from there.
+    let recording = Recording::load("rewind");
+    for mode in [Mode::Plain, Mode::Restart, Mode::Away] {
+        let spans = recording.play(mode);
+        let turns: BTreeMap<_, _> =
+            spans.iter().filter(|span| span.is_root()).map(|span| (&span.trace_id, span)).collect();
+        let left: BTreeSet<_> = spans
+            .iter()
+            .filter(|span| span.name == "left behind")
+            .map(|span| {
+                let turn = turns[&span.trace_id];
+                assert_eq!((&span.parent, span.get("langfuse.trace.name")), (&turn.span_id, &*turn.name));
+                (turn.name.as_str(), span.observation("metadata.for_turn"))
+            })
+            .collect();
+        let expect = [("Turn 1", "5"), ("Turn 2", "4"), ("Turn 3", "4"), ("Turn 4", "5")];
+        assert_eq!(left, expect.into(), "{mode:?}");
+        let instead: BTreeSet<_> =
+            turns.values().map(|turn| (turn.name.as_str(), turn.observation("metadata.instead_of_turn"))).collect();
+        let expect = [("Turn 1", ""), ("Turn 2", ""), ("Turn 3", ""), ("Turn 4", "2"), ("Turn 5", "1"), ("Turn 6", "")];
+        assert_eq!(instead, expect.into(), "{mode:?}");
+    }
+}
+
+#[test]
 fn every_span_says_which_trace_and_session_it_belongs_to() {
     let spans = Recording::load("i_plain").play(Mode::Plain);
     for span in &spans {

@@ -20,7 +20,7 @@ use crate::{
     media::{Hash, Media},
     redact::{Counts, Redactor},
     trace::{Body, Level, Semantics, Span},
-    transcript::record::{Nanos, Prompt, PromptKind, ToolResult, Usage},
+    transcript::record::{Nanos, Prompt, PromptKind, SessionFacts, ToolResult, Usage},
     turn::{Generation, Turn},
 };
 
@@ -48,11 +48,16 @@ pub struct Shared {
 impl Shared {
     /// For the spans of `turn` in session `session_id`, of a project with `options`.
     pub fn new(turn: &Turn, session_id: &str, options: &Options) -> Self {
+        Self::of(turn.number, &turn.session, session_id, options)
+    }
+
+    /// For the spans of a turn of which no more is known than its number and what its lines say of the session.
+    pub fn of(number: u32, facts: &SessionFacts, session_id: &str, options: &Options) -> Self {
         let mut put = Put::default();
         put.text("session.id", limited(session_id));
-        put.text("langfuse.trace.name", format!("Turn {}", turn.number));
+        put.text("langfuse.trace.name", format!("Turn {number}"));
         put.some("user.id", options.user_id.as_deref().map(limited));
-        put.some("langfuse.version", turn.session.version.clone());
+        put.some("langfuse.version", facts.version.clone());
         put.some("langfuse.release", options.release.as_deref().map(limited));
         put.some("langfuse.environment", options.environment.clone());
         if !options.tags.is_empty() {
@@ -62,16 +67,16 @@ impl Shared {
             put.text(format!("langfuse.trace.metadata.{key}"), value.as_str());
         }
         put.text(meta!(trace "source"), "claude-code");
-        put.text(meta!(trace "turn_number"), turn.number.to_string());
+        put.text(meta!(trace "turn_number"), number.to_string());
         put.text(meta!(trace "session_id"), session_id);
-        put.some(meta!(trace "version"), turn.session.version.as_deref());
-        put.some(meta!(trace "slug"), turn.session.slug.as_deref());
-        put.some(meta!(trace "cwd"), turn.session.cwd.as_deref());
-        put.some(meta!(trace "git_branch"), turn.session.git_branch.as_deref());
-        put.some(meta!(trace "forked_from"), turn.session.forked_from.as_deref());
+        put.some(meta!(trace "version"), facts.version.as_deref());
+        put.some(meta!(trace "slug"), facts.slug.as_deref());
+        put.some(meta!(trace "cwd"), facts.cwd.as_deref());
+        put.some(meta!(trace "git_branch"), facts.git_branch.as_deref());
+        put.some(meta!(trace "forked_from"), facts.forked_from.as_deref());
         if options.capture == Capture::Full {
             // Made of what was said.
-            put.some(meta!(trace "session_title"), turn.session.title.as_deref().map(limited));
+            put.some(meta!(trace "session_title"), facts.title.as_deref().map(limited));
         }
         Self { attributes: put.0, semantics: options.semantics, capture: options.capture }
     }

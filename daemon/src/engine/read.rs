@@ -17,14 +17,14 @@ use crate::{
     delivery::exporter::{Order, now_ms},
     hook::{Event, Hint},
     redact::Counts,
-    store::Advance,
+    store::{Advance, SessionRow},
     transcript::{
         cursor::Position,
         lines::Lines,
         reader::{self, Transcript, Unreadable},
         record,
     },
-    turn::{Assembler, Scope},
+    turn::{Assembler, Past, Scope},
 };
 
 /// The name under which faults of this program are counted.
@@ -127,17 +127,29 @@ impl Engine {
         let begin =
             if known { Some((session.row.cursor.offset, session.row.closed)) } else { self.begin(session, file) };
         let Some((cursor, closed)) = begin else { return };
+        let turns = if known { self.past(&session.row) } else { Vec::new() };
         session.tail = Some(Tail {
             read_to: file.position(cursor),
             lines: Lines::at(cursor),
-            assembler: Assembler::new(&session.row.session_id, closed)
-                .resumed(session.row.forked_from.clone(), session.row.title.clone()),
+            assembler: Assembler::new(&session.row.session_id, closed).resumed(
+                session.row.forked_from.clone(),
+                session.row.title.clone(),
+                turns,
+            ),
             held: 0,
             unclaimed: VecDeque::new(),
         });
         if cursor == 0 {
             self.recover_previous(session, file);
         }
+    }
+
+    /// The turns before the cursor; none, if the store cannot tell: then those the user leaves behind are not marked.
+    fn past(&self, row: &SessionRow) -> Vec<Past> {
+        self.store.call(|store| store.turns(&row.session_id, row.closed)).unwrap_or_else(|error| {
+            tracing::warn!(session = row.session_id, %error, "earlier turns are not known");
+            Vec::new()
+        })
     }
 
     /// Where a transcript is begun and how many turns come before: at its start, or behind what another tool has sent of it.
@@ -357,6 +369,8 @@ impl Engine {
         let step = Advance {
             session: row,
             spans: found.spans,
+            marks: found.marks,
+            turns: found.turns,
             launches: found.launches,
             agents: found.agents,
             consumed: consumed.clone(),

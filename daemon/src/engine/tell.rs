@@ -19,9 +19,9 @@ use crate::{
     transcript::{
         lines::Line,
         reader::{self, SPILLED},
-        record::{self, Record, Skip},
+        record::{self, Record, SessionFacts, Skip},
     },
-    turn::{Assembler, Launch, Scope, Turn},
+    turn::{Assembler, Launch, Past, Scope, Turn},
 };
 
 /// A Stop later than this after its turn's last line was not waiting for that line: the turn is being caught up with.
@@ -37,6 +37,10 @@ const ANSWERS: usize = 32;
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) spans: Vec<OutSpan>,
+    /// What is told in the traces of turns that were left behind.
+    pub(super) marks: Vec<OutSpan>,
+    /// Turns that are over.
+    pub(super) turns: Vec<Past>,
     pub(super) bytes: usize,
     pub(super) skipped: BTreeMap<&'static str, u64>,
     /// Lines of a kind nobody knows, by kind and version.
@@ -99,6 +103,7 @@ pub(super) fn push_line(
             let length = length + record.spilled() * SPILLED;
             if let Some(mut turn) = assembler.push(record, offset) {
                 found.launches.extend(agents::closed_launches(&turn));
+                found.turns.push(Past::of(&turn));
                 *held = 0;
                 if !turn.root_sent {
                     if unclaimed.len() == ANSWERS {
@@ -210,6 +215,17 @@ pub(super) fn tell(session: &Session, turn: &mut Turn, scope: Scope, fired: Opti
         found.bytes += span.attributes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
         found.bytes += span.media.iter().map(|(_, media)| media.bytes.len()).sum::<usize>();
         found.spans.push(span);
+    }
+    for left in turn.left.iter().filter(|_| scope != Scope::Part) {
+        let span = trace::left_behind(turn, left);
+        if options.sample_rate.is_none_or(|rate| ids::sampled(span.trace_id, rate)) {
+            let facts = SessionFacts { title: turn.session.title.clone(), ..left.session.clone() };
+            let mut shared = Shared::of(left.number, &facts, &session.row.session_id, options);
+            if let Some(redactor) = redactor {
+                shared.redact(redactor, &mut found.redacted);
+            }
+            found.marks.push(shared.encode(&span));
+        }
     }
 }
 

@@ -29,6 +29,7 @@ impl Store {
             "DELETE FROM media WHERE (destination, hash) NOT IN (SELECT destination, hash FROM media_link)",
             [],
         )?;
+        tx.execute("DELETE FROM turn WHERE session_id = ?", params![session_id])?;
         tx.execute("UPDATE session SET title = NULL WHERE session_id = ?", params![session_id])?;
         tx.commit()?;
         self.measure()?;

@@ -160,5 +160,18 @@ CREATE TABLE import_sought (
 ) STRICT;
 ";
 
+/// What version 4 added: the turns of a session to which the user may go back.
+const SCHEMA_4: &str = "
+CREATE TABLE turn (
+    session_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    position INTEGER,
+    follows TEXT,
+    facts TEXT NOT NULL,
+    PRIMARY KEY (session_id, number)
+) STRICT, WITHOUT ROWID;
+";
+
 /// Each version's change, applied in one transaction.
-pub(super) const MIGRATIONS: &[M<'static>] = &[M::up(SCHEMA), M::up(SCHEMA_2), M::up(SCHEMA_3)];
+pub(super) const MIGRATIONS: &[M<'static>] = &[M::up(SCHEMA), M::up(SCHEMA_2), M::up(SCHEMA_3), M::up(SCHEMA_4)];

@@ -14,9 +14,9 @@ use super::{
 use crate::{
     dialect::OutSpan,
     hook::{Destination, Hint},
-    ids::{CallId, TraceId},
+    ids::{CallId, SpanId, TraceId},
     transcript::cursor::{Identity, Position},
-    turn::Launch,
+    turn::{BACK, Launch, Past},
 };
 
 /// Where a session's transcript stands.
@@ -51,6 +51,10 @@ pub struct Advance {
     pub session: SessionRow,
     /// Spans found on the way.
     pub spans: Vec<OutSpan>,
+    /// Further spans of turns told before: left out where the root they stand below is not known to the destination.
+    pub marks: Vec<OutSpan>,
+    /// Turns that are over.
+    pub turns: Vec<Past>,
     /// Calls that launched subagents, in turns that are passed.
     pub launches: Vec<Launch>,
     /// Subagents told to their end, and how long their transcripts were.
@@ -164,7 +168,7 @@ impl Store {
     /// # Errors
     /// If nothing was changed.
     pub fn advance(&mut self, step: &Advance) -> Result<(DestinationId, usize)> {
-        let room = if step.spans.is_empty() { 0 } else { self.room()? };
+        let room = if step.spans.is_empty() && step.marks.is_empty() { 0 } else { self.room()? };
         let tx = self.db.transaction()?;
         let destination = ensure(&tx, &step.session.hint.destination)?;
         // What is said while its project is paused is passed over for good: it counts as told.
@@ -175,7 +179,11 @@ impl Store {
         let mut media_bytes = media_before;
         let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|span| span.is_root());
         // Children first decide whether a root is news; a reader does not mind which comes first.
-        for span in others.into_iter().chain(roots) {
+        let spans = others.into_iter().chain(roots).map(|span| (span, false));
+        for (span, is_mark) in spans.chain(step.marks.iter().map(|mark| (mark, true))) {
+            if is_mark && !is_told(&tx, destination, span.trace_id, span.parent_id)? {
+                continue;
+            }
             if let Some(call) = span.call {
                 let own = is_own_call(&tx, destination, call, span.trace_id)?;
                 let (all, copied) = copies.entry(span.trace_id).or_default();
@@ -255,6 +263,16 @@ impl Store {
                 launch.returned
             ])?;
         }
+        for turn in &step.turns {
+            tx.prepare_cached("INSERT OR REPLACE INTO turn VALUES (?, ?, ?, ?, ?, ?)")?.execute(params![
+                s.session_id,
+                turn.number,
+                turn.key,
+                turn.position,
+                turn.follows,
+                json(&turn.session)
+            ])?;
+        }
         for (agent_id, length) in &step.agents {
             tx.prepare_cached("INSERT OR REPLACE INTO agent VALUES (?, ?, ?)")?.execute(params![
                 s.session_id,
@@ -297,6 +315,31 @@ impl Store {
                 })
             })?
             .collect()
+    }
+
+    /// The latest of the first `closed` turns of a session, oldest first.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn turns(&self, session_id: &str, closed: u32) -> Result<Vec<Past>> {
+        let mut turns: Vec<Past> = self
+            .db
+            .prepare_cached(
+                "SELECT key, number, position, follows, facts FROM turn WHERE session_id = ? AND number <= ? ORDER BY number DESC LIMIT ?",
+            )?
+            .query_map(params![session_id, closed, BACK as i64], |row| {
+                let facts: String = row.get(4)?;
+                Ok(Past {
+                    key: row.get(0)?,
+                    number: row.get(1)?,
+                    position: row.get(2)?,
+                    follows: row.get(3)?,
+                    session: serde_json::from_str(&facts).unwrap_or_default(),
+                })
+            })?
+            .collect::<Result<_>>()?;
+        turns.reverse();
+        Ok(turns)
     }
 
     /// The subagents of a session that are told to their end, and how long their transcripts were.
@@ -385,6 +428,13 @@ fn is_own_call(db: &Connection, destination: DestinationId, call: CallId, trace:
     }
     db.prepare_cached("SELECT trace_id FROM call WHERE destination = ? AND id = ?")?
         .query_row(params![destination, call], |row| Ok(row.get::<_, TraceId>(0)? == trace))
+}
+
+/// True if a span was delivered, or waits to be.
+fn is_told(db: &Connection, destination: DestinationId, trace: TraceId, span: SpanId) -> Result<bool> {
+    let sql = "SELECT 1 FROM exported WHERE destination = ?1 AND trace_id = ?2 AND span_id = ?3 AND
+        (delivered OR EXISTS (SELECT 1 FROM outbox WHERE destination = ?1 AND span_id = ?3))";
+    db.prepare_cached(sql)?.exists(params![destination, trace, span])
 }
 
 fn consume(db: &Connection, ids: &[String]) -> Result<()> {

@@ -6,8 +6,11 @@ use crate::{
     hook::{Destination, Event, Hint, Kind, Options},
     ids::{Print, SpanId, TraceId},
     media::Media,
-    transcript::cursor::{Identity, Position},
-    turn::Launch,
+    transcript::{
+        cursor::{Identity, Position},
+        record::SessionFacts,
+    },
+    turn::{BACK, Launch, Past},
 };
 
 mod destinations;
@@ -80,6 +83,8 @@ fn session(id: &str) -> SessionRow {
 
 fn step(spans: Vec<OutSpan>) -> Advance {
     Advance {
+        marks: Vec::new(),
+        turns: Vec::new(),
         session: session("s-1"),
         spans,
         launches: Vec::new(),

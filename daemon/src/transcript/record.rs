@@ -6,6 +6,8 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::media::Media;
 
 mod parse;
@@ -164,6 +166,8 @@ pub struct Prompt {
     pub uuid: Option<String>,
     /// The line it follows; one that another prompt followed already if the user went back to before that.
     pub parent: Option<String>,
+    /// Which turn of its conversation it begins by Claude Code's own count, from 1 (2.1.329): whoever goes back counts from there.
+    pub position: Option<u32>,
     /// When it was written.
     pub at: Option<Nanos>,
     /// What the user said; a slash command in the form it was typed.
@@ -204,7 +208,7 @@ pub enum PromptKind {
 }
 
 /// What a line's envelope says about its session.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionFacts {
     /// Claude Code's version.
     pub version: Option<String>,

@@ -93,6 +93,8 @@ pub(super) struct Wire<'a> {
     pub(super) uuid: Option<Text<'a>>,
     #[serde(rename = "parentUuid", borrow, default)]
     pub(super) parent_uuid: Option<Text<'a>>,
+    #[serde(rename = "turnPosition", borrow, default)]
+    pub(super) turn_position: Option<&'a RawValue>,
     #[serde(rename = "agentId", borrow, default)]
     pub(super) agent_id: Option<Text<'a>>,
     #[serde(rename = "promptId", borrow, default)]
@@ -177,6 +179,13 @@ pub(super) struct WireLaunched<'a> {
     pub(super) run_id: Option<Text<'a>>,
     #[serde(rename = "isAsync", default)]
     pub(super) is_async: Option<bool>,
+}
+
+/// `turnPosition` of a prompt.
+#[derive(Deserialize)]
+pub(super) struct WireTurnPosition {
+    #[serde(rename = "turnIndex", default)]
+    pub(super) turn_index: Option<Count>,
 }
 
 #[derive(Deserialize)]

@@ -2,14 +2,14 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::Turn;
+use super::{
+    Turn,
+    history::{History, Past},
+};
 use crate::transcript::record::{Nanos, PromptKind, Record};
 
 /// How many requests are remembered until their answer comes.
 pub(super) const REQUESTS: usize = 64;
-
-/// How many turns are remembered to which the user may go back.
-const BACK: usize = 256;
 
 /// Builds turns from records pushed in file order.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ pub struct Assembler {
     title: Option<String>,
     /// Message ids of the turn before: a late line of it must not count again.
     before: HashSet<String>,
-    /// What the prompts of earlier turns followed, and the numbers of those turns.
-    past: VecDeque<(String, u32)>,
+    /// The turns before, to which the user may go back.
+    history: History,
     /// The version of Claude Code that wrote the latest prompt.
     version: Option<String>,
     /// Lines of a conversation whose prompt is nowhere.
@@ -47,7 +47,7 @@ impl Assembler {
             forked_from: None,
             title: None,
             before: HashSet::new(),
-            past: VecDeque::new(),
+            history: History::default(),
             version: None,
             orphans: 0,
         }
@@ -63,9 +63,7 @@ impl Assembler {
                 if prompt.session.version.is_some() {
                     self.version.clone_from(&prompt.session.version);
                 }
-                let instead_of = prompt.parent.as_ref().and_then(|parent| self.followed(parent));
                 let mut turn = Turn::new(prompt, &self.session_id, offset);
-                turn.instead_of = instead_of;
                 turn.session.forked_from.clone_from(&self.forked_from);
                 turn.session.title.clone_from(&self.title);
                 if turn.prompt.kind == PromptKind::Local {
@@ -148,23 +146,17 @@ impl Assembler {
         None
     }
 
-    /// As [`new`](Self::new), with what earlier lines said of the session: which one it was forked from, and its title.
+    /// As [`new`](Self::new), with what earlier lines said of the session: which one it was forked from, its title, and the latest
+    /// of its turns.
     #[must_use]
-    pub fn resumed(mut self, forked_from: Option<String>, title: Option<String>) -> Self {
-        (self.forked_from, self.title) = (forked_from, title);
+    pub fn resumed(mut self, forked_from: Option<String>, title: Option<String>, turns: Vec<Past>) -> Self {
+        (self.forked_from, self.title, self.history) = (forked_from, title, History::of(turns));
         self
     }
 
     /// The version of Claude Code that writes the session, as far as it is known.
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
-    }
-
-    /// The first turn whose prompt followed this line. Another prompt that does so was given after going back.
-    fn followed(&self, parent: &str) -> Option<u32> {
-        let open = self.open().and_then(|turn| Some((turn.prompt.parent.as_deref()?, turn.number)));
-        let past = self.past.iter().map(|(parent, number)| (parent.as_str(), *number));
-        past.chain(open).find(|(known, _)| *known == parent).map(|(_, number)| number)
     }
 
     /// What the session is called.
@@ -213,18 +205,18 @@ impl Assembler {
         std::mem::take(&mut self.orphans)
     }
 
-    fn start(&mut self, turn: Turn) -> Option<Turn> {
+    fn start(&mut self, mut turn: Turn) -> Option<Turn> {
         self.candidate = None;
-        let closed = self.open.replace(turn).filter(Turn::is_answered)?;
-        self.closed += 1;
-        if let Some(parent) = &closed.prompt.parent {
-            if self.past.len() == BACK {
-                self.past.pop_front();
-            }
-            self.past.push_back((parent.clone(), closed.number));
+        let closed = self.open.take().filter(Turn::is_answered);
+        if let Some(closed) = &closed {
+            self.closed += 1;
+            self.history.push(Past::of(closed));
+            self.before = closed.generations.iter().map(|generation| generation.id.clone()).collect();
         }
-        self.before = closed.generations.iter().map(|generation| generation.id.clone()).collect();
-        Some(closed)
+        turn.left = self.history.left_by(&turn.prompt);
+        turn.instead_of = turn.left.first().map(|left| left.number);
+        self.open = Some(turn);
+        closed
     }
 }
 

@@ -11,7 +11,9 @@ const METADATA: &str = "langfuse.observation.metadata.";
 pub fn print(spans: &[OutSpan]) {
     for root in spans.iter().filter(|span| span.is_root()) {
         let input = content(root, "langfuse.observation.input");
-        out!("{} {} {}{}", bold(&root.name), time(root), dim(&clip(gist(&input), 60)), level(root));
+        let instead = root.text("langfuse.observation.metadata.instead_of_turn");
+        let instead = instead.map_or_else(String::new, |number| format!("  instead of turn {number}"));
+        out!("{} {} {}{instead}{}", bold(&root.name), time(root), dim(&clip(gist(&input), 60)), level(root));
         children(spans, root, "");
         let output = content(root, "langfuse.observation.output");
         out!("   {}", dim(&clip(&output, 76)));

@@ -130,3 +130,45 @@ fn a_step_happens_whole_or_not_at_all() {
     assert!(store.advance(&step).is_err());
     assert_eq!(["inbox", "outbox", "exported", "session"].map(|table| count(&store, table)), [1, 0, 0, 0]);
 }
+
+#[test]
+fn turns_that_are_over_come_back_up_to_where_reading_begins() {
+    let (dir, mut store) = fresh();
+    let turn = |number: u32| Past {
+        key: format!("p{number}"),
+        number,
+        position: (number > 1).then_some(number),
+        follows: Some(format!("line {number}")),
+        session: SessionFacts { cwd: Some("/home/dev/app".into()), ..SessionFacts::default() },
+    };
+    store.advance(&Advance { turns: vec![turn(1), turn(2)], ..step(Vec::new()) }).unwrap();
+    store.advance(&Advance { turns: vec![turn(2), turn(3)], ..step(Vec::new()) }).unwrap();
+    drop(store);
+    let mut store = opened(&dir);
+    assert_eq!(store.turns("s-1", 3).unwrap(), [turn(1), turn(2), turn(3)]);
+    assert_eq!(store.turns("s-1", 2).unwrap(), [turn(1), turn(2)]);
+    assert_eq!(store.turns("s-2", 3).unwrap(), []);
+    store.advance(&Advance { turns: (4..1000).map(turn).collect(), ..step(Vec::new()) }).unwrap();
+    let latest = store.turns("s-1", 999).unwrap();
+    assert_eq!((latest.len(), latest.first(), latest.last()), (BACK, Some(&turn(744)), Some(&turn(999))));
+    store.forget("s-1", &[]).unwrap();
+    assert_eq!(store.turns("s-1", 999).unwrap(), []);
+}
+
+#[test]
+fn a_mark_goes_only_where_the_root_is_known_that_it_stands_below() {
+    let (_dir, mut store) = fresh();
+    let mark = |trace| span(trace, 9, 1);
+    // In the same step, in a later one, and never.
+    let destination = store.advance(&Advance { marks: vec![mark(1), mark(2)], ..step(vec![span(1, 1, 0)]) }).unwrap().0;
+    assert_eq!(waiting(&mut store, destination), [(1, 1), (1, 9)]);
+    store.advance(&Advance { marks: vec![mark(2), mark(1)], ..step(vec![span(2, 1, 0)]) }).unwrap();
+    let all = [(1, 1), (1, 9), (2, 1), (2, 9)];
+    assert_eq!(waiting(&mut store, destination), all, "each once");
+    // What was said in a pause was never told.
+    store.pause(Some("/home/dev/app".as_ref()), true).unwrap();
+    store.advance(&step(vec![span(3, 1, 0)])).unwrap();
+    store.pause(Some("/home/dev/app".as_ref()), false).unwrap();
+    store.advance(&Advance { marks: vec![mark(3)], ..step(Vec::new()) }).unwrap();
+    assert_eq!(waiting(&mut store, destination), all);
+}

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::transcript::wire::{
     Content, Output, Text, Wire, WireAttachment, WireBlock, WireError, WireLaunched, WireMessage, WireSource,
+    WireTurnPosition,
 };
 
 /// Reads one line.
@@ -307,6 +308,10 @@ impl<'a> Wire<'a> {
             text,
             kind,
             uuid: self.uuid.map(Text::into_owned),
+            position: self.turn_position.and_then(|raw| {
+                let position: WireTurnPosition = serde_json::from_str(raw.get()).ok()?;
+                u32::try_from(position.turn_index?.0).ok()
+            }),
             parent: self.parent_uuid.map(Text::into_owned),
             prompt_id: self.prompt_id.map(Text::into_owned),
             session: SessionFacts {

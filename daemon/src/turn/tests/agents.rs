@@ -98,7 +98,7 @@ fn a_session_that_was_forked_says_so_from_there_on() {
     assert_eq!(closed[0].session.forked_from, None, "known only behind its prompt; it is a copy anyway");
     assert_eq!(assembler.open().unwrap().session.forked_from.as_deref(), Some("s-1"));
     assert_eq!(assembler.origin().map(String::as_str), Some("s-1"));
-    let mut later = Assembler::new("s-2", 2).resumed(assembler.origin().cloned(), None);
+    let mut later = Assembler::new("s-2", 2).resumed(assembler.origin().cloned(), None, Vec::new());
     push(&mut later, vec![plain("p3", 5), said("c", 6, "on")]);
     assert_eq!(later.open().unwrap().session.forked_from.as_deref(), Some("s-1"));
 }

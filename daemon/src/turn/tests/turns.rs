@@ -180,28 +180,59 @@ fn reading_starts_again_at_the_prompt_of_what_is_open() {
 }
 
 #[test]
-fn a_prompt_given_after_going_back_says_before_which_turn() {
-    let after = |parent: Option<&str>, uuid: &str| {
-        Record::Prompt(Prompt { parent: parent.map(str::to_owned), ..prompt(uuid, 1) })
-    };
-    let said = |id: &str| said(id, 2, "x");
-    let turns = turns(vec![
-        after(None, "p1"),
-        said("a"),
-        after(Some("a-1"), "p2"),
-        said("b"),
-        after(Some("b-1"), "p3"),
-        said("c"),
-        // Back to before the third, to before the second, and on from there; a first prompt follows nothing.
-        after(Some("b-1"), "p4"),
-        said("d"),
-        after(Some("a-1"), "p5"),
-        said("e"),
-        after(Some("e-1"), "p6"),
-        said("f"),
-        after(None, "p7"),
-        said("g"),
-    ]);
-    let back: Vec<_> = turns.iter().map(|turn| (turn.number, turn.instead_of)).collect();
-    assert_eq!(back, [(1, None), (2, None), (3, None), (4, Some(3)), (5, Some(2)), (6, None), (7, None)]);
+fn a_prompt_given_after_going_back_says_which_turns_it_leaves_behind() {
+    /// Turns by what their prompts follow and count, and of each which turns it leaves behind.
+    type Case = &'static [(&'static str, Option<u32>, &'static [u32])];
+    const FOLLOWS: Case = &[
+        ("", None, &[]),
+        ("1", None, &[]),
+        ("2", None, &[]),
+        // Back to before the third, to before the second, once more to there, and on.
+        ("2", None, &[3]),
+        ("1", None, &[2, 4]),
+        ("1", None, &[5]),
+        ("6", None, &[]),
+        // What follows nothing may be anything.
+        ("", None, &[]),
+    ];
+    // Claude Code 2.1.329 lets the first prompt after going back to the beginning follow what was said last.
+    const COUNTS: Case = &[
+        ("", Some(1), &[]),
+        ("1", Some(2), &[]),
+        ("2", Some(3), &[]),
+        ("1", Some(2), &[2, 3]),
+        ("4", Some(1), &[1, 4]),
+        ("5", Some(2), &[]),
+    ];
+    // Begun with a version that does not count, and gone on with: nothing is known of the turns before.
+    const BOTH: Case =
+        &[("", None, &[]), ("1", None, &[]), ("2", Some(3), &[]), ("3", Some(4), &[]), ("2", Some(3), &[3, 4])];
+    for case in [FOLLOWS, COUNTS, BOTH] {
+        let prompt_of = |number: usize, follows: &str, position| {
+            let parent = (!follows.is_empty()).then(|| format!("{follows}-1"));
+            Record::Prompt(Prompt { parent, position, ..prompt(&format!("p{number}"), 1) })
+        };
+        let records = |from: usize| {
+            let turns = case.iter().enumerate().skip(from);
+            turns.flat_map(move |(index, (follows, position, _))| {
+                // Taken back before it was answered: nothing has happened.
+                let never = prompt_of(100 + index, follows, *position);
+                [never, prompt_of(index + 1, follows, *position), said(&(index + 1).to_string(), 2, "x")]
+            })
+        };
+        let left = |turn: &Turn| (turn.number, turn.left.iter().map(|left| left.number).collect::<Vec<_>>());
+        let all = turns(records(0).collect());
+        let expect: Vec<_> = (1..).zip(case).map(|(number, (.., left))| (number, left.to_vec())).collect();
+        assert_eq!(all.iter().map(left).collect::<Vec<_>>(), expect);
+        assert!(all.iter().all(|turn| turn.instead_of == turn.left.first().map(|left| left.number)));
+        // The same wherever reading starts again.
+        for from in 0..all.len() {
+            let past = all[..from].iter().map(Past::of).collect();
+            let mut assembler = Assembler::new("s-1", from as u32).resumed(None, None, past);
+            let closed = records(from).enumerate().filter_map(|(at, record)| assembler.push(record, at as u64));
+            let mut again: Vec<_> = closed.map(|turn| left(&turn)).collect();
+            again.extend(assembler.open().map(left));
+            assert_eq!(again, expect[from..], "from turn {}", from + 1);
+        }
+    }
 }

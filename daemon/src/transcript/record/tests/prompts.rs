@@ -14,6 +14,7 @@ fn a_prompt_is_a_string_or_the_text_blocks_of_a_list() {
         (json!([{"type": "document", "source": {"data": "AAAA"}}]), ""),
     ] {
         let expect = Prompt {
+            position: None,
             uuid: Some("u-1".into()),
             parent: None,
             at: Some(T_NANOS),
@@ -155,4 +156,20 @@ fn a_queued_prompt_is_told_in_either_order_of_keys() {
             assert_eq!(parse(line.as_bytes()).as_ref(), Ok(&expect), "{line}");
         }
     }
+}
+
+#[test]
+fn a_prompt_knows_its_place_where_claude_code_counts() {
+    for (position, expect) in [
+        (json!({"promptIndex": 0, "turnIndex": 3}), Some(3)),
+        (json!({"turnIndex": -1}), Some(0)),
+        (json!({"turnIndex": u64::MAX}), None),
+        (json!({"promptIndex": 1}), None),
+        (json!(null), None),
+        (json!(7), None),
+    ] {
+        let line = with(user(json!("go on")), "turnPosition", position.clone());
+        assert_eq!(prompt(&line).position, expect, "{position}");
+    }
+    assert_eq!(prompt(&user(json!("go on"))).position, None);
 }

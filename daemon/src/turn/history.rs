@@ -1,0 +1,81 @@
+//! The turns of a session that are over, and which of them the user has gone back to before.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::Turn;
+use crate::transcript::record::{Prompt, SessionFacts};
+
+/// How many turns are remembered to which the user may go back.
+pub const BACK: usize = 256;
+
+/// What is remembered of a turn that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// What the ids of its trace are made of.
+    pub key: String,
+    /// Its number.
+    pub number: u32,
+    /// Which turn of its conversation it was, by Claude Code's own count.
+    pub position: Option<u32>,
+    /// The line that its prompt followed.
+    pub follows: Option<String>,
+    /// What its lines said of the session, but for the title.
+    pub session: SessionFacts,
+}
+
+impl Past {
+    /// Of `turn`.
+    pub fn of(turn: &Turn) -> Self {
+        let session = SessionFacts { title: None, ..turn.session.clone() };
+        let Prompt { position, parent, .. } = &turn.prompt;
+        Self { key: turn.key.clone(), number: turn.number, position: *position, follows: parent.clone(), session }
+    }
+}
+
+/// The latest turns of a session that are over, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// Each with whether it was left behind already.
+    turns: VecDeque<(Past, bool)>,
+}
+
+impl History {
+    pub(super) fn of(turns: Vec<Past>) -> Self {
+        let mut history = Self::default();
+        turns.into_iter().for_each(|turn| history.push(turn));
+        history
+    }
+
+    /// A turn is over.
+    pub(super) fn push(&mut self, turn: Past) {
+        for index in self.left(turn.position, turn.follows.as_deref()) {
+            self.turns[index].1 = true;
+        }
+        if self.turns.len() == BACK {
+            self.turns.pop_front();
+        }
+        self.turns.push_back((turn, false));
+    }
+
+    /// The turns that `prompt` leaves behind.
+    pub(super) fn left_by(&self, prompt: &Prompt) -> Vec<Past> {
+        let left = self.left(prompt.position, prompt.parent.as_deref());
+        left.into_iter().map(|index| self.turns[index].0.clone()).collect()
+    }
+
+    /// Those which a prompt of this place and parent leaves behind: by Claude Code's own count, or where there is none because the
+    /// prompt of the first of them followed the same line.
+    fn left(&self, position: Option<u32>, parent: Option<&str>) -> Vec<usize> {
+        let counted = |turn: &Past| turn.position.zip(position);
+        let same =
+            |(turn, _): &(Past, bool)| counted(turn).is_none() && parent.is_some() && turn.follows.as_deref() == parent;
+        let first = self.turns.iter().position(same).unwrap_or(usize::MAX);
+        let is_left = |(index, (turn, left)): (usize, &(Past, bool))| {
+            let gone = counted(turn).map_or(index >= first, |(its, position)| its >= position);
+            (gone && !left).then_some(index)
+        };
+        self.turns.iter().enumerate().filter_map(is_left).collect()
+    }
+}
