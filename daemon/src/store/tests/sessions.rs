@@ -167,8 +167,8 @@ fn a_mark_goes_only_where_the_root_is_known_that_it_stands_below() {
     assert_eq!(waiting(&mut store, destination), all, "each once");
     // What was said in a pause was never told.
     store.pause(Some("/home/dev/app".as_ref()), true).unwrap();
-    store.advance(&step(vec![span(3, 1, 0)])).unwrap();
+    store.advance(&step(vec![span(3, 3, 0)])).unwrap();
     store.pause(Some("/home/dev/app".as_ref()), false).unwrap();
-    store.advance(&Advance { marks: vec![mark(3)], ..step(Vec::new()) }).unwrap();
+    store.advance(&Advance { marks: vec![span(3, 9, 3)], ..step(Vec::new()) }).unwrap();
     assert_eq!(waiting(&mut store, destination), all);
 }
