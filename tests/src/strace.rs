@@ -110,6 +110,13 @@ pub fn on_main(home: &Home, order: Order) -> Daemon {
     home.spawn_daemon_under("strace", &[vec!["-D".to_owned()], order.0].concat())
 }
 
+/// Any other program; the order is for its main thread.
+pub fn command(home: &Home, Order(order): Order, program: &Path) -> Command {
+    let mut command = home.command(Path::new("strace"));
+    command.arg("-D").args(order).arg(program);
+    command
+}
+
 /// Starts a daemon; `order` is for all of its threads.
 pub fn on_all(home: &Home, order: Order) -> Daemon {
     home.spawn_daemon_under("strace", &[["-D", "-f", "--seccomp-bpf"].map(str::to_owned).into(), order.0].concat())

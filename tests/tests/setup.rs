@@ -8,7 +8,13 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tests::{Answer, Home, Server, Story, bins, home::run, say, server};
+use tests::{
+    Answer, Home, Server, Story, bins,
+    home::run,
+    say, server,
+    strace::{self, Order, Point, Thread},
+    tries,
+};
 
 const SECRET: &str = "sk-lf-0a1b2c3d-canary-77aa";
 
@@ -230,6 +236,102 @@ fn keys_are_kept_out_of_what_git_commits() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused).contains("tracked by git") && text(&refused).contains("--user"), "{}", text(&refused));
     assert_eq!(files(home.path()), all);
+}
+
+#[test]
+fn copies_are_kept_out_too_whatever_they_are_called() {
+    let home = Home::new();
+    let (dir, file) = place(&home, "--project", Some("{}"));
+    if git(&dir, &["init", "-q"]).is_none() {
+        return;
+    }
+    // One from another time, which is nobody's to overwrite.
+    let older = file.with_file_name("settings.local.json.before-cc-langfuse");
+    fs::write(&older, "older").expect("written");
+    succeeds(&setup(&home, &dir, "--project", &QUIET));
+    assert!(fs::read_dir(dir.join(".claude")).expect("a directory").count() == 3);
+    assert_eq!(git(&dir, &["status", "--porcelain"]).expect("git"), "");
+    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+    assert_eq!(fs::read_to_string(&older).expect("there"), "older");
+}
+
+/// What is done to a settings file, one after the other: each is killed at its system calls.
+const STEPS: [&[&str]; 3] = [
+    &["setup", "--project", "--public-key", "pk-lf-1", "--secret-key", SECRET, "--yes", "--no-check", "--no-service"],
+    &[
+        "setup",
+        "--project",
+        "--public-key",
+        "pk-lf-1",
+        "--secret-key",
+        "sk-lf-canary-2222",
+        "--yes",
+        "--no-check",
+        "--no-service",
+    ],
+    &["uninstall", "--yes"],
+];
+
+#[test]
+fn killed_at_any_system_call_they_can_be_done_again_and_taken_back() {
+    if !strace::works() {
+        return;
+    }
+    let original = "{\n  \"env\": {\"LANGFUSE_PUBLIC_KEY\": \"mine\"},\n  \"hooks\": {}\n}";
+    // A repository, and what was done to it before.
+    let stage = |done: usize| {
+        let home = Home::new();
+        let (dir, file) = place(&home, "--project", Some(original));
+        git(&dir, &["init", "-q"])?;
+        STEPS[..done].iter().for_each(|args| drop(succeeds(&ctl(&home, &dir, None, args))));
+        Some((home, dir, file))
+    };
+    let go = |home: &Home, dir: &Path, order: Order, step: usize| {
+        let mut command = strace::command(home, order, &bins().ctl);
+        command.args(STEPS[step]).current_dir(dir);
+        run(command, b"").0
+    };
+    // Everything but git's own and copies nobody knows of any more.
+    let kept = |home: &Home| {
+        let mut all = files(home.path());
+        all.retain(|(path, mode, bytes)| {
+            let path = path.to_string_lossy();
+            assert!(*mode == 0o600 || !String::from_utf8_lossy(bytes).contains("canary"), "{path}");
+            !path.contains(".before-cc-langfuse") && (!path.contains("/.git/") || path.ends_with("/info/exclude"))
+        });
+        all
+    };
+    let mut points: Vec<(usize, Point)> = Vec::new();
+    let mut texts = vec![original.to_owned()];
+    for step in 0..STEPS.len() {
+        let Some((home, dir, file)) = stage(step) else { return };
+        let calls = home.path().join("calls");
+        assert_eq!(go(&home, &dir, Order::record(&calls), step).status.code(), Some(0));
+        points.extend(strace::points(Thread::Main, &strace::recorded(&calls)).into_iter().map(|point| (step, point)));
+        texts.push(fs::read_to_string(&file).expect("there"));
+    }
+    let count = tries(30, points.len()).min(points.len());
+    let mut kills = 0;
+    for index in 0..count {
+        let (step, point) = &points[index * points.len() / count];
+        let (home, dir, file) = stage(0).expect("git");
+        let before = kept(&home);
+        STEPS[..*step].iter().for_each(|args| drop(succeeds(&ctl(&home, &dir, None, args))));
+        let killed = go(&home, &dir, Order::inject(point, "signal=SIGKILL"), *step);
+        kills += usize::from(killed.status.code().is_none());
+        let now = fs::read_to_string(&file).expect("there");
+        assert!(texts[*step..step + 2].contains(&now), "{point:?} {now}");
+        let seen = git(&dir, &["status", "--porcelain", "-uall"]).expect("git");
+        let is_bare = now == original && seen == "?? .claude/settings.local.json\n";
+        assert!(seen.is_empty() || is_bare, "{step} {point:?}: git would commit {seen}");
+        if index % 2 == 0 {
+            succeeds(&ctl(&home, &dir, None, STEPS[1]));
+        }
+        succeeds(&ctl(&home, &dir, None, STEPS[2]));
+        assert_eq!(kept(&home), before, "{step} {point:?}");
+    }
+    say(&format!("kill -9 of setup and uninstall: {count} of {} points, {kills} kills", points.len()));
+    assert!(kills > count / 2);
 }
 
 #[test]

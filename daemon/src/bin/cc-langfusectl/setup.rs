@@ -128,7 +128,7 @@ impl Setup {
         let file = files::real(&scope.file())?;
         let wish = Wish { hook: &hook, events: &events, env: &keys.env() };
         let of_settings = settings(&file, wish, &record)?;
-        // Before there is anything to commit.
+        // First, before there is anything to commit.
         changes.extend(exclude(&file, &record)?);
         changes.extend(of_settings);
         let manager = if self.no_service { None } else { Manager::find() };
@@ -154,9 +154,8 @@ impl Setup {
                 out!("nothing was changed");
                 return Ok(ExitCode::from(1));
             }
-            record.note(&changes, &paths)?;
             let half = "not everything was done: run this again, or cc-langfusectl uninstall";
-            changes.iter().try_for_each(Change::make).context(half)?;
+            changes.iter().try_for_each(|change| record.make(change, &paths)).context(half)?;
             out!("done          cc-langfusectl uninstall takes it back");
         }
         let unit_changed = changes.iter().any(|change| change.part == Part::Whole);
@@ -331,11 +330,11 @@ fn settings(file: &Path, wish: Wish<'_>, record: &Record) -> anyhow::Result<Opti
     Ok(Some(Change { path: file.into(), current, new: Some(new), mode: 0o600, original, part: Part::Settings(ours) }))
 }
 
-/// What keeps `file` and its copy out of commits, if git would take them.
+/// What keeps `file` and its copies out of commits, if git would take them.
 fn exclude(file: &Path, record: &Record) -> anyhow::Result<Option<Change>> {
     let name = file.file_name().context("no name")?.to_string_lossy();
     let (mut lines, mut path) = (Vec::new(), None);
-    for file in [file.to_owned(), file.with_file_name(format!("{name}{}", files::BACKUP))] {
+    for (file, more) in [(file.to_owned(), ""), (file.with_file_name(format!("{name}{}", files::BACKUP)), "*")] {
         match git::fate(&file) {
             git::Fate::Safe => {}
             git::Fate::Unknown(why) => {
@@ -347,7 +346,7 @@ fn exclude(file: &Path, record: &Record) -> anyhow::Result<Option<Change>> {
             }
             git::Fate::Taken { exclude, line } => {
                 out!("git           would commit {}: a line in {} prevents it", file.display(), exclude.display());
-                lines.push(line);
+                lines.push(line + more);
                 path = Some(exclude);
             }
         }

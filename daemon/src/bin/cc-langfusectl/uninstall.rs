@@ -102,8 +102,11 @@ impl Uninstall {
         if let Some(manager) = manager {
             manager.stop(&home);
         }
-        changes.iter().try_for_each(Change::make)?;
-        for written in record.files.drain(..) {
+        changes.iter().filter(|change| record.of(&change.path).is_none()).try_for_each(Change::make)?;
+        while let Some(written) = record.files.pop() {
+            changes.iter().filter(|change| change.path == written.path).try_for_each(Change::make)?;
+            // Before the copy, without which all that is there would be taken for ours.
+            record.save(&paths)?;
             written.backup.as_deref().map_or(Ok(()), files::remove)?;
         }
         record.service = None;

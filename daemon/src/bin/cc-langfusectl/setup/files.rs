@@ -41,6 +41,9 @@ pub struct Written {
     pub mode: Option<u32>,
     /// Hash of what was written.
     pub sha256: String,
+    /// Hash of what was there when it was: what is there still, if the end came before it was written.
+    #[serde(default)]
+    pub replaced: String,
     /// What of it is ours.
     pub part: Part,
 }
@@ -118,35 +121,34 @@ impl Record {
         }
     }
 
-    /// Notes `changes` before they are made: of those that then are not, there is nothing to undo.
+    /// Notes `change`, and makes it: of one that then is not made, there is nothing to undo.
     ///
     /// # Errors
-    /// If the originals or the record cannot be written.
-    pub fn note(&mut self, changes: &[Change], paths: &Paths) -> anyhow::Result<()> {
-        for change in changes {
-            make_dirs(change.path.parent().context("no directory")?, 0o777, &mut self.dirs)?;
-            let before = self.of(&change.path).cloned();
-            let backup = match (&change.original, before.as_ref().and_then(|before| before.backup.clone())) {
-                (None, None) => None,
-                (None, Some(old)) => remove(&old).map(|()| None)?,
-                (Some(original), old) => {
-                    let path = old.map_or_else(|| unused(&change.path), Ok)?;
-                    write(&path, original, 0o600)?;
-                    Some(path)
-                }
-            };
-            let mode = match &before {
-                Some(before) => before.mode,
-                None => mode(&change.path),
-            };
-            let sha256 = hash(change.new.as_deref().unwrap_or_default());
-            let written = Written { path: change.path.clone(), backup, mode, sha256, part: change.part.clone() };
-            match self.files.iter_mut().find(|known| known.path == written.path) {
-                Some(known) => *known = written,
-                None => self.files.push(written),
+    /// If the original, the record or the file cannot be written.
+    pub fn make(&mut self, change: &Change, paths: &Paths) -> anyhow::Result<()> {
+        make_dirs(change.path.parent().context("no directory")?, 0o777, &mut self.dirs)?;
+        let before = self.of(&change.path).cloned();
+        let backup = match (&change.original, before.as_ref().and_then(|before| before.backup.clone())) {
+            (None, None) => None,
+            (None, Some(old)) => remove(&old).map(|()| None)?,
+            (Some(original), old) => {
+                let path = old.map_or_else(|| unused(&change.path), Ok)?;
+                write(&path, original, 0o600)?;
+                Some(path)
             }
+        };
+        let mode = match &before {
+            Some(before) => before.mode,
+            None => mode(&change.path),
+        };
+        let [sha256, replaced] = [&change.new, &change.current].map(|text| hash(text.as_deref().unwrap_or_default()));
+        let written = Written { path: change.path.clone(), backup, mode, sha256, replaced, part: change.part.clone() };
+        match self.files.iter_mut().find(|known| known.path == written.path) {
+            Some(known) => *known = written,
+            None => self.files.push(written),
         }
-        self.save(paths)
+        self.save(paths)?;
+        change.make()
     }
 }
 
@@ -158,8 +160,9 @@ impl Written {
     pub fn original(&self, current: Option<&str>) -> anyhow::Result<Option<String>> {
         let Some(current) = current else { return Ok(None) };
         let backup = self.backup.as_deref().map(read).transpose()?.flatten();
+        let is_known = [&self.sha256, &self.replaced].contains(&&hash(current));
         let original = match &self.part {
-            _ if hash(current) == self.sha256 && backup.is_some() == self.backup.is_some() => backup,
+            _ if is_known && backup.is_some() == self.backup.is_some() => backup,
             Part::Whole => backup,
             Part::Settings(ours) => {
                 let left = undo(current, backup.as_deref(), ours).with_context(|| self.path.display().to_string())?;
@@ -233,8 +236,9 @@ pub fn mode(path: &Path) -> Option<u32> {
 fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let written = || -> anyhow::Result<()> {
         let dir = path.parent().context("no directory")?;
-        // 0600 from the start.
-        let mut file = tempfile::Builder::new().prefix(".cc-langfuse-").tempfile_in(dir)?;
+        let name = path.file_name().context("no name")?.to_string_lossy();
+        // 0600 from the start, and where this is killed, a copy as others are to git.
+        let mut file = tempfile::Builder::new().prefix(&format!("{name}{BACKUP}-")).tempfile_in(dir)?;
         file.write_all(text.as_bytes())?;
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
         file.as_file().sync_all()?;
