@@ -95,8 +95,13 @@ pub fn undo(text: &str, original: Option<&str>, ours: &Ours) -> Result<Option<St
     let mut text = text.to_owned();
     for event in &ours.events {
         let mut old = before.as_ref().and_then(|(text, _)| registrations(text, event).ok()).unwrap_or_default();
-        // From the end, so that what is taken out moves none of the others.
         let mut known = registrations(&text, event).unwrap_or_default();
+        // What was there before is not ours.
+        known.retain(|known| {
+            let same = old.iter().position(|old| old.command == known.command);
+            same.map(|at| old.remove(at)).is_none()
+        });
+        // From the end, so that what is taken out moves none of the others.
         while let Some(known) = known.pop() {
             text = if old.is_empty() {
                 let path = known.path(event, false);

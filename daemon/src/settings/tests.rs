@@ -94,6 +94,23 @@ fn a_file_of_which_nothing_is_known_loses_the_hook_only() {
 }
 
 #[test]
+fn of_several_registrations_each_stays_where_it_was() {
+    let hooks = |commands: &[&str]| {
+        let hooks: Vec<Value> = commands.iter().map(|command| json!({"type": "command", "command": command})).collect();
+        json!({"hooks": {"Stop": [{"hooks": hooks}]}}).to_string()
+    };
+    let (a, b) = ("/a/cc-langfuse-hook", "/b/cc-langfuse-hook");
+    let file = hooks(&[a, "say", b]);
+    let (text, ours) = apply(&file, wish(&["Stop"])).unwrap();
+    assert!(text.contains(HOOK_PATH) && !text.contains(a) && text.contains(b), "{text}");
+    let since = |text: &str| edit::put(text, &[Step::Key("later")], &json!(1)).unwrap();
+    assert_eq!(parsed(&undo(&since(&text), Some(&file), &ours).unwrap().unwrap()), parsed(&since(&file)));
+    // Where one of them was removed since, the other one's place is known nevertheless.
+    let fewer = since(&hooks(&[HOOK_PATH, "say"]));
+    assert_eq!(parsed(&undo(&fewer, Some(&file), &ours).unwrap().unwrap()), parsed(&since(&hooks(&[a, "say"]))));
+}
+
+#[test]
 fn settings_of_another_shape_are_left_alone() {
     for (text, why) in [
         (r#"{"hooks": []}"#, "`hooks` is not an object"),
