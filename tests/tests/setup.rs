@@ -2,7 +2,10 @@
 
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, symlink},
+    },
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -180,7 +183,36 @@ fn a_hook_of_which_no_record_tells_is_found() {
     let (dir, user) = place(&home, "--user", Some(hook));
     let (_, project) = place(&home, "--project", Some(hook));
     succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
-    assert_eq!([user, project].map(|file| json_of(&file)), [json!({"a": 1}), json!({"a": 1})]);
+    assert_eq!([&user, &project].map(|file| json_of(file)), [json!({"a": 1}), json!({"a": 1})]);
+    // In the home itself, whose settings are the user's and the project's.
+    fs::write(&user, hook).expect("written");
+    succeeds(&ctl(&home, home.path(), None, &["uninstall", "--yes"]));
+    assert_eq!(json_of(&user), json!({"a": 1}));
+}
+
+#[test]
+fn nothing_but_what_was_set_up_is_in_the_way_of_uninstall() {
+    let home = Home::new();
+    let (dir, user) = place(&home, "--user", Some("{}"));
+    let gone = home.project("gone");
+    succeeds(&setup(&home, &dir, "--user", &QUIET));
+    succeeds(&setup(&home, &gone, "--project", &QUIET));
+    // A project whose place something else has taken, and another one with settings that nobody can read.
+    fs::remove_dir_all(&gone).expect("removed");
+    fs::write(&gone, "a file").expect("written");
+    fs::create_dir_all(dir.join(".claude/settings.json")).expect("made");
+    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+    assert_eq!(fs::read_to_string(&user).expect("there"), "{}");
+}
+
+#[test]
+fn where_a_name_cannot_be_recorded_nothing_is_begun() {
+    let home = Home::new();
+    let dir = home.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&dir).expect("a directory");
+    let refused = setup(&home, &dir, "--project", &QUIET);
+    assert!(refused.status.code() == Some(1) && text(&refused).contains("is not UTF-8"), "{}", text(&refused));
+    assert_eq!((files(home.path()), fs::read_dir(&dir).expect("there").count()), (vec![], 0));
 }
 
 #[test]
@@ -496,6 +528,17 @@ fn the_secret_is_in_the_settings_file_and_nowhere_else() {
         said += &succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
         assert!(said.contains("sk-lf-…77aa") && !said.contains("canary"), "{said}");
     }
+    // A key that is written otherwise in JSON, one under a name that stands twice, and one in the place of the address.
+    let home = Home::new();
+    let (dir, _) = place(&home, "--user", Some(r#"{"env": {"LANGFUSE_SECRET_KEY": "a\u0062-canary"}, "env": {}}"#));
+    let odd = ["--public-key", "pk", "--secret-key", r#"my"canary\key"#, "--base-url", "https://langfuse.example.org"];
+    let mut said = succeeds(&ctl(&home, &dir, None, &[&["setup", "--user"][..], &odd, &QUIET].concat()));
+    let swapped = ["--public-key", "pk", "--secret-key", "sk", "--base-url", SECRET];
+    said += &text(&ctl(&home, &dir, None, &[&["setup", "--user"][..], &swapped, &QUIET].concat()));
+    assert!(
+        said.contains("LANGFUSE_SECRET_KEY") && said.contains("not an address") && !said.contains("canary"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -140,8 +140,7 @@ impl Setup {
             }
         }
         out!();
-        let secrets = keys.secrets(&changes);
-        changes.iter().for_each(|change| terminal::show(change, &secrets));
+        changes.iter().for_each(terminal::show);
         if changes.is_empty() {
             out!("nothing to change");
         }
@@ -200,7 +199,8 @@ impl Setup {
             None => terminal::ask("Langfuse server", Some(DEFAULT_BASE_URL))?,
         };
         let Some(base_url) = base_url(&url) else {
-            return Ok(Err(format!("{url} is not an address such as {DEFAULT_BASE_URL}")));
+            // Not shown: it may be a key in the wrong place.
+            return Ok(Err(format!("the server is not an address such as {DEFAULT_BASE_URL}")));
         };
         let public_key = match self.public_key.clone().or_else(|| variable("PUBLIC_KEY")) {
             Some(key) => key.trim().to_owned(),
@@ -234,13 +234,6 @@ impl Keys {
             ("LANGFUSE_BASE_URL", &self.destination.base_url),
         ]
     }
-
-    /// The secret key, and those that it takes the place of.
-    fn secrets(&self, changes: &[Change]) -> Vec<Zeroizing<String>> {
-        let mut secrets = vec![self.secret.clone()];
-        secrets.extend(changes.iter().filter_map(|change| change.current.as_deref()).flat_map(secrets_in));
-        secrets
-    }
 }
 
 impl Scope {
@@ -250,15 +243,6 @@ impl Scope {
             Self::Project(dir) => dir.join(".claude/settings.local.json"),
         }
     }
-}
-
-/// The secret keys in the `env` block of a settings file.
-pub fn secrets_in(text: &str) -> Vec<Zeroizing<String>> {
-    let settings: serde_json::Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap_or_default();
-    let env = settings["env"].as_object().into_iter().flatten();
-    env.filter(|(name, _)| proto::env::is_secret(name))
-        .filter_map(|(_, value)| value.as_str().map(|text| Zeroizing::new(text.to_owned())))
-        .collect()
 }
 
 /// The project around the current directory: where Claude Code's settings are, or git's working tree. Home is none.

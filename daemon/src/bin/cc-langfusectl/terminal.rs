@@ -7,7 +7,7 @@ use cc_langfuse::{
     redact::Redactor,
     settings::{
         diff::{Line, diff},
-        masked,
+        edit, masked,
     },
 };
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -105,22 +105,35 @@ fn prompt(text: &str) -> io::Result<()> {
 }
 
 /// Shows what `change` does to its file, without secrets.
-pub fn show(change: &Change, secrets: &[Zeroizing<String>]) {
+pub fn show(change: &Change) {
     let paint = |code: &str, text: &str| out!("{}", table::paint(code, text));
     let path = change.path.display();
     let (old, new) = (change.current.as_deref(), change.new.as_deref());
+    let secrets: Vec<_> = old.into_iter().chain(new).flat_map(secrets_in).collect();
     paint("1", &format!("--- {}", if old.is_some() { path.to_string() } else { "(no file)".into() }));
     paint("1", &format!("+++ {}", if new.is_some() { path.to_string() } else { "(no file)".into() }));
     for line in diff(old.unwrap_or_default(), new.unwrap_or_default()) {
         match line {
-            Line::Same(text) => out!(" {}", conceal(text.trim_end_matches('\r'), secrets)),
+            Line::Same(text) => out!(" {}", conceal(text.trim_end_matches('\r'), &secrets)),
             Line::Old("") | Line::New("") if old.is_none() || new.is_none() => {}
-            Line::Old(text) => paint("31", &format!("-{}", conceal(text.trim_end_matches('\r'), secrets))),
-            Line::New(text) => paint("32", &format!("+{}", conceal(text.trim_end_matches('\r'), secrets))),
+            Line::Old(text) => paint("31", &format!("-{}", conceal(text.trim_end_matches('\r'), &secrets))),
+            Line::New(text) => paint("32", &format!("+{}", conceal(text.trim_end_matches('\r'), &secrets))),
             Line::Gap => out!(" …"),
         }
     }
     out!();
+}
+
+/// The secret keys in the `env` of a settings file, as they are written there.
+pub fn secrets_in(text: &str) -> Vec<Zeroizing<String>> {
+    let text = text.trim_start_matches('\u{feff}');
+    let Ok(root) = edit::parse(text) else { return Vec::new() };
+    let envs = root.members().iter().filter(|member| member.key == "env");
+    envs.flat_map(|env| env.value.members())
+        .filter(|member| proto::env::is_secret(&member.key))
+        .map(|member| Zeroizing::new(text[member.value.span.clone()].trim_matches('"').to_owned()))
+        .filter(|secret| !secret.is_empty())
+        .collect()
 }
 
 /// `line` with keys that can be recognised and not used, and without anything else that looks secret.

@@ -15,11 +15,11 @@ use crate::{
     client,
     setup::{
         files::{self, Change, Part, Record},
-        project_dir, secrets_in,
+        project_dir,
         service::Manager,
         usage,
     },
-    terminal,
+    terminal::{self, secrets_in},
 };
 
 /// How long a daemon may take to end.
@@ -68,17 +68,17 @@ impl Uninstall {
                 changes.push(Change { path: written.path.clone(), current, original: new.clone(), new, mode, part });
             }
         }
-        for file in [
-            client::user_dir(&home).join("settings.json"),
-            project_dir(&home)?.join(".claude/settings.local.json"),
-            project_dir(&home)?.join(".claude/settings.json"),
-        ] {
-            changes.extend(unknown(&file, &record)?);
+        // What setup found elsewhere and left is not setup's.
+        if record == Record::default() {
+            let project = project_dir(&home)?.join(".claude");
+            let user = client::user_dir(&home).join("settings.json");
+            for file in [user, project.join("settings.local.json"), project.join("settings.json")] {
+                let found = unknown(&file)?.filter(|new| changes.iter().all(|change| change.path != new.path));
+                changes.extend(found);
+            }
         }
         let manager = record.service.as_deref().and_then(Manager::named);
-        let secrets: Vec<_> =
-            changes.iter().filter_map(|change| change.current.as_deref()).flat_map(secrets_in).collect();
-        changes.iter().for_each(|change| terminal::show(change, &secrets));
+        changes.iter().for_each(terminal::show);
         let data = self.purge && (paths.state.exists() || paths.log.exists());
         if changes.is_empty() && record == Record::default() && !data {
             out!("nothing to take back");
@@ -133,13 +133,9 @@ impl Uninstall {
 }
 
 /// Registrations of the hook in a settings file of which no record tells.
-fn unknown(file: &Path, record: &Record) -> anyhow::Result<Option<Change>> {
+fn unknown(file: &Path) -> anyhow::Result<Option<Change>> {
     let Ok(path) = files::real(file) else { return Ok(None) };
     let Some(current) = files::read(&path)? else { return Ok(None) };
-    // What setup found there and left is not setup's.
-    if record.of(&path).is_some() || *record != Record::default() {
-        return Ok(None);
-    }
     let ours = registered(&current).with_context(|| path.display().to_string())?;
     if ours.events.is_empty() {
         return Ok(None);

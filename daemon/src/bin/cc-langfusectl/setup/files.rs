@@ -196,8 +196,9 @@ impl Change {
 /// Where `path` leads, which need not exist.
 ///
 /// # Errors
-/// If it is a link to nowhere.
+/// If it is a link to nowhere, or a name that the record cannot hold.
 pub fn real(path: &Path) -> anyhow::Result<PathBuf> {
+    ensure!(path.to_str().is_some(), "{} is not UTF-8: another name is needed", path.display());
     match fs::canonicalize(path) {
         Ok(real) => Ok(real),
         Err(_) if fs::symlink_metadata(path).is_ok() => {
@@ -216,7 +217,7 @@ pub fn real(path: &Path) -> anyhow::Result<PathBuf> {
 /// If it is not a text file of ours.
 pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
     let meta = match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if is_absence(&error) => return Ok(None),
         meta => meta.with_context(|| path.display().to_string())?,
     };
     let name = path.display();
@@ -251,11 +252,16 @@ fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
 /// Removes a file, if it is there.
 pub fn remove(path: &Path) -> anyhow::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
+        Err(error) if !is_absence(&error) => {
             Err(error).with_context(|| format!("{} cannot be removed", path.display()))
         }
         _ => Ok(()),
     }
+}
+
+/// No file, or where its directory was there is something else by now.
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// A name beside `path` for a copy of it, taken at once.
