@@ -1,6 +1,8 @@
 //! What setting up writes into a settings file of Claude Code, and how to take it out again: the hook, and the `env` block that turns
 //! tracing on. Texts in, texts out.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -21,6 +23,8 @@ pub struct Wish<'a> {
     pub events: &'a [&'a str],
     /// Variables; where a `CC_LANGFUSE_X` is there already, which would win, that one is set instead of `LANGFUSE_X`.
     pub env: &'a [(&'a str, &'a str)],
+    /// Variables that are set elsewhere.
+    pub elsewhere: &'a BTreeMap<String, String>,
 }
 
 /// What of a file is ours: enough to take it out. Holds no values.
@@ -63,8 +67,9 @@ pub fn apply(text: &str, wish: Wish<'_>) -> Result<(String, Ours), Error> {
             serde_json::from_str::<Value>(&text[node.span.clone()]).ok()
         };
         let stronger = format!("CC_{name}");
-        let name = match get(&stronger) {
-            Some(Value::String(value)) if !value.trim().is_empty() => stronger.as_str(),
+        let name = match (get(&stronger), wish.elsewhere.get(&stronger)) {
+            (Some(Value::String(value)), _) if !value.trim().is_empty() => stronger.as_str(),
+            (_, Some(other)) if !other.trim().is_empty() && other != value => stronger.as_str(),
             _ => name,
         };
         if get(name).as_ref().and_then(Value::as_str) != Some(*value) {

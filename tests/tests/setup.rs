@@ -206,6 +206,55 @@ fn nothing_but_what_was_set_up_is_in_the_way_of_uninstall() {
 }
 
 #[test]
+fn what_is_set_up_counts_whatever_is_set_elsewhere() {
+    let home = Home::new();
+    let elsewhere =
+        json!({"env": {"CC_LANGFUSE_BASE_URL": "https://other.example.org", "CC_LANGFUSE_PUBLIC_KEY": "pk-lf-1"}});
+    let (dir, _) = place(&home, "--user", Some(&elsewhere.to_string()));
+    let (_, file) = place(&home, "--project", Some("{}"));
+    let go = |args: &[&str]| {
+        let mut command = home.command(&bins().ctl);
+        command.args(args).current_dir(&dir).env("CC_LANGFUSE_SECRET_KEY", "sk-lf-of-the-other");
+        succeeds(&run(command, b"").0)
+    };
+    let args = [&["setup", "--project"][..], &KEYS, &QUIET].concat();
+    go(&args);
+    // A name that wins is used only where it has to be.
+    let env = json_of(&file)["env"].clone();
+    assert_eq!((&env["CC_LANGFUSE_SECRET_KEY"], &env["CC_LANGFUSE_PUBLIC_KEY"]), (&json!(SECRET), &Value::Null));
+    let config: Value = serde_json::from_str(&go(&["config", "--json"])).expect("JSON");
+    let settings = config["project"]["settings"].as_array().expect("settings");
+    let of = |name: &str| settings.iter().find(|setting| setting["name"] == name).expect(name);
+    assert_eq!(of("CC_LANGFUSE_BASE_URL")["value"], "https://langfuse.example.org");
+    assert_eq!(of("CC_LANGFUSE_SECRET_KEY")["from"], file.to_str().expect("text"));
+    assert!(go(&args).contains("nothing to change"));
+    go(&["uninstall", "--yes"]);
+    assert_eq!(fs::read_to_string(&file).expect("there"), "{}");
+}
+
+#[test]
+fn those_at_the_same_time_wait_for_each_other() {
+    let home = Home::new();
+    let dirs: Vec<PathBuf> = (0..6).map(|number| place_in(&home.project(&format!("p{number}")))).collect();
+    std::thread::scope(|scope| {
+        for dir in &dirs {
+            scope.spawn(|| succeeds(&setup(&home, dir, "--project", &QUIET)));
+        }
+    });
+    succeeds(&ctl(&home, home.path(), None, &["uninstall", "--yes"]));
+    for dir in &dirs {
+        assert_eq!(fs::read_to_string(dir.join(".claude/settings.local.json")).expect("there"), "{ }");
+    }
+}
+
+/// A project with settings.
+fn place_in(dir: &Path) -> PathBuf {
+    fs::create_dir(dir.join(".claude")).expect("made");
+    fs::write(dir.join(".claude/settings.local.json"), "{ }").expect("written");
+    dir.to_owned()
+}
+
+#[test]
 fn where_a_name_cannot_be_recorded_nothing_is_begun() {
     let home = Home::new();
     let dir = home.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
@@ -570,7 +619,12 @@ fn after_setup_a_turn_becomes_a_trace() {
     succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
     assert!(home.paths().database.exists() && !dir.join(".claude").exists());
     let mut daemon = daemon;
-    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes", "--purge"]));
+    let other = home.paths().state.join("notes");
+    fs::write(&other, "of somebody").expect("written");
+    assert!(succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes", "--purge"])).contains("something else in it"));
     assert!(daemon.ended().success());
-    assert!(!home.paths().state.exists() && !home.paths().log.exists());
+    assert!(files(&home.paths().state).iter().all(|(path, ..)| *path == other) && !home.paths().log.exists());
+    fs::remove_file(&other).expect("it stayed");
+    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes", "--purge"]));
+    assert!(!home.paths().state.exists());
 }

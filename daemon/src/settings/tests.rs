@@ -5,7 +5,8 @@ const HOOK_PATH: &str = "/home/dev/.local/bin/cc-langfuse-hook";
 const ENV: [(&str, &str); 2] = [("TRACE_TO_LANGFUSE", "true"), ("LANGFUSE_SECRET_KEY", "sk-lf-1")];
 
 fn wish<'a>(events: &'a [&'a str]) -> Wish<'a> {
-    Wish { hook: HOOK_PATH, events, env: &ENV }
+    static NOTHING: BTreeMap<String, String> = BTreeMap::new();
+    Wish { hook: HOOK_PATH, events, env: &ENV, elsewhere: &NOTHING }
 }
 
 fn parsed(text: &str) -> Value {

@@ -139,7 +139,7 @@ fn with_settings(
     }
     let (given, mut args) = take_settings(args)?;
     let given = given.as_deref().map(read_settings).transpose()?.unwrap_or_default();
-    let wish = Wish { hook: &hook, events: &events(version), env: &env };
+    let wish = Wish { hook: &hook, events: &events(version), env: &env, elsewhere: &Default::default() };
     let (settings, _) = apply(&given, wish).with_context(|| format!("what is given with {FLAG} is no JSON object"))?;
     let settings: Value = serde_json::from_str(settings.trim_start_matches('\u{feff}'))?;
 

@@ -1,6 +1,7 @@
 //! `setup`: from keys to traces. Everything it does is shown first, recorded, and taken back by `uninstall`.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -8,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use cc_langfuse::{
     claude::events,
-    credentials::{Secret, is_tracked},
+    credentials::{Secret, is_tracked, read_env, settings_files},
     delivery::readback::{Failure, Project},
     hook::{DEFAULT_BASE_URL, Destination, Kind, base_url},
     settings::{Wish, apply, edit, masked},
@@ -72,7 +73,9 @@ pub struct Setup {
 
 /// Which settings are to be changed.
 enum Scope {
-    User(PathBuf),
+    /// The user's own.
+    User,
+    /// Those of the project in this directory.
     Project(PathBuf),
 }
 
@@ -123,10 +126,11 @@ impl Setup {
             );
         }
 
+        let _alone = files::alone(&home)?;
         let mut record = Record::load(&paths)?;
         let mut changes = Vec::new();
-        let file = files::real(&scope.file())?;
-        let wish = Wish { hook: &hook, events: &events, env: &keys.env() };
+        let file = files::real(&scope.file(&home))?;
+        let wish = Wish { hook: &hook, events: &events, env: &keys.env(), elsewhere: &scope.elsewhere(&home, &file) };
         let of_settings = settings(&file, wish, &record)?;
         // First, before there is anything to commit.
         changes.extend(exclude(&file, &record)?);
@@ -160,7 +164,7 @@ impl Setup {
         let unit_changed = changes.iter().any(|change| change.part == Part::Whole);
         let code = serve(manager, &home, &paths, &daemon, &mut record, unit_changed, self.no_service)?;
         match &scope {
-            Scope::User(_) => out!("next          use Claude Code in any project"),
+            Scope::User => out!("next          use Claude Code in any project"),
             Scope::Project(dir) => out!("next          use Claude Code in {}", dir.display()),
         }
         out!("              sessions that are open now go on with their old settings");
@@ -188,7 +192,7 @@ impl Setup {
                 out!("2  this project: they go into its .claude/settings.local.json");
                 terminal::ask("What is to be traced?", Some("1"))? != "2"
             };
-        Ok(if user { Scope::User(client::user_dir(home)) } else { Scope::Project(project_dir(home)?) })
+        Ok(if user { Scope::User } else { Scope::Project(project_dir(home)?) })
     }
 
     /// The keys, or what is wrong with them.
@@ -237,11 +241,22 @@ impl Keys {
 }
 
 impl Scope {
-    fn file(&self) -> PathBuf {
+    fn file(&self, home: &Path) -> PathBuf {
         match self {
-            Self::User(dir) => dir.join("settings.json"),
+            Self::User => client::user_dir(home).join("settings.json"),
             Self::Project(dir) => dir.join(".claude/settings.local.json"),
         }
+    }
+
+    /// What a hook is given here by the environment and other files than `file`.
+    fn elsewhere(&self, home: &Path, file: &Path) -> BTreeMap<String, String> {
+        let project = match self {
+            Self::User => None,
+            Self::Project(dir) => Some(dir.as_path()),
+        };
+        let others = settings_files(project, &client::user_dir(home)).into_iter();
+        let others = others.filter(|other| files::real(other).is_ok_and(|other| other != file));
+        client::environment().into_iter().chain(others.flat_map(|other| read_env(&other))).collect()
     }
 }
 

@@ -25,6 +25,9 @@ use crate::{
 /// How long a daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How the names begin of what the daemon has in its directory.
+const DATA: [&str; 6] = ["daemon.sock", "daemon.lock", "state.db", "corrupt-", "spool", "setup.json"];
+
 /// What to take back.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -57,6 +60,7 @@ impl Uninstall {
             return Ok(usage("there is no terminal to ask on, so please give --yes or --dry-run"));
         }
         let (home, paths) = (client::home()?, client::paths()?);
+        let _alone = files::alone(&home)?;
         let mut record = Record::load(&paths)?;
         let mut changes = Vec::new();
         for written in record.files.iter().rev() {
@@ -164,14 +168,28 @@ fn purge(paths: &Paths) -> anyhow::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    if paths.state.exists() {
-        std::fs::remove_dir_all(&paths.state)
-            .with_context(|| format!("{} cannot be removed", paths.state.display()))?;
-    }
     let mut rotated = paths.log.clone().into_os_string();
     rotated.push(".1");
     files::remove(&paths.log)?;
-    files::remove(&PathBuf::from(rotated))
+    files::remove(&PathBuf::from(rotated))?;
+    for path in data(paths) {
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.with_context(|| format!("{} cannot be removed", path.display()))?;
+    }
+    if paths.state.exists() && std::fs::remove_dir(&paths.state).is_err() {
+        out!("data          {} stays: there is something else in it", paths.state.display());
+    }
+    Ok(())
+}
+
+/// What the daemon has in its directory, which may be one that somebody has other things in.
+fn data(paths: &Paths) -> Vec<PathBuf> {
+    let ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        DATA.iter().any(|start| name.starts_with(start))
+    };
+    let entries = std::fs::read_dir(&paths.state).into_iter().flatten().filter_map(Result::ok);
+    entries.map(|entry| entry.path()).filter(ours).collect()
 }
 
 /// True if no daemon holds the lock.

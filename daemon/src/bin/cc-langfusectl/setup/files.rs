@@ -1,7 +1,7 @@
 //! Files that setting up changes: what they were is kept beside them, and what was done to them is recorded, so that it can be undone.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, File, Permissions, TryLockError},
     io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -191,6 +191,19 @@ impl Change {
             None => remove(&self.path),
         }
     }
+}
+
+/// Waits until no other setup or uninstall is under way in `home`; as long as this is kept, none is.
+///
+/// # Errors
+/// If `home` is not there.
+pub fn alone(home: &Path) -> anyhow::Result<File> {
+    let dir = File::open(home).with_context(|| home.display().to_string())?;
+    if matches!(dir.try_lock(), Err(TryLockError::WouldBlock)) {
+        out!("waiting       another setup or uninstall is under way");
+        dir.lock()?;
+    }
+    Ok(dir)
 }
 
 /// Where `path` leads, which need not exist.
