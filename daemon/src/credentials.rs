@@ -15,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::hook::{DEFAULT_BASE_URL, Destination, Env};
@@ -24,6 +25,9 @@ pub use tracked::is_tracked;
 
 /// Largest settings file that is read, in bytes.
 const MAX_SETTINGS: u64 = 1 << 20;
+
+/// Editors may put it in front of a text; Claude Code passes over it.
+const MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A secret key. It can be compared and turned into an `Authorization` header, and nothing else: there is no way to print,
 /// log or serialise it.
@@ -112,7 +116,7 @@ pub enum Origin {
 /// Says who chose that `secret` goes to `destination`, for sessions in `project_dirs` with the user's settings in `config_dirs`.
 ///
 /// It was a repository if the key stands in nothing but settings files that git tracks; or if the address does, unless the
-/// key beside it was put into the project's own untracked settings.
+/// key beside it was put into the project's own untracked settings. A tracked file that cannot be read may say anything.
 pub fn origin(
     destination: &Destination,
     secret: &Secret,
@@ -130,17 +134,19 @@ pub fn origin(
     let files =
         projects.flat_map(|dir| ["settings.json", "settings.local.json"].map(|name| dir.join(".claude").join(name)));
     for (file, of_project) in user.chain([(home_file.clone(), false)]).chain(files.map(|file| (file, true))) {
-        let vars = read_env(&file);
+        let vars = env_of(&file);
+        let is_clear = vars.is_some();
+        let vars = vars.unwrap_or_default();
         let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let key = env.secrets().any(|key| key == *secret);
-        let url = env.base_urls().any(|url| url == destination.base_url);
+        let key = !is_clear || env.secrets().any(|key| key == *secret);
+        let url = !is_clear || env.base_urls().any(|url| url == destination.base_url);
         if !key && !url {
             continue;
         }
         if file != home_file && tracked::is_tracked(&file) {
             tracked_key = tracked_key.or(key.then(|| file.clone()));
             tracked_url = tracked_url.or(url.then_some(file));
-        } else {
+        } else if is_clear {
             own_key |= key;
             own_url |= url;
             project_key |= key && of_project;
@@ -155,17 +161,25 @@ pub fn origin(
 
 /// The `env` block of a settings file; empty if there is none to be read with trust.
 pub fn read_env(path: &Path) -> BTreeMap<String, String> {
-    #[derive(serde::Deserialize)]
-    struct Settings {
-        #[serde(default)]
-        env: BTreeMap<String, serde_json::Value>,
-    }
-    let read = || -> Option<Settings> {
-        let bytes = Zeroizing::new(read_regular(path, MAX_SETTINGS).ok()?);
-        serde_json::from_slice(&bytes).ok()
+    env_of(path).unwrap_or_default()
+}
+
+/// The same; `None` if there is something that cannot be read here, and perhaps by Claude Code.
+fn env_of(path: &Path) -> Option<BTreeMap<String, String>> {
+    let bytes = match read_regular(path, MAX_SETTINGS) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Some(BTreeMap::new());
+        }
+        read => Zeroizing::new(read.ok()?),
     };
-    let env = read().map(|settings| settings.env).unwrap_or_default();
-    env.into_iter().filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect()
+    let mut settings: Value = serde_json::from_slice(bytes.strip_prefix(MARK).unwrap_or(&bytes)).ok()?;
+    let Some(Value::Object(env)) = settings.get_mut("env").map(Value::take) else { return Some(BTreeMap::new()) };
+    let text = |value| match value {
+        Value::String(text) => Some(text),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        _ => None,
+    };
+    Some(env.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect())
 }
 
 /// The bytes of a regular file of ours, of at most `limit`. Never blocks.
@@ -264,6 +278,51 @@ mod tests {
                 assert_eq!(origin == Origin::User, expect, "{to}: {tracked} | {local} | {user}: {origin:?}");
             }
         }
+    }
+
+    #[test]
+    #[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+    fn no_way_of_writing_hides_what_a_repository_chose() {
+        let base = tempfile::tempdir().unwrap();
+        let repo = base.path().join("repo");
+        let file = repo.join(".claude/settings.json");
+        std::fs::create_dir_all(repo.join(".claude")).unwrap();
+        std::fs::write(&file, "{}").unwrap();
+        let git = |args: &[&str]| std::process::Command::new("git").current_dir(&repo).args(args).output();
+        if git(&["init", "-q"]).is_err() {
+            println!("skipped: no git here");
+            return;
+        }
+        assert!(git(&["add", "."]).unwrap().status.success());
+        write(base.path(), "settings.json", r#"{"LANGFUSE_SECRET_KEY":"sk"}"#);
+        let to = Destination { kind: Kind::Langfuse, base_url: "https://evil.example".into(), public_key: "pk".into() };
+        let origin = || origin(&to, &Secret::new("sk"), &[repo.clone()], &[], base.path());
+        let env = r#""env":{"LANGFUSE_BASE_URL":"https://evil.example"}"#;
+        for text in [
+            format!("{{{env}}}"),
+            format!("\u{feff}{{{env}}}"),
+            format!(r#"{{"env":{{}},{env}}}"#),
+            // What JavaScript understands, and not everybody else does.
+            format!(r#"{{"x":"\ud800",{env}}}"#),
+            format!(r#"{{"x":1e999,{env}}}"#),
+            format!(r#"{{"x":{}{},{env}}}"#, "[".repeat(200), "]".repeat(200)),
+            format!("{{{env}}}{}", " ".repeat(MAX_SETTINGS as usize)),
+        ] {
+            std::fs::write(&file, &text).unwrap();
+            assert_eq!(origin(), Origin::Repository(file.clone()), "{:.80}", text);
+        }
+        std::fs::write(&file, "{}").unwrap();
+        assert_eq!(origin(), Origin::User);
+    }
+
+    #[test]
+    fn settings_are_read_as_claude_code_reads_them() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("settings.json");
+        std::fs::write(&path, "\u{feff}{\"env\":{\"A\":\"0\"},\"env\":{\"B\":true,\"C\":1,\"D\":\"x\",\"E\":[]}}")
+            .unwrap();
+        let env = read_env(&path).into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+        assert_eq!(env, ["B=true", "C=1", "D=x"]);
     }
 
     #[test]

@@ -242,7 +242,7 @@ pub fn masked(key: &str) -> String {
 }
 
 /// A byte order mark, if there is one, and the rest.
-fn split_mark(text: &str) -> (&str, &str) {
+pub(crate) fn split_mark(text: &str) -> (&str, &str) {
     text.split_at(text.len() - text.trim_start_matches('\u{feff}').len())
 }
 

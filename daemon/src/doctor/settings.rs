@@ -12,7 +12,7 @@ use super::Finding;
 use crate::{
     claude::{Knows, Version},
     hook::{Env, Refused},
-    settings::{HOOK, program, words},
+    settings::{HOOK, program, split_mark, words},
 };
 
 /// Days after which Claude Code removes transcripts, unless its settings say otherwise.
@@ -109,7 +109,7 @@ pub fn read(files: &[File], environment: impl IntoIterator<Item = (String, Strin
                 format!("{shown} cannot be read: {why}"),
                 format!("make it a file of yours that you can read: chmod u+r {shown}"),
             )),
-            Content::Text(text) => match serde_json::from_str(text) {
+            Content::Text(text) => match serde_json::from_str(split_mark(text).1) {
                 Err(error) => findings.push(Finding::problem(
                     check,
                     format!("{shown} is not valid JSON, so Claude Code ignores all of it: {error}"),

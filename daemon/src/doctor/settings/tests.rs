@@ -66,7 +66,8 @@ fn a_form_that_claude_code_does_not_take_is_named() {
         assert_eq!(findings[0].state, State::Problem, "{text}");
         assert!(findings[0].seen.contains(expect) && !findings[0].seen.contains("sk-1"), "{}", findings[0].seen);
     }
-    assert_eq!(only(r#"{"hooks":{"Stop":[{"hooks":[{"type":"prompt"}]}]},"env":{"A":1}}"#).1[0].state, State::Ok);
+    let good = r#"{"hooks":{"Stop":[{"hooks":[{"type":"prompt"}]}]},"env":{"A":1}}"#;
+    assert_eq!([good, &format!("\u{feff}{good}")].map(|text| only(text).1[0].state), [State::Ok; 2]);
 }
 
 #[test]
