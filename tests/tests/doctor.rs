@@ -277,6 +277,30 @@ fn what_is_wrong_with_settings_and_hook_is_found() {
 }
 
 #[test]
+fn a_program_that_a_project_names_is_not_run() {
+    let stage = Stage::new();
+    let (hook, ran) = (stage.project.join("cc-langfuse-hook"), stage.home.path().join("ran"));
+    // It speaks like a hook.
+    let mut script = format!("#!/bin/sh\n: >'{}'\nexit 0\n", ran.display()).into_bytes();
+    script.extend(fs::read(bins().hook.as_path()).expect("the hook"));
+    fs::write(&hook, script).expect("written");
+    chmod(&hook, 0o755);
+    let register = |command: &Path| json!({"hooks": {"Stop": [{"hooks": [{"type": "command", "command": command}]}]}});
+    stage.write_user("{}");
+    fs::write(stage.project.join(".claude/settings.json"), register(&hook).to_string()).expect("written");
+    stage.doctor(&["--no-probe"]).has("hook-program", "ok", "it is not run", "");
+    assert!(!ran.exists());
+    // The user's own settings may name it, and any settings what lies beside the doctor.
+    stage.write_user(&register(&hook).to_string());
+    fs::remove_file(stage.project.join(".claude/settings.json")).expect("removed");
+    stage.doctor(&["--no-probe"]).has("hook-program", "ok", "cc-langfuse-hook runs", "");
+    assert!(ran.exists());
+    stage.write_user("{}");
+    fs::write(stage.project.join(".claude/settings.json"), register(&bins().hook).to_string()).expect("written");
+    stage.doctor(&["--no-probe"]).has("hook-program", "ok", "cc-langfuse-hook runs", "");
+}
+
+#[test]
 fn what_is_wrong_with_the_projects_keys_is_found() {
     let settings = |s: &Stage, change: Change| {
         let mut env = s.server.env();

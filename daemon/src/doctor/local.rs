@@ -72,6 +72,8 @@ pub enum ProgramState {
     Writable,
     /// It was called without tracing, where it does nothing, and failed.
     Fails(String),
+    /// It looks right. Whether it runs was not tried.
+    Untried,
     /// Good.
     Good,
 }
@@ -98,11 +100,14 @@ impl Program {
                 format!("chmod go-w {word}"),
             ),
             ProgramState::Fails(why) => Finding::problem(check, format!("{word} does not run: {why}"), install),
-            ProgramState::Good if !word.starts_with('/') => Finding::warning(
+            ProgramState::Good | ProgramState::Untried if !word.starts_with('/') => Finding::warning(
                 check,
                 format!("{word} is registered without its path: what it is depends on where Claude Code is started"),
                 "register the absolute path: cc-langfusectl setup",
             ),
+            ProgramState::Untried => {
+                Finding::ok(check, format!("{word} is one; it is not run, because the project's settings name it"))
+            }
             ProgramState::Good => Finding::ok(check, format!("{word} runs")),
         }
     }

@@ -15,7 +15,7 @@ use cc_langfuse::{
         local::{Claude, Program, ProgramState},
         settings::{self, Content, Place, Settings},
     },
-    settings::program,
+    settings::{HOOK, program},
 };
 use proto::frame::Frame;
 use rustix::fs::{Mode, OFlags};
@@ -86,6 +86,8 @@ fn content(path: &Path) -> Content {
 
 /// The programs that are registered as our hook, each once.
 pub fn programs(settings: &Settings, project: &Path, home: &Path) -> Vec<Program> {
+    let user = client::user_dir(home).join("settings.json");
+    let ours = programs::ours(HOOK).ok();
     let mut seen: Vec<Program> = Vec::new();
     for hook in settings.own_hooks() {
         let Some(word) = program(&hook.command) else { continue };
@@ -94,8 +96,8 @@ pub fn programs(settings: &Settings, project: &Path, home: &Path) -> Vec<Program
             continue;
         }
         let found = if word.contains('/') { Some(project.join(&word)) } else { programs::on_path(&word) };
-        // What a repository names is looked at and not run.
-        let may_run = !is_tracked(&hook.file);
+        // What else a project names is looked at and not run: somebody else may have put it there.
+        let may_run = ours.as_ref() == Some(&word) || hook.file == user && !is_tracked(&user);
         let state = found.map_or(ProgramState::Missing, |path| state(&path, may_run));
         seen.push(Program { word, state });
     }
@@ -131,7 +133,7 @@ fn state(path: &Path, may_run: bool) -> ProgramState {
         return ProgramState::Writable;
     }
     if !may_run {
-        return ProgramState::Good;
+        return ProgramState::Untried;
     }
     // Where tracing is not on it ends before it reads or sends anything.
     let mut command = Command::new(path);
