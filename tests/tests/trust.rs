@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 use serde_json::{Value, json};
-use tests::{Home, Server, Story, home::settings, ids, say, server};
+use tests::{Answer, Home, Server, Story, home::settings, ids, say, server};
 
 /// Runs git in `dir`; false where there is no git.
 fn git(home: &Home, dir: &Path, args: &[&str]) -> bool {
@@ -83,6 +83,19 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
         home.hook(&story.stop("a2"), &env);
         home.flush();
         assert_eq!((stranger.spans().len(), ids(&stranger.spans()).len()), (4, 4));
+        // The word holds, too, while the server has no time for spans.
+        stranger.change(|request| match request.method.as_str() {
+            "GET" => Answer::ok().body(r#"{"data":[{"id":"p1","name":"P"}]}"#),
+            _ => Answer::status(503),
+        });
+        story.turn("q", "a");
+        home.hook(&story.stop("a"), &env);
+        home.status_until("the server to be out of time", |status| status["destinations"][0]["state"] == "retrying");
+        let opened = home.ctl(&["open", "s", "--print"]);
+        assert_eq!(opened.status.code(), Some(0), "{opened:?}");
+        stranger.change(|_| Answer::ok());
+        home.flush();
+        assert_eq!((stranger.spans().len(), ids(&stranger.spans()).len()), (6, 6));
 
         assert_eq!(home.ctl(&["trust", &stranger.url, "--revoke"]).status.code(), Some(0));
         let requests = stranger.requests().len();
@@ -98,7 +111,7 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
         assert_eq!(stranger.requests().len(), requests);
         assert_eq!(home.ctl(&["trust", &stranger.url]).status.code(), Some(0));
         home.flush();
-        assert_eq!((stranger.spans().len(), ids(&stranger.spans()).len()), (8, 8));
+        assert_eq!((stranger.spans().len(), ids(&stranger.spans()).len()), (10, 10));
         drop(daemon);
     }
 }

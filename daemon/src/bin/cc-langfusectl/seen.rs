@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use cc_langfuse::{
-    api::{self, Session, Status},
+    api::{Session, Status},
     credentials::{self, Origin, Secret},
     hook::{Capture, Destination, Env, Options},
     ids::hex,
@@ -97,7 +97,7 @@ fn env(vars: &std::collections::BTreeMap<String, String>) -> Env<'_> {
 
 /// The key for `destination`, if it may go there: to where a repository sends it, it does only if the daemon delivers there.
 pub fn secret(destination: &Destination, dirs: &[PathBuf], status: Option<&Status>) -> anyhow::Result<Secret> {
-    let delivers = status.iter().flat_map(|status| &status.destinations).any(|to| delivers(to, destination));
+    let delivers = status.is_some_and(|status| delivers(status, destination));
     let (home, vars) = (client::home()?, client::environment().into_iter().collect());
     let config_dirs: Vec<PathBuf> = client::config_dir().into_iter().collect();
     let own = env(&vars);
@@ -120,11 +120,12 @@ pub fn secret(destination: &Destination, dirs: &[PathBuf], status: Option<&Statu
     }
 }
 
-/// Spans arrive there: that is trusted.
-fn delivers(to: &api::Destination, destination: &Destination) -> bool {
-    (&to.base_url, &to.public_key) == (&destination.base_url, &destination.public_key)
-        && to.state == "ok"
-        && to.last_success.is_some()
+/// Spans arrive there, or would if the server took them: that is trusted.
+pub fn delivers(status: &Status, destination: &Destination) -> bool {
+    status.destinations.iter().any(|to| {
+        let same = (&to.base_url, &to.public_key) == (&destination.base_url, &destination.public_key);
+        same && to.state != "held" && to.last_success.is_some()
+    })
 }
 
 fn is_meant(session: &Session, name: &str) -> bool {

@@ -23,7 +23,7 @@ use cc_langfuse::{
     ids::{Role, hex, span_id, trace_id},
 };
 
-use crate::client;
+use crate::{client, seen::delivers};
 
 /// How long one request may take.
 const LIMITS: Limits = Limits { connect: Duration::from_secs(5), request: Duration::from_secs(15) };
@@ -46,7 +46,7 @@ impl Server<'_> {
         let config_dirs = Vec::from_iter(client::config_dir());
         let chosen = origin(self.to, self.secret, &[self.project.to_path_buf()], &config_dirs, self.home);
         if let Origin::Repository(file) = chosen
-            && !self.is_trusted(status)
+            && !status.is_some_and(|status| delivers(status, self.to))
         {
             return Ok(vec![judge_untrusted(&file, &self.to.base_url)]);
         }
@@ -59,14 +59,6 @@ impl Server<'_> {
                 findings.push(self.probe(&readback, wait).await?.judge());
             }
             Ok(findings)
-        })
-    }
-
-    /// The user has said so: spans went there.
-    fn is_trusted(&self, status: Option<&Status>) -> bool {
-        status.into_iter().flat_map(|status| &status.destinations).any(|known| {
-            let same = known.base_url == self.to.base_url && known.public_key == self.to.public_key;
-            same && known.state != "held" && known.last_success.is_some()
         })
     }
 
