@@ -513,6 +513,25 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
+fn a_question_is_asked_until_it_is_answered() {
+    if !cfg!(target_os = "linux") || Command::new("script").arg("--version").output().is_err() {
+        return say("SKIPPED a_question_is_asked_until_it_is_answered: needs script");
+    }
+    let home = Home::new();
+    let dir = home.project("work");
+    let mut command = home.command(Path::new("script"));
+    let all = format!(
+        "{} setup --public-key pk --base-url http://localhost --no-check --no-service --dry-run",
+        bins().ctl.display()
+    );
+    command.env("SHELL", "/bin/sh").env("LANGFUSE_SECRET_KEY", SECRET).args(["-qec", &all, "/dev/null"]);
+    command.current_dir(&dir);
+    let said = succeeds(&run(command, b"this project\n2\n").0);
+    assert_eq!(said.matches("What is to be traced?").count(), 2, "{said}");
+    assert!(said.contains("work/.claude/settings.local.json"), "{said}");
+}
+
+#[test]
 fn the_service_is_installed_started_and_taken_away_again() {
     for forbidden in [false, true] {
         let home = Home::new();

@@ -186,13 +186,21 @@ impl Setup {
     }
 
     fn scope(&self, home: &Path) -> anyhow::Result<Scope> {
-        let user = self.user
-            || !self.project && {
-                out!("1  all projects: hook and keys go into your own settings of Claude Code");
-                out!("2  this project: they go into its .claude/settings.local.json");
-                terminal::ask("What is to be traced?", Some("1"))? != "2"
-            };
-        Ok(if user { Scope::User } else { Scope::Project(project_dir(home)?) })
+        if self.user {
+            return Ok(Scope::User);
+        }
+        if !self.project {
+            out!("1  all projects: hook and keys go into your own settings of Claude Code");
+            out!("2  this project: they go into its .claude/settings.local.json");
+            loop {
+                match terminal::ask("What is to be traced?", Some("1"))?.as_str() {
+                    "1" => return Ok(Scope::User),
+                    "2" => break,
+                    _ => {}
+                }
+            }
+        }
+        Ok(Scope::Project(project_dir(home)?))
     }
 
     /// The keys, or what is wrong with them.

@@ -85,7 +85,8 @@ impl Record {
     pub fn load(paths: &Paths) -> anyhow::Result<Self> {
         let path = Self::path(paths);
         let Some(text) = read(&path)? else { return Ok(Self::default()) };
-        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged: remove it and run this again", path.display()))
     }
 
     /// Keeps it; or removes it, if there is nothing in it.
