@@ -580,6 +580,50 @@ fn the_service_is_installed_started_and_taken_away_again() {
 }
 
 #[test]
+fn the_service_finds_a_state_directory_that_was_moved() {
+    let home = Home::new();
+    let path = home.path().join("path");
+    script(&path, "systemctl", "exit 0");
+    let state = home.path().join("state of 100%");
+    let go = |args: &[&str]| {
+        let mut command = home.command(&bins().ctl);
+        command.args(args).current_dir(home.path()).env("PATH", &path).env("CC_LANGFUSE_STATE_DIR", &state);
+        succeeds(&run(command, b"").0)
+    };
+    go(&[&["setup", "--user"][..], &KEYS, &["--yes", "--no-check"]].concat());
+    let units = home.path().join(".config/systemd/user");
+    let read = |name: &str| fs::read_to_string(units.join(name)).expect("a unit");
+    let word = state.to_str().expect("text").replace('%', "%%");
+    let (service, drop_in) = (read("cc-langfused.service"), read("cc-langfused.service.d/10-namespaces.conf"));
+    assert!(service.contains(&format!("\nEnvironment=\"CC_LANGFUSE_STATE_DIR={word}\"\n")), "{service}");
+    assert!(drop_in.contains(&format!("\nReadWritePaths=\"{word}\"\n")), "{drop_in}");
+    // The socket's unit has its path.
+    assert!(!units.join("cc-langfused.socket").exists());
+    go(&["uninstall", "--yes", "--purge"]);
+    assert_eq!(files(home.path()).len(), 1, "but for systemctl");
+}
+
+#[test]
+fn a_service_that_does_not_start_is_something_left_undone() {
+    let home = Home::new();
+    let path = home.path().join("path");
+    script(&path, "systemctl", "case \"$2\" in start|restart) echo 'no such luck' >&2; exit 1;; esac");
+    let before = files(home.path());
+    let args = [&["setup", "--user"][..], &KEYS, &["--yes", "--no-check"]].concat();
+    succeeds(&ctl(&home, home.path(), Some(&path), &[&args[..], &["--no-service"]].concat()));
+    assert!(!home.path().join(".config").exists(), "a service that nobody wants");
+    let tried = ctl(&home, home.path(), Some(&path), &args);
+    assert_eq!(tried.status.code(), Some(1), "{}", text(&tried));
+    assert!(
+        text(&tried).contains("no such luck") && text(&tried).contains("systemctl --user status"),
+        "{}",
+        text(&tried)
+    );
+    succeeds(&ctl(&home, home.path(), Some(&path), &["uninstall", "--yes"]));
+    assert_eq!(files(home.path()), before);
+}
+
+#[test]
 fn the_secret_is_in_the_settings_file_and_nowhere_else() {
     for content in [None].into_iter().chain(FILES.map(Some)) {
         let home = Home::new();
