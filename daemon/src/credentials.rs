@@ -172,7 +172,14 @@ fn env_of(path: &Path) -> Option<BTreeMap<String, String>> {
         }
         read => Zeroizing::new(read.ok()?),
     };
-    let mut settings: Value = serde_json::from_slice(bytes.strip_prefix(MARK).unwrap_or(&bytes)).ok()?;
+    let mut settings: Value = match serde_json::from_slice(bytes.strip_prefix(MARK).unwrap_or(&bytes)) {
+        Ok(settings) => settings,
+        Err(_) if ["LANGFUSE", "\\u"].iter().any(|part| memchr::memmem::find(&bytes, part.as_bytes()).is_some()) => {
+            return None;
+        }
+        // However it is understood, nothing of ours is in it.
+        Err(_) => return Some(BTreeMap::new()),
+    };
     let Some(Value::Object(env)) = settings.get_mut("env").map(Value::take) else { return Some(BTreeMap::new()) };
     let text = |value| match value {
         Value::String(text) => Some(text),
@@ -305,14 +312,17 @@ mod tests {
             // What JavaScript understands, and not everybody else does.
             format!(r#"{{"x":"\ud800",{env}}}"#),
             format!(r#"{{"x":1e999,{env}}}"#),
+            format!(r#"{{"x":1e999,{}}}"#, env.replace('L', r"\u004c")),
             format!(r#"{{"x":{}{},{env}}}"#, "[".repeat(200), "]".repeat(200)),
             format!("{{{env}}}{}", " ".repeat(MAX_SETTINGS as usize)),
         ] {
             std::fs::write(&file, &text).unwrap();
             assert_eq!(origin(), Origin::Repository(file.clone()), "{:.80}", text);
         }
-        std::fs::write(&file, "{}").unwrap();
-        assert_eq!(origin(), Origin::User);
+        for harmless in ["{}", "{\n// not ours\n}"] {
+            std::fs::write(&file, harmless).unwrap();
+            assert_eq!(origin(), Origin::User);
+        }
     }
 
     #[test]
