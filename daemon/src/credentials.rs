@@ -23,8 +23,8 @@ use crate::hook::{DEFAULT_BASE_URL, Destination, Env};
 pub mod tracked;
 pub use tracked::is_tracked;
 
-/// Largest settings file that is read, in bytes.
-const MAX_SETTINGS: u64 = 1 << 20;
+/// Largest settings file that is read or written, in bytes.
+pub const MAX_SETTINGS: u64 = 1 << 20;
 
 /// Editors may put it in front of a text; Claude Code passes over it.
 const MARK: &[u8] = "\u{feff}".as_bytes();

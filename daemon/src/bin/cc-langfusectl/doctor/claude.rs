@@ -10,7 +10,7 @@ use std::{
 };
 
 use cc_langfuse::{
-    credentials::is_tracked,
+    credentials::{MAX_SETTINGS, is_tracked},
     doctor::{
         local::{Claude, Program, ProgramState},
         settings::{self, Content, Place, Settings},
@@ -21,9 +21,6 @@ use proto::frame::Frame;
 use rustix::fs::{Mode, OFlags};
 
 use crate::{client, programs};
-
-/// Largest settings file that is looked at.
-const MAX_SETTINGS: u64 = 1 << 20;
 
 /// Largest program that is looked into.
 const MAX_PROGRAM: u64 = 64 << 20;

@@ -8,13 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use cc_langfuse::settings::{Ours, undo};
+use cc_langfuse::{
+    credentials::MAX_SETTINGS,
+    settings::{Ours, undo},
+};
 use proto::paths::Paths;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-
-/// Largest file that is edited, in bytes.
-const LARGEST: u64 = 1 << 20;
 
 /// What was done, as far as it takes to undo it. Holds no secrets.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -237,7 +237,7 @@ pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
     let name = path.display();
     ensure!(meta.is_file(), "{name} is not a file");
     ensure!(meta.uid() == rustix::process::geteuid().as_raw(), "{name} belongs to another user: run this as that user");
-    ensure!(meta.len() <= LARGEST, "{name} is larger than {LARGEST} bytes: that is no settings file");
+    ensure!(meta.len() <= MAX_SETTINGS, "{name} is larger than {MAX_SETTINGS} bytes: that is no settings file");
     let bytes = fs::read(path).with_context(|| name.to_string())?;
     Ok(Some(String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{name} is not UTF-8: save it as such"))?))
 }
