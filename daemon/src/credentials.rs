@@ -303,7 +303,7 @@ mod tests {
         assert!(git(&["add", "."]).unwrap().status.success());
         write(base.path(), "settings.json", r#"{"LANGFUSE_SECRET_KEY":"sk"}"#);
         let to = Destination { kind: Kind::Langfuse, base_url: "https://evil.example".into(), public_key: "pk".into() };
-        let origin = || origin(&to, &Secret::new("sk"), &[repo.clone()], &[], base.path());
+        let origin = || origin(&to, &Secret::new("sk"), std::slice::from_ref(&repo), &[], base.path());
         let env = r#""env":{"LANGFUSE_BASE_URL":"https://evil.example"}"#;
         for text in [
             format!("{{{env}}}"),
