@@ -640,9 +640,10 @@ fn the_secret_is_in_the_settings_file_and_nowhere_else() {
         said += &succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
         assert!(said.contains("sk-lf-…77aa") && !said.contains("canary"), "{said}");
     }
-    // A key that is written otherwise in JSON, one under a name that stands twice, and one in the place of the address.
+    // A key that is written otherwise in JSON, one that it begins with under a name that stands twice, and one in the place of
+    // the address.
     let home = Home::new();
-    let (dir, _) = place(&home, "--user", Some(r#"{"env": {"LANGFUSE_SECRET_KEY": "a\u0062-canary"}, "env": {}}"#));
+    let (dir, _) = place(&home, "--user", Some(r#"{"env": {"LANGFUSE_SECRET_KEY": "my"}, "env": {}}"#));
     let odd = ["--public-key", "pk", "--secret-key", r#"my"canary\key"#, "--base-url", "https://langfuse.example.org"];
     let mut said = succeeds(&ctl(&home, &dir, None, &[&["setup", "--user"][..], &odd, &QUIET].concat()));
     let swapped = ["--public-key", "pk", "--secret-key", "sk", "--base-url", SECRET];

@@ -109,7 +109,9 @@ pub fn show(change: &Change) {
     let paint = |code: &str, text: &str| out!("{}", table::paint(code, text));
     let path = change.path.display();
     let (old, new) = (change.current.as_deref(), change.new.as_deref());
-    let secrets: Vec<_> = old.into_iter().chain(new).flat_map(secrets_in).collect();
+    let mut secrets: Vec<_> = old.into_iter().chain(new).flat_map(secrets_in).collect();
+    // One may be the beginning of another.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     paint("1", &format!("--- {}", if old.is_some() { path.to_string() } else { "(no file)".into() }));
     paint("1", &format!("+++ {}", if new.is_some() { path.to_string() } else { "(no file)".into() }));
     for line in diff(old.unwrap_or_default(), new.unwrap_or_default()) {

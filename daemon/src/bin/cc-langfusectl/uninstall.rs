@@ -25,8 +25,8 @@ use crate::{
 /// How long a daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// How the names begin of what the daemon has in its directory.
-const DATA: [&str; 6] = ["daemon.sock", "daemon.lock", "state.db", "corrupt-", "spool", "setup.json"];
+/// How the names begin of what the daemon has in its directory besides socket, lock and spool.
+const DATA: [&str; 3] = ["state.db", "corrupt-", "setup.json"];
 
 /// What to take back.
 #[derive(clap::Args)]
@@ -186,7 +186,7 @@ fn purge(paths: &Paths) -> anyhow::Result<()> {
 fn data(paths: &Paths) -> Vec<PathBuf> {
     let ours = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        DATA.iter().any(|start| name.starts_with(start))
+        [&paths.socket, &paths.lock, &paths.spool].contains(&path) || DATA.iter().any(|start| name.starts_with(start))
     };
     let entries = std::fs::read_dir(&paths.state).into_iter().flatten().filter_map(Result::ok);
     entries.map(|entry| entry.path()).filter(ours).collect()
