@@ -146,6 +146,34 @@ fn a_span_whose_bytes_changed_on_disk_is_made_again() {
 }
 
 #[test]
+fn damage_does_not_bring_back_what_no_server_takes() {
+    for salvaged in [false, true] {
+        let (dir, mut store) = fresh();
+        let path = dir.path().join("state.db");
+        let both = || step(vec![span(1, 1, 9), span(2, 2, 9)]);
+        let (destination, _) = store.advance(&both()).unwrap();
+        let refused = store.claim(destination, 1, usize::MAX).unwrap().remove(0);
+        store.bury(destination, refused.seq, "400", 1).unwrap();
+        store.db.execute("UPDATE outbox SET body = replace(body, '2/2', '2/3')", []).unwrap();
+        if salvaged {
+            // The last page belongs to nothing that matters.
+            store.db.execute_batch("CREATE TABLE lost (id INTEGER); INSERT INTO lost VALUES (1);").unwrap();
+        }
+        drop(store);
+        if salvaged {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let last = bytes.len() - 4096;
+            bytes[last..].fill(0xee);
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        let Opened { mut store, damaged, again } = Store::open(&path).unwrap();
+        assert_eq!((damaged.is_some(), again, store.dead_letter_count().unwrap()), (salvaged, true, 1));
+        store.advance(&both()).unwrap();
+        assert_eq!(waiting(&mut store, destination), [(2, 2)], "salvaged: {salvaged}");
+    }
+}
+
+#[test]
 fn a_database_of_version_1_is_brought_up_to_date_and_a_copy_kept() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
