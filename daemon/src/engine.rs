@@ -93,6 +93,8 @@ pub struct Engine {
     /// Destinations for which as much waits as may.
     full: HashSet<Destination>,
     sessions: HashMap<String, Session>,
+    /// Those that wait for the one they were begun with to be told first.
+    behind: Vec<String>,
     /// What git calls the user, by directories of the project.
     users: HashMap<Vec<PathBuf>, Option<String>>,
     buffer: Vec<u8>,
@@ -111,6 +113,7 @@ impl Engine {
             roots,
             full: HashSet::new(),
             sessions,
+            behind: Vec::new(),
             users: HashMap::new(),
             buffer: vec![0; CHUNK],
         };

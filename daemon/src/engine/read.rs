@@ -36,6 +36,9 @@ pub(super) const STEP: usize = 1 << 20;
 /// How long a transcript may be missing before its events are given up. A later event of the session starts again.
 const MISSING: Duration = Duration::from_secs(10);
 
+/// How many sessions that were never told may be begun with each other. A chain of files can be longer than the stack is.
+pub(super) const CHAIN: usize = 16;
+
 const PATIENCE: Patience = Patience { lull: LULL, quiet: QUIET, finished: QUIET_FINISHED };
 
 /// Why a reading came to nothing.
@@ -177,6 +180,9 @@ impl Engine {
         if previous == session.row.session_id || !reader::is_name(&previous) || self.sessions.contains_key(&previous) {
             return;
         }
+        if self.behind.len() == CHAIN || self.behind.contains(&previous) {
+            return;
+        }
         let path = session.row.transcript.with_file_name(format!("{previous}.jsonl"));
         if self.open(&path, &session.row.hint).is_err() {
             return;
@@ -192,11 +198,18 @@ impl Engine {
         other.row.transcript.clone_from(&hint.transcript);
         other.superseded = true;
         other.waiting.push((hint, Instant::now()));
+        self.behind.push(session.row.session_id.clone());
         self.look(&mut other);
+        self.behind.pop();
     }
 
     fn unreadable(&mut self, session: &mut Session, error: &Unreadable) {
         let now = Instant::now();
+        // What is due is due again after the same time, not at once.
+        if session.looks_finished() {
+            session.grown = now;
+        }
+        session.agents_due = session.agents_due.map(|due| due.max(now + AGENT_TICK));
         let patient = matches!(error, Unreadable::Missing | Unreadable::Io(_));
         // A session that is over does not write its first line any more.
         let patience = if session.is_over() { QUIET } else { MISSING };

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    read::{PANICKED, STEP},
+    read::{CHAIN, PANICKED, STEP},
     tell::FAULT,
     *,
 };
@@ -134,4 +134,46 @@ fn a_subagent_finds_its_turn_though_that_was_stored_in_a_step_before() {
     let of = |turn: &str| rows.iter().filter(|row| row.span.trace_id == ids::trace_id(turn)).count();
     // A root, two answers and a tool, and below that the subagent and its answer; a root and an answer.
     assert_eq!(["u1", "u3", "u4"].map(of), [6, 2, 2]);
+}
+
+#[test]
+fn sessions_that_begin_with_each_other_are_told_once_each() {
+    for count in [2, 400] {
+        let (base, dir) = home();
+        for n in 0..count {
+            let mut prompt = line("user", &format!("{n}-1"), &"go".into());
+            prompt["sessionId"] = format!("s-{}", (n + 1) % count).into();
+            write(&dir.join(format!("s-{n}.jsonl")), &[prompt, line("assistant", &format!("{n}-2"), &"done".into())]);
+        }
+        let engine = Running::new(base.path());
+        engine.hear(ended(&dir, "s-0"));
+        assert_eq!(engine.until(|counts| counts.inbox == 0).outbox, 2 * count.min(CHAIN as u64 + 1));
+    }
+}
+
+#[test]
+fn a_transcript_that_is_gone_is_not_looked_for_all_the_time() {
+    let (base, dir) = home();
+    let transcript = dir.join("s.jsonl");
+    let mut answer = line("assistant", "a1", &"done".into());
+    answer["message"]["stop_reason"] = "end_turn".into();
+    write(&transcript, &[line("user", "u1", &"go".into()), answer]);
+    let agents = dir.join("s/subagents");
+    std::fs::create_dir_all(&agents).unwrap();
+    write(&agents.join("agent-a1.jsonl"), &[line("user", "s1", &"look".into())]);
+    let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
+    let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
+    let mut engine = Engine::new(store, orders, Watch::new(mpsc::channel().0), Config::default(), base.path());
+    engine.take(Hint { event: Event::Other, ..ended(&dir, "s") });
+    let session = engine.sessions.get_mut("s").unwrap();
+    session.next_look = Instant::now();
+    engine.look_at_all();
+    std::fs::remove_file(&transcript).unwrap();
+    // All is due that can be.
+    let session = engine.sessions.get_mut("s").unwrap();
+    assert!(session.looks_finished() && session.agents_due.is_some());
+    let long_ago = Instant::now().checked_sub(QUIET_FINISHED).unwrap();
+    (session.grown, session.agents_due) = (long_ago, Some(long_ago));
+    engine.look_at_all();
+    assert!(engine.pause().unwrap() > AGENT_TICK / 2, "{:?}", engine.pause());
 }
