@@ -67,7 +67,7 @@ CREATE TABLE skipped (
 
 /// What version 2 added: what shows that a transcript was rewritten or a row damaged, what was delivered, whom the user trusts,
 /// what is to be uploaded.
-const SCHEMA_2: &str = "
+pub(super) const SCHEMA_2: &str = "
 ALTER TABLE session ADD COLUMN marker INTEGER;
 ALTER TABLE outbox ADD COLUMN checksum INTEGER;
 ALTER TABLE outbox ADD COLUMN queued_ms INTEGER NOT NULL DEFAULT 0;

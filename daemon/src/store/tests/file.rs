@@ -207,6 +207,44 @@ fn a_database_of_version_1_is_brought_up_to_date_and_a_copy_kept() {
 }
 
 #[test]
+fn a_database_of_version_2_is_brought_up_to_date_with_all_that_waits_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(&[schema::SCHEMA, schema::SCHEMA_2].concat()).unwrap();
+    let insert = |table: &str, values: &str, params: &[&dyn rusqlite::ToSql]| {
+        old.execute(&format!("INSERT INTO {table} VALUES ({values})"), params).unwrap()
+    };
+    let body = json(&span(1, 2, 9));
+    insert("destination", "1, 'langfuse', 'https://one.example.org', 'pk-1', 'ok', 0, NULL, NULL, NULL, 5, 0", &[]);
+    insert("exported", "1, ?1, ?2, 0", &[&[1u8; 16], &[2u8; 8]]);
+    insert("outbox", "1, 1, ?1, ?2, ?3, 7", &[&[2u8; 8], &body, &checksum(1, &[2; 8], body.as_bytes())]);
+    insert("media", "1, ?1, 'image/png', 3, x'010203'", &[&[7u8; 32]]);
+    insert("media_link", "1, 1, ?1, ?2, ?3, 'input', 7, 0, NULL", &[&[7u8; 32], &[1u8; 16], &[2u8; 8]]);
+    insert("inbox", "1, 'e-1', ?1", &[&json(&hint("e-1", 1))]);
+    insert(
+        "session",
+        "'s-1', '/home/dev/s-1.jsonl', 1, 2, 100, 1, 2, 1, ?1, 5, 77, 1, 's-0', 'a name'",
+        &[&json(&hint("e-0", 1))],
+    );
+    insert("launch", "'s-1', 't-1', 'a-1', 'u-1', 1, 0", &[]);
+    insert("agent", "'s-1', 'a-2', 9", &[]);
+    insert("trusted", "'https://one.example.org', 3", &[]);
+    old.pragma_update(None, "user_version", 2).unwrap();
+    drop(old);
+    let mut store = opened(&dir);
+    assert_eq!((waiting(&mut store, 1), store.inbox().unwrap()), (vec![(1, 2)], vec![hint("e-1", 1)]));
+    let row = store.session("s-1").unwrap().unwrap();
+    let cursor = Position { identity: Identity { dev: 1, ino: 2 }, offset: 100, marker: Some(77) };
+    assert_eq!((row.cursor, row.unsettled, row.forked_from.as_deref()), (cursor, 1, Some("s-0")));
+    assert_eq!((store.launches("s-1").unwrap().len(), store.agents("s-1").unwrap()["a-2"]), (1, 9));
+    assert_eq!(store.media_bytes(1, &[7; 32]).unwrap(), Some(vec![1, 2, 3]));
+    assert!(store.trusts("https://one.example.org").unwrap() && store.seeks_import().unwrap());
+    assert!(store.paused().unwrap().is_empty() && store.unknown_kinds().unwrap().is_empty());
+    assert!(dir.path().join("state.v2.bak").exists());
+}
+
+#[test]
 fn the_directory_for_damaged_files_is_private() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
