@@ -297,6 +297,11 @@ impl Agent {
         dir.file_name()?.to_str()
     }
 
+    /// It is known where it belongs.
+    pub fn is_placed(&self) -> bool {
+        self.turn().is_some_and(|turn| turn.place.is_some())
+    }
+
     /// No turn asked for it.
     pub fn is_warmup(&self) -> bool {
         self.turn().is_some_and(|turn| turn.prompt.text.trim() == WARMUP)
@@ -365,7 +370,7 @@ pub fn all(
     agents.settle_places(last);
     let mut found: HashMap<String, Vec<Turn>> = HashMap::new();
     for id in agents.ids() {
-        let placed = agents.get(&id).and_then(|agent| agent.turn()).is_some_and(|turn| turn.place.is_some());
+        let placed = agents.get(&id).is_some_and(|agent| agent.is_placed());
         if (placed || agents.guess_place(&id, last))
             && let Some(turn) = agents.at_work.remove(&id).and_then(|agent| agent.run.into_turn())
         {

@@ -296,41 +296,10 @@ impl Engine {
         let open = tail.assembler.open();
         agents.discover(&session.row.transcript, open);
         agents.dirs().for_each(|dir| self.watch.add(dir));
-        let roots = self.roots(&session.row.hint);
         let now = Instant::now();
         session.agents_due = None;
         for id in agents.ids() {
-            while let Some(agent) = agents.get(&id) {
-                let more = agent.read(&roots, &mut self.buffer, |reason| found.skip(reason));
-                if agent.is_warmup() {
-                    found.skip("warmup_agent");
-                    found.agents.extend(agents.finish(&id).map(|(done, _)| done));
-                    break;
-                }
-                if agent.held > HELD
-                    && let Some(turn) = agent.turn_mut().filter(|turn| turn.place.is_some())
-                {
-                    tell(session, turn, Scope::Part, None, found);
-                    turn.mark_sent(Scope::Part);
-                    agent.held = 0;
-                }
-                if found.bytes > STEP {
-                    session.row.unsettled = u32::try_from(agents.at_work()).unwrap_or(u32::MAX);
-                    self.commit(session, tail, file, found, Vec::new())?;
-                    if self.is_full(session) {
-                        return Err(Stumble::Full);
-                    }
-                }
-                match more {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        found.skip(error.reason());
-                        agents.leave(&id);
-                        break;
-                    }
-                }
-            }
+            self.read_agent(session, agents, &id, tail, file, found)?;
         }
         agents.settle_places(open);
         session.agents_soon = false;
@@ -343,8 +312,10 @@ impl Engine {
                 session.agents_due = Some(session.agents_due.map_or(look, |earlier| earlier.min(look)));
                 continue;
             }
-            let placed = agents.get(&id).and_then(|agent| agent.turn()).is_some_and(|turn| turn.place.is_some())
-                || agents.guess_place(&id, open);
+            let placed = agents.get(&id).is_some_and(|agent| agent.is_placed()) || agents.guess_place(&id, open);
+            if placed {
+                self.read_agent(session, agents, &id, tail, file, found)?;
+            }
             match agents.get(&id).and_then(|agent| agent.turn_mut()) {
                 Some(turn) if placed => {
                     tell(session, turn, Scope::Final, None, found);
@@ -355,6 +326,56 @@ impl Engine {
             if let Some((done, launches)) = agents.finish(&id) {
                 found.agents.push(done);
                 found.launches.extend(launches);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what one of them has written, and tells it in parts if it is long. Of one whose place is not known no more is
+    /// held than of others: the rest of it is read when the place is.
+    fn read_agent(
+        &mut self,
+        session: &mut Session,
+        agents: &mut Agents,
+        id: &str,
+        tail: &Tail,
+        file: &Transcript,
+        found: &mut Found,
+    ) -> Result<(), Stumble> {
+        let roots = self.roots(&session.row.hint);
+        while let Some(agent) = agents.get(id) {
+            let is_long = agent.held > HELD;
+            if is_long && !agent.is_placed() {
+                agents.settle_places(tail.assembler.open());
+            }
+            let Some(agent) = agents.get(id) else { break };
+            if is_long {
+                let Some(turn) = agent.turn_mut().filter(|turn| turn.place.is_some()) else { break };
+                tell(session, turn, Scope::Part, None, found);
+                turn.mark_sent(Scope::Part);
+                agent.held = 0;
+            }
+            let more = agent.read(&roots, &mut self.buffer, |reason| found.skip(reason));
+            if agent.is_warmup() {
+                found.skip("warmup_agent");
+                found.agents.extend(agents.finish(id).map(|(done, _)| done));
+                break;
+            }
+            if found.bytes > STEP {
+                session.row.unsettled = u32::try_from(agents.at_work()).unwrap_or(u32::MAX);
+                self.commit(session, tail, file, found, Vec::new())?;
+                if self.is_full(session) {
+                    return Err(Stumble::Full);
+                }
+            }
+            match more {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    found.skip(error.reason());
+                    agents.leave(id);
+                    break;
+                }
             }
         }
         Ok(())

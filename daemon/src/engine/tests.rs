@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     read::{CHAIN, PANICKED, STEP},
-    tell::FAULT,
+    tell::{FAULT, HELD},
     *,
 };
 use crate::{
@@ -176,4 +176,56 @@ fn a_transcript_that_is_gone_is_not_looked_for_all_the_time() {
     (session.grown, session.agents_due) = (long_ago, Some(long_ago));
     engine.look_at_all();
     assert!(engine.pause().unwrap() > AGENT_TICK / 2, "{:?}", engine.pause());
+}
+
+#[test]
+fn of_a_long_subagent_little_is_held_whether_it_is_known_where_it_belongs_or_not() {
+    let call = |id: &str, input| {
+        line("assistant", id, &serde_json::json!([{"type": "tool_use", "id": id, "name": "Task", "input": input}]))
+    };
+    let result = |id: &str, text: &str| {
+        line(
+            "user",
+            &format!("r-{id}"),
+            &serde_json::json!([{"type": "tool_result", "tool_use_id": id, "content": text}]),
+        )
+    };
+    for is_named in [false, true] {
+        let (base, dir) = home();
+        let transcript = dir.join("s.jsonl");
+        let mut lines = vec![line("user", "u1", &"go".into()), call("t1", serde_json::json!({"prompt": "another"}))];
+        write(&transcript, &lines);
+        let long = "x".repeat(HELD / 16);
+        let mut own = vec![line("user", "s1", &"look".into())];
+        own.extend((0..40).map(|n| format!("t-{n}")).flat_map(|id| [call(&id, ().into()), result(&id, &long)]));
+        let agents = dir.join("s/subagents");
+        std::fs::create_dir_all(&agents).unwrap();
+        write(&agents.join("agent-a1.jsonl"), &own);
+        let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
+        let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
+        let watch = Watch::new(mpsc::channel().0);
+        let mut engine = Engine::new(store.clone(), orders, watch, Config::default(), base.path());
+        let event = Hint { options: Options { unredacted: true, ..Options::default() }, ..ended(&dir, "s") };
+        engine.take(Hint { id: "e-first".into(), event: Event::Other, ..event.clone() });
+        let look_until = |engine: &mut Engine, enough: &dyn Fn(&Engine) -> bool| {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while !enough(engine) {
+                assert!(Instant::now() < deadline, "{:?}", store.call(|store| store.counts()));
+                std::thread::sleep(Duration::from_millis(5));
+                engine.look_at_all();
+                let agent = engine.sessions.get_mut("s").and_then(|session| session.agents.get("a1"));
+                assert!(agent.is_none_or(|agent| agent.held <= HELD + CHUNK + long.len()));
+            }
+        };
+        look_until(&mut engine, &|engine| engine.sessions["s"].waiting.is_empty());
+        if is_named {
+            let mut back = result("t1", "seen");
+            back["toolUseResult"] = serde_json::json!({"agentId": "a1"});
+            lines.push(back);
+            write(&transcript, &lines);
+        }
+        engine.take(event);
+        // A root, a call and a tool; the subagent, its calls and its tools.
+        look_until(&mut engine, &|_| store.call(|store| store.counts()).unwrap().outbox == 3 + 1 + 2 * 40);
+    }
 }
