@@ -212,7 +212,10 @@ impl Engine {
             self.watch.add(dir);
         }
         let Some(session) = self.sessions.get_mut(&hint.session_id) else { return };
-        if session.waiting.iter().any(|(known, _)| known.id == hint.id) {
+        // There may be very many.
+        let at = session.waiting.partition_point(|(known, _)| known.fired_ns <= hint.fired_ns);
+        let mut same = session.waiting[..at].iter().rev().take_while(|(known, _)| known.fired_ns == hint.fired_ns);
+        if same.any(|(known, _)| known.id == hint.id) {
             return;
         }
         session.touched = now;
@@ -228,8 +231,7 @@ impl Engine {
             session.row.transcript.clone_from(&hint.transcript);
             session.row.hint = hint.clone();
         }
-        session.waiting.push((hint, now));
-        session.waiting.sort_by_key(|(hint, _)| hint.fired_ns);
+        session.waiting.insert(at, (hint, now));
     }
 
     fn load(&self, hint: &Hint) -> Session {

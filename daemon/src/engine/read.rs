@@ -415,7 +415,9 @@ impl Engine {
         };
         let (destination, queued) = self.store.call(|store| store.advance(&step)).map_err(Stumble::Store)?;
         session.row = step.session;
-        session.waiting.retain(|(hint, _)| !consumed.contains(&hint.id));
+        // In the same order.
+        let mut consumed = consumed.iter().peekable();
+        session.waiting.retain(|(hint, _)| consumed.next_if(|id| **id == hint.id).is_none());
         if queued > 0 {
             tracing::debug!(session = session.row.session_id, queued, "spans stored");
             let _ = self.orders.send(Order::Wake(destination, session.row.hint.destination.clone()));

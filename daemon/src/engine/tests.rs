@@ -179,6 +179,30 @@ fn a_transcript_that_is_gone_is_not_looked_for_all_the_time() {
 }
 
 #[test]
+fn events_wait_in_the_order_in_which_they_happened_and_once() {
+    let (base, dir) = home();
+    let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
+    let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
+    let mut engine = Engine::new(store, orders, Watch::new(mpsc::channel().0), Config::default(), base.path());
+    let events = [("c", 3), ("a", 1), ("b1", 2), ("b2", 2), ("b1", 2), ("c", 3), ("a", 1), ("b3", 2)];
+    for (id, fired_ns) in events {
+        engine.take(Hint { id: id.into(), fired_ns, ..ended(&dir, "s") });
+    }
+    let waiting = |engine: &Engine| -> Vec<String> {
+        engine.sessions["s"].waiting.iter().map(|(hint, _)| hint.id.clone()).collect()
+    };
+    assert_eq!(waiting(&engine), ["a", "b1", "b2", "b3", "c"]);
+    // A Stop waits for its answer; what came before and after it does not.
+    write(&dir.join("s.jsonl"), &[line("user", "u1", &"go".into()), line("assistant", "a1", &"not yet".into())]);
+    let session = engine.sessions.get_mut("s").unwrap();
+    session.waiting.iter_mut().for_each(|(hint, _)| hint.event = Event::Other);
+    session.waiting[2].0.event = Event::Stopped { answer: Some(ids::Print::of("done")) };
+    session.next_look = Instant::now();
+    engine.look_at_all();
+    assert_eq!(waiting(&engine), ["b2"]);
+}
+
+#[test]
 fn of_a_long_subagent_little_is_held_whether_it_is_known_where_it_belongs_or_not() {
     let call = |id: &str, input| {
         line("assistant", id, &serde_json::json!([{"type": "tool_use", "id": id, "name": "Task", "input": input}]))
