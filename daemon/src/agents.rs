@@ -329,26 +329,34 @@ impl Agent {
         file.seek(self.lines.read_to())?;
         let n = file.read(buffer)?;
         let Self { lines, run, held, .. } = self;
-        lines.feed(&buffer[..n], |offset, line| match line {
-            Line::TooLong(_) => skipped("too_long"),
-            Line::Whole(bytes) => {
-                *held += bytes.len();
-                match record::parse(bytes) {
-                    Err(skip) => skip.reason().into_iter().for_each(&mut skipped),
-                    Ok(record) => {
-                        *held += record.spilled() * reader::SPILLED;
-                        if !run.push(record, offset) {
-                            skipped("orphan");
-                        }
-                    }
-                }
-            }
-        });
+        lines.feed(&buffer[..n], |offset, line| take_line(run, held, offset, line, &mut skipped));
         if n > 0 {
             self.grown = Instant::now();
         }
         self.read_to = file.position(self.lines.read_to());
         Ok(n == buffer.len())
+    }
+
+    /// Nothing more is expected: a last line that lacks its newline counts, if it is whole.
+    pub fn finish_line(&mut self, mut skipped: impl FnMut(&'static str)) {
+        let Self { lines, run, held, .. } = self;
+        if lines.has_whole_rest() {
+            lines.finish(|offset, line| take_line(run, held, offset, line, &mut skipped));
+        }
+    }
+}
+
+fn take_line(run: &mut Run, held: &mut usize, offset: u64, line: Line<'_>, skipped: &mut impl FnMut(&'static str)) {
+    let Line::Whole(bytes) = line else { return skipped("too_long") };
+    *held += bytes.len();
+    match record::parse(bytes) {
+        Err(skip) => skip.reason().into_iter().for_each(skipped),
+        Ok(record) => {
+            *held += record.spilled() * reader::SPILLED;
+            if !run.push(record, offset) {
+                skipped("orphan");
+            }
+        }
     }
 }
 

@@ -254,7 +254,7 @@ impl Engine {
             }
         }
         tail.read_to = file.position(tail.lines.read_to());
-        if session.is_over() && session.grown.elapsed() >= QUIET_FINISHED && tail.has_whole_rest() {
+        if session.is_over() && session.grown.elapsed() >= QUIET_FINISHED && tail.lines.has_whole_rest() {
             let Tail { lines, assembler, held, unclaimed, .. } = tail;
             lines.finish(|offset, line| push_line(session, assembler, held, unclaimed, &mut found, offset, line));
         }
@@ -315,6 +315,9 @@ impl Engine {
             let placed = agents.get(&id).is_some_and(|agent| agent.is_placed()) || agents.guess_place(&id, open);
             if placed {
                 self.read_agent(session, agents, &id, tail, file, found)?;
+            }
+            if let Some(agent) = agents.get(&id) {
+                agent.finish_line(|reason| found.skip(reason));
             }
             match agents.get(&id).and_then(|agent| agent.turn_mut()) {
                 Some(turn) if placed => {

@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::de::IgnoredAny;
-
 use super::TICK;
 use crate::{
     agents::Agents,
@@ -139,11 +137,6 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// What follows the last newline is a line for which only that is missing.
-    pub(super) fn has_whole_rest(&self) -> bool {
-        self.lines.unfinished().is_some_and(|rest| serde_json::from_slice::<IgnoredAny>(rest).is_ok())
-    }
-
     pub(super) fn looks_finished(&self) -> bool {
         self.assembler.open().is_some_and(|turn| turn.looks_finished() && turn.has_news(Scope::Settled))
     }

@@ -137,6 +137,24 @@ fn a_subagent_finds_its_turn_though_that_was_stored_in_a_step_before() {
 }
 
 #[test]
+fn the_last_line_of_a_subagent_counts_without_its_newline() {
+    let (base, dir) = home();
+    let task = serde_json::json!([{"type": "tool_use", "id": "t1", "name": "Task", "input": {"prompt": "look"}}]);
+    let back = serde_json::json!([{"type": "tool_result", "tool_use_id": "t1", "content": "seen"}]);
+    let lines = [line("user", "u1", &"go".into()), line("assistant", "a1", &task), line("user", "u2", &back)];
+    write(&dir.join("s.jsonl"), &lines);
+    let agents = dir.join("s/subagents");
+    std::fs::create_dir_all(&agents).unwrap();
+    let own = [line("user", "s1", &"look".into()), line("assistant", "s2", &"seen".into())];
+    std::fs::write(agents.join("agent-a1.jsonl"), own.map(|line| line.to_string()).join("\n")).unwrap();
+    std::fs::write(agents.join("agent-a1.meta.json"), r#"{"toolUseId":"t1"}"#).unwrap();
+    let engine = Running::new(base.path());
+    engine.hear(ended(&dir, "s"));
+    // A root, a call and a tool; the subagent and its answer.
+    engine.until(|counts| counts.outbox == 5);
+}
+
+#[test]
 fn sessions_that_begin_with_each_other_are_told_once_each() {
     for count in [2, 400] {
         let (base, dir) = home();

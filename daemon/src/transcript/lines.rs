@@ -3,6 +3,8 @@
 //! Lines end at `\n` only: other separators occur inside JSON strings. A line without its `\n` is not a line yet; a
 //! line longer than the limit is passed over without being held.
 
+use serde::de::IgnoredAny;
+
 /// Longest line that is kept, in bytes. The largest seen from Claude Code hold an image or a document twice in base64.
 pub const MAX_LINE: usize = 32 << 20;
 
@@ -77,6 +79,11 @@ impl Lines {
     /// The line in progress, if there is one and it is held.
     pub fn unfinished(&self) -> Option<&[u8]> {
         (self.length > 0 && self.length <= self.limit).then_some(&self.held)
+    }
+
+    /// What follows the last newline is a line for which only that is missing.
+    pub fn has_whole_rest(&self) -> bool {
+        self.unfinished().is_some_and(|rest| serde_json::from_slice::<IgnoredAny>(rest).is_ok())
     }
 
     /// Takes the line in progress for complete: nothing more is written to the file.
