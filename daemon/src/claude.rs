@@ -12,6 +12,9 @@ const OLDEST: Version = Version(1, 0, 59);
 /// From this version on, an event it does not know harms no other.
 const TOLERANT: Version = Version(2, 1, 120);
 
+/// The latest version whose transcripts were recorded: all that these say is known.
+const RECORDED: Version = Version(2, 1, 329);
+
 /// Events, the lowest version that was seen to know each, and whether the hook is registered for it: those that say something the
 /// transcript does not, or say it sooner, and come but a few times in a turn. `SessionStart` makes a session known that never stops;
 /// `Stop`, `StopFailure`, `SubagentStop` and `SessionEnd` close turns, agents and sessions.
@@ -38,6 +41,11 @@ impl Version {
         let (major, minor, patch) = (numbers.next()?, numbers.next()?, numbers.next()?);
         let patch = patch.split(['-', '+', '.']).next()?;
         Some(Self(major.parse().ok()?, minor.parse().ok()?, patch.parse().ok()?))
+    }
+
+    /// It may write what is not known here.
+    pub fn is_new(self) -> bool {
+        self > RECORDED
     }
 
     /// Does it know an event?

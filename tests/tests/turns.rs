@@ -236,4 +236,18 @@ fn kinds_of_lines_nobody_knows_are_named_with_the_version_that_writes_them() {
     assert!(told.contains("2 line kinds since Claude Code 2.1.99: brand-new, newer"), "{told}");
     let known: Vec<_> = home.status()["unknown_kinds"].as_array().expect("a list").clone();
     assert!(known.contains(&json!({"kind": "newer", "version": "2.1.329", "lines": 1})), "{known:?}");
+
+    // Fields are looked at where a version is newer than those that are known.
+    let line = |version: &str| {
+        let message = json!({"role": "user", "content": "q"});
+        let line = json!({"type": "user", "uuid": version, "version": version, "newThing": 1, "message": message});
+        line.to_string().into_bytes()
+    };
+    let mut later = Story::new(&home, "work", "later");
+    later.raw(&line("2.1.329")).answer("a").raw(&line("2.2.0")).answer("b");
+    home.hook(&later.stop("b"), &server.env());
+    server.wait_for(6);
+    let told = home.ctl(&["status"]);
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert!(told.contains("1 field since Claude Code 2.2.0: user.newThing"), "{told}");
 }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     agents::{self, Agents},
+    claude::Version,
     dialect::{OutSpan, langfuse::Shared},
     hook::{Capture, Event},
     ids::{self, Print},
@@ -97,6 +98,13 @@ pub(super) fn push_line(
             }
         }
         Ok(record) => {
+            if let Line::Whole(bytes) = line
+                && let Some(version) = assembler.version().filter(|v| Version::parse(v).is_some_and(Version::is_new))
+            {
+                for field in record::unknown_fields(bytes) {
+                    *found.unknown.entry((field, version.to_owned())).or_default() += 1;
+                }
+            }
             if let Record::Prompt(prompt) = &record {
                 found.ended.extend(prompt.ended_agent().map(str::to_owned));
             }

@@ -1,4 +1,4 @@
-//! Kinds of lines that this version does not know.
+//! Kinds of lines, and fields of known ones, that this version does not know.
 
 use rusqlite::{Connection, params};
 
@@ -10,11 +10,11 @@ const MOST: i64 = 200;
 /// Lines of a kind that is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownKind {
-    /// Their `type`.
+    /// Their `type`; of a field, where it stands in lines of known types: `user.newField`.
     pub kind: String,
     /// The version of Claude Code that wrote them, as far as it is known.
     pub version: String,
-    /// How many were passed over.
+    /// How many there were.
     pub lines: u64,
 }
 

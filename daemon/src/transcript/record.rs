@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::media::Media;
 
+mod fields;
 mod parse;
 
+pub use fields::unknown_fields;
 pub use parse::{cwd, kind, nanos, parse, session_id};
 use parse::{put_media, tag};
 

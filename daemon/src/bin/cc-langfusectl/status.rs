@@ -75,8 +75,12 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         let open = if session.open_turn { ", one open" } else { "" };
         out!("{label:<14}{} {}{open}", session.session_id, crate::count(session.turns as usize, "turn"));
     }
-    if let Some(unknown) = unknown(&unknown_kinds) {
-        out!("unknown       {unknown}");
+    // The type of a line is one word, a field has its line's before it.
+    let (fields, kinds): (Vec<_>, Vec<_>) = unknown_kinds.iter().partition(|of| of.kind.contains('.'));
+    for (what, met) in [("line kind", kinds), ("field", fields)] {
+        if let Some(unknown) = unknown(what, &met) {
+            out!("unknown       {unknown}");
+        }
     }
     for (label, counts) in [("skipped", skipped_lines), ("masked", redacted), ("left in spool", left_in_spool)] {
         for (index, (what, count)) in counts.iter().enumerate() {
@@ -100,13 +104,13 @@ pub fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
 }
 
 /// "2 line kinds since Claude Code 2.1.400: a, b".
-fn unknown(met: &[UnknownKind]) -> Option<String> {
+fn unknown(what: &str, met: &[&UnknownKind]) -> Option<String> {
     let kinds: BTreeSet<&str> = met.iter().map(|of| if of.kind.is_empty() { "(none)" } else { &of.kind }).collect();
     let number = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u64>>();
     let since = met.iter().map(|of| &of.version).filter(|version| !version.is_empty()).min_by_key(|v| number(v));
     let since = since.map_or_else(String::new, |version| format!(" since Claude Code {version}"));
     let names = kinds.iter().copied().collect::<Vec<_>>().join(", ");
-    (!met.is_empty()).then(|| format!("{}{since}: {names}", crate::count(kinds.len(), "line kind")))
+    (!met.is_empty()).then(|| format!("{}{since}: {names}", crate::count(kinds.len(), what)))
 }
 
 /// "812 B", "3.4 MiB".

@@ -65,10 +65,13 @@ pub fn kind(line: &[u8]) -> (String, Option<String>) {
         #[serde(borrow, default)]
         version: Option<Text<'a>>,
     }
-    let shown =
-        |text: Text<'_>| -> String { text.into_owned().chars().filter(|c| c.is_ascii_graphic()).take(64).collect() };
     let head: Head<'_> = serde_json::from_slice(line).unwrap_or_default();
-    (head.kind.map(shown).unwrap_or_default(), head.version.map(shown))
+    (head.kind.map(|kind| shown(&kind.0)).unwrap_or_default(), head.version.map(|version| shown(&version.0)))
+}
+
+/// A name somebody else has given, cut to what can be shown.
+pub(super) fn shown(name: &str) -> String {
+    name.chars().filter(|c| c.is_ascii_graphic()).take(64).collect()
 }
 
 /// `cwd` of the first line that has one, in the beginning of a transcript.

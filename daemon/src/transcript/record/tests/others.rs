@@ -122,3 +122,49 @@ fn every_other_line_is_passed_over_for_a_reason_of_its_own() {
     }
     assert_eq!(Skip::TooLong.reason(), Some("too_long"));
 }
+
+#[test]
+fn fields_nobody_knows_are_named_with_where_they_stand() {
+    let new = |line: Value| {
+        let line = with(line, "brandNew", json!({"type": "x"}));
+        with(line, "n\u{e9}w \u{1b}[31m", json!(1))
+    };
+    let mut said = new(answer(json!([])));
+    said["message"]["also"] = json!(null);
+    said["message"]["usage"]["audio_tokens"] = json!(7);
+    for (line, expect) in [
+        (new(user(json!("hello"))), &["user.brandNew", "user.nw[31m"][..]),
+        (
+            said,
+            &[
+                "assistant.brandNew",
+                "assistant.nw[31m",
+                "assistant.message.also",
+                "assistant.message.usage.audio_tokens",
+            ],
+        ),
+        (with(answer(json!([])), "message", json!("odd")), &[]),
+        (new(json!({"type": "attachment"})), &[]),
+        (json!([1]), &[]),
+    ] {
+        assert_eq!(unknown_fields(line.to_string().as_bytes()), expect, "{line}");
+    }
+}
+
+#[test]
+fn every_field_of_the_recorded_sessions_is_known() {
+    fn below(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+        for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() { below(&path, found) } else { found.push(path) }
+        }
+    }
+    let mut paths = Vec::new();
+    below(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures").as_ref(), &mut paths);
+    paths.retain(|path| path.extension().is_some_and(|ext| ext == "jsonl") && !path.ends_with("hooks.jsonl"));
+    assert!(paths.len() > 50);
+    for path in paths {
+        for line in std::fs::read(&path).unwrap().split(|byte| *byte == b'\n') {
+            assert_eq!(unknown_fields(line), [""; 0], "{}", path.display());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What a line of a conversation says in fields that nobody knows.
+//!
+//! Looked for where the version of Claude Code is newer than those whose transcripts were recorded: a new field may hold what a
+//! trace should have. It is named in `status`, never fatal.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use super::parse::shown;
+
+/// Fields of a line that is the user's or the model's, in Claude Code 1.0.59 … 2.1.329.
+const LINE: [&str; 65] = [
+    "agentId",
+    "apiBlockIndex",
+    "apiErrorStatus",
+    "apiErrorType",
+    "attributionAgent",
+    "attributionMcpServer",
+    "attributionMcpTool",
+    "attributionSkill",
+    "cwd",
+    "effort",
+    "entrypoint",
+    "error",
+    "failedResponseHadNoToolCall",
+    "forkedFrom",
+    "gitBranch",
+    "imagePasteIds",
+    "interruptedMessageId",
+    "isAbortedMidStream",
+    "isApiErrorMessage",
+    "isCompactSummary",
+    "isMeta",
+    "isSidechain",
+    "isVisibleInTranscriptOnly",
+    "madeBy",
+    "mcpCallNotReadOnly",
+    "mcpMeta",
+    "message",
+    "origin",
+    "parentUuid",
+    "perTurnEffort",
+    "permissionDecision",
+    "permissionMode",
+    "planContent",
+    "promptCacheRequested",
+    "promptId",
+    "promptSource",
+    "queueSkipAttachments",
+    "repeatsCompactSummary",
+    "requestId",
+    "requestRef",
+    "requestSessionId",
+    "requestedModel",
+    "sandboxed",
+    "serverClassifierRequest",
+    "sessionId",
+    "session_id",
+    "slug",
+    "sourceToolAssistantUUID",
+    "sourceToolUseID",
+    "streamCutCause",
+    "summarizeMetadata",
+    "thinkingDisplay",
+    "thinkingDurationMs",
+    "timestamp",
+    "toolDenialBeforeRun",
+    "toolDenialKind",
+    "toolInputStreamMs",
+    "toolUseResult",
+    "turnCompanion",
+    "turnOrigin",
+    "turnPosition",
+    "type",
+    "userType",
+    "uuid",
+    "version",
+];
+
+/// The same of `message`.
+const MESSAGE: [&str; 12] = [
+    "container",
+    "content",
+    "context_management",
+    "diagnostics",
+    "id",
+    "model",
+    "role",
+    "stop_details",
+    "stop_reason",
+    "stop_sequence",
+    "type",
+    "usage",
+];
+
+/// The same of `message.usage`.
+const USAGE: [&str; 12] = [
+    "cache_creation",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+    "fallback_credit",
+    "inference_geo",
+    "input_tokens",
+    "iterations",
+    "output_tokens",
+    "output_tokens_details",
+    "server_tool_use",
+    "service_tier",
+    "speed",
+];
+
+type Object<'a> = BTreeMap<String, &'a RawValue>;
+
+/// The fields of `line` that are not known, and where they stand: `user.newField`, `assistant.message.usage.newTokens`. None, if
+/// the line is neither the user's nor the model's.
+pub fn unknown_fields(line: &[u8]) -> Vec<String> {
+    let mut unknown = Vec::new();
+    let Ok(line) = serde_json::from_slice::<Object<'_>>(line) else { return unknown };
+    let kind = match line.get("type").map(|kind| kind.get()) {
+        Some("\"user\"") => "user",
+        Some("\"assistant\"") => "assistant",
+        _ => return unknown,
+    };
+    let mut look = |at: &str, object: &Object<'_>, known: &[&str]| {
+        let strange = object.keys().filter(|name| known.binary_search(&name.as_str()).is_err());
+        unknown.extend(strange.map(|name| shown(&format!("{at}.{name}"))));
+    };
+    look(kind, &line, &LINE);
+    let message = within(&line, "message");
+    look(&format!("{kind}.message"), &message, &MESSAGE);
+    look(&format!("{kind}.message.usage"), &within(&message, "usage"), &USAGE);
+    unknown
+}
+
+fn within<'a>(object: &Object<'a>, name: &str) -> Object<'a> {
+    object.get(name).and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+}
