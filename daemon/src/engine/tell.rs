@@ -98,13 +98,6 @@ pub(super) fn push_line(
             }
         }
         Ok(record) => {
-            if let Line::Whole(bytes) = line
-                && let Some(version) = assembler.version().filter(|v| Version::parse(v).is_some_and(Version::is_new))
-            {
-                for field in record::unknown_fields(bytes) {
-                    *found.unknown.entry((field, version.to_owned())).or_default() += 1;
-                }
-            }
             if let Record::Prompt(prompt) = &record {
                 found.ended.extend(prompt.ended_agent().map(str::to_owned));
             }
@@ -120,6 +113,13 @@ pub(super) fn push_line(
                     unclaimed.push_back(Print::of(&turn.output()));
                 }
                 tell(session, &mut turn, Scope::Final, None, found);
+            }
+            if let Line::Whole(bytes) = line
+                && let Some(version) = assembler.version().filter(|v| Version::parse(v).is_some_and(Version::is_new))
+            {
+                for field in record::unknown_fields(bytes) {
+                    *found.unknown.entry((field, version.to_owned())).or_default() += 1;
+                }
             }
             *held += length;
             if *held > HELD
