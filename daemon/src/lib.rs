@@ -19,8 +19,8 @@
 //!    neither files, network, environment, threads nor the clock; time comes in as a value.
 //! 2. Only [`store`] contains SQL; only [`delivery`] does HTTP out; only [`transcript::reader`] opens transcripts.
 //! 3. A cursor moves only in the transaction that stores what it passed over; a span id enters the outbox of a destination
-//!    at most once, except a root, which enters again with news below it. What is said while its project is paused counts as
-//!    entered.
+//!    at most once, except a root, which enters again with news below it. What is said while its project is paused, or
+//!    forgotten, enters none.
 //! 4. A 2xx to a hook means committed.
 //! 5. Ids and start times depend on transcript content only.
 //! 6. No secret value can be printed or serialised, and none is written: not to the database, spool, log or a core.

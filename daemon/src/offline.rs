@@ -218,20 +218,25 @@ fn walk(
     let mut lines = Lines::at(at);
     let mut assembler = Assembler::new(session_id, closed);
     let mut buffer = vec![0; CHUNK];
+    let mut push = |offset, line: Line<'_>| {
+        let Line::Whole(bytes) = line else { return };
+        let record = record::parse(bytes).ok();
+        look(bytes, record.as_ref());
+        if let Some(turn) = record.and_then(|record| assembler.push(record, offset)) {
+            each(turn);
+        }
+    };
     loop {
         let n = file.read(&mut buffer)?;
         if n == 0 {
-            return Ok(assembler);
+            break;
         }
-        lines.feed(&buffer[..n], |offset, line| {
-            let Line::Whole(bytes) = line else { return };
-            let record = record::parse(bytes).ok();
-            look(bytes, record.as_ref());
-            if let Some(turn) = record.and_then(|record| assembler.push(record, offset)) {
-                each(turn);
-            }
-        });
+        lines.feed(&buffer[..n], &mut push);
     }
+    if lines.unfinished().is_some() {
+        lines.finish(&mut push);
+    }
+    Ok(assembler)
 }
 
 fn spans(turn: &Turn, session_id: &str, options: &Options, rules: &Rules) -> Vec<OutSpan> {
@@ -263,8 +268,12 @@ mod tests {
             format!("{prompt}\n{answer}\n")
         };
         let copied = turn("u1", serde_json::json!({"sessionId": "first", "messageUuid": "u1"}));
-        std::fs::write(&path, copied + &turn("u2", serde_json::Value::Null)).unwrap();
+        let own = turn("u2", serde_json::Value::Null);
+        std::fs::write(&path, copied + own.trim_end()).unwrap();
         assert_eq!(traces(&path, "fork").unwrap(), [trace_id("u2")]);
         assert_eq!(traces(&path, "first").unwrap(), ["u1", "u2"].map(trace_id));
+        let mut answered = 0;
+        turns(&path, "fork", &Options::default(), &Rules::default(), |_| answered += 1).unwrap();
+        assert_eq!(answered, 2, "without the last newline too");
     }
 }

@@ -137,7 +137,9 @@ fn only_what_is_asked_for_is_sent() {
     assert_eq!(counts, [3, 2, 3, 2, 1, 1, 2]);
     let nobody = home.ctl_with(&["backfill"], &server.env());
     assert_eq!((nobody.status.code(), server.spans().len()), (Some(2), 0), "{nobody:?}");
-    assert_eq!(home.ctl(&["backfill", "--since", "soon", "--yes"]).status.code(), Some(2));
+    for since in ["soon", "30", "99999999999w"] {
+        assert_eq!(home.ctl(&["backfill", "--since", since, "--yes"]).status.code(), Some(2), "{since}");
+    }
     assert_eq!(home.ctl(&["backfill", "/nowhere", "--yes"]).status.code(), Some(2));
     drop(_daemon);
     assert_eq!(backfill(&home, &[], &server.env()).status.code(), Some(3));
@@ -209,10 +211,74 @@ fn a_server_that_does_not_deliver_is_named_and_the_rest_is_sent_when_it_does() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let left = told(&output)["left"].to_string();
     assert!(left.contains("parked") && left.contains(&server.url), "{left}");
+    let again = backfill(&home, &["--patience", "1s"], &server.env());
+    assert_eq!(figures(&again), (Some(1), [1, 3, 0, 12, 0]), "nothing of it has arrived: {again:?}");
     server.change(|_| Answer::ok());
-    home.flush();
     assert_eq!(figures(&backfill(&home, &[], &server.env())), (Some(0), [1, 3, 0, 12, 0]));
     assert_eq!((server.spans().len(), ids(&server.spans()).len()), (12, 12));
+}
+
+#[test]
+fn run_again_it_brings_the_key_to_a_daemon_that_lost_it() {
+    let (home, server) = (Home::new(), Server::answering(|_| Answer::status(401)));
+    let daemon = home.daemon();
+    session(&home, "work", "a", 3);
+    assert_eq!(backfill(&home, &["--patience", "1s"], &server.env()).status.code(), Some(1));
+    daemon.kill();
+    server.change(|_| Answer::ok());
+    let _daemon = home.daemon();
+    assert_eq!(figures(&backfill(&home, &[], &server.env())), (Some(0), [1, 3, 0, 12, 0]));
+    assert_eq!((server.spans().len(), ids(&server.spans()).len()), (12, 12));
+}
+
+#[test]
+fn what_is_paused_is_left_and_comes_in_later() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let dir = session(&home, "work", "a", 1).cwd.canonicalize().expect("a project");
+    session(&home, "other", "b", 1);
+    let dir = dir.to_str().expect("UTF-8");
+    assert_eq!(home.ctl(&["pause", dir]).status.code(), Some(0));
+    let output = backfill(&home, &[], &server.env());
+    assert_eq!(figures(&output), (Some(0), [1, 1, 4, 0, 1]), "{output:?}");
+    assert_eq!(told(&output)["skipped_by_reason"], json!({"paused": 1}));
+    assert_eq!(home.ctl(&["resume", dir]).status.code(), Some(0));
+    assert_eq!(figures(&backfill(&home, &[], &server.env())), (Some(0), [2, 2, 4, 4, 0]));
+    assert_eq!((server.spans().len(), ids(&server.spans()).len()), (8, 8));
+}
+
+#[test]
+fn transcripts_are_found_by_whatever_name_and_elsewhere_they_are_not_read() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let story = session(&home, "work", "a", 1);
+    let projects = home.path().join(".claude/projects");
+    let link = home.path().join("link");
+    std::os::unix::fs::symlink(&projects, &link).expect("a link");
+    let dry = |path: &Path| {
+        let output = home.ctl_with(&["backfill", "--dry-run", "--json", &path.to_string_lossy()], &server.env());
+        (figures(&output), told(&output)["spans_to_add"].as_u64())
+    };
+    let file = story.path.strip_prefix(&projects).expect("below it");
+    for path in [&link, &link.join(file), &projects.join("../projects"), &home.path().join(".claude"), home.path()] {
+        assert_eq!(dry(path), ((Some(0), [1, 1, 0, 0, 0]), Some(4)), "{}", path.display());
+    }
+    let copy = home.project("elsewhere").join("a.jsonl");
+    fs::copy(&story.path, &copy).expect("copied");
+    for path in [&*copy, copy.parent().expect("a directory")] {
+        let output = home.ctl_with(&["backfill", "--yes", "--json", &path.to_string_lossy()], &server.env());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains("transcript_roots"), "{output:?}");
+    }
+    use std::os::unix::ffi::OsStrExt;
+    let odd = projects.join(std::ffi::OsStr::from_bytes(b"-w\xff"));
+    if fs::create_dir(&odd).is_err() {
+        return tests::say("SKIPPED a name that is not UTF-8: there is none on this file system");
+    }
+    fs::copy(&story.path, odd.join("b.jsonl")).expect("copied");
+    let output = backfill(&home, &[], &server.env());
+    assert_eq!(figures(&output), (Some(0), [1, 1, 4, 0, 1]), "{output:?}");
+    assert_eq!(told(&output)["skipped_by_reason"], json!({"not_utf8": 1}));
 }
 
 #[test]

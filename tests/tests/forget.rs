@@ -53,6 +53,14 @@ fn what_waits_goes_as_well_and_a_server_that_is_away_is_named() {
     assert!(done.status.success(), "{done:?}");
     home.flush();
     assert_eq!(server.spans(), []);
+    // Nor is one sent that the daemon never read.
+    let mut unread = Story::new(&home, "work", "unread");
+    unread.turn("q", "a");
+    assert!(home.ctl(&["forget", "--yes", "unread"]).status.success());
+    assert!(home.ctl(&["backfill", "--yes"]).status.success());
+    home.hook(&unread.stop("a"), &server.env());
+    home.flush();
+    assert_eq!(server.spans(), []);
     let nowhere = home.ctl(&["forget", "--yes", "nobody"]);
     assert_eq!(nowhere.status.code(), Some(1), "{nowhere:?}");
 }

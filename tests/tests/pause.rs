@@ -51,6 +51,13 @@ fn nothing_said_meanwhile_is_sent_not_even_later_and_other_projects_go_on() {
     let told: Vec<_> = roots.iter().map(|span| (span.name.as_str(), span.content("output"))).collect();
     let told: Vec<_> = told.iter().map(|(name, output)| (*name, output.as_str())).collect();
     assert_eq!(told, [("Turn 1", "another"), ("Turn 1", "before"), ("Turn 4", "after")]);
+
+    let elsewhere = Server::new();
+    let output = home.ctl_with(&["backfill", "--yes", "--json"], &elsewhere.env());
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&figures["spans_queued"], &figures["spans_withheld"]), (&json!(6), &json!(4)), "{output:?}");
+    let outputs: Vec<_> = elsewhere.spans().iter().map(|span| span.content("output")).collect();
+    assert!(outputs.len() == 6 && outputs.iter().all(|said| !said.contains("meanwhile")), "{outputs:?}");
 }
 
 #[test]

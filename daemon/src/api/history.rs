@@ -30,7 +30,8 @@ pub struct Ask {
 /// The answer to that.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Known {
-    /// One letter for each span: `s`ent before, part of a call told elsewhere (`c`opy), or unknown (`-`).
+    /// One letter for each span: `s`ent before, part of a call told elsewhere (`c`opy), `w`ithheld because the user said so, or
+    /// unknown (`-`).
     pub spans: String,
     /// Those of the events that are not dealt with.
     pub events: Vec<String>,
@@ -82,6 +83,7 @@ pub(super) async fn known(State(context): State<Context>, body: Bytes) -> Result
     let letter = |found| match found {
         Found::Sent => 's',
         Found::Copy => 'c',
+        Found::Withheld => 'w',
         Found::Unknown => '-',
     };
     Ok(Json(Known {

@@ -43,7 +43,7 @@ const PATIENCE: Patience = Patience { lull: LULL, quiet: QUIET, finished: QUIET_
 
 /// Why a reading came to nothing.
 enum Stumble {
-    /// Enough waits to be sent; all that was read is stored.
+    /// No more is to be read for now; all that was read is stored.
     Full,
     Read(std::io::Error),
     Store(rusqlite::Error),
@@ -54,7 +54,7 @@ impl Engine {
     pub(super) fn look(&mut self, session: &mut Session) {
         session.dirty = false;
         session.not_before = None;
-        if self.is_full(session) {
+        if self.must_wait(session) {
             return session.retry();
         }
         let mut file = match self.open(&session.row.transcript, &session.row.hint) {
@@ -102,6 +102,13 @@ impl Engine {
     fn roots(&self, hint: &Hint) -> Vec<PathBuf> {
         let own = hint.config_dir.iter().map(|dir| dir.join("projects"));
         self.roots.iter().cloned().chain(own).collect()
+    }
+
+    /// True if nothing of the session may be read for now. What is said in a pause is passed over, history waits for its end.
+    fn must_wait(&mut self, session: &Session) -> bool {
+        let hint = &session.row.hint;
+        let is_paused = || self.store.call(|store| store.is_paused(&hint.project_dirs)).unwrap_or(true);
+        is_backfill(hint) && is_paused() || self.is_full(session)
     }
 
     /// True if so much waits for the session's destination that nothing is added before some of it is delivered.
@@ -248,7 +255,7 @@ impl Engine {
                 found.tell(&mut session.agents);
                 tail.read_to = file.position(tail.lines.read_to());
                 self.commit(session, tail, file, &mut found, Vec::new())?;
-                if self.is_full(session) {
+                if self.must_wait(session) {
                     return Err(Stumble::Full);
                 }
             }

@@ -100,6 +100,24 @@ fn a_fault_of_ours_costs_the_session_it_is_in_its_event_and_no_other_session_any
 }
 
 #[test]
+fn history_waits_for_the_end_of_a_pause_and_what_is_said_in_it_is_passed_over() {
+    let (base, dir) = home();
+    for id in ["old", "live"] {
+        let answer = line("assistant", &format!("{id}-2"), &"hello".into());
+        write(&dir.join(format!("{id}.jsonl")), &[line("user", &format!("{id}-1"), &"go".into()), answer]);
+    }
+    let engine = Running::new(base.path());
+    engine.store.call(|store| store.pause(None, true)).unwrap();
+    engine.hear(Hint { id: format!("{BACKFILL_ID}1"), ..ended(&dir, "old") });
+    engine.hear(ended(&dir, "live"));
+    engine.until(|counts| counts.inbox == 1);
+    engine.store.call(|store| store.pause(None, false)).unwrap();
+    engine.until(|counts| counts.inbox == 0);
+    let rows = engine.store.call(|store| store.claim(1, 100, usize::MAX)).unwrap();
+    assert_eq!(rows.iter().map(|row| row.span.trace_id).collect::<Vec<_>>(), [ids::trace_id("old-1"); 2]);
+}
+
+#[test]
 fn a_subagent_finds_its_turn_though_that_was_stored_in_a_step_before() {
     let (base, dir) = home();
     let task = serde_json::json!([{"type": "tool_use", "id": "t1", "name": "Task", "input": {"prompt": "look"}}]);

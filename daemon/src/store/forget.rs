@@ -2,12 +2,12 @@
 
 use rusqlite::params;
 
-use super::{Result, Store};
+use super::{Result, Store, paused::silence};
 use crate::ids::{TraceId, hex};
 
 impl Store {
-    /// Removes what waits of these traces, the title of their session, and what no server took of them. That they were told is
-    /// still known, by their ids: they are not told again. Returns how many spans were waiting.
+    /// Removes what waits of these traces, the title of their session, and what no server took of them. Nothing of them is told
+    /// from now on. Returns how many spans were waiting.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -15,10 +15,11 @@ impl Store {
         let tx = self.db.transaction()?;
         let mut waiting = 0;
         for trace in traces {
+            silence(&tx, trace)?;
             waiting += tx
                 .prepare_cached(
                     "DELETE FROM outbox WHERE (destination, span_id) IN
-                        (SELECT destination, span_id FROM exported WHERE trace_id = ?)",
+                        (SELECT id, span_id FROM destination JOIN exported ON destination = id WHERE trace_id = ?)",
                 )?
                 .execute([trace])?;
             tx.prepare_cached("DELETE FROM dead_letter WHERE instr(body, ?)")?

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Result, Store, destinations::find};
+use super::{Result, Store, destinations::find, paused::is_silent};
 use crate::{
     hook::Destination,
     ids::{CallId, SpanId, TraceId},
@@ -21,6 +21,8 @@ pub enum Found {
     Sent,
     /// It is part of a call that was told in another trace.
     Copy,
+    /// The user wants it told nowhere.
+    Withheld,
 }
 
 impl Store {
@@ -29,13 +31,17 @@ impl Store {
     /// # Errors
     /// If the database cannot be read.
     pub fn known(&self, destination: &Destination, spans: &[SpanKey]) -> Result<Vec<Found>> {
-        let Some(id) = find(&self.db, destination)? else { return Ok(vec![Found::Unknown; spans.len()]) };
+        // A destination nobody knows has no row.
+        let id = find(&self.db, destination)?;
         let mut sent =
             self.db.prepare_cached("SELECT 1 FROM exported WHERE destination = ? AND trace_id = ? AND span_id = ?")?;
         let mut told = self.db.prepare_cached("SELECT trace_id FROM call WHERE destination = ? AND id = ?")?;
         let mut of = |(trace, span, call): &SpanKey| {
             if sent.exists(params![id, trace, span])? {
                 return Ok(Found::Sent);
+            }
+            if is_silent(&self.db, trace)? {
+                return Ok(Found::Withheld);
             }
             let Some(call) = call else { return Ok(Found::Unknown) };
             let own: Option<TraceId> = told.query_row(params![id, call], |row| row.get(0)).optional()?;

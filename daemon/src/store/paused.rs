@@ -1,10 +1,11 @@
-//! Projects of which the user wants nothing told for now.
+//! What the user wants nothing told of: projects for now, traces for good.
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
 use super::{Result, Store};
+use crate::ids::TraceId;
 
 impl Store {
     /// Pauses the project at `dir`, with all below it, or every project (`None`); or no longer.
@@ -23,17 +24,29 @@ impl Store {
     /// # Errors
     /// If the database cannot be read.
     pub fn paused(&self) -> Result<Vec<PathBuf>> {
-        paused(&self.db)
+        let mut dirs = self.db.prepare_cached("SELECT dir FROM paused ORDER BY 1")?;
+        dirs.query_map([], |row| Ok(PathBuf::from(row.get::<_, String>(0)?)))?.collect()
+    }
+
+    /// True if a session of these directories is paused.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn is_paused(&self, project_dirs: &[PathBuf]) -> Result<bool> {
+        let paused = self.paused()?;
+        let within = |dir: &Path| paused.iter().any(|paused| dir.starts_with(paused));
+        // What is paused is named as the file system does; a session may have come by a link.
+        let is_paused = |dir: &PathBuf| within(dir) || dir.canonicalize().is_ok_and(|real| within(&real));
+        Ok(!paused.is_empty() && (within("/".as_ref()) || project_dirs.iter().any(is_paused)))
     }
 }
 
-fn paused(db: &Connection) -> Result<Vec<PathBuf>> {
-    let mut dirs = db.prepare_cached("SELECT dir FROM paused ORDER BY 1")?;
-    dirs.query_map([], |row| Ok(PathBuf::from(row.get::<_, String>(0)?)))?.collect()
+/// Nothing of this trace is told from now on.
+pub(super) fn silence(db: &Connection, trace: &TraceId) -> Result<()> {
+    db.prepare_cached("INSERT OR IGNORE INTO silent VALUES (?)")?.execute([trace]).map(drop)
 }
 
-/// True if a session of these directories is paused.
-pub(super) fn is_paused(db: &Connection, project_dirs: &[PathBuf]) -> Result<bool> {
-    let everything = Path::new("/");
-    Ok(paused(db)?.iter().any(|paused| paused == everything || project_dirs.iter().any(|dir| dir.starts_with(paused))))
+/// True if nothing of this trace is told.
+pub(super) fn is_silent(db: &Connection, trace: &TraceId) -> Result<bool> {
+    db.prepare_cached("SELECT 1 FROM silent WHERE trace_id = ?")?.exists([trace])
 }

@@ -17,6 +17,7 @@ const WORTHY: &[(&str, &str, &str, &str)] = &[
     ),
     ("trusted", "base_url, at_ms", "base_url", "1"),
     ("paused", "dir", "dir", "1"),
+    ("silent", "trace_id", "trace_id", "1"),
     ("begun", "at_ms", "at_ms", "1"),
     ("imported", "session_id, last_line, turn_count", "session_id", "1"),
     ("inbox", "seq, id, hint", "seq", "1"),

@@ -142,6 +142,10 @@ const SCHEMA_3: &str = "
 CREATE TABLE paused (
     dir TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
+-- Traces of which nothing is told, wherever: said while their project was paused, or forgotten.
+CREATE TABLE silent (
+    trace_id BLOB PRIMARY KEY
+) STRICT, WITHOUT ROWID;
 CREATE TABLE unknown_kind (
     kind TEXT NOT NULL,
     version TEXT NOT NULL,

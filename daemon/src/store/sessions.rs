@@ -1,14 +1,14 @@
 //! Events on their way in, and where each session stands.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     path::PathBuf,
 };
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    DestinationId, Result, Store, checksum, count, destinations::ensure, json, media, no_room, paused::is_paused,
+    DestinationId, Result, Store, checksum, count, destinations::ensure, json, media, no_room, paused,
     unknown::note_unknown,
 };
 use crate::{
@@ -169,10 +169,11 @@ impl Store {
     /// If nothing was changed.
     pub fn advance(&mut self, step: &Advance) -> Result<(DestinationId, usize)> {
         let room = if step.spans.is_empty() && step.marks.is_empty() { 0 } else { self.room()? };
+        // What is said while its project is paused is passed over for good, wherever it would go.
+        let withheld = !step.spans.is_empty() && self.is_paused(&step.session.hint.project_dirs)?;
         let tx = self.db.transaction()?;
         let destination = ensure(&tx, &step.session.hint.destination)?;
-        // What is said while its project is paused is passed over for good: it counts as told.
-        let withheld = is_paused(&tx, &step.session.hint.project_dirs)?;
+        let mut silent = HashMap::<TraceId, bool>::new();
         let mut fresh = HashSet::new();
         let (mut queued, mut bytes, mut copies) = (0, 0, HashMap::<TraceId, (u64, u64)>::new());
         let media_before = self.media_waiting.get(&destination).copied().unwrap_or(0);
@@ -197,11 +198,23 @@ impl Store {
             if span.is_root() && copies.get(&span.trace_id).is_some_and(|(all, copied)| all == copied) {
                 continue;
             }
+            let is_silent = match silent.entry(span.trace_id) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    if withheld {
+                        paused::silence(&tx, &span.trace_id)?;
+                    }
+                    *new.insert(withheld || paused::is_silent(&tx, &span.trace_id)?)
+                }
+            };
+            if is_silent {
+                continue;
+            }
             let first = tx
                 .prepare_cached("INSERT OR IGNORE INTO exported (destination, trace_id, span_id) VALUES (?, ?, ?)")?
                 .execute(params![destination, span.trace_id, span.span_id])?
                 == 1;
-            if !withheld && (first || span.is_root() && fresh.contains(&span.trace_id)) {
+            if first || span.is_root() && fresh.contains(&span.trace_id) {
                 fresh.insert(span.trace_id);
                 let body = json(span);
                 tx.prepare_cached(

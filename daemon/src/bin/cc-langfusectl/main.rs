@@ -206,13 +206,34 @@ fn count(number: usize, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
+/// A number and a unit; one without is of seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| "a number and a unit, as in 30s".to_owned())?;
-    match &text[digits.len()..] {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" | "" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number * 60)),
-        unit => Err(format!("{unit} is none of ms, s, m")),
+    let number: u32 = digits.parse().map_err(|_| "a number and a unit, as in 30s".to_owned())?;
+    let unit = match &text[digits.len()..] {
+        "ms" => Duration::from_millis(1),
+        "s" | "" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3600),
+        "d" => Duration::from_secs(24 * 3600),
+        "w" => Duration::from_secs(7 * 24 * 3600),
+        unit => return Err(format!("{unit} is none of ms, s, m, h, d, w")),
+    };
+    Ok(unit * number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_understood() {
+        let seconds = |text| duration(text).map(|time| time.as_secs());
+        assert_eq!((seconds("30d"), seconds("12h"), seconds("4w")), (Ok(2_592_000), Ok(43_200), Ok(2_419_200)));
+        assert_eq!((seconds("90m"), seconds("7"), seconds("1500ms")), (Ok(5400), Ok(7), Ok(1)));
+        for text in ["", "d", "3y", "-1d", "4294967296s", "99999999999999999999w"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(seconds("4294967295w").is_ok());
     }
 }

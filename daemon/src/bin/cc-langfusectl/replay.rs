@@ -18,7 +18,7 @@ use proto::frame::Frame;
 use crate::{client, show, status};
 
 pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
-    let (path, session_id) = show::find(&transcript.to_string_lossy())?;
+    let (mut path, session_id) = show::find(&transcript.to_string_lossy())?;
     let (mut turns, mut spans) = (0, 0);
     offline::turns(&path, &session_id, &show::options(), &client::config()?.rules, |turn| {
         turns += 1;
@@ -30,12 +30,9 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
         out!("{what} would be sent; those sent before would not be sent again");
         return Ok(ExitCode::SUCCESS);
     }
-    if let Err(Unreadable::Outside) = Transcript::open_beneath(&path, &show::roots()?) {
-        bail!(
-            "the daemon reads no transcripts in {}: name that directory in {} (transcript_roots = [\"…\"]) and restart it",
-            path.parent().unwrap_or(&path).display(),
-            client::paths()?.config.display()
-        );
+    let roots = show::roots()?;
+    if let Err(Unreadable::Outside) = Transcript::open_beneath(&path, &roots) {
+        path = show::reached(&path, &roots)?.swap_remove(0);
     }
     let mut env = client::environment();
     if Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination().is_err() {
@@ -46,8 +43,8 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
     let payload = serde_json::json!({
         "session_id": session_id,
-        "transcript_path": path,
-        "cwd": std::env::current_dir()?,
+        "transcript_path": path.to_str().context("the transcript's path is not UTF-8")?,
+        "cwd": std::env::current_dir()?.to_str(),
         "hook_event_name": "Replay",
     });
     let frame = Frame {

@@ -54,6 +54,28 @@ pub fn roots() -> anyhow::Result<Vec<PathBuf>> {
     Ok(custom.into_iter().chain(client::config()?.roots(&client::home()?)).collect())
 }
 
+/// `path`, however it was named, as it lies below one of `roots`; of a directory around them those in it.
+///
+/// # Errors
+/// If the daemon reads nothing there.
+pub fn reached(path: &Path, roots: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let real = path.canonicalize().with_context(|| path.display().to_string())?;
+    let roots = || roots.iter().filter_map(|root| Some((root, root.canonicalize().ok()?)));
+    if let Some((root, below)) = roots().find_map(|(root, at)| Some((root, real.strip_prefix(at).ok()?))) {
+        return Ok(vec![root.components().chain(below.components()).collect()]);
+    }
+    let within: Vec<PathBuf> = roots().filter(|(_, at)| at.starts_with(&real)).map(|(root, _)| root.clone()).collect();
+    if within.is_empty() {
+        let dir = if real.is_dir() { &*real } else { real.parent().unwrap_or(&real) };
+        bail!(
+            "the daemon reads no transcripts in {}: name that directory in {} (transcript_roots = [\"…\"]) and restart it",
+            dir.display(),
+            client::paths()?.config.display()
+        );
+    }
+    Ok(within)
+}
+
 /// The transcript of a session id or path, and the session's id.
 pub fn find(session: &str) -> anyhow::Result<(PathBuf, String)> {
     let path = Path::new(session);

@@ -265,7 +265,7 @@ fn a_change_that_fails_is_noted_until_one_succeeds() {
 }
 
 #[test]
-fn what_is_said_while_a_project_is_paused_counts_as_told() {
+fn what_is_said_while_a_project_is_paused_is_told_nowhere() {
     for dir in [None, Some("/home/dev"), Some("/home/dev/app")] {
         let (_dir, mut store) = fresh();
         let dir = dir.map(std::path::Path::new);
@@ -277,10 +277,20 @@ fn what_is_said_while_a_project_is_paused_counts_as_told() {
         assert_eq!(store.paused().unwrap(), [""; 0].map(PathBuf::from));
         let (_, queued) = store.advance(&step([spans, vec![span(2, 1, 0)]].concat())).unwrap();
         assert_eq!((queued, waiting(&mut store, to)), (1, vec![(2, 1)]));
+        let mut elsewhere = step(vec![span(1, 1, 0), span(1, 3, 1), span(2, 1, 0)]);
+        elsewhere.session.hint.destination = server("two");
+        assert_eq!(store.advance(&elsewhere).unwrap().1, 1, "another server is told no more");
     }
     let (_dir, mut store) = fresh();
     store.pause(Some("/home/dev/ap".as_ref()), true).unwrap();
     assert_eq!(store.advance(&step(vec![span(1, 1, 0)])).unwrap().1, 1, "another project");
+    let real = tempfile::tempdir().unwrap();
+    let link = real.path().with_extension("link");
+    std::os::unix::fs::symlink(real.path(), &link).unwrap();
+    assert!(!store.is_paused(std::slice::from_ref(&link)).unwrap());
+    store.pause(Some(&real.path().canonicalize().unwrap()), true).unwrap();
+    assert!(store.is_paused(std::slice::from_ref(&link)).unwrap(), "by a link");
+    std::fs::remove_file(link).unwrap();
 }
 
 #[test]
@@ -295,6 +305,7 @@ fn what_is_forgotten_waits_no_more_and_does_not_come_again() {
     assert_eq!(store.waiting_bytes(&server("one")).unwrap(), store.claim(to, 9, usize::MAX).unwrap()[0].bytes as u64);
     assert_eq!(store.session("s-1").unwrap().unwrap().title, None);
     assert_eq!(store.advance(&step(spans)).unwrap().1, 0);
+    assert_eq!(store.advance(&step(vec![span(1, 9, 1)])).unwrap().1, 0, "what was not yet told");
 }
 
 #[test]

@@ -68,18 +68,21 @@ pub fn candidates(paths: &[PathBuf], since: Option<Duration>, skipped: &mut Skip
             continue;
         }
         let meta = fs::symlink_metadata(&path).ok().filter(Metadata::is_file);
-        let Some((meta, written)) = meta.and_then(|meta| Some((meta.len(), meta.modified().ok()?))) else {
+        let Some((bytes, written)) = meta.and_then(|meta| Some((meta.len(), meta.modified().ok()?))) else {
             skip("not_a_file");
             continue;
         };
-        if meta == 0 {
+        if bytes == 0 {
             skip("empty");
         } else if oldest.is_some_and(|oldest| written < oldest) {
             skip("older");
+        } else if path.to_str().is_none() {
+            // It cannot be named to the daemon.
+            skip("not_utf8");
         } else if !is_name(&id) {
             skip("not_a_session");
         } else {
-            let candidate = Candidate { path, id, written, bytes: meta };
+            let candidate = Candidate { path, id, written, bytes };
             match found.get_mut(&candidate.id) {
                 None => drop(found.insert(candidate.id.clone(), candidate)),
                 Some(known) if known.path == candidate.path => {}

@@ -4,9 +4,9 @@
 //! a hook would, so that everything holds that holds for hooks. Nothing is kept here: whoever runs it again goes on.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{BufRead, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime},
 };
@@ -27,7 +27,7 @@ use self::{
     progress::Progress,
     send::Sender,
 };
-use crate::{client, count, show};
+use crate::{client, count, sessions, show};
 
 mod find;
 mod progress;
@@ -78,6 +78,17 @@ struct Job {
     last: Option<u64>,
 }
 
+/// Spans of which nothing is to be added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    /// Sent before.
+    sent: usize,
+    /// Copies of these.
+    copies: usize,
+    /// To be sent nowhere: the user said so.
+    withheld: usize,
+}
+
 /// What there is to do, and what there is.
 #[derive(Default)]
 struct Plan {
@@ -85,10 +96,11 @@ struct Plan {
     sessions: usize,
     turns: usize,
     tokens: u64,
-    /// Spans that would be added at most, those there already, and copies of these.
+    /// A session of each route, if nothing of it is to be added.
+    done: BTreeMap<usize, Job>,
+    /// Spans that would be added at most, and the others.
     fresh: usize,
-    sent: usize,
-    copies: usize,
+    others: Tally,
     skipped: Skipped,
 }
 
@@ -105,18 +117,20 @@ impl Backfill {
         let mut progress = Progress::new(self.json);
         let mut routes = Routes::new(client::home()?);
         let mut plan = self.plan(&mut routes, &mut progress)?;
-        if self.dry_run || plan.jobs.is_empty() {
+        if self.dry_run {
             self.tell(&plan, 0, &[])?;
             return Ok(ExitCode::SUCCESS);
         }
-        if !self.json {
-            out!("{}", plan.told());
+        if !plan.jobs.is_empty() {
+            if !self.json {
+                out!("{}", plan.told());
+            }
+            if asks && !confirmed()? {
+                out!("nothing was sent");
+                return Ok(ExitCode::FAILURE);
+            }
         }
-        if asks && !confirmed()? {
-            out!("nothing was sent");
-            return Ok(ExitCode::FAILURE);
-        }
-        let jobs = std::mem::take(&mut plan.jobs);
+        let jobs = plan.jobs(&routes)?;
         let (queued, left) = Sender::new(&routes, &mut progress, self.patience).run(jobs)?;
         self.tell(&plan, queued, &left)?;
         Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -126,19 +140,20 @@ impl Backfill {
         let imported: Vec<Imported> = serde_json::from_slice(&request(Method::GET, "/v1/imported", Vec::new())?)?;
         let imported: HashMap<String, Imported> =
             imported.into_iter().map(|session| (session.session_id.clone(), session)).collect();
+        let paused = sessions::status()?.paused;
         let roots = show::roots()?;
-        let paths: Vec<PathBuf> = if self.paths.is_empty() {
-            roots.clone()
-        } else {
-            self.paths.iter().map(std::path::absolute).collect::<Result<_, _>>()?
-        };
+        let mut paths = Vec::new();
+        for path in &self.paths {
+            paths.extend(show::reached(path, &roots)?);
+        }
+        let paths = if self.paths.is_empty() { &roots } else { &paths };
         let project = self.project.as_ref().map(std::path::absolute).transpose()?.map(|dir| find::real(&dir));
         let mut plan = Plan::default();
-        let candidates = find::candidates(&paths, self.since, &mut plan.skipped);
+        let candidates = find::candidates(paths, self.since, &mut plan.skipped);
         progress.begin("reading", candidates.iter().map(|candidate| candidate.bytes).sum());
         for candidate in candidates {
             let bytes = candidate.bytes;
-            if let Err(reason) = plan.add(candidate, &roots, project.as_deref(), routes, &imported)? {
+            if let Err(reason) = plan.add(candidate, &roots, project.as_deref(), &paused, routes, &imported)? {
                 *plan.skipped.entry(reason).or_default() += 1;
             }
             progress.step(bytes, &format!("{}, {}", count(plan.sessions, "session"), count(plan.turns, "turn")));
@@ -151,14 +166,15 @@ impl Backfill {
         if self.json {
             let told = json!({
                 "sessions": plan.sessions, "turns": plan.turns, "tokens": plan.tokens, "spans_queued": queued,
-                "spans_already_sent": plan.sent, "spans_copied": plan.copies, "spans_to_add": plan.fresh,
+                "spans_already_sent": plan.others.sent, "spans_copied": plan.others.copies,
+                "spans_withheld": plan.others.withheld, "spans_to_add": plan.fresh,
                 "skipped": plan.skipped.values().sum::<u64>(), "skipped_by_reason": plan.skipped, "left": left,
             });
             out!("{}", serde_json::to_string(&told)?);
         } else if self.dry_run || plan.fresh == 0 {
             out!("{}", plan.told());
         } else {
-            out!("{} added, {} were there already", count(queued, "observation"), plan.sent);
+            out!("{} added, {} were there already", count(queued, "observation"), plan.others.sent);
         }
         if !left.is_empty() {
             say("left undone, run it again to go on:");
@@ -174,7 +190,8 @@ impl Plan {
         &mut self,
         candidate: Candidate,
         roots: &[PathBuf],
-        project: Option<&std::path::Path>,
+        project: Option<&Path>,
+        paused: &[PathBuf],
         routes: &mut Routes,
         imported: &HashMap<String, Imported>,
     ) -> anyhow::Result<Result<(), &'static str>> {
@@ -184,6 +201,10 @@ impl Plan {
         };
         if project.is_some_and(|dir| !cwd.as_ref().is_some_and(|cwd| find::real(cwd).starts_with(dir))) {
             return Ok(Err("other_project"));
+        }
+        let dir = cwd.as_ref().map_or_else(|| "/".into(), |cwd| find::real(cwd));
+        if paused.iter().any(|paused| dir.starts_with(paused)) {
+            return Ok(Err("paused"));
         }
         let Some(index) = routes.of(cwd.as_deref()) else { return Ok(Err("not_traced")) };
         let route = routes.get(index);
@@ -200,10 +221,28 @@ impl Plan {
         self.turns += turns.len();
         self.tokens += tokens;
         let turns = self.unknown(&route.destination, turns)?;
-        if !turns.is_empty() {
-            self.jobs.push(Job { candidate, cwd, route: index, turns, last });
+        let job = Job { candidate, cwd, route: index, turns, last };
+        if job.turns.is_empty() {
+            self.done.insert(index, job);
+        } else {
+            self.jobs.push(job);
         }
         Ok(Ok(()))
+    }
+
+    /// What is to be handed over. Where spans still wait although all were before, that is one of their sessions: it brings the key.
+    fn jobs(&mut self, routes: &Routes) -> anyhow::Result<Vec<Job>> {
+        let mut jobs = std::mem::take(&mut self.jobs);
+        for (route, job) in std::mem::take(&mut self.done) {
+            let to = &routes.get(route).destination;
+            let ask = Ask { destination: to.clone(), spans: Vec::new(), events: Vec::new() };
+            if jobs.iter().all(|job| routes.get(job.route).destination != *to)
+                && self::ask(&ask)?.destination.is_some_and(|row| row.waiting > 0)
+            {
+                jobs.push(job);
+            }
+        }
+        Ok(jobs)
     }
 
     /// Counts what is known of `turns`, and returns those with something that is not.
@@ -218,9 +257,12 @@ impl Plan {
         for turn in turns {
             let (own, after) = rest.split_at(turn.spans.len());
             rest = after;
-            let (sent, copies) = tally(&turn.spans, own);
-            let fresh = own.len() - sent - copies;
-            (self.sent, self.copies, self.fresh) = (self.sent + sent, self.copies + copies, self.fresh + fresh);
+            let others = tally(&turn.spans, own);
+            let fresh = own.len() - others.all();
+            self.fresh += fresh;
+            self.others.sent += others.sent;
+            self.others.copies += others.copies;
+            self.others.withheld += others.withheld;
             if fresh > 0 {
                 left.push(turn);
             }
@@ -235,8 +277,14 @@ impl Plan {
             count(self.turns, "turn"),
             count(self.sessions, "session"),
             self.tokens,
-            self.sent + self.copies,
+            self.others.sent + self.others.copies,
         );
+        if self.others.withheld > 0 {
+            text.push_str(&format!(
+                "\nwithheld, as said in a pause or forgotten: {}",
+                count(self.others.withheld, "observation")
+            ));
+        }
         let skipped: Vec<String> =
             self.skipped.iter().map(|(reason, count)| format!("{count} {}", reason.replace('_', " "))).collect();
         if !skipped.is_empty() {
@@ -246,13 +294,19 @@ impl Plan {
     }
 }
 
-/// How many spans of a turn were sent, and how many are copies: a root is one if all calls below it are.
-fn tally(spans: &[SpanKey], states: &str) -> (usize, usize) {
+impl Tally {
+    fn all(self) -> usize {
+        self.sent + self.copies + self.withheld
+    }
+}
+
+/// What is known of a turn's spans. A root is a copy if all calls below it are.
+fn tally(spans: &[SpanKey], states: &str) -> Tally {
     let of = |letter: char| states.chars().filter(|state| *state == letter).count();
-    let (sent, copies) = (of('s'), of('c'));
+    let (sent, copies, withheld) = (of('s'), of('c'), of('w'));
     let calls = spans.iter().filter(|(.., call)| call.is_some()).count();
     let root = usize::from(calls > 0 && copies == calls && states.starts_with('-'));
-    (sent, copies + root)
+    Tally { sent, copies: copies + root, withheld }
 }
 
 /// What the daemon knows of the spans of `turns`, a letter for each.
@@ -301,18 +355,12 @@ fn since(time: SystemTime) -> Duration {
     time.elapsed().unwrap_or_default()
 }
 
+/// A duration that says what it counts.
 fn age(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| "a number and a unit, as in 30d".to_owned())?;
-    let seconds = match &text[digits.len()..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        "w" => 7 * 24 * 3600,
-        unit => return Err(format!("{unit:?} is none of s, m, h, d, w")),
-    };
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "that is too long".to_owned())
+    if text.ends_with(|c: char| c.is_ascii_digit()) {
+        return Err("a number and a unit, as in 30d".to_owned());
+    }
+    crate::duration(text)
 }
 
 #[cfg(test)]
@@ -320,21 +368,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_are_understood() {
-        let hours = |text| age(text).map(|age| age.as_secs() / 3600);
-        assert_eq!((hours("30d"), hours("12h"), hours("4w"), hours("90m")), (Ok(720), Ok(12), Ok(672), Ok(1)));
-        for text in ["", "d", "30", "3y", "-1d", "99999999999999999999w", "9999999999999999999w"] {
-            assert!(age(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn a_root_is_a_copy_if_all_below_it_is() {
         let root = ([1; 16], [1; 8], None);
         let call = |id| ([1; 16], [id; 8], Some([id; 16]));
-        for (states, expect) in [("---", (0, 0)), ("-cc", (0, 3)), ("-c-", (0, 1)), ("sss", (3, 0)), ("ssc", (2, 1))] {
-            assert_eq!(tally(&[root, call(2), call(3)], states), expect, "{states}");
+        let counts = |spans: &[SpanKey], states| {
+            let Tally { sent, copies, withheld } = tally(spans, states);
+            (sent, copies, withheld)
+        };
+        for (states, expect) in [
+            ("---", (0, 0, 0)),
+            ("-cc", (0, 3, 0)),
+            ("-c-", (0, 1, 0)),
+            ("sss", (3, 0, 0)),
+            ("ssc", (2, 1, 0)),
+            ("swc", (1, 1, 1)),
+        ] {
+            assert_eq!(counts(&[root, call(2), call(3)], states), expect, "{states}");
         }
-        assert_eq!(tally(&[root], "-"), (0, 0), "no call at all");
+        assert_eq!(counts(&[root], "-"), (0, 0, 0), "no call at all");
     }
 }

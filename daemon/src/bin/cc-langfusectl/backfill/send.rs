@@ -114,6 +114,8 @@ impl<'r> Sender<'r> {
     fn destination(&mut self, to: &Destination, jobs: Vec<Job>) -> anyhow::Result<Outcome> {
         let (mut queued, mut given, mut late) = (0, Vec::<Given>::new(), Vec::<Given>::new());
         let buried = self.ask(to, &[])?.dead_letters;
+        // What was postponed is tried now: whoever runs this again may have mended it.
+        self.patiently(|| request(Method::POST, "/v1/flush?timeout_ms=0", Vec::new()))?;
         let mut jobs = jobs.into_iter().peekable();
         let mut left = Vec::new();
         loop {
@@ -186,9 +188,9 @@ impl<'r> Sender<'r> {
         session.turns.retain(|turn| {
             let (own, after) = rest.split_at(turn.spans.len());
             rest = after;
-            let (sent, copies) = tally(&turn.spans, own);
-            let is_open = sent + copies < own.len();
-            session.before += if is_open { sent } else { 0 };
+            let known = tally(&turn.spans, own);
+            let is_open = known.all() < own.len();
+            session.before += if is_open { known.sent } else { 0 };
             is_open
         });
         Ok(added)
@@ -222,7 +224,9 @@ impl<'r> Sender<'r> {
         let written = UNIX_EPOCH + Duration::from_nanos(job.last.unwrap_or(0));
         let silent = since(if job.last.is_some() { written } else { job.candidate.written });
         // A turn that may go on is not told as if it were over.
-        let event = if silent >= OVER {
+        let event = if job.turns.is_empty() {
+            "Backfill"
+        } else if silent >= OVER {
             "Replay"
         } else if silent >= AT_REST {
             "Stop"
