@@ -480,13 +480,20 @@ async fn forget(State(context): State<Context>, body: Bytes) -> Result<Json<usiz
 
 /// Answers when everything known is processed and delivered, or the time is over.
 async fn flush(State(context): State<Context>, Query(query): Query<Flush>) -> Result<Json<Left>, StatusCode> {
-    let deadline = tokio::time::Instant::now() + Duration::from_millis(query.timeout_ms.min(3_600_000));
+    let timeout = Duration::from_millis(query.timeout_ms.min(3_600_000));
+    flushed(&context, timeout).await.map(Json).ok_or(StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// Waits until everything known is processed and delivered, or the time is over: what is left then. `None` if the daemon is
+/// coming to an end.
+pub async fn flushed(context: &Context, timeout: Duration) -> Option<Left> {
+    let deadline = tokio::time::Instant::now() + timeout;
     context.intake.drain(&context.spool);
     let _ = context.intake.orders.send(Order::Hurry);
     loop {
-        let left = left(&context).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+        let left = left(context).await?;
         if left == Left::default() || tokio::time::Instant::now() >= deadline {
-            return Ok(Json(left));
+            return Some(left);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -153,16 +153,15 @@ fn what_cannot_be_delivered_is_kept_and_the_exit_code_stays() {
     let said = stderr(&output);
     assert_eq!(said.lines().count(), 1, "{said}");
     let left = scene.left();
-    let [dir] = &*left else { panic!("{left:?}") };
-    let state = dir.join("state");
+    let [state] = &*left else { panic!("{left:?}") };
     assert!(said.contains(&format!("kept in {}", state.display())), "{said}");
-    assert!(!dir.join("settings.json").exists());
+    assert!(!state.join("settings.json").exists());
 
     // Nothing is lost: a daemon on that state sends it, once it has the key.
     server.change(|_| Answer::ok());
     scene.home.settings("work", &server.env());
     let mut daemon = scene.home.command(&bins().daemon);
-    daemon.env("CC_LANGFUSE_STATE_DIR", &state).stdin(Stdio::null());
+    daemon.env("CC_LANGFUSE_STATE_DIR", state).stdin(Stdio::null());
     let _daemon = Home::spawn(daemon);
     eventually("the spans", || server.spans().iter().any(tests::Span::is_root));
 }
@@ -215,9 +214,61 @@ fn without_keys_it_is_said_that_nothing_will_be_traced() {
     assert!(stderr(&output).contains("LANGFUSE_PUBLIC_KEY"), "{output:?}");
 }
 
+#[test]
+fn a_daemon_that_is_killed_meanwhile_is_replaced_at_the_end() {
+    let kill = r#"state=$(sed 's/.*"CC_LANGFUSE_STATE_DIR":"\([^"]*\)".*/\1/' "$settings")
+kill -9 "$(sed -n 's/.* pid=\([0-9]*\).*/\1/p' "$state/cc-langfuse_hook.log")"; exit 9"#;
+    let scene = Scene::new(kill).with_a_turn();
+    let server = Server::new();
+    scene.home.settings("work", &server.env());
+    let output = scene.run(&["--ephemeral"], &[], &keys(&server));
+    assert_eq!((output.status.code(), &*stderr(&output)), (Some(9), ""));
+    assert!(server.spans().iter().any(tests::Span::is_root));
+    assert_eq!(scene.left(), [] as [PathBuf; 0]);
+}
+
+/// Runs until it is told to go on.
+const WAITS: &str = ": > \"$dir/ready\"; while [ ! -f \"$dir/go\" ]; do sleep 0.02; done";
+
+#[test]
+fn killed_itself_it_leaves_a_daemon_only_as_long_as_the_program_runs() {
+    let scene = Scene::new(WAITS).with_a_turn();
+    let server = Server::answering(|_| Answer::status(503));
+    let mut child = started_with(&scene, &[], &keys(&server));
+    child.kill().expect("killed");
+    child.wait().expect("it ends");
+    let [dir] = &*scene.left() else { panic!("{:?}", scene.left()) };
+    let ctl = |args: &[&str]| scene.home.ctl_with(args, &[("CC_LANGFUSE_STATE_DIR".into(), dir.display().to_string())]);
+    assert_eq!(ctl(&["status"]).status.code(), Some(0), "hooks still reach it");
+    server.change(|_| Answer::ok());
+    fs::write(scene.dir.join("go"), "").expect("written");
+    eventually("everything to be gone", || scene.left().is_empty());
+    assert!(server.spans().iter().any(tests::Span::is_root), "and delivered before");
+}
+
+#[test]
+fn killed_itself_it_leaves_what_cannot_be_delivered() {
+    let scene = Scene::new(WAITS).with_a_turn();
+    let server = Server::answering(|_| Answer::status(503));
+    let mut child = started_with(&scene, &["--timeout", "100ms"], &keys(&server));
+    child.kill().expect("killed");
+    child.wait().expect("it ends");
+    fs::write(scene.dir.join("go"), "").expect("written");
+    let [dir] = &*scene.left() else { panic!("{:?}", scene.left()) };
+    eventually("the daemon to end", || {
+        let log = fs::read_to_string(dir.join("cc-langfuse_hook.log")).unwrap_or_default();
+        log.lines().last().is_some_and(|line| line.contains("stopped"))
+    });
+    assert!(dir.join("state.db").exists());
+}
+
 /// Starts it in a process group of its own, without a terminal, and waits until the program runs.
 fn started(scene: &Scene) -> Child {
-    let mut command = scene.command(&["--ephemeral"], &[], &[]);
+    started_with(scene, &[], &[])
+}
+
+fn started_with(scene: &Scene, options: &[&str], env: &[(String, String)]) -> Child {
+    let mut command = scene.command(&[&["--ephemeral"], options].concat(), &[], env);
     let child = command.process_group(0).stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     eventually("the program to run", || scene.dir.join("ready").exists());
     child

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use cc_langfuse::{
-    api::{self, Context},
+    api::{self, Context, Left},
     config,
     delivery::exporter::{self, InFlight, Order},
     engine::{Engine, Input},
@@ -25,7 +25,11 @@ use cc_langfuse::{
 use clap::Parser;
 use notify::Watcher;
 use proto::paths::Paths;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    io::AsyncReadExt,
+    net::unix::pipe,
+    signal::unix::{SignalKind, signal},
+};
 
 /// How long the answer to what was just sent is waited for at the end.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
@@ -40,12 +44,18 @@ const LOOKUPS: usize = 4;
 /// HOME and from the events.
 #[derive(Parser)]
 #[command(name = "cc-langfused", version = env!("CC_LANGFUSE_VERSION"))]
-struct Args {}
+struct Args {
+    /// For `cc-langfusectl run`: ends with its standard input, a pipe, when everything is delivered or so many milliseconds later
+    #[arg(long, hide = true, value_name = "MS")]
+    until_stdin_ends: Option<u64>,
+    /// Then leaves nothing, unless something is not delivered
+    #[arg(long, hide = true, requires = "until_stdin_ends")]
+    ephemeral: bool,
+}
 
 fn main() -> ExitCode {
     private_memory();
-    Args::parse();
-    match run() {
+    match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -67,7 +77,7 @@ fn private_memory() {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
-fn run() -> anyhow::Result<()> {
+fn run(args: &Args) -> anyhow::Result<()> {
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).context("HOME is not set")?;
     let home = PathBuf::from(home);
     let paths = Paths::new(&home, std::env::var_os(proto::env::STATE_DIR).as_deref());
@@ -115,7 +125,7 @@ fn run() -> anyhow::Result<()> {
         started: Instant::now(),
         room: Context::room(),
     };
-    runtime.block_on(async {
+    let is_done_with = runtime.block_on(async {
         let listener = socket::listen(&paths, &lock, passed)?;
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut exporters =
@@ -125,6 +135,16 @@ fn run() -> anyhow::Result<()> {
         tracing::debug!(taken, "events taken from the spool at the start");
         let spool = watch_spool(context.intake.clone(), paths.spool.clone());
         let scan = look_for_sessions(scan, engine_sender.clone());
+        let mut owner = args.until_stdin_ends.map(|_| stdin()).transpose().context("standard input")?;
+        let known = context.clone();
+        let abandoned = async {
+            match &mut owner {
+                Some(owner) => while owner.read(&mut [0]).await.is_ok_and(|read| read > 0) {},
+                None => std::future::pending().await,
+            }
+            api::flushed(&known, Duration::from_millis(args.until_stdin_ends.unwrap_or_default())).await
+        };
+        let mut is_done_with = false;
         // A task of its own: waking this one costs two system calls each time.
         let mut server = tokio::spawn(serve::serve(listener, api::router(context.clone()), context.intake));
         tracing::info!(version = env!("CC_LANGFUSE_VERSION"), pid = std::process::id(), "started");
@@ -134,6 +154,7 @@ fn run() -> anyhow::Result<()> {
             () = &mut exporters => {}
             () = spool => {}
             () = scan => {}
+            left = abandoned => is_done_with = args.ephemeral && left == Some(Left::default()),
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
@@ -151,7 +172,7 @@ fn run() -> anyhow::Result<()> {
             () = &mut exporters => {}
             _ = tokio::time::timeout(LAST_ANSWER, answered) => {}
         }
-        anyhow::Ok(())
+        anyhow::Ok(is_done_with)
     })?;
     // A transaction at hand is finished; whatever is left is in the database or in the transcripts.
     let _ = engine_sender.send(Input::Stop);
@@ -164,7 +185,15 @@ fn run() -> anyhow::Result<()> {
     // A lookup of a name may take long yet.
     runtime.shutdown_background();
     tracing::info!("stopped");
+    if is_done_with {
+        std::fs::remove_dir_all(&paths.state).with_context(|| paths.state.display().to_string())?;
+    }
     Ok(())
+}
+
+/// Standard input, which is a pipe.
+fn stdin() -> std::io::Result<pipe::Receiver> {
+    pipe::Receiver::from_owned_fd(rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?)
 }
 
 /// Opens the database; where the disk is full or cannot be written, waits until it can.

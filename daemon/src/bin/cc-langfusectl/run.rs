@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use crate::{client, programs};
 
-mod daemon;
+pub mod daemon;
 mod signals;
 
 use daemon::Daemon;
@@ -64,7 +64,7 @@ impl Run {
             .prefix("cc-langfuse-run-")
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()?;
-        let daemon = Daemon::find_or_start(self.ephemeral, private.path())?;
+        let daemon = Daemon::find_or_start(self.ephemeral, private.path(), self.timeout)?;
         let mut command = Command::new(program);
         command.args(with_settings(args, version, private.path(), &daemon)?);
         if daemon.is_private() {
@@ -73,6 +73,7 @@ impl Run {
         if let Some(why) = untraceable() {
             say(&why);
         }
+        daemon.share()?;
         let code = match signals.early() {
             Some(signal) => signals::code(signal),
             None => match command.spawn() {

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write,
     path::Path,
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use cc_langfuse::{dialect::OutSpan, hook::Env, ids::hex, offline, redact::Rules};
 use proto::paths::Paths;
 
-use crate::{client, open, programs, show, sink, tree};
+use crate::{client, open, programs, run::daemon::Own, show, sink, tree};
 
 /// A recorded session; its times and ids are made new for every run.
 const SAMPLE: &str = include_str!("sample.jsonl");
@@ -24,11 +24,14 @@ const WRITTEN_AT_STOP: usize = 12;
 const ANSWER: &str =
     "All 3 tests pass now. The bug was an off-by-one in `slice_end`: the range left out the last element.";
 
+/// How long everything may take to be delivered.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// When the rest follows: Claude Code's usual delay.
 const REST_AFTER: Duration = Duration::from_millis(100);
 
 pub fn run() -> anyhow::Result<ExitCode> {
-    let (hook, daemon) = (programs::ours("cc-langfuse-hook")?, programs::ours("cc-langfused")?);
+    let hook = programs::ours("cc-langfuse-hook")?;
     let home = tempfile::Builder::new().prefix("cc-langfuse-try-").tempdir()?;
     let paths = Paths::new(home.path(), None);
 
@@ -47,7 +50,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
             (env.map(|(name, value)| (name.to_owned(), value)).to_vec(), Some(spans))
         }
     };
-    let _daemon = Running::start(daemon.as_ref(), home.path(), &paths)?;
+    let _daemon = Own::start(home.path(), &paths, false, PATIENCE)?;
 
     let (session_id, sample) = sample();
     let lines: Vec<&str> = sample.split_inclusive('\n').collect();
@@ -110,8 +113,8 @@ fn print_traces(spans: &[OutSpan]) {
 }
 
 fn flush(paths: &Paths) -> anyhow::Result<()> {
-    let body =
-        client::request(paths, hyper::Method::POST, "/v1/flush?timeout_ms=30000", Vec::new(), Duration::from_secs(35))?;
+    let path = format!("/v1/flush?timeout_ms={}", PATIENCE.as_millis());
+    let body = client::request(paths, hyper::Method::POST, &path, Vec::new(), PATIENCE + Duration::from_secs(5))?;
     let left: cc_langfuse::api::Left = serde_json::from_slice(&body)?;
     match left {
         left if left == cc_langfuse::api::Left::default() => Ok(()),
@@ -148,31 +151,4 @@ fn call(hook: &Path, home: &Path, env: &[(String, String)], payload: &str) -> an
         bail!("the hook ended with {status}");
     }
     Ok(started.elapsed())
-}
-
-/// A daemon that is stopped when this goes.
-struct Running(Child);
-
-impl Running {
-    fn start(daemon: &Path, home: &Path, paths: &Paths) -> anyhow::Result<Self> {
-        let mut command = Command::new(daemon);
-        command.env("HOME", home).env_remove(proto::env::STATE_DIR).stdin(Stdio::null());
-        let running = Self(command.spawn()?);
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while client::request(paths, hyper::Method::GET, "/v1/status", Vec::new(), Duration::from_secs(1)).is_err() {
-            if Instant::now() > deadline {
-                bail!("the daemon did not start; see {}", paths.log.display());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(running)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.0.wait();
-    }
 }

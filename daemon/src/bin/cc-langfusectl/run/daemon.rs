@@ -1,7 +1,7 @@
 //! The daemon of a run: the resident one, or one that is started and ended with the program.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
@@ -12,13 +12,13 @@ use anyhow::{Context, bail};
 use cc_langfuse::api::Left;
 use hyper::Method;
 use proto::paths::Paths;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Pid, Signal, kill_process},
+};
 
 use super::signals::Signals;
-use crate::{
-    client::{self, NotRunning},
-    programs,
-};
+use crate::{client, programs};
 
 /// How long a daemon may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,14 +34,22 @@ pub struct Daemon {
 
 impl Daemon {
     /// The resident daemon if it runs; where there is only what it left, a daemon that goes on with that; else, or if it is to be
-    /// `ephemeral`, one that lives in `dir`.
-    pub fn find_or_start(ephemeral: bool, dir: &Path) -> anyhow::Result<Self> {
+    /// `ephemeral`, one that lives in `dir`. One that is ours delivers until `timeout` when nobody is left who can end it.
+    pub fn find_or_start(ephemeral: bool, dir: &Path, timeout: Duration) -> anyhow::Result<Self> {
         let resident = client::paths()?;
         let running = !ephemeral && client::answers(&resident);
         let private = ephemeral || !running && !resident.database.exists();
-        let paths = if private { Paths::new(&client::home()?, Some(dir.join("state").as_os_str())) } else { resident };
-        let own = if running { None } else { Some(Own::start(&paths)?) };
+        let home = client::home()?;
+        let paths = if private { Paths::new(&home, Some(dir.as_os_str())) } else { resident };
+        let own = if running { None } else { Some(Own::start(&home, &paths, private, timeout)?) };
         Ok(Self { paths, private, own: own.into() })
+    }
+
+    /// The program that is started next keeps it alive as well, should it outlive us.
+    pub fn share(&self) -> io::Result<()> {
+        let own = self.own.borrow();
+        let Some(held) = own.as_ref().and_then(|own| own.0.stdin.as_ref()) else { return Ok(()) };
+        Ok(fcntl_setfd(held, FdFlags::empty())?)
     }
 
     /// It keeps its state in a temporary directory.
@@ -56,15 +64,17 @@ impl Daemon {
     pub fn finish(&self, signals: &Signals, timeout: Duration) -> anyhow::Result<()> {
         let started = Instant::now();
         let mut left = self.flush(signals, timeout);
-        if left.as_ref().is_err_and(anyhow::Error::is::<NotRunning>) && self.own.borrow().is_none() {
-            // It may have been another run's, and ended with that.
-            *self.own.borrow_mut() = Some(Own::start(&self.paths)?);
+        if left.is_err() && !client::answers(&self.paths) {
+            // It was killed, or was another run's and ended with that.
+            let own = Own::start(&client::home()?, &self.paths, self.private, timeout)?;
+            self.own.replace(Some(own));
             left = self.flush(signals, timeout.saturating_sub(started.elapsed()));
         }
-        drop(self.own.take());
-        let kept = match self.private {
-            true => format!("kept in {}", self.paths.state.display()),
-            false => "the daemon goes on with it".to_owned(),
+        let ended = self.own.take().is_some();
+        let kept = match (self.private, ended) {
+            (true, _) => format!("kept in {}", self.paths.state.display()),
+            (false, true) => "the daemon goes on with it when it is started".to_owned(),
+            (false, false) => "the daemon goes on with it".to_owned(),
         };
         left.with_context(|| format!("not everything is delivered; {kept}"))
     }
@@ -90,29 +100,34 @@ impl Daemon {
     }
 }
 
-/// A daemon process of ours; ended when this goes.
-struct Own(Child);
+/// A daemon process of ours; ended when this goes, or when nobody holds its standard input any more.
+pub struct Own(Child);
 
 impl Own {
-    fn start(paths: &Paths) -> anyhow::Result<Self> {
+    /// Starts it for the user whose home is `home`, and waits until it answers.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn start(home: &Path, paths: &Paths, private: bool, timeout: Duration) -> anyhow::Result<Self> {
         let mut command = Command::new(programs::ours("cc-langfused")?);
-        command.env(proto::env::STATE_DIR, &paths.state);
-        if Paths::new(&client::home()?, None) == *paths {
+        command.env("HOME", home).env(proto::env::STATE_DIR, &paths.state);
+        if Paths::new(home, None) == *paths {
             command.env_remove(proto::env::STATE_DIR);
         }
+        command.arg(format!("--until-stdin-ends={}", timeout.as_millis())).args(private.then_some("--ephemeral"));
         // In a group of its own: what is typed at the terminal is not for it.
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut own = Self(command.spawn()?);
         let deadline = Instant::now() + PATIENCE;
         while !client::answers(paths) {
-            let ended = own.0.try_wait()?.is_some();
-            // Another one may have come first.
-            if ended && client::answers(paths) {
-                break;
-            }
-            if ended || Instant::now() > deadline {
+            let ended = own.0.try_wait()?;
+            if ended.is_some_and(|status| !status.success()) || Instant::now() > deadline {
                 let log = fs::read_to_string(&paths.log).unwrap_or_default();
                 bail!("the daemon did not start: {}", log.lines().last().unwrap_or("it left no word"));
+            }
+            // Another one was there, and may be coming to its end.
+            if ended.is_some() && !client::answers(paths) {
+                own = Self(command.spawn()?);
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -122,8 +137,10 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         let deadline = Instant::now() + PATIENCE;
+        if let Ok(None) = self.0.try_wait() {
+            let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+        }
         while let Ok(None) = self.0.try_wait() {
             if Instant::now() > deadline {
                 let _ = self.0.kill();
