@@ -115,6 +115,9 @@ pub struct Status {
     /// Files in the spool that are not taken, by reason.
     #[serde(default)]
     pub left_in_spool: BTreeMap<String, u64>,
+    /// Addresses that may be sent to although a repository chose them.
+    #[serde(default)]
+    pub trusted: Vec<String>,
 }
 
 /// Lines of a kind that this version does not know.
@@ -384,7 +387,7 @@ fn report(context: &Context) -> crate::store::Result<Status> {
         let trouble = store.trouble().cloned();
         Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?, trouble, store.paused()?))
     })?;
-    let unknown = context.intake.store.call(|store| store.unknown_kinds())?.into_iter();
+    let (unknown, trusted) = context.intake.store.call(|store| Ok((store.unknown_kinds()?, store.trusted()?)))?;
     Ok(Status {
         daemon: Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -415,10 +418,14 @@ fn report(context: &Context) -> crate::store::Result<Status> {
             .collect(),
         destinations: destinations.into_iter().map(|row| Destination::of(row, context.outbox_bytes)).collect(),
         skipped_lines: counts.skipped,
-        unknown_kinds: unknown.map(|of| UnknownKind { kind: of.kind, version: of.version, lines: of.lines }).collect(),
+        unknown_kinds: unknown
+            .into_iter()
+            .map(|of| UnknownKind { kind: of.kind, version: of.version, lines: of.lines })
+            .collect(),
         paused,
         redacted: counts.redacted,
         left_in_spool: context.intake.left(),
+        trusted,
     })
 }
 

@@ -324,6 +324,16 @@ fn a_key_is_not_sent_where_a_repository_points() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains(&format!("trust {}", server.url)), "{said}");
     assert_eq!(server.requests().len(), 0);
+    // The user's word counts, as long as it stands.
+    let _daemon = home.daemon();
+    assert!(home.ctl(&["trust", &server.url]).status.success());
+    assert!(text(&home.ctl(&["open", "--print", "s-1"])).contains("/project/proj-7/"));
+    home.hook(&story.stop("hi"), &server.env());
+    home.flush();
+    assert!(home.ctl(&["trust", "--revoke", &server.url]).status.success());
+    let before = server.requests().len();
+    let output = home.ctl(&["open", "--print", "s-1"]);
+    assert!(output.status.code() == Some(1) && server.requests().len() == before, "{output:?}");
 }
 
 #[test]

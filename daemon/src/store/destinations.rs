@@ -104,6 +104,15 @@ impl Store {
         self.db.prepare_cached("SELECT 1 FROM trusted WHERE base_url = ?")?.exists([base_url])
     }
 
+    /// Every address that is trusted so.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn trusted(&self) -> Result<Vec<String>> {
+        let mut trusted = self.db.prepare_cached("SELECT base_url FROM trusted ORDER BY 1")?;
+        trusted.query_map([], |row| row.get(0))?.collect()
+    }
+
     /// Trusts `base_url`, or no longer.
     ///
     /// # Errors

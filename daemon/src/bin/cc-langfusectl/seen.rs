@@ -95,9 +95,8 @@ fn env(vars: &std::collections::BTreeMap<String, String>) -> Env<'_> {
     Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
-/// The key for `destination`, if it may go there: to where a repository sends it, it does only if the daemon delivers there.
+/// The key for `destination`, if it may go there: to where a repository sends it, it does only if that is trusted.
 pub fn secret(destination: &Destination, dirs: &[PathBuf], status: Option<&Status>) -> anyhow::Result<Secret> {
-    let delivers = status.is_some_and(|status| delivers(status, destination));
     let (home, vars) = (client::home()?, client::environment().into_iter().collect());
     let config_dirs: Vec<PathBuf> = client::config_dir().into_iter().collect();
     let own = env(&vars);
@@ -110,7 +109,7 @@ pub fn secret(destination: &Destination, dirs: &[PathBuf], status: Option<&Statu
             )
         })?;
     match credentials::origin(destination, &secret, dirs, &config_dirs, &home) {
-        Origin::Repository(file) if !delivers => bail!(
+        Origin::Repository(file) if !is_trusted(status, destination) => bail!(
             "{} was chosen by {}, which git tracks: your key is not sent there before `cc-langfusectl trust {}`",
             destination.base_url,
             file.display(),
@@ -120,12 +119,9 @@ pub fn secret(destination: &Destination, dirs: &[PathBuf], status: Option<&Statu
     }
 }
 
-/// Spans arrive there, or would if the server took them: that is trusted.
-pub fn delivers(status: &Status, destination: &Destination) -> bool {
-    status.destinations.iter().any(|to| {
-        let same = (&to.base_url, &to.public_key) == (&destination.base_url, &destination.public_key);
-        same && to.state != "held" && to.last_success.is_some()
-    })
+/// The user has said that spans may go there.
+pub fn is_trusted(status: Option<&Status>, destination: &Destination) -> bool {
+    status.is_some_and(|status| status.trusted.contains(&destination.base_url))
 }
 
 fn is_meant(session: &Session, name: &str) -> bool {

@@ -31,6 +31,7 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         paused,
         left_in_spool,
         store_error,
+        trusted: _,
     } = status;
     out!("daemon        {} · pid {} · up {}", daemon.version, daemon.pid, uptime(daemon.uptime_s));
     out!("events        {} waiting", inbox.pending);

@@ -23,7 +23,7 @@ use cc_langfuse::{
     ids::{Role, hex, span_id, trace_id},
 };
 
-use crate::{client, seen::delivers};
+use crate::{client, seen};
 
 /// How long one request may take.
 const LIMITS: Limits = Limits { connect: Duration::from_secs(5), request: Duration::from_secs(15) };
@@ -46,7 +46,7 @@ impl Server<'_> {
         let config_dirs = Vec::from_iter(client::config_dir());
         let chosen = origin(self.to, self.secret, &[self.project.to_path_buf()], &config_dirs, self.home);
         if let Origin::Repository(file) = chosen
-            && !status.is_some_and(|status| delivers(status, self.to))
+            && !seen::is_trusted(status, self.to)
         {
             return Ok(vec![judge_untrusted(&file, &self.to.base_url)]);
         }
