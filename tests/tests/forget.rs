@@ -61,6 +61,8 @@ fn what_waits_goes_as_well_and_a_server_that_is_away_is_named() {
     home.hook(&unread.stop("a"), &server.env());
     home.flush();
     assert_eq!(server.spans(), []);
+    std::fs::write(&unread.path, "").expect("emptied");
+    assert_eq!(home.ctl(&["forget", "--yes", "unread"]).status.code(), Some(1), "nothing to delete");
     let nowhere = home.ctl(&["forget", "--yes", "nobody"]);
     assert_eq!(nowhere.status.code(), Some(1), "{nowhere:?}");
 }

@@ -80,4 +80,9 @@ fn everything_can_be_paused_and_a_project_in_it_does_not_go_on_by_itself() {
     assert_eq!(server.spans().len(), 2);
     let nowhere = home.ctl(&["pause", "nowhere/at/all"]);
     assert_eq!(nowhere.status.code(), Some(1), "{nowhere:?}");
+    let gone = home.project("gone").canonicalize().expect("a directory");
+    done(&home, &["pause", gone.to_str().expect("UTF-8")]);
+    std::fs::remove_dir(&gone).expect("removed");
+    done(&home, &["resume", gone.to_str().expect("UTF-8")]);
+    assert_eq!(home.status()["paused"], json!([]));
 }

@@ -81,6 +81,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).context("HOME is not set")?;
     let home = PathBuf::from(home);
     let paths = Paths::new(&home, std::env::var_os(proto::env::STATE_DIR).as_deref());
+    anyhow::ensure!(!args.ephemeral || paths != Paths::new(&home, None), "the resident daemon's state is kept");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let lock = match socket::claim(&paths) {
         Err(Denied::AlreadyRunning) => {

@@ -54,6 +54,7 @@ impl Forget {
             )
         })?;
         let traces: Vec<String> = traces.iter().map(|id| hex(id)).collect();
+        anyhow::ensure!(!traces.is_empty(), "no turn of its own in {}", seen.transcript.display());
         let (_, dirs) = seen.last_turn()?;
         let destination = seen.destination(&dirs)?;
         let secret = seen::secret(&destination, &dirs, Some(&status))?;

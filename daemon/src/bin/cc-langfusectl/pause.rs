@@ -26,7 +26,12 @@ impl Projects {
             None
         } else {
             let dir = self.dir.map_or_else(std::env::current_dir, Ok)?;
-            Some(dir.canonicalize().with_context(|| format!("{} is not there", dir.display()))?)
+            Some(match dir.canonicalize() {
+                Ok(dir) => dir,
+                // A project that is gone can still be taken off the list.
+                Err(_) if !paused => std::path::absolute(dir)?,
+                Err(error) => return Err(error).with_context(|| format!("{} is not there", dir.display())),
+            })
         };
         let wish = serde_json::to_vec(&api::Pause { dir: dir.clone(), paused })?;
         let body = client::request(&client::paths()?, Method::POST, "/v1/pause", wish, Duration::from_secs(5))?;
