@@ -130,8 +130,6 @@ pub fn traces(path: &Path, session_id: &str) -> Result<Vec<TraceId>, Unreadable>
 pub struct Outline {
     /// Answered turns.
     pub turns: Vec<TurnOutline>,
-    /// Tokens in and out, the cache's included.
-    pub tokens: u64,
     /// The latest time among its turns, nanoseconds since the epoch.
     pub last: Option<u64>,
 }
@@ -141,6 +139,8 @@ pub struct Outline {
 pub struct TurnOutline {
     /// Its spans, the root first.
     pub spans: Vec<SpanKey>,
+    /// Tokens in and out, the cache's included.
+    pub tokens: u64,
     /// Subagents worked in it.
     pub has_agents: bool,
 }
@@ -162,17 +162,17 @@ pub fn outline(
         if rate.is_some_and(|rate| !ids::sampled(ids::trace_id(turn.trace_key()), rate)) {
             return;
         }
-        let mut spans = Vec::new();
+        let (mut spans, mut tokens) = (Vec::new(), 0);
         for turn in std::iter::once(&*turn).chain(agents.iter()) {
             let told = trace::spans(turn, Scope::Final, options.semantics, None);
             for span in &told {
                 if let trace::Body::Generation { usage: Some(usage), .. } = &span.body {
-                    outline.tokens += Tokens::from(*usage).total();
+                    tokens += Tokens::from(*usage).total();
                 }
             }
             spans.extend(told.iter().map(|span| (span.trace_id, span.span_id, span.call)));
         }
-        outline.turns.push(TurnOutline { spans, has_agents: !agents.is_empty() || !turn.agents.is_empty() });
+        outline.turns.push(TurnOutline { spans, tokens, has_agents: !agents.is_empty() || !turn.agents.is_empty() });
     })?;
     Ok(outline)
 }

@@ -219,6 +219,27 @@ fn a_server_that_does_not_deliver_is_named_and_the_rest_is_sent_when_it_does() {
 }
 
 #[test]
+fn turns_that_a_fork_has_copied_count_once() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let first = session(&home, "work", "first", 2);
+    let fork = first.path.with_file_name("fork.jsonl");
+    let copied = fs::read_to_string(&first.path).expect("the transcript");
+    let copied = copied.lines().map(|line| {
+        let mut line: Value = serde_json::from_str(line).expect("a line");
+        line["sessionId"] = "fork".into();
+        line["forkedFrom"] = json!({"sessionId": "first", "messageUuid": line["uuid"]});
+        format!("{line}\n")
+    });
+    fs::write(&fork, copied.collect::<String>()).expect("a fork");
+    let output = backfill(&home, &[], &server.env());
+    assert_eq!(figures(&output), (Some(0), [2, 2, 8, 0, 0]), "{output:?}");
+    assert_eq!(server.spans().len(), 8);
+    let output = backfill(&home, &[], &server.env());
+    assert_eq!(figures(&output), (Some(0), [2, 2, 0, 8, 0]), "{output:?}");
+}
+
+#[test]
 fn run_again_it_brings_the_key_to_a_daemon_that_lost_it() {
     let (home, server) = (Home::new(), Server::answering(|_| Answer::status(401)));
     let daemon = home.daemon();

@@ -4,7 +4,7 @@
 //! a hook would, so that everything holds that holds for hooks. Nothing is kept here: whoever runs it again goes on.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io::{BufRead, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -15,6 +15,7 @@ use anyhow::Context;
 use cc_langfuse::{
     api::{Ask, Known, SPANS},
     hook::Destination,
+    ids::{SpanId, TraceId},
     import_state::Imported,
     offline::{self, Outline},
     store::SpanKey,
@@ -96,6 +97,8 @@ struct Plan {
     sessions: usize,
     turns: usize,
     tokens: u64,
+    /// Spans of the sessions so far, by destination.
+    seen: HashMap<Destination, HashSet<(TraceId, SpanId)>>,
     /// A session of each route, if nothing of it is to be added.
     done: BTreeMap<usize, Job>,
     /// Spans that would be added at most, and the others.
@@ -209,17 +212,24 @@ impl Plan {
         let Some(index) = routes.of(cwd.as_deref()) else { return Ok(Err("not_traced")) };
         let route = routes.get(index);
         let sent = imported.get(&candidate.id);
-        let Outline { turns, tokens, last } =
-            match offline::outline(&candidate.path, &candidate.id, sent, &route.options) {
-                Ok(outline) => outline,
-                Err(error) => return Ok(Err(error.reason())),
-            };
+        let Outline { mut turns, last } = match offline::outline(&candidate.path, &candidate.id, sent, &route.options) {
+            Ok(outline) => outline,
+            Err(error) => return Ok(Err(error.reason())),
+        };
         if turns.is_empty() {
             return Ok(Err(if sent.is_some() { "sent_by_the_node_tool" } else { "no_turns" }));
         }
+        // What a session has of another one is that one's.
+        let seen = self.seen.entry(route.destination.clone()).or_default();
+        for turn in &mut turns {
+            let all = turn.spans.len();
+            turn.spans.retain(|(trace, span, _)| seen.insert((*trace, *span)));
+            self.others.copies += all - turn.spans.len();
+        }
+        turns.retain(|turn| !turn.spans.is_empty());
         self.sessions += 1;
         self.turns += turns.len();
-        self.tokens += tokens;
+        self.tokens += turns.iter().map(|turn| turn.tokens).sum::<u64>();
         let turns = self.unknown(&route.destination, turns)?;
         let job = Job { candidate, cwd, route: index, turns, last };
         if job.turns.is_empty() {
