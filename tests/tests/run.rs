@@ -287,7 +287,8 @@ fn is_ignored(signal: Signal) -> bool {
 
 #[test]
 fn what_is_sent_to_it_alone_reaches_the_program() {
-    for (signal, name) in [(Signal::TERM, "TERM"), (Signal::INT, "INT"), (Signal::HUP, "HUP"), (Signal::QUIT, "QUIT")] {
+    let ends = [(Signal::TERM, "TERM"), (Signal::INT, "INT"), (Signal::HUP, "HUP"), (Signal::QUIT, "QUIT")];
+    for (signal, name) in ends.into_iter().chain([(Signal::USR1, "USR1"), (Signal::USR2, "USR2")]) {
         if is_ignored(signal) {
             tests::say(&format!(
                 "SKIPPED what_is_sent_to_it_alone_reaches_the_program with {name}: it is ignored here"

@@ -13,13 +13,15 @@ use tokio::{
 };
 
 /// What is passed on, and whether a terminal sends it to the program as well.
-const PASSED: [(Signal, bool); 6] = [
+const PASSED: [(Signal, bool); 8] = [
     (Signal::INT, true),
     (Signal::QUIT, true),
     (Signal::TSTP, true),
     (Signal::TERM, false),
     (Signal::HUP, false),
     (Signal::CONT, false),
+    (Signal::USR1, false),
+    (Signal::USR2, false),
 ];
 
 /// The signals this process gets, which do not end it any more.
