@@ -3,7 +3,7 @@
 #![allow(clippy::print_stderr, reason = "questions and hints are for people")]
 
 use std::{
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -20,7 +20,7 @@ use hyper::Method;
 use crate::{
     client,
     seen::{self, Seen},
-    sessions,
+    sessions, terminal,
 };
 
 /// How many traces are named in one request.
@@ -64,11 +64,7 @@ impl Forget {
                 eprintln!("cc-langfusectl: this would delete {what} on {}; say --yes", destination.base_url);
                 return Ok(ExitCode::from(2));
             }
-            eprint!("Delete {what} on {} for good? [y/N] ", destination.base_url);
-            std::io::stderr().flush()?;
-            let mut answer = String::new();
-            std::io::stdin().read_line(&mut answer)?;
-            if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            if !terminal::confirms(&format!("Delete {what} on {} for good?", destination.base_url))? {
                 out!("nothing was deleted");
                 return Ok(ExitCode::FAILURE);
             }

@@ -87,6 +87,16 @@ pub fn agrees(question: &str) -> anyhow::Result<bool> {
     Ok(matches!(line()?.trim().to_lowercase().as_str(), "" | "y" | "yes"))
 }
 
+/// No, unless said otherwise; asked beside the output.
+///
+/// # Errors
+/// At the end of the input.
+pub fn confirms(question: &str) -> anyhow::Result<bool> {
+    let mut err = io::stderr();
+    write!(err, "{question} [y/N] ").and_then(|()| err.flush())?;
+    Ok(matches!(line()?.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
 /// The first line of the standard input.
 ///
 /// # Errors

@@ -5,13 +5,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    io::{BufRead, IsTerminal, Write},
+    io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context;
 use cc_langfuse::{
     api::{Ask, Known, SPANS},
     hook::Destination,
@@ -28,7 +27,7 @@ use self::{
     progress::Progress,
     send::Sender,
 };
-use crate::{client, count, sessions, show};
+use crate::{client, count, sessions, show, terminal};
 
 mod find;
 mod progress;
@@ -128,7 +127,7 @@ impl Backfill {
             if !self.json {
                 out!("{}", plan.told());
             }
-            if asks && !confirmed()? {
+            if asks && !terminal::confirms("Go on?")? {
                 out!("nothing was sent");
                 return Ok(ExitCode::FAILURE);
             }
@@ -340,14 +339,6 @@ fn ask(ask: &Ask) -> anyhow::Result<Known> {
 
 fn request(method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<hyper::body::Bytes> {
     client::request(&client::paths()?, method, path, body, Duration::from_secs(30))
-}
-
-fn confirmed() -> anyhow::Result<bool> {
-    let mut err = std::io::stderr();
-    write!(err, "Go on? [y/N] ").and_then(|()| err.flush()).context("the terminal")?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
 }
 
 fn usage(what: &str) -> anyhow::Result<ExitCode> {
