@@ -232,18 +232,24 @@ const WAITS: &str = ": > \"$dir/ready\"; while [ ! -f \"$dir/go\" ]; do sleep 0.
 
 #[test]
 fn killed_itself_it_leaves_a_daemon_only_as_long_as_the_program_runs() {
-    let scene = Scene::new(WAITS).with_a_turn();
-    let server = Server::answering(|_| Answer::status(503));
+    let scene = Scene::new(&format!("{WAITS}; env $vars sh -c \"$hook\" < \"$dir/late\"")).with_a_turn();
+    let server = Server::new();
     let mut child = started_with(&scene, &[], &keys(&server));
     child.kill().expect("killed");
     child.wait().expect("it ends");
     let [dir] = &*scene.left() else { panic!("{:?}", scene.left()) };
-    let ctl = |args: &[&str]| scene.home.ctl_with(args, &[("CC_LANGFUSE_STATE_DIR".into(), dir.display().to_string())]);
-    assert_eq!(ctl(&["status"]).status.code(), Some(0), "hooks still reach it");
-    server.change(|_| Answer::ok());
+    let state = [("CC_LANGFUSE_STATE_DIR".to_owned(), dir.display().to_string())];
+    for _ in 0..3 {
+        let flushed = scene.home.ctl_with(&["flush"], &state);
+        assert_eq!(flushed.status.code(), Some(0), "hooks still reach it: {flushed:?}");
+    }
+    let mut late = Story::new(&scene.home, "work", "s-late");
+    late.turn("hello", "hi");
+    fs::write(scene.dir.join("late"), late.stop("hi").to_string()).expect("written");
     fs::write(scene.dir.join("go"), "").expect("written");
     eventually("everything to be gone", || scene.left().is_empty());
-    assert!(server.spans().iter().any(tests::Span::is_root), "and delivered before");
+    let roots = server.spans().into_iter().filter(tests::Span::is_root);
+    assert_eq!(roots.map(|root| root.get("session.id").to_owned()).collect::<Vec<_>>(), ["s-run", "s-late"]);
 }
 
 #[test]
@@ -269,7 +275,13 @@ fn started(scene: &Scene) -> Child {
 
 fn started_with(scene: &Scene, options: &[&str], env: &[(String, String)]) -> Child {
     let mut command = scene.command(&[&["--ephemeral"], options].concat(), &[], env);
-    let child = command.process_group(0).stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let child = command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
     eventually("the program to run", || scene.dir.join("ready").exists());
     child
 }
