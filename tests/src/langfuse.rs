@@ -169,7 +169,7 @@ fn trace(spans: &[&Span]) -> Value {
 }
 
 /// Nanoseconds since the epoch as RFC 3339, to the millisecond.
-fn time(nanos: u64) -> String {
+pub fn time(nanos: u64) -> String {
     let (seconds, ms) = (nanos / 1_000_000_000, nanos / 1_000_000 % 1000);
     let [year, month, day, hour, minute, second] = civil(seconds);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")

@@ -86,3 +86,33 @@ fn everything_can_be_paused_and_a_project_in_it_does_not_go_on_by_itself() {
     done(&home, &["resume", gone.to_str().expect("UTF-8")]);
     assert_eq!(home.status()["paused"], json!([]));
 }
+
+#[test]
+fn what_was_said_in_a_pause_and_read_only_when_it_is_over_is_not_sent_either() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    // Nobody tells of this session before the pause is over.
+    let mut story = Story::new(&home, "secret", "s");
+    let dir = story.cwd.to_str().expect("UTF-8").to_owned();
+    let turn = |story: &mut Story, number: usize, at: &str| {
+        let ask = json!({"role": "user", "content": "q"});
+        let say = json!({"id": format!("msg-{number}"), "role": "assistant", "model": "claude-haiku-4-5", "stop_reason": "end_turn",
+            "content": [{"type": "text", "text": format!("a{number}")}], "usage": {"input_tokens": 1, "output_tokens": 1}});
+        for (kind, message) in [("user", ask), ("assistant", say)] {
+            let uuid = format!("{kind}-{number}");
+            let line = json!({"type": kind, "uuid": uuid, "timestamp": at, "message": message});
+            story.raw(line.to_string().as_bytes());
+        }
+    };
+    done(&home, &["pause", &dir]);
+    turn(&mut story, 1, "2026-11-01T10:00:00.000Z");
+    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
+    turn(&mut story, 2, &tests::langfuse::time(u64::try_from(now.as_nanos()).expect("before 2554")));
+    done(&home, &["resume", &dir]);
+    turn(&mut story, 3, "2099-01-01T10:00:00.000Z");
+    home.hook(&story.stop("a3"), &server.env());
+    server.wait_for(4);
+    home.flush();
+    let outputs: std::collections::BTreeSet<_> = server.spans().iter().map(|span| span.content("output")).collect();
+    assert_eq!(outputs, ["a1".to_owned(), "a3".to_owned()].into());
+}

@@ -1,11 +1,17 @@
 //! What the user wants nothing told of: projects for now, traces for good.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 use rusqlite::Connection;
 
 use super::{Result, Store};
-use crate::ids::TraceId;
+use crate::{ids::TraceId, transcript::record::Nanos};
+
+/// The time, as SQLite has it.
+const NOW_MS: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 impl Store {
     /// Pauses the project at `dir`, with all below it, or every project (`None`); or no longer.
@@ -14,9 +20,16 @@ impl Store {
     /// If nothing was changed.
     pub fn pause(&mut self, dir: Option<&Path>, paused: bool) -> Result<()> {
         let dir = dir.map_or_else(|| "/".into(), Path::to_string_lossy);
-        let change =
-            if paused { "INSERT OR IGNORE INTO paused VALUES (?)" } else { "DELETE FROM paused WHERE dir = ?" };
-        self.db.execute(change, [dir]).map(drop)
+        let tx = self.db.transaction()?;
+        if paused {
+            tx.execute(&format!("INSERT OR IGNORE INTO paused (dir, from_ms) VALUES (?, {NOW_MS})"), [dir])?;
+        } else {
+            let over =
+                format!("INSERT OR REPLACE INTO was_paused SELECT dir, from_ms, {NOW_MS} FROM paused WHERE dir = ?");
+            tx.execute(&over, [&dir])?;
+            tx.execute("DELETE FROM paused WHERE dir = ?", [&dir])?;
+        }
+        tx.commit()
     }
 
     /// What is paused: directories of projects; `/` for every project.
@@ -33,12 +46,30 @@ impl Store {
     /// # Errors
     /// If the database cannot be read.
     pub fn is_paused(&self, project_dirs: &[PathBuf]) -> Result<bool> {
-        let paused = self.paused()?;
-        let within = |dir: &Path| paused.iter().any(|paused| dir.starts_with(paused));
-        // What is paused is named as the file system does; a session may have come by a link.
-        let is_paused = |dir: &PathBuf| within(dir) || dir.canonicalize().is_ok_and(|real| within(&real));
-        Ok(!paused.is_empty() && (within("/".as_ref()) || project_dirs.iter().any(is_paused)))
+        Ok(self.paused()?.iter().any(|paused| holds(paused, project_dirs)))
     }
+
+    /// When a session of these directories was paused, in nanoseconds since the epoch.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub(super) fn pauses(&self, project_dirs: &[PathBuf]) -> Result<Vec<RangeInclusive<Nanos>>> {
+        let mut pauses = self.db.prepare_cached("SELECT dir, from_ms, to_ms FROM was_paused")?;
+        let nanos = |ms: i64| u64::try_from(ms).unwrap_or(0).saturating_mul(1_000_000);
+        let all = pauses.query_map([], |row| {
+            Ok((PathBuf::from(row.get::<_, String>(0)?), nanos(row.get(1)?)..=nanos(row.get(2)?)))
+        })?;
+        let own = all.filter(|pause| pause.as_ref().map_or(true, |(dir, _)| holds(dir, project_dirs)));
+        own.map(|pause| pause.map(|(_, time)| time)).collect()
+    }
+}
+
+/// True if one of these directories is within what is paused, which is named as the file system does; a session may have come by a
+/// link.
+fn holds(paused: &Path, project_dirs: &[PathBuf]) -> bool {
+    let is_within =
+        |dir: &PathBuf| dir.starts_with(paused) || dir.canonicalize().is_ok_and(|real| real.starts_with(paused));
+    paused == Path::new("/") || project_dirs.iter().any(is_within)
 }
 
 /// Nothing of this trace is told from now on.

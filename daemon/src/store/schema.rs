@@ -142,10 +142,6 @@ const SCHEMA_3: &str = "
 CREATE TABLE paused (
     dir TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
--- Traces of which nothing is told, wherever: said while their project was paused, or forgotten.
-CREATE TABLE silent (
-    trace_id BLOB PRIMARY KEY
-) STRICT, WITHOUT ROWID;
 CREATE TABLE unknown_kind (
     kind TEXT NOT NULL,
     version TEXT NOT NULL,
@@ -164,7 +160,7 @@ CREATE TABLE import_sought (
 ) STRICT;
 ";
 
-/// What version 4 added: the turns of a session to which the user may go back.
+/// What version 4 added: the turns of a session to which the user may go back; what is told nowhere.
 const SCHEMA_4: &str = "
 CREATE TABLE turn (
     session_id TEXT NOT NULL,
@@ -175,6 +171,19 @@ CREATE TABLE turn (
     facts TEXT NOT NULL,
     PRIMARY KEY (session_id, number)
 ) STRICT, WITHOUT ROWID;
+-- Traces of which nothing is told, wherever: said while their project was paused, or forgotten.
+CREATE TABLE silent (
+    trace_id BLOB PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+-- Pauses that are over: what was said in them may be read later.
+CREATE TABLE was_paused (
+    dir TEXT NOT NULL,
+    from_ms INTEGER NOT NULL,
+    to_ms INTEGER NOT NULL,
+    PRIMARY KEY (dir, from_ms)
+) STRICT, WITHOUT ROWID;
+ALTER TABLE paused ADD COLUMN from_ms INTEGER NOT NULL DEFAULT 0;
+UPDATE paused SET from_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER);
 ";
 
 /// Each version's change, applied in one transaction.

@@ -170,7 +170,11 @@ impl Store {
     pub fn advance(&mut self, step: &Advance) -> Result<(DestinationId, usize)> {
         let room = if step.spans.is_empty() && step.marks.is_empty() { 0 } else { self.room()? };
         // What is said while its project is paused is passed over for good, wherever it would go.
-        let withheld = !step.spans.is_empty() && self.is_paused(&step.session.hint.project_dirs)?;
+        let project_dirs = &step.session.hint.project_dirs;
+        let withheld = !step.spans.is_empty() && self.is_paused(project_dirs)?;
+        let pauses = if step.spans.is_empty() { Vec::new() } else { self.pauses(project_dirs)? };
+        let meanwhile = |span: &&OutSpan| pauses.iter().any(|pause| pause.contains(&span.start_ns));
+        let meanwhile: HashSet<TraceId> = step.spans.iter().filter(meanwhile).map(|span| span.trace_id).collect();
         let tx = self.db.transaction()?;
         let destination = ensure(&tx, &step.session.hint.destination)?;
         let mut silent = HashMap::<TraceId, bool>::new();
@@ -201,6 +205,7 @@ impl Store {
             let is_silent = match silent.entry(span.trace_id) {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(new) => {
+                    let withheld = withheld || meanwhile.contains(&span.trace_id);
                     if withheld {
                         paused::silence(&tx, &span.trace_id)?;
                     }

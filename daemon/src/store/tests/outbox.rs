@@ -323,3 +323,27 @@ fn kinds_of_lines_nobody_knows_are_told_apart_by_version_up_to_a_bound() {
     let met = store.unknown_kinds().unwrap();
     assert_eq!((met.len(), met[0].lines), (200, 6));
 }
+
+#[test]
+fn what_was_said_in_a_pause_is_told_nowhere_though_it_is_read_when_that_is_over() {
+    let (_dir, mut store) = fresh();
+    const SECOND: u64 = 1_000_000_000;
+    // In milliseconds, as transcripts have it.
+    let now = || std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 * 1_000_000;
+    let at = |start_ns: u64, span: OutSpan| OutSpan { start_ns, end_ns: start_ns, ..span };
+    store.pause(Some("/home/dev/app".as_ref()), true).unwrap();
+    let meanwhile = now();
+    store.pause(Some("/home/dev/app".as_ref()), false).unwrap();
+    let later = now() + SECOND;
+    let spans = [(1, meanwhile - SECOND), (2, meanwhile), (3, later)];
+    let turns = spans.iter().flat_map(|(trace, time)| [at(*time, span(*trace, 1, 0)), at(later, span(*trace, 2, 1))]);
+    let destination = store.advance(&step(turns.collect())).unwrap().0;
+    let told: std::collections::BTreeSet<_> =
+        waiting(&mut store, destination).into_iter().map(|(trace, _)| trace).collect();
+    assert_eq!(told, [1, 3].into());
+    // Another project said something at the same time.
+    let mut other = step(vec![at(meanwhile, span(4, 1, 0))]);
+    other.session.hint.project_dirs = vec!["/home/dev/apple".into()];
+    store.advance(&other).unwrap();
+    assert!(waiting(&mut store, destination).contains(&(4, 1)));
+}
