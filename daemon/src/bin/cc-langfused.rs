@@ -107,7 +107,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let outbox_bytes = config.outbox_bytes;
     let scan = Scan { store: store.clone(), roots: config.roots(&home), home: home.clone() };
     let engine = Engine::new(store.clone(), orders.clone(), Watch::new(engine_sender.clone()), config, &home);
-    let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(&inputs))?;
+    let (runs, engine_ended) = tokio::sync::oneshot::channel::<()>();
+    let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
+        let _runs = runs;
+        engine.run(&inputs);
+    })?;
     for row in store.call(|store| store.destinations())? {
         if row.waiting > 0 || row.media > 0 {
             orders.send(Order::Wake(row.id, row.destination))?;
@@ -155,6 +159,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
             () = &mut exporters => {}
             () = spool => {}
             () = scan => {}
+            // Events would be taken and nothing read. Who started this one starts another.
+            _ = engine_ended => {}
             left = abandoned => is_done_with = args.ephemeral && left == Some(Left::default()),
             _ = term.recv() => {}
             _ = int.recv() => {}
@@ -177,7 +183,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     // A transaction at hand is finished; whatever is left is in the database or in the transcripts.
     let _ = engine_sender.send(Input::Stop);
-    let _ = engine_thread.join();
+    let engine_ended = engine_thread.join();
     // A search for sessions may still hold the database, so that it is not closed.
     let _ = store.call(|store| {
         store.empty_log();
@@ -186,6 +192,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     // A lookup of a name may take long yet.
     runtime.shutdown_background();
     tracing::info!("stopped");
+    if engine_ended.is_err() {
+        anyhow::bail!("a fault in this program; the log says where");
+    }
     if is_done_with {
         std::fs::remove_dir_all(&paths.state).with_context(|| paths.state.display().to_string())?;
     }
