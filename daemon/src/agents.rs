@@ -166,12 +166,14 @@ impl Agents {
         let meta = agent.meta.clone();
         let others = self.at_work.values().filter_map(|agent| agent.run.turn()).filter(|turn| turn.place.is_some());
         let sources: Vec<&Turn> = open.into_iter().chain(others).collect();
+        let by_prompt = turn.prompt.prompt_id.as_deref().map(Turn::launch_id);
         let launches = || sources.iter().flat_map(|turn| turn.launches()).chain(self.launches.iter().cloned());
         let launch = launches()
             .find(|launch| {
                 launch.agent_id.as_deref().is_some_and(|named| named == id || Some(named) == agent.workflow())
             })
-            .or_else(|| launches().find(|launch| meta.tool_use_id.as_deref() == Some(&launch.tool_id)));
+            .or_else(|| launches().find(|launch| meta.tool_use_id.as_deref() == Some(&launch.tool_id)))
+            .or_else(|| launches().find(|launch| by_prompt.as_ref() == Some(&launch.tool_id)));
         let Some(launch) = launch else { return };
         let order = sources.iter().find_map(|turn| turn.order(&launch.tool_id));
         let place = Place {
@@ -180,7 +182,7 @@ impl Agents {
             description: meta.description.or_else(|| order.and_then(|order| order.description.clone())),
             run: agent.workflow().map(str::to_owned),
             turn: launch.turn,
-            tool_id: Some(launch.tool_id),
+            tool_id: Some(launch.tool_id).filter(|id| by_prompt.as_ref() != Some(id)),
         };
         self.put(id, place);
     }

@@ -198,7 +198,8 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                 let (level, status) = match result {
                     Some((result, _)) if result.is_error => (Level::Error, Some(brief(&result.output))),
                     Some(_) => (Level::Default, None),
-                    None => (Level::Warning, Some("no result".to_owned())),
+                    // Whoever resumes the session will read that it was interrupted, which is an error (2.1.329).
+                    None => (Level::Error, Some("no result".to_owned())),
                 };
                 spans.push(Span {
                     trace_id: trace,

@@ -53,6 +53,8 @@ pub struct Turn {
     pub prompt: Prompt,
     /// Model calls in the order of their first line.
     pub generations: Vec<Generation>,
+    /// What a skill put out that ran in a context of its own, in place of answers.
+    pub skill: Option<SkillOutput>,
     /// An error that took the place of the last answer.
     pub error: Option<Failure>,
     /// When the user interrupted it.
@@ -98,10 +100,19 @@ pub struct Place {
     pub run: Option<String>,
 }
 
-/// A tool call that launched a subagent, or may have.
+/// What a skill put out that ran in a context of its own: its calls are those of a subagent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkillOutput {
+    /// The text.
+    pub text: String,
+    /// The subagent that goes on in the background.
+    pub agent_id: Option<String>,
+}
+
+/// A tool call that launched a subagent, or may have; or a prompt that did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// The call.
+    /// The call, or [`Turn::launch_id`] of a prompt.
     pub tool_id: String,
     /// The subagent, or the run of a workflow, once the call's result has named it.
     pub agent_id: Option<String>,
@@ -254,6 +265,7 @@ impl Turn {
             session: prompt.session.clone(),
             prompt,
             generations: Vec::new(),
+            skill: None,
             error: None,
             interrupted: None,
             is_interrupted: false,
@@ -279,15 +291,16 @@ impl Turn {
 
     /// The model, or an error in its place, has answered: there is something to tell.
     pub fn is_answered(&self) -> bool {
-        !self.generations.is_empty() || self.error.is_some() || self.is_interrupted
+        !self.generations.is_empty() || self.skill.is_some() || self.error.is_some() || self.is_interrupted
     }
 
     /// What the user saw last: the text of the last answer, or the error that took its place.
     pub fn output(&self) -> String {
-        match (&self.error, self.generations.last()) {
-            (Some(error), _) => error.text.clone(),
-            (None, Some(generation)) => generation.text(),
-            (None, None) => String::new(),
+        match (&self.error, self.generations.last(), &self.skill) {
+            (Some(error), ..) => error.text.clone(),
+            (None, Some(generation), _) => generation.text(),
+            (None, None, Some(skill)) => skill.text.clone(),
+            (None, None, None) => String::new(),
         }
     }
 
@@ -298,7 +311,9 @@ impl Turn {
         if self.error.as_ref().is_some_and(|error| is_it(&error.text)) {
             return true;
         }
-        let Some(last) = self.generations.last() else { return false };
+        let Some(last) = self.generations.last() else {
+            return self.skill.as_ref().is_some_and(|skill| is_it(&skill.text));
+        };
         last.texts.last().is_some_and(|text| is_it(text))
             || last.texts.len() > 1 && ["\n", "", "\n\n"].iter().any(|by| is_it(&last.texts.join(by)))
     }
@@ -359,14 +374,22 @@ impl Turn {
     /// Nothing more is to be expected of it by its own account: the model has said that it is done, or has failed.
     pub fn looks_finished(&self) -> bool {
         let said = self.generations.last().and_then(|generation| generation.stop_reason.as_deref());
-        matches!(said, Some("end_turn" | "stop_sequence")) || self.error.is_some()
+        matches!(said, Some("end_turn" | "stop_sequence"))
+            || self.error.is_some()
+            || said.is_none() && self.skill.is_some()
     }
 
     /// The calls that launched subagents, or may have.
     pub fn launches(&self) -> impl Iterator<Item = Launch> {
         let turn = self.place.as_ref().map_or_else(|| (self.key.clone(), self.number), |place| place.turn.clone());
         let tools = self.generations.iter().flat_map(|generation| &generation.tools);
-        tools.filter_map(move |tool| {
+        let prompt = self.prompt.prompt_id.as_deref().zip(self.skill.as_ref()).map(|(prompt_id, skill)| Launch {
+            tool_id: Self::launch_id(prompt_id),
+            agent_id: skill.agent_id.clone(),
+            turn: turn.clone(),
+            returned: skill.agent_id.is_none(),
+        });
+        prompt.into_iter().chain(tools.filter_map(move |tool| {
             let result = tool.result.as_ref().map(|(result, _)| result);
             let agent = result.and_then(|result| result.agent.as_ref());
             (tool.order.is_some() || agent.is_some()).then(|| Launch {
@@ -375,7 +398,12 @@ impl Turn {
                 turn: turn.clone(),
                 returned: result.is_some() && agent.is_none_or(|agent| !agent.is_async),
             })
-        })
+        }))
+    }
+
+    /// Stands in the place of a call's id where a prompt itself launched a subagent.
+    pub fn launch_id(prompt_id: &str) -> String {
+        format!("prompt:{prompt_id}")
     }
 
     /// The call that asked for exactly this, if it has not been found before.
@@ -462,7 +490,7 @@ impl Turn {
             Record::Compacted { at, trigger, tokens } => self.note(at, Happening::Compacted { trigger, tokens }),
             Record::Retry { at, status, attempt } => self.note(at, Happening::Retry { status, attempt }),
             Record::Side(side) => return self.side(*side),
-            Record::LocalOutput | Record::Request { .. } | Record::Title(_) => {}
+            Record::LocalOutput | Record::CommandOutput { .. } | Record::Request { .. } | Record::Title(_) => {}
         }
         true
     }

@@ -67,6 +67,9 @@ struct Hook {
     payload: Value,
 }
 
+/// Stands for the tool call that launched a subagent, where a prompt did.
+pub const THE_TURN: &str = "the turn";
+
 /// Token counts: input, output, cache read, cache written for 5 minutes, for an hour.
 pub type Tokens = [u64; 5];
 
@@ -112,7 +115,7 @@ pub struct Call {
 pub struct Tool {
     /// The model call that asked for it.
     pub message: String,
-    /// It failed.
+    /// It failed, or never came back.
     pub failed: bool,
 }
 
@@ -271,7 +274,8 @@ impl Recording {
                 None => inline.get(id).cloned(),
             };
             for tool in &message.tools {
-                let failed = failed.get(tool) == Some(&true);
+                // One that never came back has failed, too.
+                let failed = failed.get(tool) != Some(&false);
                 truth.tools.insert(tool.clone(), Tool { message: id.to_owned(), failed });
             }
             if call["status"] != "ok" {
@@ -314,6 +318,17 @@ impl Recording {
     /// Subagent with a transcript of its own → the tool call that launched it.
     fn launches(&self) -> BTreeMap<String, String> {
         let (mut launches, mut runs) = (BTreeMap::new(), BTreeMap::new());
+        // Prompts that are the name of a skill, which ran without the model having been asked.
+        let mut skills = BTreeSet::new();
+        for file in self.files.iter().filter(|file| file.agent().is_none()) {
+            let asked: BTreeMap<_, _> = file
+                .lines()
+                .filter(|line| said(line).starts_with('/'))
+                .map(|line| (text(&line, "uuid").to_owned(), text(&line, "promptId").to_owned()))
+                .collect();
+            let ran = file.lines().filter(|line| line["subtype"] == "local_command");
+            skills.extend(ran.filter_map(|line| asked.get(text(&line, "parentUuid")).cloned()));
+        }
         for file in &self.files {
             for line in file.lines() {
                 let Some(result) = blocks(&line).find(|block| block["type"] == "tool_result") else { continue };
@@ -330,6 +345,13 @@ impl Recording {
             }
         }
         for file in &self.files {
+            let direct =
+                || Some(file.lines().next()?["promptId"].as_str()?.to_owned()).filter(|id| skills.contains(id));
+            if let Some(agent) = file.agent().filter(|agent| !launches.contains_key(agent))
+                && direct().is_some()
+            {
+                launches.insert(agent, THE_TURN.to_owned());
+            }
             if let (Some(agent), Some(tool)) = (file.agent(), file.run().and_then(|run| runs.get(&run))) {
                 launches.insert(agent, tool.clone());
             }

@@ -216,10 +216,9 @@ impl Shared {
         };
         put.some("langfuse.observation.level", level.map(str::to_owned));
         // An error is told in the words of a tool or server, anything else in ours.
-        let status = span.status.as_deref().map(|text| match span.level {
-            Level::Error => self.words(text).into_owned(),
-            Level::Warning | Level::Default => text.to_owned(),
-        });
+        let is_ours = span.level != Level::Error || matches!(&span.body, Body::Tool(tool) if tool.result.is_none());
+        let status =
+            span.status.as_deref().map(|text| if is_ours { text.to_owned() } else { self.words(text).into_owned() });
         put.some("langfuse.observation.status_message", status.clone());
         put.some(meta!("timing"), span.estimated.then_some("estimated"));
         put.0.extend(self.attributes.iter().cloned());

@@ -51,6 +51,18 @@ pub enum Record {
     },
     /// Output of a command that ran inside Claude Code: the command before it was no prompt.
     LocalOutput,
+    /// The same in a line of Claude Code's own (2.1.329). A skill with a context of its own, run directly, answers so: its prompt stands
+    /// as it was typed.
+    CommandOutput {
+        /// When.
+        at: Option<Nanos>,
+        /// The line it follows.
+        parent: Option<String>,
+        /// What was put out.
+        text: String,
+        /// The subagent that goes on in the background.
+        agent_id: Option<String>,
+    },
     /// A request went to the model; an answer line refers to it by `id`.
     Request {
         /// `api-request.id`, which is `requestRef` of the answer.

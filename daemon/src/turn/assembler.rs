@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::{
-    Turn,
+    SkillOutput, Turn,
     history::{History, Past},
 };
 use crate::transcript::record::{Nanos, PromptKind, Record};
@@ -73,6 +73,21 @@ impl Assembler {
                 return self.start(turn);
             }
             Record::LocalOutput => self.candidate = None,
+            Record::CommandOutput { at, parent, text, agent_id } => {
+                self.candidate = None;
+                let ran = |turn: &&mut Turn| {
+                    !turn.is_answered()
+                        && turn.prompt.text.starts_with('/')
+                        && parent.is_some()
+                        && turn.prompt.uuid == parent
+                };
+                if let Some(turn) = self.open.as_mut().filter(ran) {
+                    turn.prompt.kind = PromptKind::Command;
+                    turn.skill = Some(SkillOutput { text, agent_id });
+                    turn.end = turn.end.max(at);
+                    turn.number = self.closed + 1;
+                }
+            }
             Record::Request { id, at } => self.requests.put(id, at),
             Record::Assistant(line) => {
                 let known = |turn: &Turn| line.message_id.as_ref().is_some_and(|id| turn.by_message.contains_key(id));

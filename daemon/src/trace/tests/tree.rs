@@ -68,7 +68,7 @@ fn levels(lines: &[Value]) -> Vec<(String, Level, Option<String>)> {
 }
 
 #[test]
-fn a_tool_that_failed_is_an_error_and_one_that_never_returned_a_warning() {
+fn a_tool_that_failed_or_never_returned_is_an_error() {
     let mut bad = returns("t1", 3);
     bad["message"]["content"][0]["is_error"] = json!(true);
     let found = levels(&[user("p1", 1, "go"), calls("a", 2, &["t1", "t2", "t3"]), bad, returns("t2", 4)]);
@@ -77,7 +77,7 @@ fn a_tool_that_failed_is_an_error_and_one_that_never_returned_a_warning() {
         ("a", Level::Default, None),
         ("t1", Level::Error, Some("of t1")),
         ("t2", Level::Default, None),
-        ("t3", Level::Warning, Some("no result")),
+        ("t3", Level::Error, Some("no result")),
     ];
     assert_eq!(found, expect.map(|(name, level, status)| (name.to_owned(), level, status.map(str::to_owned))));
 }

@@ -216,7 +216,17 @@ impl<'a> Wire<'a> {
                 _ => Err(Skip::Bookkeeping),
             },
             "system" => match self.subtype.as_ref().map(|subtype| subtype.0.as_ref()) {
-                Some("local_command") => Ok(Record::LocalOutput),
+                Some("local_command") => {
+                    let text =
+                        content.or_else(|| self.content.take()).map(|content| content.text()).unwrap_or_default();
+                    let launch = tag(&text, "forked-skill-launch").and_then(launched);
+                    Ok(Record::CommandOutput {
+                        at,
+                        parent: self.parent_uuid.map(Text::into_owned),
+                        agent_id: launch.map(|launch| launch.agent_id),
+                        text: tag(&text, "local-command-stdout").unwrap_or_default().to_owned(),
+                    })
+                }
                 Some("api_error") => Ok(Record::Retry {
                     at,
                     status: self
@@ -258,7 +268,9 @@ impl<'a> Wire<'a> {
 
     fn user(self, at: Option<Nanos>, content: Option<Content<'a>>) -> Result<Record, Skip> {
         let Some(mut content) = content else { return Err(Skip::Bookkeeping) };
-        if self.is_meta == Some(true) {
+        // What a skill tells a subagent of its own is no human's word, and yet what it begins with.
+        let begins_agent = self.is_sidechain == Some(true) && self.parent_uuid.is_none();
+        if self.is_meta == Some(true) && !begins_agent {
             let text = content.text();
             let said = text.trim_start().strip_prefix("Stop hook feedback:").map(|text| text.trim().to_owned());
             return said.map(|text| Record::HookFeedback { at, text }).ok_or(Skip::Bookkeeping);

@@ -102,3 +102,35 @@ fn a_session_that_was_forked_says_so_from_there_on() {
     push(&mut later, vec![plain("p3", 5), said("c", 6, "on")]);
     assert_eq!(later.open().unwrap().session.forked_from.as_deref(), Some("s-1"));
 }
+
+#[test]
+fn a_skill_run_directly_is_a_turn_whose_calls_are_a_subagents() {
+    let put_out = |parent: &str, agent_id: Option<&str>| Record::CommandOutput {
+        at: Some(5),
+        parent: Some(parent.into()),
+        text: "done".into(),
+        agent_id: agent_id.map(str::to_owned),
+    };
+    let asked =
+        |text: &str| Record::Prompt(Prompt { text: text.into(), prompt_id: Some("pid".into()), ..prompt("p1", 1) });
+    for agent_id in [None, Some("a1")] {
+        let all = turns(vec![asked("/review it"), put_out("p1", agent_id), plain("p2", 6), said("a", 7, "x")]);
+        assert_eq!(keys(&all), [(1, "p1"), (2, "p2")]);
+        let turn = &all[0];
+        assert_eq!((turn.output().as_str(), turn.end, turn.prompt.kind), ("done", Some(5), PromptKind::Command));
+        assert!(turn.looks_finished() && turn.ends_with(&Print::of("done")) && !turn.ends_with(&Print::of("x")));
+        let launch = Launch {
+            tool_id: Turn::launch_id("pid"),
+            agent_id: agent_id.map(str::to_owned),
+            turn: ("p1".into(), 1),
+            returned: agent_id.is_none(),
+        };
+        assert_eq!(turn.launches().collect::<Vec<_>>(), [launch]);
+    }
+    // Output of another command, of no command, or of one the model answers.
+    for records in [vec![asked("/review it"), put_out("p0", None)], vec![asked("review it"), put_out("p1", None)]] {
+        assert!(read(records).1.awaits_answer());
+    }
+    let answered = only(vec![asked("/review it"), said("a", 2, "x"), put_out("p1", None)]);
+    assert_eq!((answered.output().as_str(), answered.launches().count()), ("x", 0));
+}

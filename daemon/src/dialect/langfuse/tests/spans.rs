@@ -169,7 +169,7 @@ fn a_tool_that_failed_says_why_and_one_that_never_returned_has_no_output() {
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(of(&spans[1]).0, None, "the call itself went well");
     assert_eq!(of(&spans[2]), (some("ERROR"), some("Exit code 1"), some("Exit code 1"), None, some("Exit code 1")));
-    assert_eq!(of(&spans[3]), (some("WARNING"), some("no result"), None, some("estimated"), None));
+    assert_eq!(of(&spans[3]), (some("ERROR"), some("no result"), None, some("estimated"), some("no result")));
 }
 
 #[test]

@@ -100,8 +100,21 @@ fn output_of_local_commands_is_no_prompt() {
     ] {
         assert_eq!(read(&user(json!(content))), Ok(Record::LocalOutput), "{content}");
     }
-    let line = json!({"type": "system", "subtype": "local_command", "content": "<local-command-stdout>x"});
-    assert_eq!(read(&line), Ok(Record::LocalOutput));
+    for (content, text, agent_id) in [
+        ("<local-command-stdout>x</local-command-stdout>", "x", None),
+        ("<local-command-stdout>cut", "", None),
+        ("", "", None),
+        (
+            "<local-command-stdout>Running</local-command-stdout>\n<forked-skill-launch>{\"agentId\":\"a1\"}</forked-skill-launch>",
+            "Running",
+            Some("a1".to_owned()),
+        ),
+        ("<forked-skill-launch>odd</forked-skill-launch>", "", None),
+    ] {
+        let line = json!({"type": "system", "subtype": "local_command", "parentUuid": "p", "timestamp": T, "content": content});
+        let (at, parent) = (Some(T_NANOS), Some("p".to_owned()));
+        assert_eq!(read(&line), Ok(Record::CommandOutput { at, parent, text: text.into(), agent_id }), "{content}");
+    }
     for content in
         ["<bash-stdout>a.txt</bash-stdout><bash-stderr></bash-stderr>", "<bash-stderr>not found</bash-stderr>"]
     {
