@@ -361,3 +361,46 @@ fn the_plugin_becomes_the_hook_or_says_once_how_to_get_it() {
         assert_eq!(call("SessionStart", path), hook.to_str().expect("text"));
     }
 }
+
+#[test]
+fn every_test_that_a_table_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut sources = Vec::new();
+    for dir in ["tests/tests", "daemon/src", "hook-client/src", "proto/src"] {
+        rust_files(&root.join(dir), &mut sources);
+    }
+    let sources: Vec<(String, String)> = sources
+        .into_iter()
+        .map(|path| (path.to_string_lossy().into_owned(), fs::read_to_string(&path).expect("text")))
+        .collect();
+    let mut named = 0;
+    for table in ["tests/FAULTS.md", "tests/CONFORMANCE.md"] {
+        let text = fs::read_to_string(root.join(table)).expect("a table");
+        let names = text.split('`').filter(|name| name.contains("::") && !name.contains(' '));
+        for (module, name) in names.filter_map(|name| name.rsplit_once("::")) {
+            // The first part is a file or a directory; `…` stands for the rest of a name, and `*` for all.
+            let module = module.strip_prefix("tests/").unwrap_or(module);
+            let module = module.split("::").next().unwrap_or(module);
+            let (begins, ends) = name.split_once('…').unwrap_or((name, "("));
+            let is_there = |(path, text): &&(String, String)| {
+                let is_of = path.contains(&format!("/{module}.rs")) || path.contains(&format!("/{module}/"));
+                let mut functions = text.split("fn ").skip(1).filter_map(|rest| rest.split_inclusive('(').next());
+                is_of
+                    && (name == "*" || name == "tests" || functions.any(|f| f.starts_with(begins) && f.contains(ends)))
+            };
+            assert!(sources.iter().any(|source| is_there(&source)), "{table}: {module}::{name}");
+            named += 1;
+        }
+    }
+    assert!(named > 200, "{named}");
+}
+
+fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for path in fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}

@@ -84,7 +84,9 @@ fn what_is_traced_is_what_claude_code_counted_but_for_calls_that_leave_no_line()
     let (mut equal, mut less, mut silent) = (0, 0, 0);
     for recording in Recording::all() {
         let truth = recording.truth();
-        let is_all_seen = truth.unseen.is_empty() && truth.cut.is_empty();
+        // Claude Code does not count what it asks itself in auto mode.
+        let counted = |purpose: &&String| *purpose != "aux: may it run?";
+        let is_all_seen = !truth.unseen.iter().any(|purpose| counted(&purpose)) && truth.cut.is_empty();
         for path in recording.sessions() {
             let (code, told) = reconciled(&home, &path);
             assert_eq!(code, Some(0), "{}: {told}", recording.name);
