@@ -156,6 +156,9 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
                 names.extend([&block["name"], &block["id"], &block["input"]["subagent_type"]]);
             }
             names.into_iter().filter_map(Json::as_str).for_each(|name| known.extend(words(name)));
+            // The name of a command.
+            let asked = line["message"]["content"].as_str().filter(|text| text.starts_with('/'));
+            known.extend(asked.and_then(|text| text.split(' ').next()).into_iter().flat_map(words));
             let mut hear = |json| strings(json, &mut |text| said.extend(words(text)));
             blocks.for_each(|block| {
                 ["text", "thinking", "input", "content"].iter().for_each(|field| hear(&block[field]));
