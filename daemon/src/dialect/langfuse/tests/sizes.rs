@@ -137,7 +137,7 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
             "tool_calls output cache_read_input_tokens input_cache_creation queued prompt compaction manual",
         ));
         known.extend(words("claude-code estimated command stop_sequence feedback notification fallback stopped"));
-        known.extend(words("workflow-subagent"));
+        known.extend(words("workflow-subagent general-purpose"));
         let agents = reader::subagents(&reader::subagents_dir(&path)).into_iter().map(|(_, path)| path);
         let texts = agents.chain([path.clone()]).map(|path| std::fs::read_to_string(path).unwrap());
         for line in texts.collect::<String>().lines() {
