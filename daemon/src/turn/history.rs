@@ -1,6 +1,6 @@
 //! The turns of a session that are over, and which of them the user has gone back to before.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,8 @@ impl Past {
 pub(super) struct History {
     /// Each with whether it was left behind already.
     turns: VecDeque<(Past, bool)>,
+    /// What their prompts follow, each with how many do.
+    follows: HashMap<String, usize>,
 }
 
 impl History {
@@ -53,8 +55,17 @@ impl History {
         for index in self.left(turn.position, turn.follows.as_deref()) {
             self.turns[index].1 = true;
         }
-        if self.turns.len() == BACK {
-            self.turns.pop_front();
+        if self.turns.len() == BACK
+            && let Some(line) = self.turns.pop_front().and_then(|(turn, _)| turn.follows)
+            && let Entry::Occupied(mut entry) = self.follows.entry(line)
+        {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+        if let Some(line) = &turn.follows {
+            *self.follows.entry(line.clone()).or_default() += 1;
         }
         self.turns.push_back((turn, false));
     }
@@ -69,6 +80,12 @@ impl History {
     /// prompt of the first of them followed the same line.
     fn left(&self, position: Option<u32>, parent: Option<&str>) -> Vec<usize> {
         let counted = |turn: &Past| turn.position.zip(position);
+        // Nearly every prompt goes on from the turn before.
+        let last = self.turns.back().map(|(turn, _)| counted(turn));
+        let goes_on = position.is_none() || last.is_none_or(|last| last.is_some_and(|(its, position)| its < position));
+        if goes_on && parent.is_none_or(|line| !self.follows.contains_key(line)) {
+            return Vec::new();
+        }
         let same =
             |(turn, _): &(Past, bool)| counted(turn).is_none() && parent.is_some() && turn.follows.as_deref() == parent;
         let first = self.turns.iter().position(same).unwrap_or(usize::MAX);
