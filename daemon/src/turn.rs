@@ -13,21 +13,18 @@ use std::{
     path::Path,
 };
 
-use serde::Deserialize;
-
 use crate::{
     ids::Print,
-    media::Media,
-    transcript::record::{
-        Assistant, Block, Nanos, Prompt, Record, Service, SessionFacts, Side, Spilled, ToolResult, Usage,
-    },
+    transcript::record::{Assistant, Block, Nanos, Prompt, Record, Service, SessionFacts, Side, Spilled, ToolResult},
 };
 
 mod assembler;
 mod history;
+mod parts;
 
 pub use assembler::{Assembler, Run};
 pub use history::{BACK, Past};
+pub use parts::{Failure, Generation, Happening, Launch, Note, Order, Place, SkillOutput, Tool};
 
 /// How much of an open turn is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,179 +78,6 @@ pub struct Turn {
     sides: HashMap<String, usize>,
     by_message: HashMap<String, usize>,
     by_tool: HashMap<String, (usize, usize)>,
-}
-
-/// Where the work of a subagent belongs, and who it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Key and number of the turn during which it was launched.
-    pub turn: (String, u32),
-    /// The tool call that launched it; none where that is not known.
-    pub tool_id: Option<String>,
-    /// The subagent.
-    pub agent_id: String,
-    /// What kind of agent it is.
-    pub agent_type: Option<String>,
-    /// What it was to do, in a few words.
-    pub description: Option<String>,
-    /// The run of a workflow that it is part of.
-    pub run: Option<String>,
-}
-
-/// What a skill put out that ran in a context of its own: its calls are those of a subagent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SkillOutput {
-    /// The text.
-    pub text: String,
-    /// The subagent that goes on in the background.
-    pub agent_id: Option<String>,
-}
-
-/// A tool call that launched a subagent, or may have; or a prompt that did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Launch {
-    /// The call, or [`Turn::launch_id`] of a prompt.
-    pub tool_id: String,
-    /// The subagent, or the run of a workflow, once the call's result has named it.
-    pub agent_id: Option<String>,
-    /// Key and number of the turn.
-    pub turn: (String, u32),
-    /// The call has returned with what the subagent had to say, or never will.
-    pub returned: bool,
-}
-
-/// One model call.
-#[derive(Debug)]
-pub struct Generation {
-    /// `message.id`, or the uuid of its first line.
-    pub id: String,
-    /// The model that answered, from the line that `usage` is from.
-    pub model: String,
-    /// `requestId`.
-    pub request_id: Option<String>,
-    /// When the request was sent, where the transcript says so.
-    pub requested: Option<Nanos>,
-    /// Time of the latest earlier line of the turn: the best guess of the request where nothing better is known.
-    pub previous: Option<Nanos>,
-    /// When the first block was complete.
-    pub first: Option<Nanos>,
-    /// When the last block was complete.
-    pub last: Option<Nanos>,
-    /// Why the model stopped.
-    pub stop_reason: Option<String>,
-    /// Token counts: those of the line with most output.
-    pub usage: Option<Usage>,
-    /// How it came about, beyond its tokens; from the same line.
-    pub service: Service,
-    /// Text blocks in file order.
-    pub texts: Vec<String>,
-    /// Thinking blocks in file order, empty ones included.
-    pub thinking: Vec<String>,
-    /// Tool calls in file order.
-    pub tools: Vec<Tool>,
-    /// Its span has been sent.
-    pub sent: bool,
-    lines: HashSet<String>,
-}
-
-/// One tool call.
-#[derive(Debug)]
-pub struct Tool {
-    /// `tool_use.id`.
-    pub id: String,
-    /// The tool's name.
-    pub name: String,
-    /// Arguments, JSON as written.
-    pub input: String,
-    /// The arguments, if it launches a subagent.
-    pub order: Option<Order>,
-    /// When the call was written.
-    pub called: Option<Nanos>,
-    /// How long it ran, in milliseconds, where a hook said so.
-    pub took_ms: Option<u64>,
-    /// Its result and when that was written; `None` while it runs, and for ever if it never came back.
-    pub result: Option<(ToolResult, Option<Nanos>)>,
-    /// Its span has been sent.
-    pub sent: bool,
-}
-
-/// What a subagent is launched with: the arguments of the tools `Agent` and, up to Claude Code 2.1.3, `Task`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Order {
-    /// What it is to do.
-    #[serde(default)]
-    pub prompt: String,
-    /// The same in a few words.
-    #[serde(default)]
-    pub description: Option<String>,
-    /// What kind of agent it is.
-    #[serde(default)]
-    pub subagent_type: Option<String>,
-}
-
-/// An API error that Claude Code gave up on.
-#[derive(Debug)]
-pub struct Failure {
-    /// As the user saw it.
-    pub text: String,
-    /// HTTP status, where there was an answer.
-    pub status: Option<u64>,
-    /// When.
-    pub at: Option<Nanos>,
-}
-
-/// Something that happened within a turn and is neither call nor tool.
-#[derive(Debug)]
-pub struct Note {
-    /// When.
-    pub at: Option<Nanos>,
-    /// What.
-    pub what: Happening,
-    /// How many model calls came before it.
-    pub after: usize,
-    /// It was sent; what was said in it is gone.
-    pub sent: bool,
-}
-
-/// What a [`Note`] tells.
-#[derive(Debug)]
-pub enum Happening {
-    /// The user typed this while the model worked, and the running turn took it up.
-    Queued(String, Vec<Media>),
-    /// The conversation was compacted.
-    Compacted {
-        /// `manual` or `auto`.
-        trigger: String,
-        /// Tokens before and, where known, after.
-        tokens: (Option<u64>, Option<u64>),
-    },
-    /// The model could not answer, and another took over.
-    Fallback {
-        /// The model that was asked for.
-        from: String,
-        /// The one that answered.
-        to: String,
-        /// Why.
-        trigger: String,
-    },
-    /// A Stop hook had something to say, and the turn went on.
-    HookFeedback(String),
-    /// A background task reported its end, and the running turn took it up.
-    Notification(String),
-    /// A request failed and was tried again.
-    Retry {
-        /// HTTP status.
-        status: Option<u64>,
-        /// Which try.
-        attempt: Option<u64>,
-    },
-}
-
-impl Generation {
-    /// Its text blocks joined by a newline.
-    pub fn text(&self) -> String {
-        self.texts.join("\n")
-    }
 }
 
 impl Turn {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::transcript::record::{Launched, PromptKind};
+use crate::transcript::record::{Launched, PromptKind, Usage};
 use assembler::REQUESTS;
 
 mod agents;
