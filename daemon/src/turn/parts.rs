@@ -38,7 +38,7 @@ pub struct SkillOutput {
 /// A tool call that launched a subagent, or may have; or a prompt that did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// The call, or [`Turn::launch_id`] of a prompt.
+    /// The call, or [`Turn::launch_id`](super::Turn::launch_id) of a prompt.
     pub tool_id: String,
     /// The subagent, or the run of a workflow, once the call's result has named it.
     pub agent_id: Option<String>,
