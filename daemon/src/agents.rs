@@ -166,7 +166,8 @@ impl Agents {
         let meta = agent.meta.clone();
         let others = self.at_work.values().filter_map(|agent| agent.run.turn()).filter(|turn| turn.place.is_some());
         let sources: Vec<&Turn> = open.into_iter().chain(others).collect();
-        let by_prompt = turn.prompt.prompt_id.as_deref().map(Turn::launch_id);
+        // Subagents of such a subagent have the same prompt id, and a call that launched them.
+        let by_prompt = turn.prompt.prompt_id.as_deref().filter(|_| meta.tool_use_id.is_none()).map(Turn::launch_id);
         let launches = || sources.iter().flat_map(|turn| turn.launches()).chain(self.launches.iter().cloned());
         let launch = launches()
             .find(|launch| {
