@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::parse::shown;
 
 /// Fields of a line that is the user's or the model's, in Claude Code 1.0.59 … 2.1.329.
-const LINE: [&str; 65] = [
+pub(super) const LINE: [&str; 65] = [
     "agentId",
     "apiBlockIndex",
     "apiErrorStatus",
@@ -79,7 +79,7 @@ const LINE: [&str; 65] = [
 ];
 
 /// The same of `message`.
-const MESSAGE: [&str; 12] = [
+pub(super) const MESSAGE: [&str; 12] = [
     "container",
     "content",
     "context_management",
@@ -95,7 +95,7 @@ const MESSAGE: [&str; 12] = [
 ];
 
 /// The same of `message.usage`.
-const USAGE: [&str; 12] = [
+pub(super) const USAGE: [&str; 12] = [
     "cache_creation",
     "cache_creation_input_tokens",
     "cache_read_input_tokens",

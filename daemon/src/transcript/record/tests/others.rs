@@ -153,6 +153,10 @@ fn fields_nobody_knows_are_named_with_where_they_stand() {
 
 #[test]
 fn every_field_of_the_recorded_sessions_is_known() {
+    assert!(
+        [&fields::LINE[..], &fields::MESSAGE, &fields::USAGE].iter().all(|known| known.is_sorted()),
+        "searched by halves"
+    );
     fn below(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
         for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() { below(&path, found) } else { found.push(path) }
