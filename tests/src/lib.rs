@@ -22,6 +22,7 @@ pub mod raw;
 pub mod recording;
 pub mod scene;
 pub mod server;
+pub mod setup;
 pub mod story;
 pub mod strace;
 pub mod tls;
