@@ -171,10 +171,12 @@ impl Store {
         let room = if step.spans.is_empty() && step.marks.is_empty() { 0 } else { self.room()? };
         // What is said while its project is paused is passed over for good, wherever it would go.
         let project_dirs = &step.session.hint.project_dirs;
-        let withheld = !step.spans.is_empty() && self.is_paused(project_dirs)?;
-        let pauses = if step.spans.is_empty() { Vec::new() } else { self.pauses(project_dirs)? };
-        let meanwhile = |span: &&OutSpan| pauses.iter().any(|pause| pause.contains(&span.start_ns));
-        let meanwhile: HashSet<TraceId> = step.spans.iter().filter(meanwhile).map(|span| span.trace_id).collect();
+        let tells = !step.spans.is_empty() || !step.marks.is_empty();
+        let withheld = tells && self.is_paused(project_dirs)?;
+        let pauses = if tells { self.pauses(project_dirs)? } else { Vec::new() };
+        let in_pause = |span: &OutSpan| pauses.iter().any(|pause| pause.contains(&span.start_ns));
+        let meanwhile: HashSet<TraceId> =
+            step.spans.iter().filter(|span| in_pause(span)).map(|span| span.trace_id).collect();
         let tx = self.db.transaction()?;
         let destination = ensure(&tx, &step.session.hint.destination)?;
         let mut silent = HashMap::<TraceId, bool>::new();
@@ -186,7 +188,8 @@ impl Store {
         // Children first decide whether a root is news; a reader does not mind which comes first.
         let spans = others.into_iter().chain(roots).map(|span| (span, false));
         for (span, is_mark) in spans.chain(step.marks.iter().map(|mark| (mark, true))) {
-            if is_mark && !is_told(&tx, destination, span.trace_id, span.parent_id)? {
+            // A mark that is withheld takes nothing from the turn it stands in.
+            if is_mark && (withheld || in_pause(span) || !is_told(&tx, destination, span.trace_id, span.parent_id)?) {
                 continue;
             }
             if let Some(call) = span.call {

@@ -2,8 +2,6 @@
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
-use serde::{Deserialize, Serialize};
-
 use super::Turn;
 use crate::transcript::record::{Prompt, SessionFacts};
 
@@ -11,7 +9,7 @@ use crate::transcript::record::{Prompt, SessionFacts};
 pub const BACK: usize = 256;
 
 /// What is remembered of a turn that is over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Past {
     /// What the ids of its trace are made of.
     pub key: String,

@@ -165,6 +165,14 @@ fn a_mark_goes_only_where_the_root_is_known_that_it_stands_below() {
     store.advance(&Advance { marks: vec![mark(2), mark(1)], ..step(vec![span(2, 1, 0)]) }).unwrap();
     let all = [(1, 1), (1, 9), (2, 1), (2, 9)];
     assert_eq!(waiting(&mut store, destination), all, "each once");
+    // Of a prompt given in a pause nothing is told, and nothing is taken from the turn it left behind.
+    store.pause(None, true).unwrap();
+    store.advance(&Advance { marks: vec![span(2, 8, 1)], ..step(vec![span(4, 1, 0)]) }).unwrap();
+    store.pause(None, false).unwrap();
+    assert_eq!(waiting(&mut store, destination), all);
+    store.advance(&step(vec![OutSpan { start_ns: u64::MAX / 2, ..span(2, 7, 1) }])).unwrap();
+    let all = [&all[..], &[(2, 7)]].concat();
+    assert_eq!(waiting(&mut store, destination), all);
     // What was said in a pause was never told.
     store.pause(Some("/home/dev/app".as_ref()), true).unwrap();
     store.advance(&step(vec![span(3, 3, 0)])).unwrap();
