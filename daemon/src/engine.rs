@@ -18,16 +18,19 @@ use crate::{
     delivery::exporter::{Order, now_ms},
     git,
     hook::{Destination, Event, Hint},
-    store::{SessionRow, handle::Handle},
-    transcript::{cursor::Position, reader::CHUNK},
+    store::{SessionRow, Store, handle::Handle},
+    transcript::{cursor::Position, reader::CHUNK, record},
     watch::Watch,
 };
 
+mod later;
 mod read;
 mod session;
 mod tell;
 
-use session::Session;
+pub use later::BACKFILL_ID;
+use later::{AT_ONCE, BLOCKED, Later, Task, is_backfill, is_found, is_unhurried};
+use session::{Session, Tail};
 
 /// Claude Code writes in bursts; a turn is told when the burst is over.
 const LULL: Duration = Duration::from_millis(20);
@@ -42,7 +45,7 @@ const QUIET: Duration = Duration::from_secs(2);
 const QUIET_UNKNOWN: Duration = Duration::from_millis(300);
 
 /// The same where no Stop is known at all, but the model has said that it is done.
-const QUIET_FINISHED: Duration = Duration::from_secs(5);
+pub const QUIET_FINISHED: Duration = Duration::from_secs(5);
 
 /// How soon transcripts are looked at again while something waits for them, should no file event come.
 const TICK: Duration = Duration::from_millis(10);
@@ -59,21 +62,36 @@ const RECENT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a session is kept in memory after its last event.
 const RETIRE: Duration = Duration::from_secs(600);
 
+/// How many sessions are kept in memory of which nothing is expected before their next event.
+const IDLE: usize = 64;
+
+/// After this long in one pass over the sessions what came meanwhile is heard first; those not looked at come first in the
+/// next pass.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// How many inputs are heard before the sessions have their turn.
+const HEARD: usize = 1024;
+
+/// How often watches are ended that nobody needs any more.
+const UNWATCH: Duration = Duration::from_secs(1);
+
 /// How many bytes may wait for a destination when a backfill adds to them: what live sessions send comes behind these.
 const BACKFILL: u64 = 16 << 20;
-
-/// What the ids of events begin with that hand over history.
-pub const BACKFILL_ID: &str = "backfill-";
-
-fn is_backfill(hint: &Hint) -> bool {
-    hint.id.starts_with(BACKFILL_ID)
-}
 
 /// What the engine hears.
 #[derive(Debug)]
 pub enum Input {
     /// A hook event, stored already.
     Hint(Box<Hint>),
+    /// Some of the sessions that a search found; it holds `left` others until `more` is used.
+    Found {
+        /// These.
+        hints: Vec<Hint>,
+        /// How many others.
+        left: usize,
+        /// Asks for them.
+        more: oneshot::Sender<()>,
+    },
     /// Something changed at this path.
     Changed(PathBuf),
     /// Is anything left to do? Answered when the loop has nothing at hand.
@@ -93,8 +111,12 @@ pub struct Engine {
     /// Destinations for which as much waits as may.
     full: HashSet<Destination>,
     sessions: HashMap<String, Session>,
-    /// Those that wait for the one they were begun with to be told first.
-    behind: Vec<String>,
+    /// What can wait.
+    later: Later,
+    /// Counts looks at sessions.
+    looks: u64,
+    /// Some watches may be needed no more; when they were last looked through.
+    unwatch: (bool, Instant),
     /// What git calls the user, by directories of the project.
     users: HashMap<Vec<PathBuf>, Option<String>>,
     buffer: Vec<u8>,
@@ -113,31 +135,77 @@ impl Engine {
             roots,
             full: HashSet::new(),
             sessions,
-            behind: Vec::new(),
+            later: Later::default(),
+            looks: 0,
+            unwatch: (false, Instant::now()),
             users: HashMap::new(),
             buffer: vec![0; CHUNK],
         };
-        match engine.store.call(|store| store.inbox()) {
-            Ok(hints) => hints.into_iter().for_each(|hint| engine.take(hint)),
+        match engine.store.call(Store::sort_inbox) {
+            Ok(inbox) => {
+                engine.later.extend(inbox.again.into_iter().map(Task::Event));
+                inbox.hints.into_iter().for_each(|hint| engine.take(hint));
+            }
             Err(error) => tracing::error!(%error, "the events stored earlier cannot be read"),
         }
         let since = now_ms() - i64::try_from(RECENT.as_millis()).unwrap_or(i64::MAX);
         match engine.store.call(|store| store.unsettled(since)) {
-            Ok(rows) => rows.into_iter().for_each(|row| engine.resume(row)),
+            Ok(ids) => engine.later.extend(ids.into_iter().map(Task::Resume)),
             Err(error) => tracing::error!(%error, "the sessions left in the middle cannot be read"),
         }
         engine
     }
 
-    /// Goes on with a session that was left in the middle and of which no event waits.
-    fn resume(&mut self, row: SessionRow) {
-        if self.sessions.contains_key(&row.session_id) {
-            return;
+    /// Begins with sessions that could wait, as far as there is room for them.
+    fn admit(&mut self, now: Instant) {
+        let mut room = if self.later.is_empty() { 0 } else { self.room(now) };
+        while room > 0
+            && let Some(task) = self.later.next()
+        {
+            room -= usize::from(match task {
+                Task::Found(hint) => self.begin_with(*hint),
+                Task::Resume(id) => self.resume(&id),
+                Task::Event(id) => match self.store.call(|store| store.event(&id)) {
+                    Ok(hint) => hint.is_some_and(|hint| self.begin_with(hint)),
+                    Err(error) => {
+                        tracing::error!(%error, "an event stored earlier cannot be read");
+                        false
+                    }
+                },
+            });
         }
-        if let Some(dir) = row.transcript.parent() {
-            self.watch.add(dir);
+    }
+
+    /// How many sessions that could wait may be begun with now.
+    fn room(&self, now: Instant) -> usize {
+        let unhurried = self.sessions.values().filter(|session| session.is_unhurried && session.is_busy());
+        let (blocked, busy): (Vec<_>, Vec<_>) = unhurried.partition(|session| session.not_before > Some(now));
+        if blocked.len() < BLOCKED { AT_ONCE.saturating_sub(busy.len()) } else { 0 }
+    }
+
+    fn begin_with(&mut self, hint: Hint) -> bool {
+        tracing::debug!(session = hint.session_id, "begun without a hook");
+        self.take(hint);
+        true
+    }
+
+    /// Goes on with a session that was left in the middle and of which no event waits. False if there is none to go on with.
+    fn resume(&mut self, id: &str) -> bool {
+        if self.sessions.contains_key(id) {
+            return false;
         }
-        self.sessions.insert(row.session_id.clone(), Session::new(row, self.config.rules.clone()));
+        match self.store.call(|store| store.session(id)) {
+            Ok(Some(row)) => {
+                let session = Session { is_unhurried: true, ..Session::new(row, self.config.rules.clone()) };
+                self.sessions.insert(id.to_owned(), session);
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                tracing::error!(session = id, %error, "a session left in the middle cannot be read");
+                false
+            }
+        }
     }
 
     /// Runs until [`Input::Stop`] or until nobody can send any more.
@@ -148,10 +216,12 @@ impl Engine {
                 None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(wait) => inputs.recv_timeout(wait),
             };
-            loop {
+            let mut changed = HashSet::new();
+            for _ in 0..HEARD {
                 match input {
                     Ok(Input::Hint(hint)) => self.take(*hint),
-                    Ok(Input::Changed(path)) => self.changed(&path),
+                    Ok(Input::Found { hints, left, more }) => self.later.found(hints, left, more),
+                    Ok(Input::Changed(path)) => drop(changed.insert(path)),
                     Ok(Input::Pending(reply)) => {
                         // Whoever asks wants to know of what was written just now, too.
                         let at_work = self.sessions.values_mut().filter(|session| session.agents_due.is_some());
@@ -165,8 +235,9 @@ impl Engine {
                 }
                 input = inputs.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }
+            self.changed(&changed);
             self.look_at_all();
-            let pending = self.sessions.values().map(Session::pending).sum();
+            let pending = self.later.len() + self.sessions.values().map(Session::pending).sum::<usize>();
             for reply in asked.drain(..) {
                 let _ = reply.send(pending);
             }
@@ -188,13 +259,19 @@ impl Engine {
             };
             session.agents_due.map_or(own, |due| own.min(until(due)))
         };
-        self.sessions.values().map(next).min()
+        let next = self.sessions.values().map(next).min();
+        if self.later.is_empty() || self.room(now) == 0 { next } else { Some(Duration::ZERO) }
     }
 
-    fn changed(&mut self, path: &Path) {
+    /// Something changed at these paths.
+    fn changed(&mut self, paths: &HashSet<PathBuf>) {
+        if paths.is_empty() {
+            return;
+        }
+        let dirs: HashSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
         for session in self.sessions.values_mut() {
-            let is_agents = || session.agents.dirs().any(|dir| path.starts_with(dir));
-            session.dirty |= session.row.transcript == path || is_agents();
+            let is_agents = || session.agents.dirs().any(|dir| dirs.contains(dir));
+            session.dirty |= paths.contains(&session.row.transcript) || is_agents();
         }
     }
 
@@ -204,11 +281,12 @@ impl Engine {
             let known = self.users.entry(hint.project_dirs.clone());
             hint.options.user_id = known.or_insert_with(|| git::email(&hint.project_dirs)).clone();
         }
+        let is_unhurried = is_unhurried(&hint);
         if !self.sessions.contains_key(&hint.session_id) {
-            let session = Session { dirty: false, ..self.load(&hint) };
+            let session = Session { dirty: false, is_unhurried, ..self.load(&hint) };
             self.sessions.insert(hint.session_id.clone(), session);
         }
-        if let Some(dir) = hint.transcript.parent() {
+        if let Some(dir) = hint.transcript.parent().filter(|_| !is_unhurried) {
             self.watch.add(dir);
         }
         let Some(session) = self.sessions.get_mut(&hint.session_id) else { return };
@@ -219,8 +297,11 @@ impl Engine {
             return;
         }
         session.touched = now;
+        session.is_unhurried &= is_unhurried;
+        session.superseded = false;
         // Nothing is told before the lull; until then a burst of events is one reason to look.
-        let look = now + if matches!(hint.event, Event::Stopped { .. } | Event::Ended) { LULL } else { LINGER };
+        let lull = if matches!(hint.event, Event::Stopped { .. } | Event::Ended) { LULL } else { LINGER };
+        let look = if is_unhurried { now } else { now + lull };
         session.next_look = if session.waiting.is_empty() { look } else { session.next_look.min(look) };
         if let Event::AgentStopped { agent } = &hint.event {
             session.agents.has_ended(agent);
@@ -231,7 +312,9 @@ impl Engine {
             session.row.transcript.clone_from(&hint.transcript);
             session.row.hint = hint.clone();
         }
-        session.waiting.insert(at, (hint, now));
+        // What a search finds has been silent for as long as anything is waited for.
+        let came = if is_found(&hint) { now.checked_sub(QUIET_FINISHED).unwrap_or(now) } else { now };
+        session.waiting.insert(at, (hint, came));
     }
 
     fn load(&self, hint: &Hint) -> Session {
@@ -257,8 +340,10 @@ impl Engine {
         Session::new(row, self.config.rules.clone())
     }
 
+    /// Gives every session that is due one step, live ones first and those that waited longest, as far as the time goes.
     fn look_at_all(&mut self) {
         let now = Instant::now();
+        self.admit(now);
         for session in self.sessions.values_mut().filter(|session| session.agents_due.is_some_and(|due| due <= now)) {
             session.dirty = true;
         }
@@ -270,43 +355,106 @@ impl Engine {
                     || session.looks_finished() && now >= session.grown + QUIET_FINISHED
             }
         };
-        let mut ids: Vec<String> = self.sessions.iter().filter(|(_, s)| due(s)).map(|(id, _)| id.clone()).collect();
-        ids.sort_by_key(|id| self.sessions[id].first_fired());
-        for id in ids {
+        let order = |session: &Session| (session.is_unhurried, session.looked, session.first_fired());
+        let due = self.sessions.iter().filter(|(_, session)| due(session));
+        let mut due: Vec<_> = due.map(|(id, session)| (order(session), id.clone())).collect();
+        due.sort_unstable();
+        for (_, id) in due {
+            if now.elapsed() >= SLICE {
+                break;
+            }
             let Some(mut session) = self.sessions.remove(&id) else { continue };
-            if self.may_copy_another(&session, now) {
+            if self.may_copy_another(&mut session, now) || self.awaits_previous(&session) {
                 session.not_before = Some(now + TICK);
                 self.sessions.insert(id, session);
                 continue;
             }
+            self.looks += 1;
+            session.looked = self.looks;
             self.look(&mut session);
             session.next_look = session.next_look();
-            let over = session.waiting.is_empty() && session.row.hint.event == Event::Ended && !session.dirty;
-            if !session.lost && (!over || session.agents_due.is_some()) {
-                self.sessions.insert(id, session);
+            if session.is_done_with() {
+                self.unwatch.0 = true;
+                continue;
             }
+            if let Some(dir) = session.row.transcript.parent()
+                && self.watch.add(dir)
+            {
+                // What was written before the watch began is not reported.
+                session.dirty = true;
+            }
+            self.sessions.insert(id, session);
         }
+        self.retire(now);
+    }
+
+    /// Lets go of sessions that have been silent for long, and of the longest silent ones where there are many.
+    fn retire(&mut self, now: Instant) {
+        let before = self.sessions.len();
         self.sessions.retain(|_, session| {
             let patience = if session.agents_due.is_some() { AGENT_LOST } else { RETIRE };
             !session.waiting.is_empty() || now < session.touched + patience
         });
-        let dirs = |session: &Session| {
-            let own = session.row.transcript.parent().map(Path::to_path_buf);
-            own.into_iter().chain(session.agents.dirs().map(Path::to_path_buf)).collect::<Vec<_>>()
-        };
-        self.watch.keep(&self.sessions.values().flat_map(dirs).collect());
+        let idle = self.sessions.iter().filter(|(_, session)| session.is_idle());
+        let mut idle: Vec<_> = idle.map(|(id, session)| (!session.is_unhurried, session.touched, id.clone())).collect();
+        if idle.len() > IDLE {
+            idle.sort_unstable();
+            for (_, _, id) in &idle[..idle.len() - IDLE] {
+                self.sessions.remove(id);
+            }
+        }
+        self.unwatch.0 |= self.sessions.len() < before;
+        if self.unwatch.0 && now >= self.unwatch.1 + UNWATCH {
+            self.unwatch = (false, now);
+            let dirs = |session: &Session| {
+                let own = session.row.transcript.parent().map(Path::to_path_buf);
+                own.into_iter().chain(session.agents.dirs().map(Path::to_path_buf)).collect::<Vec<_>>()
+            };
+            self.watch.keep(&self.sessions.values().flat_map(dirs).collect());
+        }
     }
 
     /// True if `session`, of which nothing was read yet, may begin with a copy of one beside it that has yet to be told: a turn
     /// belongs to the session that had it first.
-    fn may_copy_another(&self, session: &Session, now: Instant) -> bool {
-        let is_new = session.tail.is_none() && session.row.cursor.offset == 0;
-        let Some(fired) = session.first_fired().filter(|_| is_new) else { return false };
-        let earlier = |(hint, came): &(Hint, Instant)| hint.fired_ns < fired && now < *came + QUIET;
-        self.sessions.values().any(|other| {
-            other.row.transcript.parent() == session.row.transcript.parent() && other.waiting.iter().any(earlier)
-        })
+    fn may_copy_another(&self, session: &mut Session, now: Instant) -> bool {
+        let Some(fired) = session.first_fired().filter(|_| session.is_new()) else { return false };
+        let dir = session.row.transcript.parent().map(Path::to_path_buf);
+        let beside = |other: &&Session| other.row.transcript.parent() == dir.as_deref();
+        for other in self.sessions.values().filter(beside) {
+            let is_earlier = |(hint, _): &&(Hint, Instant)| hint.fired_ns < fired;
+            let Some((_, came)) = other.waiting.iter().find(is_earlier) else { continue };
+            // What is read in steps can take long: only a copy waits for that.
+            let waits = match &other.tail {
+                Some(tail) if other.dirty && other.not_before.is_none() => self.begins_like(session, tail),
+                _ => now < *came + QUIET,
+            };
+            if waits {
+                return true;
+            }
+        }
+        false
     }
+
+    /// True if a session of which nothing was read yet begins with the same line as another, or cannot be read.
+    fn begins_like(&self, session: &mut Session, other: &Tail) -> bool {
+        if session.first_line.is_none() {
+            let file = self.open(&session.row.transcript, &session.row.hint);
+            session.first_line = file.ok().and_then(|mut file| record::first_uuid(&file.head().ok()?));
+        }
+        session.first_line.as_ref().is_none_or(|own| other.first_line.as_ref() == Some(own))
+    }
+
+    /// True if the session that this one was begun with is being read to its end.
+    fn awaits_previous(&self, session: &Session) -> bool {
+        let previous = session.previous.as_ref().and_then(|id| self.sessions.get(id));
+        previous.is_some_and(|other| other.superseded && other.not_before.is_none() && other.is_busy())
+    }
+}
+
+/// An event of a session that is over, for tests.
+#[cfg(test)]
+pub fn any_hint(id: &str) -> Hint {
+    Hint { id: id.into(), ..tests::ended(Path::new("/nowhere"), id) }
 }
 
 #[cfg(test)]

@@ -2,13 +2,16 @@
 //! every transcript written to since the daemon was first started, if the settings files of its project turn tracing on.
 
 use std::{
+    collections::VecDeque,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use crate::{
     credentials::{self, user_dir},
+    engine::QUIET_FINISHED,
     hook::{Env, Event, Hint},
     store::{SessionRow, handle::Handle},
     transcript::{reader::Transcript, record},
@@ -16,6 +19,30 @@ use crate::{
 
 /// A session whose transcript is silent for longer than this is not waited for any more.
 const ABANDONED: Duration = Duration::from_secs(6 * 3600);
+
+/// What the ids of events begin with that no hook brought.
+pub const SCAN_ID: &str = "scan-";
+
+/// A session that a search found. There may be very many: what leads to it is made when it is its turn.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    dir: Arc<Path>,
+    id: Box<str>,
+    /// When its transcript was last written to, Unix milliseconds.
+    written: i64,
+}
+
+impl Candidate {
+    fn is_over(&self, now_ms: i64) -> bool {
+        now_ms - self.written > millis(ABANDONED)
+    }
+
+    /// True if its transcript is silent for so long that nothing needs to be waited for. Where the clock contradicts itself it
+    /// counts as that.
+    pub fn is_silent(&self, now_ms: i64) -> bool {
+        !(0..millis(QUIET_FINISHED)).contains(&(now_ms - self.written))
+    }
+}
 
 /// Where to look, and what for.
 #[derive(Clone)]
@@ -29,30 +56,63 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Hints at every session with something that may not have been read. `now_ms` is Unix time in milliseconds.
-    pub fn run(&self, now_ms: i64) -> Vec<Hint> {
-        let Ok(since) = self.store.call(|store| store.since()) else { return Vec::new() };
-        let mut hints = Vec::new();
-        for path in self.roots.iter().flat_map(|root| entries(root)).flat_map(|dir| entries(&dir)) {
-            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-            if name.starts_with("agent-") || path.extension().is_none_or(|ext| ext != "jsonl") {
-                continue;
+    /// Every session with something that may not have been read, in the order in which they were written to: one that copies
+    /// another was written to later. `now_ms` is Unix time in milliseconds.
+    pub fn run(&self, now_ms: i64) -> VecDeque<Candidate> {
+        let Ok(since) = self.store.call(|store| store.since()) else { return VecDeque::new() };
+        let mut found = Vec::new();
+        for dir in self.roots.iter().flat_map(|root| entries(root)) {
+            let files = entries(&dir);
+            let dir: Arc<Path> = dir.into();
+            for path in files {
+                let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+                if name.starts_with("agent-") || path.extension().is_none_or(|ext| ext != "jsonl") {
+                    continue;
+                }
+                let Some(written) = written(&path).filter(|written| *written >= since) else { continue };
+                let candidate = Candidate { dir: dir.clone(), id: name.into(), written };
+                if self.is_unread(&candidate, now_ms) {
+                    found.push(candidate);
+                }
             }
-            let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
-            let written = meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000;
-            if !meta.is_file() || meta.len() == 0 || written < since {
-                continue;
-            }
-            let Ok(known) = self.store.call(|store| store.session_and_time(name)) else { continue };
-            let is_over = now_ms - written > i64::try_from(ABANDONED.as_millis()).unwrap_or(i64::MAX);
-            if known.as_ref().is_some_and(|(row, read)| *read >= written && !(is_over && row.open_turn)) {
-                continue;
-            }
-            hints.extend(self.hint(path.clone(), name, known.map(|(row, _)| row), written, is_over));
         }
-        // A session that copies another was written to later.
-        hints.sort_by_key(|hint| hint.fired_ns);
+        found.sort_unstable_by(|a, b| (a.written, &a.id).cmp(&(b.written, &b.id)));
+        found.into()
+    }
+
+    /// Takes from `found` the events that lead to the next sessions, at most `count`: those whose transcripts are silent. The
+    /// others stay, but for those that a hook led to meanwhile.
+    pub fn take(&self, found: &mut VecDeque<Candidate>, count: usize, now_ms: i64) -> Vec<Hint> {
+        let mut hints = Vec::with_capacity(count);
+        while hints.len() < count
+            && let Some(candidate) = found.front()
+        {
+            if !candidate.is_silent(now_ms) {
+                found.retain(|candidate| self.is_unread(candidate, now_ms));
+                break;
+            }
+            hints.extend(self.event(candidate, now_ms));
+            found.pop_front();
+        }
         hints
+    }
+
+    /// True if the session may have something that was not read.
+    pub fn is_unread(&self, candidate: &Candidate, now_ms: i64) -> bool {
+        let stand = self.store.call(|store| store.stand(&candidate.id));
+        stand.is_ok_and(|stand| {
+            stand.is_none_or(|(read, open)| read < candidate.written || open && candidate.is_over(now_ms))
+        })
+    }
+
+    /// The event that leads to a session; `None` if its project does not want it traced, or it was read meanwhile.
+    pub fn event(&self, candidate: &Candidate, now_ms: i64) -> Option<Hint> {
+        if !self.is_unread(candidate, now_ms) {
+            return None;
+        }
+        let known = self.store.call(|store| store.session(&candidate.id)).ok()?;
+        let path = candidate.dir.join(format!("{}.jsonl", candidate.id));
+        self.hint(path, &candidate.id, known, candidate.written, candidate.is_over(now_ms))
     }
 
     fn hint(&self, path: PathBuf, id: &str, known: Option<SessionRow>, written: i64, is_over: bool) -> Option<Hint> {
@@ -61,7 +121,7 @@ impl Scan {
             None => self.settings_of(&path)?,
         };
         Some(Hint {
-            id: format!("scan-{id}-{written}"),
+            id: format!("{SCAN_ID}{id}-{written}"),
             fired_ns: u64::try_from(written).ok()?.saturating_mul(1_000_000),
             session_id: id.to_owned(),
             transcript: path,
@@ -98,6 +158,16 @@ impl Scan {
     }
 }
 
+/// When a transcript was last written to, Unix milliseconds; `None` if it is none, or empty.
+fn written(path: &Path) -> Option<i64> {
+    let meta = std::fs::symlink_metadata(path).ok().filter(|meta| meta.is_file() && meta.len() > 0)?;
+    Some(meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000)
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// What lies in a directory; nothing if there is none.
 fn entries(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten();
@@ -132,7 +202,7 @@ mod tests {
         let since = store.call(|store| store.since()).unwrap();
         let scan = Scan { store: store.clone(), roots: vec![at(".claude/projects")], home: home.clone() };
         let found = |now| -> Vec<_> {
-            let hints = scan.run(now).into_iter();
+            let hints = scan.run(now).into_iter().filter_map(|candidate| scan.event(&candidate, now));
             hints.map(|hint| (hint.session_id, hint.transcript, hint.event, hint.project_dirs)).collect()
         };
         let transcript = at(".claude/projects/on/s-1.jsonl");

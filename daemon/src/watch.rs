@@ -36,17 +36,18 @@ impl Watch {
         Self { watcher: watcher.ok(), dirs: HashSet::new() }
     }
 
-    /// Watches `dir`, not what lies below it.
-    pub fn add(&mut self, dir: &Path) {
+    /// Watches `dir`, not what lies below it. True if it was not watched before.
+    pub fn add(&mut self, dir: &Path) -> bool {
         if let Some(watcher) = &mut self.watcher
             && !self.dirs.contains(dir)
             && dir.is_dir()
         {
             match watcher.watch(dir, RecursiveMode::NonRecursive) {
-                Ok(()) => drop(self.dirs.insert(dir.to_path_buf())),
+                Ok(()) => return self.dirs.insert(dir.to_path_buf()),
                 Err(error) => tracing::debug!(%error, "a directory is not watched"),
             }
         }
+        false
     }
 
     /// Ends the watch of all directories but these.

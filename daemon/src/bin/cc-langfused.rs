@@ -37,6 +37,12 @@ const LAST_ANSWER: Duration = Duration::from_secs(1);
 /// How often sessions are looked for of which no hook told.
 const SCAN: Duration = Duration::from_secs(15 * 60);
 
+/// How many of them the engine gets at a time.
+const HANDED_OVER: usize = 16;
+
+/// How soon those are looked at again that are being written to.
+const STILL_WRITTEN: Duration = Duration::from_millis(250);
+
 /// Names looked up at the same time; each takes a thread, and the service has few.
 const LOOKUPS: usize = 4;
 
@@ -256,14 +262,32 @@ fn import_state(store: &Handle, home: &Path) {
     }
 }
 
-/// Looks for sessions of which no hook told: at the start, and now and then.
+/// Looks for sessions of which no hook told: at the start, and now and then. The engine gets them a few at a time, when it asks
+/// for more, and those first that are silent.
 async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>) {
     loop {
-        let scan = scan.clone();
-        let found = tokio::task::spawn_blocking(move || scan.run(exporter::now_ms())).await;
-        for hint in found.unwrap_or_default() {
-            tracing::debug!(session = hint.session_id, "found without a hook");
-            let _ = engine.send(Input::Hint(Box::new(hint)));
+        let search = scan.clone();
+        let found = tokio::task::spawn_blocking(move || search.run(exporter::now_ms())).await;
+        let mut found = found.unwrap_or_default();
+        if !found.is_empty() {
+            tracing::debug!(sessions = found.len(), "found without a hook");
+        }
+        while !found.is_empty() {
+            let scan = scan.clone();
+            let taken = tokio::task::spawn_blocking(move || {
+                let hints = scan.take(&mut found, HANDED_OVER, exporter::now_ms());
+                (found, hints)
+            });
+            let Ok((rest, hints)) = taken.await else { break };
+            found = rest;
+            // Some may be written to yet; or none was to be traced.
+            let wait = if hints.is_empty() { STILL_WRITTEN } else { Duration::ZERO };
+            let (more, asked) = tokio::sync::oneshot::channel();
+            if engine.send(Input::Found { hints, left: found.len(), more }).is_err() {
+                return;
+            }
+            tokio::time::sleep(wait).await;
+            let _ = asked.await;
         }
         tokio::time::sleep(SCAN).await;
     }

@@ -4,11 +4,11 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
-    AGENT_TICK, BACKFILL, Engine, LULL, QUIET, QUIET_FINISHED, is_backfill,
+    AGENT_TICK, BACKFILL, Engine, LULL, QUIET, QUIET_FINISHED, TICK, is_backfill,
     session::{Session, Tail},
     tell::{Found, HELD, push_line, settle, tell},
 };
@@ -36,15 +36,26 @@ pub(super) const STEP: usize = 1 << 20;
 /// How long a transcript may be missing before its events are given up. A later event of the session starts again.
 const MISSING: Duration = Duration::from_secs(10);
 
-/// How many sessions that were never told may be begun with each other. A chain of files can be longer than the stack is.
+/// How many sessions that were never told may be begun with each other.
 pub(super) const CHAIN: usize = 16;
 
 const PATIENCE: Patience = Patience { lull: LULL, quiet: QUIET, finished: QUIET_FINISHED };
 
+/// How many bytes of a transcript are read in one step.
+const READ: usize = 1 << 20;
+
+/// How far back a file's own time is believed when it says how long it has been silent.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// Since when nothing was written to a file that was last `modified` at this time of day.
+fn silent_since(modified: Option<SystemTime>) -> Instant {
+    let now = Instant::now();
+    let age = modified.and_then(|modified| SystemTime::now().duration_since(modified).ok()).unwrap_or_default();
+    now.checked_sub(age.min(BELIEVED)).unwrap_or(now)
+}
+
 /// Why a reading came to nothing.
 enum Stumble {
-    /// No more is to be read for now; all that was read is stored.
-    Full,
     Read(std::io::Error),
     Store(rusqlite::Error),
 }
@@ -66,10 +77,6 @@ impl Engine {
         let read = catch_unwind(AssertUnwindSafe(|| self.read(session, &mut tail, &mut file)));
         match read {
             Ok(Ok(())) => session.tail = Some(tail),
-            Ok(Err(Stumble::Full)) => {
-                session.tail = Some(tail);
-                session.retry();
-            }
             Ok(Err(Stumble::Read(error))) => {
                 tracing::warn!(session = session.row.session_id, %error, "the transcript cannot be read");
                 self.unreadable(session, &Unreadable::Io(error));
@@ -95,7 +102,7 @@ impl Engine {
     }
 
     /// Opens a transcript if it lies where `hint` may point to.
-    fn open(&self, path: &Path, hint: &Hint) -> Result<Transcript, Unreadable> {
+    pub(super) fn open(&self, path: &Path, hint: &Hint) -> Result<Transcript, Unreadable> {
         Transcript::open_beneath(path, &self.roots(hint))
     }
 
@@ -137,9 +144,16 @@ impl Engine {
         let begin =
             if known { Some((session.row.cursor.offset, session.row.closed)) } else { self.begin(session, file) };
         let Some((cursor, closed)) = begin else { return };
+        if cursor == 0 && self.recover_previous(session, file) {
+            // Not before that one is told.
+            session.dirty = true;
+            session.not_before = Some(Instant::now() + TICK);
+            return;
+        }
         let turns = if known { self.past(&session.row) } else { Vec::new() };
         session.tail = Some(Tail {
             read_to: file.position(cursor),
+            first_line: file.head().ok().as_deref().and_then(record::first_uuid),
             lines: Lines::at(cursor),
             assembler: Assembler::new(&session.row.session_id, closed).resumed(
                 session.row.forked_from.clone(),
@@ -149,9 +163,6 @@ impl Engine {
             held: 0,
             unclaimed: VecDeque::new(),
         });
-        if cursor == 0 {
-            self.recover_previous(session, file);
-        }
     }
 
     /// The turns before the cursor; none, if the store cannot tell: then those the user leaves behind are not marked.
@@ -180,23 +191,25 @@ impl Engine {
     }
 
     /// When a transcript begins with a line of another session whose own transcript lies beside it, that session may never
-    /// have had a Stop: it is brought to its end first. Whatever goes wrong there does not concern this session.
-    fn recover_previous(&mut self, session: &Session, file: &mut Transcript) {
-        let first = file.first_line().ok().flatten();
-        let Some(previous) = first.as_deref().and_then(record::session_id) else { return };
-        if previous == session.row.session_id || !reader::is_name(&previous) || self.sessions.contains_key(&previous) {
-            return;
+    /// have had a Stop: it is brought to its end first. Whatever goes wrong there does not concern this session. False if there
+    /// is nothing to be waited for.
+    fn recover_previous(&mut self, session: &mut Session, file: &mut Transcript) -> bool {
+        if session.previous.is_some() || session.depth == CHAIN {
+            return false;
         }
-        if self.behind.len() == CHAIN || self.behind.contains(&previous) {
-            return;
+        let first = file.first_line().ok().flatten();
+        let Some(previous) = first.as_deref().and_then(record::session_id) else { return false };
+        session.previous = Some(previous.clone());
+        if previous == session.row.session_id || !reader::is_name(&previous) || self.sessions.contains_key(&previous) {
+            return false;
         }
         let path = session.row.transcript.with_file_name(format!("{previous}.jsonl"));
         if self.open(&path, &session.row.hint).is_err() {
-            return;
+            return false;
         }
         let hint = Hint {
             id: format!("recover-{previous}"),
-            session_id: previous,
+            session_id: previous.clone(),
             transcript: path,
             event: Event::Ended,
             ..session.row.hint.clone()
@@ -204,10 +217,11 @@ impl Engine {
         let mut other = self.load(&hint);
         other.row.transcript.clone_from(&hint.transcript);
         other.superseded = true;
+        other.is_unhurried = session.is_unhurried;
+        other.depth = session.depth + 1;
         other.waiting.push((hint, Instant::now()));
-        self.behind.push(session.row.session_id.clone());
-        self.look(&mut other);
-        self.behind.pop();
+        self.sessions.insert(previous, other);
+        true
     }
 
     fn unreadable(&mut self, session: &mut Session, error: &Unreadable) {
@@ -241,23 +255,24 @@ impl Engine {
     fn read(&mut self, session: &mut Session, tail: &mut Tail, file: &mut Transcript) -> Result<(), Stumble> {
         let mut found = Found::default();
         file.seek(tail.lines.read_to()).map_err(Stumble::Read)?;
+        let mut room = READ;
         loop {
             let n = file.read(&mut self.buffer).map_err(Stumble::Read)?;
             if n == 0 {
                 break;
             }
-            session.grown = Instant::now();
+            room = room.saturating_sub(n);
+            session.grown = if session.is_unhurried { silent_since(file.modified) } else { Instant::now() };
             let Tail { lines, assembler, held, unclaimed, .. } = tail;
             lines.feed(&self.buffer[..n], |offset, line| {
                 push_line(session, assembler, held, unclaimed, &mut found, offset, line);
             });
-            if found.bytes > STEP {
+            if room == 0 || found.is_much() {
+                // The rest of it is for a later step: others have theirs before that.
+                session.dirty = true;
                 found.tell(&mut session.agents);
                 tail.read_to = file.position(tail.lines.read_to());
-                self.commit(session, tail, file, &mut found, Vec::new())?;
-                if self.must_wait(session) {
-                    return Err(Stumble::Full);
-                }
+                return if found.is_news() { self.commit(session, tail, file, &mut found, Vec::new()) } else { Ok(()) };
             }
         }
         tail.read_to = file.position(tail.lines.read_to());
@@ -272,9 +287,11 @@ impl Engine {
         let over = session.is_over() || session.row.hint.event == Event::Ended;
         let consumed = settle(session, tail, &mut found);
         let mut agents = std::mem::take(&mut session.agents);
-        let read = self.read_agents(session, &mut agents, tail, file, over, &mut found);
+        let read = self.read_agents(session, &mut agents, tail, over, room, &mut found);
         session.agents = agents;
-        read?;
+        if !read? {
+            session.dirty = true;
+        }
         let at_work = u32::try_from(session.agents.at_work()).unwrap_or(u32::MAX);
         let unsettled = at_work != std::mem::replace(&mut session.row.unsettled, at_work);
         if !consumed.is_empty() || unsettled || found.is_news() {
@@ -283,16 +300,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads what the session's subagents have written, and tells what is due of it.
+    /// Reads what the session's subagents have written, at most `room` bytes, and tells what is due of it. False if that was not
+    /// all.
     fn read_agents(
         &mut self,
         session: &mut Session,
         agents: &mut Agents,
         tail: &Tail,
-        file: &Transcript,
         over: bool,
+        mut room: usize,
         found: &mut Found,
-    ) -> Result<(), Stumble> {
+    ) -> Result<bool, Stumble> {
         if agents.is_new() {
             let id = &session.row.session_id;
             let stored =
@@ -302,11 +320,15 @@ impl Engine {
         found.tell(agents);
         let open = tail.assembler.open();
         agents.discover(&session.row.transcript, open);
-        agents.dirs().for_each(|dir| self.watch.add(dir));
+        for dir in agents.dirs() {
+            self.watch.add(dir);
+        }
         let now = Instant::now();
         session.agents_due = None;
         for id in agents.ids() {
-            self.read_agent(session, agents, &id, tail, file, found)?;
+            if !self.read_agent(session, agents, &id, tail, &mut room, found)? {
+                return Ok(false);
+            }
         }
         agents.settle_places(open);
         session.agents_soon = false;
@@ -320,8 +342,8 @@ impl Engine {
                 continue;
             }
             let placed = agents.get(&id).is_some_and(|agent| agent.is_placed()) || agents.guess_place(&id, open);
-            if placed {
-                self.read_agent(session, agents, &id, tail, file, found)?;
+            if placed && !self.read_agent(session, agents, &id, tail, &mut room, found)? {
+                return Ok(false);
             }
             if let Some(agent) = agents.get(&id) {
                 agent.finish_line(|reason| found.skip(reason));
@@ -338,20 +360,20 @@ impl Engine {
                 found.launches.extend(launches);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Reads what one of them has written, and tells it in parts if it is long. Of one whose place is not known no more is
-    /// held than of others: the rest of it is read when the place is.
+    /// held than of others: the rest of it is read when the place is. False if the step was over before its end.
     fn read_agent(
         &mut self,
         session: &mut Session,
         agents: &mut Agents,
         id: &str,
         tail: &Tail,
-        file: &Transcript,
+        room: &mut usize,
         found: &mut Found,
-    ) -> Result<(), Stumble> {
+    ) -> Result<bool, Stumble> {
         let roots = self.roots(&session.row.hint);
         while let Some(agent) = agents.get(id) {
             let is_long = agent.held > HELD;
@@ -371,15 +393,13 @@ impl Engine {
                 found.agents.extend(agents.finish(id).map(|(done, _)| done));
                 break;
             }
-            if found.bytes > STEP {
-                session.row.unsettled = u32::try_from(agents.at_work()).unwrap_or(u32::MAX);
-                self.commit(session, tail, file, found, Vec::new())?;
-                if self.is_full(session) {
-                    return Err(Stumble::Full);
-                }
-            }
             match more {
-                Ok(true) => {}
+                Ok(true) => {
+                    *room = room.saturating_sub(self.buffer.len());
+                    if *room == 0 || found.is_much() {
+                        return Ok(false);
+                    }
+                }
                 Ok(false) => break,
                 Err(error) => {
                     found.skip(error.reason());
@@ -388,7 +408,7 @@ impl Engine {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn commit(

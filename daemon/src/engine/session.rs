@@ -33,6 +33,16 @@ pub(super) struct Session {
     pub(super) touched: Instant,
     /// Another session has followed it: nobody writes to it any more.
     pub(super) superseded: bool,
+    /// How many sessions follow it of which none was ever told.
+    pub(super) depth: usize,
+    /// The session it was begun with, once that is known.
+    pub(super) previous: Option<String>,
+    /// The `uuid` of its first line that has one, while nothing was read of it.
+    pub(super) first_line: Option<String>,
+    /// No hook is behind it, and nobody waits for what comes of it.
+    pub(super) is_unhurried: bool,
+    /// Which look was the last at it; 0 if none was.
+    pub(super) looked: u64,
     pub(super) agents: Agents,
     /// When its subagents are to be looked at; `None` if none is at work.
     pub(super) agents_due: Option<Instant>,
@@ -58,6 +68,11 @@ impl Session {
             grown: now,
             touched: now,
             superseded: false,
+            depth: 0,
+            previous: None,
+            first_line: None,
+            is_unhurried: false,
+            looked: 0,
             agents: Agents::default(),
             agents_due: None,
             agents_soon: false,
@@ -108,6 +123,31 @@ impl Session {
         self.waiting.first().map(|(hint, _)| hint.fired_ns)
     }
 
+    /// Nothing of it was read yet, in this run or before.
+    pub(super) fn is_new(&self) -> bool {
+        self.tail.is_none() && self.row.cursor.offset == 0
+    }
+
+    /// Something is to be read, or an event to be dealt with.
+    pub(super) fn is_busy(&self) -> bool {
+        self.dirty || !self.waiting.is_empty()
+    }
+
+    /// Nothing is to be done before its next event, for long at least.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.is_busy() && !self.agents_soon && !self.looks_finished()
+    }
+
+    /// Its transcript is complete, or nobody follows it and all of it is told: the next event finds where it stands in the store.
+    pub(super) fn is_done_with(&self) -> bool {
+        let is_over = self.row.hint.event == Event::Ended || self.superseded;
+        let is_told = || {
+            let open = self.tail.as_ref().and_then(|tail| tail.assembler.open());
+            open.is_none_or(|turn| !turn.has_news(Scope::Final))
+        };
+        self.lost || !self.is_busy() && self.agents_due.is_none() && (is_over || self.is_unhurried && is_told())
+    }
+
     /// Claude Code has said that it writes no more.
     pub(super) fn is_over(&self) -> bool {
         self.waiting.iter().any(|(hint, _)| hint.event == Event::Ended)
@@ -128,6 +168,8 @@ impl Session {
 pub(super) struct Tail {
     /// How far it was read.
     pub(super) read_to: Position,
+    /// The `uuid` of the file's first line that has one.
+    pub(super) first_line: Option<String>,
     pub(super) lines: Lines,
     pub(super) assembler: Assembler,
     /// Bytes of the open turn that are held.

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     LULL, QUIET, QUIET_FINISHED, QUIET_UNKNOWN,
+    read::STEP,
     session::{Session, Tail},
 };
 use crate::{
@@ -34,6 +35,9 @@ pub(super) const HELD: usize = 8 << 20;
 /// How many answers of closed turns are remembered for Stops that are late.
 const ANSWERS: usize = 32;
 
+/// The most spans that are stored in one step, and as many more as one piece of a transcript makes.
+const SPANS: usize = 512;
+
 /// Spans and counts on their way to the store.
 #[derive(Default)]
 pub(super) struct Found {
@@ -54,6 +58,11 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// It is time to store it.
+    pub(super) fn is_much(&self) -> bool {
+        self.bytes > STEP || self.spans.len() + self.marks.len() > SPANS
+    }
+
     pub(super) fn is_news(&self) -> bool {
         self.bytes > 0 || !self.skipped.is_empty() || !self.launches.is_empty() || !self.agents.is_empty()
     }
@@ -183,7 +192,11 @@ pub(super) fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> V
     let interrupted = tail.assembler.open().is_some_and(|turn| turn.is_interrupted);
     if interrupted {
         scope = Some(Scope::Final);
-    } else if scope.is_none() && session.waiting.is_empty() && tail.looks_finished() && quiet >= QUIET_FINISHED {
+    } else if scope.is_none()
+        && consumed.len() == session.waiting.len()
+        && tail.looks_finished()
+        && quiet >= QUIET_FINISHED
+    {
         scope = Some(Scope::Settled);
     }
     if let Some(scope) = scope

@@ -11,6 +11,8 @@ use crate::{
     store::{Counts, Store},
 };
 
+mod many;
+
 /// A home with a directory for transcripts.
 fn home() -> (tempfile::TempDir, PathBuf) {
     let base = tempfile::tempdir().unwrap();
@@ -28,7 +30,7 @@ fn write(path: &Path, lines: &[serde_json::Value]) {
     std::fs::write(path, text).unwrap(); // Over the old one: the file stays the same.
 }
 
-fn ended(dir: &Path, id: &str) -> Hint {
+pub(super) fn ended(dir: &Path, id: &str) -> Hint {
     Hint {
         id: format!("e-{id}"),
         fired_ns: 1,

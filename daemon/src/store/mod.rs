@@ -15,6 +15,7 @@ use crate::{dialect::OutSpan, ids::hex};
 mod destinations;
 mod forget;
 pub mod handle;
+mod inbox;
 mod known;
 pub mod media;
 mod open;
@@ -26,8 +27,9 @@ mod sessions;
 mod unknown;
 
 pub use destinations::DestinationRow;
+pub use inbox::Inbox;
 pub use known::{Found, SpanKey};
-pub use open::Opened;
+pub use open::{AGAIN_ID, Opened};
 pub use outbox::{DeadLetter, Fate, Row};
 pub use sessions::{Advance, SessionRow};
 pub use unknown::UnknownKind;

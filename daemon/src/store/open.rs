@@ -11,6 +11,9 @@ use rusqlite_migration::Migrations;
 use super::{Result, SessionRow, Store, is_whole, json, salvage, schema::MIGRATIONS};
 use crate::hook::Hint;
 
+/// What the ids of events begin with that have a session read again from its start.
+pub const AGAIN_ID: &str = "again-";
+
 /// A database that was opened, and what had to be done to it.
 pub struct Opened {
     /// The database.
@@ -134,7 +137,7 @@ fn is_damage(error: &anyhow::Error) -> bool {
 fn read_again(db: &Connection, sessions: Vec<SessionRow>) -> Result<()> {
     db.execute_batch("UPDATE session SET cursor = 0, closed = 0, marker = NULL; DELETE FROM agent;")?;
     for session in sessions {
-        let hint = Hint { id: format!("again-{}", session.session_id), ..session.hint };
+        let hint = Hint { id: format!("{AGAIN_ID}{}", session.session_id), ..session.hint };
         db.execute("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)", params![hint.id, json(&hint)])?;
     }
     Ok(())

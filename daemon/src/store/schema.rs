@@ -186,5 +186,15 @@ ALTER TABLE paused ADD COLUMN from_ms INTEGER NOT NULL DEFAULT 0;
 UPDATE paused SET from_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER);
 ";
 
+/// What version 5 added, each with its reason.
+const SCHEMA_5: &str = "
+-- Events that this version cannot read: another one wrote them, or the disk damaged them.
+CREATE TABLE inbox_aside (
+    id TEXT PRIMARY KEY,
+    hint TEXT NOT NULL
+) STRICT;
+";
+
 /// Each version's change, applied in one transaction.
-pub(super) const MIGRATIONS: &[M<'static>] = &[M::up(SCHEMA), M::up(SCHEMA_2), M::up(SCHEMA_3), M::up(SCHEMA_4)];
+pub(super) const MIGRATIONS: &[M<'static>] =
+    &[M::up(SCHEMA), M::up(SCHEMA_2), M::up(SCHEMA_3), M::up(SCHEMA_4), M::up(SCHEMA_5)];

@@ -130,17 +130,15 @@ impl Store {
             .map(Option::flatten)
     }
 
-    /// As [`session`](Self::session), with when it was last moved forward, Unix milliseconds.
+    /// When a session was last moved forward, Unix milliseconds, and whether its last turn is not told to its end.
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn session_and_time(&self, session_id: &str) -> Result<Option<(SessionRow, i64)>> {
-        let time = self
-            .db
-            .prepare_cached("SELECT updated_ms FROM session WHERE session_id = ?")?
-            .query_row([session_id], |row| row.get(0))
-            .optional()?;
-        Ok(self.session(session_id)?.zip(time))
+    pub fn stand(&self, session_id: &str) -> Result<Option<(i64, bool)>> {
+        self.db
+            .prepare_cached("SELECT updated_ms, open_turn FROM session WHERE session_id = ?")?
+            .query_row([session_id], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
     }
 
     /// When this database was begun, Unix milliseconds: what was written before is not looked for unasked.
@@ -374,15 +372,13 @@ impl Store {
             .collect()
     }
 
-    /// Sessions touched since `since_ms` (Unix milliseconds) of which something is not told to its end.
+    /// Sessions touched since `since_ms` (Unix milliseconds) of which something is not told to its end, latest first: their ids.
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn unsettled(&self, since_ms: i64) -> Result<Vec<SessionRow>> {
-        let sql = format!("{SELECT_SESSION} WHERE (open_turn OR unsettled > 0) AND updated_ms >= ?");
-        let mut statement = self.db.prepare_cached(&sql)?;
-        let rows = statement.query_map([since_ms], session_row)?;
-        Ok(rows.filter_map(|row| row.ok().flatten()).collect())
+    pub fn unsettled(&self, since_ms: i64) -> Result<Vec<String>> {
+        let sql = "SELECT session_id FROM session WHERE (open_turn OR unsettled > 0) AND updated_ms >= ? ORDER BY updated_ms DESC";
+        self.db.prepare_cached(sql)?.query_map([since_ms], |row| row.get(0))?.collect()
     }
 
     /// Directories of the projects that send to a destination, latest first: where its key may be found.

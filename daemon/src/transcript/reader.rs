@@ -9,6 +9,7 @@ use std::{
         unix::fs::{FileExt, MetadataExt},
     },
     path::{Component, Path, PathBuf},
+    time::SystemTime,
 };
 
 use rustix::{
@@ -49,6 +50,8 @@ pub struct Transcript {
     pub identity: Identity,
     /// Its length in bytes when it was opened.
     pub length: u64,
+    /// When it was last written to, by then.
+    pub modified: Option<SystemTime>,
 }
 
 /// Why a path is not read.
@@ -135,7 +138,8 @@ impl Transcript {
         if is_hollow(&file, &meta)? {
             return Err(Unreadable::Hollow);
         }
-        Ok(Self { file, identity: Identity { dev: meta.dev(), ino: meta.ino() }, length: meta.len() })
+        let identity = Identity { dev: meta.dev(), ino: meta.ino() };
+        Ok(Self { file, identity, length: meta.len(), modified: meta.modified().ok() })
     }
 
     /// The bytes before `offset`, as many as its marker is made of; `None` if they are not there.

@@ -14,7 +14,7 @@ mod fields;
 mod parse;
 
 pub use fields::unknown_fields;
-pub use parse::{cwd, kind, nanos, parse, session_id};
+pub use parse::{cwd, first_uuid, kind, nanos, parse, session_id};
 use parse::{put_media, tag};
 
 /// Nanoseconds since the Unix epoch, as transcripts (milliseconds) and OTLP (nanoseconds) have them in common.

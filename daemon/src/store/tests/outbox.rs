@@ -67,7 +67,7 @@ fn launches_and_finished_subagents_come_back_and_sessions_left_in_the_middle_are
     assert_eq!(store.launches("s-1").unwrap(), launches);
     assert_eq!(store.agents("s-1").unwrap(), [("a-2".to_owned(), 70)].into());
     assert!(store.launches("s-2").unwrap().is_empty() && store.agents("s-2").unwrap().is_empty());
-    let ids = |since| store.unsettled(since).unwrap().into_iter().map(|row| row.session_id).collect::<Vec<_>>();
+    let ids = |since| store.unsettled(since).unwrap();
     assert_eq!((ids(10), ids(11)), (vec!["s-1".to_owned()], vec![]));
     store.advance(&Advance { launches: vec![launch("t-1", Some("a-1"), true)], ..step(Vec::new()) }).unwrap();
     assert_eq!(store.launches("s-1").unwrap()[0], launch("t-1", Some("a-1"), true));

@@ -74,6 +74,15 @@ pub(super) fn shown(name: &str) -> String {
     name.chars().filter(|c| c.is_ascii_graphic()).take(64).collect()
 }
 
+/// The first `uuid` of a line in the beginning of a transcript: a copy of it begins with the same.
+pub fn first_uuid(head: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Line {
+        uuid: String,
+    }
+    head.split(|byte| *byte == b'\n').find_map(|line| Some(serde_json::from_slice::<Line>(line).ok()?.uuid))
+}
+
 /// `cwd` of the first line that has one, in the beginning of a transcript.
 pub fn cwd(head: &[u8]) -> Option<String> {
     #[derive(Deserialize)]

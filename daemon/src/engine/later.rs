@@ -1,0 +1,115 @@
+//! What can wait until the sessions at work have had their turn: transcripts that a search found, sessions left in the middle,
+//! and those to be read again. There may be very many, as after a home was restored; few are in memory at a time.
+
+use std::collections::VecDeque;
+
+use tokio::sync::oneshot;
+
+use crate::{hook::Hint, scan::SCAN_ID, store::AGAIN_ID};
+
+/// How many such sessions are read at the same time.
+pub(super) const AT_ONCE: usize = 4;
+
+/// How many more may be in memory because their destination takes nothing for now.
+pub(super) const BLOCKED: usize = 16;
+
+/// The search is asked for more when fewer sessions than this wait.
+const LOW: usize = AT_ONCE;
+
+/// What the ids of events begin with that hand over history.
+pub const BACKFILL_ID: &str = "backfill-";
+
+/// True if `hint` hands over history.
+pub(super) fn is_backfill(hint: &Hint) -> bool {
+    hint.id.starts_with(BACKFILL_ID)
+}
+
+/// True if a search found the session.
+pub(super) fn is_found(hint: &Hint) -> bool {
+    hint.id.starts_with(SCAN_ID)
+}
+
+/// True if no hook is behind `hint`, so that nobody waits for what comes of it.
+pub(super) fn is_unhurried(hint: &Hint) -> bool {
+    is_backfill(hint) || is_found(hint) || hint.id.starts_with(AGAIN_ID)
+}
+
+/// A session to begin with when there is room.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// The stored event of this id leads there.
+    Event(String),
+    /// The session of this id was left in the middle.
+    Resume(String),
+    /// A search found it.
+    Found(Box<Hint>),
+}
+
+/// The tasks, in the order in which they are begun: a session that copies another comes behind it.
+#[derive(Debug, Default)]
+pub(super) struct Later {
+    tasks: VecDeque<Task>,
+    /// Found, and not handed over.
+    left: usize,
+    /// Asks the search to hand over more.
+    more: Option<oneshot::Sender<()>>,
+}
+
+impl Later {
+    pub(super) fn extend(&mut self, tasks: impl IntoIterator<Item = Task>) {
+        self.tasks.extend(tasks);
+    }
+
+    /// Takes sessions that a search found. `left` others follow when `more` is used.
+    pub(super) fn found(&mut self, hints: Vec<Hint>, left: usize, more: oneshot::Sender<()>) {
+        self.extend(hints.into_iter().map(|hint| Task::Found(Box::new(hint))));
+        (self.left, self.more) = (left, Some(more));
+        self.ask();
+    }
+
+    pub(super) fn next(&mut self) -> Option<Task> {
+        let task = self.tasks.pop_front();
+        self.ask();
+        task
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// How many sessions are yet to be begun, those included that the search still holds.
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len() + self.left
+    }
+
+    fn ask(&mut self) {
+        if self.tasks.len() < LOW
+            && let Some(more) = self.more.take()
+        {
+            let _ = more.send(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_search_is_asked_for_more_when_little_waits_and_once_for_each_answer() {
+        let hint = |n: usize| Hint { id: format!("{SCAN_ID}{n}"), ..super::super::any_hint("s") };
+        let mut later = Later::default();
+        let (more, mut asked) = oneshot::channel();
+        later.found((0..LOW + 2).map(hint).collect(), 5, more);
+        assert_eq!(later.len(), LOW + 2 + 5);
+        for n in 0..3 {
+            assert!(asked.try_recv().is_err(), "{n}");
+            assert!(matches!(later.next(), Some(Task::Found(hint)) if hint.id == format!("{SCAN_ID}{n}")));
+        }
+        assert_eq!(asked.try_recv(), Ok(()));
+        let (more, mut asked) = oneshot::channel();
+        later.found(Vec::new(), 0, more);
+        assert_eq!(asked.try_recv(), Ok(()), "nothing waits");
+        assert_eq!(later.len(), LOW - 1);
+    }
+}

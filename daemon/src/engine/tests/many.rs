@@ -1,0 +1,208 @@
+//! Very many sessions, and very long ones: what a step costs and who comes first is counted, not timed.
+
+use super::*;
+
+/// An engine that runs step by step.
+struct Stepped {
+    engine: Engine,
+    store: Handle,
+    dir: PathBuf,
+    _base: tempfile::TempDir,
+    _orders: tokio::sync::mpsc::UnboundedReceiver<Order>,
+}
+
+impl Stepped {
+    fn new() -> Self {
+        let (base, dir) = home();
+        let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
+        let (engine, _orders) = Self::over(&store, base.path());
+        Self { engine, store, dir, _base: base, _orders }
+    }
+
+    fn over(store: &Handle, base: &Path) -> (Engine, tokio::sync::mpsc::UnboundedReceiver<Order>) {
+        let (orders, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let watch = Watch::new(mpsc::channel().0);
+        (Engine::new(store.clone(), orders, watch, Config::default(), base), receiver)
+    }
+
+    /// A transcript of so many turns, last written to an hour ago.
+    fn session(&self, id: &str, turns: usize) -> Hint {
+        let path = self.dir.join(format!("{id}.jsonl"));
+        let turn = |n: usize| {
+            let mut answer = line("assistant", &format!("{id}-a{n}"), &"done".into());
+            answer["message"]["stop_reason"] = "end_turn".into();
+            [line("user", &format!("{id}-u{n}"), &"go".into()), answer]
+        };
+        write(&path, &(0..turns).flat_map(turn).collect::<Vec<_>>());
+        let then = std::time::SystemTime::now() - Duration::from_secs(3600);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
+        Hint { event: Event::Other, ..ended(&self.dir, id) }
+    }
+
+    fn found(&self, id: &str, turns: usize) -> Hint {
+        Hint { id: format!("{}{id}", crate::scan::SCAN_ID), ..self.session(id, turns) }
+    }
+
+    /// One pass; returns how many looks it took, and how many of them were at least one step behind.
+    fn pass(&mut self) -> u64 {
+        let before = self.engine.looks;
+        self.engine.look_at_all();
+        self.engine.looks - before
+    }
+
+    fn spans(&self) -> u64 {
+        self.store.call(|store| store.counts()).unwrap().outbox
+    }
+
+    fn spans_of(&self, prompt: &str) -> usize {
+        let rows = self.store.call(|store| store.claim(1, 100_000, usize::MAX)).unwrap();
+        rows.iter().filter(|row| row.span.trace_id == ids::trace_id(prompt)).count()
+    }
+}
+
+/// Many sessions that a search found cost one look each, and few of them are in memory at a time.
+#[test]
+fn sessions_that_were_found_take_one_look_each_and_little_memory_however_many_they_are() {
+    for count in [50, 400] {
+        let mut at = Stepped::new();
+        let hints: Vec<Hint> = (0..count).map(|n| at.found(&format!("s-{n}"), 1)).collect();
+        at.engine.later.found(hints, 0, oneshot::channel().0);
+        let mut most = 0;
+        while !at.engine.later.is_empty() || at.engine.sessions.values().any(Session::is_busy) {
+            at.pass();
+            most = most.max(at.engine.sessions.len());
+        }
+        assert_eq!((at.engine.looks, at.spans()), (count, 2 * count));
+        assert!(most <= AT_ONCE, "{most}");
+        assert!(at.engine.sessions.is_empty(), "what is told to its end is let go");
+    }
+}
+
+/// Whoever works now does not wait for what was found, or for a session that is long.
+#[test]
+fn a_live_session_is_looked_at_before_the_next_step_of_any_other() {
+    let mut at = Stepped::new();
+    let hints: Vec<Hint> = (0..40).map(|n| at.found(&format!("s-{n}"), 30)).collect();
+    at.engine.later.found(hints, 0, oneshot::channel().0);
+    let long = at.session("long", 20_000);
+    at.engine.take(Hint { id: "e-long".into(), fired_ns: 1, ..long });
+    at.engine.sessions.get_mut("long").unwrap().next_look = Instant::now();
+    while at.engine.sessions["long"].tail.is_none() {
+        at.pass();
+    }
+    let (steps, told) = (at.engine.looks, at.spans());
+    assert!((1..2 * 20_000).contains(&told), "{told} after {steps} looks: it is read in steps");
+    let live = at.session("live", 1);
+    at.engine.take(Hint { id: "e-live".into(), fired_ns: 2, event: Event::Ended, ..live });
+    at.engine.sessions.get_mut("live").unwrap().next_look = Instant::now();
+    at.engine.sessions.get_mut("live").unwrap().waiting[0].1 -= QUIET;
+    at.pass();
+    assert_eq!(at.spans_of("live-u0"), 2, "in the first pass");
+    assert!(at.spans_of("long-u19999") == 0 && at.engine.sessions["long"].dirty);
+}
+
+/// Each step of a long session is bounded, and all of it arrives.
+#[test]
+fn a_long_session_is_read_in_steps_of_bounded_size() {
+    let mut at = Stepped::new();
+    let long = at.session("long", 6_000);
+    at.engine.take(Hint { event: Event::Ended, ..long });
+    at.engine.sessions.get_mut("long").unwrap().waiting[0].1 -= QUIET_FINISHED;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut before = 0;
+    while !at.engine.sessions.is_empty() {
+        assert!(Instant::now() < deadline);
+        for session in at.engine.sessions.values_mut() {
+            session.next_look = Instant::now();
+        }
+        let looks = at.pass();
+        let now = at.spans();
+        // As many as a piece of the file holds, where it is made of the shortest turns.
+        assert!(now - before <= looks * 4_000, "{before} → {now} in {looks} looks");
+        before = now;
+    }
+    assert_eq!(before, 2 * 6_000);
+}
+
+/// A copy waits for the session it was copied from, however many steps that takes; another session does not.
+#[test]
+fn only_a_copy_waits_for_a_long_session_beside_it() {
+    let mut at = Stepped::new();
+    let long = at.session("long", 8_000);
+    let mut copy = at.session("copy", 1);
+    std::fs::copy(&long.transcript, at.dir.join("copy.jsonl")).unwrap();
+    copy.fired_ns = 2;
+    let other = Hint { fired_ns: 2, ..at.session("other", 1) };
+    at.engine.take(Hint { fired_ns: 1, ..long });
+    for hint in [copy, other] {
+        at.engine.take(Hint { event: Event::Ended, ..hint });
+    }
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut others_told = None;
+    while at.engine.sessions.values().any(Session::is_busy) {
+        assert!(Instant::now() < deadline);
+        for session in at.engine.sessions.values_mut() {
+            session.next_look = Instant::now();
+            session.not_before = None;
+            session.waiting.iter_mut().for_each(|(_, came)| *came -= QUIET_FINISHED);
+        }
+        let is_behind = at.engine.sessions.get("long").is_some_and(|long| long.dirty);
+        at.pass();
+        if is_behind && at.engine.sessions.get("copy").is_some_and(|copy| copy.tail.is_some()) {
+            assert!(!at.engine.sessions["long"].dirty, "the copy was begun before the original was read");
+        }
+        if others_told.is_none() && at.spans_of("other-u0") > 0 {
+            others_told = Some(is_behind);
+        }
+    }
+    assert_eq!(others_told, Some(true), "while the long one was being read");
+    assert_eq!(at.spans(), 2 * 8_000 + 2, "all once");
+}
+
+/// Of sessions of which nothing is expected, those are kept that had events last.
+#[test]
+fn few_sessions_stay_in_memory_of_which_nothing_is_expected() {
+    let mut at = Stepped::new();
+    for n in 0..IDLE + 40 {
+        let hint = at.session(&format!("s-{n}"), 1);
+        at.engine.take(Hint { id: format!("e-{n}"), ..hint });
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while at.engine.sessions.values().any(Session::is_busy) {
+        assert!(Instant::now() < deadline);
+        for session in at.engine.sessions.values_mut() {
+            session.next_look = Instant::now();
+            session.grown -= QUIET_FINISHED;
+        }
+        at.pass();
+    }
+    at.engine.sessions.values_mut().for_each(|session| session.grown -= QUIET_FINISHED);
+    at.pass();
+    at.pass();
+    let sessions = &at.engine.sessions;
+    assert!(sessions.len() <= IDLE && sessions.contains_key(&format!("s-{}", IDLE + 39)), "{}", sessions.len());
+}
+
+/// Sessions left in the middle are begun with a few at a time when the daemon starts, and told when they look finished.
+#[test]
+fn sessions_left_in_the_middle_do_not_come_all_at_once() {
+    let mut at = Stepped::new();
+    for n in 0..30 {
+        let hint = at.session(&format!("s-{n}"), 1);
+        at.engine.take(Hint { id: format!("e-{n}"), ..hint });
+    }
+    while at.engine.sessions.values().any(Session::is_busy) {
+        at.engine.sessions.values_mut().for_each(|session| session.next_look = Instant::now());
+        at.pass();
+    }
+    assert_eq!(at.spans(), 0, "their ends were not seen");
+    let base = at._base.path().to_path_buf();
+    let (engine, orders) = Stepped::over(&at.store, &base);
+    (at.engine, at._orders) = (engine, orders);
+    assert_eq!((at.engine.later.len(), at.engine.sessions.len()), (30, 0));
+    while !at.engine.later.is_empty() || at.engine.sessions.values().any(Session::is_busy) {
+        at.pass();
+        assert!(at.engine.sessions.len() <= AT_ONCE);
+    }
+    assert_eq!(at.spans(), 60);
+}
