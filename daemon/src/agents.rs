@@ -20,7 +20,7 @@ use crate::{
         reader::{self, Transcript, Unreadable},
         record,
     },
-    turn::{Launch, Place, Run, Turn},
+    turn::{Launch, Order, Place, Runs, Turn},
 };
 
 /// Claude Code 2.0 and 2.1.3 start subagents of this prompt with each session; no turn asked for them.
@@ -43,7 +43,9 @@ pub struct Agent {
     meta: Meta,
     read_to: Position,
     lines: Lines,
-    run: Run,
+    runs: Runs,
+    /// Where each of its runs belongs, as far as that is known.
+    places: Vec<Place>,
     /// Bytes read since something was last told.
     pub held: usize,
     grown: Instant,
@@ -145,93 +147,118 @@ impl Agents {
 
     /// Finds out where those belong of which it is not known yet. `open` is the session's open turn.
     pub fn settle_places(&mut self, open: Option<&Turn>) {
-        let unplaced = |agents: &Self| {
-            let turns = agents.at_work.values().filter_map(Agent::turn);
-            turns.filter(|turn| turn.place.is_none()).count()
-        };
+        let places = |agents: &Self| agents.at_work.values().map(|agent| agent.places.len()).sum::<usize>();
         // A subagent's place shows that of its own subagents.
         let mut before = usize::MAX;
-        while unplaced(self) < before {
-            before = unplaced(self);
-            self.ids().iter().for_each(|id| self.settle_place(id, open));
+        while places(self) != before {
+            before = places(self);
+            for id in self.ids() {
+                while let Some(place) = self.place(&id, open) {
+                    self.put(&id, place);
+                }
+            }
         }
     }
 
-    fn settle_place(&mut self, id: &str, open: Option<&Turn>) {
-        let Some(agent) = self.at_work.get(id) else { return };
-        let Some(turn) = agent.run.turn() else { return };
-        if turn.place.is_some() {
-            return;
-        }
-        let meta = agent.meta.clone();
-        let others = self.at_work.values().filter_map(|agent| agent.run.turn()).filter(|turn| turn.place.is_some());
+    /// Where the first of its runs belongs whose place is not known yet.
+    fn place(&self, id: &str, open: Option<&Turn>) -> Option<Place> {
+        let agent = self.at_work.get(id)?;
+        let turn = agent.unplaced()?;
+        let meta = &agent.meta;
+        let others = self.at_work.values().flat_map(|agent| agent.runs.iter()).filter(|turn| turn.place.is_some());
         let sources: Vec<&Turn> = open.into_iter().chain(others).collect();
+        let launches = || sources.iter().flat_map(|turn| turn.launches()).chain(self.launches.iter().cloned());
+        let names = |launch: &Launch| {
+            launch.agent_id.as_deref().is_some_and(|named| named == id || Some(named) == agent.workflow())
+        };
         // Subagents of such a subagent have the same prompt id, and a call that launched them.
         let by_prompt = turn.prompt.prompt_id.as_deref().filter(|_| meta.tool_use_id.is_none()).map(Turn::launch_id);
-        let launches = || sources.iter().flat_map(|turn| turn.launches()).chain(self.launches.iter().cloned());
-        let launch = launches()
-            .find(|launch| {
-                launch.agent_id.as_deref().is_some_and(|named| named == id || Some(named) == agent.workflow())
-            })
-            .or_else(|| launches().find(|launch| meta.tool_use_id.as_deref() == Some(&launch.tool_id)))
-            .or_else(|| launches().find(|launch| by_prompt.as_ref() == Some(&launch.tool_id)));
-        let Some(launch) = launch else { return };
-        let order = sources.iter().find_map(|turn| turn.order(&launch.tool_id));
-        let place = Place {
-            agent_id: id.to_owned(),
-            agent_type: meta.agent_type.or_else(|| order.and_then(|order| order.subagent_type.clone())),
-            description: meta.description.or_else(|| order.and_then(|order| order.description.clone())),
-            run: agent.workflow().map(str::to_owned),
-            turn: launch.turn,
-            tool_id: Some(launch.tool_id).filter(|id| by_prompt.as_ref() != Some(id)),
+        let before = |launch: &Launch| launch.called.zip(turn.prompt.at).is_none_or(|(called, at)| called <= at);
+        let launch = if agent.places.is_empty() {
+            // Of several calls with one id the latest that names no other subagent.
+            let asked = |launch: &Launch| {
+                meta.tool_use_id.as_deref() == Some(&launch.id) && (launch.agent_id.is_none() || names(launch))
+            };
+            launches()
+                .filter(|launch| names(launch) && !launch.wakes)
+                .min_by_key(|launch| launch.called)
+                .or_else(|| {
+                    launches().filter(|launch| asked(launch) && before(launch)).max_by_key(|launch| launch.called)
+                })
+                .or_else(|| launches().find(|launch| by_prompt.as_ref() == Some(&launch.tool_id)))?
+        } else {
+            let used = |launch: &Launch| agent.places.iter().any(|place| place.is_below(launch));
+            let woke = |launch: &Launch| names(launch) && !used(launch) && before(launch);
+            launches().filter(woke).max_by_key(|launch| launch.called)?
         };
-        self.put(id, place);
+        let order = sources
+            .iter()
+            .filter(|turn| turn.trace_key() == launch.turn.0)
+            .find_map(|turn| turn.order(&launch.tool_id));
+        let is_call = by_prompt.as_ref() != Some(&launch.tool_id);
+        Some(agent.place_in(id, launch.turn.clone(), is_call.then_some(&launch), order))
     }
 
     /// The last resort, when nothing more will come that could tell: the call of the open turn that asked for what the
-    /// subagent was asked for, else the open turn itself if the subagent began during it. False if it is neither.
+    /// subagent was asked for, else the open turn itself if the subagent began during it; for a later run the turn that goes on,
+    /// or that of the run before. False if it is none of these.
     pub fn guess_place(&mut self, id: &str, open: Option<&Turn>) -> bool {
-        let Some((agent, open)) = self.at_work.get(id).zip(open) else { return false };
-        let Some(turn) = agent.run.turn().filter(|turn| !turn.generations.is_empty()) else { return false };
-        let tool_id = open.tool_for(&turn.prompt.text).map(str::to_owned);
-        let same_prompt = turn.prompt.prompt_id.is_some() && turn.prompt.prompt_id == open.prompt.prompt_id;
-        if tool_id.is_none() && !same_prompt && turn.prompt.at < open.prompt.at {
-            return false;
+        while let Some(agent) = self.at_work.get(id)
+            && let Some(turn) = agent.unplaced()
+        {
+            let open = open.filter(|_| !turn.generations.is_empty());
+            let same_prompt = open
+                .is_some_and(|open| turn.prompt.prompt_id.is_some() && turn.prompt.prompt_id == open.prompt.prompt_id);
+            let call = open.and_then(|open| open.launch_for(&turn.prompt.text));
+            let began = open.is_some_and(|open| call.is_some() || same_prompt || turn.prompt.at >= open.prompt.at);
+            let before = agent.places.last().map(|place| place.turn.clone());
+            let turn = match open {
+                Some(open) if same_prompt || before.is_none() && began => (open.key.clone(), open.number),
+                _ => match before {
+                    Some(turn) => turn,
+                    None => return false,
+                },
+            };
+            let call = call.filter(|call| call.turn == turn);
+            let order = call.as_ref().and_then(|call| open?.order(&call.tool_id));
+            let place = agent.place_in(id, turn, call.as_ref(), order);
+            self.put(id, place);
         }
-        let order = tool_id.as_ref().and_then(|id| open.order(id));
-        let place = Place {
-            turn: (open.key.clone(), open.number),
-            agent_id: id.to_owned(),
-            agent_type: agent.meta.agent_type.clone().or_else(|| order.and_then(|order| order.subagent_type.clone())),
-            description: agent.meta.description.clone().or_else(|| order.and_then(|order| order.description.clone())),
-            run: agent.workflow().map(str::to_owned),
-            tool_id,
-        };
-        self.put(id, place);
-        true
+        self.at_work.get(id).is_some_and(Agent::is_placed)
     }
 
     fn put(&mut self, id: &str, place: Place) {
-        if let Some(turn) = self.at_work.get_mut(id).and_then(|agent| agent.run.turn_mut()) {
+        let Some(agent) = self.at_work.get_mut(id) else { return };
+        if let Some(turn) = agent.runs.iter_mut().find(|turn| turn.place.is_none()) {
             turn.number = place.turn.1;
-            turn.place = Some(place);
+            turn.place = Some(place.clone());
+            agent.places.push(place);
         }
+    }
+
+    /// Runs of the subagent that are over since it was woken again, and what is to be stored of their own launches.
+    pub fn take_past(&mut self, id: &str) -> (Vec<Turn>, Vec<Launch>) {
+        let past = self.at_work.get_mut(id).map(|agent| agent.runs.take_past()).unwrap_or_default();
+        let launches: Vec<Launch> = past.iter().flat_map(closed_launches).collect();
+        self.launches.extend(launches.iter().cloned());
+        (past, launches)
     }
 
     /// When the subagent can be told to its end if its transcript does not grow until then; `None` if it works on. `over`: the
     /// session has ended.
     pub fn due(&self, id: &str, open: Option<&Turn>, over: bool, patience: Patience) -> Option<Instant> {
         let agent = self.at_work.get(id)?;
-        let turn = agent.run.turn();
+        let turn = agent.runs.last();
         let place = turn.and_then(|turn| turn.place.as_ref());
         if place.is_none() {
-            return over.then_some(agent.grown + patience.quiet);
+            // What woke it again may be said nowhere.
+            let said = over || self.ended.contains(id) && !agent.places.is_empty();
+            return said.then_some(agent.grown + patience.quiet);
         }
         let returned = || {
-            let tool_id = place.and_then(|place| place.tool_id.as_deref());
-            let others = self.at_work.values().filter_map(|agent| agent.run.turn()).chain(open);
+            let others = self.at_work.values().flat_map(|agent| agent.runs.iter()).chain(open);
             let mut launches = others.flat_map(Turn::launches).chain(self.launches.iter().cloned());
-            launches.any(|launch| launch.returned && Some(&*launch.tool_id) == tool_id)
+            launches.any(|launch| launch.returned && place.is_some_and(|place| place.is_below(&launch)))
         };
         let said = over || self.ended.contains(id) || returned();
         match turn.is_some_and(Turn::looks_finished) {
@@ -256,7 +283,7 @@ impl Agents {
         let length = agent.lines.read_to();
         self.done.get_or_insert_default().insert(id.to_owned(), length);
         // Its own subagents may outlive it.
-        let launches: Vec<Launch> = agent.run.turn().into_iter().flat_map(closed_launches).collect();
+        let launches: Vec<Launch> = agent.runs.iter().flat_map(closed_launches).collect();
         self.launches.extend(launches.iter().cloned());
         Some(((id.to_owned(), length), launches))
     }
@@ -266,7 +293,7 @@ impl Agents {
 /// the background.
 pub fn closed_launches(turn: &Turn) -> impl Iterator<Item = Launch> {
     let tools = turn.generations.iter().flat_map(|generation| &generation.tools);
-    let waiting: HashSet<&str> = tools.filter(|tool| tool.result.is_none()).map(|tool| tool.id.as_str()).collect();
+    let waiting: HashSet<_> = tools.filter(|tool| tool.result.is_none()).map(|tool| turn.tool_source(tool)).collect();
     turn.launches()
         .map(move |launch| Launch { returned: launch.returned || waiting.contains(&*launch.tool_id), ..launch })
 }
@@ -278,20 +305,41 @@ impl Agent {
             meta: Meta::default(),
             read_to: Position::default(),
             lines: Lines::at(0),
-            run: Run::default(),
+            runs: Runs::default(),
+            places: Vec::new(),
             held: 0,
             grown: Instant::now(),
         }
     }
 
-    /// What it did so far.
+    /// What it did last.
     pub fn turn(&self) -> Option<&Turn> {
-        self.run.turn()
+        self.runs.last()
     }
 
     /// As [`turn`](Self::turn), to mark what was sent.
     pub fn turn_mut(&mut self) -> Option<&mut Turn> {
-        self.run.turn_mut()
+        self.runs.last_mut()
+    }
+
+    /// The first of its runs whose place is not known.
+    fn unplaced(&self) -> Option<&Turn> {
+        self.runs.iter().find(|turn| turn.place.is_none())
+    }
+
+    /// The place of its next run: in `turn`, below the call that launched it, if one did.
+    fn place_in(&self, id: &str, turn: (String, u32), call: Option<&Launch>, order: Option<&Order>) -> Place {
+        let meta = &self.meta;
+        Place {
+            agent_id: id.to_owned(),
+            agent_type: meta.agent_type.clone().or_else(|| order.and_then(|order| order.subagent_type.clone())),
+            description: meta.description.clone().or_else(|| order.and_then(|order| order.description.clone())),
+            run: self.workflow().map(str::to_owned),
+            round: u32::try_from(self.places.len() + 1).unwrap_or(u32::MAX),
+            turn,
+            launch_ids: [call.map(|call| call.id.clone()), call.and_then(|call| call.message_id.clone())],
+            tool_id: call.map(|call| call.tool_id.clone()),
+        }
     }
 
     /// The run of a workflow that it is part of: the name of its directory.
@@ -331,8 +379,8 @@ impl Agent {
         }
         file.seek(self.lines.read_to())?;
         let n = file.read(buffer)?;
-        let Self { lines, run, held, .. } = self;
-        lines.feed(&buffer[..n], |offset, line| take_line(run, held, offset, line, &mut skipped));
+        let Self { lines, runs, held, .. } = self;
+        lines.feed(&buffer[..n], |offset, line| take_line(runs, held, offset, line, &mut skipped));
         if n > 0 {
             self.grown = Instant::now();
         }
@@ -342,21 +390,21 @@ impl Agent {
 
     /// Nothing more is expected: a last line that lacks its newline counts, if it is whole.
     pub fn finish_line(&mut self, mut skipped: impl FnMut(&'static str)) {
-        let Self { lines, run, held, .. } = self;
+        let Self { lines, runs, held, .. } = self;
         if lines.has_whole_rest() {
-            lines.finish(|offset, line| take_line(run, held, offset, line, &mut skipped));
+            lines.finish(|offset, line| take_line(runs, held, offset, line, &mut skipped));
         }
     }
 }
 
-fn take_line(run: &mut Run, held: &mut usize, offset: u64, line: Line<'_>, skipped: &mut impl FnMut(&'static str)) {
+fn take_line(runs: &mut Runs, held: &mut usize, offset: u64, line: Line<'_>, skipped: &mut impl FnMut(&'static str)) {
     let Line::Whole(bytes) = line else { return skipped("too_long") };
     *held += bytes.len();
     match record::parse(bytes) {
         Err(skip) => skip.reason().into_iter().for_each(skipped),
         Ok(record) => {
             *held += record.spilled() * reader::SPILLED;
-            if !run.push(record, offset) {
+            if !runs.push(record, offset) {
                 skipped("orphan");
             }
         }
@@ -383,9 +431,11 @@ pub fn all(
     for id in agents.ids() {
         let placed = agents.get(&id).is_some_and(|agent| agent.is_placed());
         if (placed || agents.guess_place(&id, last))
-            && let Some(turn) = agents.at_work.remove(&id).and_then(|agent| agent.run.into_turn())
+            && let Some(agent) = agents.at_work.remove(&id)
         {
-            found.entry(turn.trace_key().to_owned()).or_default().push(turn);
+            for turn in agent.runs.into_turns() {
+                found.entry(turn.trace_key().to_owned()).or_default().push(turn);
+            }
         }
     }
     found

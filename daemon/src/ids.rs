@@ -12,8 +12,36 @@ pub type TraceId = [u8; 16];
 /// Id of a span. 8 bytes, as OTLP wants them.
 pub type SpanId = [u8; 8];
 
-/// A model call, wherever its lines were copied to.
+/// What is remembered of a model call, to know it again.
 pub type CallId = [u8; 16];
+
+/// A model call, wherever its lines were copied to: it is the same if one of `proofs` is, each of which is `message.id` with something
+/// more. The id alone proves nothing, for there are gateways that give each call the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// `message.id` alone, by which earlier versions knew calls.
+    pub id: CallId,
+    /// The same with when its first line was written, with the request, and with what it said and used.
+    pub proofs: [Option<CallId>; 3],
+    /// When its first line was written, nanoseconds since the epoch.
+    pub at: Option<u64>,
+}
+
+impl Call {
+    /// The call `message_id`.
+    pub fn of(message_id: &str, at: Option<u64>, request: Option<&str>, content: Option<&str>) -> Self {
+        let proof = |kind: &[u8], by: &[u8]| truncated(&[b"call\0", kind, message_id.as_bytes(), b"\0", by]);
+        let id = truncated(&[b"message\0", message_id.as_bytes()]);
+        let proofs = [
+            at.map(|at| proof(b"at\0", &at.to_be_bytes())),
+            request.map(|request| proof(b"request\0", request.as_bytes())),
+            content.map(|content| proof(b"content\0", content.as_bytes())),
+        ];
+        // Where there is nothing more, the id must do.
+        let proofs = if proofs.iter().any(Option::is_some) { proofs } else { [Some(id), None, None] };
+        Self { id, proofs, at }
+    }
+}
 
 /// What a span is, as far as its id is concerned: the same source id may occur in two roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,16 +100,17 @@ pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Print(String);
 
+impl AsRef<str> for Print {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Print {
     /// The print of `text`.
     pub fn of(text: &str) -> Self {
         Self(hex(&truncated::<16>(&[b"text\0", text.trim().as_bytes()])))
     }
-}
-
-/// What is remembered of a `message.id`, to know the call wherever it is found again.
-pub fn call_id(message_id: &str) -> CallId {
-    truncated(&[b"message\0", message_id.as_bytes()])
 }
 
 /// Whether a trace is kept at sampling `rate` (0.0 … 1.0): decided by the id, so a turn is whole or absent.

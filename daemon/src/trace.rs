@@ -9,10 +9,10 @@
 //! ```
 
 use crate::{
-    ids::{CallId, Role, SpanId, TraceId, call_id, span_id, trace_id},
+    ids::{Call, Role, SpanId, TraceId, span_id, trace_id},
     media::Media,
     transcript::record::{Nanos, Prompt, Usage},
-    turn::{Generation, Happening, Past, Scope, Tool, Turn},
+    turn::{Generation, Happening, Past, Place, Scope, Tool, Turn},
 };
 
 /// How times and totals are derived.
@@ -49,7 +49,7 @@ pub struct Span<'t> {
     /// A time the transcript does not have was filled in from its neighbours.
     pub estimated: bool,
     /// The model call it is, or is part of: wherever that is found again, it is the same.
-    pub call: Option<CallId>,
+    pub call: Option<Call>,
     /// What it is.
     pub body: Body<'t>,
 }
@@ -120,7 +120,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
         None => (root, None),
         Some(place) => {
             let above = place.tool_id.as_ref().map_or(root, |tool| span_id(trace, Role::Tool, tool));
-            (span_id(trace, Role::Agent, &place.agent_id), Some(above))
+            (span_id(trace, Role::Agent, &place.source()), Some(above))
         }
     };
     let clock = Clock::of(turn, fired);
@@ -130,7 +130,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
         spans.push(top_span(turn, trace, id, parent, &clock));
     }
     let root = id;
-    let source = turn.place.as_ref().map_or(&turn.key, |place| &place.agent_id);
+    let source = turn.place.as_ref().map_or_else(|| turn.key.as_str().into(), Place::source);
     for (index, note) in turn.notes.iter().enumerate().filter(|(_, note)| turn.note_due(note, scope)) {
         let at = note.at.unwrap_or(clock.start);
         let (name, level, body) = happened(&note.what);
@@ -146,12 +146,13 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
             status: None,
             estimated: note.at.is_none(),
             // Where that is a copy, this is one too.
-            call: call.map(|call| call_id(&call.id)),
+            call: call.map(call_of),
             body,
         });
     }
     for (index, generation) in turn.generations.iter().enumerate() {
-        let id = span_id(trace, Role::Generation, &generation.id);
+        let id = span_id(trace, Role::Generation, &turn.generation_source(generation));
+        let call = call_of(generation);
         let (start, end, estimated) = generation_time(turn, index, semantics, &clock, fired);
         if turn.generation_due(index, scope) {
             let last = index + 1 == turn.generations.len();
@@ -175,7 +176,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                 level: if warning.is_some() { Level::Warning } else { Level::Default },
                 status: warning,
                 estimated,
-                call: Some(call_id(&generation.id)),
+                call: Some(call),
                 body: Body::Generation {
                     generation,
                     input: (index == 0).then_some(&turn.prompt),
@@ -203,7 +204,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                 };
                 spans.push(Span {
                     trace_id: trace,
-                    span_id: span_id(trace, Role::Tool, &tool.id),
+                    span_id: span_id(trace, Role::Tool, &turn.tool_source(tool)),
                     parent: Some(id),
                     name: tool.name.clone(),
                     start,
@@ -211,7 +212,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                     level,
                     status,
                     estimated: known.is_none(),
-                    call: Some(call_id(&generation.id)),
+                    call: Some(call),
                     body: Body::Tool(tool),
                 });
             }
@@ -219,6 +220,16 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
     }
     spans.extend(turn.agents.iter().flat_map(|agent| self::spans(agent, scope, semantics, None)));
     spans
+}
+
+/// What shows that `generation` is found again in another place.
+fn call_of(generation: &Generation) -> Call {
+    let counts = generation.usage.filter(|usage| *usage != Usage::default());
+    let content = generation.opening.as_ref().zip(counts).map(|(opening, usage)| {
+        let Usage { input, output, cache_read, cache_creation, .. } = usage;
+        format!("{} {input} {output} {cache_read} {cache_creation}", opening.as_ref())
+    });
+    Call::of(&generation.id, generation.first, generation.request_id.as_deref(), content.as_deref())
 }
 
 /// What is told in the trace of `left`, which the user has left behind by going back and giving the prompt of `turn`.

@@ -8,23 +8,24 @@
 //!
 //! Knows neither bytes nor OTLP nor the time of day.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::Path,
-};
+use std::{collections::HashMap, path::Path};
 
 use crate::{
     ids::Print,
-    transcript::record::{Assistant, Block, Nanos, Prompt, Record, Service, SessionFacts, Side, Spilled, ToolResult},
+    transcript::record::{Nanos, Prompt, Record, SessionFacts, Side, Spilled},
 };
 
+mod answer;
 mod assembler;
 mod history;
 mod parts;
+mod run;
+mod sources;
 
-pub use assembler::{Assembler, Run};
+pub use assembler::Assembler;
 pub use history::{BACK, Past};
 pub use parts::{Failure, Generation, Happening, Launch, Note, Order, Place, SkillOutput, Tool};
+pub use run::Runs;
 
 /// How much of an open turn is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,8 +77,11 @@ pub struct Turn {
     pub agents: Vec<Turn>,
     /// Line → subagent.
     sides: HashMap<String, usize>,
+    /// The latest call of each id; those before it are linked.
     by_message: HashMap<String, usize>,
     by_tool: HashMap<String, (usize, usize)>,
+    /// The call whose line was the latest of the turn.
+    at_tail: Option<usize>,
 }
 
 impl Turn {
@@ -103,14 +107,23 @@ impl Turn {
             sides: HashMap::new(),
             by_message: HashMap::new(),
             by_tool: HashMap::new(),
+            at_tail: None,
         }
     }
 
     /// Notes how long a tool ran. False if the turn has no such call.
     pub fn tool_took(&mut self, tool_id: &str, took_ms: u64) -> bool {
-        let Some((generation, tool)) = self.by_tool.get(tool_id).copied() else { return false };
-        self.generations[generation].tools[tool].took_ms = Some(took_ms);
-        true
+        let mut next = self.by_tool.get(tool_id).copied();
+        // Of several calls with one id, those that ran last are known last.
+        while let Some((generation, tool)) = next {
+            let tool = &mut self.generations[generation].tools[tool];
+            if tool.took_ms.is_none() || tool.earlier.is_none() {
+                tool.took_ms = Some(took_ms);
+                return true;
+            }
+            next = tool.earlier;
+        }
+        false
     }
 
     /// The model, or an error in its place, has answered: there is something to tell.
@@ -203,24 +216,38 @@ impl Turn {
             || said.is_none() && self.skill.is_some()
     }
 
+    /// The model is at work no more, for whatever reason: what is asked of it next begins something new.
+    fn is_over(&self) -> bool {
+        let said_all = self.generations.last().is_some_and(|last| last.tools.is_empty());
+        self.is_answered() && (self.looks_finished() || self.is_interrupted || said_all)
+    }
+
     /// The calls that launched subagents, or may have.
     pub fn launches(&self) -> impl Iterator<Item = Launch> {
         let turn = self.place.as_ref().map_or_else(|| (self.key.clone(), self.number), |place| place.turn.clone());
-        let tools = self.generations.iter().flat_map(|generation| &generation.tools);
+        let tools = self.generations.iter().flat_map(|g| g.tools.iter().map(move |tool| (g, tool)));
         let prompt = self.prompt.prompt_id.as_deref().zip(self.skill.as_ref()).map(|(prompt_id, skill)| Launch {
             tool_id: Self::launch_id(prompt_id),
+            id: Self::launch_id(prompt_id),
+            message_id: None,
             agent_id: skill.agent_id.clone(),
             turn: turn.clone(),
             returned: skill.agent_id.is_none(),
+            called: self.prompt.at,
+            wakes: false,
         });
-        prompt.into_iter().chain(tools.filter_map(move |tool| {
+        prompt.into_iter().chain(tools.filter_map(move |(generation, tool)| {
             let result = tool.result.as_ref().map(|(result, _)| result);
             let agent = result.and_then(|result| result.agent.as_ref());
             (tool.order.is_some() || agent.is_some()).then(|| Launch {
-                tool_id: tool.id.clone(),
+                tool_id: self.tool_source(tool).into_owned(),
+                id: tool.id.clone(),
+                message_id: Some(generation.id.clone()),
                 agent_id: agent.map(|agent| agent.agent_id.clone()),
                 turn: turn.clone(),
                 returned: result.is_some() && agent.is_none_or(|agent| !agent.is_async),
+                called: tool.called,
+                wakes: agent.is_some_and(|agent| agent.wakes),
             })
         }))
     }
@@ -231,24 +258,29 @@ impl Turn {
     }
 
     /// The call that asked for exactly this, if it has not been found before.
-    fn order_for(&self, prompt: &str) -> Option<(&str, &Order)> {
-        let taken = |id: &str| self.agents.iter().any(|agent| agent.place.as_ref().is_some_and(|p| p.agent_id == id));
-        let mut tools =
-            self.generations.iter().flat_map(|generation| &generation.tools).filter(|tool| !taken(&tool.id));
-        tools.find_map(|tool| {
-            Some((tool.id.as_str(), tool.order.as_ref().filter(|o| o.prompt.trim() == prompt.trim())?))
-        })
+    fn call_for(&self, prompt: &str) -> Option<(&Generation, &Tool, &Order)> {
+        let taken = |tool: &Tool| {
+            let source = self.tool_source(tool);
+            self.agents.iter().any(|agent| agent.place.as_ref().is_some_and(|place| place.agent_id == source))
+        };
+        let tools = self.generations.iter().flat_map(|g| g.tools.iter().map(move |tool| (g, tool)));
+        let mut asked = tools.filter_map(|(generation, tool)| {
+            Some((generation, tool, tool.order.as_ref().filter(|order| order.prompt.trim() == prompt.trim())?))
+        });
+        asked.find(|(_, tool, _)| !taken(tool))
     }
 
-    /// The call that asked for exactly this, if it has not been found before: its id.
-    pub fn tool_for(&self, prompt: &str) -> Option<&str> {
-        self.order_for(prompt).map(|(id, _)| id)
+    /// The call that asked for exactly this, if it has not been found before, as one that launched.
+    pub fn launch_for(&self, prompt: &str) -> Option<Launch> {
+        let (_, tool, _) = self.call_for(prompt)?;
+        let source = self.tool_source(tool);
+        self.launches().find(|launch| launch.tool_id == source)
     }
 
-    /// What the call `tool_id` ordered.
-    pub fn order(&self, tool_id: &str) -> Option<&Order> {
-        let &(generation, tool) = self.by_tool.get(tool_id)?;
-        self.generations[generation].tools[tool].order.as_ref()
+    /// What the call ordered whose span's id is made of `source`.
+    pub fn order(&self, source: &str) -> Option<&Order> {
+        let mut tools = self.generations.iter().flat_map(|generation| &generation.tools);
+        tools.find(|tool| tool.order.is_some() && self.tool_source(tool) == source)?.order.as_ref()
     }
 
     /// Takes a line of a subagent that stands among the turn's own. False if it belongs to none of the turn's.
@@ -260,14 +292,17 @@ impl Turn {
                 index
             }
             (None, Record::Prompt(prompt)) => {
-                let Some((tool_id, order)) = self.order_for(&prompt.text) else { return false };
+                let Some((generation, tool, order)) = self.call_for(&prompt.text) else { return false };
+                let source = self.tool_source(tool).into_owned();
                 let place = Place {
                     turn: (self.key.clone(), self.number),
-                    tool_id: Some(tool_id.to_owned()),
-                    agent_id: tool_id.to_owned(),
+                    launch_ids: [Some(tool.id.clone()), Some(generation.id.clone())],
+                    agent_id: source.clone(),
+                    tool_id: Some(source),
                     agent_type: order.subagent_type.clone(),
                     description: order.description.clone(),
                     run: None,
+                    round: 1,
                 };
                 let mut agent = Self::new(prompt, "", 0);
                 agent.number = self.number;
@@ -285,6 +320,9 @@ impl Turn {
 
     /// Takes a record that belongs to this turn. False if it belongs to none of its calls.
     fn take(&mut self, record: Record, requested: Option<Nanos>) -> bool {
+        if !matches!(record, Record::Assistant(_) | Record::Request { .. } | Record::Title(_) | Record::Side(_)) {
+            self.at_tail = None;
+        }
         match record {
             Record::Assistant(line) => self.answer(*line, requested),
             Record::ToolResults { at, results } => {
@@ -314,7 +352,11 @@ impl Turn {
             Record::Compacted { at, trigger, tokens } => self.note(at, Happening::Compacted { trigger, tokens }),
             Record::Retry { at, status, attempt } => self.note(at, Happening::Retry { status, attempt }),
             Record::Side(side) => return self.side(*side),
-            Record::LocalOutput | Record::CommandOutput { .. } | Record::Request { .. } | Record::Title(_) => {}
+            Record::LocalOutput
+            | Record::CommandOutput { .. }
+            | Record::Request { .. }
+            | Record::Title(_)
+            | Record::Inherits => {}
         }
         true
     }
@@ -384,92 +426,6 @@ impl Turn {
     /// The model has gone on to another call, and every tool this one asked for has come back.
     fn is_past(&self, index: usize) -> bool {
         index + 1 < self.generations.len() && self.generations[index].tools.iter().all(|tool| tool.result.is_some())
-    }
-
-    fn answer(&mut self, line: Assistant, requested: Option<Nanos>) {
-        // A later answer shows that the error was not the end.
-        self.error = None;
-        let id = line
-            .message_id
-            .or_else(|| line.uuid.clone())
-            .unwrap_or_else(|| format!("{}#{}", self.key, self.generations.len()));
-        let previous = self.end.max(self.prompt.at);
-        let index = *self.by_message.entry(id.clone()).or_insert(self.generations.len());
-        if index == self.generations.len() {
-            self.generations.push(Generation {
-                id,
-                model: line.model.clone(),
-                request_id: None,
-                requested,
-                previous,
-                first: line.at,
-                last: None,
-                stop_reason: None,
-                usage: None,
-                service: Service::default(),
-                texts: Vec::new(),
-                thinking: Vec::new(),
-                tools: Vec::new(),
-                sent: false,
-                lines: HashSet::new(),
-            });
-        }
-        let generation = &mut self.generations[index];
-        if line.uuid.is_some_and(|uuid| !generation.lines.insert(uuid)) {
-            return;
-        }
-        generation.first = generation.first.or(line.at);
-        generation.last = generation.last.max(line.at);
-        generation.requested = generation.requested.or(requested);
-        generation.request_id = generation.request_id.take().or(line.request_id);
-        self.session.slug = self.session.slug.take().or(line.slug);
-        // Every line repeats the usage of the whole answer; up to 2.1.94 early lines hold a placeholder. Model and usage
-        // are from one line: a fallback in mid-stream puts two models under one id.
-        if let Some(usage) = line.usage
-            && generation.usage.is_none_or(|best| usage.output >= best.output)
-        {
-            generation.usage = Some(usage);
-            generation.model = line.model;
-            generation.service = line.service;
-        }
-        generation.stop_reason = line.stop_reason.or(generation.stop_reason.take());
-        for block in line.blocks {
-            match block {
-                Block::Text(text) => generation.texts.push(text),
-                Block::Thinking(text) => generation.thinking.push(text),
-                Block::ToolUse { id, name, input } => {
-                    if self.by_tool.contains_key(&id) {
-                        continue;
-                    }
-                    self.by_tool.insert(id.clone(), (index, generation.tools.len()));
-                    let launches = name == "Agent" || name == "Task";
-                    let order = launches.then(|| serde_json::from_str(&input).unwrap_or_default());
-                    generation.tools.push(Tool {
-                        id,
-                        name,
-                        input,
-                        order,
-                        called: line.at,
-                        took_ms: None,
-                        result: None,
-                        sent: false,
-                    });
-                }
-                Block::Other(_) => {}
-            }
-        }
-        self.end = self.end.max(line.at);
-    }
-
-    /// True if the result belongs to a call of this turn.
-    fn result(&mut self, result: ToolResult, at: Option<Nanos>) -> bool {
-        let Some(&(generation, tool)) = self.by_tool.get(&result.tool_use_id) else { return false };
-        let tool = &mut self.generations[generation].tools[tool];
-        if tool.result.is_none() {
-            tool.result = Some((result, at));
-            self.end = self.end.max(at);
-        }
-        true
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Context, Destination, wish};
 use crate::{
     hook,
-    ids::{from_hex, hex},
+    ids::{Call, from_hex, hex},
     import_state::Imported,
     store::{Found, SpanKey},
 };
@@ -19,7 +19,7 @@ pub const SPANS: usize = 4000;
 pub struct Ask {
     /// Where the spans go.
     pub destination: hook::Destination,
-    /// Each span in hex: its trace, its own id, and the model call it is part of.
+    /// Each span in hex: its trace, its own id, and the model call it is part of: its id, what else it is known by, and when it was.
     #[serde(default)]
     pub spans: Vec<(String, String, Option<String>)>,
     /// Events, by id.
@@ -55,13 +55,34 @@ pub struct Taken {
 impl Ask {
     /// A span as it is asked for.
     pub fn span((trace, span, call): &SpanKey) -> (String, String, Option<String>) {
-        (hex(trace), hex(span), call.as_ref().map(|call| hex(call)))
+        (hex(trace), hex(span), call.as_ref().map(written))
     }
+}
+
+/// A call in one word.
+fn written(call: &Call) -> String {
+    let mut word = hex(&call.id);
+    for proof in &call.proofs {
+        word.push('.');
+        word.extend(proof.iter().map(|proof| hex(proof)));
+    }
+    word.push('.');
+    word.extend(call.at.map(|at| at.to_string()));
+    word
+}
+
+/// The call that [`written`] wrote so; earlier versions write its id alone.
+fn read(word: &str) -> Option<Call> {
+    let mut parts = word.split('.');
+    let id = from_hex(parts.next()?)?;
+    let mut proof = || parts.next().and_then(from_hex);
+    let proofs = [proof(), proof(), proof()];
+    Some(Call { id, proofs, at: parts.next().and_then(|at| at.parse().ok()) })
 }
 
 fn key((trace, span, call): &(String, String, Option<String>)) -> Option<SpanKey> {
     let call = match call {
-        Some(call) => Some(from_hex(call)?),
+        Some(call) => Some(read(call)?),
         None => None,
     };
     Some((from_hex(trace)?, from_hex(span)?, call))
@@ -113,8 +134,13 @@ mod tests {
 
     #[test]
     fn ids_are_understood_and_nothing_else() {
-        let asked: SpanKey = ([0xab; 16], [1; 8], Some([0xff; 16]));
-        assert_eq!(key(&Ask::span(&asked)), Some(asked));
+        for (at, request) in [(Some(7), None), (None, Some("req_1"))] {
+            let asked: SpanKey = ([0xab; 16], [1; 8], Some(Call::of("msg_1", at, request, None)));
+            assert_eq!(key(&Ask::span(&asked)), Some(asked));
+        }
+        let asked: SpanKey = ([0xab; 16], [1; 8], Some(Call { id: [0xff; 16], proofs: [None; 3], at: None }));
+        let old = (hex(&asked.0), hex(&asked.1), Some(hex(&[0xff; 16])));
+        assert_eq!(key(&old), Some(asked), "from an earlier version");
         assert_eq!(key(&Ask::span(&(asked.0, asked.1, None))), Some((asked.0, asked.1, None)));
         for bad in ["", "0", &"g".repeat(16), &"0".repeat(17), "äääääääää"] {
             assert_eq!(from_hex::<8>(bad), None, "{bad}");

@@ -122,7 +122,7 @@ impl Shared {
                 put.some(
                     meta!("trigger"),
                     match turn.prompt.kind {
-                        PromptKind::Plain => None,
+                        PromptKind::Plain | PromptKind::Fork => turn.prompt.begun_by.as_deref(),
                         PromptKind::Command | PromptKind::Local => Some("command"),
                         PromptKind::TaskNotification => Some("task-notification"),
                     },

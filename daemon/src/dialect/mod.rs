@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{CallId, SpanId, TraceId},
+    ids::{Call, SpanId, TraceId},
     media::Media,
     redact::{Counts, Redactor},
 };
@@ -38,7 +38,7 @@ pub struct OutSpan {
     pub attributes: Vec<(Cow<'static, str>, Value)>,
     /// The model call it is, or is part of; known until it enters the outbox.
     #[serde(skip)]
-    pub call: Option<CallId>,
+    pub call: Option<Call>,
     /// Images and documents it refers to, and in which field; known until it enters the outbox.
     #[serde(skip)]
     pub media: Vec<(Field, Media)>,

@@ -333,6 +333,12 @@ impl Engine {
         agents.settle_places(open);
         session.agents_soon = false;
         for id in agents.ids() {
+            // Nothing is added any more to what it did before it was woken again.
+            let (past, launches) = agents.take_past(&id);
+            for mut turn in past {
+                tell(session, &mut turn, Scope::Final, None, found);
+            }
+            found.launches.extend(launches);
             let due = agents.due(&id, open, over, PATIENCE).filter(|_| !session.superseded);
             let is_due = due.is_some_and(|due| due <= now) || session.superseded;
             if !is_due {

@@ -2,15 +2,15 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Result, Store, destinations::find, paused::is_silent};
+use super::{Result, Store, destinations::find, paused::is_silent, sessions::found_elsewhere};
 use crate::{
     hook::Destination,
-    ids::{CallId, SpanId, TraceId},
+    ids::{Call, SpanId, TraceId},
     import_state::Imported,
 };
 
 /// A span as it is asked for: its trace, its own id, and the model call it is part of.
-pub type SpanKey = (TraceId, SpanId, Option<CallId>);
+pub type SpanKey = (TraceId, SpanId, Option<Call>);
 
 /// What is known of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,6 @@ impl Store {
         let id = find(&self.db, destination)?;
         let mut sent =
             self.db.prepare_cached("SELECT 1 FROM exported WHERE destination = ? AND trace_id = ? AND span_id = ?")?;
-        let mut told = self.db.prepare_cached("SELECT trace_id FROM call WHERE destination = ? AND id = ?")?;
         let mut of = |(trace, span, call): &SpanKey| {
             if sent.exists(params![id, trace, span])? {
                 return Ok(Found::Sent);
@@ -44,8 +43,8 @@ impl Store {
                 return Ok(Found::Withheld);
             }
             let Some(call) = call else { return Ok(Found::Unknown) };
-            let own: Option<TraceId> = told.query_row(params![id, call], |row| row.get(0)).optional()?;
-            Ok(if own.is_some_and(|own| own != *trace) { Found::Copy } else { Found::Unknown })
+            let Some(id) = id else { return Ok(Found::Unknown) };
+            Ok(if found_elsewhere(&self.db, id, call, *trace)? { Found::Copy } else { Found::Unknown })
         };
         spans.iter().map(&mut of).collect()
     }

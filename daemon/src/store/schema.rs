@@ -193,6 +193,34 @@ CREATE TABLE inbox_aside (
     id TEXT PRIMARY KEY,
     hint TEXT NOT NULL
 ) STRICT;
+-- Launching calls, by what their spans have their ids from.
+CREATE TABLE launch_of_turn (
+    session_id TEXT NOT NULL,
+    turn_key TEXT NOT NULL,
+    tool_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    message_id TEXT,
+    agent_id TEXT,
+    turn INTEGER NOT NULL,
+    returned INTEGER NOT NULL,
+    called INTEGER,
+    wakes INTEGER NOT NULL,
+    PRIMARY KEY (session_id, turn_key, tool_id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO launch_of_turn
+    SELECT session_id, turn_key, tool_id, tool_id, NULL, agent_id, turn, returned, NULL, 0 FROM launch;
+DROP TABLE launch;
+ALTER TABLE launch_of_turn RENAME TO launch;
+-- The session that each turn is told in.
+CREATE TABLE owner (
+    trace_id BLOB PRIMARY KEY,
+    session_id TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+-- Since when model calls are known by more than their id.
+CREATE TABLE proofs_since (
+    at_ms INTEGER NOT NULL
+) STRICT;
+INSERT INTO proofs_since VALUES (CAST(unixepoch('subsec') * 1000 AS INTEGER));
 ";
 
 /// Each version's change, applied in one transaction.

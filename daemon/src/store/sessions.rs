@@ -14,7 +14,7 @@ use super::{
 use crate::{
     dialect::OutSpan,
     hook::{Destination, Hint},
-    ids::{CallId, SpanId, TraceId},
+    ids::{Call, CallId, SpanId, TraceId},
     transcript::cursor::{Identity, Position},
     turn::{BACK, Launch, Past},
 };
@@ -190,7 +190,7 @@ impl Store {
             if is_mark && (withheld || in_pause(span) || !is_told(&tx, destination, span.trace_id, span.parent_id)?) {
                 continue;
             }
-            if let Some(call) = span.call {
+            if let Some(call) = &span.call {
                 let own = is_own_call(&tx, destination, call, span.trace_id)?;
                 let (all, copied) = copies.entry(span.trace_id).or_default();
                 *all += 1;
@@ -273,14 +273,20 @@ impl Store {
             s.title,
         ])?;
         for launch in &step.launches {
-            tx.prepare_cached("INSERT OR REPLACE INTO launch VALUES (?, ?, ?, ?, ?, ?)")?.execute(params![
-                s.session_id,
-                launch.tool_id,
-                launch.agent_id,
-                launch.turn.0,
-                launch.turn.1,
-                launch.returned
-            ])?;
+            tx.prepare_cached("INSERT OR REPLACE INTO launch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(
+                params![
+                    s.session_id,
+                    launch.turn.0,
+                    launch.tool_id,
+                    launch.id,
+                    launch.message_id,
+                    launch.agent_id,
+                    launch.turn.1,
+                    launch.returned,
+                    launch.called.map(|at| at as i64),
+                    launch.wakes
+                ],
+            )?;
         }
         for turn in &step.turns {
             tx.prepare_cached("INSERT OR REPLACE INTO turn VALUES (?, ?, ?, ?, ?, ?)")?.execute(params![
@@ -324,13 +330,20 @@ impl Store {
     /// If the database cannot be read.
     pub fn launches(&self, session_id: &str) -> Result<Vec<Launch>> {
         self.db
-            .prepare_cached("SELECT tool_id, agent_id, turn_key, turn, returned FROM launch WHERE session_id = ?")?
+            .prepare_cached(
+                "SELECT tool_id, agent_id, turn_key, turn, returned, id, message_id, called, wakes FROM launch
+                 WHERE session_id = ?",
+            )?
             .query_map([session_id], |row| {
                 Ok(Launch {
                     tool_id: row.get(0)?,
                     agent_id: row.get(1)?,
                     turn: (row.get(2)?, row.get(3)?),
                     returned: row.get(4)?,
+                    id: row.get(5)?,
+                    message_id: row.get(6)?,
+                    called: row.get::<_, Option<i64>>(7)?.map(|at| at as u64),
+                    wakes: row.get(8)?,
                 })
             })?
             .collect()
@@ -436,15 +449,40 @@ fn session_row(row: &rusqlite::Row<'_>) -> Result<Option<SessionRow>> {
 }
 
 /// Notes that the call was found in this trace. False if it was found in another one first.
-fn is_own_call(db: &Connection, destination: DestinationId, call: CallId, trace: TraceId) -> Result<bool> {
-    let noted = db
-        .prepare_cached("INSERT OR IGNORE INTO call (destination, id, trace_id) VALUES (?, ?, ?)")?
-        .execute(params![destination, call, trace])?;
-    if noted == 1 {
+fn is_own_call(db: &Connection, destination: DestinationId, call: &Call, trace: TraceId) -> Result<bool> {
+    if found_elsewhere(db, destination, call, trace)? {
+        return Ok(false);
+    }
+    let mut note = db.prepare_cached("INSERT OR IGNORE INTO call (destination, id, trace_id) VALUES (?, ?, ?)")?;
+    call.proofs.iter().flatten().try_for_each(|proof| note.execute(params![destination, proof, trace]).map(drop))?;
+    Ok(true)
+}
+
+/// True if the call was found in another trace first.
+pub(super) fn found_elsewhere(
+    db: &Connection,
+    destination: DestinationId,
+    call: &Call,
+    trace: TraceId,
+) -> Result<bool> {
+    let mut find = db.prepare_cached("SELECT trace_id FROM call WHERE destination = ? AND id = ?")?;
+    let mut first = |id: &CallId| -> Result<Option<TraceId>> {
+        find.query_row(params![destination, id], |row| row.get(0)).optional()
+    };
+    let mut known = false;
+    for proof in call.proofs.iter().flatten() {
+        match first(proof)? {
+            Some(own) if own == trace => return Ok(false),
+            found => known |= found.is_some(),
+        }
+    }
+    if known {
         return Ok(true);
     }
-    db.prepare_cached("SELECT trace_id FROM call WHERE destination = ? AND id = ?")?
-        .query_row(params![destination, call], |row| Ok(row.get::<_, TraceId>(0)? == trace))
+    // What an earlier version sent is known by the id alone.
+    let Some(old) = first(&call.id)? else { return Ok(false) };
+    let since: i64 = db.prepare_cached("SELECT min(at_ms) FROM proofs_since")?.query_row([], |row| row.get(0))?;
+    Ok(old != trace && call.at.is_none_or(|at| at / 1_000_000 < since.unsigned_abs()))
 }
 
 /// True if a span was delivered, or waits to be.

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     dialect::{Field, Value},
     hook::{Destination, Event, Hint, Kind, Options},
-    ids::{Print, SpanId, TraceId},
+    ids::{Call, Print, SpanId, TraceId},
     media::Media,
     transcript::{
         cursor::{Identity, Position},

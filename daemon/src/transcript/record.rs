@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::media::Media;
 
+mod begun;
 mod fields;
 mod parse;
 
+pub use begun::launched;
 pub use fields::unknown_fields;
 pub use parse::{cwd, first_uuid, kind, nanos, parse, session_id};
 use parse::{put_media, tag};
@@ -108,6 +110,8 @@ pub enum Record {
     },
     /// What the session is called from now on.
     Title(String),
+    /// The file is that of a forked subagent: up to its prompt, lines are those of the conversation it was forked from (2.1.332).
+    Inherits,
     /// A line of a subagent.
     Side(Box<Side>),
     /// An API request failed and was tried again.
@@ -190,6 +194,8 @@ pub struct Prompt {
     pub media: Vec<Media>,
     /// How it came about.
     pub kind: PromptKind,
+    /// `turnOrigin` where no human and no program that speaks for one began it: `scheduled`, `peer`, …; for a subagent who woke it (2.1.332).
+    pub begun_by: Option<String>,
     /// `permissionMode` in which it was given.
     pub permission_mode: Option<String>,
     /// The session in which the plan was made that it carries out.
@@ -219,6 +225,8 @@ pub enum PromptKind {
     Local,
     /// A background task reports its end.
     TaskNotification,
+    /// What a forked subagent is to do.
+    Fork,
 }
 
 /// What a line's envelope says about its session.
@@ -352,6 +360,8 @@ pub struct Launched {
     pub agent_id: String,
     /// It goes on in the background: the result says no more than that it was started.
     pub is_async: bool,
+    /// It had ended, and was woken by a message.
+    pub wakes: bool,
 }
 
 /// Token counts of one answer. Anthropic's `input` excludes what came from or went to the cache.

@@ -95,6 +95,11 @@ pub(super) struct Wire<'a> {
     pub(super) parent_uuid: Option<Text<'a>>,
     #[serde(rename = "turnPosition", borrow, default)]
     pub(super) turn_position: Option<&'a RawValue>,
+    /// Who began the turn, where that was not somebody typing.
+    #[serde(rename = "turnOrigin", borrow, default)]
+    pub(super) turn_origin: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) origin: Option<&'a RawValue>,
     #[serde(rename = "agentId", borrow, default)]
     pub(super) agent_id: Option<Text<'a>>,
     #[serde(rename = "promptId", borrow, default)]
@@ -177,6 +182,9 @@ pub(super) struct WireLaunched<'a> {
     pub(super) agent_id: Option<Text<'a>>,
     #[serde(rename = "runId", borrow, default)]
     pub(super) run_id: Option<Text<'a>>,
+    /// The subagent that a message has set to work again.
+    #[serde(rename = "resumedAgentId", borrow, default)]
+    pub(super) resumed_agent_id: Option<Text<'a>>,
     #[serde(rename = "isAsync", default)]
     pub(super) is_async: Option<bool>,
 }
@@ -186,6 +194,13 @@ pub(super) struct WireLaunched<'a> {
 pub(super) struct WireTurnPosition {
     #[serde(rename = "turnIndex", default)]
     pub(super) turn_index: Option<Count>,
+}
+
+/// `origin` of a prompt.
+#[derive(Deserialize)]
+pub(super) struct WireOrigin<'a> {
+    #[serde(borrow, default)]
+    pub(super) kind: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]

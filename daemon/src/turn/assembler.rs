@@ -1,15 +1,19 @@
 //! Where a turn begins and ends: a session's records, or a subagent's, one by one.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use super::{
     SkillOutput, Turn,
+    answer::Trail,
     history::{History, Past},
 };
 use crate::transcript::record::{Nanos, PromptKind, Record};
 
 /// How many requests are remembered until their answer comes.
 pub(super) const REQUESTS: usize = 64;
+
+/// How many calls of the turn before are remembered.
+const LATE: usize = 64;
 
 /// Builds turns from records pushed in file order.
 #[derive(Debug)]
@@ -25,8 +29,8 @@ pub struct Assembler {
     forked_from: Option<String>,
     /// What the session is called.
     title: Option<String>,
-    /// Message ids of the turn before: a late line of it must not count again.
-    before: HashSet<String>,
+    /// The last calls of the turn before: a late line of them must not count again.
+    before: HashMap<String, Trail>,
     /// The turns before, to which the user may go back.
     history: History,
     /// The version of Claude Code that wrote the latest prompt.
@@ -46,7 +50,7 @@ impl Assembler {
             requests: Requests::default(),
             forked_from: None,
             title: None,
-            before: HashSet::new(),
+            before: HashMap::new(),
             history: History::default(),
             version: None,
             orphans: 0,
@@ -90,7 +94,7 @@ impl Assembler {
             }
             Record::Request { id, at } => self.requests.put(id, at),
             Record::Assistant(line) => {
-                let known = |turn: &Turn| line.message_id.as_ref().is_some_and(|id| turn.by_message.contains_key(id));
+                let known = |turn: &Turn| turn.call_of(&line).is_some();
                 let closed = match self.candidate.take() {
                     // A command typed while the model works does not interrupt the turn at work.
                     Some(candidate) if self.open.as_ref().is_some_and(known) => {
@@ -100,7 +104,8 @@ impl Assembler {
                     Some(candidate) => self.start(candidate),
                     None => None,
                 };
-                let late = line.message_id.as_ref().is_some_and(|id| self.before.contains(id));
+                let before = line.message_id.as_ref().and_then(|id| self.before.get(id));
+                let late = before.is_some_and(|call| call.has(&line) || call.goes_on(&line, false));
                 match &mut self.open {
                     Some(turn) if !late => {
                         let requested = self.requests.sent(line.request_ref.as_deref());
@@ -135,6 +140,7 @@ impl Assembler {
                     turn.number = self.closed + 1;
                 }
             }
+            Record::Inherits => {}
             // Where a subagent has a file of its own, its lines are read there.
             Record::Side(side) if side.agent_id.is_some() => {}
             Record::Side(side) => {
@@ -226,7 +232,9 @@ impl Assembler {
         if let Some(closed) = &closed {
             self.closed += 1;
             self.history.push(Past::of(closed));
-            self.before = closed.generations.iter().map(|generation| generation.id.clone()).collect();
+            let first = closed.generations.len().saturating_sub(LATE);
+            let calls = closed.generations.iter().enumerate().skip(first);
+            self.before = calls.map(|(index, generation)| (generation.id.clone(), closed.trail(index))).collect();
         }
         turn.left = self.history.left_by(&turn.prompt);
         turn.instead_of = turn.left.first().map(|left| left.number);
@@ -235,64 +243,19 @@ impl Assembler {
     }
 }
 
-/// Builds the turn that is the work of one subagent, from the records of its own transcript pushed in file order.
-#[derive(Debug, Default)]
-pub struct Run {
-    turn: Option<Turn>,
-    requests: Requests,
-}
-
-impl Run {
-    /// Takes the record of the line at `offset`. False if it belongs to nothing.
-    pub fn push(&mut self, record: Record, offset: u64) -> bool {
-        let record = match record {
-            Record::Side(side) => side.record,
-            record => record,
-        };
-        match (record, &mut self.turn) {
-            (Record::Request { id, at }, _) => self.requests.put(id, at),
-            (Record::Prompt(prompt), None) => self.turn = Some(Turn::new(prompt, "", offset)),
-            (record, Some(turn)) => {
-                let requested = match &record {
-                    Record::Assistant(line) => self.requests.sent(line.request_ref.as_deref()),
-                    _ => None,
-                };
-                return turn.take(record, requested);
-            }
-            (_, None) => return false,
-        }
-        true
-    }
-
-    /// What it did so far.
-    pub fn turn(&self) -> Option<&Turn> {
-        self.turn.as_ref()
-    }
-
-    /// As [`turn`](Self::turn), to mark what was sent.
-    pub fn turn_mut(&mut self) -> Option<&mut Turn> {
-        self.turn.as_mut()
-    }
-
-    /// What it did.
-    pub fn into_turn(self) -> Option<Turn> {
-        self.turn
-    }
-}
-
 /// The requests that went out last, by id: when each was sent.
 #[derive(Debug, Default)]
-struct Requests(VecDeque<(String, Nanos)>);
+pub(super) struct Requests(VecDeque<(String, Nanos)>);
 
 impl Requests {
-    fn put(&mut self, id: String, at: Nanos) {
+    pub(super) fn put(&mut self, id: String, at: Nanos) {
         if self.0.len() == REQUESTS {
             self.0.pop_front();
         }
         self.0.push_back((id, at));
     }
 
-    fn sent(&self, id: Option<&str>) -> Option<Nanos> {
+    pub(super) fn sent(&self, id: Option<&str>) -> Option<Nanos> {
         self.0.iter().find(|(known, _)| Some(known.as_str()) == id).map(|(_, at)| *at)
     }
 }

@@ -1,10 +1,12 @@
 //! What a turn consists of.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use super::answer::Trail;
 use crate::{
+    ids::Print,
     media::Media,
     transcript::record::{Nanos, Service, ToolResult, Usage},
 };
@@ -14,8 +16,10 @@ use crate::{
 pub struct Place {
     /// Key and number of the turn during which it was launched.
     pub turn: (String, u32),
-    /// The tool call that launched it; none where that is not known.
+    /// What the span of the call that launched it has its id from; none where that is not known.
     pub tool_id: Option<String>,
+    /// The ids of that tool call and of the model call that made it.
+    pub launch_ids: [Option<String>; 2],
     /// The subagent.
     pub agent_id: String,
     /// What kind of agent it is.
@@ -24,6 +28,23 @@ pub struct Place {
     pub description: Option<String>,
     /// The run of a workflow that it is part of.
     pub run: Option<String>,
+    /// Which run of the subagent it is, from 1: each message that wakes it again begins one.
+    pub round: u32,
+}
+
+impl Place {
+    /// True if `launch` is the call above it.
+    pub fn is_below(&self, launch: &Launch) -> bool {
+        self.turn.0 == launch.turn.0 && self.tool_id.as_deref() == Some(&launch.tool_id)
+    }
+
+    /// What the id of its span is made of, and those of what happened in it.
+    pub fn source(&self) -> Cow<'_, str> {
+        match self.round {
+            ..=1 => self.agent_id.as_str().into(),
+            round => format!("{}#{round}", self.agent_id).into(),
+        }
+    }
 }
 
 /// What a skill put out that ran in a context of its own: its calls are those of a subagent.
@@ -38,14 +59,22 @@ pub struct SkillOutput {
 /// A tool call that launched a subagent, or may have; or a prompt that did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// The call, or [`Turn::launch_id`](super::Turn::launch_id) of a prompt.
+    /// What the call's span has its id from, or [`Turn::launch_id`](super::Turn::launch_id) of a prompt.
     pub tool_id: String,
+    /// The call's own id, or the same of a prompt.
+    pub id: String,
+    /// The model call that made it.
+    pub message_id: Option<String>,
     /// The subagent, or the run of a workflow, once the call's result has named it.
     pub agent_id: Option<String>,
     /// Key and number of the turn.
     pub turn: (String, u32),
     /// The call has returned with what the subagent had to say, or never will.
     pub returned: bool,
+    /// When the call was written.
+    pub called: Option<Nanos>,
+    /// It is a message that woke the subagent again.
+    pub wakes: bool,
 }
 
 /// One model call.
@@ -53,6 +82,12 @@ pub struct Launch {
 pub struct Generation {
     /// `message.id`, or the uuid of its first line.
     pub id: String,
+    /// How many calls of the turn had the same id before.
+    pub repeats: u32,
+    /// The latest of these.
+    pub(super) earlier: Option<usize>,
+    /// Fingerprint of its first block.
+    pub opening: Option<Print>,
     /// The model that answered, from the line that `usage` is from.
     pub model: String,
     /// `requestId`.
@@ -79,7 +114,7 @@ pub struct Generation {
     pub tools: Vec<Tool>,
     /// Its span has been sent.
     pub sent: bool,
-    pub(super) lines: HashSet<String>,
+    pub(super) trail: Trail,
 }
 
 /// One tool call.
@@ -87,6 +122,10 @@ pub struct Generation {
 pub struct Tool {
     /// `tool_use.id`.
     pub id: String,
+    /// How many calls of the turn had the same id before.
+    pub repeats: u32,
+    /// The latest of these: generation and tool.
+    pub(super) earlier: Option<(usize, usize)>,
     /// The tool's name.
     pub name: String,
     /// Arguments, JSON as written.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::transcript::record::{Launched, PromptKind, Usage};
+use crate::transcript::record::{Assistant, Block, Launched, PromptKind, Service, ToolResult, Usage};
 use assembler::REQUESTS;
 
 mod agents;

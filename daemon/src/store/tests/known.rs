@@ -4,14 +4,15 @@ use crate::{import_state::Imported, store::Found};
 #[test]
 fn of_each_span_it_is_known_whether_it_was_sent_or_is_a_copy() {
     let (_dir, mut store) = fresh();
-    let own = OutSpan { call: Some([7; 16]), ..span(1, 2, 1) };
+    let call = Some(Call::of("msg", Some(7), None, None));
+    let own = OutSpan { call, ..span(1, 2, 1) };
     store.advance(&step(vec![span(1, 1, 0), own])).unwrap();
     let asked = [
         ([1; 16], [1; 8], None),
-        ([1; 16], [2; 8], Some([7; 16])),
-        ([2; 16], [2; 8], Some([7; 16])),
+        ([1; 16], [2; 8], call),
+        ([2; 16], [2; 8], call),
         ([2; 16], [1; 8], None),
-        ([1; 16], [3; 8], Some([7; 16])),
+        ([1; 16], [3; 8], call),
     ];
     use Found::{Copy, Sent, Unknown, Withheld};
     assert_eq!(store.known(&server("one"), &asked).unwrap(), [Sent, Sent, Copy, Unknown, Unknown]);

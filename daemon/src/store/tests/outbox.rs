@@ -37,7 +37,8 @@ fn a_root_enters_again_only_with_news_of_its_own_trace() {
 #[test]
 fn a_call_found_again_in_another_trace_is_a_copy_with_all_that_belongs_to_it() {
     let (_dir, mut store) = fresh();
-    let of = |call: u8, span: OutSpan| OutSpan { call: Some([call; 16]), ..span };
+    let of =
+        |call: u8, span: OutSpan| OutSpan { call: Some(Call::of("msg", Some(u64::from(call)), None, None)), ..span };
     let original = vec![span(1, 1, 0), of(7, span(1, 2, 1)), of(7, span(1, 3, 2))];
     let (destination, queued) = store.advance(&step(original.clone())).unwrap();
     assert_eq!(queued, 3);
@@ -55,6 +56,10 @@ fn launches_and_finished_subagents_come_back_and_sessions_left_in_the_middle_are
     let (_dir, mut store) = fresh();
     let launch = |tool: &str, agent: Option<&str>, returned| Launch {
         tool_id: tool.into(),
+        id: tool.into(),
+        message_id: Some("msg".into()),
+        called: Some(9),
+        wakes: false,
         agent_id: agent.map(Into::into),
         turn: ("p-1".into(), 3),
         returned,

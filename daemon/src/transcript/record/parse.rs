@@ -8,10 +8,12 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::*;
+use super::{
+    begun::{FORK, begun_by, directive, launched},
+    *,
+};
 use crate::transcript::wire::{
-    Content, Output, Text, Wire, WireAttachment, WireBlock, WireError, WireLaunched, WireMessage, WireSource,
-    WireTurnPosition,
+    Content, Output, Text, Wire, WireAttachment, WireBlock, WireError, WireMessage, WireSource, WireTurnPosition,
 };
 
 /// Reads one line.
@@ -266,6 +268,7 @@ impl<'a> Wire<'a> {
                 _ => Err(Skip::Bookkeeping),
             },
             "api-request" => Err(Skip::Bookkeeping),
+            "fork-context-ref" => Ok(Record::Inherits),
             "custom-title" | "ai-title" | "summary" => {
                 let title = self.custom_title.or(self.title).or(self.summary).map(Text::into_owned);
                 title.filter(|title| !title.trim().is_empty()).map(Record::Title).ok_or(Skip::Bookkeeping)
@@ -279,7 +282,14 @@ impl<'a> Wire<'a> {
         let Some(mut content) = content else { return Err(Skip::Bookkeeping) };
         // What a skill tells a subagent of its own is no human's word, and yet what it begins with.
         let begins_agent = self.is_sidechain == Some(true) && self.parent_uuid.is_none();
-        if self.is_meta == Some(true) && !begins_agent {
+        let position = self.turn_position.and_then(|raw| {
+            let position: WireTurnPosition = serde_json::from_str(raw.get()).ok()?;
+            u32::try_from(position.turn_index?.0).ok()
+        });
+        // Nor are these a human's words: a schedule, another session, a program, or what wakes a subagent again.
+        let begun_by = begun_by(self.turn_origin, self.origin, self.is_sidechain == Some(true));
+        let begins_turn = self.is_meta == Some(true) && (begun_by.is_some() || position.is_some());
+        if self.is_meta == Some(true) && !begins_agent && !begins_turn {
             let text = content.text();
             let said = text.trim_start().strip_prefix("Stop hook feedback:").map(|text| text.trim().to_owned());
             return said.map(|text| Record::HookFeedback { at, text }).ok_or(Skip::Bookkeeping);
@@ -293,7 +303,9 @@ impl<'a> Wire<'a> {
                 result.agent = self.tool_use_result.and_then(|raw| launched(raw.get()));
                 result.denied = self.tool_denial_kind.map(Text::into_owned);
             }
-            if !results.is_empty() {
+            // A forked subagent begins with the result of the call that launched it, and with what it is to do.
+            let is_fork = || content.text().trim_start().starts_with(FORK);
+            if !(results.is_empty() || self.is_sidechain == Some(true) && is_fork()) {
                 return Ok(Record::ToolResults { at, results });
             }
         }
@@ -317,6 +329,8 @@ impl<'a> Wire<'a> {
             (PromptKind::Local, format!("!{}", tag(head, "bash-input").unwrap_or_default()))
         } else if starts(&["<task-notification>"]) {
             (PromptKind::TaskNotification, text)
+        } else if starts(&[FORK]) {
+            (PromptKind::Fork, directive(head).to_owned())
         } else {
             (PromptKind::Plain, text)
         };
@@ -332,10 +346,8 @@ impl<'a> Wire<'a> {
             text,
             kind,
             uuid: self.uuid.map(Text::into_owned),
-            position: self.turn_position.and_then(|raw| {
-                let position: WireTurnPosition = serde_json::from_str(raw.get()).ok()?;
-                u32::try_from(position.turn_index?.0).ok()
-            }),
+            begun_by,
+            position,
             parent: self.parent_uuid.map(Text::into_owned),
             prompt_id: self.prompt_id.map(Text::into_owned),
             session: SessionFacts {
@@ -549,15 +561,6 @@ pub(super) fn put_media(written: &mut String, found: &mut Vec<Media>, kind: &str
 fn spilled(output: &str) -> Option<PathBuf> {
     let (_, rest) = output.strip_prefix("<persisted-output>")?.split_once("Full output saved to: ")?;
     rest.lines().next().map(|path| PathBuf::from(path.trim()))
-}
-
-/// The subagent, or the workflow run, that a `toolUseResult` names. Runs are always in the background (2.1.329).
-fn launched(raw: &str) -> Option<Launched> {
-    let names = |key: &[u8]| memchr::memmem::find(raw.as_bytes(), key).is_some();
-    let may_be = raw.starts_with('{') && (names(b"\"agentId\"") || names(b"\"runId\""));
-    let wire: WireLaunched = may_be.then(|| serde_json::from_str(raw).ok()).flatten()?;
-    let is_async = wire.is_async == Some(true) || wire.agent_id.is_none();
-    Some(Launched { agent_id: wire.agent_id.or(wire.run_id)?.into_owned(), is_async })
 }
 
 /// The session whose transcript the text of a plan refers to: the only link between planning and doing where the context was

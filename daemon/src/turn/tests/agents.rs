@@ -63,7 +63,7 @@ fn a_subagent_nobody_asked_for_is_counted_as_an_orphan() {
 #[test]
 fn launches_say_whose_result_has_come() {
     let launched = |tool: &str, agent: &str, is_async| {
-        let agent = Some(Launched { agent_id: agent.into(), is_async });
+        let agent = Some(Launched { agent_id: agent.into(), is_async, wakes: false });
         let result = ToolResult {
             tool_use_id: tool.into(),
             output: String::new(),
@@ -121,6 +121,10 @@ fn a_skill_run_directly_is_a_turn_whose_calls_are_a_subagents() {
         assert!(turn.looks_finished() && turn.ends_with(&Print::of("done")) && !turn.ends_with(&Print::of("x")));
         let launch = Launch {
             tool_id: Turn::launch_id("pid"),
+            id: Turn::launch_id("pid"),
+            message_id: None,
+            called: Some(1),
+            wakes: false,
             agent_id: agent_id.map(str::to_owned),
             turn: ("p1".into(), 1),
             returned: agent_id.is_none(),

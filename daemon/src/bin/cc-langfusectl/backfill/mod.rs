@@ -367,11 +367,12 @@ fn age(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cc_langfuse::ids::Call;
 
     #[test]
     fn a_root_is_a_copy_if_all_below_it_is() {
         let root = ([1; 16], [1; 8], None);
-        let call = |id| ([1; 16], [id; 8], Some([id; 16]));
+        let call = |id: u8| ([1; 16], [id; 8], Some(Call::of(&id.to_string(), None, None, None)));
         let counts = |spans: &[SpanKey], states| {
             let Tally { sent, copies, withheld } = tally(spans, states);
             (sent, copies, withheld)

@@ -219,7 +219,7 @@ fn a_line_of_a_subagent_says_what_it_would_say_elsewhere_and_whose_it_is() {
 
 #[test]
 fn a_result_names_the_subagent_its_call_launched() {
-    let launched = |agent: &str, is_async| Some(Launched { agent_id: agent.into(), is_async });
+    let launched = |agent: &str, is_async| Some(Launched { agent_id: agent.into(), is_async, wakes: false });
     for (said, expect) in [
         (
             json!({"status": "completed", "agentId": "a-1", "usage": {"input_tokens": 9}, "content": [1, {"x": []}]}),

@@ -1,0 +1,285 @@
+//! Lines of answers and results of tools: which call each belongs to.
+//!
+//! The lines of an answer have `message.id` in common, but the id alone proves nothing: some gateways give every answer the same, or
+//! count from 1 in each session. A line goes on with a call of its id if it follows it directly, or if request, time or content
+//! say so as well.
+
+use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use super::{Generation, Tool, Turn};
+use crate::{
+    ids::Print,
+    transcript::record::{Assistant, Block, Nanos, Service, ToolResult, Usage, launched},
+};
+
+/// The tool by which a subagent is set to work again.
+const WAKES: &str = "SendMessage";
+
+/// What is known of a call, to recognise further lines of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trail {
+    request_id: Option<String>,
+    usage: Option<Usage>,
+    /// The model has said why it stopped.
+    stopped: bool,
+    at: [Option<Nanos>; 2],
+    lines: HashSet<u64>,
+    blocks: HashSet<u64>,
+    /// Some tool it asked for has not come back.
+    pub(super) waits: bool,
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The fingerprint of a call's first block; it is stored.
+fn opening(block: &Block) -> Print {
+    match block {
+        Block::Text(text) => Print::of(text),
+        Block::Thinking(text) => Print::of(&format!("thinking\0{text}")),
+        Block::ToolUse { id, name, input } => Print::of(&format!("tool\0{id}\0{name}\0{input}")),
+        Block::Other(kind) => Print::of(&format!("other\0{kind}")),
+    }
+}
+
+fn block_hash(block: &Block) -> u64 {
+    match block {
+        Block::Text(text) => hash((0, text)),
+        Block::Thinking(text) => hash((1, text)),
+        Block::ToolUse { id, name, input } => hash((2, id, name, input)),
+        other => hash((3, format!("{other:?}"))),
+    }
+}
+
+impl Trail {
+    /// The very line was there before.
+    pub(super) fn has(&self, line: &Assistant) -> bool {
+        line.uuid.as_ref().is_some_and(|uuid| self.lines.contains(&hash(uuid)))
+    }
+
+    /// True if `line`, which has the same `message.id`, is of the same call. `follows`: it stands directly behind its last line.
+    pub(super) fn goes_on(&self, line: &Assistant, follows: bool) -> bool {
+        let requests = self.request_id.as_ref().zip(line.request_id.as_ref()).map(|(known, new)| known == new);
+        match requests {
+            Some(true) => true,
+            // Another model took over in mid-stream.
+            Some(false) if follows && !self.stopped => true,
+            Some(false) => self.repeats(line),
+            None => {
+                follows
+                    || line.at.is_some() && self.at.contains(&line.at)
+                    || self.repeats(line)
+                    || self.has_usage_of(line)
+            }
+        }
+    }
+
+    /// All of `line` was there before.
+    fn repeats(&self, line: &Assistant) -> bool {
+        !line.blocks.is_empty()
+            && line.blocks.iter().all(|block| self.blocks.contains(&block_hash(block)))
+            && (line.usage.is_none() || line.usage == self.usage)
+    }
+
+    /// Every line of an answer repeats its usage; as long as the model has not stopped, output is a placeholder. Where nothing is
+    /// counted, only a tool that has not come back yet shows that the answer goes on.
+    fn has_usage_of(&self, line: &Assistant) -> bool {
+        let input = |usage: &Usage| (usage.input, usage.cache_read, usage.cache_creation);
+        match (&self.usage, &line.usage) {
+            (Some(known), Some(new)) if *known == Usage::default() && *new == *known => !self.stopped || self.waits,
+            (Some(known), Some(new)) if self.stopped => known == new,
+            (Some(known), Some(new)) => input(known) == input(new) || *known == Usage::default(),
+            _ => !self.stopped || self.waits,
+        }
+    }
+
+    fn add(&mut self, line: &Assistant) {
+        self.lines.extend(line.uuid.iter().map(hash));
+        self.blocks.extend(line.blocks.iter().map(block_hash));
+        self.request_id = self.request_id.take().or_else(|| line.request_id.clone());
+        self.at = [self.at[0].or(line.at), line.at.or(self.at[1])];
+        self.stopped |= line.stop_reason.is_some();
+        if let Some(usage) = line.usage
+            && self.usage.is_none_or(|best| usage.output >= best.output)
+        {
+            self.usage = Some(usage);
+        }
+    }
+}
+
+impl Turn {
+    /// A call with the id of `line` of which this is a further line, or was there before.
+    pub(super) fn call_of(&self, line: &Assistant) -> Option<usize> {
+        let mut next = line.message_id.as_ref().or(line.uuid.as_ref()).and_then(|id| self.by_message.get(id)).copied();
+        while let Some(index) = next {
+            let generation = &self.generations[index];
+            let follows = self.at_tail == Some(index);
+            if generation.trail.has(line) || self.trail(index).goes_on(line, follows) {
+                return Some(index);
+            }
+            next = generation.earlier;
+        }
+        None
+    }
+
+    /// What is known of the call at `index`.
+    pub(super) fn trail(&self, index: usize) -> Trail {
+        let Generation { trail, tools, .. } = &self.generations[index];
+        Trail { waits: tools.iter().any(|tool| tool.result.is_none()), ..trail.clone() }
+    }
+
+    pub(super) fn answer(&mut self, line: Assistant, requested: Option<Nanos>) {
+        // A later answer shows that the error was not the end.
+        self.error = None;
+        let known = self.call_of(&line);
+        let id = line
+            .message_id
+            .clone()
+            .or_else(|| line.uuid.clone())
+            .unwrap_or_else(|| format!("{}#{}", self.key, self.generations.len()));
+        let previous = self.end.max(self.prompt.at);
+        let index = known.unwrap_or(self.generations.len());
+        if known.is_none() {
+            let earlier = self.by_message.insert(id.clone(), index);
+            self.generations.push(Generation {
+                id,
+                repeats: earlier.map_or(0, |earlier| self.generations[earlier].repeats + 1),
+                earlier,
+                opening: line.blocks.first().map(opening),
+                model: line.model.clone(),
+                request_id: None,
+                requested,
+                previous,
+                first: line.at,
+                last: None,
+                stop_reason: None,
+                usage: None,
+                service: Service::default(),
+                texts: Vec::new(),
+                thinking: Vec::new(),
+                tools: Vec::new(),
+                sent: false,
+                trail: Trail::default(),
+            });
+        }
+        let generation = &mut self.generations[index];
+        if generation.trail.has(&line) {
+            return;
+        }
+        self.at_tail = Some(index);
+        generation.trail.add(&line);
+        generation.first = generation.first.or(line.at);
+        generation.last = generation.last.max(line.at);
+        generation.requested = generation.requested.or(requested);
+        generation.request_id = generation.request_id.take().or(line.request_id);
+        self.session.slug = self.session.slug.take().or(line.slug);
+        // Every line repeats the usage of the whole answer; up to 2.1.94 early lines hold a placeholder. Model and usage
+        // are from one line: a fallback in mid-stream puts two models under one id.
+        if let Some(usage) = line.usage
+            && generation.usage.is_none_or(|best| usage.output >= best.output)
+        {
+            generation.usage = Some(usage);
+            generation.model = line.model;
+            generation.service = line.service;
+        }
+        generation.stop_reason = line.stop_reason.or(generation.stop_reason.take());
+        self.end = self.end.max(line.at);
+        // A snapshot may repeat what was there, or let it grow; within one line each block is one of its own.
+        let (mut text_at, mut thought_at) = (0, 0);
+        let first_tool = self.generations[index].tools.len();
+        for block in line.blocks {
+            let generation = &mut self.generations[index];
+            match block {
+                Block::Text(text) => put(&mut generation.texts, &mut text_at, text),
+                Block::Thinking(text) => put(&mut generation.thinking, &mut thought_at, text),
+                Block::ToolUse { id, name, input } => self.call(index, first_tool, id, name, input, line.at),
+                Block::Other(_) => {}
+            }
+        }
+    }
+
+    /// A tool call of the generation at `index`, of whose tools the first `before` stood in earlier lines.
+    fn call(&mut self, index: usize, before: usize, id: String, name: String, input: String, at: Option<Nanos>) {
+        let launches = name == "Agent" || name == "Task";
+        let earlier = self.by_tool.get(&id).copied();
+        if let Some((generation, tool)) = earlier.filter(|(generation, tool)| *generation == index && *tool < before) {
+            let tool = &mut self.generations[generation].tools[tool];
+            if !tool.sent && input.len() > tool.input.len() {
+                tool.order = launches.then(|| serde_json::from_str(&input).unwrap_or_default());
+                tool.input = input;
+            }
+            return;
+        }
+        let repeats = earlier.map_or(0, |(generation, tool)| self.generations[generation].tools[tool].repeats + 1);
+        let tools = &mut self.generations[index].tools;
+        self.by_tool.insert(id.clone(), (index, tools.len()));
+        tools.push(Tool {
+            order: launches.then(|| serde_json::from_str(&input).unwrap_or_default()),
+            id,
+            repeats,
+            earlier,
+            name,
+            input,
+            called: at,
+            took_ms: None,
+            result: None,
+            sent: false,
+        });
+    }
+
+    /// The latest call with this id that has no result yet.
+    fn open_call(&self, tool_id: &str) -> Option<(usize, usize)> {
+        let mut next = self.by_tool.get(tool_id).copied();
+        while let Some((generation, index)) = next {
+            let tool = &self.generations[generation].tools[index];
+            if tool.result.is_none() {
+                return next;
+            }
+            next = tool.earlier;
+        }
+        None
+    }
+
+    /// True if the result belongs to a call of this turn: of several with its id, to the latest that waits.
+    pub(super) fn result(&mut self, mut result: ToolResult, at: Option<Nanos>) -> bool {
+        self.at_tail = None;
+        let Some((generation, tool)) = self.open_call(&result.tool_use_id) else {
+            return self.by_tool.contains_key(&result.tool_use_id);
+        };
+        let tool = &mut self.generations[generation].tools[tool];
+        if tool.name == WAKES && result.agent.is_none() {
+            // In a subagent's own transcript that is said nowhere else.
+            result.agent = launched(&result.output).filter(|agent| agent.wakes);
+        }
+        tool.result = Some((result, at));
+        self.end = self.end.max(at);
+        true
+    }
+}
+
+/// Adds `text`, unless it is one of `texts` from `at` on, or the beginning of one; one that it goes on with grows.
+fn put(texts: &mut Vec<String>, at: &mut usize, text: String) {
+    let same = |known: &String| {
+        let both = !known.is_empty() && !text.is_empty();
+        both && (known.starts_with(text.as_str()) || text.starts_with(known.as_str()))
+    };
+    match texts.iter().skip(*at).position(same) {
+        Some(position) => {
+            let known = &mut texts[*at + position];
+            if text.len() > known.len() {
+                *known = text;
+            }
+            *at += position + 1;
+        }
+        None => {
+            texts.push(text);
+            *at = texts.len();
+        }
+    }
+}

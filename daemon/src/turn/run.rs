@@ -1,0 +1,82 @@
+//! What one subagent did: a run for what it was launched with, and one for each message that woke it again.
+
+use super::{Turn, assembler::Requests};
+use crate::transcript::record::Record;
+
+/// Builds the runs of one subagent from the records of its own transcript, pushed in file order.
+#[derive(Debug, Default)]
+pub struct Runs {
+    /// Runs that are over, oldest first, as long as nobody has taken them.
+    past: Vec<Turn>,
+    last: Option<Turn>,
+    /// How many runs came before those held.
+    taken: u32,
+    /// Lines up to the prompt are those of the conversation that was forked.
+    inherits: bool,
+    requests: Requests,
+}
+
+impl Runs {
+    /// Takes the record of the line at `offset`. False if it belongs to nothing.
+    pub fn push(&mut self, record: Record, offset: u64) -> bool {
+        let record = match record {
+            Record::Side(side) => side.record,
+            record => record,
+        };
+        match record {
+            Record::Request { id, at } => self.requests.put(id, at),
+            Record::Inherits => self.inherits = self.last.is_none(),
+            Record::Prompt(prompt) if self.last.as_ref().is_none_or(Turn::is_over) => {
+                self.past.extend(self.last.take());
+                self.inherits = false;
+                self.last = Some(Turn::new(prompt, "", offset));
+            }
+            record => {
+                let Some(turn) = &mut self.last else { return self.inherits };
+                let requested = match &record {
+                    Record::Assistant(line) => self.requests.sent(line.request_ref.as_deref()),
+                    _ => None,
+                };
+                return turn.take(record, requested);
+            }
+        }
+        true
+    }
+
+    /// What it did last.
+    pub fn last(&self) -> Option<&Turn> {
+        self.last.as_ref()
+    }
+
+    /// As [`last`](Self::last), to mark what was sent.
+    pub fn last_mut(&mut self) -> Option<&mut Turn> {
+        self.last.as_mut()
+    }
+
+    /// All runs that are held, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Turn> {
+        self.past.iter().chain(&self.last)
+    }
+
+    /// As [`iter`](Self::iter), to say where they belong.
+    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Turn> {
+        self.past.iter_mut().chain(&mut self.last)
+    }
+
+    /// How many runs there were, those that were taken included.
+    pub fn count(&self) -> usize {
+        self.taken as usize + self.past.len() + usize::from(self.last.is_some())
+    }
+
+    /// The runs that are over and whose place is known, in order: nothing is added to them any more.
+    pub fn take_past(&mut self) -> Vec<Turn> {
+        let placed = self.past.iter().take_while(|turn| turn.place.is_some()).count();
+        self.taken += placed as u32;
+        self.past.drain(..placed).collect()
+    }
+
+    /// All it did.
+    pub fn into_turns(self) -> impl Iterator<Item = Turn> {
+        self.past.into_iter().chain(self.last)
+    }
+}

@@ -1,0 +1,68 @@
+//! What the ids of a turn's spans are made of.
+//!
+//! Gateways give calls ids that are unique within an answer or a turn at best: `call_0`, or the same one each time. In the trace each
+//! span has an id of its own; an id that does not repeat stays what it is.
+
+use std::borrow::Cow;
+
+use super::{Generation, Tool, Turn};
+
+/// Longest id with several numbers in it that is taken for a count.
+const SHORT: usize = 12;
+
+/// Most digits of a count.
+const DIGITS: usize = 6;
+
+impl Turn {
+    /// What the id of a tool's span is made of.
+    pub fn tool_source<'t>(&self, tool: &'t Tool) -> Cow<'t, str> {
+        self.source(&tool.id, tool.repeats, 0)
+    }
+
+    /// What the id of a generation's span is made of.
+    pub fn generation_source<'t>(&self, generation: &'t Generation) -> Cow<'t, str> {
+        self.source(&generation.id, generation.repeats, 1)
+    }
+
+    /// `id`, with how often it was there before in the turn; and in the work of a subagent, which is in the trace of another turn,
+    /// with the subagent where others may use the same id: because it is counted up, or because the call that launched the
+    /// subagent has it (`which` of its ids is the one to compare with).
+    fn source<'t>(&self, id: &'t str, repeats: u32, which: usize) -> Cow<'t, str> {
+        let shared = |place: &&super::Place| is_count(id) || place.launch_ids[which].as_deref() == Some(id);
+        match (self.place.as_ref().filter(shared), repeats) {
+            (None, 0) => id.into(),
+            (None, _) => format!("{id}#{}", repeats + 1).into(),
+            (Some(place), 0) => format!("{}/{id}", place.source()).into(),
+            (Some(place), _) => format!("{}/{id}#{}", place.source(), repeats + 1).into(),
+        }
+    }
+}
+
+/// True of an id that somebody counts up, such as `call_0`, `msg_12`, `functions.Bash:3` or `call_1_0`.
+fn is_count(id: &str) -> bool {
+    let digits = id.bytes().filter(u8::is_ascii_digit).count();
+    let last = id.bytes().rev().take_while(u8::is_ascii_digit).count();
+    id.is_empty() || last > 0 && digits <= DIGITS && (digits == last || id.len() <= SHORT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_count;
+
+    #[test]
+    fn counts_are_told_from_ids() {
+        for count in ["call_0", "call_1", "msg_4", "functions.Bash:12", "0", "tool-3", "call_1_0", ""] {
+            assert!(is_count(count), "{count}");
+        }
+        for id in [
+            "toolu_01A09q90qw90lq917835lq9",
+            "toolu_mock_subagent_fg_0002_1",
+            "call_9pw4qnYScqvGrCH58HWCvFH6",
+            "chatcmpl-tool-3c1a",
+            "msg_proxy_stream",
+            "tool_call",
+        ] {
+            assert!(!is_count(id), "{id}");
+        }
+    }
+}
