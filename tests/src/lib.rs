@@ -147,3 +147,17 @@ pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     until(what, || is_so().then_some(()));
 }
+
+/// Text that hardly compresses: what a proxy counts are compressed bytes.
+pub fn noise(length: usize, seed: u64) -> String {
+    const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,;";
+    let mut state = seed;
+    let mut next = || {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(LETTERS[(state >> 32) as usize % LETTERS.len()])
+    };
+    (0..length).map(|at| if at % 60 == 59 { ' ' } else { next() }).collect()
+}

@@ -155,6 +155,18 @@ impl Answer {
         self
     }
 
+    /// As somebody says it who takes no spans, whatever the status.
+    #[must_use]
+    pub fn unheard(mut self) -> Self {
+        self.stores = false;
+        self
+    }
+
+    /// Nothing is stored, and the connection breaks without an answer.
+    pub fn broken() -> Self {
+        Self::status(0)
+    }
+
     /// The spans are stored, and the connection breaks before the answer.
     pub fn lost() -> Self {
         Self { status: 0, stores: true, ..Self::ok() }

@@ -19,7 +19,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::{
     access::{Access, PARKED},
     media::Uploader,
-    policy::{self, BATCH_BYTES, PROBE, Plan, Step},
+    policy::{self, PROBE, Plan, Sent, Step},
+    proxies,
     transport::{Limits, Transport},
     verdict::{Answer, Verdict, judge},
 };
@@ -64,6 +65,7 @@ pub(super) struct Signals {
 
 /// Runs an exporter, and what uploads media beside it, for every destination that is named, until `orders` ends.
 pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut orders: mpsc::UnboundedReceiver<Order>) {
+    proxies::check();
     let mut lines: HashMap<DestinationId, Line> = HashMap::new();
     let mut tasks = tokio::task::JoinSet::new();
     let stopping = Arc::new(AtomicBool::new(false));
@@ -147,8 +149,7 @@ impl Exporter {
             if self.stopping.load(Ordering::Relaxed) {
                 return;
             }
-            let (id, spans) = (self.id, self.plan.spans);
-            let batch = match self.access.store.call(|store| store.claim(id, spans, BATCH_BYTES)) {
+            let batch = match self.claim() {
                 Ok(batch) => batch,
                 Err(error) => {
                     tracing::warn!(%error, "the outbox cannot be read");
@@ -174,10 +175,25 @@ impl Exporter {
             }
             let Some(link) = &self.link else { continue };
             self.in_flight.fetch_add(batch.len(), Ordering::Relaxed);
-            let answer = link.send(batch.iter().map(|row| row.span.clone()).collect()).await;
+            let patience = self.plan.patience(batch.len());
+            let spans = batch.iter().map(|row| row.span.clone()).collect();
+            let (answer, took) = Box::pin(link.send_with(spans, patience)).await;
             self.in_flight.fetch_sub(batch.len(), Ordering::Relaxed);
-            self.act(batch, &answer).await;
+            self.act(batch, &answer, took).await;
         }
+    }
+
+    /// What is to be sent next, oldest first.
+    fn claim(&self) -> crate::store::Result<Vec<Row>> {
+        let (id, plan) = (self.id, self.plan);
+        self.access.store.call(|store| {
+            if let Some(bytes) = plan.smaller_than()
+                && let Some(row) = store.claim_smaller(id, bytes)?
+            {
+                return Ok(vec![row]);
+            }
+            store.claim(id, plan.batch(), plan.bytes.now)
+        })
     }
 
     /// A wait that was promised before a restart is kept, whatever key comes.
@@ -195,18 +211,19 @@ impl Exporter {
         }
     }
 
-    async fn act(&mut self, batch: Vec<Row>, answer: &Answer) {
+    async fn act(&mut self, batch: Vec<Row>, answer: &Answer, took: Duration) {
         let verdict = judge(answer);
         self.asked_to_wait = matches!(&verdict, Verdict::Later(Some(wait), _) if !wait.is_zero());
-        let (plan, step) = policy::next(self.plan, verdict, batch.len(), chance());
+        let sent = Sent { spans: batch.len(), bytes: batch.iter().map(|row| row.bytes).sum(), took };
+        let (plan, step) = policy::next(self.plan, verdict, sent, chance());
         self.plan = plan;
         let id = self.id;
         match step {
             Step::Done => {
                 let mut rejected = 0;
                 if let Answer::Response { rejected: Some((count, why)), .. } = answer {
-                    rejected = u64::try_from(*count).unwrap_or(0);
-                    tracing::warn!(count, why, "the server took the batch but not all of its spans");
+                    rejected = (*count).min(batch.len() as u64);
+                    tracing::warn!(count = rejected, why, "the server took the batch but not all of its spans");
                 }
                 if !std::mem::replace(&mut self.well, true) {
                     tracing::info!(to = self.access.destination.base_url, "delivering again");

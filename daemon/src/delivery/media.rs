@@ -13,9 +13,11 @@ use sha2::{Digest, Sha256};
 
 use super::{
     access::Access,
+    client::{AGENT, Hyper, Limits, client},
+    exchange::exchange,
     exporter::{Signals, chance, now_ms},
     policy::{PROBE, backoff},
-    transport::{AGENT, Hyper, Limits, client, exchange, failure},
+    reply::Asked,
     verdict::{Answer, Verdict, judge},
 };
 use crate::{
@@ -27,8 +29,9 @@ use crate::{
     store::{DestinationId, Store, media::Link},
 };
 
-/// A slower way than this many bytes per second is none.
-const SLOWEST: u64 = 64 << 10;
+/// A storage may need a while for what is large.
+const LIMITS: Limits =
+    Limits { connect: Duration::from_secs(10), stall: Duration::from_secs(30), answer: Duration::from_secs(60) };
 
 /// What an address was given for may be refused this often: addresses expire.
 const REFUSALS: u32 = 5;
@@ -202,7 +205,7 @@ struct Way {
 
 impl Way {
     fn new(destination: &Destination, secret: Secret) -> anyhow::Result<Self> {
-        Ok(Self { client: client(destination, Limits::default())?, destination: destination.clone(), secret })
+        Ok(Self { client: client(destination, LIMITS)?, destination: destination.clone(), secret })
     }
 
     async fn upload(&self, link: &Link, bytes: impl FnOnce() -> Option<Vec<u8>>) -> Outcome {
@@ -216,7 +219,11 @@ impl Way {
             Err(outcome) => return outcome,
         };
         let to = match serde_json::from_slice(&answer) {
-            Ok(serde_json::Value::Object(answer)) => answer.get("uploadUrl").cloned().unwrap_or_default(),
+            Ok(serde_json::Value::Object(answer))
+                if answer.contains_key("mediaId") || answer.contains_key("uploadUrl") =>
+            {
+                answer.get("uploadUrl").cloned().unwrap_or_default()
+            }
             _ => return Outcome::Later(None, "an answer that is none of Langfuse's".into()),
         };
         let Some(to) = to.as_str() else { return Outcome::Done };
@@ -230,6 +237,9 @@ impl Way {
         let uploaded = self.put(to, link, &hash, bytes).await;
         let Answer::Response { status, .. } = uploaded else { return outcome(&uploaded) };
         let taken = (200..300).contains(&status);
+        if let Answer::Response { denial: Some(why), .. } = &uploaded {
+            return Outcome::Later(None, format!("the storage: HTTP {status}, but {why}"));
+        }
         let report = json!({
             "uploadedAt": jiff::Timestamp::from_millisecond(now_ms()).map(|at| at.to_string()).unwrap_or_default(),
             "uploadHttpStatus": status,
@@ -253,7 +263,7 @@ impl Way {
             .uri(format!("{}/api/public/media{path}", self.destination.base_url))
             .header(header::AUTHORIZATION, self.secret.basic_auth(&self.destination.public_key))
             .header(header::CONTENT_TYPE, "application/json");
-        let (answer, response) = self.send(request, body.to_string().into(), Limits::default().request).await;
+        let (answer, response) = self.send(request, body.to_string().into(), Asked::Api).await;
         match (outcome(&answer), response) {
             (Outcome::Done, Some(response)) => Ok(response.into_body()),
             (outcome, _) => Err(outcome),
@@ -262,30 +272,30 @@ impl Way {
 
     /// Puts the bytes where the server wants them. That is no business of the key's, and what is said there of nobody else's.
     async fn put(&self, to: Uri, link: &Link, hash: &str, bytes: Vec<u8>) -> Answer {
-        let limit = Limits::default().request + Duration::from_secs(bytes.len() as u64 / SLOWEST);
         let host = to.host().unwrap_or_default();
         let of_google = host == "storage.googleapis.com" || host.ends_with(".storage.googleapis.com");
         let mut request = Request::put(to).header(header::CONTENT_TYPE, &link.kind);
         if !of_google {
             request = request.header("x-amz-checksum-sha256", hash).header("x-ms-blob-type", "BlockBlob");
         }
-        match self.send(request, bytes.into(), limit).await.0 {
-            Answer::Response { status, retry_after, date, .. } => {
-                Answer::Response { status, retry_after, date, rejected: None, body: String::new() }
+        match self.send(request, bytes.into(), Asked::Storage).await.0 {
+            Answer::Response { status, retry_after, date, denial, .. } => {
+                let denial = denial.map(|_| "that is not what a storage says".to_owned());
+                Answer::Response { status, retry_after, date, rejected: None, denial, body: String::new() }
             }
             answer => answer,
         }
     }
 
-    async fn send(&self, request: Builder, body: Bytes, limit: Duration) -> (Answer, Option<Response<Bytes>>) {
+    async fn send(&self, request: Builder, body: Bytes, asked: Asked) -> (Answer, Option<Response<Bytes>>) {
         let request = match request.header(header::USER_AGENT, AGENT).body(body) {
             Ok(request) => request,
             Err(error) => return (Answer::Unreachable(error.to_string()), None),
         };
         let key = (self.destination.public_key.clone(), self.secret.clone());
-        match exchange(&self.client, request, &key, limit).await {
-            Ok((answer, response)) => (answer, Some(response)),
-            Err(error) => (failure(error.as_ref()), None),
+        match exchange(&self.client, request, &key, LIMITS, asked).await {
+            Ok(done) => (done.answer, Some(done.response)),
+            Err(failed) => (failed.answer(), None),
         }
     }
 
@@ -302,8 +312,10 @@ fn outcome(answer: &Answer) -> Outcome {
     let status = if let Answer::Response { status, .. } = answer { *status } else { 0 };
     match (judge(answer), status) {
         (Verdict::Delivered, _) => Outcome::Done,
-        (Verdict::Later(_, why), 0) => Outcome::Away(why),
+        (Verdict::Later(_, why), 0) | (Verdict::Silent(why), _) => Outcome::Away(why),
         (Verdict::Later(wait, why), _) => Outcome::Later(wait, why),
+        // A page in place of an answer: that may be over soon, or the server knows nothing of media.
+        (Verdict::Park(why), 200..=299) => Outcome::Later(None, why),
         (Verdict::Park(why), 404 | 405) => Outcome::Never(UNKNOWN, why),
         (Verdict::Park(why), 0 | 300..=399 | 401 | 403) => Outcome::Park(why),
         (Verdict::Park(why) | Verdict::Refused(why) | Verdict::TooLarge(why), _) => Outcome::Never(REFUSED, why),

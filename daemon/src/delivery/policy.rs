@@ -20,19 +20,131 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// Attributes are not cut below this many bytes: a span that is still refused has another problem.
 const SMALLEST_CUT: usize = 1024;
 
+/// A batch with fewer bytes than this is never unanswered because of its size.
+const SMALL: usize = 64 << 10;
+
+/// How long a server may take for a batch after its last byte: so long, and so long more for each span.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(90), Duration::from_millis(200));
+
+/// Most that patience is doubled, once for each batch in a row that was not answered.
+const DOUBLINGS: u32 = 3;
+
+/// A server that takes longer than this to answer gets no larger batches, and one that takes much longer smaller ones.
+const SLOW: Duration = Duration::from_secs(3);
+const TOO_SLOW: Duration = Duration::from_secs(10);
+
+/// After so many batches that arrived a larger one is tried again, later each time that fails.
+const RUN: u32 = 4;
+
+/// A span that was not answered so often, while smaller ones arrived, is too large for the way.
+const STRIKES: u32 = 2;
+
 /// What an exporter remembers between two batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Most spans in the next batch.
-    pub spans: usize,
+    /// How many spans go into a batch.
+    pub spans: Size,
+    /// How many bytes of outbox rows.
+    pub bytes: Size,
     /// Failed tries in a row.
     pub failures: u32,
+    /// Batches in a row that were not answered.
+    silences: u32,
+    /// A span that was not answered on its own.
+    suspect: Option<Suspect>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { spans: BATCH_SPANS, failures: 0 }
+        Self {
+            spans: Size::up_to(BATCH_SPANS),
+            bytes: Size::up_to(BATCH_BYTES),
+            failures: 0,
+            silences: 0,
+            suspect: None,
+        }
     }
+}
+
+impl Plan {
+    /// How long the server may take for a batch of `spans` after its last byte.
+    pub fn patience(&self, spans: usize) -> Duration {
+        let (all, each) = PATIENCE;
+        (all + each * u32::try_from(spans).unwrap_or(u32::MAX)) * (1 << self.silences.min(DOUBLINGS))
+    }
+
+    /// How many spans go into the next batch. One under suspicion goes alone.
+    pub fn batch(&self) -> usize {
+        if self.suspect.is_some() { 1 } else { self.spans.now }
+    }
+
+    /// Bytes that the next span must stay below, if one is wanted that shows whether the way is open for smaller ones.
+    pub fn smaller_than(&self) -> Option<usize> {
+        self.suspect.filter(|suspect| !suspect.smaller_arrived).map(|suspect| suspect.bytes)
+    }
+}
+
+/// How large a batch may be in one respect, and how large it once was when no answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// At most this much in the next batch.
+    pub now: usize,
+    most: usize,
+    /// Not answered; `usize::MAX` if nothing is known to be too much.
+    wall: usize,
+    /// How often the wall was met.
+    hits: u32,
+    /// Batches that have arrived since.
+    run: u32,
+}
+
+impl Size {
+    fn up_to(most: usize) -> Self {
+        Self { now: most, most, wall: usize::MAX, hits: 0, run: 0 }
+    }
+
+    /// So much was not answered.
+    fn halve(&mut self, sent: usize, least: usize) {
+        self.run = 0;
+        self.now = (sent / 2).max(least);
+        if sent > least {
+            self.hits = if sent >= self.wall { self.hits.saturating_add(1).min(8) } else { self.hits.max(1) };
+            self.wall = sent;
+        }
+    }
+
+    /// So much has arrived.
+    fn arrived(&mut self, sent: usize) {
+        if sent >= self.wall {
+            (self.wall, self.hits) = (usize::MAX, 0);
+        }
+        self.run = self.run.saturating_add(1);
+        let next = self.now.saturating_mul(2).clamp(1, self.most);
+        if next < self.wall || self.run >= RUN << self.hits {
+            self.now = next;
+            self.run = 0;
+        }
+    }
+}
+
+/// A large span that was not answered on its own. Whether that is because of its size, smaller ones show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Suspect {
+    bytes: usize,
+    /// How often it was not answered right after a smaller one had arrived.
+    strikes: u32,
+    smaller_arrived: bool,
+}
+
+/// What was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Spans.
+    pub spans: usize,
+    /// Bytes of their rows.
+    pub bytes: usize,
+    /// From the last byte to the beginning of the answer.
+    pub took: Duration,
 }
 
 /// What to do with the batch now.
@@ -52,20 +164,81 @@ pub enum Step {
     Bury(String),
 }
 
-/// The next step after `verdict` on a batch of `sent` spans. `chance` is uniform in 0 … 1.
-pub fn next(plan: Plan, verdict: Verdict, sent: usize, chance: f64) -> (Plan, Step) {
-    let calm = Plan { failures: 0, ..plan };
-    match verdict {
-        // After a batch had to be split, every piece that arrives makes the next one larger again.
-        Verdict::Delivered => (Plan { spans: (plan.spans * 2).clamp(1, BATCH_SPANS), failures: 0 }, Step::Done),
-        Verdict::Later(after, why) => {
-            let wait = backoff(plan.failures, chance).max(after.unwrap_or_default());
-            (Plan { failures: plan.failures.saturating_add(1), ..plan }, Step::Wait(wait, why))
+/// The next step after `verdict` on a batch. `chance` is uniform in 0 … 1.
+pub fn next(mut plan: Plan, verdict: Verdict, sent: Sent, chance: f64) -> (Plan, Step) {
+    let failures = std::mem::take(&mut plan.failures);
+    let step = match verdict {
+        Verdict::Delivered => {
+            plan.arrived(sent);
+            Step::Done
         }
-        Verdict::Park(why) => (calm, Step::Park(why)),
-        Verdict::Refused(why) if sent <= 1 => (calm, Step::Bury(why)),
-        Verdict::TooLarge(why) if sent <= 1 => (calm, Step::Shrink(why)),
-        Verdict::Refused(_) | Verdict::TooLarge(_) => (Plan { spans: (sent / 2).max(1), failures: 0 }, Step::Split),
+        Verdict::Later(after, why) => {
+            plan.failures = failures.saturating_add(1);
+            Step::Wait(backoff(failures, chance).max(after.unwrap_or_default()), why)
+        }
+        Verdict::Silent(why) => {
+            if plan.is_too_large(sent) {
+                return (plan, Step::Shrink(format!("{why}, and smaller ones arrive")));
+            }
+            plan.failures = failures.saturating_add(1);
+            // What is small goes out again as it was: most likely only the answer was lost.
+            if sent.bytes > SMALL || plan.silences > 0 {
+                plan.spans.halve(sent.spans, 1);
+                plan.bytes.halve(sent.bytes, SMALL);
+            }
+            plan.silences = plan.silences.saturating_add(1);
+            Step::Wait(backoff(failures, chance), why)
+        }
+        Verdict::Park(why) => Step::Park(why),
+        Verdict::Refused(why) if sent.spans <= 1 => Step::Bury(why),
+        Verdict::TooLarge(why) if sent.spans <= 1 => Step::Shrink(why),
+        // Every piece that arrives makes the next one larger again.
+        Verdict::Refused(_) | Verdict::TooLarge(_) => {
+            plan.spans.now = (sent.spans / 2).max(1);
+            Step::Split
+        }
+    };
+    (plan, step)
+}
+
+impl Plan {
+    fn arrived(&mut self, sent: Sent) {
+        // What needed the longer wait gets it again.
+        if sent.took < PATIENCE.0 / 2 {
+            self.silences = 0;
+        }
+        match &mut self.suspect {
+            Some(suspect) if sent.bytes < suspect.bytes && suspect.strikes < STRIKES => suspect.smaller_arrived = true,
+            suspect => *suspect = None,
+        }
+        if sent.took <= SLOW {
+            self.spans.arrived(sent.spans);
+            self.bytes.arrived(sent.bytes);
+        } else if sent.took > TOO_SLOW {
+            self.spans.now = (sent.spans / 2).max(1);
+        }
+    }
+
+    /// After a batch that was not answered: true if it is one span too large for the way. A server that is away does not make
+    /// it so: smaller ones must have arrived before each of several tries.
+    fn is_too_large(&mut self, sent: Sent) -> bool {
+        if sent.spans > 1 || sent.bytes <= SMALL {
+            return false;
+        }
+        match &mut self.suspect {
+            Some(suspect) if sent.bytes >= suspect.bytes => {
+                suspect.strikes += u32::from(suspect.smaller_arrived);
+                suspect.smaller_arrived = suspect.strikes >= STRIKES;
+            }
+            suspect => *suspect = Some(Suspect { bytes: sent.bytes, strikes: 0, smaller_arrived: false }),
+        }
+        let Some(suspect) = &mut self.suspect else { return false };
+        if suspect.strikes < STRIKES {
+            return false;
+        }
+        // What is left of it is judged by the same evidence.
+        suspect.bytes = SMALL;
+        true
     }
 }
 
@@ -107,206 +280,4 @@ fn cut_before(text: &str) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use super::*;
-    use crate::delivery::verdict::{Answer, judge};
-
-    #[test]
-    fn waits_grow_and_stay_within_their_bounds() {
-        let mut plan = Plan::default();
-        let mut bounds = Vec::new();
-        for _ in 0..12 {
-            let (after, step) = next(plan, Verdict::Later(None, String::new()), 1, 1.0);
-            plan = after;
-            match step {
-                Step::Wait(wait, _) => bounds.push(wait.as_secs()),
-                other => panic!("{other:?}"),
-            }
-        }
-        assert_eq!(bounds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
-        let later = Verdict::Later(Some(Duration::from_secs(7)), String::new());
-        assert_eq!(next(Plan::default(), later, 1, 0.5).1, Step::Wait(Duration::from_secs(7), String::new()));
-        assert_eq!(next(plan, Verdict::Delivered, 1, 0.0).0.failures, 0);
-    }
-
-    /// Sends spans 0..n, of which `bad` are refused, and returns (arrived, buried, requests).
-    fn deliver(n: usize, bad: &[usize], verdict: fn(String) -> Verdict) -> (Vec<usize>, Vec<usize>, usize) {
-        let mut queue: Vec<usize> = (0..n).collect();
-        let (mut arrived, mut buried, mut requests, mut plan) = (vec![], vec![], 0, Plan::default());
-        while !queue.is_empty() {
-            let batch: Vec<usize> = queue.iter().take(plan.spans).copied().collect();
-            requests += 1;
-            let answer =
-                if batch.iter().any(|i| bad.contains(i)) { verdict(String::new()) } else { Verdict::Delivered };
-            let (after, step) = next(plan, answer, batch.len(), 0.0);
-            plan = after;
-            match step {
-                Step::Done => arrived.extend(queue.drain(..batch.len())),
-                Step::Bury(_) | Step::Shrink(_) => buried.extend(queue.drain(..1)),
-                Step::Split => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        (arrived, buried, requests)
-    }
-
-    #[test]
-    fn a_poison_span_is_found_and_the_rest_arrives() {
-        for bad in [vec![], vec![0], vec![511], vec![300], vec![7, 8, 400]] {
-            for verdict in [Verdict::Refused as fn(String) -> Verdict, Verdict::TooLarge] {
-                let (arrived, buried, requests) = deliver(600, &bad, verdict);
-                assert_eq!(buried, bad);
-                assert_eq!(arrived, (0..600).filter(|i| !bad.contains(i)).collect::<Vec<_>>());
-                assert!(requests <= 2 + 40 * bad.len(), "{requests} requests for {bad:?}");
-            }
-        }
-    }
-
-    /// A server that fails in every way that is not the batch's fault, for as long as it is away.
-    fn trouble(hour: u64, now: u64) -> Answer {
-        let date = |at: u64| httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(at));
-        let response = |status, retry_after: Option<String>| Answer::Response {
-            status,
-            retry_after,
-            // Its clock is a year slow.
-            date: Some(date(1_700_000_000 + now)),
-            rejected: None,
-            body: String::new(),
-        };
-        match hour % 12 {
-            0 | 1 => Answer::Unreachable("refused".into()),
-            2 => response(503, None),
-            3 => response(500, Some("86400".into())),
-            4 => response(429, Some("120".into())),
-            5 => response(429, Some(date(1_700_000_000 + now + 900))),
-            6 => response(429, Some("tomorrow, perhaps".into())),
-            7 => response(503, Some("1000000000".into())),
-            8 => response(408, None),
-            9 => response(401, None),
-            10 => Answer::Untrusted("expired".into()),
-            _ => response(502, Some("-1".into())),
-        }
-    }
-
-    #[test]
-    fn a_week_without_a_server_costs_few_requests_and_no_span() {
-        const HOUR: u64 = 3_600_000;
-        const WEEK: u64 = 7 * 24 * HOUR;
-        for seed in 1..=50u64 {
-            let mut state = seed;
-            let mut chance = move || {
-                // xorshift64
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 11) as f64 / (1u64 << 53) as f64
-            };
-            let (mut now, mut plan, mut told, mut requests, mut longest) = (0u64, Plan::default(), 0usize, 0, 0);
-            // A span each minute, the oldest first.
-            let mut queue = std::collections::VecDeque::new();
-            let mut arrived = Vec::new();
-            let mut first_success = None;
-            while now < WEEK || !queue.is_empty() {
-                while (told as u64) * 60_000 <= now.min(WEEK) {
-                    queue.push_back(told);
-                    told += 1;
-                }
-                let sent = queue.len().min(plan.spans);
-                let up = now >= WEEK;
-                if !up {
-                    requests += 1;
-                }
-                let answer = match up {
-                    true => Answer::Response {
-                        status: 207,
-                        retry_after: None,
-                        date: None,
-                        rejected: None,
-                        body: String::new(),
-                    },
-                    false => trouble(now / HOUR, now / 1000),
-                };
-                let (after, step) = next(plan, judge(&answer), sent, chance());
-                plan = after;
-                // What an exchange takes.
-                now += 50;
-                let wait = match step {
-                    Step::Done => {
-                        first_success = first_success.or(Some(now));
-                        arrived.extend(queue.drain(..sent));
-                        continue;
-                    }
-                    Step::Wait(wait, _) => wait,
-                    Step::Park(_) => PROBE,
-                    other => panic!("{other:?} because the server was away"),
-                };
-                let wait = wait.as_millis() as u64;
-                longest = longest.max(wait);
-                // Now and then the daemon is restarted half-way through its wait, and sometimes the clock has jumped.
-                if requests % 20 == 0 {
-                    let half = wait / 2;
-                    let jump = [0, 0, 10, -10][requests / 20 % 4] * 365 * 24 * HOUR as i64;
-                    let (left, _) = resume((now + wait) as i64, (now + half) as i64 + jump);
-                    assert!(left <= LONGEST_WAIT);
-                    assert!(jump != 0 || left == Duration::from_millis(wait - half));
-                    plan = Plan::default();
-                    now += half + left.as_millis() as u64;
-                } else {
-                    now += wait;
-                }
-            }
-            assert_eq!(arrived, (0..told).collect::<Vec<_>>(), "each once, in order");
-            assert!(longest <= LONGEST_WAIT.as_millis() as u64);
-            let late = first_success.unwrap() - WEEK;
-            assert!(late <= LONGEST_WAIT.as_millis() as u64 + 50, "{late} ms");
-            // Full jitter up to 5 min comes to a request every 150 s, 4032 in a week, but for those after a restart.
-            assert!((1000..5000).contains(&requests), "{requests} requests");
-        }
-    }
-
-    #[test]
-    fn a_promised_wait_outlives_a_restart_but_not_a_changed_clock() {
-        let s = Duration::from_secs;
-        for (next_at, now, expect) in [
-            (10_000, 4_000, (s(6), false)),
-            (300_000, 0, (s(300), false)),
-            (301_000, 0, (s(301), true)),
-            (3_600_000, 0, (s(3600), true)),
-            (3_600_001, 0, (s(0), false)),
-            (4_000, 10_000, (s(0), false)),
-            (0, i64::MAX, (s(0), false)),
-            (i64::MAX, i64::MIN, (s(0), false)),
-            (i64::MIN, i64::MAX, (s(0), false)),
-        ] {
-            assert_eq!(resume(next_at, now), expect, "until {next_at} at {now}");
-        }
-    }
-
-    #[test]
-    fn a_span_too_large_is_cut_at_its_largest_text_and_says_so() {
-        let text = |n: usize| Value::Text("é".repeat(n));
-        let mut span = OutSpan {
-            trace_id: [1; 16],
-            span_id: [1; 8],
-            parent_id: [0; 8],
-            name: String::new(),
-            start_ns: 1,
-            end_ns: 1,
-            error: Some("x".repeat(1500)),
-            attributes: vec![("a".into(), text(10)), ("b".into(), text(1001)), ("c".into(), text(20))],
-            call: None,
-            media: Vec::new(),
-        };
-        assert!(shrink(&mut span));
-        assert_eq!(span.text("a").map(str::len), Some(20));
-        assert_eq!(span.text("b"), Some(format!("{} [TRUNCATED 1000 of 2002 bytes]", "é".repeat(500)).as_str()));
-        assert!(shrink(&mut span));
-        assert_eq!(span.error, Some(format!("{} [TRUNCATED 750 of 1500 bytes]", "x".repeat(750))));
-        assert!(shrink(&mut span));
-        let twice = span.text("b").unwrap();
-        assert!(twice.starts_with('é') && twice.ends_with("é [TRUNCATED 514 of 2002 bytes]"), "{twice}");
-        assert!(!shrink(&mut span), "nothing above {SMALLEST_CUT} bytes is left");
-    }
-}
+mod tests;

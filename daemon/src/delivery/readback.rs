@@ -7,7 +7,9 @@ use http::{HeaderMap, Method, Request, header};
 use serde_json::Value;
 
 use super::{
-    transport::{AGENT, Hyper, Limits, client, exchange, failure},
+    client::{AGENT, Hyper, Limits, client},
+    exchange::exchange,
+    reply::Asked,
     verdict::Answer,
 };
 use crate::{credentials::Secret, hook::Destination};
@@ -178,16 +180,12 @@ impl Readback {
             .body(body)
             .map_err(|error| Failure::Unreachable(error.to_string()))?;
         let key = (public_key.clone(), self.secret.clone());
-        let (answer, response) = match exchange(&self.client, request, &key, self.limits.request).await {
-            Ok(answered) => answered,
-            Err(error) => {
-                return Err(match failure(error.as_ref()) {
-                    Answer::Untrusted(why) => Failure::Untrusted(why),
-                    Answer::Unreachable(why) => Failure::Unreachable(why),
-                    _ => Failure::Unreachable("no answer".into()),
-                });
-            }
-        };
+        let exchanged = exchange(&self.client, request, &key, self.limits, Asked::Api).await;
+        let done = exchanged.map_err(|failed| match failed.answer() {
+            Answer::Untrusted(why) => Failure::Untrusted(why),
+            _ => Failure::Unreachable(failed.to_string()),
+        })?;
+        let (answer, response) = (done.answer, done.response);
         let date = date(response.headers());
         let body = match &answer {
             Answer::Response { body, .. } if !body.is_empty() => format!(": {body}"),
@@ -196,6 +194,9 @@ impl Readback {
         let status = response.status().as_u16();
         if status != 200 {
             return Err(Failure::Status { status, said: format!("HTTP {status}{body}"), date });
+        }
+        if let Answer::Response { denial: Some(why), .. } = answer {
+            return Err(Failure::Odd { said: format!("HTTP {status}, but {why}"), date });
         }
         let value = serde_json::from_slice(response.body());
         value.map(|value| (value, date)).map_err(|_| Failure::Odd { said: "the answer is no JSON".into(), date })

@@ -6,66 +6,38 @@
 
 use std::{
     collections::HashMap,
-    error::Error,
-    sync::{Arc, Mutex},
-    task::{Context, Poll},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::{
-        legacy::{
-            Client,
-            connect::{HttpConnector, proxy::Tunnel},
-        },
-        proxy::matcher::Matcher,
-    },
-    rt::{TokioExecutor, TokioTimer},
-};
 use opentelemetry::{
     InstrumentationScope, KeyValue,
     trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
 };
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Compression, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_sdk::{
     Resource,
     trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks},
 };
-use prost::Message;
 
-use super::verdict::Answer;
+pub use super::client::Limits;
+use super::{
+    client::{AGENT, Hyper, client},
+    exchange::exchange,
+    reply::Asked,
+    verdict::Answer,
+};
 use crate::{
     credentials::Secret,
     dialect::{OutSpan, Value},
-    hook::{Destination, is_loopback},
+    hook::Destination,
 };
 
-/// How long a server may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Longest a connection may take to come about.
-    pub connect: Duration,
-    /// Longest it may take until an answer begins, connection included, and from there to its end.
-    pub request: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { connect: Duration::from_secs(10), request: Duration::from_secs(30) }
-    }
-}
-
-/// What this program calls itself.
-pub(super) const AGENT: &str = concat!("cc-langfuse/", env!("CARGO_PKG_VERSION"));
-
-/// Most bytes of an answer that are read.
-const ANSWER: usize = 1 << 20;
+/// The exporter's own limit must not end what makes progress.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Instrumentation scope. Langfuse copies every attribute of a scope whose name does not start with `langfuse-sdk` into the
 /// metadata of each observation.
@@ -74,8 +46,15 @@ const SCOPE: &str = "langfuse-sdk.cc-langfuse";
 /// Sends spans to one destination.
 pub struct Transport {
     exporter: SpanExporter,
-    last: Arc<Mutex<Option<Answer>>>,
+    exchange: Arc<Mutex<Exchange>>,
     scope: InstrumentationScope,
+}
+
+/// What the client is given for the exchange at hand, and what it leaves.
+struct Exchange {
+    limits: Limits,
+    answer: Option<Answer>,
+    took: Duration,
 }
 
 impl Transport {
@@ -92,14 +71,14 @@ impl Transport {
         headers.insert("x-langfuse-sdk-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
         headers.insert("x-langfuse-ingestion-version", HeaderValue::from_static("4"));
         headers.insert("x-langfuse-public-key", HeaderValue::from_str(&destination.public_key)?);
-        let last = Arc::new(Mutex::new(None));
+        let exchange = Arc::new(Mutex::new(Exchange { limits, answer: None, took: Duration::ZERO }));
         let key = (destination.public_key.clone(), secret.clone());
-        let client = Observed { client, headers, key, limit: limits.request, last: last.clone() };
+        let client = Observed { client, headers, key, exchange: exchange.clone() };
         let mut exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)
             .with_endpoint(format!("{}/api/public/otel/v1/traces", destination.base_url))
-            .with_timeout(limits.request)
+            .with_timeout(NO_LIMIT)
             .with_headers(HashMap::new())
             .with_compression(Compression::Gzip)
             .with_retry_policy(RetryPolicy::disabled())
@@ -108,19 +87,31 @@ impl Transport {
             &Resource::builder_empty().with_attributes([KeyValue::new("service.name", "claude-code")]).build(),
         );
         let scope = InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION")).build();
-        Ok(Self { exporter, last, scope })
+        Ok(Self { exporter, exchange, scope })
     }
 
     /// Sends a batch; says what came back.
     pub async fn send(&self, spans: Vec<OutSpan>) -> Answer {
+        let limits = self.exchange.lock().unwrap_or_else(PoisonError::into_inner).limits;
+        self.send_with(spans, limits.answer).await.0
+    }
+
+    /// Sends a batch that may be answered within `patience` of its last byte; says what came back, and how long after that.
+    pub async fn send_with(&self, spans: Vec<OutSpan>, patience: Duration) -> (Answer, Duration) {
         let batch = spans.into_iter().map(|span| self.data(span)).collect();
+        {
+            let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+            exchange.answer = None;
+            exchange.limits.answer = patience;
+        }
         let result = self.exporter.export(batch).await;
-        let seen = self.last.lock().ok().and_then(|mut last| last.take());
-        match (seen, result) {
+        let mut seen = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = match (seen.answer.take(), result) {
             (Some(answer), _) => answer,
             (None, Err(_)) => Answer::NotSent,
             (None, Ok(())) => Answer::Unreachable("the exporter sent nothing".into()),
-        }
+        };
+        (answer, seen.took)
     }
 
     fn data(&self, span: OutSpan) -> SpanData {
@@ -159,92 +150,12 @@ fn time(nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
 }
 
-pub(super) type Hyper = Client<HttpsConnector<Proxied>, Full<Bytes>>;
-
-/// The way to `destination`, which is no other than one on which a secret is safe.
-///
-/// TLS with the well-known roots, those of the system, and those of `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS` (which users
-/// behind an inspecting proxy have set for Claude Code already); proxies from `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`.
-pub(super) fn client(destination: &Destination, limits: Limits) -> anyhow::Result<Hyper> {
-    anyhow::ensure!(
-        destination.is_private(),
-        "the secret key would travel unencrypted: set the base URL to one with https \
-         (http is for localhost, 127.0.0.0/8 and [::1])"
-    );
-    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    // Includes SSL_CERT_FILE and SSL_CERT_DIR.
-    let mut found = vec![rustls_native_certs::load_native_certs()];
-    if let Some(path) = std::env::var_os("NODE_EXTRA_CA_CERTS").filter(|path| !path.is_empty()) {
-        found.push(rustls_native_certs::load_certs_from_paths(Some(path.as_ref()), None));
-    }
-    for found in found {
-        if let Some(error) = found.errors.first() {
-            tracing::warn!(%error, and_others = found.errors.len() - 1, "certificates cannot be read");
-        }
-        roots.add_parsable_certificates(found.certs);
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(limits.connect));
-    let proxied = Proxied { tcp, rules: Arc::new(Matcher::from_env()) };
-    let https =
-        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(proxied);
-    Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_max_idle_per_host(1).build(https))
-}
-
-/// Connects directly, or through a proxy where the environment names one. What is on this machine is reached directly: a
-/// proxy cannot do that, and would read what is not encrypted.
-#[derive(Clone)]
-pub(super) struct Proxied {
-    tcp: HttpConnector,
-    rules: Arc<Matcher>,
-}
-
-impl tower_service::Service<http::Uri> for Proxied {
-    type Response = <HttpConnector as tower_service::Service<http::Uri>>::Response;
-    type Error = Box<dyn Error + Send + Sync>;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, to: http::Uri) -> Self::Future {
-        let mut tcp = self.tcp.clone();
-        match self.rules.intercept(&to).filter(|_| !is_loopback(&to)) {
-            None => Box::pin(async move { Ok(tower_service::Service::call(&mut tcp, to).await?) }),
-            Some(proxy) if proxy.uri().scheme() != Some(&http::uri::Scheme::HTTP) => {
-                let why = format!("the proxy {} is of a kind that is not supported, use one with http://", proxy.uri());
-                Box::pin(async move { Err(why.into()) })
-            }
-            Some(proxy) => {
-                let at = proxy.uri().authority().map(ToString::to_string).unwrap_or_default();
-                let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
-                if let Some(auth) = proxy.basic_auth() {
-                    tunnel = tunnel.with_auth(auth.clone());
-                }
-                Box::pin(async move {
-                    let tunnel = tower_service::Service::call(&mut tunnel, to).await;
-                    tunnel.map_err(|error| format!("the proxy {at}: {}", chain(&error)).into())
-                })
-            }
-        }
-    }
-}
-
 /// An HTTP client that remembers what came back.
 struct Observed {
     client: Hyper,
     headers: HeaderMap,
     key: (String, Secret),
-    limit: Duration,
-    last: Arc<Mutex<Option<Answer>>>,
+    exchange: Arc<Mutex<Exchange>>,
 }
 
 impl std::fmt::Debug for Observed {
@@ -263,89 +174,16 @@ impl HttpClient for Observed {
             }
         }
         *request.headers_mut() = headers;
-        let outcome = exchange(&self.client, request, &self.key, self.limit).await;
-        let (answer, result) = match outcome {
-            Ok((answer, response)) => (answer, Ok(response)),
-            Err(error) => (failure(error.as_ref()), Err(chain(error.as_ref()).into())),
+        let limits = self.exchange.lock().unwrap_or_else(PoisonError::into_inner).limits;
+        let outcome = exchange(&self.client, request, &self.key, limits, Asked::Api).await;
+        let (answer, took, result) = match outcome {
+            Ok(done) => (done.answer, done.took, Ok(done.response)),
+            Err(failed) => (failed.answer(), Duration::ZERO, Err(failed.into())),
         };
-        if let Ok(mut last) = self.last.lock() {
-            *last = Some(answer);
-        }
+        let mut seen = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        (seen.answer, seen.took) = (Some(answer), took);
         result
     }
-}
-
-/// Sends a request and reads what comes back.
-pub(super) async fn exchange(
-    client: &Hyper,
-    request: Request<Bytes>,
-    (public_key, secret): &(String, Secret),
-    limit: Duration,
-) -> Result<(Answer, Response<Bytes>), Box<dyn Error + Send + Sync>> {
-    let response = tokio::time::timeout(limit, client.request(request.map(Full::new))).await;
-    let (parts, body) = response.map_err(|_| format!("no answer within {limit:?}"))??.into_parts();
-    // The status decides; a body that breaks off or stalls does not undo it.
-    let body = tokio::time::timeout(limit, Limited::new(body, ANSWER).collect()).await;
-    let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
-    let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let answer = Answer::Response {
-        status: parts.status.as_u16(),
-        retry_after: text(header::RETRY_AFTER),
-        date: text(header::DATE).or_else(|| Some(httpdate::fmt_http_date(SystemTime::now()))),
-        rejected: parts
-            .status
-            .is_success()
-            .then(|| rejected(&text(header::CONTENT_TYPE), &body))
-            .flatten()
-            .map(|(count, why)| (count, secret.conceal(public_key, &why))),
-        body: secret
-            .conceal(public_key, &String::from_utf8_lossy(&body))
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(300)
-            .collect(),
-    };
-    Ok((answer, Response::from_parts(parts, body)))
-}
-
-/// What it means that nothing came back.
-pub(super) fn failure(error: &(dyn Error + 'static)) -> Answer {
-    let why = chain(error);
-    if is_tls(error) { Answer::Untrusted(why) } else { Answer::Unreachable(why) }
-}
-
-/// OTLP partial success, in either encoding. Langfuse answers JSON of its own to protobuf: that is none.
-fn rejected(content_type: &Option<String>, body: &Bytes) -> Option<(i64, String)> {
-    if content_type.as_deref().is_some_and(|kind| kind.contains("json")) {
-        let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-        let partial = &body["partialSuccess"];
-        let count = &partial["rejectedSpans"];
-        let count = count.as_i64().or_else(|| count.as_str()?.parse().ok()).filter(|n| *n > 0)?;
-        return Some((count, partial["errorMessage"].as_str().unwrap_or_default().to_owned()));
-    }
-    let partial = ExportTraceServiceResponse::decode(body.clone()).ok()?.partial_success?;
-    (partial.rejected_spans > 0).then_some((partial.rejected_spans, partial.error_message))
-}
-
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut said = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        said.push(error.to_string());
-        cause = error.source();
-    }
-    said.dedup();
-    said.join(": ")
-}
-
-/// True if TLS was the problem, mostly a certificate.
-fn is_tls(error: &(dyn Error + 'static)) -> bool {
-    if error.is::<rustls::Error>() {
-        return true;
-    }
-    // An I/O error does not name the error it was made of as its source, but that one's source.
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    inner.is_some_and(|inner| is_tls(inner)) || error.source().is_some_and(is_tls)
 }
 
 #[cfg(test)]
@@ -398,7 +236,8 @@ mod tests {
     async fn a_server_that_stops_answering_is_left_in_time_and_gets_the_same_bytes_again() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let limits = Limits { request: Duration::from_millis(150), ..Limits::default() };
+        let limits =
+            Limits { stall: Duration::from_millis(150), answer: Duration::from_millis(150), ..Limits::default() };
         let transport = Transport::new(&to(url), &Secret::new("sk"), limits).unwrap();
         let server = tokio::spawn(async move {
             let (mut requests, mut open) = (Vec::new(), Vec::new());
@@ -421,14 +260,76 @@ mod tests {
             let answer = transport.send(vec![span()]).await;
             // A status that has come counts, whatever becomes of the body.
             match (&answer, expect) {
-                (Answer::Unreachable(why), None) => assert_eq!(why, "no answer within 150ms"),
+                (Answer::Silent(why), None) => assert_eq!(why, "no answer within 150ms"),
                 (Answer::Response { status, .. }, Some(expect)) => assert_eq!(*status, expect),
                 other => panic!("{other:?}"),
             }
-            assert!(started.elapsed() >= limits.request);
+            assert!(started.elapsed() >= limits.stall);
         }
         let (requests, _open) = server.await.unwrap();
         assert!(requests.iter().all(|request| *request == requests[0]), "{requests:?}");
+    }
+
+    /// Text that cannot be compressed much, in a span.
+    fn large(length: usize) -> OutSpan {
+        let mut state = 1u64;
+        let text = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            char::from(b'!' + ((state >> 33) % 90) as u8)
+        });
+        OutSpan { attributes: vec![("x".into(), Value::Text(text.take(length).collect()))], ..span() }
+    }
+
+    #[tokio::test]
+    async fn as_long_as_something_moves_there_is_time() {
+        let listener = tokio::net::TcpSocket::new_v4().unwrap();
+        listener.set_recv_buffer_size(16 << 10).unwrap();
+        listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener.listen(8).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let limit = Duration::from_millis(700);
+        let transport =
+            Transport::new(&to(url), &Secret::new("sk"), Limits { stall: limit, ..Limits::default() }).unwrap();
+        let server = tokio::spawn(async move {
+            let pause = || tokio::time::sleep(Duration::from_millis(50));
+            let mut open = Vec::new();
+            for is_slow in [true, false] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut bytes = Vec::with_capacity(4 << 20);
+                let mut piece = vec![0; 64 << 10];
+                let mut length = usize::MAX;
+                while is_slow && bytes.len() < length {
+                    let n = stream.read(&mut piece).await.unwrap();
+                    bytes.extend_from_slice(&piece[..n]);
+                    if let Some(end) =
+                        bytes.windows(4).position(|four| four == b"\r\n\r\n").filter(|_| length == usize::MAX)
+                    {
+                        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+                        let said = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+                        length = end + 4 + said.parse::<usize>().unwrap();
+                    }
+                    pause().await;
+                }
+                if is_slow {
+                    tokio::time::sleep(Duration::from_millis(400)).await;
+                    stream
+                        .write_all(b"HTTP/1.1 200 X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+                        .await
+                        .unwrap();
+                }
+                open.push(stream);
+            }
+            // The second is not read.
+            tokio::time::sleep(Duration::from_secs(30)).await;
+        });
+        let started = Instant::now();
+        let (answer, took) = transport.send_with(vec![large(3 << 20)], limit).await;
+        assert!(matches!(answer, Answer::Response { status: 200, .. }), "{answer:?}");
+        assert!(started.elapsed() > limit * 2, "it took longer than any limit: {:?}", started.elapsed());
+        assert!(took < limit * 2, "{took:?}");
+        let answer = transport.send(vec![large(3 << 20)]).await;
+        assert_eq!(answer, Answer::Silent("nothing could be sent for 700ms".into()));
+        server.abort();
     }
 
     #[tokio::test]

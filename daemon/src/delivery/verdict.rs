@@ -14,12 +14,16 @@ pub enum Answer {
         /// `Date`, as sent: a `Retry-After` that is a date is read against the server's own clock.
         date: Option<String>,
         /// Spans the server said it did not take, and why (OTLP partial success).
-        rejected: Option<(i64, String)>,
+        rejected: Option<(u64, String)>,
+        /// Why a 2xx is no receiver's: what answered in its place, or the error it reports.
+        denial: Option<String>,
         /// The first few hundred characters of the body, for people.
         body: String,
     },
-    /// No response: refused, reset, timed out, no such host. The batch may or may not have arrived.
+    /// No way there: refused, timed out, no such host. Nothing was sent.
     Unreachable(String),
+    /// No answer, though at least the beginning of the batch was sent: reset, closed or silent.
+    Silent(String),
     /// The server could not prove who it is.
     Untrusted(String),
     /// The batch never left: it is larger than the exporter will send.
@@ -33,6 +37,8 @@ pub enum Verdict {
     Delivered,
     /// Try again, not before this long.
     Later(Option<Duration>, String),
+    /// The same, and what was sent may be too much for the way or the server: it was not answered.
+    Silent(String),
     /// Nothing will get better by itself: wrong keys, wrong address, untrusted certificate. Keep everything, look again.
     Park(String),
     /// Something in it is not acceptable; the rest may be.
@@ -46,7 +52,8 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// Judges an answer.
 pub fn judge(answer: &Answer) -> Verdict {
-    let (status, retry_after, date, body) = match answer {
+    let (status, retry_after, date, denial, body) = match answer {
+        Answer::Silent(why) => return Verdict::Silent(why.clone()),
         Answer::Unreachable(why) => return Verdict::Later(None, why.clone()),
         Answer::Untrusted(why) => {
             return Verdict::Park(format!(
@@ -54,11 +61,13 @@ pub fn judge(answer: &Answer) -> Verdict {
             ));
         }
         Answer::NotSent => return Verdict::TooLarge("larger than one request may be".into()),
-        Answer::Response { status, retry_after, date, body, .. } => (*status, retry_after, date, body),
+        Answer::Response { status, retry_after, date, denial, body, .. } => (*status, retry_after, date, denial, body),
     };
     let said = if body.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {body}") };
     match status {
-        200..=299 => Verdict::Delivered,
+        200..=299 => {
+            denial.as_ref().map_or(Verdict::Delivered, |why| Verdict::Park(format!("HTTP {status}, but {why}")))
+        }
         429 | 503 => Verdict::Later(retry_after.as_deref().and_then(|text| wait(text, date.as_deref())), said),
         408 | 425 | 500..=599 => Verdict::Later(None, said),
         401 | 403 => Verdict::Park(format!("{said} (check the public and secret key)")),
@@ -94,6 +103,7 @@ mod tests {
             retry_after: retry_after.map(str::to_owned),
             date: Some("Fri, 20 Nov 2026 20:00:00 GMT".into()),
             rejected: None,
+            denial: None,
             body: String::new(),
         }
     }
@@ -103,6 +113,7 @@ mod tests {
         let kind = |verdict: &Verdict| match verdict {
             Verdict::Delivered => "delivered",
             Verdict::Later(..) => "later",
+            Verdict::Silent(_) => "silent",
             Verdict::Park(_) => "park",
             Verdict::Refused(_) => "refused",
             Verdict::TooLarge(_) => "too large",
@@ -132,8 +143,20 @@ mod tests {
             assert_eq!(kind(&judge(&response(status, None))), expect, "{status}");
         }
         assert_eq!(kind(&judge(&Answer::Unreachable("refused".into()))), "later");
+        assert_eq!(kind(&judge(&Answer::Silent("reset".into()))), "silent");
         assert_eq!(kind(&judge(&Answer::Untrusted("expired".into()))), "park");
         assert_eq!(kind(&judge(&Answer::NotSent)), "too large");
+    }
+
+    #[test]
+    fn a_2xx_that_nobody_who_receives_has_said_parks() {
+        for status in [200, 202, 203, 299] {
+            let mut answer = response(status, None);
+            if let Answer::Response { denial, .. } = &mut answer {
+                *denial = Some("a web page answered".into());
+            }
+            assert_eq!(judge(&answer), Verdict::Park(format!("HTTP {status}, but a web page answered")));
+        }
     }
 
     #[test]
@@ -163,6 +186,7 @@ mod tests {
             retry_after: None,
             date: None,
             rejected: Some((3, "no".into())),
+            denial: None,
             body: String::new(),
         };
         assert_eq!(judge(&answer), Verdict::Delivered);

@@ -102,7 +102,7 @@ impl Probe {
         let (check, id) = ("probe", &self.trace_id);
         match judge(&self.sent) {
             Verdict::Delivered => {}
-            Verdict::Later(_, why) => {
+            Verdict::Later(_, why) | Verdict::Silent(why) => {
                 return Finding::problem(check, format!("a trace could not be sent: {why}"), "try again later");
             }
             Verdict::Park(why) | Verdict::Refused(why) | Verdict::TooLarge(why) => {

@@ -43,6 +43,16 @@ pub enum Fate {
     Drop,
 }
 
+/// Why a span that is not what was stored is put aside.
+const DAMAGED: &str = "damaged in the database";
+
+/// A row of `seq, destination, span_id, body, checksum`; `None` if it is damaged.
+fn read_row(row: &rusqlite::Row) -> Result<Option<Row>> {
+    let (seq, body) = (row.get(0)?, bytes_of(row, 3)?);
+    let span = if is_whole(row)? { serde_json::from_slice(body).ok() } else { None };
+    Ok(span.map(|span| Row { seq, span, bytes: body.len() }))
+}
+
 impl Store {
     /// The oldest spans waiting for a destination: at most `rows` of them, and at most `bytes` unless the first alone is
     /// larger.
@@ -64,17 +74,39 @@ impl Store {
                 if total > bytes && !batch.is_empty() {
                     break;
                 }
-                let seq = row.get(0)?;
-                match serde_json::from_slice(body) {
-                    Ok(span) if is_whole(row)? => batch.push(Row { seq, span, bytes: body.len() }),
-                    _ => broken.push(seq),
+                match read_row(row)? {
+                    Some(row) => batch.push(row),
+                    None => broken.push(row.get(0)?),
                 }
             }
         }
         for seq in broken {
-            self.bury(destination, seq, "damaged in the database", 0)?;
+            self.bury(destination, seq, DAMAGED, 0)?;
         }
         Ok(batch)
+    }
+
+    /// The oldest span waiting for a destination whose body has fewer than `bytes`.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn claim_smaller(&mut self, destination: DestinationId, bytes: usize) -> Result<Option<Row>> {
+        let seq: Option<i64> = self
+            .db
+            .prepare_cached(
+                "SELECT seq FROM outbox WHERE destination = ? AND octet_length(body) < ? ORDER BY seq LIMIT 1",
+            )?
+            .query_row(params![destination, i64::try_from(bytes).unwrap_or(i64::MAX)], |row| row.get(0))
+            .optional()?;
+        let Some(seq) = seq else { return Ok(None) };
+        let found = self
+            .db
+            .prepare_cached("SELECT seq, destination, span_id, body, checksum FROM outbox WHERE seq = ?")?
+            .query_row([seq], read_row)?;
+        match found {
+            Some(row) => Ok(Some(row)),
+            None => self.bury(destination, seq, DAMAGED, 0).map(|()| None),
+        }
     }
 
     /// The server has taken these rows; of `rejected` spans it said that it did not keep them.
@@ -94,7 +126,7 @@ impl Store {
             "UPDATE destination SET state = 'ok', next_at_ms = 0, last_success_ms = ?, delivered = delivered + ?,
                 rejected = rejected + ? WHERE id = ?",
         )?
-        .execute(params![now_ms, rows.len() as i64, rejected as i64, destination])?;
+        .execute(params![now_ms, rows.len() as i64, rejected.min(rows.len() as u64) as i64, destination])?;
         tx.commit()?;
         self.leaves(destination, rows.iter().map(|row| row.bytes as u64).sum());
         Ok(())

@@ -18,7 +18,14 @@ fn clocks_may_differ_by_a_minute() {
 
 #[test]
 fn a_trace_has_arrived_if_either_api_shows_it() {
-    let taken = Answer::Response { status: 200, retry_after: None, date: None, rejected: None, body: String::new() };
+    let taken = Answer::Response {
+        status: 200,
+        retry_after: None,
+        date: None,
+        rejected: None,
+        denial: None,
+        body: String::new(),
+    };
     let shown = || Seen::Shown(Duration::from_millis(300));
     for (sent, seen, state, text) in [
         (&taken, Some((shown(), Seen::NotYet)), State::Ok, "v4 API: after 0.3 s; older API: not there"),

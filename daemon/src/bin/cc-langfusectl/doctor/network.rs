@@ -25,8 +25,9 @@ use cc_langfuse::{
 
 use crate::{client, seen};
 
-/// How long one request may take.
-const LIMITS: Limits = Limits { connect: Duration::from_secs(5), request: Duration::from_secs(15) };
+/// How long a server may be silent.
+const LIMITS: Limits =
+    Limits { connect: Duration::from_secs(5), stall: Duration::from_secs(15), answer: Duration::from_secs(15) };
 
 /// What the trace is called.
 const NAME: &str = "cc-langfuse doctor";

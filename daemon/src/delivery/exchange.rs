@@ -1,0 +1,242 @@
+//! One request and what comes back. As long as something moves there is time.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Request, Response, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::Instant;
+
+use super::{
+    client::{Hyper, Limits},
+    reply::{self, Asked, Reply, Said},
+    verdict::Answer,
+};
+use crate::credentials::Secret;
+
+/// Most bytes of an answer that are read.
+const ANSWER: usize = 1 << 20;
+
+/// So much of a request is handed over at a time.
+const PIECE: usize = 16 << 10;
+
+/// Most characters of an answer that people are shown.
+const SHOWN: usize = 300;
+
+/// A response, and what it says.
+pub(super) struct Exchanged {
+    pub(super) answer: Answer,
+    pub(super) response: Response<Bytes>,
+    /// From the last of the request to the beginning of the answer.
+    pub(super) took: Duration,
+}
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", chain(cause.as_ref()))]
+pub(super) struct Failed {
+    cause: Box<dyn Error + Send + Sync>,
+    /// A part of the request was on its way, so the server may have it.
+    begun: bool,
+}
+
+impl Failed {
+    /// What it means that nothing came back.
+    pub(super) fn answer(&self) -> Answer {
+        match self.to_string() {
+            why if is_tls(self.cause.as_ref()) => Answer::Untrusted(why),
+            why if self.begun => Answer::Silent(why),
+            why => Answer::Unreachable(why),
+        }
+    }
+}
+
+/// Sends a request and reads what comes back.
+pub(super) async fn exchange(
+    client: &Hyper,
+    request: Request<Bytes>,
+    (public_key, secret): &(String, Secret),
+    limits: Limits,
+    asked: Asked,
+) -> Result<Exchanged, Failed> {
+    let progress = Progress::default();
+    let response = {
+        let mut response =
+            std::pin::pin!(client.request(request.map(|rest| Upload { rest, progress: progress.clone() })));
+        loop {
+            let until = progress.until(limits);
+            tokio::select! {
+                response = &mut response => break response.map_err(Into::into),
+                () = tokio::time::sleep_until(until) => {}
+            }
+            if progress.until(limits) <= Instant::now() {
+                let why = match progress.is_complete() {
+                    true => format!("no answer within {:?}", limits.answer),
+                    false if progress.has_begun() => format!("nothing could be sent for {:?}", limits.stall),
+                    false => format!("no answer within {:?}", limits.stall),
+                };
+                break Err(why.into());
+            }
+        }
+    };
+    let response = response.map_err(|cause| Failed { cause, begun: progress.has_begun() })?;
+    let took = progress.since();
+    let (parts, body) = response.into_parts();
+    let body = read(body, limits.stall).await;
+    let said = Said {
+        status: parts.status.as_u16(),
+        kind: value(&parts.headers, header::CONTENT_TYPE),
+        encoding: value(&parts.headers, header::CONTENT_ENCODING),
+        grpc_status: value(&parts.headers, HeaderName::from_static("grpc-status")),
+        body: &body,
+    };
+    let safe = |text: &str| secret.conceal(public_key, text);
+    let shown = safe(&String::from_utf8_lossy(&body)).chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+    let (rejected, denial) = match parts.status.is_success().then(|| reply::read(asked, &said)) {
+        None | Some(Reply::Taken(None)) => (None, None),
+        Some(Reply::Taken(Some((count, why)))) => (Some((count, safe(&why))), None),
+        Some(Reply::Foreign(what)) => (None, Some(safe(&foreign(&what)))),
+        Some(Reply::Error) => {
+            (None, Some(format!("the answer reports an error: {shown} (check the keys and the base URL)")))
+        }
+    };
+    let answer = Answer::Response {
+        status: parts.status.as_u16(),
+        retry_after: value(&parts.headers, header::RETRY_AFTER).map(str::to_owned),
+        date: value(&parts.headers, header::DATE)
+            .map(str::to_owned)
+            .or_else(|| Some(httpdate::fmt_http_date(SystemTime::now()))),
+        rejected,
+        denial,
+        body: shown,
+    };
+    Ok(Exchanged { answer, response: Response::from_parts(parts, body), took })
+}
+
+fn foreign(what: &str) -> String {
+    format!(
+        "{what} came in place of a receiver's answer: a network or proxy that wants a sign-in, or another application \
+         (sign in there, or check the base URL)"
+    )
+}
+
+fn value(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// What of a body arrives in time. The status decides; a body that breaks off or stalls does not undo it.
+async fn read(mut body: Incoming, limit: Duration) -> Bytes {
+    let mut read = Vec::new();
+    let until = Instant::now() + limit;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout_at(until, body.frame()).await {
+        let piece = frame.into_data().unwrap_or_default();
+        read.extend_from_slice(&piece[..piece.len().min(ANSWER - read.len())]);
+        if read.len() == ANSWER {
+            break;
+        }
+    }
+    read.into()
+}
+
+/// How far a request is.
+#[derive(Clone)]
+struct Progress(Arc<Mutex<At>>);
+
+struct At {
+    last: Instant,
+    begun: bool,
+    complete: bool,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(At { last: Instant::now(), begun: false, complete: false })))
+    }
+}
+
+impl Progress {
+    fn at(&self) -> MutexGuard<'_, At> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, complete: bool) {
+        *self.at() = At { last: Instant::now(), begun: true, complete };
+    }
+
+    fn has_begun(&self) -> bool {
+        self.at().begun
+    }
+
+    fn is_complete(&self) -> bool {
+        self.at().complete
+    }
+
+    fn since(&self) -> Duration {
+        self.at().last.elapsed()
+    }
+
+    /// When patience ends, unless something moves.
+    fn until(&self, limits: Limits) -> Instant {
+        let at = self.at();
+        at.last + if at.complete { limits.answer } else { limits.stall }
+    }
+}
+
+/// The body of a request, in pieces.
+pub(super) struct Upload {
+    rest: Bytes,
+    progress: Progress,
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(length);
+        self.progress.note(self.rest.is_empty());
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// An error and its causes, in one line.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut said = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        said.push(error.to_string());
+        cause = error.source();
+    }
+    said.dedup();
+    said.join(": ")
+}
+
+/// True if TLS was the problem, mostly a certificate.
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    if error.is::<rustls::Error>() {
+        return true;
+    }
+    // An I/O error does not name the error it was made of as its source, but that one's source.
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    inner.is_some_and(|inner| is_tls(inner)) || error.source().is_some_and(is_tls)
+}
