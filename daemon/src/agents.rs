@@ -400,15 +400,15 @@ impl Agent {
 fn take_line(runs: &mut Runs, held: &mut usize, offset: u64, line: Line<'_>, skipped: &mut impl FnMut(&'static str)) {
     let Line::Whole(bytes) = line else { return skipped("too_long") };
     *held += bytes.len();
-    match record::parse(bytes) {
-        Err(skip) => skip.reason().into_iter().for_each(skipped),
+    record::read(bytes, |within, found| match found {
+        Err(skip) => skip.reason().into_iter().for_each(&mut *skipped),
         Ok(record) => {
             *held += record.spilled() * reader::SPILLED;
-            if !runs.push(record, offset) {
+            if !runs.push(record, offset + within as u64) {
                 skipped("orphan");
             }
         }
-    }
+    });
 }
 
 /// Everything subagents did in a session whose turns launched `launches`, by the key of the turn; for a session nobody

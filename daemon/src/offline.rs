@@ -15,7 +15,7 @@ use crate::{
     transcript::{
         lines::{Line, Lines},
         reader::{self, CHUNK, Transcript, Unreadable},
-        record::{self, Record},
+        record::{self, Record, Skip},
     },
     turn::{Assembler, Scope, Turn},
 };
@@ -220,11 +220,16 @@ fn walk(
     let mut buffer = vec![0; CHUNK];
     let mut push = |offset, line: Line<'_>| {
         let Line::Whole(bytes) = line else { return };
-        let record = record::parse(bytes).ok();
-        look(bytes, record.as_ref());
-        if let Some(turn) = record.and_then(|record| assembler.push(record, offset)) {
-            each(turn);
-        }
+        record::read(bytes, |within, found| {
+            if matches!(found, Err(Skip::Field(_))) {
+                return;
+            }
+            let record = found.ok();
+            look(bytes, record.as_ref());
+            if let Some(turn) = record.and_then(|record| assembler.push(record, offset + within as u64)) {
+                each(turn);
+            }
+        });
     };
     loop {
         let n = file.read(&mut buffer)?;

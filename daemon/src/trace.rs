@@ -11,7 +11,7 @@
 use crate::{
     ids::{Call, Role, SpanId, TraceId, span_id, trace_id},
     media::Media,
-    transcript::record::{Nanos, Prompt, Usage},
+    transcript::record::{Advice, By, Nanos, Prompt, Usage},
     turn::{Generation, Happening, Past, Place, Scope, Tool, Turn},
 };
 
@@ -96,6 +96,13 @@ pub enum Body<'t> {
         usage: Option<Usage>,
         /// When the first block was there; `measured` only.
         completion_start: Option<Nanos>,
+    },
+    /// What another model said that was asked within a call.
+    Advice {
+        /// Its model and usage.
+        advice: &'t Advice,
+        /// What it said.
+        output: Option<&'t str>,
     },
     /// One tool call.
     Tool(&'t Tool),
@@ -184,6 +191,25 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                     completion_start: (semantics == Semantics::Measured).then_some(generation.first).flatten(),
                 },
             });
+            let mut said = generation.tools.iter().filter(|tool| tool.on_server && tool.name == "advisor");
+            for (number, advice) in generation.advice.iter().enumerate() {
+                let result = said.next().and_then(|tool| tool.result.as_ref());
+                let source = format!("{}/advice/{number}", turn.generation_source(generation));
+                spans.push(Span {
+                    trace_id: trace,
+                    span_id: span_id(trace, Role::Generation, &source),
+                    parent: Some(id),
+                    name: advice.model.clone(),
+                    start,
+                    end,
+                    level: Level::Default,
+                    status: None,
+                    // No more is known than that it was asked within the call.
+                    estimated: true,
+                    call: Some(call),
+                    body: Body::Advice { advice, output: result.map(|(result, _)| result.output.as_str()) },
+                });
+            }
         }
         let mut free = start;
         for (position, tool) in generation.tools.iter().enumerate() {
@@ -193,12 +219,13 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                 Semantics::Spec => free,
                 Semantics::Measured => tool.called.or(generation.last).unwrap_or(start),
             };
-            let end = known.unwrap_or(clock.end).max(start);
+            let end = known.unwrap_or(if tool.on_server { end } else { clock.end }).max(start);
             free = end;
             if turn.tool_due(index, position, scope) {
                 let (level, status) = match result {
                     Some((result, _)) if result.is_error => (Level::Error, Some(brief(&result.output))),
                     Some(_) => (Level::Default, None),
+                    None if tool.on_server => (Level::Default, None),
                     // Whoever resumes the session will read that it was interrupted, which is an error (2.1.329).
                     None => (Level::Error, Some("no result".to_owned())),
                 };
@@ -311,6 +338,14 @@ fn happened(what: &Happening) -> (&'static str, Level, Body<'_>) {
         Happening::Queued(text, media) => ("queued prompt", Level::Default, Some((text.as_str(), &media[..])), vec![]),
         Happening::HookFeedback(text) => ("hook feedback", Level::Default, Some((text.as_str(), &[][..])), vec![]),
         Happening::Notification(text) => ("task notification", Level::Default, Some((text.as_str(), &[][..])), vec![]),
+        Happening::Aside { by, text } => {
+            let (name, details) = match by {
+                By::Harness => ("note", vec![]),
+                By::Hook(hook) => ("hook context", vec![("hook", hook.clone())]),
+                By::Silent => ("silent input", vec![]),
+            };
+            (name, Level::Default, Some((text.as_str(), &[][..])), details)
+        }
         Happening::Compacted { trigger, tokens: (before, after) } => {
             let tokens = [("tokens_before", number(before)), ("tokens_after", number(after))];
             ("compaction", Level::Default, None, [&[("trigger", trigger.clone())][..], &tokens].concat())

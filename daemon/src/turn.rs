@@ -172,7 +172,7 @@ impl Turn {
             && match scope {
                 Scope::Part => self.is_past(index),
                 // The times of a tool depend on those before it.
-                Scope::Settled => tools[..=tool].iter().all(|tool| tool.result.is_some()),
+                Scope::Settled => tools[..=tool].iter().all(Tool::has_returned),
                 Scope::Final => true,
             }
     }
@@ -310,6 +310,8 @@ impl Turn {
                 self.agents.push(agent);
                 self.agents.len() - 1
             }
+            // Lines that say nothing are nobody's loss.
+            (None, Record::Link { .. } | Record::Aside(_)) => return true,
             _ => return false,
         };
         if let Some(uuid) = side.uuid {
@@ -320,7 +322,10 @@ impl Turn {
 
     /// Takes a record that belongs to this turn. False if it belongs to none of its calls.
     fn take(&mut self, record: Record, requested: Option<Nanos>) -> bool {
-        if !matches!(record, Record::Assistant(_) | Record::Request { .. } | Record::Title(_) | Record::Side(_)) {
+        if !matches!(
+            record,
+            Record::Assistant(_) | Record::Link { .. } | Record::Request { .. } | Record::Title(_) | Record::Side(_)
+        ) {
             self.at_tail = None;
         }
         match record {
@@ -352,10 +357,16 @@ impl Turn {
             Record::Compacted { at, trigger, tokens } => self.note(at, Happening::Compacted { trigger, tokens }),
             Record::Retry { at, status, attempt } => self.note(at, Happening::Retry { status, attempt }),
             Record::Side(side) => return self.side(*side),
+            Record::Aside(aside) => self.note(aside.at, Happening::Aside { by: aside.by, text: aside.text }),
+            Record::Rewritten { tool_use_id, input } => {
+                let Some(&(generation, tool)) = self.by_tool.get(&tool_use_id) else { return false };
+                self.generations[generation].tools[tool].rewritten = Some(input);
+            }
             Record::LocalOutput
             | Record::CommandOutput { .. }
             | Record::Request { .. }
             | Record::Title(_)
+            | Record::Link { .. }
             | Record::Inherits => {}
         }
         true
@@ -407,8 +418,10 @@ impl Turn {
         if scope != Scope::Part && self.is_answered() {
             for note in &mut self.notes {
                 note.sent = true;
-                if let Happening::Queued(text, media) = &mut note.what {
-                    (*text, *media) = (String::new(), Vec::new());
+                match &mut note.what {
+                    Happening::Queued(text, media) => (*text, *media) = (String::new(), Vec::new()),
+                    Happening::Aside { text, .. } => *text = String::new(),
+                    _ => {}
                 }
             }
         }
@@ -425,7 +438,7 @@ impl Turn {
 
     /// The model has gone on to another call, and every tool this one asked for has come back.
     fn is_past(&self, index: usize) -> bool {
-        index + 1 < self.generations.len() && self.generations[index].tools.iter().all(|tool| tool.result.is_some())
+        index + 1 < self.generations.len() && self.generations[index].tools.iter().all(Tool::has_returned)
     }
 }
 

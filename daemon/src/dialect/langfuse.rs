@@ -122,7 +122,7 @@ impl Shared {
                 put.some(
                     meta!("trigger"),
                     match turn.prompt.kind {
-                        PromptKind::Plain | PromptKind::Fork => turn.prompt.begun_by.as_deref(),
+                        PromptKind::Plain | PromptKind::Blank | PromptKind::Fork => turn.prompt.begun_by.as_deref(),
                         PromptKind::Command | PromptKind::Local => Some("command"),
                         PromptKind::TaskNotification => Some("task-notification"),
                     },
@@ -130,6 +130,7 @@ impl Shared {
                 let name = |text: &str| text.split_whitespace().next().map(str::to_owned);
                 let is_command = matches!(turn.prompt.kind, PromptKind::Command | PromptKind::Local);
                 put.some(meta!("command"), is_command.then(|| name(&turn.prompt.text)).flatten());
+                put.some(meta!("context"), self.context(&turn.prompt));
                 put.some(meta!("permission_mode"), turn.prompt.permission_mode.as_deref());
                 put.some(meta!("instead_of_turn"), turn.instead_of.map(|number| number.to_string()));
                 put.some(meta!("planned_in"), turn.prompt.planned_in.as_deref());
@@ -139,6 +140,7 @@ impl Shared {
                 put.text("langfuse.observation.input", self.message("user", input, &turn.prompt.media));
                 put.text("langfuse.observation.output", self.message("assistant", output, &[]));
                 media = self.shown(Field::Input, &turn.prompt.media);
+                put.some(meta!("context"), self.context(&turn.prompt));
                 if let Some(place) = &turn.place {
                     put.some(meta!("agent_id"), Some(place.agent_id.as_str()));
                     put.some(meta!("agent_type"), place.agent_type.as_deref());
@@ -177,6 +179,7 @@ impl Shared {
                         serde_json::json!({ "speed": speed }).to_string(),
                     );
                 }
+                put.some(meta!("other_blocks"), self.other_blocks(generation));
                 put.some(meta!("service_tier"), service.tier.as_deref());
                 put.some(meta!("requested_model"), service.requested_model.as_deref());
                 for (key, count) in
@@ -184,6 +187,15 @@ impl Shared {
                 {
                     put.some(key, (count > 0).then(|| count.to_string()));
                 }
+            }
+            Body::Advice { advice, output } => {
+                put.text("langfuse.observation.type", "generation");
+                if let Some(text) = output {
+                    put.text("langfuse.observation.output", self.message("assistant", text, &[]));
+                }
+                put.text("langfuse.observation.model.name", model(&advice.model));
+                put.text("langfuse.observation.usage_details", usage_details(advice.usage, self.semantics));
+                put.some(meta!("role"), Some("advisor"));
             }
             Body::Tool(tool) => {
                 put.text("langfuse.observation.type", "tool");
@@ -194,6 +206,8 @@ impl Shared {
                 }
                 put.some(meta!("tool_name"), Some(tool.name.as_str()));
                 put.some(meta!("tool_id"), Some(tool.id.as_str()));
+                put.some(meta!("rewritten_input"), tool.rewritten.as_deref().map(|input| self.words(input)));
+                put.some(meta!("runs_on"), tool.on_server.then_some("server"));
                 put.some(meta!("duration_ms"), tool.took_ms.map(|ms| ms.to_string()));
                 put.some(meta!("denied"), tool.result.as_ref().and_then(|(result, _)| result.denied.as_deref()));
             }
@@ -234,6 +248,23 @@ impl Shared {
             call: span.call,
             media,
         }
+    }
+
+    /// What stood around a prompt and nobody typed.
+    fn context<'t>(&self, prompt: &'t Prompt) -> Option<Cow<'t, str>> {
+        (!prompt.context.is_empty()).then(|| self.words(&prompt.context))
+    }
+
+    /// Blocks of an answer that are neither text nor thinking nor of a tool: what they are, or all of it where that is known.
+    fn other_blocks(&self, generation: &Generation) -> Option<String> {
+        let block = |(kind, json): &(String, String)| {
+            if self.capture == Capture::Full && !json.is_empty() {
+                return json.clone();
+            }
+            serde_json::json!({ "type": kind }).to_string()
+        };
+        let blocks: Vec<_> = generation.other.iter().map(block).collect();
+        (!blocks.is_empty()).then(|| format!("[{}]", blocks.join(",")))
     }
 
     /// What is to be uploaded beside a span that shows `media`.

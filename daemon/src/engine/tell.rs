@@ -91,27 +91,30 @@ pub(super) fn push_line(
     if let Line::Whole(bytes) = line {
         assert!(memchr::memmem::find(bytes, FAULT.as_bytes()).is_none(), "as ordered");
     }
-    let (record, length) = match line {
-        Line::TooLong(_) => (Err(Skip::TooLong), 0),
-        Line::Whole(bytes) => (record::parse(bytes), bytes.len()),
+    let Line::Whole(bytes) = line else {
+        found.skip(Skip::TooLong.reason().unwrap_or_default());
+        return;
     };
-    match record {
+    let mut length = bytes.len();
+    let mut any = false;
+    record::read(bytes, |within, record| match record {
         Err(skip) => {
             if let Some(reason) = skip.reason() {
                 found.skip(reason);
             }
-            if let (Skip::UnknownKind, Line::Whole(bytes)) = (skip, line) {
+            if skip == Skip::UnknownKind {
                 let (kind, version) = record::kind(bytes);
                 let version = version.or_else(|| assembler.version().map(str::to_owned)).unwrap_or_default();
                 *found.unknown.entry((kind, version)).or_default() += 1;
             }
         }
         Ok(record) => {
+            any |= !matches!(record, Record::Link { .. });
             if let Record::Prompt(prompt) = &record {
                 found.ended.extend(prompt.ended_agent().map(str::to_owned));
             }
-            let length = length + record.spilled() * SPILLED;
-            if let Some(mut turn) = assembler.push(record, offset) {
+            length += record.spilled() * SPILLED;
+            if let Some(mut turn) = assembler.push(record, offset + within as u64) {
                 found.launches.extend(agents::closed_launches(&turn));
                 found.turns.push(Past::of(&turn));
                 *held = 0;
@@ -123,22 +126,23 @@ pub(super) fn push_line(
                 }
                 tell(session, &mut turn, Scope::Final, None, found);
             }
-            if let Line::Whole(bytes) = line
-                && let Some(version) = assembler.version().filter(|v| Version::parse(v).is_some_and(Version::is_new))
-            {
-                for field in record::unknown_fields(bytes) {
-                    *found.unknown.entry((field, version.to_owned())).or_default() += 1;
-                }
-            }
-            *held += length;
-            if *held > HELD
-                && let Some(turn) = assembler.open_mut()
-            {
-                tell(session, turn, Scope::Part, None, found);
-                turn.mark_sent(Scope::Part);
-                *held = 0;
-            }
         }
+    });
+    if !any {
+        return;
+    }
+    if let Some(version) = assembler.version().filter(|v| Version::parse(v).is_some_and(Version::is_new)) {
+        for field in record::unknown_fields(bytes) {
+            *found.unknown.entry((field, version.to_owned())).or_default() += 1;
+        }
+    }
+    *held += length;
+    if *held > HELD
+        && let Some(turn) = assembler.open_mut()
+    {
+        tell(session, turn, Scope::Part, None, found);
+        turn.mark_sent(Scope::Part);
+        *held = 0;
     }
 }
 

@@ -95,7 +95,7 @@ fn times(lines: &[Value], semantics: Semantics, fired: Option<u64>) -> Vec<(Stri
 
 fn label(span: &Span<'_>) -> String {
     match &span.body {
-        Body::Turn { .. } | Body::Agent { .. } | Body::Event { .. } => span.name.clone(),
+        Body::Turn { .. } | Body::Agent { .. } | Body::Advice { .. } | Body::Event { .. } => span.name.clone(),
         Body::Generation { generation, .. } => generation.id.clone(),
         Body::Tool(tool) => tool.id.clone(),
     }

@@ -2,7 +2,7 @@
 //!
 //! More than 90 % of the bytes of a Claude Code 2.1.329 transcript are bookkeeping (`api-request-shape`, `attachment`, …), so
 //! a line is first judged by its opening bytes and parsed only if it can matter. Parsing is one typed pass that builds
-//! nothing for fields nobody reads. Each line succeeds or fails alone.
+//! nothing for fields nobody reads. Each line stands alone, and so does each field of it.
 
 use std::path::PathBuf;
 
@@ -10,14 +10,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::media::Media;
 
+mod answer;
 mod begun;
+mod blocks;
 mod fields;
 mod parse;
+mod sniff;
+mod user;
+mod whole;
+mod words;
 
 pub use begun::launched;
+use blocks::put_media;
 pub use fields::unknown_fields;
 pub use parse::{cwd, first_uuid, kind, nanos, parse, session_id};
-use parse::{put_media, tag};
+pub use whole::read;
+use words::tag;
 
 /// Nanoseconds since the Unix epoch, as transcripts (milliseconds) and OTLP (nanoseconds) have them in common.
 pub type Nanos = u64;
@@ -108,6 +116,22 @@ pub enum Record {
         /// What it said.
         text: String,
     },
+    /// Something the model was given that is no prompt, or that nobody typed.
+    Aside(Aside),
+    /// A hook has a tool run with other arguments than the model gave; the line of the call does not say so.
+    Rewritten {
+        /// The call.
+        tool_use_id: String,
+        /// The arguments it runs with, JSON as written.
+        input: String,
+    },
+    /// A line that only stands in the chain between others, or precedes a record that does not say where it stands.
+    Link {
+        /// The line's `uuid`.
+        uuid: Option<String>,
+        /// `uuid` of the line it follows.
+        parent: Option<String>,
+    },
     /// What the session is called from now on.
     Title(String),
     /// The file is that of a forked subagent: up to its prompt, lines are those of the conversation it was forked from (2.1.332).
@@ -136,6 +160,30 @@ impl Record {
     }
 }
 
+/// Something the model was given that is no prompt, or that nobody typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// When.
+    pub at: Option<Nanos>,
+    /// Who gave it.
+    pub by: By,
+    /// What it says.
+    pub text: String,
+    /// It belongs to the turn that follows.
+    pub ahead: bool,
+}
+
+/// Who gave the model something that is no prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Claude Code itself.
+    Harness,
+    /// A hook, by name: `UserPromptSubmit`, `PostToolUse:Bash`, …
+    Hook(String),
+    /// A program that wanted no answer to it (`shouldQuery: false`).
+    Silent,
+}
+
 /// A line of a subagent. Claude Code 1.x wrote these into the session's own file, later versions into files of their own.
 #[derive(Debug, PartialEq)]
 pub struct Side {
@@ -162,6 +210,8 @@ pub enum Skip {
     UnknownKind,
     /// Longer than the limit.
     TooLong,
+    /// No line, but one field of a record: it held what it cannot. Its name, with `field.` before it.
+    Field(&'static str),
 }
 
 impl Skip {
@@ -173,6 +223,7 @@ impl Skip {
             Self::UnexpectedShape => Some("unexpected_shape"),
             Self::UnknownKind => Some("unknown_kind"),
             Self::TooLong => Some("too_long"),
+            Self::Field(name) => Some(name),
         }
     }
 }
@@ -190,6 +241,8 @@ pub struct Prompt {
     pub at: Option<Nanos>,
     /// What the user said; a slash command in the form it was typed.
     pub text: String,
+    /// What stood around it for the model and nobody typed: what is open in the editor, reminders. Empty if nothing.
+    pub context: String,
     /// Images and documents that came with it.
     pub media: Vec<Media>,
     /// How it came about.
@@ -227,6 +280,8 @@ pub enum PromptKind {
     TaskNotification,
     /// What a forked subagent is to do.
     Fork,
+    /// What was asked cannot be read, or was nothing: a turn only if the model answers.
+    Blank,
 }
 
 /// What a line's envelope says about its session.
@@ -251,6 +306,8 @@ pub struct SessionFacts {
 pub struct Assistant {
     /// The line's `uuid`.
     pub uuid: Option<String>,
+    /// `uuid` of the line it follows.
+    pub parent: Option<String>,
     /// When its block was complete.
     pub at: Option<Nanos>,
     /// `message.id`: what the lines of one answer have in common.
@@ -261,10 +318,14 @@ pub struct Assistant {
     pub request_id: Option<String>,
     /// `requestRef`: the `id` of the `api-request` line.
     pub request_ref: Option<String>,
+    /// `apiBlockIndex`: which block of the answer the line holds (2.1.329).
+    pub block_index: Option<u64>,
     /// `stop_reason`.
     pub stop_reason: Option<String>,
     /// `usage`, which every line repeats for the whole answer.
     pub usage: Option<Usage>,
+    /// What other models used that were asked within the answer; not part of `usage`. Every line repeats it.
+    pub advice: Vec<Advice>,
     /// How the answer came about, beyond its tokens.
     pub service: Service,
     /// Its content blocks, usually one.
@@ -306,8 +367,33 @@ pub enum Block {
         /// Its arguments, JSON as written.
         input: String,
     },
-    /// Anything else; its type.
-    Other(String),
+    /// A call of a tool that the API runs: web search, code execution, MCP, an advisor.
+    ServerTool {
+        /// Its id.
+        id: String,
+        /// The tool's name.
+        name: String,
+        /// Its arguments, JSON as written.
+        input: String,
+    },
+    /// What a tool put out that the API ran.
+    ServerResult(ToolResult),
+    /// Anything else.
+    Other {
+        /// Its type.
+        kind: String,
+        /// The block as written; empty if that is too long or says nothing.
+        json: String,
+    },
+}
+
+/// What another model used that was asked within an answer (an `advisor`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// The model; `unknown` if the line does not say.
+    pub model: String,
+    /// What it used.
+    pub usage: Usage,
 }
 
 /// Result of one tool call.
@@ -382,6 +468,19 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// The larger of each count: one that a line does not say is 0.
+    #[must_use]
+    pub fn or_larger(self, other: Self) -> Self {
+        Self {
+            input: self.input.max(other.input),
+            output: self.output.max(other.output),
+            cache_read: self.cache_read.max(other.cache_read),
+            cache_creation: self.cache_creation.max(other.cache_creation),
+            cache_creation_5m: self.cache_creation_5m.max(other.cache_creation_5m),
+            cache_creation_1h: self.cache_creation_1h.max(other.cache_creation_1h),
+        }
+    }
+
     /// Cache writes without a breakdown by lifetime.
     pub fn cache_creation_rest(&self) -> u64 {
         self.cache_creation.saturating_sub(self.cache_creation_5m).saturating_sub(self.cache_creation_1h)

@@ -1,14 +1,126 @@
 //! A line as Claude Code writes it: the fields somebody reads, and nothing built for the rest.
+//!
+//! Each field stands for itself. A value of a type that its field cannot have costs that field, which is named in `odd`; only
+//! what is not JSON fails as a whole.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, SeqAccess, Visitor},
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-/// Text that may hold what is not Unicode: JavaScript cuts strings in the middle of a surrogate pair.
+/// What stands in a field.
+pub(super) enum Found<T> {
+    Value(T),
+    /// `null`.
+    Nothing,
+    /// Something that it cannot be.
+    Odd,
+}
+
+/// What a field can hold. Whatever its type does not take is odd.
+pub(super) trait Kind<'a>: Sized {
+    fn text(_: Cow<'a, str>) -> Found<Self> {
+        Found::Odd
+    }
+
+    fn flag(_: bool) -> Found<Self> {
+        Found::Odd
+    }
+
+    fn number(_: Number) -> Found<Self> {
+        Found::Odd
+    }
+
+    fn list<A: SeqAccess<'a>>(mut list: A) -> Result<Found<Self>, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Found::Odd)
+    }
+
+    fn object<A: MapAccess<'a>>(mut object: A) -> Result<Found<Self>, A::Error> {
+        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Found::Odd)
+    }
+
+    /// The value of the key that was read last.
+    fn next<A: MapAccess<'a>>(object: &mut A) -> Result<Found<Self>, A::Error> {
+        object.next_value_seed(Any(PhantomData))
+    }
+
+    /// Moves the names of its own odd fields to `odd`.
+    fn move_odd(&mut self, _odd: &mut Vec<&'static str>) {}
+}
+
+/// A number as JSON can write it.
+pub(super) enum Number {
+    Natural(u64),
+    Negative(i64),
+    Broken(f64),
+}
+
+struct Any<T>(PhantomData<T>);
+
+impl<'a, T: Kind<'a>> DeserializeSeed<'a> for Any<T> {
+    type Value = Found<T>;
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'a, T: Kind<'a>> Visitor<'a> for Any<T> {
+    type Value = Found<T>;
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("anything")
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Found::Nothing)
+    }
+    fn visit_bool<E>(self, flag: bool) -> Result<Self::Value, E> {
+        Ok(T::flag(flag))
+    }
+    fn visit_u64<E>(self, n: u64) -> Result<Self::Value, E> {
+        Ok(T::number(Number::Natural(n)))
+    }
+    fn visit_i64<E>(self, n: i64) -> Result<Self::Value, E> {
+        Ok(T::number(Number::Negative(n)))
+    }
+    fn visit_f64<E>(self, n: f64) -> Result<Self::Value, E> {
+        Ok(T::number(Number::Broken(n)))
+    }
+    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Self::Value, E> {
+        Ok(T::text(Cow::Borrowed(text)))
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(T::text(Cow::Owned(text.to_owned())))
+    }
+    fn visit_seq<A: SeqAccess<'a>>(self, list: A) -> Result<Self::Value, A::Error> {
+        T::list(list)
+    }
+    fn visit_map<A: MapAccess<'a>>(self, object: A) -> Result<Self::Value, A::Error> {
+        T::object(object)
+    }
+}
+
+/// A whole JSON text, of whatever type.
+pub(super) struct Whole<T>(pub(super) Found<T>);
+
+impl<'a, T: Kind<'a>> Deserialize<'a> for Whole<T> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Any(PhantomData)).map(Self)
+    }
+}
+
+/// What is in `raw`, if it is what it should be.
+pub(super) fn read<'a, T: Kind<'a>>(raw: &'a str) -> Option<T> {
+    match serde_json::from_str(raw) {
+        Ok(Whole(Found::Value(value))) => Some(value),
+        _ => None,
+    }
+}
+
+/// Text, or a number as it is written: ids and versions are.
 #[derive(Debug, Default)]
 pub(crate) struct Text<'a>(pub(super) Cow<'a, str>);
 
@@ -18,6 +130,21 @@ impl Text<'_> {
     }
 }
 
+impl<'a> Kind<'a> for Text<'a> {
+    fn text(text: Cow<'a, str>) -> Found<Self> {
+        Found::Value(Self(text))
+    }
+
+    fn number(n: Number) -> Found<Self> {
+        Found::Value(Self(Cow::Owned(match n {
+            Number::Natural(n) => n.to_string(),
+            Number::Negative(n) => n.to_string(),
+            Number::Broken(n) => n.to_string(),
+        })))
+    }
+}
+
+/// Where nothing but one field of a line is wanted; half a surrogate pair and bytes that are not UTF-8 do no harm.
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct AsText;
@@ -27,10 +154,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
                 f.write_str("a string")
             }
             fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Text<'de>, E> {
-                Ok(Text(lossy(bytes)))
+                Ok(Text(String::from_utf8_lossy(bytes)))
             }
             fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(lossy(bytes).into_owned())))
+                Ok(Text(Cow::Owned(String::from_utf8_lossy(bytes).into_owned())))
             }
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
                 Ok(Text(Cow::Borrowed(text)))
@@ -43,328 +170,478 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// As [`String::from_utf8_lossy`], which is slow on text that needs no repair: nearly all.
-fn lossy(bytes: &[u8]) -> Cow<'_, str> {
-    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
-}
+/// A word that says what something is: a string and nothing else.
+pub(super) struct Word<'a>(pub(super) Cow<'a, str>);
 
-/// A count that is sometimes `null`, a float or a string; what cannot be a count is 0.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Count(pub(super) u64);
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AsCount;
-        impl<'de> Visitor<'de> for AsCount {
-            type Value = Count;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a count")
-            }
-            fn visit_u64<E>(self, n: u64) -> Result<Count, E> {
-                Ok(Count(n))
-            }
-            fn visit_i64<E>(self, n: i64) -> Result<Count, E> {
-                Ok(Count(u64::try_from(n).unwrap_or(0)))
-            }
-            fn visit_f64<E>(self, n: f64) -> Result<Count, E> {
-                Ok(Count(n as u64))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Count, E> {
-                Ok(Count(text.parse().unwrap_or(0)))
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Count, E> {
-                Ok(Count(0))
-            }
-            fn visit_unit<E>(self) -> Result<Count, E> {
-                Ok(Count(0))
-            }
-        }
-        deserializer.deserialize_any(AsCount)
+impl<'a> Kind<'a> for Word<'a> {
+    fn text(text: Cow<'a, str>) -> Found<Self> {
+        Found::Value(Self(text))
     }
 }
 
-#[derive(Deserialize)]
-pub(super) struct Wire<'a> {
-    #[serde(rename = "type", borrow, default)]
-    pub(super) kind: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) subtype: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) uuid: Option<Text<'a>>,
-    #[serde(rename = "parentUuid", borrow, default)]
-    pub(super) parent_uuid: Option<Text<'a>>,
-    #[serde(rename = "turnPosition", borrow, default)]
-    pub(super) turn_position: Option<&'a RawValue>,
-    /// Who began the turn, where that was not somebody typing.
-    #[serde(rename = "turnOrigin", borrow, default)]
-    pub(super) turn_origin: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(super) origin: Option<&'a RawValue>,
-    #[serde(rename = "agentId", borrow, default)]
-    pub(super) agent_id: Option<Text<'a>>,
-    #[serde(rename = "promptId", borrow, default)]
-    pub(super) prompt_id: Option<Text<'a>>,
-    /// Its shape depends on the tool, and it may be long.
-    #[serde(rename = "toolUseResult", borrow, default)]
-    pub(super) tool_use_result: Option<&'a RawValue>,
-    #[serde(rename = "forkedFrom", borrow, default)]
-    pub(super) forked_from: Option<WireForkedFrom<'a>>,
-    #[serde(rename = "permissionMode", borrow, default)]
-    pub(super) permission_mode: Option<Text<'a>>,
-    #[serde(rename = "toolDenialKind", borrow, default)]
-    pub(super) tool_denial_kind: Option<Text<'a>>,
-    #[serde(rename = "planContent", default)]
-    pub(super) plan_content: Option<de::IgnoredAny>,
-    #[serde(rename = "requestedModel", borrow, default)]
-    pub(super) requested_model: Option<Text<'a>>,
-    #[serde(rename = "streamCutCause", borrow, default)]
-    pub(super) stream_cut_cause: Option<Text<'a>>,
-    #[serde(rename = "isAbortedMidStream", default)]
-    pub(super) is_aborted: Option<bool>,
-    #[serde(rename = "originalModel", borrow, default)]
-    pub(super) original_model: Option<Text<'a>>,
-    #[serde(rename = "fallbackModel", borrow, default)]
-    pub(super) fallback_model: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) trigger: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) summary: Option<Text<'a>>,
-    #[serde(rename = "customTitle", borrow, default)]
-    pub(super) custom_title: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) title: Option<Text<'a>>,
-    #[serde(rename = "requestSessionId", borrow, default)]
-    pub(super) request_session_id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) timestamp: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) version: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) cwd: Option<Text<'a>>,
-    #[serde(rename = "gitBranch", borrow, default)]
-    pub(super) git_branch: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) slug: Option<Text<'a>>,
-    #[serde(rename = "isSidechain", default)]
-    pub(super) is_sidechain: Option<bool>,
-    #[serde(rename = "isMeta", default)]
-    pub(super) is_meta: Option<bool>,
-    #[serde(rename = "isCompactSummary", default)]
-    pub(super) is_compact_summary: Option<bool>,
-    #[serde(rename = "isVisibleInTranscriptOnly", default)]
-    pub(super) is_visible_only: Option<bool>,
-    #[serde(rename = "isApiErrorMessage", default)]
-    pub(super) is_api_error: Option<bool>,
-    #[serde(rename = "apiErrorStatus", default)]
-    pub(super) api_error_status: Option<Count>,
-    #[serde(borrow, default)]
-    pub(super) error: Option<&'a RawValue>,
-    #[serde(rename = "retryAttempt", default)]
-    pub(super) retry_attempt: Option<Count>,
-    #[serde(rename = "requestId", borrow, default)]
-    pub(super) request_id: Option<Text<'a>>,
-    #[serde(rename = "requestRef", borrow, default)]
-    pub(super) request_ref: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) message: Option<WireMessage<'a>>,
-    #[serde(borrow, default)]
-    pub(super) content: Option<Content<'a>>,
-    #[serde(borrow, default)]
-    pub(super) attachment: Option<WireAttachment<'a>>,
-    #[serde(rename = "compactMetadata", borrow, default)]
-    pub(super) compact: Option<WireCompact<'a>>,
+/// Yes or no, in whatever way a JSON writer may put it.
+#[derive(Clone, Copy)]
+pub(super) struct Flag(pub(super) bool);
+
+impl<'a> Kind<'a> for Flag {
+    fn text(text: Cow<'a, str>) -> Found<Self> {
+        match text.as_ref() {
+            "true" | "1" => Found::Value(Self(true)),
+            "false" | "0" | "" => Found::Value(Self(false)),
+            _ => Found::Odd,
+        }
+    }
+
+    fn flag(flag: bool) -> Found<Self> {
+        Found::Value(Self(flag))
+    }
+
+    fn number(n: Number) -> Found<Self> {
+        match n {
+            Number::Natural(n @ 0..=1) => Found::Value(Self(n == 1)),
+            _ => Found::Odd,
+        }
+    }
 }
 
-/// `toolUseResult` of a call that launched a subagent, or a workflow.
-#[derive(Deserialize)]
-pub(super) struct WireLaunched<'a> {
-    #[serde(rename = "agentId", borrow, default)]
-    pub(super) agent_id: Option<Text<'a>>,
-    #[serde(rename = "runId", borrow, default)]
-    pub(super) run_id: Option<Text<'a>>,
-    /// The subagent that a message has set to work again.
-    #[serde(rename = "resumedAgentId", borrow, default)]
-    pub(super) resumed_agent_id: Option<Text<'a>>,
-    #[serde(rename = "isAsync", default)]
-    pub(super) is_async: Option<bool>,
+/// A count that is sometimes a float or a string. What cannot be one, or is more than any backend can hold, is odd.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Count(pub(super) u64);
+
+impl Count {
+    fn of(n: f64) -> Found<Self> {
+        // The comparison is exact: 2^63 is a float.
+        if (0.0..i64::MAX as f64).contains(&n) { Found::Value(Self(n as u64)) } else { Found::Odd }
+    }
 }
 
-/// `turnPosition` of a prompt.
-#[derive(Deserialize)]
-pub(super) struct WireTurnPosition {
-    #[serde(rename = "turnIndex", default)]
-    pub(super) turn_index: Option<Count>,
+impl<'a> Kind<'a> for Count {
+    fn text(text: Cow<'a, str>) -> Found<Self> {
+        let text = text.trim();
+        match text.parse::<u64>() {
+            Ok(n) => Self::number(Number::Natural(n)),
+            Err(_) if text.is_empty() => Found::Nothing,
+            Err(_) => text.parse().map_or(Found::Odd, Self::of),
+        }
+    }
+
+    fn number(n: Number) -> Found<Self> {
+        match n {
+            Number::Natural(n) if i64::try_from(n).is_ok() => Found::Value(Self(n)),
+            Number::Natural(_) | Number::Negative(_) => Found::Odd,
+            Number::Broken(n) => Self::of(n),
+        }
+    }
 }
 
-/// `origin` of a prompt.
-#[derive(Deserialize)]
-pub(super) struct WireOrigin<'a> {
-    #[serde(borrow, default)]
-    pub(super) kind: Option<Text<'a>>,
+/// Whatever it is, as written.
+#[derive(Clone, Copy)]
+pub(super) struct Raw<'a>(pub(super) &'a str);
+
+impl<'a> Kind<'a> for Raw<'a> {
+    fn next<A: MapAccess<'a>>(object: &mut A) -> Result<Found<Self>, A::Error> {
+        let raw: &'a RawValue = object.next_value()?;
+        Ok(if raw.get() == "null" { Found::Nothing } else { Found::Value(Self(raw.get())) })
+    }
 }
 
-#[derive(Deserialize)]
-pub(super) struct WireForkedFrom<'a> {
-    #[serde(rename = "sessionId", borrow, default)]
-    pub(super) session_id: Option<Text<'a>>,
+/// The key of an object.
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AsKey;
+        impl<'de> Visitor<'de> for AsKey {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(AsKey)
+    }
 }
 
-#[derive(Deserialize)]
-pub(super) struct WireMessage<'a> {
-    #[serde(borrow, default)]
-    pub(super) id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) role: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) model: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) timestamp: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) content: Option<Content<'a>>,
-    #[serde(borrow, default)]
-    pub(super) stop_reason: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) usage: Option<WireUsage<'a>>,
+/// Puts what was found in its place. What stands there twice counts as JavaScript counts it: the last is meant.
+fn put<'a, T: Kind<'a>>(found: Found<T>, place: &mut Option<T>, name: &'static str, odd: &mut Vec<&'static str>) {
+    match found {
+        Found::Value(mut value) => {
+            value.move_odd(odd);
+            *place = Some(value);
+        }
+        Found::Nothing => {}
+        Found::Odd => odd.push(name),
+    }
 }
 
-#[derive(Deserialize)]
-pub(super) struct WireUsage<'a> {
-    #[serde(borrow, default)]
-    pub(super) service_tier: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) speed: Option<Text<'a>>,
-    #[serde(default)]
-    pub(super) server_tool_use: Option<WireServerTools>,
-    #[serde(default)]
-    pub(super) input_tokens: Count,
-    #[serde(default)]
-    pub(super) output_tokens: Count,
-    #[serde(default)]
-    pub(super) cache_read_input_tokens: Count,
-    #[serde(default)]
-    pub(super) cache_creation_input_tokens: Count,
-    #[serde(default)]
-    pub(super) cache_creation: Option<WireCacheCreation>,
+/// Objects of which some fields are read: `field: its kind = "its key"`. `at` is where they stand, for the names of what is odd.
+macro_rules! objects {
+    ($($(#[$doc:meta])* $name:ident at $at:literal { $($(#[$of:meta])* $field:ident: $kind:ty = $key:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Default)]
+        pub(super) struct $name<'a> {
+            $($(#[$of])* pub(super) $field: Option<$kind>,)*
+            /// Fields that held what they cannot, or objects below that did.
+            pub(super) odd: Vec<&'static str>,
+            pub(super) of: PhantomData<&'a ()>,
+        }
+
+        impl<'a> Kind<'a> for $name<'a> {
+            fn object<A: MapAccess<'a>>(mut object: A) -> Result<Found<Self>, A::Error> {
+                let mut it = Self::default();
+                while let Some(Key(key)) = object.next_key::<Key<'a>>()? {
+                    match key.as_ref() {
+                        $($key => {
+                            let found = <$kind as Kind<'a>>::next(&mut object)?;
+                            put(found, &mut it.$field, concat!("field.", $at, $key), &mut it.odd);
+                        })*
+                        _ => drop(object.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(Found::Value(it))
+            }
+
+            fn move_odd(&mut self, odd: &mut Vec<&'static str>) {
+                odd.append(&mut self.odd);
+            }
+        }
+    )*};
 }
 
-#[derive(Deserialize)]
-pub(super) struct WireServerTools {
-    #[serde(default)]
-    pub(super) web_search_requests: Count,
-    #[serde(default)]
-    pub(super) web_fetch_requests: Count,
+objects! {
+    /// A line.
+    Wire at "" {
+        kind: Word<'a> = "type",
+        subtype: Word<'a> = "subtype",
+        uuid: Text<'a> = "uuid",
+        parent_uuid: Text<'a> = "parentUuid",
+        turn_position: WireTurnPosition<'a> = "turnPosition",
+        /// Who began the turn.
+        turn_origin: Word<'a> = "turnOrigin",
+        origin: WireOrigin<'a> = "origin",
+        /// Who wrote the text of the line: `harness` and `hook` are not the user.
+        row_source: Word<'a> = "rowSource",
+        own_note: Flag = "ownNote",
+        transcript_only: Flag = "queueTranscriptOnly",
+        agent_id: Text<'a> = "agentId",
+        prompt_id: Text<'a> = "promptId",
+        /// Its shape depends on the tool, and it may be long.
+        tool_use_result: Raw<'a> = "toolUseResult",
+        result_of: Text<'a> = "sourceToolAssistantUUID",
+        forked_from: WireForkedFrom<'a> = "forkedFrom",
+        permission_mode: Text<'a> = "permissionMode",
+        tool_denial_kind: Text<'a> = "toolDenialKind",
+        plan_content: Raw<'a> = "planContent",
+        requested_model: Text<'a> = "requestedModel",
+        stream_cut_cause: Text<'a> = "streamCutCause",
+        is_aborted: Flag = "isAbortedMidStream",
+        original_model: Text<'a> = "originalModel",
+        fallback_model: Text<'a> = "fallbackModel",
+        trigger: Text<'a> = "trigger",
+        summary: Text<'a> = "summary",
+        custom_title: Text<'a> = "customTitle",
+        title: Text<'a> = "title",
+        request_session_id: Text<'a> = "requestSessionId",
+        timestamp: Stamp<'a> = "timestamp",
+        version: Text<'a> = "version",
+        cwd: Text<'a> = "cwd",
+        git_branch: Text<'a> = "gitBranch",
+        slug: Text<'a> = "slug",
+        is_sidechain: Flag = "isSidechain",
+        is_meta: Flag = "isMeta",
+        is_compact_summary: Flag = "isCompactSummary",
+        is_visible_only: Flag = "isVisibleInTranscriptOnly",
+        is_api_error: Flag = "isApiErrorMessage",
+        api_error_status: Count = "apiErrorStatus",
+        error: Raw<'a> = "error",
+        retry_attempt: Count = "retryAttempt",
+        request_id: Text<'a> = "requestId",
+        request_ref: Text<'a> = "requestRef",
+        block_index: Count = "apiBlockIndex",
+        message: WireMessage<'a> = "message",
+        content: Content<'a> = "content",
+        attachment: WireAttachment<'a> = "attachment",
+        compact: WireCompact<'a> = "compactMetadata",
+    }
+
+    /// `toolUseResult` of a call that launched a subagent, or a workflow.
+    WireLaunched at "toolUseResult." {
+        agent_id: Text<'a> = "agentId",
+        run_id: Text<'a> = "runId",
+        /// The subagent that a message has set to work again.
+        resumed_agent_id: Text<'a> = "resumedAgentId",
+        is_async: Flag = "isAsync",
+    }
+
+    /// `turnPosition` of a prompt.
+    WireTurnPosition at "turnPosition." {
+        turn_index: Count = "turnIndex",
+    }
+
+    /// `origin` of a prompt.
+    WireOrigin at "origin." {
+        kind: Word<'a> = "kind",
+        /// What was said, without what it is wrapped in for the model.
+        body: Text<'a> = "body",
+    }
+
+    WireForkedFrom at "forkedFrom." {
+        session_id: Text<'a> = "sessionId",
+    }
+
+    WireMessage at "message." {
+        id: Text<'a> = "id",
+        role: Word<'a> = "role",
+        model: Word<'a> = "model",
+        timestamp: Stamp<'a> = "timestamp",
+        content: Content<'a> = "content",
+        stop_reason: Word<'a> = "stop_reason",
+        usage: WireUsage<'a> = "usage",
+    }
+
+    WireUsage at "usage." {
+        service_tier: Word<'a> = "service_tier",
+        speed: Word<'a> = "speed",
+        server_tool_use: WireServerTools<'a> = "server_tool_use",
+        input_tokens: Count = "input_tokens",
+        output_tokens: Count = "output_tokens",
+        cache_read_input_tokens: Count = "cache_read_input_tokens",
+        cache_creation_input_tokens: Count = "cache_creation_input_tokens",
+        cache_creation: WireCacheCreation<'a> = "cache_creation",
+        iterations: List<WireIteration<'a>> = "iterations",
+    }
+
+    /// One of the requests that an answer took: `message`, `advisor_message`, `compaction`, …
+    WireIteration at "usage.iterations." {
+        kind: Word<'a> = "type",
+        model: Word<'a> = "model",
+        input_tokens: Count = "input_tokens",
+        output_tokens: Count = "output_tokens",
+        cache_read_input_tokens: Count = "cache_read_input_tokens",
+        cache_creation_input_tokens: Count = "cache_creation_input_tokens",
+        cache_creation: WireCacheCreation<'a> = "cache_creation",
+    }
+
+    WireServerTools at "usage.server_tool_use." {
+        web_search_requests: Count = "web_search_requests",
+        web_fetch_requests: Count = "web_fetch_requests",
+    }
+
+    WireCacheCreation at "usage.cache_creation." {
+        ephemeral_5m_input_tokens: Count = "ephemeral_5m_input_tokens",
+        ephemeral_1h_input_tokens: Count = "ephemeral_1h_input_tokens",
+    }
+
+    /// `error` of a retry; that of an answer is a word.
+    WireError at "error." {
+        status: Count = "status",
+    }
+
+    WireAttachment at "attachment." {
+        kind: Word<'a> = "type",
+        prompt: Content<'a> = "prompt",
+        /// What a hook adds: one text, or several.
+        content: Content<'a> = "content",
+        hook_name: Text<'a> = "hookName",
+        hook_event: Text<'a> = "hookEvent",
+        tool_use_id: Text<'a> = "toolUseID",
+        stdout: Text<'a> = "stdout",
+    }
+
+    /// What a hook puts out.
+    WireHook at "stdout." {
+        specific: WireHookSpecific<'a> = "hookSpecificOutput",
+    }
+
+    WireHookSpecific at "stdout." {
+        updated_input: Raw<'a> = "updatedInput",
+    }
+
+    WireCompact at "compactMetadata." {
+        trigger: Text<'a> = "trigger",
+        pre_tokens: Count = "preTokens",
+        post_tokens: Count = "postTokens",
+    }
+
+    /// A block of content.
+    WireBlock at "block." {
+        kind: Word<'a> = "type",
+        text: Text<'a> = "text",
+        thinking: Text<'a> = "thinking",
+        id: Text<'a> = "id",
+        name: Text<'a> = "name",
+        input: Raw<'a> = "input",
+        tool_use_id: Text<'a> = "tool_use_id",
+        is_error: Flag = "is_error",
+        /// What a tool put out: a string or a list of blocks, of a tool that ran on the server an object.
+        content: Output<'a> = "content",
+        /// The bytes of an image or document, or where they are.
+        source: WireSource<'a> = "source",
+        /// Of a document.
+        title: Text<'a> = "title",
+    }
+
+    /// `source` of an image or document.
+    WireSource at "block.source." {
+        kind: Word<'a> = "type",
+        media_type: Word<'a> = "media_type",
+        data: Text<'a> = "data",
+        url: Text<'a> = "url",
+        file_id: Text<'a> = "file_id",
+        content: Raw<'a> = "content",
+    }
 }
 
-#[derive(Deserialize)]
-pub(super) struct WireCacheCreation {
-    #[serde(default)]
-    pub(super) ephemeral_5m_input_tokens: Count,
-    #[serde(default)]
-    pub(super) ephemeral_1h_input_tokens: Count,
+/// A time as text, or as a number of milliseconds since the epoch.
+pub(super) enum Stamp<'a> {
+    Text(Cow<'a, str>),
+    Milliseconds(u64),
 }
 
-/// `error` of a retry; that of an answer is a word.
-#[derive(Deserialize)]
-pub(super) struct WireError {
-    #[serde(default)]
-    pub(super) status: Option<Count>,
+impl<'a> Kind<'a> for Stamp<'a> {
+    fn text(text: Cow<'a, str>) -> Found<Self> {
+        Found::Value(Self::Text(text))
+    }
+
+    fn number(n: Number) -> Found<Self> {
+        match Count::number(n) {
+            Found::Value(Count(n)) => Found::Value(Self::Milliseconds(n)),
+            _ => Found::Odd,
+        }
+    }
 }
 
-#[derive(Deserialize)]
-pub(super) struct WireAttachment<'a> {
-    #[serde(rename = "type", borrow, default)]
-    pub(super) kind: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) prompt: Option<Content<'a>>,
+/// A list; what is odd in it is passed over.
+#[derive(Default)]
+pub(super) struct List<T> {
+    pub(super) items: Vec<T>,
+    odd: Vec<&'static str>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct WireCompact<'a> {
-    #[serde(borrow, default)]
-    pub(super) trigger: Option<Text<'a>>,
-    #[serde(rename = "preTokens", default)]
-    pub(super) pre_tokens: Option<Count>,
-    #[serde(rename = "postTokens", default)]
-    pub(super) post_tokens: Option<Count>,
+impl<'a, T: Kind<'a>> Kind<'a> for List<T> {
+    fn list<A: SeqAccess<'a>>(mut list: A) -> Result<Found<Self>, A::Error> {
+        let mut it = Self { items: Vec::new(), odd: Vec::new() };
+        while let Some(found) = list.next_element_seed(Any::<T>(PhantomData))? {
+            if let Found::Value(mut item) = found {
+                item.move_odd(&mut it.odd);
+                it.items.push(item);
+            }
+        }
+        Ok(Found::Value(it))
+    }
+
+    fn move_odd(&mut self, odd: &mut Vec<&'static str>) {
+        odd.append(&mut self.odd);
+    }
 }
 
-/// `message.content`: a string or a list of blocks.
+/// `message.content`: a string or a list of blocks; a list of strings, or one block alone, are understood.
 pub(super) enum Content<'a> {
     Text(Text<'a>),
     Blocks(Vec<WireBlock<'a>>),
 }
 
-#[derive(Deserialize)]
-pub(super) struct WireBlock<'a> {
-    #[serde(rename = "type", borrow, default)]
-    pub(super) kind: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) text: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) thinking: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) name: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) input: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(super) tool_use_id: Option<Text<'a>>,
-    #[serde(default)]
-    pub(super) is_error: Option<bool>,
-    #[serde(borrow, default)]
-    pub(super) content: Option<Output<'a>>,
-    /// The bytes of an image or document, or where they are.
-    #[serde(borrow, default)]
-    pub(super) source: Option<&'a RawValue>,
-}
+impl<'a> Kind<'a> for Content<'a> {
+    fn text(text: Cow<'a, str>) -> Found<Self> {
+        Found::Value(Self::Text(Text(text)))
+    }
 
-/// `source` of an image or document.
-#[derive(Deserialize)]
-pub(super) struct WireSource<'a> {
-    #[serde(borrow, default)]
-    pub(super) media_type: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) data: Option<Text<'a>>,
-}
+    fn number(n: Number) -> Found<Self> {
+        match Text::number(n) {
+            Found::Value(text) => Found::Value(Self::Text(text)),
+            _ => Found::Odd,
+        }
+    }
 
-/// Content of a `tool_result`: a string or a list of blocks, the latter kept as written.
-pub(super) enum Output<'a> {
-    Text(Text<'a>),
-    Parts(Vec<&'a RawValue>),
-}
-
-/// Implements `Deserialize` for "a string or a list"; anything else is an unexpected shape.
-macro_rules! string_or_list {
-    ($name:ident, $item:ty, $list:ident) => {
-        impl<'de: 'a, 'a> Deserialize<'de> for $name<'a> {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct Either;
-                impl<'de> Visitor<'de> for Either {
-                    type Value = $name<'de>;
-                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                        f.write_str("a string or a list")
-                    }
-                    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
-                        Ok($name::Text(Text(lossy(bytes))))
-                    }
-                    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-                        Ok($name::Text(Text(Cow::Owned(lossy(bytes).into_owned()))))
-                    }
-                    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                        let mut items = Vec::new();
-                        while let Some(item) = seq.next_element::<$item>()? {
-                            items.push(item);
-                        }
-                        Ok($name::$list(items))
-                    }
-                }
-                // serde_json answers a request for bytes with whatever of string and list is there.
-                deserializer.deserialize_bytes(Either)
+    fn list<A: SeqAccess<'a>>(mut list: A) -> Result<Found<Self>, A::Error> {
+        let mut blocks = Vec::new();
+        while let Some(found) = list.next_element_seed(Any::<Part<'a>>(PhantomData))? {
+            match found {
+                Found::Value(Part(block)) => blocks.push(block),
+                Found::Nothing => {}
+                Found::Odd => blocks.push(WireBlock { odd: vec!["field.block"], ..WireBlock::default() }),
             }
         }
-    };
+        Ok(Found::Value(Self::Blocks(blocks)))
+    }
+
+    fn object<A: MapAccess<'a>>(object: A) -> Result<Found<Self>, A::Error> {
+        Ok(match WireBlock::object(object)? {
+            Found::Value(block) => Found::Value(Self::Blocks(vec![block])),
+            _ => Found::Odd,
+        })
+    }
+
+    fn move_odd(&mut self, odd: &mut Vec<&'static str>) {
+        if let Self::Blocks(blocks) = self {
+            blocks.iter_mut().for_each(|block| block.move_odd(odd));
+        }
+    }
 }
 
-string_or_list!(Content, WireBlock<'de>, Blocks);
-string_or_list!(Output, &'de RawValue, Parts);
+/// A block in a list, or a text in the place of one.
+struct Part<'a>(WireBlock<'a>);
+
+impl<'a> Kind<'a> for Part<'a> {
+    fn text(text: Cow<'a, str>) -> Found<Self> {
+        Found::Value(Self(WireBlock { text: Some(Text(text)), ..WireBlock::default() }))
+    }
+
+    fn object<A: MapAccess<'a>>(object: A) -> Result<Found<Self>, A::Error> {
+        Ok(match WireBlock::object(object)? {
+            Found::Value(block) => Found::Value(Self(block)),
+            _ => Found::Odd,
+        })
+    }
+}
+
+/// What a tool put out: a string, a list of blocks, or whatever else it is; all but the first as written.
+pub(super) enum Output<'a> {
+    Text(Text<'a>),
+    Parts(Vec<&'a str>),
+    Other(String),
+}
+
+impl<'a> Kind<'a> for Output<'a> {
+    fn text(text: Cow<'a, str>) -> Found<Self> {
+        Found::Value(Self::Text(Text(text)))
+    }
+
+    fn flag(flag: bool) -> Found<Self> {
+        Found::Value(Self::Other(flag.to_string()))
+    }
+
+    fn number(n: Number) -> Found<Self> {
+        match Text::number(n) {
+            Found::Value(text) => Found::Value(Self::Text(text)),
+            _ => Found::Odd,
+        }
+    }
+
+    fn list<A: SeqAccess<'a>>(mut list: A) -> Result<Found<Self>, A::Error> {
+        let mut parts = Vec::new();
+        while let Some(part) = list.next_element::<&'a RawValue>()? {
+            parts.push(part.get());
+        }
+        Ok(Found::Value(Self::Parts(parts)))
+    }
+
+    fn object<A: MapAccess<'a>>(mut object: A) -> Result<Found<Self>, A::Error> {
+        let mut written = String::from("{");
+        while let Some((Key(key), value)) = object.next_entry::<Key<'a>, &'a RawValue>()? {
+            if written.len() > 1 {
+                written.push(',');
+            }
+            written.push_str(&serde_json::Value::from(key).to_string());
+            written.push(':');
+            written.push_str(value.get());
+        }
+        written.push('}');
+        Ok(Found::Value(Self::Other(written)))
+    }
+}

@@ -18,6 +18,9 @@ use crate::{
 /// The tool by which a subagent is set to work again.
 const WAKES: &str = "SendMessage";
 
+/// Stands for the model of a line that does not say it.
+const UNKNOWN: &str = "unknown";
+
 /// What is known of a call, to recognise further lines of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trail {
@@ -44,7 +47,9 @@ fn opening(block: &Block) -> Print {
         Block::Text(text) => Print::of(text),
         Block::Thinking(text) => Print::of(&format!("thinking\0{text}")),
         Block::ToolUse { id, name, input } => Print::of(&format!("tool\0{id}\0{name}\0{input}")),
-        Block::Other(kind) => Print::of(&format!("other\0{kind}")),
+        Block::ServerTool { id, name, input } => Print::of(&format!("server\0{id}\0{name}\0{input}")),
+        Block::ServerResult(result) => Print::of(&format!("result\0{}\0{}", result.tool_use_id, result.output)),
+        Block::Other { kind, .. } => Print::of(&format!("other\0{kind}")),
     }
 }
 
@@ -131,7 +136,7 @@ impl Turn {
     /// What is known of the call at `index`.
     pub(super) fn trail(&self, index: usize) -> Trail {
         let Generation { trail, tools, .. } = &self.generations[index];
-        Trail { waits: tools.iter().any(|tool| tool.result.is_none()), ..trail.clone() }
+        Trail { waits: tools.iter().any(|tool| !tool.has_returned()), ..trail.clone() }
     }
 
     pub(super) fn answer(&mut self, line: Assistant, requested: Option<Nanos>) {
@@ -160,10 +165,12 @@ impl Turn {
                 last: None,
                 stop_reason: None,
                 usage: None,
+                advice: Vec::new(),
                 service: Service::default(),
                 texts: Vec::new(),
                 thinking: Vec::new(),
                 tools: Vec::new(),
+                other: Vec::new(),
                 sent: false,
                 trail: Trail::default(),
             });
@@ -184,8 +191,15 @@ impl Turn {
         if let Some(usage) = line.usage
             && generation.usage.is_none_or(|best| usage.output >= best.output)
         {
-            generation.usage = Some(usage);
-            generation.model = line.model;
+            // A count that one line does not say, another one may.
+            let same = generation.usage.filter(|best| best.output == usage.output && generation.model == line.model);
+            generation.usage = Some(same.map_or(usage, |best| best.or_larger(usage)));
+            if line.advice.len() >= generation.advice.len() {
+                generation.advice = line.advice;
+            }
+            if line.model != UNKNOWN {
+                generation.model = line.model;
+            }
             generation.service = line.service;
         }
         generation.stop_reason = line.stop_reason.or(generation.stop_reason.take());
@@ -198,15 +212,37 @@ impl Turn {
             match block {
                 Block::Text(text) => put(&mut generation.texts, &mut text_at, text),
                 Block::Thinking(text) => put(&mut generation.thinking, &mut thought_at, text),
-                Block::ToolUse { id, name, input } => self.call(index, first_tool, id, name, input, line.at),
-                Block::Other(_) => {}
+                Block::ToolUse { id, name, input } => self.call(index, first_tool, (id, false), name, input, line.at),
+                Block::ServerTool { id, name, input } => {
+                    self.call(index, first_tool, (id, true), name, input, line.at);
+                }
+                Block::ServerResult(result) => {
+                    let waits =
+                        |tool: &&mut Tool| tool.on_server && tool.id == result.tool_use_id && tool.result.is_none();
+                    if let Some(tool) = generation.tools.iter_mut().rev().find(waits) {
+                        tool.result = Some((result, line.at));
+                    }
+                }
+                Block::Other { kind, json } => {
+                    if !generation.other.iter().any(|(_, known)| !json.is_empty() && *known == json) {
+                        generation.other.push((kind, json));
+                    }
+                }
             }
         }
     }
 
     /// A tool call of the generation at `index`, of whose tools the first `before` stood in earlier lines.
-    fn call(&mut self, index: usize, before: usize, id: String, name: String, input: String, at: Option<Nanos>) {
-        let launches = name == "Agent" || name == "Task";
+    fn call(
+        &mut self,
+        index: usize,
+        before: usize,
+        (id, on_server): (String, bool),
+        name: String,
+        input: String,
+        at: Option<Nanos>,
+    ) {
+        let launches = !on_server && (name == "Agent" || name == "Task");
         let earlier = self.by_tool.get(&id).copied();
         if let Some((generation, tool)) = earlier.filter(|(generation, tool)| *generation == index && *tool < before) {
             let tool = &mut self.generations[generation].tools[tool];
@@ -228,6 +264,8 @@ impl Turn {
             input,
             called: at,
             took_ms: None,
+            rewritten: None,
+            on_server,
             result: None,
             sent: false,
         });

@@ -7,10 +7,13 @@ use super::{
     answer::Trail,
     history::{History, Past},
 };
-use crate::transcript::record::{Nanos, PromptKind, Record};
+use crate::transcript::record::{Aside, Nanos, PromptKind, Record};
 
 /// How many requests are remembered until their answer comes.
 pub(super) const REQUESTS: usize = 64;
+
+/// How many things are remembered that belong to the turn that comes.
+const AHEAD: usize = 64;
 
 /// How many calls of the turn before are remembered.
 const LATE: usize = 64;
@@ -37,6 +40,8 @@ pub struct Assembler {
     version: Option<String>,
     /// Lines of a conversation whose prompt is nowhere.
     orphans: u64,
+    /// What belongs to the turn that comes, and the offset of its line.
+    ahead: Vec<(Aside, u64)>,
 }
 
 impl Assembler {
@@ -54,6 +59,7 @@ impl Assembler {
             history: History::default(),
             version: None,
             orphans: 0,
+            ahead: Vec::new(),
         }
     }
 
@@ -70,7 +76,7 @@ impl Assembler {
                 let mut turn = Turn::new(prompt, &self.session_id, offset);
                 turn.session.forked_from.clone_from(&self.forked_from);
                 turn.session.title.clone_from(&self.title);
-                if turn.prompt.kind == PromptKind::Local {
+                if matches!(turn.prompt.kind, PromptKind::Local | PromptKind::Blank) {
                     self.candidate = Some(turn);
                     return None;
                 }
@@ -140,7 +146,7 @@ impl Assembler {
                     turn.number = self.closed + 1;
                 }
             }
-            Record::Inherits => {}
+            Record::Inherits | Record::Link { .. } => {}
             // Where a subagent has a file of its own, its lines are read there.
             Record::Side(side) if side.agent_id.is_some() => {}
             Record::Side(side) => {
@@ -154,7 +160,14 @@ impl Assembler {
                 }
                 self.title = Some(title);
             }
+            Record::Aside(aside) if aside.ahead || self.open.is_none() => {
+                if self.ahead.len() < AHEAD {
+                    self.ahead.push((aside, offset));
+                }
+            }
             Record::Queued { .. }
+            | Record::Aside(_)
+            | Record::Rewritten { .. }
             | Record::Compacted { .. }
             | Record::Fallback { .. }
             | Record::HookFeedback { .. }
@@ -212,8 +225,9 @@ impl Assembler {
 
     /// Where reading must start again to rebuild what is open, and how many turns come before; `None` if nothing is open.
     pub fn resume(&self) -> Option<(u64, u32)> {
-        let open = self.open.as_ref().or(self.candidate.as_ref())?;
-        Some((open.offset, self.closed))
+        let open = self.open.as_ref().or(self.candidate.as_ref()).map(|turn| turn.offset);
+        let ahead = self.ahead.first().map(|(_, offset)| *offset);
+        Some((open.into_iter().chain(ahead).min()?, self.closed))
     }
 
     /// Answered turns before the open one.
@@ -235,6 +249,11 @@ impl Assembler {
             let first = closed.generations.len().saturating_sub(LATE);
             let calls = closed.generations.iter().enumerate().skip(first);
             self.before = calls.map(|(index, generation)| (generation.id.clone(), closed.trail(index))).collect();
+        }
+        for (aside, offset) in self.ahead.drain(..) {
+            // Where the turn is read again, so is this.
+            turn.offset = turn.offset.min(offset);
+            turn.take(Record::Aside(aside), None);
         }
         turn.left = self.history.left_by(&turn.prompt);
         turn.instead_of = turn.left.first().map(|left| left.number);

@@ -8,7 +8,7 @@ use super::answer::Trail;
 use crate::{
     ids::Print,
     media::Media,
-    transcript::record::{Nanos, Service, ToolResult, Usage},
+    transcript::record::{Advice, By, Nanos, Service, ToolResult, Usage},
 };
 
 /// Where the work of a subagent belongs, and who it was.
@@ -104,6 +104,8 @@ pub struct Generation {
     pub stop_reason: Option<String>,
     /// Token counts: those of the line with most output.
     pub usage: Option<Usage>,
+    /// What other models used that were asked within it; from the same line.
+    pub advice: Vec<Advice>,
     /// How it came about, beyond its tokens; from the same line.
     pub service: Service,
     /// Text blocks in file order.
@@ -112,6 +114,8 @@ pub struct Generation {
     pub thinking: Vec<String>,
     /// Tool calls in file order.
     pub tools: Vec<Tool>,
+    /// Blocks of other kinds: what they are, and each as it is written.
+    pub other: Vec<(String, String)>,
     /// Its span has been sent.
     pub sent: bool,
     pub(super) trail: Trail,
@@ -136,6 +140,10 @@ pub struct Tool {
     pub called: Option<Nanos>,
     /// How long it ran, in milliseconds, where a hook said so.
     pub took_ms: Option<u64>,
+    /// The arguments it ran with, JSON as written, where a hook gave others than the model.
+    pub rewritten: Option<String>,
+    /// The API ran it, within the answer.
+    pub on_server: bool,
     /// Its result and when that was written; `None` while it runs, and for ever if it never came back.
     pub result: Option<(ToolResult, Option<Nanos>)>,
     /// Its span has been sent.
@@ -205,6 +213,13 @@ pub enum Happening {
     HookFeedback(String),
     /// A background task reported its end, and the running turn took it up.
     Notification(String),
+    /// The model was given something that nobody typed.
+    Aside {
+        /// By whom.
+        by: By,
+        /// What.
+        text: String,
+    },
     /// A request failed and was tried again.
     Retry {
         /// HTTP status.
@@ -212,6 +227,13 @@ pub enum Happening {
         /// Which try.
         attempt: Option<u64>,
     },
+}
+
+impl Tool {
+    /// Nothing more comes of it.
+    pub(super) fn has_returned(&self) -> bool {
+        self.result.is_some() || self.on_server
+    }
 }
 
 impl Generation {

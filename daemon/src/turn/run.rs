@@ -31,8 +31,11 @@ impl Runs {
                 self.inherits = false;
                 self.last = Some(Turn::new(prompt, "", offset));
             }
+            Record::Link { .. } => {}
             record => {
-                let Some(turn) = &mut self.last else { return self.inherits };
+                let Some(turn) = &mut self.last else {
+                    return self.inherits || matches!(record, Record::Aside(_));
+                };
                 let requested = match &record {
                     Record::Assistant(line) => self.requests.sent(line.request_ref.as_deref()),
                     _ => None,

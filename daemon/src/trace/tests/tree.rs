@@ -32,7 +32,7 @@ fn the_users_words_stand_on_the_root_and_the_first_answer_only() {
         .filter_map(|span| match &span.body {
             Body::Turn { input, .. } | Body::Agent { input, .. } => Some(Some(*input)),
             Body::Generation { input, .. } => Some(input.map(|prompt| prompt.text.as_str())),
-            Body::Tool(_) | Body::Event { .. } => None,
+            Body::Tool(_) | Body::Advice { .. } | Body::Event { .. } => None,
         })
         .collect();
     assert_eq!(inputs, [Some("do it"), Some("do it"), None]);

@@ -1,28 +1,26 @@
 //! Who began a turn that nobody typed, and which subagent a call set to work.
 
-use serde_json::value::RawValue;
-
 use super::Launched;
-use crate::transcript::wire::{Text, WireLaunched, WireOrigin};
+use crate::transcript::wire::{Wire, WireLaunched, read};
 
 /// What the prompt of a forked subagent begins with.
 pub(super) const FORK: &str = "<fork-boilerplate>";
 
 /// Who began the turn, if that was a machine: `turnOrigin`, and in a subagent's transcript the kind of `origin`, which says who woke it.
-pub(super) fn begun_by(turn_origin: Option<&RawValue>, origin: Option<&RawValue>, is_side: bool) -> Option<String> {
-    let machine = |by: &String| !by.is_empty() && !matches!(by.as_str(), "human" | "sdk" | "task_notification");
-    let word = |raw: &RawValue| serde_json::from_str::<Text<'_>>(raw.get()).ok().map(Text::into_owned);
-    let kind = |raw: &RawValue| serde_json::from_str::<WireOrigin<'_>>(raw.get()).ok()?.kind.map(Text::into_owned);
-    let origin = || origin.filter(|_| is_side).and_then(kind).filter(machine);
-    turn_origin.and_then(word).filter(machine).or_else(origin)
+pub(super) fn begun_by(wire: &Wire<'_>, is_side: bool) -> Option<String> {
+    let machine = |by: &&str| !matches!(*by, "" | "human" | "sdk" | "task_notification");
+    let origin = wire.origin.as_ref().filter(|_| is_side).and_then(|origin| origin.kind.as_ref());
+    let word = |word: &'_ crate::transcript::wire::Word<'_>| word.0.to_string();
+    let named = |by: String| Some(by).filter(|by| machine(&by.as_str()));
+    wire.turn_origin.as_ref().map(word).and_then(named).or_else(|| origin.map(word).and_then(named))
 }
 
 /// The subagent, or the workflow run, that a `toolUseResult` names. Runs are always in the background (2.1.329).
 pub fn launched(raw: &str) -> Option<Launched> {
     let names = |key: &[u8]| memchr::memmem::find(raw.as_bytes(), key).is_some();
     let may_be = raw.starts_with('{') && (names(b"\"agentId\"") || names(b"\"runId\"") || names(b"\"resumedAgentId\""));
-    let wire: WireLaunched = may_be.then(|| serde_json::from_str(raw).ok()).flatten()?;
-    let is_async = wire.is_async == Some(true) || wire.agent_id.is_none();
+    let wire: WireLaunched<'_> = may_be.then(|| read(raw)).flatten()?;
+    let is_async = wire.is_async.is_some_and(|flag| flag.0) || wire.agent_id.is_none();
     let wakes = wire.resumed_agent_id.is_some();
     let agent_id = wire.resumed_agent_id.or(wire.agent_id).or(wire.run_id)?.into_owned();
     Some(Launched { agent_id, is_async: is_async || wakes, wakes })

@@ -1,50 +1,26 @@
-//! How a line is judged and read.
+//! What a line means, by its kind.
 
-use std::{borrow::Cow, path::PathBuf};
+use serde::Deserialize;
 
-use serde::{
-    Deserialize, Deserializer as _,
-    de::{self, IgnoredAny, MapAccess, Visitor},
-};
-use serde_json::value::RawValue;
+use super::{Aside, By, Nanos, Record, Side, Skip, blocks, launched, words::tag};
+use crate::transcript::wire::{Content, Raw, Stamp, Text, Wire, WireAttachment, WireError, WireHook, read};
 
-use super::{
-    begun::{FORK, begun_by, directive, launched},
-    *,
-};
-use crate::transcript::wire::{
-    Content, Output, Text, Wire, WireAttachment, WireBlock, WireError, WireMessage, WireSource, WireTurnPosition,
-};
-
-/// Reads one line.
+/// Reads the first record of one line.
 ///
 /// # Errors
-/// Why the line is not a record.
+/// Why the line holds none.
 pub fn parse(line: &[u8]) -> Result<Record, Skip> {
-    // A hole left by a crash is read as NUL bytes.
-    let line = line.trim_ascii();
-    let line = &line[line.iter().position(|byte| *byte != 0).unwrap_or(line.len())..];
-    if line.is_empty() {
-        return Err(Skip::Bookkeeping);
-    }
-    match sniff(line) {
-        Some(Sniffed::Skip(skip)) => return Err(skip),
-        Some(Sniffed::Request) => return request(line),
-        None => {}
-    }
-    match serde_json::from_slice::<Wire>(line) {
-        Ok(wire) => wire.into_record(),
-        Err(_) => {
-            // Invalid UTF-8 breaks raw values only; everything else has been read lossily already.
-            let text = String::from_utf8_lossy(line);
-            if matches!(text, Cow::Owned(_))
-                && let Ok(wire) = serde_json::from_str::<Wire>(&text)
-            {
-                return wire.into_record();
-            }
-            let is_json = serde_json::from_str::<IgnoredAny>(&text).is_ok();
-            Err(if is_json { Skip::UnexpectedShape } else { Skip::NotJson })
+    let mut first = None;
+    super::read(line, |_, found| {
+        // What was dropped of it does not matter here, nor what only stands in the chain.
+        let better = matches!((&first, &found), (None, _) | (Some(Err(_) | Ok(Record::Link { .. })), Ok(_)));
+        if better && !matches!(found, Err(Skip::Field(_))) {
+            first = Some(found);
         }
+    });
+    match first {
+        None | Some(Ok(Record::Link { .. })) => Err(Skip::Bookkeeping),
+        Some(found) => found,
     }
 }
 
@@ -97,16 +73,10 @@ pub fn cwd(head: &[u8]) -> Option<String> {
     found.find(|cwd| !cwd.is_empty())
 }
 
-// ---- judging a line by its opening bytes ----
-
-enum Sniffed {
-    Skip(Skip),
-    Request,
-}
-
-/// `type`s that say nothing about the conversation, in Claude Code 1.0.59 … 2.1.329.
-pub(super) const BOOKKEEPING: [&[u8]; 15] = [
+/// `type`s that say nothing about the conversation, in Claude Code 1.0.59 … 2.1.332.
+pub(super) const BOOKKEEPING: [&[u8]; 16] = [
     b"agent-name",
+    b"agent-setting",
     b"api-request-blob",
     b"api-request-shape",
     b"atis-latch",
@@ -123,469 +93,161 @@ pub(super) const BOOKKEEPING: [&[u8]; 15] = [
     b"worktree-state",
 ];
 
-/// Claude Code writes the keys of a line in a fixed order, so the first hundred bytes tell most lines apart. `None` if
-/// they do not, or if the line is conversation.
-fn sniff(line: &[u8]) -> Option<Sniffed> {
-    let quoted = |rest: &'_ [u8]| -> Option<usize> { memchr::memchr(b'"', &rest[..rest.len().min(64)]) };
-    if let Some(rest) = line.strip_prefix(b"{\"type\":\"") {
-        let kind = &rest[..quoted(rest)?];
-        return match kind {
-            b"api-request" => Some(Sniffed::Request),
-            _ if BOOKKEEPING.binary_search(&kind).is_ok() => Some(Sniffed::Skip(Skip::Bookkeeping)),
-            _ => None,
-        };
+/// Where records and what is passed over go.
+pub(super) type Each<'e> = dyn FnMut(Result<Record, Skip>) + 'e;
+
+/// Hands what a line says to `each`; `text` is the line itself.
+pub(super) fn records(mut wire: Wire<'_>, text: &[u8], each: &mut Each<'_>) {
+    let odd = std::mem::take(&mut wire.odd);
+    let mut any = false;
+    if wire.is_sidechain.is_some_and(|flag| flag.0) {
+        let owned = |text: &Option<Text<'_>>| text.as_ref().map(|text| text.0.to_string());
+        let (uuid, parent, agent_id) = (owned(&wire.uuid), owned(&wire.parent_uuid), owned(&wire.agent_id));
+        conversation(wire, text, &mut |found| {
+            any |= found.is_ok();
+            each(found.map(|record| {
+                let (uuid, parent, agent_id) = (uuid.clone(), parent.clone(), agent_id.clone());
+                Record::Side(Box::new(Side { uuid, parent, agent_id, record }))
+            }));
+        });
+    } else {
+        conversation(wire, text, &mut |found| {
+            any |= found.is_ok();
+            each(found);
+        });
     }
-    let mut rest = line.strip_prefix(b"{\"parentUuid\":")?;
-    rest = match rest.strip_prefix(b"null,") {
-        Some(rest) => rest,
-        None => {
-            let rest = rest.strip_prefix(b"\"")?;
-            rest[quoted(rest)? + 1..].strip_prefix(b",")?
-        }
-    };
-    rest = rest.strip_prefix(b"\"isSidechain\":")?;
-    rest = rest.strip_prefix(b"false,").or_else(|| rest.strip_prefix(b"true,"))?;
-    let rest = rest.strip_prefix(b"\"attachment\":{\"type\":\"")?;
-    let kind = &rest[..quoted(rest)?];
-    (kind != b"queued_command").then_some(Sniffed::Skip(Skip::Bookkeeping))
+    // What stands in a line that is not read anyway is nobody's loss.
+    odd.into_iter().filter(|_| any).for_each(|name| each(Err(Skip::Field(name))));
 }
 
-/// `api-request` lines carry the whole message list; the two fields wanted come before it, so the rest is not read.
-fn request(line: &[u8]) -> Result<Record, Skip> {
-    #[derive(Default)]
-    struct Head {
-        id: Option<String>,
-        at: Option<Nanos>,
+fn conversation(mut wire: Wire<'_>, text: &[u8], each: &mut Each<'_>) {
+    let mut message = wire.message.take();
+    let role = message.as_mut().and_then(|message| message.role.take());
+    let kind = wire.kind.take().or(role).map(|kind| kind.0);
+    // A line that does not say what it is may say so by what it holds.
+    let kind = kind.as_deref().unwrap_or_else(|| match &message {
+        Some(message) if message.usage.is_some() || message.model.is_some() => "assistant",
+        _ if wire.attachment.is_some() => "attachment",
+        _ if wire.subtype.is_some() => "system",
+        _ if wire.tool_use_result.is_some() || wire.prompt_id.is_some() => "user",
+        _ => "",
+    });
+    let stamp = wire.timestamp.take().or_else(|| message.as_mut().and_then(|m| m.timestamp.take()));
+    let at = stamp.as_ref().and_then(moment);
+    if stamp.is_some() && at.is_none() && matches!(kind, "user" | "assistant") {
+        each(Err(Skip::Field("field.timestamp")));
     }
-    struct Collect<'h>(&'h mut Head);
-    impl<'de> Visitor<'de> for Collect<'_> {
-        type Value = ();
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object")
+    match kind {
+        "user" => {
+            let content = message.and_then(|m| m.content).or_else(|| wire.content.take());
+            super::user::user(wire, at, content, each);
         }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            while self.0.id.is_none() || self.0.at.is_none() {
-                match map.next_key::<Text>()?.as_ref().map(|key| key.0.as_ref()) {
-                    None => return Ok(()),
-                    Some("id") => self.0.id = Some(map.next_value::<Text>()?.into_owned()),
-                    Some("timestamp") => self.0.at = nanos(&map.next_value::<Text>()?.0),
-                    Some(_) => drop(map.next_value::<IgnoredAny>()?),
-                }
-            }
-            Err(de::Error::custom("enough"))
+        "assistant" => each(super::answer::answer(wire, at, message, text)),
+        "attachment" => {
+            link(&wire, each);
+            each(attachment(wire.attachment, at));
         }
-    }
-    let mut head = Head::default();
-    let _ = serde_json::Deserializer::from_slice(line).deserialize_map(Collect(&mut head));
-    match head {
-        Head { id: Some(id), at: Some(at) } => Ok(Record::Request { id, at }),
-        _ => Err(Skip::UnexpectedShape),
+        "system" => {
+            link(&wire, each);
+            let content = message.and_then(|m| m.content).or_else(|| wire.content.take());
+            each(system(wire, at, content));
+        }
+        "api-request" => each(Err(Skip::Bookkeeping)),
+        "fork-context-ref" => each(Ok(Record::Inherits)),
+        "custom-title" | "ai-title" | "summary" => {
+            let title = wire.custom_title.or(wire.title).or(wire.summary).map(Text::into_owned);
+            each(title.filter(|title| !title.trim().is_empty()).map(Record::Title).ok_or(Skip::Bookkeeping));
+        }
+        kind if BOOKKEEPING.binary_search(&kind.as_bytes()).is_ok() => {
+            link(&wire, each);
+            each(Err(Skip::Bookkeeping));
+        }
+        _ => each(Err(Skip::UnknownKind)),
     }
 }
 
-// ---- what it means ----
-
-impl<'a> Wire<'a> {
-    fn into_record(mut self) -> Result<Record, Skip> {
-        let mut message = self.message.take();
-        let kind = self.kind.take().or_else(|| message.as_mut().and_then(|m| m.role.take()));
-        let kind = kind.as_ref().map_or("", |kind| kind.0.as_ref());
-        let stamp = self.timestamp.take().or_else(|| message.as_mut().and_then(|m| m.timestamp.take()));
-        let at = stamp.and_then(|text| nanos(&text.0));
-        let content = message.as_mut().and_then(|m| m.content.take());
-        let side = (self.is_sidechain == Some(true)).then(|| {
-            let owned = |text: &Option<Text<'_>>| text.as_ref().map(|text| text.0.to_string());
-            (owned(&self.uuid), owned(&self.parent_uuid), owned(&self.agent_id))
-        });
-        let record = self.conversation(kind, at, message, content)?;
-        Ok(match side {
-            None => record,
-            Some((uuid, parent, agent_id)) => Record::Side(Box::new(Side { uuid, parent, agent_id, record })),
-        })
+/// The place of a line in the chain, where the record of it does not have it.
+pub(super) fn link(wire: &Wire<'_>, each: &mut Each<'_>) {
+    if let Some(uuid) = &wire.uuid {
+        let owned = |text: &Text<'_>| text.0.to_string();
+        each(Ok(Record::Link { uuid: Some(owned(uuid)), parent: wire.parent_uuid.as_ref().map(owned) }));
     }
+}
 
-    fn conversation(
-        mut self,
-        kind: &str,
-        at: Option<Nanos>,
-        message: Option<WireMessage<'a>>,
-        content: Option<Content<'a>>,
-    ) -> Result<Record, Skip> {
-        match kind {
-            "user" => {
-                let content = content.or_else(|| self.content.take());
-                self.user(at, content)
-            }
-            "assistant" => {
-                let content = content.or_else(|| self.content.take());
-                self.assistant(at, message, content)
-            }
-            "attachment" => match self.attachment {
-                Some(WireAttachment { kind: Some(kind), prompt: Some(prompt) }) if kind.0 == "queued_command" => {
-                    Ok(Record::Queued { at, text: prompt.text(), media: prompt.media() })
-                }
-                _ => Err(Skip::Bookkeeping),
-            },
-            "system" => match self.subtype.as_ref().map(|subtype| subtype.0.as_ref()) {
-                Some("local_command") => {
-                    let text =
-                        content.or_else(|| self.content.take()).map(|content| content.text()).unwrap_or_default();
-                    let launch = tag(&text, "forked-skill-launch").and_then(launched);
-                    Ok(Record::CommandOutput {
-                        at,
-                        parent: self.parent_uuid.map(Text::into_owned),
-                        agent_id: launch.map(|launch| launch.agent_id),
-                        text: tag(&text, "local-command-stdout").unwrap_or_default().to_owned(),
-                    })
-                }
-                Some("api_error") => Ok(Record::Retry {
-                    at,
-                    status: self
-                        .error
-                        .and_then(|raw| serde_json::from_str::<WireError>(raw.get()).ok()?.status)
-                        .map(|n| n.0),
-                    attempt: self.retry_attempt.map(|n| n.0),
-                }),
-                Some("model_fallback") => {
-                    let owned = |text: Option<Text<'_>>| text.map_or_else(String::new, Text::into_owned);
-                    Ok(Record::Fallback {
-                        at,
-                        from: owned(self.original_model),
-                        to: owned(self.fallback_model),
-                        trigger: owned(self.trigger),
-                    })
-                }
-                Some("compact_boundary") => {
-                    let compact = self.compact;
-                    Ok(Record::Compacted {
-                        at,
-                        tokens: compact
-                            .as_ref()
-                            .map_or((None, None), |c| (c.pre_tokens.map(|n| n.0), c.post_tokens.map(|n| n.0))),
-                        trigger: compact.and_then(|c| c.trigger).map_or_else(String::new, Text::into_owned),
-                    })
-                }
-                _ => Err(Skip::Bookkeeping),
-            },
-            "api-request" => Err(Skip::Bookkeeping),
-            "fork-context-ref" => Ok(Record::Inherits),
-            "custom-title" | "ai-title" | "summary" => {
-                let title = self.custom_title.or(self.title).or(self.summary).map(Text::into_owned);
-                title.filter(|title| !title.trim().is_empty()).map(Record::Title).ok_or(Skip::Bookkeeping)
-            }
-            kind if BOOKKEEPING.binary_search(&kind.as_bytes()).is_ok() => Err(Skip::Bookkeeping),
-            _ => Err(Skip::UnknownKind),
+fn attachment(attachment: Option<WireAttachment<'_>>, at: Option<Nanos>) -> Result<Record, Skip> {
+    let Some(attachment) = attachment else { return Err(Skip::Bookkeeping) };
+    match (attachment.kind.as_ref().map_or("", |kind| kind.0.as_ref()), attachment.prompt, attachment.content) {
+        ("queued_command", Some(prompt), _) => {
+            let (text, media) = blocks::said(&prompt);
+            Ok(Record::Queued { at, text, media })
         }
-    }
-
-    fn user(self, at: Option<Nanos>, content: Option<Content<'a>>) -> Result<Record, Skip> {
-        let Some(mut content) = content else { return Err(Skip::Bookkeeping) };
-        // What a skill tells a subagent of its own is no human's word, and yet what it begins with.
-        let begins_agent = self.is_sidechain == Some(true) && self.parent_uuid.is_none();
-        let position = self.turn_position.and_then(|raw| {
-            let position: WireTurnPosition = serde_json::from_str(raw.get()).ok()?;
-            u32::try_from(position.turn_index?.0).ok()
-        });
-        // Nor are these a human's words: a schedule, another session, a program, or what wakes a subagent again.
-        let begun_by = begun_by(self.turn_origin, self.origin, self.is_sidechain == Some(true));
-        let begins_turn = self.is_meta == Some(true) && (begun_by.is_some() || position.is_some());
-        if self.is_meta == Some(true) && !begins_agent && !begins_turn {
+        ("hook_additional_context", _, Some(content)) => {
             let text = content.text();
-            let said = text.trim_start().strip_prefix("Stop hook feedback:").map(|text| text.trim().to_owned());
-            return said.map(|text| Record::HookFeedback { at, text }).ok_or(Skip::Bookkeeping);
-        }
-        if self.is_compact_summary == Some(true) || self.is_visible_only == Some(true) {
-            return Err(Skip::Bookkeeping);
-        }
-        if let Content::Blocks(blocks) = &mut content {
-            let mut results: Vec<_> = blocks.iter_mut().filter_map(WireBlock::take_result).collect();
-            if let [result] = &mut results[..] {
-                result.agent = self.tool_use_result.and_then(|raw| launched(raw.get()));
-                result.denied = self.tool_denial_kind.map(Text::into_owned);
+            let hook = attachment.hook_name.or(attachment.hook_event).map_or_else(String::new, Text::into_owned);
+            if text.trim().is_empty() {
+                return Err(Skip::Bookkeeping);
             }
-            // A forked subagent begins with the result of the call that launched it, and with what it is to do.
-            let is_fork = || content.text().trim_start().starts_with(FORK);
-            if !(results.is_empty() || self.is_sidechain == Some(true) && is_fork()) {
-                return Ok(Record::ToolResults { at, results });
-            }
+            let ahead = hook.starts_with("SessionStart");
+            Ok(Record::Aside(Aside { at, by: By::Hook(hook), text, ahead }))
         }
-        let text = content.text();
-        let head = text.trim_start();
-        let starts = |tags: &[&str]| tags.iter().any(|tag| head.starts_with(tag));
-        let (kind, text) = if head.is_empty() && !content.has_media() {
-            return Err(Skip::Bookkeeping);
-        } else if starts(&["[Request interrupted by user"]) {
-            return Ok(Record::Interrupted { at });
-        } else if starts(&["<local-command-caveat>", "<bash-stdout>", "<bash-stderr>"]) {
-            // Output of `!shell` does not say that the model stays silent: 2.1.329 has it answer.
-            return Err(Skip::Bookkeeping);
-        } else if starts(&["<local-command-std"]) {
-            return Ok(Record::LocalOutput);
-        } else if starts(&["<command-message>"]) {
-            (PromptKind::Command, command(head))
-        } else if starts(&["<command-name>"]) {
-            (PromptKind::Local, command(head))
-        } else if starts(&["<bash-input>"]) {
-            (PromptKind::Local, format!("!{}", tag(head, "bash-input").unwrap_or_default()))
-        } else if starts(&["<task-notification>"]) {
-            (PromptKind::TaskNotification, text)
-        } else if starts(&[FORK]) {
-            (PromptKind::Fork, directive(head).to_owned())
-        } else {
-            (PromptKind::Plain, text)
-        };
-        let mut media = content.media();
-        if kind != PromptKind::Plain {
-            media.iter_mut().for_each(|media| media.at = text.len());
-        }
-        Ok(Record::Prompt(Prompt {
-            at,
-            media,
-            permission_mode: self.permission_mode.map(Text::into_owned),
-            planned_in: self.plan_content.and_then(|_| planning_session(&text)),
-            text,
-            kind,
-            uuid: self.uuid.map(Text::into_owned),
-            begun_by,
-            position,
-            parent: self.parent_uuid.map(Text::into_owned),
-            prompt_id: self.prompt_id.map(Text::into_owned),
-            session: SessionFacts {
-                version: self.version.map(Text::into_owned),
-                cwd: self.cwd.map(Text::into_owned),
-                git_branch: self.git_branch.map(Text::into_owned),
-                slug: self.slug.map(Text::into_owned),
-                forked_from: self.forked_from.and_then(|from| from.session_id).map(Text::into_owned),
-                title: None,
-            },
-        }))
-    }
-
-    fn assistant(
-        self,
-        at: Option<Nanos>,
-        message: Option<WireMessage<'a>>,
-        content: Option<Content<'a>>,
-    ) -> Result<Record, Skip> {
-        if self.is_meta == Some(true) {
-            return Err(Skip::Bookkeeping);
-        }
-        let (id, model, stop_reason, usage) = match message {
-            Some(m) => (m.id, m.model, m.stop_reason, m.usage),
-            None => (None, None, None, None),
-        };
-        if model.as_ref().is_some_and(|model| model.0 == "<synthetic>") {
-            // Claude Code's own words: an error the user saw, or filler it wrote when a session was resumed.
-            return match self.is_api_error {
-                Some(true) => Ok(Record::ApiError {
-                    at,
-                    text: content.map_or_else(String::new, |content| content.text()),
-                    status: self.api_error_status.map(|n| n.0),
-                }),
+        ("hook_success", ..) => {
+            let out = attachment.stdout.as_ref().and_then(|out| read::<WireHook<'_>>(out.0.trim()));
+            let input = out.and_then(|out| out.specific?.updated_input);
+            match (attachment.tool_use_id, input) {
+                (Some(tool_use_id), Some(Raw(input))) => {
+                    Ok(Record::Rewritten { tool_use_id: tool_use_id.into_owned(), input: input.to_owned() })
+                }
                 _ => Err(Skip::Bookkeeping),
-            };
+            }
         }
-        let blocks = match content {
-            None => Vec::new(),
-            Some(Content::Text(text)) => vec![Block::Text(text.into_owned())],
-            Some(Content::Blocks(blocks)) => blocks.into_iter().filter_map(WireBlock::into_block).collect(),
-        };
-        let filled = |text: Option<Text<'_>>| text.map(Text::into_owned).filter(|text| !text.is_empty());
-        let unusual = |text: Option<&Text<'_>>| {
-            text.map(|text| text.0.to_string()).filter(|text| !matches!(text.as_str(), "" | "standard"))
-        };
-        let tools = usage.as_ref().and_then(|usage| usage.server_tool_use.as_ref());
-        let service = Service {
-            tier: unusual(usage.as_ref().and_then(|usage| usage.service_tier.as_ref())),
-            speed: unusual(usage.as_ref().and_then(|usage| usage.speed.as_ref())),
-            web: tools.map_or((0, 0), |tools| (tools.web_search_requests.0, tools.web_fetch_requests.0)),
-            requested_model: filled(self.requested_model).filter(|asked| model.as_ref().is_some_and(|m| m.0 != *asked)),
-            cut: filled(self.stream_cut_cause)
-                .or_else(|| (self.is_aborted == Some(true)).then(|| "aborted".to_owned())),
-        };
-        Ok(Record::Assistant(Box::new(Assistant {
+        _ => Err(Skip::Bookkeeping),
+    }
+}
+
+fn system(wire: Wire<'_>, at: Option<Nanos>, content: Option<Content<'_>>) -> Result<Record, Skip> {
+    let owned = |text: Option<Text<'_>>| text.map_or_else(String::new, Text::into_owned);
+    match wire.subtype.as_ref().map(|subtype| subtype.0.as_ref()) {
+        Some("local_command") => {
+            let text = content.map(|content| content.text()).unwrap_or_default();
+            let launch = tag(&text, "forked-skill-launch").and_then(launched);
+            Ok(Record::CommandOutput {
+                at,
+                parent: wire.parent_uuid.map(Text::into_owned),
+                agent_id: launch.map(|launch| launch.agent_id),
+                text: tag(&text, "local-command-stdout").unwrap_or_default().to_owned(),
+            })
+        }
+        Some("api_error") => Ok(Record::Retry {
             at,
-            blocks,
-            service,
-            uuid: filled(self.uuid),
-            message_id: filled(id),
-            model: filled(model).unwrap_or_else(|| "unknown".to_owned()),
-            request_id: filled(self.request_id),
-            request_ref: filled(self.request_ref),
-            stop_reason: filled(stop_reason),
-            slug: filled(self.slug),
-            forked_from: filled(self.forked_from.and_then(|from| from.session_id).or(self.request_session_id)),
-            usage: usage.map(|u| Usage {
-                input: u.input_tokens.0,
-                output: u.output_tokens.0,
-                cache_read: u.cache_read_input_tokens.0,
-                cache_creation: u.cache_creation_input_tokens.0,
-                cache_creation_5m: u.cache_creation.as_ref().map_or(0, |c| c.ephemeral_5m_input_tokens.0),
-                cache_creation_1h: u.cache_creation.as_ref().map_or(0, |c| c.ephemeral_1h_input_tokens.0),
-            }),
-        })))
-    }
-}
-
-impl Content<'_> {
-    /// Text blocks joined by a newline.
-    fn text(&self) -> String {
-        match self {
-            Self::Text(text) => text.0.clone().into_owned(),
-            Self::Blocks(blocks) => {
-                let texts: Vec<_> =
-                    blocks.iter().filter(|b| b.is("text")).filter_map(|b| Some(b.text.as_ref()?.0.as_ref())).collect();
-                texts.join("\n")
-            }
+            status: wire.error.and_then(|raw| read::<WireError<'_>>(raw.0)?.status).map(|n| n.0),
+            attempt: wire.retry_attempt.map(|n| n.0),
+        }),
+        Some("model_fallback") => Ok(Record::Fallback {
+            at,
+            from: owned(wire.original_model),
+            to: owned(wire.fallback_model),
+            trigger: owned(wire.trigger),
+        }),
+        Some("compact_boundary") => {
+            let compact = wire.compact;
+            Ok(Record::Compacted {
+                at,
+                tokens: compact
+                    .as_ref()
+                    .map_or((None, None), |c| (c.pre_tokens.map(|n| n.0), c.post_tokens.map(|n| n.0))),
+                trigger: owned(compact.and_then(|c| c.trigger)),
+            })
         }
-    }
-
-    fn has_media(&self) -> bool {
-        matches!(self, Self::Blocks(blocks) if blocks.iter().any(WireBlock::is_media))
-    }
-
-    /// Images and documents, and where they stand in [`text`](Self::text).
-    fn media(&self) -> Vec<Media> {
-        let Self::Blocks(blocks) = self else { return Vec::new() };
-        let mut found = Vec::new();
-        let mut at = None;
-        for block in blocks {
-            if let Some(text) = block.text.as_ref().filter(|_| block.is("text")) {
-                at = Some(at.map_or(0, |at| at + 1) + text.0.len());
-            } else if let Some(source) = block.source.filter(|_| block.is_media())
-                && let Ok(WireSource { media_type: Some(kind), data: Some(data) }) = serde_json::from_str(source.get())
-            {
-                found.extend(Media::decode(&kind.0, &data.0, at.unwrap_or(0)));
-            }
-        }
-        found
+        _ => Err(Skip::Bookkeeping),
     }
 }
 
-impl<'a> WireBlock<'a> {
-    fn is(&self, kind: &str) -> bool {
-        self.kind.as_ref().is_some_and(|k| k.0 == kind)
+/// A point in time, where it is one that OTLP can say.
+pub(super) fn moment(stamp: &Stamp<'_>) -> Option<Nanos> {
+    match stamp {
+        Stamp::Text(text) => nanos(text),
+        Stamp::Milliseconds(ms) => ms.checked_mul(1_000_000).filter(|n| *n > 0 && i64::try_from(*n).is_ok()),
     }
-
-    fn is_media(&self) -> bool {
-        self.is("image") || self.is("document")
-    }
-
-    fn take_result(&mut self) -> Option<ToolResult> {
-        if !self.is("tool_result") {
-            return None;
-        }
-        let tool_use_id = self.tool_use_id.take()?.into_owned();
-        let (output, media): (String, _) = match self.content.take() {
-            None => Default::default(),
-            Some(Output::Text(text)) => (text.into_owned(), Vec::new()),
-            Some(Output::Parts(parts)) => read_parts(&parts),
-        };
-        Some(ToolResult {
-            tool_use_id,
-            spilled: spilled(&output),
-            output,
-            media,
-            is_error: self.is_error == Some(true),
-            ..ToolResult::default()
-        })
-    }
-
-    fn into_block(self) -> Option<Block> {
-        let kind = self.kind?;
-        Some(match kind.0.as_ref() {
-            "text" => Block::Text(self.text?.into_owned()),
-            "thinking" => Block::Thinking(self.thinking.map_or_else(String::new, Text::into_owned)),
-            "tool_use" => Block::ToolUse {
-                id: self.id?.into_owned(),
-                name: self.name.map_or_else(|| "unknown".to_owned(), Text::into_owned),
-                input: self.input.map_or_else(|| "{}".to_owned(), |raw| raw.get().to_owned()),
-            },
-            _ => Block::Other(kind.into_owned()),
-        })
-    }
-}
-
-/// The text of a result's blocks if all are text, else the blocks as JSON with the bytes of images and documents left
-/// out. Of those that are not taken along, the number of bytes stands in their place.
-fn read_parts(parts: &[&RawValue]) -> (String, Vec<Media>) {
-    #[derive(Deserialize)]
-    struct Part<'a> {
-        #[serde(rename = "type", borrow, default)]
-        kind: Option<Text<'a>>,
-        #[serde(borrow, default)]
-        text: Option<Text<'a>>,
-        #[serde(borrow, default)]
-        source: Option<WireSource<'a>>,
-    }
-    let read: Vec<Option<Part>> = parts.iter().map(|raw| serde_json::from_str(raw.get()).ok()).collect();
-    let text = |part: &Part| {
-        part.kind.as_ref().is_some_and(|kind| kind.0 == "text").then(|| part.text.as_ref().map(|t| t.0.to_string()))?
-    };
-    let texts: Option<Vec<String>> = read.iter().map(|part| text(part.as_ref()?)).collect();
-    if let Some(texts) = texts {
-        return (texts.join("\n"), Vec::new());
-    }
-    let (mut written, mut found) = (String::from("["), Vec::new());
-    for (index, (raw, part)) in parts.iter().zip(&read).enumerate() {
-        if index > 0 {
-            written.push(',');
-        }
-        let Some(Part { kind, source: Some(WireSource { media_type, data: Some(data) }), .. }) = part else {
-            written.push_str(raw.get());
-            continue;
-        };
-        let kind = kind.as_ref().map(|kind| kind.0.as_ref());
-        let media_type = media_type.as_ref().map(|kind| kind.0.as_ref());
-        let media = media_type.and_then(|media_type| Media::decode(media_type, &data.0, 0));
-        if let Some(media) = media.filter(|_| matches!(kind, Some("image" | "document"))) {
-            put_media(&mut written, &mut found, kind.unwrap_or_default(), media);
-        } else {
-            let source = serde_json::json!({ "media_type": media_type, "base64_bytes": data.0.len() });
-            written.push_str(&serde_json::json!({ "type": kind, "source": source }).to_string());
-        }
-    }
-    written.push(']');
-    (written, found)
-}
-
-/// A block that is an image or a document, with an empty string for the bytes.
-pub(super) fn put_media(written: &mut String, found: &mut Vec<Media>, kind: &str, media: Media) {
-    let media_type = media.kind;
-    written.push_str(&format!(r#"{{"type":"{kind}","source":{{"type":"base64","media_type":"{media_type}","data":""#));
-    found.push(Media { at: written.len(), ..media });
-    written.push_str(r#""}}"#);
-}
-
-/// The file Claude Code says it has written an output to that is too long for the transcript.
-fn spilled(output: &str) -> Option<PathBuf> {
-    let (_, rest) = output.strip_prefix("<persisted-output>")?.split_once("Full output saved to: ")?;
-    rest.lines().next().map(|path| PathBuf::from(path.trim()))
-}
-
-/// The session whose transcript the text of a plan refers to: the only link between planning and doing where the context was
-/// cleared in between.
-fn planning_session(text: &str) -> Option<String> {
-    let (_, rest) = text.rsplit_once("read the full transcript at: ")?;
-    let path = rest.split_whitespace().next()?.trim_end_matches('.');
-    let name = std::path::Path::new(path).file_name()?.to_str()?;
-    Some(name.strip_suffix(".jsonl")?.to_owned())
-}
-
-/// `/name args`, as typed, from the tags Claude Code wraps a command in.
-fn command(text: &str) -> String {
-    let name = tag(text, "command-name").unwrap_or_default();
-    let args = tag(text, "command-args").unwrap_or_default();
-    match (name, args) {
-        ("", _) => text.to_owned(),
-        (name, "") => name.to_owned(),
-        (name, args) => format!("{name} {args}"),
-    }
-}
-
-pub(super) fn tag<'t>(text: &'t str, name: &str) -> Option<&'t str> {
-    let (_, rest) = text.split_once(&format!("<{name}>"))?;
-    Some(rest.split_once(&format!("</{name}>"))?.0.trim())
 }
 
 /// An RFC 3339 time in nanoseconds since the epoch; `None` if it is not one or lies outside 1970 … 2262 (what OTLP can say).

@@ -5,9 +5,12 @@ use super::{parse::BOOKKEEPING, *};
 
 mod answers;
 mod bytes;
+mod odd;
 mod others;
 mod prompts;
 mod results;
+mod torn;
+mod typed;
 
 const T: &str = "2026-03-01T10:00:00.250Z";
 const T_NANOS: Nanos = 1_772_359_200_250_000_000;

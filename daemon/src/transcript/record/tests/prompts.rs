@@ -20,6 +20,7 @@ fn a_prompt_is_a_string_or_the_text_blocks_of_a_list() {
             parent: None,
             at: Some(T_NANOS),
             text: text.into(),
+            context: String::new(),
             media: Vec::new(),
             kind: PromptKind::Plain,
             prompt_id: None,
@@ -32,15 +33,28 @@ fn a_prompt_is_a_string_or_the_text_blocks_of_a_list() {
 }
 
 #[test]
-fn a_user_line_that_says_nothing_is_no_prompt() {
+fn a_prompt_that_says_nothing_or_cannot_be_read_is_one_only_if_it_is_answered() {
     for line in [
         user(json!("")),
         user(json!(" \n\t")),
         user(json!([])),
         user(json!(null)),
+        user(json!(true)),
         user(json!([{"type": "text", "text": " "}])),
+        user(json!([{"type": "text", "text": {"value": "hi"}}])),
         json!({"type": "user"}),
         json!({"type": "user", "message": {}}),
+        json!({"type": "user", "message": "hi"}),
+    ] {
+        let prompt = prompt(&line);
+        assert_eq!((prompt.kind, prompt.text.as_str()), (PromptKind::Blank, ""), "{line}");
+    }
+}
+
+#[test]
+fn a_user_line_that_nobody_typed_is_no_prompt() {
+    for line in [
+        with(user(json!(null)), "sourceToolAssistantUUID", json!("a-1")),
         with(user(json!("scaffolding")), "isMeta", json!(true)),
         with(user(json!("This session is being continued")), "isCompactSummary", json!(true)),
         with(user(json!("only shown")), "isVisibleInTranscriptOnly", json!(true)),
@@ -176,7 +190,7 @@ fn a_queued_prompt_is_told_in_either_order_of_keys() {
 fn a_prompt_knows_its_place_where_claude_code_counts() {
     for (position, expect) in [
         (json!({"promptIndex": 0, "turnIndex": 3}), Some(3)),
-        (json!({"turnIndex": -1}), Some(0)),
+        (json!({"turnIndex": -1}), None),
         (json!({"turnIndex": u64::MAX}), None),
         (json!({"promptIndex": 1}), None),
         (json!(null), None),

@@ -1,0 +1,112 @@
+//! Judging a line by its opening bytes.
+
+use memchr::memmem;
+use serde::{
+    Deserializer as _,
+    de::{self, IgnoredAny, MapAccess, Visitor},
+};
+
+use super::{
+    Nanos, Record, Skip,
+    parse::{BOOKKEEPING, moment},
+};
+use crate::transcript::wire::{Found, Kind, Stamp, Text};
+
+/// What the opening bytes of a line say.
+pub(super) enum Sniffed {
+    /// Nothing of it is read.
+    Skip,
+    /// It only stands in the chain of lines.
+    Link {
+        /// Its own id.
+        uuid: Option<String>,
+        /// The line it follows.
+        parent: Option<String>,
+    },
+    /// A request went to the model.
+    Request,
+}
+
+/// Attachments that say something about the conversation.
+const SAYING: [&[u8]; 3] = [b"hook_additional_context", b"hook_success", b"queued_command"];
+
+/// Claude Code writes the keys of a line in a fixed order, so the first hundred bytes tell most lines apart. `None` if
+/// they do not, or if the line is conversation.
+pub(super) fn sniff(line: &[u8]) -> Option<Sniffed> {
+    let quoted = |rest: &'_ [u8]| -> Option<usize> { memchr::memchr(b'"', &rest[..rest.len().min(64)]) };
+    if let Some(rest) = line.strip_prefix(b"{\"type\":\"") {
+        let kind = &rest[..quoted(rest)?];
+        return match kind {
+            b"api-request" => Some(Sniffed::Request),
+            _ if BOOKKEEPING.binary_search(&kind).is_ok() => Some(Sniffed::Skip),
+            _ => None,
+        };
+    }
+    let mut rest = line.strip_prefix(b"{\"parentUuid\":")?;
+    let mut parent = None;
+    rest = match rest.strip_prefix(b"null,") {
+        Some(rest) => rest,
+        None => {
+            let (name, after) = rest.strip_prefix(b"\"")?.split_at_checked(quoted(rest.strip_prefix(b"\"")?)?)?;
+            parent = Some(name);
+            after.strip_prefix(b"\",")?
+        }
+    };
+    rest = rest.strip_prefix(b"\"isSidechain\":")?;
+    rest = rest.strip_prefix(b"false,").or_else(|| rest.strip_prefix(b"true,"))?;
+    if let Some(agent) = rest.strip_prefix(b"\"agentId\":\"") {
+        rest = agent[quoted(agent)?..].strip_prefix(b"\",")?;
+    }
+    let rest = rest.strip_prefix(b"\"attachment\":{\"type\":\"")?;
+    let kind = &rest[..quoted(rest)?];
+    let says = SAYING.contains(&kind) && (kind != b"hook_success" || memmem::find(rest, b"updatedInput").is_some());
+    (!says).then(|| {
+        let uuid = memmem::find(rest, b"\"type\":\"attachment\",\"uuid\":\"").and_then(|at| {
+            let name = &rest[at + 28..];
+            Some(&name[..quoted(name)?])
+        });
+        let owned = |name: &[u8]| std::str::from_utf8(name).ok().map(str::to_owned);
+        Sniffed::Link { uuid: uuid.and_then(owned), parent: parent.and_then(owned) }
+    })
+}
+
+/// `api-request` lines carry the whole message list; the two fields wanted come before it, so the rest is not read.
+pub(super) fn request(line: &[u8]) -> Result<Record, Skip> {
+    #[derive(Default)]
+    struct Head {
+        id: Option<String>,
+        at: Option<Nanos>,
+    }
+    struct Collect<'h>(&'h mut Head);
+    impl<'de> Visitor<'de> for Collect<'_> {
+        type Value = ();
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while self.0.id.is_none() || self.0.at.is_none() {
+                match map.next_key::<Text>()?.as_ref().map(|key| key.0.as_ref()) {
+                    None => return Ok(()),
+                    Some("id") => {
+                        if let Found::Value(id) = Text::next(&mut map)? {
+                            self.0.id = Some(id.into_owned());
+                        }
+                    }
+                    Some("timestamp") => {
+                        if let Found::Value(stamp) = Stamp::next(&mut map)? {
+                            self.0.at = moment(&stamp);
+                        }
+                    }
+                    Some(_) => drop(map.next_value::<IgnoredAny>()?),
+                }
+            }
+            Err(de::Error::custom("enough"))
+        }
+    }
+    let mut head = Head::default();
+    let _ = serde_json::Deserializer::from_slice(line).deserialize_map(Collect(&mut head));
+    match head {
+        Head { id: Some(id), at: Some(at) } => Ok(Record::Request { id, at }),
+        _ => Err(Skip::UnexpectedShape),
+    }
+}

@@ -1,0 +1,138 @@
+//! Lines of type `user`: prompts, results of tools, and what Claude Code says in the user's name.
+
+use super::{
+    Aside, By, Nanos, Prompt, PromptKind, Record, SessionFacts, Skip,
+    begun::{FORK, begun_by, directive, launched},
+    blocks,
+    parse::{Each, link},
+    words::{command, message, planning_session, tag},
+};
+use crate::transcript::wire::{Content, Text, Wire, WireBlock, Word};
+
+/// What such a line says.
+pub(super) fn user(wire: Wire<'_>, at: Option<Nanos>, content: Option<Content<'_>>, each: &mut Each<'_>) {
+    let flag = |flag: Option<crate::transcript::wire::Flag>| flag.is_some_and(|flag| flag.0);
+    let is_side = flag(wire.is_sidechain);
+    // What a skill tells a subagent of its own is no human's word, and yet what it begins with.
+    let begins_agent = is_side && wire.parent_uuid.is_none();
+    let is_result = wire.tool_use_result.is_some() || wire.result_of.is_some();
+    let skip = |each: &mut Each<'_>| {
+        link(&wire, each);
+        each(Err(Skip::Bookkeeping));
+    };
+    // Nor are these a human's words: a schedule, another session, a program, or what wakes a subagent again.
+    let begun_by = begun_by(&wire, is_side);
+    let position = wire.turn_position.as_ref().and_then(|position| u32::try_from(position.turn_index?.0).ok());
+    let begins_turn = begun_by.is_some() || position.is_some();
+    if flag(wire.is_meta) && !begins_agent && !begins_turn {
+        let text = content.map(|content| content.text()).unwrap_or_default();
+        if let Some(said) = text.trim_start().strip_prefix("Stop hook feedback:") {
+            link(&wire, each);
+            return each(Ok(Record::HookFeedback { at, text: said.trim().to_owned() }));
+        }
+        if flag(wire.own_note) && !text.trim().is_empty() {
+            link(&wire, each);
+            return each(Ok(Record::Aside(Aside { at, by: By::Harness, text, ahead: false })));
+        }
+        return skip(each);
+    }
+    if flag(wire.is_compact_summary) || flag(wire.is_visible_only) {
+        return skip(each);
+    }
+    let mut content = match content {
+        Some(content) => content,
+        // What a tool put out cannot be read, or what was asked cannot.
+        None if is_result => return skip(each),
+        None => Content::Blocks(Vec::new()),
+    };
+    if let Content::Blocks(blocks) = &mut content {
+        let mut results: Vec<_> = blocks.iter_mut().filter_map(WireBlock::take_result).collect();
+        if let [result] = &mut results[..] {
+            result.agent = wire.tool_use_result.and_then(|raw| launched(raw.0));
+            result.denied = wire.tool_denial_kind.as_ref().map(|kind| kind.0.to_string());
+        }
+        // A forked subagent begins with the result of the call that launched it, and with what it is to do.
+        let is_fork = || is_side && content.text().trim_start().starts_with(FORK);
+        if !results.is_empty() && !is_fork() {
+            link(&wire, each);
+            return each(Ok(Record::ToolResults { at, results }));
+        }
+        if is_result && results.is_empty() {
+            return skip(each);
+        }
+    }
+    let said = blocks::Said::of(&content);
+    let (mut text, mut context, mut media) = (said.typed, said.context, said.media);
+    // The words of somebody else, without what they are wrapped in for the model.
+    let body = wire.origin.as_ref().and_then(|origin| origin.body.as_ref()).map(|body| body.0.as_ref());
+    let from_machine = wire.origin.as_ref().and_then(|origin| origin.kind.as_ref()).is_some_and(is_message);
+    if let Some(body) = body.or_else(|| message(&text)).filter(|body| from_machine && !body.trim().is_empty()) {
+        let body = body.to_owned();
+        context = std::mem::replace(&mut text, body);
+    }
+    let head = text.trim_start();
+    let starts = |tags: &[&str]| tags.iter().any(|tag| head.starts_with(tag));
+    let by_user = !matches!(wire.row_source.as_ref().map(|by| by.0.as_ref()), Some("harness" | "hook"));
+    let (kind, text) = if starts(&["[Request interrupted by user"]) {
+        link(&wire, each);
+        return each(Ok(Record::Interrupted { at }));
+    } else if starts(&["<local-command-caveat>", "<bash-stdout>", "<bash-stderr>"]) {
+        // Output of `!shell` does not say that the model stays silent: 2.1.329 has it answer.
+        return skip(each);
+    } else if starts(&["<local-command-std"]) {
+        link(&wire, each);
+        return each(Ok(Record::LocalOutput));
+    } else if flag(wire.transcript_only) {
+        link(&wire, each);
+        return each(Ok(Record::Aside(Aside { at, by: By::Silent, text, ahead: true })));
+    } else if (head.is_empty() && media.is_empty() && !said.has_media) && !context.is_empty() || !by_user {
+        link(&wire, each);
+        let text = if head.is_empty() { context } else { text };
+        return each(Ok(Record::Aside(Aside { at, by: By::Harness, text, ahead: false })));
+    } else if head.is_empty() && media.is_empty() && !said.has_media {
+        (PromptKind::Blank, String::new())
+    } else if starts(&["<command-message>"]) {
+        (PromptKind::Command, command(head))
+    } else if starts(&["<command-name>"]) {
+        (PromptKind::Local, command(head))
+    } else if starts(&["<bash-input>"]) {
+        (PromptKind::Local, format!("!{}", tag(head, "bash-input").unwrap_or_default()))
+    } else if starts(&["<task-notification>"]) {
+        (PromptKind::TaskNotification, text)
+    } else if starts(&[FORK]) {
+        context = text.clone();
+        (PromptKind::Fork, directive(head).to_owned())
+    } else {
+        (PromptKind::Plain, text)
+    };
+    if kind != PromptKind::Plain {
+        media.iter_mut().for_each(|media| media.at = text.len());
+    }
+    each(Ok(Record::Prompt(Prompt {
+        at,
+        media,
+        context,
+        permission_mode: wire.permission_mode.map(Text::into_owned),
+        planned_in: wire.plan_content.and_then(|_| planning_session(&text)),
+        text,
+        kind,
+        uuid: wire.uuid.map(Text::into_owned).filter(|uuid| !uuid.is_empty()),
+        begun_by,
+        position,
+        parent: wire.parent_uuid.map(Text::into_owned),
+        prompt_id: wire.prompt_id.map(Text::into_owned),
+        session: SessionFacts {
+            version: wire.version.map(Text::into_owned),
+            cwd: wire.cwd.map(Text::into_owned),
+            git_branch: wire.git_branch.map(Text::into_owned),
+            slug: wire.slug.map(Text::into_owned),
+            forked_from: wire.forked_from.and_then(|from| from.session_id).map(Text::into_owned),
+            title: None,
+        },
+    })));
+}
+
+/// The line is what another agent or session said.
+fn is_message(kind: &Word<'_>) -> bool {
+    matches!(kind.0.as_ref(), "peer" | "coordinator" | "teammate")
+}

@@ -1,0 +1,259 @@
+//! What stands on one line: as a rule one record; after a crash also what is left of one, holes, and records glued behind these.
+
+use std::borrow::Cow;
+
+use memchr::memmem;
+use serde::de::IgnoredAny;
+
+use super::{
+    Record, Skip,
+    parse::{BOOKKEEPING, records},
+    sniff::{Sniffed, request, sniff},
+};
+use crate::transcript::wire::{Found, Whole, Wire};
+
+/// How often a record is looked for behind the beginning of another one that does not end. Each time costs the rest of the line.
+const TRIES: usize = 64;
+
+/// How short a line of bookkeeping is that is looked at as a whole, in bytes.
+const SHORT: usize = 4096;
+
+/// Hands everything that `line` says to `each`, with the offset in it at which reading could start again: its records, and
+/// why there are not more of them.
+pub fn read(line: &[u8], mut each: impl FnMut(usize, Result<Record, Skip>)) {
+    let text = &line[padding(line)..];
+    let text = &text[..text.len() - padding_behind(text)];
+    if text.is_empty() {
+        return;
+    }
+    let sniffed = sniff(text).filter(|sniffed| !may_be_glued(text, sniffed) || whole(text) == Some(text.len()));
+    match sniffed {
+        Some(Sniffed::Skip) => return each(0, Err(Skip::Bookkeeping)),
+        Some(Sniffed::Link { uuid, parent }) => return each(0, Ok(Record::Link { uuid, parent })),
+        Some(Sniffed::Request) => return each(0, request(text)),
+        None => {}
+    }
+    let text = paired(text);
+    if record(&text, &mut |found| each(0, found)) {
+        return;
+    }
+    let lead = line.len() - line[padding(line)..].len();
+    if split(&text, &mut |at, found| each(if at == 0 { 0 } else { lead + at }, found)) {
+        return;
+    }
+    if !tame_record(&text, &mut |found| each(0, found)) {
+        each(0, Err(Skip::NotJson));
+    }
+}
+
+/// As [`record`], of what JSON could not write.
+fn tame_record(text: &[u8], each: &mut dyn FnMut(Result<Record, Skip>)) -> bool {
+    let tame = tamed(text).filter(|_| text.starts_with(b"{"));
+    tame.is_some_and(|text| record(&text, each))
+}
+
+/// Hands what one JSON text says to `each`. False if it is none.
+fn record(text: &[u8], each: &mut dyn FnMut(Result<Record, Skip>)) -> bool {
+    let lossy;
+    let text = match serde_json::from_slice::<Whole<Wire>>(text) {
+        Ok(wire) => {
+            emit(wire, text, each);
+            return true;
+        }
+        // Bytes that are not UTF-8 are replaced.
+        Err(_) if std::str::from_utf8(text).is_err() => {
+            lossy = String::from_utf8_lossy(text);
+            lossy.as_bytes()
+        }
+        Err(_) => return false,
+    };
+    serde_json::from_slice(text).map(|wire| emit(wire, text, each)).is_ok()
+}
+
+fn emit(wire: Whole<Wire<'_>>, text: &[u8], each: &mut dyn FnMut(Result<Record, Skip>)) {
+    match wire.0 {
+        Found::Value(wire) if wire.kind.as_ref().is_some_and(|kind| kind.0 == "api-request") => each(request(text)),
+        Found::Value(wire) => records(wire, text, each),
+        Found::Nothing | Found::Odd => each(Err(Skip::UnexpectedShape)),
+    }
+}
+
+/// Finds the whole records in `text`, which is not one. False if there are none.
+fn split(text: &[u8], each: &mut dyn FnMut(usize, Result<Record, Skip>)) -> bool {
+    let (mut at, mut any, mut tries) = (0, false, 0);
+    // Where the beginning of something starts that has no end.
+    let mut stub = None;
+    while at < text.len() {
+        let rest = &text[at..];
+        let end = if begins(rest) { whole(rest) } else { None };
+        let found = end.filter(|end| match stub {
+            None => true,
+            // An object within what is torn is followed by more of that.
+            Some(_) => ends(&rest[*end..]) && is_record(&rest[..*end]),
+        });
+        if let Some(end) = found {
+            if let Some(start) = stub.take() {
+                each(start, Err(Skip::NotJson));
+            }
+            let emitted = record(&rest[..end], &mut |found| each(at, found))
+                || tame_record(&rest[..end], &mut |found| each(at, found));
+            any = true;
+            if !emitted {
+                each(at, Err(Skip::NotJson));
+            }
+            at += end + padding(&rest[end..]);
+            continue;
+        }
+        stub = stub.or(Some(at));
+        tries += usize::from(end.is_none() && begins(rest));
+        if tries > TRIES {
+            break;
+        }
+        let from = end.unwrap_or(1);
+        at = memchr::memchr(b'{', &rest[from..]).map_or(text.len(), |next| at + from + next);
+    }
+    if let Some(start) = stub.filter(|_| any) {
+        each(start, Err(Skip::NotJson));
+    }
+    any
+}
+
+/// The length of the JSON text that `text` begins with, if it ends.
+fn whole(text: &[u8]) -> Option<usize> {
+    let mut texts = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
+    texts.next()?.ok()?;
+    Some(texts.byte_offset())
+}
+
+/// It may be an object with something in it.
+fn begins(text: &[u8]) -> bool {
+    text.first() == Some(&b'{') && text[1..].trim_ascii_start().first() == Some(&b'"')
+}
+
+/// Nothing follows but another record.
+fn ends(text: &[u8]) -> bool {
+    matches!(text[padding(text)..].first(), None | Some(b'{'))
+}
+
+/// It says itself that it is a line, and not a part of one.
+fn is_record(text: &[u8]) -> bool {
+    let Ok(Whole(Found::Value(wire))) = serde_json::from_slice::<Whole<Wire>>(text) else { return false };
+    match wire.kind.as_ref().map_or("", |kind| kind.0.as_ref()) {
+        "user" | "assistant" | "system" | "attachment" => {
+            wire.uuid.is_some() || wire.parent_uuid.is_some() || wire.timestamp.is_some()
+        }
+        "custom-title" | "ai-title" | "summary" | "api-request" => true,
+        kind => BOOKKEEPING.binary_search(&kind.as_bytes()).is_ok(),
+    }
+}
+
+/// A line that nothing is read of, for what it begins with, may hold a record all the same. Not all of it is looked at: most
+/// bytes of a transcript are in such lines.
+fn may_be_glued(text: &[u8], sniffed: &Sniffed) -> bool {
+    let uuid = memmem::find(text, b"\"uuid\"");
+    match (sniffed, uuid) {
+        (Sniffed::Link { .. }, Some(at)) => {
+            !text[..at].ends_with(b"\"type\":\"attachment\",") || memmem::find(&text[at + 6..], b"\"uuid\"").is_some()
+        }
+        (Sniffed::Link { .. }, None) | (_, Some(_)) => true,
+        (_, None) => text.len() < SHORT && memmem::find(&text[1..], b"{\"type\"").is_some(),
+    }
+}
+
+/// Length of what stands before a record and means nothing: holes that a crash left are read as NUL bytes, and editors write
+/// byte order marks.
+fn padding(text: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        match text.get(at) {
+            Some(byte) if *byte == 0 || byte.is_ascii_whitespace() => at += 1,
+            Some(0xEF) if text[at..].starts_with(b"\xEF\xBB\xBF") => at += 3,
+            _ => return at,
+        }
+    }
+}
+
+/// The same behind one.
+fn padding_behind(text: &[u8]) -> usize {
+    let mut end = text.len();
+    loop {
+        match text[..end].last() {
+            Some(byte) if *byte == 0 || byte.is_ascii_whitespace() => end -= 1,
+            Some(0xBF) if text[..end].ends_with(b"\xEF\xBB\xBF") => end -= 3,
+            _ => return text.len() - end,
+        }
+    }
+}
+
+/// `text` with a replacement character for each half of a surrogate pair that stands alone: JavaScript cuts strings in the middle
+/// of one. Its length stays.
+fn paired(text: &[u8]) -> Cow<'_, [u8]> {
+    let (small, large) = (memmem::find(text, b"\\ud"), memmem::find(text, b"\\uD"));
+    let Some(first) = small.into_iter().chain(large).min() else { return text.into() };
+    // The backslash may be escaped itself: what matters is how many there are.
+    let mut at = first - text[..first].iter().rev().take_while(|byte| **byte == b'\\').count();
+    let mut paired = Cow::Borrowed(text);
+    while let Some(next) = memchr::memchr(b'\\', &text[at..]) {
+        at += next;
+        match (unit(&text[at..]), text.get(at + 6..).and_then(unit)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => at += 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                paired.to_mut()[at..at + 6].copy_from_slice(b"\\ufffd");
+                at += 6;
+            }
+            _ => at = (at + 2).min(text.len()),
+        }
+    }
+    paired
+}
+
+/// The UTF-16 unit of the escape that `text` begins with.
+fn unit(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// `text` as JSON, where only a value stands in the way that JSON cannot write: `NaN`, a number beyond all floats, a control
+/// character in a string. `None` if there is none of these.
+fn tamed(text: &[u8]) -> Option<Vec<u8>> {
+    let mut tame = Vec::with_capacity(text.len());
+    let (mut at, mut changed) = (0, false);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => {
+                tame.push(b'"');
+                at += 1;
+                while let Some(byte) = text.get(at) {
+                    tame.push(if *byte < b' ' { b' ' } else { *byte });
+                    changed |= *byte < b' ';
+                    at += 1;
+                    match byte {
+                        b'"' => break,
+                        b'\\' => {
+                            tame.extend(text.get(at));
+                            at += 1;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            b'{' | b'}' | b'[' | b']' | b':' | b',' | b' ' | b'\t' | b'\r' => {
+                tame.push(*byte);
+                at += 1;
+            }
+            _ => {
+                let length = text[at..].iter().take_while(|b| !b"{}[]:, \t\r\"".contains(b)).count();
+                let token = &text[at..at + length];
+                // A typed reader refuses a number that a float cannot hold.
+                if serde_json::from_slice::<serde_json::Value>(token).is_ok() {
+                    tame.extend_from_slice(token);
+                } else {
+                    tame.extend_from_slice(b"null");
+                    changed = true;
+                }
+                at += length;
+            }
+        }
+    }
+    changed.then_some(tame)
+}
