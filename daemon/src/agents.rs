@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -49,7 +50,12 @@ pub struct Agent {
     /// Bytes read since something was last told.
     pub held: usize,
     grown: Instant,
+    /// What its files looked like when it was last read to its end.
+    seen: Option<[Option<Look>; 2]>,
 }
+
+/// What a file looks like from outside: its length, when it was last written to (seconds, nanoseconds), and which it is.
+type Look = (u64, (i64, i64), u64);
 
 /// How long a subagent's transcript must be silent before it is told to its end.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +100,17 @@ impl Agents {
     /// Something says that this one has ended.
     pub fn has_ended(&mut self, id: &str) {
         self.ended.insert(id.to_owned());
+    }
+
+    /// When the transcript of one of those at work last grew.
+    pub fn grown(&self) -> Option<Instant> {
+        self.at_work.values().map(|agent| agent.grown).max()
+    }
+
+    /// As if that had been earlier, for tests.
+    #[cfg(test)]
+    pub fn backdate(&mut self, by: Duration) {
+        self.at_work.values_mut().for_each(|agent| agent.grown -= by);
     }
 
     /// How many are not told to their end.
@@ -309,7 +326,20 @@ impl Agent {
             places: Vec::new(),
             held: 0,
             grown: Instant::now(),
+            seen: None,
         }
+    }
+
+    /// False if its files look as they did when they were last read to their end.
+    pub fn has_changed(&self) -> bool {
+        self.seen.as_ref() != Some(&self.looks())
+    }
+
+    fn looks(&self) -> [Option<Look>; 2] {
+        [self.path.clone(), self.path.with_extension("meta.json")].map(|path| {
+            let meta = std::fs::symlink_metadata(path).ok()?;
+            Some((meta.len(), (meta.mtime(), meta.mtime_nsec()), meta.ino()))
+        })
     }
 
     /// What it did last.
@@ -368,6 +398,7 @@ impl Agent {
         buffer: &mut [u8],
         mut skipped: impl FnMut(&'static str),
     ) -> Result<bool, Unreadable> {
+        let looks = self.looks();
         let mut file = Transcript::open_beneath(&self.path, roots)?;
         if !self.read_to.holds(file.identity, file.length, file.before(self.read_to.offset).as_deref()) {
             *self = Self::new(self.path.clone());
@@ -385,6 +416,7 @@ impl Agent {
             self.grown = Instant::now();
         }
         self.read_to = file.position(self.lines.read_to());
+        self.seen = (n < buffer.len()).then_some(looks);
         Ok(n == buffer.len())
     }
 

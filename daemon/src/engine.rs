@@ -16,7 +16,6 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use crate::{
     config::Config,
     delivery::exporter::{Order, now_ms},
-    git,
     hook::{Destination, Event, Hint},
     store::{SessionRow, Store, handle::Handle},
     transcript::{cursor::Position, reader::CHUNK, record},
@@ -27,10 +26,12 @@ mod later;
 mod read;
 mod session;
 mod tell;
+mod users;
 
 pub use later::BACKFILL_ID;
 use later::{AT_ONCE, BLOCKED, Later, Task, is_backfill, is_found, is_unhurried};
 use session::{Session, Tail};
+use users::Users;
 
 /// Claude Code writes in bursts; a turn is told when the burst is over.
 const LULL: Duration = Duration::from_millis(20);
@@ -50,11 +51,15 @@ pub const QUIET_FINISHED: Duration = Duration::from_secs(5);
 /// How soon transcripts are looked at again while something waits for them, should no file event come.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The same for the transcripts of subagents at work.
+/// The same for the transcripts of subagents at work: at first, and after they have been silent for long.
 const AGENT_TICK: Duration = Duration::from_secs(1);
+const AGENT_TICK_LATER: Duration = Duration::from_secs(600);
 
 /// How long a subagent may be silent before it is no longer waited for.
 const AGENT_LOST: Duration = Duration::from_secs(24 * 3600);
+
+/// How far ahead of the clock a time may be without contradicting it: clocks are set by as much now and then.
+const AHEAD: Duration = Duration::from_secs(1);
 
 /// Sessions left in the middle longer ago than this are not looked at when the daemon starts.
 const RECENT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -94,6 +99,10 @@ pub enum Input {
     },
     /// Something changed at this path.
     Changed(PathBuf),
+    /// Something changed, and it is not known where.
+    Missed,
+    /// What git calls the user in these directories.
+    Email(Vec<PathBuf>, Option<String>),
     /// Is anything left to do? Answered when the loop has nothing at hand.
     Pending(oneshot::Sender<usize>),
     /// Come to an end.
@@ -117,14 +126,20 @@ pub struct Engine {
     looks: u64,
     /// Some watches may be needed no more; when they were last looked through.
     unwatch: (bool, Instant),
-    /// What git calls the user, by directories of the project.
-    users: HashMap<Vec<PathBuf>, Option<String>>,
+    users: Users,
     buffer: Vec<u8>,
 }
 
 impl Engine {
-    /// An engine that starts with what the store still has to do.
-    pub fn new(store: Handle, orders: UnboundedSender<Order>, watch: Watch, config: Config, home: &Path) -> Self {
+    /// An engine that starts with what the store still has to do. `own` leads to it.
+    pub fn new(
+        store: Handle,
+        orders: UnboundedSender<Order>,
+        own: mpsc::Sender<Input>,
+        config: Config,
+        home: &Path,
+    ) -> Self {
+        let watch = Watch::new(own.clone());
         let roots = config.roots(home);
         let sessions = HashMap::new();
         let mut engine = Self {
@@ -138,13 +153,13 @@ impl Engine {
             later: Later::default(),
             looks: 0,
             unwatch: (false, Instant::now()),
-            users: HashMap::new(),
+            users: Users::new(own),
             buffer: vec![0; CHUNK],
         };
         match engine.store.call(Store::sort_inbox) {
             Ok(inbox) => {
                 engine.later.extend(inbox.again.into_iter().map(Task::Event));
-                inbox.hints.into_iter().for_each(|hint| engine.take(hint));
+                inbox.hints.into_iter().for_each(|hint| engine.hear(hint));
             }
             Err(error) => tracing::error!(%error, "the events stored earlier cannot be read"),
         }
@@ -185,7 +200,7 @@ impl Engine {
 
     fn begin_with(&mut self, hint: Hint) -> bool {
         tracing::debug!(session = hint.session_id, "begun without a hook");
-        self.take(hint);
+        self.hear(hint);
         true
     }
 
@@ -219,9 +234,13 @@ impl Engine {
             let mut changed = HashSet::new();
             for _ in 0..HEARD {
                 match input {
-                    Ok(Input::Hint(hint)) => self.take(*hint),
+                    Ok(Input::Hint(hint)) => self.hear(*hint),
                     Ok(Input::Found { hints, left, more }) => self.later.found(hints, left, more),
                     Ok(Input::Changed(path)) => drop(changed.insert(path)),
+                    Ok(Input::Missed) => self.sessions.values_mut().for_each(|session| session.dirty = true),
+                    Ok(Input::Email(dirs, email)) => {
+                        self.users.answered(dirs, email).into_iter().for_each(|hint| self.hear(hint));
+                    }
                     Ok(Input::Pending(reply)) => {
                         // Whoever asks wants to know of what was written just now, too.
                         let at_work = self.sessions.values_mut().filter(|session| session.agents_due.is_some());
@@ -237,7 +256,8 @@ impl Engine {
             }
             self.changed(&changed);
             self.look_at_all();
-            let pending = self.later.len() + self.sessions.values().map(Session::pending).sum::<usize>();
+            let pending =
+                self.later.len() + self.users.len() + self.sessions.values().map(Session::pending).sum::<usize>();
             for reply in asked.drain(..) {
                 let _ = reply.send(pending);
             }
@@ -254,7 +274,7 @@ impl Engine {
                 None if session.dirty => return Duration::ZERO,
                 None if !session.waiting.is_empty() => until(session.next_look),
                 None if session.looks_finished() => until(session.grown + QUIET_FINISHED),
-                None if session.agents_due.is_some() => AGENT_TICK,
+                None if session.agents_due.is_some() => until(session.touched + AGENT_LOST),
                 None => until(session.touched + RETIRE),
             };
             session.agents_due.map_or(own, |due| own.min(until(due)))
@@ -275,12 +295,15 @@ impl Engine {
         }
     }
 
-    fn take(&mut self, mut hint: Hint) {
-        let now = Instant::now();
-        if hint.options.user_id.as_deref() == Some(git::EMAIL) {
-            let known = self.users.entry(hint.project_dirs.clone());
-            hint.options.user_id = known.or_insert_with(|| git::email(&hint.project_dirs)).clone();
+    /// Takes an event, as soon as it is known who the user is.
+    fn hear(&mut self, hint: Hint) {
+        if let Some(hint) = self.users.name(hint) {
+            self.take(hint);
         }
+    }
+
+    fn take(&mut self, hint: Hint) {
+        let now = Instant::now();
         let is_unhurried = is_unhurried(&hint);
         if !self.sessions.contains_key(&hint.session_id) {
             let session = Session { dirty: false, is_unhurried, ..self.load(&hint) };
@@ -306,8 +329,7 @@ impl Engine {
         if let Event::AgentStopped { agent } = &hint.event {
             session.agents.has_ended(agent);
         }
-        // Events can be heard out of order; the newest says where things are.
-        let newest = hint.fired_ns >= session.row.hint.fired_ns;
+        let newest = is_newer(hint.fired_ns, session.row.hint.fired_ns, u64::try_from(now_ms()).unwrap_or(0));
         if newest && (!is_backfill(&hint) || session.may_be_told_to(&hint.destination, &self.store)) {
             session.row.transcript.clone_from(&hint.transcript);
             session.row.hint = hint.clone();
@@ -449,6 +471,14 @@ impl Engine {
         let previous = session.previous.as_ref().and_then(|id| self.sessions.get(id));
         previous.is_some_and(|other| other.superseded && other.not_before.is_none() && other.is_busy())
     }
+}
+
+/// Events can be heard out of order, and the newest says where things are. True if one that was fired at `fired_ns` is newer than
+/// the newest so far, of `known_ns`. One that is yet to come by the clock (`now_ms`, Unix milliseconds) was fired while the clock
+/// was ahead: what is heard later is newer.
+fn is_newer(fired_ns: u64, known_ns: u64, now_ms: u64) -> bool {
+    let ahead = now_ms.saturating_mul(1_000_000).saturating_add(AHEAD.as_nanos() as u64);
+    fired_ns >= known_ns || known_ns > ahead
 }
 
 /// An event of a session that is over, for tests.

@@ -1,4 +1,4 @@
-//! What git knows of the user.
+//! What git knows of the user. It may take its time: nobody asks it who has something else to do.
 
 use std::{
     io::Read,

@@ -51,6 +51,8 @@ pub struct Intake {
     together: Arc<Mutex<Vec<Waiting>>>,
     /// How many events were stored, or judged to be none.
     heard: Arc<AtomicU64>,
+    /// How many events had to leave the spool, as far as that is counted.
+    evicted: Arc<AtomicU64>,
     /// What lies in the spool and is not taken, and why.
     left: Arc<Mutex<BTreeMap<PathBuf, &'static str>>>,
 }
@@ -97,8 +99,8 @@ pub struct Drained {
 impl Intake {
     /// A way in to `store`.
     pub fn new(store: Handle, engine: Sender<Input>, orders: UnboundedSender<Order>, level: Level) -> Self {
-        let (together, heard, left) = Default::default();
-        Self { store, engine, orders, level, together, heard, left }
+        let (together, heard, evicted, left) = Default::default();
+        Self { store, engine, orders, level, together, heard, evicted, left }
     }
 
     /// Takes one frame. `Ok` means that it, or the reason why it is none, is committed (invariant 4).
@@ -179,6 +181,7 @@ impl Intake {
     ///
     /// Events of another version stay for the daemon that knows it; what is not a file of ours alone is not touched.
     pub fn drain(&self, spool: &Path) -> Drained {
+        self.count_evicted(&spool.with_extension("evicted"));
         let entries = match std::fs::read_dir(spool) {
             Ok(entries) => entries,
             Err(error) => return Drained { taken: 0, again: error.kind() != std::io::ErrorKind::NotFound },
@@ -236,6 +239,19 @@ impl Intake {
         Drained { taken, again }
     }
 
+    /// Counts events that hooks had to remove from the spool: each left a byte.
+    fn count_evicted(&self, evicted: &Path) {
+        let Some(total) = std::fs::symlink_metadata(evicted).ok().filter(|meta| meta.is_file()).map(|meta| meta.len())
+        else {
+            return;
+        };
+        if total > self.evicted.load(Ordering::Relaxed)
+            && self.store.call(|store| store.count_to(EVICTED, total)).is_ok()
+        {
+            self.evicted.store(total, Ordering::Relaxed);
+        }
+    }
+
     /// How many events were heard.
     pub fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
@@ -248,6 +264,9 @@ impl Intake {
         counts
     }
 }
+
+/// The name under which events are counted that had to leave the spool for newer ones.
+const EVICTED: &str = "event_evicted";
 
 /// Why an event of another version is left in the spool.
 const OTHER_VERSION: &str = "other_version";

@@ -29,6 +29,7 @@
 
 pub mod agents;
 pub mod api;
+pub mod begun;
 pub mod claude;
 pub mod config;
 pub mod credentials;

@@ -13,7 +13,7 @@ use crate::{
     credentials::{self, user_dir},
     engine::QUIET_FINISHED,
     hook::{Env, Event, Hint},
-    store::{SessionRow, handle::Handle},
+    store::{self, Begun, SessionRow, handle::Handle},
     transcript::{reader::Transcript, record},
 };
 
@@ -59,7 +59,10 @@ impl Scan {
     /// Every session with something that may not have been read, in the order in which they were written to: one that copies
     /// another was written to later. `now_ms` is Unix time in milliseconds.
     pub fn run(&self, now_ms: i64) -> VecDeque<Candidate> {
-        let Ok(since) = self.store.call(|store| store.since()) else { return VecDeque::new() };
+        let Ok(begun) = self.store.call(|store| store.begun()) else { return VecDeque::new() };
+        let since = begun.since(now_ms);
+        // The newest of those from before the first start, whatever the clock said then.
+        let mut newest = 0;
         let mut found = Vec::new();
         for dir in self.roots.iter().flat_map(|root| entries(root)) {
             let files = entries(&dir);
@@ -69,12 +72,29 @@ impl Scan {
                 if name.starts_with("agent-") || path.extension().is_none_or(|ext| ext != "jsonl") {
                     continue;
                 }
-                let Some(written) = written(&path).filter(|written| *written >= since) else { continue };
+                let Some(written) = written(&path) else { continue };
+                if begun.newest_ms.is_none() && (written < begun.at_ms || store::is_ahead(written, now_ms)) {
+                    newest = newest.max(written);
+                    continue;
+                }
+                let was_there = begun.newest_ms.is_some_and(|newest| written <= newest);
+                if written < since || was_there && store::is_ahead(written, now_ms) {
+                    continue;
+                }
                 let candidate = Candidate { dir: dir.clone(), id: name.into(), written };
                 if self.is_unread(&candidate, now_ms) {
                     found.push(candidate);
                 }
             }
+        }
+        let begun = match begun.newest_ms {
+            None => Begun { newest_ms: Some(newest), ..begun },
+            Some(_) => Begun { at_ms: since.min(begun.at_ms), ..begun },
+        };
+        if let Err(error) =
+            self.store.call(|store| if store.begun()? == begun { Ok(()) } else { store.begin_at(begun) })
+        {
+            tracing::warn!(%error, "what was there at the first search cannot be stored");
         }
         found.sort_unstable_by(|a, b| (a.written, &a.id).cmp(&(b.written, &b.id)));
         found.into()
@@ -101,7 +121,11 @@ impl Scan {
     pub fn is_unread(&self, candidate: &Candidate, now_ms: i64) -> bool {
         let stand = self.store.call(|store| store.stand(&candidate.id));
         stand.is_ok_and(|stand| {
-            stand.is_none_or(|(read, open)| read < candidate.written || open && candidate.is_over(now_ms))
+            stand.is_none_or(|(read, open)| {
+                // Read while the clock was ahead, whenever that was.
+                let is_unknown = store::is_ahead(read, now_ms);
+                is_unknown || read < candidate.written || open && candidate.is_over(now_ms)
+            })
         })
     }
 
@@ -199,7 +223,7 @@ mod tests {
             std::fs::write(dir.join("empty.jsonl"), "").unwrap();
         }
         let store = Handle::new(Store::open(&at("state.db")).unwrap().store);
-        let since = store.call(|store| store.since()).unwrap();
+        let since = store.call(|store| store.begun()).unwrap().at_ms;
         let scan = Scan { store: store.clone(), roots: vec![at(".claude/projects")], home: home.clone() };
         let found = |now| -> Vec<_> {
             let hints = scan.run(now).into_iter().filter_map(|candidate| scan.event(&candidate, now));
@@ -216,5 +240,57 @@ mod tests {
         assert_eq!(found(since + 7 * HOUR), expect(Event::Ended), "silent for long");
         written(since - 1);
         assert_eq!(found(since), [], "written before");
+    }
+
+    /// A home with one project that is traced, a database begun at `begun` and the sessions `at` that were written to then.
+    fn searched(begun: i64, at: &[(&str, i64)]) -> (tempfile::TempDir, Scan, impl Fn(&str, i64)) {
+        let base = tempfile::tempdir().unwrap();
+        let home = base.path().canonicalize().unwrap();
+        let (project, dir) = (home.join("on"), home.join(".claude/projects/on"));
+        std::fs::create_dir_all(project.join(".claude")).unwrap();
+        std::fs::create_dir_all(&dir).unwrap();
+        let env = r#"{"env":{"TRACE_TO_LANGFUSE":"true","LANGFUSE_PUBLIC_KEY":"pk"}}"#;
+        std::fs::write(project.join(".claude/settings.local.json"), env).unwrap();
+        let write = move |id: &str, written: i64| {
+            let path = dir.join(format!("{id}.jsonl"));
+            std::fs::write(&path, format!("{{\"type\":\"user\",\"cwd\":{project:?}}}\n")).unwrap();
+            let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(written as u64);
+            std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        };
+        at.iter().for_each(|(id, written)| write(id, *written));
+        let store = Handle::new(Store::open(&home.join("state.db")).unwrap().store);
+        store.call(|store| store.begin_at(Begun { at_ms: begun, newest_ms: None })).unwrap();
+        (base, Scan { store, roots: vec![home.join(".claude/projects")], home }, write)
+    }
+
+    #[test]
+    fn a_first_start_with_a_wrong_clock_heals_when_it_is_right() {
+        const NOW: i64 = 1_800_000_000_000;
+        for wrong in [400 * 24 * HOUR, 2 * HOUR, -2 * HOUR, -400 * 24 * HOUR] {
+            let (_base, scan, write) = searched(NOW + wrong, &[("before", NOW - HOUR)]);
+            let ids = |now| scan.run(now).into_iter().map(|found| found.id.into_string()).collect::<Vec<_>>();
+            assert_eq!(ids(NOW + wrong), [""; 0], "{wrong}: the first search");
+            assert_eq!(ids(NOW + wrong + HOUR / 4), [""; 0], "{wrong}: and the next");
+            write("after", NOW + HOUR);
+            assert_eq!(ids(NOW + HOUR + HOUR / 4), ["after"], "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_come_first_and_those_that_are_written_to_wait() {
+        const NOW: i64 = 1_800_000_000_000;
+        let quiet = millis(QUIET_FINISHED);
+        let at = [("still", NOW - 10), ("third", NOW - quiet), ("first", NOW - HOUR), ("second", NOW - HOUR / 2)];
+        let (_base, scan, write) = searched(NOW - 2 * HOUR, &at);
+        write("late", NOW - quiet + 1);
+        let mut found = scan.run(NOW);
+        let mut take = |count, now| {
+            let hints = scan.take(&mut found, count, now).into_iter().map(|hint| hint.session_id);
+            (hints.collect::<Vec<_>>().join(" "), found.len())
+        };
+        assert_eq!(take(2, NOW), ("first second".into(), 3));
+        assert_eq!(take(9, NOW), ("third".into(), 2));
+        assert_eq!(take(9, NOW), (String::new(), 2));
+        assert_eq!(take(9, NOW + quiet), ("late still".into(), 0));
     }
 }

@@ -1,4 +1,6 @@
-//! Tells the engine that a transcript grew. A hint, no more: whoever waits for a file also looks at it by himself.
+//! Says that files changed in directories that are watched. A hint, no more: who waits for a file also looks at it now and then.
+//!
+//! On Linux only what changes a file is asked for: this program opens and closes many of these files itself.
 
 use std::{
     collections::HashSet,
@@ -6,59 +8,150 @@ use std::{
     sync::mpsc::Sender,
 };
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+#[cfg(target_os = "linux")]
+use inotify::Watcher;
+#[cfg(not(target_os = "linux"))]
+use portable::Watcher;
 
 use crate::engine::Input;
 
-/// The directories of the sessions at work.
+#[cfg(target_os = "linux")]
+mod inotify;
+#[cfg(not(target_os = "linux"))]
+mod portable;
+
+/// What was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A file was made, written to or moved to this path.
+    Changed(PathBuf),
+    /// Something was missed: any file may have changed.
+    Missed,
+}
+
+/// Directories, watched.
 pub struct Watch {
-    watcher: Option<RecommendedWatcher>,
-    dirs: HashSet<PathBuf>,
+    watcher: Option<Watcher>,
 }
 
 impl Watch {
-    /// A watch that reports to `engine`. Where the system has none to give, nothing is reported.
+    /// Reports to `engine` what happens to transcripts and what stands beside them. Where the system has no watch to give, nothing is reported.
     pub fn new(engine: Sender<Input>) -> Self {
-        let report = move |event: notify::Result<notify::Event>| {
-            // Reading makes events too: those are not news.
-            if let Ok(event) = event.map_err(|error| tracing::debug!(%error, "file events are lost"))
-                && !matches!(event.kind, EventKind::Access(_))
-            {
-                for path in event.paths.into_iter().filter(|path| path.extension().is_some_and(|ext| ext == "jsonl")) {
-                    let _ = engine.send(Input::Changed(path));
+        Self::reporting(move |seen| {
+            let input = match seen {
+                Seen::Changed(path) if path.extension().is_some_and(|ext| ext == "jsonl" || ext == "json") => {
+                    Input::Changed(path)
                 }
-            }
-        };
-        let watcher = notify::recommended_watcher(report);
+                Seen::Changed(_) => return,
+                Seen::Missed => Input::Missed,
+            };
+            let _ = engine.send(input);
+        })
+    }
+
+    /// Reports to `report`, from a thread of its own.
+    pub fn reporting(report: impl Fn(Seen) + Send + 'static) -> Self {
+        let watcher = Watcher::new(report);
         if let Err(error) = &watcher {
-            tracing::warn!(%error, "no file events: transcripts are looked at by the clock");
+            tracing::warn!(%error, "no file events: files are looked at by the clock");
         }
-        Self { watcher: watcher.ok(), dirs: HashSet::new() }
+        Self { watcher: watcher.ok() }
     }
 
     /// Watches `dir`, not what lies below it. True if it was not watched before.
     pub fn add(&mut self, dir: &Path) -> bool {
-        if let Some(watcher) = &mut self.watcher
-            && !self.dirs.contains(dir)
-            && dir.is_dir()
-        {
-            match watcher.watch(dir, RecursiveMode::NonRecursive) {
-                Ok(()) => return self.dirs.insert(dir.to_path_buf()),
-                Err(error) => tracing::debug!(%error, "a directory is not watched"),
-            }
-        }
-        false
+        let Some(watcher) = &mut self.watcher else { return false };
+        watcher.add(dir).unwrap_or_else(|error| {
+            tracing::debug!(%error, "a directory is not watched");
+            false
+        })
     }
 
     /// Ends the watch of all directories but these.
     pub fn keep(&mut self, wanted: &HashSet<PathBuf>) {
-        let Some(watcher) = &mut self.watcher else { return };
-        self.dirs.retain(|dir| {
-            let keep = wanted.contains(dir);
-            if !keep {
-                let _ = watcher.unwatch(dir);
+        if let Some(watcher) = &mut self.watcher {
+            watcher.keep(wanted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write, sync::mpsc, time::Duration};
+
+    use super::*;
+
+    /// What was seen until nothing more comes; waits for `enough`.
+    fn seen(receiver: &mpsc::Receiver<Seen>, enough: usize) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        let wait = |n: usize| if n < enough { Duration::from_secs(20) } else { Duration::from_millis(100) };
+        while let Ok(one) = receiver.recv_timeout(wait(seen.len())) {
+            if seen.last() != Some(&one) {
+                seen.push(one);
             }
-            keep
-        });
+        }
+        seen
+    }
+
+    #[test]
+    fn changes_are_seen_and_looks_are_not() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().canonicalize().unwrap().join("d");
+        fs::create_dir(&dir).unwrap();
+        let at = |name: &str| dir.join(name);
+        fs::write(at("a.jsonl"), "1").unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let mut watch = Watch::reporting(move |seen| drop(sender.send(seen)));
+        assert!(watch.add(&dir), "new");
+        assert!(!watch.add(&dir), "known");
+        assert!(!watch.add(&at("nowhere")) && !watch.add(&at("a.jsonl")), "no directory");
+        if cfg!(target_os = "linux") {
+            for _ in 0..100 {
+                fs::read(at("a.jsonl")).unwrap();
+                fs::read_dir(&dir).unwrap().for_each(drop);
+            }
+            assert_eq!(seen(&receiver, 0), [], "opened, read and closed");
+        }
+        fs::File::options().append(true).open(at("a.jsonl")).unwrap().write_all(b"2").unwrap();
+        assert_eq!(seen(&receiver, 1), [Seen::Changed(at("a.jsonl"))]);
+        fs::write(base.path().join("b.jsonl"), "").unwrap();
+        fs::rename(base.path().join("b.jsonl"), at("b.jsonl")).unwrap();
+        assert_eq!(seen(&receiver, 1), [Seen::Changed(at("b.jsonl"))]);
+        watch.keep(&HashSet::new());
+        fs::write(at("c.jsonl"), "").unwrap();
+        assert_eq!(seen(&receiver, 0), [], "not watched any more");
+        assert!(watch.add(&dir), "watched again");
+        fs::write(at("d.jsonl"), "").unwrap();
+        assert!(seen(&receiver, 1).contains(&Seen::Changed(at("d.jsonl"))));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_directory_that_is_replaced_can_be_watched_again() {
+        let base = tempfile::tempdir().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let mut watch = Watch::reporting(move |seen| drop(sender.send(seen)));
+        let dir = base.path().join("d");
+        for (n, away) in ["removed", "moved"].into_iter().enumerate() {
+            fs::create_dir(&dir).unwrap();
+            assert!(watch.add(&dir), "before it was {away}");
+            if away == "removed" {
+                fs::remove_dir_all(&dir).unwrap();
+            } else {
+                fs::rename(&dir, base.path().join("elsewhere")).unwrap();
+            }
+            fs::create_dir(&dir).unwrap();
+            let deadline = std::time::Instant::now() + Duration::from_secs(20);
+            while !watch.add(&dir) {
+                assert!(std::time::Instant::now() < deadline, "{away}");
+                std::thread::yield_now();
+            }
+            let file = dir.join(format!("{n}.jsonl"));
+            fs::write(&file, "x").unwrap();
+            assert!(seen(&receiver, 1).contains(&Seen::Changed(file)), "{away}");
+            watch.keep(&HashSet::new());
+            fs::remove_dir_all(&dir).unwrap();
+            seen(&receiver, 0);
+        }
     }
 }

@@ -25,7 +25,10 @@ use proto::{
     frame::Frame,
     paths::{Paths, UnsafeDir, check_private},
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::OFlags,
+};
 
 /// How long connecting, sending and the daemon's answer may take together; then the event is spooled.
 const DELIVERY: Duration = Duration::from_millis(250);
@@ -140,7 +143,7 @@ fn spool(paths: &Paths, frame: &Frame) -> io::Result<()> {
     file.write_all(&frame.encode_for_disk()).and_then(|()| fs::rename(&part, whole)).inspect_err(|_| {
         let _ = fs::remove_file(&part);
     })?;
-    make_room(&paths.spool)
+    make_room(paths)
 }
 
 /// Makes `dir` if it is not there; refuses it if it is there and not private.
@@ -155,7 +158,8 @@ fn private_dir(dir: &Path) -> io::Result<()> {
 
 /// Removes the oldest events where they have become too many or too large: a daemon may never come. What is lost with them is
 /// when the model stopped, nothing that was said: that is in the transcripts, and a later event of the session leads there.
-fn make_room(spool: &Path) -> io::Result<()> {
+fn make_room(paths: &Paths) -> io::Result<()> {
+    let spool = &paths.spool;
     let ours = rustix::process::geteuid().as_raw();
     let mut files = Vec::new();
     let mut size = 0;
@@ -171,13 +175,28 @@ fn make_room(spool: &Path) -> io::Result<()> {
     let mut count = files.len();
     // Names begin with the time.
     files.sort();
+    let mut evicted = Vec::new();
     for (name, length) in files {
         if count <= SPOOL_FILES && size <= SPOOL_BYTES {
             break;
         }
-        let _ = fs::remove_file(spool.join(name));
+        // Another hook may do the same: each file is counted by the one that removed it.
+        if fs::remove_file(spool.join(name)).is_ok() {
+            evicted.push(b'.');
+        }
         count -= 1;
         size -= length;
     }
-    Ok(())
+    if evicted.is_empty() {
+        return Ok(());
+    }
+    // For the daemon to count.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(flags.bits().cast_signed())
+        .open(&paths.evicted)?;
+    file.write_all(&evicted)
 }

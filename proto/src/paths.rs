@@ -22,6 +22,10 @@ pub struct Paths {
     pub database: PathBuf,
     /// Events that hooks left while no daemon answered.
     pub spool: PathBuf,
+    /// One byte for each event that had to leave the spool before a daemon came.
+    pub evicted: PathBuf,
+    /// Since when sessions are traced, should the database be lost.
+    pub begun: PathBuf,
     /// Log file; one rotated predecessor stands beside it with `.1` appended.
     pub log: PathBuf,
     /// The daemon's own settings; a moved state directory does not move them.
@@ -48,6 +52,8 @@ impl Paths {
             lock: state.join("daemon.lock"),
             database: state.join("state.db"),
             spool: state.join("spool"),
+            evicted: state.join("spool.evicted"),
+            begun: state.join("begun"),
             socket,
             config: home.join(".config/cc-langfuse/config.toml"),
             log,

@@ -114,6 +114,7 @@ fn a_storm_of_events_without_a_daemon_leaves_what_fits_and_the_newest() {
     // The first to go were the unfinished one and the two oldest events.
     let expect = (2..MOST - 1).chain(MOST..MOST + last).map(|number| format!("s-{number}"));
     assert_eq!(told, expect.collect());
+    assert_eq!(home.status()["skipped_lines"]["event_evicted"], last, "they are counted");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use cc_langfuse::{
     api::{self, Context, Left},
-    config,
+    begun, config,
     delivery::exporter::{self, InFlight, Order},
     engine::{Engine, Input},
     import_state,
@@ -23,7 +23,6 @@ use cc_langfuse::{
     watch::Watch,
 };
 use clap::Parser;
-use notify::Watcher;
 use proto::paths::Paths;
 use tokio::{
     io::AsyncReadExt,
@@ -103,16 +102,23 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(at, "a fault in this program");
     }));
+    let evidence = begun::Evidence::find(&paths.begun, &paths.log);
     let level = log::start(&paths.log, debug).with_context(|| format!("the log {}", paths.log.display()))?;
     let config = config::file::load(&paths.config)?;
-    let store = Handle::new(open_database(&paths.database)?);
+    let (store, made) = open_database(&paths.database)?;
+    let store = Handle::new(store);
+    match begun::recover(&store, made, evidence, exporter::now_ms()) {
+        Ok(true) => tracing::warn!("a database from before is lost: transcripts written to since then are read again"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, "since when sessions are traced cannot be stored"),
+    }
     import_state(&store, &home);
     let (engine_sender, inputs) = mpsc::channel();
     let (orders, orders_receiver) = tokio::sync::mpsc::unbounded_channel();
 
     let outbox_bytes = config.outbox_bytes;
     let scan = Scan { store: store.clone(), roots: config.roots(&home), home: home.clone() };
-    let engine = Engine::new(store.clone(), orders.clone(), Watch::new(engine_sender.clone()), config, &home);
+    let engine = Engine::new(store.clone(), orders.clone(), engine_sender.clone(), config, &home);
     let (runs, engine_ended) = tokio::sync::oneshot::channel::<()>();
     let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
         let _runs = runs;
@@ -145,7 +151,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let Drained { taken, .. } = context.intake.drain(&paths.spool);
         tracing::debug!(taken, "events taken from the spool at the start");
         let spool = watch_spool(context.intake.clone(), paths.spool.clone());
-        let scan = look_for_sessions(scan, engine_sender.clone());
+        let scan = look_for_sessions(scan, engine_sender.clone(), paths.begun.clone());
         let mut owner = args.until_stdin_ends.map(|_| stdin()).transpose().context("standard input")?;
         let known = context.clone();
         let abandoned = async {
@@ -212,19 +218,20 @@ fn stdin() -> std::io::Result<pipe::Receiver> {
     pipe::Receiver::from_owned_fd(rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?)
 }
 
-/// Opens the database; where the disk is full or cannot be written, waits until it can.
-fn open_database(path: &Path) -> anyhow::Result<Store> {
+/// Opens the database; where the disk is full or cannot be written, waits until it can. True if what another one held may be
+/// lost.
+fn open_database(path: &Path) -> anyhow::Result<(Store, bool)> {
     let mut said = false;
     loop {
         match Store::open(path) {
-            Ok(Opened { store, damaged, again }) => {
-                if let Some(aside) = damaged {
+            Ok(Opened { store, damaged, made, again }) => {
+                if let Some(aside) = &damaged {
                     tracing::error!(moved_to = %aside.display(), "the database was damaged");
                 }
                 if again {
                     tracing::warn!("all known transcripts are read again; what was delivered is not sent again");
                 }
-                return Ok(store);
+                return Ok((store, made || damaged.is_some()));
             }
             Err(error) if store::is_passing(&error) => {
                 if !std::mem::replace(&mut said, true) {
@@ -264,10 +271,17 @@ fn import_state(store: &Handle, home: &Path) {
 
 /// Looks for sessions of which no hook told: at the start, and now and then. The engine gets them a few at a time, when it asks
 /// for more, and those first that are silent.
-async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>) {
+async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: PathBuf) {
     loop {
-        let search = scan.clone();
-        let found = tokio::task::spawn_blocking(move || search.run(exporter::now_ms())).await;
+        let (search, marker) = (scan.clone(), marker.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            let found = search.run(exporter::now_ms());
+            if let Err(error) = begun::remember(&search.store, &marker) {
+                tracing::debug!(%error, "since when sessions are traced cannot be written beside the database");
+            }
+            found
+        });
+        let found = found.await;
         let mut found = found.unwrap_or_default();
         if !found.is_empty() {
             tracing::debug!(sessions = found.len(), "found without a hook");
@@ -297,15 +311,8 @@ async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>) {
 async fn watch_spool(intake: Intake, spool: PathBuf) {
     let appeared = std::sync::Arc::new(tokio::sync::Notify::new());
     let notify = appeared.clone();
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !matches!(event.kind, notify::EventKind::Access(_) | notify::EventKind::Remove(_))) {
-            notify.notify_one();
-        }
-    });
-    let _held = watcher.and_then(|mut watcher| {
-        watcher.watch(&spool, notify::RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
+    let mut watch = Watch::reporting(move |_| notify.notify_one());
+    watch.add(&spool);
     loop {
         let Drained { taken, again } = intake.drain(&spool);
         if taken > 0 {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    AGENT_TICK, BACKFILL, Engine, LULL, QUIET, QUIET_FINISHED, TICK, is_backfill,
-    session::{Session, Tail},
+    AGENT_TICK, AGENT_TICK_LATER, BACKFILL, Engine, LULL, QUIET, QUIET_FINISHED, TICK, is_backfill,
+    session::{STORE_RETRY, Session, Tail},
     tell::{Found, HELD, push_line, settle, tell},
 };
 use crate::{
@@ -41,6 +41,16 @@ pub(super) const CHAIN: usize = 16;
 
 const PATIENCE: Patience = Patience { lull: LULL, quiet: QUIET, finished: QUIET_FINISHED };
 
+/// How many bytes may wait for a destination that takes them when sessions add to it that nobody waits for, or that are long: what
+/// the others send comes behind these.
+const PACE: u64 = 2 << 20;
+
+/// A destination to which nothing was delivered for longer than this is not waited for.
+const DELIVERING: Duration = Duration::from_secs(30);
+
+/// How soon those go on.
+const PACE_RETRY: Duration = Duration::from_millis(50);
+
 /// How many bytes of a transcript are read in one step.
 const READ: usize = 1 << 20;
 
@@ -65,8 +75,10 @@ impl Engine {
     pub(super) fn look(&mut self, session: &mut Session) {
         session.dirty = false;
         session.not_before = None;
-        if self.must_wait(session) {
-            return session.retry();
+        if let Some(wait) = self.must_wait(session) {
+            session.dirty = true;
+            session.not_before = Some(Instant::now() + wait);
+            return;
         }
         let mut file = match self.open(&session.row.transcript, &session.row.hint) {
             Ok(file) => file,
@@ -111,11 +123,21 @@ impl Engine {
         self.roots.iter().cloned().chain(own).collect()
     }
 
-    /// True if nothing of the session may be read for now. What is said in a pause is passed over, history waits for its end.
-    fn must_wait(&mut self, session: &Session) -> bool {
+    /// How long nothing of the session may be read, if so. What is said in a pause is passed over, history waits for its end.
+    fn must_wait(&mut self, session: &Session) -> Option<Duration> {
         let hint = &session.row.hint;
         let is_paused = || self.store.call(|store| store.is_paused(&hint.project_dirs)).unwrap_or(true);
-        is_backfill(hint) && is_paused() || self.is_full(session)
+        if is_backfill(hint) && is_paused() || self.is_full(session) {
+            return Some(STORE_RETRY);
+        }
+        let is_ahead = || {
+            self.store.call(|store| {
+                let to = &hint.destination;
+                let since = now_ms() - i64::try_from(DELIVERING.as_millis()).unwrap_or(0);
+                Ok(store.waiting_bytes(to)? >= PACE && store.is_delivering(to, since)?)
+            })
+        };
+        ((session.is_unhurried || session.is_behind) && is_ahead().unwrap_or(false)).then_some(PACE_RETRY)
     }
 
     /// True if so much waits for the session's destination that nothing is added before some of it is delivered.
@@ -256,6 +278,7 @@ impl Engine {
         let mut found = Found::default();
         file.seek(tail.lines.read_to()).map_err(Stumble::Read)?;
         let mut room = READ;
+        session.is_behind = false;
         loop {
             let n = file.read(&mut self.buffer).map_err(Stumble::Read)?;
             if n == 0 {
@@ -270,6 +293,7 @@ impl Engine {
             if room == 0 || found.is_much() {
                 // The rest of it is for a later step: others have theirs before that.
                 session.dirty = true;
+                session.is_behind = true;
                 found.tell(&mut session.agents);
                 tail.read_to = file.position(tail.lines.read_to());
                 return if found.is_news() { self.commit(session, tail, file, &mut found, Vec::new()) } else { Ok(()) };
@@ -291,6 +315,7 @@ impl Engine {
         session.agents = agents;
         if !read? {
             session.dirty = true;
+            session.is_behind = true;
         }
         let at_work = u32::try_from(session.agents.at_work()).unwrap_or(u32::MAX);
         let unsettled = at_work != std::mem::replace(&mut session.row.unsettled, at_work);
@@ -331,6 +356,9 @@ impl Engine {
             }
         }
         agents.settle_places(open);
+        // File events say when they go on; should any be lost, half as long again passes until that is seen.
+        let silence = now.saturating_duration_since(agents.grown().unwrap_or(now));
+        let next_look = now + (silence / 2).clamp(AGENT_TICK, AGENT_TICK_LATER);
         session.agents_soon = false;
         for id in agents.ids() {
             // Nothing is added any more to what it did before it was woken again.
@@ -343,7 +371,7 @@ impl Engine {
             let is_due = due.is_some_and(|due| due <= now) || session.superseded;
             if !is_due {
                 session.agents_soon |= due.is_some();
-                let look = due.unwrap_or(now + AGENT_TICK).min(now + AGENT_TICK);
+                let look = due.unwrap_or(next_look).min(next_look);
                 session.agents_due = Some(session.agents_due.map_or(look, |earlier| earlier.min(look)));
                 continue;
             }
@@ -392,6 +420,9 @@ impl Engine {
                 tell(session, turn, Scope::Part, None, found);
                 turn.mark_sent(Scope::Part);
                 agent.held = 0;
+            }
+            if !agent.has_changed() {
+                break;
             }
             let more = agent.read(&roots, &mut self.buffer, |reason| found.skip(reason));
             if agent.is_warmup() {

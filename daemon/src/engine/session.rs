@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long to wait after the database refused a step, or was full.
-const STORE_RETRY: Duration = Duration::from_secs(1);
+pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Session {
     pub(super) row: SessionRow,
@@ -41,6 +41,8 @@ pub(super) struct Session {
     pub(super) first_line: Option<String>,
     /// No hook is behind it, and nobody waits for what comes of it.
     pub(super) is_unhurried: bool,
+    /// The last look did not come to the end of what there was to read.
+    pub(super) is_behind: bool,
     /// Which look was the last at it; 0 if none was.
     pub(super) looked: u64,
     pub(super) agents: Agents,
@@ -72,6 +74,7 @@ impl Session {
             previous: None,
             first_line: None,
             is_unhurried: false,
+            is_behind: false,
             looked: 0,
             agents: Agents::default(),
             agents_due: None,

@@ -58,7 +58,7 @@ impl Running {
         let store = Handle::new(Store::open(&base.join("state.db")).unwrap().store);
         let (sender, inputs) = mpsc::channel();
         let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
-        let engine = Engine::new(store.clone(), orders, Watch::new(sender.clone()), Config::default(), base);
+        let engine = Engine::new(store.clone(), orders, sender.clone(), Config::default(), base);
         Self { store, sender, _orders, thread: Some(std::thread::spawn(move || engine.run(&inputs))) }
     }
 
@@ -201,7 +201,7 @@ fn a_transcript_that_is_gone_is_not_looked_for_all_the_time() {
     write(&agents.join("agent-a1.jsonl"), &[line("user", "s1", &"look".into())]);
     let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
     let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
-    let mut engine = Engine::new(store, orders, Watch::new(mpsc::channel().0), Config::default(), base.path());
+    let mut engine = Engine::new(store, orders, mpsc::channel().0, Config::default(), base.path());
     engine.take(Hint { event: Event::Other, ..ended(&dir, "s") });
     let session = engine.sessions.get_mut("s").unwrap();
     session.next_look = Instant::now();
@@ -221,7 +221,7 @@ fn events_wait_in_the_order_in_which_they_happened_and_once() {
     let (base, dir) = home();
     let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
     let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
-    let mut engine = Engine::new(store, orders, Watch::new(mpsc::channel().0), Config::default(), base.path());
+    let mut engine = Engine::new(store, orders, mpsc::channel().0, Config::default(), base.path());
     let events = [("c", 3), ("a", 1), ("b1", 2), ("b2", 2), ("b1", 2), ("c", 3), ("a", 1), ("b3", 2)];
     for (id, fired_ns) in events {
         engine.take(Hint { id: id.into(), fired_ns, ..ended(&dir, "s") });
@@ -238,6 +238,82 @@ fn events_wait_in_the_order_in_which_they_happened_and_once() {
     session.next_look = Instant::now();
     engine.look_at_all();
     assert_eq!(waiting(&engine), ["b2"]);
+}
+
+#[test]
+fn what_is_heard_later_is_newer_than_what_was_fired_in_a_time_yet_to_come() {
+    const NOW: u64 = 1_800_000_000_000;
+    let ns = |ms: u64| ms * 1_000_000;
+    for (fired, known, newer, case) in [
+        (NOW, NOW - 5, true, "the usual"),
+        (NOW, NOW, true, "at the same moment"),
+        (NOW - 5, NOW, false, "heard late, from the spool"),
+        (NOW, NOW + 3_600_000, true, "the clock was ahead by an hour"),
+        (NOW - 5, NOW + 400 * 86_400_000, true, "by more than a year"),
+        (NOW - 5, NOW + 500, false, "by what clocks are set by"),
+        (NOW, NOW - 86_400_000, true, "the clock was behind"),
+        (NOW + 3_600_000, NOW, true, "it was ahead, and is not any more"),
+    ] {
+        assert_eq!(is_newer(ns(fired), ns(known), NOW), newer, "{case}");
+    }
+}
+
+#[test]
+fn settings_that_came_last_win_whatever_the_clock_said_before() {
+    for ahead_s in [3_600, 86_400 * 400] {
+        let (base, dir) = home();
+        let answer = line("assistant", "a1", &"done".into());
+        write(&dir.join("s.jsonl"), &[line("user", "u1", &"go".into()), answer]);
+        let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
+        let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
+        let mut engine = Engine::new(store, orders, mpsc::channel().0, Config::default(), base.path());
+        let now_ns = u64::try_from(now_ms()).unwrap() * 1_000_000;
+        engine.take(Hint { fired_ns: now_ns + ahead_s * 1_000_000_000, event: Event::Other, ..ended(&dir, "s") });
+        let moved = dir.with_file_name("q").join("s.jsonl");
+        let destination = Destination { base_url: "https://b".into(), ..ended(&dir, "s").destination };
+        let options = Options { capture: crate::hook::Capture::Metadata, ..Options::default() };
+        for (id, fired_ns) in [("e-2", now_ns - 5), ("e-3", now_ns - 4)] {
+            let hint = Hint { id: id.into(), fired_ns, transcript: moved.clone(), ..ended(&dir, "s") };
+            engine.take(Hint { destination: destination.clone(), options: options.clone(), ..hint });
+        }
+        let row = &engine.sessions["s"].row;
+        assert_eq!((&row.hint.id[..], &row.transcript, &row.hint.destination), ("e-3", &moved, &destination));
+        assert_eq!(row.hint.options, options);
+        // And from then on by the clock: one that is heard late changes nothing.
+        engine.take(Hint { id: "e-1".into(), fired_ns: now_ns - 9, ..ended(&dir, "s") });
+        assert_eq!(engine.sessions["s"].row.hint.id, "e-3");
+    }
+}
+
+#[test]
+fn a_subagent_that_is_silent_is_looked_at_ever_more_rarely_and_not_read() {
+    let (base, dir) = home();
+    let task = serde_json::json!([{"type": "tool_use", "id": "t1", "name": "Task", "input": {"prompt": "look"}}]);
+    write(&dir.join("s.jsonl"), &[line("user", "u1", &"go".into()), line("assistant", "a1", &task)]);
+    let agents = dir.join("s/subagents");
+    std::fs::create_dir_all(&agents).unwrap();
+    let own = agents.join("agent-a1.jsonl");
+    write(&own, &[line("user", "s1", &"look".into())]);
+    let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
+    let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
+    let mut engine = Engine::new(store, orders, mpsc::channel().0, Config::default(), base.path());
+    engine.take(Hint { event: Event::Other, ..ended(&dir, "s") });
+    let session = |engine: &mut Engine| engine.sessions.remove("s").unwrap();
+    let mut at = session(&mut engine);
+    engine.look(&mut at);
+    assert!(!at.agents.get("a1").unwrap().has_changed(), "read to its end");
+    let mut looks = 0;
+    let (mut silent, hour) = (Duration::ZERO, Duration::from_secs(3600));
+    while silent < hour {
+        engine.look(&mut at);
+        let wait = at.agents_due.unwrap().saturating_duration_since(Instant::now()).max(AGENT_TICK / 2);
+        (silent, looks) = (silent + wait, looks + 1);
+        at.agents.backdate(wait);
+    }
+    assert!((10..40).contains(&looks), "{looks} looks in an hour");
+    assert!(silent < hour + AGENT_TICK_LATER);
+    write(&own, &[line("user", "s1", &"look".into()), line("assistant", "s2", &"seen".into())]);
+    assert!(at.agents.get("a1").unwrap().has_changed(), "it went on");
 }
 
 #[test]
@@ -265,8 +341,8 @@ fn of_a_long_subagent_little_is_held_whether_it_is_known_where_it_belongs_or_not
         write(&agents.join("agent-a1.jsonl"), &own);
         let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
         let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
-        let watch = Watch::new(mpsc::channel().0);
-        let mut engine = Engine::new(store.clone(), orders, watch, Config::default(), base.path());
+        let own = mpsc::channel().0;
+        let mut engine = Engine::new(store.clone(), orders, own, Config::default(), base.path());
         let event = Hint { options: Options { unredacted: true, ..Options::default() }, ..ended(&dir, "s") };
         engine.take(Hint { id: "e-first".into(), event: Event::Other, ..event.clone() });
         let look_until = |engine: &mut Engine, enough: &dyn Fn(&Engine) -> bool| {

@@ -41,6 +41,17 @@ impl Store {
         Ok(id.and_then(|id| self.waiting.get(&id).copied()).unwrap_or(0))
     }
 
+    /// True if a destination takes what waits for it: spans arrived there after `since_ms` (Unix milliseconds), and nothing has
+    /// gone wrong.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn is_delivering(&self, destination: &Destination, since_ms: i64) -> Result<bool> {
+        let Some(id) = find(&self.db, destination)? else { return Ok(false) };
+        let sql = "SELECT state = 'ok' AND coalesce(last_success_ms, 0) > ? FROM destination WHERE id = ?";
+        self.db.prepare_cached(sql)?.query_row([since_ms, id], |row| row.get(0))
+    }
+
     /// Every destination.
     ///
     /// # Errors

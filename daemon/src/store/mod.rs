@@ -12,6 +12,7 @@ use rusqlite::{Connection, params};
 
 use crate::{dialect::OutSpan, ids::hex};
 
+mod begun;
 mod destinations;
 mod forget;
 pub mod handle;
@@ -26,6 +27,7 @@ mod schema;
 mod sessions;
 mod unknown;
 
+pub use begun::{Begun, is_ahead};
 pub use destinations::DestinationRow;
 pub use inbox::Inbox;
 pub use known::{Found, SpanKey};
@@ -47,6 +49,8 @@ const MARGIN: u64 = 1 << 20;
 pub struct Store {
     db: Connection,
     path: PathBuf,
+    /// It did not exist before it was opened.
+    made: bool,
     /// Bytes of the bodies that wait, by destination.
     waiting: HashMap<DestinationId, u64>,
     /// The same of images and documents.
@@ -104,14 +108,22 @@ impl Store {
         let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
 
-    /// Remembers that a change failed, until one succeeds.
+    /// Remembers that a change failed, until one succeeds, and logs why: each reason once until then.
     fn note(&mut self, changes_before: u64, error: Option<&rusqlite::Error>) {
         match error {
-            Some(error) if self.trouble.is_none() => {
-                self.trouble = Some((error.to_string(), crate::delivery::exporter::now_ms()));
+            Some(error) => {
+                let (error, now_ms) = (explained(error), crate::delivery::exporter::now_ms());
+                let said = self.trouble.as_ref().is_some_and(|(said, _)| *said == error);
+                if !said {
+                    tracing::error!(error, "the database does not do what it is asked for");
+                }
+                let since = self.trouble.take().map_or(now_ms, |(_, since)| since);
+                self.trouble = Some((error, since));
             }
-            None if self.db.total_changes() != changes_before => self.trouble = None,
-            _ => {}
+            None if self.db.total_changes() != changes_before && self.trouble.take().is_some() => {
+                tracing::info!("the database takes changes again");
+            }
+            None => {}
         }
     }
 
@@ -124,6 +136,15 @@ impl Store {
         let mut statement = self.db.prepare_cached(sql)?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
         rows.collect()
+    }
+
+    /// There were `total` of this altogether.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn count_to(&mut self, reason: &'static str, total: u64) -> Result<()> {
+        let sql = "INSERT INTO skipped VALUES (?1, ?2) ON CONFLICT (reason) DO UPDATE SET count = max(count, ?2)";
+        self.db.prepare_cached(sql)?.execute(params![reason, total as i64]).map(drop)
     }
 
     /// What is waiting and what was passed over.
@@ -142,6 +163,20 @@ impl Store {
             redacted: self.counted("SELECT rule, count FROM redacted")?,
         })
     }
+}
+
+/// An error, with all that led to it.
+fn explained(error: &rusqlite::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let why = error.to_string();
+        if !text.contains(&why) {
+            text = format!("{text}: {why}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 fn count(db: &Connection, reason: &str, n: u64) -> Result<()> {

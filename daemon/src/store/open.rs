@@ -20,6 +20,8 @@ pub struct Opened {
     pub store: Store,
     /// It was damaged: its files were moved here, and what could be read of them was taken over.
     pub damaged: Option<PathBuf>,
+    /// There was none before, or an empty file.
+    pub made: bool,
     /// Spans that wait to be made again, because theirs were damaged.
     pub again: bool,
 }
@@ -43,7 +45,8 @@ impl Store {
         };
         let again = store.drop_damaged_rows()? > 0 || damaged.is_some();
         store.measure()?;
-        Ok(Opened { store, damaged, again })
+        let made = store.made;
+        Ok(Opened { store, damaged, made, again })
     }
 
     /// Puts a new database, with what could be read of the damaged one, in its place. The new one is whole before the old one
@@ -91,7 +94,14 @@ impl Store {
             db.execute("VACUUM INTO ?", [copy.to_string_lossy()])?;
         }
         Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
-        Ok(Self { db, path: path.to_path_buf(), waiting: HashMap::new(), media_waiting: HashMap::new(), trouble: None })
+        Ok(Self {
+            db,
+            path: path.to_path_buf(),
+            made: version == 0,
+            waiting: HashMap::new(),
+            media_waiting: HashMap::new(),
+            trouble: None,
+        })
     }
 
     /// Removes spans whose bytes are not what was stored; they are as if never found, and looked for again. Returns how many.

@@ -72,9 +72,9 @@ fn holds(paused: &Path, project_dirs: &[PathBuf]) -> bool {
     paused == Path::new("/") || project_dirs.iter().any(is_within)
 }
 
-/// Nothing of this trace is told from now on.
-pub(super) fn silence(db: &Connection, trace: &TraceId) -> Result<()> {
-    db.prepare_cached("INSERT OR IGNORE INTO silent VALUES (?)")?.execute([trace]).map(drop)
+/// Nothing of this trace is told from now on. False if that was so already.
+pub(super) fn silence(db: &Connection, trace: &TraceId) -> Result<bool> {
+    db.prepare_cached("INSERT OR IGNORE INTO silent VALUES (?)")?.execute([trace]).map(|new| new == 1)
 }
 
 /// True if nothing of this trace is told.

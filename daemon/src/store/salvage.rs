@@ -6,35 +6,50 @@ use rusqlite::{Connection, OpenFlags, types::Value};
 
 use super::{Result, is_of_the_disk};
 
-/// What is worth taking over: table, columns, key, condition. Positions are not: the spans between them and the transcripts'
-/// beginnings may be among what cannot be read, so transcripts are read again, and what was delivered is known by its id.
-const WORTHY: &[(&str, &str, &str, &str)] = &[
-    (
-        "destination",
-        "id, kind, base_url, public_key, state, next_at_ms, last_success_ms, delivered, rejected",
-        "id",
-        "1",
-    ),
-    ("trusted", "base_url, at_ms", "base_url", "1"),
-    ("paused", "dir", "dir", "1"),
-    ("silent", "trace_id", "trace_id", "1"),
-    ("begun", "at_ms", "at_ms", "1"),
-    ("imported", "session_id, last_line, turn_count", "session_id", "1"),
-    ("inbox", "seq, id, hint", "seq", "1"),
-    (
-        "session",
-        "session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, updated_ms",
-        "session_id",
-        "json_valid(hint)",
-    ),
-    ("exported", "destination, trace_id, span_id, delivered", "destination, trace_id, span_id", "delivered = 1"),
-    ("call", "destination, id, trace_id", "destination, id", "1"),
-    ("dead_letter", "id, destination, span_id, reason, body, at_ms", "id", "1"),
-    ("media", "destination, hash, kind, length, bytes", "rowid", "1"),
-    ("media_link", "seq, destination, hash, trace_id, span_id, field, queued_ms, tries", "seq", "1"),
-    ("redacted", "rule, count", "rule", "1"),
-    ("skipped", "reason, count", "reason", "1"),
-];
+/// What is not taken over, or only under a condition. Spans that wait and positions are not: the spans between those and the
+/// transcripts' beginnings may be among what cannot be read, so transcripts are read again, and what was delivered is known by its
+/// id. Everything else is, in tables yet to come as well.
+const CONDITIONS: [(&str, &str); 4] =
+    [("outbox", "0"), ("agent", "0"), ("session", "json_valid(hint)"), ("exported", "delivered = 1")];
+
+/// A table, and what of it is taken over.
+struct Table {
+    name: String,
+    columns: Vec<String>,
+    /// In which order its rows lie.
+    key: Vec<String>,
+    condition: &'static str,
+}
+
+/// The tables of the new database, as far as the old one has them.
+fn tables(new: &Connection, old: &Connection) -> Result<Vec<Table>> {
+    let names: Vec<String> = new
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY rowid")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_>>()?;
+    let columns = |db: &Connection, table: &str| -> Result<Vec<(String, i64)>> {
+        let mut columns = db.prepare("SELECT name, pk FROM pragma_table_info(?)")?;
+        columns.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    };
+    let mut tables = Vec::new();
+    for name in names {
+        let old: Vec<String> = columns(old, &name).unwrap_or_default().into_iter().map(|(column, _)| column).collect();
+        let mut all = columns(new, &name)?;
+        // An earlier version had fewer columns.
+        let known: Vec<String> = all.iter().map(|(name, _)| name.clone()).filter(|name| old.contains(name)).collect();
+        all.retain(|(_, key)| *key > 0);
+        all.sort_by_key(|(_, key)| *key);
+        let mut key: Vec<String> = all.into_iter().map(|(name, _)| name).collect();
+        if key.is_empty() {
+            key.push("rowid".into());
+        }
+        let condition = CONDITIONS.iter().find(|(table, _)| *table == name).map_or("1", |(_, condition)| condition);
+        if !known.is_empty() && condition != "0" {
+            tables.push(Table { name, columns: known, key, condition });
+        }
+    }
+    Ok(tables)
+}
 
 /// Copies rows from the database at `damaged` until each table's first unreadable one, and from its other end as well.
 /// What cannot be had is left; only where it cannot be written this is an error.
@@ -45,13 +60,14 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> Result<()> {
     // Otherwise a file that was cut off is refused as a whole.
     let _ = old.execute_batch("PRAGMA writable_schema = ON");
     let tx = db.transaction()?;
-    for (table, columns, key, condition) in WORTHY {
-        let marks = vec!["?"; columns.split(',').count()].join(", ");
+    for Table { name: table, columns, key, condition } in tables(&tx, &old)? {
+        let marks = vec!["?"; columns.len()].join(", ");
+        let columns = columns.join(", ");
         let insert = format!("INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})");
         let Ok(mut insert) = tx.prepare(&insert) else { continue };
         let mut taken = 0;
         for order in ["ASC", "DESC"] {
-            let keys: Vec<String> = key.split(',').map(|column| format!("{column} {order}")).collect();
+            let keys: Vec<String> = key.iter().map(|column| format!("{column} {order}")).collect();
             let select = format!("SELECT {columns} FROM {table} WHERE {condition} ORDER BY {}", keys.join(", "));
             let Ok(mut select) = old.prepare(&select) else { break };
             let width = select.column_count();
@@ -85,4 +101,66 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> Result<()> {
         [],
     )?;
     tx.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    /// Something in every column of every table is there afterwards, whichever version adds them.
+    #[test]
+    fn every_table_is_taken_over_but_for_those_that_are_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| Store::open(&dir.path().join(name)).unwrap().store;
+        let old = open("old.db").db;
+        let names: Vec<String> = old
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<Result<_>>()
+            .unwrap();
+        assert!(names.len() > 15, "{names:?}");
+        old.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+        for name in &names {
+            let columns: Vec<(String, String)> = old
+                .prepare("SELECT name, type FROM pragma_table_info(?)")
+                .unwrap()
+                .query_map([name], |row| Ok((row.get(0)?, row.get(1)?)))
+                .unwrap()
+                .collect::<Result<_>>()
+                .unwrap();
+            let value = |(column, kind): &(String, String)| match &**kind {
+                _ if column == "delivered" => "1".to_owned(),
+                "INTEGER" => "7".to_owned(),
+                "BLOB" => "x'07'".to_owned(),
+                _ => r#"'{"seven": 7}'"#.to_owned(),
+            };
+            let names: Vec<_> = columns.iter().map(|(column, _)| column.clone()).collect();
+            let values: Vec<_> = columns.iter().map(value).collect();
+            let insert = format!("INSERT INTO {name} ({}) VALUES ({})", names.join(", "), values.join(", "));
+            old.execute(&insert, []).unwrap();
+        }
+        drop(old);
+        let mut new = open("new.db").db;
+        take_over(&mut new, &dir.path().join("old.db")).unwrap();
+        let all = |db: &Connection, table: &str| -> Vec<Vec<Value>> {
+            let mut rows = db.prepare(&format!("SELECT * FROM {table}")).unwrap();
+            let width = rows.column_count();
+            rows.query_map([], |row| (0..width).map(|column| row.get(column)).collect())
+                .unwrap()
+                .map(|row| row.unwrap())
+                .collect()
+        };
+        let old = Connection::open(dir.path().join("old.db")).unwrap();
+        for name in names {
+            let expect = if ["outbox", "agent"].contains(&&*name) { Vec::new() } else { all(&old, &name) };
+            let found = all(&new, &name);
+            assert!(
+                expect.iter().all(|row| found.contains(row)) && expect.is_empty() == found.is_empty(),
+                "{name}: {found:?}"
+            );
+        }
+    }
 }

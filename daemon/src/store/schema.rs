@@ -221,6 +221,8 @@ CREATE TABLE proofs_since (
     at_ms INTEGER NOT NULL
 ) STRICT;
 INSERT INTO proofs_since VALUES (CAST(unixepoch('subsec') * 1000 AS INTEGER));
+-- The time of the newest transcript that was there at the first search, Unix milliseconds: clocks can be wrong.
+ALTER TABLE begun ADD COLUMN newest_ms INTEGER;
 ";
 
 /// Each version's change, applied in one transaction.

@@ -19,6 +19,9 @@ use crate::{
     turn::{BACK, Launch, Past},
 };
 
+/// The name under which turns are counted that were said while their project was paused.
+const SUPPRESSED: &str = "turn_suppressed";
+
 /// Where a session's transcript stands.
 #[derive(Clone, Debug)]
 pub struct SessionRow {
@@ -141,14 +144,6 @@ impl Store {
             .optional()
     }
 
-    /// When this database was begun, Unix milliseconds: what was written before is not looked for unasked.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub fn since(&self) -> Result<i64> {
-        self.db.query_row("SELECT min(at_ms) FROM begun", [], |row| row.get(0))
-    }
-
     /// The sessions seen last.
     ///
     /// # Errors
@@ -207,8 +202,8 @@ impl Store {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(new) => {
                     let withheld = withheld || meanwhile.contains(&span.trace_id);
-                    if withheld {
-                        paused::silence(&tx, &span.trace_id)?;
+                    if withheld && paused::silence(&tx, &span.trace_id)? {
+                        count(&tx, SUPPRESSED, 1)?;
                     }
                     *new.insert(withheld || paused::is_silent(&tx, &span.trace_id)?)
                 }

@@ -21,7 +21,7 @@ mod outbox;
 mod sessions;
 
 fn opened(dir: &TempDir) -> Store {
-    let Opened { store, damaged, again } = Store::open(&dir.path().join("state.db")).unwrap();
+    let Opened { store, damaged, again, .. } = Store::open(&dir.path().join("state.db")).unwrap();
     assert_eq!((damaged, again), (None, false));
     store
 }

@@ -26,7 +26,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How the names begin of what the daemon has in its directory besides socket, lock and spool.
-const DATA: [&str; 3] = ["state.db", "corrupt-", "setup.json"];
+const DATA: [&str; 5] = ["state.db", "corrupt-", "setup.json", "spool.evicted", "begun"];
 
 /// What to take back.
 #[derive(clap::Args)]

@@ -117,7 +117,7 @@ fn what_can_be_read_of_a_damaged_database_is_taken_over() {
             bytes[last..].fill(0xee);
         }
         std::fs::write(&path, &bytes).unwrap();
-        let Opened { mut store, damaged, again } = Store::open(&path).unwrap();
+        let Opened { mut store, damaged, again, .. } = Store::open(&path).unwrap();
         assert!(damaged.is_some() && again);
         let sessions = store.sessions(10).unwrap();
         assert_eq!(sessions.iter().map(|row| (row.cursor.offset, row.closed)).collect::<Vec<_>>(), [(0, 0); 3]);
@@ -138,7 +138,7 @@ fn a_span_whose_bytes_changed_on_disk_is_made_again() {
     assert_eq!((queued, store.agents("s-1").unwrap().len()), (3, 1));
     store.db.execute("UPDATE outbox SET body = replace(body, '1/2', '1/3') WHERE span_id = ?", [[2u8; 8]]).unwrap();
     drop(store);
-    let Opened { mut store, damaged, again } = Store::open(&dir.path().join("state.db")).unwrap();
+    let Opened { mut store, damaged, again, .. } = Store::open(&dir.path().join("state.db")).unwrap();
     assert_eq!((damaged, again, store.inbox().unwrap().len()), (None, true, 1));
     assert_eq!(store.agents("s-1").unwrap(), [].into(), "subagents are read again, too");
     let (destination, queued) = store.advance(&step((1..=3).map(|id| span(1, id, 9)).collect())).unwrap();
@@ -166,7 +166,7 @@ fn damage_does_not_bring_back_what_no_server_takes() {
             bytes[last..].fill(0xee);
             std::fs::write(&path, &bytes).unwrap();
         }
-        let Opened { mut store, damaged, again } = Store::open(&path).unwrap();
+        let Opened { mut store, damaged, again, .. } = Store::open(&path).unwrap();
         assert_eq!((damaged.is_some(), again, store.dead_letter_count().unwrap()), (salvaged, true, 1));
         store.advance(&both()).unwrap();
         assert_eq!(waiting(&mut store, destination), [(2, 2)], "salvaged: {salvaged}");

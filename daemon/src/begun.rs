@@ -1,0 +1,170 @@
+//! Since when this user's sessions are traced, kept beside the database: if that is lost, what waited in it is looked for again
+//! in the transcripts written to since then.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    store::{self, Begun, handle::Handle},
+    transcript::record::nanos,
+};
+
+/// What was written longer ago is not looked for again when the database was lost.
+const RECENT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Longest line of the log, and largest file, that is looked at, in bytes.
+const SMALL: u64 = 4096;
+
+/// What shows that a daemon ran here before the database was begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// What an earlier daemon left for this.
+    pub marker: Option<Begun>,
+    /// When the oldest line of its log was written, Unix milliseconds.
+    pub logged_ms: Option<i64>,
+}
+
+impl Evidence {
+    /// Looks for it. `log` is the log's path: to be called before anything is logged.
+    pub fn find(marker: &Path, log: &Path) -> Self {
+        let mut before = log.as_os_str().to_owned();
+        before.push(".1");
+        let logged_ms = [PathBuf::from(before), log.to_path_buf()].iter().find_map(|log| first_time(log));
+        Self { marker: small(marker).as_deref().and_then(parse), logged_ms }
+    }
+
+    /// Since when transcripts are looked for in a database that was made just now, `now_ms`; `None` if nothing was lost.
+    fn since(self, now_ms: i64) -> Option<Begun> {
+        let logged = self.logged_ms.map(|at_ms| Begun { at_ms, newest_ms: None });
+        let begun = self.marker.or(logged)?;
+        let recent = now_ms - i64::try_from(RECENT.as_millis()).unwrap_or(i64::MAX);
+        Some(Begun { at_ms: begun.at_ms.max(recent), newest_ms: begun.newest_ms })
+    }
+}
+
+/// Gives a database what is known from before: one that `may_lack` what another one held, because that is lost, and one that was
+/// begun later than the marker says. True if there was another one.
+///
+/// # Errors
+/// If the database cannot be changed.
+pub fn recover(store: &Handle, may_lack: bool, evidence: Evidence, now_ms: i64) -> store::Result<bool> {
+    let evidence = if may_lack { evidence } else { Evidence { logged_ms: None, ..evidence } };
+    let Some(begun) = evidence.since(now_ms) else { return Ok(false) };
+    store.call(|store| {
+        let is_earlier = begun.at_ms < store.begun()?.at_ms;
+        if is_earlier {
+            store.begin_at(begun)?;
+        }
+        Ok(is_earlier)
+    })
+}
+
+/// Writes beside the database what it says.
+///
+/// # Errors
+/// As the system says.
+pub fn remember(store: &Handle, marker: &Path) -> anyhow::Result<()> {
+    let begun = store.call(|store| store.begun())?;
+    if small(marker).as_deref().and_then(parse) == Some(begun) {
+        return Ok(());
+    }
+    let part = marker.with_extension("part");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    let newest = begun.newest_ms.map(|newest| format!(" {newest}")).unwrap_or_default();
+    writeln!(file, "{}{newest}", begun.at_ms)?;
+    Ok(std::fs::rename(part, marker)?)
+}
+
+fn parse(text: &str) -> Option<Begun> {
+    let mut numbers = text.split_whitespace().map(|number| number.parse::<i64>().ok().filter(|ms| *ms >= 0));
+    let at_ms = numbers.next()??;
+    Some(Begun { at_ms, newest_ms: numbers.next().flatten() })
+}
+
+fn small(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(SMALL).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// When the first line of a log was written that says so.
+fn first_time(log: &Path) -> Option<i64> {
+    let lines = BufReader::new(File::open(log).ok()?.take(SMALL)).split(b'\n');
+    let mut times = lines.map_while(Result::ok).filter_map(|line| {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        i64::try_from(nanos(line.split_whitespace().next()?)? / 1_000_000).ok()
+    });
+    times.next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    const DAY: i64 = 24 * 3_600_000;
+
+    #[test]
+    fn a_lost_database_is_known_by_what_it_left_and_a_first_start_by_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        assert_eq!(Evidence::find(&at("begun"), &at("x.log")), Evidence::default());
+        std::fs::write(at("x.log"), "no time\n2026-11-28T10:00:00.5Z  INFO started\n").unwrap();
+        let found = || Evidence::find(&at("begun"), &at("x.log"));
+        let logged = |text| nanos(text).map(|ns| i64::try_from(ns / 1_000_000).unwrap());
+        assert_eq!(found(), Evidence { marker: None, logged_ms: logged("2026-11-28T10:00:00.5Z") });
+        std::fs::write(at("x.log.1"), "2026-11-20T10:00:00Z  INFO started\n").unwrap();
+        assert_eq!(found().logged_ms, logged("2026-11-20T10:00:00Z"), "the one before it is older");
+        for (text, marker) in [
+            ("100 50\n", Some(Begun { at_ms: 100, newest_ms: Some(50) })),
+            ("100\n", Some(Begun { at_ms: 100, newest_ms: None })),
+            ("100 x", Some(Begun { at_ms: 100, newest_ms: None })),
+            ("-1 5", None),
+            ("", None),
+            ("\u{fffd}", None),
+        ] {
+            std::fs::write(at("begun"), text).unwrap();
+            assert_eq!(found().marker, marker, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_waited_in_a_lost_database_is_looked_for_as_far_back_as_is_known() {
+        let begun = |at_ms| Begun { at_ms, newest_ms: None };
+        // Long before the database of this test is made.
+        let now = 10_000 * DAY;
+        for (marker, logged_ms, since) in [
+            (None, None, None),
+            (None, Some(now - DAY), Some(now - DAY)),
+            (Some(now - 3 * DAY), Some(now - DAY), Some(now - 3 * DAY)),
+            (Some(now - 900 * DAY), None, Some(now - 30 * DAY)),
+        ] {
+            let evidence = Evidence { marker: marker.map(begun), logged_ms };
+            let dir = tempfile::tempdir().unwrap();
+            let store = Handle::new(Store::open(&dir.path().join("state.db")).unwrap().store);
+            let own = store.call(|store| store.begun()).unwrap().at_ms;
+            let is_marked = marker.is_some();
+            assert_eq!(recover(&store, false, evidence, now).unwrap(), is_marked, "it was there");
+            assert_eq!(recover(&store, true, evidence, now).unwrap(), since.is_some() && !is_marked);
+            assert_eq!(store.call(|store| store.begun()).unwrap().at_ms, since.unwrap_or(own));
+        }
+    }
+
+    #[test]
+    fn the_marker_says_what_the_database_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Handle::new(Store::open(&dir.path().join("state.db")).unwrap().store);
+        let marker = dir.path().join("begun");
+        for newest_ms in [None, Some(7)] {
+            let begun = Begun { at_ms: 5, newest_ms };
+            store.call(|store| store.begin_at(begun)).unwrap();
+            remember(&store, &marker).unwrap();
+            assert_eq!(Evidence::find(&marker, &dir.path().join("x.log")).marker, Some(begun));
+        }
+    }
+}
