@@ -15,7 +15,7 @@
 //!
 //! 1. Pure modules ([`transcript::cursor`], [`transcript::lines`], [`transcript::record`], [`turn`], [`trace`], [`ids`],
 //!    [`redact`], [`reconcile`], [`media`], [`dialect`], [`hook`], [`delivery::verdict`], [`delivery::policy`], [`metrics`],
-//!    [`claude`], [`config`] but for [`config::file`], [`doctor`], [`import_state`] but for [`import_state::file`], [`settings`]) use
+//!    [`claude`], [`config`] but for [`config::file`], [`doctor`], [`import_state`] but for [`import_state::file`], [`settings`], [`visible`]) use
 //!    neither files, network, environment, threads nor the clock; time comes in as a value.
 //! 2. Only [`store`] contains SQL; only [`delivery`] does HTTP out; only [`transcript::reader`] opens transcripts.
 //! 3. A cursor moves only in the transaction that stores what it passed over; a span id enters the outbox of a destination
@@ -46,6 +46,7 @@ pub mod log;
 pub mod media;
 pub mod metrics;
 pub mod offline;
+pub mod output;
 pub mod reconcile;
 pub mod redact;
 pub mod scan;
@@ -57,4 +58,5 @@ pub mod store;
 pub mod trace;
 pub mod transcript;
 pub mod turn;
+pub mod visible;
 pub mod watch;

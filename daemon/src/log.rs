@@ -10,8 +10,13 @@ use std::{
 
 use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
+use crate::visible;
+
 /// The log is rotated when it is larger than this; one predecessor is kept.
 const MAX_SIZE: u64 = 5 << 20;
+
+/// The longest line, in characters; the rest of it is cut.
+const LONGEST: usize = 8192;
 
 /// Lets the log become more talkative while it runs.
 #[derive(Clone)]
@@ -51,7 +56,7 @@ fn filter_for(debug: bool) -> EnvFilter {
 pub fn start(path: &Path, debug: bool) -> io::Result<Level> {
     let file = Mutex::new(Rotating::open(path)?);
     let (filter, handle) = reload::Layer::new(filter_for(debug));
-    let lines = fmt::layer().with_ansi(false).with_target(false).with_writer(file);
+    let lines = fmt::layer().with_ansi(false).with_target(false).log_internal_errors(false).with_writer(file);
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     Ok(Level(Some(handle)))
 }
@@ -77,9 +82,13 @@ impl Write for Rotating {
             std::fs::rename(&self.path, before)?;
             *self = Self::open(&self.path.clone())?;
         }
-        let n = self.file.write(bytes)?;
-        self.size += n as u64;
-        Ok(n)
+        // One event with its line break: the subscriber writes each at once. Any other break in it came with a value.
+        let event = String::from_utf8_lossy(bytes);
+        let mut line = visible::clipped(event.strip_suffix('\n').unwrap_or(&event), LONGEST);
+        line.push('\n');
+        self.file.write_all(line.as_bytes())?;
+        self.size += line.len() as u64;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -96,11 +105,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.log");
         let mut log = Rotating::open(&path).unwrap();
-        let line = vec![b'x'; 1 << 20];
-        for _ in 0..7 {
+        let line = vec![b'x'; 1 << 13];
+        for _ in 0..(MAX_SIZE >> 13) + 3 {
             log.write_all(&line).unwrap();
         }
         let size = |path: &Path| std::fs::metadata(path).unwrap().len();
-        assert_eq!((size(&path), size(&dir.path().join("x.log.1"))), (1 << 20, 6 << 20));
+        let one = line.len() as u64 + 1;
+        let before = size(&dir.path().join("x.log.1"));
+        assert!(before > MAX_SIZE && before <= MAX_SIZE + one, "{before}");
+        assert_eq!(size(&path), ((MAX_SIZE >> 13) + 3) * one - before);
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_its_values_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.log");
+        let mut log = Rotating::open(&path).unwrap();
+        log.write_all("a session=\"x\n2026 ERROR forged\x1b]0;t\x07\u{9b}2J\u{202e}\r\"\n".as_bytes()).unwrap();
+        log.write_all(&[&b"b"[..], &vec![b'y'; 1 << 20], b"\n"].concat()).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let [first, second] = lines[..] else { panic!("{}", lines.len()) };
+        assert_eq!(first, r#"a session="x\n2026 ERROR forged\u{1b}]0;t\u{7}\u{9b}2J\u{202e}\r""#);
+        assert_eq!((second.chars().count(), second.ends_with('…')), (LONGEST, true));
     }
 }

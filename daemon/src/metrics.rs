@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::api::Status;
+use crate::{api::Status, visible};
 
 /// Media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -78,7 +78,7 @@ impl Text {
         let labels: Vec<String> = labels
             .iter()
             .map(|(name, value)| {
-                let value = value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+                let value = visible::line(value).replace('\\', r"\\").replace('"', r#"\""#);
                 format!("{name}=\"{value}\"")
             })
             .collect();
@@ -97,7 +97,7 @@ mod tests {
             "daemon": {"version": "1.2.3", "pid": 7, "uptime_s": 60},
             "inbox": {"pending": 1, "heard": 12}, "outbox": {"pending": 2, "in_flight": 3}, "dead_letters": 4, "sessions": [],
             "destinations": [{
-                "kind": "langfuse", "base_url": "https://a/\"\\", "public_key": "pk", "state": "held", "waiting": 2,
+                "kind": "langfuse", "base_url": "https://a/\"\\", "public_key": "p\u{202e}\nk", "state": "held", "waiting": 2,
                 "waiting_bytes": 99, "full": true, "oldest_waiting": "2026-11-20T08:00:00Z", "delivered": 5, "rejected": 6,
                 "last_success": null, "last_error": null, "last_error_at": null
             }],
@@ -105,7 +105,7 @@ mod tests {
         }))
         .unwrap();
         let text = render(&status, 1_795_161_600_000 + 42_000);
-        let to = r#"{base_url="https://a/\"\\",public_key="pk"}"#;
+        let to = r#"{base_url="https://a/\"\\",public_key="p\\u{202e}\\nk"}"#;
         for line in [
             r#"cc_langfuse_build_info{version="1.2.3"} 1"#,
             "cc_langfuse_inbox_events 1",

@@ -8,6 +8,8 @@ use std::{
 
 use listenfd::ListenFd;
 
+use crate::visible;
+
 /// The socket systemd listens on for us, if it does. Asked once, before any thread is started: the answer is taken out of
 /// the environment.
 ///
@@ -25,6 +27,8 @@ pub fn passed() -> io::Result<Option<UnixListener>> {
 /// Tells the manager `state`, such as `READY=1`; where, a path tells, as user managers give it. Nobody listening is as good as
 /// no manager.
 pub fn tell(state: &str) {
+    // A line break would begin another assignment.
+    let state = &*visible::line(state);
     if let Some(address) = std::env::var_os("NOTIFY_SOCKET")
         && let Err(error) = UnixDatagram::unbound().and_then(|socket| socket.send_to(state.as_bytes(), &address))
     {

@@ -15,7 +15,7 @@ use cc_langfuse::{
     engine::{Engine, Input},
     import_state,
     intake::{Drained, Intake},
-    log,
+    log, output,
     scan::Scan,
     serve, service,
     socket::{self, Denied},
@@ -60,14 +60,16 @@ struct Args {
 
 fn main() -> ExitCode {
     private_memory();
-    match run(&Args::parse()) {
+    let args: Args = match output::arguments() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            #[allow(clippy::print_stderr, reason = "the reason belongs where the service manager looks for it")]
-            {
-                eprintln!("cc-langfused: {error:#}");
-            }
+            // The reason belongs where the service manager looks for it, too.
+            output::error(format_args!("cc-langfused: {error:#}"));
             ExitCode::FAILURE
         }
     }

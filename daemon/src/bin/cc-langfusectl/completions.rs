@@ -1,8 +1,9 @@
 //! `completions` and `man`: made of the commands themselves.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
+use cc_langfuse::output;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
@@ -52,8 +53,7 @@ impl Man {
     }
 }
 
-/// Whoever reads it may stop before the end.
 fn print(text: &[u8]) -> anyhow::Result<ExitCode> {
-    let _ = std::io::stdout().write_all(text);
+    output::document(std::str::from_utf8(text)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use cc_langfuse::{
         project::{self, Setting},
     },
     credentials,
+    output::{self, Look},
 };
 use serde_json::json;
 
@@ -31,17 +32,21 @@ impl Config {
         let layers = file::layers(&[Source::Fleet(Path::new(file::FLEET)), Source::User(&paths.config)])?;
         let settings = project::settings(&given(&dir, &home));
         if self.json {
-            out!("{}", serde_json::to_string_pretty(&as_json(&layers, &dir, &settings))?);
+            output::json(&as_json(&layers, &dir, &settings), true)?;
             return Ok(ExitCode::SUCCESS);
         }
-        out!("{}", table::bold("The daemon, when it starts"));
+        heading("The daemon, when it starts");
         table::lines(&daemon(&layers, &home)).iter().for_each(|line| out!("{line}"));
         out!();
-        out!("{}", table::bold(&format!("A session started in {}", table::path(&dir, &home))));
+        heading(&format!("A session started in {}", table::path(&dir, &home)));
         let rows: Vec<_> = settings.iter().map(|setting| row(setting, &home)).collect();
         table::lines(&rows).iter().for_each(|line| out!("{line}"));
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn heading(text: &str) {
+    let _ = output::painted(Look::Bold, format_args!("{text}"));
 }
 
 /// What a hook would be given in `dir`, by whom; Claude Code puts what its settings say over its environment.

@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use cc_langfuse::{
     api::{DeadLetter, Settle},
+    output,
     store::Fate,
 };
 use hyper::Method;
@@ -34,7 +35,7 @@ pub fn list(json: bool) -> anyhow::Result<ExitCode> {
     let body = client::request(&client::paths()?, Method::GET, PATH, Vec::new(), Duration::from_secs(5))?;
     let letters: Vec<DeadLetter> = serde_json::from_slice(&body)?;
     if json {
-        out!("{}", serde_json::to_string_pretty(&letters)?);
+        output::json(&letters, true)?;
         return Ok(ExitCode::SUCCESS);
     }
     if letters.is_empty() {

@@ -10,10 +10,11 @@ use cc_langfuse::{
     credentials::Secret,
     doctor::{Finding, Report, State, group, local, server, settings},
     hook::Env,
+    output::{self, Look},
 };
 use proto::paths::Paths;
 
-use crate::{client, table::paint};
+use crate::client;
 
 mod claude;
 mod machine;
@@ -53,7 +54,7 @@ impl Doctor {
         let (home, paths) = (client::home()?, client::paths()?);
         let report = self.examine(&here, &home, &paths)?;
         if self.json {
-            out!("{}", serde_json::to_string_pretty(&report)?);
+            output::json(&report, true)?;
         } else {
             print(&report);
         }
@@ -112,7 +113,6 @@ fn conceal(finding: &mut Finding, env: &Env<'_>) {
 }
 
 fn print(report: &Report) {
-    let plain = |text: &str| text.replace(|c: char| c.is_control(), "\u{fffd}");
     let width = report.findings.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
     let mut groups: Vec<&str> = Vec::new();
     for name in report.findings.iter().map(|finding| group(finding.check)) {
@@ -121,23 +121,25 @@ fn print(report: &Report) {
         }
     }
     for name in groups {
-        out!("{}", paint("1", name));
+        let _ = output::painted(Look::Bold, format_args!("{name}"));
         for finding in report.findings.iter().filter(|finding| group(finding.check) == name) {
             let mark = match finding.state {
-                State::Ok => paint("32", "✓"),
-                State::Warning => paint("33", "!"),
-                State::Problem => paint("31", "✗"),
+                State::Ok => (Look::Green, "✓"),
+                State::Warning => (Look::Yellow, "!"),
+                State::Problem => (Look::Red, "✗"),
             };
-            out!("  {mark} {:<width$}  {}", finding.check, plain(&finding.seen));
+            let seen = format!(" {:<width$}  {}", finding.check, finding.seen);
+            let _ = output::parts(&[(Look::Plain, "  "), mark, (Look::Plain, &seen)]);
             if let Some(remedy) = &finding.remedy {
-                out!("    {:<width$}  → {}", "", plain(remedy));
+                out!("    {:<width$}  → {remedy}", "");
             }
         }
     }
     let (problems, warnings) = (report.count(State::Problem), report.count(State::Warning));
+    out!();
     match (problems, warnings) {
-        (0, 0) => out!("\nAll is well."),
-        (0, _) => out!("\n{}, no problem.", crate::count(warnings, "warning")),
-        _ => out!("\n{}, {}.", crate::count(problems, "problem"), crate::count(warnings, "warning")),
+        (0, 0) => out!("All is well."),
+        (0, _) => out!("{}, no problem.", crate::count(warnings, "warning")),
+        _ => out!("{}, {}.", crate::count(problems, "problem"), crate::count(warnings, "warning")),
     }
 }

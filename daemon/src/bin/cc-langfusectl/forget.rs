@@ -1,7 +1,5 @@
 //! `forget`: a session's traces leave the server.
 
-#![allow(clippy::print_stderr, reason = "questions and hints are for people")]
-
 use std::{
     io::IsTerminal,
     process::ExitCode,
@@ -61,7 +59,7 @@ impl Forget {
         let what = format!("{} of session {}", crate::count(traces.len(), "trace"), seen.session_id);
         if !self.yes {
             if !std::io::stdin().is_terminal() {
-                eprintln!("cc-langfusectl: this would delete {what} on {}; say --yes", destination.base_url);
+                err!("cc-langfusectl: this would delete {what} on {}; say --yes", destination.base_url);
                 return Ok(ExitCode::from(2));
             }
             if !terminal::confirms(&format!("Delete {what} on {} for good?", destination.base_url))? {

@@ -6,6 +6,7 @@ use anyhow::bail;
 use cc_langfuse::{
     api::Taken,
     import_state::{self, Imported},
+    output,
 };
 use hyper::Method;
 
@@ -48,7 +49,7 @@ impl ImportState {
             (taken.imported, taken.known) = (taken.imported + some.imported, taken.known + some.known);
         }
         if self.json {
-            out!("{}", serde_json::to_string(&taken)?);
+            output::json(&taken, false)?;
             return Ok(ExitCode::SUCCESS);
         }
         out!("{} imported: what the Node tool has sent of them is not sent again", count(taken.imported, "session"));

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs::{File, Metadata},
-    io::{self, IsTerminal, Read, Write},
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -12,10 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use cc_langfuse::output::{self, Look};
 use notify::Watcher;
-use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::{client, table};
+use crate::client;
 
 /// How long nothing is heard of the file before it is looked at anyway.
 const RESCAN: Duration = Duration::from_secs(1);
@@ -78,7 +78,7 @@ impl Logs {
             }
         }
         let mut shown = show(last);
-        while shown && self.follow && is_read() {
+        while shown && self.follow && output::is_read() {
             let _ = changed.recv_timeout(RESCAN);
             shown = show(log.news()?.into_iter().filter(|line| choice.takes(line)));
         }
@@ -103,26 +103,13 @@ impl Choice {
 
 /// Prints lines; false if nobody reads them.
 fn show(lines: impl IntoIterator<Item = String>) -> bool {
-    let mut out = io::stdout().lock();
-    let (terminal, coloured) = (out.is_terminal(), table::is_coloured());
-    let mut lines = lines.into_iter().map(|line| {
-        let line = if terminal { table::clip(&line, usize::MAX - 1) } else { line };
-        match Level::of(&line).filter(|_| coloured) {
-            Some(Level::Error) => format!("\x1b[31m{line}\x1b[0m"),
-            Some(Level::Warn) => format!("\x1b[33m{line}\x1b[0m"),
-            Some(Level::Debug) => format!("\x1b[2m{line}\x1b[0m"),
-            _ => line,
-        }
-    });
-    lines.try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush()).is_ok()
-}
-
-/// False if the other end of the pipe is closed.
-fn is_read() -> bool {
-    let out = io::stdout();
-    let mut polled = [PollFd::new(&out, PollFlags::empty())];
-    let asked = poll(&mut polled, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
-    asked.is_err() || !polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+    let look = |line: &str| match Level::of(line) {
+        Some(Level::Error) => Look::Red,
+        Some(Level::Warn) => Look::Yellow,
+        Some(Level::Debug) => Look::Dim,
+        Some(Level::Info) | None => Look::Plain,
+    };
+    lines.into_iter().try_for_each(|line| output::painted(look(&line), format_args!("{line}"))).is_ok()
 }
 
 /// Tells that something happened beside `path`: the file that is followed may be another one next.

@@ -2,15 +2,18 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use cc_langfuse::store::Fate;
+use cc_langfuse::{output, store::Fate};
 use clap::{Parser, Subcommand};
 
-/// `println!` that does not mind if nobody reads to the end (`show … | head`).
+/// Prints one line, as [`output`] does.
 macro_rules! out {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($text)*);
-    }};
+    () => { out!("") };
+    ($($text:tt)*) => { cc_langfuse::output::line(format_args!($($text)*)) };
+}
+
+/// Prints one line beside the output.
+macro_rules! err {
+    ($($text:tt)*) => { cc_langfuse::output::error(format_args!($($text)*)) };
 }
 
 mod backfill;
@@ -160,7 +163,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Args::parse().command {
+    output::say_faults("cc-langfusectl");
+    let args: Args = match output::arguments() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    let outcome = match args.command {
         Command::Try => r#try::run(),
         Command::Setup(setup) => setup.run(),
         Command::Uninstall(uninstall) => uninstall.run(),
@@ -192,10 +200,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let code = if error.is::<client::NotRunning>() { 3 } else { 1 };
-            #[allow(clippy::print_stderr, reason = "this is a program for people")]
-            {
-                eprintln!("cc-langfusectl: {error:#}");
-            }
+            err!("cc-langfusectl: {error:#}");
             ExitCode::from(code)
         }
     }

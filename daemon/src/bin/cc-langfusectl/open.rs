@@ -1,9 +1,6 @@
 //! `open`: where a session is to be seen in Langfuse.
 
-use std::{
-    io::IsTerminal,
-    process::{Command, ExitCode, Stdio},
-};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 use cc_langfuse::{
@@ -13,6 +10,7 @@ use cc_langfuse::{
         transport::Limits,
     },
     hook::Destination,
+    output,
 };
 
 use crate::{
@@ -60,7 +58,7 @@ impl Open {
             None => bail!("no answered turn in {}", seen.transcript.display()),
         };
         out!("{url}");
-        if !self.print && std::io::stdout().is_terminal() {
+        if !self.print && output::is_seen() {
             show_in_browser(&url);
         }
         Ok(ExitCode::SUCCESS)

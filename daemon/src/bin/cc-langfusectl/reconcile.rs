@@ -4,14 +4,17 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use cc_langfuse::{
-    offline,
+    offline, output,
     reconcile::{self, Row, Tokens},
 };
 use serde_json::json;
 
-use crate::{count, show};
+use crate::{count, show, table};
 
 const COLUMNS: [&str; 5] = ["input", "output", "cache read", "write 5m", "write 1h"];
+
+/// How much is shown of a model's name, in characters.
+const NAME: usize = 100;
 
 /// What leaves no line in any transcript.
 const UNSEEN: &str = "compactions, titles, web searches, answers without content or cut short \
@@ -28,7 +31,7 @@ pub fn reconcile(session: &str, json: bool) -> anyhow::Result<ExitCode> {
         let told = json!({
             "session_id": id, "transcript": path, "traced": traced, "stated": stated, "models": rows, "exceeds": exceeds,
         });
-        out!("{}", serde_json::to_string_pretty(&told)?);
+        output::json(&told, true)?;
         return Ok(code);
     }
     let (Some(rows), Some(stated)) = (rows, stated) else {
@@ -82,11 +85,11 @@ fn what(row: &Row) -> String {
         0 => ("", row.unseen.counts().iter().sum()),
         output => ("output ", output),
     };
-    format!("{tokens} {kind}tokens of {}", row.model)
+    format!("{tokens} {kind}tokens of {}", table::clip(&row.model, NAME))
 }
 
 fn header(model: &str) -> String {
-    COLUMNS.iter().fold(format!("{model:<32}"), |line, column| format!("{line}{column:>12}"))
+    COLUMNS.iter().fold(format!("{:<32}", table::clip(model, NAME)), |line, column| format!("{line}{column:>12}"))
 }
 
 fn line(name: &str, tokens: &Tokens) -> String {

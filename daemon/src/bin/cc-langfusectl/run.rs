@@ -98,9 +98,8 @@ fn keep(private: TempDir, daemon: &Daemon) {
 }
 
 /// Says one line to the user, beside what the program says.
-#[allow(clippy::print_stderr, reason = "this is a program for people")]
 fn say(text: &str) {
-    eprintln!("cc-langfusectl: {text}");
+    err!("cc-langfusectl: {text}");
 }
 
 /// As a shell puts it: 127 if there is no such program, 126 if it cannot be executed.

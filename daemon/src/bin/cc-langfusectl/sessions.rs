@@ -2,7 +2,10 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use cc_langfuse::api::{Session, Status};
+use cc_langfuse::{
+    api::{Session, Status},
+    output,
+};
 use hyper::Method;
 
 use crate::{client, table};
@@ -29,7 +32,7 @@ impl Sessions {
         let mut sessions = newest(status()?.sessions);
         sessions.truncate(self.most.unwrap_or(usize::MAX));
         if self.json {
-            out!("{}", serde_json::to_string_pretty(&sessions)?);
+            output::json(&sessions, true)?;
             return Ok(ExitCode::SUCCESS);
         }
         if sessions.is_empty() {

@@ -14,7 +14,6 @@ use cc_langfuse::{
     hook::{DEFAULT_BASE_URL, Destination, Kind, base_url},
     settings::{Wish, apply, edit, masked},
 };
-use clap::error::ErrorKind;
 use proto::paths::Paths;
 use zeroize::Zeroizing;
 
@@ -281,7 +280,7 @@ pub fn project_dir(home: &Path) -> anyhow::Result<PathBuf> {
 
 /// Says on the standard error what is wrong with the flags.
 pub fn usage(why: &str) -> ExitCode {
-    let _ = clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{why}\n")).print();
+    err!("error: {why}");
     ExitCode::from(2)
 }
 

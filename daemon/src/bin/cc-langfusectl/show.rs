@@ -11,7 +11,7 @@ use cc_langfuse::{
     git,
     hook::{Env, Options},
     ids::hex,
-    offline,
+    offline, output,
 };
 use serde_json::json;
 
@@ -31,7 +31,7 @@ pub fn show(session: &str, json: bool) -> anyhow::Result<ExitCode> {
     })
     .with_context(|| format!("{} cannot be read", path.display()))?;
     if json {
-        out!("{}", serde_json::to_string_pretty(&spans)?);
+        output::json(&spans, true)?;
     } else if turns == 0 {
         out!("no answered turn in {}", path.display());
     }

@@ -1,19 +1,23 @@
 //! `status` and `flush`.
 
-#![allow(clippy::print_stderr, reason = "output is for people")]
-
 use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
-use cc_langfuse::api::{Left, Status, Trouble, UnknownKind};
+use cc_langfuse::{
+    api::{Left, Status, Trouble, UnknownKind},
+    output,
+};
 use hyper::Method;
 
-use crate::client;
+use crate::{client, table};
+
+/// The longest value of strangers that is shown, in characters; whole it stands in `--json`.
+const LONGEST: usize = 200;
 
 pub fn status(json: bool) -> anyhow::Result<ExitCode> {
     let body = client::request(&client::paths()?, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(5))?;
     let status: Status = serde_json::from_slice(&body)?;
     if json {
-        out!("{}", serde_json::to_string_pretty(&status)?);
+        output::json(&status, true)?;
         return Ok(ExitCode::SUCCESS);
     }
     let Status {
@@ -37,7 +41,7 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
     out!("events        {} waiting", inbox.pending);
     out!("spans         {} waiting, {} on their way, {dead_letters} undeliverable", outbox.pending, outbox.in_flight);
     if media.pending > 0 {
-        let error = media.last_error.map_or_else(String::new, |why| format!(": {why}"));
+        let error = media.last_error.map_or_else(String::new, |why| format!(": {}", short(&why)));
         out!("media         {} waiting{error}", media.pending);
     }
     if let Some(Trouble { error, since }) = store_error {
@@ -55,7 +59,7 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         out!("{:<14}{what} (see cc-langfusectl resume)", if index == 0 { "paused" } else { "" });
     }
     for to in destinations {
-        out!("destination   {} ({})", to.base_url, to.public_key);
+        out!("destination   {} ({})", short(&to.base_url), short(&to.public_key));
         let last = to.last_success.as_deref().unwrap_or("never");
         out!("              {}, {} spans delivered, last success {last}", to.state, to.delivered);
         if to.rejected > 0 {
@@ -68,13 +72,13 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
             out!("              as much waits as may: reading goes on when some is delivered");
         }
         if let (Some(why), Some(at)) = (to.last_error, to.last_error_at) {
-            out!("              last error {at}: {why}");
+            out!("              last error {at}: {}", short(&why));
         }
     }
     for (index, session) in sessions.iter().take(10).enumerate() {
         let label = if index == 0 { "sessions" } else { "" };
         let open = if session.open_turn { ", one open" } else { "" };
-        out!("{label:<14}{} {}{open}", session.session_id, crate::count(session.turns as usize, "turn"));
+        out!("{label:<14}{} {}{open}", short(&session.session_id), crate::count(session.turns as usize, "turn"));
     }
     // The type of a line is one word, a field has its line's before it.
     let (fields, kinds): (Vec<_>, Vec<_>) = unknown_kinds.iter().partition(|of| of.kind.contains('.'));
@@ -99,9 +103,14 @@ pub fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let media = if left.media > 0 { format!(", {} images and documents", left.media) } else { String::new() };
-    eprintln!("left after {timeout:?}: {} events, {} spans{media}", left.events, left.spans);
-    left.why.iter().for_each(|why| eprintln!("  {why}"));
+    err!("left after {timeout:?}: {} events, {} spans{media}", left.events, left.spans);
+    left.why.iter().for_each(|why| err!("  {}", short(why)));
     Ok(ExitCode::FAILURE)
+}
+
+/// A value in a line with others.
+fn short(text: &str) -> String {
+    table::clip(text, LONGEST)
 }
 
 /// "2 line kinds since Claude Code 2.1.400: a, b".
@@ -110,7 +119,7 @@ fn unknown(what: &str, met: &[&UnknownKind]) -> Option<String> {
     let number = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u64>>();
     let since = met.iter().map(|of| &of.version).filter(|version| !version.is_empty()).min_by_key(|v| number(v));
     let since = since.map_or_else(String::new, |version| format!(" since Claude Code {version}"));
-    let names = kinds.iter().copied().collect::<Vec<_>>().join(", ");
+    let names = kinds.iter().map(|name| short(name)).collect::<Vec<_>>().join(", ");
     (!met.is_empty()).then(|| format!("{}{since}: {names}", crate::count(kinds.len(), what)))
 }
 

@@ -1,16 +1,20 @@
 //! What several commands print alike: tables, and how long ago something was.
 
-use std::{
-    io::IsTerminal,
-    path::{Path, PathBuf},
+use std::path::{Path, PathBuf};
+
+use cc_langfuse::{
+    output::{self, Look},
+    visible,
 };
 
 /// Lines of aligned columns; the first row is their heads. The last column is as long as it is.
 pub fn lines(rows: &[Vec<String>]) -> Vec<String> {
+    // As wide as they are when they are seen.
+    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible::line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
+    let line = |row: &Vec<_>| {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
@@ -20,32 +24,13 @@ pub fn lines(rows: &[Vec<String>]) -> Vec<String> {
 /// Prints such a table.
 pub fn print(rows: &[Vec<String>]) {
     for (index, line) in lines(rows).iter().enumerate() {
-        out!("{}", if index == 0 { bold(line) } else { line.clone() });
+        let _ = output::painted(if index == 0 { Look::Bold } else { Look::Plain }, format_args!("{line}"));
     }
 }
 
-/// True where colours are seen and wanted.
-pub fn is_coloured() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// `text` in bold, where that is seen.
-pub fn bold(text: &str) -> String {
-    paint("1", text)
-}
-
-/// `text` as a code of terminals says, where that is seen.
-pub fn paint(code: &str, text: &str) -> String {
-    if is_coloured() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-}
-
-/// `text` in one line of at most `width` characters, none of which moves the cursor.
+/// `text` in one line of at most `width` characters.
 pub fn clip(text: &str, width: usize) -> String {
-    let plain: Vec<char> = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(width + 1).collect();
-    match plain.get(width) {
-        Some(_) => plain[..width.saturating_sub(1)].iter().chain(['…'].iter()).collect(),
-        None => plain.into_iter().collect(),
-    }
+    visible::glance(text, width)
 }
 
 /// A path as people write it.
@@ -78,10 +63,10 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_cut_with_a_mark_and_moves_no_cursor() {
-        for (text, expect) in [("abcd", "abcd"), ("abcde", "abc…"), ("a\x1b[\n", "a [ "), ("", "")] {
-            assert_eq!(clip(text, 4), expect);
-        }
+    fn a_cell_is_as_wide_as_what_is_seen_of_it() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let found = lines(&[row(["A", "B"]), row(["\x1b", "x"]), row(["12345678", "y"])]);
+        assert_eq!(found, ["A         B", "\\u{1b}    x", "12345678  y"]);
     }
 
     #[test]

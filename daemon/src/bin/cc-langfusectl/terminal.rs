@@ -1,9 +1,10 @@
 //! Questions to a person, and what is shown to one.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::bail;
 use cc_langfuse::{
+    output::{self, Look},
     redact::Redactor,
     settings::{
         diff::{Line, diff},
@@ -13,11 +14,11 @@ use cc_langfuse::{
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use crate::{setup::files::Change, table};
+use crate::setup::files::Change;
 
 /// True if there is somebody to ask.
 pub fn is_there() -> bool {
-    io::stdin().is_terminal() && io::stdout().is_terminal()
+    io::stdin().is_terminal() && output::is_seen()
 }
 
 /// Asks for a line; `default` if it is empty. Until there is one.
@@ -27,7 +28,7 @@ pub fn is_there() -> bool {
 pub fn ask(question: &str, default: Option<&str>) -> anyhow::Result<String> {
     loop {
         let hint = default.map(|default| format!(" [{default}]")).unwrap_or_default();
-        prompt(&format!("{question}{hint}: "))?;
+        output::question(&format!("{question}{hint}: "))?;
         let line = line()?;
         match (line.trim(), default) {
             ("", Some(default)) => return Ok(default.to_owned()),
@@ -43,7 +44,7 @@ pub fn ask(question: &str, default: Option<&str>) -> anyhow::Result<String> {
 /// At the end of the input.
 pub fn ask_hidden(question: &str) -> anyhow::Result<Zeroizing<String>> {
     loop {
-        prompt(&format!("{question} (not shown): "))?;
+        output::question(&format!("{question} (not shown): "))?;
         let hidden = Without::modes(LocalModes::ECHO, OptionalActions::Flush)?;
         let line = line();
         drop(hidden);
@@ -83,7 +84,7 @@ impl Drop for Without {
 /// # Errors
 /// At the end of the input.
 pub fn agrees(question: &str) -> anyhow::Result<bool> {
-    prompt(&format!("{question} [Y/n]: "))?;
+    output::question(&format!("{question} [Y/n]: "))?;
     Ok(matches!(line()?.trim().to_lowercase().as_str(), "" | "y" | "yes"))
 }
 
@@ -92,8 +93,7 @@ pub fn agrees(question: &str) -> anyhow::Result<bool> {
 /// # Errors
 /// At the end of the input.
 pub fn confirms(question: &str) -> anyhow::Result<bool> {
-    let mut err = io::stderr();
-    write!(err, "{question} [y/N] ").and_then(|()| err.flush())?;
+    output::question_aside(&format!("{question} [y/N] "))?;
     Ok(matches!(line()?.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
@@ -109,27 +109,24 @@ pub fn line() -> anyhow::Result<Zeroizing<String>> {
     Ok(line)
 }
 
-fn prompt(text: &str) -> io::Result<()> {
-    let mut out = io::stdout();
-    write!(out, "{text}").and_then(|()| out.flush())
-}
-
 /// Shows what `change` does to its file, without secrets.
 pub fn show(change: &Change) {
-    let paint = |code: &str, text: &str| out!("{}", table::paint(code, text));
+    let paint = |look: Look, text: String| {
+        let _ = output::painted(look, format_args!("{text}"));
+    };
     let path = change.path.display();
     let (old, new) = (change.current.as_deref(), change.new.as_deref());
     let mut secrets: Vec<_> = old.into_iter().chain(new).flat_map(secrets_in).collect();
     // One may be the beginning of another.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    paint("1", &format!("--- {}", if old.is_some() { path.to_string() } else { "(no file)".into() }));
-    paint("1", &format!("+++ {}", if new.is_some() { path.to_string() } else { "(no file)".into() }));
+    paint(Look::Bold, format!("--- {}", if old.is_some() { path.to_string() } else { "(no file)".into() }));
+    paint(Look::Bold, format!("+++ {}", if new.is_some() { path.to_string() } else { "(no file)".into() }));
     for line in diff(old.unwrap_or_default(), new.unwrap_or_default()) {
         match line {
             Line::Same(text) => out!(" {}", conceal(text.trim_end_matches('\r'), &secrets)),
             Line::Old("") | Line::New("") if old.is_none() || new.is_none() => {}
-            Line::Old(text) => paint("31", &format!("-{}", conceal(text.trim_end_matches('\r'), &secrets))),
-            Line::New(text) => paint("32", &format!("+{}", conceal(text.trim_end_matches('\r'), &secrets))),
+            Line::Old(text) => paint(Look::Red, format!("-{}", conceal(text.trim_end_matches('\r'), &secrets))),
+            Line::New(text) => paint(Look::Green, format!("+{}", conceal(text.trim_end_matches('\r'), &secrets))),
             Line::Gap => out!(" …"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{Read, Write},
+    io::Read,
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -13,8 +13,9 @@ use anyhow::Context;
 use cc_langfuse::{
     api::{Session, Status},
     offline::{self, Used},
+    output::{self, Look as Style},
 };
-use rustix::termios::{LocalModes, OptionalActions, tcgetwinsize};
+use rustix::termios::{LocalModes, OptionalActions};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
@@ -193,7 +194,7 @@ fn live(first: Look, interval: Duration) -> anyhow::Result<ExitCode> {
     let (mut look, mut before) = (first, None::<Look>);
     let mut said = None::<String>;
     loop {
-        let (width, height) = screen.size();
+        let (width, height) = screen.shown.size();
         let most = height.saturating_sub(8 + look.status.destinations.len()).max(1);
         let _ = to_reader.try_send(look.sessions().iter().take(most).cloned().collect());
         let mut lines = {
@@ -203,7 +204,7 @@ fn live(first: Look, interval: Duration) -> anyhow::Result<ExitCode> {
         if let Some(why) = &said {
             lines.insert(1, table::clip(why, width));
         }
-        screen.draw(&lines, height)?;
+        screen.draw(lines)?;
         if !wake.wait(&runtime, interval) {
             return Ok(ExitCode::SUCCESS);
         }
@@ -281,6 +282,7 @@ impl Wake {
 
 /// The terminal's other screen, without echo; put back when this goes.
 struct Screen {
+    shown: output::Screen,
     _raw: Without,
 }
 
@@ -288,37 +290,16 @@ impl Screen {
     fn open() -> anyhow::Result<Self> {
         // Signals of keys too: suspended, it would leave the screen as it is.
         let modes = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
-        let screen = Self { _raw: Without::modes(modes, OptionalActions::Now).context("the terminal")? };
-        write("\x1b[?1049h\x1b[?25l")?;
-        Ok(screen)
+        let raw = Without::modes(modes, OptionalActions::Now).context("the terminal")?;
+        Ok(Self { shown: output::Screen::open()?, _raw: raw })
     }
 
-    fn size(&self) -> (usize, usize) {
-        let size = tcgetwinsize(std::io::stdout()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
-        size.map_or((80, 24), |size| (size.ws_col.into(), size.ws_row.into()))
+    fn draw(&self, lines: Vec<String>) -> anyhow::Result<()> {
+        let styled = |(index, line): (usize, String)| {
+            let head = index == 0 || line.starts_with("DESTINATION") || line.starts_with("SESSION");
+            (if head { Style::Bold } else { Style::Plain }, line)
+        };
+        let lines: Vec<_> = lines.into_iter().enumerate().map(styled).collect();
+        Ok(self.shown.draw(&lines)?)
     }
-
-    fn draw(&self, lines: &[String], height: usize) -> anyhow::Result<()> {
-        let mut text = String::from("\x1b[H");
-        let shown = lines.len().min(height);
-        for (index, line) in lines[..shown].iter().enumerate() {
-            let head =
-                table::is_coloured() && (index == 0 || line.starts_with("DESTINATION") || line.starts_with("SESSION"));
-            let line = if head { table::bold(line) } else { line.clone() };
-            text += &format!("{line}\x1b[K{}", if index + 1 < shown { "\r\n" } else { "" });
-        }
-        write(&(text + "\x1b[J"))
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        let _ = write("\x1b[?25h\x1b[?1049l");
-    }
-}
-
-fn write(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
 }

@@ -1,11 +1,21 @@
 //! The tree of a trace, for people.
 
-use cc_langfuse::dialect::{OutSpan, Value};
+use cc_langfuse::{
+    dialect::{OutSpan, Value},
+    output::{
+        Look::{self, Bold, Dim, Plain, Red, Yellow},
+        parts,
+    },
+};
 
-use crate::table::{bold, paint};
+use crate::table::clip;
 
 const TYPE: &str = "langfuse.observation.type";
 const METADATA: &str = "langfuse.observation.metadata.";
+
+/// How much is shown of a name and of a detail of an event, in characters.
+const NAME: usize = 120;
+const DETAIL: usize = 200;
 
 /// Prints the spans of one trace as a tree, with tokens and durations.
 pub fn print(spans: &[OutSpan]) {
@@ -13,10 +23,11 @@ pub fn print(spans: &[OutSpan]) {
         let input = content(root, "langfuse.observation.input");
         let instead = root.text("langfuse.observation.metadata.instead_of_turn");
         let instead = instead.map_or_else(String::new, |number| format!("  instead of turn {number}"));
-        out!("{} {} {}{instead}{}", bold(&root.name), time(root), dim(&clip(gist(&input), 60)), level(root));
+        let (name, time, gist, (look, level)) = (name(root), time(root), clip(gist(&input), 60), level(root));
+        let _ = parts(&[(Bold, &name), (Plain, &format!(" {time} ")), (Dim, &gist), (Plain, &instead), (look, &level)]);
         children(spans, root, "");
         let output = content(root, "langfuse.observation.output");
-        out!("   {}", dim(&clip(&output, 76)));
+        let _ = parts(&[(Plain, "   "), (Dim, &clip(&output, 76))]);
     }
 }
 
@@ -28,10 +39,11 @@ fn children(spans: &[OutSpan], parent: &OutSpan, indent: &str) {
         let last = index + 1 == count;
         let branch = if last { "└" } else { "├" };
         if span.text(TYPE) == Some("event") {
-            out!("{indent}{branch}─• {}", dim(&happened(span)));
+            let _ = parts(&[(Plain, &format!("{indent}{branch}─• ")), (Dim, &happened(span))]);
         } else {
-            let (name, time, details) = (bold(&span.name), time(span), details(span));
-            out!("{indent}{branch}── {name} {time}{details}{}", level(span));
+            let (before, (look, level)) = (format!("{indent}{branch}── "), level(span));
+            let after = format!(" {}{}", time(span), details(span));
+            let _ = parts(&[(Plain, &before), (Bold, &name(span)), (Plain, &after), (look, &level)]);
             children(spans, span, &format!("{indent}{}", if last { "    " } else { "│   " }));
         }
     }
@@ -41,11 +53,11 @@ fn children(spans: &[OutSpan], parent: &OutSpan, indent: &str) {
 fn happened(span: &OutSpan) -> String {
     let said = clip(gist(&content(span, "langfuse.observation.input")), 60);
     let details = span.attributes.iter().filter_map(|(key, value)| match value {
-        Value::Text(text) => Some(format!("{} {text}", key.strip_prefix(METADATA)?.replace('_', " "))),
+        Value::Text(text) => Some(clip(&format!("{} {text}", key.strip_prefix(METADATA)?.replace('_', " ")), DETAIL)),
         Value::List(_) => None,
     });
     let all: Vec<_> = Some(said).filter(|said| !said.is_empty()).into_iter().chain(details).collect();
-    format!("{}  {}", span.name, all.join(" · ")).trim_end().to_owned()
+    format!("{}  {}", name(span), all.join(" · ")).trim_end().to_owned()
 }
 
 fn details(span: &OutSpan) -> String {
@@ -99,20 +111,12 @@ fn time(span: &OutSpan) -> String {
     }
 }
 
-fn clip(text: &str, width: usize) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    match line.char_indices().nth(width) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+fn name(span: &OutSpan) -> String {
+    clip(&span.name, NAME)
 }
 
-fn dim(text: &str) -> String {
-    paint("2", text)
-}
-
-fn level(span: &OutSpan) -> String {
-    let Some(level) = span.text("langfuse.observation.level") else { return String::new() };
+fn level(span: &OutSpan) -> (Look, String) {
+    let Some(level) = span.text("langfuse.observation.level") else { return (Plain, String::new()) };
     let why = span.text("langfuse.observation.status_message").unwrap_or_default();
-    paint(if level == "ERROR" { "31" } else { "33" }, &format!("  {level} {}", clip(why, 60)))
+    (if level == "ERROR" { Red } else { Yellow }, format!("  {level} {}", clip(why, 60)))
 }

@@ -97,7 +97,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
             Err(_) => bail!("{} of {} spans arrived; see {}", arrived.len(), expected.len(), paths.log.display()),
         }
     }
-    out!("arrived       {} spans, {} ms after the answer was written\n", arrived.len(), written.elapsed().as_millis());
+    out!("arrived       {} spans, {} ms after the answer was written", arrived.len(), written.elapsed().as_millis());
+    out!();
     tree::print(&arrived);
     out!();
     print_traces(&arrived);

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -17,6 +17,7 @@ use cc_langfuse::{
     ids::{SpanId, TraceId},
     import_state::Imported,
     offline::{self, Outline},
+    output,
     store::SpanKey,
 };
 use hyper::Method;
@@ -113,7 +114,7 @@ impl Backfill {
             return usage(&format!("there is no {}", path.display()));
         }
         let asks = !self.yes && !self.dry_run;
-        if asks && (self.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal()) {
+        if asks && (self.json || !std::io::stdin().is_terminal() || !output::is_seen_aside()) {
             return usage("nobody can be asked here: look at it with --dry-run, then give --yes");
         }
         let mut progress = Progress::new(self.json);
@@ -125,7 +126,7 @@ impl Backfill {
         }
         if !plan.jobs.is_empty() {
             if !self.json {
-                out!("{}", plan.told());
+                plan.say();
             }
             if asks && !terminal::confirms("Go on?")? {
                 out!("nothing was sent");
@@ -172,9 +173,9 @@ impl Backfill {
                 "spans_withheld": plan.others.withheld, "spans_to_add": plan.fresh,
                 "skipped": plan.skipped.values().sum::<u64>(), "skipped_by_reason": plan.skipped, "left": left,
             });
-            out!("{}", serde_json::to_string(&told)?);
+            output::json(&told, false)?;
         } else if self.dry_run || plan.fresh == 0 {
-            out!("{}", plan.told());
+            plan.say();
         } else {
             out!("{} added, {} were there already", count(queued, "observation"), plan.others.sent);
         }
@@ -279,8 +280,8 @@ impl Plan {
         Ok(left)
     }
 
-    fn told(&self) -> String {
-        let mut text = format!(
+    fn say(&self) {
+        out!(
             "would add at most {} in {} of {} ({} tokens); {} are there already",
             count(self.fresh, "observation"),
             count(self.turns, "turn"),
@@ -289,17 +290,13 @@ impl Plan {
             self.others.sent + self.others.copies,
         );
         if self.others.withheld > 0 {
-            text.push_str(&format!(
-                "\nwithheld, as said in a pause or forgotten: {}",
-                count(self.others.withheld, "observation")
-            ));
+            out!("withheld, as said in a pause or forgotten: {}", count(self.others.withheld, "observation"));
         }
         let skipped: Vec<String> =
             self.skipped.iter().map(|(reason, count)| format!("{count} {}", reason.replace('_', " "))).collect();
         if !skipped.is_empty() {
-            text.push_str(&format!("\nleft out: {}", skipped.join(", ")));
+            out!("left out: {}", skipped.join(", "));
         }
-        text
     }
 }
 
@@ -348,7 +345,7 @@ fn usage(what: &str) -> anyhow::Result<ExitCode> {
 
 /// For people, whatever is done with the output.
 fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    err!("{text}");
 }
 
 /// How long ago that was; nothing if it is still to come.

@@ -1,9 +1,8 @@
 //! How far it is: a bar where there is a terminal, a line now and then where there is none.
 
-use std::{
-    io::{IsTerminal, Write},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use cc_langfuse::output;
 
 use crate::status::size;
 
@@ -24,7 +23,7 @@ pub struct Progress {
 impl Progress {
     /// Shown to people, if it is not to be `quiet`.
     pub fn new(quiet: bool) -> Self {
-        let bar = std::io::stderr().is_terminal();
+        let bar = output::is_seen_aside();
         let every = (!quiet).then_some(if bar { Duration::from_millis(100) } else { Duration::from_secs(10) });
         Self { every, bar, what: "", total: 0, done: 0, begun: Instant::now(), shown: None }
     }
@@ -44,9 +43,11 @@ impl Progress {
         }
         self.shown = Some(Instant::now());
         let line = line(self.what, self.done, self.total, self.begun.elapsed(), detail);
-        let mut err = std::io::stderr();
-        let _ =
-            if self.bar { write!(err, "\r\x1b[K{line}").and_then(|()| err.flush()) } else { writeln!(err, "{line}") };
+        if self.bar {
+            output::progress(Some(&line));
+        } else {
+            err!("{line}");
+        }
     }
 
     /// Says something in between.
@@ -58,7 +59,7 @@ impl Progress {
     /// Takes the bar away.
     pub fn end(&mut self) {
         if self.bar && self.every.is_some() && self.shown.take().is_some() {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
+            output::progress(None);
         }
     }
 }

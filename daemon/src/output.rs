@@ -1,0 +1,237 @@
+//! All that the programs print. What is handed in is text, whoever wrote it: hidden characters are made visible here, and only
+//! then come colours and what moves the cursor. Nothing else writes to the standard output or the standard error.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::Serialize;
+
+use crate::visible;
+
+/// The longest line that is printed for people, in characters; the rest of it is cut.
+const LONGEST: usize = 8192;
+
+/// How a part of a line looks where colours are seen and wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Like most of it.
+    Plain,
+    /// A heading, a name.
+    Bold,
+    /// What stands back behind the rest.
+    Dim,
+    /// An error; what is removed.
+    Red,
+    /// What is as it should be; what is added.
+    Green,
+    /// A warning.
+    Yellow,
+}
+
+impl Look {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Bold => "1",
+            Self::Dim => "2",
+            Self::Red => "31",
+            Self::Green => "32",
+            Self::Yellow => "33",
+        }
+    }
+
+    fn write(self, out: &mut impl Write, text: &str) -> io::Result<()> {
+        match self.code() {
+            "" => write!(out, "{text}"),
+            code => write!(out, "\x1b[{code}m{text}\x1b[0m"),
+        }
+    }
+}
+
+/// Prints a line. That nobody reads to the end (`show … | head`) is no error.
+pub fn line(text: fmt::Arguments<'_>) {
+    let _ = painted(Look::Plain, text);
+}
+
+/// Prints a line that looks so.
+///
+/// # Errors
+/// If nobody reads it any more.
+pub fn painted(look: Look, text: fmt::Arguments<'_>) -> io::Result<()> {
+    parts(&[(look, &text.to_string())])
+}
+
+/// Prints a line of several parts.
+///
+/// # Errors
+/// If nobody reads it any more.
+pub fn parts(parts: &[(Look, &str)]) -> io::Result<()> {
+    let coloured = is_coloured();
+    let mut out = io::stdout().lock();
+    let mut room = LONGEST;
+    for (look, text) in parts {
+        let text = visible::clipped(text, room);
+        room -= text.chars().count();
+        if coloured { look.write(&mut out, &text)? } else { write!(out, "{text}")? }
+    }
+    writeln!(out)
+}
+
+/// Prints a line beside the output.
+pub fn error(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{}", visible::clipped(&text.to_string(), LONGEST));
+}
+
+/// Prints `value` as JSON, over several lines if it is `pretty`. No value is cut.
+///
+/// # Errors
+/// If it is none that JSON can hold.
+pub fn json(value: &impl Serialize, pretty: bool) -> serde_json::Result<()> {
+    let text = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) }?;
+    let _ = writeln!(io::stdout(), "{}", visible::json(&text));
+    Ok(())
+}
+
+/// Prints a text of several lines as it is for other programs to read; of hidden characters it may have tabs.
+pub fn document(text: &str) {
+    let mut out = io::stdout().lock();
+    for line in text.lines() {
+        let shown: Vec<_> = line.split('\t').map(visible::line).collect();
+        if writeln!(out, "{}", shown.join("\t")).is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks for what is then read from the standard input.
+///
+/// # Errors
+/// If there is nobody to ask.
+pub fn question(text: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    write!(out, "{}", visible::clipped(text, LONGEST)).and_then(|()| out.flush())
+}
+
+/// The same beside the output.
+///
+/// # Errors
+/// If there is nobody to ask.
+pub fn question_aside(text: &str) -> io::Result<()> {
+    let mut err = io::stderr();
+    write!(err, "{}", visible::clipped(text, LONGEST)).and_then(|()| err.flush())
+}
+
+/// Shows a line beside the output in place of the one that it showed before; with nothing, takes that away.
+pub fn progress(text: Option<&str>) {
+    let mut err = io::stderr();
+    let text = text.map(|text| visible::clipped(text, LONGEST)).unwrap_or_default();
+    let _ = write!(err, "\r\x1b[K{text}").and_then(|()| err.flush());
+}
+
+/// The arguments of this program; if they are none of its, or ask for help, that is said, and this is how to end.
+///
+/// # Errors
+/// How to end.
+pub fn arguments<A: clap::Parser>() -> Result<A, ExitCode> {
+    A::try_parse().map_err(|error| {
+        // It repeats arguments, each over as many lines as it has.
+        let plain = std::env::args_os().map(|arg| visible::line(&arg.to_string_lossy()).into_owned());
+        usage(&A::try_parse_from(plain).err().unwrap_or(error))
+    })
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    let text = error.render();
+    if error.use_stderr() {
+        text.to_string().lines().for_each(|line| self::error(format_args!("{line}")));
+    } else if is_coloured() {
+        // All of it is this program's own.
+        let _ = write!(io::stdout(), "{}", text.ansi());
+    } else {
+        let _ = write!(io::stdout(), "{text}");
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Says where there is a fault in `program` when there is one, and what it was.
+pub fn say_faults(program: &'static str) {
+    std::panic::set_hook(Box::new(move |panic| error(format_args!("{program}: a fault in this program: {panic}"))));
+}
+
+/// True if the output is seen on a terminal.
+pub fn is_seen() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// True if what is printed beside it is.
+pub fn is_seen_aside() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// True where colours are seen and wanted.
+fn is_coloured() -> bool {
+    is_seen() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// False if the output is a pipe whose other end is closed.
+pub fn is_read() -> bool {
+    let out = io::stdout();
+    let mut polled = [PollFd::new(&out, PollFlags::empty())];
+    let asked = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    asked.is_err() || !polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+/// The terminal's other screen; the first is put back when this goes.
+pub struct Screen(());
+
+impl Screen {
+    /// Changes to it and hides the cursor.
+    ///
+    /// # Errors
+    /// If nothing can be written.
+    pub fn open() -> io::Result<Self> {
+        let screen = Self(());
+        raw("\x1b[?1049h\x1b[?25l")?;
+        Ok(screen)
+    }
+
+    /// Columns and rows.
+    pub fn size(&self) -> (usize, usize) {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
+        size.map_or((80, 24), |size| (size.ws_col.into(), size.ws_row.into()))
+    }
+
+    /// Shows `lines`, as far as there is room.
+    ///
+    /// # Errors
+    /// If nothing can be written.
+    pub fn draw(&self, lines: &[(Look, String)]) -> io::Result<()> {
+        let (width, height) = self.size();
+        let coloured = is_coloured();
+        let mut text = b"\x1b[H".to_vec();
+        let shown = lines.len().min(height);
+        for (index, (look, line)) in lines[..shown].iter().enumerate() {
+            let look = if coloured { *look } else { Look::Plain };
+            look.write(&mut text, &visible::clipped(line, width))?;
+            text.extend_from_slice(if index + 1 < shown { b"\x1b[K\r\n" } else { b"\x1b[K" });
+        }
+        text.extend_from_slice(b"\x1b[J");
+        raw(&String::from_utf8_lossy(&text))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = raw("\x1b[?25h\x1b[?1049l");
+    }
+}
+
+fn raw(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

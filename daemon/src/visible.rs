@@ -1,0 +1,166 @@
+//! Text of strangers as people may see it: no character of it moves the cursor, turns the direction of writing or hides. Pure.
+//!
+//! Everything that is printed, logged or measured passes through here: see [`crate::output`], [`crate::log`],
+//! [`crate::metrics`] and [`crate::service`].
+
+use std::{
+    borrow::Cow,
+    fmt::{self, Write},
+};
+
+/// First and last characters of what a terminal obeys or does not show: Unicode's categories Cc, Cf, Zl and Zp, and what it
+/// calls default ignorable. In order.
+const HIDDEN: &[(char, char)] = &[
+    ('\0', '\x1f'),
+    ('\x7f', '\u{9f}'),
+    ('\u{ad}', '\u{ad}'),
+    ('\u{34f}', '\u{34f}'),
+    ('\u{600}', '\u{605}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{6dd}', '\u{6dd}'),
+    ('\u{70f}', '\u{70f}'),
+    ('\u{890}', '\u{891}'),
+    ('\u{8e2}', '\u{8e2}'),
+    ('\u{115f}', '\u{1160}'),
+    ('\u{17b4}', '\u{17b5}'),
+    ('\u{180b}', '\u{180f}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{2028}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{fe00}', '\u{fe0f}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{fff0}', '\u{fffb}'),
+    ('\u{110bd}', '\u{110bd}'),
+    ('\u{110cd}', '\u{110cd}'),
+    ('\u{13430}', '\u{1343f}'),
+    ('\u{1bca0}', '\u{1bca3}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0000}', '\u{e0fff}'),
+];
+
+/// How an emoji asks for its picture: harmless, and common.
+const PICTURE: char = '\u{fe0f}';
+
+/// True for a character that is not shown as itself.
+pub fn is_hidden(c: char) -> bool {
+    if (' '..='~').contains(&c) || c == PICTURE {
+        return false;
+    }
+    let after = HIDDEN.partition_point(|(first, _)| *first <= c);
+    after.checked_sub(1).and_then(|at| HIDDEN.get(at)).is_some_and(|(_, last)| c <= *last)
+}
+
+/// `text` in one line: a tab becomes a space, a line break `\n`, and every other hidden character its number, `\u{1b}`.
+pub fn line(text: &str) -> Cow<'_, str> {
+    replaced(text, |line, c| match c {
+        '\t' => line.write_char(' '),
+        '\n' => line.write_str("\\n"),
+        '\r' => line.write_str("\\r"),
+        _ => write!(line, "\\u{{{:x}}}", u32::from(c)),
+    })
+}
+
+/// The same of at most `most` characters, the last of which is `…` if there were more. Reads no more of `text` than it shows.
+pub fn clipped(text: &str, most: usize) -> String {
+    clip(&line(start(text, most)), most, text)
+}
+
+/// For a glance: as [`clipped`], and line breaks are spaces too.
+pub fn glance(text: &str, most: usize) -> String {
+    let short = start(text, most).replace(['\n', '\r'], " ");
+    clip(&line(&short), most, text)
+}
+
+/// `json`, whose line breaks are those between its members, with hidden characters as JSON escapes them: as data it is the same.
+pub fn json(json: &str) -> Cow<'_, str> {
+    replaced(json, |escaped, c| match c {
+        '\n' => escaped.write_char(c),
+        _ => c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(escaped, "\\u{unit:04x}")),
+    })
+}
+
+/// So much of `text` that it has more than `most` characters if `text` has.
+fn start(text: &str, most: usize) -> &str {
+    text.char_indices().nth(most.saturating_add(1)).map_or(text, |(end, _)| &text[..end])
+}
+
+fn clip(shown: &str, most: usize, whole: &str) -> String {
+    let is_cut = start(whole, most).len() < whole.len();
+    match shown.char_indices().nth(most) {
+        None if !is_cut => shown.to_owned(),
+        _ => shown.chars().take(most.saturating_sub(1)).chain(std::iter::once('…')).collect(),
+    }
+}
+
+fn replaced(text: &str, mut with: impl FnMut(&mut String, char) -> fmt::Result) -> Cow<'_, str> {
+    if !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        if is_hidden(c) {
+            // A string takes everything.
+            let _ = with(&mut shown, c);
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_unicode_calls_a_control_a_format_or_ignorable_is_hidden_and_nothing_else() {
+        let hidden = regex::Regex::new(r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]").unwrap();
+        for c in ('\0'..=char::MAX).filter(|c| *c != PICTURE) {
+            assert_eq!(is_hidden(c), hidden.is_match(c.encode_utf8(&mut [0; 4])), "U+{:04X}", u32::from(c));
+        }
+    }
+
+    #[test]
+    fn what_is_hidden_shows_its_number_and_the_rest_is_as_it_was() {
+        for (text, expect) in [
+            ("", ""),
+            ("größe \\n 日本 ❤️", "größe \\n 日本 ❤️"),
+            ("a\x1b]0;x\x07b", "a\\u{1b}]0;x\\u{7}b"),
+            ("\u{9b}2J\x7f", "\\u{9b}2J\\u{7f}"),
+            ("pay\u{202e}drow\u{2066}", "pay\\u{202e}drow\\u{2066}"),
+            ("a\tb\r\nc", "a b\\r\\nc"),
+            ("\u{e0041}\u{2028}", "\\u{e0041}\\u{2028}"),
+        ] {
+            assert_eq!(line(text), expect);
+        }
+    }
+
+    #[test]
+    fn json_stays_the_same_data() {
+        let value = serde_json::json!({"k\u{202e}\x1b": ["\u{9b}\x7f\u{e0041}", "a\n\"\\", "日本"]});
+        for text in [serde_json::to_string(&value).unwrap(), serde_json::to_string_pretty(&value).unwrap()] {
+            let shown = json(&text);
+            assert!(!shown.replace('\n', "").contains(is_hidden), "{shown}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_with_a_mark() {
+        for (text, at_a_glance, whole) in [
+            ("abcd", "abcd", "abcd"),
+            ("abcde", "abc…", "abc…"),
+            ("a\nb", "a b", "a\\nb"),
+            ("a\r\n\tb", "a  …", "a\\r…"),
+            ("\x1b", "\\u{…", "\\u{…"),
+            ("", "", ""),
+        ] {
+            assert_eq!((&*glance(text, 4), &*clipped(text, 4)), (at_a_glance, whole), "{text:?}");
+        }
+        let long = "\u{202e}".repeat(1 << 20);
+        assert_eq!(clipped(&long, 100).chars().count(), 100);
+        assert_eq!(clipped("x", usize::MAX), "x");
+    }
+}
