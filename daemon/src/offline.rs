@@ -1,12 +1,15 @@
 //! A whole transcript → the spans a replay of it would send, or their sum, without daemon or database.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
 
 use crate::{
     agents,
     dialect::{OutSpan, langfuse::Shared},
     hook::{Capture, Options},
-    ids::{self, TraceId, trace_id},
+    ids::{self, CallId, SpanId, TraceId, trace_id},
     import_state::Imported,
     reconcile::{Stated, Tokens, Traced},
     redact::{Counts, Rules},
@@ -20,7 +23,8 @@ use crate::{
     turn::{Assembler, Scope, Turn},
 };
 
-/// Reads the transcript at `path` and hands the spans of each turn, root first, to `each`; those of its subagents follow.
+/// Reads the transcript at `path` and hands the spans of each turn, root first, to `each`; those of its subagents follow. Lines
+/// that stand there twice are one: a span comes once, but for a root that comes again with news below it.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -31,6 +35,7 @@ pub fn turns(
     rules: &Rules,
     mut each: impl FnMut(Vec<OutSpan>),
 ) -> Result<(), Unreadable> {
+    let mut emitted = Emitted::default();
     session(path, session_id, None, |turn, agents| {
         let complete = |turn: &mut Turn| {
             if options.capture == Capture::Full {
@@ -38,7 +43,13 @@ pub fn turns(
             }
             spans(turn, session_id, options, rules)
         };
-        each(std::iter::once(turn).chain(agents).flat_map(complete).collect());
+        let mut spans: Vec<OutSpan> = std::iter::once(turn).chain(agents).flat_map(complete).collect();
+        let keys: Vec<SpanKey> = spans.iter().map(|span| (span.trace_id, span.span_id, span.call)).collect();
+        let mut fresh = emitted.fresh(&keys).into_iter();
+        spans.retain(|_| fresh.next().unwrap_or(true));
+        if !spans.is_empty() {
+            each(spans);
+        }
     })
 }
 
@@ -114,10 +125,11 @@ pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
 /// # Errors
 /// If the file cannot be read.
 pub fn traces(path: &Path, session_id: &str) -> Result<Vec<TraceId>, Unreadable> {
-    let mut traces = Vec::new();
+    let (mut traces, mut known) = (Vec::new(), HashSet::new());
     let mut own = |turn: &Turn| {
-        if turn.prompt.session.forked_from.as_deref().is_none_or(|from| from == session_id) {
-            traces.push(trace_id(turn.trace_key()));
+        let trace = trace_id(turn.trace_key());
+        if turn.prompt.session.forked_from.as_deref().is_none_or(|from| from == session_id) && known.insert(trace) {
+            traces.push(trace);
         }
     };
     let end = walk(path, session_id, None, |_, _| {}, |turn| own(&turn))?;
@@ -145,6 +157,33 @@ pub struct TurnOutline {
     pub has_agents: bool,
 }
 
+/// What a transcript has brought so far, by the rule by which the store takes spans: each once, and a model call in the first
+/// trace it stands in.
+#[derive(Default)]
+struct Emitted {
+    spans: HashSet<(TraceId, SpanId)>,
+    calls: HashMap<CallId, TraceId>,
+}
+
+impl Emitted {
+    /// Which of a turn's `spans`, the root first, are to be emitted. The root is if it is new, or anything below it.
+    fn fresh(&mut self, spans: &[SpanKey]) -> Vec<bool> {
+        let (mut calls, mut copies) = (0, 0);
+        let mut fresh: Vec<bool> = Vec::with_capacity(spans.len());
+        for (trace, span, call) in spans.iter().skip(1) {
+            let is_copy = call.is_some_and(|call| *self.calls.entry(call).or_insert(*trace) != *trace);
+            calls += usize::from(call.is_some());
+            copies += usize::from(is_copy);
+            fresh.push(!is_copy && self.spans.insert((*trace, *span)));
+        }
+        if let Some((trace, span, _)) = spans.first() {
+            let is_copy = calls > 0 && calls == copies;
+            fresh.insert(0, !is_copy && (self.spans.insert((*trace, *span)) || fresh.contains(&true)));
+        }
+        fresh
+    }
+}
+
 /// Reads the transcript at `path` for what a replay of it would send, `sent` of which another tool has sent.
 ///
 /// # Errors
@@ -155,22 +194,27 @@ pub fn outline(
     sent: Option<&Imported>,
     options: &Options,
 ) -> Result<Outline, Unreadable> {
-    let mut outline = Outline::default();
+    let (mut outline, mut emitted) = (Outline::default(), Emitted::default());
     session(path, session_id, sent, |turn, agents| {
         outline.last = outline.last.max(turn.end).max(turn.prompt.at);
         let rate = options.sample_rate;
         if rate.is_some_and(|rate| !ids::sampled(ids::trace_id(turn.trace_key()), rate)) {
             return;
         }
+        let all: Vec<trace::Span> = std::iter::once(&*turn)
+            .chain(agents.iter())
+            .flat_map(|turn| trace::spans(turn, Scope::Final, options.semantics, None))
+            .collect();
+        let keys: Vec<SpanKey> = all.iter().map(|span| (span.trace_id, span.span_id, span.call)).collect();
         let (mut spans, mut tokens) = (Vec::new(), 0);
-        for turn in std::iter::once(&*turn).chain(agents.iter()) {
-            let told = trace::spans(turn, Scope::Final, options.semantics, None);
-            for span in &told {
-                if let trace::Body::Generation { usage: Some(usage), .. } = &span.body {
-                    tokens += Tokens::from(*usage).total();
-                }
+        for ((span, key), _) in all.iter().zip(keys.iter()).zip(emitted.fresh(&keys)).filter(|(_, fresh)| *fresh) {
+            if let trace::Body::Generation { usage: Some(usage), .. } = &span.body {
+                tokens += Tokens::from(*usage).total();
             }
-            spans.extend(told.iter().map(|span| (span.trace_id, span.span_id, span.call)));
+            spans.push(*key);
+        }
+        if spans.is_empty() {
+            return;
         }
         outline.turns.push(TurnOutline { spans, tokens, has_agents: !agents.is_empty() || !turn.agents.is_empty() });
     })?;
@@ -260,6 +304,23 @@ fn spans(turn: &Turn, session_id: &str, options: &Options, rules: &Rules) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_span_is_fresh_once_and_a_root_again_with_news_below_it() {
+        let key = |trace: u8, span: u8, call: u8| ([trace; 16], [span; 8], (call > 0).then_some([call; 16]));
+        let mut emitted = Emitted::default();
+        for (spans, expect, why) in [
+            (vec![key(1, 1, 0), key(1, 2, 7)], vec![true, true], "the first time"),
+            (vec![key(1, 1, 0), key(1, 2, 7)], vec![false, false], "the same again"),
+            (vec![key(1, 1, 0), key(1, 2, 7), key(1, 3, 0)], vec![true, false, true], "with news"),
+            (vec![key(2, 1, 0), key(2, 2, 7)], vec![false, false], "a copy of its only call"),
+            (vec![key(2, 1, 0), key(2, 2, 7), key(2, 3, 8)], vec![true, false, true], "a copy, and a call of its own"),
+            (vec![key(3, 1, 0)], vec![true], "no call at all"),
+            (vec![], vec![], "nothing"),
+        ] {
+            assert_eq!(emitted.fresh(&spans), expect, "{why}");
+        }
+    }
 
     #[test]
     fn copied_turns_are_not_the_forks_own() {

@@ -25,6 +25,7 @@ pub mod server;
 pub mod setup;
 pub mod story;
 pub mod strace;
+pub mod terminal;
 pub mod tls;
 pub mod units;
 

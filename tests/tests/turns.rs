@@ -138,6 +138,56 @@ fn what_was_sent_is_not_sent_again_by_a_replay() {
 }
 
 #[test]
+fn turns_that_stand_twice_in_a_transcript_are_counted_once_by_every_command() {
+    let (home, server) = (Home::new(), Server::new());
+    let mut story = Story::new(&home, "work", "s");
+    story.prompt("q1").tool("x").answer("a1").turn("q2", "a2").turn("q3", "a3");
+    let path = story.path.to_str().expect("UTF-8").to_owned();
+    let text = fs::read_to_string(&path).expect("the transcript");
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let json = |args: &[&str]| -> Value {
+        serde_json::from_slice(&home.ctl(args).stdout).unwrap_or_else(|error| panic!("{args:?}: {error}"))
+    };
+    let tokens = |model: &Value| model["traced"].clone();
+    let whole = json(&["show", &path, "--json"]);
+    let reconciled = json(&["reconcile", &path, "--json"]);
+    let of_ids = |spans: &Value| -> Vec<(String, String)> {
+        let spans = spans.as_array().expect("a list").iter();
+        spans.map(|span| (span["trace_id"].to_string(), span["span_id"].to_string())).collect()
+    };
+    // All of it twice, the last turns, one in the middle, and the beginning of one before the whole of it.
+    for repeated in [
+        [&lines[..], &lines[..]].concat(),
+        [&lines[..], &lines[4..]].concat(),
+        [&lines[..6], &lines[4..6], &lines[6..]].concat(),
+        [&lines[..2], &lines[..]].concat(),
+    ] {
+        fs::write(&path, repeated.concat()).expect("written");
+        let shown = json(&["show", &path, "--json"]);
+        let (mut ids, mut expect) = (of_ids(&shown), of_ids(&whole));
+        ids.sort();
+        expect.sort();
+        assert_eq!(ids, expect, "{repeated:#?}");
+        let said = home.ctl(&["replay", "--dry-run", &path]);
+        assert!(String::from_utf8_lossy(&said.stdout).contains("3 turns, 8 spans"), "{said:?}");
+        assert_eq!(tokens(&json(&["reconcile", &path, "--json"])), tokens(&reconciled));
+        let text = String::from_utf8(home.ctl(&["show", &path]).stdout).expect("text");
+        assert_eq!((text.matches("a3").count(), text.matches("── Bash").count()), (1, 1), "{text}");
+    }
+    // As by the daemon.
+    let _daemon = home.daemon();
+    assert_eq!(home.ctl_with(&["replay", &path], &server.env()).status.code(), Some(0));
+    let dry: Value = serde_json::from_slice(&home.ctl_with(&["backfill", "--dry-run", "--json"], &server.env()).stdout)
+        .expect("JSON");
+    assert_eq!((dry["spans_to_add"].as_u64(), dry["spans_already_sent"].as_u64()), (Some(0), Some(8)), "{dry:#}");
+    let sent = server.spans().into_iter().filter(|span| span.observation("type") != "event");
+    let sent: BTreeSet<_> = sent.map(|span| (span.trace_id, span.span_id)).collect();
+    let shown: BTreeSet<_> =
+        of_ids(&whole).into_iter().map(|(trace, span)| (trace.replace('"', ""), span.replace('"', ""))).collect();
+    assert_eq!(sent, shown);
+}
+
+#[test]
 fn a_transcript_that_is_rewritten_or_moved_is_followed_and_nothing_doubles() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();

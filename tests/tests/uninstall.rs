@@ -314,3 +314,53 @@ fn a_linked_file_is_written_where_the_link_leads() {
         assert_eq!(fs::read_to_string(&file).expect("there"), content);
     }
 }
+
+#[test]
+fn a_purge_removes_what_the_programs_made_and_nothing_else() {
+    let home = Home::new();
+    let state = home.paths().state;
+    let server = tests::Server::new();
+    let daemon = home.daemon();
+    tests::Story::new(&home, "work", "one").turn("question", "answer");
+    home.hook(&tests::Story::new(&home, "work", "one").stop("answer"), &server.env());
+    drop(daemon);
+    // Of ours: an event for which there is no daemon, copies, what was damaged, what was killed while it was written.
+    home.hook(&tests::Story::new(&home, "work", "two").stop("answer"), &server.env());
+    assert_eq!(home.spooled().len(), 1);
+    let database = fs::read(home.paths().database).expect("a database");
+    fs::create_dir(state.join("corrupt-1790000000000")).expect("made");
+    for name in ["state.v1.bak", "state.db.new", "corrupt-1790000000000/state.db", "corrupt-1790000000000/state.db-wal"]
+    {
+        fs::write(state.join(name), &database).expect("written");
+    }
+    for name in ["setup.json.before-cc-langfuse-aB3dE9", "spool/18a2f-3e.part", "spool.evicted", "begun", "begun.part"]
+    {
+        fs::write(state.join(name), "{").expect("written");
+    }
+    let mut kept = Vec::new();
+    for name in [
+        "notes.txt",
+        "state.db.backup",
+        "state.db-old",
+        "state.v9.bak",
+        "state.db.new.mine",
+        "setup.json.mine",
+        "corrupt-notes/x",
+        "corrupt-1790000000000/notes",
+        "spool/readme",
+        "spool/my.event",
+        "spool/deep/18a2f-3e.event",
+        "daemon.log",
+        "media/x.png",
+    ] {
+        let path = state.join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        fs::write(&path, "of somebody").expect("written");
+        kept.push(path);
+    }
+    kept.sort();
+    let said = succeeds(&ctl(&home, home.path(), None, &["uninstall", "--yes", "--purge"]));
+    let left: Vec<_> = files(&state).into_iter().map(|(path, ..)| path).collect();
+    assert_eq!(left, kept, "{said}");
+    assert!(said.contains("something else in it") && !home.paths().log.exists(), "{said}");
+}

@@ -130,9 +130,9 @@ impl Setup {
         let mut changes = Vec::new();
         let file = files::real(&scope.file(&home))?;
         let wish = Wish { hook: &hook, events: &events, env: &keys.env(), elsewhere: &scope.elsewhere(&home, &file) };
-        let of_settings = settings(&file, wish, &record)?;
+        let of_settings = settings(&file, wish, &record, scope.instead())?;
         // First, before there is anything to commit.
-        changes.extend(exclude(&file, &record)?);
+        changes.extend(exclude(&file, &record, scope.instead())?);
         changes.extend(of_settings);
         let manager = if self.no_service { None } else { Manager::find() };
         if let Some(manager) = manager {
@@ -156,8 +156,18 @@ impl Setup {
                 out!("nothing was changed");
                 return Ok(ExitCode::from(1));
             }
+            let before = record.clone();
             let half = "not everything was done: run this again, or cc-langfusectl uninstall";
-            changes.iter().try_for_each(|change| record.make(change, &paths)).context(half)?;
+            for change in &changes {
+                record.make(change, &paths).context(half)?;
+                // What was written may not count: git is asked again, before there is a secret.
+                if let Part::Lines(_) = change.part
+                    && let Err(why) = secret_files(&file)?.iter().try_for_each(|file| refuse(file, scope.instead()))
+                {
+                    record.unmake(change, before, &paths).context(half)?;
+                    return Err(why);
+                }
+            }
             out!("done          cc-langfusectl uninstall takes it back");
         }
         let unit_changed = changes.iter().any(|change| change.part == Part::Whole);
@@ -255,6 +265,14 @@ impl Scope {
         }
     }
 
+    /// What to do where its file must not hold a secret.
+    fn instead(&self) -> &'static str {
+        match self {
+            Self::User => "use --project",
+            Self::Project(_) => "use --user: hook and keys then go into your own settings, outside this repository",
+        }
+    }
+
     /// What a hook is given here by the environment and other files than `file`.
     fn elsewhere(&self, home: &Path, file: &Path) -> BTreeMap<String, String> {
         let project = match self {
@@ -307,12 +325,11 @@ fn check(keys: &Keys) -> anyhow::Result<Project> {
 }
 
 /// What is to be changed in a settings file.
-fn settings(file: &Path, wish: Wish<'_>, record: &Record) -> anyhow::Result<Option<Change>> {
+fn settings(file: &Path, wish: Wish<'_>, record: &Record, instead: &str) -> anyhow::Result<Option<Change>> {
     if is_tracked(file) {
         bail!(
-            "{} is tracked by git, so the secret key must not be written there: use {}, or `git rm --cached` it",
+            "{} is tracked by git, so the secret key must not be written there: `git rm --cached` it, or {instead}",
             file.display(),
-            if file.ends_with(".claude/settings.local.json") { "--user" } else { "--project" }
         );
     }
     let current = files::read(file)?;
@@ -337,24 +354,20 @@ fn settings(file: &Path, wish: Wish<'_>, record: &Record) -> anyhow::Result<Opti
 }
 
 /// What keeps `file` and its copies out of commits, if git would take them.
-fn exclude(file: &Path, record: &Record) -> anyhow::Result<Option<Change>> {
-    let name = file.file_name().context("no name")?.to_string_lossy();
+///
+/// # Errors
+/// If nothing does, or that is not known.
+fn exclude(file: &Path, record: &Record, instead: &str) -> anyhow::Result<Option<Change>> {
     let (mut lines, mut path) = (Vec::new(), None);
-    for (file, more) in [(file.to_owned(), ""), (file.with_file_name(format!("{name}{}", files::BACKUP)), "*")] {
+    for (file, more) in secret_files(file)?.into_iter().zip(["", "*"]) {
         match git::fate(&file) {
             git::Fate::Safe => {}
-            git::Fate::Unknown(why) => {
-                out!(
-                    "git           cannot say whether it would commit {}: {why}; see that it does not",
-                    file.display()
-                );
-                return Ok(None);
-            }
             git::Fate::Taken { exclude, line } => {
                 out!("git           would commit {}: a line in {} prevents it", file.display(), exclude.display());
                 lines.push(line + more);
                 path = Some(exclude);
             }
+            git::Fate::Wanted { .. } | git::Fate::Unknown(_) => refuse(&file, instead)?,
         }
     }
     let Some(path) = path else { return Ok(None) };
@@ -373,6 +386,18 @@ fn exclude(file: &Path, record: &Record) -> anyhow::Result<Option<Change>> {
     new.extend(ours.iter().map(|line| format!("{line}\n")));
     let mode = files::mode(&path).unwrap_or(0o644);
     Ok(Some(Change { path, current, new: Some(new), mode, original, part: Part::Lines(ours) }))
+}
+
+/// Where a secret comes to lie: the settings file, its copy, and what they are for a moment while they are written.
+fn secret_files(file: &Path) -> anyhow::Result<[PathBuf; 3]> {
+    let name = file.file_name().context("no name")?.to_string_lossy();
+    let beside = |more: &str| file.with_file_name(format!("{name}{}{more}", files::BACKUP));
+    Ok([file.to_owned(), beside(""), beside("-new")])
+}
+
+/// An error if git would take `file`.
+fn refuse(file: &Path, instead: &str) -> anyhow::Result<()> {
+    git::objection(file, instead).map_or(Ok(()), |why| Err(anyhow::Error::msg(why)))
 }
 
 /// A file that is ours as a whole.

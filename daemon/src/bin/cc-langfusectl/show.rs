@@ -1,6 +1,7 @@
 //! `show`: a session's turns from its transcript alone.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -20,11 +21,20 @@ use crate::{client, tree};
 pub fn show(session: &str, json: bool) -> anyhow::Result<ExitCode> {
     let (path, id) = find(session)?;
     let mut turns = 0;
-    let mut spans = Vec::new();
+    let (mut spans, mut known) = (Vec::new(), HashMap::new());
     offline::turns(&path, &id, &options(), &client::config()?.rules, |turn| {
         turns += 1;
         if json {
-            spans.extend(turn.iter().map(as_json));
+            for span in &turn {
+                // A root that comes again takes the place of the one before, as at a server.
+                match known.entry((span.trace_id, span.span_id)) {
+                    Entry::Occupied(at) => spans[*at.get()] = as_json(span),
+                    Entry::Vacant(new) => {
+                        new.insert(spans.len());
+                        spans.push(as_json(span));
+                    }
+                }
+            }
         } else {
             tree::print(&turn);
         }

@@ -96,9 +96,7 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
 }
 
 pub fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
-    let path = format!("/v1/flush?timeout_ms={}", timeout.as_millis());
-    let body = client::request(&client::paths()?, Method::POST, &path, Vec::new(), timeout + Duration::from_secs(5))?;
-    let left: Left = serde_json::from_slice(&body)?;
+    let left = left(timeout)?;
     if left == Left::default() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -106,6 +104,16 @@ pub fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
     err!("left after {timeout:?}: {} events, {} spans{media}", left.events, left.spans);
     left.why.iter().for_each(|why| err!("  {}", short(why)));
     Ok(ExitCode::FAILURE)
+}
+
+/// What is left when everything is delivered, or after `timeout`.
+///
+/// # Errors
+/// If the daemon does not say.
+pub fn left(timeout: Duration) -> anyhow::Result<Left> {
+    let path = format!("/v1/flush?timeout_ms={}", timeout.as_millis());
+    let body = client::request(&client::paths()?, Method::POST, &path, Vec::new(), timeout + Duration::from_secs(5))?;
+    Ok(serde_json::from_slice(&body)?)
 }
 
 /// A value in a line with others.

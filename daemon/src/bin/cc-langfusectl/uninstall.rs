@@ -1,6 +1,7 @@
 //! `uninstall`: takes back what `setup` did, and nothing else.
 
 use std::{
+    io::Read,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -25,8 +26,11 @@ use crate::{
 /// How long a daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// How the names begin of what the daemon has in its directory besides socket, lock and spool.
-const DATA: [&str; 5] = ["state.db", "corrupt-", "setup.json", "spool.evicted", "begun"];
+/// How the names end of the files of a database.
+const DATABASE: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+
+/// How a database begins, whatever it is called.
+const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// What to take back.
 #[derive(clap::Args)]
@@ -172,27 +176,119 @@ fn purge(paths: &Paths) -> anyhow::Result<()> {
     rotated.push(".1");
     files::remove(&paths.log)?;
     files::remove(&PathBuf::from(rotated))?;
+    files::remove(&paths.socket)?;
     for path in data(paths) {
-        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        removed.with_context(|| format!("{} cannot be removed", path.display()))?;
+        files::remove(&path)?;
+        // Directories that were for this alone; in others there is something else.
+        if let Some(dir) = path.parent().filter(|dir| *dir != paths.state) {
+            let _ = std::fs::remove_dir(dir);
+        }
     }
+    let _ = std::fs::remove_dir(&paths.spool);
     if paths.state.exists() && std::fs::remove_dir(&paths.state).is_err() {
         out!("data          {} stays: there is something else in it", paths.state.display());
     }
     Ok(())
 }
 
-/// What the daemon has in its directory, which may be one that somebody has other things in.
+/// The files of hooks, daemon and `setup` in the daemon's directory, in which somebody may have other things; the lock last.
 fn data(paths: &Paths) -> Vec<PathBuf> {
-    let ours = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        [&paths.socket, &paths.lock, &paths.spool].contains(&path) || DATA.iter().any(|start| name.starts_with(start))
-    };
-    let entries = std::fs::read_dir(&paths.state).into_iter().flatten().filter_map(Result::ok);
-    entries.map(|entry| entry.path()).filter(ours).collect()
+    let mut found = Vec::new();
+    for (name, path) in entries(&paths.state) {
+        match name.strip_prefix("corrupt-") {
+            Some(stamp) if is_number(stamp, 10) && path.is_dir() => {
+                found.extend(entries(&path).filter(|(name, _)| is_database(name)).map(|(_, path)| path));
+            }
+            _ if is_database(&name) || is_record(&name) || is_copy(&name, &path) => found.push(path),
+            _ => {}
+        }
+    }
+    found.extend(entries(&paths.spool).filter(|(name, _)| is_event(name)).map(|(_, path)| path));
+    // Some of these are rarely there.
+    let unfinished = paths.begun.with_extension("part");
+    found.extend([paths.evicted.clone(), paths.begun.clone(), unfinished, paths.lock.clone()]);
+    found
+}
+
+/// Names and paths of what is in `dir`; what is not UTF-8 is nothing of ours.
+fn entries(dir: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+}
+
+/// The database, or one that is made of what could be read of a damaged one.
+fn is_database(name: &str) -> bool {
+    let rest = name.strip_prefix("state.db").map(|rest| rest.strip_prefix(".new").unwrap_or(rest));
+    rest.is_some_and(|rest| DATABASE.contains(&rest))
+}
+
+/// What `setup` did, and what that is while it is written.
+fn is_record(name: &str) -> bool {
+    let part = name.strip_prefix("setup.json").map(|rest| rest.strip_prefix(files::BACKUP).unwrap_or(rest));
+    part.is_some_and(|rest| {
+        rest.is_empty() && name == "setup.json"
+            || rest
+                .strip_prefix('-')
+                .is_some_and(|random| random.len() == 6 && random.bytes().all(|b| b.is_ascii_alphanumeric()))
+    })
+}
+
+/// The database as it was before an upgrade: `state.v2.bak`.
+fn is_copy(name: &str, path: &Path) -> bool {
+    let version = name.strip_prefix("state.v").and_then(|rest| rest.strip_suffix(".bak"));
+    let mut start = [0; MAGIC.len()];
+    version.is_some_and(|version| is_number(version, 10))
+        && path.is_file()
+        && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && start == MAGIC
+}
+
+/// An event that a hook left, whole or not: time and process in hexadecimal.
+fn is_event(name: &str) -> bool {
+    let id = name.strip_suffix(".event").or_else(|| name.strip_suffix(".part"));
+    id.and_then(|id| id.split_once('-')).is_some_and(|(time, process)| is_number(time, 16) && is_number(process, 16))
+}
+
+fn is_number(text: &str, radix: u32) -> bool {
+    !text.is_empty() && text.chars().all(|digit| digit.is_digit(radix))
 }
 
 /// True if no daemon holds the lock.
 fn is_free(paths: &Paths) -> bool {
     std::fs::File::open(&paths.lock).map_or(true, |lock| lock.try_lock().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_ours_by_its_whole_name() {
+        for (name, record, event) in [
+            ("setup.json", true, false),
+            ("setup.json.before-cc-langfuse-aB3dE9", true, false),
+            ("setup.json.before-cc-langfuse", false, false),
+            ("setup.json.before-cc-langfuse-notes1234", false, false),
+            ("setup.json-aB3dE9.bak", false, false),
+            ("setup.jsonl", false, false),
+            ("18a2f-3e.event", false, true),
+            ("18a2f-3e.part", false, true),
+            ("18a2f.event", false, false),
+            ("my-own.event", false, false),
+            ("-.event", false, false),
+            ("readme", false, false),
+        ] {
+            assert_eq!((is_record(name), is_event(name)), (record, event), "{name}");
+        }
+        for (name, expect) in [
+            ("state.db", true),
+            ("state.db-wal", true),
+            ("state.db.new-journal", true),
+            ("state.db.backup", false),
+            ("state.db-old", false),
+            ("state.dbx", false),
+        ] {
+            assert_eq!(is_database(name), expect, "{name}");
+        }
+    }
 }

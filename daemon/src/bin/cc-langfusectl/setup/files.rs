@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// What was done, as far as it takes to undo it. Holds no secrets.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
     /// Files, in the order in which they were changed.
@@ -150,6 +150,30 @@ impl Record {
         }
         self.save(paths)?;
         change.make()
+    }
+
+    /// Takes back `change`, which was just made, and is `before` again.
+    ///
+    /// # Errors
+    /// If the file, its copy or the record cannot be written.
+    pub fn unmake(&mut self, change: &Change, before: Self, paths: &Paths) -> anyhow::Result<()> {
+        match &change.current {
+            Some(text) => write(&change.path, text, change.mode)?,
+            None => remove(&change.path)?,
+        }
+        let copy = |record: &Self| record.of(&change.path).and_then(|written| written.backup.clone());
+        let (made, known) = (copy(self), copy(&before));
+        let dirs: Vec<_> = self.dirs.iter().filter(|dir| !before.dirs.contains(*dir)).cloned().collect();
+        *self = before;
+        self.save(paths)?;
+        if let Some(made) = made.filter(|made| Some(made) != known.as_ref()) {
+            remove(&made)?;
+        }
+        // Not those that others use by now.
+        for dir in dirs.iter().rev() {
+            let _ = fs::remove_dir(dir);
+        }
+        Ok(())
     }
 }
 

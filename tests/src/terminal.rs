@@ -1,0 +1,75 @@
+//! A terminal that a program runs on, and text that would take it over.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Write},
+    process::{Command, Stdio},
+};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::eventually;
+
+/// Text with everything in it that a terminal obeys or hides; `name` says where it stood, `forged` begins a line.
+pub fn hostile(name: &str) -> String {
+    format!(
+        "\x1b]0;{name}\x07\x1b[2J\u{9b}31m\u{90}q\u{9c}{name}\x08\x7f\r\u{85}\u{202a}\u{202e}\u{2066}\u{2069}\u{200e}\u{200f}\u{61c}\
+         \u{200b}\u{200d}\u{2060}\u{feff}\u{ad}\u{2028}\u{2029}\u{e0001}\u{e0041}\u{e007f}\u{fff9}\u{3164}\u{fe01}\n\
+         forged {name}"
+    )
+}
+
+/// True for what a terminal obeys or hides; line breaks are no such thing.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control() && c != '\n'
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{3164}' | '\u{fe00}'..='\u{fe0e}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// What `shown` has in it of [`hostile`] text: hidden characters, lines it begins.
+pub fn harm(shown: &[u8]) -> Vec<String> {
+    let Ok(text) = std::str::from_utf8(shown) else { return vec!["not UTF-8".to_owned()] };
+    let hidden = text.lines().filter(|line| line.contains(is_hidden)).map(|line| format!("{line:?}"));
+    let forged = text.lines().filter(|line| line.starts_with("forged")).map(str::to_owned);
+    hidden.chain(forged).collect()
+}
+
+/// Runs `command` on a terminal, and presses `keys` when it has shown something; what is on the screen apart from colours,
+/// the cursor's way home and the end of lines.
+///
+/// # Panics
+/// If there is no terminal.
+pub fn on_terminal(mut command: Command, keys: &str) -> String {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal");
+    let name = ptsname(&master, Vec::new()).expect("its name").into_string().expect("text");
+    let end = || Stdio::from(OpenOptions::new().read(true).write(true).open(&name).expect("its other end"));
+    let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("it starts");
+    // The ends it was given are closed here, so that there is an end to read to.
+    drop(command);
+    let mut master = File::from(master);
+    let mut reader = master.try_clone().expect("a second handle");
+    let (shown, seen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut part = [0; 4096];
+        // At its end a terminal reports an error.
+        while let Ok(n @ 1..) = reader.read(&mut part)
+            && shown.send(part[..n].to_vec()).is_ok()
+        {}
+    });
+    let mut all = if keys.is_empty() { Vec::new() } else { seen.recv().unwrap_or_default() };
+    master.write_all(keys.as_bytes()).expect("keys");
+    let mut status = None;
+    eventually("the program to end", || {
+        status = child.try_wait().expect("it is ours");
+        status.is_some()
+    });
+    while let Ok(part) = seen.recv() {
+        all.extend(part);
+    }
+    let mut text = String::from_utf8(all).expect("UTF-8").replace("\r\n", "\n");
+    for code in ["1m", "2m", "31m", "32m", "33m", "0m", "K", "H", "J", "?1049h", "?1049l", "?25h", "?25l"] {
+        text = text.replace(&format!("\x1b[{code}"), "");
+    }
+    text
+}
