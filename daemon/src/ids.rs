@@ -41,6 +41,11 @@ impl Call {
         let proofs = if proofs.iter().any(Option::is_some) { proofs } else { [Some(id), None, None] };
         Self { id, proofs, at }
     }
+
+    /// Each of which shows that a call is this one.
+    pub fn proofs(&self) -> impl Iterator<Item = &CallId> {
+        self.proofs.iter().flatten()
+    }
 }
 
 /// What a span is, as far as its id is concerned: the same source id may occur in two roles.

@@ -9,7 +9,7 @@ use crate::{
     agents,
     dialect::{OutSpan, langfuse::Shared},
     hook::{Capture, Options},
-    ids::{self, CallId, SpanId, TraceId, trace_id},
+    ids::{self, Call, CallId, SpanId, TraceId, trace_id},
     import_state::Imported,
     reconcile::{Stated, Tokens, Traced},
     redact::{Counts, Rules},
@@ -171,7 +171,7 @@ impl Emitted {
         let (mut calls, mut copies) = (0, 0);
         let mut fresh: Vec<bool> = Vec::with_capacity(spans.len());
         for (trace, span, call) in spans.iter().skip(1) {
-            let is_copy = call.is_some_and(|call| *self.calls.entry(call).or_insert(*trace) != *trace);
+            let is_copy = call.is_some_and(|call| !self.is_own(&call, *trace));
             calls += usize::from(call.is_some());
             copies += usize::from(is_copy);
             fresh.push(!is_copy && self.spans.insert((*trace, *span)));
@@ -181,6 +181,18 @@ impl Emitted {
             fresh.insert(0, !is_copy && (self.spans.insert((*trace, *span)) || fresh.contains(&true)));
         }
         fresh
+    }
+
+    /// Notes that the call stands in this trace. False if it stood in another one first.
+    fn is_own(&mut self, call: &Call, trace: TraceId) -> bool {
+        let first: Vec<TraceId> = call.proofs().filter_map(|proof| self.calls.get(proof).copied()).collect();
+        let is_own = first.is_empty() || first.contains(&trace);
+        if is_own {
+            for proof in call.proofs() {
+                self.calls.entry(*proof).or_insert(trace);
+            }
+        }
+        is_own
     }
 }
 
@@ -307,7 +319,9 @@ mod tests {
 
     #[test]
     fn a_span_is_fresh_once_and_a_root_again_with_news_below_it() {
-        let key = |trace: u8, span: u8, call: u8| ([trace; 16], [span; 8], (call > 0).then_some([call; 16]));
+        let key = |trace: u8, span: u8, call: u8| {
+            ([trace; 16], [span; 8], (call > 0).then(|| Call::of(&call.to_string(), None, None, None)))
+        };
         let mut emitted = Emitted::default();
         for (spans, expect, why) in [
             (vec![key(1, 1, 0), key(1, 2, 7)], vec![true, true], "the first time"),

@@ -12,6 +12,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    ids::{Call, CallId},
+    trace,
     transcript::record::{Nanos, Usage},
     turn::{Happening, Turn},
 };
@@ -158,19 +160,24 @@ pub struct Traced {
     /// It was forked from another session, whose subagents are not in its directory.
     pub is_fork: bool,
     #[serde(skip)]
-    known: HashSet<String>,
+    known: HashSet<CallId>,
 }
 
 impl Traced {
     /// Counts the calls of a turn, or of a subagent, that began before `until`. A call counts once.
     pub fn add(&mut self, turn: &Turn, until: Option<Nanos>) {
         self.is_fork |= turn.session.forked_from.is_some();
+        let calls: Vec<Call> = turn.generations.iter().map(trace::call_of).collect();
+        let known: Vec<bool> = calls.iter().map(|call| call.proofs().any(|proof| self.known.contains(proof))).collect();
+        // Within a turn calls are different, whatever they have in common.
+        self.known.extend(calls.iter().flat_map(Call::proofs));
+        turn.agents.iter().for_each(|agent| self.add(agent, until));
+        if !known.is_empty() && known.iter().all(|known| *known) {
+            return;
+        }
         self.compactions +=
             turn.notes.iter().filter(|note| matches!(note.what, Happening::Compacted { .. })).count() as u64;
-        for generation in &turn.generations {
-            if !self.known.insert(generation.id.clone()) {
-                continue;
-            }
+        for (generation, _) in turn.generations.iter().zip(known).filter(|(_, known)| !known) {
             if until.is_some_and(|until| generation.first.is_some_and(|first| first >= until)) {
                 self.later += 1;
                 continue;
@@ -182,7 +189,6 @@ impl Traced {
                 *self.models.entry(model(&generation.model).to_owned()).or_default() += usage.into();
             }
         }
-        turn.agents.iter().for_each(|agent| self.add(agent, until));
     }
 
     /// What of this leaves tokens in no line, in words.

@@ -250,7 +250,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
 }
 
 /// What shows that `generation` is found again in another place.
-fn call_of(generation: &Generation) -> Call {
+pub fn call_of(generation: &Generation) -> Call {
     let counts = generation.usage.filter(|usage| *usage != Usage::default());
     let content = generation.opening.as_ref().zip(counts).map(|(opening, usage)| {
         let Usage { input, output, cache_read, cache_creation, .. } = usage;
