@@ -83,7 +83,10 @@ impl Shared {
 
     /// Masks secrets in what is the same on every span.
     pub fn redact(&mut self, redactor: &Redactor, counts: &mut Counts) {
-        self.attributes.iter_mut().for_each(|(_, value)| super::mask(value, redactor, counts));
+        for (key, value) in &mut self.attributes {
+            super::mask_key(key, redactor, counts);
+            super::mask(value, redactor, counts);
+        }
     }
 
     /// How many attributes, at the end of each span's, are the same on every span.
@@ -127,9 +130,8 @@ impl Shared {
                         PromptKind::TaskNotification => Some("task-notification"),
                     },
                 );
-                let name = |text: &str| text.split_whitespace().next().map(str::to_owned);
                 let is_command = matches!(turn.prompt.kind, PromptKind::Command | PromptKind::Local);
-                put.some(meta!("command"), is_command.then(|| name(&turn.prompt.text)).flatten());
+                put.some(meta!("command"), is_command.then(|| command_name(&turn.prompt.text)).flatten());
                 put.some(meta!("context"), self.context(&turn.prompt));
                 put.some(meta!("permission_mode"), turn.prompt.permission_mode.as_deref());
                 put.some(meta!("instead_of_turn"), turn.instead_of.map(|number| number.to_string()));
@@ -469,6 +471,45 @@ fn rfc3339(at: Nanos) -> Option<String> {
 
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
+}
+
+/// What a command is called. Of a line for the shell (`!…`) that is its first word that assigns nothing, without its
+/// directory; nothing if that cannot be known without a shell. All the rest was said.
+fn command_name(text: &str) -> Option<String> {
+    let Some(line) = text.strip_prefix('!') else { return text.split_whitespace().next().map(str::to_owned) };
+    let mut words = shell_words(line);
+    let is_assignment = |word: &String| {
+        let name = word.split('=').next().unwrap_or_default().trim_end_matches('+');
+        word.contains('=') && !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    let word = words.find(|word| !is_assignment(word))?;
+    let name = word.rsplit('/').next().unwrap_or_default();
+    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.+-[".contains(&b));
+    plain.then(|| format!("!{name}"))
+}
+
+/// The words a line begins with, without their quotes, up to one that only a shell understands.
+fn shell_words(line: &str) -> impl Iterator<Item = String> + '_ {
+    let mut rest = line.chars().peekable();
+    std::iter::from_fn(move || {
+        while rest.next_if(|c| c.is_whitespace()).is_some() {}
+        let mut word = String::new();
+        let mut quote = None;
+        rest.peek()?;
+        while let Some(c) = rest.next_if(|c| quote.is_some() || !c.is_whitespace()) {
+            match (quote, c) {
+                (Some(open), _) if c == open => quote = None,
+                (None, '\'' | '"') => quote = Some(c),
+                (Some('\''), _) => word.push(c),
+                (_, '\\') => word.push(rest.next()?),
+                (_, '`') | (None, '(' | ')' | ';' | '&' | '|' | '<' | '>' | '{' | '}') => return None,
+                (_, '$') if rest.peek() == Some(&'(') => return None,
+                _ => word.push(c),
+            }
+        }
+        // A quote that nothing closes goes on in no line we have.
+        quote.is_none().then_some(word)
+    })
 }
 
 #[cfg(test)]

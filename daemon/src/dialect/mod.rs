@@ -103,6 +103,7 @@ impl OutSpan {
             // A turn says the same thing in several places.
             if !clean.iter().any(|earlier: &usize| self.attributes[*earlier].1 == self.attributes[index].1) {
                 let before = counts.values().sum::<u64>();
+                mask_key(&mut self.attributes[index].0, redactor, counts);
                 mask(&mut self.attributes[index].1, redactor, counts);
                 if before == counts.values().sum::<u64>() {
                     clean.push(index);
@@ -110,6 +111,7 @@ impl OutSpan {
             }
         }
         self.error.iter_mut().for_each(|text| mask_text(text, redactor, counts));
+        mask_text(&mut self.name, redactor, counts);
     }
 
     /// The attribute called `key`, if it is text.
@@ -118,6 +120,13 @@ impl OutSpan {
             Value::Text(text) if k == key => Some(text.as_str()),
             _ => None,
         })
+    }
+}
+
+/// Masks secrets in the name of an attribute that somebody chose.
+fn mask_key(key: &mut Cow<'static, str>, redactor: &Redactor, counts: &mut Counts) {
+    if let Cow::Owned(key) = key {
+        mask_text(key, redactor, counts);
     }
 }
 
@@ -131,7 +140,7 @@ fn mask(value: &mut Value, redactor: &Redactor, counts: &mut Counts) {
 
 fn mask_text(text: &mut String, redactor: &Redactor, counts: &mut Counts) {
     let masked = match text.as_bytes().first() {
-        Some(b'{' | b'[') => redactor.scrub_json(text, counts),
+        Some(b'{' | b'[' | b'"') => redactor.scrub_json(text, counts),
         _ => redactor.scrub(text, counts),
     };
     if let Some(masked) = masked {

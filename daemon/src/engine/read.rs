@@ -456,7 +456,10 @@ impl Engine {
         found: &mut Found,
         consumed: Vec<String>,
     ) -> Result<(), Stumble> {
-        let found = std::mem::take(found);
+        let mut found = std::mem::take(found);
+        if !session.row.hint.options.unredacted {
+            found.mask(&session.rules);
+        }
         let assembler = &tail.assembler;
         let (cursor, closed) = assembler.resume().unwrap_or((tail.lines.consumed(), assembler.closed()));
         // Where the session stands is known when it is stored.

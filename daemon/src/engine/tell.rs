@@ -16,7 +16,7 @@ use crate::{
     dialect::{OutSpan, langfuse::Shared},
     hook::{Capture, Event},
     ids::{self, Print},
-    redact::Counts,
+    redact::{Counts, Redactor},
     trace,
     transcript::{
         lines::Line,
@@ -71,6 +71,25 @@ impl Found {
     pub(super) fn tell(&mut self, agents: &mut Agents) {
         agents.launched(self.launches.iter().cloned());
         self.ended.drain(..).for_each(|id| agents.has_ended(&id));
+    }
+
+    /// Masks secrets in what is stored beside the spans: facts of turns, and names that nobody knows.
+    pub(super) fn mask(&mut self, redactor: &Redactor) {
+        let mask = |text: &mut String| {
+            // Counted where it is sent.
+            if let Some(masked) = redactor.scrub(text, &mut Counts::new()) {
+                *text = masked;
+            }
+        };
+        for facts in self.turns.iter_mut().map(|turn| &mut turn.session) {
+            let SessionFacts { version, cwd, git_branch, slug, forked_from, title } = facts;
+            [version, cwd, git_branch, slug, forked_from, title].into_iter().flatten().for_each(mask);
+        }
+        for ((mut kind, mut version), lines) in std::mem::take(&mut self.unknown) {
+            mask(&mut kind);
+            mask(&mut version);
+            *self.unknown.entry((kind, version)).or_default() += lines;
+        }
     }
 
     pub(super) fn skip(&mut self, reason: &'static str) {
@@ -249,7 +268,11 @@ pub(super) fn tell(session: &Session, turn: &mut Turn, scope: Scope, fired: Opti
             if let Some(redactor) = redactor {
                 shared.redact(redactor, &mut found.redacted);
             }
-            found.marks.push(shared.encode(&span));
+            let mut span = shared.encode(&span);
+            if let Some(redactor) = redactor {
+                span.redact(shared.len(), redactor, &mut found.redacted);
+            }
+            found.marks.push(span);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What secrets look like: shapes of tokens, and names whose values are secrets.
 
 use super::{
-    AUTHORIZATION, MARK, Name,
-    value::{entropy, is_basic_credentials, is_interpolated, is_password_word, is_placeholder, is_secret_value},
+    AUTHORIZATION,
+    name::Name,
+    value::{entropy, is_basic_credentials, is_secret_value},
 };
 
 pub(super) struct Spec {
@@ -19,16 +20,6 @@ pub(super) const fn shape(name: &'static str, keywords: &'static [&'static str],
 
 /// Most telling first: where matches overlap, the first names the result.
 pub(super) const SPECS: &[Spec] = &[
-    // The text between the lines is free (line numbers, quotes, escapes of a listing), but a long run of base64 must be
-    // in it. Without an END line – the output was cut – only what continues the run is taken.
-    shape(
-        "pem",
-        &["-----BEGIN "],
-        r#"(?x) -----BEGIN\x20[A-Z0-9\x20]{0,40}PRIVATE\x20KEY(?:\x20BLOCK)?-----
-           (?: (?:[^-]|-[^-])* [A-Za-z0-9+/=]{40} (?:[^-]|-[^-])* -?-----END\x20[A-Z0-9\x20]{0,40}PRIVATE\x20KEY(?:\x20BLOCK)?-----
-             | (?: [\s"'+,|>→\\rn0-9]* (?: (?:Proc-Type|DEK-Info|Version|Comment):[^\r\n\\]* )? )*
-               [A-Za-z0-9+/=]{40,} (?: [\s"'+,|>→\\]{1,24} (?:[0-9]{1,5}[\t→|])? [A-Za-z0-9+/=]{16,} )* )"#,
-    ),
     shape("anthropic", &["sk-ant-"], r"sk-ant-[A-Za-z0-9_-]{20,}"),
     shape("langfuse", &["sk-lf-"], r"sk-lf-[A-Za-z0-9_-]{16,}"),
     shape("openrouter", &["sk-or-"], r"sk-or-(?:v1-)?[A-Za-z0-9]{32,}"),
@@ -47,7 +38,7 @@ pub(super) const SPECS: &[Spec] = &[
     Spec {
         name: "aws-key-id",
         keywords: &["AKIA", "ASIA", "ABIA", "ACCA"],
-        pattern: r"A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{16}\b",
+        pattern: r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}\b",
         check: |m| !m.ends_with("EXAMPLE"),
     },
     Spec {
@@ -76,8 +67,8 @@ pub(super) const SPECS: &[Spec] = &[
     ),
     shape(
         "discord-webhook",
-        &["discord.com/api/webhooks/", "discordapp.com/api/webhooks/"],
-        r"discord(?:app)?\.com/api/webhooks/[0-9]+/([A-Za-z0-9_-]{50,})",
+        &["discord.com/api/", "discordapp.com/api/"],
+        r"discord(?:app)?\.com/api/(?:v[0-9]+/)?webhooks/[0-9]+/([A-Za-z0-9_-]{50,})",
     ),
     shape(
         "stripe",
@@ -130,26 +121,27 @@ pub(super) const SPECS: &[Spec] = &[
         pattern: r#"(?i)authorization\\*["']?[ \t]*[:=,][ \t]*\\*["']?(?:(?:bearer|token|bot|apikey|api-key)[ \t]+)?([A-Za-z0-9._~+/-]{8,}={0,2})"#,
         check: |v| is_secret_value(Name::Password, v, true),
     },
-    Spec {
-        name: "url",
-        keywords: &["://"],
-        pattern: r#"://[^\s/:@?#"'`<>\[\]]*:([^\s/@?#"'`<>]+)@"#,
-        check: |v| {
-            v.contains(char::is_alphanumeric)
-                && !v.contains(MARK)
-                && !is_interpolated(v)
-                && !is_placeholder(v)
-                && !is_password_word(v)
-        },
-    },
 ];
 
 /// Names whose values are secrets, as words: written `api_key`, `api-key`, `apiKey`, `ApiKey`, `API_KEY`, `apikey`, ….
-pub(super) const PASSWORDS: &[&[&str]] = &[&["password"], &["passwd"], &["passphrase"], &["pwd"]];
+pub(super) const PASSWORDS: &[&[&str]] = &[
+    &["password"],
+    &["passwd"],
+    &["passphrase"],
+    &["passcode"],
+    &["passwort"],
+    &["kennwort"],
+    &["passkey"],
+    &["requirepass"],
+    &["preshared", "key"],
+    &["shared", "secret"],
+    &["identified", "by"],
+];
 pub(super) const OTHERS: &[&[&str]] = &[
     &["secret"],
     &["token"],
     &["credential"],
+    &["creds"],
     &["api", "key"],
     &["access", "key"],
     &["account", "key"],
@@ -157,6 +149,80 @@ pub(super) const OTHERS: &[&[&str]] = &[
     &["private", "key"],
     &["signing", "key"],
     &["encryption", "key"],
+    &["master", "key"],
+    &["app", "key"],
+    &["application", "key"],
+    &["license", "key"],
+    &["subscription", "key"],
+    &["functions", "key"],
+    &["shared", "key"],
+    &["service", "key"],
+    &["deploy", "key"],
+    &["admin", "key"],
+    &["write", "key"],
+    &["storage", "key"],
+    &["webhook", "key"],
+    &["session", "key"],
+    &["hmac", "key"],
+    &["jwt", "key"],
+    &["client", "key"],
+    &["server", "key"],
+    &["ssh", "key"],
+    &["x", "key"],
+];
+/// Names of what a browser shows to prove who it is.
+pub(super) const SESSIONS: &[&[&str]] = &[
+    &["sessionid"],
+    &["sessid"],
+    &["session", "cookie"],
+    &["session", "token"],
+    &["rememberme"],
+    &["session"],
+    &["cookie"],
+];
+
+/// Short names and parts of names that lead to a look at the whole name.
+pub(super) const PARTS: &[&str] = &[
+    "pass",
+    "pwd",
+    "psk",
+    "pswd",
+    "_pw",
+    "-pw",
+    ".pw",
+    "pw=",
+    "pw:",
+    "kennwort",
+    "cred",
+    "sess",
+    "cookie",
+    ".sid",
+    "_sid",
+    "sid=",
+    "mnemonic",
+    "phrase",
+    "\"auth",
+    "_auth",
+    "auth=",
+    "auth:",
+    "_key",
+    "-key",
+    "Key",
+    "key=",
+    "key:",
+    "apikey",
+    "api key",
+    "access key",
+    "accesskey",
+    "authkey",
+    "masterkey",
+    "privatekey",
+    "sharedkey",
+    "presharedkey",
+    "preshared key",
+    "shared secret",
+    "identified by",
+    "private key",
 ];
 
 /// What follows the word in a name that tells about a secret instead of holding one.
@@ -222,4 +288,45 @@ pub(super) const ABOUT: &[&str] = &[
     "issuer",
     "audience",
     "scope",
+    "prompt",
+    "used",
+    "changed",
+    "updated",
+    "created",
+    "modified",
+    "date",
+    "time",
+    "required",
+    "enabled",
+    "verifier",
+    "config",
+    "valid",
+    "validator",
+    "validation",
+    "match",
+    "strength",
+    "reset",
+    "mode",
+    "method",
+    "source",
+    "command",
+    "cmd",
+    "info",
+    "data",
+    "metadata",
+    "registry",
+    "manager",
+    "helper",
+    "scheme",
+    "realm",
+    "group",
+    "owner",
+    "description",
+    "title",
+    "text",
+    "button",
+    "input",
+    "icon",
+    "stream",
+    "server",
 ];

@@ -5,7 +5,316 @@ use base64::{
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 
-use super::{MARK, Name};
+use super::{MARK, name::Name};
+
+/// How much the place of a value says: the more, the less the value itself has to look like a secret.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Trust {
+    /// Anywhere, code above all.
+    Code,
+    /// `name: value` or `name = value` as a line of its own.
+    Setting,
+    /// `NAME=value`, as the environment and shells have it.
+    Variable,
+    /// Given to an option, an element or a cell that is called so.
+    Option,
+    /// Where a program that is known expects a secret and nothing else.
+    Certain,
+}
+
+/// Whether the value of something that is called a secret is one.
+pub(super) fn is_secret(name: Name, value: &str, quoted: bool, trust: Trust) -> bool {
+    // Names and values one after the other are no value.
+    let joints = value.trim_end_matches('=').bytes().filter(|b| matches!(b, b'=' | b':')).count();
+    if value.len() < 4
+        || joints > 4
+        || value.contains(MARK)
+        || !quoted && name != Name::Password && is_expression(value)
+    {
+        return false;
+    }
+    match name {
+        Name::Login => return is_basic_credentials(value),
+        Name::Phrase => return is_phrase(value) || is_secret_value(Name::Other, value, quoted),
+        Name::Session => {
+            let hex = value.bytes().all(|b| b.is_ascii_hexdigit());
+            return value.len() >= 16
+                && !hex
+                && !is_uuid(value)
+                && (quoted || !is_member_path(value))
+                && is_secret_value(Name::Other, value, quoted);
+        }
+        Name::Key => {
+            return value.len() >= 20
+                && value.bytes().any(|b| b.is_ascii_digit())
+                && !is_uuid(value)
+                && is_secret_value(Name::Other, value, quoted)
+                && wordiness(value) < if trust == Trust::Variable { 0.6 } else { 0.4 };
+        }
+        Name::Password | Name::Other => {}
+    }
+    if is_secret_value(name, value, quoted) {
+        return true;
+    }
+    let shell = matches!(trust, Trust::Variable | Trust::Certain);
+    if is_filled_in(value, shell)
+        || is_reference(value) && wordiness(value) >= 0.4
+        || is_placeholder(value)
+        || is_stopword(value)
+    {
+        return false;
+    }
+    // A short text cannot be more mixed than its length lets it.
+    let mixed = entropy(value) >= (0.87 * (value.len() as f64).log2()).min(3.5) && wordiness(value) < 0.5;
+    if value.contains(char::is_whitespace) || !value.is_ascii() || value.contains('\\') {
+        return trust == Trust::Certain;
+    }
+    let has = |test: fn(&u8) -> bool| value.bytes().filter(test).count();
+    let (digits, lower, upper) = (has(u8::is_ascii_digit), has(u8::is_ascii_lowercase), has(u8::is_ascii_uppercase));
+    let signs =
+        value.len() - digits - lower - upper - value.bytes().filter(|b| matches!(b, b'_' | b'-' | b'.')).count();
+    let password = name == Name::Password;
+    // A word or a name, of any language.
+    let identifier = signs == 0 && !value.contains('-') && !value.as_bytes()[0].is_ascii_digit();
+    match trust {
+        Trust::Certain => true,
+        Trust::Code => false,
+        _ if entropy(value) < 2.0 => false,
+        Trust::Variable => {
+            let all_upper = lower == 0 && digits == 0;
+            let enough = if password { 6 } else { 10 };
+            value.len() >= enough
+                && !all_upper
+                && !is_member_path(value)
+                && !is_expression(value)
+                && (password
+                    || digits > 0 && wordiness(value) < 0.8
+                    || mixed
+                    || value.contains('-') && !looks_like_name(value))
+                && (digits < value.len() || password)
+        }
+        Trust::Setting | Trust::Option => {
+            let number = digits == value.len() && digits >= 6 && trust == Trust::Option;
+            if is_expression(value)
+                || lower + upper == 0 && !number && (signs < 3 || digits == 0)
+                || is_version(value)
+                || is_member_path(value)
+            {
+                return false;
+            }
+            if !password {
+                return digits > 0 && value.len() >= 10 && mixed && !is_name(value)
+                    || trust == Trust::Option
+                        && digits > 0
+                        && value.len() >= 8
+                        && wordiness(value) < 0.8
+                        && !is_name(value);
+            }
+            let mentions = ["password", "passwd", "secret", "token", "string", "credential"]
+                .iter()
+                .any(|word| contains_ignoring_case(value, word));
+            let humps = value
+                .as_bytes()
+                .windows(2)
+                .filter(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase())
+                .count();
+            if identifier {
+                if value.contains(['_', '.']) {
+                    return digits > 0
+                        && signs == 0
+                        && value.len() >= 8
+                        && trust == Trust::Option
+                        && !is_member_path(value);
+                }
+                return !mentions
+                    && (digits > 0
+                        && value.len() >= 6
+                        && lower + upper > 0
+                        && (!quoted || trust == Trust::Option || wordiness(value) < 0.9)
+                        || digits == 0 && value.len() >= 12 && (upper == 0 || humps >= 2 && lower > 0));
+            }
+            let joints = value.matches(['-', '_', '.']).count();
+            (signs > 0 && value.len() >= 6 && (digits > 0 || signs < value.len() / 2 && value.len() >= 8))
+                || (joints >= 2 && value.len() >= 12 && !mentions && lower + upper > 0)
+                || (digits > 0 && value.len() >= 8 && lower + upper > 0)
+                || number
+        }
+    }
+}
+
+/// Filled in by a shell, a template or a format string; a password may begin or end with such signs.
+fn is_filled_in(value: &str, shell: bool) -> bool {
+    let rest = value.get(1..).unwrap_or_default();
+    let named = rest.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '{' | '(' | '_' | '*' | '@'));
+    let variable = value.starts_with('$') && named
+        || value.starts_with('%') && value.ends_with('%')
+        || value.starts_with(['<', '[']) && value.ends_with(['>', ']'])
+        || value.starts_with('@') && (!shell || rest.contains('/'))
+        || value.starts_with(['=', '*', '&']);
+    variable
+        || ["${", "$(", "%(", "#{", "{{", "$1"].iter().any(|open| value.contains(open))
+        || (value.starts_with('{') && value.ends_with('}'))
+}
+
+/// `tests/ui/some_file.rs`.
+fn is_path(value: &str) -> bool {
+    value.contains('/')
+        && wordiness(value) > 0.5
+        && value
+            .split('/')
+            .all(|part| part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')))
+}
+
+/// `a.b`, `a.b_c.d`.
+fn is_member_path(value: &str) -> bool {
+    value.contains('.')
+        && value.split('.').all(|part| {
+            part.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+                && (part.len() <= 2 || wordiness(part) > 0.6)
+        })
+}
+
+/// Code that computes something.
+fn is_expression(value: &str) -> bool {
+    let call = value.find(['(', '[']).is_some_and(|at| at > 0 && value.as_bytes()[at - 1].is_ascii_alphanumeric());
+    call && value.ends_with([')', ']', '?', ';', '(', '['])
+        || ["::", "->", "=>", "==", "&&", "||", "()", "&self", "?."]
+            .iter()
+            .any(|sign| value.trim_end_matches('=').contains(sign))
+        || value.ends_with(['(', '{', '[', '<'])
+        || value.starts_with(['(', '[', '{', '|', '&', '!', ')', ']', '}', '.', ':', '?'])
+        || value.contains('<') && value.contains('>')
+}
+
+/// Words of small letters, the way things are called: `my-app-secret`.
+fn looks_like_name(value: &str) -> bool {
+    let parts: Vec<&str> = value.split(['-', '_']).collect();
+    parts.len() < 4 && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase()))
+}
+
+fn is_name(value: &str) -> bool {
+    value.contains('_') && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && wordiness(value) > 0.5
+}
+
+fn is_version(value: &str) -> bool {
+    let digits = value.trim_start_matches(['v', '^', '~', '=', '>', '<']);
+    digits.split('.').count() >= 2
+        && digits.split('.').take(2).all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Twelve or more plain words, of which a wallet is made.
+fn is_phrase(value: &str) -> bool {
+    let words = value.split_whitespace();
+    words.clone().count() >= 12
+        && words.clone().count() <= 25
+        && words.clone().all(|word| (3..=8).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_lowercase()))
+}
+
+pub(super) fn is_uuid(value: &str) -> bool {
+    let value = value.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    value.len() == 36
+        && value
+            .bytes()
+            .enumerate()
+            .all(|(i, b)| if matches!(i, 8 | 13 | 18 | 23) { b == b'-' } else { b.is_ascii_hexdigit() })
+}
+
+/// What stands for a value where there is none: types, kinds of nothing, and what documents write.
+pub(super) fn is_stopword(value: &str) -> bool {
+    const WORDS: &[&str] = &[
+        "string",
+        "str",
+        "text",
+        "bytes",
+        "null",
+        "none",
+        "nil",
+        "undefined",
+        "true",
+        "false",
+        "required",
+        "optional",
+        "default",
+        "prompt",
+        "disabled",
+        "enabled",
+        "unset",
+        "empty",
+        "missing",
+        "invalid",
+        "unknown",
+        "number",
+        "integer",
+        "boolean",
+        "object",
+        "hidden",
+        "masked",
+        "encrypted",
+        "redacted",
+        "sensitive",
+        "secure",
+        "stdin",
+        "varchar",
+        "the",
+        "and",
+        "for",
+        "file",
+        "from",
+        "with",
+        "this",
+        "that",
+        "value",
+        "user",
+        "username",
+        "login",
+        "secret",
+        "token",
+        "password",
+        "passwd",
+        "pass",
+        "credentials",
+        "credential",
+        "apikey",
+        "key",
+        "auth",
+        "authentication",
+        "authorization",
+        "unspecified",
+        "deprecated",
+        "interactive",
+        "environment",
+        "configuration",
+        "notrequired",
+        "optionalstring",
+        "charsequence",
+        "securestring",
+        "secretstring",
+        "base64",
+        "sha256",
+        "md5",
+        "plaintext",
+        "plain",
+        "publickey",
+        "keyboard-interactive",
+        "inherit",
+        "whatever",
+        "something",
+        "password1",
+        "password2",
+        "password123",
+        "passw0rd",
+        "secret1",
+        "token1",
+        "token2",
+        "user:password",
+        "user:pass",
+        "utf-8",
+        "utf8",
+    ];
+    let value = value.trim_matches(['.', ',', ';', ':', '(', ')', '?', '!', '*', '`']);
+    value.is_empty() || WORDS.iter().any(|word| value.eq_ignore_ascii_case(word))
+}
 
 /// Whether a value is long and mixed enough to be worth a look at its name.
 pub(super) fn could_be_secret(value: &str, quoted: bool) -> bool {
@@ -14,30 +323,35 @@ pub(super) fn could_be_secret(value: &str, quoted: bool) -> bool {
     value.len() >= 8 && (quoted || digit()) && letters() >= 3 && !value.contains(char::is_whitespace)
 }
 
-/// Whether a value is a secret rather than a reference to one, a placeholder, a name or a piece of code.
+/// Whether a value is a secret rather than a reference to one, a placeholder, a name or a piece of code, whatever stands
+/// around it.
 pub(super) fn is_secret_value(name: Name, value: &str, quoted: bool) -> bool {
+    // The rest of a long value says nothing new.
+    let value = value.get(..value.len().min(160)).unwrap_or(value);
     if !could_be_secret(value, quoted) {
         return false;
     }
-    if value.contains(MARK) || is_interpolated(value) || is_reference(value) || is_placeholder(value) {
+    if value.contains(MARK) || is_interpolated(value) || is_reference(value) || is_placeholder(value) || is_path(value)
+    {
         return false;
     }
     if !quoted && is_code(value) {
         return false;
     }
     // Sixteen digits cannot be more mixed than this: random ones lie between 3.3 and 3.9.
-    let is_hex = value.len() >= 32 && value.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_hex = is_uuid(value) || value.len() >= 32 && value.bytes().all(|b| b.is_ascii_hexdigit());
     let entropy = entropy(value) + if is_hex { 0.5 } else { 0.0 };
     let digit = value.bytes().any(|b| b.is_ascii_digit());
     match name {
-        Name::Password => (entropy >= 3.5 || (entropy >= 2.75 && digit)) && wordiness(value) < 0.8,
-        Name::Other => entropy >= 3.5 && wordiness(value) < 0.65,
+        Name::Password => (entropy >= 3.5 || (entropy >= 2.5 && digit)) && wordiness(value) < 0.8,
+        _ => entropy >= 3.5 && wordiness(value) < 0.65,
     }
 }
 
 /// A number or a name of a programming language: `0xC000027A_u32`, `user_password2`, `CIPHER_CHACHA20_POLY1305`.
-fn is_code(value: &str) -> bool {
-    let is_number = value.len() <= 24 && (value.starts_with("0x") || value.starts_with("0X"));
+pub(super) fn is_code(value: &str) -> bool {
+    let number = value.strip_prefix("0x").or_else(|| value.strip_prefix("0X")).unwrap_or_default();
+    let is_number = value.len() <= 24 && number.bytes().take(4).filter(u8::is_ascii_hexdigit).count() == 4;
     let one_case = !value.bytes().any(|b| b.is_ascii_lowercase()) || !value.bytes().any(|b| b.is_ascii_uppercase());
     // Words, some of them numbered.
     let is_part = |part: &str| {
@@ -63,7 +377,6 @@ pub(super) fn is_interpolated(value: &str) -> bool {
 /// Says where the secret is, or is the hash of something.
 pub(super) fn is_reference(value: &str) -> bool {
     const STARTS: &[&str] = &[
-        "/",
         "./",
         "../",
         "~/",
@@ -108,7 +421,9 @@ pub(super) fn is_reference(value: &str) -> bool {
         "h1:",
         "AWS4-HMAC-",
     ];
-    value.contains("://") || STARTS.iter().any(|start| value.starts_with(start))
+    value.starts_with('/') && (value.len() < 20 || wordiness(value) > 0.4)
+        || value.contains("://")
+        || STARTS.iter().any(|start| value.starts_with(start))
 }
 
 pub(super) fn is_placeholder(value: &str) -> bool {
@@ -131,6 +446,7 @@ pub(super) fn is_placeholder(value: &str) -> bool {
         "…",
         "••",
     ];
+    let value = value.get(..value.len().min(160)).unwrap_or(value);
     WORDS.iter().any(|word| contains_ignoring_case(value, word))
 }
 

@@ -448,3 +448,29 @@ fn a_turn_says_by_what_command_in_what_mode_and_after_what_plan_it_came() {
     assert_eq!(spans[0].text("langfuse.observation.metadata.planned_in"), Some("s-0"));
     assert_eq!(spans[0].text("langfuse.observation.metadata.command"), None);
 }
+
+#[test]
+fn of_a_line_for_the_shell_only_the_command_is_told() {
+    for (line, want) in [
+        ("ls", Some("!ls")),
+        ("ls -la secret", Some("!ls")),
+        ("PGPASSWORD=hunter2 psql -h db", Some("!psql")),
+        ("A=1 B+=2 /usr/bin/make all", Some("!make")),
+        ("PGPASSWORD='hun ter2' psql", Some("!psql")),
+        ("PGPASSWORD=\"hun ter2\" psql", Some("!psql")),
+        ("PGPASSWORD=hun\\ ter2 psql", Some("!psql")),
+        ("  TOKEN=x\tcurl a", Some("!curl")),
+        ("/home/u/.hunter2/../bin/git status", Some("!git")),
+        ("TOKEN=hunter2", None),
+        ("TOKEN=$(cat hunter2 ) curl", None),
+        ("TOKEN=`cat hunter2 ` curl", None),
+        ("'TOKEN=hunter2' 'a b'", None),
+        ("TOKEN='hunter2", None),
+        ("$hunter2 x", None),
+        ("(hunter2)", None),
+        ("", None),
+    ] {
+        assert_eq!(crate::dialect::langfuse::command_name(&format!("!{line}")).as_deref(), want, "{line}");
+    }
+    assert_eq!(crate::dialect::langfuse::command_name("/plan hunter2").as_deref(), Some("/plan"));
+}

@@ -1,0 +1,510 @@
+//! From a name that promises a secret to its value, in all the ways people write that down: `NAME=x`, `name: x`,
+//! `"name": "x"`, `name => x`, `define('NAME', 'x')`, `setName("x")`, `<name>x</name>`, `| name | x |`, `--name x`,
+//! `ENV NAME x`, and with the value on the next line.
+
+use std::ops::Range;
+
+use super::{
+    name::{Name, is_namesake, is_upper, name_kind},
+    value::{Trust, is_code, is_secret},
+};
+
+pub(super) use self::lines::{line_lead, mark_lead};
+use self::{
+    lines::is_line_start,
+    quotes::{Value, blanks, quote_at},
+};
+
+mod blank;
+mod lines;
+mod many;
+mod quotes;
+
+/// How much of a value is looked at to decide whether it is one; keeps `token=token=token=…` linear.
+const VALUE_WINDOW: usize = 256;
+
+/// How far before a name its line is looked at.
+const LINE_WINDOW: usize = 160;
+
+/// A name and the text around it.
+#[derive(Clone)]
+pub(super) struct Named<'t> {
+    pub(super) text: &'t str,
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) kind: Name,
+}
+
+/// What stands between a name and its value.
+pub(super) enum Link {
+    /// An operator; the value begins at.
+    Operator { at: usize, tight: bool, colon: bool },
+    /// `, ` and `(`: only a quoted value counts.
+    Argument(usize),
+    /// `<name>`, `<x name="…">`, `<key>…</key><string>`.
+    Element(usize),
+    /// The next cell of a table.
+    Cell(usize),
+    /// A blank: `--name x`, `ENV NAME x`.
+    Blank(usize),
+    /// The value is an attribute or a member of its own.
+    Sibling(usize),
+}
+
+impl<'t> Named<'t> {
+    /// Whether anything that makes a secret of it can follow a name that ends here. Most mentions are no assignment.
+    pub(super) fn may_follow(bytes: &[u8], end: usize) -> bool {
+        matches!(
+            bytes.get(end),
+            Some(
+                b'(' | b'>'
+                    | b'<'
+                    | b':'
+                    | b'='
+                    | b' '
+                    | b'\t'
+                    | b'"'
+                    | b'\''
+                    | b'`'
+                    | b'\\'
+                    | b'&'
+                    | b']'
+                    | b'%'
+                    | b'|'
+                    | b'*'
+                    | b'?'
+                    | b'\n'
+                    | b'\r'
+                    | b'}'
+                    | b','
+                    | b'+'
+            )
+        )
+    }
+
+    /// Whether the name may be that of a column.
+    pub(super) fn heads_column(&self) -> bool {
+        let bytes = self.bytes();
+        let at = blanks(bytes, self.end);
+        let after = bytes.get(at).is_some_and(|b| matches!(b, b'|' | b'\n' | b'\r' | b',' | b'"'))
+            || bytes.get(self.end) == Some(&b'\t');
+        let before = bytes[..self.start].iter().rev().find(|b| **b != b' ');
+        after && before.is_none_or(|b| matches!(b, b'|' | b'\n' | b',' | b'\t' | b'"'))
+    }
+
+    fn name(&self) -> &'t str {
+        &self.text[self.start..self.end]
+    }
+
+    fn bytes(&self) -> &'t [u8] {
+        self.text.as_bytes()
+    }
+
+    /// The places of the values, with what may follow to the end of each.
+    pub(super) fn values(&self, link: Option<Link>, found: &mut Vec<Range<usize>>) {
+        let before = &self.bytes()[..self.start];
+        if before.ends_with(b"::") || before.ends_with(b":") && self.head().contains("arn:") {
+            return;
+        }
+        let Some(link) = link else { return };
+        let one = match link {
+            Link::Operator { at, tight, colon } => return self.assigned(at, tight, colon, found),
+            Link::Argument(at) => self.argument(at),
+            Link::Element(at) => self.element(at),
+            Link::Cell(at) => self.cell(at),
+            Link::Blank(at) => self.blank(at),
+            Link::Sibling(at) => self.sibling(at),
+        };
+        found.extend(one);
+    }
+
+    /// What leads from the name to a value, if anything does.
+    pub(super) fn link(&self) -> Option<Link> {
+        let bytes = self.bytes();
+        let end = self.end;
+        // Most mentions are no assignment.
+        match bytes.get(end)? {
+            b'(' => return self.is_setter().then_some(Link::Argument(end + 1)),
+            b'>' if self.start > 0 && (bytes[self.start - 1] == b'<' || bytes[self.start - 1] == b':') => {
+                return Some(Link::Element(end + 1));
+            }
+            b'<' if bytes[end..].starts_with(b"</") => return Some(Link::Sibling(end)),
+            b' ' if self.start > 0 && bytes[self.start - 1] == b'<' => {
+                let rest = &bytes[end..bytes.len().min(end + 120)];
+                let close = rest.iter().position(|b| matches!(b, b'>' | b'\n' | b'<'))?;
+                return (rest[close] == b'>' && rest[close - 1] != b'/').then_some(Link::Element(end + close + 1));
+            }
+            b':' | b'=' | b' ' | b'\t' | b'"' | b'\'' | b'`' | b'\\' | b'&' | b']' | b'%' | b'|' | b'*' | b'?'
+            | b'+' | b'\n' | b'\r' | b'}' => {}
+            _ => return None,
+        }
+        let quote = quote_at(bytes, end);
+        let mut at = quote.map_or(end, |(_, at)| at);
+        // **Password**: x
+        at += bytes[at..].iter().take(2).take_while(|b| **b == b'*').count();
+        if matches!(bytes.get(at), Some(b']' | b'}')) && quote.is_some() {
+            at += 1;
+        }
+        let gap = blanks(bytes, at);
+        let rest = &bytes[gap..];
+        let tight = gap == at && quote.is_none();
+        let operator = |len: usize, colon| Some(Link::Operator { at: gap + len, tight, colon });
+        match rest.first()? {
+            b'=' if rest.starts_with(b"==") || rest.starts_with(b"=~") => None,
+            b'=' if rest.starts_with(b"=>") => operator(2, false),
+            b'=' => operator(1, false),
+            b':' if rest.starts_with(b"::") => None,
+            b':' if rest.starts_with(b":=") || rest.starts_with(b":-") => operator(2, false),
+            b':' => operator(1 + rest[1..].iter().take(2).take_while(|b| **b == b'*').count(), true),
+            b'|' if rest.starts_with(b"||=") => operator(3, false),
+            b'|' if rest.starts_with(b"||") => None,
+            b'?' if rest.starts_with(b"?=") => operator(2, false),
+            b'+' if rest.starts_with(b"+=") => operator(2, false),
+            b'%' if rest.starts_with(b"%3D") || rest.starts_with(b"%3d") || rest.starts_with(b"%3A") => {
+                operator(3, false)
+            }
+            b',' if quote.is_some_and(|(quote, _)| quote.byte != b'`') => {
+                Some(if self.is_argument() { Link::Argument(gap + 1) } else { Link::Sibling(at) })
+            }
+            b'>' if quote.is_some() => Some(Link::Element(gap + 1)),
+            b'|' => Some(Link::Cell(gap + 1)),
+            b'\n' | b'\r' | b'\\' => Some(Link::Sibling(at)),
+            _ if gap > at && quote.is_some() && rest.starts_with(b"value") => Some(Link::Sibling(at)),
+            b'A' | b'a' if rest[1..].starts_with(b"s ") => {
+                let equals = rest.iter().take(40).position(|b| matches!(b, b'=' | b'\n'))?;
+                (rest[equals] == b'=').then_some(Link::Operator { at: gap + equals + 1, tight: false, colon: false })
+            }
+            b'i' if rest.starts_with(b"is ") || rest.starts_with(b"is: ") => {
+                let len = if rest[2] == b':' { 4 } else { 3 };
+                Some(Link::Argument(gap + len))
+            }
+            _ if gap > at && quote.is_none() && self.takes_blank(gap) => Some(Link::Blank(gap)),
+            _ => None,
+        }
+    }
+
+    /// Whether the name is that of a function which takes the secret: `setPassword(`, `.password(`, `with_token(`.
+    fn is_setter(&self) -> bool {
+        let name = self.name().rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+        let name =
+            ["set", "with", "use", "add", "put"].iter().find_map(|verb| name.strip_prefix(verb)).unwrap_or(&name);
+        let name = name.trim_start_matches(['_', '-']);
+        [
+            "password",
+            "passwd",
+            "pwd",
+            "pass",
+            "psk",
+            "token",
+            "secret",
+            "api",
+            "access",
+            "auth",
+            "private",
+            "client",
+            "bearer",
+            "db",
+            "user",
+            "credential",
+            "master",
+            "app",
+        ]
+        .iter()
+        .any(|word| name.starts_with(word))
+    }
+
+    /// Whether the quoted name is the first of two arguments or members: `define('NAME', `, `{"NAME", `.
+    fn is_argument(&self) -> bool {
+        let before = &self.bytes()[..self.start];
+        let Some((b'"' | b'\'', before)) = before.split_last().map(|(last, rest)| (*last, rest)) else { return false };
+        let before = before.trim_ascii_end();
+        let before = before.strip_suffix(b"\\").unwrap_or(before);
+        // What names are written for: `setenv(`, `("section", "name", "value")` is the third.
+        matches!(before.last(), Some(b'(' | b'{' | b'[')) || before.ends_with(b"\",") || before.ends_with(b"',")
+    }
+
+    /// Whether nothing but a bracket stands before the quoted name.
+    fn is_first(&self) -> bool {
+        let before = self.bytes()[..self.start].trim_ascii_end();
+        before.split_last().is_some_and(|(_, before)| matches!(before.trim_ascii_end().last(), Some(b'(' | b'{')))
+    }
+
+    /// The text of the line before the name.
+    fn head(&self) -> &'t str {
+        let from = self.text.floor_char_boundary(self.start.saturating_sub(LINE_WINDOW));
+        let head = &self.text[from..self.start];
+        let newline = memchr::memrchr(b'\n', head.as_bytes()).map_or(0, |i| i + 1);
+        &head[newline..]
+    }
+
+    /// Ends of lines in text quoted in text count as well.
+    fn is_line_start(&self) -> bool {
+        is_line_start(self.head())
+    }
+
+    fn window(&self, at: usize) -> usize {
+        self.text.floor_char_boundary(at.saturating_add(VALUE_WINDOW).min(self.text.len()))
+    }
+
+    fn assigned(&self, from: usize, tight: bool, colon: bool, found: &mut Vec<Range<usize>>) {
+        let bytes = self.bytes();
+        let mut at = blanks(bytes, from);
+        let spaced = at > from;
+        if let Some(after) = colon.then(|| self.typed(at)).flatten() {
+            at = blanks(bytes, after);
+        }
+        match bytes.get(at) {
+            None => return,
+            Some(b'\n' | b'\r' | b'|' | b'>') => {
+                if colon || !matches!(bytes[at], b'|' | b'>') {
+                    self.next_lines(at, found);
+                }
+                return;
+            }
+            Some(b'\\') if bytes[at..].starts_with(b"\\\n") => return self.next_lines(at + 1, found),
+            Some(b'[') => return self.list(at + 1, found),
+            Some(b'(') if colon || spaced => return,
+            _ => {}
+        }
+        let limit = self.window(at);
+        let Some(value) = Value::at(self.text, at, limit) else { return };
+        let upper = is_upper(self.name()) && tight && !spaced && !colon;
+        let option = self.start > 1 && bytes[self.start - 1] == b'-' && self.is_option();
+        let line = upper || option || self.is_line_start();
+        let trust = match (upper, option, line) {
+            (true, ..) => Trust::Variable,
+            (_, true, _) => Trust::Option,
+            (.., true) => Trust::Setting,
+            _ => Trust::Code,
+        };
+        if value.quote.is_some() {
+            let member = colon && self.is_member(&value);
+            let trust = if trust == Trust::Code && member { Trust::Setting } else { trust };
+            if is_secret(self.kind, value.text(self.text), true, trust) {
+                found.push(self.whole(value));
+            }
+            return;
+        }
+        if trust != Trust::Code && (!colon || spaced) {
+            // Up to the next blank, whatever is in it.
+            let run = self.run(at, limit);
+            let raw = &self.text[run.clone()];
+            let ends_line = self.ends_line(run.end);
+            let is_url_part = !line || raw.contains('&') && self.head().contains('?');
+            if (ends_line || trust == Trust::Variable)
+                && !is_url_part
+                && !is_namesake(self.name(), raw)
+                && is_secret(self.kind, raw, false, trust)
+            {
+                found.push(run.start..self.run(at, self.text.len()).end);
+                return;
+            }
+        }
+        self.fallback(value.range.end, found);
+        // Followed by more code it is an expression.
+        let next = bytes.get(value.range.end);
+        if next.is_some_and(|b| b"([{<".contains(b)) || is_namesake(self.name(), value.text(self.text)) {
+            return;
+        }
+        if is_secret(self.kind, value.text(self.text), false, Trust::Code) {
+            found.push(self.whole(value));
+        }
+    }
+
+    /// What stands in for something that is not set: `process.env.SECRET || 'x'`.
+    fn fallback(&self, from: usize, found: &mut Vec<Range<usize>>) {
+        let bytes = self.bytes();
+        let at = blanks(bytes, from);
+        let operators = [&b"||"[..], b"??", b"or ", b"?:", b":-"];
+        let Some(operator) = operators.iter().find(|operator| bytes[at..].starts_with(operator)) else { return };
+        let at = blanks(bytes, at + operator.len());
+        let value = Value::at(self.text, at, self.window(at)).filter(|value| value.quote.is_some());
+        if let Some(value) = value.filter(|value| is_secret(self.kind, value.text(self.text), true, Trust::Code)) {
+            found.push(self.whole(value));
+        }
+    }
+
+    /// Up to the next blank, without what closes the text around it.
+    fn run(&self, at: usize, limit: usize) -> Range<usize> {
+        let bytes = &self.bytes()[..limit];
+        let len =
+            bytes[at..].iter().take_while(|b| !b.is_ascii_whitespace() && !matches!(b, b'"' | b'\'' | b'`')).count();
+        let mut end = at + len;
+        // An escaped end of the line.
+        if let Some(escape) = self.text[at..end].find("\\n").or_else(|| self.text[at..end].find("\\r")) {
+            end = at + escape;
+        }
+        while end > at && matches!(bytes[end - 1], b'\\' | b',' | b';' | b')' | b'$' | b'>') {
+            end -= 1;
+        }
+        at..end
+    }
+
+    /// Whether nothing but the end of the line, or a comment, follows.
+    fn ends_line(&self, at: usize) -> bool {
+        let bytes = self.bytes();
+        let at = blanks(bytes, at);
+        match bytes.get(at) {
+            None | Some(b'\n' | b'\r' | b'#') => true,
+            Some(b'$') => matches!(bytes.get(at + 1), None | Some(b'\n')),
+            Some(b'\\') => matches!(bytes.get(at + 1), Some(b'n' | b'r' | b'\n' | b'"')),
+            _ => false,
+        }
+    }
+
+    /// Whether the quoted value is a member's or a setting's: it ends its line but for a comma.
+    fn is_member(&self, value: &Value) -> bool {
+        let bytes = self.bytes();
+        let end = value.range.end;
+        let quoted_name = self.start > 0 && matches!(bytes[self.start - 1], b'"' | b'\'');
+        let after = quote_at(bytes, end).map_or(end, |(_, after)| after);
+        quoted_name && matches!(bytes.get(after), None | Some(b',' | b'}' | b'\n' | b'\r' | b' '))
+    }
+
+    /// The whole of a value of which a window was enough to know it.
+    fn whole(&self, value: Value) -> Range<usize> {
+        let Range { start, end } = value.range;
+        if end - start < VALUE_WINDOW - 16 {
+            return start..end;
+        }
+        match value.quote {
+            Some(quote) => start..quote.end(self.bytes(), start),
+            None => Value::at(self.text, start, self.text.len()).map_or(start..end, |whole| whole.range),
+        }
+    }
+
+    /// Where the value begins if a type stands before it: `: &str = "x"`, `: string = "x"`.
+    fn typed(&self, at: usize) -> Option<usize> {
+        let bytes = self.bytes();
+        let mut end = at
+            + bytes[at..]
+                .iter()
+                .take(64)
+                .take_while(|b| b.is_ascii_alphanumeric() || b"_&<>'?. []".contains(b))
+                .count();
+        let kind = self.text.get(at..end)?;
+        // A value that ends in `=` is none.
+        let named = !kind.is_empty()
+            && (kind.ends_with(' ') || kind.len() <= 16 && kind.bytes().all(|b| b.is_ascii_alphabetic()));
+        end = blanks(bytes, end);
+        let assigns = bytes.get(end) == Some(&b'=') && !matches!(bytes.get(end + 1), Some(b'=' | b'>'));
+        (named && assigns).then_some(end + 1)
+    }
+
+    fn argument(&self, from: usize) -> Option<Range<usize>> {
+        let at = blanks(self.bytes(), from);
+        let value = Value::at(self.text, at, self.window(at))?;
+        let bytes = self.bytes();
+        let prose = bytes[from - 1] == b' ';
+        if bytes[from - 1] == b',' {
+            // A list of names has more of them.
+            let close = value.range.end + value.quote.map_or(0, |quote| quote.depth + 1);
+            let next = blanks(bytes, close.min(bytes.len()));
+            let text = value.text(self.text);
+            let closes = matches!(bytes.get(next), Some(b')' | b'}' | b']'))
+                || self.is_first()
+                    && bytes.get(next) == Some(&b',')
+                    && text.bytes().any(|b| b.is_ascii_digit())
+                    && !text.contains('_');
+            if !closes || is_code(text) || is_namesake(self.name(), text) {
+                return None;
+            }
+        }
+        if value.quote.is_none() && !prose {
+            return None;
+        }
+        let mut value = value;
+        if prose && value.quote.is_none() {
+            let raw = self.run(at, self.window(at));
+            value.range = raw.start..raw.start + self.text[raw.clone()].trim_end_matches(['.', '!', '?', ':']).len();
+            // Prose needs more than a word.
+            if !value.text(self.text).bytes().any(|b| b.is_ascii_digit()) {
+                return None;
+            }
+        }
+        is_secret(self.kind, value.text(self.text), value.quote.is_some(), Trust::Code).then(|| self.whole(value))
+    }
+
+    fn element(&self, at: usize) -> Option<Range<usize>> {
+        let limit = self.window(at);
+        let bytes = &self.bytes()[..limit];
+        let cdata = if bytes[at..].starts_with(b"<![CDATA[") { 9 } else { 0 };
+        let start = at + cdata + bytes[at + cdata..].iter().take_while(|b| b.is_ascii_whitespace()).count();
+        let len = bytes[start..].iter().position(|b| matches!(b, b'<' | b']' | b'\n'))?;
+        let end = start + self.text[start..start + len].trim_end().len();
+        let value = &self.text[start..end];
+        let close = bytes[end..].trim_ascii_start();
+        if !(close.starts_with(b"</") || close.starts_with(b"]]>")) {
+            return None;
+        }
+        (!is_namesake(self.name(), value) && is_secret(self.kind, value, true, Trust::Option)).then_some(start..end)
+    }
+
+    fn cell(&self, from: usize) -> Option<Range<usize>> {
+        let at = blanks(self.bytes(), from);
+        // Code has `a | b` and `a || b`.
+        let head = self.head().trim_end_matches([' ', '*', '`', '\t']);
+        if !(head.ends_with('|') || head.is_empty()) {
+            return None;
+        }
+        let limit = self.window(at);
+        let bytes = &self.bytes()[..limit];
+        let start = at + bytes[at..].iter().take(3).take_while(|b| matches!(b, b'`' | b'*')).count();
+        let len = bytes[start..].iter().take_while(|b| !b.is_ascii_whitespace() && !matches!(b, b'|' | b'`')).count();
+        let value = &self.text[start..start + len];
+        let rest = blanks(bytes, start + len + usize::from(bytes.get(start + len) == Some(&b'`')));
+        let closes = matches!(bytes.get(rest), None | Some(b'|' | b'\n' | b'\r' | b'*'));
+        (closes && name_kind(value).is_none() && is_secret(self.kind, value, false, Trust::Option))
+            .then_some(start..start + len)
+    }
+
+    /// The value of `name="NAME" value="x"`, `<name>NAME</name><value>x`, `- name: NAME` and on the next line `value: x`.
+    fn sibling(&self, from: usize) -> Option<Range<usize>> {
+        let limit = self.window(from);
+        let head = self.head();
+        let is_name = head.trim_end_matches(['"', '\'', '\\', ' ']).ends_with(['=', ':', '>']);
+        let bytes = &self.bytes()[..limit];
+        if !is_name {
+            return None;
+        }
+        let rest = &self.text[from..limit];
+        let skip = rest.len()
+            - rest.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '\\')).len();
+        let skip = skip + line_lead(&rest[skip..]);
+        let skip = skip + (rest[skip..].len() - rest[skip..].trim_start_matches([' ', '\t']).len());
+        let rest = &rest[skip..];
+        let at = from + skip;
+        if let Some(rest) = rest.strip_prefix("</") {
+            // The next element, whatever it is called.
+            let close = rest.find('>')?;
+            let open = close + 1 + rest[close + 1..].find('<')?;
+            let gap = rest[close + 1..open].trim().is_empty()
+                || line_lead(rest[close + 1..open].trim_start_matches(['\n', '\r'])) > 0;
+            let end = open + rest[open..].find('>')? + 1;
+            let tag = &rest[open + 1..end - 1];
+            let known = ["value", "string", "data", "val", "text", "td", "dd", "Value", "code"].contains(&tag);
+            let named = ["key", "name", "Key", "Name", "td", "th", "dt", "code", "label", "strong", "b"]
+                .iter()
+                .any(|tag| rest[..close] == **tag);
+            return if gap && known && named { self.element(at + 2 + end) } else { None };
+        }
+        let rest = rest.trim_start_matches(['"', '\'', '-']);
+        let word = ["value", "Value", "VALUE", "content", "contents"].iter().find(|word| rest.starts_with(**word))?;
+        let mut at = limit - rest.len() + word.len();
+        at = quote_at(bytes, at).map_or(at, |(_, after)| after);
+        at = blanks(bytes, at);
+        if !matches!(bytes.get(at), Some(b'=' | b':')) {
+            return None;
+        }
+        at = blanks(bytes, at + 1);
+        let mut value = Value::at(self.text, at, limit)?;
+        if value.quote.is_none() {
+            value.range = self.run(at, limit);
+        }
+        is_secret(self.kind, value.text(self.text), value.quote.is_some(), Trust::Setting).then(|| self.whole(value))
+    }
+}
+
+fn is_call(value: &str) -> bool {
+    value.contains('(') || value.contains("::") || value.contains("->")
+}

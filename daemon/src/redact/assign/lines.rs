@@ -1,0 +1,113 @@
+//! What lines begin with that is no part of what they say: numbers, marks of differences, paths, blanks.
+
+/// How much of a line is a line number, the mark of a difference, the path of a search or the name of a container.
+pub(in super::super) fn line_lead(line: &str) -> usize {
+    lead(line, true)
+}
+
+/// The same, but only of line numbers and marks.
+pub(in super::super) fn mark_lead(line: &str) -> usize {
+    lead(line, false)
+}
+
+fn lead(line: &str, sources: bool) -> usize {
+    let mut at = 0;
+    loop {
+        let rest = &line[at..];
+        let blank = rest.len() - rest.trim_start_matches([' ', '\t']).len();
+        let body = &rest[blank..];
+        let digits = body.bytes().take(7).take_while(u8::is_ascii_digit).count();
+        let after = &body[digits..];
+        if digits > 0 && (after.starts_with('→') || after.starts_with(['\t', '|']) || after.starts_with(": ")) {
+            at += blank + digits + after.chars().next().map_or(0, char::len_utf8);
+            continue;
+        }
+        if blank == 0
+            && (body.starts_with(['+', '>'])
+                || body.starts_with('-')
+                    && (!body.starts_with("- ") || body.starts_with("-  "))
+                    && !body.starts_with("--"))
+        {
+            at += 1;
+            continue;
+        }
+        if !sources {
+            return at;
+        }
+        let path = body.bytes().take(100).take_while(|b| b.is_ascii_alphanumeric() || b"_./-".contains(b)).count();
+        let sep = body.as_bytes().get(path).copied();
+        if at == 0
+            && path > 0
+            && sep == Some(b':')
+            && body[..path].contains(['.', '/'])
+            && !body[path + 1..].starts_with([' ', '\t'])
+        {
+            let number = body[path + 1..].bytes().take_while(u8::is_ascii_digit).count();
+            let number = if body.as_bytes().get(path + 1 + number) == Some(&b':') { number + 1 } else { 0 };
+            at += blank + path + 1 + number;
+            continue;
+        }
+        if at == 0 && path > 0 {
+            let padded = body[path..].trim_start_matches(' ');
+            if let Some(rest) = padded.strip_prefix("| ") {
+                at = line.len() - rest.len();
+                continue;
+            }
+        }
+        return at;
+    }
+}
+
+/// Whether what stands before a name on its line is only what lines begin with.
+pub(super) fn is_line_start(head: &str) -> bool {
+    let mut rest = &head[line_lead(head)..];
+    if let Some(end) = rest.rfind("\\n").map(|i| i + 2) {
+        rest = &rest[end..];
+    }
+    rest = rest.trim_start();
+    loop {
+        let before = rest.len();
+        for lead in [
+            "export ",
+            "set ",
+            "- ",
+            "* ",
+            "# ",
+            "// ",
+            "ENV ",
+            "ARG ",
+            "env ",
+            "-e ",
+            "--env ",
+            "$env:",
+            "$Env:",
+            "declare -x ",
+            "local ",
+            "$ ",
+            "\"",
+            "'",
+            "{",
+            "`",
+            "**",
+            "//",
+            "#",
+            ";",
+        ] {
+            rest = rest.strip_prefix(lead).unwrap_or(rest).trim_start();
+        }
+        if rest.len() == before {
+            break;
+        }
+    }
+    // The path of a property.
+    rest.is_empty()
+        || rest.len() <= 80
+            && rest.ends_with(['.', '/', ':'])
+            && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:[]@".contains(&b))
+}
+
+/// The blanks a line begins with, after its number and the like; those of a list's item count in full.
+pub(super) fn indent_of(line: &str) -> usize {
+    let rest = &line[line_lead(line)..];
+    rest.len() - rest.trim_start_matches([' ', '\t']).len()
+}

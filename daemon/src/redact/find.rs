@@ -1,0 +1,358 @@
+//! Where secrets are: one pass that looks for the words of all rules, and at each word the rule it belongs to.
+
+use std::ops::Range;
+
+use regex::Regex;
+
+use super::{
+    assign::Named,
+    command, name,
+    name::{Name, name_end, name_kind, name_start},
+    pem::Keys,
+    places,
+    rules::{OTHERS, PARTS, PASSWORDS, SESSIONS, SPECS},
+    services::TOKENS,
+    words::Words,
+};
+
+/// The place of a secret and the index of the name of the rule that found it.
+pub(super) type Found = (Range<usize>, usize);
+
+/// Rules that are code, by the name they leave; the first is the most telling of all.
+pub(super) const PEM: usize = 0;
+const FIRST_SPEC: usize = 1;
+const FIRST_TOKEN: usize = FIRST_SPEC + SPECS.len();
+const TOKEN: usize = FIRST_TOKEN + TOKENS.len();
+const COOKIE: usize = TOKEN + 1;
+pub(super) const KUBERNETES: usize = TOKEN + 2;
+const PASSWORD_FILE: usize = TOKEN + 3;
+const PARAMETER: usize = TOKEN + 4;
+const URL: usize = TOKEN + 5;
+const COMMAND: usize = TOKEN + 6;
+pub(super) const NAMED: usize = TOKEN + 7;
+/// How many built-in rules there are.
+pub(super) const BUILT_IN: usize = NAMED + 1;
+
+/// The name of a built-in rule.
+pub(super) fn rule_name(index: usize) -> &'static str {
+    match index {
+        PEM => "pem",
+        TOKEN => "token",
+        COOKIE => "cookie",
+        KUBERNETES => "kubernetes",
+        PASSWORD_FILE => "pgpass",
+        PARAMETER => "parameter",
+        URL => "url",
+        COMMAND => "command",
+        NAMED => super::ASSIGNMENT,
+        index if index < FIRST_TOKEN => SPECS[index - FIRST_SPEC].name,
+        index => TOKENS[index - FIRST_TOKEN].service,
+    }
+}
+
+/// What is tried where a keyword stands.
+#[derive(Clone, Copy)]
+enum Rule {
+    Spec(usize),
+    Token(usize),
+    Name,
+    Program(&'static str),
+    Odd(&'static str),
+    Discord,
+    PrivateKey,
+    Putty,
+    BareKey,
+    Wrapped,
+    Address,
+    PasswordFile,
+    Parameter(&'static str),
+    Cookie,
+    Kubernetes,
+}
+
+#[derive(Clone, Copy)]
+struct Keyword {
+    rule: Rule,
+    /// Must not continue a word.
+    starts_word: bool,
+}
+
+/// The built-in rules, compiled.
+pub(super) struct Finder {
+    words: Words<Keyword>,
+    /// By index of `SPECS`.
+    patterns: Vec<Regex>,
+}
+
+/// `password`, `PRIVATE KEY` and `private_key` in base64, from each of its three phases on.
+const ENCODED: &[&str] = &[
+    "UFJJVkFURSBLRV",
+    "BSSVZBVEUgS0VZ",
+    "QUklWQVRFIEtFW",
+    "cHJpdmF0ZV9rZX",
+    "ByaXZhdGVfa2V5",
+    "wcml2YXRlX2tle",
+    "cGFzc3dvcm",
+    "Bhc3N3b3Jk",
+    "wYXNzd29yZ",
+    "UEFTU1dPUk",
+    "BBU1NXT1JE",
+    "QQVNTV09SR",
+    "U0VDUkVU",
+    "NFQ1JFV",
+    "TRUNSRV",
+    "LWtleS1kYXRh",
+    "a2V5LWRhdG",
+    "1rZXktZGF0Y",
+    "X0tFWT",
+    "9LRVk9",
+    "fS0VZP",
+    "VE9LRU49",
+    "RPS0VOP",
+    "UT0tFTj",
+    "c2VjcmV0",
+    "NlY3JldD",
+    "zZWNyZXQ6",
+];
+
+/// The ways a name of several words is written.
+pub(super) fn spellings(words: &[&str]) -> Vec<String> {
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    let capitals: Vec<String> = words.iter().map(|word| capital(word)).collect();
+    let mut all = Vec::new();
+    for separator in ["", "_", "-", " "] {
+        let lower = words.join(separator);
+        all.extend([capital(&lower), lower.to_uppercase(), lower, capitals.join(separator)]);
+    }
+    all.push(words[0].to_owned() + &capitals[1..].concat());
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Every keyword and its rule.
+fn keywords() -> Vec<(String, Keyword)> {
+    let mut words = Vec::new();
+    let mut add =
+        |word: &str, rule: Rule, starts_word: bool| words.push((word.to_owned(), Keyword { rule, starts_word }));
+    let starts = |word: &str| word.as_bytes()[0].is_ascii_alphanumeric();
+    for (index, spec) in SPECS.iter().enumerate() {
+        spec.keywords.iter().for_each(|word| add(word, Rule::Spec(index), starts(word)));
+    }
+    for (index, token) in TOKENS.iter().enumerate() {
+        // The first bytes lead there; the rest is compared.
+        let mut heads: Vec<&str> = token.prefixes.iter().map(|prefix| &prefix[..prefix.len().min(6)]).collect();
+        heads.dedup();
+        heads.into_iter().for_each(|head| add(head, Rule::Token(index), true));
+    }
+    // Names of two words are found by how the second is joined.
+    let single = PASSWORDS.iter().chain(OTHERS).chain(SESSIONS).filter(|words| words.len() == 1);
+    let mut names: Vec<String> = single.flat_map(|name| spellings(name)).collect();
+    let capital = |word: &str| {
+        let at = word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0);
+        word[..at].to_owned() + &word[at..=at].to_uppercase() + &word[at + 1..]
+    };
+    names.extend(PARTS.iter().flat_map(|part| [(*part).to_owned(), part.to_uppercase(), capital(part)]));
+    names.sort();
+    names.dedup();
+    names.sort_by_key(String::len);
+    // A name that holds another is found by that.
+    let mut kept: Vec<String> = Vec::new();
+    for name in names {
+        if !kept.iter().any(|short| name.contains(short.as_str())) {
+            add(&name, Rule::Name, false);
+            kept.push(name);
+        }
+    }
+    command::programs().for_each(|program| add(&format!("{program:3}"), Rule::Program(program), true));
+    places::ODD_SIGNS.iter().for_each(|sign| add(sign, Rule::Odd(sign), false));
+    for first in ["MD", "MT", "Mj", "Mz", "ND", "NT", "Nj", "Nz", "OD", "OT"] {
+        for low in ["A", "E", "I", "M", "Q", "U", "Y", "c", "g", "k"] {
+            add(&format!("{first}{low}"), Rule::Discord, true);
+        }
+    }
+    add("PRIVATE KEY", Rule::PrivateKey, false);
+    add("Private-Lines:", Rule::Putty, true);
+    for head in ["MII", "MIG", "MIH", "MHc", "MHQ", "MC4", "MFE", "b3BlbnNzaC1rZXkt"] {
+        add(head, Rule::BareKey, false);
+    }
+    ENCODED.iter().for_each(|word| add(word, Rule::Wrapped, false));
+    add("://", Rule::Address, false);
+    for port in [":5432:", ":*:", ":5433:", ":6432:", ":5434:", ":5439:", ":26257:", ":15432:"] {
+        add(port, Rule::PasswordFile, false);
+    }
+    for name in ["key", "sig", "code", "signature", "X-Amz-Signature", "X-Goog-Signature", "Signature", "hmac", "sas"] {
+        add(&format!("{name}="), Rule::Parameter(name), true);
+        add(&format!("{name}%3D"), Rule::Parameter(name), false);
+    }
+    for word in ["ookie", "OOKIE"] {
+        add(word, Rule::Cookie, false);
+    }
+    for kind in ["kind: Secret\n", "kind: Secret\r\n", "kind: Secret$\n", "\"kind\": \"Secret\"", "kind: Secret\\n"] {
+        add(kind, Rule::Kubernetes, true);
+    }
+    words
+}
+
+/// Whether the character before belongs to the same word: not if it ends an escape (`\n`, `%3D`) of text quoted in text.
+pub(super) fn continues_word(text: &[u8], at: usize) -> bool {
+    let before = &text[..at];
+    match before {
+        [.., b'\\', b'n' | b'r' | b't'] => false,
+        [.., b'%', a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => false,
+        [.., last] => last.is_ascii_alphanumeric() || *last == b'_',
+        [] => false,
+    }
+}
+
+impl Finder {
+    pub(super) fn new() -> Self {
+        let patterns =
+            SPECS.iter().map(|spec| Regex::new(&format!(r"\A(?:{})", spec.pattern)).expect("built-in rule")).collect();
+        Self { words: Words::new(keywords()), patterns }
+    }
+
+    pub(super) fn find(&self, text: &str) -> Vec<Found> {
+        self.find_in(text, 0)
+    }
+
+    /// `depth` is how often the text was wrapped in another.
+    fn find_in(&self, text: &str, depth: usize) -> Vec<Found> {
+        let mut found = Vec::new();
+        let mut some: Vec<Range<usize>> = Vec::new();
+        // A rule is not tried again inside its own match: `sk-ant-sk-ant-…` would take quadratic time.
+        let mut until = [0; BUILT_IN];
+        let mut program_until = 0;
+        let mut programs_inside = 0;
+        let mut keys = Keys::default();
+        let bytes = text.as_bytes();
+        self.words.each(bytes, |start, len, keyword| {
+            let end = start + len;
+            if keyword.starts_word && continues_word(bytes, start) {
+                return;
+            }
+            match keyword.rule {
+                Rule::Name => {
+                    if start < until[NAMED] {
+                        return;
+                    }
+                    let done = self.named(text, start, end, &mut some);
+                    until[NAMED] = done.max(some.last().map_or(0, |range| range.end));
+                    found.extend(some.drain(..).map(|range| (range, NAMED)));
+                }
+                Rule::Spec(index) => {
+                    let rule = FIRST_SPEC + index;
+                    if start < until[rule] {
+                        return;
+                    }
+                    if let Some(range) = self.spec(index, text, start) {
+                        until[rule] = range.end;
+                        found.push((range, rule));
+                    }
+                }
+                Rule::Token(index) => {
+                    let rule = FIRST_TOKEN + index;
+                    if start < until[rule] {
+                        return;
+                    }
+                    if let Some(end) = TOKENS[index].end(bytes, start) {
+                        until[rule] = end;
+                        found.push((start..end, rule));
+                    }
+                }
+                Rule::Program(name) => {
+                    let end = start + name.len();
+                    let ends_word = bytes.get(end).is_some_and(|b| matches!(b, b' ' | b'\t' | b'"' | b'\'' | b'\\'));
+                    // Commands in commands are few.
+                    programs_inside = if start < program_until { programs_inside + 1 } else { 0 };
+                    let mark = matches!(bytes[..start], [b'-'] | [.., b'\n', b'-']);
+                    if !ends_word
+                        || programs_inside > 4
+                        || !mark && start > 0 && matches!(bytes[start - 1], b'-' | b'.' | b'=')
+                    {
+                        return;
+                    }
+                    program_until = program_until.max(command::arguments(text, name, end, &mut some));
+                    found.extend(some.drain(..).map(|range| (range, COMMAND)));
+                }
+                Rule::Odd(sign) => {
+                    if start >= until[TOKEN] {
+                        let range = places::odd_token(text, start, sign);
+                        until[TOKEN] = range.as_ref().map_or(until[TOKEN], |range| range.end);
+                        found.extend(range.map(|range| (range, TOKEN)));
+                    }
+                }
+                Rule::Discord => found.extend(places::discord(text, start).map(|range| (range, TOKEN))),
+                Rule::PrivateKey => found.extend(keys.around(text, start).map(|range| (range, PEM))),
+                Rule::Putty => found.extend(keys.putty(text, end).map(|range| (range, PEM))),
+                Rule::BareKey => found.extend(keys.bare(text, start).map(|range| (range, PEM))),
+                Rule::Wrapped if depth == 0 => {
+                    let secret = |inner: &str| !self.find_in(inner, 1).is_empty();
+                    found.extend(keys.wrapped(text, start, &secret).map(|range| (range, PEM)));
+                }
+                Rule::Wrapped => {}
+                Rule::Address => {
+                    if start >= until[URL] {
+                        let range = places::address(text, start);
+                        until[URL] = range.as_ref().map_or(0, |range| range.end);
+                        found.extend(range.map(|range| (range, URL)));
+                    }
+                }
+                Rule::PasswordFile => {
+                    found.extend(places::password_file(text, start).map(|range| (range, PASSWORD_FILE)))
+                }
+                Rule::Parameter(name) => {
+                    found.extend(places::parameter(text, start, name).map(|range| (range, PARAMETER)))
+                }
+                Rule::Cookie => {
+                    if start >= until[COOKIE] {
+                        until[COOKIE] = places::cookie_header(text, end, &mut some);
+                        found.extend(some.drain(..).map(|range| (range, COOKIE)));
+                    }
+                }
+                Rule::Kubernetes => {
+                    until[KUBERNETES] = places::kubernetes(text, end, until[KUBERNETES], &mut some);
+                    found.extend(some.drain(..).map(|range| (range, KUBERNETES)));
+                }
+            }
+        });
+        found.retain(|(range, _)| !range.is_empty());
+        found
+    }
+
+    /// The values of the name around a keyword, and how far it was read.
+    fn named(&self, text: &str, at: usize, end: usize, found: &mut Vec<Range<usize>>) -> usize {
+        let bytes = text.as_bytes();
+        // Keywords may end in a sign that is no part of the name.
+        let end = end - bytes[at..end].iter().rev().take_while(|b| !name::is_name_byte(**b)).count();
+        let at = at + bytes[at..end].iter().take_while(|b| !name::is_name_byte(**b)).count();
+        if at >= end {
+            return at;
+        }
+        let end = name_end(bytes, end);
+        if !Named::may_follow(bytes, end) {
+            return end;
+        }
+        let start = name_start(bytes, at);
+        let mut named = Named { text, start, end, kind: Name::Other };
+        let column = named.heads_column();
+        let link = named.link();
+        if link.is_none() && !column {
+            return end;
+        }
+        let Some(kind) = text.get(start..end).and_then(name_kind) else { return end };
+        named.kind = kind;
+        named.values(link, found);
+        if found.is_empty() && column && matches!(kind, Name::Password | Name::Other) {
+            return places::column(text, start..end, kind, found);
+        }
+        end
+    }
+
+    fn spec(&self, index: usize, text: &str, at: usize) -> Option<Range<usize>> {
+        let (regex, text_at) = (&self.patterns[index], &text[at..]);
+        let whole = regex.find(text_at)?.range();
+        let range = if regex.captures_len() == 1 { whole } else { regex.captures(text_at)?.get(1)?.range() };
+        (SPECS[index].check)(&text_at[range.clone()]).then(|| at + range.start..at + range.end)
+    }
+}

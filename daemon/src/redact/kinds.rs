@@ -1,0 +1,199 @@
+//! Secrets as they stand in what tools print, more than 220 kinds of them, each made anew from a seed.
+
+/// What a kind of secret is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Make {
+    /// Letters and digits.
+    Alnum(usize),
+    Hex(usize),
+    /// Small letters and digits.
+    Lower(usize),
+    /// Capitals and digits.
+    Upper(usize),
+    /// `A-Za-z0-9_-`.
+    Slug(usize),
+    Base64(usize),
+    /// As people choose them: letters, digits and a sign or two.
+    Password,
+    /// As people choose them, with the signs that end an address.
+    Address,
+    /// Three or four words with dashes, no digit.
+    Words,
+    /// A single long word of small letters, no digit.
+    Word,
+    /// Only digits.
+    Digits(usize),
+    /// `user:password` in base64.
+    Login,
+    /// Lines of a private key's base64.
+    KeyLines(usize),
+    /// The same after a head that is always there.
+    KeyAfter(&'static str, usize),
+    /// A whole file, in base64.
+    Wrapped(&'static str),
+    Uuid,
+    Telegram,
+    Discord,
+    Phrase,
+    /// A secret access key.
+    Aws,
+}
+use Make::*;
+
+use self::table::{PLACES, PREFIXES};
+
+mod table;
+
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+
+    fn text(&mut self, alphabet: &str, len: usize) -> String {
+        let alphabet: Vec<char> = alphabet.chars().collect();
+        (0..len).map(|_| alphabet[self.roll(alphabet.len())]).collect()
+    }
+
+    fn words(&mut self, count: usize, joint: &str) -> String {
+        const WORDS: &[&str] = &[
+            "correct", "horse", "battery", "staple", "purple", "monkey", "winter", "garden", "silver", "rocket",
+            "coffee", "island", "marble", "dragon", "falcon", "harbor", "velvet", "canyon", "pepper", "thunder",
+            "orchid", "lantern", "meadow", "copper", "walnut", "breeze",
+        ];
+        let words: Vec<&str> = (0..count).map(|_| WORDS[self.roll(WORDS.len())]).collect();
+        words.join(joint)
+    }
+}
+
+const ALNUM: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+/// Until it has a capital, a small letter and a digit, as real ones of that length have.
+fn mixed(dice: &mut Dice, alphabet: &str, len: usize) -> String {
+    loop {
+        let text = dice.text(alphabet, len);
+        let has = |test: fn(&u8) -> bool| !alphabet.bytes().any(|b| test(&b)) || text.bytes().any(|b| test(&b));
+        if has(u8::is_ascii_digit) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase) {
+            return text;
+        }
+    }
+}
+
+impl Make {
+    pub(super) fn make(self, dice: &mut Dice) -> String {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let lower = "abcdefghijklmnopqrstuvwxyz0123456789";
+        match self {
+            Alnum(len) => mixed(dice, ALNUM, len),
+            Hex(len) => mixed(dice, "0123456789abcdef", len),
+            Lower(len) => mixed(dice, lower, len),
+            Upper(len) => mixed(dice, &lower.to_uppercase(), len),
+            Slug(len) => mixed(dice, &(ALNUM.to_owned() + "_-"), len - 2) + &dice.text(ALNUM, 2),
+            Base64(len) => {
+                let equals = [0, 2, 1][len % 3].min(2);
+                mixed(dice, &(ALNUM.to_owned() + "+/"), len - equals) + &"=".repeat(equals)
+            }
+            Password => {
+                let len = 5 + dice.roll(6);
+                mixed(dice, ALNUM, len) + &dice.text("!@#%^*?+~", 1) + &mixed(dice, ALNUM, 4)
+            }
+            Address => mixed(dice, ALNUM, 6) + &dice.text("/#@?!", 1) + &mixed(dice, ALNUM, 5),
+            Words => {
+                let count = 3 + dice.roll(2);
+                dice.words(count, "-")
+            }
+            Word => dice.words(2, "") + &dice.words(1, ""),
+            Digits(len) => dice.text("0123456789", len),
+            Login => STANDARD.encode(format!("{}:{}", dice.text("abcdefgh", 6), mixed(dice, ALNUM, 12))),
+            KeyLines(count) => {
+                let mut lines: Vec<String> = (0..count).map(|_| mixed(dice, &(ALNUM.to_owned() + "+/"), 64)).collect();
+                lines.push(mixed(dice, ALNUM, 26) + "==");
+                lines.join("\n")
+            }
+            KeyAfter(head, count) => {
+                let lines = KeyLines(count).make(dice);
+                head.to_owned() + &lines[head.len()..]
+            }
+            Wrapped(text) => {
+                let body = text.replace("@@", &mixed(dice, ALNUM, 24)).replace("##", &KeyLines(6).make(dice));
+                STANDARD.encode(body)
+            }
+            Uuid => {
+                let mut hex = |len| dice.text("0123456789abcdef", len);
+                format!("{}-{}-4{}-a{}-{}", hex(8), hex(4), hex(3), hex(3), hex(12))
+            }
+            Telegram => dice.text("123456789", 10) + ":AA" + &mixed(dice, ALNUM, 33),
+            Discord => {
+                "MT".to_owned()
+                    + &dice.text("AEIMQUYcgk", 1)
+                    + &mixed(dice, ALNUM, 23)
+                    + ".G"
+                    + &mixed(dice, ALNUM, 5)
+                    + "."
+                    + &mixed(dice, ALNUM, 38)
+            }
+            Aws => mixed(dice, &(ALNUM.to_owned() + "+/"), 40),
+            Phrase => dice.words(12, " "),
+        }
+    }
+}
+
+/// Whether a good part of the secret is still there.
+fn leaks(masked: &str, secret: &str) -> bool {
+    secret.split(['\n', ' ']).filter(|line| line.len() >= 6).any(|line| {
+        let part = (line.len() * 7).div_ceil(10);
+        masked.contains(&line[..part]) || masked.contains(&line[line.len() - part..])
+    })
+}
+
+/// A text as a tool prints it: as it is, in a difference, behind line numbers or paths, among other lines, in a JSON string.
+fn shown(text: &str, dice: &mut Dice) -> (&'static str, String) {
+    let each = |lead: &mut dyn FnMut(usize) -> String| -> String {
+        let lines: Vec<String> = text.split('\n').enumerate().map(|(number, line)| lead(number) + line).collect();
+        lines.join("\n")
+    };
+    match dice.roll(8) {
+        0 => ("plain", text.to_owned()),
+        1 => ("added", each(&mut |_| "+".into())),
+        2 => ("removed", each(&mut |_| "-".into())),
+        3 => ("numbered", each(&mut |number| format!("{:>6}→", number + 9))),
+        4 => ("numbered with tabs", each(&mut |number| format!("{:>6}\t", number + 9))),
+        5 => ("among lines", format!("Reading settings …\n\n{text}\n\nDone in 1.2 s.\n")),
+        6 => ("in JSON", serde_json::Value::from(text).to_string()),
+        _ => ("indented", each(&mut |_| "    ".into())),
+    }
+}
+
+/// The kinds of which a secret is not masked, with how it was shown and what was left, and how many kinds there are.
+pub(super) fn unmasked(seed: u64, mask: &dyn Fn(&str) -> String) -> (Vec<(String, String)>, usize) {
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut left = Vec::new();
+    let mut try_one = |name: String, frame: &str, secret: String, dice: &mut Dice| {
+        let text = frame.replacen("@@", &secret, 1);
+        let (how, text) = shown(&text, dice);
+        let masked = mask(&text);
+        if leaks(&masked, &secret) {
+            left.push((format!("{name}, {how}"), masked));
+        }
+    };
+    for (name, frame, make) in PLACES {
+        let secret = make.make(&mut dice);
+        try_one((*name).to_owned(), frame, secret, &mut dice);
+    }
+    for (prefix, make) in PREFIXES {
+        let secret = (*prefix).to_owned() + &make.make(&mut dice);
+        let frame = ["see @@", "\"@@\"", "x = @@", "(@@)", "https://a.test/@@"][dice.roll(4)];
+        try_one((*prefix).to_owned(), frame, secret, &mut dice);
+    }
+    let secret = Discord.make(&mut dice);
+    try_one("discord bot".into(), "client.login('@@')", secret, &mut dice);
+    let secret = Telegram.make(&mut dice);
+    try_one("telegram bot".into(), "bot @@ is up", secret, &mut dice);
+    let secret = mixed(&mut dice, ALNUM, 3) + "8Q~" + &Slug(34).make(&mut dice);
+    try_one("azure secret".into(), "got @@ back", secret, &mut dice);
+    let secret = Hex(32).make(&mut dice) + "-us14";
+    try_one("mailchimp".into(), "got @@ back", secret, &mut dice);
+    (left, PLACES.len() + PREFIXES.len() + 4)
+}
