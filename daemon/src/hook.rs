@@ -6,6 +6,10 @@ use std::{
     path::PathBuf,
 };
 
+mod address;
+
+pub use address::base_url;
+use address::unquoted;
 use proto::frame::Frame;
 use serde::{
     Deserialize, Serialize,
@@ -82,7 +86,8 @@ pub enum Event {
 pub struct Destination {
     /// What kind of server it is.
     pub kind: Kind,
-    /// Its address, without a trailing slash, credentials or query.
+    /// Its address, as [`base_url`] makes it.
+    #[serde(deserialize_with = "address::stored")]
     pub base_url: String,
     /// Which project's key it is reached with.
     pub public_key: String,
@@ -259,19 +264,20 @@ impl<'a> Env<'a> {
     /// # Errors
     /// [`Refused::KeysMissing`] or [`Refused::BaseUrl`].
     pub fn destination(&self) -> Result<Destination, Refused> {
-        let public_key = self.paired("PUBLIC_KEY").ok_or(Refused::KeysMissing)?.trim().to_owned();
+        let public_key = self.paired("PUBLIC_KEY").map(unquoted).filter(|key| !key.is_empty());
+        let public_key = public_key.ok_or(Refused::KeysMissing)?.to_owned();
         let url = self.paired("BASE_URL").or_else(|| self.paired("HOST")).unwrap_or(DEFAULT_BASE_URL);
         Ok(Destination { kind: Kind::Langfuse, base_url: base_url(url).ok_or(Refused::BaseUrl)?, public_key })
     }
 
     /// The secret key.
     pub fn secret(&self) -> Option<Secret> {
-        self.paired("SECRET_KEY").map(|key| Secret::new(key.trim()))
+        self.paired("SECRET_KEY").map(|key| Secret::new(unquoted(key)))
     }
 
     /// Every secret key named here, whichever wins.
     pub fn secrets(&self) -> impl Iterator<Item = Secret> {
-        self.both(&["SECRET_KEY"]).map(|key| Secret::new(key.trim()))
+        self.both(&["SECRET_KEY"]).map(|key| Secret::new(unquoted(key)))
     }
 
     /// Every address named here, whichever wins.
@@ -325,15 +331,6 @@ impl<'a> Env<'a> {
     fn paired(&self, name: &str) -> Option<&'a str> {
         self.get(&format!("CC_LANGFUSE_{name}")).or_else(|| self.get(&format!("LANGFUSE_{name}")))
     }
-}
-
-/// An address in the one form in which addresses are compared: no credentials, query, fragment or trailing slash.
-pub fn base_url(text: &str) -> Option<String> {
-    let text = proto::env::without_userinfo(text.trim());
-    let uri: http::Uri = text.split(['?', '#']).next()?.trim_end_matches('/').parse().ok()?;
-    let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
-    let host = uri.authority()?.as_str().to_lowercase();
-    Some(format!("{scheme}://{host}{}", uri.path().trim_end_matches('/')))
 }
 
 /// The fields of a payload that matter.

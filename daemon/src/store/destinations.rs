@@ -57,16 +57,29 @@ impl Store {
     /// # Errors
     /// If the database cannot be read.
     pub fn destinations(&self) -> Result<Vec<DestinationRow>> {
+        self.destinations_where(None)
+    }
+
+    /// One destination, if there is such a row.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn destination(&self, id: DestinationId) -> Result<Option<DestinationRow>> {
+        Ok(self.destinations_where(Some(id))?.pop())
+    }
+
+    fn destinations_where(&self, id: Option<DestinationId>) -> Result<Vec<DestinationRow>> {
+        let condition = if id.is_some() { "id = ?1" } else { "?1 IS NULL" };
         self.db
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "SELECT id, base_url, public_key, state, next_at_ms, last_success_ms, last_error, last_error_ms,
                     (SELECT count(*) FROM outbox WHERE outbox.destination = destination.id),
                     (SELECT queued_ms FROM outbox WHERE outbox.destination = destination.id ORDER BY seq LIMIT 1),
                     delivered, rejected,
                     (SELECT count(*) FROM media_link WHERE media_link.destination = destination.id)
-                 FROM destination ORDER BY id",
-            )?
-            .query_map([], |row| {
+                 FROM destination WHERE {condition} ORDER BY id",
+            ))?
+            .query_map([id], |row| {
                 let error: Option<String> = row.get(6)?;
                 let id = row.get(0)?;
                 Ok(DestinationRow {

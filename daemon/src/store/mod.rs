@@ -25,6 +25,7 @@ mod paused;
 mod salvage;
 mod schema;
 mod sessions;
+mod spellings;
 mod unknown;
 
 pub use begun::{Begun, is_ahead};

@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Connection, params};
 use rusqlite_migration::Migrations;
 
-use super::{Result, SessionRow, Store, is_whole, json, salvage, schema::MIGRATIONS};
+use super::{Result, SessionRow, Store, is_whole, json, salvage, schema::MIGRATIONS, spellings};
 use crate::hook::Hint;
 
 /// What the ids of events begin with that have a session read again from its start.
@@ -94,6 +94,7 @@ impl Store {
             db.execute("VACUUM INTO ?", [copy.to_string_lossy()])?;
         }
         Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
+        spellings::unite(&mut db)?;
         Ok(Self {
             db,
             path: path.to_path_buf(),

@@ -122,9 +122,10 @@ impl Store {
             )?
             .execute(params![destination, row.span.trace_id, row.span.span_id])?;
         }
+        // Older versions believed every number.
         tx.prepare_cached(
             "UPDATE destination SET state = 'ok', next_at_ms = 0, last_success_ms = ?, delivered = delivered + ?,
-                rejected = rejected + ? WHERE id = ?",
+                rejected = min(rejected, delivered) + ? WHERE id = ?",
         )?
         .execute(params![now_ms, rows.len() as i64, rejected.min(rows.len() as u64) as i64, destination])?;
         tx.commit()?;

@@ -50,3 +50,60 @@ fn keys_are_looked_for_where_the_latest_events_and_sessions_of_a_destination_wer
     let of_users = store.config_dirs(&server("one")).unwrap();
     assert_eq!(of_users, ["/claude/e-3", "/claude/e-1", "/claude/e-0"].map(PathBuf::from));
 }
+
+#[test]
+fn what_was_stored_under_several_spellings_of_an_address_is_one_destination() {
+    let (dir, mut store) = fresh();
+    let spelled =
+        |base_url: &str, key: &str| Destination { base_url: base_url.into(), public_key: key.into(), ..server("one") };
+    let to = |destination: Destination, trace: u8, id: &str| {
+        let mut step = step(vec![span(trace, 1, 0), span(trace, 2, 1)]);
+        step.session.hint = Hint { destination, ..hint(id, 1) };
+        step
+    };
+    // As an older version compared them.
+    let ways = ["https://one.example.org:443", "https://one.example.org", "https://ONE.example.org./"];
+    let mut ids = Vec::new();
+    for (trace, way) in (1..).zip(ways) {
+        let (id, _) = store.advance(&to(spelled(way, "pk-1"), trace, way)).unwrap();
+        ids.push(id);
+        let rows = store.claim(id, 1, 1 << 20).unwrap();
+        store.delivered(id, &rows, 0, 100 * i64::from(trace)).unwrap();
+        store.trust(way, true, 5).unwrap();
+    }
+    let (other, _) = store.advance(&to(spelled("https://one.example.org:443", "pk-2"), 9, "other")).unwrap();
+    assert_eq!((ids[0] != ids[1] && ids[1] != ids[2], store.destinations().unwrap().len()), (true, 4));
+    drop(store);
+    for _ in 0..2 {
+        let mut store = opened(&dir);
+        let rows = store.destinations().unwrap();
+        let found: Vec<_> =
+            rows.iter().map(|row| (row.id, row.destination.clone(), row.waiting, row.delivered)).collect();
+        assert_eq!(
+            found,
+            [
+                (ids[0], spelled("https://one.example.org", "pk-1"), 3, 3),
+                (other, spelled("https://one.example.org", "pk-2"), 2, 0)
+            ]
+        );
+        assert_eq!((rows[0].last_success_ms, rows[0].waiting_bytes > 0), (Some(300), true));
+        assert_eq!(store.trusted().unwrap(), ["https://one.example.org"]);
+        assert_eq!(store.claim(ids[0], 9, 1 << 20).unwrap().len(), 3, "whole");
+        // What was delivered, under whatever spelling, is not stored again.
+        let (id, _) = store.advance(&to(spelled("https://one.example.org", "pk-1"), 3, "again")).unwrap();
+        assert_eq!((id, store.claim(id, 9, 1 << 20).unwrap().len()), (ids[0], 3));
+    }
+}
+
+#[test]
+fn a_number_an_older_version_believed_wedges_nothing() {
+    let (dir, mut store) = fresh();
+    let (id, _) = store.advance(&step(vec![span(1, 1, 0), span(1, 2, 1)])).unwrap();
+    store.db.execute("UPDATE destination SET rejected = 9223372036854775807, delivered = 5", []).unwrap();
+    drop(store);
+    let mut store = opened(&dir);
+    let rows = store.claim(id, 9, 1 << 20).unwrap();
+    store.delivered(id, &rows, u64::MAX, 7).unwrap();
+    let row = store.destination(id).unwrap().unwrap();
+    assert_eq!((row.waiting, row.delivered, row.rejected), (0, 7, 5 + 2));
+}

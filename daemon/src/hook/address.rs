@@ -1,0 +1,163 @@
+//! Addresses and keys as people write them, in the one form in which they are compared.
+
+use serde::{Deserialize, Deserializer};
+use url::{Host, Url};
+
+/// Longest address that is read, in bytes.
+const LONGEST: usize = 2048;
+
+/// What other exporters want at the end of an address, and is added here anyway.
+const ENDPOINTS: [&str; 4] = ["/api/public/otel/v1/traces", "/api/public/otel", "/api/public/ingestion", "/api/public"];
+
+/// An address in the one form in which addresses are compared: no credentials, query, fragment, default port, dot after the
+/// host, trailing slash or path of an API; the host in small letters, ASCII, and addresses in their usual spelling.
+pub fn base_url(text: &str) -> Option<String> {
+    let text = proto::env::without_userinfo(unquoted(text));
+    if text.len() > LONGEST {
+        return None;
+    }
+    let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    let host = match url.host()? {
+        Host::Domain(name) => name.trim_end_matches('.').to_owned(),
+        address => address.to_string(),
+    };
+    if host.is_empty() {
+        return None;
+    }
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let mut path = url.path().trim_end_matches('/');
+    while let Some(rest) = ENDPOINTS.iter().find_map(|endpoint| path.strip_suffix(endpoint)) {
+        path = rest.trim_end_matches('/');
+    }
+    let address = format!("{}://{host}{port}{path}", url.scheme());
+    // What requests are made to must be able to name it.
+    address.parse::<http::Uri>().is_ok().then_some(address)
+}
+
+/// A value without the quotes and blanks that people leave around it.
+pub(crate) fn unquoted(text: &str) -> &str {
+    let mut text = text.trim();
+    let pairs = [('"', '"'), ('\'', '\''), ('`', '`'), ('“', '”'), ('‘', '’'), ('<', '>')];
+    while let Some(inner) =
+        pairs.iter().find_map(|(open, close)| text.strip_prefix(*open).and_then(|rest| rest.strip_suffix(*close)))
+    {
+        text = inner.trim();
+    }
+    text
+}
+
+/// An address that was stored, maybe by a version that compared addresses otherwise.
+pub(super) fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok(base_url(&text).unwrap_or(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_it_is_written_it_is_one_address() {
+        for (expect, spellings) in [
+            (
+                "https://a.example",
+                &[
+                    "https://a.example",
+                    "https://a.example:443",
+                    "https://a.example:0443/",
+                    "https://a.example:/",
+                    "https://A.Example.",
+                    "HTTPS://a.example.:443//",
+                    " https://a.example\n",
+                    "\"https://a.example\"",
+                    "'https://a.example/'",
+                    "“https://a.example”",
+                    "\" 'https://a.example' \"",
+                    "<https://a.example>",
+                    "https://me:pw@a.example",
+                    "https://a.example?x#y",
+                    "https://a.example/.",
+                    "https://a.example/b/..",
+                    "https:a.example",
+                    "https:\\\\a.example\\",
+                    "https://a%2Eexample",
+                    "https://ａ.example",
+                    "https://a。example",
+                    "https://a.example/api/public/otel",
+                    "https://a.example/api/public/otel/",
+                    "https://a.example:443/api/public/otel/v1/traces",
+                    "\"https://a.example/api/public/otel/v1/traces/\"",
+                    "https://a.example/api/public/ingestion",
+                    "https://a.example/api/public/",
+                ][..],
+            ),
+            ("http://a.example", &["http://a.example:80", "http://A.EXAMPLE./", "http://a.example:080"]),
+            ("http://a.example:443", &["http://a.example:443", "http://a.example.:0443"]),
+            ("https://a.example:80", &["https://a.example:80/"]),
+            ("https://a.example/sub", &["https://a.example:443/sub/", "https://a.example/sub/api/public/otel"]),
+            ("https://a.example/Sub", &["https://A.example/Sub"]),
+            ("https://a.example/api", &["https://a.example/api/"]),
+            ("http://[::1]:3000", &["http://[::1]:3000", "http://[0:0:0:0:0:0:0:1]:3000/", "http://[0000::0001]:3000"]),
+            ("https://[2001:db8::a]", &["https://[2001:DB8:0:0::A]:443"]),
+            ("http://127.0.0.1:3000", &["http://127.1:3000", "http://2130706433:3000", "http://0x7f.0.0.1:3000/"]),
+            (
+                "https://xn--bcher-kva.example",
+                &["https://bücher.example", "https://BÜCHER.example:443", "https://xn--bcher-kva.example"],
+            ),
+        ] {
+            for spelling in spellings {
+                assert_eq!(base_url(spelling).as_deref(), Some(expect), "{spelling:?}");
+                let stored: String =
+                    stored(&mut serde_json::Deserializer::from_str(&serde_json::json!(spelling).to_string())).unwrap();
+                assert_eq!(stored, expect);
+            }
+            assert_eq!(base_url(expect).as_deref(), Some(expect));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_of_a_server_is_none() {
+        let long = format!("https://a.example/{}", "x".repeat(LONGEST));
+        for text in [
+            "",
+            " ",
+            "\"\"",
+            "a.example",
+            "a.example:443",
+            "localhost:3000",
+            "ftp://a.example",
+            "file:///etc",
+            "https://",
+            "https://.",
+            "https://..",
+            "https://a b",
+            "https://a.example:99999",
+            "https://[::1",
+            "https://a.example:x",
+            "https://[fe80::1%25eth0]",
+            "javascript:alert(1)",
+            "data:,x",
+            "//a.example",
+            "https://1.2.3.256",
+            &long,
+        ] {
+            assert_eq!(base_url(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn quotes_around_a_value_are_not_part_of_it() {
+        for (text, expect) in [
+            ("pk-lf-x", "pk-lf-x"),
+            (" \"pk-lf-x\"\r\n", "pk-lf-x"),
+            ("'pk-lf-x'", "pk-lf-x"),
+            ("\"'pk-lf-x '\"", "pk-lf-x"),
+            ("\"\"", ""),
+            ("\"", "\""),
+            ("pk\"x", "pk\"x"),
+            ("\"pk", "\"pk"),
+        ] {
+            assert_eq!(unquoted(text), expect);
+        }
+    }
+}
