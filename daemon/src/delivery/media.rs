@@ -222,11 +222,7 @@ impl Way {
             Err(outcome) => return outcome,
         };
         let to = match serde_json::from_slice(&answer) {
-            Ok(serde_json::Value::Object(answer))
-                if answer.contains_key("mediaId") || answer.contains_key("uploadUrl") =>
-            {
-                answer.get("uploadUrl").cloned().unwrap_or_default()
-            }
+            Ok(serde_json::Value::Object(answer)) => answer.get("uploadUrl").cloned().unwrap_or_default(),
             _ => return Outcome::Later(None, "an answer that is none of Langfuse's".into()),
         };
         let Some(to) = to.as_str() else { return Outcome::Done };
