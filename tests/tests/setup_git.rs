@@ -237,7 +237,14 @@ fn where_git_cannot_answer_nothing_is_written() {
 
 #[test]
 fn what_a_repository_has_already_gets_no_secret() {
-    let kinds: [(&str, Prepare); 3] = [
+    let kinds: [(&str, Prepare); 4] = [
+        ("a link to a file elsewhere", |home, dir| {
+            write(&home.path().join("own.json"), "{}");
+            fs::create_dir_all(dir.join(".claude")).expect("made");
+            symlink(home.path().join("own.json"), dir.join(FILE)).expect("a link");
+            git_of(home, dir, &["add", "-f", FILE]);
+            dir.to_owned()
+        }),
         ("the file", |home, dir| {
             write(&dir.join(FILE), "{}");
             git_of(home, dir, &["add", "-f", FILE]);

@@ -129,8 +129,10 @@ impl Setup {
         let mut record = Record::load(&paths)?;
         let mut changes = Vec::new();
         let file = files::real(&scope.file(&home))?;
+        refuse_tracked(&scope.file(&home), scope.instead())?;
+        refuse_tracked(&file, scope.instead())?;
         let wish = Wish { hook: &hook, events: &events, env: &keys.env(), elsewhere: &scope.elsewhere(&home, &file) };
-        let of_settings = settings(&file, wish, &record, scope.instead())?;
+        let of_settings = settings(&file, wish, &record)?;
         // First, before there is anything to commit.
         changes.extend(exclude(&file, &record, scope.instead())?);
         changes.extend(of_settings);
@@ -325,13 +327,7 @@ fn check(keys: &Keys) -> anyhow::Result<Project> {
 }
 
 /// What is to be changed in a settings file.
-fn settings(file: &Path, wish: Wish<'_>, record: &Record, instead: &str) -> anyhow::Result<Option<Change>> {
-    if is_tracked(file) {
-        bail!(
-            "{} is tracked by git, so the secret key must not be written there: `git rm --cached` it, or {instead}",
-            file.display(),
-        );
-    }
+fn settings(file: &Path, wish: Wish<'_>, record: &Record) -> anyhow::Result<Option<Change>> {
     let current = files::read(file)?;
     let mend = |error: edit::Error| anyhow::anyhow!("{}: {error}", file.display());
     if let Some(text) = &current {
@@ -393,6 +389,17 @@ fn secret_files(file: &Path) -> anyhow::Result<[PathBuf; 3]> {
     let name = file.file_name().context("no name")?.to_string_lossy();
     let beside = |more: &str| file.with_file_name(format!("{name}{}{more}", files::BACKUP));
     Ok([file.to_owned(), beside(""), beside("-new")])
+}
+
+/// An error if git tracks `file`, or a link on the way there: what stands in it is the repository's choice, too.
+fn refuse_tracked(file: &Path, instead: &str) -> anyhow::Result<()> {
+    if is_tracked(file) {
+        bail!(
+            "{} is tracked by git, so the secret key must not be written there: `git rm --cached` it, or {instead}",
+            file.display(),
+        );
+    }
+    Ok(())
 }
 
 /// An error if git would take `file`.

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
+use super::files;
 use crate::programs;
 
 /// How long git may think about one file.
@@ -74,7 +75,7 @@ impl Repository<'_> {
         if let Some(rule) = self.rule(dir, file)?.filter(|rule| rule.outranks()) {
             return Ok(Fate::Wanted { rule: rule.text });
         }
-        let exclude = self.path(dir, &["rev-parse", "--git-path", "info/exclude"])?;
+        let exclude = files::real(&self.path(dir, &["rev-parse", "--git-path", "info/exclude"])?)?;
         let special = |c: char| r"\*?[".contains(c) || c == ' ';
         let escaped: String = name.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect();
         Ok(Fate::Taken { exclude, line: format!("/{escaped}") })
@@ -134,7 +135,7 @@ pub fn objection(file: &Path, instead: &str) -> Option<String> {
         Fate::Safe => return None,
         Fate::Wanted { rule } => format!("git would commit it: {rule} outranks .git/info/exclude; remove that line"),
         Fate::Taken { exclude, .. } => format!("git would commit it in spite of {}", exclude.display()),
-        Fate::Unknown(why) => format!("git cannot say whether it would commit it ({why}); mend that"),
+        Fate::Unknown(why) => format!("git cannot say whether it would commit it ({why}); repair that"),
     };
     Some(format!("the secret key must not be written to {}: {why}, or {instead}", file.display()))
 }
