@@ -67,9 +67,9 @@ pub fn clipped(text: &str, most: usize) -> String {
     clip(&line(start(text, most)), most, text)
 }
 
-/// For a glance: as [`clipped`], and line breaks are spaces too.
+/// For a glance, as in a table: as [`clipped`], and each control is a space.
 pub fn glance(text: &str, most: usize) -> String {
-    let short = start(text, most).replace(['\n', '\r'], " ");
+    let short = start(text, most).replace(char::is_control, " ");
     clip(&line(&short), most, text)
 }
 
@@ -154,7 +154,8 @@ mod tests {
             ("abcde", "abc…", "abc…"),
             ("a\nb", "a b", "a\\nb"),
             ("a\r\n\tb", "a  …", "a\\r…"),
-            ("\x1b", "\\u{…", "\\u{…"),
+            ("\x1b", " ", "\\u{…"),
+            ("\u{202e}", "\\u{…", "\\u{…"),
             ("", "", ""),
         ] {
             assert_eq!((&*glance(text, 4), &*clipped(text, 4)), (at_a_glance, whole), "{text:?}");
