@@ -413,6 +413,8 @@ impl Turn {
                 if index < last {
                     generation.texts = Vec::new();
                 }
+                // There may be tens of thousands of them, with one call each.
+                generation.tools.shrink_to_fit();
             }
         }
         if scope != Scope::Part && self.is_answered() {

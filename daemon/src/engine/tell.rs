@@ -32,6 +32,9 @@ const LIVE: Duration = Duration::from_secs(60);
 /// A turn is told in parts when more bytes of it than this are held.
 pub(super) const HELD: usize = 8 << 20;
 
+/// What a line takes in memory besides its text, and until it is stored the spans made of it, in bytes.
+const PER_LINE: usize = 2 << 10;
+
 /// How many answers of closed turns are remembered for Stops that are late.
 const ANSWERS: usize = 32;
 
@@ -155,7 +158,7 @@ pub(super) fn push_line(
             *found.unknown.entry((field, version.to_owned())).or_default() += 1;
         }
     }
-    *held += length;
+    *held += length + PER_LINE;
     if *held > HELD
         && let Some(turn) = assembler.open_mut()
     {
