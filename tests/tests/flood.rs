@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{Read, Write},
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
@@ -98,6 +98,8 @@ fn a_storm_of_events_without_a_daemon_leaves_what_fits_and_the_newest() {
     fs::write(spool_dir.join("0000000000000000.part"), "cc-lang").expect("written");
     fs::write(spool_dir.join("0.note"), "precious").expect("written");
     let last = 3;
+    let mut before: BTreeSet<PathBuf> = home.spooled().into_iter().collect();
+    before.remove(&spool_dir.join("0.note"));
     for number in MOST..MOST + last {
         let mut story = Story::new(&home, "work", &format!("s-{number}"));
         story.turn("q", "a");
@@ -105,14 +107,17 @@ fn a_storm_of_events_without_a_daemon_leaves_what_fits_and_the_newest() {
         assert_eq!(home.spooled().len(), MOST + 1);
     }
     assert!(spool_dir.join("0.note").exists());
+    // The first to go were the unfinished one and the two oldest events.
+    let stayed: BTreeSet<PathBuf> = home.spooled().into_iter().collect();
+    assert_eq!(before.difference(&stayed).collect::<Vec<_>>(), before.iter().take(last).collect::<Vec<_>>());
     fs::remove_file(spool_dir.join("0.note")).expect("removed");
     let _daemon = home.daemon();
     home.flush();
     assert_eq!(home.spooled().len(), 0);
     let spans = server.spans();
     let told: BTreeSet<String> = spans.iter().map(|span| span.get("session.id").to_owned()).collect();
-    // The first to go were the unfinished one and the two oldest events.
-    let expect = (2..MOST - 1).chain(MOST..MOST + last).map(|number| format!("s-{number}"));
+    // Their sessions are found by their transcripts.
+    let expect = (0..MOST - 1).chain(MOST..MOST + last).map(|number| format!("s-{number}"));
     assert_eq!(told, expect.collect());
     assert_eq!(home.status()["skipped_lines"]["event_evicted"], last, "they are counted");
 }
