@@ -112,12 +112,18 @@ pub struct Status {
     /// Directories of projects of which nothing is told for now; `/` for all of them.
     #[serde(default)]
     pub paused: Vec<PathBuf>,
+    /// Directories of projects in which tracing was off when they were last seen.
+    #[serde(default)]
+    pub off: Vec<PathBuf>,
     /// Files in the spool that are not taken, by reason.
     #[serde(default)]
     pub left_in_spool: BTreeMap<String, u64>,
-    /// Addresses that may be sent to although a repository chose them.
+    /// Addresses at which an account is trusted although others chose it.
     #[serde(default)]
     pub trusted: Vec<String>,
+    /// The same with the accounts.
+    #[serde(default)]
+    pub trusts: Vec<Trusted>,
 }
 
 /// Lines of a kind that this version does not know.
@@ -240,15 +246,19 @@ pub struct Destination {
     pub last_error: Option<String>,
     /// When that was, RFC 3339.
     pub last_error_at: Option<String>,
+    /// What shows that others chose it; nothing is sent there before the user trusts it.
+    #[serde(default)]
+    pub held_by: Option<String>,
 }
 
 impl Destination {
     fn of(row: DestinationRow, outbox_bytes: u64) -> Self {
+        let held = row.held_by.as_ref().map(|why| crate::delivery::held(&row.destination, why));
         Self {
             kind: row.destination.kind,
             base_url: row.destination.base_url,
             public_key: row.destination.public_key,
-            state: row.state,
+            state: if held.is_some() { "held".to_owned() } else { row.state },
             waiting: row.waiting,
             waiting_bytes: row.waiting_bytes,
             full: row.waiting_bytes >= outbox_bytes,
@@ -257,7 +267,8 @@ impl Destination {
             rejected: row.rejected,
             last_success: row.last_success_ms.and_then(time),
             last_error_at: row.last_error.as_ref().and_then(|(_, at)| time(*at)),
-            last_error: row.last_error.map(|(why, _)| why),
+            last_error: held.or(row.last_error.map(|(why, _)| why)),
+            held_by: row.held_by,
         }
     }
 }
@@ -302,13 +313,36 @@ pub struct Settle {
     pub fate: Fate,
 }
 
-/// `POST /v1/trust`: spans may go to an address although a repository chose it, or no longer.
+/// `POST /v1/trust`: spans may go to an account at an address although others chose it, or no longer.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Trust {
     /// The address.
     pub base_url: String,
+    /// The account's public key. Without it the one account is meant that is held there, or all that are trusted.
+    #[serde(default)]
+    pub public_key: Option<String>,
     /// They may.
     pub trusted: bool,
+}
+
+/// What became of that.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TrustAnswer {
+    /// The address in the form in which addresses are compared.
+    pub base_url: String,
+    /// The accounts that were meant, by public key. Where several may have been, none is trusted.
+    pub accounts: Vec<String>,
+    /// The user chose that address for an account already, which needs no trust.
+    pub is_own: bool,
+}
+
+/// A destination that the user trusts although others chose it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trusted {
+    /// Its address.
+    pub base_url: String,
+    /// Its account.
+    pub public_key: String,
 }
 
 /// `POST /v1/pause`: nothing is told of a project for now, or no longer so.
@@ -387,7 +421,8 @@ fn report(context: &Context) -> crate::store::Result<Status> {
         let trouble = store.trouble().cloned();
         Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?, trouble, store.paused()?))
     })?;
-    let (unknown, trusted) = context.intake.store.call(|store| Ok((store.unknown_kinds()?, store.trusted()?)))?;
+    let (unknown, trusts, off) =
+        context.intake.store.call(|store| Ok((store.unknown_kinds()?, store.trusted()?, store.seen_off()?)))?;
     Ok(Status {
         daemon: Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -423,9 +458,11 @@ fn report(context: &Context) -> crate::store::Result<Status> {
             .map(|of| UnknownKind { kind: of.kind, version: of.version, lines: of.lines })
             .collect(),
         paused,
+        off,
         redacted: counts.redacted,
         left_in_spool: context.intake.left(),
-        trusted,
+        trusted: trusts.iter().map(|(base_url, _)| base_url.clone()).collect(),
+        trusts: trusts.into_iter().map(|(base_url, public_key)| Trusted { base_url, public_key }).collect(),
     })
 }
 
@@ -453,14 +490,23 @@ async fn settle(State(context): State<Context>, body: Bytes) -> Result<Json<usiz
     Ok(Json(count))
 }
 
-/// Answers with the address as it is compared; 400 if it is none.
-async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<String>, StatusCode> {
+/// Answers 400 if the address is none.
+async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<TrustAnswer>, StatusCode> {
     let wish: Trust = wish(&body)?;
     let base_url = crate::hook::base_url(&wish.base_url).ok_or(StatusCode::BAD_REQUEST)?;
-    let noted = context.intake.store.call(|store| store.trust(&base_url, wish.trusted, now_ms()));
-    noted.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    let _ = context.intake.orders.send(Order::Trust(base_url.clone()));
-    Ok(Json(base_url))
+    let answer = context.intake.store.call(|store| {
+        let known = store.accounts(&base_url)?;
+        let meant = if wish.trusted { known.held } else { known.trusted };
+        let accounts = wish.public_key.map_or(meant, |key| vec![key]);
+        // To take trust back is safe for all of them.
+        if accounts.len() == 1 || !wish.trusted {
+            accounts.iter().try_for_each(|account| store.trust(&base_url, account, wish.trusted, now_ms()))?;
+        }
+        Ok(TrustAnswer { base_url: base_url.clone(), accounts, is_own: !known.own.is_empty() })
+    });
+    let answer = answer.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let _ = context.intake.orders.send(Order::Trust(base_url));
+    Ok(Json(answer))
 }
 
 /// Answers with what is paused then; 400 for a relative path.

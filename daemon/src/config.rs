@@ -13,13 +13,21 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::redact::{Redactor, Rules};
+use crate::{
+    consent::Floor,
+    hook::Capture,
+    redact::{Redactor, Rules},
+};
 
 pub mod file;
 pub mod project;
 
 const ROOTS: &str = "transcript_roots";
 const OUTBOX: &str = "outbox_mib";
+const FROM_NOW: &str = "from_now";
+const CAPTURE: &str = "capture_at_most";
+const MASK: &str = "always_redact";
+const KEYS: [&str; 6] = [ROOTS, OUTBOX, FROM_NOW, CAPTURE, MASK, REDACT];
 const REDACT: &str = "redact";
 const NAME: &str = "name";
 const PATTERN: &str = "pattern";
@@ -36,6 +44,10 @@ pub struct Config {
     pub transcript_roots: Vec<PathBuf>,
     /// How many bytes of spans may wait for each destination. One that is away must not stop the others.
     pub outbox_bytes: u64,
+    /// What was said before a project is first seen is left out.
+    pub from_now: bool,
+    /// The least privacy that every project keeps.
+    pub floor: Floor,
     /// What masks secrets.
     pub rules: Rules,
 }
@@ -93,6 +105,12 @@ pub struct Layers {
     pub transcript_roots: Said<Vec<PathBuf>>,
     /// How many MiB of spans may wait for each destination.
     pub outbox_mib: Said<u64>,
+    /// See [`Config::from_now`].
+    pub from_now: Said<bool>,
+    /// `full` or `metadata`. The strictest file counts.
+    pub capture_at_most: Said<Capture>,
+    /// Projects cannot turn masking off. One file is enough to say so.
+    pub always_redact: Said<bool>,
     /// Rules besides the built-in ones, the first file's first.
     pub redact: Vec<Said<Rule>>,
     rules: Rules,
@@ -103,6 +121,9 @@ impl Default for Layers {
         Self {
             transcript_roots: Said { value: Vec::new(), place: None },
             outbox_mib: Said { value: OUTBOX_MIB, place: None },
+            from_now: Said { value: false, place: None },
+            capture_at_most: Said { value: Capture::Full, place: None },
+            always_redact: Said { value: false, place: None },
             redact: Vec::new(),
             rules: Rules::default(),
         }
@@ -128,6 +149,8 @@ impl Layers {
         Config {
             transcript_roots: self.transcript_roots.value,
             outbox_bytes: self.outbox_mib.value * MIB,
+            from_now: self.from_now.value,
+            floor: Floor { capture: self.capture_at_most.value, redact: self.always_redact.value },
             rules: self.rules,
         }
     }
@@ -154,7 +177,7 @@ impl Config {
 fn read(layers: &mut Layers, text: &str, place: &dyn Fn(Range<usize>) -> Option<Place>) -> Result<(), Problem> {
     let document =
         DeTable::parse(text).map_err(|error| (error.span().unwrap_or_default(), error.message().to_owned()))?;
-    for (key, value) in entries(document.get_ref(), &[ROOTS, OUTBOX, REDACT])? {
+    for (key, value) in entries(document.get_ref(), &KEYS)? {
         let place_of_it = place(value.span());
         match key {
             ROOTS => {
@@ -162,6 +185,13 @@ fn read(layers: &mut Layers, text: &str, place: &dyn Fn(Range<usize>) -> Option<
                 layers.transcript_roots = Said { value: roots, place: place_of_it };
             }
             OUTBOX => layers.outbox_mib = Said { value: outbox(value)?, place: place_of_it },
+            FROM_NOW => layers.from_now = Said { value: boolean(key, value)?, place: place_of_it },
+            // A file on top cannot loosen these.
+            CAPTURE if capture(value)? == Capture::Metadata => {
+                layers.capture_at_most = Said { value: Capture::Metadata, place: place_of_it };
+            }
+            MASK if boolean(key, value)? => layers.always_redact = Said { value: true, place: place_of_it },
+            CAPTURE | MASK => {}
             _ => rules(layers, items(key, value)?, place)?,
         }
     }
@@ -233,6 +263,18 @@ fn outbox(value: &Spanned<DeValue<'_>>) -> Result<u64, Problem> {
     number
         .filter(|mib| (1..=65536).contains(mib))
         .ok_or_else(|| (value.span(), format!("`{OUTBOX}` must be a whole number from 1 to 65536")))
+}
+
+fn boolean(key: &str, value: &Spanned<DeValue<'_>>) -> Result<bool, Problem> {
+    value.get_ref().as_bool().ok_or_else(|| (value.span(), format!("`{key}` must be true or false")))
+}
+
+fn capture(value: &Spanned<DeValue<'_>>) -> Result<Capture, Problem> {
+    match value.get_ref().as_str() {
+        Some("full") => Ok(Capture::Full),
+        Some("metadata") => Ok(Capture::Metadata),
+        _ => Err((value.span(), format!("`{CAPTURE}` must be \"full\" or \"metadata\""))),
+    }
 }
 
 /// Adds rules to those that are there.
@@ -314,13 +356,16 @@ mod tests {
         for (text, line, parts) in [
             ("outbox_mb = 1", 1, &["unknown key `outbox_mb`", "did you mean `outbox_mib`?"][..]),
             ("\n\ntranscripts_root = []", 3, &["did you mean `transcript_roots`?"]),
-            ("colour = 'red'", 1, &["unknown key `colour`", "transcript_roots, outbox_mib, redact"]),
+            ("colour = 'red'", 1, &["unknown key `colour`", "transcript_roots, outbox_mib, from_now"]),
             ("outbox_mib = 0", 1, &["`outbox_mib`", "1 to 65536"]),
             ("outbox_mib = 65537", 1, &["1 to 65536"]),
             ("outbox_mib = -1", 1, &["1 to 65536"]),
             ("outbox_mib = 99999999999999999999", 1, &["1 to 65536"]),
             ("outbox_mib = 1.5", 1, &["1 to 65536"]),
             ("outbox_mib = '5'", 1, &["1 to 65536"]),
+            ("from_now = 1", 1, &["`from_now` must be true or false"]),
+            ("always_redact = 'yes'", 1, &["`always_redact` must be true or false"]),
+            ("\ncapture_at_most = 'none'", 2, &["`capture_at_most` must be \"full\" or \"metadata\""]),
             ("outbox_mib = 1\noutbox_mib = 2", 2, &["duplicate key"]),
             ("transcript_roots = '/x'", 1, &["`transcript_roots` must be a list"]),
             ("transcript_roots = [\n'/x',\n1]", 3, &["each must be a string"]),
@@ -362,6 +407,12 @@ mod tests {
         layers.lay(fleet, &text).unwrap();
         layers.lay(own, &("\noutbox_mib = 9".to_owned() + &rule("pin", "PIN [0-9]+"))).unwrap();
         assert_eq!(layers.outbox_mib, Said { value: 9, place: at(own, 2) });
+        let mut strict = Layers::default();
+        strict.lay(fleet, "capture_at_most = 'metadata'\nalways_redact = true\nfrom_now = true").unwrap();
+        strict.lay(own, "capture_at_most = 'full'\nalways_redact = false\nfrom_now = false").unwrap();
+        assert_eq!(strict.always_redact, Said { value: true, place: at(fleet, 2) });
+        let config = strict.config();
+        assert_eq!((config.floor, config.from_now), (Floor { capture: Capture::Metadata, redact: true }, false));
         assert_eq!(layers.transcript_roots, Said { value: vec!["/fleet".into()], place: at(fleet, 3) });
         let rules: Vec<_> = layers.redact.iter().map(|rule| (&*rule.value.name, rule.place.clone())).collect();
         assert_eq!(rules, [("ticket", at(fleet, 4)), ("pin", at(own, 3))]);

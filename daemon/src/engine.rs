@@ -15,6 +15,7 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
     config::Config,
+    consent::watch::Consent,
     delivery::exporter::{Order, now_ms},
     hook::{Destination, Event, Hint},
     store::{SessionRow, Store, handle::Handle},
@@ -115,6 +116,8 @@ pub struct Engine {
     orders: UnboundedSender<Order>,
     watch: Watch,
     config: Config,
+    /// Whether tracing is on where no hook says so.
+    consent: Consent,
     /// Where transcripts may lie, whatever the event.
     roots: Vec<PathBuf>,
     /// Destinations for which as much waits as may.
@@ -141,12 +144,14 @@ impl Engine {
     ) -> Self {
         let watch = Watch::new(own.clone());
         let roots = config.roots(home);
+        let consent = Consent::new(home, config.floor);
         let sessions = HashMap::new();
         let mut engine = Self {
             store,
             orders,
             watch,
             config,
+            consent,
             roots,
             full: HashSet::new(),
             sessions,
@@ -330,7 +335,14 @@ impl Engine {
             session.agents.has_ended(agent);
         }
         let newest = is_newer(hint.fired_ns, session.row.hint.fired_ns, u64::try_from(now_ms()).unwrap_or(0));
-        if newest && (!is_backfill(&hint) || session.may_be_told_to(&hint.destination, &self.store)) {
+        // What was left out while tracing was off is behind the position.
+        let was_off = |hint: &Hint| {
+            let dir = hint.project_dirs.last();
+            dir.is_some_and(|dir| self.store.call(|store| store.off(dir)).is_ok_and(|off| !off.is_empty()))
+        };
+        let again = hint.is_asked_for() && was_off(&hint);
+        let may = !is_backfill(&hint) && !again || session.may_be_told_to(&hint.destination, again, &self.store);
+        if newest && may {
             session.row.transcript.clone_from(&hint.transcript);
             session.row.hint = hint.clone();
         }

@@ -19,9 +19,13 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
+    consent::Chooser,
     credentials::Secret,
     dialect::langfuse::environment,
     ids::Print,
+    scan::SCAN_ID,
+    settings::block::Vars,
+    store::AGAIN_ID,
     trace::Semantics,
     transcript::{record::Nanos, wire::Text},
 };
@@ -49,10 +53,33 @@ pub struct Hint {
     pub config_dir: Option<PathBuf>,
     /// Where its spans go.
     pub destination: Destination,
+    /// Who chose that, judged when the event was taken; `None` if nobody has judged yet.
+    #[serde(default)]
+    pub chooser: Option<Chooser>,
+    /// The settings files turned tracing on when the event was taken, not the environment alone.
+    #[serde(default)]
+    pub settings_on: bool,
     /// How its spans are made.
     pub options: Options,
     /// The project asked for a talkative log.
     pub debug: bool,
+}
+
+impl Hint {
+    /// The user asked for this session's history.
+    pub fn is_asked_for(&self) -> bool {
+        ["backfill-", "replay-"].iter().any(|kind| self.id.starts_with(kind))
+    }
+
+    /// A hook of Claude Code ran, with tracing on in its environment.
+    pub fn is_from_hook(&self) -> bool {
+        self.is_permission() && !self.is_asked_for() && !self.id.starts_with("recover-")
+    }
+
+    /// It says that tracing is on or wanted. What the daemon itself found says only that there may be something to read.
+    pub fn is_permission(&self) -> bool {
+        ![SCAN_ID, AGAIN_ID].iter().any(|kind| self.id.starts_with(kind))
+    }
 }
 
 /// What a hook event means for the open turn.
@@ -188,12 +215,13 @@ impl Refused {
     }
 }
 
-/// Reads a frame: the hint in it, and the secret key it may carry.
+/// Reads a frame: the hint in it, and the variables it came with, among them the secret key.
 ///
 /// # Errors
 /// Why there is nothing to be done about the event.
-pub fn read(frame: Frame) -> Result<(Hint, Option<Secret>), Refused> {
-    let env = Env::new(frame.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
+    let vars: Vars = frame.env.into_iter().collect();
+    let env = Env::of(&vars);
     if !env.enabled() {
         return Err(Refused::NotEnabled);
     }
@@ -238,10 +266,12 @@ pub fn read(frame: Frame) -> Result<(Hint, Option<Secret>), Refused> {
         project_dirs,
         config_dir: env.get("CLAUDE_CONFIG_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()),
         destination,
+        chooser: None,
+        settings_on: false,
         options: env.options(),
         debug: env.get("CC_LANGFUSE_DEBUG").is_some_and(proto::env::enabled),
     };
-    Ok((hint, env.secret()))
+    Ok((hint, vars))
 }
 
 /// Settings as Claude Code gives them to a hook, or as its settings files hold them.
@@ -252,6 +282,11 @@ impl<'a> Env<'a> {
     /// From name and value pairs, later ones winning. An empty value counts as unset.
     pub fn new(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect())
+    }
+
+    /// The same, of variables by name.
+    pub fn of(vars: &'a BTreeMap<String, String>) -> Self {
+        Self::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
     /// Tracing is on.
@@ -266,7 +301,8 @@ impl<'a> Env<'a> {
     pub fn destination(&self) -> Result<Destination, Refused> {
         let public_key = self.paired("PUBLIC_KEY").map(unquoted).filter(|key| !key.is_empty());
         let public_key = public_key.ok_or(Refused::KeysMissing)?.to_owned();
-        let url = self.paired("BASE_URL").or_else(|| self.paired("HOST")).unwrap_or(DEFAULT_BASE_URL);
+        let url =
+            ["BASE_URL", "BASEURL", "HOST"].into_iter().find_map(|name| self.paired(name)).unwrap_or(DEFAULT_BASE_URL);
         Ok(Destination { kind: Kind::Langfuse, base_url: base_url(url).ok_or(Refused::BaseUrl)?, public_key })
     }
 
@@ -275,14 +311,10 @@ impl<'a> Env<'a> {
         self.paired("SECRET_KEY").map(|key| Secret::new(unquoted(key)))
     }
 
-    /// Every secret key named here, whichever wins.
+    /// Every secret key named here, not only the one that wins.
     pub fn secrets(&self) -> impl Iterator<Item = Secret> {
-        self.both(&["SECRET_KEY"]).map(|key| Secret::new(unquoted(key)))
-    }
-
-    /// Every address named here, whichever wins.
-    pub fn base_urls(&self) -> impl Iterator<Item = String> {
-        self.both(&["BASE_URL", "HOST"]).filter_map(base_url)
+        let names = ["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"];
+        names.into_iter().filter_map(|name| self.get(name)).map(|key| Secret::new(unquoted(key)))
     }
 
     /// How spans are made. What cannot be understood is left at its default: tracing goes on.
@@ -320,11 +352,6 @@ impl<'a> Env<'a> {
 
     fn get(&self, name: &str) -> Option<&'a str> {
         self.0.get(name).copied()
-    }
-
-    fn both(&self, names: &[&str]) -> impl Iterator<Item = &'a str> {
-        let names = names.iter().flat_map(|name| [format!("CC_LANGFUSE_{name}"), format!("LANGFUSE_{name}")]);
-        names.filter_map(|name| self.get(&name))
     }
 
     /// `CC_LANGFUSE_X`, else `LANGFUSE_X`.

@@ -19,11 +19,12 @@ use rustix::fs::{Mode, OFlags};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
-    credentials::Secret,
+    consent::{Chooser, watch::Consent},
     delivery::exporter::Order,
     engine::Input,
-    hook::{self, Hint, Refused},
+    hook::{self, Env, Hint, Refused},
     log::Level,
+    settings::block::Vars,
     store::{self, handle::Handle},
 };
 
@@ -45,6 +46,8 @@ pub struct Intake {
     pub engine: Sender<Input>,
     /// Who is told of the keys they bring.
     pub orders: UnboundedSender<Order>,
+    /// Whose choice their destinations are.
+    pub consent: Consent,
     /// How talkative the log is; a project can ask for more.
     level: Level,
     /// Events that came at the same time, stored in one go.
@@ -57,8 +60,8 @@ pub struct Intake {
     left: Arc<Mutex<BTreeMap<PathBuf, &'static str>>>,
 }
 
-/// What an event came to: a hint and the key it brought, or the reason why there is none.
-type Judged = Result<(Hint, Option<Secret>), &'static str>;
+/// What an event came to: a hint and the variables it brought, or the reason why there is none.
+type Judged = Result<(Hint, Vars), &'static str>;
 
 /// An event, and who wants to know whether it is committed.
 type Waiting = (Judged, oneshot::Sender<bool>);
@@ -98,9 +101,15 @@ pub struct Drained {
 
 impl Intake {
     /// A way in to `store`.
-    pub fn new(store: Handle, engine: Sender<Input>, orders: UnboundedSender<Order>, level: Level) -> Self {
+    pub fn new(
+        store: Handle,
+        engine: Sender<Input>,
+        orders: UnboundedSender<Order>,
+        consent: Consent,
+        level: Level,
+    ) -> Self {
         let (together, heard, evicted, left) = Default::default();
-        Self { store, engine, orders, level, together, heard, evicted, left }
+        Self { store, engine, orders, consent, level, together, heard, evicted, left }
     }
 
     /// Takes one frame. `Ok` means that it, or the reason why it is none, is committed (invariant 4).
@@ -139,11 +148,12 @@ impl Intake {
         let count = judged.len() as u64;
         for judged in judged {
             match judged {
-                Ok((hint, secret)) => {
+                Ok((mut hint, vars)) => {
                     self.level.debug(hint.debug);
+                    self.consent.judge(&mut hint, &vars);
                     tracing::debug!(session = hint.session_id, event = ?kind(&hint.event), "event");
+                    secrets.push(Env::of(&vars).secret());
                     hints.push(hint);
-                    secrets.push(secret);
                 }
                 Err(reason) => {
                     tracing::debug!(reason, "an event came to nothing");
@@ -155,9 +165,12 @@ impl Intake {
             tracing::warn!(%error, "events could not be stored");
         })?;
         self.heard.fetch_add(count, Ordering::Relaxed);
-        for ((hint, secret), destination) in hints.iter().zip(secrets).zip(destinations) {
-            if let Some(secret) = secret {
-                let _ = self.orders.send(Order::Key(destination, hint.destination.clone(), secret));
+        for ((hint, secret), id) in hints.iter().zip(secrets).zip(destinations) {
+            // A key that others chose is not used for a destination of the user's own.
+            let is_own = || self.store.call(|store| store.is_own(id)).unwrap_or(true);
+            let is_meant = hint.chooser == Some(Chooser::User) || !is_own();
+            if let Some(secret) = secret.filter(|_| is_meant) {
+                let _ = self.orders.send(Order::Key(id, hint.destination.clone(), secret));
             }
         }
         Ok(hints)

@@ -15,7 +15,7 @@
 //!
 //! 1. Pure modules ([`transcript::cursor`], [`transcript::lines`], [`transcript::record`], [`turn`], [`trace`], [`ids`],
 //!    [`redact`], [`reconcile`], [`media`], [`dialect`], [`hook`], [`delivery::verdict`], [`delivery::policy`], [`metrics`],
-//!    [`claude`], [`config`] but for [`config::file`], [`doctor`], [`import_state`] but for [`import_state::file`], [`settings`], [`visible`]) use
+//!    [`claude`], [`config`] but for [`config::file`], [`consent`] but for [`consent::watch`], [`doctor`], [`import_state`] but for [`import_state::file`], [`settings`], [`visible`]) use
 //!    neither files, network, environment, threads nor the clock; time comes in as a value.
 //! 2. Only [`store`] contains SQL; only [`delivery`] does HTTP out; only [`transcript::reader`] opens transcripts.
 //! 3. A cursor moves only in the transaction that stores what it passed over; a span id enters the outbox of a destination
@@ -32,6 +32,7 @@ pub mod api;
 pub mod begun;
 pub mod claude;
 pub mod config;
+pub mod consent;
 pub mod credentials;
 pub mod delivery;
 pub mod dialect;

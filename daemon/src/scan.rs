@@ -10,7 +10,9 @@ use std::{
 };
 
 use crate::{
-    credentials::{self, user_dir},
+    consent::watch::Consent,
+    credentials::{layers, user_dir},
+    delivery::exporter::now_ns,
     engine::QUIET_FINISHED,
     hook::{Env, Event, Hint},
     store::{self, Begun, SessionRow, handle::Handle},
@@ -53,6 +55,8 @@ pub struct Scan {
     pub roots: Vec<PathBuf>,
     /// The user's home.
     pub home: PathBuf,
+    /// Whether tracing is on, and whose choice destinations are.
+    pub consent: Consent,
 }
 
 impl Scan {
@@ -141,7 +145,7 @@ impl Scan {
 
     fn hint(&self, path: PathBuf, id: &str, known: Option<SessionRow>, written: i64, is_over: bool) -> Option<Hint> {
         let like = match known {
-            Some(row) => row.hint,
+            Some(row) => self.is_on(&row.hint).then_some(row.hint)?,
             None => self.settings_of(&path)?,
         };
         Some(Hint {
@@ -154,6 +158,19 @@ impl Scan {
         })
     }
 
+    /// True if the settings files still turn tracing on for a session that is known; notes that.
+    fn is_on(&self, hint: &Hint) -> bool {
+        let is_on = self.consent.is_on(&hint.project_dirs, hint.config_dir.as_deref());
+        self.see(hint.project_dirs.last().map(PathBuf::as_path), is_on) && is_on
+    }
+
+    /// Notes what was seen of a project; false if that cannot be stored, and so nothing may be read.
+    fn see(&self, dir: Option<&Path>, is_on: bool) -> bool {
+        let Some(dir) = dir else { return true };
+        let seen = self.store.call(|store| store.see(dir, is_on, now_ns()));
+        seen.inspect_err(|error| tracing::warn!(%error, "whether tracing is on cannot be stored")).is_ok()
+    }
+
     /// How the project of a transcript wants to be traced, by its settings files; `None` if it does not.
     fn settings_of(&self, transcript: &Path) -> Option<Hint> {
         let cwd =
@@ -162,12 +179,12 @@ impl Scan {
         // In Claude Code's own directory, transcripts lie beside the user's settings.
         let root = self.roots.iter().find(|root| root.ends_with("projects") && transcript.starts_with(root));
         let user = root.and_then(|root| root.parent()).map_or_else(|| user_dir(None, &self.home), Path::to_owned);
-        let vars = credentials::settings_env(Some(&cwd), &user);
-        let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        if !env.enabled() {
+        let vars = layers::resolve(Some(&cwd), &user);
+        let env = Env::of(&vars);
+        if !self.see(Some(&cwd), env.enabled()) || !env.enabled() {
             return None;
         }
-        Some(Hint {
+        let mut hint = Hint {
             id: String::new(),
             fired_ns: 0,
             session_id: String::new(),
@@ -176,9 +193,13 @@ impl Scan {
             project_dirs: vec![cwd],
             config_dir: Some(user).filter(|user| *user != user_dir(None, &self.home)),
             destination: env.destination().ok()?,
+            chooser: None,
+            settings_on: true,
             options: env.options(),
             debug: false,
-        })
+        };
+        self.consent.judge(&mut hint, &vars);
+        Some(hint)
     }
 }
 
@@ -224,7 +245,12 @@ mod tests {
         }
         let store = Handle::new(Store::open(&at("state.db")).unwrap().store);
         let since = store.call(|store| store.begun()).unwrap().at_ms;
-        let scan = Scan { store: store.clone(), roots: vec![at(".claude/projects")], home: home.clone() };
+        let scan = Scan {
+            store: store.clone(),
+            roots: vec![at(".claude/projects")],
+            home: home.clone(),
+            consent: Consent::new(&home, Default::default()),
+        };
         let found = |now| -> Vec<_> {
             let hints = scan.run(now).into_iter().filter_map(|candidate| scan.event(&candidate, now));
             hints.map(|hint| (hint.session_id, hint.transcript, hint.event, hint.project_dirs)).collect()
@@ -260,7 +286,8 @@ mod tests {
         at.iter().for_each(|(id, written)| write(id, *written));
         let store = Handle::new(Store::open(&home.join("state.db")).unwrap().store);
         store.call(|store| store.begin_at(Begun { at_ms: begun, newest_ms: None })).unwrap();
-        (base, Scan { store, roots: vec![home.join(".claude/projects")], home }, write)
+        let consent = Consent::new(&home, Default::default());
+        (base, Scan { store, roots: vec![home.join(".claude/projects")], home, consent }, write)
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use edit::{Error, Node, Step};
 
+pub mod block;
 pub mod diff;
 pub mod edit;
 

@@ -10,8 +10,18 @@ pub const ENABLE: &str = "TRACE_TO_LANGFUSE";
 pub const STATE_DIR: &str = "CC_LANGFUSE_STATE_DIR";
 
 /// Settings that exist as `LANGFUSE_X` and, with precedence, as `CC_LANGFUSE_X`.
-pub const PAIRED: [&str; 8] =
-    ["PUBLIC_KEY", "SECRET_KEY", "BASE_URL", "HOST", "TRACING_ENVIRONMENT", "RELEASE", "USER_ID", "SAMPLE_RATE"];
+/// `BASEURL` and `HOST` are what other Langfuse SDKs call the base URL.
+pub const PAIRED: [&str; 9] = [
+    "PUBLIC_KEY",
+    "SECRET_KEY",
+    "BASE_URL",
+    "BASEURL",
+    "HOST",
+    "TRACING_ENVIRONMENT",
+    "RELEASE",
+    "USER_ID",
+    "SAMPLE_RATE",
+];
 
 /// Settings that exist only under these names, and the two variables of Claude Code that say where a project lives.
 pub const PLAIN: [&str; 8] = [

@@ -339,7 +339,12 @@ fn keys_in_a_file_that_git_tracks_are_named_and_go_nowhere() {
     assert!(git(&["add", "."]).expect("git").status.success());
     let seen = stage.doctor(&[]);
     seen.has("tracked-keys", "warning", "settings.local.json holds a secret key", "git rm --cached");
-    seen.has("server", "problem", "which git tracks, sends spans there", "cc-langfusectl trust http://127.0.0.1:");
+    seen.has(
+        "server",
+        "problem",
+        "which others can write, sets TRACE_TO_LANGFUSE",
+        "cc-langfusectl trust http://127.0.0.1:",
+    );
     assert_eq!(stage.server.requests().len(), 0, "a server that a repository chose was asked");
 }
 

@@ -215,12 +215,7 @@ fn bytes_that_no_line_should_have_harm_no_other_line() {
         ("a hole before it", Box::new(|line| [&hole, line].concat()), "the prompt", &[]),
         ("a line of NULs before it", Box::new(|line| [&hole, &b"\n"[..], line].concat()), "the prompt", &[]),
         ("CRLF", Box::new(|line| [line, b"\r"].concat()), "the prompt", &[]),
-        (
-            "a byte order mark before it",
-            Box::new(|line| [b"\xef\xbb\xbf\n", line].concat()),
-            "the prompt",
-            &[("not_json", 1)],
-        ),
+        ("a byte order mark before it", Box::new(|line| [b"\xef\xbb\xbf\n", line].concat()), "the prompt", &[]),
         (
             "invalid UTF-8 before it",
             Box::new(|line| [b"\xff\xfe\x80\n", line].concat()),

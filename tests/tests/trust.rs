@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 use serde_json::{Value, json};
-use tests::{Answer, Home, Server, Story, home::settings, ids, say, server};
+use tests::{Answer, Home, MediaApi, Server, Story, home::settings, ids, say, server};
 
 /// Runs git in `dir`; false where there is no git.
 fn git(home: &Home, dir: &Path, args: &[&str]) -> bool {
@@ -40,7 +40,9 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
     let all = ["TRACE_TO_LANGFUSE", "LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY", "LANGFUSE_BASE_URL"];
     // What the repository says; the user's own settings say the rest.
     for by_repository in [&all[..], &["LANGFUSE_BASE_URL"]] {
-        let (home, stranger) = (Home::new(), Server::new());
+        let (home, media) = (Home::new(), MediaApi::default());
+        let uploads = media.clone();
+        let stranger = Server::answering(move |request| media.answer(request));
         let env = stranger.env();
         if !repository(&home, &of(by_repository, &env)) {
             return;
@@ -53,18 +55,20 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
         story.prompt_of(&image()).answer("a1");
         // Claude Code hands all of it to its hooks.
         home.hook(&story.stop("a1"), &env);
-        let status = home.status_until("the spans to be held", held);
-        assert_eq!(status["destinations"][0]["waiting"], 2);
+        let status = home
+            .status_until("the spans to be held", |status| held(status) && status["destinations"][0]["waiting"] == 2);
         let why = status["destinations"][0]["last_error"].as_str().expect("why").to_owned();
         let file = home.path().join("repo/.claude/settings.json");
-        let command = format!("cc-langfusectl trust {}", stranger.url);
+        let command = format!("cc-langfusectl trust {} pk-", stranger.url);
         assert!(why.contains(file.to_str().expect("text")) && why.contains(&command), "{why}");
         let told = home.ctl(&["status"]);
         let told = String::from_utf8_lossy(&told.stdout).into_owned();
         assert!(told.contains("held") && told.contains(&command), "{told}");
         // Neither patience, nor a restart, nor a word about another server changes that.
         assert_eq!(home.ctl(&["flush", "--timeout", "500ms"]).status.code(), Some(1));
-        assert_eq!(home.ctl(&["trust", "https://langfuse.example.org"]).status.code(), Some(0));
+        assert_eq!(home.ctl(&["trust", "https://langfuse.example.org"]).status.code(), Some(1), "which account?");
+        assert_eq!(home.ctl(&["trust", "https://langfuse.example.org", "pk-lf-1"]).status.code(), Some(0));
+        assert_eq!(home.ctl(&["trust", &stranger.url, "pk-other"]).status.code(), Some(0));
         assert_eq!(home.ctl(&["trust", "no address"]).status.code(), Some(1));
         daemon.kill();
         daemon = home.daemon();
@@ -93,7 +97,7 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
         home.status_until("the server to be out of time", |status| status["destinations"][0]["state"] == "retrying");
         let opened = home.ctl(&["open", "s", "--print"]);
         assert_eq!(opened.status.code(), Some(0), "{opened:?}");
-        stranger.change(|_| Answer::ok());
+        stranger.change(move |request| uploads.answer(request));
         home.flush();
         assert_eq!((stranger.spans().len(), ids(&stranger.spans()).len()), (6, 6));
 

@@ -236,6 +236,7 @@ fn an_answer_that_is_written_after_its_stop_is_waited_for() {
 #[test]
 fn an_answer_is_told_though_its_stop_was_lost() {
     let (home, server) = (Home::new(), Server::new());
+    home.settings("work", &server.env());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
     story.prompt("q");

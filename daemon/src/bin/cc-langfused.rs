@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use cc_langfuse::{
     api::{self, Context, Left},
     begun, config,
+    consent::watch::Consent,
     delivery::exporter::{self, InFlight, Order},
     engine::{Engine, Input},
     import_state,
@@ -114,12 +115,17 @@ fn run(args: &Args) -> anyhow::Result<()> {
         Ok(false) => {}
         Err(error) => tracing::error!(%error, "since when sessions are traced cannot be stored"),
     }
+    store.call(|store| {
+        store.trace_from_now(config.from_now);
+        Ok(())
+    })?;
     import_state(&store, &home);
     let (engine_sender, inputs) = mpsc::channel();
     let (orders, orders_receiver) = tokio::sync::mpsc::unbounded_channel();
 
     let outbox_bytes = config.outbox_bytes;
-    let scan = Scan { store: store.clone(), roots: config.roots(&home), home: home.clone() };
+    let consent = Consent::new(&home, config.floor);
+    let scan = Scan { store: store.clone(), roots: config.roots(&home), home: home.clone(), consent: consent.clone() };
     let engine = Engine::new(store.clone(), orders.clone(), engine_sender.clone(), config, &home);
     let (runs, engine_ended) = tokio::sync::oneshot::channel::<()>();
     let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
@@ -133,7 +139,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
 
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(LOOKUPS).enable_all().build()?;
-    let intake = Intake::new(store.clone(), engine_sender.clone(), orders, level);
+    let intake = Intake::new(store.clone(), engine_sender.clone(), orders, consent, level);
     let in_flight = InFlight::default();
     let stop_sending = intake.orders.clone();
     let context = Context {

@@ -25,7 +25,17 @@ const SETTINGS: [(&[&str], Option<&str>); 15] = [
     (&[proto::env::ENABLE], Some("off")),
     (&["CC_LANGFUSE_PUBLIC_KEY", "LANGFUSE_PUBLIC_KEY"], None),
     (&["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"], None),
-    (&["CC_LANGFUSE_BASE_URL", "LANGFUSE_BASE_URL", "CC_LANGFUSE_HOST", "LANGFUSE_HOST"], Some(DEFAULT_BASE_URL)),
+    (
+        &[
+            "CC_LANGFUSE_BASE_URL",
+            "LANGFUSE_BASE_URL",
+            "CC_LANGFUSE_BASEURL",
+            "LANGFUSE_BASEURL",
+            "CC_LANGFUSE_HOST",
+            "LANGFUSE_HOST",
+        ],
+        Some(DEFAULT_BASE_URL),
+    ),
     (&["CC_LANGFUSE_TRACING_ENVIRONMENT", "LANGFUSE_TRACING_ENVIRONMENT"], None),
     (&["CC_LANGFUSE_RELEASE", "LANGFUSE_RELEASE"], None),
     (&["CC_LANGFUSE_USER_ID", "LANGFUSE_USER_ID"], None),
@@ -55,7 +65,7 @@ pub fn settings(layers: &[(String, BTreeMap<String, String>)]) -> Vec<Setting> {
         };
         let value = match name {
             name if proto::env::is_secret(name) => SET.to_owned(),
-            name if name.ends_with("_URL") || name.ends_with("_HOST") => proto::env::without_userinfo(value.trim()),
+            name if name.ends_with("URL") || name.ends_with("_HOST") => proto::env::without_userinfo(value.trim()),
             _ => value.to_owned(),
         };
         Setting { name: name.to_owned(), value: Some(value), from: Some(from.to_owned()) }

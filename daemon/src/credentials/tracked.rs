@@ -95,9 +95,11 @@ impl Index {
             }
             // Where an entry of a shared index is replaced, no name is written again.
             let around = path.ends_with(b"/") && name.len() > path.len();
+            // A link on the way is the repository's, wherever it leads.
+            let is_link = number(start + 24)? & 0o170_000 == 0o120_000 && name.get(path.len()) == Some(&b'/');
             // File systems that ignore case are common.
             let same = |name: &[u8]| name.eq_ignore_ascii_case(&path);
-            lists |= same(name) || around && same(&name[..path.len()]);
+            lists |= same(name) || (around || is_link) && same(&name[..path.len()]);
         }
         let end = bytes.len().checked_sub(hash)?;
         let mut shared = None;

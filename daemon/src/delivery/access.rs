@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::sync::watch;
 
 use crate::{
-    credentials::{Origin, Secret, from_settings, origin},
+    credentials::{Secret, from_settings},
     hook::Destination,
     store::handle::Handle,
 };
@@ -55,26 +55,22 @@ impl Access {
     pub(super) fn secret(&mut self) -> Result<Secret, (&'static str, String)> {
         // The key a hook brought, unless the server has refused that very key: then what the settings files say by now.
         let held = self.key.borrow_and_update().clone();
+        let to = &self.destination;
         let known = self
             .store
-            .call(|store| Ok((store.project_dirs(&self.destination)?, store.config_dirs(&self.destination)?)));
-        let (dirs, config_dirs) = known.unwrap_or_default();
+            .call(|store| Ok((store.held_by(to)?, store.trusts(to)?, store.project_dirs(to)?, store.config_dirs(to)?)));
+        let (held_by, trusts, dirs, config_dirs) =
+            known.map_err(|error| (PARKED, format!("whether it may be used cannot be read: {error}")))?;
+        if let Some(why) = held_by {
+            return Err((HELD, super::held(to, &why)));
+        }
         let secret = match held {
             Some(held) if self.refused.as_ref() != Some(&held) => Some(held),
-            held => from_settings(&self.destination, &dirs, &config_dirs, &self.home).or(held),
+            held => from_settings(to, &dirs, &config_dirs, &self.home, trusts).or(held),
         };
         let Some(secret) = secret else {
             return Err((PARKED, "no secret key: open Claude Code in a project that has it".into()));
         };
-        let base_url = &self.destination.base_url;
-        if let Origin::Repository(file) = origin(&self.destination, &secret, &dirs, &config_dirs, &self.home)
-            && !self.store.call(|store| store.trusts(base_url)).unwrap_or(false)
-        {
-            let file = file.display();
-            let why =
-                format!("{file}, which git tracks, sends it there; if you want that: cc-langfusectl trust {base_url}");
-            return Err((HELD, why));
-        }
         self.used = Some(secret.clone());
         Ok(secret)
     }

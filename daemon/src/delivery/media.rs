@@ -223,7 +223,8 @@ impl Way {
         };
         let to = match serde_json::from_slice(&answer) {
             Ok(serde_json::Value::Object(answer)) => answer.get("uploadUrl").cloned().unwrap_or_default(),
-            _ => return Outcome::Later(None, "an answer that is none of Langfuse's".into()),
+            // A receiver that says yes to whatever comes: an OTLP collector, a relay.
+            _ => return Outcome::Never(UNKNOWN, "its answer does not come from Langfuse's media API".into()),
         };
         let Some(to) = to.as_str() else { return Outcome::Done };
         let Some(to) = to.parse::<Uri>().ok().filter(|to| self.is_private(to)) else {

@@ -11,3 +11,10 @@ pub mod readback;
 pub mod reply;
 pub mod transport;
 pub mod verdict;
+
+use crate::{hook::Destination, settings::quoted};
+
+/// What a user is told of a destination that others chose, as `why` says: that it gets nothing yet, and what ends that.
+pub fn held(to: &Destination, why: &str) -> String {
+    format!("{why}; if spans are to go there: cc-langfusectl trust {} {}", quoted(&to.base_url), quoted(&to.public_key))
+}

@@ -10,6 +10,7 @@ use crate::{
         verdict::{Answer, Verdict, judge},
     },
     hook,
+    settings::quoted,
 };
 
 /// A clock that is wrong by more than this many seconds misplaces what is traced.
@@ -19,12 +20,14 @@ const SKEW: u64 = 60;
 const NOTICE_DAYS: u64 = 5;
 
 /// Why a server is not asked.
-pub fn judge_untrusted(file: &std::path::Path, base_url: &str) -> Finding {
+pub fn judge_held(to: &hook::Destination, why: &str) -> Finding {
     Finding::problem(
         "server",
-        format!("{base_url} is not asked and gets nothing: {}, which git tracks, sends spans there", file.display()),
+        format!("{} is not asked and gets nothing: {why}", to.base_url),
         format!(
-            "if you want that: cc-langfusectl trust {base_url}; else put keys and address of your own into .claude/settings.local.json"
+            "if spans are to go there: cc-langfusectl trust {} {}; else put keys and address of your own into .claude/settings.local.json",
+            quoted(&to.base_url),
+            quoted(&to.public_key)
         ),
     )
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     agents::{Agents, Patience},
-    delivery::exporter::{Order, now_ms},
+    delivery::exporter::{Order, now_ms, now_ns},
     hook::{Event, Hint},
     redact::Counts,
     store::{Advance, SessionRow},
@@ -80,6 +80,9 @@ impl Engine {
             session.not_before = Some(Instant::now() + wait);
             return;
         }
+        if self.is_off(session) {
+            return;
+        }
         let mut file = match self.open(&session.row.transcript, &session.row.hint) {
             Ok(file) => file,
             Err(error) => return self.unreadable(session, &error),
@@ -121,6 +124,35 @@ impl Engine {
     fn roots(&self, hint: &Hint) -> Vec<PathBuf> {
         let own = hint.config_dir.iter().map(|dir| dir.join("projects"));
         self.roots.iter().cloned().chain(own).collect()
+    }
+
+    /// True if nothing more of the session is read: no event says so, and its project's settings do not turn tracing on. Notes
+    /// what was seen, and when tracing was off before.
+    fn is_off(&mut self, session: &mut Session) -> bool {
+        let hint = &session.row.hint;
+        let Some(dir) = hint.project_dirs.last() else { return false };
+        let is_permitted = session.waiting.iter().any(|(hint, _)| hint.is_permission());
+        session.is_off = !is_permitted && !self.consent.is_on(&hint.project_dirs, hint.config_dir.as_deref());
+        let (off, is_silent) = (session.is_off, !is_permitted);
+        let seen = self.store.call(|store| {
+            if is_silent {
+                store.see(dir, !off, now_ns())?;
+            }
+            store.off(dir)
+        });
+        match seen {
+            Ok(off) => session.off = off,
+            Err(error) => {
+                tracing::warn!(%error, "whether tracing was on cannot be read; trying again");
+                session.retry();
+                return true;
+            }
+        }
+        if session.is_off && !session.waiting.is_empty() {
+            let ids: Vec<String> = session.waiting.drain(..).map(|(hint, _)| hint.id).collect();
+            self.give_up(&ids, "project_off");
+        }
+        session.is_off
     }
 
     /// How long nothing of the session may be read, if so. What is said in a pause is passed over, history waits for its end.
@@ -473,6 +505,7 @@ impl Engine {
         let step = Advance {
             session: row,
             spans: found.spans,
+            off: found.off,
             marks: found.marks,
             turns: found.turns,
             launches: found.launches,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,7 @@ use crate::{
     ids::Print,
     redact::Rules,
     store::{SessionRow, handle::Handle},
-    transcript::{cursor::Position, lines::Lines},
+    transcript::{cursor::Position, lines::Lines, record::Nanos},
     turn::{Assembler, Scope},
 };
 
@@ -56,6 +57,10 @@ pub(super) struct Session {
     pub(super) lost: bool,
     /// Not before: the database refused the last step.
     pub(super) not_before: Option<Instant>,
+    /// Tracing is off in its project, and no event says otherwise: nothing is read.
+    pub(super) is_off: bool,
+    /// When tracing was off in its project, in nanoseconds since the epoch.
+    pub(super) off: Vec<RangeInclusive<Nanos>>,
 }
 
 impl Session {
@@ -82,6 +87,8 @@ impl Session {
             next_look: now,
             lost: false,
             not_before: None,
+            is_off: false,
+            off: Vec::new(),
         }
     }
 
@@ -95,10 +102,10 @@ impl Session {
         now + (now.saturating_duration_since(last) / 2).max(TICK)
     }
 
-    /// History goes to `destination` now. If it went elsewhere before, the transcript is read from its start, unless something
+    /// History goes to `destination` now. If it went elsewhere before, or is to be read `again`, that begins at the start, unless something
     /// of it is still to be told there: then false.
-    pub(super) fn may_be_told_to(&mut self, destination: &Destination, store: &Handle) -> bool {
-        if self.row.hint.destination == *destination {
+    pub(super) fn may_be_told_to(&mut self, destination: &Destination, again: bool, store: &Handle) -> bool {
+        if self.row.hint.destination == *destination && !again {
             return true;
         }
         let untold =
@@ -113,6 +120,15 @@ impl Session {
         self.agents = Agents::default();
         (self.row.cursor, self.row.closed, self.row.forked_from, self.row.title) = (Position::default(), 0, None, None);
         true
+    }
+
+    /// True if a turn that began at `start` is left out: tracing was off in its project, and no hook with tracing on ran while
+    /// it was the session's last. `next` is when the turn after it began.
+    pub(super) fn leaves_out(&self, start: Nanos, next: Option<Nanos>) -> bool {
+        let is_its = |fired: Nanos| fired >= start && next.is_none_or(|next| fired < next);
+        let mut hints = self.waiting.iter().map(|(hint, _)| hint).chain([&self.row.hint]);
+        let is_wanted = hints.any(|hint| hint.is_asked_for() || hint.is_from_hook() && is_its(hint.fired_ns));
+        !is_wanted && self.off.iter().any(|off| off.contains(&start))
     }
 
     /// Looks again in a moment.
@@ -148,7 +164,9 @@ impl Session {
             let open = self.tail.as_ref().and_then(|tail| tail.assembler.open());
             open.is_none_or(|turn| !turn.has_news(Scope::Final))
         };
-        self.lost || !self.is_busy() && self.agents_due.is_none() && (is_over || self.is_unhurried && is_told())
+        self.lost
+            || self.is_off
+            || !self.is_busy() && self.agents_due.is_none() && (is_over || self.is_unhurried && is_told())
     }
 
     /// Claude Code has said that it writes no more.

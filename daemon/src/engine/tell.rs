@@ -15,13 +15,13 @@ use crate::{
     claude::Version,
     dialect::{OutSpan, langfuse::Shared},
     hook::{Capture, Event},
-    ids::{self, Print},
+    ids::{self, Print, TraceId},
     redact::{Counts, Redactor},
     trace,
     transcript::{
         lines::Line,
         reader::{self, SPILLED},
-        record::{self, Record, SessionFacts, Skip},
+        record::{self, Nanos, Record, SessionFacts, Skip},
     },
     turn::{Assembler, Launch, Past, Scope, Turn},
 };
@@ -45,6 +45,8 @@ const SPANS: usize = 512;
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) spans: Vec<OutSpan>,
+    /// Traces of turns that began while tracing was off.
+    pub(super) off: Vec<TraceId>,
     /// What is told in the traces of turns that were left behind.
     pub(super) marks: Vec<OutSpan>,
     /// Turns that are over.
@@ -67,7 +69,11 @@ impl Found {
     }
 
     pub(super) fn is_news(&self) -> bool {
-        self.bytes > 0 || !self.skipped.is_empty() || !self.launches.is_empty() || !self.agents.is_empty()
+        self.bytes > 0
+            || !self.off.is_empty()
+            || !self.skipped.is_empty()
+            || !self.launches.is_empty()
+            || !self.agents.is_empty()
     }
 
     /// Tells what was found of subagents to those who follow them; before it goes to the store.
@@ -95,9 +101,25 @@ impl Found {
         }
     }
 
+    /// True if `turn` is left out because tracing was off when it began; notes that. `next` is when the turn after it began.
+    fn leaves_out(&mut self, session: &Session, turn: &Turn, next: Option<Nanos>) -> bool {
+        // A turn without any time may have been said at any.
+        let start = began(turn).or(session.off.first().map(|off| *off.start()));
+        let out = !turn.root_sent && start.is_some_and(|start| session.leaves_out(start, next));
+        if out {
+            self.off.push(ids::trace_id(turn.trace_key()));
+        }
+        out
+    }
+
     pub(super) fn skip(&mut self, reason: &'static str) {
         *self.skipped.entry(reason).or_default() += 1;
     }
+}
+
+/// When a turn was begun, as far as its lines say.
+fn began(turn: &Turn) -> Option<Nanos> {
+    turn.prompt.at.or(turn.end)
 }
 
 pub(super) fn push_line(
@@ -146,7 +168,10 @@ pub(super) fn push_line(
                     }
                     unclaimed.push_back(Print::of(&turn.output()));
                 }
-                tell(session, &mut turn, Scope::Final, None, found);
+                let next = assembler.newest().and_then(began);
+                if !found.leaves_out(session, &turn, next) {
+                    tell(session, &mut turn, Scope::Final, None, found);
+                }
             }
         }
     });
@@ -162,7 +187,9 @@ pub(super) fn push_line(
     if *held > HELD
         && let Some(turn) = assembler.open_mut()
     {
-        tell(session, turn, Scope::Part, None, found);
+        if !found.leaves_out(session, turn, None) {
+            tell(session, turn, Scope::Part, None, found);
+        }
         turn.mark_sent(Scope::Part);
         *held = 0;
     }
@@ -228,7 +255,9 @@ pub(super) fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> V
     if let Some(scope) = scope
         && let Some(turn) = tail.assembler.open_mut()
     {
-        tell(session, turn, scope, fired, found);
+        if !found.leaves_out(session, turn, None) {
+            tell(session, turn, scope, fired, found);
+        }
         turn.mark_sent(scope);
         tail.held = 0;
     }

@@ -40,6 +40,8 @@ pub(super) fn ended(dir: &Path, id: &str) -> Hint {
         project_dirs: Vec::new(),
         config_dir: None,
         destination: Destination { kind: Kind::Langfuse, base_url: "https://a".into(), public_key: "pk".into() },
+        chooser: None,
+        settings_on: false,
         options: Options::default(),
         debug: false,
     }

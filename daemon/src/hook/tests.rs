@@ -17,7 +17,8 @@ fn frame(payload: impl Into<Vec<u8>>, env: &[(&str, &str)]) -> Frame {
 }
 
 fn accepted(payload: &serde_json::Value, env: &[(&str, &str)]) -> (Hint, Option<Secret>) {
-    read(frame(payload.to_string(), env)).unwrap_or_else(|refused| panic!("{payload}: {refused:?}"))
+    let (hint, vars) = read(frame(payload.to_string(), env)).unwrap_or_else(|refused| panic!("{payload}: {refused:?}"));
+    (hint, Env::of(&vars).secret())
 }
 
 fn refused(payload: impl Into<Vec<u8>>, env: &[(&str, &str)]) -> Option<Refused> {
@@ -49,6 +50,8 @@ fn an_event_becomes_a_hint_without_anything_secret_in_it() {
             base_url: "https://cloud.langfuse.com".into(),
             public_key: "pk-1".into(),
         },
+        chooser: None,
+        settings_on: false,
         options: Options::default(),
         debug: false,
     };

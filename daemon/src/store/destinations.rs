@@ -3,7 +3,10 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{DestinationId, Result, Store};
-use crate::hook::{Destination, Kind};
+use crate::{
+    consent::Chooser,
+    hook::{Destination, Kind},
+};
 
 /// What `status` shows of a destination.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub struct DestinationRow {
     pub rejected: u64,
     /// Images and documents to be uploaded.
     pub media: u64,
+    /// What shows that others chose it, unless the user trusts it.
+    pub held_by: Option<String>,
 }
 
 impl Store {
@@ -76,7 +81,8 @@ impl Store {
                     (SELECT count(*) FROM outbox WHERE outbox.destination = destination.id),
                     (SELECT queued_ms FROM outbox WHERE outbox.destination = destination.id ORDER BY seq LIMIT 1),
                     delivered, rejected,
-                    (SELECT count(*) FROM media_link WHERE media_link.destination = destination.id)
+                    (SELECT count(*) FROM media_link WHERE media_link.destination = destination.id),
+                    iif((base_url, public_key) IN (SELECT base_url, public_key FROM trust), NULL, held_by)
                  FROM destination WHERE {condition} ORDER BY id",
             ))?
             .query_map([id], |row| {
@@ -95,6 +101,7 @@ impl Store {
                     delivered: row.get::<_, i64>(10)? as u64,
                     rejected: row.get::<_, i64>(11)? as u64,
                     media: row.get::<_, i64>(12)? as u64,
+                    held_by: row.get(13)?,
                 })
             })?
             .collect()
@@ -120,34 +127,105 @@ impl Store {
             .map(drop)
     }
 
-    /// True if the user said that spans may go to `base_url` although a repository chose it.
+    /// True if the user said that spans may go there although others chose it.
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn trusts(&self, base_url: &str) -> Result<bool> {
-        self.db.prepare_cached("SELECT 1 FROM trusted WHERE base_url = ?")?.exists([base_url])
+    pub fn trusts(&self, to: &Destination) -> Result<bool> {
+        let mut trust = self.db.prepare_cached("SELECT 1 FROM trust WHERE base_url = ? AND public_key = ?")?;
+        trust.exists([&to.base_url, &to.public_key])
     }
 
-    /// Every address that is trusted so.
+    /// Every destination that is trusted so, by address and account.
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn trusted(&self) -> Result<Vec<String>> {
-        let mut trusted = self.db.prepare_cached("SELECT base_url FROM trusted ORDER BY 1")?;
-        trusted.query_map([], |row| row.get(0))?.collect()
+    pub fn trusted(&self) -> Result<Vec<(String, String)>> {
+        let mut trusted = self.db.prepare_cached("SELECT base_url, public_key FROM trust ORDER BY 1, 2")?;
+        trusted.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
     }
 
-    /// Trusts `base_url`, or no longer.
+    /// Trusts a destination, or no longer.
     ///
     /// # Errors
     /// If nothing was changed.
-    pub fn trust(&mut self, base_url: &str, trusted: bool, now_ms: i64) -> Result<()> {
-        if trusted {
-            self.db.execute("INSERT OR IGNORE INTO trusted VALUES (?, ?)", params![base_url, now_ms]).map(drop)
+    pub fn trust(&mut self, base_url: &str, public_key: &str, trusted: bool, now_ms: i64) -> Result<()> {
+        let sql = if trusted {
+            "INSERT OR IGNORE INTO trust (base_url, public_key, at_ms) VALUES (?1, ?2, ?3)"
         } else {
-            self.db.execute("DELETE FROM trusted WHERE base_url = ?", [base_url]).map(drop)
-        }
+            "DELETE FROM trust WHERE base_url = ?1 AND public_key = ?2 AND ?3"
+        };
+        self.db.execute(sql, params![base_url, public_key, now_ms]).map(drop)
     }
+
+    /// Why nothing may be sent to a destination before the user trusts it: others chose it. `None` if it may.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn held_by(&self, to: &Destination) -> Result<Option<String>> {
+        let sql = "SELECT held_by FROM destination WHERE kind = 'langfuse' AND base_url = ? AND public_key = ?";
+        let mut held_by = self.db.prepare_cached(sql)?;
+        let held: Option<Option<String>> =
+            held_by.query_row([&to.base_url, &to.public_key], |row| row.get(0)).optional()?;
+        let is_trusted = self.trusts(to)?;
+        Ok(held.flatten().filter(|_| !is_trusted))
+    }
+
+    /// True if the user chose a destination.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn is_own(&self, id: DestinationId) -> Result<bool> {
+        self.db.prepare_cached("SELECT 1 FROM destination WHERE id = ? AND own")?.exists([id])
+    }
+
+    /// The accounts at `base_url` that are held, and those that are trusted.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn accounts(&self, base_url: &str) -> Result<Accounts> {
+        let list = |sql: &str| {
+            let mut keys = self.db.prepare(sql)?;
+            keys.query_map([base_url], |row| row.get(0))?.collect::<Result<Vec<String>>>()
+        };
+        Ok(Accounts {
+            held: list(
+                "SELECT public_key FROM destination WHERE base_url = ?1 AND held_by IS NOT NULL
+                 AND public_key NOT IN (SELECT public_key FROM trust WHERE base_url = ?1) ORDER BY 1",
+            )?,
+            trusted: list("SELECT public_key FROM trust WHERE base_url = ? ORDER BY 1")?,
+            own: list("SELECT public_key FROM destination WHERE base_url = ? AND own ORDER BY 1")?,
+        })
+    }
+}
+
+/// Accounts at one address, by public key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// Nothing is sent to these before the user trusts them.
+    pub held: Vec<String>,
+    /// The user trusts these.
+    pub trusted: Vec<String>,
+    /// The user chose these.
+    pub own: Vec<String>,
+}
+
+/// Notes who chose a destination. The first judgement stays: one that others chose waits for [`Store::trust`] whatever is found
+/// later, one that the user chose is the user's own for every project.
+pub(super) fn note_chooser(db: &Connection, id: DestinationId, chooser: Option<&Chooser>) -> Result<()> {
+    let (own, held_by) = match chooser {
+        None => return Ok(()),
+        Some(Chooser::User) => (true, None),
+        Some(Chooser::Repository(evidence)) => (false, Some(evidence.to_string())),
+    };
+    let judged =
+        db.prepare_cached("SELECT 1 FROM destination WHERE id = ? AND (own OR held_by IS NOT NULL)")?.exists([id])?;
+    if judged {
+        return Ok(());
+    }
+    db.prepare_cached("UPDATE destination SET own = ?, held_by = ? WHERE id = ?")?
+        .execute(params![own, held_by, id])
+        .map(drop)
 }
 
 pub(super) fn find(db: &Connection, destination: &Destination) -> Result<Option<DestinationId>> {

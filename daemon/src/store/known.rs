@@ -39,7 +39,8 @@ impl Store {
             if sent.exists(params![id, trace, span])? {
                 return Ok(Found::Sent);
             }
-            if is_silent(&self.db, trace)? {
+            // Only those ask who want history.
+            if is_silent(&self.db, trace, true)? {
                 return Ok(Found::Withheld);
             }
             let Some(call) = call else { return Ok(Found::Unknown) };

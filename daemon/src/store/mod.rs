@@ -25,11 +25,12 @@ mod paused;
 mod salvage;
 mod schema;
 mod sessions;
+mod sights;
 mod spellings;
 mod unknown;
 
 pub use begun::{Begun, is_ahead};
-pub use destinations::DestinationRow;
+pub use destinations::{Accounts, DestinationRow};
 pub use inbox::Inbox;
 pub use known::{Found, SpanKey};
 pub use open::{AGAIN_ID, Opened};
@@ -58,6 +59,8 @@ pub struct Store {
     media_waiting: HashMap<DestinationId, u64>,
     /// Why the last change failed and since when they do, Unix milliseconds.
     trouble: Option<(String, i64)>,
+    /// What was said before a project was first seen is left out.
+    from_now: bool,
 }
 
 /// What `status` shows of everything else.
@@ -80,6 +83,11 @@ pub struct Counts {
 }
 
 impl Store {
+    /// Leaves out what was said before a project was first seen, from here on.
+    pub fn trace_from_now(&mut self, from_now: bool) {
+        self.from_now = from_now;
+    }
+
     /// Counts what waits; from then on it is kept in step.
     fn measure(&mut self) -> Result<()> {
         let mut statement = self.db.prepare("SELECT destination, sum(octet_length(body)) FROM outbox GROUP BY 1")?;

@@ -102,6 +102,7 @@ impl Store {
             waiting: HashMap::new(),
             media_waiting: HashMap::new(),
             trouble: None,
+            from_now: false,
         })
     }
 

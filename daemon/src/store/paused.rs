@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
-use super::{Result, Store};
+use super::{Result, Store, count};
 use crate::{ids::TraceId, transcript::record::Nanos};
 
 /// The time, as SQLite has it.
@@ -74,10 +74,20 @@ fn holds(paused: &Path, project_dirs: &[PathBuf]) -> bool {
 
 /// Nothing of this trace is told from now on. False if that was so already.
 pub(super) fn silence(db: &Connection, trace: &TraceId) -> Result<bool> {
-    db.prepare_cached("INSERT OR IGNORE INTO silent VALUES (?)")?.execute([trace]).map(|new| new == 1)
+    db.prepare_cached(
+        "INSERT INTO silent (trace_id, off) VALUES (?, 0) ON CONFLICT (trace_id) DO UPDATE SET off = 0 WHERE off",
+    )?
+    .execute([trace])
+    .map(|new| new == 1)
 }
 
-/// True if nothing of this trace is told.
-pub(super) fn is_silent(db: &Connection, trace: &TraceId) -> Result<bool> {
-    db.prepare_cached("SELECT 1 FROM silent WHERE trace_id = ?")?.exists([trace])
+/// This trace began while tracing was off in its project: it is left out and counted, once, until history is asked for.
+pub(super) fn leave_out(db: &Connection, trace: &TraceId) -> Result<()> {
+    let new = db.prepare_cached("INSERT OR IGNORE INTO silent (trace_id, off) VALUES (?, 1)")?.execute([trace])?;
+    if new == 1 { count(db, "turn_while_off", 1) } else { Ok(()) }
+}
+
+/// True if nothing of this trace is emitted. Where the user has asked for history, only what was said while tracing was off is.
+pub(super) fn is_silent(db: &Connection, trace: &TraceId, is_asked: bool) -> Result<bool> {
+    db.prepare_cached("SELECT 1 FROM silent WHERE trace_id = ? AND NOT (off AND ?)")?.exists(params![trace, is_asked])
 }

@@ -94,6 +94,12 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> Result<()> {
         }
         tracing::info!(table, rows = taken, "taken over from the damaged database");
     }
+    // Earlier versions had no other word for it.
+    tx.execute(
+        "UPDATE destination SET held_by = 'a settings file that others can write names it'
+         WHERE state = 'held' AND held_by IS NULL AND NOT own",
+        [],
+    )?;
     // What no server takes is not told again either.
     tx.execute(
         "INSERT OR IGNORE INTO exported (destination, trace_id, span_id)

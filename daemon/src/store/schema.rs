@@ -223,6 +223,29 @@ CREATE TABLE proofs_since (
 INSERT INTO proofs_since VALUES (CAST(unixepoch('subsec') * 1000 AS INTEGER));
 -- The time of the newest transcript that was there at the first search, Unix milliseconds: clocks can be wrong.
 ALTER TABLE begun ADD COLUMN newest_ms INTEGER;
+-- The user chose it; or else why it is held until the user trusts it. Neither: not judged yet.
+ALTER TABLE destination ADD COLUMN own INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE destination ADD COLUMN held_by TEXT;
+UPDATE destination SET held_by = 'a settings file that others can write names it' WHERE state = 'held';
+-- Whom the user trusts: an account at an address.
+CREATE TABLE trust (
+    base_url TEXT NOT NULL,
+    public_key TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (base_url, public_key)
+) STRICT, WITHOUT ROWID;
+INSERT INTO trust SELECT base_url, public_key, at_ms FROM trusted JOIN destination USING (base_url);
+DROP TABLE trusted;
+-- Runs of equal sights of whether tracing is on in a project.
+CREATE TABLE sight (
+    dir TEXT NOT NULL,
+    is_on INTEGER NOT NULL,
+    from_ns INTEGER NOT NULL,
+    to_ns INTEGER NOT NULL,
+    PRIMARY KEY (dir, from_ns)
+) STRICT, WITHOUT ROWID;
+-- The trace began while tracing was off: it comes only when history is asked for.
+ALTER TABLE silent ADD COLUMN off INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Each version's change, applied in one transaction.

@@ -8,7 +8,9 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    DestinationId, Result, Store, checksum, count, destinations::ensure, json, media, no_room, paused,
+    DestinationId, Result, Store, checksum, count,
+    destinations::{ensure, note_chooser},
+    json, media, no_room, paused, sights,
     unknown::note_unknown,
 };
 use crate::{
@@ -54,6 +56,8 @@ pub struct Advance {
     pub session: SessionRow,
     /// Spans found on the way.
     pub spans: Vec<OutSpan>,
+    /// Traces of turns that began while tracing was off in their project: left out, unless history is asked for.
+    pub off: Vec<TraceId>,
     /// Further spans of turns told before: left out where the root they stand below is not known to the destination.
     pub marks: Vec<OutSpan>,
     /// Turns that are over.
@@ -81,10 +85,16 @@ impl Store {
     /// # Errors
     /// If nothing was stored.
     pub fn accept(&mut self, hints: &[Hint], refused: &[&'static str]) -> Result<Vec<DestinationId>> {
+        let from_now = self.from_now;
         let tx = self.db.transaction()?;
         let mut ids = Vec::with_capacity(hints.len());
         for hint in hints {
-            ids.push(ensure(&tx, &hint.destination)?);
+            let id = ensure(&tx, &hint.destination)?;
+            note_chooser(&tx, id, hint.chooser.as_ref())?;
+            ids.push(id);
+            if let Some(dir) = hint.project_dirs.last().filter(|_| hint.settings_on) {
+                sights::see(&tx, dir, true, hint.fired_ns, from_now)?;
+            }
             tx.prepare_cached("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)")?
                 .execute(params![hint.id, json(hint)])?;
         }
@@ -172,6 +182,12 @@ impl Store {
             step.spans.iter().filter(|span| in_pause(span)).map(|span| span.trace_id).collect();
         let tx = self.db.transaction()?;
         let destination = ensure(&tx, &step.session.hint.destination)?;
+        note_chooser(&tx, destination, step.session.hint.chooser.as_ref())?;
+        for trace in &step.off {
+            paused::leave_out(&tx, trace)?;
+        }
+        // History that the user asks for comes also from when tracing was off.
+        let is_asked = step.session.hint.is_asked_for();
         let mut silent = HashMap::<TraceId, bool>::new();
         let mut fresh = HashSet::new();
         let (mut queued, mut bytes, mut copies) = (0, 0, HashMap::<TraceId, (u64, u64)>::new());
@@ -205,7 +221,7 @@ impl Store {
                     if withheld && paused::silence(&tx, &span.trace_id)? {
                         count(&tx, SUPPRESSED, 1)?;
                     }
-                    *new.insert(withheld || paused::is_silent(&tx, &span.trace_id)?)
+                    *new.insert(withheld || paused::is_silent(&tx, &span.trace_id, is_asked)?)
                 }
             };
             if is_silent {

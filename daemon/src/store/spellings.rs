@@ -57,6 +57,13 @@ fn merge(db: &Connection, keep: DestinationId, gone: DestinationId) -> Result<()
             WHERE other.destination = ?2 AND other.delivered AND (other.trace_id, other.span_id) = (exported.trace_id, exported.span_id))",
         [keep, gone],
     )?;
+    // A hold of either is a hold.
+    db.execute(
+        "UPDATE destination SET held_by = coalesce(held_by, (SELECT held_by FROM destination WHERE id = ?2)),
+            own = max(own, (SELECT own FROM destination WHERE id = ?2)) WHERE id = ?1",
+        [keep, gone],
+    )?;
+    db.execute("UPDATE destination SET own = 0 WHERE id = ? AND held_by IS NOT NULL", [keep])?;
     let mut waiting = Vec::new();
     {
         let mut rows =

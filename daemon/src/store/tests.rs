@@ -13,6 +13,7 @@ use crate::{
     turn::{BACK, Launch, Past},
 };
 
+mod consent;
 mod destinations;
 mod file;
 mod images;
@@ -46,6 +47,8 @@ fn hint(id: &str, fired_ns: u64) -> Hint {
         project_dirs: vec!["/home/dev/app".into()],
         config_dir: None,
         destination: server("one"),
+        chooser: None,
+        settings_on: false,
         options: Options::default(),
         debug: false,
     }
@@ -83,6 +86,7 @@ fn session(id: &str) -> SessionRow {
 
 fn step(spans: Vec<OutSpan>) -> Advance {
     Advance {
+        off: vec![],
         marks: Vec::new(),
         turns: Vec::new(),
         session: session("s-1"),

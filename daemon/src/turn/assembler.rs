@@ -208,6 +208,11 @@ impl Assembler {
         self.open.as_ref().filter(|turn| turn.is_answered())
     }
 
+    /// The turn that was begun last, whether it was answered or not.
+    pub fn newest(&self) -> Option<&Turn> {
+        self.open.as_ref()
+    }
+
     /// As [`open`](Self::open), to mark what was sent.
     pub fn open_mut(&mut self) -> Option<&mut Turn> {
         self.open.as_mut().filter(|turn| turn.is_answered())

@@ -8,7 +8,8 @@ use cc_langfuse::{
         file::{self, Source},
         project::{self, Setting},
     },
-    credentials,
+    credentials::layers,
+    hook::Capture,
     output::{self, Look},
 };
 use serde_json::json;
@@ -53,8 +54,9 @@ fn heading(text: &str) {
 fn given(dir: &Path, home: &Path) -> Vec<(String, BTreeMap<String, String>)> {
     let moved = std::env::var(proto::env::STATE_DIR).ok().map(|value| (proto::env::STATE_DIR.to_owned(), value));
     let own = ("environment".to_owned(), client::environment().into_iter().chain(moved).collect());
-    let files = credentials::settings_files(Some(dir), &client::user_dir(home));
-    let of_files = files.iter().map(|file| (file.to_string_lossy().into_owned(), credentials::read_env(file)));
+    let files = layers::files(Some(dir), &client::user_dir(home));
+    let of_files =
+        files.iter().map(|file| (file.to_string_lossy().into_owned(), layers::read(file).unwrap_or_default()));
     std::iter::once(own).chain(of_files).collect()
 }
 
@@ -65,9 +67,16 @@ fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
     };
     let roots: Vec<String> = layers.transcript_roots.value.iter().map(|root| table::path(root, home)).collect();
     let roots = if roots.is_empty() { "none".to_owned() } else { roots.join(", ") };
+    let capture = match layers.capture_at_most.value {
+        Capture::Full => "full",
+        Capture::Metadata => "metadata",
+    };
     let mut rows = vec![
         vec!["transcript_roots".to_owned(), roots, at(&layers.transcript_roots.place)],
         vec!["outbox_mib".to_owned(), layers.outbox_mib.value.to_string(), at(&layers.outbox_mib.place)],
+        vec!["from_now".to_owned(), layers.from_now.value.to_string(), at(&layers.from_now.place)],
+        vec!["capture_at_most".to_owned(), capture.to_owned(), at(&layers.capture_at_most.place)],
+        vec!["always_redact".to_owned(), layers.always_redact.value.to_string(), at(&layers.always_redact.place)],
     ];
     rows.extend(layers.redact.iter().map(|rule| {
         let told = format!("{}: {}", rule.value.name, rule.value.pattern);
@@ -94,6 +103,9 @@ fn as_json(layers: &Layers, dir: &Path, settings: &[Setting]) -> serde_json::Val
         "daemon": {
             "transcript_roots": layers.transcript_roots,
             "outbox_mib": layers.outbox_mib,
+            "from_now": layers.from_now,
+            "capture_at_most": layers.capture_at_most,
+            "always_redact": layers.always_redact,
             "redact": layers.redact,
         },
         "project": {"dir": dir, "settings": settings},

@@ -143,13 +143,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Let spans go to a server although it was a repository that chose it
+    /// Let spans go to a server although others chose it
     ///
-    /// Claude Code hands the settings of a project to its hooks. Where those that git tracks name a server, or its key, spans wait
-    /// until you say that you want this.
+    /// Claude Code hands the settings of a project to its hooks. Where a file that others can write (a repository, an archive, the
+    /// `settings.json` that a project shares) names the server, the account, a key or turns tracing on, spans wait until you trust
+    /// that account at that server.
     Trust {
         /// The server, as `status` shows it
         base_url: String,
+        /// The account's public key; not needed where only one is held there
+        public_key: Option<String>,
         /// No longer
         #[arg(long)]
         revoke: bool,
@@ -191,7 +194,7 @@ fn main() -> ExitCode {
         Command::DeadLetters { retry: Some(which), .. } => dead_letters::settle(which, Fate::Retry),
         Command::DeadLetters { drop: Some(which), .. } => dead_letters::settle(which, Fate::Drop),
         Command::DeadLetters { json, .. } => dead_letters::list(json),
-        Command::Trust { base_url, revoke } => trust::trust(&base_url, revoke),
+        Command::Trust { base_url, public_key, revoke } => trust::trust(&base_url, public_key, revoke),
         Command::Config(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use cc_langfuse::{
     claude::{Version, events},
-    credentials,
+    credentials::layers,
     hook::Env,
     settings::{Wish, apply},
 };
@@ -112,7 +112,7 @@ fn cannot_start(program: &OsStr, error: &std::io::Error) -> ExitCode {
 fn untraceable() -> Option<String> {
     let cwd = std::env::current_dir().ok()?;
     let mut vars = client::environment();
-    vars.extend(credentials::settings_env(Some(&cwd), &client::user_dir(&client::home().ok()?)));
+    vars.extend(layers::resolve(Some(&cwd), &client::user_dir(&client::home().ok()?)));
     let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let missing = env.destination().is_err() || env.secret().is_none();
     missing.then(|| {

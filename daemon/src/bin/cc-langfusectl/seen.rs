@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use cc_langfuse::{
-    api::{Session, Status},
-    credentials::{self, Origin, Secret},
+    api::{self, Session, Status},
+    consent::{Chooser, chooser},
+    credentials::{self, Secret, layers},
+    delivery,
     hook::{Capture, Destination, Env, Options},
     ids::hex,
     offline,
@@ -83,45 +85,75 @@ impl Seen {
         }
         let user = client::user_dir(&client::home()?);
         let own = client::environment().into_iter().collect();
-        let of_projects = dirs.iter().rev().map(|dir| credentials::settings_env(Some(dir), &user));
-        let found = std::iter::once(own).chain(of_projects).find_map(|vars| env(&vars).destination().ok());
+        let of_projects = dirs.iter().rev().map(|dir| layers::resolve(Some(dir), &user));
+        let found = std::iter::once(own).chain(of_projects).find_map(|vars| Env::of(&vars).destination().ok());
         found.context(
             "which server? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does",
         )
     }
 }
 
-fn env(vars: &std::collections::BTreeMap<String, String>) -> Env<'_> {
-    Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())))
-}
-
-/// The key for `destination`, if it may go there: to where a repository sends it, it does only if that is trusted.
+/// The key for `destination`, if it may go there: where others chose it, only if the user trusts it.
 pub fn secret(destination: &Destination, dirs: &[PathBuf], status: Option<&Status>) -> anyhow::Result<Secret> {
     let (home, vars) = (client::home()?, client::environment().into_iter().collect());
     let config_dirs: Vec<PathBuf> = client::config_dir().into_iter().collect();
-    let own = env(&vars);
+    let own = Env::of(&vars);
+    let is_trusted = is_trusted(status, destination);
     let secret = own.secret().filter(|_| own.destination().as_ref() == Ok(destination));
-    let secret =
-        secret.or_else(|| credentials::from_settings(destination, dirs, &config_dirs, &home)).with_context(|| {
+    let secret = secret
+        .or_else(|| credentials::from_settings(destination, dirs, &config_dirs, &home, true))
+        .with_context(|| {
             format!(
                 "no secret key for {} ({}) in the environment or the project's settings",
                 destination.base_url, destination.public_key
             )
         })?;
-    match credentials::origin(destination, &secret, dirs, &config_dirs, &home) {
-        Origin::Repository(file) if !is_trusted(status, destination) => bail!(
-            "{} was chosen by {}, which git tracks: your key is not sent there before `cc-langfusectl trust {}`",
-            destination.base_url,
-            file.display(),
-            destination.base_url
-        ),
-        _ => Ok(secret),
+    let held = status.and_then(|status| status.destinations.iter().find(|known| is(known, destination)));
+    if let Some(why) = held.and_then(|held| held.held_by.as_ref()) {
+        bail!("your key is not sent to {}: {}", destination.base_url, delivery::held(destination, why));
     }
+    if is_trusted || own.secret().is_some_and(|own| own == secret) {
+        return Ok(secret);
+    }
+    match by_others(destination, dirs, &config_dirs, &home) {
+        Some(why) => bail!("your key is not sent to {}: {}", destination.base_url, delivery::held(destination, &why)),
+        None => Ok(secret),
+    }
+}
+
+/// What shows that others chose `destination` for sessions in `dirs`, as the settings files are now.
+pub fn by_others(to: &Destination, dirs: &[PathBuf], config_dirs: &[PathBuf], home: &Path) -> Option<String> {
+    let user = credentials::user_dir(config_dirs.first().map(PathBuf::as_path), home);
+    let own: std::collections::BTreeMap<_, _> = client::environment().into_iter().collect();
+    let judge = |dir: Option<&PathBuf>| {
+        let mut vars = own.clone();
+        vars.extend(layers::resolve(dir.map(PathBuf::as_path), &user));
+        let env = Env::of(&vars);
+        if env.destination().as_ref() != Ok(to) {
+            return None;
+        }
+        let dirs: Vec<PathBuf> = dir.into_iter().cloned().collect();
+        Some(chooser(&vars, &layers::around(&dirs, config_dirs.first().map(PathBuf::as_path), home)))
+    };
+    let judged: Vec<Chooser> = dirs.iter().map(Some).chain([None]).filter_map(judge).collect();
+    if judged.contains(&Chooser::User) {
+        return None;
+    }
+    judged.into_iter().find_map(|chooser| match chooser {
+        Chooser::Repository(evidence) => Some(evidence.to_string()),
+        Chooser::User => None,
+    })
+}
+
+fn is(known: &api::Destination, to: &Destination) -> bool {
+    known.base_url == to.base_url && known.public_key == to.public_key
 }
 
 /// The user has said that spans may go there.
 pub fn is_trusted(status: Option<&Status>, destination: &Destination) -> bool {
-    status.is_some_and(|status| status.trusted.contains(&destination.base_url))
+    let to =
+        |trust: &api::Trusted| trust.base_url == destination.base_url && trust.public_key == destination.public_key;
+    status.is_some_and(|status| status.trusts.iter().any(to))
 }
 
 fn is_meant(session: &Session, name: &str) -> bool {

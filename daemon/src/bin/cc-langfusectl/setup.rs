@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use cc_langfuse::{
     claude::events,
-    credentials::{Secret, is_tracked, read_env, settings_files},
+    credentials::{Secret, is_tracked, layers},
     delivery::readback::{Failure, Project},
     hook::{DEFAULT_BASE_URL, Destination, Kind, base_url},
     settings::{Wish, apply, edit, masked},
@@ -281,9 +281,12 @@ impl Scope {
             Self::User => None,
             Self::Project(dir) => Some(dir.as_path()),
         };
-        let others = settings_files(project, &client::user_dir(home)).into_iter();
+        let others = layers::files(project, &client::user_dir(home)).into_iter();
         let others = others.filter(|other| files::real(other).is_ok_and(|other| other != file));
-        client::environment().into_iter().chain(others.flat_map(|other| read_env(&other))).collect()
+        client::environment()
+            .into_iter()
+            .chain(others.flat_map(|other| layers::read(&other).unwrap_or_default()))
+            .collect()
     }
 }
 

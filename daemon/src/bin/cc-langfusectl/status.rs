@@ -36,6 +36,8 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
         left_in_spool,
         store_error,
         trusted: _,
+        off: _,
+        trusts: _,
     } = status;
     out!("daemon        {} · pid {} · up {}", daemon.version, daemon.pid, uptime(daemon.uptime_s));
     out!("events        {} waiting", inbox.pending);

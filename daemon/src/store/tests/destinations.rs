@@ -69,7 +69,7 @@ fn what_was_stored_under_several_spellings_of_an_address_is_one_destination() {
         ids.push(id);
         let rows = store.claim(id, 1, 1 << 20).unwrap();
         store.delivered(id, &rows, 0, 100 * i64::from(trace)).unwrap();
-        store.trust(way, true, 5).unwrap();
+        store.trust(way, "pk-1", true, 5).unwrap();
     }
     let (other, _) = store.advance(&to(spelled("https://one.example.org:443", "pk-2"), 9, "other")).unwrap();
     assert_eq!((ids[0] != ids[1] && ids[1] != ids[2], store.destinations().unwrap().len()), (true, 4));
@@ -87,7 +87,7 @@ fn what_was_stored_under_several_spellings_of_an_address_is_one_destination() {
             ]
         );
         assert_eq!((rows[0].last_success_ms, rows[0].waiting_bytes > 0), (Some(300), true));
-        assert_eq!(store.trusted().unwrap(), ["https://one.example.org"]);
+        assert_eq!(store.trusted().unwrap(), [("https://one.example.org".to_owned(), "pk-1".to_owned())]);
         assert_eq!(store.claim(ids[0], 9, 1 << 20).unwrap().len(), 3, "whole");
         // What was delivered, under whatever spelling, is not stored again.
         let (id, _) = store.advance(&to(spelled("https://one.example.org", "pk-1"), 3, "again")).unwrap();

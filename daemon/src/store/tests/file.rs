@@ -239,7 +239,7 @@ fn a_database_of_version_2_is_brought_up_to_date_with_all_that_waits_in_it() {
     assert_eq!((row.cursor, row.unsettled, row.forked_from.as_deref()), (cursor, 1, Some("s-0")));
     assert_eq!((store.launches("s-1").unwrap().len(), store.agents("s-1").unwrap()["a-2"]), (1, 9));
     assert_eq!(store.media_bytes(1, &[7; 32]).unwrap(), Some(vec![1, 2, 3]));
-    assert!(store.trusts("https://one.example.org").unwrap() && store.seeks_import().unwrap());
+    assert!(store.trusts(&server("one")).unwrap() && store.seeks_import().unwrap());
     assert!(store.paused().unwrap().is_empty() && store.unknown_kinds().unwrap().is_empty());
     assert!(dir.path().join("state.v2.bak").exists());
 }

@@ -247,17 +247,6 @@ fn a_dead_letter_is_sent_again_or_dropped_as_its_owner_says() {
 }
 
 #[test]
-fn trust_is_given_and_taken_back() {
-    let (_dir, mut store) = fresh();
-    assert!(!store.trusts("https://a").unwrap());
-    store.trust("https://a", true, 1).unwrap();
-    store.trust("https://a", true, 2).unwrap();
-    assert!(store.trusts("https://a").unwrap() && !store.trusts("https://b").unwrap());
-    store.trust("https://a", false, 3).unwrap();
-    assert!(!store.trusts("https://a").unwrap());
-}
-
-#[test]
 fn a_change_that_fails_is_noted_until_one_succeeds() {
     let (_dir, store) = fresh();
     let handle = handle::Handle::new(store);

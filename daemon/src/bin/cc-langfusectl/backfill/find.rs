@@ -8,7 +8,7 @@ use std::{
 };
 
 use cc_langfuse::{
-    credentials,
+    credentials::layers,
     hook::{Destination, Env, Options},
     transcript::{
         reader::{Transcript, Unreadable, is_name},
@@ -171,7 +171,7 @@ impl Routes {
     }
 
     fn find(&self, cwd: Option<&Path>) -> Option<Route> {
-        let mut vars = credentials::settings_env(cwd, &crate::client::user_dir(&self.home));
+        let mut vars = layers::resolve(cwd, &crate::client::user_dir(&self.home));
         vars.retain(|name, _| proto::env::forwarded().any(|known| known == *name) && !name.starts_with("CLAUDE_"));
         if self.are_given() {
             // How a project wants its spans holds wherever they go; where they go is said here.

@@ -7,8 +7,8 @@ use std::{
 };
 
 use cc_langfuse::{
-    api::Status,
-    credentials::{Origin, Secret, origin},
+    api::{self, Status},
+    credentials::Secret,
     delivery::{
         readback::Readback,
         transport::{Limits, Transport},
@@ -17,7 +17,7 @@ use cc_langfuse::{
     dialect::{OutSpan, Value},
     doctor::{
         Finding,
-        server::{Probe, judge_project, judge_untrusted},
+        server::{Probe, judge_held, judge_project},
     },
     hook::{Destination, Options},
     ids::{Role, hex, span_id, trace_id},
@@ -45,11 +45,20 @@ impl Server<'_> {
     /// Asks it for the project, and if it knows that, sends a trace that must show within `wait`.
     pub fn examine(&self, status: Option<&Status>, wait: Option<Duration>) -> anyhow::Result<Vec<Finding>> {
         let config_dirs = Vec::from_iter(client::config_dir());
-        let chosen = origin(self.to, self.secret, &[self.project.to_path_buf()], &config_dirs, self.home);
-        if let Origin::Repository(file) = chosen
-            && !seen::is_trusted(status, self.to)
-        {
-            return Ok(vec![judge_untrusted(&file, &self.to.base_url)]);
+        let held = status.and_then(|status| {
+            let known = |known: &&api::Destination| {
+                known.base_url == self.to.base_url && known.public_key == self.to.public_key
+            };
+            status.destinations.iter().find(known)
+        });
+        let by_others = || seen::by_others(self.to, &[self.project.to_path_buf()], &config_dirs, self.home);
+        let why = match held {
+            // What the daemon has judged counts.
+            Some(known) => known.held_by.clone(),
+            None => by_others().filter(|_| !seen::is_trusted(status, self.to)),
+        };
+        if let Some(why) = why {
+            return Ok(vec![judge_held(self.to, &why)]);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {

@@ -8,7 +8,7 @@ use std::{
 
 use cc_langfuse::{
     api::{SESSIONS, Status},
-    credentials::settings_env,
+    credentials::layers::resolve,
     doctor::{
         Finding,
         server::{Old, is_old, judge_old},
@@ -54,8 +54,7 @@ fn look(path: PathBuf, cleanup_days: u64) -> Option<Old> {
 /// Do the settings of a transcript's project turn tracing on? `None` if it does not say whose it is.
 fn is_traced(transcript: &Path, home: &Path) -> Option<bool> {
     let cwd = record::cwd(&Transcript::open(transcript).ok()?.head().ok()?)?;
-    let vars = settings_env(Some(Path::new(&cwd)), &client::user_dir(home));
-    Some(Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str()))).enabled())
+    Some(Env::of(&resolve(Some(Path::new(&cwd)), &client::user_dir(home))).enabled())
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {

@@ -1,0 +1,91 @@
+use super::*;
+use crate::consent::{Chooser, Evidence};
+
+fn by_repository(id: &str) -> Hint {
+    let evidence = Evidence { file: "/repo/.claude/settings.json".into(), variable: Some("LANGFUSE_HOST".into()) };
+    Hint { chooser: Some(Chooser::Repository(evidence)), ..hint(id, 1) }
+}
+
+fn by_user(id: &str) -> Hint {
+    Hint { chooser: Some(Chooser::User), ..hint(id, 2) }
+}
+
+#[test]
+fn what_others_chose_is_held_until_the_user_trusts_that_account_there() {
+    let (_dir, mut store) = fresh();
+    let to = hint("e-0", 1).destination;
+    store.accept(&[by_repository("e-1")], &[]).unwrap();
+    let why = store.held_by(&to).unwrap().unwrap();
+    assert!(why.contains("/repo/.claude/settings.json") && why.contains("LANGFUSE_HOST"), "{why}");
+    // Nothing that is found later changes that: not the user's own choice of the same, not an event nobody judged.
+    store.accept(&[by_user("e-2"), hint("e-3", 3)], &[]).unwrap();
+    store.trust(&to.base_url, "pk-other", true, 1).unwrap();
+    store.trust("https://other.example.org", &to.public_key, true, 1).unwrap();
+    assert_eq!(store.held_by(&to).unwrap(), Some(why.clone()));
+    assert_eq!(store.accounts(&to.base_url).unwrap().held, std::slice::from_ref(&to.public_key));
+    for _ in 0..2 {
+        store.trust(&to.base_url, &to.public_key, true, 2).unwrap();
+        assert_eq!(store.held_by(&to).unwrap(), None);
+        store.accept(&[by_repository("e-4")], &[]).unwrap();
+        assert_eq!((store.held_by(&to).unwrap(), store.accounts(&to.base_url).unwrap().held), (None, vec![]));
+        store.trust(&to.base_url, &to.public_key, false, 3).unwrap();
+        assert_eq!(store.held_by(&to).unwrap(), Some(why.clone()), "the word is taken back");
+    }
+}
+
+#[test]
+fn what_the_user_chose_stays_the_users_whoever_names_it_too() {
+    let (_dir, mut store) = fresh();
+    let id = store.accept(&[by_user("e-1")], &[]).unwrap()[0];
+    store.accept(&[by_repository("e-2")], &[]).unwrap();
+    assert_eq!(store.held_by(&hint("e-0", 1).destination).unwrap(), None);
+    assert!(store.is_own(id).unwrap());
+}
+
+#[test]
+fn what_was_said_between_seen_off_and_seen_on_is_known() {
+    const S: u64 = 1_000_000_000;
+    // Sights: whether on, and when. Then what is off.
+    for (from_now, sights, off) in [
+        (false, &[][..], &[][..]),
+        (false, &[(true, 10)], &[]),
+        (false, &[(true, 10), (true, 20)], &[]),
+        // What lies before the first sight counts as that says.
+        (false, &[(false, 10)], &[(0, u64::MAX)]),
+        (false, &[(false, 10), (false, 20), (true, 30)], &[(0, 30 * S - 1)]),
+        // Off from when it was last seen on: nobody can say when it was turned off.
+        (false, &[(true, 10), (true, 20), (false, 30)], &[(20 * S + 1, u64::MAX)]),
+        (
+            false,
+            &[(true, 10), (false, 30), (true, 40), (false, 50)],
+            &[(10 * S + 1, 40 * S - 1), (40 * S + 1, u64::MAX)],
+        ),
+        // A clock that was set back.
+        (false, &[(true, 10), (false, 5), (true, 7)], &[(10 * S + 1, 10 * S + 1)]),
+        (true, &[(true, 10), (true, 20)], &[(0, 10 * S - 1)]),
+        (true, &[(false, 10), (true, 20)], &[(0, 20 * S - 1)]),
+    ] {
+        let (dir, mut store) = fresh();
+        store.trace_from_now(from_now);
+        for (on, at) in sights {
+            store.see(dir.path(), *on, at * S).unwrap();
+        }
+        let found: Vec<_> = store.off(dir.path()).unwrap().into_iter().map(|off| (*off.start(), *off.end())).collect();
+        assert_eq!(found, off, "{from_now} {sights:?}");
+        assert_eq!(store.off(&dir.path().join("other")).unwrap(), []);
+    }
+}
+
+#[test]
+fn what_is_left_out_while_off_comes_when_history_is_asked_for() {
+    let (_dir, mut store) = fresh();
+    let off = Advance { off: vec![span(1, 1, 0).trace_id], ..step(vec![span(1, 1, 0), span(1, 2, 1), span(2, 1, 0)]) };
+    let destination = store.advance(&off).unwrap().0;
+    assert_eq!(waiting(&mut store, destination), [(2, 1)]);
+    store.advance(&off).unwrap();
+    assert_eq!(store.counts().unwrap().skipped["turn_while_off"], 1, "counted once");
+    let mut asked = step(vec![span(1, 1, 0), span(1, 2, 1)]);
+    asked.session.hint.id = "backfill-1".into();
+    store.advance(&asked).unwrap();
+    assert_eq!(waiting(&mut store, destination).len(), 3);
+}
