@@ -297,7 +297,9 @@ fn nothing_prints_around_the_module_that_does() {
         let text = String::from_utf8(text).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();
         for (number, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
-            let found = PRINTS.iter().find(|print| line.contains(*print));
+            // What is looked for in texts is not printed.
+            let is_sought = |print: &str| print.starts_with('\\') && name.contains("/redact/");
+            let found = PRINTS.iter().find(|print| line.contains(*print) && !is_sought(print));
             assert_eq!(found, None, "{name}:{}: {line}: use the module `output`", number + 1);
         }
     }

@@ -8,7 +8,7 @@ use cc_langfuse::{
     },
 };
 
-use crate::table::clip;
+use crate::table;
 
 const TYPE: &str = "langfuse.observation.type";
 const METADATA: &str = "langfuse.observation.metadata.";
@@ -109,6 +109,11 @@ fn time(span: &OutSpan) -> String {
         1000..60_000 => format!("{:.1} s", ms as f64 / 1e3),
         _ => format!("{} min {} s", ms / 60_000, ms / 1000 % 60),
     }
+}
+
+/// At most `width` characters of `text`, and a mark if there are more.
+fn clip(text: &str, width: usize) -> String {
+    table::clip(text, width + 1)
 }
 
 fn name(span: &OutSpan) -> String {
