@@ -497,10 +497,9 @@ impl Engine {
         // Where the session stands is known when it is stored.
         let mut row = session.row.clone();
         (row.cursor, row.closed, row.turns) = (file.position(cursor), closed, assembler.turns());
-        row.forked_from = assembler.origin().cloned();
-        row.title = assembler
-            .title()
-            .map(|title| session.rules.scrub(title, &mut Counts::new()).unwrap_or_else(|| title.to_owned()));
+        let mask = |text: &str| session.rules.scrub(text, &mut Counts::new()).unwrap_or_else(|| text.to_owned());
+        row.forked_from = assembler.origin().map(|origin| mask(origin));
+        row.title = assembler.title().map(mask);
         row.open_turn = assembler.awaits_answer() || assembler.open().is_some_and(|turn| turn.has_news(Scope::Final));
         let step = Advance {
             session: row,

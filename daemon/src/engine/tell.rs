@@ -82,7 +82,8 @@ impl Found {
         self.ended.drain(..).for_each(|id| agents.has_ended(&id));
     }
 
-    /// Masks secrets in what is stored beside the spans: facts of turns, and names that nobody knows.
+    /// Masks secrets in what is stored beside the spans: facts of turns, ids as the transcript has them, and names that
+    /// nobody knows. What an id that holds a secret belongs to is not found again after a restart.
     pub(super) fn mask(&mut self, redactor: &Redactor) {
         let mask = |text: &mut String| {
             // Counted where it is sent.
@@ -90,6 +91,16 @@ impl Found {
                 *text = masked;
             }
         };
+        for launch in &mut self.launches {
+            let Launch { tool_id, id, message_id, agent_id, turn, .. } = launch;
+            [tool_id, id, &mut turn.0].into_iter().for_each(mask);
+            [message_id, agent_id].into_iter().flatten().for_each(mask);
+        }
+        self.agents.iter_mut().for_each(|(id, _)| mask(id));
+        for turn in &mut self.turns {
+            mask(&mut turn.key);
+            turn.follows.iter_mut().for_each(mask);
+        }
         for facts in self.turns.iter_mut().map(|turn| &mut turn.session) {
             let SessionFacts { version, cwd, git_branch, slug, forked_from, title } = facts;
             [version, cwd, git_branch, slug, forked_from, title].into_iter().flatten().for_each(mask);

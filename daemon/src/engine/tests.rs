@@ -11,6 +11,7 @@ use crate::{
     store::{Counts, Store},
 };
 
+mod canary;
 mod many;
 
 /// A home with a directory for transcripts.

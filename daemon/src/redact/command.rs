@@ -213,14 +213,16 @@ const PLACES: &[(&[&str], usize)] = &[
 /// How long a command is read.
 const COMMAND_MAX: usize = 600;
 
-/// The programs' names, without repetition.
-pub(super) fn programs() -> impl Iterator<Item = &'static str> {
-    let mut names: Vec<_> = PROGRAMS
-        .iter()
-        .flat_map(|program| program.names)
-        .chain(PLACES.iter().map(|place| &place.0[0]))
-        .copied()
-        .collect();
+/// The programs' names, without repetition; of those that are of interest only with one word behind, that word as well.
+pub(super) fn programs() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
+    let options: Vec<&str> = PROGRAMS.iter().flat_map(|program| program.names).copied().collect();
+    let places =
+        PLACES.iter().map(|(command, _)| (command[0], command.get(1).copied().filter(|word| !word.starts_with('-'))));
+    // Options may stand between these and the word.
+    let loose = ["redis-cli", "rabbitmqctl", "nmcli"];
+    let places = places.map(|(name, word)| (name, word.filter(|_| !loose.contains(&name))));
+    let places: Vec<_> = places.filter(|(name, _)| !options.contains(name)).collect();
+    let mut names: Vec<_> = options.iter().map(|name| (*name, None)).chain(places).collect();
     names.sort_unstable();
     names.dedup();
     names.into_iter()

@@ -164,7 +164,15 @@ fn keywords() -> Vec<(String, Keyword)> {
             kept.push(name);
         }
     }
-    command::programs().for_each(|program| add(&format!("{program:3}"), Rule::Program(program), true));
+    for (program, second) in command::programs() {
+        let word = match second {
+            Some(second) => format!("{program} {second}"),
+            // Short names are parts of too many words.
+            None if program.len() < 4 => format!("{program} "),
+            None => program.to_owned(),
+        };
+        add(&word, Rule::Program(program), true);
+    }
     places::ODD_SIGNS.iter().for_each(|sign| add(sign, Rule::Odd(sign), false));
     for first in ["MD", "MT", "Mj", "Mz", "ND", "NT", "Nj", "Nz", "OD", "OT"] {
         for low in ["A", "E", "I", "M", "Q", "U", "Y", "c", "g", "k"] {
@@ -205,6 +213,22 @@ pub(super) fn continues_word(text: &[u8], at: usize) -> bool {
     }
 }
 
+/// What the latest names promise: the same ones come again and again.
+#[derive(Default)]
+struct Names<'t>([(&'t str, Option<Name>); 32]);
+
+impl<'t> Names<'t> {
+    fn kind(&mut self, name: &'t str) -> Option<Name> {
+        let (first, last) = (name.as_bytes()[0], name.as_bytes()[name.len() - 1]);
+        let place = (name.len() * 7 + usize::from(first) + usize::from(last) * 3) % self.0.len();
+        let known = &mut self.0[place];
+        if known.0 != name {
+            *known = (name, name_kind(name));
+        }
+        known.1
+    }
+}
+
 impl Finder {
     pub(super) fn new() -> Self {
         let patterns =
@@ -225,6 +249,7 @@ impl Finder {
         let mut program_until = 0;
         let mut programs_inside = 0;
         let mut keys = Keys::default();
+        let mut names = Names::default();
         let bytes = text.as_bytes();
         self.words.each(bytes, |start, len, keyword| {
             let end = start + len;
@@ -236,7 +261,7 @@ impl Finder {
                     if start < until[NAMED] {
                         return;
                     }
-                    let done = self.named(text, start, end, &mut some);
+                    let done = self.named(text, start, end, &mut names, &mut some);
                     until[NAMED] = done.max(some.last().map_or(0, |range| range.end));
                     found.extend(some.drain(..).map(|range| (range, NAMED)));
                 }
@@ -321,7 +346,14 @@ impl Finder {
     }
 
     /// The values of the name around a keyword, and how far it was read.
-    fn named(&self, text: &str, at: usize, end: usize, found: &mut Vec<Range<usize>>) -> usize {
+    fn named<'t>(
+        &self,
+        text: &'t str,
+        at: usize,
+        end: usize,
+        names: &mut Names<'t>,
+        found: &mut Vec<Range<usize>>,
+    ) -> usize {
         let bytes = text.as_bytes();
         // Keywords may end in a sign that is no part of the name.
         let end = end - bytes[at..end].iter().rev().take_while(|b| !name::is_name_byte(**b)).count();
@@ -340,7 +372,7 @@ impl Finder {
         if link.is_none() && !column {
             return end;
         }
-        let Some(kind) = text.get(start..end).and_then(name_kind) else { return end };
+        let Some(kind) = text.get(start..end).and_then(|name| names.kind(name)) else { return end };
         named.kind = kind;
         named.values(link, found);
         if found.is_empty() && column && matches!(kind, Name::Password | Name::Other) {

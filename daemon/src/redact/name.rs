@@ -54,11 +54,13 @@ struct Letters {
     len: usize,
     /// By bit.
     starts: u128,
+    /// The letters there are, by their last five bits.
+    has: u32,
 }
 
 impl Letters {
     fn new(name: &str) -> Option<Self> {
-        let mut letters = Self { text: [0; 2 * NAME_MAX + 16], len: 0, starts: 1 };
+        let mut letters = Self { text: [0; 2 * NAME_MAX + 16], len: 0, starts: 1, has: 0 };
         let (mut before, mut fresh) = (0, true);
         for b in name.bytes() {
             match b {
@@ -69,6 +71,7 @@ impl Letters {
                     if (fresh || hump || b.is_ascii_digit() != u8::is_ascii_digit(&before)) && letters.len < 128 {
                         letters.starts |= 1 << letters.len;
                     }
+                    letters.has |= 1 << (b & 31);
                     letters.len += 1;
                     fresh = false;
                 }
@@ -87,9 +90,14 @@ impl Letters {
         at >= self.len || at < 128 && self.starts & (1 << at) != 0
     }
 
-    // Both are short: a searcher costs more to set up than to compare.
+    /// Both are short: a searcher costs more to set up than to compare.
     fn find(&self, word: &str) -> Option<usize> {
         let (first, rest) = word.as_bytes().split_first()?;
+        // Most words begin or end with a letter that is not there.
+        let there = |b: &u8| self.has & (1 << (b & 31)) != 0;
+        if !there(first) || rest.last().is_some_and(|last| !there(last)) {
+            return None;
+        }
         let text = self.as_bytes();
         let last = text.len().checked_sub(word.len())?;
         (0..=last).rev().find(|at| text[*at] == *first && text[at + 1..].iter().zip(rest).all(|(a, b)| a == b))
@@ -178,7 +186,8 @@ pub(super) fn name_kind(name: &str) -> Option<Name> {
     let about = |end: usize| {
         let rest = &lower[end..];
         rest.starts_with(b"iz")
-            || (!rest.is_empty() && ABOUT.iter().any(|word| rest.ends_with(word.as_bytes())))
+            || (!rest.is_empty()
+                && ABOUT.iter().any(|word| rest.last() == word.as_bytes().last() && rest.ends_with(word.as_bytes())))
             || [
                 "public",
                 "publish",
