@@ -13,7 +13,7 @@ const OLDEST: Version = Version(1, 0, 59);
 const TOLERANT: Version = Version(2, 1, 120);
 
 /// The latest version whose transcripts were recorded: all that these say is known.
-const RECORDED: Version = Version(2, 1, 329);
+const RECORDED: Version = Version(2, 1, 332);
 
 /// Events, the lowest version that was seen to know each, and whether the hook is registered for it: those that say something the
 /// transcript does not, or say it sooner, and come but a few times in a turn. `SessionStart` makes a session known that never stops;

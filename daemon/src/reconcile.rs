@@ -188,6 +188,9 @@ impl Traced {
             if let Some(usage) = generation.usage {
                 *self.models.entry(model(&generation.model).to_owned()).or_default() += usage.into();
             }
+            for advice in &generation.advice {
+                *self.models.entry(model(&advice.model).to_owned()).or_default() += advice.usage.into();
+            }
         }
     }
 

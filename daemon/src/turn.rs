@@ -12,7 +12,7 @@ use std::{collections::HashMap, path::Path};
 
 use crate::{
     ids::Print,
-    transcript::record::{Nanos, Prompt, Record, SessionFacts, Side, Spilled},
+    transcript::record::{Nanos, Prompt, PromptKind, Record, SessionFacts, Side, Spilled},
 };
 
 mod answer;
@@ -75,8 +75,10 @@ pub struct Turn {
     pub place: Option<Place>,
     /// Subagents whose lines stand among its own (Claude Code 1.x).
     pub agents: Vec<Turn>,
-    /// Line → subagent.
-    sides: HashMap<String, usize>,
+    /// Line → subagent, if one was asked for.
+    sides: HashMap<String, Option<usize>>,
+    /// The latest prompt of a subagent for which no call asked.
+    unasked: Option<Prompt>,
     /// The latest call of each id; those before it are linked.
     by_message: HashMap<String, usize>,
     by_tool: HashMap<String, (usize, usize)>,
@@ -105,6 +107,7 @@ impl Turn {
             place: None,
             agents: Vec::new(),
             sides: HashMap::new(),
+            unasked: None,
             by_message: HashMap::new(),
             by_tool: HashMap::new(),
             at_tail: None,
@@ -259,15 +262,18 @@ impl Turn {
 
     /// The call that asked for exactly this, if it has not been found before.
     fn call_for(&self, prompt: &str) -> Option<(&Generation, &Tool, &Order)> {
+        self.untaken().find(|(_, _, order)| order.prompt.trim() == prompt.trim())
+    }
+
+    /// The calls that ask for a subagent of which no line was found yet.
+    fn untaken(&self) -> impl Iterator<Item = (&Generation, &Tool, &Order)> {
         let taken = |tool: &Tool| {
             let source = self.tool_source(tool);
             self.agents.iter().any(|agent| agent.place.as_ref().is_some_and(|place| place.agent_id == source))
         };
         let tools = self.generations.iter().flat_map(|g| g.tools.iter().map(move |tool| (g, tool)));
-        let mut asked = tools.filter_map(|(generation, tool)| {
-            Some((generation, tool, tool.order.as_ref().filter(|order| order.prompt.trim() == prompt.trim())?))
-        });
-        asked.find(|(_, tool, _)| !taken(tool))
+        let asked = tools.filter_map(|(generation, tool)| Some((generation, tool, tool.order.as_ref()?)));
+        asked.filter(move |(_, tool, _)| !taken(tool))
     }
 
     /// The call that asked for exactly this, if it has not been found before, as one that launched.
@@ -287,37 +293,67 @@ impl Turn {
     fn side(&mut self, side: Side) -> bool {
         let known = side.parent.as_ref().and_then(|parent| self.sides.get(parent).copied());
         let index = match (known, side.record) {
-            (Some(index), record) => {
-                self.agents[index].take(record, None);
-                index
+            (Some(known), record) => {
+                // What it was asked for may stand behind its prompt.
+                let asked = || self.unasked.as_ref().is_some_and(|prompt| self.call_for(&prompt.text).is_some());
+                let known = match known {
+                    None if asked() => self.unasked.take().map(|prompt| self.begin_side(prompt)),
+                    known => known,
+                };
+                if let Some(agent) = known {
+                    self.agents[agent].take(record, None);
+                }
+                known
             }
             (None, Record::Prompt(prompt)) => {
-                let Some((generation, tool, order)) = self.call_for(&prompt.text) else { return false };
-                let source = self.tool_source(tool).into_owned();
-                let place = Place {
-                    turn: (self.key.clone(), self.number),
-                    launch_ids: [Some(tool.id.clone()), Some(generation.id.clone())],
-                    agent_id: source.clone(),
-                    tool_id: Some(source),
-                    agent_type: order.subagent_type.clone(),
-                    description: order.description.clone(),
-                    run: None,
-                    round: 1,
-                };
-                let mut agent = Self::new(prompt, "", 0);
-                agent.number = self.number;
-                agent.place = Some(place);
-                self.agents.push(agent);
-                self.agents.len() - 1
+                if self.call_for(&prompt.text).is_some() {
+                    Some(self.begin_side(prompt))
+                } else {
+                    self.unasked = Some(prompt);
+                    None
+                }
             }
             // Lines that say nothing are nobody's loss.
             (None, Record::Link { .. } | Record::Aside(_)) => return true,
+            // The line before it is lost, or the prompt: it goes on with what the last subagent does, or with what was asked.
+            (None, record @ (Record::Assistant(_) | Record::ToolResults { .. })) => {
+                let agent = self.agents.len().checked_sub(1).or_else(|| {
+                    let (_, _, order) = self.untaken().next()?;
+                    let prompt = Prompt { text: order.prompt.clone(), ..Prompt::default() };
+                    Some(self.begin_side(prompt))
+                });
+                if let Some(agent) = agent {
+                    self.agents[agent].take(record, None);
+                }
+                agent
+            }
             _ => return false,
         };
         if let Some(uuid) = side.uuid {
             self.sides.insert(uuid, index);
         }
-        true
+        index.is_some()
+    }
+
+    /// A subagent whose lines stand among the turn's own begins with `prompt`, for which a call has asked.
+    fn begin_side(&mut self, prompt: Prompt) -> usize {
+        let place = self.call_for(&prompt.text).map(|(generation, tool, order)| {
+            let source = self.tool_source(tool).into_owned();
+            Place {
+                turn: (self.key.clone(), self.number),
+                launch_ids: [Some(tool.id.clone()), Some(generation.id.clone())],
+                agent_id: source.clone(),
+                tool_id: Some(source),
+                agent_type: order.subagent_type.clone(),
+                description: order.description.clone(),
+                run: None,
+                round: 1,
+            }
+        });
+        let mut agent = Self::new(prompt, "", 0);
+        (agent.number, agent.place) = (self.number, place);
+        self.agents.push(agent);
+        self.agents.len() - 1
     }
 
     /// Takes a record that belongs to this turn. False if it belongs to none of its calls.
@@ -346,6 +382,7 @@ impl Turn {
                 self.interrupted = at;
                 self.end = self.end.max(at);
             }
+            Record::Prompt(prompt) if prompt.kind == PromptKind::Blank => {}
             // A subagent is told more while it works.
             Record::Prompt(prompt) => self.note(prompt.at, Happening::Queued(prompt.text, prompt.media)),
             Record::Queued { at, text, .. } if text.trim_start().starts_with("<task-notification>") => {

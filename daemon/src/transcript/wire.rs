@@ -173,6 +173,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 /// A word that says what something is: a string and nothing else.
 pub(super) struct Word<'a>(pub(super) Cow<'a, str>);
 
+impl Word<'_> {
+    pub(super) fn into_owned(self) -> String {
+        self.0.into_owned()
+    }
+}
+
 impl<'a> Kind<'a> for Word<'a> {
     fn text(text: Cow<'a, str>) -> Found<Self> {
         Found::Value(Self(text))
@@ -319,7 +325,7 @@ objects! {
         kind: Word<'a> = "type",
         subtype: Word<'a> = "subtype",
         uuid: Text<'a> = "uuid",
-        parent_uuid: Text<'a> = "parentUuid",
+        parent_uuid: Word<'a> = "parentUuid",
         turn_position: WireTurnPosition<'a> = "turnPosition",
         /// Who began the turn.
         turn_origin: Word<'a> = "turnOrigin",
@@ -608,6 +614,14 @@ pub(super) enum Output<'a> {
 }
 
 impl<'a> Kind<'a> for Output<'a> {
+    fn next<A: MapAccess<'a>>(object: &mut A) -> Result<Found<Self>, A::Error> {
+        // That a tool put out nothing is something it said.
+        Ok(match object.next_value_seed(Any(PhantomData))? {
+            Found::Nothing => Found::Value(Self::Other("null".into())),
+            found => found,
+        })
+    }
+
     fn text(text: Cow<'a, str>) -> Found<Self> {
         Found::Value(Self::Text(Text(text)))
     }

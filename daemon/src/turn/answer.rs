@@ -18,6 +18,9 @@ use crate::{
 /// The tool by which a subagent is set to work again.
 const WAKES: &str = "SendMessage";
 
+/// Among how many calls one is looked for by other things than its id.
+const RECENT: usize = 64;
+
 /// Stands for the model of a line that does not say it.
 const UNKNOWN: &str = "unknown";
 
@@ -30,6 +33,8 @@ pub(super) struct Trail {
     stopped: bool,
     at: [Option<Nanos>; 2],
     lines: HashSet<u64>,
+    /// Only lines that do not say which answer they are of.
+    pub(super) is_nameless: bool,
     blocks: HashSet<u64>,
     /// Some tool it asked for has not come back.
     pub(super) waits: bool,
@@ -75,7 +80,7 @@ impl Trail {
             Some(true) => true,
             // Another model took over in mid-stream.
             Some(false) if follows && !self.stopped => true,
-            Some(false) => self.repeats(line),
+            Some(false) => self.repeats(line) || self.is_followed_by(line),
             None => {
                 follows
                     || line.at.is_some() && self.at.contains(&line.at)
@@ -83,6 +88,24 @@ impl Trail {
                     || self.has_usage_of(line)
             }
         }
+    }
+
+    /// True if `line` is of the same call by what else it says, where its `message.id` or that of the call is not known: by its
+    /// request, or because it follows a line of the call and repeats its usage.
+    fn is_of(&self, line: &Assistant) -> bool {
+        let requests = self.request_id.as_ref().zip(line.request_id.as_ref()).map(|(known, new)| known == new);
+        match requests {
+            // Two answers of one request are one, whatever they are called.
+            Some(true) => self.is_nameless || line.message_id.is_none() || self.is_followed_by(line),
+            Some(false) => false,
+            None => (self.is_nameless || line.message_id.is_none()) && self.is_followed_by(line),
+        }
+    }
+
+    /// `line` stands directly behind one of the call's in the chain, and repeats its usage.
+    fn is_followed_by(&self, line: &Assistant) -> bool {
+        let follows = line.parent.as_ref().is_some_and(|parent| self.lines.contains(&hash(parent)));
+        follows && line.usage.is_some_and(|usage| usage != Usage::default()) && line.usage == self.usage
     }
 
     /// All of `line` was there before.
@@ -130,7 +153,9 @@ impl Turn {
             }
             next = generation.earlier;
         }
-        None
+        let recent = self.generations.iter().enumerate().rev().take(RECENT);
+        let mut of = recent.filter(|(_, generation)| generation.trail.is_of(line)).map(|(index, _)| index);
+        of.next()
     }
 
     /// What is known of the call at `index`.
@@ -152,6 +177,7 @@ impl Turn {
         let index = known.unwrap_or(self.generations.len());
         if known.is_none() {
             let earlier = self.by_message.insert(id.clone(), index);
+            let trail = Trail { is_nameless: line.message_id.is_none(), ..Trail::default() };
             self.generations.push(Generation {
                 id,
                 repeats: earlier.map_or(0, |earlier| self.generations[earlier].repeats + 1),
@@ -172,14 +198,24 @@ impl Turn {
                 tools: Vec::new(),
                 other: Vec::new(),
                 sent: false,
-                trail: Trail::default(),
+                trail,
             });
         }
         let generation = &mut self.generations[index];
-        if generation.trail.has(&line) {
+        if let Some(id) = line.message_id.as_ref().filter(|_| generation.trail.is_nameless && !generation.sent) {
+            // Only now is it said which answer this is.
+            generation.id.clone_from(id);
+            generation.trail.is_nameless = false;
+            let earlier = self.by_message.insert(id.clone(), index).filter(|earlier| *earlier != index);
+            let repeats = earlier.map_or(0, |earlier| self.generations[earlier].repeats + 1);
+            let generation = &mut self.generations[index];
+            (generation.earlier, generation.repeats) = (earlier, repeats);
+        }
+        if self.generations[index].trail.has(&line) {
             return;
         }
         self.at_tail = Some(index);
+        let generation = &mut self.generations[index];
         generation.trail.add(&line);
         generation.first = generation.first.or(line.at);
         generation.last = generation.last.max(line.at);

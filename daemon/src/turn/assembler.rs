@@ -1,19 +1,25 @@
 //! Where a turn begins and ends: a session's records, or a subagent's, one by one.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use super::{
     SkillOutput, Turn,
     answer::Trail,
-    history::{History, Past},
+    history::{BACK, History, Past},
 };
-use crate::transcript::record::{Aside, Nanos, PromptKind, Record};
+use crate::transcript::record::{Aside, Assistant, Nanos, PromptKind, Record};
 
 /// How many requests are remembered until their answer comes.
 pub(super) const REQUESTS: usize = 64;
 
 /// How many things are remembered that belong to the turn that comes.
 const AHEAD: usize = 64;
+
+/// How many lines of answers are remembered.
+const LINES: usize = 4096;
 
 /// How many calls of the turn before are remembered.
 const LATE: usize = 64;
@@ -40,6 +46,10 @@ pub struct Assembler {
     version: Option<String>,
     /// Lines of a conversation whose prompt is nowhere.
     orphans: u64,
+    /// The prompts of the latest turns that were read and are over.
+    prompts: VecDeque<String>,
+    /// Lines of answers in turns that are over.
+    written: Written,
     /// What belongs to the turn that comes, and the offset of its line.
     ahead: Vec<(Aside, u64)>,
 }
@@ -59,6 +69,8 @@ impl Assembler {
             history: History::default(),
             version: None,
             orphans: 0,
+            prompts: VecDeque::new(),
+            written: Written::default(),
             ahead: Vec::new(),
         }
     }
@@ -66,6 +78,8 @@ impl Assembler {
     /// Takes the record of the line at `offset`. Returns the turn it closed, if that had an answer.
     pub fn push(&mut self, record: Record, offset: u64) -> Option<Turn> {
         match record {
+            // A line that was written twice begins nothing.
+            Record::Prompt(prompt) if prompt.uuid.as_ref().is_some_and(|uuid| self.was_prompt(uuid)) => {}
             Record::Prompt(prompt) => {
                 if prompt.session.forked_from.as_ref().is_some_and(|from| *from != self.session_id) {
                     self.forked_from.clone_from(&prompt.session.forked_from);
@@ -111,7 +125,8 @@ impl Assembler {
                     None => None,
                 };
                 let before = line.message_id.as_ref().and_then(|id| self.before.get(id));
-                let late = before.is_some_and(|call| call.has(&line) || call.goes_on(&line, false));
+                let late = before.is_some_and(|call| call.has(&line) || call.goes_on(&line, false))
+                    || self.open.as_ref().is_some_and(|turn| self.written.has(&line, turn.offset));
                 match &mut self.open {
                     Some(turn) if !late => {
                         let requested = self.requests.sent(line.request_ref.as_deref());
@@ -119,6 +134,7 @@ impl Assembler {
                         if let Some(from) = line.forked_from.as_ref().filter(|from| **from != self.session_id) {
                             self.forked_from = Some(from.clone());
                         }
+                        self.written.add(&line, turn.offset);
                         turn.take(Record::Assistant(line), requested);
                     }
                     _ => self.orphans += 1,
@@ -245,12 +261,22 @@ impl Assembler {
         std::mem::take(&mut self.orphans)
     }
 
+    /// The line is the prompt of the open turn, or of one that was read lately.
+    fn was_prompt(&self, uuid: &str) -> bool {
+        let open = [&self.open, &self.candidate].into_iter().flatten().any(|turn| turn.key == uuid);
+        open || self.prompts.iter().any(|known| known == uuid)
+    }
+
     fn start(&mut self, mut turn: Turn) -> Option<Turn> {
         self.candidate = None;
         let closed = self.open.take().filter(Turn::is_answered);
         if let Some(closed) = &closed {
             self.closed += 1;
             self.history.push(Past::of(closed));
+            if self.prompts.len() == BACK {
+                self.prompts.pop_front();
+            }
+            self.prompts.push_back(closed.key.clone());
             let first = closed.generations.len().saturating_sub(LATE);
             let calls = closed.generations.iter().enumerate().skip(first);
             self.before = calls.map(|(index, generation)| (generation.id.clone(), closed.trail(index))).collect();
@@ -264,6 +290,38 @@ impl Assembler {
         turn.instead_of = turn.left.first().map(|left| left.number);
         self.open = Some(turn);
         closed
+    }
+}
+
+/// The lines of answers that were read last, each with the offset of its turn: a line that was written twice counts once.
+#[derive(Debug, Default)]
+struct Written {
+    order: VecDeque<u64>,
+    turns: HashMap<u64, u64>,
+}
+
+impl Written {
+    fn of(line: &Assistant) -> Option<u64> {
+        let mut hasher = DefaultHasher::new();
+        (line.uuid.as_ref()?, &line.message_id, line.at).hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
+    fn add(&mut self, line: &Assistant, turn: u64) {
+        let Some(line) = Self::of(line) else { return };
+        if self.turns.insert(line, turn).is_none() {
+            self.order.push_back(line);
+        }
+        if self.order.len() > LINES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.turns.remove(&oldest);
+        }
+    }
+
+    /// True if the line was read as one of another turn than that at `open`.
+    fn has(&self, line: &Assistant, open: u64) -> bool {
+        Self::of(line).and_then(|line| self.turns.get(&line)).is_some_and(|turn| *turn != open)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What one subagent did: a run for what it was launched with, and one for each message that woke it again.
 
 use super::{Turn, assembler::Requests};
-use crate::transcript::record::Record;
+use crate::transcript::record::{PromptKind, Record};
 
 /// Builds the runs of one subagent from the records of its own transcript, pushed in file order.
 #[derive(Debug, Default)]
@@ -26,6 +26,7 @@ impl Runs {
         match record {
             Record::Request { id, at } => self.requests.put(id, at),
             Record::Inherits => self.inherits = self.last.is_none(),
+            Record::Prompt(prompt) if self.last.is_some() && prompt.kind == PromptKind::Blank => {}
             Record::Prompt(prompt) if self.last.as_ref().is_none_or(Turn::is_over) => {
                 self.past.extend(self.last.take());
                 self.inherits = false;

@@ -12,6 +12,7 @@ use crate::{
     turn::{Assembler, Scope},
 };
 
+mod given;
 mod images;
 mod sizes;
 mod spans;

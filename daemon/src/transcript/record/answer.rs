@@ -58,7 +58,7 @@ pub(super) fn answer(
         blocks,
         service,
         uuid: filled(wire.uuid),
-        parent: filled(wire.parent_uuid),
+        parent: word(wire.parent_uuid),
         message_id: filled(message.id),
         model: word(model).unwrap_or_else(|| "unknown".to_owned()),
         request_id: filled(wire.request_id),

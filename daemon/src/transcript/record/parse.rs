@@ -100,9 +100,9 @@ pub(super) type Each<'e> = dyn FnMut(Result<Record, Skip>) + 'e;
 pub(super) fn records(mut wire: Wire<'_>, text: &[u8], each: &mut Each<'_>) {
     let odd = std::mem::take(&mut wire.odd);
     let mut any = false;
-    if wire.is_sidechain.is_some_and(|flag| flag.0) {
+    if wire.is_sidechain.map_or(wire.agent_id.is_some(), |flag| flag.0) {
         let owned = |text: &Option<Text<'_>>| text.as_ref().map(|text| text.0.to_string());
-        let (uuid, parent, agent_id) = (owned(&wire.uuid), owned(&wire.parent_uuid), owned(&wire.agent_id));
+        let (uuid, parent, agent_id) = (owned(&wire.uuid), parent(&wire), owned(&wire.agent_id));
         conversation(wire, text, &mut |found| {
             any |= found.is_ok();
             each(found.map(|record| {
@@ -166,11 +166,14 @@ fn conversation(mut wire: Wire<'_>, text: &[u8], each: &mut Each<'_>) {
     }
 }
 
+fn parent(wire: &Wire<'_>) -> Option<String> {
+    wire.parent_uuid.as_ref().map(|parent| parent.0.to_string())
+}
+
 /// The place of a line in the chain, where the record of it does not have it.
 pub(super) fn link(wire: &Wire<'_>, each: &mut Each<'_>) {
     if let Some(uuid) = &wire.uuid {
-        let owned = |text: &Text<'_>| text.0.to_string();
-        each(Ok(Record::Link { uuid: Some(owned(uuid)), parent: wire.parent_uuid.as_ref().map(owned) }));
+        each(Ok(Record::Link { uuid: Some(uuid.0.to_string()), parent: parent(wire) }));
     }
 }
 
@@ -206,13 +209,26 @@ fn attachment(attachment: Option<WireAttachment<'_>>, at: Option<Nanos>) -> Resu
 
 fn system(wire: Wire<'_>, at: Option<Nanos>, content: Option<Content<'_>>) -> Result<Record, Skip> {
     let owned = |text: Option<Text<'_>>| text.map_or_else(String::new, Text::into_owned);
-    match wire.subtype.as_ref().map(|subtype| subtype.0.as_ref()) {
+    let says = |tag: &str| matches!(&content, Some(Content::Text(text)) if text.0.starts_with(tag));
+    let subtype = wire.subtype.as_ref().map(|subtype| subtype.0.as_ref());
+    // A line that does not say what it is may say so by what it holds.
+    let known = ["local_command", "api_error", "model_fallback", "compact_boundary"];
+    let subtype = subtype.filter(|subtype| known.contains(subtype)).or_else(|| {
+        let of = [
+            (wire.compact.is_some(), "compact_boundary"),
+            (wire.retry_attempt.is_some(), "api_error"),
+            (wire.fallback_model.is_some(), "model_fallback"),
+            (says("<local-command-stdout>") || says("<forked-skill-launch>"), "local_command"),
+        ];
+        of.into_iter().find(|(is_it, _)| *is_it).map(|(_, subtype)| subtype)
+    });
+    match subtype {
         Some("local_command") => {
             let text = content.map(|content| content.text()).unwrap_or_default();
             let launch = tag(&text, "forked-skill-launch").and_then(launched);
             Ok(Record::CommandOutput {
                 at,
-                parent: wire.parent_uuid.map(Text::into_owned),
+                parent: parent(&wire),
                 agent_id: launch.map(|launch| launch.agent_id),
                 text: tag(&text, "local-command-stdout").unwrap_or_default().to_owned(),
             })

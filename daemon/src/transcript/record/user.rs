@@ -12,7 +12,8 @@ use crate::transcript::wire::{Content, Text, Wire, WireBlock, Word};
 /// What such a line says.
 pub(super) fn user(wire: Wire<'_>, at: Option<Nanos>, content: Option<Content<'_>>, each: &mut Each<'_>) {
     let flag = |flag: Option<crate::transcript::wire::Flag>| flag.is_some_and(|flag| flag.0);
-    let is_side = flag(wire.is_sidechain);
+    // Only lines of subagents name one.
+    let is_side = wire.is_sidechain.map_or(wire.agent_id.is_some(), |flag| flag.0);
     // What a skill tells a subagent of its own is no human's word, and yet what it begins with.
     let begins_agent = is_side && wire.parent_uuid.is_none();
     let is_result = wire.tool_use_result.is_some() || wire.result_of.is_some();
@@ -119,7 +120,7 @@ pub(super) fn user(wire: Wire<'_>, at: Option<Nanos>, content: Option<Content<'_
         uuid: wire.uuid.map(Text::into_owned).filter(|uuid| !uuid.is_empty()),
         begun_by,
         position,
-        parent: wire.parent_uuid.map(Text::into_owned),
+        parent: wire.parent_uuid.map(Word::into_owned),
         prompt_id: wire.prompt_id.map(Text::into_owned),
         session: SessionFacts {
             version: wire.version.map(Text::into_owned),

@@ -211,7 +211,7 @@ fn whatever_stands_in_a_field_of_a_prompt_it_is_a_prompt_and_says_the_rest() {
 #[test]
 fn whatever_a_tool_put_out_its_result_is_one() {
     for (content, expect) in [
-        (json!(null), ""),
+        (json!(null), "null"),
         (json!(7), "7"),
         (json!(true), "true"),
         (json!("text"), "text"),

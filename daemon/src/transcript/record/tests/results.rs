@@ -29,7 +29,7 @@ fn the_output_of_a_tool_is_its_text_or_its_blocks_without_the_bytes_of_media() {
         (json!("plain"), "plain".to_owned()),
         (json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), "a\nb".to_owned()),
         (json!([]), String::new()),
-        (json!(null), String::new()),
+        (json!(null), "null".to_owned()),
         (json!([image]), format!("[{short}]")),
         (json!([{"type": "text", "text": "a"}, image]), format!("[{},{short}]", json!({"type": "text", "text": "a"}))),
         (
