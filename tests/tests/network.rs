@@ -11,7 +11,7 @@ use std::{
 
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
-use tests::{Answer, Authority, Home, Identity, Proxy, Server, Span, Story, noise, server, tries};
+use tests::{Answer, Authority, Home, Identity, Proxy, Server, Span, Story, eventually, noise, server, tries};
 
 const SECRET: &str = "sk-lf-8d1f0c52-canary";
 
@@ -176,7 +176,7 @@ fn a_proxy_that_does_not_lead_there_is_named_and_tried_again() {
     let other = format!("socks5://me:proxy-canary@{}", proxy.address);
     let before = proxy.bytes().len();
     let daemon = home.daemon_with(&[("HTTPS_PROXY", &other), ("NODE_EXTRA_CA_CERTS", &trusted)]);
-    assert!(home.log().contains("a proxy of the environment cannot be used"), "said at the start");
+    eventually("a word in the log", || home.log().contains("a proxy of the environment cannot be used"));
     tell(&home, "socks5", "https://lf.example.org");
     home.status_until("the proxy to be refused", |status| {
         let why = status["destinations"][0]["last_error"].as_str().unwrap_or_default();

@@ -207,7 +207,9 @@ impl Shared {
                     media = self.shown(Field::Output, &result.media);
                 }
                 put.some(meta!("tool_name"), Some(tool.name.as_str()));
-                put.some(meta!("tool_id"), Some(tool.id.as_str()));
+                // A tool that the API ran is no call that Claude Code answered.
+                put.some(meta!("tool_id"), (!tool.on_server).then_some(tool.id.as_str()));
+                put.some(meta!("server_tool_id"), tool.on_server.then_some(tool.id.as_str()));
                 put.some(meta!("rewritten_input"), tool.rewritten.as_deref().map(|input| self.words(input)));
                 put.some(meta!("runs_on"), tool.on_server.then_some("server"));
                 put.some(meta!("duration_ms"), tool.took_ms.map(|ms| ms.to_string()));
