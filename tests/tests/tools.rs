@@ -326,7 +326,7 @@ fn a_key_is_not_sent_where_a_repository_points() {
     assert_eq!(server.requests().len(), 0);
     // The user's word counts, as long as it stands.
     let _daemon = home.daemon();
-    assert!(home.ctl(&["trust", &server.url]).status.success());
+    assert!(home.ctl(&["trust", &server.url, "pk-lf-test"]).status.success());
     assert!(text(&home.ctl(&["open", "--print", "s-1"])).contains("/project/proj-7/"));
     home.hook(&story.stop("hi"), &server.env());
     home.flush();
