@@ -21,8 +21,9 @@ const RIGHT: &[(&str, &str, &str)] = &[
     ("pem", "benches/pem_benchmark.rs", "pem"),
     ("pem", "src/lib.rs", "pem"),
     ("rcgen", "src/certificate.rs", "pem"),
-    ("url", "src/lib.rs", "url"),                      // user and password in addresses
-    ("url", "tests/setters_tests.json", "assignment"), // a password beside its name
+    ("security-framework", "src/os/macos/import_export.rs", "assignment"), // a passphrase
+    ("url", "src/lib.rs", "url"),                                          // user and password in addresses
+    ("url", "tests/setters_tests.json", "assignment"),                     // a password beside its name
     ("url", "tests/setters_tests.json", "url"),
     ("url", "tests/unit.rs", "url"),
     ("url", "tests/urltestdata.json", "assignment"), // the same password again, beside its name
