@@ -251,10 +251,10 @@ fn what_a_repository_has_already_gets_no_secret() {
             dir.to_owned()
         }),
         ("what the file links to", |home, dir| {
-            write(&dir.join("shared.json"), "{}");
-            git_of(home, dir, &["add", "shared.json"]);
+            write(&dir.join("linked.json"), "{}");
+            git_of(home, dir, &["add", "linked.json"]);
             fs::create_dir_all(dir.join(".claude")).expect("made");
-            symlink("../shared.json", dir.join(FILE)).expect("a link");
+            symlink("../linked.json", dir.join(FILE)).expect("a link");
             dir.to_owned()
         }),
         ("the file in a repository that the environment names", |home, dir| {
