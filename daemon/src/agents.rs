@@ -24,9 +24,6 @@ use crate::{
     turn::{Launch, Order, Place, Runs, Turn},
 };
 
-/// Claude Code 2.0 and 2.1.3 start subagents of this prompt with each session; no turn asked for them.
-const WARMUP: &str = "Warmup";
-
 /// What a `.meta.json` says. It is rewritten while the subagent lives.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -124,7 +121,7 @@ impl Agents {
     }
 
     /// Looks for transcripts that are new, or that grew after they had been told.
-    pub fn discover(&mut self, transcript: &Path, open: Option<&Turn>) {
+    pub fn discover(&mut self, transcript: &Path, open: &[&Turn]) {
         let dir = reader::subagents_dir(transcript);
         let mut files = reader::subagents(&dir);
         self.dirs = files.iter().filter_map(|(_, path)| path.parent()).map(Path::to_path_buf).collect();
@@ -132,7 +129,7 @@ impl Agents {
             self.dirs.insert(dir);
         }
         // Claude Code 2.0 puts them beside the session's transcript, among those of all sessions.
-        for launch in open.into_iter().flat_map(Turn::launches).chain(self.launches.iter().cloned()) {
+        for launch in open.iter().flat_map(|turn| turn.launches()).chain(self.launches.iter().cloned()) {
             if let Some(id) = launch.agent_id.filter(|id| reader::is_name(id))
                 && !self.at_work.contains_key(&id)
             {
@@ -162,8 +159,8 @@ impl Agents {
         self.at_work.get_mut(id)
     }
 
-    /// Finds out where those belong of which it is not known yet. `open` is the session's open turn.
-    pub fn settle_places(&mut self, open: Option<&Turn>) {
+    /// Finds out where those belong of which it is not known yet. `open` are the session's open turns.
+    pub fn settle_places(&mut self, open: &[&Turn]) {
         let places = |agents: &Self| agents.at_work.values().map(|agent| agent.places.len()).sum::<usize>();
         // A subagent's place shows that of its own subagents.
         let mut before = usize::MAX;
@@ -178,12 +175,12 @@ impl Agents {
     }
 
     /// Where the first of its runs belongs whose place is not known yet.
-    fn place(&self, id: &str, open: Option<&Turn>) -> Option<Place> {
+    fn place(&self, id: &str, open: &[&Turn]) -> Option<Place> {
         let agent = self.at_work.get(id)?;
         let turn = agent.unplaced()?;
         let meta = &agent.meta;
         let others = self.at_work.values().flat_map(|agent| agent.runs.iter()).filter(|turn| turn.place.is_some());
-        let sources: Vec<&Turn> = open.into_iter().chain(others).collect();
+        let sources: Vec<&Turn> = open.iter().copied().chain(others).collect();
         let launches = || sources.iter().flat_map(|turn| turn.launches()).chain(self.launches.iter().cloned());
         let names = |launch: &Launch| {
             launch.agent_id.as_deref().is_some_and(|named| named == id || Some(named) == agent.workflow())
@@ -219,11 +216,11 @@ impl Agents {
     /// The last resort, when nothing more will come that could tell: the call of the open turn that asked for what the
     /// subagent was asked for, else the open turn itself if the subagent began during it; for a later run the turn that goes on,
     /// or that of the run before. False if it is none of these.
-    pub fn guess_place(&mut self, id: &str, open: Option<&Turn>) -> bool {
+    pub fn guess_place(&mut self, id: &str, open: &[&Turn]) -> bool {
         while let Some(agent) = self.at_work.get(id)
             && let Some(turn) = agent.unplaced()
         {
-            let open = open.filter(|_| !turn.generations.is_empty());
+            let open = open.last().copied().filter(|_| !turn.generations.is_empty());
             let same_prompt = open
                 .is_some_and(|open| turn.prompt.prompt_id.is_some() && turn.prompt.prompt_id == open.prompt.prompt_id);
             let call = open.and_then(|open| open.launch_for(&turn.prompt.text));
@@ -263,7 +260,7 @@ impl Agents {
 
     /// When the subagent can be told to its end if its transcript does not grow until then; `None` if it works on. `over`: the
     /// session has ended.
-    pub fn due(&self, id: &str, open: Option<&Turn>, over: bool, patience: Patience) -> Option<Instant> {
+    pub fn due(&self, id: &str, open: &[&Turn], over: bool, patience: Patience) -> Option<Instant> {
         let agent = self.at_work.get(id)?;
         let turn = agent.runs.last();
         let place = turn.and_then(|turn| turn.place.as_ref());
@@ -273,7 +270,7 @@ impl Agents {
             return said.then_some(agent.grown + patience.quiet);
         }
         let returned = || {
-            let others = self.at_work.values().flat_map(|agent| agent.runs.iter()).chain(open);
+            let others = self.at_work.values().flat_map(|agent| agent.runs.iter()).chain(open.iter().copied());
             let mut launches = others.flat_map(Turn::launches).chain(self.launches.iter().cloned());
             launches.any(|launch| launch.returned && place.is_some_and(|place| place.is_below(&launch)))
         };
@@ -385,7 +382,7 @@ impl Agent {
 
     /// No turn asked for it.
     pub fn is_warmup(&self) -> bool {
-        self.turn().is_some_and(|turn| turn.prompt.text.trim() == WARMUP)
+        self.turn().is_some_and(|turn| turn.prompt.is_warmup())
     }
 
     /// Reads at most one piece of what is new; `skipped` hears of lines that say nothing. False if that was all.
@@ -445,15 +442,10 @@ fn take_line(runs: &mut Runs, held: &mut usize, offset: u64, line: Line<'_>, ski
 
 /// Everything subagents did in a session whose turns launched `launches`, by the key of the turn; for a session nobody
 /// writes to.
-pub fn all(
-    transcript: &Path,
-    roots: &[PathBuf],
-    launches: Vec<Launch>,
-    last: Option<&Turn>,
-) -> HashMap<String, Vec<Turn>> {
+pub fn all(transcript: &Path, roots: &[PathBuf], launches: Vec<Launch>, last: &[&Turn]) -> HashMap<String, Vec<Turn>> {
     let mut agents = Agents::default();
     agents.load(HashMap::new(), launches);
-    agents.discover(transcript, None);
+    agents.discover(transcript, &[]);
     let mut buffer = vec![0; reader::CHUNK];
     for agent in agents.at_work.values_mut() {
         while agent.read(roots, &mut buffer, |_| {}).unwrap_or(false) {}

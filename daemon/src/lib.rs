@@ -33,6 +33,7 @@ pub mod begun;
 pub mod claude;
 pub mod config;
 pub mod consent;
+pub mod copies;
 pub mod credentials;
 pub mod delivery;
 pub mod dialect;

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     agents,
+    copies::Beside,
     dialect::{OutSpan, langfuse::Shared},
     hook::{Capture, Options},
     ids::{self, Call, CallId, SpanId, TraceId, trace_id},
@@ -36,21 +37,27 @@ pub fn turns(
     mut each: impl FnMut(Vec<OutSpan>),
 ) -> Result<(), Unreadable> {
     let mut emitted = Emitted::default();
-    session(path, session_id, None, |turn, agents| {
-        let complete = |turn: &mut Turn| {
-            if options.capture == Capture::Full {
-                turn.complete(Scope::Final, &|spilled| reader::spilled(path, spilled));
+    session(
+        path,
+        session_id,
+        None,
+        || beside(path, session_id),
+        |turn, agents| {
+            let complete = |turn: &mut Turn| {
+                if options.capture == Capture::Full {
+                    turn.complete(Scope::Final, &|spilled| reader::spilled(path, spilled));
+                }
+                spans(turn, session_id, options, rules)
+            };
+            let mut spans: Vec<OutSpan> = std::iter::once(turn).chain(agents).flat_map(complete).collect();
+            let keys: Vec<SpanKey> = spans.iter().map(|span| (span.trace_id, span.span_id, span.call)).collect();
+            let mut fresh = emitted.fresh(&keys).into_iter();
+            spans.retain(|_| fresh.next().unwrap_or(true));
+            if !spans.is_empty() {
+                each(spans);
             }
-            spans(turn, session_id, options, rules)
-        };
-        let mut spans: Vec<OutSpan> = std::iter::once(turn).chain(agents).flat_map(complete).collect();
-        let keys: Vec<SpanKey> = spans.iter().map(|span| (span.trace_id, span.span_id, span.call)).collect();
-        let mut fresh = emitted.fresh(&keys).into_iter();
-        spans.retain(|_| fresh.next().unwrap_or(true));
-        if !spans.is_empty() {
-            each(spans);
-        }
-    })
+        },
+    )
 }
 
 /// What is traced of the session at `path`, and what Claude Code says it used; `None` if it does not say.
@@ -65,13 +72,14 @@ pub fn account(path: &Path, session_id: &str) -> Result<(Traced, Option<Stated>)
         path,
         session_id,
         None,
+        beside(path, session_id),
         |line, record| match record {
             None => {
                 if let Some(newer) = Stated::parse(line) {
                     (stated, until) = (Some(newer), None);
                 }
             }
-            Some(Record::Prompt(prompt)) => until = until.or(prompt.at),
+            Some(Record::Prompt(prompt)) if !prompt.stands_in() => until = until.or(prompt.at),
             Some(Record::Assistant(line)) => until = until.or(line.at),
             Some(_) => {}
         },
@@ -79,9 +87,15 @@ pub fn account(path: &Path, session_id: &str) -> Result<(Traced, Option<Stated>)
     )?;
     let until = until.filter(|_| stated.is_some());
     let mut traced = Traced::default();
-    session(path, session_id, None, |turn, agents| {
-        std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, until));
-    })?;
+    session(
+        path,
+        session_id,
+        None,
+        || beside(path, session_id),
+        |turn, agents| {
+            std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, until));
+        },
+    )?;
     Ok((traced, stated))
 }
 
@@ -108,14 +122,21 @@ pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
                 (used.cost_usd, used.more) = (Some(stated.cost_usd), false);
             }
         }
+        Some(Record::Prompt(prompt)) if prompt.stands_in() => {}
         Some(Record::Prompt(_) | Record::Assistant(_)) => used.more = true,
         Some(_) => {}
     };
-    walk(path, session_id, None, look, |_| {})?;
+    walk(path, session_id, None, beside(path, session_id), look, |_| {})?;
     let mut traced = Traced::default();
-    session(path, session_id, None, |turn, agents| {
-        std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, None));
-    })?;
+    session(
+        path,
+        session_id,
+        None,
+        || beside(path, session_id),
+        |turn, agents| {
+            std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, None));
+        },
+    )?;
     traced.models.into_values().for_each(|tokens| used.tokens += tokens);
     Ok(used)
 }
@@ -128,12 +149,15 @@ pub fn traces(path: &Path, session_id: &str) -> Result<Vec<TraceId>, Unreadable>
     let (mut traces, mut known) = (Vec::new(), HashSet::new());
     let mut own = |turn: &Turn| {
         let trace = trace_id(turn.trace_key());
-        if turn.prompt.session.forked_from.as_deref().is_none_or(|from| from == session_id) && known.insert(trace) {
+        // What it answered to the prompt of another session is its own.
+        let is_own = turn.prompt.uuid.as_ref().is_some_and(|uuid| *uuid != turn.key)
+            || turn.prompt.session.forked_from.as_deref().is_none_or(|from| from == session_id);
+        if is_own && known.insert(trace) {
             traces.push(trace);
         }
     };
-    let end = walk(path, session_id, None, |_, _| {}, |turn| own(&turn))?;
-    end.open().into_iter().for_each(own);
+    let end = walk(path, session_id, None, beside(path, session_id), |_, _| {}, |turn| own(&turn))?;
+    end.at_work().for_each(own);
     Ok(traces)
 }
 
@@ -207,7 +231,11 @@ pub fn outline(
     options: &Options,
 ) -> Result<Outline, Unreadable> {
     let (mut outline, mut emitted) = (Outline::default(), Emitted::default());
-    session(path, session_id, sent, |turn, agents| {
+    let beside = || beside(path, session_id).leaving_copies();
+    session(path, session_id, sent, beside, |turn, agents| {
+        if !turn.has_news(Scope::Final) {
+            return;
+        }
         outline.last = outline.last.max(turn.end).max(turn.prompt.at);
         let rate = options.sample_rate;
         if rate.is_some_and(|rate| !ids::sampled(ids::trace_id(turn.trace_key()), rate)) {
@@ -233,26 +261,31 @@ pub fn outline(
     Ok(outline)
 }
 
+/// The sessions in the same directory.
+fn beside(path: &Path, session_id: &str) -> Beside {
+    Beside::new(session_id, path, path.parent().map(Path::to_path_buf).into_iter().collect())
+}
+
 /// Hands every turn of a session to `each`, with the work of its subagents; not those another tool has `sent`.
 fn session(
     path: &Path,
     session_id: &str,
     sent: Option<&Imported>,
+    beside: impl Fn() -> Beside,
     mut each: impl FnMut(&mut Turn, &mut [Turn]),
 ) -> Result<(), Unreadable> {
     let mut launches = Vec::new();
-    let end = walk(path, session_id, sent, |_, _| {}, |turn| launches.extend(agents::closed_launches(&turn)))?;
+    let end =
+        walk(path, session_id, sent, beside(), |_, _| {}, |turn| launches.extend(agents::closed_launches(&turn)))?;
     let roots: Vec<PathBuf> = path.parent().map(Path::to_path_buf).into_iter().collect();
-    launches.extend(end.open().into_iter().flat_map(agents::closed_launches));
-    let mut agents = agents::all(path, &roots, launches, end.open());
+    launches.extend(end.at_work().flat_map(agents::closed_launches));
+    let mut agents = agents::all(path, &roots, launches, &end.at_work().collect::<Vec<_>>());
     let mut tell = |turn: &mut Turn| {
         let of_agents = agents.get_mut(&turn.key).map_or(&mut [][..], Vec::as_mut_slice);
         each(turn, of_agents);
     };
-    let mut end = walk(path, session_id, sent, |_, _| {}, |mut turn| tell(&mut turn))?;
-    if let Some(turn) = end.open_mut() {
-        tell(turn);
-    }
+    let mut end = walk(path, session_id, sent, beside(), |_, _| {}, |mut turn| tell(&mut turn))?;
+    end.at_work_mut().for_each(tell);
     Ok(())
 }
 
@@ -262,6 +295,7 @@ fn walk(
     path: &Path,
     session_id: &str,
     sent: Option<&Imported>,
+    beside: Beside,
     mut look: impl FnMut(&[u8], Option<&Record>),
     mut each: impl FnMut(Turn),
 ) -> Result<Assembler, Unreadable> {
@@ -272,7 +306,7 @@ fn walk(
     };
     file.seek(at)?;
     let mut lines = Lines::at(at);
-    let mut assembler = Assembler::new(session_id, closed);
+    let mut assembler = Assembler::new(session_id, closed).beside(beside);
     let mut buffer = vec![0; CHUNK];
     let mut push = |offset, line: Line<'_>| {
         let Line::Whole(bytes) = line else { return };
@@ -343,8 +377,8 @@ mod tests {
         let turn = |uuid: &str, from: serde_json::Value| {
             let prompt =
                 serde_json::json!({"type": "user", "uuid": uuid, "message": {"content": "q"}, "forkedFrom": from});
-            let answer =
-                serde_json::json!({"type": "assistant", "message": {"id": format!("m-{uuid}"), "content": "a"}});
+            let message = serde_json::json!({"id": format!("m-{uuid}"), "content": "a"});
+            let answer = serde_json::json!({"type": "assistant", "message": message, "forkedFrom": from});
             format!("{prompt}\n{answer}\n")
         };
         let copied = turn("u1", serde_json::json!({"sessionId": "first", "messageUuid": "u1"}));
@@ -352,6 +386,12 @@ mod tests {
         std::fs::write(&path, copied + own.trim_end()).unwrap();
         assert_eq!(traces(&path, "fork").unwrap(), [trace_id("u2")]);
         assert_eq!(traces(&path, "first").unwrap(), ["u1", "u2"].map(trace_id));
+        // What a fork answers to a prompt that was copied is its own, in a trace of its own.
+        let copied = turn("u1", serde_json::json!({"sessionId": "first", "messageUuid": "u1"}));
+        let (prompt, _) = copied.split_once('\n').unwrap();
+        let answer = serde_json::json!({"type": "assistant", "message": {"id": "m-u3", "content": "a"}});
+        std::fs::write(dir.path().join("other.jsonl"), format!("{prompt}\n{answer}\n")).unwrap();
+        assert_eq!(traces(&dir.path().join("other.jsonl"), "other").unwrap(), [trace_id("u1@other")]);
         let mut answered = 0;
         turns(&path, "fork", &Options::default(), &Rules::default(), |_| answered += 1).unwrap();
         assert_eq!(answered, 2, "without the last newline too");

@@ -17,12 +17,13 @@ use crate::{
 
 mod answer;
 mod assembler;
+mod chain;
 mod history;
 mod parts;
 mod run;
 mod sources;
 
-pub use assembler::Assembler;
+pub use assembler::{Assembler, Elsewhere};
 pub use history::{BACK, Past};
 pub use parts::{Failure, Generation, Happening, Launch, Note, Order, Place, SkillOutput, Tool};
 pub use run::Runs;
@@ -75,15 +76,25 @@ pub struct Turn {
     pub place: Option<Place>,
     /// Subagents whose lines stand among its own (Claude Code 1.x).
     pub agents: Vec<Turn>,
-    /// Line → subagent, if one was asked for.
+    /// Line → subagent; none for those that nobody asked for.
     sides: HashMap<String, Option<usize>>,
-    /// The latest prompt of a subagent for which no call asked.
-    unasked: Option<Prompt>,
     /// The latest call of each id; those before it are linked.
     by_message: HashMap<String, usize>,
     by_tool: HashMap<String, (usize, usize)>,
     /// The call whose line was the latest of the turn.
     at_tail: Option<usize>,
+    /// Which turn it is of those begun while the transcript was read.
+    serial: u32,
+    /// Where reading must start again to rebuild it, and how many answered turns come before.
+    reach: (u64, u32),
+    /// How many prompts came since its last line, while it stood aside.
+    passed: u32,
+    /// It is known whose turn it is.
+    is_settled: bool,
+    /// Its prompt is that of another session, which keeps what it answered.
+    is_copied: bool,
+    /// It consists of lines of subagents whose calls are nowhere.
+    of_sides: bool,
 }
 
 impl Turn {
@@ -107,10 +118,15 @@ impl Turn {
             place: None,
             agents: Vec::new(),
             sides: HashMap::new(),
-            unasked: None,
             by_message: HashMap::new(),
             by_tool: HashMap::new(),
             at_tail: None,
+            serial: 0,
+            reach: (offset, 0),
+            passed: 0,
+            is_settled: false,
+            is_copied: false,
+            of_sides: false,
         }
     }
 
@@ -129,9 +145,50 @@ impl Turn {
         false
     }
 
+    /// It has an answer now: gives it its number.
+    fn count(&mut self, answered: &mut u32) {
+        if self.number == 0 && !(self.of_sides && self.prompt.is_warmup()) {
+            *answered += 1;
+            self.number = *answered;
+        }
+    }
+
+    /// Finds out whose turn it is, when session `session_id` is about to answer its prompt, or has copied an answer `from` another.
+    /// What this session answers to the prompt of another one has a key of its own.
+    fn settle_owner(
+        &mut self,
+        session_id: &str,
+        forked_from: Option<&str>,
+        from: Option<&str>,
+        elsewhere: &mut dyn Elsewhere,
+    ) {
+        let Some(uuid) = self.prompt.uuid.clone().filter(|_| self.prompt.kind != PromptKind::StandIn) else { return };
+        match from {
+            Some(from) if self.generations.is_empty() => {
+                self.is_copied = elsewhere.leaves_copies() && elsewhere.has(from, &uuid);
+            }
+            None if !self.is_settled => {
+                self.is_settled = true;
+                let says_so = self.prompt.session.forked_from.as_deref().is_some_and(|from| from != session_id);
+                let mut stands_there = || forked_from.is_some_and(|from| elsewhere.has(from, &uuid));
+                if says_so || stands_there() || !elsewhere.claim(&uuid) {
+                    self.key = format!("{uuid}@{session_id}");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// All of it is another session's.
+    fn is_copy(&self) -> bool {
+        !self.generations.is_empty() && self.generations.iter().all(|generation| generation.is_copy)
+    }
+
     /// The model, or an error in its place, has answered: there is something to tell.
     pub fn is_answered(&self) -> bool {
-        !self.generations.is_empty() || self.skill.is_some() || self.error.is_some() || self.is_interrupted
+        let has_end = self.skill.is_some() || self.error.is_some() || self.is_interrupted;
+        // What Claude Code starts by itself is nobody's.
+        (has_end || !self.generations.is_empty()) && !(self.of_sides && self.prompt.is_warmup())
     }
 
     /// What the user saw last: the text of the last answer, or the error that took its place.
@@ -162,6 +219,7 @@ impl Turn {
     pub fn generation_due(&self, index: usize, scope: Scope) -> bool {
         let generation = &self.generations[index];
         !generation.sent
+            && !generation.is_copy
             && match scope {
                 Scope::Part => self.is_past(index),
                 Scope::Settled | Scope::Final => true,
@@ -172,6 +230,7 @@ impl Turn {
     pub fn tool_due(&self, index: usize, tool: usize, scope: Scope) -> bool {
         let tools = &self.generations[index].tools;
         !tools[tool].sent
+            && !self.generations[index].is_copy
             && match scope {
                 Scope::Part => self.is_past(index),
                 // The times of a tool depend on those before it.
@@ -182,7 +241,7 @@ impl Turn {
 
     /// True if what happened is to be sent now.
     pub fn note_due(&self, note: &Note, scope: Scope) -> bool {
-        !note.sent && scope != Scope::Part && self.is_answered()
+        !note.sent && scope != Scope::Part && self.is_answered() && !self.is_copy()
     }
 
     /// True if anything is to be sent now.
@@ -202,7 +261,9 @@ impl Turn {
             self.generation_due(index, scope)
                 || (0..self.generations[index].tools.len()).any(|tool| self.tool_due(index, tool, scope))
         };
-        self.is_answered() && (scope != Scope::Part && !self.root_sent || (0..self.generations.len()).any(due))
+        self.is_answered()
+            && !self.is_copy()
+            && (scope != Scope::Part && !self.root_sent || (0..self.generations.len()).any(due))
             || self.agents.iter().any(|agent| agent.has_news(scope))
     }
 
@@ -221,7 +282,8 @@ impl Turn {
 
     /// The model is at work no more, for whatever reason: what is asked of it next begins something new.
     fn is_over(&self) -> bool {
-        let said_all = self.generations.last().is_some_and(|last| last.tools.is_empty());
+        // Up to 2.1.94 it need not say that it has stopped.
+        let said_all = self.generations.last().is_some_and(|last| last.tools.is_empty() && last.stop_reason.is_none());
         self.is_answered() && (self.looks_finished() || self.is_interrupted || said_all)
     }
 
@@ -293,26 +355,16 @@ impl Turn {
     fn side(&mut self, side: Side) -> bool {
         let known = side.parent.as_ref().and_then(|parent| self.sides.get(parent).copied());
         let index = match (known, side.record) {
-            (Some(known), record) => {
+            (Some(None), _) => None,
+            (Some(Some(known)), record) => {
                 // What it was asked for may stand behind its prompt.
-                let asked = || self.unasked.as_ref().is_some_and(|prompt| self.call_for(&prompt.text).is_some());
-                let known = match known {
-                    None if asked() => self.unasked.take().map(|prompt| self.begin_side(prompt)),
-                    known => known,
-                };
-                if let Some(agent) = known {
-                    self.agents[agent].take(record, None);
-                }
-                known
+                self.place_side(known);
+                self.agents[known].take(record, None);
+                Some(known)
             }
-            (None, Record::Prompt(prompt)) => {
-                if self.call_for(&prompt.text).is_some() {
-                    Some(self.begin_side(prompt))
-                } else {
-                    self.unasked = Some(prompt);
-                    None
-                }
-            }
+            // No call asks for those that Claude Code starts by itself.
+            (None, Record::Prompt(prompt)) if prompt.is_warmup() && self.call_for(&prompt.text).is_none() => None,
+            (None, Record::Prompt(prompt)) => self.begin_side(prompt),
             // Lines that say nothing are nobody's loss.
             (None, Record::Link { .. } | Record::Aside(_)) => return true,
             // The line before it is lost, or the prompt: it goes on with what the last subagent does, or with what was asked.
@@ -320,7 +372,7 @@ impl Turn {
                 let agent = self.agents.len().checked_sub(1).or_else(|| {
                     let (_, _, order) = self.untaken().next()?;
                     let prompt = Prompt { text: order.prompt.clone(), ..Prompt::default() };
-                    Some(self.begin_side(prompt))
+                    self.begin_side(prompt)
                 });
                 if let Some(agent) = agent {
                     self.agents[agent].take(record, None);
@@ -335,25 +387,53 @@ impl Turn {
         index.is_some()
     }
 
-    /// A subagent whose lines stand among the turn's own begins with `prompt`, for which a call has asked.
-    fn begin_side(&mut self, prompt: Prompt) -> usize {
-        let place = self.call_for(&prompt.text).map(|(generation, tool, order)| {
-            let source = self.tool_source(tool).into_owned();
-            Place {
+    /// A subagent whose lines stand among the turn's own begins with `prompt`. None if neither a call nor a line can name it.
+    fn begin_side(&mut self, prompt: Prompt) -> Option<usize> {
+        let place = self.place_for(&prompt.text).or_else(|| {
+            Some(Place {
                 turn: (self.key.clone(), self.number),
-                launch_ids: [Some(tool.id.clone()), Some(generation.id.clone())],
-                agent_id: source.clone(),
-                tool_id: Some(source),
-                agent_type: order.subagent_type.clone(),
-                description: order.description.clone(),
+                launch_ids: [None, None],
+                agent_id: prompt.uuid.clone()?,
+                tool_id: None,
+                agent_type: None,
+                description: None,
                 run: None,
                 round: 1,
-            }
-        });
+            })
+        })?;
         let mut agent = Self::new(prompt, "", 0);
-        (agent.number, agent.place) = (self.number, place);
+        (agent.number, agent.place) = (self.number, Some(place));
         self.agents.push(agent);
-        self.agents.len() - 1
+        Some(self.agents.len() - 1)
+    }
+
+    /// Below the call that asked for what the subagent at `index` does, if that is found only now and nothing was sent of it.
+    fn place_side(&mut self, index: usize) {
+        let agent = &self.agents[index];
+        let is_unplaced = agent.place.as_ref().is_some_and(|place| place.tool_id.is_none());
+        let was_sent = agent.root_sent || agent.generations.first().is_some_and(|generation| generation.sent);
+        if is_unplaced
+            && !was_sent
+            && let Some(place) = self.place_for(&agent.prompt.text)
+        {
+            self.agents[index].place = Some(place);
+        }
+    }
+
+    /// Below the call that asked for exactly this.
+    fn place_for(&self, prompt: &str) -> Option<Place> {
+        let (generation, tool, order) = self.call_for(prompt)?;
+        let source = self.tool_source(tool).into_owned();
+        Some(Place {
+            turn: (self.key.clone(), self.number),
+            launch_ids: [Some(tool.id.clone()), Some(generation.id.clone())],
+            agent_id: source.clone(),
+            tool_id: Some(source),
+            agent_type: order.subagent_type.clone(),
+            description: order.description.clone(),
+            run: None,
+            round: 1,
+        })
     }
 
     /// Takes a record that belongs to this turn. False if it belongs to none of its calls.
@@ -382,7 +462,7 @@ impl Turn {
                 self.interrupted = at;
                 self.end = self.end.max(at);
             }
-            Record::Prompt(prompt) if prompt.kind == PromptKind::Blank => {}
+            Record::Prompt(prompt) if prompt.stands_in() => {}
             // A subagent is told more while it works.
             Record::Prompt(prompt) => self.note(prompt.at, Happening::Queued(prompt.text, prompt.media)),
             Record::Queued { at, text, .. } if text.trim_start().starts_with("<task-notification>") => {

@@ -125,6 +125,8 @@ struct Seen {
     tools: Vec<String>,
     output: u64,
     agent: Option<String>,
+    /// How often the agent had been woken by a message before.
+    woken: usize,
     sessions: BTreeSet<String>,
 }
 
@@ -231,7 +233,17 @@ impl Recording {
         let mut failed = BTreeMap::new();
         let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
         for file in &self.files {
+            // A forked agent's file begins with a line of the conversation that was forked.
+            let mut inherits = false;
+            let mut woken = 0;
             for line in file.lines() {
+                match text(&line, "type") {
+                    "fork-context-ref" => inherits = true,
+                    "user" => inherits = false,
+                    _ if inherits => continue,
+                    _ => {}
+                }
+                woken += usize::from(line["origin"]["kind"] == "coordinator");
                 if truth.version.is_empty() {
                     text(&line, "version").clone_into(&mut truth.version);
                 }
@@ -250,12 +262,14 @@ impl Recording {
                 }
                 message.output = message.output.max(line["message"]["usage"]["output_tokens"].as_u64().unwrap_or(0));
                 message.agent = file.agent();
+                message.woken = woken;
                 if file.agent().is_none() {
                     message.sessions.insert(file.session());
                 }
             }
         }
         let launched_by = self.launches();
+        let woken_by = self.messages();
         let inline = self.inline();
         for call in &self.calls {
             let id = text(call, "message_id");
@@ -269,6 +283,7 @@ impl Recording {
                 Some(agent) => match launched_by.get(agent) {
                     // Nobody asked for it.
                     None => continue,
+                    Some(_) if message.woken > 0 => Some(woken_by[agent][message.woken - 1].clone()),
                     Some(tool) => Some(tool.clone()),
                 },
                 None => inline.get(id).cloned(),
@@ -357,6 +372,19 @@ impl Recording {
             }
         }
         launches
+    }
+
+    /// Subagent → the calls that woke it by a message, in order.
+    fn messages(&self) -> BTreeMap<String, Vec<String>> {
+        let mut messages: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in self.files.iter().flat_map(File::lines) {
+            if let Some(agent) = line["toolUseResult"]["resumedAgentId"].as_str()
+                && let Some(result) = blocks(&line).find(|block| block["type"] == "tool_result")
+            {
+                messages.entry(agent.to_owned()).or_default().push(text(result, "tool_use_id").to_owned());
+            }
+        }
+        messages
     }
 
     /// Model call of a subagent whose lines stand among those of the session → the tool call that launched it.

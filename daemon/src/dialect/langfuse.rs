@@ -34,8 +34,20 @@ macro_rules! meta {
     };
 }
 /// Trace metadata that is ours to say.
-const OWN: [&str; 9] =
-    ["source", "turn_number", "session_id", "version", "slug", "cwd", "git_branch", "forked_from", "session_title"];
+const OWN: [&str; 12] = [
+    "source",
+    "turn_number",
+    "session_id",
+    "version",
+    "slug",
+    "cwd",
+    "git_branch",
+    "forked_from",
+    "session_title",
+    "agent_team",
+    "agent_name",
+    "lead_session",
+];
 
 /// What is the same on every span of a turn.
 #[derive(Debug)]
@@ -60,8 +72,10 @@ impl Shared {
         put.some("langfuse.version", facts.version.clone());
         put.some("langfuse.release", options.release.as_deref().map(limited));
         put.some("langfuse.environment", options.environment.clone());
-        if !options.tags.is_empty() {
-            put.0.push(("langfuse.trace.tags".into(), Value::List(options.tags.clone())));
+        let team = facts.team.iter().map(|team| format!("team:{team}"));
+        let tags: Vec<String> = options.tags.iter().cloned().chain(team).collect();
+        if !tags.is_empty() {
+            put.0.push(("langfuse.trace.tags".into(), Value::List(tags)));
         }
         for (key, value) in options.metadata.iter().filter(|(key, _)| !OWN.contains(&key.as_str())) {
             put.text(format!("langfuse.trace.metadata.{key}"), value.as_str());
@@ -74,6 +88,9 @@ impl Shared {
         put.some(meta!(trace "cwd"), facts.cwd.as_deref());
         put.some(meta!(trace "git_branch"), facts.git_branch.as_deref());
         put.some(meta!(trace "forked_from"), facts.forked_from.as_deref());
+        put.some(meta!(trace "agent_team"), facts.team.as_deref());
+        put.some(meta!(trace "agent_name"), facts.teammate.as_deref());
+        put.some(meta!(trace "lead_session"), facts.team.as_deref().and_then(|team| team.strip_prefix("session-")));
         if options.capture == Capture::Full {
             // Made of what was said.
             put.some(meta!(trace "session_title"), facts.title.as_deref().map(limited));
@@ -128,11 +145,13 @@ impl Shared {
                         PromptKind::Plain | PromptKind::Blank | PromptKind::Fork => turn.prompt.begun_by.as_deref(),
                         PromptKind::Command | PromptKind::Local => Some("command"),
                         PromptKind::TaskNotification => Some("task-notification"),
+                        PromptKind::StandIn => None,
                     },
                 );
                 let is_command = matches!(turn.prompt.kind, PromptKind::Command | PromptKind::Local);
                 put.some(meta!("command"), is_command.then(|| command_name(&turn.prompt.text)).flatten());
                 put.some(meta!("context"), self.context(&turn.prompt));
+                put.some(meta!("prompt"), turn.prompt.stands_in().then_some("stand-in"));
                 put.some(meta!("permission_mode"), turn.prompt.permission_mode.as_deref());
                 put.some(meta!("instead_of_turn"), turn.instead_of.map(|number| number.to_string()));
                 put.some(meta!("planned_in"), turn.prompt.planned_in.as_deref());

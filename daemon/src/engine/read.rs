@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     agents::{Agents, Patience},
+    copies::Beside,
     delivery::exporter::{Order, now_ms, now_ns},
     hook::{Event, Hint},
     redact::Counts,
@@ -24,7 +25,7 @@ use crate::{
         reader::{self, Transcript, Unreadable},
         record,
     },
-    turn::{Assembler, Past, Scope},
+    turn::{Assembler, Past, Scope, Turn},
 };
 
 /// The name under which faults of this program are counted.
@@ -209,11 +210,13 @@ impl Engine {
             read_to: file.position(cursor),
             first_line: file.head().ok().as_deref().and_then(record::first_uuid),
             lines: Lines::at(cursor),
-            assembler: Assembler::new(&session.row.session_id, closed).resumed(
-                session.row.forked_from.clone(),
-                session.row.title.clone(),
-                turns,
-            ),
+            assembler: Assembler::new(&session.row.session_id, closed)
+                .resumed(session.row.forked_from.clone(), session.row.title.clone(), turns)
+                .beside(
+                    Beside::new(&session.row.session_id, &session.row.transcript, self.roots(&session.row.hint))
+                        .and_told(self.store.clone())
+                        .leaving_copies(),
+                ),
             held: 0,
             unclaimed: VecDeque::new(),
         });
@@ -375,8 +378,8 @@ impl Engine {
             agents.load(stored.0, stored.1);
         }
         found.tell(agents);
-        let open = tail.assembler.open();
-        agents.discover(&session.row.transcript, open);
+        let open: Vec<&Turn> = tail.assembler.at_work().collect();
+        agents.discover(&session.row.transcript, &open);
         for dir in agents.dirs() {
             self.watch.add(dir);
         }
@@ -387,7 +390,7 @@ impl Engine {
                 return Ok(false);
             }
         }
-        agents.settle_places(open);
+        agents.settle_places(&open);
         // File events say when they go on; should any be lost, half as long again passes until that is seen.
         let silence = now.saturating_duration_since(agents.grown().unwrap_or(now));
         let next_look = now + (silence / 2).clamp(AGENT_TICK, AGENT_TICK_LATER);
@@ -399,7 +402,7 @@ impl Engine {
                 tell(session, &mut turn, Scope::Final, None, found);
             }
             found.launches.extend(launches);
-            let due = agents.due(&id, open, over, PATIENCE).filter(|_| !session.superseded);
+            let due = agents.due(&id, &open, over, PATIENCE).filter(|_| !session.superseded);
             let is_due = due.is_some_and(|due| due <= now) || session.superseded;
             if !is_due {
                 session.agents_soon |= due.is_some();
@@ -407,7 +410,7 @@ impl Engine {
                 session.agents_due = Some(session.agents_due.map_or(look, |earlier| earlier.min(look)));
                 continue;
             }
-            let placed = agents.get(&id).is_some_and(|agent| agent.is_placed()) || agents.guess_place(&id, open);
+            let placed = agents.get(&id).is_some_and(|agent| agent.is_placed()) || agents.guess_place(&id, &open);
             if placed && !self.read_agent(session, agents, &id, tail, &mut room, found)? {
                 return Ok(false);
             }
@@ -444,7 +447,7 @@ impl Engine {
         while let Some(agent) = agents.get(id) {
             let is_long = agent.held > HELD;
             if is_long && !agent.is_placed() {
-                agents.settle_places(tail.assembler.open());
+                agents.settle_places(&tail.assembler.at_work().collect::<Vec<_>>());
             }
             let Some(agent) = agents.get(id) else { break };
             if is_long {
@@ -500,7 +503,7 @@ impl Engine {
         let mask = |text: &str| session.rules.scrub(text, &mut Counts::new()).unwrap_or_else(|| text.to_owned());
         row.forked_from = assembler.origin().map(|origin| mask(origin));
         row.title = assembler.title().map(mask);
-        row.open_turn = assembler.awaits_answer() || assembler.open().is_some_and(|turn| turn.has_news(Scope::Final));
+        row.open_turn = assembler.awaits_answer() || assembler.at_work().any(|turn| turn.has_news(Scope::Final));
         let step = Advance {
             session: row,
             spans: found.spans,

@@ -109,7 +109,7 @@ impl Session {
             return true;
         }
         let untold =
-            self.tail.as_ref().is_some_and(|tail| tail.assembler.open().is_some_and(|t| t.has_news(Scope::Final)));
+            self.tail.as_ref().is_some_and(|tail| tail.assembler.at_work().any(|turn| turn.has_news(Scope::Final)));
         if untold || self.row.open_turn || self.row.unsettled > 0 || !self.waiting.is_empty() {
             return false;
         }
@@ -201,6 +201,6 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) fn looks_finished(&self) -> bool {
-        self.assembler.open().is_some_and(|turn| turn.looks_finished() && turn.has_news(Scope::Settled))
+        self.assembler.at_work().any(|turn| turn.looks_finished() && turn.has_news(Scope::Settled))
     }
 }

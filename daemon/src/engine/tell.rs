@@ -102,8 +102,8 @@ impl Found {
             turn.follows.iter_mut().for_each(mask);
         }
         for facts in self.turns.iter_mut().map(|turn| &mut turn.session) {
-            let SessionFacts { version, cwd, git_branch, slug, forked_from, title } = facts;
-            [version, cwd, git_branch, slug, forked_from, title].into_iter().flatten().for_each(mask);
+            let SessionFacts { version, cwd, git_branch, slug, forked_from, title, team, teammate } = facts;
+            [version, cwd, git_branch, slug, forked_from, title, team, teammate].into_iter().flatten().for_each(mask);
         }
         for ((mut kind, mut version), lines) in std::mem::take(&mut self.unknown) {
             mask(&mut kind);
@@ -219,7 +219,7 @@ pub(super) fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> V
             Event::Other | Event::AgentStopped { .. } => true,
             Event::ToolEnded { tool, took_ms } => {
                 // Its call is written before it runs.
-                let known = tail.assembler.open_mut().is_some_and(|turn| turn.tool_took(tool, *took_ms));
+                let known = tail.assembler.at_work_mut().any(|turn| turn.tool_took(tool, *took_ms));
                 known || quiet >= QUIET
             }
             // However busy the file is: a burst is short.
@@ -231,9 +231,10 @@ pub(super) fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> V
                 true
             }
             Event::Stopped { answer } => {
+                // With two terminals on one session it need not be the turn that was written to last.
                 let shown = answer.as_ref().is_some_and(|answer| {
-                    let open = tail.assembler.open();
-                    open.is_some_and(|turn| turn.has_news(Scope::Settled) && turn.ends_with(answer))
+                    let mut open = tail.assembler.at_work();
+                    open.any(|turn| turn.has_news(Scope::Settled) && turn.ends_with(answer))
                 });
                 let mut past = || {
                     let position = tail.unclaimed.iter().position(|past| answer.as_ref() == Some(past))?;
@@ -253,6 +254,7 @@ pub(super) fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> V
         }
     }
     let quiet = now.saturating_duration_since(session.grown);
+    let last = tail.assembler.open().map(|turn| turn.key.clone());
     let interrupted = tail.assembler.open().is_some_and(|turn| turn.is_interrupted);
     if interrupted {
         scope = Some(Scope::Final);
@@ -263,13 +265,17 @@ pub(super) fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> V
     {
         scope = Some(Scope::Settled);
     }
-    if let Some(scope) = scope
-        && let Some(turn) = tail.assembler.open_mut()
-    {
-        if !found.leaves_out(session, turn, None) {
-            tell(session, turn, scope, fired, found);
+    if let Some(scope) = scope {
+        for turn in tail.assembler.at_work_mut() {
+            // One at which another terminal works has an end of its own, unless the session ends.
+            let is_last = last.as_ref() == Some(&turn.key);
+            if is_last || scope == Scope::Final && !interrupted || turn.looks_finished() {
+                if !found.leaves_out(session, turn, None) {
+                    tell(session, turn, scope, fired, found);
+                }
+                turn.mark_sent(scope);
+            }
         }
-        turn.mark_sent(scope);
         tail.held = 0;
     }
     consumed

@@ -335,6 +335,19 @@ impl Store {
         Ok((destination, queued))
     }
 
+    /// Notes that a session answers the prompt that a trace is of. False if another one did so before.
+    ///
+    /// # Errors
+    /// If the database does not take or tell it.
+    pub fn claim_turn(&mut self, trace: &TraceId, session_id: &str) -> Result<bool> {
+        self.db
+            .prepare_cached("INSERT OR IGNORE INTO owner (trace_id, session_id) VALUES (?, ?)")?
+            .execute(params![trace, session_id])?;
+        self.db
+            .prepare_cached("SELECT session_id FROM owner WHERE trace_id = ?")?
+            .query_row([trace], |row| Ok(row.get_ref(0)?.as_str()? == session_id))
+    }
+
     /// The calls of a session's closed turns that launched subagents.
     ///
     /// # Errors

@@ -259,7 +259,20 @@ pub struct Prompt {
     pub session: SessionFacts,
 }
 
+/// Claude Code 2.0 and 2.1.3 start subagents of this prompt with each session; no turn asked for them.
+const WARMUP: &str = "Warmup";
+
 impl Prompt {
+    /// True if it is that of a subagent that nobody asked for.
+    pub fn is_warmup(&self) -> bool {
+        self.text.trim() == WARMUP
+    }
+
+    /// True if nobody knows what was asked.
+    pub fn stands_in(&self) -> bool {
+        matches!(self.kind, PromptKind::Blank | PromptKind::StandIn)
+    }
+
     /// The subagent whose end a task notification reports.
     pub fn ended_agent(&self) -> Option<&str> {
         (self.kind == PromptKind::TaskNotification).then(|| tag(&self.text, "task-id")).flatten()
@@ -282,6 +295,8 @@ pub enum PromptKind {
     Fork,
     /// What was asked cannot be read, or was nothing: a turn only if the model answers.
     Blank,
+    /// No prompt, but the best there is where an answer has none: words of Claude Code's own, or the summary of a compaction.
+    StandIn,
 }
 
 /// What a line's envelope says about its session.
@@ -299,6 +314,10 @@ pub struct SessionFacts {
     pub forked_from: Option<String>,
     /// What the session is called.
     pub title: Option<String>,
+    /// The team that the session is part of, named after the session that leads it (2.1.332).
+    pub team: Option<String>,
+    /// What the session is called in its team.
+    pub teammate: Option<String>,
 }
 
 /// One line of a model's answer.

@@ -330,6 +330,8 @@ objects! {
         /// Who began the turn.
         turn_origin: Word<'a> = "turnOrigin",
         origin: WireOrigin<'a> = "origin",
+        team_name: Word<'a> = "teamName",
+        agent_name: Word<'a> = "agentName",
         /// Who wrote the text of the line: `harness` and `hook` are not the user.
         row_source: Word<'a> = "rowSource",
         own_note: Flag = "ownNote",

@@ -198,6 +198,7 @@ impl Turn {
                 tools: Vec::new(),
                 other: Vec::new(),
                 sent: false,
+                is_copy: false,
                 trail,
             });
         }
@@ -307,24 +308,37 @@ impl Turn {
         });
     }
 
-    /// The latest call with this id that has no result yet.
+    /// True if it made a call with this id.
+    pub(super) fn has_call(&self, tool_id: &str) -> bool {
+        self.by_tool.contains_key(tool_id)
+    }
+
+    /// True if a call waits for this result.
+    pub(super) fn awaits(&self, tool_id: &str) -> bool {
+        self.open_call(tool_id).is_some()
+    }
+
+    /// The latest call with this id that has no result yet; of several in one answer the first.
     fn open_call(&self, tool_id: &str) -> Option<(usize, usize)> {
         let mut next = self.by_tool.get(tool_id).copied();
-        while let Some((generation, index)) = next {
+        let mut found: Option<(usize, usize)> = None;
+        while let Some((generation, index)) = next
+            && found.is_none_or(|(known, _)| known == generation)
+        {
             let tool = &self.generations[generation].tools[index];
             if tool.result.is_none() {
-                return next;
+                found = next;
             }
             next = tool.earlier;
         }
-        None
+        found
     }
 
-    /// True if the result belongs to a call of this turn: of several with its id, to the latest that waits.
+    /// True if the result belongs to a call of this turn: of several with its id, to the nearest that waits.
     pub(super) fn result(&mut self, mut result: ToolResult, at: Option<Nanos>) -> bool {
         self.at_tail = None;
         let Some((generation, tool)) = self.open_call(&result.tool_use_id) else {
-            return self.by_tool.contains_key(&result.tool_use_id);
+            return self.has_call(&result.tool_use_id);
         };
         let tool = &mut self.generations[generation].tools[tool];
         if tool.name == WAKES && result.agent.is_none() {

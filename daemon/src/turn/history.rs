@@ -68,6 +68,11 @@ impl History {
         self.turns.push_back((turn, false));
     }
 
+    /// A prompt followed this line before.
+    pub(super) fn has_followed(&self, line: &str) -> bool {
+        self.follows.contains_key(line)
+    }
+
     /// The turns that `prompt` leaves behind.
     pub(super) fn left_by(&self, prompt: &Prompt) -> Vec<Past> {
         let left = self.left(prompt.position, prompt.parent.as_deref());

@@ -118,6 +118,8 @@ pub struct Generation {
     pub other: Vec<(String, String)>,
     /// Its span has been sent.
     pub sent: bool,
+    /// It is another session's, which it was copied from.
+    pub is_copy: bool,
     pub(super) trail: Trail,
 }
 

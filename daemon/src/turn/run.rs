@@ -1,7 +1,7 @@
 //! What one subagent did: a run for what it was launched with, and one for each message that woke it again.
 
 use super::{Turn, assembler::Requests};
-use crate::transcript::record::{PromptKind, Record};
+use crate::transcript::record::{Prompt, PromptKind, Record};
 
 /// Builds the runs of one subagent from the records of its own transcript, pushed in file order.
 #[derive(Debug, Default)]
@@ -26,14 +26,22 @@ impl Runs {
         match record {
             Record::Request { id, at } => self.requests.put(id, at),
             Record::Inherits => self.inherits = self.last.is_none(),
+            Record::Prompt(prompt) if prompt.kind == PromptKind::StandIn => {
+                self.last.iter_mut().for_each(|turn| turn.at_tail = None);
+            }
             Record::Prompt(prompt) if self.last.is_some() && prompt.kind == PromptKind::Blank => {}
-            Record::Prompt(prompt) if self.last.as_ref().is_none_or(Turn::is_over) => {
-                self.past.extend(self.last.take());
+            Record::Prompt(prompt) if self.last.as_ref().is_none_or(Turn::is_over) || self.was_inherited(&prompt) => {
+                self.past.extend(self.last.take().filter(|_| prompt.kind != PromptKind::Fork));
                 self.inherits = false;
                 self.last = Some(Turn::new(prompt, "", offset));
             }
             Record::Link { .. } => {}
             record => {
+                if let (None, false, Record::Assistant(line)) = (&self.last, self.inherits, &record) {
+                    let stand_in = Prompt { kind: PromptKind::StandIn, at: line.at, ..Prompt::default() };
+                    let turn = Turn::new(stand_in, "", offset);
+                    self.last = Some(Turn { key: line.uuid.clone().unwrap_or_else(|| turn.key.clone()), ..turn });
+                }
                 let Some(turn) = &mut self.last else {
                     return self.inherits || matches!(record, Record::Aside(_));
                 };
@@ -45,6 +53,12 @@ impl Runs {
             }
         }
         true
+    }
+
+    /// What was taken for an answer is the line that launched the fork, in a file that has lost its beginning.
+    fn was_inherited(&self, prompt: &Prompt) -> bool {
+        let inherited = |turn: &Turn| turn.prompt.kind == PromptKind::StandIn && turn.generations.len() == 1;
+        prompt.kind == PromptKind::Fork && self.last.as_ref().is_some_and(inherited)
     }
 
     /// What it did last.

@@ -1,10 +1,14 @@
 use super::*;
-use crate::transcript::record::{Assistant, Block, Launched, PromptKind, Service, ToolResult, Usage};
+use crate::transcript::record::{Assistant, Block, Launched, Service, ToolResult, Usage};
 use assembler::REQUESTS;
 
 mod agents;
 mod answers;
 mod ends;
+mod repeats;
+mod runs;
+mod stand_ins;
+mod terminals;
 mod turns;
 
 const SESSION: &str = "session-1";

@@ -25,15 +25,19 @@ pub fn print(spans: &[OutSpan]) {
         let instead = instead.map_or_else(String::new, |number| format!("  instead of turn {number}"));
         let (name, time, gist, (look, level)) = (name(root), time(root), clip(gist(&input), 60), level(root));
         let _ = parts(&[(Bold, &name), (Plain, &format!(" {time} ")), (Dim, &gist), (Plain, &instead), (look, &level)]);
-        children(spans, root, "");
+        children(spans, &mut vec![false; spans.len()], root, "");
         let output = content(root, "langfuse.observation.output");
         let _ = parts(&[(Plain, "   "), (Dim, &clip(&output, 76))]);
     }
 }
 
-fn children(spans: &[OutSpan], parent: &OutSpan, indent: &str) {
-    let mut below: Vec<_> = spans.iter().filter(|span| span.parent_id == parent.span_id).collect();
-    below.sort_by_key(|span| span.start_ns);
+/// Each span is shown once, `shown` says which were: whatever their ids say, there is an end.
+fn children(spans: &[OutSpan], shown: &mut [bool], parent: &OutSpan, indent: &str) {
+    let is_below = |(index, span): &(usize, &OutSpan)| span.parent_id == parent.span_id && !shown[*index];
+    let mut below: Vec<_> = spans.iter().enumerate().filter(is_below).collect();
+    below.iter().for_each(|(index, _)| shown[*index] = true);
+    below.sort_by_key(|(_, span)| span.start_ns);
+    let below: Vec<_> = below.into_iter().map(|(_, span)| span).collect();
     let count = below.len();
     for (index, span) in below.into_iter().enumerate() {
         let last = index + 1 == count;
@@ -44,7 +48,7 @@ fn children(spans: &[OutSpan], parent: &OutSpan, indent: &str) {
             let (before, (look, level)) = (format!("{indent}{branch}── "), level(span));
             let after = format!(" {}{}", time(span), details(span));
             let _ = parts(&[(Plain, &before), (Bold, &name(span)), (Plain, &after), (look, &level)]);
-            children(spans, span, &format!("{indent}{}", if last { "    " } else { "│   " }));
+            children(spans, shown, span, &format!("{indent}{}", if last { "    " } else { "│   " }));
         }
     }
 }

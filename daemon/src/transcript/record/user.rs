@@ -35,10 +35,10 @@ pub(super) fn user(wire: Wire<'_>, at: Option<Nanos>, content: Option<Content<'_
             link(&wire, each);
             return each(Ok(Record::Aside(Aside { at, by: By::Harness, text, ahead: false })));
         }
-        return skip(each);
+        return stand_in(&wire, at, text, each);
     }
     if flag(wire.is_compact_summary) || flag(wire.is_visible_only) {
-        return skip(each);
+        return stand_in(&wire, at, content.map(|content| content.text()).unwrap_or_default(), each);
     }
     let mut content = match content {
         Some(content) => content,
@@ -109,6 +109,7 @@ pub(super) fn user(wire: Wire<'_>, at: Option<Nanos>, content: Option<Content<'_
     if kind != PromptKind::Plain {
         media.iter_mut().for_each(|media| media.at = text.len());
     }
+    let session = facts(&wire);
     each(Ok(Record::Prompt(Prompt {
         at,
         media,
@@ -122,15 +123,44 @@ pub(super) fn user(wire: Wire<'_>, at: Option<Nanos>, content: Option<Content<'_
         position,
         parent: wire.parent_uuid.map(Word::into_owned),
         prompt_id: wire.prompt_id.map(Text::into_owned),
-        session: SessionFacts {
-            version: wire.version.map(Text::into_owned),
-            cwd: wire.cwd.map(Text::into_owned),
-            git_branch: wire.git_branch.map(Text::into_owned),
-            slug: wire.slug.map(Text::into_owned),
-            forked_from: wire.forked_from.and_then(|from| from.session_id).map(Text::into_owned),
-            title: None,
-        },
+        session,
     })));
+}
+
+/// What a line says that is no prompt, but may have to stand for one.
+fn stand_in(wire: &Wire<'_>, at: Option<Nanos>, text: String, each: &mut Each<'_>) {
+    if text.trim().is_empty() {
+        link(wire, each);
+        return each(Err(Skip::Bookkeeping));
+    }
+    let owned = |text: &Option<Text<'_>>| text.as_ref().map(|text| text.0.to_string());
+    each(Ok(Record::Prompt(Prompt {
+        at,
+        // Words in tags are no one's.
+        text: if text.trim_start().starts_with('<') { String::new() } else { text },
+        kind: PromptKind::StandIn,
+        uuid: owned(&wire.uuid).filter(|uuid| !uuid.is_empty()),
+        parent: wire.parent_uuid.as_ref().map(|parent| parent.0.to_string()),
+        prompt_id: owned(&wire.prompt_id),
+        session: facts(wire),
+        ..Prompt::default()
+    })));
+}
+
+/// What a line says about its session.
+fn facts(wire: &Wire<'_>) -> SessionFacts {
+    let owned = |text: &Option<Text<'_>>| text.as_ref().map(|text| text.0.to_string());
+    let word = |word: &Option<Word<'_>>| word.as_ref().map(|word| word.0.to_string()).filter(|word| !word.is_empty());
+    SessionFacts {
+        version: owned(&wire.version),
+        cwd: owned(&wire.cwd),
+        git_branch: owned(&wire.git_branch),
+        slug: owned(&wire.slug),
+        forked_from: wire.forked_from.as_ref().and_then(|from| owned(&from.session_id)),
+        title: None,
+        team: word(&wire.team_name),
+        teammate: word(&wire.agent_name),
+    }
 }
 
 /// The line is what another agent or session said.

@@ -139,9 +139,9 @@ fn a_stopped_turn_goes_on_where_no_prompt_comes_between() {
 
 #[test]
 fn lines_before_any_prompt_are_orphans() {
-    let (closed, mut assembler) = read(vec![result("t0", 1, "out"), said("a", 2, "x"), Record::LocalOutput, failed(3)]);
+    let (closed, mut assembler) = read(vec![result("t0", 1, "out"), Record::LocalOutput, failed(3)]);
     assert!(closed.is_empty() && assembler.open().is_none());
-    assert_eq!((assembler.take_orphans(), assembler.take_orphans()), (2, 0));
+    assert_eq!((assembler.take_orphans(), assembler.take_orphans()), (1, 0));
 }
 
 #[test]
@@ -171,8 +171,9 @@ fn reading_starts_again_at_the_prompt_of_what_is_open() {
         (vec![plain("p1", 1), plain("p2", 2)], Some((100, 0))),
         (vec![plain("p1", 1), said("a", 2, "x"), plain("p2", 3)], Some((200, 1))),
         (vec![plain("p1", 1), said("a", 2, "x"), typed("!ls", PromptKind::Local, 3)], Some((0, 0))),
-        (vec![said("a", 1, "x"), typed("!ls", PromptKind::Local, 2)], Some((100, 0))),
-        (vec![said("a", 1, "x"), typed("/cost", PromptKind::Local, 2), Record::LocalOutput], None),
+        (vec![typed("!ls", PromptKind::Local, 2)], Some((0, 0))),
+        (vec![typed("/cost", PromptKind::Local, 2), Record::LocalOutput], None),
+        (vec![result("t", 1, "x"), said("a", 1, "x")], Some((100, 0))),
     ] {
         let named = format!("{records:?}");
         assert_eq!(read(records).1.resume(), expect, "{named}");

@@ -150,6 +150,7 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
                 &line["message"]["stop_reason"],
                 &line["toolDenialKind"],
                 &line["permissionMode"],
+                &line["turnOrigin"],
             ]);
             let blocks = line["message"]["content"].as_array().into_iter().flatten();
             for block in blocks.clone().filter(|block| block["type"] == "tool_use") {

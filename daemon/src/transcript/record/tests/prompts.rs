@@ -54,10 +54,16 @@ fn a_prompt_that_says_nothing_or_cannot_be_read_is_one_only_if_it_is_answered() 
 #[test]
 fn a_user_line_that_nobody_typed_is_no_prompt() {
     for line in [
-        with(user(json!(null)), "sourceToolAssistantUUID", json!("a-1")),
         with(user(json!("scaffolding")), "isMeta", json!(true)),
         with(user(json!("This session is being continued")), "isCompactSummary", json!(true)),
         with(user(json!("only shown")), "isVisibleInTranscriptOnly", json!(true)),
+    ] {
+        let prompt = prompt(&line);
+        assert_eq!((prompt.kind, prompt.text.is_empty()), (PromptKind::StandIn, false), "{line}");
+    }
+    for line in [
+        with(user(json!(" ")), "isMeta", json!(true)),
+        with(user(json!(null)), "sourceToolAssistantUUID", json!("a-1")),
         user(json!("<local-command-caveat>The command below ran here.</local-command-caveat>")),
     ] {
         assert_eq!(read(&line), Err(Skip::Bookkeeping), "{line}");
@@ -161,11 +167,15 @@ fn a_prompt_line_says_what_is_known_of_its_session() {
         slug: Some("red-fox".into()),
         forked_from: Some("s-0".into()),
         title: None,
+        team: Some("session-0a1b2c3d".into()),
+        teammate: Some("bob".into()),
     };
+    (line["teamName"], line["agentName"]) = (json!("session-0a1b2c3d"), json!("bob"));
     line["forkedFrom"] = json!({"sessionId": "s-0", "messageUuid": "u-0"});
     assert_eq!(prompt(&line).session, full);
     line["cwd"] = json!(null);
-    assert_eq!(prompt(&line).session, SessionFacts { cwd: None, ..full });
+    line["teamName"] = json!({"odd": 1});
+    assert_eq!(prompt(&line).session, SessionFacts { cwd: None, team: None, ..full });
 }
 
 #[test]

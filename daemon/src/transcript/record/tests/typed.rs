@@ -68,7 +68,6 @@ fn what_nobody_typed_begins_no_turn() {
             with(user(json!("only for your information")), "queueTranscriptOnly", json!(true)),
             aside(By::Silent, "only for your information", true),
         ),
-        (with(user(json!("a skill's text")), "isMeta", json!(true)), Err(Skip::Bookkeeping)),
     ] {
         assert_eq!(read(&line), expect, "{line}");
     }

@@ -1,0 +1,153 @@
+//! Whose turn it is when a prompt line stands in the transcripts of two sessions.
+//!
+//! A fork begins with a copy of the session it was forked from, and may go on from a prompt that has no answer there yet. Each turn
+//! stays with the session that made it, whichever is read first; what the fork itself answers has a trace of its own.
+
+use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    ids::trace_id,
+    store::handle::Handle,
+    transcript::reader::{self, CHUNK, Transcript},
+    turn::Elsewhere,
+};
+
+/// What precedes the `uuid` of a line.
+const UUID: &[u8] = b"\"uuid\":\"";
+
+/// Longest `uuid` that is looked at.
+const LONGEST: usize = 64;
+
+/// Other sessions, as far as this one can know them: by what was told of them, and by the transcripts beside its own.
+pub struct Beside {
+    session_id: String,
+    transcript: PathBuf,
+    roots: Vec<PathBuf>,
+    store: Option<Handle>,
+    /// Copied turns are left to the session they are from.
+    leaves_copies: bool,
+    /// A session beside, and its lines.
+    known: Option<(String, HashSet<u64>)>,
+}
+
+impl std::fmt::Debug for Beside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Beside").field("session_id", &self.session_id).finish_non_exhaustive()
+    }
+}
+
+impl Beside {
+    /// Beside the session whose transcript this is, as far as transcripts below `roots` show.
+    pub fn new(session_id: &str, transcript: &Path, roots: Vec<PathBuf>) -> Self {
+        Self {
+            session_id: session_id.to_owned(),
+            transcript: transcript.to_path_buf(),
+            roots,
+            store: None,
+            leaves_copies: false,
+            known: None,
+        }
+    }
+
+    /// What was told of others counts as well.
+    #[must_use]
+    pub fn and_told(mut self, store: Handle) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Turns that were copied are left to the session they are from, if it can be read.
+    #[must_use]
+    pub fn leaving_copies(mut self) -> Self {
+        self.leaves_copies = true;
+        self
+    }
+
+    fn lines(&self, session: &str) -> HashSet<u64> {
+        let path = self.transcript.with_file_name(format!("{session}.jsonl"));
+        let mut lines = HashSet::new();
+        let Ok(mut file) = Transcript::open_beneath(&path, &self.roots) else { return lines };
+        let mut buffer = vec![0; CHUNK];
+        let mut kept = 0;
+        // A session that cannot be read to its end has the lines that were read.
+        while let Ok(n) = file.read(&mut buffer[kept..]) {
+            let filled = kept + n;
+            for at in memchr::memmem::find_iter(&buffer[..filled], UUID) {
+                let text = &buffer[at + UUID.len()..filled];
+                if let Some(end) = memchr::memchr(b'"', &text[..text.len().min(LONGEST)]) {
+                    lines.insert(hash(&text[..end]));
+                }
+            }
+            if n == 0 {
+                break;
+            }
+            // One may be cut in two.
+            kept = filled.min(UUID.len() + LONGEST);
+            buffer.copy_within(filled - kept..filled, 0);
+        }
+        lines
+    }
+}
+
+/// What is remembered of a line.
+fn hash(uuid: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    uuid.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Elsewhere for Beside {
+    fn leaves_copies(&self) -> bool {
+        self.leaves_copies
+    }
+
+    fn has(&mut self, session: &str, uuid: &str) -> bool {
+        if session == self.session_id || !reader::is_name(session) {
+            return false;
+        }
+        if self.known.as_ref().is_none_or(|(known, _)| known != session) {
+            self.known = Some((session.to_owned(), self.lines(session)));
+        }
+        let found = self.known.as_ref().is_some_and(|(_, lines)| lines.contains(&hash(uuid.as_bytes())));
+        if !found {
+            // From here on the session is on its own: it is not looked for again.
+            self.known = Some((session.to_owned(), HashSet::new()));
+        }
+        found
+    }
+
+    fn claim(&mut self, uuid: &str) -> bool {
+        let Some(store) = &self.store else { return true };
+        store.call(|store| store.claim_turn(&trace_id(uuid), &self.session_id)).unwrap_or_else(|error| {
+            tracing::warn!(session = self.session_id, %error, "whose turn it is cannot be told");
+            true
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_another_session_are_found_wherever_they_stand() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        // The uuids of some lines are cut in two by the size of a piece.
+        let line = |n: usize| format!("{{\"text\":\"{}\",\"uuid\":\"line-{n}\"}}\n", "x".repeat(997));
+        let text: String = (0..3 * CHUNK / 1000).map(line).collect();
+        std::fs::write(root.join("first.jsonl"), text).unwrap();
+        let mut beside = Beside::new("fork", &root.join("fork.jsonl"), vec![root.clone()]);
+        for n in 0..3 * CHUNK / 1000 {
+            assert!(beside.has("first", &format!("line-{n}")), "{n}");
+        }
+        for (session, uuid) in [("first", "line-x"), ("fork", "line-1"), ("gone", "line-1"), ("../first", "line-1")] {
+            assert!(!beside.has(session, uuid), "{session} {uuid}");
+        }
+        assert!(beside.claim("line-1"), "nobody else is known");
+    }
+}

@@ -1,0 +1,155 @@
+//! Ids that repeat, and blocks that are said twice.
+
+use super::*;
+
+fn counted_line(id: &str, at: Nanos, input: u64, blocks: Vec<Block>) -> Assistant {
+    let usage = Some(Usage { input, output: 5, ..Usage::default() });
+    Assistant { usage, stop_reason: Some("tool_use".into()), ..line(id, at, blocks) }
+}
+
+fn text(text: &str) -> Block {
+    Block::Text(text.into())
+}
+
+fn answer(line: Assistant) -> Record {
+    Record::Assistant(Box::new(line))
+}
+
+/// Sources of all tools, with what came back.
+fn tools(turn: &Turn) -> Vec<(String, String)> {
+    let all = turn.generations.iter().flat_map(|generation| &generation.tools);
+    let back = |tool: &Tool| tool.result.as_ref().map_or("", |(result, _)| result.output.as_str()).to_owned();
+    all.map(|tool| (turn.tool_source(tool).into_owned(), back(tool))).collect()
+}
+
+fn pairs(expect: &[(&str, &str)]) -> Vec<(String, String)> {
+    expect.iter().map(|(source, back)| ((*source).to_owned(), (*back).to_owned())).collect()
+}
+
+#[test]
+fn a_result_belongs_to_the_nearest_call_of_its_id_that_waits() {
+    let turn = only(vec![
+        plain("p1", 1),
+        called("a", 2, &["call_0"]),
+        result("call_0", 3, "first"),
+        called("b", 4, &["call_0", "call_1"]),
+        result("call_0", 5, "second"),
+        result("call_1", 6, "other"),
+        result("call_0", 7, "said again"),
+        called("c", 8, &["call_0"]),
+        called("d", 9, &["call_0"]),
+        result("call_0", 10, "of d"),
+        result("call_0", 11, "of c"),
+    ]);
+    let expect =
+        [("call_0", "first"), ("call_0#2", "second"), ("call_1", "other"), ("call_0#3", "of c"), ("call_0#4", "of d")];
+    assert_eq!(tools(&turn), pairs(&expect));
+}
+
+#[test]
+fn two_calls_of_one_id_in_one_line_are_two_and_in_two_lines_of_an_answer_one() {
+    let twice = only(vec![plain("p1", 1), called("a", 2, &["t", "t"]), result("t", 3, "x"), result("t", 4, "y")]);
+    assert_eq!(tools(&twice), pairs(&[("t", "x"), ("t#2", "y")]));
+    let again = only(vec![plain("p1", 1), called("a", 2, &["t"]), called("a", 3, &["t"]), result("t", 4, "x")]);
+    assert_eq!(tools(&again), pairs(&[("t", "x")]));
+}
+
+#[test]
+fn a_message_id_that_never_changes_makes_no_two_calls_one() {
+    let constant = |at, input, block| answer(counted_line("msg", at, input, vec![block]));
+    let all = turns(vec![
+        plain("p1", 1),
+        constant(2, 100, call("t1")),
+        result("t1", 3, "x"),
+        constant(4, 110, call("t2")),
+        result("t2", 5, "y"),
+        constant(6, 120, text("done")),
+        plain("p2", 7),
+        constant(8, 130, text("more")),
+    ]);
+    let sources = |turn: &Turn| -> Vec<String> {
+        turn.generations.iter().map(|generation| turn.generation_source(generation).into_owned()).collect()
+    };
+    assert_eq!(all.iter().map(sources).collect::<Vec<_>>(), [vec!["msg", "msg#2", "msg#3"], vec!["msg"]]);
+    assert_eq!(tools(&all[0]), pairs(&[("t1", "x"), ("t2", "y")]));
+    assert_eq!(all[1].output(), "more");
+}
+
+#[test]
+fn blocks_of_one_answer_stay_together_whatever_stands_between() {
+    let with = |request: Option<&str>, at, input, block| {
+        answer(Assistant { request_id: request.map(Into::into), ..counted_line("msg", at, input, vec![block]) })
+    };
+    for (request, first, second) in [(None, 10, 10), (Some("r"), 10, 10), (Some("r"), 0, 10)] {
+        let turn = only(vec![
+            plain("p1", 1),
+            with(request, 2, first, call("t1")),
+            result("t1", 3, "x"),
+            with(request, 4, second, call("t2")),
+            result("t2", 5, "y"),
+        ]);
+        assert_eq!(ids(&turn), ["msg"], "{request:?} {first} {second}");
+    }
+    // Without a reason to stop, what is counted so far is a placeholder.
+    let open = |at, output, block| {
+        let usage = Some(Usage { input: 10, output, ..Usage::default() });
+        answer(Assistant { usage, stop_reason: None, ..line("msg", at, vec![block]) })
+    };
+    let turn = only(vec![plain("p1", 1), open(2, 1, call("t1")), result("t1", 3, "x"), open(4, 50, text("y"))]);
+    assert_eq!((ids(&turn), turn.generations[0].usage.unwrap().output), (vec!["msg"], 50));
+}
+
+#[test]
+fn requests_tell_calls_of_one_id_apart_unless_the_content_is_the_same() {
+    let with = |request: &str, at, input, said: &str| {
+        answer(Assistant { request_id: Some(request.into()), ..counted_line("msg", at, input, vec![text(said)]) })
+    };
+    let apart = only(vec![plain("p1", 1), with("r1", 2, 10, "x"), with("r2", 3, 11, "y")]);
+    assert_eq!(ids(&apart), ["msg", "msg"]);
+    let copy = only(vec![plain("p1", 1), with("r1", 2, 10, "x"), with("r2", 3, 10, "x")]);
+    assert_eq!((ids(&copy), copy.output()), (vec!["msg"], "x".to_owned()));
+}
+
+#[test]
+fn where_nothing_is_counted_a_call_goes_on_only_while_a_tool_is_out() {
+    let zero = |at, block| answer(counted_line("msg", at, 0, vec![block]));
+    let none = |line: Assistant| Assistant { usage: None, ..line };
+    let uncounted = |at, block| answer(none(counted_line("msg", at, 0, vec![block])));
+    let zero = |at, block| match zero(at, block) {
+        Record::Assistant(line) => answer(Assistant { usage: Some(Usage::default()), ..*line }),
+        record => record,
+    };
+    for line in [&zero as &dyn Fn(Nanos, Block) -> Record, &uncounted] {
+        let all = |records: Vec<Record>| ids(&only(records)).len();
+        let (first, second) = (line(2, call("t1")), line(5, call("t2")));
+        assert_eq!(all(vec![plain("p1", 1), first, result("t1", 3, "x"), second]), 2);
+        let both = Block::ToolUse { id: "t0".into(), name: "Bash".into(), input: "{}".into() };
+        let Record::Assistant(first) = line(2, call("t1")) else { unreachable!() };
+        let first = answer(Assistant { blocks: vec![both, call("t1")], ..*first });
+        assert_eq!(all(vec![plain("p1", 1), first, result("t1", 3, "x"), line(5, call("t2"))]), 1);
+    }
+}
+
+#[test]
+fn a_block_that_is_said_again_counts_once_and_the_longest() {
+    let said = |at, blocks: &[&str]| answer(line("a", at, blocks.iter().map(|block| text(block)).collect()));
+    for (lines, expect) in [
+        (vec![&["x"][..], &["x"]], "x"),
+        (vec![&["The"], &["The answer"], &["The answer is 42."]], "The answer is 42."),
+        (vec![&["The answer is 42."], &["The ans"]], "The answer is 42."),
+        (vec![&["one"], &["one", "two"], &["one", "two and a half"]], "one\ntwo and a half"),
+        (vec![&["ok", "ok"]], "ok\nok"),
+        (vec![&["ok", "ok"], &["ok", "ok"]], "ok\nok"),
+        (vec![&["one"], &["two"]], "one\ntwo"),
+    ] {
+        let mut records = vec![plain("p1", 1)];
+        records.extend(lines.iter().enumerate().map(|(n, blocks)| said(2 + n as u64, blocks)));
+        assert_eq!(only(records).output(), expect, "{lines:?}");
+    }
+    let input = |at, input: &str| {
+        let block = Block::ToolUse { id: "t".into(), name: "Bash".into(), input: input.into() };
+        answer(line("a", at, vec![block]))
+    };
+    let turn = only(vec![plain("p1", 1), input(2, "{}"), input(3, r#"{"command":"ls"}"#), input(4, "{}")]);
+    assert_eq!(turn.generations[0].tools[0].input, r#"{"command":"ls"}"#);
+}
