@@ -207,6 +207,7 @@ fn two_terminals_on_one_session_have_a_turn_each() {
     fs::write(&story.path, lines.text()).expect("the transcript");
     home.hook(&story.stop("right is four"), &server.env());
     server.wait_for(4);
+    home.flush();
     // What the left terminal does after a restart still goes to the left.
     daemon.kill();
     let _daemon = home.daemon();
@@ -220,7 +221,7 @@ fn two_terminals_on_one_session_have_a_turn_each() {
     assert_eq!(tokens(&spans), 1111);
     let output = |text: &str| {
         let mut roots = spans.iter().filter(|span| span.is_root());
-        roots.find(|span| span.content("langfuse.observation.output") == text).expect("a root")
+        roots.rfind(|span| span.content("output") == text).expect("a root")
     };
     for (prompt, said, calls) in [("left", "left has one file", 3), ("right", "right is four", 1)] {
         let root = output(said);
