@@ -168,6 +168,8 @@ pub struct Outline {
     pub turns: Vec<TurnOutline>,
     /// The latest time among its turns, nanoseconds since the epoch.
     pub last: Option<u64>,
+    /// Answered turns that the session has copied and leaves to the session that made them.
+    pub copied: usize,
 }
 
 /// The same of a turn.
@@ -234,6 +236,7 @@ pub fn outline(
     let beside = || beside(path, session_id).leaving_copies();
     session(path, session_id, sent, beside, |turn, agents| {
         if !turn.has_news(Scope::Final) {
+            outline.copied += 1;
             return;
         }
         outline.last = outline.last.max(turn.end).max(turn.prompt.at);

@@ -233,10 +233,11 @@ fn turns_that_a_fork_has_copied_count_once() {
     });
     fs::write(&fork, copied.collect::<String>()).expect("a fork");
     let output = backfill(&home, &[], &server.env());
-    assert_eq!(figures(&output), (Some(0), [2, 2, 8, 0, 0]), "{output:?}");
+    assert_eq!(figures(&output), (Some(0), [1, 2, 8, 0, 1]), "{output:?}");
+    assert_eq!(told(&output)["skipped_by_reason"], json!({"copies_of_another_session": 1}));
     assert_eq!(server.spans().len(), 8);
     let output = backfill(&home, &[], &server.env());
-    assert_eq!(figures(&output), (Some(0), [2, 2, 0, 8, 0]), "{output:?}");
+    assert_eq!(figures(&output), (Some(0), [1, 2, 0, 8, 1]), "{output:?}");
 }
 
 #[test]

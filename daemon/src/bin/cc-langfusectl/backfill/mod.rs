@@ -212,12 +212,17 @@ impl Plan {
         let Some(index) = routes.of(cwd.as_deref()) else { return Ok(Err("not_traced")) };
         let route = routes.get(index);
         let sent = imported.get(&candidate.id);
-        let Outline { mut turns, last } = match offline::outline(&candidate.path, &candidate.id, sent, &route.options) {
-            Ok(outline) => outline,
-            Err(error) => return Ok(Err(error.reason())),
-        };
+        let Outline { mut turns, last, copied } =
+            match offline::outline(&candidate.path, &candidate.id, sent, &route.options) {
+                Ok(outline) => outline,
+                Err(error) => return Ok(Err(error.reason())),
+            };
         if turns.is_empty() {
-            return Ok(Err(if sent.is_some() { "sent_by_the_node_tool" } else { "no_turns" }));
+            return Ok(Err(match sent {
+                Some(_) => "sent_by_the_node_tool",
+                None if copied > 0 => "copies_of_another_session",
+                None => "no_turns",
+            }));
         }
         // What a session has of another one is that one's.
         let seen = self.seen.entry(route.destination.clone()).or_default();
