@@ -18,7 +18,7 @@ use crate::{
     consent::watch::Consent,
     delivery::exporter::{Order, now_ms},
     hook::{Destination, Event, Hint},
-    store::{SessionRow, Store, handle::Handle},
+    store::{Advance, SessionRow, Store, handle::Handle},
     transcript::{cursor::Position, reader::CHUNK, record},
     watch::Watch,
 };
@@ -31,6 +31,7 @@ mod users;
 
 pub use later::BACKFILL_ID;
 use later::{AT_ONCE, BLOCKED, Later, Task, is_backfill, is_found, is_unhurried};
+use read::STEP;
 use session::{Session, Tail};
 use users::Users;
 
@@ -198,7 +199,7 @@ impl Engine {
 
     /// How many sessions that could wait may be begun with now.
     fn room(&self, now: Instant) -> usize {
-        let unhurried = self.sessions.values().filter(|session| session.is_unhurried && session.is_busy());
+        let unhurried = self.sessions.values().filter(|session| session.is_unhurried && session.is_at_work());
         let (blocked, busy): (Vec<_>, Vec<_>) = unhurried.partition(|session| session.not_before > Some(now));
         if blocked.len() < BLOCKED { AT_ONCE.saturating_sub(busy.len()) } else { 0 }
     }
@@ -376,12 +377,49 @@ impl Engine {
 
     /// Gives every session that is due one step, live ones first and those that waited longest, as far as the time goes.
     fn look_at_all(&mut self) {
-        let now = Instant::now();
-        self.admit(now);
+        let began = Instant::now();
+        let (mut looked, mut bytes) = (Vec::new(), 0);
+        'pass: loop {
+            self.admit(Instant::now());
+            let now = Instant::now();
+            for id in self.due(now) {
+                if began.elapsed() >= SLICE {
+                    break 'pass;
+                }
+                let Some(mut session) = self.sessions.remove(&id) else { continue };
+                if self.may_copy_another(&mut session, now) || self.awaits_previous(&session) {
+                    session.not_before = Some(now + TICK);
+                    self.sessions.insert(id, session);
+                    continue;
+                }
+                self.looks += 1;
+                session.looked = self.looks;
+                self.look(&mut session);
+                // Nobody waits for those that a search found: the steps of many are stored at once, in the order of the looks.
+                bytes += session.step.as_ref().map_or(0, Advance::bytes);
+                let is_unhurried = session.is_unhurried;
+                self.sessions.insert(id.clone(), session);
+                looked.push(id);
+                if !is_unhurried || bytes > STEP {
+                    self.finish_looks(std::mem::take(&mut looked));
+                    bytes = 0;
+                }
+            }
+            if self.later.is_empty() || self.room(now) == 0 {
+                break;
+            }
+        }
+        self.finish_looks(looked);
+        self.retire(Instant::now());
+    }
+
+    /// The sessions that are to be looked at now, in this order.
+    fn due(&mut self, now: Instant) -> Vec<String> {
         for session in self.sessions.values_mut().filter(|session| session.agents_due.is_some_and(|due| due <= now)) {
             session.dirty = true;
         }
-        let due = |session: &Session| match session.not_before {
+        let is_due = |session: &Session| match session.not_before {
+            _ if session.step.is_some() => false,
             Some(at) => at <= now,
             None => {
                 session.dirty
@@ -390,22 +428,18 @@ impl Engine {
             }
         };
         let order = |session: &Session| (session.is_unhurried, session.looked, session.first_fired());
-        let due = self.sessions.iter().filter(|(_, session)| due(session));
+        let due = self.sessions.iter().filter(|(_, session)| is_due(session));
         let mut due: Vec<_> = due.map(|(id, session)| (order(session), id.clone())).collect();
         due.sort_unstable();
-        for (_, id) in due {
-            if now.elapsed() >= SLICE {
-                break;
-            }
-            let Some(mut session) = self.sessions.remove(&id) else { continue };
-            if self.may_copy_another(&mut session, now) || self.awaits_previous(&session) {
-                session.not_before = Some(now + TICK);
-                self.sessions.insert(id, session);
-                continue;
-            }
-            self.looks += 1;
-            session.looked = self.looks;
-            self.look(&mut session);
+        due.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Stores what the looks at these sessions found, and lets go of those that are done with.
+    fn finish_looks(&mut self, ids: Vec<String>) {
+        let sessions = ids.into_iter().filter_map(|id| self.sessions.remove_entry(&id));
+        let mut sessions: Vec<(String, Session)> = sessions.collect();
+        self.store_steps(&mut sessions.iter_mut().map(|(_, session)| session).collect::<Vec<_>>());
+        for (id, mut session) in sessions {
             session.next_look = session.next_look();
             if session.is_done_with() {
                 self.unwatch.0 = true;
@@ -419,7 +453,6 @@ impl Engine {
             }
             self.sessions.insert(id, session);
         }
-        self.retire(now);
     }
 
     /// Lets go of sessions that have been silent for long, and of the longest silent ones where there are many.

@@ -18,7 +18,7 @@ use crate::{
     delivery::exporter::{Order, now_ms, now_ns},
     hook::{Event, Hint},
     redact::Counts,
-    store::{Advance, SessionRow},
+    store::{Advance, DestinationId, SessionRow},
     transcript::{
         cursor::Position,
         lines::Lines,
@@ -72,7 +72,7 @@ enum Stumble {
 }
 
 impl Engine {
-    /// Reads what is new in a session and does what its events ask for.
+    /// Reads what is new in a session and does what its events ask for: that is done when its step is stored.
     pub(super) fn look(&mut self, session: &mut Session) {
         session.dirty = false;
         session.not_before = None;
@@ -92,7 +92,10 @@ impl Engine {
         let Some(mut tail) = session.tail.take() else { return };
         let read = catch_unwind(AssertUnwindSafe(|| self.read(session, &mut tail, &mut file)));
         match read {
-            Ok(Ok(())) => session.tail = Some(tail),
+            Ok(Ok(step)) => {
+                session.tail = Some(tail);
+                session.step = step;
+            }
             Ok(Err(Stumble::Read(error))) => {
                 tracing::warn!(session = session.row.session_id, %error, "the transcript cannot be read");
                 self.unreadable(session, &Unreadable::Io(error));
@@ -309,7 +312,12 @@ impl Engine {
         }
     }
 
-    fn read(&mut self, session: &mut Session, tail: &mut Tail, file: &mut Transcript) -> Result<(), Stumble> {
+    fn read(
+        &mut self,
+        session: &mut Session,
+        tail: &mut Tail,
+        file: &mut Transcript,
+    ) -> Result<Option<Advance>, Stumble> {
         let mut found = Found::default();
         file.seek(tail.lines.read_to()).map_err(Stumble::Read)?;
         let mut room = READ;
@@ -331,7 +339,7 @@ impl Engine {
                 session.is_behind = true;
                 found.tell(&mut session.agents);
                 tail.read_to = file.position(tail.lines.read_to());
-                return if found.is_news() { self.commit(session, tail, file, &mut found, Vec::new()) } else { Ok(()) };
+                return Ok(found.is_news().then(|| step(session, tail, file, found, Vec::new())));
             }
         }
         tail.read_to = file.position(tail.lines.read_to());
@@ -354,10 +362,8 @@ impl Engine {
         }
         let at_work = u32::try_from(session.agents.at_work()).unwrap_or(u32::MAX);
         let unsettled = at_work != std::mem::replace(&mut session.row.unsettled, at_work);
-        if !consumed.is_empty() || unsettled || found.is_news() {
-            self.commit(session, tail, file, &mut found, consumed)?;
-        }
-        Ok(())
+        let is_news = !consumed.is_empty() || unsettled || found.is_news();
+        Ok(is_news.then(|| step(session, tail, file, found, consumed)))
     }
 
     /// Reads what the session's subagents have written, at most `room` bytes, and tells what is due of it. False if that was not
@@ -483,50 +489,72 @@ impl Engine {
         Ok(true)
     }
 
-    fn commit(
-        &mut self,
-        session: &mut Session,
-        tail: &Tail,
-        file: &Transcript,
-        found: &mut Found,
-        consumed: Vec<String>,
-    ) -> Result<(), Stumble> {
-        let mut found = std::mem::take(found);
-        if !session.row.hint.options.unredacted {
-            found.mask(&session.rules);
+    /// Stores the steps of these sessions, in this order and all at once; where the database refuses that, each for itself.
+    pub(super) fn store_steps(&mut self, sessions: &mut [&mut Session]) {
+        let steps: Vec<&Advance> = sessions.iter().filter_map(|session| session.step.as_ref()).collect();
+        if steps.is_empty() {
+            return;
         }
-        let assembler = &tail.assembler;
-        let (cursor, closed) = assembler.resume().unwrap_or((tail.lines.consumed(), assembler.closed()));
-        // Where the session stands is known when it is stored.
-        let mut row = session.row.clone();
-        (row.cursor, row.closed, row.turns) = (file.position(cursor), closed, assembler.turns());
-        let mask = |text: &str| session.rules.scrub(text, &mut Counts::new()).unwrap_or_else(|| text.to_owned());
-        row.forked_from = assembler.origin().map(|origin| mask(origin));
-        row.title = assembler.title().map(mask);
-        row.open_turn = assembler.awaits_answer() || assembler.at_work().any(|turn| turn.has_news(Scope::Final));
-        let step = Advance {
-            session: row,
-            spans: found.spans,
-            off: found.off,
-            marks: found.marks,
-            turns: found.turns,
-            launches: found.launches,
-            agents: found.agents,
-            consumed: consumed.clone(),
-            skipped: found.skipped,
-            unknown: found.unknown,
-            redacted: found.redacted,
-            now_ms: now_ms(),
-        };
-        let (destination, queued) = self.store.call(|store| store.advance(&step)).map_err(Stumble::Store)?;
+        let stored = self.store.call(|store| store.advance_all(steps));
+        match stored {
+            Ok(stored) => {
+                let sessions = sessions.iter_mut().filter(|session| session.step.is_some());
+                sessions.zip(stored).for_each(|(session, (id, queued))| self.stored(session, id, queued));
+            }
+            Err(_) if sessions.len() > 1 => {
+                sessions.iter_mut().for_each(|session| self.store_steps(&mut [&mut **session]));
+            }
+            // What was read is not stored: it is read again from where the store knows.
+            Err(error) => {
+                tracing::warn!(%error, "the database does not take what was read; trying again");
+                for session in sessions {
+                    session.step = None;
+                    session.tail = None;
+                    session.agents = Agents::default();
+                    session.retry();
+                }
+            }
+        }
+    }
+
+    fn stored(&self, session: &mut Session, destination: DestinationId, queued: usize) {
+        let Some(step) = session.step.take() else { return };
         session.row = step.session;
         // In the same order.
-        let mut consumed = consumed.iter().peekable();
+        let mut consumed = step.consumed.iter().peekable();
         session.waiting.retain(|(hint, _)| consumed.next_if(|id| **id == hint.id).is_none());
         if queued > 0 {
             tracing::debug!(session = session.row.session_id, queued, "spans stored");
             let _ = self.orders.send(Order::Wake(destination, session.row.hint.destination.clone()));
         }
-        Ok(())
+    }
+}
+
+/// The step that stores what was found. Where the session stands is known when it is stored.
+fn step(session: &Session, tail: &Tail, file: &mut Transcript, mut found: Found, consumed: Vec<String>) -> Advance {
+    if !session.row.hint.options.unredacted {
+        found.mask(&session.rules);
+    }
+    let assembler = &tail.assembler;
+    let (cursor, closed) = assembler.resume().unwrap_or((tail.lines.consumed(), assembler.closed()));
+    let mut row = session.row.clone();
+    (row.cursor, row.closed, row.turns) = (file.position(cursor), closed, assembler.turns());
+    let mask = |text: &str| session.rules.scrub(text, &mut Counts::new()).unwrap_or_else(|| text.to_owned());
+    row.forked_from = assembler.origin().map(|origin| mask(origin));
+    row.title = assembler.title().map(mask);
+    row.open_turn = assembler.awaits_answer() || assembler.at_work().any(|turn| turn.has_news(Scope::Final));
+    Advance {
+        session: row,
+        spans: found.spans,
+        off: found.off,
+        marks: found.marks,
+        turns: found.turns,
+        launches: found.launches,
+        agents: found.agents,
+        consumed,
+        skipped: found.skipped,
+        unknown: found.unknown,
+        redacted: found.redacted,
+        now_ms: now_ms(),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     hook::{Destination, Event, Hint},
     ids::Print,
     redact::Rules,
-    store::{SessionRow, handle::Handle},
+    store::{Advance, SessionRow, handle::Handle},
     transcript::{cursor::Position, lines::Lines, record::Nanos},
     turn::{Assembler, Scope},
 };
@@ -25,6 +25,8 @@ pub(super) struct Session {
     /// What masks its secrets.
     pub(super) rules: Rules,
     pub(super) tail: Option<Tail>,
+    /// What was read, and is yet to be stored.
+    pub(super) step: Option<Advance>,
     /// Events not yet dealt with, oldest first, with when they came.
     pub(super) waiting: Vec<(Hint, Instant)>,
     /// There may be something to read.
@@ -70,6 +72,7 @@ impl Session {
             row,
             rules,
             tail: None,
+            step: None,
             waiting: Vec::new(),
             dirty: true,
             grown: now,
@@ -150,6 +153,11 @@ impl Session {
     /// Something is to be read, or an event to be dealt with.
     pub(super) fn is_busy(&self) -> bool {
         self.dirty || !self.waiting.is_empty()
+    }
+
+    /// It is busy, and that is not over when its step is stored.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.is_busy() && (self.step.is_none() || self.dirty)
     }
 
     /// Nothing is to be done before its next event, for long at least.

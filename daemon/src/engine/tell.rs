@@ -33,7 +33,7 @@ const LIVE: Duration = Duration::from_secs(60);
 pub(super) const HELD: usize = 8 << 20;
 
 /// What a line takes in memory besides its text, and until it is stored the spans made of it, in bytes.
-const PER_LINE: usize = 2 << 10;
+pub(super) const PER_LINE: usize = 8 << 10;
 
 /// How many answers of closed turns are remembered for Stops that are late.
 const ANSWERS: usize = 32;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, config::DbConfig, params};
 use rusqlite_migration::Migrations;
 
 use super::{Result, SessionRow, Store, is_whole, json, salvage, schema::MIGRATIONS, spellings};
@@ -13,6 +13,9 @@ use crate::hook::Hint;
 
 /// What the ids of events begin with that have a session read again from its start.
 pub const AGAIN_ID: &str = "again-";
+
+/// More than the store has statements.
+const STATEMENTS: usize = 128;
 
 /// A database that was opened, and what had to be done to it.
 pub struct Opened {
@@ -76,6 +79,9 @@ impl Store {
              PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA journal_size_limit=8388608; PRAGMA cache_size=-2000;
              PRAGMA temp_store=MEMORY;",
         )?;
+        // Parsing SQL costs more than running it: every statement of the store is parsed once, whatever is bound to it.
+        db.set_prepared_statement_cache_capacity(STATEMENTS);
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         let check: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if check != "ok" {
             anyhow::bail!(rusqlite::Error::SqliteFailure(

@@ -78,6 +78,35 @@ pub struct Advance {
     pub now_ms: i64,
 }
 
+impl Advance {
+    /// About how many bytes it adds to the outbox.
+    pub fn bytes(&self) -> usize {
+        let spans = self.spans.iter().chain(&self.marks);
+        let text = |span: &OutSpan| span.attributes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let media = |span: &OutSpan| span.media.iter().map(|(_, media)| media.bytes.len()).sum::<usize>();
+        spans.map(|span| text(span) + media(span)).sum()
+    }
+}
+
+/// What one transaction adds to the outbox.
+#[derive(Default)]
+struct Queued {
+    /// Bytes there is room for, once that was asked.
+    room: Option<u64>,
+    /// Bytes of spans, by destination.
+    spans: HashMap<DestinationId, u64>,
+    /// Bytes of media that wait afterwards, by destination.
+    media: HashMap<DestinationId, u64>,
+}
+
+impl Queued {
+    /// Bytes added so far, where these waited `before`.
+    fn bytes(&self, before: &HashMap<DestinationId, u64>) -> u64 {
+        let media = self.media.iter().map(|(id, bytes)| bytes - before.get(id).copied().unwrap_or(0));
+        self.spans.values().copied().chain(media).sum()
+    }
+}
+
 impl Store {
     /// Stores hints, and counts events that were none. Returns the destination row of each hint. Events already stored
     /// are not stored again.
@@ -171,7 +200,29 @@ impl Store {
     /// # Errors
     /// If nothing was changed.
     pub fn advance(&mut self, step: &Advance) -> Result<(DestinationId, usize)> {
-        let room = if step.spans.is_empty() && step.marks.is_empty() { 0 } else { self.room()? };
+        self.advance_all([step]).map(|stored| stored[0])
+    }
+
+    /// Moves several sessions forward in this order; all of it happens, or none.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn advance_all<'a>(
+        &mut self,
+        steps: impl IntoIterator<Item = &'a Advance>,
+    ) -> Result<Vec<(DestinationId, usize)>> {
+        let mut queued = Queued::default();
+        let tx = self.db.unchecked_transaction()?;
+        let stored = steps.into_iter().map(|step| self.advance_in(&tx, step, &mut queued)).collect::<Result<_>>()?;
+        tx.commit()?;
+        for (destination, bytes) in queued.spans {
+            *self.waiting.entry(destination).or_default() += bytes;
+        }
+        self.media_waiting.extend(queued.media);
+        Ok(stored)
+    }
+
+    fn advance_in(&self, tx: &Connection, step: &Advance, sum: &mut Queued) -> Result<(DestinationId, usize)> {
         // What is said while its project is paused is passed over for good, wherever it would go.
         let project_dirs = &step.session.hint.project_dirs;
         let tells = !step.spans.is_empty() || !step.marks.is_empty();
@@ -180,29 +231,33 @@ impl Store {
         let in_pause = |span: &OutSpan| pauses.iter().any(|pause| pause.contains(&span.start_ns));
         let meanwhile: HashSet<TraceId> =
             step.spans.iter().filter(|span| in_pause(span)).map(|span| span.trace_id).collect();
-        let tx = self.db.transaction()?;
-        let destination = ensure(&tx, &step.session.hint.destination)?;
-        note_chooser(&tx, destination, step.session.hint.chooser.as_ref())?;
+        let room = match sum.room {
+            Some(room) => room,
+            None if !tells => 0,
+            None => *sum.room.insert(self.room()?),
+        };
+        let destination = ensure(tx, &step.session.hint.destination)?;
+        note_chooser(tx, destination, step.session.hint.chooser.as_ref())?;
         for trace in &step.off {
-            paused::leave_out(&tx, trace)?;
+            paused::leave_out(tx, trace)?;
         }
         // History that the user asks for comes also from when tracing was off.
         let is_asked = step.session.hint.is_asked_for();
         let mut silent = HashMap::<TraceId, bool>::new();
         let mut fresh = HashSet::new();
-        let (mut queued, mut bytes, mut copies) = (0, 0, HashMap::<TraceId, (u64, u64)>::new());
+        let (mut queued, mut copies) = (0, HashMap::<TraceId, (u64, u64)>::new());
         let media_before = self.media_waiting.get(&destination).copied().unwrap_or(0);
-        let mut media_bytes = media_before;
+        let mut media_bytes = sum.media.get(&destination).copied().unwrap_or(media_before);
         let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|span| span.is_root());
         // Children first decide whether a root is news; a reader does not mind which comes first.
         let spans = others.into_iter().chain(roots).map(|span| (span, false));
         for (span, is_mark) in spans.chain(step.marks.iter().map(|mark| (mark, true))) {
             // A mark that is withheld takes nothing from the turn it stands in.
-            if is_mark && (withheld || in_pause(span) || !is_told(&tx, destination, span.trace_id, span.parent_id)?) {
+            if is_mark && (withheld || in_pause(span) || !is_told(tx, destination, span.trace_id, span.parent_id)?) {
                 continue;
             }
             if let Some(call) = &span.call {
-                let own = is_own_call(&tx, destination, call, span.trace_id)?;
+                let own = is_own_call(tx, destination, call, span.trace_id)?;
                 let (all, copied) = copies.entry(span.trace_id).or_default();
                 *all += 1;
                 *copied += u64::from(!own);
@@ -218,10 +273,10 @@ impl Store {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(new) => {
                     let withheld = withheld || meanwhile.contains(&span.trace_id);
-                    if withheld && paused::silence(&tx, &span.trace_id)? {
-                        count(&tx, SUPPRESSED, 1)?;
+                    if withheld && paused::silence(tx, &span.trace_id)? {
+                        count(tx, SUPPRESSED, 1)?;
                     }
-                    *new.insert(withheld || paused::is_silent(&tx, &span.trace_id, is_asked)?)
+                    *new.insert(withheld || paused::is_silent(tx, &span.trace_id, is_asked)?)
                 }
             };
             if is_silent {
@@ -245,18 +300,19 @@ impl Store {
                     step.now_ms
                 ])?;
                 queued += 1;
-                bytes += body.len() as u64;
+                *sum.spans.entry(destination).or_default() += body.len() as u64;
                 for (field, media) in &span.media {
-                    media::queue(&tx, destination, span, *field, media, step.now_ms, &mut media_bytes)?;
+                    media::queue(tx, destination, span, *field, media, step.now_ms, &mut media_bytes)?;
                 }
-                if bytes + media_bytes - media_before > room {
+                sum.media.insert(destination, media_bytes);
+                if sum.bytes(&self.media_waiting) > room {
                     return Err(no_room());
                 }
             }
         }
         let copied = copies.values().map(|(_, copied)| copied).sum();
         if copied > 0 {
-            count(&tx, "copied_call", copied)?;
+            count(tx, "copied_call", copied)?;
         }
         let s = &step.session;
         tx.prepare_cached(
@@ -316,12 +372,12 @@ impl Store {
                 *length as i64
             ])?;
         }
-        consume(&tx, &step.consumed)?;
+        consume(tx, &step.consumed)?;
         for (reason, n) in &step.skipped {
-            count(&tx, reason, *n)?;
+            count(tx, reason, *n)?;
         }
         for ((kind, version), n) in &step.unknown {
-            note_unknown(&tx, kind, version, *n)?;
+            note_unknown(tx, kind, version, *n)?;
         }
         for (rule, n) in &step.redacted {
             tx.prepare_cached(
@@ -329,9 +385,6 @@ impl Store {
             )?
             .execute(params![rule, *n as i64])?;
         }
-        tx.commit()?;
-        *self.waiting.entry(destination).or_default() += bytes;
-        self.media_waiting.insert(destination, media_bytes);
         Ok((destination, queued))
     }
 

@@ -14,6 +14,10 @@ struct Stepped {
 impl Stepped {
     fn new() -> Self {
         let (base, dir) = home();
+        Self::of(base, dir)
+    }
+
+    fn of(base: tempfile::TempDir, dir: PathBuf) -> Self {
         let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
         let (engine, _orders) = Self::over(&store, base.path());
         Self { engine, store, dir, _base: base, _orders }
@@ -202,4 +206,59 @@ fn sessions_left_in_the_middle_do_not_come_all_at_once() {
         assert!(at.engine.sessions.len() <= AT_ONCE);
     }
     assert_eq!(at.spans(), 60);
+}
+
+/// However many calls a turn has, a step stores few of them, and no more of them are held than fit.
+#[test]
+fn a_turn_of_very_many_calls_is_told_in_parts() {
+    let mut at = Stepped::new();
+    let hint = at.session("s", 0);
+    let call = |n: usize| {
+        let tool = serde_json::json!([{"type": "tool_use", "id": format!("t-{n}"), "name": "Bash", "input": {"command": "c"}}]);
+        let result = serde_json::json!([{"type": "tool_result", "tool_use_id": format!("t-{n}"), "content": "r"}]);
+        [line("assistant", &format!("a-{n}"), &tool), line("user", &format!("r-{n}"), &result)]
+    };
+    const CALLS: usize = 6_000;
+    let mut lines = vec![line("user", "u1", &"go".into())];
+    lines.extend((0..CALLS).flat_map(call));
+    write(&hint.transcript, &lines);
+    at.engine.take(Hint { event: Event::Ended, ..hint });
+    at.engine.sessions.get_mut("s").unwrap().waiting[0].1 -= QUIET_FINISHED;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let (mut before, mut steps) = (0, 0);
+    // As many spans as lines are held, and those of one more piece of the file.
+    let most = (HELD / super::super::tell::PER_LINE + CHUNK / 100) as u64;
+    while !at.engine.sessions.is_empty() {
+        assert!(Instant::now() < deadline);
+        at.engine.sessions.values_mut().for_each(|session| session.next_look = Instant::now());
+        at.pass();
+        let now = at.spans();
+        steps += u64::from(now > before);
+        assert!(now - before <= most, "{before} → {now}");
+        before = now;
+    }
+    assert_eq!(before, 1 + 2 * CALLS as u64);
+    assert!(steps > 4, "{steps}");
+}
+
+/// Sessions that were found are stored together. Where the database refuses one of them, the others are stored all the same,
+/// and that one when the database takes it.
+#[test]
+fn a_session_that_cannot_be_stored_costs_those_beside_it_nothing() {
+    let (base, dir) = home();
+    let path = base.path().join("state.db");
+    drop(Store::open(&path).unwrap());
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON session
+        WHEN NEW.session_id = 's-2' AND (SELECT count(*) FROM session) < 4 BEGIN SELECT RAISE(ABORT, 'not now'); END";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(refuse).unwrap();
+    let mut at = Stepped::of(base, dir);
+    let hints: Vec<Hint> = (0..5).map(|n| at.found(&format!("s-{n}"), 1)).collect();
+    at.engine.later.found(hints, 0, oneshot::channel().0);
+    at.pass();
+    assert_eq!(at.spans(), 2 * 4);
+    assert!(at.engine.sessions.contains_key("s-2"), "it is tried again");
+    at.engine.sessions.values_mut().for_each(|session| session.not_before = None);
+    at.pass();
+    assert_eq!(at.spans(), 2 * 5);
+    assert!(at.engine.sessions.is_empty());
 }
