@@ -84,7 +84,8 @@ pub fn span_id(trace: TraceId, role: Role, source: &str) -> SpanId {
 
 /// `bytes` in lower-case hexadecimal, as ids are written everywhere.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The id that [`hex`] wrote so; `None` if it is none of this length.
