@@ -119,6 +119,11 @@ impl Print {
     }
 }
 
+/// The fingerprint of what a span says.
+pub fn fingerprint(body: &[u8]) -> [u8; 16] {
+    truncated(&[b"body\0", body])
+}
+
 /// Whether a trace is kept at sampling `rate` (0.0 … 1.0): decided by the id, so a turn is whole or absent.
 pub fn sampled(trace: TraceId, rate: f64) -> bool {
     let position = u64::from_be_bytes(trace[..8].try_into().unwrap_or_default());

@@ -248,6 +248,12 @@ CREATE TABLE sight (
 ALTER TABLE silent ADD COLUMN off INTEGER NOT NULL DEFAULT 0;
 ";
 
+/// What version 6 added.
+const SCHEMA_6: &str = "
+-- Fingerprint of the body of a root when it last entered the outbox: `delivered` means that version of it.
+ALTER TABLE exported ADD COLUMN fingerprint BLOB;
+";
+
 /// Each version's change, applied in one transaction.
 pub(super) const MIGRATIONS: &[M<'static>] =
-    &[M::up(SCHEMA), M::up(SCHEMA_2), M::up(SCHEMA_3), M::up(SCHEMA_4), M::up(SCHEMA_5)];
+    &[M::up(SCHEMA), M::up(SCHEMA_2), M::up(SCHEMA_3), M::up(SCHEMA_4), M::up(SCHEMA_5), M::up(SCHEMA_6)];

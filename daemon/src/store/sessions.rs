@@ -16,7 +16,7 @@ use super::{
 use crate::{
     dialect::OutSpan,
     hook::{Destination, Hint},
-    ids::{Call, CallId, SpanId, TraceId},
+    ids::{self, Call, CallId, SpanId, TraceId},
     transcript::cursor::{Identity, Position},
     turn::{BACK, Launch, Past},
 };
@@ -194,7 +194,7 @@ impl Store {
     }
 
     /// Moves a session forward: spans not seen before enter the outbox, the cursor passes what they came from, the events
-    /// that led here are gone. A root enters again if another span of its trace is new. Returns the destination and the number
+    /// that led here are gone. A root enters again if another span of its trace is new and it says something else than before. Returns the destination and the number
     /// of spans queued for it.
     ///
     /// # Errors
@@ -289,6 +289,9 @@ impl Store {
             if first || span.is_root() && fresh.contains(&span.trace_id) {
                 fresh.insert(span.trace_id);
                 let body = json(span);
+                if span.is_root() && !note_root(&tx, destination, span, &body)? {
+                    continue;
+                }
                 tx.prepare_cached(
                     "INSERT INTO outbox (destination, span_id, body, checksum, queued_ms) VALUES (?, ?, ?, ?, ?)",
                 )?
@@ -560,6 +563,20 @@ pub(super) fn found_elsewhere(
     let Some(old) = first(&call.id)? else { return Ok(false) };
     let since: i64 = db.prepare_cached("SELECT min(at_ms) FROM proofs_since")?.query_row([], |row| row.get(0))?;
     Ok(old != trace && call.at.is_none_or(|at| at / 1_000_000 < since.unsigned_abs()))
+}
+
+/// Notes what a root that enters the outbox says. False if that is what it said last: a server counts every copy until it has
+/// merged them.
+fn note_root(db: &Connection, destination: DestinationId, root: &OutSpan, body: &str) -> Result<bool> {
+    let fingerprint = ids::fingerprint(body.as_bytes());
+    // What arrived is the version before.
+    let changed = db
+        .prepare_cached(
+            "UPDATE exported SET fingerprint = ?4, delivered = 0
+             WHERE destination = ?1 AND trace_id = ?2 AND span_id = ?3 AND fingerprint IS NOT ?4",
+        )?
+        .execute(params![destination, root.trace_id, root.span_id, fingerprint])?;
+    Ok(changed > 0)
 }
 
 /// True if a span was delivered, or waits to be.

@@ -17,21 +17,44 @@ fn the_same_spans_enter_once_however_often_they_are_found() {
 }
 
 #[test]
-fn a_root_enters_again_only_with_news_of_its_own_trace() {
+fn a_root_enters_again_only_with_news_of_its_own_trace_and_in_itself() {
     let (_dir, mut store) = fresh();
-    let root = span(1, 1, 0);
+    let root = |name: &str| OutSpan { name: name.into(), ..span(1, 1, 0) };
     for (spans, expect) in [
-        (vec![root.clone(), span(1, 2, 1)], 2),
-        (vec![root.clone()], 0),
-        (vec![root.clone(), span(1, 2, 1)], 0),
-        (vec![root.clone(), span(1, 3, 1)], 2),
-        (vec![root.clone(), span(2, 9, 8)], 1),
+        (vec![root("a"), span(1, 2, 1)], 2),
+        (vec![root("a")], 0),
+        (vec![root("b"), span(1, 2, 1)], 0),
+        (vec![root("b"), span(1, 3, 1)], 2),
+        (vec![root("c"), span(2, 9, 8)], 1),
         (vec![span(1, 4, 1)], 1),
-        (vec![root, span(1, 4, 1)], 0),
+        (vec![root("c"), span(1, 4, 1)], 0),
+        // What it says now is what it said last.
+        (vec![root("b"), span(1, 5, 1)], 1),
+        (vec![root("a"), span(1, 6, 1)], 2),
+        (vec![root("a"), span(1, 7, 1)], 1),
     ] {
         let named = format!("{:?}", spans.iter().map(|span| &span.name).collect::<Vec<_>>());
         assert_eq!(store.advance(&step(spans)).unwrap().1, expect, "{named}");
     }
+}
+
+#[test]
+fn a_root_that_was_lost_on_its_way_enters_again() {
+    let (dir, mut store) = fresh();
+    let root = |name: &str| OutSpan { name: name.into(), ..span(1, 1, 0) };
+    let (destination, _) = store.advance(&step(vec![root("a"), span(1, 2, 1)])).unwrap();
+    let rows = store.claim(destination, 9, usize::MAX).unwrap();
+    store.delivered(destination, &rows, 0, 5).unwrap();
+    assert_eq!(store.advance(&step(vec![root("b"), span(1, 3, 1)])).unwrap().1, 2);
+    drop(store);
+    let path = dir.path().join("state.db");
+    rusqlite::Connection::open(&path).unwrap().execute("UPDATE outbox SET body = 'x'", []).unwrap();
+    let mut store = Store::open(&path).unwrap().store;
+    assert_eq!(
+        store.advance(&step(vec![root("b"), span(1, 2, 1), span(1, 3, 1)])).unwrap().1,
+        2,
+        "both that were lost"
+    );
 }
 
 #[test]
