@@ -8,7 +8,10 @@ use std::{
 use crate::{
     agents,
     copies::Beside,
-    dialect::{OutSpan, langfuse::Shared},
+    dialect::{
+        OutSpan,
+        langfuse::{Encoder, Shared},
+    },
     hook::{Capture, Options},
     ids::{self, Call, CallId, SpanId, TraceId, trace_id},
     import_state::Imported,
@@ -36,7 +39,11 @@ pub fn turns(
     rules: &Rules,
     mut each: impl FnMut(Vec<OutSpan>),
 ) -> Result<(), Unreadable> {
-    let mut emitted = Emitted::default();
+    let (mut emitted, mut roots) = (Emitted::default(), HashMap::new());
+    let mut is_news = |root: &OutSpan| {
+        let fingerprint = ids::fingerprint(&serde_json::to_vec(root).unwrap_or_default());
+        roots.insert(root.span_id, fingerprint) != Some(fingerprint)
+    };
     session(
         path,
         session_id,
@@ -52,7 +59,7 @@ pub fn turns(
             let mut spans: Vec<OutSpan> = std::iter::once(turn).chain(agents).flat_map(complete).collect();
             let keys: Vec<SpanKey> = spans.iter().map(|span| (span.trace_id, span.span_id, span.call)).collect();
             let mut fresh = emitted.fresh(&keys).into_iter();
-            spans.retain(|_| fresh.next().unwrap_or(true));
+            spans.retain(|span| fresh.next().unwrap_or(true) && (!span.is_root() || is_news(span)));
             if !spans.is_empty() {
                 each(spans);
             }
@@ -338,16 +345,11 @@ fn walk(
 }
 
 fn spans(turn: &Turn, session_id: &str, options: &Options, rules: &Rules) -> Vec<OutSpan> {
-    let mut shared = Shared::new(turn, session_id, options);
-    let redactor = (!options.unredacted).then(|| &**rules);
+    let shared = Shared::new(turn, session_id, options);
     let mut counts = Counts::new();
-    redactor.iter().for_each(|redactor| shared.redact(redactor, &mut counts));
-    let mut spans: Vec<_> =
-        trace::spans(turn, Scope::Final, options.semantics, None).iter().map(|span| shared.encode(span)).collect();
-    if let Some(redactor) = redactor {
-        spans.iter_mut().for_each(|span| span.redact(shared.len(), redactor, &mut counts));
-    }
-    spans
+    let mut encoder = Encoder::new(shared, (!options.unredacted).then(|| &**rules), &mut counts);
+    let spans = trace::spans(turn, Scope::Final, options.semantics, None);
+    spans.iter().map(|span| encoder.encode(span, &mut counts)).collect()
 }
 
 #[cfg(test)]

@@ -8,11 +8,13 @@
 //!         └── {agent type}      agent   one per subagent, with generations of its own below
 //! ```
 
+use std::collections::HashMap;
+
 use crate::{
     ids::{Call, Role, SpanId, TraceId, span_id, trace_id},
     media::Media,
     transcript::record::{Advice, By, Nanos, Prompt, Usage},
-    turn::{Generation, Happening, Past, Place, Scope, Tool, Turn},
+    turn::{Generation, Happening, Past, Scope, Tool, Turn},
 };
 
 /// How times and totals are derived.
@@ -92,6 +94,10 @@ pub enum Body<'t> {
         generation: &'t Generation,
         /// What the user said, on the first call of the turn.
         input: Option<&'t Prompt>,
+        /// What a later call was given that no earlier one had; `measured` only.
+        given: Vec<Given<'t>>,
+        /// The output of the turn, on its last call.
+        turn_output: Option<String>,
         /// Token counts.
         usage: Option<Usage>,
         /// When the first block was there; `measured` only.
@@ -113,6 +119,17 @@ pub enum Body<'t> {
         /// Details: numbers, and names of models and triggers; never what somebody said.
         details: Vec<(&'static str, String)>,
     },
+}
+
+/// A message that a call was given: the result of a tool, or the input of an event.
+#[derive(Debug)]
+pub struct Given<'t> {
+    /// The tool or event.
+    pub span_id: SpanId,
+    /// The name of its span.
+    pub name: &'t str,
+    /// A tool, or an event with text.
+    pub body: Body<'t>,
 }
 
 /// Longest status of a tool that failed, in bytes.
@@ -137,14 +154,17 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
         spans.push(top_span(turn, trace, id, parent, &clock));
     }
     let root = id;
-    let source = turn.place.as_ref().map_or_else(|| turn.key.as_str().into(), Place::source);
+    let mut given = match semantics {
+        Semantics::Spec => HashMap::new(),
+        Semantics::Measured => given(turn, scope, trace),
+    };
     for (index, note) in turn.notes.iter().enumerate().filter(|(_, note)| turn.note_due(note, scope)) {
         let at = note.at.unwrap_or(clock.start);
         let (name, level, body) = happened(&note.what);
         let call = turn.generations.get(note.after.saturating_sub(1));
         spans.push(Span {
             trace_id: trace,
-            span_id: span_id(trace, Role::Event, &format!("{source}/{index}")),
+            span_id: span_id(trace, Role::Event, &turn.event_source(index)),
             parent: Some(root),
             name: name.to_owned(),
             start: at,
@@ -187,6 +207,8 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                 body: Body::Generation {
                     generation,
                     input: (index == 0).then_some(&turn.prompt),
+                    given: given.remove(&index).unwrap_or_default(),
+                    turn_output: (last && turn.place.is_none() && scope != Scope::Part).then(|| turn.output()),
                     usage: generation.usage,
                     completion_start: (semantics == Semantics::Measured).then_some(generation.first).flatten(),
                 },
@@ -247,6 +269,26 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
     }
     spans.extend(turn.agents.iter().flat_map(|agent| self::spans(agent, scope, semantics, None)));
     spans
+}
+
+/// What each call that is due was given since the one before, by its index: the results of tools, then other input. The
+/// first call of a turn has the prompt.
+fn given(turn: &Turn, scope: Scope, trace: TraceId) -> HashMap<usize, Vec<Given<'_>>> {
+    let is_due = |index: usize| (1..turn.generations.len()).contains(&index) && turn.generation_due(index, scope);
+    let mut given: HashMap<usize, Vec<Given<'_>>> = HashMap::new();
+    let tools = turn.generations.iter().flat_map(|generation| &generation.tools);
+    for tool in tools.filter(|tool| is_due(tool.given_to)) {
+        let span_id = span_id(trace, Role::Tool, &turn.tool_source(tool));
+        given.entry(tool.given_to).or_default().push(Given { span_id, name: &tool.name, body: Body::Tool(tool) });
+    }
+    for (number, note) in turn.notes.iter().enumerate().filter(|(_, note)| is_due(note.after)) {
+        let (name, _, body) = happened(&note.what);
+        if matches!(body, Body::Event { said: Some(_), .. }) {
+            let span_id = span_id(trace, Role::Event, &turn.event_source(number));
+            given.entry(note.after).or_default().push(Given { span_id, name, body });
+        }
+    }
+    given
 }
 
 /// What shows that `generation` is found again in another place.

@@ -518,8 +518,8 @@ impl Turn {
                     tool.sent = true;
                     tool.input = String::new();
                     if let Some((result, _)) = &mut tool.result {
-                        result.output = String::new();
-                        result.media = Vec::new();
+                        // The call that was given the result refers to what is stored by then.
+                        result.media.iter_mut().for_each(|media| media.bytes.clear());
                     }
                 }
             }
@@ -537,13 +537,12 @@ impl Turn {
         if scope != Scope::Part && self.is_answered() {
             for note in &mut self.notes {
                 note.sent = true;
-                match &mut note.what {
-                    Happening::Queued(text, media) => (*text, *media) = (String::new(), Vec::new()),
-                    Happening::Aside { text, .. } => *text = String::new(),
-                    _ => {}
+                if let Happening::Queued(_, media) = &mut note.what {
+                    media.iter_mut().for_each(|media| media.bytes.clear());
                 }
             }
         }
+        self.drop_given();
         if scope != Scope::Part {
             self.left.clear();
         }
@@ -553,6 +552,29 @@ impl Turn {
             self.prompt.media.iter_mut().for_each(|media| media.bytes.clear());
         }
         self.agents.iter_mut().for_each(|agent| agent.mark_sent(scope));
+    }
+
+    /// Lets go of results and other input that were sent, as spans of their own and as input of the call that was given them.
+    fn drop_given(&mut self) {
+        let generations = &self.generations;
+        let is_sent = |index: usize| index == 0 || generations.get(index).is_some_and(|generation| generation.sent);
+        for note in self.notes.iter_mut().filter(|note| note.sent && is_sent(note.after)) {
+            match &mut note.what {
+                Happening::Queued(text, media) => (*text, *media) = (String::new(), Vec::new()),
+                Happening::Aside { text, .. } | Happening::HookFeedback(text) | Happening::Notification(text) => {
+                    *text = String::new();
+                }
+                Happening::Compacted { .. } | Happening::Fallback { .. } | Happening::Retry { .. } => {}
+            }
+        }
+        let sent: Vec<bool> = self.generations.iter().map(|generation| generation.sent).collect();
+        for tool in self.generations.iter_mut().flat_map(|generation| &mut generation.tools).filter(|tool| tool.sent) {
+            if let Some((result, _)) = &mut tool.result
+                && (tool.on_server || sent.get(tool.given_to).copied().unwrap_or_default())
+            {
+                (result.output, result.media) = (String::new(), Vec::new());
+            }
+        }
     }
 
     /// The model has gone on to another call, and every tool this one asked for has come back.

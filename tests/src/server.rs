@@ -74,9 +74,10 @@ impl Span {
         self.observation("type") == "generation"
     }
 
-    /// `content` of the message in attribute `langfuse.observation.KEY`.
+    /// `content` of the message in attribute `langfuse.observation.KEY`; of an input that of its first message.
     pub fn content(&self, key: &str) -> String {
-        let message: serde_json::Value = serde_json::from_str(self.observation(key)).unwrap_or_default();
+        let said: serde_json::Value = serde_json::from_str(self.observation(key)).unwrap_or_default();
+        let message = if key == "input" { &said[0] } else { &said };
         message["content"].as_str().unwrap_or_default().to_owned()
     }
 }

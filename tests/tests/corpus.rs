@@ -321,6 +321,6 @@ fn every_span_says_which_trace_and_session_it_belongs_to() {
     let parent = spans.iter().find(|span| span.span_id == tool.parent).expect("its parent");
     assert_eq!((parent.is_generation(), parent.observation("metadata.tool_count")), (true, "1"));
     let first = spans.iter().find(|span| span.is_root() && span.name == "Turn 1").expect("a root");
-    assert_eq!(first.observation("input"), r#"{"role":"user","content":"hello SCN:plain"}"#);
+    assert_eq!(first.observation("input"), r#"[{"role":"user","content":"hello SCN:plain"}]"#);
     assert_eq!(first.observation("output"), r#"{"role":"assistant","content":"Hello! This is the plain answer."}"#);
 }

@@ -116,7 +116,7 @@ fn each_arrives_intact_and_once_and_is_linked_to_every_span_that_shows_it() {
     let ids = references(first.observation("input"));
     let part = |kind: &str, id: &str| json!({"type": "image_url", "image_url": {"url": format!("@@@langfuseMedia:type={kind}|id={id}|source=bytes@@@")}});
     let content = json!([text("before"), part("image/png", &ids[0]), text("after"), part("application/pdf", &ids[1])]);
-    assert_eq!(message, json!({"role": "user", "content": content}));
+    assert_eq!(message, json!([{"role": "user", "content": content}]));
     for request in server.requests().iter().filter(|request| is_media(request)) {
         // Where the bytes go, the key does not.
         let key = if request.method == "PUT" { "" } else { "pk-lf-test:sk-lf-test" };

@@ -2,6 +2,8 @@
 //!
 //! * What describes the trace stands on every span: a v4 server aggregates it over spans, a v3 server lets a span without
 //!   it erase what the root said.
+//! * The input of a turn, an agent, a generation or an event is an array of messages, its output one message: only then
+//!   does the server show a conversation.
 //! * Input and output of the turn stand on the root observation; for v3 servers once more as trace input and output.
 //! * Objects are JSON in strings, empty values are left out: other OTLP kinds are stored as their raw encoding.
 //! * Where a project wants no text to leave, whatever was said, read or written passes `Shared::words` and becomes a size.
@@ -11,18 +13,20 @@
 
 use std::borrow::Cow;
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::Serialize;
-
 use super::{Field, OutSpan, Value};
 use crate::{
     hook::{Capture, Options},
-    media::{Hash, Media},
     redact::{Counts, Redactor},
     trace::{Body, Level, Semantics, Span},
-    transcript::record::{Nanos, Prompt, PromptKind, SessionFacts, ToolResult, Usage},
+    transcript::record::{Nanos, Prompt, PromptKind, SessionFacts, Usage},
     turn::{Generation, Turn},
 };
+
+mod encoder;
+mod message;
+
+pub use encoder::Encoder;
+pub use message::media_id;
 
 /// The full name of a metadata key, made when this is compiled.
 macro_rules! meta {
@@ -99,41 +103,26 @@ impl Shared {
     }
 
     /// Masks secrets in what is the same on every span.
-    pub fn redact(&mut self, redactor: &Redactor, counts: &mut Counts) {
+    fn redact(&mut self, redactor: &Redactor, counts: &mut Counts) {
         for (key, value) in &mut self.attributes {
             super::mask_key(key, redactor, counts);
             super::mask(value, redactor, counts);
         }
     }
 
-    /// How many attributes, at the end of each span's, are the same on every span.
-    pub fn len(&self) -> usize {
+    /// The number of attributes, at the end of each span's, that are the same on every span.
+    fn len(&self) -> usize {
         self.attributes.len()
     }
 
-    /// True if spans have nothing in common.
-    pub fn is_empty(&self) -> bool {
-        self.attributes.is_empty()
-    }
-
-    /// What somebody said, or a tool read or wrote, as far as it may leave.
-    fn words<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        match self.capture {
-            Capture::Full => text.into(),
-            Capture::Metadata if text.is_empty() => text.into(),
-            Capture::Metadata => format!("[{} characters]", text.chars().count()).into(),
-        }
-    }
-
-    /// `span` as it is sent.
-    pub fn encode(&self, span: &Span<'_>) -> OutSpan {
+    /// `span` before it is masked, without the input of a later call: an [`Encoder`] adds that.
+    fn encode(&self, span: &Span<'_>) -> OutSpan {
         let mut put = Put(Vec::with_capacity(self.attributes.len() + 12));
         let mut media = Vec::new();
         match &span.body {
             Body::Turn { turn, input, output } => {
                 put.text("langfuse.observation.type", "agent");
-                let (input, output) =
-                    (self.message("user", input, &turn.prompt.media), self.message("assistant", output, &[]));
+                let (input, output) = (self.input(input, &turn.prompt.media), self.message("assistant", output, &[]));
                 media = self.shown(Field::Input, &turn.prompt.media);
                 put.text("langfuse.trace.input", input.clone());
                 put.text("langfuse.trace.output", output.clone());
@@ -158,7 +147,7 @@ impl Shared {
             }
             Body::Agent { turn, input, output } => {
                 put.text("langfuse.observation.type", "agent");
-                put.text("langfuse.observation.input", self.message("user", input, &turn.prompt.media));
+                put.text("langfuse.observation.input", self.input(input, &turn.prompt.media));
                 put.text("langfuse.observation.output", self.message("assistant", output, &[]));
                 media = self.shown(Field::Input, &turn.prompt.media);
                 put.some(meta!("context"), self.context(&turn.prompt));
@@ -169,13 +158,19 @@ impl Shared {
                     put.some(meta!("description"), place.description.as_deref().map(|text| self.words(text)));
                 }
             }
-            Body::Generation { generation, input, usage, completion_start } => {
+            Body::Generation { generation, input, given: _, turn_output, usage, completion_start } => {
                 put.text("langfuse.observation.type", "generation");
                 if let Some(Prompt { text, media: of_prompt, .. }) = input {
-                    put.text("langfuse.observation.input", self.message("user", text, of_prompt));
+                    put.text("langfuse.observation.input", self.input(text, of_prompt));
                     media = self.shown(Field::Input, of_prompt);
                 }
                 put.text("langfuse.observation.output", self.answer(generation));
+                // A root that is sent again does not start later: a v3 server keeps the output of either. That of the span which
+                // starts last it keeps in any case.
+                put.some(
+                    "langfuse.trace.output",
+                    turn_output.as_ref().map(|text| self.message("assistant", text, &[])),
+                );
                 match usage {
                     Some(usage) => {
                         put.text("langfuse.observation.model.name", model(&generation.model));
@@ -238,7 +233,7 @@ impl Shared {
             Body::Event { said, details } => {
                 put.text("langfuse.observation.type", "event");
                 if let Some((text, of_text)) = said {
-                    put.text("langfuse.observation.input", self.message("user", text, of_text));
+                    put.text("langfuse.observation.input", self.input(text, of_text));
                     media = self.shown(Field::Input, of_text);
                 }
                 for (key, value) in details {
@@ -289,54 +284,6 @@ impl Shared {
         let blocks: Vec<_> = generation.other.iter().map(block).collect();
         (!blocks.is_empty()).then(|| format!("[{}]", blocks.join(",")))
     }
-
-    /// What is to be uploaded beside a span that shows `media`.
-    fn shown(&self, field: Field, media: &[Media]) -> Vec<(Field, Media)> {
-        let leaves = self.capture == Capture::Full;
-        media.iter().filter(|_| leaves).map(|media| (field, media.clone())).collect()
-    }
-
-    fn message(&self, role: &str, text: &str, media: &[Media]) -> String {
-        let content = match self.capture {
-            Capture::Full if !media.is_empty() => Content::Parts(parts(text, media)),
-            Capture::Full | Capture::Metadata => Content::Text(sized(self.words(text), self.capture, media)),
-        };
-        json(&Message { role, content, tool_calls: Vec::new(), thinking: Vec::new() })
-    }
-
-    fn output<'t>(&self, result: &'t ToolResult) -> Cow<'t, str> {
-        if self.capture == Capture::Metadata || result.media.is_empty() {
-            return sized(self.words(&result.output), self.capture, &result.media);
-        }
-        let mut output = result.output.clone();
-        for media in result.media.iter().rev().filter(|media| result.output.is_char_boundary(media.at)) {
-            output.insert_str(media.at, &reference(media));
-        }
-        output.into()
-    }
-
-    /// An answer in the shape Langfuse's chat view renders: text, tool calls, thinking.
-    fn answer(&self, generation: &Generation) -> String {
-        json(&Message {
-            role: "assistant",
-            content: Content::Text(self.words(&generation.text())),
-            tool_calls: generation
-                .tools
-                .iter()
-                .map(|tool| Call {
-                    id: &tool.id,
-                    r#type: "function",
-                    function: Function { name: &tool.name, arguments: self.words(&tool.input) },
-                })
-                .collect(),
-            thinking: generation
-                .thinking
-                .iter()
-                .filter(|text| !text.is_empty())
-                .map(|text| Thinking { r#type: "thinking", content: self.words(text) })
-                .collect(),
-        })
-    }
 }
 
 /// The environment name as Langfuse takes it: lower case, 40 characters of `a-z0-9-_`, not starting with `langfuse`.
@@ -364,96 +311,6 @@ impl Put {
             self.text(key, value);
         }
     }
-}
-
-/// By which Langfuse knows an image or document: the hash of its bytes.
-pub fn media_id(hash: &Hash) -> String {
-    let mut id = URL_SAFE_NO_PAD.encode(hash);
-    id.truncate(22);
-    id
-}
-
-/// What stands in a span for an image or document.
-fn reference(media: &Media) -> String {
-    format!("@@@langfuseMedia:type={}|id={}|source=bytes@@@", media.kind, media_id(&media.hash))
-}
-
-/// A text and what stands in it, in their order.
-fn parts<'a>(text: &'a str, media: &[Media]) -> Vec<Part<'a>> {
-    let (mut parts, mut from) = (Vec::new(), 0);
-    let mut add = |parts: &mut Vec<Part<'a>>, to: usize| {
-        // A newline joins what was written in two blocks.
-        let text = text.get(from..to).unwrap_or_default();
-        let text = if from > 0 { text.strip_prefix('\n').unwrap_or(text) } else { text };
-        if !text.is_empty() {
-            parts.push(Part::Text { text });
-        }
-        from = to;
-    };
-    for media in media {
-        add(&mut parts, media.at);
-        parts.push(Part::ImageUrl { image_url: Url { url: reference(media) } });
-    }
-    add(&mut parts, text.len());
-    parts
-}
-
-/// With the sizes of what does not leave.
-fn sized<'t>(text: Cow<'t, str>, capture: Capture, media: &[Media]) -> Cow<'t, str> {
-    if capture == Capture::Full || media.is_empty() {
-        return text;
-    }
-    let sizes = media.iter().map(|media| format!("[{}, {} bytes]", media.kind, media.length));
-    let text = Some(text.into_owned()).filter(|text| !text.is_empty());
-    text.into_iter().chain(sizes).collect::<Vec<_>>().join(" ").into()
-}
-
-#[derive(Serialize)]
-struct Message<'a> {
-    role: &'a str,
-    content: Content<'a>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tool_calls: Vec<Call<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    thinking: Vec<Thinking<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Content<'a> {
-    Text(Cow<'a, str>),
-    Parts(Vec<Part<'a>>),
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Part<'a> {
-    Text { text: &'a str },
-    ImageUrl { image_url: Url },
-}
-
-#[derive(Serialize)]
-struct Url {
-    url: String,
-}
-
-#[derive(Serialize)]
-struct Call<'a> {
-    id: &'a str,
-    r#type: &'a str,
-    function: Function<'a>,
-}
-
-#[derive(Serialize)]
-struct Function<'a> {
-    name: &'a str,
-    arguments: Cow<'a, str>,
-}
-
-#[derive(Serialize)]
-struct Thinking<'a> {
-    r#type: &'a str,
-    content: Cow<'a, str>,
 }
 
 /// `usage_details`: every token in one price bucket; empty cache buckets are left out. `total` as the specification has it
@@ -488,10 +345,6 @@ fn limited(text: &str) -> String {
 
 fn rfc3339(at: Nanos) -> Option<String> {
     jiff::Timestamp::from_nanosecond(i128::from(at)).ok().map(|time| time.to_string())
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// What a command is called. Of a line for the shell (`!…`) that is its first word that assigns nothing, without its

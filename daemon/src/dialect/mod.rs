@@ -138,6 +138,7 @@ fn mask(value: &mut Value, redactor: &Redactor, counts: &mut Counts) {
     }
 }
 
+/// Masks secrets in `text`, which may be JSON.
 fn mask_text(text: &mut String, redactor: &Redactor, counts: &mut Counts) {
     let masked = match text.as_bytes().first() {
         Some(b'{' | b'[' | b'"') => redactor.scrub_json(text, counts),

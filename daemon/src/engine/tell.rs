@@ -13,7 +13,10 @@ use super::{
 use crate::{
     agents::{self, Agents},
     claude::Version,
-    dialect::{OutSpan, langfuse::Shared},
+    dialect::{
+        OutSpan,
+        langfuse::{Encoder, Shared},
+    },
     hook::{Capture, Event},
     ids::{self, Print, TraceId},
     redact::{Counts, Redactor},
@@ -295,16 +298,11 @@ pub(super) fn tell(session: &Session, turn: &mut Turn, scope: Scope, fired: Opti
     }
     let turn = &*turn;
     let live = |fired: &u64| turn.end.is_some_and(|end| (end..=end + LIVE.as_nanos() as u64).contains(fired));
-    let mut shared = Shared::new(turn, &session.row.session_id, options);
+    let shared = Shared::new(turn, &session.row.session_id, options);
     let redactor = (!options.unredacted).then(|| &*session.rules);
-    if let Some(redactor) = redactor {
-        shared.redact(redactor, &mut found.redacted);
-    }
+    let mut encoder = Encoder::new(shared, redactor, &mut found.redacted);
     for span in trace::spans(turn, scope, options.semantics, fired.filter(live)) {
-        let mut span = shared.encode(&span);
-        if let Some(redactor) = redactor {
-            span.redact(shared.len(), redactor, &mut found.redacted);
-        }
+        let span = encoder.encode(&span, &mut found.redacted);
         found.bytes += span.attributes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
         found.bytes += span.media.iter().map(|(_, media)| media.bytes.len()).sum::<usize>();
         found.spans.push(span);
@@ -313,14 +311,8 @@ pub(super) fn tell(session: &Session, turn: &mut Turn, scope: Scope, fired: Opti
         let span = trace::left_behind(turn, left);
         if options.sample_rate.is_none_or(|rate| ids::sampled(span.trace_id, rate)) {
             let facts = SessionFacts { title: turn.session.title.clone(), ..left.session.clone() };
-            let mut shared = Shared::of(left.number, &facts, &session.row.session_id, options);
-            if let Some(redactor) = redactor {
-                shared.redact(redactor, &mut found.redacted);
-            }
-            let mut span = shared.encode(&span);
-            if let Some(redactor) = redactor {
-                span.redact(shared.len(), redactor, &mut found.redacted);
-            }
+            let shared = Shared::of(left.number, &facts, &session.row.session_id, options);
+            let span = Encoder::new(shared, redactor, &mut found.redacted).encode(&span, &mut found.redacted);
             found.marks.push(span);
         }
     }

@@ -304,6 +304,7 @@ impl Turn {
             rewritten: None,
             on_server,
             result: None,
+            given_to: usize::MAX,
             sent: false,
         });
     }
@@ -340,7 +341,9 @@ impl Turn {
         let Some((generation, tool)) = self.open_call(&result.tool_use_id) else {
             return self.has_call(&result.tool_use_id);
         };
+        let next = self.generations.len();
         let tool = &mut self.generations[generation].tools[tool];
+        tool.given_to = next;
         if tool.name == WAKES && result.agent.is_none() {
             // In a subagent's own transcript that is said nowhere else.
             result.agent = launched(&result.output).filter(|agent| agent.wakes);

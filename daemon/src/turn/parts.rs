@@ -148,6 +148,9 @@ pub struct Tool {
     pub on_server: bool,
     /// Its result and when that was written; `None` while it runs, and for ever if it never came back.
     pub result: Option<(ToolResult, Option<Nanos>)>,
+    /// The index of the call of the turn that was given the result: the first to begin after it. Beyond all of them without
+    /// a result, and where the API ran the tool within its call.
+    pub given_to: usize,
     /// Its span has been sent.
     pub sent: bool,
 }

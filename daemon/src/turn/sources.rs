@@ -24,6 +24,12 @@ impl Turn {
         self.source(&generation.id, generation.repeats, 1)
     }
 
+    /// What the id of an event's span is made of, `number` events into the turn.
+    pub fn event_source(&self, number: usize) -> String {
+        let turn = self.place.as_ref().map_or_else(|| self.key.as_str().into(), super::Place::source);
+        format!("{turn}/{number}")
+    }
+
     /// `id`, with how often it was there before in the turn; and in the work of a subagent, which is in the trace of another turn,
     /// with the subagent where others may use the same id: because it is counted up, or because the call that launched the
     /// subagent has it (`which` of its ids is the one to compare with).

@@ -92,11 +92,15 @@ fn gist(text: &str) -> &str {
     summary.map_or(text, |(summary, _)| summary)
 }
 
-/// `content` of a message that stands as JSON in an attribute.
+/// The text of what stands in an attribute: of a message as JSON its content, of an array of messages that of the first.
+/// Earlier versions stored an input as a single message.
 pub fn content(span: &OutSpan, key: &str) -> String {
     let text = span.text(key).unwrap_or_default();
-    let message: Option<serde_json::Value> = serde_json::from_str(text).ok();
-    match message.map(|mut message| message["content"].take()) {
+    let message = match serde_json::from_str(text) {
+        Ok(serde_json::Value::Array(mut messages)) if !messages.is_empty() => Some(messages.swap_remove(0)),
+        other => other.ok(),
+    };
+    match message.and_then(|mut message| Some(message.get_mut("content")?.take())) {
         Some(serde_json::Value::String(text)) => text,
         Some(serde_json::Value::Array(parts)) => {
             let parts: Vec<&str> = parts.iter().map(|part| part["text"].as_str().unwrap_or("[image]")).collect();

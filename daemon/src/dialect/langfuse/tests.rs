@@ -2,9 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value as Json, json};
 
-use super::*;
+use super::{message::reference, *};
 use crate::{
     ids::{Role, span_id, trace_id},
+    media::Media,
     offline,
     redact::Rules,
     trace::spans,
@@ -14,6 +15,7 @@ use crate::{
 
 mod given;
 mod images;
+mod inputs;
 mod sizes;
 mod spans;
 
@@ -63,8 +65,9 @@ fn encoded(lines: &[Json], options: &Options) -> Vec<OutSpan> {
         assert!(assembler.push(record::parse(line.to_string().as_bytes()).unwrap(), offset).is_none());
     }
     let turn = assembler.open().unwrap();
-    let shared = Shared::new(turn, SESSION, options);
-    spans(turn, Scope::Final, options.semantics, None).iter().map(|span| shared.encode(span)).collect()
+    let mut counts = Counts::new();
+    let mut encoder = Encoder::new(Shared::new(turn, SESSION, options), None, &mut counts);
+    spans(turn, Scope::Final, options.semantics, None).iter().map(|span| encoder.encode(span, &mut counts)).collect()
 }
 
 /// What stands on `span` alone: its attributes without those that every span has.

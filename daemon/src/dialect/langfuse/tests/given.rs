@@ -77,7 +77,7 @@ fn what_nobody_typed_is_context_and_what_hooks_and_programs_give_are_events() {
     ];
     let spans = encoded(&lines, &full());
     let root = &spans[0];
-    assert_eq!(parsed(root, "langfuse.trace.input")["content"], "make one plan");
+    assert_eq!(parsed(root, "langfuse.trace.input")[0]["content"], "make one plan");
     assert_eq!(root.text("langfuse.observation.metadata.context"), Some("<ide_opened_file>notes.md</ide_opened_file>"));
     let events: Vec<_> = spans
         .iter()
@@ -85,7 +85,7 @@ fn what_nobody_typed_is_context_and_what_hooks_and_programs_give_are_events() {
         .map(|span| {
             (
                 span.name.as_str(),
-                parsed(span, "langfuse.observation.input")["content"].clone(),
+                parsed(span, "langfuse.observation.input")[0]["content"].clone(),
                 span.text("langfuse.observation.metadata.hook"),
             )
         })

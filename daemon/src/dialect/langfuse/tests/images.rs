@@ -27,11 +27,11 @@ fn a_reference_stands_where_an_image_stood_and_its_bytes_are_handed_on() {
     let spans = encoded(&lines, &Options::default());
     let part = json!({"type": "image_url", "image_url": {"url": reference}});
     let said = |text: &str| json!({"type": "text", "text": text});
-    let message = json!({"role": "user", "content": [said("a"), part, said("b"), part]});
+    let messages = json!([{"role": "user", "content": [said("a"), part, said("b"), part]}]);
     for (index, keys) in
         [(0, &["langfuse.trace.input", "langfuse.observation.input"][..]), (1, &["langfuse.observation.input"])]
     {
-        keys.iter().for_each(|key| assert_eq!(parsed(&spans[index], key), message));
+        keys.iter().for_each(|key| assert_eq!(parsed(&spans[index], key), messages));
     }
     assert_eq!(parsed(&spans[2], "langfuse.observation.output"), json!([image(&reference)]));
     let shown = |span: &OutSpan| -> Vec<(Field, Vec<u8>)> {
@@ -44,7 +44,7 @@ fn a_reference_stands_where_an_image_stood_and_its_bytes_are_handed_on() {
     let spans = encoded(&lines, &options);
     assert!(spans.iter().all(|span| span.media.is_empty()));
     let content = "[3 characters] [image/png, 4 bytes] [image/png, 4 bytes]";
-    assert_eq!(parsed(&spans[0], "langfuse.observation.input"), json!({"role": "user", "content": content}));
+    assert_eq!(parsed(&spans[0], "langfuse.observation.input"), json!([{"role": "user", "content": content}]));
     assert!(spans[2].text("langfuse.observation.output").unwrap().ends_with("characters] [image/png, 4 bytes]"));
 }
 
@@ -53,8 +53,8 @@ fn no_reference_is_taken_for_a_secret() {
     let rules = Rules::default();
     for seed in 0..2000u32 {
         let media = Media::new("image/png", seed.to_le_bytes().to_vec(), 0).unwrap();
-        let text = json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": reference(&media)}}]})
-            .to_string();
+        let part = json!({"type": "image_url", "image_url": {"url": reference(&media)}});
+        let text = json!([{"role": "user", "content": [part]}]).to_string();
         assert_eq!(rules.scrub_json(&text, &mut Counts::new()), None, "{text}");
     }
 }

@@ -8,7 +8,7 @@ fn sizes_only() -> Options {
 fn without_text_a_span_says_how_much_was_said() {
     let spans = encoded(&conversation(), &sizes_only());
     let [turn, first, tool, second] = &spans[..] else { panic!("{}", spans.len()) };
-    assert_eq!(parsed(turn, "langfuse.observation.input"), json!({"role": "user", "content": "[15 characters]"}));
+    assert_eq!(parsed(turn, "langfuse.observation.input"), json!([{"role": "user", "content": "[15 characters]"}]));
     assert_eq!(parsed(turn, "langfuse.trace.output"), json!({"role": "assistant", "content": "[6 characters]"}));
     let call = json!({"id": "t1", "type": "function", "function": {"name": "Bash", "arguments": "[16 characters]"}});
     let thinking = json!({"type": "thinking", "content": "[10 characters]"});
@@ -37,7 +37,7 @@ fn without_text_errors_and_queued_prompts_are_sizes_too() {
     lines.insert(3, queued);
     let spans = encoded(&lines, &sizes_only());
     let queued = spans.iter().find(|span| span.name == "queued prompt").unwrap();
-    assert_eq!(queued.text("langfuse.observation.input"), Some(r#"{"role":"user","content":"[14 characters]"}"#));
+    assert_eq!(queued.text("langfuse.observation.input"), Some(r#"[{"role":"user","content":"[14 characters]"}]"#));
     let failed = spans.iter().find(|span| span.text("langfuse.observation.type") == Some("tool")).unwrap();
     assert_eq!(failed.text("langfuse.observation.level"), Some("ERROR"));
     assert_eq!(failed.text("langfuse.observation.status_message"), Some("[30 characters]"));
@@ -79,7 +79,7 @@ fn without_text_a_subagent_says_what_kind_it_is_and_no_more() {
     assert_eq!(
         said(&agent(&sizes_only())),
         [
-            r#"{"role":"user","content":"[14 characters]"}"#,
+            r#"[{"role":"user","content":"[14 characters]"}]"#,
             r#"{"role":"assistant","content":"[9 characters]"}"#,
             "[13 characters]",
             "Explore",
