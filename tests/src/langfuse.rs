@@ -23,7 +23,8 @@ pub fn v3(request: &Request) -> Answer {
 pub fn v4(request: &Request) -> Answer {
     let is_old = ["traces", "sessions"].iter().any(|name| request.path.starts_with(&format!("/api/public/{name}")));
     if is_old && request.method == "GET" {
-        Answer::status(404).body(&error("this API is not available in events_only mode"))
+        let why = "This endpoint is not available on deployments running in Langfuse v4 events_only mode";
+        Answer::status(404).body(&error(why))
     } else {
         Answer::ok()
     }

@@ -139,7 +139,7 @@ impl Readback {
             if trace == Seen::NotYet {
                 trace = match self.get(&format!("/api/public/traces/{trace_id}")).await {
                     Ok((body, _)) if body["id"] == trace_id => Seen::Shown(started.elapsed()),
-                    // Not yet there, or no such API.
+                    Err(Failure::Status { status: 404, said, .. }) if has_no_old_api(&said) => Seen::NoSuchApi,
                     Err(Failure::Status { status: 404, .. }) => Seen::NotYet,
                     other => later(other),
                 };
@@ -201,6 +201,13 @@ impl Readback {
         let value = serde_json::from_slice(response.body());
         value.map(|value| (value, date)).map_err(|_| Failure::Odd { said: "the answer is no JSON".into(), date })
     }
+}
+
+/// True of the 404 by which a server says that it has left the APIs of before v4; any other one means that there is no such
+/// trace so far.
+fn has_no_old_api(said: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    said.contains("events_only") || said.contains("endpoint is not available")
 }
 
 /// What an answer other than the one that was hoped for means.
