@@ -31,6 +31,7 @@ fn uninstall_leaves_every_file_as_it_was() {
             let settings = json_of(&file);
             assert_eq!(settings["env"]["LANGFUSE_SECRET_KEY"], SECRET);
             assert_eq!(settings["env"]["TRACE_TO_LANGFUSE"], "true");
+            assert_eq!(settings["env"]["CC_LANGFUSE_SEMANTICS"], "measured");
             let stop = settings["hooks"]["Stop"].to_string();
             assert!(stop.contains(bins().hook.to_str().expect("text")) && !stop.contains("/old place"), "{stop}");
             let after = files(home.path());
@@ -53,6 +54,47 @@ fn uninstall_leaves_every_file_as_it_was() {
             let had_hook = content.is_some_and(|text| text.contains("cc-langfuse-hook"));
             assert_eq!(next.contains("nothing to take back"), !had_hook, "{next}");
         }
+    }
+}
+
+#[test]
+fn semantics_that_somebody_chose_are_left_as_they_are() {
+    let why = "Langfuse counts cached tokens too";
+    for (content, elsewhere, expect) in [
+        (None, None, Some("measured")),
+        (Some(r#"{"env":{"CC_LANGFUSE_SEMANTICS":" "}}"#), None, Some("measured")),
+        (Some(r#"{"env":{"CC_LANGFUSE_SEMANTICS":"spec"}}"#), None, Some("spec")),
+        (Some(r#"{"env":{"CC_LANGFUSE_SEMANTICS":"Measured"}}"#), None, Some("Measured")),
+        (None, Some("spec"), None),
+        (None, Some(""), Some("measured")),
+        (None, Some("measured"), Some("measured")),
+        (Some(r#"{"env":{"CC_LANGFUSE_SEMANTICS":"measured"}}"#), Some("spec"), Some("measured")),
+    ] {
+        let home = Home::new();
+        let (dir, file) = place(&home, "--user", content);
+        let go = |args: &[&str]| {
+            let mut command = home.command(&bins().ctl);
+            command.args(args).current_dir(&dir);
+            command.envs(elsewhere.map(|value| ("CC_LANGFUSE_SEMANTICS", value)));
+            succeeds(&run(command, b"").0)
+        };
+        let written = || json_of(&file)["env"]["CC_LANGFUSE_SEMANTICS"].as_str().map(str::to_owned);
+        let args = [&["setup", "--user"][..], &KEYS, &QUIET].concat();
+        let said = go(&args);
+        assert_eq!(written().as_deref(), expect, "{content:?} {elsewhere:?}");
+        assert_eq!(said.contains(why), expect == Some("measured"), "{said}");
+        assert!(go(&args).contains("nothing to change"), "{content:?} {elsewhere:?}");
+        // It stays what somebody makes it since.
+        let text = fs::read_to_string(&file).expect("settings").replace("\"measured\"", "\"spec\"");
+        fs::write(&file, text).expect("written");
+        let mut other = args.clone();
+        other[5] = "sk-lf-another-canary-3333";
+        go(&other);
+        let expect = expect.map(|value| if value == "measured" { "spec" } else { value });
+        assert_eq!(written().as_deref(), expect, "{content:?} {elsewhere:?}");
+        go(&["uninstall", "--yes"]);
+        let own = content.map(|text| text.replace("\"measured\"", "\"spec\""));
+        assert_eq!(fs::read_to_string(&file).ok(), own, "{content:?} {elsewhere:?}");
     }
 }
 

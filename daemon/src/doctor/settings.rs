@@ -13,6 +13,7 @@ use crate::{
     claude::{Knows, Version},
     hook::{Env, Refused},
     settings::{HOOK, program, split_mark, words},
+    trace::Semantics,
 };
 
 /// Days after which Claude Code removes transcripts, unless its settings say otherwise.
@@ -339,6 +340,14 @@ impl Settings {
             )),
             Err(_) => {}
         }
+        findings.push(match env.options().semantics {
+            Semantics::Measured => Finding::ok("semantics", "measured"),
+            // Somebody may want the letter of the specification.
+            Semantics::Spec => Finding::ok(
+                "semantics",
+                "spec; with CC_LANGFUSE_SEMANTICS=measured Langfuse counts cached tokens too, and shows what tools gave back",
+            ),
+        });
         if let Some(file) = self.tracked.first() {
             let file = file.display();
             findings.push(Finding::warning(

@@ -12,7 +12,7 @@ use cc_langfuse::{
     credentials::{Secret, is_tracked, layers},
     delivery::readback::{Failure, Project},
     hook::{DEFAULT_BASE_URL, Destination, Kind, base_url},
-    settings::{Wish, apply, edit, masked},
+    settings::{Wish, apply, block, edit, masked},
 };
 use proto::paths::Paths;
 use zeroize::Zeroizing;
@@ -69,6 +69,11 @@ pub struct Setup {
     #[arg(long, hide = true)]
     mlflow: bool,
 }
+
+/// The variable that says how times and totals are derived, and the value under which the server shows all there is. Unset it
+/// means the letter of the specification.
+const SEMANTICS: &str = "CC_LANGFUSE_SEMANTICS";
+const MEASURED: &str = "measured";
 
 /// Which settings are to be changed.
 enum Scope {
@@ -131,7 +136,18 @@ impl Setup {
         let file = files::real(&scope.file(&home))?;
         refuse_tracked(&scope.file(&home), scope.instead())?;
         refuse_tracked(&file, scope.instead())?;
-        let wish = Wish { hook: &hook, events: &events, env: &keys.env(), elsewhere: &scope.elsewhere(&home, &file) };
+        let elsewhere = scope.elsewhere(&home, &file);
+        let own = files::read(&file)?.and_then(|text| block::env_block(text.as_bytes()).ok()).unwrap_or_default();
+        let semantics = semantics(&own, &elsewhere);
+        match semantics {
+            Some(MEASURED) => out!(
+                "semantics     {MEASURED} (in {SEMANTICS}): Langfuse counts cached tokens too, and shows what tools gave back"
+            ),
+            _ => out!("semantics     as {SEMANTICS} says already"),
+        }
+        let mut env = keys.env().to_vec();
+        env.extend(semantics.map(|value| (SEMANTICS, value)));
+        let wish = Wish { hook: &hook, events: &events, env: &env, elsewhere: &elsewhere };
         let of_settings = settings(&file, wish, &record)?;
         // First, before there is anything to commit.
         changes.extend(exclude(&file, &record, scope.instead())?);
@@ -288,6 +304,16 @@ impl Scope {
             .chain(others.flat_map(|other| layers::read(&other).unwrap_or_default()))
             .collect()
     }
+}
+
+/// The semantics to write: what a file has in its `own` variables, else `measured`; none where another one is set `elsewhere`.
+fn semantics<'v>(own: &'v BTreeMap<String, String>, elsewhere: &BTreeMap<String, String>) -> Option<&'v str> {
+    let chosen = |vars: &'v BTreeMap<String, String>| vars.get(SEMANTICS).filter(|value| !value.trim().is_empty());
+    if let Some(own) = chosen(own) {
+        return Some(own);
+    }
+    let other = elsewhere.get(SEMANTICS).filter(|value| !value.trim().is_empty());
+    other.is_none_or(|value| value.eq_ignore_ascii_case(MEASURED)).then_some(MEASURED)
 }
 
 /// The project around the current directory: where Claude Code's settings are, or git's working tree. Home is none.
