@@ -289,7 +289,7 @@ impl Store {
             if first || span.is_root() && fresh.contains(&span.trace_id) {
                 fresh.insert(span.trace_id);
                 let body = json(span);
-                if span.is_root() && !note_root(&tx, destination, span, &body)? {
+                if span.is_root() && !note_root(tx, destination, span, &body)? {
                     continue;
                 }
                 tx.prepare_cached(
