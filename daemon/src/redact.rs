@@ -24,11 +24,13 @@ use self::{
 };
 
 mod assign;
+mod call;
 mod command;
 mod find;
 mod json;
 #[cfg(test)]
 mod kinds;
+mod listed;
 mod name;
 #[cfg(test)]
 mod ordinary;

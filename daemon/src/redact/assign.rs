@@ -6,16 +6,20 @@ use std::ops::Range;
 
 use super::{
     name::{Name, is_namesake, is_upper, name_kind},
-    value::{Trust, is_code, is_secret},
+    value::{Trust, is_code, is_human, is_secret},
 };
 
-pub(super) use self::lines::{line_lead, mark_lead};
 use self::{
     lines::is_line_start,
-    quotes::{Value, blanks, quote_at},
+    quotes::{Value, blanks},
+};
+pub(super) use self::{
+    lines::{line_lead, mark_lead},
+    quotes::quote_at,
 };
 
 mod blank;
+mod far;
 mod lines;
 mod many;
 mod quotes;
@@ -49,6 +53,10 @@ pub(super) enum Link {
     Blank(usize),
     /// The value is an attribute or a member of its own.
     Sibling(usize),
+    /// The value is a member of what the name names: `"name": { "value": "x" }`.
+    Block(usize),
+    /// The value is alone on a line behind an empty one.
+    Below(usize),
 }
 
 impl<'t> Named<'t> {
@@ -78,6 +86,7 @@ impl<'t> Named<'t> {
                     | b'}'
                     | b','
                     | b'+'
+                    | b'['
             )
         )
     }
@@ -90,6 +99,14 @@ impl<'t> Named<'t> {
             || bytes.get(self.end) == Some(&b'\t');
         let before = bytes[..self.start].iter().rev().find(|b| **b != b' ');
         after && before.is_none_or(|b| matches!(b, b'|' | b'\n' | b',' | b'\t' | b'"'))
+    }
+
+    /// Whether the name may be that of a column which only blanks set apart.
+    pub(super) fn heads_wide_column(&self) -> bool {
+        let bytes = self.bytes();
+        let at = blanks(bytes, self.end);
+        let after = at - self.end >= 2 || matches!(bytes.get(at), Some(b'\n' | b'\r'));
+        after && bytes[..self.start].ends_with(b"  ")
     }
 
     fn name(&self) -> &'t str {
@@ -114,6 +131,8 @@ impl<'t> Named<'t> {
             Link::Cell(at) => self.cell(at),
             Link::Blank(at) => self.blank(at),
             Link::Sibling(at) => self.sibling(at),
+            Link::Block(at) => self.block(at),
+            Link::Below(at) => self.alone(at),
         };
         found.extend(one);
     }
@@ -133,6 +152,17 @@ impl<'t> Named<'t> {
                 let rest = &bytes[end..bytes.len().min(end + 120)];
                 let close = rest.iter().position(|b| matches!(b, b'>' | b'\n' | b'<'))?;
                 return (rest[close] == b'>' && rest[close - 1] != b'/').then_some(Link::Element(end + close + 1));
+            }
+            b',' if bytes[end..].starts_with(b",ParameterValue=") => {
+                return Some(Link::Operator { at: end + ",ParameterValue=".len(), tight: true, colon: false });
+            }
+            b',' => return self.is_constant().then_some(Link::Argument(end + 1)),
+            // `char password[] = "x"`.
+            b'[' => {
+                let close = end + 1 + bytes[end + 1..].iter().take(4).take_while(|b| b.is_ascii_digit()).count();
+                let gap = blanks(bytes, close + 1);
+                let array = bytes.get(close) == Some(&b']') && bytes.get(gap) == Some(&b'=');
+                return array.then_some(Link::Operator { at: gap + 1, tight: false, colon: false });
             }
             b':' | b'=' | b' ' | b'\t' | b'"' | b'\'' | b'`' | b'\\' | b'&' | b']' | b'%' | b'|' | b'*' | b'?'
             | b'+' | b'\n' | b'\r' | b'}' => {}
@@ -155,6 +185,9 @@ impl<'t> Named<'t> {
             b'=' => operator(1, false),
             b':' if rest.starts_with(b"::") => None,
             b':' if rest.starts_with(b":=") || rest.starts_with(b":-") => operator(2, false),
+            b':' if quote.is_some() && bytes.get(blanks(bytes, gap + 1)) == Some(&b'{') => {
+                Some(Link::Block(blanks(bytes, gap + 1) + 1))
+            }
             b':' => operator(1 + rest[1..].iter().take(2).take_while(|b| **b == b'*').count(), true),
             b'|' if rest.starts_with(b"||=") => operator(3, false),
             b'|' if rest.starts_with(b"||") => None,
@@ -164,8 +197,14 @@ impl<'t> Named<'t> {
                 operator(3, false)
             }
             b',' if quote.is_some_and(|(quote, _)| quote.byte != b'`') => {
-                Some(if self.is_argument() { Link::Argument(gap + 1) } else { Link::Sibling(at) })
+                let is_argument = self.is_argument() || self.is_option();
+                Some(if is_argument { Link::Argument(gap + 1) } else { Link::Sibling(at) })
             }
+            // `'input[name="password"]', 'x'`, `('#password').fill('x')`.
+            b'\'' | b'"' | b')' if quote.is_some() && gap == at => self.field(gap).map(Link::Argument),
+            b'{' if quote.is_some() => Some(Link::Block(gap + 1)),
+            // `AWS Secret Access Key [None]: x`.
+            b'[' if rest.starts_with(b"[None]: ") => operator(7, true),
             b'>' if quote.is_some() => Some(Link::Element(gap + 1)),
             b'|' => Some(Link::Cell(gap + 1)),
             b'\n' | b'\r' | b'\\' => Some(Link::Sibling(at)),
@@ -176,9 +215,15 @@ impl<'t> Named<'t> {
             }
             b'i' if rest.starts_with(b"is ") || rest.starts_with(b"is: ") => {
                 let len = if rest[2] == b':' { 4 } else { 3 };
-                Some(Link::Argument(gap + len))
+                let word = rest[len..].iter().take(40).take_while(|b| !b.is_ascii_whitespace());
+                let far = || self.far(gap).filter(|link| matches!(link, Link::Argument(_)));
+                // `is generated for root: x`.
+                let more = len == 3 && word.clone().all(u8::is_ascii_lowercase);
+                more.then(far).flatten().or(Some(Link::Argument(gap + len)))
             }
             _ if gap > at && quote.is_none() && self.takes_blank(gap) => Some(Link::Blank(gap)),
+            _ if gap > at && quote.is_none() => self.far(gap),
+            _ if gap > at && self.is_set_by_command() => Some(Link::Blank(gap)),
             _ => None,
         }
     }
@@ -216,6 +261,7 @@ impl<'t> Named<'t> {
     /// Whether the quoted name is the first of two arguments or members: `define('NAME', `, `{"NAME", `.
     fn is_argument(&self) -> bool {
         let before = &self.bytes()[..self.start];
+        let before = before.strip_suffix(b"#").unwrap_or(before);
         let Some((b'"' | b'\'', before)) = before.split_last().map(|(last, rest)| (*last, rest)) else { return false };
         let before = before.trim_ascii_end();
         let before = before.strip_suffix(b"\\").unwrap_or(before);
@@ -253,6 +299,7 @@ impl<'t> Named<'t> {
         if let Some(after) = colon.then(|| self.typed(at)).flatten() {
             at = blanks(bytes, after);
         }
+        at = self.unwrapped(at);
         match bytes.get(at) {
             None => return,
             Some(b'\n' | b'\r' | b'|' | b'>') => {
@@ -279,10 +326,17 @@ impl<'t> Named<'t> {
         };
         if value.quote.is_some() {
             let member = colon && self.is_member(&value);
-            let trust = if trust == Trust::Code && member { Trust::Setting } else { trust };
-            if is_secret(self.kind, value.text(self.text), true, trust) {
-                found.push(self.whole(value));
+            let constant = is_upper(self.name()) && !value.text(self.text).contains('{');
+            let trust = if trust == Trust::Code && (member || constant) { Trust::Setting } else { trust };
+            let text = value.text(self.text);
+            let human = self.kind == Name::Password && is_human(text);
+            let mut end = value.range.end;
+            if human || is_secret(self.kind, text, true, trust) {
+                let whole = self.whole(value);
+                end = whole.end;
+                found.push(whole);
             }
+            self.changed(end, found);
             return;
         }
         if trust != Trust::Code && (!colon || spaced) {
@@ -306,7 +360,11 @@ impl<'t> Named<'t> {
         if next.is_some_and(|b| b"([{<".contains(b)) || is_namesake(self.name(), value.text(self.text)) {
             return;
         }
-        if is_secret(self.kind, value.text(self.text), false, Trust::Code) {
+        let given = tight && !spaced && !colon && self.kind == Name::Password;
+        let text = value.text(self.text);
+        if given && is_human(text) && next.is_none_or(|b| !matches!(b, b'.' | b')'))
+            || is_secret(self.kind, text, false, Trust::Code)
+        {
             found.push(self.whole(value));
         }
     }
@@ -396,12 +454,13 @@ impl<'t> Named<'t> {
         let value = Value::at(self.text, at, self.window(at))?;
         let bytes = self.bytes();
         let prose = bytes[from - 1] == b' ';
-        if bytes[from - 1] == b',' {
+        let option = bytes[from - 1] == b',' && self.is_option();
+        if bytes[from - 1] == b',' && !option {
             // A list of names has more of them.
             let close = value.range.end + value.quote.map_or(0, |quote| quote.depth + 1);
             let next = blanks(bytes, close.min(bytes.len()));
             let text = value.text(self.text);
-            let closes = matches!(bytes.get(next), Some(b')' | b'}' | b']'))
+            let closes = matches!(bytes.get(next), Some(b')' | b'}' | b']' | b'.'))
                 || self.is_first()
                     && bytes.get(next) == Some(&b',')
                     && text.bytes().any(|b| b.is_ascii_digit())
@@ -422,14 +481,31 @@ impl<'t> Named<'t> {
                 return None;
             }
         }
-        is_secret(self.kind, value.text(self.text), value.quote.is_some(), Trust::Code).then(|| self.whole(value))
+        let constant = is_upper(self.name().rsplit('.').next().unwrap_or_default()) && !prose;
+        let trust = match (option, constant) {
+            (true, _) => Trust::Option,
+            (_, true) => Trust::Setting,
+            _ => Trust::Code,
+        };
+        let text = value.text(self.text);
+        let human = !prose && self.kind == Name::Password && is_human(text);
+        (human || is_secret(self.kind, text, value.quote.is_some(), trust)).then(|| self.whole(value))
     }
 
     fn element(&self, at: usize) -> Option<Range<usize>> {
         let limit = self.window(at);
         let bytes = &self.bytes()[..limit];
         let cdata = if bytes[at..].starts_with(b"<![CDATA[") { 9 } else { 0 };
-        let start = at + cdata + bytes[at + cdata..].iter().take_while(|b| b.is_ascii_whitespace()).count();
+        let mut start = at + cdata + bytes[at + cdata..].iter().take_while(|b| b.is_ascii_whitespace()).count();
+        if bytes[start..].starts_with(b"<Value>") || bytes[start..].starts_with(b"<value>") {
+            start += "<Value>".len();
+        } else if start > at {
+            let lead = line_lead(&self.text[start..limit]);
+            let inner = blanks(bytes, start + lead);
+            if lead > 0 && bytes[inner..].starts_with(b"<Value>") {
+                start = inner + "<Value>".len();
+            }
+        }
         let len = bytes[start..].iter().position(|b| matches!(b, b'<' | b']' | b'\n'))?;
         let end = start + self.text[start..start + len].trim_end().len();
         let value = &self.text[start..end];
@@ -443,7 +519,8 @@ impl<'t> Named<'t> {
     fn cell(&self, from: usize) -> Option<Range<usize>> {
         let at = blanks(self.bytes(), from);
         // Code has `a | b` and `a || b`.
-        let head = self.head().trim_end_matches([' ', '*', '`', '\t']);
+        let head = self.head();
+        let head = head[mark_lead(head)..].trim_end_matches([' ', '*', '`', '\t']);
         if !(head.ends_with('|') || head.is_empty()) {
             return None;
         }
@@ -456,52 +533,6 @@ impl<'t> Named<'t> {
         let closes = matches!(bytes.get(rest), None | Some(b'|' | b'\n' | b'\r' | b'*'));
         (closes && name_kind(value).is_none() && is_secret(self.kind, value, false, Trust::Option))
             .then_some(start..start + len)
-    }
-
-    /// The value of `name="NAME" value="x"`, `<name>NAME</name><value>x`, `- name: NAME` and on the next line `value: x`.
-    fn sibling(&self, from: usize) -> Option<Range<usize>> {
-        let limit = self.window(from);
-        let head = self.head();
-        let is_name = head.trim_end_matches(['"', '\'', '\\', ' ']).ends_with(['=', ':', '>']);
-        let bytes = &self.bytes()[..limit];
-        if !is_name {
-            return None;
-        }
-        let rest = &self.text[from..limit];
-        let skip = rest.len()
-            - rest.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '\\')).len();
-        let skip = skip + line_lead(&rest[skip..]);
-        let skip = skip + (rest[skip..].len() - rest[skip..].trim_start_matches([' ', '\t']).len());
-        let rest = &rest[skip..];
-        let at = from + skip;
-        if let Some(rest) = rest.strip_prefix("</") {
-            // The next element, whatever it is called.
-            let close = rest.find('>')?;
-            let open = close + 1 + rest[close + 1..].find('<')?;
-            let gap = rest[close + 1..open].trim().is_empty()
-                || line_lead(rest[close + 1..open].trim_start_matches(['\n', '\r'])) > 0;
-            let end = open + rest[open..].find('>')? + 1;
-            let tag = &rest[open + 1..end - 1];
-            let known = ["value", "string", "data", "val", "text", "td", "dd", "Value", "code"].contains(&tag);
-            let named = ["key", "name", "Key", "Name", "td", "th", "dt", "code", "label", "strong", "b"]
-                .iter()
-                .any(|tag| rest[..close] == **tag);
-            return if gap && known && named { self.element(at + 2 + end) } else { None };
-        }
-        let rest = rest.trim_start_matches(['"', '\'', '-']);
-        let word = ["value", "Value", "VALUE", "content", "contents"].iter().find(|word| rest.starts_with(**word))?;
-        let mut at = limit - rest.len() + word.len();
-        at = quote_at(bytes, at).map_or(at, |(_, after)| after);
-        at = blanks(bytes, at);
-        if !matches!(bytes.get(at), Some(b'=' | b':')) {
-            return None;
-        }
-        at = blanks(bytes, at + 1);
-        let mut value = Value::at(self.text, at, limit)?;
-        if value.quote.is_none() {
-            value.range = self.run(at, limit);
-        }
-        is_secret(self.kind, value.text(self.text), value.quote.is_some(), Trust::Setting).then(|| self.whole(value))
     }
 }
 

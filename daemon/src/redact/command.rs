@@ -2,11 +2,15 @@
 
 use std::ops::Range;
 
+use self::programs::{ORACLE, PLACES, PLAIN_WORDS, PROGRAMS, STORES};
 use super::{
     MARK,
     name::Name,
     value::{Trust, is_password_word, is_secret, is_stopword},
 };
+
+pub(super) mod piped;
+mod programs;
 
 /// Which part of an argument is the secret.
 #[derive(Clone, Copy, PartialEq)]
@@ -14,6 +18,8 @@ enum Part {
     Whole,
     /// What follows the first of this sign: `user:X`.
     After(u8),
+    /// What follows the last of this sign.
+    AfterLast(u8),
     /// `pass:X`.
     Source,
     /// The values of cookies.
@@ -40,176 +46,6 @@ enum Joined {
     Never,
 }
 
-const fn program(names: &'static [&'static str], options: &'static [(&'static str, Part)]) -> Program {
-    Program { names, options, joined: Joined::May, only_with: &[] }
-}
-
-const PROGRAMS: &[Program] = &[
-    Program {
-        joined: Joined::Only,
-        ..program(
-            &[
-                "mysql",
-                "mysqldump",
-                "mysqladmin",
-                "mysqlimport",
-                "mysqlshow",
-                "mysqlcheck",
-                "mysqlsh",
-                "mariadb",
-                "mariadb-dump",
-                "mariadb-admin",
-                "mycli",
-                "xtrabackup",
-                "mydumper",
-            ],
-            &[("-p", Whole)],
-        )
-    },
-    program(&["sshpass"], &[("-p", Whole)]),
-    program(&["redis-cli", "valkey-cli", "keydb-cli"], &[("-a", Whole), ("--pass", Whole)]),
-    Program {
-        joined: Joined::Never,
-        ..program(
-            &["openssl"],
-            &[
-                ("-passin", Source),
-                ("-passout", Source),
-                ("-pass", Source),
-                ("-password", Source),
-                ("-k", Whole),
-                ("-K", Whole),
-            ],
-        )
-    },
-    program(
-        &["curl", "xh", "httpie", "http", "https", "wget", "ab", "siege", "grpcurl", "aria2c"],
-        &[
-            ("-u", After(b':')),
-            ("--user", After(b':')),
-            ("-U", After(b':')),
-            ("--proxy-user", After(b':')),
-            ("-a", After(b':')),
-            ("--auth", After(b':')),
-            ("-A", After(b':')),
-            ("-b", Cookies),
-            ("--cookie", Cookies),
-            ("--oauth2-bearer", Whole),
-        ],
-    ),
-    program(
-        &["skopeo", "buildah", "crane", "regctl", "podman"],
-        &[("--creds", After(b':')), ("--src-creds", After(b':')), ("--dest-creds", After(b':'))],
-    ),
-    Program {
-        only_with: &["login", "repo add"],
-        ..program(
-            &[
-                "docker", "podman", "nerdctl", "buildah", "skopeo", "helm", "oras", "crane", "az", "oc", "cf",
-                "ibmcloud", "argocd", "bosh",
-            ],
-            &[("-p", Whole), ("--password", Whole)],
-        )
-    },
-    program(&["ldapsearch", "ldapmodify", "ldapadd", "ldapwhoami", "ldappasswd", "ldapdelete"], &[("-w", Whole)]),
-    program(
-        &["smbclient", "rpcclient", "smbmap", "smbget", "net", "wmic", "winexe"],
-        &[("-U", After(b'%')), ("--user", After(b'%'))],
-    ),
-    program(&["sqlcmd", "bcp", "osql", "isql", "tsql"], &[("-P", Whole)]),
-    program(
-        &["mongo", "mongosh", "mongodump", "mongorestore", "mongoexport", "mongoimport", "mongostat"],
-        &[("-p", Whole)],
-    ),
-    program(
-        &[
-            "cqlsh",
-            "cypher-shell",
-            "twine",
-            "evil-winrm",
-            "crackmapexec",
-            "netexec",
-            "nxc",
-            "xfreerdp",
-            "rdesktop",
-            "kinit",
-        ],
-        &[("-p", Whole)],
-    ),
-    program(&["zip", "unzip", "zipcloak", "mosquitto_pub", "mosquitto_sub", "ipmitool"], &[("-P", Whole)]),
-    program(&["7z", "7za", "7zz", "7zr", "rar", "unrar"], &[("-p", Whole), ("-hp", Whole)]),
-    Program {
-        joined: Joined::Never,
-        ..program(&["snmpget", "snmpwalk", "snmpset", "snmpbulkwalk"], &[("-A", Whole), ("-X", Whole), ("-c", Whole)])
-    },
-    program(&["lftp", "ncftp", "ncftpput", "ncftpget"], &[("-u", After(b',')), ("-p", Whole)]),
-    Program {
-        joined: Joined::Never,
-        ..program(
-            &["etcdctl", "nats", "influx"],
-            &[("--user", After(b':')), ("-password", Whole), ("--token", Whole), ("-t", Whole)],
-        )
-    },
-    program(&["ssh-keygen"], &[("-N", Whole), ("-P", Whole)]),
-    Program {
-        joined: Joined::Never,
-        ..program(
-            &["keytool", "jarsigner", "apksigner"],
-            &[("-storepass", Whole), ("-keypass", Whole), ("--ks-pass", Source), ("--key-pass", Source)],
-        )
-    },
-    Program {
-        joined: Joined::Never,
-        ..program(&["nuget", "dotnet"], &[("-k", Whole), ("-ApiKey", Whole), ("--api-key", Whole)])
-    },
-    Program {
-        joined: Joined::Never,
-        ..program(
-            &["doctl", "fly", "flyctl", "gcloud", "wrangler", "netlify", "vercel"],
-            &[("-t", Whole), ("--access-token", Whole), ("--auth", Whole)],
-        )
-    },
-    Program {
-        joined: Joined::Never,
-        ..program(&["useradd", "usermod", "security", "dscl"], &[("-p", Whole), ("-w", Whole)])
-    },
-    Program {
-        only_with: &["secret set", "variable set"],
-        ..program(&["gh", "glab"], &[("-b", Whole), ("--body", Whole)])
-    },
-    Program {
-        only_with: &["secret"],
-        ..program(&["gh", "glab", "fly", "vault"], &[("-v", Whole), ("--value", Whole)])
-    },
-    program(&["htpasswd", "hydra", "medusa", "sqlplus", "impacket-psexec"], &[("-p", Whole)]),
-    Program {
-        joined: Joined::Never,
-        ..program(&["signtool", "certutil", "pkcs12", "pk12util"], &[("-p", Whole), ("-W", Whole), ("-K", Whole)])
-    },
-];
-
-/// Commands whose next word, or the one after, is a secret: `vault login X`, `htpasswd -b file user X`.
-const PLACES: &[(&[&str], usize)] = &[
-    (&["vault", "login"], 0),
-    (&["cargo", "login"], 0),
-    (&["rabbitmqctl", "add_user"], 1),
-    (&["rabbitmqctl", "change_password"], 1),
-    (&["wpa_passphrase"], 1),
-    (&["htpasswd", "-b"], 2),
-    (&["htpasswd", "-bc"], 2),
-    (&["htpasswd", "-cb"], 2),
-    (&["htpasswd", "-nb"], 1),
-    (&["htpasswd", "-nbB"], 1),
-    (&["htpasswd", "-bnB"], 1),
-    (&["rclone", "obscure"], 0),
-    (&["redis-cli", "AUTH"], 0),
-    (&["redis-cli", "auth"], 0),
-    (&["net", "user"], 1),
-    (&["nmcli", "password"], 0),
-    (&["gem", "signin"], 0),
-    (&["infracost", "auth"], 0),
-];
-
 /// How long a command is read.
 const COMMAND_MAX: usize = 600;
 
@@ -217,12 +53,13 @@ const COMMAND_MAX: usize = 600;
 pub(super) fn programs() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
     let options: Vec<&str> = PROGRAMS.iter().flat_map(|program| program.names).copied().collect();
     let places =
-        PLACES.iter().map(|(command, _)| (command[0], command.get(1).copied().filter(|word| !word.starts_with('-'))));
+        PLACES.iter().map(|(command, ..)| (command[0], command.get(1).copied().filter(|word| !word.starts_with('-'))));
     // Options may stand between these and the word.
-    let loose = ["redis-cli", "rabbitmqctl", "nmcli"];
+    let loose = ["redis-cli", "rabbitmqctl", "nmcli", "mc", "ansible-vault", "smbpasswd", "chamber"];
     let places = places.map(|(name, word)| (name, word.filter(|_| !loose.contains(&name))));
     let places: Vec<_> = places.filter(|(name, _)| !options.contains(name)).collect();
-    let mut names: Vec<_> = options.iter().map(|name| (*name, None)).chain(places).collect();
+    let others = ORACLE.iter().chain(piped::PRODUCERS).map(|name| (*name, None));
+    let mut names: Vec<_> = options.iter().map(|name| (*name, None)).chain(places).chain(others).collect();
     names.sort_unstable();
     names.dedup();
     names.into_iter()
@@ -276,7 +113,8 @@ fn words(text: &str, from: usize) -> (Vec<Word>, usize) {
                         (b'\n', _) => break,
                         (_, Some(_)) => {}
                         (b @ (b'"' | b'\''), None)
-                            if at > start && matches!(bytes[at - 1], b'=' | b'p' | b'P' | b'u' | b'U' | b':') =>
+                            if at > start
+                                && matches!(bytes[at - 1], b'=' | b'p' | b'P' | b'u' | b'U' | b':' | b'/') =>
                         {
                             quote = Some(b)
                         }
@@ -309,6 +147,10 @@ fn take(text: &str, range: Range<usize>, part: Part, sure: bool, found: &mut Vec
         After(sign) => match value.bytes().position(|b| b == sign) {
             Some(at) if at > 0 || sign == b':' => at + 1,
             _ => return,
+        },
+        AfterLast(sign) => match value.bytes().rposition(|b| b == sign) {
+            Some(at) => at + 1,
+            None => return,
         },
         Source => match ["pass:", "plain:"].iter().find_map(|source| value.strip_prefix(source)) {
             Some(rest) => value.len() - rest.len(),
@@ -343,24 +185,30 @@ pub(super) fn cookies(text: &str, range: Range<usize>, found: &mut Vec<Range<usi
             continue;
         }
         let value = value.trim_end_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '\\'));
-        let lower = name.to_ascii_lowercase();
-        let known = ["sess", "sid", "auth", "token", "csrf", "xsrf", "remember", "jwt", "login", "user", "identity"]
-            .iter()
-            .any(|word| lower.contains(word));
-        let trust = if known { Trust::Option } else { Trust::Code };
-        let long = value.len() >= if known { 8 } else { 16 };
-        let encoded = known && value.contains('%') && value.len() >= 20 && value.bytes().any(|b| b.is_ascii_digit());
-        if long
-            && !value.contains(MARK)
-            && (encoded || is_secret(if known { Name::Password } else { Name::Other }, value, true, trust))
-        {
+        if is_cookie(name, value) {
             found.push(start + equals + 1..start + equals + 1 + value.len());
         }
     }
 }
 
+/// Whether the value of a cookie is more than a setting.
+pub(super) fn is_cookie(name: &str, value: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let known = ["sess", "sid", "auth", "token", "csrf", "xsrf", "remember", "jwt", "login", "user", "identity"]
+        .iter()
+        .any(|word| lower.contains(word));
+    let trust = if known { Trust::Option } else { Trust::Code };
+    let long = value.len() >= if known { 8 } else { 16 };
+    let encoded = known && value.contains('%') && value.len() >= 20 && value.bytes().any(|b| b.is_ascii_digit());
+    long && !value.contains(MARK)
+        && (encoded || is_secret(if known { Name::Password } else { Name::Other }, value, true, trust))
+}
+
 /// The secrets in the arguments of the program whose name ends at `from`, and how far they were read.
 pub(super) fn arguments(text: &str, name: &str, from: usize, found: &mut Vec<Range<usize>>) -> usize {
+    if piped::PRODUCERS.contains(&name) {
+        return piped::written(text, from, found);
+    }
     let (words, end) = words(text, from);
     let word = |index: usize| words.get(index).map(|word: &Word| &text[word.range.clone()]);
     for program in PROGRAMS.iter().filter(|program| program.names.contains(&name)) {
@@ -387,15 +235,53 @@ pub(super) fn arguments(text: &str, name: &str, from: usize, found: &mut Vec<Ran
             }
         }
     }
-    for (command, place) in PLACES.iter().filter(|place| place.0[0] == name) {
+    for (command, place, part) in PLACES.iter().filter(|place| place.0[0] == name) {
         let found_at = match command.get(1) {
             None => Some(0),
             Some(second) => (0..words.len()).find(|index| word(*index) == Some(second)).map(|index| index + 1),
         };
-        let secret = found_at.and_then(|at| words.get(at + place)).filter(|word| word.plain);
-        if let Some(secret) = secret {
-            take(text, secret.range.clone(), Whole, false, found);
+        // Options, and the number that says how what follows is encoded, are no words of it.
+        let skipped = |word: &&Word| {
+            let text = &text[word.range.clone()];
+            !(text.starts_with('-') || text.len() == 1 && text.as_bytes()[0].is_ascii_digit())
+        };
+        let rest = found_at.and_then(|at| words.get(at..)).unwrap_or_default();
+        if let Some(secret) = rest.iter().filter(skipped).nth(*place).filter(|word| word.plain) {
+            // Sentences have these words as well.
+            let digit = text[secret.range.clone()].bytes().any(|b| b.is_ascii_digit());
+            if !digit && PLAIN_WORDS.contains(&name) {
+                continue;
+            }
+            take(text, secret.range.clone(), *part, false, found);
+        }
+    }
+    if ORACLE.contains(&name) {
+        let login = words.iter().find(|word| text[word.range.clone()].contains('/'));
+        found.extend(login.and_then(|word| oracle(text, word.range.clone())));
+    }
+    for (_, verbs) in STORES.iter().filter(|store| store.0 == name) {
+        if words.iter().take(6).any(|word| verbs.contains(&&text[word.range.clone()])) {
+            for word in words.iter().skip(2).filter(|word| !text[word.range.clone()].starts_with('-')) {
+                take(text, word.range.clone(), After(b'='), false, found);
+            }
         }
     }
     end
+}
+
+/// The password of `user/X@database`, in quotes or not.
+fn oracle(text: &str, range: Range<usize>) -> Option<Range<usize>> {
+    let word = &text[range.clone()];
+    let slash = word.find('/')?;
+    let user = word[..slash].trim_start_matches(['"', '\'', '\\']);
+    let named = user.starts_with(|c: char| c.is_ascii_alphabetic())
+        && user.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'$');
+    let rest = &word[slash + 1..];
+    let end = rest.rfind('@').filter(|at| *at > 0).unwrap_or(rest.len());
+    let inner = rest[..end].trim_end_matches(['"', '\\']);
+    let open = inner.len() - inner.trim_start_matches(['"', '\\']).len();
+    let start = range.start + slash + 1 + open;
+    let secret = &inner[open..];
+    (named && !is_password_word(secret) && is_secret(Name::Password, secret, false, Trust::Option))
+        .then(|| start..start + secret.len())
 }

@@ -6,7 +6,10 @@ use regex::Regex;
 
 use super::{
     assign::Named,
-    command, name,
+    call::CALLS,
+    command,
+    command::piped,
+    listed, name,
     name::{Name, name_end, name_kind, name_start},
     pem::Keys,
     places,
@@ -68,6 +71,16 @@ enum Rule {
     Parameter(&'static str),
     Cookie,
     Kubernetes,
+    Call(usize),
+    HereString,
+    Logins,
+    Literals,
+    Sent,
+    CookieJar,
+    StaticKey,
+    DataSource,
+    Columns,
+    ShortOption,
 }
 
 #[derive(Clone, Copy)]
@@ -196,6 +209,28 @@ fn keywords() -> Vec<(String, Keyword)> {
     for word in ["ookie", "OOKIE"] {
         add(word, Rule::Cookie, false);
     }
+    for (index, call) in CALLS.iter().enumerate() {
+        call.names.iter().for_each(|name| add(name, Rule::Call(index), false));
+    }
+    add("<<<", Rule::HereString, false);
+    add("chpasswd", Rule::Logins, true);
+    add("literals:\n", Rule::Literals, true);
+    for word in ["send \"", "send -- \"", "New value: ", "sendline('", "sendline(\""] {
+        add(word, Rule::Sent, true);
+    }
+    for word in ["\tTRUE\t", "\tFALSE\t"] {
+        add(word, Rule::CookieJar, false);
+    }
+    add("OpenVPN Static key V1", Rule::StaticKey, true);
+    for word in ["@tcp(", "@unix(", "@udp("] {
+        add(word, Rule::DataSource, false);
+    }
+    for word in [") VALUES", ") values"] {
+        add(word, Rule::Columns, false);
+    }
+    for word in ["\"-p\", \"", "'-p', '", "\"-p\",\"", "'-p','"] {
+        add(word, Rule::ShortOption, false);
+    }
     for kind in ["kind: Secret\n", "kind: Secret\r\n", "kind: Secret$\n", "\"kind\": \"Secret\"", "kind: Secret\\n"] {
         add(kind, Rule::Kubernetes, true);
     }
@@ -248,6 +283,7 @@ impl Finder {
         let mut until = [0; BUILT_IN];
         let mut program_until = 0;
         let mut programs_inside = 0;
+        let mut listed_until = 0;
         let mut keys = Keys::default();
         let mut names = Names::default();
         let bytes = text.as_bytes();
@@ -335,6 +371,24 @@ impl Finder {
                         found.extend(some.drain(..).map(|range| (range, COOKIE)));
                     }
                 }
+                Rule::Call(index) => found.extend(CALLS[index].secret(text, end).map(|range| (range, NAMED))),
+                Rule::HereString => {
+                    piped::here(text, end, &mut some);
+                    found.extend(some.drain(..).map(|range| (range, COMMAND)));
+                }
+                Rule::Logins | Rule::Literals => {
+                    if start >= listed_until {
+                        let sign = if matches!(keyword.rule, Rule::Logins) { b':' } else { b'=' };
+                        listed_until = listed::lines(text, end, sign, &mut some);
+                        found.extend(some.drain(..).map(|range| (range, NAMED)));
+                    }
+                }
+                Rule::Sent => found.extend(listed::sent(text, start, end).map(|range| (range, NAMED))),
+                Rule::CookieJar => found.extend(listed::cookie_line(text, end).map(|range| (range, COOKIE))),
+                Rule::StaticKey => found.extend(listed::hex_lines(text, end).map(|range| (range, PEM))),
+                Rule::DataSource => found.extend(listed::data_source(text, start).map(|range| (range, URL))),
+                Rule::Columns => found.extend(listed::columns(text, start, end).map(|range| (range, NAMED))),
+                Rule::ShortOption => found.extend(listed::short_option(text, end).map(|range| (range, NAMED))),
                 Rule::Kubernetes => {
                     until[KUBERNETES] = places::kubernetes(text, end, until[KUBERNETES], &mut some);
                     found.extend(some.drain(..).map(|range| (range, KUBERNETES)));
@@ -357,7 +411,8 @@ impl Finder {
         let bytes = text.as_bytes();
         // Keywords may end in a sign that is no part of the name.
         let end = end - bytes[at..end].iter().rev().take_while(|b| !name::is_name_byte(**b)).count();
-        let at = at + bytes[at..end].iter().take_while(|b| !name::is_name_byte(**b)).count();
+        let at =
+            at + bytes[at..end].iter().take_while(|b| !name::is_name_byte(**b) || matches!(b, b'-' | b'.')).count();
         if at >= end {
             return at;
         }
@@ -368,15 +423,24 @@ impl Finder {
         let start = name_start(bytes, at);
         let mut named = Named { text, start, end, kind: Name::Other };
         let column = named.heads_column();
+        let wide = !column && named.heads_wide_column();
         let link = named.link();
-        if link.is_none() && !column {
+        if link.is_none() && !column && !wide {
             return end;
         }
-        let Some(kind) = text.get(start..end).and_then(|name| names.kind(name)) else { return end };
+        let Some(name) = text.get(start..end) else { return end };
+        let kind = match names.kind(name) {
+            None if name.eq_ignore_ascii_case("key") && named.is_in_secret() => Some(Name::Key),
+            kind => kind,
+        };
+        let Some(kind) = kind else { return end };
         named.kind = kind;
         named.values(link, found);
         if found.is_empty() && column && matches!(kind, Name::Password | Name::Other) {
             return places::column(text, start..end, kind, found);
+        }
+        if found.is_empty() && wide && matches!(kind, Name::Password | Name::Other) {
+            return places::wide_column(text, start..end, kind, found);
         }
         end
     }

@@ -69,7 +69,7 @@ impl Place {
         };
         match self.owner.as_deref() {
             Some(_) if self.in_data && signs == b":" => Some(Owner::Kubernetes),
-            Some("value" | "Value" | "VALUE" | "content") if self.named.is_some() => {
+            Some("value" | "Value" | "VALUE" | "content" | "ParameterValue") if self.named.is_some() => {
                 self.named.clone().map(Owner::Name)
             }
             _ => self.owner.clone().map(Owner::Name),
@@ -83,7 +83,10 @@ impl Place {
         if is_key {
             self.list = None;
             self.key = short.map(str::to_owned);
-        } else if matches!(self.owner.as_deref(), Some("name" | "Name" | "key" | "Key" | "NAME" | "variable")) {
+        } else if matches!(
+            self.owner.as_deref(),
+            Some("name" | "Name" | "key" | "Key" | "NAME" | "variable" | "ParameterKey")
+        ) {
             self.named = short.map(str::to_owned);
         }
     }

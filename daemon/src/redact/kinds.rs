@@ -1,4 +1,4 @@
-//! Secrets as they stand in what tools print, more than 220 kinds of them, each made anew from a seed.
+//! Secrets as they stand in what tools print, more than 900 kinds of them, each made anew from a seed.
 
 /// What a kind of secret is made of.
 #[derive(Clone, Copy, Debug)]
@@ -37,11 +37,36 @@ pub(super) enum Make {
     Phrase,
     /// A secret access key.
     Aws,
+    /// A word or two with a year, a number or a sign, as people choose them.
+    Human,
+    /// The same without a sign.
+    Bare,
+    /// As `Password`, without the signs that commands and addresses give a meaning.
+    Plain,
+    /// Of all signs but quotes and backslashes.
+    Salt(usize),
+    /// `A-Z2-7`.
+    Base32(usize),
+    /// Lines of 32 hex digits.
+    HexLines(usize),
+    Jwt,
+    /// The token with which a machine joins a cluster.
+    Kubeadm,
 }
 use Make::*;
 
-use self::table::{PLACES, PREFIXES};
+use self::{
+    code::CODE,
+    commands::COMMANDS,
+    files::FILES,
+    rest::REST,
+    table::{PLACES, PREFIXES},
+};
 
+mod code;
+mod commands;
+mod files;
+mod rest;
 mod table;
 
 pub(super) struct Dice(pub(super) u64);
@@ -65,6 +90,11 @@ impl Dice {
         ];
         let words: Vec<&str> = (0..count).map(|_| WORDS[self.roll(WORDS.len())]).collect();
         words.join(joint)
+    }
+
+    fn capital(&mut self) -> String {
+        let word = self.words(1, "");
+        word[..1].to_uppercase() + &word[1..]
     }
 }
 
@@ -136,6 +166,28 @@ impl Make {
             }
             Aws => mixed(dice, &(ALNUM.to_owned() + "+/"), 40),
             Phrase => dice.words(12, " "),
+            Human => match dice.roll(4) {
+                0 => dice.capital() + &dice.text("2", 1) + &dice.text("0123456789", 3) + &dice.text("!#*?", 1),
+                1 => dice.words(1, "") + &dice.text("123456789", 2) + "-" + &dice.capital(),
+                2 => dice.words(2, "") + &dice.text("123456789", 2),
+                _ => {
+                    dice.capital().replacen(['a', 'e', 'o'], "0", 1)
+                        + &dice.text("!#*?", 1)
+                        + &dice.text("0123456789", 4)
+                }
+            },
+            Bare => dice.capital() + &dice.words(1, "") + &dice.text("123456789", 2),
+            Plain => mixed(dice, ALNUM, 8) + &dice.text("!^*+~", 1) + &mixed(dice, ALNUM, 4),
+            Salt(len) => mixed(dice, &(ALNUM.to_owned() + "!#$%^&*()-_=+[]{};:<>|,./?~"), len),
+            Base32(len) => dice.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", len),
+            HexLines(count) => {
+                let lines: Vec<String> = (0..count).map(|_| mixed(dice, "0123456789abcdef", 32)).collect();
+                lines.join("\n")
+            }
+            Jwt => {
+                format!("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ{}.{}", mixed(dice, ALNUM, 80), mixed(dice, ALNUM, 43))
+            }
+            Kubeadm => mixed(dice, lower, 6) + "." + &mixed(dice, lower, 16),
         }
     }
 }
@@ -178,7 +230,8 @@ pub(super) fn unmasked(seed: u64, mask: &dyn Fn(&str) -> String) -> (Vec<(String
             left.push((format!("{name}, {how}"), masked));
         }
     };
-    for (name, frame, make) in PLACES {
+    let places = || [PLACES, COMMANDS, FILES, CODE, REST].into_iter().flatten();
+    for (name, frame, make) in places() {
         let secret = make.make(&mut dice);
         try_one((*name).to_owned(), frame, secret, &mut dice);
     }
@@ -195,5 +248,5 @@ pub(super) fn unmasked(seed: u64, mask: &dyn Fn(&str) -> String) -> (Vec<(String
     try_one("azure secret".into(), "got @@ back", secret, &mut dice);
     let secret = Hex(32).make(&mut dice) + "-us14";
     try_one("mailchimp".into(), "got @@ back", secret, &mut dice);
-    (left, PLACES.len() + PREFIXES.len() + 4)
+    (left, places().count() + PREFIXES.len() + 4)
 }

@@ -192,7 +192,6 @@ pub(super) fn name_kind(name: &str) -> Option<Name> {
                 "public",
                 "publish",
                 "page",
-                "next",
                 "allow",
                 "continuation",
                 "idempoten",
@@ -203,6 +202,7 @@ pub(super) fn name_kind(name: &str) -> Option<Name> {
             ]
             .iter()
             .any(|word| letters.find(word).is_some())
+            || letters.find("next").is_some() && letters.find("nextauth").is_none()
     };
     if let Some(end) = password.max(other) {
         let kind = if password.is_some() { Name::Password } else { Name::Other };

@@ -283,6 +283,46 @@ pub(super) fn column(text: &str, name: Range<usize>, kind: Name, found: &mut Vec
     at.min(text.len())
 }
 
+/// The same for columns that only blanks set apart.
+pub(super) fn wide_column(text: &str, name: Range<usize>, kind: Name, found: &mut Vec<Range<usize>>) -> usize {
+    let start = line_start(text, name.start, 400);
+    let end = line_end(text, name.end, 400);
+    let lead = mark_lead(&text[start..end]);
+    let header = &text[start + lead..end];
+    // Names and nothing else, and all of one case.
+    let words = header.split_whitespace();
+    let is_names =
+        words.clone().count() >= 2 && words.clone().all(|word| word.len() <= 40 && word.bytes().all(is_name_byte));
+    let one_case = !header.bytes().any(|b| b.is_ascii_lowercase()) || !header.bytes().any(|b| b.is_ascii_uppercase());
+    if !is_names || !one_case {
+        return name.end;
+    }
+    let column = name.start - (start + lead);
+    let mut at = end + 1;
+    for _ in 0..200 {
+        if at >= text.len() {
+            break;
+        }
+        let stop = line_end(text, at, 2000);
+        let raw = &text[at..stop];
+        let cell = at + mark_lead(raw) + column;
+        if raw.trim().is_empty() {
+            break;
+        }
+        let begins = cell < stop && text.is_char_boundary(cell) && matches!(text.as_bytes()[cell - 1], b' ' | b'\t');
+        if begins {
+            let len = text[cell..stop].find([' ', '\r']).unwrap_or(stop - cell);
+            let value = &text[cell..cell + len];
+            let trust = if kind == Name::Password { Trust::Option } else { Trust::Code };
+            if name_kind(value).is_none() && is_secret(kind, value, false, trust) {
+                found.push(cell..cell + len);
+            }
+        }
+        at = stop + 1;
+    }
+    at.min(text.len())
+}
+
 /// A token of a form that does not begin with a word: where it is around a sign at `at`, and whose it is.
 pub(super) fn odd_token(text: &str, at: usize, sign: &str) -> Option<Range<usize>> {
     let bytes = text.as_bytes();

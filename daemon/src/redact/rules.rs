@@ -1,9 +1,9 @@
 //! What secrets look like: shapes of tokens, and names whose values are secrets.
 
 use super::{
-    AUTHORIZATION,
+    AUTHORIZATION, MARK,
     name::Name,
-    value::{entropy, is_basic_credentials, is_secret_value},
+    value::{entropy, is_basic_credentials, is_placeholder, is_secret_value, is_stopword},
 };
 
 pub(super) struct Spec {
@@ -121,7 +121,89 @@ pub(super) const SPECS: &[Spec] = &[
         pattern: r#"(?i)authorization\\*["']?[ \t]*[:=,][ \t]*\\*["']?(?:(?:bearer|token|bot|apikey|api-key)[ \t]+)?([A-Za-z0-9._~+/-]{8,}={0,2})"#,
         check: |v| is_secret_value(Name::Password, v, true),
     },
+    // What programs and settings say in phrases of their own.
+    phrase(&["Key Content"], r"Key Content[ \t]*: ([^\r\n]{5,63})"),
+    phrase(&["Unseal Key "], r"Unseal Key [0-9]+(?: \([^)\n]*\))?: ([A-Za-z0-9+/=]{40,})"),
+    phrase(&["::add-mask::"], r#"::add-mask::([^\s$"']{6,})"#),
+    phrase(&["AUTH PLAIN ", "auth plain "], r"(?i)auth plain ([A-Za-z0-9+/]{12,}={0,2})"),
+    phrase(&["quote PASS ", "QUOTE PASS "], r"(?i)quote pass (\S{4,})"),
+    phrase(&[" LOGIN "], r#" LOGIN "?[^\s"@]+@[^\s"]+"? "?([^\s"]{4,})"#),
+    phrase(
+        &["connect ", "CONNECT ", "conn ", "CONN "],
+        r#"(?i)conn(?:ect)? [a-z][a-z0-9_$]*/"?([^\s"/@]{4,64})"?@[a-z]"#,
+    ),
+    phrase(&[" on >"], r" on >(\S{6,})"),
+    phrase(&[": EAP ", ": XAUTH ", ": PSK "], r#": [A-Z]+ "([^"\n]{6,})""#),
+    phrase(&["{PLAIN}", "{CLEARTEXT}", "{plain}", "{noop}"], r#"\{[A-Za-z]+\}([^\s"'`:]{6,})"#),
+    phrase(&["]:587 ", "]:465 ", "]:25 ", "]:submission "], r"\]:[a-z0-9]+[ \t]+[^\s:]+:(\S{6,})"),
+    phrase(&["NEO4J_AUTH"], r#"NEO4J_AUTH\\*["']?[ \t]*[=:][ \t]*\\*["']?neo4j/([^\s"']{6,})"#),
+    phrase(&["IDENTIFIED BY "], r"IDENTIFIED BY ([A-Za-z][A-Za-z0-9_#$!]{3,40}[0-9][A-Za-z0-9_#$!]*);"),
+    phrase(
+        &["mysql_native_password BY ", "sha2_password BY ", "WITH mysql_native_password AS "],
+        r#"\S+(?: mysql_native_password)? (?:BY|AS) \\*['"]([^'"\n]{4,})['"]"#,
+    ),
+    phrase(&[" AUTH "], r" AUTH (?:[a-z]+ )?([A-Za-z0-9!@#%^*_+-]{12,})"),
+    phrase(&["> SET ", "> set "], r"(?i)> set \S*(?:token|secret|passw)\S* (\S{8,})"),
+    phrase(&[".bind("], r#"\.bind\(['"][^'"\n]*=[^'"\n]*['"],\s*['"]([^'"\n]{4,})['"]"#),
+    phrase(&["Client('AC", "Client(\"AC"], r#"Client\(['"]AC[0-9a-f]*['"],\s*['"]([0-9a-f]{32})"#),
+    phrase(&["sonar.login"], r"sonar\.login[=:]\s?([0-9a-f]{40})"),
+    phrase(&["password\nV "], r"password\nV [0-9]+\n(\S{4,})"),
+    phrase(&["basicauth.users="], r"basicauth\.users=[^\s:]+:(\S{6,})"),
+    phrase(&["NickServ ", "nickserv "], r"(?i)nickserv :?identify (?:[a-z]+ )?(\S{6,})"),
+    phrase(&["WIFI:"], r"WIFI:[^\n]{0,80}?P:([^;\n]{4,63});"),
+    phrase(&["$USER"], r"\$USER[0-9]+\$=([^\s/]{6,})"),
+    Spec {
+        name: PHRASE,
+        keywords: &["API key", "API Key", "API token", "API Token", "access token is", "secret key is"],
+        pattern: r"(?i)[a-z]+ (?:key|token)(?: is)?:? +([A-Za-z0-9_-]{20,})",
+        check: |m| is_said(m) && is_secret_value(Name::Other, m, false),
+    },
+    phrase(&["django-insecure-"], r#"django-insecure-[^\s"']{20,}"#),
+    phrase(
+        &["AUTH_KEY", "LOGGED_IN_KEY", "NONCE_KEY", "AUTH_SALT", "LOGGED_IN_SALT", "NONCE_SALT"],
+        r#"[A-Z_]+['"],[ \t]*['"]([^'"\n]{40,})['"]"#,
+    ),
+    phrase(&["code_verifier"], r#"code_verifier\\*["']?[=:][ \t]*\\*["']?([A-Za-z0-9._~-]{43,128})"#),
+    phrase(
+        &["SAMLResponse", "SAMLRequest"],
+        r#"SAMLRe[a-z]+\\*["']?(?: value)?[=:][ \t]*\\*["']?([A-Za-z0-9+/%=]{60,})"#,
+    ),
+    phrase(&["accounts: [", "accounts = ["], r#"accounts(?:: | = )\[\s*["'`](0x[0-9a-fA-F]{64})"#),
+    phrase(&["keyName"], r#"keyName\\*": \\*"[^"]{1,40}",\s[^{}]{0,80}value\\*": \\*"([A-Za-z0-9+/]{40,}={1,2})"#),
+    Spec {
+        name: "aws-secret",
+        keywords: &["AKIA", "ASIA"],
+        pattern: r"A[A-Z]{3}[A-Z0-9]{16}[^A-Z0-9\n][^\n]{0,60}?[^A-Za-z0-9/+]?([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|\z)",
+        check: |m| !m.ends_with("EXAMPLEKEY") && entropy(m) >= 4.0 && !m.bytes().all(|b| b.is_ascii_hexdigit()),
+    },
+    Spec {
+        name: PHRASE,
+        keywords: &[
+            "PASSWORD elastic",
+            "PASSWORD kibana",
+            "PASSWORD logstash_system",
+            "PASSWORD beats_system",
+            "PASSWORD apm_system",
+        ],
+        pattern: r"PASSWORD [a-z_]+ = ([A-Za-z0-9]{12,})",
+        check: |_| true,
+    },
 ];
+
+/// A secret behind words that say so.
+const PHRASE: &str = "phrase";
+
+const fn phrase(keywords: &'static [&'static str], pattern: &'static str) -> Spec {
+    Spec { name: PHRASE, keywords, pattern, check: is_said }
+}
+
+fn is_said(value: &str) -> bool {
+    !value.contains(MARK)
+        && !is_placeholder(value)
+        && !is_stopword(value)
+        && !value.starts_with(['$', '<', '{', '%'])
+        && value.bytes().any(|b| b.is_ascii_digit())
+}
 
 /// Names whose values are secrets, as words: written `api_key`, `api-key`, `apiKey`, `ApiKey`, `API_KEY`, `apikey`, ….
 pub(super) const PASSWORDS: &[&[&str]] = &[
@@ -133,6 +215,7 @@ pub(super) const PASSWORDS: &[&[&str]] = &[
     &["kennwort"],
     &["passkey"],
     &["requirepass"],
+    &["masterauth"],
     &["preshared", "key"],
     &["shared", "secret"],
     &["identified", "by"],
@@ -168,6 +251,7 @@ pub(super) const OTHERS: &[&[&str]] = &[
     &["client", "key"],
     &["server", "key"],
     &["ssh", "key"],
+    &["wep", "key"],
     &["x", "key"],
 ];
 /// Names of what a browser shows to prove who it is.
@@ -192,6 +276,14 @@ pub(super) const PARTS: &[&str] = &[
     ".pw",
     "pw=",
     "pw:",
+    "pw =",
+    "\"pw\"",
+    "'pw'",
+    "masterauth",
+    "\"sid\"",
+    "\"key\"",
+    "'key'",
+    "_CREDENTIALS",
     "kennwort",
     "cred",
     "sess",

@@ -67,7 +67,11 @@ pub(super) fn is_secret(name: Name, value: &str, quoted: bool, trust: Trust) -> 
     // A short text cannot be more mixed than its length lets it.
     let mixed = entropy(value) >= (0.87 * (value.len() as f64).log2()).min(3.5) && wordiness(value) < 0.5;
     if value.contains(char::is_whitespace) || !value.is_ascii() || value.contains('\\') {
-        return trust == Trust::Certain;
+        // Words with a number between them: prose in quotes has none, or is longer.
+        let digit = value.bytes().any(|b| b.is_ascii_digit()) && value.bytes().any(|b| b.is_ascii_lowercase());
+        let few = value.split(' ').count() <= 5 && !value.contains('\\');
+        let given = matches!(trust, Trust::Option | Trust::Variable);
+        return trust == Trust::Certain || quoted && digit && few && name == Name::Password && given;
     }
     let has = |test: fn(&u8) -> bool| value.bytes().filter(test).count();
     let (digits, lower, upper) = (has(u8::is_ascii_digit), has(u8::is_ascii_lowercase), has(u8::is_ascii_uppercase));
@@ -140,6 +144,72 @@ pub(super) fn is_secret(name: Name, value: &str, quoted: bool, trust: Trust) -> 
                 || number
         }
     }
+}
+
+/// Whether people choose passwords like this: a word or two with a number of some digits, and perhaps one more word or sign.
+/// In code, values with fewer digits are names.
+pub(super) fn is_human(value: &str) -> bool {
+    const TECHNICAL: &[&str] = &[
+        "chacha",
+        "curve",
+        "prime",
+        "secp",
+        "argon",
+        "bcrypt",
+        "scrypt",
+        "pbkdf",
+        "passw",
+        "secret",
+        "token",
+        "test",
+        "example",
+        "column",
+        "version",
+        "windows",
+        "linux",
+        "ubuntu",
+        "debian",
+        "ripemd",
+        "camellia",
+        "whirlpool",
+        "keccak",
+        "poly",
+        "blake",
+        "ed25",
+        "latin",
+        "color",
+        "server",
+        "client",
+        "apikey",
+        "access",
+        "field",
+        "input",
+        "users",
+        "encrypt",
+        "sha256",
+        "hmac",
+        "base",
+        "number",
+        "value",
+        "string",
+        "uint",
+        "float",
+        "label",
+        "param",
+    ];
+    let letters = value.bytes().take_while(u8::is_ascii_alphabetic).count();
+    let rest = &value[letters..];
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let tail = &rest[digits..];
+    let sign = tail.bytes().take_while(|b| b"!@#$%^&*?+~-".contains(b)).count();
+    let plain = sign <= 1 && tail[sign..].bytes().all(|b| b.is_ascii_alphanumeric());
+    letters >= 5
+        && (2..=6).contains(&digits)
+        && plain
+        && value.len() <= 32
+        && (value.len() >= 10 || sign > 0)
+        && !is_placeholder(value)
+        && !TECHNICAL.iter().any(|word| contains_ignoring_case(value, word))
 }
 
 /// Filled in by a shell, a template or a format string; a password may begin or end with such signs.

@@ -7,7 +7,7 @@ pub(super) struct Words<T> {
     /// By byte, the groups with a word of which it is the first, second, third, fourth.
     masks: Box<[[u64; 4]; 256]>,
     /// What words can begin with, by bit of a hash; small enough to stay near.
-    heads: Vec<u64>,
+    heads: Box<[u64; HEADS]>,
     /// By hash of three bytes, the index of its list and 1.
     index: Vec<u16>,
     lists: Vec<Vec<Word<T>>>,
@@ -24,6 +24,9 @@ struct Word<T> {
 }
 
 const GROUPS: usize = 64;
+
+/// Bits of hashes, in words.
+const HEADS: usize = (1 << 16) / 64;
 
 /// Bytes that are looked at in one go.
 const CHUNK: usize = 512;
@@ -60,7 +63,7 @@ impl<T: Copy> Words<T> {
         words.sort_by(|(a, _), (b, _)| (a.len() > 3, a).cmp(&(b.len() > 3, b)));
         let mut masks = Box::new([[0; 4]; 256]);
         let mut index = vec![0; 1 << BITS];
-        let mut heads = vec![0; (1 << 16) / 64];
+        let mut heads = Box::new([0; HEADS]);
         let mut lists: Vec<Vec<Word<T>>> = Vec::new();
         let size = words.len().div_ceil(GROUPS).max(1);
         for (number, (word, meaning)) in words.into_iter().enumerate() {
@@ -93,6 +96,7 @@ impl<T: Copy> Words<T> {
         let mut state = [0; 3];
         for (number, chunk) in text.chunks(CHUNK).enumerate() {
             let count = self.begin(chunk, &mut state, &mut places);
+            let count = self.keep(text, number * CHUNK, &mut places[..count]);
             for place in &places[..count] {
                 // The place of the fourth byte.
                 if let Some(place) = (number * CHUNK + usize::from(*place)).checked_sub(3) {
@@ -122,16 +126,30 @@ impl<T: Copy> Words<T> {
         count
     }
 
+    /// Keeps the places, of fourth bytes behind `from`, at which the first bytes of a word can stand, again without a
+    /// branch, and says how many there are.
+    #[inline(never)]
+    fn keep(&self, text: &[u8], from: usize, places: &mut [u16]) -> usize {
+        let mut count = 0;
+        for index in 0..places.len() {
+            let place = places[index];
+            let seen = text
+                .get((from + usize::from(place)).wrapping_sub(3)..)
+                .and_then(|rest| rest.first_chunk())
+                .map_or(u32::MAX, |four| u32::from_le_bytes(*four));
+            let begins = |head: u32| {
+                let (place, one) = bit(head);
+                self.heads[place] & one != 0
+            };
+            places[count] = place;
+            count += usize::from(begins(seen) | begins(seen & THREE));
+        }
+        count
+    }
+
     fn compare(&self, text: &[u8], place: usize, at: &mut impl FnMut(usize, usize, T)) {
         let text = &text[place..];
         let seen = head(text);
-        let begins = |head: u32| {
-            let (place, one) = bit(head);
-            self.heads[place] & one != 0
-        };
-        if !begins(seen) && !begins(seen & THREE) {
-            return;
-        }
         let Some(list) = usize::from(self.index[hash(seen)]).checked_sub(1) else { return };
         for word in &self.lists[list] {
             let bytes = if word.mask == u32::MAX { 4 } else { 3 };

@@ -75,12 +75,15 @@ impl Named<'_> {
             let Some(value) = Value::at(self.text, at, limit) else { return };
             let quoted = value.quote.is_some();
             let next = value.range.end + value.quote.map_or(0, |quote| quote.depth + 1);
-            if quoted && is_secret(self.kind, value.text(self.text), true, Trust::Code) {
+            // `passwords: [x, y]`.
+            let bare = !quoted && matches!(bytes.get(next), Some(b',' | b']')) && self.is_line_start();
+            let trust = if bare { Trust::Setting } else { Trust::Code };
+            if (quoted || bare) && is_secret(self.kind, value.text(self.text), quoted, trust) {
                 found.push(self.whole(value));
             } else {
                 missed += 1;
             }
-            if !quoted || next >= limit {
+            if !(quoted || bare) || next >= limit {
                 return;
             }
             at = next;

@@ -11,10 +11,10 @@ pub(super) struct Value {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Quote {
-    pub(super) byte: u8,
+pub(in super::super) struct Quote {
+    pub(in super::super) byte: u8,
     /// How many backslashes stand before it.
-    pub(super) depth: usize,
+    pub(in super::super) depth: usize,
 }
 
 /// The end of blanks from `at` on, but not of more than there are in a table.
@@ -23,7 +23,7 @@ pub(super) fn blanks(bytes: &[u8], at: usize) -> usize {
 }
 
 /// A quote at `at`, however it is escaped, and where it ends.
-pub(super) fn quote_at(bytes: &[u8], at: usize) -> Option<(Quote, usize)> {
+pub(in super::super) fn quote_at(bytes: &[u8], at: usize) -> Option<(Quote, usize)> {
     let depth = bytes[at..].iter().take(8).take_while(|b| **b == b'\\').count();
     match bytes.get(at + depth) {
         Some(byte @ (b'"' | b'\'' | b'`')) => Some((Quote { byte: *byte, depth }, at + depth + 1)),
@@ -59,7 +59,7 @@ impl Value {
 
 impl Quote {
     /// Where the quoted text from `start` on ends: at the closing quote, the end of the line or of `bytes`.
-    pub(super) fn end(self, bytes: &[u8], start: usize) -> usize {
+    pub(in super::super) fn end(self, bytes: &[u8], start: usize) -> usize {
         let mut at = start;
         while let Some(b) = bytes.get(at) {
             match b {

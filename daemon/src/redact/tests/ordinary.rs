@@ -48,6 +48,40 @@ pub(super) fn near_misses() -> Vec<String> {
         "if text.starts_with(\"-----BEGIN RSA PRIVATE KEY-----\") {",
         "-----BEGIN PUBLIC KEY-----\nMFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAKj34GkxFhD90vcNLYLInFEX6Ppy1tPf9Cnz\n-----END PUBLIC KEY-----",
         "const B = \"-----BEGIN PRIVATE KEY-----\"; const E = \"-----END PRIVATE KEY-----\";",
+        // Phrases that lead to no value.
+        "Key Content            : Absent",
+        "Unseal Key 1: (hidden)",
+        "echo \"::add-mask::$TOKEN\"",
+        "AUTH PLAIN LOGIN CRAM-MD5, quote PASS password",
+        "a1 LOGIN bob@a.test password",
+        "connect scott/tiger@db, CONNECT a.test:443 HTTP/1.1, conn a/b",
+        "user default on >password ~* +@all",
+        "bob : EAP \"password\"",
+        "dovecot: bob:{PLAIN}password",
+        "[smtp.test]:587 bob:password",
+        "NEO4J_AUTH=neo4j/password",
+        "ORDER BY created_at2;",
+        "WITH mysql_native_password BY 'password'",
+        "django-insecure-",
+        "define('AUTH_KEY', 'put your unique phrase here');",
+        "code_verifier = generate_verifier()",
+        "SAMLResponse=saml_response",
+        "accounts: [process.env.PRIVATE_KEY]",
+        "\"keyName\": \"key1\",",
+        "AKIA and ASIA keys",
+        "PASSWORD elastic = changeme",
+        "OK AUTH plain",
+        "127.0.0.1:6379> SET session:token password",
+        "handler.bind(this, 'click')",
+        "new Client('AC', token)",
+        "sonar.login=admin",
+        "password\nV 8\nhidden",
+        "traefik.http.middlewares.auth.basicauth.users=bob:password",
+        "/msg NickServ IDENTIFY password",
+        "WIFI:T:nopass;S:Guest;;",
+        "$USER1$=/usr/lib/nagios/plugins",
+        "IDENTIFIED BY PASSWORD;",
+        "an API key is required, the access token is refreshed, the secret key is rotated",
         // Authorization.
         "Authorization: Bearer $TOKEN",
         "Authorization: Bearer ${TOKEN}",
@@ -153,4 +187,118 @@ CREATE USER app WITH PASSWORD :'password'; SELECT token_hash, secret_id FROM api
 /* Java, C */
 private static final String PASSWORD_PATTERN = "^(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z]).{8,}$";
 char *token = strtok_r(buf2, ",", &save); size_t token_len = strlen(token); enum token_kind kind = TOKEN_INT64_LITERAL;
+"##;
+
+/// Code, settings and prose about passwords, without one.
+pub(super) const MENTIONS: &str = r##"
+password: string
+password?: string | undefined;
+if (password === confirm) return;
+if (user.password !== hash(input.password, user.salt)) throw new Error("wrong password");
+const password = getPassword();
+const { password, confirmPassword } = req.body;
+let password = rpassword::prompt_password("Password: ")?;
+password = input("Enter password: ")
+password = getpass.getpass()
+return await bcrypt.compare(password, user.passwordHash);
+setPassword(event.target.value)
+const [password, setPassword] = useState("");
+<input type="password" name="password" id="password" placeholder="Your password" autocomplete="current-password" />
+<label for="password">Password</label>
+<TextField label="Password" type="password" value={password} onChange={handlePasswordChange} />
+password_field = page.find_by_id("password")
+page.getByLabel("Password").fill(user.password)
+await page.fill("#password", process.env.TEST_PASSWORD)
+driver.find_element(By.ID, "password").send_keys(password)
+client.SetBasicAuth(user, password)
+req.SetBasicAuth(cfg.Username, cfg.Password)
+auth=(username, password)
+requests.get(url, auth=HTTPBasicAuth(USER, PASSWORD))
+DriverManager.getConnection(url, user, password);
+DriverManager.getConnection("jdbc:h2:mem:test", "sa", "");
+new UsernamePasswordCredentials(username, password)
+server.login(username, password)
+db.auth("app", passwordPrompt())
+jwt.sign(payload, process.env.JWT_SECRET, { expiresIn: "1h" })
+jwt.verify(token, publicKey, { algorithms: ["RS256"] })
+crypto.createHmac("sha256", secret).update(body).digest("hex")
+hmac.new(key, msg, hashlib.sha256)
+Buffer.from("hello: world").toString("base64")
+new PDO($dsn, $user, $password);
+new mysqli($host, $user, $password, $database);
+session({ secret: process.env.SESSION_SECRET, resave: false })
+echo "$PASSWORD" | docker login -u "$USER" --password-stdin registry.test
+echo "${{ secrets.TOKEN }}" | gh auth login --with-token
+cat token.txt | docker login --password-stdin
+echo "done" | tee out.log
+mysql -u root -p shop
+docker login -u ci --password-stdin < token.txt
+psql --no-password -U app
+restic --password-file /etc/restic/password -r /srv backup
+tool --password-file path/to/file --token-file ./token
+ssh-keygen -t ed25519 -N "" -f id_ed25519
+args: ["-p", "8080", "--password-file", "/run/secrets/db"]
+args: ["-p", "my-project", "--token", "$(TOKEN)"]
+cargo run -p daemon --bin cc-langfused
+passwords: [] # none
+tokens: [a, b, c]
+password: ${DB_PASSWORD}
+password: "{{ vault_db_password }}"
+password: !vault |
+  password: null
+  passwordSecret: db-credentials
+  existingSecret: shop-db-auth
+DB_PASSWORD_FILE=/run/secrets/db_password
+PASSWORD_MIN_LENGTH=12
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [{"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"}]
+password_hash VARCHAR(255) NOT NULL,
+CREATE TABLE users (id INT, name TEXT, password TEXT NOT NULL);
+INSERT INTO users (name, password) VALUES ($1, $2);
+INSERT INTO users (name, password) VALUES (?, crypt(?, gen_salt('bf')));
+SELECT name, password FROM users WHERE name = 'bob';
+ALTER USER app WITH PASSWORD :'password';
+CREATE USER app IDENTIFIED BY :password;
+GRANT SELECT ON password_resets TO app;
+Password authentication is disabled for root.
+The password must have at least 12 characters, 1 digit and 1 sign.
+Please enter your password for sudo: it is not shown.
+Use the password from step 2 and the token from step 3.
+error: password for user bob: authentication failed
+Your password will expire in 14 days: change it at https://a.test/account.
+Forgot password? We send you a link: open it within 30 minutes.
+Enter the API key in the field "Token", then press Save.
+The secret key is read from /etc/shop/secret.key at start.
+The token is valid for 3600 seconds; a refresh token for 30 days.
+An access token is: short-lived, signed, and bound to a client.
+| Option | Password | Token |
+| `--password-file` | path | required |
+NAME            TYPE      SECRETS   TOKEN
+default         Opaque    3         none
+USER     PASSWORD   ROLE
+bob      (hidden)   admin
+password        requisite     pam_pwquality.so retry=3
+password        sufficient    pam_unix.so use_authtok sha512
+Unseal Progress    0/3
+AWS Secret Access Key [None]:
+Cookie: theme=dark; locale=en-GB; consent=all
+enable secret management, snmp-server community strings, and stats auth for the page
+option key is required
+variable "db_password" {
+  description = "The master password of the database"
+  sensitive   = true
+"password": { "type": "string", "minLength": 8, "default": "" }
+"secret": { "$ref": "#/definitions/Secret" }
+SECRET_KEY_BASE is missing; set SECRET_KEY_BASE=$(rails secret)
+const PASSWORD_PATTERN = /^(?=.*\d).{8,}$/;
+enum Field { Password = "password", Token = "token", ApiKey = "api-key" }
+private val passwordEncoder: PasswordEncoder = BCryptPasswordEncoder(12)
+func (c *Client) SetPassword(password string) error {
+var passwordFlag = flag.String("password", "", "password of the account")
+@Value("${spring.datasource.password:}") private String password;
+@click.option("--password", prompt=True, hide_input=True, confirmation_prompt=True)
+parser.add_argument("--token", help="the API token", default=None)
+assert!(matches!(err, AuthError::WrongPassword { attempts: 3 }));
+expect(screen.getByLabelText("Password")).toHaveAttribute("type", "password");
+it("rejects a password of 7 characters", async () => {
 "##;
