@@ -23,6 +23,7 @@ use crate::{
     intake::{Intake, MAX_FRAME, Untaken},
     metrics,
     store::{DestinationRow, Fate},
+    transcript::reader::Unreadable,
 };
 
 mod history;
@@ -124,6 +125,14 @@ pub struct Status {
     /// The same with the accounts.
     #[serde(default)]
     pub trusts: Vec<Trusted>,
+}
+
+impl Status {
+    /// Events whose transcripts are refused, by reason.
+    pub fn refused(&self) -> BTreeMap<&str, u64> {
+        let counts = self.skipped_lines.iter().map(|(reason, count)| (reason.as_str(), *count));
+        counts.filter(|(reason, _)| Unreadable::REFUSED.contains(reason)).collect()
+    }
 }
 
 /// Lines of a kind that this version does not know.

@@ -78,7 +78,7 @@ pub fn group(check: &str) -> &'static str {
         "hooks" | "hook-events" | "hook-program" | "other-tracer" => "Hook",
         "tracing" | "keys" | "base-url" | "semantics" | "tracked-keys" => "This project",
         "server" | "clock" | "probe" => "Server",
-        "delivery" | "dead-letters" | "media" | "transcripts" => "Delivery",
+        "delivery" | "dead-letters" | "media" | "projects" | "transcripts" => "Delivery",
         _ => "Daemon",
     }
 }

@@ -19,12 +19,13 @@ use crate::{
     delivery::exporter::{Order, now_ms},
     hook::{Destination, Event, Hint},
     store::{Advance, SessionRow, Store, handle::Handle},
-    transcript::{cursor::Position, reader::CHUNK, record},
+    transcript::{cursor::Position, places, reader::CHUNK, record},
     watch::Watch,
 };
 
 mod later;
 mod read;
+mod refused;
 mod session;
 mod tell;
 mod users;
@@ -32,6 +33,7 @@ mod users;
 pub use later::BACKFILL_ID;
 use later::{AT_ONCE, BLOCKED, Later, Task, is_backfill, is_found, is_unhurried};
 use read::STEP;
+pub use refused::Refused;
 use session::{Session, Tail};
 use users::Users;
 
@@ -121,6 +123,7 @@ pub struct Engine {
     consent: Consent,
     /// Where transcripts may lie, whatever the event.
     roots: Vec<PathBuf>,
+    refused: Refused,
     /// Destinations for which as much waits as may.
     full: HashSet<Destination>,
     sessions: HashMap<String, Session>,
@@ -154,6 +157,7 @@ impl Engine {
             config,
             consent,
             roots,
+            refused: Refused::default(),
             full: HashSet::new(),
             sessions,
             later: Later::default(),
@@ -301,6 +305,11 @@ impl Engine {
         }
     }
 
+    /// What the log says of transcripts that are not read.
+    pub fn refused(&self) -> Refused {
+        self.refused.clone()
+    }
+
     /// Takes an event, as soon as it is known who the user is.
     fn hear(&mut self, hint: Hint) {
         if let Some(hint) = self.users.name(hint) {
@@ -308,8 +317,11 @@ impl Engine {
         }
     }
 
-    fn take(&mut self, hint: Hint) {
+    fn take(&mut self, mut hint: Hint) {
         let now = Instant::now();
+        if let Some(path) = places::at_home(&hint.transcript, &hint.session_id, &self.roots(&hint)) {
+            hint.transcript = path;
+        }
         let is_unhurried = is_unhurried(&hint);
         if !self.sessions.contains_key(&hint.session_id) {
             let session = Session { dirty: false, is_unhurried, ..self.load(&hint) };

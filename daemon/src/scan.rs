@@ -13,10 +13,10 @@ use crate::{
     consent::watch::Consent,
     credentials::{layers, user_dir},
     delivery::exporter::now_ns,
-    engine::QUIET_FINISHED,
+    engine::{QUIET_FINISHED, Refused},
     hook::{Env, Event, Hint},
     store::{self, Begun, SessionRow, handle::Handle},
-    transcript::{reader::Transcript, record},
+    transcript::{places::projects, reader::Transcript, record},
 };
 
 /// A session whose transcript is silent for longer than this is not waited for any more.
@@ -57,6 +57,8 @@ pub struct Scan {
     pub home: PathBuf,
     /// Whether tracing is on, and whose choice destinations are.
     pub consent: Consent,
+    /// What the log says of transcripts that are not read.
+    pub refused: Refused,
 }
 
 impl Scan {
@@ -68,7 +70,11 @@ impl Scan {
         // The newest of those from before the first start, whatever the clock said then.
         let mut newest = 0;
         let mut found = Vec::new();
-        for dir in self.roots.iter().flat_map(|root| entries(root)) {
+        for (dir, why) in self.roots.iter().flat_map(|root| projects(root)) {
+            if let Some(error) = why {
+                self.refused.name(&dir, &error);
+                continue;
+            }
             let files = entries(&dir);
             let dir: Arc<Path> = dir.into();
             for path in files {
@@ -173,8 +179,12 @@ impl Scan {
 
     /// How the project of a transcript wants to be traced, by its settings files; `None` if it does not.
     fn settings_of(&self, transcript: &Path) -> Option<Hint> {
-        let cwd =
-            Transcript::open_beneath(transcript, &self.roots).ok()?.head().ok().as_deref().and_then(record::cwd)?;
+        let opened = Transcript::open_beneath(transcript, &self.roots);
+        if let Err(error) = &opened {
+            self.refused.name(transcript, error);
+        }
+        let mut file = opened.ok()?;
+        let cwd = file.head().ok().as_deref().and_then(record::cwd)?;
         let cwd = PathBuf::from(cwd).canonicalize().ok()?;
         // In Claude Code's own directory, transcripts lie beside the user's settings.
         let root = self.roots.iter().find(|root| root.ends_with("projects") && transcript.starts_with(root));
@@ -250,6 +260,7 @@ mod tests {
             roots: vec![at(".claude/projects")],
             home: home.clone(),
             consent: Consent::new(&home, Default::default()),
+            refused: Refused::default(),
         };
         let found = |now| -> Vec<_> {
             let hints = scan.run(now).into_iter().filter_map(|candidate| scan.event(&candidate, now));
@@ -287,7 +298,11 @@ mod tests {
         let store = Handle::new(Store::open(&home.join("state.db")).unwrap().store);
         store.call(|store| store.begin_at(Begun { at_ms: begun, newest_ms: None })).unwrap();
         let consent = Consent::new(&home, Default::default());
-        (base, Scan { store, roots: vec![home.join(".claude/projects")], home, consent }, write)
+        (
+            base,
+            Scan { store, roots: vec![home.join(".claude/projects")], home, consent, refused: Refused::default() },
+            write,
+        )
     }
 
     #[test]

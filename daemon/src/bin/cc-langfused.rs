@@ -125,8 +125,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
 
     let outbox_bytes = config.outbox_bytes;
     let consent = Consent::new(&home, config.floor);
-    let scan = Scan { store: store.clone(), roots: config.roots(&home), home: home.clone(), consent: consent.clone() };
+    let roots = config.roots(&home);
     let engine = Engine::new(store.clone(), orders.clone(), engine_sender.clone(), config, &home);
+    let (of, refused) = (home.clone(), engine.refused());
+    let scan = Scan { store: store.clone(), roots, home: of, consent: consent.clone(), refused };
     let (runs, engine_ended) = tokio::sync::oneshot::channel::<()>();
     let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
         let _runs = runs;

@@ -212,6 +212,9 @@ fn restart(unit: &Unit) -> &'static str {
 pub fn judge_events(status: &Status, silent_since: Option<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.push(match status.sessions.first() {
+        None if !status.refused().is_empty() => {
+            Finding::warning("events", "heard, but no session was read", "see below, and cc-langfusectl logs")
+        }
         None => Finding::warning(
             "events",
             "no event was heard yet",
@@ -227,6 +230,15 @@ pub fn judge_events(status: &Status, silent_since: Option<&str>) -> Vec<Finding>
             Finding::ok("events", format!("heard; latest session {}, {turns}{written}{waiting}", latest.session_id))
         }
     });
+    if !status.refused().is_empty() {
+        let why: Vec<String> =
+            status.refused().iter().map(|(why, n)| format!("{} {n}", why.replace('_', " "))).collect();
+        findings.push(Finding::warning(
+            "refused",
+            format!("events that name what is not read: {}", why.join(", ")),
+            "cc-langfusectl logs names the files, each with what to do",
+        ));
+    }
     if !status.left_in_spool.is_empty() {
         let left: Vec<String> = status.left_in_spool.iter().map(|(why, n)| format!("{why} {n}")).collect();
         findings.push(Finding::warning(

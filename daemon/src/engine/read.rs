@@ -22,6 +22,7 @@ use crate::{
     transcript::{
         cursor::Position,
         lines::Lines,
+        places,
         reader::{self, Transcript, Unreadable},
         record,
     },
@@ -86,6 +87,7 @@ impl Engine {
         }
         let mut file = match self.open(&session.row.transcript, &session.row.hint) {
             Ok(file) => file,
+            Err(Unreadable::Outside) if self.came_home(session) => return self.look(session),
             Err(error) => return self.unreadable(session, &error),
         };
         self.follow(session, &mut file);
@@ -125,7 +127,22 @@ impl Engine {
         Transcript::open_beneath(path, &self.roots(hint))
     }
 
-    fn roots(&self, hint: &Hint) -> Vec<PathBuf> {
+    /// True if the transcript, which lies in no root by the name its event gives it, is there by now where that name leads below
+    /// one: it is followed there.
+    fn came_home(&mut self, session: &mut Session) -> bool {
+        let row = &session.row;
+        let Some(path) = places::at_home(&row.transcript, &row.session_id, &self.roots(&row.hint)) else {
+            return false;
+        };
+        if let Some(dir) = path.parent() {
+            self.watch.add(dir);
+        }
+        session.row.hint.transcript.clone_from(&path);
+        session.row.transcript = path;
+        true
+    }
+
+    pub(super) fn roots(&self, hint: &Hint) -> Vec<PathBuf> {
         let own = hint.config_dir.iter().map(|dir| dir.join("projects"));
         self.roots.iter().cloned().chain(own).collect()
     }
@@ -291,7 +308,12 @@ impl Engine {
             session.grown = now;
         }
         session.agents_due = session.agents_due.map(|due| due.max(now + AGENT_TICK));
-        let patient = matches!(error, Unreadable::Missing | Unreadable::Io(_));
+        let row = &session.row;
+        let patient = match error {
+            Unreadable::Missing | Unreadable::Io(_) => true,
+            Unreadable::Outside => places::may_come(&row.transcript, &self.roots(&row.hint)),
+            _ => false,
+        };
         // A session that is over does not write its first line any more.
         let patience = if session.is_over() { QUIET } else { MISSING };
         let (done, left): (Vec<_>, Vec<_>) =
@@ -302,6 +324,7 @@ impl Engine {
         }
         let reason = error.reason();
         tracing::debug!(session = session.row.session_id, reason, "nothing to read");
+        self.refused.name(&session.row.transcript, error);
         let ids: Vec<String> = done.into_iter().map(|(hint, _)| hint.id).collect();
         self.give_up(&ids, reason);
     }

@@ -2,6 +2,7 @@
 
 pub mod cursor;
 pub mod lines;
+pub mod places;
 pub mod reader;
 pub mod record;
 pub(crate) mod wire;

@@ -19,6 +19,7 @@ use rustix::{
 
 use super::{
     cursor::{Identity, MARKED, Position, marker},
+    places::{directory, project, unreadable},
     record::Spilled,
 };
 use crate::media::{self, Media};
@@ -78,6 +79,10 @@ pub enum Unreadable {
 }
 
 impl Unreadable {
+    /// Reasons for which nothing is read until the user does something about it.
+    pub const REFUSED: [&str; 4] =
+        ["transcript_not_a_file", "transcript_other_owner", "transcript_outside_roots", "transcript_hollow"];
+
     /// The name under which `status` counts it.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -87,6 +92,21 @@ impl Unreadable {
             Self::Outside => "transcript_outside_roots",
             Self::Hollow => "transcript_hollow",
             Self::Io(_) => "transcript_unreadable",
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Missing | Self::Io(_) => "see whether the file is there and can be read",
+            Self::NotAFile => {
+                "put the file itself there; of links only that of a project's directory is followed, if it and what it leads to are yours"
+            }
+            Self::OtherOwner => "make the file yours, and the directory and the link that lead to it",
+            Self::Outside => {
+                "name the directory in which the projects lie in transcript_roots of config.toml, and restart the daemon"
+            }
+            Self::Hollow => "remove the file: Claude Code did not write it",
         }
     }
 }
@@ -101,11 +121,21 @@ impl Transcript {
     }
 
     /// As [`open`](Self::open), if `path` lies below one of `roots`: each step from there down is one into a real directory, by
-    /// no symbolic link and not upwards. (Linux has `openat2` for this; walking works everywhere.)
+    /// no symbolic link and not upwards, but for the first: the directory of a project may be a link of the user's own. (Linux
+    /// has `openat2` for this; walking works everywhere.)
     ///
     /// # Errors
     /// [`Unreadable`].
     pub fn open_beneath(path: &Path, roots: &[PathBuf]) -> Result<Self, Unreadable> {
+        Self::open_below(path, roots, project)
+    }
+
+    /// As [`open_beneath`](Self::open_beneath); `first` makes the first step.
+    fn open_below(
+        path: &Path,
+        roots: &[PathBuf],
+        first: fn(BorrowedFd<'_>, &OsStr) -> Result<OwnedFd, Unreadable>,
+    ) -> Result<Self, Unreadable> {
         // Of roots within each other the innermost: it may be a link below the others.
         let below = roots.iter().filter_map(|root| Some((root, path.strip_prefix(root).ok()?)));
         let (root, below) = below.min_by_key(|(_, below)| below.components().count()).ok_or(Unreadable::Outside)?;
@@ -119,8 +149,8 @@ impl Transcript {
         let name = steps.pop().ok_or(Unreadable::NotAFile)?;
         // The root itself may be reached by a link: that is the user's own arrangement.
         let mut dir = directory(CWD, root.as_os_str(), OFlags::empty())?;
-        for step in steps {
-            dir = directory(dir.as_fd(), step, OFlags::NOFOLLOW)?;
+        for (index, step) in steps.into_iter().enumerate() {
+            dir = if index == 0 { first(dir.as_fd(), step)? } else { real_directory(dir.as_fd(), step)? };
         }
         Self::open_at(dir.as_fd(), Path::new(name))
     }
@@ -243,6 +273,10 @@ impl Transcript {
     }
 }
 
+fn real_directory(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Unreadable> {
+    directory(at, name, OFlags::NOFOLLOW)
+}
+
 /// Reads an output too long for `transcript` from `path`, which the transcript names: a file of the session's own directory
 /// for these, text or of a type that is shown. Nothing else is read, wherever `path` leads.
 pub fn spilled(transcript: &Path, path: &Path) -> Option<Spilled> {
@@ -251,7 +285,8 @@ pub fn spilled(transcript: &Path, path: &Path) -> Option<Spilled> {
     // Where the projects are may have changed since the path was written.
     path.parent()?.ends_with(&dir).then_some(())?;
     let projects = transcript.parent()?;
-    let mut file = Transcript::open_beneath(&projects.join(dir).join(name), &[projects.to_path_buf()]).ok()?;
+    let path = projects.join(dir).join(name);
+    let mut file = Transcript::open_below(&path, &[projects.to_path_buf()], real_directory).ok()?;
     if let Some(kind) = name.to_str().and_then(media::kind_of) {
         return Media::new(kind, file.start(media::LARGEST + 1).ok()?, 0).map(Spilled::Media);
     }
@@ -326,19 +361,6 @@ fn is_hollow(mut file: &File, meta: &Metadata) -> io::Result<bool> {
     }
     file.rewind()?;
     Ok(hollow > HOLES)
-}
-
-fn directory(at: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Unreadable> {
-    let flags = flags | OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    openat(at, Path::new(name), flags, Mode::empty()).map_err(unreadable)
-}
-
-fn unreadable(errno: Errno) -> Unreadable {
-    match errno {
-        Errno::NOENT => Unreadable::Missing,
-        Errno::LOOP | Errno::NXIO | Errno::NOTDIR => Unreadable::NotAFile,
-        errno => Unreadable::Io(errno.into()),
-    }
 }
 
 #[cfg(test)]
@@ -463,6 +485,7 @@ mod tests {
         }
         let link = |to: &str, name: &str| std::os::unix::fs::symlink(at(to), at(name)).unwrap();
         link("other/p", "root/linked");
+        link("other/p", "root/p/linked");
         link("other/p/s.jsonl", "root/p/l.jsonl");
         link("root", "alias");
         link("other", "root/meant");
@@ -474,7 +497,8 @@ mod tests {
             ("root/meant/p/s.jsonl", None),
             ("root/p/none.jsonl", Some("transcript_missing")),
             ("nowhere/s.jsonl", Some("transcript_missing")),
-            ("root/linked/s.jsonl", Some("transcript_not_a_file")),
+            ("root/linked/s.jsonl", None),
+            ("root/p/linked/s.jsonl", Some("transcript_not_a_file")),
             ("root/p/l.jsonl", Some("transcript_not_a_file")),
             ("root/p/s.jsonl/x.jsonl", Some("transcript_not_a_file")),
             ("root", Some("transcript_not_a_file")),

@@ -46,6 +46,10 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     if let Err(Unreadable::Outside) = Transcript::open_beneath(&path, &roots) {
         path = show::reached(&path, &roots)?.swap_remove(0);
     }
+    if let Err(error) = Transcript::open_beneath(&path, &roots) {
+        bail!("the daemon does not read {}: {error}; {}", path.display(), error.remedy());
+    }
+    let before = sessions::status()?;
     let mut env = client::environment();
     let Ok(to) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() else {
         bail!("where to? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does");
@@ -69,7 +73,13 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     let since = Timestamp::now();
     client::request(&client::paths()?, Method::POST, proto::HOOK_PATH, frame.encode(), Duration::from_secs(5))?;
     out!("{what} handed over; those sent before are not sent again");
-    delivered(&to, since)
+    let delivered = delivered(&to, since)?;
+    let (before, after) = (before.refused(), sessions::status()?);
+    let more = |(reason, count): &(&str, u64)| before.get(reason).is_none_or(|before| before < count);
+    if let Some((reason, _)) = after.refused().into_iter().find(more) {
+        bail!("the daemon refused a transcript ({}): cc-langfusectl logs names it", reason.replace('_', " "));
+    }
+    Ok(delivered)
 }
 
 /// Waits until everything is delivered; not for a person to do something first, without whom nothing is.

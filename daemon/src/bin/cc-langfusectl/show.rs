@@ -13,6 +13,7 @@ use cc_langfuse::{
     hook::{Env, Options},
     ids::hex,
     offline, output,
+    transcript::places,
 };
 use serde_json::json;
 
@@ -74,7 +75,19 @@ pub fn reached(path: &Path, roots: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     if let Some((root, below)) = roots().find_map(|(root, at)| Some((root, real.strip_prefix(at).ok()?))) {
         return Ok(vec![root.components().chain(below.components()).collect()]);
     }
-    let within: Vec<PathBuf> = roots().filter(|(_, at)| at.starts_with(&real)).map(|(root, _)| root.clone()).collect();
+    let linked = || {
+        let projects = roots().flat_map(|(root, _)| places::projects(root)).filter(|(dir, _)| dir.is_symlink());
+        projects.filter_map(|(dir, why)| Some((dir.canonicalize().ok()?, dir, why)))
+    };
+    if let Some((to, dir, why)) = linked().find(|(to, ..)| real.starts_with(to)) {
+        if let Some(error) = why {
+            bail!("{}: {error}; {}", dir.display(), error.remedy());
+        }
+        return Ok(vec![dir.components().chain(real.strip_prefix(to)?.components()).collect()]);
+    }
+    let within = roots().filter(|(_, at)| at.starts_with(&real)).map(|(root, _)| root.clone());
+    let within = within.chain(linked().filter(|(to, ..)| to.starts_with(&real)).map(|(_, dir, _)| dir));
+    let within: Vec<PathBuf> = within.collect();
     if within.is_empty() {
         let dir = if real.is_dir() { &*real } else { real.parent().unwrap_or(&real) };
         bail!(

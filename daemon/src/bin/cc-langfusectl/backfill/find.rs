@@ -1,8 +1,9 @@
 //! Which sessions there are, and where each goes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::{self, FileType, Metadata},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -11,6 +12,7 @@ use cc_langfuse::{
     credentials::layers,
     hook::{Destination, Env, Options},
     transcript::{
+        places,
         reader::{Transcript, Unreadable, is_name},
         record,
     },
@@ -47,11 +49,32 @@ pub struct Route {
     pub env: Vec<(String, String)>,
 }
 
-/// Every transcript at or below `paths` that was written to within `since`, oldest first.
-pub fn candidates(paths: &[PathBuf], since: Option<Duration>, skipped: &mut Skipped) -> Vec<Candidate> {
+/// Directories of projects that are not read, and why not.
+pub type Refused = Vec<(PathBuf, Unreadable)>;
+
+/// Every transcript at or below `paths` that was written to within `since`, oldest first. Below `roots` links of the user's own
+/// are followed.
+pub fn candidates(
+    paths: &[PathBuf],
+    roots: &[PathBuf],
+    since: Option<Duration>,
+    skipped: &mut Skipped,
+    refused: &mut Refused,
+) -> Vec<Candidate> {
     let mut files = Vec::new();
     for path in paths {
         match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() && roots.contains(path) => {
+                for (dir, why) in places::projects(path) {
+                    match why {
+                        None => walk(&dir, DEPTH - 1, &mut files),
+                        Some(error) => {
+                            *skipped.entry(error.reason()).or_default() += 1;
+                            refused.push((dir, error));
+                        }
+                    }
+                }
+            }
             Ok(meta) if meta.is_dir() => walk(path, DEPTH, &mut files),
             Ok(_) => files.push(path.clone()),
             Err(_) => {}
@@ -59,6 +82,7 @@ pub fn candidates(paths: &[PathBuf], since: Option<Duration>, skipped: &mut Skip
     }
     let oldest = since.and_then(|since| SystemTime::now().checked_sub(since));
     let mut found: HashMap<String, Candidate> = HashMap::new();
+    let mut seen = HashSet::new();
     let mut skip = |reason| *skipped.entry(reason).or_default() += 1;
     for path in files {
         let id = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
@@ -68,10 +92,15 @@ pub fn candidates(paths: &[PathBuf], since: Option<Duration>, skipped: &mut Skip
             continue;
         }
         let meta = fs::symlink_metadata(&path).ok().filter(Metadata::is_file);
+        let identity = meta.as_ref().map(|meta| (meta.dev(), meta.ino()));
         let Some((bytes, written)) = meta.and_then(|meta| Some((meta.len(), meta.modified().ok()?))) else {
             skip("not_a_file");
             continue;
         };
+        if !seen.insert((id.clone(), identity)) {
+            // The same file by another name, as where one project's directory is a link to another's.
+            continue;
+        }
         if bytes == 0 {
             skip("empty");
         } else if oldest.is_some_and(|oldest| written < oldest) {

@@ -19,12 +19,13 @@ use cc_langfuse::{
     offline::{self, Outline},
     output,
     store::SpanKey,
+    transcript::reader::Unreadable,
 };
 use hyper::Method;
 use serde_json::json;
 
 use self::{
-    find::{Candidate, Routes, Skipped},
+    find::{Candidate, Refused, Routes, Skipped},
     progress::Progress,
     send::Sender,
 };
@@ -105,6 +106,7 @@ struct Plan {
     fresh: usize,
     others: Tally,
     skipped: Skipped,
+    refused: Refused,
 }
 
 impl Backfill {
@@ -152,7 +154,7 @@ impl Backfill {
         let paths = if self.paths.is_empty() { &roots } else { &paths };
         let project = self.project.as_ref().map(std::path::absolute).transpose()?.map(|dir| find::real(&dir));
         let mut plan = Plan::default();
-        let candidates = find::candidates(paths, self.since, &mut plan.skipped);
+        let candidates = find::candidates(paths, &roots, self.since, &mut plan.skipped, &mut plan.refused);
         progress.begin("reading", candidates.iter().map(|candidate| candidate.bytes).sum());
         for candidate in candidates {
             let bytes = candidate.bytes;
@@ -179,6 +181,9 @@ impl Backfill {
         } else {
             out!("{} added, {} were there already", count(queued, "observation"), plan.others.sent);
         }
+        for (dir, error) in &plan.refused {
+            say(&format!("not read: {}: {error}; {}", dir.display(), error.remedy()));
+        }
         if !left.is_empty() {
             say("left undone, run it again to go on:");
             left.iter().for_each(|why| say(&format!("  {why}")));
@@ -200,7 +205,13 @@ impl Plan {
     ) -> anyhow::Result<Result<(), &'static str>> {
         let cwd = match find::cwd(&candidate.path, roots) {
             Ok(cwd) => cwd,
-            Err(error) => return Ok(Err(error.reason())),
+            Err(error) => {
+                let reason = error.reason();
+                if !matches!(error, Unreadable::Missing) {
+                    self.refused.push((candidate.path, error));
+                }
+                return Ok(Err(reason));
+            }
         };
         if project.is_some_and(|dir| !cwd.as_ref().is_some_and(|cwd| find::real(cwd).starts_with(dir))) {
             return Ok(Err("other_project"));

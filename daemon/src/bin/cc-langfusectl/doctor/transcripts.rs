@@ -14,7 +14,7 @@ use cc_langfuse::{
         server::{Old, is_old, judge_old},
     },
     hook::Env,
-    transcript::{reader::Transcript, record},
+    transcript::{places, reader::Transcript, record},
 };
 
 use crate::client;
@@ -32,6 +32,13 @@ pub fn judge(mut roots: Vec<PathBuf>, home: &Path, cleanup_days: u64, status: Op
         }
     }
     judge_old(&old, status, status.is_some_and(|status| status.sessions.len() < SESSIONS), cleanup_days)
+}
+
+/// The directories of projects below `roots` that are not read.
+pub fn refused(roots: &[PathBuf]) -> Vec<Finding> {
+    let projects = roots.iter().flat_map(|root| places::projects(root));
+    let refused = projects.filter_map(|(dir, why)| Some((dir, why?)));
+    refused.map(|(dir, why)| Finding::problem("projects", format!("{}: {why}", dir.display()), why.remedy())).collect()
 }
 
 /// When the transcript of the latest session was last written.
