@@ -27,8 +27,10 @@ fn text(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// How the directory of the project "-p" comes to be.
-fn arrangements() -> Vec<(&'static str, fn(&Path) -> PathBuf)> {
+/// How the directory of the project "-p" comes to be below a home; the directory it leads to.
+type Arrange = fn(&Path) -> PathBuf;
+
+fn arrangements() -> Vec<(&'static str, Arrange)> {
     vec![
         ("a link out of the root", |home| {
             let to = home.join("shared/-p");
