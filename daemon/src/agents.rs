@@ -215,7 +215,8 @@ impl Agents {
 
     /// The last resort, when nothing more will come that could tell: the call of the open turn that asked for what the
     /// subagent was asked for, else the open turn itself if the subagent began during it; for a later run the turn that goes on,
-    /// or that of the run before. False if it is none of these.
+    /// or that of the run before; where the call that launched it cannot be read, the turn that launched another one last. False
+    /// if it is none of these.
     pub fn guess_place(&mut self, id: &str, open: &[&Turn]) -> bool {
         while let Some(agent) = self.at_work.get(id)
             && let Some(turn) = agent.unplaced()
@@ -228,7 +229,7 @@ impl Agents {
             let before = agent.places.last().map(|place| place.turn.clone());
             let turn = match open {
                 Some(open) if same_prompt || before.is_none() && began => (open.key.clone(), open.number),
-                _ => match before {
+                _ => match before.or_else(|| self.launched_before(turn)) {
                     Some(turn) => turn,
                     None => return false,
                 },
@@ -239,6 +240,12 @@ impl Agents {
             self.put(id, place);
         }
         self.at_work.get(id).is_some_and(Agent::is_placed)
+    }
+
+    /// The turn that launched a subagent last before `run` began.
+    fn launched_before(&self, run: &Turn) -> Option<(String, u32)> {
+        let launches = self.launches.iter().filter(|launch| launch.called.is_some() && launch.called <= run.prompt.at);
+        launches.max_by_key(|launch| launch.called).map(|launch| launch.turn.clone())
     }
 
     fn put(&mut self, id: &str, place: Place) {

@@ -234,7 +234,8 @@ fn every_call_arrives_once_whatever_happens_to_the_daemon_and_to_answers() {
             writers.into_iter().flat_map(|writer| writer.join().expect("a terminal")).collect()
         });
         server.change(|_| Answer::ok());
-        home.flush();
+        let flush = home.ctl(&["flush", "--timeout", "10m"]);
+        assert!(flush.status.success(), "{flush:?}\n{}", home.log());
         judge(&calls, &server.spans());
         all += calls.len();
     }

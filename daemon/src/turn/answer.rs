@@ -73,6 +73,12 @@ impl Trail {
         line.uuid.as_ref().is_some_and(|uuid| self.lines.contains(&hash(uuid)))
     }
 
+    /// The very line was there before, and says nothing new: a line that was damaged may stand there once more, whole.
+    fn says(&self, line: &Assistant) -> bool {
+        let has_blocks = line.blocks.iter().all(|block| self.blocks.contains(&block_hash(block)));
+        self.has(line) && has_blocks && (line.usage.is_none() || self.usage.is_some())
+    }
+
     /// True if `line`, which has the same `message.id`, is of the same call. `follows`: it stands directly behind its last line.
     pub(super) fn goes_on(&self, line: &Assistant, follows: bool) -> bool {
         let requests = self.request_id.as_ref().zip(line.request_id.as_ref()).map(|(known, new)| known == new);
@@ -212,7 +218,7 @@ impl Turn {
             let generation = &mut self.generations[index];
             (generation.earlier, generation.repeats) = (earlier, repeats);
         }
-        if self.generations[index].trail.has(&line) {
+        if self.generations[index].trail.says(&line) {
             return;
         }
         self.at_tail = Some(index);

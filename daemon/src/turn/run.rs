@@ -1,7 +1,9 @@
 //! What one subagent did: a run for what it was launched with, and one for each message that woke it again.
 
+use std::collections::HashSet;
+
 use super::{Turn, assembler::Requests};
-use crate::transcript::record::{Prompt, PromptKind, Record};
+use crate::transcript::record::{Assistant, Prompt, PromptKind, Record};
 
 /// Builds the runs of one subagent from the records of its own transcript, pushed in file order.
 #[derive(Debug, Default)]
@@ -13,6 +15,8 @@ pub struct Runs {
     taken: u32,
     /// Lines up to the prompt are those of the conversation that was forked.
     inherits: bool,
+    /// `uuid`s of lines of answers that were given in that conversation.
+    inherited: HashSet<String>,
     requests: Requests,
 }
 
@@ -36,8 +40,10 @@ impl Runs {
                 self.last = Some(Turn::new(prompt, "", offset));
             }
             Record::Link { .. } => {}
+            // It is counted where it was given, wherever the copy stands.
+            Record::Assistant(line) if self.has_inherited(&line) => {}
             record => {
-                if let (None, false, Record::Assistant(line)) = (&self.last, self.inherits, &record) {
+                if let (None, Record::Assistant(line)) = (&self.last, &record) {
                     let stand_in = Prompt { kind: PromptKind::StandIn, at: line.at, ..Prompt::default() };
                     let turn = Turn::new(stand_in, "", offset);
                     self.last = Some(Turn { key: line.uuid.clone().unwrap_or_else(|| turn.key.clone()), ..turn });
@@ -53,6 +59,14 @@ impl Runs {
             }
         }
         true
+    }
+
+    fn has_inherited(&mut self, line: &Assistant) -> bool {
+        let Some(uuid) = &line.uuid else { return self.inherits };
+        if self.inherits {
+            self.inherited.insert(uuid.clone());
+        }
+        self.inherited.contains(uuid)
     }
 
     /// What was taken for an answer is the line that launched the fork, in a file that has lost its beginning.
