@@ -152,7 +152,8 @@ fn mutate(session: &mut Session, dice: &mut Dice) -> String {
             "on one line with the next"
         }
         12 => {
-            let padding: &[u8] = dice.pick(&[&b"\0\0\0\0\0\0\0\0"[..], b"\xEF\xBB\xBF", b" \t", b"\0\xEF\xBB\xBF\0"]);
+            let paddings: [&[u8]; 4] = [b"\0\0\0\0\0\0\0\0", b"\xEF\xBB\xBF", b" \t", b"\0\xEF\xBB\xBF\0"];
+            let padding = *dice.pick(&paddings);
             match dice.throw(2) {
                 0 => drop(lines[at].splice(..0, padding.iter().copied())),
                 _ => lines[at].extend_from_slice(padding),
