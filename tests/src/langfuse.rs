@@ -1,12 +1,98 @@
 //! What a Langfuse server answers about the spans it holds: the part of its public API that reads and deletes, as both a v3
 //! and a v4 server have it. Every key is the key of a project of its own.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::{Answer, Request, Span};
 
-/// A span and the public key it was sent with.
-pub(crate) type Held = (String, Span);
+/// Versions of a span that arrive within this time are one row from the start.
+const ONE_ROW: Duration = Duration::from_secs(1);
+
+/// What the server holds, of all keys.
+#[derive(Default)]
+pub(crate) struct Project {
+    held: Vec<Held>,
+    /// Traces that are to be deleted, by the key that asked for it.
+    doomed: Vec<(String, String)>,
+}
+
+struct Held {
+    /// The public key it was sent with.
+    key: String,
+    span: Span,
+    at: Instant,
+    /// Copies of it that came before were merged into it.
+    is_merged: bool,
+}
+
+impl Project {
+    /// Stores the spans of a request.
+    pub(crate) fn take(&mut self, request: &Request) {
+        let key = request.key();
+        let key = key.split(':').next().unwrap_or_default();
+        self.held.extend(request.spans.iter().map(|span| Held {
+            key: key.to_owned(),
+            span: span.clone(),
+            at: request.at,
+            is_merged: false,
+        }));
+    }
+
+    /// Every span that is not deleted, as often as it was sent.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        self.held.iter().map(|held| held.span.clone()).collect()
+    }
+
+    /// Deletes and merges: a real server does both in its own time, deletes within 5 s to 2 min.
+    pub(crate) fn work(&mut self) {
+        let doomed = std::mem::take(&mut self.doomed);
+        self.held.retain(|held| !doomed.iter().any(|(key, trace)| held.key == *key && held.span.trace_id == *trace));
+        self.held.iter_mut().for_each(|held| held.is_merged = true);
+    }
+
+    /// The rows of a project as v4 has them: versions of a span are several until they are merged, but for those that came in
+    /// quick succession. With another start it is another row for ever.
+    fn rows(&self, public_key: &str) -> Vec<&Span> {
+        let mut rows: Vec<&Held> = Vec::new();
+        let is_same = |a: &Span, b: &Span| (&a.trace_id, &a.span_id, a.start) == (&b.trace_id, &b.span_id, b.start);
+        for held in self.held.iter().filter(|held| held.key == public_key) {
+            match rows.iter_mut().rev().find(|row| is_same(&row.span, &held.span)) {
+                Some(row) if held.is_merged || held.at.saturating_duration_since(row.at) < ONE_ROW => *row = held,
+                _ => rows.push(held),
+            }
+        }
+        rows.into_iter().map(|row| &row.span).collect()
+    }
+
+    /// The spans of a project as v3 has them: of those that were sent more than once, what was said last.
+    fn latest(&self, public_key: &str) -> Vec<&Span> {
+        let mut spans: Vec<&Span> = Vec::new();
+        for Held { span, .. } in self.held.iter().filter(|held| held.key == public_key) {
+            match spans.iter_mut().find(|there| there.span_id == span.span_id && there.trace_id == span.trace_id) {
+                Some(there) => *there = span,
+                None => spans.push(span),
+            }
+        }
+        spans
+    }
+
+    /// What a v3 server says of a trace under `langfuse.trace.KEY`: it sorts updates by the start of their spans, and of two
+    /// with the same start keeps either. Here that is the wrong one: the one that came first.
+    pub(crate) fn of_trace<'p>(&'p self, public_key: &str, trace: &str, key: &str) -> &'p str {
+        let of = self.held.iter().filter(|held| held.key == public_key && held.span.trace_id == trace);
+        let said =
+            of.filter_map(|held| Some((held.span.start, held.span.attrs.get(&format!("langfuse.trace.{key}"))?)));
+        let mut newest: Option<(u64, &String)> = None;
+        for (start, text) in said {
+            if newest.is_none_or(|(known, _)| start > known) {
+                newest = Some((start, text));
+            }
+        }
+        newest.map_or("", |(_, text)| text)
+    }
+}
 
 /// What a project is called whose public key is `public_key`.
 pub fn project_name(public_key: &str) -> String {
@@ -30,12 +116,69 @@ pub fn v4(request: &Request) -> Answer {
     }
 }
 
+/// A server whose queue or storage stands still: it answers nothing for more than a minute.
+pub fn stuck(request: &Request) -> Answer {
+    let is_alive = request.path.starts_with("/api/public/health");
+    if is_alive { Answer::ok() } else { Answer::ok().late(Duration::from_secs(70)) }
+}
+
+/// A server without its PostgreSQL: it takes spans, and knows nothing of projects.
+pub fn without_postgres(request: &Request) -> Answer {
+    let asks = request.path.starts_with("/api/public/projects");
+    if asks { Answer::status(500).body(&json!({"message": "Internal Server Error"}).to_string()) } else { Answer::ok() }
+}
+
+/// The body of an answer that takes nothing, where it has one of its own.
+pub(crate) fn refusal(status: u16) -> Option<String> {
+    let body = match status {
+        401 => unknown_key(),
+        429 => json!({"message": "Rate limit exceeded", "code": "rate_limited"}),
+        _ => return None,
+    };
+    Some(body.to_string())
+}
+
+/// That is all it says.
+fn unknown_key() -> Value {
+    json!({"message": "Invalid credentials. Confirm that you've configured the correct host."})
+}
+
+/// The body of the answer to spans: no word of OTLP, but the job that was queued for them.
+fn queued(request: &Request) -> Value {
+    if request.spans.is_empty() {
+        return json!({});
+    }
+    let id = &request.spans[0].trace_id;
+    let file = format!("otel/project-0123456789/2026/11/28/10/00/{id}-{}.json", "0".repeat(500));
+    json!({
+        "name": "otel-ingestion-job",
+        "data": {
+            "timestamp": "2026-11-28T10:00:00.000Z", "id": id, "name": "otel-ingestion-job",
+            "payload": {
+                "data": {"fileKey": file, "publicKey": request.key().split(':').next()},
+                "authCheck": {"validKey": true, "scope": {"projectId": "project-0123456789", "accessLevel": "project"}},
+                "propagatedHeaders": {"x-langfuse-ingestion-version": "4"},
+            },
+        },
+        "opts": {
+            "attempts": 6, "delay": 0, "removeOnComplete": true, "removeOnFail": 100_000,
+            "backoff": {"type": "exponential", "delay": 5000},
+        },
+        "id": "1", "progress": 0, "returnvalue": null, "stacktrace": null, "delay": 0, "priority": 0, "attemptsStarted": 0,
+        "attemptsMade": 0, "stalledCounter": 0, "timestamp": 1_795_946_400_000_u64,
+        "queueQualifiedName": "bull:otel-ingestion-queue",
+    })
+}
+
 /// Status and body; `None` if the request is about something else.
-pub(crate) fn answer(request: &Request, held: &mut Vec<Held>) -> Option<(u16, String)> {
+pub(crate) fn answer(request: &Request, project: &mut Project) -> Option<(u16, String)> {
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
     let rest = path.strip_prefix("/api/public/")?;
     if (request.method.as_str(), rest) == ("GET", "health") {
         return Some((200, json!({"status": "OK", "version": "4.16.0"}).to_string()));
+    }
+    if (request.method.as_str(), rest) == ("POST", "otel/v1/traces") {
+        return Some((200, queued(request).to_string()));
     }
     let known = matches!(
         (request.method.as_str(), rest.split('/').next()?),
@@ -47,9 +190,9 @@ pub(crate) fn answer(request: &Request, held: &mut Vec<Held>) -> Option<(u16, St
     let key = request.key();
     let Some((public_key, _)) = key.split_once(':').filter(|(public, secret)| !public.is_empty() && !secret.is_empty())
     else {
-        return Some((401, error("Invalid credentials. Confirm that you've configured the correct host.")));
+        return Some((401, unknown_key().to_string()));
     };
-    let own: Vec<&Span> = latest(held, public_key);
+    let own = project.latest(public_key);
     let of = |what: fn(&Span) -> String, id: &str| -> Vec<&Span> {
         own.iter().copied().filter(|span| what(span) == id).collect()
     };
@@ -61,13 +204,13 @@ pub(crate) fn answer(request: &Request, held: &mut Vec<Held>) -> Option<(u16, St
             let id = format!("id-of-{public_key}");
             let organization = json!({"id": "organization", "name": "Organization"});
             let name = project_name(public_key);
-            let project = json!({"id": id, "name": name, "organization": organization, "metadata": {}});
-            (200, json!({ "data": [project] }).to_string())
+            let known = json!({"id": id, "name": name, "organization": organization, "metadata": {}});
+            (200, json!({ "data": [known] }).to_string())
         }
-        ("GET", ["v2", "observations"]) => (200, observations(&own, query).to_string()),
+        ("GET", ["v2", "observations"]) => (200, observations(&project.rows(public_key), query).to_string()),
         ("GET", ["traces", id]) => match of(trace_id, id).as_slice() {
             [] => (404, error(&format!("Trace {id} not found within authorized project"))),
-            spans => (200, trace(spans).to_string()),
+            spans => (200, trace(spans, project, public_key).to_string()),
         },
         ("GET", ["sessions", id]) => match of(session_id, id).as_slice() {
             [] => (404, error("Session not found within authorized project")),
@@ -75,20 +218,22 @@ pub(crate) fn answer(request: &Request, held: &mut Vec<Held>) -> Option<(u16, St
                 let mut ids: Vec<&str> = spans.iter().map(|span| &*span.trace_id).collect();
                 ids.sort_unstable();
                 ids.dedup();
-                let traces: Vec<Value> = ids.iter().map(|id| trace(&of(trace_id, id))).collect();
+                let traces: Vec<Value> = ids.iter().map(|id| trace(&of(trace_id, id), project, public_key)).collect();
                 (200, json!({"id": id, "createdAt": time(spans[0].start), "traces": traces}).to_string())
             }
         },
         ("DELETE", ["traces", id]) => {
-            held.retain(|(key, span)| key != public_key || span.trace_id != *id);
+            let id = (public_key.to_owned(), (*id).to_owned());
+            project.doomed.push(id);
             (200, json!({"message": "Trace deleted successfully"}).to_string())
         }
         ("DELETE", ["traces"]) => {
             let body: Value = serde_json::from_slice(&request.plain).unwrap_or_default();
-            let Some(ids) = body["traceIds"].as_array().cloned() else {
+            let Some(ids) = body["traceIds"].as_array() else {
                 return Some((400, error("Invalid request data")));
             };
-            held.retain(|(key, span)| key != public_key || !ids.contains(&Value::from(&*span.trace_id)));
+            let ids = ids.iter().filter_map(|id| Some((public_key.to_owned(), id.as_str()?.to_owned())));
+            project.doomed.extend(ids);
             (200, json!({"message": "Traces deleted successfully"}).to_string())
         }
         _ => return None,
@@ -97,18 +242,6 @@ pub(crate) fn answer(request: &Request, held: &mut Vec<Held>) -> Option<(u16, St
 
 fn error(message: &str) -> String {
     json!({"message": message, "error": "Error"}).to_string()
-}
-
-/// The spans of a project; of those that were sent more than once, what was said last.
-fn latest<'h>(held: &'h [Held], public_key: &str) -> Vec<&'h Span> {
-    let mut spans: Vec<&Span> = Vec::new();
-    for (_, span) in held.iter().filter(|(key, _)| key == public_key) {
-        match spans.iter_mut().find(|there| there.span_id == span.span_id && there.trace_id == span.trace_id) {
-            Some(there) => *there = span,
-            None => spans.push(span),
-        }
-    }
-    spans
 }
 
 fn observations(own: &[&Span], query: &str) -> Value {
@@ -155,8 +288,8 @@ fn observation(span: &Span, groups: &[&str]) -> Value {
     all
 }
 
-/// A trace as its spans tell; there is at least one.
-fn trace(spans: &[&Span]) -> Value {
+/// A trace of a v3 server, of which these are the spans, one at least.
+fn trace(spans: &[&Span], project: &Project, public_key: &str) -> Value {
     let root = spans.iter().find(|span| span.is_root()).unwrap_or(&spans[0]);
     let groups = ["basic", "io", "model", "trace_context"];
     let observations: Vec<Value> = spans.iter().map(|span| observation(span, &groups)).collect();
@@ -164,7 +297,8 @@ fn trace(spans: &[&Span]) -> Value {
         "id": root.trace_id, "name": root.get("langfuse.trace.name"), "timestamp": time(root.start),
         "sessionId": root.get("session.id"), "userId": root.get("user.id"),
         "environment": root.get("langfuse.environment"),
-        "input": root.observation("input"), "output": root.observation("output"),
+        "input": project.of_trace(public_key, &root.trace_id, "input"),
+        "output": project.of_trace(public_key, &root.trace_id, "output"),
         "observations": observations, "scores": [],
     })
 }
@@ -234,32 +368,41 @@ mod tests {
         }
     }
 
-    fn ask(held: &mut Vec<Held>, method: &str, path: &str, key: &str, body: &str) -> (u16, Value) {
+    fn request(method: &str, path: &str, key: &str, body: &str) -> Request {
         use base64::Engine;
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("{key}:secret"));
-        let request = Request {
+        Request {
             method: method.into(),
             path: path.into(),
             headers: vec![("authorization".into(), format!("Basic {basic}"))],
             raw: vec![],
             plain: body.into(),
             spans: vec![],
-            at: std::time::Instant::now(),
+            at: Instant::now(),
             status: 0,
-        };
-        let (status, body) = answer(&request, held).expect("an answer");
+        }
+    }
+
+    fn ask(project: &mut Project, method: &str, path: &str, key: &str, body: &str) -> (u16, Value) {
+        let (status, body) = answer(&request(method, path, key, body), project).expect("an answer");
         (status, serde_json::from_str(&body).expect("JSON"))
+    }
+
+    /// Stores spans of the key `key` that came `ms` after `start`.
+    fn send(project: &mut Project, key: &str, (start, ms): (Instant, u64), spans: &[Span]) -> String {
+        let mut request = request("POST", "/api/public/otel/v1/traces", key, "");
+        (request.spans, request.at) = (spans.to_vec(), start + Duration::from_millis(ms));
+        project.take(&request);
+        answer(&request, project).expect("an answer").1
     }
 
     #[test]
     fn a_project_reads_and_deletes_what_is_its_own() {
-        let held = &mut vec![
-            ("a".to_owned(), span("t1", "s1", "", "one")),
-            ("a".to_owned(), span("t1", "s2", "s1", "one")),
-            ("a".to_owned(), span("t1", "s2", "s1", "one")),
-            ("a".to_owned(), span("t2", "s3", "", "one")),
-            ("b".to_owned(), span("t1", "s1", "", "one")),
-        ];
+        let held = &mut Project::default();
+        let now = Instant::now();
+        let (root, call) = (span("t1", "s1", "", "one"), span("t1", "s2", "s1", "one"));
+        send(held, "a", (now, 0), &[root.clone(), call.clone(), call, span("t2", "s3", "", "one")]);
+        send(held, "b", (now, 0), &[root]);
         assert_eq!(ask(held, "GET", "/api/public/projects", "a", "").1["data"][0]["name"], project_name("a"));
         let (status, page) = ask(held, "GET", "/api/public/v2/observations?traceId=t1&fields=core&limit=1", "a", "");
         assert_eq!((status, &page["data"][0]["id"], page["data"][0].get("name")), (200, &json!("s1"), None));
@@ -273,12 +416,65 @@ mod tests {
         let (_, session) = ask(held, "GET", "/api/public/sessions/one", "a", "");
         assert_eq!(session["traces"].as_array().unwrap().len(), 2);
         assert_eq!(ask(held, "DELETE", "/api/public/traces/t1", "a", "").0, 200);
+        assert_eq!(ask(held, "GET", "/api/public/traces/t1", "a", "").0, 200, "not yet");
+        held.work();
         assert_eq!(ask(held, "GET", "/api/public/traces/t1", "a", "").0, 404);
         assert_eq!(ask(held, "GET", "/api/public/traces/t1", "b", "").0, 200);
         assert_eq!(ask(held, "DELETE", "/api/public/traces", "a", r#"{"traceIds":["t2"]}"#).0, 200);
+        held.work();
         assert_eq!(ask(held, "GET", "/api/public/sessions/one", "a", "").0, 404);
         assert_eq!(ask(held, "DELETE", "/api/public/traces", "a", "{}").0, 400);
-        assert_eq!(held.len(), 1);
-        assert_eq!(ask(held, "GET", "/api/public/projects", "", "").0, 401);
+        assert_eq!(held.spans().len(), 1);
+        let (status, said) = ask(held, "GET", "/api/public/projects", "", "");
+        assert_eq!(
+            (status, said.as_object().map(|said| said.keys().cloned().collect::<Vec<_>>())),
+            (401, Some(vec!["message".to_owned()]))
+        );
+    }
+
+    #[test]
+    fn versions_of_a_span_are_rows_of_their_own_until_they_are_merged() {
+        let held = &mut Project::default();
+        let now = Instant::now();
+        let version = |name: &str, start| Span { name: name.into(), start, ..span("t", "s", "", "one") };
+        for (ms, name, start) in [(0, "a", 5), (900, "b", 5), (3000, "c", 5), (3100, "d", 6)] {
+            send(held, "k", (now, ms), &[version(name, start)]);
+        }
+        let names = |held: &mut Project| -> Vec<String> {
+            let (_, page) = ask(held, "GET", "/api/public/v2/observations?traceId=t", "k", "");
+            page["data"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names(held), ["b", "c", "d"]);
+        held.work();
+        assert_eq!(names(held), ["c", "d"], "another start is another row for ever");
+    }
+
+    #[test]
+    fn a_v3_server_takes_the_output_of_a_trace_from_the_span_that_starts_last() {
+        let says = |id: &str, start, text: &str| Span {
+            start,
+            attrs: [("langfuse.trace.output".to_owned(), text.to_owned())].into(),
+            ..span("t", id, if id == "root" { "" } else { "root" }, "one")
+        };
+        let output = |held: &mut Project| ask(held, "GET", "/api/public/traces/t", "k", "").1["output"].clone();
+        let held = &mut Project::default();
+        let now = Instant::now();
+        send(held, "k", (now, 0), &[says("root", 1, "old"), says("call", 2, "old")]);
+        send(held, "k", (now, 1), &[says("root", 1, "new")]);
+        assert_eq!(output(held), "old", "the root alone does not decide");
+        send(held, "k", (now, 2), &[says("later", 3, "new")]);
+        assert_eq!(output(held), "new");
+    }
+
+    #[test]
+    fn spans_are_answered_with_the_job_that_was_queued_for_them() {
+        let held = &mut Project::default();
+        let said = send(held, "k", (Instant::now(), 0), &[span("t", "s", "", "one")]);
+        assert!(
+            (1200..1500).contains(&said.len()) && said.contains("bull:otel-ingestion-queue"),
+            "{}: {said}",
+            said.len()
+        );
+        assert_eq!(send(held, "k", (Instant::now(), 0), &[]), "{}");
     }
 }

@@ -23,15 +23,18 @@ pub mod recording;
 pub mod scene;
 pub mod server;
 pub mod setup;
+pub mod storage;
 pub mod story;
 pub mod strace;
 pub mod terminal;
 pub mod tls;
+pub mod ui;
 pub mod units;
 
 pub use home::{Daemon, Home};
 pub use proxy::Proxy;
-pub use server::{Answer, MediaApi, Request, Server, Span};
+pub use server::{Answer, Request, Server, Span};
+pub use storage::MediaApi;
 pub use story::Story;
 pub use tls::{Authority, Identity};
 

@@ -20,7 +20,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersi
 
 use crate::{
     Identity,
-    langfuse::{self, Held},
+    langfuse::{self, Project},
 };
 
 /// A span as it arrived.
@@ -129,6 +129,7 @@ pub struct Answer {
     body: Option<String>,
     stores: bool,
     stalls: bool,
+    late: Duration,
 }
 
 impl Answer {
@@ -139,7 +140,8 @@ impl Answer {
 
     /// This status; 2xx means that the spans are stored.
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: None, stores: (200..300).contains(&status), stalls: false }
+        let stores = (200..300).contains(&status);
+        Self { status, headers: Vec::new(), body: None, stores, stalls: false, late: Duration::ZERO }
     }
 
     /// With a header.
@@ -153,6 +155,14 @@ impl Answer {
     #[must_use]
     pub fn body(mut self, body: &str) -> Self {
         self.body = Some(body.to_owned());
+        self
+    }
+
+    /// The same after a time in which nothing happens, as when a queue or a storage behind the server stands still: only then are
+    /// spans stored.
+    #[must_use]
+    pub fn late(mut self, late: Duration) -> Self {
+        self.late = late;
         self
     }
 
@@ -179,71 +189,12 @@ impl Answer {
     }
 }
 
-/// Langfuse's media API with a storage of its own, as a part of what a [`Server`] answers.
-#[derive(Clone, Default)]
-pub struct MediaApi(Arc<Mutex<Media>>);
-
-/// What it was told.
-#[derive(Clone, Debug, Default)]
-pub struct Media {
-    /// Every link asked for: media id, trace, observation, field.
-    pub links: Vec<[String; 4]>,
-    /// Media id → what was put there, as often as it was.
-    pub files: BTreeMap<String, Vec<(String, Vec<u8>)>>,
-    /// Media ids of which it was said that they are there.
-    pub there: BTreeSet<String>,
-}
-
-impl MediaApi {
-    /// What it was told so far.
-    pub fn seen(&self) -> Media {
-        lock(&self.0).clone()
-    }
-
-    /// The bytes of everything of which it was said that it is there, by media id.
-    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        let seen = self.seen();
-        seen.there.iter().map(|id| (id.clone(), seen.files[id][0].1.clone())).collect()
-    }
-
-    /// Answers as Langfuse does; everything that is no business of media is taken.
-    pub fn answer(&self, request: &Request) -> Answer {
-        let mut seen = lock(&self.0);
-        let body: serde_json::Value = serde_json::from_slice(&request.plain).unwrap_or_default();
-        let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
-        match (request.method.as_str(), request.path.as_str()) {
-            ("POST", "/api/public/media") => {
-                let mut id = text("sha256Hash").replace('+', "-").replace('/', "_");
-                id.truncate(22);
-                let host = request.header("host").unwrap_or_default();
-                let url = (!seen.there.contains(&id)).then(|| format!("http://{host}/storage/{id}?signature=s"));
-                seen.links.push([id.clone(), text("traceId"), text("observationId"), text("field")]);
-                Answer::status(201).body(&serde_json::json!({"mediaId": id, "uploadUrl": url}).to_string())
-            }
-            ("PUT", path) => {
-                let id = path.trim_start_matches("/storage/").trim_end_matches("?signature=s").to_owned();
-                let kind = request.header("content-type").unwrap_or_default().to_owned();
-                seen.files.entry(id).or_default().push((kind, request.plain.clone()));
-                Answer::ok()
-            }
-            ("PATCH", path) => {
-                let id = path.trim_start_matches("/api/public/media/");
-                if body["uploadHttpStatus"] == 200 && seen.files.contains_key(id) {
-                    seen.there.insert(id.to_owned());
-                }
-                Answer::ok()
-            }
-            _ => Answer::ok(),
-        }
-    }
-}
-
 type Plan = Box<dyn FnMut(&Request) -> Answer + Send>;
 
 #[derive(Default)]
 struct Seen {
     requests: Vec<Request>,
-    stored: Vec<Held>,
+    project: Project,
     /// Connections accepted and not yet ended, and the other ends of those that have.
     open: usize,
     ended: BTreeSet<SocketAddr>,
@@ -332,7 +283,17 @@ impl Server {
 
     /// Every span stored so far and not deleted, as often as it was sent.
     pub fn spans(&self) -> Vec<Span> {
-        lock(&self.shared.seen).stored.iter().map(|(_, span)| span.clone()).collect()
+        lock(&self.shared.seen).project.spans()
+    }
+
+    /// What a v3 server says that the trace says which a project with [`env`](Self::env) sent.
+    pub fn older_output(&self, trace_id: &str) -> String {
+        lock(&self.shared.seen).project.of_trace("pk-lf-test", trace_id, "output").to_owned()
+    }
+
+    /// Does what a real server does in its own time: deletes what it was asked to delete, and merges versions of a span.
+    pub fn work(&self) {
+        lock(&self.shared.seen).project.work();
     }
 
     /// Waits for `count` stored spans, and returns all of them.
@@ -400,19 +361,24 @@ impl Shared {
                 return;
             }
             let mut answer = (lock(&self.plan))(&request);
+            request.status = answer.status;
+            lock(&self.seen).requests.push(request.clone());
+            let due = Instant::now() + answer.late;
+            while Instant::now() < due && !self.closed.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             let mut seen = lock(&self.seen);
             if answer.stores {
-                let key = request.key();
-                let key = key.split(':').next().unwrap_or_default();
-                seen.stored.extend(request.spans.iter().map(|span| (key.to_owned(), span.clone())));
+                seen.project.take(&request);
             }
             if let (200, None) = (answer.status, &answer.body)
-                && let Some((status, body)) = langfuse::answer(&request, &mut seen.stored)
+                && let Some((status, body)) = langfuse::answer(&request, &mut seen.project)
             {
                 (answer.status, answer.body) = (status, Some(body));
             }
-            request.status = answer.status;
-            seen.requests.push(request);
+            if answer.body.is_none() {
+                answer.body = langfuse::refusal(answer.status).filter(|_| request.path.starts_with("/api/public/"));
+            }
             drop(seen);
             while answer.stalls && !self.closed.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(20));

@@ -541,6 +541,17 @@ fn a_trace_is_read_back_from_older_and_newer_servers_and_late() {
 }
 
 #[test]
+fn a_server_without_its_database_takes_spans_and_is_named() {
+    let stage = Stage::running();
+    stage.server.change(langfuse::without_postgres);
+    let mut story = Story::new(&stage.home, "p", "t");
+    story.turn("q", "a");
+    stage.home.hook(&story.stop("a"), &stage.server.env());
+    stage.home.flush();
+    stage.doctor(&[]).has("server", "problem", "is in trouble: HTTP 500", "nothing is lost");
+}
+
+#[test]
 fn what_the_daemon_cannot_deliver_is_found() {
     let stage = Stage::running();
     stage.server.change(|_| Answer::status(401));

@@ -25,6 +25,8 @@ fn the_traces_of_a_session_leave_the_server_and_are_not_sent_again() {
     let done = home.ctl(&["forget", "--yes", path]);
     let told = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success() && told.contains("102 traces of session gone"), "{done:?}");
+    assert_eq!(server.spans().len(), 206, "the server deletes in its own time");
+    server.work();
     let left = server.spans();
     assert!(left.len() == 2 && left.iter().all(|span| span.get("session.id") == "kept"), "{left:?}");
 

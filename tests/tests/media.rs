@@ -98,6 +98,7 @@ fn each_arrives_intact_and_once_and_is_linked_to_every_span_that_shows_it() {
     let kinds: BTreeSet<&str> = seen.files.values().flatten().map(|(kind, _)| kind.as_str()).collect();
     assert_eq!(kinds, BTreeSet::from(["image/png", "application/pdf"]));
     assert!(seen.files.values().all(|puts| puts.len() == 1), "once each");
+    assert_eq!(seen.refused, [""; 0], "as it was signed for");
     // Two in the first prompt, on the turn and its first call; one in each of two tools; one in the second prompt.
     let links: BTreeSet<[String; 4]> = seen.links.iter().cloned().collect();
     assert_eq!((links.len(), seen.links.len(), &links), (8, 8, &shown(&spans)));
