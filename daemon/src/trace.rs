@@ -25,7 +25,8 @@ pub enum Semantics {
     /// run one after another, `total` is input plus output.
     #[default]
     Spec,
-    /// As things happened: a generation runs from its request to its last block, a tool from its call to its result.
+    /// As things happened: a generation runs from its request to its last block, a tool from its call to its result; a later
+    /// generation has what it was given as its input, and no `total` hides tokens of the cache.
     Measured,
 }
 

@@ -178,6 +178,8 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
             sent_words.intersection(&told).cloned().collect::<Vec<_>>()
         };
         assert_eq!(leaves(&sizes_only()), [""; 0], "{}", path.display());
+        let measured = Options { semantics: Semantics::Measured, ..sizes_only() };
+        assert_eq!(leaves(&measured), [""; 0], "{}", path.display());
         assert!(!leaves(&Options::default()).is_empty(), "{}: nothing to leave", path.display());
     }
 }
