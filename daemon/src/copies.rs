@@ -16,11 +16,11 @@ use crate::{
     turn::Elsewhere,
 };
 
-/// What precedes the `uuid` of a line.
-const UUID: &[u8] = b"\"uuid\":\"";
+/// What precedes the `uuid` of a line. Claude Code writes no blanks behind it; others do.
+const UUID: &[u8] = b"\"uuid\"";
 
-/// Longest `uuid` that is looked at.
-const LONGEST: usize = 64;
+/// Longest `uuid` that is looked at, with what stands between it and its name.
+const LONGEST: usize = 80;
 
 /// Other sessions, as far as this one can know them: by what was told of them, and by the transcripts beside its own.
 pub struct Beside {
@@ -78,9 +78,7 @@ impl Beside {
             let filled = kept + n;
             for at in memchr::memmem::find_iter(&buffer[..filled], UUID) {
                 let text = &buffer[at + UUID.len()..filled];
-                if let Some(end) = memchr::memchr(b'"', &text[..text.len().min(LONGEST)]) {
-                    lines.insert(hash(&text[..end]));
-                }
+                lines.extend(value(&text[..text.len().min(LONGEST)]).map(hash));
             }
             if n == 0 {
                 break;
@@ -91,6 +89,12 @@ impl Beside {
         }
         lines
     }
+}
+
+/// The text that follows the name of a field.
+fn value(text: &[u8]) -> Option<&[u8]> {
+    let text = text.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
+    memchr::memchr(b'"', text).map(|end| &text[..end])
 }
 
 /// What is remembered of a line.
@@ -138,7 +142,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         // The uuids of some lines are cut in two by the size of a piece.
-        let line = |n: usize| format!("{{\"text\":\"{}\",\"uuid\":\"line-{n}\"}}\n", "x".repeat(997));
+        // Some are written with blanks.
+        let blank = |n: usize| [" ", "", "  "][n % 3];
+        let line = |n: usize| format!("{{\"text\":\"{1}\",\"uuid\"{0}:{0}\"line-{n}\"}}\n", blank(n), "x".repeat(997));
         let text: String = (0..3 * CHUNK / 1000).map(line).collect();
         std::fs::write(root.join("first.jsonl"), text).unwrap();
         let mut beside = Beside::new("fork", &root.join("fork.jsonl"), vec![root.clone()]);

@@ -187,6 +187,67 @@ fn a_fork_leaves_each_turn_to_the_session_that_made_it_whichever_is_read_first()
     }
 }
 
+/// What the session `from` holds, as the fork `to` begins with it; `marked`: by the field that says of each line where it is from,
+/// else by the one that says which session an answer was given to.
+fn fork(from: &Lines, to: &str, marked: bool) -> Lines {
+    let mut copy = Lines { session: to.into(), made: from.made.clone(), seconds: from.seconds + 60 };
+    for line in &mut copy.made {
+        let was = line["sessionId"].take();
+        line["sessionId"] = json!(to);
+        if marked {
+            line["forkedFrom"] = json!({"sessionId": from.session, "messageUuid": line["uuid"]});
+        } else if line["type"] == "assistant" && line["requestSessionId"].is_null() {
+            line["requestSessionId"] = was;
+        }
+    }
+    copy
+}
+
+#[test]
+fn a_fork_of_a_fork_leaves_each_turn_to_the_session_that_made_it_in_any_order() {
+    for (n, order) in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]].into_iter().enumerate() {
+        let (home, server) = (Home::new(), Server::new());
+        let _daemon = home.daemon();
+        home.settings("work", &server.env());
+        let mut one = Lines::new("one");
+        one.user(&json!("first"));
+        one.says("m1", 1, "answer one");
+        one.user(&json!("second"));
+        let mut two = fork(&one, "two", n % 2 == 0);
+        one.says("m2", 10, "of one");
+        two.says("m3", 100, "of two");
+        two.user(&json!("third"));
+        let mut three = fork(&two, "three", n % 2 == 0);
+        two.says("m4", 1000, "of two");
+        three.says("m5", 10_000, "of three");
+        let mut all = [one, two, three];
+        for (age, session) in order.into_iter().enumerate() {
+            let story = Story::new(&home, "work", &all[session].session);
+            all[session].made.iter_mut().for_each(|line| line["cwd"] = json!(story.cwd));
+            // Other writers leave blanks between a name and its value.
+            fs::write(&story.path, all[session].text().replace("\":\"", "\": \"")).expect("the transcript");
+            let file = fs::File::options().append(true).open(&story.path).expect("the transcript");
+            let age = std::time::Duration::from_secs(7200 - 600 * age as u64);
+            file.set_modified(SystemTime::now() - age).expect("a time");
+        }
+        let output = home.ctl(&["backfill", "--yes"]);
+        assert!(output.status.success(), "{order:?}: {output:?}");
+        server.wait_for(10);
+        home.flush();
+        let spans = server.spans();
+        let calls = spans.iter().filter(|span| span.is_generation());
+        let told: BTreeSet<_> = calls.map(|span| (span.get("session.id"), input(span), &span.trace_id)).collect();
+        let expect = [("one", 1), ("one", 10), ("three", 10_000), ("two", 100), ("two", 1000)];
+        assert_eq!(
+            told.iter().map(|(session, tokens, _)| (*session, *tokens)).collect::<Vec<_>>(),
+            expect,
+            "{order:?}"
+        );
+        let traces: BTreeSet<_> = told.iter().map(|(.., trace)| trace).collect();
+        assert_eq!((traces.len(), spans.iter().filter(|span| span.is_root()).count()), (5, 5), "{order:?}");
+    }
+}
+
 #[test]
 fn two_terminals_on_one_session_have_a_turn_each() {
     let (home, server) = (Home::new(), Server::new());

@@ -363,8 +363,10 @@ impl Assembler {
         let mut closed = self.open.take();
         let parent = turn.prompt.parent.as_deref();
         // Which line that is may have been read long ago, but not that another prompt followed it.
-        let is_old = |open: &Turn| {
-            parent.is_some_and(|line| open.prompt.parent.as_deref() == Some(line) || self.history.has_followed(line))
+        let is_old = |open: &Turn| match parent {
+            Some(line) => open.prompt.parent.as_deref() == Some(line) || self.history.has_followed(line),
+            // Two terminals can each begin a session that has no line yet.
+            None => is_first(&open.prompt) && is_first(&turn.prompt) && !open.is_answered(),
         };
         let stays = |open: &mut Turn| {
             let goes_elsewhere = home.map_or_else(|| is_old(open), |home| home != open.serial);
@@ -487,6 +489,11 @@ impl Assembler {
         let mut at_work = self.aside.iter().chain(&self.open).chain(&self.candidate);
         at_work.any(|turn| turn.prompt.uuid.as_deref() == Some(uuid)) || self.prompts.iter().any(|known| known == uuid)
     }
+}
+
+/// True if the prompt says of itself that it is the first of a session.
+fn is_first(prompt: &Prompt) -> bool {
+    prompt.parent.is_none() && prompt.uuid.is_some() && !prompt.stands_in()
 }
 
 /// The lines of answers that were read last, each with the serial number of its turn: a line that was written twice counts once.

@@ -9,7 +9,10 @@ fn read_linked(assembler: &mut Assembler, lines: Vec<Linked>) -> Vec<Turn> {
     let mut push = |(n, (uuid, parent, record)): (usize, Linked)| {
         let link = Record::Link { uuid: Some(uuid.into()), parent: Some(parent.into()) };
         let record = match record {
-            Record::Prompt(prompt) => Record::Prompt(Prompt { parent: Some(parent.into()), ..prompt }),
+            Record::Prompt(prompt) => {
+                let parent = Some(parent.to_owned()).filter(|parent| !parent.is_empty());
+                Record::Prompt(Prompt { parent, ..prompt })
+            }
             Record::Assistant(line) => {
                 let (uuid, parent) = (Some(uuid.into()), Some(parent.into()));
                 Record::Assistant(Box::new(Assistant { uuid, parent, ..*line }))
@@ -66,6 +69,30 @@ fn each_call_goes_under_the_prompt_that_its_chain_leads_to() {
     let next = vec![("p3", "r1", plain("p3", 9)), ("a3", "p3", ended("a3", 10, "five"))];
     assert_eq!(keys(&read_linked(&mut assembler, next)), [(3, "right")]);
     assert_eq!(at_work(&assembler).len(), 2);
+}
+
+#[test]
+fn as_many_terminals_as_there_are_have_a_turn_each_even_from_the_first_line() {
+    // The uuid of a line, and the prompt above it.
+    let answers = [("x1", "a"), ("y1", "b"), ("z1", "c"), ("y2", "b"), ("z2", "c"), ("x2", "a")];
+    for first in ["", "h"] {
+        let mut lines = vec![("h", "", plain("h", 1)), ("r", "h", ended("r", 2, "started"))];
+        lines.truncate(if first.is_empty() { 0 } else { 2 });
+        for prompt in ["a", "b", "c"] {
+            lines.push((prompt, if first.is_empty() { "" } else { "r" }, plain(prompt, 3)));
+        }
+        for (n, (uuid, prompt)) in answers.into_iter().enumerate() {
+            let above = answers[..n].iter().rfind(|(_, of)| *of == prompt).map_or(prompt, |(uuid, _)| uuid);
+            let is_last = !answers[n + 1..].iter().any(|(_, of)| *of == prompt);
+            let record = if is_last { ended(uuid, 9, uuid) } else { called(uuid, 5, &[uuid]) };
+            lines.push((uuid, above, record));
+        }
+        let mut assembler = Assembler::new(SESSION, 0);
+        read_linked(&mut assembler, lines);
+        let expect = [("a", ["x1", "x2"]), ("b", ["y1", "y2"]), ("c", ["z1", "z2"])];
+        let expect = expect.map(|(key, ids)| (key, ids.to_vec(), ids[1].to_owned()));
+        assert_eq!(at_work(&assembler), expect, "first line {first:?}");
+    }
 }
 
 #[test]

@@ -165,10 +165,13 @@ fn a_late_line_of_the_turn_before_does_not_count_again() {
 
 #[test]
 fn reading_starts_again_at_the_prompt_of_what_is_open() {
+    let after_p1 = |prompt| Record::Prompt(Prompt { parent: Some("p1".into()), ..prompt });
     for (records, expect) in [
         (vec![plain("p1", 1)], Some((0, 0))),
         (vec![plain("p1", 1), said("a", 2, "x")], Some((0, 0))),
-        (vec![plain("p1", 1), plain("p2", 2)], Some((100, 0))),
+        (vec![plain("p1", 1), after_p1(prompt("p2", 2))], Some((100, 0))),
+        // Two first prompts: two terminals, and either may be answered.
+        (vec![plain("p1", 1), plain("p2", 2)], Some((0, 0))),
         (vec![plain("p1", 1), said("a", 2, "x"), plain("p2", 3)], Some((200, 1))),
         (vec![plain("p1", 1), said("a", 2, "x"), typed("!ls", PromptKind::Local, 3)], Some((0, 0))),
         (vec![typed("!ls", PromptKind::Local, 2)], Some((0, 0))),
