@@ -36,8 +36,10 @@ pub(super) struct Trail {
     /// Only lines that do not say which answer they are of.
     pub(super) is_nameless: bool,
     blocks: HashSet<u64>,
-    /// Some tool it asked for has not come back.
-    pub(super) waits: bool,
+}
+
+fn waits(generation: &Generation) -> bool {
+    generation.tools.iter().any(|tool| !tool.has_returned())
 }
 
 fn hash(value: impl Hash) -> u64 {
@@ -80,7 +82,8 @@ impl Trail {
     }
 
     /// True if `line`, which has the same `message.id`, is of the same call. `follows`: it stands directly behind its last line.
-    pub(super) fn goes_on(&self, line: &Assistant, follows: bool) -> bool {
+    /// `waits`: some tool it asked for has not come back.
+    pub(super) fn goes_on(&self, line: &Assistant, follows: bool, waits: impl Fn() -> bool) -> bool {
         let requests = self.request_id.as_ref().zip(line.request_id.as_ref()).map(|(known, new)| known == new);
         match requests {
             Some(true) => true,
@@ -91,7 +94,7 @@ impl Trail {
                 follows
                     || line.at.is_some() && self.at.contains(&line.at)
                     || self.repeats(line)
-                    || self.has_usage_of(line)
+                    || self.has_usage_of(line, waits)
             }
         }
     }
@@ -123,13 +126,13 @@ impl Trail {
 
     /// Every line of an answer repeats its usage; as long as the model has not stopped, output is a placeholder. Where nothing is
     /// counted, only a tool that has not come back yet shows that the answer goes on.
-    fn has_usage_of(&self, line: &Assistant) -> bool {
+    fn has_usage_of(&self, line: &Assistant, waits: impl Fn() -> bool) -> bool {
         let input = |usage: &Usage| (usage.input, usage.cache_read, usage.cache_creation);
         match (&self.usage, &line.usage) {
-            (Some(known), Some(new)) if *known == Usage::default() && *new == *known => !self.stopped || self.waits,
+            (Some(known), Some(new)) if *known == Usage::default() && *new == *known => !self.stopped || waits(),
             (Some(known), Some(new)) if self.stopped => known == new,
             (Some(known), Some(new)) => input(known) == input(new) || *known == Usage::default(),
-            _ => !self.stopped || self.waits,
+            _ => !self.stopped || waits(),
         }
     }
 
@@ -154,7 +157,7 @@ impl Turn {
         while let Some(index) = next {
             let generation = &self.generations[index];
             let follows = self.at_tail == Some(index);
-            if generation.trail.has(line) || self.trail(index).goes_on(line, follows) {
+            if generation.trail.has(line) || generation.trail.goes_on(line, follows, || waits(generation)) {
                 return Some(index);
             }
             next = generation.earlier;
@@ -164,10 +167,10 @@ impl Turn {
         of.next()
     }
 
-    /// What is known of the call at `index`.
-    pub(super) fn trail(&self, index: usize) -> Trail {
-        let Generation { trail, tools, .. } = &self.generations[index];
-        Trail { waits: tools.iter().any(|tool| !tool.has_returned()), ..trail.clone() }
+    /// What is known of the call at `index`, and whether some tool it asked for has not come back.
+    pub(super) fn trail(&self, index: usize) -> (Trail, bool) {
+        let generation = &self.generations[index];
+        (generation.trail.clone(), waits(generation))
     }
 
     pub(super) fn answer(&mut self, line: Assistant, requested: Option<Nanos>) {
@@ -366,13 +369,16 @@ fn put(texts: &mut Vec<String>, at: &mut usize, text: String) {
         let both = !known.is_empty() && !text.is_empty();
         both && (known.starts_with(text.as_str()) || text.starts_with(known.as_str()))
     };
-    match texts.iter().skip(*at).position(same) {
-        Some(position) => {
-            let known = &mut texts[*at + position];
+    // A snapshot goes on where it is, or repeats what came last.
+    let last = (*at).max(texts.len().saturating_sub(RECENT));
+    let next = (*at..texts.len().min(*at + RECENT)).chain(last..texts.len());
+    match next.into_iter().find(|index| same(&texts[*index])) {
+        Some(index) => {
+            let known = &mut texts[index];
             if text.len() > known.len() {
                 *known = text;
             }
-            *at += position + 1;
+            *at = index + 1;
         }
         None => {
             texts.push(text);

@@ -63,7 +63,7 @@ pub struct Assembler {
     /// What the session is called.
     title: Option<String>,
     /// The last calls of the turn before: a late line of them must not count again.
-    before: HashMap<String, Trail>,
+    before: HashMap<String, (Trail, bool)>,
     /// The turns before, to which the user may go back.
     history: History,
     /// The version of Claude Code that wrote the latest prompt.
@@ -304,7 +304,7 @@ impl Assembler {
             None => None,
         };
         let before = line.message_id.as_ref().and_then(|id| self.before.get(id)).filter(|_| !is_home);
-        let is_late = before.is_some_and(|call| call.has(&line) || call.goes_on(&line, false));
+        let is_late = before.is_some_and(|(call, waits)| call.has(&line) || call.goes_on(&line, false, || *waits));
         if is_late || self.open.as_ref().is_some_and(|turn| self.written.has(&line, turn.serial)) {
             self.orphans += 1;
             return closed;
