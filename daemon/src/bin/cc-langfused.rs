@@ -96,6 +96,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
             service::tell("STATUS=another daemon of this user is running");
             return Ok(());
         }
+        Err(denied @ Denied::Io(..)) => {
+            let elsewhere =
+                "where it cannot be written, CC_LANGFUSE_STATE_DIR names another directory by its absolute path";
+            anyhow::bail!("{denied} ({elsewhere})")
+        }
         other => other?,
     };
     let passed = service::passed().map_err(|error| Denied::Passed(paths.socket.clone(), error))?;

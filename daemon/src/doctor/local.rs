@@ -262,6 +262,8 @@ pub fn judge_events(status: &Status, silent_since: Option<&str>) -> Vec<Finding>
 pub enum Access {
     /// Not there.
     Missing,
+    /// Not there, and the user may not make it.
+    Forbidden,
     /// Only the user gets to it.
     Private,
     /// Group or others do too.
@@ -295,6 +297,11 @@ pub fn judge_access(check: &'static str, path: &Path, access: &Access, mode: &st
             Finding::problem(check, format!("{shown} is gone while the daemon runs"), "restart the daemon")
         }
         Access::Missing => Finding::ok(check, format!("{shown} is made when the daemon starts")),
+        Access::Forbidden => Finding::problem(
+            check,
+            format!("{shown} cannot be made: what it belongs into is read-only for you"),
+            "set CC_LANGFUSE_STATE_DIR, where the daemon starts and in Claude Code's settings, to the absolute path of a directory that you can write",
+        ),
         Access::Open => Finding::problem(
             check,
             format!("{shown} is open to other users, so hooks do not use it"),

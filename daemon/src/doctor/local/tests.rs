@@ -29,3 +29,10 @@ fn the_service_is_judged_beside_the_daemon() {
         assert!(daemon.remedy.unwrap().starts_with(remedy), "{unit:?}");
     }
 }
+
+#[test]
+fn a_state_directory_that_cannot_be_made_has_a_way_out() {
+    let found = judge_access("state-directory", Path::new("/s"), &Access::Forbidden, "700", false);
+    assert_eq!((found.check, found.state), ("state-directory", State::Problem));
+    assert!(found.remedy.unwrap_or_default().contains("CC_LANGFUSE_STATE_DIR"));
+}

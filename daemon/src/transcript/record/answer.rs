@@ -60,7 +60,7 @@ pub(super) fn answer(
         uuid: filled(wire.uuid),
         parent: word(wire.parent_uuid),
         message_id: filled(message.id),
-        model: word(model).unwrap_or_else(|| "unknown".to_owned()),
+        model: word(model).filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "unknown".to_owned()),
         request_id: filled(wire.request_id),
         request_ref: filled(wire.request_ref),
         block_index: wire.block_index.map(|n| n.0),

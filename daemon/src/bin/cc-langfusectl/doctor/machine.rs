@@ -65,6 +65,7 @@ pub fn files(paths: &Paths, running: bool) -> Vec<Finding> {
         {
             Access::Unusable
         }
+        Access::Missing if !can_make(dir) => Access::Forbidden,
         access => access,
     };
     let state = dir(&paths.state);
@@ -80,6 +81,12 @@ pub fn files(paths: &Paths, running: bool) -> Vec<Finding> {
     findings.push(judge_access("spool-directory", &paths.spool, &dir(&paths.spool), "700", running));
     findings.push(judge_access("database-file", &paths.database, &file(&paths.database, false), "600", running));
     findings
+}
+
+/// True if the nearest directory above that exists can be written.
+fn can_make(dir: &Path) -> bool {
+    let above = dir.ancestors().skip(1).find(|above| above.exists());
+    above.is_some_and(|above| rustix::fs::access(above, rustix::fs::Access::WRITE_OK).is_ok())
 }
 
 fn file(path: &Path, is_socket: bool) -> Access {

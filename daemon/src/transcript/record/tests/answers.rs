@@ -42,6 +42,10 @@ fn an_answer_is_read_with_all_it_says() {
 
 #[test]
 fn what_an_answer_does_not_say_has_a_default() {
+    for model in ["", " ", "\t"] {
+        let line = json!({"type": "assistant", "message": {"model": model, "content": "plain words"}});
+        assert_eq!(assistant(&line).model, "unknown", "{model:?}");
+    }
     let line = json!({"type": "assistant", "message": {"content": "plain words"}});
     let expect = Assistant {
         uuid: None,
