@@ -12,7 +12,10 @@ use std::{
 use crate::{
     ids::trace_id,
     store::handle::Handle,
-    transcript::reader::{self, CHUNK, Transcript},
+    transcript::{
+        places,
+        reader::{self, CHUNK, Transcript},
+    },
     turn::Elsewhere,
 };
 
@@ -124,6 +127,21 @@ impl Elsewhere for Beside {
         found
     }
 
+    fn begins_with(&mut self, letters: &str) -> Option<String> {
+        let own = self.transcript.parent()?;
+        // A teammate may work in another directory than the session that leads it.
+        let beside = own.parent().filter(|root| self.roots.iter().any(|known| known == root));
+        let dirs = beside.into_iter().flat_map(places::projects).map(|(dir, _)| dir).filter(|dir| dir != own);
+        std::iter::once(own.to_path_buf()).chain(dirs).find_map(|dir| {
+            let entries = std::fs::read_dir(dir).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+            let mut sessions = entries.filter(|path| path.extension().is_some_and(|ext| ext == "jsonl"));
+            sessions.find_map(|path| {
+                let id = path.file_stem()?.to_str()?;
+                (id.starts_with(letters) && id != self.session_id && reader::is_name(id)).then(|| id.to_owned())
+            })
+        })
+    }
+
     fn claim(&mut self, uuid: &str) -> bool {
         let Some(store) = &self.store else { return true };
         store.call(|store| store.claim_turn(&trace_id(uuid), &self.session_id)).unwrap_or_else(|error| {
@@ -155,5 +173,25 @@ mod tests {
             assert!(!beside.has(session, uuid), "{session} {uuid}");
         }
         assert!(beside.claim("line-1"), "nobody else is known");
+    }
+
+    #[test]
+    fn a_session_is_found_by_the_first_letters_of_its_id_in_any_project() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        for path in ["-a/0a1b2c3d-mate.jsonl", "-a/11111111-near.jsonl", "-b/22222222-far.jsonl", "-b/33333333.txt"] {
+            std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            std::fs::write(root.join(path), "").unwrap();
+        }
+        let mut beside = Beside::new("0a1b2c3d-mate", &root.join("-a/0a1b2c3d-mate.jsonl"), vec![root.clone()]);
+        for (letters, expect) in [
+            ("11111111", Some("11111111-near")),
+            ("22222222", Some("22222222-far")),
+            ("33333333", None),
+            ("44444444", None),
+            ("0a1b2c3d", None),
+        ] {
+            assert_eq!(beside.begins_with(letters).as_deref(), expect, "{letters}");
+        }
     }
 }

@@ -23,7 +23,7 @@ mod parts;
 mod run;
 mod sources;
 
-pub use assembler::{Assembler, Elsewhere};
+pub use assembler::{Assembler, Elsewhere, TEAM_OF};
 pub use history::{BACK, Past};
 pub use parts::{Failure, Generation, Happening, Launch, Note, Order, Place, SkillOutput, Tool};
 pub use run::Runs;

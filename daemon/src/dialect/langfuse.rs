@@ -19,7 +19,7 @@ use crate::{
     redact::{Counts, Redactor},
     trace::{Body, Level, Semantics, Span},
     transcript::record::{Nanos, Prompt, PromptKind, SessionFacts, Usage},
-    turn::{Generation, Turn},
+    turn::{Generation, TEAM_OF, Turn},
 };
 
 mod encoder;
@@ -76,7 +76,7 @@ impl Shared {
         put.some("langfuse.version", facts.version.clone());
         put.some("langfuse.release", options.release.as_deref().map(limited));
         put.some("langfuse.environment", options.environment.clone());
-        let team = facts.team.iter().map(|team| format!("team:{team}"));
+        let team = facts.team.iter().map(|team| limited(&format!("team:{team}")));
         let tags: Vec<String> = options.tags.iter().cloned().chain(team).collect();
         if !tags.is_empty() {
             put.0.push(("langfuse.trace.tags".into(), Value::List(tags)));
@@ -94,7 +94,8 @@ impl Shared {
         put.some(meta!(trace "forked_from"), facts.forked_from.as_deref());
         put.some(meta!(trace "agent_team"), facts.team.as_deref());
         put.some(meta!(trace "agent_name"), facts.teammate.as_deref());
-        put.some(meta!(trace "lead_session"), facts.team.as_deref().and_then(|team| team.strip_prefix("session-")));
+        let lead = facts.lead.as_deref().or_else(|| facts.team.as_deref()?.strip_prefix(TEAM_OF));
+        put.some(meta!(trace "lead_session"), lead);
         if options.capture == Capture::Full {
             // Made of what was said.
             put.some(meta!(trace "session_title"), facts.title.as_deref().map(limited));

@@ -105,8 +105,11 @@ impl Found {
             turn.follows.iter_mut().for_each(mask);
         }
         for facts in self.turns.iter_mut().map(|turn| &mut turn.session) {
-            let SessionFacts { version, cwd, git_branch, slug, forked_from, title, team, teammate } = facts;
-            [version, cwd, git_branch, slug, forked_from, title, team, teammate].into_iter().flatten().for_each(mask);
+            let SessionFacts { version, cwd, git_branch, slug, forked_from, title, team, teammate, lead } = facts;
+            [version, cwd, git_branch, slug, forked_from, title, team, teammate, lead]
+                .into_iter()
+                .flatten()
+                .for_each(mask);
         }
         for ((mut kind, mut version), lines) in std::mem::take(&mut self.unknown) {
             mask(&mut kind);

@@ -318,6 +318,8 @@ pub struct SessionFacts {
     pub team: Option<String>,
     /// What the session is called in its team.
     pub teammate: Option<String>,
+    /// The session that leads the team, if its transcript is found.
+    pub lead: Option<String>,
 }
 
 /// One line of a model's answer.

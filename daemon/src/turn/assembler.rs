@@ -26,8 +26,14 @@ const LINES: usize = 4096;
 /// How many calls of the turn before are remembered.
 const LATE: usize = 64;
 
+/// Of how many letters of its id a session is told.
+const LETTERS: usize = 8;
+
 /// How many prompts may pass before a turn that stands aside is over.
 const ASIDE: u32 = 3;
+
+/// What precedes the first letters of the id of the session that leads a team, in the team's name.
+pub const TEAM_OF: &str = "session-";
 
 /// What is known of other sessions, which may have the same prompt lines.
 pub trait Elsewhere: Debug + Send {
@@ -39,6 +45,9 @@ pub trait Elsewhere: Debug + Send {
 
     /// This session answers the prompt `uuid`. False if another one did so before.
     fn claim(&mut self, uuid: &str) -> bool;
+
+    /// The one other session whose id begins with `letters`.
+    fn begins_with(&mut self, letters: &str) -> Option<String>;
 }
 
 /// Builds turns from records pushed in file order.
@@ -77,6 +86,8 @@ pub struct Assembler {
     /// What belongs to the turn that comes, and the offset of its line.
     ahead: Vec<(Aside, u64)>,
     elsewhere: Option<Box<dyn Elsewhere>>,
+    /// The team of the latest prompt, and the session that leads it.
+    lead: Option<(String, Option<String>)>,
 }
 
 impl Assembler {
@@ -102,6 +113,7 @@ impl Assembler {
             written: Written::default(),
             ahead: Vec::new(),
             elsewhere: None,
+            lead: None,
         }
     }
 
@@ -287,6 +299,14 @@ impl Assembler {
         (turn.serial, turn.reach) = (self.begun, (offset, self.answered));
         turn.session.forked_from.clone_from(&self.forked_from);
         turn.session.title.clone_from(&self.title);
+        if let Some(team) = &turn.session.team {
+            if self.lead.as_ref().is_none_or(|(of, _)| of != team) {
+                let letters = team.strip_prefix(TEAM_OF).filter(|letters| letters.len() >= LETTERS);
+                let lead = letters.and_then(|letters| self.elsewhere.as_mut()?.begins_with(letters));
+                self.lead = Some((team.clone(), lead));
+            }
+            turn.session.lead = self.lead.as_ref().and_then(|(_, lead)| lead.clone());
+        }
         turn
     }
 

@@ -160,6 +160,7 @@ fn facts(wire: &Wire<'_>) -> SessionFacts {
         title: None,
         team: word(&wire.team_name),
         teammate: word(&wire.agent_name),
+        lead: None,
     }
 }
 

@@ -143,6 +143,9 @@ impl Elsewhere for Other {
     fn claim(&mut self, _: &str) -> bool {
         self.0
     }
+    fn begins_with(&mut self, letters: &str) -> Option<String> {
+        (letters == "0a1b2c3d").then(|| format!("{letters}-lead"))
+    }
 }
 
 fn copied(id: &str, at: Nanos) -> Record {
@@ -172,6 +175,19 @@ fn a_turn_stays_with_the_session_that_made_it() {
     let mut assembler = Assembler::new(SESSION, 0).beside(Other(true));
     push(&mut assembler, vec![Record::Prompt(from), said("a", 2, "own")]);
     assert_eq!(assembler.open().unwrap().key, "p6@session-1");
+}
+
+#[test]
+fn a_teammate_names_the_session_that_leads_it() {
+    let expect =
+        [("session-0a1b2c3d", Some("0a1b2c3d-lead")), ("session-ffffffff", None), ("session-0a", None), ("a", None)];
+    for (team, lead) in expect {
+        let mut asked = prompt("p0", 1);
+        asked.session.team = Some(team.into());
+        let mut assembler = Assembler::new(SESSION, 0).beside(Other(true));
+        push(&mut assembler, vec![Record::Prompt(asked), said("a", 2, "x")]);
+        assert_eq!(assembler.open().unwrap().session.lead.as_deref(), lead, "{team}");
+    }
 }
 
 #[test]

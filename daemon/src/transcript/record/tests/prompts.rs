@@ -169,6 +169,7 @@ fn a_prompt_line_says_what_is_known_of_its_session() {
         title: None,
         team: Some("session-0a1b2c3d".into()),
         teammate: Some("bob".into()),
+        lead: None,
     };
     (line["teamName"], line["agentName"]) = (json!("session-0a1b2c3d"), json!("bob"));
     line["forkedFrom"] = json!({"sessionId": "s-0", "messageUuid": "u-0"});
