@@ -249,6 +249,65 @@ fn a_fork_of_a_fork_leaves_each_turn_to_the_session_that_made_it_in_any_order() 
 }
 
 #[test]
+fn an_answer_whose_prompt_nobody_knows_has_a_turn_that_says_so() {
+    let begun = |begin: &dyn Fn(&mut Lines)| {
+        let mut lines = Lines::new("s");
+        begin(&mut lines);
+        lines.says("m1", 100, "answer");
+        lines
+    };
+    let meta = |field: &str, text: &str| begun(&|lines| lines.user(&json!(text))[field] = json!(true));
+    let mut rows = vec![
+        ("no line of the user's", begun(&|_| {})),
+        (
+            "a tool result",
+            begun(&|lines| {
+                lines.result("t", "cut off");
+            }),
+        ),
+        ("words of Claude Code's own", meta("isMeta", "Continue from where you left off.")),
+        ("the summary of a compaction", meta("isCompactSummary", "This session is being continued")),
+    ];
+    for content in [
+        json!(""),
+        json!(" \n"),
+        Value::Null,
+        json!([]),
+        json!([{"type": "text", "text": ""}]),
+        json!({"a": 1}),
+        json!([{"type": "container_upload", "file_id": "f"}]),
+    ] {
+        let mut lines = Lines::new("s");
+        lines.user(&content);
+        lines.says("m1", 100, "answer");
+        rows.push(("nothing that can be read", lines));
+    }
+    let mut side = Lines::new("s");
+    side.says("m1", 100, "answer");
+    side.made[0]["isSidechain"] = json!(true);
+    rows.push(("a line of a subagent alone", side));
+    let home = Home::new();
+    let story = Story::new(&home, "work", "s");
+    for (what, mut lines) in rows {
+        // What follows is a turn of its own.
+        lines.user(&json!("next"));
+        lines.says("m2", 10, "another");
+        fs::write(&story.path, lines.text()).expect("the transcript");
+        let shown = home.ctl(&["show", "--json", story.path.to_str().expect("a path")]);
+        let spans: Vec<Value> = serde_json::from_slice(&shown.stdout).expect("spans");
+        let marks: Vec<_> = spans.iter().filter(|span| span["parent_id"].is_null()).collect();
+        let is_marked =
+            |span: &&Value| span["attributes"].as_object().is_some_and(|all| all.values().any(|v| v == "stand-in"));
+        assert_eq!(marks.iter().map(is_marked).collect::<Vec<_>>(), [true, false], "{what}: {spans:#?}");
+        let usage = |span: &Value| -> u64 {
+            let usage = span["attributes"]["langfuse.observation.usage_details"].as_str().unwrap_or("{}");
+            serde_json::from_str::<Value>(usage).expect("JSON")["input"].as_u64().unwrap_or(0)
+        };
+        assert_eq!(spans.iter().map(usage).sum::<u64>(), 110, "{what}");
+    }
+}
+
+#[test]
 fn two_terminals_on_one_session_have_a_turn_each() {
     let (home, server) = (Home::new(), Server::new());
     let daemon = home.daemon();
