@@ -127,6 +127,10 @@ impl Trail {
     /// Every line of an answer repeats its usage; as long as the model has not stopped, output is a placeholder. Where nothing is
     /// counted, only a tool that has not come back yet shows that the answer goes on.
     fn has_usage_of(&self, line: &Assistant, waits: impl Fn() -> bool) -> bool {
+        // Claude Code 2.1.332 numbers the blocks of an answer: the first one begins another.
+        if line.block_index == Some(0) {
+            return false;
+        }
         let input = |usage: &Usage| (usage.input, usage.cache_read, usage.cache_creation);
         match (&self.usage, &line.usage) {
             (Some(known), Some(new)) if *known == Usage::default() && *new == *known => !self.stopped || waits(),

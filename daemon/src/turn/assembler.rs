@@ -312,17 +312,18 @@ impl Assembler {
 
     fn answer(&mut self, home: Option<u32>, line: Assistant, offset: u64) -> Option<Turn> {
         self.turn_to(home);
-        let is_home = home.is_some() && self.open.as_ref().map(|turn| turn.serial) == home;
         let known = |turn: &Turn| turn.call_of(&line).is_some();
         let mut closed = match self.candidate.take() {
-            // A command typed while the model works does not interrupt the turn at work.
-            Some(candidate) if self.open.as_ref().is_some_and(known) => {
+            // A command typed while the model works does not interrupt the turn at work. What stands below it is its answer,
+            // however much it looks like an earlier one.
+            Some(candidate) if home != Some(candidate.serial) && self.open.as_ref().is_some_and(known) => {
                 self.candidate = Some(candidate);
                 None
             }
             Some(candidate) => self.start(candidate, None),
             None => None,
         };
+        let is_home = home.is_some() && self.open.as_ref().map(|turn| turn.serial) == home;
         let before = line.message_id.as_ref().and_then(|id| self.before.get(id)).filter(|_| !is_home);
         let is_late = before.is_some_and(|(call, waits)| call.has(&line) || call.goes_on(&line, false, || *waits));
         if is_late || self.open.as_ref().is_some_and(|turn| self.written.has(&line, turn.serial)) {

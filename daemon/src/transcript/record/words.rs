@@ -1,17 +1,12 @@
 //! What the user typed, apart from what Claude Code and editors put around it for the model.
 
-/// Tags of text that nobody typed, besides those that begin with `ide_`.
-const HARNESS: [&str; 10] = [
+/// Tags of text that nobody typed, besides those that begin with `ide_` and those of hooks and reminders.
+const HARNESS: [&str; 5] = [
     "additional-context",
     "new-diagnostics",
     "open_and_recently_viewed_files",
     "session-context",
-    "session-start-hook",
-    "system-reminder",
-    "system_reminder",
     "tools-used-before-summary",
-    "total_tokens_reminder",
-    "user-prompt-submit-hook",
 ];
 
 /// What was typed of `text`, and the sections before and behind it that nobody typed.
@@ -59,7 +54,8 @@ fn opened(text: &str) -> Option<&str> {
 }
 
 fn is_harness(name: &str) -> bool {
-    name.starts_with("ide_") || HARNESS.contains(&name)
+    let ends = ["-hook", "-reminder", "_reminder"].iter().any(|end| name.ends_with(end));
+    ends || name.starts_with("ide_") || HARNESS.contains(&name)
 }
 
 /// `/name args`, as typed, from the tags Claude Code wraps a command in.

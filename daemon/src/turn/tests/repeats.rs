@@ -76,6 +76,28 @@ fn a_message_id_that_never_changes_makes_no_two_calls_one() {
 }
 
 #[test]
+fn what_stands_below_a_prompt_answers_it_however_much_it_looks_like_an_earlier_answer() {
+    let ok = |at, parent: &str| {
+        answer(Assistant { parent: Some(parent.into()), ..counted_line("msg", at, 7, vec![text("ok")]) })
+    };
+    for kind in [PromptKind::Plain, PromptKind::Local, PromptKind::Command] {
+        let all = turns(vec![plain("p1", 1), ok(2, "p1"), typed("p2", kind, 3), ok(4, "p2")]);
+        assert_eq!(all.iter().map(|turn| &*turn.key).collect::<Vec<_>>(), ["p1", "p2"], "{kind:?}");
+    }
+}
+
+#[test]
+fn the_first_block_begins_another_answer_where_blocks_are_numbered() {
+    let numbered =
+        |at, block_index, tool: &str| answer(Assistant { block_index, ..counted_line("msg", at, 7, vec![call(tool)]) });
+    for (index, expect) in [(Some(0), 2), (Some(1), 1), (None, 1)] {
+        let turn =
+            only(vec![plain("p1", 1), numbered(2, Some(0), "t1"), result("t1", 3, "x"), numbered(4, index, "t2")]);
+        assert_eq!(turn.generations.len(), expect, "{index:?}");
+    }
+}
+
+#[test]
 fn blocks_of_one_answer_stay_together_whatever_stands_between() {
     let with = |request: Option<&str>, at, input, block| {
         answer(Assistant { request_id: request.map(Into::into), ..counted_line("msg", at, input, vec![block]) })

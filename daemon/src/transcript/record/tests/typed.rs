@@ -28,6 +28,12 @@ fn a_prompt_is_what_was_typed_and_the_rest_is_its_context() {
         (json!([text(FILE), text(review)]), PromptKind::Command, "/review 12", FILE.to_owned()),
         (json!([text(FILE), text("<command-name>/cost</command-name>")]), PromptKind::Local, "/cost", FILE.to_owned()),
         (json!([text(FILE), text("<bash-input>ls</bash-input>")]), PromptKind::Local, "!ls", FILE.to_owned()),
+        (
+            json!("<post-tool-use-hook><ide_diagnostics>x</ide_diagnostics></post-tool-use-hook>fix it"),
+            PromptKind::Plain,
+            "fix it",
+            "<post-tool-use-hook><ide_diagnostics>x</ide_diagnostics></post-tool-use-hook>".to_owned(),
+        ),
         // What somebody writes about tags is theirs.
         (
             json!("what does <ide_selection>x</ide_selection> mean?"),
