@@ -48,23 +48,37 @@ fn hash(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
+/// How much of a block's text tells it from others, in bytes at either end.
+const TELLING: usize = 256;
+
+/// The beginning and the end of `text`, and how long it is: as good as all of it to tell blocks apart, and much less to hash.
+fn telling(text: &str) -> (&str, &str, usize) {
+    let begin = &text[..text.floor_char_boundary(TELLING)];
+    let end = &text[text.ceil_char_boundary(text.len().saturating_sub(TELLING))..];
+    (begin, end, text.len())
+}
+
 /// The fingerprint of a call's first block; it is stored.
 fn opening(block: &Block) -> Print {
+    let of = |kind: &str, name: &str, text: &str| {
+        let (begin, end, length) = telling(text);
+        Print::of(&format!("{kind}\0{name}\0{length}\0{begin}\0{end}"))
+    };
     match block {
-        Block::Text(text) => Print::of(text),
-        Block::Thinking(text) => Print::of(&format!("thinking\0{text}")),
-        Block::ToolUse { id, name, input } => Print::of(&format!("tool\0{id}\0{name}\0{input}")),
-        Block::ServerTool { id, name, input } => Print::of(&format!("server\0{id}\0{name}\0{input}")),
-        Block::ServerResult(result) => Print::of(&format!("result\0{}\0{}", result.tool_use_id, result.output)),
-        Block::Other { kind, .. } => Print::of(&format!("other\0{kind}")),
+        Block::Text(text) => of("text", "", text),
+        Block::Thinking(text) => of("thinking", "", text),
+        Block::ToolUse { id, name, input } => of("tool", &format!("{id}\0{name}"), input),
+        Block::ServerTool { id, name, input } => of("server", &format!("{id}\0{name}"), input),
+        Block::ServerResult(result) => of("result", &result.tool_use_id, &result.output),
+        Block::Other { kind, .. } => of("other", kind, ""),
     }
 }
 
 fn block_hash(block: &Block) -> u64 {
     match block {
-        Block::Text(text) => hash((0, text)),
-        Block::Thinking(text) => hash((1, text)),
-        Block::ToolUse { id, name, input } => hash((2, id, name, input)),
+        Block::Text(text) => hash((0, telling(text))),
+        Block::Thinking(text) => hash((1, telling(text))),
+        Block::ToolUse { id, name, input } => hash((2, id, name, telling(input))),
         other => hash((3, format!("{other:?}"))),
     }
 }

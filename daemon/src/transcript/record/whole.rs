@@ -1,6 +1,6 @@
 //! What stands on one line: as a rule one record; after a crash also what is left of one, holes, and records glued behind these.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
 use memchr::memmem;
 use serde::de::IgnoredAny;
@@ -150,10 +150,11 @@ fn is_record(text: &[u8]) -> bool {
 /// A line that nothing is read of, for what it begins with, may hold a record all the same. Not all of it is looked at: most
 /// bytes of a transcript are in such lines.
 fn may_be_glued(text: &[u8], sniffed: &Sniffed) -> bool {
-    let uuid = memmem::find(text, b"\"uuid\"");
+    static UUID: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"uuid\""));
+    let uuid = UUID.find(text);
     match (sniffed, uuid) {
         (Sniffed::Link { .. }, Some(at)) => {
-            !text[..at].ends_with(b"\"type\":\"attachment\",") || memmem::find(&text[at + 6..], b"\"uuid\"").is_some()
+            !text[..at].ends_with(b"\"type\":\"attachment\",") || UUID.find(&text[at + 6..]).is_some()
         }
         (Sniffed::Link { .. }, None) | (_, Some(_)) => true,
         (_, None) => text.len() < SHORT && memmem::find(&text[1..], b"{\"type\"").is_some(),
@@ -188,8 +189,9 @@ fn padding_behind(text: &[u8]) -> usize {
 /// `text` with a replacement character for each half of a surrogate pair that stands alone: JavaScript cuts strings in the middle
 /// of one. Its length stays.
 fn paired(text: &[u8]) -> Cow<'_, [u8]> {
-    let (small, large) = (memmem::find(text, b"\\ud"), memmem::find(text, b"\\uD"));
-    let Some(first) = small.into_iter().chain(large).min() else { return text.into() };
+    let Some(first) = escapes(text).find(|at| matches!(text.get(at + 2), Some(b'd' | b'D'))) else {
+        return text.into();
+    };
     // The backslash may be escaped itself: what matters is how many there are.
     let mut at = first - text[..first].iter().rev().take_while(|byte| **byte == b'\\').count();
     let mut paired = Cow::Borrowed(text);
@@ -205,6 +207,12 @@ fn paired(text: &[u8]) -> Cow<'_, [u8]> {
         }
     }
     paired
+}
+
+/// Where `\\u` stands in `text`.
+fn escapes(text: &[u8]) -> impl Iterator<Item = usize> + use<'_> {
+    static ESCAPE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\\u"));
+    ESCAPE.find_iter(text)
 }
 
 /// The UTF-16 unit of the escape that `text` begins with.
