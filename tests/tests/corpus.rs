@@ -24,11 +24,11 @@ const END: &str = "<!-- captured:end -->";
 
 #[test]
 fn recorded_sessions_arrive_whole_and_once() {
-    // The README says what that is.
+    // docs/promises.md says what that is.
     let captured = captured(&play_all(Mode::Plain));
-    let readme = include_str!("../../README.md");
-    let block = readme.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).map(|(block, _)| block.trim());
-    assert!(block == Some(captured.trim()), "README.md should say, between {BEGIN} and {END}:\n\n{captured}");
+    let page = include_str!("../../docs/promises.md");
+    let block = page.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).map(|(block, _)| block.trim());
+    assert!(block == Some(captured.trim()), "docs/promises.md should say, between {BEGIN} and {END}:\n\n{captured}");
 }
 
 #[test]

@@ -166,7 +166,10 @@ proptest! {
         let bytes = transcript(&steps);
         let whole = read(&bytes, &[], &[]);
         prop_assert_eq!(&read(&bytes, &cuts, &[]), &whole);
-        prop_assert_eq!(&read(&bytes, &cuts, &restarts), &whole);
+        // Where turns go on beside each other, reading starts again before those that are sent: the store knows these by their ids.
+        let mut again = read(&bytes, &cuts, &restarts);
+        again.dedup();
+        prop_assert_eq!(&again, &whole);
         let mut ids: Vec<_> = whole.iter().map(|span| (&span.0, &span.1)).collect();
         ids.dedup();
         prop_assert_eq!(ids.len(), whole.len(), "every id is there once");
