@@ -84,6 +84,9 @@ const HEARD: usize = 1024;
 /// How often watches are ended that nobody needs any more.
 const UNWATCH: Duration = Duration::from_secs(1);
 
+/// How many sessions are remembered that were brought to their end for others.
+const RECOVERED: usize = 1000;
+
 /// How many bytes may wait for a destination when a backfill adds to them: what live sessions send comes behind these.
 const BACKFILL: u64 = 16 << 20;
 
@@ -129,6 +132,8 @@ pub struct Engine {
     sessions: HashMap<String, Session>,
     /// What can wait.
     later: Later,
+    /// Sessions that were brought to their end because others begin with them, and how long their transcripts were then.
+    recovered: HashMap<String, u64>,
     /// Counts looks at sessions.
     looks: u64,
     /// Some watches may be needed no more; when they were last looked through.
@@ -161,6 +166,7 @@ impl Engine {
             full: HashSet::new(),
             sessions,
             later: Later::default(),
+            recovered: HashMap::new(),
             looks: 0,
             unwatch: (false, Instant::now()),
             users: Users::new(own),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    AGENT_TICK, AGENT_TICK_LATER, BACKFILL, Engine, LULL, QUIET, QUIET_FINISHED, TICK, is_backfill,
+    AGENT_TICK, AGENT_TICK_LATER, BACKFILL, Engine, LULL, QUIET, QUIET_FINISHED, RECOVERED, TICK, is_backfill,
     session::{STORE_RETRY, Session, Tail},
     tell::{Found, HELD, push_line, settle, tell},
 };
@@ -226,12 +226,15 @@ impl Engine {
             return;
         }
         let turns = if known { self.past(&session.row) } else { Vec::new() };
+        // That other tool goes on with the turn it had begun.
+        let is_begun = cursor > 0 && (!known || self.is_behind_import(&session.row));
         session.tail = Some(Tail {
             read_to: file.position(cursor),
             first_line: file.head().ok().as_deref().and_then(record::first_uuid),
             lines: Lines::at(cursor),
             assembler: Assembler::new(&session.row.session_id, closed)
                 .resumed(session.row.forked_from.clone(), session.row.title.clone(), turns)
+                .behind_another_tool(is_begun)
                 .beside(
                     Beside::new(&session.row.session_id, &session.row.transcript, self.roots(&session.row.hint))
                         .and_told(self.store.clone())
@@ -248,6 +251,12 @@ impl Engine {
             tracing::warn!(session = row.session_id, %error, "earlier turns are not known");
             Vec::new()
         })
+    }
+
+    /// True if another tool sent what is known of the session so far.
+    fn is_behind_import(&self, row: &SessionRow) -> bool {
+        let imported = self.store.call(|store| store.imported(&row.session_id)).ok().flatten();
+        imported.is_some_and(|imported| imported.turn_count == row.turns)
     }
 
     /// Where a transcript is begun and how many turns come before: at its start, or behind what another tool has sent of it.
@@ -281,9 +290,15 @@ impl Engine {
             return false;
         }
         let path = session.row.transcript.with_file_name(format!("{previous}.jsonl"));
-        if self.open(&path, &session.row.hint).is_err() {
+        let Ok(file) = self.open(&path, &session.row.hint) else { return false };
+        // Many may begin with one and the same, which costs as much as itself once.
+        if self.recovered.get(&previous) == Some(&file.length) {
             return false;
         }
+        if self.recovered.len() == RECOVERED {
+            self.recovered.clear();
+        }
+        self.recovered.insert(previous.clone(), file.length);
         let hint = Hint {
             id: format!("recover-{previous}"),
             session_id: previous.clone(),

@@ -86,6 +86,8 @@ pub struct Assembler {
     /// What belongs to the turn that comes, and the offset of its line.
     ahead: Vec<(Aside, u64)>,
     elsewhere: Option<Box<dyn Elsewhere>>,
+    /// Up to the next prompt all belongs to another tool.
+    is_begun: bool,
     /// The team of the latest prompt, and the session that leads it.
     lead: Option<(String, Option<String>)>,
 }
@@ -113,6 +115,7 @@ impl Assembler {
             written: Written::default(),
             ahead: Vec::new(),
             elsewhere: None,
+            is_begun: false,
             lead: None,
         }
     }
@@ -122,6 +125,14 @@ impl Assembler {
     #[must_use]
     pub fn resumed(mut self, forked_from: Option<String>, title: Option<String>, turns: Vec<Past>) -> Self {
         (self.forked_from, self.title, self.history) = (forked_from, title, History::of(turns));
+        self
+    }
+
+    /// As [`new`](Self::new), where another tool sent what stands before, and goes on with the turn it had begun: nothing is read
+    /// up to the next prompt.
+    #[must_use]
+    pub fn behind_another_tool(mut self, is_begun: bool) -> Self {
+        self.is_begun = is_begun;
         self
     }
 
@@ -252,9 +263,12 @@ impl Assembler {
             self.version.clone_from(&prompt.session.version);
         }
         if prompt.stands_in() {
-            self.stand_in_for(prompt, offset);
+            if !self.is_begun {
+                self.stand_in_for(prompt, offset);
+            }
             return None;
         }
+        self.is_begun = false;
         let turn = self.turn(prompt, offset);
         if turn.prompt.kind == PromptKind::Local {
             self.candidate = Some(turn);
@@ -311,6 +325,10 @@ impl Assembler {
     }
 
     fn answer(&mut self, home: Option<u32>, line: Assistant, offset: u64) -> Option<Turn> {
+        if self.is_begun {
+            self.orphans += 1;
+            return None;
+        }
         self.turn_to(home);
         let known = |turn: &Turn| turn.call_of(&line).is_some();
         let mut closed = match self.candidate.take() {

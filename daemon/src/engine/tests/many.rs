@@ -262,3 +262,38 @@ fn a_session_that_cannot_be_stored_costs_those_beside_it_nothing() {
     assert_eq!(at.spans(), 2 * 5);
     assert!(at.engine.sessions.is_empty());
 }
+
+/// Many sessions that begin with one and the same, as forks of it do, bring that to its end once.
+#[test]
+fn a_session_with_which_many_begin_is_brought_to_its_end_once() {
+    for count in [5, 50] {
+        let mut at = Stepped::new();
+        at.session("first", 2);
+        let text = std::fs::read_to_string(at.dir.join("first.jsonl")).unwrap();
+        for n in 0..count {
+            // The lines of a fork name the session they were copied from.
+            let hint = at.session(&format!("s-{n}"), 1);
+            let own = std::fs::read_to_string(&hint.transcript).unwrap();
+            let copy = text.lines().map(|line| {
+                let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+                line["sessionId"] = "first".into();
+                format!("{line}\n")
+            });
+            std::fs::write(&hint.transcript, copy.collect::<String>() + &own).unwrap();
+            at.engine.take(Hint { event: Event::Ended, ..hint });
+        }
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while at.engine.sessions.values().any(Session::is_busy) {
+            assert!(Instant::now() < deadline);
+            for session in at.engine.sessions.values_mut() {
+                session.next_look = Instant::now();
+                session.not_before = None;
+                session.waiting.iter_mut().for_each(|(_, came)| *came -= QUIET_FINISHED);
+            }
+            at.pass();
+        }
+        assert_eq!(at.spans(), 2 * 2 + 2 * count);
+        // One look at the first, two at each that begins with it.
+        assert!(at.engine.looks <= 1 + 2 * count, "{} looks for {count}", at.engine.looks);
+    }
+}
