@@ -461,9 +461,11 @@ fn hostile_text_takes_linear_time() {
         "api_key:",
     ] {
         let of = |length: usize| piece.repeat(length / piece.len());
-        let (short, long) = (time(&of(3 << 10)), time(&of(24 << 10)));
+        let tries = || (time(&of(3 << 10)), time(&of(24 << 10)));
         // Eight times the text; with a quadratic rule it would be 64 times as long.
-        assert!(long < short * 24 + Duration::from_millis(400), "{piece:?}: {short:?}, then {long:?}");
+        let is_linear = |(short, long): (Duration, Duration)| long < short * 24 + Duration::from_millis(400);
+        // Other programs take their share of the time now and then, but not each time.
+        assert!((0..3).any(|_| is_linear(tries())), "{piece:?}: {:?}", tries());
     }
 }
 
