@@ -1,6 +1,6 @@
 //! Masks secrets in text before it is stored or sent.
 //!
-//! One pass of an Aho-Corasick automaton over the keywords of all rules decides where a rule is tried at all; a rule is
+//! One pass that looks for the keywords of all rules decides where a rule is tried at all; a rule is
 //! then matched only at that place, never searched for. Text without keywords costs one table look-up per byte.
 //!
 //! Rules know a secret either by its own shape (`ghp_…`), which needs no further proof, or by its surroundings
