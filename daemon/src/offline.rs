@@ -1,6 +1,7 @@
 //! A whole transcript → the spans a replay of it would send, or their sum, without daemon or database.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
 };
@@ -49,6 +50,7 @@ pub fn turns(
         session_id,
         None,
         || beside(path, session_id),
+        |_, _| {},
         |turn, agents| {
             let complete = |turn: &mut Turn| {
                 if options.capture == Capture::Full {
@@ -73,34 +75,28 @@ pub fn turns(
 /// If the file cannot be read.
 pub fn account(path: &Path, session_id: &str) -> Result<(Traced, Option<Stated>), Unreadable> {
     let mut stated = None;
-    // When the first thing happened that is not in those totals.
-    let mut until = None;
-    walk(
-        path,
-        session_id,
-        None,
-        beside(path, session_id),
-        |line, record| match record {
-            None => {
-                if let Some(newer) = Stated::parse(line) {
-                    (stated, until) = (Some(newer), None);
-                }
-            }
-            Some(Record::Prompt(prompt)) if !prompt.stands_in() => until = until.or(prompt.at),
-            Some(Record::Assistant(line)) => until = until.or(line.at),
-            Some(_) => {}
-        },
-        |_| {},
-    )?;
-    let until = until.filter(|_| stated.is_some());
+    // When the first thing happened that is not in those totals, once there are any.
+    let until = Cell::new(None);
     let mut traced = Traced::default();
     session(
         path,
         session_id,
         None,
         || beside(path, session_id),
+        |line, record| match record {
+            None => {
+                if let Some(newer) = Stated::parse(line) {
+                    stated = Some(newer);
+                    until.set(None);
+                }
+            }
+            Some(_) if stated.is_none() => {}
+            Some(Record::Prompt(prompt)) if !prompt.stands_in() => until.set(until.get().or(prompt.at)),
+            Some(Record::Assistant(line)) => until.set(until.get().or(line.at)),
+            Some(_) => {}
+        },
         |turn, agents| {
-            std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, until));
+            std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, until.get()));
         },
     )?;
     Ok((traced, stated))
@@ -133,13 +129,13 @@ pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
         Some(Record::Prompt(_) | Record::Assistant(_)) => used.more = true,
         Some(_) => {}
     };
-    walk(path, session_id, None, beside(path, session_id), look, |_| {})?;
     let mut traced = Traced::default();
     session(
         path,
         session_id,
         None,
         || beside(path, session_id),
+        look,
         |turn, agents| {
             std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, None));
         },
@@ -241,33 +237,44 @@ pub fn outline(
 ) -> Result<Outline, Unreadable> {
     let (mut outline, mut emitted) = (Outline::default(), Emitted::default());
     let beside = || beside(path, session_id).leaving_copies();
-    session(path, session_id, sent, beside, |turn, agents| {
-        if !turn.has_news(Scope::Final) {
-            outline.copied += 1;
-            return;
-        }
-        outline.last = outline.last.max(turn.end).max(turn.prompt.at);
-        let rate = options.sample_rate;
-        if rate.is_some_and(|rate| !ids::sampled(ids::trace_id(turn.trace_key()), rate)) {
-            return;
-        }
-        let all: Vec<trace::Span> = std::iter::once(&*turn)
-            .chain(agents.iter())
-            .flat_map(|turn| trace::spans(turn, Scope::Final, options.semantics, None))
-            .collect();
-        let keys: Vec<SpanKey> = all.iter().map(|span| (span.trace_id, span.span_id, span.call)).collect();
-        let (mut spans, mut tokens) = (Vec::new(), 0);
-        for ((span, key), _) in all.iter().zip(keys.iter()).zip(emitted.fresh(&keys)).filter(|(_, fresh)| *fresh) {
-            if let trace::Body::Generation { usage: Some(usage), .. } = &span.body {
-                tokens += Tokens::from(*usage).total();
+    session(
+        path,
+        session_id,
+        sent,
+        beside,
+        |_, _| {},
+        |turn, agents| {
+            if !turn.has_news(Scope::Final) {
+                outline.copied += 1;
+                return;
             }
-            spans.push(*key);
-        }
-        if spans.is_empty() {
-            return;
-        }
-        outline.turns.push(TurnOutline { spans, tokens, has_agents: !agents.is_empty() || !turn.agents.is_empty() });
-    })?;
+            outline.last = outline.last.max(turn.end).max(turn.prompt.at);
+            let rate = options.sample_rate;
+            if rate.is_some_and(|rate| !ids::sampled(ids::trace_id(turn.trace_key()), rate)) {
+                return;
+            }
+            let all: Vec<trace::Span> = std::iter::once(&*turn)
+                .chain(agents.iter())
+                .flat_map(|turn| trace::spans(turn, Scope::Final, options.semantics, None))
+                .collect();
+            let keys: Vec<SpanKey> = all.iter().map(|span| (span.trace_id, span.span_id, span.call)).collect();
+            let (mut spans, mut tokens) = (Vec::new(), 0);
+            for ((span, key), _) in all.iter().zip(keys.iter()).zip(emitted.fresh(&keys)).filter(|(_, fresh)| *fresh) {
+                if let trace::Body::Generation { usage: Some(usage), .. } = &span.body {
+                    tokens += Tokens::from(*usage).total();
+                }
+                spans.push(*key);
+            }
+            if spans.is_empty() {
+                return;
+            }
+            outline.turns.push(TurnOutline {
+                spans,
+                tokens,
+                has_agents: !agents.is_empty() || !turn.agents.is_empty(),
+            });
+        },
+    )?;
     Ok(outline)
 }
 
@@ -276,17 +283,18 @@ fn beside(path: &Path, session_id: &str) -> Beside {
     Beside::new(session_id, path, path.parent().map(Path::to_path_buf).into_iter().collect())
 }
 
-/// Hands every turn of a session to `each`, with the work of its subagents; not those another tool has `sent`.
+/// Hands every turn of a session to `each`, with the work of its subagents; not those another tool has `sent`. Before the first of
+/// them every line went to `look`, with what it says of the conversation.
 fn session(
     path: &Path,
     session_id: &str,
     sent: Option<&Imported>,
     beside: impl Fn() -> Beside,
+    look: impl FnMut(&[u8], Option<&Record>),
     mut each: impl FnMut(&mut Turn, &mut [Turn]),
 ) -> Result<(), Unreadable> {
     let mut launches = Vec::new();
-    let end =
-        walk(path, session_id, sent, beside(), |_, _| {}, |turn| launches.extend(agents::closed_launches(&turn)))?;
+    let end = walk(path, session_id, sent, beside(), look, |turn| launches.extend(agents::closed_launches(&turn)))?;
     let roots: Vec<PathBuf> = path.parent().map(Path::to_path_buf).into_iter().collect();
     launches.extend(end.at_work().flat_map(agents::closed_launches));
     let mut agents = agents::all(path, &roots, launches, &end.at_work().collect::<Vec<_>>());
