@@ -297,7 +297,7 @@ pub fn call_of(generation: &Generation) -> Call {
     let counts = generation.usage.filter(|usage| *usage != Usage::default());
     let content = generation.opening.as_ref().zip(counts).map(|(opening, usage)| {
         let Usage { input, output, cache_read, cache_creation, .. } = usage;
-        format!("{} {input} {output} {cache_read} {cache_creation}", opening.as_ref())
+        format!("{opening:016x} {input} {output} {cache_read} {cache_creation}")
     });
     Call::of(&generation.id, generation.first, generation.request_id.as_deref(), content.as_deref())
 }

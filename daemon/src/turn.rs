@@ -18,6 +18,7 @@ use crate::{
 mod answer;
 mod assembler;
 mod chain;
+mod hash;
 mod history;
 mod parts;
 mod run;

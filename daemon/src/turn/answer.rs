@@ -4,16 +4,11 @@
 //! count from 1 in each session. A line goes on with a call of its id if it follows it directly, or if request, time or content
 //! say so as well.
 
-use std::{
-    collections::HashSet,
-    hash::{DefaultHasher, Hash, Hasher},
+use super::{
+    Generation, Tool, Turn,
+    hash::{Hashes, hash, stable},
 };
-
-use super::{Generation, Tool, Turn};
-use crate::{
-    ids::Print,
-    transcript::record::{Assistant, Block, Nanos, Service, ToolResult, Usage, launched},
-};
+use crate::transcript::record::{Assistant, Block, Nanos, Service, ToolResult, Usage, launched};
 
 /// The tool by which a subagent is set to work again.
 const WAKES: &str = "SendMessage";
@@ -32,20 +27,14 @@ pub(super) struct Trail {
     /// The model has said why it stopped.
     stopped: bool,
     at: [Option<Nanos>; 2],
-    lines: HashSet<u64>,
+    lines: Hashes,
     /// Only lines that do not say which answer they are of.
     pub(super) is_nameless: bool,
-    blocks: HashSet<u64>,
+    blocks: Hashes,
 }
 
 fn waits(generation: &Generation) -> bool {
     generation.tools.iter().any(|tool| !tool.has_returned())
-}
-
-fn hash(value: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// How much of a block's text tells it from others, in bytes at either end.
@@ -59,18 +48,18 @@ fn telling(text: &str) -> (&str, &str, usize) {
 }
 
 /// The fingerprint of a call's first block; it is stored.
-fn opening(block: &Block) -> Print {
-    let of = |kind: &str, name: &str, text: &str| {
+fn opening(block: &Block) -> u64 {
+    let of = |kind: &str, id: &str, name: &str, text: &str| {
         let (begin, end, length) = telling(text);
-        Print::of(&format!("{kind}\0{name}\0{length}\0{begin}\0{end}"))
+        stable(&[kind, id, name, &length.to_string(), begin, end])
     };
     match block {
-        Block::Text(text) => of("text", "", text),
-        Block::Thinking(text) => of("thinking", "", text),
-        Block::ToolUse { id, name, input } => of("tool", &format!("{id}\0{name}"), input),
-        Block::ServerTool { id, name, input } => of("server", &format!("{id}\0{name}"), input),
-        Block::ServerResult(result) => of("result", &result.tool_use_id, &result.output),
-        Block::Other { kind, .. } => of("other", kind, ""),
+        Block::Text(text) => of("text", "", "", text),
+        Block::Thinking(text) => of("thinking", "", "", text),
+        Block::ToolUse { id, name, input } => of("tool", id, name, input),
+        Block::ServerTool { id, name, input } => of("server", id, name, input),
+        Block::ServerResult(result) => of("result", &result.tool_use_id, "", &result.output),
+        Block::Other { kind, .. } => of("other", kind, "", ""),
     }
 }
 

@@ -3,13 +3,13 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt::Debug,
-    hash::{DefaultHasher, Hash, Hasher},
 };
 
 use super::{
     SkillOutput, Turn,
     answer::Trail,
     chain::{Chain, Link},
+    hash::{ByHash, hash},
     history::{BACK, History, Past},
 };
 use crate::transcript::record::{Aside, Assistant, Nanos, Prompt, PromptKind, Record, Side, ToolResult};
@@ -539,14 +539,12 @@ fn is_first(prompt: &Prompt) -> bool {
 #[derive(Debug, Default)]
 struct Written {
     order: VecDeque<u64>,
-    turns: HashMap<u64, u32>,
+    turns: ByHash<u32>,
 }
 
 impl Written {
     fn of(line: &Assistant) -> Option<u64> {
-        let mut hasher = DefaultHasher::new();
-        (line.uuid.as_ref()?, &line.message_id, line.at).hash(&mut hasher);
-        Some(hasher.finish())
+        Some(hash((line.uuid.as_ref()?, &line.message_id, line.at)))
     }
 
     fn add(&mut self, line: &Assistant, turn: u32) {

@@ -2,10 +2,9 @@
 //!
 //! Two terminals that have resumed one session write into one file. Each line names the one it follows; file order says nothing.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::{DefaultHasher, Hash, Hasher},
-};
+use std::collections::VecDeque;
+
+use super::hash::{ByHash, hash};
 
 /// How many lines are remembered. Lines follow one another closely, so that a few would do for nearly all.
 const LINES: usize = 1024;
@@ -20,22 +19,15 @@ pub(super) struct Link {
 impl Link {
     /// Of a line with these fields.
     pub(super) fn new(uuid: Option<&str>, parent: Option<&str>) -> Self {
-        let filled = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(line);
+        let filled = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(hash);
         Self { uuid: filled(uuid), parent: filled(parent) }
     }
-}
-
-/// What is remembered of a line's `uuid`.
-fn line(uuid: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    uuid.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// The latest lines of a session, each with the serial number of its turn.
 #[derive(Debug, Default)]
 pub(super) struct Chain {
-    turns: HashMap<u64, u32>,
+    turns: ByHash<u32>,
     order: VecDeque<u64>,
 }
 

@@ -6,7 +6,6 @@ use serde::Deserialize;
 
 use super::answer::Trail;
 use crate::{
-    ids::Print,
     media::Media,
     transcript::record::{Advice, By, Nanos, Service, ToolResult, Usage},
 };
@@ -87,7 +86,7 @@ pub struct Generation {
     /// The latest of these.
     pub(super) earlier: Option<usize>,
     /// Fingerprint of its first block.
-    pub opening: Option<Print>,
+    pub opening: Option<u64>,
     /// The model that answered, from the line that `usage` is from.
     pub model: String,
     /// `requestId`.
