@@ -285,6 +285,25 @@ fn put<'a, T: Kind<'a>>(found: Found<T>, place: &mut Option<T>, name: &'static s
     }
 }
 
+/// An object of which some fields are read.
+trait Fields<'a>: Default {
+    /// Reads them.
+    fn fill<A: MapAccess<'a>>(&mut self, object: A) -> Result<(), A::Error>;
+}
+
+/// A large object stays where it is while the line is read.
+impl<'a, T: Fields<'a> + Kind<'a>> Kind<'a> for Box<T> {
+    fn object<A: MapAccess<'a>>(object: A) -> Result<Found<Self>, A::Error> {
+        let mut it = Self::default();
+        it.fill(object)?;
+        Ok(Found::Value(it))
+    }
+
+    fn move_odd(&mut self, odd: &mut Vec<&'static str>) {
+        T::move_odd(self, odd);
+    }
+}
+
 /// Objects of which some fields are read: `field: its kind = "its key"`. `at` is where they stand, for the names of what is odd.
 macro_rules! objects {
     ($($(#[$doc:meta])* $name:ident at $at:literal { $($(#[$of:meta])* $field:ident: $kind:ty = $key:literal,)* })*) => {$(
@@ -297,18 +316,25 @@ macro_rules! objects {
             pub(super) of: PhantomData<&'a ()>,
         }
 
-        impl<'a> Kind<'a> for $name<'a> {
-            fn object<A: MapAccess<'a>>(mut object: A) -> Result<Found<Self>, A::Error> {
-                let mut it = Self::default();
+        impl<'a> Fields<'a> for $name<'a> {
+            fn fill<A: MapAccess<'a>>(&mut self, mut object: A) -> Result<(), A::Error> {
                 while let Some(Key(key)) = object.next_key::<Key<'a>>()? {
                     match key.as_ref() {
                         $($key => {
                             let found = <$kind as Kind<'a>>::next(&mut object)?;
-                            put(found, &mut it.$field, concat!("field.", $at, $key), &mut it.odd);
+                            put(found, &mut self.$field, concat!("field.", $at, $key), &mut self.odd);
                         })*
                         _ => drop(object.next_value::<IgnoredAny>()?),
                     }
                 }
+                Ok(())
+            }
+        }
+
+        impl<'a> Kind<'a> for $name<'a> {
+            fn object<A: MapAccess<'a>>(object: A) -> Result<Found<Self>, A::Error> {
+                let mut it = Self::default();
+                it.fill(object)?;
                 Ok(Found::Value(it))
             }
 
@@ -329,7 +355,7 @@ objects! {
         turn_position: WireTurnPosition<'a> = "turnPosition",
         /// Who began the turn.
         turn_origin: Word<'a> = "turnOrigin",
-        origin: WireOrigin<'a> = "origin",
+        origin: Box<WireOrigin<'a>> = "origin",
         team_name: Word<'a> = "teamName",
         agent_name: Word<'a> = "agentName",
         /// Who wrote the text of the line: `harness` and `hook` are not the user.
@@ -371,10 +397,10 @@ objects! {
         request_id: Text<'a> = "requestId",
         request_ref: Text<'a> = "requestRef",
         block_index: Count = "apiBlockIndex",
-        message: WireMessage<'a> = "message",
+        message: Box<WireMessage<'a>> = "message",
         content: Content<'a> = "content",
-        attachment: WireAttachment<'a> = "attachment",
-        compact: WireCompact<'a> = "compactMetadata",
+        attachment: Box<WireAttachment<'a>> = "attachment",
+        compact: Box<WireCompact<'a>> = "compactMetadata",
     }
 
     /// `toolUseResult` of a call that launched a subagent, or a workflow.
@@ -409,7 +435,7 @@ objects! {
         timestamp: Stamp<'a> = "timestamp",
         content: Content<'a> = "content",
         stop_reason: Word<'a> = "stop_reason",
-        usage: WireUsage<'a> = "usage",
+        usage: Box<WireUsage<'a>> = "usage",
     }
 
     WireUsage at "usage." {

@@ -10,9 +10,9 @@ use crate::transcript::wire::{
 /// # Errors
 /// Why it is no answer.
 pub(super) fn answer(
-    mut wire: Wire<'_>,
+    mut wire: Box<Wire<'_>>,
     at: Option<Nanos>,
-    message: Option<WireMessage<'_>>,
+    message: Option<Box<WireMessage<'_>>>,
     text: &[u8],
 ) -> Result<Record, Skip> {
     let flag = |flag: Option<Flag>| flag.is_some_and(|flag| flag.0);
@@ -68,7 +68,7 @@ pub(super) fn answer(
         slug: filled(wire.slug),
         forked_from: filled(wire.forked_from.and_then(|from| from.session_id).or(wire.request_session_id)),
         advice: iterations.map_or_else(Vec::new, |list| list.items.iter().filter_map(advice).collect()),
-        usage: usage.as_ref().map(tokens),
+        usage: usage.as_deref().map(tokens),
     })))
 }
 

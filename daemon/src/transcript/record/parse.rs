@@ -97,7 +97,7 @@ pub(super) const BOOKKEEPING: [&[u8]; 16] = [
 pub(super) type Each<'e> = dyn FnMut(Result<Record, Skip>) + 'e;
 
 /// Hands what a line says to `each`; `text` is the line itself.
-pub(super) fn records(mut wire: Wire<'_>, text: &[u8], each: &mut Each<'_>) {
+pub(super) fn records(mut wire: Box<Wire<'_>>, text: &[u8], each: &mut Each<'_>) {
     let odd = std::mem::take(&mut wire.odd);
     let mut any = false;
     if wire.is_sidechain.map_or(wire.agent_id.is_some(), |flag| flag.0) {
@@ -120,7 +120,7 @@ pub(super) fn records(mut wire: Wire<'_>, text: &[u8], each: &mut Each<'_>) {
     odd.into_iter().filter(|_| any).for_each(|name| each(Err(Skip::Field(name))));
 }
 
-fn conversation(mut wire: Wire<'_>, text: &[u8], each: &mut Each<'_>) {
+fn conversation(mut wire: Box<Wire<'_>>, text: &[u8], each: &mut Each<'_>) {
     let mut message = wire.message.take();
     let role = message.as_mut().and_then(|message| message.role.take());
     let kind = wire.kind.take().or(role).map(|kind| kind.0);
@@ -177,7 +177,7 @@ pub(super) fn link(wire: &Wire<'_>, each: &mut Each<'_>) {
     }
 }
 
-fn attachment(attachment: Option<WireAttachment<'_>>, at: Option<Nanos>) -> Result<Record, Skip> {
+fn attachment(attachment: Option<Box<WireAttachment<'_>>>, at: Option<Nanos>) -> Result<Record, Skip> {
     let Some(attachment) = attachment else { return Err(Skip::Bookkeeping) };
     match (attachment.kind.as_ref().map_or("", |kind| kind.0.as_ref()), attachment.prompt, attachment.content) {
         ("queued_command", Some(prompt), _) => {
@@ -207,7 +207,7 @@ fn attachment(attachment: Option<WireAttachment<'_>>, at: Option<Nanos>) -> Resu
     }
 }
 
-fn system(wire: Wire<'_>, at: Option<Nanos>, content: Option<Content<'_>>) -> Result<Record, Skip> {
+fn system(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Content<'_>>) -> Result<Record, Skip> {
     let owned = |text: Option<Text<'_>>| text.map_or_else(String::new, Text::into_owned);
     let says = |tag: &str| matches!(&content, Some(Content::Text(text)) if text.0.starts_with(tag));
     let subtype = wire.subtype.as_ref().map(|subtype| subtype.0.as_ref());

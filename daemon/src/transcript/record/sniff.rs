@@ -1,6 +1,11 @@
 //! Judging a line by its opening bytes.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::{
+    arch::all::packedpair::HeuristicFrequencyRank,
+    memmem::{self, Finder, FinderBuilder},
+};
 use serde::{
     Deserializer as _,
     de::{self, IgnoredAny, MapAccess, Visitor},
@@ -22,6 +27,8 @@ pub(super) enum Sniffed {
         uuid: Option<String>,
         /// The line it follows.
         parent: Option<String>,
+        /// No other line says its id behind it.
+        is_alone: bool,
     },
     /// A request went to the model.
     Request,
@@ -61,13 +68,39 @@ pub(super) fn sniff(line: &[u8]) -> Option<Sniffed> {
     let kind = &rest[..quoted(rest)?];
     let says = SAYING.contains(&kind) && (kind != b"hook_success" || memmem::find(rest, b"updatedInput").is_some());
     (!says).then(|| {
-        let uuid = memmem::find(rest, b"\"type\":\"attachment\",\"uuid\":\"").and_then(|at| {
-            let name = &rest[at + 28..];
+        let first = uuid_key(rest).filter(|at| rest[..*at].ends_with(ATTACHMENT));
+        let is_alone = first.is_some_and(|at| uuid_key(&rest[at + UUID.len()..]).is_none());
+        // Text may say the like.
+        let own = first.filter(|at| rest[at + UUID.len()..].starts_with(b":\"")).or_else(|| {
+            let at = memmem::find(rest, b"\"type\":\"attachment\",\"uuid\":\"")?;
+            Some(at + ATTACHMENT.len())
+        });
+        let uuid = own.and_then(|at| {
+            let name = &rest[at + UUID.len() + 2..];
             Some(&name[..quoted(name)?])
         });
         let owned = |name: &[u8]| std::str::from_utf8(name).ok().map(str::to_owned);
-        Sniffed::Link { uuid: uuid.and_then(owned), parent: parent.and_then(owned) }
+        Sniffed::Link { uuid: uuid.and_then(owned), parent: parent.and_then(owned), is_alone }
     })
+}
+
+/// What stands before the id in a line of an attachment.
+const ATTACHMENT: &[u8] = b"\"type\":\"attachment\",";
+
+/// The key of a line's id.
+const UUID: &[u8] = b"\"uuid\"";
+
+/// Where [`UUID`] stands first in `text`. Most bytes of a transcript are searched for it: nothing is as rare in them as its two `u`.
+pub(super) fn uuid_key(text: &[u8]) -> Option<usize> {
+    struct ByU;
+    impl HeuristicFrequencyRank for ByU {
+        fn rank(&self, byte: u8) -> u8 {
+            if byte == b'u' { 0 } else { u8::MAX }
+        }
+    }
+    static KEY: LazyLock<Finder<'static>> =
+        LazyLock::new(|| FinderBuilder::new().build_forward_with_ranker(ByU, &UUID[1..]));
+    KEY.find_iter(text).find(|at| text[..*at].ends_with(b"\"")).map(|at| at - 1)
 }
 
 /// `api-request` lines carry the whole message list; the two fields wanted come before it, so the rest is not read.

@@ -10,7 +10,7 @@ use super::{
 use crate::transcript::wire::{Content, Text, Wire, WireBlock, Word};
 
 /// What such a line says.
-pub(super) fn user(wire: Wire<'_>, at: Option<Nanos>, content: Option<Content<'_>>, each: &mut Each<'_>) {
+pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Content<'_>>, each: &mut Each<'_>) {
     let flag = |flag: Option<crate::transcript::wire::Flag>| flag.is_some_and(|flag| flag.0);
     // Only lines of subagents name one.
     let is_side = wire.is_sidechain.map_or(wire.agent_id.is_some(), |flag| flag.0);

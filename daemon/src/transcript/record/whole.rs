@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use super::{
     Record, Skip,
     parse::{BOOKKEEPING, records},
-    sniff::{Sniffed, request, sniff},
+    sniff::{Sniffed, request, sniff, uuid_key},
 };
 use crate::transcript::wire::{Found, Whole, Wire};
 
@@ -29,7 +29,7 @@ pub fn read(line: &[u8], mut each: impl FnMut(usize, Result<Record, Skip>)) {
     let sniffed = sniff(text).filter(|sniffed| !may_be_glued(text, sniffed) || whole(text) == Some(text.len()));
     match sniffed {
         Some(Sniffed::Skip) => return each(0, Err(Skip::Bookkeeping)),
-        Some(Sniffed::Link { uuid, parent }) => return each(0, Ok(Record::Link { uuid, parent })),
+        Some(Sniffed::Link { uuid, parent, .. }) => return each(0, Ok(Record::Link { uuid, parent })),
         Some(Sniffed::Request) => return each(0, request(text)),
         None => {}
     }
@@ -55,7 +55,7 @@ fn tame_record(text: &[u8], each: &mut dyn FnMut(Result<Record, Skip>)) -> bool 
 /// Hands what one JSON text says to `each`. False if it is none.
 fn record(text: &[u8], each: &mut dyn FnMut(Result<Record, Skip>)) -> bool {
     let lossy;
-    let text = match serde_json::from_slice::<Whole<Wire>>(text) {
+    let text = match serde_json::from_slice::<Whole<Box<Wire>>>(text) {
         Ok(wire) => {
             emit(wire, text, each);
             return true;
@@ -70,7 +70,7 @@ fn record(text: &[u8], each: &mut dyn FnMut(Result<Record, Skip>)) -> bool {
     serde_json::from_slice(text).map(|wire| emit(wire, text, each)).is_ok()
 }
 
-fn emit(wire: Whole<Wire<'_>>, text: &[u8], each: &mut dyn FnMut(Result<Record, Skip>)) {
+fn emit(wire: Whole<Box<Wire<'_>>>, text: &[u8], each: &mut dyn FnMut(Result<Record, Skip>)) {
     match wire.0 {
         Found::Value(wire) if wire.kind.as_ref().is_some_and(|kind| kind.0 == "api-request") => each(request(text)),
         Found::Value(wire) => records(wire, text, each),
@@ -137,7 +137,7 @@ fn ends(text: &[u8]) -> bool {
 
 /// It says itself that it is a line, and not a part of one.
 fn is_record(text: &[u8]) -> bool {
-    let Ok(Whole(Found::Value(wire))) = serde_json::from_slice::<Whole<Wire>>(text) else { return false };
+    let Ok(Whole(Found::Value(wire))) = serde_json::from_slice::<Whole<Box<Wire>>>(text) else { return false };
     match wire.kind.as_ref().map_or("", |kind| kind.0.as_ref()) {
         "user" | "assistant" | "system" | "attachment" => {
             wire.uuid.is_some() || wire.parent_uuid.is_some() || wire.timestamp.is_some()
@@ -150,14 +150,12 @@ fn is_record(text: &[u8]) -> bool {
 /// A line that nothing is read of, for what it begins with, may hold a record all the same. Not all of it is looked at: most
 /// bytes of a transcript are in such lines.
 fn may_be_glued(text: &[u8], sniffed: &Sniffed) -> bool {
-    static UUID: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"uuid\""));
-    let uuid = UUID.find(text);
-    match (sniffed, uuid) {
-        (Sniffed::Link { .. }, Some(at)) => {
-            !text[..at].ends_with(b"\"type\":\"attachment\",") || UUID.find(&text[at + 6..]).is_some()
+    static TYPE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"{\"type\""));
+    match sniffed {
+        Sniffed::Link { is_alone, .. } => !is_alone,
+        Sniffed::Skip | Sniffed::Request => {
+            uuid_key(text).is_some() || text.len() < SHORT && TYPE.find(&text[1..]).is_some()
         }
-        (Sniffed::Link { .. }, None) | (_, Some(_)) => true,
-        (_, None) => text.len() < SHORT && memmem::find(&text[1..], b"{\"type\"").is_some(),
     }
 }
 
