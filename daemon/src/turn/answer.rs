@@ -37,22 +37,9 @@ fn waits(generation: &Generation) -> bool {
     generation.tools.iter().any(|tool| !tool.has_returned())
 }
 
-/// How much of a block's text tells it from others, in bytes at either end.
-const TELLING: usize = 256;
-
-/// The beginning and the end of `text`, and how long it is: as good as all of it to tell blocks apart, and much less to hash.
-fn telling(text: &str) -> (&str, &str, usize) {
-    let begin = &text[..text.floor_char_boundary(TELLING)];
-    let end = &text[text.ceil_char_boundary(text.len().saturating_sub(TELLING))..];
-    (begin, end, text.len())
-}
-
 /// The fingerprint of a call's first block; it is stored.
 fn opening(block: &Block) -> u64 {
-    let of = |kind: &str, id: &str, name: &str, text: &str| {
-        let (begin, end, length) = telling(text);
-        stable(&[kind, id, name, &length.to_string(), begin, end])
-    };
+    let of = |kind: &str, id: &str, name: &str, text: &str| stable(&[kind, id, name, text]);
     match block {
         Block::Text(text) => of("text", "", "", text),
         Block::Thinking(text) => of("thinking", "", "", text),
@@ -65,9 +52,9 @@ fn opening(block: &Block) -> u64 {
 
 fn block_hash(block: &Block) -> u64 {
     match block {
-        Block::Text(text) => hash((0, telling(text))),
-        Block::Thinking(text) => hash((1, telling(text))),
-        Block::ToolUse { id, name, input } => hash((2, id, name, telling(input))),
+        Block::Text(text) => hash((0, text)),
+        Block::Thinking(text) => hash((1, text)),
+        Block::ToolUse { id, name, input } => hash((2, id, name, input)),
         other => hash((3, format!("{other:?}"))),
     }
 }
