@@ -25,7 +25,7 @@ const UUID: &[u8] = b"\"uuid\"";
 /// Longest `uuid` that is looked at, with what stands between it and its name.
 const LONGEST: usize = 80;
 
-/// Other sessions, as far as this one can know them: by what was told of them, and by the transcripts beside its own.
+/// Other sessions, as far as this one can know them: by what was sent of them, and by the transcripts beside its own.
 pub struct Beside {
     session_id: String,
     transcript: PathBuf,
@@ -56,7 +56,7 @@ impl Beside {
         }
     }
 
-    /// What was told of others counts as well.
+    /// What was sent of others counts as well.
     #[must_use]
     pub fn and_told(mut self, store: Handle) -> Self {
         self.store = Some(store);
@@ -145,7 +145,7 @@ impl Elsewhere for Beside {
     fn claim(&mut self, uuid: &str) -> bool {
         let Some(store) = &self.store else { return true };
         store.call(|store| store.claim_turn(&trace_id(uuid), &self.session_id)).unwrap_or_else(|error| {
-            tracing::warn!(session = self.session_id, %error, "whose turn it is cannot be told");
+            tracing::warn!(session = self.session_id, %error, "which session a turn belongs to is not known");
             true
         })
     }

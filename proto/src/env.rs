@@ -9,6 +9,16 @@ pub const ENABLE: &str = "TRACE_TO_LANGFUSE";
 /// Moves the state directory; must be absolute.
 pub const STATE_DIR: &str = "CC_LANGFUSE_STATE_DIR";
 
+/// What can say where the server is: the first with a value decides.
+pub const ADDRESS: [&str; 6] = [
+    "CC_LANGFUSE_BASE_URL",
+    "LANGFUSE_BASE_URL",
+    "CC_LANGFUSE_BASEURL",
+    "LANGFUSE_BASEURL",
+    "CC_LANGFUSE_HOST",
+    "LANGFUSE_HOST",
+];
+
 /// Settings that exist as `LANGFUSE_X` and, with precedence, as `CC_LANGFUSE_X`.
 /// `BASEURL` and `HOST` are what other Langfuse SDKs call the base URL.
 pub const PAIRED: [&str; 9] = [

@@ -350,7 +350,7 @@ const LIFTS: &[(&str, Lift)] = &[
         fs::remove_dir_all(s.repo.join(".claude")).expect("removed");
         Some(env.to_vec())
     }),
-    ("the user mends it", |s, _, _| {
+    ("the user corrects it", |s, _, _| {
         s.local(&Value::from_iter(s.own()));
         Some(s.own())
     }),
@@ -427,7 +427,7 @@ fn nothing_but_the_users_word_ends_a_hold() {
             // The word, and only that.
             assert_eq!(scene.home.ctl(&["trust", &scene.evil.url]).status.code(), Some(0), "{how}");
             // A daemon that was restarted finds the key only beside the address.
-            let is_key_gone = ["another branch", "the clone is removed", "the user mends it"].contains(how);
+            let is_key_gone = ["another branch", "the clone is removed", "the user corrects it"].contains(how);
             if !(restart && is_key_gone) {
                 eventually(&format!("the spans, after {how}, {restart}"), || scene.evil.spans().len() >= 2);
             }

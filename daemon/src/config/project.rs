@@ -25,17 +25,7 @@ const SETTINGS: [(&[&str], Option<&str>); 15] = [
     (&[proto::env::ENABLE], Some("off")),
     (&["CC_LANGFUSE_PUBLIC_KEY", "LANGFUSE_PUBLIC_KEY"], None),
     (&["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"], None),
-    (
-        &[
-            "CC_LANGFUSE_BASE_URL",
-            "LANGFUSE_BASE_URL",
-            "CC_LANGFUSE_BASEURL",
-            "LANGFUSE_BASEURL",
-            "CC_LANGFUSE_HOST",
-            "LANGFUSE_HOST",
-        ],
-        Some(DEFAULT_BASE_URL),
-    ),
+    (&proto::env::ADDRESS, Some(DEFAULT_BASE_URL)),
     (&["CC_LANGFUSE_TRACING_ENVIRONMENT", "LANGFUSE_TRACING_ENVIRONMENT"], None),
     (&["CC_LANGFUSE_RELEASE", "LANGFUSE_RELEASE"], None),
     (&["CC_LANGFUSE_USER_ID", "LANGFUSE_USER_ID"], None),

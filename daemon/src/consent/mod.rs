@@ -16,19 +16,8 @@ use crate::{
 pub mod watch;
 
 /// The variables that say where spans go, strongest first within a group: the first with a value decides.
-const GROUPS: [&[&str]; 4] = [
-    &[proto::env::ENABLE],
-    &[
-        "CC_LANGFUSE_BASE_URL",
-        "LANGFUSE_BASE_URL",
-        "CC_LANGFUSE_BASEURL",
-        "LANGFUSE_BASEURL",
-        "CC_LANGFUSE_HOST",
-        "LANGFUSE_HOST",
-    ],
-    &["CC_LANGFUSE_PUBLIC_KEY", "LANGFUSE_PUBLIC_KEY"],
-    SECRETS,
-];
+const GROUPS: [&[&str]; 4] =
+    [&[proto::env::ENABLE], &proto::env::ADDRESS, &["CC_LANGFUSE_PUBLIC_KEY", "LANGFUSE_PUBLIC_KEY"], SECRETS];
 
 const SECRETS: &[&str] = &["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"];
 

@@ -102,7 +102,6 @@ fn a_repository_chooses_nothing() {
         ("", "URL=GOOD PK=pk SK=sk", "ON=true", "", "ON"),
         ("URL=GOOD PK=pk SK=sk", "", "ON=true", "", "ON"),
         ("", "ON=false URL=GOOD PK=pk SK=sk", "ON=true", "", "ON"),
-        // Everything.
         ("", "", "ON=true URL=EVIL PK=evil SK=evil", "", "ON"),
         ("", ALL, "ON=true URL=EVIL PK=evil SK=evil", "", "URL"),
     ] {

@@ -14,7 +14,7 @@ pub mod verdict;
 
 use crate::{hook::Destination, settings::quoted};
 
-/// What a user is told of a destination that others chose, as `why` says: that it gets nothing yet, and what ends that.
+/// What `status` and the log say of a destination that others chose, as `why` says: it gets nothing yet, and what changes that.
 pub fn held(to: &Destination, why: &str) -> String {
     format!("{why}; if spans are to go there: cc-langfusectl trust {} {}", quoted(&to.base_url), quoted(&to.public_key))
 }

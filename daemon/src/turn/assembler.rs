@@ -26,7 +26,7 @@ const LINES: usize = 4096;
 /// How many calls of the turn before are remembered.
 const LATE: usize = 64;
 
-/// Of how many letters of its id a session is told.
+/// How many letters of its lead's id a teammate's session knows.
 const LETTERS: usize = 8;
 
 /// How many prompts may pass before a turn that stands aside is over.

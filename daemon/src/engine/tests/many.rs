@@ -54,6 +54,15 @@ impl Stepped {
         self.engine.looks - before
     }
 
+    /// As if all events had come long ago.
+    fn make_all_due(&mut self) {
+        for session in self.engine.sessions.values_mut() {
+            session.next_look = Instant::now();
+            session.not_before = None;
+            session.waiting.iter_mut().for_each(|(_, came)| *came -= QUIET_FINISHED);
+        }
+    }
+
     fn spans(&self) -> u64 {
         self.store.call(|store| store.counts()).unwrap().outbox
     }
@@ -142,24 +151,20 @@ fn only_a_copy_waits_for_a_long_session_beside_it() {
         at.engine.take(Hint { event: Event::Ended, ..hint });
     }
     let deadline = Instant::now() + Duration::from_secs(120);
-    let mut others_told = None;
+    let mut others_sent = None;
     while at.engine.sessions.values().any(Session::is_busy) {
         assert!(Instant::now() < deadline);
-        for session in at.engine.sessions.values_mut() {
-            session.next_look = Instant::now();
-            session.not_before = None;
-            session.waiting.iter_mut().for_each(|(_, came)| *came -= QUIET_FINISHED);
-        }
+        at.make_all_due();
         let is_behind = at.engine.sessions.get("long").is_some_and(|long| long.dirty);
         at.pass();
         if is_behind && at.engine.sessions.get("copy").is_some_and(|copy| copy.tail.is_some()) {
             assert!(!at.engine.sessions["long"].dirty, "the copy was begun before the original was read");
         }
-        if others_told.is_none() && at.spans_of("other-u0") > 0 {
-            others_told = Some(is_behind);
+        if others_sent.is_none() && at.spans_of("other-u0") > 0 {
+            others_sent = Some(is_behind);
         }
     }
-    assert_eq!(others_told, Some(true), "while the long one was being read");
+    assert_eq!(others_sent, Some(true), "while the long one was being read");
     assert_eq!(at.spans(), 2 * 8_000 + 2, "all once");
 }
 
@@ -285,11 +290,7 @@ fn a_session_with_which_many_begin_is_brought_to_its_end_once() {
         let deadline = Instant::now() + Duration::from_secs(60);
         while at.engine.sessions.values().any(Session::is_busy) {
             assert!(Instant::now() < deadline);
-            for session in at.engine.sessions.values_mut() {
-                session.next_look = Instant::now();
-                session.not_before = None;
-                session.waiting.iter_mut().for_each(|(_, came)| *came -= QUIET_FINISHED);
-            }
+            at.make_all_due();
             at.pass();
         }
         assert_eq!(at.spans(), 2 * 2 + 2 * count);

@@ -60,7 +60,7 @@ pub(in super::super) const COMMANDS: &[Kind] = &[
     ("securestring -String", "$s = ConvertTo-SecureString -String \"@@\" -AsPlainText -Force", Password),
     ("lpass", "Username: bob\nPassword: @@\nURL: https://a.test", Password),
     ("wlan profile", "    Key Content            : @@", Password),
-    // Databases.
+    // Clients of databases.
     ("sqlplus", "sqlplus system/@@@//db.test:1521/ORCL", Alnum(12)),
     ("sqlplus tns", "sqlplus -s hr/@@@PROD @report.sql", Plain),
     ("sqlplus quoted", "sqlplus 'hr/\"@@\"@PROD'", Plain),
@@ -151,7 +151,7 @@ pub(in super::super) const COMMANDS: &[Kind] = &[
     ("ftp session", "ftp> quote USER bob\nftp> quote PASS @@", Password),
     ("smtp session", "250 AUTH PLAIN LOGIN\nAUTH PLAIN @@", Base64(36)),
     ("imap session", "a1 LOGIN bob@a.test @@", Password),
-    // Packages.
+    // Managers of packages.
     ("npm set", "npm set //registry.test/:_authToken @@", Alnum(36)),
     ("yarn set", "yarn config set npmAuthToken @@", Alnum(36)),
     ("poetry basic", "poetry config http-basic.repo ci @@", Password),
@@ -168,7 +168,7 @@ pub(in super::super) const COMMANDS: &[Kind] = &[
     ("cargo publish", "cargo publish --token @@", Alnum(32)),
     ("conan", "conan user -p @@ -r store ci", Password),
     ("erl cookie", "erl -name a@b -setcookie @@", Upper(20)),
-    // Builds.
+    // Tools that build and publish.
     ("ci env file", "echo \"NPM_TOKEN=@@\" >> $GITHUB_ENV", Alnum(36)),
     ("ci mask", "echo \"::add-mask::@@\"", Alnum(32)),
     ("ci trace", "+ curl -fsS -u bot:@@ https://ci.test/job/a/build", Hex(34)),

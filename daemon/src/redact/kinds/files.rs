@@ -17,7 +17,7 @@ pub(in super::super) const FILES: &[Kind] = &[
     ("args long lines", "  args:\n    - --db-password\n    - @@\n    - --verbose", Password),
     ("args equals", "  args:\n    - --db-password=@@\n    - --verbose", Password),
     ("args js", "spawn('deploy', ['--token', '@@', '--yes'])", Alnum(32)),
-    // Frameworks.
+    // Settings of web frameworks.
     ("spring yaml", "spring:\n  datasource:\n    username: app\n    password: @@", Human),
     ("spring mail", "spring.mail.password=@@", Lower(16)),
     ("spring jwt", "app.jwt.secret=@@", Alnum(40)),
@@ -119,7 +119,7 @@ pub(in super::super) const FILES: &[Kind] = &[
     ("sasl_passwd", "[smtp.test]:587 bob@a.test:@@", Password),
     ("dovecot", "bob:{PLAIN}@@", Password),
     ("alertmanager", "  smtp_auth_password: '@@'", Lower(16)),
-    // Packages.
+    // Settings of package managers.
     ("pypirc", "[pypi]\nusername = ci\npassword = @@", Human),
     ("nuget config", "<add key=\"ClearTextPassword\" value=\"@@\" />", Alnum(24)),
     ("maven passphrase", "<passphrase>@@</passphrase>", Human),
