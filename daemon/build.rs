@@ -5,13 +5,17 @@
 use std::{path::Path, process::Command};
 
 /// What the programs are made of.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 12] = [
     "src",
     "Cargo.toml",
     "../proto/src",
     "../proto/Cargo.toml",
     "../Cargo.toml",
     "../Cargo.lock",
+    "core/src",
+    "core/Cargo.toml",
+    "ctl/src",
+    "ctl/Cargo.toml",
     "../systemd",
     "../launchd",
 ];

@@ -11,8 +11,11 @@ use std::{
     sync::OnceLock,
 };
 
-use cc_langfuse::{hook::Options, offline, redact::Rules, transcript::lines::Lines};
 use divan::{Bencher, black_box, counter::BytesCount};
+
+use cc_core::project::Options;
+use cc_core::{redact::Rules, transcript::lines::Lines};
+use cc_langfuse::offline;
 
 #[path = "../../tests/src/generate.rs"]
 #[allow(dead_code, reason = "each benchmark needs a part of it")]

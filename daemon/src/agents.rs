@@ -14,11 +14,11 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{
+use crate::reader::{self, Transcript, Unreadable};
+use cc_core::{
     transcript::{
         cursor::Position,
         lines::{Line, Lines},
-        reader::{self, Transcript, Unreadable},
         record,
     },
     turn::{Launch, Order, Place, Runs, Turn},
@@ -130,7 +130,7 @@ impl Agents {
         }
         // Claude Code 2.0 puts them beside the session's transcript, among those of all sessions.
         for launch in open.iter().flat_map(|turn| turn.launches()).chain(self.launches.iter().cloned()) {
-            if let Some(id) = launch.agent_id.filter(|id| reader::is_name(id))
+            if let Some(id) = launch.agent_id.filter(|id| cc_core::transcript::is_name(id))
                 && !self.at_work.contains_key(&id)
             {
                 files.push((format!("agent-{id}"), transcript.with_file_name(format!("agent-{id}.jsonl"))));

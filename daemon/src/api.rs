@@ -1,7 +1,6 @@
 //! What can be asked over the local socket: HTTP/1.1, for hooks and for `cc-langfusectl`.
 
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -14,21 +13,24 @@ use axum::{
     http::{HeaderName, StatusCode, header::CONTENT_TYPE},
     routing::{get, post},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
     delivery::exporter::{InFlight, Order, now_ms},
     engine::Input,
     intake::{Intake, MAX_FRAME, Untaken},
+    store::DestinationRow,
+};
+use cc_core::{
     metrics,
-    store::{DestinationRow, Fate},
-    transcript::reader::Unreadable,
+    status::{
+        Daemon, DeadLetter, Destination, Forget, Inbox, Left, Media, Outbox, Pause, Session, Settle, Status, Trouble,
+        Trust, TrustAnswer, Trusted, UnknownKind,
+    },
 };
 
 mod history;
-
-pub use history::{Ask, Known, SPANS, Taken};
 
 /// How many sessions `status` lists.
 pub const SESSIONS: usize = 50;
@@ -79,299 +81,26 @@ impl Context {
     }
 }
 
-/// `GET /v1/status`.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Status {
-    /// The process.
-    pub daemon: Daemon,
-    /// Events waiting.
-    pub inbox: Inbox,
-    /// Spans waiting.
-    pub outbox: Outbox,
-    /// Spans that no server takes; see `GET /v1/dead-letters`.
-    pub dead_letters: u64,
-    /// Images and documents stored and not yet uploaded.
-    #[serde(default)]
-    pub media: Media,
-    /// Why the database takes no changes (a full disk, most likely), and since when; nothing if all is well.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store_error: Option<Trouble>,
-    /// Sessions whose beginning another tool has sent.
-    #[serde(default)]
-    pub imported: u64,
-    /// The sessions seen last.
-    pub sessions: Vec<Session>,
-    /// Everywhere spans go.
-    pub destinations: Vec<Destination>,
-    /// Lines and events passed over, by reason.
-    pub skipped_lines: BTreeMap<String, u64>,
-    /// Of these, kinds of lines that this version does not know.
-    #[serde(default)]
-    pub unknown_kinds: Vec<UnknownKind>,
-    /// Secrets masked, by rule.
-    pub redacted: BTreeMap<String, u64>,
-    /// Directories of projects of which nothing is told for now; `/` for all of them.
-    #[serde(default)]
-    pub paused: Vec<PathBuf>,
-    /// Directories of projects in which tracing was off when they were last seen.
-    #[serde(default)]
-    pub off: Vec<PathBuf>,
-    /// Files in the spool that are not taken, by reason.
-    #[serde(default)]
-    pub left_in_spool: BTreeMap<String, u64>,
-    /// Addresses at which an account is trusted although others chose it.
-    #[serde(default)]
-    pub trusted: Vec<String>,
-    /// The same with the accounts.
-    #[serde(default)]
-    pub trusts: Vec<Trusted>,
-}
-
-impl Status {
-    /// Events whose transcripts are refused, by reason.
-    pub fn refused(&self) -> BTreeMap<&str, u64> {
-        let counts = self.skipped_lines.iter().map(|(reason, count)| (reason.as_str(), *count));
-        counts.filter(|(reason, _)| Unreadable::REFUSED.contains(reason)).collect()
+/// A row of the database, as `status` shows it.
+fn destination(row: DestinationRow, outbox_bytes: u64) -> Destination {
+    let held = row.held_by.as_ref().map(|why| cc_core::consent::held(&row.destination, why));
+    Destination {
+        kind: row.destination.kind,
+        base_url: row.destination.base_url,
+        public_key: row.destination.public_key,
+        state: if held.is_some() { "held".to_owned() } else { row.state },
+        waiting: row.waiting,
+        waiting_bytes: row.waiting_bytes,
+        full: row.waiting_bytes >= outbox_bytes,
+        oldest_waiting: row.oldest_ms.and_then(time),
+        delivered: row.delivered,
+        rejected: row.rejected,
+        last_success: row.last_success_ms.and_then(time),
+        last_error_at: row.last_error.as_ref().and_then(|(_, at)| time(*at)),
+        last_error: held.or(row.last_error.map(|(why, _)| why)),
+        held_by: row.held_by,
     }
 }
-
-/// Lines of a kind that this version does not know.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct UnknownKind {
-    /// Their `type`.
-    pub kind: String,
-    /// The version of Claude Code that wrote them; empty if it is not known.
-    pub version: String,
-    /// How many were passed over.
-    pub lines: u64,
-}
-
-/// The daemon's process.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Daemon {
-    /// Its version.
-    pub version: String,
-    /// Its process id.
-    pub pid: u32,
-    /// Seconds since it started.
-    pub uptime_s: u64,
-}
-
-/// Something that is wrong.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Trouble {
-    /// What.
-    pub error: String,
-    /// Since when, RFC 3339.
-    pub since: Option<String>,
-}
-
-/// Events not yet dealt with.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Inbox {
-    /// Their number.
-    pub pending: u64,
-    /// Events heard since the daemon started, those of no use included.
-    #[serde(default)]
-    pub heard: u64,
-}
-
-/// Spans stored and not yet delivered.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Outbox {
-    /// Their number, those in flight included.
-    pub pending: u64,
-    /// Those a server has been sent and has not answered for.
-    pub in_flight: u64,
-}
-
-/// Images and documents stored and not yet uploaded.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Media {
-    /// How often spans show them.
-    pub pending: u64,
-    /// What last kept one from it.
-    pub last_error: Option<String>,
-}
-
-/// A session.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Session {
-    /// Its id.
-    pub session_id: String,
-    /// Its transcript.
-    pub transcript: PathBuf,
-    /// Answered turns.
-    pub turns: u32,
-    /// The last turn is not told to its end.
-    pub open_turn: bool,
-    /// What it is called, masked.
-    #[serde(default)]
-    pub title: Option<String>,
-    /// Its working directory, and the project's where Claude Code says it.
-    #[serde(default)]
-    pub project_dirs: Vec<PathBuf>,
-    /// When its latest event happened, RFC 3339.
-    #[serde(default)]
-    pub last_heard: Option<String>,
-    /// Where its spans go.
-    #[serde(default)]
-    pub destination: Option<crate::hook::Destination>,
-}
-
-impl Session {
-    /// The directory of its project.
-    pub fn project(&self) -> Option<&PathBuf> {
-        self.project_dirs.last()
-    }
-}
-
-/// A place spans go.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Destination {
-    /// `langfuse`.
-    pub kind: crate::hook::Kind,
-    /// Its address.
-    pub base_url: String,
-    /// Which project.
-    pub public_key: String,
-    /// `ok`, `retrying`, `parked` (something must be mended) or `held` (a repository chose it, see `cc-langfusectl trust`).
-    pub state: String,
-    /// Spans waiting for it.
-    pub waiting: u64,
-    /// Their bytes.
-    pub waiting_bytes: u64,
-    /// As many bytes wait as may: nothing more is read for it until some are delivered.
-    pub full: bool,
-    /// Since when the oldest of them waits, RFC 3339.
-    pub oldest_waiting: Option<String>,
-    /// Spans delivered so far.
-    pub delivered: u64,
-    /// Of these, spans the server said it did not keep.
-    pub rejected: u64,
-    /// When spans last arrived, RFC 3339.
-    pub last_success: Option<String>,
-    /// What last went wrong.
-    pub last_error: Option<String>,
-    /// When that was, RFC 3339.
-    pub last_error_at: Option<String>,
-    /// What shows that others chose it; nothing is sent there before the user trusts it.
-    #[serde(default)]
-    pub held_by: Option<String>,
-}
-
-impl Destination {
-    fn of(row: DestinationRow, outbox_bytes: u64) -> Self {
-        let held = row.held_by.as_ref().map(|why| crate::delivery::held(&row.destination, why));
-        Self {
-            kind: row.destination.kind,
-            base_url: row.destination.base_url,
-            public_key: row.destination.public_key,
-            state: if held.is_some() { "held".to_owned() } else { row.state },
-            waiting: row.waiting,
-            waiting_bytes: row.waiting_bytes,
-            full: row.waiting_bytes >= outbox_bytes,
-            oldest_waiting: row.oldest_ms.and_then(time),
-            delivered: row.delivered,
-            rejected: row.rejected,
-            last_success: row.last_success_ms.and_then(time),
-            last_error_at: row.last_error.as_ref().and_then(|(_, at)| time(*at)),
-            last_error: held.or(row.last_error.map(|(why, _)| why)),
-            held_by: row.held_by,
-        }
-    }
-}
-
-/// `POST /v1/flush`: what is left when the time was over, or nothing.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Left {
-    /// Events.
-    pub events: u64,
-    /// Spans.
-    pub spans: u64,
-    /// Images and documents.
-    #[serde(default)]
-    pub media: u64,
-    /// Why they are still here, by destination.
-    pub why: Vec<String>,
-}
-
-/// `GET /v1/dead-letters`: a span that no server takes.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct DeadLetter {
-    /// By which it is retried or dropped.
-    pub id: i64,
-    /// Where it was to go.
-    pub base_url: String,
-    /// Its id, in hex.
-    pub span_id: String,
-    /// What the server said.
-    pub reason: String,
-    /// Its size.
-    pub bytes: u64,
-    /// Since when, RFC 3339.
-    pub since: Option<String>,
-}
-
-/// `POST /v1/dead-letters`: what is to become of one, or of all.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Settle {
-    /// Which; all if it is not said.
-    pub id: Option<i64>,
-    /// What.
-    pub fate: Fate,
-}
-
-/// `POST /v1/trust`: spans may go to an account at an address although others chose it, or no longer.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Trust {
-    /// The address.
-    pub base_url: String,
-    /// The account's public key. Without it the one account is meant that is held there, or all that are trusted.
-    #[serde(default)]
-    pub public_key: Option<String>,
-    /// They may.
-    pub trusted: bool,
-}
-
-/// What became of that.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct TrustAnswer {
-    /// The address in the form in which addresses are compared.
-    pub base_url: String,
-    /// The accounts that were meant, by public key. Where several may have been, none is trusted.
-    pub accounts: Vec<String>,
-    /// The user chose that address for an account already, which needs no trust.
-    pub is_own: bool,
-}
-
-/// A destination that the user trusts although others chose it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trusted {
-    /// Its address.
-    pub base_url: String,
-    /// Its account.
-    pub public_key: String,
-}
-
-/// `POST /v1/pause`: nothing is told of a project for now, or no longer so.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Pause {
-    /// The project's directory; every project if it is not said.
-    pub dir: Option<PathBuf>,
-    /// It is paused.
-    pub paused: bool,
-}
-
-/// `POST /v1/forget`: traces are gone from the server, or will be; nothing of them is kept or sent.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Forget {
-    /// The session they belong to.
-    pub session_id: String,
-    /// Their ids, in hex.
-    pub traces: Vec<String>,
-}
-
 #[derive(Deserialize)]
 struct Flush {
     timeout_ms: u64,
@@ -460,7 +189,7 @@ fn report(context: &Context) -> crate::store::Result<Status> {
                 destination: Some(row.hint.destination),
             })
             .collect(),
-        destinations: destinations.into_iter().map(|row| Destination::of(row, context.outbox_bytes)).collect(),
+        destinations: destinations.into_iter().map(|row| destination(row, context.outbox_bytes)).collect(),
         skipped_lines: counts.skipped,
         unknown_kinds: unknown
             .into_iter()
@@ -502,7 +231,7 @@ async fn settle(State(context): State<Context>, body: Bytes) -> Result<Json<usiz
 /// Answers 400 if the address is none.
 async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<TrustAnswer>, StatusCode> {
     let wish: Trust = wish(&body)?;
-    let base_url = crate::hook::base_url(&wish.base_url).ok_or(StatusCode::BAD_REQUEST)?;
+    let base_url = cc_core::hook::base_url(&wish.base_url).ok_or(StatusCode::BAD_REQUEST)?;
     let answer = context.intake.store.call(|store| {
         let known = store.accounts(&base_url)?;
         let meant = if wish.trusted { known.held } else { known.trusted };
@@ -534,7 +263,7 @@ async fn pause(State(context): State<Context>, body: Bytes) -> Result<Json<Vec<P
 /// Answers how many spans were waiting.
 async fn forget(State(context): State<Context>, body: Bytes) -> Result<Json<usize>, StatusCode> {
     let wish: Forget = wish(&body)?;
-    let traces: Option<Vec<_>> = wish.traces.iter().map(|id| crate::ids::from_hex(id)).collect();
+    let traces: Option<Vec<_>> = wish.traces.iter().map(|id| cc_core::ids::from_hex(id)).collect();
     let traces = traces.ok_or(StatusCode::BAD_REQUEST)?;
     let forgotten = context.intake.store.call(|store| store.forget(&wish.session_id, &traces));
     forgotten.map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)

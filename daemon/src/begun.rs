@@ -9,10 +9,8 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    store::{self, Begun, handle::Handle},
-    transcript::record::nanos,
-};
+use crate::store::{self, Begun, handle::Handle};
+use cc_core::transcript::record::nanos;
 
 /// What was written longer ago is not looked for again when the database was lost.
 const RECENT: Duration = Duration::from_secs(30 * 24 * 3600);

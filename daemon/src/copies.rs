@@ -10,14 +10,10 @@ use std::{
 };
 
 use crate::{
-    ids::trace_id,
+    reader::{CHUNK, Transcript, places},
     store::handle::Handle,
-    transcript::{
-        places,
-        reader::{self, CHUNK, Transcript},
-    },
-    turn::Elsewhere,
 };
+use cc_core::{ids::trace_id, transcript::is_name, turn::Elsewhere};
 
 /// What precedes the `uuid` of a line. Claude Code writes no blanks behind it; others do.
 const UUID: &[u8] = b"\"uuid\"";
@@ -113,7 +109,7 @@ impl Elsewhere for Beside {
     }
 
     fn has(&mut self, session: &str, uuid: &str) -> bool {
-        if session == self.session_id || !reader::is_name(session) {
+        if session == self.session_id || !is_name(session) {
             return false;
         }
         if self.known.as_ref().is_none_or(|(known, _)| known != session) {
@@ -137,7 +133,7 @@ impl Elsewhere for Beside {
             let mut sessions = entries.filter(|path| path.extension().is_some_and(|ext| ext == "jsonl"));
             sessions.find_map(|path| {
                 let id = path.file_stem()?.to_str()?;
-                (id.starts_with(letters) && id != self.session_id && reader::is_name(id)).then(|| id.to_owned())
+                (id.starts_with(letters) && id != self.session_id && is_name(id)).then(|| id.to_owned())
             })
         })
     }

@@ -14,13 +14,16 @@ use std::{
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
-    config::Config,
-    consent::watch::Consent,
+    consent_files::Consent,
     delivery::exporter::{Order, now_ms},
-    hook::{Destination, Event, Hint},
+    reader::{CHUNK, places},
     store::{Advance, SessionRow, Store, handle::Handle},
-    transcript::{cursor::Position, places, reader::CHUNK, record},
     watch::Watch,
+};
+use cc_core::{
+    config::Config,
+    hook::{Destination, Event, Hint},
+    transcript::{cursor::Position, record},
 };
 
 mod later;

@@ -14,19 +14,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use proto::frame::{Frame, FrameError};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
-    consent::{Chooser, watch::Consent},
+    consent_files::Consent,
     delivery::exporter::Order,
     engine::Input,
-    hook::{self, Env, Hint, Refused},
     log::Level,
-    settings::block::Vars,
     store::{self, handle::Handle},
 };
+use cc_core::{
+    consent::Chooser,
+    hook::{self, Env, Hint, Refused},
+    settings::block::Vars,
+};
+use proto::frame::{Frame, FrameError};
 
 /// Largest frame that is taken: the payload's limit, and room for variables as long as Linux lets them be (128 KiB each).
 pub const MAX_FRAME: usize = proto::MAX_PAYLOAD + (4 << 20);

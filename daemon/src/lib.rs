@@ -8,16 +8,13 @@
 //!
 //! A hook event is a hint; the transcript is the log. It is never copied, only a position in it is kept. Where no hook told,
 //! [`scan`] finds the session. The engine follows the session's own transcript and, by [`agents`], those of its subagents, whose
-//! work joins the trace of the turn that launched them. Images go out beside the spans ([`media`], `delivery::media`). History
-//! comes in the same way, as events that a backfill hands over; where another tool sent its beginning, [`import_state`] knows.
+//! work joins the trace of the turn that launched them. Images go out beside the spans (`delivery::media`). History
+//! comes in the same way, as events that a backfill hands over; where another tool sent its beginning, `import_state` knows.
 //!
 //! # Invariants
 //!
-//! 1. Pure modules ([`transcript::cursor`], [`transcript::lines`], [`transcript::record`], [`turn`], [`trace`], [`ids`],
-//!    [`redact`], [`reconcile`], [`media`], [`dialect`], [`hook`], [`delivery::verdict`], [`delivery::policy`], [`metrics`],
-//!    [`claude`], [`config`] but for [`config::file`], [`consent`] but for [`consent::watch`], [`doctor`], [`import_state`] but for [`import_state::file`], [`settings`], [`visible`]) use
-//!    neither files, network, environment, threads nor the clock; time comes in as a value.
-//! 2. Only [`store`] contains SQL; only [`delivery`] does HTTP out; only [`transcript::reader`] opens transcripts.
+//! 1. What decides is in `cc_core`, which can do no I/O; here is what executes it.
+//! 2. Only [`store`] contains SQL; only [`delivery`] does HTTP out; only [`reader`] opens transcripts.
 //! 3. A cursor moves only in the transaction that stores what it passed over; a span id enters the outbox of a destination
 //!    at most once, except a root, which enters again with news below it. What is said while its project is paused, or
 //!    forgotten, enters none.
@@ -30,35 +27,25 @@
 pub mod agents;
 pub mod api;
 pub mod begun;
-pub mod claude;
-pub mod config;
-pub mod consent;
+pub mod config_file;
+pub mod consent_files;
 pub mod copies;
 pub mod credentials;
 pub mod delivery;
-pub mod dialect;
-pub mod doctor;
 pub mod engine;
 pub mod git;
-pub mod hook;
-pub mod ids;
-pub mod import_state;
+pub mod import_state_file;
 pub mod intake;
 pub mod log;
-pub mod media;
-pub mod metrics;
 pub mod offline;
 pub mod output;
-pub mod reconcile;
-pub mod redact;
+pub mod reader;
 pub mod scan;
 pub mod serve;
 pub mod service;
-pub mod settings;
 pub mod socket;
 pub mod store;
-pub mod trace;
-pub mod transcript;
-pub mod turn;
-pub mod visible;
 pub mod watch;
+
+/// Version, commit and date of these programs.
+pub const VERSION: &str = env!("CC_LANGFUSE_VERSION");

@@ -10,7 +10,7 @@ use std::{
 
 use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-use crate::visible;
+use cc_core::visible;
 
 /// The log is rotated when it is larger than this; one predecessor is kept.
 const MAX_SIZE: u64 = 5 << 20;

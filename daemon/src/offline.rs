@@ -9,20 +9,21 @@ use std::{
 use crate::{
     agents,
     copies::Beside,
+    reader::{self, CHUNK, Transcript, Unreadable},
+};
+use cc_core::{
     dialect::{
         OutSpan,
         langfuse::{Encoder, Shared},
     },
-    hook::{Capture, Options},
-    ids::{self, Call, CallId, SpanId, TraceId, trace_id},
+    ids::{self, Call, CallId, SpanId, SpanKey, TraceId, trace_id},
     import_state::Imported,
+    project::{Capture, Options},
     reconcile::{Stated, Tokens, Traced},
     redact::{Counts, Rules},
-    store::SpanKey,
     trace,
     transcript::{
         lines::{Line, Lines},
-        reader::{self, CHUNK, Transcript, Unreadable},
         record::{self, Record, Skip},
     },
     turn::{Assembler, Scope, Turn},

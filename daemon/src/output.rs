@@ -10,7 +10,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
-use crate::visible;
+use cc_core::visible;
 
 /// The longest line that is printed for people, in characters; the rest of it is cut.
 const LONGEST: usize = 8192;

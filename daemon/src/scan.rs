@@ -10,20 +10,20 @@ use std::{
 };
 
 use crate::{
-    consent::watch::Consent,
+    consent_files::Consent,
     credentials::{layers, user_dir},
     delivery::exporter::now_ns,
     engine::{QUIET_FINISHED, Refused},
-    hook::{Env, Event, Hint},
+    reader::{Transcript, places::projects},
     store::{self, Begun, SessionRow, handle::Handle},
-    transcript::{places::projects, reader::Transcript, record},
+};
+use cc_core::{
+    hook::{Env, Event, Hint, SCAN_ID},
+    transcript::record,
 };
 
 /// A session whose transcript is silent for longer than this is not waited for any more.
 const ABANDONED: Duration = Duration::from_secs(6 * 3600);
-
-/// What the ids of events begin with that no hook brought.
-pub const SCAN_ID: &str = "scan-";
 
 /// A session that a search found. There may be very many: what leads to it is made when it is its turn.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use std::{
 
 use listenfd::ListenFd;
 
-use crate::visible;
+use cc_core::visible;
 
 /// The socket systemd listens on for us, if it does. Asked once, before any thread is started: the answer is taken out of
 /// the environment.

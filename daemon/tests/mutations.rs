@@ -9,13 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cc_langfuse::{
+use serde_json::{Value, json};
+
+use cc_core::{
     dialect::{OutSpan, Value as Attribute},
-    hook::Options,
-    offline,
+    project::Options,
     redact::Rules,
 };
-use serde_json::{Value, json};
+use cc_langfuse::offline;
 
 /// Cases in the short form, and in the long one.
 const CASES: [u64; 2] = [300, 10_000];

@@ -66,7 +66,19 @@ fn build() -> Result<Bins, String> {
     let dir = exe.parent().and_then(Path::parent).ok_or("not in target/PROFILE/deps")?;
     let target = dir.parent().ok_or("not in target/PROFILE")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--locked", "-p", "daemon", "-p", "hook-client", "--bins", "--target-dir"]);
+    cargo.args([
+        "build",
+        "--quiet",
+        "--locked",
+        "-p",
+        "daemon",
+        "-p",
+        "ctl",
+        "-p",
+        "hook-client",
+        "--bins",
+        "--target-dir",
+    ]);
     cargo.arg(target).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     // Cargo tells this test about its own package. Build scripts that look at that would run again, each time.
     for (name, _) in std::env::vars_os() {

@@ -366,7 +366,15 @@ fn the_plugin_becomes_the_hook_or_says_once_how_to_get_it() {
 fn every_test_that_a_table_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut sources = Vec::new();
-    for dir in ["tests/tests", "daemon/src", "daemon/tests", "hook-client/src", "proto/src"] {
+    for dir in [
+        "tests/tests",
+        "daemon/core/src",
+        "daemon/ctl/src",
+        "daemon/src",
+        "daemon/tests",
+        "hook-client/src",
+        "proto/src",
+    ] {
         rust_files(&root.join(dir), &mut sources);
     }
     let sources: Vec<(String, String)> = sources

@@ -287,7 +287,10 @@ const PRINTS: [&str; 9] =
 fn nothing_prints_around_the_module_that_does() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut looked_at = 0;
-    for (path, _, text) in files(&root.join("daemon/src")).into_iter().chain(files(&root.join("hook-client/src"))) {
+    for (path, _, text) in ["daemon/core/src", "daemon/src", "daemon/ctl/src", "hook-client/src"]
+        .iter()
+        .flat_map(|dir| files(&root.join(dir)))
+    {
         let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
         let is_test = name.contains("/tests/") || name.ends_with("/tests.rs");
         if !name.ends_with(".rs") || name.ends_with(OUTPUT) || is_test || name.ends_with("redact/ordinary.rs") {

@@ -14,7 +14,10 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{MAX_SETTINGS, owner::owner, read_owned};
-use crate::settings::block::{Unclear, Vars, env_block};
+use cc_core::{
+    consent::{Layer, Owner},
+    settings::block::{Unclear, Vars, env_block},
+};
 
 /// Settings that an administrator prescribes. Each directory's files count in the order of their names.
 const MANAGED: [(&str, &str); 2] = [
@@ -24,26 +27,6 @@ const MANAGED: [(&str, &str); 2] = [
         "/Library/Application Support/ClaudeCode/managed-settings.d",
     ),
 ];
-
-/// Who can write a settings file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// The user, or an administrator of the machine; nobody else.
-    User,
-    /// Others too: a repository brought it, an archive, or it is the file that a project shares.
-    Repository,
-}
-
-/// What one settings file says.
-#[derive(Clone, Debug)]
-pub struct Layer {
-    /// The file, whether it exists or not.
-    pub file: PathBuf,
-    /// Who can write it.
-    pub owner: Owner,
-    /// Its variables, or that it cannot be read with certainty.
-    pub env: Result<Vars, Unclear>,
-}
 
 /// The settings files that Claude Code resolves in `dir`, later ones winning. `user` is where the user's settings lie.
 pub fn files(dir: Option<&Path>, user: &Path) -> Vec<PathBuf> {

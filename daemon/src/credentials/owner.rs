@@ -6,7 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{is_tracked, layers::Owner};
+use super::is_tracked;
+use cc_core::consent::Owner;
 
 /// What a version control system other than git keeps at the top of a working tree. What these track is not read here.
 const OTHERS: [&str; 10] = [".jj", ".hg", ".sl", ".svn", ".bzr", ".pijul", "_darcs", "CVS", ".fslckout", "_FOSSIL_"];

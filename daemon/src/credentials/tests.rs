@@ -1,5 +1,5 @@
 use super::*;
-use crate::hook::Kind;
+use cc_core::hook::Kind;
 
 fn write(dir: &Path, name: &str, env: &str) {
     std::fs::create_dir_all(dir.join(".claude")).unwrap();
@@ -39,7 +39,7 @@ fn a_key_is_found_beside_its_own_server_only() {
         ("https://evil.example", "pk-u", None),
     ] {
         let found = from_settings(&to(url, key), &dirs, &[], &home, false);
-        assert_eq!(found.map(|secret| secret.0.to_string()).as_deref(), expect, "{url} {key}");
+        assert!(found == expect.map(Secret::new), "{url} {key}");
     }
 }
 
@@ -52,6 +52,6 @@ fn a_key_that_others_wrote_is_used_only_where_they_are_trusted() {
     for (trusts, expect) in [(false, None), (true, Some("theirs"))] {
         let found =
             from_settings(&to("https://cloud.langfuse.com", "pk-u"), std::slice::from_ref(&shared), &[], &home, trusts);
-        assert_eq!(found.map(|secret| secret.0.to_string()).as_deref(), expect);
+        assert!(found == expect.map(Secret::new), "{trusts}");
     }
 }

@@ -4,11 +4,8 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 
-use crate::{
-    credentials::{Secret, from_settings},
-    hook::Destination,
-    store::handle::Handle,
-};
+use crate::{credentials::from_settings, store::handle::Handle};
+use cc_core::{hook::Destination, secret::Secret};
 
 /// State of a destination that something must be mended for.
 pub(super) const PARKED: &str = "parked";
@@ -62,7 +59,7 @@ impl Access {
         let (held_by, trusts, dirs, config_dirs) =
             known.map_err(|error| (PARKED, format!("whether it may be used cannot be read: {error}")))?;
         if let Some(why) = held_by {
-            return Err((HELD, super::held(to, &why)));
+            return Err((HELD, cc_core::consent::held(to, &why)));
         }
         let secret = match held {
             Some(held) if self.refused.as_ref() != Some(&held) => Some(held),

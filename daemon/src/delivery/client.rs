@@ -15,7 +15,7 @@ use super::{
     exchange::Upload,
     proxies::{Proxied, Rules},
 };
-use crate::hook::Destination;
+use cc_core::hook::Destination;
 
 /// How long nothing may happen.
 #[derive(Clone, Copy, Debug)]

@@ -18,9 +18,8 @@ use tokio::time::Instant;
 use super::{
     client::{Hyper, Limits},
     reply::{self, Asked, Reply, Said},
-    verdict::Answer,
 };
-use crate::credentials::Secret;
+use cc_core::{delivery::verdict::Answer, secret::Secret};
 
 /// Most bytes of an answer that are read.
 const ANSWER: usize = 1 << 20;

@@ -19,16 +19,18 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use super::{
     access::{Access, PARKED},
     media::Uploader,
-    policy::{self, PROBE, Plan, Sent, Step},
     proxies,
     transport::{Limits, Transport},
-    verdict::{Answer, Verdict, judge},
 };
-use crate::{
-    credentials::Secret,
+use crate::store::{DestinationId, Row, Store, handle::Handle};
+use cc_core::{
+    delivery::{
+        policy::{self, PROBE, Plan, Sent, Step},
+        verdict::{Answer, Verdict, judge},
+    },
     dialect::OutSpan,
     hook::Destination,
-    store::{DestinationId, Row, Store, handle::Handle},
+    secret::Secret,
 };
 
 /// Where nothing is to be done for this long, the connection is given up: there may be thousands of destinations.

@@ -16,17 +16,19 @@ use super::{
     client::{AGENT, Hyper, Limits, client},
     exchange::exchange,
     exporter::{IDLE, Signals, chance, now_ms},
-    policy::{PROBE, backoff},
     reply::Asked,
-    verdict::{Answer, Verdict, judge},
 };
-use crate::{
-    credentials::Secret,
+use crate::store::{DestinationId, Store, media::Link};
+use cc_core::{
+    delivery::{
+        policy::{PROBE, backoff},
+        verdict::{Answer, Verdict, judge},
+    },
     dialect::langfuse::media_id,
     hook::{Destination, is_loopback},
     ids::hex,
     media::Hash,
-    store::{DestinationId, Store, media::Link},
+    secret::Secret,
 };
 
 /// A storage may need a while for what is large.

@@ -28,12 +28,12 @@ use super::{
     client::{AGENT, Hyper, client},
     exchange::exchange,
     reply::Asked,
-    verdict::Answer,
 };
-use crate::{
-    credentials::Secret,
+use cc_core::{
+    delivery::verdict::Answer,
     dialect::{OutSpan, Value},
     hook::Destination,
+    secret::Secret,
 };
 
 /// The exporter's own limit must not end what makes progress.
@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
     use crate::delivery::readback::Readback;
-    use crate::hook::Kind;
+    use cc_core::hook::Kind;
 
     fn to(base_url: String) -> Destination {
         Destination { kind: Kind::Langfuse, base_url, public_key: "pk".into() }

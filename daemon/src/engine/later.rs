@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use crate::{hook::Hint, scan::SCAN_ID, store::AGAIN_ID};
+use cc_core::hook::{AGAIN_ID, Hint, SCAN_ID};
 
 /// How many such sessions are read at the same time.
 pub(super) const AT_ONCE: usize = 4;

@@ -16,16 +16,13 @@ use crate::{
     agents::{Agents, Patience},
     copies::Beside,
     delivery::exporter::{Order, now_ms, now_ns},
+    reader::{Transcript, Unreadable, places},
+    store::{Advance, DestinationId, SessionRow},
+};
+use cc_core::{
     hook::{Event, Hint},
     redact::Counts,
-    store::{Advance, DestinationId, SessionRow},
-    transcript::{
-        cursor::Position,
-        lines::Lines,
-        places,
-        reader::{self, Transcript, Unreadable},
-        record,
-    },
+    transcript::{cursor::Position, lines::Lines, record},
     turn::{Assembler, Past, Scope, Turn},
 };
 
@@ -286,7 +283,10 @@ impl Engine {
         let first = file.first_line().ok().flatten();
         let Some(previous) = first.as_deref().and_then(record::session_id) else { return false };
         session.previous = Some(previous.clone());
-        if previous == session.row.session_id || !reader::is_name(&previous) || self.sessions.contains_key(&previous) {
+        if previous == session.row.session_id
+            || !cc_core::transcript::is_name(&previous)
+            || self.sessions.contains_key(&previous)
+        {
             return false;
         }
         let path = session.row.transcript.with_file_name(format!("{previous}.jsonl"));

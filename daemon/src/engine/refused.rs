@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::transcript::reader::Unreadable;
+use crate::reader::Unreadable;
 
 /// How many directories are named. An event may name any.
 const MOST: usize = 64;

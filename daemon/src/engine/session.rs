@@ -9,10 +9,12 @@ use std::{
 use super::TICK;
 use crate::{
     agents::Agents,
+    store::{Advance, SessionRow, handle::Handle},
+};
+use cc_core::{
     hook::{Destination, Event, Hint},
     ids::Print,
     redact::Rules,
-    store::{Advance, SessionRow, handle::Handle},
     transcript::{cursor::Position, lines::Lines, record::Nanos},
     turn::{Assembler, Scope},
 };

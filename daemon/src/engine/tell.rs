@@ -12,18 +12,21 @@ use super::{
 };
 use crate::{
     agents::{self, Agents},
+    reader::{self, SPILLED},
+};
+use cc_core::{
     claude::Version,
     dialect::{
         OutSpan,
         langfuse::{Encoder, Shared},
     },
-    hook::{Capture, Event},
+    hook::Event,
     ids::{self, Print, TraceId},
+    project::Capture,
     redact::{Counts, Redactor},
     trace,
     transcript::{
         lines::Line,
-        reader::{self, SPILLED},
         record::{self, Nanos, Record, SessionFacts, Skip},
     },
     turn::{Assembler, Launch, Past, Scope, Turn},

@@ -5,11 +5,8 @@ use super::{
     tell::{FAULT, HELD},
     *,
 };
-use crate::{
-    hook::{Kind, Options},
-    ids,
-    store::{Counts, Store},
-};
+use crate::store::{Counts, Store};
+use cc_core::{hook::Kind, ids, project::Options};
 
 mod canary;
 mod many;
@@ -274,7 +271,7 @@ fn settings_that_came_last_win_whatever_the_clock_said_before() {
         engine.take(Hint { fired_ns: now_ns + ahead_s * 1_000_000_000, event: Event::Other, ..ended(&dir, "s") });
         let moved = dir.with_file_name("q").join("s.jsonl");
         let destination = Destination { base_url: "https://b".into(), ..ended(&dir, "s").destination };
-        let options = Options { capture: crate::hook::Capture::Metadata, ..Options::default() };
+        let options = Options { capture: cc_core::project::Capture::Metadata, ..Options::default() };
         for (id, fired_ns) in [("e-2", now_ns - 5), ("e-3", now_ns - 4)] {
             let hint = Hint { id: id.into(), fired_ns, transcript: moved.clone(), ..ended(&dir, "s") };
             engine.take(Hint { destination: destination.clone(), options: options.clone(), ..hint });

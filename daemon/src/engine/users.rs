@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::Input;
-use crate::{git, hook::Hint};
+use crate::git;
+use cc_core::hook::Hint;
 
 /// How many answers are remembered.
 const REMEMBERED: usize = 1000;
@@ -92,8 +93,10 @@ fn ask(asker: &mut Option<Sender<Vec<PathBuf>>>, engine: &Sender<Input>, dirs: V
 
 #[cfg(test)]
 mod tests {
+    use cc_core::project::Options;
+
     use super::*;
-    use crate::{engine::any_hint, hook::Options};
+    use crate::engine::any_hint;
 
     #[test]
     fn events_wait_for_git_in_their_order_and_others_do_not() {

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{DestinationId, Result, Store};
-use crate::{
+use cc_core::{
     consent::Chooser,
     hook::{Destination, Kind},
 };

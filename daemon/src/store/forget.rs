@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::{Result, Store, paused::silence};
-use crate::ids::{TraceId, hex};
+use cc_core::ids::{TraceId, hex};
 
 impl Store {
     /// Removes what waits of these traces, the title of their session, and what no server took of them. Nothing of them is told

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{AGAIN_ID, Result, Store, count};
-use crate::hook::Hint;
+use super::{Result, Store, count};
+use cc_core::hook::{AGAIN_ID, Hint};
 
 /// The name under which events are counted that this version cannot read.
 const UNREADABLE: &str = "event_unreadable";

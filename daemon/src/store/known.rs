@@ -3,27 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::{Result, Store, destinations::find, paused::is_silent, sessions::found_elsewhere};
-use crate::{
-    hook::Destination,
-    ids::{Call, SpanId, TraceId},
-    import_state::Imported,
-};
-
-/// A span as it is asked for: its trace, its own id, and the model call it is part of.
-pub type SpanKey = (TraceId, SpanId, Option<Call>);
-
-/// What is known of a span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing.
-    Unknown,
-    /// It entered the outbox once.
-    Sent,
-    /// It is part of a call that was told in another trace.
-    Copy,
-    /// The user wants it told nowhere.
-    Withheld,
-}
+use cc_core::{hook::Destination, ids::SpanKey, import_state::Imported, status::history::Found};
 
 impl Store {
     /// What is known of each of `spans` at a destination.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{DestinationId, Result, Store, count};
-use crate::{
+use cc_core::{
     dialect::{Field, OutSpan},
     ids::{SpanId, TraceId},
     media::{Hash, Media},

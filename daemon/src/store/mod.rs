@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, params};
 
-use crate::{dialect::OutSpan, ids::hex};
+use cc_core::{dialect::OutSpan, ids::hex};
 
 mod begun;
 mod destinations;
@@ -32,9 +32,8 @@ mod unknown;
 pub use begun::{Begun, is_ahead};
 pub use destinations::{Accounts, DestinationRow};
 pub use inbox::Inbox;
-pub use known::{Found, SpanKey};
-pub use open::{AGAIN_ID, Opened};
-pub use outbox::{DeadLetter, Fate, Row};
+pub use open::Opened;
+pub use outbox::{DeadLetter, Row};
 pub use sessions::{Advance, SessionRow};
 pub use unknown::UnknownKind;
 

@@ -9,10 +9,7 @@ use rusqlite::{Connection, config::DbConfig, params};
 use rusqlite_migration::Migrations;
 
 use super::{Result, SessionRow, Store, is_whole, json, salvage, schema::MIGRATIONS, spellings};
-use crate::hook::Hint;
-
-/// What the ids of events begin with that have a session read again from its start.
-pub const AGAIN_ID: &str = "again-";
+use cc_core::hook::{AGAIN_ID, Hint};
 
 /// More than the store has statements.
 const STATEMENTS: usize = 128;

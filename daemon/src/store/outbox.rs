@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::{DestinationId, Result, Store, bytes_of, checksum, is_whole, json};
-use crate::{dialect::OutSpan, hook::Destination};
+use cc_core::{dialect::OutSpan, hook::Destination, status::Fate};
 
 /// An outbox row.
 #[derive(Clone, Debug)]
@@ -31,16 +31,6 @@ pub struct DeadLetter {
     pub bytes: u64,
     /// Since when, Unix milliseconds.
     pub at_ms: i64,
-}
-
-/// What is to become of a dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fate {
-    /// It is sent again.
-    Retry,
-    /// It is gone.
-    Drop,
 }
 
 /// Why a span that is not what was stored is put aside.

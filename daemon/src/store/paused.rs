@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Connection, params};
 
 use super::{Result, Store, count};
-use crate::{ids::TraceId, transcript::record::Nanos};
+use cc_core::{ids::TraceId, transcript::record::Nanos};
 
 /// The time, as SQLite has it.
 const NOW_MS: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";

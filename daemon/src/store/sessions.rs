@@ -13,7 +13,7 @@ use super::{
     json, media, no_room, paused, sights,
     unknown::note_unknown,
 };
-use crate::{
+use cc_core::{
     dialect::OutSpan,
     hook::{Destination, Hint},
     ids::{self, Call, CallId, SpanId, TraceId},

@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Result, Store};
-use crate::transcript::record::Nanos;
+use cc_core::transcript::record::Nanos;
 
 /// How far apart two equal sights must be, in nanoseconds, for the later one to be stored.
 const APART: Nanos = 1_000_000_000;

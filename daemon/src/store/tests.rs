@@ -1,11 +1,12 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::{
+use cc_core::{
     dialect::{Field, Value},
-    hook::{Destination, Event, Hint, Kind, Options},
+    hook::{Destination, Event, Hint, Kind},
     ids::{Call, Print, SpanId, TraceId},
     media::Media,
+    project::Options,
     transcript::{
         cursor::{Identity, Position},
         record::SessionFacts,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::consent::{Chooser, Evidence};
+use cc_core::consent::{Chooser, Evidence};
 
 fn by_repository(id: &str) -> Hint {
     let evidence = Evidence { file: "/repo/.claude/settings.json".into(), variable: Some("LANGFUSE_HOST".into()) };

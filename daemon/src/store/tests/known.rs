@@ -1,5 +1,5 @@
 use super::*;
-use crate::{import_state::Imported, store::Found};
+use cc_core::{import_state::Imported, status::history::Found};
 
 #[test]
 fn of_each_span_it_is_known_whether_it_was_sent_or_is_a_copy() {

@@ -1,4 +1,5 @@
 use super::*;
+use cc_core::status::Fate;
 
 // ---- spans enter the outbox once ----
 

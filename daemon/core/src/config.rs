@@ -1,0 +1,428 @@
+//! The daemon's own settings, `~/.config/cc-langfuse/config.toml` on top of what an administrator says for every user →
+//! [`Config`], which cannot be invalid. What a project wants is not here: it stands in the project's environment
+//! ([`project`]) and comes with each hook event.
+
+use std::{
+    ops::Range,
+    path::{Component, Path, PathBuf},
+};
+
+use serde::Serialize;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use crate::{
+    consent::Floor,
+    project::Capture,
+    redact::{Redactor, Rules},
+};
+
+pub mod project;
+
+const ROOTS: &str = "transcript_roots";
+const OUTBOX: &str = "outbox_mib";
+const FROM_NOW: &str = "from_now";
+const CAPTURE: &str = "capture_at_most";
+const MASK: &str = "always_redact";
+const KEYS: [&str; 6] = [ROOTS, OUTBOX, FROM_NOW, CAPTURE, MASK, REDACT];
+const REDACT: &str = "redact";
+const NAME: &str = "name";
+const PATTERN: &str = "pattern";
+
+const MIB: u64 = 1 << 20;
+
+/// How many of them may wait for a destination if nobody says.
+const OUTBOX_MIB: u64 = 256;
+
+/// The daemon's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Absolute directories below which transcripts may lie, besides Claude Code's own. None is the root of all.
+    pub transcript_roots: Vec<PathBuf>,
+    /// How many bytes of spans may wait for each destination. One that is away must not stop the others.
+    pub outbox_bytes: u64,
+    /// What was said before a project is first seen is left out.
+    pub from_now: bool,
+    /// The least privacy that every project keeps.
+    pub floor: Floor,
+    /// What masks secrets.
+    pub rules: Rules,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Layers::default().config()
+    }
+}
+
+/// Why a text is not a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct BadConfig {
+    /// Where, counted from 1.
+    pub line: usize,
+    /// What is wrong there.
+    pub problem: String,
+}
+
+/// A problem and where in the text it is.
+type Problem = (Range<usize>, String);
+
+/// A line of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, counted from 1.
+    pub line: usize,
+}
+
+/// A value, and who said it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Said<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands; nowhere if it is the default.
+    pub place: Option<Place>,
+}
+
+/// A rule of a user's or an administrator's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// What it masks.
+    pub pattern: String,
+}
+
+/// Files on top of each other: of a key the last one counts, of rules all of them.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    /// See [`Config::transcript_roots`].
+    pub transcript_roots: Said<Vec<PathBuf>>,
+    /// How many MiB of spans may wait for each destination.
+    pub outbox_mib: Said<u64>,
+    /// See [`Config::from_now`].
+    pub from_now: Said<bool>,
+    /// `full` or `metadata`. The strictest file counts.
+    pub capture_at_most: Said<Capture>,
+    /// Projects cannot turn masking off. One file is enough to say so.
+    pub always_redact: Said<bool>,
+    /// Rules besides the built-in ones, the first file's first.
+    pub redact: Vec<Said<Rule>>,
+    rules: Rules,
+}
+
+impl Default for Layers {
+    fn default() -> Self {
+        Self {
+            transcript_roots: Said { value: Vec::new(), place: None },
+            outbox_mib: Said { value: OUTBOX_MIB, place: None },
+            from_now: Said { value: false, place: None },
+            capture_at_most: Said { value: Capture::Full, place: None },
+            always_redact: Said { value: false, place: None },
+            redact: Vec::new(),
+            rules: Rules::default(),
+        }
+    }
+}
+
+impl Layers {
+    /// Lays what `file` says on top.
+    ///
+    /// # Errors
+    /// The first problem in it.
+    pub fn lay(&mut self, file: &Path, text: &str) -> Result<(), BadConfig> {
+        let line = |at: &Range<usize>| {
+            let before = text.as_bytes().get(..at.start).unwrap_or_default();
+            1 + before.iter().filter(|byte| **byte == b'\n').count()
+        };
+        let place = |at: Range<usize>| Some(Place { file: file.to_path_buf(), line: line(&at) });
+        read(self, text, &place).map_err(|(at, problem)| BadConfig { line: line(&at), problem })
+    }
+
+    /// What all of it comes to.
+    pub fn config(self) -> Config {
+        Config {
+            transcript_roots: self.transcript_roots.value,
+            outbox_bytes: self.outbox_mib.value * MIB,
+            from_now: self.from_now.value,
+            floor: Floor { capture: self.capture_at_most.value, redact: self.always_redact.value },
+            rules: self.rules,
+        }
+    }
+}
+
+impl Config {
+    /// Every directory below which transcripts may lie, for a user whose home is `home`.
+    pub fn roots(&self, home: &Path) -> Vec<PathBuf> {
+        let own = [home.join(".claude/projects"), home.join(".config/claude/projects")];
+        own.into_iter().chain(self.transcript_roots.iter().cloned()).collect()
+    }
+
+    /// Reads a configuration. Every key may be left out.
+    ///
+    /// # Errors
+    /// The first problem in it.
+    pub fn parse(text: &str) -> Result<Self, BadConfig> {
+        let mut layers = Layers::default();
+        layers.lay(Path::new(""), text)?;
+        Ok(layers.config())
+    }
+}
+
+fn read(layers: &mut Layers, text: &str, place: &dyn Fn(Range<usize>) -> Option<Place>) -> Result<(), Problem> {
+    let document =
+        DeTable::parse(text).map_err(|error| (error.span().unwrap_or_default(), error.message().to_owned()))?;
+    for (key, value) in entries(document.get_ref(), &KEYS)? {
+        let place_of_it = place(value.span());
+        match key {
+            ROOTS => {
+                let roots = items(key, value)?.iter().map(root).collect::<Result<_, _>>()?;
+                layers.transcript_roots = Said { value: roots, place: place_of_it };
+            }
+            OUTBOX => layers.outbox_mib = Said { value: outbox(value)?, place: place_of_it },
+            FROM_NOW => layers.from_now = Said { value: boolean(key, value)?, place: place_of_it },
+            // A file on top cannot loosen these.
+            CAPTURE if capture(value)? == Capture::Metadata => {
+                layers.capture_at_most = Said { value: Capture::Metadata, place: place_of_it };
+            }
+            MASK if boolean(key, value)? => layers.always_redact = Said { value: true, place: place_of_it },
+            CAPTURE | MASK => {}
+            _ => rules(layers, items(key, value)?, place)?,
+        }
+    }
+    Ok(())
+}
+
+/// The members of a table in the order of the text, if all of them are known.
+fn entries<'t, 'i>(
+    table: &'t DeTable<'i>,
+    known: &[&str],
+) -> Result<Vec<(&'t str, &'t Spanned<DeValue<'i>>)>, Problem> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    let named = |(key, value): (&'t Spanned<_>, _)| {
+        let name: &'t std::borrow::Cow<'_, str> = key.get_ref();
+        if known.contains(&&**name) { Ok((&**name, value)) } else { Err((key.span(), unknown(name, known))) }
+    };
+    entries.into_iter().map(named).collect()
+}
+
+fn unknown(key: &str, known: &[&str]) -> String {
+    let near = known.iter().map(|name| (distance(key, name), *name)).min();
+    match near {
+        Some((edits, name)) if edits <= 1 + name.len() / 4 => format!("unknown key `{key}`, did you mean `{name}`?"),
+        _ => format!("unknown key `{key}`, known are {}", known.join(", ")),
+    }
+}
+
+/// How many letters must be added, removed or changed to make `a` of `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn items<'t, 'i>(key: &str, value: &'t Spanned<DeValue<'i>>) -> Result<&'t [Spanned<DeValue<'i>>], Problem> {
+    let array = value.get_ref().as_array().ok_or_else(|| {
+        let wanted = if key == REDACT { "tables, each under `[[redact]]`" } else { "a list" };
+        (value.span(), format!("`{key}` must be {wanted}"))
+    })?;
+    Ok(array)
+}
+
+fn root(value: &Spanned<DeValue<'_>>) -> Result<PathBuf, Problem> {
+    let bad = |why: &str| (value.span(), format!("`{ROOTS}`: {why}"));
+    let text = value.get_ref().as_str().ok_or_else(|| bad("each must be a string"))?;
+    let path = Path::new(text);
+    if !path.is_absolute() {
+        return Err(bad(&format!("`{text}` is not an absolute path")));
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(bad(&format!("`{text}` must not contain `..`")));
+    }
+    if path.parent().is_none() {
+        return Err(bad("`/` would allow every file of yours"));
+    }
+    Ok(path.to_path_buf())
+}
+
+fn outbox(value: &Spanned<DeValue<'_>>) -> Result<u64, Problem> {
+    let number = value.get_ref().as_integer().and_then(|int| u64::from_str_radix(int.as_str(), int.radix()).ok());
+    number
+        .filter(|mib| (1..=65536).contains(mib))
+        .ok_or_else(|| (value.span(), format!("`{OUTBOX}` must be a whole number from 1 to 65536")))
+}
+
+fn boolean(key: &str, value: &Spanned<DeValue<'_>>) -> Result<bool, Problem> {
+    value.get_ref().as_bool().ok_or_else(|| (value.span(), format!("`{key}` must be true or false")))
+}
+
+fn capture(value: &Spanned<DeValue<'_>>) -> Result<Capture, Problem> {
+    match value.get_ref().as_str() {
+        Some("full") => Ok(Capture::Full),
+        Some("metadata") => Ok(Capture::Metadata),
+        _ => Err((value.span(), format!("`{CAPTURE}` must be \"full\" or \"metadata\""))),
+    }
+}
+
+/// Adds rules to those that are there.
+fn rules(
+    layers: &mut Layers,
+    tables: &[Spanned<DeValue<'_>>],
+    place: &dyn Fn(Range<usize>) -> Option<Place>,
+) -> Result<(), Problem> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let first = layers.redact.len();
+    for table in tables {
+        let bad = |why: &str| (table.span(), format!("`{REDACT}`: {why}"));
+        let members = table.get_ref().as_table().ok_or_else(|| bad("each rule must be a table"))?;
+        let (mut name, mut pattern) = (None, None);
+        for (key, value) in entries(members, &[NAME, PATTERN])? {
+            let text = value.get_ref().as_str();
+            let text = text.ok_or_else(|| (value.span(), format!("`{REDACT}`: `{key}` must be a string")))?;
+            *(if key == NAME { &mut name } else { &mut pattern }) = Some(text.to_owned());
+        }
+        match (name, pattern) {
+            (Some(name), Some(pattern)) => {
+                layers.redact.push(Said { value: Rule { name, pattern }, place: place(table.span()) });
+            }
+            (Some(name), None) => return Err(bad(&format!("rule {name:?} has no `{PATTERN}`"))),
+            (None, _) => return Err(bad(&format!("a rule has no `{NAME}`"))),
+        }
+    }
+    let all: Vec<_> = layers.redact.iter().map(|rule| (rule.value.name.clone(), rule.value.pattern.clone())).collect();
+    // Those of other files were fine when these were laid.
+    let at = |name: &str| all[first..].iter().position(|(other, _)| other == name).map(|index| tables[index].span());
+    let redactor =
+        Redactor::with_extra(&all).map_err(|error| (at(&error.name).unwrap_or_default(), error.to_string()))?;
+    layers.rules = redactor.into();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redact::Counts;
+
+    #[test]
+    fn nothing_said_is_the_default() {
+        for text in ["", "# outbox_mib = 1\n", "transcript_roots = []\n", "redact = []"] {
+            let config = Config::parse(text).unwrap();
+            assert_eq!((config.transcript_roots, config.outbox_bytes), (vec![], 256 << 20), "{text}");
+            assert_eq!(config.rules.scrub("TICKET-123456", &mut Counts::new()), None);
+        }
+    }
+
+    #[test]
+    fn every_key_is_understood() {
+        let text = r#"
+            transcript_roots = ["/srv/claude", '/home/dev/my "projects"/'] # two
+            outbox_mib = 1_024
+            [[redact]]
+            name = "ticket"
+            pattern = 'TICKET-[0-9]{6}'
+            [[redact]]
+            pattern = 'pin=(\d+)'
+            name = "pin"
+        "#;
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.transcript_roots, ["/srv/claude", "/home/dev/my \"projects\"/"].map(PathBuf::from));
+        assert_eq!(config.outbox_bytes, 1 << 30);
+        let masked = config.rules.scrub("TICKET-123456 pin=77", &mut Counts::new());
+        assert_eq!(masked.as_deref(), Some("[REDACTED:ticket] pin=[REDACTED:pin]"));
+        for (text, mib) in [("1", 1), ("65536", 65536), ("0x10", 16), ("+7", 7)] {
+            assert_eq!(Config::parse(&format!("outbox_mib = {text}")).unwrap().outbox_bytes, mib << 20, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let rule = |name: &str, pattern: &str| format!("\n[[redact]]\nname = {name}\npattern = {pattern}\n");
+        let good = rule("'ok'", "'x+'");
+        for (text, line, parts) in [
+            ("outbox_mb = 1", 1, &["unknown key `outbox_mb`", "did you mean `outbox_mib`?"][..]),
+            ("\n\ntranscripts_root = []", 3, &["did you mean `transcript_roots`?"]),
+            ("colour = 'red'", 1, &["unknown key `colour`", "transcript_roots, outbox_mib, from_now"]),
+            ("outbox_mib = 0", 1, &["`outbox_mib`", "1 to 65536"]),
+            ("outbox_mib = 65537", 1, &["1 to 65536"]),
+            ("outbox_mib = -1", 1, &["1 to 65536"]),
+            ("outbox_mib = 99999999999999999999", 1, &["1 to 65536"]),
+            ("outbox_mib = 1.5", 1, &["1 to 65536"]),
+            ("outbox_mib = '5'", 1, &["1 to 65536"]),
+            ("from_now = 1", 1, &["`from_now` must be true or false"]),
+            ("always_redact = 'yes'", 1, &["`always_redact` must be true or false"]),
+            ("\ncapture_at_most = 'none'", 2, &["`capture_at_most` must be \"full\" or \"metadata\""]),
+            ("outbox_mib = 1\noutbox_mib = 2", 2, &["duplicate key"]),
+            ("transcript_roots = '/x'", 1, &["`transcript_roots` must be a list"]),
+            ("transcript_roots = [\n'/x',\n1]", 3, &["each must be a string"]),
+            ("transcript_roots = ['x']", 1, &["`x` is not an absolute path"]),
+            ("transcript_roots = ['~/x']", 1, &["not an absolute path"]),
+            ("transcript_roots = ['']", 1, &["not an absolute path"]),
+            ("transcript_roots = ['/']", 1, &["`/` would allow every file"]),
+            ("transcript_roots = ['//.']", 1, &["`/` would allow every file"]),
+            ("transcript_roots = ['/x/..']", 1, &["must not contain `..`"]),
+            ("redact = 'x'", 1, &["[[redact]]"]),
+            ("[redact]\nname = 'x'", 1, &["[[redact]]"]),
+            ("redact = [1]", 1, &["each rule must be a table"]),
+            ("[[redact]]\nname = 'x'", 1, &["rule \"x\" has no `pattern`"]),
+            ("[[redact]]\npattern = 'x'", 1, &["has no `name`"]),
+            ("[[redact]]\nname = 5", 2, &["`name` must be a string"]),
+            ("[[redact]]\nname = 'x'\npatern = 'x'", 3, &["did you mean `pattern`?"]),
+            (&rule("'open'", "'('"), 2, &["\"open\"", "unclosed group"]),
+            (&(good.clone() + &rule("'none'", "'a*'")), 6, &["\"none\"", "matches empty text"]),
+            (&(good + &rule("'a b'", "'x'")), 6, &["\"a b\"", "1 to 64"]),
+            ("outbox_mib =", 1, &[]),
+            ("a = 1\n[b", 2, &[]),
+        ] {
+            let error = Config::parse(text).err().unwrap_or_else(|| panic!("{text} is accepted"));
+            assert_eq!(error.line, line, "{text}: {error}");
+            for part in parts {
+                assert!(error.to_string().contains(part), "{text}: {error}");
+            }
+            assert!(!error.problem.is_empty() && !error.problem.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn of_a_key_the_upper_file_counts_and_of_rules_all() {
+        let (fleet, own) = (Path::new("/etc/c.toml"), Path::new("/home/dev/c.toml"));
+        let rule = |name: &str, pattern: &str| format!("\n[[redact]]\nname = '{name}'\npattern = '{pattern}'\n");
+        let at = |file: &Path, line| Some(Place { file: file.to_path_buf(), line });
+        let mut layers = Layers::default();
+        let text = "# for all\noutbox_mib = 7\ntranscript_roots = ['/fleet']".to_owned() + &rule("ticket", "T-[0-9]+");
+        layers.lay(fleet, &text).unwrap();
+        layers.lay(own, &("\noutbox_mib = 9".to_owned() + &rule("pin", "PIN [0-9]+"))).unwrap();
+        assert_eq!(layers.outbox_mib, Said { value: 9, place: at(own, 2) });
+        let mut strict = Layers::default();
+        strict.lay(fleet, "capture_at_most = 'metadata'\nalways_redact = true\nfrom_now = true").unwrap();
+        strict.lay(own, "capture_at_most = 'full'\nalways_redact = false\nfrom_now = false").unwrap();
+        assert_eq!(strict.always_redact, Said { value: true, place: at(fleet, 2) });
+        let config = strict.config();
+        assert_eq!((config.floor, config.from_now), (Floor { capture: Capture::Metadata, redact: true }, false));
+        assert_eq!(layers.transcript_roots, Said { value: vec!["/fleet".into()], place: at(fleet, 3) });
+        let rules: Vec<_> = layers.redact.iter().map(|rule| (&*rule.value.name, rule.place.clone())).collect();
+        assert_eq!(rules, [("ticket", at(fleet, 4)), ("pin", at(own, 3))]);
+        let config = layers.clone().config();
+        assert_eq!((config.outbox_bytes, config.transcript_roots), (9 << 20, vec!["/fleet".into()]));
+        let masked = config.rules.scrub("T-1 PIN 2", &mut Counts::new());
+        assert_eq!(masked.as_deref(), Some("[REDACTED:ticket] [REDACTED:pin]"));
+        // A rule of the same name is another rule, and what is wrong with it is told with its own line.
+        let error = layers.clone().lay(own, &("\n\n".to_owned() + &rule("ticket", "("))).unwrap_err();
+        assert_eq!(error.line, 4, "{error}");
+        layers.lay(own, "redact = []").unwrap();
+        assert_eq!(layers.redact.len(), 2);
+    }
+}

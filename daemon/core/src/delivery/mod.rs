@@ -1,0 +1,5 @@
+//! What a server's answer means ([`verdict`]) and what follows from it ([`policy`]).
+
+pub mod policy;
+pub mod readback;
+pub mod verdict;

@@ -1,0 +1,101 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value as Json, json};
+
+use super::{message::reference, *};
+use crate::{
+    ids::{Role, span_id, trace_id},
+    media::Media,
+    redact::Rules,
+    trace::spans,
+    transcript::record,
+    turn::{Assembler, Scope},
+};
+
+mod given;
+mod images;
+mod inputs;
+mod sizes;
+mod spans;
+
+const SESSION: &str = "session-1";
+
+fn prompt() -> Json {
+    json!({"type": "user", "uuid": "p1", "timestamp": "2026-03-01T10:00:00Z", "version": "2.1.0", "cwd": "/home/dev/app",
+        "gitBranch": "main", "slug": "red-fox", "message": {"content": "count \"a\" & <b>"}})
+}
+
+fn answer(id: &str, blocks: Json, usage: Json) -> Json {
+    json!({"type": "assistant", "uuid": format!("line-{id}"), "timestamp": "2026-03-01T10:00:01.500Z", "requestId": format!("req-{id}"),
+        "message": {"id": id, "model": "claude-haiku-4-5", "stop_reason": "end_turn", "content": blocks, "usage": usage}})
+}
+
+fn text(text: &str) -> Json {
+    json!([{"type": "text", "text": text}])
+}
+
+fn result(tool: &str, content: Json, is_error: bool) -> Json {
+    json!({"type": "user", "timestamp": "2026-03-01T10:00:02Z", "message": {"content": [
+        {"type": "tool_result", "tool_use_id": tool, "content": content, "is_error": is_error},
+    ]}})
+}
+
+/// One turn of two answers and one tool.
+fn conversation() -> Vec<Json> {
+    let asks = json!([
+        {"type": "thinking", "thinking": "first look", "signature": "s"},
+        {"type": "text", "text": "I will count."},
+        {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "wc"}},
+    ]);
+    let usage = json!({"input_tokens": 10, "output_tokens": 20, "cache_read_input_tokens": 30, "cache_creation_input_tokens": 60,
+        "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}});
+    vec![
+        prompt(),
+        answer("m1", asks, usage),
+        result("t1", json!("3"), false),
+        answer("m2", text("Three."), json!({"input_tokens": 1, "output_tokens": 2})),
+    ]
+}
+
+/// The spans of the one turn in `lines`, as they are sent.
+fn encoded(lines: &[Json], options: &Options) -> Vec<OutSpan> {
+    let mut assembler = Assembler::new(SESSION, 0);
+    for (line, offset) in lines.iter().zip(0..) {
+        assert!(assembler.push(record::parse(line.to_string().as_bytes()).unwrap(), offset).is_none());
+    }
+    let turn = assembler.open().unwrap();
+    let mut counts = Counts::new();
+    let mut encoder = Encoder::new(Shared::new(turn, SESSION, options), None, &mut counts);
+    spans(turn, Scope::Final, options.semantics, None).iter().map(|span| encoder.encode(span, &mut counts)).collect()
+}
+
+/// What stands on `span` alone: its attributes without those that every span has.
+fn own(span: &OutSpan) -> BTreeMap<&str, &str> {
+    let shared = |key: &str| {
+        key.starts_with("langfuse.trace.") && !matches!(key, "langfuse.trace.input" | "langfuse.trace.output")
+            || matches!(
+                key,
+                "session.id" | "user.id" | "langfuse.version" | "langfuse.release" | "langfuse.environment"
+            )
+    };
+    let own = span.attributes.iter().filter(|(key, _)| !shared(key));
+    own.map(|(key, _)| (&key[..], span.text(key).unwrap())).collect()
+}
+
+fn parsed(span: &OutSpan, key: &str) -> Json {
+    serde_json::from_str(span.text(key).unwrap_or_else(|| panic!("no {key}"))).unwrap()
+}
+
+fn full() -> Options {
+    Options {
+        unredacted: false,
+        semantics: Semantics::Spec,
+        environment: Some("staging".into()),
+        release: Some("v7".into()),
+        user_id: Some("ada".into()),
+        tags: vec!["one".into(), "two".into()],
+        metadata: [("team".to_owned(), "tools".to_owned())].into(),
+        sample_rate: None,
+        capture: Capture::Full,
+    }
+}

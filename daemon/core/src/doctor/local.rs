@@ -1,0 +1,339 @@
+//! This machine: Claude Code, the hook's program, the daemon, its files.
+
+use std::path::{Path, PathBuf};
+
+use proto::paths::UnsafeDir;
+
+use super::{Finding, count, size};
+use crate::{claude::Version, settings::HOOK, status::Status};
+
+/// Less than this many bytes left on a disk are few.
+const FEW_BYTES: u64 = 1 << 30;
+
+/// And less than one part in this many.
+const FEW_PARTS: u64 = 20;
+
+/// Claude Code, as far as it was found.
+pub enum Claude {
+    /// No program `claude`.
+    Missing,
+    /// It does not say its version.
+    Silent(PathBuf, String),
+    /// Its version.
+    Version(PathBuf, Version),
+}
+
+impl Claude {
+    /// Its version, if that is known.
+    pub fn version(&self) -> Option<Version> {
+        match self {
+            Self::Version(_, version) => Some(*version),
+            _ => None,
+        }
+    }
+
+    /// Is it there?
+    pub fn judge(&self) -> Finding {
+        match self {
+            Self::Missing => Finding::warning(
+                "claude",
+                "not found, so nobody knows which hook events it understands",
+                "add the directory of `claude` to PATH",
+            ),
+            Self::Silent(path, why) => Finding::warning(
+                "claude",
+                format!("{} --version: {why}", path.display()),
+                "reinstall Claude Code, or correct PATH",
+            ),
+            Self::Version(path, version) => Finding::ok("claude", format!("{version}, {}", path.display())),
+        }
+    }
+}
+
+/// A hook's program.
+pub struct Program {
+    /// As it is registered.
+    pub word: String,
+    /// As it was found.
+    pub state: ProgramState,
+}
+
+/// How a hook's program is.
+pub enum ProgramState {
+    /// Not there.
+    Missing,
+    /// Not a file.
+    NotAFile,
+    /// It must not be run.
+    NotExecutable,
+    /// It is another program, or another version speaking another language.
+    Foreign,
+    /// Users other than its owner may change it.
+    Writable,
+    /// It was called without tracing, where it does nothing, and failed.
+    Fails(String),
+    /// It looks right. Whether it runs was not tried.
+    Untried,
+    /// Good.
+    Good,
+}
+
+impl Program {
+    /// Can Claude Code call it?
+    pub fn judge(&self) -> Finding {
+        let (check, word) = ("hook-program", &self.word);
+        let install = format!("install {HOOK} there, or register it where it is: cc-langfusectl setup");
+        match &self.state {
+            ProgramState::Missing => Finding::problem(check, format!("{word} does not exist"), install),
+            ProgramState::NotAFile => Finding::problem(check, format!("{word} is not a file"), install),
+            ProgramState::NotExecutable => {
+                Finding::problem(check, format!("{word} is not executable"), format!("chmod +x {word}"))
+            }
+            ProgramState::Foreign => Finding::problem(
+                check,
+                format!("{word} is not the {HOOK} of this version"),
+                "install it together with the daemon, from one build".to_owned(),
+            ),
+            ProgramState::Writable => Finding::warning(
+                check,
+                format!("{word} can be replaced by other users, who would be handed your keys"),
+                format!("chmod go-w {word}"),
+            ),
+            ProgramState::Fails(why) => Finding::problem(check, format!("{word} does not run: {why}"), install),
+            ProgramState::Good | ProgramState::Untried if !word.starts_with('/') => Finding::warning(
+                check,
+                format!("{word} is registered without its path: what it is depends on where Claude Code is started"),
+                "register the absolute path: cc-langfusectl setup",
+            ),
+            ProgramState::Untried => {
+                Finding::ok(check, format!("{word} is one; it is not run, because the project's settings name it"))
+            }
+            ProgramState::Good => Finding::ok(check, format!("{word} runs")),
+        }
+    }
+}
+
+/// What the daemon answered.
+pub enum Daemon {
+    /// Nobody is there.
+    NotRunning,
+    /// Somebody is, and does not answer as a daemon does.
+    Odd(String),
+    /// Its status.
+    Running(Box<Status>),
+}
+
+impl Daemon {
+    /// Its status, if it is there.
+    pub fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Running(status) => Some(status),
+            _ => None,
+        }
+    }
+}
+
+/// The service that is to run the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// No service manager answers.
+    NoManager,
+    /// What `systemctl --user is-enabled` and `is-active` print.
+    Systemd {
+        /// As in `enabled`, `disabled`, `not-found`.
+        enabled: String,
+        /// As in `active`, `inactive`, `failed`.
+        active: String,
+    },
+}
+
+/// Does the daemon run, and will it tomorrow? `ours` is the version of whoever asks.
+pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) -> Vec<Finding> {
+    let start = match unit {
+        Unit::Systemd { enabled, .. } if enabled == "not-found" => "cc-langfusectl setup",
+        Unit::Systemd { .. } => {
+            "systemctl --user enable --now cc-langfused; it says why not: journalctl --user -u cc-langfused"
+        }
+        Unit::NoManager => "cc-langfused &",
+    };
+    let mut findings = Vec::new();
+    match daemon {
+        Daemon::NotRunning => {
+            let waiting = match spooled {
+                0 => String::new(),
+                n => format!("; {} in the spool", count(n, "event")),
+            };
+            findings.push(Finding::problem("daemon", format!("not running{waiting}"), start));
+        }
+        Daemon::Odd(why) => findings.push(Finding::problem("daemon", why.clone(), restart(unit))),
+        Daemon::Running(status) => {
+            let (version, pid) = (&status.daemon.version, status.daemon.pid);
+            let is_ours = version.split_whitespace().next() == ours.split_whitespace().next();
+            findings.push(if is_ours {
+                Finding::ok("daemon", format!("running, version {version}, pid {pid}"))
+            } else {
+                Finding::warning("daemon", format!("runs version {version}, this is {ours}"), restart(unit))
+            });
+        }
+    }
+    let running = daemon.status().is_some();
+    findings.push(match unit {
+        Unit::NoManager => Finding::ok("unit", "no service manager here: whoever starts cc-langfused keeps it running"),
+        Unit::Systemd { enabled, active } if enabled == "enabled" && (active == "active" || !running) => {
+            Finding::ok("unit", format!("cc-langfused.service is enabled, {active}"))
+        }
+        Unit::Systemd { enabled, .. } if enabled == "enabled" => Finding::warning(
+            "unit",
+            "the daemon was started by hand: the service does not restart it",
+            "stop it (kill its pid), then systemctl --user start cc-langfused",
+        ),
+        Unit::Systemd { enabled, .. } if enabled == "not-found" => Finding::warning(
+            "unit",
+            "there is no cc-langfused.service: nobody starts the daemon when you log in",
+            "cc-langfusectl setup",
+        ),
+        Unit::Systemd { enabled, .. } => Finding::warning(
+            "unit",
+            format!("cc-langfused.service is {enabled}: nobody starts the daemon when you log in"),
+            "systemctl --user enable cc-langfused",
+        ),
+    });
+    findings
+}
+
+fn restart(unit: &Unit) -> &'static str {
+    match unit {
+        Unit::Systemd { active, .. } if active == "active" => "systemctl --user restart cc-langfused",
+        _ => "stop the daemon (kill its pid) and start cc-langfused again",
+    }
+}
+
+/// What the daemon has heard and taken. `silent_since` is when the transcript of the latest session was last written.
+pub fn judge_events(status: &Status, silent_since: Option<&str>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.push(match status.sessions.first() {
+        None if !status.refused().is_empty() => {
+            Finding::warning("events", "heard, but no session was read", "see below, and cc-langfusectl logs")
+        }
+        None => Finding::warning(
+            "events",
+            "no event was heard yet",
+            "Claude Code reads its settings when it starts: start it anew, and say something",
+        ),
+        Some(latest) => {
+            let written = silent_since.map_or_else(String::new, |at| format!(", last written {at}"));
+            let turns = count(latest.turns as usize, "turn");
+            let waiting = match status.inbox.pending {
+                0 => String::new(),
+                n => format!("; {} waiting", count(n as usize, "event")),
+            };
+            Finding::ok("events", format!("heard; latest session {}, {turns}{written}{waiting}", latest.session_id))
+        }
+    });
+    if !status.refused().is_empty() {
+        let why: Vec<String> =
+            status.refused().iter().map(|(why, n)| format!("{} {n}", why.replace('_', " "))).collect();
+        findings.push(Finding::warning(
+            "refused",
+            format!("events that name what is not read: {}", why.join(", ")),
+            "cc-langfusectl logs names the files, each with what to do",
+        ));
+    }
+    if !status.left_in_spool.is_empty() {
+        let left: Vec<String> = status.left_in_spool.iter().map(|(why, n)| format!("{why} {n}")).collect();
+        findings.push(Finding::warning(
+            "spool",
+            format!("events that cannot be taken: {}", left.join(", ")),
+            "if hook and daemon are of one build, remove the files that status names under `left in spool`",
+        ));
+    }
+    if let Some(trouble) = &status.store_error {
+        findings.push(Finding::problem(
+            "database",
+            format!("takes no changes: {}", trouble.error),
+            "make room on the disk, or make it writable; work then goes on by itself",
+        ));
+    }
+    findings
+}
+
+/// A file or directory of the daemon's, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Not there.
+    Missing,
+    /// Not there, and the user may not make it.
+    Forbidden,
+    /// Only the user gets to it.
+    Private,
+    /// Group or others do too.
+    Open,
+    /// It belongs to another user.
+    OtherOwner,
+    /// It is not what it should be.
+    WrongKind,
+    /// The user may not use it.
+    Unusable,
+}
+
+impl From<Result<(), UnsafeDir>> for Access {
+    fn from(checked: Result<(), UnsafeDir>) -> Self {
+        match checked {
+            Ok(()) => Self::Private,
+            Err(UnsafeDir::Missing) => Self::Missing,
+            Err(UnsafeDir::NotADirectory) => Self::WrongKind,
+            Err(UnsafeDir::OtherOwner) => Self::OtherOwner,
+            Err(UnsafeDir::Open) => Self::Open,
+        }
+    }
+}
+
+/// Is everything there that should be, and the user's alone? `mode` is what chmod should make of it.
+pub fn judge_access(check: &'static str, path: &Path, access: &Access, mode: &str, running: bool) -> Finding {
+    let shown = path.display();
+    match access {
+        Access::Private => Finding::ok(check, format!("{shown}, yours alone")),
+        Access::Missing if running => {
+            Finding::problem(check, format!("{shown} is gone while the daemon runs"), "restart the daemon")
+        }
+        Access::Missing => Finding::ok(check, format!("{shown} is made when the daemon starts")),
+        Access::Forbidden => Finding::problem(
+            check,
+            format!("{shown} cannot be made: what it belongs into is read-only for you"),
+            "set CC_LANGFUSE_STATE_DIR, where the daemon starts and in Claude Code's settings, to the absolute path of a directory that you can write",
+        ),
+        Access::Open => Finding::problem(
+            check,
+            format!("{shown} is open to other users, so hooks do not use it"),
+            format!("chmod {mode} {shown}"),
+        ),
+        Access::OtherOwner => Finding::problem(
+            check,
+            format!("{shown} belongs to another user, so it is not used"),
+            format!("sudo chown -R \"$(id -un)\" {shown}, or remove it"),
+        ),
+        Access::WrongKind => Finding::problem(
+            check,
+            format!("{shown} is not what belongs there"),
+            format!("remove {shown} and restart the daemon"),
+        ),
+        Access::Unusable => Finding::problem(
+            check,
+            format!("{shown} cannot be read and written by you"),
+            format!("chmod {mode} {shown}"),
+        ),
+    }
+}
+
+/// Is there room for what waits? In bytes.
+pub fn judge_disk(dir: &Path, free: u64, total: u64) -> Finding {
+    let seen = format!("{} of {} free where {} lies", size(free), size(total), dir.display());
+    if free < FEW_BYTES || free < total / FEW_PARTS {
+        Finding::warning("disk", seen, "make room: with a full disk nothing new is traced until there is some")
+    } else {
+        Finding::ok("disk", seen)
+    }
+}
+
+#[cfg(test)]
+mod tests;

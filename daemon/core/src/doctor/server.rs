@@ -1,0 +1,257 @@
+//! The server: is it reached, is it the right one, does what is sent arrive?
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{Finding, count};
+use crate::{
+    delivery::{
+        readback::{Failure, Project, Seen},
+        verdict::{Answer, Verdict, judge},
+    },
+    hook,
+    settings::quoted,
+    status::{Destination, Status},
+};
+
+/// A clock that is wrong by more than this many seconds misplaces what is traced.
+const SKEW: u64 = 60;
+
+/// How many days before their removal transcripts that were not read are worth a word.
+const NOTICE_DAYS: u64 = 5;
+
+/// Why a server is not asked.
+pub fn judge_held(to: &hook::Destination, why: &str) -> Finding {
+    Finding::problem(
+        "server",
+        format!("{} is not asked and gets nothing: {why}", to.base_url),
+        format!(
+            "if spans are to go there: cc-langfusectl trust {} {}; else put keys and address of your own into .claude/settings.local.json",
+            quoted(&to.base_url),
+            quoted(&to.public_key)
+        ),
+    )
+}
+
+/// Who answered, and what time it is there. `now` is our time when the answer came, in seconds since the epoch.
+pub fn judge_project(base_url: &str, answer: &Result<Project, Failure>, now: u64) -> Vec<Finding> {
+    let (date, finding) = match answer {
+        Ok(project) => {
+            (project.date, Finding::ok("server", format!("{base_url} knows the keys: project {}", project.name)))
+        }
+        Err(failure) => (failure.date(), judge_failure(base_url, failure)),
+    };
+    let mut findings = vec![finding];
+    if let Some(date) = date {
+        let off = now.abs_diff(date);
+        let which = if now > date { "ahead of" } else { "behind" };
+        findings.push(if off > SKEW {
+            Finding::warning(
+                "clock",
+                format!("this machine is {off} s {which} the server, and so are the times of its traces"),
+                "set the clock: timedatectl set-ntp true",
+            )
+        } else {
+            Finding::ok("clock", format!("within {} s of the server's", off.max(1)))
+        });
+    }
+    findings
+}
+
+fn judge_failure(base_url: &str, failure: &Failure) -> Finding {
+    let (seen, remedy) = match failure {
+        Failure::Status { status: 401 | 403, said, .. } => (
+            format!("{base_url} does not take the keys: {said}"),
+            "correct LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY (in Langfuse: Project settings, API keys), or LANGFUSE_BASE_URL if the project lives in another region".to_owned(),
+        ),
+        Failure::Status { status: 300..=399, .. } => (
+            format!("{base_url} answers with a redirect"),
+            "set LANGFUSE_BASE_URL to the address it leads to".to_owned(),
+        ),
+        Failure::Status { status: 429 | 500..=599, said, .. } => (
+            format!("{base_url} is in trouble: {said}"),
+            "nothing is lost; look at the server, and try again later".to_owned(),
+        ),
+        Failure::Status { said, .. } | Failure::Odd { said, .. } => (
+            format!("{base_url} does not answer as Langfuse does: {said}"),
+            "correct LANGFUSE_BASE_URL".to_owned(),
+        ),
+        Failure::Unreachable(why) => (
+            format!("{base_url} cannot be reached: {why}"),
+            "check LANGFUSE_BASE_URL, the network, HTTPS_PROXY and NO_PROXY; what is traced waits meanwhile".to_owned(),
+        ),
+        Failure::Untrusted(why) => (
+            format!("{base_url} cannot prove who it is: {why}"),
+            "name the file with your authority's certificate in NODE_EXTRA_CA_CERTS, for the daemon too".to_owned(),
+        ),
+    };
+    Finding::problem("server", seen, remedy)
+}
+
+/// What became of a trace that was sent to be read back.
+pub struct Probe {
+    /// Its id.
+    pub trace_id: String,
+    /// What the server said when it was sent.
+    pub sent: Answer,
+    /// How long it was looked for.
+    pub waited: Duration,
+    /// What the API of v4 shows, and what the one of before, if it was taken.
+    pub seen: Option<(Seen, Seen)>,
+}
+
+impl Probe {
+    /// Does what is sent arrive?
+    pub fn judge(&self) -> Finding {
+        let (check, id) = ("probe", &self.trace_id);
+        match judge(&self.sent) {
+            Verdict::Delivered => {}
+            Verdict::Later(_, why) | Verdict::Silent(why) => {
+                return Finding::problem(check, format!("a trace could not be sent: {why}"), "try again later");
+            }
+            Verdict::Park(why) | Verdict::Refused(why) | Verdict::TooLarge(why) => {
+                return Finding::problem(
+                    check,
+                    format!("the server does not take a trace: {why}"),
+                    "see the finding on the server; if that is well, LANGFUSE_BASE_URL leads to something between",
+                );
+            }
+        }
+        let said = |seen: &Seen| match seen {
+            Seen::Shown(lag) => format!("after {}", seconds(*lag)),
+            Seen::NotYet => "not there".to_owned(),
+            Seen::NoSuchApi => "no such API".to_owned(),
+            Seen::Failed(why) => why.clone(),
+        };
+        let Some((observations, trace)) = &self.seen else {
+            return Finding::ok(check, format!("trace {id} was sent"));
+        };
+        let both = format!("v4 API: {}; older API: {}", said(observations), said(trace));
+        if [observations, trace].iter().any(|seen| matches!(seen, Seen::Shown(_))) {
+            return Finding::ok(check, format!("trace {id} was sent and read back ({both})"));
+        }
+        Finding::problem(
+            check,
+            format!("the server took trace {id} and does not show it within {} ({both})", seconds(self.waited)),
+            "give it longer: cc-langfusectl doctor --wait 5m; if it never shows, what the server takes is not processed: \
+             look at its worker and queue",
+        )
+    }
+}
+
+/// "0.3 s", "30 s".
+fn seconds(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 10.0 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
+}
+
+/// What the daemon says of where spans go. `ours` is this project's destination.
+pub fn judge_delivery(status: &Status, ours: Option<&hook::Destination>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = status.destinations.iter().map(|to| judge_destination(to, ours)).collect();
+    if status.dead_letters > 0 {
+        findings.push(Finding::warning(
+            "dead-letters",
+            format!("{} that no server takes", count(status.dead_letters as usize, "span")),
+            "cc-langfusectl dead-letters says why; then --retry all or --drop all",
+        ));
+    }
+    if let Some(why) = status.media.last_error.as_ref().filter(|_| status.media.pending > 0) {
+        findings.push(Finding::warning(
+            "media",
+            format!("{} waiting: {why}", count(status.media.pending as usize, "image or document")),
+            "they are tried again by themselves; spans do not wait for them",
+        ));
+    }
+    findings
+}
+
+fn judge_destination(to: &Destination, ours: Option<&hook::Destination>) -> Finding {
+    let (check, url) = ("delivery", &to.base_url);
+    let is_ours = ours.is_some_and(|ours| ours.base_url == to.base_url && ours.public_key == to.public_key);
+    let waiting = match to.waiting {
+        0 => String::new(),
+        n => format!(", {} waiting", count(n as usize, "span")),
+    };
+    let error = to.last_error.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+    let seen = format!("{url} is {}{waiting}{error}", to.state);
+    // What nobody waits for is not broken.
+    let tell = if is_ours || to.waiting > 0 { Finding::problem } else { Finding::warning };
+    match to.state.as_str() {
+        "parked" => {
+            tell(check, seen, "mend that; the daemon looks again by itself, cc-langfusectl flush hurries it".into())
+        }
+        "held" => tell(check, seen, format!("if you want that: cc-langfusectl trust {url}")),
+        _ if to.full => Finding::problem(
+            check,
+            format!("{seen}, as much as may: sessions are not read further until some is delivered"),
+            "mend the way to the server, or raise outbox_mib in ~/.config/cc-langfuse/config.toml",
+        ),
+        "retrying" => Finding::warning(check, seen, "nothing is lost; it is tried again by itself".to_owned()),
+        _ => {
+            let last = to.last_success.as_deref().unwrap_or("never");
+            Finding::ok(check, format!("{url}: {} spans delivered{waiting}, last {last}", to.delivered))
+        }
+    }
+}
+
+/// A transcript of a traced project that Claude Code is about to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Old {
+    /// The session.
+    pub session_id: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Days since it was last written.
+    pub days: u64,
+}
+
+/// True if a transcript last written so many days ago is soon removed.
+pub fn is_old(days: u64, cleanup_days: u64) -> bool {
+    days >= cleanup_days.saturating_sub(NOTICE_DAYS)
+}
+
+/// Transcripts that are about to be removed, and may not have been read. The daemon names only the sessions it saw last: where
+/// there are more (`listed_all` is false), what it does not name it may know nevertheless.
+pub fn judge_old(old: &[Old], status: Option<&Status>, listed_all: bool, cleanup_days: u64) -> Finding {
+    let check = "transcripts";
+    let removed = format!("which Claude Code removes after {cleanup_days} days");
+    let backfill = |paths: &[&Old]| match paths {
+        [one] => format!("cc-langfusectl backfill {}", one.path.display()),
+        _ => format!(
+            "cc-langfusectl backfill --since {}d, or raise cleanupPeriodDays in ~/.claude/settings.json",
+            cleanup_days + 1
+        ),
+    };
+    let Some(status) = status else {
+        return match old.len() {
+            0 => Finding::ok(check, format!("none is near its end, {removed}")),
+            n => Finding::problem(
+                check,
+                format!("{} near the end, {removed}, and no daemon reads", count(n, "transcript")),
+                "start the daemon; it takes up what it was following",
+            ),
+        };
+    };
+    let unknown: Vec<&Old> = old
+        .iter()
+        .filter(|old| !status.sessions.iter().any(|session| session.session_id == old.session_id && !session.open_turn))
+        .collect();
+    if unknown.is_empty() {
+        return Finding::ok(check, format!("none is near its end and not read, {removed}"));
+    }
+    let seen = format!("{} of traced projects near the end, {removed}", count(unknown.len(), "transcript"));
+    let stopped = status.store_error.is_some() || status.destinations.iter().any(|to| to.full);
+    if stopped {
+        Finding::problem(
+            check,
+            format!("{seen}, while reading has stopped"),
+            "mend what stops it first, see the findings above".to_owned(),
+        )
+    } else if listed_all {
+        Finding::warning(check, format!("{seen}, and never traced"), backfill(&unknown))
+    } else {
+        Finding::ok(check, format!("{seen}; cc-langfusectl backfill --dry-run tells whether all are traced"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

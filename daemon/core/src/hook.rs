@@ -1,0 +1,404 @@
+//! A hook's payload and environment → a hint: which session to look at, why, and where its spans go.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
+
+mod address;
+
+pub use address::base_url;
+use address::unquoted;
+use proto::frame::Frame;
+use serde::{
+    Deserialize, Serialize,
+    de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
+};
+
+use serde_json::value::RawValue;
+
+use crate::{
+    consent::Chooser,
+    dialect::langfuse::environment,
+    ids::Print,
+    project::{Capture, Options, Semantics},
+    secret::Secret,
+    settings::block::Vars,
+    transcript::{record::Nanos, wire::Text},
+};
+
+/// What the ids of events begin with that no hook brought.
+pub const SCAN_ID: &str = "scan-";
+
+/// What the ids of events begin with that have a session read again from its start.
+pub const AGAIN_ID: &str = "again-";
+
+/// Where spans go when a project names no server.
+pub const DEFAULT_BASE_URL: &str = "https://cloud.langfuse.com";
+
+/// A hook event, judged. Holds nothing secret; stored until it is dealt with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hint {
+    /// Id of the event.
+    pub id: String,
+    /// When the hook ran.
+    pub fired_ns: Nanos,
+    /// The session.
+    pub session_id: String,
+    /// Its transcript, at this moment: a session's file can move.
+    pub transcript: PathBuf,
+    /// What happened.
+    pub event: Event,
+    /// Working directory of the session, and the project's where Claude Code says it: where settings are looked for.
+    pub project_dirs: Vec<PathBuf>,
+    /// Where Claude Code keeps its things, if its environment says so.
+    #[serde(default)]
+    pub config_dir: Option<PathBuf>,
+    /// Where its spans go.
+    pub destination: Destination,
+    /// Who chose that, judged when the event was taken; `None` if nobody has judged yet.
+    #[serde(default)]
+    pub chooser: Option<Chooser>,
+    /// The settings files turned tracing on when the event was taken, not the environment alone.
+    #[serde(default)]
+    pub settings_on: bool,
+    /// How its spans are made.
+    pub options: Options,
+    /// The project asked for a talkative log.
+    pub debug: bool,
+}
+
+impl Hint {
+    /// The user asked for this session's history.
+    pub fn is_asked_for(&self) -> bool {
+        ["backfill-", "replay-"].iter().any(|kind| self.id.starts_with(kind))
+    }
+
+    /// A hook of Claude Code ran, with tracing on in its environment.
+    pub fn is_from_hook(&self) -> bool {
+        self.is_permission() && !self.is_asked_for() && !self.id.starts_with("recover-")
+    }
+
+    /// It says that tracing is on or wanted. What the daemon itself found says only that there may be something to read.
+    pub fn is_permission(&self) -> bool {
+        ![SCAN_ID, AGAIN_ID].iter().any(|kind| self.id.starts_with(kind))
+    }
+}
+
+/// What a hook event means for the open turn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The model has stopped. Its last line may not be on disk yet; `answer` (trimmed by Claude Code) says what to wait for.
+    Stopped {
+        /// `last_assistant_message`, which is not kept; older versions do not send it.
+        answer: Option<Print>,
+    },
+    /// A subagent has stopped, while the turn goes on.
+    AgentStopped {
+        /// Which.
+        agent: String,
+    },
+    /// A tool has come back.
+    ToolEnded {
+        /// `tool_use.id`.
+        tool: String,
+        /// How long it ran, in milliseconds: what a transcript does not say.
+        took_ms: u64,
+    },
+    /// The session is over and its file complete.
+    Ended,
+    /// Anything else: a reason to look, and nothing more.
+    Other,
+}
+
+/// A place spans are delivered to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Destination {
+    /// What kind of server it is.
+    pub kind: Kind,
+    /// Its address, as [`base_url`] makes it.
+    #[serde(deserialize_with = "address::stored")]
+    pub base_url: String,
+    /// Which project's key it is reached with.
+    pub public_key: String,
+}
+
+impl Destination {
+    /// True if a secret can be sent there unread by others: over TLS, or without leaving this machine.
+    pub fn is_private(&self) -> bool {
+        let address = self.base_url.parse::<http::Uri>();
+        address.is_ok_and(|address| address.scheme_str() == Some("https") || is_loopback(&address))
+    }
+}
+
+/// True for `localhost`, 127.0.0.0/8 and `[::1]`. Whatever else may lead to this machine depends on who is asked.
+pub fn is_loopback(address: &http::Uri) -> bool {
+    let host = address.host().unwrap_or_default();
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host.parse() == Ok(Ipv6Addr::LOCALHOST),
+        None => host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback()),
+    }
+}
+
+/// What kind of server a destination is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A Langfuse server.
+    Langfuse,
+}
+
+/// Why an event is not a hint; counted under [`reason`](Self::reason).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The frame itself is broken or of a version this daemon does not know.
+    Frame,
+    /// The payload is not a JSON object.
+    NotJson,
+    /// It lacks `session_id` or `transcript_path`.
+    FieldsMissing,
+    /// `transcript_path` is not absolute or does not end in `.jsonl`.
+    TranscriptPath,
+    /// Tracing is not on in the event's environment.
+    NotEnabled,
+    /// No public key.
+    KeysMissing,
+    /// The base URL is not an `http` or `https` address.
+    BaseUrl,
+}
+
+impl Refused {
+    /// The name under which `status` counts it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Frame => "hook_frame",
+            Self::NotJson => "hook_not_json",
+            Self::FieldsMissing => "hook_fields_missing",
+            Self::TranscriptPath => "hook_transcript_path",
+            Self::NotEnabled => "hook_not_enabled",
+            Self::KeysMissing => "hook_keys_missing",
+            Self::BaseUrl => "hook_base_url",
+        }
+    }
+}
+
+/// Reads a frame: the hint in it, and the variables it came with, among them the secret key.
+///
+/// # Errors
+/// Why there is nothing to be done about the event.
+pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
+    let vars: Vars = frame.env.into_iter().collect();
+    let env = Env::of(&vars);
+    if !env.enabled() {
+        return Err(Refused::NotEnabled);
+    }
+    let payload = Payload::read(&frame.payload, frame.cut).ok_or(Refused::NotJson)?;
+    let (Some(session_id), Some(transcript)) = (payload.session_id, payload.transcript_path) else {
+        return Err(Refused::FieldsMissing);
+    };
+    let transcript = PathBuf::from(transcript);
+    if session_id.is_empty() {
+        return Err(Refused::FieldsMissing);
+    }
+    if !transcript.is_absolute() || transcript.extension().is_none_or(|ext| ext != "jsonl") {
+        return Err(Refused::TranscriptPath);
+    }
+    let destination = env.destination()?;
+    let event = match payload.event.as_deref() {
+        Some("SubagentStop" | "StopFailure" | "Stop") if let Some(agent) = payload.agent_id.clone() => {
+            Event::AgentStopped { agent }
+        }
+        _ if payload.agent_id.is_some() => Event::Other,
+        Some("Stop" | "StopFailure") => Event::Stopped {
+            answer: payload.answer.filter(|text| !text.trim().is_empty()).map(|text| Print::of(&text)),
+        },
+        Some("SessionEnd" | "Replay") => Event::Ended,
+        Some("PostToolUse" | "PostToolUseFailure")
+            if let Some((tool, took_ms)) = payload.tool_use_id.clone().zip(payload.took_ms) =>
+        {
+            Event::ToolEnded { tool, took_ms }
+        }
+        _ => Event::Other,
+    };
+    let mut project_dirs: Vec<PathBuf> =
+        [payload.cwd.as_deref(), env.get("CLAUDE_PROJECT_DIR")].into_iter().flatten().map(PathBuf::from).collect();
+    project_dirs.retain(|dir| dir.is_absolute());
+    project_dirs.dedup();
+    let hint = Hint {
+        id: frame.id,
+        fired_ns: frame.fired_ns,
+        session_id,
+        transcript,
+        event,
+        project_dirs,
+        config_dir: env.get("CLAUDE_CONFIG_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()),
+        destination,
+        chooser: None,
+        settings_on: false,
+        options: env.options(),
+        debug: env.get("CC_LANGFUSE_DEBUG").is_some_and(proto::env::enabled),
+    };
+    Ok((hint, vars))
+}
+
+/// Settings as Claude Code gives them to a hook, or as its settings files hold them.
+#[derive(Debug, Default)]
+pub struct Env<'a>(BTreeMap<&'a str, &'a str>);
+
+impl<'a> Env<'a> {
+    /// From name and value pairs, later ones winning. An empty value counts as unset.
+    pub fn new(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect())
+    }
+
+    /// The same, of variables by name.
+    pub fn of(vars: &'a BTreeMap<String, String>) -> Self {
+        Self::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    }
+
+    /// Tracing is on.
+    pub fn enabled(&self) -> bool {
+        self.get(proto::env::ENABLE).is_some_and(proto::env::enabled)
+    }
+
+    /// Where spans go.
+    ///
+    /// # Errors
+    /// [`Refused::KeysMissing`] or [`Refused::BaseUrl`].
+    pub fn destination(&self) -> Result<Destination, Refused> {
+        let public_key = self.paired("PUBLIC_KEY").map(unquoted).filter(|key| !key.is_empty());
+        let public_key = public_key.ok_or(Refused::KeysMissing)?.to_owned();
+        let url =
+            ["BASE_URL", "BASEURL", "HOST"].into_iter().find_map(|name| self.paired(name)).unwrap_or(DEFAULT_BASE_URL);
+        Ok(Destination { kind: Kind::Langfuse, base_url: base_url(url).ok_or(Refused::BaseUrl)?, public_key })
+    }
+
+    /// The secret key.
+    pub fn secret(&self) -> Option<Secret> {
+        self.paired("SECRET_KEY").map(|key| Secret::new(unquoted(key)))
+    }
+
+    /// Every secret key named here, not only the one that wins.
+    pub fn secrets(&self) -> impl Iterator<Item = Secret> {
+        let names = ["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"];
+        names.into_iter().filter_map(|name| self.get(name)).map(|key| Secret::new(unquoted(key)))
+    }
+
+    /// How spans are made. What cannot be understood is left at its default: tracing goes on.
+    pub fn options(&self) -> Options {
+        let metadata: BTreeMap<String, serde_json::Value> =
+            self.get("CC_LANGFUSE_METADATA").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let list = self.get("CC_LANGFUSE_TAGS").unwrap_or_default().split(',').map(str::trim);
+        Options {
+            semantics: match self.get("CC_LANGFUSE_SEMANTICS") {
+                Some(name) if name.eq_ignore_ascii_case("measured") => Semantics::Measured,
+                _ => Semantics::Spec,
+            },
+            environment: self.paired("TRACING_ENVIRONMENT").and_then(environment),
+            release: self.paired("RELEASE").map(str::to_owned),
+            user_id: self.paired("USER_ID").map(str::to_owned),
+            tags: list.filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
+            metadata: metadata
+                .into_iter()
+                .map(|(key, value)| match value {
+                    serde_json::Value::String(text) => (key, text),
+                    other => (key, other.to_string()),
+                })
+                .collect(),
+            unredacted: self.get("CC_LANGFUSE_REDACT").is_some_and(|value| value.eq_ignore_ascii_case("off")),
+            capture: match self.get("CC_LANGFUSE_CAPTURE") {
+                Some(name) if name.eq_ignore_ascii_case("metadata") => Capture::Metadata,
+                _ => Capture::Full,
+            },
+            sample_rate: self
+                .paired("SAMPLE_RATE")
+                .and_then(|rate| rate.parse().ok())
+                .filter(|r| (0.0..1.0).contains(r)),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name).copied()
+    }
+
+    /// `CC_LANGFUSE_X`, else `LANGFUSE_X`.
+    fn paired(&self, name: &str) -> Option<&'a str> {
+        self.get(&format!("CC_LANGFUSE_{name}")).or_else(|| self.get(&format!("LANGFUSE_{name}")))
+    }
+}
+
+/// The fields of a payload that matter.
+#[derive(Debug, Default, PartialEq)]
+struct Payload {
+    session_id: Option<String>,
+    transcript_path: Option<String>,
+    cwd: Option<String>,
+    event: Option<String>,
+    agent_id: Option<String>,
+    answer: Option<String>,
+    tool_use_id: Option<String>,
+    took_ms: Option<u64>,
+}
+
+impl Payload {
+    /// `None` if `bytes` is not a JSON object. Of a payload that was `cut`, what could be read counts.
+    fn read(bytes: &[u8], cut: bool) -> Option<Self> {
+        let mut payload = Self::default();
+        let text = String::from_utf8_lossy(bytes);
+        let mut json = serde_json::Deserializer::from_str(&text);
+        let read = Collect(&mut payload).deserialize(&mut json).and_then(|()| json.end());
+        (read.is_ok() || cut && payload != Self::default()).then_some(payload)
+    }
+}
+
+/// Fills a [`Payload`] field by field, so that what came before an error is not lost with it.
+struct Collect<'p>(&'p mut Payload);
+
+impl<'de> DeserializeSeed<'de> for Collect<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Collect<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            let field = match key.as_str() {
+                "session_id" => &mut self.0.session_id,
+                "transcript_path" => &mut self.0.transcript_path,
+                "cwd" => &mut self.0.cwd,
+                "hook_event_name" => &mut self.0.event,
+                "agent_id" => &mut self.0.agent_id,
+                "last_assistant_message" => &mut self.0.answer,
+                "tool_use_id" => &mut self.0.tool_use_id,
+                "duration_ms" => {
+                    let raw = map.next_value::<&RawValue>()?.get();
+                    self.0.took_ms = serde_json::from_str::<f64>(raw).ok().filter(|ms| *ms >= 0.0).map(|ms| ms as u64);
+                    continue;
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            let raw = map.next_value::<&RawValue>()?.get();
+            *field = serde_json::from_str::<Text>(raw).ok().map(Text::into_owned);
+            let is_needed = key == "session_id" || key == "transcript_path";
+            if is_needed && field.is_none() && raw != "null" {
+                return Err(de::Error::custom(format_args!("{key} is no string")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Trace and span ids: functions of transcript content only (invariant 5).
+//!
+//! A fork copies lines into a new session, a restart reads them again, a retry sends them again: each time the same ids
+//! come out, so the same work never appears twice.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Id of a trace, which is one turn. 16 bytes, as OTLP wants them.
+pub type TraceId = [u8; 16];
+
+/// Id of a span. 8 bytes, as OTLP wants them.
+pub type SpanId = [u8; 8];
+
+/// What is remembered of a model call, to know it again.
+pub type CallId = [u8; 16];
+
+/// A model call, wherever its lines were copied to: it is the same if one of `proofs` is, each of which is `message.id` with something
+/// more. The id alone proves nothing, for there are gateways that give each call the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// `message.id` alone, by which earlier versions knew calls.
+    pub id: CallId,
+    /// The same with when its first line was written, with the request, and with what it said and used.
+    pub proofs: [Option<CallId>; 3],
+    /// When its first line was written, nanoseconds since the epoch.
+    pub at: Option<u64>,
+}
+
+impl Call {
+    /// The call `message_id`.
+    pub fn of(message_id: &str, at: Option<u64>, request: Option<&str>, content: Option<&str>) -> Self {
+        let proof = |kind: &[u8], by: &[u8]| truncated(&[b"call\0", kind, message_id.as_bytes(), b"\0", by]);
+        let id = truncated(&[b"message\0", message_id.as_bytes()]);
+        let proofs = [
+            at.map(|at| proof(b"at\0", &at.to_be_bytes())),
+            request.map(|request| proof(b"request\0", request.as_bytes())),
+            content.map(|content| proof(b"content\0", content.as_bytes())),
+        ];
+        // Where there is nothing more, the id must do.
+        let proofs = if proofs.iter().any(Option::is_some) { proofs } else { [Some(id), None, None] };
+        Self { id, proofs, at }
+    }
+
+    /// Each of which shows that a call is this one.
+    pub fn proofs(&self) -> impl Iterator<Item = &CallId> {
+        self.proofs.iter().flatten()
+    }
+}
+
+/// What a span is, as far as its id is concerned: the same source id may occur in two roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The root of a turn; its source is the turn's key.
+    Turn,
+    /// One model call; its source is `message.id`.
+    Generation,
+    /// One tool call; its source is `tool_use.id`.
+    Tool,
+    /// The work of a subagent; its source is the subagent's id, or that of the call that launched it.
+    Agent,
+    /// Something that happened; its source is that of the turn or subagent it happened to, and how many happened before or, of a
+    /// turn that was left behind, that it was.
+    Event,
+}
+
+/// The trace of the turn whose key is `key` (the `uuid` of its prompt line): the first 16 bytes of SHA-256, which is how
+/// Langfuse's SDKs derive a trace id from a seed, so that scores can be attached from elsewhere.
+pub fn trace_id(key: &str) -> TraceId {
+    truncated(&[key.as_bytes()])
+}
+
+/// The span of `source` in `role` within `trace`.
+pub fn span_id(trace: TraceId, role: Role, source: &str) -> SpanId {
+    let role: &[u8] = match role {
+        Role::Turn => b"turn",
+        Role::Generation => b"generation",
+        Role::Tool => b"tool",
+        Role::Agent => b"agent",
+        Role::Event => b"event",
+    };
+    truncated(&[&trace, role, b"\0", source.as_bytes()])
+}
+
+/// `bytes` in lower-case hexadecimal, as ids are written everywhere.
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// The id that [`hex`] wrote so; `None` if it is none of this length.
+pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut id = [0; N];
+    let digits = text.as_bytes();
+    if digits.len() != 2 * N || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    for (byte, pair) in id.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(id)
+}
+
+/// What is kept of a text to recognise it: nothing of it can be read. White space around it does not count, because Claude
+/// Code trims what it gives to hooks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Print(String);
+
+impl AsRef<str> for Print {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Print {
+    /// The print of `text`.
+    pub fn of(text: &str) -> Self {
+        Self(hex(&truncated::<16>(&[b"text\0", text.trim().as_bytes()])))
+    }
+}
+
+/// The fingerprint of what a span says.
+pub fn fingerprint(body: &[u8]) -> [u8; 16] {
+    truncated(&[b"body\0", body])
+}
+
+/// Whether a trace is kept at sampling `rate` (0.0 … 1.0): decided by the id, so a turn is whole or absent.
+pub fn sampled(trace: TraceId, rate: f64) -> bool {
+    let position = u64::from_be_bytes(trace[..8].try_into().unwrap_or_default());
+    (position as f64) < rate * 2f64.powi(64)
+}
+
+fn truncated<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    let mut id = [0; N];
+    id.copy_from_slice(&hash.finalize()[..N]);
+    // OTLP forbids ids of zeros only. Nobody will ever see this happen.
+    if id.iter().all(|byte| *byte == 0) {
+        id[N - 1] = 1;
+    }
+    id
+}
+
+/// A span as it is asked for: its trace, its own id, and the model call it is part of.
+pub type SpanKey = (TraceId, SpanId, Option<Call>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_id_is_what_the_langfuse_sdks_make_of_the_seed() {
+        // python: hashlib.sha256(b"my-external-id").hexdigest()[:32]
+        assert_eq!(hex(&trace_id("my-external-id")), "46c3e19123fc3f7aa837533a768e53d7");
+    }
+
+    #[test]
+    fn span_ids_differ_by_trace_role_and_source() {
+        let (a, b) = (trace_id("a"), trace_id("b"));
+        let ids = [
+            span_id(a, Role::Turn, "x"),
+            span_id(b, Role::Turn, "x"),
+            span_id(a, Role::Generation, "x"),
+            span_id(a, Role::Tool, "x"),
+            span_id(a, Role::Tool, "y"),
+        ];
+        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
+        assert_eq!(span_id(a, Role::Tool, "x"), ids[3]);
+    }
+
+    #[test]
+    fn sampling_is_all_nothing_and_about_the_share_between() {
+        let kept = |rate| (0..2000).filter(|i| sampled(trace_id(&i.to_string()), rate)).count();
+        assert_eq!((kept(0.0), kept(1.0)), (0, 2000));
+        assert!((400..600).contains(&kept(0.25)), "{}", kept(0.25));
+    }
+}

@@ -1,0 +1,30 @@
+//! The pure core: Claude Code transcripts → turns → observations → what a backend reads in them, and every decision on the way.
+//!
+//! Nothing in this crate reads files, network, environment or the clock, or starts threads; its dependencies cannot either. Time
+//! comes in as a value.
+//!
+//! ```text
+//! transcript::lines ─► transcript::record ─► turn ─► trace ─► dialect (a backend's attributes), redact
+//! ```
+
+pub mod claude;
+pub mod config;
+pub mod consent;
+pub mod delivery;
+pub mod dialect;
+pub mod doctor;
+pub mod hook;
+pub mod ids;
+pub mod import_state;
+pub mod media;
+pub mod metrics;
+pub mod project;
+pub mod reconcile;
+pub mod redact;
+pub mod secret;
+pub mod settings;
+pub mod status;
+pub mod trace;
+pub mod transcript;
+pub mod turn;
+pub mod visible;

@@ -1,0 +1,424 @@
+//! A turn → the spans of its trace: names, parents, times, levels. Knows neither attributes nor the wire.
+//!
+//! ```text
+//! Turn N            agent       one per trace, the root
+//! ├── {what}        event       one for everything else that happened
+//! └── {model}       generation  one per message.id
+//!     └── {tool}    tool        one per tool_use.id
+//!         └── {agent type}      agent   one per subagent, with generations of its own below
+//! ```
+
+use std::collections::HashMap;
+
+use crate::{
+    ids::{Call, Role, SpanId, TraceId, span_id, trace_id},
+    media::Media,
+    project::Semantics,
+    transcript::record::{Advice, By, Nanos, Prompt, Usage},
+    turn::{Generation, Happening, Past, Scope, Tool, Turn},
+};
+
+/// One observation, ready to be given attributes.
+#[derive(Debug)]
+pub struct Span<'t> {
+    /// Its trace: the turn.
+    pub trace_id: TraceId,
+    /// Its own id.
+    pub span_id: SpanId,
+    /// Its parent; `None` for the root.
+    pub parent: Option<SpanId>,
+    /// Its name.
+    pub name: String,
+    /// Start, nanoseconds since the epoch.
+    pub start: Nanos,
+    /// End, never before the start.
+    pub end: Nanos,
+    /// How it went.
+    pub level: Level,
+    /// What to say about `level`.
+    pub status: Option<String>,
+    /// A time the transcript does not have was filled in from its neighbours.
+    pub estimated: bool,
+    /// The model call it is, or is part of: wherever that is found again, it is the same.
+    pub call: Option<Call>,
+    /// What it is.
+    pub body: Body<'t>,
+}
+
+/// How a span went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Well.
+    Default,
+    /// Cut short.
+    Warning,
+    /// It failed.
+    Error,
+}
+
+/// What a span is, with the content that belongs to it.
+#[derive(Debug)]
+pub enum Body<'t> {
+    /// The root: one turn.
+    Turn {
+        /// The whole turn, for what the dialect wants of it.
+        turn: &'t Turn,
+        /// The user's words.
+        input: &'t str,
+        /// The answer, or the error in its place.
+        output: String,
+    },
+    /// The work of a subagent.
+    Agent {
+        /// All of it, for what the dialect wants.
+        turn: &'t Turn,
+        /// What it was to do.
+        input: &'t str,
+        /// What it reported, or the error in its place.
+        output: String,
+    },
+    /// One model call.
+    Generation {
+        /// The call.
+        generation: &'t Generation,
+        /// What the user said, on the first call of the turn.
+        input: Option<&'t Prompt>,
+        /// What a later call was given that no earlier one had; `measured` only.
+        given: Vec<Given<'t>>,
+        /// The output of the turn, on its last call.
+        turn_output: Option<String>,
+        /// Token counts.
+        usage: Option<Usage>,
+        /// When the first block was there; `measured` only.
+        completion_start: Option<Nanos>,
+    },
+    /// What another model said that was asked within a call.
+    Advice {
+        /// Its model and usage.
+        advice: &'t Advice,
+        /// What it said.
+        output: Option<&'t str>,
+    },
+    /// One tool call.
+    Tool(&'t Tool),
+    /// Something else that happened, at one point in time.
+    Event {
+        /// What the model was told by it.
+        said: Option<(&'t str, &'t [Media])>,
+        /// Details: numbers, and names of models and triggers; never what somebody said.
+        details: Vec<(&'static str, String)>,
+    },
+}
+
+/// A message that a call was given: the result of a tool, or the input of an event.
+#[derive(Debug)]
+pub struct Given<'t> {
+    /// The tool or event.
+    pub span_id: SpanId,
+    /// The name of its span.
+    pub name: &'t str,
+    /// A tool, or an event with text.
+    pub body: Body<'t>,
+}
+
+/// Longest status of a tool that failed, in bytes.
+const STATUS: usize = 32 << 10;
+
+/// The spans of `turn` that are due in `scope`, the root first. `fired` is when the Stop hook ran that settled the turn, if
+/// one did: in `spec` the last generation ends there.
+pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nanos>) -> Vec<Span<'_>> {
+    let trace = trace_id(turn.trace_key());
+    let root = span_id(trace, Role::Turn, turn.trace_key());
+    let (id, parent) = match &turn.place {
+        None => (root, None),
+        Some(place) => {
+            let above = place.tool_id.as_ref().map_or(root, |tool| span_id(trace, Role::Tool, tool));
+            (span_id(trace, Role::Agent, &place.source()), Some(above))
+        }
+    };
+    let clock = Clock::of(turn, fired);
+    let mut spans = Vec::new();
+    // A turn that grew is told again with what is new; a subagent is told once.
+    if scope != Scope::Part && turn.is_answered() && (!turn.root_sent || turn.place.is_none() && turn.has_news(scope)) {
+        spans.push(top_span(turn, trace, id, parent, &clock));
+    }
+    let root = id;
+    let mut given = match semantics {
+        Semantics::Spec => HashMap::new(),
+        Semantics::Measured => given(turn, scope, trace),
+    };
+    for (index, note) in turn.notes.iter().enumerate().filter(|(_, note)| turn.note_due(note, scope)) {
+        let at = note.at.unwrap_or(clock.start);
+        let (name, level, body) = happened(&note.what);
+        let call = turn.generations.get(note.after.saturating_sub(1));
+        spans.push(Span {
+            trace_id: trace,
+            span_id: span_id(trace, Role::Event, &turn.event_source(index)),
+            parent: Some(root),
+            name: name.to_owned(),
+            start: at,
+            end: at,
+            level,
+            status: None,
+            estimated: note.at.is_none(),
+            // Where that is a copy, this is one too.
+            call: call.map(call_of),
+            body,
+        });
+    }
+    for (index, generation) in turn.generations.iter().enumerate() {
+        let id = span_id(trace, Role::Generation, &turn.generation_source(generation));
+        let call = call_of(generation);
+        let (start, end, estimated) = generation_time(turn, index, semantics, &clock, fired);
+        if turn.generation_due(index, scope) {
+            let last = index + 1 == turn.generations.len();
+            let warning = match (&generation.service.cut, generation.stop_reason.as_deref()) {
+                _ if turn.is_interrupted && last && generation.stop_reason.is_none() => {
+                    Some("interrupted by the user".to_owned())
+                }
+                (Some(cause), _) if cause == "aborted" => Some("interrupted by the user".to_owned()),
+                (Some(cause), _) => Some(format!("the stream was cut: {cause}")),
+                (None, Some("refusal")) => Some("the model refused".to_owned()),
+                (None, Some("max_tokens")) => Some("stopped at the output limit".to_owned()),
+                _ => None,
+            };
+            spans.push(Span {
+                trace_id: trace,
+                span_id: id,
+                parent: Some(root),
+                name: generation.model.clone(),
+                start,
+                end,
+                level: if warning.is_some() { Level::Warning } else { Level::Default },
+                status: warning,
+                estimated,
+                call: Some(call),
+                body: Body::Generation {
+                    generation,
+                    input: (index == 0).then_some(&turn.prompt),
+                    given: given.remove(&index).unwrap_or_default(),
+                    turn_output: (last && turn.place.is_none() && scope != Scope::Part).then(|| turn.output()),
+                    usage: generation.usage,
+                    completion_start: (semantics == Semantics::Measured).then_some(generation.first).flatten(),
+                },
+            });
+            let mut said = generation.tools.iter().filter(|tool| tool.on_server && tool.name == "advisor");
+            for (number, advice) in generation.advice.iter().enumerate() {
+                let result = said.next().and_then(|tool| tool.result.as_ref());
+                let source = format!("{}/advice/{number}", turn.generation_source(generation));
+                spans.push(Span {
+                    trace_id: trace,
+                    span_id: span_id(trace, Role::Generation, &source),
+                    parent: Some(id),
+                    name: advice.model.clone(),
+                    start,
+                    end,
+                    level: Level::Default,
+                    status: None,
+                    // No more is known than that it was asked within the call.
+                    estimated: true,
+                    call: Some(call),
+                    body: Body::Advice { advice, output: result.map(|(result, _)| result.output.as_str()) },
+                });
+            }
+        }
+        let mut free = start;
+        for (position, tool) in generation.tools.iter().enumerate() {
+            let result = tool.result.as_ref();
+            let known = result.and_then(|(_, at)| *at);
+            let start = match semantics {
+                Semantics::Spec => free,
+                Semantics::Measured => tool.called.or(generation.last).unwrap_or(start),
+            };
+            let end = known.unwrap_or(if tool.on_server { end } else { clock.end }).max(start);
+            free = end;
+            if turn.tool_due(index, position, scope) {
+                let (level, status) = match result {
+                    Some((result, _)) if result.is_error => (Level::Error, Some(brief(&result.output))),
+                    Some(_) => (Level::Default, None),
+                    None if tool.on_server => (Level::Default, None),
+                    // Whoever resumes the session will read that it was interrupted, which is an error (2.1.329).
+                    None => (Level::Error, Some("no result".to_owned())),
+                };
+                spans.push(Span {
+                    trace_id: trace,
+                    span_id: span_id(trace, Role::Tool, &turn.tool_source(tool)),
+                    parent: Some(id),
+                    name: tool.name.clone(),
+                    start,
+                    end,
+                    level,
+                    status,
+                    estimated: known.is_none(),
+                    call: Some(call),
+                    body: Body::Tool(tool),
+                });
+            }
+        }
+    }
+    spans.extend(turn.agents.iter().flat_map(|agent| self::spans(agent, scope, semantics, None)));
+    spans
+}
+
+/// What each call that is due was given since the one before, by its index: the results of tools, then other input. The
+/// first call of a turn has the prompt.
+fn given(turn: &Turn, scope: Scope, trace: TraceId) -> HashMap<usize, Vec<Given<'_>>> {
+    let is_due = |index: usize| (1..turn.generations.len()).contains(&index) && turn.generation_due(index, scope);
+    let mut given: HashMap<usize, Vec<Given<'_>>> = HashMap::new();
+    let tools = turn.generations.iter().flat_map(|generation| &generation.tools);
+    for tool in tools.filter(|tool| is_due(tool.given_to)) {
+        let span_id = span_id(trace, Role::Tool, &turn.tool_source(tool));
+        given.entry(tool.given_to).or_default().push(Given { span_id, name: &tool.name, body: Body::Tool(tool) });
+    }
+    for (number, note) in turn.notes.iter().enumerate().filter(|(_, note)| is_due(note.after)) {
+        let (name, _, body) = happened(&note.what);
+        if matches!(body, Body::Event { said: Some(_), .. }) {
+            let span_id = span_id(trace, Role::Event, &turn.event_source(number));
+            given.entry(note.after).or_default().push(Given { span_id, name, body });
+        }
+    }
+    given
+}
+
+/// What shows that `generation` is found again in another place.
+pub fn call_of(generation: &Generation) -> Call {
+    let counts = generation.usage.filter(|usage| *usage != Usage::default());
+    let content = generation.opening.as_ref().zip(counts).map(|(opening, usage)| {
+        let Usage { input, output, cache_read, cache_creation, .. } = usage;
+        format!("{opening:016x} {input} {output} {cache_read} {cache_creation}")
+    });
+    Call::of(&generation.id, generation.first, generation.request_id.as_deref(), content.as_deref())
+}
+
+/// What is told in the trace of `left`, which the user has left behind by going back and giving the prompt of `turn`.
+pub fn left_behind(turn: &Turn, left: &Past) -> Span<'static> {
+    let trace = trace_id(&left.key);
+    let at = turn.prompt.at;
+    Span {
+        trace_id: trace,
+        span_id: span_id(trace, Role::Event, &format!("{}/left", left.key)),
+        parent: Some(span_id(trace, Role::Turn, &left.key)),
+        name: "left behind".to_owned(),
+        start: at.unwrap_or(1),
+        end: at.unwrap_or(1),
+        level: Level::Default,
+        status: None,
+        estimated: at.is_none(),
+        call: None,
+        body: Body::Event { said: None, details: vec![("for_turn", turn.number.to_string())] },
+    }
+}
+
+/// What a tool says about its failure, no longer than Claude Code shows it.
+fn brief(text: &str) -> String {
+    text[..text.floor_char_boundary(STATUS)].to_owned()
+}
+
+/// The turn's own times, with gaps filled from what is known.
+struct Clock {
+    start: Nanos,
+    end: Nanos,
+}
+
+impl Clock {
+    fn of(turn: &Turn, fired: Option<Nanos>) -> Self {
+        let start = turn
+            .prompt
+            .at
+            .or_else(|| turn.generations.iter().find_map(|g| g.first))
+            .or(turn.end)
+            .or(fired)
+            .unwrap_or(1);
+        Self { start, end: turn.end.unwrap_or(start).max(start) }
+    }
+}
+
+/// The span of the turn, or of the subagent, as a whole.
+fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Option<SpanId>, clock: &Clock) -> Span<'t> {
+    let (level, status) = match &turn.error {
+        Some(error) => (Level::Error, Some(error.text.clone())),
+        None if turn.is_interrupted => (Level::Warning, Some("interrupted by the user".to_owned())),
+        None => (Level::Default, None),
+    };
+    let (input, output) = (turn.prompt.text.as_str(), turn.output());
+    Span {
+        trace_id,
+        span_id,
+        parent,
+        name: match &turn.place {
+            None => format!("Turn {}", turn.number),
+            Some(place) => place.agent_type.clone().unwrap_or_else(|| "agent".to_owned()),
+        },
+        start: clock.start,
+        end: clock.end,
+        level,
+        status,
+        estimated: turn.prompt.at.is_none() || turn.end.is_none(),
+        call: None,
+        body: match turn.place {
+            None => Body::Turn { turn, input, output },
+            Some(_) => Body::Agent { turn, input, output },
+        },
+    }
+}
+
+/// What an event is called, how it went, and what there is to say about it.
+fn happened(what: &Happening) -> (&'static str, Level, Body<'_>) {
+    let number = |n: &Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
+    let (name, level, said, details) = match what {
+        Happening::Queued(text, media) => ("queued prompt", Level::Default, Some((text.as_str(), &media[..])), vec![]),
+        Happening::HookFeedback(text) => ("hook feedback", Level::Default, Some((text.as_str(), &[][..])), vec![]),
+        Happening::Notification(text) => ("task notification", Level::Default, Some((text.as_str(), &[][..])), vec![]),
+        Happening::Aside { by, text } => {
+            let (name, details) = match by {
+                By::Harness => ("note", vec![]),
+                By::Hook(hook) => ("hook context", vec![("hook", hook.clone())]),
+                By::Silent => ("silent input", vec![]),
+            };
+            (name, Level::Default, Some((text.as_str(), &[][..])), details)
+        }
+        Happening::Compacted { trigger, tokens: (before, after) } => {
+            let tokens = [("tokens_before", number(before)), ("tokens_after", number(after))];
+            ("compaction", Level::Default, None, [&[("trigger", trigger.clone())][..], &tokens].concat())
+        }
+        Happening::Fallback { from, to, trigger } => {
+            let details = vec![("from", from.clone()), ("to", to.clone()), ("trigger", trigger.clone())];
+            ("model fallback", Level::Warning, None, details)
+        }
+        Happening::Retry { status, attempt } => {
+            ("API retry", Level::Warning, None, vec![("status", number(status)), ("attempt", number(attempt))])
+        }
+    };
+    let details = details.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    (name, level, Body::Event { said, details })
+}
+
+/// Start, end, and whether either had to be guessed.
+fn generation_time(
+    turn: &Turn,
+    index: usize,
+    semantics: Semantics,
+    clock: &Clock,
+    fired: Option<Nanos>,
+) -> (Nanos, Nanos, bool) {
+    let generation = &turn.generations[index];
+    let first = generation.first.or(generation.previous).unwrap_or(clock.start);
+    let (start, end) = match semantics {
+        Semantics::Spec => {
+            let next = turn.generations.get(index + 1);
+            let end = match next {
+                Some(next) => next.first.or(next.previous).unwrap_or(clock.end),
+                None => fired.unwrap_or(clock.end),
+            };
+            (first, end)
+        }
+        Semantics::Measured => {
+            let start = generation.requested.or(generation.previous).unwrap_or(first);
+            (start.min(first), generation.last.unwrap_or(first))
+        }
+    };
+    (start, end.max(start), generation.first.is_none())
+}
+
+#[cfg(test)]
+mod tests;

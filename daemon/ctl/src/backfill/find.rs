@@ -1,0 +1,234 @@
+//! Which sessions there are, and where each goes.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs::{self, FileType, Metadata},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use cc_core::{
+    hook::{Destination, Env},
+    project::Options,
+    transcript::{is_name, record},
+};
+use cc_langfuse::{
+    credentials::layers,
+    reader::{Transcript, Unreadable, places},
+};
+
+/// How deep below a directory transcripts are looked for.
+const DEPTH: usize = 8;
+
+/// What Claude Code keeps beside a transcript, which belongs to its session.
+const BESIDE: [&str; 2] = ["subagents", "tool-results"];
+
+/// What is left out, by reason.
+pub type Skipped = BTreeMap<&'static str, u64>;
+
+/// A transcript.
+pub struct Candidate {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its session.
+    pub id: String,
+    /// When it was last written to.
+    pub written: SystemTime,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// Where the sessions of a project go, and how.
+pub struct Route {
+    /// Where.
+    pub destination: Destination,
+    /// How.
+    pub options: Options,
+    /// What the daemon is told.
+    pub env: Vec<(String, String)>,
+}
+
+/// Directories of projects that are not read, and why not.
+pub type Refused = Vec<(PathBuf, Unreadable)>;
+
+/// Every transcript at or below `paths` that was written to within `since`, oldest first. Below `roots` links of the user's own
+/// are followed.
+pub fn candidates(
+    paths: &[PathBuf],
+    roots: &[PathBuf],
+    since: Option<Duration>,
+    skipped: &mut Skipped,
+    refused: &mut Refused,
+) -> Vec<Candidate> {
+    let mut files = Vec::new();
+    for path in paths {
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() && roots.contains(path) => {
+                for (dir, why) in places::projects(path) {
+                    match why {
+                        None => walk(&dir, DEPTH - 1, &mut files),
+                        Some(error) => {
+                            *skipped.entry(error.reason()).or_default() += 1;
+                            refused.push((dir, error));
+                        }
+                    }
+                }
+            }
+            Ok(meta) if meta.is_dir() => walk(path, DEPTH, &mut files),
+            Ok(_) => files.push(path.clone()),
+            Err(_) => {}
+        }
+    }
+    let oldest = since.and_then(|since| SystemTime::now().checked_sub(since));
+    let mut found: HashMap<String, Candidate> = HashMap::new();
+    let mut seen = HashSet::new();
+    let mut skip = |reason| *skipped.entry(reason).or_default() += 1;
+    for path in files {
+        let id = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let dirs = || path.parent().into_iter().flat_map(Path::components);
+        if id.starts_with("agent-") || dirs().any(|dir| BESIDE.iter().any(|name| dir.as_os_str() == *name)) {
+            skip("subagent");
+            continue;
+        }
+        let meta = fs::symlink_metadata(&path).ok().filter(Metadata::is_file);
+        let identity = meta.as_ref().map(|meta| (meta.dev(), meta.ino()));
+        let Some((bytes, written)) = meta.and_then(|meta| Some((meta.len(), meta.modified().ok()?))) else {
+            skip("not_a_file");
+            continue;
+        };
+        if !seen.insert((id.clone(), identity)) {
+            // The same file by another name, as where one project's directory is a link to another's.
+            continue;
+        }
+        if bytes == 0 {
+            skip("empty");
+        } else if oldest.is_some_and(|oldest| written < oldest) {
+            skip("older");
+        } else if path.to_str().is_none() {
+            // It cannot be named to the daemon.
+            skip("not_utf8");
+        } else if !is_name(&id) {
+            skip("not_a_session");
+        } else {
+            let candidate = Candidate { path, id, written, bytes };
+            match found.get_mut(&candidate.id) {
+                None => drop(found.insert(candidate.id.clone(), candidate)),
+                Some(known) if known.path == candidate.path => {}
+                // A session is where it was written to last.
+                Some(known) => {
+                    skip("found_twice");
+                    if known.written < candidate.written {
+                        *known = candidate;
+                    }
+                }
+            }
+        }
+    }
+    let mut found: Vec<Candidate> = found.into_values().collect();
+    found.sort_by(|a, b| (a.written, &a.path).cmp(&(b.written, &b.path)));
+    found
+}
+
+fn walk(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let path = entry.path();
+        if entry.file_type().as_ref().is_ok_and(FileType::is_dir) {
+            if depth > 1 {
+                walk(&path, depth - 1, files);
+            }
+        } else if path.extension().is_some_and(|ext| ext == "jsonl") {
+            files.push(path);
+        }
+    }
+}
+
+/// The directory a session was in.
+///
+/// # Errors
+/// If the daemon would not read its transcript.
+pub fn cwd(transcript: &Path, roots: &[PathBuf]) -> Result<Option<PathBuf>, Unreadable> {
+    let head = Transcript::open_beneath(transcript, roots)?.head()?;
+    Ok(record::cwd(&head).map(PathBuf::from).filter(|dir| dir.is_absolute()))
+}
+
+/// A directory by its one name; one that is gone has only its own.
+pub fn real(dir: &Path) -> PathBuf {
+    dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf())
+}
+
+/// Where sessions go, by the directory they were in.
+pub struct Routes {
+    home: PathBuf,
+    /// What this process's environment says.
+    own: Vec<(String, String)>,
+    known: Vec<Route>,
+    by_dir: HashMap<Option<PathBuf>, Option<usize>>,
+}
+
+impl Routes {
+    /// Routes for a user whose home is `home`.
+    pub fn new(home: PathBuf) -> Self {
+        let own = proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?)));
+        let own = own.filter(|(name, value)| name != "CLAUDE_PROJECT_DIR" && !value.trim().is_empty()).collect();
+        Self { home, own, known: Vec::new(), by_dir: HashMap::new() }
+    }
+
+    /// True if this process's environment says where everything goes.
+    pub fn are_given(&self) -> bool {
+        Env::new(pairs(&self.own)).destination().is_ok()
+    }
+
+    /// One of those found.
+    pub fn get(&self, route: usize) -> &Route {
+        &self.known[route]
+    }
+
+    /// The route of sessions in `cwd`; `None` if they are not traced.
+    pub fn of(&mut self, cwd: Option<&Path>) -> Option<usize> {
+        let cwd = cwd.map(real);
+        if let Some(known) = self.by_dir.get(&cwd) {
+            return *known;
+        }
+        let route = self.find(cwd.as_deref()).map(|route| {
+            self.known.push(route);
+            self.known.len() - 1
+        });
+        self.by_dir.insert(cwd, route);
+        route
+    }
+
+    fn find(&self, cwd: Option<&Path>) -> Option<Route> {
+        let mut vars = layers::resolve(cwd, &crate::client::user_dir(&self.home));
+        vars.retain(|name, _| proto::env::forwarded().any(|known| known == *name) && !name.starts_with("CLAUDE_"));
+        if self.are_given() {
+            // How a project wants its spans holds wherever they go; where they go is said here.
+            vars.retain(|name, _| !is_address(name));
+            vars.extend(self.own.iter().cloned());
+            vars.insert(proto::env::ENABLE.to_owned(), "true".to_owned());
+        } else {
+            // The daemon finds the key itself, in the file that chose the server.
+            let own = self.own.iter().filter(|(name, _)| name == "CLAUDE_CONFIG_DIR");
+            vars.extend(own.cloned());
+        }
+        let env: Vec<(String, String)> = vars.into_iter().collect();
+        let read = Env::new(pairs(&env));
+        if !read.enabled() {
+            return None;
+        }
+        let (destination, options) = (read.destination().ok()?, read.options());
+        let mut env = env;
+        env.retain(|(name, _)| self.are_given() || !proto::env::is_secret(name));
+        Some(Route { destination, options, env })
+    }
+}
+
+fn is_address(name: &str) -> bool {
+    let paired = name.strip_prefix("CC_").unwrap_or(name);
+    ["PUBLIC_KEY", "SECRET_KEY", "BASE_URL", "HOST"].iter().any(|part| paired.strip_prefix("LANGFUSE_") == Some(*part))
+}
+
+fn pairs(env: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    env.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+}

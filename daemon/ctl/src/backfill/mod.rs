@@ -1,0 +1,406 @@
+//! `backfill`: history into Langfuse.
+//!
+//! A plan first: what each session would add, by the ids of its spans. Then one session after the other is handed to the daemon as
+//! a hook would, so that everything holds that holds for hooks. Nothing is kept here: whoever runs it again goes on.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use hyper::Method;
+use serde_json::json;
+
+use self::{
+    find::{Candidate, Refused, Routes, Skipped},
+    progress::Progress,
+    send::Sender,
+};
+use crate::{client, count, sessions, show, terminal};
+use cc_core::{
+    hook::Destination,
+    ids::{SpanId, SpanKey, TraceId},
+    import_state::Imported,
+    status::history::{Ask, Known, SPANS},
+};
+use cc_langfuse::{
+    offline::{self, Outline},
+    output,
+    reader::Unreadable,
+};
+
+mod find;
+mod progress;
+mod send;
+
+/// `backfill`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl backfill --dry-run
+  cc-langfusectl backfill --since 30d
+  cc-langfusectl backfill --project ~/app --yes
+  LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… cc-langfusectl backfill --yes --json
+
+Sessions go where the settings of their project say; those of projects that are not traced are left out. With LANGFUSE_PUBLIC_KEY,
+LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, all go there. What was sent before is not sent again, so it can be
+interrupted at any time and run again.")]
+pub struct Backfill {
+    /// Transcripts, or directories of them [default: wherever Claude Code keeps them]
+    paths: Vec<PathBuf>,
+    /// Only sessions written to within this time: 12h, 30d, 4w
+    #[arg(long, value_parser = age)]
+    since: Option<Duration>,
+    /// Only sessions in this directory, or below it
+    #[arg(long, value_name = "DIR")]
+    project: Option<PathBuf>,
+    /// Only say what would be added
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// One JSON object: `sessions`, `turns`, `spans_queued`, `spans_already_sent`, `skipped`
+    #[arg(long)]
+    json: bool,
+    /// Give up when nothing has moved for this long
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = age)]
+    patience: Duration,
+}
+
+/// What is to be done for one session.
+struct Job {
+    candidate: Candidate,
+    cwd: Option<PathBuf>,
+    route: usize,
+    /// Its turns whose spans are not all known.
+    turns: Vec<offline::TurnOutline>,
+    /// When its last turn ended.
+    last: Option<u64>,
+}
+
+/// Spans of which nothing is to be added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    /// Sent before.
+    sent: usize,
+    /// Copies of these.
+    copies: usize,
+    /// To be sent nowhere: the user said so.
+    withheld: usize,
+}
+
+/// What there is to do, and what there is.
+#[derive(Default)]
+struct Plan {
+    jobs: Vec<Job>,
+    sessions: usize,
+    turns: usize,
+    tokens: u64,
+    /// Spans of the sessions so far, by destination.
+    seen: HashMap<Destination, HashSet<(TraceId, SpanId)>>,
+    /// A session of each route, if nothing of it is to be added.
+    done: BTreeMap<usize, Job>,
+    /// Spans that would be added at most, and the others.
+    fresh: usize,
+    others: Tally,
+    skipped: Skipped,
+    refused: Refused,
+}
+
+impl Backfill {
+    /// Plans, asks, hands over, and waits until all is delivered.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        if let Some(path) = self.paths.iter().find(|path| !path.exists()) {
+            return usage(&format!("there is no {}", path.display()));
+        }
+        let asks = !self.yes && !self.dry_run;
+        if asks && (self.json || !std::io::stdin().is_terminal() || !output::is_seen_aside()) {
+            return usage("nobody can be asked here: look at it with --dry-run, then give --yes");
+        }
+        let mut progress = Progress::new(self.json);
+        let mut routes = Routes::new(client::home()?);
+        let mut plan = self.plan(&mut routes, &mut progress)?;
+        if self.dry_run {
+            self.tell(&plan, 0, &[])?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !plan.jobs.is_empty() {
+            if !self.json {
+                plan.say();
+            }
+            if asks && !terminal::confirms("Go on?")? {
+                out!("nothing was sent");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        let jobs = plan.jobs(&routes)?;
+        let (queued, left) = Sender::new(&routes, &mut progress, self.patience).run(jobs)?;
+        self.tell(&plan, queued, &left)?;
+        Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn plan(&self, routes: &mut Routes, progress: &mut Progress) -> anyhow::Result<Plan> {
+        let imported: Vec<Imported> = serde_json::from_slice(&request(Method::GET, "/v1/imported", Vec::new())?)?;
+        let imported: HashMap<String, Imported> =
+            imported.into_iter().map(|session| (session.session_id.clone(), session)).collect();
+        let paused = sessions::status()?.paused;
+        let roots = show::roots()?;
+        let mut paths = Vec::new();
+        for path in &self.paths {
+            paths.extend(show::reached(path, &roots)?);
+        }
+        let paths = if self.paths.is_empty() { &roots } else { &paths };
+        let project = self.project.as_ref().map(std::path::absolute).transpose()?.map(|dir| find::real(&dir));
+        let mut plan = Plan::default();
+        let candidates = find::candidates(paths, &roots, self.since, &mut plan.skipped, &mut plan.refused);
+        progress.begin("reading", candidates.iter().map(|candidate| candidate.bytes).sum());
+        for candidate in candidates {
+            let bytes = candidate.bytes;
+            if let Err(reason) = plan.add(candidate, &roots, project.as_deref(), &paused, routes, &imported)? {
+                *plan.skipped.entry(reason).or_default() += 1;
+            }
+            progress.step(bytes, &format!("{}, {}", count(plan.sessions, "session"), count(plan.turns, "turn")));
+        }
+        progress.end();
+        Ok(plan)
+    }
+
+    fn tell(&self, plan: &Plan, queued: usize, left: &[String]) -> anyhow::Result<()> {
+        if self.json {
+            let told = json!({
+                "sessions": plan.sessions, "turns": plan.turns, "tokens": plan.tokens, "spans_queued": queued,
+                "spans_already_sent": plan.others.sent, "spans_copied": plan.others.copies,
+                "spans_withheld": plan.others.withheld, "spans_to_add": plan.fresh,
+                "skipped": plan.skipped.values().sum::<u64>(), "skipped_by_reason": plan.skipped, "left": left,
+            });
+            output::json(&told, false)?;
+        } else if self.dry_run || plan.fresh == 0 {
+            plan.say();
+        } else {
+            out!("{} added, {} were there already", count(queued, "observation"), plan.others.sent);
+        }
+        for (dir, error) in &plan.refused {
+            say(&format!("not read: {}: {error}; {}", dir.display(), error.remedy()));
+        }
+        if !left.is_empty() {
+            say("left undone, run it again to go on:");
+            left.iter().for_each(|why| say(&format!("  {why}")));
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Takes a session in; `Err` with the reason if there is nothing to be done for it.
+    fn add(
+        &mut self,
+        candidate: Candidate,
+        roots: &[PathBuf],
+        project: Option<&Path>,
+        paused: &[PathBuf],
+        routes: &mut Routes,
+        imported: &HashMap<String, Imported>,
+    ) -> anyhow::Result<Result<(), &'static str>> {
+        let cwd = match find::cwd(&candidate.path, roots) {
+            Ok(cwd) => cwd,
+            Err(error) => {
+                let reason = error.reason();
+                if !matches!(error, Unreadable::Missing) {
+                    self.refused.push((candidate.path, error));
+                }
+                return Ok(Err(reason));
+            }
+        };
+        if project.is_some_and(|dir| !cwd.as_ref().is_some_and(|cwd| find::real(cwd).starts_with(dir))) {
+            return Ok(Err("other_project"));
+        }
+        let dir = cwd.as_ref().map_or_else(|| "/".into(), |cwd| find::real(cwd));
+        if paused.iter().any(|paused| dir.starts_with(paused)) {
+            return Ok(Err("paused"));
+        }
+        let Some(index) = routes.of(cwd.as_deref()) else { return Ok(Err("not_traced")) };
+        let route = routes.get(index);
+        let sent = imported.get(&candidate.id);
+        let Outline { mut turns, last, copied } =
+            match offline::outline(&candidate.path, &candidate.id, sent, &route.options) {
+                Ok(outline) => outline,
+                Err(error) => return Ok(Err(error.reason())),
+            };
+        if turns.is_empty() {
+            return Ok(Err(match sent {
+                Some(_) => "sent_by_the_node_tool",
+                None if copied > 0 => "copies_of_another_session",
+                None => "no_turns",
+            }));
+        }
+        // What a session has of another one is that one's.
+        let seen = self.seen.entry(route.destination.clone()).or_default();
+        for turn in &mut turns {
+            let all = turn.spans.len();
+            turn.spans.retain(|(trace, span, _)| seen.insert((*trace, *span)));
+            self.others.copies += all - turn.spans.len();
+        }
+        turns.retain(|turn| !turn.spans.is_empty());
+        self.sessions += 1;
+        self.turns += turns.len();
+        self.tokens += turns.iter().map(|turn| turn.tokens).sum::<u64>();
+        let turns = self.unknown(&route.destination, turns)?;
+        let job = Job { candidate, cwd, route: index, turns, last };
+        if job.turns.is_empty() {
+            self.done.insert(index, job);
+        } else {
+            self.jobs.push(job);
+        }
+        Ok(Ok(()))
+    }
+
+    /// What is to be handed over. Where spans still wait although all were before, that is one of their sessions: it brings the key.
+    fn jobs(&mut self, routes: &Routes) -> anyhow::Result<Vec<Job>> {
+        let mut jobs = std::mem::take(&mut self.jobs);
+        for (route, job) in std::mem::take(&mut self.done) {
+            let to = &routes.get(route).destination;
+            let ask = Ask { destination: to.clone(), spans: Vec::new(), events: Vec::new() };
+            if jobs.iter().all(|job| routes.get(job.route).destination != *to)
+                && self::ask(&ask)?.destination.is_some_and(|row| row.waiting > 0)
+            {
+                jobs.push(job);
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Counts what is known of `turns`, and returns those with something that is not.
+    fn unknown(
+        &mut self,
+        to: &Destination,
+        turns: Vec<offline::TurnOutline>,
+    ) -> anyhow::Result<Vec<offline::TurnOutline>> {
+        let states = known(to, &turns)?;
+        let mut rest = states.as_str();
+        let mut left = Vec::new();
+        for turn in turns {
+            let (own, after) = rest.split_at(turn.spans.len());
+            rest = after;
+            let others = tally(&turn.spans, own);
+            let fresh = own.len() - others.all();
+            self.fresh += fresh;
+            self.others.sent += others.sent;
+            self.others.copies += others.copies;
+            self.others.withheld += others.withheld;
+            if fresh > 0 {
+                left.push(turn);
+            }
+        }
+        Ok(left)
+    }
+
+    fn say(&self) {
+        out!(
+            "would add at most {} in {} of {} ({} tokens); {} are there already",
+            count(self.fresh, "observation"),
+            count(self.turns, "turn"),
+            count(self.sessions, "session"),
+            self.tokens,
+            self.others.sent + self.others.copies,
+        );
+        if self.others.withheld > 0 {
+            out!("withheld, as said in a pause or forgotten: {}", count(self.others.withheld, "observation"));
+        }
+        let skipped: Vec<String> =
+            self.skipped.iter().map(|(reason, count)| format!("{count} {}", reason.replace('_', " "))).collect();
+        if !skipped.is_empty() {
+            out!("left out: {}", skipped.join(", "));
+        }
+    }
+}
+
+impl Tally {
+    fn all(self) -> usize {
+        self.sent + self.copies + self.withheld
+    }
+}
+
+/// What is known of a turn's spans. A root is a copy if all calls below it are.
+fn tally(spans: &[SpanKey], states: &str) -> Tally {
+    let of = |letter: char| states.chars().filter(|state| *state == letter).count();
+    let (sent, copies, withheld) = (of('s'), of('c'), of('w'));
+    let calls = spans.iter().filter(|(.., call)| call.is_some()).count();
+    let root = usize::from(calls > 0 && copies == calls && states.starts_with('-'));
+    Tally { sent, copies: copies + root, withheld }
+}
+
+/// What the daemon knows of the spans of `turns`, a letter for each.
+fn known(to: &Destination, turns: &[offline::TurnOutline]) -> anyhow::Result<String> {
+    let spans: Vec<_> = turns.iter().flat_map(|turn| &turn.spans).map(Ask::span).collect();
+    let mut states = String::with_capacity(spans.len());
+    for some in spans.chunks(SPANS) {
+        let answer = ask(&Ask { destination: to.clone(), spans: some.to_vec(), events: Vec::new() })?;
+        anyhow::ensure!(
+            answer.spans.is_ascii() && answer.spans.len() == some.len(),
+            "the daemon is of another version"
+        );
+        states.push_str(&answer.spans);
+    }
+    Ok(states)
+}
+
+fn ask(ask: &Ask) -> anyhow::Result<Known> {
+    Ok(serde_json::from_slice(&request(Method::POST, "/v1/known", serde_json::to_vec(ask)?)?)?)
+}
+
+fn request(method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<hyper::body::Bytes> {
+    client::request(&client::paths()?, method, path, body, Duration::from_secs(30))
+}
+
+fn usage(what: &str) -> anyhow::Result<ExitCode> {
+    say(&format!("cc-langfusectl backfill: {what}"));
+    Ok(ExitCode::from(2))
+}
+
+/// For people, whatever is done with the output.
+fn say(text: &str) {
+    err!("{text}");
+}
+
+/// How long ago that was; nothing if it is still to come.
+fn since(time: SystemTime) -> Duration {
+    time.elapsed().unwrap_or_default()
+}
+
+/// A duration that says what it counts.
+fn age(text: &str) -> Result<Duration, String> {
+    if text.ends_with(|c: char| c.is_ascii_digit()) {
+        return Err("a number and a unit, as in 30d".to_owned());
+    }
+    crate::duration(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cc_core::ids::Call;
+
+    #[test]
+    fn a_root_is_a_copy_if_all_below_it_is() {
+        let root = ([1; 16], [1; 8], None);
+        let call = |id: u8| ([1; 16], [id; 8], Some(Call::of(&id.to_string(), None, None, None)));
+        let counts = |spans: &[SpanKey], states| {
+            let Tally { sent, copies, withheld } = tally(spans, states);
+            (sent, copies, withheld)
+        };
+        for (states, expect) in [
+            ("---", (0, 0, 0)),
+            ("-cc", (0, 3, 0)),
+            ("-c-", (0, 1, 0)),
+            ("sss", (3, 0, 0)),
+            ("ssc", (2, 1, 0)),
+            ("swc", (1, 1, 1)),
+        ] {
+            assert_eq!(counts(&[root, call(2), call(3)], states), expect, "{states}");
+        }
+        assert_eq!(counts(&[root], "-"), (0, 0, 0), "no call at all");
+    }
+}

@@ -1,0 +1,296 @@
+//! Hands sessions to the daemon, no faster than their spans are delivered.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hyper::Method;
+use serde_json::json;
+
+use super::{Job, find::Routes, known, progress::Progress, request, since, tally};
+use cc_core::{
+    hook::Destination,
+    status::history::{Ask, Known},
+};
+use cc_langfuse::{engine::BACKFILL_ID, offline::TurnOutline};
+use proto::frame::Frame;
+
+/// Sessions that are with the daemon at the same time.
+const AT_ONCE: usize = 8;
+
+/// Nothing is handed over while so many spans, or bytes of them, wait for a destination.
+const WAITING: (u64, u64) = (2000, 16 << 20);
+
+/// How long a daemon may be away before it is given up.
+const AWAY: Duration = Duration::from_secs(15);
+
+/// How long a destination is waited for that something must be mended for.
+const PARKED: Duration = Duration::from_secs(30);
+
+/// The same of one that the user has to trust first.
+const HELD: Duration = Duration::from_secs(3);
+
+/// A session silent for this long is over.
+const OVER: Duration = Duration::from_secs(6 * 3600);
+
+/// No answer takes longer than this from its first block to its last.
+const AT_REST: Duration = Duration::from_secs(600);
+
+/// How long after its hand-over the rest of a session may come: a turn that looks finished, subagents.
+const LATE: Duration = Duration::from_secs(10);
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// A session with the daemon.
+struct Given {
+    event: String,
+    turns: Vec<TurnOutline>,
+    bytes: u64,
+    at: Instant,
+    /// Its last turn, or its subagents, may come later.
+    is_late: bool,
+    /// How many of its spans were known before.
+    before: usize,
+}
+
+/// What came of it: how many spans were queued, and what was left undone.
+type Outcome = (usize, Vec<String>);
+
+pub struct Sender<'r> {
+    routes: &'r Routes,
+    progress: &'r mut Progress,
+    patience: Duration,
+    number: u64,
+    run: u128,
+    /// Sessions and turns dealt with.
+    done: (usize, usize),
+    /// What last moved, and when.
+    moved: ((u64, usize), Instant),
+    /// The daemon that was last asked: what another one had in memory is gone.
+    pid: Option<u32>,
+    last_frame: Option<Vec<u8>>,
+    said: Option<String>,
+}
+
+fn sent(states: &str) -> usize {
+    states.chars().filter(|state| *state == 's').count()
+}
+
+impl<'r> Sender<'r> {
+    pub fn new(routes: &'r Routes, progress: &'r mut Progress, patience: Duration) -> Self {
+        let run = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
+        Self {
+            routes,
+            progress,
+            patience,
+            number: 0,
+            run,
+            done: (0, 0),
+            moved: ((0, 0), Instant::now()),
+            pid: None,
+            last_frame: None,
+            said: None,
+        }
+    }
+
+    /// Hands everything over, one destination after the other, the oldest session first.
+    pub fn run(mut self, mut jobs: Vec<Job>) -> anyhow::Result<Outcome> {
+        self.progress.begin("sending", jobs.iter().map(|job| job.candidate.bytes).sum());
+        let (mut queued, mut left) = (0, Vec::new());
+        let routes = self.routes;
+        while let Some(first) = jobs.first() {
+            let to = routes.get(first.route).destination.clone();
+            let (own, others): (Vec<_>, Vec<_>) =
+                jobs.into_iter().partition(|job| routes.get(job.route).destination == to);
+            jobs = others;
+            self.moved.1 = Instant::now();
+            let (more, why) = self.destination(&to, own)?;
+            queued += more;
+            left.extend(why);
+        }
+        self.progress.end();
+        Ok((queued, left))
+    }
+
+    fn destination(&mut self, to: &Destination, jobs: Vec<Job>) -> anyhow::Result<Outcome> {
+        let (mut queued, mut given, mut late) = (0, Vec::<Given>::new(), Vec::<Given>::new());
+        let buried = self.ask(to, &[])?.dead_letters;
+        // What was postponed is tried now: whoever runs this again may have mended it.
+        self.patiently(|| request(Method::POST, "/v1/flush?timeout_ms=0", Vec::new()))?;
+        let mut jobs = jobs.into_iter().peekable();
+        let mut left = Vec::new();
+        loop {
+            let events: Vec<String> = given.iter().map(|given| given.event.clone()).collect();
+            let state = self.ask(to, &events)?;
+            let (waiting, done): (Vec<_>, Vec<_>) =
+                given.into_iter().partition(|given| state.events.contains(&given.event));
+            given = waiting;
+            for mut session in done {
+                self.done = (self.done.0 + 1, self.done.1 + session.turns.len());
+                queued += self.added(to, &mut session)?;
+                if session.is_late && !session.turns.is_empty() {
+                    late.push(session);
+                } else {
+                    self.show(session.bytes, &state);
+                }
+            }
+            // What comes late is looked for in its time.
+            let mut still = Vec::new();
+            for mut session in std::mem::take(&mut late) {
+                if session.at.elapsed() < LATE {
+                    still.push(session);
+                    continue;
+                }
+                queued += self.added(to, &mut session)?;
+                self.show(session.bytes, &state);
+            }
+            late = still;
+            let row = state.destination.as_ref();
+            let wait = row.map_or(0, |row| row.waiting);
+            let is_over = jobs.peek().is_none() && given.is_empty() && late.is_empty();
+            if is_over && wait == 0 {
+                break;
+            }
+            if self.is_hopeless(&state, given.len() + late.len()) {
+                let row = state.destination;
+                let count = jobs.count() + given.len();
+                let why = row.as_ref().map_or_else(String::new, |row| {
+                    let error = row.last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+                    let remedy = if row.state == "held" { " (see cc-langfusectl trust)" } else { "" };
+                    format!(" is {}{remedy}{error}", row.state)
+                });
+                let (sessions, spans) = (crate::count(count, "session"), crate::count(wait as usize, "span"));
+                left.push(format!("{sessions} to be read and {spans} to be delivered: {}{why}", to.base_url));
+                break;
+            }
+            let room = row.is_none_or(|row| row.waiting < WAITING.0 && row.waiting_bytes < WAITING.1);
+            if room && given.len() < AT_ONCE && jobs.peek().is_some() {
+                if let Some(job) = jobs.next() {
+                    given.push(self.give(job)?);
+                }
+                continue;
+            }
+            self.show(0, &state);
+            std::thread::sleep(POLL);
+        }
+        let buried = self.ask(to, &[])?.dead_letters.saturating_sub(buried);
+        if buried > 0 {
+            left.push(format!("{buried} spans that no server takes: see cc-langfusectl dead-letters"));
+        }
+        Ok((queued, left))
+    }
+
+    /// How many of a session's spans are known now and were not before; keeps the turns of which some are not.
+    fn added(&mut self, to: &Destination, session: &mut Given) -> anyhow::Result<usize> {
+        let states = self.patiently(|| known(to, &session.turns))?;
+        let added = sent(&states).saturating_sub(session.before);
+        let mut rest = states.as_str();
+        session.before = 0;
+        session.turns.retain(|turn| {
+            let (own, after) = rest.split_at(turn.spans.len());
+            rest = after;
+            let known = tally(&turn.spans, own);
+            let is_open = known.all() < own.len();
+            session.before += if is_open { known.sent } else { 0 };
+            is_open
+        });
+        Ok(added)
+    }
+
+    /// The destination does not deliver, and that is not to be expected to change soon.
+    fn is_hopeless(&mut self, state: &Known, with_daemon: usize) -> bool {
+        let Some(row) = &state.destination else { return self.moved.1.elapsed() > self.patience };
+        let now = (row.delivered, with_daemon);
+        if now != self.moved.0 || row.waiting == 0 && with_daemon == 0 {
+            self.moved = (now, Instant::now());
+        }
+        if row.state == "ok" {
+            self.said = None;
+        } else if self.said.as_deref() != Some(&row.state) {
+            let why = row.last_error.as_deref().unwrap_or("no reason given");
+            self.progress.say(&format!("{} is {}: {why}", row.base_url, row.state));
+            self.said = Some(row.state.clone());
+        }
+        let still = self.moved.1.elapsed();
+        match row.state.as_str() {
+            // What it was before it was trusted shows until something is delivered.
+            "held" => row.waiting > 0 && still > HELD.min(self.patience),
+            "parked" => still > PARKED.min(self.patience),
+            _ => still > self.patience,
+        }
+    }
+
+    /// Hands a session over as a hook does.
+    fn give(&mut self, job: Job) -> anyhow::Result<Given> {
+        let written = UNIX_EPOCH + Duration::from_nanos(job.last.unwrap_or(0));
+        let silent = since(if job.last.is_some() { written } else { job.candidate.written });
+        // A turn that may go on is not told as if it were over.
+        let event = if job.turns.is_empty() {
+            "Backfill"
+        } else if silent >= OVER {
+            "Replay"
+        } else if silent >= AT_REST {
+            "Stop"
+        } else {
+            "Backfill"
+        };
+        self.number += 1;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+        let id = format!("{BACKFILL_ID}{:x}-{:x}", self.run, self.number);
+        let payload = json!({
+            "session_id": job.candidate.id, "transcript_path": job.candidate.path, "cwd": job.cwd, "hook_event_name": event,
+        });
+        let frame = Frame {
+            id: id.clone(),
+            fired_ns: u64::try_from(now)?,
+            cut: false,
+            env: self.routes.get(job.route).env.clone(),
+            payload: payload.to_string().into_bytes(),
+        };
+        let to = &self.routes.get(job.route).destination;
+        let before = self.patiently(|| known(to, &job.turns))?;
+        let before = sent(&before);
+        let bytes = frame.encode();
+        self.last_frame = Some(bytes.clone());
+        self.patiently(|| request(Method::POST, proto::HOOK_PATH, bytes.clone()))?;
+        let is_late = event != "Replay" || job.turns.iter().any(|turn| turn.has_agents);
+        Ok(Given { event: id, turns: job.turns, bytes: job.candidate.bytes, at: Instant::now(), is_late, before })
+    }
+
+    fn ask(&mut self, to: &Destination, events: &[String]) -> anyhow::Result<Known> {
+        let ask = Ask { destination: to.clone(), spans: Vec::new(), events: events.to_vec() };
+        let state = self.patiently(|| super::ask(&ask))?;
+        let known = self.pid.replace(state.pid);
+        if known.is_some_and(|pid| pid != state.pid)
+            && let Some(frame) = self.last_frame.clone()
+        {
+            // The key came with a frame and was in memory only.
+            self.patiently(|| request(Method::POST, proto::HOOK_PATH, frame.clone()))?;
+        }
+        Ok(state)
+    }
+
+    /// A daemon that is restarted is waited for.
+    fn patiently<T>(&mut self, mut work: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let begun = Instant::now();
+        loop {
+            match work() {
+                Ok(done) => return Ok(done),
+                Err(error) if begun.elapsed() > AWAY => {
+                    self.progress.end();
+                    return Err(error);
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            }
+        }
+    }
+
+    fn show(&mut self, bytes: u64, state: &Known) {
+        let waiting = state.destination.as_ref().map_or(0, |row| row.waiting);
+        let (sessions, turns) = self.done;
+        let detail = format!(
+            "{}, {}, {waiting} spans on their way",
+            crate::count(sessions, "session"),
+            crate::count(turns, "turn")
+        );
+        self.progress.step(bytes, &detail);
+    }
+}

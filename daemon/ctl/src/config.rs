@@ -1,0 +1,115 @@
+//! `config`: settings as they are, and where each comes from.
+
+use std::{collections::BTreeMap, path::Path, process::ExitCode};
+
+use serde_json::json;
+
+use crate::{client, table};
+use cc_core::{
+    config::{
+        Layers, Place,
+        project::{self, Setting},
+    },
+    project::Capture,
+};
+use cc_langfuse::{
+    config_file::{self as file, Source},
+    credentials::layers,
+    output::{self, Look},
+};
+
+/// `config`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl config
+  cd ~/project && cc-langfusectl config --json | jq .project")]
+pub struct Config {
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Config {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let (paths, home, dir) = (client::paths()?, client::home()?, std::env::current_dir()?);
+        let layers = file::layers(&[Source::Fleet(Path::new(file::FLEET)), Source::User(&paths.config)])?;
+        let settings = project::settings(&given(&dir, &home));
+        if self.json {
+            output::json(&as_json(&layers, &dir, &settings), true)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        heading("The daemon, when it starts");
+        table::lines(&daemon(&layers, &home)).iter().for_each(|line| out!("{line}"));
+        out!();
+        heading(&format!("A session started in {}", table::path(&dir, &home)));
+        let rows: Vec<_> = settings.iter().map(|setting| row(setting, &home)).collect();
+        table::lines(&rows).iter().for_each(|line| out!("{line}"));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn heading(text: &str) {
+    let _ = output::painted(Look::Bold, format_args!("{text}"));
+}
+
+/// What a hook would be given in `dir`, by whom; Claude Code puts what its settings say over its environment.
+fn given(dir: &Path, home: &Path) -> Vec<(String, BTreeMap<String, String>)> {
+    let moved = std::env::var(proto::env::STATE_DIR).ok().map(|value| (proto::env::STATE_DIR.to_owned(), value));
+    let own = ("environment".to_owned(), client::environment().into_iter().chain(moved).collect());
+    let files = layers::files(Some(dir), &client::user_dir(home));
+    let of_files =
+        files.iter().map(|file| (file.to_string_lossy().into_owned(), layers::read(file).unwrap_or_default()));
+    std::iter::once(own).chain(of_files).collect()
+}
+
+fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
+    let at = |place: &Option<Place>| match place {
+        Some(Place { file, line }) => format!("{}:{line}", table::path(file, home)),
+        None => "default".to_owned(),
+    };
+    let roots: Vec<String> = layers.transcript_roots.value.iter().map(|root| table::path(root, home)).collect();
+    let roots = if roots.is_empty() { "none".to_owned() } else { roots.join(", ") };
+    let capture = match layers.capture_at_most.value {
+        Capture::Full => "full",
+        Capture::Metadata => "metadata",
+    };
+    let mut rows = vec![
+        vec!["transcript_roots".to_owned(), roots, at(&layers.transcript_roots.place)],
+        vec!["outbox_mib".to_owned(), layers.outbox_mib.value.to_string(), at(&layers.outbox_mib.place)],
+        vec!["from_now".to_owned(), layers.from_now.value.to_string(), at(&layers.from_now.place)],
+        vec!["capture_at_most".to_owned(), capture.to_owned(), at(&layers.capture_at_most.place)],
+        vec!["always_redact".to_owned(), layers.always_redact.value.to_string(), at(&layers.always_redact.place)],
+    ];
+    rows.extend(layers.redact.iter().map(|rule| {
+        let told = format!("{}: {}", rule.value.name, rule.value.pattern);
+        vec!["redact".to_owned(), table::clip(&told, 60), at(&rule.place)]
+    }));
+    if layers.redact.is_empty() {
+        rows.push(["redact", "none besides the built-in rules", "default"].map(str::to_owned).to_vec());
+    }
+    rows
+}
+
+fn row(setting: &Setting, home: &Path) -> Vec<String> {
+    let value = setting.value.as_deref().unwrap_or("not set");
+    let from = match &setting.from {
+        Some(from) => table::path(Path::new(from), home),
+        None if setting.value.is_some() => "default".to_owned(),
+        None => String::new(),
+    };
+    vec![setting.name.clone(), table::clip(value, 60), from]
+}
+
+fn as_json(layers: &Layers, dir: &Path, settings: &[Setting]) -> serde_json::Value {
+    json!({
+        "daemon": {
+            "transcript_roots": layers.transcript_roots,
+            "outbox_mib": layers.outbox_mib,
+            "from_now": layers.from_now,
+            "capture_at_most": layers.capture_at_most,
+            "always_redact": layers.always_redact,
+            "redact": layers.redact,
+        },
+        "project": {"dir": dir, "settings": settings},
+    })
+}

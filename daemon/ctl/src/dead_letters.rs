@@ -1,0 +1,63 @@
+//! `dead-letters`: spans that no server takes.
+
+use std::{process::ExitCode, time::Duration};
+
+use hyper::Method;
+
+use crate::{client, status::size};
+use cc_core::status::{DeadLetter, Fate, Settle};
+use cc_langfuse::output;
+
+const PATH: &str = "/v1/dead-letters";
+
+/// Which dead letters are meant: one, or all.
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    All,
+    One(i64),
+}
+
+impl std::str::FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            _ => text.parse().map(Self::One).map_err(|_| "the number of a dead letter, or all".to_owned()),
+        }
+    }
+}
+
+pub fn list(json: bool) -> anyhow::Result<ExitCode> {
+    let body = client::request(&client::paths()?, Method::GET, PATH, Vec::new(), Duration::from_secs(5))?;
+    let letters: Vec<DeadLetter> = serde_json::from_slice(&body)?;
+    if json {
+        output::json(&letters, true)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if letters.is_empty() {
+        out!("none");
+    }
+    for letter in letters {
+        let since = letter.since.as_deref().unwrap_or("-");
+        out!("{:<6}{} {:>10}  since {since}  {}", letter.id, letter.span_id, size(letter.bytes), letter.base_url);
+        out!("      {}", letter.reason);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn settle(which: Which, fate: Fate) -> anyhow::Result<ExitCode> {
+    let id = match which {
+        Which::All => None,
+        Which::One(id) => Some(id),
+    };
+    let wish = serde_json::to_vec(&Settle { id, fate })?;
+    let body = client::request(&client::paths()?, Method::POST, PATH, wish, Duration::from_secs(60))?;
+    let count: usize = serde_json::from_slice(&body)?;
+    let spans = crate::count(count, "span");
+    match fate {
+        Fate::Retry => out!("{spans} will be sent again"),
+        Fate::Drop => out!("{spans} dropped"),
+    }
+    Ok(if count == 0 && id.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

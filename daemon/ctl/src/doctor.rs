@@ -1,0 +1,145 @@
+//! `doctor`: looks at everything between Claude Code's hook and the server.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use crate::client;
+use cc_core::{
+    doctor::{Finding, Report, State, group, local, server, settings},
+    hook::Env,
+    secret::Secret,
+};
+use cc_langfuse::output::{self, Look};
+use proto::paths::Paths;
+
+mod claude;
+mod machine;
+mod network;
+mod transcripts;
+
+/// Find out what is wrong, from Claude Code's hook to the server and back, and how to mend it
+///
+/// Looks at settings, hook, daemon, files, disk and clock, asks the server for the project the keys belong to, sends it one small trace
+/// and reads it back. Exit code 1 if there is a problem; warnings alone are 0.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl doctor                     look at the project in this directory
+  cc-langfusectl doctor --project ~/app    at another one
+  cc-langfusectl doctor --no-probe          send nothing
+  cc-langfusectl doctor --wait 5m           give a slow server time to show the trace
+  cc-langfusectl doctor --json | jq -r '.findings[] | select(.state != \"ok\") | .remedy'")]
+pub struct Doctor {
+    /// One JSON object: `findings`, each with `check`, `state`, `seen` and `remedy`, and the `worst` state
+    #[arg(long)]
+    json: bool,
+    /// The project's directory instead of the current one
+    #[arg(long, value_name = "DIR")]
+    project: Option<PathBuf>,
+    /// Send no trace
+    #[arg(long)]
+    no_probe: bool,
+    /// How long the trace may take until it can be read: 500ms, 30s, 5m
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::duration)]
+    wait: Duration,
+}
+
+impl Doctor {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let here = std::path::absolute(self.project.as_deref().unwrap_or(Path::new(".")))?;
+        let here = here.canonicalize().unwrap_or(here);
+        let (home, paths) = (client::home()?, client::paths()?);
+        let report = self.examine(&here, &home, &paths)?;
+        if self.json {
+            output::json(&report, true)?;
+        } else {
+            print(&report);
+        }
+        Ok(if report.worst == State::Problem { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    fn examine(&self, project: &Path, home: &Path, paths: &Paths) -> anyhow::Result<Report> {
+        let claude = claude::installed(home);
+        let mut findings = vec![claude.judge()];
+        let (settings, of_files) = settings::read(&claude::files(project, home), client::environment());
+        findings.extend(of_files);
+        findings.extend(settings.judge_hooks(claude.version()));
+        findings.extend(claude::programs(&settings, project, home).iter().map(local::Program::judge));
+        findings.extend(settings.judge_project(project));
+
+        let (daemon, unit) = (machine::daemon(paths), machine::unit());
+        let config = client::config();
+        findings.extend(local::judge_daemon(&daemon, &unit, machine::spooled(paths), env!("CARGO_PKG_VERSION")));
+        if let Some(status) = daemon.status() {
+            findings.extend(local::judge_events(status, transcripts::last_written(status).as_deref()));
+        }
+        findings.extend(machine::files(paths, daemon.status().is_some()));
+        findings.extend(machine::disk(&paths.state));
+        findings.push(match &config {
+            Ok(_) => Finding::ok("configuration", format!("{} or the defaults", paths.config.display())),
+            Err(error) => Finding::problem("configuration", format!("{error:#}"), "mend it, then restart the daemon"),
+        });
+
+        let env = settings.env();
+        let destination = env.destination().ok();
+        if let (true, Some(to), Some(secret)) = (env.enabled(), &destination, env.secret())
+            && to.is_private()
+            && !settings::is_secret(&to.public_key)
+        {
+            let server = network::Server { to, secret: &secret, options: env.options(), project, home };
+            findings.extend(server.examine(daemon.status(), (!self.no_probe).then_some(self.wait))?);
+        }
+        if let Some(status) = daemon.status() {
+            findings.extend(server::judge_delivery(status, destination.as_ref()));
+        }
+        let roots = config.unwrap_or_default().roots(home);
+        findings.extend(transcripts::refused(&roots));
+        findings.push(transcripts::judge(roots, home, settings.cleanup_days(), daemon.status()));
+        findings.iter_mut().for_each(|finding| conceal(finding, &env));
+        Ok(Report::new(findings))
+    }
+}
+
+/// Whatever was seen, a key is not shown.
+fn conceal(finding: &mut Finding, env: &Env<'_>) {
+    let public_key = env.destination().map(|to| to.public_key).unwrap_or_default();
+    let swapped = settings::is_secret(&public_key).then(|| Secret::new(&public_key));
+    for secret in env.secrets().chain(swapped) {
+        finding.seen = secret.conceal(&public_key, &finding.seen);
+        finding.remedy = finding.remedy.take().map(|remedy| secret.conceal(&public_key, &remedy));
+    }
+}
+
+fn print(report: &Report) {
+    let width = report.findings.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
+    let mut groups: Vec<&str> = Vec::new();
+    for name in report.findings.iter().map(|finding| group(finding.check)) {
+        if !groups.contains(&name) {
+            groups.push(name);
+        }
+    }
+    for name in groups {
+        let _ = output::painted(Look::Bold, format_args!("{name}"));
+        for finding in report.findings.iter().filter(|finding| group(finding.check) == name) {
+            let mark = match finding.state {
+                State::Ok => (Look::Green, "✓"),
+                State::Warning => (Look::Yellow, "!"),
+                State::Problem => (Look::Red, "✗"),
+            };
+            let seen = format!(" {:<width$}  {}", finding.check, finding.seen);
+            let _ = output::parts(&[(Look::Plain, "  "), mark, (Look::Plain, &seen)]);
+            if let Some(remedy) = &finding.remedy {
+                out!("    {:<width$}  → {remedy}", "");
+            }
+        }
+    }
+    let (problems, warnings) = (report.count(State::Problem), report.count(State::Warning));
+    out!();
+    match (problems, warnings) {
+        (0, 0) => out!("All is well."),
+        (0, _) => out!("{}, no problem.", crate::count(warnings, "warning")),
+        _ => out!("{}, {}.", crate::count(problems, "problem"), crate::count(warnings, "warning")),
+    }
+}

@@ -1,0 +1,143 @@
+//! Claude Code, its settings files, and the programs they name.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::{client, programs};
+use cc_core::{
+    doctor::{
+        local::{Claude, Program, ProgramState},
+        settings::{self, Content, Place, Settings},
+    },
+    settings::{HOOK, program},
+};
+use cc_langfuse::credentials::{MAX_SETTINGS, is_tracked};
+use proto::frame::Frame;
+
+/// Largest program that is looked into.
+const MAX_PROGRAM: u64 = 64 << 20;
+
+/// How long the hook may take to do nothing.
+const PROMPT: Duration = Duration::from_secs(2);
+
+#[cfg(target_os = "macos")]
+const MANAGED: &str = "/Library/Application Support/ClaudeCode/managed-settings.json";
+#[cfg(not(target_os = "macos"))]
+const MANAGED: &str = "/etc/claude-code/managed-settings.json";
+
+/// Claude Code, where a shell or its own installers put it.
+pub fn installed(home: &Path) -> Claude {
+    let Some(path) = programs::claude(home) else { return Claude::Missing };
+    match programs::version(&path) {
+        Err(why) => Claude::Silent(path, why.to_string()),
+        Ok(Err(status)) => Claude::Silent(path, format!("no version, {status}")),
+        Ok(Ok(version)) => Claude::Version(path, version),
+    }
+}
+
+/// The settings files that Claude Code reads in `project`, weakest first.
+pub fn files(project: &Path, home: &Path) -> Vec<settings::File> {
+    let user = client::user_dir(home).join("settings.json");
+    let at = |name: &str| project.join(".claude").join(name);
+    let shared = at("settings.json");
+    let is_home = shared == user;
+    let places = [
+        (Place::User, user, false),
+        (Place::Project, shared, is_home),
+        (Place::Local, at("settings.local.json"), false),
+        (Place::Managed, PathBuf::from(MANAGED), false),
+    ];
+    let places = places.into_iter().filter(|(.., is_known)| !is_known);
+    places
+        .map(|(place, path, _)| {
+            let tracked = matches!(place, Place::Project | Place::Local) && path.exists() && is_tracked(&path);
+            settings::File { place, content: content(&path), path, tracked }
+        })
+        .collect()
+}
+
+fn content(path: &Path) -> Content {
+    use rustix::io::Errno;
+    let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Content::Missing,
+        Err(errno) => return Content::Unreadable(errno.to_string()),
+    };
+    if !file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_SETTINGS) {
+        return Content::Unreadable("it is no file, or larger than 1 MiB".into());
+    }
+    let mut text = String::new();
+    match file.take(MAX_SETTINGS).read_to_string(&mut text) {
+        Ok(_) => Content::Text(text.into()),
+        Err(error) => Content::Unreadable(error.to_string()),
+    }
+}
+
+/// The programs that are registered as our hook, each once.
+pub fn programs(settings: &Settings, project: &Path, home: &Path) -> Vec<Program> {
+    let user = client::user_dir(home).join("settings.json");
+    let ours = programs::ours(HOOK).ok();
+    let mut seen: Vec<Program> = Vec::new();
+    for hook in settings.own_hooks() {
+        let Some(word) = program(&hook.command) else { continue };
+        let word = expand(&word, project, home);
+        if seen.iter().any(|program| program.word == word) {
+            continue;
+        }
+        let found = if word.contains('/') { Some(project.join(&word)) } else { programs::on_path(&word) };
+        // What else a project names is looked at and not run: somebody else may have put it there.
+        let may_run = ours.as_ref() == Some(&word) || hook.file == user && !is_tracked(&user);
+        let state = found.map_or(ProgramState::Missing, |path| state(&path, may_run));
+        seen.push(Program { word, state });
+    }
+    seen
+}
+
+fn expand(word: &str, project: &Path, home: &Path) -> String {
+    let at_home = ["~", "$HOME", "${HOME}"].map(|name| (name, home));
+    let in_project = ["$CLAUDE_PROJECT_DIR", "${CLAUDE_PROJECT_DIR}"].map(|name| (name, project));
+    let mut known = at_home.into_iter().chain(in_project);
+    known
+        .find_map(|(name, dir)| Some(format!("{}{}", dir.display(), word.strip_prefix(name)?)))
+        .unwrap_or_else(|| word.to_owned())
+}
+
+fn state(path: &Path, may_run: bool) -> ProgramState {
+    let Ok(meta) = fs::metadata(path) else { return ProgramState::Missing };
+    if !meta.is_file() {
+        return ProgramState::NotAFile;
+    }
+    if !programs::is_executable(path) {
+        return ProgramState::NotExecutable;
+    }
+    // Every hook says which language it speaks in the first field of what it sends.
+    let frame = Frame { id: "x".into(), fired_ns: 0, cut: false, env: vec![], payload: vec![] }.encode();
+    let language = frame.split(|byte| *byte == 0).next().unwrap_or_default();
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_PROGRAM).read_to_end(&mut bytes));
+    if read.is_ok() && memchr::memmem::find(&bytes, language).is_none() {
+        return ProgramState::Foreign;
+    }
+    if meta.mode() & 0o022 != 0 || ![0, rustix::process::geteuid().as_raw()].contains(&meta.uid()) {
+        return ProgramState::Writable;
+    }
+    if !may_run {
+        return ProgramState::Untried;
+    }
+    // Where tracing is not on it ends before it reads or sends anything.
+    let mut command = Command::new(path);
+    command.env_clear();
+    match programs::run(command, PROMPT) {
+        Err(why) => ProgramState::Fails(why.to_string()),
+        Ok(said) if !said.status.success() => ProgramState::Fails(said.status.to_string()),
+        Ok(_) => ProgramState::Good,
+    }
+}

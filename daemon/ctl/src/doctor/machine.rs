@@ -1,0 +1,114 @@
+//! The daemon, the service that runs it, and its files.
+
+use std::{fs, os::unix::fs::FileTypeExt, os::unix::fs::MetadataExt, path::Path, process::Command, time::Duration};
+
+use hyper::Method;
+
+use crate::{client, programs};
+use cc_core::doctor::{
+    Finding,
+    local::{Access, Daemon, Unit, judge_access, judge_disk},
+};
+use proto::paths::{Paths, check_private};
+
+/// How long the daemon, or the service manager, may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the daemon says.
+pub fn daemon(paths: &Paths) -> Daemon {
+    match client::request(paths, Method::GET, "/v1/status", Vec::new(), PATIENCE) {
+        Err(error) if error.is::<client::NotRunning>() => Daemon::NotRunning,
+        Err(error) => Daemon::Odd(format!("{error:#}")),
+        Ok(body) => match serde_json::from_slice(&body) {
+            Ok(status) => Daemon::Running(Box::new(status)),
+            Err(_) => Daemon::Odd("runs, and answers what this version does not understand".into()),
+        },
+    }
+}
+
+/// What the service manager says.
+pub fn unit() -> Unit {
+    let mut command = Command::new("systemctl");
+    command.args(["--user", "show", "--property=LoadState,ActiveState,UnitFileState"]);
+    command.args(["cc-langfused.service", "cc-langfused.socket"]);
+    let Some(said) = programs::run(command, PATIENCE).ok().filter(|said| said.status.success()) else {
+        return Unit::NoManager;
+    };
+    let (service, socket) = said.out.split_once("\n\n").unwrap_or((&said.out, ""));
+    let get = |unit: &str, name: &str| {
+        unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default().to_owned()
+    };
+    let enabled = |unit: &str| get(unit, "UnitFileState") == "enabled";
+    Unit::Systemd {
+        enabled: if get(service, "LoadState") == "not-found" {
+            "not-found".into()
+        } else if enabled(service) || enabled(socket) {
+            "enabled".into()
+        } else {
+            get(service, "UnitFileState")
+        },
+        active: get(service, "ActiveState"),
+    }
+}
+
+/// How many events wait in the spool.
+pub fn spooled(paths: &Paths) -> usize {
+    let entries = fs::read_dir(&paths.spool).into_iter().flatten().filter_map(Result::ok);
+    entries.filter(|entry| entry.path().extension().is_some_and(|ext| ext == "event")).count()
+}
+
+/// The daemon's files.
+pub fn files(paths: &Paths, running: bool) -> Vec<Finding> {
+    let dir = |dir: &Path| match Access::from(check_private(dir)) {
+        Access::Private
+            if rustix::fs::access(dir, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_err() =>
+        {
+            Access::Unusable
+        }
+        Access::Missing if !can_make(dir) => Access::Forbidden,
+        access => access,
+    };
+    let state = dir(&paths.state);
+    let is_private = state == Access::Private;
+    let mut findings = vec![judge_access("state-directory", &paths.state, &state, "700", running)];
+    if !is_private {
+        return findings;
+    }
+    if let Some(parent) = paths.socket.parent().filter(|parent| *parent != paths.state) {
+        findings.push(judge_access("socket-directory", parent, &dir(parent), "700", running));
+    }
+    findings.push(judge_access("socket", &paths.socket, &file(&paths.socket, true), "600", running));
+    findings.push(judge_access("spool-directory", &paths.spool, &dir(&paths.spool), "700", running));
+    findings.push(judge_access("database-file", &paths.database, &file(&paths.database, false), "600", running));
+    findings
+}
+
+/// True if the nearest directory above that exists can be written.
+fn can_make(dir: &Path) -> bool {
+    let above = dir.ancestors().skip(1).find(|above| above.exists());
+    above.is_some_and(|above| rustix::fs::access(above, rustix::fs::Access::WRITE_OK).is_ok())
+}
+
+fn file(path: &Path, is_socket: bool) -> Access {
+    let Ok(meta) = fs::symlink_metadata(path) else { return Access::Missing };
+    let kind = meta.file_type();
+    if !(if is_socket { kind.is_socket() } else { kind.is_file() }) {
+        Access::WrongKind
+    } else if meta.uid() != rustix::process::geteuid().as_raw() {
+        Access::OtherOwner
+    } else if meta.mode() & 0o077 != 0 {
+        Access::Open
+    } else if meta.mode() & 0o600 != 0o600 {
+        Access::Unusable
+    } else {
+        Access::Private
+    }
+}
+
+/// The disk that `dir` is on, or will be.
+pub fn disk(dir: &Path) -> Option<Finding> {
+    let there = dir.ancestors().find(|dir| dir.exists())?;
+    let disk = rustix::fs::statvfs(there).ok()?;
+    let [free, total] = [disk.f_bavail, disk.f_blocks].map(|blocks| blocks.saturating_mul(disk.f_frsize));
+    Some(judge_disk(dir, free, total))
+}

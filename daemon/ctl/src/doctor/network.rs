@@ -1,0 +1,114 @@
+//! The server: who it takes us for, and whether what it is sent can be read.
+
+use std::{
+    borrow::Cow,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{client, seen};
+use cc_core::{
+    delivery::verdict::{Verdict, judge},
+    dialect::{OutSpan, Value},
+    doctor::{
+        Finding,
+        server::{Probe, judge_held, judge_project},
+    },
+    hook::Destination,
+    ids::{Role, hex, span_id, trace_id},
+    project::Options,
+    secret::Secret,
+    status::{self, Status},
+};
+use cc_langfuse::delivery::{
+    readback::Readback,
+    transport::{Limits, Transport},
+};
+
+/// How long a server may be silent.
+const LIMITS: Limits =
+    Limits { connect: Duration::from_secs(5), stall: Duration::from_secs(15), answer: Duration::from_secs(15) };
+
+/// What the trace is called.
+const NAME: &str = "cc-langfuse doctor";
+
+/// The server of a project.
+pub struct Server<'a> {
+    pub to: &'a Destination,
+    pub secret: &'a Secret,
+    pub options: Options,
+    pub project: &'a Path,
+    pub home: &'a Path,
+}
+
+impl Server<'_> {
+    /// Asks it for the project, and if it knows that, sends a trace that must show within `wait`.
+    pub fn examine(&self, status: Option<&Status>, wait: Option<Duration>) -> anyhow::Result<Vec<Finding>> {
+        let config_dirs = Vec::from_iter(client::config_dir());
+        let held = status.and_then(|status| {
+            let known = |known: &&status::Destination| {
+                known.base_url == self.to.base_url && known.public_key == self.to.public_key
+            };
+            status.destinations.iter().find(known)
+        });
+        let by_others = || seen::by_others(self.to, &[self.project.to_path_buf()], &config_dirs, self.home);
+        let why = match held {
+            // What the daemon has judged counts.
+            Some(known) => known.held_by.clone(),
+            None => by_others().filter(|_| !seen::is_trusted(status, self.to)),
+        };
+        if let Some(why) = why {
+            return Ok(vec![judge_held(self.to, &why)]);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let readback = Readback::new(self.to, self.secret, LIMITS)?;
+            let answer = readback.project().await;
+            let mut findings = judge_project(&self.to.base_url, &answer, now().as_secs());
+            if let (Ok(_), Some(wait)) = (answer, wait) {
+                findings.push(self.probe(&readback, wait).await?.judge());
+            }
+            Ok(findings)
+        })
+    }
+
+    async fn probe(&self, readback: &Readback, wait: Duration) -> anyhow::Result<Probe> {
+        let span = self.span(now());
+        let id = hex(&span.trace_id);
+        let sent = Transport::new(self.to, self.secret, LIMITS)?.send(vec![span]).await;
+        let seen = match judge(&sent) {
+            Verdict::Delivered => Some(readback.trace(&id, wait).await),
+            _ => None,
+        };
+        Ok(Probe { trace_id: id, sent, waited: wait, seen })
+    }
+
+    /// A trace of one span that costs nothing and belongs to no session.
+    fn span(&self, now: Duration) -> OutSpan {
+        let trace = trace_id(&format!("{NAME} {} {}", now.as_nanos(), std::process::id()));
+        let text = |key: &'static str, value: &str| (Cow::Borrowed(key), Value::Text(value.into()));
+        let mut attributes = vec![
+            text("langfuse.observation.type", "span"),
+            text("langfuse.observation.input", "Does what is sent arrive?"),
+            text("langfuse.observation.output", "It does."),
+            text("langfuse.trace.name", NAME),
+        ];
+        attributes.extend(self.options.environment.iter().map(|name| text("langfuse.environment", name)));
+        OutSpan {
+            trace_id: trace,
+            span_id: span_id(trace, Role::Turn, NAME),
+            parent_id: [0; 8],
+            name: NAME.into(),
+            start_ns: now.as_nanos() as u64,
+            end_ns: now.as_nanos() as u64 + 1_000_000,
+            error: None,
+            attributes,
+            call: None,
+            media: Vec::new(),
+        }
+    }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

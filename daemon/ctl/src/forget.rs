@@ -1,0 +1,99 @@
+//! `forget`: a session's traces leave the server.
+
+use std::{
+    io::IsTerminal,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use hyper::Method;
+
+use crate::{
+    client,
+    seen::{self, Seen},
+    sessions, terminal,
+};
+use cc_core::{ids::hex, status};
+use cc_langfuse::{
+    delivery::{readback::Readback, transport::Limits},
+    offline,
+};
+
+/// How many traces are named in one request.
+const TOGETHER: usize = 100;
+
+/// How long spans on their way are waited for: longer than a request may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `forget`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl forget 01628e54-f2e1-4452-8e4e-eede11a0a73e
+  cc-langfusectl forget --yes session.jsonl")]
+pub struct Forget {
+    /// A session id, or the path of a transcript
+    session: String,
+    /// Without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Forget {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let status = sessions::status()?;
+        let seen = Seen::meant(&status.sessions, Some(&self.session))?;
+        let traces = offline::traces(&seen.transcript, &seen.session_id).with_context(|| {
+            format!(
+                "which traces are session {}'s is only known from its transcript, and {} cannot be read; delete them in Langfuse",
+                seen.session_id,
+                seen.transcript.display()
+            )
+        })?;
+        let traces: Vec<String> = traces.iter().map(|id| hex(id)).collect();
+        anyhow::ensure!(!traces.is_empty(), "no turn of its own in {}", seen.transcript.display());
+        let (_, dirs) = seen.last_turn()?;
+        let destination = seen.destination(&dirs)?;
+        let secret = seen::secret(&destination, &dirs, Some(&status))?;
+        let what = format!("{} of session {}", crate::count(traces.len(), "trace"), seen.session_id);
+        if !self.yes {
+            if !std::io::stdin().is_terminal() {
+                err!("cc-langfusectl: this would delete {what} on {}; say --yes", destination.base_url);
+                return Ok(ExitCode::from(2));
+            }
+            if !terminal::confirms(&format!("Delete {what} on {} for good?", destination.base_url))? {
+                out!("nothing was deleted");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        let wish = status::Forget { session_id: seen.session_id.clone(), traces: traces.clone() };
+        let wish = serde_json::to_vec(&wish)?;
+        let body = client::request(&client::paths()?, Method::POST, "/v1/forget", wish, Duration::from_secs(30))?;
+        let waiting: usize = serde_json::from_slice(&body)?;
+        arrived()?;
+        let readback = Readback::new(&destination, &secret, Limits::default())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        for (done, part) in traces.chunks(TOGETHER).enumerate() {
+            runtime.block_on(readback.delete(part)).map_err(|failure| {
+                anyhow::anyhow!("{} after {} of {what}: {failure}; run it again", destination.base_url, done * TOGETHER)
+            })?;
+        }
+        if waiting > 0 {
+            out!("{} that waited will not be sent", crate::count(waiting, "span"));
+        }
+        out!("{what}: {} was told to delete them; nothing of them is sent again", destination.base_url);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Waits until nothing is on its way: what arrived after its deletion would stay.
+fn arrived() -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while sessions::status()?.outbox.in_flight > 0 {
+        if Instant::now() >= deadline {
+            bail!("spans are still on their way to the server; try again later");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}

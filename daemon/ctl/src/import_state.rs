@@ -1,0 +1,67 @@
+//! `import-state`: what the Node tool has sent is not sent again.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::bail;
+use hyper::Method;
+
+use crate::{client, count};
+use cc_core::{
+    import_state::{self, Imported},
+    status::history::Taken,
+};
+use cc_langfuse::output;
+
+/// Sessions in one request.
+const TOGETHER: usize = 5000;
+
+/// `import-state`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl import-state
+  cc-langfusectl import-state ~/old-machine/cc-langfuse_state.json
+
+The daemon does this by itself when it is started for the first time. Sessions it has read already stay as they are. A turn that
+the Node tool had begun to send stays that tool's.")]
+pub struct ImportState {
+    /// The Node tool's state [default: ~/.claude/state/cc-langfuse_state.json]
+    file: Option<PathBuf>,
+    /// One JSON object: `imported`, `known`
+    #[arg(long)]
+    json: bool,
+}
+
+impl ImportState {
+    /// Reads the state and tells the daemon.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let path = match self.file {
+            Some(path) => path,
+            None => client::home()?.join(import_state::STATE),
+        };
+        let sessions = match cc_langfuse::import_state_file::load(&path) {
+            Ok(Some(sessions)) => sessions,
+            Ok(None) => bail!("there is no {}: name the Node tool's cc-langfuse_state.json", path.display()),
+            Err(error) => bail!("nothing is imported from {}: {error}", path.display()),
+        };
+        let mut taken = Taken { imported: 0, known: 0 };
+        for some in sessions.chunks(TOGETHER) {
+            let some = import(some)?;
+            (taken.imported, taken.known) = (taken.imported + some.imported, taken.known + some.known);
+        }
+        if self.json {
+            output::json(&taken, false)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        out!("{} imported: what the Node tool has sent of them is not sent again", count(taken.imported, "session"));
+        if taken.known > 0 {
+            out!("{} left as it is: the daemon has read them already", count(taken.known, "session"));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn import(sessions: &[Imported]) -> anyhow::Result<Taken> {
+    let body = serde_json::to_vec(sessions)?;
+    let answer = client::request(&client::paths()?, Method::POST, "/v1/imported", body, Duration::from_secs(30))?;
+    Ok(serde_json::from_slice(&answer)?)
+}

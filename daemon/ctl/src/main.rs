@@ -1,0 +1,249 @@
+//! `cc-langfusectl`: what a person asks of the daemon, and of transcripts without it.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+
+use cc_core::status::Fate;
+use cc_langfuse::output;
+
+/// Prints one line, as [`output`] does.
+macro_rules! out {
+    () => { out!("") };
+    ($($text:tt)*) => { cc_langfuse::output::line(format_args!($($text)*)) };
+}
+
+/// Prints one line beside the output.
+macro_rules! err {
+    ($($text:tt)*) => { cc_langfuse::output::error(format_args!($($text)*)) };
+}
+
+mod backfill;
+mod client;
+mod completions;
+mod config;
+mod dead_letters;
+mod doctor;
+mod forget;
+mod import_state;
+mod logs;
+mod open;
+mod pause;
+mod programs;
+mod reconcile;
+mod replay;
+mod run;
+mod seen;
+mod sessions;
+mod setup;
+mod show;
+mod sink;
+mod status;
+mod table;
+mod terminal;
+mod top;
+mod tree;
+mod trust;
+mod r#try;
+mod uninstall;
+
+/// See and steer the tracing of Claude Code sessions.
+///
+/// Exit codes: 0 fine, 1 a problem or something left undone, 2 wrong usage, 3 the daemon is not running.
+#[derive(Parser)]
+#[command(name = "cc-langfusectl", version = cc_langfuse::VERSION)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// See it work: a sample session through the real hook and a private daemon, with no account needed
+    ///
+    /// With LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, the sample goes to that server.
+    Try,
+    /// Trace Claude Code: checks the keys, registers the hook, starts the daemon
+    Setup(setup::Setup),
+    /// Take back what `setup` did
+    Uninstall(uninstall::Uninstall),
+    Doctor(doctor::Doctor),
+    /// Run Claude Code traced, without touching any settings
+    ///
+    /// Its exit code is that of the program: 127 if there is none, 126 if it cannot be executed, 128 and the signal's number if a
+    /// signal ended it.
+    Run(run::Run),
+    /// What the daemon is doing, what waits, and what went wrong
+    Status {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// A small live view: events, queue, destinations, sessions with their tokens
+    ///
+    /// Where it is not shown on a terminal, one look in plain text.
+    Top(top::Top),
+    /// The sessions the daemon knows, newest first
+    Sessions(sessions::Sessions),
+    /// Print, and on a terminal open, the page of a session's last turn in Langfuse
+    Open(open::Open),
+    /// Print the turns of a session, without daemon or network
+    Show {
+        /// A session id, or the path of a transcript
+        session: String,
+        /// The spans a replay would send, as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the tokens of a session as traced with Claude Code's own totals
+    ///
+    /// Exit code 1 if more is traced than Claude Code counted. Less is to be expected: some calls leave no line.
+    Reconcile {
+        /// A session id, or the path of a transcript
+        session: String,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the daemon's log
+    Logs(logs::Logs),
+    /// Wait until everything known is processed and delivered
+    Flush {
+        /// How long to wait at most: 500ms, 30s, 5m
+        #[arg(long, default_value = "30s", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Bring the history in: every turn of every session that was not sent before, with its true times
+    Backfill(backfill::Backfill),
+    /// Send a transcript's turns; what was sent before is not sent again
+    Replay {
+        /// The transcript
+        transcript: PathBuf,
+        /// Only say what would be sent
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Go on where the Node tool that traced before has stopped, so that nothing is sent twice
+    ImportState(import_state::ImportState),
+    /// Send nothing of a project, or of any, until `resume`
+    ///
+    /// What is said meanwhile is not sent later either. What waits already still goes out.
+    Pause(pause::Projects),
+    /// Go on after `pause`
+    Resume(pause::Projects),
+    /// Delete a session's traces on the server, and what waits here to be sent of them
+    Forget(forget::Forget),
+    /// Spans that no server takes: list them, send them again, or drop them
+    DeadLetters {
+        /// Send this one again, by its number, or `all`
+        #[arg(long, value_name = "ID", conflicts_with = "drop")]
+        retry: Option<dead_letters::Which>,
+        /// Drop this one for good, or `all`
+        #[arg(long, value_name = "ID")]
+        drop: Option<dead_letters::Which>,
+        /// A JSON list
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let spans go to a server although others chose it
+    ///
+    /// Claude Code hands the settings of a project to its hooks. Where a file that others can write (a repository, an archive, the
+    /// `settings.json` that a project shares) names the server, the account, a key or turns tracing on, spans wait until you trust
+    /// that account at that server.
+    Trust {
+        /// The server, as `status` shows it
+        base_url: String,
+        /// The account's public key; not needed where only one is held there
+        public_key: Option<String>,
+        /// No longer
+        #[arg(long)]
+        revoke: bool,
+    },
+    /// Settings as they are, and where each comes from
+    Config(config::Config),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+    /// Print the manual page, or write those of all commands
+    Man(completions::Man),
+}
+
+fn main() -> ExitCode {
+    output::say_faults("cc-langfusectl");
+    let args: Args = match output::arguments() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    let outcome = match args.command {
+        Command::Try => r#try::run(),
+        Command::Setup(setup) => setup.run(),
+        Command::Uninstall(uninstall) => uninstall.run(),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Run(run) => run.run(),
+        Command::Status { json } => status::status(json),
+        Command::Top(command) => command.run(),
+        Command::Sessions(command) => command.run(),
+        Command::Open(command) => command.run(),
+        Command::Show { session, json } => show::show(&session, json),
+        Command::Reconcile { session, json } => reconcile::reconcile(&session, json),
+        Command::Logs(command) => command.run(),
+        Command::Flush { timeout } => status::flush(timeout),
+        Command::Backfill(backfill) => backfill.run(),
+        Command::Replay { transcript, dry_run } => replay::replay(&transcript, dry_run),
+        Command::ImportState(import) => import.run(),
+        Command::Pause(projects) => projects.set(true),
+        Command::Resume(projects) => projects.set(false),
+        Command::Forget(forget) => forget.run(),
+        Command::DeadLetters { retry: Some(which), .. } => dead_letters::settle(which, Fate::Retry),
+        Command::DeadLetters { drop: Some(which), .. } => dead_letters::settle(which, Fate::Drop),
+        Command::DeadLetters { json, .. } => dead_letters::list(json),
+        Command::Trust { base_url, public_key, revoke } => trust::trust(&base_url, public_key, revoke),
+        Command::Config(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            let code = if error.is::<client::NotRunning>() { 3 } else { 1 };
+            err!("cc-langfusectl: {error:#}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// "1 turn", "2 turns".
+fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// A number and a unit; one without is of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u32 = digits.parse().map_err(|_| "a number and a unit, as in 30s".to_owned())?;
+    let unit = match &text[digits.len()..] {
+        "ms" => Duration::from_millis(1),
+        "s" | "" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3600),
+        "d" => Duration::from_secs(24 * 3600),
+        "w" => Duration::from_secs(7 * 24 * 3600),
+        unit => return Err(format!("{unit} is none of ms, s, m, h, d, w")),
+    };
+    Ok(unit * number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_understood() {
+        let seconds = |text| duration(text).map(|time| time.as_secs());
+        assert_eq!((seconds("30d"), seconds("12h"), seconds("4w")), (Ok(2_592_000), Ok(43_200), Ok(2_419_200)));
+        assert_eq!((seconds("90m"), seconds("7"), seconds("1500ms")), (Ok(5400), Ok(7), Ok(1)));
+        for text in ["", "d", "3y", "-1d", "4294967296s", "99999999999999999999w"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(seconds("4294967295w").is_ok());
+    }
+}

@@ -1,0 +1,108 @@
+//! `open`: where a session is to be seen in Langfuse.
+
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, bail};
+
+use crate::{
+    client,
+    seen::{self, Seen},
+    sessions,
+};
+use cc_core::{
+    delivery::readback::{Failure, Project},
+    hook::Destination,
+    secret::Secret,
+};
+use cc_langfuse::{
+    delivery::{readback::Readback, transport::Limits},
+    output,
+};
+
+/// `open`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl open
+  cc-langfusectl open --session --print 01628e54-f2e1-4452-8e4e-eede11a0a73e")]
+pub struct Open {
+    /// A session id, or the path of a transcript; without it, the one heard of last in this directory's project
+    #[arg(value_name = "SESSION")]
+    which: Option<String>,
+    /// The page of the session, not of its last turn
+    #[arg(long = "session")]
+    whole: bool,
+    /// Only print the address
+    #[arg(long)]
+    print: bool,
+}
+
+impl Open {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let status = match sessions::status() {
+            Ok(status) => Some(status),
+            // A transcript tells where it belongs, too.
+            Err(error) if self.which.is_some() && error.is::<client::NotRunning>() => None,
+            Err(error) => return Err(error),
+        };
+        let known = status.as_ref().map_or(&[][..], |status| &status.sessions);
+        let seen = Seen::meant(known, self.which.as_deref())?;
+        let (trace, dirs) = seen.last_turn()?;
+        let destination = seen.destination(&dirs)?;
+        let secret = seen::secret(&destination, &dirs, status.as_ref())?;
+        let project = project(&destination, &secret).with_context(|| {
+            format!("the page of session {} is in {}, but which project it is", seen.session_id, destination.base_url)
+        })?;
+        let url = match trace {
+            _ if self.whole => session(&destination, &project, &seen.session_id),
+            Some(trace) => page(&destination, &project, "traces", &trace),
+            None => bail!("no answered turn in {}", seen.transcript.display()),
+        };
+        out!("{url}");
+        if !self.print && output::is_seen() {
+            show_in_browser(&url);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The page of a session.
+pub fn session(server: &Destination, project: &Project, session_id: &str) -> String {
+    page(server, project, "sessions", session_id)
+}
+
+fn page(server: &Destination, project: &Project, kind: &str, id: &str) -> String {
+    format!("{}/project/{}/{kind}/{}", server.base_url, encoded(&project.id), encoded(id))
+}
+
+/// Asks the server which project the key is for.
+///
+/// # Errors
+/// [`Failure`], or why it cannot be asked.
+pub fn project(server: &Destination, secret: &Secret) -> anyhow::Result<Project> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let server = Readback::new(server, secret, Limits::default())?;
+    runtime.block_on(server.project()).map_err(|why| match &why {
+        Failure::Status { status: 401, .. } => anyhow::Error::new(why)
+            .context("the server does not know these keys: they may be of another server or region, or deleted"),
+        Failure::Status { status: 403, .. } => anyhow::Error::new(why).context(
+            "the server refuses these keys: an organisation's will not do, make some in the project's settings",
+        ),
+        Failure::Status { .. } | Failure::Odd { .. } => {
+            anyhow::Error::new(why).context("is this the address of a Langfuse server? It answered")
+        }
+        Failure::Unreachable(_) | Failure::Untrusted(_) => why.into(),
+    })
+}
+
+/// A segment of an address.
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// The address is printed already, so nothing is lost where there is no browser.
+fn show_in_browser(url: &str) {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let mut command = Command::new(program);
+    let _ = command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+}

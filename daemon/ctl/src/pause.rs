@@ -1,0 +1,57 @@
+//! `pause` and `resume`.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use hyper::Method;
+
+use crate::client;
+use cc_core::status;
+
+/// Which projects are meant.
+#[derive(clap::Args)]
+pub struct Projects {
+    /// The project's directory; the current one if it is not said
+    #[arg(conflicts_with = "all")]
+    dir: Option<PathBuf>,
+    /// Every project
+    #[arg(long)]
+    all: bool,
+}
+
+impl Projects {
+    /// Pauses them, or goes on with them.
+    pub fn set(self, paused: bool) -> anyhow::Result<ExitCode> {
+        let dir = if self.all {
+            None
+        } else {
+            let dir = self.dir.map_or_else(std::env::current_dir, Ok)?;
+            Some(match dir.canonicalize() {
+                Ok(dir) => dir,
+                // A project that is gone can still be taken off the list.
+                Err(_) if !paused => std::path::absolute(dir)?,
+                Err(error) => return Err(error).with_context(|| format!("{} is not there", dir.display())),
+            })
+        };
+        let wish = serde_json::to_vec(&status::Pause { dir: dir.clone(), paused })?;
+        let body = client::request(&client::paths()?, Method::POST, "/v1/pause", wish, Duration::from_secs(5))?;
+        let all: Vec<PathBuf> = serde_json::from_slice(&body)?;
+        let name = dir.as_ref().map_or_else(|| "every project".to_owned(), |dir| dir.display().to_string());
+        if paused {
+            out!("{name}: paused. What is said meanwhile is not sent, now or later.");
+            return Ok(ExitCode::SUCCESS);
+        }
+        let here = dir.as_deref().unwrap_or("/".as_ref());
+        match all.iter().find(|other| here.starts_with(other)) {
+            Some(other) => {
+                let all = if other.parent().is_none() { " --all".to_owned() } else { format!(" {}", other.display()) };
+                out!("{name} is still paused: cc-langfusectl resume{all}");
+                Ok(ExitCode::FAILURE)
+            }
+            None => {
+                out!("{name}: traced again");
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}

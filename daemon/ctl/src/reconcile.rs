@@ -1,0 +1,95 @@
+//! `reconcile`: what is traced of a session, beside Claude Code's own totals.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use serde_json::json;
+
+use crate::{count, show, table};
+use cc_core::reconcile::{self, Row, Tokens};
+use cc_langfuse::{offline, output};
+
+const COLUMNS: [&str; 5] = ["input", "output", "cache read", "write 5m", "write 1h"];
+
+/// How much is shown of a model's name, in characters.
+const NAME: usize = 100;
+
+/// What leaves no line in any transcript.
+const UNSEEN: &str = "compactions, titles, web searches, answers without content or cut short \
+                      (Claude Code writes no line for these, or not their tokens)";
+
+pub fn reconcile(session: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let (path, id) = show::find(session)?;
+    let (traced, stated) =
+        offline::account(&path, &id).with_context(|| format!("{} cannot be read", path.display()))?;
+    let rows = stated.as_ref().map(|stated| reconcile::rows(&traced, stated));
+    let exceeds = rows.iter().flatten().any(|row| !row.excess.is_none());
+    let code = if exceeds { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    if json {
+        let told = json!({
+            "session_id": id, "transcript": path, "traced": traced, "stated": stated, "models": rows, "exceeds": exceeds,
+        });
+        output::json(&told, true)?;
+        return Ok(code);
+    }
+    let (Some(rows), Some(stated)) = (rows, stated) else {
+        out!("{} traced, and nothing to compare them with: the transcript has no totals.", count_calls(traced.calls));
+        out!("Claude Code 2.1.302 and later write them when they end.");
+        traced.models.iter().for_each(|(model, tokens)| {
+            out!("{}", header(model));
+            out!("{}", line("traced", tokens));
+        });
+        return Ok(code);
+    };
+    for row in &rows {
+        out!("{}", header(&row.model));
+        out!("{}", line("traced", &row.traced));
+        out!("{}", line("Claude Code says", &row.stated));
+        if !row.unseen.is_none() {
+            out!("{}", line("in no line", &row.unseen));
+        }
+        if !row.excess.is_none() {
+            out!("{}", line("too many", &row.excess));
+        }
+    }
+    out!("{} traced; Claude Code says they cost ${:.4}.", count_calls(traced.calls), stated.cost_usd);
+    if traced.later > 0 {
+        out!("{} since Claude Code wrote its totals, not compared.", count_calls(traced.later));
+    }
+    for row in rows.iter().filter(|row| !row.unseen.is_none()) {
+        out!("{} are in no line of a transcript: {UNSEEN}.", what(row));
+    }
+    let causes = traced.causes();
+    if !causes.is_empty() && rows.iter().any(|row| !row.unseen.is_none()) {
+        out!("In this session: {}.", causes.join(", "));
+    }
+    if exceeds {
+        out!(
+            "More is traced than Claude Code counted: a call is counted twice, or an earlier run ended without writing its totals."
+        );
+    } else if rows.iter().all(|row| row.unseen.is_none()) {
+        out!("Both agree.");
+    }
+    Ok(code)
+}
+
+fn count_calls(calls: u64) -> String {
+    count(usize::try_from(calls).unwrap_or(usize::MAX), "call")
+}
+
+/// How many tokens of which model are in no line; those of output, if there are any.
+fn what(row: &Row) -> String {
+    let (kind, tokens) = match row.unseen.output {
+        0 => ("", row.unseen.counts().iter().sum()),
+        output => ("output ", output),
+    };
+    format!("{tokens} {kind}tokens of {}", table::clip(&row.model, NAME))
+}
+
+fn header(model: &str) -> String {
+    COLUMNS.iter().fold(format!("{:<32}", table::clip(model, NAME)), |line, column| format!("{line}{column:>12}"))
+}
+
+fn line(name: &str, tokens: &Tokens) -> String {
+    tokens.counts().iter().fold(format!("  {name:<30}"), |line, count| format!("{line}{count:>12}"))
+}

@@ -1,0 +1,117 @@
+//! `replay`: a transcript through the running daemon.
+
+use std::{
+    collections::HashSet,
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, bail};
+use hyper::Method;
+use jiff::Timestamp;
+
+use crate::{client, sessions, show, status};
+use cc_core::{
+    hook::{Destination, Env},
+    status::Left,
+};
+use cc_langfuse::{
+    offline,
+    reader::{Transcript, Unreadable},
+};
+use proto::frame::Frame;
+
+/// How long delivery is waited for.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How often it is looked at whether there is anything to wait for.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// After this time, what was parked before has been tried again.
+const RETRIED: Duration = Duration::from_secs(5);
+
+pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
+    let (mut path, session_id) = show::find(&transcript.to_string_lossy())?;
+    let (mut turns, mut spans) = (HashSet::new(), HashSet::new());
+    offline::turns(&path, &session_id, &show::options(), &client::config()?.rules, |turn| {
+        turns.extend(turn.iter().filter(|span| span.is_root()).map(|span| span.trace_id));
+        spans.extend(turn.iter().map(|span| (span.trace_id, span.span_id)));
+    })
+    .with_context(|| format!("{} cannot be read", path.display()))?;
+    let what = format!("{}, {}", crate::count(turns.len(), "turn"), crate::count(spans.len(), "span"));
+    if dry_run {
+        out!("{what} would be sent; those sent before would not be sent again");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let roots = show::roots()?;
+    if let Err(Unreadable::Outside) = Transcript::open_beneath(&path, &roots) {
+        path = show::reached(&path, &roots)?.swap_remove(0);
+    }
+    if let Err(error) = Transcript::open_beneath(&path, &roots) {
+        bail!("the daemon does not read {}: {error}; {}", path.display(), error.remedy());
+    }
+    let before = sessions::status()?;
+    let mut env = client::environment();
+    let Ok(to) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() else {
+        bail!("where to? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does");
+    };
+    env.retain(|(name, _)| name != proto::env::ENABLE);
+    env.push((proto::env::ENABLE.to_owned(), "true".to_owned()));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+    let payload = serde_json::json!({
+        "session_id": session_id,
+        "transcript_path": path.to_str().context("the transcript's path is not UTF-8")?,
+        "cwd": std::env::current_dir()?.to_str(),
+        "hook_event_name": "Replay",
+    });
+    let frame = Frame {
+        id: format!("replay-{now:x}-{:x}", std::process::id()),
+        fired_ns: u64::try_from(now)?,
+        cut: false,
+        env,
+        payload: payload.to_string().into_bytes(),
+    };
+    let since = Timestamp::now();
+    client::request(&client::paths()?, Method::POST, proto::HOOK_PATH, frame.encode(), Duration::from_secs(5))?;
+    out!("{what} handed over; those sent before are not sent again");
+    let delivered = delivered(&to, since)?;
+    let (before, after) = (before.refused(), sessions::status()?);
+    let more = |(reason, count): &(&str, u64)| before.get(reason).is_none_or(|before| before < count);
+    if let Some((reason, _)) = after.refused().into_iter().find(more) {
+        bail!("the daemon refused a transcript ({}): cc-langfusectl logs names it", reason.replace('_', " "));
+    }
+    Ok(delivered)
+}
+
+/// Waits until everything is delivered; not for a person to do something first, without whom nothing is.
+fn delivered(to: &Destination, since: Timestamp) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    loop {
+        let left = LIMIT.saturating_sub(started.elapsed());
+        if left <= LOOK {
+            return status::flush(left);
+        }
+        if status::left(LOOK)? == Left::default() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let known = sessions::status()?.destinations.into_iter();
+        let known = known.filter(|row| (&row.base_url, &row.public_key) == (&to.base_url, &to.public_key));
+        if let Some(row) = known.filter(|row| row.waiting > 0).find(|row| is_stuck(row, since, started.elapsed())) {
+            let why = row.last_error.unwrap_or_else(|| "see cc-langfusectl doctor".to_owned());
+            let spans = crate::count(usize::try_from(row.waiting).unwrap_or(usize::MAX), "span");
+            bail!("{} is {}, and {spans} wait for you: {why}", row.base_url, row.state);
+        }
+    }
+}
+
+/// True if nothing leaves for a destination until somebody does something, as far as is known `waited` after `since`. What was
+/// so before may just be tried with another key.
+fn is_stuck(row: &cc_core::status::Destination, since: Timestamp, waited: Duration) -> bool {
+    let tried = row.last_error_at.as_ref().and_then(|at| at.parse::<Timestamp>().ok()).is_some_and(|at| at >= since);
+    match row.state.as_str() {
+        "held" => true,
+        "parked" => tried || waited >= RETRIED,
+        _ => false,
+    }
+}

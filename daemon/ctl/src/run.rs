@@ -1,0 +1,180 @@
+//! `run`: tracing for one process tree, without touching anybody's settings.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    io::{ErrorKind, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{client, programs};
+use cc_core::{
+    claude::{Version, events},
+    hook::Env,
+    settings::{Wish, apply},
+};
+use cc_langfuse::credentials::layers;
+use proto::env::{ENABLE, STATE_DIR};
+
+pub mod daemon;
+mod signals;
+
+use daemon::Daemon;
+use signals::Signals;
+
+/// What Claude Code takes settings with.
+const FLAG: &str = "--settings";
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl run -- claude
+  cc-langfusectl run -- claude -p 'Why do the tests fail?'
+  LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… cc-langfusectl run --ephemeral -- claude -p …    (in CI)")]
+pub struct Run {
+    /// With a daemon of its own, which keeps its state in a temporary directory and ends with the program
+    ///
+    /// So it is anyway where no daemon was ever started.
+    #[arg(long)]
+    ephemeral: bool,
+    /// How long to wait at the end until everything is delivered: 500ms, 30s, 5m
+    #[arg(long, default_value = "30s", value_parser = crate::duration)]
+    timeout: Duration,
+    /// Claude Code and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    command: Vec<OsString>,
+}
+
+impl Run {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let Some((program, args)) = self.command.split_first() else { bail!("no program") };
+        let signals = Signals::listen()?;
+        let version = match programs::version(program) {
+            Ok(version) => version.ok(),
+            Err(error) if error.kind() == ErrorKind::TimedOut => None,
+            Err(error) => return Ok(cannot_start(program, &error)),
+        };
+        let private = tempfile::Builder::new()
+            .prefix("cc-langfuse-run-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()?;
+        let daemon = Daemon::find_or_start(self.ephemeral, private.path(), self.timeout)?;
+        let mut command = Command::new(program);
+        command.args(with_settings(args, version, private.path(), &daemon)?);
+        if daemon.is_private() {
+            command.env(STATE_DIR, &daemon.paths.state);
+        }
+        if let Some(why) = untraceable() {
+            say(&why);
+        }
+        daemon.share()?;
+        let code = match signals.early() {
+            Some(signal) => signals::code(signal),
+            None => match command.spawn() {
+                Ok(child) => signals.wait(&child)?,
+                Err(error) => return Ok(cannot_start(program, &error)),
+            },
+        };
+        if let Err(problem) = daemon.finish(&signals, self.timeout) {
+            say(&format!("{problem:#}"));
+            keep(private, &daemon);
+        }
+        Ok(ExitCode::from(code))
+    }
+}
+
+/// Leaves what a private daemon did not deliver; the settings go.
+fn keep(private: TempDir, daemon: &Daemon) {
+    if daemon.is_private() {
+        let _ = fs::remove_file(settings_file(private.path()));
+        let _ = private.keep();
+    }
+}
+
+/// Says one line to the user, beside what the program says.
+fn say(text: &str) {
+    err!("cc-langfusectl: {text}");
+}
+
+/// As a shell puts it: 127 if there is no such program, 126 if it cannot be executed.
+fn cannot_start(program: &OsStr, error: &std::io::Error) -> ExitCode {
+    say(&format!("{}: {error}", program.display()));
+    ExitCode::from(if error.kind() == ErrorKind::NotFound { 127 } else { 126 })
+}
+
+/// Why nothing will be traced, as far as it can be known before.
+fn untraceable() -> Option<String> {
+    let cwd = std::env::current_dir().ok()?;
+    let mut vars = client::environment();
+    vars.extend(layers::resolve(Some(&cwd), &client::user_dir(&client::home().ok()?)));
+    let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let missing = env.destination().is_err() || env.secret().is_none();
+    missing.then(|| {
+        "not traced: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL here or in the project's settings".into()
+    })
+}
+
+fn settings_file(dir: &Path) -> PathBuf {
+    dir.join("settings.json")
+}
+
+/// `args` with settings that register the hook. Settings the user gave that way are put into them.
+fn with_settings(
+    args: &[OsString],
+    version: Option<Version>,
+    dir: &Path,
+    daemon: &Daemon,
+) -> anyhow::Result<Vec<OsString>> {
+    let hook = programs::ours("cc-langfuse-hook")?;
+    let state = daemon.paths.state.to_str().context("the state directory's name is no text")?;
+    let mut env = vec![(ENABLE, "true")];
+    if daemon.is_private() {
+        env.push((STATE_DIR, state));
+    }
+    let (given, mut args) = take_settings(args)?;
+    let given = given.as_deref().map(read_settings).transpose()?.unwrap_or_default();
+    let wish = Wish { hook: &hook, events: &events(version), env: &env, elsewhere: &Default::default() };
+    let (settings, _) = apply(&given, wish).with_context(|| format!("what is given with {FLAG} is no JSON object"))?;
+    let settings: Value = serde_json::from_str(settings.trim_start_matches('\u{feff}'))?;
+
+    let path = settings_file(dir);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    serde_json::to_writer(&mut file, &settings)?;
+    file.flush()?;
+    args.splice(0..0, [FLAG.into(), path.into()]);
+    Ok(args)
+}
+
+/// Takes `--settings X` or `--settings=X` out of `args`. As for Claude Code, the last one counts.
+fn take_settings(args: &[OsString]) -> anyhow::Result<(Option<OsString>, Vec<OsString>)> {
+    let (mut given, mut rest) = (None, Vec::new());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let text = arg.to_str().unwrap_or_default();
+        if text == "--" {
+            rest.push(arg.clone());
+            rest.extend(args.by_ref().cloned());
+        } else if text == FLAG {
+            given = Some(args.next().with_context(|| format!("{FLAG} without settings"))?.clone());
+        } else if let Some(value) = text.strip_prefix(FLAG).and_then(|rest| rest.strip_prefix('=')) {
+            given = Some(value.into());
+        } else {
+            rest.push(arg.clone());
+        }
+    }
+    Ok((given, rest))
+}
+
+/// Settings as Claude Code takes them: a file, or the JSON itself.
+fn read_settings(given: &OsStr) -> anyhow::Result<String> {
+    match given.to_str().map(str::trim) {
+        Some(text) if text.starts_with('{') => Ok(text.to_owned()),
+        _ => fs::read_to_string(given).with_context(|| format!("{FLAG} {}", given.display())),
+    }
+}

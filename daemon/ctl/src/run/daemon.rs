@@ -1,0 +1,151 @@
+//! The daemon of a run: the resident one, or one that is started and ended with the program.
+
+use std::{
+    fs, io,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use hyper::Method;
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Pid, Signal, kill_process},
+};
+
+use super::signals::Signals;
+use crate::{client, programs};
+use cc_core::status::Left;
+use proto::paths::Paths;
+
+/// How long a daemon may take to start, or to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A daemon that hooks reach.
+pub struct Daemon {
+    /// Where it lives.
+    pub paths: Paths,
+    private: bool,
+    /// The process, if it is ours.
+    own: std::cell::RefCell<Option<Own>>,
+}
+
+impl Daemon {
+    /// The resident daemon if it runs; where there is only what it left, a daemon that goes on with that; else, or if it is to be
+    /// `ephemeral`, one that lives in `dir`. One that is ours delivers until `timeout` when nobody is left who can end it.
+    pub fn find_or_start(ephemeral: bool, dir: &Path, timeout: Duration) -> anyhow::Result<Self> {
+        let resident = client::paths()?;
+        let running = !ephemeral && client::answers(&resident);
+        let private = ephemeral || !running && !resident.database.exists();
+        let home = client::home()?;
+        let paths = if private { Paths::new(&home, Some(dir.as_os_str())) } else { resident };
+        let own = if running { None } else { Some(Own::start(&home, &paths, private, timeout)?) };
+        Ok(Self { paths, private, own: own.into() })
+    }
+
+    /// The program that is started next keeps it alive as well, should it outlive us.
+    pub fn share(&self) -> io::Result<()> {
+        let own = self.own.borrow();
+        let Some(held) = own.as_ref().and_then(|own| own.0.stdin.as_ref()) else { return Ok(()) };
+        Ok(fcntl_setfd(held, FdFlags::empty())?)
+    }
+
+    /// It keeps its state in a temporary directory.
+    pub fn is_private(&self) -> bool {
+        self.private
+    }
+
+    /// Waits until everything is delivered, and ends the daemon if it is ours.
+    ///
+    /// # Errors
+    /// What is left, and where.
+    pub fn finish(&self, signals: &Signals, timeout: Duration) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let mut left = self.flush(signals, timeout);
+        if left.is_err() && !client::answers(&self.paths) {
+            // It was killed, or was another run's and ended with that.
+            let own = Own::start(&client::home()?, &self.paths, self.private, timeout)?;
+            self.own.replace(Some(own));
+            left = self.flush(signals, timeout.saturating_sub(started.elapsed()));
+        }
+        let ended = self.own.take().is_some();
+        let kept = match (self.private, ended) {
+            (true, _) => format!("kept in {}", self.paths.state.display()),
+            (false, true) => "the daemon goes on with it when it is started".to_owned(),
+            (false, false) => "the daemon goes on with it".to_owned(),
+        };
+        left.with_context(|| format!("not everything is delivered; {kept}"))
+    }
+
+    fn flush(&self, signals: &Signals, timeout: Duration) -> anyhow::Result<()> {
+        let path = format!("/v1/flush?timeout_ms={}", timeout.as_millis());
+        let paths = self.paths.clone();
+        let patience = timeout + Duration::from_secs(5);
+        let answer = move || client::request(&paths, Method::POST, &path, Vec::new(), patience);
+        let Some(body) = signals.unless_one_comes(answer) else { bail!("interrupted") };
+        let left: Left = serde_json::from_slice(&body?)?;
+        if left == Left::default() {
+            return Ok(());
+        }
+        let why = if left.why.is_empty() { String::new() } else { format!(" ({})", left.why.join("; ")) };
+        let things = [(left.events, "event"), (left.spans, "span"), (left.media, "image or document")];
+        let things: Vec<String> = things
+            .iter()
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, thing)| format!("{n} {thing}{}", if *n > 1 { "s" } else { "" }))
+            .collect();
+        bail!("{} left after {timeout:?}{why}", things.join(", "))
+    }
+}
+
+/// A daemon process of ours; ended when this goes, or when nobody holds its standard input any more.
+pub struct Own(Child);
+
+impl Own {
+    /// Starts it for the user whose home is `home`, and waits until it answers.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn start(home: &Path, paths: &Paths, private: bool, timeout: Duration) -> anyhow::Result<Self> {
+        let mut command = Command::new(programs::ours("cc-langfused")?);
+        command.env("HOME", home).env(proto::env::STATE_DIR, &paths.state);
+        if Paths::new(home, None) == *paths {
+            command.env_remove(proto::env::STATE_DIR);
+        }
+        command.arg(format!("--until-stdin-ends={}", timeout.as_millis())).args(private.then_some("--ephemeral"));
+        // In a group of its own: what is typed at the terminal is not for it.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut own = Self(command.spawn()?);
+        let deadline = Instant::now() + PATIENCE;
+        while !client::answers(paths) {
+            let ended = own.0.try_wait()?;
+            if ended.is_some_and(|status| !status.success()) || Instant::now() > deadline {
+                let log = fs::read_to_string(&paths.log).unwrap_or_default();
+                bail!("the daemon did not start: {}", log.lines().last().unwrap_or("it left no word"));
+            }
+            // Another one was there, and may be coming to its end.
+            if ended.is_some() && !client::answers(paths) {
+                own = Self(command.spawn()?);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(own)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        if let Ok(None) = self.0.try_wait() {
+            let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+        }
+        while let Ok(None) = self.0.try_wait() {
+            if Instant::now() > deadline {
+                let _ = self.0.kill();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}

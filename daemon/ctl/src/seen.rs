@@ -1,0 +1,177 @@
+//! A session somebody means, where its spans go, and the key for that.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::{client, show};
+use cc_core::{
+    consent::{Chooser, chooser},
+    hook::{Destination, Env},
+    ids::hex,
+    project::{Capture, Options},
+    secret::Secret,
+    status::{self, Session, Status},
+};
+use cc_langfuse::{
+    credentials::{self, layers},
+    offline,
+};
+
+/// A session, as far as it is known.
+pub struct Seen {
+    pub session_id: String,
+    pub transcript: PathBuf,
+    pub dirs: Vec<PathBuf>,
+    pub destination: Option<Destination>,
+}
+
+impl Seen {
+    /// The session of this name, be it an id or the path of a transcript; without one, that heard of last in this directory's
+    /// project.
+    pub fn meant(known: &[Session], name: Option<&str>) -> anyhow::Result<Self> {
+        let Some(name) = name else {
+            let dir = std::env::current_dir()?;
+            let here = of_directory(known, &dir).with_context(|| {
+                format!("no session known in {}; name one of `cc-langfusectl sessions`", dir.display())
+            })?;
+            return Ok(Self::of(here));
+        };
+        match known.iter().find(|session| is_meant(session, name)) {
+            Some(session) => Ok(Self::of(session)),
+            None => Self::find(name),
+        }
+    }
+
+    fn of(session: &Session) -> Self {
+        Self {
+            session_id: session.session_id.clone(),
+            transcript: session.transcript.clone(),
+            dirs: session.project_dirs.clone(),
+            destination: session.destination.clone(),
+        }
+    }
+
+    /// One the daemon does not know.
+    fn find(name: &str) -> anyhow::Result<Self> {
+        let (transcript, session_id) = show::find(name)?;
+        Ok(Self { session_id, transcript, dirs: Vec::new(), destination: None })
+    }
+
+    /// The trace of the last answered turn, and the directories of the project.
+    pub fn last_turn(&self) -> anyhow::Result<(Option<String>, Vec<PathBuf>)> {
+        let (mut traces, dirs) = self.turns()?;
+        Ok((traces.pop(), dirs))
+    }
+
+    /// The traces of the answered turns, and the directories of the project.
+    pub fn turns(&self) -> anyhow::Result<(Vec<String>, Vec<PathBuf>)> {
+        let (mut traces, mut dirs) = (Vec::new(), self.dirs.clone());
+        // Neither text nor masks matter.
+        let options = Options { capture: Capture::Metadata, unredacted: true, ..Options::default() };
+        offline::turns(&self.transcript, &self.session_id, &options, &Default::default(), |spans| {
+            let Some(root) = spans.iter().find(|span| span.is_root()) else { return };
+            traces.push(hex(&root.trace_id));
+            if self.dirs.is_empty() {
+                let cwd = root.text("langfuse.trace.metadata.cwd").map(PathBuf::from);
+                dirs.extend(cwd.filter(|cwd| cwd.is_absolute() && !dirs.contains(cwd)));
+            }
+        })
+        .with_context(|| format!("{} cannot be read", self.transcript.display()))?;
+        Ok((traces, dirs))
+    }
+
+    /// Where its spans go: what the daemon knows, or this environment says, or the project's settings.
+    pub fn destination(&self, dirs: &[PathBuf]) -> anyhow::Result<Destination> {
+        if let Some(destination) = &self.destination {
+            return Ok(destination.clone());
+        }
+        let user = client::user_dir(&client::home()?);
+        let own = client::environment().into_iter().collect();
+        let of_projects = dirs.iter().rev().map(|dir| layers::resolve(Some(dir), &user));
+        let found = std::iter::once(own).chain(of_projects).find_map(|vars| Env::of(&vars).destination().ok());
+        found.context(
+            "which server? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does",
+        )
+    }
+}
+
+/// The key for `destination`, if it may go there: where others chose it, only if the user trusts it.
+pub fn secret(destination: &Destination, dirs: &[PathBuf], status: Option<&Status>) -> anyhow::Result<Secret> {
+    let (home, vars) = (client::home()?, client::environment().into_iter().collect());
+    let config_dirs: Vec<PathBuf> = client::config_dir().into_iter().collect();
+    let own = Env::of(&vars);
+    let is_trusted = is_trusted(status, destination);
+    let secret = own.secret().filter(|_| own.destination().as_ref() == Ok(destination));
+    let secret = secret
+        .or_else(|| credentials::from_settings(destination, dirs, &config_dirs, &home, true))
+        .with_context(|| {
+            format!(
+                "no secret key for {} ({}) in the environment or the project's settings",
+                destination.base_url, destination.public_key
+            )
+        })?;
+    let held = status.and_then(|status| status.destinations.iter().find(|known| is(known, destination)));
+    if let Some(why) = held.and_then(|held| held.held_by.as_ref()) {
+        bail!("your key is not sent to {}: {}", destination.base_url, cc_core::consent::held(destination, why));
+    }
+    if is_trusted || own.secret().is_some_and(|own| own == secret) {
+        return Ok(secret);
+    }
+    match by_others(destination, dirs, &config_dirs, &home) {
+        Some(why) => {
+            bail!("your key is not sent to {}: {}", destination.base_url, cc_core::consent::held(destination, &why))
+        }
+        None => Ok(secret),
+    }
+}
+
+/// What shows that others chose `destination` for sessions in `dirs`, as the settings files are now.
+pub fn by_others(to: &Destination, dirs: &[PathBuf], config_dirs: &[PathBuf], home: &Path) -> Option<String> {
+    let user = credentials::user_dir(config_dirs.first().map(PathBuf::as_path), home);
+    let own: std::collections::BTreeMap<_, _> = client::environment().into_iter().collect();
+    let judge = |dir: Option<&PathBuf>| {
+        let mut vars = own.clone();
+        vars.extend(layers::resolve(dir.map(PathBuf::as_path), &user));
+        let env = Env::of(&vars);
+        if env.destination().as_ref() != Ok(to) {
+            return None;
+        }
+        let dirs: Vec<PathBuf> = dir.into_iter().cloned().collect();
+        Some(chooser(&vars, &layers::around(&dirs, config_dirs.first().map(PathBuf::as_path), home)))
+    };
+    let judged: Vec<Chooser> = dirs.iter().map(Some).chain([None]).filter_map(judge).collect();
+    if judged.contains(&Chooser::User) {
+        return None;
+    }
+    judged.into_iter().find_map(|chooser| match chooser {
+        Chooser::Repository(evidence) => Some(evidence.to_string()),
+        Chooser::User => None,
+    })
+}
+
+fn is(known: &status::Destination, to: &Destination) -> bool {
+    known.base_url == to.base_url && known.public_key == to.public_key
+}
+
+/// The user has said that spans may go there.
+pub fn is_trusted(status: Option<&Status>, destination: &Destination) -> bool {
+    let to =
+        |trust: &status::Trusted| trust.base_url == destination.base_url && trust.public_key == destination.public_key;
+    status.is_some_and(|status| status.trusts.iter().any(to))
+}
+
+fn is_meant(session: &Session, name: &str) -> bool {
+    session.session_id == name || std::path::absolute(name).is_ok_and(|path| path == session.transcript)
+}
+
+/// The session heard of last, of those whose project lies closest around `dir`.
+fn of_directory<'s>(sessions: &'s [Session], dir: &Path) -> Option<&'s Session> {
+    let depth = |session: &Session| {
+        let dirs = session.project_dirs.iter().map(|dir| dir.canonicalize().unwrap_or_else(|_| dir.clone()));
+        dirs.filter(|around| dir.starts_with(around)).map(|around| around.components().count()).max()
+    };
+    let heard = |session: &Session| session.last_heard.as_ref()?.parse::<jiff::Timestamp>().ok();
+    let here = sessions.iter().filter_map(|session| Some((depth(session)?, heard(session), session)));
+    here.max_by_key(|(depth, heard, _)| (*depth, *heard)).map(|(.., session)| session)
+}

@@ -1,0 +1,74 @@
+//! `sessions`: those the daemon knows.
+
+use std::{process::ExitCode, time::Duration};
+
+use hyper::Method;
+
+use crate::{client, table};
+use cc_core::status::{Session, Status};
+use cc_langfuse::output;
+
+/// Longest title that is shown.
+const TITLE: usize = 40;
+
+/// `sessions`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl sessions -n 5
+  cc-langfusectl show \"$(cc-langfusectl sessions --json -n 1 | jq -r '.[0].session_id')\"")]
+pub struct Sessions {
+    /// At most so many
+    #[arg(short = 'n', long = "number", value_name = "N")]
+    most: Option<usize>,
+    /// A JSON list
+    #[arg(long)]
+    json: bool,
+}
+
+impl Sessions {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let mut sessions = newest(status()?.sessions);
+        sessions.truncate(self.most.unwrap_or(usize::MAX));
+        if self.json {
+            output::json(&sessions, true)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if sessions.is_empty() {
+            out!("none yet: a session is known from its first hook event on");
+            return Ok(ExitCode::SUCCESS);
+        }
+        let (home, now) = (client::home()?, jiff::Timestamp::now());
+        let mut rows =
+            vec![["SESSION", "TURNS", "LAST HEARD", "PROJECT", "TITLE", "TRANSCRIPT"].map(str::to_owned).to_vec()];
+        rows.extend(sessions.iter().map(|session| {
+            vec![
+                table::clip(&session.session_id, 36),
+                turns(session),
+                table::ago(session.last_heard.as_deref(), now),
+                session.project().map_or_else(|| "-".to_owned(), |dir| table::path(dir, &home)),
+                session.title.as_deref().map_or_else(|| "-".to_owned(), |title| table::clip(title, TITLE)),
+                table::path(&session.transcript, &home),
+            ]
+        }));
+        table::print(&rows);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What the daemon says of itself.
+pub fn status() -> anyhow::Result<Status> {
+    let body = client::request(&client::paths()?, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(5))?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// The one heard of last first.
+pub fn newest(mut sessions: Vec<Session>) -> Vec<Session> {
+    let heard = |session: &Session| session.last_heard.as_ref()?.parse::<jiff::Timestamp>().ok();
+    sessions.sort_by_key(|session| std::cmp::Reverse(heard(session)));
+    sessions
+}
+
+/// "3", or "3, open" if the last of them may go on.
+pub fn turns(session: &Session) -> String {
+    if session.open_turn { format!("{}, open", session.turns) } else { session.turns.to_string() }
+}

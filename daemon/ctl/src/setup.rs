@@ -1,0 +1,492 @@
+//! `setup`: from keys to traces. Everything it does is shown first, recorded, and taken back by `uninstall`.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use zeroize::Zeroizing;
+
+use crate::{client, open, programs, terminal};
+use cc_core::{
+    claude::events,
+    delivery::readback::{Failure, Project},
+    hook::{DEFAULT_BASE_URL, Destination, Kind, base_url},
+    secret::Secret,
+    settings::{Wish, apply, block, edit, masked},
+};
+use cc_langfuse::credentials::{is_tracked, layers};
+use files::{Change, Part, Record};
+use proto::paths::Paths;
+use service::Manager;
+
+pub mod files;
+mod git;
+pub mod service;
+
+/// What to set up. What is not given is asked for on a terminal.
+#[derive(clap::Args)]
+#[command(after_help = "\
+The secret key is seen by everybody on this machine while it stands in a command line. Let it be asked for, or give it in
+LANGFUSE_SECRET_KEY, or on the standard input with `--secret-key -`.
+
+Examples:
+  cc-langfusectl setup
+  cc-langfusectl setup --project --dry-run
+  LANGFUSE_SECRET_KEY=sk-lf-… cc-langfusectl setup --user --public-key pk-lf-… --base-url https://cloud.langfuse.com --yes
+  pass langfuse | cc-langfusectl setup --project --public-key pk-lf-… --secret-key - --yes")]
+pub struct Setup {
+    /// Trace all projects: hook and keys go into your own settings of Claude Code
+    #[arg(long, conflicts_with = "project")]
+    user: bool,
+    /// Trace this project: hook and keys go into its .claude/settings.local.json, which is not committed
+    #[arg(long)]
+    project: bool,
+    /// The Langfuse project's public key [env: LANGFUSE_PUBLIC_KEY]
+    #[arg(long, value_name = "PK")]
+    public_key: Option<String>,
+    /// Its secret key; `-` reads it from the standard input [env: LANGFUSE_SECRET_KEY]
+    #[arg(long, value_name = "SK", allow_hyphen_values = true)]
+    secret_key: Option<String>,
+    #[allow(rustdoc::bare_urls, reason = "it is shown as it is")]
+    /// The server [env: LANGFUSE_BASE_URL] [default: https://cloud.langfuse.com]
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+    /// Ask nothing, do it
+    #[arg(long, short)]
+    yes: bool,
+    /// Do not ask the server whether it knows the keys
+    #[arg(long)]
+    no_check: bool,
+    /// Do not install and start the daemon as a service
+    #[arg(long)]
+    no_service: bool,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Trace to MLflow
+    #[arg(long, hide = true)]
+    mlflow: bool,
+}
+
+/// The variable that says how times and totals are derived, and the value under which the server shows all there is. Unset it
+/// means the letter of the specification.
+const SEMANTICS: &str = "CC_LANGFUSE_SEMANTICS";
+const MEASURED: &str = "measured";
+
+/// Which settings are to be changed.
+enum Scope {
+    /// The user's own.
+    User,
+    /// Those of the project in this directory.
+    Project(PathBuf),
+}
+
+/// The keys, and where they belong.
+struct Keys {
+    destination: Destination,
+    secret: Zeroizing<String>,
+}
+
+impl Setup {
+    /// Does it.
+    ///
+    /// # Errors
+    /// If something is in the way. Then nothing was changed, or the message says what.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        if self.mlflow {
+            return Ok(usage("MLflow is not supported yet: leave out --mlflow for Langfuse"));
+        }
+        let missing = self.missing();
+        if !terminal::is_there() && !missing.is_empty() {
+            return Ok(usage(&format!("there is no terminal to ask on, so please give {}", missing.join(", "))));
+        }
+        let (home, paths) = (client::home()?, client::paths()?);
+        let scope = self.scope(&home)?;
+        let (hook, daemon) = (programs::ours("cc-langfuse-hook")?, programs::ours("cc-langfused")?);
+        let keys = match self.keys()? {
+            Ok(keys) => keys,
+            Err(why) => return Ok(usage(&why)),
+        };
+        if !keys.destination.is_private() {
+            bail!(
+                "{} is not encrypted: use https (http is for localhost, 127.0.0.0/8 and [::1])",
+                keys.destination.base_url
+            );
+        }
+        if !self.no_check {
+            let Project { name, id, .. } = check(&keys)?;
+            out!("project       {name} ({id}) at {}", keys.destination.base_url);
+        }
+        let version = programs::claude(&home).and_then(|claude| programs::version(claude).ok()?.ok());
+        let events = events(version);
+        let known = version.map_or("not found, so only what all versions know".to_owned(), |v| v.to_string());
+        out!("Claude Code   {known}: {}", events.join(", "));
+        out!("hook          {hook}");
+        if programs::is_fleeting(Path::new(&hook)) {
+            out!(
+                "              this is no place to stay: install the programs, as in ~/.local/bin, and run setup from there"
+            );
+        }
+
+        let _alone = files::alone(&home)?;
+        let mut record = Record::load(&paths)?;
+        let mut changes = Vec::new();
+        let file = files::real(&scope.file(&home))?;
+        refuse_tracked(&scope.file(&home), scope.instead())?;
+        refuse_tracked(&file, scope.instead())?;
+        let elsewhere = scope.elsewhere(&home, &file);
+        let own = files::read(&file)?.and_then(|text| block::env_block(text.as_bytes()).ok()).unwrap_or_default();
+        let semantics = semantics(&own, &elsewhere);
+        match semantics {
+            Some(MEASURED) => out!(
+                "semantics     {MEASURED} (in {SEMANTICS}): Langfuse counts cached tokens too, and shows what tools gave back"
+            ),
+            _ => out!("semantics     as {SEMANTICS} says already"),
+        }
+        let mut env = keys.env().to_vec();
+        env.extend(semantics.map(|value| (SEMANTICS, value)));
+        let wish = Wish { hook: &hook, events: &events, env: &env, elsewhere: &elsewhere };
+        let of_settings = settings(&file, wish, &record)?;
+        // First, before there is anything to commit.
+        changes.extend(exclude(&file, &record, scope.instead())?);
+        changes.extend(of_settings);
+        let manager = if self.no_service { None } else { Manager::find() };
+        if let Some(manager) = manager {
+            for (path, text) in manager.files(&home, &paths, &daemon)? {
+                if !(record.plain && path.ends_with(service::DROP_IN)) {
+                    changes.extend(whole(&path, text, &record)?);
+                }
+            }
+        }
+        out!();
+        changes.iter().for_each(terminal::show);
+        if changes.is_empty() {
+            out!("nothing to change");
+        }
+        if self.dry_run {
+            out!("dry run: nothing was changed");
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !changes.is_empty() {
+            if !self.yes && !terminal::agrees("Make these changes?")? {
+                out!("nothing was changed");
+                return Ok(ExitCode::from(1));
+            }
+            let before = record.clone();
+            let half = "not everything was done: run this again, or cc-langfusectl uninstall";
+            for change in &changes {
+                record.make(change, &paths).context(half)?;
+                // What was written may not count: git is asked again, before there is a secret.
+                if let Part::Lines(_) = change.part
+                    && let Err(why) = secret_files(&file)?.iter().try_for_each(|file| refuse(file, scope.instead()))
+                {
+                    record.unmake(change, before, &paths).context(half)?;
+                    return Err(why);
+                }
+            }
+            out!("done          cc-langfusectl uninstall takes it back");
+        }
+        let unit_changed = changes.iter().any(|change| change.part == Part::Whole);
+        let code = serve(manager, &home, &paths, &daemon, &mut record, unit_changed, self.no_service)?;
+        match &scope {
+            Scope::User => out!("next          use Claude Code in any project"),
+            Scope::Project(dir) => out!("next          use Claude Code in {}", dir.display()),
+        }
+        out!("              sessions that are open now go on with their old settings");
+        Ok(code)
+    }
+
+    /// What is needed and not given.
+    fn missing(&self) -> Vec<&'static str> {
+        let given = |flag: &Option<String>, name| flag.is_some() || variable(name).is_some();
+        [
+            ("--user or --project", self.user || self.project),
+            ("--public-key", given(&self.public_key, "PUBLIC_KEY")),
+            ("--secret-key", given(&self.secret_key, "SECRET_KEY")),
+            ("--yes or --dry-run", self.yes || self.dry_run),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_given)| (!is_given).then_some(name))
+        .collect()
+    }
+
+    fn scope(&self, home: &Path) -> anyhow::Result<Scope> {
+        if self.user {
+            return Ok(Scope::User);
+        }
+        if !self.project {
+            out!("1  all projects: hook and keys go into your own settings of Claude Code");
+            out!("2  this project: they go into its .claude/settings.local.json");
+            loop {
+                match terminal::ask("What is to be traced?", Some("1"))?.as_str() {
+                    "1" => return Ok(Scope::User),
+                    "2" => break,
+                    _ => {}
+                }
+            }
+        }
+        Ok(Scope::Project(project_dir(home)?))
+    }
+
+    /// The keys, or what is wrong with them.
+    fn keys(&self) -> anyhow::Result<Result<Keys, String>> {
+        let url = match self.base_url.clone().or_else(|| variable("BASE_URL")).or_else(|| variable("HOST")) {
+            Some(url) => url,
+            None if self.yes || !terminal::is_there() => DEFAULT_BASE_URL.to_owned(),
+            None => terminal::ask("Langfuse server", Some(DEFAULT_BASE_URL))?,
+        };
+        let Some(base_url) = base_url(&url) else {
+            // Not shown: it may be a key in the wrong place.
+            return Ok(Err(format!("the server is not an address such as {DEFAULT_BASE_URL}")));
+        };
+        let public_key = match self.public_key.clone().or_else(|| variable("PUBLIC_KEY")) {
+            Some(key) => key.trim().to_owned(),
+            None => terminal::ask("Public key (pk-lf-…)", None)?,
+        };
+        let secret = match &self.secret_key {
+            Some(dash) if dash == "-" => terminal::line()?,
+            Some(key) => Zeroizing::new(key.clone()),
+            None => match variable("SECRET_KEY") {
+                Some(key) => Zeroizing::new(key),
+                None => terminal::ask_hidden("Secret key (sk-lf-…)")?,
+            },
+        };
+        let secret = Zeroizing::new(secret.trim().to_owned());
+        let is_key = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+        Ok(match (is_key(&public_key), is_key(&secret)) {
+            (false, _) => Err("the public key is not one: it looks like pk-lf-…".into()),
+            (_, false) => Err("the secret key is not one: it looks like sk-lf-…".into()),
+            _ if public_key.starts_with("sk-") || secret.starts_with("pk-") => Err("the keys are interchanged".into()),
+            _ => Ok(Keys { destination: Destination { kind: Kind::Langfuse, base_url, public_key }, secret }),
+        })
+    }
+}
+
+impl Keys {
+    fn env(&self) -> [(&str, &str); 4] {
+        [
+            (proto::env::ENABLE, "true"),
+            ("LANGFUSE_PUBLIC_KEY", &self.destination.public_key),
+            ("LANGFUSE_SECRET_KEY", &self.secret),
+            ("LANGFUSE_BASE_URL", &self.destination.base_url),
+        ]
+    }
+}
+
+impl Scope {
+    fn file(&self, home: &Path) -> PathBuf {
+        match self {
+            Self::User => client::user_dir(home).join("settings.json"),
+            Self::Project(dir) => dir.join(".claude/settings.local.json"),
+        }
+    }
+
+    /// What to do where its file must not hold a secret.
+    fn instead(&self) -> &'static str {
+        match self {
+            Self::User => "use --project",
+            Self::Project(_) => "use --user: hook and keys then go into your own settings, outside this repository",
+        }
+    }
+
+    /// What a hook is given here by the environment and other files than `file`.
+    fn elsewhere(&self, home: &Path, file: &Path) -> BTreeMap<String, String> {
+        let project = match self {
+            Self::User => None,
+            Self::Project(dir) => Some(dir.as_path()),
+        };
+        let others = layers::files(project, &client::user_dir(home)).into_iter();
+        let others = others.filter(|other| files::real(other).is_ok_and(|other| other != file));
+        client::environment()
+            .into_iter()
+            .chain(others.flat_map(|other| layers::read(&other).unwrap_or_default()))
+            .collect()
+    }
+}
+
+/// The semantics to write: what a file has in its `own` variables, else `measured`; none where another one is set `elsewhere`.
+fn semantics<'v>(own: &'v BTreeMap<String, String>, elsewhere: &BTreeMap<String, String>) -> Option<&'v str> {
+    let chosen = |vars: &'v BTreeMap<String, String>| vars.get(SEMANTICS).filter(|value| !value.trim().is_empty());
+    if let Some(own) = chosen(own) {
+        return Some(own);
+    }
+    let other = elsewhere.get(SEMANTICS).filter(|value| !value.trim().is_empty());
+    other.is_none_or(|value| value.eq_ignore_ascii_case(MEASURED)).then_some(MEASURED)
+}
+
+/// The project around the current directory: where Claude Code's settings are, or git's working tree. Home is none.
+pub fn project_dir(home: &Path) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_dir()?;
+    let home = std::fs::canonicalize(home).unwrap_or_else(|_| home.to_owned());
+    if here.join(".claude").is_dir() {
+        return Ok(here);
+    }
+    let tree = git::tree(&here.join("x")).map(Path::to_owned).filter(|tree| !home.starts_with(tree));
+    Ok(tree.unwrap_or(here))
+}
+
+/// Says on the standard error what is wrong with the flags.
+pub fn usage(why: &str) -> ExitCode {
+    err!("error: {why}");
+    ExitCode::from(2)
+}
+
+fn variable(name: &str) -> Option<String> {
+    let get = |name: String| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    get(format!("CC_LANGFUSE_{name}")).or_else(|| get(format!("LANGFUSE_{name}")))
+}
+
+fn check(keys: &Keys) -> anyhow::Result<Project> {
+    let url = &keys.destination.base_url;
+    let skip = "or leave this out with --no-check";
+    open::project(&keys.destination, &Secret::new(&keys.secret)).map_err(|error| match error.downcast_ref() {
+        Some(Failure::Unreachable(why)) => {
+            anyhow::anyhow!("{url} cannot be reached: {why}; check address and proxy, {skip}")
+        }
+        Some(Failure::Untrusted(why)) => anyhow::anyhow!(
+            "the certificate of {url} is not trusted: {why}; name your authority's file in NODE_EXTRA_CA_CERTS, {skip}"
+        ),
+        Some(Failure::Status { status: 401, .. }) => {
+            anyhow::anyhow!("{url}: {error:#} ({})", masked(&keys.destination.public_key))
+        }
+        _ => anyhow::anyhow!("{url}: {error:#}"),
+    })
+}
+
+/// What is to be changed in a settings file.
+fn settings(file: &Path, wish: Wish<'_>, record: &Record) -> anyhow::Result<Option<Change>> {
+    let current = files::read(file)?;
+    let mend = |error: edit::Error| anyhow::anyhow!("{}: {error}", file.display());
+    if let Some(text) = &current {
+        let settings: serde_json::Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap_or_default();
+        if settings["disableAllHooks"] == true {
+            out!("              disableAllHooks is on in {}: nothing is traced until it is removed", file.display());
+        }
+        // What an older version of Claude Code does not know must go.
+        let stale = match record.of(file).map(|written| &written.part) {
+            Some(Part::Settings(ours)) => ours.events.iter().any(|event| !wish.events.contains(&event.as_str())),
+            _ => false,
+        };
+        if !stale && apply(text, wish).map_err(mend)?.0 == *text {
+            return Ok(None);
+        }
+    }
+    let original = record.original(file, current.as_deref())?;
+    let (new, ours) = apply(original.as_deref().unwrap_or_default(), wish).map_err(mend)?;
+    Ok(Some(Change { path: file.into(), current, new: Some(new), mode: 0o600, original, part: Part::Settings(ours) }))
+}
+
+/// What keeps `file` and its copies out of commits, if git would take them.
+///
+/// # Errors
+/// If nothing does, or that is not known.
+fn exclude(file: &Path, record: &Record, instead: &str) -> anyhow::Result<Option<Change>> {
+    let (mut lines, mut path) = (Vec::new(), None);
+    for (file, more) in secret_files(file)?.into_iter().zip(["", "*"]) {
+        match git::fate(&file) {
+            git::Fate::Safe => {}
+            git::Fate::Taken { exclude, line } => {
+                out!("git           would commit {}: a line in {} prevents it", file.display(), exclude.display());
+                lines.push(line + more);
+                path = Some(exclude);
+            }
+            git::Fate::Wanted { .. } | git::Fate::Unknown(_) => refuse(&file, instead)?,
+        }
+    }
+    let Some(path) = path else { return Ok(None) };
+    let path = files::real(&path)?;
+    let current = files::read(&path)?;
+    let original = record.original(&path, current.as_deref())?;
+    let mut ours = match record.of(&path).map(|written| &written.part) {
+        Some(Part::Lines(lines)) => lines.clone(),
+        _ => Vec::new(),
+    };
+    ours.extend(lines);
+    let mut new = original.clone().unwrap_or_default();
+    if !new.is_empty() && !new.ends_with('\n') {
+        new.push('\n');
+    }
+    new.extend(ours.iter().map(|line| format!("{line}\n")));
+    let mode = files::mode(&path).unwrap_or(0o644);
+    Ok(Some(Change { path, current, new: Some(new), mode, original, part: Part::Lines(ours) }))
+}
+
+/// Where a secret comes to lie: the settings file, its copy, and what they are for a moment while they are written.
+fn secret_files(file: &Path) -> anyhow::Result<[PathBuf; 3]> {
+    let name = file.file_name().context("no name")?.to_string_lossy();
+    let beside = |more: &str| file.with_file_name(format!("{name}{}{more}", files::BACKUP));
+    Ok([file.to_owned(), beside(""), beside("-new")])
+}
+
+/// An error if git tracks `file`, or a link on the way there: what stands in it is the repository's choice, too.
+fn refuse_tracked(file: &Path, instead: &str) -> anyhow::Result<()> {
+    if is_tracked(file) {
+        bail!(
+            "{} is tracked by git, so the secret key must not be written there: `git rm --cached` it, or {instead}",
+            file.display(),
+        );
+    }
+    Ok(())
+}
+
+/// An error if git would take `file`.
+fn refuse(file: &Path, instead: &str) -> anyhow::Result<()> {
+    git::objection(file, instead).map_or(Ok(()), |why| Err(anyhow::Error::msg(why)))
+}
+
+/// A file that is ours as a whole.
+fn whole(path: &Path, new: String, record: &Record) -> anyhow::Result<Option<Change>> {
+    let path = files::real(path)?;
+    let current = files::read(&path)?;
+    if current.as_ref() == Some(&new) {
+        return Ok(None);
+    }
+    let original = record.original(&path, current.as_deref())?;
+    let mode = files::mode(&path).unwrap_or(0o644);
+    Ok(Some(Change { path, current, new: Some(new), mode, original, part: Part::Whole }))
+}
+
+/// Has the daemon run, or says how.
+fn serve(
+    manager: Option<Manager>,
+    home: &Path,
+    paths: &Paths,
+    daemon: &str,
+    record: &mut Record,
+    changed: bool,
+    declined: bool,
+) -> anyhow::Result<ExitCode> {
+    let Some(manager) = manager else {
+        if !client::answers(paths) {
+            let why = if declined { "as you wish, it is no service" } else { "there is no service manager here" };
+            out!("daemon        {why}: have it started at login, and now: {daemon} &");
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    record.service = Some(manager.name().to_owned());
+    record.save(paths)?;
+    let told = manager.start(home, changed)?;
+    if manager.is_plain(home) && !record.plain {
+        record.plain = true;
+        record.save(paths)?;
+    }
+    Ok(match told {
+        Ok(how) => {
+            out!("daemon        {how}");
+            ExitCode::SUCCESS
+        }
+        Err(_) if client::answers(paths) => {
+            out!(
+                "daemon        another one of yours is running; the service takes over when that ends and you log in again"
+            );
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            out!("daemon        {why}");
+            ExitCode::from(1)
+        }
+    })
+}

@@ -1,0 +1,335 @@
+//! Files that setting up changes: what they were is kept beside them, and what was done to them is recorded, so that it can be undone.
+
+use std::{
+    fs::{self, File, Permissions, TryLockError},
+    io::{ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use cc_core::settings::{Ours, undo};
+use cc_langfuse::credentials::MAX_SETTINGS;
+use proto::paths::Paths;
+
+/// What was done, as far as it takes to undo it. Holds no secrets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// Files, in the order in which they were changed.
+    pub files: Vec<Written>,
+    /// Directories that were made, the outermost first.
+    pub dirs: Vec<PathBuf>,
+    /// The service manager that was told to run the daemon.
+    pub service: Option<String>,
+    /// User namespaces are forbidden here, and the service does without.
+    pub plain: bool,
+}
+
+/// A file that was changed or made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Written {
+    /// Where it is, links followed.
+    pub path: PathBuf,
+    /// There was a file, and this is a copy of it; where ours was in it already, without that.
+    pub backup: Option<PathBuf>,
+    /// Its mode before.
+    pub mode: Option<u32>,
+    /// Hash of what was written.
+    pub sha256: String,
+    /// Hash of what was there when it was: what is there still, if the end came before it was written.
+    #[serde(default)]
+    pub replaced: String,
+    /// What of it is ours.
+    pub part: Part,
+}
+
+/// What of a file is ours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Members of a settings file.
+    Settings(Ours),
+    /// Lines.
+    Lines(Vec<String>),
+    /// All.
+    Whole,
+}
+
+/// What is to become of a file.
+#[derive(Debug)]
+pub struct Change {
+    /// Where it is, links followed.
+    pub path: PathBuf,
+    /// Its text now; `None` if there is no file.
+    pub current: Option<String>,
+    /// Its text then; `None` if it is to go.
+    pub new: Option<String>,
+    /// Its mode then.
+    pub mode: u32,
+    /// Its text without anything of ours.
+    pub original: Option<String>,
+    /// What of the new text is ours.
+    pub part: Part,
+}
+
+impl Record {
+    /// What was done so far.
+    ///
+    /// # Errors
+    /// If the record is there and cannot be read.
+    pub fn load(paths: &Paths) -> anyhow::Result<Self> {
+        let path = Self::path(paths);
+        let Some(text) = read(&path)? else { return Ok(Self::default()) };
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged: remove it and run this again", path.display()))
+    }
+
+    /// Keeps it; or removes it, if there is nothing in it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&mut self, paths: &Paths) -> anyhow::Result<()> {
+        let path = Self::path(paths);
+        if self.files.is_empty() && self.service.is_none() {
+            return remove(&path);
+        }
+        make_dirs(&paths.state, 0o700, &mut self.dirs)?;
+        write(&path, &(serde_json::to_string_pretty(self)? + "\n"), 0o600)
+    }
+
+    fn path(paths: &Paths) -> PathBuf {
+        paths.state.join("setup.json")
+    }
+
+    /// What is known of `path`.
+    pub fn of(&self, path: &Path) -> Option<&Written> {
+        self.files.iter().find(|written| written.path == path)
+    }
+
+    /// The text at `path` that setting up starts from: what is there now, `current`, without what was done before.
+    ///
+    /// # Errors
+    /// If it cannot be told.
+    pub fn original(&self, path: &Path, current: Option<&str>) -> anyhow::Result<Option<String>> {
+        match self.of(path) {
+            Some(written) => written.original(current),
+            None => Ok(current.map(str::to_owned)),
+        }
+    }
+
+    /// Notes `change`, and makes it: of one that then is not made, there is nothing to undo.
+    ///
+    /// # Errors
+    /// If the original, the record or the file cannot be written.
+    pub fn make(&mut self, change: &Change, paths: &Paths) -> anyhow::Result<()> {
+        make_dirs(change.path.parent().context("no directory")?, 0o777, &mut self.dirs)?;
+        let before = self.of(&change.path).cloned();
+        let backup = match (&change.original, before.as_ref().and_then(|before| before.backup.clone())) {
+            (None, None) => None,
+            (None, Some(old)) => remove(&old).map(|()| None)?,
+            (Some(original), old) => {
+                let path = old.map_or_else(|| unused(&change.path), Ok)?;
+                write(&path, original, 0o600)?;
+                Some(path)
+            }
+        };
+        let mode = match &before {
+            Some(before) => before.mode,
+            None => mode(&change.path),
+        };
+        let [sha256, replaced] = [&change.new, &change.current].map(|text| hash(text.as_deref().unwrap_or_default()));
+        let written = Written { path: change.path.clone(), backup, mode, sha256, replaced, part: change.part.clone() };
+        match self.files.iter_mut().find(|known| known.path == written.path) {
+            Some(known) => *known = written,
+            None => self.files.push(written),
+        }
+        self.save(paths)?;
+        change.make()
+    }
+
+    /// Takes back `change`, which was just made, and is `before` again.
+    ///
+    /// # Errors
+    /// If the file, its copy or the record cannot be written.
+    pub fn unmake(&mut self, change: &Change, before: Self, paths: &Paths) -> anyhow::Result<()> {
+        match &change.current {
+            Some(text) => write(&change.path, text, change.mode)?,
+            None => remove(&change.path)?,
+        }
+        let copy = |record: &Self| record.of(&change.path).and_then(|written| written.backup.clone());
+        let (made, known) = (copy(self), copy(&before));
+        let dirs: Vec<_> = self.dirs.iter().filter(|dir| !before.dirs.contains(*dir)).cloned().collect();
+        *self = before;
+        self.save(paths)?;
+        if let Some(made) = made.filter(|made| Some(made) != known.as_ref()) {
+            remove(&made)?;
+        }
+        // Not those that others use by now.
+        for dir in dirs.iter().rev() {
+            let _ = fs::remove_dir(dir);
+        }
+        Ok(())
+    }
+}
+
+impl Written {
+    /// What the file, which is now `current`, is without what was done to it.
+    ///
+    /// # Errors
+    /// If `current` is not what it should be.
+    pub fn original(&self, current: Option<&str>) -> anyhow::Result<Option<String>> {
+        let Some(current) = current else { return Ok(None) };
+        let backup = self.backup.as_deref().map(read).transpose()?.flatten();
+        let is_known = [&self.sha256, &self.replaced].contains(&&hash(current));
+        let original = match &self.part {
+            _ if is_known && backup.is_some() == self.backup.is_some() => backup,
+            Part::Whole => backup,
+            Part::Settings(ours) => {
+                let left = undo(current, backup.as_deref(), ours).with_context(|| self.path.display().to_string())?;
+                left.or_else(|| self.backup.is_some().then(|| "{}\n".to_owned()))
+            }
+            Part::Lines(lines) => {
+                let is_ours = |line: &&str| lines.iter().any(|ours| ours == line.trim_end_matches(['\r', '\n']));
+                let left: String = current.split_inclusive('\n').filter(|line| !is_ours(line)).collect();
+                (self.backup.is_some() || !left.is_empty()).then_some(left)
+            }
+        };
+        Ok(original)
+    }
+}
+
+impl Change {
+    /// Makes it, unless the file has changed since it was looked at.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn make(&self) -> anyhow::Result<()> {
+        let path = self.path.display();
+        ensure!(read(&self.path)? == self.current, "{path} has changed meanwhile: run this again");
+        match &self.new {
+            Some(text) => write(&self.path, text, self.mode),
+            None => remove(&self.path),
+        }
+    }
+}
+
+/// Waits until no other setup or uninstall is under way in `home`; as long as this is kept, none is.
+///
+/// # Errors
+/// If `home` is not there.
+pub fn alone(home: &Path) -> anyhow::Result<File> {
+    let dir = File::open(home).with_context(|| home.display().to_string())?;
+    if matches!(dir.try_lock(), Err(TryLockError::WouldBlock)) {
+        out!("waiting       another setup or uninstall is under way");
+        dir.lock()?;
+    }
+    Ok(dir)
+}
+
+/// Where `path` leads, which need not exist.
+///
+/// # Errors
+/// If it is a link to nowhere, or a name that the record cannot hold.
+pub fn real(path: &Path) -> anyhow::Result<PathBuf> {
+    ensure!(path.to_str().is_some(), "{} is not UTF-8: another name is needed", path.display());
+    match fs::canonicalize(path) {
+        Ok(real) => Ok(real),
+        Err(_) if fs::symlink_metadata(path).is_ok() => {
+            bail!("{} leads nowhere: mend or remove the link", path.display())
+        }
+        Err(_) => {
+            let (dir, name) = (path.parent().context("no directory")?, path.file_name().context("no name")?);
+            Ok(real(dir)?.join(name))
+        }
+    }
+}
+
+/// The text at `path`; `None` if there is nothing.
+///
+/// # Errors
+/// If it is not a text file of ours.
+pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
+    let meta = match fs::metadata(path) {
+        Err(error) if is_absence(&error) => return Ok(None),
+        meta => meta.with_context(|| path.display().to_string())?,
+    };
+    let name = path.display();
+    ensure!(meta.is_file(), "{name} is not a file");
+    ensure!(meta.uid() == rustix::process::geteuid().as_raw(), "{name} belongs to another user: run this as that user");
+    ensure!(meta.len() <= MAX_SETTINGS, "{name} is larger than {MAX_SETTINGS} bytes: that is no settings file");
+    let bytes = fs::read(path).with_context(|| name.to_string())?;
+    Ok(Some(String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{name} is not UTF-8: save it as such"))?))
+}
+
+/// The mode of the file at `path`.
+pub fn mode(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().map(|meta| meta.permissions().mode() & 0o7777)
+}
+
+/// Replaces the file at `path` as a whole, or not at all.
+fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
+    let written = || -> anyhow::Result<()> {
+        let dir = path.parent().context("no directory")?;
+        let name = path.file_name().context("no name")?.to_string_lossy();
+        // 0600 from the start, and where this is killed, a copy as others are to git.
+        let mut file = tempfile::Builder::new().prefix(&format!("{name}{BACKUP}-")).tempfile_in(dir)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(File::open(dir)?.sync_all()?)
+    };
+    written().with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// Removes a file, if it is there.
+pub fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if !is_absence(&error) => {
+            Err(error).with_context(|| format!("{} cannot be removed", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// No file, or where its directory was there is something else by now.
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// A name beside `path` for a copy of it, taken at once.
+fn unused(path: &Path) -> anyhow::Result<PathBuf> {
+    let name = path.file_name().context("no name")?.to_string_lossy();
+    for suffix in std::iter::once(String::new()).chain((1..100).map(|number| format!(".{number}"))) {
+        let copy = path.with_file_name(format!("{name}{BACKUP}{suffix}"));
+        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&copy) {
+            Ok(_) => return Ok(copy),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be written", copy.display())),
+        }
+    }
+    bail!("too many copies of {} from before: remove them", path.display())
+}
+
+/// How copies of what was there before end.
+pub const BACKUP: &str = ".before-cc-langfuse";
+
+/// Makes `dir`, and notes what was made for it.
+fn make_dirs(dir: &Path, mode: u32, made: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    make_dirs(dir.parent().context("no directory")?, mode, made)?;
+    fs::DirBuilder::new().mode(mode).create(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    made.retain(|known| known != dir);
+    made.push(dir.to_owned());
+    Ok(())
+}
+
+fn hash(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,137 @@
+//! `show`: a session's turns from its transcript alone.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use serde_json::json;
+
+use crate::{client, tree};
+use cc_core::{
+    dialect::{OutSpan, Value},
+    hook::Env,
+    ids::hex,
+    project::Options,
+};
+use cc_langfuse::{git, offline, output, reader::places};
+
+pub fn show(session: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let (path, id) = find(session)?;
+    let mut turns = 0;
+    let (mut spans, mut known) = (Vec::new(), HashMap::new());
+    offline::turns(&path, &id, &options(), &client::config()?.rules, |turn| {
+        turns += 1;
+        if json {
+            for span in &turn {
+                // A root that comes again takes the place of the one before, as at a server.
+                match known.entry((span.trace_id, span.span_id)) {
+                    Entry::Occupied(at) => spans[*at.get()] = as_json(span),
+                    Entry::Vacant(new) => {
+                        new.insert(spans.len());
+                        spans.push(as_json(span));
+                    }
+                }
+            }
+        } else {
+            tree::print(&turn);
+        }
+    })
+    .with_context(|| format!("{} cannot be read", path.display()))?;
+    if json {
+        output::json(&spans, true)?;
+    } else if turns == 0 {
+        out!("no answered turn in {}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How spans are made, from this process's environment: what the project's hooks would be given.
+pub fn options() -> Options {
+    let vars: Vec<(String, String)> = std::env::vars().collect();
+    let mut options = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str()))).options();
+    if options.user_id.as_deref() == Some(git::EMAIL) {
+        options.user_id = git::email(&std::env::current_dir().into_iter().collect::<Vec<_>>());
+    }
+    options
+}
+
+/// Where transcripts may lie.
+pub fn roots() -> anyhow::Result<Vec<PathBuf>> {
+    let custom = client::config_dir().map(|dir| dir.join("projects"));
+    Ok(custom.into_iter().chain(client::config()?.roots(&client::home()?)).collect())
+}
+
+/// `path`, however it was named, as it lies below one of `roots`; of a directory around them those in it.
+///
+/// # Errors
+/// If the daemon reads nothing there.
+pub fn reached(path: &Path, roots: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let real = path.canonicalize().with_context(|| path.display().to_string())?;
+    let roots = || roots.iter().filter_map(|root| Some((root, root.canonicalize().ok()?)));
+    if let Some((root, below)) = roots().find_map(|(root, at)| Some((root, real.strip_prefix(at).ok()?))) {
+        return Ok(vec![root.components().chain(below.components()).collect()]);
+    }
+    let linked = || {
+        let projects = roots().flat_map(|(root, _)| places::projects(root)).filter(|(dir, _)| dir.is_symlink());
+        projects.filter_map(|(dir, why)| Some((dir.canonicalize().ok()?, dir, why)))
+    };
+    if let Some((to, dir, why)) = linked().find(|(to, ..)| real.starts_with(to)) {
+        if let Some(error) = why {
+            bail!("{}: {error}; {}", dir.display(), error.remedy());
+        }
+        return Ok(vec![dir.components().chain(real.strip_prefix(to)?.components()).collect()]);
+    }
+    let within = roots().filter(|(_, at)| at.starts_with(&real)).map(|(root, _)| root.clone());
+    let within = within.chain(linked().filter(|(to, ..)| to.starts_with(&real)).map(|(_, dir, _)| dir));
+    let within: Vec<PathBuf> = within.collect();
+    if within.is_empty() {
+        let dir = if real.is_dir() { &*real } else { real.parent().unwrap_or(&real) };
+        bail!(
+            "the daemon reads no transcripts in {}: name that directory in {} (transcript_roots = [\"…\"]) and restart it",
+            dir.display(),
+            client::paths()?.config.display()
+        );
+    }
+    Ok(within)
+}
+
+/// The transcript of a session id or path, and the session's id.
+pub fn find(session: &str) -> anyhow::Result<(PathBuf, String)> {
+    let path = Path::new(session);
+    if path.extension().is_some_and(|ext| ext == "jsonl") || session.contains('/') {
+        let path = std::path::absolute(path)?;
+        let id = path.file_stem().context("not a transcript")?.to_string_lossy().into_owned();
+        return Ok((path, id));
+    }
+    let roots = roots()?;
+    let projects = roots.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().filter_map(Result::ok);
+    let found = projects.map(|dir| dir.path().join(format!("{session}.jsonl"))).find(|path| path.is_file());
+    match found {
+        Some(path) => Ok((path, session.to_owned())),
+        None => bail!("no session {session} under ~/.claude/projects; give the path of its transcript instead"),
+    }
+}
+
+fn as_json(span: &OutSpan) -> serde_json::Value {
+    let attributes: serde_json::Map<String, serde_json::Value> = span
+        .attributes
+        .iter()
+        .map(|(key, value)| match value {
+            Value::Text(text) => (key.to_string(), json!(text)),
+            Value::List(items) => (key.to_string(), json!(items)),
+        })
+        .collect();
+    json!({
+        "trace_id": hex(&span.trace_id),
+        "span_id": hex(&span.span_id),
+        "parent_id": (!span.is_root()).then(|| hex(&span.parent_id)),
+        "type": span.text("langfuse.observation.type"),
+        "name": span.name,
+        "start_ns": span.start_ns,
+        "end_ns": span.end_ns,
+        "attributes": attributes,
+    })
+}

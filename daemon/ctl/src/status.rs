@@ -1,0 +1,156 @@
+//! `status` and `flush`.
+
+use std::{collections::BTreeSet, process::ExitCode, time::Duration};
+
+use hyper::Method;
+
+use crate::{client, table};
+use cc_core::status::{Left, Status, Trouble, UnknownKind};
+use cc_langfuse::output;
+
+/// The longest value of strangers that is shown, in characters; whole it stands in `--json`.
+const LONGEST: usize = 200;
+
+pub fn status(json: bool) -> anyhow::Result<ExitCode> {
+    let body = client::request(&client::paths()?, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(5))?;
+    let status: Status = serde_json::from_slice(&body)?;
+    if json {
+        output::json(&status, true)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Status {
+        daemon,
+        inbox,
+        outbox,
+        dead_letters,
+        media,
+        imported,
+        sessions,
+        destinations,
+        skipped_lines,
+        unknown_kinds,
+        redacted,
+        paused,
+        left_in_spool,
+        store_error,
+        trusted: _,
+        off: _,
+        trusts: _,
+    } = status;
+    out!("daemon        {} · pid {} · up {}", daemon.version, daemon.pid, uptime(daemon.uptime_s));
+    out!("events        {} waiting", inbox.pending);
+    out!("spans         {} waiting, {} on their way, {dead_letters} undeliverable", outbox.pending, outbox.in_flight);
+    if media.pending > 0 {
+        let error = media.last_error.map_or_else(String::new, |why| format!(": {}", short(&why)));
+        out!("media         {} waiting{error}", media.pending);
+    }
+    if let Some(Trouble { error, since }) = store_error {
+        out!("database      takes no changes since {}: {error}", since.as_deref().unwrap_or("a while"));
+        out!("              nothing is lost; work goes on when it can be written again (is the disk full?)");
+    }
+    if imported > 0 {
+        out!("imported      {imported} sessions another tool has begun to send: they go on where it was");
+    }
+    if dead_letters > 0 {
+        out!("              see cc-langfusectl dead-letters");
+    }
+    for (index, dir) in paused.iter().enumerate() {
+        let what = if dir.parent().is_none() { "every project".to_owned() } else { dir.display().to_string() };
+        out!("{:<14}{what} (see cc-langfusectl resume)", if index == 0 { "paused" } else { "" });
+    }
+    for to in destinations {
+        out!("destination   {} ({})", short(&to.base_url), short(&to.public_key));
+        let last = to.last_success.as_deref().unwrap_or("never");
+        out!("              {}, {} spans delivered, last success {last}", to.state, to.delivered);
+        if to.rejected > 0 {
+            out!("              {} of them the server says it did not keep", to.rejected);
+        }
+        if let Some(oldest) = to.oldest_waiting {
+            out!("              {} spans waiting ({}), the oldest since {oldest}", to.waiting, size(to.waiting_bytes));
+        }
+        if to.full {
+            out!("              as much waits as may: reading goes on when some is delivered");
+        }
+        if let (Some(why), Some(at)) = (to.last_error, to.last_error_at) {
+            out!("              last error {at}: {}", short(&why));
+        }
+    }
+    for (index, session) in sessions.iter().take(10).enumerate() {
+        let label = if index == 0 { "sessions" } else { "" };
+        let open = if session.open_turn { ", one open" } else { "" };
+        out!("{label:<14}{} {}{open}", short(&session.session_id), crate::count(session.turns as usize, "turn"));
+    }
+    // The type of a line is one word, a field has its line's before it.
+    let (fields, kinds): (Vec<_>, Vec<_>) = unknown_kinds.iter().partition(|of| of.kind.contains('.'));
+    for (what, met) in [("line kind", kinds), ("field", fields)] {
+        if let Some(unknown) = unknown(what, &met) {
+            out!("unknown       {unknown}");
+        }
+    }
+    for (label, counts) in [("skipped", skipped_lines), ("masked", redacted), ("left in spool", left_in_spool)] {
+        for (index, (what, count)) in counts.iter().enumerate() {
+            out!("{:<14}{what} {count}", if index == 0 { label } else { "" });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
+    let left = left(timeout)?;
+    if left == Left::default() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let media = if left.media > 0 { format!(", {} images and documents", left.media) } else { String::new() };
+    err!("left after {timeout:?}: {} events, {} spans{media}", left.events, left.spans);
+    left.why.iter().for_each(|why| err!("  {}", short(why)));
+    Ok(ExitCode::FAILURE)
+}
+
+/// What is left when everything is delivered, or after `timeout`.
+///
+/// # Errors
+/// If the daemon does not say.
+pub fn left(timeout: Duration) -> anyhow::Result<Left> {
+    let path = format!("/v1/flush?timeout_ms={}", timeout.as_millis());
+    let body = client::request(&client::paths()?, Method::POST, &path, Vec::new(), timeout + Duration::from_secs(5))?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// A value in a line with others.
+fn short(text: &str) -> String {
+    table::clip(text, LONGEST)
+}
+
+/// "2 line kinds since Claude Code 2.1.400: a, b".
+fn unknown(what: &str, met: &[&UnknownKind]) -> Option<String> {
+    let kinds: BTreeSet<&str> = met.iter().map(|of| if of.kind.is_empty() { "(none)" } else { &of.kind }).collect();
+    let number = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u64>>();
+    let since = met.iter().map(|of| &of.version).filter(|version| !version.is_empty()).min_by_key(|v| number(v));
+    let since = since.map_or_else(String::new, |version| format!(" since Claude Code {version}"));
+    let names = kinds.iter().map(|name| short(name)).collect::<Vec<_>>().join(", ");
+    (!met.is_empty()).then(|| format!("{}{since}: {names}", crate::count(kinds.len(), what)))
+}
+
+/// "812 B", "3.4 MiB".
+pub fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB"];
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+}
+
+fn uptime(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
+    }
+}

@@ -1,0 +1,305 @@
+//! `top`: a small live view.
+
+use std::{
+    collections::HashMap,
+    io::Read,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use rustix::termios::{LocalModes, OptionalActions};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    sessions,
+    status::size,
+    table,
+    terminal::{self, Without},
+};
+use cc_core::status::{Session, Status};
+use cc_langfuse::{
+    offline::{self, Used},
+    output::{self, Look as Style},
+};
+
+/// Sessions shown where the screen sets no limit.
+const SESSIONS: usize = 10;
+
+/// A transcript that grows is read again when this many times as long as reading it takes have passed.
+const REST: u32 = 20;
+
+/// `top`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl top --interval 2s
+  cc-langfusectl top --once
+
+Tokens are those of the transcripts. What a session cost is what Claude Code wrote there when it ended; a + says that the
+session went on since, a dash that it is not known.")]
+pub struct Top {
+    /// How often to look: 500ms, 2s
+    #[arg(long, default_value = "1s", value_parser = crate::duration)]
+    interval: Duration,
+    /// One look, as plain text
+    #[arg(long)]
+    once: bool,
+}
+
+impl Top {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let first = Look::now()?;
+        if self.once || !terminal::is_there() {
+            let mut tokens = Tokens::default();
+            first.sessions().iter().take(SESSIONS).for_each(|session| tokens.read(session));
+            view(&first, None, &tokens.0, usize::MAX, SESSIONS).iter().for_each(|line| out!("{line}"));
+            return Ok(ExitCode::SUCCESS);
+        }
+        live(first, self.interval.max(Duration::from_millis(100)))
+    }
+}
+
+/// The daemon's state at a moment.
+struct Look {
+    status: Status,
+    at: Instant,
+}
+
+impl Look {
+    fn now() -> anyhow::Result<Self> {
+        let mut status = sessions::status()?;
+        status.sessions = sessions::newest(status.sessions);
+        Ok(Self { status, at: Instant::now() })
+    }
+
+    fn sessions(&self) -> &[Session] {
+        &self.status.sessions
+    }
+
+    /// How fast a count grew since an earlier look at the same daemon.
+    fn rate(&self, before: Option<&Self>, count: impl Fn(&Status) -> Option<u64>) -> Option<f64> {
+        let before = before.filter(|before| before.status.daemon.pid == self.status.daemon.pid)?;
+        let grown = count(&self.status)?.checked_sub(count(&before.status)?)?;
+        Some(grown as f64 / (self.at - before.at).as_secs_f64().max(1e-3))
+    }
+}
+
+/// What sessions have used, by transcript.
+#[derive(Default)]
+struct Tokens(HashMap<PathBuf, Account>);
+
+/// What was read of a transcript.
+#[derive(Clone)]
+struct Account {
+    used: Option<Used>,
+    length: u64,
+    again: Instant,
+}
+
+impl Tokens {
+    /// Reads a transcript, unless it is as it was or was read just now.
+    fn read(&mut self, session: &Session) {
+        let Ok(length) = std::fs::metadata(&session.transcript).map(|meta| meta.len()) else { return };
+        let known = self.0.get(&session.transcript);
+        if known.is_some_and(|known| known.length == length || Instant::now() < known.again) {
+            return;
+        }
+        let started = Instant::now();
+        let used = offline::used(&session.transcript, &session.session_id).ok();
+        let again = Instant::now() + started.elapsed() * REST;
+        self.0.insert(session.transcript.clone(), Account { used, length, again });
+    }
+}
+
+/// The lines of the view, none longer than `width`; of sessions at most `most`.
+fn view(
+    look: &Look,
+    before: Option<&Look>,
+    used: &HashMap<PathBuf, Account>,
+    width: usize,
+    most: usize,
+) -> Vec<String> {
+    let status = &look.status;
+    let per_second = |rate: Option<f64>| rate.map_or_else(String::new, |rate| format!(", {rate:.1}/s"));
+    let heard = look.rate(before, |status| Some(status.inbox.heard));
+    let mut lines = vec![
+        format!("cc-langfused {}   pid {}   up {} s", status.daemon.version, status.daemon.pid, status.daemon.uptime_s),
+        format!("events   {} heard{}, {} waiting", status.inbox.heard, per_second(heard), status.inbox.pending),
+        format!(
+            "spans    {} waiting, {} on their way, {} undeliverable",
+            status.outbox.pending, status.outbox.in_flight, status.dead_letters
+        ),
+    ];
+    if let Some(trouble) = &status.store_error {
+        lines.push(format!("database takes no changes: {}", trouble.error));
+    }
+    lines.push(String::new());
+    let mut rows = vec![["DESTINATION", "STATE", "DELIVERED", "RATE", "WAITING", "BYTES"].map(str::to_owned).to_vec()];
+    rows.extend(status.destinations.iter().map(|to| {
+        let delivered = |status: &Status| {
+            let same = |other: &&cc_core::status::Destination| {
+                (&other.base_url, &other.public_key) == (&to.base_url, &to.public_key)
+            };
+            status.destinations.iter().find(same).map(|to| to.delivered)
+        };
+        let rate = look.rate(before, delivered).map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}/s"));
+        let (name, waiting) = (format!("{} ({})", to.base_url, to.public_key), to.waiting.to_string());
+        vec![table::clip(&name, 60), to.state.clone(), to.delivered.to_string(), rate, waiting, size(to.waiting_bytes)]
+    }));
+    lines.extend(table::lines(&rows));
+    lines.push(String::new());
+    let now = jiff::Timestamp::now();
+    let mut rows =
+        vec![["SESSION", "TURNS", "LAST HEARD", "IN", "OUT", "CACHED", "COST", "TITLE"].map(str::to_owned).to_vec()];
+    rows.extend(look.sessions().iter().take(most).map(|session| {
+        let used = used.get(&session.transcript).and_then(|read| read.used.as_ref());
+        let count = |of: fn(&Used) -> u64| used.map_or_else(|| "-".to_owned(), |used| of(used).to_string());
+        vec![
+            table::clip(&session.session_id, 36),
+            sessions::turns(session),
+            table::ago(session.last_heard.as_deref(), now),
+            count(|used| used.tokens.input + used.tokens.cache_write_5m + used.tokens.cache_write_1h),
+            count(|used| used.tokens.output),
+            count(|used| used.tokens.cache_read),
+            used.map_or_else(|| "-".to_owned(), cost),
+            session.title.as_deref().map_or_else(String::new, |title| table::clip(title, 40)),
+        ]
+    }));
+    lines.extend(table::lines(&rows));
+    lines.into_iter().map(|line| table::clip(&line, width.min(10_000))).collect()
+}
+
+fn cost(used: &Used) -> String {
+    match used.cost_usd {
+        Some(cost) => format!("${cost:.4}{}", if used.more { "+" } else { "" }),
+        None => "-".to_owned(),
+    }
+}
+
+/// Draws until `q` is pressed or a signal comes. The terminal is put back however that ends.
+fn live(first: Look, interval: Duration) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut wake = runtime.block_on(async { Wake::new() })?;
+    let tokens = Arc::new(Mutex::new(Tokens::default()));
+    let (to_reader, wanted) = std::sync::mpsc::sync_channel::<Vec<Session>>(1);
+    let reader = tokens.clone();
+    std::thread::Builder::new().name("tokens".into()).spawn(move || read_tokens(&wanted, &reader))?;
+    let screen = Screen::open()?;
+    let (mut look, mut before) = (first, None::<Look>);
+    let mut said = None::<String>;
+    loop {
+        let (width, height) = screen.shown.size();
+        let most = height.saturating_sub(8 + look.status.destinations.len()).max(1);
+        let _ = to_reader.try_send(look.sessions().iter().take(most).cloned().collect());
+        let mut lines = {
+            let tokens = tokens.lock().unwrap_or_else(PoisonError::into_inner);
+            view(&look, before.as_ref(), &tokens.0, width, most)
+        };
+        if let Some(why) = &said {
+            lines.insert(1, table::clip(why, width));
+        }
+        screen.draw(lines)?;
+        if !wake.wait(&runtime, interval) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        match Look::now() {
+            Ok(next) => {
+                before = Some(std::mem::replace(&mut look, next));
+                said = None;
+            }
+            // The last state stays to be seen; the daemon may be about to start again.
+            Err(error) => said = Some(format!("{error:#}")),
+        }
+    }
+}
+
+/// Reads transcripts beside the drawing, one at a time, so that each is shown as soon as it is read.
+fn read_tokens(wanted: &std::sync::mpsc::Receiver<Vec<Session>>, tokens: &Mutex<Tokens>) {
+    while let Ok(sessions) = wanted.recv() {
+        for session in sessions {
+            let known = || tokens.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut own = Tokens(known().0.get_key_value(&session.transcript).map(cloned).into_iter().collect());
+            own.read(&session);
+            known().0.extend(own.0);
+        }
+    }
+}
+
+fn cloned((path, account): (&PathBuf, &Account)) -> (PathBuf, Account) {
+    (path.clone(), account.clone())
+}
+
+/// What ends a wait.
+struct Wake {
+    keys: mpsc::Receiver<u8>,
+    term: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    resized: tokio::signal::unix::Signal,
+}
+
+impl Wake {
+    fn new() -> anyhow::Result<Self> {
+        let (sender, keys) = mpsc::channel(16);
+        std::thread::Builder::new().name("keys".into()).spawn(move || {
+            let mut key = [0];
+            while std::io::stdin().read(&mut key).is_ok_and(|n| n > 0) && sender.blocking_send(key[0]).is_ok() {}
+        })?;
+        Ok(Self {
+            keys,
+            term: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            resized: signal(SignalKind::window_change())?,
+        })
+    }
+
+    /// True after `interval`, or when the screen must be drawn anew; false at the end.
+    fn wait(&mut self, runtime: &Runtime, interval: Duration) -> bool {
+        const CTRL_C: u8 = 3;
+        runtime.block_on(async {
+            let over = tokio::time::sleep(interval);
+            tokio::pin!(over);
+            loop {
+                tokio::select! {
+                    () = &mut over => return true,
+                    _ = self.resized.recv() => return true,
+                    _ = self.term.recv() => return false,
+                    _ = self.hangup.recv() => return false,
+                    _ = self.interrupt.recv() => return false,
+                    key = self.keys.recv() => if matches!(key, None | Some(b'q' | b'Q' | CTRL_C)) { return false },
+                }
+            }
+        })
+    }
+}
+
+/// The terminal's other screen, without echo; put back when this goes.
+struct Screen {
+    shown: output::Screen,
+    _raw: Without,
+}
+
+impl Screen {
+    fn open() -> anyhow::Result<Self> {
+        // Signals of keys too: suspended, it would leave the screen as it is.
+        let modes = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+        let raw = Without::modes(modes, OptionalActions::Now).context("the terminal")?;
+        Ok(Self { shown: output::Screen::open()?, _raw: raw })
+    }
+
+    fn draw(&self, lines: Vec<String>) -> anyhow::Result<()> {
+        let styled = |(index, line): (usize, String)| {
+            let head = index == 0 || line.starts_with("DESTINATION") || line.starts_with("SESSION");
+            (if head { Style::Bold } else { Style::Plain }, line)
+        };
+        let lines: Vec<_> = lines.into_iter().enumerate().map(styled).collect();
+        Ok(self.shown.draw(&lines)?)
+    }
+}

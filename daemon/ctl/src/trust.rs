@@ -1,0 +1,52 @@
+//! `trust`: spans may go where a repository sends them.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use hyper::Method;
+
+use crate::client;
+use cc_core::{
+    hook::base_url,
+    settings::quoted,
+    status::{Trust, TrustAnswer},
+};
+
+pub fn trust(url: &str, public_key: Option<String>, revoke: bool) -> anyhow::Result<ExitCode> {
+    let url = base_url(url).with_context(|| format!("{url} is not an address such as https://langfuse.example.org"))?;
+    let wish = serde_json::to_vec(&Trust { base_url: url, public_key, trusted: !revoke })?;
+    let answer = client::request(&client::paths()?, Method::POST, "/v1/trust", wish, Duration::from_secs(5))?;
+    let TrustAnswer { base_url, accounts, is_own } = serde_json::from_slice(&answer).context("the daemon's answer")?;
+    match &*accounts {
+        [] if revoke => {
+            out!("no account at {base_url} is trusted");
+            Ok(ExitCode::from(1))
+        }
+        accounts if revoke => {
+            out!("{base_url} ({}) gets nothing any more where others chose it", accounts.join(", "));
+            Ok(ExitCode::SUCCESS)
+        }
+        [account] => {
+            out!("{base_url} ({account}) gets what projects send there, whoever chose it");
+            Ok(ExitCode::SUCCESS)
+        }
+        [] if is_own => {
+            out!("{base_url} is your own choice already: nothing is held there");
+            Ok(ExitCode::SUCCESS)
+        }
+        [] => {
+            out!(
+                "no account at {base_url} is held; to trust one beforehand, name its public key: cc-langfusectl trust {} pk-lf-…",
+                quoted(&base_url)
+            );
+            Ok(ExitCode::from(1))
+        }
+        several => {
+            out!("several accounts at {base_url} are held; name the one you mean:");
+            for account in several {
+                out!("  cc-langfusectl trust {} {}", quoted(&base_url), quoted(account));
+            }
+            Ok(ExitCode::from(1))
+        }
+    }
+}

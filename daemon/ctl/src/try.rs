@@ -1,0 +1,156 @@
+//! `try`: a sample session through the real hook and a private daemon.
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+
+use crate::{client, open, programs, run::daemon::Own, show, sink, tree};
+use cc_core::{dialect::OutSpan, hook::Env, ids::hex, redact::Rules};
+use cc_langfuse::offline;
+use proto::paths::Paths;
+
+/// A recorded session; its times and ids are made new for every run.
+const SAMPLE: &str = include_str!("sample.jsonl");
+
+/// How many of its lines Claude Code had written when it called the Stop hook: all but the answer and what follows it.
+const WRITTEN_AT_STOP: usize = 12;
+
+/// What Claude Code gave to the Stop hook.
+const ANSWER: &str =
+    "All 3 tests pass now. The bug was an off-by-one in `slice_end`: the range left out the last element.";
+
+/// How long everything may take to be delivered.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// When the rest follows: Claude Code's usual delay.
+const REST_AFTER: Duration = Duration::from_millis(100);
+
+pub fn run() -> anyhow::Result<ExitCode> {
+    let hook = programs::ours("cc-langfuse-hook")?;
+    let home = tempfile::Builder::new().prefix("cc-langfuse-try-").tempdir()?;
+    let paths = Paths::new(home.path(), None);
+
+    let vars = client::environment();
+    let own = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let server = own.destination().ok().zip(own.secret());
+    let (env, spans) = match &server {
+        Some(_) => (vars.clone(), None),
+        None => {
+            let (address, spans) = sink::start()?;
+            let env = [
+                ("LANGFUSE_PUBLIC_KEY", "pk-lf-try".to_owned()),
+                ("LANGFUSE_SECRET_KEY", "sk-lf-try".to_owned()),
+                ("LANGFUSE_BASE_URL", format!("http://{address}")),
+            ];
+            (env.map(|(name, value)| (name.to_owned(), value)).to_vec(), Some(spans))
+        }
+    };
+    let _daemon = Own::start(home.path(), &paths, false, PATIENCE)?;
+
+    let (session_id, sample) = sample();
+    let lines: Vec<&str> = sample.split_inclusive('\n').collect();
+    let project = home.path().join(".claude/projects/-try");
+    fs::create_dir_all(&project)?;
+    let transcript = project.join(format!("{session_id}.jsonl"));
+    fs::write(&transcript, lines[..WRITTEN_AT_STOP].concat())?;
+
+    let payload = serde_json::json!({
+        "session_id": session_id,
+        "transcript_path": transcript,
+        "cwd": home.path(),
+        "hook_event_name": "Stop",
+        "last_assistant_message": ANSWER,
+    });
+    let took = call(hook.as_ref(), home.path(), &env, &payload.to_string())?;
+    std::thread::sleep(REST_AFTER);
+    let written = Instant::now();
+    fs::OpenOptions::new().append(true).open(&transcript)?.write_all(lines[WRITTEN_AT_STOP..].concat().as_bytes())?;
+
+    let mut expected = Vec::new();
+    offline::turns(&transcript, &session_id, &show::options(), &Rules::default(), |turn| expected.extend(turn))?;
+    out!(
+        "hook          returned after {:.2} ms; the answer was written {} ms later",
+        took.as_secs_f64() * 1e3,
+        REST_AFTER.as_millis()
+    );
+    let Some(spans) = spans else {
+        flush(&paths)?;
+        let Some((server, secret)) = server else { bail!("no server") };
+        out!("sent          {} spans to {}", expected.len(), server.base_url);
+        print_traces(&expected);
+        match open::project(&server, &secret) {
+            Ok(project) => out!("session       {}", open::session(&server, &project, &session_id)),
+            Err(error) => out!("session       {session_id}, under Sessions in {} ({error:#})", server.base_url),
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut arrived = Vec::new();
+    while arrived.len() < expected.len() {
+        let patience = Duration::from_secs(10).saturating_sub(written.elapsed());
+        match spans.recv_timeout(patience) {
+            Ok(span) => arrived.push(span),
+            Err(_) => bail!("{} of {} spans arrived; see {}", arrived.len(), expected.len(), paths.log.display()),
+        }
+    }
+    out!("arrived       {} spans, {} ms after the answer was written", arrived.len(), written.elapsed().as_millis());
+    out!();
+    tree::print(&arrived);
+    out!();
+    print_traces(&arrived);
+    out!("next          see \"Install\" in the README to trace your own sessions");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_traces(spans: &[OutSpan]) {
+    spans
+        .iter()
+        .filter(|span| span.is_root())
+        .for_each(|root| out!("trace         {} {}", hex(&root.trace_id), root.name));
+}
+
+fn flush(paths: &Paths) -> anyhow::Result<()> {
+    let path = format!("/v1/flush?timeout_ms={}", PATIENCE.as_millis());
+    let body = client::request(paths, hyper::Method::POST, &path, Vec::new(), PATIENCE + Duration::from_secs(5))?;
+    let left: cc_core::status::Left = serde_json::from_slice(&body)?;
+    match left {
+        left if left == cc_core::status::Left::default() => Ok(()),
+        left => bail!("{} spans were not delivered: {}", left.spans, left.why.join("; ")),
+    }
+}
+
+/// The sample with an id and times of its own: sent twice, it is two sessions.
+fn sample() -> (String, String) {
+    let now = jiff::Timestamp::now();
+    let nonce = format!("{:012x}", now.as_nanosecond() & 0xffff_ffff_ffff);
+    let mut text = SAMPLE.replace("000000000000", &nonce);
+    // The recording counts seconds from 00:00:00 of a day long ago; the last line is written now.
+    for second in (0..60).rev() {
+        let at = now - jiff::SignedDuration::from_secs(i64::from(10 - second));
+        text = text.replace(&format!("2000-01-01T00:00:{second:02}.000Z"), &format!("{at:.3}"));
+    }
+    (format!("5a3b1e00-0000-4000-8000-{nonce}"), text)
+}
+
+/// Runs the hook as Claude Code does; how long that took.
+fn call(hook: &Path, home: &Path, env: &[(String, String)], payload: &str) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    let mut child = Command::new(hook)
+        .env_clear()
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .env("HOME", home)
+        .env(proto::env::ENABLE, "true")
+        .stdin(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().context("no stdin")?.write_all(payload.as_bytes())?;
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("the hook ended with {status}");
+    }
+    Ok(started.elapsed())
+}

@@ -1,0 +1,294 @@
+//! `uninstall`: takes back what `setup` did, and nothing else.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use hyper::Method;
+
+use crate::{
+    client,
+    setup::{
+        files::{self, Change, Part, Record},
+        project_dir,
+        service::Manager,
+        usage,
+    },
+    terminal::{self, secrets_in},
+};
+use cc_core::settings::{registered, undo};
+use proto::paths::Paths;
+
+/// How long a daemon may take to end.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How the names end of the files of a database.
+const DATABASE: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+
+/// How a database begins, whatever it is called.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+
+/// What to take back.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Settings files that were not touched since are again byte for byte what they were before `setup`; out of others only what it wrote is
+removed. The programs themselves are yours to remove.
+
+Examples:
+  cc-langfusectl uninstall
+  cc-langfusectl uninstall --dry-run
+  cc-langfusectl uninstall --yes --purge")]
+pub struct Uninstall {
+    /// Ask nothing, do it
+    #[arg(long, short)]
+    yes: bool,
+    /// Also remove the daemon's data and log: what was not delivered is lost
+    #[arg(long)]
+    purge: bool,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Uninstall {
+    /// Does it.
+    ///
+    /// # Errors
+    /// If something is in the way.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        if !self.yes && !self.dry_run && !terminal::is_there() {
+            return Ok(usage("there is no terminal to ask on, so please give --yes or --dry-run"));
+        }
+        let (home, paths) = (client::home()?, client::paths()?);
+        let _alone = files::alone(&home)?;
+        let mut record = Record::load(&paths)?;
+        let mut changes = Vec::new();
+        for written in record.files.iter().rev() {
+            let current = files::read(&written.path)?;
+            let new = written.original(current.as_deref())?;
+            if new != current {
+                let mode = written.mode.unwrap_or(0o600);
+                let part = written.part.clone();
+                changes.push(Change { path: written.path.clone(), current, original: new.clone(), new, mode, part });
+            }
+        }
+        // What setup found elsewhere and left is not setup's.
+        if record == Record::default() {
+            let project = project_dir(&home)?.join(".claude");
+            let user = client::user_dir(&home).join("settings.json");
+            for file in [user, project.join("settings.local.json"), project.join("settings.json")] {
+                let found = unknown(&file)?.filter(|new| changes.iter().all(|change| change.path != new.path));
+                changes.extend(found);
+            }
+        }
+        let manager = record.service.as_deref().and_then(Manager::named);
+        changes.iter().for_each(terminal::show);
+        let data = self.purge && (paths.state.exists() || paths.log.exists());
+        if changes.is_empty() && record == Record::default() && !data {
+            out!("nothing to take back");
+            return Ok(ExitCode::SUCCESS);
+        }
+        if manager.is_some() {
+            out!("the service is stopped and no longer started");
+        }
+        if data {
+            out!("{} is removed, with what is not delivered yet", paths.state.display());
+        }
+        if self.dry_run {
+            out!("dry run: nothing was changed");
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !self.yes && !terminal::agrees("Do this?")? {
+            out!("nothing was changed");
+            return Ok(ExitCode::from(1));
+        }
+        // Its files say what to stop.
+        if let Some(manager) = manager {
+            manager.stop(&home);
+        }
+        changes.iter().filter(|change| record.of(&change.path).is_none()).try_for_each(Change::make)?;
+        while let Some(written) = record.files.pop() {
+            changes.iter().filter(|change| change.path == written.path).try_for_each(Change::make)?;
+            // Before the copy, without which all that is there would be taken for ours.
+            record.save(&paths)?;
+            written.backup.as_deref().map_or(Ok(()), files::remove)?;
+        }
+        record.service = None;
+        record.save(&paths)?;
+        if let Some(manager) = manager {
+            manager.forget();
+        }
+        if data {
+            purge(&paths)?;
+        }
+        // Not those that others use by now.
+        for dir in record.dirs.iter().rev() {
+            let _ = std::fs::remove_dir(dir);
+        }
+        out!("done");
+        if !data && paths.database.exists() {
+            out!("data          kept in {}; --purge removes it", paths.state.display());
+        }
+        if !data && client::answers(&paths) {
+            out!("daemon        still running: it was not setup that started it");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Registrations of the hook in a settings file of which no record tells.
+fn unknown(file: &Path) -> anyhow::Result<Option<Change>> {
+    let Ok(path) = files::real(file) else { return Ok(None) };
+    let Some(current) = files::read(&path)? else { return Ok(None) };
+    let ours = registered(&current).with_context(|| path.display().to_string())?;
+    if ours.events.is_empty() {
+        return Ok(None);
+    }
+    if !secrets_in(&current).is_empty() {
+        out!("keys          are left in {}: remove them from its env by hand", path.display());
+    }
+    let new = undo(&current, None, &ours)?.unwrap_or_else(|| "{}\n".to_owned());
+    let mode = files::mode(&path).unwrap_or(0o600);
+    let part = Part::Settings(ours);
+    Ok(Some(Change { path, current: Some(current), original: Some(new.clone()), new: Some(new), mode, part }))
+}
+
+/// Removes the daemon's data, once there is no daemon.
+fn purge(paths: &Paths) -> anyhow::Result<()> {
+    if let Ok(body) = client::request(paths, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(5)) {
+        let status: serde_json::Value = serde_json::from_slice(&body)?;
+        let pid = status["daemon"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(rustix::process::Pid::from_raw).context("the daemon does not say its process id")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while !is_free(paths) {
+        if Instant::now() > deadline {
+            bail!("the daemon does not end: stop it, and run this again");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut rotated = paths.log.clone().into_os_string();
+    rotated.push(".1");
+    files::remove(&paths.log)?;
+    files::remove(&PathBuf::from(rotated))?;
+    files::remove(&paths.socket)?;
+    for path in data(paths) {
+        files::remove(&path)?;
+        // Directories that were for this alone; in others there is something else.
+        if let Some(dir) = path.parent().filter(|dir| *dir != paths.state) {
+            let _ = std::fs::remove_dir(dir);
+        }
+    }
+    let _ = std::fs::remove_dir(&paths.spool);
+    if paths.state.exists() && std::fs::remove_dir(&paths.state).is_err() {
+        out!("data          {} stays: there is something else in it", paths.state.display());
+    }
+    Ok(())
+}
+
+/// The files of hooks, daemon and `setup` in the daemon's directory, in which somebody may have other things; the lock last.
+fn data(paths: &Paths) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for (name, path) in entries(&paths.state) {
+        match name.strip_prefix("corrupt-") {
+            Some(stamp) if is_number(stamp, 10) && path.is_dir() => {
+                found.extend(entries(&path).filter(|(name, _)| is_database(name)).map(|(_, path)| path));
+            }
+            _ if is_database(&name) || is_record(&name) || is_copy(&name, &path) => found.push(path),
+            _ => {}
+        }
+    }
+    found.extend(entries(&paths.spool).filter(|(name, _)| is_event(name)).map(|(_, path)| path));
+    // Some of these are rarely there.
+    let unfinished = paths.begun.with_extension("part");
+    found.extend([paths.evicted.clone(), paths.begun.clone(), unfinished, paths.lock.clone()]);
+    found
+}
+
+/// Names and paths of what is in `dir`; what is not UTF-8 is nothing of ours.
+fn entries(dir: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+}
+
+/// The database, or one that is made of what could be read of a damaged one.
+fn is_database(name: &str) -> bool {
+    let rest = name.strip_prefix("state.db").map(|rest| rest.strip_prefix(".new").unwrap_or(rest));
+    rest.is_some_and(|rest| DATABASE.contains(&rest))
+}
+
+/// What `setup` did, and what that is while it is written.
+fn is_record(name: &str) -> bool {
+    let part = name.strip_prefix("setup.json").map(|rest| rest.strip_prefix(files::BACKUP).unwrap_or(rest));
+    part.is_some_and(|rest| {
+        rest.is_empty() && name == "setup.json"
+            || rest
+                .strip_prefix('-')
+                .is_some_and(|random| random.len() == 6 && random.bytes().all(|b| b.is_ascii_alphanumeric()))
+    })
+}
+
+/// The database as it was before an upgrade: `state.v2.bak`.
+fn is_copy(name: &str, path: &Path) -> bool {
+    let version = name.strip_prefix("state.v").and_then(|rest| rest.strip_suffix(".bak"));
+    let mut start = [0; MAGIC.len()];
+    version.is_some_and(|version| is_number(version, 10))
+        && path.is_file()
+        && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && start == MAGIC
+}
+
+/// An event that a hook left, whole or not: time and process in hexadecimal.
+fn is_event(name: &str) -> bool {
+    let id = name.strip_suffix(".event").or_else(|| name.strip_suffix(".part"));
+    id.and_then(|id| id.split_once('-')).is_some_and(|(time, process)| is_number(time, 16) && is_number(process, 16))
+}
+
+fn is_number(text: &str, radix: u32) -> bool {
+    !text.is_empty() && text.chars().all(|digit| digit.is_digit(radix))
+}
+
+/// True if no daemon holds the lock.
+fn is_free(paths: &Paths) -> bool {
+    std::fs::File::open(&paths.lock).map_or(true, |lock| lock.try_lock().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_ours_by_its_whole_name() {
+        for (name, record, event) in [
+            ("setup.json", true, false),
+            ("setup.json.before-cc-langfuse-aB3dE9", true, false),
+            ("setup.json.before-cc-langfuse", false, false),
+            ("setup.json.before-cc-langfuse-notes1234", false, false),
+            ("setup.json-aB3dE9.bak", false, false),
+            ("setup.jsonl", false, false),
+            ("18a2f-3e.event", false, true),
+            ("18a2f-3e.part", false, true),
+            ("18a2f.event", false, false),
+            ("my-own.event", false, false),
+            ("-.event", false, false),
+            ("readme", false, false),
+        ] {
+            assert_eq!((is_record(name), is_event(name)), (record, event), "{name}");
+        }
+        for (name, expect) in [
+            ("state.db", true),
+            ("state.db-wal", true),
+            ("state.db.new-journal", true),
+            ("state.db.backup", false),
+            ("state.db-old", false),
+            ("state.dbx", false),
+        ] {
+            assert_eq!(is_database(name), expect, "{name}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Judges each event and each session with the settings files as they are now. Reads them again only when one has changed.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::credentials::{
+    layers::{self, Stamp},
+    user_dir,
+};
+use cc_core::{
+    consent::{Chooser, Floor, chooser, tighten},
+    hook::{Env, Hint},
+    project::Capture,
+    settings::block::Vars,
+};
+
+/// How many judgements are remembered.
+const KNOWN: usize = 512;
+
+/// Directories of a session, its `CLAUDE_CONFIG_DIR`, and a hash of the variables it was given.
+type Key = (Vec<PathBuf>, Option<PathBuf>, u64);
+
+/// What was found of one project and one set of variables.
+#[derive(Clone)]
+struct Known {
+    stamps: Vec<(PathBuf, Stamp)>,
+    chooser: Chooser,
+    unredacted: bool,
+    metadata: bool,
+    is_on: bool,
+}
+
+/// The judge. Cheap to clone.
+#[derive(Clone)]
+pub struct Consent {
+    home: PathBuf,
+    floor: Floor,
+    known: Arc<Mutex<HashMap<Key, Known>>>,
+    hasher: RandomState,
+}
+
+impl Consent {
+    /// A judge for the user whose home is `home`.
+    pub fn new(home: &Path, floor: Floor) -> Self {
+        Self { home: home.to_owned(), floor, known: Arc::default(), hasher: RandomState::new() }
+    }
+
+    /// Judges an event that came with these variables: who chose its destination; no more of the conversation leaves than the user
+    /// allows. Whether the settings files turn tracing on is noted, too.
+    pub fn judge(&self, hint: &mut Hint, received: &Vars) {
+        let known = self.known(&hint.project_dirs, hint.config_dir.as_deref(), Some(received));
+        hint.chooser = Some(known.chooser);
+        hint.options.unredacted &= known.unredacted;
+        if known.metadata {
+            hint.options.capture = Capture::Metadata;
+        }
+        hint.settings_on = known.is_on;
+    }
+
+    /// True if the settings files turn tracing on for a session in `dirs`.
+    pub fn is_on(&self, dirs: &[PathBuf], config_dir: Option<&Path>) -> bool {
+        self.known(dirs, config_dir, None).is_on
+    }
+
+    fn known(&self, dirs: &[PathBuf], config_dir: Option<&Path>, received: Option<&Vars>) -> Known {
+        let key = (dirs.to_vec(), config_dir.map(Path::to_owned), self.hasher.hash_one(received));
+        let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(&key)
+            && known.stamps.iter().all(|(file, stamp)| layers::stamp(file) == *stamp)
+        {
+            return known.clone();
+        }
+        let judged = self.look(dirs, config_dir, received);
+        let mut known = lock();
+        if known.len() >= KNOWN {
+            known.clear();
+        }
+        known.insert(key, judged.clone());
+        judged
+    }
+
+    fn look(&self, dirs: &[PathBuf], config_dir: Option<&Path>, received: Option<&Vars>) -> Known {
+        let user = user_dir(config_dir, &self.home);
+        let project = dirs.last().map(PathBuf::as_path);
+        let files = [layers::all_around(dirs, config_dir, &self.home), layers::files(project, &user)].concat();
+        // Taken before reading, so that a change meanwhile is seen next time.
+        let stamps = files.iter().map(|file| (file.clone(), layers::stamp(file))).collect();
+        let layers = layers::around(dirs, config_dir, &self.home);
+        let settings = layers::resolve(project, &user);
+        let is_on = Env::of(&settings).enabled();
+        let received = received.unwrap_or(&settings);
+        let mut options = Env::of(received).options();
+        tighten(&mut options, received, &layers, self.floor);
+        let metadata = options.capture == Capture::Metadata;
+        Known { stamps, chooser: chooser(received, &layers), unredacted: options.unredacted, metadata, is_on }
+    }
+}

@@ -1,0 +1,509 @@
+//! Opens transcripts. Everything about paths that a hook names is untrusted (the agent's own tools can reach the socket).
+
+use std::{
+    ffi::OsStr,
+    fs::{File, Metadata},
+    io::{self, Read, Seek, SeekFrom},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{FileExt, MetadataExt},
+    },
+    path::{Component, Path, PathBuf},
+    time::SystemTime,
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::Errno,
+};
+
+use cc_core::{
+    media::{self, Media},
+    transcript::{
+        cursor::{Identity, MARKED, Position, marker},
+        record::Spilled,
+    },
+};
+use places::{directory, project, unreadable};
+
+pub mod places;
+
+/// Largest file beside a transcript that is read at once, in bytes.
+const SMALL: u64 = 64 << 10;
+
+/// How much is taken along of an output that is too long for the transcript, in bytes.
+pub const SPILLED: usize = 256 << 10;
+
+/// How deep below a session's directory subagents' transcripts are looked for.
+const DEPTH: usize = 3;
+
+/// How much is read at once, in bytes.
+pub const CHUNK: usize = 256 << 10;
+
+/// How much of a file may be holes, in bytes. A crash leaves small ones; a file made of nothing else costs no disk, and reading
+/// it would cost hours.
+const HOLES: u64 = 256 << 20;
+
+/// How many holes are looked at.
+const LOOKED_AT: usize = 1000;
+
+/// An open transcript.
+#[derive(Debug)]
+pub struct Transcript {
+    file: File,
+    /// Which file this is, whatever its name.
+    pub identity: Identity,
+    /// Its length in bytes when it was opened.
+    pub length: u64,
+    /// When it was last written to, by then.
+    pub modified: Option<SystemTime>,
+}
+
+/// Why a path is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// Nothing there, yet or any more.
+    #[error("no such file")]
+    Missing,
+    /// A directory, FIFO, device, socket or symbolic link.
+    #[error("not a regular file")]
+    NotAFile,
+    /// Another user's.
+    #[error("belongs to another user")]
+    OtherOwner,
+    /// Not below any directory where transcripts may lie.
+    #[error("lies in no directory of transcripts")]
+    Outside,
+    /// Far larger than what was ever written to it.
+    #[error("consists of holes")]
+    Hollow,
+    /// Something else.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl Unreadable {
+    /// The name under which `status` counts it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "transcript_missing",
+            Self::NotAFile => "transcript_not_a_file",
+            Self::OtherOwner => "transcript_other_owner",
+            Self::Outside => "transcript_outside_roots",
+            Self::Hollow => "transcript_hollow",
+            Self::Io(_) => "transcript_unreadable",
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Missing | Self::Io(_) => "see whether the file is there and can be read",
+            Self::NotAFile => {
+                "put the file itself there; of links only that of a project's directory is followed, if it and what it leads to are yours"
+            }
+            Self::OtherOwner => "make the file yours, and the directory and the link that lead to it",
+            Self::Outside => {
+                "name the directory in which the projects lie in transcript_roots of config.toml, and restart the daemon"
+            }
+            Self::Hollow => "remove the file: Claude Code did not write it",
+        }
+    }
+}
+
+impl Transcript {
+    /// Opens `path` if it is a regular file of ours. Never blocks, whatever the path names.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn open(path: &Path) -> Result<Self, Unreadable> {
+        Self::open_at(CWD, path)
+    }
+
+    /// As [`open`](Self::open), if `path` lies below one of `roots`: each step from there down is one into a real directory, by
+    /// no symbolic link and not upwards, but for the first: the directory of a project may be a link of the user's own. (Linux
+    /// has `openat2` for this; walking works everywhere.)
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn open_beneath(path: &Path, roots: &[PathBuf]) -> Result<Self, Unreadable> {
+        Self::open_below(path, roots, project)
+    }
+
+    /// As [`open_beneath`](Self::open_beneath); `first` makes the first step.
+    fn open_below(
+        path: &Path,
+        roots: &[PathBuf],
+        first: fn(BorrowedFd<'_>, &OsStr) -> Result<OwnedFd, Unreadable>,
+    ) -> Result<Self, Unreadable> {
+        // Of roots within each other the innermost: it may be a link below the others.
+        let below = roots.iter().filter_map(|root| Some((root, path.strip_prefix(root).ok()?)));
+        let (root, below) = below.min_by_key(|(_, below)| below.components().count()).ok_or(Unreadable::Outside)?;
+        let mut steps: Vec<&OsStr> = Vec::new();
+        for step in below.components() {
+            match step {
+                Component::Normal(name) => steps.push(name),
+                _ => return Err(Unreadable::Outside),
+            }
+        }
+        let name = steps.pop().ok_or(Unreadable::NotAFile)?;
+        // The root itself may be reached by a link: that is the user's own arrangement.
+        let mut dir = directory(CWD, root.as_os_str(), OFlags::empty())?;
+        for (index, step) in steps.into_iter().enumerate() {
+            dir = if index == 0 { first(dir.as_fd(), step)? } else { real_directory(dir.as_fd(), step)? };
+        }
+        Self::open_at(dir.as_fd(), Path::new(name))
+    }
+
+    fn open_at(dir: BorrowedFd<'_>, path: &Path) -> Result<Self, Unreadable> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = File::from(openat(dir, path, flags, Mode::empty()).map_err(unreadable)?);
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(Unreadable::NotAFile);
+        }
+        if meta.uid() != rustix::process::geteuid().as_raw() {
+            return Err(Unreadable::OtherOwner);
+        }
+        if is_hollow(&file, &meta)? {
+            return Err(Unreadable::Hollow);
+        }
+        let identity = Identity { dev: meta.dev(), ino: meta.ino() };
+        Ok(Self { file, identity, length: meta.len(), modified: meta.modified().ok() })
+    }
+
+    /// The bytes before `offset`, as many as its marker is made of; `None` if they are not there.
+    pub fn before(&self, offset: u64) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(offset).map_or(MARKED, |offset| offset.min(MARKED))];
+        let start = offset - bytes.len() as u64;
+        self.file.read_exact_at(&mut bytes, start).ok()?;
+        Some(bytes)
+    }
+
+    /// `offset` as a position in this file, to be recognised later.
+    pub fn position(&self, offset: u64) -> Position {
+        Position { identity: self.identity, offset, marker: self.before(offset).map(|bytes| marker(&bytes)) }
+    }
+
+    /// Where the line after the first `count` lines starts; where there are fewer, behind the last one that is complete. Blank
+    /// lines before the first do not count. Leaves the position at an unknown place.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn after_lines(&mut self, count: u64) -> io::Result<u64> {
+        self.seek(0)?;
+        let (mut left, mut behind, mut at, mut begun) = (count, 0, 0, false);
+        let mut buffer = vec![0; CHUNK];
+        while left > 0 {
+            let n = self.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            let mut from = 0;
+            while left > 0
+                && let Some(end) = memchr::memchr(b'\n', &buffer[from..n])
+            {
+                begun |= buffer[from..from + end].iter().any(|byte| !byte.is_ascii_whitespace());
+                from += end + 1;
+                behind = at + from as u64;
+                left -= u64::from(begun);
+            }
+            begun |= buffer[from..n].iter().any(|byte| !byte.is_ascii_whitespace());
+            at += n as u64;
+        }
+        Ok(behind)
+    }
+
+    /// Moves to `offset`, counted from the start of the file.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn seek(&mut self, offset: u64) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(offset)).map(drop)
+    }
+
+    /// Reads the next piece into `buffer`; 0 at the end of the file.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.file.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// All of it, if it is small.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn whole(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        (&mut self.file).take(SMALL + 1).read_to_end(&mut bytes)?;
+        Ok((bytes.len() as u64 <= SMALL).then_some(bytes))
+    }
+
+    /// Its first 64 KiB. Leaves the position at an unknown place.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn head(&mut self) -> io::Result<Vec<u8>> {
+        self.seek(0)?;
+        let mut head = Vec::new();
+        (&mut self.file).take(SMALL).read_to_end(&mut head)?;
+        Ok(head)
+    }
+
+    /// The first `limit` bytes of it.
+    fn start(&mut self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        (&mut self.file).take(limit as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The first line, if it ends within the first 64 KiB. Leaves the position at an unknown place.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn first_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let head = self.head()?;
+        Ok(memchr::memchr(b'\n', &head).map(|end| head[..end].to_vec()))
+    }
+}
+
+fn real_directory(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Unreadable> {
+    directory(at, name, OFlags::NOFOLLOW)
+}
+
+/// Reads an output too long for `transcript` from `path`, which the transcript names: a file of the session's own directory
+/// for these, text or of a type that is shown. Nothing else is read, wherever `path` leads.
+pub fn spilled(transcript: &Path, path: &Path) -> Option<Spilled> {
+    let (session, name) = (transcript.file_stem()?, path.file_name()?);
+    let dir = Path::new(session).join("tool-results");
+    // Where the projects are may have changed since the path was written.
+    path.parent()?.ends_with(&dir).then_some(())?;
+    let projects = transcript.parent()?;
+    let path = projects.join(dir).join(name);
+    let mut file = Transcript::open_below(&path, &[projects.to_path_buf()], real_directory).ok()?;
+    if let Some(kind) = name.to_str().and_then(media::kind_of) {
+        return Media::new(kind, file.start(media::LARGEST + 1).ok()?, 0).map(Spilled::Media);
+    }
+    let mut bytes = file.start(SPILLED).ok()?;
+    // A character may have been cut in two.
+    if let Err(error) = std::str::from_utf8(&bytes)
+        && error.error_len().is_none()
+    {
+        bytes.truncate(error.valid_up_to());
+    }
+    let mut text = String::from_utf8_lossy(&bytes).into_owned();
+    if (bytes.len() as u64) < file.length {
+        text.push_str(&format!(" [TRUNCATED {} of {} bytes]", bytes.len(), file.length));
+    }
+    (!text.contains('\0')).then_some(Spilled::Text(text))
+}
+
+/// Where Claude Code 2.1 puts the transcripts of a session's subagents.
+pub fn subagents_dir(transcript: &Path) -> PathBuf {
+    transcript.with_extension("").join("subagents")
+}
+
+/// Name (`agent-<id>`) and path of every transcript in that directory, and in those below it.
+pub fn subagents(dir: &Path) -> Vec<(String, PathBuf)> {
+    fn walk(dir: &Path, depth: usize, found: &mut Vec<(String, PathBuf)>) {
+        let Ok(entries) = std::fs::read_dir(dir) else { return };
+        for entry in entries.filter_map(Result::ok) {
+            let (path, kind) = (entry.path(), entry.file_type());
+            let name = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+            if kind.as_ref().is_ok_and(std::fs::FileType::is_dir) {
+                if depth > 1 {
+                    walk(&path, depth - 1, found);
+                }
+            } else if name.starts_with("agent-") && path.extension().is_some_and(|ext| ext == "jsonl") {
+                found.push((name.to_owned(), path));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(dir, DEPTH, &mut found);
+    found.sort();
+    found
+}
+
+/// True if more than [`HOLES`] of the file was never written. A compressed file is small on disk too, but has no holes.
+fn is_hollow(mut file: &File, meta: &Metadata) -> io::Result<bool> {
+    use rustix::fs::{
+        SeekFrom::{Data, Hole},
+        seek,
+    };
+    let length = meta.len();
+    if length.saturating_sub(meta.blocks().saturating_mul(512)) <= HOLES {
+        return Ok(false);
+    }
+    let (mut at, mut hollow) = (0, 0);
+    for _ in 0..LOOKED_AT {
+        if at >= length || hollow > HOLES {
+            break;
+        }
+        // The end of a file counts as a hole.
+        let hole = seek(file, Hole(at))?;
+        at = match seek(file, Data(hole)) {
+            Err(Errno::NXIO) => length,
+            data => data?,
+        };
+        hollow += at.saturating_sub(hole);
+    }
+    file.rewind()?;
+    Ok(hollow > HOLES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_opened_and_nothing_blocks() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("real.jsonl"), "a\nb").unwrap();
+        std::fs::create_dir(at("dir.jsonl")).unwrap();
+        std::os::unix::fs::symlink(at("real.jsonl"), at("link.jsonl")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo.jsonl"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let reason = |name: &str| Transcript::open(&at(name)).err().map(|error| error.reason());
+        assert_eq!(reason("real.jsonl"), None);
+        assert_eq!(reason("none.jsonl"), Some("transcript_missing"));
+        for name in ["dir.jsonl", "link.jsonl", "fifo.jsonl"] {
+            assert_eq!(reason(name), Some("transcript_not_a_file"), "{name}");
+        }
+        let mut real = Transcript::open(&at("real.jsonl")).unwrap();
+        assert_eq!((real.length, real.first_line().unwrap()), (3, Some(b"a".to_vec())));
+    }
+
+    #[test]
+    fn lines_are_counted_to_where_the_next_one_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.jsonl");
+        let long = "x".repeat(3 * CHUNK);
+        for (text, count, expect) in [
+            ("", 3, 0),
+            ("a\nb\nc\n", 0, 0),
+            ("a\nb\nc\n", 2, 4),
+            ("a\n\nc\n", 2, 3),
+            ("a\nb\nc\n", 3, 6),
+            ("a\nb\nc\n", 9, 6),
+            ("a\nb\nc", 3, 4),
+            (" \n\na\nb\n", 1, 5),
+            (&format!("{long}\nb\n"), 1, long.len() as u64 + 1),
+            (&format!("{long}\nb\n"), 2, long.len() as u64 + 3),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let found = Transcript::open(&path).unwrap().after_lines(count).unwrap();
+            assert_eq!(found, expect, "{count} lines of {} bytes", text.len());
+        }
+    }
+
+    #[test]
+    fn a_file_of_holes_is_not_read_and_one_with_a_hole_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.jsonl");
+        for (length, expect) in
+            [(HOLES, None), (2 * HOLES, Some("transcript_hollow")), (1 << 40, Some("transcript_hollow"))]
+        {
+            std::fs::write(&path, "a\nb").unwrap();
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+            let opened = Transcript::open(&path);
+            assert_eq!(opened.as_ref().err().map(Unreadable::reason), expect, "{length} bytes");
+            if let Ok(mut file) = opened {
+                let mut buffer = [0; 3];
+                assert_eq!((file.read(&mut buffer).unwrap(), &buffer), (3, b"a\nb"), "from its start");
+            }
+        }
+    }
+
+    #[test]
+    fn a_spilled_output_is_read_from_the_sessions_own_directory_and_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let projects = dir.path().join("projects/-work");
+        let results = projects.join("s/tool-results");
+        let put = |at: PathBuf, bytes: &[u8]| {
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            std::fs::write(at, bytes).unwrap();
+        };
+        let long = "ü".repeat(SPILLED);
+        put(results.join("a.txt"), b"all of it");
+        put(results.join("long.txt"), format!("x{long}").as_bytes());
+        put(results.join("latin.txt"), b"caf\xe9 au lait");
+        put(results.join("binary.txt"), b"a\0b");
+        put(results.join("i.png"), b"png");
+        put(results.join("below/a.txt"), b"x");
+        put(projects.join("other/tool-results/a.txt"), b"x");
+        put(dir.path().join("a.txt"), b"x");
+        std::os::unix::fs::symlink(dir.path().join("a.txt"), results.join("link.txt")).unwrap();
+        let transcript = projects.join("s.jsonl");
+        let read = |path: &str| spilled(&transcript, Path::new(path));
+        let text = |text: &str| Some(Spilled::Text(text.to_owned()));
+        // Where the directory lay when the path was written does not matter.
+        assert_eq!(read("/home/dev/.claude/projects/-work/s/tool-results/a.txt"), text("all of it"));
+        assert_eq!(read("s/tool-results/latin.txt"), text("caf\u{fffd} au lait"));
+        let cut = format!("x{} [TRUNCATED {} of {} bytes]", "ü".repeat(SPILLED / 2 - 1), SPILLED - 1, 2 * SPILLED + 1);
+        assert_eq!(read("s/tool-results/long.txt"), text(&cut));
+        let image = Media::new("image/png", b"png".to_vec(), 0).unwrap();
+        assert_eq!(read("/x/s/tool-results/i.png"), Some(Spilled::Media(image)));
+        for path in [
+            "/x/s/tool-results/none.txt",
+            "/x/s/tool-results/binary.txt",
+            "/x/s/tool-results/link.txt",
+            "/x/s/tool-results/below/a.txt",
+            "/x/s/tool-results/below",
+            "/x/s/tool-results/..",
+            "/x/other/tool-results/a.txt",
+            "/x/s/tool-results/../../other/tool-results/a.txt",
+            "/x/s/a.txt",
+            "a.txt",
+            "",
+        ] {
+            assert_eq!(read(path), None, "{path}");
+        }
+        std::fs::rename(&results, dir.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &results).unwrap();
+        assert_eq!(read("/x/s/tool-results/a.txt"), None);
+    }
+
+    #[test]
+    fn no_way_leads_out_of_the_roots() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (name, below) in [("root", "p/s.jsonl"), ("other", "p/s.jsonl"), ("rootx", "s.jsonl")] {
+            std::fs::create_dir_all(at(name).join(below).parent().unwrap()).unwrap();
+            std::fs::write(at(name).join(below), "a\n").unwrap();
+        }
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(at(to), at(name)).unwrap();
+        link("other/p", "root/linked");
+        link("other/p", "root/p/linked");
+        link("other/p/s.jsonl", "root/p/l.jsonl");
+        link("root", "alias");
+        link("other", "root/meant");
+        let roots = [at("nowhere"), at("root"), at("alias"), at("root/meant")];
+        for (path, expect) in [
+            ("root/p/s.jsonl", None),
+            ("root/./p//s.jsonl", None),
+            ("alias/p/s.jsonl", None),
+            ("root/meant/p/s.jsonl", None),
+            ("root/p/none.jsonl", Some("transcript_missing")),
+            ("nowhere/s.jsonl", Some("transcript_missing")),
+            ("root/linked/s.jsonl", None),
+            ("root/p/linked/s.jsonl", Some("transcript_not_a_file")),
+            ("root/p/l.jsonl", Some("transcript_not_a_file")),
+            ("root/p/s.jsonl/x.jsonl", Some("transcript_not_a_file")),
+            ("root", Some("transcript_not_a_file")),
+            ("root/p/../p/s.jsonl", Some("transcript_outside_roots")),
+            ("root/../other/p/s.jsonl", Some("transcript_outside_roots")),
+            ("rootx/s.jsonl", Some("transcript_outside_roots")),
+            ("other/p/s.jsonl", Some("transcript_outside_roots")),
+        ] {
+            let opened = Transcript::open_beneath(&at(path), &roots);
+            assert_eq!(opened.err().map(|error| error.reason()), expect, "{path}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `CC_LANGFUSE_CAPTURE=metadata`: no word of any recorded session leaves.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value as Json;
+
+use cc_core::{
+    dialect::{OutSpan, Value},
+    project::{Capture, Options, Semantics},
+    redact::Rules,
+};
+use cc_langfuse::{offline, reader};
+
+fn sizes_only() -> Options {
+    Options { capture: Capture::Metadata, ..Options::default() }
+}
+
+/// Words of six letters or more.
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_alphabetic()).filter(|word| word.chars().count() >= 6).map(str::to_lowercase)
+}
+
+fn strings<'j>(json: &'j Json, each: &mut impl FnMut(&'j str)) {
+    match json {
+        Json::String(text) => each(text),
+        Json::Array(items) => items.iter().for_each(|item| strings(item, each)),
+        Json::Object(members) => members.iter().for_each(|(key, value)| {
+            each(key);
+            strings(value, each);
+        }),
+        _ => {}
+    }
+}
+
+/// All that a span says, but for the names of its attributes.
+fn sent(span: &OutSpan) -> String {
+    let mut texts = vec![span.name.as_str(), span.error.as_deref().unwrap_or_default()];
+    for (_, value) in &span.attributes {
+        match value {
+            Value::Text(text) => texts.push(text),
+            Value::List(items) => texts.extend(items.iter().map(String::as_str)),
+        }
+    }
+    texts.join("\n")
+}
+
+#[test]
+fn without_text_no_word_of_any_recorded_session_leaves() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
+    let below = |dir: std::path::PathBuf| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let transcripts: Vec<_> = below(fixtures.into())
+        .filter(|fixture| fixture.is_dir())
+        .flat_map(|fixture| below(fixture.join("projects")))
+        .flat_map(below)
+        .filter(|path| path.extension().is_some_and(|ext| ext == "jsonl"))
+        // A session that came to nothing; and up to Claude Code 2.0 subagents are beside their sessions, and told with them.
+        .filter(|path| path.metadata().unwrap().len() > 0 && !path.to_str().unwrap().contains("/agent-"))
+        .collect();
+    assert!(transcripts.len() >= 40, "{transcripts:?}");
+    for path in transcripts {
+        let (mut said, mut known) = (BTreeSet::new(), BTreeSet::new());
+        // The words of the shape itself, and of status messages and events of ours.
+        known.extend(words("assistant function thinking arguments content characters interrupted result"));
+        known.extend(words(
+            "tool_calls output cache_read_input_tokens input_cache_creation queued prompt compaction manual",
+        ));
+        known.extend(words("claude-code estimated command stop_sequence feedback notification fallback stopped"));
+        known.extend(words("workflow-subagent general-purpose"));
+        let agents = reader::subagents(&reader::subagents_dir(&path)).into_iter().map(|(_, path)| path);
+        let texts = agents.chain([path.clone()]).map(|path| std::fs::read_to_string(path).unwrap());
+        for line in texts.collect::<String>().lines() {
+            let line: Json = serde_json::from_str(line).unwrap();
+            let mut names = vec![&line["cwd"], &line["gitBranch"], &line["slug"], &line["message"]["model"]];
+            names.extend([
+                &line["sessionId"],
+                &line["requestId"],
+                &line["message"]["id"],
+                &line["message"]["stop_reason"],
+                &line["toolDenialKind"],
+                &line["permissionMode"],
+                &line["turnOrigin"],
+            ]);
+            let blocks = line["message"]["content"].as_array().into_iter().flatten();
+            for block in blocks.clone().filter(|block| block["type"] == "tool_use") {
+                names.extend([&block["name"], &block["id"], &block["input"]["subagent_type"]]);
+            }
+            names.into_iter().filter_map(Json::as_str).for_each(|name| known.extend(words(name)));
+            // The name of a command.
+            let asked = line["message"]["content"].as_str().filter(|text| text.starts_with('/'));
+            known.extend(asked.and_then(|text| text.split(' ').next()).into_iter().flat_map(words));
+            let mut hear = |json| strings(json, &mut |text| said.extend(words(text)));
+            blocks.for_each(|block| {
+                ["text", "thinking", "input", "content"].iter().for_each(|field| hear(&block[field]));
+            });
+            [&line["toolUseResult"], &line["attachment"], &line["content"], &line["error"]].into_iter().for_each(hear);
+            said.extend(line["message"]["content"].as_str().into_iter().flat_map(words));
+        }
+        let told: BTreeSet<String> = said.difference(&known).cloned().collect();
+        let leaves = |options: &Options| {
+            let mut sent_words = BTreeSet::new();
+            let tell = |spans: Vec<OutSpan>| {
+                assert!(!spans.is_empty());
+                spans.iter().for_each(|span| sent_words.extend(words(&sent(span))));
+            };
+            offline::turns(&path, "s", options, &Rules::default(), tell).unwrap();
+            sent_words.intersection(&told).cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(leaves(&sizes_only()), [""; 0], "{}", path.display());
+        let measured = Options { semantics: Semantics::Measured, ..sizes_only() };
+        assert_eq!(leaves(&measured), [""; 0], "{}", path.display());
+        assert!(!leaves(&Options::default()).is_empty(), "{}: nothing to leave", path.display());
+    }
+}
