@@ -13,8 +13,7 @@ use std::{
 
 use divan::{Bencher, black_box, counter::BytesCount};
 
-use cc_core::project::Options;
-use cc_core::{redact::Rules, transcript::lines::Lines};
+use cc_core::{project::Options, redact::Rules, transcript::lines::Lines};
 use cc_langfuse::offline;
 
 #[path = "../../tests/src/generate.rs"]

@@ -231,7 +231,7 @@ async fn settle(State(context): State<Context>, body: Bytes) -> Result<Json<usiz
 /// Answers 400 if the address is none.
 async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<TrustAnswer>, StatusCode> {
     let wish: Trust = wish(&body)?;
-    let base_url = cc_core::hook::base_url(&wish.base_url).ok_or(StatusCode::BAD_REQUEST)?;
+    let base_url = cc_core::destination::address::base_url(&wish.base_url).ok_or(StatusCode::BAD_REQUEST)?;
     let answer = context.intake.store.call(|store| {
         let known = store.accounts(&base_url)?;
         let meant = if wish.trusted { known.held } else { known.trusted };

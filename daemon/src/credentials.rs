@@ -15,7 +15,8 @@ use std::{
 
 use cc_core::{
     consent::{Chooser, chooser},
-    hook::{Destination, Env},
+    destination::Destination,
+    hook::Env,
     secret::Secret,
 };
 

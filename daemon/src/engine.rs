@@ -22,7 +22,8 @@ use crate::{
 };
 use cc_core::{
     config::Config,
-    hook::{Destination, Event, Hint},
+    destination::Destination,
+    hook::{Event, Hint},
     transcript::{cursor::Position, record},
 };
 

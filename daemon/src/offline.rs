@@ -12,9 +12,9 @@ use crate::{
     reader::{self, CHUNK, Transcript, Unreadable},
 };
 use cc_core::{
-    dialect::{
-        OutSpan,
-        langfuse::{Encoder, Shared},
+    destination::{
+        langfuse::encode::{Encoder, Shared},
+        wire::OutSpan,
     },
     ids::{self, Call, CallId, SpanId, SpanKey, TraceId, trace_id},
     import_state::Imported,

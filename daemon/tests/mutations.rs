@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 
 use cc_core::{
-    dialect::{OutSpan, Value as Attribute},
+    destination::{wire::OutSpan, wire::Value as Attribute},
     project::Options,
     redact::Rules,
 };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 
 use cc_core::{
-    dialect::{OutSpan, Value},
+    destination::{wire::OutSpan, wire::Value},
     project::{Capture, Options, Semantics},
     redact::Rules,
 };

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    hook::Destination,
+    destination::Destination,
     project::{Capture, Options},
     settings::{
         block::{Unclear, Vars},

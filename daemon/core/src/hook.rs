@@ -1,15 +1,7 @@
 //! A hook's payload and environment → a hint: which session to look at, why, and where its spans go.
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
-mod address;
-
-pub use address::base_url;
-use address::unquoted;
 use proto::frame::Frame;
 use serde::{
     Deserialize, Serialize,
@@ -20,7 +12,12 @@ use serde_json::value::RawValue;
 
 use crate::{
     consent::Chooser,
-    dialect::langfuse::environment,
+    destination::langfuse::encode::environment,
+    destination::{
+        Destination, Kind,
+        address::{base_url, unquoted},
+        langfuse::DEFAULT_BASE_URL,
+    },
     ids::Print,
     project::{Capture, Options, Semantics},
     secret::Secret,
@@ -33,9 +30,6 @@ pub const SCAN_ID: &str = "scan-";
 
 /// What the ids of events begin with that have a session read again from its start.
 pub const AGAIN_ID: &str = "again-";
-
-/// Where spans go when a project names no server.
-pub const DEFAULT_BASE_URL: &str = "https://cloud.langfuse.com";
 
 /// A hook event, judged. Holds nothing secret; stored until it is dealt with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,43 +104,6 @@ pub enum Event {
     Ended,
     /// Anything else: a reason to look, and nothing more.
     Other,
-}
-
-/// A place spans are delivered to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Destination {
-    /// What kind of server it is.
-    pub kind: Kind,
-    /// Its address, as [`base_url`] makes it.
-    #[serde(deserialize_with = "address::stored")]
-    pub base_url: String,
-    /// Which project's key it is reached with.
-    pub public_key: String,
-}
-
-impl Destination {
-    /// True if a secret can be sent there unread by others: over TLS, or without leaving this machine.
-    pub fn is_private(&self) -> bool {
-        let address = self.base_url.parse::<http::Uri>();
-        address.is_ok_and(|address| address.scheme_str() == Some("https") || is_loopback(&address))
-    }
-}
-
-/// True for `localhost`, 127.0.0.0/8 and `[::1]`. Whatever else may lead to this machine depends on who is asked.
-pub fn is_loopback(address: &http::Uri) -> bool {
-    let host = address.host().unwrap_or_default();
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(host) => host.parse() == Ok(Ipv6Addr::LOCALHOST),
-        None => host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback()),
-    }
-}
-
-/// What kind of server a destination is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// A Langfuse server.
-    Langfuse,
 }
 
 /// Why an event is not a hint; counted under [`reason`](Self::reason).

@@ -4,14 +4,14 @@
 //! comes in as a value.
 //!
 //! ```text
-//! transcript::lines ─► transcript::record ─► turn ─► trace ─► dialect (a backend's attributes), redact
+//! transcript::lines ─► transcript::record ─► turn ─► trace ─► destination (a backend's attributes), redact
 //! ```
 
 pub mod claude;
 pub mod config;
 pub mod consent;
 pub mod delivery;
-pub mod dialect;
+pub mod destination;
 pub mod doctor;
 pub mod hook;
 pub mod ids;

@@ -4,8 +4,6 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::hook;
-
 pub mod history;
 
 /// Reasons for which nothing is read until the user does something about it.
@@ -149,7 +147,7 @@ pub struct Session {
     pub last_heard: Option<String>,
     /// Where its spans go.
     #[serde(default)]
-    pub destination: Option<hook::Destination>,
+    pub destination: Option<crate::destination::Destination>,
 }
 
 impl Session {
@@ -163,7 +161,7 @@ impl Session {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Destination {
     /// `langfuse`.
-    pub kind: hook::Kind,
+    pub kind: crate::destination::Kind,
     /// Its address.
     pub base_url: String,
     /// Which project.

@@ -11,7 +11,7 @@ use crate::{
 };
 use cc_core::{
     delivery::readback::{Failure, Project},
-    hook::Destination,
+    destination::Destination,
     secret::Secret,
 };
 use cc_langfuse::{

@@ -12,10 +12,7 @@ use hyper::Method;
 use jiff::Timestamp;
 
 use crate::{client, sessions, show, status};
-use cc_core::{
-    hook::{Destination, Env},
-    status::Left,
-};
+use cc_core::{destination::Destination, hook::Env, status::Left};
 use cc_langfuse::{
     offline,
     reader::{Transcript, Unreadable},

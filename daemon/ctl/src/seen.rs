@@ -7,7 +7,8 @@ use anyhow::{Context, bail};
 use crate::{client, show};
 use cc_core::{
     consent::{Chooser, chooser},
-    hook::{Destination, Env},
+    destination::Destination,
+    hook::Env,
     ids::hex,
     project::{Capture, Options},
     secret::Secret,

@@ -13,7 +13,7 @@ use crate::{client, open, programs, terminal};
 use cc_core::{
     claude::events,
     delivery::readback::{Failure, Project},
-    hook::{DEFAULT_BASE_URL, Destination, Kind, base_url},
+    destination::{Destination, Kind, address::base_url, langfuse::DEFAULT_BASE_URL},
     secret::Secret,
     settings::{Wish, apply, block, edit, masked},
 };

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{client, tree};
 use cc_core::{
-    dialect::{OutSpan, Value},
+    destination::{wire::OutSpan, wire::Value},
     hook::Env,
     ids::hex,
     project::Options,

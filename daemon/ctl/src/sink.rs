@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 
-use cc_core::dialect::{OutSpan, Value};
+use cc_core::destination::{wire::OutSpan, wire::Value};
 
 /// Starts a sink on a thread of its own; every span that arrives comes out of the channel.
 pub fn start() -> anyhow::Result<(SocketAddr, mpsc::Receiver<OutSpan>)> {

@@ -1,7 +1,7 @@
 //! The tree of a trace, for people.
 
 use crate::table;
-use cc_core::dialect::{OutSpan, Value};
+use cc_core::destination::{wire::OutSpan, wire::Value};
 use cc_langfuse::output::{
     Look::{self, Bold, Dim, Plain, Red, Yellow},
     parts,

@@ -7,7 +7,7 @@ use hyper::Method;
 
 use crate::client;
 use cc_core::{
-    hook::base_url,
+    destination::address::base_url,
     settings::quoted,
     status::{Trust, TrustAnswer},
 };

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::{client, open, programs, run::daemon::Own, show, sink, tree};
-use cc_core::{dialect::OutSpan, hook::Env, ids::hex, redact::Rules};
+use cc_core::{destination::wire::OutSpan, hook::Env, ids::hex, redact::Rules};
 use cc_langfuse::offline;
 use proto::paths::Paths;
 

@@ -1,5 +1,5 @@
 use super::*;
-use cc_core::hook::Kind;
+use cc_core::destination::Kind;
 
 fn write(dir: &Path, name: &str, env: &str) {
     std::fs::create_dir_all(dir.join(".claude")).unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::sync::watch;
 
 use crate::{credentials::from_settings, store::handle::Handle};
-use cc_core::{hook::Destination, secret::Secret};
+use cc_core::{destination::Destination, secret::Secret};
 
 /// State of a destination that something must be mended for.
 pub(super) const PARKED: &str = "parked";

@@ -15,7 +15,7 @@ use super::{
     exchange::Upload,
     proxies::{Proxied, Rules},
 };
-use cc_core::hook::Destination;
+use cc_core::destination::Destination;
 
 /// How long nothing may happen.
 #[derive(Clone, Copy, Debug)]

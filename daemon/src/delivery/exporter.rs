@@ -28,8 +28,7 @@ use cc_core::{
         policy::{self, PROBE, Plan, Sent, Step},
         verdict::{Answer, Verdict, judge},
     },
-    dialect::OutSpan,
-    hook::Destination,
+    destination::{Destination, wire::OutSpan},
     secret::Secret,
 };
 

@@ -14,7 +14,7 @@ use hyper_util::{
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use cc_core::hook::is_loopback;
+use cc_core::destination::is_loopback;
 
 /// The proxies of the environment, and what is reached without them.
 pub(super) struct Rules {

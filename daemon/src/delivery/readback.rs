@@ -16,7 +16,7 @@ use cc_core::{
         readback::{Failure, Project, Seen},
         verdict::Answer,
     },
-    hook::Destination,
+    destination::Destination,
     secret::Secret,
 };
 

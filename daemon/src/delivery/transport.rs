@@ -31,8 +31,10 @@ use super::{
 };
 use cc_core::{
     delivery::verdict::Answer,
-    dialect::{OutSpan, Value},
-    hook::Destination,
+    destination::{
+        Destination,
+        wire::{OutSpan, Value},
+    },
     secret::Secret,
 };
 
@@ -197,10 +199,9 @@ mod tests {
 
     use super::*;
     use crate::delivery::readback::Readback;
-    use cc_core::hook::Kind;
 
     fn to(base_url: String) -> Destination {
-        Destination { kind: Kind::Langfuse, base_url, public_key: "pk".into() }
+        Destination { kind: cc_core::destination::Kind::Langfuse, base_url, public_key: "pk".into() }
     }
 
     fn span() -> OutSpan {

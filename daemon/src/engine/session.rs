@@ -12,7 +12,8 @@ use crate::{
     store::{Advance, SessionRow, handle::Handle},
 };
 use cc_core::{
-    hook::{Destination, Event, Hint},
+    destination::Destination,
+    hook::{Event, Hint},
     ids::Print,
     redact::Rules,
     transcript::{cursor::Position, lines::Lines, record::Nanos},

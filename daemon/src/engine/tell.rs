@@ -16,9 +16,9 @@ use crate::{
 };
 use cc_core::{
     claude::Version,
-    dialect::{
-        OutSpan,
-        langfuse::{Encoder, Shared},
+    destination::{
+        langfuse::encode::{Encoder, Shared},
+        wire::OutSpan,
     },
     hook::Event,
     ids::{self, Print, TraceId},

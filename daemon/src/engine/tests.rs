@@ -6,7 +6,7 @@ use super::{
     *,
 };
 use crate::store::{Counts, Store};
-use cc_core::{hook::Kind, ids, project::Options};
+use cc_core::{destination::Kind, ids, project::Options};
 
 mod canary;
 mod many;

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{DestinationId, Result, Store};
 use cc_core::{
     consent::Chooser,
-    hook::{Destination, Kind},
+    destination::{Destination, Kind},
 };
 
 /// What `status` shows of a destination.

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::{Result, Store, destinations::find, paused::is_silent, sessions::found_elsewhere};
-use cc_core::{hook::Destination, ids::SpanKey, import_state::Imported, status::history::Found};
+use cc_core::{destination::Destination, ids::SpanKey, import_state::Imported, status::history::Found};
 
 impl Store {
     /// What is known of each of `spans` at a destination.

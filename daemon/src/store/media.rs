@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{DestinationId, Result, Store, count};
 use cc_core::{
-    dialect::{Field, OutSpan},
+    destination::{wire::Field, wire::OutSpan},
     ids::{SpanId, TraceId},
     media::{Hash, Media},
 };

@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, params};
 
-use cc_core::{dialect::OutSpan, ids::hex};
+use cc_core::{destination::wire::OutSpan, ids::hex};
 
 mod begun;
 mod destinations;

@@ -3,7 +3,10 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::{DestinationId, Result, Store, bytes_of, checksum, is_whole, json};
-use cc_core::{dialect::OutSpan, hook::Destination, status::Fate};
+use cc_core::{
+    destination::{Destination, wire::OutSpan},
+    status::Fate,
+};
 
 /// An outbox row.
 #[derive(Clone, Debug)]

@@ -14,8 +14,8 @@ use super::{
     unknown::note_unknown,
 };
 use cc_core::{
-    dialect::OutSpan,
-    hook::{Destination, Hint},
+    destination::{Destination, wire::OutSpan},
+    hook::Hint,
     ids::{self, Call, CallId, SpanId, TraceId},
     transcript::cursor::{Identity, Position},
     turn::{BACK, Launch, Past},

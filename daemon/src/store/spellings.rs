@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 
 use super::{DestinationId, Result, checksum, is_whole};
-use cc_core::hook::base_url;
+use cc_core::destination::address::base_url;
 
 /// Brings every stored address into the form in which addresses are compared now.
 pub(super) fn unite(db: &mut Connection) -> Result<()> {

@@ -2,8 +2,11 @@ use tempfile::TempDir;
 
 use super::*;
 use cc_core::{
-    dialect::{Field, Value},
-    hook::{Destination, Event, Hint, Kind},
+    destination::{
+        Destination, Kind,
+        wire::{Field, Value},
+    },
+    hook::{Event, Hint},
     ids::{Call, Print, SpanId, TraceId},
     media::Media,
     project::Options,

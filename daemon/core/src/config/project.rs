@@ -1,10 +1,9 @@
 //! What a project's hooks are given of this program's settings, and by whom. Pure.
 
+use crate::destination::langfuse::DEFAULT_BASE_URL;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-
-use crate::hook::DEFAULT_BASE_URL;
 
 /// A setting, with what counts as its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::verdict::{LONGEST_WAIT, Verdict};
-use crate::dialect::{OutSpan, Value};
+use crate::destination::{wire::OutSpan, wire::Value};
 
 /// Most spans in one batch.
 pub const BATCH_SPANS: usize = 512;

@@ -8,7 +8,6 @@ use crate::{
         readback::{Failure, Project, Seen},
         verdict::{Answer, Verdict, judge},
     },
-    hook,
     settings::quoted,
     status::{Destination, Status},
 };
@@ -20,7 +19,7 @@ const SKEW: u64 = 60;
 const NOTICE_DAYS: u64 = 5;
 
 /// Why a server is not asked.
-pub fn judge_held(to: &hook::Destination, why: &str) -> Finding {
+pub fn judge_held(to: &crate::destination::Destination, why: &str) -> Finding {
     Finding::problem(
         "server",
         format!("{} is not asked and gets nothing: {why}", to.base_url),
@@ -145,7 +144,7 @@ fn seconds(time: Duration) -> String {
 }
 
 /// What the daemon says of where spans go. `ours` is this project's destination.
-pub fn judge_delivery(status: &Status, ours: Option<&hook::Destination>) -> Vec<Finding> {
+pub fn judge_delivery(status: &Status, ours: Option<&crate::destination::Destination>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = status.destinations.iter().map(|to| judge_destination(to, ours)).collect();
     if status.dead_letters > 0 {
         findings.push(Finding::warning(
@@ -164,7 +163,7 @@ pub fn judge_delivery(status: &Status, ours: Option<&hook::Destination>) -> Vec<
     findings
 }
 
-fn judge_destination(to: &Destination, ours: Option<&hook::Destination>) -> Finding {
+fn judge_destination(to: &Destination, ours: Option<&crate::destination::Destination>) -> Finding {
     let (check, url) = ("delivery", &to.base_url);
     let is_ours = ours.is_some_and(|ours| ours.base_url == to.base_url && ours.public_key == to.public_key);
     let waiting = match to.waiting {

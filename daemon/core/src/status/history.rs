@@ -3,10 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Destination;
-use crate::{
-    hook,
-    ids::{Call, SpanKey, from_hex, hex},
-};
+use crate::ids::{Call, SpanKey, from_hex, hex};
 
 /// Most spans that can be asked for at once.
 pub const SPANS: usize = 4000;
@@ -15,7 +12,7 @@ pub const SPANS: usize = 4000;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ask {
     /// Where the spans go.
-    pub destination: hook::Destination,
+    pub destination: crate::destination::Destination,
     /// Each span in hex: its trace, its own id, and the model call it is part of: its id, what else it is known by, and when it was.
     #[serde(default)]
     pub spans: Vec<(String, String, Option<String>)>,

@@ -9,7 +9,8 @@ use std::{
 };
 
 use cc_core::{
-    hook::{Destination, Env},
+    destination::Destination,
+    hook::Env,
     project::Options,
     transcript::{is_name, record},
 };

@@ -21,7 +21,7 @@ use self::{
 };
 use crate::{client, count, sessions, show, terminal};
 use cc_core::{
-    hook::Destination,
+    destination::Destination,
     ids::{SpanId, SpanKey, TraceId},
     import_state::Imported,
     status::history::{Ask, Known, SPANS},

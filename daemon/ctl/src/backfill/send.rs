@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Job, find::Routes, known, progress::Progress, request, since, tally};
 use cc_core::{
-    hook::Destination,
+    destination::Destination,
     status::history::{Ask, Known},
 };
 use cc_langfuse::{engine::BACKFILL_ID, offline::TurnOutline};

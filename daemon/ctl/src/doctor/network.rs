@@ -9,12 +9,14 @@ use std::{
 use crate::{client, seen};
 use cc_core::{
     delivery::verdict::{Verdict, judge},
-    dialect::{OutSpan, Value},
+    destination::{
+        Destination,
+        wire::{OutSpan, Value},
+    },
     doctor::{
         Finding,
         server::{Probe, judge_held, judge_project},
     },
-    hook::Destination,
     ids::{Role, hex, span_id, trace_id},
     project::Options,
     secret::Secret,

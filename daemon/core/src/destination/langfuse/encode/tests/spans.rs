@@ -470,7 +470,7 @@ fn of_a_line_for_the_shell_only_the_command_is_told() {
         ("(hunter2)", None),
         ("", None),
     ] {
-        assert_eq!(crate::dialect::langfuse::command_name(&format!("!{line}")).as_deref(), want, "{line}");
+        assert_eq!(crate::destination::langfuse::encode::command_name(&format!("!{line}")).as_deref(), want, "{line}");
     }
-    assert_eq!(crate::dialect::langfuse::command_name("/plan hunter2").as_deref(), Some("/plan"));
+    assert_eq!(crate::destination::langfuse::encode::command_name("/plan hunter2").as_deref(), Some("/plan"));
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Shared, message::tool_message};
 use crate::{
-    dialect::{Field, OutSpan, Value, mask_text},
+    destination::{wire::Field, wire::OutSpan, wire::Value, wire::mask_text},
     ids::SpanId,
     media::Media,
     project::Semantics,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Shared;
 use crate::{
-    dialect::Field,
+    destination::wire::Field,
     media::{Hash, Media},
     project::Capture,
     transcript::record::ToolResult,

@@ -1,4 +1,4 @@
-//! Spans → what a backend wants to read in them. One module per backend; none of them knows HTTP.
+//! A span in the words of its backend, as it lies in the outbox and goes over the wire.
 
 use std::borrow::Cow;
 
@@ -9,8 +9,6 @@ use crate::{
     media::Media,
     redact::{Counts, Redactor},
 };
-
-pub mod langfuse;
 
 /// A span as it lies in the outbox: in its destination's dialect, never changed after it was written, so that what is sent
 /// again is byte for byte what was sent first.
@@ -124,14 +122,14 @@ impl OutSpan {
 }
 
 /// Masks secrets in the name of an attribute that somebody chose.
-fn mask_key(key: &mut Cow<'static, str>, redactor: &Redactor, counts: &mut Counts) {
+pub(super) fn mask_key(key: &mut Cow<'static, str>, redactor: &Redactor, counts: &mut Counts) {
     if let Cow::Owned(key) = key {
         mask_text(key, redactor, counts);
     }
 }
 
 /// Masks secrets in an attribute.
-fn mask(value: &mut Value, redactor: &Redactor, counts: &mut Counts) {
+pub(super) fn mask(value: &mut Value, redactor: &Redactor, counts: &mut Counts) {
     match value {
         Value::Text(text) => mask_text(text, redactor, counts),
         Value::List(items) => items.iter_mut().for_each(|text| mask_text(text, redactor, counts)),
@@ -139,7 +137,7 @@ fn mask(value: &mut Value, redactor: &Redactor, counts: &mut Counts) {
 }
 
 /// Masks secrets in `text`, which may be JSON.
-fn mask_text(text: &mut String, redactor: &Redactor, counts: &mut Counts) {
+pub(super) fn mask_text(text: &mut String, redactor: &Redactor, counts: &mut Counts) {
     let masked = match text.as_bytes().first() {
         Some(b'{' | b'[' | b'"') => redactor.scrub_json(text, counts),
         _ => redactor.scrub(text, counts),

@@ -13,8 +13,8 @@
 
 use std::borrow::Cow;
 
-use super::{Field, OutSpan, Value};
 use crate::{
+    destination::wire::{Field, OutSpan, Value},
     project::{Capture, Options, Semantics},
     redact::{Counts, Redactor},
     trace::{Body, Level, Span},
@@ -106,8 +106,8 @@ impl Shared {
     /// Masks secrets in what is the same on every span.
     fn redact(&mut self, redactor: &Redactor, counts: &mut Counts) {
         for (key, value) in &mut self.attributes {
-            super::mask_key(key, redactor, counts);
-            super::mask(value, redactor, counts);
+            crate::destination::wire::mask_key(key, redactor, counts);
+            crate::destination::wire::mask(value, redactor, counts);
         }
     }
 
