@@ -14,8 +14,8 @@ use super::{
     pem::Keys,
     places,
     rules::{OTHERS, PARTS, PASSWORDS, SESSIONS, SPECS},
-    services::TOKENS,
-    words::Words,
+    services::{Body, TOKENS, Token},
+    words::{Bytes, Entry, Words},
 };
 
 /// The place of a secret and the index of the name of the rule that found it.
@@ -143,11 +143,39 @@ pub(super) fn spellings(words: &[&str]) -> Vec<String> {
     all
 }
 
+/// What can stand behind a keyword, if its rule is to find anything.
+fn follows(word: &str, rule: Rule) -> Vec<Bytes> {
+    match rule {
+        Rule::Token(index) => {
+            let Token { prefixes, body, .. } = &TOKENS[index];
+            let place = |at: usize| {
+                let prefixes = prefixes.iter().filter(|prefix| prefix.starts_with(word));
+                let sets = prefixes.map(|prefix| match prefix.as_bytes().get(at) {
+                    Some(b) => Bytes::from(*b),
+                    None => Bytes::of(|b| body.has(b)),
+                });
+                sets.reduce(Bytes::or)
+            };
+            (word.len()..8).filter_map(place).collect()
+        }
+        Rule::Program(name) if word == name => vec![Bytes::of(ends_program)],
+        Rule::Discord => vec![Bytes::of(|b| Body::Slug.has(b)); 5],
+        _ => Vec::new(),
+    }
+}
+
+/// What stands behind the name of a program that is called.
+fn ends_program(b: u8) -> bool {
+    matches!(b, b' ' | b'\t' | b'"' | b'\'' | b'\\')
+}
+
 /// Every keyword and its rule.
-fn keywords() -> Vec<(String, Keyword)> {
+fn keywords() -> Vec<Entry<Keyword>> {
     let mut words = Vec::new();
-    let mut add =
-        |word: &str, rule: Rule, starts_word: bool| words.push((word.to_owned(), Keyword { rule, starts_word }));
+    let mut add = |word: &str, rule: Rule, starts_word: bool| {
+        let follows = follows(word, rule);
+        words.push(Entry { word: word.to_owned(), starts: starts_word, follows, meaning: Keyword { rule, starts_word } })
+    };
     let starts = |word: &str| word.as_bytes()[0].is_ascii_alphanumeric();
     for (index, spec) in SPECS.iter().enumerate() {
         spec.keywords.iter().for_each(|word| add(word, Rule::Spec(index), starts(word)));
@@ -323,7 +351,7 @@ impl Finder {
                 }
                 Rule::Program(name) => {
                     let end = start + name.len();
-                    let ends_word = bytes.get(end).is_some_and(|b| matches!(b, b' ' | b'\t' | b'"' | b'\'' | b'\\'));
+                    let ends_word = bytes.get(end).is_some_and(|b| ends_program(*b));
                     // Commands in commands are few.
                     programs_inside = if start < program_until { programs_inside + 1 } else { 0 };
                     let mark = matches!(bytes[..start], [b'-'] | [.., b'\n', b'-']);

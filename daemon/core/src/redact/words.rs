@@ -1,16 +1,64 @@
 //! Finds many words in one pass. Every second place is looked at: the two bytes there say which third can go on to a word
-//! that begins there or one byte earlier. Only where it does, the same is asked of three bytes and the fourth; and only
-//! where that holds too, the words that begin with the three bytes are compared.
+//! that begins there or one byte earlier. Only where it does, the same is asked of three bytes and the fourth, then of what
+//! stands behind and before; and only where all that holds, the words that begin with the three bytes are compared.
+//!
+//! None of these steps has a branch for a place: what is rare in one text is common in the next, and a wrong guess costs
+//! more than the step.
+
+/// A word to find, of at least three bytes.
+pub(super) struct Entry<T> {
+    pub(super) word: String,
+    /// Whether it is of interest only where a word begins.
+    pub(super) starts: bool,
+    /// What can stand behind it, byte by byte, if it is of interest; anything from the end of this on.
+    pub(super) follows: Vec<Bytes>,
+    pub(super) meaning: T,
+}
+
+/// A set of bytes, by their last six bits.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes(u64);
+
+impl Bytes {
+    const ALL: Self = Self(u64::MAX);
+
+    pub(super) fn of(has: impl Fn(u8) -> bool) -> Self {
+        Self((0..=u8::MAX).filter(|b| has(*b)).fold(0, |set, b| set | Self::from(b).0))
+    }
+
+    pub(super) fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn has(self, b: u8) -> bool {
+        self.0 >> (b & 63) & 1 != 0
+    }
+}
+
+impl From<u8> for Bytes {
+    fn from(b: u8) -> Self {
+        Self(1 << (b & 63))
+    }
+}
 
 /// The words and what each stands for.
 pub(super) struct Words<T> {
     /// By hash of the first and second or second and third bytes of words, the bytes that follow. Small enough to stay near.
-    pairs: Box<[Set; PAIRS]>,
+    pairs: Box<[Bytes; PAIRS]>,
     /// By hash of the first three bytes of words, the bytes that follow.
-    heads: Box<[Set; HEADS]>,
-    /// By hash of three bytes, the index of its list and 1.
-    index: Vec<u16>,
-    lists: Vec<Vec<Word<T>>>,
+    heads: Box<[Bytes; HEADS]>,
+    /// By hash of three bytes, the index of the list of the words that begin with them.
+    index: Box<[u16; HEADS]>,
+    /// The first has none.
+    lists: Vec<List<T>>,
+}
+
+struct List<T> {
+    /// The fifth to seventh bytes.
+    next: [Bytes; 3],
+    /// Whether all are of interest only where a word begins.
+    starts: bool,
+    words: Vec<Word<T>>,
 }
 
 struct Word<T> {
@@ -24,19 +72,6 @@ struct Word<T> {
     meaning: T,
 }
 
-/// Bytes, by their last six bits.
-type Set = u64;
-
-const ALL: Set = Set::MAX;
-
-fn set(b: u8) -> Set {
-    1 << (b & 63)
-}
-
-fn has(set: Set, b: u8) -> bool {
-    set >> (b & 63) & 1 != 0
-}
-
 const PAIR_BITS: u32 = 12;
 
 const PAIRS: usize = 1 << PAIR_BITS;
@@ -48,8 +83,6 @@ const HEADS: usize = 1 << HEAD_BITS;
 /// Pairs of bytes that are looked at in one go.
 const CHUNK: usize = 256;
 
-const BITS: u32 = 14;
-
 const SPREAD: u32 = 0x9e37_79b1;
 
 /// Of two bytes.
@@ -57,16 +90,8 @@ fn pair(two: [u8; 2]) -> usize {
     (u32::from(u16::from_le_bytes(two)).wrapping_mul(SPREAD) >> (32 - PAIR_BITS)) as usize
 }
 
-/// The first four bytes, zeros where there are none.
-fn head(text: &[u8]) -> u32 {
-    match text.first_chunk() {
-        Some(four) => u32::from_le_bytes(*four),
-        None => text.iter().rev().fold(0, |head, b| head << 8 | u32::from(*b)),
-    }
-}
-
 /// The first eight bytes, zeros where there are none.
-fn long_head(text: &[u8]) -> u64 {
+fn head(text: &[u8]) -> u64 {
     match text.first_chunk() {
         Some(eight) => u64::from_le_bytes(*eight),
         None => text.iter().rev().fold(0, |head, b| head << 8 | u64::from(*b)),
@@ -74,34 +99,55 @@ fn long_head(text: &[u8]) -> u64 {
 }
 
 /// Of the first three of four bytes.
-fn hash(head: u32) -> u32 {
-    (head << 8).wrapping_mul(SPREAD)
+fn hash(head: u32) -> usize {
+    ((head << 8).wrapping_mul(SPREAD) >> (32 - HEAD_BITS)) as usize
+}
+
+/// Whether a byte is part of a word.
+const WORDLY: [bool; 256] = {
+    let mut wordly = [false; 256];
+    let mut b = 0;
+    while b < 128 {
+        wordly[b] = (b as u8).is_ascii_alphanumeric() || b as u8 == b'_';
+        b += 1;
+    }
+    wordly
+};
+
+/// Whether a word that begins behind three bytes may be the start of one; also behind what can be an escape.
+fn may_start(before: &[u8; 3]) -> bool {
+    !WORDLY[usize::from(before[2])] | (before[1] == b'\\') | (before[0] == b'%')
 }
 
 impl<T: Copy> Words<T> {
-    /// Words of at least three bytes.
-    pub(super) fn new(words: impl IntoIterator<Item = (String, T)>) -> Self {
-        let mut words: Vec<(String, T)> = words.into_iter().collect();
+    pub(super) fn new(words: impl IntoIterator<Item = Entry<T>>) -> Self {
+        let mut entries: Vec<Entry<T>> = words.into_iter().collect();
         // In the order in which those that stand at one place are found.
-        words.sort_by(|(a, _), (b, _)| (a.len() > 3, a).cmp(&(b.len() > 3, b)));
-        let mut pairs = Box::new([0; PAIRS]);
-        let mut heads = Box::new([0; HEADS]);
-        let mut index = vec![0; 1 << BITS];
-        let mut lists: Vec<Vec<Word<T>>> = Vec::new();
-        for (word, meaning) in words {
+        entries.sort_by(|a, b| (a.word.len() > 3, &a.word).cmp(&(b.word.len() > 3, &b.word)));
+        let mut pairs = Box::new([Bytes(0); PAIRS]);
+        let mut heads = Box::new([Bytes(0); HEADS]);
+        let mut index = Box::new([0; HEADS]);
+        let mut lists = vec![List { next: [Bytes(0); 3], starts: true, words: Vec::new() }];
+        for Entry { word, starts, follows, meaning } in entries {
             let bytes = word.as_bytes();
-            let fourth = bytes.get(3).map_or(ALL, |b| set(*b));
-            pairs[pair([bytes[0], bytes[1]])] |= set(bytes[2]);
-            pairs[pair([bytes[1], bytes[2]])] |= fourth;
-            let hash = hash(head(bytes));
-            heads[(hash >> (32 - HEAD_BITS)) as usize] |= fourth;
-            let list: &mut u16 = &mut index[(hash >> (32 - BITS)) as usize];
-            if *list == 0 {
-                lists.push(Vec::new());
-                *list = lists.len() as u16;
+            let place = |at: usize| match bytes.get(at) {
+                Some(b) => Bytes::from(*b),
+                None => follows.get(at - bytes.len()).copied().unwrap_or(Bytes::ALL),
+            };
+            let add = |set: &mut Bytes, at: usize| *set = set.or(place(at));
+            let hash = hash(head(bytes) as u32);
+            add(&mut pairs[pair([bytes[0], bytes[1]])], 2);
+            add(&mut pairs[pair([bytes[1], bytes[2]])], 3);
+            add(&mut heads[hash], 3);
+            if index[hash] == 0 {
+                index[hash] = lists.len() as u16;
+                lists.push(List { next: [Bytes(0); 3], starts: true, words: Vec::new() });
             }
-            lists[usize::from(*list) - 1].push(Word {
-                head: long_head(bytes),
+            let list = &mut lists[usize::from(index[hash])];
+            list.starts &= starts;
+            list.next.iter_mut().zip(4..).for_each(|(set, at)| add(set, at));
+            list.words.push(Word {
+                head: head(bytes),
                 mask: u64::MAX >> (64 - 8 * bytes.len().min(8)),
                 len: bytes.len(),
                 rest: bytes[bytes.len().min(8)..].into(),
@@ -111,16 +157,18 @@ impl<T: Copy> Words<T> {
         Self { pairs, heads, index, lists }
     }
 
-    /// Calls `at` with the place and the length of each word in `text`, and what it stands for.
+    /// Calls `at` with the place and the length of each word in `text`, and what it stands for. Not all that is of no
+    /// interest is left out.
     pub(super) fn each(&self, text: &[u8], mut at: impl FnMut(usize, usize, T)) {
         let mut found = [0u16; CHUNK];
         let mut places = [0u16; 2 * CHUNK];
         let (pairs, _) = text.as_chunks();
-        let mut follows = 0;
+        let mut follows = Bytes(0);
         for (number, chunk) in pairs.chunks(CHUNK).enumerate() {
             let from = number * 2 * CHUNK;
             let count = self.begin(chunk, &mut follows, &mut found);
             let count = self.keep(text, from, &found[..count], &mut places);
+            let count = self.sift(text, from, &mut places[..count]);
             for place in &places[..count] {
                 self.compare(text, (from + usize::from(*place)).wrapping_sub(3), &mut at);
             }
@@ -131,15 +179,15 @@ impl<T: Copy> Words<T> {
         }
     }
 
-    /// The numbers of the pairs in a chunk that follow one from which a word can go on: written to `found`, without a
-    /// branch for each, and how many there are. `follows` is what may stand behind the last pair.
+    /// The numbers of the pairs in a chunk that follow one from which a word can go on: written to `found`, and how many
+    /// there are. `follows` is what may stand behind the last pair.
     #[inline(never)]
-    fn begin(&self, chunk: &[[u8; 2]], follows: &mut Set, found: &mut [u16; CHUNK]) -> usize {
+    fn begin(&self, chunk: &[[u8; 2]], follows: &mut Bytes, found: &mut [u16; CHUNK]) -> usize {
         let mut set = *follows;
         let mut count = 0;
         for (number, two) in chunk.iter().enumerate() {
             found[count & (CHUNK - 1)] = number as u16;
-            count += usize::from(has(set, two[0]));
+            count += usize::from(set.has(two[0]));
             set = self.pairs[pair(*two)];
         }
         *follows = set;
@@ -154,25 +202,43 @@ impl<T: Copy> Words<T> {
             // The last byte of the three that were looked at.
             let last = 2 * *number;
             // A word that begins one byte earlier, and one that begins with them.
-            for place in [last, last + 1] {
-                let four = text.get((from + usize::from(place)).wrapping_sub(3)..).and_then(|rest| rest.first_chunk());
-                let goes_on = four.is_none_or(|four: &[u8; 4]| {
-                    has(self.heads[(hash(u32::from_le_bytes(*four)) >> (32 - HEAD_BITS)) as usize], four[3])
-                });
-                places[count & (2 * CHUNK - 1)] = place;
-                count += usize::from(goes_on);
-            }
+            let [early, late] = match text.get((from + usize::from(last)).wrapping_sub(3)..).and_then(<[u8]>::first_chunk) {
+                Some([a, b, c, d, e]) => {
+                    let goes_on = |four: [u8; 4]| self.heads[hash(u32::from_le_bytes(four))].has(four[3]);
+                    [goes_on([*a, *b, *c, *d]), goes_on([*b, *c, *d, *e])]
+                }
+                None => [true, true],
+            };
+            places[count & (2 * CHUNK - 1)] = last;
+            count += usize::from(early);
+            places[count & (2 * CHUNK - 1)] = last + 1;
+            count += usize::from(late);
+        }
+        count
+    }
+
+    /// Keeps the places at which a word can stand by what is behind and before its first four bytes.
+    #[inline(never)]
+    fn sift(&self, text: &[u8], from: usize, places: &mut [u16]) -> usize {
+        let mut count = 0;
+        for index in 0..places.len() {
+            let place = places[index];
+            let around = text.get((from + usize::from(place)).wrapping_sub(6)..).and_then(<[u8]>::first_chunk);
+            let fits = around.is_none_or(|[a, b, c, d, e, f, g, h, i, j]: &[u8; 10]| {
+                let list = &self.lists[usize::from(self.index[hash(u32::from_le_bytes([*d, *e, *f, *g]))])];
+                let [fifth, sixth, seventh] = list.next;
+                fifth.has(*h) & sixth.has(*i) & seventh.has(*j) & (!list.starts | may_start(&[*a, *b, *c]))
+            });
+            places[count] = place;
+            count += usize::from(fits);
         }
         count
     }
 
     fn compare(&self, text: &[u8], place: usize, at: &mut impl FnMut(usize, usize, T)) {
         let Some(text) = text.get(place..) else { return };
-        let seen = long_head(text);
-        let Some(list) = usize::from(self.index[(hash(seen as u32) >> (32 - BITS)) as usize]).checked_sub(1) else {
-            return;
-        };
-        for word in &self.lists[list] {
+        let seen = head(text);
+        for word in &self.lists[usize::from(self.index[hash(seen as u32)])].words {
             if seen & word.mask == word.head
                 && text.len() >= word.len
                 && (word.rest.is_empty() || text[8..].starts_with(&word.rest))
