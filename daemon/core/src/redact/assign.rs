@@ -230,10 +230,13 @@ impl<'t> Named<'t> {
 
     /// Whether the name is that of a function which takes the secret: `setPassword(`, `.password(`, `with_token(`.
     fn is_setter(&self) -> bool {
-        let name = self.name().rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
-        let name =
-            ["set", "with", "use", "add", "put"].iter().find_map(|verb| name.strip_prefix(verb)).unwrap_or(&name);
-        let name = name.trim_start_matches(['_', '-']);
+        let name = self.name().as_bytes().rsplit(|b| *b == b'.').next().unwrap_or_default();
+        let begins = |name: &[u8], word: &str| {
+            name.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word.as_bytes()))
+        };
+        let verb = ["set", "with", "use", "add", "put"].iter().find(|verb| begins(name, verb));
+        let name = &name[verb.map_or(0, |verb| verb.len())..];
+        let name = &name[name.iter().take_while(|b| matches!(b, b'_' | b'-')).count()..];
         [
             "password",
             "passwd",
@@ -255,7 +258,7 @@ impl<'t> Named<'t> {
             "app",
         ]
         .iter()
-        .any(|word| name.starts_with(word))
+        .any(|word| begins(name, word))
     }
 
     /// Whether the quoted name is the first of two arguments or members: `define('NAME', `, `{"NAME", `.

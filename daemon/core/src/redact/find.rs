@@ -174,7 +174,12 @@ fn keywords() -> Vec<Entry<Keyword>> {
     let mut words = Vec::new();
     let mut add = |word: &str, rule: Rule, starts_word: bool| {
         let follows = follows(word, rule);
-        words.push(Entry { word: word.to_owned(), starts: starts_word, follows, meaning: Keyword { rule, starts_word } })
+        words.push(Entry {
+            word: word.to_owned(),
+            starts: starts_word,
+            follows,
+            meaning: Keyword { rule, starts_word },
+        })
     };
     let starts = |word: &str| word.as_bytes()[0].is_ascii_alphanumeric();
     for (index, spec) in SPECS.iter().enumerate() {

@@ -22,8 +22,19 @@ pub(super) enum Name {
     Phrase,
 }
 
+/// By byte, whether it can be part of a name.
+const NAME_BYTES: [bool; 256] = {
+    let mut part = [false; 256];
+    let mut b = 0;
+    while b < 128 {
+        part[b] = (b as u8).is_ascii_alphanumeric() || matches!(b as u8, b'_' | b'-' | b'.');
+        b += 1;
+    }
+    part
+};
+
 pub(super) fn is_name_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')
+    NAME_BYTES[usize::from(b)]
 }
 
 pub(super) fn name_end(text: &[u8], from: usize) -> usize {
@@ -111,6 +122,12 @@ impl Letters {
         (self.is_start(at) && (self.is_start(end) || plural)).then_some(end)
     }
 
+    /// The last end of any of the names; `letters` are those of each, which most lack.
+    fn last_of(&self, names: &[&[&str]], letters: &[u32]) -> Option<usize> {
+        let there = names.iter().zip(letters).filter(|(_, letters)| *letters & !self.has == 0);
+        there.filter_map(|(words, _)| self.words(words)).max()
+    }
+
     /// The end of words in a row.
     fn words(&self, words: &[&str]) -> Option<usize> {
         match words {
@@ -123,6 +140,33 @@ impl Letters {
         }
     }
 }
+
+/// The letters of words, by their last five bits.
+const fn letters_of(words: &[&str]) -> u32 {
+    let (mut letters, mut word) = (0, 0);
+    while word < words.len() {
+        let (bytes, mut at) = (words[word].as_bytes(), 0);
+        while at < bytes.len() {
+            letters |= 1 << (bytes[at] & 31);
+            at += 1;
+        }
+        word += 1;
+    }
+    letters
+}
+
+const fn letters_of_each<const N: usize>(names: &[&[&str]]) -> [u32; N] {
+    let (mut letters, mut name) = ([0; N], 0);
+    while name < N {
+        letters[name] = letters_of(names[name]);
+        name += 1;
+    }
+    letters
+}
+
+const PASSWORD_LETTERS: [u32; PASSWORDS.len()] = letters_of_each(PASSWORDS);
+const OTHER_LETTERS: [u32; OTHERS.len()] = letters_of_each(OTHERS);
+const SESSION_LETTERS: [u32; SESSIONS.len()] = letters_of_each(SESSIONS);
 
 /// Words that end like a short name for a password.
 const NO_PASS: &[&str] = &[
@@ -170,7 +214,7 @@ fn goes_with_pass(rest: &[u8]) -> bool {
 pub(super) fn name_kind(name: &str) -> Option<Name> {
     let letters = Letters::new(name)?;
     let lower = letters.as_bytes();
-    let long = PASSWORDS.iter().filter_map(|words| letters.words(words)).max();
+    let long = letters.last_of(PASSWORDS, &PASSWORD_LETTERS);
     let short = || {
         let words = ["pass", "pwd", "psk", "pw", "pswd", "pword"].iter().filter_map(|word| letters.word(word));
         // A compiler's pass and what belongs to it are more common.
@@ -182,7 +226,7 @@ pub(super) fn name_kind(name: &str) -> Option<Name> {
         whole.filter(|_| !NO_PASS.iter().any(|word| lower.ends_with(word.as_bytes()))).or_else(tail)
     };
     let password = long.or_else(short);
-    let other = OTHERS.iter().filter_map(|words| letters.words(words)).max().or_else(|| letters.word("cred"));
+    let other = letters.last_of(OTHERS, &OTHER_LETTERS).or_else(|| letters.word("cred"));
     let about = |end: usize| {
         let rest = &lower[end..];
         rest.starts_with(b"iz")
@@ -208,7 +252,7 @@ pub(super) fn name_kind(name: &str) -> Option<Name> {
         let kind = if password.is_some() { Name::Password } else { Name::Other };
         return (!about(end)).then_some(kind);
     }
-    if let Some(end) = SESSIONS.iter().filter_map(|words| letters.words(words)).max().or_else(|| letters.word("sid")) {
+    if let Some(end) = letters.last_of(SESSIONS, &SESSION_LETTERS).or_else(|| letters.word("sid")) {
         return (end == lower.len()).then_some(Name::Session);
     }
     if letters.find("mnemonic").is_some()

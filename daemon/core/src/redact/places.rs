@@ -234,17 +234,19 @@ pub(super) fn column(text: &str, name: Range<usize>, kind: Name, found: &mut Vec
     let header = &header[mark_lead(header)..];
     let Some(sign) = ['|', '\t', ','].into_iter().find(|sign| header.contains(*sign)) else { return name.end };
     // Names and nothing else.
-    let cells: Vec<&str> = header.split(sign).map(|cell| cell.trim().trim_matches(['"', '*', '`'])).collect();
-    let is_names = cells.iter().filter(|cell| !cell.is_empty()).count() >= 2
-        && cells.iter().all(|cell| cell.len() <= 40 && cell.bytes().all(|b| is_name_byte(b) || b == b' '))
+    let cells = header.split(sign).map(|cell| cell.trim().trim_matches(['"', '*', '`']));
+    let is_names = cells.clone().all(|cell| cell.len() <= 40 && cell.bytes().all(|b| is_name_byte(b) || b == b' '))
+        && cells.clone().filter(|cell| !cell.is_empty()).count() >= 2
         && (sign == '|'
-            || cells.iter().all(|cell| {
+            || cells.clone().all(|cell| {
                 !cell.is_empty() && !cell.contains([' ', '-', '.']) && !cell.bytes().any(|b| b.is_ascii_digit())
             }));
-    let place = name.start - (end - header.len());
-    let Some(index) = is_names.then(|| header[..place.min(header.len())].matches(sign).count()) else {
+    if !is_names {
         return name.end;
-    };
+    }
+    let cells: Vec<&str> = cells.collect();
+    let place = name.start - (end - header.len());
+    let index = header[..place.min(header.len())].matches(sign).count();
     if !cells.get(index).is_some_and(|cell| name_kind(cell) == Some(kind)) {
         return name.end;
     }

@@ -222,7 +222,8 @@ fn is_filled_in(value: &str, shell: bool) -> bool {
         || value.starts_with('@') && (!shell || rest.contains('/'))
         || value.starts_with(['=', '*', '&']);
     variable
-        || ["${", "$(", "%(", "#{", "{{", "$1"].iter().any(|open| value.contains(open))
+        || value.bytes().any(|b| matches!(b, b'$' | b'%' | b'#' | b'{'))
+            && ["${", "$(", "%(", "#{", "{{", "$1"].iter().any(|open| value.contains(open))
         || (value.starts_with('{') && value.ends_with('}'))
 }
 
@@ -249,9 +250,10 @@ fn is_member_path(value: &str) -> bool {
 fn is_expression(value: &str) -> bool {
     let call = value.find(['(', '[']).is_some_and(|at| at > 0 && value.as_bytes()[at - 1].is_ascii_alphanumeric());
     call && value.ends_with([')', ']', '?', ';', '(', '['])
-        || ["::", "->", "=>", "==", "&&", "||", "()", "&self", "?."]
-            .iter()
-            .any(|sign| value.trim_end_matches('=').contains(sign))
+        || value.bytes().any(|b| matches!(b, b':' | b'>' | b'=' | b'&' | b'|' | b'(' | b'?'))
+            && ["::", "->", "=>", "==", "&&", "||", "()", "&self", "?."]
+                .iter()
+                .any(|sign| value.trim_end_matches('=').contains(sign))
         || value.ends_with(['(', '{', '[', '<'])
         || value.starts_with(['(', '[', '{', '|', '&', '!', ')', ']', '}', '.', ':', '?'])
         || value.contains('<') && value.contains('>')

@@ -202,13 +202,14 @@ impl<T: Copy> Words<T> {
             // The last byte of the three that were looked at.
             let last = 2 * *number;
             // A word that begins one byte earlier, and one that begins with them.
-            let [early, late] = match text.get((from + usize::from(last)).wrapping_sub(3)..).and_then(<[u8]>::first_chunk) {
-                Some([a, b, c, d, e]) => {
-                    let goes_on = |four: [u8; 4]| self.heads[hash(u32::from_le_bytes(four))].has(four[3]);
-                    [goes_on([*a, *b, *c, *d]), goes_on([*b, *c, *d, *e])]
-                }
-                None => [true, true],
-            };
+            let [early, late] =
+                match text.get((from + usize::from(last)).wrapping_sub(3)..).and_then(<[u8]>::first_chunk) {
+                    Some([a, b, c, d, e]) => {
+                        let goes_on = |four: [u8; 4]| self.heads[hash(u32::from_le_bytes(four))].has(four[3]);
+                        [goes_on([*a, *b, *c, *d]), goes_on([*b, *c, *d, *e])]
+                    }
+                    None => [true, true],
+                };
             places[count & (2 * CHUNK - 1)] = last;
             count += usize::from(early);
             places[count & (2 * CHUNK - 1)] = last + 1;

@@ -102,8 +102,7 @@ impl Named<'_> {
         let head = &head[line_lead(head)..];
         let name = self.name();
         if matches!(name, "requirepass" | "masterauth" | "set-initial-password")
-            || head.contains("config set ")
-            || head.contains("configure set ")
+            || head.contains(" set ") && (head.contains("config set ") || head.contains("configure set "))
             || self.is_stored(head)
         {
             return true;
@@ -135,8 +134,10 @@ impl Named<'_> {
         let joined = name.contains(['_', '-', '.']) || name.bytes().any(|b| b.is_ascii_uppercase());
         let head = head.trim_end_matches(['"', '\'', '\\']);
         let path = head.ends_with(['/', ':', '$']);
-        let words = head.split(' ').filter(|word| !word.is_empty() && !word.starts_with('-'));
-        (joined || path) && words.rev().take(4).any(|word| VERBS.contains(&word)) && head.contains(' ')
+        let words = head.as_bytes().rsplit(|b| *b == b' ').filter(|word| word.first().is_some_and(|b| *b != b'-'));
+        (joined || path)
+            && words.take(4).any(|word| VERBS.iter().any(|verb| verb.as_bytes() == word))
+            && head.contains(' ')
     }
 
     /// A netrc file has a line for each word.

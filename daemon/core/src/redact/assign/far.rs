@@ -93,15 +93,18 @@ impl Named<'_> {
         let stop = rest
             .iter()
             .position(|b| matches!(b, b':' | b'=' | b'\n' | b'.' | b';' | b',' | b'(' | b'{' | b'"' | b'`'))?;
+        if !matches!(rest[stop], b'=' | b':') {
+            return None;
+        }
         let words = self.text.get(gap..gap + stop)?;
         let last = words.trim_end().rsplit(' ').next()?;
-        let about = ABOUT.iter().any(|word| last.eq_ignore_ascii_case(word));
+        let about = || ABOUT.iter().any(|word| last.eq_ignore_ascii_case(word));
         let at = gap + stop + 1;
         match rest[stop] {
             b'=' if words.ends_with(' ') && !words.trim_end().contains(' ') && bytes.get(at) == Some(&b' ') => {
                 Some(Link::Operator { at, tight: false, colon: false })
             }
-            b':' if !about && matches!(bytes.get(at), Some(b' ' | b'\n' | b'\r')) && self.kind != Name::Key => {
+            b':' if matches!(bytes.get(at), Some(b' ' | b'\n' | b'\r')) && self.kind != Name::Key && !about() => {
                 Some(Link::Argument(at + 1)).filter(|_| bytes[at] == b' ').or_else(|| self.below(at))
             }
             _ => None,

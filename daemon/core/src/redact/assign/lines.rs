@@ -61,11 +61,12 @@ fn lead(line: &str, sources: bool) -> usize {
 /// Whether what stands before a name on its line is only what lines begin with.
 pub(super) fn is_line_start(head: &str) -> bool {
     let mut rest = &head[line_lead(head)..];
-    if let Some(end) = rest.rfind("\\n").map(|i| i + 2) {
-        rest = &rest[end..];
+    let mut escapes = memchr::memrchr_iter(b'\\', rest.as_bytes());
+    if let Some(at) = escapes.find(|at| rest.as_bytes().get(at + 1) == Some(&b'n')) {
+        rest = &rest[at + 2..];
     }
     rest = rest.trim_start();
-    loop {
+    while !rest.is_empty() {
         let before = rest.len();
         for lead in [
             "export ",
@@ -93,7 +94,9 @@ pub(super) fn is_line_start(head: &str) -> bool {
             "#",
             ";",
         ] {
-            rest = rest.strip_prefix(lead).unwrap_or(rest).trim_start();
+            if rest.as_bytes().first() == lead.as_bytes().first() {
+                rest = rest.strip_prefix(lead).unwrap_or(rest).trim_start();
+            }
         }
         if rest.len() == before {
             break;

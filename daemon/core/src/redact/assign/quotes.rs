@@ -17,6 +17,17 @@ pub(in super::super) struct Quote {
     pub(in super::super) depth: usize,
 }
 
+/// By byte, whether it ends a value without quotes.
+const ENDS_BARE: [bool; 256] = {
+    let mut ends = [false; 256];
+    let (signs, mut at) = (b" \t\n\x0c\r\"'`,;&|<>(){}[]\\", 0);
+    while at < signs.len() {
+        ends[signs[at] as usize] = true;
+        at += 1;
+    }
+    ends
+};
+
 /// The end of blanks from `at` on, but not of more than there are in a table.
 pub(super) fn blanks(bytes: &[u8], at: usize) -> usize {
     at + bytes[at..].iter().take(80).take_while(|b| matches!(b, b' ' | b'\t')).count()
@@ -44,11 +55,7 @@ impl Value {
         if let Some((quote, start)) = quoted {
             return Some(Self { range: start..quote.end(bytes, start), quote: Some(quote) });
         }
-        let len = bytes
-            .get(at..)?
-            .iter()
-            .take_while(|b| !b.is_ascii_whitespace() && !br#""'`,;&|<>(){}[]\"#.contains(b))
-            .count();
+        let len = bytes.get(at..)?.iter().take_while(|b| !ENDS_BARE[usize::from(**b)]).count();
         (len > 0).then(|| Self { range: at..at + len, quote: None })
     }
 
