@@ -232,7 +232,8 @@ impl<'t> Named<'t> {
     fn is_setter(&self) -> bool {
         let name = self.name().as_bytes().rsplit(|b| *b == b'.').next().unwrap_or_default();
         let begins = |name: &[u8], word: &str| {
-            name.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word.as_bytes()))
+            let head = name.get(..word.len());
+            head.is_some_and(|head| head[0] | 0x20 == word.as_bytes()[0] && head.eq_ignore_ascii_case(word.as_bytes()))
         };
         let verb = ["set", "with", "use", "add", "put"].iter().find(|verb| begins(name, verb));
         let name = &name[verb.map_or(0, |verb| verb.len())..];

@@ -297,6 +297,30 @@ impl<'t> Names<'t> {
     }
 }
 
+/// What the rules know of what they have read.
+struct State<'t> {
+    /// By rule, where it is tried again: inside its own match, `sk-ant-sk-ant-…` would take quadratic time.
+    until: [usize; BUILT_IN],
+    program_until: usize,
+    programs_inside: usize,
+    listed_until: usize,
+    keys: Keys,
+    names: Names<'t>,
+}
+
+impl Default for State<'_> {
+    fn default() -> Self {
+        Self {
+            until: [0; BUILT_IN],
+            program_until: 0,
+            programs_inside: 0,
+            listed_until: 0,
+            keys: Keys::default(),
+            names: Names::default(),
+        }
+    }
+}
+
 impl Finder {
     pub(super) fn new() -> Self {
         let patterns =
@@ -312,45 +336,41 @@ impl Finder {
     fn find_in(&self, text: &str, depth: usize) -> Vec<Found> {
         let mut found = Vec::new();
         let mut some: Vec<Range<usize>> = Vec::new();
-        // A rule is not tried again inside its own match: `sk-ant-sk-ant-…` would take quadratic time.
-        let mut until = [0; BUILT_IN];
-        let mut program_until = 0;
-        let mut programs_inside = 0;
-        let mut listed_until = 0;
-        let mut keys = Keys::default();
-        let mut names = Names::default();
+        // Most texts are short and hold no keyword.
+        let mut state: Option<State<'_>> = None;
         let bytes = text.as_bytes();
         self.words.each(bytes, |start, len, keyword| {
             let end = start + len;
             if keyword.starts_word && continues_word(bytes, start) {
                 return;
             }
+            let state = state.get_or_insert_with(State::default);
             match keyword.rule {
                 Rule::Name => {
-                    if start < until[NAMED] {
+                    if start < state.until[NAMED] {
                         return;
                     }
-                    let done = self.named(text, start, end, &mut names, &mut some);
-                    until[NAMED] = done.max(some.last().map_or(0, |range| range.end));
+                    let done = self.named(text, start, end, &mut state.names, &mut some);
+                    state.until[NAMED] = done.max(some.last().map_or(0, |range| range.end));
                     found.extend(some.drain(..).map(|range| (range, NAMED)));
                 }
                 Rule::Spec(index) => {
                     let rule = FIRST_SPEC + index;
-                    if start < until[rule] {
+                    if start < state.until[rule] {
                         return;
                     }
                     if let Some(range) = self.spec(index, text, start) {
-                        until[rule] = range.end;
+                        state.until[rule] = range.end;
                         found.push((range, rule));
                     }
                 }
                 Rule::Token(index) => {
                     let rule = FIRST_TOKEN + index;
-                    if start < until[rule] {
+                    if start < state.until[rule] {
                         return;
                     }
                     if let Some(end) = TOKENS[index].end(bytes, start) {
-                        until[rule] = end;
+                        state.until[rule] = end;
                         found.push((start..end, rule));
                     }
                 }
@@ -358,37 +378,37 @@ impl Finder {
                     let end = start + name.len();
                     let ends_word = bytes.get(end).is_some_and(|b| ends_program(*b));
                     // Commands in commands are few.
-                    programs_inside = if start < program_until { programs_inside + 1 } else { 0 };
+                    state.programs_inside = if start < state.program_until { state.programs_inside + 1 } else { 0 };
                     let mark = matches!(bytes[..start], [b'-'] | [.., b'\n', b'-']);
                     if !ends_word
-                        || programs_inside > 4
+                        || state.programs_inside > 4
                         || !mark && start > 0 && matches!(bytes[start - 1], b'-' | b'.' | b'=')
                     {
                         return;
                     }
-                    program_until = program_until.max(command::arguments(text, name, end, &mut some));
+                    state.program_until = state.program_until.max(command::arguments(text, name, end, &mut some));
                     found.extend(some.drain(..).map(|range| (range, COMMAND)));
                 }
                 Rule::Odd(sign) => {
-                    if start >= until[TOKEN] {
+                    if start >= state.until[TOKEN] {
                         let range = places::odd_token(text, start, sign);
-                        until[TOKEN] = range.as_ref().map_or(until[TOKEN], |range| range.end);
+                        state.until[TOKEN] = range.as_ref().map_or(state.until[TOKEN], |range| range.end);
                         found.extend(range.map(|range| (range, TOKEN)));
                     }
                 }
                 Rule::Discord => found.extend(places::discord(text, start).map(|range| (range, TOKEN))),
-                Rule::PrivateKey => found.extend(keys.around(text, start).map(|range| (range, PEM))),
-                Rule::Putty => found.extend(keys.putty(text, end).map(|range| (range, PEM))),
-                Rule::BareKey => found.extend(keys.bare(text, start).map(|range| (range, PEM))),
+                Rule::PrivateKey => found.extend(state.keys.around(text, start).map(|range| (range, PEM))),
+                Rule::Putty => found.extend(state.keys.putty(text, end).map(|range| (range, PEM))),
+                Rule::BareKey => found.extend(state.keys.bare(text, start).map(|range| (range, PEM))),
                 Rule::Wrapped if depth == 0 => {
                     let secret = |inner: &str| !self.find_in(inner, 1).is_empty();
-                    found.extend(keys.wrapped(text, start, &secret).map(|range| (range, PEM)));
+                    found.extend(state.keys.wrapped(text, start, &secret).map(|range| (range, PEM)));
                 }
                 Rule::Wrapped => {}
                 Rule::Address => {
-                    if start >= until[URL] {
+                    if start >= state.until[URL] {
                         let range = places::address(text, start);
-                        until[URL] = range.as_ref().map_or(0, |range| range.end);
+                        state.until[URL] = range.as_ref().map_or(0, |range| range.end);
                         found.extend(range.map(|range| (range, URL)));
                     }
                 }
@@ -399,8 +419,8 @@ impl Finder {
                     found.extend(places::parameter(text, start, name).map(|range| (range, PARAMETER)))
                 }
                 Rule::Cookie => {
-                    if start >= until[COOKIE] {
-                        until[COOKIE] = places::cookie_header(text, end, &mut some);
+                    if start >= state.until[COOKIE] {
+                        state.until[COOKIE] = places::cookie_header(text, end, &mut some);
                         found.extend(some.drain(..).map(|range| (range, COOKIE)));
                     }
                 }
@@ -410,9 +430,9 @@ impl Finder {
                     found.extend(some.drain(..).map(|range| (range, COMMAND)));
                 }
                 Rule::Logins | Rule::Literals => {
-                    if start >= listed_until {
+                    if start >= state.listed_until {
                         let sign = if matches!(keyword.rule, Rule::Logins) { b':' } else { b'=' };
-                        listed_until = listed::lines(text, end, sign, &mut some);
+                        state.listed_until = listed::lines(text, end, sign, &mut some);
                         found.extend(some.drain(..).map(|range| (range, NAMED)));
                     }
                 }
@@ -423,7 +443,7 @@ impl Finder {
                 Rule::Columns => found.extend(listed::columns(text, start, end).map(|range| (range, NAMED))),
                 Rule::ShortOption => found.extend(listed::short_option(text, end).map(|range| (range, NAMED))),
                 Rule::Kubernetes => {
-                    until[KUBERNETES] = places::kubernetes(text, end, until[KUBERNETES], &mut some);
+                    state.until[KUBERNETES] = places::kubernetes(text, end, state.until[KUBERNETES], &mut some);
                     found.extend(some.drain(..).map(|range| (range, KUBERNETES)));
                 }
             }

@@ -83,6 +83,9 @@ const HEADS: usize = 1 << HEAD_BITS;
 /// Pairs of bytes that are looked at in one go.
 const CHUNK: usize = 256;
 
+/// The same in a short text, to which room for more would cost more than the look.
+const SHORT: usize = 32;
+
 const SPREAD: u32 = 0x9e37_79b1;
 
 /// Of two bytes.
@@ -160,29 +163,40 @@ impl<T: Copy> Words<T> {
     /// Calls `at` with the place and the length of each word in `text`, and what it stands for. Not all that is of no
     /// interest is left out.
     pub(super) fn each(&self, text: &[u8], mut at: impl FnMut(usize, usize, T)) {
+        if text.len() <= 2 * SHORT {
+            self.each_of::<SHORT>(text, &mut at);
+        } else {
+            self.each_of::<CHUNK>(text, &mut at);
+        }
+    }
+
+    fn each_of<const CHUNK: usize>(&self, text: &[u8], at: &mut impl FnMut(usize, usize, T)) {
         let mut found = [0u16; CHUNK];
-        let mut places = [0u16; 2 * CHUNK];
+        let mut places = [[0u16; 2]; CHUNK];
+        let places = places.as_flattened_mut();
         let (pairs, _) = text.as_chunks();
         let mut follows = Bytes(0);
         for (number, chunk) in pairs.chunks(CHUNK).enumerate() {
             let from = number * 2 * CHUNK;
             let count = self.begin(chunk, &mut follows, &mut found);
-            let count = self.keep(text, from, &found[..count], &mut places);
+            let count = self.keep(text, from, &found[..count], places);
             let count = self.sift(text, from, &mut places[..count]);
             for place in &places[..count] {
-                self.compare(text, (from + usize::from(*place)).wrapping_sub(3), &mut at);
+                self.compare(text, (from + usize::from(*place)).wrapping_sub(3), at);
             }
         }
         // What was said of the last pair has not been looked at.
         for place in (2 * pairs.len()).saturating_sub(3)..text.len().saturating_sub(2) {
-            self.compare(text, place, &mut at);
+            if self.index[hash(head(&text[place..]) as u32)] != 0 {
+                self.compare(text, place, at);
+            }
         }
     }
 
     /// The numbers of the pairs in a chunk that follow one from which a word can go on: written to `found`, and how many
     /// there are. `follows` is what may stand behind the last pair.
     #[inline(never)]
-    fn begin(&self, chunk: &[[u8; 2]], follows: &mut Bytes, found: &mut [u16; CHUNK]) -> usize {
+    fn begin<const CHUNK: usize>(&self, chunk: &[[u8; 2]], follows: &mut Bytes, found: &mut [u16; CHUNK]) -> usize {
         let mut set = *follows;
         let mut count = 0;
         for (number, two) in chunk.iter().enumerate() {
@@ -196,8 +210,9 @@ impl<T: Copy> Words<T> {
 
     /// Where words can begin, and 3, from `from` on: before the pairs that were found.
     #[inline(never)]
-    fn keep(&self, text: &[u8], from: usize, found: &[u16], places: &mut [u16; 2 * CHUNK]) -> usize {
+    fn keep(&self, text: &[u8], from: usize, found: &[u16], places: &mut [u16]) -> usize {
         let mut count = 0;
+        let places = &mut places[..2 * found.len()];
         for number in found {
             // The last byte of the three that were looked at.
             let last = 2 * *number;
@@ -210,9 +225,9 @@ impl<T: Copy> Words<T> {
                     }
                     None => [true, true],
                 };
-            places[count & (2 * CHUNK - 1)] = last;
+            places[count] = last;
             count += usize::from(early);
-            places[count & (2 * CHUNK - 1)] = last + 1;
+            places[count] = last + 1;
             count += usize::from(late);
         }
         count
