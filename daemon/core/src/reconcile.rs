@@ -5,17 +5,16 @@
 //! after `/clear` they start again. They include calls that leave no line.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     ops::AddAssign,
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{Call, CallId},
     trace,
     transcript::record::{Nanos, Usage},
-    turn::{Happening, Turn},
+    turn::{Happening, Turn, hash::Hashes},
 };
 
 /// Token counts in their price buckets.
@@ -160,17 +159,18 @@ pub struct Traced {
     /// It was forked from another session, whose subagents are not in its directory.
     pub is_fork: bool,
     #[serde(skip)]
-    known: HashSet<CallId>,
+    known: Hashes,
 }
 
 impl Traced {
     /// Counts the calls of a turn, or of a subagent, that began before `until`. A call counts once.
     pub fn add(&mut self, turn: &Turn, until: Option<Nanos>) {
         self.is_fork |= turn.session.forked_from.is_some();
-        let calls: Vec<Call> = turn.generations.iter().map(trace::call_of).collect();
-        let known: Vec<bool> = calls.iter().map(|call| call.proofs().any(|proof| self.known.contains(proof))).collect();
+        let calls: Vec<_> = turn.generations.iter().map(trace::marks).collect();
+        let known: Vec<bool> =
+            calls.iter().map(|marks| marks.iter().flatten().any(|mark| self.known.contains(mark))).collect();
         // Within a turn calls are different, whatever they have in common.
-        self.known.extend(calls.iter().flat_map(Call::proofs));
+        self.known.extend(calls.iter().flatten().flatten());
         turn.agents.iter().for_each(|agent| self.add(agent, until));
         if !known.is_empty() && known.iter().all(|known| *known) {
             return;

@@ -15,7 +15,7 @@ use crate::{
     media::Media,
     project::Semantics,
     transcript::record::{Advice, By, Nanos, Prompt, Usage},
-    turn::{Generation, Happening, Past, Scope, Tool, Turn},
+    turn::{Generation, Happening, Past, Scope, Tool, Turn, hash::hash},
 };
 
 /// One observation, ready to be given attributes.
@@ -280,11 +280,30 @@ fn given(turn: &Turn, scope: Scope, trace: TraceId) -> HashMap<usize, Vec<Given<
     given
 }
 
+/// How `generation` begins and what it used.
+fn content(generation: &Generation) -> Option<(u64, [u64; 4])> {
+    let counts = generation.usage.filter(|usage| *usage != Usage::default());
+    generation.opening.zip(counts).map(|(opening, usage)| {
+        let Usage { input, output, cache_read, cache_creation, .. } = usage;
+        (opening, [input, output, cache_read, cache_creation])
+    })
+}
+
+/// What shows that `generation` is found again, as the proofs of [`call_of`] do, while one process counts calls: they take a
+/// fraction of the time, and are not stored.
+pub(crate) fn marks(generation: &Generation) -> [Option<u64>; 3] {
+    let id = generation.id.as_str();
+    let marks = [
+        generation.first.map(|at| hash((0, id, at))),
+        generation.request_id.as_deref().map(|request| hash((1, id, request))),
+        content(generation).map(|content| hash((2, id, content))),
+    ];
+    if marks.iter().any(Option::is_some) { marks } else { [Some(hash((3, id))), None, None] }
+}
+
 /// What shows that `generation` is found again in another place.
 pub fn call_of(generation: &Generation) -> Call {
-    let counts = generation.usage.filter(|usage| *usage != Usage::default());
-    let content = generation.opening.as_ref().zip(counts).map(|(opening, usage)| {
-        let Usage { input, output, cache_read, cache_creation, .. } = usage;
+    let content = content(generation).map(|(opening, [input, output, cache_read, cache_creation])| {
         format!("{opening:016x} {input} {output} {cache_read} {cache_creation}")
     });
     Call::of(&generation.id, generation.first, generation.request_id.as_deref(), content.as_deref())

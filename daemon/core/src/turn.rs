@@ -18,7 +18,7 @@ use crate::{
 mod answer;
 mod assembler;
 mod chain;
-mod hash;
+pub(crate) mod hash;
 mod history;
 mod parts;
 mod run;
@@ -28,6 +28,8 @@ pub use assembler::{Assembler, Elsewhere, TEAM_OF};
 pub use history::{BACK, Past};
 pub use parts::{Failure, Generation, Happening, Launch, Note, Order, Place, SkillOutput, Tool};
 pub use run::Runs;
+
+use hash::ById;
 
 /// How much of an open turn is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,8 +82,8 @@ pub struct Turn {
     /// Line → subagent; none for those that nobody asked for.
     sides: HashMap<String, Option<usize>>,
     /// The latest call of each id; those before it are linked.
-    by_message: HashMap<String, usize>,
-    by_tool: HashMap<String, (usize, usize)>,
+    by_message: ById<usize>,
+    by_tool: ById<(usize, usize)>,
     /// The call whose line was the latest of the turn.
     at_tail: Option<usize>,
     /// Which turn it is of those begun while the transcript was read.
@@ -119,8 +121,8 @@ impl Turn {
             place: None,
             agents: Vec::new(),
             sides: HashMap::new(),
-            by_message: HashMap::new(),
-            by_tool: HashMap::new(),
+            by_message: ById::default(),
+            by_tool: ById::default(),
             at_tail: None,
             serial: 0,
             reach: (offset, 0),

@@ -1,15 +1,12 @@
 //! Where a turn begins and ends: a session's records one by one.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    fmt::Debug,
-};
+use std::{collections::VecDeque, fmt::Debug};
 
 use super::{
     SkillOutput, Turn,
     answer::Trail,
     chain::{Chain, Link},
-    hash::{ByHash, hash},
+    hash::{ByHash, ById, hash},
     history::{BACK, History, Past},
 };
 use crate::transcript::record::{Aside, Assistant, Nanos, Prompt, PromptKind, Record, Side, ToolResult};
@@ -72,15 +69,15 @@ pub struct Assembler {
     /// What the session is called.
     title: Option<String>,
     /// The last calls of the turn before: a late line of them must not count again.
-    before: HashMap<String, (Trail, bool)>,
+    before: ById<(Trail, bool)>,
     /// The turns before, to which the user may go back.
     history: History,
     /// The version of Claude Code that wrote the latest prompt.
     version: Option<String>,
     /// Lines of a conversation that belong to nothing.
     orphans: u64,
-    /// The prompts of the latest turns that were read and are over.
-    prompts: VecDeque<String>,
+    /// The prompts of the latest turns that were read and are over, by hash.
+    prompts: VecDeque<u64>,
     /// Lines of answers in turns that are over.
     written: Written,
     /// What belongs to the turn that comes, and the offset of its line.
@@ -107,7 +104,7 @@ impl Assembler {
             requests: Requests::default(),
             forked_from: None,
             title: None,
-            before: HashMap::new(),
+            before: ById::default(),
             history: History::default(),
             version: None,
             orphans: 0,
@@ -448,7 +445,7 @@ impl Assembler {
             if self.prompts.len() == BACK {
                 self.prompts.pop_front();
             }
-            self.prompts.push_back(uuid.clone());
+            self.prompts.push_back(hash(uuid));
         }
         let first = turn.generations.len().saturating_sub(LATE);
         let calls = turn.generations.iter().enumerate().skip(first);
@@ -526,7 +523,7 @@ impl Assembler {
     /// The line is the prompt of a turn that is at work, or of one that was read lately.
     fn was_prompt(&self, uuid: &str) -> bool {
         let mut at_work = self.aside.iter().chain(&self.open).chain(&self.candidate);
-        at_work.any(|turn| turn.prompt.uuid.as_deref() == Some(uuid)) || self.prompts.iter().any(|known| known == uuid)
+        at_work.any(|turn| turn.prompt.uuid.as_deref() == Some(uuid)) || self.prompts.contains(&hash(uuid))
     }
 }
 

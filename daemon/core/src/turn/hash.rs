@@ -9,11 +9,15 @@ use std::{
 pub(super) type ByHash<V> = HashMap<u64, V, BuildHasherDefault<Quick>>;
 
 /// A set of such hashes.
-pub(super) type Hashes = HashSet<u64, BuildHasherDefault<Quick>>;
+pub(crate) type Hashes = HashSet<u64, BuildHasherDefault<Quick>>;
+
+/// A map whose keys are ids of the conversation.
+pub(super) type ById<V> = HashMap<String, V, BuildHasherDefault<Quick>>;
 
 /// Eight bytes at a time, each time multiplied to 128 bits of which the halves are put together. Nobody gains by making two ids
 /// collide: they are those of the user's own conversation.
-pub(super) struct Quick(u64);
+#[derive(Clone)]
+pub(crate) struct Quick(u64);
 
 /// An odd number with half of its bits set.
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -53,7 +57,7 @@ impl Hasher for Quick {
 }
 
 /// The hash of `value`.
-pub(super) fn hash(value: impl Hash) -> u64 {
+pub(crate) fn hash(value: impl Hash) -> u64 {
     let mut hasher = Quick::default();
     value.hash(&mut hasher);
     hasher.finish()

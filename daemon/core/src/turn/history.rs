@@ -1,8 +1,8 @@
 //! The turns of a session that are over, and which of them the user has gone back to before.
 
-use std::collections::{HashMap, VecDeque, hash_map::Entry};
+use std::collections::{VecDeque, hash_map::Entry};
 
-use super::Turn;
+use super::{Turn, hash::ById};
 use crate::transcript::record::{Prompt, SessionFacts};
 
 /// How many turns are remembered to which the user may go back.
@@ -38,7 +38,7 @@ pub(super) struct History {
     /// Each with whether it was left behind already.
     turns: VecDeque<(Past, bool)>,
     /// What their prompts follow, each with how many do.
-    follows: HashMap<String, usize>,
+    follows: ById<usize>,
 }
 
 impl History {

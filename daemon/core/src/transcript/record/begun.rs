@@ -18,7 +18,8 @@ pub(super) fn begun_by(wire: &Wire<'_>, is_side: bool) -> Option<String> {
 /// The subagent, or the workflow run, that a `toolUseResult` names. Runs are always in the background (2.1.329).
 pub fn launched(raw: &str) -> Option<Launched> {
     let names = |key: &[u8]| memchr::memmem::find(raw.as_bytes(), key).is_some();
-    let may_be = raw.starts_with('{') && (names(b"\"agentId\"") || names(b"\"runId\"") || names(b"\"resumedAgentId\""));
+    // `agentId`, `resumedAgentId`, `runId`.
+    let may_be = raw.starts_with('{') && (names(b"gentId\"") || names(b"\"runId\""));
     let wire: WireLaunched<'_> = may_be.then(|| read(raw)).flatten()?;
     let is_async = wire.is_async.is_some_and(|flag| flag.0) || wire.agent_id.is_none();
     let wakes = wire.resumed_agent_id.is_some();

@@ -67,7 +67,8 @@ pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Conte
     // The words of somebody else, without what they are wrapped in for the model.
     let body = wire.origin.as_ref().and_then(|origin| origin.body.as_ref()).map(|body| body.0.as_ref());
     let from_machine = wire.origin.as_ref().and_then(|origin| origin.kind.as_ref()).is_some_and(is_message);
-    if let Some(body) = body.or_else(|| message(&text)).filter(|body| from_machine && !body.trim().is_empty()) {
+    let body = from_machine.then(|| body.or_else(|| message(&text))).flatten();
+    if let Some(body) = body.filter(|body| !body.trim().is_empty()) {
         let body = body.to_owned();
         context = std::mem::replace(&mut text, body);
     }
