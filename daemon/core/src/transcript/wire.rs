@@ -359,7 +359,8 @@ impl<'a> Kind<'a> for Content<'a> {
     }
 
     fn list<A: SeqAccess<'a>>(mut list: A) -> Result<Found<Self>, A::Error> {
-        let mut blocks = Vec::new();
+        // A line has one block as a rule, and room for more is dear: blocks are large.
+        let mut blocks = Vec::with_capacity(1);
         while let Some(found) = list.next_element_seed(Any::<Part<'a>>(PhantomData))? {
             match found {
                 Found::Value(Part(block)) => blocks.push(block),

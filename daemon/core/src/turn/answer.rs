@@ -4,6 +4,8 @@
 //! count from 1 in each session. A line goes on with a call of its id if it follows it directly, or if request, time or content
 //! say so as well.
 
+use std::sync::Arc;
+
 use super::{
     Generation, Tool, Turn,
     hash::{Hashes, hash, stable},
@@ -162,9 +164,9 @@ impl Turn {
     }
 
     /// What is known of the call at `index`, and whether some tool it asked for has not come back.
-    pub(super) fn trail(&self, index: usize) -> (Trail, bool) {
+    pub(super) fn trail(&self, index: usize) -> (Arc<Trail>, bool) {
         let generation = &self.generations[index];
-        (generation.trail.clone(), waits(generation))
+        (Arc::clone(&generation.trail), waits(generation))
     }
 
     pub(super) fn answer(&mut self, line: Assistant, requested: Option<Nanos>) {
@@ -180,7 +182,7 @@ impl Turn {
         let index = known.unwrap_or(self.generations.len());
         if known.is_none() {
             let earlier = self.by_message.insert(id.clone(), index);
-            let trail = Trail { is_nameless: line.message_id.is_none(), ..Trail::default() };
+            let trail = Arc::new(Trail { is_nameless: line.message_id.is_none(), ..Trail::default() });
             self.generations.push(Generation {
                 id,
                 repeats: earlier.map_or(0, |earlier| self.generations[earlier].repeats + 1),
@@ -209,7 +211,7 @@ impl Turn {
         if let Some(id) = line.message_id.as_ref().filter(|_| generation.trail.is_nameless && !generation.sent) {
             // Only now is it said which answer this is.
             generation.id.clone_from(id);
-            generation.trail.is_nameless = false;
+            Arc::make_mut(&mut generation.trail).is_nameless = false;
             let earlier = self.by_message.insert(id.clone(), index).filter(|earlier| *earlier != index);
             let repeats = earlier.map_or(0, |earlier| self.generations[earlier].repeats + 1);
             let generation = &mut self.generations[index];
@@ -220,7 +222,7 @@ impl Turn {
         }
         self.at_tail = Some(index);
         let generation = &mut self.generations[index];
-        generation.trail.add(&line);
+        Arc::make_mut(&mut generation.trail).add(&line);
         generation.first = generation.first.or(line.at);
         generation.last = generation.last.max(line.at);
         generation.requested = generation.requested.or(requested);

@@ -1,6 +1,6 @@
 //! Where a turn begins and ends: a session's records one by one.
 
-use std::{collections::VecDeque, fmt::Debug};
+use std::{collections::VecDeque, fmt::Debug, sync::Arc};
 
 use super::{
     SkillOutput, Turn,
@@ -69,7 +69,7 @@ pub struct Assembler {
     /// What the session is called.
     title: Option<String>,
     /// The last calls of the turn before: a late line of them must not count again.
-    before: ById<(Trail, bool)>,
+    before: ById<(Arc<Trail>, bool)>,
     /// The turns before, to which the user may go back.
     history: History,
     /// The version of Claude Code that wrote the latest prompt.

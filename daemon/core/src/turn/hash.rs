@@ -32,10 +32,9 @@ impl Hasher for Quick {
     fn write(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         words.iter().for_each(|word| self.write_u64(u64::from_le_bytes(*word)));
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
+        let last = rest.iter().rev().fold(0, |last, byte| last << 8 | u64::from(*byte));
         // Zeros at the end count.
-        self.write_u64(u64::from_le_bytes(last) | (rest.len() as u64) << 56);
+        self.write_u64(last | (rest.len() as u64) << 56);
     }
 
     fn write_u8(&mut self, byte: u8) {

@@ -1,6 +1,6 @@
 //! What a turn consists of.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use serde::Deserialize;
 
@@ -119,7 +119,7 @@ pub struct Generation {
     pub sent: bool,
     /// It is another session's, which it was copied from.
     pub is_copy: bool,
-    pub(super) trail: Trail,
+    pub(super) trail: Arc<Trail>,
 }
 
 /// One tool call.
