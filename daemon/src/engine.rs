@@ -23,7 +23,7 @@ use crate::{
 use cc_core::{
     config::Config,
     destination::Destination,
-    hook::{Event, Hint},
+    hook::{Event, Hint, Source},
     transcript::{cursor::Position, record},
 };
 
@@ -34,8 +34,7 @@ mod session;
 mod tell;
 mod users;
 
-pub use later::BACKFILL_ID;
-use later::{AT_ONCE, BLOCKED, Later, Task, is_backfill, is_found, is_unhurried};
+use later::{AT_ONCE, BLOCKED, Later, Task};
 use read::STEP;
 pub use refused::Refused;
 use session::{Session, Tail};
@@ -332,7 +331,7 @@ impl Engine {
         if let Some(path) = places::at_home(&hint.transcript, &hint.session_id, &self.roots(&hint)) {
             hint.transcript = path;
         }
-        let is_unhurried = is_unhurried(&hint);
+        let is_unhurried = hint.source.is_unhurried();
         if !self.sessions.contains_key(&hint.session_id) {
             let session = Session { dirty: false, is_unhurried, ..self.load(&hint) };
             self.sessions.insert(hint.session_id.clone(), session);
@@ -363,14 +362,15 @@ impl Engine {
             let dir = hint.project_dirs.last();
             dir.is_some_and(|dir| self.store.call(|store| store.off(dir)).is_ok_and(|off| !off.is_empty()))
         };
-        let again = hint.is_asked_for() && was_off(&hint);
-        let may = !is_backfill(&hint) && !again || session.may_be_told_to(&hint.destination, again, &self.store);
+        let again = hint.source.is_asked_for() && was_off(&hint);
+        let may =
+            hint.source != Source::Backfill && !again || session.may_be_told_to(&hint.destination, again, &self.store);
         if newest && may {
             session.row.transcript.clone_from(&hint.transcript);
             session.row.hint = hint.clone();
         }
         // What a search finds has been silent for as long as anything is waited for.
-        let came = if is_found(&hint) { now.checked_sub(QUIET_FINISHED).unwrap_or(now) } else { now };
+        let came = if hint.source == Source::Scan { now.checked_sub(QUIET_FINISHED).unwrap_or(now) } else { now };
         session.waiting.insert(at, (hint, came));
     }
 

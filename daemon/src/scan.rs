@@ -18,7 +18,7 @@ use crate::{
     store::{self, Begun, SessionRow, handle::Handle},
 };
 use cc_core::{
-    hook::{Env, Event, Hint, SCAN_ID},
+    hook::{Env, Event, Hint, Source},
     transcript::record,
 };
 
@@ -155,7 +155,8 @@ impl Scan {
             None => self.settings_of(&path)?,
         };
         Some(Hint {
-            id: format!("{SCAN_ID}{id}-{written}"),
+            id: Source::Scan.id(format_args!("{id}-{written}")),
+            source: Source::Scan,
             fired_ns: u64::try_from(written).ok()?.saturating_mul(1_000_000),
             session_id: id.to_owned(),
             transcript: path,
@@ -196,6 +197,7 @@ impl Scan {
         }
         let mut hint = Hint {
             id: String::new(),
+            source: Source::Scan,
             fired_ns: 0,
             session_id: String::new(),
             transcript: PathBuf::new(),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use proto::frame::Frame;
 use serde::{
-    Deserialize, Serialize,
+    Deserialize, Serialize, Serializer,
     de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
 };
 
@@ -25,17 +25,19 @@ use crate::{
     transcript::{record::Nanos, wire::Text},
 };
 
-/// What the ids of events begin with that no hook brought.
-pub const SCAN_ID: &str = "scan-";
+mod source;
 
-/// What the ids of events begin with that have a session read again from its start.
-pub const AGAIN_ID: &str = "again-";
+pub use source::Source;
 
 /// A hook event, judged. Holds nothing secret; stored until it is dealt with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Hint {
-    /// Id of the event.
+    /// Id of the event, unique and otherwise without meaning.
     pub id: String,
+    /// Where it comes from. Only what no hook brought says so where it is stored.
+    #[serde(default, skip_serializing_if = "Source::is_hook")]
+    pub source: Source,
     /// When the hook ran.
     pub fired_ns: Nanos,
     /// The session.
@@ -63,20 +65,20 @@ pub struct Hint {
     pub debug: bool,
 }
 
-impl Hint {
-    /// The user asked for this session's history.
-    pub fn is_asked_for(&self) -> bool {
-        ["backfill-", "replay-"].iter().any(|kind| self.id.starts_with(kind))
+impl Serialize for Hint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
     }
+}
 
-    /// A hook of Claude Code ran, with tracing on in its environment.
-    pub fn is_from_hook(&self) -> bool {
-        self.is_permission() && !self.is_asked_for() && !self.id.starts_with("recover-")
-    }
-
-    /// It says that tracing is on or wanted. What the daemon itself found says only that there may be something to read.
-    pub fn is_permission(&self) -> bool {
-        ![SCAN_ID, AGAIN_ID].iter().any(|kind| self.id.starts_with(kind))
+impl<'de> Deserialize<'de> for Hint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut hint = Self::deserialize(deserializer)?;
+        // Earlier versions stored no source.
+        if hint.source.is_hook() {
+            hint.source = Source::of_id(&hint.id);
+        }
+        Ok(hint)
     }
 }
 
@@ -183,6 +185,7 @@ pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
     project_dirs.retain(|dir| dir.is_absolute());
     project_dirs.dedup();
     let hint = Hint {
+        source: Source::of_id(&frame.id),
         id: frame.id,
         fired_ns: frame.fired_ns,
         session_id,

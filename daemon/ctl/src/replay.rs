@@ -12,7 +12,11 @@ use hyper::Method;
 use jiff::Timestamp;
 
 use crate::{client, sessions, show, status};
-use cc_core::{destination::Destination, hook::Env, status::Left};
+use cc_core::{
+    destination::Destination,
+    hook::{Env, Source},
+    status::Left,
+};
 use cc_langfuse::{
     offline,
     reader::{Transcript, Unreadable},
@@ -63,7 +67,7 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
         "hook_event_name": "Replay",
     });
     let frame = Frame {
-        id: format!("replay-{now:x}-{:x}", std::process::id()),
+        id: Source::Replay.id(format_args!("{now:x}-{:x}", std::process::id())),
         fired_ns: u64::try_from(now)?,
         cut: false,
         env,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use cc_core::hook::{AGAIN_ID, Hint, SCAN_ID};
+use cc_core::hook::Hint;
 
 /// How many such sessions are read at the same time.
 pub(super) const AT_ONCE: usize = 4;
@@ -15,24 +15,6 @@ pub(super) const BLOCKED: usize = 16;
 
 /// The search is asked for more when fewer sessions than this wait.
 const LOW: usize = AT_ONCE;
-
-/// What the ids of events begin with that hand over history.
-pub const BACKFILL_ID: &str = "backfill-";
-
-/// True if `hint` hands over history.
-pub(super) fn is_backfill(hint: &Hint) -> bool {
-    hint.id.starts_with(BACKFILL_ID)
-}
-
-/// True if a search found the session.
-pub(super) fn is_found(hint: &Hint) -> bool {
-    hint.id.starts_with(SCAN_ID)
-}
-
-/// True if no hook is behind `hint`, so that nobody waits for what comes of it.
-pub(super) fn is_unhurried(hint: &Hint) -> bool {
-    is_backfill(hint) || is_found(hint) || hint.id.starts_with(AGAIN_ID)
-}
 
 /// A session to begin with when there is room.
 #[derive(Debug)]
@@ -94,17 +76,18 @@ impl Later {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cc_core::hook::Source;
 
     #[test]
     fn the_search_is_asked_for_more_when_little_waits_and_once_for_each_answer() {
-        let hint = |n: usize| Hint { id: format!("{SCAN_ID}{n}"), ..super::super::any_hint("s") };
+        let hint = |n: usize| Hint { source: Source::Scan, ..super::super::any_hint(&format!("s-{n}")) };
         let mut later = Later::default();
         let (more, mut asked) = oneshot::channel();
         later.found((0..LOW + 2).map(hint).collect(), 5, more);
         assert_eq!(later.len(), LOW + 2 + 5);
         for n in 0..3 {
             assert!(asked.try_recv().is_err(), "{n}");
-            assert!(matches!(later.next(), Some(Task::Found(hint)) if hint.id == format!("{SCAN_ID}{n}")));
+            assert!(matches!(later.next(), Some(Task::Found(hint)) if hint.session_id == format!("s-{n}")));
         }
         assert_eq!(asked.try_recv(), Ok(()));
         let (more, mut asked) = oneshot::channel();

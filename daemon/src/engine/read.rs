@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    AGENT_TICK, AGENT_TICK_LATER, BACKFILL, Engine, LULL, QUIET, QUIET_FINISHED, RECOVERED, TICK, is_backfill,
+    AGENT_TICK, AGENT_TICK_LATER, BACKFILL, Engine, LULL, QUIET, QUIET_FINISHED, RECOVERED, TICK,
     session::{STORE_RETRY, Session, Tail},
     tell::{Found, HELD, push_line, settle, tell},
 };
@@ -20,7 +20,7 @@ use crate::{
     store::{Advance, DestinationId, SessionRow},
 };
 use cc_core::{
-    hook::{Event, Hint},
+    hook::{Event, Hint, Source},
     redact::Counts,
     transcript::{cursor::Position, lines::Lines, record},
     turn::{Assembler, Past, Scope, Turn},
@@ -149,7 +149,7 @@ impl Engine {
     fn is_off(&mut self, session: &mut Session) -> bool {
         let hint = &session.row.hint;
         let Some(dir) = hint.project_dirs.last() else { return false };
-        let is_permitted = session.waiting.iter().any(|(hint, _)| hint.is_permission());
+        let is_permitted = session.waiting.iter().any(|(hint, _)| hint.source.is_permission());
         session.is_off = !is_permitted && !self.consent.is_on(&hint.project_dirs, hint.config_dir.as_deref());
         let (off, is_silent) = (session.is_off, !is_permitted);
         let seen = self.store.call(|store| {
@@ -177,7 +177,7 @@ impl Engine {
     fn must_wait(&mut self, session: &Session) -> Option<Duration> {
         let hint = &session.row.hint;
         let is_paused = || self.store.call(|store| store.is_paused(&hint.project_dirs)).unwrap_or(true);
-        if is_backfill(hint) && is_paused() || self.is_full(session) {
+        if hint.source == Source::Backfill && is_paused() || self.is_full(session) {
             return Some(STORE_RETRY);
         }
         let is_ahead = || {
@@ -194,7 +194,7 @@ impl Engine {
     fn is_full(&mut self, session: &Session) -> bool {
         let to = &session.row.hint.destination;
         let waiting = self.store.call(|store| store.waiting_bytes(to)).unwrap_or(0);
-        let room = if is_backfill(&session.row.hint) { BACKFILL } else { u64::MAX };
+        let room = if session.row.hint.source == Source::Backfill { BACKFILL } else { u64::MAX };
         if waiting < self.config.outbox_bytes {
             self.full.remove(to);
             return waiting >= room;
@@ -300,7 +300,8 @@ impl Engine {
         }
         self.recovered.insert(previous.clone(), file.length);
         let hint = Hint {
-            id: format!("recover-{previous}"),
+            id: Source::Recovery.id(&previous),
+            source: Source::Recovery,
             session_id: previous.clone(),
             transcript: path,
             event: Event::Ended,

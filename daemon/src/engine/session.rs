@@ -133,7 +133,7 @@ impl Session {
     pub(super) fn leaves_out(&self, start: Nanos, next: Option<Nanos>) -> bool {
         let is_its = |fired: Nanos| fired >= start && next.is_none_or(|next| fired < next);
         let mut hints = self.waiting.iter().map(|(hint, _)| hint).chain([&self.row.hint]);
-        let is_wanted = hints.any(|hint| hint.is_asked_for() || hint.is_from_hook() && is_its(hint.fired_ns));
+        let is_wanted = hints.any(|hint| hint.source.is_asked_for() || hint.source.is_hook() && is_its(hint.fired_ns));
         !is_wanted && self.off.iter().any(|off| off.contains(&start))
     }
 

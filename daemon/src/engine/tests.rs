@@ -31,6 +31,7 @@ fn write(path: &Path, lines: &[serde_json::Value]) {
 pub(super) fn ended(dir: &Path, id: &str) -> Hint {
     Hint {
         id: format!("e-{id}"),
+        source: Source::Hook,
         fired_ns: 1,
         session_id: id.into(),
         transcript: dir.join(format!("{id}.jsonl")),
@@ -110,7 +111,7 @@ fn history_waits_for_the_end_of_a_pause_and_what_is_said_in_it_is_passed_over() 
     }
     let engine = Running::new(base.path());
     engine.store.call(|store| store.pause(None, true)).unwrap();
-    engine.hear(Hint { id: format!("{BACKFILL_ID}1"), ..ended(&dir, "old") });
+    engine.hear(Hint { source: Source::Backfill, ..ended(&dir, "old") });
     engine.hear(ended(&dir, "live"));
     engine.until(|counts| counts.inbox == 1);
     engine.store.call(|store| store.pause(None, false)).unwrap();

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{Result, Store, count};
-use cc_core::hook::{AGAIN_ID, Hint};
+use cc_core::hook::{Hint, Source};
 
 /// The name under which events are counted that this version cannot read.
 const UNREADABLE: &str = "event_unreadable";
@@ -44,7 +44,7 @@ impl Store {
         tx.commit()?;
         let mut inbox = Inbox { hints: self.inbox()?, again: Vec::new() };
         inbox.hints.retain(|hint| {
-            let again = hint.id.starts_with(AGAIN_ID);
+            let again = hint.source == Source::Reread;
             if again {
                 inbox.again.push(hint.id.clone());
             }
@@ -89,7 +89,7 @@ mod tests {
         let mut store = Store::open(&dir.path().join("state.db")).unwrap().store;
         let good = crate::engine::any_hint("good");
         let later = serde_json::to_string(&crate::engine::any_hint("later")).unwrap();
-        let again = crate::engine::any_hint(&format!("{AGAIN_ID}s"));
+        let again = Hint { source: Source::Reread, ..crate::engine::any_hint("again") };
         store.accept(&[good, again], &[]).unwrap();
         let newer = later.replace("\"Ended\"", "\"Unheard\"");
         for (id, hint) in [("later", &*newer), ("torn", "{\"id\":\"torn\""), ("empty", ""), ("list", "[]")] {
@@ -103,7 +103,7 @@ mod tests {
             let counts = store.counts().unwrap();
             (hints, inbox.again, counts.inbox, counts.skipped.get(UNREADABLE).copied())
         };
-        let expect = (vec!["good".to_owned()], vec![format!("{AGAIN_ID}s")], 2, Some(5));
+        let expect = (vec!["good".to_owned()], vec!["again".to_owned()], 2, Some(5));
         assert_eq!(read(&mut store), expect);
         assert_eq!(read(&mut store), expect, "counted once");
         store.db.execute("UPDATE inbox_aside SET hint = ? WHERE id = 'later'", [later]).unwrap();

@@ -9,7 +9,7 @@ use rusqlite::{Connection, config::DbConfig, params};
 use rusqlite_migration::Migrations;
 
 use super::{Result, SessionRow, Store, is_whole, json, salvage, schema::MIGRATIONS, spellings};
-use cc_core::hook::{AGAIN_ID, Hint};
+use cc_core::hook::{Hint, Source};
 
 /// More than the store has statements.
 const STATEMENTS: usize = 128;
@@ -152,7 +152,8 @@ fn is_damage(error: &anyhow::Error) -> bool {
 fn read_again(db: &Connection, sessions: Vec<SessionRow>) -> Result<()> {
     db.execute_batch("UPDATE session SET cursor = 0, closed = 0, marker = NULL; DELETE FROM agent;")?;
     for session in sessions {
-        let hint = Hint { id: format!("{AGAIN_ID}{}", session.session_id), ..session.hint };
+        let id = Source::Reread.id(&session.session_id);
+        let hint = Hint { id, source: Source::Reread, ..session.hint };
         db.execute("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)", params![hint.id, json(&hint)])?;
     }
     Ok(())

@@ -242,7 +242,7 @@ impl Store {
             paused::leave_out(tx, trace)?;
         }
         // History that the user asks for comes also from when tracing was off.
-        let is_asked = step.session.hint.is_asked_for();
+        let is_asked = step.session.hint.source.is_asked_for();
         let mut silent = HashMap::<TraceId, bool>::new();
         let mut fresh = HashSet::new();
         let (mut queued, mut copies) = (0, HashMap::<TraceId, (u64, u64)>::new());

@@ -44,6 +44,7 @@ fn server(name: &str) -> Destination {
 fn hint(id: &str, fired_ns: u64) -> Hint {
     Hint {
         id: id.into(),
+        source: cc_core::hook::Source::Hook,
         fired_ns,
         session_id: "s-1".into(),
         transcript: "/home/dev/s-1.jsonl".into(),

@@ -39,6 +39,7 @@ fn an_event_becomes_a_hint_without_anything_secret_in_it() {
     let (hint, secret) = accepted(&payload(), &ENV);
     let expect = Hint {
         id: "e-1".into(),
+        source: Source::Hook,
         fired_ns: 42,
         session_id: "s-1".into(),
         transcript: "/home/dev/.claude/projects/x/s-1.jsonl".into(),
@@ -429,4 +430,37 @@ proptest! {
             prop_assert_eq!(Env::new(env).destination().map(|d| d.base_url), Ok(once.clone()));
         }
     }
+}
+
+#[test]
+fn the_source_of_an_event_is_read_out_of_its_id_once_when_it_comes_in() {
+    for (id, source) in [
+        ("1f-2a", Source::Hook),
+        ("scan-s-1", Source::Scan),
+        ("recover-s-1", Source::Recovery),
+        ("again-s-1", Source::Reread),
+        ("backfill-1", Source::Backfill),
+        ("replay-1", Source::Replay),
+    ] {
+        let (hint, _) = read(Frame { id: id.into(), ..frame(payload().to_string(), &ENV) }).unwrap();
+        assert_eq!(hint.source, source, "{id}");
+    }
+}
+
+#[test]
+fn a_stored_event_keeps_its_source_and_one_of_an_earlier_version_has_it_by_its_id() {
+    let (hint, _) = accepted(&payload(), &ENV);
+    let all = [Source::Hook, Source::Scan, Source::Recovery, Source::Reread, Source::Backfill, Source::Replay];
+    for source in all {
+        let hint = Hint { source, ..hint.clone() };
+        let stored = serde_json::to_value(&hint).unwrap();
+        assert_eq!(stored.get("source").is_some(), source != Source::Hook, "{stored}");
+        assert_eq!(serde_json::from_value::<Hint>(stored).unwrap(), hint);
+        let mut earlier = serde_json::to_value(Hint { id: source.id("1"), ..hint.clone() }).unwrap();
+        earlier.as_object_mut().unwrap().remove("source");
+        assert_eq!(serde_json::from_value::<Hint>(earlier).unwrap().source, source);
+    }
+    let mut newer = serde_json::to_value(Hint { source: Source::Scan, ..hint }).unwrap();
+    newer["source"] = "Elsewhere".into();
+    assert!(serde_json::from_value::<Hint>(newer).is_err(), "for a version that knows it");
 }

@@ -8,9 +8,10 @@ use serde_json::json;
 use super::{Job, find::Routes, known, progress::Progress, request, since, tally};
 use cc_core::{
     destination::Destination,
+    hook::Source,
     status::history::{Ask, Known},
 };
-use cc_langfuse::{engine::BACKFILL_ID, offline::TurnOutline};
+use cc_langfuse::offline::TurnOutline;
 use proto::frame::Frame;
 
 /// Sessions that are with the daemon at the same time.
@@ -234,7 +235,7 @@ impl<'r> Sender<'r> {
         };
         self.number += 1;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
-        let id = format!("{BACKFILL_ID}{:x}-{:x}", self.run, self.number);
+        let id = Source::Backfill.id(format_args!("{:x}-{:x}", self.run, self.number));
         let payload = json!({
             "session_id": job.candidate.id, "transcript_path": job.candidate.path, "cwd": job.cwd, "hook_event_name": event,
         });

@@ -44,7 +44,7 @@ impl Stepped {
     }
 
     fn found(&self, id: &str, turns: usize) -> Hint {
-        Hint { id: format!("{}{id}", cc_core::hook::SCAN_ID), ..self.session(id, turns) }
+        Hint { source: Source::Scan, ..self.session(id, turns) }
     }
 
     /// One pass; returns how many looks it took, and how many of them were at least one step behind.

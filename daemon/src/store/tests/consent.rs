@@ -85,7 +85,7 @@ fn what_is_left_out_while_off_comes_when_history_is_asked_for() {
     store.advance(&off).unwrap();
     assert_eq!(store.counts().unwrap().skipped["turn_while_off"], 1, "counted once");
     let mut asked = step(vec![span(1, 1, 0), span(1, 2, 1)]);
-    asked.session.hint.id = "backfill-1".into();
+    asked.session.hint.source = cc_core::hook::Source::Backfill;
     store.advance(&asked).unwrap();
     assert_eq!(waiting(&mut store, destination).len(), 3);
 }

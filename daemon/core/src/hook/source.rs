@@ -1,0 +1,112 @@
+//! Where an event comes from: what it permits, and whether anybody waits for what comes of it.
+
+use serde::{Deserialize, Serialize};
+
+/// Where an event comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// A hook of Claude Code ran, with tracing on in its environment.
+    #[default]
+    Hook,
+    /// A search found the session.
+    Scan,
+    /// Another session begins with this one, which may never have had a Stop.
+    Recovery,
+    /// The database was damaged: the session is read again from its start.
+    Reread,
+    /// The user hands over history.
+    Backfill,
+    /// The user hands over one transcript.
+    Replay,
+}
+
+/// How the id of an event begins that no hook made.
+const PREFIXES: [(&str, Source); 5] = [
+    ("scan-", Source::Scan),
+    ("recover-", Source::Recovery),
+    ("again-", Source::Reread),
+    ("backfill-", Source::Backfill),
+    ("replay-", Source::Replay),
+];
+
+impl Source {
+    /// The source of an event that says it by nothing but its id: a frame on its way in, and an event stored without a source,
+    /// as a hook's are and those of earlier versions. An event in memory has a source; its id means nothing.
+    pub fn of_id(id: &str) -> Self {
+        PREFIXES.iter().find(|(prefix, _)| id.starts_with(prefix)).map_or(Self::Hook, |(_, source)| *source)
+    }
+
+    /// The id of an event from here, unique as far as `unique` is. On the wire this is how a frame says its source: a daemon of
+    /// any version understands it.
+    pub fn id(self, unique: impl std::fmt::Display) -> String {
+        let prefix = PREFIXES.iter().find(|(_, source)| *source == self).map_or("", |(prefix, _)| prefix);
+        format!("{prefix}{unique}")
+    }
+
+    /// A hook of Claude Code ran, with tracing on in its environment.
+    pub fn is_hook(&self) -> bool {
+        *self == Self::Hook
+    }
+
+    /// The user asked for this session's history.
+    pub fn is_asked_for(self) -> bool {
+        matches!(self, Self::Backfill | Self::Replay)
+    }
+
+    /// It says that tracing is on or wanted. What the daemon itself found says only that there may be something to read.
+    pub fn is_permission(self) -> bool {
+        !matches!(self, Self::Scan | Self::Reread)
+    }
+
+    /// Nobody waits for what comes of it.
+    pub fn is_unhurried(self) -> bool {
+        matches!(self, Self::Scan | Self::Reread | Self::Backfill)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Source; 6] =
+        [Source::Hook, Source::Scan, Source::Recovery, Source::Reread, Source::Backfill, Source::Replay];
+
+    #[test]
+    fn a_source_says_what_an_event_permits_and_who_waits_for_it() {
+        for (source, is_hook, is_asked_for, is_permission, is_unhurried) in [
+            (Source::Hook, true, false, true, false),
+            (Source::Scan, false, false, false, true),
+            (Source::Recovery, false, false, true, false),
+            (Source::Reread, false, false, false, true),
+            (Source::Backfill, false, true, true, true),
+            (Source::Replay, false, true, true, false),
+        ] {
+            let is = (source.is_hook(), source.is_asked_for(), source.is_permission(), source.is_unhurried());
+            assert_eq!(is, (is_hook, is_asked_for, is_permission, is_unhurried), "{source:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_without_a_source_beside_it_says_where_the_event_comes_from() {
+        for (id, source) in [
+            ("1f-2a", Source::Hook),
+            ("scan-s-1-1795204729201", Source::Scan),
+            ("recover-s-1", Source::Recovery),
+            ("again-s-1", Source::Reread),
+            ("backfill-18c-1", Source::Backfill),
+            ("replay-18c-4d2", Source::Replay),
+            ("", Source::Hook),
+            ("backfill", Source::Hook),
+            ("Replay-1", Source::Hook),
+            (" replay-1", Source::Hook),
+            ("e-replay-1", Source::Hook),
+            ("1f-backfill-2", Source::Hook),
+        ] {
+            assert_eq!(Source::of_id(id), source, "{id:?}");
+        }
+        for source in ALL {
+            assert_eq!(Source::of_id(&source.id("1f-2a")), source);
+        }
+        assert_eq!(Source::Hook.id("1f-2a"), "1f-2a");
+    }
+}
