@@ -24,13 +24,14 @@ use cc_core::{
     trace,
     transcript::{
         lines::{Line, Lines},
-        record::{self, Record, Skip},
+        record::{self, Record, SessionFacts, Skip},
     },
-    turn::{Assembler, Scope, Turn},
+    turn::{Assembler, Past, Scope, Turn},
 };
 
-/// Reads the transcript at `path` and hands the spans of each turn, root first, to `each`; those of its subagents follow. Lines
-/// that stand there twice are one: a span comes once, but for a root that comes again with news below it.
+/// Reads the transcript at `path` and hands the spans of each turn, root first, to `each`; those of its subagents follow, and the
+/// events that it adds to turns which it abandoned. Lines that stand there twice are one: a span comes once, but for a root that
+/// comes again with news below it.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -53,16 +54,21 @@ pub fn turns(
         || beside(path, session_id),
         |_, _| {},
         |turn, agents| {
+            let mut marks = Vec::new();
             let complete = |turn: &mut Turn| {
                 if options.capture == Capture::Full {
                     turn.complete(Scope::Final, &|spilled| reader::spilled(path, spilled));
                 }
+                marks.extend(abandoned(turn, session_id, options, rules));
                 spans(turn, session_id, options, rules)
             };
             let mut spans: Vec<OutSpan> = std::iter::once(turn).chain(agents).flat_map(complete).collect();
             let keys: Vec<SpanKey> = spans.iter().map(|span| (span.trace_id, span.span_id, span.call)).collect();
             let mut fresh = emitted.fresh(&keys).into_iter();
             spans.retain(|span| fresh.next().unwrap_or(true) && (!span.is_root() || is_news(span)));
+            spans.extend(
+                marks.into_iter().filter(|mark| emitted.is_fresh_below(mark.parent_id, (mark.trace_id, mark.span_id))),
+            );
             if !spans.is_empty() {
                 each(spans);
             }
@@ -213,6 +219,11 @@ impl Emitted {
         fresh
     }
 
+    /// True if the span is new, and the root it stands below was emitted.
+    fn is_fresh_below(&mut self, root: SpanId, (trace, span): (TraceId, SpanId)) -> bool {
+        self.spans.contains(&(trace, root)) && self.spans.insert((trace, span))
+    }
+
     /// Notes that the call stands in this trace. False if it stood in another one first.
     fn is_own(&mut self, call: &Call, trace: TraceId) -> bool {
         let first: Vec<TraceId> = call.proofs().filter_map(|proof| self.calls.get(proof).copied()).collect();
@@ -354,11 +365,33 @@ fn walk(
 }
 
 fn spans(turn: &Turn, session_id: &str, options: &Options, rules: &Rules) -> Vec<OutSpan> {
+    if options.sample_rate.is_some_and(|rate| !ids::sampled(trace_id(turn.trace_key()), rate)) {
+        return Vec::new();
+    }
     let shared = Shared::new(turn, session_id, options);
     let mut counts = Counts::new();
     let mut encoder = Encoder::new(shared, (!options.unredacted).then(|| &**rules), &mut counts);
     let spans = trace::spans(turn, Scope::Final, options.semantics, None);
     spans.iter().map(|span| encoder.encode(span, &mut counts)).collect()
+}
+
+/// What `turn` adds to the traces of turns that it abandoned.
+fn abandoned(turn: &Turn, session_id: &str, options: &Options, rules: &Rules) -> Vec<OutSpan> {
+    if options.sample_rate.is_some_and(|rate| !ids::sampled(trace_id(turn.trace_key()), rate)) {
+        return Vec::new();
+    }
+    let mark = |left: &Past| {
+        let span = trace::left_behind(turn, left);
+        if options.sample_rate.is_some_and(|rate| !ids::sampled(span.trace_id, rate)) {
+            return None;
+        }
+        let facts = SessionFacts { title: turn.session.title.clone(), ..left.session.clone() };
+        let shared = Shared::of(left.number, &facts, session_id, options);
+        let mut counts = Counts::new();
+        let mut encoder = Encoder::new(shared, (!options.unredacted).then(|| &**rules), &mut counts);
+        Some(encoder.encode(&span, &mut counts))
+    };
+    turn.left.iter().filter_map(mark).collect()
 }
 
 #[cfg(test)]
