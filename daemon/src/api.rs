@@ -86,8 +86,8 @@ fn destination(row: DestinationRow, outbox_bytes: u64) -> Destination {
     let held = row.held_by.as_ref().map(|why| cc_core::consent::held(&row.destination, why));
     Destination {
         kind: row.destination.kind,
-        base_url: row.destination.base_url,
-        public_key: row.destination.public_key,
+        base_url: row.destination.address,
+        public_key: row.destination.account,
         state: if held.is_some() { "held".to_owned() } else { row.state },
         waiting: row.waiting,
         waiting_bytes: row.waiting_bytes,
@@ -186,7 +186,7 @@ fn report(context: &Context) -> crate::store::Result<Status> {
                 title: row.title,
                 project_dirs: row.hint.project_dirs,
                 last_heard: i64::try_from(row.hint.fired_ns / 1_000_000).ok().filter(|ms| *ms > 0).and_then(time),
-                destination: Some(row.hint.destination),
+                destination: Some(row.hint.destination.into()),
             })
             .collect(),
         destinations: destinations.into_iter().map(|row| destination(row, context.outbox_bytes)).collect(),

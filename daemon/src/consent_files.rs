@@ -13,8 +13,10 @@ use crate::credentials::{
 };
 use cc_core::{
     consent::{Chooser, Floor, chooser, tighten},
-    hook::{Env, Hint},
+    destination::Kind,
+    hook::Hint,
     project::Capture,
+    route::Env,
     settings::block::Vars,
 };
 
@@ -28,7 +30,7 @@ type Key = (Vec<PathBuf>, Option<PathBuf>, u64);
 #[derive(Clone)]
 struct Known {
     stamps: Vec<(PathBuf, Stamp)>,
-    chooser: Chooser,
+    choosers: Vec<(Kind, Chooser)>,
     unredacted: bool,
     metadata: bool,
     is_on: bool,
@@ -53,7 +55,8 @@ impl Consent {
     /// allows. Whether the settings files turn tracing on is noted, too.
     pub fn judge(&self, hint: &mut Hint, received: &Vars) {
         let known = self.known(&hint.project_dirs, hint.config_dir.as_deref(), Some(received));
-        hint.chooser = Some(known.chooser);
+        let of_kind = |(kind, _): &(Kind, Chooser)| *kind == hint.destination.kind;
+        hint.chooser = known.choosers.into_iter().find(of_kind).map(|(_, chooser)| chooser);
         hint.options.unredacted &= known.unredacted;
         if known.metadata {
             hint.options.capture = Capture::Metadata;
@@ -96,6 +99,7 @@ impl Consent {
         let mut options = Env::of(received).options();
         tighten(&mut options, received, &layers, self.floor);
         let metadata = options.capture == Capture::Metadata;
-        Known { stamps, chooser: chooser(received, &layers), unredacted: options.unredacted, metadata, is_on }
+        let choosers = Kind::ALL.iter().map(|kind| (*kind, chooser(*kind, received, &layers))).collect();
+        Known { stamps, choosers, unredacted: options.unredacted, metadata, is_on }
     }
 }

@@ -16,8 +16,8 @@ use std::{
 use cc_core::{
     consent::{Chooser, chooser},
     destination::Destination,
-    hook::Env,
-    secret::Secret,
+    route::Env,
+    secret::Secrets,
 };
 
 pub mod layers;
@@ -42,16 +42,17 @@ pub fn from_settings(
     config_dirs: &[PathBuf],
     home: &Path,
     trusts: bool,
-) -> Option<Secret> {
+) -> Option<Secrets> {
     let dirs = || project_dirs.iter().map(|dir| Some(dir.as_path())).chain([None]);
     let users = config_dirs.iter().map(|dir| Some(dir.as_path())).chain([None]);
     users.flat_map(|user| dirs().map(move |dir| (dir, user))).find_map(|(dir, config_dir)| {
         let vars = layers::resolve(dir, &user_dir(config_dir, home));
         let env = Env::of(&vars);
         // The key must have been meant for this server.
-        let secret = env.secret().filter(|_| env.destination().as_ref() == Ok(destination))?;
+        let (to, secrets) = env.destination().ok()?;
+        let secrets = Some(secrets).filter(|secrets| to == *destination && !secrets.is_empty())?;
         let around = || layers::around(&Vec::from_iter(dir.map(Path::to_owned)), config_dir, home);
-        (trusts || chooser(&vars, &around()) == Chooser::User).then_some(secret)
+        (trusts || chooser(to.kind, &vars, &around()) == Chooser::User).then_some(secrets)
     })
 }
 

@@ -26,7 +26,8 @@ use crate::{
 };
 use cc_core::{
     consent::Chooser,
-    hook::{self, Env, Hint, Refused},
+    hook::{self, Hint},
+    route::{Env, Refused},
     settings::block::Vars,
 };
 use proto::frame::{Frame, FrameError};
@@ -155,7 +156,7 @@ impl Intake {
                     self.level.debug(hint.debug);
                     self.consent.judge(&mut hint, &vars);
                     tracing::debug!(session = hint.session_id, event = ?kind(&hint.event), "event");
-                    secrets.push(Env::of(&vars).secret());
+                    secrets.push(Env::of(&vars).destination().map(|(_, secrets)| secrets).unwrap_or_default());
                     hints.push(hint);
                 }
                 Err(reason) => {
@@ -168,12 +169,12 @@ impl Intake {
             tracing::warn!(%error, "events could not be stored");
         })?;
         self.heard.fetch_add(count, Ordering::Relaxed);
-        for ((hint, secret), id) in hints.iter().zip(secrets).zip(destinations) {
+        for ((hint, secrets), id) in hints.iter().zip(secrets).zip(destinations) {
             // A key that others chose is not used for a destination of the user's own.
             let is_own = || self.store.call(|store| store.is_own(id)).unwrap_or(true);
             let is_meant = hint.chooser == Some(Chooser::User) || !is_own();
-            if let Some(secret) = secret.filter(|_| is_meant) {
-                let _ = self.orders.send(Order::Key(id, hint.destination.clone(), secret));
+            if !secrets.is_empty() && is_meant {
+                let _ = self.orders.send(Order::Key(id, hint.destination.clone(), secrets));
             }
         }
         Ok(hints)

@@ -18,7 +18,8 @@ use crate::{
     store::{self, Begun, SessionRow, handle::Handle},
 };
 use cc_core::{
-    hook::{Env, Event, Hint, Source},
+    hook::{Event, Hint, Source},
+    route::Env,
     transcript::record,
 };
 
@@ -204,7 +205,7 @@ impl Scan {
             event: Event::Other,
             project_dirs: vec![cwd],
             config_dir: Some(user).filter(|user| *user != user_dir(None, &self.home)),
-            destination: env.destination().ok()?,
+            destination: env.destination().ok()?.0,
             chooser: None,
             settings_on: true,
             options: env.options(),

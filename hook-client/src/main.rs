@@ -53,7 +53,7 @@ pub extern "C" fn main() -> i32 {
 
 /// The event is delivered, spooled or — if neither is possible — dropped; `None` and `Some` only shorten the code.
 fn run() -> Option<()> {
-    let enabled = std::env::var(env::ENABLE).is_ok_and(|value| env::enabled(&value));
+    let enabled = env::is_on(|name| std::env::var(name).ok());
     if !enabled {
         return None;
     }
@@ -65,7 +65,7 @@ fn run() -> Option<()> {
         id: format!("{now:x}-{:x}", std::process::id()),
         fired_ns: now,
         cut,
-        env: env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect(),
+        env: env::forwarded().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect(),
         payload,
     };
     deliver(&paths, &frame).or_else(|_| spool(&paths, &frame)).ok()

@@ -1,64 +1,131 @@
-//! The environment variables that travel with a hook event.
+//! The one table of environment variables: what travels with a hook event, and what each is for.
 //!
 //! Claude Code gives hooks its whole environment, API keys of other services included, so the list is closed: a name that
 //! is not here never leaves the hook process.
 
-/// Turns tracing on for a project when it is `"true"` in any letter case.
+/// What a variable is for. It decides what a hook forwards, what a spool file may hold, who may say it and what is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Switches a kind of backend on for a project.
+    Enable,
+    /// Where a backend is.
+    Address,
+    /// Which account or project there.
+    Account,
+    /// Lives in memory only.
+    Secret,
+    /// How traces are made.
+    Option,
+    /// Where Claude Code keeps things.
+    Place,
+    /// Read where a program starts; never forwarded.
+    Local,
+}
+
+/// Whose variable it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Every project's, wherever its traces go.
+    Project,
+    /// Langfuse's.
+    Langfuse,
+    /// The toy backend's, which tests use.
+    #[cfg(feature = "toy")]
+    Toy,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// The name in the documentation of the setting that it is a spelling of. Rows of one setting follow each other, the strongest
+    /// first: the first with a value decides.
+    pub setting: &'static str,
+    /// Whose it is.
+    pub of: Of,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// Turns tracing to Langfuse on for a project when it is `"true"` in any letter case.
 pub const ENABLE: &str = "TRACE_TO_LANGFUSE";
 
 /// Moves the state directory; must be absolute.
 pub const STATE_DIR: &str = "CC_LANGFUSE_STATE_DIR";
 
-/// What can say where the server is: the first with a value decides.
-pub const ADDRESS: [&str; 6] = [
-    "CC_LANGFUSE_BASE_URL",
-    "LANGFUSE_BASE_URL",
-    "CC_LANGFUSE_BASEURL",
-    "LANGFUSE_BASEURL",
-    "CC_LANGFUSE_HOST",
-    "LANGFUSE_HOST",
+const fn row(name: &'static str, setting: &'static str, of: Of, role: Role) -> Variable {
+    Variable { name, setting, of, role }
+}
+
+const fn plain(name: &'static str, role: Role) -> Variable {
+    row(name, name, Of::Project, role)
+}
+
+/// Every variable these programs know. `BASEURL` and `HOST` are what other Langfuse SDKs call the base URL.
+pub const VARIABLES: &[Variable] = &[
+    row(ENABLE, ENABLE, Of::Langfuse, Role::Enable),
+    row("CC_LANGFUSE_PUBLIC_KEY", "LANGFUSE_PUBLIC_KEY", Of::Langfuse, Role::Account),
+    row("LANGFUSE_PUBLIC_KEY", "LANGFUSE_PUBLIC_KEY", Of::Langfuse, Role::Account),
+    row("CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY", Of::Langfuse, Role::Secret),
+    row("LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY", Of::Langfuse, Role::Secret),
+    row("CC_LANGFUSE_BASE_URL", "LANGFUSE_BASE_URL", Of::Langfuse, Role::Address),
+    row("LANGFUSE_BASE_URL", "LANGFUSE_BASE_URL", Of::Langfuse, Role::Address),
+    row("CC_LANGFUSE_BASEURL", "LANGFUSE_BASE_URL", Of::Langfuse, Role::Address),
+    row("LANGFUSE_BASEURL", "LANGFUSE_BASE_URL", Of::Langfuse, Role::Address),
+    row("CC_LANGFUSE_HOST", "LANGFUSE_BASE_URL", Of::Langfuse, Role::Address),
+    row("LANGFUSE_HOST", "LANGFUSE_BASE_URL", Of::Langfuse, Role::Address),
+    row("CC_LANGFUSE_TRACING_ENVIRONMENT", "LANGFUSE_TRACING_ENVIRONMENT", Of::Project, Role::Option),
+    row("LANGFUSE_TRACING_ENVIRONMENT", "LANGFUSE_TRACING_ENVIRONMENT", Of::Project, Role::Option),
+    row("CC_LANGFUSE_RELEASE", "LANGFUSE_RELEASE", Of::Project, Role::Option),
+    row("LANGFUSE_RELEASE", "LANGFUSE_RELEASE", Of::Project, Role::Option),
+    row("CC_LANGFUSE_USER_ID", "LANGFUSE_USER_ID", Of::Project, Role::Option),
+    row("LANGFUSE_USER_ID", "LANGFUSE_USER_ID", Of::Project, Role::Option),
+    row("CC_LANGFUSE_SAMPLE_RATE", "LANGFUSE_SAMPLE_RATE", Of::Project, Role::Option),
+    row("LANGFUSE_SAMPLE_RATE", "LANGFUSE_SAMPLE_RATE", Of::Project, Role::Option),
+    plain("CC_LANGFUSE_TAGS", Role::Option),
+    plain("CC_LANGFUSE_METADATA", Role::Option),
+    plain("CC_LANGFUSE_SEMANTICS", Role::Option),
+    plain("CC_LANGFUSE_CAPTURE", Role::Option),
+    plain("CC_LANGFUSE_REDACT", Role::Option),
+    plain("CC_LANGFUSE_DEBUG", Role::Option),
+    plain(STATE_DIR, Role::Local),
+    plain("CLAUDE_CONFIG_DIR", Role::Place),
+    plain("CLAUDE_PROJECT_DIR", Role::Place),
+    #[cfg(feature = "toy")]
+    row("CC_LANGFUSE_TOY", "CC_LANGFUSE_TOY", Of::Toy, Role::Enable),
+    #[cfg(feature = "toy")]
+    row("CC_LANGFUSE_TOY_ADDRESS", "CC_LANGFUSE_TOY_ADDRESS", Of::Toy, Role::Address),
+    #[cfg(feature = "toy")]
+    row("CC_LANGFUSE_TOY_NAME", "CC_LANGFUSE_TOY_NAME", Of::Toy, Role::Account),
+    #[cfg(feature = "toy")]
+    row("CC_LANGFUSE_TOY_TOKEN", "CC_LANGFUSE_TOY_TOKEN", Of::Toy, Role::Secret),
 ];
 
-/// Settings that exist as `LANGFUSE_X` and, with precedence, as `CC_LANGFUSE_X`.
-/// `BASEURL` and `HOST` are what other Langfuse SDKs call the base URL.
-pub const PAIRED: [&str; 9] = [
-    "PUBLIC_KEY",
-    "SECRET_KEY",
-    "BASE_URL",
-    "BASEURL",
-    "HOST",
-    "TRACING_ENVIRONMENT",
-    "RELEASE",
-    "USER_ID",
-    "SAMPLE_RATE",
-];
-
-/// Settings that exist only under these names, and the two variables of Claude Code that say where a project lives.
-pub const PLAIN: [&str; 8] = [
-    "CC_LANGFUSE_TAGS",
-    "CC_LANGFUSE_METADATA",
-    "CC_LANGFUSE_SEMANTICS",
-    "CC_LANGFUSE_CAPTURE",
-    "CC_LANGFUSE_REDACT",
-    "CC_LANGFUSE_DEBUG",
-    "CLAUDE_CONFIG_DIR",
-    "CLAUDE_PROJECT_DIR",
-];
+/// The rows that play `role` for `of`, the strongest of a setting first.
+pub fn rows(of: Of, role: Role) -> impl Iterator<Item = &'static Variable> {
+    VARIABLES.iter().filter(move |row| row.of == of && row.role == role)
+}
 
 /// True if `value` switches tracing on.
 pub fn enabled(value: &str) -> bool {
     value.eq_ignore_ascii_case("true")
 }
 
+/// True if any kind of backend is switched on, as `get` has the variables.
+pub fn is_on<V: AsRef<str>>(mut get: impl FnMut(&'static str) -> Option<V>) -> bool {
+    let mut switches = VARIABLES.iter().filter(|row| row.role == Role::Enable);
+    switches.any(|row| get(row.name).is_some_and(|value| enabled(value.as_ref())))
+}
+
 /// Every variable a hook may forward, in a fixed order.
-pub fn forwarded() -> impl Iterator<Item = String> {
-    let paired = PAIRED.iter().flat_map(|name| [format!("CC_LANGFUSE_{name}"), format!("LANGFUSE_{name}")]);
-    std::iter::once(ENABLE.to_owned()).chain(paired).chain(PLAIN.iter().map(|name| (*name).to_owned()))
+pub fn forwarded() -> impl Iterator<Item = &'static str> {
+    VARIABLES.iter().filter(|row| row.role != Role::Local).map(|row| row.name)
 }
 
 /// True for the variables whose value may live in memory only.
 pub fn is_secret(name: &str) -> bool {
-    name.ends_with("LANGFUSE_SECRET_KEY")
+    VARIABLES.iter().any(|row| row.role == Role::Secret && row.name == name)
 }
 
 /// `url` without a `user:password@` part: credentials in URLs are not supported and must not be stored. What is no URL is
@@ -94,8 +161,27 @@ mod tests {
     }
 
     #[test]
-    fn only_the_secret_keys_are_secret() {
-        let secret: Vec<_> = forwarded().filter(|name| is_secret(name)).collect();
+    fn secrets_are_those_of_the_table() {
+        let secret: Vec<_> = forwarded().filter(|name| is_secret(name) && !name.contains("TOY")).collect();
         assert_eq!(secret, ["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"]);
+        assert!(!is_secret("LANGFUSE_PUBLIC_KEY") && !is_secret("AWS_SECRET_ACCESS_KEY"));
+    }
+
+    #[test]
+    fn each_name_stands_once_and_the_spellings_of_a_setting_together() {
+        let names: std::collections::BTreeSet<_> = VARIABLES.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), VARIABLES.len());
+        let mut settings: Vec<_> = VARIABLES.iter().map(|row| row.setting).collect();
+        settings.dedup();
+        let distinct: std::collections::BTreeSet<_> = settings.iter().collect();
+        assert_eq!(distinct.len(), settings.len());
+    }
+
+    #[test]
+    fn one_switch_is_enough() {
+        for (value, expect) in [("true", true), ("TRUE", true), ("1", false), ("", false), ("false", false)] {
+            assert_eq!(is_on(|name| (name == ENABLE).then_some(value)), expect, "{value}");
+        }
+        assert!(!is_on(|_| None::<&str>));
     }
 }

@@ -7,8 +7,9 @@
 
 use std::{fmt::Write as _, fs::File, io::Read, path::PathBuf, sync::OnceLock};
 
-use cc_core::redact::{Counts, Redactor};
 use divan::{Bencher, black_box, counter::BytesCount};
+
+use cc_core::redact::{Counts, Redactor};
 
 fn main() {
     Redactor::built_in();

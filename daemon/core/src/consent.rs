@@ -5,10 +5,11 @@
 
 use std::path::PathBuf;
 
+use proto::env::{Role, rows};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    destination::Destination,
+    destination::{Destination, Kind},
     project::{Capture, Options},
     settings::{
         block::{Unclear, Vars},
@@ -16,11 +17,8 @@ use crate::{
     },
 };
 
-/// The variables that say where spans go, strongest first within a group: the first with a value decides.
-const GROUPS: [&[&str]; 4] =
-    [&[proto::env::ENABLE], &proto::env::ADDRESS, &["CC_LANGFUSE_PUBLIC_KEY", "LANGFUSE_PUBLIC_KEY"], SECRETS];
-
-const SECRETS: &[&str] = &["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"];
+/// What says where spans go, each role's variables by itself.
+const ROLES: [Role; 4] = [Role::Enable, Role::Address, Role::Account, Role::Secret];
 
 const CAPTURE: &str = "CC_LANGFUSE_CAPTURE";
 const REDACT: &str = "CC_LANGFUSE_REDACT";
@@ -83,21 +81,23 @@ pub struct Floor {
     pub redact: bool,
 }
 
-/// Who chose where `received`, the variables a hook was given, leads to. `layers` are the settings files that may have said
-/// so, weakest first.
-pub fn chooser(received: &Vars, layers: &[Layer]) -> Chooser {
+/// Who chose where `received`, the variables a hook was given, leads to among backends of this `kind`. `layers` are the settings
+/// files that may have said so, weakest first.
+pub fn chooser(kind: Kind, received: &Vars, layers: &[Layer]) -> Chooser {
     let get = |name: &str| received.get(name).map(|value| value.trim()).unwrap_or_default();
     let by_others = || layers.iter().filter(|layer| layer.owner == Owner::Repository);
     if let Some(layer) = by_others().find(|layer| layer.env.is_err()) {
         return Chooser::Repository(Evidence { file: layer.file.clone(), variable: None });
     }
-    for group in GROUPS {
+    for role in ROLES {
+        // Strongest first: the first with a value decides.
+        let group: Vec<&str> = rows(kind.backend().of(), role).map(|row| row.name).collect();
+        let decides = group.iter().position(|name| !get(name).is_empty());
         // An event from the spool has no secrets.
-        if group == SECRETS && group.iter().all(|name| get(name).is_empty()) {
+        if role == Role::Secret && decides.is_none() {
             continue;
         }
-        let decides = group.iter().position(|name| !get(name).is_empty()).unwrap_or(group.len() - 1);
-        for name in &group[..=decides] {
+        for name in group.iter().take(decides.map_or(group.len(), |at| at + 1)) {
             let mut own =
                 layers.iter().filter(|layer| layer.owner == Owner::User).filter_map(|layer| value(layer, name));
             if own.any(|value| value == get(name)) {
@@ -135,7 +135,7 @@ fn value<'l>(layer: &'l Layer, name: &str) -> Option<&'l str> {
 
 /// What `status` and the log say of a destination that others chose, as `why` says: it gets nothing yet, and what changes that.
 pub fn held(to: &Destination, why: &str) -> String {
-    format!("{why}; if spans are to go there: cc-langfusectl trust {} {}", quoted(&to.base_url), quoted(&to.public_key))
+    format!("{why}; if spans are to go there: cc-langfusectl trust {} {}", quoted(&to.address), quoted(&to.account))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A hook's payload and environment → a hint: which session to look at, why, and where its spans go.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use proto::frame::Frame;
 use serde::{
@@ -12,15 +12,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     consent::Chooser,
-    destination::langfuse::encode::environment,
-    destination::{
-        Destination, Kind,
-        address::{base_url, unquoted},
-        langfuse::DEFAULT_BASE_URL,
-    },
+    destination::Destination,
     ids::Print,
-    project::{Capture, Options, Semantics},
-    secret::Secret,
+    project::Options,
+    route::{Env, Refused},
     settings::block::Vars,
     transcript::{record::Nanos, wire::Text},
 };
@@ -108,40 +103,6 @@ pub enum Event {
     Other,
 }
 
-/// Why an event is not a hint; counted under [`reason`](Self::reason).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// The frame itself is broken or of a version this daemon does not know.
-    Frame,
-    /// The payload is not a JSON object.
-    NotJson,
-    /// It lacks `session_id` or `transcript_path`.
-    FieldsMissing,
-    /// `transcript_path` is not absolute or does not end in `.jsonl`.
-    TranscriptPath,
-    /// Tracing is not on in the event's environment.
-    NotEnabled,
-    /// No public key.
-    KeysMissing,
-    /// The base URL is not an `http` or `https` address.
-    BaseUrl,
-}
-
-impl Refused {
-    /// The name under which `status` counts it.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Frame => "hook_frame",
-            Self::NotJson => "hook_not_json",
-            Self::FieldsMissing => "hook_fields_missing",
-            Self::TranscriptPath => "hook_transcript_path",
-            Self::NotEnabled => "hook_not_enabled",
-            Self::KeysMissing => "hook_keys_missing",
-            Self::BaseUrl => "hook_base_url",
-        }
-    }
-}
-
 /// Reads a frame: the hint in it, and the variables it came with, among them the secret key.
 ///
 /// # Errors
@@ -163,7 +124,7 @@ pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
     if !transcript.is_absolute() || transcript.extension().is_none_or(|ext| ext != "jsonl") {
         return Err(Refused::TranscriptPath);
     }
-    let destination = env.destination()?;
+    let (destination, _) = env.destination()?;
     let event = match payload.event.as_deref() {
         Some("SubagentStop" | "StopFailure" | "Stop") if let Some(agent) = payload.agent_id.clone() => {
             Event::AgentStopped { agent }
@@ -200,92 +161,6 @@ pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
         debug: env.get("CC_LANGFUSE_DEBUG").is_some_and(proto::env::enabled),
     };
     Ok((hint, vars))
-}
-
-/// Settings as Claude Code gives them to a hook, or as its settings files hold them.
-#[derive(Debug, Default)]
-pub struct Env<'a>(BTreeMap<&'a str, &'a str>);
-
-impl<'a> Env<'a> {
-    /// From name and value pairs, later ones winning. An empty value counts as unset.
-    pub fn new(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect())
-    }
-
-    /// The same, of variables by name.
-    pub fn of(vars: &'a BTreeMap<String, String>) -> Self {
-        Self::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())))
-    }
-
-    /// Tracing is on.
-    pub fn enabled(&self) -> bool {
-        self.get(proto::env::ENABLE).is_some_and(proto::env::enabled)
-    }
-
-    /// Where spans go.
-    ///
-    /// # Errors
-    /// [`Refused::KeysMissing`] or [`Refused::BaseUrl`].
-    pub fn destination(&self) -> Result<Destination, Refused> {
-        let public_key = self.paired("PUBLIC_KEY").map(unquoted).filter(|key| !key.is_empty());
-        let public_key = public_key.ok_or(Refused::KeysMissing)?.to_owned();
-        let url =
-            ["BASE_URL", "BASEURL", "HOST"].into_iter().find_map(|name| self.paired(name)).unwrap_or(DEFAULT_BASE_URL);
-        Ok(Destination { kind: Kind::Langfuse, base_url: base_url(url).ok_or(Refused::BaseUrl)?, public_key })
-    }
-
-    /// The secret key.
-    pub fn secret(&self) -> Option<Secret> {
-        self.paired("SECRET_KEY").map(|key| Secret::new(unquoted(key)))
-    }
-
-    /// Every secret key named here, not only the one that wins.
-    pub fn secrets(&self) -> impl Iterator<Item = Secret> {
-        let names = ["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"];
-        names.into_iter().filter_map(|name| self.get(name)).map(|key| Secret::new(unquoted(key)))
-    }
-
-    /// How spans are made. What cannot be understood is left at its default: tracing goes on.
-    pub fn options(&self) -> Options {
-        let metadata: BTreeMap<String, serde_json::Value> =
-            self.get("CC_LANGFUSE_METADATA").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        let list = self.get("CC_LANGFUSE_TAGS").unwrap_or_default().split(',').map(str::trim);
-        Options {
-            semantics: match self.get("CC_LANGFUSE_SEMANTICS") {
-                Some(name) if name.eq_ignore_ascii_case("measured") => Semantics::Measured,
-                _ => Semantics::Spec,
-            },
-            environment: self.paired("TRACING_ENVIRONMENT").and_then(environment),
-            release: self.paired("RELEASE").map(str::to_owned),
-            user_id: self.paired("USER_ID").map(str::to_owned),
-            tags: list.filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
-            metadata: metadata
-                .into_iter()
-                .map(|(key, value)| match value {
-                    serde_json::Value::String(text) => (key, text),
-                    other => (key, other.to_string()),
-                })
-                .collect(),
-            unredacted: self.get("CC_LANGFUSE_REDACT").is_some_and(|value| value.eq_ignore_ascii_case("off")),
-            capture: match self.get("CC_LANGFUSE_CAPTURE") {
-                Some(name) if name.eq_ignore_ascii_case("metadata") => Capture::Metadata,
-                _ => Capture::Full,
-            },
-            sample_rate: self
-                .paired("SAMPLE_RATE")
-                .and_then(|rate| rate.parse().ok())
-                .filter(|r| (0.0..1.0).contains(r)),
-        }
-    }
-
-    fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.get(name).copied()
-    }
-
-    /// `CC_LANGFUSE_X`, else `LANGFUSE_X`.
-    fn paired(&self, name: &str) -> Option<&'a str> {
-        self.get(&format!("CC_LANGFUSE_{name}")).or_else(|| self.get(&format!("LANGFUSE_{name}")))
-    }
 }
 
 /// The fields of a payload that matter.

@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod project;
 pub mod reconcile;
 pub mod redact;
+pub mod route;
 pub mod secret;
 pub mod settings;
 pub mod status;

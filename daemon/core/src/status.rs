@@ -147,13 +147,36 @@ pub struct Session {
     pub last_heard: Option<String>,
     /// Where its spans go.
     #[serde(default)]
-    pub destination: Option<crate::destination::Destination>,
+    pub destination: Option<Place>,
 }
 
 impl Session {
     /// The directory of its project.
     pub fn project(&self) -> Option<&PathBuf> {
         self.project_dirs.last()
+    }
+}
+
+/// Where a destination is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// `langfuse`.
+    pub kind: crate::destination::Kind,
+    /// Its address.
+    pub base_url: String,
+    /// Which project.
+    pub public_key: String,
+}
+
+impl From<crate::destination::Destination> for Place {
+    fn from(to: crate::destination::Destination) -> Self {
+        Self { kind: to.kind, base_url: to.address, public_key: to.account }
+    }
+}
+
+impl From<Place> for crate::destination::Destination {
+    fn from(place: Place) -> Self {
+        Self { kind: place.kind, address: place.base_url, account: place.public_key }
     }
 }
 

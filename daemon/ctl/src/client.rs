@@ -50,7 +50,7 @@ pub fn config() -> anyhow::Result<Config> {
 
 /// What of this process's environment a hook would be given.
 pub fn environment() -> Vec<(String, String)> {
-    proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect()
+    proto::env::forwarded().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect()
 }
 
 /// One request, to be answered within `patience`.

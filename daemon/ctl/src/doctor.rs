@@ -9,7 +9,7 @@ use std::{
 use crate::client;
 use cc_core::{
     doctor::{Finding, Report, State, group, local, server, settings},
-    hook::Env,
+    route::Env,
     secret::Secret,
 };
 use cc_langfuse::output::{self, Look};
@@ -83,12 +83,13 @@ impl Doctor {
         });
 
         let env = settings.env();
-        let destination = env.destination().ok();
-        if let (true, Some(to), Some(secret)) = (env.enabled(), &destination, env.secret())
+        let (destination, secrets) = env.destination().ok().unzip();
+        if let (true, Some(to), Some(secrets)) = (env.enabled(), &destination, &secrets)
+            && !secrets.is_empty()
             && to.is_private()
-            && !settings::is_secret(&to.public_key)
+            && !settings::is_secret(&to.account)
         {
-            let server = network::Server { to, secret: &secret, options: env.options(), project, home };
+            let server = network::Server { to, secrets, options: env.options(), project, home };
             findings.extend(server.examine(daemon.status(), (!self.no_probe).then_some(self.wait))?);
         }
         if let Some(status) = daemon.status() {
@@ -104,11 +105,11 @@ impl Doctor {
 
 /// Whatever was seen, a key is not shown.
 fn conceal(finding: &mut Finding, env: &Env<'_>) {
-    let public_key = env.destination().map(|to| to.public_key).unwrap_or_default();
-    let swapped = settings::is_secret(&public_key).then(|| Secret::new(&public_key));
-    for secret in env.secrets().chain(swapped) {
-        finding.seen = secret.conceal(&public_key, &finding.seen);
-        finding.remedy = finding.remedy.take().map(|remedy| secret.conceal(&public_key, &remedy));
+    let public_key = env.destination().map(|(to, _)| to.account).unwrap_or_default();
+    let swapped = settings::is_secret(&public_key).then(|| (proto::env::ENABLE, Secret::new(&public_key)));
+    for secrets in [env.secrets(), swapped.into_iter().collect()] {
+        finding.seen = secrets.conceal(&public_key, &finding.seen);
+        finding.remedy = finding.remedy.take().map(|remedy| secrets.conceal(&public_key, &remedy));
     }
 }
 

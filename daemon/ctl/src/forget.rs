@@ -54,14 +54,14 @@ impl Forget {
         anyhow::ensure!(!traces.is_empty(), "no turn of its own in {}", seen.transcript.display());
         let (_, dirs) = seen.last_turn()?;
         let destination = seen.destination(&dirs)?;
-        let secret = seen::secret(&destination, &dirs, Some(&status))?;
+        let secrets = seen::secrets(&destination, &dirs, Some(&status))?;
         let what = format!("{} of session {}", crate::count(traces.len(), "trace"), seen.session_id);
         if !self.yes {
             if !std::io::stdin().is_terminal() {
-                err!("cc-langfusectl: this would delete {what} on {}; say --yes", destination.base_url);
+                err!("cc-langfusectl: this would delete {what} on {}; say --yes", destination.address);
                 return Ok(ExitCode::from(2));
             }
-            if !terminal::confirms(&format!("Delete {what} on {} for good?", destination.base_url))? {
+            if !terminal::confirms(&format!("Delete {what} on {} for good?", destination.address))? {
                 out!("nothing was deleted");
                 return Ok(ExitCode::FAILURE);
             }
@@ -71,17 +71,17 @@ impl Forget {
         let body = client::request(&client::paths()?, Method::POST, "/v1/forget", wish, Duration::from_secs(30))?;
         let waiting: usize = serde_json::from_slice(&body)?;
         arrived()?;
-        let readback = Readback::new(&destination, &secret, Limits::default())?;
+        let readback = Readback::new(&destination, &secrets, Limits::default())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         for (done, part) in traces.chunks(TOGETHER).enumerate() {
             runtime.block_on(readback.delete(part)).map_err(|failure| {
-                anyhow::anyhow!("{} after {} of {what}: {failure}; run it again", destination.base_url, done * TOGETHER)
+                anyhow::anyhow!("{} after {} of {what}: {failure}; run it again", destination.address, done * TOGETHER)
             })?;
         }
         if waiting > 0 {
             out!("{} that waited will not be sent", crate::count(waiting, "span"));
         }
-        out!("{what}: {} was told to delete them; nothing of them is sent again", destination.base_url);
+        out!("{what}: {} was told to delete them; nothing of them is sent again", destination.address);
         Ok(ExitCode::SUCCESS)
     }
 }

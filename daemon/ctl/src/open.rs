@@ -12,7 +12,7 @@ use crate::{
 use cc_core::{
     delivery::readback::{Failure, Project},
     destination::Destination,
-    secret::Secret,
+    secret::Secrets,
 };
 use cc_langfuse::{
     delivery::{readback::Readback, transport::Limits},
@@ -48,9 +48,9 @@ impl Open {
         let seen = Seen::meant(known, self.which.as_deref())?;
         let (trace, dirs) = seen.last_turn()?;
         let destination = seen.destination(&dirs)?;
-        let secret = seen::secret(&destination, &dirs, status.as_ref())?;
-        let project = project(&destination, &secret).with_context(|| {
-            format!("the page of session {} is in {}, but which project it is", seen.session_id, destination.base_url)
+        let secrets = seen::secrets(&destination, &dirs, status.as_ref())?;
+        let project = project(&destination, &secrets).with_context(|| {
+            format!("the page of session {} is in {}, but which project it is", seen.session_id, destination.address)
         })?;
         let url = match trace {
             _ if self.whole => session(&destination, &project, &seen.session_id),
@@ -71,16 +71,16 @@ pub fn session(server: &Destination, project: &Project, session_id: &str) -> Str
 }
 
 fn page(server: &Destination, project: &Project, kind: &str, id: &str) -> String {
-    format!("{}/project/{}/{kind}/{}", server.base_url, encoded(&project.id), encoded(id))
+    format!("{}/project/{}/{kind}/{}", server.address, encoded(&project.id), encoded(id))
 }
 
 /// Asks the server which project the key is for.
 ///
 /// # Errors
 /// [`Failure`], or why it cannot be asked.
-pub fn project(server: &Destination, secret: &Secret) -> anyhow::Result<Project> {
+pub fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result<Project> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let server = Readback::new(server, secret, Limits::default())?;
+    let server = Readback::new(server, secrets, Limits::default())?;
     runtime.block_on(server.project()).map_err(|why| match &why {
         Failure::Status { status: 401, .. } => anyhow::Error::new(why)
             .context("the server does not know these keys: they may be of another server or region, or deleted"),

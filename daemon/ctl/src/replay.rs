@@ -12,11 +12,7 @@ use hyper::Method;
 use jiff::Timestamp;
 
 use crate::{client, sessions, show, status};
-use cc_core::{
-    destination::Destination,
-    hook::{Env, Source},
-    status::Left,
-};
+use cc_core::{destination::Destination, hook::Source, route::Env, status::Left};
 use cc_langfuse::{
     offline,
     reader::{Transcript, Unreadable},
@@ -54,7 +50,7 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     }
     let before = sessions::status()?;
     let mut env = client::environment();
-    let Ok(to) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() else {
+    let Ok((to, _)) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() else {
         bail!("where to? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does");
     };
     env.retain(|(name, _)| name != proto::env::ENABLE);
@@ -97,7 +93,7 @@ fn delivered(to: &Destination, since: Timestamp) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         let known = sessions::status()?.destinations.into_iter();
-        let known = known.filter(|row| (&row.base_url, &row.public_key) == (&to.base_url, &to.public_key));
+        let known = known.filter(|row| (&row.base_url, &row.public_key) == (&to.address, &to.account));
         if let Some(row) = known.filter(|row| row.waiting > 0).find(|row| is_stuck(row, since, started.elapsed())) {
             let why = row.last_error.unwrap_or_else(|| "see cc-langfusectl doctor".to_owned());
             let spans = crate::count(usize::try_from(row.waiting).unwrap_or(usize::MAX), "span");

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::{client, programs};
 use cc_core::{
     claude::{Version, events},
-    hook::Env,
+    route::Env,
     settings::{Wish, apply},
 };
 use cc_langfuse::credentials::layers;
@@ -114,7 +114,7 @@ fn untraceable() -> Option<String> {
     let mut vars = client::environment();
     vars.extend(layers::resolve(Some(&cwd), &client::user_dir(&client::home().ok()?)));
     let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    let missing = env.destination().is_err() || env.secret().is_none();
+    let missing = env.destination().map_or(true, |(_, secrets)| secrets.is_empty());
     missing.then(|| {
         "not traced: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL here or in the project's settings".into()
     })

@@ -8,10 +8,10 @@ use crate::{client, show};
 use cc_core::{
     consent::{Chooser, chooser},
     destination::Destination,
-    hook::Env,
     ids::hex,
     project::{Capture, Options},
-    secret::Secret,
+    route::Env,
+    secret::Secrets,
     status::{self, Session, Status},
 };
 use cc_langfuse::{
@@ -49,7 +49,7 @@ impl Seen {
             session_id: session.session_id.clone(),
             transcript: session.transcript.clone(),
             dirs: session.project_dirs.clone(),
-            destination: session.destination.clone(),
+            destination: session.destination.clone().map(Into::into),
         }
     }
 
@@ -91,39 +91,41 @@ impl Seen {
         let own = client::environment().into_iter().collect();
         let of_projects = dirs.iter().rev().map(|dir| layers::resolve(Some(dir), &user));
         let found = std::iter::once(own).chain(of_projects).find_map(|vars| Env::of(&vars).destination().ok());
-        found.context(
+        found.map(|(to, _)| to).context(
             "which server? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does",
         )
     }
 }
 
 /// The key for `destination`, if it may go there: where others chose it, only if the user trusts it.
-pub fn secret(destination: &Destination, dirs: &[PathBuf], status: Option<&Status>) -> anyhow::Result<Secret> {
+pub fn secrets(destination: &Destination, dirs: &[PathBuf], status: Option<&Status>) -> anyhow::Result<Secrets> {
     let (home, vars) = (client::home()?, client::environment().into_iter().collect());
     let config_dirs: Vec<PathBuf> = client::config_dir().into_iter().collect();
     let own = Env::of(&vars);
     let is_trusted = is_trusted(status, destination);
-    let secret = own.secret().filter(|_| own.destination().as_ref() == Ok(destination));
-    let secret = secret
+    let own = own.destination().ok().filter(|(to, secrets)| to == destination && !secrets.is_empty());
+    let own = own.map(|(_, secrets)| secrets);
+    let secrets = own
+        .clone()
         .or_else(|| credentials::from_settings(destination, dirs, &config_dirs, &home, true))
         .with_context(|| {
             format!(
                 "no secret key for {} ({}) in the environment or the project's settings",
-                destination.base_url, destination.public_key
+                destination.address, destination.account
             )
         })?;
     let held = status.and_then(|status| status.destinations.iter().find(|known| is(known, destination)));
     if let Some(why) = held.and_then(|held| held.held_by.as_ref()) {
-        bail!("your key is not sent to {}: {}", destination.base_url, cc_core::consent::held(destination, why));
+        bail!("your key is not sent to {}: {}", destination.address, cc_core::consent::held(destination, why));
     }
-    if is_trusted || own.secret().is_some_and(|own| own == secret) {
-        return Ok(secret);
+    if is_trusted || own.is_some_and(|own| own == secrets) {
+        return Ok(secrets);
     }
     match by_others(destination, dirs, &config_dirs, &home) {
         Some(why) => {
-            bail!("your key is not sent to {}: {}", destination.base_url, cc_core::consent::held(destination, &why))
+            bail!("your key is not sent to {}: {}", destination.address, cc_core::consent::held(destination, &why))
         }
-        None => Ok(secret),
+        None => Ok(secrets),
     }
 }
 
@@ -135,11 +137,11 @@ pub fn by_others(to: &Destination, dirs: &[PathBuf], config_dirs: &[PathBuf], ho
         let mut vars = own.clone();
         vars.extend(layers::resolve(dir.map(PathBuf::as_path), &user));
         let env = Env::of(&vars);
-        if env.destination().as_ref() != Ok(to) {
+        if env.destination().ok().is_none_or(|(found, _)| found != *to) {
             return None;
         }
         let dirs: Vec<PathBuf> = dir.into_iter().cloned().collect();
-        Some(chooser(&vars, &layers::around(&dirs, config_dirs.first().map(PathBuf::as_path), home)))
+        Some(chooser(to.kind, &vars, &layers::around(&dirs, config_dirs.first().map(PathBuf::as_path), home)))
     };
     let judged: Vec<Chooser> = dirs.iter().map(Some).chain([None]).filter_map(judge).collect();
     if judged.contains(&Chooser::User) {
@@ -152,13 +154,12 @@ pub fn by_others(to: &Destination, dirs: &[PathBuf], config_dirs: &[PathBuf], ho
 }
 
 fn is(known: &status::Destination, to: &Destination) -> bool {
-    known.base_url == to.base_url && known.public_key == to.public_key
+    known.base_url == to.address && known.public_key == to.account
 }
 
 /// The user has said that spans may go there.
 pub fn is_trusted(status: Option<&Status>, destination: &Destination) -> bool {
-    let to =
-        |trust: &status::Trusted| trust.base_url == destination.base_url && trust.public_key == destination.public_key;
+    let to = |trust: &status::Trusted| trust.base_url == destination.address && trust.public_key == destination.account;
     status.is_some_and(|status| status.trusts.iter().any(to))
 }
 

@@ -13,7 +13,11 @@ use crate::{client, open, programs, terminal};
 use cc_core::{
     claude::events,
     delivery::readback::{Failure, Project},
-    destination::{Destination, Kind, address::base_url, langfuse::DEFAULT_BASE_URL},
+    destination::{
+        Destination, Kind,
+        address::base_url,
+        langfuse::{DEFAULT_BASE_URL, SECRET_KEY},
+    },
     secret::Secret,
     settings::{Wish, apply, block, edit, masked},
 };
@@ -113,12 +117,12 @@ impl Setup {
         if !keys.destination.is_private() {
             bail!(
                 "{} is not encrypted: use https (http is for localhost, 127.0.0.0/8 and [::1])",
-                keys.destination.base_url
+                keys.destination.address
             );
         }
         if !self.no_check {
             let Project { name, id, .. } = check(&keys)?;
-            out!("project       {name} ({id}) at {}", keys.destination.base_url);
+            out!("project       {name} ({id}) at {}", keys.destination.address);
         }
         let version = programs::claude(&home).and_then(|claude| programs::version(claude).ok()?.ok());
         let events = events(version);
@@ -260,7 +264,10 @@ impl Setup {
             (false, _) => Err("the public key is not one: it looks like pk-lf-…".into()),
             (_, false) => Err("the secret key is not one: it looks like sk-lf-…".into()),
             _ if public_key.starts_with("sk-") || secret.starts_with("pk-") => Err("the keys are interchanged".into()),
-            _ => Ok(Keys { destination: Destination { kind: Kind::Langfuse, base_url, public_key }, secret }),
+            _ => Ok(Keys {
+                destination: Destination { kind: Kind::Langfuse, address: base_url, account: public_key },
+                secret,
+            }),
         })
     }
 }
@@ -269,9 +276,9 @@ impl Keys {
     fn env(&self) -> [(&str, &str); 4] {
         [
             (proto::env::ENABLE, "true"),
-            ("LANGFUSE_PUBLIC_KEY", &self.destination.public_key),
+            ("LANGFUSE_PUBLIC_KEY", &self.destination.account),
             ("LANGFUSE_SECRET_KEY", &self.secret),
-            ("LANGFUSE_BASE_URL", &self.destination.base_url),
+            ("LANGFUSE_BASE_URL", &self.destination.address),
         ]
     }
 }
@@ -340,9 +347,9 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn check(keys: &Keys) -> anyhow::Result<Project> {
-    let url = &keys.destination.base_url;
+    let url = &keys.destination.address;
     let skip = "or leave this out with --no-check";
-    open::project(&keys.destination, &Secret::new(&keys.secret)).map_err(|error| match error.downcast_ref() {
+    open::project(&keys.destination, &[(SECRET_KEY, Secret::new(&keys.secret))].into_iter().collect()).map_err(|error| match error.downcast_ref() {
         Some(Failure::Unreachable(why)) => {
             anyhow::anyhow!("{url} cannot be reached: {why}; check address and proxy, {skip}")
         }
@@ -350,7 +357,7 @@ fn check(keys: &Keys) -> anyhow::Result<Project> {
             "the certificate of {url} is not trusted: {why}; name your authority's file in NODE_EXTRA_CA_CERTS, {skip}"
         ),
         Some(Failure::Status { status: 401, .. }) => {
-            anyhow::anyhow!("{url}: {error:#} ({})", masked(&keys.destination.public_key))
+            anyhow::anyhow!("{url}: {error:#} ({})", masked(&keys.destination.account))
         }
         _ => anyhow::anyhow!("{url}: {error:#}"),
     })

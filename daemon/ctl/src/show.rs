@@ -11,10 +11,10 @@ use serde_json::json;
 
 use crate::{client, tree};
 use cc_core::{
-    destination::{wire::OutSpan, wire::Value},
-    hook::Env,
+    destination::wire::{OutSpan, Value},
     ids::hex,
     project::Options,
+    route::Env,
 };
 use cc_langfuse::{git, offline, output, reader::places};
 

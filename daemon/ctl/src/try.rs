@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::{client, open, programs, run::daemon::Own, show, sink, tree};
-use cc_core::{destination::wire::OutSpan, hook::Env, ids::hex, redact::Rules};
+use cc_core::{destination::wire::OutSpan, ids::hex, redact::Rules, route::Env};
 use cc_langfuse::offline;
 use proto::paths::Paths;
 
@@ -38,7 +38,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
 
     let vars = client::environment();
     let own = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    let server = own.destination().ok().zip(own.secret());
+    let server = own.destination().ok().filter(|(_, secrets)| !secrets.is_empty());
     let (env, spans) = match &server {
         Some(_) => (vars.clone(), None),
         None => {
@@ -82,11 +82,11 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let Some(spans) = spans else {
         flush(&paths)?;
         let Some((server, secret)) = server else { bail!("no server") };
-        out!("sent          {} spans to {}", expected.len(), server.base_url);
+        out!("sent          {} spans to {}", expected.len(), server.address);
         print_traces(&expected);
         match open::project(&server, &secret) {
             Ok(project) => out!("session       {}", open::session(&server, &project, &session_id)),
-            Err(error) => out!("session       {session_id}, under Sessions in {} ({error:#})", server.base_url),
+            Err(error) => out!("session       {session_id}, under Sessions in {} ({error:#})", server.address),
         }
         return Ok(ExitCode::SUCCESS);
     };

@@ -1,5 +1,8 @@
 use super::*;
-use cc_core::destination::Kind;
+use cc_core::{
+    destination::{Kind, langfuse::SECRET_KEY},
+    secret::Secret,
+};
 
 fn write(dir: &Path, name: &str, env: &str) {
     std::fs::create_dir_all(dir.join(".claude")).unwrap();
@@ -7,7 +10,11 @@ fn write(dir: &Path, name: &str, env: &str) {
 }
 
 fn to(url: &str, key: &str) -> Destination {
-    Destination { kind: Kind::Langfuse, base_url: url.into(), public_key: key.into() }
+    Destination { kind: Kind::Langfuse, address: url.into(), account: key.into() }
+}
+
+fn secrets(key: &str) -> Secrets {
+    [(SECRET_KEY, Secret::new(key))].into_iter().collect()
 }
 
 #[test]
@@ -39,7 +46,7 @@ fn a_key_is_found_beside_its_own_server_only() {
         ("https://evil.example", "pk-u", None),
     ] {
         let found = from_settings(&to(url, key), &dirs, &[], &home, false);
-        assert!(found == expect.map(Secret::new), "{url} {key}");
+        assert!(found == expect.map(secrets), "{url} {key}");
     }
 }
 
@@ -52,6 +59,6 @@ fn a_key_that_others_wrote_is_used_only_where_they_are_trusted() {
     for (trusts, expect) in [(false, None), (true, Some("theirs"))] {
         let found =
             from_settings(&to("https://cloud.langfuse.com", "pk-u"), std::slice::from_ref(&shared), &[], &home, trusts);
-        assert!(found == expect.map(Secret::new), "{trusts}");
+        assert!(found == expect.map(secrets), "{trusts}");
     }
 }

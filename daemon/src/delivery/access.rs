@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::sync::watch;
 
 use crate::{credentials::from_settings, store::handle::Handle};
-use cc_core::{destination::Destination, secret::Secret};
+use cc_core::{destination::Destination, secret::Secrets};
 
 /// State of a destination that something must be mended for.
 pub(super) const PARKED: &str = "parked";
@@ -19,10 +19,10 @@ pub(super) struct Access {
     pub(super) store: Handle,
     pub(super) home: PathBuf,
     pub(super) trust: watch::Receiver<()>,
-    pub(super) key: watch::Receiver<Option<Secret>>,
+    pub(super) key: watch::Receiver<Option<Secrets>>,
     /// The key in use, and the one that was in use when the server last refused.
-    used: Option<Secret>,
-    refused: Option<Secret>,
+    used: Option<Secrets>,
+    refused: Option<Secrets>,
 }
 
 impl Access {
@@ -31,12 +31,12 @@ impl Access {
         store: Handle,
         home: PathBuf,
         trust: watch::Receiver<()>,
-        key: watch::Receiver<Option<Secret>>,
+        key: watch::Receiver<Option<Secrets>>,
     ) -> Self {
         Self { destination, store, home, trust, key, used: None, refused: None }
     }
 
-    /// There is news since the last [`secret`](Self::secret): another key, or the user's word.
+    /// There is news since the last [`secrets`](Self::secrets): another key, or the user's word.
     pub(super) fn has_changed(&mut self) -> bool {
         let changed = self.trust.has_changed().unwrap_or(false) || self.key.has_changed().unwrap_or(false);
         self.trust.mark_unchanged();
@@ -49,7 +49,7 @@ impl Access {
     }
 
     /// The key, or the destination's state without one and why.
-    pub(super) fn secret(&mut self) -> Result<Secret, (&'static str, String)> {
+    pub(super) fn secrets(&mut self) -> Result<Secrets, (&'static str, String)> {
         // The key a hook brought, unless the server has refused that very key: then what the settings files say by now.
         let held = self.key.borrow_and_update().clone();
         let to = &self.destination;
@@ -61,14 +61,15 @@ impl Access {
         if let Some(why) = held_by {
             return Err((HELD, cc_core::consent::held(to, &why)));
         }
-        let secret = match held {
+        let secrets = match held {
             Some(held) if self.refused.as_ref() != Some(&held) => Some(held),
             held => from_settings(to, &dirs, &config_dirs, &self.home, trusts).or(held),
         };
-        let Some(secret) = secret else {
-            return Err((PARKED, "no secret key: open Claude Code in a project that has it".into()));
+        let Some(secrets) = secrets else {
+            let word = to.kind.backend().words().secret;
+            return Err((PARKED, format!("no {word}: open Claude Code in a project that has it")));
         };
-        self.used = Some(secret.clone());
-        Ok(secret)
+        self.used = Some(secrets.clone());
+        Ok(secrets)
     }
 }

@@ -19,7 +19,7 @@ use super::{
     client::{Hyper, Limits},
     reply::{self, Asked, Reply, Said},
 };
-use cc_core::{delivery::verdict::Answer, secret::Secret};
+use cc_core::{delivery::verdict::Answer, secret::Secrets};
 
 /// Most bytes of an answer that are read.
 const ANSWER: usize = 1 << 20;
@@ -62,7 +62,7 @@ impl Failed {
 pub(super) async fn exchange(
     client: &Hyper,
     request: Request<Bytes>,
-    (public_key, secret): &(String, Secret),
+    (account, secrets): &(String, Secrets),
     limits: Limits,
     asked: Asked,
 ) -> Result<Exchanged, Failed> {
@@ -97,7 +97,7 @@ pub(super) async fn exchange(
         grpc_status: value(&parts.headers, HeaderName::from_static("grpc-status")),
         body: &body,
     };
-    let safe = |text: &str| secret.conceal(public_key, text);
+    let safe = |text: &str| secrets.conceal(account, text);
     let shown = safe(&String::from_utf8_lossy(&body)).chars().filter(|c| !c.is_control()).take(SHOWN).collect();
     let (rejected, denial) = match parts.status.is_success().then(|| reply::read(asked, &said)) {
         None | Some(Reply::Taken(None)) => (None, None),

@@ -29,7 +29,7 @@ use cc_core::{
         verdict::{Answer, Verdict, judge},
     },
     destination::{Destination, wire::OutSpan},
-    secret::Secret,
+    secret::Secrets,
 };
 
 /// Where nothing is to be done for this long, the connection is given up: there may be thousands of destinations.
@@ -41,7 +41,7 @@ const AT_ONCE: usize = 16;
 /// What the exporters are told.
 pub enum Order {
     /// A hook brought this destination's key.
-    Key(DestinationId, Destination, Secret),
+    Key(DestinationId, Destination, Secrets),
     /// There is something to send.
     Wake(DestinationId, Destination),
     /// The daemon comes to its end: nothing more is sent.
@@ -58,7 +58,7 @@ pub type InFlight = Arc<AtomicUsize>;
 struct Line {
     base_url: String,
     trust: watch::Sender<()>,
-    key: watch::Sender<Option<Secret>>,
+    key: watch::Sender<Option<Secrets>>,
     spans: Signals,
     media: Signals,
 }
@@ -97,7 +97,7 @@ pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut or
         };
         let line = lines.entry(id).or_insert_with(|| {
             let line = Line {
-                base_url: destination.base_url.clone(),
+                base_url: destination.address.clone(),
                 trust: watch::Sender::new(()),
                 key: watch::Sender::new(None),
                 spans: Signals::default(),
@@ -246,20 +246,20 @@ impl Exporter {
                     tracing::warn!(count = rejected, why, "the server took the batch but not all of its spans");
                 }
                 if !std::mem::replace(&mut self.well, true) {
-                    tracing::info!(to = self.access.destination.base_url, "delivering again");
+                    tracing::info!(to = self.access.destination.address, "delivering again");
                 }
-                tracing::debug!(spans = batch.len(), to = self.access.destination.base_url, "delivered");
+                tracing::debug!(spans = batch.len(), to = self.access.destination.address, "delivered");
                 self.keep_trying(|store| store.delivered(id, &batch, rejected, now_ms())).await;
             }
             Step::Wait(wait, why) => {
                 if self.well {
                     tracing::warn!(
-                        to = self.access.destination.base_url,
+                        to = self.access.destination.address,
                         why,
                         "not delivered; trying again until it is"
                     );
                 }
-                tracing::debug!(to = self.access.destination.base_url, why, ?wait, "not delivered");
+                tracing::debug!(to = self.access.destination.address, why, ?wait, "not delivered");
                 self.note("retrying", wait, why);
                 self.pause(wait).await;
             }
@@ -323,7 +323,7 @@ impl Exporter {
 
     async fn park(&mut self, state: &'static str, why: String) {
         if self.well {
-            tracing::warn!(to = self.access.destination.base_url, why, "{state}; nothing is lost");
+            tracing::warn!(to = self.access.destination.address, why, "{state}; nothing is lost");
         }
         self.asked_to_wait = false;
         self.note(state, PROBE, why);
@@ -353,9 +353,9 @@ impl Exporter {
 
     /// The way to the server, or the destination's state without one and why.
     fn connect(&mut self) -> Result<Transport, (&'static str, String)> {
-        let secret = self.access.secret()?;
+        let secrets = self.access.secrets()?;
         let to = &self.access.destination;
-        Transport::new(to, &secret, Limits::default()).map_err(|error| (PARKED, format!("{error:#}")))
+        Transport::new(to, &secrets, Limits::default()).map_err(|error| (PARKED, format!("{error:#}")))
     }
 }
 

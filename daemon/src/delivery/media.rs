@@ -24,10 +24,13 @@ use cc_core::{
         policy::{PROBE, backoff},
         verdict::{Answer, Verdict, judge},
     },
-    destination::{Destination, is_loopback, langfuse::encode::media_id},
+    destination::{
+        Destination, is_loopback,
+        langfuse::{self, encode::media_id},
+    },
     ids::hex,
     media::Hash,
-    secret::Secret,
+    secret::Secrets,
 };
 
 /// A storage may need a while for what is large.
@@ -111,8 +114,8 @@ impl Uploader {
 
     fn connect(&mut self) -> Result<(), String> {
         if self.way.is_none() {
-            let secret = self.access.secret().map_err(|(_, why)| why)?;
-            let way = Way::new(&self.access.destination, secret).map_err(|error| format!("{error:#}"))?;
+            let secrets = self.access.secrets().map_err(|(_, why)| why)?;
+            let way = Way::new(&self.access.destination, secrets).map_err(|error| format!("{error:#}"))?;
             self.way = Some(way);
         }
         Ok(())
@@ -140,7 +143,7 @@ impl Uploader {
     }
 
     async fn act(&mut self, link: &Link, outcome: Outcome) {
-        let (id, to) = (self.id, self.access.destination.base_url.clone());
+        let (id, to) = (self.id, self.access.destination.address.clone());
         self.asked_to_wait = matches!(&outcome, Outcome::Later(Some(wait), _) if !wait.is_zero());
         let (wait, why) = match outcome {
             Outcome::Done => {
@@ -204,12 +207,12 @@ impl Uploader {
 struct Way {
     client: Hyper,
     destination: Destination,
-    secret: Secret,
+    secrets: Secrets,
 }
 
 impl Way {
-    fn new(destination: &Destination, secret: Secret) -> anyhow::Result<Self> {
-        Ok(Self { client: client(destination, LIMITS)?, destination: destination.clone(), secret })
+    fn new(destination: &Destination, secrets: Secrets) -> anyhow::Result<Self> {
+        Ok(Self { client: client(destination, LIMITS)?, destination: destination.clone(), secrets })
     }
 
     async fn upload(&self, link: &Link, bytes: impl FnOnce() -> Option<Vec<u8>>) -> Outcome {
@@ -261,8 +264,8 @@ impl Way {
     async fn ask(&self, method: Method, path: &str, body: &serde_json::Value) -> Result<Bytes, Outcome> {
         let request = Request::builder()
             .method(method)
-            .uri(format!("{}/api/public/media{path}", self.destination.base_url))
-            .header(header::AUTHORIZATION, self.secret.basic_auth(&self.destination.public_key))
+            .uri(format!("{}/api/public/media{path}", self.destination.address))
+            .header(header::AUTHORIZATION, langfuse::auth(&self.destination, &self.secrets))
             .header(header::CONTENT_TYPE, "application/json");
         let (answer, response) = self.send(request, body.to_string().into(), Asked::Api).await;
         match (outcome(&answer), response) {
@@ -293,7 +296,7 @@ impl Way {
             Ok(request) => request,
             Err(error) => return (Answer::Unreachable(error.to_string()), None),
         };
-        let key = (self.destination.public_key.clone(), self.secret.clone());
+        let key = (self.destination.account.clone(), self.secrets.clone());
         match exchange(&self.client, request, &key, LIMITS, asked).await {
             Ok(done) => (done.answer, Some(done.response)),
             Err(failed) => (failed.answer(), None),
@@ -302,7 +305,7 @@ impl Way {
 
     /// Nobody reads along on the way there: over TLS, or as the server itself without leaving this machine.
     fn is_private(&self, to: &Uri) -> bool {
-        let own = self.destination.base_url.parse::<Uri>();
+        let own = self.destination.address.parse::<Uri>();
         to.scheme_str() == Some("https")
             || to.scheme_str() == Some("http") && is_loopback(to) && own.is_ok_and(|own| is_loopback(&own))
     }

@@ -16,8 +16,8 @@ use cc_core::{
         readback::{Failure, Project, Seen},
         verdict::Answer,
     },
-    destination::Destination,
-    secret::Secret,
+    destination::{Destination, langfuse},
+    secret::Secrets,
 };
 
 /// Longest name or id of a project.
@@ -34,7 +34,7 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Readback {
     client: Hyper,
     destination: Destination,
-    secret: Secret,
+    secrets: Secrets,
     limits: Limits,
 }
 
@@ -43,9 +43,9 @@ impl Readback {
     ///
     /// # Errors
     /// If the secret must not be sent there, or TLS cannot be set up.
-    pub fn new(destination: &Destination, secret: &Secret, limits: Limits) -> anyhow::Result<Self> {
+    pub fn new(destination: &Destination, secrets: &Secrets, limits: Limits) -> anyhow::Result<Self> {
         let client = client(destination, limits)?;
-        Ok(Self { client, destination: destination.clone(), secret: secret.clone(), limits })
+        Ok(Self { client, destination: destination.clone(), secrets: secrets.clone(), limits })
     }
 
     /// The project the keys belong to.
@@ -55,7 +55,7 @@ impl Readback {
     pub async fn project(&self) -> Result<Project, Failure> {
         let (body, date) = self.get("/api/public/projects").await?;
         let text = |key: &str| {
-            let text = self.secret.conceal(&self.destination.public_key, body["data"][0][key].as_str()?);
+            let text = self.secrets.conceal(&self.destination.account, body["data"][0][key].as_str()?);
             Some(text.chars().filter(|c| !c.is_control()).take(NAME).collect::<String>())
         };
         let id = text("id").ok_or_else(|| Failure::Odd { said: "the answer names no project".into(), date })?;
@@ -112,17 +112,17 @@ impl Readback {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<(Value, Option<u64>), Failure> {
-        let public_key = &self.destination.public_key;
+        let public_key = &self.destination.account;
         let request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.destination.base_url))
-            .header(header::AUTHORIZATION, self.secret.basic_auth(public_key))
+            .uri(format!("{}{path}", self.destination.address))
+            .header(header::AUTHORIZATION, langfuse::auth(&self.destination, &self.secrets))
             .header(header::USER_AGENT, AGENT)
             .header(header::ACCEPT, "application/json")
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(|error| Failure::Unreachable(error.to_string()))?;
-        let key = (public_key.clone(), self.secret.clone());
+        let key = (public_key.clone(), self.secrets.clone());
         let exchanged = exchange(&self.client, request, &key, self.limits, Asked::Api).await;
         let done = exchanged.map_err(|failed| match failed.answer() {
             Answer::Untrusted(why) => Failure::Untrusted(why),

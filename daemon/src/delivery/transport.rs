@@ -32,18 +32,14 @@ use super::{
 use cc_core::{
     delivery::verdict::Answer,
     destination::{
-        Destination,
+        Destination, Endpoint,
         wire::{OutSpan, Value},
     },
-    secret::Secret,
+    secret::Secrets,
 };
 
 /// The exporter's own limit must not end what makes progress.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
-
-/// Instrumentation scope. Langfuse copies every attribute of a scope whose name does not start with `langfuse-sdk` into the
-/// metadata of each observation.
-const SCOPE: &str = "langfuse-sdk.cc-langfuse";
 
 /// Sends spans to one destination.
 pub struct Transport {
@@ -60,26 +56,22 @@ struct Exchange {
 }
 
 impl Transport {
-    /// For `destination`, reached with `secret`.
+    /// For `destination`, reached with `secrets`.
     ///
     /// # Errors
     /// If the secret must not be sent there, TLS cannot be set up or the address is none.
-    pub fn new(destination: &Destination, secret: &Secret, limits: Limits) -> anyhow::Result<Self> {
+    pub fn new(destination: &Destination, secrets: &Secrets, limits: Limits) -> anyhow::Result<Self> {
         let client = client(destination, limits)?;
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, secret.basic_auth(&destination.public_key));
+        let backend = destination.kind.backend();
+        let Endpoint { url, mut headers } = backend.endpoint(destination, secrets).map_err(anyhow::Error::msg)?;
         headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
-        headers.insert("x-langfuse-sdk-name", HeaderValue::from_static("cc-langfuse"));
-        headers.insert("x-langfuse-sdk-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
-        headers.insert("x-langfuse-ingestion-version", HeaderValue::from_static("4"));
-        headers.insert("x-langfuse-public-key", HeaderValue::from_str(&destination.public_key)?);
         let exchange = Arc::new(Mutex::new(Exchange { limits, answer: None, took: Duration::ZERO }));
-        let key = (destination.public_key.clone(), secret.clone());
+        let key = (destination.account.clone(), secrets.clone());
         let client = Observed { client, headers, key, exchange: exchange.clone() };
         let mut exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)
-            .with_endpoint(format!("{}/api/public/otel/v1/traces", destination.base_url))
+            .with_endpoint(url)
             .with_timeout(NO_LIMIT)
             .with_headers(HashMap::new())
             .with_compression(Compression::Gzip)
@@ -88,7 +80,7 @@ impl Transport {
         exporter.set_resource(
             &Resource::builder_empty().with_attributes([KeyValue::new("service.name", "claude-code")]).build(),
         );
-        let scope = InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION")).build();
+        let scope = InstrumentationScope::builder(backend.scope()).with_version(env!("CARGO_PKG_VERSION")).build();
         Ok(Self { exporter, exchange, scope })
     }
 
@@ -156,7 +148,7 @@ fn time(nanos: u64) -> SystemTime {
 struct Observed {
     client: Hyper,
     headers: HeaderMap,
-    key: (String, Secret),
+    key: (String, Secrets),
     exchange: Arc<Mutex<Exchange>>,
 }
 
@@ -199,9 +191,14 @@ mod tests {
 
     use super::*;
     use crate::delivery::readback::Readback;
+    use cc_core::secret::Secret;
 
-    fn to(base_url: String) -> Destination {
-        Destination { kind: cc_core::destination::Kind::Langfuse, base_url, public_key: "pk".into() }
+    fn secrets() -> Secrets {
+        [(cc_core::destination::langfuse::SECRET_KEY, Secret::new("sk"))].into_iter().collect()
+    }
+
+    fn to(address: String) -> Destination {
+        Destination { kind: cc_core::destination::Kind::Langfuse, address, account: "pk".into() }
     }
 
     fn span() -> OutSpan {
@@ -239,7 +236,7 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let limits =
             Limits { stall: Duration::from_millis(150), answer: Duration::from_millis(150), ..Limits::default() };
-        let transport = Transport::new(&to(url), &Secret::new("sk"), limits).unwrap();
+        let transport = Transport::new(&to(url), &secrets(), limits).unwrap();
         let server = tokio::spawn(async move {
             let (mut requests, mut open) = (Vec::new(), Vec::new());
             let said = [
@@ -289,8 +286,7 @@ mod tests {
         let listener = listener.listen(8).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let limit = Duration::from_millis(1500);
-        let transport =
-            Transport::new(&to(url), &Secret::new("sk"), Limits { stall: limit, ..Limits::default() }).unwrap();
+        let transport = Transport::new(&to(url), &secrets(), Limits { stall: limit, ..Limits::default() }).unwrap();
         let server = tokio::spawn(async move {
             let pause = || tokio::time::sleep(Duration::from_millis(100));
             let mut open = Vec::new();
@@ -335,12 +331,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_secret_is_not_sent_unencrypted_to_another_machine() {
-        let (secret, limits) = (Secret::new("sk"), Limits::default());
+        let limits = Limits::default();
         for url in ["http://lf.example.org", "http://127.0.0.1.evil.example", "http://0.0.0.0:1"] {
             let to = to(url.into());
-            let why = Transport::new(&to, &secret, limits).err().unwrap().to_string();
+            let why = Transport::new(&to, &secrets(), limits).err().unwrap().to_string();
             assert!(why.contains("unencrypted") && why.contains("https"), "{why}");
-            assert_eq!(Readback::new(&to, &secret, limits).err().unwrap().to_string(), why);
+            assert_eq!(Readback::new(&to, &secrets(), limits).err().unwrap().to_string(), why);
         }
     }
 }

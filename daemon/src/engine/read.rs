@@ -200,7 +200,7 @@ impl Engine {
             return waiting >= room;
         }
         if self.full.insert(to.clone()) {
-            tracing::warn!(to = to.base_url, waiting, "as much waits as may; reading goes on when some is delivered");
+            tracing::warn!(to = to.address, waiting, "as much waits as may; reading goes on when some is delivered");
         }
         true
     }

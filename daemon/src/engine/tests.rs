@@ -38,7 +38,7 @@ pub(super) fn ended(dir: &Path, id: &str) -> Hint {
         event: Event::Ended,
         project_dirs: Vec::new(),
         config_dir: None,
-        destination: Destination { kind: Kind::Langfuse, base_url: "https://a".into(), public_key: "pk".into() },
+        destination: Destination { kind: Kind::Langfuse, address: "https://a".into(), account: "pk".into() },
         chooser: None,
         settings_on: false,
         options: Options::default(),
@@ -271,7 +271,7 @@ fn settings_that_came_last_win_whatever_the_clock_said_before() {
         let now_ns = u64::try_from(now_ms()).unwrap() * 1_000_000;
         engine.take(Hint { fired_ns: now_ns + ahead_s * 1_000_000_000, event: Event::Other, ..ended(&dir, "s") });
         let moved = dir.with_file_name("q").join("s.jsonl");
-        let destination = Destination { base_url: "https://b".into(), ..ended(&dir, "s").destination };
+        let destination = Destination { address: "https://b".into(), ..ended(&dir, "s").destination };
         let options = Options { capture: cc_core::project::Capture::Metadata, ..Options::default() };
         for (id, fired_ns) in [("e-2", now_ns - 5), ("e-3", now_ns - 4)] {
             let hint = Hint { id: id.into(), fired_ns, transcript: moved.clone(), ..ended(&dir, "s") };

@@ -77,7 +77,7 @@ impl Store {
         let condition = if id.is_some() { "id = ?1" } else { "?1 IS NULL" };
         self.db
             .prepare_cached(&format!(
-                "SELECT id, base_url, public_key, state, next_at_ms, last_success_ms, last_error, last_error_ms,
+                "SELECT id, kind, base_url, public_key, state, next_at_ms, last_success_ms, last_error, last_error_ms,
                     (SELECT count(*) FROM outbox WHERE outbox.destination = destination.id),
                     (SELECT queued_ms FROM outbox WHERE outbox.destination = destination.id ORDER BY seq LIMIT 1),
                     delivered, rejected,
@@ -86,22 +86,26 @@ impl Store {
                  FROM destination WHERE {condition} ORDER BY id",
             ))?
             .query_map([id], |row| {
-                let error: Option<String> = row.get(6)?;
+                let error: Option<String> = row.get(7)?;
                 let id = row.get(0)?;
                 Ok(DestinationRow {
                     id,
-                    destination: Destination { kind: Kind::Langfuse, base_url: row.get(1)?, public_key: row.get(2)? },
-                    state: row.get(3)?,
-                    next_at_ms: row.get(4)?,
-                    last_success_ms: row.get(5)?,
-                    last_error: error.zip(row.get(7)?),
-                    waiting: row.get::<_, i64>(8)? as u64,
+                    destination: Destination {
+                        kind: kind(&row.get::<_, String>(1)?)?,
+                        address: row.get(2)?,
+                        account: row.get(3)?,
+                    },
+                    state: row.get(4)?,
+                    next_at_ms: row.get(5)?,
+                    last_success_ms: row.get(6)?,
+                    last_error: error.zip(row.get(8)?),
+                    waiting: row.get::<_, i64>(9)? as u64,
                     waiting_bytes: self.waiting.get(&id).copied().unwrap_or(0),
-                    oldest_ms: row.get(9)?,
-                    delivered: row.get::<_, i64>(10)? as u64,
-                    rejected: row.get::<_, i64>(11)? as u64,
-                    media: row.get::<_, i64>(12)? as u64,
-                    held_by: row.get(13)?,
+                    oldest_ms: row.get(10)?,
+                    delivered: row.get::<_, i64>(11)? as u64,
+                    rejected: row.get::<_, i64>(12)? as u64,
+                    media: row.get::<_, i64>(13)? as u64,
+                    held_by: row.get(14)?,
                 })
             })?
             .collect()
@@ -133,7 +137,7 @@ impl Store {
     /// If the database cannot be read.
     pub fn trusts(&self, to: &Destination) -> Result<bool> {
         let mut trust = self.db.prepare_cached("SELECT 1 FROM trust WHERE base_url = ? AND public_key = ?")?;
-        trust.exists([&to.base_url, &to.public_key])
+        trust.exists([&to.address, &to.account])
     }
 
     /// Every destination that is trusted so, by address and account.
@@ -163,10 +167,10 @@ impl Store {
     /// # Errors
     /// If the database cannot be read.
     pub fn held_by(&self, to: &Destination) -> Result<Option<String>> {
-        let sql = "SELECT held_by FROM destination WHERE kind = 'langfuse' AND base_url = ? AND public_key = ?";
+        let sql = "SELECT held_by FROM destination WHERE kind = ? AND base_url = ? AND public_key = ?";
         let mut held_by = self.db.prepare_cached(sql)?;
         let held: Option<Option<String>> =
-            held_by.query_row([&to.base_url, &to.public_key], |row| row.get(0)).optional()?;
+            held_by.query_row([to.kind.name(), &to.address, &to.account], |row| row.get(0)).optional()?;
         let is_trusted = self.trusts(to)?;
         Ok(held.flatten().filter(|_| !is_trusted))
     }
@@ -229,9 +233,9 @@ pub(super) fn note_chooser(db: &Connection, id: DestinationId, chooser: Option<&
 }
 
 pub(super) fn find(db: &Connection, destination: &Destination) -> Result<Option<DestinationId>> {
-    let Destination { kind: Kind::Langfuse, base_url, public_key } = destination;
-    db.prepare_cached("SELECT id FROM destination WHERE kind = 'langfuse' AND base_url = ? AND public_key = ?")?
-        .query_row([base_url, public_key], |row| row.get(0))
+    let Destination { kind, address, account } = destination;
+    db.prepare_cached("SELECT id FROM destination WHERE kind = ? AND base_url = ? AND public_key = ?")?
+        .query_row([kind.name(), address, account], |row| row.get(0))
         .optional()
 }
 
@@ -239,8 +243,16 @@ pub(super) fn ensure(db: &Connection, destination: &Destination) -> Result<Desti
     if let Some(id) = find(db, destination)? {
         return Ok(id);
     }
-    let Destination { kind: Kind::Langfuse, base_url, public_key } = destination;
-    db.prepare_cached("INSERT INTO destination (kind, base_url, public_key) VALUES ('langfuse', ?, ?)")?
-        .execute([base_url, public_key])?;
+    let Destination { kind, address, account } = destination;
+    db.prepare_cached("INSERT INTO destination (kind, base_url, public_key) VALUES (?, ?, ?)")?.execute([
+        kind.name(),
+        address,
+        account,
+    ])?;
     Ok(db.last_insert_rowid())
+}
+
+/// The kind that is stored under this name.
+fn kind(name: &str) -> Result<Kind> {
+    Kind::named(name).ok_or_else(|| rusqlite::Error::InvalidColumnName(format!("`{name}` is no kind of destination")))
 }

@@ -38,7 +38,7 @@ fn fresh() -> (TempDir, Store) {
 }
 
 fn server(name: &str) -> Destination {
-    Destination { kind: Kind::Langfuse, base_url: format!("https://{name}.example.org"), public_key: "pk-1".into() }
+    Destination { kind: Kind::Langfuse, address: format!("https://{name}.example.org"), account: "pk-1".into() }
 }
 
 fn hint(id: &str, fired_ns: u64) -> Hint {

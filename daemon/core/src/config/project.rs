@@ -3,6 +3,7 @@
 use crate::destination::langfuse::DEFAULT_BASE_URL;
 use std::collections::BTreeMap;
 
+use proto::env::{Role, VARIABLES, Variable};
 use serde::Serialize;
 
 /// A setting, with what counts as its value.
@@ -19,23 +20,16 @@ pub struct Setting {
 /// What stands in place of a secret.
 const SET: &str = "set, not shown";
 
-/// Each setting's variables, the first winning, and its default.
-const SETTINGS: [(&[&str], Option<&str>); 15] = [
-    (&[proto::env::ENABLE], Some("off")),
-    (&["CC_LANGFUSE_PUBLIC_KEY", "LANGFUSE_PUBLIC_KEY"], None),
-    (&["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"], None),
-    (&proto::env::ADDRESS, Some(DEFAULT_BASE_URL)),
-    (&["CC_LANGFUSE_TRACING_ENVIRONMENT", "LANGFUSE_TRACING_ENVIRONMENT"], None),
-    (&["CC_LANGFUSE_RELEASE", "LANGFUSE_RELEASE"], None),
-    (&["CC_LANGFUSE_USER_ID", "LANGFUSE_USER_ID"], None),
-    (&["CC_LANGFUSE_SAMPLE_RATE", "LANGFUSE_SAMPLE_RATE"], Some("1")),
-    (&["CC_LANGFUSE_TAGS"], None),
-    (&["CC_LANGFUSE_METADATA"], None),
-    (&["CC_LANGFUSE_SEMANTICS"], Some("spec")),
-    (&["CC_LANGFUSE_CAPTURE"], Some("full")),
-    (&["CC_LANGFUSE_REDACT"], Some("on")),
-    (&["CC_LANGFUSE_DEBUG"], Some("off")),
-    (&[proto::env::STATE_DIR], None),
+/// What a setting is when nobody says, by its name in the documentation.
+const DEFAULTS: [(&str, &str); 8] = [
+    (proto::env::ENABLE, "off"),
+    ("LANGFUSE_BASE_URL", DEFAULT_BASE_URL),
+    ("LANGFUSE_SAMPLE_RATE", "1"),
+    ("CC_LANGFUSE_SEMANTICS", "spec"),
+    ("CC_LANGFUSE_CAPTURE", "full"),
+    ("CC_LANGFUSE_REDACT", "on"),
+    ("CC_LANGFUSE_DEBUG", "off"),
+    ("CC_LANGFUSE_TOY", "off"),
 ];
 
 /// Every setting as `layers` have it: who says it, and what; later ones win, and an empty value unsets.
@@ -45,21 +39,22 @@ pub fn settings(layers: &[(String, BTreeMap<String, String>)]) -> Vec<Setting> {
         said.extend(vars.iter().map(|(name, value)| (name.as_str(), (value.as_str(), from.as_str()))));
     }
     said.retain(|_, (value, _)| !value.trim().is_empty());
-    let setting = |(names, default): (&[&str], Option<&str>)| {
-        let found = names.iter().find_map(|name| Some((*name, *said.get(name)?)));
-        let Some((name, (value, from))) = found else {
-            // The name in the documentation is the one without a prefix.
-            let name = names.iter().find(|name| name.starts_with("LANGFUSE_")).unwrap_or(&names[0]);
-            return Setting { name: (*name).to_owned(), value: default.map(str::to_owned), from: None };
+    let settings = VARIABLES.chunk_by(|a, b| a.setting == b.setting).filter(|rows| rows[0].role != Role::Place);
+    let setting = |rows: &[Variable]| {
+        let found = rows.iter().find_map(|row| Some((row, *said.get(row.name)?)));
+        let Some((row, (value, from))) = found else {
+            let default = DEFAULTS.iter().find(|(name, _)| *name == rows[0].setting);
+            let value = default.map(|(_, value)| (*value).to_owned());
+            return Setting { name: rows[0].setting.to_owned(), value, from: None };
         };
-        let value = match name {
-            name if proto::env::is_secret(name) => SET.to_owned(),
-            name if name.ends_with("URL") || name.ends_with("_HOST") => proto::env::without_userinfo(value.trim()),
+        let value = match row.role {
+            Role::Secret => SET.to_owned(),
+            Role::Address => proto::env::without_userinfo(value.trim()),
             _ => value.to_owned(),
         };
-        Setting { name: name.to_owned(), value: Some(value), from: Some(from.to_owned()) }
+        Setting { name: row.name.to_owned(), value: Some(value), from: Some(from.to_owned()) }
     };
-    SETTINGS.into_iter().map(setting).collect()
+    settings.map(setting).collect()
 }
 
 #[cfg(test)]
@@ -91,10 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn every_variable_a_hook_forwards_is_shown() {
-        let shown: Vec<&str> = SETTINGS.iter().flat_map(|(names, _)| names.iter().copied()).collect();
-        for name in proto::env::forwarded().filter(|name| !name.starts_with("CLAUDE_")) {
-            assert!(shown.contains(&&*name), "{name}");
+    fn every_setting_is_shown_once_and_each_default_is_one_of_a_setting() {
+        let shown: Vec<String> = settings(&[]).into_iter().map(|setting| setting.name).collect();
+        for row in VARIABLES.iter().filter(|row| row.role != Role::Place) {
+            assert_eq!(shown.iter().filter(|name| *name == row.setting).count(), 1, "{}", row.name);
+        }
+        for (name, _) in DEFAULTS.iter().filter(|(name, _)| !name.contains("TOY")) {
+            assert!(shown.iter().any(|setting| setting == name), "{name}");
         }
     }
 }

@@ -40,7 +40,7 @@ fn judge(environment: &str, user: &str, repository: &str, local: &str) -> Choose
         layer(Owner::Repository, "repository", Ok(vars(repository))),
         layer(Owner::User, "local", Ok(vars(local))),
     ];
-    chooser(&given(environment, &layers), &layers)
+    chooser(Kind::Langfuse, &given(environment, &layers), &layers)
 }
 
 const ALL: &str = "ON=true URL=GOOD PK=pk SK=sk";
@@ -116,7 +116,7 @@ fn what_changed_since_the_session_began_is_no_excuse() {
     // The session was given the attacker's address; by now the file says something else.
     let layers =
         [layer(Owner::User, "user", Ok(vars(ALL))), layer(Owner::Repository, "repository", Ok(vars("URL=GOOD")))];
-    assert_ne!(chooser(&vars("ON=true URL=EVIL PK=pk SK=sk"), &layers), Chooser::User);
+    assert_ne!(chooser(Kind::Langfuse, &vars("ON=true URL=EVIL PK=pk SK=sk"), &layers), Chooser::User);
 }
 
 #[test]
@@ -124,8 +124,8 @@ fn a_file_that_cannot_be_read_may_say_anything() {
     let unclear = |owner| [layer(Owner::User, "user", Ok(vars(ALL))), layer(owner, "file", Err(Unclear))];
     let given = vars(ALL);
     let evidence = Evidence { file: "file".into(), variable: None };
-    assert_eq!(chooser(&given, &unclear(Owner::Repository)), Chooser::Repository(evidence));
-    assert_eq!(chooser(&given, &unclear(Owner::User)), Chooser::User);
+    assert_eq!(chooser(Kind::Langfuse, &given, &unclear(Owner::Repository)), Chooser::Repository(evidence));
+    assert_eq!(chooser(Kind::Langfuse, &given, &unclear(Owner::User)), Chooser::User);
 }
 
 #[test]
@@ -142,14 +142,14 @@ fn values_in_any_form_count_as_claude_code_reads_them() {
     ] {
         let layers =
             [layer(Owner::User, "user", Ok(vars(ALL))), layer(Owner::Repository, "r", env_block(json.as_bytes()))];
-        assert_ne!(chooser(&given("", &layers), &layers), Chooser::User, "{json}");
+        assert_ne!(chooser(Kind::Langfuse, &given("", &layers), &layers), Chooser::User, "{json}");
     }
 }
 
 #[test]
 fn an_event_without_its_secret_is_judged_by_the_rest() {
     let layers = [layer(Owner::User, "user", Ok(vars(ALL))), layer(Owner::Repository, "r", Ok(vars("SK=sk")))];
-    assert_eq!(chooser(&vars("ON=true URL=GOOD PK=pk"), &layers), Chooser::User);
+    assert_eq!(chooser(Kind::Langfuse, &vars("ON=true URL=GOOD PK=pk"), &layers), Chooser::User);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn privacy_can_be_tightened_by_anybody_and_loosened_by_the_user_alone() {
             layer(Owner::User, "local", Ok(vars(&cc(local)))),
         ];
         let given = given(&cc(environment), &layers);
-        let mut options = crate::hook::Env::of(&given).options();
+        let mut options = crate::route::Env::of(&given).options();
         tighten(&mut options, &given, &layers, floor);
         let found = (options.capture == Capture::Full, options.unredacted);
         assert_eq!(found, (words, unmasked), "{environment} | {user} | {repository} | {local} | {floor:?}");

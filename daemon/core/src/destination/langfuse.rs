@@ -1,6 +1,71 @@
 //! Langfuse, by OpenTelemetry: attributes below `langfuse.`.
 
+use http::{HeaderMap, HeaderValue, header};
+use proto::env::{Of, Role};
+
+use super::{
+    Backend, Destination, Endpoint, Kind, Manners, Words,
+    address::{base_url, unquoted},
+};
+use crate::{
+    route::{Env, Refused},
+    secret::{Secret, Secrets},
+};
+
 pub mod encode;
 
 /// Where spans go when a project names no server.
 pub const DEFAULT_BASE_URL: &str = "https://cloud.langfuse.com";
+
+/// The setting under which its secret key is kept.
+pub const SECRET_KEY: &str = "LANGFUSE_SECRET_KEY";
+
+/// The credentials for its APIs: account and secret key.
+pub fn auth(to: &Destination, secrets: &Secrets) -> HeaderValue {
+    secrets.get(SECRET_KEY).map_or(HeaderValue::from_static(""), |secret| secret.basic_auth(&to.account))
+}
+
+/// A Langfuse server.
+pub struct Langfuse;
+
+impl Backend for Langfuse {
+    fn of(&self) -> Of {
+        Of::Langfuse
+    }
+
+    fn route(&self, env: &Env<'_>) -> Result<Option<(Destination, Secrets)>, Refused> {
+        let value = |role| env.decided(Of::Langfuse, role).map(|(_, value)| unquoted(value));
+        let account = value(Role::Account).filter(|key| !key.is_empty()).ok_or(Refused::KeysMissing)?.to_owned();
+        let address = base_url(value(Role::Address).unwrap_or(DEFAULT_BASE_URL)).ok_or(Refused::BaseUrl)?;
+        let secrets = value(Role::Secret).map(|key| (SECRET_KEY, Secret::new(key))).into_iter().collect();
+        Ok(Some((Destination { kind: Kind::Langfuse, address, account }, secrets)))
+    }
+
+    fn endpoint(&self, to: &Destination, secrets: &Secrets) -> Result<Endpoint, String> {
+        if secrets.get(SECRET_KEY).is_none() {
+            return Err("there is no secret key".to_owned());
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, auth(to, secrets));
+        headers.insert("x-langfuse-sdk-name", HeaderValue::from_static("cc-langfuse"));
+        headers.insert("x-langfuse-sdk-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+        headers.insert("x-langfuse-ingestion-version", HeaderValue::from_static("4"));
+        let account = HeaderValue::from_str(&to.account).map_err(|error| format!("the public key: {error}"))?;
+        headers.insert("x-langfuse-public-key", account);
+        Ok(Endpoint { url: format!("{}/api/public/otel/v1/traces", to.address), headers })
+    }
+
+    /// Langfuse copies every attribute of a scope whose name does not start with `langfuse-sdk` into the metadata of each
+    /// observation.
+    fn scope(&self) -> &'static str {
+        "langfuse-sdk.cc-langfuse"
+    }
+
+    fn manners(&self) -> Manners {
+        Manners { updates_roots: true, uploads_media: true }
+    }
+
+    fn words(&self) -> Words {
+        Words { kind: "langfuse", secret: "secret key" }
+    }
+}

@@ -22,11 +22,11 @@ const NOTICE_DAYS: u64 = 5;
 pub fn judge_held(to: &crate::destination::Destination, why: &str) -> Finding {
     Finding::problem(
         "server",
-        format!("{} is not asked and gets nothing: {why}", to.base_url),
+        format!("{} is not asked and gets nothing: {why}", to.address),
         format!(
             "if spans are to go there: cc-langfusectl trust {} {}; else put keys and address of your own into .claude/settings.local.json",
-            quoted(&to.base_url),
-            quoted(&to.public_key)
+            quoted(&to.address),
+            quoted(&to.account)
         ),
     )
 }
@@ -165,7 +165,7 @@ pub fn judge_delivery(status: &Status, ours: Option<&crate::destination::Destina
 
 fn judge_destination(to: &Destination, ours: Option<&crate::destination::Destination>) -> Finding {
     let (check, url) = ("delivery", &to.base_url);
-    let is_ours = ours.is_some_and(|ours| ours.base_url == to.base_url && ours.public_key == to.public_key);
+    let is_ours = ours.is_some_and(|ours| ours.address == to.base_url && ours.account == to.public_key);
     let waiting = match to.waiting {
         0 => String::new(),
         n => format!(", {} waiting", count(n as usize, "span")),

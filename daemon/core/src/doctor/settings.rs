@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 use super::Finding;
 use crate::{
     claude::{Knows, Version},
-    hook::{Env, Refused},
     project::Semantics,
+    route::{Env, Refused},
     settings::{HOOK, program, split_mark, words},
 };
 
@@ -308,29 +308,31 @@ impl Settings {
         let mut findings = vec![Finding::ok("tracing", format!("on for {}, {}", dir.display(), from(enable)))];
         let put = |name: &str| format!("put {name} into `env` of {}", local.display());
         let destination = env.destination();
-        findings.push(match (&destination, env.secret()) {
+        let secrets = destination.as_ref().map(|(_, secrets)| secrets.clone()).unwrap_or_default();
+        let destination = destination.map(|(to, _)| to);
+        findings.push(match (&destination, secrets.is_empty()) {
             (Err(Refused::KeysMissing), _) => {
                 Finding::problem("keys", "there is no public key", put("LANGFUSE_PUBLIC_KEY"))
             }
-            (_, None) => Finding::problem("keys", "there is no secret key", put("LANGFUSE_SECRET_KEY")),
-            (Ok(to), _) if is_secret(&to.public_key) => Finding::problem(
+            (_, true) => Finding::problem("keys", "there is no secret key", put("LANGFUSE_SECRET_KEY")),
+            (Ok(to), _) if is_secret(&to.account) => Finding::problem(
                 "keys",
                 "the public key looks like a secret key",
                 "exchange LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY; if they were sent, make new ones",
             ),
             // Whatever looks otherwise may be something that was not meant to be seen.
-            (Ok(to), _) if to.public_key.starts_with("pk-") => {
-                Finding::ok("keys", format!("{}, {}", to.public_key, self.source("PUBLIC_KEY")))
+            (Ok(to), _) if to.account.starts_with("pk-") => {
+                Finding::ok("keys", format!("{}, {}", to.account, self.source("PUBLIC_KEY")))
             }
             _ => Finding::ok("keys", self.source("PUBLIC_KEY")),
         });
         match &destination {
             Ok(to) if to.is_private() => {
-                findings.push(Finding::ok("base-url", format!("{}, {}", to.base_url, self.source("BASE_URL"))));
+                findings.push(Finding::ok("base-url", format!("{}, {}", to.address, self.source("BASE_URL"))));
             }
             Ok(to) => findings.push(Finding::problem(
                 "base-url",
-                format!("{} would get the secret key unencrypted, so nothing is sent there", to.base_url),
+                format!("{} would get the secret key unencrypted, so nothing is sent there", to.address),
                 "set LANGFUSE_BASE_URL to one with https:// (http:// is for localhost, 127.0.0.0/8 and [::1])",
             )),
             Err(Refused::BaseUrl) => findings.push(Finding::problem(

@@ -2,6 +2,14 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::{
+    destination::{
+        Kind,
+        langfuse::{DEFAULT_BASE_URL, SECRET_KEY},
+    },
+    project::{Capture, Semantics},
+    secret::Secret,
+};
 
 const ENV: [(&str, &str); 3] =
     [("TRACE_TO_LANGFUSE", "true"), ("LANGFUSE_PUBLIC_KEY", "pk-1"), ("LANGFUSE_SECRET_KEY", "sk-1")];
@@ -18,7 +26,11 @@ fn frame(payload: impl Into<Vec<u8>>, env: &[(&str, &str)]) -> Frame {
 
 fn accepted(payload: &serde_json::Value, env: &[(&str, &str)]) -> (Hint, Option<Secret>) {
     let (hint, vars) = read(frame(payload.to_string(), env)).unwrap_or_else(|refused| panic!("{payload}: {refused:?}"));
-    (hint, Env::of(&vars).secret())
+    (hint, secret(&Env::of(&vars)))
+}
+
+fn secret(env: &Env<'_>) -> Option<Secret> {
+    env.destination().ok()?.1.get(SECRET_KEY).cloned()
 }
 
 fn refused(payload: impl Into<Vec<u8>>, env: &[(&str, &str)]) -> Option<Refused> {
@@ -48,8 +60,8 @@ fn an_event_becomes_a_hint_without_anything_secret_in_it() {
         project_dirs: vec!["/home/dev/app".into()],
         destination: Destination {
             kind: Kind::Langfuse,
-            base_url: "https://cloud.langfuse.com".into(),
-            public_key: "pk-1".into(),
+            address: "https://cloud.langfuse.com".into(),
+            account: "pk-1".into(),
         },
         chooser: None,
         settings_on: false,
@@ -229,14 +241,14 @@ fn our_own_names_win_over_the_general_ones_unless_they_are_empty() {
     ];
     let (hint, secret) = accepted(&payload(), &with(&all));
     assert_eq!(
-        (hint.destination.public_key.as_str(), hint.destination.base_url.as_str()),
+        (hint.destination.account.as_str(), hint.destination.address.as_str()),
         ("pk-2", "https://two.example.org")
     );
     assert!(is(secret, "sk-2"));
     let empty = all.map(|(name, value)| (name, if name.starts_with("CC_") { "" } else { value }));
     let (hint, secret) = accepted(&payload(), &with(&empty));
     assert_eq!(
-        (hint.destination.public_key.as_str(), hint.destination.base_url.as_str()),
+        (hint.destination.account.as_str(), hint.destination.address.as_str()),
         ("pk-1", "https://one.example.org")
     );
     assert!(is(secret, "sk-1"));
@@ -245,16 +257,16 @@ fn our_own_names_win_over_the_general_ones_unless_they_are_empty() {
 #[test]
 fn the_secret_key_of_a_settings_file_is_the_same_as_that_of_an_event() {
     let env = Env::new(ENV);
-    assert!(is(env.secret(), "sk-1"));
+    assert!(is(secret(&env), "sk-1"));
     assert!(is(accepted(&payload(), &ENV).1, "sk-1"));
-    assert!(Env::new([]).secret().is_none());
+    assert!(secret(&Env::new([])).is_none());
 }
 
 #[test]
 fn blanks_around_a_key_do_not_belong_to_it() {
     let blank = with(&[("LANGFUSE_SECRET_KEY", " sk-1\n"), ("LANGFUSE_PUBLIC_KEY", " pk-1 ")]);
     let (hint, secret) = accepted(&payload(), &blank);
-    assert_eq!(hint.destination.public_key, "pk-1");
+    assert_eq!(hint.destination.account, "pk-1");
     assert!(is(secret, "sk-1"));
 }
 
@@ -278,7 +290,7 @@ fn an_address_has_one_form_and_no_secrets() {
         (Some("https://a b"), None),
     ] {
         let more: Vec<_> = url.map(|url| ("LANGFUSE_BASE_URL", url)).into_iter().collect();
-        let found = Env::new(with(&more)).destination().map(|destination| destination.base_url);
+        let found = Env::new(with(&more)).destination().map(|(to, _)| to.address);
         assert_eq!(found, expect.map(str::to_owned).ok_or(Refused::BaseUrl), "{url:?}");
     }
 }
@@ -320,8 +332,8 @@ fn only_tls_and_this_machine_are_private() {
         ("http://[::127.0.0.1]", false),
         ("http://[fe80::1]", false),
     ] {
-        let destination = Env::new(with(&[("LANGFUSE_BASE_URL", url)])).destination().unwrap();
-        assert_eq!(destination.is_private(), expect, "{url}: {}", destination.base_url);
+        let destination = Env::new(with(&[("LANGFUSE_BASE_URL", url)])).destination().unwrap().0;
+        assert_eq!(destination.is_private(), expect, "{url}: {}", destination.address);
     }
 }
 
@@ -338,7 +350,7 @@ fn the_host_is_another_name_of_the_address() {
             "https://b.example.org",
         ),
     ] {
-        assert_eq!(accepted(&payload(), &with(&more)).0.destination.base_url, expect, "{more:?}");
+        assert_eq!(accepted(&payload(), &with(&more)).0.destination.address, expect, "{more:?}");
     }
 }
 
@@ -425,9 +437,9 @@ proptest! {
             "CC_LANGFUSE_SEMANTICS", "LANGFUSE_SAMPLE_RATE", "LANGFUSE_TRACING_ENVIRONMENT", "CLAUDE_PROJECT_DIR"];
         let more: Vec<_> = names.into_iter().zip(values.iter().map(String::as_str)).chain([("LANGFUSE_BASE_URL", url.as_str())]).collect();
         if let Ok((hint, _)) = read(frame(payload().to_string(), &with(&more))) {
-            let once = hint.destination.base_url;
+            let once = hint.destination.address;
             let env = with(&[("LANGFUSE_BASE_URL", once.as_str())]);
-            prop_assert_eq!(Env::new(env).destination().map(|d| d.base_url), Ok(once.clone()));
+            prop_assert_eq!(Env::new(env).destination().map(|(to, _)| to.address), Ok(once.clone()));
         }
     }
 }

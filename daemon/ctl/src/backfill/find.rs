@@ -10,14 +10,15 @@ use std::{
 
 use cc_core::{
     destination::Destination,
-    hook::Env,
     project::Options,
+    route::Env,
     transcript::{is_name, record},
 };
 use cc_langfuse::{
     credentials::layers,
     reader::{Transcript, Unreadable, places},
 };
+use proto::env::{Role, VARIABLES};
 
 /// How deep below a directory transcripts are looked for.
 const DEPTH: usize = 8;
@@ -171,7 +172,7 @@ pub struct Routes {
 impl Routes {
     /// Routes for a user whose home is `home`.
     pub fn new(home: PathBuf) -> Self {
-        let own = proto::env::forwarded().filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?)));
+        let own = proto::env::forwarded().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
         let own = own.filter(|(name, value)| name != "CLAUDE_PROJECT_DIR" && !value.trim().is_empty()).collect();
         Self { home, own, known: Vec::new(), by_dir: HashMap::new() }
     }
@@ -218,7 +219,7 @@ impl Routes {
         if !read.enabled() {
             return None;
         }
-        let (destination, options) = (read.destination().ok()?, read.options());
+        let ((destination, _), options) = (read.destination().ok()?, read.options());
         let mut env = env;
         env.retain(|(name, _)| self.are_given() || !proto::env::is_secret(name));
         Some(Route { destination, options, env })
@@ -226,8 +227,8 @@ impl Routes {
 }
 
 fn is_address(name: &str) -> bool {
-    let paired = name.strip_prefix("CC_").unwrap_or(name);
-    ["PUBLIC_KEY", "SECRET_KEY", "BASE_URL", "HOST"].iter().any(|part| paired.strip_prefix("LANGFUSE_") == Some(*part))
+    let says_where = |role| matches!(role, Role::Address | Role::Account | Role::Secret);
+    VARIABLES.iter().any(|row| row.name == name && says_where(row.role))
 }
 
 fn pairs(env: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {

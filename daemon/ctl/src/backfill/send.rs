@@ -159,7 +159,7 @@ impl<'r> Sender<'r> {
                     format!(" is {}{remedy}{error}", row.state)
                 });
                 let (sessions, spans) = (crate::count(count, "session"), crate::count(wait as usize, "span"));
-                left.push(format!("{sessions} to be read and {spans} to be delivered: {}{why}", to.base_url));
+                left.push(format!("{sessions} to be read and {spans} to be delivered: {}{why}", to.address));
                 break;
             }
             let room = row.is_none_or(|row| row.waiting < WAITING.0 && row.waiting_bytes < WAITING.1);

@@ -19,7 +19,7 @@ use cc_core::{
     },
     ids::{Role, hex, span_id, trace_id},
     project::Options,
-    secret::Secret,
+    secret::Secrets,
     status::{self, Status},
 };
 use cc_langfuse::delivery::{
@@ -37,7 +37,7 @@ const NAME: &str = "cc-langfuse doctor";
 /// The server of a project.
 pub struct Server<'a> {
     pub to: &'a Destination,
-    pub secret: &'a Secret,
+    pub secrets: &'a Secrets,
     pub options: Options,
     pub project: &'a Path,
     pub home: &'a Path,
@@ -48,9 +48,8 @@ impl Server<'_> {
     pub fn examine(&self, status: Option<&Status>, wait: Option<Duration>) -> anyhow::Result<Vec<Finding>> {
         let config_dirs = Vec::from_iter(client::config_dir());
         let held = status.and_then(|status| {
-            let known = |known: &&status::Destination| {
-                known.base_url == self.to.base_url && known.public_key == self.to.public_key
-            };
+            let known =
+                |known: &&status::Destination| known.base_url == self.to.address && known.public_key == self.to.account;
             status.destinations.iter().find(known)
         });
         let by_others = || seen::by_others(self.to, &[self.project.to_path_buf()], &config_dirs, self.home);
@@ -64,9 +63,9 @@ impl Server<'_> {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let readback = Readback::new(self.to, self.secret, LIMITS)?;
+            let readback = Readback::new(self.to, self.secrets, LIMITS)?;
             let answer = readback.project().await;
-            let mut findings = judge_project(&self.to.base_url, &answer, now().as_secs());
+            let mut findings = judge_project(&self.to.address, &answer, now().as_secs());
             if let (Ok(_), Some(wait)) = (answer, wait) {
                 findings.push(self.probe(&readback, wait).await?.judge());
             }
@@ -77,7 +76,7 @@ impl Server<'_> {
     async fn probe(&self, readback: &Readback, wait: Duration) -> anyhow::Result<Probe> {
         let span = self.span(now());
         let id = hex(&span.trace_id);
-        let sent = Transport::new(self.to, self.secret, LIMITS)?.send(vec![span]).await;
+        let sent = Transport::new(self.to, self.secrets, LIMITS)?.send(vec![span]).await;
         let seen = match judge(&sent) {
             Verdict::Delivered => Some(readback.trace(&id, wait).await),
             _ => None,

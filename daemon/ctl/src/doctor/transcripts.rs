@@ -12,7 +12,7 @@ use cc_core::{
         Finding,
         server::{Old, is_old, judge_old},
     },
-    hook::Env,
+    route::Env,
     status::Status,
     transcript::record,
 };

@@ -19,16 +19,16 @@ fn what_others_chose_is_held_until_the_user_trusts_that_account_there() {
     assert!(why.contains("/repo/.claude/settings.json") && why.contains("LANGFUSE_HOST"), "{why}");
     // Nothing that is found later changes that: not the user's own choice of the same, not an event nobody judged.
     store.accept(&[by_user("e-2"), hint("e-3", 3)], &[]).unwrap();
-    store.trust(&to.base_url, "pk-other", true, 1).unwrap();
-    store.trust("https://other.example.org", &to.public_key, true, 1).unwrap();
+    store.trust(&to.address, "pk-other", true, 1).unwrap();
+    store.trust("https://other.example.org", &to.account, true, 1).unwrap();
     assert_eq!(store.held_by(&to).unwrap(), Some(why.clone()));
-    assert_eq!(store.accounts(&to.base_url).unwrap().held, std::slice::from_ref(&to.public_key));
+    assert_eq!(store.accounts(&to.address).unwrap().held, std::slice::from_ref(&to.account));
     for _ in 0..2 {
-        store.trust(&to.base_url, &to.public_key, true, 2).unwrap();
+        store.trust(&to.address, &to.account, true, 2).unwrap();
         assert_eq!(store.held_by(&to).unwrap(), None);
         store.accept(&[by_repository("e-4")], &[]).unwrap();
-        assert_eq!((store.held_by(&to).unwrap(), store.accounts(&to.base_url).unwrap().held), (None, vec![]));
-        store.trust(&to.base_url, &to.public_key, false, 3).unwrap();
+        assert_eq!((store.held_by(&to).unwrap(), store.accounts(&to.address).unwrap().held), (None, vec![]));
+        store.trust(&to.address, &to.account, false, 3).unwrap();
         assert_eq!(store.held_by(&to).unwrap(), Some(why.clone()), "the word is taken back");
     }
 }

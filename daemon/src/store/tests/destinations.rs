@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn a_destination_is_an_address_with_a_key() {
     let (_dir, mut store) = fresh();
-    let key = Destination { public_key: "pk-2".into(), ..server("one") };
+    let key = Destination { account: "pk-2".into(), ..server("one") };
     let hints = [server("one"), server("two"), key, server("one")]
         .into_iter()
         .zip(0..)
@@ -55,7 +55,7 @@ fn keys_are_looked_for_where_the_latest_events_and_sessions_of_a_destination_wer
 fn what_was_stored_under_several_spellings_of_an_address_is_one_destination() {
     let (dir, mut store) = fresh();
     let spelled =
-        |base_url: &str, key: &str| Destination { base_url: base_url.into(), public_key: key.into(), ..server("one") };
+        |base_url: &str, key: &str| Destination { address: base_url.into(), account: key.into(), ..server("one") };
     let to = |destination: Destination, trace: u8, id: &str| {
         let mut step = step(vec![span(trace, 1, 0), span(trace, 2, 1)]);
         step.session.hint = Hint { destination, ..hint(id, 1) };

@@ -1,0 +1,141 @@
+//! Variables → where a project's traces go and how they are made, or why not.
+
+use std::collections::BTreeMap;
+
+use proto::env::{Of, Role, rows};
+
+use crate::{
+    destination::{Destination, Kind, address::unquoted, langfuse::encode::environment},
+    project::{Capture, Options, Semantics},
+    secret::{Secret, Secrets},
+};
+
+/// Why an event is not a hint; counted under [`reason`](Self::reason).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The frame itself is broken or of a version this daemon does not know.
+    Frame,
+    /// The payload is not a JSON object.
+    NotJson,
+    /// It lacks `session_id` or `transcript_path`.
+    FieldsMissing,
+    /// `transcript_path` is not absolute or does not end in `.jsonl`.
+    TranscriptPath,
+    /// Tracing is not on in the event's environment.
+    NotEnabled,
+    /// No public key.
+    KeysMissing,
+    /// The base URL is not an `http` or `https` address.
+    BaseUrl,
+}
+
+impl Refused {
+    /// The name under which `status` counts it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Frame => "hook_frame",
+            Self::NotJson => "hook_not_json",
+            Self::FieldsMissing => "hook_fields_missing",
+            Self::TranscriptPath => "hook_transcript_path",
+            Self::NotEnabled => "hook_not_enabled",
+            Self::KeysMissing => "hook_keys_missing",
+            Self::BaseUrl => "hook_base_url",
+        }
+    }
+}
+
+/// Settings as Claude Code gives them to a hook, or as its settings files hold them.
+#[derive(Debug, Default)]
+pub struct Env<'a>(BTreeMap<&'a str, &'a str>);
+
+impl<'a> Env<'a> {
+    /// From name and value pairs, later ones winning. An empty value counts as unset.
+    pub fn new(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect())
+    }
+
+    /// The same, of variables by name.
+    pub fn of(vars: &'a BTreeMap<String, String>) -> Self {
+        Self::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    }
+
+    /// Tracing is on: for some kind of backend.
+    pub fn enabled(&self) -> bool {
+        proto::env::is_on(|name| self.get(name))
+    }
+
+    /// Tracing to this kind of backend is on.
+    pub fn enables(&self, of: Of) -> bool {
+        rows(of, Role::Enable).any(|row| self.get(row.name).is_some_and(proto::env::enabled))
+    }
+
+    /// What decides `setting`: the strongest of its spellings that has a value, with its name.
+    pub fn decided(&self, of: Of, role: Role) -> Option<(&'static str, &'a str)> {
+        rows(of, role).find_map(|row| Some((row.name, self.get(row.name)?)))
+    }
+
+    /// Where traces go, with the secrets for it.
+    ///
+    /// # Errors
+    /// Why the variables of a backend that is configured lead nowhere.
+    pub fn destination(&self) -> Result<(Destination, Secrets), Refused> {
+        let mut found = Err(Refused::KeysMissing);
+        for kind in Kind::ALL {
+            match kind.backend().route(self) {
+                Ok(Some(route)) => return Ok(route),
+                Ok(None) => {}
+                Err(why) => found = Err(why),
+            }
+        }
+        found
+    }
+
+    /// Every secret named here, not only those that win.
+    pub fn secrets(&self) -> Secrets {
+        let rows = proto::env::VARIABLES.iter().filter(|row| row.role == Role::Secret);
+        rows.filter_map(|row| Some((row.name, Secret::new(unquoted(self.get(row.name)?))))).collect()
+    }
+
+    /// How spans are made. What cannot be understood is left at its default: tracing goes on.
+    pub fn options(&self) -> Options {
+        let metadata: BTreeMap<String, serde_json::Value> =
+            self.get("CC_LANGFUSE_METADATA").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let list = self.get("CC_LANGFUSE_TAGS").unwrap_or_default().split(',').map(str::trim);
+        Options {
+            semantics: match self.get("CC_LANGFUSE_SEMANTICS") {
+                Some(name) if name.eq_ignore_ascii_case("measured") => Semantics::Measured,
+                _ => Semantics::Spec,
+            },
+            environment: self.paired("TRACING_ENVIRONMENT").and_then(environment),
+            release: self.paired("RELEASE").map(str::to_owned),
+            user_id: self.paired("USER_ID").map(str::to_owned),
+            tags: list.filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
+            metadata: metadata
+                .into_iter()
+                .map(|(key, value)| match value {
+                    serde_json::Value::String(text) => (key, text),
+                    other => (key, other.to_string()),
+                })
+                .collect(),
+            unredacted: self.get("CC_LANGFUSE_REDACT").is_some_and(|value| value.eq_ignore_ascii_case("off")),
+            capture: match self.get("CC_LANGFUSE_CAPTURE") {
+                Some(name) if name.eq_ignore_ascii_case("metadata") => Capture::Metadata,
+                _ => Capture::Full,
+            },
+            sample_rate: self
+                .paired("SAMPLE_RATE")
+                .and_then(|rate| rate.parse().ok())
+                .filter(|r| (0.0..1.0).contains(r)),
+        }
+    }
+
+    /// The value of a variable; an empty one counts as none.
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name).copied()
+    }
+
+    /// `CC_LANGFUSE_X`, else `LANGFUSE_X`.
+    fn paired(&self, name: &str) -> Option<&'a str> {
+        self.get(&format!("CC_LANGFUSE_{name}")).or_else(|| self.get(&format!("LANGFUSE_{name}")))
+    }
+}
