@@ -17,7 +17,8 @@ use serde::Deserialize;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
-    delivery::exporter::{InFlight, Order, now_ms},
+    clock::now_ms,
+    delivery::exporter::{InFlight, Order},
     engine::Input,
     intake::{Intake, MAX_FRAME, Untaken},
     store::DestinationRow,

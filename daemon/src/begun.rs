@@ -9,13 +9,16 @@ use std::{
     time::Duration,
 };
 
-use crate::store::{self, Begun, handle::Handle};
+use crate::{
+    files::{self, Rules},
+    store::{self, Begun, handle::Handle},
+};
 use cc_core::transcript::record::nanos;
 
 /// What was written longer ago is not looked for again when the database was lost.
 const RECENT: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Longest line of the log, and largest file, that is looked at, in bytes.
+/// How much of the log is looked at, and largest marker, in bytes.
 const SMALL: u64 = 4096;
 
 /// What shows that a daemon ran here before the database was begun.
@@ -85,14 +88,12 @@ fn parse(text: &str) -> Option<Begun> {
 }
 
 fn small(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    File::open(path).ok()?.take(SMALL).read_to_string(&mut text).ok()?;
-    Some(text)
+    String::from_utf8(files::read(path, &Rules::users(SMALL)).ok()?).ok()
 }
 
 /// When the first line of a log was written that says so.
 fn first_time(log: &Path) -> Option<i64> {
-    let lines = BufReader::new(File::open(log).ok()?.take(SMALL)).split(b'\n');
+    let lines = BufReader::new(files::open(log, &Rules::users(u64::MAX)).ok()?.file.take(SMALL)).split(b'\n');
     let mut times = lines.map_while(Result::ok).filter_map(|line| {
         let line = String::from_utf8_lossy(&line).into_owned();
         i64::try_from(nanos(line.split_whitespace().next()?)? / 1_000_000).ok()

@@ -1,14 +1,11 @@
 //! Reads the configuration files, if they can be trusted: their rules decide what is masked, their directories what is read.
 
 use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::MetadataExt,
+    io,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Mode, OFlags};
-
+use crate::files::{self, Owner, Refused, Rules};
 use cc_core::config::{BadConfig, Config, Layers};
 
 /// What an administrator says for every user of a machine.
@@ -96,51 +93,24 @@ pub fn layers(sources: &[Source<'_>]) -> Result<Layers, Failed> {
 
 /// The text of a file; nothing if there is none.
 fn read(source: Source<'_>) -> Result<Option<String>, Unusable> {
-    let path = source.path();
     // Settings are often symbolic links into a repository: the file behind the link counts.
-    let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(fd) => File::from(fd),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
-        Err(rustix::io::Errno::NXIO) => return Err(Unusable::NotAFile),
-        Err(errno) => return Err(Unusable::Io(errno.into())),
+    let rules = Rules { may_be_shared: false, ..Rules::users(MAX_SIZE) };
+    let (owner, stranger) = match source {
+        Source::Fleet(_) => (Owner::Root, Unusable::NotOfRoot),
+        Source::User(_) => (Owner::UserOrRoot, Unusable::OtherOwner),
     };
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Err(Unusable::NotAFile);
-    }
-    let ours = rustix::process::geteuid().as_raw();
-    match source {
-        Source::Fleet(_) if !is_root(meta.uid(), &mapping()) => return Err(Unusable::NotOfRoot),
-        Source::User(_) if ![0, ours].contains(&meta.uid()) => return Err(Unusable::OtherOwner),
-        _ => {}
-    }
-    if meta.mode() & 0o022 != 0 {
-        return Err(Unusable::Writable);
-    }
-    let mut text = String::new();
-    file.take(MAX_SIZE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_SIZE {
-        return Err(Unusable::TooLarge);
-    }
-    Ok(Some(text))
-}
-
-/// How this process sees users; empty where the system does not say.
-fn mapping() -> String {
-    std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default()
-}
-
-/// True for root. In a service with a user namespace of its own (`PrivateUsers=`) root appears as nobody, like everybody that is
-/// not known there; that nobody itself is not then shows in `mapping`.
-fn is_root(uid: u32, mapping: &str) -> bool {
-    const NOBODY: u32 = 65534;
-    let known = |line: &str| {
-        let mut fields = line.split_whitespace().map(|field| field.parse::<u32>().ok());
-        let (first, _, count) = (fields.next()??, fields.next()??, fields.next()??);
-        Some(NOBODY.checked_sub(first)? < count)
+    let bytes = match files::read(source.path(), &Rules { owner, ..rules }) {
+        Ok(bytes) => bytes,
+        Err(refused) if refused.is_absence() => return Ok(None),
+        Err(Refused::OtherOwner) => return Err(stranger),
+        Err(Refused::Shared) => return Err(Unusable::Writable),
+        Err(Refused::TooLarge) => return Err(Unusable::TooLarge),
+        Err(Refused::NotAFile) => return Err(Unusable::NotAFile),
+        Err(Refused::Io(error)) => return Err(Unusable::Io(error)),
+        Err(refused @ (Refused::Missing | Refused::HardLink)) => return Err(Unusable::Io(io::Error::other(refused))),
     };
-    let mut lines = mapping.lines().peekable();
-    uid == 0 || uid == NOBODY && lines.peek().is_some() && !lines.any(|line| known(line).unwrap_or(false))
+    let text = String::from_utf8(bytes);
+    Ok(Some(text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))?))
 }
 
 #[cfg(test)]
@@ -163,7 +133,8 @@ mod tests {
         write("binary.toml", b"\xff", 0o600);
         write("bad.toml", b"outbox_mib = 0", 0o600);
         std::fs::create_dir(at("dir.toml")).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, at("fifo.toml"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo.toml"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .unwrap();
         std::os::unix::fs::symlink(at("good.toml"), at("link.toml")).unwrap();
         for (name, expect) in [
             ("none.toml", Ok(256)),
@@ -190,20 +161,6 @@ mod tests {
 
     #[test]
     fn what_is_for_every_user_is_roots() {
-        let (initial, service, container) = ("0 0 4294967295\n", "1000 1000 1\n", "0 1000 1\n1 100000 65536\n");
-        for (uid, mapping, expect) in [
-            (0, initial, true),
-            (0, "", true),
-            (1000, initial, false),
-            (65534, initial, false),
-            (65534, "", false),
-            (65534, service, true),
-            (1000, service, false),
-            (65534, container, false),
-            (0, container, true),
-        ] {
-            assert_eq!(is_root(uid, mapping), expect, "{uid} in {mapping:?}");
-        }
         let dir = tempfile::tempdir().unwrap();
         let (fleet, own) = (dir.path().join("fleet.toml"), dir.path().join("own.toml"));
         for path in [&fleet, &own] {

@@ -6,12 +6,7 @@
 //!
 //! Which files there are, and who can write each, is in [`layers`]; whose choice a destination is, in [`cc_core::consent`].
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use cc_core::{
     consent::{Chooser, chooser},
@@ -54,29 +49,6 @@ pub fn from_settings(
         let around = || layers::around(&Vec::from_iter(dir.map(Path::to_owned)), config_dir, home);
         (trusts || chooser(to.kind, &vars, &around()) == Chooser::User).then_some(secrets)
     })
-}
-
-/// The bytes of a regular file of ours, of at most `limit`. Never blocks.
-pub(crate) fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    read_of(path, limit, |_| false)
-}
-
-/// The same, also of a file that an administrator wrote for the user.
-pub(crate) fn read_owned(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    read_of(path, limit, |uid| uid == 0)
-}
-
-fn read_of(path: &Path, limit: u64, also: impl Fn(u32) -> bool) -> io::Result<Vec<u8>> {
-    use rustix::fs::{Mode, OFlags};
-    let file = File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
-    let meta = file.metadata()?;
-    let is_ours = meta.uid() == rustix::process::geteuid().as_raw() || also(meta.uid());
-    if !meta.is_file() || !is_ours || meta.len() > limit {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let mut bytes = Vec::new();
-    file.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -14,11 +14,12 @@ use std::{
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
+    clock::now_ms,
     consent_files::Consent,
-    delivery::exporter::{Order, now_ms},
+    delivery::exporter::Order,
     reader::{CHUNK, places},
     store::{Advance, SessionRow, Store, handle::Handle},
-    watch::Watch,
+    watch::{Seen, Watch},
 };
 use cc_core::{
     config::Config,
@@ -119,6 +120,19 @@ pub enum Input {
     Stop,
 }
 
+impl Input {
+    /// What a change means here: that of a transcript, or of what stands beside it.
+    fn of(seen: Seen) -> Option<Self> {
+        match seen {
+            Seen::Changed(path) if path.extension().is_some_and(|ext| ext == "jsonl" || ext == "json") => {
+                Some(Self::Changed(path))
+            }
+            Seen::Changed(_) => None,
+            Seen::Missed => Some(Self::Missed),
+        }
+    }
+}
+
 /// The engine's state.
 pub struct Engine {
     store: Handle,
@@ -154,7 +168,8 @@ impl Engine {
         config: Config,
         home: &Path,
     ) -> Self {
-        let watch = Watch::new(own.clone());
+        let seen = own.clone();
+        let watch = Watch::reporting(move |change| drop(Input::of(change).map(|input| seen.send(input))));
         let roots = config.roots(home);
         let consent = Consent::new(home, config.floor);
         let sessions = HashMap::new();

@@ -2,25 +2,23 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::Sender,
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use rustix::fs::{Mode, OFlags};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
+    clock,
     consent_files::Consent,
     delivery::exporter::Order,
     engine::Input,
+    files::{self, Rules},
     log::Level,
     store::{self, handle::Handle},
 };
@@ -299,40 +297,24 @@ fn judge(bytes: &[u8]) -> Option<Judged> {
 
 /// Looks at a file in the spool. Never blocks, whatever lies there.
 fn look(path: &Path) -> Spooled {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(fd) => File::from(fd),
-        Err(rustix::io::Errno::NOENT) => return Spooled::Gone,
-        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Spooled::Left("not_a_file"),
-        Err(_) => return Spooled::Left(UNREADABLE),
-    };
-    read(file, path).unwrap_or(Spooled::Left(UNREADABLE))
-}
-
-fn read(file: File, path: &Path) -> io::Result<Spooled> {
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Ok(Spooled::Left("not_a_file"));
-    }
-    if meta.uid() != rustix::process::geteuid().as_raw() {
-        return Ok(Spooled::Left("other_owner"));
-    }
-    // A hook's file has one name: this one is also something else.
-    if meta.nlink() > 1 {
-        return Ok(Spooled::Left("hard_link"));
-    }
-    match path.extension().and_then(|ext| ext.to_str()) {
-        Some("event") => {
-            let mut bytes = Vec::new();
-            // What is larger was not left by a hook, and comes to nothing.
-            if meta.len() <= MAX_FRAME as u64 {
-                file.take(MAX_FRAME as u64).read_to_end(&mut bytes)?;
-            }
-            Ok(Spooled::Event(bytes))
+    // A hook's file has one name: one with more is also something else.
+    let rules = Rules { may_have_names: false, ..Rules::STRICT };
+    let spooled = files::open(path, &rules).and_then(|opened| match path.extension().and_then(|ext| ext.to_str()) {
+        // What is larger was not left by a hook, and comes to nothing.
+        Some("event") if opened.meta.len() > MAX_FRAME as u64 => Ok(Spooled::Event(Vec::new())),
+        Some("event") => opened.read(MAX_FRAME as u64).map(Spooled::Event),
+        Some("part") => {
+            Ok(Spooled::Unfinished(clock::wall().duration_since(opened.meta.modified()?).unwrap_or_default()))
         }
-        Some("part") => Ok(Spooled::Unfinished(SystemTime::now().duration_since(meta.modified()?).unwrap_or_default())),
         _ => Ok(Spooled::Left("unknown")),
-    }
+    });
+    spooled.unwrap_or_else(|refused| match refused {
+        files::Refused::Missing => Spooled::Gone,
+        files::Refused::NotAFile => Spooled::Left("not_a_file"),
+        files::Refused::OtherOwner => Spooled::Left("other_owner"),
+        files::Refused::HardLink => Spooled::Left("hard_link"),
+        files::Refused::Shared | files::Refused::TooLarge | files::Refused::Io(_) => Spooled::Left(UNREADABLE),
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

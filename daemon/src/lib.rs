@@ -27,12 +27,14 @@
 pub mod agents;
 pub mod api;
 pub mod begun;
+pub mod clock;
 pub mod config_file;
 pub mod consent_files;
 pub mod copies;
 pub mod credentials;
 pub mod delivery;
 pub mod engine;
+pub mod files;
 pub mod git;
 pub mod import_state_file;
 pub mod intake;

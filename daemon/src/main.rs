@@ -18,7 +18,7 @@ use tokio::{
 use cc_core::status::Left;
 use cc_langfuse::{
     api::{self, Context},
-    begun,
+    begun, clock,
     consent_files::Consent,
     delivery::exporter::{self, InFlight, Order},
     engine::{Engine, Input},
@@ -116,7 +116,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let config = cc_langfuse::config_file::load(&paths.config)?;
     let (store, made) = open_database(&paths.database)?;
     let store = Handle::new(store);
-    match begun::recover(&store, made, evidence, exporter::now_ms()) {
+    match begun::recover(&store, made, evidence, clock::now_ms()) {
         Ok(true) => tracing::warn!("a database from before is lost: transcripts written to since then are read again"),
         Ok(false) => {}
         Err(error) => tracing::error!(%error, "since when sessions are traced cannot be stored"),
@@ -275,7 +275,7 @@ fn import_state(store: &Handle, home: &Path) {
     };
     let taken = store.call(|store| {
         let taken = store.import(&sessions)?;
-        store.import_was_sought(exporter::now_ms())?;
+        store.import_was_sought(clock::now_ms())?;
         Ok(taken)
     });
     match taken {
@@ -291,7 +291,7 @@ async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: Path
     loop {
         let (search, marker) = (scan.clone(), marker.clone());
         let found = tokio::task::spawn_blocking(move || {
-            let found = search.run(exporter::now_ms());
+            let found = search.run(clock::now_ms());
             if let Err(error) = begun::remember(&search.store, &marker) {
                 tracing::debug!(%error, "since when sessions are traced cannot be written beside the database");
             }
@@ -305,7 +305,7 @@ async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: Path
         while !found.is_empty() {
             let scan = scan.clone();
             let taken = tokio::task::spawn_blocking(move || {
-                let hints = scan.take(&mut found, HANDED_OVER, exporter::now_ms());
+                let hints = scan.take(&mut found, HANDED_OVER, clock::now_ms());
                 (found, hints)
             });
             let Ok((rest, hints)) = taken.await else { break };

@@ -13,10 +13,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, openat},
+    fs::{CWD, OFlags},
     io::Errno,
 };
 
+use crate::files::{self, Opened, Refused, Rules};
 use cc_core::{
     media::{self, Media},
     transcript::{
@@ -24,7 +25,7 @@ use cc_core::{
         record::Spilled,
     },
 };
-use places::{directory, project, unreadable};
+use places::{directory, project};
 
 pub mod places;
 
@@ -111,6 +112,17 @@ impl Unreadable {
     }
 }
 
+impl From<Refused> for Unreadable {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Missing => Self::Missing,
+            Refused::OtherOwner => Self::OtherOwner,
+            Refused::Io(error) if error.kind() != io::ErrorKind::NotADirectory => Self::Io(error),
+            _ => Self::NotAFile,
+        }
+    }
+}
+
 impl Transcript {
     /// Opens `path` if it is a regular file of ours. Never blocks, whatever the path names.
     ///
@@ -156,15 +168,7 @@ impl Transcript {
     }
 
     fn open_at(dir: BorrowedFd<'_>, path: &Path) -> Result<Self, Unreadable> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = File::from(openat(dir, path, flags, Mode::empty()).map_err(unreadable)?);
-        let meta = file.metadata()?;
-        if !meta.is_file() {
-            return Err(Unreadable::NotAFile);
-        }
-        if meta.uid() != rustix::process::geteuid().as_raw() {
-            return Err(Unreadable::OtherOwner);
-        }
+        let Opened { file, meta } = files::open_at(dir, path, &Rules::STRICT)?;
         if is_hollow(&file, &meta)? {
             return Err(Unreadable::Hollow);
         }
@@ -369,7 +373,8 @@ mod tests {
         std::fs::write(at("real.jsonl"), "a\nb").unwrap();
         std::fs::create_dir(at("dir.jsonl")).unwrap();
         std::os::unix::fs::symlink(at("real.jsonl"), at("link.jsonl")).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, at("fifo.jsonl"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo.jsonl"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .unwrap();
         let reason = |name: &str| Transcript::open(&at(name)).err().map(|error| error.reason());
         assert_eq!(reason("real.jsonl"), None);
         assert_eq!(reason("none.jsonl"), Some("transcript_missing"));

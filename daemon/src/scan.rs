@@ -10,9 +10,9 @@ use std::{
 };
 
 use crate::{
+    clock::now_ns,
     consent_files::Consent,
     credentials::{layers, user_dir},
-    delivery::exporter::now_ns,
     engine::{QUIET_FINISHED, Refused},
     reader::{Transcript, places::projects},
     store::{self, Begun, SessionRow, handle::Handle},

@@ -5,15 +5,12 @@
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
-    sync::mpsc::Sender,
 };
 
 #[cfg(target_os = "linux")]
 use inotify::Watcher;
 #[cfg(not(target_os = "linux"))]
 use portable::Watcher;
-
-use crate::engine::Input;
 
 #[cfg(target_os = "linux")]
 mod inotify;
@@ -35,21 +32,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Reports to `engine` what happens to transcripts and what stands beside them. Where the system has no watch to give, nothing is reported.
-    pub fn new(engine: Sender<Input>) -> Self {
-        Self::reporting(move |seen| {
-            let input = match seen {
-                Seen::Changed(path) if path.extension().is_some_and(|ext| ext == "jsonl" || ext == "json") => {
-                    Input::Changed(path)
-                }
-                Seen::Changed(_) => return,
-                Seen::Missed => Input::Missed,
-            };
-            let _ = engine.send(input);
-        })
-    }
-
-    /// Reports to `report`, from a thread of its own.
+    /// Reports to `report`, from a thread of its own. Where the system has no watch to give, nothing is reported.
     pub fn reporting(report: impl Fn(Seen) + Send + 'static) -> Self {
         let watcher = Watcher::new(report);
         if let Err(error) = &watcher {

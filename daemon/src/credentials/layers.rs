@@ -6,14 +6,15 @@
 use std::{
     collections::HashSet,
     fs::Metadata,
-    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use zeroize::Zeroizing;
 
-use super::{MAX_SETTINGS, owner::owner, read_owned};
+use crate::files::{self, Rules};
+
+use super::{MAX_SETTINGS, owner::owner};
 use cc_core::{
     consent::{Layer, Owner},
     settings::block::{Unclear, Vars, env_block},
@@ -101,11 +102,16 @@ pub fn around(dirs: &[PathBuf], config_dir: Option<&Path>, home: &Path) -> Vec<L
     layers
 }
 
+/// Settings are the user's, or an administrator wrote them; `limit` in bytes.
+fn rules(limit: u64) -> Rules {
+    Rules { owner: files::Owner::UserOrRoot, ..Rules::users(limit) }
+}
+
 /// The variables of a settings file; none where there is no file.
 pub fn read(file: &Path) -> Result<Vars, Unclear> {
-    match read_owned(file, MAX_SETTINGS) {
+    match files::read(file, &rules(MAX_SETTINGS)) {
         Ok(bytes) => env_block(&Zeroizing::new(bytes)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vars::new()),
+        Err(refused) if refused.is_absence() => Ok(Vars::new()),
         Err(_) => Err(Unclear),
     }
 }
@@ -145,9 +151,9 @@ fn git_root(dir: &Path) -> Option<&Path> {
 
 /// The main working tree, if `root` is one that `git worktree add` made.
 fn main_worktree(root: &Path) -> Option<PathBuf> {
-    let bytes = read_owned(&root.join(".git"), 4096).ok()?;
+    let bytes = files::read(&root.join(".git"), &rules(4096)).ok()?;
     let git_dir = root.join(std::str::from_utf8(&bytes).ok()?.strip_prefix("gitdir:")?.trim());
-    let common = read_owned(&git_dir.join("commondir"), 4096).ok()?;
+    let common = files::read(&git_dir.join("commondir"), &rules(4096)).ok()?;
     let common = git_dir.join(std::str::from_utf8(&common).ok()?.trim()).canonicalize().ok()?;
     (common.file_name()? == ".git").then(|| common.parent().map(Path::to_path_buf)).flatten()
 }

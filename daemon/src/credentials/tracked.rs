@@ -1,12 +1,9 @@
 //! Is a file part of a git repository? Read from the repository's index: running `git` in a stranger's directory would run
 //! what that directory configures.
 
-use std::{
-    io::ErrorKind,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use super::read_regular;
+use crate::files::{self, Refused, Rules};
 
 /// Largest index that is read; about a million files.
 const MAX_INDEX: u64 = 128 << 20;
@@ -29,21 +26,21 @@ fn git_dir(tree: &Path) -> Option<PathBuf> {
     if meta.is_dir() {
         return Some(dot_git);
     }
-    let text = read_regular(&dot_git, 4096).ok()?;
+    let text = files::read(&dot_git, &Rules::users(4096)).ok()?;
     let path = std::str::from_utf8(&text).ok()?.strip_prefix("gitdir:")?.trim().to_owned();
     Some(tree.join(path))
 }
 
 /// `None` if the index cannot be understood.
 fn tracks(git_dir: &Path, name: &Path) -> Option<bool> {
-    let bytes = match read_regular(&git_dir.join("index"), MAX_INDEX) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Some(false),
+    let bytes = match files::read(&git_dir.join("index"), &Rules::users(MAX_INDEX)) {
+        Err(Refused::Missing) => return Some(false),
         read => read.ok()?,
     };
     let name = name.as_os_str().as_encoded_bytes();
     let index = Index::parse(&bytes, name)?;
     let Some(shared) = index.shared else { return Some(index.lists) };
-    let shared = read_regular(&git_dir.join(format!("sharedindex.{shared}")), MAX_INDEX).ok()?;
+    let shared = files::read(&git_dir.join(format!("sharedindex.{shared}")), &Rules::users(MAX_INDEX)).ok()?;
     Some(index.lists || Index::parse(&shared, name)?.lists)
 }
 

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -112,7 +112,7 @@ pub(super) async fn exchange(
         retry_after: value(&parts.headers, header::RETRY_AFTER).map(str::to_owned),
         date: value(&parts.headers, header::DATE)
             .map(str::to_owned)
-            .or_else(|| Some(httpdate::fmt_http_date(SystemTime::now()))),
+            .or_else(|| Some(httpdate::fmt_http_date(crate::clock::wall()))),
         rejected,
         denial,
         body: shown,

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -22,7 +22,10 @@ use super::{
     proxies,
     transport::{Limits, Transport},
 };
-use crate::store::{DestinationId, Row, Store, handle::Handle};
+use crate::{
+    clock::now_ms,
+    store::{DestinationId, Row, Store, handle::Handle},
+};
 use cc_core::{
     delivery::{
         policy::{self, PROBE, Plan, Sent, Step},
@@ -357,16 +360,6 @@ impl Exporter {
         let to = &self.access.destination;
         Transport::new(to, &secrets, Limits::default()).map_err(|error| (PARKED, format!("{error:#}")))
     }
-}
-
-/// Unix time in milliseconds.
-pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// Unix time in nanoseconds.
-pub fn now_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Somewhere between 0 and 1; good enough to keep clients apart.

@@ -15,10 +15,13 @@ use super::{
     access::Access,
     client::{AGENT, Hyper, Limits, client},
     exchange::exchange,
-    exporter::{IDLE, Signals, chance, now_ms},
+    exporter::{IDLE, Signals, chance},
     reply::Asked,
 };
-use crate::store::{DestinationId, Store, media::Link};
+use crate::{
+    clock::now_ms,
+    store::{DestinationId, Store, media::Link},
+};
 use cc_core::{
     delivery::{
         policy::{PROBE, backoff},

@@ -14,8 +14,9 @@ use super::{
 };
 use crate::{
     agents::{Agents, Patience},
+    clock::{self, now_ms, now_ns},
     copies::Beside,
-    delivery::exporter::{Order, now_ms, now_ns},
+    delivery::exporter::Order,
     reader::{Transcript, Unreadable, places},
     store::{Advance, DestinationId, SessionRow},
 };
@@ -59,7 +60,7 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// Since when nothing was written to a file that was last `modified` at this time of day.
 fn silent_since(modified: Option<SystemTime>) -> Instant {
     let now = Instant::now();
-    let age = modified.and_then(|modified| SystemTime::now().duration_since(modified).ok()).unwrap_or_default();
+    let age = modified.and_then(|modified| clock::wall().duration_since(modified).ok()).unwrap_or_default();
     now.checked_sub(age.min(BELIEVED)).unwrap_or(now)
 }
 

@@ -120,7 +120,7 @@ impl Store {
     fn note(&mut self, changes_before: u64, error: Option<&rusqlite::Error>) {
         match error {
             Some(error) => {
-                let (error, now_ms) = (explained(error), crate::delivery::exporter::now_ms());
+                let (error, now_ms) = (explained(error), crate::clock::now_ms());
                 let said = self.trouble.as_ref().is_some_and(|(said, _)| *said == error);
                 if !said {
                     tracing::error!(error, "the database does not do what it is asked for");

@@ -190,7 +190,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
 
 /// Moves a damaged database and what belongs to it into a directory of its own, the database first.
 fn quarantine(path: &Path) -> std::io::Result<PathBuf> {
-    let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    let stamp = crate::clock::now_ms();
     let aside = path.with_file_name(format!("corrupt-{stamp}"));
     std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&aside)?;
     for suffix in ["", "-wal", "-shm"] {

@@ -9,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{Mode, OFlags};
-
 use crate::{client, programs};
 use cc_core::{
     doctor::{
@@ -19,7 +17,10 @@ use cc_core::{
     },
     settings::{HOOK, program},
 };
-use cc_langfuse::credentials::{MAX_SETTINGS, is_tracked};
+use cc_langfuse::{
+    credentials::{MAX_SETTINGS, is_tracked},
+    files::{self, Owner, Refused, Rules},
+};
 use proto::frame::Frame;
 
 /// Largest program that is looked into.
@@ -65,19 +66,19 @@ pub fn files(project: &Path, home: &Path) -> Vec<settings::File> {
 }
 
 fn content(path: &Path) -> Content {
-    use rustix::io::Errno;
-    let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(fd) => File::from(fd),
-        Err(Errno::NOENT | Errno::NOTDIR) => return Content::Missing,
-        Err(errno) => return Content::Unreadable(errno.to_string()),
+    // It is only shown to the user, who can read it: whose it is does not matter.
+    let rules = Rules { owner: Owner::Anybody, ..Rules::users(MAX_SETTINGS) };
+    let bytes = match files::read(path, &rules) {
+        Ok(bytes) => bytes,
+        Err(refused) if refused.is_absence() => return Content::Missing,
+        Err(Refused::NotAFile | Refused::TooLarge) => {
+            return Content::Unreadable("it is no file, or larger than 1 MiB".into());
+        }
+        Err(refused) => return Content::Unreadable(refused.to_string()),
     };
-    if !file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_SETTINGS) {
-        return Content::Unreadable("it is no file, or larger than 1 MiB".into());
-    }
-    let mut text = String::new();
-    match file.take(MAX_SETTINGS).read_to_string(&mut text) {
-        Ok(_) => Content::Text(text.into()),
-        Err(error) => Content::Unreadable(error.to_string()),
+    match String::from_utf8(bytes) {
+        Ok(text) => Content::Text(text.into()),
+        Err(_) => Content::Unreadable("it is not UTF-8".into()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, Permissions, TryLockError},
     io::{ErrorKind, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use cc_core::settings::{Ours, undo};
-use cc_langfuse::credentials::MAX_SETTINGS;
+use cc_langfuse::{
+    credentials::MAX_SETTINGS,
+    files::{self, Refused, Rules},
+};
 use proto::paths::Paths;
 
 /// What was done, as far as it takes to undo it. Holds no secrets.
@@ -253,15 +256,15 @@ pub fn real(path: &Path) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// If it is not a text file of ours.
 pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    let meta = match fs::metadata(path) {
-        Err(error) if is_absence(&error) => return Ok(None),
-        meta => meta.with_context(|| path.display().to_string())?,
-    };
     let name = path.display();
-    ensure!(meta.is_file(), "{name} is not a file");
-    ensure!(meta.uid() == rustix::process::geteuid().as_raw(), "{name} belongs to another user: run this as that user");
-    ensure!(meta.len() <= MAX_SETTINGS, "{name} is larger than {MAX_SETTINGS} bytes: that is no settings file");
-    let bytes = fs::read(path).with_context(|| name.to_string())?;
+    let bytes = match files::read(path, &Rules::users(MAX_SETTINGS)) {
+        Ok(bytes) => bytes,
+        Err(refused) if refused.is_absence() => return Ok(None),
+        Err(Refused::NotAFile) => bail!("{name} is not a file"),
+        Err(Refused::OtherOwner) => bail!("{name} belongs to another user: run this as that user"),
+        Err(Refused::TooLarge) => bail!("{name} is larger than {MAX_SETTINGS} bytes: that is no settings file"),
+        Err(refused) => return Err(refused).with_context(|| name.to_string()),
+    };
     Ok(Some(String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{name} is not UTF-8: save it as such"))?))
 }
 
