@@ -22,6 +22,7 @@ use crate::{
     watch::{Seen, Watch},
 };
 use cc_core::{
+    complete::{self, BURST, QUIET, QUIET_FINISHED},
     config::Config,
     destination::Destination,
     hook::{Event, Hint, Source},
@@ -40,21 +41,6 @@ use read::STEP;
 pub use refused::Refused;
 use session::{Session, Tail};
 use users::Users;
-
-/// Claude Code writes in bursts; a turn is told when the burst is over.
-const LULL: Duration = Duration::from_millis(20);
-
-/// The same for events that end nothing: a busy session has many of them, and one look deals with all.
-const LINGER: Duration = Duration::from_millis(200);
-
-/// How long a transcript must be silent before a Stop is taken at its word although its answer is not there.
-const QUIET: Duration = Duration::from_secs(2);
-
-/// The same for versions of Claude Code that do not say what the answer was; those write it before they call the hook.
-const QUIET_UNKNOWN: Duration = Duration::from_millis(300);
-
-/// The same where no Stop is known at all, but the model has said that it is done.
-pub const QUIET_FINISHED: Duration = Duration::from_secs(5);
 
 /// How soon transcripts are looked at again while something waits for them, should no file event come.
 const TICK: Duration = Duration::from_millis(10);
@@ -279,7 +265,7 @@ impl Engine {
                         // Whoever asks wants to know of what was written just now, too.
                         let at_work = self.sessions.values_mut().filter(|session| session.agents_due.is_some());
                         at_work.for_each(|session| session.dirty = true);
-                        let soon = Instant::now() + LULL;
+                        let soon = Instant::now() + BURST;
                         self.sessions.values_mut().for_each(|session| session.next_look = session.next_look.min(soon));
                         asked.push(reply);
                     }
@@ -364,9 +350,7 @@ impl Engine {
         session.touched = now;
         session.is_unhurried &= is_unhurried;
         session.superseded = false;
-        // Nothing is told before the lull; until then a burst of events is one reason to look.
-        let lull = if matches!(hint.event, Event::Stopped { .. } | Event::Ended) { LULL } else { LINGER };
-        let look = if is_unhurried { now } else { now + lull };
+        let look = complete::first_poll(now, &hint.event, !is_unhurried);
         session.next_look = if session.waiting.is_empty() { look } else { session.next_look.min(look) };
         if let Event::AgentStopped { agent } = &hint.event {
             session.agents.has_ended(agent);

@@ -13,11 +13,12 @@ use crate::{
     clock::now_ns,
     consent_files::Consent,
     credentials::{layers, user_dir},
-    engine::{QUIET_FINISHED, Refused},
+    engine::Refused,
     reader::{Transcript, places::projects},
     store::{self, Begun, SessionRow, handle::Handle},
 };
 use cc_core::{
+    complete::QUIET_FINISHED,
     hook::{Event, Hint, Source},
     route::Env,
     transcript::record,

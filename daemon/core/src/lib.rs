@@ -8,6 +8,7 @@
 //! ```
 
 pub mod claude;
+pub mod complete;
 pub mod config;
 pub mod consent;
 pub mod delivery;

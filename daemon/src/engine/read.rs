@@ -8,9 +8,9 @@ use std::{
 };
 
 use super::{
-    AGENT_TICK, AGENT_TICK_LATER, BACKFILL, Engine, LULL, QUIET, QUIET_FINISHED, RECOVERED, TICK,
+    AGENT_TICK, AGENT_TICK_LATER, BACKFILL, Engine, RECOVERED, TICK,
     session::{STORE_RETRY, Session, Tail},
-    tell::{Found, HELD, push_line, settle, tell},
+    tell::{Found, HELD, emit_complete, push_line, tell},
 };
 use crate::{
     agents::{Agents, Patience},
@@ -21,6 +21,7 @@ use crate::{
     store::{Advance, DestinationId, SessionRow},
 };
 use cc_core::{
+    complete::{self, BURST, QUIET, QUIET_FINISHED},
     hook::{Event, Hint, Source},
     redact::Counts,
     transcript::{cursor::Position, lines::Lines, record},
@@ -39,7 +40,7 @@ const MISSING: Duration = Duration::from_secs(10);
 /// How many sessions that were never told may be begun with each other.
 pub(super) const CHAIN: usize = 16;
 
-const PATIENCE: Patience = Patience { lull: LULL, quiet: QUIET, finished: QUIET_FINISHED };
+const PATIENCE: Patience = Patience { lull: BURST, quiet: QUIET, finished: QUIET_FINISHED };
 
 /// How many bytes may wait for a destination that takes them when sessions add to it that nobody waits for, or that are long: what
 /// the others send comes behind these.
@@ -383,7 +384,10 @@ impl Engine {
             }
         }
         tail.read_to = file.position(tail.lines.read_to());
-        if session.is_over() && session.grown.elapsed() >= QUIET_FINISHED && tail.lines.has_whole_rest() {
+        if session.is_over()
+            && complete::is_last_line_over(Instant::now(), session.grown)
+            && tail.lines.has_whole_rest()
+        {
             let Tail { lines, assembler, held, unclaimed, .. } = tail;
             lines.finish(|offset, line| push_line(session, assembler, held, unclaimed, &mut found, offset, line));
         }
@@ -392,7 +396,7 @@ impl Engine {
             *found.skipped.entry("orphan").or_default() += orphans;
         }
         let over = session.is_over() || session.row.hint.event == Event::Ended;
-        let consumed = settle(session, tail, &mut found);
+        let consumed = emit_complete(session, tail, &mut found);
         let mut agents = std::mem::take(&mut session.agents);
         let read = self.read_agents(session, &mut agents, tail, over, room, &mut found);
         session.agents = agents;

@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::TICK;
 use crate::{
     agents::Agents,
     store::{Advance, SessionRow, handle::Handle},
 };
 use cc_core::{
+    complete::{self, Awaits},
     destination::Destination,
     hook::{Event, Hint},
     ids::Print,
@@ -98,14 +98,13 @@ impl Session {
         }
     }
 
-    /// Often at first, then ever more rarely: file events tell what happens meanwhile, if any are lost the wait is half as long
-    /// again at most.
+    /// When it is looked at next while events wait.
     pub(super) fn next_look(&self) -> Instant {
         let now = Instant::now();
-        // Newer events have had a look of their own ordered for them.
-        let oldest = self.waiting.iter().map(|(_, came)| *came).min().unwrap_or(now);
-        let last = oldest.max(self.grown);
-        now + (now.saturating_duration_since(last) / 2).max(TICK)
+        match complete::awaits(now, self.grown, self.waiting.iter().map(|(_, came)| *came), false) {
+            Awaits::Events { poll } => poll,
+            Awaits::Nothing | Awaits::Silence { .. } => now,
+        }
     }
 
     /// History goes to `destination` now. If it went elsewhere before, or is to be read `again`, that begins at the start, unless something

@@ -6,7 +6,6 @@ use std::{
 };
 
 use super::{
-    LULL, QUIET, QUIET_FINISHED, QUIET_UNKNOWN,
     read::STEP,
     session::{Session, Tail},
 };
@@ -16,6 +15,7 @@ use crate::{
 };
 use cc_core::{
     claude::Version,
+    complete::{self, Decision, Emission, Situation, Waiting},
     destination::{
         langfuse::encode::{Encoder, Shared},
         wire::OutSpan,
@@ -215,79 +215,41 @@ pub(super) fn push_line(
     }
 }
 
-/// Decides which waiting events are dealt with, and tells the open turn if one of them, or its own state, says that it is
-/// complete. Returns the ids of the events.
-pub(super) fn settle(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> {
-    let now = Instant::now();
-    let mut consumed = Vec::new();
-    let mut scope = None;
-    let mut fired = None;
-    for (hint, came) in &session.waiting {
-        let quiet = now.saturating_duration_since(session.grown.max(*came));
-        let done = match &hint.event {
-            Event::Other | Event::AgentStopped { .. } => true,
-            Event::ToolEnded { tool, took_ms } => {
-                // Its call is written before it runs.
-                let known = tail.assembler.at_work_mut().any(|turn| turn.tool_took(tool, *took_ms));
-                known || quiet >= QUIET
-            }
-            // However busy the file is: a burst is short.
-            Event::Ended | Event::Stopped { .. } if !session.superseded && quiet < LULL && now < *came + QUIET => false,
-            // A last line may lack its newline.
-            Event::Ended if !session.superseded && quiet < QUIET_FINISHED && tail.lines.unfinished().is_some() => false,
-            Event::Ended => {
-                scope = Some(Scope::Final);
-                true
-            }
-            Event::Stopped { answer } => {
-                // With two terminals on one session it need not be the turn that was written to last.
-                let shown = answer.as_ref().is_some_and(|answer| {
-                    let mut open = tail.assembler.at_work();
-                    open.any(|turn| turn.has_news(Scope::Settled) && turn.ends_with(answer))
-                });
-                let mut past = || {
-                    let position = tail.unclaimed.iter().position(|past| answer.as_ref() == Some(past))?;
-                    tail.unclaimed.remove(position)
-                };
-                if shown || quiet >= if answer.is_some() { QUIET } else { QUIET_UNKNOWN } {
-                    scope = scope.max(Some(Scope::Settled));
-                    fired = Some(hint.fired_ns);
-                    true
-                } else {
-                    past().is_some()
-                }
-            }
-        };
-        if done {
-            consumed.push(hint.id.clone());
+/// Emits the turns that are complete. Returns the ids of the events that are dealt with.
+pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> {
+    let waiting = session.waiting.iter();
+    let waiting: Vec<_> =
+        waiting.map(|(hint, came)| Waiting { event: &hint.event, fired_ns: hint.fired_ns, came: *came }).collect();
+    let decision = complete::decide(
+        Instant::now(),
+        &Situation {
+            waiting: &waiting,
+            grown: session.grown,
+            is_line_unfinished: tail.lines.unfinished().is_some(),
+            is_superseded: session.superseded,
+            turns: &tail.assembler.at_work().collect::<Vec<_>>(),
+            open: tail.assembler.open().map(|_| tail.assembler.at_work().count() - 1),
+            unclaimed: tail.unclaimed.make_contiguous(),
+        },
+    );
+    let Decision { dealt_with, claimed, emission, awaits: _ } = decision;
+    for index in &dealt_with {
+        if let Event::ToolEnded { tool, took_ms } = waiting[*index].event {
+            let _ = tail.assembler.at_work_mut().any(|turn| turn.tool_took(tool, *took_ms));
         }
     }
-    let quiet = now.saturating_duration_since(session.grown);
-    let last = tail.assembler.open().map(|turn| turn.key.clone());
-    let interrupted = tail.assembler.open().is_some_and(|turn| turn.is_interrupted);
-    if interrupted {
-        scope = Some(Scope::Final);
-    } else if scope.is_none()
-        && consumed.len() == session.waiting.len()
-        && tail.looks_finished()
-        && quiet >= QUIET_FINISHED
-    {
-        scope = Some(Scope::Settled);
-    }
-    if let Some(scope) = scope {
-        for turn in tail.assembler.at_work_mut() {
-            // One at which another terminal works has an end of its own, unless the session ends.
-            let is_last = last.as_ref() == Some(&turn.key);
-            if is_last || scope == Scope::Final && !interrupted || turn.looks_finished() {
-                if !found.leaves_out(session, turn, None) {
-                    tell(session, turn, scope, fired, found);
-                }
-                turn.mark_sent(scope);
+    let mut position = 0..;
+    tail.unclaimed.retain(|_| position.next().is_none_or(|position| !claimed.contains(&position)));
+    if let Some(Emission { scope, fired_ns, turns }) = emission {
+        for (_, turn) in tail.assembler.at_work_mut().enumerate().filter(|(index, _)| turns.contains(index)) {
+            if !found.leaves_out(session, turn, None) {
+                tell(session, turn, scope, fired_ns, found);
             }
+            turn.mark_sent(scope);
         }
         tail.held = 0;
     }
-    consumed
+    dealt_with.into_iter().map(|index| session.waiting[index].0.id.clone()).collect()
 }
 
 /// Adds to `found` the spans of `turn` that are due.

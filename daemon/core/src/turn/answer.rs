@@ -315,7 +315,7 @@ impl Turn {
     }
 
     /// True if it made a call with this id.
-    pub(super) fn has_call(&self, tool_id: &str) -> bool {
+    pub fn has_call(&self, tool_id: &str) -> bool {
         self.by_tool.contains_key(tool_id)
     }
 
