@@ -206,6 +206,9 @@ impl<T: Copy> Words<T> {
         for (number, chunk) in pairs.chunks(CHUNK).enumerate() {
             let from = number * 2 * CHUNK;
             let count = self.begin(chunk, &mut follows, &mut found);
+            if count == 0 {
+                continue;
+            }
             let count = self.keep(seen, from, &found[..count], places);
             let count = self.sift(seen, from, &mut places[..count]);
             for place in &places[..count] {
@@ -282,6 +285,65 @@ impl<T: Copy> Words<T> {
             {
                 at(place, word.len, word.meaning);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Where each word stands, as found by plain search: place, length, and which it is.
+    fn plain(words: &[String], text: &str) -> Vec<(usize, usize, usize)> {
+        let mut order: Vec<usize> = (0..words.len()).collect();
+        order.sort_by_key(|word| (words[*word].len() > 3, &words[*word]));
+        let at = |place: usize| {
+            let here = |word: &&usize| text[place..].starts_with(&words[**word]);
+            order.iter().filter(here).map(move |word| (place, words[*word].len(), *word)).collect::<Vec<_>>()
+        };
+        (0..text.len()).flat_map(at).collect()
+    }
+
+    fn found(words: &[String], starts: bool, follows: &[Bytes], text: &str) -> Vec<(usize, usize, usize)> {
+        let entry = |(meaning, word): (usize, &String)| Entry {
+            word: word.clone(),
+            starts,
+            follows: follows.to_vec(),
+            meaning,
+        };
+        let mut found = Vec::new();
+        let words = Words::new(words.iter().enumerate().map(entry));
+        words.each(text.as_bytes(), |place, len, word| found.push((place, len, word)));
+        found
+    }
+
+    fn some_words() -> impl Strategy<Value = Vec<String>> {
+        prop::collection::btree_set("[abk_:]{3,11}", 1..9).prop_map(|words| words.into_iter().collect())
+    }
+
+    /// Of few letters, so that words are in it, and about as long as what is looked at in one go.
+    fn some_text() -> impl Strategy<Value = String> {
+        prop_oneof!["[abk_:% ]{0,70}", "[abk_:% ]{500,540}", "[abk_]{1010,1040}", "(abk_){0,300}"]
+    }
+
+    proptest! {
+        #[test]
+        fn finds_what_plain_search_finds(words in some_words(), text in some_text()) {
+            prop_assert_eq!(found(&words, false, &[], &text), plain(&words, &text));
+        }
+
+        #[test]
+        fn leaves_out_nothing_of_interest(words in some_words(), text in some_text()) {
+            let all = plain(&words, &text);
+            let is_start = |place: usize| place == 0 || !WORDLY[usize::from(text.as_bytes()[place - 1])];
+            let found_starts = found(&words, true, &[], &text);
+            prop_assert!(found_starts.iter().all(|word| all.contains(word)));
+            prop_assert!(all.iter().filter(|word| is_start(word.0)).all(|word| found_starts.contains(word)));
+            let blank = found(&words, false, &[Bytes::from(b' ')], &text);
+            prop_assert!(blank.iter().all(|word| all.contains(word)));
+            let is_followed = |word: &&(usize, usize, usize)| text[word.0 + word.1..].starts_with(' ');
+            prop_assert!(all.iter().filter(is_followed).all(|word| blank.contains(word)));
         }
     }
 }
