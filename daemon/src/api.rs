@@ -187,7 +187,7 @@ fn report(context: &Context) -> crate::store::Result<Status> {
                 title: row.title,
                 project_dirs: row.hint.project_dirs,
                 last_heard: i64::try_from(row.hint.fired_ns / 1_000_000).ok().filter(|ms| *ms > 0).and_then(time),
-                destination: Some(row.hint.destination.into()),
+                destination: row.hint.targets.into_iter().next().map(|target| target.destination.into()),
             })
             .collect(),
         destinations: destinations.into_iter().map(|row| destination(row, context.outbox_bytes)).collect(),

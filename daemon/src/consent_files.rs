@@ -55,8 +55,10 @@ impl Consent {
     /// allows. Whether the settings files turn tracing on is noted, too.
     pub fn judge(&self, hint: &mut Hint, received: &Vars) {
         let known = self.known(&hint.project_dirs, hint.config_dir.as_deref(), Some(received));
-        let of_kind = |(kind, _): &(Kind, Chooser)| *kind == hint.destination.kind;
-        hint.chooser = known.choosers.into_iter().find(of_kind).map(|(_, chooser)| chooser);
+        for target in &mut hint.targets {
+            let of_kind = |(kind, _): &&(Kind, Chooser)| *kind == target.destination.kind;
+            target.chooser = known.choosers.iter().find(of_kind).map(|(_, chooser)| chooser.clone());
+        }
         hint.options.unredacted &= known.unredacted;
         if known.metadata {
             hint.options.capture = Capture::Metadata;

@@ -44,7 +44,7 @@ pub fn from_settings(
         let vars = layers::resolve(dir, &user_dir(config_dir, home));
         let env = Env::of(&vars);
         // The key must have been meant for this server.
-        let (to, secrets) = env.destination().ok()?;
+        let (to, secrets) = destination.kind.backend().route(&env).ok()??;
         let secrets = Some(secrets).filter(|secrets| to == *destination && !secrets.is_empty())?;
         let around = || layers::around(&Vec::from_iter(dir.map(Path::to_owned)), config_dir, home);
         (trusts || chooser(to.kind, &vars, &around()) == Chooser::User).then_some(secrets)

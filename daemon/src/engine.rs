@@ -71,6 +71,9 @@ const SLICE: Duration = Duration::from_millis(50);
 /// How many inputs are heard before the sessions have their turn.
 const HEARD: usize = 1024;
 
+/// How often it is looked whether destinations that are behind have room again.
+const GO_BACK: Duration = Duration::from_secs(1);
+
 /// How often watches are ended that nobody needs any more.
 const UNWATCH: Duration = Duration::from_secs(1);
 
@@ -139,6 +142,10 @@ pub struct Engine {
     recovered: HashMap<String, u64>,
     /// Counts looks at sessions.
     looks: u64,
+    /// A destination is behind a session.
+    is_any_behind: bool,
+    /// When sessions were last brought back for those.
+    went_back: Instant,
     /// Some watches may be needed no more; when they were last looked through.
     unwatch: (bool, Instant),
     users: Users,
@@ -172,6 +179,8 @@ impl Engine {
             later: Later::default(),
             recovered: HashMap::new(),
             looks: 0,
+            is_any_behind: true,
+            went_back: Instant::now(),
             unwatch: (false, Instant::now()),
             users: Users::new(own),
             buffer: vec![0; CHUNK],
@@ -275,6 +284,10 @@ impl Engine {
                 input = inputs.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }
             self.changed(&changed);
+            if self.is_any_behind && self.went_back.elapsed() >= GO_BACK {
+                self.go_back();
+                self.went_back = Instant::now();
+            }
             self.look_at_all();
             let pending =
                 self.later.len() + self.users.len() + self.sessions.values().map(Session::pending).sum::<usize>();
@@ -300,6 +313,12 @@ impl Engine {
             session.agents_due.map_or(own, |due| own.min(until(due)))
         };
         let next = self.sessions.values().map(next).min();
+        let next = match self.is_any_behind {
+            true => Some(
+                next.map_or_else(|| until(self.went_back + GO_BACK), |next| next.min(until(self.went_back + GO_BACK))),
+            ),
+            false => next,
+        };
         if self.later.is_empty() || self.room(now) == 0 { next } else { Some(Duration::ZERO) }
     }
 
@@ -363,7 +382,7 @@ impl Engine {
         };
         let again = hint.source.is_asked_for() && was_off(&hint);
         let may =
-            hint.source != Source::Backfill && !again || session.may_be_told_to(&hint.destination, again, &self.store);
+            hint.source != Source::Backfill && !again || session.may_be_told_to(&hint.targets, again, &self.store);
         if newest && may {
             session.row.transcript.clone_from(&hint.transcript);
             session.row.hint = hint.clone();

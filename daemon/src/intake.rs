@@ -154,7 +154,9 @@ impl Intake {
                     self.level.debug(hint.debug);
                     self.consent.judge(&mut hint, &vars);
                     tracing::debug!(session = hint.session_id, event = ?kind(&hint.event), "event");
-                    secrets.push(Env::of(&vars).destination().map(|(_, secrets)| secrets).unwrap_or_default());
+                    let (routes, others) = Env::of(&vars).routes();
+                    secrets.push(routes.into_iter().map(|(_, secrets)| secrets).collect::<Vec<_>>());
+                    refused.extend(others.into_iter().map(Refused::reason));
                     hints.push(hint);
                 }
                 Err(reason) => {
@@ -167,12 +169,14 @@ impl Intake {
             tracing::warn!(%error, "events could not be stored");
         })?;
         self.heard.fetch_add(count, Ordering::Relaxed);
-        for ((hint, secrets), id) in hints.iter().zip(secrets).zip(destinations) {
-            // A key that others chose is not used for a destination of the user's own.
-            let is_own = || self.store.call(|store| store.is_own(id)).unwrap_or(true);
-            let is_meant = hint.chooser == Some(Chooser::User) || !is_own();
-            if !secrets.is_empty() && is_meant {
-                let _ = self.orders.send(Order::Key(id, hint.destination.clone(), secrets));
+        for ((hint, secrets), ids) in hints.iter().zip(secrets).zip(destinations) {
+            for ((target, secrets), id) in hint.targets.iter().zip(secrets).zip(ids) {
+                // A secret that others chose is not used for a destination of the user's own.
+                let is_own = || self.store.call(|store| store.is_own(id)).unwrap_or(true);
+                let is_meant = target.chooser == Some(Chooser::User) || !is_own();
+                if !secrets.is_empty() && is_meant {
+                    let _ = self.orders.send(Order::Key(id, target.destination.clone(), secrets));
+                }
             }
         }
         Ok(hints)

@@ -197,6 +197,10 @@ impl Scan {
         if !self.see(Some(&cwd), env.enabled()) || !env.enabled() {
             return None;
         }
+        let targets: Vec<_> = env.routes().0.into_iter().map(|(destination, _)| destination.into()).collect();
+        if targets.is_empty() {
+            return None;
+        }
         let mut hint = Hint {
             id: String::new(),
             source: Source::Scan,
@@ -206,8 +210,7 @@ impl Scan {
             event: Event::Other,
             project_dirs: vec![cwd],
             config_dir: Some(user).filter(|user| *user != user_dir(None, &self.home)),
-            destination: env.destination().ok()?.0,
-            chooser: None,
+            targets,
             settings_on: true,
             options: env.options(),
             debug: false,

@@ -11,11 +11,10 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    consent::Chooser,
     destination::Destination,
     ids::Print,
     project::Options,
-    route::{Env, Refused},
+    route::{Env, Refused, Target},
     settings::block::Vars,
     transcript::{record::Nanos, wire::Text},
 };
@@ -46,11 +45,8 @@ pub struct Hint {
     /// Where Claude Code keeps its things, if its environment says so.
     #[serde(default)]
     pub config_dir: Option<PathBuf>,
-    /// Where its spans go.
-    pub destination: Destination,
-    /// Who chose that, judged when the event was taken; `None` if nobody has judged yet.
-    #[serde(default)]
-    pub chooser: Option<Chooser>,
+    /// Where its spans go; at least one.
+    pub targets: Vec<Target>,
     /// The settings files turned tracing on when the event was taken, not the environment alone.
     #[serde(default)]
     pub settings_on: bool,
@@ -58,6 +54,13 @@ pub struct Hint {
     pub options: Options,
     /// The project asked for a talkative log.
     pub debug: bool,
+}
+
+impl Hint {
+    /// Everywhere its spans go.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        self.targets.iter().map(|target| &target.destination)
+    }
 }
 
 impl Serialize for Hint {
@@ -68,7 +71,17 @@ impl Serialize for Hint {
 
 impl<'de> Deserialize<'de> for Hint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut hint = Self::deserialize(deserializer)?;
+        use serde::de::Error;
+        let mut stored = serde_json::Value::deserialize(deserializer)?;
+        // Earlier versions stored one destination, and who chose it beside it.
+        if let Some(one) = stored.get_mut("destination").map(serde_json::Value::take) {
+            let chooser = stored.get_mut("chooser").map(serde_json::Value::take);
+            stored["targets"] = serde_json::json!([{ "destination": one, "chooser": chooser }]);
+        }
+        let mut hint = Self::deserialize(stored).map_err(D::Error::custom)?;
+        if hint.targets.is_empty() {
+            return Err(D::Error::custom("an event without a destination"));
+        }
         // Earlier versions stored no source.
         if hint.source.is_hook() {
             hint.source = Source::of_id(&hint.id);
@@ -124,7 +137,10 @@ pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
     if !transcript.is_absolute() || transcript.extension().is_none_or(|ext| ext != "jsonl") {
         return Err(Refused::TranscriptPath);
     }
-    let (destination, _) = env.destination()?;
+    let (routes, refused) = env.routes();
+    if routes.is_empty() {
+        return Err(refused.first().copied().unwrap_or(Refused::KeysMissing));
+    }
     let event = match payload.event.as_deref() {
         Some("SubagentStop" | "StopFailure" | "Stop") if let Some(agent) = payload.agent_id.clone() => {
             Event::AgentStopped { agent }
@@ -154,8 +170,7 @@ pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
         event,
         project_dirs,
         config_dir: env.get("CLAUDE_CONFIG_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()),
-        destination,
-        chooser: None,
+        targets: routes.into_iter().map(|(destination, _)| destination.into()).collect(),
         settings_on: false,
         options: env.options(),
         debug: env.get("CC_LANGFUSE_DEBUG").is_some_and(proto::env::enabled),

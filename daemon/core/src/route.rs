@@ -4,11 +4,30 @@ use std::collections::BTreeMap;
 
 use proto::env::{Of, Role, rows};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
+    consent::Chooser,
     destination::{Destination, Kind, address::unquoted, langfuse::encode::environment},
     project::{Capture, Options, Semantics},
     secret::{Secret, Secrets},
 };
+
+/// A destination of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Where it is.
+    pub destination: Destination,
+    /// Whose choice it is, judged when the event was taken; `None` if nobody has judged yet.
+    #[serde(default)]
+    pub chooser: Option<Chooser>,
+}
+
+impl From<Destination> for Target {
+    fn from(destination: Destination) -> Self {
+        Self { destination, chooser: None }
+    }
+}
 
 /// Why an event is not a hint; counted under [`reason`](Self::reason).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +93,21 @@ impl<'a> Env<'a> {
         rows(of, role).find_map(|row| Some((row.name, self.get(row.name)?)))
     }
 
-    /// Where traces go, with the secrets for it.
+    /// Where traces go of every kind that is switched on, with the secrets, and why others that are lead nowhere.
+    pub fn routes(&self) -> (Vec<(Destination, Secrets)>, Vec<Refused>) {
+        let (mut found, mut refused) = (Vec::new(), Vec::new());
+        for kind in Kind::ALL {
+            let backend = kind.backend();
+            match self.enables(backend.of()).then(|| backend.route(self)) {
+                Some(Ok(Some(route))) => found.push(route),
+                Some(Err(why)) => refused.push(why),
+                Some(Ok(None)) | None => {}
+            }
+        }
+        (found, refused)
+    }
+
+    /// The first of the places where traces go, switched on or not, with the secrets for it.
     ///
     /// # Errors
     /// Why the variables of a backend that is configured lead nowhere.

@@ -176,35 +176,80 @@ impl Engine {
     }
 
     /// How long nothing of the session may be read, if so. What is said in a pause is passed over, history waits for its end.
-    fn must_wait(&mut self, session: &Session) -> Option<Duration> {
+    fn must_wait(&mut self, session: &mut Session) -> Option<Duration> {
+        let is_full = self.is_full(session);
         let hint = &session.row.hint;
         let is_paused = || self.store.call(|store| store.is_paused(&hint.project_dirs)).unwrap_or(true);
-        if hint.source == Source::Backfill && is_paused() || self.is_full(session) {
+        if hint.source == Source::Backfill && is_paused() || is_full {
             return Some(STORE_RETRY);
         }
         let is_ahead = || {
             self.store.call(|store| {
-                let to = &hint.destination;
                 let since = now_ms() - i64::try_from(DELIVERING.as_millis()).unwrap_or(0);
-                Ok(store.waiting_bytes(to)? >= PACE && store.is_delivering(to, since)?)
+                for to in hint.destinations() {
+                    if store.waiting_bytes(to)? >= PACE && store.is_delivering(to, since)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
             })
         };
         ((session.is_unhurried || session.is_behind) && is_ahead().unwrap_or(false)).then_some(PACE_RETRY)
     }
 
-    /// True if so much waits for the session's destination that nothing is added before some of it is delivered.
-    fn is_full(&mut self, session: &Session) -> bool {
-        let to = &session.row.hint.destination;
-        let waiting = self.store.call(|store| store.waiting_bytes(to)).unwrap_or(0);
-        let room = if session.row.hint.source == Source::Backfill { BACKFILL } else { u64::MAX };
-        if waiting < self.config.outbox_bytes {
-            self.full.remove(to);
-            return waiting >= room;
+    /// Notes the session's destinations for which so much waits that nothing is added before some of it is delivered: they fall
+    /// behind. True if that are all of them.
+    fn is_full(&mut self, session: &mut Session) -> bool {
+        let hint = &session.row.hint;
+        let room = if hint.source == Source::Backfill { BACKFILL } else { u64::MAX };
+        session.behind.clear();
+        for to in hint.destinations() {
+            let waiting = self.store.call(|store| store.waiting_bytes(to)).unwrap_or(0);
+            if waiting < self.config.outbox_bytes {
+                self.full.remove(to);
+            } else if self.full.insert(to.clone()) {
+                tracing::warn!(
+                    to = to.address,
+                    waiting,
+                    "the queue is full; reading for it goes on when some is delivered"
+                );
+            }
+            if waiting >= room.min(self.config.outbox_bytes) {
+                session.behind.push(to.clone());
+            }
         }
-        if self.full.insert(to.clone()) {
-            tracing::warn!(to = to.address, waiting, "as much waits as may; reading goes on when some is delivered");
+        session.behind.len() == hint.targets.len()
+    }
+
+    /// Brings sessions back to where destinations are behind them that have room again. Others that have what follows there
+    /// already get nothing twice.
+    pub(super) fn go_back(&mut self) {
+        let room = self.config.outbox_bytes.min(BACKFILL) / 2;
+        let behind = self.store.call(|store| Ok((store.is_anything_behind()?, store.behind(room)?)));
+        let Ok((is_any, behind)) = behind else { return };
+        self.is_any_behind = is_any;
+        for to in behind.into_iter().take(super::AT_ONCE) {
+            let session = self.sessions.get_mut(&to.session_id);
+            if session.as_ref().is_some_and(|session| session.step.is_some()) {
+                continue;
+            }
+            match self.store.call(|store| store.go_back(&to)) {
+                Ok(true) => tracing::debug!(session = to.session_id, "read again for a destination that was behind"),
+                Ok(false) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "a session cannot be brought back; trying again");
+                    return;
+                }
+            }
+            match session {
+                Some(session) => {
+                    (session.row.cursor, session.row.closed, session.tail) = (to.cursor, to.closed, None);
+                    session.agents = Agents::default();
+                    session.dirty = true;
+                }
+                None => drop(self.resume(&to.session_id)),
+            }
         }
-        true
     }
 
     /// Makes sure that the session's tail belongs to this file, and starts it where the store says otherwise.
@@ -543,7 +588,9 @@ impl Engine {
         match stored {
             Ok(stored) => {
                 let sessions = sessions.iter_mut().filter(|session| session.step.is_some());
-                sessions.zip(stored).for_each(|(session, (id, queued))| self.stored(session, id, queued));
+                let stored: Vec<_> =
+                    sessions.zip(stored).map(|(session, queued)| self.stored(session, &queued)).collect();
+                self.is_any_behind |= stored.contains(&true);
             }
             Err(_) if sessions.len() > 1 => {
                 sessions.iter_mut().for_each(|session| self.store_steps(&mut [&mut **session]));
@@ -561,16 +608,19 @@ impl Engine {
         }
     }
 
-    fn stored(&self, session: &mut Session, destination: DestinationId, queued: usize) {
-        let Some(step) = session.step.take() else { return };
+    /// True if it left a destination behind.
+    fn stored(&self, session: &mut Session, queued: &[(DestinationId, usize)]) -> bool {
+        let Some(step) = session.step.take() else { return false };
         session.row = step.session;
         // In the same order.
         let mut consumed = step.consumed.iter().peekable();
         session.waiting.retain(|(hint, _)| consumed.next_if(|id| **id == hint.id).is_none());
-        if queued > 0 {
-            tracing::debug!(session = session.row.session_id, queued, "spans stored");
-            let _ = self.orders.send(Order::Wake(destination, session.row.hint.destination.clone()));
+        let taking = session.row.hint.destinations().filter(|to| !step.behind.contains(to));
+        for (to, (id, spans)) in taking.zip(queued).filter(|(_, (_, spans))| *spans > 0) {
+            tracing::debug!(session = session.row.session_id, spans, "spans stored");
+            let _ = self.orders.send(Order::Wake(*id, to.clone()));
         }
+        !step.behind.is_empty()
     }
 }
 
@@ -599,6 +649,7 @@ fn step(session: &Session, tail: &Tail, file: &mut Transcript, mut found: Found,
         skipped: found.skipped,
         unknown: found.unknown,
         redacted: found.redacted,
+        behind: session.behind.clone(),
         now_ms: now_ms(),
     }
 }

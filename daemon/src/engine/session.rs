@@ -64,6 +64,8 @@ pub(super) struct Session {
     pub(super) not_before: Option<Instant>,
     /// Tracing is off in its project, and no event says otherwise: nothing is read.
     pub(super) is_off: bool,
+    /// Destinations that take nothing now.
+    pub(super) behind: Vec<Destination>,
     /// When tracing was off in its project, in nanoseconds since the epoch.
     pub(super) off: Vec<RangeInclusive<Nanos>>,
 }
@@ -94,6 +96,7 @@ impl Session {
             lost: false,
             not_before: None,
             is_off: false,
+            behind: Vec::new(),
             off: Vec::new(),
         }
     }
@@ -107,10 +110,11 @@ impl Session {
         }
     }
 
-    /// History goes to `destination` now. If it went elsewhere before, or is to be read `again`, that begins at the start, unless something
+    /// History goes to the `targets` now. If it went elsewhere before, or is to be read `again`, that begins at the start, unless something
     /// of it is still to be told there: then false.
-    pub(super) fn may_be_told_to(&mut self, destination: &Destination, again: bool, store: &Handle) -> bool {
-        if self.row.hint.destination == *destination && !again {
+    pub(super) fn may_be_told_to(&mut self, targets: &[cc_core::route::Target], again: bool, store: &Handle) -> bool {
+        let known: Vec<_> = self.row.hint.destinations().collect();
+        if targets.iter().all(|target| known.contains(&&target.destination)) && !again {
             return true;
         }
         let untold =

@@ -38,8 +38,7 @@ pub(super) fn ended(dir: &Path, id: &str) -> Hint {
         event: Event::Ended,
         project_dirs: Vec::new(),
         config_dir: None,
-        destination: Destination { kind: Kind::Langfuse, address: "https://a".into(), account: "pk".into() },
-        chooser: None,
+        targets: vec![Destination { kind: Kind::Langfuse, address: "https://a".into(), account: "pk".into() }.into()],
         settings_on: false,
         options: Options::default(),
         debug: false,
@@ -271,14 +270,18 @@ fn settings_that_came_last_win_whatever_the_clock_said_before() {
         let now_ns = u64::try_from(now_ms()).unwrap() * 1_000_000;
         engine.take(Hint { fired_ns: now_ns + ahead_s * 1_000_000_000, event: Event::Other, ..ended(&dir, "s") });
         let moved = dir.with_file_name("q").join("s.jsonl");
-        let destination = Destination { address: "https://b".into(), ..ended(&dir, "s").destination };
+        let before = ended(&dir, "s").targets.remove(0).destination;
+        let destination = Destination { address: "https://b".into(), ..before };
         let options = Options { capture: cc_core::project::Capture::Metadata, ..Options::default() };
         for (id, fired_ns) in [("e-2", now_ns - 5), ("e-3", now_ns - 4)] {
             let hint = Hint { id: id.into(), fired_ns, transcript: moved.clone(), ..ended(&dir, "s") };
-            engine.take(Hint { destination: destination.clone(), options: options.clone(), ..hint });
+            engine.take(Hint { targets: vec![destination.clone().into()], options: options.clone(), ..hint });
         }
         let row = &engine.sessions["s"].row;
-        assert_eq!((&row.hint.id[..], &row.transcript, &row.hint.destination), ("e-3", &moved, &destination));
+        assert_eq!(
+            (&row.hint.id[..], &row.transcript, &row.hint.targets[0].destination),
+            ("e-3", &moved, &destination)
+        );
         assert_eq!(row.hint.options, options);
         // And from then on by the clock: one that is heard late changes nothing.
         engine.take(Hint { id: "e-1".into(), fired_ns: now_ns - 9, ..ended(&dir, "s") });

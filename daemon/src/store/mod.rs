@@ -14,6 +14,7 @@ use cc_core::{destination::wire::OutSpan, ids::hex};
 
 mod begun;
 mod destinations;
+mod followers;
 mod forget;
 pub mod handle;
 mod inbox;
@@ -31,6 +32,7 @@ mod unknown;
 
 pub use begun::{Begun, is_ahead};
 pub use destinations::{Accounts, DestinationRow};
+pub use followers::Behind;
 pub use inbox::Inbox;
 pub use open::Opened;
 pub use outbox::{DeadLetter, Row};

@@ -150,7 +150,9 @@ fn is_damage(error: &anyhow::Error) -> bool {
 /// Every known session is read from its start again, as if an event had come for it; what was stored of it is not stored
 /// again.
 fn read_again(db: &Connection, sessions: Vec<SessionRow>) -> Result<()> {
-    db.execute_batch("UPDATE session SET cursor = 0, closed = 0, marker = NULL; DELETE FROM agent;")?;
+    db.execute_batch(
+        "UPDATE session SET cursor = 0, closed = 0, marker = NULL; DELETE FROM agent; DELETE FROM follower;",
+    )?;
     for session in sessions {
         let id = Source::Reread.id(&session.session_id);
         let hint = Hint { id, source: Source::Reread, ..session.hint };

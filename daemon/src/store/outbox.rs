@@ -108,8 +108,14 @@ impl Store {
     /// If nothing was changed.
     pub fn delivered(&mut self, destination: DestinationId, rows: &[Row], rejected: u64, now_ms: i64) -> Result<()> {
         let tx = self.db.transaction()?;
+        let mut left = 0;
         for row in rows {
-            tx.prepare_cached("DELETE FROM outbox WHERE seq = ?")?.execute([row.seq])?;
+            let waited = tx.prepare_cached("DELETE FROM outbox WHERE seq = ?")?.execute([row.seq])?;
+            // A root that has grown meanwhile is queued again, and was not delivered.
+            if waited == 0 {
+                continue;
+            }
+            left += row.bytes as u64;
             tx.prepare_cached(
                 "UPDATE exported SET delivered = 1 WHERE destination = ? AND trace_id = ? AND span_id = ?",
             )?
@@ -122,7 +128,7 @@ impl Store {
         )?
         .execute(params![now_ms, rows.len() as i64, rejected.min(rows.len() as u64) as i64, destination])?;
         tx.commit()?;
-        self.leaves(destination, rows.iter().map(|row| row.bytes as u64).sum());
+        self.leaves(destination, left);
         Ok(())
     }
 
@@ -155,11 +161,13 @@ impl Store {
     /// If nothing was changed.
     pub fn replace(&mut self, destination: DestinationId, row: &Row) -> Result<()> {
         let body = json(&row.span);
-        self.db.execute(
+        let waits = self.db.execute(
             "UPDATE outbox SET body = ?, checksum = ? WHERE seq = ?",
             params![body, checksum(destination, &row.span.span_id, body.as_bytes()), row.seq],
         )?;
-        self.leaves(destination, (row.bytes as u64).saturating_sub(body.len() as u64));
+        if waits > 0 {
+            self.leaves(destination, (row.bytes as u64).saturating_sub(body.len() as u64));
+        }
         Ok(())
     }
 

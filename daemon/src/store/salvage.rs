@@ -9,8 +9,13 @@ use super::{Result, is_of_the_disk};
 /// What is not taken over, or only under a condition. Spans that wait and positions are not: the spans between those and the
 /// transcripts' beginnings may be among what cannot be read, so transcripts are read again, and what was delivered is known by its
 /// id. Everything else is, in tables yet to come as well.
-const CONDITIONS: [(&str, &str); 4] =
-    [("outbox", "0"), ("agent", "0"), ("session", "json_valid(hint)"), ("exported", "delivered = 1")];
+const CONDITIONS: [(&str, &str); 5] = [
+    ("outbox", "0"),
+    ("agent", "0"),
+    ("follower", "0"),
+    ("session", "json_valid(hint)"),
+    ("exported", "delivered = 1"),
+];
 
 /// A table, and what of it is taken over.
 struct Table {
@@ -161,7 +166,7 @@ mod tests {
         };
         let old = Connection::open(dir.path().join("old.db")).unwrap();
         for name in names {
-            let expect = if ["outbox", "agent"].contains(&&*name) { Vec::new() } else { all(&old, &name) };
+            let expect = if ["outbox", "agent", "follower"].contains(&&*name) { Vec::new() } else { all(&old, &name) };
             let found = all(&new, &name);
             assert!(
                 expect.iter().all(|row| found.contains(row)) && expect.is_empty() == found.is_empty(),

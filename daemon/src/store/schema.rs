@@ -254,6 +254,31 @@ const SCHEMA_6: &str = "
 ALTER TABLE exported ADD COLUMN fingerprint BLOB;
 ";
 
+/// What version 7 added.
+const SCHEMA_7: &str = "
+-- Destinations that are behind their session, because they took nothing while others did: where reading goes on for them, the
+-- start of their oldest turn that is not finished. All others are where the session is.
+CREATE TABLE follower (
+    session_id TEXT NOT NULL,
+    destination INTEGER NOT NULL,
+    dev INTEGER NOT NULL,
+    ino INTEGER NOT NULL,
+    cursor INTEGER NOT NULL,
+    closed INTEGER NOT NULL,
+    marker INTEGER,
+    PRIMARY KEY (session_id, destination)
+) STRICT, WITHOUT ROWID;
+-- A root that is queued again takes the place of the one that waits.
+CREATE INDEX outbox_by_span ON outbox (destination, span_id);
+";
+
 /// Each version's change, applied in one transaction.
-pub(super) const MIGRATIONS: &[M<'static>] =
-    &[M::up(SCHEMA), M::up(SCHEMA_2), M::up(SCHEMA_3), M::up(SCHEMA_4), M::up(SCHEMA_5), M::up(SCHEMA_6)];
+pub(super) const MIGRATIONS: &[M<'static>] = &[
+    M::up(SCHEMA),
+    M::up(SCHEMA_2),
+    M::up(SCHEMA_3),
+    M::up(SCHEMA_4),
+    M::up(SCHEMA_5),
+    M::up(SCHEMA_6),
+    M::up(SCHEMA_7),
+];

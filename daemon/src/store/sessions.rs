@@ -10,13 +10,14 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     DestinationId, Result, Store, checksum, count,
     destinations::{ensure, note_chooser},
-    json, media, no_room, paused, sights,
+    followers, json, media, no_room, paused, sights,
     unknown::note_unknown,
 };
 use cc_core::{
-    destination::{Destination, wire::OutSpan},
+    destination::{Destination, Manners, wire::OutSpan},
     hook::Hint,
     ids::{self, Call, CallId, SpanId, TraceId},
+    route::Target,
     transcript::cursor::{Identity, Position},
     turn::{BACK, Launch, Past},
 };
@@ -74,6 +75,8 @@ pub struct Advance {
     pub unknown: BTreeMap<(String, String), u64>,
     /// Secrets masked, by rule.
     pub redacted: BTreeMap<String, u64>,
+    /// Destinations that take nothing now: they fall behind, and are read for again later.
+    pub behind: Vec<Destination>,
     /// Unix time in milliseconds.
     pub now_ms: i64,
 }
@@ -95,8 +98,17 @@ struct Queued {
     room: Option<u64>,
     /// Bytes of spans, by destination.
     spans: HashMap<DestinationId, u64>,
+    /// Bytes of spans that others took the place of.
+    replaced: HashMap<DestinationId, u64>,
     /// Bytes of media that wait afterwards, by destination.
     media: HashMap<DestinationId, u64>,
+}
+
+/// What of a step goes nowhere, because its project is or was paused.
+struct Suppressed<'s> {
+    withheld: bool,
+    meanwhile: &'s HashSet<TraceId>,
+    in_pause: &'s dyn Fn(&OutSpan) -> bool,
 }
 
 impl Queued {
@@ -108,19 +120,17 @@ impl Queued {
 }
 
 impl Store {
-    /// Stores hints, and counts events that were none. Returns the destination row of each hint. Events already stored
+    /// Stores hints, and counts events that were none. Returns the rows of each hint's destinations. Events already stored
     /// are not stored again.
     ///
     /// # Errors
     /// If nothing was stored.
-    pub fn accept(&mut self, hints: &[Hint], refused: &[&'static str]) -> Result<Vec<DestinationId>> {
+    pub fn accept(&mut self, hints: &[Hint], refused: &[&'static str]) -> Result<Vec<Vec<DestinationId>>> {
         let from_now = self.from_now;
         let tx = self.db.transaction()?;
         let mut ids = Vec::with_capacity(hints.len());
         for hint in hints {
-            let id = ensure(&tx, &hint.destination)?;
-            note_chooser(&tx, id, hint.chooser.as_ref())?;
-            ids.push(id);
+            ids.push(targets(&tx, &hint.targets)?);
             if let Some(dir) = hint.project_dirs.last().filter(|_| hint.settings_on) {
                 sights::see(&tx, dir, true, hint.fired_ns, from_now)?;
             }
@@ -194,13 +204,13 @@ impl Store {
     }
 
     /// Moves a session forward: spans not seen before enter the outbox, the cursor passes what they came from, the events
-    /// that led here are gone. A root enters again if another span of its trace is new and it says something else than before. Returns the destination and the number
-    /// of spans queued for it.
+    /// that led here are gone. A root enters again if another span of its trace is new and it says something else than before. Returns the destinations and
+    /// the number of spans queued for each.
     ///
     /// # Errors
     /// If nothing was changed.
-    pub fn advance(&mut self, step: &Advance) -> Result<(DestinationId, usize)> {
-        self.advance_all([step]).map(|stored| stored[0])
+    pub fn advance(&mut self, step: &Advance) -> Result<Vec<(DestinationId, usize)>> {
+        self.advance_all([step]).map(|stored| stored.into_iter().flatten().collect())
     }
 
     /// Moves several sessions forward in this order; all of it happens, or none.
@@ -210,19 +220,21 @@ impl Store {
     pub fn advance_all<'a>(
         &mut self,
         steps: impl IntoIterator<Item = &'a Advance>,
-    ) -> Result<Vec<(DestinationId, usize)>> {
+    ) -> Result<Vec<Vec<(DestinationId, usize)>>> {
         let mut queued = Queued::default();
         let tx = self.db.unchecked_transaction()?;
         let stored = steps.into_iter().map(|step| self.advance_in(&tx, step, &mut queued)).collect::<Result<_>>()?;
         tx.commit()?;
         for (destination, bytes) in queued.spans {
-            *self.waiting.entry(destination).or_default() += bytes;
+            let replaced = queued.replaced.get(&destination).copied().unwrap_or(0);
+            let waiting = self.waiting.entry(destination).or_default();
+            *waiting = (*waiting + bytes).saturating_sub(replaced);
         }
         self.media_waiting.extend(queued.media);
         Ok(stored)
     }
 
-    fn advance_in(&self, tx: &Connection, step: &Advance, sum: &mut Queued) -> Result<(DestinationId, usize)> {
+    fn advance_in(&self, tx: &Connection, step: &Advance, sum: &mut Queued) -> Result<Vec<(DestinationId, usize)>> {
         // What is said while its project is paused is passed over for good, wherever it would go.
         let project_dirs = &step.session.hint.project_dirs;
         let tells = !step.spans.is_empty() || !step.marks.is_empty();
@@ -236,84 +248,23 @@ impl Store {
             None if !tells => 0,
             None => *sum.room.insert(self.room()?),
         };
-        let destination = ensure(tx, &step.session.hint.destination)?;
-        note_chooser(tx, destination, step.session.hint.chooser.as_ref())?;
+        let destinations = targets(tx, &step.session.hint.targets)?;
         for trace in &step.off {
             paused::leave_out(tx, trace)?;
         }
-        // History that the user asks for comes also from when tracing was off.
-        let is_asked = step.session.hint.source.is_asked_for();
-        let mut silent = HashMap::<TraceId, bool>::new();
-        let mut fresh = HashSet::new();
-        let (mut queued, mut copies) = (0, HashMap::<TraceId, (u64, u64)>::new());
-        let media_before = self.media_waiting.get(&destination).copied().unwrap_or(0);
-        let mut media_bytes = sum.media.get(&destination).copied().unwrap_or(media_before);
-        let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|span| span.is_root());
-        // Children first decide whether a root is news; a reader does not mind which comes first.
-        let spans = others.into_iter().chain(roots).map(|span| (span, false));
-        for (span, is_mark) in spans.chain(step.marks.iter().map(|mark| (mark, true))) {
-            // A mark that is withheld takes nothing from the turn it stands in.
-            if is_mark && (withheld || in_pause(span) || !is_told(tx, destination, span.trace_id, span.parent_id)?) {
+        let suppressed = Suppressed { withheld, meanwhile: &meanwhile, in_pause: &in_pause };
+        let mut known = HashMap::new();
+        let (mut stored, mut copied) = (Vec::with_capacity(destinations.len()), 0);
+        for (target, id) in step.session.hint.targets.iter().zip(destinations) {
+            if step.behind.contains(&target.destination) {
+                followers::fall_behind(tx, &step.session.session_id, id)?;
                 continue;
             }
-            if let Some(call) = &span.call {
-                let own = is_own_call(tx, destination, call, span.trace_id)?;
-                let (all, copied) = copies.entry(span.trace_id).or_default();
-                *all += 1;
-                *copied += u64::from(!own);
-                if !own {
-                    continue;
-                }
-            }
-            // A turn all of whose calls were told elsewhere is a copy too.
-            if span.is_root() && copies.get(&span.trace_id).is_some_and(|(all, copied)| all == copied) {
-                continue;
-            }
-            let is_silent = match silent.entry(span.trace_id) {
-                Entry::Occupied(known) => *known.get(),
-                Entry::Vacant(new) => {
-                    let withheld = withheld || meanwhile.contains(&span.trace_id);
-                    if withheld && paused::silence(tx, &span.trace_id)? {
-                        count(tx, SUPPRESSED, 1)?;
-                    }
-                    *new.insert(withheld || paused::is_silent(tx, &span.trace_id, is_asked)?)
-                }
-            };
-            if is_silent {
-                continue;
-            }
-            let first = tx
-                .prepare_cached("INSERT OR IGNORE INTO exported (destination, trace_id, span_id) VALUES (?, ?, ?)")?
-                .execute(params![destination, span.trace_id, span.span_id])?
-                == 1;
-            if first || span.is_root() && fresh.contains(&span.trace_id) {
-                fresh.insert(span.trace_id);
-                let body = json(span);
-                if span.is_root() && !note_root(tx, destination, span, &body)? {
-                    continue;
-                }
-                tx.prepare_cached(
-                    "INSERT INTO outbox (destination, span_id, body, checksum, queued_ms) VALUES (?, ?, ?, ?, ?)",
-                )?
-                .execute(params![
-                    destination,
-                    span.span_id,
-                    body,
-                    checksum(destination, &span.span_id, body.as_bytes()),
-                    step.now_ms
-                ])?;
-                queued += 1;
-                *sum.spans.entry(destination).or_default() += body.len() as u64;
-                for (field, media) in &span.media {
-                    media::queue(tx, destination, span, *field, media, step.now_ms, &mut media_bytes)?;
-                }
-                sum.media.insert(destination, media_bytes);
-                if sum.bytes(&self.media_waiting) > room {
-                    return Err(no_room());
-                }
-            }
+            let manners = target.destination.kind.backend().manners();
+            let (queued, copies) = self.queue(tx, step, id, manners, &suppressed, &mut known, (room, &mut *sum))?;
+            stored.push((id, queued));
+            copied = copies.max(copied);
         }
-        let copied = copies.values().map(|(_, copied)| copied).sum();
         if copied > 0 {
             count(tx, "copied_call", copied)?;
         }
@@ -388,7 +339,108 @@ impl Store {
             )?
             .execute(params![rule, *n as i64])?;
         }
-        Ok((destination, queued))
+        Ok(stored)
+    }
+
+    /// Queues for a destination what of a step is new there. Returns how many spans that are, and how many were copies of calls
+    /// found elsewhere. `known` remembers which traces are suppressed.
+    #[allow(clippy::too_many_arguments, reason = "one transaction's state, in one place")]
+    fn queue(
+        &self,
+        tx: &Connection,
+        step: &Advance,
+        destination: DestinationId,
+        manners: Manners,
+        suppressed: &Suppressed<'_>,
+        known: &mut HashMap<TraceId, bool>,
+        (room, sum): (u64, &mut Queued),
+    ) -> Result<(usize, u64)> {
+        // History that the user asks for comes also from when tracing was off.
+        let is_asked = step.session.hint.source.is_asked_for();
+        let mut fresh = HashSet::new();
+        let (mut queued, mut copies) = (0, HashMap::<TraceId, (u64, u64)>::new());
+        let media_before = self.media_waiting.get(&destination).copied().unwrap_or(0);
+        let mut media_bytes = sum.media.get(&destination).copied().unwrap_or(media_before);
+        let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|span| span.is_root());
+        // Children first decide whether a root is news; a reader does not mind which comes first.
+        let spans = others.into_iter().chain(roots).map(|span| (span, false));
+        for (span, is_mark) in spans.chain(step.marks.iter().map(|mark| (mark, true))) {
+            // A mark that is withheld takes nothing from the turn it stands in.
+            if is_mark
+                && (suppressed.withheld
+                    || (suppressed.in_pause)(span)
+                    || !is_told(tx, destination, span.trace_id, span.parent_id)?)
+            {
+                continue;
+            }
+            if let Some(call) = &span.call {
+                let own = is_own_call(tx, destination, call, span.trace_id)?;
+                let (all, copied) = copies.entry(span.trace_id).or_default();
+                *all += 1;
+                *copied += u64::from(!own);
+                if !own {
+                    continue;
+                }
+            }
+            // A turn all of whose calls were told elsewhere is a copy too.
+            if span.is_root() && copies.get(&span.trace_id).is_some_and(|(all, copied)| all == copied) {
+                continue;
+            }
+            let is_silent = match known.entry(span.trace_id) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    let withheld = suppressed.withheld || suppressed.meanwhile.contains(&span.trace_id);
+                    if withheld && paused::silence(tx, &span.trace_id)? {
+                        count(tx, SUPPRESSED, 1)?;
+                    }
+                    *new.insert(withheld || paused::is_silent(tx, &span.trace_id, is_asked)?)
+                }
+            };
+            if is_silent {
+                continue;
+            }
+            let first = tx
+                .prepare_cached("INSERT OR IGNORE INTO exported (destination, trace_id, span_id) VALUES (?, ?, ?)")?
+                .execute(params![destination, span.trace_id, span.span_id])?
+                == 1;
+            let grew = span.is_root() && manners.updates_roots && fresh.contains(&span.trace_id);
+            if first || grew {
+                fresh.insert(span.trace_id);
+                let body = json(span);
+                if span.is_root() && !note_root(tx, destination, span, &body)? {
+                    continue;
+                }
+                if grew && !first {
+                    let replaced: Option<i64> = tx
+                        .prepare_cached(
+                            "DELETE FROM outbox WHERE destination = ? AND span_id = ? RETURNING octet_length(body)",
+                        )?
+                        .query_row(params![destination, span.span_id], |row| row.get(0))
+                        .optional()?;
+                    *sum.replaced.entry(destination).or_default() += replaced.unwrap_or(0) as u64;
+                }
+                tx.prepare_cached(
+                    "INSERT INTO outbox (destination, span_id, body, checksum, queued_ms) VALUES (?, ?, ?, ?, ?)",
+                )?
+                .execute(params![
+                    destination,
+                    span.span_id,
+                    body,
+                    checksum(destination, &span.span_id, body.as_bytes()),
+                    step.now_ms
+                ])?;
+                queued += 1;
+                *sum.spans.entry(destination).or_default() += body.len() as u64;
+                for (field, media) in span.media.iter().filter(|_| manners.uploads_media) {
+                    media::queue(tx, destination, span, *field, media, step.now_ms, &mut media_bytes)?;
+                }
+                sum.media.insert(destination, media_bytes);
+                if sum.bytes(&self.media_waiting) > room {
+                    return Err(no_room());
+                }
+            }
+        }
+        Ok((queued, copies.values().map(|(_, copied)| copied).sum()))
     }
 
     /// Notes that a session answers the prompt that a trace is of. False if another one did so before.
@@ -493,12 +545,28 @@ impl Store {
     fn dirs(&self, destination: &Destination, of: impl Fn(Hint) -> Vec<PathBuf>) -> Result<Vec<PathBuf>> {
         let mut dirs: Vec<PathBuf> = Vec::new();
         let sessions = self.sessions(500)?.into_iter().map(|session| session.hint);
-        for hint in self.inbox()?.into_iter().rev().chain(sessions).filter(|hint| &hint.destination == destination) {
+        for hint in self
+            .inbox()?
+            .into_iter()
+            .rev()
+            .chain(sessions)
+            .filter(|hint| hint.destinations().any(|to| to == destination))
+        {
             let new: Vec<_> = of(hint).into_iter().filter(|dir| !dirs.contains(dir)).collect();
             dirs.extend(new);
         }
         Ok(dirs)
     }
+}
+
+/// The rows of these destinations, and whose choice each is.
+fn targets(db: &Connection, targets: &[Target]) -> Result<Vec<DestinationId>> {
+    let row = |target: &Target| {
+        let id = ensure(db, &target.destination)?;
+        note_chooser(db, id, target.chooser.as_ref())?;
+        Ok(id)
+    };
+    targets.iter().map(row).collect()
 }
 
 const SELECT_SESSION: &str =

@@ -20,6 +20,7 @@ use cc_core::{
 mod consent;
 mod destinations;
 mod file;
+mod followers;
 mod images;
 mod known;
 mod outbox;
@@ -41,6 +42,23 @@ fn server(name: &str) -> Destination {
     Destination { kind: Kind::Langfuse, address: format!("https://{name}.example.org"), account: "pk-1".into() }
 }
 
+impl Store {
+    /// Moves a session with one destination forward.
+    fn advance_one(&mut self, step: &Advance) -> Result<(DestinationId, usize)> {
+        self.advance(step).map(|stored| stored[0])
+    }
+
+    /// Takes events with one destination each.
+    fn accept_one(&mut self, hints: &[Hint], refused: &[&'static str]) -> Result<Vec<DestinationId>> {
+        self.accept(hints, refused).map(|ids| ids.into_iter().flatten().collect())
+    }
+}
+
+/// An event that goes to `destination`.
+fn hint_to(destination: Destination, chooser: Option<cc_core::consent::Chooser>, id: &str, fired_ns: u64) -> Hint {
+    Hint { targets: vec![cc_core::route::Target { destination, chooser }], ..hint(id, fired_ns) }
+}
+
 fn hint(id: &str, fired_ns: u64) -> Hint {
     Hint {
         id: id.into(),
@@ -51,8 +69,7 @@ fn hint(id: &str, fired_ns: u64) -> Hint {
         event: Event::Stopped { answer: Some(Print::of("done")) },
         project_dirs: vec!["/home/dev/app".into()],
         config_dir: None,
-        destination: server("one"),
-        chooser: None,
+        targets: vec![server("one").into()],
         settings_on: false,
         options: Options::default(),
         debug: false,
@@ -91,6 +108,7 @@ fn session(id: &str) -> SessionRow {
 
 fn step(spans: Vec<OutSpan>) -> Advance {
     Advance {
+        behind: vec![],
         off: vec![],
         marks: Vec::new(),
         turns: Vec::new(),

@@ -58,12 +58,10 @@ fn an_event_becomes_a_hint_without_anything_secret_in_it() {
         event: Event::Stopped { answer: Some(Print::of("done")) },
         config_dir: None,
         project_dirs: vec!["/home/dev/app".into()],
-        destination: Destination {
-            kind: Kind::Langfuse,
-            address: "https://cloud.langfuse.com".into(),
-            account: "pk-1".into(),
-        },
-        chooser: None,
+        targets: vec![
+            Destination { kind: Kind::Langfuse, address: "https://cloud.langfuse.com".into(), account: "pk-1".into() }
+                .into(),
+        ],
         settings_on: false,
         options: Options::default(),
         debug: false,
@@ -241,14 +239,14 @@ fn our_own_names_win_over_the_general_ones_unless_they_are_empty() {
     ];
     let (hint, secret) = accepted(&payload(), &with(&all));
     assert_eq!(
-        (hint.destination.account.as_str(), hint.destination.address.as_str()),
+        (hint.targets[0].destination.account.as_str(), hint.targets[0].destination.address.as_str()),
         ("pk-2", "https://two.example.org")
     );
     assert!(is(secret, "sk-2"));
     let empty = all.map(|(name, value)| (name, if name.starts_with("CC_") { "" } else { value }));
     let (hint, secret) = accepted(&payload(), &with(&empty));
     assert_eq!(
-        (hint.destination.account.as_str(), hint.destination.address.as_str()),
+        (hint.targets[0].destination.account.as_str(), hint.targets[0].destination.address.as_str()),
         ("pk-1", "https://one.example.org")
     );
     assert!(is(secret, "sk-1"));
@@ -266,7 +264,7 @@ fn the_secret_key_of_a_settings_file_is_the_same_as_that_of_an_event() {
 fn blanks_around_a_key_do_not_belong_to_it() {
     let blank = with(&[("LANGFUSE_SECRET_KEY", " sk-1\n"), ("LANGFUSE_PUBLIC_KEY", " pk-1 ")]);
     let (hint, secret) = accepted(&payload(), &blank);
-    assert_eq!(hint.destination.account, "pk-1");
+    assert_eq!(hint.targets[0].destination.account, "pk-1");
     assert!(is(secret, "sk-1"));
 }
 
@@ -350,7 +348,7 @@ fn the_host_is_another_name_of_the_address() {
             "https://b.example.org",
         ),
     ] {
-        assert_eq!(accepted(&payload(), &with(&more)).0.destination.address, expect, "{more:?}");
+        assert_eq!(accepted(&payload(), &with(&more)).0.targets[0].destination.address, expect, "{more:?}");
     }
 }
 
@@ -437,7 +435,7 @@ proptest! {
             "CC_LANGFUSE_SEMANTICS", "LANGFUSE_SAMPLE_RATE", "LANGFUSE_TRACING_ENVIRONMENT", "CLAUDE_PROJECT_DIR"];
         let more: Vec<_> = names.into_iter().zip(values.iter().map(String::as_str)).chain([("LANGFUSE_BASE_URL", url.as_str())]).collect();
         if let Ok((hint, _)) = read(frame(payload().to_string(), &with(&more))) {
-            let once = hint.destination.address;
+            let once = hint.targets[0].destination.address.clone();
             let env = with(&[("LANGFUSE_BASE_URL", once.as_str())]);
             prop_assert_eq!(Env::new(env).destination().map(|(to, _)| to.address), Ok(once.clone()));
         }

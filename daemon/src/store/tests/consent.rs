@@ -3,22 +3,22 @@ use cc_core::consent::{Chooser, Evidence};
 
 fn by_repository(id: &str) -> Hint {
     let evidence = Evidence { file: "/repo/.claude/settings.json".into(), variable: Some("LANGFUSE_HOST".into()) };
-    Hint { chooser: Some(Chooser::Repository(evidence)), ..hint(id, 1) }
+    hint_to(server("one"), Some(Chooser::Repository(evidence)), id, 1)
 }
 
 fn by_user(id: &str) -> Hint {
-    Hint { chooser: Some(Chooser::User), ..hint(id, 2) }
+    hint_to(server("one"), Some(Chooser::User), id, 2)
 }
 
 #[test]
 fn what_others_chose_is_held_until_the_user_trusts_that_account_there() {
     let (_dir, mut store) = fresh();
-    let to = hint("e-0", 1).destination;
-    store.accept(&[by_repository("e-1")], &[]).unwrap();
+    let to = server("one");
+    store.accept_one(&[by_repository("e-1")], &[]).unwrap();
     let why = store.held_by(&to).unwrap().unwrap();
     assert!(why.contains("/repo/.claude/settings.json") && why.contains("LANGFUSE_HOST"), "{why}");
     // Nothing that is found later changes that: not the user's own choice of the same, not an event nobody judged.
-    store.accept(&[by_user("e-2"), hint("e-3", 3)], &[]).unwrap();
+    store.accept_one(&[by_user("e-2"), hint("e-3", 3)], &[]).unwrap();
     store.trust(&to.address, "pk-other", true, 1).unwrap();
     store.trust("https://other.example.org", &to.account, true, 1).unwrap();
     assert_eq!(store.held_by(&to).unwrap(), Some(why.clone()));
@@ -26,7 +26,7 @@ fn what_others_chose_is_held_until_the_user_trusts_that_account_there() {
     for _ in 0..2 {
         store.trust(&to.address, &to.account, true, 2).unwrap();
         assert_eq!(store.held_by(&to).unwrap(), None);
-        store.accept(&[by_repository("e-4")], &[]).unwrap();
+        store.accept_one(&[by_repository("e-4")], &[]).unwrap();
         assert_eq!((store.held_by(&to).unwrap(), store.accounts(&to.address).unwrap().held), (None, vec![]));
         store.trust(&to.address, &to.account, false, 3).unwrap();
         assert_eq!(store.held_by(&to).unwrap(), Some(why.clone()), "the word is taken back");
@@ -36,9 +36,9 @@ fn what_others_chose_is_held_until_the_user_trusts_that_account_there() {
 #[test]
 fn what_the_user_chose_stays_the_users_whoever_names_it_too() {
     let (_dir, mut store) = fresh();
-    let id = store.accept(&[by_user("e-1")], &[]).unwrap()[0];
-    store.accept(&[by_repository("e-2")], &[]).unwrap();
-    assert_eq!(store.held_by(&hint("e-0", 1).destination).unwrap(), None);
+    let id = store.accept_one(&[by_user("e-1")], &[]).unwrap()[0];
+    store.accept_one(&[by_repository("e-2")], &[]).unwrap();
+    assert_eq!(store.held_by(&hint("e-0", 1).targets[0].destination).unwrap(), None);
     assert!(store.is_own(id).unwrap());
 }
 
@@ -80,12 +80,12 @@ fn what_was_said_between_seen_off_and_seen_on_is_known() {
 fn what_is_left_out_while_off_comes_when_history_is_asked_for() {
     let (_dir, mut store) = fresh();
     let off = Advance { off: vec![span(1, 1, 0).trace_id], ..step(vec![span(1, 1, 0), span(1, 2, 1), span(2, 1, 0)]) };
-    let destination = store.advance(&off).unwrap().0;
+    let destination = store.advance_one(&off).unwrap().0;
     assert_eq!(waiting(&mut store, destination), [(2, 1)]);
-    store.advance(&off).unwrap();
+    store.advance_one(&off).unwrap();
     assert_eq!(store.counts().unwrap().skipped["turn_while_off"], 1, "counted once");
     let mut asked = step(vec![span(1, 1, 0), span(1, 2, 1)]);
     asked.session.hint.source = cc_core::hook::Source::Backfill;
-    store.advance(&asked).unwrap();
+    store.advance_one(&asked).unwrap();
     assert_eq!(waiting(&mut store, destination).len(), 3);
 }

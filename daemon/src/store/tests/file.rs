@@ -22,7 +22,7 @@ fn a_damaged_file_is_set_aside_and_a_new_one_begun() {
         let Opened { mut store, damaged, .. } = Store::open(&path).unwrap();
         let aside = damaged.unwrap();
         assert_eq!(std::fs::read(aside.join("state.db")).unwrap(), damage, "kept as it was");
-        store.accept(&[hint("e-1", 1)], &[]).unwrap();
+        store.accept_one(&[hint("e-1", 1)], &[]).unwrap();
         drop(store);
         assert_eq!(opened(&dir).inbox().unwrap(), [hint("e-1", 1)]);
     }
@@ -31,7 +31,7 @@ fn a_damaged_file_is_set_aside_and_a_new_one_begun() {
 #[test]
 fn damage_within_a_database_of_ours_is_found_when_it_is_opened() {
     let (dir, mut store) = fresh();
-    store.advance(&step((1..=200).map(|id| span(1, id, 9)).collect())).unwrap();
+    store.advance_one(&step((1..=200).map(|id| span(1, id, 9)).collect())).unwrap();
     drop(store);
     let path = dir.path().join("state.db");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -47,12 +47,14 @@ fn damage_within_a_database_of_ours_is_found_when_it_is_opened() {
 fn used() -> (TempDir, Vec<u8>) {
     let (dir, mut store) = fresh();
     for id in ["s-1", "s-2", "s-3"] {
-        store.advance(&Advance { session: session(id), ..step((1..=40).map(|id| span(1, id, 9)).collect()) }).unwrap();
+        store
+            .advance_one(&Advance { session: session(id), ..step((1..=40).map(|id| span(1, id, 9)).collect()) })
+            .unwrap();
     }
     let destination = store.destinations().unwrap()[0].id;
     let rows = store.claim(destination, 20, usize::MAX).unwrap();
     store.delivered(destination, &rows, 0, 1).unwrap();
-    store.accept(&[hint("e-9", 9)], &[]).unwrap();
+    store.accept_one(&[hint("e-9", 9)], &[]).unwrap();
     drop(store);
     let bytes = std::fs::read(dir.path().join("state.db")).unwrap();
     (dir, bytes)
@@ -85,7 +87,7 @@ fn whatever_is_damaged_nothing_undelivered_is_taken_for_delivered() {
             // The transcripts supply all spans again: what was not delivered must enter, what waits must be whole.
             for id in ["s-1", "s-2", "s-3"] {
                 store
-                    .advance(&Advance { session: session(id), ..step((1..=40).map(|id| span(1, id, 9)).collect()) })
+                    .advance_one(&Advance { session: session(id), ..step((1..=40).map(|id| span(1, id, 9)).collect()) })
                     .unwrap();
             }
             let waiting: Vec<Vec<_>> = (1..9).map(|destination| waiting(&mut store, destination)).collect();
@@ -125,7 +127,7 @@ fn what_can_be_read_of_a_damaged_database_is_taken_over() {
         for id in ["e-9", "again-s-1", "again-s-2", "again-s-3"] {
             assert!(inbox.iter().any(|known| known == id), "{id} is not in {inbox:?}");
         }
-        let (_, queued) = store.advance(&step((1..=40).map(|id| span(1, id, 9)).collect())).unwrap();
+        let (_, queued) = store.advance_one(&step((1..=40).map(|id| span(1, id, 9)).collect())).unwrap();
         assert!((20..40).contains(&queued), "{queued}: some of the delivered ones are known");
     }
 }
@@ -134,14 +136,14 @@ fn what_can_be_read_of_a_damaged_database_is_taken_over() {
 fn a_span_whose_bytes_changed_on_disk_is_made_again() {
     let (dir, mut store) = fresh();
     let told = Advance { agents: vec![("a-1".into(), 9)], ..step((1..=3).map(|id| span(1, id, 9)).collect()) };
-    let (_, queued) = store.advance(&told).unwrap();
+    let (_, queued) = store.advance_one(&told).unwrap();
     assert_eq!((queued, store.agents("s-1").unwrap().len()), (3, 1));
     store.db.execute("UPDATE outbox SET body = replace(body, '1/2', '1/3') WHERE span_id = ?", [[2u8; 8]]).unwrap();
     drop(store);
     let Opened { mut store, damaged, again, .. } = Store::open(&dir.path().join("state.db")).unwrap();
     assert_eq!((damaged, again, store.inbox().unwrap().len()), (None, true, 1));
     assert_eq!(store.agents("s-1").unwrap(), [].into(), "subagents are read again, too");
-    let (destination, queued) = store.advance(&step((1..=3).map(|id| span(1, id, 9)).collect())).unwrap();
+    let (destination, queued) = store.advance_one(&step((1..=3).map(|id| span(1, id, 9)).collect())).unwrap();
     assert_eq!((queued, waiting(&mut store, destination)), (1, vec![(1, 1), (1, 3), (1, 2)]));
 }
 
@@ -151,7 +153,7 @@ fn damage_does_not_bring_back_what_no_server_takes() {
         let (dir, mut store) = fresh();
         let path = dir.path().join("state.db");
         let both = || step(vec![span(1, 1, 9), span(2, 2, 9)]);
-        let (destination, _) = store.advance(&both()).unwrap();
+        let (destination, _) = store.advance_one(&both()).unwrap();
         let refused = store.claim(destination, 1, usize::MAX).unwrap().remove(0);
         store.bury(destination, refused.seq, "400", 1).unwrap();
         store.db.execute("UPDATE outbox SET body = replace(body, '2/2', '2/3')", []).unwrap();
@@ -168,7 +170,7 @@ fn damage_does_not_bring_back_what_no_server_takes() {
         }
         let Opened { mut store, damaged, again, .. } = Store::open(&path).unwrap();
         assert_eq!((damaged.is_some(), again, store.dead_letter_count().unwrap()), (salvaged, true, 1));
-        store.advance(&both()).unwrap();
+        store.advance_one(&both()).unwrap();
         assert_eq!(waiting(&mut store, destination), [(2, 2)], "salvaged: {salvaged}");
     }
 }

@@ -24,8 +24,8 @@ fn an_image_waits_once_however_many_spans_show_it_and_goes_with_the_last() {
     let (one, two) = (image(&[1; 1000]), image(&[2; 500]));
     let both = [one.clone(), two.clone(), one.clone()];
     let step = step(vec![showing(1, 1, &both), showing(1, 2, std::slice::from_ref(&one))]);
-    let (to, _) = store.advance(&step).unwrap();
-    store.advance(&step).unwrap();
+    let (to, _) = store.advance_one(&step).unwrap();
+    store.advance_one(&step).unwrap();
     assert_eq!((count(&store, "media"), count(&store, "media_link")), (2, 3));
     assert_eq!(store.media_waiting[&to], 1500);
     drop(store);
@@ -38,7 +38,7 @@ fn an_image_waits_once_however_many_spans_show_it_and_goes_with_the_last() {
     assert_eq!(store.counts().unwrap().media, (3, Some("busy".into())));
     assert_eq!(uploads(&mut store, to), [(two.1.hash, 1), (one.1.hash, 2), (one.1.hash, 1)]);
     assert_eq!((store.media_waiting[&to], count(&store, "media")), (0, 0));
-    assert_eq!(store.waiting_bytes(&hint("e-1", 1).destination).unwrap(), store.waiting[&to]);
+    assert_eq!(store.waiting_bytes(&hint("e-1", 1).targets[0].destination).unwrap(), store.waiting[&to]);
 }
 
 #[test]
@@ -46,9 +46,9 @@ fn an_image_whose_bytes_were_let_go_is_linked_all_the_same() {
     let (_dir, mut store) = fresh();
     let (field, whole) = image(&[1; 1000]);
     let bare = (field, Media { bytes: Default::default(), ..whole.clone() });
-    let (to, _) = store.advance(&step(vec![showing(1, 1, &[bare])])).unwrap();
+    let (to, _) = store.advance_one(&step(vec![showing(1, 1, &[bare])])).unwrap();
     assert_eq!(store.media_bytes(to, &whole.hash).unwrap(), None);
-    store.advance(&step(vec![showing(1, 2, &[(field, whole.clone())])])).unwrap();
+    store.advance_one(&step(vec![showing(1, 2, &[(field, whole.clone())])])).unwrap();
     assert_eq!(
         (store.media_bytes(to, &whole.hash).unwrap().map(|b| b.len()), store.media_waiting[&to]),
         (Some(1000), 1000)
@@ -61,12 +61,12 @@ fn images_have_room_of_their_own_and_what_finds_none_is_counted() {
     let (_dir, mut store) = fresh();
     let large = |n: u8| image(&vec![n; 20 << 20]);
     let spans = (1..=4).map(|n| showing(1, n, &[large(n)])).collect();
-    let (to, queued) = store.advance(&step(spans)).unwrap();
+    let (to, queued) = store.advance_one(&step(spans)).unwrap();
     assert_eq!((queued, count(&store, "media"), store.counts().unwrap().skipped["media_no_room"]), (4, 3, 1));
     assert!(store.media_waiting[&to] <= media::ROOM && store.waiting[&to] < 10_000);
     let link = store.next_media(to).unwrap().unwrap();
     store.media_settled(to, &link, Some("media_refused")).unwrap();
     assert_eq!(store.counts().unwrap().skipped["media_refused"], 1);
-    store.advance(&step(vec![showing(1, 5, &[large(5)])])).unwrap();
+    store.advance_one(&step(vec![showing(1, 5, &[large(5)])])).unwrap();
     assert_eq!(count(&store, "media"), 3);
 }

@@ -6,7 +6,7 @@ fn of_each_span_it_is_known_whether_it_was_sent_or_is_a_copy() {
     let (_dir, mut store) = fresh();
     let call = Some(Call::of("msg", Some(7), None, None));
     let own = OutSpan { call, ..span(1, 2, 1) };
-    store.advance(&step(vec![span(1, 1, 0), own])).unwrap();
+    store.advance_one(&step(vec![span(1, 1, 0), own])).unwrap();
     let asked = [
         ([1; 16], [1; 8], None),
         ([1; 16], [2; 8], call),
@@ -19,7 +19,7 @@ fn of_each_span_it_is_known_whether_it_was_sent_or_is_a_copy() {
     assert_eq!(store.known(&server("two"), &asked).unwrap(), [Unknown; 5]);
     store.forget("s-1", &[[2; 16]]).unwrap();
     assert_eq!(store.known(&server("two"), &asked).unwrap(), [Unknown, Unknown, Withheld, Withheld, Unknown]);
-    store.accept(&[hint("e-2", 2)], &[]).unwrap();
+    store.accept_one(&[hint("e-2", 2)], &[]).unwrap();
     assert_eq!(store.waiting_events(&["e-1".into(), "e-2".into()]).unwrap(), ["e-2"]);
 }
 
@@ -28,7 +28,7 @@ fn what_another_tool_has_sent_is_taken_for_sessions_that_were_not_read() {
     let (dir, mut store) = fresh();
     let sent = |id: &str, last_line| Imported { session_id: id.into(), last_line, turn_count: 3 };
     assert!(store.seeks_import().unwrap());
-    store.advance(&step(vec![])).unwrap();
+    store.advance_one(&step(vec![])).unwrap();
     assert_eq!(store.import(&[sent("s-1", 5), sent("s-2", 6)]).unwrap(), 1);
     assert_eq!(store.import(&[sent("s-2", 9)]).unwrap(), 1, "newer");
     store.import_was_sought(1).unwrap();

@@ -5,8 +5,8 @@ use super::*;
 #[test]
 fn an_event_accepted_twice_counts_once() {
     let (_dir, mut store) = fresh();
-    let one = store.accept(&[hint("e-1", 1)], &[]).unwrap();
-    let again = store.accept(&[hint("e-1", 1), hint("e-1", 9)], &[]).unwrap();
+    let one = store.accept_one(&[hint("e-1", 1)], &[]).unwrap();
+    let again = store.accept_one(&[hint("e-1", 1), hint("e-1", 9)], &[]).unwrap();
     assert_eq!(again, [one[0], one[0]]);
     assert_eq!(store.inbox().unwrap(), [hint("e-1", 1)]);
     assert_eq!(store.counts().unwrap().inbox, 1);
@@ -16,16 +16,16 @@ fn an_event_accepted_twice_counts_once() {
 fn events_come_back_oldest_first_and_as_they_were() {
     let (_dir, mut store) = fresh();
     let ended = Hint { event: Event::Ended, ..hint("a", 3) };
-    store.accept(&[ended.clone(), hint("c", 1)], &[]).unwrap();
-    store.accept(&[hint("b", 2)], &[]).unwrap();
+    store.accept_one(&[ended.clone(), hint("c", 1)], &[]).unwrap();
+    store.accept_one(&[hint("b", 2)], &[]).unwrap();
     assert_eq!(store.inbox().unwrap(), [hint("c", 1), hint("b", 2), ended]);
 }
 
 #[test]
 fn an_accepted_event_survives_the_process() {
     let (dir, mut store) = fresh();
-    store.accept(&[hint("e-1", 1)], &["hook_not_json"]).unwrap();
-    store.advance(&step(vec![span(1, 1, 0)])).unwrap();
+    store.accept_one(&[hint("e-1", 1)], &["hook_not_json"]).unwrap();
+    store.advance_one(&step(vec![span(1, 1, 0)])).unwrap();
     drop(store);
     let store = opened(&dir);
     assert_eq!(store.inbox().unwrap(), [hint("e-1", 1)]);
@@ -37,8 +37,8 @@ fn an_accepted_event_survives_the_process() {
 #[test]
 fn refused_events_are_counted_by_reason() {
     let (_dir, mut store) = fresh();
-    store.accept(&[], &["hook_not_json", "hook_base_url", "hook_not_json"]).unwrap();
-    store.accept(&[], &["hook_not_json"]).unwrap();
+    store.accept_one(&[], &["hook_not_json", "hook_base_url", "hook_not_json"]).unwrap();
+    store.accept_one(&[], &["hook_not_json"]).unwrap();
     let expect = [("hook_base_url".to_owned(), 1), ("hook_not_json".to_owned(), 3)].into();
     assert_eq!(store.counts().unwrap().skipped, expect);
 }
@@ -46,7 +46,7 @@ fn refused_events_are_counted_by_reason() {
 #[test]
 fn events_that_came_to_nothing_are_dropped_and_counted() {
     let (_dir, mut store) = fresh();
-    store.accept(&[hint("e-1", 1), hint("e-2", 2)], &[]).unwrap();
+    store.accept_one(&[hint("e-1", 1), hint("e-2", 2)], &[]).unwrap();
     store.give_up(&["e-1".into()], "transcript_missing").unwrap();
     assert_eq!(store.inbox().unwrap(), [hint("e-2", 2)]);
     assert_eq!(store.counts().unwrap().skipped, [("transcript_missing".to_owned(), 1)].into());
@@ -55,7 +55,7 @@ fn events_that_came_to_nothing_are_dropped_and_counted() {
 #[test]
 fn an_event_that_cannot_be_read_does_not_hide_the_others() {
     let (_dir, mut store) = fresh();
-    store.accept(&[hint("e-1", 1), hint("e-2", 2)], &[]).unwrap();
+    store.accept_one(&[hint("e-1", 1), hint("e-2", 2)], &[]).unwrap();
     store.db.execute("UPDATE inbox SET hint = '{}' WHERE id = 'e-1'", []).unwrap();
     assert_eq!(store.inbox().unwrap(), [hint("e-2", 2)]);
 }
@@ -66,7 +66,7 @@ fn an_event_that_cannot_be_read_does_not_hide_the_others() {
 fn a_session_comes_back_as_it_was_left() {
     let (_dir, mut store) = fresh();
     assert!(store.session("s-1").unwrap().is_none());
-    store.advance(&step(Vec::new())).unwrap();
+    store.advance_one(&step(Vec::new())).unwrap();
     let shown = |row: SessionRow| format!("{row:?}");
     assert_eq!(store.session("s-1").unwrap().map(shown), Some(shown(session("s-1"))));
     let later = SessionRow {
@@ -78,7 +78,7 @@ fn a_session_comes_back_as_it_was_left() {
         hint: hint("e-2", 2),
         ..session("s-1")
     };
-    store.advance(&Advance { session: later.clone(), ..step(Vec::new()) }).unwrap();
+    store.advance_one(&Advance { session: later.clone(), ..step(Vec::new()) }).unwrap();
     assert_eq!(store.session("s-1").unwrap().map(shown), Some(shown(later)));
     assert!(store.session("s-2").unwrap().is_none());
 }
@@ -87,7 +87,7 @@ fn a_session_comes_back_as_it_was_left() {
 fn the_sessions_seen_last_come_first() {
     let (_dir, mut store) = fresh();
     for (id, now_ms) in [("a", 1), ("b", 3), ("c", 2), ("a", 4)] {
-        store.advance(&Advance { session: session(id), now_ms, ..step(Vec::new()) }).unwrap();
+        store.advance_one(&Advance { session: session(id), now_ms, ..step(Vec::new()) }).unwrap();
     }
     let seen = |limit| -> Vec<String> {
         store.sessions(limit).unwrap().into_iter().map(|session| session.session_id).collect()
@@ -98,7 +98,7 @@ fn the_sessions_seen_last_come_first() {
 #[test]
 fn a_session_whose_row_cannot_be_read_starts_again() {
     let (_dir, mut store) = fresh();
-    store.advance(&step(Vec::new())).unwrap();
+    store.advance_one(&step(Vec::new())).unwrap();
     store.db.execute("UPDATE session SET hint = '{}'", []).unwrap();
     assert!(store.session("s-1").unwrap().is_none());
     assert!(store.sessions(10).unwrap().is_empty());
@@ -107,14 +107,14 @@ fn a_session_whose_row_cannot_be_read_starts_again() {
 #[test]
 fn a_step_takes_events_spans_and_counts_along() {
     let (_dir, mut store) = fresh();
-    store.accept(&[hint("e-1", 1), hint("e-2", 2)], &[]).unwrap();
+    store.accept_one(&[hint("e-1", 1), hint("e-2", 2)], &[]).unwrap();
     let step = Advance {
         consumed: vec!["e-1".into(), "never seen".into()],
         skipped: [("not_json", 2), ("sidechain", 1)].into(),
         ..step(vec![span(1, 1, 0), span(1, 2, 1)])
     };
-    assert_eq!(store.advance(&step).unwrap(), (1, 2));
-    store.advance(&Advance { skipped: [("not_json", 3)].into(), ..step }).unwrap();
+    assert_eq!(store.advance_one(&step).unwrap(), (1, 2));
+    store.advance_one(&Advance { skipped: [("not_json", 3)].into(), ..step }).unwrap();
     let counts = store.counts().unwrap();
     assert_eq!((counts.inbox, counts.outbox, counts.dead_letters), (1, 2, 0));
     assert_eq!(counts.skipped, [("not_json".to_owned(), 5), ("sidechain".to_owned(), 1)].into());
@@ -123,11 +123,11 @@ fn a_step_takes_events_spans_and_counts_along() {
 #[test]
 fn a_step_happens_whole_or_not_at_all() {
     let (_dir, mut store) = fresh();
-    store.accept(&[hint("e-1", 1)], &[]).unwrap();
+    store.accept_one(&[hint("e-1", 1)], &[]).unwrap();
     // The last thing a step does is to count what it passed over.
     store.db.execute("DROP TABLE skipped", []).unwrap();
     let step = Advance { consumed: vec!["e-1".into()], skipped: [("not_json", 1)].into(), ..step(vec![span(1, 1, 0)]) };
-    assert!(store.advance(&step).is_err());
+    assert!(store.advance_one(&step).is_err());
     assert_eq!(["inbox", "outbox", "exported", "session"].map(|table| count(&store, table)), [1, 0, 0, 0]);
 }
 
@@ -141,14 +141,14 @@ fn turns_that_are_over_come_back_up_to_where_reading_begins() {
         follows: Some(format!("line {number}")),
         session: SessionFacts { cwd: Some("/home/dev/app".into()), ..SessionFacts::default() },
     };
-    store.advance(&Advance { turns: vec![turn(1), turn(2)], ..step(Vec::new()) }).unwrap();
-    store.advance(&Advance { turns: vec![turn(2), turn(3)], ..step(Vec::new()) }).unwrap();
+    store.advance_one(&Advance { turns: vec![turn(1), turn(2)], ..step(Vec::new()) }).unwrap();
+    store.advance_one(&Advance { turns: vec![turn(2), turn(3)], ..step(Vec::new()) }).unwrap();
     drop(store);
     let mut store = opened(&dir);
     assert_eq!(store.turns("s-1", 3).unwrap(), [turn(1), turn(2), turn(3)]);
     assert_eq!(store.turns("s-1", 2).unwrap(), [turn(1), turn(2)]);
     assert_eq!(store.turns("s-2", 3).unwrap(), []);
-    store.advance(&Advance { turns: (4..1000).map(turn).collect(), ..step(Vec::new()) }).unwrap();
+    store.advance_one(&Advance { turns: (4..1000).map(turn).collect(), ..step(Vec::new()) }).unwrap();
     let latest = store.turns("s-1", 999).unwrap();
     assert_eq!((latest.len(), latest.first(), latest.last()), (BACK, Some(&turn(744)), Some(&turn(999))));
     store.forget("s-1", &[]).unwrap();
@@ -160,23 +160,24 @@ fn a_mark_goes_only_where_the_root_is_known_that_it_stands_below() {
     let (_dir, mut store) = fresh();
     let mark = |trace| span(trace, 9, 1);
     // In the same step, in a later one, and never.
-    let destination = store.advance(&Advance { marks: vec![mark(1), mark(2)], ..step(vec![span(1, 1, 0)]) }).unwrap().0;
+    let destination =
+        store.advance_one(&Advance { marks: vec![mark(1), mark(2)], ..step(vec![span(1, 1, 0)]) }).unwrap().0;
     assert_eq!(waiting(&mut store, destination), [(1, 1), (1, 9)]);
-    store.advance(&Advance { marks: vec![mark(2), mark(1)], ..step(vec![span(2, 1, 0)]) }).unwrap();
+    store.advance_one(&Advance { marks: vec![mark(2), mark(1)], ..step(vec![span(2, 1, 0)]) }).unwrap();
     let all = [(1, 1), (1, 9), (2, 1), (2, 9)];
     assert_eq!(waiting(&mut store, destination), all, "each once");
     // Of a prompt given in a pause nothing is told, and nothing is taken from the turn it left behind.
     store.pause(None, true).unwrap();
-    store.advance(&Advance { marks: vec![span(2, 8, 1)], ..step(vec![span(4, 1, 0)]) }).unwrap();
+    store.advance_one(&Advance { marks: vec![span(2, 8, 1)], ..step(vec![span(4, 1, 0)]) }).unwrap();
     store.pause(None, false).unwrap();
     assert_eq!(waiting(&mut store, destination), all);
-    store.advance(&step(vec![OutSpan { start_ns: u64::MAX / 2, ..span(2, 7, 1) }])).unwrap();
+    store.advance_one(&step(vec![OutSpan { start_ns: u64::MAX / 2, ..span(2, 7, 1) }])).unwrap();
     let all = [&all[..], &[(2, 7)]].concat();
     assert_eq!(waiting(&mut store, destination), all);
     // What was said in a pause was never told.
     store.pause(Some("/home/dev/app".as_ref()), true).unwrap();
-    store.advance(&step(vec![span(3, 3, 0)])).unwrap();
+    store.advance_one(&step(vec![span(3, 3, 0)])).unwrap();
     store.pause(Some("/home/dev/app".as_ref()), false).unwrap();
-    store.advance(&Advance { marks: vec![span(3, 9, 3)], ..step(Vec::new()) }).unwrap();
+    store.advance_one(&Advance { marks: vec![span(3, 9, 3)], ..step(Vec::new()) }).unwrap();
     assert_eq!(waiting(&mut store, destination), all);
 }

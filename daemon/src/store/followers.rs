@@ -1,0 +1,95 @@
+//! Destinations that are behind their session. One that takes nothing falls behind by itself and stops no other.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{DestinationId, Result, Store};
+use cc_core::transcript::cursor::{Identity, Position};
+
+/// Where reading goes on for destinations that are behind a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// The session.
+    pub session_id: String,
+    /// The start of the oldest turn that is not finished for one of them.
+    pub cursor: Position,
+    /// Answered turns before it.
+    pub closed: u32,
+}
+
+/// A destination takes nothing of the step at hand: it stays where the session is now, or where it was before.
+pub(super) fn fall_behind(db: &Connection, session_id: &str, destination: DestinationId) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO follower (session_id, destination, dev, ino, cursor, closed, marker)
+               SELECT session_id, ?2, dev, ino, cursor, closed, marker FROM session WHERE session_id = ?1
+               UNION ALL SELECT ?1, ?2, 0, 0, 0, 0, NULL LIMIT 1";
+    db.prepare_cached(sql)?.execute(params![session_id, destination]).map(drop)
+}
+
+impl Store {
+    /// True if any destination is behind a session.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn is_anything_behind(&self) -> Result<bool> {
+        self.db.prepare_cached("SELECT 1 FROM follower")?.exists([])
+    }
+
+    /// Sessions that a destination is behind of which there is room for: less than `room` bytes wait for it. Each with the position
+    /// that is furthest behind.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn behind(&self, room: u64) -> Result<Vec<Behind>> {
+        let mut rows = self.db.prepare_cached(
+            "SELECT session_id, destination, dev, ino, cursor, closed, marker FROM follower ORDER BY session_id, cursor",
+        )?;
+        let mut rows = rows.query([])?;
+        let mut found: HashMap<String, Behind> = HashMap::new();
+        while let Some(row) = rows.next()? {
+            let destination: DestinationId = row.get(1)?;
+            if self.waiting.get(&destination).copied().unwrap_or(0) >= room {
+                continue;
+            }
+            let session_id: String = row.get(0)?;
+            let cursor = Position {
+                identity: Identity { dev: row.get::<_, i64>(2)? as u64, ino: row.get::<_, i64>(3)? as u64 },
+                offset: row.get::<_, i64>(4)? as u64,
+                marker: row.get::<_, Option<i64>>(6)?.map(|marker| marker as u64),
+            };
+            let closed = row.get(5)?;
+            found.entry(session_id.clone()).or_insert(Behind { session_id, cursor, closed });
+        }
+        Ok(found.into_values().collect())
+    }
+
+    /// Brings a session back to where a destination is behind it: what is read from there is new to that one alone.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn go_back(&mut self, to: &Behind) -> Result<bool> {
+        let tx = self.db.transaction()?;
+        let known: Option<bool> = tx
+            .prepare_cached(
+                "UPDATE session SET dev = ?2, ino = ?3, cursor = ?4, closed = ?5, marker = ?6 WHERE session_id = ?1
+                 RETURNING 1",
+            )?
+            .query_row(
+                params![
+                    to.session_id,
+                    to.cursor.identity.dev as i64,
+                    to.cursor.identity.ino as i64,
+                    to.cursor.offset as i64,
+                    to.closed,
+                    to.cursor.marker.map(|marker| marker as i64)
+                ],
+                |row| row.get(0),
+            )
+            .optional()?;
+        tx.prepare_cached("DELETE FROM agent WHERE session_id = ?")?.execute([&to.session_id])?;
+        tx.prepare_cached("DELETE FROM follower WHERE session_id = ? AND cursor >= ?")?
+            .execute(params![to.session_id, to.cursor.offset as i64])?;
+        tx.commit()?;
+        Ok(known.is_some())
+    }
+}
