@@ -45,10 +45,6 @@ use users::Users;
 /// How soon transcripts are looked at again while something waits for them, should no file event come.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The same for the transcripts of subagents at work: at first, and after they have been silent for long.
-const AGENT_TICK: Duration = Duration::from_secs(1);
-const AGENT_TICK_LATER: Duration = Duration::from_secs(600);
-
 /// How long a subagent may be silent before it is no longer waited for.
 const AGENT_LOST: Duration = Duration::from_secs(24 * 3600);
 

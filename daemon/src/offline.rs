@@ -26,7 +26,7 @@ use cc_core::{
         lines::{Line, Lines},
         record::{self, Record, SessionFacts, Skip},
     },
-    turn::{Assembler, Past, Scope, Turn},
+    turn::{Assembler, Past, Scope, Turn, placement},
 };
 
 /// Reads the transcript at `path` and hands the spans of each turn, root first, to `each`; those of its subagents follow, and the
@@ -306,9 +306,9 @@ fn session(
     mut each: impl FnMut(&mut Turn, &mut [Turn]),
 ) -> Result<(), Unreadable> {
     let mut launches = Vec::new();
-    let end = walk(path, session_id, sent, beside(), look, |turn| launches.extend(agents::closed_launches(&turn)))?;
+    let end = walk(path, session_id, sent, beside(), look, |turn| launches.extend(placement::closed_launches(&turn)))?;
     let roots: Vec<PathBuf> = path.parent().map(Path::to_path_buf).into_iter().collect();
-    launches.extend(end.at_work().flat_map(agents::closed_launches));
+    launches.extend(end.at_work().flat_map(placement::closed_launches));
     let mut agents = agents::all(path, &roots, launches, &end.at_work().collect::<Vec<_>>());
     let mut tell = |turn: &mut Turn| {
         let of_agents = agents.get_mut(&turn.key).map_or(&mut [][..], Vec::as_mut_slice);

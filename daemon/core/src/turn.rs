@@ -21,6 +21,7 @@ mod chain;
 pub(crate) mod hash;
 mod history;
 mod parts;
+pub mod placement;
 mod run;
 mod sources;
 

@@ -8,12 +8,12 @@ use std::{
 };
 
 use super::{
-    AGENT_TICK, AGENT_TICK_LATER, BACKFILL, Engine, RECOVERED, TICK,
+    BACKFILL, Engine, RECOVERED, TICK,
     session::{STORE_RETRY, Session, Tail},
     tell::{Found, HELD, emit_complete, push_line, tell},
 };
 use crate::{
-    agents::{Agents, Patience},
+    agents::Agents,
     clock::{self, now_ms, now_ns},
     copies::Beside,
     delivery::exporter::Order,
@@ -21,11 +21,14 @@ use crate::{
     store::{Advance, DestinationId, SessionRow},
 };
 use cc_core::{
-    complete::{self, BURST, QUIET, QUIET_FINISHED},
+    complete::{self, QUIET},
     hook::{Event, Hint, Source},
     redact::Counts,
     transcript::{cursor::Position, lines::Lines, record},
-    turn::{Assembler, Past, Scope, Turn},
+    turn::{
+        Assembler, Past, Scope, Turn,
+        placement::{self, Next},
+    },
 };
 
 /// The name under which faults of this program are counted.
@@ -39,8 +42,6 @@ const MISSING: Duration = Duration::from_secs(10);
 
 /// How many sessions that were never told may be begun with each other.
 pub(super) const CHAIN: usize = 16;
-
-const PATIENCE: Patience = Patience { lull: BURST, quiet: QUIET, finished: QUIET_FINISHED };
 
 /// How many bytes may wait for a destination that takes them when sessions add to it that nobody waits for, or that are long: what
 /// the others send comes behind these.
@@ -370,7 +371,7 @@ impl Engine {
         if session.looks_finished() {
             session.grown = now;
         }
-        session.agents_due = session.agents_due.map(|due| due.max(now + AGENT_TICK));
+        session.agents_due = session.agents_due.map(|due| due.max(now + placement::POLL));
         let row = &session.row;
         let patient = match error {
             Unreadable::Missing | Unreadable::Io(_) => true,
@@ -485,10 +486,8 @@ impl Engine {
                 return Ok(false);
             }
         }
-        agents.settle_places(&open);
-        // File events say when they go on; should any be lost, half as long again passes until that is seen.
-        let silence = now.saturating_duration_since(agents.grown().unwrap_or(now));
-        let next_look = now + (silence / 2).clamp(AGENT_TICK, AGENT_TICK_LATER);
+        agents.place_all(&open);
+        let grown = agents.grown().unwrap_or(now);
         session.agents_soon = false;
         for id in agents.ids() {
             // Nothing is added any more to what it did before it was woken again.
@@ -497,12 +496,10 @@ impl Engine {
                 tell(session, &mut turn, Scope::Final, None, found);
             }
             found.launches.extend(launches);
-            let due = agents.due(&id, &open, over, PATIENCE).filter(|_| !session.superseded);
-            let is_due = due.is_some_and(|due| due <= now) || session.superseded;
-            if !is_due {
-                session.agents_soon |= due.is_some();
-                let look = due.unwrap_or(next_look).min(next_look);
-                session.agents_due = Some(session.agents_due.map_or(look, |earlier| earlier.min(look)));
+            let due = agents.due(&id, &open, over);
+            if let Next::Poll { at, is_ending } = placement::next(now, due, grown, session.superseded) {
+                session.agents_soon |= is_ending;
+                session.agents_due = Some(session.agents_due.map_or(at, |earlier| earlier.min(at)));
                 continue;
             }
             let placed = agents.get(&id).is_some_and(|agent| agent.is_placed()) || agents.guess_place(&id, &open);
@@ -542,7 +539,7 @@ impl Engine {
         while let Some(agent) = agents.get(id) {
             let is_long = agent.held > HELD;
             if is_long && !agent.is_placed() {
-                agents.settle_places(&tail.assembler.at_work().collect::<Vec<_>>());
+                agents.place_all(&tail.assembler.at_work().collect::<Vec<_>>());
             }
             let Some(agent) = agents.get(id) else { break };
             if is_long {

@@ -10,7 +10,7 @@ use super::{
     session::{Session, Tail},
 };
 use crate::{
-    agents::{self, Agents},
+    agents::Agents,
     reader::{self, SPILLED},
 };
 use cc_core::{
@@ -29,7 +29,7 @@ use cc_core::{
         lines::Line,
         record::{self, Nanos, Record, SessionFacts, Skip},
     },
-    turn::{Assembler, Launch, Past, Scope, Turn},
+    turn::{Assembler, Launch, Past, Scope, Turn, placement},
 };
 
 /// A Stop later than this after its turn's last line was not waiting for that line: the turn is being caught up with.
@@ -179,7 +179,7 @@ pub(super) fn push_line(
             }
             length += record.spilled() * SPILLED;
             if let Some(mut turn) = assembler.push(record, offset + within as u64) {
-                found.launches.extend(agents::closed_launches(&turn));
+                found.launches.extend(placement::closed_launches(&turn));
                 found.turns.push(Past::of(&turn));
                 *held = 0;
                 if !turn.root_sent {

@@ -6,7 +6,7 @@ use super::{
     *,
 };
 use crate::store::{Counts, Store};
-use cc_core::{destination::Kind, ids, project::Options};
+use cc_core::{destination::Kind, ids, project::Options, turn::placement};
 
 mod canary;
 mod many;
@@ -213,7 +213,7 @@ fn a_transcript_that_is_gone_is_not_looked_for_all_the_time() {
     let long_ago = Instant::now().checked_sub(QUIET_FINISHED).unwrap();
     (session.grown, session.agents_due) = (long_ago, Some(long_ago));
     engine.look_at_all();
-    assert!(engine.pause().unwrap() > AGENT_TICK / 2, "{:?}", engine.pause());
+    assert!(engine.pause().unwrap() > placement::POLL / 2, "{:?}", engine.pause());
 }
 
 #[test]
@@ -310,12 +310,12 @@ fn a_subagent_that_is_silent_is_looked_at_ever_more_rarely_and_not_read() {
     let (mut silent, hour) = (Duration::ZERO, Duration::from_secs(3600));
     while silent < hour {
         engine.look(&mut at);
-        let wait = at.agents_due.unwrap().saturating_duration_since(Instant::now()).max(AGENT_TICK / 2);
+        let wait = at.agents_due.unwrap().saturating_duration_since(Instant::now()).max(placement::POLL / 2);
         (silent, looks) = (silent + wait, looks + 1);
         at.agents.backdate(wait);
     }
     assert!((10..40).contains(&looks), "{looks} looks in an hour");
-    assert!(silent < hour + AGENT_TICK_LATER);
+    assert!(silent < hour + placement::POLL_LATER);
     write(&own, &[line("user", "s1", &"look".into()), line("assistant", "s2", &"seen".into())]);
     assert!(at.agents.get("a1").unwrap().has_changed(), "it went on");
 }

@@ -5,6 +5,7 @@ use assembler::REQUESTS;
 mod agents;
 mod answers;
 mod ends;
+mod placement;
 mod repeats;
 mod runs;
 mod stand_ins;

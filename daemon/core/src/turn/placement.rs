@@ -1,0 +1,265 @@
+//! Where does a subagent belong, and when has it ended?
+//!
+//! Its transcript names neither the turn nor the tool call that launched it. That is known from the call's result, which names the
+//! subagent, or from the `.meta.json` beside its transcript, which names the call (2.1.176 and later). Of a workflow's subagents
+//! the result of the call names the workflow's run.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use serde::Deserialize;
+
+use super::{Launch, Order, Place, Runs, Turn};
+use crate::complete::{BURST, QUIET, QUIET_FINISHED};
+
+/// How soon the transcripts of subagents at work are read again, should no file event come: at first, and after they have been
+/// silent for long.
+pub const POLL: Duration = Duration::from_secs(1);
+/// See [`POLL`].
+pub const POLL_LATER: Duration = Duration::from_secs(600);
+
+/// What a `.meta.json` says. It is rewritten while the subagent lives.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Meta {
+    /// What kind of agent it is.
+    pub agent_type: Option<String>,
+    /// What it is to do, in a few words.
+    pub description: Option<String>,
+    /// The call that launched it.
+    pub tool_use_id: Option<String>,
+    /// It has ended.
+    pub finished: bool,
+}
+
+/// A subagent, as far as its transcript was read.
+#[derive(Debug)]
+pub struct Subagent {
+    id: String,
+    /// The run of a workflow that it is part of.
+    workflow: Option<String>,
+    /// What stands beside its transcript.
+    pub meta: Meta,
+    /// What it did, once for what it was launched with and once for each message that woke it again.
+    pub runs: Runs,
+    /// Where each of its runs belongs, as far as that is known.
+    places: Vec<Place>,
+}
+
+/// What can say where a subagent belongs.
+#[derive(Clone, Debug)]
+pub struct Known<'a> {
+    /// The session's turns at work.
+    pub open: &'a [&'a Turn],
+    /// The runs of all its subagents at work.
+    pub runs: Vec<&'a Turn>,
+    /// The calls of turns that are over.
+    pub launches: &'a [Launch],
+}
+
+impl<'a> Known<'a> {
+    /// Every call that launched a subagent, those of `turns` first.
+    fn launches<'b>(
+        &'b self,
+        turns: impl IntoIterator<Item = &'a Turn, IntoIter: 'b>,
+    ) -> impl Iterator<Item = Launch> + 'b {
+        turns.into_iter().flat_map(Turn::launches).chain(self.launches.iter().cloned())
+    }
+
+    /// The turns whose own place is known: a subagent's place shows that of its own subagents.
+    fn sources(&self) -> impl Iterator<Item = &'a Turn> + Clone + '_ {
+        self.open.iter().copied().chain(self.runs.iter().copied().filter(|turn| turn.place.is_some()))
+    }
+}
+
+impl Subagent {
+    /// A subagent of which nothing was read.
+    pub fn new(id: String, workflow: Option<String>) -> Self {
+        Self { id, workflow, meta: Meta::default(), runs: Runs::default(), places: Vec::new() }
+    }
+
+    /// Which it is.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// True if it is known where the last of its runs belongs.
+    pub fn is_placed(&self) -> bool {
+        self.runs.last().is_some_and(|turn| turn.place.is_some())
+    }
+
+    /// No turn asked for it.
+    pub fn is_warmup(&self) -> bool {
+        self.runs.last().is_some_and(|turn| turn.prompt.is_warmup())
+    }
+
+    /// The first of its runs whose place is not known.
+    fn unplaced(&self) -> Option<&Turn> {
+        self.runs.iter().find(|turn| turn.place.is_none())
+    }
+
+    /// Where the first of its runs belongs whose place is not known yet; `None` if nothing says so.
+    fn placement(&self, known: &Known<'_>) -> Option<Place> {
+        let turn = self.unplaced()?;
+        let meta = &self.meta;
+        let launches = || known.launches(known.sources());
+        let names = |launch: &Launch| {
+            let named = launch.agent_id.as_deref();
+            named.is_some_and(|named| named == self.id || Some(named) == self.workflow.as_deref())
+        };
+        // Subagents of such a subagent have the same prompt id, and a call that launched them.
+        let by_prompt = turn.prompt.prompt_id.as_deref().filter(|_| meta.tool_use_id.is_none()).map(Turn::launch_id);
+        let before = |launch: &Launch| launch.called.zip(turn.prompt.at).is_none_or(|(called, at)| called <= at);
+        let launch = if self.places.is_empty() {
+            // Of several calls with one id the latest that names no other subagent.
+            let asked = |launch: &Launch| {
+                meta.tool_use_id.as_deref() == Some(&launch.id) && (launch.agent_id.is_none() || names(launch))
+            };
+            launches()
+                .filter(|launch| names(launch) && !launch.wakes)
+                .min_by_key(|launch| launch.called)
+                .or_else(|| {
+                    launches().filter(|launch| asked(launch) && before(launch)).max_by_key(|launch| launch.called)
+                })
+                .or_else(|| launches().find(|launch| by_prompt.as_ref() == Some(&launch.tool_id)))?
+        } else {
+            let used = |launch: &Launch| self.places.iter().any(|place| place.is_below(launch));
+            let woke = |launch: &Launch| names(launch) && !used(launch) && before(launch);
+            launches().filter(woke).max_by_key(|launch| launch.called)?
+        };
+        let own = known.sources().filter(|turn| turn.trace_key() == launch.turn.0);
+        let order = own.filter_map(|turn| turn.order(&launch.tool_id)).next();
+        let is_call = by_prompt.as_ref() != Some(&launch.tool_id);
+        Some(self.place_in(launch.turn.clone(), is_call.then_some(&launch), order))
+    }
+
+    /// The last resort, when nothing more will come that could say where it belongs: the call of the open turn that asked for what
+    /// the subagent was asked for, else the open turn itself if the subagent began during it; for a later run the turn that goes
+    /// on, or that of the run before; where the call that launched it cannot be read, the turn that launched another one last.
+    /// False if it is none of these. `launches` are the calls of turns that are over.
+    pub fn guess(&mut self, open: &[&Turn], launches: &[Launch]) -> bool {
+        while let Some(turn) = self.unplaced() {
+            let open = open.last().copied().filter(|_| !turn.generations.is_empty());
+            let same_prompt = open
+                .is_some_and(|open| turn.prompt.prompt_id.is_some() && turn.prompt.prompt_id == open.prompt.prompt_id);
+            let call = open.and_then(|open| open.launch_for(&turn.prompt.text));
+            let began = open.is_some_and(|open| call.is_some() || same_prompt || turn.prompt.at >= open.prompt.at);
+            let before = self.places.last().map(|place| place.turn.clone());
+            let turn = match open {
+                Some(open) if same_prompt || before.is_none() && began => (open.key.clone(), open.number),
+                _ => match before.or_else(|| launched_before(turn, launches)) {
+                    Some(turn) => turn,
+                    None => return false,
+                },
+            };
+            let call = call.filter(|call| call.turn == turn);
+            let order = call.as_ref().and_then(|call| open?.order(&call.tool_id));
+            let place = self.place_in(turn, call.as_ref(), order);
+            self.put(place);
+        }
+        self.is_placed()
+    }
+
+    /// The place of its next run: in `turn`, below the call that launched it, if one did.
+    fn place_in(&self, turn: (String, u32), call: Option<&Launch>, order: Option<&Order>) -> Place {
+        let meta = &self.meta;
+        Place {
+            agent_id: self.id.clone(),
+            agent_type: meta.agent_type.clone().or_else(|| order.and_then(|order| order.subagent_type.clone())),
+            description: meta.description.clone().or_else(|| order.and_then(|order| order.description.clone())),
+            run: self.workflow.clone(),
+            round: u32::try_from(self.places.len() + 1).unwrap_or(u32::MAX),
+            turn,
+            launch_ids: [call.map(|call| call.id.clone()), call.and_then(|call| call.message_id.clone())],
+            tool_id: call.map(|call| call.tool_id.clone()),
+        }
+    }
+
+    fn put(&mut self, place: Place) {
+        if let Some(turn) = self.runs.iter_mut().find(|turn| turn.place.is_none()) {
+            turn.number = place.turn.1;
+            turn.place = Some(place.clone());
+            self.places.push(place);
+        }
+    }
+
+    /// When all of it can be emitted if its transcript, which last grew at `grown`, does not grow until then; `None` if it works
+    /// on. `is_over`: the session has ended. `has_ended`: a hook or a notification said that the subagent has.
+    pub fn due(&self, known: &Known<'_>, grown: Instant, is_over: bool, has_ended: bool) -> Option<Instant> {
+        let turn = self.runs.last();
+        let Some(place) = turn.and_then(|turn| turn.place.as_ref()) else {
+            // What woke it again may be said nowhere.
+            let is_said = is_over || has_ended && !self.places.is_empty();
+            return is_said.then_some(grown + QUIET);
+        };
+        let returned = || {
+            let turns = known.runs.iter().chain(known.open).copied();
+            known.launches(turns).any(|launch| launch.returned && place.is_below(&launch))
+        };
+        let is_said = is_over || has_ended || returned();
+        match turn.is_some_and(Turn::looks_finished) {
+            true if is_said || self.meta.finished => Some(grown + BURST),
+            true => Some(grown + QUIET_FINISHED),
+            false if is_said => Some(grown + QUIET),
+            false => None,
+        }
+    }
+}
+
+/// Finds out where those belong of which it is not known yet.
+pub fn place_all(agents: &mut [&mut Subagent], open: &[&Turn], launches: &[Launch]) {
+    // A subagent's place shows that of its own subagents.
+    let mut is_news = true;
+    while std::mem::take(&mut is_news) {
+        for index in 0..agents.len() {
+            loop {
+                let runs = agents.iter().flat_map(|agent| agent.runs.iter()).collect();
+                let Some(place) = agents[index].placement(&Known { open, runs, launches }) else { break };
+                agents[index].put(place);
+                is_news = true;
+            }
+        }
+    }
+}
+
+/// What is next for a subagent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It has ended, or nobody waits for its end: all of it is emitted.
+    Emit,
+    /// Its transcript is read again then, should no file event come.
+    Poll {
+        /// When.
+        at: Instant,
+        /// It ends then, unless its transcript grows.
+        is_ending: bool,
+    },
+}
+
+/// What is next for a subagent that is [`due`](Subagent::due) then. `grown`: when the transcript of one of the session's last grew.
+/// `is_superseded`: another session has followed that one, and nobody writes to it any more.
+pub fn next(now: Instant, due: Option<Instant>, grown: Instant, is_superseded: bool) -> Next {
+    if is_superseded || due.is_some_and(|due| due <= now) {
+        return Next::Emit;
+    }
+    // File events say when it goes on; should any be lost, half as long again passes until that is seen.
+    let poll = now + (now.saturating_duration_since(grown) / 2).clamp(POLL, POLL_LATER);
+    Next::Poll { at: due.unwrap_or(poll).min(poll), is_ending: due.is_some() }
+}
+
+/// The launches of a turn to which nothing is added any more: what has not returned by now never will, unless it works in
+/// the background.
+pub fn closed_launches(turn: &Turn) -> impl Iterator<Item = Launch> {
+    let tools = turn.generations.iter().flat_map(|generation| &generation.tools);
+    let waiting: HashSet<_> = tools.filter(|tool| tool.result.is_none()).map(|tool| turn.tool_source(tool)).collect();
+    turn.launches()
+        .map(move |launch| Launch { returned: launch.returned || waiting.contains(&*launch.tool_id), ..launch })
+}
+
+/// The turn that launched a subagent last before `run` began.
+fn launched_before(run: &Turn, launches: &[Launch]) -> Option<(String, u32)> {
+    let launches = launches.iter().filter(|launch| launch.called.is_some() && launch.called <= run.prompt.at);
+    launches.max_by_key(|launch| launch.called).map(|launch| launch.turn.clone())
+}
