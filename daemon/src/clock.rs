@@ -14,6 +14,16 @@ pub fn monotonic() -> Instant {
     Instant::now()
 }
 
+/// How far back a file's own time is believed when it says how long it has been silent.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// Since when nothing was written to a file that was last `modified` at this time of day; a minute ago at the earliest.
+pub fn since(modified: Option<SystemTime>) -> Instant {
+    let now = monotonic();
+    let age = modified.and_then(|modified| wall().duration_since(modified).ok()).unwrap_or_default();
+    now.checked_sub(age.min(BELIEVED)).unwrap_or(now)
+}
+
 /// The time since 1970, UTC; zero where the clock stands before that.
 pub fn since_1970() -> Duration {
     wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()

@@ -23,6 +23,7 @@ pub mod recording;
 pub mod scene;
 pub mod server;
 pub mod setup;
+pub mod source;
 pub mod storage;
 pub mod story;
 pub mod strace;

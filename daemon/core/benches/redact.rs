@@ -117,11 +117,3 @@ fn c_scrub(bencher: Bencher<'_, '_>, kind: Text) {
 fn d_scrub_json(bencher: Bencher<'_, '_>, kind: Text) {
     bench(bencher, kind, |text| Redactor::built_in().scrub_json(text, &mut Counts::new()).is_some());
 }
-
-/// Each line as a text of its own: most texts of a conversation are short.
-#[divan::bench(args = [Text::Source, Text::Output], sample_count = 200, sample_size = 1)]
-fn e_scrub_lines(bencher: Bencher<'_, '_>, kind: Text) {
-    bench(bencher, kind, |text| {
-        text.lines().any(|line| Redactor::built_in().scrub(line, &mut Counts::new()).is_some())
-    });
-}

@@ -29,4 +29,5 @@ pub mod status;
 pub mod trace;
 pub mod transcript;
 pub mod turn;
+pub mod vars;
 pub mod visible;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
 use serde_json::json;
 
-use crate::{client, table};
+use crate::{client, ui::table};
 use cc_core::{
     config::{
         Layers, Place,

@@ -4,7 +4,10 @@ use std::{process::ExitCode, time::Duration};
 
 use hyper::Method;
 
-use crate::{client, status::size};
+use crate::{
+    client,
+    ui::amount::{self, size},
+};
 use cc_core::status::{DeadLetter, Fate, Settle};
 use cc_langfuse::output;
 
@@ -54,7 +57,7 @@ pub fn settle(which: Which, fate: Fate) -> anyhow::Result<ExitCode> {
     let wish = serde_json::to_vec(&Settle { id, fate })?;
     let body = client::request(&client::paths()?, Method::POST, PATH, wish, Duration::from_secs(60))?;
     let count: usize = serde_json::from_slice(&body)?;
-    let spans = crate::count(count, "span");
+    let spans = amount::count(count, "span");
     match fate {
         Fate::Retry => out!("{spans} will be sent again"),
         Fate::Drop => out!("{spans} dropped"),

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::client;
+use crate::{client, ui::amount};
 use cc_core::{
     doctor::{Finding, Report, State, group, local, server, settings},
     route::Env,
@@ -42,7 +42,7 @@ pub struct Doctor {
     #[arg(long)]
     no_probe: bool,
     /// How long the trace may take until it can be read: 500ms, 30s, 5m
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::ui::amount::duration)]
     wait: Duration,
 }
 
@@ -140,7 +140,7 @@ fn print(report: &Report) {
     out!();
     match (problems, warnings) {
         (0, 0) => out!("All is well."),
-        (0, _) => out!("{}, no problem.", crate::count(warnings, "warning")),
-        _ => out!("{}, {}.", crate::count(problems, "problem"), crate::count(warnings, "warning")),
+        (0, _) => out!("{}, no problem.", amount::count(warnings, "warning")),
+        _ => out!("{}, {}.", amount::count(problems, "problem"), amount::count(warnings, "warning")),
     }
 }

@@ -12,7 +12,8 @@ use hyper::Method;
 use crate::{
     client,
     seen::{self, Seen},
-    sessions, terminal,
+    sessions,
+    ui::{amount, terminal},
 };
 use cc_core::{ids::hex, status};
 use cc_langfuse::{
@@ -55,7 +56,7 @@ impl Forget {
         let (_, dirs) = seen.last_turn()?;
         let destination = seen.destination(&dirs)?;
         let secrets = seen::secrets(&destination, &dirs, Some(&status))?;
-        let what = format!("{} of session {}", crate::count(traces.len(), "trace"), seen.session_id);
+        let what = format!("{} of session {}", amount::count(traces.len(), "trace"), seen.session_id);
         if !self.yes {
             if !std::io::stdin().is_terminal() {
                 err!("cc-langfusectl: this would delete {what} on {}; say --yes", destination.address);
@@ -79,7 +80,7 @@ impl Forget {
             })?;
         }
         if waiting > 0 {
-            out!("{} that waited will not be sent", crate::count(waiting, "span"));
+            out!("{} that waited will not be sent", amount::count(waiting, "span"));
         }
         out!("{what}: {} was told to delete them; nothing of them is sent again", destination.address);
         Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::bail;
 use hyper::Method;
 
-use crate::{client, count};
+use crate::{client, ui::amount::count};
 use cc_core::{
     import_state::{self, Imported},
     status::history::Taken,

@@ -39,12 +39,10 @@ mod setup;
 mod show;
 mod sink;
 mod status;
-mod table;
-mod terminal;
 mod top;
-mod tree;
 mod trust;
 mod r#try;
+mod ui;
 mod uninstall;
 
 /// See and steer the tracing of Claude Code sessions.
@@ -110,7 +108,7 @@ enum Command {
     /// Wait until everything known is processed and delivered
     Flush {
         /// How long to wait at most: 500ms, 30s, 5m
-        #[arg(long, default_value = "30s", value_parser = duration)]
+        #[arg(long, default_value = "30s", value_parser = crate::ui::amount::duration)]
         timeout: Duration,
     },
     /// Bring the history in: every turn of every session that was not sent before, with its true times
@@ -208,42 +206,5 @@ fn main() -> ExitCode {
             err!("cc-langfusectl: {error:#}");
             ExitCode::from(code)
         }
-    }
-}
-
-/// "1 turn", "2 turns".
-fn count(number: usize, thing: &str) -> String {
-    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
-}
-
-/// A number and a unit; one without is of seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u32 = digits.parse().map_err(|_| "a number and a unit, as in 30s".to_owned())?;
-    let unit = match &text[digits.len()..] {
-        "ms" => Duration::from_millis(1),
-        "s" | "" => Duration::from_secs(1),
-        "m" => Duration::from_secs(60),
-        "h" => Duration::from_secs(3600),
-        "d" => Duration::from_secs(24 * 3600),
-        "w" => Duration::from_secs(7 * 24 * 3600),
-        unit => return Err(format!("{unit} is none of ms, s, m, h, d, w")),
-    };
-    Ok(unit * number)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_understood() {
-        let seconds = |text| duration(text).map(|time| time.as_secs());
-        assert_eq!((seconds("30d"), seconds("12h"), seconds("4w")), (Ok(2_592_000), Ok(43_200), Ok(2_419_200)));
-        assert_eq!((seconds("90m"), seconds("7"), seconds("1500ms")), (Ok(5400), Ok(7), Ok(1)));
-        for text in ["", "d", "3y", "-1d", "4294967296s", "99999999999999999999w"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-        assert!(seconds("4294967295w").is_ok());
     }
 }

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use serde_json::json;
 
-use crate::{count, show, table};
+use crate::{
+    show,
+    ui::{amount::count, table},
+};
 use cc_core::reconcile::{self, Row, Tokens};
 use cc_langfuse::{offline, output};
 

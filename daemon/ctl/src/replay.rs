@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use hyper::Method;
 use jiff::Timestamp;
 
-use crate::{client, sessions, show, status};
+use crate::{client, sessions, show, status, ui::amount};
 use cc_core::{destination::Destination, hook::Source, route::Env, status::Left};
 use cc_langfuse::{
     offline,
@@ -36,7 +36,7 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
         spans.extend(turn.iter().map(|span| (span.trace_id, span.span_id)));
     })
     .with_context(|| format!("{} cannot be read", path.display()))?;
-    let what = format!("{}, {}", crate::count(turns.len(), "turn"), crate::count(spans.len(), "span"));
+    let what = format!("{}, {}", amount::count(turns.len(), "turn"), amount::count(spans.len(), "span"));
     if dry_run {
         out!("{what} would be sent; those sent before would not be sent again");
         return Ok(ExitCode::SUCCESS);
@@ -96,7 +96,7 @@ fn delivered(to: &Destination, since: Timestamp) -> anyhow::Result<ExitCode> {
         let known = known.filter(|row| (&row.base_url, &row.public_key) == (&to.address, &to.account));
         if let Some(row) = known.filter(|row| row.waiting > 0).find(|row| is_stuck(row, since, started.elapsed())) {
             let why = row.last_error.unwrap_or_else(|| "see cc-langfusectl doctor".to_owned());
-            let spans = crate::count(usize::try_from(row.waiting).unwrap_or(usize::MAX), "span");
+            let spans = amount::count(usize::try_from(row.waiting).unwrap_or(usize::MAX), "span");
             bail!("{} is {}, and {spans} wait for you: {why}", row.base_url, row.state);
         }
     }

@@ -44,7 +44,7 @@ pub struct Run {
     #[arg(long)]
     ephemeral: bool,
     /// How long to wait at the end until everything is delivered: 500ms, 30s, 5m
-    #[arg(long, default_value = "30s", value_parser = crate::duration)]
+    #[arg(long, default_value = "30s", value_parser = crate::ui::amount::duration)]
     timeout: Duration,
     /// Claude Code and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]

@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use hyper::Method;
 
-use crate::{client, table};
+use crate::{client, ui::table};
 use cc_core::status::{Session, Status};
 use cc_langfuse::output;
 

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, bail};
 use zeroize::Zeroizing;
 
-use crate::{client, open, programs, terminal};
+use crate::{
+    client, open, programs,
+    ui::{diff, terminal},
+};
 use cc_core::{
     claude::events,
     delivery::readback::{Failure, Project},
@@ -166,7 +169,7 @@ impl Setup {
             }
         }
         out!();
-        changes.iter().for_each(terminal::show);
+        changes.iter().for_each(|to| diff::show(&to.path, to.current.as_deref(), to.new.as_deref()));
         if changes.is_empty() {
             out!("nothing to change");
         }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use serde_json::json;
 
-use crate::{client, tree};
+use crate::{client, ui::tree};
 use cc_core::{
     destination::wire::{OutSpan, Value},
     ids::hex,

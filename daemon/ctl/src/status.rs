@@ -4,7 +4,13 @@ use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use hyper::Method;
 
-use crate::{client, table};
+use crate::{
+    client,
+    ui::{
+        amount::{count, size},
+        table,
+    },
+};
 use cc_core::status::{Left, Status, Trouble, UnknownKind};
 use cc_langfuse::output;
 
@@ -78,7 +84,7 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
     for (index, session) in sessions.iter().take(10).enumerate() {
         let label = if index == 0 { "sessions" } else { "" };
         let open = if session.open_turn { ", one open" } else { "" };
-        out!("{label:<14}{} {}{open}", short(&session.session_id), crate::count(session.turns as usize, "turn"));
+        out!("{label:<14}{} {}{open}", short(&session.session_id), count(session.turns as usize, "turn"));
     }
     // The type of a line is one word, a field has its line's before it.
     let (fields, kinds): (Vec<_>, Vec<_>) = unknown_kinds.iter().partition(|of| of.kind.contains('.'));
@@ -128,22 +134,7 @@ fn unknown(what: &str, met: &[&UnknownKind]) -> Option<String> {
     let since = met.iter().map(|of| &of.version).filter(|version| !version.is_empty()).min_by_key(|v| number(v));
     let since = since.map_or_else(String::new, |version| format!(" since Claude Code {version}"));
     let names = kinds.iter().map(|name| short(name)).collect::<Vec<_>>().join(", ");
-    (!met.is_empty()).then(|| format!("{}{since}: {names}", crate::count(kinds.len(), what)))
-}
-
-/// "812 B", "3.4 MiB".
-pub fn size(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB"];
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for next in units {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
-    }
-    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+    (!met.is_empty()).then(|| format!("{}{since}: {names}", count(kinds.len(), what)))
 }
 
 fn uptime(seconds: u64) -> String {

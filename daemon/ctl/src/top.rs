@@ -2,31 +2,24 @@
 
 use std::{
     collections::HashMap,
-    io::Read,
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use rustix::termios::{LocalModes, OptionalActions};
-use tokio::{
-    runtime::Runtime,
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-};
-
 use crate::{
     sessions,
-    status::size,
-    table,
-    terminal::{self, Without},
+    ui::{
+        amount::size,
+        screen::{Screen, Wake},
+        table, terminal,
+    },
 };
 use cc_core::status::{Session, Status};
 use cc_langfuse::{
     offline::{self, Used},
-    output::{self, Look as Style},
+    output::Look as Style,
 };
 
 /// Sessions shown where the screen sets no limit.
@@ -45,7 +38,7 @@ Tokens are those of the transcripts. What a session cost is what Claude Code wro
 session went on since, a dash that it is not known.")]
 pub struct Top {
     /// How often to look: 500ms, 2s
-    #[arg(long, default_value = "1s", value_parser = crate::duration)]
+    #[arg(long, default_value = "1s", value_parser = crate::ui::amount::duration)]
     interval: Duration,
     /// One look, as plain text
     #[arg(long)]
@@ -182,6 +175,15 @@ fn cost(used: &Used) -> String {
     }
 }
 
+/// The first line and the heads of the tables stand out.
+fn styled(lines: Vec<String>) -> Vec<(Style, String)> {
+    let style = |(index, line): (usize, String)| {
+        let head = index == 0 || line.starts_with("DESTINATION") || line.starts_with("SESSION");
+        (if head { Style::Bold } else { Style::Plain }, line)
+    };
+    lines.into_iter().enumerate().map(style).collect()
+}
+
 /// Draws until `q` is pressed or a signal comes. The terminal is put back however that ends.
 fn live(first: Look, interval: Duration) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -194,7 +196,7 @@ fn live(first: Look, interval: Duration) -> anyhow::Result<ExitCode> {
     let (mut look, mut before) = (first, None::<Look>);
     let mut said = None::<String>;
     loop {
-        let (width, height) = screen.shown.size();
+        let (width, height) = screen.size();
         let most = height.saturating_sub(8 + look.status.destinations.len()).max(1);
         let _ = to_reader.try_send(look.sessions().iter().take(most).cloned().collect());
         let mut lines = {
@@ -204,7 +206,7 @@ fn live(first: Look, interval: Duration) -> anyhow::Result<ExitCode> {
         if let Some(why) = &said {
             lines.insert(1, table::clip(why, width));
         }
-        screen.draw(lines)?;
+        screen.draw(&styled(lines))?;
         if !wake.wait(&runtime, interval) {
             return Ok(ExitCode::SUCCESS);
         }
@@ -233,73 +235,4 @@ fn read_tokens(wanted: &std::sync::mpsc::Receiver<Vec<Session>>, tokens: &Mutex<
 
 fn cloned((path, account): (&PathBuf, &Account)) -> (PathBuf, Account) {
     (path.clone(), account.clone())
-}
-
-/// What ends a wait.
-struct Wake {
-    keys: mpsc::Receiver<u8>,
-    term: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    resized: tokio::signal::unix::Signal,
-}
-
-impl Wake {
-    fn new() -> anyhow::Result<Self> {
-        let (sender, keys) = mpsc::channel(16);
-        std::thread::Builder::new().name("keys".into()).spawn(move || {
-            let mut key = [0];
-            while std::io::stdin().read(&mut key).is_ok_and(|n| n > 0) && sender.blocking_send(key[0]).is_ok() {}
-        })?;
-        Ok(Self {
-            keys,
-            term: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            resized: signal(SignalKind::window_change())?,
-        })
-    }
-
-    /// True after `interval`, or when the screen must be drawn anew; false at the end.
-    fn wait(&mut self, runtime: &Runtime, interval: Duration) -> bool {
-        const CTRL_C: u8 = 3;
-        runtime.block_on(async {
-            let over = tokio::time::sleep(interval);
-            tokio::pin!(over);
-            loop {
-                tokio::select! {
-                    () = &mut over => return true,
-                    _ = self.resized.recv() => return true,
-                    _ = self.term.recv() => return false,
-                    _ = self.hangup.recv() => return false,
-                    _ = self.interrupt.recv() => return false,
-                    key = self.keys.recv() => if matches!(key, None | Some(b'q' | b'Q' | CTRL_C)) { return false },
-                }
-            }
-        })
-    }
-}
-
-/// The terminal's other screen, without echo; put back when this goes.
-struct Screen {
-    shown: output::Screen,
-    _raw: Without,
-}
-
-impl Screen {
-    fn open() -> anyhow::Result<Self> {
-        // Signals of keys too: suspended, it would leave the screen as it is.
-        let modes = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
-        let raw = Without::modes(modes, OptionalActions::Now).context("the terminal")?;
-        Ok(Self { shown: output::Screen::open()?, _raw: raw })
-    }
-
-    fn draw(&self, lines: Vec<String>) -> anyhow::Result<()> {
-        let styled = |(index, line): (usize, String)| {
-            let head = index == 0 || line.starts_with("DESTINATION") || line.starts_with("SESSION");
-            (if head { Style::Bold } else { Style::Plain }, line)
-        };
-        let lines: Vec<_> = lines.into_iter().enumerate().map(styled).collect();
-        Ok(self.shown.draw(&lines)?)
-    }
 }

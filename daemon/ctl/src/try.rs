@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::{client, open, programs, run::daemon::Own, show, sink, tree};
+use crate::{client, open, programs, run::daemon::Own, show, sink, ui::tree};
 use cc_core::{destination::wire::OutSpan, ids::hex, redact::Rules, route::Env};
 use cc_langfuse::offline;
 use proto::paths::Paths;

@@ -18,7 +18,10 @@ use crate::{
         service::Manager,
         usage,
     },
-    terminal::{self, secrets_in},
+    ui::{
+        diff::{self, secrets_in},
+        terminal,
+    },
 };
 use cc_core::settings::{registered, undo};
 use proto::paths::Paths;
@@ -86,7 +89,7 @@ impl Uninstall {
             }
         }
         let manager = record.service.as_deref().and_then(Manager::named);
-        changes.iter().for_each(terminal::show);
+        changes.iter().for_each(|to| diff::show(&to.path, to.current.as_deref(), to.new.as_deref()));
         let data = self.purge && (paths.state.exists() || paths.log.exists());
         if changes.is_empty() && record == Record::default() && !data {
             out!("nothing to take back");

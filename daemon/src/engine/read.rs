@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -55,16 +55,6 @@ const PACE_RETRY: Duration = Duration::from_millis(50);
 
 /// How many bytes of a transcript are read in one step.
 const READ: usize = 1 << 20;
-
-/// How far back a file's own time is believed when it says how long it has been silent.
-const BELIEVED: Duration = Duration::from_secs(60);
-
-/// Since when nothing was written to a file that was last `modified` at this time of day.
-fn silent_since(modified: Option<SystemTime>) -> Instant {
-    let now = Instant::now();
-    let age = modified.and_then(|modified| clock::wall().duration_since(modified).ok()).unwrap_or_default();
-    now.checked_sub(age.min(BELIEVED)).unwrap_or(now)
-}
 
 /// Why a reading came to nothing.
 enum Stumble {
@@ -415,7 +405,7 @@ impl Engine {
                 break;
             }
             room = room.saturating_sub(n);
-            session.grown = if session.is_unhurried { silent_since(file.modified) } else { Instant::now() };
+            session.grown = if session.is_unhurried { clock::since(file.modified) } else { Instant::now() };
             let Tail { lines, assembler, held, unclaimed, .. } = tail;
             lines.feed(&self.buffer[..n], |offset, line| {
                 push_line(session, assembler, held, unclaimed, &mut found, offset, line);

@@ -1,14 +1,14 @@
 //! Where spans go: one file for each kind of backend, none of which knows another one, HTTP or the database.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use http::HeaderMap;
 use proto::env::Of;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    route::{Env, Refused},
     secret::Secrets,
+    vars::{Env, Refused},
 };
 
 pub mod address;

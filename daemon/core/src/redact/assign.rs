@@ -97,8 +97,8 @@ impl<'t> Named<'t> {
         let at = blanks(bytes, self.end);
         let after = bytes.get(at).is_some_and(|b| matches!(b, b'|' | b'\n' | b'\r' | b',' | b'"'))
             || bytes.get(self.end) == Some(&b'\t');
-        let before = || bytes[..self.start].iter().rev().find(|b| **b != b' ');
-        after && before().is_none_or(|b| matches!(b, b'|' | b'\n' | b',' | b'\t' | b'"'))
+        let before = bytes[..self.start].iter().rev().find(|b| **b != b' ');
+        after && before.is_none_or(|b| matches!(b, b'|' | b'\n' | b',' | b'\t' | b'"'))
     }
 
     /// Whether the name may be that of a column which only blanks set apart.
@@ -238,20 +238,28 @@ impl<'t> Named<'t> {
         let verb = ["set", "with", "use", "add", "put"].iter().find(|verb| begins(name, verb));
         let name = &name[verb.map_or(0, |verb| verb.len())..];
         let name = &name[name.iter().take_while(|b| matches!(b, b'_' | b'-')).count()..];
-        // `pass` begins the longer ones as well.
-        let words: &[&str] = match name.first().map(u8::to_ascii_lowercase) {
-            Some(b'p') => &["pass", "pwd", "psk", "private"],
-            Some(b't') => &["token"],
-            Some(b's') => &["secret"],
-            Some(b'a') => &["api", "access", "auth", "app"],
-            Some(b'c') => &["client", "credential"],
-            Some(b'b') => &["bearer"],
-            Some(b'd') => &["db"],
-            Some(b'u') => &["user"],
-            Some(b'm') => &["master"],
-            _ => &[],
-        };
-        words.iter().any(|word| begins(name, word))
+        [
+            "password",
+            "passwd",
+            "pwd",
+            "pass",
+            "psk",
+            "token",
+            "secret",
+            "api",
+            "access",
+            "auth",
+            "private",
+            "client",
+            "bearer",
+            "db",
+            "user",
+            "credential",
+            "master",
+            "app",
+        ]
+        .iter()
+        .any(|word| begins(name, word))
     }
 
     /// Whether the quoted name is the first of two arguments or members: `define('NAME', `, `{"NAME", `.

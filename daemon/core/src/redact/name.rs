@@ -210,43 +210,6 @@ fn goes_with_pass(rest: &[u8]) -> bool {
     rest.is_empty() || MORE.contains(&rest)
 }
 
-/// What a name also says that means no secret, whatever else it says.
-const OTHERWISE: &[&[&str]] = &[
-    &["public"],
-    &["publish"],
-    &["page"],
-    &["allow"],
-    &["continuation"],
-    &["idempoten"],
-    &["starting"],
-    &["clienttoken"],
-    &["requesttoken"],
-    &["changetoken"],
-];
-const OTHERWISE_LETTERS: [u32; OTHERWISE.len()] = letters_of_each(OTHERWISE);
-
-/// What keys are that open nothing.
-const PLAIN_KEYS: &[&[&str]] = &[
-    &["public"],
-    &["cache"],
-    &["primary"],
-    &["foreign"],
-    &["sort"],
-    &["partition"],
-    &["hash"],
-    &["row"],
-    &["map"],
-    &["index"],
-    &["lookup"],
-    &["dedup"],
-    &["idempotency"],
-    &["object"],
-    &["group"],
-    &["host"],
-    &["websocket"],
-];
-const PLAIN_KEY_LETTERS: [u32; PLAIN_KEYS.len()] = letters_of_each(PLAIN_KEYS);
-
 /// What kind of secret a name promises, if any.
 pub(super) fn name_kind(name: &str) -> Option<Name> {
     let letters = Letters::new(name)?;
@@ -269,7 +232,20 @@ pub(super) fn name_kind(name: &str) -> Option<Name> {
         rest.starts_with(b"iz")
             || (!rest.is_empty()
                 && ABOUT.iter().any(|word| rest.last() == word.as_bytes().last() && rest.ends_with(word.as_bytes())))
-            || letters.last_of(OTHERWISE, &OTHERWISE_LETTERS).is_some()
+            || [
+                "public",
+                "publish",
+                "page",
+                "allow",
+                "continuation",
+                "idempoten",
+                "starting",
+                "clienttoken",
+                "requesttoken",
+                "changetoken",
+            ]
+            .iter()
+            .any(|word| letters.find(word).is_some())
             || letters.find("next").is_some() && letters.find("nextauth").is_none()
     };
     if let Some(end) = password.max(other) {
@@ -289,7 +265,26 @@ pub(super) fn name_kind(name: &str) -> Option<Name> {
         return Some(Name::Login);
     }
     let ends_in_key = letters.word("key") == Some(lower.len());
-    (ends_in_key && lower.len() > 3 && letters.last_of(PLAIN_KEYS, &PLAIN_KEY_LETTERS).is_none()).then_some(Name::Key)
+    let known = [
+        "public",
+        "cache",
+        "primary",
+        "foreign",
+        "sort",
+        "partition",
+        "hash",
+        "row",
+        "map",
+        "index",
+        "lookup",
+        "dedup",
+        "idempotency",
+        "object",
+        "group",
+        "host",
+        "websocket",
+    ];
+    (ends_in_key && lower.len() > 3 && !known.iter().any(|word| letters.find(word).is_some())).then_some(Name::Key)
 }
 
 /// Whether a value is called as its name is, as in `x.private_key_2 = private_key_2` and `private_key: ed25519.PrivateKey`.

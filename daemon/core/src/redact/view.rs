@@ -23,15 +23,16 @@ enum Change {
 
 /// The next byte that can begin something to change.
 fn next_special(bytes: &[u8], from: usize) -> Option<usize> {
+    const STEP: usize = 32;
     let special = |b: u8| b >= 0x80 || b == 0x1b;
-    let rest = &bytes[from..];
-    let (chunks, tail) = rest.as_chunks::<32>();
-    let plain = chunks.iter().take_while(|chunk| !chunk.iter().fold(false, |any, b| any | special(*b))).count();
-    let at = plain * 32;
-    if plain == chunks.len() && tail.is_ascii() && memchr::memchr(0x1b, tail).is_none() {
-        return None;
+    let mut at = from;
+    for chunk in bytes[from..].chunks(STEP) {
+        if chunk.iter().fold(false, |any, b| any | special(*b)) {
+            return chunk.iter().position(|b| special(*b)).map(|i| at + i);
+        }
+        at += chunk.len();
     }
-    rest[at..].iter().position(|b| special(*b)).map(|i| from + at + i)
+    None
 }
 
 /// An escape sequence of a terminal.

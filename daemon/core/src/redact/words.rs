@@ -58,15 +58,7 @@ struct List<T> {
     next: [Bytes; 3],
     /// Whether all are of interest only where a word begins.
     starts: bool,
-    /// Length of the shortest word.
-    shortest: usize,
     words: Vec<Word<T>>,
-}
-
-impl<T> Default for List<T> {
-    fn default() -> Self {
-        Self { next: [Bytes(0); 3], starts: true, shortest: usize::MAX, words: Vec::new() }
-    }
 }
 
 struct Word<T> {
@@ -91,14 +83,8 @@ const HEADS: usize = 1 << HEAD_BITS;
 /// Pairs of bytes that are looked at in one go.
 const CHUNK: usize = 256;
 
-/// Bytes of a text that is looked at as a whole: room for more would cost more than the look.
-const SHORT: usize = 54;
-
-/// What is looked at before a word.
-const LEAD: usize = 6;
-
-/// What is looked at behind a word of three bytes.
-const TAIL: usize = 4;
+/// The same in a short text, to which room for more would cost more than the look.
+const SHORT: usize = 32;
 
 const SPREAD: u32 = 0x9e37_79b1;
 
@@ -144,7 +130,7 @@ impl<T: Copy> Words<T> {
         let mut pairs = Box::new([Bytes(0); PAIRS]);
         let mut heads = Box::new([Bytes(0); HEADS]);
         let mut index = Box::new([0; HEADS]);
-        let mut lists = vec![List::default()];
+        let mut lists = vec![List { next: [Bytes(0); 3], starts: true, words: Vec::new() }];
         for Entry { word, starts, follows, meaning } in entries {
             let bytes = word.as_bytes();
             let place = |at: usize| match bytes.get(at) {
@@ -158,11 +144,10 @@ impl<T: Copy> Words<T> {
             add(&mut heads[hash], 3);
             if index[hash] == 0 {
                 index[hash] = lists.len() as u16;
-                lists.push(List::default());
+                lists.push(List { next: [Bytes(0); 3], starts: true, words: Vec::new() });
             }
             let list = &mut lists[usize::from(index[hash])];
             list.starts &= starts;
-            list.shortest = list.shortest.min(bytes.len());
             list.next.iter_mut().zip(4..).for_each(|(set, at)| add(set, at));
             list.words.push(Word {
                 head: head(bytes),
@@ -178,41 +163,32 @@ impl<T: Copy> Words<T> {
     /// Calls `at` with the place and the length of each word in `text`, and what it stands for. Not all that is of no
     /// interest is left out.
     pub(super) fn each(&self, text: &[u8], mut at: impl FnMut(usize, usize, T)) {
-        if text.len() <= SHORT {
-            // With something before and behind it, nothing has to be asked about its ends.
-            let mut padded = [0; LEAD + SHORT + TAIL];
-            padded[LEAD..LEAD + text.len()].copy_from_slice(text);
-            let padded = &padded[..LEAD + text.len() + TAIL];
-            return self.pass::<{ (LEAD + SHORT + TAIL) / 2 }>(padded, LEAD, text, &mut at);
-        }
-        self.pass::<CHUNK>(text, 0, text, &mut at);
-        // What was said of the last pair has not been looked at.
-        for place in (text.len() & !1) - 3..text.len() - 2 {
-            let list = &self.lists[usize::from(self.index[hash(head(&text[place..]) as u32)])];
-            if list.shortest <= text.len() - place {
-                self.compare(text, place, &mut at);
-            }
+        if text.len() <= 2 * SHORT {
+            self.each_of::<SHORT>(text, &mut at);
+        } else {
+            self.each_of::<CHUNK>(text, &mut at);
         }
     }
 
-    /// As [`each`](Self::each), but for the last two or three places of `seen`, in which `text` stands behind `lead` bytes.
-    /// `CHUNK` is a power of two.
-    fn pass<const CHUNK: usize>(&self, seen: &[u8], lead: usize, text: &[u8], at: &mut impl FnMut(usize, usize, T)) {
+    fn each_of<const CHUNK: usize>(&self, text: &[u8], at: &mut impl FnMut(usize, usize, T)) {
         let mut found = [0u16; CHUNK];
         let mut places = [[0u16; 2]; CHUNK];
         let places = places.as_flattened_mut();
-        let (pairs, _) = seen.as_chunks();
+        let (pairs, _) = text.as_chunks();
         let mut follows = Bytes(0);
         for (number, chunk) in pairs.chunks(CHUNK).enumerate() {
             let from = number * 2 * CHUNK;
             let count = self.begin(chunk, &mut follows, &mut found);
-            if count == 0 {
-                continue;
-            }
-            let count = self.keep(seen, from, &found[..count], places);
-            let count = self.sift(seen, from, &mut places[..count]);
+            let count = self.keep(text, from, &found[..count], places);
+            let count = self.sift(text, from, &mut places[..count]);
             for place in &places[..count] {
-                self.compare(text, (from + usize::from(*place)).wrapping_sub(3 + lead), at);
+                self.compare(text, (from + usize::from(*place)).wrapping_sub(3), at);
+            }
+        }
+        // What was said of the last pair has not been looked at.
+        for place in (2 * pairs.len()).saturating_sub(3)..text.len().saturating_sub(2) {
+            if self.index[hash(head(&text[place..]) as u32)] != 0 {
+                self.compare(text, place, at);
             }
         }
     }
@@ -285,65 +261,6 @@ impl<T: Copy> Words<T> {
             {
                 at(place, word.len, word.meaning);
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Where each word stands, as found by plain search: place, length, and which it is.
-    fn plain(words: &[String], text: &str) -> Vec<(usize, usize, usize)> {
-        let mut order: Vec<usize> = (0..words.len()).collect();
-        order.sort_by_key(|word| (words[*word].len() > 3, &words[*word]));
-        let at = |place: usize| {
-            let here = |word: &&usize| text[place..].starts_with(&words[**word]);
-            order.iter().filter(here).map(move |word| (place, words[*word].len(), *word)).collect::<Vec<_>>()
-        };
-        (0..text.len()).flat_map(at).collect()
-    }
-
-    fn found(words: &[String], starts: bool, follows: &[Bytes], text: &str) -> Vec<(usize, usize, usize)> {
-        let entry = |(meaning, word): (usize, &String)| Entry {
-            word: word.clone(),
-            starts,
-            follows: follows.to_vec(),
-            meaning,
-        };
-        let mut found = Vec::new();
-        let words = Words::new(words.iter().enumerate().map(entry));
-        words.each(text.as_bytes(), |place, len, word| found.push((place, len, word)));
-        found
-    }
-
-    fn some_words() -> impl Strategy<Value = Vec<String>> {
-        prop::collection::btree_set("[abk_:]{3,11}", 1..9).prop_map(|words| words.into_iter().collect())
-    }
-
-    /// Of few letters, so that words are in it, and about as long as what is looked at in one go.
-    fn some_text() -> impl Strategy<Value = String> {
-        prop_oneof!["[abk_:% ]{0,70}", "[abk_:% ]{500,540}", "[abk_]{1010,1040}", "(abk_){0,300}"]
-    }
-
-    proptest! {
-        #[test]
-        fn finds_what_plain_search_finds(words in some_words(), text in some_text()) {
-            prop_assert_eq!(found(&words, false, &[], &text), plain(&words, &text));
-        }
-
-        #[test]
-        fn leaves_out_nothing_of_interest(words in some_words(), text in some_text()) {
-            let all = plain(&words, &text);
-            let is_start = |place: usize| place == 0 || !WORDLY[usize::from(text.as_bytes()[place - 1])];
-            let found_starts = found(&words, true, &[], &text);
-            prop_assert!(found_starts.iter().all(|word| all.contains(word)));
-            prop_assert!(all.iter().filter(|word| is_start(word.0)).all(|word| found_starts.contains(word)));
-            let blank = found(&words, false, &[Bytes::from(b' ')], &text);
-            prop_assert!(blank.iter().all(|word| all.contains(word)));
-            let is_followed = |word: &&(usize, usize, usize)| text[word.0 + word.1..].starts_with(' ');
-            prop_assert!(all.iter().filter(is_followed).all(|word| blank.contains(word)));
         }
     }
 }

@@ -16,10 +16,12 @@ use serde_json::json;
 
 use self::{
     find::{Candidate, Refused, Routes, Skipped},
-    progress::Progress,
     send::Sender,
 };
-use crate::{client, count, sessions, show, terminal};
+use crate::{
+    client, sessions, show,
+    ui::{amount::count, progress::Progress, terminal},
+};
 use cc_core::{
     destination::Destination,
     ids::{SpanId, SpanKey, TraceId},
@@ -33,7 +35,6 @@ use cc_langfuse::{
 };
 
 mod find;
-mod progress;
 mod send;
 
 /// `backfill`.
@@ -375,7 +376,7 @@ fn age(text: &str) -> Result<Duration, String> {
     if text.ends_with(|c: char| c.is_ascii_digit()) {
         return Err("a number and a unit, as in 30d".to_owned());
     }
-    crate::duration(text)
+    crate::ui::amount::duration(text)
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use hyper::Method;
 use serde_json::json;
 
-use super::{Job, find::Routes, known, progress::Progress, request, since, tally};
+use crate::ui::{amount, progress::Progress};
+
+use super::{Job, find::Routes, known, request, since, tally};
 use cc_core::{
     destination::Destination,
     hook::Source,
@@ -158,7 +160,7 @@ impl<'r> Sender<'r> {
                     let remedy = if row.state == "held" { " (see cc-langfusectl trust)" } else { "" };
                     format!(" is {}{remedy}{error}", row.state)
                 });
-                let (sessions, spans) = (crate::count(count, "session"), crate::count(wait as usize, "span"));
+                let (sessions, spans) = (amount::count(count, "session"), amount::count(wait as usize, "span"));
                 left.push(format!("{sessions} to be read and {spans} to be delivered: {}{why}", to.address));
                 break;
             }
@@ -289,8 +291,8 @@ impl<'r> Sender<'r> {
         let (sessions, turns) = self.done;
         let detail = format!(
             "{}, {}, {waiting} spans on their way",
-            crate::count(sessions, "session"),
-            crate::count(turns, "turn")
+            amount::count(sessions, "session"),
+            amount::count(turns, "turn")
         );
         self.progress.step(bytes, &detail);
     }

@@ -1,6 +1,6 @@
 //! The tree of a trace, for people.
 
-use crate::table;
+use super::table;
 use cc_core::destination::{wire::OutSpan, wire::Value};
 use cc_langfuse::output::{
     Look::{self, Bold, Dim, Plain, Red, Yellow},

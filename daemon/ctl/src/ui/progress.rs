@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cc_langfuse::output;
 
-use crate::status::size;
+use super::amount::size;
 
 /// How wide the bar is.
 const WIDTH: usize = 20;
@@ -53,7 +53,7 @@ impl Progress {
     /// Says something in between.
     pub fn say(&mut self, text: &str) {
         self.end();
-        super::say(text);
+        err!("{text}");
     }
 
     /// Takes the bar away.

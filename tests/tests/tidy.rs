@@ -1,0 +1,362 @@
+//! The layering holds: what may import what, who has the SQL, the HTTP, the clock, a backend's names. Each rule also finds
+//! made-up sources that break it, so that none passes because it looks at nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use tests::source::{Source, sources};
+
+/// Which way imports go in the daemon: each row may use the rows above it, and nothing of its own.
+const DAEMON: &[&[&str]] = &[
+    &["clock", "files", "git", "log", "output", "service", "socket", "watch"],
+    &["config_file", "credentials", "import_state_file", "reader", "store"],
+    &["agents", "begun", "consent_files", "copies", "delivery"],
+    &["engine", "offline"],
+    &["intake", "scan"],
+    &["api", "serve"],
+];
+
+/// The same in the pure core.
+const CORE: &[&[&str]] = &[
+    &["claude", "ids", "media", "project", "redact", "secret", "settings", "vars", "visible"],
+    &["transcript"],
+    &["import_state", "turn"],
+    &["trace"],
+    &["destination", "reconcile"],
+    &["consent", "delivery", "status"],
+    &["route"],
+    &["config", "hook", "metrics"],
+    &["complete", "doctor"],
+];
+
+/// What the core may depend on: none of these opens a file or a socket, starts a thread or needs the clock.
+const PURE: &[&str] = &[
+    "proto",
+    "base64",
+    "bytes",
+    "http",
+    "httpdate",
+    "jiff",
+    "memchr",
+    "regex",
+    "serde",
+    "serde_json",
+    "sha2",
+    "thiserror",
+    "toml",
+    "url",
+    "zeroize",
+];
+
+/// What no code of the core names.
+const IMPURE: &[&str] = &[
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::thread",
+    "std::process",
+    "std::os",
+    "SystemTime::now",
+    "Instant::now",
+    "Timestamp::now",
+    "Zoned::now",
+];
+
+/// What makes a client of HTTP.
+const CLIENTS: &[&str] =
+    &["hyper::client", "hyper_util::client", "hyper_rustls", "reqwest", "ureq", "TcpStream::connect"];
+
+/// How the names of a backend's attributes begin, and what its file in `destination` is called.
+const BACKENDS: &[(&str, &str)] = &[("langfuse.", "langfuse"), ("mlflow.", "mlflow")];
+
+/// Words of SQL: a literal that holds all of one row is some.
+const SQL: &[&[&str]] = &[
+    &["SELECT ", " FROM "],
+    &["INSERT ", "INTO "],
+    &["UPDATE ", " SET "],
+    &["DELETE FROM "],
+    &["CREATE TABLE "],
+    &["DROP TABLE "],
+    &["PRAGMA "],
+];
+
+/// How long a file may be.
+const LINES: usize = 600;
+
+/// A rule's name and what it finds.
+type Rule = (&'static str, fn(&[Source]) -> Vec<Finding>);
+
+/// Where what stands that should not, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Finding {
+    path: String,
+    line: usize,
+    what: String,
+}
+
+impl Finding {
+    fn new(source: &Source, line: usize, what: impl Into<String>) -> Self {
+        Self { path: source.path.clone(), line, what: what.into() }
+    }
+}
+
+const RULES: &[Rule] = &[
+    ("flow", flow),
+    ("circle", circles),
+    ("pure", pure),
+    ("sql", sql),
+    ("http", http),
+    ("backend", backend),
+    ("headline", headline),
+    ("length", length),
+];
+
+/// What is known to break a rule, and why it may for now.
+const EXCEPTIONS: &[(&str, &str, &str)] = &[
+    (
+        "backend",
+        "daemon/ctl/src/doctor/network.rs",
+        "the trial trace is made of attributes until it is made of observations",
+    ),
+    ("backend", "daemon/ctl/src/seen.rs", "sessions are read from spans until they are read from observations"),
+    ("backend", "daemon/ctl/src/show.rs", "the same"),
+    ("backend", "daemon/ctl/src/ui/tree.rs", "the same"),
+    ("http", "daemon/ctl/src/client.rs", "it asks the daemon, over its Unix socket"),
+    (
+        "length",
+        "daemon/src/engine/read.rs",
+        "a session is read for several destinations; its steps get files of their own",
+    ),
+    ("length", "daemon/src/store/sessions.rs", "`advance` gets a file of its own"),
+    ("sql", "daemon/src/engine/read.rs", "it names the store's error until that has a type of its own"),
+];
+
+/// Sources that are not test code below `dir`.
+fn below<'s>(sources: &'s [Source], dir: &'s str) -> impl Iterator<Item = &'s Source> {
+    sources.iter().filter(move |source| source.path.starts_with(dir) && !source.is_test)
+}
+
+fn flow(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (dir, table) in [("daemon/src/", DAEMON), ("daemon/core/src/", CORE)] {
+        let row = |name: &str| table.iter().position(|row| row.contains(&name));
+        for source in below(sources, dir) {
+            let Some(module) = source.module().first().map(ToString::to_string) else { continue };
+            // Programs stand above everything.
+            if module == "bin" {
+                continue;
+            }
+            let Some(own) = row(&module) else {
+                findings.push(Finding::new(source, 1, format!("`{module}` is in no row of the table of flow")));
+                continue;
+            };
+            for (line, import) in source.imports() {
+                if row(&import).is_some_and(|row| row >= own) {
+                    findings.push(Finding::new(source, line, format!("`{module}` may not import `{import}`")));
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// Modules that import each other, over whatever way.
+fn circles(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for dir in ["proto/src/", "hook-client/src/", "daemon/src/", "daemon/core/src/", "daemon/ctl/src/"] {
+        let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for source in below(sources, dir) {
+            if let Some(module) = source.module().first() {
+                let imports = source.imports().into_iter().map(|(_, name)| name);
+                graph.entry((*module).to_owned()).or_default().extend(imports);
+            }
+        }
+        for module in graph.keys() {
+            let (mut reached, mut next) = (BTreeSet::new(), vec![module]);
+            while let Some(from) = next.pop() {
+                next.extend(graph.get(from).into_iter().flatten().filter(|to| reached.insert(*to)));
+            }
+            if reached.contains(module) {
+                findings.push(Finding { path: dir.to_owned(), line: 0, what: format!("`{module}` is in a circle") });
+            }
+        }
+    }
+    findings
+}
+
+/// True if `path` is `sought` or below it, or ends so.
+fn names(path: &str, sought: &str) -> bool {
+    let (path, sought) = (format!("::{path}::"), format!("::{sought}::"));
+    path.contains(&sought)
+}
+
+fn pure(sources: &[Source]) -> Vec<Finding> {
+    let named = |source: &Source| -> Vec<Finding> {
+        let found = source.paths().iter().filter(|(_, path)| IMPURE.iter().any(|impure| names(path, impure)));
+        found.map(|(line, path)| Finding::new(source, *line, format!("the core names `{path}`"))).collect()
+    };
+    below(sources, "daemon/core/src/").flat_map(named).collect()
+}
+
+fn sql(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for source in below(sources, "").filter(|source| !source.path.starts_with("daemon/src/store/")) {
+        for (line, literal) in &source.literals {
+            if SQL.iter().any(|words| words.iter().all(|word| literal.contains(word))) {
+                findings.push(Finding::new(source, *line, format!("SQL outside the store: {literal:?}")));
+            }
+        }
+        let paths = source.paths().iter().filter(|(_, path)| path.starts_with("rusqlite"));
+        findings.extend(paths.map(|(line, path)| Finding::new(source, *line, format!("`{path}` outside the store"))));
+    }
+    findings
+}
+
+fn http(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for source in below(sources, "").filter(|source| !source.path.starts_with("daemon/src/delivery/")) {
+        let paths = source.paths().iter().filter(|(_, path)| CLIENTS.iter().any(|client| names(path, client)));
+        findings.extend(paths.map(|(line, path)| Finding::new(source, *line, format!("`{path}` outside delivery"))));
+    }
+    findings
+}
+
+fn backend(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (prefix, kind) in BACKENDS {
+        let home = format!("daemon/core/src/destination/{kind}");
+        for source in below(sources, "").filter(|source| !source.path.starts_with(&home)) {
+            let is_name = |literal: &str| {
+                let rest = literal.strip_prefix(prefix);
+                rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '{'))
+            };
+            let found = source.literals.iter().filter(|(_, literal)| is_name(literal));
+            findings.extend(found.map(|(line, literal)| {
+                Finding::new(source, *line, format!("an attribute's name outside its backend: {literal:?}"))
+            }));
+        }
+    }
+    findings
+}
+
+fn headline(sources: &[Source]) -> Vec<Finding> {
+    let bare = sources.iter().filter(|source| !source.is_test && !source.text.starts_with("//!"));
+    bare.map(|source| Finding::new(source, 1, "the module does not say what it is for")).collect()
+}
+
+fn length(sources: &[Source]) -> Vec<Finding> {
+    let long = sources.iter().filter(|source| source.text.lines().count() > LINES);
+    long.map(|source| Finding::new(source, LINES + 1, format!("{} lines", source.text.lines().count()))).collect()
+}
+
+/// Dependencies of a manifest that are not on the list.
+fn impure_dependencies(manifest: &str) -> Vec<String> {
+    let section = |text: &str| {
+        let (_, rest) = text.split_once("\n[dependencies]\n")?;
+        Some(rest.split("\n[").next().unwrap_or(rest).to_owned())
+    };
+    let section = section(manifest).unwrap_or_default();
+    let names = section.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let names = names.filter_map(|line| line.split(['.', ' ', '=']).next());
+    // A table of its own for one of them.
+    let tables = manifest.lines().filter_map(|line| line.strip_prefix("[dependencies.")?.strip_suffix(']'));
+    names.chain(tables).filter(|name| !PURE.contains(name)).map(str::to_owned).collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository")
+}
+
+#[test]
+fn the_layering_holds() {
+    let all = sources(root(), &["proto/src", "hook-client/src", "daemon", "tests"]);
+    assert!(all.len() > 250, "{}", all.len());
+    let product: Vec<Source> = all.iter().filter(|source| !source.path.starts_with("tests/")).cloned().collect();
+    assert!(product.iter().map(|source| source.imports().len()).sum::<usize>() > 100, "imports are seen");
+    let mut wrong = Vec::new();
+    for (name, rule) in RULES {
+        let findings = rule(if ["headline", "length"].contains(name) { &all } else { &product });
+        let excepted = |path: &str| EXCEPTIONS.iter().any(|(rule, file, _)| rule == name && *file == path);
+        let new = findings.iter().filter(|finding| !excepted(&finding.path));
+        wrong.extend(new.map(|Finding { path, line, what }| format!("{name}: {path}:{line}: {what}")));
+        let idle = EXCEPTIONS.iter().filter(|(rule, file, _)| rule == name && findings.iter().all(|f| f.path != *file));
+        wrong.extend(idle.map(|(_, file, _)| format!("{name}: {file} is no exception any more: take it off the list")));
+    }
+    assert!(wrong.is_empty(), "{} findings:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn the_core_depends_on_nothing_that_can_do_io() {
+    let manifest = std::fs::read_to_string(root().join("daemon/core/Cargo.toml")).expect("the manifest");
+    assert_eq!(impure_dependencies(&manifest), Vec::<String>::new());
+    assert!(manifest.contains("\nserde.workspace"), "they are seen");
+    let made_up = "[package]\nname = \"x\"\n\n[dependencies]\nserde.workspace = true\nrusqlite = \"1\"\n# a word\ntokio.workspace = true\n\n[dev-dependencies]\nproptest = \"1\"\n\n[dependencies.ureq]\nversion = \"1\"\n";
+    assert_eq!(impure_dependencies(made_up), ["rusqlite", "tokio", "ureq"]);
+}
+
+/// A rule, files by path, and how many findings they are.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], usize);
+
+#[test]
+fn each_rule_finds_what_breaks_it() {
+    let long = "//! x\n".repeat(LINES + 1);
+    let fit = "//! x\n".repeat(LINES);
+    let cases: &[Case<'_>] = &[
+        ("flow", &[("daemon/src/store/open.rs", "use crate::{clock, engine::Input};")], 1),
+        ("flow", &[("daemon/src/reader/places.rs", "fn f() { crate::store::x() }")], 1),
+        ("flow", &[("daemon/src/reader.rs", "use super::api;")], 1),
+        ("flow", &[("daemon/core/src/transcript/lines.rs", "use crate::turn::Turn;")], 1),
+        ("flow", &[("daemon/src/unheard_of.rs", "fn f() {}")], 1),
+        ("flow", &[("daemon/src/main.rs", "use crate::api;"), ("daemon/src/api.rs", "use crate::store;")], 0),
+        ("flow", &[("daemon/src/store/open.rs", "#[cfg(test)]\nmod tests { use crate::engine; }")], 0),
+        ("circle", &[("daemon/ctl/src/a.rs", "use crate::b;"), ("daemon/ctl/src/b.rs", "use crate::a;")], 2),
+        (
+            "circle",
+            &[
+                ("proto/src/a.rs", "use crate::b;"),
+                ("proto/src/b/x.rs", "use super::super::c;"),
+                ("proto/src/c.rs", "use crate::{a::X, d};"),
+                ("proto/src/d.rs", ""),
+            ],
+            3,
+        ),
+        ("circle", &[("proto/src/a.rs", "use crate::b;"), ("proto/src/b.rs", "// use crate::a;\nuse crate::b::c;")], 0),
+        ("pure", &[("daemon/core/src/turn.rs", "use std::{collections::BTreeMap, fs, io::Write};")], 1),
+        ("pure", &[("daemon/core/src/turn.rs", "fn f() { let _ = std::time::Instant::now(); }")], 1),
+        ("pure", &[("daemon/core/src/turn.rs", "use std::time::SystemTime;\nfn f() { SystemTime::now(); }")], 1),
+        ("pure", &[("daemon/core/src/turn.rs", "use std::{env::var_os, net::TcpStream, thread::{self, sleep}};")], 4),
+        ("pure", &[("daemon/core/src/turn.rs", "fn f() { jiff::Timestamp::now(); }")], 1),
+        ("pure", &[("daemon/core/src/turn.rs", "use core::net::IpAddr; use std::time::{Duration, Instant};")], 0),
+        ("pure", &[("daemon/core/src/turn/tests.rs", "use std::fs;")], 0),
+        ("sql", &[("daemon/src/api.rs", "const X: &str = \"SELECT a FROM b\";")], 1),
+        ("sql", &[("daemon/ctl/src/show.rs", "const X: &str = r\"PRAGMA user_version\";")], 1),
+        ("sql", &[("daemon/src/api.rs", "fn f(error: rusqlite::Error) {}")], 1),
+        ("sql", &[("daemon/src/store/x.rs", "use rusqlite::params; const X: &str = \"DELETE FROM b\";")], 0),
+        ("sql", &[("daemon/src/api.rs", "const X: &str = \"a word FROM a friend\";")], 0),
+        ("http", &[("daemon/src/api.rs", "use hyper_util::client::legacy::Client;")], 1),
+        ("http", &[("daemon/ctl/src/open.rs", "fn f() { reqwest::get(\"x\"); }")], 1),
+        ("http", &[("daemon/src/scan.rs", "use std::net::TcpStream;\nfn f() { TcpStream::connect(\"x\"); }")], 1),
+        ("http", &[("daemon/src/delivery/client.rs", "use hyper_util::client::legacy::Client;")], 0),
+        ("backend", &[("daemon/ctl/src/show.rs", "const X: &str = \"langfuse.trace.name\";")], 1),
+        ("backend", &[("daemon/core/src/trace.rs", "fn f() { format!(\"langfuse.{x}\"); }")], 1),
+        ("backend", &[("daemon/core/src/destination/langfuse/x.rs", "const X: &str = \"mlflow.spanType\";")], 1),
+        ("backend", &[("daemon/core/src/destination/langfuse/x.rs", "const X: &str = \"langfuse.trace.name\";")], 0),
+        ("backend", &[("daemon/ctl/src/show.rs", "const X: &str = \"langfuse.com, or cloud.langfuse.com\";")], 1),
+        ("backend", &[("daemon/ctl/src/show.rs", "// \"langfuse.trace.name\"\nconst X: &str = \"langfuse. \";")], 0),
+        ("headline", &[("daemon/src/store/x.rs", "use std::fs;")], 1),
+        ("headline", &[("daemon/src/store/x.rs", "//! What it is.\n")], 0),
+        ("length", &[("tests/tests/x.rs", &long)], 1),
+        ("length", &[("tests/tests/x.rs", &fit)], 0),
+    ];
+    let mut proved = BTreeSet::new();
+    for (name, files, count) in cases {
+        let (_, rule) = RULES.iter().find(|(rule, _)| rule == name).expect("a rule");
+        let files: Vec<Source> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
+        let findings = rule(&files);
+        assert_eq!(findings.len(), *count, "{name}: {files:?}: {findings:?}");
+        proved.extend((*count > 0).then_some(*name));
+    }
+    assert_eq!(proved.len(), RULES.len(), "each rule is tried");
+}
