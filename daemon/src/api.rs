@@ -86,7 +86,7 @@ impl Context {
 fn destination(row: DestinationRow, outbox_bytes: u64) -> Destination {
     let held = row.held_by.as_ref().map(|why| cc_core::consent::held(&row.destination, why));
     Destination {
-        kind: row.destination.kind,
+        kind: row.destination.kind.name().to_owned(),
         base_url: row.destination.address,
         public_key: row.destination.account,
         state: if held.is_some() { "held".to_owned() } else { row.state },

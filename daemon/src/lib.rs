@@ -27,6 +27,7 @@
 pub mod agents;
 pub mod api;
 pub mod begun;
+pub mod boot;
 pub mod clock;
 pub mod config_file;
 pub mod consent_files;

@@ -17,12 +17,13 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{bins, eventually, until};
+use crate::{Bins, bins, eventually, until};
 
 /// A home directory of its own; removed when this is dropped.
 pub struct Home {
     _dir: TempDir,
     path: PathBuf,
+    bins: Option<&'static Bins>,
 }
 
 /// The files of a home at one moment, with their modes; no content stands for a dead daemon's socket.
@@ -32,7 +33,7 @@ impl Home {
     /// An empty home.
     pub fn new() -> Self {
         let dir = tempdir();
-        Self { path: dir.path().to_owned(), _dir: dir }
+        Self { path: dir.path().to_owned(), bins: None, _dir: dir }
     }
 
     /// An empty home whose path has this many bytes, so that it can stand for another in a file of bytes.
@@ -44,7 +45,7 @@ impl Home {
         let room = length.checked_sub(dir.path().as_os_str().len() + 2).expect("a short temporary directory");
         let path = dir.path().join("p".repeat(room + 1));
         fs::create_dir(&path).expect("a directory");
-        Self { _dir: dir, path }
+        Self { _dir: dir, path, bins: None }
     }
 
     /// Where it is.
@@ -77,6 +78,15 @@ impl Home {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode");
     }
 
+    /// The same home, in which other programs run.
+    pub fn running(self, bins: &'static Bins) -> Self {
+        Self { bins: Some(bins), ..self }
+    }
+
+    fn bins(&self) -> &'static Bins {
+        self.bins.unwrap_or_else(bins)
+    }
+
     /// Starts the daemon and waits until it listens.
     pub fn daemon(&self) -> Daemon {
         self.daemon_with(&[])
@@ -105,7 +115,7 @@ impl Home {
 
     /// Starts the daemon and does not wait for anything.
     pub fn spawn_daemon(&self, env: &[(&str, &str)]) -> Daemon {
-        let mut command = self.command(&bins().daemon);
+        let mut command = self.command(&self.bins().daemon);
         command.envs(env.iter().copied()).stdin(Stdio::null());
         Self::spawn(command)
     }
@@ -118,7 +128,7 @@ impl Home {
     /// Starts the daemon by way of a program that becomes it. What it says is not shown.
     pub fn spawn_daemon_under(&self, program: &str, args: &[String]) -> Daemon {
         let mut command = self.command(Path::new(program));
-        command.args(args).arg(&bins().daemon).stdin(Stdio::null()).stderr(Stdio::null());
+        command.args(args).arg(&self.bins().daemon).stdin(Stdio::null()).stderr(Stdio::null());
         Self::spawn(command)
     }
 
@@ -139,7 +149,7 @@ impl Home {
     /// # Panics
     /// If the hook does not exit 0 or prints anything: it must not, whatever happens.
     pub fn hook_with(&self, payload: &[u8], env: &[(String, String)]) -> Duration {
-        let mut command = self.command(&bins().hook);
+        let mut command = self.command(&self.bins().hook);
         command.envs(env.iter().map(|(name, value)| (name, value)));
         let (output, took) = run(command, payload);
         assert_silent(&output);
@@ -153,7 +163,7 @@ impl Home {
 
     /// The same with more in its environment.
     pub fn ctl_with(&self, args: &[&str], env: &[(String, String)]) -> Output {
-        let mut command = self.command(&bins().ctl);
+        let mut command = self.command(&self.bins().ctl);
         command.args(args).envs(env.iter().map(|(name, value)| (name, value))).current_dir(self.path());
         run(command, b"").0
     }

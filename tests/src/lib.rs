@@ -66,21 +66,47 @@ fn build() -> Result<Bins, String> {
     let exe = std::env::current_exe().map_err(|error| error.to_string())?;
     let dir = exe.parent().and_then(Path::parent).ok_or("not in target/PROFILE/deps")?;
     let target = dir.parent().ok_or("not in target/PROFILE")?;
+    cargo(target, &["-p", "daemon", "-p", "ctl", "-p", "hook-client", "--bins"])?;
+    let program = |name: &str| dir.join(name);
+    Ok(Bins { hook: program("cc-langfuse-hook"), daemon: program("cc-langfused"), ctl: program("cc-langfusectl") })
+}
+
+/// The same with a second kind of backend in hook and daemon.
+///
+/// # Panics
+/// If they cannot be built.
+pub fn toys() -> &'static Bins {
+    static TOYS: OnceLock<Result<Bins, String>> = OnceLock::new();
+    TOYS.get_or_init(build_toys).as_ref().expect("the programs can be built")
+}
+
+fn build_toys() -> Result<Bins, String> {
+    let usual = bins();
+    let dir = usual.daemon.parent().ok_or("not in target/PROFILE")?;
+    let target = dir.parent().ok_or("not in target/PROFILE")?;
+    // The daemon has a name of its own there, the hook has not.
+    cargo(target, &["-p", "daemon", "--features", "toy", "--bin", "cc-langfused-toy"])?;
+    let apart = target.join("toy");
+    cargo(&apart, &["-p", "hook-client", "--features", "toy", "--bins"])?;
+    let profile = dir.file_name().unwrap_or_default();
+    Ok(Bins {
+        hook: apart.join(profile).join("cc-langfuse-hook"),
+        daemon: dir.join("cc-langfused-toy"),
+        ctl: usual.ctl.clone(),
+    })
+}
+
+/// Builds what `args` name into `target`, with the profile of the tests.
+fn cargo(target: &Path, args: &[&str]) -> Result<(), String> {
+    let exe = std::env::current_exe().map_err(|error| error.to_string())?;
+    let is_release = exe.parent().and_then(Path::parent).is_some_and(|dir| dir.ends_with("release"));
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args([
-        "build",
-        "--quiet",
-        "--locked",
-        "-p",
-        "daemon",
-        "-p",
-        "ctl",
-        "-p",
-        "hook-client",
-        "--bins",
-        "--target-dir",
-    ]);
-    cargo.arg(target).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    cargo
+        .args(["build", "--quiet", "--locked"])
+        .args(args)
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     // Cargo tells this test about its own package. Build scripts that look at that would run again, each time.
     for (name, _) in std::env::vars_os() {
         let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"];
@@ -88,15 +114,14 @@ fn build() -> Result<Bins, String> {
             cargo.env_remove(name);
         }
     }
-    if dir.file_name().is_some_and(|profile| profile == "release") {
+    if is_release {
         cargo.arg("--release");
     }
     let built = cargo.output().map_err(|error| error.to_string())?;
     if !built.status.success() {
         return Err(String::from_utf8_lossy(&built.stderr).into_owned());
     }
-    let program = |name: &str| dir.join(name);
-    Ok(Bins { hook: program("cc-langfuse-hook"), daemon: program("cc-langfused"), ctl: program("cc-langfusectl") })
+    Ok(())
 }
 
 /// `short` tries, or `long` ones where `CC_LANGFUSE_LONG=1` asks for the long form (`.ci/run --long`).

@@ -422,14 +422,18 @@ impl Recording {
 
     /// Plays the recording through the real programs; what the server has stored in the end.
     pub fn play(&self, mode: Mode) -> Vec<Span> {
-        let home = Home::new();
-        let here = home.path().to_str().expect("UTF-8").to_owned();
         let server = match mode {
             Mode::Outage => Server::answering(|_| Answer::status(503).header("retry-after", "0")),
             _ => Server::new(),
         };
-        let env = server.env();
-        home.settings("project", &env);
+        self.play_in(&Home::new(), &server.env(), mode, || server.change(|_| Answer::ok()));
+        server.spans()
+    }
+
+    /// Plays the recording in `home`, where everything goes where `env` says. `at_last` comes before what waits is flushed.
+    pub fn play_in(&self, home: &Home, env: &[(String, String)], mode: Mode, at_last: impl FnOnce()) {
+        let here = home.path().to_str().expect("UTF-8").to_owned();
+        home.settings("project", env);
         let there = |file: &File| File {
             relative: home.path().join(&file.relative),
             text: file.text.replace(HOME, &here),
@@ -451,7 +455,7 @@ impl Recording {
                 continue;
             }
             let payload = hook.payload.to_string().replace(HOME, &here);
-            home.hook_with(payload.as_bytes(), &env);
+            home.hook_with(payload.as_bytes(), env);
             if mode != Mode::Away {
                 std::thread::sleep(REST_AFTER);
             }
@@ -465,11 +469,10 @@ impl Recording {
             }
         }
         files.iter().for_each(|file| grow(file, usize::MAX));
-        server.change(|_| Answer::ok());
+        at_last();
         let daemon = daemon.unwrap_or_else(|| home.daemon());
         home.flush();
         assert!(daemon.terminate().success(), "{}", home.log());
-        server.spans()
     }
 }
 

@@ -29,6 +29,17 @@ impl Secret {
     }
 }
 
+#[cfg(feature = "toy")]
+impl Secret {
+    /// A bearer token.
+    pub fn bearer(&self) -> HeaderValue {
+        let text = Zeroizing::new(format!("Bearer {}", *self.0));
+        let mut value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
+        value.set_sensitive(true);
+        value
+    }
+}
+
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         self.0.len() == other.0.len() && self.0.bytes().zip(other.0.bytes()).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0

@@ -161,7 +161,7 @@ impl Session {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// `langfuse`.
-    pub kind: crate::destination::Kind,
+    pub kind: String,
     /// Its address.
     pub base_url: String,
     /// Which project.
@@ -170,13 +170,15 @@ pub struct Place {
 
 impl From<crate::destination::Destination> for Place {
     fn from(to: crate::destination::Destination) -> Self {
-        Self { kind: to.kind, base_url: to.address, public_key: to.account }
+        Self { kind: to.kind.name().to_owned(), base_url: to.address, public_key: to.account }
     }
 }
 
-impl From<Place> for crate::destination::Destination {
-    fn from(place: Place) -> Self {
-        Self { kind: place.kind, address: place.base_url, account: place.public_key }
+impl Place {
+    /// The destination that is there; `None` if this version does not know its kind.
+    pub fn destination(self) -> Option<crate::destination::Destination> {
+        let kind = crate::destination::Kind::named(&self.kind)?;
+        Some(crate::destination::Destination { kind, address: self.base_url, account: self.public_key })
     }
 }
 
@@ -184,7 +186,7 @@ impl From<Place> for crate::destination::Destination {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Destination {
     /// `langfuse`.
-    pub kind: crate::destination::Kind,
+    pub kind: String,
     /// Its address.
     pub base_url: String,
     /// Which project.

@@ -12,7 +12,7 @@ use cc_core::{
     project::{Capture, Options},
     route::Env,
     secret::Secrets,
-    status::{self, Session, Status},
+    status::{Place, self, Session, Status},
 };
 use cc_langfuse::{
     credentials::{self, layers},
@@ -49,7 +49,7 @@ impl Seen {
             session_id: session.session_id.clone(),
             transcript: session.transcript.clone(),
             dirs: session.project_dirs.clone(),
-            destination: session.destination.clone().map(Into::into),
+            destination: session.destination.clone().and_then(Place::destination),
         }
     }
 

@@ -13,6 +13,8 @@ use crate::{
 
 pub mod address;
 pub mod langfuse;
+#[cfg(feature = "toy")]
+pub mod toy;
 pub mod wire;
 
 /// A place spans are delivered to.
@@ -51,16 +53,25 @@ pub fn is_loopback(address: &http::Uri) -> bool {
 pub enum Kind {
     /// A Langfuse server.
     Langfuse,
+    /// A receiver for tests.
+    #[cfg(feature = "toy")]
+    Toy,
 }
 
 impl Kind {
     /// All of them, in the order in which they are listed.
-    pub const ALL: &[Self] = &[Self::Langfuse];
+    pub const ALL: &[Self] = &[
+        Self::Langfuse,
+        #[cfg(feature = "toy")]
+        Self::Toy,
+    ];
 
     /// What knows about it: the only match over the kinds.
     pub fn backend(self) -> &'static dyn Backend {
         match self {
             Self::Langfuse => &langfuse::Langfuse,
+            #[cfg(feature = "toy")]
+            Self::Toy => &toy::Toy,
         }
     }
 

@@ -1,0 +1,341 @@
+//! The daemon from its start to its end: build, start, serve, stop. Runs in the foreground until SIGTERM or SIGINT.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{atomic::Ordering, mpsc},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use clap::Parser;
+use tokio::{
+    io::AsyncReadExt,
+    net::unix::pipe,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    api::{self, Context},
+    begun, clock,
+    consent_files::Consent,
+    delivery::exporter::{self, InFlight, Order},
+    engine::{Engine, Input},
+    intake::{Drained, Intake},
+    log, output,
+    scan::Scan,
+    serve, service,
+    socket::{self, Denied},
+    store::{self, Opened, Store, handle::Handle},
+    watch::Watch,
+};
+use cc_core::status::Left;
+use proto::paths::Paths;
+
+/// How long the answer to what was just sent is waited for at the end.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+
+/// How often sessions are looked for of which no hook told.
+const SCAN: Duration = Duration::from_secs(15 * 60);
+
+/// How many of them the engine gets at a time.
+const HANDED_OVER: usize = 16;
+
+/// How soon those are looked at again that are being written to.
+const STILL_WRITTEN: Duration = Duration::from_millis(250);
+
+/// Names looked up at the same time; each takes a thread, and the service has few.
+const LOOKUPS: usize = 4;
+
+/// Receives Claude Code hook events, reads transcripts and delivers traces. Needs no arguments: everything comes from
+/// HOME and from the events.
+#[derive(Parser)]
+#[command(name = "cc-langfused", version = crate::VERSION)]
+struct Args {
+    /// For `cc-langfusectl run`: ends with its standard input, a pipe, when everything is delivered or so many milliseconds later
+    #[arg(long, hide = true, value_name = "MS")]
+    until_stdin_ends: Option<u64>,
+    /// Then leaves nothing, unless something is not delivered
+    #[arg(long, hide = true, requires = "until_stdin_ends")]
+    ephemeral: bool,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn main() -> ExitCode {
+    private_memory();
+    let args: Args = match output::arguments() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            // The reason belongs where the service manager looks for it, too.
+            output::error(format_args!("cc-langfused: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Keys are held in memory: no core file, and no look at it by other programs of the user. Where the system forbids even this,
+/// whoever made it do so has seen to the limits.
+fn private_memory() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).context("HOME is not set")?;
+    let home = PathBuf::from(home);
+    let paths = Paths::new(&home, std::env::var_os(proto::env::STATE_DIR).as_deref());
+    anyhow::ensure!(!args.ephemeral || paths != Paths::new(&home, None), "the resident daemon's state is kept");
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let lock = match socket::claim(&paths) {
+        Err(Denied::AlreadyRunning) => {
+            service::tell("STATUS=another daemon of this user is running");
+            return Ok(());
+        }
+        Err(denied @ Denied::Io(..)) => {
+            let elsewhere =
+                "where it cannot be written, CC_LANGFUSE_STATE_DIR names another directory by its absolute path";
+            anyhow::bail!("{denied} ({elsewhere})")
+        }
+        other => other?,
+    };
+    let passed = service::passed().map_err(|error| Denied::Passed(paths.socket.clone(), error))?;
+    let debug = std::env::var("CC_LANGFUSE_DEBUG").is_ok_and(|value| proto::env::enabled(&value));
+    std::panic::set_hook(Box::new(|panic| {
+        // Not the message: it may quote a conversation.
+        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(at, "a fault in this program");
+    }));
+    let evidence = begun::Evidence::find(&paths.begun, &paths.log);
+    let level = log::start(&paths.log, debug).with_context(|| format!("the log {}", paths.log.display()))?;
+    let config = crate::config_file::load(&paths.config)?;
+    let (store, made) = open_database(&paths.database)?;
+    let store = Handle::new(store);
+    match begun::recover(&store, made, evidence, clock::now_ms()) {
+        Ok(true) => tracing::warn!("a database from before is lost: transcripts written to since then are read again"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, "since when sessions are traced cannot be stored"),
+    }
+    store.call(|store| {
+        store.trace_from_now(config.from_now);
+        Ok(())
+    })?;
+    import_state(&store, &home);
+    let (engine_sender, inputs) = mpsc::channel();
+    let (orders, orders_receiver) = tokio::sync::mpsc::unbounded_channel();
+
+    let outbox_bytes = config.outbox_bytes;
+    let consent = Consent::new(&home, config.floor);
+    let roots = config.roots(&home);
+    let engine = Engine::new(store.clone(), orders.clone(), engine_sender.clone(), config, &home);
+    let (of, refused) = (home.clone(), engine.refused());
+    let scan = Scan { store: store.clone(), roots, home: of, consent: consent.clone(), refused };
+    let (runs, engine_ended) = tokio::sync::oneshot::channel::<()>();
+    let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
+        let _runs = runs;
+        engine.run(&inputs);
+    })?;
+    for row in store.call(|store| store.destinations())? {
+        if row.waiting > 0 || row.media > 0 {
+            orders.send(Order::Wake(row.id, row.destination))?;
+        }
+    }
+
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(LOOKUPS).enable_all().build()?;
+    let intake = Intake::new(store.clone(), engine_sender.clone(), orders, consent, level);
+    let in_flight = InFlight::default();
+    let stop_sending = intake.orders.clone();
+    let context = Context {
+        intake,
+        in_flight: in_flight.clone(),
+        spool: paths.spool.clone(),
+        outbox_bytes,
+        started: Instant::now(),
+        room: Context::room(),
+    };
+    let is_done_with = runtime.block_on(async {
+        let listener = socket::listen(&paths, &lock, passed)?;
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut exporters =
+            std::pin::pin!(exporter::supervise(store.clone(), home, in_flight.clone(), orders_receiver));
+        // What was left is older than whatever is found otherwise.
+        let Drained { taken, .. } = context.intake.drain(&paths.spool);
+        tracing::debug!(taken, "events taken from the spool at the start");
+        let spool = watch_spool(context.intake.clone(), paths.spool.clone());
+        let scan = look_for_sessions(scan, engine_sender.clone(), paths.begun.clone());
+        let mut owner = args.until_stdin_ends.map(|_| stdin()).transpose().context("standard input")?;
+        let known = context.clone();
+        let abandoned = async {
+            match &mut owner {
+                Some(owner) => while owner.read(&mut [0]).await.is_ok_and(|read| read > 0) {},
+                None => std::future::pending().await,
+            }
+            api::flushed(&known, Duration::from_millis(args.until_stdin_ends.unwrap_or_default())).await
+        };
+        let mut is_done_with = false;
+        // A task of its own: waking this one costs two system calls each time.
+        let mut server = tokio::spawn(serve::serve(listener, api::router(context.clone()), context.intake));
+        tracing::info!(version = crate::VERSION, pid = std::process::id(), "started");
+        service::tell("READY=1");
+        tokio::select! {
+            served = &mut server => match served? {},
+            () = &mut exporters => {}
+            () = spool => {}
+            () = scan => {}
+            // Events would be taken and nothing read. Who started this one starts another.
+            _ = engine_ended => {}
+            left = abandoned => is_done_with = args.ephemeral && left == Some(Left::default()),
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        service::tell("STOPPING=1");
+        server.abort();
+        let _ = server.await;
+        // A batch whose answer is not heard is sent again by the next daemon.
+        let _ = stop_sending.send(Order::Stop);
+        let answered = async {
+            while in_flight.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = &mut exporters => {}
+            _ = tokio::time::timeout(LAST_ANSWER, answered) => {}
+        }
+        anyhow::Ok(is_done_with)
+    })?;
+    // A transaction at hand is finished; whatever is left is in the database or in the transcripts.
+    let _ = engine_sender.send(Input::Stop);
+    let engine_ended = engine_thread.join();
+    // A search for sessions may still hold the database, so that it is not closed.
+    let _ = store.call(|store| {
+        store.empty_log();
+        Ok(())
+    });
+    // A lookup of a name may take long yet.
+    runtime.shutdown_background();
+    tracing::info!("stopped");
+    if engine_ended.is_err() {
+        anyhow::bail!("a fault in this program; the log says where");
+    }
+    if is_done_with {
+        std::fs::remove_dir_all(&paths.state).with_context(|| paths.state.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Standard input, which is a pipe.
+fn stdin() -> std::io::Result<pipe::Receiver> {
+    pipe::Receiver::from_owned_fd(rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?)
+}
+
+/// Opens the database; where the disk is full or cannot be written, waits until it can. True if what another one held may be
+/// lost.
+fn open_database(path: &Path) -> anyhow::Result<(Store, bool)> {
+    let mut said = false;
+    loop {
+        match Store::open(path) {
+            Ok(Opened { store, damaged, made, again }) => {
+                if let Some(aside) = &damaged {
+                    tracing::error!(moved_to = %aside.display(), "the database was damaged");
+                }
+                if again {
+                    tracing::warn!("all known transcripts are read again; what was delivered is not sent again");
+                }
+                return Ok((store, made || damaged.is_some()));
+            }
+            Err(error) if store::is_passing(&error) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::error!(database = %path.display(), "cannot be written, waiting until it can: {error:#}");
+                }
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            Err(error) => return Err(error).with_context(|| format!("the database {}", path.display())),
+        }
+    }
+}
+
+/// Takes over, once, which lines of which session the Node tool has sent that traced before.
+fn import_state(store: &Handle, home: &Path) {
+    let path = home.join(cc_core::import_state::STATE);
+    if !store.call(|store| store.seeks_import()).unwrap_or(false) {
+        return;
+    }
+    let sessions = match crate::import_state_file::load(&path) {
+        Ok(sessions) => sessions.unwrap_or_default(),
+        Err(error) => {
+            let path = path.display();
+            return tracing::error!(%path, error, "the state of the Node tool is not taken over; mend it, or remove it");
+        }
+    };
+    let taken = store.call(|store| {
+        let taken = store.import(&sessions)?;
+        store.import_was_sought(clock::now_ms())?;
+        Ok(taken)
+    });
+    match taken {
+        Ok(0) => {}
+        Ok(taken) => tracing::info!(sessions = taken, "go on where the Node tool has stopped sending them"),
+        Err(error) => tracing::error!(%error, "the state of the Node tool cannot be taken over"),
+    }
+}
+
+/// Looks for sessions of which no hook told: at the start, and now and then. The engine gets them a few at a time, when it asks
+/// for more, and those first that are silent.
+async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: PathBuf) {
+    loop {
+        let (search, marker) = (scan.clone(), marker.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            let found = search.run(clock::now_ms());
+            if let Err(error) = begun::remember(&search.store, &marker) {
+                tracing::debug!(%error, "since when sessions are traced cannot be written beside the database");
+            }
+            found
+        });
+        let found = found.await;
+        let mut found = found.unwrap_or_default();
+        if !found.is_empty() {
+            tracing::debug!(sessions = found.len(), "found without a hook");
+        }
+        while !found.is_empty() {
+            let scan = scan.clone();
+            let taken = tokio::task::spawn_blocking(move || {
+                let hints = scan.take(&mut found, HANDED_OVER, clock::now_ms());
+                (found, hints)
+            });
+            let Ok((rest, hints)) = taken.await else { break };
+            found = rest;
+            // Some may be written to yet; or none was to be traced.
+            let wait = if hints.is_empty() { STILL_WRITTEN } else { Duration::ZERO };
+            let (more, asked) = tokio::sync::oneshot::channel();
+            if engine.send(Input::Found { hints, left: found.len(), more }).is_err() {
+                return;
+            }
+            tokio::time::sleep(wait).await;
+            let _ = asked.await;
+        }
+        tokio::time::sleep(SCAN).await;
+    }
+}
+
+/// Takes up what hooks left while no daemon answered: at the start, when a file appears, and now and then.
+async fn watch_spool(intake: Intake, spool: PathBuf) {
+    let appeared = std::sync::Arc::new(tokio::sync::Notify::new());
+    let notify = appeared.clone();
+    let mut watch = Watch::reporting(move |_| notify.notify_one());
+    watch.add(&spool);
+    loop {
+        let Drained { taken, again } = intake.drain(&spool);
+        if taken > 0 {
+            tracing::info!(taken, "events taken from the spool");
+        }
+        let next = Duration::from_secs(if again { 1 } else { 30 });
+        let _ = tokio::time::timeout(next, appeared.notified()).await;
+    }
+}
