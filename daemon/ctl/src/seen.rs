@@ -12,7 +12,7 @@ use cc_core::{
     project::{Capture, Options},
     route::Env,
     secret::Secrets,
-    status::{Place, self, Session, Status},
+    status::{self, Place, Session, Status},
 };
 use cc_langfuse::{
     credentials::{self, layers},
