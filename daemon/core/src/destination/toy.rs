@@ -8,8 +8,8 @@ use super::{
     address::{base_url, unquoted},
 };
 use crate::{
-    route::{Env, Refused},
     secret::{Secret, Secrets},
+    vars::{Env, Refused},
 };
 
 /// The variable that has its token.
