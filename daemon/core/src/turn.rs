@@ -23,6 +23,7 @@ mod history;
 mod parts;
 pub mod placement;
 mod run;
+pub mod silence;
 mod sources;
 
 pub use assembler::{Assembler, Elsewhere, TEAM_OF};

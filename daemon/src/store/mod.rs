@@ -12,6 +12,7 @@ use rusqlite::{Connection, params};
 
 use cc_core::{destination::wire::OutSpan, ids::hex};
 
+mod advance;
 mod begun;
 mod destinations;
 mod followers;
@@ -30,13 +31,14 @@ mod sights;
 mod spellings;
 mod unknown;
 
+pub use advance::Advance;
 pub use begun::{Begun, is_ahead};
 pub use destinations::{Accounts, DestinationRow};
 pub use followers::Behind;
 pub use inbox::Inbox;
 pub use open::Opened;
 pub use outbox::{DeadLetter, Row};
-pub use sessions::{Advance, SessionRow};
+pub use sessions::SessionRow;
 pub use unknown::UnknownKind;
 
 /// What can go wrong with the database.

@@ -11,8 +11,10 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Launch, Order, Place, Runs, Turn};
-use crate::complete::{BURST, QUIET, QUIET_FINISHED};
+use super::{
+    Launch, Order, Place, Runs, Turn,
+    silence::{BURST, QUIET, QUIET_FINISHED},
+};
 
 /// How soon the transcripts of subagents at work are read again, should no file event come: at first, and after they have been
 /// silent for long.
