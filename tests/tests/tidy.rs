@@ -270,6 +270,23 @@ fn root() -> &'static Path {
 }
 
 #[test]
+fn the_document_on_the_architecture_names_every_module() {
+    let text = include_str!("../../ARCHITECTURE.md");
+    for (name, table) in [("core", CORE), ("daemon", DAEMON)] {
+        let (begin, end) = (format!("<!-- {name}:begin -->"), format!("<!-- {name}:end -->"));
+        let part = text.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end)).expect("its table").0;
+        let named: BTreeSet<&str> = part
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter_map(|line| line.split(" | ").next())
+            .flat_map(|cell| cell.split('`').filter(|word| !word.trim().is_empty() && *word != ", "))
+            .collect();
+        let known: BTreeSet<&str> = table.iter().flat_map(|row| row.iter().copied()).collect();
+        assert_eq!(named, known, "daemon/{name}");
+    }
+}
+
+#[test]
 fn the_layering_holds() {
     let all = sources(root(), &["proto/src", "hook-client/src", "daemon", "tests"]);
     assert!(all.len() > 250, "{}", all.len());
