@@ -16,10 +16,10 @@ use crate::{
     reader::{self, Transcript, Unreadable},
 };
 use cc_core::{
+    pipeline,
     transcript::{
         cursor::Position,
         lines::{Line, Lines},
-        record,
     },
     turn::{
         Launch, Runs, Turn,
@@ -276,13 +276,14 @@ fn workflow(path: &Path) -> Option<&str> {
 }
 
 fn take_line(runs: &mut Runs, held: &mut usize, offset: u64, line: Line<'_>, skipped: &mut impl FnMut(&'static str)) {
-    let Line::Whole(bytes) = line else { return skipped("too_long") };
-    *held += bytes.len();
-    record::read(bytes, |within, found| match found {
+    if let Line::Whole(bytes) = line {
+        *held += bytes.len();
+    }
+    pipeline::records(offset, line, |at, found| match found {
         Err(skip) => skip.reason().into_iter().for_each(&mut *skipped),
         Ok(record) => {
             *held += record.spilled() * reader::SPILLED;
-            if !runs.push(record, offset + within as u64) {
+            if !runs.push(record, at) {
                 skipped("orphan");
             }
         }

@@ -12,24 +12,22 @@ use crate::{
     reader::{self, CHUNK, Transcript, Unreadable},
 };
 use cc_core::{
-    destination::{
-        langfuse::encode::{Encoder, Shared},
-        wire::OutSpan,
-    },
     ids::{self, Call, CallId, SpanId, SpanKey, TraceId, trace_id},
     import_state::Imported,
-    project::{Capture, Options},
+    observation::Observation,
+    pipeline::{self, Outgoing, Pipeline},
+    project::Options,
     reconcile::{Stated, Tokens, Traced},
     redact::{Counts, Rules},
     trace,
     transcript::{
         lines::{Line, Lines},
-        record::{self, Record, SessionFacts, Skip},
+        record::{Record, Skip},
     },
-    turn::{Assembler, Past, Scope, Turn, placement},
+    turn::{Assembler, Scope, Turn, placement},
 };
 
-/// Reads the transcript at `path` and hands the spans of each turn, root first, to `each`; those of its subagents follow, and the
+/// Reads the transcript at `path` and hands the observations of each turn, root first, to `each`; those of its subagents follow, and the
 /// events that it adds to turns which it abandoned. Lines that stand there twice are one: a span comes once, but for a root that
 /// comes again with news below it.
 ///
@@ -40,12 +38,14 @@ pub fn turns(
     session_id: &str,
     options: &Options,
     rules: &Rules,
-    mut each: impl FnMut(Vec<OutSpan>),
+    mut each: impl FnMut(Vec<Outgoing>),
 ) -> Result<(), Unreadable> {
+    let pipeline = Pipeline { session_id, options, rules };
     let (mut emitted, mut roots) = (Emitted::default(), HashMap::new());
-    let mut is_news = |root: &OutSpan| {
-        let fingerprint = ids::fingerprint(&serde_json::to_vec(root).unwrap_or_default());
-        roots.insert(root.span_id, fingerprint) != Some(fingerprint)
+    let mut is_news = |root: &Outgoing| {
+        let what = (&*root.facts, &root.observation);
+        let fingerprint = ids::fingerprint(&serde_json::to_vec(&what).unwrap_or_default());
+        roots.insert(root.observation.span_id, fingerprint) != Some(fingerprint)
     };
     session(
         path,
@@ -54,23 +54,20 @@ pub fn turns(
         || beside(path, session_id),
         |_, _| {},
         |turn, agents| {
-            let mut marks = Vec::new();
-            let complete = |turn: &mut Turn| {
-                if options.capture == Capture::Full {
-                    turn.complete(Scope::Final, &|spilled| reader::spilled(path, spilled));
-                }
-                marks.extend(abandoned(turn, session_id, options, rules));
-                spans(turn, session_id, options, rules)
+            let mut abandoned = Vec::new();
+            let emit = |turn: &mut Turn| {
+                let spilled = |spilled: &Path| reader::spilled(path, spilled);
+                let emitted = pipeline.emit(turn, Scope::Final, None, spilled, &mut Counts::new());
+                abandoned.extend(emitted.abandoned);
+                emitted.observations
             };
-            let mut spans: Vec<OutSpan> = std::iter::once(turn).chain(agents).flat_map(complete).collect();
-            let keys: Vec<SpanKey> = spans.iter().map(|span| (span.trace_id, span.span_id, span.call)).collect();
+            let mut found: Vec<Outgoing> = std::iter::once(turn).chain(agents).flat_map(emit).collect();
+            let keys: Vec<SpanKey> = found.iter().map(|out| out.observation.key()).collect();
             let mut fresh = emitted.fresh(&keys).into_iter();
-            spans.retain(|span| fresh.next().unwrap_or(true) && (!span.is_root() || is_news(span)));
-            spans.extend(
-                marks.into_iter().filter(|mark| emitted.is_fresh_below(mark.parent_id, (mark.trace_id, mark.span_id))),
-            );
-            if !spans.is_empty() {
-                each(spans);
+            found.retain(|out| fresh.next().unwrap_or(true) && (!out.observation.is_root() || is_news(out)));
+            found.extend(abandoned.into_iter().filter(|out| emitted.is_fresh_below(&out.observation)));
+            if !found.is_empty() {
+                each(found);
             }
         },
     )
@@ -219,9 +216,10 @@ impl Emitted {
         fresh
     }
 
-    /// True if the span is new, and the root it stands below was emitted.
-    fn is_fresh_below(&mut self, root: SpanId, (trace, span): (TraceId, SpanId)) -> bool {
-        self.spans.contains(&(trace, root)) && self.spans.insert((trace, span))
+    /// True if `event` is new, and the root it stands below was emitted.
+    fn is_fresh_below(&mut self, event: &Observation) -> bool {
+        let root = event.parent.map(|root| (event.trace_id, root));
+        root.is_some_and(|root| self.spans.contains(&root)) && self.spans.insert((event.trace_id, event.span_id))
     }
 
     /// Notes that the call stands in this trace. False if it stood in another one first.
@@ -248,6 +246,7 @@ pub fn outline(
     options: &Options,
 ) -> Result<Outline, Unreadable> {
     let (mut outline, mut emitted) = (Outline::default(), Emitted::default());
+    let pipeline = Pipeline { session_id, options, rules: &Rules::default() };
     let beside = || beside(path, session_id).leaving_copies();
     session(
         path,
@@ -261,8 +260,7 @@ pub fn outline(
                 return;
             }
             outline.last = outline.last.max(turn.end).max(turn.prompt.at);
-            let rate = options.sample_rate;
-            if rate.is_some_and(|rate| !ids::sampled(ids::trace_id(turn.trace_key()), rate)) {
+            if !pipeline.keeps(trace_id(turn.trace_key())) {
                 return;
             }
             let all: Vec<trace::Span> = std::iter::once(&*turn)
@@ -339,14 +337,17 @@ fn walk(
     let mut assembler = Assembler::new(session_id, closed).beside(beside);
     let mut buffer = vec![0; CHUNK];
     let mut push = |offset, line: Line<'_>| {
-        let Line::Whole(bytes) = line else { return };
-        record::read(bytes, |within, found| {
+        let bytes = match line {
+            Line::Whole(bytes) => bytes,
+            Line::TooLong(_) => return,
+        };
+        pipeline::records(offset, line, |at, found| {
             if matches!(found, Err(Skip::Field(_))) {
                 return;
             }
             let record = found.ok();
             look(bytes, record.as_ref());
-            if let Some(turn) = record.and_then(|record| assembler.push(record, offset + within as u64)) {
+            if let Some(turn) = record.and_then(|record| assembler.push(record, at)) {
                 each(turn);
             }
         });
@@ -362,36 +363,6 @@ fn walk(
         lines.finish(&mut push);
     }
     Ok(assembler)
-}
-
-fn spans(turn: &Turn, session_id: &str, options: &Options, rules: &Rules) -> Vec<OutSpan> {
-    if options.sample_rate.is_some_and(|rate| !ids::sampled(trace_id(turn.trace_key()), rate)) {
-        return Vec::new();
-    }
-    let shared = Shared::new(turn, session_id, options);
-    let mut counts = Counts::new();
-    let mut encoder = Encoder::new(shared, (!options.unredacted).then(|| &**rules), &mut counts);
-    let spans = trace::spans(turn, Scope::Final, options.semantics, None);
-    spans.iter().map(|span| encoder.encode(span, &mut counts)).collect()
-}
-
-/// What `turn` adds to the traces of turns that it abandoned.
-fn abandoned(turn: &Turn, session_id: &str, options: &Options, rules: &Rules) -> Vec<OutSpan> {
-    if options.sample_rate.is_some_and(|rate| !ids::sampled(trace_id(turn.trace_key()), rate)) {
-        return Vec::new();
-    }
-    let mark = |left: &Past| {
-        let span = trace::left_behind(turn, left);
-        if options.sample_rate.is_some_and(|rate| !ids::sampled(span.trace_id, rate)) {
-            return None;
-        }
-        let facts = SessionFacts { title: turn.session.title.clone(), ..left.session.clone() };
-        let shared = Shared::of(left.number, &facts, session_id, options);
-        let mut counts = Counts::new();
-        let mut encoder = Encoder::new(shared, (!options.unredacted).then(|| &**rules), &mut counts);
-        Some(encoder.encode(&span, &mut counts))
-    };
-    turn.left.iter().filter_map(mark).collect()
 }
 
 #[cfg(test)]

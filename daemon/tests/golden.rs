@@ -7,8 +7,12 @@ use std::{
 };
 
 use cc_core::{
-    destination::wire::{OutSpan, Value},
+    destination::{
+        langfuse::encode::encode,
+        wire::{Value, WireSpan},
+    },
     ids::{fingerprint, hex},
+    pipeline::Outgoing,
     project::{Capture, Options, Semantics},
     redact::{Redactor, Rules},
 };
@@ -51,19 +55,20 @@ fn below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A hash of all that a server reads of `span` but its ids.
-fn digest(span: &OutSpan) -> String {
+/// A hash of all that a server reads of `span`, of `out`, but its ids.
+fn digest(span: &WireSpan, out: &Outgoing) -> String {
     let mut attributes: Vec<_> = span.attributes.iter().collect();
     attributes.sort_by_key(|(key, _)| key.as_ref());
-    let mut all = format!("{}\n{}\n{}\n{:?}\n", span.name, span.start_ns, span.end_ns, span.error);
+    let mut all = format!("{}\n{}\n{}\n{:?}\n", span.name, span.start_ns, span.end_ns, span.status.error());
     for (key, value) in attributes {
         let value = match value {
             Value::Text(text) => format!("{text:?}"),
             Value::List(items) => format!("{items:?}"),
+            other => format!("{other:?}"),
         };
         let _ = writeln!(all, "{key} {value}");
     }
-    for (field, media) in &span.media {
+    for (field, media) in &out.observation.media {
         let _ = writeln!(all, "{} {} {}", field.name(), media.kind, hex(&media.hash));
     }
     hex(&fingerprint(all.as_bytes())[..4])
@@ -76,7 +81,8 @@ fn lines(transcript: &Path, configurations: &[(Options, Rules)]) -> Vec<String> 
     for (column, (options, rules)) in configurations.iter().enumerate() {
         let mut times: BTreeMap<(String, String), usize> = BTreeMap::new();
         offline::turns(transcript, session, options, rules, |turn| {
-            for span in turn {
+            for out in turn {
+                let span = encode(&out.observation, &out.facts);
                 let id = (hex(&span.trace_id), hex(&span.span_id));
                 // A root may come again.
                 let time = times.entry(id.clone()).or_default();
@@ -84,7 +90,7 @@ fn lines(transcript: &Path, configurations: &[(Options, Rules)]) -> Vec<String> 
                     let parent = if span.is_root() { "-".to_owned() } else { hex(&span.parent_id) };
                     (format!("{parent} {:?}", span.name), vec!["-".to_owned(); configurations.len()])
                 });
-                digests[column] = digest(&span);
+                digests[column] = digest(&span, &out);
                 *time += 1;
             }
         })

@@ -12,7 +12,10 @@ use std::{
 use serde_json::{Value, json};
 
 use cc_core::{
-    destination::{wire::OutSpan, wire::Value as Attribute},
+    destination::{
+        langfuse::encode::encode,
+        wire::{Value as Attribute, WireSpan},
+    },
     project::Options,
     redact::Rules,
 };
@@ -297,7 +300,7 @@ fn all_paths(value: &Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>
 
 // ---- what must hold ----
 
-fn spans(session: &Session, dir: &Path) -> Vec<OutSpan> {
+fn spans(session: &Session, dir: &Path) -> Vec<WireSpan> {
     let root = dir.join("-work");
     let _ = fs::remove_dir_all(&root);
     for (path, lines) in &session.files {
@@ -312,23 +315,26 @@ fn spans(session: &Session, dir: &Path) -> Vec<OutSpan> {
     }
     let (path, mut found) = (root.join(&session.files[0].0), Vec::new());
     let options = Options { unredacted: true, ..Options::default() };
-    offline::turns(&path, &session.id, &options, &Rules::default(), |turn| found.extend(turn)).unwrap();
+    offline::turns(&path, &session.id, &options, &Rules::default(), |turn| {
+        found.extend(turn.iter().map(|out| encode(&out.observation, &out.facts)));
+    })
+    .unwrap();
     found
 }
 
-fn text<'s>(span: &'s OutSpan, key: &str) -> Option<&'s str> {
+fn text<'s>(span: &'s WireSpan, key: &str) -> Option<&'s str> {
     span.attributes.iter().find_map(|(known, value)| match value {
         Attribute::Text(text) if known == key => Some(text.as_str()),
         _ => None,
     })
 }
 
-fn used(span: &OutSpan) -> Option<Tokens> {
+fn used(span: &WireSpan) -> Option<Tokens> {
     text(span, "langfuse.observation.usage_details")
         .map(|usage| serde_json::from_str(usage).expect("counts, none negative"))
 }
 
-fn totals(spans: &[OutSpan]) -> Tokens {
+fn totals(spans: &[WireSpan]) -> Tokens {
     let mut totals = Tokens::new();
     for (kind, count) in spans.iter().filter_map(used).flatten() {
         // How long what is written to the cache stays there may be lost; that it was written is not.
@@ -340,7 +346,7 @@ fn totals(spans: &[OutSpan]) -> Tokens {
 }
 
 /// Of each model call of the recording its usage and the lines that say it.
-fn calls(session: &Session, spans: &[OutSpan]) -> HashMap<String, (Tokens, Vec<Vec<u8>>)> {
+fn calls(session: &Session, spans: &[WireSpan]) -> HashMap<String, (Tokens, Vec<Vec<u8>>)> {
     let mut calls: HashMap<String, (Tokens, Vec<Vec<u8>>)> = HashMap::new();
     for span in spans {
         if let Some((id, usage)) = text(span, "langfuse.observation.metadata.message_id").zip(used(span)) {

@@ -5,7 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 
 use cc_core::{
-    destination::{wire::OutSpan, wire::Value},
+    destination::{
+        langfuse::encode::encode,
+        wire::{Value, WireSpan},
+    },
+    pipeline::Outgoing,
     project::{Capture, Options, Semantics},
     redact::Rules,
 };
@@ -33,12 +37,13 @@ fn strings<'j>(json: &'j Json, each: &mut impl FnMut(&'j str)) {
 }
 
 /// All that a span says, but for the names of its attributes.
-fn sent(span: &OutSpan) -> String {
-    let mut texts = vec![span.name.as_str(), span.error.as_deref().unwrap_or_default()];
+fn sent(span: &WireSpan) -> String {
+    let mut texts = vec![span.name.as_str(), span.status.error().unwrap_or_default()];
     for (_, value) in &span.attributes {
         match value {
             Value::Text(text) => texts.push(text),
             Value::List(items) => texts.extend(items.iter().map(String::as_str)),
+            Value::Bool(_) | Value::Int(_) | Value::Double(_) => {}
         }
     }
     texts.join("\n")
@@ -98,9 +103,9 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
         let told: BTreeSet<String> = said.difference(&known).cloned().collect();
         let leaves = |options: &Options| {
             let mut sent_words = BTreeSet::new();
-            let tell = |spans: Vec<OutSpan>| {
-                assert!(!spans.is_empty());
-                spans.iter().for_each(|span| sent_words.extend(words(&sent(span))));
+            let tell = |found: Vec<Outgoing>| {
+                assert!(!found.is_empty());
+                found.iter().for_each(|out| sent_words.extend(words(&sent(&encode(&out.observation, &out.facts)))));
             };
             offline::turns(&path, "s", options, &Rules::default(), tell).unwrap();
             sent_words.intersection(&told).cloned().collect::<Vec<_>>()

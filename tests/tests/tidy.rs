@@ -23,9 +23,11 @@ const DAEMON: &[&[&str]] = &[
 const CORE: &[&[&str]] = &[
     &["claude", "ids", "media", "project", "redact", "secret", "settings", "vars", "visible"],
     &["transcript"],
-    &["import_state", "turn"],
+    &["import_state", "observation", "turn"],
     &["trace"],
-    &["destination", "reconcile"],
+    &["observe", "reconcile"],
+    &["pipeline"],
+    &["destination"],
     &["consent", "delivery", "status"],
     &["route"],
     &["config", "hook", "metrics"],
@@ -121,9 +123,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "daemon/ctl/src/doctor/network.rs",
         "the trial trace is made of attributes until it is made of observations",
     ),
-    ("backend", "daemon/ctl/src/seen.rs", "sessions are read from spans until they are read from observations"),
-    ("backend", "daemon/ctl/src/show.rs", "the same"),
-    ("backend", "daemon/ctl/src/ui/tree.rs", "the same"),
     ("http", "daemon/ctl/src/client.rs", "it asks the daemon, over its Unix socket"),
     (
         "length",

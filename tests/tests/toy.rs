@@ -123,8 +123,7 @@ fn one_that_is_added_begins_where_the_session_is_and_one_that_is_removed_gets_no
     turn("fourth", &one);
     assert!(began.elapsed() < Duration::from_secs(20));
     assert_eq!((ids(&langfuse.spans()).len(), repeated(&langfuse.spans())), (8, vec![]));
-    let answers: Vec<String> =
-        toy.spans().iter().map(|span| span.get("langfuse.observation.output").to_owned()).collect();
+    let answers: Vec<String> = toy.spans().iter().map(|span| span.get("output").to_owned()).collect();
     assert!(answers.iter().any(|answer| answer.contains("third")), "{answers:?}");
     assert!(!answers.iter().any(|answer| answer.contains("first") || answer.contains("fourth")), "{answers:?}");
 }

@@ -4,7 +4,8 @@
 //! comes in as a value.
 //!
 //! ```text
-//! transcript::lines ─► transcript::record ─► turn ─► trace ─► destination (a backend's attributes), redact
+//! transcript::lines ─► transcript::record ─► turn ─► trace ─► observe (masked) ─► destination (a backend's attributes)
+//! └──────────────────────────── pipeline ────────────────────────────┘
 //! ```
 
 pub mod claude;
@@ -19,6 +20,9 @@ pub mod ids;
 pub mod import_state;
 pub mod media;
 pub mod metrics;
+pub mod observation;
+pub mod observe;
+pub mod pipeline;
 pub mod project;
 pub mod reconcile;
 pub mod redact;

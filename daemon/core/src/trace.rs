@@ -10,9 +10,11 @@
 
 use std::collections::HashMap;
 
+pub use crate::observation::Level;
 use crate::{
     ids::{Call, Role, SpanId, TraceId, span_id, trace_id},
     media::Media,
+    observation::Detail,
     project::Semantics,
     transcript::record::{Advice, By, Nanos, Prompt, Usage},
     turn::{Generation, Happening, Past, Scope, Tool, Turn, hash::hash},
@@ -45,38 +47,13 @@ pub struct Span<'t> {
     pub body: Body<'t>,
 }
 
-/// How a span went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// Well.
-    Default,
-    /// Cut short.
-    Warning,
-    /// It failed.
-    Error,
-}
-
 /// What a span is, with the content that belongs to it.
 #[derive(Debug)]
 pub enum Body<'t> {
     /// The root: one turn.
-    Turn {
-        /// The whole turn, for what the dialect wants of it.
-        turn: &'t Turn,
-        /// The user's words.
-        input: &'t str,
-        /// The answer, or the error in its place.
-        output: String,
-    },
+    Turn(&'t Turn),
     /// The work of a subagent.
-    Agent {
-        /// All of it, for what the dialect wants.
-        turn: &'t Turn,
-        /// What it was to do.
-        input: &'t str,
-        /// What it reported, or the error in its place.
-        output: String,
-    },
+    Agent(&'t Turn),
     /// One model call.
     Generation {
         /// The call.
@@ -85,8 +62,8 @@ pub enum Body<'t> {
         input: Option<&'t Prompt>,
         /// What a later call was given that no earlier one had; `measured` only.
         given: Vec<Given<'t>>,
-        /// The output of the turn, on its last call.
-        turn_output: Option<String>,
+        /// The turn, on its last call: what that says is what the turn says.
+        closes: Option<&'t Turn>,
         /// Token counts.
         usage: Option<Usage>,
         /// When the first block was there; `measured` only.
@@ -106,7 +83,7 @@ pub enum Body<'t> {
         /// What the model was told by it.
         said: Option<(&'t str, &'t [Media])>,
         /// Details: numbers, and names of models and triggers; never what somebody said.
-        details: Vec<(&'static str, String)>,
+        details: Vec<(&'static str, Detail)>,
     },
 }
 
@@ -197,7 +174,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                     generation,
                     input: (index == 0).then_some(&turn.prompt),
                     given: given.remove(&index).unwrap_or_default(),
-                    turn_output: (last && turn.place.is_none() && scope != Scope::Part).then(|| turn.output()),
+                    closes: (last && turn.place.is_none() && scope != Scope::Part).then_some(turn),
                     usage: generation.usage,
                     completion_start: (semantics == Semantics::Measured).then_some(generation.first).flatten(),
                 },
@@ -324,7 +301,7 @@ pub fn left_behind(turn: &Turn, left: &Past) -> Span<'static> {
         status: None,
         estimated: at.is_none(),
         call: None,
-        body: Body::Event { said: None, details: vec![("for_turn", turn.number.to_string())] },
+        body: Body::Event { said: None, details: vec![("for_turn", Detail::Number(turn.number.into()))] },
     }
 }
 
@@ -359,7 +336,6 @@ fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Opti
         None if turn.is_interrupted => (Level::Warning, Some("interrupted by the user".to_owned())),
         None => (Level::Default, None),
     };
-    let (input, output) = (turn.prompt.text.as_str(), turn.output());
     Span {
         trace_id,
         span_id,
@@ -375,41 +351,42 @@ fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Opti
         estimated: turn.prompt.at.is_none() || turn.end.is_none(),
         call: None,
         body: match turn.place {
-            None => Body::Turn { turn, input, output },
-            Some(_) => Body::Agent { turn, input, output },
+            None => Body::Turn(turn),
+            Some(_) => Body::Agent(turn),
         },
     }
 }
 
 /// What an event is called, how it went, and what there is to say about it.
 fn happened(what: &Happening) -> (&'static str, Level, Body<'_>) {
-    let number = |n: &Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
-    let (name, level, said, details) = match what {
+    let number = |key: &'static str, number: &Option<u64>| Some((key, Detail::Number((*number)?)));
+    let name = |key: &'static str, name: &String| (!name.is_empty()).then(|| (key, Detail::Name(name.clone())));
+    let (called, level, said, details) = match what {
         Happening::Queued(text, media) => ("queued prompt", Level::Default, Some((text.as_str(), &media[..])), vec![]),
         Happening::HookFeedback(text) => ("hook feedback", Level::Default, Some((text.as_str(), &[][..])), vec![]),
         Happening::Notification(text) => ("task notification", Level::Default, Some((text.as_str(), &[][..])), vec![]),
         Happening::Aside { by, text } => {
-            let (name, details) = match by {
+            let (called, details) = match by {
                 By::Harness => ("note", vec![]),
-                By::Hook(hook) => ("hook context", vec![("hook", hook.clone())]),
+                By::Hook(hook) => ("hook context", vec![name("hook", hook)]),
                 By::Silent => ("silent input", vec![]),
             };
-            (name, Level::Default, Some((text.as_str(), &[][..])), details)
+            (called, Level::Default, Some((text.as_str(), &[][..])), details)
         }
         Happening::Compacted { trigger, tokens: (before, after) } => {
-            let tokens = [("tokens_before", number(before)), ("tokens_after", number(after))];
-            ("compaction", Level::Default, None, [&[("trigger", trigger.clone())][..], &tokens].concat())
+            let details =
+                vec![name("trigger", trigger), number("tokens_before", before), number("tokens_after", after)];
+            ("compaction", Level::Default, None, details)
         }
         Happening::Fallback { from, to, trigger } => {
-            let details = vec![("from", from.clone()), ("to", to.clone()), ("trigger", trigger.clone())];
+            let details = vec![name("from", from), name("to", to), name("trigger", trigger)];
             ("model fallback", Level::Warning, None, details)
         }
         Happening::Retry { status, attempt } => {
-            ("API retry", Level::Warning, None, vec![("status", number(status)), ("attempt", number(attempt))])
+            ("API retry", Level::Warning, None, vec![number("status", status), number("attempt", attempt)])
         }
     };
-    let details = details.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-    (name, level, Body::Event { said, details })
+    (called, level, Body::Event { said, details: details.into_iter().flatten().collect() })
 }
 
 /// Start, end, and whether either had to be guessed.

@@ -32,8 +32,9 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     let (mut path, session_id) = show::find(&transcript.to_string_lossy())?;
     let (mut turns, mut spans) = (HashSet::new(), HashSet::new());
     offline::turns(&path, &session_id, &show::options(), &client::config()?.rules, |turn| {
-        turns.extend(turn.iter().filter(|span| span.is_root()).map(|span| span.trace_id));
-        spans.extend(turn.iter().map(|span| (span.trace_id, span.span_id)));
+        let found = || turn.iter().map(|out| &out.observation);
+        turns.extend(found().filter(|found| found.is_root()).map(|root| root.trace_id));
+        spans.extend(found().map(|found| (found.trace_id, found.span_id)));
     })
     .with_context(|| format!("{} cannot be read", path.display()))?;
     let what = format!("{}, {}", amount::count(turns.len(), "turn"), amount::count(spans.len(), "span"));

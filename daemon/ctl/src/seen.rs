@@ -70,11 +70,11 @@ impl Seen {
         let (mut traces, mut dirs) = (Vec::new(), self.dirs.clone());
         // Neither text nor masks matter.
         let options = Options { capture: Capture::Metadata, unredacted: true, ..Options::default() };
-        offline::turns(&self.transcript, &self.session_id, &options, &Default::default(), |spans| {
-            let Some(root) = spans.iter().find(|span| span.is_root()) else { return };
-            traces.push(hex(&root.trace_id));
+        offline::turns(&self.transcript, &self.session_id, &options, &Default::default(), |found| {
+            let Some(root) = found.iter().find(|out| out.observation.is_root()) else { return };
+            traces.push(hex(&root.observation.trace_id));
             if self.dirs.is_empty() {
-                let cwd = root.text("langfuse.trace.metadata.cwd").map(PathBuf::from);
+                let cwd = root.facts.cwd.as_deref().map(PathBuf::from);
                 dirs.extend(cwd.filter(|cwd| cwd.is_absolute() && !dirs.contains(cwd)));
             }
         })

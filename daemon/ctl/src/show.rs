@@ -11,7 +11,10 @@ use serde_json::json;
 
 use crate::{client, ui::tree};
 use cc_core::{
-    destination::wire::{OutSpan, Value},
+    destination::{
+        langfuse::encode::encode,
+        wire::{Value, WireSpan},
+    },
     ids::hex,
     project::Options,
     route::Env,
@@ -25,18 +28,19 @@ pub fn show(session: &str, json: bool) -> anyhow::Result<ExitCode> {
     offline::turns(&path, &id, &options(), &client::config()?.rules, |turn| {
         turns += 1;
         if json {
-            for span in &turn {
+            for out in turn {
+                let span = as_json(out.observation.body.kind(), encode(&out.observation, &out.facts));
                 // A root that comes again takes the place of the one before, as at a server.
-                match known.entry((span.trace_id, span.span_id)) {
-                    Entry::Occupied(at) => spans[*at.get()] = as_json(span),
+                match known.entry((out.observation.trace_id, out.observation.span_id)) {
+                    Entry::Occupied(at) => spans[*at.get()] = span,
                     Entry::Vacant(new) => {
                         new.insert(spans.len());
-                        spans.push(as_json(span));
+                        spans.push(span);
                     }
                 }
             }
         } else {
-            tree::print(&turn);
+            tree::print(&turn.iter().map(|out| &out.observation).collect::<Vec<_>>());
         }
     })
     .with_context(|| format!("{} cannot be read", path.display()))?;
@@ -115,20 +119,22 @@ pub fn find(session: &str) -> anyhow::Result<(PathBuf, String)> {
     }
 }
 
-fn as_json(span: &OutSpan) -> serde_json::Value {
-    let attributes: serde_json::Map<String, serde_json::Value> = span
-        .attributes
-        .iter()
-        .map(|(key, value)| match value {
-            Value::Text(text) => (key.to_string(), json!(text)),
-            Value::List(items) => (key.to_string(), json!(items)),
-        })
-        .collect();
+fn as_json(kind: &str, span: WireSpan) -> serde_json::Value {
+    let (ids, parent) = ((hex(&span.trace_id), hex(&span.span_id)), (!span.is_root()).then(|| hex(&span.parent_id)));
+    let value = |value: Value| match value {
+        Value::Text(text) => text.into(),
+        Value::List(items) => items.into(),
+        Value::Bool(value) => value.into(),
+        Value::Int(number) => number.into(),
+        Value::Double(number) => number.into(),
+    };
+    let attributes = span.attributes.into_iter().map(|(key, found)| (key.into_owned(), value(found)));
+    let attributes: serde_json::Map<String, serde_json::Value> = attributes.collect();
     json!({
-        "trace_id": hex(&span.trace_id),
-        "span_id": hex(&span.span_id),
-        "parent_id": (!span.is_root()).then(|| hex(&span.parent_id)),
-        "type": span.text("langfuse.observation.type"),
+        "trace_id": ids.0,
+        "span_id": ids.1,
+        "parent_id": parent,
+        "type": kind,
         "name": span.name,
         "start_ns": span.start_ns,
         "end_ns": span.end_ns,

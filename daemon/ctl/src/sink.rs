@@ -1,18 +1,18 @@
-//! A server for `try`: takes OTLP like Langfuse does, on loopback, and keeps what arrives.
+//! A server for `try`: takes OTLP like Langfuse does, on loopback, and says which spans arrive.
 
 use std::{io::Read, net::SocketAddr, sync::mpsc};
 
 use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest,
-    common::v1::{AnyValue, any_value},
-};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 
-use cc_core::destination::{wire::OutSpan, wire::Value};
+use cc_core::ids::{SpanId, TraceId};
+
+/// A span that arrived: its trace and its own id.
+pub type Arrived = (TraceId, SpanId);
 
 /// Starts a sink on a thread of its own; every span that arrives comes out of the channel.
-pub fn start() -> anyhow::Result<(SocketAddr, mpsc::Receiver<OutSpan>)> {
+pub fn start() -> anyhow::Result<(SocketAddr, mpsc::Receiver<Arrived>)> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -27,42 +27,14 @@ pub fn start() -> anyhow::Result<(SocketAddr, mpsc::Receiver<OutSpan>)> {
     Ok((address, spans))
 }
 
-async fn take(State(sender): State<mpsc::Sender<OutSpan>>, body: Bytes) -> Result<&'static str, StatusCode> {
+async fn take(State(sender): State<mpsc::Sender<Arrived>>, body: Bytes) -> Result<&'static str, StatusCode> {
     let mut plain = Vec::new();
     flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).map_err(|_| StatusCode::BAD_REQUEST)?;
     let request = ExportTraceServiceRequest::decode(&plain[..]).map_err(|_| StatusCode::BAD_REQUEST)?;
     let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
     for span in scopes.flat_map(|scope| scope.spans) {
-        let attributes = span.attributes.into_iter().filter_map(|pair| Some((pair.key.into(), value(pair.value?)?)));
-        let _ = sender.send(OutSpan {
-            trace_id: span.trace_id.try_into().unwrap_or_default(),
-            span_id: span.span_id.try_into().unwrap_or_default(),
-            parent_id: span.parent_span_id.try_into().unwrap_or_default(),
-            name: span.name,
-            start_ns: span.start_time_unix_nano,
-            end_ns: span.end_time_unix_nano,
-            error: None,
-            attributes: attributes.collect(),
-            call: None,
-            media: Vec::new(),
-        });
+        let ids = (span.trace_id.try_into().unwrap_or_default(), span.span_id.try_into().unwrap_or_default());
+        let _ = sender.send(ids);
     }
     Ok("{}")
-}
-
-fn value(value: AnyValue) -> Option<Value> {
-    match value.value? {
-        any_value::Value::StringValue(text) => Some(Value::Text(text)),
-        any_value::Value::ArrayValue(items) => Some(Value::List(
-            items
-                .values
-                .into_iter()
-                .filter_map(|item| match item.value? {
-                    any_value::Value::StringValue(text) => Some(text),
-                    _ => None,
-                })
-                .collect(),
-        )),
-        _ => None,
-    }
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::{client, open, programs, run::daemon::Own, show, sink, ui::tree};
-use cc_core::{destination::wire::OutSpan, ids::hex, redact::Rules, route::Env};
+use cc_core::{ids::hex, observation::Observation, redact::Rules, route::Env};
 use cc_langfuse::offline;
 use proto::paths::Paths;
 
@@ -73,7 +73,10 @@ pub fn run() -> anyhow::Result<ExitCode> {
     fs::OpenOptions::new().append(true).open(&transcript)?.write_all(lines[WRITTEN_AT_STOP..].concat().as_bytes())?;
 
     let mut expected = Vec::new();
-    offline::turns(&transcript, &session_id, &show::options(), &Rules::default(), |turn| expected.extend(turn))?;
+    offline::turns(&transcript, &session_id, &show::options(), &Rules::default(), |turn| {
+        expected.extend(turn.into_iter().map(|out| out.observation));
+    })?;
+    let expected: Vec<&Observation> = expected.iter().collect();
     out!(
         "hook          returned after {:.2} ms; the answer was written {} ms later",
         took.as_secs_f64() * 1e3,
@@ -94,7 +97,10 @@ pub fn run() -> anyhow::Result<ExitCode> {
     while arrived.len() < expected.len() {
         let patience = Duration::from_secs(10).saturating_sub(written.elapsed());
         match spans.recv_timeout(patience) {
-            Ok(span) => arrived.push(span),
+            Ok(ids) => match expected.iter().find(|expected| (expected.trace_id, expected.span_id) == ids) {
+                Some(observation) => arrived.push(*observation),
+                None => bail!("span {} arrived and is none of this session", hex(&ids.1)),
+            },
             Err(_) => bail!("{} of {} spans arrived; see {}", arrived.len(), expected.len(), paths.log.display()),
         }
     }
@@ -107,8 +113,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_traces(spans: &[OutSpan]) {
-    spans
+fn print_traces(found: &[&Observation]) {
+    found
         .iter()
         .filter(|span| span.is_root())
         .for_each(|root| out!("trace         {} {}", hex(&root.trace_id), root.name));

@@ -28,10 +28,11 @@ use crate::{
 };
 use cc_core::{
     delivery::{
+        item::Item,
         policy::{self, PROBE, Plan, Sent, Step},
         verdict::{Answer, Verdict, judge},
     },
-    destination::{Destination, wire::OutSpan},
+    destination::Destination,
     secret::Secrets,
 };
 
@@ -199,7 +200,7 @@ impl Exporter {
             }
             self.in_flight.fetch_add(batch.len(), Ordering::Relaxed);
             let patience = self.plan.patience(batch.len());
-            let spans = batch.iter().map(|row| row.span.clone()).collect();
+            let spans = batch.iter().map(|row| row.item.encode(&self.access.destination)).collect();
             let (answer, took) = Box::pin(link.send_with(spans, patience)).await;
             self.in_flight.fetch_sub(batch.len(), Ordering::Relaxed);
             drop(turn);
@@ -274,27 +275,27 @@ impl Exporter {
             Step::Split => {}
             Step::Shrink(why) => {
                 let Some(mut row) = batch.into_iter().next() else { return };
-                if policy::shrink(&mut row.span) {
+                if policy::shrink(&mut row.item) {
                     tracing::info!(
-                        span = crate::store::span_name(&row.span),
+                        span = crate::store::span_name(&row.item),
                         "cut, because its server takes no larger one"
                     );
                     self.keep_trying(|store| store.replace(id, &row)).await;
                 } else {
-                    self.bury(row.seq, row.span, why).await;
+                    self.bury(row.seq, row.item, why).await;
                 }
             }
             Step::Bury(why) => {
-                let Some(Row { seq, span, .. }) = batch.into_iter().next() else { return };
-                self.bury(seq, span, why).await;
+                let Some(Row { seq, item, .. }) = batch.into_iter().next() else { return };
+                self.bury(seq, item, why).await;
             }
         }
     }
 
-    async fn bury(&mut self, seq: i64, span: OutSpan, why: String) {
+    async fn bury(&mut self, seq: i64, item: Item, why: String) {
         let id = self.id;
         tracing::warn!(
-            span = crate::store::span_name(&span),
+            span = crate::store::span_name(&item),
             why,
             "no server takes this span; see `cc-langfusectl status`"
         );

@@ -5,6 +5,7 @@
 //! own, which would replace our `Authorization` or hand another collector's token to Langfuse.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use opentelemetry::{
     InstrumentationScope, KeyValue,
-    trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
+    trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
 };
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Compression, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
@@ -33,8 +34,9 @@ use cc_core::{
     delivery::verdict::Answer,
     destination::{
         Destination, Endpoint,
-        wire::{OutSpan, Value},
+        wire::{self, Value, WireSpan},
     },
+    ids,
     secret::Secrets,
 };
 
@@ -85,13 +87,13 @@ impl Transport {
     }
 
     /// Sends a batch; says what came back.
-    pub async fn send(&self, spans: Vec<OutSpan>) -> Answer {
+    pub async fn send(&self, spans: Vec<WireSpan>) -> Answer {
         let limits = self.exchange.lock().unwrap_or_else(PoisonError::into_inner).limits;
         self.send_with(spans, limits.answer).await.0
     }
 
     /// Sends a batch that may be answered within `patience` of its last byte; says what came back, and how long after that.
-    pub async fn send_with(&self, spans: Vec<OutSpan>, patience: Duration) -> (Answer, Duration) {
+    pub async fn send_with(&self, spans: Vec<WireSpan>, patience: Duration) -> (Answer, Duration) {
         let batch = spans.into_iter().map(|span| self.data(span)).collect();
         {
             let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,36 +110,58 @@ impl Transport {
         (answer, seen.took)
     }
 
-    fn data(&self, span: OutSpan) -> SpanData {
-        let attributes = span.attributes.into_iter().map(|(key, value)| match value {
-            Value::Text(text) => KeyValue::new(key, text),
-            Value::List(items) => {
-                let items: Vec<opentelemetry::StringValue> = items.into_iter().map(Into::into).collect();
-                KeyValue::new(key, opentelemetry::Value::Array(items.into()))
-            }
-        });
+    fn data(&self, span: WireSpan) -> SpanData {
+        let mut events = SpanEvents::default();
+        events.events = span
+            .events
+            .into_iter()
+            .map(|event| Event::new(event.name, time(event.at_ns), attributes(event.attributes), 0))
+            .collect();
+        let mut links = SpanLinks::default();
+        links.links =
+            span.links.into_iter().map(|(trace, span)| Link::new(context(trace, span), Vec::new(), 0)).collect();
         SpanData {
-            span_context: SpanContext::new(
-                TraceId::from_bytes(span.trace_id),
-                SpanId::from_bytes(span.span_id),
-                TraceFlags::SAMPLED,
-                false,
-                TraceState::default(),
-            ),
+            span_context: context(span.trace_id, span.span_id),
             parent_span_id: SpanId::from_bytes(span.parent_id),
             parent_span_is_remote: false,
-            span_kind: SpanKind::Internal,
+            span_kind: match span.kind {
+                wire::SpanKind::Internal => SpanKind::Internal,
+                wire::SpanKind::Client => SpanKind::Client,
+            },
             name: span.name.into(),
             start_time: time(span.start_ns),
             end_time: time(span.end_ns),
-            attributes: attributes.collect(),
+            attributes: attributes(span.attributes),
             dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
-            status: span.error.map_or(Status::Unset, Status::error),
+            events,
+            links,
+            status: match span.status {
+                wire::Status::Unset => Status::Unset,
+                wire::Status::Ok => Status::Ok,
+                wire::Status::Error(message) => Status::error(message),
+            },
             instrumentation_scope: self.scope.clone(),
         }
     }
+}
+
+fn context(trace: ids::TraceId, span: ids::SpanId) -> SpanContext {
+    let (trace, span) = (TraceId::from_bytes(trace), SpanId::from_bytes(span));
+    SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::default())
+}
+
+fn attributes(attributes: Vec<(Cow<'static, str>, Value)>) -> Vec<KeyValue> {
+    let value = |value| match value {
+        Value::Text(text) => text.into(),
+        Value::List(items) => {
+            let items: Vec<opentelemetry::StringValue> = items.into_iter().map(Into::into).collect();
+            opentelemetry::Value::Array(items.into())
+        }
+        Value::Bool(value) => value.into(),
+        Value::Int(value) => value.into(),
+        Value::Double(value) => value.into(),
+    };
+    attributes.into_iter().map(|(key, found)| KeyValue::new(key, value(found))).collect()
 }
 
 fn time(nanos: u64) -> SystemTime {
@@ -201,18 +225,14 @@ mod tests {
         Destination { kind: cc_core::destination::Kind::Langfuse, address, account: "pk".into() }
     }
 
-    fn span() -> OutSpan {
-        OutSpan {
+    fn span() -> WireSpan {
+        WireSpan {
             trace_id: [1; 16],
             span_id: [1; 8],
-            parent_id: [0; 8],
             name: "turn".into(),
             start_ns: 1,
             end_ns: 2,
-            error: None,
-            attributes: vec![],
-            call: None,
-            media: Vec::new(),
+            ..WireSpan::default()
         }
     }
 
@@ -269,13 +289,13 @@ mod tests {
     }
 
     /// Text that cannot be compressed much, in a span.
-    fn large(length: usize) -> OutSpan {
+    fn large(length: usize) -> WireSpan {
         let mut state = 1u64;
         let text = std::iter::repeat_with(|| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             char::from(b'!' + ((state >> 33) % 90) as u8)
         });
-        OutSpan { attributes: vec![("x".into(), Value::Text(text.take(length).collect()))], ..span() }
+        WireSpan { attributes: vec![("x".into(), Value::Text(text.take(length).collect()))], ..span() }
     }
 
     #[tokio::test]

@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    time::{Duration, Instant},
+    path::Path,
+    time::Instant,
 };
 
 use super::{
@@ -16,24 +17,16 @@ use crate::{
 use cc_core::{
     claude::Version,
     complete::{self, Decision, Emission, Situation, Waiting},
-    destination::{
-        langfuse::encode::{Encoder, Shared},
-        wire::OutSpan,
-    },
     hook::Event,
     ids::{self, Print, TraceId},
-    project::Capture,
+    pipeline::{self, Outgoing, Pipeline},
     redact::{Counts, Redactor},
-    trace,
     transcript::{
         lines::Line,
         record::{self, Nanos, Record, SessionFacts, Skip},
     },
     turn::{Assembler, Launch, Past, Scope, Turn, placement},
 };
-
-/// A Stop later than this after its turn's last line was not waiting for that line: the turn is being caught up with.
-const LIVE: Duration = Duration::from_secs(60);
 
 /// A turn is told in parts when more bytes of it than this are held.
 pub(super) const HELD: usize = 8 << 20;
@@ -50,11 +43,11 @@ const SPANS: usize = 512;
 /// Spans and counts on their way to the store.
 #[derive(Default)]
 pub(super) struct Found {
-    pub(super) spans: Vec<OutSpan>,
+    pub(super) spans: Vec<Outgoing>,
     /// Traces of turns that began while tracing was off.
     pub(super) off: Vec<TraceId>,
     /// What is told in the traces of turns that were left behind.
-    pub(super) marks: Vec<OutSpan>,
+    pub(super) marks: Vec<Outgoing>,
     /// Turns that are over.
     pub(super) turns: Vec<Past>,
     pub(super) bytes: usize,
@@ -155,13 +148,13 @@ pub(super) fn push_line(
     if let Line::Whole(bytes) = line {
         assert!(memchr::memmem::find(bytes, FAULT.as_bytes()).is_none(), "as ordered");
     }
-    let Line::Whole(bytes) = line else {
-        found.skip(Skip::TooLong.reason().unwrap_or_default());
-        return;
+    let bytes = match line {
+        Line::Whole(bytes) => bytes,
+        Line::TooLong(_) => &[],
     };
     let mut length = bytes.len();
     let mut any = false;
-    record::read(bytes, |within, record| match record {
+    pipeline::records(offset, line, |at, record| match record {
         Err(skip) => {
             if let Some(reason) = skip.reason() {
                 found.skip(reason);
@@ -178,7 +171,7 @@ pub(super) fn push_line(
                 found.ended.extend(prompt.ended_agent().map(str::to_owned));
             }
             length += record.spilled() * SPILLED;
-            if let Some(mut turn) = assembler.push(record, offset + within as u64) {
+            if let Some(mut turn) = assembler.push(record, at) {
                 found.launches.extend(placement::closed_launches(&turn));
                 found.turns.push(Past::of(&turn));
                 *held = 0;
@@ -252,38 +245,15 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Foun
     dealt_with.into_iter().map(|index| session.waiting[index].0.id.clone()).collect()
 }
 
-/// Adds to `found` the spans of `turn` that are due.
+/// Adds to `found` what is due of `turn`.
 pub(super) fn tell(session: &Session, turn: &mut Turn, scope: Scope, fired: Option<u64>, found: &mut Found) {
-    if !turn.is_due(scope) {
-        return;
-    }
-    let options = &session.row.hint.options;
-    if options.sample_rate.is_some_and(|rate| !ids::sampled(ids::trace_id(turn.trace_key()), rate)) {
-        return;
-    }
-    if options.capture == Capture::Full {
-        turn.complete(scope, &|path| reader::spilled(&session.row.transcript, path));
-    }
-    let turn = &*turn;
-    let live = |fired: &u64| turn.end.is_some_and(|end| (end..=end + LIVE.as_nanos() as u64).contains(fired));
-    let shared = Shared::new(turn, &session.row.session_id, options);
-    let redactor = (!options.unredacted).then(|| &*session.rules);
-    let mut encoder = Encoder::new(shared, redactor, &mut found.redacted);
-    for span in trace::spans(turn, scope, options.semantics, fired.filter(live)) {
-        let span = encoder.encode(&span, &mut found.redacted);
-        found.bytes += span.attributes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-        found.bytes += span.media.iter().map(|(_, media)| media.bytes.len()).sum::<usize>();
-        found.spans.push(span);
-    }
-    for left in turn.left.iter().filter(|_| scope != Scope::Part) {
-        let span = trace::left_behind(turn, left);
-        if options.sample_rate.is_none_or(|rate| ids::sampled(span.trace_id, rate)) {
-            let facts = SessionFacts { title: turn.session.title.clone(), ..left.session.clone() };
-            let shared = Shared::of(left.number, &facts, &session.row.session_id, options);
-            let span = Encoder::new(shared, redactor, &mut found.redacted).encode(&span, &mut found.redacted);
-            found.marks.push(span);
-        }
-    }
+    let row = &session.row;
+    let pipeline = Pipeline { session_id: &row.session_id, options: &row.hint.options, rules: &session.rules };
+    let spilled = |path: &Path| reader::spilled(&row.transcript, path);
+    let emitted = pipeline.emit(turn, scope, fired, spilled, &mut found.redacted);
+    found.bytes += emitted.observations.iter().map(|out| out.bytes).sum::<usize>();
+    found.spans.extend(emitted.observations);
+    found.marks.extend(emitted.abandoned);
 }
 
 /// A line with this makes tests see what a fault in reading does.

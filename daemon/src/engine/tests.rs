@@ -116,7 +116,7 @@ fn history_waits_for_the_end_of_a_pause_and_what_is_said_in_it_is_passed_over() 
     engine.store.call(|store| store.pause(None, false)).unwrap();
     engine.until(|counts| counts.inbox == 0);
     let rows = engine.store.call(|store| store.claim(1, 100, usize::MAX)).unwrap();
-    assert_eq!(rows.iter().map(|row| row.span.trace_id).collect::<Vec<_>>(), [ids::trace_id("old-1"); 2]);
+    assert_eq!(rows.iter().map(|row| row.item.trace_id()).collect::<Vec<_>>(), [ids::trace_id("old-1"); 2]);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_subagent_finds_its_turn_though_that_was_stored_in_a_step_before() {
     engine.hear(ended(&dir, "s"));
     engine.until(|counts| counts.outbox >= 10 || !counts.skipped.is_empty());
     let rows = engine.store.call(|store| store.claim(1, 100, usize::MAX)).unwrap();
-    let of = |turn: &str| rows.iter().filter(|row| row.span.trace_id == ids::trace_id(turn)).count();
+    let of = |turn: &str| rows.iter().filter(|row| row.item.trace_id() == ids::trace_id(turn)).count();
     // A root, two answers and a tool, and below that the subagent and its answer; a root and an answer.
     assert_eq!(["u1", "u3", "u4"].map(of), [6, 2, 2]);
 }

@@ -1,7 +1,10 @@
 //! One step forward in a session: what it found enters the outbox of each destination, and the position passes it, in one
 //! transaction (invariant 3).
 
-use std::collections::{BTreeMap, HashMap, HashSet, hash_map::Entry};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    sync::Arc,
+};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -11,8 +14,11 @@ use super::{
     unknown::note_unknown,
 };
 use cc_core::{
-    destination::{Destination, Manners, wire::OutSpan},
+    delivery::item,
+    destination::{Destination, Manners},
     ids::{self, Call, SpanId, TraceId},
+    observation::{Observation, TraceFacts},
+    pipeline::Outgoing,
     turn::{Launch, Past},
 };
 
@@ -25,11 +31,11 @@ pub struct Advance {
     /// Where the session stands afterwards.
     pub session: SessionRow,
     /// Spans found on the way.
-    pub spans: Vec<OutSpan>,
+    pub spans: Vec<Outgoing>,
     /// Traces of turns that began while tracing was off in their project: left out, unless history is asked for.
     pub off: Vec<TraceId>,
     /// Further spans of turns told before: left out where the root they stand below is not known to the destination.
-    pub marks: Vec<OutSpan>,
+    pub marks: Vec<Outgoing>,
     /// Turns that are over.
     pub turns: Vec<Past>,
     /// Calls that launched subagents, in turns that are passed.
@@ -53,10 +59,7 @@ pub struct Advance {
 impl Advance {
     /// About how many bytes it adds to the outbox.
     pub fn bytes(&self) -> usize {
-        let spans = self.spans.iter().chain(&self.marks);
-        let text = |span: &OutSpan| span.attributes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-        let media = |span: &OutSpan| span.media.iter().map(|(_, media)| media.bytes.len()).sum::<usize>();
-        spans.map(|span| text(span) + media(span)).sum()
+        self.spans.iter().chain(&self.marks).map(|out| out.bytes).sum()
     }
 }
 
@@ -77,7 +80,7 @@ struct Queued {
 struct Suppressed<'s> {
     withheld: bool,
     meanwhile: &'s HashSet<TraceId>,
-    in_pause: &'s dyn Fn(&OutSpan) -> bool,
+    in_pause: &'s dyn Fn(&Observation) -> bool,
 }
 
 impl Queued {
@@ -85,6 +88,19 @@ impl Queued {
     fn bytes(&self, before: &HashMap<DestinationId, u64>) -> u64 {
         let media = self.media.iter().map(|(id, bytes)| bytes - before.get(id).copied().unwrap_or(0));
         self.spans.values().copied().chain(media).sum()
+    }
+}
+
+/// What describes a trace, as it is stored: written once for all observations that have it in common.
+#[derive(Default)]
+struct Facts<'a>(Option<(&'a Arc<TraceFacts>, String)>);
+
+impl<'a> Facts<'a> {
+    fn of(&mut self, out: &'a Outgoing) -> &str {
+        if self.0.as_ref().is_none_or(|(last, _)| !Arc::ptr_eq(last, &out.facts)) {
+            self.0 = None;
+        }
+        &self.0.get_or_insert_with(|| (&out.facts, item::facts(&out.facts))).1
     }
 }
 
@@ -126,9 +142,14 @@ impl Store {
         let tells = !step.spans.is_empty() || !step.marks.is_empty();
         let withheld = tells && self.is_paused(project_dirs)?;
         let pauses = if tells { self.pauses(project_dirs)? } else { Vec::new() };
-        let in_pause = |span: &OutSpan| pauses.iter().any(|pause| pause.contains(&span.start_ns));
-        let meanwhile: HashSet<TraceId> =
-            step.spans.iter().filter(|span| in_pause(span)).map(|span| span.trace_id).collect();
+        let in_pause = |span: &Observation| pauses.iter().any(|pause| pause.contains(&span.start));
+        let meanwhile: HashSet<TraceId> = step
+            .spans
+            .iter()
+            .map(|out| &out.observation)
+            .filter(|span| in_pause(span))
+            .map(|span| span.trace_id)
+            .collect();
         let room = match sum.room {
             Some(room) => room,
             None if !tells => 0,
@@ -247,15 +268,17 @@ impl Store {
         let (mut queued, mut copies) = (0, HashMap::<TraceId, (u64, u64)>::new());
         let media_before = self.media_waiting.get(&destination).copied().unwrap_or(0);
         let mut media_bytes = sum.media.get(&destination).copied().unwrap_or(media_before);
-        let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|span| span.is_root());
+        let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|out| out.observation.is_root());
         // Children first decide whether a root is news; a reader does not mind which comes first.
+        let mut facts = Facts::default();
         let spans = others.into_iter().chain(roots).map(|span| (span, false));
-        for (span, is_mark) in spans.chain(step.marks.iter().map(|mark| (mark, true))) {
+        for (out, is_mark) in spans.chain(step.marks.iter().map(|mark| (mark, true))) {
+            let span = &out.observation;
             // A mark that is withheld takes nothing from the turn it stands in.
             if is_mark
                 && (suppressed.withheld
                     || (suppressed.in_pause)(span)
-                    || !is_told(tx, destination, span.trace_id, span.parent_id)?)
+                    || !is_told(tx, destination, span.trace_id, span.parent.unwrap_or_default())?)
             {
                 continue;
             }
@@ -292,7 +315,7 @@ impl Store {
             let grew = span.is_root() && manners.updates_roots && fresh.contains(&span.trace_id);
             if first || grew {
                 fresh.insert(span.trace_id);
-                let body = json(span);
+                let body = item::body(facts.of(out), span);
                 if span.is_root() && !note_root(tx, destination, span, &body)? {
                     continue;
                 }
@@ -342,7 +365,7 @@ fn is_own_call(db: &Connection, destination: DestinationId, call: &Call, trace: 
 
 /// Notes what a root that enters the outbox says. False if that is what it said last: a server counts every copy until it has
 /// merged them.
-fn note_root(db: &Connection, destination: DestinationId, root: &OutSpan, body: &str) -> Result<bool> {
+fn note_root(db: &Connection, destination: DestinationId, root: &Observation, body: &str) -> Result<bool> {
     let fingerprint = ids::fingerprint(body.as_bytes());
     // What arrived is the version before.
     let changed = db

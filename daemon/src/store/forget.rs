@@ -23,6 +23,7 @@ impl Store {
                         (SELECT id, span_id FROM destination CROSS JOIN exported ON destination = id WHERE trace_id = ?)",
                 )?
                 .execute([trace])?;
+            // A body of either form names its own trace so, and one that it links to otherwise.
             tx.prepare_cached("DELETE FROM dead_letter WHERE instr(body, ?)")?
                 .execute([format!("\"trace_id\":\"{}\"", hex(trace))])?;
             tx.prepare_cached("DELETE FROM media_link WHERE trace_id = ?")?.execute([trace])?;

@@ -6,9 +6,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{DestinationId, Result, Store, count};
 use cc_core::{
-    destination::{wire::Field, wire::OutSpan},
     ids::{SpanId, TraceId},
     media::{Hash, Media},
+    observation::{Field, Observation},
 };
 
 /// Most bytes of images and documents that wait for a destination. Spans do not wait for them, so they have room of their
@@ -58,7 +58,7 @@ pub(super) fn pending(db: &Connection) -> Result<(u64, Option<String>)> {
 pub(super) fn queue(
     db: &Connection,
     destination: DestinationId,
-    span: &OutSpan,
+    span: &Observation,
     field: Field,
     media: &Media,
     now_ms: i64,

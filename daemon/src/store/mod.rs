@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, params};
 
-use cc_core::{destination::wire::OutSpan, ids::hex};
+use cc_core::{delivery::item::Item, ids::hex};
 
 mod advance;
 mod begun;
@@ -237,8 +237,8 @@ fn no_room() -> rusqlite::Error {
 }
 
 /// Ids of a span, for log lines.
-pub fn span_name(span: &OutSpan) -> String {
-    format!("{}/{}", hex(&span.trace_id), hex(&span.span_id))
+pub fn span_name(span: &Item) -> String {
+    format!("{}/{}", hex(&span.trace_id()), hex(&span.span_id()))
 }
 
 #[cfg(test)]

@@ -2,19 +2,16 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{DestinationId, Result, Store, bytes_of, checksum, is_whole, json};
-use cc_core::{
-    destination::{Destination, wire::OutSpan},
-    status::Fate,
-};
+use super::{DestinationId, Result, Store, bytes_of, checksum, is_whole};
+use cc_core::{delivery::item::Item, destination::Destination, status::Fate};
 
 /// An outbox row.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// Its place in the queue.
     pub seq: i64,
-    /// The span.
-    pub span: OutSpan,
+    /// What waits.
+    pub item: Item,
     /// Size of its body in bytes.
     pub bytes: usize,
 }
@@ -42,8 +39,8 @@ const DAMAGED: &str = "damaged in the database";
 /// A row of `seq, destination, span_id, body, checksum`; `None` if it is damaged.
 fn read_row(row: &rusqlite::Row) -> Result<Option<Row>> {
     let (seq, body) = (row.get(0)?, bytes_of(row, 3)?);
-    let span = if is_whole(row)? { serde_json::from_slice(body).ok() } else { None };
-    Ok(span.map(|span| Row { seq, span, bytes: body.len() }))
+    let item = if is_whole(row)? { Item::parse(body).ok() } else { None };
+    Ok(item.map(|item| Row { seq, item, bytes: body.len() }))
 }
 
 impl Store {
@@ -119,7 +116,7 @@ impl Store {
             tx.prepare_cached(
                 "UPDATE exported SET delivered = 1 WHERE destination = ? AND trace_id = ? AND span_id = ?",
             )?
-            .execute(params![destination, row.span.trace_id, row.span.span_id])?;
+            .execute(params![destination, row.item.trace_id(), row.item.span_id()])?;
         }
         // Older versions believed every number.
         tx.prepare_cached(
@@ -160,10 +157,10 @@ impl Store {
     /// # Errors
     /// If nothing was changed.
     pub fn replace(&mut self, destination: DestinationId, row: &Row) -> Result<()> {
-        let body = json(&row.span);
+        let body = row.item.body();
         let waits = self.db.execute(
             "UPDATE outbox SET body = ?, checksum = ? WHERE seq = ?",
-            params![body, checksum(destination, &row.span.span_id, body.as_bytes()), row.seq],
+            params![body, checksum(destination, &row.item.span_id(), body.as_bytes()), row.seq],
         )?;
         if waits > 0 {
             self.leaves(destination, (row.bytes as u64).saturating_sub(body.len() as u64));

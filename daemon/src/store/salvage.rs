@@ -108,7 +108,8 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> Result<()> {
     // What no server takes is not told again either.
     tx.execute(
         "INSERT OR IGNORE INTO exported (destination, trace_id, span_id)
-         SELECT destination, unhex(body ->> 'trace_id'), unhex(span_id) FROM dead_letter WHERE json_valid(body)",
+         SELECT destination, unhex(coalesce(body ->> 'trace_id', body ->> '$.observation.trace_id')), unhex(span_id)
+         FROM dead_letter WHERE json_valid(body)",
         [],
     )?;
     tx.commit()

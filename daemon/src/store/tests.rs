@@ -1,14 +1,16 @@
+use std::sync::Arc;
+
 use tempfile::TempDir;
 
 use super::*;
 use cc_core::{
-    destination::{
-        Destination, Kind,
-        wire::{Field, Value},
-    },
+    delivery::item::Stored,
+    destination::{Destination, Kind},
     hook::{Event, Hint},
     ids::{Call, Print, SpanId, TraceId},
     media::Media,
+    observation::{Field, Link, Observation, TraceFacts},
+    pipeline::Outgoing,
     project::Options,
     transcript::{
         cursor::{Identity, Position},
@@ -76,19 +78,36 @@ fn hint(id: &str, fired_ns: u64) -> Hint {
     }
 }
 
-fn span(trace: u8, id: u8, parent: u8) -> OutSpan {
-    OutSpan {
+fn span(trace: u8, id: u8, parent: u8) -> Observation {
+    Observation {
         trace_id: [trace; 16],
         span_id: [id; 8],
-        parent_id: [parent; 8],
+        parent: Some([parent; 8]).filter(|_| parent > 0),
         name: format!("{trace}/{id}"),
-        start_ns: 1,
-        end_ns: 2,
-        error: None,
-        attributes: vec![("k".into(), Value::Text("v".into()))],
-        call: None,
-        media: Vec::new(),
+        start: 1,
+        end: 2,
+        status: Some("v".into()),
+        ..Observation::default()
     }
+}
+
+/// The body of a span as versions before stored it, in the dialect of its destination.
+fn as_spans_were_stored(trace: u8, id: u8, parent: u8) -> String {
+    let [trace, id, parent] = [[trace; 16].as_slice(), &[id; 8], &[parent; 8]].map(hex);
+    format!(
+        r#"{{"trace_id":"{trace}","span_id":"{id}","parent_id":"{parent}","name":"n","start_ns":1,"end_ns":2,"attributes":[["k","v"]]}}"#
+    )
+}
+
+/// As it waits.
+fn waits(observation: Observation) -> Item {
+    Item::Observation(Box::new(Stored { facts: TraceFacts::default(), observation }))
+}
+
+/// On its way out, as large as it is.
+fn outgoing(observation: Observation) -> Outgoing {
+    let media = observation.media.iter().map(|(_, media)| media.bytes.len()).sum::<usize>();
+    Outgoing { facts: Arc::default(), bytes: observation.name.len() + media, observation }
 }
 
 fn session(id: &str) -> SessionRow {
@@ -106,14 +125,14 @@ fn session(id: &str) -> SessionRow {
     }
 }
 
-fn step(spans: Vec<OutSpan>) -> Advance {
+fn step(spans: Vec<Observation>) -> Advance {
     Advance {
         behind: vec![],
         off: vec![],
         marks: Vec::new(),
         turns: Vec::new(),
         session: session("s-1"),
-        spans,
+        spans: spans.into_iter().map(outgoing).collect(),
         launches: Vec::new(),
         agents: Vec::new(),
         consumed: Vec::new(),
@@ -127,7 +146,7 @@ fn step(spans: Vec<OutSpan>) -> Advance {
 /// Trace and span of everything that waits for `destination`, oldest first.
 fn waiting(store: &mut Store, destination: DestinationId) -> Vec<(u8, u8)> {
     let rows = store.claim(destination, 1000, usize::MAX).unwrap();
-    rows.iter().map(|row| (row.span.trace_id[0], row.span.span_id[0])).collect()
+    rows.iter().map(|row| (row.item.trace_id()[0], row.item.span_id()[0])).collect()
 }
 
 fn count(store: &Store, table: &str) -> u64 {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::verdict::{LONGEST_WAIT, Verdict};
-use crate::destination::{wire::OutSpan, wire::Value};
+use super::{
+    item::Item,
+    verdict::{LONGEST_WAIT, Verdict},
+};
 
 /// Most spans in one batch.
 pub const BATCH_SPANS: usize = 512;
@@ -256,21 +258,32 @@ pub fn resume(next_at_ms: i64, now_ms: i64) -> (Duration, bool) {
     if left > LONGEST_WAIT { (Duration::ZERO, false) } else { (left, left > LONGEST) }
 }
 
-/// Cuts the largest text of `span` to half, with a mark that says so. `false` if nothing worth cutting is left.
-pub fn shrink(span: &mut OutSpan) -> bool {
-    let attributes = span.attributes.iter_mut().filter_map(|(_, value)| match value {
-        Value::Text(text) => Some(text),
-        Value::List(_) => None,
+/// Cuts the largest text of `item` to half, with a mark that says so. `false` if nothing worth cutting is left.
+pub fn shrink(item: &mut Item) -> bool {
+    let (mut largest, mut count) = ((SMALLEST_CUT, None), 0);
+    item.each_text(&mut |text| {
+        if text.len() > largest.0 {
+            largest = (text.len(), Some(count));
+        }
+        count += 1;
     });
-    let all = attributes.chain(&mut span.error);
-    let Some(text) = all.max_by_key(|text| text.len()).filter(|text| text.len() > SMALLEST_CUT) else {
-        return false;
-    };
+    let (_, Some(largest)) = largest else { return false };
+    count = 0;
+    item.each_text(&mut |text| {
+        if count == largest {
+            cut(text);
+        }
+        count += 1;
+    });
+    true
+}
+
+/// Cuts a text to half.
+fn cut(text: &mut String) {
     let before = cut_before(text).unwrap_or(text.len());
     let keep = text.floor_char_boundary(text.len() / 2);
     text.truncate(keep);
     text.push_str(&format!(" [TRUNCATED {keep} of {before} bytes]"));
-    true
 }
 
 /// How long a text was that has been cut already.

@@ -6,8 +6,10 @@ use proto::env::{Of, Role};
 use super::{
     Backend, Destination, Endpoint, Kind, Manners, Words,
     address::{base_url, unquoted},
+    wire::WireSpan,
 };
 use crate::{
+    observation::{Observation, TraceFacts},
     secret::{Secret, Secrets},
     vars::{Env, Refused},
 };
@@ -53,6 +55,10 @@ impl Backend for Langfuse {
         let account = HeaderValue::from_str(&to.account).map_err(|error| format!("the public key: {error}"))?;
         headers.insert("x-langfuse-public-key", account);
         Ok(Endpoint { url: format!("{}/api/public/otel/v1/traces", to.address), headers })
+    }
+
+    fn encode(&self, _: &Destination, observation: &Observation, facts: &TraceFacts) -> WireSpan {
+        encode::encode(observation, facts)
     }
 
     /// Langfuse copies every attribute of a scope whose name does not start with `langfuse-sdk` into the metadata of each

@@ -6,7 +6,9 @@ use http::HeaderMap;
 use proto::env::Of;
 use serde::{Deserialize, Serialize};
 
+use self::wire::WireSpan;
 use crate::{
+    observation::{Observation, TraceFacts},
     secret::Secrets,
     vars::{Env, Refused},
 };
@@ -102,6 +104,9 @@ pub trait Backend: Sync {
     /// # Errors
     /// What is missing, for people.
     fn endpoint(&self, to: &Destination, secrets: &Secrets) -> Result<Endpoint, String>;
+
+    /// An observation as `to` is sent it, with what describes its trace.
+    fn encode(&self, to: &Destination, observation: &Observation, facts: &TraceFacts) -> WireSpan;
 
     /// Name of the instrumentation scope of its spans.
     fn scope(&self) -> &'static str;

@@ -6,8 +6,10 @@ use proto::env::{Of, Role};
 use super::{
     Backend, Destination, Endpoint, Kind, Manners, Words,
     address::{base_url, unquoted},
+    wire::{SpanEvent, SpanKind, Status, Value, WireSpan},
 };
 use crate::{
+    observation::{Body, Level, Observation, TraceFacts},
     secret::{Secret, Secrets},
     vars::{Env, Refused},
 };
@@ -39,6 +41,45 @@ impl Backend for Toy {
             (header::ACCEPT, HeaderValue::from_static("application/x-protobuf")),
         ]);
         Ok(Endpoint { url: format!("{}/v1/traces", to.address), headers })
+    }
+
+    fn encode(&self, _: &Destination, observation: &Observation, facts: &TraceFacts) -> WireSpan {
+        let mut attributes = vec![
+            ("kind".into(), Value::Text(observation.body.kind().to_owned())),
+            ("session".into(), Value::Text(facts.session_id.clone())),
+            ("turn".into(), Value::Int(facts.turn.into())),
+            ("estimated".into(), Value::Bool(observation.estimated)),
+            ("seconds".into(), Value::Double((observation.end - observation.start) as f64 / 1e9)),
+        ];
+        let mut kind = SpanKind::Internal;
+        match &observation.body {
+            Body::Turn(turn) => attributes.push(("output".into(), Value::Text(turn.output.clone()))),
+            Body::Generation(generation) => {
+                kind = SpanKind::Client;
+                let usage = generation.usage.unwrap_or_default();
+                attributes.push(("tokens.out".into(), Value::Int(i64::try_from(usage.output).unwrap_or(i64::MAX))));
+            }
+            Body::Agent(_) | Body::Tool(_) | Body::Event(_) => {}
+        }
+        let exception = observation.exception();
+        let status = match (exception, observation.level) {
+            (Some((_, message)), _) => Status::Error(message.to_owned()),
+            (None, Level::Default) => Status::Ok,
+            (None, _) => Status::Unset,
+        };
+        WireSpan {
+            trace_id: observation.trace_id,
+            span_id: observation.span_id,
+            parent_id: observation.parent.unwrap_or_default(),
+            name: observation.name.clone(),
+            start_ns: observation.start,
+            end_ns: observation.end,
+            status,
+            attributes,
+            kind,
+            events: exception.map(|(kind, why)| SpanEvent::exception(observation.end, kind, why)).into_iter().collect(),
+            links: observation.links.iter().map(|link| (link.trace_id, link.span_id)).collect(),
+        }
     }
 
     fn scope(&self) -> &'static str {

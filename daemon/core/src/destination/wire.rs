@@ -1,19 +1,18 @@
-//! A span in the words of its backend, as it lies in the outbox and goes over the wire.
+//! A span in the words of its backend, as it goes over the wire.
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    ids::{Call, SpanId, TraceId},
-    media::Media,
-    redact::{Counts, Redactor},
+    ids::{SpanId, TraceId},
+    observation::as_hex,
 };
 
-/// A span as it lies in the outbox: in its destination's dialect, never changed after it was written, so that what is sent
-/// again is byte for byte what was sent first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OutSpan {
+/// A span in a backend's dialect. Versions that stored spans in this form wrote no status but an error, and neither kind nor events
+/// nor links.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WireSpan {
     /// Trace it belongs to.
     #[serde(with = "as_hex")]
     pub trace_id: TraceId,
@@ -29,35 +28,87 @@ pub struct OutSpan {
     pub start_ns: u64,
     /// End, nanoseconds since the epoch.
     pub end_ns: u64,
-    /// OTLP status `Error` with this message.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    /// OTLP status.
+    #[serde(default, rename = "error", skip_serializing_if = "Status::is_no_error")]
+    pub status: Status,
     /// Attributes in the order they are sent.
     pub attributes: Vec<(Cow<'static, str>, Value)>,
-    /// The model call it is, or is part of; known until it enters the outbox.
+    /// OTLP span kind.
     #[serde(skip)]
-    pub call: Option<Call>,
-    /// Images and documents it refers to, and in which field; known until it enters the outbox.
+    pub kind: SpanKind,
+    /// OTLP span events.
     #[serde(skip)]
-    pub media: Vec<(Field, Media)>,
+    pub events: Vec<SpanEvent>,
+    /// Spans that it has to do with.
+    #[serde(skip)]
+    pub links: Vec<(TraceId, SpanId)>,
 }
 
-/// Where in a span something stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
-    /// What came in.
-    Input,
-    /// What came out.
-    Output,
+/// OTLP status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing is said.
+    #[default]
+    Unset,
+    /// It went well.
+    Ok,
+    /// It failed, with this message.
+    Error(String),
 }
 
-impl Field {
-    /// Its name.
-    pub fn name(self) -> &'static str {
+impl Status {
+    fn is_no_error(&self) -> bool {
+        !matches!(self, Self::Error(_))
+    }
+
+    /// The message of an error.
+    pub fn error(&self) -> Option<&str> {
         match self {
-            Self::Input => "input",
-            Self::Output => "output",
+            Self::Unset | Self::Ok => None,
+            Self::Error(message) => Some(message),
         }
+    }
+}
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.error().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::<String>::deserialize(deserializer)?.map_or(Self::Unset, Self::Error))
+    }
+}
+
+/// OTLP span kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpanKind {
+    /// Work of this process.
+    #[default]
+    Internal,
+    /// A request to another one.
+    Client,
+}
+
+/// An OTLP span event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpanEvent {
+    /// Its name.
+    pub name: &'static str,
+    /// When, nanoseconds since the epoch.
+    pub at_ns: u64,
+    /// Its attributes.
+    pub attributes: Vec<(Cow<'static, str>, Value)>,
+}
+
+impl SpanEvent {
+    /// The `exception` event of OpenTelemetry's conventions.
+    pub fn exception(at_ns: u64, kind: &str, message: &str) -> Self {
+        let text = |text: &str| Value::Text(text.to_owned());
+        let attributes = vec![("exception.type".into(), text(kind)), ("exception.message".into(), text(message))];
+        Self { name: "exception", at_ns, attributes }
     }
 }
 
@@ -69,6 +120,12 @@ pub enum Value {
     Text(String),
     /// A list of strings, never empty: an empty one arrives at Langfuse as a string of its own.
     List(Vec<String>),
+    /// Yes or no.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// Any other number.
+    Double(f64),
 }
 
 impl Value {
@@ -77,6 +134,7 @@ impl Value {
         match self {
             Self::Text(text) => text.len(),
             Self::List(items) => items.iter().map(String::len).sum(),
+            Self::Bool(_) | Self::Int(_) | Self::Double(_) => 0,
         }
     }
 
@@ -86,30 +144,23 @@ impl Value {
     }
 }
 
-impl OutSpan {
+impl WireSpan {
     /// True if it is the root of its trace.
     pub fn is_root(&self) -> bool {
         self.parent_id == [0; 8]
     }
 
-    /// Masks secrets in everything that is text, but for the last `shared` attributes, which are masked once for all spans
-    /// of a turn.
-    pub fn redact(&mut self, shared: usize, redactor: &Redactor, counts: &mut Counts) {
-        let own = self.attributes.len() - shared;
-        let mut clean = Vec::with_capacity(own);
-        for index in 0..own {
-            // A turn says the same thing in several places.
-            if !clean.iter().any(|earlier: &usize| self.attributes[*earlier].1 == self.attributes[index].1) {
-                let before = counts.values().sum::<u64>();
-                mask_key(&mut self.attributes[index].0, redactor, counts);
-                mask(&mut self.attributes[index].1, redactor, counts);
-                if before == counts.values().sum::<u64>() {
-                    clean.push(index);
-                }
+    /// Hands each text to `each`, but for its name and lists.
+    pub(crate) fn each_text(&mut self, each: &mut impl FnMut(&mut String)) {
+        for (_, value) in &mut self.attributes {
+            match value {
+                Value::Text(text) => each(text),
+                Value::List(_) | Value::Bool(_) | Value::Int(_) | Value::Double(_) => {}
             }
         }
-        self.error.iter_mut().for_each(|text| mask_text(text, redactor, counts));
-        mask_text(&mut self.name, redactor, counts);
+        if let Status::Error(message) = &mut self.status {
+            each(message);
+        }
     }
 
     /// The attribute called `key`, if it is text.
@@ -118,45 +169,5 @@ impl OutSpan {
             Value::Text(text) if k == key => Some(text.as_str()),
             _ => None,
         })
-    }
-}
-
-/// Masks secrets in the name of an attribute that somebody chose.
-pub(super) fn mask_key(key: &mut Cow<'static, str>, redactor: &Redactor, counts: &mut Counts) {
-    if let Cow::Owned(key) = key {
-        mask_text(key, redactor, counts);
-    }
-}
-
-/// Masks secrets in an attribute.
-pub(super) fn mask(value: &mut Value, redactor: &Redactor, counts: &mut Counts) {
-    match value {
-        Value::Text(text) => mask_text(text, redactor, counts),
-        Value::List(items) => items.iter_mut().for_each(|text| mask_text(text, redactor, counts)),
-    }
-}
-
-/// Masks secrets in `text`, which may be JSON.
-pub(super) fn mask_text(text: &mut String, redactor: &Redactor, counts: &mut Counts) {
-    let masked = match text.as_bytes().first() {
-        Some(b'{' | b'[' | b'"') => redactor.scrub_json(text, counts),
-        _ => redactor.scrub(text, counts),
-    };
-    if let Some(masked) = masked {
-        *text = masked;
-    }
-}
-
-mod as_hex {
-    use crate::ids::{from_hex, hex};
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<S: Serializer, const N: usize>(bytes: &[u8; N], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex(bytes))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(deserializer: D) -> Result<[u8; N], D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        from_hex(&text).ok_or_else(|| D::Error::custom("not an id"))
     }
 }

@@ -11,7 +11,7 @@ use cc_core::{
     delivery::verdict::{Verdict, judge},
     destination::{
         Destination,
-        wire::{OutSpan, Value},
+        wire::{Value, WireSpan},
     },
     doctor::{
         Finding,
@@ -85,7 +85,7 @@ impl Server<'_> {
     }
 
     /// A trace of one span that costs nothing and belongs to no session.
-    fn span(&self, now: Duration) -> OutSpan {
+    fn span(&self, now: Duration) -> WireSpan {
         let trace = trace_id(&format!("{NAME} {} {}", now.as_nanos(), std::process::id()));
         let text = |key: &'static str, value: &str| (Cow::Borrowed(key), Value::Text(value.into()));
         let mut attributes = vec![
@@ -95,17 +95,14 @@ impl Server<'_> {
             text("langfuse.trace.name", NAME),
         ];
         attributes.extend(self.options.environment.iter().map(|name| text("langfuse.environment", name)));
-        OutSpan {
+        WireSpan {
             trace_id: trace,
             span_id: span_id(trace, Role::Turn, NAME),
-            parent_id: [0; 8],
             name: NAME.into(),
             start_ns: now.as_nanos() as u64,
             end_ns: now.as_nanos() as u64 + 1_000_000,
-            error: None,
             attributes,
-            call: None,
-            media: Vec::new(),
+            ..WireSpan::default()
         }
     }
 }

@@ -69,7 +69,7 @@ impl Stepped {
 
     fn spans_of(&self, prompt: &str) -> usize {
         let rows = self.store.call(|store| store.claim(1, 100_000, usize::MAX)).unwrap();
-        rows.iter().filter(|row| row.span.trace_id == ids::trace_id(prompt)).count()
+        rows.iter().filter(|row| row.item.trace_id() == ids::trace_id(prompt)).count()
     }
 }
 

@@ -181,7 +181,7 @@ fn a_database_of_version_1_is_brought_up_to_date_and_a_copy_kept() {
     let path = dir.path().join("state.db");
     let old = Connection::open(&path).unwrap();
     old.execute_batch(schema::SCHEMA).unwrap();
-    let body = json(&span(1, 2, 9));
+    let body = as_spans_were_stored(1, 2, 9);
     old.execute_batch(
         "INSERT INTO destination (kind, base_url, public_key) VALUES ('langfuse', 'https://one.example.org', 'pk-1')",
     )
@@ -217,7 +217,7 @@ fn a_database_of_version_2_is_brought_up_to_date_with_all_that_waits_in_it() {
     let insert = |table: &str, values: &str, params: &[&dyn rusqlite::ToSql]| {
         old.execute(&format!("INSERT INTO {table} VALUES ({values})"), params).unwrap()
     };
-    let body = json(&span(1, 2, 9));
+    let body = as_spans_were_stored(1, 2, 9);
     insert("destination", "1, 'langfuse', 'https://one.example.org', 'pk-1', 'ok', 0, NULL, NULL, NULL, 5, 0", &[]);
     insert("exported", "1, ?1, ?2, 0", &[&[1u8; 16], &[2u8; 8]]);
     insert("outbox", "1, 1, ?1, ?2, ?3, 7", &[&[2u8; 8], &body, &checksum(1, &[2; 8], body.as_bytes())]);
@@ -288,6 +288,6 @@ fn a_place_where_no_file_can_be_is_an_error() {
 #[test]
 fn a_span_is_named_by_its_ids() {
     let (trace, id): (TraceId, SpanId) = ([0x0a; 16], [0xf0; 8]);
-    let span = OutSpan { trace_id: trace, span_id: id, ..span(1, 1, 0) };
-    assert_eq!(span_name(&span), format!("{}/{}", "0a".repeat(16), "f0".repeat(8)));
+    let span = Observation { trace_id: trace, span_id: id, ..span(1, 1, 0) };
+    assert_eq!(span_name(&waits(span)), format!("{}/{}", "0a".repeat(16), "f0".repeat(8)));
 }

@@ -6,12 +6,18 @@ fn two() -> Vec<cc_core::route::Target> {
 }
 
 /// A step of a session with two destinations that ends at `cursor`; `behind` take nothing of it.
-fn step_to(cursor: u64, spans: Vec<OutSpan>, behind: &[Destination]) -> Advance {
+fn step_to(cursor: u64, spans: Vec<Observation>, behind: &[Destination]) -> Advance {
     let mut step = step(spans);
     step.session.hint.targets = two();
     step.session.cursor.offset = cursor;
     step.behind = behind.to_vec();
     step
+}
+
+/// When the turns end whose roots wait.
+fn root_ends(rows: &[Row]) -> Vec<u64> {
+    let spans = rows.iter().map(|row| row.item.encode(&server("one")));
+    spans.filter(|span| span.is_root()).map(|span| span.end_ns).collect()
 }
 
 fn queued(store: &Store) -> Vec<u64> {
@@ -63,12 +69,12 @@ fn one_that_never_took_anything_begins_at_the_start() {
 fn a_root_that_is_queued_again_waits_once() {
     let (_dir, mut store) = fresh();
     store.advance(&step_to(10, vec![span(1, 1, 0), span(1, 2, 1)], &[])).unwrap();
-    let grown = OutSpan { end_ns: 9, ..span(1, 1, 0) };
+    let grown = Observation { end: 9, ..span(1, 1, 0) };
     store.advance(&step_to(10, vec![grown.clone(), span(1, 3, 1)], &[])).unwrap();
     assert_eq!(queued(&store), [3, 3]);
     let id = store.destinations().unwrap()[0].id;
     let rows = store.claim(id, 10, 1 << 20).unwrap();
-    assert_eq!(rows.iter().filter(|row| row.span.is_root()).map(|row| row.span.end_ns).collect::<Vec<_>>(), [9]);
+    assert_eq!(root_ends(&rows), [9]);
     let bytes: u64 = rows.iter().map(|row| row.bytes as u64).sum();
     assert_eq!(store.waiting_bytes(&server("one")).unwrap(), bytes, "what was replaced waits no more");
 }
@@ -79,9 +85,9 @@ fn a_root_that_grows_while_it_is_on_its_way_goes_out_again() {
     store.advance(&step_to(10, vec![span(1, 1, 0)], &[])).unwrap();
     let id = store.destinations().unwrap()[0].id;
     let in_flight = store.claim(id, 10, 1 << 20).unwrap();
-    let grown = OutSpan { end_ns: 9, ..span(1, 1, 0) };
+    let grown = Observation { end: 9, ..span(1, 1, 0) };
     store.advance(&step_to(10, vec![grown, span(1, 3, 1)], &[])).unwrap();
     store.delivered(id, &in_flight, 0, 1).unwrap();
     let rows = store.claim(id, 10, 1 << 20).unwrap();
-    assert_eq!(rows.iter().filter(|row| row.span.is_root()).map(|row| row.span.end_ns).collect::<Vec<_>>(), [9]);
+    assert_eq!(root_ends(&rows), [9]);
 }

@@ -4,8 +4,8 @@ fn image(bytes: &[u8]) -> (Field, Media) {
     (Field::Input, Media::new("image/png", bytes.to_vec(), 0).unwrap())
 }
 
-fn showing(trace: u8, id: u8, media: &[(Field, Media)]) -> OutSpan {
-    OutSpan { media: media.to_vec(), ..span(trace, id, 9) }
+fn showing(trace: u8, id: u8, media: &[(Field, Media)]) -> Observation {
+    Observation { media: media.to_vec(), ..span(trace, id, 9) }
 }
 
 /// Hash and span of everything to be uploaded, in the order of its turn; all of it settled then.

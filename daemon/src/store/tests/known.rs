@@ -5,7 +5,7 @@ use cc_core::{import_state::Imported, status::history::Found};
 fn of_each_span_it_is_known_whether_it_was_sent_or_is_a_copy() {
     let (_dir, mut store) = fresh();
     let call = Some(Call::of("msg", Some(7), None, None));
-    let own = OutSpan { call, ..span(1, 2, 1) };
+    let own = Observation { call, ..span(1, 2, 1) };
     store.advance_one(&step(vec![span(1, 1, 0), own])).unwrap();
     let asked = [
         ([1; 16], [1; 8], None),

@@ -20,7 +20,7 @@ fn the_same_spans_enter_once_however_often_they_are_found() {
 #[test]
 fn a_root_enters_again_only_with_news_of_its_own_trace_and_in_itself() {
     let (_dir, mut store) = fresh();
-    let root = |name: &str| OutSpan { name: name.into(), ..span(1, 1, 0) };
+    let root = |name: &str| Observation { name: name.into(), ..span(1, 1, 0) };
     for (spans, expect) in [
         (vec![root("a"), span(1, 2, 1)], 2),
         (vec![root("a")], 0),
@@ -42,7 +42,7 @@ fn a_root_enters_again_only_with_news_of_its_own_trace_and_in_itself() {
 #[test]
 fn a_root_that_was_lost_on_its_way_enters_again() {
     let (dir, mut store) = fresh();
-    let root = |name: &str| OutSpan { name: name.into(), ..span(1, 1, 0) };
+    let root = |name: &str| Observation { name: name.into(), ..span(1, 1, 0) };
     let (destination, _) = store.advance_one(&step(vec![root("a"), span(1, 2, 1)])).unwrap();
     let rows = store.claim(destination, 9, usize::MAX).unwrap();
     store.delivered(destination, &rows, 0, 5).unwrap();
@@ -61,8 +61,10 @@ fn a_root_that_was_lost_on_its_way_enters_again() {
 #[test]
 fn a_call_found_again_in_another_trace_is_a_copy_with_all_that_belongs_to_it() {
     let (_dir, mut store) = fresh();
-    let of =
-        |call: u8, span: OutSpan| OutSpan { call: Some(Call::of("msg", Some(u64::from(call)), None, None)), ..span };
+    let of = |call: u8, span: Observation| Observation {
+        call: Some(Call::of("msg", Some(u64::from(call)), None, None)),
+        ..span
+    };
     let original = vec![span(1, 1, 0), of(7, span(1, 2, 1)), of(7, span(1, 3, 2))];
     let (destination, queued) = store.advance_one(&step(original.clone())).unwrap();
     assert_eq!(queued, 3);
@@ -139,7 +141,7 @@ fn a_claim_is_the_oldest_spans_within_its_limits() {
         (10, 0, 1),
     ] {
         let claimed = store.claim(destination, rows, bytes).unwrap();
-        let ids: Vec<_> = claimed.iter().map(|row| row.span.span_id[0]).collect();
+        let ids: Vec<_> = claimed.iter().map(|row| row.item.span_id()[0]).collect();
         assert_eq!(ids, (1..=expect).collect::<Vec<_>>(), "{rows} rows, {bytes} bytes");
     }
     assert!(store.claim(destination + 1, 10, usize::MAX).unwrap().is_empty());
@@ -151,7 +153,7 @@ fn a_claimed_span_stays_until_it_is_delivered() {
     let (destination, _) = store.advance_one(&step(vec![span(1, 1, 9), span(1, 2, 9)])).unwrap();
     let first = store.claim(destination, 1, usize::MAX).unwrap();
     assert_eq!(store.claim(destination, 1, usize::MAX).unwrap()[0].seq, first[0].seq);
-    assert_eq!(first[0].span, span(1, 1, 9));
+    assert_eq!(first[0].item, waits(span(1, 1, 9)));
     store.delivered(destination, &first[..1], 2, 77).unwrap();
     assert_eq!(waiting(&mut store, destination), [(1, 2)]);
     let row = store.destinations().unwrap().remove(0);
@@ -186,7 +188,7 @@ fn a_span_no_server_takes_leaves_visibly() {
         })
         .unwrap();
     assert_eq!((letter.0.as_str(), letter.1.as_str(), letter.3), ("abababababababab", "HTTP 413", 50));
-    assert_eq!(serde_json::from_str::<OutSpan>(&letter.2).unwrap(), span(1, 0xab, 9));
+    assert_eq!(Item::parse(letter.2.as_bytes()).unwrap(), waits(span(1, 0xab, 9)));
     assert_eq!(store.counts().unwrap().dead_letters, 1);
     assert_eq!(store.advance_one(&step(vec![span(1, 0xab, 9)])).unwrap().1, 0, "and does not come back");
 }
@@ -196,10 +198,10 @@ fn a_span_that_was_cut_keeps_its_place() {
     let (_dir, mut store) = fresh();
     let (destination, _) = store.advance_one(&step(vec![span(1, 1, 9), span(1, 2, 9)])).unwrap();
     let row = store.claim(destination, 1, usize::MAX).unwrap().remove(0);
-    let smaller = Row { span: OutSpan { attributes: Vec::new(), ..span(1, 1, 9) }, ..row };
+    let smaller = Row { item: waits(Observation { status: None, ..span(1, 1, 9) }), ..row };
     store.replace(destination, &smaller).unwrap();
     let rows = store.claim(destination, 2, usize::MAX).unwrap();
-    assert_eq!((rows[0].seq, &rows[0].span, &rows[1].span), (smaller.seq, &smaller.span, &span(1, 2, 9)));
+    assert_eq!((rows[0].seq, &rows[0].item, &rows[1].item), (smaller.seq, &smaller.item, &waits(span(1, 2, 9))));
     assert!(rows[0].bytes < rows[1].bytes);
 }
 
@@ -235,7 +237,7 @@ fn the_bytes_that_wait_are_known_at_every_moment() {
     check(&store);
     store.bury(destination, rows[2].seq, "HTTP 400", 1).unwrap();
     check(&store);
-    let smaller = Row { span: OutSpan { attributes: Vec::new(), ..rows[3].span.clone() }, ..rows[3] };
+    let smaller = Row { item: waits(Observation { status: None, ..span(1, 4, 9) }), ..rows[3] };
     store.replace(destination, &smaller).unwrap();
     check(&store);
     store.settle_dead_letters(None, Fate::Retry, 1).unwrap();
@@ -322,8 +324,17 @@ fn what_is_forgotten_waits_no_more_and_does_not_come_again() {
     let (to, _) = store.advance_one(&step(spans.clone())).unwrap();
     let row = store.claim(to, 1, usize::MAX).unwrap().remove(0);
     store.bury(to, row.seq, "no", 1).unwrap();
+    let link = Link { trace_id: [1; 16], span_id: [1; 8] };
+    store.advance_one(&step(vec![Observation { links: vec![link], ..span(3, 5, 0) }])).unwrap();
+    let linked = store.claim(to, 9, usize::MAX).unwrap().pop().unwrap();
+    store.bury(to, linked.seq, "no", 1).unwrap();
     assert_eq!(store.forget("s-1", &[[1; 16]]).unwrap(), 2);
-    assert_eq!((waiting(&mut store, to), store.dead_letters().unwrap().len()), (vec![(2, 4)], 0));
+    let letters: Vec<_> = store.dead_letters().unwrap().into_iter().map(|letter| letter.span_id).collect();
+    assert_eq!(
+        (waiting(&mut store, to), letters),
+        (vec![(2, 4)], vec!["05".repeat(8)]),
+        "a link is not the trace itself"
+    );
     assert_eq!(store.waiting_bytes(&server("one")).unwrap(), store.claim(to, 9, usize::MAX).unwrap()[0].bytes as u64);
     assert_eq!(store.session("s-1").unwrap().unwrap().title, None);
     assert_eq!(store.advance_one(&step(spans)).unwrap().1, 0);
@@ -352,7 +363,7 @@ fn what_was_said_in_a_pause_is_told_nowhere_though_it_is_read_when_that_is_over(
     const SECOND: u64 = 1_000_000_000;
     // In milliseconds, as transcripts have it.
     let now = || std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 * 1_000_000;
-    let at = |start_ns: u64, span: OutSpan| OutSpan { start_ns, end_ns: start_ns, ..span };
+    let at = |start_ns: u64, span: Observation| Observation { start: start_ns, end: start_ns, ..span };
     store.pause(Some("/home/dev/app".as_ref()), true).unwrap();
     let meanwhile = now();
     store.pause(Some("/home/dev/app".as_ref()), false).unwrap();

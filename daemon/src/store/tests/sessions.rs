@@ -160,24 +160,28 @@ fn a_mark_goes_only_where_the_root_is_known_that_it_stands_below() {
     let (_dir, mut store) = fresh();
     let mark = |trace| span(trace, 9, 1);
     // In the same step, in a later one, and never.
-    let destination =
-        store.advance_one(&Advance { marks: vec![mark(1), mark(2)], ..step(vec![span(1, 1, 0)]) }).unwrap().0;
+    let destination = store
+        .advance_one(&Advance { marks: vec![outgoing(mark(1)), outgoing(mark(2))], ..step(vec![span(1, 1, 0)]) })
+        .unwrap()
+        .0;
     assert_eq!(waiting(&mut store, destination), [(1, 1), (1, 9)]);
-    store.advance_one(&Advance { marks: vec![mark(2), mark(1)], ..step(vec![span(2, 1, 0)]) }).unwrap();
+    store
+        .advance_one(&Advance { marks: vec![outgoing(mark(2)), outgoing(mark(1))], ..step(vec![span(2, 1, 0)]) })
+        .unwrap();
     let all = [(1, 1), (1, 9), (2, 1), (2, 9)];
     assert_eq!(waiting(&mut store, destination), all, "each once");
     // Of a prompt given in a pause nothing is told, and nothing is taken from the turn it left behind.
     store.pause(None, true).unwrap();
-    store.advance_one(&Advance { marks: vec![span(2, 8, 1)], ..step(vec![span(4, 1, 0)]) }).unwrap();
+    store.advance_one(&Advance { marks: vec![outgoing(span(2, 8, 1))], ..step(vec![span(4, 1, 0)]) }).unwrap();
     store.pause(None, false).unwrap();
     assert_eq!(waiting(&mut store, destination), all);
-    store.advance_one(&step(vec![OutSpan { start_ns: u64::MAX / 2, ..span(2, 7, 1) }])).unwrap();
+    store.advance_one(&step(vec![Observation { start: u64::MAX / 2, ..span(2, 7, 1) }])).unwrap();
     let all = [&all[..], &[(2, 7)]].concat();
     assert_eq!(waiting(&mut store, destination), all);
     // What was said in a pause was never told.
     store.pause(Some("/home/dev/app".as_ref()), true).unwrap();
     store.advance_one(&step(vec![span(3, 3, 0)])).unwrap();
     store.pause(Some("/home/dev/app".as_ref()), false).unwrap();
-    store.advance_one(&Advance { marks: vec![span(3, 9, 3)], ..step(Vec::new()) }).unwrap();
+    store.advance_one(&Advance { marks: vec![outgoing(span(3, 9, 3))], ..step(Vec::new()) }).unwrap();
     assert_eq!(waiting(&mut store, destination), all);
 }

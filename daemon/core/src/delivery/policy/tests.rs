@@ -1,7 +1,21 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::delivery::verdict::{Answer, judge};
+use crate::{
+    delivery::{
+        item::Stored,
+        verdict::{Answer, judge},
+    },
+    destination::{
+        Destination, Kind,
+        wire::{Status, Value, WireSpan},
+    },
+    observation::{Body, Observation, Output, Tool, TraceFacts},
+};
+
+fn langfuse() -> Destination {
+    Destination { kind: Kind::Langfuse, address: "https://lf.example.org".into(), account: "pk".into() }
+}
 
 fn sent(spans: usize) -> Sent {
     Sent { spans, ..Sent::default() }
@@ -304,25 +318,45 @@ fn a_promised_wait_outlives_a_restart_but_not_a_changed_clock() {
 #[test]
 fn a_span_too_large_is_cut_at_its_largest_text_and_says_so() {
     let text = |n: usize| Value::Text("é".repeat(n));
-    let mut span = OutSpan {
-        trace_id: [1; 16],
-        span_id: [1; 8],
-        parent_id: [0; 8],
-        name: String::new(),
-        start_ns: 1,
-        end_ns: 1,
-        error: Some("x".repeat(1500)),
+    let span = WireSpan {
+        status: Status::Error("x".repeat(1500)),
         attributes: vec![("a".into(), text(10)), ("b".into(), text(1001)), ("c".into(), text(20))],
-        call: None,
-        media: Vec::new(),
+        ..WireSpan::default()
     };
-    assert!(shrink(&mut span));
-    assert_eq!(span.text("a").map(str::len), Some(20));
-    assert_eq!(span.text("b"), Some(format!("{} [TRUNCATED 1000 of 2002 bytes]", "é".repeat(500)).as_str()));
-    assert!(shrink(&mut span));
-    assert_eq!(span.error, Some(format!("{} [TRUNCATED 750 of 1500 bytes]", "x".repeat(750))));
-    assert!(shrink(&mut span));
-    let twice = span.text("b").unwrap();
+    let mut item = Item::Span(span);
+    let get = |item: &Item, key: &str| item.encode(&langfuse()).text(key).unwrap().to_owned();
+    assert!(shrink(&mut item));
+    assert_eq!(get(&item, "a").len(), 20);
+    assert_eq!(get(&item, "b"), format!("{} [TRUNCATED 1000 of 2002 bytes]", "é".repeat(500)));
+    assert!(shrink(&mut item));
+    let error = item.encode(&langfuse()).status;
+    assert_eq!(error.error(), Some(&*format!("{} [TRUNCATED 750 of 1500 bytes]", "x".repeat(750))));
+    assert!(shrink(&mut item));
+    let twice = get(&item, "b");
     assert!(twice.starts_with('é') && twice.ends_with("é [TRUNCATED 514 of 2002 bytes]"), "{twice}");
-    assert!(!shrink(&mut span), "nothing above {SMALLEST_CUT} bytes is left");
+    assert!(!shrink(&mut item), "nothing above {SMALLEST_CUT} bytes is left");
+}
+
+#[test]
+fn an_observation_too_large_is_cut_at_its_largest_text_wherever_that_stands() {
+    let tool = Tool {
+        input: "i".repeat(3000),
+        output: Some(Output { text: "o".repeat(8000), media: vec![] }),
+        ..Tool::default()
+    };
+    let observation = Observation { body: Body::Tool(tool), ..Observation::default() };
+    let facts = TraceFacts { session_id: "s".into(), cwd: Some("d".repeat(2500)), ..TraceFacts::default() };
+    let mut item = Item::Observation(Box::new(Stored { facts, observation }));
+    assert!(shrink(&mut item), "there is enough to cut");
+    while shrink(&mut item) {}
+    let span = item.encode(&langfuse());
+    for (key, before) in [
+        ("langfuse.observation.output", 8000),
+        ("langfuse.observation.input", 3000),
+        ("langfuse.trace.metadata.cwd", 2500),
+    ] {
+        let text = span.text(key).unwrap();
+        assert!(text.len() <= SMALLEST_CUT && text.ends_with(&format!(" of {before} bytes]")), "{key}: {text}");
+    }
+    assert_eq!(Item::parse(item.body().as_bytes()).unwrap(), item);
 }

@@ -30,13 +30,13 @@ fn the_users_words_stand_on_the_root_and_the_first_answer_only() {
     let inputs: Vec<_> = found
         .iter()
         .filter_map(|span| match &span.body {
-            Body::Turn { input, .. } | Body::Agent { input, .. } => Some(Some(*input)),
+            Body::Turn(turn) | Body::Agent(turn) => Some(Some(turn.prompt.text.as_str())),
             Body::Generation { input, .. } => Some(input.map(|prompt| prompt.text.as_str())),
             Body::Tool(_) | Body::Advice { .. } | Body::Event { .. } => None,
         })
         .collect();
     assert_eq!(inputs, [Some("do it"), Some("do it"), None]);
-    assert!(matches!(&found[0].body, Body::Turn { output, .. } if output == "there\ndone"));
+    assert!(matches!(&found[0].body, Body::Turn(turn) if turn.output() == "there\ndone"));
 }
 
 #[test]
@@ -131,13 +131,15 @@ fn what_happened_meanwhile_becomes_events_below_the_root() {
         .filter_map(|span| {
             let Body::Event { said, details } = &span.body else { return None };
             assert_eq!((span.parent, span.end), (Some(found[0].span_id), span.start));
-            let details = details.iter().map(|(key, value)| (*key, value.as_str())).collect::<Vec<_>>();
+            let details = details.iter().map(|(key, value)| (*key, value.clone())).collect::<Vec<_>>();
             Some((span.name.as_str(), span.start, said.map(|(text, _)| text), details))
         })
         .collect();
-    let compaction = vec![("trigger", "auto"), ("tokens_before", "900"), ("tokens_after", "80")];
+    let number = Detail::Number;
+    let trigger = Detail::Name("auto".into());
+    let compaction = vec![("trigger", trigger), ("tokens_before", number(900)), ("tokens_after", number(80))];
     let expect = [
-        ("API retry", nanos(2), None, vec![("attempt", "3")]),
+        ("API retry", nanos(2), None, vec![("attempt", number(3))]),
         ("queued prompt", nanos(3), Some("also"), vec![]),
         ("compaction", nanos(1), None, compaction),
     ];

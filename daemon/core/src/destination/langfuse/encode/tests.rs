@@ -6,10 +6,12 @@ use super::{message::reference, *};
 use crate::{
     ids::{Role, span_id, trace_id},
     media::Media,
-    redact::Rules,
-    trace::spans,
+    observation::{Field, MediaRef},
+    pipeline::{Outgoing, Pipeline},
+    project::{Capture, Options},
+    redact::{Counts, Rules},
     transcript::record,
-    turn::{Assembler, Scope},
+    turn::{Assembler, Scope, Turn},
 };
 
 mod given;
@@ -57,20 +59,41 @@ fn conversation() -> Vec<Json> {
     ]
 }
 
-/// The spans of the one turn in `lines`, as they are sent.
-fn encoded(lines: &[Json], options: &Options) -> Vec<OutSpan> {
+/// What the one turn in `lines` is in a project with `options`.
+fn observed(lines: &[Json], options: &Options) -> Vec<Outgoing> {
     let mut assembler = Assembler::new(SESSION, 0);
     for (line, offset) in lines.iter().zip(0..) {
         assert!(assembler.push(record::parse(line.to_string().as_bytes()).unwrap(), offset).is_none());
     }
-    let turn = assembler.open().unwrap();
-    let mut counts = Counts::new();
-    let mut encoder = Encoder::new(Shared::new(turn, SESSION, options), None, &mut counts);
-    spans(turn, Scope::Final, options.semantics, None).iter().map(|span| encoder.encode(span, &mut counts)).collect()
+    emitted(assembler.open_mut().unwrap(), Scope::Final, options, None, &mut Counts::new())
+}
+
+/// What is emitted of `turn`; masked if there are `rules`.
+fn emitted(
+    turn: &mut Turn,
+    scope: Scope,
+    options: &Options,
+    rules: Option<&Rules>,
+    counts: &mut Counts,
+) -> Vec<Outgoing> {
+    let options = Options { unredacted: rules.is_none(), ..options.clone() };
+    let rules = rules.cloned().unwrap_or_default();
+    let pipeline = Pipeline { session_id: SESSION, options: &options, rules: &rules };
+    pipeline.emit(turn, scope, None, |_| None, counts).observations
+}
+
+/// `found` as it is sent.
+fn wire(found: &[Outgoing]) -> Vec<WireSpan> {
+    found.iter().map(|out| encode(&out.observation, &out.facts)).collect()
+}
+
+/// The spans of the one turn in `lines`, as they are sent.
+fn encoded(lines: &[Json], options: &Options) -> Vec<WireSpan> {
+    wire(&observed(lines, options))
 }
 
 /// What stands on `span` alone: its attributes without those that every span has.
-fn own(span: &OutSpan) -> BTreeMap<&str, &str> {
+fn own(span: &WireSpan) -> BTreeMap<&str, &str> {
     let shared = |key: &str| {
         key.starts_with("langfuse.trace.") && !matches!(key, "langfuse.trace.input" | "langfuse.trace.output")
             || matches!(
@@ -82,7 +105,7 @@ fn own(span: &OutSpan) -> BTreeMap<&str, &str> {
     own.map(|(key, _)| (&key[..], span.text(key).unwrap())).collect()
 }
 
-fn parsed(span: &OutSpan, key: &str) -> Json {
+fn parsed(span: &WireSpan, key: &str) -> Json {
     serde_json::from_str(span.text(key).unwrap_or_else(|| panic!("no {key}"))).unwrap()
 }
 

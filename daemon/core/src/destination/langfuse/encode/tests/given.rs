@@ -6,7 +6,7 @@ fn attachment(attachment: Json) -> Json {
     json!({"type": "attachment", "uuid": "x", "timestamp": "2026-03-01T10:00:01Z", "attachment": attachment})
 }
 
-fn named<'s>(spans: &'s [OutSpan], name: &str) -> &'s OutSpan {
+fn named<'s>(spans: &'s [WireSpan], name: &str) -> &'s WireSpan {
     spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no {name}"))
 }
 

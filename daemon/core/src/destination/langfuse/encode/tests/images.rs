@@ -24,7 +24,8 @@ fn a_reference_stands_where_an_image_stood_and_its_bytes_are_handed_on() {
     lines[0]["message"]["content"] =
         json!([{"type": "text", "text": "a"}, image(png), {"type": "text", "text": "b"}, image(png)]);
     lines[2] = result("t1", json!([image(png)]), false);
-    let spans = encoded(&lines, &Options::default());
+    let found = observed(&lines, &Options::default());
+    let spans = wire(&found);
     let part = json!({"type": "image_url", "image_url": {"url": reference}});
     let said = |text: &str| json!({"type": "text", "text": text});
     let messages = json!([{"role": "user", "content": [said("a"), part, said("b"), part]}]);
@@ -34,15 +35,16 @@ fn a_reference_stands_where_an_image_stood_and_its_bytes_are_handed_on() {
         keys.iter().for_each(|key| assert_eq!(parsed(&spans[index], key), messages));
     }
     assert_eq!(parsed(&spans[2], "langfuse.observation.output"), json!([image(&reference)]));
-    let shown = |span: &OutSpan| -> Vec<(Field, Vec<u8>)> {
-        span.media.iter().map(|(field, media)| (*field, media.bytes.to_vec())).collect()
+    let shown = |out: &Outgoing| -> Vec<(Field, Vec<u8>)> {
+        out.observation.media.iter().map(|(field, media)| (*field, media.bytes.to_vec())).collect()
     };
     let (input, output) = ((Field::Input, b"ABCD".to_vec()), (Field::Output, b"ABCD".to_vec()));
     let expect = [vec![input.clone(), input.clone()], vec![input.clone(), input], vec![output], vec![]];
-    assert_eq!(spans.iter().map(shown).collect::<Vec<_>>(), expect);
+    assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), expect);
     let options = Options { capture: Capture::Metadata, ..Options::default() };
-    let spans = encoded(&lines, &options);
-    assert!(spans.iter().all(|span| span.media.is_empty()));
+    let found = observed(&lines, &options);
+    assert!(found.iter().all(|out| out.observation.media.is_empty()));
+    let spans = wire(&found);
     let content = "[3 characters] [image/png, 4 bytes] [image/png, 4 bytes]";
     assert_eq!(parsed(&spans[0], "langfuse.observation.input"), json!([{"role": "user", "content": content}]));
     assert!(spans[2].text("langfuse.observation.output").unwrap().ends_with("characters] [image/png, 4 bytes]"));
@@ -53,7 +55,7 @@ fn no_reference_is_taken_for_a_secret() {
     let rules = Rules::default();
     for seed in 0..2000u32 {
         let media = Media::new("image/png", seed.to_le_bytes().to_vec(), 0).unwrap();
-        let part = json!({"type": "image_url", "image_url": {"url": reference(&media)}});
+        let part = json!({"type": "image_url", "image_url": {"url": reference(&MediaRef::from(&media))}});
         let text = json!([{"role": "user", "content": [part]}]).to_string();
         assert_eq!(rules.scrub_json(&text, &mut Counts::new()), None, "{text}");
     }

@@ -23,20 +23,31 @@ fn queued(text: &str) -> Json {
 }
 
 /// The input of each generation, by message id; those of one that has none are null.
-fn inputs(spans: &[OutSpan]) -> BTreeMap<String, Json> {
+fn inputs(spans: &[WireSpan]) -> BTreeMap<String, Json> {
     let generations = spans.iter().filter(|span| span.text("langfuse.observation.type") == Some("generation"));
-    let input = |span: &OutSpan| span.text(INPUT).map_or(Json::Null, |text| serde_json::from_str(text).unwrap());
-    let id = |span: &OutSpan| span.text("langfuse.observation.metadata.message_id").unwrap().to_owned();
+    let input = |span: &WireSpan| span.text(INPUT).map_or(Json::Null, |text| serde_json::from_str(text).unwrap());
+    let id = |span: &WireSpan| span.text("langfuse.observation.metadata.message_id").unwrap().to_owned();
     generations.map(|span| (id(span), input(span))).collect()
 }
 
-/// The spans of the turn in `lines`, emitted in a step after each line that `scopes` has a scope for, and in a last one.
+/// The spans of [`observed_in_steps`], as they are sent.
 fn in_steps(
     lines: &[Json],
     scopes: &[(usize, Scope)],
     options: &Options,
     rules: Option<&Rules>,
-) -> (Vec<OutSpan>, Counts) {
+) -> (Vec<WireSpan>, Counts) {
+    let (found, counts) = observed_in_steps(lines, scopes, options, rules);
+    (wire(&found), counts)
+}
+
+/// What the turn in `lines` is, emitted in a step after each line that `scopes` has a scope for, and in a last one.
+fn observed_in_steps(
+    lines: &[Json],
+    scopes: &[(usize, Scope)],
+    options: &Options,
+    rules: Option<&Rules>,
+) -> (Vec<Outgoing>, Counts) {
     let mut assembler = Assembler::new(SESSION, 0);
     let (mut found, mut counts) = (Vec::new(), Counts::new());
     for (index, line) in lines.iter().enumerate() {
@@ -44,11 +55,7 @@ fn in_steps(
         let last = (index + 1 == lines.len()).then_some(Scope::Final);
         let step = scopes.iter().find(|(at, _)| *at == index).map(|(_, scope)| *scope).or(last);
         if let (Some(scope), Some(turn)) = (step, assembler.open_mut()) {
-            let shared = Shared::new(turn, SESSION, options);
-            let mut encoder = Encoder::new(shared, rules.map(|rules| &**rules), &mut counts);
-            found.extend(
-                spans(turn, scope, options.semantics, None).iter().map(|span| encoder.encode(span, &mut counts)),
-            );
+            found.extend(emitted(turn, scope, options, rules, &mut counts));
             turn.mark_sent(scope);
         }
     }
@@ -140,7 +147,7 @@ fn what_a_call_was_given_is_masked_as_in_its_own_span_and_counted_once() {
     assert_eq!(spans.len(), spec.len());
     // What is masked of each by itself is what stands in the message.
     let output = |id: &str| {
-        let of = |span: &&OutSpan| span.text("langfuse.observation.metadata.tool_id") == Some(id);
+        let of = |span: &&WireSpan| span.text("langfuse.observation.metadata.tool_id") == Some(id);
         spans.iter().find(of).unwrap().text("langfuse.observation.output").unwrap().to_owned()
     };
     let input = inputs(&spans)["m2"].clone();
@@ -178,23 +185,29 @@ fn images_that_a_tool_gave_are_shown_by_the_call_that_got_them() {
         {"type": "text", "text": other.to_string()},
     ]);
     for steps in [&[][..], &[(2, Scope::Settled)]] {
-        let (spans, _) = in_steps(&lines, steps, &measured(), Some(&Rules::default()));
-        assert_eq!(inputs(&spans)["m2"], json!([tool("t1", parts.clone())]), "{steps:?}");
-        let shown: Vec<_> =
-            spans.last().unwrap().media.iter().map(|(field, media)| (*field, media_id(&media.hash))).collect();
+        let (found, _) = observed_in_steps(&lines, steps, &measured(), Some(&Rules::default()));
+        assert_eq!(inputs(&wire(&found))["m2"], json!([tool("t1", parts.clone())]), "{steps:?}");
+        let shown: Vec<_> = found
+            .last()
+            .unwrap()
+            .observation
+            .media
+            .iter()
+            .map(|(field, media)| (*field, media_id(&media.hash)))
+            .collect();
         assert_eq!(shown, [(Field::Input, id.to_owned())], "{steps:?}");
     }
     let sizes = Options { capture: Capture::Metadata, ..measured() };
-    let (spans, _) = in_steps(&lines, &[], &sizes, None);
-    assert!(spans.iter().all(|span| span.media.is_empty()));
-    let content = inputs(&spans)["m2"][0]["content"].as_str().unwrap().to_owned();
+    let (found, _) = observed_in_steps(&lines, &[], &sizes, None);
+    assert!(found.iter().all(|out| out.observation.media.is_empty()));
+    let content = inputs(&wire(&found))["m2"][0]["content"].as_str().unwrap().to_owned();
     assert!(content.ends_with("characters] [image/png, 4 bytes]"), "{content}");
 }
 
 #[test]
 fn the_last_call_says_what_its_turn_says() {
     let key = "langfuse.trace.output";
-    let says = |spans: &[OutSpan]| -> Vec<(String, String)> {
+    let says = |spans: &[WireSpan]| -> Vec<(String, String)> {
         let named = spans.iter().filter_map(|span| Some((span.name.clone(), span.text(key)?.to_owned())));
         named.collect()
     };

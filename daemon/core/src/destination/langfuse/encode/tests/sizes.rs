@@ -18,7 +18,7 @@ fn without_text_a_span_says_how_much_was_said() {
     assert_eq!(tool.text("langfuse.observation.output"), Some("[1 characters]"));
     // Whatever is no text is the same.
     for (spans, full) in spans.iter().zip(encoded(&conversation(), &Options::default())) {
-        let meta = |span: &OutSpan| -> Vec<_> {
+        let meta = |span: &WireSpan| -> Vec<_> {
             let is_text = |key: &str| key.ends_with(".input") || key.ends_with(".output");
             span.attributes.iter().filter(|(key, _)| !is_text(key)).cloned().collect()
         };
@@ -41,7 +41,7 @@ fn without_text_errors_and_queued_prompts_are_sizes_too() {
     let failed = spans.iter().find(|span| span.text("langfuse.observation.type") == Some("tool")).unwrap();
     assert_eq!(failed.text("langfuse.observation.level"), Some("ERROR"));
     assert_eq!(failed.text("langfuse.observation.status_message"), Some("[30 characters]"));
-    assert_eq!(failed.error.as_deref(), Some("[30 characters]"));
+    assert_eq!(failed.status.error(), Some("[30 characters]"));
     // Our own words stay.
     lines.truncate(2);
     let waiting = encoded(&lines, &sizes_only());
@@ -71,7 +71,7 @@ fn without_text_a_subagent_says_what_kind_it_is_and_no_more() {
         let spans = encoded(&lines, options);
         spans.into_iter().find(|span| span.name == "Explore").expect("the subagent")
     };
-    let said = |span: &OutSpan| {
+    let said = |span: &WireSpan| {
         let keys = ["input", "output", "metadata.description", "metadata.agent_type"];
         keys.map(|key| span.text(&format!("langfuse.observation.{key}")).unwrap_or_default().to_owned())
     };

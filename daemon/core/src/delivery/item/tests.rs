@@ -1,0 +1,237 @@
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::{
+    destination::{
+        Kind,
+        wire::{Status, Value},
+    },
+    media::Media,
+    observation::{
+        Agent, Answer, Body, Caller, Closing, Content, Detail, Event, Failure, Field, Generation, Level, Link,
+        MediaRef, Message, Output, Part, Tool, ToolCall, Turn, Usage,
+    },
+    project::Semantics,
+    redact::{Counts, Redactor},
+};
+
+const TOKEN: &str = "sesame";
+
+fn langfuse() -> Destination {
+    Destination { kind: Kind::Langfuse, address: "https://lf.example.org".into(), account: "pk".into() }
+}
+
+fn some(text: &str) -> Option<String> {
+    Some(format!("{text} {TOKEN}"))
+}
+
+fn word(text: &str) -> String {
+    format!("{text} {TOKEN}")
+}
+
+fn medium() -> Media {
+    Media::new("image/png", b"ABCD".to_vec(), 3).unwrap()
+}
+
+fn parts() -> Content {
+    Content::Parts(vec![Part::Text(word("look")), Part::Media(MediaRef::from(&medium()))])
+}
+
+/// One observation of each kind, every field set, with a word in each text.
+fn bodies() -> Vec<Body> {
+    let usage =
+        Usage { input: 1, output: 2, cache_read: 3, cache_write_5m: 4, cache_write_1h: 5, cache_write: u64::MAX };
+    let call = ToolCall { id: word("t"), name: word("Bash"), arguments: format!(r#"{{"command":"{TOKEN}"}}"#) };
+    let given = Message { tool: Some(Caller { id: word("t"), name: word("Read") }), content: parts() };
+    let said = Message { tool: None, content: Content::Text(word("so")) };
+    vec![
+        Body::Turn(Turn {
+            input: parts(),
+            output: word("out"),
+            trigger: some("scheduled"),
+            command: some("/x"),
+            context: some("around"),
+            stands_in: true,
+            permission_mode: some("plan"),
+            instead_of: Some(2),
+            planned_in: some("s"),
+        }),
+        Body::Agent(Agent {
+            input: Content::Text(word("in")),
+            output: word("out"),
+            context: some("around"),
+            agent_id: some("a"),
+            agent_type: some("Explore"),
+            workflow_run: some("run"),
+            description: some("find"),
+        }),
+        Body::Generation(Box::new(Generation {
+            input: vec![given, said],
+            output: Some(Answer { text: word("text"), calls: vec![call], thinking: vec![word("hm")] }),
+            closes: Some(Closing::Text(word("end"))),
+            model: word("model"),
+            usage: Some(usage),
+            first_block: Some(u64::MAX),
+            tool_count: Some(0),
+            message_id: some("m"),
+            request_id: some("r"),
+            stop_reason: some("end_turn"),
+            speed: some("fast"),
+            service_tier: some("priority"),
+            requested_model: some("other"),
+            other_blocks: vec![format!(r#"{{"type":"x","y":"{TOKEN}"}}"#)],
+            web_searches: 1,
+            web_fetches: 2,
+            role: some("advisor"),
+        })),
+        Body::Generation(Box::new(Generation { closes: Some(Closing::Answer), ..Generation::default() })),
+        Body::Tool(Tool {
+            id: word("t"),
+            on_server: true,
+            input: format!(r#"{{"a":"{TOKEN}"}}"#),
+            output: Some(Output { text: word("so"), media: vec![(2, MediaRef::from(&medium()))] }),
+            rewritten: some("b"),
+            took_ms: Some(0),
+            denied: some("user"),
+        }),
+        Body::Event(Event {
+            said: Some(Content::Text(word("heard"))),
+            details: vec![("trigger".into(), Detail::Name(word("auto"))), ("attempt".into(), Detail::Number(7))],
+        }),
+    ]
+}
+
+fn facts() -> TraceFacts {
+    TraceFacts {
+        session_id: word("s"),
+        turn: 3,
+        semantics: Semantics::Measured,
+        user_id: some("ada"),
+        tags: vec![word("one")],
+        environment: some("e"),
+        release: some("v"),
+        metadata: [(word("key"), word("value"))].into(),
+        claude_version: some("2.1"),
+        slug: some("red-fox"),
+        cwd: some("/home"),
+        git_branch: some("main"),
+        forked_from: some("s0"),
+        title: some("title"),
+        team: some("team"),
+        teammate: some("mate"),
+        lead: some("lead"),
+        ..TraceFacts::default()
+    }
+}
+
+fn items() -> Vec<Item> {
+    let observation = |body| Observation {
+        trace_id: [0xab; 16],
+        span_id: [1; 8],
+        parent: Some([2; 8]),
+        name: word("name"),
+        start: 1,
+        end: u64::MAX,
+        level: Level::Error,
+        status: some("no"),
+        failure: Some(Failure::Api(Some(529))),
+        estimated: true,
+        links: vec![Link { trace_id: [3; 16], span_id: [4; 8] }],
+        body,
+        ..Observation::default()
+    };
+    let item = |body| Item::Observation(Box::new(Stored { facts: facts(), observation: observation(body) }));
+    bodies()
+        .into_iter()
+        .map(item)
+        .chain([Item::Observation(Box::new(Stored {
+            facts: TraceFacts::default(),
+            observation: Observation::default(),
+        }))])
+        .collect()
+}
+
+#[test]
+fn what_waits_comes_back_as_it_was() {
+    for item in items() {
+        let body = item.body();
+        assert_eq!(Item::parse(body.as_bytes()).unwrap(), item, "{body}");
+        let json: Json = serde_json::from_str(&body).unwrap();
+        assert_eq!((&json["facts"]["v"], &json["observation"]["v"]), (&json!(1), &json!(1)));
+    }
+}
+
+#[test]
+fn what_an_observation_shows_is_not_stored() {
+    let observation = Observation { media: vec![(Field::Input, medium())], ..Observation::default() };
+    let text = body(&super::facts(&TraceFacts::default()), &observation);
+    let Item::Observation(stored) = Item::parse(text.as_bytes()).unwrap() else { panic!("{text}") };
+    assert_eq!(stored.observation, Observation::default());
+}
+
+#[test]
+fn another_form_and_what_is_none_are_errors() {
+    let good = items().remove(0).body();
+    for (from, to) in [
+        (r#""observation":{"v":1"#, r#""observation":{"v":2"#),
+        (r#""facts":{"v":1"#, r#""facts":{"v":0"#),
+        (r#""span_id":"0101"#, r#""span_id":"zz01"#),
+        (r#""turn":{"input""#, r#""chapter":{"input""#),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let bad = good.replacen(from, to, 1);
+        assert!(Item::parse(bad.as_bytes()).is_err(), "{to}");
+    }
+    for bad in ["", "{", "{}", "[]", r#"{"facts":{}}"#] {
+        assert!(Item::parse(bad.as_bytes()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_span_that_an_earlier_version_stored_goes_out_as_it_is() {
+    let stored = json!({
+        "trace_id": "ab".repeat(16), "span_id": "01".repeat(8), "parent_id": "00".repeat(8), "name": "Turn 1",
+        "start_ns": 1, "end_ns": 2, "error": "no",
+        "attributes": [["langfuse.trace.name", "Turn 1"], ["langfuse.trace.tags", ["a", "b"]]],
+    });
+    let item = Item::parse(stored.to_string().as_bytes()).unwrap();
+    assert_eq!((item.trace_id(), item.span_id()), ([0xab; 16], [1; 8]));
+    let span = item.encode(&langfuse());
+    assert!(span.is_root() && span.name == "Turn 1" && (span.start_ns, span.end_ns) == (1, 2));
+    assert_eq!(span.status, Status::Error("no".into()));
+    let tags = Value::List(vec!["a".into(), "b".into()]);
+    assert_eq!(span.attributes[1], ("langfuse.trace.tags".into(), tags));
+    assert_eq!(serde_json::from_str::<Json>(&item.body()).unwrap(), stored);
+    for (key, id) in [("trace_id", "00"), ("span_id", "zz00000000000000"), ("parent_id", "ééééé€")] {
+        let mut bad = stored.clone();
+        bad[key] = json!(id);
+        assert!(Item::parse(bad.to_string().as_bytes()).is_err(), "{key} {id}");
+    }
+}
+
+#[test]
+fn no_text_is_left_unmasked_in_any_field() {
+    let rules = Redactor::with_extra(&[("word".into(), TOKEN.into())]).unwrap();
+    for item in items() {
+        let Item::Observation(mut stored) = item else { panic!("an observation") };
+        let had = Item::Observation(stored.clone()).body().matches(TOKEN).count() as u64;
+        let mut counts = Counts::new();
+        stored.observation.redact(&rules, &mut counts);
+        stored.facts.redact(&rules, &mut counts);
+        let body = Item::Observation(stored).body();
+        assert!(!body.contains(TOKEN), "{body}");
+        assert_eq!(counts.values().sum::<u64>(), had, "each once: {body}");
+    }
+}
+
+#[test]
+fn a_failure_is_an_exception() {
+    let mut observation = Observation { status: Some("exit 1".into()), ..Observation::default() };
+    assert_eq!(observation.exception(), None);
+    for (failure, kind) in
+        [(Failure::Tool, "tool_error"), (Failure::NoResult, "no_result"), (Failure::Api(None), "api_error")]
+    {
+        observation.failure = Some(failure);
+        assert_eq!(observation.exception(), Some((kind, "exit 1")));
+    }
+}
