@@ -25,6 +25,7 @@ mod file;
 mod followers;
 mod images;
 mod known;
+mod migrate;
 mod outbox;
 mod sessions;
 
