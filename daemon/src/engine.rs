@@ -22,13 +22,16 @@ use crate::{
     watch::{Seen, Watch},
 };
 use cc_core::{
+    admit,
     complete::{self, BURST, QUIET, QUIET_FINISHED},
     config::Config,
     destination::Destination,
     hook::{Event, Hint, Source},
+    phase::Phase,
     transcript::{cursor::Position, record},
 };
 
+mod admission;
 mod later;
 mod read;
 mod refused;
@@ -36,7 +39,7 @@ mod session;
 mod tell;
 mod users;
 
-use later::{AT_ONCE, BLOCKED, Later, Task};
+use later::{Later, Task};
 use read::STEP;
 pub use refused::Refused;
 use session::{Session, Tail};
@@ -45,17 +48,11 @@ use users::Users;
 /// How soon transcripts are looked at again while something waits for them, should no file event come.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long a subagent may be silent before it is no longer waited for.
-const AGENT_LOST: Duration = Duration::from_secs(24 * 3600);
-
 /// How far ahead of the clock a time may be without contradicting it: clocks are set by as much now and then.
 const AHEAD: Duration = Duration::from_secs(1);
 
 /// Sessions left in the middle longer ago than this are not looked at when the daemon starts.
 const RECENT: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// How long a session is kept in memory after its last event.
-const RETIRE: Duration = Duration::from_secs(600);
 
 /// How many sessions are kept in memory of which nothing is expected before their next event.
 const IDLE: usize = 64;
@@ -75,9 +72,6 @@ const UNWATCH: Duration = Duration::from_secs(1);
 
 /// How many sessions are remembered that were brought to their end for others.
 const RECOVERED: usize = 1000;
-
-/// How many bytes may wait for a destination when a backfill adds to them: what live sessions send comes behind these.
-const BACKFILL: u64 = 16 << 20;
 
 /// What the engine hears.
 #[derive(Debug)]
@@ -218,9 +212,9 @@ impl Engine {
 
     /// How many sessions that could wait may be begun with now.
     fn room(&self, now: Instant) -> usize {
-        let unhurried = self.sessions.values().filter(|session| session.is_unhurried && session.is_at_work());
-        let (blocked, busy): (Vec<_>, Vec<_>) = unhurried.partition(|session| session.not_before > Some(now));
-        if blocked.len() < BLOCKED { AT_ONCE.saturating_sub(busy.len()) } else { 0 }
+        let unhurried = self.sessions.values().filter(|session| session.is_unhurried && session.is_busy());
+        let (held, busy): (Vec<_>, Vec<_>) = unhurried.partition(|session| session.phase.is_held(now));
+        admit::room(held.len(), busy.len())
     }
 
     fn begin_with(&mut self, hint: Hint) -> bool {
@@ -262,16 +256,16 @@ impl Engine {
                     Ok(Input::Hint(hint)) => self.hear(*hint),
                     Ok(Input::Found { hints, left, more }) => self.later.found(hints, left, more),
                     Ok(Input::Changed(path)) => drop(changed.insert(path)),
-                    Ok(Input::Missed) => self.sessions.values_mut().for_each(|session| session.dirty = true),
+                    Ok(Input::Missed) => self.sessions.values_mut().for_each(|session| session.phase.wake()),
                     Ok(Input::Email(dirs, email)) => {
                         self.users.answered(dirs, email).into_iter().for_each(|hint| self.hear(hint));
                     }
                     Ok(Input::Pending(reply)) => {
                         // Whoever asks wants to know of what was written just now, too.
-                        let at_work = self.sessions.values_mut().filter(|session| session.agents_due.is_some());
-                        at_work.for_each(|session| session.dirty = true);
+                        let at_work = self.sessions.values_mut().filter(|session| session.agents_poll.is_some());
+                        at_work.for_each(|session| session.phase.wake());
                         let soon = Instant::now() + BURST;
-                        self.sessions.values_mut().for_each(|session| session.next_look = session.next_look.min(soon));
+                        self.sessions.values_mut().for_each(|session| session.phase.hurry(soon));
                         asked.push(reply);
                     }
                     Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -297,17 +291,7 @@ impl Engine {
     fn pause(&self) -> Option<Duration> {
         let now = Instant::now();
         let until = |at: Instant| at.saturating_duration_since(now).max(Duration::from_millis(1));
-        let next = |session: &Session| {
-            let own = match session.not_before {
-                Some(at) => return until(at),
-                None if session.dirty => return Duration::ZERO,
-                None if !session.waiting.is_empty() => until(session.next_look),
-                None if session.looks_finished() => until(session.grown + QUIET_FINISHED),
-                None if session.agents_due.is_some() => until(session.touched + AGENT_LOST),
-                None => until(session.touched + RETIRE),
-            };
-            session.agents_due.map_or(own, |due| own.min(until(due)))
-        };
+        let next = |session: &Session| session.phase.pause(now, session.touched, session.agents_due());
         let next = self.sessions.values().map(next).min();
         let next = match self.is_any_behind {
             true => Some(
@@ -326,7 +310,9 @@ impl Engine {
         let dirs: HashSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
         for session in self.sessions.values_mut() {
             let is_agents = || session.agents.dirs().any(|dir| dirs.contains(dir));
-            session.dirty |= paths.contains(&session.row.transcript) || is_agents();
+            if paths.contains(&session.row.transcript) || is_agents() {
+                session.phase.wake();
+            }
         }
     }
 
@@ -349,7 +335,7 @@ impl Engine {
         }
         let is_unhurried = hint.source.is_unhurried();
         if !self.sessions.contains_key(&hint.session_id) {
-            let session = Session { dirty: false, is_unhurried, ..self.load(&hint) };
+            let session = Session { phase: Phase::NEW, is_unhurried, ..self.load(&hint) };
             self.sessions.insert(hint.session_id.clone(), session);
         }
         if let Some(dir) = hint.transcript.parent().filter(|_| !is_unhurried) {
@@ -365,8 +351,8 @@ impl Engine {
         session.touched = now;
         session.is_unhurried &= is_unhurried;
         session.superseded = false;
-        let look = complete::first_poll(now, &hint.event, !is_unhurried);
-        session.next_look = if session.waiting.is_empty() { look } else { session.next_look.min(look) };
+        let poll = complete::first_poll(now, &hint.event, !is_unhurried);
+        session.phase.event(poll);
         if let Event::AgentStopped { agent } = &hint.event {
             session.agents.has_ended(agent);
         }
@@ -424,7 +410,7 @@ impl Engine {
                 }
                 let Some(mut session) = self.sessions.remove(&id) else { continue };
                 if self.may_copy_another(&mut session, now) || self.awaits_previous(&session) {
-                    session.not_before = Some(now + TICK);
+                    session.phase.hold(now + TICK);
                     self.sessions.insert(id, session);
                     continue;
                 }
@@ -451,18 +437,7 @@ impl Engine {
 
     /// The sessions that are to be looked at now, in this order.
     fn due(&mut self, now: Instant) -> Vec<String> {
-        for session in self.sessions.values_mut().filter(|session| session.agents_due.is_some_and(|due| due <= now)) {
-            session.dirty = true;
-        }
-        let is_due = |session: &Session| match session.not_before {
-            _ if session.step.is_some() => false,
-            Some(at) => at <= now,
-            None => {
-                session.dirty
-                    || !session.waiting.is_empty() && now >= session.next_look
-                    || session.looks_finished() && now >= session.grown + QUIET_FINISHED
-            }
-        };
+        let is_due = |session: &Session| session.step.is_none() && session.phase.is_due(now, session.agents_due());
         let order = |session: &Session| (session.is_unhurried, session.looked, session.first_fired());
         let due = self.sessions.iter().filter(|(_, session)| is_due(session));
         let mut due: Vec<_> = due.map(|(id, session)| (order(session), id.clone())).collect();
@@ -476,7 +451,6 @@ impl Engine {
         let mut sessions: Vec<(String, Session)> = sessions.collect();
         self.store_steps(&mut sessions.iter_mut().map(|(_, session)| session).collect::<Vec<_>>());
         for (id, mut session) in sessions {
-            session.next_look = session.next_look();
             if session.is_done_with() {
                 self.unwatch.0 = true;
                 continue;
@@ -485,7 +459,7 @@ impl Engine {
                 && self.watch.add(dir)
             {
                 // What was written before the watch began is not reported.
-                session.dirty = true;
+                session.phase.wake();
             }
             self.sessions.insert(id, session);
         }
@@ -495,8 +469,7 @@ impl Engine {
     fn retire(&mut self, now: Instant) {
         let before = self.sessions.len();
         self.sessions.retain(|_, session| {
-            let patience = if session.agents_due.is_some() { AGENT_LOST } else { RETIRE };
-            !session.waiting.is_empty() || now < session.touched + patience
+            !session.waiting.is_empty() || !Phase::is_retired(now, session.touched, session.agents_due())
         });
         let idle = self.sessions.iter().filter(|(_, session)| session.is_idle());
         let mut idle: Vec<_> = idle.map(|(id, session)| (!session.is_unhurried, session.touched, id.clone())).collect();
@@ -528,7 +501,7 @@ impl Engine {
             let Some((_, came)) = other.waiting.iter().find(is_earlier) else { continue };
             // What is read in steps can take long: only a copy waits for that.
             let waits = match &other.tail {
-                Some(tail) if other.dirty && other.not_before.is_none() => self.begins_like(session, tail),
+                Some(tail) if matches!(other.phase, Phase::Due { .. }) => self.begins_like(session, tail),
                 _ => now < *came + QUIET,
             };
             if waits {
@@ -550,7 +523,7 @@ impl Engine {
     /// True if the session that this one was begun with is being read to its end.
     fn awaits_previous(&self, session: &Session) -> bool {
         let previous = session.previous.as_ref().and_then(|id| self.sessions.get(id));
-        previous.is_some_and(|other| other.superseded && other.not_before.is_none() && other.is_busy())
+        previous.is_some_and(|other| other.superseded && other.is_busy() && !matches!(other.phase, Phase::Held { .. }))
     }
 }
 

@@ -8,6 +8,7 @@
 //! └──────────────────────────── pipeline ────────────────────────────┘
 //! ```
 
+pub mod admit;
 pub mod claude;
 pub mod complete;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod media;
 pub mod metrics;
 pub mod observation;
 pub mod observe;
+pub mod phase;
 pub mod pipeline;
 pub mod project;
 pub mod reconcile;

@@ -5,13 +5,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use cc_core::hook::Hint;
-
-/// How many such sessions are read at the same time.
-pub(super) const AT_ONCE: usize = 4;
-
-/// How many more may be in memory because their destination takes nothing for now.
-pub(super) const BLOCKED: usize = 16;
+use cc_core::{admit::AT_ONCE, hook::Hint};
 
 /// The search is asked for more when fewer sessions than this wait.
 const LOW: usize = AT_ONCE;

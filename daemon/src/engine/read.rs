@@ -8,13 +8,13 @@ use std::{
 };
 
 use super::{
-    BACKFILL, Engine, RECOVERED, TICK,
-    session::{STORE_RETRY, Session, Tail},
+    Engine, RECOVERED, TICK,
+    session::{AgentsPoll, Session, Tail},
     tell::{Found, HELD, emit_complete, push_line, tell},
 };
 use crate::{
     agents::Agents,
-    clock::{self, now_ms, now_ns},
+    clock::{self, now_ms},
     copies::Beside,
     delivery::exporter::Order,
     reader::{Transcript, Unreadable, places},
@@ -23,6 +23,7 @@ use crate::{
 use cc_core::{
     complete::{self, QUIET},
     hook::{Event, Hint, Source},
+    phase::Phase,
     redact::Counts,
     transcript::{cursor::Position, lines::Lines, record},
     turn::{
@@ -43,16 +44,6 @@ const MISSING: Duration = Duration::from_secs(10);
 /// How many sessions that were never told may be begun with each other.
 pub(super) const CHAIN: usize = 16;
 
-/// How many bytes may wait for a destination that takes them when sessions add to it that nobody waits for, or that are long: what
-/// the others send comes behind these.
-const PACE: u64 = 2 << 20;
-
-/// A destination to which nothing was delivered for longer than this is not waited for.
-const DELIVERING: Duration = Duration::from_secs(30);
-
-/// How soon those go on.
-const PACE_RETRY: Duration = Duration::from_millis(50);
-
 /// How many bytes of a transcript are read in one step.
 const READ: usize = 1 << 20;
 
@@ -65,11 +56,8 @@ enum Stumble {
 impl Engine {
     /// Reads what is new in a session and does what its events ask for: that is done when its step is stored.
     pub(super) fn look(&mut self, session: &mut Session) {
-        session.dirty = false;
-        session.not_before = None;
         if let Some(wait) = self.must_wait(session) {
-            session.dirty = true;
-            session.not_before = Some(Instant::now() + wait);
+            session.phase.hold(clock::monotonic() + wait.retry());
             return;
         }
         if self.is_off(session) {
@@ -99,7 +87,7 @@ impl Engine {
                 session.retry();
             }
             Err(_) => {
-                session.lost = true;
+                session.phase = Phase::Over;
                 let (session_id, offset) = (&session.row.session_id, tail.lines.consumed());
                 tracing::error!(
                     session = session_id,
@@ -137,112 +125,6 @@ impl Engine {
         self.roots.iter().cloned().chain(own).collect()
     }
 
-    /// True if nothing more of the session is read: no event says so, and its project's settings do not turn tracing on. Notes
-    /// what was seen, and when tracing was off before.
-    fn is_off(&mut self, session: &mut Session) -> bool {
-        let hint = &session.row.hint;
-        let Some(dir) = hint.project_dirs.last() else { return false };
-        let is_permitted = session.waiting.iter().any(|(hint, _)| hint.source.is_permission());
-        session.is_off = !is_permitted && !self.consent.is_on(&hint.project_dirs, hint.config_dir.as_deref());
-        let (off, is_silent) = (session.is_off, !is_permitted);
-        let seen = self.store.call(|store| {
-            if is_silent {
-                store.see(dir, !off, now_ns())?;
-            }
-            store.off(dir)
-        });
-        match seen {
-            Ok(off) => session.off = off,
-            Err(error) => {
-                tracing::warn!(%error, "whether tracing was on cannot be read; trying again");
-                session.retry();
-                return true;
-            }
-        }
-        if session.is_off && !session.waiting.is_empty() {
-            let ids: Vec<String> = session.waiting.drain(..).map(|(hint, _)| hint.id).collect();
-            self.give_up(&ids, "project_off");
-        }
-        session.is_off
-    }
-
-    /// How long nothing of the session may be read, if so. What is said in a pause is passed over, history waits for its end.
-    fn must_wait(&mut self, session: &mut Session) -> Option<Duration> {
-        let is_full = self.is_full(session);
-        let hint = &session.row.hint;
-        let is_paused = || self.store.call(|store| store.is_paused(&hint.project_dirs)).unwrap_or(true);
-        if hint.source == Source::Backfill && is_paused() || is_full {
-            return Some(STORE_RETRY);
-        }
-        let is_ahead = || {
-            self.store.call(|store| {
-                let since = now_ms() - i64::try_from(DELIVERING.as_millis()).unwrap_or(0);
-                for to in hint.destinations() {
-                    if store.waiting_bytes(to)? >= PACE && store.is_delivering(to, since)? {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
-            })
-        };
-        ((session.is_unhurried || session.is_behind) && is_ahead().unwrap_or(false)).then_some(PACE_RETRY)
-    }
-
-    /// Notes the session's destinations for which so much waits that nothing is added before some of it is delivered: they fall
-    /// behind. True if that are all of them.
-    fn is_full(&mut self, session: &mut Session) -> bool {
-        let hint = &session.row.hint;
-        let room = if hint.source == Source::Backfill { BACKFILL } else { u64::MAX };
-        session.behind.clear();
-        for to in hint.destinations() {
-            let waiting = self.store.call(|store| store.waiting_bytes(to)).unwrap_or(0);
-            if waiting < self.config.outbox_bytes {
-                self.full.remove(to);
-            } else if self.full.insert(to.clone()) {
-                tracing::warn!(
-                    to = to.address,
-                    waiting,
-                    "the queue is full; reading for it goes on when some is delivered"
-                );
-            }
-            if waiting >= room.min(self.config.outbox_bytes) {
-                session.behind.push(to.clone());
-            }
-        }
-        session.behind.len() == hint.targets.len()
-    }
-
-    /// Brings sessions back to where destinations are behind them that have room again. Others that have what follows there
-    /// already get nothing twice.
-    pub(super) fn go_back(&mut self) {
-        let room = self.config.outbox_bytes.min(BACKFILL) / 2;
-        let behind = self.store.call(|store| Ok((store.is_anything_behind()?, store.behind(room)?)));
-        let Ok((is_any, behind)) = behind else { return };
-        self.is_any_behind = is_any;
-        for to in behind.into_iter().take(super::AT_ONCE) {
-            let session = self.sessions.get_mut(&to.session_id);
-            if session.as_ref().is_some_and(|session| session.step.is_some()) {
-                continue;
-            }
-            match self.store.call(|store| store.go_back(&to)) {
-                Ok(true) => tracing::debug!(session = to.session_id, "read again for a destination that was behind"),
-                Ok(false) => continue,
-                Err(error) => {
-                    tracing::warn!(%error, "a session cannot be brought back; trying again");
-                    return;
-                }
-            }
-            match session {
-                Some(session) => {
-                    (session.row.cursor, session.row.closed, session.tail) = (to.cursor, to.closed, None);
-                    session.agents = Agents::default();
-                    session.dirty = true;
-                }
-                None => drop(self.resume(&to.session_id)),
-            }
-        }
-    }
-
     /// Makes sure that the session's tail belongs to this file, and starts it where the store says otherwise.
     fn follow(&mut self, session: &mut Session, file: &mut Transcript) {
         let holds =
@@ -256,8 +138,7 @@ impl Engine {
         let Some((cursor, closed)) = begin else { return };
         if cursor == 0 && self.recover_previous(session, file) {
             // Not before that one is told.
-            session.dirty = true;
-            session.not_before = Some(Instant::now() + TICK);
+            session.phase.hold(clock::monotonic() + TICK);
             return;
         }
         let turns = if known { self.past(&session.row) } else { Vec::new() };
@@ -361,7 +242,9 @@ impl Engine {
         if session.looks_finished() {
             session.grown = now;
         }
-        session.agents_due = session.agents_due.map(|due| due.max(now + placement::POLL));
+        if let Some(poll) = &mut session.agents_poll {
+            poll.at = poll.at.max(now + placement::POLL);
+        }
         let row = &session.row;
         let patient = match error {
             Unreadable::Missing | Unreadable::Io(_) => true,
@@ -373,6 +256,7 @@ impl Engine {
         let (done, left): (Vec<_>, Vec<_>) =
             session.waiting.drain(..).partition(|(_, came)| !patient || now >= *came + patience);
         session.waiting = left;
+        session.rest(now);
         if done.is_empty() {
             return;
         }
@@ -383,7 +267,7 @@ impl Engine {
         self.give_up(&ids, reason);
     }
 
-    fn give_up(&self, ids: &[String], reason: &'static str) {
+    pub(super) fn give_up(&self, ids: &[String], reason: &'static str) {
         if let Err(error) = self.store.call(|store| store.give_up(ids, reason)) {
             tracing::warn!(%error, "an event cannot be removed");
         }
@@ -398,7 +282,6 @@ impl Engine {
         let mut found = Found::default();
         file.seek(tail.lines.read_to()).map_err(Stumble::Read)?;
         let mut room = READ;
-        session.is_behind = false;
         loop {
             let n = file.read(&mut self.buffer).map_err(Stumble::Read)?;
             if n == 0 {
@@ -412,8 +295,7 @@ impl Engine {
             });
             if room == 0 || found.is_much() {
                 // The rest of it is for a later step: others have theirs before that.
-                session.dirty = true;
-                session.is_behind = true;
+                session.phase.fall_behind();
                 found.tell(&mut session.agents);
                 tail.read_to = file.position(tail.lines.read_to());
                 return Ok(found.is_news().then(|| step(session, tail, file, found, Vec::new())));
@@ -432,13 +314,13 @@ impl Engine {
             *found.skipped.entry("orphan").or_default() += orphans;
         }
         let over = session.is_over() || session.row.hint.event == Event::Ended;
-        let consumed = emit_complete(session, tail, &mut found);
+        let (consumed, awaits) = emit_complete(session, tail, &mut found);
         let mut agents = std::mem::take(&mut session.agents);
         let read = self.read_agents(session, &mut agents, tail, over, room, &mut found);
         session.agents = agents;
-        if !read? {
-            session.dirty = true;
-            session.is_behind = true;
+        match read? {
+            true => session.phase = Phase::Read(awaits),
+            false => session.phase.fall_behind(),
         }
         let at_work = u32::try_from(session.agents.at_work()).unwrap_or(u32::MAX);
         let unsettled = at_work != std::mem::replace(&mut session.row.unsettled, at_work);
@@ -470,7 +352,7 @@ impl Engine {
             self.watch.add(dir);
         }
         let now = Instant::now();
-        session.agents_due = None;
+        session.agents_poll = None;
         for id in agents.ids() {
             if !self.read_agent(session, agents, &id, tail, &mut room, found)? {
                 return Ok(false);
@@ -478,7 +360,6 @@ impl Engine {
         }
         agents.place_all(&open);
         let grown = agents.grown().unwrap_or(now);
-        session.agents_soon = false;
         for id in agents.ids() {
             // Nothing is added any more to what it did before it was woken again.
             let (past, launches) = agents.take_past(&id);
@@ -488,8 +369,8 @@ impl Engine {
             found.launches.extend(launches);
             let due = agents.due(&id, &open, over);
             if let Next::Poll { at, is_ending } = placement::next(now, due, grown, session.superseded) {
-                session.agents_soon |= is_ending;
-                session.agents_due = Some(session.agents_due.map_or(at, |earlier| earlier.min(at)));
+                let poll = session.agents_poll.get_or_insert(AgentsPoll { at, is_ending });
+                *poll = AgentsPoll { at: poll.at.min(at), is_ending: poll.is_ending || is_ending };
                 continue;
             }
             let placed = agents.get(&id).is_some_and(|agent| agent.is_placed()) || agents.guess_place(&id, &open);

@@ -1,27 +1,31 @@
 //! A session in memory, and its transcript as it is followed.
 
-use std::{
-    collections::VecDeque,
-    ops::RangeInclusive,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, ops::RangeInclusive, time::Instant};
 
 use crate::{
     agents::Agents,
+    clock,
     store::{Advance, SessionRow, handle::Handle},
 };
 use cc_core::{
-    complete::{self, Awaits},
+    admit::{self, History},
+    complete,
     destination::Destination,
     hook::{Event, Hint},
     ids::Print,
+    phase::Phase,
     redact::Rules,
     transcript::{cursor::Position, lines::Lines, record::Nanos},
     turn::{Assembler, Scope},
 };
 
-/// How long to wait after the database refused a step, or was full.
-pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
+/// When the transcripts of a session's subagents are read, should no file event come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AgentsPoll {
+    pub(super) at: Instant,
+    /// One of them ends before long.
+    pub(super) is_ending: bool,
+}
 
 pub(super) struct Session {
     pub(super) row: SessionRow,
@@ -32,8 +36,7 @@ pub(super) struct Session {
     pub(super) step: Option<Advance>,
     /// Events not yet dealt with, oldest first, with when they came.
     pub(super) waiting: Vec<(Hint, Instant)>,
-    /// There may be something to read.
-    pub(super) dirty: bool,
+    pub(super) phase: Phase,
     /// When the transcript last grew.
     pub(super) grown: Instant,
     pub(super) touched: Instant,
@@ -47,23 +50,11 @@ pub(super) struct Session {
     pub(super) first_line: Option<String>,
     /// No hook is behind it, and nobody waits for what comes of it.
     pub(super) is_unhurried: bool,
-    /// The last look did not come to the end of what there was to read.
-    pub(super) is_behind: bool,
     /// Which look was the last at it; 0 if none was.
     pub(super) looked: u64,
     pub(super) agents: Agents,
-    /// When its subagents are to be looked at; `None` if none is at work.
-    pub(super) agents_due: Option<Instant>,
-    /// One of them will be told to its end before long.
-    pub(super) agents_soon: bool,
-    /// When it is looked at without being told, while an event waits.
-    pub(super) next_look: Instant,
-    /// Reading it met a fault of ours: it is forgotten until its next event.
-    pub(super) lost: bool,
-    /// Not before: the database refused the last step.
-    pub(super) not_before: Option<Instant>,
-    /// Tracing is off in its project, and no event says otherwise: nothing is read.
-    pub(super) is_off: bool,
+    /// When its subagents are polled; `None` if none is at work.
+    pub(super) agents_poll: Option<AgentsPoll>,
     /// Destinations that take nothing now.
     pub(super) behind: Vec<Destination>,
     /// When tracing was off in its project, in nanoseconds since the epoch.
@@ -79,7 +70,7 @@ impl Session {
             tail: None,
             step: None,
             waiting: Vec::new(),
-            dirty: true,
+            phase: Phase::LEFT,
             grown: now,
             touched: now,
             superseded: false,
@@ -87,40 +78,37 @@ impl Session {
             previous: None,
             first_line: None,
             is_unhurried: false,
-            is_behind: false,
             looked: 0,
             agents: Agents::default(),
-            agents_due: None,
-            agents_soon: false,
-            next_look: now,
-            lost: false,
-            not_before: None,
-            is_off: false,
+            agents_poll: None,
             behind: Vec::new(),
             off: Vec::new(),
         }
     }
 
-    /// When it is looked at next while events wait.
-    pub(super) fn next_look(&self) -> Instant {
-        let now = Instant::now();
-        match complete::awaits(now, self.grown, self.waiting.iter().map(|(_, came)| *came), false) {
-            Awaits::Events { poll } => poll,
-            Awaits::Nothing | Awaits::Silence { .. } => now,
-        }
+    /// There is nothing more to read for now.
+    pub(super) fn rest(&mut self, now: Instant) {
+        let looks_finished = self.tail.as_ref().is_some_and(Tail::looks_finished);
+        let came = self.waiting.iter().map(|(_, came)| *came);
+        self.phase = Phase::Read(complete::awaits(now, self.grown, came, looks_finished));
     }
 
     /// History goes to the `targets` now. If it went elsewhere before, or is to be read `again`, that begins at the start, unless something
     /// of it is still to be told there: then false.
     pub(super) fn may_be_told_to(&mut self, targets: &[cc_core::route::Target], again: bool, store: &Handle) -> bool {
         let known: Vec<_> = self.row.hint.destinations().collect();
-        if targets.iter().all(|target| known.contains(&&target.destination)) && !again {
-            return true;
-        }
-        let untold =
-            self.tail.as_ref().is_some_and(|tail| tail.assembler.at_work().any(|turn| turn.has_news(Scope::Final)));
-        if untold || self.row.open_turn || self.row.unsettled > 0 || !self.waiting.is_empty() {
-            return false;
+        let is_same = targets.iter().all(|target| known.contains(&&target.destination));
+        let has_unemitted = || {
+            let mut turns = self.tail.iter().flat_map(|tail| tail.assembler.at_work());
+            turns.any(|turn| turn.has_news(Scope::Final))
+                || self.row.open_turn
+                || self.row.unsettled > 0
+                || !self.waiting.is_empty()
+        };
+        match admit::history(is_same, again, has_unemitted) {
+            History::GoesOn => return true,
+            History::NotNow => return false,
+            History::FromStart => {}
         }
         if let Err(error) = store.call(|store| store.forget_agents(&self.row.session_id)) {
             tracing::warn!(%error, "subagents told elsewhere are not told again");
@@ -134,16 +122,35 @@ impl Session {
     /// True if a turn that began at `start` is left out: tracing was off in its project, and no hook with tracing on ran while
     /// it was the session's last. `next` is when the turn after it began.
     pub(super) fn leaves_out(&self, start: Nanos, next: Option<Nanos>) -> bool {
-        let is_its = |fired: Nanos| fired >= start && next.is_none_or(|next| fired < next);
-        let mut hints = self.waiting.iter().map(|(hint, _)| hint).chain([&self.row.hint]);
-        let is_wanted = hints.any(|hint| hint.source.is_asked_for() || hint.source.is_hook() && is_its(hint.fired_ns));
-        !is_wanted && self.off.iter().any(|off| off.contains(&start))
+        let hints = self.waiting.iter().map(|(hint, _)| hint).chain([&self.row.hint]);
+        admit::leaves_out(&self.off, hints.map(|hint| (hint.source, hint.fired_ns)), start, next)
     }
 
-    /// Looks again in a moment.
+    /// One of its subagents ends before long.
+    fn is_agent_ending(&self) -> bool {
+        self.agents_poll.is_some_and(|poll| poll.is_ending)
+    }
+
+    /// When its subagents are polled.
+    pub(super) fn agents_due(&self) -> Option<Instant> {
+        self.agents_poll.map(|poll| poll.at)
+    }
+
+    /// As if all it waits for were due, for tests.
+    #[cfg(test)]
+    pub(super) fn make_due(&mut self) {
+        use complete::Awaits;
+        let now = clock::monotonic();
+        match &mut self.phase {
+            Phase::Held { is_behind, .. } => self.phase = Phase::Due { is_behind: *is_behind },
+            Phase::Read(Awaits::Events { poll: at } | Awaits::Silence { until: at }) => *at = now,
+            Phase::Due { .. } | Phase::Read(Awaits::Nothing) | Phase::Over => {}
+        }
+    }
+
+    /// Reads again in a moment.
     pub(super) fn retry(&mut self) {
-        self.dirty = true;
-        self.not_before = Some(Instant::now() + STORE_RETRY);
+        self.phase.hold(clock::monotonic() + admit::RETRY);
     }
 
     /// When the oldest event was fired that waits.
@@ -158,17 +165,12 @@ impl Session {
 
     /// Something is to be read, or an event to be dealt with.
     pub(super) fn is_busy(&self) -> bool {
-        self.dirty || !self.waiting.is_empty()
-    }
-
-    /// It is busy, and that is not over when its step is stored.
-    pub(super) fn is_at_work(&self) -> bool {
-        self.is_busy() && (self.step.is_none() || self.dirty)
+        self.phase.is_busy()
     }
 
     /// Nothing is to be done before its next event, for long at least.
     pub(super) fn is_idle(&self) -> bool {
-        !self.is_busy() && !self.agents_soon && !self.looks_finished()
+        self.phase.is_idle() && !self.is_agent_ending()
     }
 
     /// Its transcript is complete, or nobody follows it and all of it is told: the next event finds where it stands in the store.
@@ -178,9 +180,8 @@ impl Session {
             let open = self.tail.as_ref().and_then(|tail| tail.assembler.open());
             open.is_none_or(|turn| !turn.has_news(Scope::Final))
         };
-        self.lost
-            || self.is_off
-            || !self.is_busy() && self.agents_due.is_none() && (is_over || self.is_unhurried && is_told())
+        self.phase == Phase::Over
+            || !self.is_busy() && self.agents_poll.is_none() && (is_over || self.is_unhurried && is_told())
     }
 
     /// Claude Code has said that it writes no more.
@@ -190,7 +191,8 @@ impl Session {
 
     /// How much there is to do that will be done before long.
     pub(super) fn pending(&self) -> usize {
-        self.waiting.len() + usize::from(self.dirty) + usize::from(self.agents_soon)
+        let is_unread = matches!(self.phase, Phase::Due { .. } | Phase::Held { .. });
+        self.waiting.len() + usize::from(is_unread) + usize::from(self.is_agent_ending())
     }
 
     /// The last turn has something untold, nobody waits for it, and the model has said that it is done: its Stop was lost.

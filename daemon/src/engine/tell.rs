@@ -16,7 +16,7 @@ use crate::{
 };
 use cc_core::{
     claude::Version,
-    complete::{self, Decision, Emission, Situation, Waiting},
+    complete::{self, Awaits, Decision, Emission, Situation, Waiting},
     hook::Event,
     ids::{self, Print, TraceId},
     pipeline::{self, Outgoing, Pipeline},
@@ -208,8 +208,9 @@ pub(super) fn push_line(
     }
 }
 
-/// Emits the turns that are complete. Returns the ids of the events that are dealt with.
-pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Found) -> Vec<String> {
+/// Emits the turns that are complete. Returns the ids of the events that are dealt with, and what the
+/// session waits for then.
+pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Found) -> (Vec<String>, Awaits) {
     let waiting = session.waiting.iter();
     let waiting: Vec<_> =
         waiting.map(|(hint, came)| Waiting { event: &hint.event, fired_ns: hint.fired_ns, came: *came }).collect();
@@ -225,7 +226,7 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Foun
             unclaimed: tail.unclaimed.make_contiguous(),
         },
     );
-    let Decision { dealt_with, claimed, emission, awaits: _ } = decision;
+    let Decision { dealt_with, claimed, emission, awaits } = decision;
     for index in &dealt_with {
         if let Event::ToolEnded { tool, took_ms } = waiting[*index].event {
             let _ = tail.assembler.at_work_mut().any(|turn| turn.tool_took(tool, *took_ms));
@@ -242,7 +243,7 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Foun
         }
         tail.held = 0;
     }
-    dealt_with.into_iter().map(|index| session.waiting[index].0.id.clone()).collect()
+    (dealt_with.into_iter().map(|index| session.waiting[index].0.id.clone()).collect(), awaits)
 }
 
 /// Adds to `found` what is due of `turn`.

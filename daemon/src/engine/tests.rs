@@ -204,14 +204,16 @@ fn a_transcript_that_is_gone_is_not_looked_for_all_the_time() {
     let mut engine = Engine::new(store, orders, mpsc::channel().0, Config::default(), base.path());
     engine.take(Hint { event: Event::Other, ..ended(&dir, "s") });
     let session = engine.sessions.get_mut("s").unwrap();
-    session.next_look = Instant::now();
+    session.make_due();
     engine.look_at_all();
     std::fs::remove_file(&transcript).unwrap();
     // All is due that can be.
     let session = engine.sessions.get_mut("s").unwrap();
-    assert!(session.looks_finished() && session.agents_due.is_some());
+    assert!(session.looks_finished() && session.agents_poll.is_some());
     let long_ago = Instant::now().checked_sub(QUIET_FINISHED).unwrap();
-    (session.grown, session.agents_due) = (long_ago, Some(long_ago));
+    session.grown = long_ago;
+    session.make_due();
+    session.agents_poll.as_mut().unwrap().at = long_ago;
     engine.look_at_all();
     assert!(engine.pause().unwrap() > placement::POLL / 2, "{:?}", engine.pause());
 }
@@ -235,7 +237,7 @@ fn events_wait_in_the_order_in_which_they_happened_and_once() {
     let session = engine.sessions.get_mut("s").unwrap();
     session.waiting.iter_mut().for_each(|(hint, _)| hint.event = Event::Other);
     session.waiting[2].0.event = Event::Stopped { answer: Some(ids::Print::of("done")) };
-    session.next_look = Instant::now();
+    session.make_due();
     engine.look_at_all();
     assert_eq!(waiting(&engine), ["b2"]);
 }
@@ -310,7 +312,7 @@ fn a_subagent_that_is_silent_is_looked_at_ever_more_rarely_and_not_read() {
     let (mut silent, hour) = (Duration::ZERO, Duration::from_secs(3600));
     while silent < hour {
         engine.look(&mut at);
-        let wait = at.agents_due.unwrap().saturating_duration_since(Instant::now()).max(placement::POLL / 2);
+        let wait = at.agents_due().unwrap().saturating_duration_since(Instant::now()).max(placement::POLL / 2);
         (silent, looks) = (silent + wait, looks + 1);
         at.agents.backdate(wait);
     }

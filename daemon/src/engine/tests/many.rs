@@ -57,8 +57,7 @@ impl Stepped {
     /// As if all events had come long ago.
     fn make_all_due(&mut self) {
         for session in self.engine.sessions.values_mut() {
-            session.next_look = Instant::now();
-            session.not_before = None;
+            session.make_due();
             session.waiting.iter_mut().for_each(|(_, came)| *came -= QUIET_FINISHED);
         }
     }
@@ -86,7 +85,7 @@ fn sessions_that_were_found_take_one_look_each_and_little_memory_however_many_th
             most = most.max(at.engine.sessions.len());
         }
         assert_eq!((at.engine.looks, at.spans()), (count, 2 * count));
-        assert!(most <= AT_ONCE, "{most}");
+        assert!(most <= admit::AT_ONCE, "{most}");
         assert!(at.engine.sessions.is_empty(), "what is told to its end is let go");
     }
 }
@@ -99,7 +98,7 @@ fn a_live_session_is_looked_at_before_the_next_step_of_any_other() {
     at.engine.later.found(hints, 0, oneshot::channel().0);
     let long = at.session("long", 20_000);
     at.engine.take(Hint { id: "e-long".into(), fired_ns: 1, ..long });
-    at.engine.sessions.get_mut("long").unwrap().next_look = Instant::now();
+    at.engine.sessions.get_mut("long").unwrap().make_due();
     while at.engine.sessions["long"].tail.is_none() {
         at.pass();
     }
@@ -107,11 +106,11 @@ fn a_live_session_is_looked_at_before_the_next_step_of_any_other() {
     assert!((1..2 * 20_000).contains(&told), "{told} after {steps} looks: it is read in steps");
     let live = at.session("live", 1);
     at.engine.take(Hint { id: "e-live".into(), fired_ns: 2, event: Event::Ended, ..live });
-    at.engine.sessions.get_mut("live").unwrap().next_look = Instant::now();
+    at.engine.sessions.get_mut("live").unwrap().make_due();
     at.engine.sessions.get_mut("live").unwrap().waiting[0].1 -= QUIET;
     at.pass();
     assert_eq!(at.spans_of("live-u0"), 2, "in the first pass");
-    assert!(at.spans_of("long-u19999") == 0 && at.engine.sessions["long"].dirty);
+    assert!(at.spans_of("long-u19999") == 0 && at.engine.sessions["long"].phase.is_behind());
 }
 
 /// Each step of a long session is bounded, and all of it arrives.
@@ -126,7 +125,7 @@ fn a_long_session_is_read_in_steps_of_bounded_size() {
     while !at.engine.sessions.is_empty() {
         assert!(Instant::now() < deadline);
         for session in at.engine.sessions.values_mut() {
-            session.next_look = Instant::now();
+            session.make_due();
         }
         let looks = at.pass();
         let now = at.spans();
@@ -155,10 +154,10 @@ fn only_a_copy_waits_for_a_long_session_beside_it() {
     while at.engine.sessions.values().any(Session::is_busy) {
         assert!(Instant::now() < deadline);
         at.make_all_due();
-        let is_behind = at.engine.sessions.get("long").is_some_and(|long| long.dirty);
+        let is_behind = at.engine.sessions.get("long").is_some_and(|long| long.phase.is_behind());
         at.pass();
         if is_behind && at.engine.sessions.get("copy").is_some_and(|copy| copy.tail.is_some()) {
-            assert!(!at.engine.sessions["long"].dirty, "the copy was begun before the original was read");
+            assert!(!at.engine.sessions["long"].phase.is_behind(), "the copy was begun before the original was read");
         }
         if others_sent.is_none() && at.spans_of("other-u0") > 0 {
             others_sent = Some(is_behind);
@@ -180,7 +179,7 @@ fn few_sessions_stay_in_memory_of_which_nothing_is_expected() {
     while at.engine.sessions.values().any(|session| !session.is_idle()) {
         assert!(Instant::now() < deadline);
         for session in at.engine.sessions.values_mut() {
-            session.next_look = Instant::now();
+            session.make_due();
             session.grown -= QUIET_FINISHED;
         }
         at.pass();
@@ -198,7 +197,7 @@ fn sessions_left_in_the_middle_do_not_come_all_at_once() {
         at.engine.take(Hint { id: format!("e-{n}"), ..hint });
     }
     while at.engine.sessions.values().any(Session::is_busy) {
-        at.engine.sessions.values_mut().for_each(|session| session.next_look = Instant::now());
+        at.engine.sessions.values_mut().for_each(|session| session.make_due());
         at.pass();
     }
     assert_eq!(at.spans(), 0, "their ends were not seen");
@@ -208,7 +207,7 @@ fn sessions_left_in_the_middle_do_not_come_all_at_once() {
     assert_eq!((at.engine.later.len(), at.engine.sessions.len()), (30, 0));
     while !at.engine.later.is_empty() || at.engine.sessions.values().any(Session::is_busy) {
         at.pass();
-        assert!(at.engine.sessions.len() <= AT_ONCE);
+        assert!(at.engine.sessions.len() <= admit::AT_ONCE);
     }
     assert_eq!(at.spans(), 60);
 }
@@ -235,7 +234,7 @@ fn a_turn_of_very_many_calls_is_told_in_parts() {
     let most = (HELD / super::super::tell::PER_LINE + CHUNK / 100) as u64;
     while !at.engine.sessions.is_empty() {
         assert!(Instant::now() < deadline);
-        at.engine.sessions.values_mut().for_each(|session| session.next_look = Instant::now());
+        at.engine.sessions.values_mut().for_each(|session| session.make_due());
         at.pass();
         let now = at.spans();
         steps += u64::from(now > before);
@@ -267,7 +266,7 @@ fn a_session_that_cannot_be_stored_costs_those_beside_it_nothing() {
     }
     assert_eq!(at.spans(), 2 * 4);
     assert!(at.engine.sessions.contains_key("s-2"), "it is tried again");
-    at.engine.sessions.values_mut().for_each(|session| session.not_before = None);
+    at.engine.sessions.values_mut().for_each(|session| session.make_due());
     at.pass();
     assert_eq!(at.spans(), 2 * 5);
     assert!(at.engine.sessions.is_empty());

@@ -1,0 +1,258 @@
+//! What may be read, and queued for whom: back-pressure, pauses, history, and turns that were said while tracing was off.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use crate::{hook::Source, transcript::record::Nanos};
+
+/// How many sessions are read at the same time that nobody waits for.
+pub const AT_ONCE: usize = 4;
+
+/// How many more may be in memory because their destination takes nothing for now.
+const BLOCKED: usize = 16;
+
+/// How many bytes may wait for a destination when history adds to them: what live sessions send comes behind these.
+const HISTORY: u64 = 16 << 20;
+
+/// How many bytes may wait for a destination that takes them when sessions add to it that nobody waits for, or that are long: what
+/// the others send comes behind these.
+const PACE: u64 = 2 << 20;
+
+/// How soon those go on.
+const PACE_RETRY: Duration = Duration::from_millis(50);
+
+/// How soon is tried again what must wait until something is delivered, resumed or stored.
+pub const RETRY: Duration = Duration::from_secs(1);
+
+/// A destination to which nothing was delivered for longer than this is not waited for.
+pub const DELIVERING: Duration = Duration::from_secs(30);
+
+/// How many sessions may be begun with that nobody waits for. Of those in memory `held` are not read for now, and the others are
+/// `busy`.
+pub fn room(held: usize, busy: usize) -> usize {
+    if held < BLOCKED { AT_ONCE.saturating_sub(busy) } else { 0 }
+}
+
+/// Who wants to add to queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// What led to the session last.
+    pub source: Source,
+    /// Nobody waits for what comes of the session, or it is long.
+    pub is_patient: bool,
+}
+
+/// Why nothing of a session is read for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The project is paused: what is said meanwhile is passed over, but history waits for the end of the pause.
+    Paused,
+    /// None of its destinations takes anything.
+    Full,
+    /// Enough waits already, and is being delivered, for those to wait that nobody waits for.
+    Pace,
+}
+
+impl Wait {
+    /// How soon it is tried again.
+    pub fn retry(self) -> Duration {
+        match self {
+            Self::Paused | Self::Full => RETRY,
+            Self::Pace => PACE_RETRY,
+        }
+    }
+}
+
+/// What may be queued.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// The destinations for which so much waits that nothing is added, by position: they fall behind.
+    pub behind: Vec<usize>,
+    /// Why nothing is read, if so.
+    pub wait: Option<Wait>,
+}
+
+/// How many bytes may wait for a destination to which an event of `source` adds. `limit` is how many may in any case.
+pub fn limit(source: Source, limit: u64) -> u64 {
+    if source == Source::Backfill { limit.min(HISTORY) } else { limit }
+}
+
+/// Decides for which destinations `reader` adds to what waits. Of bytes there are so many `waiting` for each, and may be as many as
+/// the `limit`. `is_paused` and, of a destination, `is_delivering` (in the last [`DELIVERING`]) are asked where it matters.
+pub fn admit(
+    reader: Reader,
+    limit: u64,
+    waiting: &[u64],
+    is_paused: impl FnOnce() -> bool,
+    is_delivering: impl Fn(usize) -> bool,
+) -> Admission {
+    let limit = self::limit(reader.source, limit);
+    let behind: Vec<usize> = (0..waiting.len()).filter(|&to| waiting[to] >= limit).collect();
+    let is_ahead = |to: usize| waiting[to] >= PACE && is_delivering(to);
+    let wait = if reader.source == Source::Backfill && is_paused() {
+        Some(Wait::Paused)
+    } else if behind.len() == waiting.len() {
+        Some(Wait::Full)
+    } else if reader.is_patient && (0..waiting.len()).any(is_ahead) {
+        Some(Wait::Pace)
+    } else {
+        None
+    };
+    Admission { behind, wait }
+}
+
+/// From where a session is read whose history the user hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    /// From where it stands.
+    GoesOn,
+    /// From its start: it went elsewhere before, or some of it was left out.
+    FromStart,
+    /// It goes on where it went before: something of it is still to be emitted there.
+    NotNow,
+}
+
+/// Where history begins that goes to the same destination as the session (`is_same`) or to another one, and is to be read `again`
+/// or not. `has_unemitted`: something of the session is still to be emitted.
+pub fn history(is_same: bool, again: bool, has_unemitted: impl FnOnce() -> bool) -> History {
+    if is_same && !again {
+        History::GoesOn
+    } else if has_unemitted() {
+        History::NotNow
+    } else {
+        History::FromStart
+    }
+}
+
+/// True if a turn that began at `start` is left out: tracing was `off` in its project, nobody asks for the session's history, and
+/// no hook with tracing on ran while it was the session's last turn. `next` is when the turn after it began. `events` are what led
+/// to the session, and when they were fired.
+pub fn leaves_out(
+    off: &[RangeInclusive<Nanos>],
+    mut events: impl Iterator<Item = (Source, Nanos)>,
+    start: Nanos,
+    next: Option<Nanos>,
+) -> bool {
+    let is_its = |fired: Nanos| fired >= start && next.is_none_or(|next| fired < next);
+    off.iter().any(|off| off.contains(&start))
+        && !events.any(|(source, fired)| source.is_asked_for() || source.is_hook() && is_its(fired))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Source; 6] =
+        [Source::Hook, Source::Scan, Source::Recovery, Source::Reread, Source::Backfill, Source::Replay];
+
+    #[test]
+    fn few_sessions_are_begun_with_that_nobody_waits_for() {
+        for (held, busy, expect) in [(0, 0, 4), (0, 3, 1), (0, 4, 0), (0, 9, 0), (15, 0, 4), (16, 0, 0), (15, 4, 0)] {
+            assert_eq!(room(held, busy), expect, "{held} held, {busy} busy");
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_destination_bounds_what_is_added() {
+        const LIMIT: u64 = 512 << 20;
+        let (live, patient) = ((Source::Hook, false), (Source::Hook, true));
+        let (found, history) = ((Source::Scan, true), (Source::Backfill, true));
+        for (name, (source, is_patient), waiting, paused, delivering, expect) in [
+            ("nothing waits", live, 0, false, true, None),
+            ("much waits", live, LIMIT - 1, false, true, None),
+            ("a pause is for what is said in it to be passed over", live, 0, true, true, None),
+            ("the queue is full", live, LIMIT, false, true, Some(Wait::Full)),
+            ("the queue is full in a pause", live, LIMIT, true, false, Some(Wait::Full)),
+            ("a long session", patient, PACE - 1, false, true, None),
+            ("a long session behind others", patient, PACE, false, true, Some(Wait::Pace)),
+            ("a long session, nothing is delivered", patient, PACE, false, false, None),
+            ("what a search found", found, PACE, false, true, Some(Wait::Pace)),
+            ("what a search found in a pause", found, 0, true, true, None),
+            ("what a search found, the queue is full", found, LIMIT, false, true, Some(Wait::Full)),
+            ("history", history, 0, false, true, None),
+            ("history behind others", history, PACE, false, true, Some(Wait::Pace)),
+            ("history, nothing is delivered", history, HISTORY - 1, false, false, None),
+            ("history, nothing is delivered and enough waits", history, HISTORY, false, false, Some(Wait::Full)),
+            ("history in a pause", history, 0, true, true, Some(Wait::Paused)),
+            ("history in a pause, the queue is full", history, LIMIT, true, true, Some(Wait::Paused)),
+            ("history, the queue is full", history, LIMIT, false, true, Some(Wait::Full)),
+        ] {
+            let is = admit(Reader { source, is_patient }, LIMIT, &[waiting], || paused, |_| delivering);
+            assert_eq!(is.wait, expect, "{name}");
+            assert_eq!(is.behind.len(), usize::from(waiting >= limit(source, LIMIT)), "{name}");
+        }
+        assert_eq!((limit(Source::Backfill, 9), limit(Source::Backfill, LIMIT)), (9, HISTORY));
+        assert_eq!([Wait::Paused, Wait::Full, Wait::Pace].map(|wait| wait.retry().as_millis()), [1000, 1000, 50]);
+    }
+
+    #[test]
+    fn a_destination_that_takes_nothing_holds_no_other_back() {
+        for (name, is_patient, waiting, delivering, behind, wait) in [
+            ("both take", false, [0, 0], [true, true], vec![], None),
+            ("the first falls behind", false, [9, 0], [true, true], vec![0], None),
+            ("the second falls behind", false, [0, 9], [true, true], vec![1], None),
+            ("neither takes", false, [9, 9], [true, true], vec![0, 1], Some(Wait::Full)),
+            ("one waits for what it delivers", true, [PACE, 0], [true, false], vec![0], Some(Wait::Pace)),
+            ("one that delivers nothing is not waited for", true, [PACE, 0], [false, true], vec![0], None),
+        ] {
+            let reader = Reader { source: Source::Hook, is_patient };
+            let is = admit(reader, 9, &waiting, || false, |to| delivering[to]);
+            assert_eq!(is, Admission { behind, wait }, "{name}");
+        }
+        let reader = Reader { source: Source::Hook, is_patient: false };
+        assert_eq!(admit(reader, 9, &[], || false, |_| false).wait, Some(Wait::Full), "there is none");
+    }
+
+    #[test]
+    fn history_is_read_from_the_start_where_the_session_went_elsewhere() {
+        for (is_same, again, has_unemitted, expect) in [
+            (true, false, false, History::GoesOn),
+            (true, false, true, History::GoesOn),
+            (true, true, false, History::FromStart),
+            (true, true, true, History::NotNow),
+            (false, false, false, History::FromStart),
+            (false, false, true, History::NotNow),
+            (false, true, false, History::FromStart),
+            (false, true, true, History::NotNow),
+        ] {
+            let is = history(is_same, again, || has_unemitted);
+            assert_eq!(is, expect, "same: {is_same}, again: {again}, unemitted: {has_unemitted}");
+        }
+    }
+
+    #[test]
+    fn what_was_said_while_tracing_was_off_is_left_out() {
+        let off = [100..=200, 300..=400];
+        let hook = |fired| vec![(Source::Hook, fired)];
+        for (name, events, start, next, expect) in [
+            ("tracing was on", vec![], 250, None, false),
+            ("it was on before", vec![], 99, None, false),
+            ("it was off", vec![], 100, None, true),
+            ("it was off again", vec![], 400, None, true),
+            ("a hook ran during the turn", hook(250), 150, None, false),
+            ("a hook ran when it began", hook(150), 150, Some(300), false),
+            ("a hook ran before the turn", hook(149), 150, None, true),
+            ("a hook ran during the next turn", hook(300), 150, Some(300), true),
+            ("a hook ran at its last moment", hook(299), 150, Some(300), false),
+            (
+                "one of several hooks ran during the turn",
+                [hook(10), hook(160), hook(900)].concat(),
+                150,
+                Some(300),
+                false,
+            ),
+        ] {
+            assert_eq!(leaves_out(&off, events.into_iter(), start, next), expect, "{name}");
+        }
+        for source in ALL {
+            // Whoever asks for history may do so whenever; what the daemon found by itself says nothing.
+            let during = leaves_out(&off, [(source, 160)].into_iter(), 150, None);
+            let before = leaves_out(&off, [(source, 1)].into_iter(), 150, None);
+            let expect = match source {
+                Source::Hook => (false, true),
+                Source::Backfill | Source::Replay => (false, false),
+                Source::Scan | Source::Recovery | Source::Reread => (true, true),
+            };
+            assert_eq!((during, before), expect, "{source:?}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Whether a session may be read now, and for which of its destinations.
+
+use super::{Engine, session::Session};
+use crate::{
+    agents::Agents,
+    clock::{now_ms, now_ns},
+};
+use cc_core::{
+    admit::{self, DELIVERING, Reader, Wait},
+    destination::Destination,
+    hook::Source,
+    phase::Phase,
+};
+
+impl Engine {
+    /// True if nothing more of the session is read: no event says so, and its project's settings do not turn tracing on. Notes
+    /// what was seen, and when tracing was off before.
+    pub(super) fn is_off(&mut self, session: &mut Session) -> bool {
+        let hint = &session.row.hint;
+        let Some(dir) = hint.project_dirs.last() else { return false };
+        let is_permitted = session.waiting.iter().any(|(hint, _)| hint.source.is_permission());
+        let is_off = !is_permitted && !self.consent.is_on(&hint.project_dirs, hint.config_dir.as_deref());
+        let seen = self.store.call(|store| {
+            if !is_permitted {
+                store.see(dir, !is_off, now_ns())?;
+            }
+            store.off(dir)
+        });
+        match seen {
+            Ok(off) => session.off = off,
+            Err(error) => {
+                tracing::warn!(%error, "whether tracing was on cannot be read; trying again");
+                session.retry();
+                return true;
+            }
+        }
+        if is_off {
+            session.phase = Phase::Over;
+            let ids: Vec<String> = session.waiting.drain(..).map(|(hint, _)| hint.id).collect();
+            if !ids.is_empty() {
+                self.give_up(&ids, "project_off");
+            }
+        }
+        is_off
+    }
+
+    /// Why nothing of the session may be read for now, if so. Notes which of its destinations fall behind.
+    pub(super) fn must_wait(&mut self, session: &mut Session) -> Option<Wait> {
+        let hint = &session.row.hint;
+        let targets: Vec<&Destination> = hint.destinations().collect();
+        let bytes = |to: &&Destination| self.store.call(|store| store.waiting_bytes(to)).unwrap_or(0);
+        let waiting: Vec<u64> = targets.iter().map(bytes).collect();
+        let limit = self.config.outbox_bytes;
+        for (to, waiting) in targets.iter().zip(&waiting) {
+            if *waiting < limit {
+                self.full.remove(*to);
+            } else if self.full.insert((*to).clone()) {
+                tracing::warn!(
+                    to = to.address,
+                    waiting,
+                    "the queue is full; reading for it goes on when some is delivered"
+                );
+            }
+        }
+        let reader = Reader { source: hint.source, is_patient: session.is_unhurried || session.phase.is_behind() };
+        let since = now_ms() - i64::try_from(DELIVERING.as_millis()).unwrap_or(0);
+        let admission = admit::admit(
+            reader,
+            limit,
+            &waiting,
+            || self.store.call(|store| store.is_paused(&hint.project_dirs)).unwrap_or(true),
+            |to| self.store.call(|store| store.is_delivering(targets[to], since)).unwrap_or(false),
+        );
+        session.behind = admission.behind.into_iter().map(|to| targets[to].clone()).collect();
+        admission.wait
+    }
+
+    /// Brings sessions back to where destinations are behind them that have room again. Others that have what follows there
+    /// already get nothing twice.
+    pub(super) fn go_back(&mut self) {
+        let room = admit::limit(Source::Backfill, self.config.outbox_bytes) / 2;
+        let behind = self.store.call(|store| Ok((store.is_anything_behind()?, store.behind(room)?)));
+        let Ok((is_any, behind)) = behind else { return };
+        self.is_any_behind = is_any;
+        for to in behind.into_iter().take(admit::AT_ONCE) {
+            let session = self.sessions.get_mut(&to.session_id);
+            if session.as_ref().is_some_and(|session| session.step.is_some()) {
+                continue;
+            }
+            match self.store.call(|store| store.go_back(&to)) {
+                Ok(true) => tracing::debug!(session = to.session_id, "read again for a destination that was behind"),
+                Ok(false) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "a session cannot be brought back; trying again");
+                    return;
+                }
+            }
+            match session {
+                Some(session) => {
+                    (session.row.cursor, session.row.closed, session.tail) = (to.cursor, to.closed, None);
+                    session.agents = Agents::default();
+                    session.phase.wake();
+                }
+                None => drop(self.resume(&to.session_id)),
+            }
+        }
+    }
+}
