@@ -31,7 +31,8 @@ const CORE: &[&[&str]] = &[
     &["consent", "delivery", "status"],
     &["route"],
     &["config", "hook", "metrics"],
-    &["complete", "doctor"],
+    &["admit", "complete", "doctor"],
+    &["phase"],
 ];
 
 /// What the core may depend on: none of these opens a file or a socket, starts a thread or needs the clock.
@@ -124,11 +125,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "the trial trace is made of attributes until it is made of observations",
     ),
     ("http", "daemon/ctl/src/client.rs", "it asks the daemon, over its Unix socket"),
-    (
-        "length",
-        "daemon/src/engine/read.rs",
-        "a session is read for several destinations; its steps get files of their own",
-    ),
     ("sql", "daemon/src/engine/read.rs", "it names the store's error until that has a type of its own"),
 ];
 

@@ -215,6 +215,13 @@ fn where_nothing_says_it_the_likeliest_turn_is_guessed() {
         ("a call asked for the same", agent("g", own(10)), vec![asks()], vec![], Some("p1/t1")),
         ("it did so before the turn, by the clock", agent("g", own(1)), vec![asks()], vec![], Some("p1/t1")),
         ("it began during the turn", agent("g", own(10)), vec![asks_other()], vec![], Some("p1/-")),
+        (
+            "it began before the turn, with its prompt id",
+            agent("g", vec![of_prompt("s1", 1, "prompt-1"), done("x", 2)]),
+            vec![only(vec![of_prompt("p1", 5, "prompt-1"), said("a", 6, "hi")])],
+            vec![],
+            Some("p1/-"),
+        ),
         ("it began before the turn", agent("g", own(1)), vec![asks_other()], vec![], None),
         ("no turn is open", agent("g", own(10)), vec![], vec![], None),
         (
