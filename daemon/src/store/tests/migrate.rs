@@ -28,7 +28,10 @@ fn what_each_earlier_version_left_waiting_is_delivered_once_with_the_same_ids() 
             &[&OLD_HINT],
         );
         insert("INSERT INTO exported (destination, trace_id, span_id) VALUES (1, ?, ?)", &[&[1u8; 16], &[2u8; 8]]);
-        insert("INSERT INTO outbox (destination, span_id, body) VALUES (1, ?, ?)", &[&[2u8; 8], &json(&span(1, 2, 9))]);
+        insert(
+            "INSERT INTO outbox (destination, span_id, body) VALUES (1, ?, ?)",
+            &[&[2u8; 8], &as_spans_were_stored(1, 2, 9)],
+        );
         drop(old);
         let mut store = opened(&dir);
         assert!(dir.path().join(format!("state.v{version}.bak")).exists());
