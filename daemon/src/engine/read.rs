@@ -1,7 +1,7 @@
 //! A look at one session: what is new in its transcript and in those of its subagents, and what is stored of it.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use crate::{
 };
 use cc_core::{
     complete::{self, QUIET},
+    destination::Destination,
     hook::{Event, Hint, Source},
     phase::Phase,
     redact::Counts,
@@ -146,7 +147,7 @@ impl Engine {
         let is_begun = cursor > 0 && (!known || self.is_behind_import(&session.row));
         session.tail = Some(Tail {
             read_to: file.position(cursor),
-            first_line: file.head().ok().as_deref().and_then(record::first_uuid),
+            first_line: file.head().ok().and_then(record::first_uuid),
             lines: Lines::at(cursor),
             assembler: Assembler::new(&session.row.session_id, closed)
                 .resumed(session.row.forked_from.clone(), session.row.title.clone(), turns)
@@ -200,7 +201,7 @@ impl Engine {
             return false;
         }
         let first = file.first_line().ok().flatten();
-        let Some(previous) = first.as_deref().and_then(record::session_id) else { return false };
+        let Some(previous) = first.and_then(record::session_id) else { return false };
         session.previous = Some(previous.clone());
         if previous == session.row.session_id
             || !cc_core::transcript::is_name(&previous)
@@ -456,9 +457,14 @@ impl Engine {
         match stored {
             Ok(stored) => {
                 let sessions = sessions.iter_mut().filter(|session| session.step.is_some());
-                let stored: Vec<_> =
-                    sessions.zip(stored).map(|(session, queued)| self.stored(session, &queued)).collect();
-                self.is_any_behind |= stored.contains(&true);
+                // Many steps may go to one destination, which is woken once.
+                let mut wake = HashMap::new();
+                for (session, queued) in sessions.zip(stored) {
+                    self.is_any_behind |= stored_one(session, &queued, &mut wake);
+                }
+                for (id, to) in wake {
+                    let _ = self.orders.send(Order::Wake(id, to));
+                }
             }
             Err(_) if sessions.len() > 1 => {
                 sessions.iter_mut().for_each(|session| self.store_steps(&mut [&mut **session]));
@@ -475,21 +481,25 @@ impl Engine {
             }
         }
     }
+}
 
-    /// True if it left a destination behind.
-    fn stored(&self, session: &mut Session, queued: &[(DestinationId, usize)]) -> bool {
-        let Some(step) = session.step.take() else { return false };
-        session.row = step.session;
-        // In the same order.
-        let mut consumed = step.consumed.iter().peekable();
-        session.waiting.retain(|(hint, _)| consumed.next_if(|id| **id == hint.id).is_none());
-        let taking = session.row.hint.destinations().filter(|to| !step.behind.contains(to));
-        for (to, (id, spans)) in taking.zip(queued).filter(|(_, (_, spans))| *spans > 0) {
-            tracing::debug!(session = session.row.session_id, spans, "spans stored");
-            let _ = self.orders.send(Order::Wake(*id, to.clone()));
-        }
-        !step.behind.is_empty()
+/// A session's step is stored. Notes in `wake` what has something to send now. True if the step left a destination behind.
+fn stored_one(
+    session: &mut Session,
+    queued: &[(DestinationId, usize)],
+    wake: &mut HashMap<DestinationId, Destination>,
+) -> bool {
+    let Some(step) = session.step.take() else { return false };
+    session.row = step.session;
+    // In the same order.
+    let mut consumed = step.consumed.iter().peekable();
+    session.waiting.retain(|(hint, _)| consumed.next_if(|id| **id == hint.id).is_none());
+    let taking = session.row.hint.destinations().filter(|to| !step.behind.contains(to));
+    for (to, (id, spans)) in taking.zip(queued).filter(|(_, (_, spans))| *spans > 0) {
+        tracing::debug!(session = session.row.session_id, spans, "spans stored");
+        wake.entry(*id).or_insert_with(|| to.clone());
     }
+    !step.behind.is_empty()
 }
 
 /// The step that stores what was found. Where the session stands is known when it is stored.

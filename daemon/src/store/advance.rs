@@ -125,8 +125,10 @@ impl Store {
     ) -> Result<Vec<Vec<(DestinationId, usize)>>> {
         let mut queued = Queued::default();
         let tx = self.db.unchecked_transaction()?;
+        self.claims.write(&tx)?;
         let stored = steps.into_iter().map(|step| self.advance_in(&tx, step, &mut queued)).collect::<Result<_>>()?;
         tx.commit()?;
+        self.claims.are_stored();
         for (destination, bytes) in queued.spans {
             let replaced = queued.replaced.get(&destination).copied().unwrap_or(0);
             let waiting = self.waiting.entry(destination).or_default();

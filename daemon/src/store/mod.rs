@@ -14,6 +14,7 @@ use cc_core::{delivery::item::Item, ids::hex};
 
 mod advance;
 mod begun;
+mod claims;
 mod destinations;
 mod followers;
 mod forget;
@@ -64,6 +65,10 @@ pub struct Store {
     trouble: Option<(String, i64)>,
     /// What was said before a project was first seen is left out.
     from_now: bool,
+    /// Turns that sessions answer, on their way into the database.
+    claims: claims::Claims,
+    /// What the database has of some projects' sights.
+    sights: sights::Known,
 }
 
 /// What `status` shows of everything else.

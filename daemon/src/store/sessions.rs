@@ -56,7 +56,9 @@ impl Store {
         for hint in hints {
             ids.push(targets(&tx, &hint.targets)?);
             if let Some(dir) = hint.project_dirs.last().filter(|_| hint.settings_on) {
-                sights::see(&tx, dir, true, hint.fired_ns, from_now)?;
+                let dir = sights::name(dir);
+                self.sights.forget(&dir);
+                sights::see(&tx, &dir, true, hint.fired_ns, from_now)?;
             }
             tx.prepare_cached("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)")?
                 .execute(params![hint.id, json(hint)])?;
@@ -125,19 +127,6 @@ impl Store {
         let mut statement = self.db.prepare_cached(&format!("{SELECT_SESSION} ORDER BY updated_ms DESC LIMIT ?"))?;
         let rows = statement.query_map([limit as i64], session_row)?;
         Ok(rows.filter_map(|row| row.ok().flatten()).collect())
-    }
-
-    /// Notes that a session answers the prompt that a trace is of. False if another one did so before.
-    ///
-    /// # Errors
-    /// If the database does not take or tell it.
-    pub fn claim_turn(&mut self, trace: &TraceId, session_id: &str) -> Result<bool> {
-        self.db
-            .prepare_cached("INSERT OR IGNORE INTO owner (trace_id, session_id) VALUES (?, ?)")?
-            .execute(params![trace, session_id])?;
-        self.db
-            .prepare_cached("SELECT session_id FROM owner WHERE trace_id = ?")?
-            .query_row([trace], |row| Ok(row.get_ref(0)?.as_str()? == session_id))
     }
 
     /// The calls of a session's closed turns that launched subagents.

@@ -1,6 +1,7 @@
 //! When tracing was seen on or off in a project, and so which of its turns began while it was off.
 
 use std::{
+    collections::HashMap,
     ops::RangeInclusive,
     path::{Path, PathBuf},
 };
@@ -19,6 +20,27 @@ impl Store {
     /// # Errors
     /// If nothing was stored.
     pub fn see(&mut self, dir: &Path, on: bool, at: Nanos) -> Result<()> {
+        let dir = name(dir);
+        self.see_named(&dir, on, at)
+    }
+
+    /// As [`see`](Self::see), and then as [`off`](Self::off).
+    ///
+    /// # Errors
+    /// If nothing was stored, or the database cannot be read.
+    pub fn see_and_off(&mut self, dir: &Path, on: bool, at: Nanos) -> Result<Vec<RangeInclusive<Nanos>>> {
+        let dir = name(dir);
+        self.see_named(&dir, on, at)?;
+        self.off_named(&dir)
+    }
+
+    fn see_named(&mut self, dir: &str, on: bool, at: Nanos) -> Result<()> {
+        self.off_named(dir)?;
+        let last = self.sights.0.get(dir).and_then(|known| known.last);
+        if last.is_some_and(|(was_on, to)| was_on == on && at < to.saturating_add(APART)) {
+            return Ok(());
+        }
+        self.sights.forget(dir);
         let from_now = self.from_now;
         let tx = self.db.transaction()?;
         see(&tx, dir, on, at, from_now)?;
@@ -41,23 +63,60 @@ impl Store {
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn off(&self, dir: &Path) -> Result<Vec<RangeInclusive<Nanos>>> {
-        let mut runs = self.db.prepare_cached("SELECT is_on, from_ns FROM sight WHERE dir = ? ORDER BY from_ns")?;
-        let runs: Vec<(bool, Nanos)> = runs
-            .query_map([name(dir)], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as Nanos)))?
+    pub fn off(&mut self, dir: &Path) -> Result<Vec<RangeInclusive<Nanos>>> {
+        self.off_named(&name(dir))
+    }
+
+    fn off_named(&mut self, dir: &str) -> Result<Vec<RangeInclusive<Nanos>>> {
+        if let Some(known) = self.sights.0.get(dir) {
+            return Ok(known.off.clone());
+        }
+        let mut runs =
+            self.db.prepare_cached("SELECT is_on, from_ns, to_ns FROM sight WHERE dir = ? ORDER BY from_ns")?;
+        let runs: Vec<(bool, Nanos, Nanos)> = runs
+            .query_map([dir], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as Nanos, row.get::<_, i64>(2)? as Nanos)))?
             .collect::<Result<_>>()?;
-        let ends = runs.iter().skip(1).map(|(_, from)| from.saturating_sub(1)).chain([Nanos::MAX]);
-        Ok(runs.iter().zip(ends).filter(|((on, _), _)| !on).map(|((_, from), end)| *from..=end).collect())
+        let ends = runs.iter().skip(1).map(|(_, from, _)| from.saturating_sub(1)).chain([Nanos::MAX]);
+        let off: Vec<_> =
+            runs.iter().zip(ends).filter(|((on, ..), _)| !on).map(|((_, from, _), end)| *from..=end).collect();
+        self.sights.keep(dir, Project { last: runs.last().map(|(on, _, to)| (*on, *to)), off: off.clone() });
+        Ok(off)
+    }
+}
+
+/// How many projects' sights are kept at hand.
+const KEPT: usize = 512;
+
+/// The sights of some projects as the database has them, by the projects' names.
+#[derive(Debug, Default)]
+pub(super) struct Known(HashMap<String, Project>);
+
+#[derive(Debug)]
+struct Project {
+    last: Option<(bool, Nanos)>,
+    off: Vec<RangeInclusive<Nanos>>,
+}
+
+impl Known {
+    /// The database is about to say something else of this project.
+    pub(super) fn forget(&mut self, dir: &str) {
+        self.0.remove(dir);
+    }
+
+    fn keep(&mut self, dir: &str, project: Project) {
+        if self.0.len() >= KEPT {
+            self.0.clear();
+        }
+        self.0.insert(dir.to_owned(), project);
     }
 }
 
 /// A sight like the last one makes its run longer; another one begins a run: of being off where it was last seen on, of being on
 /// where it is seen. With `from_now` nothing counts as on before the first sight.
-pub(super) fn see(db: &Connection, dir: &Path, on: bool, at: Nanos, from_now: bool) -> Result<()> {
-    let dir = name(dir);
+pub(super) fn see(db: &Connection, dir: &str, on: bool, at: Nanos, from_now: bool) -> Result<()> {
     let last = db
         .prepare_cached("SELECT is_on, from_ns, to_ns FROM sight WHERE dir = ? ORDER BY from_ns DESC LIMIT 1")?
-        .query_row([&dir], |row| {
+        .query_row([dir], |row| {
             Ok((row.get::<_, bool>(0)?, row.get::<_, i64>(1)? as Nanos, row.get::<_, i64>(2)? as Nanos))
         })
         .optional()?;
@@ -90,6 +149,6 @@ fn signed(at: Nanos) -> i64 {
 }
 
 /// A directory by its one name, as far as it still has one.
-fn name(dir: &Path) -> String {
+pub(super) fn name(dir: &Path) -> String {
     dir.canonicalize().as_deref().unwrap_or(dir).to_string_lossy().into_owned()
 }

@@ -1,4 +1,7 @@
 use super::*;
+
+/// A second, in nanoseconds.
+const S: u64 = 1_000_000_000;
 use cc_core::consent::{Chooser, Evidence};
 
 fn by_repository(id: &str) -> Hint {
@@ -44,7 +47,6 @@ fn what_the_user_chose_stays_the_users_whoever_names_it_too() {
 
 #[test]
 fn what_was_said_between_seen_off_and_seen_on_is_known() {
-    const S: u64 = 1_000_000_000;
     // Sights: whether on, and when. Then what is off.
     for (from_now, sights, off) in [
         (false, &[][..], &[][..]),
@@ -73,6 +75,35 @@ fn what_was_said_between_seen_off_and_seen_on_is_known() {
         let found: Vec<_> = store.off(dir.path()).unwrap().into_iter().map(|off| (*off.start(), *off.end())).collect();
         assert_eq!(found, off, "{from_now} {sights:?}");
         assert_eq!(store.off(&dir.path().join("other")).unwrap(), []);
+    }
+}
+
+#[test]
+fn what_is_kept_of_sights_is_what_the_database_has() {
+    let (dir, mut store) = fresh();
+    let dirs = ["a", "b"].map(|name| dir.path().join(name));
+    // A plain generator: which project, what is seen, and by which way it comes.
+    let mut state = 7u64;
+    let mut next = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for n in 0..400u64 {
+        let (project, on, at) = (&dirs[next(2) as usize], next(3) > 0, (n + next(6)) * S / 2);
+        match next(3) {
+            0 => store.see(project, on, at).unwrap(),
+            1 => drop(store.see_and_off(project, on, at).unwrap()),
+            _ => {
+                let hint = Hint { project_dirs: vec![project.clone()], settings_on: true, ..hint(&n.to_string(), at) };
+                drop(store.accept(&[hint], &[]).unwrap());
+            }
+        }
+        let kept = dirs.clone().map(|project| store.off(&project).unwrap());
+        store.sights = Default::default();
+        assert_eq!(kept, dirs.clone().map(|project| store.off(&project).unwrap()), "after {n}");
+        if next(2) == 0 {
+            store.sights = Default::default();
+        }
     }
 }
 

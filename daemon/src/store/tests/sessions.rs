@@ -185,3 +185,33 @@ fn a_mark_goes_only_where_the_root_is_known_that_it_stands_below() {
     store.advance_one(&Advance { marks: vec![outgoing(span(3, 9, 3))], ..step(Vec::new()) }).unwrap();
     assert_eq!(waiting(&mut store, destination), all);
 }
+
+#[test]
+fn a_turn_is_the_first_sessions_that_claims_it_and_is_stored_with_what_follows() {
+    let (dir, mut store) = fresh();
+    let [first, second, third] = [[1; 16], [2; 16], [3; 16]];
+    assert!(store.claim_turn(&first, "a").unwrap(), "nobody else's");
+    assert!(store.claim_turn(&first, "a").unwrap() && !store.claim_turn(&first, "b").unwrap());
+    // No step was stored, and so nothing of it was emitted: whoever comes first next time has it.
+    drop(store);
+    let mut store = opened(&dir);
+    assert!(store.claim_turn(&first, "b").unwrap() && !store.claim_turn(&first, "a").unwrap());
+    store.advance(&step(vec![span(1, 1, 0)])).unwrap();
+    assert!(store.claim_turn(&first, "b").unwrap() && !store.claim_turn(&first, "a").unwrap(), "known by the database");
+    assert!(store.claim_turn(&second, "a").unwrap());
+    // A step that is not stored takes no claim along, and loses none.
+    store.db.execute_batch("PRAGMA query_only=ON").unwrap();
+    assert!(store.advance(&step(vec![span(2, 1, 0)])).is_err());
+    store.db.execute_batch("PRAGMA query_only=OFF").unwrap();
+    assert!(!store.claim_turn(&second, "b").unwrap());
+    store.advance(&step(vec![span(2, 1, 0)])).unwrap();
+    // Where no step comes they are stored all the same.
+    for n in 0..=u16::MAX >> 7 {
+        assert!(store.claim_turn(&[&n.to_be_bytes()[..], &[9; 14]].concat().try_into().unwrap(), "many").unwrap());
+    }
+    drop(store);
+    let mut store = opened(&dir);
+    let claimed: Vec<_> = [first, second, third].map(|trace| store.claim_turn(&trace, "c").unwrap()).into();
+    assert_eq!(claimed, [false, false, true]);
+    assert!(!store.claim_turn(&[&[0; 2][..], &[9; 14]].concat().try_into().unwrap(), "c").unwrap());
+}

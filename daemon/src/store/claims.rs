@@ -1,0 +1,59 @@
+//! Which session answers the prompt that a trace is of. The first to say so does.
+//!
+//! Nothing of a turn is emitted before its session says so, and what is emitted is stored by a step. So a claim is stored with
+//! the next step, whosever that is: by itself it would cost a transaction. One that is lost with the process is made again.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Result, Store};
+use cc_core::ids::TraceId;
+
+/// How many claims may wait for a step.
+const WAITING: usize = 256;
+
+/// Claims that wait for the next step.
+#[derive(Debug, Default)]
+pub(super) struct Claims(HashMap<TraceId, String>);
+
+impl Claims {
+    /// Writes those that wait. They wait on until it is known that they are stored.
+    pub(super) fn write(&self, db: &Connection) -> Result<()> {
+        let mut insert = db.prepare_cached("INSERT OR IGNORE INTO owner (trace_id, session_id) VALUES (?, ?)")?;
+        self.0.iter().try_for_each(|(trace, session_id)| insert.execute(params![trace, session_id]).map(drop))
+    }
+
+    /// What was written is stored.
+    pub(super) fn are_stored(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Store {
+    /// Notes that a session answers the prompt that a trace is of. False if another one did so before.
+    ///
+    /// # Errors
+    /// If the database does not take or tell it.
+    pub fn claim_turn(&mut self, trace: &TraceId, session_id: &str) -> Result<bool> {
+        if let Some(owner) = self.claims.0.get(trace) {
+            return Ok(owner == session_id);
+        }
+        let is_own = self
+            .db
+            .prepare_cached("SELECT session_id = ? FROM owner WHERE trace_id = ?")?
+            .query_row(params![session_id, trace], |row| row.get(0))
+            .optional()?;
+        if let Some(is_own) = is_own {
+            return Ok(is_own);
+        }
+        if self.claims.0.len() >= WAITING {
+            let tx = self.db.unchecked_transaction()?;
+            self.claims.write(&tx)?;
+            tx.commit()?;
+            self.claims.are_stored();
+        }
+        self.claims.0.insert(*trace, session_id.to_owned());
+        Ok(true)
+    }
+}
