@@ -135,7 +135,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let roots = config.roots(&home);
     let engine = Engine::new(store.clone(), orders.clone(), engine_sender.clone(), config, &home);
     let (of, refused) = (home.clone(), engine.refused());
-    let scan = Scan { store: store.clone(), roots, home: of, consent: consent.clone(), refused };
+    let wishes = Default::default();
+    let scan = Scan { store: store.clone(), roots, home: of, consent: consent.clone(), refused, wishes };
     let (runs, engine_ended) = tokio::sync::oneshot::channel::<()>();
     let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
         let _runs = runs;

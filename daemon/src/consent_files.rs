@@ -54,7 +54,7 @@ impl Consent {
     /// Judges an event that came with these variables: who chose its destination; no more of the conversation leaves than the user
     /// allows. Whether the settings files turn tracing on is noted, too.
     pub fn judge(&self, hint: &mut Hint, received: &Vars) {
-        let known = self.known(&hint.project_dirs, hint.config_dir.as_deref(), Some(received));
+        let known = self.known(&hint.project_dirs, hint.config_dir.as_deref(), Some(received), Known::clone);
         for target in &mut hint.targets {
             let of_kind = |(kind, _): &&(Kind, Chooser)| *kind == target.destination.kind;
             target.chooser = known.choosers.iter().find(of_kind).map(|(_, chooser)| chooser.clone());
@@ -68,32 +68,38 @@ impl Consent {
 
     /// True if the settings files turn tracing on for a session in `dirs`.
     pub fn is_on(&self, dirs: &[PathBuf], config_dir: Option<&Path>) -> bool {
-        self.known(dirs, config_dir, None).is_on
+        self.known(dirs, config_dir, None, |known| known.is_on)
     }
 
-    fn known(&self, dirs: &[PathBuf], config_dir: Option<&Path>, received: Option<&Vars>) -> Known {
+    fn known<R>(
+        &self,
+        dirs: &[PathBuf],
+        config_dir: Option<&Path>,
+        received: Option<&Vars>,
+        of: impl Fn(&Known) -> R,
+    ) -> R {
         let key = (dirs.to_vec(), config_dir.map(Path::to_owned), self.hasher.hash_one(received));
         let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = lock().get(&key)
-            && known.stamps.iter().all(|(file, stamp)| layers::stamp(file) == *stamp)
+            && layers::are_as_before(&known.stamps)
         {
-            return known.clone();
+            return of(known);
         }
         let judged = self.look(dirs, config_dir, received);
         let mut known = lock();
         if known.len() >= KNOWN {
             known.clear();
         }
-        known.insert(key, judged.clone());
-        judged
+        let found = of(&judged);
+        known.insert(key, judged);
+        found
     }
 
     fn look(&self, dirs: &[PathBuf], config_dir: Option<&Path>, received: Option<&Vars>) -> Known {
         let user = user_dir(config_dir, &self.home);
         let project = dirs.last().map(PathBuf::as_path);
-        let files = [layers::all_around(dirs, config_dir, &self.home), layers::files(project, &user)].concat();
         // Taken before reading, so that a change meanwhile is seen next time.
-        let stamps = files.iter().map(|file| (file.clone(), layers::stamp(file))).collect();
+        let stamps = layers::stamps(dirs, config_dir, &self.home);
         let layers = layers::around(dirs, config_dir, &self.home);
         let settings = layers::resolve(project, &user);
         let is_on = Env::of(&settings).enabled();

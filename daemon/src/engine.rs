@@ -515,7 +515,7 @@ impl Engine {
     fn begins_like(&self, session: &mut Session, other: &Tail) -> bool {
         if session.first_line.is_none() {
             let file = self.open(&session.row.transcript, &session.row.hint);
-            session.first_line = file.ok().and_then(|mut file| record::first_uuid(&file.head().ok()?));
+            session.first_line = file.ok().and_then(|mut file| record::first_uuid(file.head().ok()?));
         }
         session.first_line.as_ref().is_none_or(|own| other.first_line.as_ref() == Some(own))
     }

@@ -58,6 +58,8 @@ pub struct Transcript {
     pub length: u64,
     /// When it was last written to, by then.
     pub modified: Option<SystemTime>,
+    /// Its beginning, once it was read.
+    head: Option<Vec<u8>>,
 }
 
 /// Why a path is not read.
@@ -173,7 +175,7 @@ impl Transcript {
             return Err(Unreadable::Hollow);
         }
         let identity = Identity { dev: meta.dev(), ino: meta.ino() };
-        Ok(Self { file, identity, length: meta.len(), modified: meta.modified().ok() })
+        Ok(Self { file, identity, length: meta.len(), modified: meta.modified().ok(), head: None })
     }
 
     /// The bytes before `offset`, as many as its marker is made of; `None` if they are not there.
@@ -249,15 +251,22 @@ impl Transcript {
         Ok((bytes.len() as u64 <= SMALL).then_some(bytes))
     }
 
-    /// Its first 64 KiB. Leaves the position at an unknown place.
+    /// Its first 64 KiB, as they were when this was first asked. Leaves the position at an unknown place.
     ///
     /// # Errors
     /// As the system says.
-    pub fn head(&mut self) -> io::Result<Vec<u8>> {
-        self.seek(0)?;
-        let mut head = Vec::new();
-        (&mut self.file).take(SMALL).read_to_end(&mut head)?;
-        Ok(head)
+    pub fn head(&mut self) -> io::Result<&[u8]> {
+        let head = match self.head.take() {
+            Some(head) => head,
+            None => {
+                self.seek(0)?;
+                // Room for one byte more than it has, which shows that this is the end.
+                let mut head = Vec::with_capacity(self.length.saturating_add(1).min(SMALL) as usize);
+                (&mut self.file).take(SMALL).read_to_end(&mut head)?;
+                head
+            }
+        };
+        Ok(self.head.insert(head))
     }
 
     /// The first `limit` bytes of it.
@@ -271,9 +280,9 @@ impl Transcript {
     ///
     /// # Errors
     /// As the system says.
-    pub fn first_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub fn first_line(&mut self) -> io::Result<Option<&[u8]>> {
         let head = self.head()?;
-        Ok(memchr::memchr(b'\n', &head).map(|end| head[..end].to_vec()))
+        Ok(memchr::memchr(b'\n', head).map(|end| &head[..end]))
     }
 }
 
@@ -382,7 +391,7 @@ mod tests {
             assert_eq!(reason(name), Some("transcript_not_a_file"), "{name}");
         }
         let mut real = Transcript::open(&at("real.jsonl")).unwrap();
-        assert_eq!((real.length, real.first_line().unwrap()), (3, Some(b"a".to_vec())));
+        assert_eq!((real.length, real.first_line().unwrap()), (3, Some(&b"a"[..])));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,6 +23,11 @@ use cc_core::{
     route::Env,
     transcript::record,
 };
+
+mod wishes;
+
+use wishes::Wish;
+pub use wishes::Wishes;
 
 /// A session whose transcript is silent for longer than this is not waited for any more.
 const ABANDONED: Duration = Duration::from_secs(6 * 3600);
@@ -61,6 +66,8 @@ pub struct Scan {
     pub consent: Consent,
     /// What the log says of transcripts that are not read.
     pub refused: Refused,
+    /// How projects want to be traced.
+    pub wishes: Arc<Mutex<Wishes>>,
 }
 
 impl Scan {
@@ -187,36 +194,46 @@ impl Scan {
             self.refused.name(transcript, error);
         }
         let mut file = opened.ok()?;
-        let cwd = file.head().ok().as_deref().and_then(record::cwd)?;
+        let cwd = file.head().ok().and_then(record::cwd)?;
         let cwd = PathBuf::from(cwd).canonicalize().ok()?;
         // In Claude Code's own directory, transcripts lie beside the user's settings.
         let root = self.roots.iter().find(|root| root.ends_with("projects") && transcript.starts_with(root));
         let user = root.and_then(|root| root.parent()).map_or_else(|| user_dir(None, &self.home), Path::to_owned);
-        let vars = layers::resolve(Some(&cwd), &user);
+        let config_dir = Some(&user).filter(|user| **user != user_dir(None, &self.home));
+        let wish = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).of(
+            &cwd,
+            &user,
+            || layers::stamps(std::slice::from_ref(&cwd), config_dir.map(PathBuf::as_path), &self.home),
+            || self.wish(&cwd, &user, config_dir),
+        );
+        if self.see(Some(&cwd), wish.is_on) && wish.is_on { wish.like } else { None }
+    }
+
+    fn wish(&self, cwd: &Path, user: &Path, config_dir: Option<&PathBuf>) -> Wish {
+        let vars = layers::resolve(Some(cwd), user);
         let env = Env::of(&vars);
-        if !self.see(Some(&cwd), env.enabled()) || !env.enabled() {
-            return None;
-        }
-        let targets: Vec<_> = env.routes().0.into_iter().map(|(destination, _)| destination.into()).collect();
-        if targets.is_empty() {
-            return None;
-        }
-        let mut hint = Hint {
-            id: String::new(),
-            source: Source::Scan,
-            fired_ns: 0,
-            session_id: String::new(),
-            transcript: PathBuf::new(),
-            event: Event::Other,
-            project_dirs: vec![cwd],
-            config_dir: Some(user).filter(|user| *user != user_dir(None, &self.home)),
-            targets,
-            settings_on: true,
-            options: env.options(),
-            debug: false,
-        };
-        self.consent.judge(&mut hint, &vars);
-        Some(hint)
+        let is_on = env.enabled();
+        let targets = || env.routes().0.into_iter().map(|(destination, _)| destination.into()).collect::<Vec<_>>();
+        let targets = Some(()).filter(|()| is_on).map(|()| targets()).filter(|targets| !targets.is_empty());
+        let like = targets.map(|targets| {
+            let mut hint = Hint {
+                id: String::new(),
+                source: Source::Scan,
+                fired_ns: 0,
+                session_id: String::new(),
+                transcript: PathBuf::new(),
+                event: Event::Other,
+                project_dirs: vec![cwd.to_owned()],
+                config_dir: config_dir.cloned(),
+                targets,
+                settings_on: true,
+                options: env.options(),
+                debug: false,
+            };
+            self.consent.judge(&mut hint, &vars);
+            hint
+        });
+        Wish { is_on, like }
     }
 }
 
@@ -268,6 +285,7 @@ mod tests {
             home: home.clone(),
             consent: Consent::new(&home, Default::default()),
             refused: Refused::default(),
+            wishes: Default::default(),
         };
         let found = |now| -> Vec<_> {
             let hints = scan.run(now).into_iter().filter_map(|candidate| scan.event(&candidate, now));
@@ -307,7 +325,14 @@ mod tests {
         let consent = Consent::new(&home, Default::default());
         (
             base,
-            Scan { store, roots: vec![home.join(".claude/projects")], home, consent, refused: Refused::default() },
+            Scan {
+                store,
+                roots: vec![home.join(".claude/projects")],
+                home,
+                consent,
+                refused: Refused::default(),
+                wishes: Default::default(),
+            },
             write,
         )
     }
@@ -341,5 +366,36 @@ mod tests {
         assert_eq!(take(9, NOW), ("third".into(), 2));
         assert_eq!(take(9, NOW), (String::new(), 2));
         assert_eq!(take(9, NOW + quiet), ("late still".into(), 0));
+    }
+
+    #[test]
+    fn each_session_of_a_search_is_judged_by_the_settings_files_of_its_moment() {
+        const NOW: i64 = 1_800_000_000_000;
+        let ids: Vec<String> = (0..12).map(|n| format!("s-{n:02}")).collect();
+        let at: Vec<_> = ids.iter().map(|id| (id.as_str(), NOW - HOUR)).collect();
+        let (_base, scan, _) = searched(NOW - 2 * HOUR, &at);
+        let file = scan.home.join("on/.claude/settings.local.json");
+        let says = |text: &str| std::fs::write(&file, text).unwrap();
+        let on = |key: &str| format!(r#"{{"env":{{"TRACE_TO_LANGFUSE":"true","LANGFUSE_PUBLIC_KEY":"{key}"}}}}"#);
+        let mut found = scan.run(NOW).into_iter();
+        let mut next = || {
+            let hint = scan.event(&found.next().unwrap(), NOW);
+            hint.map(|hint| hint.targets[0].destination.account.clone())
+        };
+        assert_eq!([next(), next()], [Some("pk".into()), Some("pk".into())]);
+        says(&on("other"));
+        assert_eq!([next(), next()], [Some("other".into()), Some("other".into())]);
+        says("{}");
+        assert_eq!([next(), next()], [None, None]);
+        assert!(!scan.store.call(|store| store.off(&scan.home.join("on"))).unwrap().is_empty(), "seen off");
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(next(), None);
+        // Another file that has not been there, and one behind a link.
+        std::fs::write(file.with_file_name("settings.json"), on("shared")).unwrap();
+        assert_eq!([next(), next()], [Some("shared".into()), Some("shared".into())]);
+        std::os::unix::fs::symlink(file.with_file_name("settings.json"), &file).unwrap();
+        assert_eq!(next(), Some("shared".into()));
+        std::fs::write(file.with_file_name("settings.json"), "{}").unwrap();
+        assert_eq!([next(), next()], [None, None]);
     }
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::files::{self, Rules};
 
-use super::{MAX_SETTINGS, owner::owner};
+use super::{MAX_SETTINGS, owner::owner, user_dir};
 use cc_core::{
     consent::{Layer, Owner},
     settings::block::{Unclear, Vars, env_block},
@@ -118,6 +118,23 @@ pub fn read(file: &Path) -> Result<Vars, Unclear> {
 
 /// What shows that a file is the one it was: device, inode, size, times of change.
 pub type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+
+/// The stamps of all settings files that say how a session in `dirs` is traced, and whose choice that is.
+pub fn stamps(dirs: &[PathBuf], config_dir: Option<&Path>, home: &Path) -> Vec<(PathBuf, Stamp)> {
+    let user = user_dir(config_dir, home);
+    let mut paths = all_around(dirs, config_dir, home);
+    for file in files(dirs.last().map(PathBuf::as_path), &user) {
+        if !paths.contains(&file) {
+            paths.push(file);
+        }
+    }
+    paths.into_iter().map(|file| (stamp(&file), file)).map(|(stamp, file)| (file, stamp)).collect()
+}
+
+/// True if all these files are as they were.
+pub fn are_as_before(stamps: &[(PathBuf, Stamp)]) -> bool {
+    stamps.iter().all(|(file, known)| stamp(file) == *known)
+}
 
 /// The stamp of `file`; `None` where there is none.
 pub fn stamp(file: &Path) -> Stamp {

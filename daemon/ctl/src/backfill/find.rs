@@ -151,8 +151,8 @@ fn walk(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) {
 /// # Errors
 /// If the daemon would not read its transcript.
 pub fn cwd(transcript: &Path, roots: &[PathBuf]) -> Result<Option<PathBuf>, Unreadable> {
-    let head = Transcript::open_beneath(transcript, roots)?.head()?;
-    Ok(record::cwd(&head).map(PathBuf::from).filter(|dir| dir.is_absolute()))
+    let mut file = Transcript::open_beneath(transcript, roots)?;
+    Ok(record::cwd(file.head()?).map(PathBuf::from).filter(|dir| dir.is_absolute()))
 }
 
 /// A directory by its one name; one that is gone has only its own.

@@ -63,7 +63,7 @@ fn look(path: PathBuf, cleanup_days: u64) -> Option<Old> {
 
 /// Do the settings of a transcript's project turn tracing on? `None` if it does not say whose it is.
 fn is_traced(transcript: &Path, home: &Path) -> Option<bool> {
-    let cwd = record::cwd(&Transcript::open(transcript).ok()?.head().ok()?)?;
+    let cwd = record::cwd(Transcript::open(transcript).ok()?.head().ok()?)?;
     Some(Env::of(&resolve(Some(Path::new(&cwd)), &client::user_dir(home))).enabled())
 }
 

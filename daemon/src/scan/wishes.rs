@@ -1,0 +1,65 @@
+//! How projects want to be traced, by their settings files. A search finds many sessions of one project at once: what was read
+//! for one of them counts for those that follow at once, unless a file has changed.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use crate::credentials::layers::{self, Stamp};
+use cc_core::hook::Hint;
+
+/// How long it counts. Which files there are to look at can change, too.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How many projects are remembered.
+const KNOWN: usize = 64;
+
+/// What a project's settings files ask for.
+#[derive(Clone, Debug)]
+pub(super) struct Wish {
+    /// Tracing is on.
+    pub(super) is_on: bool,
+    /// What leads to a session of the project, but for the session itself; `None` if there is nowhere to send to.
+    pub(super) like: Option<Hint>,
+}
+
+/// Wishes, by directory of the project and that of the user's settings.
+#[derive(Debug, Default)]
+pub struct Wishes(HashMap<(PathBuf, PathBuf), Known>);
+
+#[derive(Debug)]
+struct Known {
+    read: Instant,
+    stamps: Vec<(PathBuf, Stamp)>,
+    wish: Wish,
+}
+
+impl Wishes {
+    /// What the project at `dir` asks for, with the user's settings in `user`; `stamps` takes the stamps of all files that `read`
+    /// reads.
+    pub(super) fn of(
+        &mut self,
+        dir: &Path,
+        user: &Path,
+        stamps: impl FnOnce() -> Vec<(PathBuf, Stamp)>,
+        read: impl FnOnce() -> Wish,
+    ) -> Wish {
+        let key = (dir.to_owned(), user.to_owned());
+        if let Some(known) = self.0.get(&key)
+            && known.read.elapsed() < FRESH
+            && layers::are_as_before(&known.stamps)
+        {
+            return known.wish.clone();
+        }
+        // Before reading, so that a change meanwhile is seen next time.
+        let (now, stamps) = (Instant::now(), stamps());
+        let wish = read();
+        if self.0.len() >= KNOWN {
+            self.0.clear();
+        }
+        self.0.insert(key, Known { read: now, stamps, wish: wish.clone() });
+        wish
+    }
+}
