@@ -38,8 +38,9 @@ const LAST_ANSWER: Duration = Duration::from_secs(1);
 /// How often sessions are looked for of which no hook told.
 const SCAN: Duration = Duration::from_secs(15 * 60);
 
-/// How many of them the engine gets at a time.
-const HANDED_OVER: usize = 16;
+/// How many of them the engine gets at a time. What is found in a pass over them is stored at once, and that pass ends in any case
+/// after a short while: few would mean many transactions.
+const HANDED_OVER: usize = 64;
 
 /// How soon those are looked at again that are being written to.
 const STILL_WRITTEN: Duration = Duration::from_millis(250);

@@ -138,22 +138,23 @@ impl Scan {
 
     /// True if the session may have something that was not read.
     pub fn is_unread(&self, candidate: &Candidate, now_ms: i64) -> bool {
-        let stand = self.store.call(|store| store.stand(&candidate.id));
-        stand.is_ok_and(|stand| {
-            stand.is_none_or(|(read, open)| {
-                // Read while the clock was ahead, whenever that was.
-                let is_unknown = store::is_ahead(read, now_ms);
-                is_unknown || read < candidate.written || open && candidate.is_over(now_ms)
-            })
-        })
+        self.unread(candidate, now_ms).is_some()
+    }
+
+    /// Whether the session is known; `None` if all of it was read, or that cannot be told.
+    fn unread(&self, candidate: &Candidate, now_ms: i64) -> Option<bool> {
+        let Some((read, open)) = self.store.call(|store| store.stand(&candidate.id)).ok()? else { return Some(false) };
+        // Read while the clock was ahead, whenever that was.
+        let is_unknown = store::is_ahead(read, now_ms);
+        (is_unknown || read < candidate.written || open && candidate.is_over(now_ms)).then_some(true)
     }
 
     /// The event that leads to a session; `None` if its project does not want it traced, or it was read meanwhile.
     pub fn event(&self, candidate: &Candidate, now_ms: i64) -> Option<Hint> {
-        if !self.is_unread(candidate, now_ms) {
-            return None;
-        }
-        let known = self.store.call(|store| store.session(&candidate.id)).ok()?;
+        let known = match self.unread(candidate, now_ms)? {
+            true => self.store.call(|store| store.session(&candidate.id)).ok()?,
+            false => None,
+        };
         let path = candidate.dir.join(format!("{}.jsonl", candidate.id));
         self.hint(path, &candidate.id, known, candidate.written, candidate.is_over(now_ms))
     }

@@ -17,6 +17,9 @@ const HISTORY: u64 = 16 << 20;
 /// the others send comes behind these.
 const PACE: u64 = 2 << 20;
 
+/// The same for sessions that a search found: there may be thousands, and reading them is quicker than most servers.
+const FOUND: u64 = 256 << 10;
+
 /// How soon those go on.
 const PACE_RETRY: Duration = Duration::from_millis(50);
 
@@ -87,7 +90,8 @@ pub fn admit(
 ) -> Admission {
     let limit = self::limit(reader.source, limit);
     let behind: Vec<usize> = (0..waiting.len()).filter(|&to| waiting[to] >= limit).collect();
-    let is_ahead = |to: usize| waiting[to] >= PACE && is_delivering(to);
+    let pace = if reader.source == Source::Scan { FOUND } else { PACE };
+    let is_ahead = |to: usize| waiting[to] >= pace && is_delivering(to);
     let wait = if reader.source == Source::Backfill && is_paused() {
         Some(Wait::Paused)
     } else if behind.len() == waiting.len() {
@@ -165,7 +169,8 @@ mod tests {
             ("a long session", patient, PACE - 1, false, true, None),
             ("a long session behind others", patient, PACE, false, true, Some(Wait::Pace)),
             ("a long session, nothing is delivered", patient, PACE, false, false, None),
-            ("what a search found", found, PACE, false, true, Some(Wait::Pace)),
+            ("what a search found", found, FOUND - 1, false, true, None),
+            ("what a search found behind others", found, FOUND, false, true, Some(Wait::Pace)),
             ("what a search found in a pause", found, 0, true, true, None),
             ("what a search found, the queue is full", found, LIMIT, false, true, Some(Wait::Full)),
             ("history", history, 0, false, true, None),

@@ -20,12 +20,9 @@ impl Engine {
         let Some(dir) = hint.project_dirs.last() else { return false };
         let is_permitted = session.waiting.iter().any(|(hint, _)| hint.source.is_permission());
         let is_off = !is_permitted && !self.consent.is_on(&hint.project_dirs, hint.config_dir.as_deref());
-        let seen = self.store.call(|store| {
-            if !is_permitted {
-                store.see(dir, !is_off, now_ns())?;
-            }
-            store.off(dir)
-        });
+        let seen = self
+            .store
+            .call(|store| if is_permitted { store.off(dir) } else { store.see_and_off(dir, !is_off, now_ns()) });
         match seen {
             Ok(off) => session.off = off,
             Err(error) => {

@@ -3,6 +3,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    ops::RangeInclusive,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -19,6 +21,8 @@ use cc_core::{
     ids::{self, Call, SpanId, TraceId},
     observation::{Observation, TraceFacts},
     pipeline::Outgoing,
+    route::Target,
+    transcript::record::Nanos,
     turn::{Launch, Past},
 };
 
@@ -74,7 +78,14 @@ struct Queued {
     replaced: HashMap<DestinationId, u64>,
     /// Bytes of media that wait afterwards, by destination.
     media: HashMap<DestinationId, u64>,
+    /// Where the step before went.
+    targets: (Vec<Target>, Vec<DestinationId>),
+    /// Directories of the step before that had something to emit, and what is or was paused there.
+    pauses: Option<(Vec<PathBuf>, Paused)>,
 }
+
+/// Whether a project is paused now, and when it was, in nanoseconds since the epoch.
+type Paused = (bool, Vec<RangeInclusive<Nanos>>);
 
 /// What of a step goes nowhere, because its project is or was paused.
 struct Suppressed<'s> {
@@ -142,8 +153,14 @@ impl Store {
         // What is said while its project is paused is passed over for good, wherever it would go.
         let project_dirs = &step.session.hint.project_dirs;
         let tells = !step.spans.is_empty() || !step.marks.is_empty();
-        let withheld = tells && self.is_paused(project_dirs)?;
-        let pauses = if tells { self.pauses(project_dirs)? } else { Vec::new() };
+        let (withheld, pauses) = match &sum.pauses {
+            _ if !tells => (false, Vec::new()),
+            Some((dirs, known)) if dirs == project_dirs => known.clone(),
+            _ => {
+                let now = (self.is_paused(project_dirs)?, self.pauses(project_dirs)?);
+                sum.pauses.insert((project_dirs.clone(), now)).1.clone()
+            }
+        };
         let in_pause = |span: &Observation| pauses.iter().any(|pause| pause.contains(&span.start));
         let meanwhile: HashSet<TraceId> = step
             .spans
@@ -157,7 +174,11 @@ impl Store {
             None if !tells => 0,
             None => *sum.room.insert(self.room()?),
         };
-        let destinations = targets(tx, &step.session.hint.targets)?;
+        if sum.targets.0 != step.session.hint.targets {
+            let to = &step.session.hint.targets;
+            sum.targets = (to.clone(), targets(tx, to)?);
+        }
+        let destinations = sum.targets.1.clone();
         for trace in &step.off {
             paused::leave_out(tx, trace)?;
         }

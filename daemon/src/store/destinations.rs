@@ -8,6 +8,9 @@ use cc_core::{
     destination::{Destination, Kind},
 };
 
+/// How many destinations' rows are remembered.
+const AT_HAND: usize = 1024;
+
 /// What `status` shows of a destination.
 #[derive(Clone, Debug)]
 pub struct DestinationRow {
@@ -40,9 +43,27 @@ pub struct DestinationRow {
 }
 
 impl Store {
-    /// Bytes that wait for a destination.
-    pub fn waiting_bytes(&self, destination: &Destination) -> Result<u64> {
+    /// The row of a destination, if it has one. It keeps that for as long as the database is open.
+    fn row_of(&mut self, destination: &Destination) -> Result<Option<DestinationId>> {
+        if let Some(id) = self.rows.get(destination) {
+            return Ok(Some(*id));
+        }
         let id = find(&self.db, destination)?;
+        if let Some(id) = id {
+            if self.rows.len() >= AT_HAND {
+                self.rows.clear();
+            }
+            self.rows.insert(destination.clone(), id);
+        }
+        Ok(id)
+    }
+
+    /// Bytes that wait for a destination.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn waiting_bytes(&mut self, destination: &Destination) -> Result<u64> {
+        let id = self.row_of(destination)?;
         Ok(id.and_then(|id| self.waiting.get(&id).copied()).unwrap_or(0))
     }
 
@@ -51,8 +72,8 @@ impl Store {
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn is_delivering(&self, destination: &Destination, since_ms: i64) -> Result<bool> {
-        let Some(id) = find(&self.db, destination)? else { return Ok(false) };
+    pub fn is_delivering(&mut self, destination: &Destination, since_ms: i64) -> Result<bool> {
+        let Some(id) = self.row_of(destination)? else { return Ok(false) };
         let sql = "SELECT state = 'ok' AND coalesce(last_success_ms, 0) > ? FROM destination WHERE id = ?";
         self.db.prepare_cached(sql)?.query_row([since_ms, id], |row| row.get(0))
     }

@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, params};
 
-use cc_core::{delivery::item::Item, ids::hex};
+use cc_core::{delivery::item::Item, destination::Destination, ids::hex};
 
 mod advance;
 mod begun;
@@ -59,7 +59,9 @@ pub struct Store {
     made: bool,
     /// Bytes of the bodies that wait, by destination.
     waiting: HashMap<DestinationId, u64>,
-    /// The same of images and documents.
+    /// Rows of destinations.
+    rows: HashMap<Destination, DestinationId>,
+    /// Bytes of images and documents that wait, by destination.
     media_waiting: HashMap<DestinationId, u64>,
     /// Why the last change failed and since when they do, Unix milliseconds.
     trouble: Option<(String, i64)>,

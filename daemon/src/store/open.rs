@@ -104,6 +104,7 @@ impl Store {
             path: path.to_path_buf(),
             made: version == 0,
             waiting: HashMap::new(),
+            rows: HashMap::new(),
             media_waiting: HashMap::new(),
             trouble: None,
             from_now: false,

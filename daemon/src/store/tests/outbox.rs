@@ -222,28 +222,28 @@ fn the_bytes_that_wait_are_known_at_every_moment() {
         let sum = "SELECT coalesce(sum(octet_length(body)), 0) FROM outbox";
         store.db.query_row(sum, [], |row| row.get::<_, i64>(0)).unwrap() as u64
     };
-    let check = |store: &Store| {
+    let check = |store: &mut Store| {
         let waiting = store.waiting_bytes(&server("one")).unwrap();
         assert_eq!((waiting, store.waiting_bytes(&server("two")).unwrap()), (stored(store), 0));
         waiting
     };
-    assert_eq!(check(&store), 0);
+    assert_eq!(check(&mut store), 0);
     let (destination, _) = store.advance_one(&step((1..=5).map(|id| span(1, id, 9)).collect())).unwrap();
-    assert!(check(&store) > 0);
+    assert!(check(&mut store) > 0);
     store.advance_one(&step((1..=6).map(|id| span(1, id, 9)).collect())).unwrap();
-    check(&store);
+    check(&mut store);
     let rows = store.claim(destination, 10, usize::MAX).unwrap();
     store.delivered(destination, &rows[..2], 0, 1).unwrap();
-    check(&store);
+    check(&mut store);
     store.bury(destination, rows[2].seq, "HTTP 400", 1).unwrap();
-    check(&store);
+    check(&mut store);
     let smaller = Row { item: waits(Observation { status: None, ..span(1, 4, 9) }), ..rows[3] };
     store.replace(destination, &smaller).unwrap();
-    check(&store);
+    check(&mut store);
     store.settle_dead_letters(None, Fate::Retry, 1).unwrap();
-    let before = check(&store);
+    let before = check(&mut store);
     drop(store);
-    assert_eq!(check(&opened(&dir)), before);
+    assert_eq!(check(&mut opened(&dir)), before);
 }
 
 #[test]
