@@ -21,7 +21,7 @@ use crate::{
     delivery::exporter::{InFlight, Order},
     engine::Input,
     intake::{Intake, MAX_FRAME, Untaken},
-    store::DestinationRow,
+    store::{self, DestinationRow},
 };
 use cc_core::{
     metrics,
@@ -31,7 +31,10 @@ use cc_core::{
     },
 };
 
+mod failed;
 mod history;
+
+use failed::Failed;
 
 /// How many sessions `status` lists.
 pub const SESSIONS: usize = 50;
@@ -136,26 +139,26 @@ async fn hook(State(context): State<Context>, body: Bytes) -> StatusCode {
     }
 }
 
-async fn status(State(context): State<Context>) -> Result<Json<Status>, StatusCode> {
-    report(&context).map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+async fn status(State(context): State<Context>) -> Result<Json<Status>, Failed> {
+    report(&context).map(Json).map_err(Failed::from)
 }
 
 /// The same for Prometheus.
-async fn metrics(State(context): State<Context>) -> Result<([(HeaderName, &'static str); 1], String), StatusCode> {
-    let status = report(&context).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+async fn metrics(State(context): State<Context>) -> Result<([(HeaderName, &'static str); 1], String), Failed> {
+    let status = report(&context)?;
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&status, now_ms())))
 }
 
 /// What somebody wants, in JSON, whatever they call it.
-fn wish<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, StatusCode> {
-    serde_json::from_slice(body).map_err(|_| StatusCode::BAD_REQUEST)
+fn wish<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Failed> {
+    serde_json::from_slice(body).map_err(|error| Failed::asked(format!("this is not understood here: {error}")))
 }
 
 fn time(ms: i64) -> Option<String> {
     jiff::Timestamp::from_millisecond(ms).ok().map(|at| at.to_string())
 }
 
-fn report(context: &Context) -> crate::store::Result<Status> {
+fn report(context: &Context) -> Result<Status, store::Error> {
     let (counts, sessions, destinations, trouble, paused) = context.intake.store.call(|store| {
         let trouble = store.trouble().cloned();
         Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?, trouble, store.paused()?))
@@ -205,9 +208,9 @@ fn report(context: &Context) -> crate::store::Result<Status> {
     })
 }
 
-async fn dead_letters(State(context): State<Context>) -> Result<Json<Vec<DeadLetter>>, StatusCode> {
+async fn dead_letters(State(context): State<Context>) -> Result<Json<Vec<DeadLetter>>, Failed> {
     let letters = context.intake.store.call(|store| store.dead_letters());
-    let letters = letters.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?.into_iter().map(|letter| DeadLetter {
+    let letters = letters?.into_iter().map(|letter| DeadLetter {
         id: letter.id,
         base_url: letter.base_url,
         span_id: letter.span_id,
@@ -219,10 +222,10 @@ async fn dead_letters(State(context): State<Context>) -> Result<Json<Vec<DeadLet
 }
 
 /// Answers how many were settled.
-async fn settle(State(context): State<Context>, body: Bytes) -> Result<Json<usize>, StatusCode> {
+async fn settle(State(context): State<Context>, body: Bytes) -> Result<Json<usize>, Failed> {
     let wish: Settle = wish(&body)?;
     let settled = context.intake.store.call(|store| store.settle_dead_letters(wish.id, wish.fate, now_ms()));
-    let (waiting, count) = settled.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let (waiting, count) = settled?;
     for (id, destination) in waiting {
         let _ = context.intake.orders.send(Order::Wake(id, destination));
     }
@@ -230,9 +233,10 @@ async fn settle(State(context): State<Context>, body: Bytes) -> Result<Json<usiz
 }
 
 /// Answers 400 if the address is none.
-async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<TrustAnswer>, StatusCode> {
+async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<TrustAnswer>, Failed> {
     let wish: Trust = wish(&body)?;
-    let base_url = cc_core::destination::address::base_url(&wish.base_url).ok_or(StatusCode::BAD_REQUEST)?;
+    let base_url =
+        cc_core::destination::address::base_url(&wish.base_url).ok_or_else(|| Failed::asked("the address is none"))?;
     let answer = context.intake.store.call(|store| {
         let known = store.accounts(&base_url)?;
         let meant = if wish.trusted { known.held } else { known.trusted };
@@ -243,37 +247,40 @@ async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<Trust
         }
         Ok(TrustAnswer { base_url: base_url.clone(), accounts, is_own: !known.own.is_empty() })
     });
-    let answer = answer.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let answer = answer?;
     let _ = context.intake.orders.send(Order::Trust(base_url));
     Ok(Json(answer))
 }
 
 /// Answers with what is paused then; 400 for a relative path.
-async fn pause(State(context): State<Context>, body: Bytes) -> Result<Json<Vec<PathBuf>>, StatusCode> {
+async fn pause(State(context): State<Context>, body: Bytes) -> Result<Json<Vec<PathBuf>>, Failed> {
     let wish: Pause = wish(&body)?;
     if wish.dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
-        return Err(StatusCode::BAD_REQUEST);
+        return Err(Failed::asked("the directory has no absolute path"));
     }
     let paused = context.intake.store.call(|store| {
         store.pause(wish.dir.as_deref(), wish.paused)?;
         store.paused()
     });
-    paused.map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+    paused.map(Json).map_err(Failed::from)
 }
 
 /// Answers how many spans were waiting.
-async fn forget(State(context): State<Context>, body: Bytes) -> Result<Json<usize>, StatusCode> {
+async fn forget(State(context): State<Context>, body: Bytes) -> Result<Json<usize>, Failed> {
     let wish: Forget = wish(&body)?;
     let traces: Option<Vec<_>> = wish.traces.iter().map(|id| cc_core::ids::from_hex(id)).collect();
-    let traces = traces.ok_or(StatusCode::BAD_REQUEST)?;
+    let traces = traces.ok_or_else(|| Failed::asked("a trace has no id of 32 digits"))?;
     let forgotten = context.intake.store.call(|store| store.forget(&wish.session_id, &traces));
-    forgotten.map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+    forgotten.map(Json).map_err(Failed::from)
 }
 
 /// Answers when everything known is processed and delivered, or the time is over.
-async fn flush(State(context): State<Context>, Query(query): Query<Flush>) -> Result<Json<Left>, StatusCode> {
+async fn flush(State(context): State<Context>, Query(query): Query<Flush>) -> Result<Json<Left>, Failed> {
     let timeout = Duration::from_millis(query.timeout_ms.min(3_600_000));
-    flushed(&context, timeout).await.map(Json).ok_or(StatusCode::SERVICE_UNAVAILABLE)
+    flushed(&context, timeout)
+        .await
+        .map(Json)
+        .ok_or_else(|| Failed(StatusCode::SERVICE_UNAVAILABLE, "the daemon is coming to an end".into()))
 }
 
 /// Waits until everything known is processed and delivered, or the time is over: what is left then. `None` if the daemon is

@@ -53,7 +53,7 @@ impl Evidence {
 ///
 /// # Errors
 /// If the database cannot be changed.
-pub fn recover(store: &Handle, may_lack: bool, evidence: Evidence, now_ms: i64) -> store::Result<bool> {
+pub fn recover(store: &Handle, may_lack: bool, evidence: Evidence, now_ms: i64) -> Result<bool, store::Error> {
     let evidence = if may_lack { evidence } else { Evidence { logged_ms: None, ..evidence } };
     let Some(begun) = evidence.since(now_ms) else { return Ok(false) };
     store.call(|store| {

@@ -26,7 +26,7 @@ use crate::{
     scan::Scan,
     serve, service,
     socket::{self, Denied},
-    store::{self, Opened, Store, handle::Handle},
+    store::{Opened, Store, handle::Handle},
     watch::Watch,
 };
 use cc_core::status::Left;
@@ -252,7 +252,7 @@ fn open_database(path: &Path) -> anyhow::Result<(Store, bool)> {
                 }
                 return Ok((store, made || damaged.is_some()));
             }
-            Err(error) if store::is_passing(&error) => {
+            Err(error) if error.is_passing() => {
                 if !std::mem::replace(&mut said, true) {
                     tracing::error!(database = %path.display(), "cannot be written, waiting until it can: {error:#}");
                 }

@@ -145,7 +145,7 @@ impl Intake {
     }
 
     /// Stores events in one transaction. Returns those of which the engine is to be told.
-    fn commit(&self, judged: Vec<Judged>) -> store::Result<Vec<Hint>> {
+    fn commit(&self, judged: Vec<Judged>) -> Result<Vec<Hint>, store::Error> {
         let (mut hints, mut secrets, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         let count = judged.len() as u64;
         for judged in judged {

@@ -125,7 +125,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "the trial trace is made of attributes until it is made of observations",
     ),
     ("http", "daemon/ctl/src/client.rs", "it asks the daemon, over its Unix socket"),
-    ("sql", "daemon/src/engine/read.rs", "it names the store's error until that has a type of its own"),
 ];
 
 /// Sources that are not test code below `dir`.

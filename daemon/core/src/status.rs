@@ -315,3 +315,10 @@ pub enum Fate {
     /// It is gone.
     Drop,
 }
+
+/// The answer to a request that came to nothing.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// Why, in words for the user.
+    pub error: String,
+}

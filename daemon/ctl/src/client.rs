@@ -13,8 +13,16 @@ use interprocess::local_socket::{
     ConnectOptions, GenericFilePath, ToFsName,
     tokio::{Stream, prelude::*},
 };
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use cc_core::config::Config;
+use cc_core::{
+    config::Config,
+    import_state::Imported,
+    status::{
+        DeadLetter, Failure, Forget, Left, Pause, Settle, Status, Trust, TrustAnswer,
+        history::{Ask, Known, Taken},
+    },
+};
 use cc_langfuse::{config_file, credentials};
 use proto::paths::Paths;
 
@@ -53,22 +61,127 @@ pub fn environment() -> Vec<(String, String)> {
     proto::env::forwarded().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect()
 }
 
-/// One request, to be answered within `patience`.
-///
-/// # Errors
-/// [`NotRunning`], or what went wrong.
-pub fn request(paths: &Paths, method: Method, path: &str, body: Vec<u8>, patience: Duration) -> anyhow::Result<Bytes> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        tokio::time::timeout(patience, exchange(paths, method, path, body))
-            .await
-            .context("the daemon does not answer")?
-    })
+/// The daemon of a state directory, and what can be asked of it. Every question may fail with [`NotRunning`].
+#[derive(Clone, Debug)]
+pub struct Client {
+    paths: Paths,
+    patience: Duration,
 }
 
-/// True if a daemon runs.
-pub fn answers(paths: &Paths) -> bool {
-    request(paths, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(2)).is_ok()
+impl Client {
+    /// The user's daemon; each answer may take 5 s.
+    ///
+    /// # Errors
+    /// If there is no home.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self::at(&paths()?))
+    }
+
+    /// The daemon that lives at `paths`.
+    pub fn at(paths: &Paths) -> Self {
+        Self { paths: paths.clone(), patience: Duration::from_secs(5) }
+    }
+
+    /// The same; each answer may take this long.
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// How it is.
+    pub fn status(&self) -> anyhow::Result<Status> {
+        self.get("/v1/status")
+    }
+
+    /// True if it runs, whatever its version.
+    pub fn answers(&self) -> bool {
+        let quick = self.clone().patient(Duration::from_secs(2));
+        quick.request(Method::GET, "/v1/status", Vec::new()).is_ok()
+    }
+
+    /// Its process id, whatever its version.
+    pub fn pid(&self) -> anyhow::Result<i32> {
+        #[derive(Deserialize)]
+        struct Brief {
+            daemon: Process,
+        }
+        #[derive(Deserialize)]
+        struct Process {
+            pid: i32,
+        }
+        Ok(self.get::<Brief>("/v1/status")?.daemon.pid)
+    }
+
+    /// Waits until everything is delivered, `timeout` at most: what is left then.
+    pub fn flush(&self, timeout: Duration) -> anyhow::Result<Left> {
+        let patient = self.clone().patient(timeout + self.patience);
+        patient.answer(Method::POST, &format!("/v1/flush?timeout_ms={}", timeout.as_millis()), Vec::new())
+    }
+
+    /// Hands a hook event over, as a hook does: it is stored when this comes back.
+    pub fn hook(&self, frame: Vec<u8>) -> anyhow::Result<()> {
+        self.request(Method::POST, proto::HOOK_PATH, frame).map(drop)
+    }
+
+    /// Trusts an address and account, or no longer.
+    pub fn trust(&self, wish: &Trust) -> anyhow::Result<TrustAnswer> {
+        self.post("/v1/trust", wish)
+    }
+
+    /// Pauses a project or lets it go on: what is paused then.
+    pub fn pause(&self, wish: &Pause) -> anyhow::Result<Vec<PathBuf>> {
+        self.post("/v1/pause", wish)
+    }
+
+    /// Forgets traces: how many spans of them were waiting.
+    pub fn forget(&self, wish: &Forget) -> anyhow::Result<usize> {
+        self.post("/v1/forget", wish)
+    }
+
+    /// What it knows of spans and events.
+    pub fn known(&self, ask: &Ask) -> anyhow::Result<Known> {
+        self.post("/v1/known", ask)
+    }
+
+    /// Sessions whose beginning another tool has sent.
+    pub fn imported(&self) -> anyhow::Result<Vec<Imported>> {
+        self.get("/v1/imported")
+    }
+
+    /// Tells of such sessions: how many were new.
+    pub fn import(&self, sessions: &[Imported]) -> anyhow::Result<Taken> {
+        self.post("/v1/imported", sessions)
+    }
+
+    /// What no server takes.
+    pub fn dead_letters(&self) -> anyhow::Result<Vec<DeadLetter>> {
+        self.get("/v1/dead-letters")
+    }
+
+    /// Decides about that: how many were settled.
+    pub fn settle(&self, wish: &Settle) -> anyhow::Result<usize> {
+        self.post("/v1/dead-letters", wish)
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.answer(Method::GET, path, Vec::new())
+    }
+
+    fn post<T: DeserializeOwned>(&self, path: &str, wish: &(impl Serialize + ?Sized)) -> anyhow::Result<T> {
+        self.answer(Method::POST, path, serde_json::to_vec(wish)?)
+    }
+
+    fn answer<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<T> {
+        let body = self.request(method, path, body)?;
+        serde_json::from_slice(&body).context("the daemon answers what this version does not understand")
+    }
+
+    fn request(&self, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Bytes> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let exchange = exchange(&self.paths, method, path, body);
+            tokio::time::timeout(self.patience, exchange).await.context("the daemon does not answer")?
+        })
+    }
 }
 
 async fn exchange(paths: &Paths, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Bytes> {
@@ -86,7 +199,9 @@ async fn exchange(paths: &Paths, method: Method, path: &str, body: Vec<u8>) -> a
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
     if !status.is_success() {
-        bail!("the daemon answered {status}: {}", String::from_utf8_lossy(&body));
+        // Earlier versions of the daemon do not say why.
+        let why = serde_json::from_slice::<Failure>(&body).map(|failure| failure.error);
+        bail!("the daemon answered {status}: {}", why.unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned()));
     }
     Ok(body)
 }

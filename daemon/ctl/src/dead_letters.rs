@@ -2,16 +2,12 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use hyper::Method;
-
 use crate::{
-    client,
+    client::Client,
     ui::amount::{self, size},
 };
-use cc_core::status::{DeadLetter, Fate, Settle};
+use cc_core::status::{Fate, Settle};
 use cc_langfuse::output;
-
-const PATH: &str = "/v1/dead-letters";
 
 /// Which dead letters are meant: one, or all.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +28,7 @@ impl std::str::FromStr for Which {
 }
 
 pub fn list(json: bool) -> anyhow::Result<ExitCode> {
-    let body = client::request(&client::paths()?, Method::GET, PATH, Vec::new(), Duration::from_secs(5))?;
-    let letters: Vec<DeadLetter> = serde_json::from_slice(&body)?;
+    let letters = Client::new()?.dead_letters()?;
     if json {
         output::json(&letters, true)?;
         return Ok(ExitCode::SUCCESS);
@@ -54,9 +49,7 @@ pub fn settle(which: Which, fate: Fate) -> anyhow::Result<ExitCode> {
         Which::All => None,
         Which::One(id) => Some(id),
     };
-    let wish = serde_json::to_vec(&Settle { id, fate })?;
-    let body = client::request(&client::paths()?, Method::POST, PATH, wish, Duration::from_secs(60))?;
-    let count: usize = serde_json::from_slice(&body)?;
+    let count = Client::new()?.patient(Duration::from_secs(60)).settle(&Settle { id, fate })?;
     let spans = amount::count(count, "span");
     match fate {
         Fate::Retry => out!("{spans} will be sent again"),

@@ -7,12 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use hyper::Method;
 
 use crate::{
-    client,
+    client::Client,
     seen::{self, Seen},
-    sessions,
     ui::{amount, terminal},
 };
 use cc_core::{ids::hex, status};
@@ -42,7 +40,7 @@ pub struct Forget {
 
 impl Forget {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let status = sessions::status()?;
+        let status = Client::new()?.status()?;
         let seen = Seen::meant(&status.sessions, Some(&self.session))?;
         let traces = offline::traces(&seen.transcript, &seen.session_id).with_context(|| {
             format!(
@@ -68,9 +66,7 @@ impl Forget {
             }
         }
         let wish = status::Forget { session_id: seen.session_id.clone(), traces: traces.clone() };
-        let wish = serde_json::to_vec(&wish)?;
-        let body = client::request(&client::paths()?, Method::POST, "/v1/forget", wish, Duration::from_secs(30))?;
-        let waiting: usize = serde_json::from_slice(&body)?;
+        let waiting = Client::new()?.patient(Duration::from_secs(30)).forget(&wish)?;
         arrived()?;
         let readback = Readback::new(&destination, &secrets, Limits::default())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -90,7 +86,7 @@ impl Forget {
 /// Waits until nothing is on its way: what arrived after its deletion would stay.
 fn arrived() -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    while sessions::status()?.outbox.in_flight > 0 {
+    while Client::new()?.status()?.outbox.in_flight > 0 {
         if Instant::now() >= deadline {
             bail!("spans are still on their way to the server; try again later");
         }

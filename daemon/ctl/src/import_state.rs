@@ -3,9 +3,11 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::bail;
-use hyper::Method;
 
-use crate::{client, ui::amount::count};
+use crate::{
+    client::{self, Client},
+    ui::amount::count,
+};
 use cc_core::{
     import_state::{self, Imported},
     status::history::Taken,
@@ -61,7 +63,5 @@ impl ImportState {
 }
 
 fn import(sessions: &[Imported]) -> anyhow::Result<Taken> {
-    let body = serde_json::to_vec(sessions)?;
-    let answer = client::request(&client::paths()?, Method::POST, "/v1/imported", body, Duration::from_secs(30))?;
-    Ok(serde_json::from_slice(&answer)?)
+    Client::new()?.patient(Duration::from_secs(30)).import(sessions)
 }

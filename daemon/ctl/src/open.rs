@@ -5,9 +5,8 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, bail};
 
 use crate::{
-    client,
+    client::{self, Client},
     seen::{self, Seen},
-    sessions,
 };
 use cc_core::{
     delivery::readback::{Failure, Project},
@@ -38,7 +37,7 @@ pub struct Open {
 
 impl Open {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let status = match sessions::status() {
+        let status = match Client::new().and_then(|daemon| daemon.status()) {
             Ok(status) => Some(status),
             // A transcript tells where it belongs, too.
             Err(error) if self.which.is_some() && error.is::<client::NotRunning>() => None,

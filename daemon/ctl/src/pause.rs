@@ -1,11 +1,10 @@
 //! `pause` and `resume`.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
-use hyper::Method;
 
-use crate::client;
+use crate::client::Client;
 use cc_core::status;
 
 /// Which projects are meant.
@@ -33,9 +32,7 @@ impl Projects {
                 Err(error) => return Err(error).with_context(|| format!("{} is not there", dir.display())),
             })
         };
-        let wish = serde_json::to_vec(&status::Pause { dir: dir.clone(), paused })?;
-        let body = client::request(&client::paths()?, Method::POST, "/v1/pause", wish, Duration::from_secs(5))?;
-        let all: Vec<PathBuf> = serde_json::from_slice(&body)?;
+        let all = Client::new()?.pause(&status::Pause { dir: dir.clone(), paused })?;
         let name = dir.as_ref().map_or_else(|| "every project".to_owned(), |dir| dir.display().to_string());
         if paused {
             out!("{name}: paused. What is said meanwhile is not sent, now or later.");

@@ -8,10 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use hyper::Method;
 use jiff::Timestamp;
 
-use crate::{client, sessions, show, status, ui::amount};
+use crate::{
+    client::{self, Client},
+    show, status,
+    ui::amount,
+};
 use cc_core::{destination::Destination, hook::Source, route::Env, status::Left};
 use cc_langfuse::{
     offline,
@@ -49,7 +52,7 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     if let Err(error) = Transcript::open_beneath(&path, &roots) {
         bail!("the daemon does not read {}: {error}; {}", path.display(), error.remedy());
     }
-    let before = sessions::status()?;
+    let before = Client::new()?.status()?;
     let mut env = client::environment();
     let Ok((to, _)) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() else {
         bail!("where to? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does");
@@ -71,10 +74,10 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
         payload: payload.to_string().into_bytes(),
     };
     let since = Timestamp::now();
-    client::request(&client::paths()?, Method::POST, proto::HOOK_PATH, frame.encode(), Duration::from_secs(5))?;
+    Client::new()?.hook(frame.encode())?;
     out!("{what} handed over; those sent before are not sent again");
     let delivered = delivered(&to, since)?;
-    let (before, after) = (before.refused(), sessions::status()?);
+    let (before, after) = (before.refused(), Client::new()?.status()?);
     let more = |(reason, count): &(&str, u64)| before.get(reason).is_none_or(|before| before < count);
     if let Some((reason, _)) = after.refused().into_iter().find(more) {
         bail!("the daemon refused a transcript ({}): cc-langfusectl logs names it", reason.replace('_', " "));
@@ -93,7 +96,7 @@ fn delivered(to: &Destination, since: Timestamp) -> anyhow::Result<ExitCode> {
         if status::left(LOOK)? == Left::default() {
             return Ok(ExitCode::SUCCESS);
         }
-        let known = sessions::status()?.destinations.into_iter();
+        let known = Client::new()?.status()?.destinations.into_iter();
         let known = known.filter(|row| (&row.base_url, &row.public_key) == (&to.address, &to.account));
         if let Some(row) = known.filter(|row| row.waiting > 0).find(|row| is_stuck(row, since, started.elapsed())) {
             let why = row.last_error.unwrap_or_else(|| "see cc-langfusectl doctor".to_owned());

@@ -1,11 +1,12 @@
 //! `sessions`: those the daemon knows.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
-use hyper::Method;
-
-use crate::{client, ui::table};
-use cc_core::status::{Session, Status};
+use crate::{
+    client::{self, Client},
+    ui::table,
+};
+use cc_core::status::Session;
 use cc_langfuse::output;
 
 /// Longest title that is shown.
@@ -27,7 +28,7 @@ pub struct Sessions {
 
 impl Sessions {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let mut sessions = newest(status()?.sessions);
+        let mut sessions = newest(Client::new()?.status()?.sessions);
         sessions.truncate(self.most.unwrap_or(usize::MAX));
         if self.json {
             output::json(&sessions, true)?;
@@ -53,12 +54,6 @@ impl Sessions {
         table::print(&rows);
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// What the daemon says of itself.
-pub fn status() -> anyhow::Result<Status> {
-    let body = client::request(&client::paths()?, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(5))?;
-    Ok(serde_json::from_slice(&body)?)
 }
 
 /// The one heard of last first.

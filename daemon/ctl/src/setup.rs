@@ -10,7 +10,8 @@ use anyhow::{Context, bail};
 use zeroize::Zeroizing;
 
 use crate::{
-    client, open, programs,
+    client::{self, Client},
+    open, programs,
     ui::{diff, terminal},
 };
 use cc_core::{
@@ -470,7 +471,7 @@ fn serve(
     declined: bool,
 ) -> anyhow::Result<ExitCode> {
     let Some(manager) = manager else {
-        if !client::answers(paths) {
+        if !Client::at(paths).answers() {
             let why = if declined { "as you wish, it is no service" } else { "there is no service manager here" };
             out!("daemon        {why}: have it started at login, and now: {daemon} &");
         }
@@ -488,7 +489,7 @@ fn serve(
             out!("daemon        {how}");
             ExitCode::SUCCESS
         }
-        Err(_) if client::answers(paths) => {
+        Err(_) if Client::at(paths).answers() => {
             out!(
                 "daemon        another one of yours is running; the service takes over when that ends and you log in again"
             );

@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
-use hyper::Method;
-
 use crate::{
-    client,
+    client::Client,
     ui::{
         amount::{count, size},
         table,
@@ -18,8 +16,7 @@ use cc_langfuse::output;
 const LONGEST: usize = 200;
 
 pub fn status(json: bool) -> anyhow::Result<ExitCode> {
-    let body = client::request(&client::paths()?, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(5))?;
-    let status: Status = serde_json::from_slice(&body)?;
+    let status = Client::new()?.status()?;
     if json {
         output::json(&status, true)?;
         return Ok(ExitCode::SUCCESS);
@@ -117,9 +114,7 @@ pub fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// If the daemon does not say.
 pub fn left(timeout: Duration) -> anyhow::Result<Left> {
-    let path = format!("/v1/flush?timeout_ms={}", timeout.as_millis());
-    let body = client::request(&client::paths()?, Method::POST, &path, Vec::new(), timeout + Duration::from_secs(5))?;
-    Ok(serde_json::from_slice(&body)?)
+    Client::new()?.flush(timeout)
 }
 
 /// A value in a line with others.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    client::Client,
     sessions,
     ui::{
         amount::size,
@@ -66,7 +67,7 @@ struct Look {
 
 impl Look {
     fn now() -> anyhow::Result<Self> {
-        let mut status = sessions::status()?;
+        let mut status = Client::new()?.status()?;
         status.sessions = sessions::newest(status.sessions);
         Ok(Self { status, at: Instant::now() })
     }

@@ -1,11 +1,10 @@
 //! `trust`: spans may go where a repository sends them.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use anyhow::Context;
-use hyper::Method;
 
-use crate::client;
+use crate::client::Client;
 use cc_core::{
     destination::address::base_url,
     settings::quoted,
@@ -14,9 +13,8 @@ use cc_core::{
 
 pub fn trust(url: &str, public_key: Option<String>, revoke: bool) -> anyhow::Result<ExitCode> {
     let url = base_url(url).with_context(|| format!("{url} is not an address such as https://langfuse.example.org"))?;
-    let wish = serde_json::to_vec(&Trust { base_url: url, public_key, trusted: !revoke })?;
-    let answer = client::request(&client::paths()?, Method::POST, "/v1/trust", wish, Duration::from_secs(5))?;
-    let TrustAnswer { base_url, accounts, is_own } = serde_json::from_slice(&answer).context("the daemon's answer")?;
+    let wish = Trust { base_url: url, public_key, trusted: !revoke };
+    let TrustAnswer { base_url, accounts, is_own } = Client::new()?.trust(&wish)?;
     match &*accounts {
         [] if revoke => {
             out!("no account at {base_url} is trusted");

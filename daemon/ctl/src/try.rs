@@ -10,7 +10,13 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::{client, open, programs, run::daemon::Own, show, sink, ui::tree};
+use crate::{
+    client::{self, Client},
+    open, programs,
+    run::daemon::Own,
+    show, sink,
+    ui::tree,
+};
 use cc_core::{ids::hex, observation::Observation, redact::Rules, route::Env};
 use cc_langfuse::offline;
 use proto::paths::Paths;
@@ -121,10 +127,7 @@ fn print_traces(found: &[&Observation]) {
 }
 
 fn flush(paths: &Paths) -> anyhow::Result<()> {
-    let path = format!("/v1/flush?timeout_ms={}", PATIENCE.as_millis());
-    let body = client::request(paths, hyper::Method::POST, &path, Vec::new(), PATIENCE + Duration::from_secs(5))?;
-    let left: cc_core::status::Left = serde_json::from_slice(&body)?;
-    match left {
+    match Client::at(paths).flush(PATIENCE)? {
         left if left == cc_core::status::Left::default() => Ok(()),
         left => bail!("{} spans were not delivered: {}", left.spans, left.why.join("; ")),
     }

@@ -8,10 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use hyper::Method;
 
 use crate::{
-    client,
+    client::{self, Client},
     setup::{
         files::{self, Change, Part, Record},
         project_dir,
@@ -136,7 +135,7 @@ impl Uninstall {
         if !data && paths.database.exists() {
             out!("data          kept in {}; --purge removes it", paths.state.display());
         }
-        if !data && client::answers(&paths) {
+        if !data && Client::at(&paths).answers() {
             out!("daemon        still running: it was not setup that started it");
         }
         Ok(ExitCode::SUCCESS)
@@ -162,11 +161,14 @@ fn unknown(file: &Path) -> anyhow::Result<Option<Change>> {
 
 /// Removes the daemon's data, once there is no daemon.
 fn purge(paths: &Paths) -> anyhow::Result<()> {
-    if let Ok(body) = client::request(paths, Method::GET, "/v1/status", Vec::new(), Duration::from_secs(5)) {
-        let status: serde_json::Value = serde_json::from_slice(&body)?;
-        let pid = status["daemon"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.and_then(rustix::process::Pid::from_raw).context("the daemon does not say its process id")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    match Client::at(paths).pid() {
+        Ok(pid) => {
+            let pid = rustix::process::Pid::from_raw(pid).context("the daemon does not say its process id")?;
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        }
+        // It runs, and must not lose its data.
+        Err(error) if error.is::<serde_json::Error>() => return Err(error),
+        Err(_) => {}
     }
     let deadline = Instant::now() + PATIENCE;
     while !is_free(paths) {

@@ -2,7 +2,7 @@
 
 use axum::{Json, body::Bytes, extract::State, http::StatusCode};
 
-use super::{Context, wish};
+use super::{Context, failed::Failed, wish};
 use cc_core::{
     ids::{SpanKey, from_hex},
     import_state::Imported,
@@ -17,11 +17,16 @@ fn key((trace, span, call): &(String, String, Option<String>)) -> Option<SpanKey
     Some((from_hex(trace)?, from_hex(span)?, call))
 }
 
-pub(super) async fn known(State(context): State<Context>, body: Bytes) -> Result<Json<Known>, StatusCode> {
+pub(super) async fn known(State(context): State<Context>, body: Bytes) -> Result<Json<Known>, Failed> {
     let ask: Ask = wish(&body)?;
-    let keys: Vec<SpanKey> = ask.spans.iter().map(key).collect::<Option<_>>().ok_or(StatusCode::BAD_REQUEST)?;
+    let keys: Vec<SpanKey> = ask
+        .spans
+        .iter()
+        .map(key)
+        .collect::<Option<_>>()
+        .ok_or_else(|| Failed::asked("a span has no id that is one"))?;
     if keys.len() > SPANS || ask.events.len() > SPANS {
-        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        return Err(Failed(StatusCode::PAYLOAD_TOO_LARGE, format!("more than {SPANS} spans or events")));
     }
     let found = context.intake.store.call(|store| {
         let rows = store.destinations()?;
@@ -29,7 +34,7 @@ pub(super) async fn known(State(context): State<Context>, body: Bytes) -> Result
         let dead = store.dead_letter_count()?;
         Ok((store.known(&ask.destination, &keys)?, store.waiting_events(&ask.events)?, row, dead))
     });
-    let (found, events, row, dead_letters) = found.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let (found, events, row, dead_letters) = found?;
     let letter = |found| match found {
         Found::Sent => 's',
         Found::Copy => 'c',
@@ -45,15 +50,15 @@ pub(super) async fn known(State(context): State<Context>, body: Bytes) -> Result
     }))
 }
 
-pub(super) async fn imported(State(context): State<Context>) -> Result<Json<Vec<Imported>>, StatusCode> {
+pub(super) async fn imported(State(context): State<Context>) -> Result<Json<Vec<Imported>>, Failed> {
     let all = context.intake.store.call(|store| store.all_imported());
-    all.map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+    all.map(Json).map_err(Failed::from)
 }
 
-pub(super) async fn import(State(context): State<Context>, body: Bytes) -> Result<Json<Taken>, StatusCode> {
+pub(super) async fn import(State(context): State<Context>, body: Bytes) -> Result<Json<Taken>, Failed> {
     let sessions: Vec<Imported> = wish(&body)?;
     let imported = context.intake.store.call(|store| store.import(&sessions));
-    let imported = imported.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let imported = imported?;
     Ok(Json(Taken { imported, known: sessions.len() - imported }))
 }
 

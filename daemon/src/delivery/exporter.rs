@@ -209,7 +209,7 @@ impl Exporter {
     }
 
     /// What is to be sent next, oldest first.
-    fn claim(&self) -> crate::store::Result<Vec<Row>> {
+    fn claim(&self) -> Result<Vec<Row>, crate::store::Error> {
         let (id, plan) = (self.id, self.plan);
         self.access.store.call(|store| {
             if let Some(bytes) = plan.smaller_than()

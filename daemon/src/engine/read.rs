@@ -51,7 +51,7 @@ const READ: usize = 1 << 20;
 /// Why a reading came to nothing.
 enum Stumble {
     Read(std::io::Error),
-    Store(rusqlite::Error),
+    Store(crate::store::Error),
 }
 
 impl Engine {

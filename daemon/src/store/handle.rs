@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Result, Store};
+use super::{Error, Result, Store};
 
 /// A way to the database.
 #[derive(Clone)]
@@ -21,14 +21,14 @@ impl Handle {
     /// calls this holds up its runtime.
     ///
     /// # Errors
-    /// Those of `work`.
-    pub fn call<R>(&self, work: impl FnOnce(&mut Store) -> Result<R>) -> Result<R> {
+    /// Those of `work`, typed.
+    pub fn call<R>(&self, work: impl FnOnce(&mut Store) -> Result<R>) -> std::result::Result<R, Error> {
         // A panic in between left no half-done change: transactions are rolled back when they go.
         let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = store.db.total_changes();
-        let outcome = work(&mut store);
+        let outcome = work(&mut store).map_err(Error::from);
         store.note(before, outcome.as_ref().err());
-        if outcome.as_ref().err().and_then(rusqlite::Error::sqlite_error_code) == Some(rusqlite::ErrorCode::DiskFull) {
+        if matches!(outcome, Err(Error::Full(_))) {
             store.empty_log();
         }
         outcome

@@ -16,6 +16,7 @@ mod advance;
 mod begun;
 mod claims;
 mod destinations;
+mod error;
 mod followers;
 mod forget;
 pub mod handle;
@@ -35,6 +36,7 @@ mod unknown;
 pub use advance::Advance;
 pub use begun::{Begun, is_ahead};
 pub use destinations::{Accounts, DestinationRow};
+pub use error::Error;
 pub use followers::Behind;
 pub use inbox::Inbox;
 pub use open::Opened;
@@ -42,7 +44,7 @@ pub use outbox::{DeadLetter, Row};
 pub use sessions::SessionRow;
 pub use unknown::UnknownKind;
 
-/// What can go wrong with the database.
+/// What a step comes to while the database is open; whoever takes it by [`handle::Handle::call`] gets an [`Error`].
 pub type Result<T> = std::result::Result<T, rusqlite::Error>;
 
 /// A destination's row.
@@ -128,10 +130,10 @@ impl Store {
     }
 
     /// Remembers that a change failed, until one succeeds, and logs why: each reason once until then.
-    fn note(&mut self, changes_before: u64, error: Option<&rusqlite::Error>) {
+    fn note(&mut self, changes_before: u64, error: Option<&Error>) {
         match error {
             Some(error) => {
-                let (error, now_ms) = (explained(error), crate::clock::now_ms());
+                let (error, now_ms) = (error.to_string(), crate::clock::now_ms());
                 let said = self.trouble.as_ref().is_some_and(|(said, _)| *said == error);
                 if !said {
                     tracing::error!(error, "the database does not do what it is asked for");
@@ -184,20 +186,6 @@ impl Store {
     }
 }
 
-/// An error, with all that led to it.
-fn explained(error: &rusqlite::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let why = error.to_string();
-        if !text.contains(&why) {
-            text = format!("{text}: {why}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 fn count(db: &Connection, reason: &str, n: u64) -> Result<()> {
     db.prepare_cached("INSERT INTO skipped VALUES (?1, ?2) ON CONFLICT (reason) DO UPDATE SET count = count + ?2")?
         .execute(params![reason, n as i64])
@@ -226,16 +214,6 @@ fn bytes_of<'r>(row: &'r rusqlite::Row<'_>, column: usize) -> Result<&'r [u8]> {
 
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
-}
-
-/// True if the disk is the problem: full, read-only or failing. Nothing is wrong with the database then.
-pub fn is_passing(error: &anyhow::Error) -> bool {
-    error.chain().find_map(|cause| cause.downcast_ref()).is_some_and(is_of_the_disk)
-}
-
-fn is_of_the_disk(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DiskFull, ReadOnly, SystemIoFailure};
-    matches!(error.sqlite_error_code(), Some(DiskFull | ReadOnly | SystemIoFailure))
 }
 
 fn no_room() -> rusqlite::Error {

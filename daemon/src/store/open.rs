@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Connection, config::DbConfig, params};
 use rusqlite_migration::Migrations;
 
-use super::{Result, SessionRow, Store, is_whole, json, salvage, schema::MIGRATIONS, spellings};
+use super::{Error, Result, SessionRow, Store, is_whole, json, salvage, schema::MIGRATIONS, spellings};
 use cc_core::hook::{Hint, Source};
 
 /// More than the store has statements.
@@ -33,11 +33,11 @@ impl Store {
     ///
     /// # Errors
     /// If not even a new database can be made, or this one was written by a newer version.
-    pub fn open(path: &Path) -> anyhow::Result<Opened> {
+    pub fn open(path: &Path) -> std::result::Result<Opened, Error> {
         finish_salvage(path)?;
         let (mut store, damaged) = match Self::try_open(path) {
             Ok(store) => (store, None),
-            Err(error) if is_damage(&error) => {
+            Err(Error::Damaged(_)) => {
                 let aside = Self::salvage(path)?;
                 (Self::try_open(path)?, Some(aside))
             }
@@ -51,7 +51,7 @@ impl Store {
 
     /// Puts a new database, with what could be read of the damaged one, in its place. The new one is whole before the old one
     /// leaves: whoever is killed in between begins again, or goes on where this was.
-    fn salvage(path: &Path) -> anyhow::Result<PathBuf> {
+    fn salvage(path: &Path) -> std::result::Result<PathBuf, Error> {
         let new = salvaged(path);
         remove(&new)?;
         remove(&with_suffix(&new, "-wal"))?;
@@ -69,7 +69,7 @@ impl Store {
         Ok(aside)
     }
 
-    fn try_open(path: &Path) -> anyhow::Result<Self> {
+    fn try_open(path: &Path) -> std::result::Result<Self, Error> {
         let mut db = Connection::open(path)?;
         db.execute_batch(
             "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;
@@ -82,15 +82,13 @@ impl Store {
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         let check: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if check != "ok" {
-            anyhow::bail!(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
-                Some(check)
-            ));
+            let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            return Err(rusqlite::Error::SqliteFailure(corrupt, Some(check)).into());
         }
         let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         let version = usize::try_from(version).unwrap_or(usize::MAX);
         if version > MIGRATIONS.len() {
-            anyhow::bail!("it was written by a newer version: install that again, or move the file away to begin anew");
+            return Err(Error::Newer);
         }
         if version > 0 && version < MIGRATIONS.len() {
             let copy = path.with_extension(format!("v{version}.bak"));
@@ -143,12 +141,6 @@ impl Store {
         tx.commit()?;
         Ok(damaged.len())
     }
-}
-
-fn is_damage(error: &anyhow::Error) -> bool {
-    let code =
-        error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>()).and_then(|e| e.sqlite_error_code());
-    matches!(code, Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))
 }
 
 /// Every known session is read from its start again, as if an event had come for it; what was stored of it is not stored

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, types::Value};
 
-use super::{Result, is_of_the_disk};
+use super::{Error, Result};
 
 /// What is not taken over, or only under a condition. Spans that wait and positions are not: the spans between those and the
 /// transcripts' beginnings may be among what cannot be read, so transcripts are read again, and what was delivered is known by its
@@ -58,7 +58,7 @@ fn tables(new: &Connection, old: &Connection) -> Result<Vec<Table>> {
 
 /// Copies rows from the database at `damaged` until each table's first unreadable one, and from its other end as well.
 /// What cannot be had is left; only where it cannot be written this is an error.
-pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> Result<()> {
+pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> std::result::Result<(), Error> {
     // Reading only leaves the evidence as it is.
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let Ok(old) = Connection::open_with_flags(damaged, flags) else { return Ok(()) };
@@ -84,9 +84,11 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> Result<()> {
                         let Ok(values) = values else { continue };
                         match insert.execute(rusqlite::params_from_iter(values)) {
                             Ok(rows) => taken += rows,
-                            Err(error) if is_of_the_disk(&error) => return Err(error),
-                            // A row that does not fit the table's rules is damaged too.
-                            Err(_) => {}
+                            Err(error) => match Error::from(error) {
+                                error if error.is_passing() => return Err(error),
+                                // A row that does not fit the table's rules is damaged too.
+                                _ => {}
+                            },
                         }
                     }
                     Ok(None) => break true,
@@ -112,7 +114,7 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> Result<()> {
          FROM dead_letter WHERE json_valid(body)",
         [],
     )?;
-    tx.commit()
+    Ok(tx.commit()?)
 }
 
 #[cfg(test)]

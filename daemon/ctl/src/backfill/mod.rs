@@ -11,7 +11,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use hyper::Method;
 use serde_json::json;
 
 use self::{
@@ -19,7 +18,8 @@ use self::{
     send::Sender,
 };
 use crate::{
-    client, sessions, show,
+    client::{self, Client},
+    show,
     ui::{amount::count, progress::Progress, terminal},
 };
 use cc_core::{
@@ -144,10 +144,9 @@ impl Backfill {
     }
 
     fn plan(&self, routes: &mut Routes, progress: &mut Progress) -> anyhow::Result<Plan> {
-        let imported: Vec<Imported> = serde_json::from_slice(&request(Method::GET, "/v1/imported", Vec::new())?)?;
         let imported: HashMap<String, Imported> =
-            imported.into_iter().map(|session| (session.session_id.clone(), session)).collect();
-        let paused = sessions::status()?.paused;
+            daemon()?.imported()?.into_iter().map(|session| (session.session_id.clone(), session)).collect();
+        let paused = daemon()?.status()?.paused;
         let roots = show::roots()?;
         let mut paths = Vec::new();
         for path in &self.paths {
@@ -349,11 +348,11 @@ fn known(to: &Destination, turns: &[offline::TurnOutline]) -> anyhow::Result<Str
 }
 
 fn ask(ask: &Ask) -> anyhow::Result<Known> {
-    Ok(serde_json::from_slice(&request(Method::POST, "/v1/known", serde_json::to_vec(ask)?)?)?)
+    daemon()?.known(ask)
 }
 
-fn request(method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<hyper::body::Bytes> {
-    client::request(&client::paths()?, method, path, body, Duration::from_secs(30))
+fn daemon() -> anyhow::Result<Client> {
+    Ok(Client::new()?.patient(Duration::from_secs(30)))
 }
 
 fn usage(what: &str) -> anyhow::Result<ExitCode> {

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hyper::Method;
 use serde_json::json;
 
 use crate::ui::{amount, progress::Progress};
 
-use super::{Job, find::Routes, known, request, since, tally};
+use super::{Job, daemon, find::Routes, known, since, tally};
 use cc_core::{
     destination::Destination,
     hook::Source,
@@ -117,7 +116,7 @@ impl<'r> Sender<'r> {
         let (mut queued, mut given, mut late) = (0, Vec::<Given>::new(), Vec::<Given>::new());
         let buried = self.ask(to, &[])?.dead_letters;
         // What was postponed is tried now: whoever runs this again may have mended it.
-        self.patiently(|| request(Method::POST, "/v1/flush?timeout_ms=0", Vec::new()))?;
+        self.patiently(|| daemon()?.flush(Duration::ZERO))?;
         let mut jobs = jobs.into_iter().peekable();
         let mut left = Vec::new();
         loop {
@@ -253,7 +252,7 @@ impl<'r> Sender<'r> {
         let before = sent(&before);
         let bytes = frame.encode();
         self.last_frame = Some(bytes.clone());
-        self.patiently(|| request(Method::POST, proto::HOOK_PATH, bytes.clone()))?;
+        self.patiently(|| daemon()?.hook(bytes.clone()))?;
         let is_late = event != "Replay" || job.turns.iter().any(|turn| turn.has_agents);
         Ok(Given { event: id, turns: job.turns, bytes: job.candidate.bytes, at: Instant::now(), is_late, before })
     }
@@ -266,7 +265,7 @@ impl<'r> Sender<'r> {
             && let Some(frame) = self.last_frame.clone()
         {
             // The key came with a frame and was in memory only.
-            self.patiently(|| request(Method::POST, proto::HOOK_PATH, frame.clone()))?;
+            self.patiently(|| daemon()?.hook(frame.clone()))?;
         }
         Ok(state)
     }

@@ -2,9 +2,10 @@
 
 use std::{fs, os::unix::fs::FileTypeExt, os::unix::fs::MetadataExt, path::Path, process::Command, time::Duration};
 
-use hyper::Method;
-
-use crate::{client, programs};
+use crate::{
+    client::{self, Client},
+    programs,
+};
 use cc_core::doctor::{
     Finding,
     local::{Access, Daemon, Unit, judge_access, judge_disk},
@@ -16,13 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the daemon says.
 pub fn daemon(paths: &Paths) -> Daemon {
-    match client::request(paths, Method::GET, "/v1/status", Vec::new(), PATIENCE) {
+    match Client::at(paths).patient(PATIENCE).status() {
+        Ok(status) => Daemon::Running(Box::new(status)),
         Err(error) if error.is::<client::NotRunning>() => Daemon::NotRunning,
+        Err(error) if error.is::<serde_json::Error>() => {
+            Daemon::Odd("runs, and answers what this version does not understand".into())
+        }
         Err(error) => Daemon::Odd(format!("{error:#}")),
-        Ok(body) => match serde_json::from_slice(&body) {
-            Ok(status) => Daemon::Running(Box::new(status)),
-            Err(_) => Daemon::Odd("runs, and answers what this version does not understand".into()),
-        },
     }
 }
 

@@ -9,14 +9,16 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use hyper::Method;
 use rustix::{
     io::{FdFlags, fcntl_setfd},
     process::{Pid, Signal, kill_process},
 };
 
 use super::signals::Signals;
-use crate::{client, programs};
+use crate::{
+    client::{self, Client},
+    programs,
+};
 use cc_core::status::Left;
 use proto::paths::Paths;
 
@@ -37,7 +39,7 @@ impl Daemon {
     /// `ephemeral`, one that lives in `dir`. One that is ours delivers until `timeout` when nobody is left who can end it.
     pub fn find_or_start(ephemeral: bool, dir: &Path, timeout: Duration) -> anyhow::Result<Self> {
         let resident = client::paths()?;
-        let running = !ephemeral && client::answers(&resident);
+        let running = !ephemeral && Client::at(&resident).answers();
         let private = ephemeral || !running && !resident.database.exists();
         let home = client::home()?;
         let paths = if private { Paths::new(&home, Some(dir.as_os_str())) } else { resident };
@@ -64,7 +66,7 @@ impl Daemon {
     pub fn finish(&self, signals: &Signals, timeout: Duration) -> anyhow::Result<()> {
         let started = Instant::now();
         let mut left = self.flush(signals, timeout);
-        if left.is_err() && !client::answers(&self.paths) {
+        if left.is_err() && !Client::at(&self.paths).answers() {
             // It was killed, or was another run's and ended with that.
             let own = Own::start(&client::home()?, &self.paths, self.private, timeout)?;
             self.own.replace(Some(own));
@@ -80,12 +82,10 @@ impl Daemon {
     }
 
     fn flush(&self, signals: &Signals, timeout: Duration) -> anyhow::Result<()> {
-        let path = format!("/v1/flush?timeout_ms={}", timeout.as_millis());
         let paths = self.paths.clone();
-        let patience = timeout + Duration::from_secs(5);
-        let answer = move || client::request(&paths, Method::POST, &path, Vec::new(), patience);
-        let Some(body) = signals.unless_one_comes(answer) else { bail!("interrupted") };
-        let left: Left = serde_json::from_slice(&body?)?;
+        let answer = move || Client::at(&paths).flush(timeout);
+        let Some(left) = signals.unless_one_comes(answer) else { bail!("interrupted") };
+        let left = left?;
         if left == Left::default() {
             return Ok(());
         }
@@ -119,14 +119,14 @@ impl Own {
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut own = Self(command.spawn()?);
         let deadline = Instant::now() + PATIENCE;
-        while !client::answers(paths) {
+        while !Client::at(paths).answers() {
             let ended = own.0.try_wait()?;
             if ended.is_some_and(|status| !status.success()) || Instant::now() > deadline {
                 let log = fs::read_to_string(&paths.log).unwrap_or_default();
                 bail!("the daemon did not start: {}", log.lines().last().unwrap_or("it left no word"));
             }
             // Another one was there, and may be coming to its end.
-            if ended.is_some() && !client::answers(paths) {
+            if ended.is_some() && !Client::at(paths).answers() {
                 own = Self(command.spawn()?);
             }
             std::thread::sleep(Duration::from_millis(5));

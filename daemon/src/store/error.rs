@@ -1,0 +1,104 @@
+//! What can go wrong with the database, as others need to tell it apart.
+
+use std::io;
+
+use rusqlite::ErrorCode;
+
+/// Why the database did not do what it was asked for. The text says all that led to it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no room on its disk, or a quota is used up.
+    #[error("{}", explained(.0))]
+    Full(rusqlite::Error),
+    /// It may not be written.
+    #[error("{}", explained(.0))]
+    ReadOnly(rusqlite::Error),
+    /// Its disk fails.
+    #[error("{}", explained(.0))]
+    Failing(rusqlite::Error),
+    /// What lies there is no database, or not a whole one.
+    #[error("{}", explained(.0))]
+    Damaged(rusqlite::Error),
+    /// A later version has changed its tables.
+    #[error("it was written by a newer version: install that again, or move the file away to begin anew")]
+    Newer,
+    /// Its tables cannot be brought to this version.
+    #[error("its tables cannot be changed: {}", explained(.0))]
+    Migration(rusqlite_migration::Error),
+    /// A file beside it cannot be moved or made.
+    #[error(transparent)]
+    File(#[from] io::Error),
+    /// Something else.
+    #[error("{}", explained(.0))]
+    Sql(rusqlite::Error),
+}
+
+impl Error {
+    /// True if the disk is the problem: full, read-only or failing. Nothing is wrong with the database then, and waiting helps.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::ReadOnly(_) | Self::Failing(_))
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full(error),
+            Some(ErrorCode::ReadOnly) => Self::ReadOnly(error),
+            Some(ErrorCode::SystemIoFailure) => Self::Failing(error),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error),
+            _ => Self::Sql(error),
+        }
+    }
+}
+
+impl From<rusqlite_migration::Error> for Error {
+    fn from(error: rusqlite_migration::Error) -> Self {
+        match error {
+            rusqlite_migration::Error::RusqliteError { err, .. } => err.into(),
+            other => Self::Migration(other),
+        }
+    }
+}
+
+/// An error, with all that led to it.
+fn explained(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let why = error.to_string();
+        if !text.contains(&why) {
+            text = format!("{text}: {why}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::ffi;
+
+    #[test]
+    fn what_can_be_waited_for_and_what_is_salvaged_are_told_apart() {
+        let of = |code| Error::from(rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some("why".into())));
+        for (code, name, is_passing) in [
+            (ffi::SQLITE_FULL, "Full", true),
+            (ffi::SQLITE_READONLY, "ReadOnly", true),
+            (ffi::SQLITE_READONLY_DIRECTORY, "ReadOnly", true),
+            (ffi::SQLITE_IOERR_WRITE, "Failing", true),
+            (ffi::SQLITE_CORRUPT, "Damaged", false),
+            (ffi::SQLITE_NOTADB, "Damaged", false),
+            (ffi::SQLITE_CONSTRAINT, "Sql", false),
+            (ffi::SQLITE_BUSY, "Sql", false),
+        ] {
+            let error = of(code);
+            assert!(format!("{error:?}").starts_with(name), "{error:?}");
+            assert_eq!((error.is_passing(), error.to_string().contains("why")), (is_passing, true), "{error}");
+            let err = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            let migrating = Error::from(rusqlite_migration::Error::RusqliteError { query: String::new(), err });
+            assert!(format!("{migrating:?}").starts_with(name), "{migrating:?}");
+        }
+    }
+}
