@@ -169,7 +169,7 @@ impl Engine {
             later: Later::default(),
             recovered: HashMap::new(),
             looks: 0,
-            is_any_behind: true,
+            is_any_behind: false,
             went_back: Instant::now(),
             unwatch: (false, Instant::now()),
             users: Users::new(own),
@@ -182,6 +182,7 @@ impl Engine {
             }
             Err(error) => tracing::error!(%error, "the events stored earlier cannot be read"),
         }
+        engine.is_any_behind = engine.store.call(|store| store.is_anything_behind()).unwrap_or(true);
         let since = now_ms() - i64::try_from(RECENT.as_millis()).unwrap_or(i64::MAX);
         match engine.store.call(|store| store.unsettled(since)) {
             Ok(ids) => engine.later.extend(ids.into_iter().map(Task::Resume)),
@@ -274,13 +275,15 @@ impl Engine {
                 input = inputs.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }
             self.changed(&changed);
-            if self.is_any_behind && self.went_back.elapsed() >= GO_BACK {
+            if self.is_any_behind && (!asked.is_empty() || self.went_back.elapsed() >= GO_BACK) {
                 self.go_back();
                 self.went_back = Instant::now();
             }
             self.look_at_all();
             let pending =
                 self.later.len() + self.users.len() + self.sessions.values().map(Session::pending).sum::<usize>();
+            // What a destination has missed is yet to be read for it.
+            let pending = pending + usize::from(self.is_any_behind);
             for reply in asked.drain(..) {
                 let _ = reply.send(pending);
             }

@@ -1,5 +1,7 @@
 //! Whether a session may be read now, and for which of its destinations.
 
+use std::time::Instant;
+
 use super::{Engine, session::Session};
 use crate::{
     agents::Agents,
@@ -8,7 +10,7 @@ use crate::{
 use cc_core::{
     admit::{self, DELIVERING, Reader, Wait},
     destination::Destination,
-    hook::Source,
+    hook::{Hint, Source},
     phase::Phase,
 };
 
@@ -99,6 +101,12 @@ impl Engine {
                     session.phase.wake();
                 }
                 None => drop(self.resume(&to.session_id)),
+            }
+            // The Stop of its last turn was heard already. It permits nothing that is not permitted now.
+            if let Some(session) = self.sessions.get_mut(&to.session_id).filter(|session| session.waiting.is_empty()) {
+                let source = Source::Reread;
+                let hint = Hint { id: source.id(&to.session_id), source, ..session.row.hint.clone() };
+                session.waiting.push((hint, Instant::now()));
             }
         }
     }
