@@ -1,7 +1,7 @@
 //! Claude Code transcripts → traces, delivered once.
 //!
 //! ```text
-//! hook event ─► intake ─► inbox ─► engine ─► reader ─► lines ─► record ─► turn ─► observation ─► outbox ─► worker
+//! hook event ─► intake ─► inbox ─► engine ─► reader ─► lines ─► record ─► turn ─► observation ─► outbox ─► exporter
 //!               (committed before                                                                      (gone when the
 //!                the hook is answered)                                                                  server said 2xx)
 //! ```

@@ -1,4 +1,5 @@
-//! Whose choice a destination is, and how much of a conversation may leave. Pure: variables and layers in, judgement out.
+//! Whose choice a destination is (one that others chose is held until the user trusts it), and how much of a conversation may
+//! leave. Pure: variables and layers in, judgement out.
 //!
 //! Claude Code gives the `env` blocks of a project's settings to hooks, and a repository can bring such files. A destination
 //! is the user's own only if every variable that determines it comes from a place no repository can write.

@@ -74,7 +74,7 @@ pub struct Observation {
     pub media: Vec<(Field, Media)>,
 }
 
-/// The form of what is stored: [`VERSION`] is written, and nothing else can be read.
+/// The form of what is stored: `VERSION` is written, and nothing else can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version;
 

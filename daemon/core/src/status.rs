@@ -1,4 +1,5 @@
-//! What the daemon says of itself over its socket, and what it is asked: the JSON that `cc-langfusectl` and others read.
+//! What the daemon says of itself over its socket, and what it is asked: the JSON that `cc-langfusectl` and others read. What is
+//! skipped is counted by reason in `skipped_lines`: count it where it is skipped, under a name of its own.
 
 use std::{collections::BTreeMap, path::PathBuf};
 

@@ -1,7 +1,7 @@
 //! Text of strangers as people may see it: no character of it moves the cursor, turns the direction of writing or hides. Pure.
 //!
-//! Everything that is printed, logged or measured passes through here: see [`crate::output`], [`crate::log`],
-//! [`crate::metrics`] and [`crate::service`].
+//! Everything that is printed, logged or measured passes through here: see `output`, `log`,
+//! [`crate::metrics`] and `service`.
 
 use std::{
     borrow::Cow,

@@ -1,4 +1,4 @@
-//! What the user wants nothing told of: projects for now, traces for good.
+//! What is suppressed: projects that the user has paused, traces that the user has forgotten.
 
 use std::{
     ops::RangeInclusive,

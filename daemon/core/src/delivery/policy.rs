@@ -1,4 +1,5 @@
-//! What a verdict leads to. Pure: time and chance come in as values.
+//! What a verdict leads to: how long to wait before the next try (back-off), smaller batches, parking, dead letters. Pure: time and
+//! chance come in as values.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Where spans go: one file for each kind of backend, none of which knows another one, HTTP or the database.
+//! Where spans go: one file for each kind of backend, none of which knows another one, HTTP or the database. Each implements
+//! [`Backend`] and has its arm in [`Kind::backend`] and its rows in `proto::env::VARIABLES`.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! Secrets as they stand in what tools print, more than 900 kinds of them, each made anew from a seed.
+//! For tests: made-up secrets as they stand in what tools print, more than 900 kinds of them, each made anew from a seed.
 
 /// What a kind of secret is made of.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-//! Ordinary text, and a lot of it: the sources of the crates this is built from, and what tools print. Nothing in it may be
+//! For tests: ordinary text, and a lot of it: the sources of the crates this is built from, and what tools print. Nothing in it may be
 //! masked but what looks like a secret to people as well.
 
 use std::{

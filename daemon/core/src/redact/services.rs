@@ -1,4 +1,4 @@
-//! Tokens of services that are known by how they begin.
+//! Tokens of services that are known by their prefix.
 
 use super::value::{entropy, is_placeholder, wordiness};
 

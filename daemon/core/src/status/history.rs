@@ -65,7 +65,7 @@ fn written(call: &Call) -> String {
     word
 }
 
-/// The call that [`written`] wrote so; earlier versions write its id alone.
+/// The call that `written` wrote so; earlier versions write its id alone.
 pub fn read_call(word: &str) -> Option<Call> {
     let mut parts = word.split('.');
     let id = from_hex(parts.next()?)?;

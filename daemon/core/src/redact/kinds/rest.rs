@@ -1,4 +1,4 @@
-//! What was left: the forms that were written last, of all of these kinds.
+//! For tests: forms of secrets that fit none of the other files.
 
 use super::{Make::*, table::Kind};
 

@@ -1,4 +1,4 @@
-//! What the kinds are.
+//! For tests: the kinds of made-up secrets, with the text around each.
 
 use super::Make::{self, *};
 
