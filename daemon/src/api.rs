@@ -159,6 +159,8 @@ fn time(ms: i64) -> Option<String> {
 }
 
 fn report(context: &Context) -> Result<Status, store::Error> {
+    // Before the database is asked: an event that is stored meanwhile counts twice rather than not at all.
+    let held = (HELD - context.room.available_permits()) as u64;
     let (counts, sessions, destinations, trouble, paused) = context.intake.store.call(|store| {
         let trouble = store.trouble().cloned();
         Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?, trouble, store.paused()?))
@@ -171,10 +173,7 @@ fn report(context: &Context) -> Result<Status, store::Error> {
             pid: std::process::id(),
             uptime_s: context.started.elapsed().as_secs(),
         },
-        inbox: Inbox {
-            pending: counts.inbox + (HELD - context.room.available_permits()) as u64,
-            heard: context.intake.heard(),
-        },
+        inbox: Inbox { pending: counts.inbox + held, heard: context.intake.heard() },
         outbox: Outbox { pending: counts.outbox, in_flight: context.in_flight.load(Ordering::Relaxed) as u64 },
         dead_letters: counts.dead_letters,
         media: Media { pending: counts.media.0, last_error: counts.media.1 },
