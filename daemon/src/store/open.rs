@@ -74,7 +74,6 @@ impl Store {
         db.execute_batch(
             "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;
              PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA journal_size_limit=8388608; PRAGMA cache_size=-2000;
-             PRAGMA wal_autocheckpoint=2000;
              PRAGMA temp_store=MEMORY;",
         )?;
         // Parsing SQL costs more than running it: every statement of the store is parsed once, whatever is bound to it.
