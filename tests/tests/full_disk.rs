@@ -85,6 +85,8 @@ fn a_full_disk_stops_nobody_and_when_there_is_room_everything_arrives_once() {
     let (home, server) = (Home::new(), Server::new());
     let disk = mount(&home, 6 << 10);
     let daemon = home.daemon();
+    // Turned on by its settings: what is written before its event can be stored is not taken for a project that is off.
+    home.settings("work", &server.env());
     let mut known = Story::new(&home, "work", "known");
     known.turn("q1", "a1");
     home.hook(&known.stop("a1"), &server.env());
