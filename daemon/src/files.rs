@@ -21,7 +21,7 @@ pub enum Owner {
     UserOrRoot,
     /// An administrator.
     Root,
-    /// Whoever: it is only looked at for the user to see.
+    /// Any owner: it is only looked at for the user to see.
     Anybody,
 }
 
@@ -111,7 +111,7 @@ pub fn open(path: &Path, rules: &Rules) -> Result<Opened, Refused> {
 /// [`Refused`].
 pub fn open_at(dir: BorrowedFd<'_>, path: &Path, rules: &Rules) -> Result<Opened, Refused> {
     let link = if rules.may_be_link { OFlags::empty() } else { OFlags::NOFOLLOW };
-    // A FIFO that nobody writes to would hold up whoever opens it.
+    // A FIFO that nobody writes to would block the process that opens it.
     let flags = link | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(openat(dir, path, flags, Mode::empty()).map_err(|errno| match errno {
         Errno::NOENT => Refused::Missing,

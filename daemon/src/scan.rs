@@ -141,7 +141,7 @@ impl Scan {
         self.unread(candidate, now_ms).is_some()
     }
 
-    /// Whether the session is known; `None` if all of it was read, or that cannot be told.
+    /// Whether the session is known; `None` if all of it was read, or that cannot be known.
     fn unread(&self, candidate: &Candidate, now_ms: i64) -> Option<bool> {
         let Some((read, open)) = self.store.call(|store| store.stand(&candidate.id)).ok()? else { return Some(false) };
         // Read while the clock was ahead, whenever that was.

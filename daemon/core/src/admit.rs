@@ -249,7 +249,7 @@ mod tests {
             assert_eq!(leaves_out(&off, events.into_iter(), start, next), expect, "{name}");
         }
         for source in ALL {
-            // Whoever asks for history may do so whenever; what the daemon found by itself says nothing.
+            // A person may ask for history at any time; what the daemon found by itself says nothing.
             let during = leaves_out(&off, [(source, 160)].into_iter(), 150, None);
             let before = leaves_out(&off, [(source, 1)].into_iter(), 150, None);
             let expect = match source {

@@ -118,7 +118,7 @@ pub enum Awaits {
     Nothing,
     /// What the events that wait announce: should no file event come, the transcript is polled then.
     Events {
-        /// When.
+        /// The transcript is read again then, should no file event come before.
         poll: Instant,
     },
     /// No event waits. A turn looks finished, and is complete if the transcript does not grow until then.
@@ -152,8 +152,8 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
             Event::Stopped { answer } => {
                 // With two terminals on one session it need not be the turn that was written to last.
                 let is_shown = |answer| at.turns.iter().any(|turn| turn.has_news() && turn.ends_with(answer));
-                let patience = if answer.is_some() { QUIET } else { QUIET_UNKNOWN };
-                if answer.as_ref().is_some_and(is_shown) || quiet >= patience {
+                let limit = if answer.is_some() { QUIET } else { QUIET_UNKNOWN };
+                if answer.as_ref().is_some_and(is_shown) || quiet >= limit {
                     scope = scope.max(Some(Scope::Settled));
                     fired_ns = Some(waiting.fired_ns);
                     true

@@ -100,7 +100,7 @@ pub enum Event {
     },
     /// A subagent has stopped, while the turn goes on.
     AgentStopped {
-        /// Which.
+        /// The id of the subagent, as Claude Code has it.
         agent: String,
     },
     /// A tool has come back.

@@ -82,7 +82,7 @@ pub struct Version;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Well.
+    /// Nothing went wrong.
     #[default]
     Default,
     /// Cut short.
@@ -166,13 +166,13 @@ pub struct TraceFacts {
     /// User id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// Tags.
+    /// Labels that the project gives its traces.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// Environment.
+    /// Such as `production`: what a backend keeps traces apart by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
-    /// Release.
+    /// The version of the project's own software.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
     /// What the user adds.

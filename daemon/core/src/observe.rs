@@ -50,7 +50,7 @@ pub fn facts(number: u32, session: &SessionFacts, session_id: &str, options: &Op
     }
 }
 
-/// The observations of `turn` that are due in `scope`, the root first. `fired` is when the Stop hook ran that settled the turn, if one
+/// The observations of `turn` that are due in `scope`, the root first. `fired` is when the Stop hook ran that completed the turn, if one
 /// did. Without `redactor` nothing is masked.
 pub fn observations(
     turn: &Turn,
@@ -142,7 +142,7 @@ impl<'t, 'r> Observer<'t, 'r> {
         self.found.push(observation);
     }
 
-    /// What there is to say about the level. An error is told in the words of a tool or server, anything else in ours.
+    /// What there is to say about the level. An error is given in the words of a tool or server, anything else in ours.
     fn status(&self, span: &Span<'t>) -> Option<String> {
         let is_ours = span.level != Level::Error || matches!(&span.body, Body::Tool(tool) if tool.result.is_none());
         span.status.as_deref().map(|text| if is_ours { text.to_owned() } else { self.sized(text).into_owned() })

@@ -63,7 +63,7 @@ impl Pipeline<'_> {
         self.options.sample_rate.is_none_or(|rate| sampled(trace, rate))
     }
 
-    /// What is due of `turn` in `scope`. `fired` is when the Stop hook ran that settled it, if one did. `spilled` reads the file of an
+    /// What is due of `turn` in `scope`. `fired` is when the Stop hook ran that completed it, if one did. `spilled` reads the file of an
     /// output that is too long for the transcript. `counts` counts what is masked.
     pub fn emit(
         &self,

@@ -35,11 +35,11 @@ pub struct Options {
     pub semantics: Semantics,
     /// Langfuse environment, already in the form the server accepts.
     pub environment: Option<String>,
-    /// Release.
+    /// The version of the project's own software, from `LANGFUSE_RELEASE`.
     pub release: Option<String>,
     /// User id.
     pub user_id: Option<String>,
-    /// Tags.
+    /// Labels of every trace, from `CC_LANGFUSE_TAGS`.
     pub tags: Vec<String>,
     /// Trace metadata of the user's own.
     pub metadata: BTreeMap<String, String>,

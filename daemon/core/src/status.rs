@@ -42,7 +42,7 @@ pub struct Status {
     pub unknown_kinds: Vec<UnknownKind>,
     /// Secrets masked, by rule.
     pub redacted: BTreeMap<String, u64>,
-    /// Directories of projects of which nothing is told for now; `/` for all of them.
+    /// Directories of projects of which nothing is emitted for now; `/` for all of them.
     #[serde(default)]
     pub paused: Vec<PathBuf>,
     /// Directories of projects in which tracing was off when they were last seen.
@@ -92,7 +92,7 @@ pub struct Daemon {
 /// Something that is wrong.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Trouble {
-    /// What.
+    /// The error as the database reports it.
     pub error: String,
     /// Since when, RFC 3339.
     pub since: Option<String>,
@@ -135,7 +135,7 @@ pub struct Session {
     pub transcript: PathBuf,
     /// Answered turns.
     pub turns: u32,
-    /// The last turn is not told to its end.
+    /// The last turn is not fully emitted.
     pub open_turn: bool,
     /// What it is called, masked.
     #[serde(default)]
@@ -192,7 +192,7 @@ pub struct Destination {
     pub base_url: String,
     /// Which project.
     pub public_key: String,
-    /// `ok`, `retrying`, `parked` (something must be mended) or `held` (a repository chose it, see `cc-langfusectl trust`).
+    /// `ok`, `retrying`, `parked` (something must be fixed) or `held` (a repository chose it, see `cc-langfusectl trust`).
     pub state: String,
     /// Spans waiting for it.
     pub waiting: u64,
@@ -220,9 +220,9 @@ pub struct Destination {
 /// `POST /v1/flush`: what is left when the time was over, or nothing.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
-    /// Events.
+    /// Hook events that are not dealt with.
     pub events: u64,
-    /// Spans.
+    /// Spans that are not delivered.
     pub spans: u64,
     /// Images and documents.
     #[serde(default)]
@@ -253,7 +253,7 @@ pub struct DeadLetter {
 pub struct Settle {
     /// Which; all if it is not said.
     pub id: Option<i64>,
-    /// What.
+    /// Whether it is sent again or dropped.
     pub fate: Fate,
 }
 
@@ -289,7 +289,7 @@ pub struct Trusted {
     pub public_key: String,
 }
 
-/// `POST /v1/pause`: nothing is told of a project for now, or no longer so.
+/// `POST /v1/pause`: nothing is emitted of a project for now, or no longer so.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Pause {
     /// The project's directory; every project if it is not said.

@@ -147,7 +147,7 @@ impl Client {
         self.get("/v1/imported")
     }
 
-    /// Tells of such sessions: how many were new.
+    /// Hands such sessions over: how many were new.
     pub fn import(&self, sessions: &[Imported]) -> anyhow::Result<Taken> {
         self.post("/v1/imported", sessions)
     }
@@ -157,7 +157,7 @@ impl Client {
         self.get("/v1/dead-letters")
     }
 
-    /// Decides about that: how many were settled.
+    /// Retries or drops dead letters: how many.
     pub fn settle(&self, wish: &Settle) -> anyhow::Result<usize> {
         self.post("/v1/dead-letters", wish)
     }

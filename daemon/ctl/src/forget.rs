@@ -78,7 +78,7 @@ impl Forget {
         if waiting > 0 {
             out!("{} that waited will not be sent", amount::count(waiting, "span"));
         }
-        out!("{what}: {} was told to delete them; nothing of them is sent again", destination.address);
+        out!("{what}: {} was asked to delete them; nothing of them is sent again", destination.address);
         Ok(ExitCode::SUCCESS)
     }
 }

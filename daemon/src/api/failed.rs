@@ -14,7 +14,7 @@ use cc_core::status::Failure;
 pub(super) struct Failed(pub(super) StatusCode, pub(super) String);
 
 impl Failed {
-    /// What was asked for cannot be done, whoever asks.
+    /// What was asked for cannot be done for any caller.
     pub(super) fn asked(why: impl Into<String>) -> Self {
         Self(StatusCode::BAD_REQUEST, why.into())
     }

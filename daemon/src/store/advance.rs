@@ -38,13 +38,13 @@ pub struct Advance {
     pub spans: Vec<Outgoing>,
     /// Traces of turns that began while tracing was off in their project: left out, unless history is asked for.
     pub off: Vec<TraceId>,
-    /// Further spans of turns told before: left out where the root they stand below is not known to the destination.
+    /// Further spans of turns emitted before: left out where the root they stand below is not known to the destination.
     pub marks: Vec<Outgoing>,
     /// Turns that are over.
     pub turns: Vec<Past>,
     /// Calls that launched subagents, in turns that are passed.
     pub launches: Vec<Launch>,
-    /// Subagents told to their end, and how long their transcripts were.
+    /// Subagents that are fully emitted, and how long their transcripts were.
     pub agents: Vec<(String, u64)>,
     /// Events that are dealt with.
     pub consumed: Vec<String>,
@@ -297,7 +297,7 @@ impl Store {
         let spans = others.into_iter().chain(roots).map(|span| (span, false));
         for (out, is_mark) in spans.chain(step.marks.iter().map(|mark| (mark, true))) {
             let span = &out.observation;
-            // A mark that is withheld takes nothing from the turn it stands in.
+            // A mark that is suppressed takes nothing from the turn it stands in.
             if is_mark
                 && (suppressed.withheld
                     || (suppressed.in_pause)(span)
@@ -314,7 +314,7 @@ impl Store {
                     continue;
                 }
             }
-            // A turn all of whose calls were told elsewhere is a copy too.
+            // A turn all of whose calls were emitted elsewhere is a copy too.
             if span.is_root() && copies.get(&span.trace_id).is_some_and(|(all, copied)| all == copied) {
                 continue;
             }

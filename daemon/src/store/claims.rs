@@ -34,7 +34,7 @@ impl Store {
     /// Notes that a session answers the prompt that a trace is of. False if another one did so before.
     ///
     /// # Errors
-    /// If the database does not take or tell it.
+    /// If the database cannot be read or written.
     pub fn claim_turn(&mut self, trace: &TraceId, session_id: &str) -> Result<bool> {
         if let Some(owner) = self.claims.0.get(trace) {
             return Ok(owner == session_id);

@@ -1,4 +1,4 @@
-//! What can go wrong with the database, as others need to tell it apart.
+//! What can go wrong with the database, as callers need to distinguish it.
 
 use std::io;
 

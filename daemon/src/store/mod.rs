@@ -44,7 +44,7 @@ pub use outbox::{DeadLetter, Row};
 pub use sessions::SessionRow;
 pub use unknown::UnknownKind;
 
-/// What a step comes to while the database is open; whoever takes it by [`handle::Handle::call`] gets an [`Error`].
+/// What a step comes to while the database is open; callers of [`handle::Handle::call`] get an [`Error`].
 pub type Result<T> = std::result::Result<T, rusqlite::Error>;
 
 /// A destination's row.

@@ -89,7 +89,7 @@ impl Kind {
     }
 }
 
-/// A kind of server: what it needs to be told, and in which words. Holds no state, does no I/O.
+/// A kind of server: what it needs to know, and in which words. Holds no state, does no I/O.
 pub trait Backend: Sync {
     /// Whose rows of the table of variables are its own.
     fn of(&self) -> Of;

@@ -213,7 +213,7 @@ impl Content {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
-    /// Text.
+    /// What was said, masked.
     Text(String),
     /// An image or a document.
     Media(MediaRef),
@@ -278,7 +278,7 @@ pub struct Output {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {
-    /// What the model was told by it.
+    /// What the model was given by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<Content>,
     /// Numbers, and names of models and triggers; never what somebody said.
@@ -311,7 +311,7 @@ impl std::fmt::Display for Detail {
 pub struct Usage {
     /// Input that neither came from the cache nor went to it.
     pub input: u64,
-    /// Output.
+    /// Tokens that the model wrote, thinking included.
     pub output: u64,
     /// Read from the cache.
     #[serde(skip_serializing_if = "is_default")]

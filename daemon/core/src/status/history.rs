@@ -24,7 +24,7 @@ pub struct Ask {
 /// The answer to that.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Known {
-    /// One letter for each span: `s`ent before, part of a call told elsewhere (`c`opy), `w`ithheld because the user said so, or
+    /// One letter for each span: `s`ent before, part of a call emitted elsewhere (`c`opy), suppressed (`w`) because the user said so, or
     /// unknown (`-`).
     pub spans: String,
     /// Those of the events that are not dealt with.
@@ -77,12 +77,12 @@ pub fn read_call(word: &str) -> Option<Call> {
 /// What is known of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing.
+    /// It never entered the outbox.
     Unknown,
     /// It entered the outbox once.
     Sent,
-    /// It is part of a call that was told in another trace.
+    /// It is part of a call that was emitted in another trace.
     Copy,
-    /// The user wants it told nowhere.
+    /// The user has paused its project or forgotten its trace.
     Withheld,
 }

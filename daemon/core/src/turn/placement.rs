@@ -233,7 +233,7 @@ pub enum Next {
     Emit,
     /// Its transcript is read again then, should no file event come.
     Poll {
-        /// When.
+        /// Monotonic time of the next poll.
         at: Instant,
         /// It ends then, unless its transcript grows.
         is_ending: bool,

@@ -192,7 +192,7 @@ fn a_turn_is_the_first_sessions_that_claims_it_and_is_stored_with_what_follows()
     let [first, second, third] = [[1; 16], [2; 16], [3; 16]];
     assert!(store.claim_turn(&first, "a").unwrap(), "nobody else's");
     assert!(store.claim_turn(&first, "a").unwrap() && !store.claim_turn(&first, "b").unwrap());
-    // No step was stored, and so nothing of it was emitted: whoever comes first next time has it.
+    // No step was stored, and so nothing of it was emitted: the first to claim it next time has it.
     drop(store);
     let mut store = opened(&dir);
     assert!(store.claim_turn(&first, "b").unwrap() && !store.claim_turn(&first, "a").unwrap());
