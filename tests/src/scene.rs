@@ -289,6 +289,11 @@ impl Scene {
         life.played()
     }
 
+    /// Makes `what` happen at `point` when this scene is played.
+    pub fn order(&self, point: &Point, what: &str) -> Order {
+        Order::inject(&self.home, point, what)
+    }
+
     /// Plays it. A daemon that died is started again when something happens next, and at the end has time to finish.
     pub fn play(&self, fault: Fault) -> Played {
         self.home.put_back(&self.start);
@@ -503,7 +508,7 @@ pub fn points(scene: &Scene) -> Vec<Point> {
         }
         let file = scene.home.path().join("recording");
         scene.play(Fault::Strace(thread, Order::record(&file)));
-        points.extend(strace::points(thread, &strace::recorded(&file)));
+        points.extend(strace::points(&scene.home, thread, &strace::recorded(&file)));
     }
     points
 }

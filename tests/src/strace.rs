@@ -6,7 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -55,8 +55,10 @@ pub struct Point {
     pub thread: Thread,
     /// Its name.
     pub call: String,
-    /// How many of that name the thread has made by then, this one included.
+    /// How many of that name the thread has made by then, this one included; of those to `file`, if that is known.
     pub nth: usize,
+    /// What is written to, below the home. How often a thread wakes another one, also by `write`, differs from run to run.
+    pub file: Option<PathBuf>,
 }
 
 /// A system call as recorded.
@@ -75,9 +77,16 @@ impl Call {
     fn matters(&self) -> bool {
         match self.name.as_str() {
             "openat" => self.text.contains("O_CREAT"),
-            "write" => !String::from_utf8_lossy(&plain(&self.text)).contains("[eventfd]"),
+            "write" => self.file().is_some(),
             _ => true,
         }
+    }
+
+    /// The file that is written to. `None` for other calls, and for what is no file.
+    fn file(&self) -> Option<PathBuf> {
+        let text = String::from_utf8_lossy(&plain(&self.text)).into_owned();
+        let (_, path) = text.split_once('<').filter(|_| self.name == "write")?;
+        Some(PathBuf::from(path.split_once('>')?.0)).filter(|path| path.is_absolute())
     }
 }
 
@@ -92,10 +101,14 @@ impl Order {
         Self(["-y", "-xx", "-s", "1000000", "-o", &file, "-e", &format!("trace={CALLS}")].map(str::to_owned).into())
     }
 
-    /// Make `what` (as in `signal=SIGKILL`) happen at `point`.
-    pub fn inject(Point { call, nth, .. }: &Point, what: &str) -> Self {
+    /// Make `what` (as in `signal=SIGKILL`) happen at `point`, in `home`.
+    pub fn inject(home: &Home, Point { call, nth, file, .. }: &Point, what: &str) -> Self {
         let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{what}:when={nth}"));
-        Self(["-o", "/dev/null", "-e", &trace, "-e", &inject].map(str::to_owned).into())
+        let mut order = Vec::from(["-o", "/dev/null", "-e", &trace, "-e", &inject].map(str::to_owned));
+        if let Some(file) = file {
+            order.extend(["-P".to_owned(), home.path().join(file).display().to_string()]);
+        }
+        Self(order)
     }
 
     /// Make every one of `calls` fail with `error`.
@@ -195,15 +208,16 @@ pub fn plain(text: &str) -> Vec<u8> {
     out
 }
 
-/// Every point of `thread` that makes a difference.
-pub fn points(thread: Thread, calls: &[Call]) -> Vec<Point> {
-    let mut counts: HashMap<&str, usize> = HashMap::new();
+/// Every point of `thread` that makes a difference, as recorded in `home`.
+pub fn points(home: &Home, thread: Thread, calls: &[Call]) -> Vec<Point> {
+    let mut counts: HashMap<(&str, Option<PathBuf>), usize> = HashMap::new();
     let mut points = Vec::new();
     for call in calls.iter().filter(|call| call.begins) {
-        let nth = counts.entry(&call.name).or_default();
+        let file = call.file().and_then(|file| Some(file.strip_prefix(home.path()).ok()?.to_owned()));
+        let nth = counts.entry((&call.name, file.clone())).or_default();
         *nth += 1;
         if call.matters() {
-            points.push(Point { thread, call: call.name.clone(), nth: *nth });
+            points.push(Point { thread, call: call.name.clone(), nth: *nth, file });
         }
     }
     points

@@ -8,8 +8,7 @@ use std::{
 use tests::{
     Random, say,
     scene::{Fault, Scene, play_all, points},
-    strace::{self, Order},
-    tries,
+    strace, tries,
 };
 
 /// How many scenes are played at once: they wait more than they work.
@@ -44,7 +43,7 @@ fn sweep(name: &str, scene: impl Fn() -> Scene + Sync) {
     let count = tries(120, all.len()).min(all.len());
     let tally = play_all(AT_ONCE, count, scene, |scene, index| {
         let point = &all[index * all.len() / count];
-        (format!("{point:?}"), scene.play(Fault::Strace(point.thread, Order::inject(point, "signal=SIGKILL"))))
+        (format!("{point:?}"), scene.play(Fault::Strace(point.thread, scene.order(point, "signal=SIGKILL"))))
     });
     say(&format!(
         "kill -9 at every system call, {name}: {count} of {} points, {} kills ({} did not come about): {}; {:.0?}",

@@ -38,7 +38,7 @@ fn whichever_single_write_fails_everything_arrives_once() {
     let count = tries(120, all.len()).min(all.len());
     let tally = play_all(AT_ONCE, count, Scene::day, |scene, index| {
         let (point, error) = &all[index * all.len() / count];
-        let order = Order::inject(point, &format!("error={error}"));
+        let order = scene.order(point, &format!("error={error}"));
         (format!("{error} at {point:?}"), scene.play(Fault::Strace(point.thread, order)))
     });
     say(&format!(

@@ -302,7 +302,9 @@ fn killed_at_any_system_call_they_can_be_done_again_and_taken_back() {
         let Some((home, dir, file)) = stage(step) else { return };
         let calls = home.path().join("calls");
         assert_eq!(go(&home, &dir, Order::record(&calls), step).status.code(), Some(0));
-        points.extend(strace::points(Thread::Main, &strace::recorded(&calls)).into_iter().map(|point| (step, point)));
+        points.extend(
+            strace::points(&home, Thread::Main, &strace::recorded(&calls)).into_iter().map(|point| (step, point)),
+        );
         texts.push(fs::read_to_string(&file).expect("there"));
     }
     let count = tries(30, points.len()).min(points.len());
@@ -312,7 +314,7 @@ fn killed_at_any_system_call_they_can_be_done_again_and_taken_back() {
         let (home, dir, file) = stage(0).expect("git");
         let before = kept(&home);
         STEPS[..*step].iter().for_each(|args| drop(succeeds(&ctl(&home, &dir, None, args))));
-        let killed = go(&home, &dir, Order::inject(point, "signal=SIGKILL"), *step);
+        let killed = go(&home, &dir, Order::inject(&home, point, "signal=SIGKILL"), *step);
         kills += usize::from(killed.status.code().is_none());
         let now = fs::read_to_string(&file).expect("there");
         assert!(texts[*step..step + 2].contains(&now), "{point:?} {now}");
