@@ -95,19 +95,38 @@ fn clip(shown: &str, most: usize, whole: &str) -> String {
 }
 
 fn replaced(text: &str, mut with: impl FnMut(&mut String, char) -> fmt::Result) -> Cow<'_, str> {
-    if !text.contains(is_hidden) {
-        return Cow::Borrowed(text);
-    }
+    let Some(mut at) = next_hidden(text, 0) else { return Cow::Borrowed(text) };
     let mut shown = String::with_capacity(text.len() + 64);
-    for c in text.chars() {
-        if is_hidden(c) {
-            // A string takes everything.
-            let _ = with(&mut shown, c);
-        } else {
-            shown.push(c);
-        }
+    let mut copied = 0;
+    while let Some(c) = text[at..].chars().next() {
+        shown.push_str(&text[copied..at]);
+        // A string takes everything.
+        let _ = with(&mut shown, c);
+        copied = at + c.len_utf8();
+        at = next_hidden(text, copied).unwrap_or(text.len());
     }
+    shown.push_str(&text[copied..]);
     Cow::Owned(shown)
+}
+
+/// Where the first hidden character of `text` at or behind `from` is. Most text is printable ASCII: that is passed in blocks.
+fn next_hidden(text: &str, from: usize) -> Option<usize> {
+    const BLOCK: usize = 32;
+    let is_plain = |b: &u8| (b' '..=b'~').contains(b);
+    let mut at = from;
+    while let Some(rest) = text.as_bytes().get(at..).filter(|rest| !rest.is_empty()) {
+        if rest.first_chunk::<BLOCK>().is_some_and(|block| block.iter().fold(true, |plain, b| plain & is_plain(b))) {
+            at += BLOCK;
+            continue;
+        }
+        at += rest.iter().position(|b| !is_plain(b))?;
+        let c = text[at..].chars().next()?;
+        if is_hidden(c) {
+            return Some(at);
+        }
+        at += c.len_utf8();
+    }
+    None
 }
 
 #[cfg(test)]
@@ -134,6 +153,17 @@ mod tests {
             ("\u{e0041}\u{2028}", "\\u{e0041}\\u{2028}"),
         ] {
             assert_eq!(line(text), expect);
+        }
+    }
+
+    #[test]
+    fn a_hidden_character_is_found_wherever_it_is() {
+        for at in 0..100 {
+            for (c, shown) in [('\x1b', "\\u{1b}"), ('\u{202e}', "\\u{202e}"), ('ß', "ß")] {
+                let (before, after) = ("a".repeat(at), "é".repeat(100 - at));
+                let text = format!("{before}{c}{after}{c}");
+                assert_eq!(line(&text), format!("{before}{shown}{after}{shown}"), "{at}");
+            }
         }
     }
 

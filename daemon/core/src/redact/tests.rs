@@ -36,6 +36,12 @@ fn random(alphabet: &str, len: usize) -> String {
     (0..len).map(|_| next()).collect()
 }
 
+#[test]
+fn every_pattern_compiles() {
+    let finder = find::Finder::new();
+    (0..SPECS.len()).for_each(|index| assert!(finder.pattern(index).captures_len() <= 2, "{}", SPECS[index].name));
+}
+
 fn alnum(len: usize) -> String {
     random(ALNUM, len)
 }
