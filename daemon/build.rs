@@ -1,6 +1,7 @@
 //! Version, commit and its date for `--version`; the version alone where this is no checkout of its own.
 
 #![allow(clippy::print_stdout, reason = "so a build script speaks to cargo")]
+#![expect(clippy::disallowed_methods, reason = "so cargo speaks to a build script")]
 
 use std::{path::Path, process::Command};
 

@@ -75,6 +75,7 @@ pub fn remember(store: &Handle, marker: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let part = marker.with_extension("part");
+    #[expect(clippy::disallowed_methods, reason = "in the state directory, where only we write")]
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
     let newest = begun.newest_ms.map(|newest| format!(" {newest}")).unwrap_or_default();
     writeln!(file, "{}{newest}", begun.at_ms)?;

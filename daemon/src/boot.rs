@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{atomic::Ordering, mpsc},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -21,6 +21,7 @@ use crate::{
     consent_files::Consent,
     delivery::exporter::{self, InFlight, Order},
     engine::{Engine, Input},
+    environment,
     intake::{Drained, Intake},
     log, output,
     scan::Scan,
@@ -89,9 +90,8 @@ fn private_memory() {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).context("HOME is not set")?;
-    let home = PathBuf::from(home);
-    let paths = Paths::new(&home, std::env::var_os(proto::env::STATE_DIR).as_deref());
+    let home = environment::home().context("HOME is not set")?;
+    let paths = environment::paths(&home);
     anyhow::ensure!(!args.ephemeral || paths != Paths::new(&home, None), "the resident daemon's state is kept");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let lock = match socket::claim(&paths) {
@@ -107,7 +107,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         other => other?,
     };
     let passed = service::passed().map_err(|error| Denied::Passed(paths.socket.clone(), error))?;
-    let debug = std::env::var("CC_LANGFUSE_DEBUG").is_ok_and(|value| proto::env::enabled(&value));
+    let debug = environment::text("CC_LANGFUSE_DEBUG").is_some_and(|value| proto::env::enabled(&value));
     std::panic::set_hook(Box::new(|panic| {
         // Not the message: it may quote a conversation.
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -158,7 +158,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         in_flight: in_flight.clone(),
         spool: paths.spool.clone(),
         outbox_bytes,
-        started: Instant::now(),
+        started: clock::monotonic(),
         room: Context::room(),
     };
     let is_done_with = runtime.block_on(async {

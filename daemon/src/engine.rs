@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
-    clock::now_ms,
+    clock::{self, now_ms},
     consent_files::Consent,
     delivery::exporter::Order,
     reader::{CHUNK, places},
@@ -170,8 +170,8 @@ impl Engine {
             recovered: HashMap::new(),
             looks: 0,
             is_any_behind: false,
-            went_back: Instant::now(),
-            unwatch: (false, Instant::now()),
+            went_back: clock::monotonic(),
+            unwatch: (false, clock::monotonic()),
             users: Users::new(own),
             buffer: vec![0; CHUNK],
         };
@@ -265,7 +265,7 @@ impl Engine {
                         // Whoever asks wants to know of what was written just now, too.
                         let at_work = self.sessions.values_mut().filter(|session| session.agents_poll.is_some());
                         at_work.for_each(|session| session.phase.wake());
-                        let soon = Instant::now() + BURST;
+                        let soon = clock::monotonic() + BURST;
                         self.sessions.values_mut().for_each(|session| session.phase.hurry(soon));
                         asked.push(reply);
                     }
@@ -277,7 +277,7 @@ impl Engine {
             self.changed(&changed);
             if self.is_any_behind && (!asked.is_empty() || self.went_back.elapsed() >= GO_BACK) {
                 self.go_back();
-                self.went_back = Instant::now();
+                self.went_back = clock::monotonic();
             }
             self.look_at_all();
             let pending =
@@ -292,7 +292,7 @@ impl Engine {
 
     /// How long until there is something to do without being told; `None` if never.
     fn pause(&self) -> Option<Duration> {
-        let now = Instant::now();
+        let now = clock::monotonic();
         let until = |at: Instant| at.saturating_duration_since(now).max(Duration::from_millis(1));
         let next = |session: &Session| session.phase.pause(now, session.touched, session.agents_due());
         let next = self.sessions.values().map(next).min();
@@ -332,7 +332,7 @@ impl Engine {
     }
 
     fn take(&mut self, mut hint: Hint) {
-        let now = Instant::now();
+        let now = clock::monotonic();
         if let Some(path) = places::at_home(&hint.transcript, &hint.session_id, &self.roots(&hint)) {
             hint.transcript = path;
         }
@@ -402,11 +402,11 @@ impl Engine {
 
     /// Gives every session that is due one step, live ones first and those that waited longest, as far as the time goes.
     fn look_at_all(&mut self) {
-        let began = Instant::now();
+        let began = clock::monotonic();
         let (mut looked, mut bytes) = (Vec::new(), 0);
         'pass: loop {
-            self.admit(Instant::now());
-            let now = Instant::now();
+            self.admit(clock::monotonic());
+            let now = clock::monotonic();
             for id in self.due(now) {
                 if began.elapsed() >= SLICE {
                     break 'pass;
@@ -435,7 +435,7 @@ impl Engine {
             }
         }
         self.finish_looks(looked);
-        self.retire(Instant::now());
+        self.retire(clock::monotonic());
     }
 
     /// The sessions that are to be looked at now, in this order.

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::{clock, environment};
+
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Value of `LANGFUSE_USER_ID` that stands for the address git has.
@@ -24,7 +26,7 @@ pub fn email(dirs: &[PathBuf]) -> Option<String> {
 }
 
 fn ask(dir: &Path) -> Option<String> {
-    let kept = ["HOME", "PATH", "XDG_CONFIG_HOME"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let kept = ["HOME", "PATH", "XDG_CONFIG_HOME"].into_iter().filter_map(|name| Some((name, environment::raw(name)?)));
     let mut git = Command::new("git")
         .args(["config", "--get", "user.email"])
         .current_dir(dir)
@@ -35,7 +37,7 @@ fn ask(dir: &Path) -> Option<String> {
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    let said = git.stdout.take().and_then(|stdout| read(stdout, Instant::now() + PATIENCE));
+    let said = git.stdout.take().and_then(|stdout| read(stdout, clock::monotonic() + PATIENCE));
     let _ = git.kill();
     let ended = git.wait().ok()?;
     let email = said?.trim().to_owned();
@@ -46,7 +48,7 @@ fn ask(dir: &Path) -> Option<String> {
 fn read(mut from: std::process::ChildStdout, deadline: Instant) -> Option<String> {
     let mut said = Vec::new();
     loop {
-        let left = deadline.checked_duration_since(Instant::now())?;
+        let left = deadline.checked_duration_since(clock::monotonic())?;
         let timeout = Timespec::try_from(left).ok()?;
         if poll(&mut [PollFd::new(&from, PollFlags::IN)], Some(&timeout)).ok()? == 0 {
             return None;

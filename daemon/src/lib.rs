@@ -13,6 +13,8 @@
 //!
 //! What decides is in `cc_core`, which can do no I/O; here is what executes it. The invariants and the layers: `ARCHITECTURE.md`.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make their own files and measure time"))]
+
 pub mod agents;
 pub mod api;
 pub mod begun;
@@ -24,6 +26,7 @@ pub mod copies;
 pub mod credentials;
 pub mod delivery;
 pub mod engine;
+pub mod environment;
 pub mod files;
 pub mod git;
 pub mod import_state_file;

@@ -69,6 +69,7 @@ struct Rotating {
 
 impl Rotating {
     fn open(path: &Path) -> io::Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "in the state directory, where only we write")]
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         Ok(Self { path: path.to_path_buf(), size: file.metadata()?.len(), file })
     }

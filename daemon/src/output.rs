@@ -10,6 +10,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
+use crate::environment;
 use cc_core::visible;
 
 /// The longest line that is printed for people, in characters; the rest of it is cut.
@@ -174,7 +175,7 @@ pub fn is_seen_aside() -> bool {
 
 /// True where colours are seen and wanted.
 fn is_coloured() -> bool {
-    is_seen() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    is_seen() && environment::raw("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// False if the output is a pipe whose other end is closed.

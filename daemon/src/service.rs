@@ -8,6 +8,7 @@ use std::{
 
 use listenfd::ListenFd;
 
+use crate::environment;
 use cc_core::visible;
 
 /// The socket systemd listens on for us, if it does. Asked once, before any thread is started: the answer is taken out of
@@ -29,7 +30,7 @@ pub fn passed() -> io::Result<Option<UnixListener>> {
 pub fn tell(state: &str) {
     // A line break would begin another assignment.
     let state = &*visible::line(state);
-    if let Some(address) = std::env::var_os("NOTIFY_SOCKET")
+    if let Some(address) = environment::raw("NOTIFY_SOCKET")
         && let Err(error) = UnixDatagram::unbound().and_then(|socket| socket.send_to(state.as_bytes(), &address))
     {
         tracing::warn!(%error, state, "the service manager cannot be told");

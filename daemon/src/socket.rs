@@ -77,6 +77,7 @@ pub fn claim(paths: &Paths) -> Result<Lock, Denied> {
     {
         closed.extend(private_file(&file)?);
     }
+    #[expect(clippy::disallowed_methods, reason = "what lay there was judged just now")]
     let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&paths.lock);
     let file = open.map_err(|error| Denied::Io(paths.lock.clone(), error))?;
     match file.try_lock() {

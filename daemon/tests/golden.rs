@@ -1,5 +1,7 @@
 //! What reaches Langfuse of every recorded session is what `tests/golden/langfuse.txt` says: ids, parents, times, attributes.
 
+#![allow(clippy::disallowed_methods, reason = "tests make and read their own files")]
+
 use std::{
     collections::BTreeMap,
     fmt::Write,

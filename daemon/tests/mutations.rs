@@ -3,6 +3,8 @@
 //! Each case is one recording, a seed and what the seed makes of it; a finding names both. `CC_LANGFUSE_LONG=1` tries 10,000 of
 //! them.
 
+#![allow(clippy::disallowed_methods, reason = "tests make and read their own files")]
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs,

@@ -1,5 +1,7 @@
 //! `CC_LANGFUSE_CAPTURE=metadata`: no word of any recorded session leaves.
 
+#![allow(clippy::disallowed_methods, reason = "it asks the system for its size")]
+
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;

@@ -7,6 +7,8 @@
 //! * [`frame`]: the body of `POST /v1/hook` and of a spool file.
 //! * [`mod@env`]: which environment variables a hook forwards, and which of them are secret.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make their own files"))]
+
 pub mod env;
 pub mod frame;
 pub mod paths;

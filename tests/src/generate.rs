@@ -8,7 +8,7 @@ use std::{
 
 /// What the lines are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mix {
+pub(crate) enum Mix {
     /// The line mix of Claude Code 2.1.329: most bytes are `api-request*` and `attachment` lines.
     ClaudeCode,
     /// Prompts, answers and tool results only.
@@ -19,7 +19,7 @@ pub enum Mix {
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn transcript(path: &Path, bytes: u64, mix: Mix) -> io::Result<u32> {
+pub(crate) fn transcript(path: &Path, bytes: u64, mix: Mix) -> io::Result<u32> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let (mut written, mut turns) = (0, 0);
     while written < bytes {
@@ -33,7 +33,7 @@ pub fn transcript(path: &Path, bytes: u64, mix: Mix) -> io::Result<u32> {
 }
 
 /// One turn of two calls and one tool, numbered from 0.
-pub fn turn(number: u32, mix: Mix) -> String {
+pub(crate) fn turn(number: u32, mix: Mix) -> String {
     let mut turn = Writer { number, line: 0, parent: "null".into(), out: String::new() };
     let prose = PROSE.replace('"', "\\\"").replace('\n', "\\n");
     turn.envelope(
@@ -155,6 +155,6 @@ impl Writer {
 const PROSE: &str = "The range left out the last element, so \"slice_end\" was wrong.\nNow it is right. ";
 
 /// The answer every turn ends with, as Claude Code gives it to a Stop hook.
-pub fn answer() -> String {
+pub(crate) fn answer() -> String {
     PROSE.repeat(6).trim().to_owned()
 }

@@ -13,7 +13,7 @@ use std::{
 use proto::paths::Paths;
 
 /// True if this is run as a benchmark, for which the release build is made. `cargo test` runs benchmarks, too.
-pub fn wanted() -> bool {
+pub(crate) fn wanted() -> bool {
     if !std::env::args().any(|arg| arg == "--bench") {
         return false;
     }
@@ -25,11 +25,11 @@ pub fn wanted() -> bool {
 }
 
 /// A daemon with a home of its own; gone with this.
-pub struct Release {
+pub(crate) struct Release {
     /// The home.
-    pub home: tempfile::TempDir,
+    pub(crate) home: tempfile::TempDir,
     /// Where the programs are.
-    pub target: PathBuf,
+    pub(crate) target: PathBuf,
     daemon: Child,
 }
 
@@ -42,12 +42,12 @@ impl Drop for Release {
 
 impl Release {
     /// Starts it and waits until it listens.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_in(tempfile::tempdir().expect("a directory"))
     }
 
     /// The same in a home that is there already.
-    pub fn start_in(home: tempfile::TempDir) -> Self {
+    pub(crate) fn start_in(home: tempfile::TempDir) -> Self {
         let exe = std::env::current_exe().expect("a path");
         let target = exe.parent().and_then(Path::parent).expect("target/release").to_path_buf();
         let mut daemon = Command::new(target.join("cc-langfused"));
@@ -62,31 +62,31 @@ impl Release {
     }
 
     /// Where it keeps its things.
-    pub fn paths(&self) -> Paths {
+    pub(crate) fn paths(&self) -> Paths {
         Paths::new(self.home.path(), None)
     }
 
     /// One of its programs, with its home for an environment.
-    pub fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.target.join(program));
         command.env_clear().env("HOME", self.home.path());
         command
     }
 
     /// The transcript of a session, whose directory is made if need be.
-    pub fn transcript(&self, session: &str) -> PathBuf {
+    pub(crate) fn transcript(&self, session: &str) -> PathBuf {
         let path = self.home.path().join(format!(".claude/projects/-bench/{session}.jsonl"));
         fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
         path
     }
 
     /// A field of the daemon's `/proc/PID/status`, in MB.
-    pub fn memory(&self, field: &str) -> f64 {
+    pub(crate) fn memory(&self, field: &str) -> f64 {
         memory(&self.daemon, field).expect("the field")
     }
 
     /// CPU seconds of the daemon so far.
-    pub fn cpu(&self) -> f64 {
+    pub(crate) fn cpu(&self) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.daemon.id())).expect("Linux");
         let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
         fields[11..13].iter().filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
@@ -94,7 +94,7 @@ impl Release {
 }
 
 /// The environment of a project that is traced to `url`.
-pub fn env(url: &str) -> [(String, String); 4] {
+pub(crate) fn env(url: &str) -> [(String, String); 4] {
     [
         ("TRACE_TO_LANGFUSE", "true"),
         ("LANGFUSE_PUBLIC_KEY", "pk-lf-bench"),
@@ -105,14 +105,14 @@ pub fn env(url: &str) -> [(String, String); 4] {
 }
 
 /// A field of `/proc/PID/status`, in MB; `None` when the process has ended.
-pub fn memory(process: &Child, field: &str) -> Option<f64> {
+pub(crate) fn memory(process: &Child, field: &str) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? / 1024.0)
 }
 
 /// A server that takes everything, and calls `arrived` for every request: its URL.
-pub fn server(arrived: impl Fn() + Clone + Send + 'static) -> String {
+pub(crate) fn server(arrived: impl Fn() + Clone + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     std::thread::spawn(move || {

@@ -8,6 +8,8 @@
 //! └──────────────────────────── pipeline ────────────────────────────┘
 //! ```
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make their own time"))]
+
 pub mod admit;
 pub mod claude;
 pub mod complete;

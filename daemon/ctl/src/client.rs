@@ -23,47 +23,42 @@ use cc_core::{
         history::{Ask, Known, Taken},
     },
 };
-use cc_langfuse::{config_file, credentials};
+use cc_langfuse::{config_file, credentials, environment};
 use proto::paths::Paths;
 
 /// No daemon answers on the socket.
 #[derive(Debug, thiserror::Error)]
 #[error("the daemon is not running (start cc-langfused, or its user service)")]
-pub struct NotRunning;
+pub(crate) struct NotRunning;
 
 /// The user's home.
-pub fn home() -> anyhow::Result<PathBuf> {
-    Ok(PathBuf::from(std::env::var_os("HOME").filter(|home| !home.is_empty()).context("HOME is not set")?))
+pub(crate) fn home() -> anyhow::Result<PathBuf> {
+    environment::home().context("HOME is not set")
 }
 
 /// Where Claude Code's own directory is, if not in the home.
-pub fn config_dir() -> Option<PathBuf> {
-    std::env::var_os("CLAUDE_CONFIG_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute())
+pub(crate) fn config_dir() -> Option<PathBuf> {
+    environment::absolute("CLAUDE_CONFIG_DIR")
 }
 
 /// Where Claude Code keeps the user's settings.
-pub fn user_dir(home: &Path) -> PathBuf {
+pub(crate) fn user_dir(home: &Path) -> PathBuf {
     credentials::user_dir(config_dir().as_deref(), home)
 }
 
 /// Where the daemon lives.
-pub fn paths() -> anyhow::Result<Paths> {
-    Ok(Paths::new(&home()?, std::env::var_os(proto::env::STATE_DIR).as_deref()))
+pub(crate) fn paths() -> anyhow::Result<Paths> {
+    Ok(environment::paths(&home()?))
 }
 
 /// The daemon's configuration, as it would read it now.
-pub fn config() -> anyhow::Result<Config> {
+pub(crate) fn config() -> anyhow::Result<Config> {
     Ok(config_file::load(&paths()?.config)?)
-}
-
-/// What of this process's environment a hook would be given.
-pub fn environment() -> Vec<(String, String)> {
-    proto::env::forwarded().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect()
 }
 
 /// The daemon of a state directory, and what can be asked of it. Every question may fail with [`NotRunning`].
 #[derive(Clone, Debug)]
-pub struct Client {
+pub(crate) struct Client {
     paths: Paths,
     patience: Duration,
 }
@@ -73,33 +68,33 @@ impl Client {
     ///
     /// # Errors
     /// If there is no home.
-    pub fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self::at(&paths()?))
     }
 
     /// The daemon that lives at `paths`.
-    pub fn at(paths: &Paths) -> Self {
+    pub(crate) fn at(paths: &Paths) -> Self {
         Self { paths: paths.clone(), patience: Duration::from_secs(5) }
     }
 
     /// The same; each answer may take this long.
-    pub fn patient(self, patience: Duration) -> Self {
+    pub(crate) fn patient(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
     /// How it is.
-    pub fn status(&self) -> anyhow::Result<Status> {
+    pub(crate) fn status(&self) -> anyhow::Result<Status> {
         self.get("/v1/status")
     }
 
     /// True if it runs, whatever its version.
-    pub fn answers(&self) -> bool {
+    pub(crate) fn answers(&self) -> bool {
         let quick = self.clone().patient(Duration::from_secs(2));
         quick.request(Method::GET, "/v1/status", Vec::new()).is_ok()
     }
 
     /// Its process id, whatever its version.
-    pub fn pid(&self) -> anyhow::Result<i32> {
+    pub(crate) fn pid(&self) -> anyhow::Result<i32> {
         #[derive(Deserialize)]
         struct Brief {
             daemon: Process,
@@ -112,53 +107,53 @@ impl Client {
     }
 
     /// Waits until everything is delivered, `timeout` at most: what is left then.
-    pub fn flush(&self, timeout: Duration) -> anyhow::Result<Left> {
+    pub(crate) fn flush(&self, timeout: Duration) -> anyhow::Result<Left> {
         let patient = self.clone().patient(timeout + self.patience);
         patient.answer(Method::POST, &format!("/v1/flush?timeout_ms={}", timeout.as_millis()), Vec::new())
     }
 
     /// Hands a hook event over, as a hook does: it is stored when this comes back.
-    pub fn hook(&self, frame: Vec<u8>) -> anyhow::Result<()> {
+    pub(crate) fn hook(&self, frame: Vec<u8>) -> anyhow::Result<()> {
         self.request(Method::POST, proto::HOOK_PATH, frame).map(drop)
     }
 
     /// Trusts an address and account, or no longer.
-    pub fn trust(&self, wish: &Trust) -> anyhow::Result<TrustAnswer> {
+    pub(crate) fn trust(&self, wish: &Trust) -> anyhow::Result<TrustAnswer> {
         self.post("/v1/trust", wish)
     }
 
     /// Pauses a project or lets it go on: what is paused then.
-    pub fn pause(&self, wish: &Pause) -> anyhow::Result<Vec<PathBuf>> {
+    pub(crate) fn pause(&self, wish: &Pause) -> anyhow::Result<Vec<PathBuf>> {
         self.post("/v1/pause", wish)
     }
 
     /// Forgets traces: how many spans of them were waiting.
-    pub fn forget(&self, wish: &Forget) -> anyhow::Result<usize> {
+    pub(crate) fn forget(&self, wish: &Forget) -> anyhow::Result<usize> {
         self.post("/v1/forget", wish)
     }
 
     /// What it knows of spans and events.
-    pub fn known(&self, ask: &Ask) -> anyhow::Result<Known> {
+    pub(crate) fn known(&self, ask: &Ask) -> anyhow::Result<Known> {
         self.post("/v1/known", ask)
     }
 
     /// Sessions whose beginning another tool has sent.
-    pub fn imported(&self) -> anyhow::Result<Vec<Imported>> {
+    pub(crate) fn imported(&self) -> anyhow::Result<Vec<Imported>> {
         self.get("/v1/imported")
     }
 
     /// Hands such sessions over: how many were new.
-    pub fn import(&self, sessions: &[Imported]) -> anyhow::Result<Taken> {
+    pub(crate) fn import(&self, sessions: &[Imported]) -> anyhow::Result<Taken> {
         self.post("/v1/imported", sessions)
     }
 
     /// What no server takes.
-    pub fn dead_letters(&self) -> anyhow::Result<Vec<DeadLetter>> {
+    pub(crate) fn dead_letters(&self) -> anyhow::Result<Vec<DeadLetter>> {
         self.get("/v1/dead-letters")
     }
 
     /// Retries or drops dead letters: how many.
-    pub fn settle(&self, wish: &Settle) -> anyhow::Result<usize> {
+    pub(crate) fn settle(&self, wish: &Settle) -> anyhow::Result<usize> {
         self.post("/v1/dead-letters", wish)
     }
 

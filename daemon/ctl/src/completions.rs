@@ -15,13 +15,13 @@ const NAME: &str = "cc-langfusectl";
   cc-langfusectl completions bash > ~/.local/share/bash-completion/completions/cc-langfusectl
   cc-langfusectl completions zsh > \"${fpath[1]}/_cc-langfusectl\"
   cc-langfusectl completions fish > ~/.config/fish/completions/cc-langfusectl.fish")]
-pub struct Completions {
+pub(crate) struct Completions {
     /// For which shell
     shell: Shell,
 }
 
 impl Completions {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut crate::Args::command(), NAME, &mut script);
         print(&script)
@@ -33,13 +33,13 @@ impl Completions {
 #[command(after_help = "Examples:
   cc-langfusectl man > cc-langfusectl.1 && man ./cc-langfusectl.1
   cc-langfusectl man ~/.local/share/man/man1")]
-pub struct Man {
+pub(crate) struct Man {
     /// Write the page of every command into this directory; without it, the main one is printed
     dir: Option<PathBuf>,
 }
 
 impl Man {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let command = crate::Args::command().disable_help_subcommand(true);
         let Some(dir) = self.dir else {
             let mut page = Vec::new();

@@ -15,6 +15,7 @@ use cc_core::{
 use cc_langfuse::{
     config_file::{self as file, Source},
     credentials::layers,
+    environment,
     output::{self, Look},
 };
 
@@ -23,14 +24,14 @@ use cc_langfuse::{
 #[command(after_help = "Examples:
   cc-langfusectl config
   cd ~/project && cc-langfusectl config --json | jq .project")]
-pub struct Config {
+pub(crate) struct Config {
     /// One JSON object
     #[arg(long)]
     json: bool,
 }
 
 impl Config {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let (paths, home, dir) = (client::paths()?, client::home()?, std::env::current_dir()?);
         let layers = file::layers(&[Source::Fleet(Path::new(file::FLEET)), Source::User(&paths.config)])?;
         let settings = project::settings(&given(&dir, &home));
@@ -54,8 +55,8 @@ fn heading(text: &str) {
 
 /// What a hook would be given in `dir`, by whom; Claude Code puts what its settings say over its environment.
 fn given(dir: &Path, home: &Path) -> Vec<(String, BTreeMap<String, String>)> {
-    let moved = std::env::var(proto::env::STATE_DIR).ok().map(|value| (proto::env::STATE_DIR.to_owned(), value));
-    let own = ("environment".to_owned(), client::environment().into_iter().chain(moved).collect());
+    let moved = environment::text(proto::env::STATE_DIR).map(|value| (proto::env::STATE_DIR.to_owned(), value));
+    let own = ("environment".to_owned(), environment::forwarded().into_iter().chain(moved).collect());
     let files = layers::files(Some(dir), &client::user_dir(home));
     let of_files =
         files.iter().map(|file| (file.to_string_lossy().into_owned(), layers::read(file).unwrap_or_default()));

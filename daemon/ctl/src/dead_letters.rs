@@ -11,7 +11,7 @@ use cc_langfuse::output;
 
 /// Which dead letters are meant: one, or all.
 #[derive(Clone, Copy, Debug)]
-pub enum Which {
+pub(crate) enum Which {
     All,
     One(i64),
 }
@@ -27,7 +27,7 @@ impl std::str::FromStr for Which {
     }
 }
 
-pub fn list(json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn list(json: bool) -> anyhow::Result<ExitCode> {
     let letters = Client::new()?.dead_letters()?;
     if json {
         output::json(&letters, true)?;
@@ -44,7 +44,7 @@ pub fn list(json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn settle(which: Which, fate: Fate) -> anyhow::Result<ExitCode> {
+pub(crate) fn settle(which: Which, fate: Fate) -> anyhow::Result<ExitCode> {
     let id = match which {
         Which::All => None,
         Which::One(id) => Some(id),

@@ -12,7 +12,10 @@ use cc_core::{
     route::Env,
     secret::Secret,
 };
-use cc_langfuse::output::{self, Look};
+use cc_langfuse::{
+    environment,
+    output::{self, Look},
+};
 use proto::paths::Paths;
 
 mod claude;
@@ -31,7 +34,7 @@ mod transcripts;
   cc-langfusectl doctor --no-probe          send nothing
   cc-langfusectl doctor --wait 5m           give a slow server time to show the trace
   cc-langfusectl doctor --json | jq -r '.findings[] | select(.state != \"ok\") | .remedy'")]
-pub struct Doctor {
+pub(crate) struct Doctor {
     /// One JSON object: `findings`, each with `check`, `state`, `seen` and `remedy`, and the `worst` state
     #[arg(long)]
     json: bool,
@@ -47,7 +50,7 @@ pub struct Doctor {
 }
 
 impl Doctor {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let here = std::path::absolute(self.project.as_deref().unwrap_or(Path::new(".")))?;
         let here = here.canonicalize().unwrap_or(here);
         let (home, paths) = (client::home()?, client::paths()?);
@@ -63,7 +66,7 @@ impl Doctor {
     fn examine(&self, project: &Path, home: &Path, paths: &Paths) -> anyhow::Result<Report> {
         let claude = claude::installed(home);
         let mut findings = vec![claude.judge()];
-        let (settings, of_files) = settings::read(&claude::files(project, home), client::environment());
+        let (settings, of_files) = settings::read(&claude::files(project, home), environment::forwarded());
         findings.extend(of_files);
         findings.extend(settings.judge_hooks(claude.version()));
         findings.extend(claude::programs(&settings, project, home).iter().map(local::Program::judge));

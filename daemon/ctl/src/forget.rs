@@ -1,10 +1,6 @@
 //! `forget`: a session's traces leave the server.
 
-use std::{
-    io::IsTerminal,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 
@@ -15,6 +11,7 @@ use crate::{
 };
 use cc_core::{ids::hex, status};
 use cc_langfuse::{
+    clock,
     delivery::{readback::Readback, transport::Limits},
     offline,
 };
@@ -30,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[command(after_help = "Examples:
   cc-langfusectl forget 01628e54-f2e1-4452-8e4e-eede11a0a73e
   cc-langfusectl forget --yes session.jsonl")]
-pub struct Forget {
+pub(crate) struct Forget {
     /// A session id, or the path of a transcript
     session: String,
     /// Without asking
@@ -39,7 +36,7 @@ pub struct Forget {
 }
 
 impl Forget {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let status = Client::new()?.status()?;
         let seen = Seen::meant(&status.sessions, Some(&self.session))?;
         let traces = offline::traces(&seen.transcript, &seen.session_id).with_context(|| {
@@ -85,9 +82,9 @@ impl Forget {
 
 /// Waits until nothing is on its way: what arrived after its deletion would stay.
 fn arrived() -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = clock::monotonic() + PATIENCE;
     while Client::new()?.status()?.outbox.in_flight > 0 {
-        if Instant::now() >= deadline {
+        if clock::monotonic() >= deadline {
             bail!("spans are still on their way to the server; try again later");
         }
         std::thread::sleep(Duration::from_millis(50));

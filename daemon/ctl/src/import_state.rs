@@ -25,7 +25,7 @@ const TOGETHER: usize = 5000;
 
 The daemon does this by itself when it is started for the first time. Sessions it has read already stay as they are. A turn that
 the Node tool had begun to send stays that tool's.")]
-pub struct ImportState {
+pub(crate) struct ImportState {
     /// The Node tool's state [default: ~/.claude/state/cc-langfuse_state.json]
     file: Option<PathBuf>,
     /// One JSON object: `imported`, `known`
@@ -35,7 +35,7 @@ pub struct ImportState {
 
 impl ImportState {
     /// Reads the state and tells the daemon.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let path = match self.file {
             Some(path) => path,
             None => client::home()?.join(import_state::STATE),

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs::{File, Metadata},
-    io::{self, Read},
+    io::{self, Read, Seek},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -12,7 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use cc_langfuse::output::{self, Look};
+use cc_langfuse::{
+    files::{self, Refused, Rules},
+    output::{self, Look},
+};
 use notify::Watcher;
 
 use crate::client;
@@ -25,7 +28,7 @@ const RESCAN: Duration = Duration::from_secs(1);
 #[command(after_help = "Examples:
   cc-langfusectl logs -n 200
   cc-langfusectl logs -f --level warn")]
-pub struct Logs {
+pub(crate) struct Logs {
     /// Go on with what is logged from now on
     #[arg(short, long)]
     follow: bool,
@@ -59,7 +62,7 @@ impl Level {
 }
 
 impl Logs {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let path = client::paths()?.log;
         // Before the first look: nothing falls between.
         let (sender, changed) = sync_channel(1);
@@ -135,10 +138,10 @@ struct Log {
 impl Log {
     /// Nothing if there is none yet.
     fn open(path: &Path) -> anyhow::Result<Option<Self>> {
-        match File::open(path) {
-            Ok(file) => Ok(Some(Self { path: path.to_path_buf(), file, read: 0, rest: Vec::new() })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        match files::open(path, &Rules::users(u64::MAX)) {
+            Ok(opened) => Ok(Some(Self { path: path.to_path_buf(), file: opened.file, read: 0, rest: Vec::new() })),
+            Err(Refused::Missing) => Ok(None),
+            Err(refused) => Err(refused).with_context(|| path.display().to_string()),
         }
     }
 
@@ -171,7 +174,7 @@ impl Log {
     fn appended(&mut self) -> io::Result<Vec<String>> {
         if self.file.metadata()?.len() < self.read {
             // Somebody emptied it.
-            self.file = File::open(&self.path)?;
+            self.file.rewind()?;
             self.read = 0;
             self.rest.clear();
         }

@@ -1,5 +1,7 @@
 //! `cc-langfusectl`: what a person asks of the daemon, and of transcripts without it.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make their own files"))]
+
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};

@@ -23,7 +23,7 @@ use cc_langfuse::{
 #[command(after_help = "Examples:
   cc-langfusectl open
   cc-langfusectl open --session --print 01628e54-f2e1-4452-8e4e-eede11a0a73e")]
-pub struct Open {
+pub(crate) struct Open {
     /// A session id, or the path of a transcript; without it, the one heard of last in this directory's project
     #[arg(value_name = "SESSION")]
     which: Option<String>,
@@ -36,7 +36,7 @@ pub struct Open {
 }
 
 impl Open {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let status = match Client::new().and_then(|daemon| daemon.status()) {
             Ok(status) => Some(status),
             // A transcript tells where it belongs, too.
@@ -65,7 +65,7 @@ impl Open {
 }
 
 /// The page of a session.
-pub fn session(server: &Destination, project: &Project, session_id: &str) -> String {
+pub(crate) fn session(server: &Destination, project: &Project, session_id: &str) -> String {
     page(server, project, "sessions", session_id)
 }
 
@@ -77,7 +77,7 @@ fn page(server: &Destination, project: &Project, kind: &str, id: &str) -> String
 ///
 /// # Errors
 /// [`Failure`], or why it cannot be asked.
-pub fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result<Project> {
+pub(crate) fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result<Project> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let server = Readback::new(server, secrets, Limits::default())?;
     runtime.block_on(server.project()).map_err(|why| match &why {

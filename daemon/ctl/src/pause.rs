@@ -9,7 +9,7 @@ use cc_core::status;
 
 /// Which projects are meant.
 #[derive(clap::Args)]
-pub struct Projects {
+pub(crate) struct Projects {
     /// The project's directory; the current one if it is not said
     #[arg(conflicts_with = "all")]
     dir: Option<PathBuf>,
@@ -20,7 +20,7 @@ pub struct Projects {
 
 impl Projects {
     /// Pauses them, or goes on with them.
-    pub fn set(self, paused: bool) -> anyhow::Result<ExitCode> {
+    pub(crate) fn set(self, paused: bool) -> anyhow::Result<ExitCode> {
         let dir = if self.all {
             None
         } else {

@@ -13,12 +13,13 @@ use std::{
 use anyhow::{Context, bail};
 
 use cc_core::claude::Version;
+use cc_langfuse::environment;
 
 /// How long `claude --version` may take.
 const VERSION: Duration = Duration::from_secs(10);
 
 /// What a program said.
-pub struct Said {
+pub(crate) struct Said {
     /// How it ended.
     pub status: ExitStatus,
     /// Its standard output.
@@ -31,7 +32,7 @@ pub struct Said {
 ///
 /// # Errors
 /// If it cannot be started, or was killed.
-pub fn run(mut command: Command, patience: Duration) -> io::Result<Said> {
+pub(crate) fn run(mut command: Command, patience: Duration) -> io::Result<Said> {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn()?;
     let (tell, told) = mpsc::channel();
@@ -63,7 +64,7 @@ pub fn run(mut command: Command, patience: Duration) -> io::Result<Said> {
 }
 
 /// Claude Code, where a shell or its own installers put it.
-pub fn claude(home: &Path) -> Option<PathBuf> {
+pub(crate) fn claude(home: &Path) -> Option<PathBuf> {
     let own = [home.join(".local/bin/claude"), home.join(".claude/local/claude")];
     on_path("claude").or_else(|| own.into_iter().find(|path| is_executable(path)))
 }
@@ -72,7 +73,7 @@ pub fn claude(home: &Path) -> Option<PathBuf> {
 ///
 /// # Errors
 /// If it cannot be started, or was killed.
-pub fn version(program: impl AsRef<OsStr>) -> io::Result<Result<Version, ExitStatus>> {
+pub(crate) fn version(program: impl AsRef<OsStr>) -> io::Result<Result<Version, ExitStatus>> {
     let mut command = Command::new(program);
     command.arg("--version");
     let said = run(command, VERSION)?;
@@ -80,8 +81,8 @@ pub fn version(program: impl AsRef<OsStr>) -> io::Result<Result<Version, ExitSta
 }
 
 /// The program `name` on `PATH`.
-pub fn on_path(name: &str) -> Option<PathBuf> {
-    let dirs = std::env::var_os("PATH")?;
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    let dirs = environment::raw("PATH")?;
     std::env::split_paths(&dirs).map(|dir| dir.join(name)).find(|path| path.is_absolute() && is_executable(path))
 }
 
@@ -89,7 +90,7 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 ///
 /// # Errors
 /// If there is none.
-pub fn ours(name: &str) -> anyhow::Result<String> {
+pub(crate) fn ours(name: &str) -> anyhow::Result<String> {
     let own = std::env::current_exe()?;
     let beside = own.parent().context("no directory")?.join(name);
     let path = match is_executable(&beside) {
@@ -103,7 +104,7 @@ pub fn ours(name: &str) -> anyhow::Result<String> {
 }
 
 /// True if `path` will not stay where it is.
-pub fn is_fleeting(path: &Path) -> bool {
+pub(crate) fn is_fleeting(path: &Path) -> bool {
     let built = path.components().any(|part| part.as_os_str() == "target");
     built
         || [std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/var/tmp")]
@@ -112,6 +113,6 @@ pub fn is_fleeting(path: &Path) -> bool {
 }
 
 /// True if it is a program.
-pub fn is_executable(path: &Path) -> bool {
+pub(crate) fn is_executable(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }

@@ -21,7 +21,7 @@ const NAME: usize = 100;
 const UNSEEN: &str = "compactions, titles, web searches, answers without content or cut short \
                       (Claude Code writes no line for these, or not their tokens)";
 
-pub fn reconcile(session: &str, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn reconcile(session: &str, json: bool) -> anyhow::Result<ExitCode> {
     let (path, id) = show::find(session)?;
     let (traced, stated) =
         offline::account(&path, &id).with_context(|| format!("{} cannot be read", path.display()))?;

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     path::Path,
     process::ExitCode,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use anyhow::{Context, bail};
@@ -17,7 +17,7 @@ use crate::{
 };
 use cc_core::{destination::Destination, hook::Source, route::Env, status::Left};
 use cc_langfuse::{
-    offline,
+    clock, environment, offline,
     reader::{Transcript, Unreadable},
 };
 use proto::frame::Frame;
@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(300);
 /// After this time, what was parked before has been tried again.
 const RETRIED: Duration = Duration::from_secs(5);
 
-pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
     let (mut path, session_id) = show::find(&transcript.to_string_lossy())?;
     let (mut turns, mut spans) = (HashSet::new(), HashSet::new());
     offline::turns(&path, &session_id, &show::options(), &client::config()?.rules, |turn| {
@@ -53,13 +53,13 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
         bail!("the daemon does not read {}: {error}; {}", path.display(), error.remedy());
     }
     let before = Client::new()?.status()?;
-    let mut env = client::environment();
+    let mut env = environment::forwarded();
     let Ok((to, _)) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() else {
         bail!("where to? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does");
     };
     env.retain(|(name, _)| name != proto::env::ENABLE);
     env.push((proto::env::ENABLE.to_owned(), "true".to_owned()));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+    let now = clock::wall().duration_since(UNIX_EPOCH)?.as_nanos();
     let payload = serde_json::json!({
         "session_id": session_id,
         "transcript_path": path.to_str().context("the transcript's path is not UTF-8")?,
@@ -87,7 +87,7 @@ pub fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
 
 /// Waits until everything is delivered; not for a person to do something first, without whom nothing is.
 fn delivered(to: &Destination, since: Timestamp) -> anyhow::Result<ExitCode> {
-    let started = Instant::now();
+    let started = clock::monotonic();
     loop {
         let left = LIMIT.saturating_sub(started.elapsed());
         if left <= LOOK {

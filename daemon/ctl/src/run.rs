@@ -20,10 +20,10 @@ use cc_core::{
     route::Env,
     settings::{Wish, apply},
 };
-use cc_langfuse::credentials::layers;
+use cc_langfuse::{credentials::layers, environment};
 use proto::env::{ENABLE, STATE_DIR};
 
-pub mod daemon;
+pub(crate) mod daemon;
 mod signals;
 
 use daemon::Daemon;
@@ -37,7 +37,7 @@ const FLAG: &str = "--settings";
   cc-langfusectl run -- claude
   cc-langfusectl run -- claude -p 'Why do the tests fail?'
   LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… cc-langfusectl run --ephemeral -- claude -p …    (in CI)")]
-pub struct Run {
+pub(crate) struct Run {
     /// With a daemon of its own, which keeps its state in a temporary directory and ends with the program
     ///
     /// So it is anyway where no daemon was ever started.
@@ -52,7 +52,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let Some((program, args)) = self.command.split_first() else { bail!("no program") };
         let signals = Signals::listen()?;
         let version = match programs::version(program) {
@@ -111,7 +111,7 @@ fn cannot_start(program: &OsStr, error: &std::io::Error) -> ExitCode {
 /// Why nothing will be traced, as far as it can be known before.
 fn untraceable() -> Option<String> {
     let cwd = std::env::current_dir().ok()?;
-    let mut vars = client::environment();
+    let mut vars = environment::forwarded();
     vars.extend(layers::resolve(Some(&cwd), &client::user_dir(&client::home().ok()?)));
     let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let missing = env.destination().map_or(true, |(_, secrets)| secrets.is_empty());
@@ -144,6 +144,7 @@ fn with_settings(
     let settings: Value = serde_json::from_str(settings.trim_start_matches('\u{feff}'))?;
 
     let path = settings_file(dir);
+    #[expect(clippy::disallowed_methods, reason = "a new file in a directory of this process")]
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     serde_json::to_writer(&mut file, &settings)?;
     file.flush()?;
@@ -172,6 +173,7 @@ fn take_settings(args: &[OsString]) -> anyhow::Result<(Option<OsString>, Vec<OsS
 }
 
 /// Settings as Claude Code takes them: a file, or the JSON itself.
+#[expect(clippy::disallowed_methods, reason = "the user names it, as to Claude Code; a pipe will do")]
 fn read_settings(given: &OsStr) -> anyhow::Result<String> {
     match given.to_str().map(str::trim) {
         Some(text) if text.starts_with('{') => Ok(text.to_owned()),

@@ -16,11 +16,11 @@ use cc_core::{
 };
 use cc_langfuse::{
     credentials::{self, layers},
-    offline,
+    environment, offline,
 };
 
 /// A session, as far as it is known.
-pub struct Seen {
+pub(crate) struct Seen {
     pub session_id: String,
     pub transcript: PathBuf,
     pub dirs: Vec<PathBuf>,
@@ -30,7 +30,7 @@ pub struct Seen {
 impl Seen {
     /// The session of this name, be it an id or the path of a transcript; without one, that heard of last in this directory's
     /// project.
-    pub fn meant(known: &[Session], name: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn meant(known: &[Session], name: Option<&str>) -> anyhow::Result<Self> {
         let Some(name) = name else {
             let dir = std::env::current_dir()?;
             let here = of_directory(known, &dir).with_context(|| {
@@ -60,13 +60,13 @@ impl Seen {
     }
 
     /// The trace of the last answered turn, and the directories of the project.
-    pub fn last_turn(&self) -> anyhow::Result<(Option<String>, Vec<PathBuf>)> {
+    pub(crate) fn last_turn(&self) -> anyhow::Result<(Option<String>, Vec<PathBuf>)> {
         let (mut traces, dirs) = self.turns()?;
         Ok((traces.pop(), dirs))
     }
 
     /// The traces of the answered turns, and the directories of the project.
-    pub fn turns(&self) -> anyhow::Result<(Vec<String>, Vec<PathBuf>)> {
+    pub(crate) fn turns(&self) -> anyhow::Result<(Vec<String>, Vec<PathBuf>)> {
         let (mut traces, mut dirs) = (Vec::new(), self.dirs.clone());
         // Neither text nor masks matter.
         let options = Options { capture: Capture::Metadata, unredacted: true, ..Options::default() };
@@ -83,12 +83,12 @@ impl Seen {
     }
 
     /// Where its spans go: what the daemon knows, or this environment says, or the project's settings.
-    pub fn destination(&self, dirs: &[PathBuf]) -> anyhow::Result<Destination> {
+    pub(crate) fn destination(&self, dirs: &[PathBuf]) -> anyhow::Result<Destination> {
         if let Some(destination) = &self.destination {
             return Ok(destination.clone());
         }
         let user = client::user_dir(&client::home()?);
-        let own = client::environment().into_iter().collect();
+        let own = environment::forwarded().into_iter().collect();
         let of_projects = dirs.iter().rev().map(|dir| layers::resolve(Some(dir), &user));
         let found = std::iter::once(own).chain(of_projects).find_map(|vars| Env::of(&vars).destination().ok());
         found.map(|(to, _)| to).context(
@@ -98,8 +98,8 @@ impl Seen {
 }
 
 /// The key for `destination`, if it may go there: where others chose it, only if the user trusts it.
-pub fn secrets(destination: &Destination, dirs: &[PathBuf], status: Option<&Status>) -> anyhow::Result<Secrets> {
-    let (home, vars) = (client::home()?, client::environment().into_iter().collect());
+pub(crate) fn secrets(destination: &Destination, dirs: &[PathBuf], status: Option<&Status>) -> anyhow::Result<Secrets> {
+    let (home, vars) = (client::home()?, environment::forwarded().into_iter().collect());
     let config_dirs: Vec<PathBuf> = client::config_dir().into_iter().collect();
     let own = Env::of(&vars);
     let is_trusted = is_trusted(status, destination);
@@ -130,9 +130,9 @@ pub fn secrets(destination: &Destination, dirs: &[PathBuf], status: Option<&Stat
 }
 
 /// What shows that others chose `destination` for sessions in `dirs`, as the settings files are now.
-pub fn by_others(to: &Destination, dirs: &[PathBuf], config_dirs: &[PathBuf], home: &Path) -> Option<String> {
+pub(crate) fn by_others(to: &Destination, dirs: &[PathBuf], config_dirs: &[PathBuf], home: &Path) -> Option<String> {
     let user = credentials::user_dir(config_dirs.first().map(PathBuf::as_path), home);
-    let own: std::collections::BTreeMap<_, _> = client::environment().into_iter().collect();
+    let own: std::collections::BTreeMap<_, _> = environment::forwarded().into_iter().collect();
     let judge = |dir: Option<&PathBuf>| {
         let mut vars = own.clone();
         vars.extend(layers::resolve(dir.map(PathBuf::as_path), &user));
@@ -158,7 +158,7 @@ fn is(known: &status::Destination, to: &Destination) -> bool {
 }
 
 /// The user has said that spans may go there.
-pub fn is_trusted(status: Option<&Status>, destination: &Destination) -> bool {
+pub(crate) fn is_trusted(status: Option<&Status>, destination: &Destination) -> bool {
     let to = |trust: &status::Trusted| trust.base_url == destination.address && trust.public_key == destination.account;
     status.is_some_and(|status| status.trusts.iter().any(to))
 }

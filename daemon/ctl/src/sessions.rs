@@ -17,7 +17,7 @@ const TITLE: usize = 40;
 #[command(after_help = "Examples:
   cc-langfusectl sessions -n 5
   cc-langfusectl show \"$(cc-langfusectl sessions --json -n 1 | jq -r '.[0].session_id')\"")]
-pub struct Sessions {
+pub(crate) struct Sessions {
     /// At most so many
     #[arg(short = 'n', long = "number", value_name = "N")]
     most: Option<usize>,
@@ -27,7 +27,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut sessions = newest(Client::new()?.status()?.sessions);
         sessions.truncate(self.most.unwrap_or(usize::MAX));
         if self.json {
@@ -57,13 +57,13 @@ impl Sessions {
 }
 
 /// The one heard of last first.
-pub fn newest(mut sessions: Vec<Session>) -> Vec<Session> {
+pub(crate) fn newest(mut sessions: Vec<Session>) -> Vec<Session> {
     let heard = |session: &Session| session.last_heard.as_ref()?.parse::<jiff::Timestamp>().ok();
     sessions.sort_by_key(|session| std::cmp::Reverse(heard(session)));
     sessions
 }
 
 /// "3", or "3, open" if the last of them may go on.
-pub fn turns(session: &Session) -> String {
+pub(crate) fn turns(session: &Session) -> String {
     if session.open_turn { format!("{}, open", session.turns) } else { session.turns.to_string() }
 }

@@ -25,14 +25,17 @@ use cc_core::{
     secret::Secret,
     settings::{Wish, apply, block, edit, masked},
 };
-use cc_langfuse::credentials::{is_tracked, layers};
+use cc_langfuse::{
+    credentials::{is_tracked, layers},
+    environment,
+};
 use files::{Change, Part, Record};
 use proto::paths::Paths;
 use service::Manager;
 
-pub mod files;
+pub(crate) mod files;
 mod git;
-pub mod service;
+pub(crate) mod service;
 
 /// What to set up. What is not given is asked for on a terminal.
 #[derive(clap::Args)]
@@ -45,7 +48,7 @@ Examples:
   cc-langfusectl setup --project --dry-run
   LANGFUSE_SECRET_KEY=sk-lf-… cc-langfusectl setup --user --public-key pk-lf-… --base-url https://cloud.langfuse.com --yes
   pass langfuse | cc-langfusectl setup --project --public-key pk-lf-… --secret-key - --yes")]
-pub struct Setup {
+pub(crate) struct Setup {
     /// Trace all projects: hook and keys go into your own settings of Claude Code
     #[arg(long, conflicts_with = "project")]
     user: bool,
@@ -103,7 +106,7 @@ impl Setup {
     ///
     /// # Errors
     /// If something is in the way. Then nothing was changed, or the message says what.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         if self.mlflow {
             return Ok(usage("MLflow is not supported yet: leave out --mlflow for Langfuse"));
         }
@@ -311,7 +314,7 @@ impl Scope {
         };
         let others = layers::files(project, &client::user_dir(home)).into_iter();
         let others = others.filter(|other| files::real(other).is_ok_and(|other| other != file));
-        client::environment()
+        environment::forwarded()
             .into_iter()
             .chain(others.flat_map(|other| layers::read(&other).unwrap_or_default()))
             .collect()
@@ -329,7 +332,7 @@ fn semantics<'v>(own: &'v BTreeMap<String, String>, elsewhere: &BTreeMap<String,
 }
 
 /// The project around the current directory: where Claude Code's settings are, or git's working tree. Home is none.
-pub fn project_dir(home: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn project_dir(home: &Path) -> anyhow::Result<PathBuf> {
     let here = std::env::current_dir()?;
     let home = std::fs::canonicalize(home).unwrap_or_else(|_| home.to_owned());
     if here.join(".claude").is_dir() {
@@ -340,13 +343,13 @@ pub fn project_dir(home: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Says on the standard error what is wrong with the flags.
-pub fn usage(why: &str) -> ExitCode {
+pub(crate) fn usage(why: &str) -> ExitCode {
     err!("error: {why}");
     ExitCode::from(2)
 }
 
 fn variable(name: &str) -> Option<String> {
-    let get = |name: String| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    let get = |name: String| environment::text(&name).filter(|value| !value.trim().is_empty());
     get(format!("CC_LANGFUSE_{name}")).or_else(|| get(format!("LANGFUSE_{name}")))
 }
 

@@ -19,9 +19,9 @@ use cc_core::{
     project::Options,
     route::Env,
 };
-use cc_langfuse::{git, offline, output, reader::places};
+use cc_langfuse::{environment, git, offline, output, reader::places};
 
-pub fn show(session: &str, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn show(session: &str, json: bool) -> anyhow::Result<ExitCode> {
     let (path, id) = find(session)?;
     let mut turns = 0;
     let (mut spans, mut known) = (Vec::new(), HashMap::new());
@@ -53,8 +53,8 @@ pub fn show(session: &str, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// How spans are made, from this process's environment: what the project's hooks would be given.
-pub fn options() -> Options {
-    let vars: Vec<(String, String)> = std::env::vars().collect();
+pub(crate) fn options() -> Options {
+    let vars = environment::all();
     let mut options = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str()))).options();
     if options.user_id.as_deref() == Some(git::EMAIL) {
         options.user_id = git::email(&std::env::current_dir().into_iter().collect::<Vec<_>>());
@@ -63,7 +63,7 @@ pub fn options() -> Options {
 }
 
 /// Where transcripts may lie.
-pub fn roots() -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn roots() -> anyhow::Result<Vec<PathBuf>> {
     let custom = client::config_dir().map(|dir| dir.join("projects"));
     Ok(custom.into_iter().chain(client::config()?.roots(&client::home()?)).collect())
 }
@@ -72,7 +72,7 @@ pub fn roots() -> anyhow::Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// If the daemon reads nothing there.
-pub fn reached(path: &Path, roots: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn reached(path: &Path, roots: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let real = path.canonicalize().with_context(|| path.display().to_string())?;
     let roots = || roots.iter().filter_map(|root| Some((root, root.canonicalize().ok()?)));
     if let Some((root, below)) = roots().find_map(|(root, at)| Some((root, real.strip_prefix(at).ok()?))) {
@@ -103,7 +103,7 @@ pub fn reached(path: &Path, roots: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// The transcript of a session id or path, and the session's id.
-pub fn find(session: &str) -> anyhow::Result<(PathBuf, String)> {
+pub(crate) fn find(session: &str) -> anyhow::Result<(PathBuf, String)> {
     let path = Path::new(session);
     if path.extension().is_some_and(|ext| ext == "jsonl") || session.contains('/') {
         let path = std::path::absolute(path)?;

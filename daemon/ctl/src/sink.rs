@@ -9,10 +9,10 @@ use prost::Message;
 use cc_core::ids::{SpanId, TraceId};
 
 /// A span that arrived: its trace and its own id.
-pub type Arrived = (TraceId, SpanId);
+pub(crate) type Arrived = (TraceId, SpanId);
 
 /// Starts a sink on a thread of its own; every span that arrives comes out of the channel.
-pub fn start() -> anyhow::Result<(SocketAddr, mpsc::Receiver<Arrived>)> {
+pub(crate) fn start() -> anyhow::Result<(SocketAddr, mpsc::Receiver<Arrived>)> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;

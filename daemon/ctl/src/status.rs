@@ -15,7 +15,7 @@ use cc_langfuse::output;
 /// The longest value of strangers that is shown, in characters; whole it stands in `--json`.
 const LONGEST: usize = 200;
 
-pub fn status(json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
     let status = Client::new()?.status()?;
     if json {
         output::json(&status, true)?;
@@ -98,7 +98,7 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
+pub(crate) fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
     let left = left(timeout)?;
     if left == Left::default() {
         return Ok(ExitCode::SUCCESS);
@@ -113,7 +113,7 @@ pub fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// If the daemon does not say.
-pub fn left(timeout: Duration) -> anyhow::Result<Left> {
+pub(crate) fn left(timeout: Duration) -> anyhow::Result<Left> {
     Client::new()?.flush(timeout)
 }
 

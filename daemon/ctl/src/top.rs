@@ -19,6 +19,7 @@ use crate::{
 };
 use cc_core::status::{Session, Status};
 use cc_langfuse::{
+    clock,
     offline::{self, Used},
     output::Look as Style,
 };
@@ -37,7 +38,7 @@ const REST: u32 = 20;
 
 Tokens are those of the transcripts. What a session cost is what Claude Code wrote there when it ended; a + says that the
 session went on since, a dash that it is not known.")]
-pub struct Top {
+pub(crate) struct Top {
     /// How often to look: 500ms, 2s
     #[arg(long, default_value = "1s", value_parser = crate::ui::amount::duration)]
     interval: Duration,
@@ -47,7 +48,7 @@ pub struct Top {
 }
 
 impl Top {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let first = Look::now()?;
         if self.once || !terminal::is_there() {
             let mut tokens = Tokens::default();
@@ -69,7 +70,7 @@ impl Look {
     fn now() -> anyhow::Result<Self> {
         let mut status = Client::new()?.status()?;
         status.sessions = sessions::newest(status.sessions);
-        Ok(Self { status, at: Instant::now() })
+        Ok(Self { status, at: clock::monotonic() })
     }
 
     fn sessions(&self) -> &[Session] {
@@ -101,12 +102,12 @@ impl Tokens {
     fn read(&mut self, session: &Session) {
         let Ok(length) = std::fs::metadata(&session.transcript).map(|meta| meta.len()) else { return };
         let known = self.0.get(&session.transcript);
-        if known.is_some_and(|known| known.length == length || Instant::now() < known.again) {
+        if known.is_some_and(|known| known.length == length || clock::monotonic() < known.again) {
             return;
         }
-        let started = Instant::now();
+        let started = clock::monotonic();
         let used = offline::used(&session.transcript, &session.session_id).ok();
-        let again = Instant::now() + started.elapsed() * REST;
+        let again = clock::monotonic() + started.elapsed() * REST;
         self.0.insert(session.transcript.clone(), Account { used, length, again });
     }
 }

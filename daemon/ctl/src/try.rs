@@ -5,20 +5,14 @@ use std::{
     io::Write,
     path::Path,
     process::{Command, ExitCode, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 
-use crate::{
-    client::{self, Client},
-    open, programs,
-    run::daemon::Own,
-    show, sink,
-    ui::tree,
-};
+use crate::{client::Client, open, programs, run::daemon::Own, show, sink, ui::tree};
 use cc_core::{ids::hex, observation::Observation, redact::Rules, route::Env};
-use cc_langfuse::offline;
+use cc_langfuse::{clock, environment, offline};
 use proto::paths::Paths;
 
 /// A recorded session; its times and ids are made new for every run.
@@ -37,12 +31,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// When the rest follows: Claude Code's usual delay.
 const REST_AFTER: Duration = Duration::from_millis(100);
 
-pub fn run() -> anyhow::Result<ExitCode> {
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let hook = programs::ours("cc-langfuse-hook")?;
     let home = tempfile::Builder::new().prefix("cc-langfuse-try-").tempdir()?;
     let paths = Paths::new(home.path(), None);
 
-    let vars = client::environment();
+    let vars = environment::forwarded();
     let own = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let server = own.destination().ok().filter(|(_, secrets)| !secrets.is_empty());
     let (env, spans) = match &server {
@@ -64,6 +58,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let project = home.path().join(".claude/projects/-try");
     fs::create_dir_all(&project)?;
     let transcript = project.join(format!("{session_id}.jsonl"));
+    #[expect(clippy::disallowed_methods, reason = "in a home made for this")]
     fs::write(&transcript, lines[..WRITTEN_AT_STOP].concat())?;
 
     let payload = serde_json::json!({
@@ -75,7 +70,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
     });
     let took = call(hook.as_ref(), home.path(), &env, &payload.to_string())?;
     std::thread::sleep(REST_AFTER);
-    let written = Instant::now();
+    let written = clock::monotonic();
+    #[expect(clippy::disallowed_methods, reason = "in a home made for this")]
     fs::OpenOptions::new().append(true).open(&transcript)?.write_all(lines[WRITTEN_AT_STOP..].concat().as_bytes())?;
 
     let mut expected = Vec::new();
@@ -148,7 +144,7 @@ fn sample() -> (String, String) {
 
 /// Runs the hook as Claude Code does; how long that took.
 fn call(hook: &Path, home: &Path, env: &[(String, String)], payload: &str) -> anyhow::Result<Duration> {
-    let started = Instant::now();
+    let started = clock::monotonic();
     let mut child = Command::new(hook)
         .env_clear()
         .envs(env.iter().map(|(name, value)| (name, value)))

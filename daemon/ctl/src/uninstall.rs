@@ -4,7 +4,7 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -23,6 +23,10 @@ use crate::{
     },
 };
 use cc_core::settings::{registered, undo};
+use cc_langfuse::{
+    clock,
+    files::{Rules, open},
+};
 use proto::paths::Paths;
 
 /// How long a daemon may take to end.
@@ -44,7 +48,7 @@ Examples:
   cc-langfusectl uninstall
   cc-langfusectl uninstall --dry-run
   cc-langfusectl uninstall --yes --purge")]
-pub struct Uninstall {
+pub(crate) struct Uninstall {
     /// Ask nothing, do it
     #[arg(long, short)]
     yes: bool,
@@ -61,7 +65,7 @@ impl Uninstall {
     ///
     /// # Errors
     /// If something is in the way.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         if !self.yes && !self.dry_run && !terminal::is_there() {
             return Ok(usage("there is no terminal to ask on, so please give --yes or --dry-run"));
         }
@@ -170,9 +174,9 @@ fn purge(paths: &Paths) -> anyhow::Result<()> {
         Err(error) if error.is::<serde_json::Error>() => return Err(error),
         Err(_) => {}
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = clock::monotonic() + PATIENCE;
     while !is_free(paths) {
-        if Instant::now() > deadline {
+        if clock::monotonic() > deadline {
             bail!("the daemon does not end: stop it, and run this again");
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -243,8 +247,7 @@ fn is_copy(name: &str, path: &Path) -> bool {
     let version = name.strip_prefix("state.v").and_then(|rest| rest.strip_suffix(".bak"));
     let mut start = [0; MAGIC.len()];
     version.is_some_and(|version| is_number(version, 10))
-        && path.is_file()
-        && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && open(path, &Rules::users(u64::MAX)).is_ok_and(|mut opened| opened.file.read_exact(&mut start).is_ok())
         && start == MAGIC
 }
 
@@ -260,7 +263,7 @@ fn is_number(text: &str, radix: u32) -> bool {
 
 /// True if no daemon holds the lock.
 fn is_free(paths: &Paths) -> bool {
-    std::fs::File::open(&paths.lock).map_or(true, |lock| lock.try_lock().is_ok())
+    open(&paths.lock, &Rules::users(u64::MAX)).map_or(true, |lock| lock.file.try_lock().is_ok())
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::{clock, environment};
+
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -87,7 +89,7 @@ fn tls() -> anyhow::Result<Arc<rustls::ClientConfig>> {
         return Ok(tls.clone());
     }
     let tls = Arc::new(read_certificates()?);
-    *shared = Some((Instant::now(), tls.clone()));
+    *shared = Some((clock::monotonic(), tls.clone()));
     Ok(tls)
 }
 
@@ -95,7 +97,7 @@ fn read_certificates() -> anyhow::Result<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     // Includes SSL_CERT_FILE and SSL_CERT_DIR.
     let mut found = vec![rustls_native_certs::load_native_certs()];
-    if let Some(path) = std::env::var_os("NODE_EXTRA_CA_CERTS").filter(|path| !path.is_empty()) {
+    if let Some(path) = environment::raw("NODE_EXTRA_CA_CERTS").filter(|path| !path.is_empty()) {
         found.push(rustls_native_certs::load_certs_from_paths(Some(path.as_ref()), None));
     }
     for found in found {

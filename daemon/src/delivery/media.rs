@@ -3,7 +3,7 @@
 //! Langfuse is asked for an address, gets the bytes there, and is told how that went. The question alone links an image or
 //! document it has already to one more observation.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use super::{
     reply::Asked,
 };
 use crate::{
-    clock::now_ms,
+    clock::{self, now_ms},
     store::{DestinationId, Store, media::Link},
 };
 use cc_core::{
@@ -240,7 +240,7 @@ impl Way {
         let Some(bytes) = bytes() else {
             return Outcome::Never(LOST, "its bytes are not there any more".into());
         };
-        let started = Instant::now();
+        let started = clock::monotonic();
         let uploaded = self.put(to, link, &hash, bytes).await;
         let Answer::Response { status, .. } = uploaded else { return outcome(&uploaded) };
         let taken = (200..300).contains(&status);

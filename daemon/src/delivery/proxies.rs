@@ -11,6 +11,8 @@ use hyper_util::{
     },
     rt::TokioIo,
 };
+
+use crate::environment;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -28,7 +30,7 @@ impl Rules {
     /// From `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in capitals or not.
     pub(super) fn from_env() -> Self {
         let variable = |name: &str| {
-            let value = [name.to_owned(), name.to_lowercase()].iter().find_map(|name| std::env::var(name).ok());
+            let value = [name.to_owned(), name.to_lowercase()].iter().find_map(|name| environment::text(name));
             value.unwrap_or_default().trim().to_owned()
         };
         Self::new(&variable("HTTPS_PROXY"), &variable("HTTP_PROXY"), &variable("ALL_PROXY"), &variable("NO_PROXY"))
@@ -120,7 +122,7 @@ pub(super) fn check() {
         }
     }
     for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"] {
-        let value = [name.to_owned(), name.to_lowercase()].iter().find_map(|name| std::env::var(name).ok());
+        let value = [name.to_owned(), name.to_lowercase()].iter().find_map(|name| environment::text(name));
         let value = value.unwrap_or_default();
         let target = "https://host.invalid".parse().unwrap_or_default();
         if !value.trim().is_empty() && Matcher::builder().all(value.trim()).build().intercept(&target).is_none() {

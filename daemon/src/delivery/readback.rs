@@ -1,6 +1,6 @@
 //! Reading back from a server what it was sent, and asking it who it takes us for.
 
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, header};
@@ -11,6 +11,7 @@ use super::{
     exchange::exchange,
     reply::Asked,
 };
+use crate::clock;
 use cc_core::{
     delivery::{
         readback::{Failure, Project, Seen},
@@ -65,7 +66,7 @@ impl Readback {
     /// Looks for a trace that was sent just now, until both APIs show it or `patience` is over: that of v4, which older servers do
     /// not have, and the one of before, which newer servers may not have.
     pub async fn trace(&self, trace_id: &str, patience: Duration) -> (Seen, Seen) {
-        let started = Instant::now();
+        let started = clock::monotonic();
         let (mut observations, mut trace) = (Seen::NotYet, Seen::NotYet);
         let mut pause = FIRST_PAUSE;
         loop {

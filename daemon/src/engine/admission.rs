@@ -1,11 +1,9 @@
 //! Whether a session may be read now, and for which of its destinations.
 
-use std::time::Instant;
-
 use super::{Engine, session::Session};
 use crate::{
     agents::Agents,
-    clock::{now_ms, now_ns},
+    clock::{self, now_ms, now_ns},
 };
 use cc_core::{
     admit::{self, DELIVERING, Reader, Wait},
@@ -106,7 +104,7 @@ impl Engine {
             if let Some(session) = self.sessions.get_mut(&to.session_id).filter(|session| session.waiting.is_empty()) {
                 let source = Source::Reread;
                 let hint = Hint { id: source.id(&to.session_id), source, ..session.row.hint.clone() };
-                session.waiting.push((hint, Instant::now()));
+                session.waiting.push((hint, clock::monotonic()));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -232,13 +232,13 @@ impl Engine {
         other.superseded = true;
         other.is_unhurried = session.is_unhurried;
         other.depth = session.depth + 1;
-        other.waiting.push((hint, Instant::now()));
+        other.waiting.push((hint, clock::monotonic()));
         self.sessions.insert(previous, other);
         true
     }
 
     fn unreadable(&mut self, session: &mut Session, error: &Unreadable) {
-        let now = Instant::now();
+        let now = clock::monotonic();
         // What is due is due again after the same time, not at once.
         if session.looks_finished() {
             session.grown = now;
@@ -289,7 +289,7 @@ impl Engine {
                 break;
             }
             room = room.saturating_sub(n);
-            session.grown = if session.is_unhurried { clock::since(file.modified) } else { Instant::now() };
+            session.grown = if session.is_unhurried { clock::since(file.modified) } else { clock::monotonic() };
             let Tail { lines, assembler, held, unclaimed, .. } = tail;
             lines.feed(&self.buffer[..n], |offset, line| {
                 push_line(session, assembler, held, unclaimed, &mut found, offset, line);
@@ -304,7 +304,7 @@ impl Engine {
         }
         tail.read_to = file.position(tail.lines.read_to());
         if session.is_over()
-            && complete::is_last_line_over(Instant::now(), session.grown)
+            && complete::is_last_line_over(clock::monotonic(), session.grown)
             && tail.lines.has_whole_rest()
         {
             let Tail { lines, assembler, held, unclaimed, .. } = tail;
@@ -352,7 +352,7 @@ impl Engine {
         for dir in agents.dirs() {
             self.watch.add(dir);
         }
-        let now = Instant::now();
+        let now = clock::monotonic();
         session.agents_poll = None;
         for id in agents.ids() {
             if !self.read_agent(session, agents, &id, tail, &mut room, found)? {

@@ -63,7 +63,7 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(row: SessionRow, rules: Rules) -> Self {
-        let now = Instant::now();
+        let now = clock::monotonic();
         Self {
             row,
             rules,

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     path::Path,
-    time::Instant,
 };
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
 };
 use crate::{
     agents::Agents,
+    clock,
     reader::{self, SPILLED},
 };
 use cc_core::{
@@ -215,7 +215,7 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Foun
     let waiting: Vec<_> =
         waiting.map(|(hint, came)| Waiting { event: &hint.event, fired_ns: hint.fired_ns, came: *came }).collect();
     let decision = complete::decide(
-        Instant::now(),
+        clock::monotonic(),
         &Situation {
             waiting: &waiting,
             grown: session.grown,

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::credentials::layers::{self, Stamp};
+use crate::{
+    clock,
+    credentials::layers::{self, Stamp},
+};
 use cc_core::hook::Hint;
 
 /// How long it counts. Which files there are to look at can change, too.
@@ -54,7 +57,7 @@ impl Wishes {
             return known.wish.clone();
         }
         // Before reading, so that a change meanwhile is seen next time.
-        let (now, stamps) = (Instant::now(), stamps());
+        let (now, stamps) = (clock::monotonic(), stamps());
         let wish = read();
         if self.0.len() >= KNOWN {
             self.0.clear();

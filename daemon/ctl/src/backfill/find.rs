@@ -15,7 +15,9 @@ use cc_core::{
     transcript::{is_name, record},
 };
 use cc_langfuse::{
+    clock,
     credentials::layers,
+    environment,
     reader::{Transcript, Unreadable, places},
 };
 use proto::env::{Role, VARIABLES};
@@ -27,10 +29,10 @@ const DEPTH: usize = 8;
 const BESIDE: [&str; 2] = ["subagents", "tool-results"];
 
 /// What is left out, by reason.
-pub type Skipped = BTreeMap<&'static str, u64>;
+pub(super) type Skipped = BTreeMap<&'static str, u64>;
 
 /// A transcript.
-pub struct Candidate {
+pub(super) struct Candidate {
     /// Where it is.
     pub path: PathBuf,
     /// Its session.
@@ -42,7 +44,7 @@ pub struct Candidate {
 }
 
 /// Where the sessions of a project go, and how.
-pub struct Route {
+pub(super) struct Route {
     /// Where.
     pub destination: Destination,
     /// How.
@@ -52,11 +54,11 @@ pub struct Route {
 }
 
 /// Directories of projects that are not read, and why not.
-pub type Refused = Vec<(PathBuf, Unreadable)>;
+pub(super) type Refused = Vec<(PathBuf, Unreadable)>;
 
 /// Every transcript at or below `paths` that was written to within `since`, oldest first. Below `roots` links of the user's own
 /// are followed.
-pub fn candidates(
+pub(super) fn candidates(
     paths: &[PathBuf],
     roots: &[PathBuf],
     since: Option<Duration>,
@@ -82,7 +84,7 @@ pub fn candidates(
             Err(_) => {}
         }
     }
-    let oldest = since.and_then(|since| SystemTime::now().checked_sub(since));
+    let oldest = since.and_then(|since| clock::wall().checked_sub(since));
     let mut found: HashMap<String, Candidate> = HashMap::new();
     let mut seen = HashSet::new();
     let mut skip = |reason| *skipped.entry(reason).or_default() += 1;
@@ -150,18 +152,18 @@ fn walk(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) {
 ///
 /// # Errors
 /// If the daemon would not read its transcript.
-pub fn cwd(transcript: &Path, roots: &[PathBuf]) -> Result<Option<PathBuf>, Unreadable> {
+pub(super) fn cwd(transcript: &Path, roots: &[PathBuf]) -> Result<Option<PathBuf>, Unreadable> {
     let mut file = Transcript::open_beneath(transcript, roots)?;
     Ok(record::cwd(file.head()?).map(PathBuf::from).filter(|dir| dir.is_absolute()))
 }
 
 /// A directory by its one name; one that is gone has only its own.
-pub fn real(dir: &Path) -> PathBuf {
+pub(super) fn real(dir: &Path) -> PathBuf {
     dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf())
 }
 
 /// Where sessions go, by the directory they were in.
-pub struct Routes {
+pub(super) struct Routes {
     home: PathBuf,
     /// What this process's environment says.
     own: Vec<(String, String)>,
@@ -171,24 +173,24 @@ pub struct Routes {
 
 impl Routes {
     /// Routes for a user whose home is `home`.
-    pub fn new(home: PathBuf) -> Self {
-        let own = proto::env::forwarded().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
+    pub(super) fn new(home: PathBuf) -> Self {
+        let own = environment::forwarded().into_iter();
         let own = own.filter(|(name, value)| name != "CLAUDE_PROJECT_DIR" && !value.trim().is_empty()).collect();
         Self { home, own, known: Vec::new(), by_dir: HashMap::new() }
     }
 
     /// True if this process's environment says where everything goes.
-    pub fn are_given(&self) -> bool {
+    pub(super) fn are_given(&self) -> bool {
         Env::new(pairs(&self.own)).destination().is_ok()
     }
 
     /// One of those found.
-    pub fn get(&self, route: usize) -> &Route {
+    pub(super) fn get(&self, route: usize) -> &Route {
         &self.known[route]
     }
 
     /// The route of sessions in `cwd`; `None` if they are not traced.
-    pub fn of(&mut self, cwd: Option<&Path>) -> Option<usize> {
+    pub(super) fn of(&mut self, cwd: Option<&Path>) -> Option<usize> {
         let cwd = cwd.map(real);
         if let Some(known) = self.by_dir.get(&cwd) {
             return *known;

@@ -48,7 +48,7 @@ mod send;
 Sessions go where the settings of their project say; those of projects that are not traced are left out. With LANGFUSE_PUBLIC_KEY,
 LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, all go there. What was sent before is not sent again, so it can be
 interrupted at any time and run again.")]
-pub struct Backfill {
+pub(crate) struct Backfill {
     /// Transcripts, or directories of them [default: wherever Claude Code keeps them]
     paths: Vec<PathBuf>,
     /// Only sessions written to within this time: 12h, 30d, 4w
@@ -113,7 +113,7 @@ struct Plan {
 
 impl Backfill {
     /// Plans, asks, hands over, and waits until all is delivered.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         if let Some(path) = self.paths.iter().find(|path| !path.exists()) {
             return usage(&format!("there is no {}", path.display()));
         }

@@ -1,6 +1,6 @@
 //! Hands sessions to the daemon, no faster than their spans are delivered.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use cc_core::{
     hook::Source,
     status::history::{Ask, Known},
 };
-use cc_langfuse::offline::TurnOutline;
+use cc_langfuse::{clock, offline::TurnOutline};
 use proto::frame::Frame;
 
 /// Sessions that are with the daemon at the same time.
@@ -56,7 +56,7 @@ struct Given {
 /// What came of it: how many spans were queued, and what was left undone.
 type Outcome = (usize, Vec<String>);
 
-pub struct Sender<'r> {
+pub(super) struct Sender<'r> {
     routes: &'r Routes,
     progress: &'r mut Progress,
     patience: Duration,
@@ -77,8 +77,8 @@ fn sent(states: &str) -> usize {
 }
 
 impl<'r> Sender<'r> {
-    pub fn new(routes: &'r Routes, progress: &'r mut Progress, patience: Duration) -> Self {
-        let run = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
+    pub(super) fn new(routes: &'r Routes, progress: &'r mut Progress, patience: Duration) -> Self {
+        let run = clock::wall().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
         Self {
             routes,
             progress,
@@ -86,7 +86,7 @@ impl<'r> Sender<'r> {
             number: 0,
             run,
             done: (0, 0),
-            moved: ((0, 0), Instant::now()),
+            moved: ((0, 0), clock::monotonic()),
             pid: None,
             last_frame: None,
             said: None,
@@ -94,7 +94,7 @@ impl<'r> Sender<'r> {
     }
 
     /// Hands everything over, one destination after the other, the oldest session first.
-    pub fn run(mut self, mut jobs: Vec<Job>) -> anyhow::Result<Outcome> {
+    pub(super) fn run(mut self, mut jobs: Vec<Job>) -> anyhow::Result<Outcome> {
         self.progress.begin("sending", jobs.iter().map(|job| job.candidate.bytes).sum());
         let (mut queued, mut left) = (0, Vec::new());
         let routes = self.routes;
@@ -103,7 +103,7 @@ impl<'r> Sender<'r> {
             let (own, others): (Vec<_>, Vec<_>) =
                 jobs.into_iter().partition(|job| routes.get(job.route).destination == to);
             jobs = others;
-            self.moved.1 = Instant::now();
+            self.moved.1 = clock::monotonic();
             let (more, why) = self.destination(&to, own)?;
             queued += more;
             left.extend(why);
@@ -202,7 +202,7 @@ impl<'r> Sender<'r> {
         let Some(row) = &state.destination else { return self.moved.1.elapsed() > self.patience };
         let now = (row.delivered, with_daemon);
         if now != self.moved.0 || row.waiting == 0 && with_daemon == 0 {
-            self.moved = (now, Instant::now());
+            self.moved = (now, clock::monotonic());
         }
         if row.state == "ok" {
             self.said = None;
@@ -235,7 +235,7 @@ impl<'r> Sender<'r> {
             "Backfill"
         };
         self.number += 1;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+        let now = clock::wall().duration_since(UNIX_EPOCH)?.as_nanos();
         let id = Source::Backfill.id(format_args!("{:x}-{:x}", self.run, self.number));
         let payload = json!({
             "session_id": job.candidate.id, "transcript_path": job.candidate.path, "cwd": job.cwd, "hook_event_name": event,
@@ -254,7 +254,7 @@ impl<'r> Sender<'r> {
         self.last_frame = Some(bytes.clone());
         self.patiently(|| daemon()?.hook(bytes.clone()))?;
         let is_late = event != "Replay" || job.turns.iter().any(|turn| turn.has_agents);
-        Ok(Given { event: id, turns: job.turns, bytes: job.candidate.bytes, at: Instant::now(), is_late, before })
+        Ok(Given { event: id, turns: job.turns, bytes: job.candidate.bytes, at: clock::monotonic(), is_late, before })
     }
 
     fn ask(&mut self, to: &Destination, events: &[String]) -> anyhow::Result<Known> {
@@ -272,7 +272,7 @@ impl<'r> Sender<'r> {
 
     /// A daemon that is restarted is waited for.
     fn patiently<T>(&mut self, mut work: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let begun = Instant::now();
+        let begun = clock::monotonic();
         loop {
             match work() {
                 Ok(done) => return Ok(done),

@@ -1,7 +1,7 @@
 //! Claude Code, its settings files, and the programs they name.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -35,7 +35,7 @@ const MANAGED: &str = "/Library/Application Support/ClaudeCode/managed-settings.
 const MANAGED: &str = "/etc/claude-code/managed-settings.json";
 
 /// Claude Code, where a shell or its own installers put it.
-pub fn installed(home: &Path) -> Claude {
+pub(super) fn installed(home: &Path) -> Claude {
     let Some(path) = programs::claude(home) else { return Claude::Missing };
     match programs::version(&path) {
         Err(why) => Claude::Silent(path, why.to_string()),
@@ -45,7 +45,7 @@ pub fn installed(home: &Path) -> Claude {
 }
 
 /// The settings files that Claude Code reads in `project`, weakest first.
-pub fn files(project: &Path, home: &Path) -> Vec<settings::File> {
+pub(super) fn files(project: &Path, home: &Path) -> Vec<settings::File> {
     let user = client::user_dir(home).join("settings.json");
     let at = |name: &str| project.join(".claude").join(name);
     let shared = at("settings.json");
@@ -83,7 +83,7 @@ fn content(path: &Path) -> Content {
 }
 
 /// The programs that are registered as our hook, each once.
-pub fn programs(settings: &Settings, project: &Path, home: &Path) -> Vec<Program> {
+pub(super) fn programs(settings: &Settings, project: &Path, home: &Path) -> Vec<Program> {
     let user = client::user_dir(home).join("settings.json");
     let ours = programs::ours(HOOK).ok();
     let mut seen: Vec<Program> = Vec::new();
@@ -123,8 +123,9 @@ fn state(path: &Path, may_run: bool) -> ProgramState {
     let frame = Frame { id: "x".into(), fired_ns: 0, cut: false, env: vec![], payload: vec![] }.encode();
     let language = frame.split(|byte| *byte == 0).next().unwrap_or_default();
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_PROGRAM).read_to_end(&mut bytes));
-    if read.is_ok() && memchr::memmem::find(&bytes, language).is_none() {
+    let rules = Rules { owner: Owner::Anybody, ..Rules::users(u64::MAX) };
+    let read = files::open(path, &rules).ok().map(|opened| opened.file.take(MAX_PROGRAM).read_to_end(&mut bytes));
+    if matches!(read, Some(Ok(_))) && memchr::memmem::find(&bytes, language).is_none() {
         return ProgramState::Foreign;
     }
     if meta.mode() & 0o022 != 0 || ![0, rustix::process::geteuid().as_raw()].contains(&meta.uid()) {

@@ -16,7 +16,7 @@ use proto::paths::{Paths, check_private};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the daemon says.
-pub fn daemon(paths: &Paths) -> Daemon {
+pub(super) fn daemon(paths: &Paths) -> Daemon {
     match Client::at(paths).patient(PATIENCE).status() {
         Ok(status) => Daemon::Running(Box::new(status)),
         Err(error) if error.is::<client::NotRunning>() => Daemon::NotRunning,
@@ -28,7 +28,7 @@ pub fn daemon(paths: &Paths) -> Daemon {
 }
 
 /// What the service manager says.
-pub fn unit() -> Unit {
+pub(super) fn unit() -> Unit {
     let mut command = Command::new("systemctl");
     command.args(["--user", "show", "--property=LoadState,ActiveState,UnitFileState"]);
     command.args(["cc-langfused.service", "cc-langfused.socket"]);
@@ -53,13 +53,13 @@ pub fn unit() -> Unit {
 }
 
 /// How many events wait in the spool.
-pub fn spooled(paths: &Paths) -> usize {
+pub(super) fn spooled(paths: &Paths) -> usize {
     let entries = fs::read_dir(&paths.spool).into_iter().flatten().filter_map(Result::ok);
     entries.filter(|entry| entry.path().extension().is_some_and(|ext| ext == "event")).count()
 }
 
 /// The daemon's files.
-pub fn files(paths: &Paths, running: bool) -> Vec<Finding> {
+pub(super) fn files(paths: &Paths, running: bool) -> Vec<Finding> {
     let dir = |dir: &Path| match Access::from(check_private(dir)) {
         Access::Private
             if rustix::fs::access(dir, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_err() =>
@@ -107,7 +107,7 @@ fn file(path: &Path, is_socket: bool) -> Access {
 }
 
 /// The disk that `dir` is on, or will be.
-pub fn disk(dir: &Path) -> Option<Finding> {
+pub(super) fn disk(dir: &Path) -> Option<Finding> {
     let there = dir.ancestors().find(|dir| dir.exists())?;
     let disk = rustix::fs::statvfs(there).ok()?;
     let [free, total] = [disk.f_bavail, disk.f_blocks].map(|blocks| blocks.saturating_mul(disk.f_frsize));

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use crate::{client, seen};
@@ -22,6 +22,7 @@ use cc_core::{
     secret::Secrets,
     status::{self, Status},
 };
+use cc_langfuse::clock;
 use cc_langfuse::delivery::{
     readback::Readback,
     transport::{Limits, Transport},
@@ -35,7 +36,7 @@ const LIMITS: Limits =
 const NAME: &str = "cc-langfuse doctor";
 
 /// The server of a project.
-pub struct Server<'a> {
+pub(super) struct Server<'a> {
     pub to: &'a Destination,
     pub secrets: &'a Secrets,
     pub options: Options,
@@ -45,7 +46,7 @@ pub struct Server<'a> {
 
 impl Server<'_> {
     /// Asks it for the project, and if it knows that, sends a trace that must show within `wait`.
-    pub fn examine(&self, status: Option<&Status>, wait: Option<Duration>) -> anyhow::Result<Vec<Finding>> {
+    pub(super) fn examine(&self, status: Option<&Status>, wait: Option<Duration>) -> anyhow::Result<Vec<Finding>> {
         let config_dirs = Vec::from_iter(client::config_dir());
         let held = status.and_then(|status| {
             let known =
@@ -108,5 +109,5 @@ impl Server<'_> {
 }
 
 fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

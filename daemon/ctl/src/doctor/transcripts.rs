@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use crate::client;
@@ -18,12 +17,13 @@ use cc_core::{
 };
 use cc_langfuse::{
     api::SESSIONS,
+    clock,
     credentials::layers::resolve,
     reader::{Transcript, places},
 };
 
 /// Those below `roots`, of projects that are traced.
-pub fn judge(mut roots: Vec<PathBuf>, home: &Path, cleanup_days: u64, status: Option<&Status>) -> Finding {
+pub(super) fn judge(mut roots: Vec<PathBuf>, home: &Path, cleanup_days: u64, status: Option<&Status>) -> Finding {
     roots.extend(client::config_dir().map(|dir| dir.join("projects")));
     roots.sort();
     roots.dedup();
@@ -38,14 +38,14 @@ pub fn judge(mut roots: Vec<PathBuf>, home: &Path, cleanup_days: u64, status: Op
 }
 
 /// The directories of projects below `roots` that are not read.
-pub fn refused(roots: &[PathBuf]) -> Vec<Finding> {
+pub(super) fn refused(roots: &[PathBuf]) -> Vec<Finding> {
     let projects = roots.iter().flat_map(|root| places::projects(root));
     let refused = projects.filter_map(|(dir, why)| Some((dir, why?)));
     refused.map(|(dir, why)| Finding::problem("projects", format!("{}: {why}", dir.display()), why.remedy())).collect()
 }
 
 /// When the transcript of the latest session was last written.
-pub fn last_written(status: &Status) -> Option<String> {
+pub(super) fn last_written(status: &Status) -> Option<String> {
     let written = fs::metadata(&status.sessions.first()?.transcript).ok()?.modified().ok()?;
     Some(format!("{:.0}", jiff::Timestamp::try_from(written).ok()?))
 }
@@ -57,7 +57,7 @@ fn look(path: PathBuf, cleanup_days: u64) -> Option<Old> {
     if path.extension()? != "jsonl" || !meta.is_file() || meta.len() == 0 {
         return None;
     }
-    let days = SystemTime::now().duration_since(meta.modified().ok()?).ok()?.as_secs() / 86_400;
+    let days = clock::wall().duration_since(meta.modified().ok()?).ok()?.as_secs() / 86_400;
     is_old(days, cleanup_days).then_some(Old { session_id, path, days })
 }
 

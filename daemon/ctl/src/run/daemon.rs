@@ -1,11 +1,11 @@
 //! The daemon of a run: the resident one, or one that is started and ended with the program.
 
 use std::{
-    fs, io,
+    io,
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -20,13 +20,17 @@ use crate::{
     programs,
 };
 use cc_core::status::Left;
+use cc_langfuse::{
+    clock,
+    files::{self, Rules},
+};
 use proto::paths::Paths;
 
 /// How long a daemon may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A daemon that hooks reach.
-pub struct Daemon {
+pub(crate) struct Daemon {
     /// Where it lives.
     pub paths: Paths,
     private: bool,
@@ -37,7 +41,7 @@ pub struct Daemon {
 impl Daemon {
     /// The resident daemon if it runs; where there is only what it left, a daemon that goes on with that; else, or if it is to be
     /// `ephemeral`, one that lives in `dir`. One that is ours delivers until `timeout` when nobody is left who can end it.
-    pub fn find_or_start(ephemeral: bool, dir: &Path, timeout: Duration) -> anyhow::Result<Self> {
+    pub(crate) fn find_or_start(ephemeral: bool, dir: &Path, timeout: Duration) -> anyhow::Result<Self> {
         let resident = client::paths()?;
         let running = !ephemeral && Client::at(&resident).answers();
         let private = ephemeral || !running && !resident.database.exists();
@@ -48,14 +52,14 @@ impl Daemon {
     }
 
     /// The program that is started next keeps it alive as well, should it outlive us.
-    pub fn share(&self) -> io::Result<()> {
+    pub(crate) fn share(&self) -> io::Result<()> {
         let own = self.own.borrow();
         let Some(held) = own.as_ref().and_then(|own| own.0.stdin.as_ref()) else { return Ok(()) };
         Ok(fcntl_setfd(held, FdFlags::empty())?)
     }
 
     /// It keeps its state in a temporary directory.
-    pub fn is_private(&self) -> bool {
+    pub(crate) fn is_private(&self) -> bool {
         self.private
     }
 
@@ -63,8 +67,8 @@ impl Daemon {
     ///
     /// # Errors
     /// What is left, and where.
-    pub fn finish(&self, signals: &Signals, timeout: Duration) -> anyhow::Result<()> {
-        let started = Instant::now();
+    pub(crate) fn finish(&self, signals: &Signals, timeout: Duration) -> anyhow::Result<()> {
+        let started = clock::monotonic();
         let mut left = self.flush(signals, timeout);
         if left.is_err() && !Client::at(&self.paths).answers() {
             // It was killed, or was another run's and ended with that.
@@ -101,14 +105,14 @@ impl Daemon {
 }
 
 /// A daemon process of ours; ended when this goes, or when nobody holds its standard input any more.
-pub struct Own(Child);
+pub(crate) struct Own(Child);
 
 impl Own {
     /// Starts it for the user whose home is `home`, and waits until it answers.
     ///
     /// # Errors
     /// If it does not.
-    pub fn start(home: &Path, paths: &Paths, private: bool, timeout: Duration) -> anyhow::Result<Self> {
+    pub(crate) fn start(home: &Path, paths: &Paths, private: bool, timeout: Duration) -> anyhow::Result<Self> {
         let mut command = Command::new(programs::ours("cc-langfused")?);
         command.env("HOME", home).env(proto::env::STATE_DIR, &paths.state);
         if Paths::new(home, None) == *paths {
@@ -118,11 +122,12 @@ impl Own {
         // In a group of its own: what is typed at the terminal is not for it.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut own = Self(command.spawn()?);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = clock::monotonic() + PATIENCE;
         while !Client::at(paths).answers() {
             let ended = own.0.try_wait()?;
-            if ended.is_some_and(|status| !status.success()) || Instant::now() > deadline {
-                let log = fs::read_to_string(&paths.log).unwrap_or_default();
+            if ended.is_some_and(|status| !status.success()) || clock::monotonic() > deadline {
+                let log = files::read(&paths.log, &Rules::users(u64::MAX)).unwrap_or_default();
+                let log = String::from_utf8_lossy(&log);
                 bail!("the daemon did not start: {}", log.lines().last().unwrap_or("it left no word"));
             }
             // Another one was there, and may be coming to its end.
@@ -137,12 +142,12 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = clock::monotonic() + PATIENCE;
         if let Ok(None) = self.0.try_wait() {
             let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         }
         while let Ok(None) = self.0.try_wait() {
-            if Instant::now() > deadline {
+            if clock::monotonic() > deadline {
                 let _ = self.0.kill();
             }
             std::thread::sleep(Duration::from_millis(2));

@@ -25,14 +25,14 @@ const PASSED: [(Signal, bool); 8] = [
 ];
 
 /// The signals this process gets, which do not end it any more.
-pub struct Signals {
+pub(crate) struct Signals {
     runtime: Runtime,
     streams: std::cell::RefCell<Vec<(Signal, tokio::signal::unix::Signal)>>,
 }
 
 impl Signals {
     /// From now on. What is ignored stays so, here and in the program: somebody meant it to survive.
-    pub fn listen() -> anyhow::Result<Self> {
+    pub(crate) fn listen() -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let _entered = runtime.enter();
         let ignored = ignored();
@@ -59,7 +59,7 @@ impl Signals {
     }
 
     /// A signal to end that came before there was a program.
-    pub fn early(&self) -> Option<Signal> {
+    pub(crate) fn early(&self) -> Option<Signal> {
         let next = async {
             loop {
                 tokio::select! {
@@ -73,7 +73,7 @@ impl Signals {
     }
 
     /// What `work` gives, in a thread of its own; `None` if a signal to end comes first.
-    pub fn unless_one_comes<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    pub(crate) fn unless_one_comes<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (done, result) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || done.send(work()));
         let interrupted = async { while !ends(self.next().await) {} };
@@ -86,7 +86,7 @@ impl Signals {
     }
 
     /// Waits for the program to end, and passes signals on; its exit code as a shell has it.
-    pub fn wait(&self, child: &Child) -> anyhow::Result<u8> {
+    pub(crate) fn wait(&self, child: &Child) -> anyhow::Result<u8> {
         let pid = Pid::from_child(child);
         loop {
             // Once before the first signal too: it may have ended already.
@@ -114,7 +114,7 @@ impl Signals {
 }
 
 /// What a shell makes of a program that a signal ended.
-pub fn code(signal: Signal) -> u8 {
+pub(super) fn code(signal: Signal) -> u8 {
     u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX)
 }
 
@@ -123,11 +123,13 @@ fn ends(which: Signal) -> bool {
 }
 
 /// The terminal's signals come to our process group.
+#[expect(clippy::disallowed_methods, reason = "a device of the system's")]
 fn in_foreground() -> bool {
     File::open("/dev/tty").is_ok_and(|tty| rustix::termios::tcgetpgrp(tty).is_ok_and(|group| group == getpgrp()))
 }
 
 /// The signals this process was started to ignore, one bit each; none where the system does not tell.
+#[expect(clippy::disallowed_methods, reason = "the kernel wrote it")]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

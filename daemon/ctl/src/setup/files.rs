@@ -21,7 +21,7 @@ use proto::paths::Paths;
 /// What was done, as far as it takes to undo it. Holds no secrets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Record {
+pub(crate) struct Record {
     /// Files, in the order in which they were changed.
     pub files: Vec<Written>,
     /// Directories that were made, the outermost first.
@@ -34,7 +34,7 @@ pub struct Record {
 
 /// A file that was changed or made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Written {
+pub(crate) struct Written {
     /// Where it is, links followed.
     pub path: PathBuf,
     /// There was a file, and this is a copy of it; where ours was in it already, without that.
@@ -53,7 +53,7 @@ pub struct Written {
 /// What of a file is ours.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub(crate) enum Part {
     /// Members of a settings file.
     Settings(Ours),
     /// Lines.
@@ -64,7 +64,7 @@ pub enum Part {
 
 /// What is to become of a file.
 #[derive(Debug)]
-pub struct Change {
+pub(crate) struct Change {
     /// Where it is, links followed.
     pub path: PathBuf,
     /// Its text now; `None` if there is no file.
@@ -84,7 +84,7 @@ impl Record {
     ///
     /// # Errors
     /// If the record is there and cannot be read.
-    pub fn load(paths: &Paths) -> anyhow::Result<Self> {
+    pub(crate) fn load(paths: &Paths) -> anyhow::Result<Self> {
         let path = Self::path(paths);
         let Some(text) = read(&path)? else { return Ok(Self::default()) };
         serde_json::from_str(&text)
@@ -95,7 +95,7 @@ impl Record {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn save(&mut self, paths: &Paths) -> anyhow::Result<()> {
+    pub(crate) fn save(&mut self, paths: &Paths) -> anyhow::Result<()> {
         let path = Self::path(paths);
         if self.files.is_empty() && self.service.is_none() {
             return remove(&path);
@@ -109,7 +109,7 @@ impl Record {
     }
 
     /// What is known of `path`.
-    pub fn of(&self, path: &Path) -> Option<&Written> {
+    pub(crate) fn of(&self, path: &Path) -> Option<&Written> {
         self.files.iter().find(|written| written.path == path)
     }
 
@@ -117,7 +117,7 @@ impl Record {
     ///
     /// # Errors
     /// If it cannot be told.
-    pub fn original(&self, path: &Path, current: Option<&str>) -> anyhow::Result<Option<String>> {
+    pub(crate) fn original(&self, path: &Path, current: Option<&str>) -> anyhow::Result<Option<String>> {
         match self.of(path) {
             Some(written) => written.original(current),
             None => Ok(current.map(str::to_owned)),
@@ -128,7 +128,7 @@ impl Record {
     ///
     /// # Errors
     /// If the original, the record or the file cannot be written.
-    pub fn make(&mut self, change: &Change, paths: &Paths) -> anyhow::Result<()> {
+    pub(crate) fn make(&mut self, change: &Change, paths: &Paths) -> anyhow::Result<()> {
         make_dirs(change.path.parent().context("no directory")?, 0o777, &mut self.dirs)?;
         let before = self.of(&change.path).cloned();
         let backup = match (&change.original, before.as_ref().and_then(|before| before.backup.clone())) {
@@ -158,7 +158,7 @@ impl Record {
     ///
     /// # Errors
     /// If the file, its copy or the record cannot be written.
-    pub fn unmake(&mut self, change: &Change, before: Self, paths: &Paths) -> anyhow::Result<()> {
+    pub(crate) fn unmake(&mut self, change: &Change, before: Self, paths: &Paths) -> anyhow::Result<()> {
         match &change.current {
             Some(text) => write(&change.path, text, change.mode)?,
             None => remove(&change.path)?,
@@ -184,7 +184,7 @@ impl Written {
     ///
     /// # Errors
     /// If `current` is not what it should be.
-    pub fn original(&self, current: Option<&str>) -> anyhow::Result<Option<String>> {
+    pub(crate) fn original(&self, current: Option<&str>) -> anyhow::Result<Option<String>> {
         let Some(current) = current else { return Ok(None) };
         let backup = self.backup.as_deref().map(read).transpose()?.flatten();
         let is_known = [&self.sha256, &self.replaced].contains(&&hash(current));
@@ -210,7 +210,7 @@ impl Change {
     ///
     /// # Errors
     /// If it cannot be made.
-    pub fn make(&self) -> anyhow::Result<()> {
+    pub(crate) fn make(&self) -> anyhow::Result<()> {
         let path = self.path.display();
         ensure!(read(&self.path)? == self.current, "{path} has changed meanwhile: run this again");
         match &self.new {
@@ -224,7 +224,8 @@ impl Change {
 ///
 /// # Errors
 /// If `home` is not there.
-pub fn alone(home: &Path) -> anyhow::Result<File> {
+#[expect(clippy::disallowed_methods, reason = "a directory, for its lock")]
+pub(crate) fn alone(home: &Path) -> anyhow::Result<File> {
     let dir = File::open(home).with_context(|| home.display().to_string())?;
     if matches!(dir.try_lock(), Err(TryLockError::WouldBlock)) {
         out!("waiting       another setup or uninstall is under way");
@@ -237,7 +238,7 @@ pub fn alone(home: &Path) -> anyhow::Result<File> {
 ///
 /// # Errors
 /// If it is a link to nowhere, or a name that the record cannot hold.
-pub fn real(path: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn real(path: &Path) -> anyhow::Result<PathBuf> {
     ensure!(path.to_str().is_some(), "{} is not UTF-8: another name is needed", path.display());
     match fs::canonicalize(path) {
         Ok(real) => Ok(real),
@@ -255,7 +256,7 @@ pub fn real(path: &Path) -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// If it is not a text file of ours.
-pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<Option<String>> {
     let name = path.display();
     let bytes = match files::read(path, &Rules::users(MAX_SETTINGS)) {
         Ok(bytes) => bytes,
@@ -269,11 +270,12 @@ pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
 }
 
 /// The mode of the file at `path`.
-pub fn mode(path: &Path) -> Option<u32> {
+pub(crate) fn mode(path: &Path) -> Option<u32> {
     fs::metadata(path).ok().map(|meta| meta.permissions().mode() & 0o7777)
 }
 
 /// Replaces the file at `path` as a whole, or not at all.
+#[expect(clippy::disallowed_methods, reason = "a directory, to flush it")]
 fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let written = || -> anyhow::Result<()> {
         let dir = path.parent().context("no directory")?;
@@ -290,7 +292,7 @@ fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
 }
 
 /// Removes a file, if it is there.
-pub fn remove(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
     match fs::remove_file(path) {
         Err(error) if !is_absence(&error) => {
             Err(error).with_context(|| format!("{} cannot be removed", path.display()))
@@ -305,6 +307,7 @@ fn is_absence(error: &std::io::Error) -> bool {
 }
 
 /// A name beside `path` for a copy of it, taken at once.
+#[expect(clippy::disallowed_methods, reason = "a new file, or none")]
 fn unused(path: &Path) -> anyhow::Result<PathBuf> {
     let name = path.file_name().context("no name")?.to_string_lossy();
     for suffix in std::iter::once(String::new()).chain((1..100).map(|number| format!(".{number}"))) {
@@ -319,7 +322,7 @@ fn unused(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// How copies of what was there before end.
-pub const BACKUP: &str = ".before-cc-langfuse";
+pub(crate) const BACKUP: &str = ".before-cc-langfuse";
 
 /// Makes `dir`, and notes what was made for it.
 fn make_dirs(dir: &Path, mode: u32, made: &mut Vec<PathBuf>) -> anyhow::Result<()> {

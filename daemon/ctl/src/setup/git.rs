@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 
 use super::files;
 use crate::programs;
+use cc_langfuse::environment;
 
 /// How long git may think about one file.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,7 +23,7 @@ const ASIDE: [&str; 4] = ["GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT
 
 /// What becomes of a file that git does not track yet.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     /// No repository has it in its working tree, or the one that has ignores it.
     Safe,
     /// `git add .` would take it. This line in this file, which is part of no commit, prevents that.
@@ -34,15 +35,15 @@ pub enum Fate {
 }
 
 /// The working tree around `file`.
-pub fn tree(file: &Path) -> Option<&Path> {
+pub(super) fn tree(file: &Path) -> Option<&Path> {
     file.ancestors().skip(1).find(|dir| dir.join(".git").exists())
 }
 
 /// What becomes of `file`, which is absolute, without links, and need not exist: in the repository around it, and in one that
 /// this program's environment names.
-pub fn fate(file: &Path) -> Fate {
+pub(super) fn fate(file: &Path) -> Fate {
     let around = tree(file).map(|_| false);
-    let named = ELSEWHERE.iter().any(|name| std::env::var_os(name).is_some()).then_some(true);
+    let named = ELSEWHERE.iter().any(|name| environment::raw(name).is_some()).then_some(true);
     let fates = around.into_iter().chain(named).map(|named| Repository { file, named }.fate());
     fates.into_iter().find(|fate| *fate != Fate::Safe).unwrap_or(Fate::Safe)
 }
@@ -130,7 +131,7 @@ impl Rule {
 }
 
 /// Why a secret must not be written to `file`, and what to do instead; `None` if git does not take it.
-pub fn objection(file: &Path, instead: &str) -> Option<String> {
+pub(super) fn objection(file: &Path, instead: &str) -> Option<String> {
     let why = match fate(file) {
         Fate::Safe => return None,
         Fate::Wanted { rule } => format!("git would commit it: {rule} outranks .git/info/exclude; remove that line"),

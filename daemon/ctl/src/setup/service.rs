@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use proto::paths::Paths;
 
 use crate::programs;
+use cc_langfuse::environment;
 
 const SERVICE: &str = include_str!("../../../../systemd/cc-langfused.service");
 const NAMESPACES: &str = include_str!("../../../../systemd/cc-langfused.service.d/10-namespaces.conf");
@@ -21,24 +22,24 @@ const EXEC: &str = "%h/.local/bin/cc-langfused";
 const PLIST_EXEC: &str = "/Users/YOU/.local/bin/cc-langfused";
 
 /// The part of the unit that needs user namespaces.
-pub const DROP_IN: &str = "cc-langfused.service.d/10-namespaces.conf";
+pub(crate) const DROP_IN: &str = "cc-langfused.service.d/10-namespaces.conf";
 
 /// How long a manager may take: systemd itself gives a service 90 s to start.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What runs services for the user here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manager {
+pub(crate) enum Manager {
     Systemd,
     Launchd,
 }
 
 /// What is told to a person when all is well, or what is left to do.
-pub type Told = Result<String, String>;
+pub(crate) type Told = Result<String, String>;
 
 impl Manager {
     /// The one that is here.
-    pub fn find() -> Option<Self> {
+    pub(crate) fn find() -> Option<Self> {
         let answers =
             |program: &str, args: &[&str]| programs::on_path(program).is_some() && call(program, args).is_ok();
         if answers("systemctl", &["--user", "show-environment"]) {
@@ -51,7 +52,7 @@ impl Manager {
     }
 
     /// As the record names it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Systemd => "systemd",
             Self::Launchd => "launchd",
@@ -59,12 +60,12 @@ impl Manager {
     }
 
     /// From the record.
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         [Self::Systemd, Self::Launchd].into_iter().find(|manager| manager.name() == name)
     }
 
     /// The files it needs to run `daemon` in `home`.
-    pub fn files(self, home: &Path, paths: &Paths, daemon: &str) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    pub(crate) fn files(self, home: &Path, paths: &Paths, daemon: &str) -> anyhow::Result<Vec<(PathBuf, String)>> {
         let moved = paths.state != Paths::new(home, None).state;
         let state = paths.state.to_str().context("the state directory's path is not UTF-8")?;
         Ok(match self {
@@ -108,7 +109,7 @@ impl Manager {
     ///
     /// # Errors
     /// If the manager cannot be told.
-    pub fn start(self, home: &Path, changed: bool) -> anyhow::Result<Told> {
+    pub(crate) fn start(self, home: &Path, changed: bool) -> anyhow::Result<Told> {
         match self {
             Self::Systemd => start_systemd(home, changed),
             Self::Launchd => {
@@ -129,12 +130,12 @@ impl Manager {
     }
 
     /// True if the service had to do without user namespaces.
-    pub fn is_plain(self, home: &Path) -> bool {
+    pub(crate) fn is_plain(self, home: &Path) -> bool {
         self == Self::Systemd && !units(home).join(DROP_IN).exists()
     }
 
     /// Stops the daemon for good.
-    pub fn stop(self, home: &Path) {
+    pub(crate) fn stop(self, home: &Path) {
         // What it does not know is stopped already.
         let _ = match self {
             Self::Systemd => {
@@ -147,7 +148,7 @@ impl Manager {
     }
 
     /// Tells it that its files are gone.
-    pub fn forget(self) {
+    pub(crate) fn forget(self) {
         if self == Self::Systemd {
             let _ = call("systemctl", &["--user", "daemon-reload"]);
             let _ = call("systemctl", &["--user", "reset-failed", "cc-langfused.service"]);
@@ -187,7 +188,7 @@ fn start_systemd(home: &Path, changed: bool) -> anyhow::Result<Told> {
 
 /// Where user units are kept.
 fn units(home: &Path) -> PathBuf {
-    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let config = environment::absolute("XDG_CONFIG_HOME");
     config.unwrap_or_else(|| home.join(".config")).join("systemd/user")
 }
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 /// "1 turn", "2 turns".
-pub fn count(number: usize, thing: &str) -> String {
+pub(crate) fn count(number: usize, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
 /// A number and a unit; one without is of seconds.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u32 = digits.parse().map_err(|_| "a number and a unit, as in 30s".to_owned())?;
     let unit = match &text[digits.len()..] {
@@ -24,7 +24,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// "812 B", "3.4 MiB".
-pub fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB"];
     let mut value = bytes as f64;
     let mut unit = "B";

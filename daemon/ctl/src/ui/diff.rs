@@ -14,7 +14,7 @@ use cc_core::{
 use cc_langfuse::output::{self, Look};
 
 /// Shows what becomes of the file at `path`, from its `old` text to its `new` one, without secrets.
-pub fn show(path: &Path, old: Option<&str>, new: Option<&str>) {
+pub(crate) fn show(path: &Path, old: Option<&str>, new: Option<&str>) {
     let paint = |look: Look, text: String| {
         let _ = output::painted(look, format_args!("{text}"));
     };
@@ -37,7 +37,7 @@ pub fn show(path: &Path, old: Option<&str>, new: Option<&str>) {
 }
 
 /// The secret keys in the `env` of a settings file, as they are written there.
-pub fn secrets_in(text: &str) -> Vec<Zeroizing<String>> {
+pub(crate) fn secrets_in(text: &str) -> Vec<Zeroizing<String>> {
     let text = text.trim_start_matches('\u{feff}');
     let Ok(root) = edit::parse(text) else { return Vec::new() };
     let envs = root.members().iter().filter(|member| member.key == "env");

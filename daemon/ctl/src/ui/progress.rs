@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cc_langfuse::output;
+use cc_langfuse::{clock, output};
 
 use super::amount::size;
 
@@ -10,7 +10,7 @@ use super::amount::size;
 const WIDTH: usize = 20;
 
 /// What a job's progress is shown by: bytes of transcripts that are dealt with.
-pub struct Progress {
+pub(crate) struct Progress {
     every: Option<Duration>,
     bar: bool,
     what: &'static str,
@@ -22,26 +22,26 @@ pub struct Progress {
 
 impl Progress {
     /// Shown to people, if it is not to be `quiet`.
-    pub fn new(quiet: bool) -> Self {
+    pub(crate) fn new(quiet: bool) -> Self {
         let bar = output::is_seen_aside();
         let every = (!quiet).then_some(if bar { Duration::from_millis(100) } else { Duration::from_secs(10) });
-        Self { every, bar, what: "", total: 0, done: 0, begun: Instant::now(), shown: None }
+        Self { every, bar, what: "", total: 0, done: 0, begun: clock::monotonic(), shown: None }
     }
 
     /// `total` bytes are to be dealt with.
-    pub fn begin(&mut self, what: &'static str, total: u64) {
-        (self.what, self.total, self.done, self.begun) = (what, total, 0, Instant::now());
+    pub(crate) fn begin(&mut self, what: &'static str, total: u64) {
+        (self.what, self.total, self.done, self.begun) = (what, total, 0, clock::monotonic());
         self.shown = (!self.bar).then_some(self.begun);
     }
 
     /// So many more are.
-    pub fn step(&mut self, bytes: u64, detail: &str) {
+    pub(crate) fn step(&mut self, bytes: u64, detail: &str) {
         self.done += bytes;
         let Some(every) = self.every else { return };
         if self.shown.is_some_and(|shown| shown.elapsed() < every) {
             return;
         }
-        self.shown = Some(Instant::now());
+        self.shown = Some(clock::monotonic());
         let line = line(self.what, self.done, self.total, self.begun.elapsed(), detail);
         if self.bar {
             output::progress(Some(&line));
@@ -51,13 +51,13 @@ impl Progress {
     }
 
     /// Says something in between.
-    pub fn say(&mut self, text: &str) {
+    pub(crate) fn say(&mut self, text: &str) {
         self.end();
         err!("{text}");
     }
 
     /// Takes the bar away.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         if self.bar && self.every.is_some() && self.shown.take().is_some() {
             output::progress(None);
         }

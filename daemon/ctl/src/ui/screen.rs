@@ -14,7 +14,7 @@ use super::terminal::Without;
 use cc_langfuse::output::{self, Look};
 
 /// What ends a wait.
-pub struct Wake {
+pub(crate) struct Wake {
     keys: mpsc::Receiver<u8>,
     term: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
@@ -27,7 +27,7 @@ impl Wake {
     ///
     /// # Errors
     /// As the system says.
-    pub fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let (sender, keys) = mpsc::channel(16);
         std::thread::Builder::new().name("keys".into()).spawn(move || {
             let mut key = [0];
@@ -43,7 +43,7 @@ impl Wake {
     }
 
     /// True after `interval`, or when the screen must be drawn anew; false at the end.
-    pub fn wait(&mut self, runtime: &Runtime, interval: Duration) -> bool {
+    pub(crate) fn wait(&mut self, runtime: &Runtime, interval: Duration) -> bool {
         const CTRL_C: u8 = 3;
         runtime.block_on(async {
             let over = tokio::time::sleep(interval);
@@ -63,7 +63,7 @@ impl Wake {
 }
 
 /// The terminal's other screen, without echo; put back when this goes.
-pub struct Screen {
+pub(crate) struct Screen {
     shown: output::Screen,
     _raw: Without,
 }
@@ -73,7 +73,7 @@ impl Screen {
     ///
     /// # Errors
     /// If there is no terminal.
-    pub fn open() -> anyhow::Result<Self> {
+    pub(crate) fn open() -> anyhow::Result<Self> {
         // Signals of keys too: suspended, it would leave the screen as it is.
         let modes = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
         let raw = Without::modes(modes, OptionalActions::Now).context("the terminal")?;
@@ -81,7 +81,7 @@ impl Screen {
     }
 
     /// Columns and rows.
-    pub fn size(&self) -> (usize, usize) {
+    pub(crate) fn size(&self) -> (usize, usize) {
         self.shown.size()
     }
 
@@ -89,7 +89,7 @@ impl Screen {
     ///
     /// # Errors
     /// If nothing can be written.
-    pub fn draw(&self, lines: &[(Look, String)]) -> anyhow::Result<()> {
+    pub(crate) fn draw(&self, lines: &[(Look, String)]) -> anyhow::Result<()> {
         Ok(self.shown.draw(lines)?)
     }
 }

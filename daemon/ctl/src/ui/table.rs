@@ -6,7 +6,7 @@ use cc_core::visible;
 use cc_langfuse::output::{self, Look};
 
 /// Lines of aligned columns; the first row is their heads. The last column is as long as it is.
-pub fn lines(rows: &[Vec<String>]) -> Vec<String> {
+pub(crate) fn lines(rows: &[Vec<String>]) -> Vec<String> {
     // As wide as they are when they are seen.
     let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible::line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -20,25 +20,25 @@ pub fn lines(rows: &[Vec<String>]) -> Vec<String> {
 }
 
 /// Prints such a table.
-pub fn print(rows: &[Vec<String>]) {
+pub(crate) fn print(rows: &[Vec<String>]) {
     for (index, line) in lines(rows).iter().enumerate() {
         let _ = output::painted(if index == 0 { Look::Bold } else { Look::Plain }, format_args!("{line}"));
     }
 }
 
 /// `text` in one line of at most `width` characters.
-pub fn clip(text: &str, width: usize) -> String {
+pub(crate) fn clip(text: &str, width: usize) -> String {
     visible::glance(text, width)
 }
 
 /// A path as people write it.
-pub fn path(path: &Path, home: &Path) -> String {
+pub(crate) fn path(path: &Path, home: &Path) -> String {
     let short = path.strip_prefix(home).map(|below| PathBuf::from("~").join(below));
     clip(&short.as_deref().unwrap_or(path).to_string_lossy(), 400)
 }
 
 /// "12 s ago", for a time as the daemon tells it.
-pub fn ago(at: Option<&str>, now: jiff::Timestamp) -> String {
+pub(crate) fn ago(at: Option<&str>, now: jiff::Timestamp) -> String {
     let Some(at) = at.and_then(|at| at.parse::<jiff::Timestamp>().ok()) else { return "-".to_owned() };
     match now.as_second().saturating_sub(at.as_second()) {
         ..0 => "now".to_owned(),

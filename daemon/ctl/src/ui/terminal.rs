@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use cc_langfuse::output;
 
 /// True if there is somebody to ask.
-pub fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     io::stdin().is_terminal() && output::is_seen()
 }
 
@@ -17,7 +17,7 @@ pub fn is_there() -> bool {
 ///
 /// # Errors
 /// At the end of the input.
-pub fn ask(question: &str, default: Option<&str>) -> anyhow::Result<String> {
+pub(crate) fn ask(question: &str, default: Option<&str>) -> anyhow::Result<String> {
     loop {
         let hint = default.map(|default| format!(" [{default}]")).unwrap_or_default();
         output::question(&format!("{question}{hint}: "))?;
@@ -34,7 +34,7 @@ pub fn ask(question: &str, default: Option<&str>) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// At the end of the input.
-pub fn ask_hidden(question: &str) -> anyhow::Result<Zeroizing<String>> {
+pub(crate) fn ask_hidden(question: &str) -> anyhow::Result<Zeroizing<String>> {
     loop {
         output::question(&format!("{question} (not shown): "))?;
         let hidden = Without::modes(LocalModes::ECHO, OptionalActions::Flush)?;
@@ -49,14 +49,14 @@ pub fn ask_hidden(question: &str) -> anyhow::Result<Zeroizing<String>> {
 }
 
 /// The terminal without some of its modes; put back when this goes.
-pub struct Without(Termios);
+pub(crate) struct Without(Termios);
 
 impl Without {
     /// Takes them from it.
     ///
     /// # Errors
     /// If there is no terminal.
-    pub fn modes(modes: LocalModes, when: OptionalActions) -> io::Result<Self> {
+    pub(crate) fn modes(modes: LocalModes, when: OptionalActions) -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
         let mut less = before.clone();
         less.local_modes.remove(modes);
@@ -75,7 +75,7 @@ impl Drop for Without {
 ///
 /// # Errors
 /// At the end of the input.
-pub fn agrees(question: &str) -> anyhow::Result<bool> {
+pub(crate) fn agrees(question: &str) -> anyhow::Result<bool> {
     output::question(&format!("{question} [Y/n]: "))?;
     Ok(matches!(line()?.trim().to_lowercase().as_str(), "" | "y" | "yes"))
 }
@@ -84,7 +84,7 @@ pub fn agrees(question: &str) -> anyhow::Result<bool> {
 ///
 /// # Errors
 /// At the end of the input.
-pub fn confirms(question: &str) -> anyhow::Result<bool> {
+pub(crate) fn confirms(question: &str) -> anyhow::Result<bool> {
     output::question_aside(&format!("{question} [y/N] "))?;
     Ok(matches!(line()?.trim().to_lowercase().as_str(), "y" | "yes"))
 }
@@ -93,7 +93,7 @@ pub fn confirms(question: &str) -> anyhow::Result<bool> {
 ///
 /// # Errors
 /// At its end.
-pub fn line() -> anyhow::Result<Zeroizing<String>> {
+pub(crate) fn line() -> anyhow::Result<Zeroizing<String>> {
     let mut line = Zeroizing::new(String::new());
     if io::stdin().lock().read_line(&mut line)? == 0 {
         bail!("the input has ended");

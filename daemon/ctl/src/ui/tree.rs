@@ -12,7 +12,7 @@ const NAME: usize = 120;
 const DETAIL: usize = 200;
 
 /// Prints the observations of one trace as a tree, with tokens and durations.
-pub fn print(found: &[&Observation]) {
+pub(crate) fn print(found: &[&Observation]) {
     for root in found.iter().filter(|found| found.is_root()) {
         let Body::Turn(turn) = &root.body else { continue };
         let instead = turn.instead_of.map_or_else(String::new, |number| format!("  instead of turn {number}"));
