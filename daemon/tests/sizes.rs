@@ -1,6 +1,6 @@
 //! `CC_LANGFUSE_CAPTURE=metadata`: no word of any recorded session leaves.
 
-#![allow(clippy::disallowed_methods, reason = "it asks the system for its size")]
+#![allow(clippy::disallowed_methods, reason = "it reads recordings")]
 
 use std::collections::BTreeSet;
 
