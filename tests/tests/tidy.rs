@@ -22,7 +22,7 @@ const DAEMON: &[&[&str]] = &[
 
 /// The same in the pure core.
 const CORE: &[&[&str]] = &[
-    &["claude", "ids", "media", "project", "redact", "secret", "settings", "vars", "visible"],
+    &["claude", "ids", "media", "project", "redact", "secret", "settings", "vars", "verdict", "visible"],
     &["transcript"],
     &["import_state", "observation", "turn"],
     &["trace"],

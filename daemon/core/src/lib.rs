@@ -38,4 +38,5 @@ pub mod trace;
 pub mod transcript;
 pub mod turn;
 pub mod vars;
+pub mod verdict;
 pub mod visible;

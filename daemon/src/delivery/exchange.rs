@@ -19,7 +19,7 @@ use super::{
     client::{Hyper, Limits},
     reply::{self, Asked, Reply, Said},
 };
-use cc_core::{delivery::verdict::Answer, secret::Secrets};
+use cc_core::{secret::Secrets, verdict::Answer};
 
 /// Most bytes of an answer that are read.
 const ANSWER: usize = 1 << 20;

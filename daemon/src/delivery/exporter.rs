@@ -18,6 +18,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::{
     access::{Access, PARKED},
+    connect::Known,
     media::Uploader,
     proxies,
     transport::{Limits, Transport},
@@ -30,10 +31,10 @@ use cc_core::{
     delivery::{
         item::Item,
         policy::{self, PROBE, Plan, Sent, Step},
-        verdict::{Answer, Verdict, judge},
     },
     destination::Destination,
     secret::Secrets,
+    verdict::{Answer, Verdict},
 };
 
 /// Where nothing is to be done for this long, the connection is given up: there may be thousands of destinations.
@@ -122,7 +123,9 @@ pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut or
                     stopping: stopping.clone(),
                     signals: line.spans.clone(),
                     link: None,
-                    plan: Plan::default(),
+                    known: None,
+                    is_new: false,
+                    plan: Plan::new(destination.kind.backend().manners(&destination)),
                     asked_to_wait: false,
                     well: true,
                 }
@@ -150,6 +153,10 @@ struct Exporter {
     stopping: Arc<AtomicBool>,
     signals: Signals,
     link: Option<Transport>,
+    /// Where spans are taken, and with which secrets; longer than the connection lasts.
+    known: Option<(Secrets, Known)>,
+    /// Nothing was delivered since that was found out.
+    is_new: bool,
     plan: Plan,
     /// The wait at hand is the server's wish, so nobody hurries it.
     asked_to_wait: bool,
@@ -184,10 +191,10 @@ impl Exporter {
                 self.link = None;
             }
             if self.link.is_none() {
-                match self.connect() {
+                match Box::pin(self.connect()).await {
                     Ok(link) => self.link = Some(link),
-                    Err((state, why)) => {
-                        self.park(state, why).await;
+                    Err((state, verdict)) => {
+                        self.wait_for_a_way(state, verdict).await;
                         continue;
                     }
                 }
@@ -236,14 +243,12 @@ impl Exporter {
     }
 
     async fn act(&mut self, batch: Vec<Row>, answer: &Answer, took: Duration) {
-        let verdict = judge(answer);
-        self.asked_to_wait = matches!(&verdict, Verdict::Later(Some(wait), _) if !wait.is_zero());
+        let verdict = self.access.destination.kind.judge(answer);
         let sent = Sent { spans: batch.len(), bytes: batch.iter().map(|row| row.bytes).sum(), took };
-        let (plan, step) = policy::next(self.plan, verdict, sent, chance());
-        self.plan = plan;
         let id = self.id;
-        match step {
+        match self.decide(verdict, sent) {
             Step::Done => {
+                self.is_new = false;
                 let mut rejected = 0;
                 if let Answer::Response { rejected: Some((count, why)), .. } = answer {
                     rejected = (*count).min(batch.len() as u64);
@@ -255,21 +260,16 @@ impl Exporter {
                 tracing::debug!(spans = batch.len(), to = self.access.destination.address, "delivered");
                 self.keep_trying(|store| store.delivered(id, &batch, rejected, now_ms())).await;
             }
-            Step::Wait(wait, why) => {
-                if self.well {
-                    tracing::warn!(
-                        to = self.access.destination.address,
-                        why,
-                        "not delivered; trying again until it is"
-                    );
-                }
-                tracing::debug!(to = self.access.destination.address, why, ?wait, "not delivered");
-                self.note("retrying", wait, why);
-                self.pause(wait).await;
-            }
+            Step::Wait(wait, why) => self.wait(wait, why).await,
             Step::Park(why) => {
-                self.access.was_refused();
                 self.link = None;
+                let known = self.known.take();
+                let is_gone = matches!(answer, Answer::Response { status: 404, .. });
+                // What was asked a while ago may be out of date; what was asked just now is not.
+                if is_gone && known.is_some_and(|(_, known)| known.was_asked) && !std::mem::take(&mut self.is_new) {
+                    return;
+                }
+                self.access.was_refused();
                 self.park(PARKED, why).await;
             }
             Step::Split => {}
@@ -290,6 +290,23 @@ impl Exporter {
                 self.bury(seq, item, why).await;
             }
         }
+    }
+
+    /// What follows from `verdict` on what was `sent`.
+    fn decide(&mut self, verdict: Verdict, sent: Sent) -> Step {
+        self.asked_to_wait = matches!(&verdict, Verdict::Later(Some(wait), _) if !wait.is_zero());
+        let (plan, step) = policy::next(self.plan, verdict, sent, chance());
+        self.plan = plan;
+        step
+    }
+
+    async fn wait(&mut self, wait: Duration, why: String) {
+        if self.well {
+            tracing::warn!(to = self.access.destination.address, why, "not delivered; trying again until it is");
+        }
+        tracing::debug!(to = self.access.destination.address, why, ?wait, "not delivered");
+        self.note("retrying", wait, why);
+        self.pause(wait).await;
     }
 
     async fn bury(&mut self, seq: i64, item: Item, why: String) {
@@ -356,10 +373,23 @@ impl Exporter {
     }
 
     /// The way to the server, or the destination's state without one and why.
-    fn connect(&mut self) -> Result<Transport, (&'static str, String)> {
-        let secrets = self.access.secrets()?;
+    async fn connect(&mut self) -> Result<Transport, (&'static str, Verdict)> {
+        let secrets = self.access.secrets().map_err(|(state, why)| (state, Verdict::Park(why)))?;
         let to = &self.access.destination;
-        Transport::new(to, &secrets, Limits::default()).map_err(|error| (PARKED, format!("{error:#}")))
+        let mut known = self.known.take().filter(|(of, _)| *of == secrets).map(|(_, known)| known);
+        self.is_new |= known.is_none();
+        let link = Transport::known(to, &secrets, Limits::default(), &mut known).await;
+        self.known = known.map(|known| (secrets, known));
+        link.map_err(|verdict| (PARKED, verdict))
+    }
+
+    /// There is no way to the server: parks, or waits if that may be over soon.
+    async fn wait_for_a_way(&mut self, state: &'static str, verdict: Verdict) {
+        match self.decide(verdict, Sent::default()) {
+            Step::Wait(wait, why) => self.wait(wait, why).await,
+            Step::Park(why) | Step::Shrink(why) | Step::Bury(why) => self.park(state, why).await,
+            Step::Done | Step::Split => {}
+        }
     }
 }
 

@@ -23,10 +23,7 @@ use crate::{
     store::{DestinationId, Store, media::Link},
 };
 use cc_core::{
-    delivery::{
-        policy::{PROBE, backoff},
-        verdict::{Answer, Verdict, judge},
-    },
+    delivery::policy::{PROBE, backoff},
     destination::{
         Destination, is_loopback,
         langfuse::{self, encode::media_id},
@@ -34,6 +31,7 @@ use cc_core::{
     ids::hex,
     media::Hash,
     secret::Secrets,
+    verdict::{Answer, Verdict, judge},
 };
 
 /// A storage may need a while for what is large.

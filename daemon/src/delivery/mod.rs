@@ -2,6 +2,7 @@
 
 mod access;
 mod client;
+mod connect;
 mod exchange;
 pub mod exporter;
 mod media;

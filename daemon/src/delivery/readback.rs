@@ -13,12 +13,10 @@ use super::{
 };
 use crate::clock;
 use cc_core::{
-    delivery::{
-        readback::{Failure, Project, Seen},
-        verdict::Answer,
-    },
+    delivery::readback::{Failure, Project, Seen},
     destination::{Destination, langfuse},
     secret::Secrets,
+    verdict::Answer,
 };
 
 /// Longest name or id of a project.

@@ -27,17 +27,18 @@ use opentelemetry_sdk::{
 pub use super::client::Limits;
 use super::{
     client::{AGENT, Hyper, client},
+    connect::{self, Known},
     exchange::exchange,
     reply::Asked,
 };
 use cc_core::{
-    delivery::verdict::Answer,
     destination::{
         Destination, Endpoint,
         wire::{self, Value, WireSpan},
     },
     ids,
     secret::Secrets,
+    verdict::{Answer, Verdict},
 };
 
 /// The exporter's own limit must not end what makes progress.
@@ -58,14 +59,38 @@ struct Exchange {
 }
 
 impl Transport {
-    /// For `destination`, reached with `secrets`.
+    /// To `destination` with `secrets`, over whatever its server must be asked first.
     ///
     /// # Errors
-    /// If the secret must not be sent there, TLS cannot be set up or the address is none.
-    pub fn new(destination: &Destination, secrets: &Secrets, limits: Limits) -> anyhow::Result<Self> {
-        let client = client(destination, limits)?;
+    /// The verdict on why there is no way: the secret must not be sent there, TLS cannot be set up, or what the server says.
+    pub async fn connect(destination: &Destination, secrets: &Secrets, limits: Limits) -> Result<Self, Verdict> {
+        Self::known(destination, secrets, limits, &mut None).await
+    }
+
+    /// The same; where spans are taken is asked only if it is not `known`, and is afterwards.
+    pub(super) async fn known(
+        destination: &Destination,
+        secrets: &Secrets,
+        limits: Limits,
+        known: &mut Option<Known>,
+    ) -> Result<Self, Verdict> {
+        let client = client(destination, limits).map_err(|error| Verdict::Park(format!("{error:#}")))?;
+        let found = match known.take() {
+            Some(found) => found,
+            None => connect::connect(&client, destination, secrets, limits).await?,
+        };
+        let endpoint = known.insert(found).endpoint.clone();
+        Self::new(client, destination, endpoint, secrets, limits).map_err(|error| Verdict::Park(format!("{error:#}")))
+    }
+
+    fn new(
+        client: Hyper,
+        destination: &Destination,
+        Endpoint { url, mut headers }: Endpoint,
+        secrets: &Secrets,
+        limits: Limits,
+    ) -> anyhow::Result<Self> {
         let backend = destination.kind.backend();
-        let Endpoint { url, mut headers } = backend.endpoint(destination, secrets).map_err(anyhow::Error::msg)?;
         headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
         let exchange = Arc::new(Mutex::new(Exchange { limits, answer: None, took: Duration::ZERO }));
         let key = (destination.account.clone(), secrets.clone());
@@ -79,9 +104,8 @@ impl Transport {
             .with_compression(Compression::Gzip)
             .with_retry_policy(RetryPolicy::disabled())
             .build()?;
-        exporter.set_resource(
-            &Resource::builder_empty().with_attributes([KeyValue::new("service.name", "claude-code")]).build(),
-        );
+        let resource = attributes(backend.resource(destination));
+        exporter.set_resource(&Resource::builder_empty().with_attributes(resource).build());
         let scope = InstrumentationScope::builder(backend.scope()).with_version(env!("CARGO_PKG_VERSION")).build();
         Ok(Self { exporter, exchange, scope })
     }
@@ -256,7 +280,7 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let limits =
             Limits { stall: Duration::from_millis(150), answer: Duration::from_millis(150), ..Limits::default() };
-        let transport = Transport::new(&to(url), &secrets(), limits).unwrap();
+        let transport = Transport::connect(&to(url), &secrets(), limits).await.unwrap();
         let server = tokio::spawn(async move {
             let (mut requests, mut open) = (Vec::new(), Vec::new());
             let said = [
@@ -306,7 +330,8 @@ mod tests {
         let listener = listener.listen(8).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let limit = Duration::from_millis(1500);
-        let transport = Transport::new(&to(url), &secrets(), Limits { stall: limit, ..Limits::default() }).unwrap();
+        let limits = Limits { stall: limit, ..Limits::default() };
+        let transport = Transport::connect(&to(url), &secrets(), limits).await.unwrap();
         let server = tokio::spawn(async move {
             let pause = || tokio::time::sleep(Duration::from_millis(100));
             let mut open = Vec::new();
@@ -354,7 +379,7 @@ mod tests {
         let limits = Limits::default();
         for url in ["http://lf.example.org", "http://127.0.0.1.evil.example", "http://0.0.0.0:1"] {
             let to = to(url.into());
-            let why = Transport::new(&to, &secrets(), limits).err().unwrap().to_string();
+            let Some(Verdict::Park(why)) = Transport::connect(&to, &secrets(), limits).await.err() else { panic!() };
             assert!(why.contains("unencrypted") && why.contains("https"), "{why}");
             assert_eq!(Readback::new(&to, &secrets(), limits).err().unwrap().to_string(), why);
         }

@@ -17,7 +17,7 @@ use super::{
 };
 use cc_core::{
     delivery::item,
-    destination::{Destination, Manners},
+    destination::{Destination, Manners, MediaAs},
     ids::{self, Call, SpanId, TraceId},
     observation::{Observation, TraceFacts},
     pipeline::Outgoing,
@@ -190,7 +190,7 @@ impl Store {
                 followers::fall_behind(tx, &step.session.session_id, id)?;
                 continue;
             }
-            let manners = target.destination.kind.backend().manners();
+            let manners = target.destination.kind.backend().manners(&target.destination);
             let (queued, copies) = self.queue(tx, step, id, manners, &suppressed, &mut known, (room, &mut *sum))?;
             stored.push((id, queued));
             copied = copies.max(copied);
@@ -363,7 +363,7 @@ impl Store {
                 ])?;
                 queued += 1;
                 *sum.spans.entry(destination).or_default() += body.len() as u64;
-                for (field, media) in span.media.iter().filter(|_| manners.uploads_media) {
+                for (field, media) in span.media.iter().filter(|_| manners.media == MediaAs::Upload) {
                     media::queue(tx, destination, span, *field, media, step.now_ms, &mut media_bytes)?;
                 }
                 sum.media.insert(destination, media_bytes);

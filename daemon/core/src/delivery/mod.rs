@@ -1,6 +1,5 @@
-//! What a server's answer means ([`verdict`]) and what follows from it ([`policy`]).
+//! What waits to be sent, and what follows from what a server answers ([`policy`]).
 
 pub mod item;
 pub mod policy;
 pub mod readback;
-pub mod verdict;

@@ -3,16 +3,11 @@
 
 use std::time::Duration;
 
-use super::{
-    item::Item,
+use super::item::Item;
+use crate::{
+    destination::Manners,
     verdict::{LONGEST_WAIT, Verdict},
 };
-
-/// Most spans in one batch.
-pub const BATCH_SPANS: usize = 512;
-
-/// Most bytes of outbox rows in one batch, unless a single span is larger.
-pub const BATCH_BYTES: usize = 4 << 20;
 
 /// How often a parked destination is tried.
 pub const PROBE: Duration = Duration::from_secs(300);
@@ -57,19 +52,18 @@ pub struct Plan {
     suspect: Option<Suspect>,
 }
 
-impl Default for Plan {
-    fn default() -> Self {
+impl Plan {
+    /// For a destination about which nothing is known but what its kind can take.
+    pub fn new(manners: Manners) -> Self {
         Self {
-            spans: Size::up_to(BATCH_SPANS),
-            bytes: Size::up_to(BATCH_BYTES),
+            spans: Size::up_to(manners.batch_spans.max(1)),
+            bytes: Size::up_to(manners.batch_bytes.max(1)),
             failures: 0,
             silences: 0,
             suspect: None,
         }
     }
-}
 
-impl Plan {
     /// How long the server may take for a batch of `spans` after its last byte.
     pub fn patience(&self, spans: usize) -> Duration {
         let (all, each) = PATIENCE;

@@ -1,10 +1,11 @@
 //! Langfuse, by OpenTelemetry: attributes below `langfuse.`.
 
-use http::{HeaderMap, HeaderValue, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, header};
 use proto::env::{Of, Role};
 
 use super::{
-    Backend, Destination, Endpoint, Kind, Manners, Words,
+    Backend, Connect, Destination, Endpoint, Kind, Manners, MediaAs, Words,
     address::{base_url, unquoted},
     wire::WireSpan,
 };
@@ -43,18 +44,20 @@ impl Backend for Langfuse {
         Ok(Some((Destination { kind: Kind::Langfuse, address, account }, secrets)))
     }
 
-    fn endpoint(&self, to: &Destination, secrets: &Secrets) -> Result<Endpoint, String> {
+    fn connect(&self, to: &Destination, secrets: &Secrets, _: &[Response<Bytes>]) -> Connect {
         if secrets.get(SECRET_KEY).is_none() {
-            return Err("there is no secret key".to_owned());
+            return Connect::Park("there is no secret key".into());
         }
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, auth(to, secrets));
         headers.insert("x-langfuse-sdk-name", HeaderValue::from_static("cc-langfuse"));
         headers.insert("x-langfuse-sdk-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
         headers.insert("x-langfuse-ingestion-version", HeaderValue::from_static("4"));
-        let account = HeaderValue::from_str(&to.account).map_err(|error| format!("the public key: {error}"))?;
-        headers.insert("x-langfuse-public-key", account);
-        Ok(Endpoint { url: format!("{}/api/public/otel/v1/traces", to.address), headers })
+        match HeaderValue::from_str(&to.account) {
+            Ok(account) => headers.insert("x-langfuse-public-key", account),
+            Err(error) => return Connect::Park(format!("the public key: {error}")),
+        };
+        Connect::Ready(Endpoint { url: format!("{}/api/public/otel/v1/traces", to.address), headers })
     }
 
     fn encode(&self, _: &Destination, observation: &Observation, facts: &TraceFacts) -> WireSpan {
@@ -67,8 +70,8 @@ impl Backend for Langfuse {
         "langfuse-sdk.cc-langfuse"
     }
 
-    fn manners(&self) -> Manners {
-        Manners { updates_roots: true, uploads_media: true }
+    fn manners(&self, _: &Destination) -> Manners {
+        Manners { media: MediaAs::Upload, ..Manners::default() }
     }
 
     fn words(&self) -> Words {

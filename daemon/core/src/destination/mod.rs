@@ -2,16 +2,19 @@
 //! [`Backend`] and has its arm in [`Kind::backend`] and its rows in `proto::env::VARIABLES`.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
+use std::borrow::Cow;
 
-use http::HeaderMap;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
 use proto::env::Of;
 use serde::{Deserialize, Serialize};
 
-use self::wire::WireSpan;
+use self::wire::{Value, WireSpan};
 use crate::{
     observation::{Observation, TraceFacts},
     secret::Secrets,
     vars::{Env, Refused},
+    verdict::{Answer, Verdict, judge},
 };
 
 pub mod address;
@@ -78,6 +81,11 @@ impl Kind {
         }
     }
 
+    /// What an answer of such a server means.
+    pub fn judge(self, answer: &Answer) -> Verdict {
+        self.backend().verdict(answer).unwrap_or_else(|| judge(answer))
+    }
+
     /// Its name, as it is stored and shown.
     pub fn name(self) -> &'static str {
         self.backend().words().kind
@@ -100,24 +108,46 @@ pub trait Backend: Sync {
     /// Why what is there leads nowhere.
     fn route(&self, env: &Env<'_>) -> Result<Option<(Destination, Secrets)>, Refused>;
 
-    /// Where spans are posted to, and with which headers.
-    ///
-    /// # Errors
-    /// What is missing, for people.
-    fn endpoint(&self, to: &Destination, secrets: &Secrets) -> Result<Endpoint, String>;
+    /// Where spans are posted to and with which headers, or what must be asked first. `answers` are those to the requests it made
+    /// so far, in their order: 2xx and 4xx, but none that means to wait or that the credentials are wrong.
+    fn connect(&self, to: &Destination, secrets: &Secrets, answers: &[Response<Bytes>]) -> Connect;
 
     /// An observation as `to` is sent it, with what describes its trace.
     fn encode(&self, to: &Destination, observation: &Observation, facts: &TraceFacts) -> WireSpan;
 
+    /// Attributes of the OTLP resource.
+    fn resource(&self, _to: &Destination) -> Vec<(Cow<'static, str>, Value)> {
+        vec![("service.name".into(), Value::Text("claude-code".into()))]
+    }
+
     /// Name of the instrumentation scope of its spans.
     fn scope(&self) -> &'static str;
 
-    /// What it can take.
-    fn manners(&self) -> Manners;
+    /// What an answer means where that is not what it means elsewhere.
+    fn verdict(&self, _answer: &Answer) -> Option<Verdict> {
+        None
+    }
+
+    /// What `to` can take.
+    fn manners(&self, to: &Destination) -> Manners;
 
     /// What things are called there.
     fn words(&self) -> Words;
 }
+
+/// The way to a destination, as far as it is known.
+#[derive(Debug)]
+pub enum Connect {
+    /// All is known. It holds until the credentials change or the server answers 404.
+    Ready(Endpoint),
+    /// The server must answer this first.
+    Ask(Request<Bytes>),
+    /// Somebody has to fix something first, for people.
+    Park(String),
+}
+
+/// Most requests for one way to a destination.
+pub const MOST_ASKS: usize = 8;
 
 /// Where spans are posted to.
 #[derive(Clone, Debug)]
@@ -133,8 +163,35 @@ pub struct Endpoint {
 pub struct Manners {
     /// A turn's root may be sent again when the turn has grown. Elsewhere the first write stays.
     pub updates_roots: bool,
-    /// Images and documents are uploaded beside the spans.
-    pub uploads_media: bool,
+    /// What becomes of images and documents.
+    pub media: MediaAs,
+    /// Most bytes of one attribute's value; longer text is cut, with a mark.
+    pub value_bytes: usize,
+    /// Most spans in one request.
+    pub batch_spans: usize,
+    /// Most bytes of outbox rows in one request, unless a single span is larger.
+    pub batch_bytes: usize,
+}
+
+/// What becomes of images and documents at a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaAs {
+    /// They are uploaded beside the spans.
+    Upload,
+    /// Only their type and size are sent, as text.
+    Size,
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        Self {
+            updates_roots: true,
+            media: MediaAs::Size,
+            value_bytes: usize::MAX,
+            batch_spans: 512,
+            batch_bytes: 4 << 20,
+        }
+    }
 }
 
 /// What things are called at a backend.

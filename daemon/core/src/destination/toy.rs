@@ -1,10 +1,11 @@
 //! A second kind of backend, for tests: takes OTLP at whatever address it is given, with a bearer token.
 
-use http::{HeaderMap, HeaderValue, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, header};
 use proto::env::{Of, Role};
 
 use super::{
-    Backend, Destination, Endpoint, Kind, Manners, Words,
+    Backend, Connect, Destination, Endpoint, Kind, Manners, Words,
     address::{base_url, unquoted},
     wire::{SpanEvent, SpanKind, Status, Value, WireSpan},
 };
@@ -34,13 +35,13 @@ impl Backend for Toy {
         Ok(Some((Destination { kind: Kind::Toy, address, account }, secrets)))
     }
 
-    fn endpoint(&self, to: &Destination, secrets: &Secrets) -> Result<Endpoint, String> {
-        let token = secrets.get(TOKEN).ok_or("there is no token")?;
+    fn connect(&self, to: &Destination, secrets: &Secrets, _: &[Response<Bytes>]) -> Connect {
+        let Some(token) = secrets.get(TOKEN) else { return Connect::Park("there is no token".into()) };
         let headers = HeaderMap::from_iter([
             (header::AUTHORIZATION, token.bearer()),
             (header::ACCEPT, HeaderValue::from_static("application/x-protobuf")),
         ]);
-        Ok(Endpoint { url: format!("{}/v1/traces", to.address), headers })
+        Connect::Ready(Endpoint { url: format!("{}/v1/traces", to.address), headers })
     }
 
     fn encode(&self, _: &Destination, observation: &Observation, facts: &TraceFacts) -> WireSpan {
@@ -86,8 +87,8 @@ impl Backend for Toy {
         "toy"
     }
 
-    fn manners(&self) -> Manners {
-        Manners { updates_roots: true, uploads_media: false }
+    fn manners(&self, _: &Destination) -> Manners {
+        Manners::default()
     }
 
     fn words(&self) -> Words {

@@ -4,12 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{Finding, count};
 use crate::{
-    delivery::{
-        readback::{Failure, Project, Seen},
-        verdict::{Answer, Verdict, judge},
-    },
+    delivery::readback::{Failure, Project, Seen},
     settings::quoted,
     status::{Destination, Status},
+    verdict::Verdict,
 };
 
 /// A clock that is wrong by more than this many seconds misplaces what is traced.
@@ -90,8 +88,8 @@ fn judge_failure(base_url: &str, failure: &Failure) -> Finding {
 pub struct Probe {
     /// Its id.
     pub trace_id: String,
-    /// What the server said when it was sent.
-    pub sent: Answer,
+    /// What the server's answer to it means.
+    pub sent: Verdict,
     /// How long it was looked for.
     pub waited: Duration,
     /// What the API of v4 shows, and what the one of before, if it was taken.
@@ -102,7 +100,7 @@ impl Probe {
     /// Does what is sent arrive?
     pub fn judge(&self) -> Finding {
         let (check, id) = ("probe", &self.trace_id);
-        match judge(&self.sent) {
+        match &self.sent {
             Verdict::Delivered => {}
             Verdict::Later(_, why) | Verdict::Silent(why) => {
                 return Finding::problem(check, format!("a trace could not be sent: {why}"), "try again later");

@@ -8,7 +8,6 @@ use std::{
 
 use crate::{client, seen};
 use cc_core::{
-    delivery::verdict::{Verdict, judge},
     destination::{
         Destination,
         wire::{Value, WireSpan},
@@ -21,6 +20,7 @@ use cc_core::{
     project::Options,
     secret::Secrets,
     status::{self, Status},
+    verdict::Verdict,
 };
 use cc_langfuse::clock;
 use cc_langfuse::delivery::{
@@ -77,8 +77,11 @@ impl Server<'_> {
     async fn probe(&self, readback: &Readback, wait: Duration) -> anyhow::Result<Probe> {
         let span = self.span(now());
         let id = hex(&span.trace_id);
-        let sent = Transport::new(self.to, self.secrets, LIMITS)?.send(vec![span]).await;
-        let seen = match judge(&sent) {
+        let sent = match Transport::connect(self.to, self.secrets, LIMITS).await {
+            Ok(transport) => self.to.kind.judge(&transport.send(vec![span]).await),
+            Err(verdict) => verdict,
+        };
+        let seen = match sent {
             Verdict::Delivered => Some(readback.trace(&id, wait).await),
             _ => None,
         };

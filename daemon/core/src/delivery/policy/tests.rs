@@ -2,15 +2,13 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::{
-    delivery::{
-        item::Stored,
-        verdict::{Answer, judge},
-    },
+    delivery::item::Stored,
     destination::{
         Destination, Kind,
         wire::{Status, Value, WireSpan},
     },
     observation::{Body, Observation, Output, Tool, TraceFacts},
+    verdict::{Answer, judge},
 };
 
 fn langfuse() -> Destination {
@@ -23,7 +21,7 @@ fn sent(spans: usize) -> Sent {
 
 #[test]
 fn waits_grow_and_stay_within_their_bounds() {
-    let mut plan = Plan::default();
+    let mut plan = Plan::new(Manners::default());
     let mut bounds = Vec::new();
     for _ in 0..12 {
         let (after, step) = next(plan, Verdict::Later(None, String::new()), sent(1), 1.0);
@@ -35,14 +33,17 @@ fn waits_grow_and_stay_within_their_bounds() {
     }
     assert_eq!(bounds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
     let later = Verdict::Later(Some(Duration::from_secs(7)), String::new());
-    assert_eq!(next(Plan::default(), later, sent(1), 0.5).1, Step::Wait(Duration::from_secs(7), String::new()));
+    assert_eq!(
+        next(Plan::new(Manners::default()), later, sent(1), 0.5).1,
+        Step::Wait(Duration::from_secs(7), String::new())
+    );
     assert_eq!(next(plan, Verdict::Delivered, sent(1), 0.0).0.failures, 0);
 }
 
 /// Sends spans 0..n, of which `bad` are refused, and returns (arrived, buried, requests).
 fn deliver(n: usize, bad: &[usize], verdict: fn(String) -> Verdict) -> (Vec<usize>, Vec<usize>, usize) {
     let mut queue: Vec<usize> = (0..n).collect();
-    let (mut arrived, mut buried, mut requests, mut plan) = (vec![], vec![], 0, Plan::default());
+    let (mut arrived, mut buried, mut requests, mut plan) = (vec![], vec![], 0, Plan::new(Manners::default()));
     while !queue.is_empty() {
         let batch: Vec<usize> = queue.iter().take(plan.spans.now).copied().collect();
         requests += 1;
@@ -78,7 +79,7 @@ type Batches = Vec<(usize, usize)>;
 /// none. Returns the batches that arrived, those that did not, and how often a span was cut.
 fn deliver_to(sizes: &[usize], answer: impl Fn(usize, usize) -> Option<Duration>) -> (Batches, Batches, usize) {
     let mut queue: Vec<usize> = sizes.to_vec();
-    let (mut arrived, mut unanswered, mut cut, mut plan) = (vec![], vec![], 0, Plan::default());
+    let (mut arrived, mut unanswered, mut cut, mut plan) = (vec![], vec![], 0, Plan::new(Manners::default()));
     while !queue.is_empty() {
         let smaller = plan.smaller_than().and_then(|bytes| queue.iter().position(|size| *size < bytes));
         let range = match smaller {
@@ -142,7 +143,7 @@ fn a_span_that_no_way_is_wide_enough_for_is_cut_when_smaller_ones_have_shown_so(
     let (arrived, _, cut) = deliver_to(&sizes, through);
     assert_eq!((arrived.iter().map(|(spans, _)| spans).sum::<usize>(), cut), (20, 3 + 1));
     // Nothing is cut because a server is away, however long.
-    let mut plan = Plan::default();
+    let mut plan = Plan::new(Manners::default());
     for _ in 0..1000 {
         let (after, step) =
             next(plan, Verdict::Silent("reset".into()), Sent { spans: 1, bytes: 5 << 20, ..sent(1) }, 0.0);
@@ -178,14 +179,14 @@ fn a_server_that_is_busy_for_minutes_gets_the_time_it_takes() {
 
 #[test]
 fn after_bad_days_batches_are_large_again() {
-    let mut plan = Plan::default();
+    let mut plan = Plan::new(Manners::default());
     for _ in 0..50 {
         let spans = plan.batch();
         plan = next(plan, Verdict::Silent("reset".into()), Sent { spans, bytes: spans * 3000, ..sent(1) }, 0.0).0;
     }
     assert_eq!(plan.batch(), 1);
     let mut batches = 0;
-    while plan.batch() < BATCH_SPANS {
+    while plan.batch() < Manners::default().batch_spans {
         let spans = plan.batch();
         plan = next(plan, Verdict::Delivered, Sent { spans, bytes: spans * 3000, ..sent(1) }, 0.0).0;
         batches += 1;
@@ -233,7 +234,8 @@ fn a_week_without_a_server_costs_few_requests_and_no_span() {
             state ^= state << 17;
             (state >> 11) as f64 / (1u64 << 53) as f64
         };
-        let (mut now, mut plan, mut told, mut requests, mut longest) = (0u64, Plan::default(), 0usize, 0, 0);
+        let (mut now, mut plan, mut told, mut requests, mut longest) =
+            (0u64, Plan::new(Manners::default()), 0usize, 0, 0);
         // A span each minute, the oldest first.
         let mut queue = std::collections::VecDeque::new();
         let mut arrived = Vec::new();
@@ -282,7 +284,7 @@ fn a_week_without_a_server_costs_few_requests_and_no_span() {
                 let (left, _) = resume((now + wait) as i64, (now + half) as i64 + jump);
                 assert!(left <= LONGEST_WAIT);
                 assert!(jump != 0 || left == Duration::from_millis(wait - half));
-                plan = Plan::default();
+                plan = Plan::new(Manners::default());
                 now += half + left.as_millis() as u64;
             } else {
                 now += wait;

@@ -1,5 +1,8 @@
 use super::*;
-use crate::doctor::State;
+use crate::{
+    doctor::State,
+    verdict::{Answer, judge},
+};
 
 #[test]
 fn clocks_may_differ_by_a_minute() {
@@ -34,7 +37,7 @@ fn a_trace_has_arrived_if_either_api_shows_it() {
         (&taken, Some((Seen::Failed("HTTP 403".into()), Seen::NotYet)), State::Problem, "v4 API: HTTP 403"),
         (&Answer::Unreachable("gone".into()), None, State::Problem, "could not be sent: gone"),
     ] {
-        let probe = Probe { trace_id: "t".into(), sent: sent.clone(), waited: Duration::from_secs(30), seen };
+        let probe = Probe { trace_id: "t".into(), sent: judge(sent), waited: Duration::from_secs(30), seen };
         let finding = probe.judge();
         assert!(finding.state == state && finding.seen.contains(text), "{finding:?}");
     }
