@@ -19,6 +19,8 @@ use crate::{
 
 pub mod address;
 pub mod langfuse;
+#[path = "mlflow/filestore.rs"]
+pub mod mlflow_filestore;
 #[cfg(feature = "toy")]
 pub mod toy;
 pub mod wire;
