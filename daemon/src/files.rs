@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+pub mod dir;
+
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::Errno,

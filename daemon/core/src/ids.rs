@@ -130,7 +130,7 @@ pub fn sampled(trace: TraceId, rate: f64) -> bool {
     (position as f64) < rate * 2f64.powi(64)
 }
 
-fn truncated<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+pub(crate) fn truncated<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
     let mut id = [0; N];

@@ -5,6 +5,7 @@ mod client;
 mod connect;
 mod exchange;
 pub mod exporter;
+pub mod folder;
 mod media;
 mod proxies;
 pub mod readback;

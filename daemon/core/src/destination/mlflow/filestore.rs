@@ -77,6 +77,13 @@ pub fn experiment(place: &Place<'_>, title: &str, now_ms: u64) -> String {
     )
 }
 
+/// The id of an experiment that is made for `name`: 18 digits as MLflow has them, always the same, so that two who make it at the same
+/// time make one.
+pub fn new_id(name: &str) -> String {
+    let hash = u64::from_be_bytes(crate::ids::truncated(&[b"experiment\0", name.as_bytes()]));
+    (100_000_000_000_000_000 + hash % 900_000_000_000_000_000).to_string()
+}
+
 /// What `meta.yaml` says of an experiment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Experiment {
