@@ -24,6 +24,8 @@ pub enum Answer {
     Unreachable(String),
     /// No answer, though at least the beginning of the batch was sent: reset, closed or silent.
     Silent(String),
+    /// There is no server, and the files in its place cannot be written until somebody fixes something.
+    Unwritable(String),
     /// The server could not prove who it is.
     Untrusted(String),
     /// The batch never left: it is larger than the exporter will send.
@@ -55,6 +57,7 @@ pub fn judge(answer: &Answer) -> Verdict {
     let (status, retry_after, date, denial, body) = match answer {
         Answer::Silent(why) => return Verdict::Silent(why.clone()),
         Answer::Unreachable(why) => return Verdict::Later(None, why.clone()),
+        Answer::Unwritable(why) => return Verdict::Park(why.clone()),
         Answer::Untrusted(why) => {
             return Verdict::Park(format!(
                 "the server could not prove who it is: {why} (NODE_EXTRA_CA_CERTS names further authorities to the daemon)"

@@ -38,6 +38,7 @@ pub(super) async fn connect(
         let request = match backend.connect(to, secrets, &answers) {
             Connect::Ready(endpoint) => return Ok(Known { endpoint, was_asked: !answers.is_empty() }),
             Connect::Park(why) => return Err(Verdict::Park(why)),
+            Connect::Files(_) => return Err(Verdict::Park("it is a directory, and no server".into())),
             Connect::Ask(_) if answers.len() == MOST_ASKS => {
                 return Err(Verdict::Later(None, format!("{MOST_ASKS} requests did not show where spans go")));
             }

@@ -19,9 +19,10 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use super::{
     access::{Access, PARKED},
     connect::Known,
+    link::Link,
     media::Uploader,
     proxies,
-    transport::{Limits, Transport},
+    transport::Limits,
 };
 use crate::{
     clock::now_ms,
@@ -152,7 +153,7 @@ struct Exporter {
     in_flight: InFlight,
     stopping: Arc<AtomicBool>,
     signals: Signals,
-    link: Option<Transport>,
+    link: Option<Link>,
     /// Where spans are taken, and with which secrets; longer than the connection lasts.
     known: Option<(Secrets, Known)>,
     /// Nothing was delivered since that was found out.
@@ -373,12 +374,12 @@ impl Exporter {
     }
 
     /// The way to the server, or the destination's state without one and why.
-    async fn connect(&mut self) -> Result<Transport, (&'static str, Verdict)> {
+    async fn connect(&mut self) -> Result<Link, (&'static str, Verdict)> {
         let secrets = self.access.secrets().map_err(|(state, why)| (state, Verdict::Park(why)))?;
         let to = &self.access.destination;
         let mut known = self.known.take().filter(|(of, _)| *of == secrets).map(|(_, known)| known);
         self.is_new |= known.is_none();
-        let link = Transport::known(to, &secrets, Limits::default(), &mut known).await;
+        let link = Link::known(to, &secrets, Limits::default(), &mut known).await;
         self.known = known.map(|known| (secrets, known));
         link.map_err(|verdict| (PARKED, verdict))
     }

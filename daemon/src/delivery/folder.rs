@@ -5,7 +5,7 @@ use std::{fmt, io, path::Path};
 
 use cc_core::{
     destination::{
-        mlflow_filestore::{self as filestore, EXPERIMENT, Experiment, INFO, Place, SPANS},
+        mlflow_filestore::{self as filestore, EXPERIMENT, Experiment, INFO, Place, SPANS, Which},
         wire::WireSpan,
     },
     ids::{TraceId, hex},
@@ -22,18 +22,9 @@ const LARGEST: u64 = 256 << 20;
 /// Where MLflow's integration with Claude Code keeps its runs, below a project.
 const DEFAULT: &str = ".claude/mlflow/runs";
 
-/// Which experiment of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which<'a> {
-    /// By its id, which is the name of its directory.
-    Id(&'a str),
-    /// By its name; made if there is none.
-    Name(&'a str),
-}
-
 /// Why spans were not written.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub(super) enum Trouble {
     /// It may pass: no room, a failing disk.
     Later(String),
     /// Somebody has to do something about it.
@@ -70,7 +61,7 @@ fn is_of_hardware(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// [`Trouble`]; then nothing counts as written.
-pub fn write(root: &Path, which: Which<'_>, spans: &[WireSpan], now_ms: u64) -> Result<(), Trouble> {
+pub(super) fn write(root: &Path, which: &Which, spans: &[WireSpan], now_ms: u64) -> Result<(), Trouble> {
     let is_default = root.ends_with(DEFAULT);
     let store = dir::made(root, if is_default { 3 } else { 1 }).map_err(|why| Trouble::at(root.display(), &why))?;
     let failed = |what: &str| {
@@ -144,7 +135,7 @@ fn files(dir: &Dir, spans: &[WireSpan], place: &Place<'_>) -> Result<Vec<filesto
 }
 
 /// The id of the experiment, whose `meta.yaml` is there afterwards.
-fn experiment(store: &Dir, root: &Path, which: Which<'_>, now_ms: u64) -> Result<String, Trouble> {
+fn experiment(store: &Dir, root: &Path, which: &Which, now_ms: u64) -> Result<String, Trouble> {
     let meta = |dir: &Dir| -> Result<Option<Experiment>, Refused> {
         let meta = dir.read(EXPERIMENT, 1 << 20)?;
         Ok(meta.and_then(|meta| Experiment::read(std::str::from_utf8(&meta).ok()?)))
@@ -182,15 +173,15 @@ fn experiment(store: &Dir, root: &Path, which: Which<'_>, now_ms: u64) -> Result
             for id in ids.iter().filter(|id| id.bytes().all(|b| b.is_ascii_digit())) {
                 let Ok(Some(dir)) = store.below(id) else { continue };
                 match meta(&dir) {
-                    Ok(Some(there)) if there.name == name && there.is_active => return Ok(id.clone()),
-                    Ok(Some(there)) if there.name == name => return Err(deleted(name)),
+                    Ok(Some(there)) if there.name == *name && there.is_active => return Ok(id.clone()),
+                    Ok(Some(there)) if there.name == *name => return Err(deleted(name)),
                     _ => {}
                 }
             }
             let trash = store.below(".trash").map_err(|why| at(".trash", &why))?;
             for id in trash.iter().flat_map(|trash| trash.names().unwrap_or_default()) {
                 let dir = trash.as_ref().and_then(|trash| trash.below(&id).ok().flatten());
-                if dir.and_then(|dir| meta(&dir).ok().flatten()).is_some_and(|there| there.name == name) {
+                if dir.and_then(|dir| meta(&dir).ok().flatten()).is_some_and(|there| there.name == *name) {
                     return Err(deleted(name));
                 }
             }
@@ -276,7 +267,7 @@ mod tests {
         let project = tempfile::tempdir().unwrap();
         let root = project.path().join(DEFAULT);
         let spans = [span(1, 1, 0), span(2, 3, 2)];
-        write(&root, Which::Id("0"), &spans, NOW).unwrap();
+        write(&root, &Which::Id("0".into()), &spans, NOW).unwrap();
         let made = tree(project.path());
         for (path, mode) in &made {
             let is_file = project.path().join(path).is_file();
@@ -294,7 +285,7 @@ mod tests {
         assert!(log.contains("traced Turn 1 of session s\\nt: tr-0101"), "{log}");
         let content = |root: &Path| fs::read_to_string(root.join(&trace).join(SPANS)).unwrap();
         let before = content(&root);
-        write(&root, Which::Id("0"), &spans, NOW + 1).unwrap();
+        write(&root, &Which::Id("0".into()), &spans, NOW + 1).unwrap();
         assert_eq!((tree(project.path()), content(&root)), (made, before));
     }
 
@@ -306,15 +297,20 @@ mod tests {
             let names = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
             names.filter(|name| name != ".trash").collect::<Vec<_>>()
         };
-        write(&root, Which::Name("mine: \"1\""), &[span(1, 1, 0)], NOW).unwrap();
+        write(&root, &Which::Name("mine: \"1\"".into()), &[span(1, 1, 0)], NOW).unwrap();
         let made = experiments();
         assert_eq!(made.len(), 1);
-        write(&root, Which::Name("mine: \"1\""), &[span(2, 1, 0)], NOW).unwrap();
+        write(&root, &Which::Name("mine: \"1\"".into()), &[span(2, 1, 0)], NOW).unwrap();
         assert_eq!(experiments(), made);
-        write(&root, Which::Id(&made[0]), &[span(3, 1, 0)], NOW).unwrap();
+        write(&root, &Which::Id(made[0].clone()), &[span(3, 1, 0)], NOW).unwrap();
         assert_eq!(fs::read_dir(root.join(&made[0]).join("traces")).unwrap().count(), 3);
         fs::rename(root.join(&made[0]), root.join(".trash").join(&made[0])).unwrap();
-        for which in [Which::Name("mine: \"1\""), Which::Id("7"), Which::Id("../x"), Which::Id("")] {
+        for which in [
+            &Which::Name("mine: \"1\"".into()),
+            &Which::Id("7".into()),
+            &Which::Id("../x".into()),
+            &Which::Id("".into()),
+        ] {
             assert!(matches!(write(&root, which, &[span(1, 1, 0)], NOW), Err(Trouble::Park(_))), "{which:?}");
         }
     }
@@ -337,7 +333,7 @@ mod tests {
             let link = project.path().join(at);
             fs::create_dir_all(link.parent().unwrap()).unwrap();
             symlink(&elsewhere, &link).unwrap();
-            let written = write(&project.path().join(DEFAULT), Which::Id("0"), &[span(1, 1, 0)], NOW);
+            let written = write(&project.path().join(DEFAULT), &Which::Id("0".into()), &[span(1, 1, 0)], NOW);
             assert!(matches!(written, Err(Trouble::Park(_))), "{at} {written:?}");
             assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0, "{at}");
         }
@@ -347,10 +343,10 @@ mod tests {
     fn damaged_spans_are_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("runs");
-        write(&root, Which::Id("0"), &[span(1, 1, 0)], NOW).unwrap();
+        write(&root, &Which::Id("0".into()), &[span(1, 1, 0)], NOW).unwrap();
         let artifacts = root.join(format!("0/traces/tr-{}/artifacts", "01".repeat(16)));
         fs::write(artifacts.join("traces.json"), "{\"spans\":[{").unwrap();
-        write(&root, Which::Id("0"), &[span(1, 2, 1)], NOW).unwrap();
+        write(&root, &Which::Id("0".into()), &[span(1, 2, 1)], NOW).unwrap();
         assert_eq!(fs::read_to_string(artifacts.join("traces.json.damaged")).unwrap(), "{\"spans\":[{");
         assert!(fs::read_to_string(artifacts.join("traces.json")).unwrap().contains("AgICAgICAgI="));
     }

@@ -9,7 +9,10 @@ use http::{HeaderMap, Request, Response};
 use proto::env::Of;
 use serde::{Deserialize, Serialize};
 
-use self::wire::{Value, WireSpan};
+use self::{
+    mlflow_filestore::Which,
+    wire::{Value, WireSpan},
+};
 use crate::{
     observation::{Observation, TraceFacts},
     secret::Secrets,
@@ -144,8 +147,19 @@ pub enum Connect {
     Ready(Endpoint),
     /// The server must answer this first.
     Ask(Request<Bytes>),
+    /// It is no server: what is sent there is written to files.
+    Files(Folder),
     /// Somebody has to fix something first, for people.
     Park(String),
+}
+
+/// A file store of MLflow's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// Its directory, an absolute path.
+    pub root: String,
+    /// The experiment there.
+    pub experiment: Which,
 }
 
 /// Most requests for one way to a destination.

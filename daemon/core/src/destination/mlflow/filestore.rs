@@ -44,6 +44,15 @@ const JSON: &[&str] = &["mlflow.spanInputs", "mlflow.spanOutputs", USAGE, COST];
 const USAGE: &str = "mlflow.chat.tokenUsage";
 const COST: &str = "mlflow.llm.cost";
 
+/// Which experiment of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// By its id, which is the name of its directory.
+    Id(String),
+    /// By its name; made if there is none.
+    Name(String),
+}
+
 /// A file of a trace: its path below the trace's directory, and what is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
