@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use crate::{
     client::Client,
     seen::{self, Seen},
+    session::Naming,
     ui::{amount, terminal},
 };
 use cc_core::{ids::hex, status};
@@ -28,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
   cc-langfusectl forget 01628e54-f2e1-4452-8e4e-eede11a0a73e
   cc-langfusectl forget --yes session.jsonl")]
 pub(crate) struct Forget {
-    /// A session id, or the path of a transcript
+    /// A session: its id, or the path of its transcript; where it is asked, the beginning of its id or a part of its title will do
     session: String,
     /// Without asking
     #[arg(long)]
@@ -38,7 +39,8 @@ pub(crate) struct Forget {
 impl Forget {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let status = Client::new()?.status()?;
-        let seen = Seen::meant(&status.sessions, Some(&self.session))?;
+        let naming = if self.yes { Naming::Exact } else { Naming::Loose };
+        let seen = Seen::meant(&status.sessions, Some(&self.session), naming)?;
         let traces = offline::traces(&seen.transcript, &seen.session_id).with_context(|| {
             format!(
                 "which traces are session {}'s is only known from its transcript, and {} cannot be read; delete them in Langfuse",

@@ -2,7 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make their own files"))]
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -36,6 +36,7 @@ mod reconcile;
 mod replay;
 mod run;
 mod seen;
+mod session;
 mod sessions;
 mod setup;
 mod show;
@@ -89,8 +90,9 @@ enum Command {
     Open(open::Open),
     /// Print the turns of a session, without daemon or network
     Show {
-        /// A session id, or the path of a transcript
-        session: String,
+        /// A session: its id or the beginning of it, a part of its title, or the path of its transcript; without it, the latest of
+        /// this directory
+        session: Option<String>,
         /// The spans a replay would send, as JSON
         #[arg(long)]
         json: bool,
@@ -99,8 +101,8 @@ enum Command {
     ///
     /// Exit code 1 if more is traced than Claude Code counted. Less is to be expected: some calls leave no line.
     Reconcile {
-        /// A session id, or the path of a transcript
-        session: String,
+        /// A session, as for `show`
+        session: Option<String>,
         /// One JSON object
         #[arg(long)]
         json: bool,
@@ -117,8 +119,8 @@ enum Command {
     Backfill(backfill::Backfill),
     /// Send a transcript's turns; what was sent before is not sent again
     Replay {
-        /// The transcript
-        transcript: PathBuf,
+        /// A session: its id or the beginning of it, a part of its title, or the path of its transcript
+        session: String,
         /// Only say what would be sent
         #[arg(long)]
         dry_run: bool,
@@ -183,12 +185,12 @@ fn main() -> ExitCode {
         Command::Top(command) => command.run(),
         Command::Sessions(command) => command.run(),
         Command::Open(command) => command.run(),
-        Command::Show { session, json } => show::show(&session, json),
-        Command::Reconcile { session, json } => reconcile::reconcile(&session, json),
+        Command::Show { session, json } => show::show(session.as_deref(), json),
+        Command::Reconcile { session, json } => reconcile::reconcile(session.as_deref(), json),
         Command::Logs(command) => command.run(),
         Command::Flush { timeout } => status::flush(timeout),
         Command::Backfill(backfill) => backfill.run(),
-        Command::Replay { transcript, dry_run } => replay::replay(&transcript, dry_run),
+        Command::Replay { session, dry_run } => replay::replay(&session, dry_run),
         Command::ImportState(import) => import.run(),
         Command::Pause(projects) => projects.set(true),
         Command::Resume(projects) => projects.set(false),
@@ -205,7 +207,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let code = if error.is::<client::NotRunning>() { 3 } else { 1 };
-            err!("cc-langfusectl: {error:#}");
+            session::report(&error);
             ExitCode::from(code)
         }
     }

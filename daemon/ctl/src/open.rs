@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use crate::{
     client::{self, Client},
     seen::{self, Seen},
+    session::Naming,
 };
 use cc_core::{
     delivery::readback::{Failure, Project},
@@ -24,7 +25,8 @@ use cc_langfuse::{
   cc-langfusectl open
   cc-langfusectl open --session --print 01628e54-f2e1-4452-8e4e-eede11a0a73e")]
 pub(crate) struct Open {
-    /// A session id, or the path of a transcript; without it, the one heard of last in this directory's project
+    /// A session: its id or the beginning of it, a part of its title, or the path of its transcript; without it, the one heard of
+    /// last in this directory's project
     #[arg(value_name = "SESSION")]
     which: Option<String>,
     /// The page of the session, not of its last turn
@@ -44,7 +46,7 @@ impl Open {
             Err(error) => return Err(error),
         };
         let known = status.as_ref().map_or(&[][..], |status| &status.sessions);
-        let seen = Seen::meant(known, self.which.as_deref())?;
+        let seen = Seen::meant(known, self.which.as_deref(), Naming::Loose)?;
         let (trace, dirs) = seen.last_turn()?;
         let destination = seen.destination(&dirs)?;
         let secrets = seen::secrets(&destination, &dirs, status.as_ref())?;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde_json::json;
 
 use crate::{
-    show,
+    session::{self, Found},
     ui::{amount::count, table},
 };
 use cc_core::reconcile::{self, Row, Tokens};
@@ -21,8 +21,8 @@ const NAME: usize = 100;
 const UNSEEN: &str = "compactions, titles, web searches, answers without content or cut short \
                       (Claude Code writes no line for these, or not their tokens)";
 
-pub(crate) fn reconcile(session: &str, json: bool) -> anyhow::Result<ExitCode> {
-    let (path, id) = show::find(session)?;
+pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
+    let Found { id, transcript: path } = session::offline(session)?;
     let (traced, stated) =
         offline::account(&path, &id).with_context(|| format!("{} cannot be read", path.display()))?;
     let rows = stated.as_ref().map(|stated| reconcile::rows(&traced, stated));

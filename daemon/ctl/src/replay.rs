@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    path::Path,
     process::ExitCode,
     time::{Duration, UNIX_EPOCH},
 };
@@ -12,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     client::{self, Client},
+    session::{self, Found},
     show, status,
     ui::amount,
 };
@@ -31,8 +31,8 @@ const LOOK: Duration = Duration::from_millis(300);
 /// After this time, what was parked before has been tried again.
 const RETRIED: Duration = Duration::from_secs(5);
 
-pub(crate) fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCode> {
-    let (mut path, session_id) = show::find(&transcript.to_string_lossy())?;
+pub(crate) fn replay(session: &str, dry_run: bool) -> anyhow::Result<ExitCode> {
+    let Found { id: session_id, transcript: mut path } = session::offline(Some(session))?;
     let (mut turns, mut spans) = (HashSet::new(), HashSet::new());
     offline::turns(&path, &session_id, &show::options(), &client::config()?.rules, |turn| {
         let found = || turn.iter().map(|out| &out.observation);
@@ -45,9 +45,9 @@ pub(crate) fn replay(transcript: &Path, dry_run: bool) -> anyhow::Result<ExitCod
         out!("{what} would be sent; those sent before would not be sent again");
         return Ok(ExitCode::SUCCESS);
     }
-    let roots = show::roots()?;
+    let roots = session::roots()?;
     if let Err(Unreadable::Outside) = Transcript::open_beneath(&path, &roots) {
-        path = show::reached(&path, &roots)?.swap_remove(0);
+        path = session::reached(&path, &roots)?.swap_remove(0);
     }
     if let Err(error) = Transcript::open_beneath(&path, &roots) {
         bail!("the daemon does not read {}: {error}; {}", path.display(), error.remedy());

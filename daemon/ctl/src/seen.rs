@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use crate::{client, show};
+use crate::{
+    client,
+    session::{self, Found, Naming},
+};
 use cc_core::{
     consent::{Chooser, chooser},
     destination::Destination,
@@ -28,20 +31,14 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// The session of this name, be it an id or the path of a transcript; without one, that heard of last in this directory's
-    /// project.
-    pub(crate) fn meant(known: &[Session], name: Option<&str>) -> anyhow::Result<Self> {
-        let Some(name) = name else {
-            let dir = std::env::current_dir()?;
-            let here = of_directory(known, &dir).with_context(|| {
-                format!("no session known in {}; name one of `cc-langfusectl sessions`", dir.display())
-            })?;
-            return Ok(Self::of(here));
-        };
-        match known.iter().find(|session| is_meant(session, name)) {
-            Some(session) => Ok(Self::of(session)),
-            None => Self::find(name),
-        }
+    /// The session of this name, as [`session::find`] finds it, with what the daemon knows of it.
+    pub(crate) fn meant(known: &[Session], name: Option<&str>, naming: Naming) -> anyhow::Result<Self> {
+        let Found { id, transcript } = session::find(name, naming, known)?;
+        let is_known = |session: &&Session| session.session_id == id && session.transcript == transcript;
+        Ok(match known.iter().find(is_known) {
+            Some(session) => Self::of(session),
+            None => Self { session_id: id, transcript, dirs: Vec::new(), destination: None },
+        })
     }
 
     fn of(session: &Session) -> Self {
@@ -51,12 +48,6 @@ impl Seen {
             dirs: session.project_dirs.clone(),
             destination: session.destination.clone().and_then(Place::destination),
         }
-    }
-
-    /// One the daemon does not know.
-    fn find(name: &str) -> anyhow::Result<Self> {
-        let (transcript, session_id) = show::find(name)?;
-        Ok(Self { session_id, transcript, dirs: Vec::new(), destination: None })
     }
 
     /// The trace of the last answered turn, and the directories of the project.
@@ -161,19 +152,4 @@ fn is(known: &status::Destination, to: &Destination) -> bool {
 pub(crate) fn is_trusted(status: Option<&Status>, destination: &Destination) -> bool {
     let to = |trust: &status::Trusted| trust.base_url == destination.address && trust.public_key == destination.account;
     status.is_some_and(|status| status.trusts.iter().any(to))
-}
-
-fn is_meant(session: &Session, name: &str) -> bool {
-    session.session_id == name || std::path::absolute(name).is_ok_and(|path| path == session.transcript)
-}
-
-/// The session heard of last, of those whose project lies closest around `dir`.
-fn of_directory<'s>(sessions: &'s [Session], dir: &Path) -> Option<&'s Session> {
-    let depth = |session: &Session| {
-        let dirs = session.project_dirs.iter().map(|dir| dir.canonicalize().unwrap_or_else(|_| dir.clone()));
-        dirs.filter(|around| dir.starts_with(around)).map(|around| around.components().count()).max()
-    };
-    let heard = |session: &Session| session.last_heard.as_ref()?.parse::<jiff::Timestamp>().ok();
-    let here = sessions.iter().filter_map(|session| Some((depth(session)?, heard(session), session)));
-    here.max_by_key(|(depth, heard, _)| (*depth, *heard)).map(|(.., session)| session)
 }

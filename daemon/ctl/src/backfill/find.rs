@@ -8,17 +8,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cc_core::{
-    destination::Destination,
-    project::Options,
-    route::Env,
-    transcript::{is_name, record},
-};
+use cc_core::{destination::Destination, project::Options, route::Env, transcript::is_name};
 use cc_langfuse::{
     clock,
     credentials::layers,
     environment,
-    reader::{Transcript, Unreadable, places},
+    reader::{Unreadable, places},
 };
 use proto::env::{Role, VARIABLES};
 
@@ -146,15 +141,6 @@ fn walk(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) {
             files.push(path);
         }
     }
-}
-
-/// The directory a session was in.
-///
-/// # Errors
-/// If the daemon would not read its transcript.
-pub(super) fn cwd(transcript: &Path, roots: &[PathBuf]) -> Result<Option<PathBuf>, Unreadable> {
-    let mut file = Transcript::open_beneath(transcript, roots)?;
-    Ok(record::cwd(file.head()?).map(PathBuf::from).filter(|dir| dir.is_absolute()))
 }
 
 /// A directory by its one name; one that is gone has only its own.

@@ -19,7 +19,7 @@ use self::{
 };
 use crate::{
     client::{self, Client},
-    show,
+    session::{self, Naming},
     ui::{amount::count, progress::Progress, terminal},
 };
 use cc_core::{
@@ -49,7 +49,7 @@ Sessions go where the settings of their project say; those of projects that are 
 LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, all go there. What was sent before is not sent again, so it can be
 interrupted at any time and run again.")]
 pub(crate) struct Backfill {
-    /// Transcripts, or directories of them [default: wherever Claude Code keeps them]
+    /// Sessions, transcripts, or directories of them [default: wherever Claude Code keeps them]
     paths: Vec<PathBuf>,
     /// Only sessions written to within this time: 12h, 30d, 4w
     #[arg(long, value_parser = age)]
@@ -113,9 +113,19 @@ struct Plan {
 
 impl Backfill {
     /// Plans, asks, hands over, and waits until all is delivered.
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        if let Some(path) = self.paths.iter().find(|path| !path.exists()) {
-            return usage(&format!("there is no {}", path.display()));
+    pub(crate) fn run(mut self) -> anyhow::Result<ExitCode> {
+        let naming = if self.yes { Naming::Exact } else { Naming::Loose };
+        for path in self.paths.iter_mut().filter(|path| !path.exists()) {
+            match path.to_str().filter(|name| !session::is_path(name)) {
+                Some(name) => match session::find(Some(name), naming, &daemon()?.status()?.sessions) {
+                    Ok(found) => *path = found.transcript,
+                    Err(error) => {
+                        session::report(&error);
+                        return Ok(ExitCode::from(2));
+                    }
+                },
+                None => return usage(&format!("there is no {}", path.display())),
+            }
         }
         let asks = !self.yes && !self.dry_run;
         if asks && (self.json || !std::io::stdin().is_terminal() || !output::is_seen_aside()) {
@@ -147,10 +157,10 @@ impl Backfill {
         let imported: HashMap<String, Imported> =
             daemon()?.imported()?.into_iter().map(|session| (session.session_id.clone(), session)).collect();
         let paused = daemon()?.status()?.paused;
-        let roots = show::roots()?;
+        let roots = session::roots()?;
         let mut paths = Vec::new();
         for path in &self.paths {
-            paths.extend(show::reached(path, &roots)?);
+            paths.extend(session::reached(path, &roots)?);
         }
         let paths = if self.paths.is_empty() { &roots } else { &paths };
         let project = self.project.as_ref().map(std::path::absolute).transpose()?.map(|dir| find::real(&dir));
@@ -204,7 +214,7 @@ impl Plan {
         routes: &mut Routes,
         imported: &HashMap<String, Imported>,
     ) -> anyhow::Result<Result<(), &'static str>> {
-        let cwd = match find::cwd(&candidate.path, roots) {
+        let cwd = match session::cwd(&candidate.path, roots) {
             Ok(cwd) => cwd,
             Err(error) => {
                 let reason = error.reason();

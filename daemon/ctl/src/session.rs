@@ -1,0 +1,253 @@
+//! The session a person means: by its id or the beginning of it, by a part of its title, by its transcript, or without a word the
+//! latest of the current directory. Every command that takes a session asks here.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+
+use self::choose::{Candidate, Choice, choose, near};
+use crate::{
+    client::{self, Client},
+    ui::table,
+};
+use cc_core::{
+    status,
+    transcript::{is_name, record},
+};
+use cc_langfuse::reader::{Transcript, Unreadable, places};
+
+mod choose;
+
+pub(crate) use choose::Naming;
+
+/// How many are shown where a name may mean several.
+const SHOWN: usize = 10;
+
+/// A session and where its transcript is.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub id: String,
+    pub transcript: PathBuf,
+}
+
+/// What was typed names no session, or more than one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Miss {
+    /// There is none of that name.
+    #[error(
+        "no session {name}{}", if near.is_empty() { ": `cc-langfusectl sessions` lists those that are traced, and the path of a transcript will do" } else { "; did you mean" }
+    )]
+    Unknown { name: String, near: Vec<Candidate> },
+    /// There is no such file.
+    #[error("there is no transcript {}{}", path.display(), if near.is_empty() { "" } else { "; did you mean" })]
+    NoFile { path: PathBuf, near: Vec<Candidate> },
+    /// More than one is named so.
+    #[error("{name} names {} sessions: type more of its id", found.len())]
+    Several { name: String, found: Vec<Candidate> },
+    /// No session belongs to the directory.
+    #[error("no session known in {}; name one of `cc-langfusectl sessions`, or give the path of a transcript", .0.display())]
+    NotHere(PathBuf),
+}
+
+impl Miss {
+    /// A table of the sessions that may be meant.
+    fn lines(&self) -> Vec<String> {
+        let (Self::Unknown { near: those, .. } | Self::NoFile { near: those, .. } | Self::Several { found: those, .. }) =
+            self
+        else {
+            return Vec::new();
+        };
+        let (home, now) = (client::home().unwrap_or_default(), Timestamp::now());
+        let row = |candidate: &Candidate| {
+            vec![
+                table::clip(&candidate.id, 36),
+                table::ago(candidate.at.map(|at| at.to_string()).as_deref(), now),
+                candidate.title.as_deref().map_or_else(|| "-".to_owned(), |title| table::clip(title, 40)),
+                table::path(&candidate.transcript, &home),
+            ]
+        };
+        let rows: Vec<_> = those.iter().take(SHOWN).map(row).collect();
+        let more = those.len().saturating_sub(SHOWN);
+        table::lines(&rows).into_iter().chain((more > 0).then(|| format!("and {more} more"))).collect()
+    }
+}
+
+/// Says what went wrong, and which sessions may have been meant.
+pub(crate) fn report(error: &anyhow::Error) {
+    err!("cc-langfusectl: {error:#}");
+    let lines = error.downcast_ref().map(Miss::lines);
+    lines.iter().flatten().for_each(|line| err!("  {line}"));
+}
+
+/// The session meant, whether a daemon runs or not: only one that knows titles is asked, and only where files do not say it.
+pub(crate) fn offline(name: Option<&str>) -> anyhow::Result<Found> {
+    let missed = match find(name, Naming::Loose, &[]) {
+        Err(error) if matches!(error.downcast_ref(), Some(Miss::Unknown { .. } | Miss::NotHere(_))) => error,
+        found => return found,
+    };
+    match Client::new().and_then(|daemon| daemon.status()) {
+        Ok(status) => find(name, Naming::Loose, &status.sessions),
+        Err(_) => Err(missed),
+    }
+}
+
+/// The session meant: of those `known` to the daemon and those in Claude Code's directories.
+pub(crate) fn find(name: Option<&str>, naming: Naming, known: &[status::Session]) -> anyhow::Result<Found> {
+    let Some(name) = name else { return latest(known) };
+    let candidates = || -> anyhow::Result<Vec<Candidate>> {
+        let mut all: Vec<_> = known.iter().map(candidate).collect();
+        let others = on_disk(&roots()?);
+        all.extend(others.into_iter().filter(|other| known.iter().all(|known| known.session_id != other.id)));
+        Ok(all)
+    };
+    if is_path(name) {
+        return by_path(Path::new(name), known, candidates);
+    }
+    match choose(name, &candidates()?, naming) {
+        Choice::One(found) => Ok(Found { id: found.id, transcript: found.transcript }),
+        Choice::Several(found) => Err(Miss::Several { name: name.to_owned(), found }.into()),
+        Choice::None(near) => Err(Miss::Unknown { name: name.to_owned(), near }.into()),
+    }
+}
+
+/// True for what names a file rather than a session.
+pub(crate) fn is_path(name: &str) -> bool {
+    name.contains('/') || Path::new(name).extension().is_some_and(|ext| ext == "jsonl")
+}
+
+fn by_path(
+    path: &Path,
+    known: &[status::Session],
+    candidates: impl Fn() -> anyhow::Result<Vec<Candidate>>,
+) -> anyhow::Result<Found> {
+    let path = std::path::absolute(path)?;
+    if let Some(session) = known.iter().find(|session| session.transcript == path) {
+        return Ok(Found { id: session.session_id.clone(), transcript: path });
+    }
+    let id = path.file_stem().context("not a transcript")?.to_string_lossy().into_owned();
+    match fs::symlink_metadata(&path) {
+        Ok(meta) if meta.is_dir() => bail!("{} is a directory: name a transcript in it", path.display()),
+        Err(_) => {
+            let near = near(&id.to_lowercase(), &candidates()?);
+            Err(Miss::NoFile { path, near }.into())
+        }
+        Ok(_) => Ok(Found { id, transcript: path }),
+    }
+}
+
+/// The latest session of the current directory: of those known, else of those with a transcript.
+fn latest(known: &[status::Session]) -> anyhow::Result<Found> {
+    let dir = std::env::current_dir()?;
+    let heard = |session: &status::Session| session.last_heard.as_ref()?.parse::<Timestamp>().ok();
+    let of_known =
+        known.iter().filter_map(|session| Some((depth(&dir, &session.project_dirs)?, heard(session), session)));
+    if let Some((.., session)) = of_known.max_by_key(|(depth, heard, _)| (*depth, *heard)) {
+        return Ok(Found { id: session.session_id.clone(), transcript: session.transcript.clone() });
+    }
+    let roots = roots()?;
+    let around = |path: &Path| depth(&dir, cwd(path, &roots).ok().flatten().as_slice());
+    let of_projects = roots.iter().flat_map(|root| places::projects(root)).filter_map(|(project, why)| {
+        // All transcripts of a project begin in one directory: the newest speaks for them.
+        let newest = in_project(&project, why).into_iter().max_by_key(|candidate| candidate.at)?;
+        Some((around(&newest.transcript)?, newest.at, newest))
+    });
+    let found = of_projects.max_by_key(|(depth, at, _)| (*depth, *at));
+    let (.., found) = found.ok_or(Miss::NotHere(dir))?;
+    Ok(Found { id: found.id, transcript: found.transcript })
+}
+
+/// How deep the deepest of `dirs` is that has `dir` in it.
+fn depth(dir: &Path, dirs: &[PathBuf]) -> Option<usize> {
+    let dirs = dirs.iter().map(|dir| dir.canonicalize().unwrap_or_else(|_| dir.clone()));
+    dirs.filter(|around| dir.starts_with(around)).map(|around| around.components().count()).max()
+}
+
+fn candidate(known: &status::Session) -> Candidate {
+    Candidate {
+        id: known.session_id.clone(),
+        transcript: known.transcript.clone(),
+        title: known.title.clone(),
+        at: known.last_heard.as_ref().and_then(|at| at.parse().ok()),
+    }
+}
+
+/// The sessions with a transcript below `roots`. One that is in two places is where it was written to last.
+fn on_disk(roots: &[PathBuf]) -> Vec<Candidate> {
+    let mut all: Vec<Candidate> = roots
+        .iter()
+        .flat_map(|root| places::projects(root))
+        .flat_map(|(project, why)| in_project(&project, why))
+        .collect();
+    all.sort_by(|one, other| one.id.cmp(&other.id).then(other.at.cmp(&one.at)));
+    all.dedup_by(|later, first| later.id == first.id);
+    all
+}
+
+/// The sessions of a project's directory, unless it is not read for a reason.
+fn in_project(dir: &Path, why_not: Option<Unreadable>) -> Vec<Candidate> {
+    let entries = why_not.is_none().then(|| fs::read_dir(dir).ok()).flatten().into_iter().flatten();
+    let found = entries.filter_map(Result::ok).filter_map(|entry| {
+        let path = entry.path();
+        let id = path.file_stem()?.to_str().filter(|id| is_name(id) && !id.starts_with("agent-"))?.to_owned();
+        let meta = entry
+            .metadata()
+            .ok()
+            .filter(|meta| path.extension().is_some_and(|ext| ext == "jsonl") && meta.is_file())?;
+        let at = meta.modified().ok().and_then(|at| Timestamp::try_from(at).ok());
+        Some(Candidate { id, transcript: path, title: None, at })
+    });
+    found.collect()
+}
+
+/// The directory a session was in.
+///
+/// # Errors
+/// If the daemon would not read its transcript.
+pub(crate) fn cwd(transcript: &Path, roots: &[PathBuf]) -> Result<Option<PathBuf>, Unreadable> {
+    let mut file = Transcript::open_beneath(transcript, roots)?;
+    Ok(record::cwd(file.head()?).map(PathBuf::from).filter(|dir| dir.is_absolute()))
+}
+
+/// Where transcripts may lie.
+pub(crate) fn roots() -> anyhow::Result<Vec<PathBuf>> {
+    let custom = client::config_dir().map(|dir| dir.join("projects"));
+    Ok(custom.into_iter().chain(client::config()?.roots(&client::home()?)).collect())
+}
+
+/// `path`, however it was named, as it lies below one of `roots`; of a directory around them those in it.
+///
+/// # Errors
+/// If the daemon reads nothing there.
+pub(crate) fn reached(path: &Path, roots: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let real = path.canonicalize().with_context(|| path.display().to_string())?;
+    let roots = || roots.iter().filter_map(|root| Some((root, root.canonicalize().ok()?)));
+    if let Some((root, below)) = roots().find_map(|(root, at)| Some((root, real.strip_prefix(at).ok()?))) {
+        return Ok(vec![root.components().chain(below.components()).collect()]);
+    }
+    let linked = || {
+        let projects = roots().flat_map(|(root, _)| places::projects(root)).filter(|(dir, _)| dir.is_symlink());
+        projects.filter_map(|(dir, why)| Some((dir.canonicalize().ok()?, dir, why)))
+    };
+    if let Some((to, dir, why)) = linked().find(|(to, ..)| real.starts_with(to)) {
+        if let Some(error) = why {
+            bail!("{}: {error}; {}", dir.display(), error.remedy());
+        }
+        return Ok(vec![dir.components().chain(real.strip_prefix(to)?.components()).collect()]);
+    }
+    let within = roots().filter(|(_, at)| at.starts_with(&real)).map(|(root, _)| root.clone());
+    let within = within.chain(linked().filter(|(to, ..)| to.starts_with(&real)).map(|(_, dir, _)| dir));
+    let within: Vec<PathBuf> = within.collect();
+    if within.is_empty() {
+        let dir = if real.is_dir() { &*real } else { real.parent().unwrap_or(&real) };
+        bail!(
+            "the daemon reads no transcripts in {}: name that directory in {} (transcript_roots = [\"…\"]) and restart it",
+            dir.display(),
+            client::paths()?.config.display()
+        );
+    }
+    Ok(within)
+}
