@@ -24,6 +24,7 @@ use crate::{
     store::{self, DestinationRow},
 };
 use cc_core::{
+    destination::Kind,
     metrics,
     status::{
         Daemon, DeadLetter, Destination, Forget, Inbox, Left, Media, Outbox, Pause, Session, Settle, Status, Trouble,
@@ -234,9 +235,18 @@ async fn settle(State(context): State<Context>, body: Bytes) -> Result<Json<usiz
 /// Answers 400 if the address is none.
 async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<TrustAnswer>, Failed> {
     let wish: Trust = wish(&body)?;
-    let base_url =
-        cc_core::destination::address::base_url(&wish.base_url).ok_or_else(|| Failed::asked("the address is none"))?;
+    // A kind is not named: that address is meant which is known, or else the first.
+    let addresses = Kind::ALL.iter().filter_map(|kind| kind.backend().address(&wish.base_url));
+    let addresses = Vec::from_iter(addresses);
+    let first = addresses.first().cloned().ok_or_else(|| Failed::asked("the address is none"))?;
     let answer = context.intake.store.call(|store| {
+        let mut base_url = first;
+        for address in addresses {
+            if !store.accounts(&address)?.is_empty() {
+                base_url = address;
+                break;
+            }
+        }
         let known = store.accounts(&base_url)?;
         let meant = if wish.trusted { known.held } else { known.trusted };
         let accounts = wish.public_key.map_or(meant, |key| vec![key]);
@@ -244,10 +254,10 @@ async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<Trust
         if accounts.len() == 1 || !wish.trusted {
             accounts.iter().try_for_each(|account| store.trust(&base_url, account, wish.trusted, now_ms()))?;
         }
-        Ok(TrustAnswer { base_url: base_url.clone(), accounts, is_own: !known.own.is_empty() })
+        Ok(TrustAnswer { base_url, accounts, is_own: !known.own.is_empty() })
     });
     let answer = answer?;
-    let _ = context.intake.orders.send(Order::Trust(base_url));
+    let _ = context.intake.orders.send(Order::Trust(answer.base_url.clone()));
     Ok(Json(answer))
 }
 

@@ -29,6 +29,8 @@ pub enum Of {
     Project,
     /// Langfuse's.
     Langfuse,
+    /// That of any receiver of OTLP.
+    Otlp,
     /// The toy backend's, which tests use.
     #[cfg(feature = "toy")]
     Toy,
@@ -50,6 +52,9 @@ pub struct Variable {
 
 /// Turns tracing to Langfuse on for a project when it is `"true"` in any letter case.
 pub const ENABLE: &str = "TRACE_TO_LANGFUSE";
+
+/// Where a receiver of OTLP is: the whole address. Its presence turns tracing to it on.
+pub const OTLP_ENDPOINT: &str = "CC_LANGFUSE_OTLP_ENDPOINT";
 
 /// Moves the state directory; must be absolute.
 pub const STATE_DIR: &str = "CC_LANGFUSE_STATE_DIR";
@@ -83,6 +88,12 @@ pub const VARIABLES: &[Variable] = &[
     row("LANGFUSE_USER_ID", "LANGFUSE_USER_ID", Of::Project, Role::Option),
     row("CC_LANGFUSE_SAMPLE_RATE", "LANGFUSE_SAMPLE_RATE", Of::Project, Role::Option),
     row("LANGFUSE_SAMPLE_RATE", "LANGFUSE_SAMPLE_RATE", Of::Project, Role::Option),
+    row(OTLP_ENDPOINT, OTLP_ENDPOINT, Of::Otlp, Role::Address),
+    row("CC_LANGFUSE_OTLP_NAME", "CC_LANGFUSE_OTLP_NAME", Of::Otlp, Role::Account),
+    row("CC_LANGFUSE_OTLP_HEADERS", "CC_LANGFUSE_OTLP_HEADERS", Of::Otlp, Role::Secret),
+    row("CC_LANGFUSE_OTLP_PRESET", "CC_LANGFUSE_OTLP_PRESET", Of::Otlp, Role::Option),
+    row("CC_LANGFUSE_OTLP_DIALECT", "CC_LANGFUSE_OTLP_DIALECT", Of::Otlp, Role::Option),
+    row("CC_LANGFUSE_OTLP_MAX_VALUE_BYTES", "CC_LANGFUSE_OTLP_MAX_VALUE_BYTES", Of::Otlp, Role::Option),
     plain("CC_LANGFUSE_TAGS", Role::Option),
     plain("CC_LANGFUSE_METADATA", Role::Option),
     plain("CC_LANGFUSE_SEMANTICS", Role::Option),
@@ -112,10 +123,20 @@ pub fn enabled(value: &str) -> bool {
     value.eq_ignore_ascii_case("true")
 }
 
+/// True for the variables that turn a kind of backend on: of a kind that has no switch, its address does.
+pub fn is_switch(row: &Variable) -> bool {
+    row.role == Role::Enable || row.name == OTLP_ENDPOINT
+}
+
+/// True if `row` is such a variable and `value` turns it on.
+pub fn switches_on(row: &Variable, value: &str) -> bool {
+    is_switch(row) && if row.role == Role::Enable { enabled(value) } else { !value.trim().is_empty() }
+}
+
 /// True if any kind of backend is switched on, as `get` has the variables.
 pub fn is_on<V: AsRef<str>>(mut get: impl FnMut(&'static str) -> Option<V>) -> bool {
-    let mut switches = VARIABLES.iter().filter(|row| row.role == Role::Enable);
-    switches.any(|row| get(row.name).is_some_and(|value| enabled(value.as_ref())))
+    let mut switches = VARIABLES.iter().filter(|row| is_switch(row));
+    switches.any(|row| get(row.name).is_some_and(|value| switches_on(row, value.as_ref())))
 }
 
 /// Every variable a hook may forward, in a fixed order.
@@ -163,7 +184,7 @@ mod tests {
     #[test]
     fn secrets_are_those_of_the_table() {
         let secret: Vec<_> = forwarded().filter(|name| is_secret(name) && !name.contains("TOY")).collect();
-        assert_eq!(secret, ["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"]);
+        assert_eq!(secret, ["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY", "CC_LANGFUSE_OTLP_HEADERS"]);
         assert!(!is_secret("LANGFUSE_PUBLIC_KEY") && !is_secret("AWS_SECRET_ACCESS_KEY"));
     }
 
@@ -182,6 +203,10 @@ mod tests {
         for (value, expect) in [("true", true), ("TRUE", true), ("1", false), ("", false), ("false", false)] {
             assert_eq!(is_on(|name| (name == ENABLE).then_some(value)), expect, "{value}");
         }
+        for (value, expect) in [("http://127.0.0.1:4318", true), ("x", true), ("", false), (" ", false)] {
+            assert_eq!(is_on(|name| (name == OTLP_ENDPOINT).then_some(value)), expect, "{value:?}");
+        }
+        assert!(!is_on(|name| (name == "LANGFUSE_BASE_URL").then_some("true")));
         assert!(!is_on(|_| None::<&str>));
     }
 }

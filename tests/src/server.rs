@@ -480,6 +480,9 @@ fn text(value: AnyValue) -> String {
         Some(any_value::Value::ArrayValue(list)) => {
             serde_json::Value::from(list.values.into_iter().map(text).collect::<Vec<_>>()).to_string()
         }
+        Some(any_value::Value::IntValue(number)) => number.to_string(),
+        Some(any_value::Value::DoubleValue(number)) => number.to_string(),
+        Some(any_value::Value::BoolValue(is_so)) => is_so.to_string(),
         other => format!("{other:?}"),
     }
 }

@@ -76,7 +76,7 @@ pub fn group(check: &str) -> &'static str {
     match check {
         "claude" | "managed-settings" | "user-settings" | "project-settings" | "local-settings" => "Claude Code",
         "hooks" | "hook-events" | "hook-program" | "other-tracer" => "Hook",
-        "tracing" | "keys" | "base-url" | "semantics" | "tracked-keys" => "This project",
+        "tracing" | "keys" | "base-url" | "otlp" | "semantics" | "tracked-keys" => "This project",
         "server" | "clock" | "probe" => "Server",
         "delivery" | "dead-letters" | "media" | "projects" | "transcripts" => "Delivery",
         _ => "Daemon",

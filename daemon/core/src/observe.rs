@@ -120,6 +120,8 @@ impl<'t, 'r> Observer<'t, 'r> {
             trace_id: span.trace_id,
             span_id: span.span_id,
             parent: span.parent,
+            owner: span.owner,
+            agent: span.agent.map(str::to_owned),
             name: span.name,
             start: span.start,
             end: span.end,

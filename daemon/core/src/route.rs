@@ -46,13 +46,15 @@ impl Env<'_> {
         (found, refused)
     }
 
-    /// The first of the places where traces go, switched on or not, with the secrets for it.
+    /// The first of the places where traces go, with the secrets for it; if none is switched on, the first where they could go.
     ///
     /// # Errors
     /// Why the variables of a backend that is configured lead nowhere.
     pub fn destination(&self) -> Result<(Destination, Secrets), Refused> {
         let mut found = Err(Refused::KeysMissing);
-        for kind in Kind::ALL {
+        let enabled = |kind: &&Kind| self.enables(kind.backend().of());
+        let (on, off): (Vec<&Kind>, Vec<&Kind>) = Kind::ALL.iter().partition(enabled);
+        for kind in on.into_iter().chain(off) {
             match kind.backend().route(self) {
                 Ok(Some(route)) => return Ok(route),
                 Ok(None) => {}

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
-/// A secret key. It can be compared and turned into an `Authorization` header, and nothing else: there is no way to print,
-/// log or serialise it.
+/// A secret key, or a list of headers with keys. It can be compared and turned into headers, and nothing else: there is no way to
+/// print, log or serialise it.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
@@ -29,7 +29,6 @@ impl Secret {
     }
 }
 
-#[cfg(feature = "toy")]
 impl Secret {
     /// A bearer token.
     pub fn bearer(&self) -> HeaderValue {
@@ -38,6 +37,46 @@ impl Secret {
         value.set_sensitive(true);
         value
     }
+
+    /// The headers that `read` finds in it.
+    ///
+    /// # Errors
+    /// Those of `read`, which must not repeat what it reads.
+    pub(crate) fn headers(&self, read: impl FnOnce(&str) -> Result<HeaderMap, String>) -> Result<HeaderMap, String> {
+        read(&self.0)
+    }
+
+    /// What of it must not be shown: all of it, and if it is a list of names and values, each value, encoded or not, with and without
+    /// what may stand before a key, such as `Bearer`.
+    fn forms(&self) -> Vec<Zeroizing<String>> {
+        let mut forms = vec![self.0.clone()];
+        for item in self.0.split(',').map(str::trim).filter(|item| item.len() < self.0.len() || item.contains('=')) {
+            let value = item.split_once('=').map_or(item, |(_, value)| value.trim());
+            let decoded = decoded(value);
+            let bare = decoded.split_once(' ').map(|(_, bare)| Zeroizing::new(bare.trim().to_owned()));
+            forms.extend([Some(Zeroizing::new(value.to_owned())), Some(decoded), bare].into_iter().flatten());
+        }
+        // What is shorter stands in many an innocent word.
+        forms.retain(|form| form.len() >= SHORTEST || form.len() == self.0.len() && !form.is_empty());
+        forms.sort_by_key(|form| core::cmp::Reverse(form.len()));
+        forms
+    }
+}
+
+/// Shortest part of a list that is taken for a secret, in bytes.
+const SHORTEST: usize = 6;
+
+/// `text` with `%XX` decoded; what is no text then is left as it was.
+pub(crate) fn decoded(text: &str) -> Zeroizing<String> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|two| *first == b'%' && two.iter().all(u8::is_ascii_hexdigit));
+        let byte = digits.and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    Zeroizing::new(String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| text.to_owned()))
 }
 
 impl PartialEq for Secret {
@@ -67,8 +106,9 @@ impl Secrets {
         for secret in self.0.values() {
             let header = secret.basic_auth(account);
             let encoded = header.to_str().unwrap_or_default().trim_start_matches("Basic ");
-            for form in [encoded, &secret.0].into_iter().filter(|form| !form.is_empty()) {
-                if text.contains(form) {
+            let forms = secret.forms();
+            for form in [encoded].into_iter().chain(forms.iter().map(|form| form.as_str())) {
+                if !form.is_empty() && text.contains(form) {
                     text = text.replace(form, "[secret]");
                 }
             }
@@ -80,5 +120,39 @@ impl Secrets {
 impl FromIterator<(&'static str, Secret)> for Secrets {
     fn from_iter<I: IntoIterator<Item = (&'static str, Secret)>>(secrets: I) -> Self {
         Self(secrets.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_a_secret_nor_a_part_of_a_list_is_repeated() {
+        for (secret, said) in [
+            ("sk-lf-1234567", "no such key: sk-lf-1234567"),
+            ("authorization=Bearer%20abcdefgh", "Bearer abcdefgh is unknown, abcdefgh too, and Bearer%20abcdefgh"),
+            ("x-a=hunter22,authorization=Basic dXNlcjpwYXNz==", "hunter22 or dXNlcjpwYXNz=="),
+            ("onlyakey99==", "onlyakey99== is no key"),
+            ("akey1234,Comet-Workspace=teamspace", "akey1234 may not enter teamspace"),
+        ] {
+            let secrets: Secrets = [("X", Secret::new(secret))].into_iter().collect();
+            let shown = secrets.conceal("pk", said);
+            for word in ["1234567", "abcdefgh", "hunter22", "dXNlcjpwYXNz", "onlyakey99", "akey1234", "teamspace"] {
+                assert!(!shown.contains(word), "{shown}");
+            }
+            assert!(shown.contains("[secret]"), "{shown}");
+        }
+        let short: Secrets = [("X", Secret::new("x=a,y=is"))].into_iter().collect();
+        assert_eq!(short.conceal("pk", "a key is wrong"), "a key is wrong");
+    }
+
+    #[test]
+    fn percent_signs_that_encode_nothing_stay() {
+        for (text, expect) in
+            [("a%20b", "a b"), ("100%", "100%"), ("%zz%2", "%zz%2"), ("%+1", "%+1"), ("%FF", "%FF"), ("%C3%A4", "ä")]
+        {
+            assert_eq!(*decoded(text), expect);
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     observation::Detail,
     project::Semantics,
     transcript::record::{Advice, By, Nanos, Prompt, Usage},
-    turn::{Generation, Happening, Past, Scope, Tool, Turn, hash::hash},
+    turn::{Generation, Happening, Past, Place, Scope, Tool, Turn, hash::hash},
 };
 
 /// One observation, ready to be given attributes.
@@ -29,6 +29,10 @@ pub struct Span<'t> {
     pub span_id: SpanId,
     /// Its parent; `None` for the root.
     pub parent: Option<SpanId>,
+    /// The turn or subagent that it is part of, where a model call stands between.
+    pub owner: Option<SpanId>,
+    /// What the subagent is called that it is part of; `None` within the turn itself.
+    pub agent: Option<&'t str>,
     /// Its name.
     pub name: String,
     /// Start, nanoseconds since the epoch.
@@ -120,6 +124,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
         spans.push(top_span(turn, trace, id, parent, &clock));
     }
     let root = id;
+    let agent = turn.place.as_ref().map(agent_name);
     let mut given = match semantics {
         Semantics::Spec => HashMap::new(),
         Semantics::Measured => given(turn, scope, trace),
@@ -132,6 +137,8 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
             trace_id: trace,
             span_id: span_id(trace, Role::Event, &turn.event_source(index)),
             parent: Some(root),
+            owner: None,
+            agent,
             name: name.to_owned(),
             start: at,
             end: at,
@@ -163,6 +170,8 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                 trace_id: trace,
                 span_id: id,
                 parent: Some(root),
+                owner: None,
+                agent,
                 name: generation.model.clone(),
                 start,
                 end,
@@ -187,6 +196,8 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                     trace_id: trace,
                     span_id: span_id(trace, Role::Generation, &source),
                     parent: Some(id),
+                    owner: Some(root),
+                    agent,
                     name: advice.model.clone(),
                     start,
                     end,
@@ -221,6 +232,8 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                     trace_id: trace,
                     span_id: span_id(trace, Role::Tool, &turn.tool_source(tool)),
                     parent: Some(id),
+                    owner: Some(root),
+                    agent,
                     name: tool.name.clone(),
                     start,
                     end,
@@ -294,6 +307,8 @@ pub fn left_behind(turn: &Turn, left: &Past) -> Span<'static> {
         trace_id: trace,
         span_id: span_id(trace, Role::Event, &format!("{}/left", left.key)),
         parent: Some(span_id(trace, Role::Turn, &left.key)),
+        owner: None,
+        agent: None,
         name: "left behind".to_owned(),
         start: at.unwrap_or(1),
         end: at.unwrap_or(1),
@@ -340,9 +355,11 @@ fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Opti
         trace_id,
         span_id,
         parent,
+        owner: None,
+        agent: turn.place.as_ref().map(agent_name),
         name: match &turn.place {
             None => format!("Turn {}", turn.number),
-            Some(place) => place.agent_type.clone().unwrap_or_else(|| "agent".to_owned()),
+            Some(place) => agent_name(place).to_owned(),
         },
         start: clock.start,
         end: clock.end,
@@ -355,6 +372,11 @@ fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Opti
             Some(_) => Body::Agent(turn),
         },
     }
+}
+
+/// What a subagent is called.
+fn agent_name(place: &Place) -> &str {
+    place.agent_type.as_deref().unwrap_or("agent")
 }
 
 /// What an event is called, how it went, and what there is to say about it.

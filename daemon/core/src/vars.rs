@@ -21,6 +21,8 @@ pub enum Refused {
     KeysMissing,
     /// The base URL is not an `http` or `https` address.
     BaseUrl,
+    /// The endpoint of an OTLP receiver is none, or has a query in which a key might stand.
+    OtlpEndpoint,
 }
 
 impl Refused {
@@ -34,6 +36,7 @@ impl Refused {
             Self::NotEnabled => "hook_not_enabled",
             Self::KeysMissing => "hook_keys_missing",
             Self::BaseUrl => "hook_base_url",
+            Self::OtlpEndpoint => "hook_otlp_endpoint",
         }
     }
 }
@@ -60,7 +63,8 @@ impl<'a> Env<'a> {
 
     /// Tracing to this kind of backend is on.
     pub fn enables(&self, of: Of) -> bool {
-        rows(of, Role::Enable).any(|row| self.get(row.name).is_some_and(proto::env::enabled))
+        let mut own = proto::env::VARIABLES.iter().filter(|row| row.of == of && proto::env::is_switch(row));
+        own.any(|row| self.get(row.name).is_some_and(|value| proto::env::switches_on(row, value)))
     }
 
     /// What decides `setting`: the strongest of its spellings that has a value, with its name.

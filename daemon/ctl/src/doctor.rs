@@ -8,6 +8,7 @@ use std::{
 
 use crate::{client, ui::amount};
 use cc_core::{
+    destination::Kind,
     doctor::{Finding, Report, State, group, local, server, settings},
     route::Env,
     secret::Secret,
@@ -88,6 +89,7 @@ impl Doctor {
         let env = settings.env();
         let (destination, secrets) = env.destination().ok().unzip();
         if let (true, Some(to), Some(secrets)) = (env.enabled(), &destination, &secrets)
+            && to.kind == Kind::Langfuse
             && !secrets.is_empty()
             && to.is_private()
             && !settings::is_secret(&to.account)

@@ -15,7 +15,12 @@ use crate::{
     show, status,
     ui::amount,
 };
-use cc_core::{destination::Destination, hook::Source, route::Env, status::Left};
+use cc_core::{
+    destination::{Destination, Kind},
+    hook::Source,
+    route::Env,
+    status::Left,
+};
 use cc_langfuse::{
     clock, environment, offline,
     reader::{Transcript, Unreadable},
@@ -57,8 +62,10 @@ pub(crate) fn replay(session: &str, dry_run: bool) -> anyhow::Result<ExitCode> {
     let Ok((to, _)) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() else {
         bail!("where to? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does");
     };
-    env.retain(|(name, _)| name != proto::env::ENABLE);
-    env.push((proto::env::ENABLE.to_owned(), "true".to_owned()));
+    if to.kind == Kind::Langfuse {
+        env.retain(|(name, _)| name != proto::env::ENABLE);
+        env.push((proto::env::ENABLE.to_owned(), "true".to_owned()));
+    }
     let now = clock::wall().duration_since(UNIX_EPOCH)?.as_nanos();
     let payload = serde_json::json!({
         "session_id": session_id,

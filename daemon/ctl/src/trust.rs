@@ -12,8 +12,8 @@ use cc_core::{
 };
 
 pub(crate) fn trust(url: &str, public_key: Option<String>, revoke: bool) -> anyhow::Result<ExitCode> {
-    let url = base_url(url).with_context(|| format!("{url} is not an address such as https://langfuse.example.org"))?;
-    let wish = Trust { base_url: url, public_key, trusted: !revoke };
+    base_url(url).with_context(|| format!("{url} is not an address such as https://langfuse.example.org"))?;
+    let wish = Trust { base_url: url.to_owned(), public_key, trusted: !revoke };
     let TrustAnswer { base_url, accounts, is_own } = Client::new()?.trust(&wish)?;
     match &*accounts {
         [] if revoke => {

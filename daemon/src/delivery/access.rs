@@ -65,8 +65,9 @@ impl Access {
             Some(held) if self.refused.as_ref() != Some(&held) => Some(held),
             held => from_settings(to, &dirs, &config_dirs, &self.home, trusts).or(held),
         };
-        let Some(secrets) = secrets else {
-            let word = to.kind.backend().words().secret;
+        let backend = to.kind.backend();
+        let Some(secrets) = secrets.or_else(|| (!backend.needs_secret(to)).then(Secrets::default)) else {
+            let word = backend.words().secret;
             return Err((PARKED, format!("no {word}: open Claude Code in a project that has it")));
         };
         self.used = Some(secrets.clone());

@@ -235,6 +235,13 @@ pub struct Accounts {
     pub own: Vec<String>,
 }
 
+impl Accounts {
+    /// There are none at that address.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.trusted.is_empty() && self.own.is_empty()
+    }
+}
+
 /// Notes who chose a destination. The first judgement stays: one that others chose waits for [`Store::trust`] whatever is found
 /// later, one that the user chose is the user's own for every project.
 pub(super) fn note_chooser(db: &Connection, id: DestinationId, chooser: Option<&Chooser>) -> Result<()> {

@@ -1,11 +1,11 @@
 //! Destinations and words of trust that were stored under several spellings of one address become one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, params};
 
 use super::{DestinationId, Result, checksum, is_whole};
-use cc_core::destination::address::base_url;
+use cc_core::destination::{Kind, address::base_url};
 
 /// Brings every stored address into the form in which addresses are compared now.
 pub(super) fn unite(db: &mut Connection) -> Result<()> {
@@ -13,11 +13,12 @@ pub(super) fn unite(db: &mut Connection) -> Result<()> {
         .prepare("SELECT id, kind, base_url, public_key FROM destination ORDER BY id")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
         .collect::<Result<_>>()?;
-    rows.retain(|(_, _, url, _)| base_url(url).is_some());
+    let canonical = |kind: &str, url: &str| Kind::named(kind)?.backend().address(url);
+    rows.retain(|(_, kind, url, _)| canonical(kind, url).is_some());
     let mut first: HashMap<(String, String, String), DestinationId> = HashMap::new();
     let tx = db.transaction()?;
     for (id, kind, url, public_key) in &rows {
-        let Some(canonical) = base_url(url) else { continue };
+        let Some(canonical) = canonical(kind, url) else { continue };
         match first.get(&(kind.clone(), canonical.clone(), public_key.clone())) {
             Some(&keep) => merge(&tx, keep, *id)?,
             None => {
@@ -28,6 +29,8 @@ pub(super) fn unite(db: &mut Connection) -> Result<()> {
     for ((_, canonical, _), id) in &first {
         tx.execute("UPDATE destination SET base_url = ?1 WHERE id = ?2 AND base_url <> ?1", params![canonical, id])?;
     }
+    // A table without kinds is older than any kind but one.
+    let known: HashSet<&String> = first.keys().map(|(_, canonical, _)| canonical).collect();
     for table in tables_with(&tx, "base_url")? {
         if table == "destination" {
             continue;
@@ -37,7 +40,7 @@ pub(super) fn unite(db: &mut Connection) -> Result<()> {
             .query_map([], |row| row.get(0))?
             .collect::<Result<_>>()?;
         for url in urls {
-            if let Some(canonical) = base_url(&url).filter(|canonical| *canonical != url) {
+            if let Some(canonical) = base_url(&url).filter(|canonical| *canonical != url && !known.contains(&url)) {
                 tx.execute(
                     &format!("UPDATE OR IGNORE {table} SET base_url = ? WHERE base_url = ?"),
                     [&canonical, &url],

@@ -1,6 +1,5 @@
 //! Addresses and keys as people write them, in the one form in which they are compared.
 
-use serde::{Deserialize, Deserializer};
 use url::{Host, Url};
 
 /// Longest address that is read, in bytes.
@@ -12,6 +11,19 @@ const ENDPOINTS: [&str; 4] = ["/api/public/otel/v1/traces", "/api/public/otel", 
 /// An address in the one form in which addresses are compared: no credentials, query, fragment, default port, dot after the
 /// host, trailing slash or path of an API; the host in small letters, ASCII, and addresses in their usual spelling.
 pub fn base_url(text: &str) -> Option<String> {
+    let host = origin(text)?;
+    let url = Url::parse(&proto::env::without_userinfo(unquoted(text))).ok()?;
+    let mut path = url.path().trim_end_matches('/');
+    while let Some(rest) = ENDPOINTS.iter().find_map(|endpoint| path.strip_suffix(endpoint)) {
+        path = rest.trim_end_matches('/');
+    }
+    let address = format!("{host}{path}");
+    // What requests are made to must be able to name it.
+    address.parse::<http::Uri>().is_ok().then_some(address)
+}
+
+/// The same without any path: scheme, host and port.
+pub(super) fn origin(text: &str) -> Option<String> {
     let text = proto::env::without_userinfo(unquoted(text));
     if text.len() > LONGEST {
         return None;
@@ -25,13 +37,7 @@ pub fn base_url(text: &str) -> Option<String> {
         return None;
     }
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    let mut path = url.path().trim_end_matches('/');
-    while let Some(rest) = ENDPOINTS.iter().find_map(|endpoint| path.strip_suffix(endpoint)) {
-        path = rest.trim_end_matches('/');
-    }
-    let address = format!("{}://{host}{port}{path}", url.scheme());
-    // What requests are made to must be able to name it.
-    address.parse::<http::Uri>().is_ok().then_some(address)
+    Some(format!("{}://{host}{port}", url.scheme()))
 }
 
 /// A value without the quotes and blanks that people leave around it.
@@ -44,12 +50,6 @@ pub(crate) fn unquoted(text: &str) -> &str {
         text = inner.trim();
     }
     text
-}
-
-/// An address that was stored, maybe by a version that compared addresses otherwise.
-pub(super) fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    Ok(base_url(&text).unwrap_or(text))
 }
 
 #[cfg(test)]
@@ -107,9 +107,9 @@ mod tests {
         ] {
             for spelling in spellings {
                 assert_eq!(base_url(spelling).as_deref(), Some(expect), "{spelling:?}");
-                let stored: String =
-                    stored(&mut serde_json::Deserializer::from_str(&serde_json::json!(spelling).to_string())).unwrap();
-                assert_eq!(stored, expect);
+                let stored = serde_json::json!({"kind": "langfuse", "base_url": spelling, "public_key": "pk"});
+                let stored: crate::destination::Destination = serde_json::from_value(stored).unwrap();
+                assert_eq!(stored.address, expect);
             }
             assert_eq!(base_url(expect).as_deref(), Some(expect));
         }

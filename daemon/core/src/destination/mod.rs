@@ -24,21 +24,38 @@ pub mod address;
 pub mod langfuse;
 #[path = "mlflow/filestore.rs"]
 pub mod mlflow_filestore;
+pub mod otlp;
+mod own;
 #[cfg(feature = "toy")]
 pub mod toy;
 pub mod wire;
 
 /// A place spans are delivered to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct Destination {
     /// What kind of server it is.
     pub kind: Kind,
     /// Its address, in the form in which addresses are compared.
-    #[serde(alias = "base_url", deserialize_with = "address::stored")]
     pub address: String,
-    /// Which account or project there; never secret. Langfuse: the public key.
-    #[serde(alias = "public_key")]
+    /// Which account or project there; never secret. Langfuse: the public key. OTLP: what its spans are like, and a name.
     pub account: String,
+}
+
+/// A destination as it was stored, maybe by a version that had other names or compared addresses otherwise.
+#[derive(Deserialize)]
+struct Stored {
+    kind: Kind,
+    #[serde(alias = "base_url")]
+    address: String,
+    #[serde(alias = "public_key")]
+    account: String,
+}
+
+impl From<Stored> for Destination {
+    fn from(Stored { kind, address, account }: Stored) -> Self {
+        Self { kind, address: kind.backend().address(&address).unwrap_or(address), account }
+    }
 }
 
 impl Destination {
@@ -64,6 +81,8 @@ pub fn is_loopback(address: &http::Uri) -> bool {
 pub enum Kind {
     /// A Langfuse server.
     Langfuse,
+    /// Any receiver of OTLP.
+    Otlp,
     /// A receiver for tests.
     #[cfg(feature = "toy")]
     Toy,
@@ -73,6 +92,7 @@ impl Kind {
     /// All of them, in the order in which they are listed.
     pub const ALL: &[Self] = &[
         Self::Langfuse,
+        Self::Otlp,
         #[cfg(feature = "toy")]
         Self::Toy,
     ];
@@ -81,6 +101,7 @@ impl Kind {
     pub fn backend(self) -> &'static dyn Backend {
         match self {
             Self::Langfuse => &langfuse::Langfuse,
+            Self::Otlp => &otlp::Otlp,
             #[cfg(feature = "toy")]
             Self::Toy => &toy::Toy,
         }
@@ -107,11 +128,21 @@ pub trait Backend: Sync {
     /// Whose rows of the table of variables are its own.
     fn of(&self) -> Of;
 
+    /// An address in the one form in which those of this kind are compared; `None` if it is none.
+    fn address(&self, text: &str) -> Option<String> {
+        address::base_url(text)
+    }
+
     /// Where `env` leads, with the secrets for it; `None` if nothing there is about this kind.
     ///
     /// # Errors
     /// Why what is there leads nowhere.
     fn route(&self, env: &Env<'_>) -> Result<Option<(Destination, Secrets)>, Refused>;
+
+    /// True if nothing can be sent there without a secret.
+    fn needs_secret(&self, _to: &Destination) -> bool {
+        true
+    }
 
     /// Where spans are posted to and with which headers, or what must be asked first. `answers` are those to the requests it made
     /// so far, in their order: 2xx and 4xx, but none that means to wait or that the credentials are wrong.

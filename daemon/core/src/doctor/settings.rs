@@ -5,16 +5,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proto::env::{Of, VARIABLES, is_switch, switches_on};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Finding;
 use crate::{
     claude::{Knows, Version},
+    destination::{Backend, langfuse::Langfuse},
     project::Semantics,
     route::{Env, Refused},
     settings::{HOOK, program, split_mark, words},
 };
+
+mod otlp;
 
 /// Days after which Claude Code removes transcripts, unless its settings say otherwise.
 const CLEANUP_DAYS: u64 = 30;
@@ -305,9 +309,40 @@ impl Settings {
             );
             return vec![Finding::problem("tracing", seen, remedy)];
         }
-        let mut findings = vec![Finding::ok("tracing", format!("on for {}, {}", dir.display(), from(enable)))];
+        let mut switches = VARIABLES.iter().filter(|row| is_switch(row));
+        let switch = switches.find(|row| env.get(row.name).is_some_and(|value| switches_on(row, value)));
+        let source = from(switch.map_or(enable, |row| row.name));
+        let mut findings = vec![Finding::ok("tracing", format!("on for {}, {source}", dir.display()))];
+        if env.enables(Of::Langfuse) {
+            findings.extend(self.judge_langfuse(&env, &local));
+        }
+        if env.enables(Of::Otlp) {
+            findings.extend(otlp::judge(&env, &local));
+        }
+        findings.push(match env.options().semantics {
+            Semantics::Measured => Finding::ok("semantics", "measured"),
+            // Somebody may want the letter of the specification.
+            Semantics::Spec => Finding::ok(
+                "semantics",
+                "spec; with CC_LANGFUSE_SEMANTICS=measured Langfuse counts cached tokens too, and shows what tools gave back",
+            ),
+        });
+        if let Some(file) = self.tracked.first() {
+            let file = file.display();
+            findings.push(Finding::warning(
+                "tracked-keys",
+                format!("{file} holds a secret key, and git tracks it"),
+                format!("move the keys to {}, which git should ignore: git rm --cached {file}", local.display()),
+            ));
+        }
+        findings
+    }
+
+    /// Are there keys for Langfuse, and where is it?
+    fn judge_langfuse(&self, env: &Env<'_>, local: &Path) -> Vec<Finding> {
+        let mut findings = Vec::new();
         let put = |name: &str| format!("put {name} into `env` of {}", local.display());
-        let destination = env.destination();
+        let destination = Langfuse.route(env).and_then(|route| route.ok_or(Refused::KeysMissing));
         let secrets = destination.as_ref().map(|(_, secrets)| secrets.clone()).unwrap_or_default();
         let destination = destination.map(|(to, _)| to);
         findings.push(match (&destination, secrets.is_empty()) {
@@ -341,22 +376,6 @@ impl Settings {
                 "set it to the server's address, as in https://cloud.langfuse.com",
             )),
             Err(_) => {}
-        }
-        findings.push(match env.options().semantics {
-            Semantics::Measured => Finding::ok("semantics", "measured"),
-            // Somebody may want the letter of the specification.
-            Semantics::Spec => Finding::ok(
-                "semantics",
-                "spec; with CC_LANGFUSE_SEMANTICS=measured Langfuse counts cached tokens too, and shows what tools gave back",
-            ),
-        });
-        if let Some(file) = self.tracked.first() {
-            let file = file.display();
-            findings.push(Finding::warning(
-                "tracked-keys",
-                format!("{file} holds a secret key, and git tracks it"),
-                format!("move the keys to {}, which git should ignore: git rm --cached {file}", local.display()),
-            ));
         }
         findings
     }

@@ -20,6 +20,8 @@ impl Observation {
             trace_id: _,
             span_id: _,
             parent: _,
+            owner: _,
+            agent,
             name,
             start: _,
             end: _,
@@ -33,6 +35,7 @@ impl Observation {
             media: _,
         } = self;
         each(name);
+        agent.iter_mut().for_each(&mut *each);
         status.iter_mut().for_each(&mut *each);
         match body {
             Body::Turn(turn) => turn.each_text(each),
