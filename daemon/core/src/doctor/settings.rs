@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proto::env::{Of, VARIABLES, is_switch, switches_on};
+use proto::env::{Of, Role, VARIABLES, is_switch, switches_on};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -343,13 +343,14 @@ impl Settings {
         let mut findings = Vec::new();
         let put = |name: &str| format!("put {name} into `env` of {}", local.display());
         let destination = Langfuse.route(env).and_then(|route| route.ok_or(Refused::KeysMissing));
-        let secrets = destination.as_ref().map(|(_, secrets)| secrets.clone()).unwrap_or_default();
+        // Keys are judged whatever the address is.
+        let has_secret = env.decided(Of::Langfuse, Role::Secret).is_some();
         let destination = destination.map(|(to, _)| to);
-        findings.push(match (&destination, secrets.is_empty()) {
+        findings.push(match (&destination, has_secret) {
             (Err(Refused::KeysMissing), _) => {
                 Finding::problem("keys", "there is no public key", put("LANGFUSE_PUBLIC_KEY"))
             }
-            (_, true) => Finding::problem("keys", "there is no secret key", put("LANGFUSE_SECRET_KEY")),
+            (_, false) => Finding::problem("keys", "there is no secret key", put("LANGFUSE_SECRET_KEY")),
             (Ok(to), _) if is_secret(&to.account) => Finding::problem(
                 "keys",
                 "the public key looks like a secret key",

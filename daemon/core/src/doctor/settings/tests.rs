@@ -87,3 +87,22 @@ fn the_stronger_settings_win_and_an_empty_value_unsets() {
     let managed = read(&[file(Place::Managed, r#"{"allowManagedHooksOnly":true}"#)], []).0;
     assert_eq!(managed.judge_hooks(None)[0].state, State::Problem);
 }
+
+#[test]
+fn keys_are_judged_whatever_the_address_is() {
+    for (address, keys, base_url) in [
+        ("https://x.example", State::Ok, State::Ok),
+        ("http://x.example", State::Ok, State::Problem),
+        ("x.example", State::Ok, State::Problem),
+        ("ftp://x.example", State::Ok, State::Problem),
+    ] {
+        for (secret, keys) in [(r#","LANGFUSE_SECRET_KEY":"sk-1""#, keys), ("", State::Problem)] {
+            let settings = format!(
+                r#"{{"env":{{"TRACE_TO_LANGFUSE":"true","LANGFUSE_BASE_URL":"{address}","LANGFUSE_PUBLIC_KEY":"pk-1"{secret}}}}}"#
+            );
+            let findings = only(&settings).0.judge_project(Path::new("/p"));
+            let state = |check| findings.iter().find(|finding| finding.check == check).map(|finding| finding.state);
+            assert_eq!((state("keys"), state("base-url")), (Some(keys), Some(base_url)), "{address} {secret}");
+        }
+    }
+}
