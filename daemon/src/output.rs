@@ -9,6 +9,7 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use crate::environment;
 use cc_core::visible;
@@ -217,12 +218,21 @@ impl Screen {
         let shown = lines.len().min(height);
         for (index, (look, line)) in lines[..shown].iter().enumerate() {
             let look = if coloured { *look } else { Look::Plain };
-            look.write(&mut text, &visible::clipped(line, width))?;
+            look.write(&mut text, &fitting(line, width))?;
             text.extend_from_slice(if index + 1 < shown { b"\x1b[K\r\n" } else { b"\x1b[K" });
         }
         text.extend_from_slice(b"\x1b[J");
         raw(&String::from_utf8_lossy(&text))
     }
+}
+
+/// `line` in so many columns: an ideograph takes two.
+fn fitting(line: &str, columns: usize) -> String {
+    let mut shown = visible::clipped(line, columns);
+    while shown.width() > columns {
+        shown.pop();
+    }
+    shown
 }
 
 impl Drop for Screen {
@@ -235,4 +245,23 @@ fn raw(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_takes_no_more_columns_than_there_are() {
+        for (line, columns, expect) in [
+            ("abcdef", 6, "abcdef"),
+            ("abcdefg", 6, "abcde…"),
+            ("日本語", 6, "日本語"),
+            ("日本語だ", 6, "日本語"),
+            ("a日本", 4, "a日"),
+            ("日", 1, ""),
+        ] {
+            assert_eq!(fitting(line, columns), expect, "{line} in {columns}");
+        }
+    }
 }

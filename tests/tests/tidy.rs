@@ -49,6 +49,8 @@ const PURE: &[&str] = &[
     "serde",
     "serde_json",
     "sha2",
+    "similar",
+    "strsim",
     "thiserror",
     "toml",
     "url",

@@ -212,25 +212,11 @@ fn entries<'t, 'i>(
 }
 
 fn unknown(key: &str, known: &[&str]) -> String {
-    let near = known.iter().map(|name| (distance(key, name), *name)).min();
+    let near = known.iter().map(|name| (strsim::osa_distance(key, name), *name)).min();
     match near {
         Some((edits, name)) if edits <= 1 + name.len() / 4 => format!("unknown key `{key}`, did you mean `{name}`?"),
         _ => format!("unknown key `{key}`, known are {}", known.join(", ")),
     }
-}
-
-/// How many letters must be added, removed or changed to make `a` of `b`.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let changed = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 fn items<'t, 'i>(key: &str, value: &'t Spanned<DeValue<'i>>) -> Result<&'t [Spanned<DeValue<'i>>], Problem> {

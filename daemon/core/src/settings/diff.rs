@@ -1,5 +1,7 @@
 //! What changes in a text, line by line, for people to read.
 
+use similar::{Algorithm, DiffOp, DiffTag, capture_diff_slices, group_diff_ops};
+
 /// One line of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'t> {
@@ -16,71 +18,48 @@ pub enum Line<'t> {
 /// How many lines around a change are shown.
 const AROUND: usize = 3;
 
-/// Most pairs of lines that are compared; beyond, everything between the first and the last difference counts as changed.
+/// Most pairs of changed lines that are compared; beyond, everything between the first and the last difference counts as changed.
 const MOST: usize = 4_000_000;
 
 /// The lines that make `new` of `old`, with some around them; none if the texts are the same.
 pub fn diff<'t>(old: &'t str, new: &'t str) -> Vec<Line<'t>> {
-    if old == new {
-        return Vec::new();
-    }
     let (old, new): (Vec<&str>, Vec<&str>) = (old.split('\n').collect(), new.split('\n').collect());
-    let head = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
+    let mut lines = Vec::new();
+    let mut end = 0;
+    for group in group_diff_ops(compare(&old, &new), AROUND) {
+        if group.first().is_some_and(|op| op.old_range().start > end) {
+            lines.push(Line::Gap);
+        }
+        for op in &group {
+            let (_, left, right) = op.as_tag_tuple();
+            match op.tag() {
+                DiffTag::Equal => lines.extend(old[left].iter().map(|line| Line::Same(line))),
+                _ => {
+                    lines.extend(old[left].iter().map(|line| Line::Old(line)));
+                    lines.extend(new[right].iter().map(|line| Line::New(line)));
+                }
+            }
+            end = op.old_range().end;
+        }
+    }
+    if !lines.is_empty() && end < old.len() {
+        lines.push(Line::Gap);
+    }
+    lines
+}
+
+fn compare(old: &[&str], new: &[&str]) -> Vec<DiffOp> {
+    let head = old.iter().zip(new).take_while(|(old, new)| old == new).count();
     let tail = old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(old, new)| old == new).count();
-    let (left, right) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
-    let mut lines: Vec<Line<'t>> = old[..head].iter().map(|line| Line::Same(line)).collect();
-    if left.len().saturating_mul(right.len()) > MOST {
-        lines.extend(left.iter().map(|line| Line::Old(line)));
-        lines.extend(right.iter().map(|line| Line::New(line)));
-    } else {
-        compare(left, right, &mut lines);
+    let (left, right) = (old.len() - head - tail, new.len() - head - tail);
+    if left.saturating_mul(right) <= MOST {
+        return capture_diff_slices(Algorithm::Myers, old, new);
     }
-    lines.extend(old[old.len() - tail..].iter().map(|line| Line::Same(line)));
-    shorten(&lines)
-}
-
-/// By their longest common subsequence.
-fn compare<'t>(left: &[&'t str], right: &[&'t str], lines: &mut Vec<Line<'t>>) {
-    let width = right.len() + 1;
-    // Lengths of the common subsequences of what is left from each pair of lines on.
-    let mut common = vec![0u32; (left.len() + 1) * width];
-    for i in (0..left.len()).rev() {
-        for j in (0..right.len()).rev() {
-            common[i * width + j] = if left[i] == right[j] {
-                common[(i + 1) * width + j + 1] + 1
-            } else {
-                common[(i + 1) * width + j].max(common[i * width + j + 1])
-            };
-        }
-    }
-    let (mut i, mut j) = (0, 0);
-    while i < left.len() || j < right.len() {
-        if i < left.len() && j < right.len() && left[i] == right[j] {
-            lines.push(Line::Same(left[i]));
-            (i, j) = (i + 1, j + 1);
-        } else if i < left.len() && (j == right.len() || common[(i + 1) * width + j] >= common[i * width + j + 1]) {
-            lines.push(Line::Old(left[i]));
-            i += 1;
-        } else {
-            lines.push(Line::New(right[j]));
-            j += 1;
-        }
-    }
-}
-
-fn shorten<'t>(lines: &[Line<'t>]) -> Vec<Line<'t>> {
-    let changed: Vec<usize> = (0..lines.len()).filter(|at| !matches!(lines[*at], Line::Same(_))).collect();
-    let mut short = Vec::new();
-    for (at, line) in lines.iter().enumerate() {
-        let next = changed.partition_point(|changed| *changed < at);
-        let near = |changed: Option<&usize>| changed.is_some_and(|changed| changed.abs_diff(at) <= AROUND);
-        if near(changed.get(next)) || near(next.checked_sub(1).and_then(|before| changed.get(before))) {
-            short.push(*line);
-        } else if short.last() != Some(&Line::Gap) {
-            short.push(Line::Gap);
-        }
-    }
-    short
+    vec![
+        DiffOp::Equal { old_index: 0, new_index: 0, len: head },
+        DiffOp::Replace { old_index: head, old_len: left, new_index: head, new_len: right },
+        DiffOp::Equal { old_index: head + left, new_index: head + right, len: tail },
+    ]
 }
 
 #[cfg(test)]
@@ -118,21 +97,28 @@ mod tests {
             (state >> 33) % bound
         };
         for _ in 0..300 {
-            let old: Vec<String> = (0..word(12)).map(|_| word(4).to_string()).collect();
-            let new: Vec<String> = (0..word(12)).map(|_| word(4).to_string()).collect();
-            let (mut lines, mut left, mut right) = (Vec::new(), Vec::new(), Vec::new());
-            let (old, new): (Vec<&str>, Vec<&str>) =
-                (old.iter().map(String::as_str).collect(), new.iter().map(String::as_str).collect());
-            compare(&old, &new, &mut lines);
-            for line in lines {
-                match line {
-                    Line::Same(text) => (left.push(text), right.push(text)).0,
-                    Line::Old(text) => left.push(text),
-                    Line::New(text) => right.push(text),
-                    Line::Gap => {}
-                }
+            let text = |word: &mut dyn FnMut(u64) -> u64| -> String {
+                (0..=word(12)).map(|_| word(4).to_string()).collect::<Vec<_>>().join("\n")
+            };
+            let (old, new) = (text(&mut word), text(&mut word));
+            let (old, new): (Vec<&str>, Vec<&str>) = (old.split('\n').collect(), new.split('\n').collect());
+            let (mut left, mut right) = (Vec::new(), Vec::new());
+            for op in compare(&old, &new) {
+                let (tag, of_old, of_new) = op.as_tag_tuple();
+                left.extend_from_slice(&old[of_old.clone()]);
+                right.extend_from_slice(if tag == DiffTag::Equal { &old[of_old] } else { &new[of_new] });
             }
             assert_eq!((left, right), (old, new));
         }
+    }
+
+    #[test]
+    fn texts_too_different_to_compare_are_shown_whole() {
+        let text = |word: &str| (0..2100).map(|n| format!("{word} {n}\n")).collect::<String>();
+        let (old, new) = (format!("same\n{}", text("old")), format!("same\n{}", text("new")));
+        let count = |is: fn(&Line<'_>) -> bool| diff(&old, &new).iter().filter(|line| is(line)).count();
+        assert_eq!(count(|line| matches!(line, Line::Same(_))), 2);
+        assert_eq!(count(|line| matches!(line, Line::Old(_))), 2100);
+        assert_eq!(count(|line| matches!(line, Line::New(_))), 2100);
     }
 }

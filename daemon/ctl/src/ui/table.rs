@@ -1,6 +1,11 @@
 //! What several commands print alike: tables, and how long ago something was.
 
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
+
+use unicode_width::UnicodeWidthStr;
 
 use cc_core::visible;
 use cc_langfuse::output::{self, Look};
@@ -10,10 +15,11 @@ pub(crate) fn lines(rows: &[Vec<String>]) -> Vec<String> {
     // As wide as they are when they are seen.
     let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible::line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let line = |row: &Vec<_>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+    let line = |row: &Vec<Cow<'_, str>>| {
+        let room = |cell: &str, width: usize| " ".repeat(width.saturating_sub(cell.width()));
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell}{}", room(cell, *width)));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
@@ -65,6 +71,8 @@ mod tests {
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
         let found = lines(&[row(["A", "B"]), row(["\u{ad}", "x"]), row(["12345678", "y"])]);
         assert_eq!(found, ["A         B", "\\u{ad}    x", "12345678  y"]);
+        let wide = lines(&[row(["日本", "x"]), row(["e\u{301}", "y"]), row(["🦀a", "z"])]);
+        assert_eq!(wide, ["日本  x", "e\u{301}     y", "🦀a   z"]);
     }
 
     #[test]
