@@ -27,11 +27,13 @@ use crate::{
     scan::Scan,
     serve, service,
     socket::{self, Denied},
-    store::{Opened, Store, handle::Handle},
+    store::handle::Handle,
     watch::Watch,
 };
 use cc_core::status::Left;
 use proto::paths::Paths;
+
+mod opening;
 
 /// How long the answer to what was just sent is waited for at the end.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
@@ -116,7 +118,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let evidence = begun::Evidence::find(&paths.begun, &paths.log);
     let level = log::start(&paths.log, debug).with_context(|| format!("the log {}", paths.log.display()))?;
     let config = crate::config_file::load(&paths.config)?;
-    let (store, made) = open_database(&paths.database)?;
+    let (store, made) = opening::open_database(&paths)?;
     let store = Handle::new(store);
     match begun::recover(&store, made, evidence, clock::now_ms()) {
         Ok(true) => tracing::warn!("a database from before is lost: transcripts written to since then are read again"),
@@ -235,32 +237,6 @@ fn run(args: &Args) -> anyhow::Result<()> {
 /// Standard input, which is a pipe.
 fn stdin() -> std::io::Result<pipe::Receiver> {
     pipe::Receiver::from_owned_fd(rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?)
-}
-
-/// Opens the database; where the disk is full or cannot be written, waits until it can. True if what another one held may be
-/// lost.
-fn open_database(path: &Path) -> anyhow::Result<(Store, bool)> {
-    let mut said = false;
-    loop {
-        match Store::open(path) {
-            Ok(Opened { store, damaged, made, again }) => {
-                if let Some(aside) = &damaged {
-                    tracing::error!(moved_to = %aside.display(), "the database was damaged");
-                }
-                if again {
-                    tracing::warn!("all known transcripts are read again; what was delivered is not sent again");
-                }
-                return Ok((store, made || damaged.is_some()));
-            }
-            Err(error) if error.is_passing() => {
-                if !std::mem::replace(&mut said, true) {
-                    tracing::error!(database = %path.display(), "cannot be written, waiting until it can: {error:#}");
-                }
-                std::thread::sleep(Duration::from_secs(1));
-            }
-            Err(error) => return Err(error).with_context(|| format!("the database {}", path.display())),
-        }
-    }
 }
 
 /// Takes over, once, which lines of which session the Node tool has sent that traced before.

@@ -26,6 +26,8 @@ pub struct Paths {
     pub evicted: PathBuf,
     /// Since when sessions are traced, should the database be lost.
     pub begun: PathBuf,
+    /// What the daemon says while it opens its database; gone when that is open.
+    pub opening: PathBuf,
     /// Log file; one rotated predecessor stands beside it with `.1` appended.
     pub log: PathBuf,
     /// The daemon's own settings; a moved state directory does not move them.
@@ -54,6 +56,7 @@ impl Paths {
             spool: state.join("spool"),
             evicted: state.join("spool.evicted"),
             begun: state.join("begun"),
+            opening: state.join("opening"),
             socket,
             config: home.join(".config/cc-langfuse/config.toml"),
             log,

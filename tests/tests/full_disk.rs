@@ -356,6 +356,43 @@ fn what_waits_in_a_database_of_an_earlier_version_is_delivered() {
 }
 
 #[test]
+fn a_database_is_not_changed_before_there_is_room_for_it_and_a_copy() {
+    if !may_mount("a_database_is_not_changed_before_there_is_room_for_it_and_a_copy") {
+        return;
+    }
+    let home = Home::new();
+    let disk = mount(&home, 4 << 10);
+    let state = home.paths().state;
+    fs::create_dir(&state).expect("a directory");
+    fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("private");
+    let database = home.paths().database;
+    fs::write(&database, include_bytes!("../databases/v1-waiting.db")).expect("written");
+    let filler = fill(&disk);
+    // Room for the log, and too little for the change.
+    let file = File::options().write(true).open(&filler).expect("a file");
+    file.set_len(file.metadata().expect("its length").len() - (256 << 10)).expect("shorter");
+    drop(file);
+    let before = fs::read(&database).expect("there");
+    let mut daemon = home.spawn_daemon(&[]);
+    let where_to = format!("MB must be free in {}", state.display());
+    eventually("`status` to say what is missing", || {
+        let said = String::from_utf8_lossy(&home.ctl(&["status"]).stderr).into_owned();
+        said.contains("the daemon starts") && said.contains(&where_to)
+    });
+    assert_eq!(home.ctl(&["status"]).status.code(), Some(3));
+    let doctor = home.ctl(&["doctor", "--no-probe"]);
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains(&where_to), "{doctor:?}");
+    assert_eq!(home.log().matches(&where_to).count(), 1, "{}", home.log());
+    // Its version, by SQLite's file format.
+    let now = fs::read(&database).expect("there");
+    assert!(now.len() == before.len() && now[60..64] == before[60..64] && before[63] == 1);
+    assert!(!state.join("state.v1.bak").exists());
+    fs::remove_file(filler).expect("removed");
+    home.wait_for(&mut daemon);
+    assert!(state.join("state.v1.bak").exists() && !home.paths().opening.exists());
+}
+
+#[test]
 fn a_database_of_a_later_version_is_left_as_it_is() {
     let home = Home::new();
     assert!(home.daemon().terminate().success());

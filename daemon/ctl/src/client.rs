@@ -22,14 +22,34 @@ use cc_core::{
         DeadLetter, Failure, Forget, Left, Pause, Settle, Status, Trust, TrustAnswer,
         history::{Ask, Known, Taken},
     },
+    visible,
 };
-use cc_langfuse::{config_file, credentials, environment};
+use cc_langfuse::{config_file, credentials, environment, files};
 use proto::paths::Paths;
 
 /// No daemon answers on the socket.
 #[derive(Debug, thiserror::Error)]
-#[error("the daemon is not running (start cc-langfused, or its user service)")]
-pub(crate) struct NotRunning;
+pub(crate) enum NotRunning {
+    /// There is none.
+    #[error("the daemon is not running (start cc-langfused, or its user service)")]
+    Absent,
+    /// There is one, which does this before it answers.
+    #[error("the daemon starts: {0}")]
+    Starting(String),
+}
+
+/// Longest text, in bytes, in which a daemon says what it does before it answers.
+const OPENING: u64 = 4096;
+
+/// What the daemon of these paths does before it answers, if it says so and is there.
+fn opening(paths: &Paths) -> Option<NotRunning> {
+    let bytes = files::read(&paths.opening, &files::Rules { limit: OPENING, ..files::Rules::STRICT }).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (pid, what) = text.split_once('\n')?;
+    let pid = rustix::process::Pid::from_raw(pid.parse().ok()?)?;
+    rustix::process::test_kill_process(pid).ok()?;
+    Some(NotRunning::Starting(visible::line(what.trim()).into_owned()))
+}
 
 /// The user's home.
 pub(crate) fn home() -> anyhow::Result<PathBuf> {
@@ -174,14 +194,16 @@ impl Client {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let exchange = exchange(&self.paths, method, path, body);
-            tokio::time::timeout(self.patience, exchange).await.context("the daemon does not answer")?
+            let answer = tokio::time::timeout(self.patience, exchange).await.context("the daemon does not answer");
+            // It answers nobody before its database is open.
+            answer.flatten().map_err(|error| opening(&self.paths).map_or(error, anyhow::Error::from))
         })
     }
 }
 
 async fn exchange(paths: &Paths, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Bytes> {
     let name = paths.socket.as_path().to_fs_name::<GenericFilePath>()?;
-    let stream: Stream = ConnectOptions::new().name(name).connect_tokio().await.map_err(|_| NotRunning)?;
+    let stream: Stream = ConnectOptions::new().name(name).connect_tokio().await.map_err(|_| NotRunning::Absent)?;
     let ours = rustix::process::geteuid().as_raw();
     if stream.peer_creds()?.euid() != Some(ours) {
         bail!("another user's process answers on {}", paths.socket.display());

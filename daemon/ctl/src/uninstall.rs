@@ -214,8 +214,10 @@ fn data(paths: &Paths) -> Vec<PathBuf> {
     }
     found.extend(entries(&paths.spool).filter(|(name, _)| is_event(name)).map(|(_, path)| path));
     // Some of these are rarely there.
-    let unfinished = paths.begun.with_extension("part");
-    found.extend([paths.evicted.clone(), paths.begun.clone(), unfinished, paths.lock.clone()]);
+    for file in [&paths.begun, &paths.opening] {
+        found.extend([file.clone(), file.with_extension("part")]);
+    }
+    found.extend([paths.evicted.clone(), paths.lock.clone()]);
     found
 }
 

@@ -1,8 +1,10 @@
 //! What can go wrong with the database, as callers need to distinguish it.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use rusqlite::ErrorCode;
+
+const MB: u64 = 1_000_000;
 
 /// Why the database did not do what it was asked for. The text says all that led to it.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,16 @@ pub enum Error {
     /// Its tables cannot be brought to this version.
     #[error("its tables cannot be changed: {}", explained(.0))]
     Migration(rusqlite_migration::Error),
+    /// Its tables are to be changed, and there is no room for that and for a copy of it.
+    #[error("to change it for this version, {} must be free in {}, and {} is", mb(needed.div_ceil(MB)), dir.display(), mb(free / MB))]
+    NoRoom {
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+        /// Where.
+        dir: PathBuf,
+    },
     /// A file beside it cannot be moved or made.
     #[error(transparent)]
     File(#[from] io::Error),
@@ -36,7 +48,7 @@ pub enum Error {
 impl Error {
     /// True if the disk is the problem: full, read-only or failing. Nothing is wrong with the database then, and waiting helps.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::ReadOnly(_) | Self::Failing(_))
+        matches!(self, Self::Full(_) | Self::ReadOnly(_) | Self::Failing(_) | Self::NoRoom { .. })
     }
 }
 
@@ -59,6 +71,10 @@ impl From<rusqlite_migration::Error> for Error {
             other => Self::Migration(other),
         }
     }
+}
+
+fn mb(count: u64) -> String {
+    format!("{count} MB")
 }
 
 /// An error, with all that led to it.

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use rusqlite::{Connection, params};
@@ -32,6 +32,7 @@ mod sessions;
 mod sights;
 mod spellings;
 mod unknown;
+mod upgrade;
 
 pub use advance::Advance;
 pub use begun::{Begun, is_ahead};
@@ -43,6 +44,7 @@ pub use open::Opened;
 pub use outbox::{DeadLetter, Row};
 pub use sessions::SessionRow;
 pub use unknown::UnknownKind;
+pub use upgrade::{Stage, copy_of};
 
 /// What a step comes to while the database is open; callers of [`handle::Handle::call`] get an [`Error`].
 pub type Result<T> = std::result::Result<T, rusqlite::Error>;
@@ -112,13 +114,9 @@ impl Store {
     /// How many bytes of spans there is room for. They are written to the log and from there to the database, which takes in
     /// what the log holds already.
     fn room(&self) -> Result<u64> {
-        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return Ok(u64::MAX) };
-        if disk.f_blocks == 0 {
-            // A file system that does not say.
-            return Ok(u64::MAX);
-        }
+        let Some(free) = free(&self.path) else { return Ok(u64::MAX) };
         let log = std::fs::metadata(self.path.with_extension("db-wal")).map_or(0, |meta| meta.len());
-        let left = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_sub(log + MARGIN);
+        let left = free.saturating_sub(log + MARGIN);
         let unused = "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size";
         let unused = self.db.prepare_cached(unused)?.query_row([], |row| row.get::<_, i64>(0))? as u64;
         Ok(if unused < left { left.midpoint(unused) } else { left })
@@ -184,6 +182,12 @@ impl Store {
             redacted: self.counted("SELECT rule, count FROM redacted")?,
         })
     }
+}
+
+/// Bytes that are free on the disk of `path`; `None` where the file system does not say.
+fn free(path: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path).ok().filter(|disk| disk.f_blocks > 0)?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn count(db: &Connection, reason: &str, n: u64) -> Result<()> {

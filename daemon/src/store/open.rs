@@ -6,9 +6,13 @@ use std::{
 };
 
 use rusqlite::{Connection, config::DbConfig, params};
-use rusqlite_migration::Migrations;
 
-use super::{Error, Result, SessionRow, Store, is_whole, json, salvage, schema::MIGRATIONS, spellings};
+use super::{
+    Error, Result, SessionRow, Store, is_whole, json, salvage,
+    schema::MIGRATIONS,
+    spellings,
+    upgrade::{Stage, upgrade},
+};
 use cc_core::hook::{Hint, Source};
 
 /// More than the store has statements.
@@ -27,19 +31,28 @@ pub struct Opened {
 }
 
 impl Store {
-    /// Opens the database, making or migrating it. A database that is damaged is moved aside, never deleted, and a new one
-    /// begun with what could be read of the old one; the transcripts supply the rest, with the same ids. Before a migration
-    /// the old file is copied to `state.v<version>.bak`.
+    /// As [`open_saying`](Self::open_saying), saying nothing.
     ///
     /// # Errors
-    /// If not even a new database can be made, or this one was written by a newer version.
+    /// As there.
     pub fn open(path: &Path) -> std::result::Result<Opened, Error> {
+        Self::open_saying(path, &|_| {})
+    }
+
+    /// Opens the database, making or migrating it. A database that is damaged is moved aside, never deleted, and a new one
+    /// begun with what could be read of the old one; the transcripts supply the rest, with the same ids. Before a migration
+    /// the old file is copied to `state.v<version>.bak`. `say` hears what is done.
+    ///
+    /// # Errors
+    /// If not even a new database can be made, or this one was written by a newer version; if there is no room to change one of
+    /// an earlier version, which is left as it is.
+    pub fn open_saying(path: &Path, say: &dyn Fn(Stage)) -> std::result::Result<Opened, Error> {
         finish_salvage(path)?;
-        let (mut store, damaged) = match Self::try_open(path) {
+        let (mut store, damaged) = match Self::try_open(path, say) {
             Ok(store) => (store, None),
             Err(Error::Damaged(_)) => {
                 let aside = Self::salvage(path)?;
-                (Self::try_open(path)?, Some(aside))
+                (Self::try_open(path, say)?, Some(aside))
             }
             Err(error) => return Err(error),
         };
@@ -55,7 +68,7 @@ impl Store {
         let new = salvaged(path);
         remove(&new)?;
         remove(&with_suffix(&new, "-wal"))?;
-        let mut store = Self::try_open(&new)?;
+        let mut store = Self::try_open(&new, &|_| {})?;
         salvage::take_over(&mut store.db, path)?;
         let sessions = store.sessions(usize::MAX >> 1)?;
         let tx = store.db.transaction()?;
@@ -69,7 +82,7 @@ impl Store {
         Ok(aside)
     }
 
-    fn try_open(path: &Path) -> std::result::Result<Self, Error> {
+    fn try_open(path: &Path, say: &dyn Fn(Stage)) -> std::result::Result<Self, Error> {
         let mut db = Connection::open(path)?;
         db.execute_batch(
             "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;
@@ -79,6 +92,7 @@ impl Store {
         // Parsing SQL costs more than running it: every statement of the store is parsed once, whatever is bound to it.
         db.set_prepared_statement_cache_capacity(STATEMENTS);
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        say(Stage::Checking);
         let check: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if check != "ok" {
             let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
@@ -89,12 +103,7 @@ impl Store {
         if version > MIGRATIONS.len() {
             return Err(Error::Newer);
         }
-        if version > 0 && version < MIGRATIONS.len() {
-            let copy = path.with_extension(format!("v{version}.bak"));
-            let _ = std::fs::remove_file(&copy);
-            db.execute("VACUUM INTO ?", [copy.to_string_lossy()])?;
-        }
-        Migrations::from_slice(MIGRATIONS).to_latest(&mut db)?;
+        upgrade(&mut db, path, version, say)?;
         spellings::unite(&mut db)?;
         Ok(Self {
             db,

@@ -117,6 +117,8 @@ impl Program {
 pub enum Daemon {
     /// Nobody is there.
     NotRunning,
+    /// It does this before it answers.
+    Starting(String),
     /// Somebody is, and does not answer as a daemon does.
     Odd(String),
     /// Its status.
@@ -165,6 +167,11 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
             };
             findings.push(Finding::problem("daemon", format!("not running{waiting}"), start));
         }
+        Daemon::Starting(what) => findings.push(Finding::warning(
+            "daemon",
+            format!("starts: {what}"),
+            "wait; where it lacks room, free some, and it goes on by itself: hooks keep their events meanwhile",
+        )),
         Daemon::Odd(why) => findings.push(Finding::problem("daemon", why.clone(), restart(unit))),
         Daemon::Running(status) => {
             let (version, pid) = (&status.daemon.version, status.daemon.pid);

@@ -19,7 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) fn daemon(paths: &Paths) -> Daemon {
     match Client::at(paths).patient(PATIENCE).status() {
         Ok(status) => Daemon::Running(Box::new(status)),
-        Err(error) if error.is::<client::NotRunning>() => Daemon::NotRunning,
+        Err(error) if error.is::<client::NotRunning>() => match error.downcast() {
+            Ok(client::NotRunning::Starting(what)) => Daemon::Starting(what),
+            _ => Daemon::NotRunning,
+        },
         Err(error) if error.is::<serde_json::Error>() => {
             Daemon::Odd("runs, and answers what this version does not understand".into())
         }

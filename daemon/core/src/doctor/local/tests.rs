@@ -31,6 +31,14 @@ fn the_service_is_judged_beside_the_daemon() {
 }
 
 #[test]
+fn a_daemon_that_starts_is_waited_for() {
+    let starting = Daemon::Starting("its database of 700 MB is changed".into());
+    let daemon = judge_daemon(&starting, &Unit::NoManager, 3, "1").swap_remove(0);
+    assert_eq!(daemon.state, State::Warning);
+    assert!(daemon.seen.contains("700 MB") && daemon.remedy.unwrap().starts_with("wait"));
+}
+
+#[test]
 fn a_state_directory_that_cannot_be_made_has_a_way_out() {
     let found = judge_access("state-directory", Path::new("/s"), &Access::Forbidden, "700", false);
     assert_eq!((found.check, found.state), ("state-directory", State::Problem));
