@@ -2,6 +2,9 @@
 //! before it is open.
 
 use std::{
+    fs::OpenOptions,
+    io::{ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{Mutex, PoisonError, mpsc},
     thread,
@@ -10,7 +13,10 @@ use std::{
 
 use anyhow::Context;
 
-use crate::store::{Opened, Stage, Store, copy_of};
+use crate::{
+    clock,
+    store::{Opened, Stage, Store, copy_of},
+};
 use proto::paths::Paths;
 
 /// How often it is said how far it is.
@@ -81,9 +87,9 @@ fn watch(paths: &Paths, stage: &Mutex<Stage>, is_open: mpsc::Receiver<()>) {
         };
         let text = text(stage, length(&paths.database), made);
         say(&paths.opening, &text);
-        if logged.is_none_or(|logged| logged.elapsed() >= LOGGED) {
+        if logged.is_none_or(|logged| clock::monotonic() >= logged + LOGGED) {
             tracing::info!("the daemon starts: {text}");
-            logged = Some(Instant::now());
+            logged = Some(clock::monotonic());
         }
     }
 }
@@ -106,8 +112,20 @@ fn text(stage: Stage, size: u64, made: u64) -> String {
 /// Leaves a text for `cc-langfusectl`, behind the id of this process.
 fn say(opening: &Path, text: &str) {
     let part = opening.with_extension("part");
-    let written = std::fs::write(&part, format!("{}\n{text}\n", std::process::id()));
-    let _ = written.and_then(|()| std::fs::rename(&part, opening));
+    let write = || {
+        std::fs::remove_file(&part).or_else(|error| match error.kind() {
+            ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the state directory is the user's alone, and the file is a new one"
+        )]
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+        write!(file, "{}\n{text}\n", std::process::id())?;
+        std::fs::rename(&part, opening)
+    };
+    let _ = write();
 }
 
 #[cfg(test)]
