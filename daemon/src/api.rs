@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
     clock::now_ms,
-    delivery::exporter::{InFlight, Order},
+    delivery::supervisor::{InFlight, Order},
     engine::Input,
     intake::{Intake, MAX_FRAME, Untaken},
     store::{self, DestinationRow},

@@ -19,7 +19,7 @@ use crate::{
     api::{self, Context},
     begun, clock,
     consent_files::Consent,
-    delivery::exporter::{self, InFlight, Order},
+    delivery::supervisor::{self, InFlight, Order},
     engine::{Engine, Input},
     environment,
     intake::{Drained, Intake},
@@ -167,7 +167,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let listener = socket::listen(&paths, &lock, passed)?;
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut exporters =
-            std::pin::pin!(exporter::supervise(store.clone(), home, in_flight.clone(), orders_receiver));
+            std::pin::pin!(supervisor::supervise(store.clone(), home, in_flight.clone(), orders_receiver));
         // What was left is older than whatever is found otherwise.
         let Drained { taken, .. } = context.intake.drain(&paths.spool);
         tracing::debug!(taken, "events taken from the spool at the start");

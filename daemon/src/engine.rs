@@ -16,7 +16,7 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use crate::{
     clock::{self, now_ms},
     consent_files::Consent,
-    delivery::exporter::Order,
+    delivery::supervisor::Order,
     reader::{CHUNK, places},
     store::{Advance, SessionRow, Store, handle::Handle},
     watch::{Seen, Watch},

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use crate::{
     clock,
     consent_files::Consent,
-    delivery::exporter::Order,
+    delivery::supervisor::Order,
     engine::Input,
     files::{self, Rules},
     log::Level,

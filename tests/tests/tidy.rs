@@ -75,8 +75,10 @@ const IMPURE: &[&str] = &[
 const CLIENTS: &[&str] =
     &["hyper::client", "hyper_util::client", "hyper_rustls", "reqwest", "ureq", "TcpStream::connect"];
 
-/// How the names of a backend's attributes begin, and what its file in `destination` is called.
-const BACKENDS: &[(&str, &str)] = &[("langfuse.", "langfuse"), ("mlflow.", "mlflow")];
+/// What only the file of a backend in `destination` may say: what the file is called, its variant of `Kind`, how the names of its
+/// attributes begin, what its paths contain.
+const BACKENDS: &[(&str, &str, &str, &str)] =
+    &[("langfuse", "Kind::Langfuse", "langfuse.", "/api/public"), ("mlflow", "Kind::Mlflow", "mlflow.", "0/mlflow")];
 
 /// Words of SQL: a literal that holds all of one row is some.
 const SQL: &[&[&str]] = &[
@@ -122,11 +124,16 @@ const RULES: &[Rule] = &[
 
 /// What is known to break a rule, and why it may for now.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
-    (
-        "backend",
-        "daemon/ctl/src/doctor/network.rs",
-        "the trial trace is made of attributes until it is made of observations",
-    ),
+    ("backend", "daemon/core/src/config/project.rs", "a project without an address goes to Langfuse's own cloud"),
+    ("backend", "daemon/core/src/destination/address.rs", "people paste the address of Langfuse's API for its own"),
+    ("backend", "daemon/core/src/doctor/settings.rs", "findings on Langfuse's variables"),
+    ("backend", "daemon/core/src/route.rs", "one variable names the environment for all kinds, in Langfuse's form"),
+    ("backend", "daemon/ctl/src/doctor.rs", "Langfuse is what a project without variables lacks"),
+    ("backend", "daemon/ctl/src/replay.rs", "it replays to Langfuse unless another kind is named"),
+    ("backend", "daemon/ctl/src/setup.rs", "it asks for Langfuse's keys"),
+    ("backend", "daemon/ctl/src/show.rs", "its form is Langfuse's, as other tools rely on it"),
+    ("backend", "daemon/ctl/src/sink.rs", "it stands in for a Langfuse server"),
+    ("backend", "daemon/src/delivery/folder.rs", "it writes what the backend says are files"),
     ("http", "daemon/ctl/src/client.rs", "it asks the daemon, over its Unix socket"),
 ];
 
@@ -222,17 +229,26 @@ fn http(sources: &[Source]) -> Vec<Finding> {
 
 fn backend(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (prefix, kind) in BACKENDS {
+    for (kind, variant, prefix, path) in BACKENDS {
         let home = format!("daemon/core/src/destination/{kind}");
         for source in below(sources, "").filter(|source| !source.path.starts_with(&home)) {
             let is_name = |literal: &str| {
                 let rest = literal.strip_prefix(prefix);
                 rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '{'))
             };
-            let found = source.literals.iter().filter(|(_, literal)| is_name(literal));
+            let found = source.literals.iter().filter(|(_, literal)| is_name(literal) || literal.contains(path));
             findings.extend(found.map(|(line, literal)| {
-                Finding::new(source, *line, format!("an attribute's name outside its backend: {literal:?}"))
+                Finding::new(source, *line, format!("a backend's word outside its file: {literal:?}"))
             }));
+            // That lists the kinds.
+            if source.path == "daemon/core/src/destination/mod.rs" {
+                continue;
+            }
+            let module = format!("destination::{kind}");
+            let found = source.paths().iter().filter(|(_, path)| names(path, variant) || path.contains(&module));
+            findings.extend(
+                found.map(|(line, path)| Finding::new(source, *line, format!("a backend by its name: `{path}`"))),
+            );
         }
     }
     findings
@@ -359,6 +375,12 @@ fn each_rule_finds_what_breaks_it() {
         ("backend", &[("daemon/core/src/destination/langfuse/x.rs", "const X: &str = \"langfuse.trace.name\";")], 0),
         ("backend", &[("daemon/ctl/src/show.rs", "const X: &str = \"langfuse.com, or cloud.langfuse.com\";")], 1),
         ("backend", &[("daemon/ctl/src/show.rs", "// \"langfuse.trace.name\"\nconst X: &str = \"langfuse. \";")], 0),
+        ("backend", &[("daemon/src/delivery/x.rs", "fn f(u: &str) { format!(\"{u}/api/public/media\"); }")], 1),
+        ("backend", &[("daemon/src/delivery/x.rs", "const X: &str = \"/api/2.0/mlflow/experiments/get\";")], 1),
+        ("backend", &[("daemon/src/delivery/x.rs", "use cc_core::destination::{Kind, langfuse::{self, auth}};")], 2),
+        ("backend", &[("daemon/src/engine.rs", "fn f(k: Kind) -> bool { k == Kind::Langfuse }")], 1),
+        ("backend", &[("daemon/core/src/destination/mod.rs", "pub mod x; fn f() { Kind::Langfuse; }")], 0),
+        ("backend", &[("daemon/core/src/destination/mod.rs", "const X: &str = \"/api/public\";")], 1),
         ("headline", &[("daemon/src/store/x.rs", "use std::fs;")], 1),
         ("headline", &[("daemon/src/store/x.rs", "//! What it is.\n")], 0),
         ("length", &[("tests/tests/x.rs", &long)], 1),

@@ -17,9 +17,6 @@ use cc_langfuse::{
     offline,
 };
 
-/// How many traces are named in one request.
-const TOGETHER: usize = 100;
-
 /// How long spans on their way are waited for: longer than a request may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -69,11 +66,9 @@ impl Forget {
         arrived()?;
         let readback = Readback::new(&destination, &secrets, Limits::default())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        for (done, part) in traces.chunks(TOGETHER).enumerate() {
-            runtime.block_on(readback.delete(part)).map_err(|failure| {
-                anyhow::anyhow!("{} after {} of {what}: {failure}; run it again", destination.address, done * TOGETHER)
-            })?;
-        }
+        runtime.block_on(readback.delete(&traces)).map_err(|(done, failure)| {
+            anyhow::anyhow!("{} after {done} of {what}: {failure}; run it again", destination.address)
+        })?;
         if waiting > 0 {
             out!("{} that waited will not be sent", amount::count(waiting, "span"));
         }

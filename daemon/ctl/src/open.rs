@@ -10,8 +10,11 @@ use crate::{
     session::Naming,
 };
 use cc_core::{
-    delivery::readback::{Failure, Project},
-    destination::Destination,
+    delivery::readback::Failure,
+    destination::{
+        Destination,
+        pages::{Pages, Project},
+    },
     secret::Secrets,
 };
 use cc_langfuse::{
@@ -50,12 +53,13 @@ impl Open {
         let (trace, dirs) = seen.last_turn()?;
         let destination = seen.destination(&dirs)?;
         let secrets = seen::secrets(&destination, &dirs, status.as_ref())?;
+        let pages = pages(&destination)?;
         let project = project(&destination, &secrets).with_context(|| {
             format!("the page of session {} is in {}, but which project it is", seen.session_id, destination.address)
         })?;
         let url = match trace {
-            _ if self.whole => session(&destination, &project, &seen.session_id),
-            Some(trace) => page(&destination, &project, "traces", &trace),
+            _ if self.whole => pages.session(&destination, &project, &seen.session_id),
+            Some(trace) => pages.trace(&destination, &project, &trace),
             None => bail!("no answered turn in {}", seen.transcript.display()),
         };
         out!("{url}");
@@ -66,13 +70,13 @@ impl Open {
     }
 }
 
-/// The page of a session.
-pub(crate) fn session(server: &Destination, project: &Project, session_id: &str) -> String {
-    page(server, project, "sessions", session_id)
-}
-
-fn page(server: &Destination, project: &Project, kind: &str, id: &str) -> String {
-    format!("{}/project/{}/{kind}/{}", server.address, encoded(&project.id), encoded(id))
+/// The pages of a server.
+///
+/// # Errors
+/// If it has none.
+pub(crate) fn pages(server: &Destination) -> anyhow::Result<&'static dyn Pages> {
+    let backend = server.kind.backend();
+    backend.pages().with_context(|| format!("{} has no pages to look at", backend.words().title))
 }
 
 /// Asks the server which project the key is for.
@@ -81,6 +85,7 @@ fn page(server: &Destination, project: &Project, kind: &str, id: &str) -> String
 /// [`Failure`], or why it cannot be asked.
 pub(crate) fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result<Project> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let name = server.kind.backend().words().title;
     let server = Readback::new(server, secrets, Limits::default())?;
     runtime.block_on(server.project()).map_err(|why| match &why {
         Failure::Status { status: 401, .. } => anyhow::Error::new(why)
@@ -89,16 +94,10 @@ pub(crate) fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result
             "the server refuses these keys: an organisation's will not do, make some in the project's settings",
         ),
         Failure::Status { .. } | Failure::Odd { .. } => {
-            anyhow::Error::new(why).context("is this the address of a Langfuse server? It answered")
+            anyhow::Error::new(why).context(format!("is this the address of a {name} server? It answered"))
         }
         Failure::Unreachable(_) | Failure::Untrusted(_) => why.into(),
     })
-}
-
-/// A segment of an address.
-fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// The address is printed already, so nothing is lost where there is no browser.

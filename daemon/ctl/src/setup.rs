@@ -16,11 +16,12 @@ use crate::{
 };
 use cc_core::{
     claude::events,
-    delivery::readback::{Failure, Project},
+    delivery::readback::Failure,
     destination::{
         Destination, Kind,
         address::base_url,
         langfuse::{DEFAULT_BASE_URL, SECRET_KEY},
+        pages::Project,
     },
     secret::Secret,
     settings::{Wish, apply, block, edit, masked},

@@ -89,8 +89,9 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         let Some((server, secret)) = server else { bail!("no server") };
         out!("sent          {} spans to {}", expected.len(), server.address);
         print_traces(&expected);
+        let pages = open::pages(&server)?;
         match open::project(&server, &secret) {
-            Ok(project) => out!("session       {}", open::session(&server, &project, &session_id)),
+            Ok(project) => out!("session       {}", pages.session(&server, &project, &session_id)),
             Err(error) => out!("session       {session_id}, under Sessions in {} ({error:#})", server.address),
         }
         return Ok(ExitCode::SUCCESS);

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 
 use super::{
-    client::{AGENT, Hyper, Limits},
+    client::{AGENT, Hyper, Limits, client},
     exchange::exchange,
     reply::Asked,
 };
 use cc_core::{
-    destination::{Connect, Destination, Endpoint, MOST_ASKS},
+    destination::{Connect, Destination, Endpoint, Folder, MOST_ASKS},
     secret::Secrets,
     verdict::{Answer, Verdict},
 };
@@ -22,29 +22,49 @@ pub(super) struct Known {
     pub(super) was_asked: bool,
 }
 
-/// What the backend of `to` says about the way there, with what the server answers to its requests.
+/// The way to a destination.
+pub(super) enum Route {
+    /// A server, and where it takes spans.
+    Server(Box<(Hyper, Endpoint)>),
+    /// A directory in the place of one.
+    Files(Folder),
+}
+
+/// The way to `to`. Its server is asked only if it is not `known`, and it is afterwards.
 ///
 /// # Errors
-/// The verdict on why there is no way: never [`Verdict::Delivered`].
-pub(super) async fn connect(
-    client: &Hyper,
+/// The verdict on why there is no way there: never [`Verdict::Delivered`].
+pub(super) async fn open(
     to: &Destination,
     secrets: &Secrets,
     limits: Limits,
-) -> Result<Known, Verdict> {
+    known: &mut Option<Known>,
+) -> Result<Route, Verdict> {
     let backend = to.kind.backend();
     let mut answers: Vec<Response<Bytes>> = Vec::new();
+    let mut next = backend.connect(to, secrets, &answers);
+    if let Connect::Files(folder) = next {
+        return Ok(Route::Files(folder));
+    }
+    let client = client(to, limits).map_err(|error| Verdict::Park(format!("{error:#}")))?;
+    if let Some(known) = known {
+        return Ok(Route::Server(Box::new((client, known.endpoint.clone()))));
+    }
     loop {
-        let request = match backend.connect(to, secrets, &answers) {
-            Connect::Ready(endpoint) => return Ok(Known { endpoint, was_asked: !answers.is_empty() }),
+        let request = match next {
+            Connect::Ready(endpoint) => {
+                *known = Some(Known { endpoint: endpoint.clone(), was_asked: !answers.is_empty() });
+                return Ok(Route::Server(Box::new((client, endpoint))));
+            }
+            Connect::Files(folder) => return Ok(Route::Files(folder)),
             Connect::Park(why) => return Err(Verdict::Park(why)),
-            Connect::Files(_) => return Err(Verdict::Park("it is a directory, and no server".into())),
             Connect::Ask(_) if answers.len() == MOST_ASKS => {
                 return Err(Verdict::Later(None, format!("{MOST_ASKS} requests did not show where spans go")));
             }
             Connect::Ask(request) => request,
         };
-        answers.push(ask(client, request, to, secrets, limits).await?);
+        answers.push(ask(&client, request, to, secrets, limits).await?);
+        next = backend.connect(to, secrets, &answers);
     }
 }
 

@@ -3,15 +3,15 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    connect::Known,
+    connect::Route,
     folder::{self, Trouble},
     transport::{Limits, Transport},
 };
 use crate::clock::now_ms;
 use cc_core::{
-    destination::{Connect, Destination, Folder, wire::WireSpan},
+    destination::{Destination, Folder, wire::WireSpan},
     secret::Secrets,
-    verdict::{Answer, Verdict},
+    verdict::Answer,
 };
 
 /// What takes spans.
@@ -21,22 +21,23 @@ pub(super) enum Link {
 }
 
 impl Link {
-    /// To `destination` with `secrets`. A server is asked where it takes spans only if that is not `known`, and it is afterwards.
+    /// On this route to `destination`, with `secrets`.
     ///
     /// # Errors
-    /// The verdict on why there is no way.
-    pub(super) async fn known(
+    /// Why nothing can be sent there.
+    pub(super) fn new(
+        route: Route,
         destination: &Destination,
         secrets: &Secrets,
         limits: Limits,
-        known: &mut Option<Known>,
-    ) -> Result<Self, Verdict> {
-        match destination.kind.backend().connect(destination, secrets, &[]) {
-            Connect::Files(folder) => Ok(Self::Files(folder)),
-            Connect::Ready(_) | Connect::Ask(_) | Connect::Park(_) => {
-                Transport::known(destination, secrets, limits, known).await.map(|to| Self::Server(Box::new(to)))
+    ) -> anyhow::Result<Self> {
+        Ok(match route {
+            Route::Files(folder) => Self::Files(folder),
+            Route::Server(server) => {
+                let (client, endpoint) = *server;
+                Self::Server(Box::new(Transport::new(client, destination, endpoint, secrets, limits)?))
             }
-        }
+        })
     }
 
     /// Sends a batch that may be answered within `patience` of its last byte; says what came back, and how long after that.

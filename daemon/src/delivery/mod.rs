@@ -1,14 +1,17 @@
-//! Outbox → servers. All HTTP to the outside is here; what an answer means is decided in `cc_core::delivery`.
+//! Outbox → servers. All HTTP to the outside is here; which requests are made and what an answer means is decided in
+//! `cc_core`.
 
 mod access;
 mod client;
 mod connect;
 mod exchange;
-pub mod exporter;
 mod folder;
 mod link;
 mod media;
 mod proxies;
 pub mod readback;
 pub mod reply;
+mod spans;
+pub mod supervisor;
 pub mod transport;
+mod worker;

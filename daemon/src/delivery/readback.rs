@@ -1,9 +1,9 @@
-//! Reading back from a server what it was sent, and asking it who it takes us for.
+//! Asks a server what a backend's pages know of it: who it takes us for, whether what it was sent shows, that it deletes traces.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use serde_json::Value;
 
 use super::{
@@ -13,8 +13,11 @@ use super::{
 };
 use crate::clock;
 use cc_core::{
-    delivery::readback::{Failure, Project, Seen},
-    destination::{Destination, langfuse},
+    delivery::readback::Failure,
+    destination::{
+        Destination,
+        pages::{Pages, Project, Seen},
+    },
     secret::Secrets,
     verdict::Answer,
 };
@@ -26,13 +29,14 @@ const NAME: usize = 200;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(4);
 
-/// When one API shows a trace, the other one gets this long to do the same.
+/// When one API shows a trace, the other ones get this long to do the same.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The way back.
 pub struct Readback {
     client: Hyper,
     destination: Destination,
+    pages: &'static dyn Pages,
     secrets: Secrets,
     limits: Limits,
 }
@@ -41,10 +45,14 @@ impl Readback {
     /// For `destination`, reached with `secret`.
     ///
     /// # Errors
-    /// If the secret must not be sent there, or TLS cannot be set up.
+    /// If there is nothing to read there, the secret must not be sent there, or TLS cannot be set up.
     pub fn new(destination: &Destination, secrets: &Secrets, limits: Limits) -> anyhow::Result<Self> {
+        let backend = destination.kind.backend();
+        let pages = backend.pages().ok_or_else(|| {
+            anyhow::anyhow!("{} only takes spans: nothing can be read back from it", backend.words().title)
+        })?;
         let client = client(destination, limits)?;
-        Ok(Self { client, destination: destination.clone(), secrets: secrets.clone(), limits })
+        Ok(Self { client, destination: destination.clone(), pages, secrets: secrets.clone(), limits })
     }
 
     /// The project the keys belong to.
@@ -52,76 +60,61 @@ impl Readback {
     /// # Errors
     /// [`Failure`].
     pub async fn project(&self) -> Result<Project, Failure> {
-        let (body, date) = self.get("/api/public/projects").await?;
-        let text = |key: &str| {
-            let text = self.secrets.conceal(&self.destination.account, body["data"][0][key].as_str()?);
-            Some(text.chars().filter(|c| !c.is_control()).take(NAME).collect::<String>())
+        let (answer, date) = self.ask(self.pages.whose(&self.destination, &self.secrets)).await?;
+        let Some((id, name)) = self.pages.project(&answer) else {
+            return Err(Failure::Odd { said: "the answer names no project".into(), date });
         };
-        let id = text("id").ok_or_else(|| Failure::Odd { said: "the answer names no project".into(), date })?;
-        Ok(Project { name: text("name").unwrap_or_else(|| id.clone()), id, date })
+        let safe = |text: &str| {
+            let text = self.secrets.conceal(&self.destination.account, text);
+            text.chars().filter(|c| !c.is_control()).take(NAME).collect::<String>()
+        };
+        Ok(Project { name: safe(&name), id: safe(&id), date })
     }
 
-    /// Looks for a trace that was sent just now, until both APIs show it or `patience` is over: that of v4, which older servers do
-    /// not have, and the one of before, which newer servers may not have.
-    pub async fn trace(&self, trace_id: &str, patience: Duration) -> (Seen, Seen) {
+    /// Looks for a trace that was sent just now, until each API shows it or `patience` is over.
+    pub async fn trace(&self, trace_id: &str, patience: Duration) -> Vec<(&'static str, Seen)> {
         let started = clock::monotonic();
-        let (mut observations, mut trace) = (Seen::NotYet, Seen::NotYet);
+        let mut views: Vec<_> = self.pages.views().iter().map(|api| (*api, Seen::NotYet)).collect();
         let mut pause = FIRST_PAUSE;
         loop {
-            if observations == Seen::NotYet {
-                let path = format!("/api/public/v2/observations?traceId={trace_id}&fields=core");
-                observations = match self.get(&path).await {
-                    Ok((body, _)) if body["data"].as_array().is_some_and(|rows| !rows.is_empty()) => {
-                        Seen::Shown(started.elapsed())
-                    }
-                    Err(Failure::Status { status: 404, .. }) => Seen::NoSuchApi,
-                    other => later(other),
-                };
-            }
-            if trace == Seen::NotYet {
-                trace = match self.get(&format!("/api/public/traces/{trace_id}")).await {
-                    Ok((body, _)) if body["id"] == trace_id => Seen::Shown(started.elapsed()),
-                    Err(Failure::Status { status: 404, said, .. }) if has_no_old_api(&said) => Seen::NoSuchApi,
+            for (view, (_, seen)) in views.iter_mut().enumerate().filter(|(_, (_, seen))| *seen == Seen::NotYet) {
+                let request = self.pages.view(view, &self.destination, &self.secrets, trace_id);
+                *seen = match self.ask(request).await {
+                    Ok((answer, _)) if self.pages.shows(view, trace_id, &answer) => Seen::Shown(started.elapsed()),
+                    Err(Failure::Status { status: 404, said, .. }) if self.pages.lacks(view, &said) => Seen::NoSuchApi,
                     Err(Failure::Status { status: 404, .. }) => Seen::NotYet,
                     other => later(other),
                 };
             }
             let elapsed = started.elapsed();
-            let is_late =
-                [&observations, &trace].iter().any(|seen| matches!(seen, Seen::Shown(lag) if elapsed > *lag + GRACE));
-            if is_late || ![&observations, &trace].contains(&&Seen::NotYet) || elapsed >= patience {
-                return (observations, trace);
+            let is_late = views.iter().any(|(_, seen)| matches!(seen, Seen::Shown(lag) if elapsed > *lag + GRACE));
+            if is_late || views.iter().all(|(_, seen)| *seen != Seen::NotYet) || elapsed >= patience {
+                return views;
             }
             tokio::time::sleep(pause.min(patience - elapsed)).await;
             pause = (pause * 2).min(LAST_PAUSE);
         }
     }
 
-    /// Has these traces, by their ids in hex, deleted. The server does that in its own time.
+    /// Has these traces, by their ids in hex, deleted; says after how many of them that failed.
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn delete(&self, traces: &[String]) -> Result<(), Failure> {
-        let body = serde_json::json!({ "traceIds": traces }).to_string();
-        self.ask(Method::DELETE, "/api/public/traces", body.into()).await.map(drop)
+    pub async fn delete(&self, traces: &[String]) -> Result<(), (usize, Failure)> {
+        let together = self.pages.most_deleted();
+        for (done, part) in traces.chunks(together).enumerate() {
+            let request = self.pages.delete(&self.destination, &self.secrets, part);
+            self.ask(request).await.map_err(|failure| (done * together, failure))?;
+        }
+        Ok(())
     }
 
-    async fn get(&self, path: &str) -> Result<(Value, Option<u64>), Failure> {
-        self.ask(Method::GET, path, Bytes::new()).await
-    }
-
-    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<(Value, Option<u64>), Failure> {
-        let public_key = &self.destination.account;
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.destination.address))
-            .header(header::AUTHORIZATION, langfuse::auth(&self.destination, &self.secrets))
-            .header(header::USER_AGENT, AGENT)
-            .header(header::ACCEPT, "application/json")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(body)
-            .map_err(|error| Failure::Unreachable(error.to_string()))?;
-        let key = (public_key.clone(), self.secrets.clone());
+    async fn ask(&self, mut request: Request<Bytes>) -> Result<(Value, Option<u64>), Failure> {
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
+        request.headers_mut().insert(header::ACCEPT, json.clone());
+        request.headers_mut().insert(header::CONTENT_TYPE, json);
+        let key = (self.destination.account.clone(), self.secrets.clone());
         let exchanged = exchange(&self.client, request, &key, self.limits, Asked::Api).await;
         let done = exchanged.map_err(|failed| match failed.answer() {
             Answer::Untrusted(why) => Failure::Untrusted(why),
@@ -143,13 +136,6 @@ impl Readback {
         let value = serde_json::from_slice(response.body());
         value.map(|value| (value, date)).map_err(|_| Failure::Odd { said: "the answer is no JSON".into(), date })
     }
-}
-
-/// True of the 404 by which a server says that it has left the APIs of before v4; any other one means that there is no such
-/// trace so far.
-fn has_no_old_api(said: &str) -> bool {
-    let said = said.to_ascii_lowercase();
-    said.contains("events_only") || said.contains("endpoint is not available")
 }
 
 /// What an answer other than the one that was hoped for means.

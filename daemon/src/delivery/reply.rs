@@ -21,7 +21,7 @@ const TITLE: usize = 80;
 /// Who was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// An API: OTLP, or Langfuse's own.
+    /// An API: OTLP, or a server's own.
     Api,
     /// A storage for files. These say nothing at all, some of them as `text/html`, or something in XML.
     Storage,

@@ -2,7 +2,7 @@
 //!
 //! The exporter reports a failure as a string; what to do about it depends on status, `Retry-After` and body, so the client
 //! keeps them. It also rebuilds the headers: the exporter merges `OTEL_EXPORTER_OTLP_HEADERS` of the environment over its
-//! own, which would replace our `Authorization` or hand another collector's token to Langfuse.
+//! own, which would replace our `Authorization` or hand another collector's token to this server.
 
 use std::{
     borrow::Cow,
@@ -26,8 +26,8 @@ use opentelemetry_sdk::{
 
 pub use super::client::Limits;
 use super::{
-    client::{AGENT, Hyper, client},
-    connect::{self, Known},
+    client::{AGENT, Hyper},
+    connect::{self, Route},
     exchange::exchange,
     reply::Asked,
 };
@@ -64,26 +64,18 @@ impl Transport {
     /// # Errors
     /// The verdict on why there is no way: the secret must not be sent there, TLS cannot be set up, or what the server says.
     pub async fn connect(destination: &Destination, secrets: &Secrets, limits: Limits) -> Result<Self, Verdict> {
-        Self::known(destination, secrets, limits, &mut None).await
+        match connect::open(destination, secrets, limits, &mut None).await? {
+            Route::Files(_) => Err(Verdict::Park("it is a directory, and no server".into())),
+            Route::Server(server) => {
+                let (client, endpoint) = *server;
+                let new = Self::new(client, destination, endpoint, secrets, limits);
+                new.map_err(|error| Verdict::Park(format!("{error:#}")))
+            }
+        }
     }
 
-    /// The same; where spans are taken is asked only if it is not `known`, and is afterwards.
-    pub(super) async fn known(
-        destination: &Destination,
-        secrets: &Secrets,
-        limits: Limits,
-        known: &mut Option<Known>,
-    ) -> Result<Self, Verdict> {
-        let client = client(destination, limits).map_err(|error| Verdict::Park(format!("{error:#}")))?;
-        let found = match known.take() {
-            Some(found) => found,
-            None => connect::connect(&client, destination, secrets, limits).await?,
-        };
-        let endpoint = known.insert(found).endpoint.clone();
-        Self::new(client, destination, endpoint, secrets, limits).map_err(|error| Verdict::Park(format!("{error:#}")))
-    }
-
-    fn new(
+    /// Over `client`, to where `destination` takes spans.
+    pub(super) fn new(
         client: Hyper,
         destination: &Destination,
         Endpoint { url, mut headers }: Endpoint,

@@ -16,7 +16,7 @@ use crate::{
     agents::Agents,
     clock::{self, now_ms},
     copies::Beside,
-    delivery::exporter::Order,
+    delivery::supervisor::Order,
     reader::{Transcript, Unreadable, places},
     store::{Advance, DestinationId, SessionRow},
 };

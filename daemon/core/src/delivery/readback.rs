@@ -1,17 +1,4 @@
-//! What a server says of what it was sent, and of who sent it.
-
-use std::time::Duration;
-
-/// The project that keys belong to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Project {
-    /// Part of the addresses of its pages.
-    pub id: String,
-    /// What people call it.
-    pub name: String,
-    /// The server's clock, in seconds since the epoch.
-    pub date: Option<u64>,
-}
+//! Why a server did not answer what it was asked.
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +13,7 @@ pub enum Failure {
         /// The server's clock.
         date: Option<u64>,
     },
-    /// An answer that is none of Langfuse's.
+    /// An answer that no server of its kind gives.
     #[error("{said}")]
     Odd {
         /// What is odd.
@@ -50,17 +37,4 @@ impl Failure {
             _ => None,
         }
     }
-}
-
-/// What one API shows of a trace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// It is there, so long after it was sent.
-    Shown(Duration),
-    /// Not, so far.
-    NotYet,
-    /// The server does not have this API.
-    NoSuchApi,
-    /// It cannot be asked.
-    Failed(String),
 }

@@ -7,6 +7,8 @@ use proto::env::{Of, Role};
 use super::{
     Backend, Connect, Destination, Endpoint, Kind, Manners, MediaAs, Words,
     address::{base_url, unquoted},
+    pages::Pages,
+    upload::MediaApi,
     wire::WireSpan,
 };
 use crate::{
@@ -16,6 +18,8 @@ use crate::{
 };
 
 pub mod encode;
+mod media;
+mod pages;
 
 /// Where spans go when a project names no server.
 pub const DEFAULT_BASE_URL: &str = "https://cloud.langfuse.com";
@@ -74,7 +78,15 @@ impl Backend for Langfuse {
         Manners { media: MediaAs::Upload, ..Manners::default() }
     }
 
+    fn media(&self) -> Option<&'static dyn MediaApi> {
+        Some(&media::Media)
+    }
+
+    fn pages(&self) -> Option<&'static dyn Pages> {
+        Some(&pages::Site)
+    }
+
     fn words(&self) -> Words {
-        Words { kind: "langfuse", secret: "secret key" }
+        Words { kind: "langfuse", title: "Langfuse", secret: "secret key" }
     }
 }

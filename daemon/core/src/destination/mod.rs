@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     mlflow_filestore::Which,
+    pages::Pages,
+    upload::MediaApi,
     wire::{Value, WireSpan},
 };
 use crate::{
@@ -26,8 +28,10 @@ pub mod langfuse;
 pub mod mlflow_filestore;
 pub mod otlp;
 mod own;
+pub mod pages;
 #[cfg(feature = "toy")]
 pub mod toy;
+pub mod upload;
 pub mod wire;
 
 /// A place spans are delivered to.
@@ -167,6 +171,16 @@ pub trait Backend: Sync {
     /// What `to` can take.
     fn manners(&self, to: &Destination) -> Manners;
 
+    /// How it takes images and documents, where its manners say that they are uploaded.
+    fn media(&self) -> Option<&'static dyn MediaApi> {
+        None
+    }
+
+    /// What people see there, and what else can be asked of it.
+    fn pages(&self) -> Option<&'static dyn Pages> {
+        None
+    }
+
     /// What things are called there.
     fn words(&self) -> Words;
 }
@@ -246,6 +260,8 @@ impl Default for Manners {
 pub struct Words {
     /// The kind, in lower case, as it is stored.
     pub kind: &'static str,
+    /// The kind, for people.
+    pub title: &'static str,
     /// Its secret, for people.
     pub secret: &'static str,
 }

@@ -190,7 +190,7 @@ impl Backend for Otlp {
     }
 
     fn words(&self) -> Words {
-        Words { kind: "otlp", secret: "list of headers" }
+        Words { kind: "otlp", title: "an OTLP receiver", secret: "list of headers" }
     }
 }
 

@@ -92,6 +92,6 @@ impl Backend for Toy {
     }
 
     fn words(&self) -> Words {
-        Words { kind: "toy", secret: "token" }
+        Words { kind: "toy", title: "the toy", secret: "token" }
     }
 }

@@ -4,7 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{Finding, count};
 use crate::{
-    delivery::readback::{Failure, Project, Seen},
+    delivery::readback::Failure,
+    destination::pages::{Project, Seen},
     settings::quoted,
     status::{Destination, Status},
     verdict::Verdict,
@@ -92,8 +93,8 @@ pub struct Probe {
     pub sent: Verdict,
     /// How long it was looked for.
     pub waited: Duration,
-    /// What the API of v4 shows, and what the one of before, if it was taken.
-    pub seen: Option<(Seen, Seen)>,
+    /// What each of the server's APIs shows, by its name, if it was taken.
+    pub seen: Option<Vec<(&'static str, Seen)>>,
 }
 
 impl Probe {
@@ -119,16 +120,16 @@ impl Probe {
             Seen::NoSuchApi => "no such API".to_owned(),
             Seen::Failed(why) => why.clone(),
         };
-        let Some((observations, trace)) = &self.seen else {
+        let Some(views) = &self.seen else {
             return Finding::ok(check, format!("trace {id} was sent"));
         };
-        let both = format!("v4 API: {}; older API: {}", said(observations), said(trace));
-        if [observations, trace].iter().any(|seen| matches!(seen, Seen::Shown(_))) {
-            return Finding::ok(check, format!("trace {id} was sent and read back ({both})"));
+        let all = views.iter().map(|(api, seen)| format!("{api}: {}", said(seen))).collect::<Vec<_>>().join("; ");
+        if views.iter().any(|(_, seen)| matches!(seen, Seen::Shown(_))) {
+            return Finding::ok(check, format!("trace {id} was sent and read back ({all})"));
         }
         Finding::problem(
             check,
-            format!("the server took trace {id} and does not show it within {} ({both})", seconds(self.waited)),
+            format!("the server took trace {id} and does not show it within {} ({all})", seconds(self.waited)),
             "give it longer: cc-langfusectl doctor --wait 5m; if it never shows, what the server takes is not processed: \
              look at its worker and queue",
         )

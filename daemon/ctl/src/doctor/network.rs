@@ -1,17 +1,13 @@
 //! The server: who it takes us for, and whether what it is sent can be read.
 
 use std::{
-    borrow::Cow,
     path::Path,
     time::{Duration, UNIX_EPOCH},
 };
 
 use crate::{client, seen};
 use cc_core::{
-    destination::{
-        Destination,
-        wire::{Value, WireSpan},
-    },
+    destination::{Destination, wire::WireSpan},
     doctor::{
         Finding,
         server::{Probe, judge_held, judge_project},
@@ -91,21 +87,15 @@ impl Server<'_> {
     /// A trace of one span that costs nothing and belongs to no session.
     fn span(&self, now: Duration) -> WireSpan {
         let trace = trace_id(&format!("{NAME} {} {}", now.as_nanos(), std::process::id()));
-        let text = |key: &'static str, value: &str| (Cow::Borrowed(key), Value::Text(value.into()));
-        let mut attributes = vec![
-            text("langfuse.observation.type", "span"),
-            text("langfuse.observation.input", "Does what is sent arrive?"),
-            text("langfuse.observation.output", "It does."),
-            text("langfuse.trace.name", NAME),
-        ];
-        attributes.extend(self.options.environment.iter().map(|name| text("langfuse.environment", name)));
+        let pages = self.to.kind.backend().pages();
+        let trial = pages.map(|pages| pages.trial(NAME, self.options.environment.as_deref()));
         WireSpan {
             trace_id: trace,
             span_id: span_id(trace, Role::Turn, NAME),
             name: NAME.into(),
             start_ns: now.as_nanos() as u64,
             end_ns: now.as_nanos() as u64 + 1_000_000,
-            attributes,
+            attributes: trial.unwrap_or_default(),
             ..WireSpan::default()
         }
     }

@@ -37,6 +37,7 @@ fn a_trace_has_arrived_if_either_api_shows_it() {
         (&taken, Some((Seen::Failed("HTTP 403".into()), Seen::NotYet)), State::Problem, "v4 API: HTTP 403"),
         (&Answer::Unreachable("gone".into()), None, State::Problem, "could not be sent: gone"),
     ] {
+        let seen = seen.map(|(one, two)| vec![("v4 API", one), ("older API", two)]);
         let probe = Probe { trace_id: "t".into(), sent: judge(sent), waited: Duration::from_secs(30), seen };
         let finding = probe.judge();
         assert!(finding.state == state && finding.seen.contains(text), "{finding:?}");

@@ -1,0 +1,152 @@
+//! Langfuse's pages, and its public API: projects, traces as both generations of the API show them, deletion.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{Method, Request, header};
+use serde_json::{Value as Json, json};
+
+use super::auth;
+use crate::{
+    destination::{
+        Destination,
+        pages::{Pages, Project, encoded},
+        wire::Value,
+    },
+    secret::Secrets,
+};
+
+/// The API of v4, which older servers do not have.
+const OBSERVATIONS: usize = 0;
+
+/// A Langfuse server's.
+pub(super) struct Site;
+
+impl Pages for Site {
+    fn whose(&self, to: &Destination, secrets: &Secrets) -> Request<Bytes> {
+        ask(Method::GET, to, secrets, "projects", Bytes::new())
+    }
+
+    fn project(&self, answer: &Json) -> Option<(String, String)> {
+        let project = &answer["data"][0];
+        let id = project["id"].as_str()?;
+        Some((id.to_owned(), project["name"].as_str().unwrap_or(id).to_owned()))
+    }
+
+    fn trace(&self, to: &Destination, project: &Project, trace_id: &str) -> String {
+        page(to, project, "traces", trace_id)
+    }
+
+    fn session(&self, to: &Destination, project: &Project, session_id: &str) -> String {
+        page(to, project, "sessions", session_id)
+    }
+
+    /// Newer servers may not have the one of before.
+    fn views(&self) -> &'static [&'static str] {
+        &["v4 API", "older API"]
+    }
+
+    fn view(&self, view: usize, to: &Destination, secrets: &Secrets, trace_id: &str) -> Request<Bytes> {
+        let path = match view {
+            OBSERVATIONS => format!("v2/observations?traceId={trace_id}&fields=core"),
+            _ => format!("traces/{trace_id}"),
+        };
+        ask(Method::GET, to, secrets, &path, Bytes::new())
+    }
+
+    fn shows(&self, view: usize, trace_id: &str, answer: &Json) -> bool {
+        match view {
+            OBSERVATIONS => answer["data"].as_array().is_some_and(|rows| !rows.is_empty()),
+            _ => answer["id"] == trace_id,
+        }
+    }
+
+    fn lacks(&self, view: usize, said: &str) -> bool {
+        let said = said.to_ascii_lowercase();
+        view == OBSERVATIONS || said.contains("events_only") || said.contains("endpoint is not available")
+    }
+
+    /// The server does it in its own time.
+    fn delete(&self, to: &Destination, secrets: &Secrets, traces: &[String]) -> Request<Bytes> {
+        ask(Method::DELETE, to, secrets, "traces", json!({ "traceIds": traces }).to_string().into())
+    }
+
+    fn most_deleted(&self) -> usize {
+        100
+    }
+
+    fn trial(&self, name: &str, environment: Option<&str>) -> Vec<(Cow<'static, str>, Value)> {
+        let text = |key: &'static str, value: &str| (Cow::Borrowed(key), Value::Text(value.into()));
+        let mut attributes = vec![
+            text("langfuse.observation.type", "span"),
+            text("langfuse.observation.input", "Does what is sent arrive?"),
+            text("langfuse.observation.output", "It does."),
+            text("langfuse.trace.name", name),
+        ];
+        attributes.extend(environment.map(|name| text("langfuse.environment", name)));
+        attributes
+    }
+}
+
+fn page(to: &Destination, project: &Project, kind: &str, id: &str) -> String {
+    format!("{}/project/{}/{kind}/{}", to.address, encoded(&project.id), encoded(id))
+}
+
+fn ask(method: Method, to: &Destination, secrets: &Secrets, path: &str, body: Bytes) -> Request<Bytes> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    // What is no address is refused when it is connected to.
+    *request.uri_mut() = format!("{}/api/public/{path}", to.address).parse().unwrap_or_default();
+    request.headers_mut().insert(header::AUTHORIZATION, auth(to, secrets));
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination::Kind;
+
+    #[test]
+    fn one_api_may_be_missing_and_the_trace_may_come_later() {
+        let said = "HTTP 404: {\"message\":\"Trace not found\"}";
+        for (view, said, lacks) in [
+            (0, said, true),
+            (1, said, false),
+            (1, "HTTP 404: EVENTS_ONLY mode", true),
+            (1, "HTTP 404: This Endpoint is not available", true),
+        ] {
+            assert_eq!(Site.lacks(view, said), lacks, "{view} {said}");
+        }
+        for (view, answer, shows) in [
+            (0, json!({ "data": [{ "id": "o" }] }), true),
+            (0, json!({ "data": [] }), false),
+            (0, json!({ "data": "x" }), false),
+            (1, json!({ "id": "t" }), true),
+            (1, json!({ "id": "u" }), false),
+            (1, json!([]), false),
+        ] {
+            assert_eq!(Site.shows(view, "t", &answer), shows, "{view} {answer}");
+        }
+    }
+
+    #[test]
+    fn ids_of_others_stay_one_segment_of_an_address() {
+        let to = Destination { kind: Kind::Langfuse, address: "https://lf.example.org/x".into(), account: "pk".into() };
+        let project = Project { id: "p/../q".into(), name: "p".into(), date: None };
+        assert_eq!(
+            Site.session(&to, &project, "a b?c#d"),
+            "https://lf.example.org/x/project/p%2F..%2Fq/sessions/a%20b%3Fc%23d"
+        );
+        assert_eq!(Site.trace(&to, &project, "0a"), "https://lf.example.org/x/project/p%2F..%2Fq/traces/0a");
+    }
+
+    #[test]
+    fn a_project_without_a_name_is_called_by_its_id() {
+        let named = |answer| Site.project(&answer);
+        assert_eq!(named(json!({ "data": [{ "id": "i", "name": "n" }] })), Some(("i".into(), "n".into())));
+        assert_eq!(named(json!({ "data": [{ "id": "i" }] })), Some(("i".into(), "i".into())));
+        for odd in [json!({}), json!({ "data": [] }), json!({ "data": [{ "id": 1 }] }), json!([1])] {
+            assert_eq!(named(odd.clone()), None, "{odd}");
+        }
+    }
+}

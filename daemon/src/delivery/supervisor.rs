@@ -1,0 +1,106 @@
+//! Who has workers: each destination one for its spans and one for its images and documents.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::{
+    access::Access,
+    media::Media,
+    proxies,
+    spans::Spans,
+    worker::{At, Signals, Worker},
+};
+use crate::store::{DestinationId, handle::Handle};
+use cc_core::{destination::Destination, secret::Secrets};
+
+/// Most destinations at one address that send at the same time.
+const AT_ONCE: usize = 16;
+
+/// What the workers hear.
+pub enum Order {
+    /// A hook brought this destination's key.
+    Key(DestinationId, Destination, Secrets),
+    /// There is something to send.
+    Wake(DestinationId, Destination),
+    /// The daemon comes to its end: nothing more is sent.
+    Stop,
+    /// Somebody waits: try everything now, whatever was postponed (but not what a server asked to postpone).
+    Hurry,
+    /// The user trusts this base URL, or no longer: who may be sent to is judged again.
+    Trust(String),
+}
+
+/// Spans on their way, over all destinations.
+pub type InFlight = Arc<AtomicUsize>;
+
+/// The lanes of one destination.
+struct Lanes {
+    base_url: String,
+    trust: watch::Sender<()>,
+    key: watch::Sender<Option<Secrets>>,
+    spans: Signals,
+    media: Signals,
+}
+
+/// Runs the workers of every destination that is named, until `orders` ends.
+pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut orders: mpsc::UnboundedReceiver<Order>) {
+    proxies::check();
+    let mut known: HashMap<DestinationId, Lanes> = HashMap::new();
+    let mut turns: HashMap<String, Arc<Semaphore>> = HashMap::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    let stopping = Arc::new(AtomicBool::new(false));
+    while let Some(order) = orders.recv().await {
+        let (id, destination, key) = match order {
+            Order::Stop => {
+                stopping.store(true, Ordering::Relaxed);
+                continue;
+            }
+            Order::Hurry => {
+                known.values().flat_map(|lanes| [&lanes.spans, &lanes.media]).for_each(|task| task.hurry.notify_one());
+                continue;
+            }
+            Order::Trust(base_url) => {
+                let concerned = known.values().filter(|lanes| lanes.base_url == base_url);
+                concerned.for_each(|lanes| lanes.trust.send_replace(()));
+                continue;
+            }
+            Order::Key(id, destination, key) => (id, destination, Some(key)),
+            Order::Wake(id, destination) => (id, destination, None),
+        };
+        let lanes = known.entry(id).or_insert_with(|| {
+            let lanes = Lanes {
+                base_url: destination.address.clone(),
+                trust: watch::Sender::new(()),
+                key: watch::Sender::new(None),
+                spans: Signals::default(),
+                media: Signals::default(),
+            };
+            let at = || {
+                let (trust, key) = (lanes.trust.subscribe(), lanes.key.subscribe());
+                let access = Access::new(destination.clone(), store.clone(), home.clone(), trust, key);
+                At { id, access, stopping: stopping.clone() }
+            };
+            let turns = turns.entry(lanes.base_url.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
+            let spans = Spans::new(&destination, turns.clone(), in_flight.clone());
+            tasks.spawn(Worker::new(at(), spans, lanes.spans.clone()).run());
+            tasks.spawn(Worker::new(at(), Media::default(), lanes.media.clone()).run());
+            lanes
+        });
+        if let Some(key) = key {
+            lanes.key.send_if_modified(|held| {
+                let news = held.as_ref() != Some(&key);
+                *held = Some(key);
+                news
+            });
+        }
+        [&lanes.spans, &lanes.media].iter().for_each(|task| task.wake.notify_one());
+    }
+}
