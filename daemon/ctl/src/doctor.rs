@@ -8,7 +8,6 @@ use std::{
 
 use crate::{client, ui::amount};
 use cc_core::{
-    destination::Kind,
     doctor::{Finding, Report, State, group, local, server, settings},
     route::Env,
     secret::Secret,
@@ -89,7 +88,7 @@ impl Doctor {
         let env = settings.env();
         let (destination, secrets) = env.destination().ok().unzip();
         if let (true, Some(to), Some(secrets)) = (env.enabled(), &destination, &secrets)
-            && to.kind == Kind::Langfuse
+            && to.kind.backend().pages().is_some()
             && !secrets.is_empty()
             && to.is_private()
             && !settings::is_secret(&to.account)
