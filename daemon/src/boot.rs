@@ -133,6 +133,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let (engine_sender, inputs) = mpsc::channel();
     let (orders, orders_receiver) = tokio::sync::mpsc::unbounded_channel();
 
+    cc_core::price::set(config.prices.clone());
     let outbox_bytes = config.outbox_bytes;
     let consent = Consent::new(&home, config.floor);
     let roots = config.roots(&home);

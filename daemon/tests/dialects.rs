@@ -1,5 +1,5 @@
-//! What reaches receivers of OTLP of recorded sessions: some in full, as `tests/golden/otlp/` says, and of each recording that the
-//! rules hold which suit every receiver.
+//! What reaches MLflow and receivers of OTLP of recorded sessions: some in full, as `tests/golden/` says, and of each recording that
+//! the rules hold which suit every receiver.
 
 #![allow(clippy::disallowed_methods, reason = "tests make and read their own files")]
 
@@ -23,7 +23,7 @@ use cc_langfuse::offline;
 use serde_json::{Map, Value as Json, json};
 
 /// After a change that is wanted: `GOLDEN=write cargo test -p daemon --test dialects`.
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/otlp");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden");
 
 /// Recordings that are compared in full: parallel tools, an error of a tool and of the API, a subagent, an image, a compaction.
 const IN_FULL: [&str; 6] = ["parallel", "toolerr", "err529", "subagent_bg", "image", "compact"];
@@ -121,14 +121,19 @@ fn encoded(out: &Outgoing, to: &Destination) -> WireSpan {
 #[test]
 fn recorded_sessions_reach_a_receiver_as_they_always_did() {
     let recordings = recordings(&options());
-    for (dialect, names) in [("genai", &IN_FULL[..1]), ("openinference", &IN_FULL[..1]), ("both", &IN_FULL)] {
+    for (kind, account, names) in [
+        (Kind::Otlp, "genai", &IN_FULL[..1]),
+        (Kind::Otlp, "openinference", &IN_FULL[..1]),
+        (Kind::Otlp, "both", &IN_FULL),
+        (Kind::Mlflow, "0", &IN_FULL),
+    ] {
         for name in names {
-            let to = to(Kind::Otlp, dialect);
+            let to = to(kind, account);
             let spans: Vec<Json> = recordings[*name].iter().map(|out| shown(&encoded(out, &to))).collect();
             let found = serde_json::to_string_pretty(&spans).unwrap() + "\n";
-            let path = PathBuf::from(format!("{GOLDEN}/{name}-{dialect}.json"));
+            let path = PathBuf::from(format!("{GOLDEN}/{}/{name}-{account}.json", kind.name()));
             if std::env::var("GOLDEN").is_ok_and(|value| value == "write") {
-                std::fs::create_dir_all(GOLDEN).unwrap();
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 std::fs::write(&path, &found).unwrap();
             }
             let golden = std::fs::read_to_string(&path).unwrap();
@@ -218,4 +223,35 @@ fn values_are_no_longer_than_a_receiver_keeps() {
         }
     }
     assert!(longest > 10_000, "there is something to cut: {longest}");
+}
+
+#[test]
+fn mlflow_gets_tools_beside_their_call_and_tokens_on_calls_alone() {
+    let (mut calls, mut priced) = (0, 0);
+    for (name, found) in recordings(&options()) {
+        let bodies: BTreeMap<_, _> = found.iter().map(|out| (out.observation.span_id, &out.observation.body)).collect();
+        for out in &found {
+            let span = encoded(out, &to(Kind::Mlflow, "0"));
+            let about = format!("{name}: {}", shown(&span));
+            assert!(
+                !matches!(bodies.get(&span.parent_id), Some(Body::Generation(_))),
+                "nothing stands below a call: {about}"
+            );
+            let (is_call, usage) =
+                (matches!(out.observation.body, Body::Generation(_)), span.text("mlflow.chat.tokenUsage"));
+            assert!(is_call || usage.is_none() && span.text("mlflow.llm.model").is_none(), "{about}");
+            let cost = span.text("mlflow.llm.cost");
+            let is_known = span.text("mlflow.llm.model") != Some("claude-opus-5-5");
+            assert_eq!(usage.is_some() && is_known, cost.is_some(), "what is not known has no price: {about}");
+            calls += usize::from(is_call);
+            priced += usize::from(cost.is_some());
+            for key in ["mlflow.spanInputs", "mlflow.spanOutputs", "mlflow.chat.tokenUsage", "mlflow.llm.cost"] {
+                let is_json = |text: &str| serde_json::from_str::<Json>(text).is_ok();
+                assert!(span.text(key).is_none_or(is_json), "{key} is JSON: {about}");
+            }
+            assert_eq!(span.status == Status::Ok, span.events.is_empty(), "{about}");
+            assert!(span.text("session.id").is_some() && span.text("mlflow.spanType").is_some(), "{about}");
+        }
+    }
+    assert!(calls > 100 && priced > 100, "{priced} of {calls}");
 }

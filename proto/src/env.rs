@@ -29,6 +29,8 @@ pub enum Of {
     Project,
     /// Langfuse's.
     Langfuse,
+    /// MLflow's.
+    Mlflow,
     /// That of any receiver of OTLP.
     Otlp,
     /// The toy backend's, which tests use.
@@ -52,6 +54,9 @@ pub struct Variable {
 
 /// Turns tracing to Langfuse on for a project when it is `"true"` in any letter case.
 pub const ENABLE: &str = "TRACE_TO_LANGFUSE";
+
+/// Turns tracing to MLflow on for a project when it is `true`, `1` or `yes` in any letter case, as MLflow's own integration has it.
+pub const MLFLOW_ENABLE: &str = "MLFLOW_CLAUDE_TRACING_ENABLED";
 
 /// Where a receiver of OTLP is: the whole address. Its presence turns tracing to it on.
 pub const OTLP_ENDPOINT: &str = "CC_LANGFUSE_OTLP_ENDPOINT";
@@ -88,6 +93,17 @@ pub const VARIABLES: &[Variable] = &[
     row("LANGFUSE_USER_ID", "LANGFUSE_USER_ID", Of::Project, Role::Option),
     row("CC_LANGFUSE_SAMPLE_RATE", "LANGFUSE_SAMPLE_RATE", Of::Project, Role::Option),
     row("LANGFUSE_SAMPLE_RATE", "LANGFUSE_SAMPLE_RATE", Of::Project, Role::Option),
+    row(MLFLOW_ENABLE, MLFLOW_ENABLE, Of::Mlflow, Role::Enable),
+    row("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI", Of::Mlflow, Role::Address),
+    row("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_ID", Of::Mlflow, Role::Account),
+    row("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_NAME", Of::Mlflow, Role::Account),
+    row("MLFLOW_WORKSPACE", "MLFLOW_WORKSPACE", Of::Mlflow, Role::Account),
+    row("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_USERNAME", Of::Mlflow, Role::Secret),
+    row("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_PASSWORD", Of::Mlflow, Role::Secret),
+    row("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_TOKEN", Of::Mlflow, Role::Secret),
+    row("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AUTH", Of::Mlflow, Role::Option),
+    row("MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_AWS_SIGV4", Of::Mlflow, Role::Option),
+    row("MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_TRACKING_INSECURE_TLS", Of::Mlflow, Role::Option),
     row(OTLP_ENDPOINT, OTLP_ENDPOINT, Of::Otlp, Role::Address),
     row("CC_LANGFUSE_OTLP_NAME", "CC_LANGFUSE_OTLP_NAME", Of::Otlp, Role::Account),
     row("CC_LANGFUSE_OTLP_HEADERS", "CC_LANGFUSE_OTLP_HEADERS", Of::Otlp, Role::Secret),
@@ -130,7 +146,12 @@ pub fn is_switch(row: &Variable) -> bool {
 
 /// True if `row` is such a variable and `value` turns it on.
 pub fn switches_on(row: &Variable, value: &str) -> bool {
-    is_switch(row) && if row.role == Role::Enable { enabled(value) } else { !value.trim().is_empty() }
+    let is = |word: &str| value.trim().eq_ignore_ascii_case(word);
+    match row.name {
+        MLFLOW_ENABLE => is("true") || is("1") || is("yes"),
+        OTLP_ENDPOINT => !value.trim().is_empty(),
+        _ => row.role == Role::Enable && enabled(value),
+    }
 }
 
 /// True if any kind of backend is switched on, as `get` has the variables.
@@ -147,6 +168,11 @@ pub fn forwarded() -> impl Iterator<Item = &'static str> {
 /// True for the variables whose value may live in memory only.
 pub fn is_secret(name: &str) -> bool {
     VARIABLES.iter().any(|row| row.role == Role::Secret && row.name == name)
+}
+
+/// True for the variables whose value is an address.
+pub fn is_address(name: &str) -> bool {
+    VARIABLES.iter().any(|row| row.role == Role::Address && row.name == name)
 }
 
 /// `url` without a `user:password@` part: credentials in URLs are not supported and must not be stored. What is no URL is
@@ -184,7 +210,9 @@ mod tests {
     #[test]
     fn secrets_are_those_of_the_table() {
         let secret: Vec<_> = forwarded().filter(|name| is_secret(name) && !name.contains("TOY")).collect();
-        assert_eq!(secret, ["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY", "CC_LANGFUSE_OTLP_HEADERS"]);
+        let mlflow = ["MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"];
+        let langfuse = ["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"];
+        assert_eq!(secret, [&langfuse[..], &mlflow, &["CC_LANGFUSE_OTLP_HEADERS"]].concat());
         assert!(!is_secret("LANGFUSE_PUBLIC_KEY") && !is_secret("AWS_SECRET_ACCESS_KEY"));
     }
 
@@ -205,6 +233,10 @@ mod tests {
         }
         for (value, expect) in [("http://127.0.0.1:4318", true), ("x", true), ("", false), (" ", false)] {
             assert_eq!(is_on(|name| (name == OTLP_ENDPOINT).then_some(value)), expect, "{value:?}");
+        }
+        for (value, expect) in [("true", true), ("YES", true), (" 1", true), ("0", false), ("no", false), ("on", false)]
+        {
+            assert_eq!(is_on(|name| (name == MLFLOW_ENABLE).then_some(value)), expect, "{value}");
         }
         assert!(!is_on(|name| (name == "LANGFUSE_BASE_URL").then_some("true")));
         assert!(!is_on(|_| None::<&str>));

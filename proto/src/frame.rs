@@ -61,7 +61,12 @@ impl Frame {
 
     /// The frame as bytes that may be written to disk: no secret key, no credentials inside URLs.
     pub fn encode_for_disk(&self) -> Vec<u8> {
-        self.encode_with(|name, value| (!env::is_secret(name)).then(|| env::without_userinfo(value)))
+        self.encode_with(|name, value| {
+            // Only an address has credentials before an `@`; a user's id or a name may have one.
+            let is_address = env::is_address(name) || value.contains("://");
+            let whole = || if is_address { env::without_userinfo(value) } else { value.to_owned() };
+            (!env::is_secret(name)).then(whole)
+        })
     }
 
     fn encode_with(&self, keep: impl Fn(&str, &str) -> Option<String>) -> Vec<u8> {

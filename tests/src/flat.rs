@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use crate::{
     Span,
     recording::{THE_TURN, Tokens, Truth},
@@ -62,6 +64,29 @@ impl Flat {
         };
         let [trace, id, parent] = [&span.trace_id, &span.span_id, &span.parent].map(Clone::clone);
         Self { trace, id, parent, session: span.get("gen_ai.conversation.id").to_owned(), what }
+    }
+}
+
+impl Flat {
+    /// One that MLflow has, by its attributes.
+    pub fn of_mlflow(span: &Span) -> Self {
+        let usage: Value = serde_json::from_str(span.get("mlflow.chat.tokenUsage")).unwrap_or_default();
+        let number = |key: &str| usage[key].as_u64().unwrap_or(0);
+        let what = match span.get("mlflow.spanType") {
+            "AGENT" => What::Agent,
+            "LLM" => {
+                let (all, output) = (number("input_tokens"), number("output_tokens"));
+                let (read, written) = (number("cache_read_input_tokens"), number("cache_creation_input_tokens"));
+                let long = number("cache_creation_input_tokens_above_1hr");
+                assert_eq!(number("total_tokens"), all + output, "{span:?}");
+                let tokens = [all - read - written, output, read, written - long, long];
+                What::Call(span.get("claude_code.message_id").to_owned(), tokens)
+            }
+            "TOOL" => What::Tool(span.get("claude_code.tool_id").to_owned(), span.is_error),
+            _ => What::Other,
+        };
+        let [trace, id, parent] = [&span.trace_id, &span.span_id, &span.parent].map(Clone::clone);
+        Self { trace, id, parent, session: span.get("session.id").to_owned(), what }
     }
 }
 

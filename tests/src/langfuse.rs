@@ -359,6 +359,7 @@ mod tests {
 
     fn span(trace_id: &str, span_id: &str, parent: &str, session: &str) -> Span {
         Span {
+            is_error: false,
             trace_id: trace_id.into(),
             span_id: span_id.into(),
             parent: parent.into(),

@@ -38,6 +38,8 @@ pub struct Span {
     pub start: u64,
     /// End, nanoseconds since the epoch.
     pub end: u64,
+    /// Its status is an error.
+    pub is_error: bool,
     /// Attributes; lists as JSON.
     pub attrs: BTreeMap<String, String>,
     /// Name of its instrumentation scope.
@@ -457,6 +459,7 @@ fn decode(body: &[u8]) -> Vec<Span> {
                 name: span.name,
                 start: span.start_time_unix_nano,
                 end: span.end_time_unix_nano,
+                is_error: span.status.is_some_and(|status| status.code == 2),
                 attrs: attributes(span.attributes),
                 scope: name.clone(),
                 resource: of_resource.clone(),

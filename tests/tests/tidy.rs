@@ -25,7 +25,7 @@ const CORE: &[&[&str]] = &[
     &["claude", "ids", "media", "project", "redact", "secret", "settings", "vars", "verdict", "visible"],
     &["transcript"],
     &["import_state", "observation", "turn"],
-    &["trace"],
+    &["price", "trace"],
     &["observe", "reconcile"],
     &["pipeline"],
     &["destination"],

@@ -15,18 +15,22 @@ use toml::{
 
 use crate::{
     consent::Floor,
+    price::Own,
     project::Capture,
     redact::{Redactor, Rules},
 };
 
+mod price;
 pub mod project;
+
+use price::PRICE;
 
 const ROOTS: &str = "transcript_roots";
 const OUTBOX: &str = "outbox_mib";
 const FROM_NOW: &str = "from_now";
 const CAPTURE: &str = "capture_at_most";
 const MASK: &str = "always_redact";
-const KEYS: [&str; 6] = [ROOTS, OUTBOX, FROM_NOW, CAPTURE, MASK, REDACT];
+const KEYS: [&str; 7] = [ROOTS, OUTBOX, FROM_NOW, CAPTURE, MASK, REDACT, PRICE];
 const REDACT: &str = "redact";
 const NAME: &str = "name";
 const PATTERN: &str = "pattern";
@@ -49,6 +53,8 @@ pub struct Config {
     pub floor: Floor,
     /// What masks secrets.
     pub rules: Rules,
+    /// Prices that stand above the built-in ones.
+    pub prices: Vec<Own>,
 }
 
 impl Default for Config {
@@ -113,6 +119,7 @@ pub struct Layers {
     /// Rules besides the built-in ones, the first file's first.
     pub redact: Vec<Said<Rule>>,
     rules: Rules,
+    prices: Vec<Own>,
 }
 
 impl Default for Layers {
@@ -125,6 +132,7 @@ impl Default for Layers {
             always_redact: Said { value: false, place: None },
             redact: Vec::new(),
             rules: Rules::default(),
+            prices: Vec::new(),
         }
     }
 }
@@ -151,6 +159,7 @@ impl Layers {
             from_now: self.from_now.value,
             floor: Floor { capture: self.capture_at_most.value, redact: self.always_redact.value },
             rules: self.rules,
+            prices: self.prices,
         }
     }
 }
@@ -191,6 +200,11 @@ fn read(layers: &mut Layers, text: &str, place: &dyn Fn(Range<usize>) -> Option<
             }
             MASK if boolean(key, value)? => layers.always_redact = Said { value: true, place: place_of_it },
             CAPTURE | MASK => {}
+            // Of one model the last file's counts.
+            PRICE => {
+                let prices = items(key, value)?.iter().map(price::price).collect::<Result<Vec<_>, _>>()?;
+                layers.prices.extend(prices);
+            }
             _ => rules(layers, items(key, value)?, place)?,
         }
     }
@@ -221,7 +235,8 @@ fn unknown(key: &str, known: &[&str]) -> String {
 
 fn items<'t, 'i>(key: &str, value: &'t Spanned<DeValue<'i>>) -> Result<&'t [Spanned<DeValue<'i>>], Problem> {
     let array = value.get_ref().as_array().ok_or_else(|| {
-        let wanted = if key == REDACT { "tables, each under `[[redact]]`" } else { "a list" };
+        let is_of_tables = [REDACT, PRICE].contains(&key);
+        let wanted = if is_of_tables { format!("tables, each under `[[{key}]]`") } else { "a list".to_owned() };
         (value.span(), format!("`{key}` must be {wanted}"))
     })?;
     Ok(array)

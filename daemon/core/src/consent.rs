@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// What says where spans go, each role's variables by itself.
+/// What says where spans go, each setting by itself.
 const ROLES: [Role; 4] = [Role::Enable, Role::Address, Role::Account, Role::Secret];
 
 const CAPTURE: &str = "CC_LANGFUSE_CAPTURE";
@@ -90,22 +90,22 @@ pub fn chooser(kind: Kind, received: &Vars, layers: &[Layer]) -> Chooser {
     if let Some(layer) = by_others().find(|layer| layer.env.is_err()) {
         return Chooser::Repository(Evidence { file: layer.file.clone(), variable: None });
     }
-    for role in ROLES {
+    let rows: Vec<_> = ROLES.iter().flat_map(|role| rows(kind.backend().of(), *role)).collect();
+    for group in rows.chunk_by(|one, other| one.setting == other.setting) {
         // Strongest first: the first with a value decides.
-        let group: Vec<&str> = rows(kind.backend().of(), role).map(|row| row.name).collect();
-        let decides = group.iter().position(|name| !get(name).is_empty());
+        let decides = group.iter().position(|row| !get(row.name).is_empty());
         // An event from the spool has no secrets.
-        if role == Role::Secret && decides.is_none() {
+        if group[0].role == Role::Secret && decides.is_none() {
             continue;
         }
-        for name in group.iter().take(decides.map_or(group.len(), |at| at + 1)) {
+        for name in group.iter().take(decides.map_or(group.len(), |at| at + 1)).map(|row| row.name) {
             let mut own =
                 layers.iter().filter(|layer| layer.owner == Owner::User).filter_map(|layer| value(layer, name));
             if own.any(|value| value == get(name)) {
                 continue;
             }
             if let Some(layer) = by_others().find(|layer| value(layer, name).is_some()) {
-                return Chooser::Repository(Evidence { file: layer.file.clone(), variable: Some((*name).to_owned()) });
+                return Chooser::Repository(Evidence { file: layer.file.clone(), variable: Some(name.to_owned()) });
             }
         }
     }

@@ -121,12 +121,16 @@ pub enum Event {
 /// # Errors
 /// Why there is nothing to be done about the event.
 pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
-    let vars: Vars = frame.env.into_iter().collect();
-    let env = Env::of(&vars);
-    if !env.enabled() {
+    let mut vars: Vars = frame.env.into_iter().collect();
+    if !Env::of(&vars).enabled() {
         return Err(Refused::NotEnabled);
     }
     let payload = Payload::read(&frame.payload, frame.cut).ok_or(Refused::NotJson)?;
+    // A store may be below the project; where Claude Code does not say which that is, it is where it works.
+    if let Some(cwd) = payload.cwd.as_ref().filter(|cwd| cwd.starts_with('/')) {
+        vars.entry("CLAUDE_PROJECT_DIR".to_owned()).or_insert_with(|| cwd.clone());
+    }
+    let env = Env::of(&vars);
     let (Some(session_id), Some(transcript)) = (payload.session_id, payload.transcript_path) else {
         return Err(Refused::FieldsMissing);
     };

@@ -27,6 +27,7 @@ pub mod observation;
 pub mod observe;
 pub mod phase;
 pub mod pipeline;
+pub mod price;
 pub mod project;
 pub mod reconcile;
 pub mod redact;

@@ -30,6 +30,11 @@ impl Secret {
 }
 
 impl Secret {
+    /// `Basic` credentials of `user`, which is a secret itself.
+    pub(crate) fn basic_auth_of(&self, user: &Self) -> HeaderValue {
+        self.basic_auth(&user.0)
+    }
+
     /// A bearer token.
     pub fn bearer(&self) -> HeaderValue {
         let text = Zeroizing::new(format!("Bearer {}", *self.0));
@@ -104,10 +109,11 @@ impl Secrets {
     pub fn conceal(&self, account: &str, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in self.0.values() {
-            let header = secret.basic_auth(account);
-            let encoded = header.to_str().unwrap_or_default().trim_start_matches("Basic ");
+            let users = [account].into_iter().chain(self.0.values().map(|user| user.0.as_str()));
+            let headers: Vec<HeaderValue> = users.map(|user| secret.basic_auth(user)).collect();
+            let encoded = headers.iter().filter_map(|header| header.to_str().ok()?.strip_prefix("Basic "));
             let forms = secret.forms();
-            for form in [encoded].into_iter().chain(forms.iter().map(|form| form.as_str())) {
+            for form in encoded.chain(forms.iter().map(|form| form.as_str())) {
                 if !form.is_empty() && text.contains(form) {
                     text = text.replace(form, "[secret]");
                 }

@@ -21,6 +21,8 @@ pub enum Refused {
     KeysMissing,
     /// The base URL is not an `http` or `https` address.
     BaseUrl,
+    /// MLflow's tracking URI leads nowhere, or is below a project that is not known.
+    TrackingUri,
     /// The endpoint of an OTLP receiver is none, or has a query in which a key might stand.
     OtlpEndpoint,
 }
@@ -36,6 +38,7 @@ impl Refused {
             Self::NotEnabled => "hook_not_enabled",
             Self::KeysMissing => "hook_keys_missing",
             Self::BaseUrl => "hook_base_url",
+            Self::TrackingUri => "hook_tracking_uri",
             Self::OtlpEndpoint => "hook_otlp_endpoint",
         }
     }

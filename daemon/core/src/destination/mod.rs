@@ -24,6 +24,7 @@ use crate::{
 
 pub mod address;
 pub mod langfuse;
+pub mod mlflow;
 #[path = "mlflow/filestore.rs"]
 pub mod mlflow_filestore;
 pub mod otlp;
@@ -42,7 +43,8 @@ pub struct Destination {
     pub kind: Kind,
     /// Its address, in the form in which addresses are compared.
     pub address: String,
-    /// Which account or project there; never secret. Langfuse: the public key. OTLP: what its spans are like, and a name.
+    /// Which account or project there; never secret. Langfuse: the public key. MLflow: the experiment. OTLP: what its spans are like,
+    /// and a name.
     pub account: String,
 }
 
@@ -63,10 +65,11 @@ impl From<Stored> for Destination {
 }
 
 impl Destination {
-    /// True if a secret can be sent there unread by others: over TLS, or without leaving this machine.
+    /// True if a secret can be sent there unread by others: over TLS, or without leaving this machine. Where no request is ever made to,
+    /// nobody reads any.
     pub fn is_private(&self) -> bool {
-        let address = self.address.parse::<http::Uri>();
-        address.is_ok_and(|address| address.scheme_str() == Some("https") || is_loopback(&address))
+        let Some(rest) = self.address.strip_prefix("http://") else { return true };
+        !rest.is_empty() && self.address.parse::<http::Uri>().is_ok_and(|address| is_loopback(&address))
     }
 }
 
@@ -85,6 +88,8 @@ pub fn is_loopback(address: &http::Uri) -> bool {
 pub enum Kind {
     /// A Langfuse server.
     Langfuse,
+    /// MLflow.
+    Mlflow,
     /// Any receiver of OTLP.
     Otlp,
     /// A receiver for tests.
@@ -96,6 +101,7 @@ impl Kind {
     /// All of them, in the order in which they are listed.
     pub const ALL: &[Self] = &[
         Self::Langfuse,
+        Self::Mlflow,
         Self::Otlp,
         #[cfg(feature = "toy")]
         Self::Toy,
@@ -105,6 +111,7 @@ impl Kind {
     pub fn backend(self) -> &'static dyn Backend {
         match self {
             Self::Langfuse => &langfuse::Langfuse,
+            Self::Mlflow => &mlflow::Mlflow,
             Self::Otlp => &otlp::Otlp,
             #[cfg(feature = "toy")]
             Self::Toy => &toy::Toy,

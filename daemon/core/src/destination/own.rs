@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::wire::{SpanEvent, SpanKind, Status, Value, WireSpan};
 use crate::observation::{
-    Agent, Body, Event, Generation, Level, MediaRef, Observation, Output, Tool, TraceFacts, Turn,
+    Agent, Body, Content, Event, Generation, Level, MediaRef, Observation, Output, Part, Tool, TraceFacts, Turn, Usage,
 };
 
 /// What kind of program is traced.
@@ -169,6 +169,39 @@ pub(super) fn model(name: &str) -> &str {
 /// What stands in the place of an image or a document that is not sent.
 pub(super) fn media(media: &MediaRef) -> String {
     format!("[{}, {} bytes]", media.kind, media.length)
+}
+
+/// What was said, with the type and size of an image or document where that stood.
+pub(super) fn text(content: &Content) -> String {
+    match content {
+        Content::Text(text) => text.clone(),
+        Content::Parts(parts) => {
+            let text = |part: &Part| match part {
+                Part::Text(text) => text.clone(),
+                Part::Media(media) => self::media(media),
+            };
+            parts.iter().map(text).collect::<Vec<_>>().join("\n")
+        }
+    }
+}
+
+/// Tokens of a call as most receivers want them.
+pub(super) struct Sums {
+    /// All that went in, the cache's among them.
+    pub(super) input: u64,
+    /// Written to the cache, for however long.
+    pub(super) cache_write: u64,
+    /// All there were.
+    pub(super) total: u64,
+}
+
+impl Sums {
+    pub(super) fn of(usage: Usage) -> Self {
+        let sum = |counts: &[u64]| counts.iter().fold(0u64, |sum, count| sum.saturating_add(*count));
+        let cache_write = sum(&[usage.cache_write_5m, usage.cache_write_1h, usage.cache_write]);
+        let input = sum(&[usage.input, usage.cache_read, cache_write]);
+        Self { input, cache_write, total: sum(&[input, usage.output]) }
+    }
 }
 
 /// The output of a tool, with `place` of each image and document where that stood.

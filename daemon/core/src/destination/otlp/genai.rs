@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    destination::own::{self, Put, json},
-    observation::{self, Answer, Body, Content, Generation, Observation, Tool, TraceFacts, Usage},
+    destination::own::{self, Put, Sums, json},
+    observation::{self, Answer, Body, Content, Generation, Observation, Tool, TraceFacts},
 };
 
 /// What every call of a model is answered by.
@@ -84,25 +84,6 @@ impl Put {
         self.text("gen_ai.tool.call.id", tool.id.as_str());
         self.text("gen_ai.tool.call.arguments", tool.input.as_str());
         self.some("gen_ai.tool.call.result", tool.output.as_ref().map(|output| own::output(output, own::media)));
-    }
-}
-
-/// Tokens of a call as most receivers want them.
-pub(super) struct Sums {
-    /// All that went in, the cache's among them.
-    pub(super) input: u64,
-    /// Written to the cache, for however long.
-    pub(super) cache_write: u64,
-    /// All there were.
-    pub(super) total: u64,
-}
-
-impl Sums {
-    pub(super) fn of(usage: Usage) -> Self {
-        let sum = |counts: &[u64]| counts.iter().fold(0u64, |sum, count| sum.saturating_add(*count));
-        let cache_write = sum(&[usage.cache_write_5m, usage.cache_write_1h, usage.cache_write]);
-        let input = sum(&[usage.input, usage.cache_read, cache_write]);
-        Self { input, cache_write, total: sum(&[input, usage.output]) }
     }
 }
 

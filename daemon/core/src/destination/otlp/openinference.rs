@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::{
     destination::{
-        own::{self, Pairs, Put, is_json, json},
+        own::{self, Pairs, Put, Sums, is_json, json, text},
         wire::Value,
     },
-    observation::{Answer, Body, Content, Generation, Message, Observation, Part, TraceFacts},
+    observation::{Answer, Body, Generation, Message, Observation, TraceFacts},
 };
-
-use super::genai::Sums;
 
 /// Most values in a list that every receiver keeps.
 pub(super) const LIST: usize = 64;
@@ -137,18 +135,4 @@ impl Put {
 
 fn role(message: &Message) -> &'static str {
     if message.tool.is_some() { "tool" } else { "user" }
-}
-
-/// What was said, with the type and size of an image or document where that stood.
-fn text(content: &Content) -> String {
-    match content {
-        Content::Text(text) => text.clone(),
-        Content::Parts(parts) => {
-            let text = |part: &Part| match part {
-                Part::Text(text) => text.clone(),
-                Part::Media(media) => own::media(media),
-            };
-            parts.iter().map(text).collect::<Vec<_>>().join("\n")
-        }
-    }
 }

@@ -1,0 +1,280 @@
+//! MLflow: a tracking server by its OTLP endpoint, or its file store, which is written without one. The variables are MLflow's own, so
+//! that a project which MLflow's own integration traced goes on as it was.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use proto::env::{Of, Role};
+use serde::Deserialize;
+
+use super::{
+    Backend, Connect, Destination, Endpoint, Folder, Kind, Manners, Words, address::unquoted, mlflow_filestore::Which,
+    wire::WireSpan,
+};
+use crate::{
+    observation::{Observation, TraceFacts},
+    secret::{Secret, Secrets},
+    vars::{Env, Refused},
+};
+
+pub mod encode;
+mod uri;
+
+use uri::Place;
+
+/// The variables with what a server is reached with.
+const USERNAME: &str = "MLFLOW_TRACKING_USERNAME";
+const PASSWORD: &str = "MLFLOW_TRACKING_PASSWORD";
+const TOKEN: &str = "MLFLOW_TRACKING_TOKEN";
+
+const EXPERIMENT_ID: &str = "MLFLOW_EXPERIMENT_ID";
+const EXPERIMENT_NAME: &str = "MLFLOW_EXPERIMENT_NAME";
+const WORKSPACE: &str = "MLFLOW_WORKSPACE";
+
+/// Ways to a server that this program does not know, and what to do instead.
+const UNKNOWN: [(&str, &str); 3] = [
+    ("MLFLOW_TRACKING_AUTH", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"),
+    (
+        "MLFLOW_TRACKING_AWS_SIGV4",
+        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    ),
+    (
+        "MLFLOW_TRACKING_INSECURE_TLS",
+        "name the file with your authority's certificate in NODE_EXTRA_CA_CERTS, for the daemon too",
+    ),
+];
+
+/// How the addresses of file stores begin.
+const FILES: &str = "file://";
+
+/// The experiment of a destination and what else decides how it is reached, as its account has it: `0`, `7,workspace=team`,
+/// `name=my experiment`, `unknown=MLFLOW_TRACKING_AUTH,name=x`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Form {
+    experiment: Which,
+    workspace: Option<String>,
+    /// A variable that asks for a way which is not known.
+    unknown: Option<&'static str>,
+}
+
+impl Form {
+    fn wanted(env: &Env<'_>) -> Self {
+        let value = |name| env.get(name).map(unquoted).filter(|value| !value.is_empty());
+        let is_set = |value: &str| !["false", "0", "no"].iter().any(|off| value.eq_ignore_ascii_case(off));
+        Self {
+            experiment: match (value(EXPERIMENT_ID), value(EXPERIMENT_NAME)) {
+                (Some(id), _) => Which::Id(id.replace(',', "")),
+                (None, Some(name)) => Which::Name(name.to_owned()),
+                (None, None) => Which::Id("0".to_owned()),
+            },
+            workspace: value(WORKSPACE).map(|name| name.replace(',', "")),
+            unknown: UNKNOWN.iter().map(|(name, _)| *name).find(|name| value(name).is_some_and(is_set)),
+        }
+    }
+
+    fn of(to: &Destination) -> Self {
+        // A name may have commas and is the last.
+        let (head, name) = match to.account.split_once("name=") {
+            Some((head, name)) if head.is_empty() || head.ends_with(',') => (head, Some(name.to_owned())),
+            _ => (to.account.as_str(), None),
+        };
+        let mut form = Self {
+            experiment: name.map_or_else(|| Which::Id("0".to_owned()), Which::Name),
+            workspace: None,
+            unknown: None,
+        };
+        for part in head.split(',').filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                Some(("workspace", name)) => form.workspace = Some(name.to_owned()),
+                Some(("unknown", name)) => {
+                    form.unknown = UNKNOWN.iter().map(|(known, _)| *known).find(|known| *known == name)
+                }
+                Some(_) => {}
+                None => form.experiment = Which::Id(part.to_owned()),
+            }
+        }
+        form
+    }
+
+    fn account(&self) -> String {
+        let (id, name) = match &self.experiment {
+            Which::Id(id) => (Some(id.clone()), None),
+            Which::Name(name) => (None, Some(format!("name={name}"))),
+        };
+        let workspace = self.workspace.as_ref().map(|name| format!("workspace={name}"));
+        let unknown = self.unknown.map(|name| format!("unknown={name}"));
+        [id, workspace, unknown, name].into_iter().flatten().collect::<Vec<_>>().join(",")
+    }
+}
+
+/// A server or a file store of MLflow's.
+pub struct Mlflow;
+
+impl Backend for Mlflow {
+    fn of(&self) -> Of {
+        Of::Mlflow
+    }
+
+    fn address(&self, text: &str) -> Option<String> {
+        address(uri::read(Some(text), None)?.place)
+    }
+
+    fn route(&self, env: &Env<'_>) -> Result<Option<(Destination, Secrets)>, Refused> {
+        let uri = env.decided(Of::Mlflow, Role::Address).map(|(_, uri)| uri);
+        if uri.is_none() && !env.enables(Of::Mlflow) {
+            return Ok(None);
+        }
+        let read = uri::read(uri, env.get("CLAUDE_PROJECT_DIR")).ok_or(Refused::TrackingUri)?;
+        let form = Form::wanted(env);
+        let secret = |name| env.get(name).map(|value| (name, Secret::new(unquoted(value))));
+        let secrets: Secrets = match (&read.place, read.userinfo) {
+            (Place::Files(_) | Place::Other(_), _) => Secrets::default(),
+            (Place::Server(_), Some((name, password))) => {
+                [(USERNAME, Secret::new(&name)), (PASSWORD, Secret::new(&password))].into_iter().collect()
+            }
+            (Place::Server(_), None) => [USERNAME, PASSWORD, TOKEN].into_iter().filter_map(secret).collect(),
+        };
+        let address = address(read.place).ok_or(Refused::TrackingUri)?;
+        Ok(Some((Destination { kind: Kind::Mlflow, address, account: form.account() }, secrets)))
+    }
+
+    fn needs_secret(&self, _: &Destination) -> bool {
+        false
+    }
+
+    fn connect(&self, to: &Destination, secrets: &Secrets, answers: &[Response<Bytes>]) -> Connect {
+        let form = Form::of(to);
+        if let Some(root) = to.address.strip_prefix(FILES) {
+            return Connect::Files(Folder { root: root.to_owned(), experiment: form.experiment });
+        }
+        if !to.address.starts_with("http") {
+            return Connect::Park(uri::remedy(&to.address));
+        }
+        if let Some((name, remedy)) = form.unknown.and_then(|name| UNKNOWN.iter().find(|(known, _)| *known == name)) {
+            return Connect::Park(format!("{name} is set, which is not followed here: {remedy}, and remove it"));
+        }
+        let mut headers = HeaderMap::new();
+        if let Some(credentials) = credentials(secrets) {
+            headers.insert(header::AUTHORIZATION, credentials);
+        }
+        if let Some(workspace) = &form.workspace {
+            match HeaderValue::from_str(workspace) {
+                Ok(workspace) => drop(headers.insert("x-mlflow-workspace", workspace)),
+                Err(_) => return Connect::Park(format!("{WORKSPACE} fits in no header")),
+            }
+        }
+        let id = match form.experiment {
+            Which::Id(id) => id,
+            Which::Name(name) => match found(to, &headers, &name, answers) {
+                Ok(id) => id,
+                Err(next) => return *next,
+            },
+        };
+        match HeaderValue::from_str(&id) {
+            Ok(id) => headers.insert(HeaderName::from_static("x-mlflow-experiment-id"), id),
+            Err(_) => return Connect::Park(format!("{EXPERIMENT_ID} fits in no header")),
+        };
+        Connect::Ready(Endpoint { url: format!("{}/v1/traces", to.address), headers })
+    }
+
+    fn encode(&self, _: &Destination, observation: &Observation, facts: &TraceFacts) -> WireSpan {
+        encode::encode(observation, facts)
+    }
+
+    fn scope(&self) -> &'static str {
+        "cc-langfuse"
+    }
+
+    fn manners(&self, _: &Destination) -> Manners {
+        Manners::default()
+    }
+
+    fn words(&self) -> Words {
+        Words { kind: "mlflow", secret: "token or password" }
+    }
+}
+
+fn address(place: Place) -> Option<String> {
+    Some(match place {
+        Place::Server(address) | Place::Other(address) => address,
+        Place::Files(path) => format!("{FILES}{path}"),
+    })
+}
+
+/// A name with its password, else a token; a name alone is nothing, as it is for MLflow's own client.
+fn credentials(secrets: &Secrets) -> Option<HeaderValue> {
+    match (secrets.get(USERNAME), secrets.get(PASSWORD)) {
+        (Some(name), Some(password)) => Some(password.basic_auth_of(name)),
+        _ => secrets.get(TOKEN).map(Secret::bearer),
+    }
+}
+
+/// What a server says of an experiment.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Said {
+    experiment: Option<Experiment>,
+    /// Of one that was made.
+    experiment_id: Option<String>,
+    error_code: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Experiment {
+    experiment_id: String,
+    #[serde(default)]
+    lifecycle_stage: String,
+}
+
+/// The id of the experiment called `name`, which is made if there is none: asked, made, and asked once more where another has made it
+/// meanwhile.
+fn found(
+    to: &Destination,
+    headers: &HeaderMap,
+    name: &str,
+    answers: &[Response<Bytes>],
+) -> Result<String, Box<Connect>> {
+    let request = |method: Method, path: String, body: String| {
+        let mut request = Request::new(Bytes::from(body));
+        *request.method_mut() = method;
+        *request.headers_mut() = headers.clone();
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let address = format!("{}/api/2.0/mlflow/experiments/{path}", to.address);
+        Box::new(match address.parse() {
+            Ok(uri) => {
+                *request.uri_mut() = uri;
+                Connect::Ask(request)
+            }
+            Err(error) => Connect::Park(format!("{address} is no address: {error}")),
+        })
+    };
+    let encoded: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
+    let ask = || request(Method::GET, format!("get-by-name?experiment_name={encoded}"), String::new());
+    let park = |why: String| Err(Box::new(Connect::Park(why)));
+    let Some(last) = answers.last() else { return Err(ask()) };
+    let said: Said = serde_json::from_slice(last.body()).unwrap_or_default();
+    match (last.status(), said.error_code.as_deref(), answers.len()) {
+        (status, _, _) if status.is_success() => match (said.experiment, said.experiment_id) {
+            (Some(found), _) if found.lifecycle_stage == "deleted" => park(format!(
+                "the experiment {name} was deleted at {}: restore it there, or name another one in {EXPERIMENT_NAME}",
+                to.address
+            )),
+            (Some(Experiment { experiment_id: id, .. }), _) | (None, Some(id)) => Ok(id),
+            (None, None) => park(format!("{} does not answer as MLflow does: check MLFLOW_TRACKING_URI", to.address)),
+        },
+        (StatusCode::NOT_FOUND, Some("RESOURCE_DOES_NOT_EXIST"), 1) => {
+            Err(request(Method::POST, "create".to_owned(), serde_json::json!({ "name": name }).to_string()))
+        }
+        (StatusCode::BAD_REQUEST, Some("RESOURCE_ALREADY_EXISTS"), 2) => Err(ask()),
+        (StatusCode::NOT_FOUND, None, _) => {
+            park(format!("there is no MLflow at {}: check MLFLOW_TRACKING_URI", to.address))
+        }
+        (status, code, _) => park(format!(
+            "the experiment {name} can be neither found nor made at {}: HTTP {status} {}",
+            to.address,
+            code.unwrap_or_default()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;

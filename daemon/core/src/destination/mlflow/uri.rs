@@ -1,0 +1,184 @@
+//! Tracking URIs as MLflow's users write them → where traces go.
+
+use url::Url;
+
+use crate::{
+    destination::address::{origin, unquoted},
+    secret::decoded,
+};
+
+/// The store of a project that names none, below the project.
+const DEFAULT: &str = ".claude/mlflow/runs";
+
+/// Where a URI leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A server: its address without a slash at the end.
+    Server(String),
+    /// A directory of files: an absolute path.
+    Files(String),
+    /// Somewhere that nothing is sent to: the URI without credentials.
+    Other(String),
+}
+
+/// A URI with the credentials that stood in it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Read {
+    pub(super) place: Place,
+    /// User and password.
+    pub(super) userinfo: Option<(String, String)>,
+}
+
+/// Reads a tracking URI, `None` for the place that is documented where none is set. Files are below `project` unless their path is
+/// absolute. `None` if it leads nowhere.
+pub(super) fn read(uri: Option<&str>, project: Option<&str>) -> Option<Read> {
+    let uri = unquoted(uri.unwrap_or(DEFAULT));
+    let files = |path: &str| {
+        let place = Place::Files(below(path, project)?);
+        Some(Read { place, userinfo: None })
+    };
+    let Some((scheme, rest)) = uri.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
+        let known = ["databricks", "uc"];
+        if known.contains(&uri) {
+            return Some(Read { place: Place::Other(uri.to_owned()), userinfo: None });
+        }
+        return if uri.is_empty() { None } else { files(uri) };
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" | "https" => {
+            let host = origin(uri)?;
+            let url = Url::parse(uri).ok()?;
+            let path = url.path().trim_end_matches('/');
+            let name = decoded(url.username()).to_string();
+            let userinfo = url.password().filter(|_| !name.is_empty());
+            let userinfo = userinfo.map(|password| (name.clone(), decoded(password).to_string()));
+            let address = format!("{host}{path}");
+            address.parse::<http::Uri>().ok()?;
+            Some(Read { place: Place::Server(address), userinfo })
+        }
+        "file" => match rest.strip_prefix("//") {
+            // What MLflow reads as a host is documented as the project's directory.
+            Some(rest) if rest == "." || rest.starts_with("./") => files(rest),
+            Some(rest) if rest.starts_with('/') => files(rest),
+            Some(rest) if rest.starts_with("localhost/") => files(&rest["localhost".len()..]),
+            Some(_) => None,
+            None => files(rest),
+        },
+        _ => Some(Read { place: Place::Other(proto::env::without_userinfo(uri)), userinfo: None }),
+    }
+}
+
+/// A scheme, and no drive or directory.
+fn is_scheme(text: &str) -> bool {
+    text.len() > 1
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+}
+
+/// An absolute path without `.` and `..`; `None` if it is relative and the project is not known, or leads above the root.
+fn below(path: &str, project: Option<&str>) -> Option<String> {
+    let path = decoded(path);
+    let whole = if path.starts_with('/') { path.to_string() } else { format!("{}/{}", project?, *path) };
+    if !whole.starts_with('/') || whole.contains('\0') {
+        return None;
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in whole.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    (!parts.is_empty()).then(|| format!("/{}", parts.join("/")))
+}
+
+/// Why nothing is sent to another place, and what to do about it.
+pub(super) fn remedy(uri: &str) -> String {
+    let scheme = uri.split(':').next().unwrap_or_default();
+    let scheme = scheme.split('+').next().unwrap_or_default();
+    match scheme {
+        "sqlite" | "postgresql" | "mysql" | "mssql" => format!(
+            "{uri} is MLflow's own database, which nothing but MLflow writes: run `mlflow server --backend-store-uri {uri}` and set \
+             MLFLOW_TRACKING_URI=http://127.0.0.1:5000"
+        ),
+        "databricks" | "databricks-uc" | "uc" => format!(
+            "traces are not sent to {uri}: set MLFLOW_TRACKING_URI to the address of an MLflow server, as in http://127.0.0.1:5000"
+        ),
+        _ => format!(
+            "{uri} is neither an MLflow server nor a directory: set MLFLOW_TRACKING_URI to http://127.0.0.1:5000, or where your server is"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(uri: &str) -> Option<Place> {
+        read(Some(uri), Some("/home/dev/app")).map(|read| read.place)
+    }
+
+    #[test]
+    fn a_uri_leads_where_mlflow_or_its_documentation_says() {
+        let server = |address: &str| Some(Place::Server(address.into()));
+        let files = |path: &str| Some(Place::Files(path.into()));
+        let other = |uri: &str| Some(Place::Other(uri.into()));
+        for (uri, expect) in [
+            ("http://127.0.0.1:5000", server("http://127.0.0.1:5000")),
+            (" \"HTTP://LocalHost:80/\" ", server("http://localhost")),
+            ("https://mlflow.example.org/prefix/", server("https://mlflow.example.org/prefix")),
+            ("https://me:p%40w@mlflow.example.org", server("https://mlflow.example.org")),
+            ("https://", None),
+            ("http://a b", None),
+            ("file:///srv/runs", files("/srv/runs")),
+            ("file:/srv//runs/", files("/srv/runs")),
+            ("file:runs", files("/home/dev/app/runs")),
+            ("file://localhost/srv/x", files("/srv/x")),
+            ("file://./.claude/mlflow/runs", files("/home/dev/app/.claude/mlflow/runs")),
+            ("file:///a%20b", files("/a b")),
+            ("runs", files("/home/dev/app/runs")),
+            ("./mlruns", files("/home/dev/app/mlruns")),
+            ("../runs", files("/home/dev/runs")),
+            ("/srv/runs", files("/srv/runs")),
+            ("file://name", None),
+            ("file://name/x", None),
+            ("file:///", None),
+            ("/../..", None),
+            ("", None),
+            ("sqlite:///mlflow.db", other("sqlite:///mlflow.db")),
+            ("postgresql+psycopg2://me:pw@db/x", other("postgresql+psycopg2://db/x")),
+            ("databricks", other("databricks")),
+            ("databricks://profile", other("databricks://profile")),
+            ("uc:x", other("uc:x")),
+        ] {
+            assert_eq!(place(uri), expect, "{uri}");
+        }
+        assert_eq!(read(None, Some("/p")).unwrap().place, Place::Files("/p/.claude/mlflow/runs".into()));
+        assert_eq!(read(Some("runs"), None), None);
+        assert_eq!(read(Some("/x"), None).unwrap().place, Place::Files("/x".into()));
+    }
+
+    #[test]
+    fn credentials_are_taken_out() {
+        let userinfo = |uri: &str| read(Some(uri), None).unwrap().userinfo;
+        let pair = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
+        assert_eq!(userinfo("https://me:p%40w@mlflow.example.org"), pair("me", "p@w"));
+        assert_eq!(userinfo("https://me@mlflow.example.org"), None);
+        assert_eq!(userinfo("https://mlflow.example.org"), None);
+    }
+
+    #[test]
+    fn what_nothing_is_sent_to_says_what_to_do() {
+        for uri in ["sqlite:///a.db", "postgresql+psycopg2://db/x", "mysql://db/x"] {
+            let why = remedy(uri);
+            assert!(
+                why.contains(&format!("mlflow server --backend-store-uri {uri}"))
+                    && why.contains("http://127.0.0.1:5000")
+            );
+        }
+        for uri in ["databricks", "uc:x", "s3://bucket", "nonsense:x"] {
+            assert!(remedy(uri).contains("MLFLOW_TRACKING_URI"), "{uri}");
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! MLflow gets every session whole, by the variables of its own integration.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read, Write},
+    net::TcpStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tests::{
+    Answer, Home, Request, Server, Span, Story,
+    flat::{self, Flat, What},
+    ids,
+    recording::{Mode, Recording, Tokens},
+};
+
+/// How many recordings are played at once.
+const AT_ONCE: usize = 6;
+
+/// US dollars for a million tokens of the model that nearly all recordings have, in the order of [`Tokens`].
+const PRICES: [f64; 5] = [3.0, 15.0, 0.3, 3.75, 6.0];
+
+/// A model of some recordings that is in no price list.
+const UNPRICED: &str = "claude-opus-5-5";
+
+/// The directory with the programs of a Python environment that has MLflow 3.17.2, for `a_real_server_…`.
+const REAL: &str = "CC_LANGFUSE_TEST_MLFLOW";
+
+fn env(url: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
+    let all = [("MLFLOW_CLAUDE_TRACING_ENABLED", "true"), ("MLFLOW_TRACKING_URI", url)];
+    all.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Plays every recording, several at once. `play` says what is wrong.
+fn each_recording(play: impl Fn(&Recording) -> Vec<String> + Sync) {
+    let recordings = Recording::all();
+    let (next, wrong) = (Mutex::new(recordings.iter()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let Some(recording) = next.lock().unwrap().next() else { return };
+                    let found = play(recording).into_iter().map(|what| format!("{}: {what}", recording.name));
+                    wrong.lock().unwrap().extend(found);
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The last of each root, and all other spans.
+fn merged(spans: &[Span]) -> Vec<Span> {
+    let mut last: BTreeMap<(String, String), Span> = BTreeMap::new();
+    let mut twice = Vec::new();
+    for span in spans {
+        if let Some(before) = last.insert(span.id(), span.clone())
+            && !before.is_root()
+        {
+            twice.push(before);
+        }
+    }
+    twice.into_iter().chain(last.into_values()).collect()
+}
+
+fn dollars(tokens: Tokens) -> f64 {
+    tokens.iter().zip(PRICES).map(|(tokens, price)| *tokens as f64 * price / 1e6).sum()
+}
+
+/// What is wrong with what was sent.
+fn judge(recording: &Recording, requests: &[Request]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for request in requests {
+        if ids(&request.spans).len() != request.spans.len() {
+            wrong.push("a request has a span twice, which a server counts twice".to_owned());
+        }
+    }
+    let taken = requests.iter().filter(|request| request.status == 200);
+    let spans = merged(&taken.flat_map(|request| request.spans.clone()).collect::<Vec<_>>());
+    let flat: Vec<Flat> = spans.iter().map(Flat::of_mlflow).collect();
+    wrong.extend(flat::judge(&recording.truth(), &flat));
+    for (span, flat) in spans.iter().zip(&flat) {
+        let cost: Value = serde_json::from_str(span.get("mlflow.llm.cost")).unwrap_or_default();
+        match (&flat.what, cost["total_cost"].as_f64()) {
+            (What::Call(_, tokens), Some(cost)) if (cost - dollars(*tokens)).abs() < 1e-9 => {}
+            (What::Call(_, tokens), None)
+                if span.get("mlflow.llm.model") == UNPRICED || *tokens == Tokens::default() => {}
+            (What::Agent | What::Tool(..) | What::Other, None) => {}
+            (_, cost) => wrong.push(format!("{flat:?} costs {cost:?}")),
+        }
+        if span.get("openinference.span.kind").len() + span.get("gen_ai.operation.name").len() > 0 {
+            wrong.push(format!("{} has attributes of others", span.name));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_recorded_session_arrives_whole_by_two_variables() {
+    each_recording(|recording| {
+        let server = Server::new();
+        recording.play_in(&Home::new(), &env(&server.url, &[]), Mode::Plain, || {});
+        for request in server.requests() {
+            assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/traces"));
+            assert_eq!(request.header("x-mlflow-experiment-id"), Some("0"));
+            assert_eq!(request.header("content-type"), Some("application/x-protobuf"));
+            assert_eq!(request.header("content-encoding"), Some("gzip"));
+            assert_eq!((request.header("authorization"), request.header("x-mlflow-workspace")), (None, None));
+        }
+        judge(recording, &server.requests())
+    });
+}
+
+#[test]
+fn beside_langfuse_and_a_receiver_of_otlp_one_that_is_down_holds_nobody_back() {
+    let next = AtomicUsize::new(0);
+    each_recording(|recording| {
+        let servers = [Server::new(), Server::new(), Server::new()];
+        let [langfuse, mlflow, otlp] = &servers;
+        let down = &servers[next.fetch_add(1, Ordering::Relaxed) % 3];
+        down.change(|_| Answer::status(503).header("retry-after", "0"));
+        let otlp_env = [("CC_LANGFUSE_OTLP_ENDPOINT".to_owned(), format!("{}/v1/traces", otlp.url))];
+        let all = [langfuse.env(), env(&mlflow.url, &[]), otlp_env.to_vec()].concat();
+        recording.play_in(&Home::new(), &all, Mode::Plain, || down.change(|_| Answer::ok()));
+        let mut wrong = judge(recording, &mlflow.requests());
+        let sent = servers.each_ref().map(|server| ids(&server.spans()).len());
+        if sent[0] != sent[1] || sent[1] != sent[2] {
+            wrong.push(format!("{sent:?} spans, while {} was down", down.url));
+        }
+        wrong
+    });
+}
+
+#[test]
+fn an_experiment_with_a_name_is_looked_up_once_and_made_where_there_is_none() {
+    for is_there in [true, false] {
+        let home = Home::new();
+        let server = Server::answering(move |request| {
+            let asks = |what: &str| request.path.starts_with(&format!("/prefix/api/2.0/mlflow/experiments/{what}"));
+            match request.method.as_str() {
+                "GET" if asks("get-by-name?experiment_name=cc+exp") && is_there => Answer::ok()
+                    .body(r#"{"experiment":{"experiment_id":"63","lifecycle_stage":"active","name":"cc exp"}}"#),
+                "GET" => Answer::status(404).body(r#"{"error_code":"RESOURCE_DOES_NOT_EXIST","message":"none"}"#),
+                "POST" if asks("create") => Answer::ok().body(r#"{"experiment_id":"63"}"#),
+                _ => Answer::ok(),
+            }
+        });
+        let url = server.url.replace("://", "://ada:s%20p@") + "/prefix/";
+        let env = env(&url, &[("MLFLOW_EXPERIMENT_NAME", "cc exp"), ("MLFLOW_WORKSPACE", "team")]);
+        let _daemon = home.daemon();
+        let mut story = Story::new(&home, "work", "s");
+        for answer in ["a", "b"] {
+            story.turn("q", answer);
+            home.hook(&story.stop(answer), &env);
+            home.flush();
+        }
+        let requests = server.requests();
+        let (spans, asked): (Vec<_>, Vec<_>) = requests.iter().partition(|request| request.path == "/prefix/v1/traces");
+        assert_eq!(asked.len(), if is_there { 1 } else { 2 }, "{asked:?}");
+        assert_eq!(ids(&spans.iter().flat_map(|request| request.spans.clone()).collect::<Vec<_>>()).len(), 4);
+        for request in &requests {
+            assert_eq!((request.key().as_str(), request.header("x-mlflow-workspace")), ("ada:s p", Some("team")));
+        }
+        assert!(spans.iter().all(|request| request.header("x-mlflow-experiment-id") == Some("63")));
+        let status = home.status();
+        assert_eq!(status["destinations"][0]["base_url"], json!(format!("{}/prefix", server.url)));
+        assert!(!status.to_string().contains("ada"), "{status}");
+    }
+}
+
+#[test]
+fn what_is_no_server_is_parked_with_its_remedy_and_what_leads_nowhere_is_counted() {
+    let home = Home::new();
+    let _daemon = home.daemon();
+    let story = |name: &str| {
+        let mut story = Story::new(&home, "work", name);
+        story.turn("q", "a");
+        story.stop("a")
+    };
+    for (uri, remedy) in [
+        ("sqlite:///mlflow.db", "mlflow server --backend-store-uri sqlite:///mlflow.db"),
+        ("postgresql://me:hidden@db/x", "mlflow server --backend-store-uri postgresql://db/x"),
+        ("databricks", "MLFLOW_TRACKING_URI"),
+    ] {
+        home.hook(&story(&format!("s-{}", remedy.len())), &env(uri, &[]));
+        home.status_until("the remedy", |status| {
+            let all = status["destinations"].as_array().expect("a list");
+            all.iter().any(|row| {
+                let why = row["last_error"].as_str().unwrap_or_default();
+                row["state"] == "parked" && row["kind"] == "mlflow" && why.contains(remedy)
+            })
+        });
+    }
+    home.hook(&story("nowhere"), &env("file://name", &[]));
+    let status = home.status_until("it to be counted", |status| status["skipped_lines"]["hook_tracking_uri"] == 1);
+    assert!(!status.to_string().contains("hidden"), "{status}");
+}
+
+#[test]
+fn a_server_that_a_shared_file_names_is_held_until_the_user_trusts_it() {
+    let (home, server) = (Home::new(), Server::new());
+    let env = env(&server.url, &[]);
+    tests::home::settings(&home.project("work").join(".claude/settings.json"), &env);
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q", "a");
+    home.hook(&story.stop("a"), &env);
+    home.status_until("it to be held", |status| status["destinations"][0]["state"] == "held");
+    assert_eq!(server.requests().len(), 0);
+    assert_eq!(home.ctl(&["trust", &server.url]).status.code(), Some(0));
+    home.flush();
+    assert_eq!(ids(&server.spans()).len(), 2);
+}
+
+/// A real server; it is stopped when this is dropped.
+struct Real {
+    child: Child,
+    port: u16,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+impl Real {
+    fn start(programs: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let port = tests::server::unused().port();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let mut command = Command::new(PathBuf::from(programs).join("mlflow"));
+        command
+            .args(["server", "--host", "127.0.0.1", "--port", &port.to_string(), "--workers", "1"])
+            .args([
+                "--backend-store-uri",
+                &format!("sqlite:///{}", at("mlflow.db")),
+                "--artifacts-destination",
+                &at("artifacts"),
+            ])
+            .envs([("MLFLOW_DISABLE_TELEMETRY", "true"), ("DO_NOT_TRACK", "true"), ("MLFLOW_MODEL_CATALOG_URI", "")])
+            .env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let real = Self { child: command.spawn().expect("MLflow starts"), port, _dir: dir };
+        let deadline = Instant::now() + Duration::from_secs(180);
+        while !real.try_ask("GET", "/health", "").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            assert!(Instant::now() < deadline, "MLflow does not answer");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        real
+    }
+
+    fn try_ask(&self, method: &str, path: &str, body: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all([head.as_bytes(), body.as_bytes()].concat().as_slice()).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        Some(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Value {
+        let answer = self.try_ask(method, path, body).expect("an answer");
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        serde_json::from_str(body).unwrap_or_else(|_| panic!("no JSON: {answer}"))
+    }
+
+    /// Tokens, cost and session of each trace of an experiment.
+    fn traces(&self, experiment: &str) -> BTreeMap<String, (Value, f64, String)> {
+        let location = json!({"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}});
+        let wish = json!({"locations": [location], "max_results": 500}).to_string();
+        let found = self.ask("POST", "/api/3.0/mlflow/traces/search", &wish);
+        let traces = found["traces"].as_array().cloned().unwrap_or_default();
+        let each = traces.into_iter().map(|trace| {
+            let text = |key: &str| trace["trace_metadata"][key].as_str().unwrap_or_default().to_owned();
+            let usage = serde_json::from_str(&text("mlflow.trace.tokenUsage")).unwrap_or_default();
+            let cost: Value = serde_json::from_str(&text("mlflow.trace.cost")).unwrap_or_default();
+            let id = trace["trace_id"].as_str().expect("an id").trim_start_matches("tr-").to_owned();
+            (id, (usage, cost["total_cost"].as_f64().unwrap_or(0.0), text("mlflow.trace.session")))
+        });
+        each.collect()
+    }
+}
+
+#[test]
+fn a_real_server_shows_the_tokens_that_the_api_counted_and_what_they_cost() {
+    let Ok(programs) = std::env::var(REAL) else {
+        return tests::skipped(&format!("{REAL} names no directory with the programs of MLflow 3.17.2"));
+    };
+    let real = Real::start(&programs);
+    let (seen, dear, started) = (AtomicUsize::new(0), Mutex::new(0.0), Instant::now());
+    each_recording(|recording| {
+        // Each in an experiment of its own: recordings share ids where one is a fork of another.
+        let made =
+            real.ask("POST", "/api/2.0/mlflow/experiments/create", &json!({ "name": recording.name }).to_string());
+        let experiment = made["experiment_id"].as_str().expect("an experiment").to_owned();
+        let url = format!("http://127.0.0.1:{}", real.port);
+        // What was sent, by another way.
+        let otlp = Server::new();
+        let env = [
+            env(&url, &[("MLFLOW_EXPERIMENT_ID", &experiment)]),
+            vec![("CC_LANGFUSE_OTLP_ENDPOINT".to_owned(), format!("{}/v1/traces", otlp.url))],
+        ];
+        recording.play_in(&Home::new(), &env.concat(), Mode::Plain, || {});
+        let spans = otlp.spans();
+        let flat: Vec<Flat> = spans.iter().map(Flat::of).collect();
+        let unpriced = spans.iter().any(|span| span.get("gen_ai.response.model") == UNPRICED);
+        let mut wrong = flat::judge(&recording.truth(), &flat);
+        let (sums, shown) = (flat::sums(&flat), real.traces(&experiment));
+        if sums.keys().collect::<BTreeSet<_>>() != shown.keys().collect() {
+            wrong.push(format!("{} traces, and {} shown", sums.len(), shown.len()));
+        }
+        for (trace, tokens) in sums {
+            let Some((usage, cost, session)) = shown.get(&trace) else { continue };
+            let number = |key: &str| usage[key].as_u64().unwrap_or(0);
+            let (read, written) = (number("cache_read_input_tokens"), number("cache_creation_input_tokens"));
+            let long = number("cache_creation_input_tokens_above_1hr");
+            let input = number("input_tokens").saturating_sub(read + written);
+            let found = [input, number("output_tokens"), read, written.saturating_sub(long), long];
+            if found != tokens || session.is_empty() {
+                wrong.push(format!("{trace} has {found:?} tokens in {session:?}, not {tokens:?}"));
+            }
+            if !unpriced && (cost - dollars(tokens)).abs() > 1e-9 {
+                wrong.push(format!("{trace} costs {cost}, not {}", dollars(tokens)));
+            }
+            seen.fetch_add(1, Ordering::Relaxed);
+            *dear.lock().unwrap() += cost;
+        }
+        wrong
+    });
+    let (seen, dear) = (seen.into_inner(), dear.into_inner().unwrap());
+    tests::say(&format!(
+        "MLFlow shows {seen} traces with the tokens of the API, {dear:.6} dollars, in {:?}",
+        started.elapsed()
+    ));
+    assert!(seen > 80, "{seen}");
+}
