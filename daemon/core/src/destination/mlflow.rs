@@ -189,7 +189,7 @@ impl Backend for Mlflow {
     }
 
     fn words(&self) -> Words {
-        Words { kind: "mlflow", secret: "token or password" }
+        Words { kind: "mlflow", title: "MLflow", secret: "token or password" }
     }
 }
 
