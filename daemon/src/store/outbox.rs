@@ -36,11 +36,19 @@ pub struct DeadLetter {
 /// Why a span that is not what was stored is put aside.
 const DAMAGED: &str = "damaged in the database";
 
-/// A row of `seq, destination, span_id, body, checksum`; `None` if it is damaged.
-fn read_row(row: &rusqlite::Row) -> Result<Option<Row>> {
+/// The same of one that is what was stored, in a form that this version does not know.
+const LATER: &str = "written by a later version, which can send it: install that and retry";
+
+/// A row of `seq, destination, span_id, body, checksum`, or why it cannot be read.
+fn read_row(row: &rusqlite::Row) -> Result<std::result::Result<Row, &'static str>> {
     let (seq, body) = (row.get(0)?, bytes_of(row, 3)?);
-    let item = if is_whole(row)? { Item::parse(body).ok() } else { None };
-    Ok(item.map(|item| Row { seq, item, bytes: body.len() }))
+    if !is_whole(row)? {
+        return Ok(Err(DAMAGED));
+    }
+    // Version 1 of the tables had no checksums.
+    let is_known_whole = row.get::<_, Option<i64>>(4)?.is_some();
+    let why = if is_known_whole { LATER } else { DAMAGED };
+    Ok(Item::parse(body).map(|item| Row { seq, item, bytes: body.len() }).map_err(|_| why))
 }
 
 impl Store {
@@ -65,13 +73,14 @@ impl Store {
                     break;
                 }
                 match read_row(row)? {
-                    Some(row) => batch.push(row),
-                    None => broken.push(row.get(0)?),
+                    Ok(row) => batch.push(row),
+                    Err(why) => broken.push((row.get(0)?, why)),
                 }
             }
         }
-        for seq in broken {
-            self.bury(destination, seq, DAMAGED, 0)?;
+        for (seq, why) in broken {
+            tracing::warn!(why, "a span that waits cannot be read; see `cc-langfusectl dead-letters`");
+            self.bury(destination, seq, why, crate::clock::now_ms())?;
         }
         Ok(batch)
     }
@@ -94,8 +103,8 @@ impl Store {
             .prepare_cached("SELECT seq, destination, span_id, body, checksum FROM outbox WHERE seq = ?")?
             .query_row([seq], read_row)?;
         match found {
-            Some(row) => Ok(Some(row)),
-            None => self.bury(destination, seq, DAMAGED, 0).map(|()| None),
+            Ok(row) => Ok(Some(row)),
+            Err(why) => self.bury(destination, seq, why, crate::clock::now_ms()).map(|()| None),
         }
     }
 

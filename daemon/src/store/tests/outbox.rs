@@ -216,6 +216,29 @@ fn a_row_that_cannot_be_read_is_put_aside_and_the_rest_goes_out() {
 }
 
 #[test]
+fn a_row_of_a_later_form_is_put_aside_by_its_own_name_and_one_that_is_damaged_by_another() {
+    let (_dir, mut store) = fresh();
+    let (destination, _) = store.advance_one(&step((1..=5).map(|id| span(1, id, 9)).collect())).unwrap();
+    let set = |id: u8, body: &str, sum: Option<i64>| {
+        let sql = "UPDATE outbox SET body = ?, checksum = ? WHERE span_id = ?";
+        assert_eq!(store.db.execute(sql, params![body, sum, [id; 8]]).unwrap(), 1);
+    };
+    let whole = |id: u8, body: &str| set(id, body, Some(checksum(destination, &[id; 8], body.as_bytes())));
+    whole(1, r#"{"facts":{},"observation":{"form":9}}"#);
+    whole(2, r#"[9,"compact"]"#);
+    set(3, r#"{"facts":{},"observation":{"form":9}}"#, Some(1));
+    set(4, "{", None);
+    assert_eq!(waiting(&mut store, destination), [(1, 5)]);
+    let reasons: Vec<String> = store.dead_letters().unwrap().into_iter().map(|letter| letter.reason).collect();
+    let is_later: Vec<bool> = reasons.iter().map(|reason| reason.contains("later version")).collect();
+    assert_eq!(is_later, [true, true, false, false], "{reasons:?}");
+    assert!(reasons[2..].iter().all(|reason| reason.contains("damaged")), "{reasons:?}");
+    // The version that knows it sends it.
+    assert_eq!(store.settle_dead_letters(None, cc_core::status::Fate::Retry, 1).unwrap().1, 4);
+    assert_eq!(store.counts().unwrap().outbox, 5);
+}
+
+#[test]
 fn the_bytes_that_wait_are_known_at_every_moment() {
     let (dir, mut store) = fresh();
     let stored = |store: &Store| -> u64 {
