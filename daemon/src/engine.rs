@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::mpsc::{self, RecvTimeoutError},
     time::{Duration, Instant},
@@ -28,7 +29,10 @@ use cc_core::{
     destination::Destination,
     hook::{Event, Hint, Source},
     phase::Phase,
-    transcript::{cursor::Position, record},
+    transcript::{
+        cursor::Position,
+        record::{self, Nanos},
+    },
 };
 
 mod admission;
@@ -112,6 +116,9 @@ impl Input {
     }
 }
 
+/// When tracing was off in a project, in nanoseconds since the epoch.
+type Off = Vec<RangeInclusive<Nanos>>;
+
 /// The engine's state.
 pub struct Engine {
     store: Handle,
@@ -130,12 +137,17 @@ pub struct Engine {
     later: Later,
     /// Sessions that were brought to their end because others begin with them, and how long their transcripts were then.
     recovered: HashMap<String, u64>,
+    /// Whether tracing is off in a project, by its directories, and when it was: what this pass over the sessions has seen. Of
+    /// many that nobody waits for, one look at their settings is enough.
+    seen: HashMap<(Vec<PathBuf>, Option<PathBuf>), (bool, Off)>,
     /// Counts looks at sessions.
     looks: u64,
     /// A destination is behind a session.
     is_any_behind: bool,
     /// When sessions were last brought back for those.
     went_back: Instant,
+    /// The last session that was.
+    went_back_to: String,
     /// Some watches may be needed no more; when they were last looked through.
     unwatch: (bool, Instant),
     users: Users,
@@ -168,9 +180,11 @@ impl Engine {
             sessions,
             later: Later::default(),
             recovered: HashMap::new(),
+            seen: HashMap::new(),
             looks: 0,
             is_any_behind: false,
             went_back: clock::monotonic(),
+            went_back_to: String::new(),
             unwatch: (false, clock::monotonic()),
             users: Users::new(own),
             buffer: vec![0; CHUNK],
@@ -403,6 +417,7 @@ impl Engine {
     /// Gives every session that is due one step, live ones first and those that waited longest, as far as the time goes.
     fn look_at_all(&mut self) {
         let began = clock::monotonic();
+        self.seen.clear();
         let (mut looked, mut bytes) = (Vec::new(), 0);
         'pass: loop {
             self.admit(clock::monotonic());

@@ -19,18 +19,29 @@ impl Engine {
         let hint = &session.row.hint;
         let Some(dir) = hint.project_dirs.last() else { return false };
         let is_permitted = session.waiting.iter().any(|(hint, _)| hint.source.is_permission());
-        let is_off = !is_permitted && !self.consent.is_on(&hint.project_dirs, hint.config_dir.as_deref());
-        let seen = self
-            .store
-            .call(|store| if is_permitted { store.off(dir) } else { store.see_and_off(dir, !is_off, now_ns()) });
-        match seen {
-            Ok(off) => session.off = off,
-            Err(error) => {
-                tracing::warn!(%error, "whether tracing was on cannot be read; trying again");
-                session.retry();
-                return true;
+        let project = (hint.project_dirs.clone(), hint.config_dir.clone());
+        let known = self.seen.get(&project).filter(|_| session.is_unhurried && !is_permitted);
+        let is_off = if let Some((is_off, off)) = known {
+            session.off.clone_from(off);
+            *is_off
+        } else {
+            let is_off = !is_permitted && !self.consent.is_on(&hint.project_dirs, hint.config_dir.as_deref());
+            let seen = self
+                .store
+                .call(|store| if is_permitted { store.off(dir) } else { store.see_and_off(dir, !is_off, now_ns()) });
+            match seen {
+                Ok(off) => session.off = off,
+                Err(error) => {
+                    tracing::warn!(%error, "whether tracing was on cannot be read; trying again");
+                    session.retry();
+                    return true;
+                }
             }
-        }
+            if !is_permitted {
+                self.seen.insert(project, (is_off, session.off.clone()));
+            }
+            is_off
+        };
         if is_off {
             session.phase = Phase::Over;
             let ids: Vec<String> = session.waiting.drain(..).map(|(hint, _)| hint.id).collect();
@@ -76,10 +87,13 @@ impl Engine {
     /// already get nothing twice.
     pub(super) fn go_back(&mut self) {
         let room = admit::limit(Source::Backfill, self.config.outbox_bytes) / 2;
-        let behind = self.store.call(|store| Ok((store.is_anything_behind()?, store.behind(room)?)));
+        let after = self.went_back_to.clone();
+        let behind =
+            self.store.call(|store| Ok((store.is_anything_behind()?, store.behind(room, admit::AT_ONCE, &after)?)));
         let Ok((is_any, behind)) = behind else { return };
         self.is_any_behind = is_any;
-        for to in behind.into_iter().take(admit::AT_ONCE) {
+        for to in behind {
+            self.went_back_to.clone_from(&to.session_id);
             let session = self.sessions.get_mut(&to.session_id);
             if session.as_ref().is_some_and(|session| session.step.is_some()) {
                 continue;

@@ -373,3 +373,62 @@ fn of_a_long_subagent_little_is_held_whether_it_is_known_where_it_belongs_or_not
         look_until(&mut engine, &|_| store.call(|store| store.counts()).unwrap().outbox == 3 + 1 + 2 * 40);
     }
 }
+
+#[test]
+fn a_session_is_not_read_again_for_a_destination_that_was_behind_while_its_project_is_off() {
+    for (says, expect) in [("false", 0), ("true", 2)] {
+        let (base, dir) = home();
+        let answer = line("assistant", "s-2", &"hello".into());
+        write(&dir.join("s.jsonl"), &[line("user", "s-1", &"go".into()), answer]);
+        let project = base.path().join("work");
+        std::fs::create_dir_all(project.join(".claude")).unwrap();
+        let settings = format!(r#"{{"env": {{"TRACE_TO_LANGFUSE": "{says}"}}}}"#);
+        std::fs::write(project.join(".claude/settings.local.json"), settings).unwrap();
+        let hint = Hint { project_dirs: vec![project], ..ended(&dir, "s") };
+        let destination = hint.targets[0].destination.clone();
+        let session = SessionRow {
+            session_id: "s".into(),
+            transcript: hint.transcript.clone(),
+            cursor: Position::default(),
+            closed: 0,
+            turns: 0,
+            open_turn: false,
+            unsettled: 0,
+            forked_from: None,
+            title: None,
+            hint,
+        };
+        let step = Advance {
+            session,
+            spans: Vec::new(),
+            off: Vec::new(),
+            marks: Vec::new(),
+            turns: Vec::new(),
+            launches: Vec::new(),
+            agents: Vec::new(),
+            consumed: Vec::new(),
+            skipped: Default::default(),
+            unknown: Default::default(),
+            redacted: Default::default(),
+            behind: vec![destination],
+            now_ms: now_ms(),
+        };
+        let mut store = Store::open(&base.path().join("state.db")).unwrap().store;
+        store.advance(&step).unwrap();
+        assert!(store.is_anything_behind().unwrap());
+        drop(store);
+        let engine = Running::new(base.path());
+        let is_left = || {
+            let (ask, answer) = oneshot::channel();
+            engine.sender.send(Input::Pending(ask)).unwrap();
+            answer.blocking_recv().unwrap() > 0
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while is_left() {
+            assert!(Instant::now() < deadline, "{says}");
+        }
+        assert!(!engine.store.call(|store| store.is_anything_behind()).unwrap());
+        let counts = engine.until(|_| true);
+        assert_eq!((counts.outbox, counts.skipped.get("project_off")), (expect, (expect == 0).then_some(&1)), "{says}");
+    }
+}

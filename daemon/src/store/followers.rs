@@ -1,7 +1,5 @@
 //! Destinations that are behind their session. One that takes nothing falls behind by itself and stops no other.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{DestinationId, Result, Store};
@@ -35,18 +33,28 @@ impl Store {
         self.db.prepare_cached("SELECT 1 FROM follower")?.exists([])
     }
 
-    /// Sessions that a destination is behind of which there is room for: less than `room` bytes wait for it. Each with the position
-    /// that is furthest behind.
+    /// At most `most` sessions that a destination is behind of which there is room for: less than `room` bytes wait for it. Each with
+    /// the position that is furthest behind. There may be thousands: those after the session `after` are looked at first, and no
+    /// more of them than that takes.
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn behind(&self, room: u64) -> Result<Vec<Behind>> {
-        let mut rows = self.db.prepare_cached(
-            "SELECT session_id, destination, dev, ino, cursor, closed, marker FROM follower ORDER BY session_id, cursor",
-        )?;
-        let mut rows = rows.query([])?;
-        let mut found: HashMap<String, Behind> = HashMap::new();
-        while let Some(row) = rows.next()? {
+    pub fn behind(&self, room: u64, most: usize, after: &str) -> Result<Vec<Behind>> {
+        let mut found = Vec::new();
+        self.behind_of(("session_id > ?", after), room, most, &mut found)?;
+        self.behind_of(("session_id <= ?", after), room, most, &mut found)?;
+        Ok(found)
+    }
+
+    fn behind_of(&self, (which, id): (&str, &str), room: u64, most: usize, found: &mut Vec<Behind>) -> Result<()> {
+        let mut rows = self.db.prepare_cached(&format!(
+            "SELECT session_id, destination, dev, ino, cursor, closed, marker FROM follower WHERE {which}
+             ORDER BY session_id, cursor",
+        ))?;
+        let mut rows = rows.query([id])?;
+        while found.len() < most
+            && let Some(row) = rows.next()?
+        {
             let destination: DestinationId = row.get(1)?;
             if self.waiting.get(&destination).copied().unwrap_or(0) >= room {
                 continue;
@@ -57,10 +65,11 @@ impl Store {
                 offset: row.get::<_, i64>(4)? as u64,
                 marker: row.get::<_, Option<i64>>(6)?.map(|marker| marker as u64),
             };
-            let closed = row.get(5)?;
-            found.entry(session_id.clone()).or_insert(Behind { session_id, cursor, closed });
+            if found.last().is_none_or(|last| last.session_id != session_id) {
+                found.push(Behind { session_id, cursor, closed: row.get(5)? });
+            }
         }
-        Ok(found.into_values().collect())
+        Ok(())
     }
 
     /// Brings a session back to where a destination is behind it: what is read from there is new to that one alone.

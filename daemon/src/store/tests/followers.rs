@@ -46,8 +46,8 @@ fn one_that_takes_nothing_falls_behind_and_gets_what_it_missed_from_where_it_sto
     }
     assert_eq!(queued(&store), [3, 1]);
     let waiting = store.waiting_bytes(&two).unwrap();
-    assert_eq!(store.behind(waiting).unwrap(), [], "it has no room");
-    let behind = store.behind(waiting + 1).unwrap();
+    assert_eq!(store.behind(waiting, 9, "").unwrap(), [], "it has no room");
+    let behind = store.behind(waiting + 1, 9, "").unwrap();
     assert_eq!(behind.iter().map(|to| to.cursor.offset).collect::<Vec<_>>(), [10], "where it stood at first");
     assert!(store.go_back(&behind[0]).unwrap());
     assert_eq!(store.session("s-1").unwrap().unwrap().cursor.offset, 10);
@@ -61,7 +61,7 @@ fn one_that_takes_nothing_falls_behind_and_gets_what_it_missed_from_where_it_sto
 fn one_that_never_took_anything_begins_at_the_start() {
     let (_dir, mut store) = fresh();
     store.advance(&step_to(10, vec![span(1, 1, 0)], &[server("two")])).unwrap();
-    let behind = store.behind(1).unwrap();
+    let behind = store.behind(1, 9, "").unwrap();
     assert_eq!((behind.len(), behind[0].cursor.offset, behind[0].closed), (1, 0, 0));
 }
 
@@ -90,4 +90,29 @@ fn a_root_that_grows_while_it_is_on_its_way_goes_out_again() {
     store.delivered(id, &in_flight, 0, 1).unwrap();
     let rows = store.claim(id, 10, 1 << 20).unwrap();
     assert_eq!(root_ends(&rows), [9]);
+}
+
+#[test]
+fn of_many_sessions_that_are_behind_each_has_its_turn_and_no_more_are_looked_at_than_that_takes() {
+    let (_dir, store) = fresh();
+    let insert = "INSERT INTO follower VALUES (?, ?, 1, 2, ?, 0, NULL)";
+    for session in 0..2000 {
+        for destination in [1, 2] {
+            store.db.execute(insert, params![format!("s-{session:04}"), destination, 100 * destination]).unwrap();
+        }
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    let mut after = String::new();
+    for _ in 0..500 {
+        let behind = store.behind(1, 4, &after).unwrap();
+        assert!(behind.len() == 4 && behind.iter().all(|to| to.cursor.offset == 100), "{behind:?}");
+        after.clone_from(&behind[3].session_id);
+        seen.extend(behind.into_iter().map(|to| to.session_id));
+    }
+    assert_eq!(seen.len(), 2000);
+    assert_eq!(store.behind(1, 4, &after).unwrap()[0].session_id, "s-0000");
+    assert_eq!(store.behind(1, 9999, &after).unwrap().len(), 2000);
+    let sql = "EXPLAIN QUERY PLAN SELECT * FROM follower WHERE session_id > ? ORDER BY session_id, cursor";
+    let plan: String = store.db.query_row(sql, ["s"], |row| row.get(3)).unwrap();
+    assert!(plan.contains("USING PRIMARY KEY"), "{plan}");
 }
