@@ -2,7 +2,7 @@
 //! every transcript written to since the daemon was first started, if the settings files of its project turn tracing on.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -15,7 +15,7 @@ use crate::{
     credentials::{layers, user_dir},
     engine::Refused,
     reader::{Transcript, places::projects},
-    store::{self, Begun, SessionRow, handle::Handle},
+    store::{self, Begun, handle::Handle},
 };
 use cc_core::{
     complete::QUIET_FINISHED,
@@ -123,6 +123,7 @@ impl Scan {
     /// others stay, but for those that a hook led to meanwhile.
     pub fn take(&self, found: &mut VecDeque<Candidate>, count: usize, now_ms: i64) -> Vec<Hint> {
         let mut hints = Vec::with_capacity(count);
+        let mut seen = Seen::new();
         while hints.len() < count
             && let Some(candidate) = found.front()
         {
@@ -130,7 +131,7 @@ impl Scan {
                 found.retain(|candidate| self.is_unread(candidate, now_ms));
                 break;
             }
-            hints.extend(self.event(candidate, now_ms));
+            hints.extend(self.event_of(candidate, now_ms, &mut seen));
             found.pop_front();
         }
         hints
@@ -151,19 +152,20 @@ impl Scan {
 
     /// The event that leads to a session; `None` if its project does not want it traced, or it was read meanwhile.
     pub fn event(&self, candidate: &Candidate, now_ms: i64) -> Option<Hint> {
+        self.event_of(candidate, now_ms, &mut Seen::new())
+    }
+
+    fn event_of(&self, candidate: &Candidate, now_ms: i64, seen: &mut Seen) -> Option<Hint> {
         let known = match self.unread(candidate, now_ms)? {
             true => self.store.call(|store| store.session(&candidate.id)).ok()?,
             false => None,
         };
         let path = candidate.dir.join(format!("{}.jsonl", candidate.id));
-        self.hint(path, &candidate.id, known, candidate.written, candidate.is_over(now_ms))
-    }
-
-    fn hint(&self, path: PathBuf, id: &str, known: Option<SessionRow>, written: i64, is_over: bool) -> Option<Hint> {
         let like = match known {
             Some(row) => self.is_on(&row.hint).then_some(row.hint)?,
-            None => self.settings_of(&path)?,
+            None => self.settings_of(&path, seen)?,
         };
+        let (id, written, is_over) = (&*candidate.id, candidate.written, candidate.is_over(now_ms));
         Some(Hint {
             id: Source::Scan.id(format_args!("{id}-{written}")),
             source: Source::Scan,
@@ -188,19 +190,32 @@ impl Scan {
         seen.inspect_err(|error| tracing::warn!(%error, "whether tracing is on cannot be stored")).is_ok()
     }
 
-    /// How the project of a transcript wants to be traced, by its settings files; `None` if it does not.
-    fn settings_of(&self, transcript: &Path) -> Option<Hint> {
+    /// How the project of a transcript wants to be traced, by its settings files; `None` if it does not. What was `seen` counts.
+    fn settings_of(&self, transcript: &Path, seen: &mut Seen) -> Option<Hint> {
         let opened = Transcript::open_beneath(transcript, &self.roots);
         if let Err(error) = &opened {
             self.refused.name(transcript, error);
         }
         let mut file = opened.ok()?;
         let cwd = file.head().ok().and_then(record::cwd)?;
-        let cwd = PathBuf::from(cwd).canonicalize().ok()?;
         // In Claude Code's own directory, transcripts lie beside the user's settings.
         let root = self.roots.iter().find(|root| root.ends_with("projects") && transcript.starts_with(root));
         let user = root.and_then(|root| root.parent()).map_or_else(|| user_dir(None, &self.home), Path::to_owned);
-        let config_dir = Some(&user).filter(|user| **user != user_dir(None, &self.home));
+        let key = (PathBuf::from(cwd), user);
+        if let Some(like) = seen.get(&key) {
+            return like.clone();
+        }
+        let like = self.settings_in(&key.0, &key.1);
+        seen.insert(key, like.clone());
+        like
+    }
+
+    /// The same of the project that calls itself `cwd`, with the user's settings in `user`.
+    fn settings_in(&self, cwd: &Path, user: &Path) -> Option<Hint> {
+        let cwd = cwd.canonicalize().ok()?;
+        let default = user_dir(None, &self.home);
+        let user = user.to_owned();
+        let config_dir = Some(&user).filter(|user| **user != default);
         let wish = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).of(
             &cwd,
             &user,
@@ -237,6 +252,10 @@ impl Scan {
         Wish { is_on, like }
     }
 }
+
+/// What the settings of projects asked for of the sessions that were taken just before, by the directory they name and that of the
+/// user's settings.
+type Seen = HashMap<(PathBuf, PathBuf), Option<Hint>>;
 
 /// When a transcript was last written to, Unix milliseconds; `None` if it is none, or empty.
 fn written(path: &Path) -> Option<i64> {

@@ -331,17 +331,23 @@ impl Store {
             if is_silent {
                 continue;
             }
+            let body = span.is_root().then(|| item::body(facts.of(out), span));
+            let print = body.as_ref().map(|body| ids::fingerprint(body.as_bytes()));
             let first = tx
-                .prepare_cached("INSERT OR IGNORE INTO exported (destination, trace_id, span_id) VALUES (?, ?, ?)")?
-                .execute(params![destination, span.trace_id, span.span_id])?
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO exported (destination, trace_id, span_id, fingerprint) VALUES (?, ?, ?, ?)",
+                )?
+                .execute(params![destination, span.trace_id, span.span_id, print])?
                 == 1;
             let grew = span.is_root() && manners.updates_roots && fresh.contains(&span.trace_id);
             if first || grew {
                 fresh.insert(span.trace_id);
-                let body = item::body(facts.of(out), span);
-                if span.is_root() && !note_root(tx, destination, span, &body)? {
+                if let Some(print) = print.filter(|_| !first)
+                    && !note_root(tx, destination, span, print)?
+                {
                     continue;
                 }
+                let body = body.unwrap_or_else(|| item::body(facts.of(out), span));
                 if grew && !first {
                     let replaced: Option<i64> = tx
                         .prepare_cached(
@@ -386,10 +392,9 @@ fn is_own_call(db: &Connection, destination: DestinationId, call: &Call, trace: 
     Ok(true)
 }
 
-/// Notes what a root that enters the outbox says. False if that is what it said last: a server counts every copy until it has
+/// Notes what a root that enters the outbox again says. False if that is what it said last: a server counts every copy until it has
 /// merged them.
-fn note_root(db: &Connection, destination: DestinationId, root: &Observation, body: &str) -> Result<bool> {
-    let fingerprint = ids::fingerprint(body.as_bytes());
+fn note_root(db: &Connection, destination: DestinationId, root: &Observation, fingerprint: [u8; 16]) -> Result<bool> {
     // What arrived is the version before.
     let changed = db
         .prepare_cached(
