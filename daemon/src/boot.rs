@@ -67,7 +67,7 @@ struct Args {
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn main() -> ExitCode {
     private_memory();
-    let args: Args = match output::arguments() {
+    let args: Args = match output::arguments(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(args) => args,
         Err(code) => return code,
     };

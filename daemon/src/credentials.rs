@@ -51,5 +51,11 @@ pub fn from_settings(
     })
 }
 
+/// What the settings files say that count in `dir`, weakest first; what cannot be read is left out.
+pub fn settings_texts(dir: &Path, config_dir: Option<&Path>, home: &Path) -> Vec<String> {
+    let files = layers::files(Some(dir), &user_dir(config_dir, home));
+    files.iter().filter_map(|file| layers::text(file)).collect()
+}
+
 #[cfg(test)]
 mod tests;

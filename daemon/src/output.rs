@@ -2,6 +2,7 @@
 //! then come colours and what moves the cursor. Nothing else writes to the standard output or the standard error.
 
 use std::{
+    ffi::OsString,
     fmt,
     io::{self, IsTerminal, Write},
     process::ExitCode,
@@ -134,14 +135,14 @@ pub fn progress(text: Option<&str>) {
     let _ = write!(err, "\r\x1b[K{text}").and_then(|()| err.flush());
 }
 
-/// The arguments of this program; if they are none of its, or ask for help, that is said, and this is how to end.
+/// What `args`, the program's name first, say; if they are none of its, or ask for help, that is said, and this is how to end.
 ///
 /// # Errors
 /// How to end.
-pub fn arguments<A: clap::Parser>() -> Result<A, ExitCode> {
-    A::try_parse().map_err(|error| {
+pub fn arguments<A: clap::Parser>(args: &[OsString]) -> Result<A, ExitCode> {
+    A::try_parse_from(args).map_err(|error| {
         // It repeats arguments, each over as many lines as it has.
-        let plain = std::env::args_os().map(|arg| visible::line(&arg.to_string_lossy()).into_owned());
+        let plain = args.iter().map(|arg| visible::line(&arg.to_string_lossy()).into_owned());
         usage(&A::try_parse_from(plain).err().unwrap_or(error))
     })
 }

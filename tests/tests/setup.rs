@@ -84,7 +84,18 @@ fn what_is_missing_is_named() {
         (&["setup"][..], &["--user or --project", "--public-key", "--secret-key", "--yes"][..]),
         (&["setup", "--user", "--yes", "--public-key", "pk"], &["--secret-key"]),
         (&["setup", "--user", "--project"], &["cannot be used with"]),
-        (&["setup", "--mlflow"], &["not supported yet"]),
+        (&["setup", "--mlflow"], &["--user or --project, --yes"]),
+        (&["setup", "--mlflow", "--public-key", "pk"], &["cannot be used with"]),
+        (&["setup", "--experiment", "x"], &["--mlflow"]),
+        (
+            &["setup", "--mlflow", "--user", "--yes", "--tracking-uri", "sqlite:///x.db"],
+            &["mlflow server --backend-store-uri sqlite:///x.db"],
+        ),
+        (&["setup", "--mlflow", "--user", "--yes", "--tracking-uri", "file://name"], &["nor a directory"]),
+        (
+            &["setup", "--mlflow", "--user", "--yes", "--tracking-uri", "http://me:pw@x"],
+            &["leave user and password out"],
+        ),
         (&["setup", "--user", "--yes", "--public-key", "sk-1", "--secret-key", "pk-1"], &["interchanged"]),
         (
             &["setup", "--user", "--yes", "--public-key", "pk", "--secret-key", "sk", "--base-url", "x y"],

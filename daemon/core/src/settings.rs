@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use edit::{Error, Node, Step};
+use rival::Off;
 
 pub mod block;
 pub mod diff;
 pub mod edit;
+pub mod rival;
 
 /// The hook's file name, by which its registrations are known, wherever it lies.
 pub const HOOK: &str = "cc-langfuse-hook";
@@ -26,6 +28,8 @@ pub struct Wish<'a> {
     pub env: &'a [(&'a str, &'a str)],
     /// Variables that are set elsewhere.
     pub elsewhere: &'a BTreeMap<String, String>,
+    /// MLflow's own integration is to be turned off; its plugin is on in a file that this one outranks if it says so.
+    pub replaces_mlflow: Option<bool>,
 }
 
 /// What of a file is ours: enough to take it out. Holds no values.
@@ -35,6 +39,9 @@ pub struct Ours {
     pub events: Vec<String>,
     /// Variables that were set.
     pub env: Vec<String>,
+    /// What was turned off of MLflow's own integration.
+    #[serde(default, skip_serializing_if = "Off::is_empty")]
+    pub off: Off,
 }
 
 /// `text`, which may be blank, with all that is wished for, and what of it was not there before.
@@ -77,6 +84,9 @@ pub fn apply(text: &str, wish: Wish<'_>) -> Result<(String, Ours), Error> {
             text = edit::put(&text, &[Step::Key("env"), Step::Key(name)], &(*value).into())?;
             ours.env.push(name.to_owned());
         }
+    }
+    if let Some(is_on_elsewhere) = wish.replaces_mlflow {
+        (text, ours.off) = rival::turn_off(&text, is_on_elsewhere)?;
     }
     Ok((format!("{mark}{text}"), ours))
 }
@@ -130,6 +140,9 @@ pub fn undo(text: &str, original: Option<&str>, ours: &Ours) -> Result<Option<St
         };
     }
     text = tidy(text, &[Step::Key("env")], raw(&[Step::Key("env")]))?;
+    if !ours.off.is_empty() {
+        text = rival::restore(&text, original, &ours.off)?;
+    }
     let empty = edit::parse(&text)?.is_empty();
     Ok(match original {
         None if empty => None,
@@ -152,7 +165,7 @@ pub fn registered(text: &str) -> Result<Ours, Error> {
     let mut events: Vec<String> = hooks.iter().map(|member| member.key.clone()).collect();
     events.dedup();
     events.retain(|event| registrations(text, event).is_ok_and(|known| !known.is_empty()));
-    Ok(Ours { events, env: Vec::new() })
+    Ok(Ours { events, ..Ours::default() })
 }
 
 /// Takes out what is at `path` if there is nothing in it; or makes it as it was.

@@ -171,7 +171,7 @@ enum Command {
 
 fn main() -> ExitCode {
     output::say_faults("cc-langfusectl");
-    let args: Args = match output::arguments() {
+    let args: Args = match output::arguments(&run::as_called(std::env::args_os().collect())) {
         Ok(args) => args,
         Err(code) => return code,
     };

@@ -17,17 +17,20 @@ use tempfile::TempDir;
 use crate::{client, programs};
 use cc_core::{
     claude::{Version, events},
-    route::Env,
+    route::{Env, Refused},
     settings::{Wish, apply},
 };
 use cc_langfuse::{credentials::layers, environment};
-use proto::env::{ENABLE, STATE_DIR};
+use proto::env::{ENABLE, MLFLOW_ENABLE, STATE_DIR};
 
 pub(crate) mod daemon;
 mod signals;
 
 use daemon::Daemon;
 use signals::Signals;
+
+/// The name of a link or a copy of this program that runs Claude Code traced to MLflow.
+const WRAPPER: &str = "claude-mlflow";
 
 /// What Claude Code takes settings with.
 const FLAG: &str = "--settings";
@@ -36,6 +39,7 @@ const FLAG: &str = "--settings";
 #[command(after_help = "Examples:
   cc-langfusectl run -- claude
   cc-langfusectl run -- claude -p 'Why do the tests fail?'
+  cc-langfusectl run --mlflow -- claude    (also by a link to cc-langfusectl that is called claude-mlflow)
   LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… cc-langfusectl run --ephemeral -- claude -p …    (in CI)")]
 pub(crate) struct Run {
     /// With a daemon of its own, which keeps its state in a temporary directory and ends with the program
@@ -43,12 +47,25 @@ pub(crate) struct Run {
     /// So it is anyway where no daemon was ever started.
     #[arg(long)]
     ephemeral: bool,
+    /// Trace to MLflow: to MLFLOW_TRACKING_URI, or else to files in .claude/mlflow/runs of the project
+    #[arg(long)]
+    mlflow: bool,
     /// How long to wait at the end until everything is delivered: 500ms, 30s, 5m
     #[arg(long, default_value = "30s", value_parser = crate::ui::amount::duration)]
     timeout: Duration,
     /// Claude Code and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     command: Vec<OsString>,
+}
+
+/// What `args`, the program's name first, mean: everything behind the name of the wrapper is for Claude Code.
+pub(crate) fn as_called(args: Vec<OsString>) -> Vec<OsString> {
+    let name = args.first().map(Path::new).and_then(Path::file_name);
+    if name != Some(OsStr::new(WRAPPER)) {
+        return args;
+    }
+    let run = ["cc-langfusectl", "run", "--mlflow", "--", "claude"].map(OsString::from);
+    run.into_iter().chain(args.into_iter().skip(1)).collect()
 }
 
 impl Run {
@@ -66,11 +83,11 @@ impl Run {
             .tempdir()?;
         let daemon = Daemon::find_or_start(self.ephemeral, private.path(), self.timeout)?;
         let mut command = Command::new(program);
-        command.args(with_settings(args, version, private.path(), &daemon)?);
+        command.args(with_settings(args, self.switch(), version, private.path(), &daemon)?);
         if daemon.is_private() {
             command.env(STATE_DIR, &daemon.paths.state);
         }
-        if let Some(why) = untraceable() {
+        if let Some(why) = untraceable(self.switch()) {
             say(&why);
         }
         daemon.share()?;
@@ -86,6 +103,11 @@ impl Run {
             keep(private, &daemon);
         }
         Ok(ExitCode::from(code))
+    }
+
+    /// The variable that is set to `true` for the program.
+    fn switch(&self) -> &'static str {
+        if self.mlflow { MLFLOW_ENABLE } else { ENABLE }
     }
 }
 
@@ -109,15 +131,23 @@ fn cannot_start(program: &OsStr, error: &std::io::Error) -> ExitCode {
 }
 
 /// Why nothing will be traced, as far as it can be known before.
-fn untraceable() -> Option<String> {
+fn untraceable(switch: &str) -> Option<String> {
     let cwd = std::env::current_dir().ok()?;
     let mut vars = environment::forwarded();
     vars.extend(layers::resolve(Some(&cwd), &client::user_dir(&client::home().ok()?)));
+    vars.push((switch.to_owned(), "true".to_owned()));
     let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    let missing = env.destination().map_or(true, |(_, secrets)| secrets.is_empty());
-    missing.then(|| {
-        "not traced: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL here or in the project's settings".into()
-    })
+    let (routes, refused) = env.routes();
+    if routes.iter().any(|(to, secrets)| !(secrets.is_empty() && to.kind.backend().needs_secret(to))) {
+        return None;
+    }
+    let why = match refused.first() {
+        Some(refused) if !matches!(refused, Refused::KeysMissing) => format!(" ({})", refused.reason()),
+        _ => String::new(),
+    };
+    Some(format!(
+        "not traced{why}: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL here or in the project's settings"
+    ))
 }
 
 fn settings_file(dir: &Path) -> PathBuf {
@@ -127,19 +157,26 @@ fn settings_file(dir: &Path) -> PathBuf {
 /// `args` with settings that register the hook. Settings the user gave that way are put into them.
 fn with_settings(
     args: &[OsString],
+    switch: &str,
     version: Option<Version>,
     dir: &Path,
     daemon: &Daemon,
 ) -> anyhow::Result<Vec<OsString>> {
     let hook = programs::ours("cc-langfuse-hook")?;
     let state = daemon.paths.state.to_str().context("the state directory's name is no text")?;
-    let mut env = vec![(ENABLE, "true")];
+    let mut env = vec![(switch, "true")];
     if daemon.is_private() {
         env.push((STATE_DIR, state));
     }
     let (given, mut args) = take_settings(args)?;
     let given = given.as_deref().map(read_settings).transpose()?.unwrap_or_default();
-    let wish = Wish { hook: &hook, events: &events(version), env: &env, elsewhere: &Default::default() };
+    let wish = Wish {
+        hook: &hook,
+        events: &events(version),
+        env: &env,
+        elsewhere: &Default::default(),
+        replaces_mlflow: None,
+    };
     let (settings, _) = apply(&given, wish).with_context(|| format!("what is given with {FLAG} is no JSON object"))?;
     let settings: Value = serde_json::from_str(settings.trim_start_matches('\u{feff}'))?;
 
@@ -178,5 +215,25 @@ fn read_settings(given: &OsStr) -> anyhow::Result<String> {
     match given.to_str().map(str::trim) {
         Some(text) if text.starts_with('{') => Ok(text.to_owned()),
         _ => fs::read_to_string(given).with_context(|| format!("{FLAG} {}", given.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wrappers_arguments_are_all_for_claude_code() {
+        let called = |args: &[&str]| {
+            let args = as_called(args.iter().map(OsString::from).collect());
+            args.into_iter().map(|arg| arg.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            called(&["/usr/bin/claude-mlflow", "--help", "--", "-p"]),
+            ["cc-langfusectl", "run", "--mlflow", "--", "claude", "--help", "--", "-p"]
+        );
+        assert_eq!(called(&["claude-mlflow"]), ["cc-langfusectl", "run", "--mlflow", "--", "claude"]);
+        assert_eq!(called(&["cc-langfusectl", "claude-mlflow"]), ["cc-langfusectl", "claude-mlflow"]);
+        assert!(called(&[]).is_empty());
     }
 }

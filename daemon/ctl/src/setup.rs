@@ -36,6 +36,7 @@ use service::Manager;
 
 pub(crate) mod files;
 mod git;
+mod mlflow;
 pub(crate) mod service;
 
 /// What to set up. What is not given is asked for on a terminal.
@@ -48,7 +49,8 @@ Examples:
   cc-langfusectl setup
   cc-langfusectl setup --project --dry-run
   LANGFUSE_SECRET_KEY=sk-lf-… cc-langfusectl setup --user --public-key pk-lf-… --base-url https://cloud.langfuse.com --yes
-  pass langfuse | cc-langfusectl setup --project --public-key pk-lf-… --secret-key - --yes")]
+  pass langfuse | cc-langfusectl setup --project --public-key pk-lf-… --secret-key - --yes
+  cc-langfusectl setup --mlflow --project --tracking-uri http://127.0.0.1:5000 --experiment claude")]
 pub(crate) struct Setup {
     /// Trace all projects: hook and keys go into your own settings of Claude Code
     #[arg(long, conflicts_with = "project")]
@@ -78,9 +80,15 @@ pub(crate) struct Setup {
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Trace to MLflow
-    #[arg(long, hide = true)]
+    /// Trace to MLflow in place of Langfuse, and turn MLflow's own integration off
+    #[arg(long, conflicts_with_all = ["public_key", "secret_key", "base_url", "no_check"])]
     mlflow: bool,
+    /// The MLflow server, or a directory [env: MLFLOW_TRACKING_URI] [default: .claude/mlflow/runs of each project]
+    #[arg(long, value_name = "URI", requires = "mlflow")]
+    tracking_uri: Option<String>,
+    /// The experiment there, made if it is missing [env: MLFLOW_EXPERIMENT_NAME] [default: experiment 0]
+    #[arg(long, value_name = "NAME", requires = "mlflow")]
+    experiment: Option<String>,
 }
 
 /// The variable that says how times and totals are derived, and the value under which the server shows all there is. Unset it
@@ -96,6 +104,12 @@ enum Scope {
     Project(PathBuf),
 }
 
+/// Where traces are to go.
+enum Choice {
+    Langfuse(Keys),
+    Mlflow(mlflow::Mlflow),
+}
+
 /// The keys, and where they belong.
 struct Keys {
     destination: Destination,
@@ -108,9 +122,6 @@ impl Setup {
     /// # Errors
     /// If something is in the way. Then nothing was changed, or the message says what.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        if self.mlflow {
-            return Ok(usage("MLflow is not supported yet: leave out --mlflow for Langfuse"));
-        }
         let missing = self.missing();
         if !terminal::is_there() && !missing.is_empty() {
             return Ok(usage(&format!("there is no terminal to ask on, so please give {}", missing.join(", "))));
@@ -118,19 +129,29 @@ impl Setup {
         let (home, paths) = (client::home()?, client::paths()?);
         let scope = self.scope(&home)?;
         let (hook, daemon) = (programs::ours("cc-langfuse-hook")?, programs::ours("cc-langfused")?);
-        let keys = match self.keys()? {
-            Ok(keys) => keys,
+        let choice = if self.mlflow {
+            mlflow::choice(self.tracking_uri.as_deref(), self.experiment.as_deref(), scope.dir())
+        } else {
+            self.keys()?.map(Choice::Langfuse)
+        };
+        let choice = match choice {
+            Ok(choice) => choice,
             Err(why) => return Ok(usage(&why)),
         };
-        if !keys.destination.is_private() {
-            bail!(
-                "{} is not encrypted: use https (http is for localhost, 127.0.0.0/8 and [::1])",
-                keys.destination.address
-            );
+        if let Choice::Langfuse(keys) = &choice {
+            if !keys.destination.is_private() {
+                bail!(
+                    "{} is not encrypted: use https (http is for localhost, 127.0.0.0/8 and [::1])",
+                    keys.destination.address
+                );
+            }
+            if !self.no_check {
+                let Project { name, id, .. } = check(keys)?;
+                out!("project       {name} ({id}) at {}", keys.destination.address);
+            }
         }
-        if !self.no_check {
-            let Project { name, id, .. } = check(&keys)?;
-            out!("project       {name} ({id}) at {}", keys.destination.address);
+        if let Choice::Mlflow(mlflow) = &choice {
+            out!("MLflow        {}", mlflow.place);
         }
         let version = programs::claude(&home).and_then(|claude| programs::version(claude).ok()?.ok());
         let events = events(version);
@@ -158,9 +179,10 @@ impl Setup {
             ),
             _ => out!("semantics     as {SEMANTICS} says already"),
         }
-        let mut env = keys.env().to_vec();
+        let mut env = choice.env();
         env.extend(semantics.map(|value| (SEMANTICS, value)));
-        let wish = Wish { hook: &hook, events: &events, env: &env, elsewhere: &elsewhere };
+        let replaces_mlflow = self.mlflow.then(|| mlflow::is_plugin_on(&scope.others(&home, &file)));
+        let wish = Wish { hook: &hook, events: &events, env: &env, elsewhere: &elsewhere, replaces_mlflow };
         let of_settings = settings(&file, wish, &record)?;
         // First, before there is anything to commit.
         changes.extend(exclude(&file, &record, scope.instead())?);
@@ -216,8 +238,8 @@ impl Setup {
         let given = |flag: &Option<String>, name| flag.is_some() || variable(name).is_some();
         [
             ("--user or --project", self.user || self.project),
-            ("--public-key", given(&self.public_key, "PUBLIC_KEY")),
-            ("--secret-key", given(&self.secret_key, "SECRET_KEY")),
+            ("--public-key", self.mlflow || given(&self.public_key, "PUBLIC_KEY")),
+            ("--secret-key", self.mlflow || given(&self.secret_key, "SECRET_KEY")),
             ("--yes or --dry-run", self.yes || self.dry_run),
         ]
         .into_iter()
@@ -280,14 +302,18 @@ impl Setup {
     }
 }
 
-impl Keys {
-    fn env(&self) -> [(&str, &str); 4] {
-        [
-            (proto::env::ENABLE, "true"),
-            ("LANGFUSE_PUBLIC_KEY", &self.destination.account),
-            ("LANGFUSE_SECRET_KEY", &self.secret),
-            ("LANGFUSE_BASE_URL", &self.destination.address),
-        ]
+impl Choice {
+    /// The variables that say so.
+    fn env(&self) -> Vec<(&str, &str)> {
+        match self {
+            Self::Langfuse(keys) => vec![
+                (proto::env::ENABLE, "true"),
+                ("LANGFUSE_PUBLIC_KEY", &keys.destination.account),
+                ("LANGFUSE_SECRET_KEY", &keys.secret),
+                ("LANGFUSE_BASE_URL", &keys.destination.address),
+            ],
+            Self::Mlflow(mlflow) => mlflow.env(),
+        }
     }
 }
 
@@ -307,17 +333,26 @@ impl Scope {
         }
     }
 
+    /// The project's directory, if it is one project.
+    fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::User => None,
+            Self::Project(dir) => Some(dir),
+        }
+    }
+
+    /// The settings files that count here besides `file`, weakest first.
+    fn others(&self, home: &Path, file: &Path) -> Vec<PathBuf> {
+        let mut files = layers::files(self.dir(), &client::user_dir(home));
+        files.retain(|other| files::real(other).is_ok_and(|other| other != file));
+        files
+    }
+
     /// What a hook is given here by the environment and other files than `file`.
     fn elsewhere(&self, home: &Path, file: &Path) -> BTreeMap<String, String> {
-        let project = match self {
-            Self::User => None,
-            Self::Project(dir) => Some(dir.as_path()),
-        };
-        let others = layers::files(project, &client::user_dir(home)).into_iter();
-        let others = others.filter(|other| files::real(other).is_ok_and(|other| other != file));
         environment::forwarded()
             .into_iter()
-            .chain(others.flat_map(|other| layers::read(&other).unwrap_or_default()))
+            .chain(self.others(home, file).into_iter().flat_map(|other| layers::read(&other).unwrap_or_default()))
             .collect()
     }
 }

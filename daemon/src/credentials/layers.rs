@@ -116,6 +116,11 @@ pub fn read(file: &Path) -> Result<Vars, Unclear> {
     }
 }
 
+/// The text of a settings file; `None` if there is none, or it cannot be read.
+pub(super) fn text(file: &Path) -> Option<String> {
+    String::from_utf8(files::read(file, &rules(MAX_SETTINGS)).ok()?).ok()
+}
+
 /// What shows that a file is the one it was: device, inode, size, times of change.
 pub type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 

@@ -4,8 +4,14 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 
-use crate::{credentials::from_settings, store::handle::Handle};
-use cc_core::{destination::Destination, secret::Secrets};
+use crate::{
+    credentials::{from_settings, settings_texts},
+    store::handle::Handle,
+};
+use cc_core::{
+    destination::{Destination, Rival},
+    secret::Secrets,
+};
 
 /// State of a destination that something must be mended for.
 pub(super) const PARKED: &str = "parked";
@@ -60,6 +66,13 @@ impl Access {
             known.map_err(|error| (PARKED, format!("whether it may be used cannot be read: {error}")))?;
         if let Some(why) = held_by {
             return Err((HELD, cc_core::consent::held(to, &why)));
+        }
+        if let Some(Rival { is_active, why }) = to.kind.backend().rival() {
+            let users = || config_dirs.iter().map(|dir| Some(dir.as_path())).chain([None]);
+            let mut all = dirs.iter().flat_map(|dir| users().map(move |user| (dir, user)));
+            if let Some((dir, _)) = all.find(|(dir, user)| is_active(&settings_texts(dir, *user, &self.home))) {
+                return Err((PARKED, format!("{}: {why}", dir.display())));
+            }
         }
         let secrets = match held {
             Some(held) if self.refused.as_ref() != Some(&held) => Some(held),

@@ -5,7 +5,7 @@ use std::{fmt, io, path::Path};
 
 use cc_core::{
     destination::{
-        mlflow_filestore::{self as filestore, EXPERIMENT, Experiment, INFO, Place, SPANS, Which},
+        mlflow::filestore::{self, EXPERIMENT, Experiment, Place, SPANS, Which},
         wire::WireSpan,
     },
     ids::{TraceId, hex},
@@ -89,29 +89,23 @@ pub(super) fn write(root: &Path, which: &Which, spans: &[WireSpan], now_ms: u64)
             None => groups.push((span.trace_id, vec![span.clone()])),
         }
     }
-    let mut last = Vec::new();
     for (trace, group) in &groups {
         let name = filestore::name(*trace);
         let dir = traces.made(&name).map_err(failed(&name))?;
         for file in files(&dir, group, &place).map_err(failed(&name))? {
-            let (there, name) = match file.path.split_once('/') {
-                Some((below, name)) => (Some(dir.made(below).map_err(failed(below))?), name),
-                None => (None, file.path.as_str()),
-            };
-            if name == INFO {
-                last.push((traces.made(&filestore::name(*trace)).map_err(failed(name))?, file.content));
-                continue;
-            }
+            let (below, name) = file.path.split_once('/').unwrap_or(("", &file.path));
+            let there = if below.is_empty() { None } else { Some(dir.made(below).map_err(failed(below))?) };
             let there = there.as_ref().unwrap_or(&dir);
-            dir.put(file.content.as_bytes(), there, name).map_err(spoiled(name))?;
+            let is_same = |there: &Dir| {
+                there.read(name, LARGEST).is_ok_and(|now| now.as_deref() == Some(file.content.as_bytes()))
+            };
+            if !is_same(there) {
+                dir.put(file.content.as_bytes(), there, name).map_err(spoiled(name))?;
+            }
         }
+        dir.sync().map_err(spoiled(&name))?;
     }
-    // A trace whose info is there while its spans are not, as a power cut could leave it, cannot be read.
-    store.sync().map_err(spoiled(""))?;
-    for (dir, info) in &last {
-        dir.put(info.as_bytes(), dir, INFO).map_err(spoiled(INFO))?;
-    }
-    store.sync().map_err(spoiled(""))?;
+    traces.sync().map_err(spoiled("traces"))?;
     if let Some(project) = root.parent().filter(|_| is_default) {
         log(project, &groups, now_ms);
     }
@@ -227,7 +221,10 @@ mod tests {
         path::PathBuf,
     };
 
-    use cc_core::destination::wire::{Status, Value};
+    use cc_core::destination::{
+        mlflow::filestore::INFO,
+        wire::{Status, Value},
+    };
 
     use super::*;
 

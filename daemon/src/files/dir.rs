@@ -85,8 +85,8 @@ impl Dir {
     }
 
     /// Puts `content` in the place of the file `name` of `there`, a directory on the same file system. It is whole under that name or
-    /// not there when this program is killed; a power cut takes what was not [synced](Self::sync). A link of that name is replaced,
-    /// not followed.
+    /// not there, whatever happens; that it is there lasts beyond a power cut once `there` was [synced](Self::sync). A link of that name
+    /// is replaced, not followed.
     ///
     /// # Errors
     /// What the system says.
@@ -102,24 +102,20 @@ impl Dir {
             file => file?,
         };
         let mut file = File::from(file);
-        if let Err(error) = file.write_all(content).and_then(|()| Ok(renameat(self, UNFINISHED, there, name)?)) {
+        let written = file.write_all(content).and_then(|()| file.sync_all());
+        if let Err(error) = written.and_then(|()| Ok(renameat(self, UNFINISHED, there, name)?)) {
             let _ = unlinkat(self, UNFINISHED, AtFlags::empty());
             return Err(error);
         }
         Ok(())
     }
 
-    /// Makes everything that was written on its file system last beyond a power cut: for many small files that is quicker than each
-    /// by itself.
+    /// Makes what was put into it and below last beyond a power cut.
     ///
     /// # Errors
     /// What the system says.
     pub fn sync(&self) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        rustix::fs::syncfs(self)?;
-        #[cfg(not(target_os = "linux"))]
-        rustix::fs::sync();
-        Ok(())
+        Ok(rustix::fs::fsync(self)?)
     }
 
     /// The names in it, in no order. What is no text is left out.

@@ -7,16 +7,18 @@ use proto::env::{Of, Role};
 use serde::Deserialize;
 
 use super::{
-    Backend, Connect, Destination, Endpoint, Folder, Kind, Manners, Words, address::unquoted, mlflow_filestore::Which,
+    Backend, Connect, Destination, Endpoint, Folder, Kind, Manners, Words, address::unquoted, mlflow::filestore::Which,
     wire::WireSpan,
 };
 use crate::{
     observation::{Observation, TraceFacts},
     secret::{Secret, Secrets},
+    settings::rival::Rival,
     vars::{Env, Refused},
 };
 
 pub mod encode;
+pub mod filestore;
 mod uri;
 
 use uri::Place;
@@ -42,6 +44,10 @@ const UNKNOWN: [(&str, &str); 3] = [
         "name the file with your authority's certificate in NODE_EXTRA_CA_CERTS, for the daemon too",
     ),
 ];
+
+/// Why nothing is sent beside MLflow's own integration.
+const RIVAL: &str = "MLflow's own integration is active too and would send every turn a second time: cc-langfusectl setup --mlflow turns \
+                     it off, or `claude plugin disable mlflow-tracing@mlflow-plugins`";
 
 /// How the addresses of file stores begin.
 const FILES: &str = "file://";
@@ -178,6 +184,12 @@ impl Backend for Mlflow {
 
     fn encode(&self, _: &Destination, observation: &Observation, facts: &TraceFacts) -> WireSpan {
         encode::encode(observation, facts)
+    }
+
+    fn rival(&self) -> Option<super::Rival> {
+        let is_active =
+            |settings: &[String]| Rival::is_active(&Vec::from_iter(settings.iter().map(|text| Rival::of(text))));
+        Some(super::Rival { is_active, why: RIVAL })
     }
 
     fn scope(&self) -> &'static str {

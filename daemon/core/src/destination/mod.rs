@@ -10,7 +10,7 @@ use proto::env::Of;
 use serde::{Deserialize, Serialize};
 
 use self::{
-    mlflow_filestore::Which,
+    mlflow::filestore::Which,
     pages::Pages,
     upload::MediaApi,
     wire::{Value, WireSpan},
@@ -25,8 +25,6 @@ use crate::{
 pub mod address;
 pub mod langfuse;
 pub mod mlflow;
-#[path = "mlflow/filestore.rs"]
-pub mod mlflow_filestore;
 pub mod otlp;
 mod own;
 pub mod pages;
@@ -175,6 +173,11 @@ pub trait Backend: Sync {
         None
     }
 
+    /// What else may send the same there; nothing is sent while it is active for a project.
+    fn rival(&self) -> Option<Rival> {
+        None
+    }
+
     /// What `to` can take.
     fn manners(&self, to: &Destination) -> Manners;
 
@@ -190,6 +193,15 @@ pub trait Backend: Sync {
 
     /// What things are called there.
     fn words(&self) -> Words;
+}
+
+/// Another program that may send the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Rival {
+    /// True if the texts of a project's settings files, weakest first, turn it on.
+    pub is_active: fn(&[String]) -> bool,
+    /// Why nothing is sent then and what to do, for people.
+    pub why: &'static str,
 }
 
 /// The way to a destination, as far as it is known.

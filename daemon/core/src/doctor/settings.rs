@@ -15,9 +15,10 @@ use crate::{
     destination::{Backend, langfuse::Langfuse},
     project::Semantics,
     route::{Env, Refused},
-    settings::{HOOK, program, split_mark, words},
+    settings::{HOOK, program, rival::Rival, split_mark, words},
 };
 
+mod mlflow;
 mod otlp;
 
 /// Days after which Claude Code removes transcripts, unless its settings say otherwise.
@@ -88,6 +89,8 @@ pub struct Settings {
     hooks: Vec<Hook>,
     /// Event names and the file they stand in.
     events: BTreeSet<(PathBuf, String)>,
+    /// What each file, weakest first, says of MLflow's own integration.
+    rivals: Vec<(PathBuf, Rival)>,
     /// A plugin of ours is enabled there.
     plugin: Option<PathBuf>,
     disabled: Option<(bool, PathBuf)>,
@@ -138,6 +141,7 @@ impl Settings {
     /// Takes over what a file says; what is wrong with its form.
     fn add(&mut self, file: &File, value: &Value) -> Result<(), String> {
         let top = value.as_object().ok_or("it is not an object")?;
+        self.rivals.push((file.path.clone(), Rival::read(value)));
         if let Some(env) = top.get("env") {
             for (name, value) in env.as_object().ok_or("`env` is not an object")? {
                 let value: Zeroizing<String> = match value {
@@ -315,6 +319,12 @@ impl Settings {
         let mut findings = vec![Finding::ok("tracing", format!("on for {}, {source}", dir.display()))];
         if env.enables(Of::Langfuse) {
             findings.extend(self.judge_langfuse(&env, &local));
+        }
+        if env.enables(Of::Mlflow) {
+            let here = dir.to_string_lossy();
+            let vars = self.env.iter().map(|(name, (value, _))| (name.as_str(), value.as_str()));
+            let env = Env::new([("CLAUDE_PROJECT_DIR", &*here)].into_iter().chain(vars));
+            findings.extend(mlflow::judge(&env, &local, &self.rivals));
         }
         if env.enables(Of::Otlp) {
             findings.extend(otlp::judge(&env, &local));

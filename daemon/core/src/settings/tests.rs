@@ -6,7 +6,7 @@ const ENV: [(&str, &str); 2] = [("TRACE_TO_LANGFUSE", "true"), ("LANGFUSE_SECRET
 
 fn wish<'a>(events: &'a [&'a str]) -> Wish<'a> {
     static NOTHING: BTreeMap<String, String> = BTreeMap::new();
-    Wish { hook: HOOK_PATH, events, env: &ENV, elsewhere: &NOTHING }
+    Wish { hook: HOOK_PATH, events, env: &ENV, elsewhere: &NOTHING, replaces_mlflow: None }
 }
 
 fn parsed(text: &str) -> Value {

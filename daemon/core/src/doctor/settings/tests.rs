@@ -106,3 +106,26 @@ fn keys_are_judged_whatever_the_address_is() {
         }
     }
 }
+
+#[test]
+fn mlflows_settings_are_judged_and_its_own_integration_is_named() {
+    let judged = |more: &str, rest: &str| {
+        let settings = format!(r#"{{"env":{{"MLFLOW_CLAUDE_TRACING_ENABLED":"yes"{more}}}{rest}}}"#);
+        let findings = only(&settings).0.judge_project(Path::new("/p"));
+        findings.into_iter().filter(|finding| finding.check.starts_with("mlflow")).collect::<Vec<_>>()
+    };
+    let uri = |uri: &str| format!(r#","MLFLOW_TRACKING_URI":"{uri}""#);
+    for (uri, state, seen) in [
+        (String::new(), State::Ok, "files in /p/.claude/mlflow/runs, experiment 0"),
+        (uri("http://127.0.0.1:5000"), State::Ok, "http://127.0.0.1:5000, experiment 0"),
+        (uri("http://mlflow.example"), State::Problem, "unencrypted"),
+        (uri("sqlite:///x.db"), State::Problem, "mlflow server --backend-store-uri sqlite:///x.db"),
+        (uri("file://name"), State::Problem, "neither a server nor a directory"),
+    ] {
+        let findings = judged(&uri, "");
+        assert_eq!(findings.len(), 1, "{uri}");
+        assert!(findings[0].state == state && findings[0].seen.contains(seen), "{uri} {:?}", findings[0]);
+    }
+    let plugin = r#","enabledPlugins":{"mlflow-tracing@mlflow-plugins":true}"#;
+    assert_eq!(judged("", plugin).iter().filter(|finding| finding.check == "mlflow-own").count(), 1);
+}

@@ -1,0 +1,58 @@
+//! MLflow: does the tracking URI lead somewhere, and does MLflow's own integration send the same?
+
+use std::path::{Path, PathBuf};
+
+use super::Finding;
+use crate::{
+    destination::{Backend, Connect, mlflow::Mlflow},
+    route::Env,
+    settings::rival::Rival,
+};
+
+const URI: &str = "MLFLOW_TRACKING_URI";
+
+/// What there is to say of the server or the directory that `env` names. `local` is the file to put things right in; `rivals` is what
+/// each settings file, weakest first, says of MLflow's own integration.
+pub(super) fn judge(env: &Env<'_>, local: &Path, rivals: &[(PathBuf, Rival)]) -> Vec<Finding> {
+    let check = "mlflow";
+    let put = |what: &str| format!("put {what} into `env` of {}", local.display());
+    let mut findings = Vec::new();
+    findings.push(match Mlflow.route(env) {
+        Ok(Some((to, secrets))) => match Mlflow.connect(&to, &secrets, &[]) {
+            Connect::Park(why) => Finding::problem(
+                check,
+                why,
+                put(&format!("\"{URI}\": \"http://127.0.0.1:5000\", or where your server is")),
+            ),
+            Connect::Files(folder) => {
+                Finding::ok(check, format!("files in {}, experiment {}", folder.root, to.account))
+            }
+            Connect::Ready(_) | Connect::Ask(_) if !to.is_private() => Finding::problem(
+                check,
+                format!("{} would get the conversation unencrypted, so nothing is sent there", to.address),
+                format!("set {URI} to one with https:// (http:// is for localhost, 127.0.0.0/8 and [::1])"),
+            ),
+            Connect::Ready(_) | Connect::Ask(_) => {
+                Finding::ok(check, format!("{}, experiment {}", to.address, to.account))
+            }
+        },
+        Ok(None) | Err(_) => Finding::problem(
+            check,
+            format!("{URI} is neither a server nor a directory"),
+            put(&format!("\"{URI}\": \"http://127.0.0.1:5000\", or where your server is")),
+        ),
+    });
+    if Rival::is_active(rivals.iter().map(|(_, rival)| rival)) {
+        let files = rivals.iter().filter(|(_, rival)| rival.plugin == Some(true) || !rival.hooks.is_empty());
+        let files: Vec<String> = files.map(|(file, _)| file.display().to_string()).collect();
+        findings.push(Finding::problem(
+            "mlflow-own",
+            format!(
+                "MLflow's own integration is active by {}: nothing is sent, or every turn would be there twice",
+                files.join(", ")
+            ),
+            "cc-langfusectl setup --mlflow, which turns it off for a project",
+        ));
+    }
+    findings
+}
