@@ -20,6 +20,7 @@ pub mod messages_api;
 pub mod langfuse;
 pub mod proxy;
 pub mod raw;
+pub mod real;
 pub mod recording;
 pub mod scene;
 pub mod server;

@@ -2,15 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{Read, Write},
-    net::TcpStream,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde_json::{Value, json};
@@ -18,6 +16,7 @@ use tests::{
     Answer, Home, Request, Server, Span, Story,
     flat::{self, Flat, What},
     ids,
+    real::Real,
     recording::{Mode, Recording, Tokens},
 };
 
@@ -220,83 +219,34 @@ fn a_server_that_a_shared_file_names_is_held_until_the_user_trusts_it() {
     assert_eq!(ids(&server.spans()).len(), 2);
 }
 
-/// A real server; it is stopped when this is dropped.
-struct Real {
-    child: Child,
-    port: u16,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Real {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.child.wait();
-    }
-}
-
-impl Real {
-    fn start(programs: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let port = tests::server::unused().port();
-        let at = |name: &str| dir.path().join(name).display().to_string();
+fn start(programs: &str) -> Real {
+    Real::start("/health", |port, dir| {
+        let at = |name: &str| dir.join(name).display().to_string();
         let mut command = Command::new(PathBuf::from(programs).join("mlflow"));
         command
             .args(["server", "--host", "127.0.0.1", "--port", &port.to_string(), "--workers", "1"])
-            .args([
-                "--backend-store-uri",
-                &format!("sqlite:///{}", at("mlflow.db")),
-                "--artifacts-destination",
-                &at("artifacts"),
-            ])
-            .envs([("MLFLOW_DISABLE_TELEMETRY", "true"), ("DO_NOT_TRACK", "true"), ("MLFLOW_MODEL_CATALOG_URI", "")])
-            .env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-            .current_dir(dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let real = Self { child: command.spawn().expect("MLflow starts"), port, _dir: dir };
-        let deadline = Instant::now() + Duration::from_secs(180);
-        while !real.try_ask("GET", "/health", "").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
-            assert!(Instant::now() < deadline, "MLflow does not answer");
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        real
-    }
+            .args(["--backend-store-uri", &format!("sqlite:///{}", at("mlflow.db"))])
+            .args(["--artifacts-destination", &at("artifacts")])
+            .envs([("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_MODEL_CATALOG_URI", "")])
+            .env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false");
+        command
+    })
+}
 
-    fn try_ask(&self, method: &str, path: &str, body: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all([head.as_bytes(), body.as_bytes()].concat().as_slice()).ok()?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok()?;
-        Some(String::from_utf8_lossy(&answer).into_owned())
-    }
-
-    fn ask(&self, method: &str, path: &str, body: &str) -> Value {
-        let answer = self.try_ask(method, path, body).expect("an answer");
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
-        serde_json::from_str(body).unwrap_or_else(|_| panic!("no JSON: {answer}"))
-    }
-
-    /// Tokens, cost and session of each trace of an experiment.
-    fn traces(&self, experiment: &str) -> BTreeMap<String, (Value, f64, String)> {
-        let location = json!({"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}});
-        let wish = json!({"locations": [location], "max_results": 500}).to_string();
-        let found = self.ask("POST", "/api/3.0/mlflow/traces/search", &wish);
-        let traces = found["traces"].as_array().cloned().unwrap_or_default();
-        let each = traces.into_iter().map(|trace| {
-            let text = |key: &str| trace["trace_metadata"][key].as_str().unwrap_or_default().to_owned();
-            let usage = serde_json::from_str(&text("mlflow.trace.tokenUsage")).unwrap_or_default();
-            let cost: Value = serde_json::from_str(&text("mlflow.trace.cost")).unwrap_or_default();
-            let id = trace["trace_id"].as_str().expect("an id").trim_start_matches("tr-").to_owned();
-            (id, (usage, cost["total_cost"].as_f64().unwrap_or(0.0), text("mlflow.trace.session")))
-        });
-        each.collect()
-    }
+/// Tokens, cost and session of each trace of an experiment.
+fn traces(real: &Real, experiment: &str) -> BTreeMap<String, (Value, f64, String)> {
+    let location = json!({"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}});
+    let wish = json!({"locations": [location], "max_results": 500}).to_string();
+    let found = real.ask("POST", "/api/3.0/mlflow/traces/search", &wish);
+    let traces = found["traces"].as_array().cloned().unwrap_or_default();
+    let each = traces.into_iter().map(|trace| {
+        let text = |key: &str| trace["trace_metadata"][key].as_str().unwrap_or_default().to_owned();
+        let usage = serde_json::from_str(&text("mlflow.trace.tokenUsage")).unwrap_or_default();
+        let cost: Value = serde_json::from_str(&text("mlflow.trace.cost")).unwrap_or_default();
+        let id = trace["trace_id"].as_str().expect("an id").trim_start_matches("tr-").to_owned();
+        (id, (usage, cost["total_cost"].as_f64().unwrap_or(0.0), text("mlflow.trace.session")))
+    });
+    each.collect()
 }
 
 #[test]
@@ -304,18 +254,17 @@ fn a_real_server_shows_the_tokens_that_the_api_counted_and_what_they_cost() {
     let Ok(programs) = std::env::var(REAL) else {
         return tests::skipped(&format!("{REAL} names no directory with the programs of MLflow 3.17.2"));
     };
-    let real = Real::start(&programs);
+    let real = start(&programs);
     let (seen, dear, started) = (AtomicUsize::new(0), Mutex::new(0.0), Instant::now());
     each_recording(|recording| {
         // Each in an experiment of its own: recordings share ids where one is a fork of another.
         let made =
             real.ask("POST", "/api/2.0/mlflow/experiments/create", &json!({ "name": recording.name }).to_string());
         let experiment = made["experiment_id"].as_str().expect("an experiment").to_owned();
-        let url = format!("http://127.0.0.1:{}", real.port);
         // What was sent, by another way.
         let otlp = Server::new();
         let env = [
-            env(&url, &[("MLFLOW_EXPERIMENT_ID", &experiment)]),
+            env(&real.url(), &[("MLFLOW_EXPERIMENT_ID", &experiment)]),
             vec![("CC_LANGFUSE_OTLP_ENDPOINT".to_owned(), format!("{}/v1/traces", otlp.url))],
         ];
         recording.play_in(&Home::new(), &env.concat(), Mode::Plain, || {});
@@ -323,7 +272,7 @@ fn a_real_server_shows_the_tokens_that_the_api_counted_and_what_they_cost() {
         let flat: Vec<Flat> = spans.iter().map(Flat::of).collect();
         let unpriced = spans.iter().any(|span| span.get("gen_ai.response.model") == UNPRICED);
         let mut wrong = flat::judge(&recording.truth(), &flat);
-        let (sums, shown) = (flat::sums(&flat), real.traces(&experiment));
+        let (sums, shown) = (flat::sums(&flat), traces(&real, &experiment));
         if sums.keys().collect::<BTreeSet<_>>() != shown.keys().collect() {
             wrong.push(format!("{} traces, and {} shown", sums.len(), shown.len()));
         }

@@ -1,9 +1,10 @@
 //! Any receiver of OTLP gets every session whole, by one variable, beside Langfuse or alone.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -13,9 +14,10 @@ use std::{
 use serde_json::{Value, json};
 use tests::{
     Answer, Home, Server, Span, Story,
-    flat::{self, Flat},
+    flat::{self, Flat, What},
     home, ids,
-    recording::{Mode, Recording},
+    real::Real,
+    recording::{Mode, Recording, Tokens},
 };
 
 /// How many recordings are played at once.
@@ -371,4 +373,138 @@ fn the_doctor_names_the_receiver_and_what_is_wrong_with_its_variables() {
         assert!(found[1]["seen"].as_str().expect("text").contains(&name), "{found:?}");
     }
     assert_eq!(server.requests().len(), 0);
+}
+
+/// The directory with the programs of a Python environment that has Arize Phoenix. Its gRPC port binds every address, so this is for a
+/// network namespace that holds nothing but loopback.
+const PHOENIX: &str = "CC_LANGFUSE_TEST_PHOENIX";
+
+/// US dollars for a million tokens, in the order of [`Tokens`], as Phoenix has them: an hour in the cache at the price of five minutes.
+const AT_PHOENIX: [f64; 5] = [3.0, 15.0, 0.3, 3.75, 3.75];
+
+fn phoenix(programs: &str) -> Real {
+    Real::start("/healthz", |port, dir| {
+        let at = |name: &str| dir.join(name).display().to_string();
+        let off = ["PHOENIX_TELEMETRY_ENABLED", "PHOENIX_ALLOW_EXTERNAL_RESOURCES"].map(|name| (name, "false"));
+        let disabled =
+            ["PHOENIX_DISABLE_AGENT_ASSISTANT", "PHOENIX_AGENTS_DISABLE_BASH", "PHOENIX_AGENTS_DISABLE_WEB_ACCESS"];
+        let mut command = Command::new(PathBuf::from(programs).join("python"));
+        command
+            .args(["-m", "phoenix.server.main", "serve"])
+            .envs(off)
+            .envs(disabled.map(|name| (name, "true")))
+            .env("PHOENIX_HOST", "127.0.0.1")
+            .env("PHOENIX_PORT", port.to_string())
+            .env("PHOENIX_GRPC_PORT", tests::server::unused().port().to_string())
+            .env("PHOENIX_WORKING_DIR", at(""))
+            .env("PHOENIX_SQL_DATABASE_URL", format!("sqlite:///{}", at("phoenix.db")));
+        command
+    })
+}
+
+/// The spans of a project, as Phoenix shows them.
+fn shown(real: &Real, project: &str) -> Vec<Flat> {
+    let mut found = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = real.ask("GET", &format!("/v1/projects/{project}/spans?limit=100{cursor}"), "");
+        found.extend(page["data"].as_array().into_iter().flatten().map(|span| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let get = |key: &str| &span["attributes"][key];
+            let number = |key: &str| get(key).as_u64().unwrap_or(0);
+            let what = match text(&span["span_kind"]).as_str() {
+                "AGENT" => What::Agent,
+                "TOOL" => What::Tool(text(get("tool.id")), text(&span["status_code"]) == "ERROR"),
+                "LLM" => {
+                    let all = number("llm.token_count.prompt");
+                    let [read, written] =
+                        ["read", "write"].map(|what| number(&format!("llm.token_count.prompt_details.cache_{what}")));
+                    let [short, long] =
+                        ["5m", "1h"].map(|time| number(&format!("claude_code.usage.cache_write_{time}")));
+                    let output = number("llm.token_count.completion");
+                    assert_eq!((written, number("llm.token_count.total")), (short + long, all + output), "{span}");
+                    What::Call(text(get("claude_code.message_id")), [all - read - written, output, read, short, long])
+                }
+                _ => What::Other,
+            };
+            Flat {
+                trace: text(&span["context"]["trace_id"]),
+                id: text(&span["context"]["span_id"]),
+                parent: text(&span["parent_id"]),
+                session: text(get("session.id")),
+                what,
+            }
+        }));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return found,
+        }
+    }
+}
+
+#[test]
+fn a_real_phoenix_shows_the_tokens_that_the_api_counted() {
+    let Ok(programs) = std::env::var(PHOENIX) else {
+        return tests::skipped(&format!("{PHOENIX} names no directory with the programs of Arize Phoenix"));
+    };
+    let real = phoenix(&programs);
+    let (sums, priced) = (Mutex::new(BTreeMap::<String, Tokens>::new()), Mutex::new(BTreeSet::new()));
+    each_recording(|recording| {
+        // What was sent, by another way.
+        let langfuse = Server::new();
+        let project = recording.name.replace('@', "-");
+        let more = [("CC_LANGFUSE_OTLP_PRESET", "phoenix"), ("CC_LANGFUSE_OTLP_NAME", project.as_str())];
+        let endpoint = ("CC_LANGFUSE_OTLP_ENDPOINT".to_owned(), format!("{}/v1/traces", real.url()));
+        let own = more.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let all = [langfuse.env(), vec![endpoint], own.to_vec()].concat();
+        recording.play_in(&Home::new(), &all, Mode::Plain, || {});
+        // It stores what it has said yes to a moment later.
+        let sent = ids(&langfuse.spans());
+        let found = tests::until(&format!("{} spans of {project}", sent.len()), || {
+            Some(shown(&real, &project)).filter(|found| found.len() >= sent.len())
+        });
+        let mut sum = Tokens::default();
+        for tokens in flat::sums(&found).into_values() {
+            sum.iter_mut().zip(tokens).for_each(|(sum, count)| *sum += count);
+        }
+        if langfuse
+            .spans()
+            .iter()
+            .filter(|span| span.is_generation())
+            .all(|span| span.name.starts_with("claude-sonnet-4-5"))
+        {
+            priced.lock().unwrap().insert(project.clone());
+        }
+        sums.lock().unwrap().insert(project, sum);
+        (flat::judge(&recording.truth(), &found), found.len())
+    });
+    let query = json!({"query": "{ projects(first: 200) { edges { node { name costSummary { total { cost } } } } } }"});
+    let (sums, priced) = (sums.into_inner().unwrap(), priced.into_inner().unwrap());
+    let wanted = |project: &str| -> f64 {
+        sums[project].iter().zip(AT_PHOENIX).map(|(tokens, price)| *tokens as f64 * price / 1e6).sum()
+    };
+    let costs = || -> BTreeMap<String, f64> {
+        let answer = real.ask("POST", "/graphql", &query.to_string());
+        let edges = answer["data"]["projects"]["edges"].as_array().cloned().unwrap_or_default();
+        let cost = |edge: Value| {
+            let node = &edge["node"];
+            Some((node["name"].as_str()?.to_owned(), node["costSummary"]["total"]["cost"].as_f64().unwrap_or(0.0)))
+        };
+        edges.into_iter().filter_map(cost).collect()
+    };
+    // It computes them in its own time.
+    let mut last = String::new();
+    tests::until("the costs of all projects", || {
+        let costs = costs();
+        let wrong = priced.iter().find(|project| (costs.get(*project).unwrap_or(&0.0) - wanted(project)).abs() > 1e-6);
+        last =
+            wrong.map(|project| format!("{project} {:?} {}", costs.get(project), wanted(project))).unwrap_or_default();
+        last.is_empty().then_some(())
+    });
+    let total: f64 = priced.iter().map(|project| wanted(project)).sum();
+    tests::say(&format!(
+        "Phoenix shows {} projects with the tokens of the API, {} with a cost, {total:.6} dollars",
+        sums.len(),
+        priced.len()
+    ));
 }

@@ -1,0 +1,79 @@
+//! A real server of another project, for as long as a test needs it, and its HTTP API.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long such a server may take to start on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A server; it is stopped when this is dropped.
+pub struct Real {
+    /// Where it listens, on loopback.
+    pub port: u16,
+    child: Child,
+    _dir: TempDir,
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+impl Real {
+    /// Starts what `command` makes of a port and a directory, and waits until `ready` answers 200.
+    ///
+    /// # Panics
+    /// If it does not start in time.
+    pub fn start(ready: &str, command: impl FnOnce(u16, &Path) -> Command) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let port = crate::server::unused().port();
+        let mut command = command(port, dir.path());
+        command.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.envs([("DO_NOT_TRACK", "true")]);
+        let real = Self { child: command.spawn().expect("it starts"), port, _dir: dir };
+        let deadline = Instant::now() + PATIENCE;
+        while !real.try_ask("GET", ready, "").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            assert!(Instant::now() < deadline, "no answer within {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        real
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn try_ask(&self, method: &str, path: &str, body: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all([head.as_bytes(), body.as_bytes()].concat().as_slice()).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        Some(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// What it answers, as JSON; `null` if it is none.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Value {
+        let answer = self.try_ask(method, path, body).expect("an answer");
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        serde_json::from_str(body).unwrap_or_default()
+    }
+}
