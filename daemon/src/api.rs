@@ -34,6 +34,7 @@ use cc_core::{
 
 mod failed;
 mod history;
+mod redirect;
 
 use failed::Failed;
 
@@ -90,6 +91,7 @@ impl Context {
 fn destination(row: DestinationRow, outbox_bytes: u64) -> Destination {
     let held = row.held_by.as_ref().map(|why| cc_core::consent::held(&row.destination, why));
     Destination {
+        name: format!("{}-{}", row.destination.kind.name(), row.id),
         kind: row.destination.kind.name().to_owned(),
         base_url: row.destination.address,
         public_key: row.destination.account,
@@ -119,6 +121,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/flush", post(flush))
         .route("/v1/dead-letters", get(dead_letters).post(settle))
         .route("/v1/trust", post(trust))
+        .route("/v1/destinations", post(redirect::redirect))
         .route("/v1/pause", post(pause))
         .route("/v1/forget", post(forget))
         .route("/v1/known", post(history::known))

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::json;
-use tests::{Answer, Home, Server, Story, home, ids, raw, say, server, tries};
+use tests::{Answer, Home, MediaApi, Server, Story, home, ids, raw, say, server, tries};
 
 #[test]
 fn two_projects_at_once_get_each_their_own_and_with_their_own_key() {
@@ -265,4 +265,182 @@ fn a_thousand_destinations_cost_an_event_nothing() {
     let peak = daemon.peak_kib().expect("a figure");
     say(&format!("{count} destinations: an event takes {median:?}, at most {:?}; {peak} KiB", times[count - 1]));
     assert!(peak < 150 << 10, "{peak} KiB");
+}
+
+/// What `destinations --json` says of one: its name, state and how much waits and was delivered.
+fn listed(home: &Home, account: &str) -> (String, String, u64, u64) {
+    let output = home.ctl(&["destinations", "--json"]);
+    let all: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let row = all.as_array().expect("a list").iter().find(|row| row["account"] == account);
+    let row = row.unwrap_or_else(|| panic!("{account} is not in {all}"));
+    let keys: BTreeSet<&str> = row.as_object().expect("an object").keys().map(String::as_str).collect();
+    let expect = ["name", "kind", "address", "account", "state", "waiting", "delivered", "last_error"];
+    assert_eq!(keys, BTreeSet::from(expect));
+    let text = |key: &str| row[key].as_str().expect("text").to_owned();
+    (
+        text("name"),
+        text("state"),
+        row["waiting"].as_u64().expect("a number"),
+        row["delivered"].as_u64().expect("a number"),
+    )
+}
+
+fn said(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+/// A server whose old key was revoked: it takes `pk-new` alone.
+fn rotated(api: &MediaApi) -> Server {
+    let api = api.clone();
+    let mut paths = BTreeSet::new();
+    Server::answering(move |request| match request.key().starts_with("pk-new") || request.method == "PUT" {
+        true => api.answer(request),
+        false => {
+            paths.insert(request.path.clone());
+            Answer::status(401)
+        }
+    })
+}
+
+#[test]
+fn what_waits_under_a_revoked_key_goes_out_under_the_new_one_once() {
+    let (home, api) = (Home::new(), MediaApi::default());
+    let server = rotated(&api);
+    let daemon = home.daemon();
+    let keys = |name: &str| server::env(&server.url, &format!("pk-{name}"), &format!("sk-{name}"));
+    let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aW1hZ2U="}});
+    let mut story = Story::new(&home, "work", "s");
+    story.prompt_of(&json!([{"type": "text", "text": "look"}, image])).tool("x").answer("a1");
+    home.hook(&story.stop("a1"), &keys("old"));
+    home.status_until("the old key to be refused", |status| status["destinations"][0]["state"] == "parked");
+    // The session goes on with the new key, and another one began with the old.
+    story.turn("q2", "a2");
+    home.settings("work", &keys("new"));
+    home.hook(&story.stop("a2"), &keys("new"));
+    server.wait_for(2);
+    let mut other = Story::new(&home, "work", "other");
+    other.turn("q", "a");
+    home.hook(&other.stop("a"), &keys("old"));
+    home.status_until("all of it to wait", |status| status["destinations"][0]["waiting"] == 6);
+    let (old, state, ..) = listed(&home, "pk-old");
+    assert_eq!((&*state, listed(&home, "pk-new").3), ("parked", 2));
+    let human = said(&home.ctl(&["destinations"]));
+    assert!(human.contains("parked") && human.contains("pk-old") && human.contains(&old), "{human}");
+
+    let moved = home.ctl(&["destinations", "move", &old, "pk-new"]);
+    assert_eq!(moved.status.code(), Some(0), "{moved:?}");
+    assert!(said(&moved).contains("6 spans") && said(&moved).contains("images and documents likewise"), "{moved:?}");
+    home.flush();
+    let sent: Vec<_> = server.requests().into_iter().filter(|request| request.key().starts_with("pk-new")).collect();
+    assert!(!sent.is_empty());
+    let spans = server.spans();
+    assert_eq!((spans.len(), ids(&spans).len()), (8, 8), "each once");
+    assert_eq!(api.files().len(), 1, "the image too");
+    let (_, state, waiting, _) = listed(&home, "pk-old");
+    assert_eq!((&*state, waiting), ("ok", 0));
+    assert_eq!(listed(&home, "pk-new").3, 8);
+    // Nothing more moves, and nothing comes again: not by a restart, not by what the sessions say next.
+    assert!(said(&home.ctl(&["destinations", "move", "pk-old", "pk-new"])).contains("0 spans"));
+    daemon.kill();
+    let _daemon = home.daemon();
+    other.turn("q3", "a3");
+    home.hook(&other.stop("a3"), &keys("new"));
+    home.flush();
+    let spans = server.spans();
+    assert_eq!((spans.len(), ids(&spans).len()), (10, 10));
+}
+
+#[test]
+fn what_the_other_destination_was_sent_before_is_not_sent_to_it_again() {
+    let (home, api) = (Home::new(), MediaApi::default());
+    let server = rotated(&api);
+    let _daemon = home.daemon();
+    let keys = |name: &str| server::env(&server.url, &format!("pk-{name}"), &format!("sk-{name}"));
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q1", "a1").turn("q2", "a2");
+    let path = story.path.to_str().expect("UTF-8").to_owned();
+    assert_eq!(home.ctl_with(&["replay", &path], &keys("new")).status.code(), Some(0));
+    assert_eq!(server.spans().len(), 4);
+    home.settings("work", &keys("old"));
+    home.hook(&story.stop("a2"), &keys("old"));
+    let mut other = Story::new(&home, "work", "other");
+    other.turn("q", "a");
+    home.hook(&other.stop("a"), &keys("old"));
+    home.status_until("the rest to wait", |status| {
+        status["destinations"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|to| to["public_key"] == "pk-old" && to["state"] == "parked"))
+    });
+    let waiting = listed(&home, "pk-old").2;
+    home.settings("work", &keys("new"));
+    let moved = home.ctl(&["destinations", "move", "pk-old", "pk-new"]);
+    assert_eq!(moved.status.code(), Some(0), "{moved:?}");
+    home.flush();
+    let spans = server.spans();
+    assert_eq!((spans.len(), ids(&spans).len()), (6, 6), "{waiting} waited: {moved:?}");
+}
+
+#[test]
+fn what_waits_moves_to_another_kind_of_destination_too() {
+    let home = Home::new();
+    let (refusing, receiver) = (Server::answering(|_| Answer::status(401)), Server::new());
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.prompt("q").tool("x").answer("a");
+    home.hook(&story.stop("a"), &refusing.env());
+    home.status_until("the key to be refused", |status| status["destinations"][0]["state"] == "parked");
+    let otlp = [("CC_LANGFUSE_OTLP_ENDPOINT".to_owned(), format!("{}/v1/traces", receiver.url))];
+    let mut other = Story::new(&home, "elsewhere", "other");
+    other.turn("q", "a");
+    home.hook(&other.stop("a"), &otlp);
+    receiver.wait_for(2);
+    let list = home.ctl(&["destinations", "--json"]);
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).expect("JSON");
+    let name = |kind: &str| {
+        let row = list.as_array().expect("a list").iter().find(|row| row["kind"] == kind);
+        row.expect(kind)["name"].as_str().expect("text").to_owned()
+    };
+    let moved = home.ctl(&["destinations", "move", &name("langfuse"), &name("otlp")]);
+    assert_eq!(moved.status.code(), Some(0), "{moved:?}");
+    let spans = receiver.wait_for(6);
+    assert_eq!((spans.len(), ids(&spans).len()), (6, 6));
+    assert!(spans.iter().all(|span| !span.attrs.keys().any(|key| key.starts_with("langfuse."))), "in its own words");
+}
+
+#[test]
+fn what_is_dropped_is_asked_for_counted_and_gone() {
+    let home = Home::new();
+    let server = Server::answering(|_| Answer::status(401));
+    let daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q1", "a1").turn("q2", "a2");
+    home.settings("work", &server.env());
+    home.hook(&story.stop("a2"), &server.env());
+    home.status_until("the key to be refused", |status| status["destinations"][0]["state"] == "parked");
+    let name = listed(&home, "pk-lf-test").0;
+    for (args, expect) in [
+        (vec!["destinations", "drop", &name], "4 spans"),
+        (vec!["destinations", "drop", "--yes", "langfuse-99"], "did you mean"),
+        (vec!["destinations", "move", &name, &name], "the same"),
+        (vec!["destinations", "move", &name, "nowhere"], "no destination nowhere"),
+    ] {
+        let refused = home.ctl(&args);
+        assert_ne!(refused.status.code(), Some(0), "{args:?}");
+        assert!(said(&refused).contains(expect), "{args:?}: {refused:?}");
+    }
+    assert_eq!(listed(&home, "pk-lf-test").2, 4, "nothing is gone unasked");
+    let dropped = home.ctl(&["destinations", "drop", "--yes", &name]);
+    assert_eq!(dropped.status.code(), Some(0), "{dropped:?}");
+    let status = home.status();
+    assert_eq!(status["skipped_lines"]["dropped_spans"], 4, "{status}");
+    assert!(said(&home.ctl(&["status"])).contains("dropped_spans 4"));
+    daemon.kill();
+    server.change(|_| Answer::ok());
+    let _daemon = home.daemon();
+    story.turn("q3", "a3");
+    home.hook(&story.stop("a3"), &server.env());
+    home.flush();
+    let spans = server.spans();
+    assert!(spans.iter().all(|span| !span.content("input").contains("q1") && !span.content("input").contains("q2")));
+    assert_eq!((spans.len(), listed(&home, "pk-lf-test").2), (2, 0));
 }

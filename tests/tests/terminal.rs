@@ -118,6 +118,8 @@ impl Scene {
             (&["forget", sid], false),
             (&["forget", &format!("{arg}/x.jsonl")], true),
             (&["dead-letters"], true),
+            (&["destinations"], true),
+            (&["destinations", "drop", arg], true),
             (&["dead-letters", "--json"], false),
             (&["dead-letters", "--retry", arg], true),
             (&["trust", arg], true),

@@ -186,6 +186,9 @@ impl Place {
 /// A place spans go.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Destination {
+    /// By which people name it: its kind and a number.
+    #[serde(default)]
+    pub name: String,
     /// `langfuse`.
     pub kind: String,
     /// Its address.
@@ -287,6 +290,31 @@ pub struct Trusted {
     pub base_url: String,
     /// Its account.
     pub public_key: String,
+}
+
+/// `POST /v1/destinations`: what waits for one destination goes to another, or is dropped.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Redirect {
+    /// The one.
+    pub from: Place,
+    /// The other; nothing if it is dropped.
+    #[serde(default)]
+    pub to: Option<Place>,
+}
+
+/// What became of that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redirected {
+    /// Spans that wait for the other now, or are dropped.
+    pub spans: u64,
+    /// Images and documents likewise.
+    pub media: u64,
+    /// Spans that the other was sent before: they are not sent again.
+    pub known: u64,
+    /// Spans that only the first can take, in the words of an earlier version.
+    pub left: u64,
+    /// Sessions of which more would have been read for the first.
+    pub behind: u64,
 }
 
 /// `POST /v1/pause`: nothing is emitted of a project for now, or no longer so.

@@ -19,7 +19,7 @@ use cc_core::{
     config::Config,
     import_state::Imported,
     status::{
-        DeadLetter, Failure, Forget, Left, Pause, Settle, Status, Trust, TrustAnswer,
+        DeadLetter, Failure, Forget, Left, Pause, Redirect, Redirected, Settle, Status, Trust, TrustAnswer,
         history::{Ask, Known, Taken},
     },
     visible,
@@ -140,6 +140,11 @@ impl Client {
     /// Trusts an address and account, or no longer.
     pub(crate) fn trust(&self, wish: &Trust) -> anyhow::Result<TrustAnswer> {
         self.post("/v1/trust", wish)
+    }
+
+    /// Moves what waits for a destination to another, or drops it.
+    pub(crate) fn redirect(&self, wish: &Redirect) -> anyhow::Result<Redirected> {
+        self.post("/v1/destinations", wish)
     }
 
     /// Pauses a project or lets it go on: what is paused then.

@@ -25,6 +25,7 @@ mod client;
 mod completions;
 mod config;
 mod dead_letters;
+mod destinations;
 mod doctor;
 mod forget;
 mod import_state;
@@ -147,6 +148,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    Destinations(destinations::Destinations),
     /// Let spans go to a server although others chose it
     ///
     /// Claude Code hands the settings of a project to its hooks. Where a file that others can write (a repository, an archive, the
@@ -198,6 +200,7 @@ fn main() -> ExitCode {
         Command::DeadLetters { retry: Some(which), .. } => dead_letters::settle(which, Fate::Retry),
         Command::DeadLetters { drop: Some(which), .. } => dead_letters::settle(which, Fate::Drop),
         Command::DeadLetters { json, .. } => dead_letters::list(json),
+        Command::Destinations(command) => command.run(),
         Command::Trust { base_url, public_key, revoke } => trust::trust(&base_url, public_key, revoke),
         Command::Config(command) => command.run(),
         Command::Completions(command) => command.run(),

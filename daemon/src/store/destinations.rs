@@ -44,7 +44,7 @@ pub struct DestinationRow {
 
 impl Store {
     /// The row of a destination, if it has one. It keeps that for as long as the database is open.
-    fn row_of(&mut self, destination: &Destination) -> Result<Option<DestinationId>> {
+    pub(super) fn row_of(&mut self, destination: &Destination) -> Result<Option<DestinationId>> {
         if let Some(id) = self.rows.get(destination) {
             return Ok(Some(*id));
         }

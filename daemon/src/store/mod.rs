@@ -26,6 +26,7 @@ pub mod media;
 mod open;
 mod outbox;
 mod paused;
+mod redirect;
 mod salvage;
 mod schema;
 mod sessions;

@@ -40,7 +40,7 @@ const DAMAGED: &str = "damaged in the database";
 const LATER: &str = "written by a later version, which can send it: install that and retry";
 
 /// A row of `seq, destination, span_id, body, checksum`, or why it cannot be read.
-fn read_row(row: &rusqlite::Row) -> Result<std::result::Result<Row, &'static str>> {
+pub(super) fn read_row(row: &rusqlite::Row) -> Result<std::result::Result<Row, &'static str>> {
     let (seq, body) = (row.get(0)?, bytes_of(row, 3)?);
     if !is_whole(row)? {
         return Ok(Err(DAMAGED));

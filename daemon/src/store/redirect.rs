@@ -1,0 +1,164 @@
+//! What waits for a destination to which nothing can be sent any more goes to another one, or is dropped.
+
+use rusqlite::{Transaction, params};
+
+use super::{DestinationId, Result, Store, checksum, count, outbox::read_row};
+use cc_core::{
+    delivery::item::Item,
+    destination::{Destination, MediaAs},
+    status::Redirected,
+};
+
+/// How many spans are moved in one transaction. Others use the database in between.
+const TOGETHER: i64 = 500;
+
+impl Store {
+    /// The row of a destination, if there is one.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn destination_id(&mut self, destination: &Destination) -> Result<Option<DestinationId>> {
+        self.row_of(destination)
+    }
+
+    /// Model calls whose spans wait for `from` count as found at `to`, so that no copy of them is emitted there. Comes before
+    /// [`Self::move_spans`].
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn move_calls(&mut self, from: DestinationId, to: DestinationId) -> Result<()> {
+        let sql = "INSERT OR IGNORE INTO call (destination, id, trace_id)
+                   SELECT ?2, id, trace_id FROM call WHERE destination = ?1
+                   AND trace_id IN (SELECT trace_id FROM exported WHERE destination = ?1 AND NOT delivered)";
+        self.db.execute(sql, [from, to]).map(drop)
+    }
+
+    /// Moves some of the spans that wait for `from` behind those that wait for `to`, and adds what became of them to `sum`. A span
+    /// that `to` was sent before leaves without being sent again; what only `from` understands stays. `after` is the last row
+    /// looked at; nothing comes back when there are no more.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn move_spans(
+        &mut self,
+        from: DestinationId,
+        (to, is_same_kind): (DestinationId, bool),
+        after: i64,
+        sum: &mut Redirected,
+    ) -> Result<Option<i64>> {
+        let tx = self.db.transaction()?;
+        let rows: Vec<(i64, i64)> = tx
+            .prepare_cached("SELECT seq, queued_ms FROM outbox WHERE destination = ? AND seq > ? ORDER BY seq LIMIT ?")?
+            .query_map([from, after, TOGETHER], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_>>()?;
+        let (mut found, mut broken) = (Redirected::default(), Vec::new());
+        for (seq, queued_ms) in &rows {
+            let row = tx
+                .prepare_cached("SELECT seq, destination, span_id, body, checksum FROM outbox WHERE seq = ?")?
+                .query_row([seq], read_row)?;
+            match row.map(|row| row.item) {
+                Err(why) => broken.push((*seq, why)),
+                Ok(Item::Span(_)) if !is_same_kind => found.left += 1,
+                Ok(item) if move_span(&tx, from, to, *seq, &item, *queued_ms)? => found.spans += 1,
+                Ok(_) => found.known += 1,
+            }
+        }
+        tx.commit()?;
+        for (seq, why) in broken {
+            self.bury(from, seq, why, 0)?;
+        }
+        sum.spans += found.spans;
+        sum.known += found.known;
+        sum.left += found.left;
+        Ok(rows.last().map(|(seq, _)| *seq))
+    }
+
+    /// The end of it: images and documents move too, if they can; sessions that `from` is behind are not read for it any more.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn move_rest(&mut self, from: DestinationId, to: (DestinationId, MediaAs), sum: &mut Redirected) -> Result<()> {
+        let tx = self.db.transaction()?;
+        if to.1 == MediaAs::Upload {
+            tx.execute(
+                "INSERT OR IGNORE INTO media (destination, hash, kind, length, bytes)
+                 SELECT ?2, hash, kind, length, bytes FROM media WHERE destination = ?1",
+                [from, to.0],
+            )?;
+            // New rows: one that is on its way may be acknowledged yet.
+            let moved = tx.execute(
+                "INSERT OR IGNORE INTO media_link (destination, hash, trace_id, span_id, field, queued_ms)
+                 SELECT ?2, hash, trace_id, span_id, field, queued_ms FROM media_link WHERE destination = ?1 ORDER BY seq",
+                [from, to.0],
+            )?;
+            sum.media += moved as u64;
+            tx.execute("DELETE FROM media_link WHERE destination = ?", [from])?;
+        }
+        clear(&tx, from, sum)?;
+        tx.commit()?;
+        self.measure()
+    }
+
+    /// Drops what waits for a destination, and counts it. Dead letters stay: they have a command of their own.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn drop_waiting(&mut self, destination: DestinationId) -> Result<Redirected> {
+        let mut sum = Redirected::default();
+        let tx = self.db.transaction()?;
+        sum.spans = tx.execute("DELETE FROM outbox WHERE destination = ?", [destination])? as u64;
+        dropped(&tx, "dropped_spans", sum.spans)?;
+        sum.media = clear(&tx, destination, &mut sum)?;
+        tx.commit()?;
+        self.measure()?;
+        Ok(sum)
+    }
+}
+
+/// True if `to` was never sent this span, so that it waits there now.
+fn move_span(
+    tx: &Transaction<'_>,
+    from: DestinationId,
+    to: DestinationId,
+    seq: i64,
+    item: &Item,
+    queued_ms: i64,
+) -> Result<bool> {
+    let (trace, span) = (item.trace_id(), item.span_id());
+    let is_new = tx
+        .prepare_cached(
+            "INSERT OR IGNORE INTO exported (destination, trace_id, span_id, delivered, fingerprint) VALUES (?2, ?3, ?4, 0,
+                (SELECT fingerprint FROM exported WHERE destination = ?1 AND trace_id = ?3 AND span_id = ?4))",
+        )?
+        .execute(params![from, to, trace, span])?
+        > 0;
+    if is_new {
+        let body = item.body();
+        tx.prepare_cached(
+            "INSERT INTO outbox (destination, span_id, body, checksum, queued_ms) VALUES (?, ?, ?, ?, ?)",
+        )?
+        .execute(params![to, span, body, checksum(to, &span, body.as_bytes()), queued_ms])?;
+    }
+    // A new row: the old one may be on its way, and is acknowledged by its number.
+    tx.prepare_cached("DELETE FROM outbox WHERE seq = ?")?.execute([seq])?;
+    Ok(is_new)
+}
+
+fn dropped(tx: &Transaction<'_>, name: &str, number: u64) -> Result<()> {
+    if number > 0 { count(tx, name, number) } else { Ok(()) }
+}
+
+/// Nothing is left to be done for a destination, and nothing is wrong with it then. What goes with that is counted; returned is
+/// how many images and documents.
+fn clear(tx: &Transaction<'_>, destination: DestinationId, sum: &mut Redirected) -> Result<u64> {
+    let media = tx.execute("DELETE FROM media_link WHERE destination = ?", [destination])? as u64;
+    dropped(tx, "dropped_media", media)?;
+    tx.execute("DELETE FROM media WHERE destination = ?", [destination])?;
+    sum.behind += tx.execute("DELETE FROM follower WHERE destination = ?", [destination])? as u64;
+    tx.execute(
+        "UPDATE destination SET state = 'ok', next_at_ms = 0, last_error = NULL, last_error_ms = NULL
+         WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM outbox WHERE destination = ?1)",
+        [destination],
+    )?;
+    Ok(media)
+}
