@@ -135,6 +135,11 @@ pub fn on_all(home: &Home, order: Order) -> Daemon {
     home.spawn_daemon_under("strace", &[["-D", "-f", "--seccomp-bpf"].map(str::to_owned).into(), order.0].concat())
 }
 
+/// The same for something that is to happen: strace 6.1 does not count all calls with the filter of [`on_all`].
+pub fn anywhere(home: &Home, order: Order) -> Daemon {
+    home.spawn_daemon_under("strace", &[["-D", "-f"].map(str::to_owned).into(), order.0].concat())
+}
+
 /// An order given to the engine's thread of a running daemon. `None` if that may not be traced.
 pub fn on_engine(daemon: &Daemon, order: Order) -> Option<Child> {
     let tasks = format!("/proc/{}/task", daemon.pid());

@@ -10,8 +10,10 @@ use serde_json::{Value, json};
 use tests::{
     Home, Story, bins, eventually,
     home::run,
+    say,
     setup::{ctl, json_of, succeeds, text},
-    until,
+    strace::{self, Order, Point, Thread},
+    tries, until,
 };
 
 const SWITCH: &str = "MLFLOW_CLAUDE_TRACING_ENABLED";
@@ -165,4 +167,59 @@ shift 2; echo "$@"; exit 7"#;
     assert_eq!(output.status.code(), Some(7), "{}", text(&output));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "--help -p two words\n");
     assert_eq!(traces(&dir.join(".claude/mlflow/runs/0")).len(), 1, "{}", text(&output));
+}
+
+#[test]
+fn killed_at_any_system_call_of_writing_a_trace_the_store_stays_readable() {
+    if !strace::works() {
+        return;
+    }
+    // More than any of these calls is made; those beyond the last kill nothing.
+    let points =
+        ["mkdirat", "renameat", "fsync", "write"].into_iter().flat_map(|call| (1..=24).map(move |nth| (call, nth)));
+    let all: Vec<(&str, usize)> = points.collect();
+    let count = tries(32, all.len());
+    let kills = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let (all, kills) = (&all, &kills);
+            scope.spawn(move || {
+                for index in (worker..count).step_by(4) {
+                    let (call, nth) = all[index * all.len() / count];
+                    let home = Home::new();
+                    let dir = project(&home, &[]);
+                    let mut story = Story::new(&home, "work", "s-kill");
+                    story.turn("q", "a");
+                    home.hook(&story.stop("a"), &env(&dir));
+                    let point = Point { thread: Thread::Main, call: call.to_owned(), nth, file: None };
+                    let mut daemon = strace::anywhere(&home, Order::inject(&home, &point, "signal=SIGKILL"));
+                    let store = dir.join(".claude/mlflow/runs/0");
+                    until("the trace, or the end of the daemon", || {
+                        (daemon.end().is_some() || traces(&store).len() == 1).then_some(())
+                    });
+                    // What a reader finds at that moment can be read.
+                    traces(&store).iter().for_each(|trace| assert!(!spans(trace).is_empty(), "{call} {nth}"));
+                    if daemon.end().is_some() {
+                        kills.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    } else {
+                        daemon.kill();
+                    }
+                    let _daemon = home.daemon();
+                    home.flush();
+                    let found = traces(&store);
+                    assert_eq!(found.len(), 1, "{call} {nth}");
+                    let info = fs::read_to_string(found[0].join("trace_info.yaml")).expect("text");
+                    assert!(info.contains("state: OK"), "{call} {nth}: {info}");
+                    assert_eq!(spans(&found[0]).len(), 2, "{call} {nth}");
+                    assert!(!found[0].join(".unfinished").exists(), "{call} {nth}");
+                }
+            });
+        }
+    });
+    let kills = kills.into_inner();
+    say(&format!(
+        "kill -9 at system calls of writing a trace: {kills} kills at {count} of {} points, every trace readable",
+        all.len()
+    ));
+    assert!(kills * 3 > count, "{kills} of {count}");
 }
