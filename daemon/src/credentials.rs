@@ -15,6 +15,8 @@ use cc_core::{
     secret::Secrets,
 };
 
+use crate::files;
+
 pub mod layers;
 pub mod owner;
 pub mod tracked;
@@ -55,6 +57,21 @@ pub fn from_settings(
 pub fn settings_texts(dir: &Path, config_dir: Option<&Path>, home: &Path) -> Vec<String> {
     let files = layers::files(Some(dir), &user_dir(config_dir, home));
     files.iter().filter_map(|file| layers::text(file)).collect()
+}
+
+/// `secrets` for `to` with those that they lack, from the file in which the user keeps them for another client of that server.
+pub fn from_key_file(to: &Destination, secrets: Secrets, home: &Path) -> Secrets {
+    let backend = to.kind.backend();
+    let Some(file) = backend.key_file(to) else { return secrets };
+    let rules = files::Rules { may_be_shared: false, ..files::Rules::users(MAX_SETTINGS) };
+    match files::read(&home.join(file), &rules).map(String::from_utf8) {
+        Ok(Ok(text)) => backend.fill(secrets, &zeroize::Zeroizing::new(text)),
+        Ok(Err(_)) | Err(files::Refused::Missing) => secrets,
+        Err(why) => {
+            tracing::warn!(file, %why, "credentials are not read");
+            secrets
+        }
+    }
 }
 
 #[cfg(test)]

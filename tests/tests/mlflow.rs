@@ -176,6 +176,28 @@ fn an_experiment_with_a_name_is_looked_up_once_and_made_where_there_is_none() {
 }
 
 #[test]
+fn credentials_that_mlflows_own_client_keeps_stand_above_a_token_but_not_if_others_can_write_them() {
+    use std::{fs, os::unix::fs::PermissionsExt};
+    for (mode, expect) in [(0o600, "Basic YWRhOnAgdw=="), (0o666, "Bearer t-1")] {
+        let (home, server) = (Home::new(), Server::new());
+        let file = home.path().join(".mlflow/credentials");
+        fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
+        fs::write(&file, "[mlflow]\nmlflow_tracking_username = ada\nmlflow_tracking_password = p w\n")
+            .expect("written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("its mode");
+        let _daemon = home.daemon();
+        let mut story = Story::new(&home, "work", "s");
+        story.turn("q", "a");
+        home.hook(&story.stop("a"), &env(&server.url, &[("MLFLOW_TRACKING_TOKEN", "t-1")]));
+        home.flush();
+        let sent: BTreeSet<_> =
+            server.requests().iter().map(|request| request.header("authorization").map(str::to_owned)).collect();
+        assert_eq!(sent, BTreeSet::from([Some(expect.to_owned())]), "{mode:o}");
+        assert!(!home.log().contains("p w"));
+    }
+}
+
+#[test]
 fn what_is_no_server_is_parked_with_its_remedy_and_what_leads_nowhere_is_counted() {
     let home = Home::new();
     let _daemon = home.daemon();

@@ -100,6 +100,11 @@ impl Secrets {
         self.0.get(variable)
     }
 
+    /// Adds the one that this variable would have.
+    pub(crate) fn insert(&mut self, variable: &'static str, secret: Secret) {
+        self.0.insert(variable, secret);
+    }
+
     /// There are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::sync::watch;
 
 use crate::{
-    credentials::{from_settings, settings_texts},
+    credentials::{from_key_file, from_settings, settings_texts},
     store::handle::Handle,
 };
 use cc_core::{
@@ -84,6 +84,6 @@ impl Access {
             return Err((PARKED, format!("no {word}: open Claude Code in a project that has it")));
         };
         self.used = Some(secrets.clone());
-        Ok(secrets)
+        Ok(from_key_file(to, secrets, &self.home))
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     vars::{Env, Refused},
 };
 
+mod credentials;
 pub mod encode;
 pub mod filestore;
 mod uri;
@@ -147,6 +148,14 @@ impl Backend for Mlflow {
         false
     }
 
+    fn key_file(&self, to: &Destination) -> Option<&'static str> {
+        to.address.starts_with("http").then_some(credentials::FILE)
+    }
+
+    fn fill(&self, secrets: Secrets, key_file: &str) -> Secrets {
+        credentials::fill(secrets, key_file)
+    }
+
     fn connect(&self, to: &Destination, secrets: &Secrets, answers: &[Response<Bytes>]) -> Connect {
         let form = Form::of(to);
         if let Some(root) = to.address.strip_prefix(FILES) {
@@ -159,8 +168,8 @@ impl Backend for Mlflow {
             return Connect::Park(format!("{name} is set, which is not followed here: {remedy}, and remove it"));
         }
         let mut headers = HeaderMap::new();
-        if let Some(credentials) = credentials(secrets) {
-            headers.insert(header::AUTHORIZATION, credentials);
+        if let Some(authorization) = authorization(secrets) {
+            headers.insert(header::AUTHORIZATION, authorization);
         }
         if let Some(workspace) = &form.workspace {
             match HeaderValue::from_str(workspace) {
@@ -213,7 +222,7 @@ fn address(place: Place) -> Option<String> {
 }
 
 /// A name with its password, else a token; a name alone is nothing, as it is for MLflow's own client.
-fn credentials(secrets: &Secrets) -> Option<HeaderValue> {
+fn authorization(secrets: &Secrets) -> Option<HeaderValue> {
     match (secrets.get(USERNAME), secrets.get(PASSWORD)) {
         (Some(name), Some(password)) => Some(password.basic_auth_of(name)),
         _ => secrets.get(TOKEN).map(Secret::bearer),

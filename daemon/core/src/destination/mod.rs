@@ -153,6 +153,16 @@ pub trait Backend: Sync {
         true
     }
 
+    /// The file in which its own client keeps credentials for servers such as `to`, below the user's home.
+    fn key_file(&self, _to: &Destination) -> Option<&'static str> {
+        None
+    }
+
+    /// `secrets` with those that they lack and that stand in that file.
+    fn fill(&self, secrets: Secrets, _key_file: &str) -> Secrets {
+        secrets
+    }
+
     /// Where spans are posted to and with which headers, or what must be asked first. `answers` are those to the requests it made
     /// so far, in their order: 2xx and 4xx, but none that means to wait or that the credentials are wrong.
     fn connect(&self, to: &Destination, secrets: &Secrets, answers: &[Response<Bytes>]) -> Connect;
