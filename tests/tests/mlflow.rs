@@ -241,6 +241,32 @@ fn a_server_that_a_shared_file_names_is_held_until_the_user_trusts_it() {
     assert_eq!(ids(&server.spans()).len(), 2);
 }
 
+#[test]
+fn a_server_without_tls_on_another_machine_is_held_until_the_user_trusts_it() {
+    let server = Server::new();
+    // It leads here, but does not say so beyond doubt.
+    let url = format!("http://0.0.0.0:{}", server.address.port());
+    let otlp = vec![("CC_LANGFUSE_OTLP_ENDPOINT".to_owned(), format!("{url}/v1/traces"))];
+    for (env, address, account) in [(env(&url, &[]), url.clone(), "0"), (otlp, format!("{url}/v1/traces"), "both")] {
+        let home = Home::new();
+        let _daemon = home.daemon();
+        let mut story = Story::new(&home, "work", account);
+        story.turn("q", "a");
+        let before = server.requests().len();
+        home.hook(&story.stop("a"), &env);
+        let status = home.status_until("it to be held", |status| status["destinations"][0]["state"] == "held");
+        let why = status["destinations"][0]["last_error"].as_str().expect("a reason");
+        assert!(why.contains("unencrypted") && why.contains("trust"), "{why}");
+        assert_eq!(server.requests().len(), before);
+        assert_eq!(home.ctl(&["trust", &address, account]).status.code(), Some(0));
+        home.flush();
+        assert_eq!(
+            ids(&server.requests().split_off(before).into_iter().flat_map(|one| one.spans).collect::<Vec<_>>()).len(),
+            2
+        );
+    }
+}
+
 fn start(programs: &str) -> Real {
     Real::start("/health", |port, dir| {
         let at = |name: &str| dir.join(name).display().to_string();

@@ -134,6 +134,12 @@ fn value<'l>(layer: &'l Layer, name: &str) -> Option<&'l str> {
     layer.env.as_ref().ok()?.get(name).map(|value| value.trim())
 }
 
+/// Why nothing is sent to `to` before the user trusts it, though nobody else chose it: others could read it on the way.
+pub fn held_unencrypted(to: &Destination) -> Option<String> {
+    let is_held = !to.is_private() && to.kind.backend().takes_plain_http();
+    is_held.then(|| held(to, "conversations and credentials would travel there unencrypted"))
+}
+
 /// What `status` and the log say of a destination that others chose, as `why` says: it gets nothing yet, and what changes that.
 pub fn held(to: &Destination, why: &str) -> String {
     format!("{why}; if spans are to go there: cc-langfusectl trust {} {}", quoted(&to.address), quoted(&to.account))

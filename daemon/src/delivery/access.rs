@@ -67,6 +67,9 @@ impl Access {
         if let Some(why) = held_by {
             return Err((HELD, cc_core::consent::held(to, &why)));
         }
+        if let Some(why) = cc_core::consent::held_unencrypted(to).filter(|_| !trusts) {
+            return Err((HELD, why));
+        }
         if let Some(Rival { is_active, why }) = to.kind.backend().rival() {
             let users = || config_dirs.iter().map(|dir| Some(dir.as_path())).chain([None]);
             let mut all = dirs.iter().flat_map(|dir| users().map(move |user| (dir, user)));

@@ -60,11 +60,24 @@ pub(super) type Hyper = Client<HttpsConnector<Proxied>, Upload>;
 /// # Errors
 /// If a secret is not safe there, or TLS cannot be set up.
 pub(super) fn client(destination: &Destination, limits: Limits) -> anyhow::Result<Hyper> {
-    anyhow::ensure!(
-        destination.is_private(),
-        "the secret key would travel unencrypted: set the base URL to one with https \
-         (http is for localhost, 127.0.0.0/8 and [::1])"
-    );
+    anyhow::ensure!(destination.is_private(), UNENCRYPTED);
+    open(limits)
+}
+
+/// The same to a destination that `Access` allows: one that the user trusts may be reached unencrypted, if its kind has no secret of ours
+/// for which that is never right.
+///
+/// # Errors
+/// If a secret is not safe there, or TLS cannot be set up.
+pub(super) fn client_of_allowed(destination: &Destination, limits: Limits) -> anyhow::Result<Hyper> {
+    anyhow::ensure!(destination.is_private() || destination.kind.backend().takes_plain_http(), UNENCRYPTED);
+    open(limits)
+}
+
+const UNENCRYPTED: &str = "the secret key would travel unencrypted: set the base URL to one with https \
+     (http is for localhost, 127.0.0.0/8 and [::1])";
+
+fn open(limits: Limits) -> anyhow::Result<Hyper> {
     let tls = tls()?;
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);

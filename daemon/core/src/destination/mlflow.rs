@@ -144,6 +144,10 @@ impl Backend for Mlflow {
         Ok(Some((Destination { kind: Kind::Mlflow, address, account: form.account() }, secrets)))
     }
 
+    fn takes_plain_http(&self) -> bool {
+        true
+    }
+
     fn needs_secret(&self, _: &Destination) -> bool {
         false
     }

@@ -153,6 +153,11 @@ pub trait Backend: Sync {
         true
     }
 
+    /// True if spans may travel unencrypted to another machine once the user trusts it: servers of this kind often have no TLS.
+    fn takes_plain_http(&self) -> bool {
+        false
+    }
+
     /// The file in which its own client keeps credentials for servers such as `to`, below the user's home.
     fn key_file(&self, _to: &Destination) -> Option<&'static str> {
         None

@@ -160,6 +160,10 @@ impl Backend for Otlp {
         Ok(Some((Destination { kind: Kind::Otlp, address, account }, secrets.into_iter().collect())))
     }
 
+    fn takes_plain_http(&self) -> bool {
+        true
+    }
+
     fn needs_secret(&self, to: &Destination) -> bool {
         Form::of(to).preset.is_some_and(|preset| preset.is_keyed)
     }

@@ -6,6 +6,7 @@ use super::Finding;
 use crate::{
     destination::{Backend, Connect, mlflow::Mlflow},
     route::Env,
+    settings::quoted,
     settings::rival::Rival,
 };
 
@@ -27,10 +28,17 @@ pub(super) fn judge(env: &Env<'_>, local: &Path, rivals: &[(PathBuf, Rival)]) ->
             Connect::Files(folder) => {
                 Finding::ok(check, format!("files in {}, experiment {}", folder.root, to.account))
             }
-            Connect::Ready(_) | Connect::Ask(_) if !to.is_private() => Finding::problem(
+            Connect::Ready(_) | Connect::Ask(_) if !to.is_private() => Finding::warning(
                 check,
-                format!("{} would get the conversation unencrypted, so nothing is sent there", to.address),
-                format!("set {URI} to one with https:// (http:// is for localhost, 127.0.0.0/8 and [::1])"),
+                format!(
+                    "{} would get the conversation unencrypted: nothing is sent there before you trust it",
+                    to.address
+                ),
+                format!(
+                    "set {URI} to one with https://, or if the way there is safe: cc-langfusectl trust {} {}",
+                    quoted(&to.address),
+                    quoted(&to.account)
+                ),
             ),
             Connect::Ready(_) | Connect::Ask(_) => {
                 Finding::ok(check, format!("{}, experiment {}", to.address, to.account))

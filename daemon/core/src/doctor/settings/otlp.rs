@@ -9,6 +9,7 @@ use crate::{
         otlp::{DIALECT, Dialect, HEADERS, MAX_VALUE_BYTES, Otlp, PRESET, headers_of, presets},
     },
     route::Env,
+    settings::quoted,
 };
 
 /// What there is to say of the receiver that `env` names. `local` is the file to put things right in.
@@ -37,10 +38,14 @@ pub(super) fn judge(env: &Env<'_>, local: &Path) -> Vec<Finding> {
             format!("{} ({}) wants a key, and there is none", to.address, to.account),
             put(&format!("your key as {HEADERS}")),
         ),
-        Ok(_) if !to.is_private() => Finding::problem(
+        Ok(_) if !to.is_private() => Finding::warning(
             check,
-            format!("{} would get the conversation unencrypted, so nothing is sent there", to.address),
-            format!("set {endpoint} to one with https:// (http:// is for localhost, 127.0.0.0/8 and [::1])"),
+            format!("{} would get the conversation unencrypted: nothing is sent there before you trust it", to.address),
+            format!(
+                "set {endpoint} to one with https://, or if the way there is safe: cc-langfusectl trust {} {}",
+                quoted(&to.address),
+                quoted(&to.account)
+            ),
         ),
         Ok(headers) => {
             let names: Vec<&str> = headers.keys().map(http::HeaderName::as_str).collect();
