@@ -118,7 +118,7 @@ fn mlflows_settings_are_judged_and_its_own_integration_is_named() {
     for (uri, state, seen) in [
         (String::new(), State::Ok, "files in /p/.claude/mlflow/runs, experiment 0"),
         (uri("http://127.0.0.1:5000"), State::Ok, "http://127.0.0.1:5000, experiment 0"),
-        (uri("http://mlflow.example"), State::Problem, "unencrypted"),
+        (uri("http://mlflow.example"), State::Warning, "unencrypted"),
         (uri("sqlite:///x.db"), State::Problem, "mlflow server --backend-store-uri sqlite:///x.db"),
         (uri("file://name"), State::Problem, "neither a server nor a directory"),
     ] {
