@@ -43,7 +43,7 @@ const SCAN: Duration = Duration::from_secs(15 * 60);
 
 /// How many of them the engine gets at a time. What is found in a pass over them is stored at once, and that pass ends in any case
 /// after a short while: few would mean many transactions.
-const HANDED_OVER: usize = 256;
+const HANDED_OVER: usize = 64;
 
 /// How soon those are looked at again that are being written to.
 const STILL_WRITTEN: Duration = Duration::from_millis(250);

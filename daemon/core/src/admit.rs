@@ -17,9 +17,9 @@ const HISTORY: u64 = 16 << 20;
 /// the others send comes behind these.
 const PACE: u64 = 2 << 20;
 
-/// The same for sessions that a search found: there may be thousands, and reading them is quicker than most servers. About what fills
-/// a batch with short turns: what the others send comes behind one batch, and few transactions store many sessions.
-const FOUND: u64 = 640 << 10;
+/// The same for sessions that a search found: there may be thousands, and reading them is quicker than most servers. More would fill
+/// batches and cost fewer transactions, and what the others send would come behind those.
+const FOUND: u64 = 256 << 10;
 
 /// How soon those go on.
 const PACE_RETRY: Duration = Duration::from_millis(50);

@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 
 use cc_core::{admit::AT_ONCE, hook::Hint};
 
-/// The search is asked for more when fewer sessions than this wait: they are there before a pass runs out of them.
-const LOW: usize = 16 * AT_ONCE;
+/// The search is asked for more when fewer sessions than this wait.
+const LOW: usize = AT_ONCE;
 
 /// A session to begin with when there is room.
 #[derive(Debug)]
