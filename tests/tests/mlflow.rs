@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     process::Command,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
@@ -195,6 +195,83 @@ fn credentials_that_mlflows_own_client_keeps_stand_above_a_token_but_not_if_othe
         assert_eq!(sent, BTreeSet::from([Some(expect.to_owned())]), "{mode:o}");
         assert!(!home.log().contains("p w"));
     }
+}
+
+#[test]
+fn an_experiment_that_is_gone_is_looked_up_again_at_once() {
+    // The id by which it is known, and the next one to be asked for it.
+    let current = Arc::new(AtomicUsize::new(1));
+    let known = current.clone();
+    let server = Server::answering(move |request| {
+        let id = known.load(Ordering::Relaxed).to_string();
+        match (request.path.as_str(), request.header("x-mlflow-experiment-id")) {
+            ("/v1/traces", Some(sent)) if sent == id => Answer::ok(),
+            ("/v1/traces", _) => Answer::status(404).body(r#"{"error_code":"RESOURCE_DOES_NOT_EXIST"}"#),
+            _ => Answer::ok()
+                .body(&json!({"experiment": {"experiment_id": id, "lifecycle_stage": "active"}}).to_string()),
+        }
+    });
+    let home = Home::new();
+    let env = env(&server.url, &[("MLFLOW_EXPERIMENT_NAME", "mine")]);
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    for answer in ["a", "b"] {
+        story.turn("q", answer);
+        home.hook(&story.stop(answer), &env);
+        home.flush();
+        current.store(2, Ordering::Relaxed);
+    }
+    let asked: Vec<_> = server.requests().into_iter().filter(|request| request.path != "/v1/traces").collect();
+    assert_eq!(asked.len(), 2, "once at the beginning, once when it was gone");
+    assert_eq!(home.status()["destinations"][0]["state"], "ok");
+    // One that is gone for good parks; nobody is asked without end.
+    current.store(0, Ordering::Relaxed);
+    let gone = Server::answering(|request| match request.path.as_str() {
+        "/v1/traces" => Answer::status(404).body(r#"{"error_code":"RESOURCE_DOES_NOT_EXIST"}"#),
+        _ => Answer::ok().body(r#"{"experiment":{"experiment_id":"1","lifecycle_stage":"active"}}"#),
+    });
+    let env = self::env(&gone.url, &[("MLFLOW_EXPERIMENT_NAME", "mine")]);
+    let mut story = Story::new(&home, "work", "other");
+    story.turn("q", "a");
+    home.hook(&story.stop("a"), &env);
+    home.status_until("it to be parked", |status| {
+        let all = status["destinations"].as_array().expect("a list");
+        all.iter().any(|row| {
+            let why = row["last_error"].as_str().unwrap_or_default();
+            row["state"] == "parked" && why.contains("MLFLOW_EXPERIMENT_NAME")
+        })
+    });
+    assert!(gone.requests().len() <= 4, "{:?}", gone.requests());
+}
+
+#[test]
+fn a_trace_that_another_experiment_has_counts_as_delivered_and_holds_up_no_other() {
+    // A request is refused whole for one of its traces, as servers since 3.18 do.
+    let taken = Arc::new(Mutex::new((None::<String>, BTreeSet::new())));
+    let seen = taken.clone();
+    let server = Server::answering(move |request| {
+        let mut seen = seen.lock().unwrap();
+        let traces: BTreeSet<String> = request.spans.iter().map(|span| span.trace_id.clone()).collect();
+        let elsewhere = seen.0.get_or_insert_with(|| traces.first().cloned().unwrap_or_default()).clone();
+        if traces.contains(&elsewhere) {
+            let why = format!("Trace 'tr-{elsewhere}' already exists in another experiment");
+            return Answer::status(400).body(&json!({"error_code": "BAD_REQUEST", "message": why}).to_string());
+        }
+        seen.1.extend(traces);
+        Answer::ok()
+    });
+    let (home, env) = (Home::new(), env(&server.url, &[]));
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    for turn in 0..4 {
+        story.turn("q", &format!("a{turn}"));
+    }
+    home.hook(&story.stop("a3"), &env);
+    home.flush();
+    let status = home.status();
+    assert_eq!((&status["destinations"][0]["state"], &status["dead_letters"]), (&json!("ok"), &json!(0)), "{status}");
+    assert_eq!(status["outbox"]["waiting"].as_u64().unwrap_or(0), 0, "{status}");
+    assert_eq!(taken.lock().unwrap().1.len(), 3, "the other turns arrived");
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub enum Verdict {
     Refused(String),
     /// It is too large.
     TooLarge(String),
+    /// The server has one of its traces already, in a place of its own: that one counts as delivered, the rest was not taken.
+    Elsewhere(String),
 }
 
 /// Longest `Retry-After` that is obeyed.
@@ -120,6 +122,7 @@ mod tests {
             Verdict::Park(_) => "park",
             Verdict::Refused(_) => "refused",
             Verdict::TooLarge(_) => "too large",
+            Verdict::Elsewhere(_) => "elsewhere",
         };
         for (status, expect) in [
             (200, "delivered"),

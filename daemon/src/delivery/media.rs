@@ -109,7 +109,7 @@ impl Lane for Media {
 
     fn no_way(&mut self, verdict: Verdict) -> After {
         match verdict {
-            Verdict::Delivered => After::Next,
+            Verdict::Delivered | Verdict::Elsewhere(_) => After::Next,
             Verdict::Later(after, why) => self.wait(after, why),
             Verdict::Silent(why) => self.wait(None, why),
             Verdict::Park(why) | Verdict::Refused(why) | Verdict::TooLarge(why) => After::Park(false, why),

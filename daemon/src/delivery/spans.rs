@@ -99,7 +99,10 @@ impl Lane for Spans {
         let (answer, took) = Box::pin(way.send_with(spans, patience)).await;
         self.in_flight.fetch_sub(batch.len(), Ordering::Relaxed);
         drop(turn);
-        let sent = Sent { spans: batch.len(), bytes: batch.iter().map(|row| row.bytes).sum(), took };
+        let trace = batch.first().map(|row| row.item.trace_id());
+        let of_one_trace = batch.iter().take_while(|row| Some(row.item.trace_id()) == trace).count();
+        let bytes = batch.iter().map(|row| row.bytes).sum();
+        let sent = Sent { spans: batch.len(), of_one_trace, bytes, took };
         let (step, asked) = self.decide(to.kind.judge(&answer), sent);
         match step {
             Step::Done => {

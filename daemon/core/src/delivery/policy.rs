@@ -138,6 +138,8 @@ struct Suspect {
 pub struct Sent {
     /// Spans.
     pub spans: usize,
+    /// How many of them come before the first one of another trace.
+    pub of_one_trace: usize,
     /// Bytes of their rows.
     pub bytes: usize,
     /// From the last byte to the beginning of the answer.
@@ -187,6 +189,14 @@ pub fn next(mut plan: Plan, verdict: Verdict, sent: Sent, chance: f64) -> (Plan,
             Step::Wait(backoff(failures, chance), why)
         }
         Verdict::Park(why) => Step::Park(why),
+        Verdict::Elsewhere(_) if sent.of_one_trace >= sent.spans => {
+            plan.spans.arrived(sent.spans);
+            Step::Done
+        }
+        Verdict::Elsewhere(_) => {
+            plan.spans.now = sent.of_one_trace.max(1);
+            Step::Split
+        }
         Verdict::Refused(why) if sent.spans <= 1 => Step::Bury(why),
         Verdict::TooLarge(why) if sent.spans <= 1 => Step::Shrink(why),
         // Every piece that arrives makes the next one larger again.

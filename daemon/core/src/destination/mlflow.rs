@@ -15,11 +15,13 @@ use crate::{
     secret::{Secret, Secrets},
     settings::rival::Rival,
     vars::{Env, Refused},
+    verdict::{Answer, Verdict},
 };
 
 mod credentials;
 pub mod encode;
 pub mod filestore;
+mod server;
 mod uri;
 
 use uri::Place;
@@ -189,7 +191,7 @@ impl Backend for Mlflow {
             },
         };
         match HeaderValue::from_str(&id) {
-            Ok(id) => headers.insert(HeaderName::from_static("x-mlflow-experiment-id"), id),
+            Ok(id) => headers.insert(HeaderName::from_static(server::EXPERIMENT), id),
             Err(_) => return Connect::Park(format!("{EXPERIMENT_ID} fits in no header")),
         };
         Connect::Ready(Endpoint { url: format!("{}/v1/traces", to.address), headers })
@@ -207,6 +209,10 @@ impl Backend for Mlflow {
 
     fn scope(&self) -> &'static str {
         "cc-langfuse"
+    }
+
+    fn verdict(&self, answer: &Answer) -> Option<Verdict> {
+        server::verdict(answer)
     }
 
     fn manners(&self, _: &Destination) -> Manners {

@@ -172,7 +172,7 @@ pub trait Backend: Sync {
     /// so far, in their order: 2xx and 4xx, but none that means to wait or that the credentials are wrong.
     fn connect(&self, to: &Destination, secrets: &Secrets, answers: &[Response<Bytes>]) -> Connect;
 
-    /// An observation as `to` is sent it, with what describes its trace.
+    /// An observation as `to` is sent it, with what describes its trace, and no value longer than `to` takes.
     fn encode(&self, to: &Destination, observation: &Observation, facts: &TraceFacts) -> WireSpan;
 
     /// Attributes of the OTLP resource.
@@ -260,8 +260,6 @@ pub struct Manners {
     pub updates_roots: bool,
     /// What becomes of images and documents.
     pub media: MediaAs,
-    /// Most bytes of one attribute's value; longer text is cut, with a mark.
-    pub value_bytes: usize,
     /// Most spans in one request.
     pub batch_spans: usize,
     /// Most bytes of outbox rows in one request, unless a single span is larger.
@@ -279,13 +277,7 @@ pub enum MediaAs {
 
 impl Default for Manners {
     fn default() -> Self {
-        Self {
-            updates_roots: true,
-            media: MediaAs::Size,
-            value_bytes: usize::MAX,
-            batch_spans: 512,
-            batch_bytes: 4 << 20,
-        }
+        Self { updates_roots: true, media: MediaAs::Size, batch_spans: 512, batch_bytes: 4 << 20 }
     }
 }
 

@@ -188,9 +188,8 @@ impl Backend for Otlp {
         "cc-langfuse"
     }
 
-    fn manners(&self, to: &Destination) -> Manners {
-        let value_bytes = Form::of(to).limit.unwrap_or(usize::MAX);
-        Manners { updates_roots: false, value_bytes, ..Manners::default() }
+    fn manners(&self, _: &Destination) -> Manners {
+        Manners { updates_roots: false, ..Manners::default() }
     }
 
     fn words(&self) -> Words {

@@ -119,7 +119,7 @@ impl Reason {
 pub fn outcome(answer: &Answer) -> Outcome {
     let status = if let Answer::Response { status, .. } = answer { *status } else { 0 };
     match (judge(answer), status) {
-        (Verdict::Delivered, _) => Outcome::Done,
+        (Verdict::Delivered | Verdict::Elsewhere(_), _) => Outcome::Done,
         (Verdict::Later(_, why), 0) | (Verdict::Silent(why), _) => Outcome::Away(why),
         (Verdict::Later(wait, why), _) => Outcome::Later(wait, why),
         // A page in place of an answer: that may be over soon, or the server knows nothing of media.

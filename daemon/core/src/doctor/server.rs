@@ -102,7 +102,7 @@ impl Probe {
     pub fn judge(&self) -> Finding {
         let (check, id) = ("probe", &self.trace_id);
         match &self.sent {
-            Verdict::Delivered => {}
+            Verdict::Delivered | Verdict::Elsewhere(_) => {}
             Verdict::Later(_, why) | Verdict::Silent(why) => {
                 return Finding::problem(check, format!("a trace could not be sent: {why}"), "try again later");
             }

@@ -15,6 +15,38 @@ fn langfuse() -> Destination {
     Destination { kind: Kind::Langfuse, address: "https://lf.example.org".into(), account: "pk".into() }
 }
 
+#[test]
+fn a_trace_that_is_kept_elsewhere_counts_as_delivered_and_holds_up_no_other() {
+    // How many spans each trace has, in the order in which they wait, and whether the server has it in another place.
+    let traces = [(3, false), (4, true), (1, true), (200, false), (1, false), (300, true), (2, false)];
+    let waiting: Vec<usize> = traces.iter().enumerate().flat_map(|(trace, (spans, _))| vec![trace; *spans]).collect();
+    let (mut rest, mut taken, mut requests) = (&waiting[..], Vec::<&usize>::new(), 0);
+    let mut plan = Plan::new(Manners::default());
+    while !rest.is_empty() {
+        requests += 1;
+        assert!(requests < 60, "{requests} requests for {} spans", waiting.len());
+        let batch = &rest[..plan.batch().min(rest.len())];
+        let verdict = match batch.iter().any(|trace| traces[*trace].1) {
+            true => Verdict::Elsewhere(String::new()),
+            false => Verdict::Delivered,
+        };
+        let of_one_trace = batch.iter().take_while(|trace| *trace == &batch[0]).count();
+        let step;
+        (plan, step) = next(plan, verdict.clone(), Sent { of_one_trace, ..sent(batch.len()) }, 0.5);
+        match step {
+            Step::Done => {
+                // Nothing is acknowledged that the server neither took nor has.
+                assert!(verdict == Verdict::Delivered || batch.iter().all(|trace| traces[*trace].1), "{batch:?}");
+                taken.extend(batch.iter());
+                rest = &rest[batch.len()..];
+            }
+            Step::Split => assert!(plan.batch() < batch.len(), "{batch:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(taken, waiting.iter().collect::<Vec<_>>());
+}
+
 fn sent(spans: usize) -> Sent {
     Sent { spans, ..Sent::default() }
 }
@@ -96,7 +128,7 @@ fn deliver_to(sizes: &[usize], answer: impl Fn(usize, usize) -> Option<Duration>
         let (spans, bytes) = (range.len(), queue[range.clone()].iter().sum());
         let took = answer(spans, bytes).filter(|took| *took <= plan.patience(spans));
         let verdict = if took.is_some() { Verdict::Delivered } else { Verdict::Silent("reset".into()) };
-        let (after, step) = next(plan, verdict, Sent { spans, bytes, took: took.unwrap_or_default() }, 0.0);
+        let (after, step) = next(plan, verdict, Sent { bytes, took: took.unwrap_or_default(), ..sent(spans) }, 0.0);
         plan = after;
         match step {
             Step::Done => {
