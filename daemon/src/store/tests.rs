@@ -27,6 +27,7 @@ mod images;
 mod known;
 mod migrate;
 mod outbox;
+mod redirect;
 mod sessions;
 
 fn opened(dir: &TempDir) -> Store {
