@@ -59,28 +59,29 @@ impl Access {
         // The key a hook brought, unless the server has refused that very key: then what the settings files say by now.
         let held = self.key.borrow_and_update().clone();
         let to = &self.destination;
-        let known = self
-            .store
-            .call(|store| Ok((store.held_by(to)?, store.trusts(to)?, store.project_dirs(to)?, store.config_dirs(to)?)));
-        let (held_by, trusts, dirs, config_dirs) =
-            known.map_err(|error| (PARKED, format!("whether it may be used cannot be read: {error}")))?;
+        let unread = |error| (PARKED, format!("whether it may be used cannot be read: {error}"));
+        let (held_by, trusts) = self.store.call(|store| Ok((store.held_by(to)?, store.trusts(to)?))).map_err(unread)?;
         if let Some(why) = held_by {
             return Err((HELD, cc_core::consent::held(to, &why)));
         }
         if let Some(why) = cc_core::consent::held_unencrypted(to).filter(|_| !trusts) {
             return Err((HELD, why));
         }
-        if let Some(Rival { is_active, why }) = to.kind.backend().rival() {
+        let usable = held.as_ref().filter(|held| self.refused.as_ref() != Some(*held)).cloned();
+        let rival = to.kind.backend().rival();
+        // They are looked for in the latest sessions, which takes milliseconds: not for each of a thousand destinations.
+        let (dirs, config_dirs) = match usable.is_none() || rival.is_some() {
+            true => self.store.call(|store| Ok((store.project_dirs(to)?, store.config_dirs(to)?))).map_err(unread)?,
+            false => Default::default(),
+        };
+        if let Some(Rival { is_active, why }) = rival {
             let users = || config_dirs.iter().map(|dir| Some(dir.as_path())).chain([None]);
             let mut all = dirs.iter().flat_map(|dir| users().map(move |user| (dir, user)));
             if let Some((dir, _)) = all.find(|(dir, user)| is_active(&settings_texts(dir, *user, &self.home))) {
                 return Err((PARKED, format!("{}: {why}", dir.display())));
             }
         }
-        let secrets = match held {
-            Some(held) if self.refused.as_ref() != Some(&held) => Some(held),
-            held => from_settings(to, &dirs, &config_dirs, &self.home, trusts).or(held),
-        };
+        let secrets = usable.or_else(|| from_settings(to, &dirs, &config_dirs, &self.home, trusts)).or(held);
         let backend = to.kind.backend();
         let Some(secrets) = secrets.or_else(|| (!backend.needs_secret(to)).then(Secrets::default)) else {
             let word = backend.words().secret;

@@ -215,13 +215,15 @@ pub fn place_all(agents: &mut [&mut Subagent], open: &[&Turn], launches: &[Launc
     // A subagent's place shows that of its own subagents.
     let mut is_news = true;
     while std::mem::take(&mut is_news) {
-        for index in 0..agents.len() {
-            loop {
-                let runs = agents.iter().flat_map(|agent| agent.runs.iter()).collect();
-                let Some(place) = agents[index].placement(&Known { open, runs, launches }) else { break };
-                agents[index].put(place);
-                is_news = true;
-            }
+        let mut next = 0;
+        loop {
+            // Collected anew only where something changed: most of thousands may belong nowhere.
+            let runs = agents.iter().flat_map(|agent| agent.runs.iter()).collect();
+            let known = Known { open, runs, launches };
+            let found = (next..agents.len()).find_map(|index| Some((index, agents[index].placement(&known)?)));
+            let Some((index, place)) = found else { break };
+            agents[index].put(place);
+            (next, is_news) = (index, true);
         }
     }
 }
