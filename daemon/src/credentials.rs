@@ -43,7 +43,7 @@ pub fn from_settings(
     let dirs = || project_dirs.iter().map(|dir| Some(dir.as_path())).chain([None]);
     let users = config_dirs.iter().map(|dir| Some(dir.as_path())).chain([None]);
     users.flat_map(|user| dirs().map(move |dir| (dir, user))).find_map(|(dir, config_dir)| {
-        let vars = layers::resolve(dir, &user_dir(config_dir, home));
+        let vars = layers::for_hook(dir, &user_dir(config_dir, home));
         let env = Env::of(&vars);
         // The key must have been meant for this server.
         let (to, secrets) = destination.kind.backend().route(&env).ok()??;

@@ -226,7 +226,7 @@ impl Scan {
     }
 
     fn wish(&self, cwd: &Path, user: &Path, config_dir: Option<&PathBuf>) -> Wish {
-        let vars = layers::resolve(Some(cwd), user);
+        let vars = layers::for_hook(Some(cwd), user);
         let env = Env::of(&vars);
         let is_on = env.enabled();
         let targets = || env.routes().0.into_iter().map(|(destination, _)| destination.into()).collect::<Vec<_>>();

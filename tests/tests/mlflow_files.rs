@@ -77,6 +77,19 @@ fn one_command_and_every_turn_is_a_trace_in_the_project() {
 }
 
 #[test]
+fn history_is_brought_in_where_no_hook_was_heard() {
+    let home = Home::new();
+    let dir = project(&home, &[]);
+    let mut story = Story::new(&home, "work", "s-history");
+    story.turn("q1", "a1");
+    story.turn("q2", "a2");
+    let _daemon = home.daemon();
+    succeeds(&ctl(&home, &dir, None, &["backfill", "--yes"]));
+    home.flush();
+    assert_eq!(traces(&dir.join(".claude/mlflow/runs/0")).len(), 2);
+}
+
+#[test]
 fn a_store_that_cannot_be_written_is_waited_for() {
     let home = Home::new();
     let dir = project(&home, &["--tracking-uri", "store", "--experiment", "night: shift"]);

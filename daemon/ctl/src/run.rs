@@ -134,7 +134,7 @@ fn cannot_start(program: &OsStr, error: &std::io::Error) -> ExitCode {
 fn untraceable(switch: &str) -> Option<String> {
     let cwd = std::env::current_dir().ok()?;
     let mut vars = environment::forwarded();
-    vars.extend(layers::resolve(Some(&cwd), &client::user_dir(&client::home().ok()?)));
+    vars.extend(layers::for_hook(Some(&cwd), &client::user_dir(&client::home().ok()?)));
     vars.push((switch.to_owned(), "true".to_owned()));
     let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let (routes, refused) = env.routes();

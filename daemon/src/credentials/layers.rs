@@ -48,6 +48,15 @@ pub fn resolve(dir: Option<&Path>, user: &Path) -> Vars {
     files(dir, user).iter().flat_map(|file| read(file).unwrap_or_default()).collect()
 }
 
+/// The same with what Claude Code adds for a hook: where the project is, which a place below it is named by.
+pub fn for_hook(dir: Option<&Path>, user: &Path) -> Vars {
+    let mut vars = resolve(dir, user);
+    if let Some(dir) = dir.and_then(Path::to_str) {
+        vars.entry("CLAUDE_PROJECT_DIR".to_owned()).or_insert_with(|| dir.to_owned());
+    }
+    vars
+}
+
 /// Every settings file that may have contributed to what a hook was given in one of `dirs`, weakest first. Session directories
 /// move, so files further up count too.
 pub fn all_around(dirs: &[PathBuf], config_dir: Option<&Path>, home: &Path) -> Vec<PathBuf> {

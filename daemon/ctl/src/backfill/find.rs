@@ -202,6 +202,8 @@ impl Routes {
             let own = self.own.iter().filter(|(name, _)| name == "CLAUDE_CONFIG_DIR");
             vars.extend(own.cloned());
         }
+        // What lies below a project is found from there.
+        vars.extend(cwd.and_then(Path::to_str).map(|dir| ("CLAUDE_PROJECT_DIR".to_owned(), dir.to_owned())));
         let env: Vec<(String, String)> = vars.into_iter().collect();
         let read = Env::new(pairs(&env));
         if !read.enabled() {
