@@ -94,8 +94,8 @@ fn every_recorded_session_arrives_whole_though_the_daemon_is_killed_after_every_
         if wrong.is_empty() {
             return (wrong, spans);
         }
-        // A daemon waits seconds, not for ever, for what says where a subagent belongs: a machine that stalls for longer in the middle
-        // of a recording gets another tree. That does not happen twice.
+        // A known race: killed between a subagent and one that it launched, a daemon can find the launch too late and place the inner
+        // one at the turn. It is said, and must not happen twice.
         tests::say(&format!("{}: played again, because of {}", recording.name, wrong.join("; ")));
         play(recording)
     });
