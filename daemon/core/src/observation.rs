@@ -43,8 +43,7 @@ pub struct Observation {
     /// The observation above it; none above the turn itself.
     #[serde(rename = "parent_id", with = "as_hex::optional", default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<SpanId>,
-    /// The turn or subagent that it is part of, where the observation above it is a model call: a backend may show both beside each
-    /// other.
+    /// The turn or subagent that it is part of, where its parent is a model call: for backends that show the two side by side.
     #[serde(with = "as_hex::optional", default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<SpanId>,
     /// What the subagent is called that it is, or is part of; none within the turn itself.

@@ -15,7 +15,7 @@ pub const AS_OF: &str = "2026-08-20";
 pub struct Rates {
     /// Input that neither came from the cache nor went to it.
     pub input: f64,
-    /// Output.
+    /// What the model wrote, thinking included.
     pub output: f64,
     /// Read from the cache; `None` if the model has none.
     pub cache_read: Option<f64>,
@@ -108,8 +108,8 @@ const FAMILIES: [&str; 6] = ["instant", "haiku", "sonnet", "opus", "fable", "myt
 /// Prices of the user's own, which stand above the table.
 static OWN: OnceLock<Vec<Own>> = OnceLock::new();
 
-/// Puts `prices` above the table, for as long as the process lives: what is encoded twice must come out the same. The first call
-/// counts.
+/// Puts `prices` above the table, for as long as the process lives: what is encoded twice must come out the same. A second call
+/// changes nothing.
 pub fn set(prices: Vec<Own>) {
     let _ = OWN.set(prices);
 }

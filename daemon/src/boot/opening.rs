@@ -28,8 +28,7 @@ const LOGGED: Duration = Duration::from_secs(5);
 /// How soon it is tried again where the disk is full or cannot be written.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Opens the database; where the disk is full or cannot be written, waits until it can. True if what another one held may be
-/// lost.
+/// Opens the database; where the disk is full or cannot be written, waits until it can. True if an older one may have lost rows.
 pub(super) fn open_database(paths: &Paths) -> anyhow::Result<(Store, bool)> {
     let path = &paths.database;
     let mut said = None;

@@ -1,7 +1,7 @@
 //! The lane of spans: batches as large as the server takes them, cut or buried where it takes nothing else.
 //!
-//! Rows leave the outbox when the server has answered 2xx and not before, so whatever happens in between, the same bytes go out
-//! again.
+//! Rows leave the outbox when the server has answered 2xx and not before, so what is sent again
+//! after a kill is the same bytes.
 
 use std::{
     sync::{Arc, atomic::Ordering},

@@ -30,11 +30,11 @@ pub enum Error {
     /// Its tables are to be changed, and there is no room for that and for a copy of it.
     #[error("to change it for this version, {} must be free in {}, and {} is", mb(needed.div_ceil(MB)), dir.display(), mb(free / MB))]
     NoRoom {
-        /// Bytes.
+        /// Bytes that the copy and the change take.
         needed: u64,
-        /// Bytes.
+        /// Bytes that the file system has for this user.
         free: u64,
-        /// Where.
+        /// The directory of the database.
         dir: PathBuf,
     },
     /// A file beside it cannot be moved or made.

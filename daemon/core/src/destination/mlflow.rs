@@ -256,8 +256,7 @@ struct Experiment {
     lifecycle_stage: String,
 }
 
-/// The id of the experiment called `name`, which is made if there is none: asked, made, and asked once more where another has made it
-/// meanwhile.
+/// The id of the experiment called `name`, which is made if there is none: asked, made, and asked again if that says it exists.
 fn found(
     to: &Destination,
     headers: &HeaderMap,

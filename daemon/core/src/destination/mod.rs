@@ -86,7 +86,7 @@ pub fn is_loopback(address: &http::Uri) -> bool {
 pub enum Kind {
     /// A Langfuse server.
     Langfuse,
-    /// MLflow.
+    /// A tracking server or a file store of MLflow's.
     Mlflow,
     /// Any receiver of OTLP.
     Otlp,
