@@ -180,6 +180,13 @@ shift 2; echo "$@"; exit 7"#;
     assert_eq!(output.status.code(), Some(7), "{}", text(&output));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "--help -p two words\n");
     assert_eq!(traces(&dir.join(".claude/mlflow/runs/0")).len(), 1, "{}", text(&output));
+
+    // What leads nowhere is said, in the words of what was set.
+    let mut command = home.command(&link);
+    let places = format!("{}:{}", path.display(), std::env::var("PATH").unwrap_or_default());
+    command.env("PATH", places).env("MLFLOW_TRACKING_URI", "file://name").current_dir(&dir);
+    let said = text(&run(command, b"").0);
+    assert!(said.contains("not traced: MLFLOW_TRACKING_URI") && !said.contains("LANGFUSE_PUBLIC_KEY"), "{said}");
 }
 
 #[test]

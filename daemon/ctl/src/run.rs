@@ -141,6 +141,11 @@ fn untraceable(switch: &str) -> Option<String> {
     if routes.iter().any(|(to, secrets)| !(secrets.is_empty() && to.kind.backend().needs_secret(to))) {
         return None;
     }
+    if switch == MLFLOW_ENABLE {
+        return Some(
+            "not traced: MLFLOW_TRACKING_URI is neither a server, as in http://127.0.0.1:5000, nor a directory".into(),
+        );
+    }
     let why = match refused.first() {
         Some(refused) if !matches!(refused, Refused::KeysMissing) => format!(" ({})", refused.reason()),
         _ => String::new(),
