@@ -246,7 +246,7 @@ impl Agent {
         if let Ok(mut meta) = Transcript::open_beneath(&self.path.with_extension("meta.json"), roots)
             && let Some(read) = meta.whole()?.and_then(|bytes| serde_json::from_slice(&bytes).ok())
         {
-            self.work.meta = read;
+            self.work.meta = Some(read);
         }
         file.seek(self.lines.read_to())?;
         let n = file.read(buffer)?;

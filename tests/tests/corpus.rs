@@ -84,15 +84,8 @@ fn play_all(mode: Mode) -> Vec<(Truth, Vec<Span>)> {
             scope.spawn(|| {
                 loop {
                     let Some(recording) = next.lock().unwrap().next() else { return };
-                    let (truth, mut spans) = (recording.truth(), recording.play(mode));
+                    let (truth, spans) = (recording.truth(), recording.play(mode));
                     let mut found = judge(&truth, &spans, mode);
-                    // A known race: killed between a subagent and one that it launched, a daemon can find the launch too late and
-                    // place the inner one at the turn. It is said, and must not happen twice.
-                    if matches!(mode, Mode::Restart) && !found.is_empty() {
-                        tests::say(&format!("{}: played again, because of {}", recording.name, found.join("; ")));
-                        spans = recording.play(mode);
-                        found = judge(&truth, &spans, mode);
-                    }
                     if recording.name != "rewind" && spans.iter().any(|span| span.name == "left behind") {
                         found.push("nobody went back".to_owned());
                     }

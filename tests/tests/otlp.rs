@@ -80,7 +80,7 @@ fn every_recorded_session_arrives_whole_at_a_receiver_that_one_variable_names() 
 
 #[test]
 fn every_recorded_session_arrives_whole_though_the_daemon_is_killed_after_every_hook() {
-    let play = |recording: &Recording| {
+    each_recording(|recording| {
         let server = Server::new();
         recording.play_in(&Home::new(), &env(&server, &[]), Mode::Restart, || {});
         // Killed between the server's answer and its own note of it, a daemon sends again what it sent.
@@ -88,16 +88,6 @@ fn every_recorded_session_arrives_whole_though_the_daemon_is_killed_after_every_
         let spans: Vec<Span> = server.spans();
         let once: Vec<Flat> = spans.iter().filter(|span| seen.insert(span.encoded.clone())).map(Flat::of).collect();
         (flat::judge(&recording.truth(), &once), once.len())
-    };
-    each_recording(|recording| {
-        let (wrong, spans) = play(recording);
-        if wrong.is_empty() {
-            return (wrong, spans);
-        }
-        // A known race: killed between a subagent and one that it launched, a daemon can find the launch too late and place the inner
-        // one at the turn. It is said, and must not happen twice.
-        tests::say(&format!("{}: played again, because of {}", recording.name, wrong.join("; ")));
-        play(recording)
     });
 }
 

@@ -1,10 +1,7 @@
 //! Whether a session may be read now, and for which of its destinations.
 
 use super::{Engine, session::Session};
-use crate::{
-    agents::Agents,
-    clock::{self, now_ms, now_ns},
-};
+use crate::clock::{self, now_ms, now_ns};
 use cc_core::{
     admit::{self, DELIVERING, Reader, Wait},
     destination::Destination,
@@ -108,8 +105,8 @@ impl Engine {
             }
             match session {
                 Some(session) => {
-                    (session.row.cursor, session.row.closed, session.tail) = (to.cursor, to.closed, None);
-                    session.agents = Agents::default();
+                    session.begin_again();
+                    (session.row.cursor, session.row.closed) = (to.cursor, to.closed);
                     session.phase.wake();
                 }
                 None => drop(self.resume(&to.session_id)),

@@ -1,7 +1,7 @@
 //! A look at one session: what is new in its transcript and in those of its subagents, and what is stored of it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::Duration,
@@ -84,10 +84,11 @@ impl Engine {
             // What was read is not stored: it is read again from where the store knows.
             Ok(Err(Stumble::Store(error))) => {
                 tracing::warn!(%error, "the database does not take what was read; trying again");
-                session.agents = Agents::default();
+                session.begin_again();
                 session.retry();
             }
             Err(_) => {
+                session.begin_again();
                 session.phase = Phase::Over;
                 let (session_id, offset) = (&session.row.session_id, tail.lines.consumed());
                 tracing::error!(
@@ -315,14 +316,16 @@ impl Engine {
             *found.skipped.entry("orphan").or_default() += orphans;
         }
         let over = session.is_over() || session.row.hint.event == Event::Ended;
-        let (consumed, awaits) = emit_complete(session, tail, &mut found);
+        let (dealt_with, awaits) = emit_complete(session, tail, &mut found);
         let mut agents = std::mem::take(&mut session.agents);
         let read = self.read_agents(session, &mut agents, tail, over, room, &mut found);
         session.agents = agents;
-        match read? {
+        let is_all = read?;
+        match is_all {
             true => session.phase = Phase::Read(awaits),
             false => session.phase.fall_behind(),
         }
+        let consumed = session.keep_permission(dealt_with, !is_all || session.is_agent_ending());
         let at_work = u32::try_from(session.agents.at_work()).unwrap_or(u32::MAX);
         let unsettled = at_work != std::mem::replace(&mut session.row.unsettled, at_work);
         let is_news = !consumed.is_empty() || unsettled || found.is_news();
@@ -474,8 +477,7 @@ impl Engine {
                 tracing::warn!(%error, "the database does not take what was read; trying again");
                 for session in sessions {
                     session.step = None;
-                    session.tail = None;
-                    session.agents = Agents::default();
+                    session.begin_again();
                     session.retry();
                 }
             }
@@ -491,9 +493,8 @@ fn stored_one(
 ) -> bool {
     let Some(step) = session.step.take() else { return false };
     session.row = step.session;
-    // In the same order.
-    let mut consumed = step.consumed.iter().peekable();
-    session.waiting.retain(|(hint, _)| consumed.next_if(|id| **id == hint.id).is_none());
+    let consumed: HashSet<String> = step.consumed.into_iter().collect();
+    session.waiting.retain(|(hint, _)| !consumed.contains(&hint.id));
     let taking = session.row.hint.destinations().filter(|to| !step.behind.contains(to));
     for (to, (id, spans)) in taking.zip(queued).filter(|(_, (_, spans))| *spans > 0) {
         tracing::debug!(session = session.row.session_id, spans, "spans stored");

@@ -34,8 +34,11 @@ pub(super) struct Session {
     pub(super) tail: Option<Tail>,
     /// What was read, and is yet to be stored.
     pub(super) step: Option<Advance>,
-    /// Events not yet dealt with, oldest first, with when they came.
+    /// Events not yet dealt with, oldest first, with when they came; and the one that is `kept`.
     pub(super) waiting: Vec<(Hint, Instant)>,
+    /// The id of an event that is dealt with, but for the subagents that end with it. It stays in the inbox until they are emitted:
+    /// where only Claude Code's own environment turns tracing on, nothing else permits reading them, not after a restart either.
+    pub(super) kept: Option<String>,
     pub(super) phase: Phase,
     /// When the transcript last grew.
     pub(super) grown: Instant,
@@ -70,6 +73,7 @@ impl Session {
             tail: None,
             step: None,
             waiting: Vec::new(),
+            kept: None,
             phase: Phase::LEFT,
             grown: now,
             touched: now,
@@ -86,10 +90,33 @@ impl Session {
         }
     }
 
+    /// What was read is read again, from where the store knows.
+    pub(super) fn begin_again(&mut self) {
+        (self.tail, self.agents, self.kept) = (None, Agents::default(), None);
+    }
+
+    /// The events that are yet to be dealt with, oldest first.
+    pub(super) fn to_deal_with(&self) -> impl Iterator<Item = &(Hint, Instant)> {
+        self.waiting.iter().filter(|(hint, _)| Some(&hint.id) != self.kept.as_ref())
+    }
+
+    /// Returns which events leave the inbox now that these are `dealt_with`, oldest first. The last one that permits reading is kept
+    /// back while subagents `are_ending`.
+    pub(super) fn keep_permission(&mut self, dealt_with: Vec<String>, are_ending: bool) -> Vec<String> {
+        let mut done: Vec<String> = self.kept.take().into_iter().chain(dealt_with).collect();
+        if are_ending {
+            let permission = |(hint, _): &&(Hint, Instant)| hint.source.is_permission() && done.contains(&hint.id);
+            let last = self.waiting.iter().rev().find(permission).map(|(hint, _)| hint.id.clone());
+            done.retain(|id| Some(id) != last.as_ref());
+            self.kept = last;
+        }
+        done
+    }
+
     /// There is nothing more to read for now.
     pub(super) fn rest(&mut self, now: Instant) {
         let looks_finished = self.tail.as_ref().is_some_and(Tail::looks_finished);
-        let came = self.waiting.iter().map(|(_, came)| *came);
+        let came = self.to_deal_with().map(|(_, came)| *came);
         self.phase = Phase::Read(complete::awaits(now, self.grown, came, looks_finished));
     }
 
@@ -113,8 +140,7 @@ impl Session {
         if let Err(error) = store.call(|store| store.forget_agents(&self.row.session_id)) {
             tracing::warn!(%error, "subagents told elsewhere are not told again");
         }
-        self.tail = None;
-        self.agents = Agents::default();
+        self.begin_again();
         (self.row.cursor, self.row.closed, self.row.forked_from, self.row.title) = (Position::default(), 0, None, None);
         true
     }
@@ -127,7 +153,7 @@ impl Session {
     }
 
     /// One of its subagents ends before long.
-    fn is_agent_ending(&self) -> bool {
+    pub(super) fn is_agent_ending(&self) -> bool {
         self.agents_poll.is_some_and(|poll| poll.is_ending)
     }
 
@@ -197,7 +223,7 @@ impl Session {
 
     /// The last turn has something untold, nobody waits for it, and the model has said that it is done: its Stop was lost.
     pub(super) fn looks_finished(&self) -> bool {
-        self.waiting.is_empty() && self.tail.as_ref().is_some_and(Tail::looks_finished)
+        self.to_deal_with().next().is_none() && self.tail.as_ref().is_some_and(Tail::looks_finished)
     }
 }
 

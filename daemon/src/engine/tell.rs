@@ -211,7 +211,8 @@ pub(super) fn push_line(
 /// Emits the turns that are complete. Returns the ids of the events that are dealt with, and what the
 /// session waits for then.
 pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Found) -> (Vec<String>, Awaits) {
-    let waiting = session.waiting.iter();
+    let events: Vec<_> = session.to_deal_with().collect();
+    let waiting = events.iter();
     let waiting: Vec<_> =
         waiting.map(|(hint, came)| Waiting { event: &hint.event, fired_ns: hint.fired_ns, came: *came }).collect();
     let decision = complete::decide(
@@ -243,7 +244,7 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Foun
         }
         tail.held = 0;
     }
-    (dealt_with.into_iter().map(|index| session.waiting[index].0.id.clone()).collect(), awaits)
+    (dealt_with.into_iter().map(|index| events[index].0.id.clone()).collect(), awaits)
 }
 
 /// Adds to `found` what is due of `turn`.

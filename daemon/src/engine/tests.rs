@@ -10,6 +10,7 @@ use cc_core::{destination::Kind, ids, project::Options, turn::placement};
 
 mod canary;
 mod many;
+mod permission;
 
 /// A home with a directory for transcripts.
 fn home() -> (tempfile::TempDir, PathBuf) {

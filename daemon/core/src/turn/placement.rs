@@ -42,8 +42,9 @@ pub struct Subagent {
     id: String,
     /// The run of a workflow that it is part of.
     workflow: Option<String>,
-    /// What stands beside its transcript.
-    pub meta: Meta,
+    /// What stands beside its transcript; `None` until that was read whole. It may come later than the transcript, and is half there
+    /// while it is rewritten.
+    pub meta: Option<Meta>,
     /// What it did, once for what it was launched with and once for each message that woke it again.
     pub runs: Runs,
     /// Where each of its runs belongs, as far as that is known.
@@ -79,7 +80,7 @@ impl<'a> Known<'a> {
 impl Subagent {
     /// A subagent of which nothing was read.
     pub fn new(id: String, workflow: Option<String>) -> Self {
-        Self { id, workflow, meta: Meta::default(), runs: Runs::default(), places: Vec::new() }
+        Self { id, workflow, meta: None, runs: Runs::default(), places: Vec::new() }
     }
 
     /// Which it is.
@@ -105,20 +106,20 @@ impl Subagent {
     /// Where the first of its runs belongs whose place is not known yet; `None` if nothing says so.
     fn placement(&self, known: &Known<'_>) -> Option<Place> {
         let turn = self.unplaced()?;
-        let meta = &self.meta;
+        let meta = self.meta.as_ref();
+        let asked_by = meta.and_then(|meta| meta.tool_use_id.as_deref());
         let launches = || known.launches(known.sources());
         let names = |launch: &Launch| {
             let named = launch.agent_id.as_deref();
             named.is_some_and(|named| named == self.id || Some(named) == self.workflow.as_deref())
         };
-        // Subagents of such a subagent have the same prompt id, and a call that launched them.
-        let by_prompt = turn.prompt.prompt_id.as_deref().filter(|_| meta.tool_use_id.is_none()).map(Turn::launch_id);
+        // Subagents of such a subagent have the same prompt id, and a call that launched them: that there is none must be known.
+        let is_without_call = meta.is_some() && asked_by.is_none();
+        let by_prompt = turn.prompt.prompt_id.as_deref().filter(|_| is_without_call).map(Turn::launch_id);
         let before = |launch: &Launch| launch.called.zip(turn.prompt.at).is_none_or(|(called, at)| called <= at);
         let launch = if self.places.is_empty() {
             // Of several calls with one id the latest that names no other subagent.
-            let asked = |launch: &Launch| {
-                meta.tool_use_id.as_deref() == Some(&launch.id) && (launch.agent_id.is_none() || names(launch))
-            };
+            let asked = |launch: &Launch| asked_by == Some(&launch.id) && (launch.agent_id.is_none() || names(launch));
             launches()
                 .filter(|launch| names(launch) && !launch.wakes)
                 .min_by_key(|launch| launch.called)
@@ -166,11 +167,11 @@ impl Subagent {
 
     /// The place of its next run: in `turn`, below the call that launched it, if one did.
     fn place_in(&self, turn: (String, u32), call: Option<&Launch>, order: Option<&Order>) -> Place {
-        let meta = &self.meta;
+        let meta = self.meta.clone().unwrap_or_default();
         Place {
             agent_id: self.id.clone(),
-            agent_type: meta.agent_type.clone().or_else(|| order.and_then(|order| order.subagent_type.clone())),
-            description: meta.description.clone().or_else(|| order.and_then(|order| order.description.clone())),
+            agent_type: meta.agent_type.or_else(|| order.and_then(|order| order.subagent_type.clone())),
+            description: meta.description.or_else(|| order.and_then(|order| order.description.clone())),
             run: self.workflow.clone(),
             round: u32::try_from(self.places.len() + 1).unwrap_or(u32::MAX),
             turn,
@@ -202,7 +203,7 @@ impl Subagent {
         };
         let is_said = is_over || has_ended || returned();
         match turn.is_some_and(Turn::looks_finished) {
-            true if is_said || self.meta.finished => Some(grown + BURST),
+            true if is_said || self.meta.as_ref().is_some_and(|meta| meta.finished) => Some(grown + BURST),
             true => Some(grown + QUIET_FINISHED),
             false if is_said => Some(grown + QUIET),
             false => None,
@@ -262,8 +263,12 @@ pub fn closed_launches(turn: &Turn) -> impl Iterator<Item = Launch> {
         .map(move |launch| Launch { returned: launch.returned || waiting.contains(&*launch.tool_id), ..launch })
 }
 
-/// The turn that launched a subagent last before `run` began.
+/// The turn that launched a subagent with the prompt of `run`, else the one that launched any last before it began.
 fn launched_before(run: &Turn, launches: &[Launch]) -> Option<(String, u32)> {
+    let by_prompt = run.prompt.prompt_id.as_deref().map(Turn::launch_id);
+    if let Some(launch) = launches.iter().find(|launch| by_prompt.as_ref() == Some(&launch.tool_id)) {
+        return Some(launch.turn.clone());
+    }
     let launches = launches.iter().filter(|launch| launch.called.is_some() && launch.called <= run.prompt.at);
     launches.max_by_key(|launch| launch.called).map(|launch| launch.turn.clone())
 }

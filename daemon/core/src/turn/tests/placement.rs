@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    super::placement::{Known, Next, POLL, POLL_LATER, Subagent, next, place_all},
+    super::placement::{Known, Meta, Next, POLL, POLL_LATER, Subagent, next, place_all},
     *,
 };
 
@@ -47,7 +47,13 @@ fn part_of(id: &str, workflow: Option<&str>, records: Vec<Record>) -> Subagent {
 
 /// The `.meta.json` beside it names its call.
 fn beside(mut agent: Subagent, call: &str) -> Subagent {
-    agent.meta.tool_use_id = Some(call.into());
+    agent.meta.get_or_insert_default().tool_use_id = Some(call.into());
+    agent
+}
+
+/// The `.meta.json` beside it names no call.
+fn without_call(mut agent: Subagent) -> Subagent {
+    agent.meta = Some(Meta::default());
     agent
 }
 
@@ -153,10 +159,17 @@ fn a_subagent_belongs_below_the_call_that_launched_it() {
         ),
         (
             "a command that ran in a context of its own: no call is above it",
-            agent("g", vec![of_prompt("s1", 10, "prompt-1"), done("x", 11)]),
+            without_call(agent("g", vec![of_prompt("s1", 10, "prompt-1"), done("x", 11)])),
             vec![command(None)],
             vec![],
             "p1/-",
+        ),
+        (
+            "whether a call is above it is not known while the file beside it is not there, or half there",
+            agent("g", vec![of_prompt("s1", 10, "prompt-1"), done("x", 11)]),
+            vec![command(None)],
+            vec![],
+            "-",
         ),
         (
             "a later run, below the message that woke it",
@@ -232,6 +245,13 @@ fn where_nothing_says_it_the_likeliest_turn_is_guessed() {
             Some("p2/-"),
         ),
         (
+            "the turn that launched one with its prompt id",
+            agent("g", vec![of_prompt("s1", 10, "prompt-1"), done("x", 11)]),
+            vec![],
+            vec![stored("p1", "prompt:prompt-1", 3, None), stored("p2", "t2", 8, None)],
+            Some("p1/-"),
+        ),
+        (
             "a later run, in the turn of the one before",
             agent("g", later(own(10))),
             vec![],
@@ -284,7 +304,7 @@ fn a_subagent_has_ended_when_something_says_so_and_its_transcript_is_silent() {
         ("what woke it again is not said yet", woken(), &calls, false, false, false, None),
     ] {
         let mut it = agent("g", records);
-        it.meta.finished = says_finished;
+        it.meta.get_or_insert_default().finished = says_finished;
         place_all(&mut [&mut it], &[], launches);
         let known = Known { open: &[], runs: it.runs.iter().collect(), launches };
         let due = it.due(&known, grown, is_over, has_ended);
