@@ -49,7 +49,7 @@ type Look = (u64, (i64, i64), u64);
 #[derive(Debug, Default)]
 pub struct Agents {
     at_work: BTreeMap<String, Agent>,
-    /// Those told to their end, with the length of their transcripts; `None` until it is looked up.
+    /// Those emitted whole, with the length of their transcripts; `None` until it is looked up.
     done: Option<HashMap<String, u64>>,
     launches: Vec<Launch>,
     /// Those of which a hook or a notification said that they ended.
@@ -90,7 +90,7 @@ impl Agents {
         self.at_work.values_mut().for_each(|agent| agent.grown -= by);
     }
 
-    /// How many are not told to their end.
+    /// How many are not emitted whole.
     pub fn at_work(&self) -> usize {
         self.at_work.len()
     }
@@ -100,7 +100,7 @@ impl Agents {
         self.dirs.iter().map(PathBuf::as_path)
     }
 
-    /// Looks for transcripts that are new, or that grew after they had been told.
+    /// Looks for transcripts that are new, or that grew after they had been emitted.
     pub fn discover(&mut self, transcript: &Path, open: &[&Turn]) {
         let dir = reader::subagents_dir(transcript);
         let mut files = reader::subagents(&dir);
@@ -175,7 +175,7 @@ impl Agents {
         }
     }
 
-    /// The subagent is told to its end. Returns what is to be stored of it.
+    /// The subagent is emitted whole. Returns what is to be stored of it.
     pub fn finish(&mut self, id: &str) -> Option<((String, u64), Vec<Launch>)> {
         let agent = self.at_work.remove(id)?;
         let length = agent.lines.read_to();

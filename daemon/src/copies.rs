@@ -54,7 +54,7 @@ impl Beside {
 
     /// What was sent of others counts as well.
     #[must_use]
-    pub fn and_told(mut self, store: Handle) -> Self {
+    pub fn and_emitted(mut self, store: Handle) -> Self {
         self.store = Some(store);
         self
     }

@@ -36,11 +36,11 @@ use cc_core::{
 };
 
 mod admission;
+mod emit;
 mod later;
 mod read;
 mod refused;
 mod session;
-mod tell;
 mod users;
 
 use later::{Later, Task};
@@ -276,7 +276,7 @@ impl Engine {
                         self.users.answered(dirs, email).into_iter().for_each(|hint| self.hear(hint));
                     }
                     Ok(Input::Pending(reply)) => {
-                        // Whoever asks wants to know of what was written just now, too.
+                        // The answer counts what was written just now, too.
                         let at_work = self.sessions.values_mut().filter(|session| session.agents_poll.is_some());
                         at_work.for_each(|session| session.phase.wake());
                         let soon = clock::monotonic() + BURST;
@@ -304,7 +304,7 @@ impl Engine {
         }
     }
 
-    /// How long until there is something to do without being told; `None` if never.
+    /// How long until there is something to do without an input; `None` if never.
     fn pause(&self) -> Option<Duration> {
         let now = clock::monotonic();
         let until = |at: Instant| at.saturating_duration_since(now).max(Duration::from_millis(1));
@@ -380,8 +380,7 @@ impl Engine {
             dir.is_some_and(|dir| self.store.call(|store| store.off(dir)).is_ok_and(|off| !off.is_empty()))
         };
         let again = hint.source.is_asked_for() && was_off(&hint);
-        let may =
-            hint.source != Source::Backfill && !again || session.may_be_told_to(&hint.targets, again, &self.store);
+        let may = hint.source != Source::Backfill && !again || session.may_go_to(&hint.targets, again, &self.store);
         if newest && may {
             session.row.transcript.clone_from(&hint.transcript);
             session.row.hint = hint.clone();
@@ -508,7 +507,7 @@ impl Engine {
         }
     }
 
-    /// True if `session`, of which nothing was read yet, may begin with a copy of one beside it that has yet to be told: a turn
+    /// True if `session`, of which nothing was read yet, may begin with a copy of one beside it that is yet to be emitted: a turn
     /// belongs to the session that had it first.
     fn may_copy_another(&self, session: &mut Session, now: Instant) -> bool {
         let Some(fired) = session.first_fired().filter(|_| session.is_new()) else { return false };

@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     Engine, RECOVERED, TICK,
+    emit::{Gathered, HELD, emit, emit_complete, push_line},
     session::{AgentsPoll, Session, Tail},
-    tell::{Found, HELD, emit_complete, push_line, tell},
 };
 use crate::{
     agents::Agents,
@@ -42,14 +42,14 @@ pub(super) const STEP: usize = 1 << 20;
 /// How long a transcript may be missing before its events are given up. A later event of the session starts again.
 const MISSING: Duration = Duration::from_secs(10);
 
-/// How many sessions that were never told may be begun with each other.
+/// How long a chain of sessions is followed that begin with each other and were never emitted.
 pub(super) const CHAIN: usize = 16;
 
 /// How many bytes of a transcript are read in one step.
 const READ: usize = 1 << 20;
 
-/// Why a reading came to nothing.
-enum Stumble {
+/// Why a look at a session ended early.
+enum ReadStop {
     Read(std::io::Error),
     Store(crate::store::Error),
 }
@@ -77,12 +77,12 @@ impl Engine {
                 session.tail = Some(tail);
                 session.step = step;
             }
-            Ok(Err(Stumble::Read(error))) => {
+            Ok(Err(ReadStop::Read(error))) => {
                 tracing::warn!(session = session.row.session_id, %error, "the transcript cannot be read");
                 self.unreadable(session, &Unreadable::Io(error));
             }
             // What was read is not stored: it is read again from where the store knows.
-            Ok(Err(Stumble::Store(error))) => {
+            Ok(Err(ReadStop::Store(error))) => {
                 tracing::warn!(%error, "the database does not take what was read; trying again");
                 session.begin_again();
                 session.retry();
@@ -139,7 +139,7 @@ impl Engine {
             if known { Some((session.row.cursor.offset, session.row.closed)) } else { self.begin(session, file) };
         let Some((cursor, closed)) = begin else { return };
         if cursor == 0 && self.recover_previous(session, file) {
-            // Not before that one is told.
+            // That one is emitted first.
             session.phase.hold(clock::monotonic() + TICK);
             return;
         }
@@ -155,7 +155,7 @@ impl Engine {
                 .behind_another_tool(is_begun)
                 .beside(
                     Beside::new(&session.row.session_id, &session.row.transcript, self.roots(&session.row.hint))
-                        .and_told(self.store.clone())
+                        .and_emitted(self.store.clone())
                         .leaving_copies(),
                 ),
             held: 0,
@@ -163,7 +163,7 @@ impl Engine {
         });
     }
 
-    /// The turns before the cursor; none, if the store cannot tell: then those the user leaves behind are not marked.
+    /// The turns before the cursor; none, if the store cannot be read: then those the user leaves behind are not marked.
     fn past(&self, row: &SessionRow) -> Vec<Past> {
         self.store.call(|store| store.turns(&row.session_id, row.closed)).unwrap_or_else(|error| {
             tracing::warn!(session = row.session_id, %error, "earlier turns are not known");
@@ -178,7 +178,7 @@ impl Engine {
     }
 
     /// Where a transcript is begun and how many turns come before: at its start, or behind what another tool has sent of it.
-    /// `None` if that cannot be told now.
+    /// `None` if that cannot be known now.
     fn begin(&self, session: &mut Session, file: &mut Transcript) -> Option<(u64, u32)> {
         session.tail = None;
         let imported = match self.store.call(|store| store.imported(&session.row.session_id)) {
@@ -188,7 +188,7 @@ impl Engine {
         };
         imported
             .inspect_err(|error| {
-                tracing::warn!(session = session.row.session_id, %error, "where reading begins cannot be told; trying again");
+                tracing::warn!(session = session.row.session_id, %error, "it is not known where reading begins; trying again");
                 session.retry();
             })
             .ok()
@@ -248,15 +248,15 @@ impl Engine {
             poll.at = poll.at.max(now + placement::POLL);
         }
         let row = &session.row;
-        let patient = match error {
+        let may_come = match error {
             Unreadable::Missing | Unreadable::Io(_) => true,
             Unreadable::Outside => places::may_come(&row.transcript, &self.roots(&row.hint)),
             _ => false,
         };
         // A session that is over does not write its first line any more.
-        let patience = if session.is_over() { QUIET } else { MISSING };
+        let limit = if session.is_over() { QUIET } else { MISSING };
         let (done, left): (Vec<_>, Vec<_>) =
-            session.waiting.drain(..).partition(|(_, came)| !patient || now >= *came + patience);
+            session.waiting.drain(..).partition(|(_, came)| !may_come || now >= *came + limit);
         session.waiting = left;
         session.rest(now);
         if done.is_empty() {
@@ -280,12 +280,12 @@ impl Engine {
         session: &mut Session,
         tail: &mut Tail,
         file: &mut Transcript,
-    ) -> Result<Option<Advance>, Stumble> {
-        let mut found = Found::default();
-        file.seek(tail.lines.read_to()).map_err(Stumble::Read)?;
+    ) -> Result<Option<Advance>, ReadStop> {
+        let mut found = Gathered::default();
+        file.seek(tail.lines.read_to()).map_err(ReadStop::Read)?;
         let mut room = READ;
         loop {
-            let n = file.read(&mut self.buffer).map_err(Stumble::Read)?;
+            let n = file.read(&mut self.buffer).map_err(ReadStop::Read)?;
             if n == 0 {
                 break;
             }
@@ -298,7 +298,7 @@ impl Engine {
             if room == 0 || found.is_much() {
                 // The rest of it is for a later step: others have theirs before that.
                 session.phase.fall_behind();
-                found.tell(&mut session.agents);
+                found.inform(&mut session.agents);
                 tail.read_to = file.position(tail.lines.read_to());
                 return Ok(found.is_news().then(|| step(session, tail, file, found, Vec::new())));
             }
@@ -332,7 +332,7 @@ impl Engine {
         Ok(is_news.then(|| step(session, tail, file, found, consumed)))
     }
 
-    /// Reads what the session's subagents have written, at most `room` bytes, and tells what is due of it. False if that was not
+    /// Reads what the session's subagents have written, at most `room` bytes, and emits what is due of it. False if that was not
     /// all.
     fn read_agents(
         &mut self,
@@ -341,15 +341,15 @@ impl Engine {
         tail: &Tail,
         over: bool,
         mut room: usize,
-        found: &mut Found,
-    ) -> Result<bool, Stumble> {
+        found: &mut Gathered,
+    ) -> Result<bool, ReadStop> {
         if agents.is_new() {
             let id = &session.row.session_id;
             let stored =
-                self.store.call(|store| Ok((store.agents(id)?, store.launches(id)?))).map_err(Stumble::Store)?;
+                self.store.call(|store| Ok((store.agents(id)?, store.launches(id)?))).map_err(ReadStop::Store)?;
             agents.load(stored.0, stored.1);
         }
-        found.tell(agents);
+        found.inform(agents);
         let open: Vec<&Turn> = tail.assembler.at_work().collect();
         agents.discover(&session.row.transcript, &open);
         for dir in agents.dirs() {
@@ -368,7 +368,7 @@ impl Engine {
             // Nothing is added any more to what it did before it was woken again.
             let (past, launches) = agents.take_past(&id);
             for mut turn in past {
-                tell(session, &mut turn, Scope::Final, None, found);
+                emit(session, &mut turn, Scope::Final, None, found);
             }
             found.launches.extend(launches);
             let due = agents.due(&id, &open, over);
@@ -386,7 +386,7 @@ impl Engine {
             }
             match agents.get(&id).and_then(|agent| agent.turn_mut()) {
                 Some(turn) if placed => {
-                    tell(session, turn, Scope::Final, None, found);
+                    emit(session, turn, Scope::Final, None, found);
                     turn.mark_sent(Scope::Final);
                 }
                 _ => found.skip("agent_of_no_turn"),
@@ -399,7 +399,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Reads what one of them has written, and tells it in parts if it is long. Of one whose place is not known no more is
+    /// Reads what one of them has written, and emits it in parts if it is long. Of one whose place is not known no more is
     /// held than of others: the rest of it is read when the place is. False if the step was over before its end.
     fn read_agent(
         &mut self,
@@ -408,8 +408,8 @@ impl Engine {
         id: &str,
         tail: &Tail,
         room: &mut usize,
-        found: &mut Found,
-    ) -> Result<bool, Stumble> {
+        found: &mut Gathered,
+    ) -> Result<bool, ReadStop> {
         let roots = self.roots(&session.row.hint);
         while let Some(agent) = agents.get(id) {
             let is_long = agent.held > HELD;
@@ -419,7 +419,7 @@ impl Engine {
             let Some(agent) = agents.get(id) else { break };
             if is_long {
                 let Some(turn) = agent.turn_mut().filter(|turn| turn.place.is_some()) else { break };
-                tell(session, turn, Scope::Part, None, found);
+                emit(session, turn, Scope::Part, None, found);
                 turn.mark_sent(Scope::Part);
                 agent.held = 0;
             }
@@ -504,7 +504,7 @@ fn stored_one(
 }
 
 /// The step that stores what was found. Where the session stands is known when it is stored.
-fn step(session: &Session, tail: &Tail, file: &mut Transcript, mut found: Found, consumed: Vec<String>) -> Advance {
+fn step(session: &Session, tail: &Tail, file: &mut Transcript, mut found: Gathered, consumed: Vec<String>) -> Advance {
     if !session.row.hint.options.unredacted {
         found.mask(&session.rules);
     }

@@ -45,7 +45,7 @@ pub(super) struct Session {
     pub(super) touched: Instant,
     /// Another session has followed it: nobody writes to it any more.
     pub(super) superseded: bool,
-    /// How many sessions follow it of which none was ever told.
+    /// How many sessions follow it of which none was ever emitted.
     pub(super) depth: usize,
     /// The session it was begun with, once that is known.
     pub(super) previous: Option<String>,
@@ -121,8 +121,8 @@ impl Session {
     }
 
     /// History goes to the `targets` now. If it went elsewhere before, or is to be read `again`, that begins at the start, unless something
-    /// of it is still to be told there: then false.
-    pub(super) fn may_be_told_to(&mut self, targets: &[cc_core::route::Target], again: bool, store: &Handle) -> bool {
+    /// of it is still to be emitted there: then false.
+    pub(super) fn may_go_to(&mut self, targets: &[cc_core::route::Target], again: bool, store: &Handle) -> bool {
         let known: Vec<_> = self.row.hint.destinations().collect();
         let is_same = targets.iter().all(|target| known.contains(&&target.destination));
         let has_unemitted = || {
@@ -138,7 +138,7 @@ impl Session {
             History::FromStart => {}
         }
         if let Err(error) = store.call(|store| store.forget_agents(&self.row.session_id)) {
-            tracing::warn!(%error, "subagents told elsewhere are not told again");
+            tracing::warn!(%error, "subagents that went elsewhere are not sent again");
         }
         self.begin_again();
         (self.row.cursor, self.row.closed, self.row.forked_from, self.row.title) = (Position::default(), 0, None, None);
@@ -199,15 +199,15 @@ impl Session {
         self.phase.is_idle() && !self.is_agent_ending()
     }
 
-    /// Its transcript is complete, or nobody follows it and all of it is told: the next event finds where it stands in the store.
+    /// Its transcript is complete, or nobody follows it and all of it is emitted: the next event finds where it stands in the store.
     pub(super) fn is_done_with(&self) -> bool {
         let is_over = self.row.hint.event == Event::Ended || self.superseded;
-        let is_told = || {
+        let is_emitted = || {
             let open = self.tail.as_ref().and_then(|tail| tail.assembler.open());
             open.is_none_or(|turn| !turn.has_news(Scope::Final))
         };
         self.phase == Phase::Over
-            || !self.is_busy() && self.agents_poll.is_none() && (is_over || self.is_unhurried && is_told())
+            || !self.is_busy() && self.agents_poll.is_none() && (is_over || self.is_unhurried && is_emitted())
     }
 
     /// Claude Code has said that it writes no more.
@@ -221,7 +221,7 @@ impl Session {
         self.waiting.len() + usize::from(is_unread) + usize::from(self.is_agent_ending())
     }
 
-    /// The last turn has something untold, nobody waits for it, and the model has said that it is done: its Stop was lost.
+    /// Something of the last turn is not emitted, no event waits for it, and the model has said that it is done: its Stop was lost.
     pub(super) fn looks_finished(&self) -> bool {
         self.to_deal_with().next().is_none() && self.tail.as_ref().is_some_and(Tail::looks_finished)
     }

@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    emit::{FAULT, HELD},
     read::{CHAIN, PANICKED, STEP},
-    tell::{FAULT, HELD},
     *,
 };
 use crate::store::{Counts, Store};

@@ -86,7 +86,7 @@ fn sessions_that_were_found_take_one_look_each_and_little_memory_however_many_th
         }
         assert_eq!((at.engine.looks, at.spans()), (count, 2 * count));
         assert!(most <= admit::AT_ONCE, "{most}");
-        assert!(at.engine.sessions.is_empty(), "what is told to its end is let go");
+        assert!(at.engine.sessions.is_empty(), "what is emitted whole is let go");
     }
 }
 
@@ -102,8 +102,8 @@ fn a_live_session_is_looked_at_before_the_next_step_of_any_other() {
     while at.engine.sessions["long"].tail.is_none() {
         at.pass();
     }
-    let (steps, told) = (at.engine.looks, at.spans());
-    assert!((1..2 * 20_000).contains(&told), "{told} after {steps} looks: it is read in steps");
+    let (steps, emitted) = (at.engine.looks, at.spans());
+    assert!((1..2 * 20_000).contains(&emitted), "{emitted} after {steps} looks: it is read in steps");
     let live = at.session("live", 1);
     at.engine.take(Hint { id: "e-live".into(), fired_ns: 2, event: Event::Ended, ..live });
     at.engine.sessions.get_mut("live").unwrap().make_due();
@@ -188,7 +188,7 @@ fn few_sessions_stay_in_memory_of_which_nothing_is_expected() {
     assert!(sessions.len() <= IDLE && sessions.contains_key(&format!("s-{}", IDLE + 39)), "{}", sessions.len());
 }
 
-/// Sessions left in the middle are begun with a few at a time when the daemon starts, and told when they look finished.
+/// Sessions left in the middle are begun with a few at a time when the daemon starts, and emitted when they look finished.
 #[test]
 fn sessions_left_in_the_middle_do_not_come_all_at_once() {
     let mut at = Stepped::new();
@@ -231,7 +231,7 @@ fn a_turn_of_very_many_calls_is_told_in_parts() {
     let deadline = Instant::now() + Duration::from_secs(120);
     let (mut before, mut steps) = (0, 0);
     // As many spans as lines are held, and those of one more piece of the file.
-    let most = (HELD / super::super::tell::PER_LINE + CHUNK / 100) as u64;
+    let most = (HELD / super::super::emit::PER_LINE + CHUNK / 100) as u64;
     while !at.engine.sessions.is_empty() {
         assert!(Instant::now() < deadline);
         at.engine.sessions.values_mut().for_each(|session| session.make_due());

@@ -28,7 +28,7 @@ use cc_core::{
     turn::{Assembler, Launch, Past, Scope, Turn, placement},
 };
 
-/// A turn is told in parts when more bytes of it than this are held.
+/// A turn is emitted in parts when more bytes of it than this are held.
 pub(super) const HELD: usize = 8 << 20;
 
 /// What a line takes in memory besides its text, and until it is stored the spans made of it, in bytes.
@@ -42,11 +42,11 @@ const SPANS: usize = 512;
 
 /// Spans and counts on their way to the store.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct Gathered {
     pub(super) spans: Vec<Outgoing>,
     /// Traces of turns that began while tracing was off.
     pub(super) off: Vec<TraceId>,
-    /// What is told in the traces of turns that were left behind.
+    /// Marks for the traces of turns that the user left behind.
     pub(super) marks: Vec<Outgoing>,
     /// Turns that are over.
     pub(super) turns: Vec<Past>,
@@ -61,7 +61,7 @@ pub(super) struct Found {
     pub(super) ended: Vec<String>,
 }
 
-impl Found {
+impl Gathered {
     /// It is time to store it.
     pub(super) fn is_much(&self) -> bool {
         self.bytes > STEP || self.spans.len() + self.marks.len() > SPANS
@@ -75,8 +75,8 @@ impl Found {
             || !self.agents.is_empty()
     }
 
-    /// Tells what was found of subagents to those who follow them; before it goes to the store.
-    pub(super) fn tell(&mut self, agents: &mut Agents) {
+    /// Hands on which subagents were launched and have ended, before that goes to the store.
+    pub(super) fn inform(&mut self, agents: &mut Agents) {
         agents.launched(self.launches.iter().cloned());
         self.ended.drain(..).for_each(|id| agents.has_ended(&id));
     }
@@ -140,7 +140,7 @@ pub(super) fn push_line(
     assembler: &mut Assembler,
     held: &mut usize,
     unclaimed: &mut VecDeque<Print>,
-    found: &mut Found,
+    found: &mut Gathered,
     offset: u64,
     line: Line<'_>,
 ) {
@@ -183,7 +183,7 @@ pub(super) fn push_line(
                 }
                 let next = assembler.newest().and_then(began);
                 if !found.leaves_out(session, &turn, next) {
-                    tell(session, &mut turn, Scope::Final, None, found);
+                    emit(session, &mut turn, Scope::Final, None, found);
                 }
             }
         }
@@ -201,7 +201,7 @@ pub(super) fn push_line(
         && let Some(turn) = assembler.open_mut()
     {
         if !found.leaves_out(session, turn, None) {
-            tell(session, turn, Scope::Part, None, found);
+            emit(session, turn, Scope::Part, None, found);
         }
         turn.mark_sent(Scope::Part);
         *held = 0;
@@ -210,7 +210,7 @@ pub(super) fn push_line(
 
 /// Emits the turns that are complete. Returns the ids of the events that are dealt with, and what the
 /// session waits for then.
-pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Found) -> (Vec<String>, Awaits) {
+pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gathered) -> (Vec<String>, Awaits) {
     let events: Vec<_> = session.to_deal_with().collect();
     let waiting = events.iter();
     let waiting: Vec<_> =
@@ -238,7 +238,7 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Foun
     if let Some(Emission { scope, fired_ns, turns }) = emission {
         for (_, turn) in tail.assembler.at_work_mut().enumerate().filter(|(index, _)| turns.contains(index)) {
             if !found.leaves_out(session, turn, None) {
-                tell(session, turn, scope, fired_ns, found);
+                emit(session, turn, scope, fired_ns, found);
             }
             turn.mark_sent(scope);
         }
@@ -248,7 +248,7 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Foun
 }
 
 /// Adds to `found` what is due of `turn`.
-pub(super) fn tell(session: &Session, turn: &mut Turn, scope: Scope, fired: Option<u64>, found: &mut Found) {
+pub(super) fn emit(session: &Session, turn: &mut Turn, scope: Scope, fired: Option<u64>, found: &mut Gathered) {
     let row = &session.row;
     let pipeline = Pipeline { session_id: &row.session_id, options: &row.hint.options, rules: &session.rules };
     let spilled = |path: &Path| reader::spilled(&row.transcript, path);
