@@ -1,4 +1,4 @@
-//! Serves the local socket: one request per connection, few connections at a time, and little patience.
+//! Serves the local socket: one request per connection, few connections at a time, and short time limits.
 //!
 //! Anything that runs as the user can connect, and a hook waits for its answer. So a client that does not get its request
 //! said, or does not take its answer, is not waited for long, and not at all once its place is needed.

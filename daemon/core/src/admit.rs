@@ -42,7 +42,7 @@ pub struct Reader {
     /// What led to the session last.
     pub source: Source,
     /// Nobody waits for what comes of the session, or it is long.
-    pub is_patient: bool,
+    pub can_wait: bool,
 }
 
 /// Why nothing of a session is read for now.
@@ -80,8 +80,8 @@ pub fn limit(source: Source, limit: u64) -> u64 {
     if source == Source::Backfill { limit.min(HISTORY) } else { limit }
 }
 
-/// Decides for which destinations `reader` adds to what waits. Of bytes there are so many `waiting` for each, and may be as many as
-/// the `limit`. `is_paused` and, of a destination, `is_delivering` (in the last [`DELIVERING`]) are asked where it matters.
+/// Decides for which destinations `reader` adds to what waits. `waiting` is how many bytes wait for each; `limit` is how
+/// many may. `is_paused` and, of a destination, `is_delivering` (in the last [`DELIVERING`]) are asked where it matters.
 pub fn admit(
     reader: Reader,
     limit: u64,
@@ -97,7 +97,7 @@ pub fn admit(
         Some(Wait::Paused)
     } else if behind.len() == waiting.len() {
         Some(Wait::Full)
-    } else if reader.is_patient && (0..waiting.len()).any(is_ahead) {
+    } else if reader.can_wait && (0..waiting.len()).any(is_ahead) {
         Some(Wait::Pace)
     } else {
         None
@@ -161,7 +161,7 @@ mod tests {
         const LIMIT: u64 = 512 << 20;
         let (live, patient) = ((Source::Hook, false), (Source::Hook, true));
         let (found, history) = ((Source::Scan, true), (Source::Backfill, true));
-        for (name, (source, is_patient), waiting, paused, delivering, expect) in [
+        for (name, (source, can_wait), waiting, paused, delivering, expect) in [
             ("nothing waits", live, 0, false, true, None),
             ("much waits", live, LIMIT - 1, false, true, None),
             ("a pause is for what is said in it to be passed over", live, 0, true, true, None),
@@ -182,7 +182,7 @@ mod tests {
             ("history in a pause, the queue is full", history, LIMIT, true, true, Some(Wait::Paused)),
             ("history, the queue is full", history, LIMIT, false, true, Some(Wait::Full)),
         ] {
-            let is = admit(Reader { source, is_patient }, LIMIT, &[waiting], || paused, |_| delivering);
+            let is = admit(Reader { source, can_wait }, LIMIT, &[waiting], || paused, |_| delivering);
             assert_eq!(is.wait, expect, "{name}");
             assert_eq!(is.behind.len(), usize::from(waiting >= limit(source, LIMIT)), "{name}");
         }
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_destination_that_takes_nothing_holds_no_other_back() {
-        for (name, is_patient, waiting, delivering, behind, wait) in [
+        for (name, can_wait, waiting, delivering, behind, wait) in [
             ("both take", false, [0, 0], [true, true], vec![], None),
             ("the first falls behind", false, [9, 0], [true, true], vec![0], None),
             ("the second falls behind", false, [0, 9], [true, true], vec![1], None),
@@ -200,11 +200,11 @@ mod tests {
             ("one waits for what it delivers", true, [PACE, 0], [true, false], vec![0], Some(Wait::Pace)),
             ("one that delivers nothing is not waited for", true, [PACE, 0], [false, true], vec![0], None),
         ] {
-            let reader = Reader { source: Source::Hook, is_patient };
+            let reader = Reader { source: Source::Hook, can_wait };
             let is = admit(reader, 9, &waiting, || false, |to| delivering[to]);
             assert_eq!(is, Admission { behind, wait }, "{name}");
         }
-        let reader = Reader { source: Source::Hook, is_patient: false };
+        let reader = Reader { source: Source::Hook, can_wait: false };
         assert_eq!(admit(reader, 9, &[], || false, |_| false).wait, Some(Wait::Full), "there is none");
     }
 

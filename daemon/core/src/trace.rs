@@ -84,7 +84,7 @@ pub enum Body<'t> {
     Tool(&'t Tool),
     /// Something else that happened, at one point in time.
     Event {
-        /// What the model was told by it.
+        /// What the model read of it.
         said: Option<(&'t str, &'t [Media])>,
         /// Details: numbers, and names of models and triggers; never what somebody said.
         details: Vec<(&'static str, Detail)>,
@@ -119,7 +119,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
     };
     let clock = Clock::of(turn, fired);
     let mut spans = Vec::new();
-    // A turn that grew is told again with what is new; a subagent is told once.
+    // A turn that grew is emitted again with what is new; a subagent is emitted once.
     if scope != Scope::Part && turn.is_answered() && (!turn.root_sent || turn.place.is_none() && turn.has_news(scope)) {
         spans.push(top_span(turn, trace, id, parent, &clock));
     }
@@ -225,7 +225,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                     Some((result, _)) if result.is_error => (Level::Error, Some(brief(&result.output))),
                     Some(_) => (Level::Default, None),
                     None if tool.on_server => (Level::Default, None),
-                    // Whoever resumes the session will read that it was interrupted, which is an error (2.1.329).
+                    // When the session is resumed, its transcript says that it was interrupted, which is an error (2.1.329).
                     None => (Level::Error, Some("no result".to_owned())),
                 };
                 spans.push(Span {
@@ -299,7 +299,7 @@ pub fn call_of(generation: &Generation) -> Call {
     Call::of(&generation.id, generation.first, generation.request_id.as_deref(), content.as_deref())
 }
 
-/// What is told in the trace of `left`, which the user has left behind by going back and giving the prompt of `turn`.
+/// What goes to the trace of `left`, which the user has left behind by going back and giving the prompt of `turn`.
 pub fn left_behind(turn: &Turn, left: &Past) -> Span<'static> {
     let trace = trace_id(&left.key);
     let at = turn.prompt.at;

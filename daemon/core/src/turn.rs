@@ -4,7 +4,7 @@
 //!
 //! A turn is one prompt and everything up to the next one. It stays open, and can grow, until the next prompt: background
 //! work and blocking Stop hooks add to a turn after its Stop. What is already sent of it is marked, so that the same turn
-//! can be told again with only what is new.
+//! can be emitted again with only what is new.
 //!
 //! Knows neither bytes nor OTLP nor the time of day.
 
@@ -33,7 +33,7 @@ pub use run::Runs;
 
 use hash::ById;
 
-/// How much of an open turn is told.
+/// How much of an open turn is emitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// Only what lies behind the model already; not the root. For turns too large to hold.
@@ -75,7 +75,7 @@ pub struct Turn {
     pub root_sent: bool,
     /// The number of the turn before which the user went back to begin this one: that turn and those after it are abandoned.
     pub instead_of: Option<u32>,
-    /// The turns that were left behind by that, until their traces have been told.
+    /// The turns that were left behind by that, until their traces have been emitted.
     pub left: Vec<Past>,
     /// Where it belongs, if it is the work of a subagent.
     pub place: Option<Place>,
@@ -189,7 +189,7 @@ impl Turn {
         !self.generations.is_empty() && self.generations.iter().all(|generation| generation.is_copy)
     }
 
-    /// The model, or an error in its place, has answered: there is something to tell.
+    /// The model, or an error in its place, has answered: there is something to emit.
     pub fn is_answered(&self) -> bool {
         let has_end = self.skill.is_some() || self.error.is_some() || self.is_interrupted;
         // What Claude Code starts by itself is nobody's.
@@ -468,7 +468,7 @@ impl Turn {
                 self.end = self.end.max(at);
             }
             Record::Prompt(prompt) if prompt.stands_in() => {}
-            // A subagent is told more while it works.
+            // More of a subagent is emitted while it works.
             Record::Prompt(prompt) => self.note(prompt.at, Happening::Queued(prompt.text, prompt.media)),
             Record::Queued { at, text, .. } if text.trim_start().starts_with("<task-notification>") => {
                 self.note(at, Happening::Notification(text));
@@ -553,7 +553,7 @@ impl Turn {
         }
         self.root_sent |= scope != Scope::Part;
         if self.root_sent || self.generations.first().is_some_and(|generation| generation.sent) {
-            // The root, where it is told later, refers to what is stored by then.
+            // The root, where it is emitted later, refers to what is stored by then.
             self.prompt.media.iter_mut().for_each(|media| media.bytes.clear());
         }
         self.agents.iter_mut().for_each(|agent| agent.mark_sent(scope));

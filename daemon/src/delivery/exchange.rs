@@ -182,7 +182,7 @@ impl Progress {
         self.at().last.elapsed()
     }
 
-    /// When patience ends, unless something moves.
+    /// When the limit is over, unless something moves.
     fn until(&self, limits: Limits) -> Instant {
         let at = self.at();
         at.last + if at.complete { limits.answer } else { limits.stall }

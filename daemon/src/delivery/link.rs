@@ -40,10 +40,10 @@ impl Link {
         })
     }
 
-    /// Sends a batch that may be answered within `patience` of its last byte; says what came back, and how long after that.
-    pub(super) async fn send_with(&self, spans: Vec<WireSpan>, patience: Duration) -> (Answer, Duration) {
+    /// Sends a batch that may be answered within `limit` of its last byte; says what came back, and how long after that.
+    pub(super) async fn send_with(&self, spans: Vec<WireSpan>, limit: Duration) -> (Answer, Duration) {
         match self {
-            Self::Server(transport) => transport.send_with(spans, patience).await,
+            Self::Server(transport) => transport.send_with(spans, limit).await,
             Self::Files(folder) => (write(folder.clone(), spans).await, Duration::ZERO),
         }
     }

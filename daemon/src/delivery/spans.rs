@@ -94,9 +94,9 @@ impl Lane for Spans {
             return After::Next;
         }
         self.in_flight.fetch_add(batch.len(), Ordering::Relaxed);
-        let patience = self.plan.patience(batch.len());
+        let limit = self.plan.answer_limit(batch.len());
         let spans = batch.iter().map(|row| row.item.encode(to)).collect();
-        let (answer, took) = Box::pin(way.send_with(spans, patience)).await;
+        let (answer, took) = Box::pin(way.send_with(spans, limit)).await;
         self.in_flight.fetch_sub(batch.len(), Ordering::Relaxed);
         drop(turn);
         let trace = batch.first().map(|row| row.item.trace_id());

@@ -108,13 +108,13 @@ impl Transport {
         self.send_with(spans, limits.answer).await.0
     }
 
-    /// Sends a batch that may be answered within `patience` of its last byte; says what came back, and how long after that.
-    pub async fn send_with(&self, spans: Vec<WireSpan>, patience: Duration) -> (Answer, Duration) {
+    /// Sends a batch that may be answered within `limit` of its last byte; says what came back, and how long after that.
+    pub async fn send_with(&self, spans: Vec<WireSpan>, limit: Duration) -> (Answer, Duration) {
         let batch = spans.into_iter().map(|span| self.data(span)).collect();
         {
             let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
             exchange.answer = None;
-            exchange.limits.answer = patience;
+            exchange.limits.answer = limit;
         }
         let result = self.exporter.export(batch).await;
         let mut seen = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);

@@ -67,7 +67,7 @@ impl Engine {
                 );
             }
         }
-        let reader = Reader { source: hint.source, is_patient: session.is_unhurried || session.phase.is_behind() };
+        let reader = Reader { source: hint.source, can_wait: session.is_unhurried || session.phase.is_behind() };
         let since = now_ms() - i64::try_from(DELIVERING.as_millis()).unwrap_or(0);
         let admission = admit::admit(
             reader,

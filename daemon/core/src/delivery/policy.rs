@@ -21,20 +21,20 @@ const SMALLEST_CUT: usize = 1024;
 /// A batch with fewer bytes than this is never unanswered because of its size.
 const SMALL: usize = 64 << 10;
 
-/// How long a server may take for a batch after its last byte: so long, and so long more for each span.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(90), Duration::from_millis(200));
+/// How long a server may take for a batch after its last byte: for any batch, and for each span more.
+const ANSWER_LIMIT: (Duration, Duration) = (Duration::from_secs(90), Duration::from_millis(200));
 
-/// Most that patience is doubled, once for each batch in a row that was not answered.
+/// How often that limit is doubled at most: once for each batch in a row that was not answered.
 const DOUBLINGS: u32 = 3;
 
 /// A server that takes longer than this to answer gets no larger batches, and one that takes much longer smaller ones.
 const SLOW: Duration = Duration::from_secs(3);
 const TOO_SLOW: Duration = Duration::from_secs(10);
 
-/// After so many batches that arrived a larger one is tried again, later each time that fails.
+/// After this many batches that arrived a larger one is tried again, later each time that fails.
 const RUN: u32 = 4;
 
-/// A span that was not answered so often, while smaller ones arrived, is too large for the way.
+/// A span that was not answered this often, while smaller ones arrived, is too large for the connection.
 const STRIKES: u32 = 2;
 
 /// What an exporter remembers between two batches.
@@ -65,8 +65,8 @@ impl Plan {
     }
 
     /// How long the server may take for a batch of `spans` after its last byte.
-    pub fn patience(&self, spans: usize) -> Duration {
-        let (all, each) = PATIENCE;
+    pub fn answer_limit(&self, spans: usize) -> Duration {
+        let (all, each) = ANSWER_LIMIT;
         (all + each * u32::try_from(spans).unwrap_or(u32::MAX)) * (1 << self.silences.min(DOUBLINGS))
     }
 
@@ -211,7 +211,7 @@ pub fn next(mut plan: Plan, verdict: Verdict, sent: Sent, chance: f64) -> (Plan,
 impl Plan {
     fn arrived(&mut self, sent: Sent) {
         // What needed the longer wait gets it again.
-        if sent.took < PATIENCE.0 / 2 {
+        if sent.took < ANSWER_LIMIT.0 / 2 {
             self.silences = 0;
         }
         match &mut self.suspect {

@@ -317,7 +317,7 @@ pub(super) const PARTS: &[&str] = &[
     "private key",
 ];
 
-/// What follows the word in a name that tells about a secret instead of holding one.
+/// What follows the word in a name that describes a secret instead of holding one.
 pub(super) const ABOUT: &[&str] = &[
     "id",
     "ids",

@@ -533,7 +533,7 @@ pub(super) fn is_password_word(value: &str) -> bool {
 
 pub(super) fn is_basic_credentials(value: &str) -> bool {
     let value = value.trim_end_matches('=');
-    // Three quarters of a long header say as much as all of it; decoding must not allocate.
+    // Three quarters of a long header are enough; decoding must not allocate.
     let value = value.get(..value.len().min(256)).unwrap_or(value);
     let mut decoded = [0; 192];
     let len = STANDARD_NO_PAD

@@ -75,7 +75,7 @@ fn file(lines: &[Value]) -> Vec<u8> {
     lines.iter().flat_map(|line| format!("{}\n", written(line)).into_bytes()).collect()
 }
 
-/// The one turn that `lines` tell, still open.
+/// The one turn of `lines`, still open.
 fn assembled(lines: &[Value]) -> Assembler {
     let mut assembler = Assembler::new("session-1", 0);
     for (line, offset) in lines.iter().zip(0..) {
@@ -85,7 +85,7 @@ fn assembled(lines: &[Value]) -> Assembler {
     assembler
 }
 
-/// Name, start and end in milliseconds of every span of `lines`, told at their end.
+/// Name, start and end in milliseconds of every span of `lines`, emitted at their end.
 fn times(lines: &[Value], semantics: Semantics, fired: Option<u64>) -> Vec<(String, u64, u64)> {
     let assembler = assembled(lines);
     let found = spans(assembler.open().unwrap(), Scope::Final, semantics, fired.map(nanos));

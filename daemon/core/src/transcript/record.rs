@@ -197,7 +197,7 @@ pub struct Side {
     pub record: Record,
 }
 
-/// Why a line is not a record. Only what a person might want to know about is told apart.
+/// Why a line is not a record. Only reasons that a person might want to know have a name of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Skip {
     /// Known, and says nothing about the conversation.
@@ -235,7 +235,7 @@ pub struct Prompt {
     pub uuid: Option<String>,
     /// The line it follows; one that another prompt followed already if the user went back to before that.
     pub parent: Option<String>,
-    /// Which turn of its conversation it begins by Claude Code's own count, from 1 (2.1.329): whoever goes back counts from there.
+    /// Which turn of its conversation it begins by Claude Code's own count, from 1 (2.1.329): a user who goes back counts from there.
     pub position: Option<u32>,
     /// When it was written.
     pub at: Option<Nanos>,
@@ -439,7 +439,7 @@ pub struct ToolResult {
 /// What is in the file of an output too long for the transcript.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Spilled {
-    /// Text, as much as is taken along.
+    /// Text, cut where it is long.
     Text(String),
     /// An image or a document.
     Media(Media),

@@ -192,7 +192,7 @@ pub struct Note {
     pub sent: bool,
 }
 
-/// What a [`Note`] tells.
+/// What a [`Note`] says.
 #[derive(Debug)]
 pub enum Happening {
     /// The user typed this while the model worked, and the running turn took it up.

@@ -126,7 +126,7 @@ fn deliver_to(sizes: &[usize], answer: impl Fn(usize, usize) -> Option<Duration>
             }
         };
         let (spans, bytes) = (range.len(), queue[range.clone()].iter().sum());
-        let took = answer(spans, bytes).filter(|took| *took <= plan.patience(spans));
+        let took = answer(spans, bytes).filter(|took| *took <= plan.answer_limit(spans));
         let verdict = if took.is_some() { Verdict::Delivered } else { Verdict::Silent("reset".into()) };
         let (after, step) = next(plan, verdict, Sent { bytes, took: took.unwrap_or_default(), ..sent(spans) }, 0.0);
         plan = after;

@@ -178,7 +178,7 @@ proptest! {
     #[test]
     fn a_turn_told_in_parts_tells_every_span_and_no_answer_or_tool_twice(
         steps in steps(),
-        told in proptest::collection::vec((any::<usize>(), any::<bool>()), 0..8),
+        emitted in proptest::collection::vec((any::<usize>(), any::<bool>()), 0..8),
     ) {
         let bytes = transcript(&steps);
         let mut parts = Vec::new();
@@ -186,7 +186,7 @@ proptest! {
         let mut assembler = Assembler::new("session-1", 0);
         let mut number = 0;
         let count = memchr::memchr_iter(b'\n', &bytes).count();
-        let tell = |turn: &Turn, scope, parts: &mut Vec<_>| {
+        let emit = |turn: &Turn, scope, parts: &mut Vec<_>| {
             let found = spans(turn, scope, Semantics::Measured, None);
             parts.extend(found.iter().map(|span| (span.parent.is_none(), span.trace_id, span.span_id)));
         };
@@ -196,25 +196,25 @@ proptest! {
                 && let Some(turn) = assembler.push(record, offset)
                 && turn.is_due(Scope::Final)
             {
-                tell(&turn, Scope::Final, &mut parts);
+                emit(&turn, Scope::Final, &mut parts);
             }
-            for (_, settled) in told.iter().filter(|(when, _)| when % count == number) {
+            for (_, settled) in emitted.iter().filter(|(when, _)| when % count == number) {
                 let scope = if *settled { Scope::Settled } else { Scope::Part };
                 if let Some(turn) = assembler.open_mut().filter(|turn| turn.is_due(scope)) {
-                    tell(turn, scope, &mut parts);
+                    emit(turn, scope, &mut parts);
                     turn.mark_sent(scope);
                 }
             }
             number += 1;
         });
         if let Some(turn) = assembler.open().filter(|turn| turn.is_due(Scope::Final)) {
-            tell(turn, Scope::Final, &mut parts);
+            emit(turn, Scope::Final, &mut parts);
         }
         let mut children: Vec<_> = parts.iter().filter(|(root, ..)| !root).collect();
         let all = children.len();
         children.sort_unstable();
         children.dedup();
-        prop_assert_eq!(children.len(), all, "no answer or tool is told twice");
+        prop_assert_eq!(children.len(), all, "no answer or tool is emitted twice");
         let ids: std::collections::BTreeSet<_> =
             parts.iter().map(|(_, trace, span)| (crate::ids::hex(trace), crate::ids::hex(span))).collect();
         let whole: std::collections::BTreeSet<_> =

@@ -50,13 +50,13 @@ fn each_scope_tells_its_own_spans() {
     ];
     let mut assembler = assembled(&lines);
     let turn = assembler.open_mut().unwrap();
-    let told =
+    let emitted =
         |turn: &Turn, scope| -> Vec<String> { spans(turn, scope, Semantics::Spec, None).iter().map(label).collect() };
-    assert_eq!(told(turn, Scope::Part), ["a", "t1"]);
+    assert_eq!(emitted(turn, Scope::Part), ["a", "t1"]);
     turn.mark_sent(Scope::Part);
-    assert_eq!(told(turn, Scope::Settled), ["Turn 1", "b", "c"]);
+    assert_eq!(emitted(turn, Scope::Settled), ["Turn 1", "b", "c"]);
     turn.mark_sent(Scope::Settled);
-    assert_eq!(told(turn, Scope::Final), ["Turn 1", "t2"]);
+    assert_eq!(emitted(turn, Scope::Final), ["Turn 1", "t2"]);
 }
 
 // ---- how it went ----
@@ -162,7 +162,7 @@ fn the_start_of_a_tool_does_not_depend_on_when_it_is_told() {
     };
     let before = start(&assembler);
     assembler.push(record::parse(returns("t1", 10_000).to_string().as_bytes()).unwrap(), 900);
-    assert_eq!((before, start(&assembler)), (None, Some(nanos(10_000))), "told once the tool before it is back");
+    assert_eq!((before, start(&assembler)), (None, Some(nanos(10_000))), "emitted once the tool before it is back");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn what_happened_after_the_root_was_told_is_told_without_it() {
     let compacted = json!({"type": "system", "subtype": "compact_boundary", "timestamp": stamp(9), "compactMetadata": {"trigger": "manual"}});
     let mut assembler = assembled(&[user("p1", 1, "go"), says("a", 4, "x")]);
     assembler.open_mut().unwrap().mark_sent(Scope::Settled);
-    let told = |assembler: &mut Assembler, line: &serde_json::Value| {
+    let emitted = |assembler: &mut Assembler, line: &serde_json::Value| {
         assembler.push(record::parse(line.to_string().as_bytes()).unwrap(), 900);
         let turn = assembler.open_mut().unwrap();
         assert!(turn.has_notes(Scope::Final) && !turn.has_notes(Scope::Part) && !turn.has_news(Scope::Final));
@@ -180,7 +180,7 @@ fn what_happened_after_the_root_was_told_is_told_without_it() {
         assert!(!turn.has_notes(Scope::Final));
         found
     };
-    let (first, second) = (told(&mut assembler, &compacted), told(&mut assembler, &compacted));
+    let (first, second) = (emitted(&mut assembler, &compacted), emitted(&mut assembler, &compacted));
     assert_eq!((first.len(), second.len(), first[0].0.as_str()), (1, 1, "compaction"));
     assert_ne!(first, second);
 }

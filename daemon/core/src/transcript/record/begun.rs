@@ -27,7 +27,7 @@ pub fn launched(raw: &str) -> Option<Launched> {
     Some(Launched { agent_id, is_async: is_async || wakes, wakes })
 }
 
-/// What a forked subagent is to do, without what every fork is told.
+/// What a forked subagent is to do, without the text that every fork is given.
 pub(super) fn directive(text: &str) -> &str {
     let said = text.split_once("</fork-boilerplate>").map_or(text, |(_, said)| said).trim();
     said.strip_prefix("Your directive:").map_or(said, str::trim_start)

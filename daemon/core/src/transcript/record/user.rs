@@ -14,7 +14,7 @@ pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Conte
     let flag = |flag: Option<crate::transcript::wire::Flag>| flag.is_some_and(|flag| flag.0);
     // Only lines of subagents name one.
     let is_side = wire.is_sidechain.map_or(wire.agent_id.is_some(), |flag| flag.0);
-    // What a skill tells a subagent of its own is no human's word, and yet what it begins with.
+    // No human wrote what a skill gives its own subagent, and yet the subagent begins with it.
     let begins_agent = is_side && wire.parent_uuid.is_none();
     let is_result = wire.tool_use_result.is_some() || wire.result_of.is_some();
     let skip = |each: &mut Each<'_>| {

@@ -4,11 +4,11 @@ use super::*;
 fn fallbacks_hook_feedback_titles_and_denials_are_told() {
     let fallback = json!({"type": "system", "subtype": "model_fallback", "timestamp": T, "originalModel": "a",
         "fallbackModel": "b", "trigger": "overloaded"});
-    let told = Record::Fallback { at: Some(T_NANOS), from: "a".into(), to: "b".into(), trigger: "overloaded".into() };
-    assert_eq!(read(&fallback), Ok(told));
+    let expect = Record::Fallback { at: Some(T_NANOS), from: "a".into(), to: "b".into(), trigger: "overloaded".into() };
+    assert_eq!(read(&fallback), Ok(expect));
     let feedback = with(user(json!("Stop hook feedback:\n[lint]: fix it")), "isMeta", json!(true));
-    let told = Record::HookFeedback { at: Some(T_NANOS), text: "[lint]: fix it".into() };
-    assert_eq!(read(&feedback), Ok(told));
+    let expect = Record::HookFeedback { at: Some(T_NANOS), text: "[lint]: fix it".into() };
+    assert_eq!(read(&feedback), Ok(expect));
     for (line, expect) in [
         (json!({"type": "custom-title", "customTitle": "mine"}), Ok(Record::Title("mine".into()))),
         (json!({"type": "summary", "summary": "of old", "leafUuid": "l"}), Ok(Record::Title("of old".into()))),
