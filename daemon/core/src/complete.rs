@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     hook::Event,
-    ids::Print,
+    ids::Fingerprint,
     transcript::record::Nanos,
     turn::{Scope, Turn},
 };
@@ -37,7 +37,7 @@ pub trait View {
     /// There is work of the model that was not emitted and is not running any more.
     fn has_news(&self) -> bool;
     /// Its last words are these.
-    fn ends_with(&self, answer: &Print) -> bool;
+    fn ends_with(&self, answer: &Fingerprint) -> bool;
     /// The model has said that it is done, or has failed.
     fn looks_finished(&self) -> bool;
     /// The user interrupted it.
@@ -51,7 +51,7 @@ impl View for Turn {
         self.has_news(Scope::Settled)
     }
 
-    fn ends_with(&self, answer: &Print) -> bool {
+    fn ends_with(&self, answer: &Fingerprint) -> bool {
         self.ends_with(answer)
     }
 
@@ -84,7 +84,7 @@ pub struct Situation<'a, V> {
     /// Which of them was written to last; `None` if that is one without an answer.
     pub open: Option<usize>,
     /// Answers of turns that were closed by the next prompt before a Stop was heard, oldest first.
-    pub unclaimed: &'a [Print],
+    pub unclaimed: &'a [Fingerprint],
 }
 
 /// What is to be done.

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     destination::Destination,
-    ids::Print,
+    ids::Fingerprint,
     project::Options,
     route::{Env, Refused, Target},
     settings::block::Vars,
@@ -96,7 +96,7 @@ pub enum Event {
     /// The model has stopped. Its last line may not be on disk yet; `answer` (trimmed by Claude Code) says what to wait for.
     Stopped {
         /// `last_assistant_message`, which is not kept; older versions do not send it.
-        answer: Option<Print>,
+        answer: Option<Fingerprint>,
     },
     /// A subagent has stopped, while the turn goes on.
     AgentStopped {
@@ -151,7 +151,7 @@ pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
         }
         _ if payload.agent_id.is_some() => Event::Other,
         Some("Stop" | "StopFailure") => Event::Stopped {
-            answer: payload.answer.filter(|text| !text.trim().is_empty()).map(|text| Print::of(&text)),
+            answer: payload.answer.filter(|text| !text.trim().is_empty()).map(|text| Fingerprint::of(&text)),
         },
         Some("SessionEnd" | "Replay") => Event::Ended,
         Some("PostToolUse" | "PostToolUseFailure")

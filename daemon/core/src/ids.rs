@@ -104,16 +104,16 @@ pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 /// What is kept of a text to recognise it: nothing of it can be read. White space around it does not count, because Claude
 /// Code trims what it gives to hooks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Print(String);
+pub struct Fingerprint(String);
 
-impl AsRef<str> for Print {
+impl AsRef<str> for Fingerprint {
     fn as_ref(&self) -> &str {
         &self.0
     }
 }
 
-impl Print {
-    /// The print of `text`.
+impl Fingerprint {
+    /// The fingerprint of `text`.
     pub fn of(text: &str) -> Self {
         Self(hex(&truncated::<16>(&[b"text\0", text.trim().as_bytes()])))
     }

@@ -11,7 +11,7 @@
 use std::{collections::HashMap, path::Path};
 
 use crate::{
-    ids::Print,
+    ids::Fingerprint,
     transcript::record::{Nanos, Prompt, PromptKind, Record, SessionFacts, Side, Spilled},
 };
 
@@ -208,8 +208,8 @@ impl Turn {
 
     /// True if the turn ends with exactly this answer. Claude Code trims what it gives to a Stop hook, and how it would
     /// join several text blocks is not known.
-    pub fn ends_with(&self, answer: &Print) -> bool {
-        let is_it = |text: &str| Print::of(text) == *answer;
+    pub fn ends_with(&self, answer: &Fingerprint) -> bool {
+        let is_it = |text: &str| Fingerprint::of(text) == *answer;
         if self.error.as_ref().is_some_and(|error| is_it(&error.text)) {
             return true;
         }

@@ -18,7 +18,7 @@ use cc_core::{
     claude::Version,
     complete::{self, Awaits, Decision, Emission, Situation, Waiting},
     hook::Event,
-    ids::{self, Print, TraceId},
+    ids::{self, Fingerprint, TraceId},
     pipeline::{self, Outgoing, Pipeline},
     redact::{Counts, Redactor},
     transcript::{
@@ -139,7 +139,7 @@ pub(super) fn push_line(
     session: &Session,
     assembler: &mut Assembler,
     held: &mut usize,
-    unclaimed: &mut VecDeque<Print>,
+    unclaimed: &mut VecDeque<Fingerprint>,
     found: &mut Gathered,
     offset: u64,
     line: Line<'_>,
@@ -179,7 +179,7 @@ pub(super) fn push_line(
                     if unclaimed.len() == ANSWERS {
                         unclaimed.pop_front();
                     }
-                    unclaimed.push_back(Print::of(&turn.output()));
+                    unclaimed.push_back(Fingerprint::of(&turn.output()));
                 }
                 let next = assembler.newest().and_then(began);
                 if !found.leaves_out(session, &turn, next) {

@@ -12,7 +12,7 @@ use cc_core::{
     complete,
     destination::Destination,
     hook::{Event, Hint},
-    ids::Print,
+    ids::Fingerprint,
     phase::Phase,
     redact::Rules,
     transcript::{cursor::Position, lines::Lines, record::Nanos},
@@ -238,7 +238,7 @@ pub(super) struct Tail {
     /// Bytes of the open turn that are held.
     pub(super) held: usize,
     /// Answers of turns that were closed by the next prompt before a Stop was heard.
-    pub(super) unclaimed: VecDeque<Print>,
+    pub(super) unclaimed: VecDeque<Fingerprint>,
 }
 
 impl Tail {

@@ -237,7 +237,7 @@ fn events_wait_in_the_order_in_which_they_happened_and_once() {
     write(&dir.join("s.jsonl"), &[line("user", "u1", &"go".into()), line("assistant", "a1", &"not yet".into())]);
     let session = engine.sessions.get_mut("s").unwrap();
     session.waiting.iter_mut().for_each(|(hint, _)| hint.event = Event::Other);
-    session.waiting[2].0.event = Event::Stopped { answer: Some(ids::Print::of("done")) };
+    session.waiting[2].0.event = Event::Stopped { answer: Some(ids::Fingerprint::of("done")) };
     session.make_due();
     engine.look_at_all();
     assert_eq!(waiting(&engine), ["b2"]);

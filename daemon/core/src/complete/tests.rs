@@ -15,8 +15,8 @@ impl View for Fake {
         self.has_news
     }
 
-    fn ends_with(&self, answer: &Print) -> bool {
-        Print::of(self.answer) == *answer
+    fn ends_with(&self, answer: &Fingerprint) -> bool {
+        Fingerprint::of(self.answer) == *answer
     }
 
     fn looks_finished(&self) -> bool {
@@ -55,7 +55,7 @@ impl Case {
         let waiting: Vec<_> =
             fired.map(|((event, ms), fired_ns)| Waiting { event, fired_ns, came: ago(*ms) }).collect();
         let turns: Vec<&Fake> = self.aside.iter().chain(&self.open).collect();
-        let unclaimed: Vec<Print> = self.unclaimed.iter().map(|text| Print::of(text)).collect();
+        let unclaimed: Vec<Fingerprint> = self.unclaimed.iter().map(|text| Fingerprint::of(text)).collect();
         let decision = decide(
             now,
             &Situation {
@@ -90,7 +90,7 @@ impl Case {
 }
 
 fn stop(answer: &str) -> Event {
-    Event::Stopped { answer: (!answer.is_empty()).then(|| Print::of(answer)) }
+    Event::Stopped { answer: (!answer.is_empty()).then(|| Fingerprint::of(answer)) }
 }
 
 fn tool(tool: &str) -> Event {

@@ -55,7 +55,7 @@ fn an_event_becomes_a_hint_without_anything_secret_in_it() {
         fired_ns: 42,
         session_id: "s-1".into(),
         transcript: "/home/dev/.claude/projects/x/s-1.jsonl".into(),
-        event: Event::Stopped { answer: Some(Print::of("done")) },
+        event: Event::Stopped { answer: Some(Fingerprint::of("done")) },
         config_dir: None,
         project_dirs: vec!["/home/dev/app".into()],
         targets: vec![
@@ -144,7 +144,7 @@ fn of_a_payload_that_was_cut_what_could_be_read_counts() {
 
 #[test]
 fn what_an_event_means_follows_from_its_name_and_from_who_it_is_about() {
-    let stopped = |answer: Option<&str>| Event::Stopped { answer: answer.map(Print::of) };
+    let stopped = |answer: Option<&str>| Event::Stopped { answer: answer.map(Fingerprint::of) };
     let agent_stopped = || Event::AgentStopped { agent: "agent-1".into() };
     for (name, agent, answer, expect) in [
         (json!("Stop"), None, json!("done"), stopped(Some("done"))),

@@ -29,7 +29,7 @@ fn a_subagent_that_ends_with_an_event_is_read_to_its_end_after_a_restart_too() {
     const TURN: u64 = 4;
     /// The subagent, its call and its tool.
     const SUBAGENT: u64 = 3;
-    let stop = || Event::Stopped { answer: Some(ids::Print::of("done")) };
+    let stop = || Event::Stopped { answer: Some(ids::Fingerprint::of("done")) };
     for (event, restarted) in [(stop(), false), (stop(), true), (Event::Ended, false), (Event::Ended, true)] {
         let (base, dir) = home();
         session_with_a_subagent(&dir);

@@ -118,7 +118,9 @@ fn a_skill_run_directly_is_a_turn_whose_calls_are_a_subagents() {
         assert_eq!(keys(&all), [(1, "p1"), (2, "p2")]);
         let turn = &all[0];
         assert_eq!((turn.output().as_str(), turn.end, turn.prompt.kind), ("done", Some(5), PromptKind::Command));
-        assert!(turn.looks_finished() && turn.ends_with(&Print::of("done")) && !turn.ends_with(&Print::of("x")));
+        assert!(
+            turn.looks_finished() && turn.ends_with(&Fingerprint::of("done")) && !turn.ends_with(&Fingerprint::of("x"))
+        );
         let launch = Launch {
             tool_id: Turn::launch_id("pid"),
             id: Turn::launch_id("pid"),

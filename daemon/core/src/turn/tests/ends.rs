@@ -112,7 +112,7 @@ fn a_turn_ends_with_its_last_text_however_it_was_trimmed_or_joined() {
         (vec![plain("p1", 1), Record::Interrupted { at: None }], "x", false),
     ] {
         let turn = only(records);
-        assert_eq!(turn.ends_with(&Print::of(answer)), expect, "{answer:?} of {:?}", turn.output());
+        assert_eq!(turn.ends_with(&Fingerprint::of(answer)), expect, "{answer:?} of {:?}", turn.output());
     }
 }
 
