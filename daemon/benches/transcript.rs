@@ -2,7 +2,6 @@
 //!
 //! `cargo bench -p daemon --bench transcript`
 
-#![allow(missing_docs, reason = "divan makes public items")]
 #![allow(clippy::disallowed_methods, reason = "it reads what it made")]
 
 use std::{

@@ -21,7 +21,6 @@ pub enum Owner {
     User,
     /// That user, or an administrator who wrote it for them.
     UserOrRoot,
-    /// An administrator.
     Root,
     /// Any owner: it is only looked at for the user to see.
     Anybody,
@@ -56,7 +55,6 @@ impl Rules {
 /// Why a file is not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// Nothing there.
     #[error("no such file")]
     Missing,
     /// A directory, FIFO, device or socket; a link where there may be none.

@@ -95,7 +95,6 @@ const UNREADABLE: &str = "unreadable";
 /// What became of the spool.
 #[derive(Clone, Copy, Debug)]
 pub struct Drained {
-    /// Files taken.
     pub taken: usize,
     /// Some could not be taken for a reason that passes: no room in the database, no file descriptors.
     pub again: bool,

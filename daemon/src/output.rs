@@ -31,7 +31,6 @@ pub enum Look {
     Red,
     /// What is as it should be; what is added.
     Green,
-    /// A warning.
     Yellow,
 }
 

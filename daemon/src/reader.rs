@@ -71,7 +71,6 @@ pub enum Unreadable {
     /// A directory, FIFO, device, socket or symbolic link.
     #[error("not a regular file")]
     NotAFile,
-    /// Another user's.
     #[error("belongs to another user")]
     OtherOwner,
     /// Not below any directory where transcripts may lie.
@@ -80,7 +79,6 @@ pub enum Unreadable {
     /// Far larger than what was ever written to it.
     #[error("consists of holes")]
     Hollow,
-    /// Something else.
     #[error("{0}")]
     Io(#[from] io::Error),
 }

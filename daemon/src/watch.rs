@@ -26,7 +26,6 @@ pub enum Seen {
     Missed,
 }
 
-/// Directories, watched.
 pub struct Watch {
     watcher: Option<Watcher>,
 }

@@ -41,7 +41,6 @@ pub enum Of {
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variable {
-    /// Its name.
     pub name: &'static str,
     /// The name in the documentation of the setting that it is a spelling of. Rows of one setting follow each other, the strongest
     /// first: the first with a value decides.

@@ -18,20 +18,17 @@ pub enum What {
     Call(String, Tokens),
     /// A tool, with the id of its call, and whether it failed.
     Tool(String, bool),
-    /// Anything else.
     Other,
 }
 
 /// A span, whatever it is called where it arrived.
 #[derive(Clone, Debug)]
 pub struct Flat {
-    /// Its trace.
     pub trace: String,
     /// Its own id.
     pub id: String,
     /// Its parent's; empty for a root.
     pub parent: String,
-    /// Its session.
     pub session: String,
     /// What it is.
     pub what: What,

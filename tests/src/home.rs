@@ -322,7 +322,6 @@ impl Daemon {
         self.ended()
     }
 
-    /// Any signal.
     pub fn signal(&self, signal: Signal) {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("it can be told");
     }

@@ -20,7 +20,6 @@ pub struct Reply {
 /// A Messages API that gives its replies one after another to requests that bring tools, which are those of a conversation; others
 /// get a word.
 pub struct MessagesApi {
-    /// Its address.
     pub url: String,
 }
 

@@ -50,7 +50,6 @@ impl Real {
         real
     }
 
-    /// Its address.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

@@ -27,7 +27,6 @@ const HOME: &str = "/home/dev";
 /// What goes wrong during a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Nothing.
     Plain,
     /// The daemon is killed after every hook.
     Restart,
@@ -37,10 +36,8 @@ pub enum Mode {
     Away,
 }
 
-/// A recording.
 #[derive(Debug)]
 pub struct Recording {
-    /// Its name.
     pub name: String,
     files: Vec<File>,
     hooks: Vec<Hook>,
@@ -62,7 +59,6 @@ struct Hook {
     event: String,
     /// How long the session's transcript was.
     lines: Option<usize>,
-    /// When.
     at: Option<String>,
     payload: Value,
 }
@@ -82,7 +78,6 @@ pub struct Truth {
     pub cut: Vec<String>,
     /// Successful calls that left no line: what each was for.
     pub unseen: Vec<String>,
-    /// Tool calls.
     pub tools: BTreeMap<String, Tool>,
     /// What the model said last in each session.
     pub last_answers: Vec<String>,

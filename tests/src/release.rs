@@ -26,7 +26,6 @@ pub(crate) fn wanted() -> bool {
 
 /// A daemon with a home of its own; gone with this.
 pub(crate) struct Release {
-    /// The home.
     pub(crate) home: tempfile::TempDir,
     /// Where the programs are.
     pub(crate) target: PathBuf,

@@ -107,7 +107,6 @@ const MORNING_AFTER: &[Step] = &[
 
 /// What happens to the daemon.
 pub enum Fault {
-    /// Nothing.
     None,
     /// strace, for one of its threads.
     Strace(Thread, Order),
@@ -116,7 +115,6 @@ pub enum Fault {
 /// What arrived, and when daemons died.
 #[derive(Debug, Default)]
 pub struct Played {
-    /// Every request.
     pub requests: Vec<Request>,
     /// The number of requests at the death of each daemon but the last.
     pub deaths: Vec<usize>,

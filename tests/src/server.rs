@@ -32,7 +32,6 @@ pub struct Span {
     pub span_id: String,
     /// Its parent's id in hex; empty for a root.
     pub parent: String,
-    /// Its name.
     pub name: String,
     /// Start, nanoseconds since the epoch.
     pub start: u64,
@@ -89,7 +88,6 @@ impl Span {
 pub struct Request {
     /// `GET`, `POST`, ….
     pub method: String,
-    /// Its path.
     pub path: String,
     /// Header names in lower case, and values.
     pub headers: Vec<(String, String)>,

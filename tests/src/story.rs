@@ -13,9 +13,7 @@ use crate::Home;
 /// A session whose transcript a test writes.
 #[derive(Clone)]
 pub struct Story {
-    /// Its id.
     pub session: String,
-    /// Its transcript.
     pub path: PathBuf,
     /// Its working directory.
     pub cwd: PathBuf,

@@ -53,7 +53,6 @@ pub enum Thread {
 pub struct Point {
     /// The thread that makes it.
     pub thread: Thread,
-    /// Its name.
     pub call: String,
     /// How many of that name the thread has made by then, this one included; of those to `file`, if that is known.
     pub nth: usize,
@@ -64,7 +63,6 @@ pub struct Point {
 /// A system call as recorded.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Its name.
     pub name: String,
     /// What stood behind the name, strings in hex.
     pub text: String,

@@ -62,7 +62,6 @@ impl Identity {
         Self { certificate: certificate.der().clone(), pem: certificate.pem(), key }
     }
 
-    /// Its certificate.
     pub fn pem(&self) -> String {
         self.pem.clone()
     }

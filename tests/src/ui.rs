@@ -12,9 +12,7 @@ use serde_json::Value;
 /// What is shown of an observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// Its input.
     pub input: View,
-    /// Its output.
     pub output: View,
     /// It is on the page of its session.
     pub on_session_page: bool,
@@ -27,7 +25,6 @@ pub struct Shown {
 pub enum View {
     /// There is none.
     Nothing,
-    /// Plain text.
     Text,
     /// A table of paths and values.
     Table,

@@ -3,7 +3,6 @@
 //!
 //! `cargo bench -p cc-core --bench redact`
 
-#![allow(missing_docs, reason = "divan makes public items")]
 #![allow(clippy::disallowed_methods, reason = "it reads what it made")]
 
 use std::{fmt::Write as _, fs::File, io::Read, path::PathBuf, sync::OnceLock};

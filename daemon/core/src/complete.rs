@@ -122,10 +122,7 @@ pub enum Awaits {
         poll: Instant,
     },
     /// No event waits. A turn looks finished, and is complete if the transcript does not grow until then.
-    Silence {
-        /// Until when.
-        until: Instant,
-    },
+    Silence { until: Instant },
 }
 
 /// Decides which events are dealt with and which turns are complete.

@@ -34,11 +34,9 @@ pub struct Hint {
     pub source: Source,
     /// When the hook ran.
     pub fired_ns: Nanos,
-    /// The session.
     pub session_id: String,
     /// Its transcript, at this moment: a session's file can move.
     pub transcript: PathBuf,
-    /// What happened.
     pub event: Event,
     /// Working directory of the session, and the project's where Claude Code says it: where settings are looked for.
     pub project_dirs: Vec<PathBuf>,

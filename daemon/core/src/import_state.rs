@@ -15,7 +15,6 @@ pub const STATE: &str = ".claude/state/cc-langfuse_state.json";
 /// How much of a session was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Imported {
-    /// The session.
     pub session_id: String,
     /// This many lines of its transcript.
     pub last_line: u64,

@@ -28,10 +28,8 @@ pub(crate) use text::{mask, masked};
 /// The form in which both are stored. A later form has a higher number.
 const VERSION: u32 = 1;
 
-/// One observation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
-    /// Its form.
     #[serde(rename = "v")]
     pub version: Version,
     /// Its trace: the turn.
@@ -49,7 +47,6 @@ pub struct Observation {
     /// What the subagent is called that it is, or is part of; none within the turn itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// Its name.
     pub name: String,
     /// Start, nanoseconds since the epoch.
     pub start: Nanos,
@@ -93,7 +90,6 @@ pub enum Level {
     Default,
     /// Cut short.
     Warning,
-    /// It failed.
     Error,
 }
 
@@ -112,10 +108,8 @@ pub enum Failure {
 /// An observation of another trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// The trace.
     #[serde(rename = "trace", with = "as_hex")]
     pub trace_id: TraceId,
-    /// The observation.
     #[serde(rename = "id", with = "as_hex")]
     pub span_id: SpanId,
 }
@@ -130,7 +124,6 @@ pub enum Field {
 }
 
 impl Field {
-    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Input => "input",
@@ -159,17 +152,14 @@ pub enum Body {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TraceFacts {
-    /// Its form.
     #[serde(rename = "v")]
     pub version: Version,
-    /// The session.
     pub session_id: String,
     /// The number of the turn, from 1.
     pub turn: u32,
     /// How times and totals are derived.
     #[serde(skip_serializing_if = "is_default")]
     pub semantics: Semantics,
-    /// User id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
     /// Labels that the project gives its traces.
@@ -190,10 +180,8 @@ pub struct TraceFacts {
     /// Claude Code's name for the plan or session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slug: Option<String>,
-    /// Working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// Git branch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub git_branch: Option<String>,
     /// The session that this one was forked from.

@@ -24,7 +24,6 @@ pub enum Phase {
     /// Nothing of it is read before the deadline, whatever happens: the database refused a step, its queue is full, another session
     /// comes first.
     Held {
-        /// The deadline.
         until: Instant,
         /// As above.
         is_behind: bool,

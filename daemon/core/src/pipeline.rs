@@ -29,7 +29,6 @@ pub fn records(offset: u64, line: Line<'_>, mut each: impl FnMut(u64, Result<Rec
 /// How the turns of a session become observations.
 #[derive(Clone, Copy, Debug)]
 pub struct Pipeline<'a> {
-    /// The session.
     pub session_id: &'a str,
     /// What its project wants.
     pub options: &'a Options,
@@ -42,7 +41,6 @@ pub struct Pipeline<'a> {
 pub struct Outgoing {
     /// What describes its trace.
     pub facts: Arc<TraceFacts>,
-    /// The observation.
     pub observation: Observation,
     /// About how much room both take, images and documents included, in bytes.
     pub bytes: usize,

@@ -37,7 +37,6 @@ pub struct Options {
     pub environment: Option<String>,
     /// The version of the project's own software, from `LANGFUSE_RELEASE`.
     pub release: Option<String>,
-    /// User id.
     pub user_id: Option<String>,
     /// Labels of every trace, from `CC_LANGFUSE_TAGS`.
     pub tags: Vec<String>,

@@ -22,7 +22,6 @@ use crate::{
 pub struct Tokens {
     /// Input that neither came from the cache nor went to it.
     pub input: u64,
-    /// Output.
     pub output: u64,
     /// Read from the cache.
     pub cache_read: u64,
@@ -214,7 +213,6 @@ impl Traced {
 /// One model's tokens, from both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// The model.
     pub model: String,
     /// As traced.
     pub traced: Tokens,

@@ -33,7 +33,6 @@ pub struct Span<'t> {
     pub owner: Option<SpanId>,
     /// What the subagent is called that it is part of; `None` within the turn itself.
     pub agent: Option<&'t str>,
-    /// Its name.
     pub name: String,
     /// Start, nanoseconds since the epoch.
     pub start: Nanos,
@@ -60,7 +59,6 @@ pub enum Body<'t> {
     Agent(&'t Turn),
     /// One model call.
     Generation {
-        /// The call.
         generation: &'t Generation,
         /// What the user said, on the first call of the turn.
         input: Option<&'t Prompt>,

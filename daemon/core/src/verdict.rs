@@ -7,7 +7,6 @@ use std::time::Duration;
 pub enum Answer {
     /// An HTTP response.
     Response {
-        /// Status code.
         status: u16,
         /// `Retry-After`, as sent.
         retry_after: Option<String>,

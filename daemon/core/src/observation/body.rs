@@ -52,7 +52,6 @@ pub struct Agent {
     /// What stood around its prompt and nobody typed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
-    /// Its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
     /// What kind of agent it is.
@@ -137,7 +136,6 @@ pub enum Closing {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Answer {
-    /// Its text.
     pub text: String,
     /// Tools that it called.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -150,9 +148,7 @@ pub struct Answer {
 /// A call of a tool, as it stands in an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall {
-    /// Its id.
     pub id: String,
-    /// The tool.
     pub name: String,
     /// Its arguments: JSON as written, or their size.
     pub arguments: String,
@@ -173,7 +169,6 @@ pub struct Message {
 pub struct Caller {
     /// The id of the call.
     pub id: String,
-    /// The tool.
     pub name: String,
 }
 
@@ -181,7 +176,6 @@ pub struct Caller {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Content {
-    /// Text only.
     Text(String),
     /// Pieces in their order, at least one of them an image or a document.
     Parts(Vec<Part>),
@@ -290,9 +284,7 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Detail {
-    /// A number.
     Number(u64),
-    /// A name.
     Name(String),
 }
 

@@ -10,7 +10,6 @@ use serde_json::Value;
 /// A value's place in a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Its bytes.
     pub span: Range<usize>,
     /// What is in it.
     pub children: Children,
@@ -30,11 +29,9 @@ pub enum Children {
 /// One member of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
-    /// Its name.
     pub key: String,
     /// Where its name begins.
     pub start: usize,
-    /// Its value.
     pub value: Node,
 }
 

@@ -8,9 +8,7 @@ pub const MARKED: usize = 64;
 /// A file's identity on this machine: it survives a rename, and a new file under the old name has another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// Device.
     pub dev: u64,
-    /// Inode.
     pub ino: u64,
 }
 

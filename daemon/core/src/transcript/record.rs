@@ -47,7 +47,6 @@ pub enum Record {
     Assistant(Box<Assistant>),
     /// Claude Code's own words in place of an answer that failed for good.
     ApiError {
-        /// When.
         at: Option<Nanos>,
         /// "API Error: …", as the user saw it.
         text: String,
@@ -55,16 +54,12 @@ pub enum Record {
         status: Option<u64>,
     },
     /// The user pressed Esc; the turn ends without a Stop.
-    Interrupted {
-        /// When.
-        at: Option<Nanos>,
-    },
+    Interrupted { at: Option<Nanos> },
     /// Output of a command that ran inside Claude Code: the command before it was no prompt.
     LocalOutput,
     /// The same in a line of Claude Code's own (2.1.329). A skill with a context of its own, run directly, answers so: its prompt stands
     /// as it was typed.
     CommandOutput {
-        /// When.
         at: Option<Nanos>,
         /// The line it follows.
         parent: Option<String>,
@@ -84,14 +79,12 @@ pub enum Record {
     Queued {
         /// When it was taken up.
         at: Option<Nanos>,
-        /// The text.
         text: String,
         /// Images and documents in it.
         media: Vec<Media>,
     },
     /// The conversation was compacted.
     Compacted {
-        /// When.
         at: Option<Nanos>,
         /// `manual` or `auto`.
         trigger: String,
@@ -100,18 +93,15 @@ pub enum Record {
     },
     /// The model was overloaded or unfit, and another took over.
     Fallback {
-        /// When.
         at: Option<Nanos>,
         /// The model that was asked for.
         from: String,
         /// The model that answered.
         to: String,
-        /// Why.
         trigger: String,
     },
     /// A Stop hook had something to say, and the turn went on.
     HookFeedback {
-        /// When.
         at: Option<Nanos>,
         /// What it said.
         text: String,
@@ -120,7 +110,6 @@ pub enum Record {
     Aside(Aside),
     /// A hook has a tool run with other arguments than the model gave; the line of the call does not say so.
     Rewritten {
-        /// The call.
         tool_use_id: String,
         /// The arguments it runs with, JSON as written.
         input: String,
@@ -140,7 +129,6 @@ pub enum Record {
     Side(Box<Side>),
     /// An API request failed and was tried again.
     Retry {
-        /// When.
         at: Option<Nanos>,
         /// HTTP status.
         status: Option<u64>,
@@ -163,7 +151,6 @@ impl Record {
 /// Something the model was given that is no prompt, or that nobody typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Aside {
-    /// When.
     pub at: Option<Nanos>,
     /// Who gave it.
     pub by: By,
@@ -202,7 +189,6 @@ pub struct Side {
 pub enum Skip {
     /// Known, and says nothing about the conversation.
     Bookkeeping,
-    /// Not JSON.
     NotJson,
     /// JSON, but a field has a type that no known version writes.
     UnexpectedShape,
@@ -304,9 +290,7 @@ pub enum PromptKind {
 pub struct SessionFacts {
     /// Claude Code's version.
     pub version: Option<String>,
-    /// Working directory.
     pub cwd: Option<String>,
-    /// Git branch.
     pub git_branch: Option<String>,
     /// Claude Code's name for the plan or session.
     pub slug: Option<String>,
@@ -390,7 +374,6 @@ pub enum Block {
     },
     /// A call of a tool that the API runs: web search, code execution, MCP, an advisor.
     ServerTool {
-        /// Its id.
         id: String,
         /// The tool's name.
         name: String,
@@ -399,9 +382,7 @@ pub enum Block {
     },
     /// What a tool put out that the API ran.
     ServerResult(ToolResult),
-    /// Anything else.
     Other {
-        /// Its type.
         kind: String,
         /// The block as written; empty if that is too long or says nothing.
         json: String,

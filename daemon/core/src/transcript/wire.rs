@@ -112,7 +112,6 @@ macro_rules! objects {
 }
 
 objects! {
-    /// A line.
     Wire at "" {
         kind: Word<'a> = "type",
         subtype: Word<'a> = "subtype",

@@ -13,7 +13,6 @@ pub const BACK: usize = 256;
 pub struct Past {
     /// What the ids of its trace are made of.
     pub key: String,
-    /// Its number.
     pub number: u32,
     /// Which turn of its conversation it was, by Claude Code's own count.
     pub position: Option<u32>,

@@ -19,7 +19,6 @@ pub struct Place {
     pub tool_id: Option<String>,
     /// The ids of that tool call and of the model call that made it.
     pub launch_ids: [Option<String>; 2],
-    /// The subagent.
     pub agent_id: String,
     /// What kind of agent it is.
     pub agent_type: Option<String>,
@@ -49,7 +48,6 @@ impl Place {
 /// What a skill put out that ran in a context of its own: its calls are those of a subagent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkillOutput {
-    /// The text.
     pub text: String,
     /// The subagent that goes on in the background.
     pub agent_id: Option<String>,
@@ -175,16 +173,13 @@ pub struct Failure {
     pub text: String,
     /// HTTP status, where there was an answer.
     pub status: Option<u64>,
-    /// When.
     pub at: Option<Nanos>,
 }
 
 /// Something that happened within a turn and is neither call nor tool.
 #[derive(Debug)]
 pub struct Note {
-    /// When.
     pub at: Option<Nanos>,
-    /// What.
     pub what: Happening,
     /// How many model calls came before it.
     pub after: usize,
@@ -210,7 +205,6 @@ pub enum Happening {
         from: String,
         /// The one that answered.
         to: String,
-        /// Why.
         trigger: String,
     },
     /// A Stop hook had something to say, and the turn went on.
@@ -218,17 +212,11 @@ pub enum Happening {
     /// A background task reported its end, and the running turn took it up.
     Notification(String),
     /// The model was given something that nobody typed.
-    Aside {
-        /// By whom.
-        by: By,
-        /// What.
-        text: String,
-    },
+    Aside { by: By, text: String },
     /// A request failed and was tried again.
     Retry {
         /// HTTP status.
         status: Option<u64>,
-        /// Which try.
         attempt: Option<u64>,
     },
 }
