@@ -250,7 +250,7 @@ fn import_state(store: &Handle, home: &Path) {
         Ok(sessions) => sessions.unwrap_or_default(),
         Err(error) => {
             let path = path.display();
-            return tracing::error!(%path, error, "the state of the Node tool is not taken over; mend it, or remove it");
+            return tracing::error!(%path, error, "the state of the Node tool is not taken over; fix it, or remove it");
         }
     };
     let taken = store.call(|store| {

@@ -30,13 +30,13 @@ pub enum Unusable {
     #[error("can be changed by other users: chmod go-w it")]
     Writable,
     /// More than 1 MiB.
-    #[error("is larger than 1 MiB: that is no configuration; mend or remove it")]
+    #[error("is larger than 1 MiB: that is no configuration; fix or remove it")]
     TooLarge,
     /// The system says no.
-    #[error("cannot be read: {0}; mend or remove it")]
+    #[error("cannot be read: {0}; fix or remove it")]
     Io(#[from] io::Error),
     /// What it says.
-    #[error("{0}; mend the line, or remove the file for the defaults")]
+    #[error("{0}; fix the line, or remove the file for the defaults")]
     Bad(#[from] BadConfig),
 }
 

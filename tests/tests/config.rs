@@ -35,7 +35,7 @@ fn a_configuration_that_is_wrong_stops_the_start_and_says_where() {
     ] {
         configure(&home, text);
         let said = refused(&home);
-        for part in parts.iter().copied().chain([path.to_str().expect("text"), "mend"]) {
+        for part in parts.iter().copied().chain([path.to_str().expect("text"), "fix"]) {
             assert!(said.contains(part), "{said}");
             assert!(home.log().contains(part), "{}", home.log());
         }

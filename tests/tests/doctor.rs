@@ -1,4 +1,4 @@
-//! The doctor finds what is wrong, says how to mend it, and shows no key.
+//! The doctor finds what is wrong, says how to fix it, and shows no key.
 
 use std::{
     fs,

@@ -104,7 +104,7 @@ fn a_state_that_is_odd_is_refused_as_a_whole() {
     assert!(output.status.code() == Some(1) && said.contains("`last_line` of session odd"), "{said}");
     let missing = home.ctl(&["import-state", "/nowhere.json"]);
     assert_eq!(missing.status.code(), Some(1));
-    // Mended, it is taken at the next start.
+    // Once fixed, it is taken at the next start.
     assert!(daemon.terminate().success());
     state(&home, &json!({"good": entry(4, 2)}).to_string());
     let daemon = home.daemon();

@@ -96,7 +96,7 @@ fn what_is_missing_is_named() {
             &["setup", "--mlflow", "--user", "--yes", "--tracking-uri", "http://me:pw@x"],
             &["leave user and password out"],
         ),
-        (&["setup", "--user", "--yes", "--public-key", "sk-1", "--secret-key", "pk-1"], &["interchanged"]),
+        (&["setup", "--user", "--yes", "--public-key", "sk-1", "--secret-key", "pk-1"], &["swapped"]),
         (
             &["setup", "--user", "--yes", "--public-key", "pk", "--secret-key", "sk", "--base-url", "x y"],
             &["not an address"],

@@ -28,7 +28,7 @@ pub struct Finding {
     pub state: State,
     /// What was seen.
     pub seen: String,
-    /// A command or an edit that mends it.
+    /// A command or an edit that fixes it.
     pub remedy: Option<String>,
 }
 

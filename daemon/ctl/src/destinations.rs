@@ -55,7 +55,7 @@ enum Change {
     Drop {
         /// Its name, address or account
         name: String,
-        /// Without asking
+        /// Assume yes
         #[arg(long)]
         yes: bool,
     },

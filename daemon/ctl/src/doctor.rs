@@ -23,7 +23,7 @@ mod machine;
 mod network;
 mod transcripts;
 
-/// Find out what is wrong, from Claude Code's hook to the server and back, and how to mend it
+/// Find out what is wrong, from Claude Code's hook to the server and back, and how to fix it
 ///
 /// Looks at settings, hook, daemon, files, disk and clock, asks the server for the project the keys belong to, sends it one small trace
 /// and reads it back. Exit code 1 if there is a problem; warnings alone are 0.
@@ -41,7 +41,7 @@ pub(crate) struct Doctor {
     /// The project's directory instead of the current one
     #[arg(long, value_name = "DIR")]
     project: Option<PathBuf>,
-    /// Send no trace
+    /// Send no test trace
     #[arg(long)]
     no_probe: bool,
     /// How long the trace may take until it can be read: 500ms, 30s, 5m
@@ -82,7 +82,7 @@ impl Doctor {
         findings.extend(machine::disk(&paths.state));
         findings.push(match &config {
             Ok(_) => Finding::ok("configuration", format!("{} or the defaults", paths.config.display())),
-            Err(error) => Finding::problem("configuration", format!("{error:#}"), "mend it, then restart the daemon"),
+            Err(error) => Finding::problem("configuration", format!("{error:#}"), "fix it, then restart the daemon"),
         });
 
         let env = settings.env();

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Forget {
     /// A session: its id, or the path of its transcript; where it is asked, the beginning of its id or a part of its title will do
     session: String,
-    /// Without asking
+    /// Assume yes
     #[arg(long)]
     yes: bool,
 }

@@ -29,13 +29,13 @@ const RESCAN: Duration = Duration::from_secs(1);
   cc-langfusectl logs -n 200
   cc-langfusectl logs -f --level warn")]
 pub(crate) struct Logs {
-    /// Go on with what is logged from now on
+    /// Follow the log
     #[arg(short, long)]
     follow: bool,
-    /// So many of the last lines
+    /// Show the last N lines
     #[arg(short = 'n', long, default_value_t = 50, value_name = "N")]
     lines: usize,
-    /// Only what is at least as grave
+    /// Minimum level
     #[arg(long, value_enum)]
     level: Option<Level>,
 }

@@ -65,9 +65,9 @@ enum Command {
     ///
     /// With LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, the sample goes to that server.
     Try,
-    /// Trace Claude Code: checks the keys, registers the hook, starts the daemon
+    /// Set up tracing: check the keys, register the hook, start the daemon
     Setup(setup::Setup),
-    /// Take back what `setup` did
+    /// Undo what `setup` did
     Uninstall(uninstall::Uninstall),
     Doctor(doctor::Doctor),
     /// Run Claude Code traced, without touching any settings
@@ -75,19 +75,19 @@ enum Command {
     /// Its exit code is that of the program: 127 if there is none, 126 if it cannot be executed, 128 and the signal's number if a
     /// signal ended it.
     Run(run::Run),
-    /// What the daemon is doing, what waits, and what went wrong
+    /// Show what the daemon is doing, what waits, and what went wrong
     Status {
         /// One JSON object
         #[arg(long)]
         json: bool,
     },
-    /// A small live view: events, queue, destinations, sessions with their tokens
+    /// Watch events, queue, destinations and sessions with their tokens
     ///
-    /// Where it is not shown on a terminal, one look in plain text.
+    /// Without a terminal it prints once, as plain text.
     Top(top::Top),
-    /// The sessions the daemon knows, newest first
+    /// List the sessions the daemon knows, newest first
     Sessions(sessions::Sessions),
-    /// Print, and on a terminal open, the page of a session's last turn in Langfuse
+    /// Print the address of a session's last turn in Langfuse; on a terminal, open it too
     Open(open::Open),
     /// Print the turns of a session, without daemon or network
     Show {
@@ -116,27 +116,27 @@ enum Command {
         #[arg(long, default_value = "30s", value_parser = crate::ui::amount::duration)]
         timeout: Duration,
     },
-    /// Bring the history in: every turn of every session that was not sent before, with its true times
+    /// Send history: every turn of every session that was not sent before, with its original times
     Backfill(backfill::Backfill),
     /// Send a transcript's turns; what was sent before is not sent again
     Replay {
         /// A session: its id or the beginning of it, a part of its title, or the path of its transcript
         session: String,
-        /// Only say what would be sent
+        /// Only show what would be sent
         #[arg(long)]
         dry_run: bool,
     },
-    /// Go on where the Node tool that traced before has stopped, so that nothing is sent twice
+    /// Take over from the Node tool that traced before, so that nothing is sent twice
     ImportState(import_state::ImportState),
-    /// Send nothing of a project, or of any, until `resume`
+    /// Send nothing from a project, or from all, until `resume`
     ///
-    /// What is said meanwhile is not sent later either. What waits already still goes out.
+    /// Turns that happen during the pause are not sent later either. What waits already still goes out.
     Pause(pause::Projects),
-    /// Go on after `pause`
+    /// End a `pause`
     Resume(pause::Projects),
-    /// Delete a session's traces on the server, and what waits here to be sent of them
+    /// Delete a session's traces on the server, and what waits here to be sent
     Forget(forget::Forget),
-    /// Spans that no server takes: list them, send them again, or drop them
+    /// List spans that the server refuses, send them again, or drop them
     DeadLetters {
         /// Send this one again, by its number, or `all`
         #[arg(long, value_name = "ID", conflicts_with = "drop")]
@@ -149,7 +149,7 @@ enum Command {
         json: bool,
     },
     Destinations(destinations::Destinations),
-    /// Let spans go to a server although others chose it
+    /// Allow a server that a project's files chose
     ///
     /// Claude Code hands the settings of a project to its hooks. Where a file that others can write (a repository, an archive, the
     /// `settings.json` that a project shares) names the server, the account, a key or turns tracing on, spans wait until you trust
@@ -159,11 +159,11 @@ enum Command {
         base_url: String,
         /// The account's public key; not needed where only one is held there
         public_key: Option<String>,
-        /// No longer
+        /// Withdraw trust
         #[arg(long)]
         revoke: bool,
     },
-    /// Settings as they are, and where each comes from
+    /// Show every setting and where it comes from
     Config(config::Config),
     /// Print a completion script for a shell
     Completions(completions::Completions),

@@ -10,7 +10,7 @@ use cc_core::status;
 /// Which projects are meant.
 #[derive(clap::Args)]
 pub(crate) struct Projects {
-    /// The project's directory; the current one if it is not said
+    /// The project's directory [default: the current one]
     #[arg(conflicts_with = "all")]
     dir: Option<PathBuf>,
     /// Every project

@@ -18,7 +18,7 @@ const TITLE: usize = 40;
   cc-langfusectl sessions -n 5
   cc-langfusectl show \"$(cc-langfusectl sessions --json -n 1 | jq -r '.[0].session_id')\"")]
 pub(crate) struct Sessions {
-    /// At most so many
+    /// Limit how many are shown
     #[arg(short = 'n', long = "number", value_name = "N")]
     most: Option<usize>,
     /// A JSON list

@@ -68,7 +68,7 @@ pub(crate) struct Setup {
     /// The server [env: LANGFUSE_BASE_URL] [default: https://cloud.langfuse.com]
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
-    /// Ask nothing, do it
+    /// Assume yes to every question
     #[arg(long, short)]
     yes: bool,
     /// Do not ask the server whether it knows the keys
@@ -160,7 +160,7 @@ impl Setup {
         out!("hook          {hook}");
         if programs::is_fleeting(Path::new(&hook)) {
             out!(
-                "              this is no place to stay: install the programs, as in ~/.local/bin, and run setup from there"
+                "              this is not a permanent location: install the programs, as in ~/.local/bin, and run setup from there"
             );
         }
 
@@ -293,7 +293,7 @@ impl Setup {
         Ok(match (is_key(&public_key), is_key(&secret)) {
             (false, _) => Err("the public key is not one: it looks like pk-lf-…".into()),
             (_, false) => Err("the secret key is not one: it looks like sk-lf-…".into()),
-            _ if public_key.starts_with("sk-") || secret.starts_with("pk-") => Err("the keys are interchanged".into()),
+            _ if public_key.starts_with("sk-") || secret.starts_with("pk-") => Err("the keys are swapped".into()),
             _ => Ok(Keys {
                 destination: Destination { kind: Kind::Langfuse, address: base_url, account: public_key },
                 secret,

@@ -42,7 +42,7 @@ pub(crate) struct Top {
     /// How often to look: 500ms, 2s
     #[arg(long, default_value = "1s", value_parser = crate::ui::amount::duration)]
     interval: Duration,
-    /// One look, as plain text
+    /// Print once, as plain text
     #[arg(long)]
     once: bool,
 }

@@ -49,7 +49,7 @@ Examples:
   cc-langfusectl uninstall --dry-run
   cc-langfusectl uninstall --yes --purge")]
 pub(crate) struct Uninstall {
-    /// Ask nothing, do it
+    /// Assume yes to every question
     #[arg(long, short)]
     yes: bool,
     /// Also remove the daemon's data and log: what was not delivered is lost

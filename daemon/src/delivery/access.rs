@@ -13,7 +13,7 @@ use cc_core::{
     secret::Secrets,
 };
 
-/// State of a destination that something must be mended for.
+/// State of a destination that waits until somebody fixes something.
 pub(super) const PARKED: &str = "parked";
 
 /// State of a destination that waits for the user's word.

@@ -175,13 +175,13 @@ fn judge_destination(to: &Destination, ours: Option<&crate::destination::Destina
     let tell = if is_ours || to.waiting > 0 { Finding::problem } else { Finding::warning };
     match to.state.as_str() {
         "parked" => {
-            tell(check, seen, "mend that; the daemon looks again by itself, cc-langfusectl flush hurries it".into())
+            tell(check, seen, "fix that; the daemon tries again by itself, at once with cc-langfusectl flush".into())
         }
         "held" => tell(check, seen, format!("if you want that: cc-langfusectl trust {url}")),
         _ if to.full => Finding::problem(
             check,
             format!("{seen}, as much as may: sessions are not read further until some is delivered"),
-            "mend the way to the server, or raise outbox_mib in ~/.config/cc-langfuse/config.toml",
+            "fix the connection to the server, or raise outbox_mib in ~/.config/cc-langfuse/config.toml",
         ),
         "retrying" => Finding::warning(check, seen, "nothing is lost; it is tried again by itself".to_owned()),
         _ => {
@@ -221,7 +221,7 @@ pub fn judge_old(old: &[Old], status: Option<&Status>, listed_all: bool, cleanup
     };
     let Some(status) = status else {
         return match old.len() {
-            0 => Finding::ok(check, format!("none is near its end, {removed}")),
+            0 => Finding::ok(check, format!("none is about to be deleted, {removed}")),
             n => Finding::problem(
                 check,
                 format!("{} near the end, {removed}, and no daemon reads", count(n, "transcript")),
@@ -234,7 +234,7 @@ pub fn judge_old(old: &[Old], status: Option<&Status>, listed_all: bool, cleanup
         .filter(|old| !status.sessions.iter().any(|session| session.session_id == old.session_id && !session.open_turn))
         .collect();
     if unknown.is_empty() {
-        return Finding::ok(check, format!("none is near its end and not read, {removed}"));
+        return Finding::ok(check, format!("none that is about to be deleted is unread, {removed}"));
     }
     let seen = format!("{} of traced projects near the end, {removed}", count(unknown.len(), "transcript"));
     let stopped = status.store_error.is_some() || status.destinations.iter().any(|to| to.full);
@@ -242,7 +242,7 @@ pub fn judge_old(old: &[Old], status: Option<&Status>, listed_all: bool, cleanup
         Finding::problem(
             check,
             format!("{seen}, while reading has stopped"),
-            "mend what stops it first, see the findings above".to_owned(),
+            "fix what stops it first, see the findings above".to_owned(),
         )
     } else if listed_all {
         Finding::warning(check, format!("{seen}, and never traced"), backfill(&unknown))

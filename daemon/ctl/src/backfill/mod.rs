@@ -57,10 +57,10 @@ pub(crate) struct Backfill {
     /// Only sessions in this directory, or below it
     #[arg(long, value_name = "DIR")]
     project: Option<PathBuf>,
-    /// Only say what would be added
+    /// Only show what would be sent
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Assume yes
     #[arg(long)]
     yes: bool,
     /// One JSON object: `sessions`, `turns`, `spans_queued`, `spans_already_sent`, `skipped`

@@ -24,7 +24,7 @@ const WAITING: (u64, u64) = (2000, 16 << 20);
 /// How long a daemon may be away before it is given up.
 const AWAY: Duration = Duration::from_secs(15);
 
-/// How long a destination is waited for that something must be mended for.
+/// How long a destination is waited for that waits until somebody fixes something.
 const PARKED: Duration = Duration::from_secs(30);
 
 /// The same of one that the user has to trust first.
@@ -115,7 +115,7 @@ impl<'r> Sender<'r> {
     fn destination(&mut self, to: &Destination, jobs: Vec<Job>) -> anyhow::Result<Outcome> {
         let (mut queued, mut given, mut late) = (0, Vec::<Given>::new(), Vec::<Given>::new());
         let buried = self.ask(to, &[])?.dead_letters;
-        // What was postponed is tried now: whoever runs this again may have mended it.
+        // What was postponed is tried now: the user may have fixed the cause and run this again.
         self.patiently(|| daemon()?.flush(Duration::ZERO))?;
         let mut jobs = jobs.into_iter().peekable();
         let mut left = Vec::new();

@@ -243,7 +243,7 @@ pub(crate) fn real(path: &Path) -> anyhow::Result<PathBuf> {
     match fs::canonicalize(path) {
         Ok(real) => Ok(real),
         Err(_) if fs::symlink_metadata(path).is_ok() => {
-            bail!("{} leads nowhere: mend or remove the link", path.display())
+            bail!("{} leads nowhere: fix or remove the link", path.display())
         }
         Err(_) => {
             let (dir, name) = (path.parent().context("no directory")?, path.file_name().context("no name")?);
