@@ -18,12 +18,14 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
     clock::now_ms,
+    configured::Configured,
     delivery::supervisor::{InFlight, Order},
     engine::Input,
     intake::{Intake, MAX_FRAME, Untaken},
     store::{self, DestinationRow},
 };
 use cc_core::{
+    config::destination::Named,
     destination::Kind,
     metrics,
     status::{
@@ -54,6 +56,8 @@ pub struct Context {
     pub intake: Intake,
     /// Spans on their way.
     pub in_flight: InFlight,
+    /// The user's own destinations.
+    pub configured: Configured,
     /// Where hooks leave events.
     pub spool: PathBuf,
     /// How many bytes may wait for a destination.
@@ -88,10 +92,11 @@ impl Context {
 }
 
 /// A row of the database, as `status` shows it.
-fn destination(row: DestinationRow, outbox_bytes: u64) -> Destination {
+fn destination(row: DestinationRow, configured: &Configured, outbox_bytes: u64) -> Destination {
     let held = row.held_by.as_ref().map(|why| cc_core::consent::held(&row.destination, why));
+    let name = configured.name(&row.destination).map(str::to_owned);
     Destination {
-        name: format!("{}-{}", row.destination.kind.name(), row.id),
+        name: name.unwrap_or_else(|| format!("{}-{}", row.destination.kind.name(), row.id)),
         kind: row.destination.kind.name().to_owned(),
         base_url: row.destination.address,
         public_key: row.destination.account,
@@ -108,6 +113,28 @@ fn destination(row: DestinationRow, outbox_bytes: u64) -> Destination {
         held_by: row.held_by,
     }
 }
+
+/// A table of `config.toml` that leads nowhere, as `status` shows it.
+fn refused((named, why): (&Named, &str)) -> Destination {
+    Destination {
+        name: named.name.clone(),
+        kind: named.kind.clone(),
+        base_url: named.address.clone(),
+        public_key: String::new(),
+        state: "parked".to_owned(),
+        waiting: 0,
+        waiting_bytes: 0,
+        full: false,
+        oldest_waiting: None,
+        delivered: 0,
+        rejected: 0,
+        last_success: None,
+        last_error: Some(format!("config.toml: {why}")),
+        last_error_at: None,
+        held_by: None,
+    }
+}
+
 #[derive(Deserialize)]
 struct Flush {
     timeout_ms: u64,
@@ -196,7 +223,11 @@ fn report(context: &Context) -> Result<Status, store::Error> {
                 destination: row.hint.targets.into_iter().next().map(|target| target.destination.into()),
             })
             .collect(),
-        destinations: destinations.into_iter().map(|row| destination(row, context.outbox_bytes)).collect(),
+        destinations: destinations
+            .into_iter()
+            .map(|row| destination(row, &context.configured, context.outbox_bytes))
+            .chain(context.configured.refused().map(refused))
+            .collect(),
         skipped_lines: counts.skipped,
         unknown_kinds: unknown
             .into_iter()

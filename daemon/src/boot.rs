@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     api::{self, Context},
     begun, clock,
+    configured::Configured,
     consent_files::Consent,
     delivery::supervisor::{self, InFlight, Order},
     engine::{Engine, Input},
@@ -135,7 +136,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
 
     cc_core::price::set(config.prices.clone());
     let outbox_bytes = config.outbox_bytes;
-    let consent = Consent::new(&home, config.floor);
+    let configured = Configured::new(&home, config.destinations.clone());
+    for (named, why) in configured.refused() {
+        tracing::error!(destination = named.name, "nothing is sent there: {why}");
+    }
+    store.call(|store| store.configure(&configured.destinations().cloned().collect::<Vec<_>>()))?;
+    let consent = Consent::new(&home, config.floor, configured.clone());
     let roots = config.roots(&home);
     let engine = Engine::new(store.clone(), orders.clone(), engine_sender.clone(), config, &home);
     let (of, refused) = (home.clone(), engine.refused());
@@ -159,6 +165,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let context = Context {
         intake,
         in_flight: in_flight.clone(),
+        configured: configured.clone(),
         spool: paths.spool.clone(),
         outbox_bytes,
         started: clock::monotonic(),
@@ -168,7 +175,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let listener = socket::listen(&paths, &lock, passed)?;
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut exporters =
-            std::pin::pin!(supervisor::supervise(store.clone(), home, in_flight.clone(), orders_receiver));
+            std::pin::pin!(supervisor::supervise(store.clone(), home, configured, in_flight.clone(), orders_receiver));
         // What was left is older than whatever is found otherwise.
         let Drained { taken, .. } = context.intake.drain(&paths.spool);
         tracing::debug!(taken, "events taken from the spool at the start");

@@ -7,9 +7,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::credentials::{
-    layers::{self, Stamp},
-    user_dir,
+use crate::{
+    configured::Configured,
+    credentials::{
+        layers::{self, Stamp},
+        user_dir,
+    },
 };
 use cc_core::{
     consent::{Chooser, Floor, chooser, tighten},
@@ -41,21 +44,28 @@ struct Known {
 pub struct Consent {
     home: PathBuf,
     floor: Floor,
+    configured: Configured,
     known: Arc<Mutex<HashMap<Key, Known>>>,
     hasher: RandomState,
 }
 
 impl Consent {
-    /// A judge for the user whose home is `home`.
-    pub fn new(home: &Path, floor: Floor) -> Self {
-        Self { home: home.to_owned(), floor, known: Arc::default(), hasher: RandomState::new() }
+    /// A judge for the user whose home is `home`, who has these destinations in `config.toml`.
+    pub fn new(home: &Path, floor: Floor, configured: Configured) -> Self {
+        Self { home: home.to_owned(), floor, configured, known: Arc::default(), hasher: RandomState::new() }
+    }
+
+    /// The user's own destinations.
+    pub fn configured(&self) -> &Configured {
+        &self.configured
     }
 
     /// Judges an event that came with these variables: who chose its destination; no more of the conversation leaves than the user
     /// allows. Whether the settings files turn tracing on is noted, too.
     pub fn judge(&self, hint: &mut Hint, received: &Vars) {
         let known = self.known(&hint.project_dirs, hint.config_dir.as_deref(), Some(received), Known::clone);
-        for target in &mut hint.targets {
+        // What the user's own file names is the user's choice.
+        for target in hint.targets.iter_mut().filter(|target| target.chooser != Some(Chooser::Config)) {
             let of_kind = |(kind, _): &&(Kind, Chooser)| *kind == target.destination.kind;
             target.chooser = known.choosers.iter().find(of_kind).map(|(_, chooser)| chooser.clone());
         }

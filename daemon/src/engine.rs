@@ -16,10 +16,11 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
     clock::{self, now_ms},
+    configured::Configured,
     consent_files::Consent,
     delivery::supervisor::Order,
     reader::{CHUNK, places},
-    store::{Advance, SessionRow, Store, handle::Handle},
+    store::{self, Advance, SessionRow, Store, handle::Handle},
     watch::{Seen, Watch},
 };
 use cc_core::{
@@ -166,7 +167,7 @@ impl Engine {
         let seen = own.clone();
         let watch = Watch::reporting(move |change| drop(Input::of(change).map(|input| seen.send(input))));
         let roots = config.roots(home);
-        let consent = Consent::new(home, config.floor);
+        let consent = Consent::new(home, config.floor, Configured::new(home, config.destinations.clone()));
         let sessions = HashMap::new();
         let mut engine = Self {
             store,
@@ -243,7 +244,7 @@ impl Engine {
         if self.sessions.contains_key(id) {
             return false;
         }
-        match self.store.call(|store| store.session(id)) {
+        match self.row(id) {
             Ok(Some(row)) => {
                 let session = Session { is_unhurried: true, ..Session::new(row, self.config.rules.clone()) };
                 self.sessions.insert(id.to_owned(), session);
@@ -347,6 +348,8 @@ impl Engine {
 
     fn take(&mut self, mut hint: Hint) {
         let now = clock::monotonic();
+        // It may have waited since `config.toml` named others.
+        self.consent.configured().join(&mut hint);
         if let Some(path) = places::at_home(&hint.transcript, &hint.session_id, &self.roots(&hint)) {
             hint.transcript = path;
         }
@@ -390,8 +393,17 @@ impl Engine {
         session.waiting.insert(at, (hint, came));
     }
 
+    /// Where a session stands, with the destinations that it has now: `config.toml` may have named others when it was stored.
+    fn row(&self, session_id: &str) -> Result<Option<SessionRow>, store::Error> {
+        let mut row = self.store.call(|store| store.session(session_id))?;
+        if let Some(row) = &mut row {
+            self.consent.configured().join(&mut row.hint);
+        }
+        Ok(row)
+    }
+
     fn load(&self, hint: &Hint) -> Session {
-        let row = match self.store.call(|store| store.session(&hint.session_id)) {
+        let row = match self.row(&hint.session_id) {
             Ok(row) => row,
             Err(error) => {
                 tracing::error!(%error, "a session's position cannot be read; reading it from the start");

@@ -118,7 +118,7 @@ impl Intake {
     /// # Errors
     /// [`Untaken`].
     pub async fn take(&self, bytes: &[u8]) -> Result<(), Untaken> {
-        let Some(judged) = judge(bytes) else {
+        let Some(judged) = self.read(bytes) else {
             self.count("hook_version");
             return Err(Untaken::Version);
         };
@@ -141,6 +141,16 @@ impl Intake {
             });
         }
         if committed.await.unwrap_or(false) { Ok(()) } else { Err(Untaken::Store) }
+    }
+
+    /// What a frame comes to; `None` if it is of another version.
+    fn read(&self, bytes: &[u8]) -> Option<Judged> {
+        let join = |hint: &mut Hint| self.consent.configured().join(hint);
+        Some(match Frame::decode(bytes) {
+            Err(FrameError::UnknownVersion) => return None,
+            Err(FrameError::Malformed) => Err(Refused::Frame.reason()),
+            Ok(frame) => hook::read(frame, join).map_err(Refused::reason),
+        })
     }
 
     /// Stores events in one transaction. Returns those of which the engine is to be told.
@@ -224,7 +234,7 @@ impl Intake {
                 _ => look(&path),
             };
             match spooled {
-                Spooled::Event(bytes) => match judge(&bytes) {
+                Spooled::Event(bytes) => match self.read(&bytes) {
                     Some(event) => {
                         judged.push(event);
                         paths.push(path);
@@ -288,15 +298,6 @@ const EVICTED: &str = "event_evicted";
 
 /// Why an event of another version is left in the spool.
 const OTHER_VERSION: &str = "other_version";
-
-/// What a frame comes to; `None` if it is of another version.
-fn judge(bytes: &[u8]) -> Option<Judged> {
-    Some(match Frame::decode(bytes) {
-        Err(FrameError::UnknownVersion) => return None,
-        Err(FrameError::Malformed) => Err(Refused::Frame.reason()),
-        Ok(frame) => hook::read(frame).map_err(Refused::reason),
-    })
-}
 
 /// Looks at a file in the spool. Never blocks, whatever lies there.
 fn look(path: &Path) -> Spooled {

@@ -161,10 +161,15 @@ impl Scan {
             false => None,
         };
         let path = candidate.dir.join(format!("{}.jsonl", candidate.id));
-        let like = match known {
+        let mut like = match known {
             Some(row) => self.is_on(&row.hint).then_some(row.hint)?,
             None => self.settings_of(&path, seen)?,
         };
+        like.source = Source::Scan;
+        self.consent.configured().join(&mut like);
+        if like.targets.is_empty() {
+            return None;
+        }
         let (id, written, is_over) = (&*candidate.id, candidate.written, candidate.is_over(now_ms));
         Some(Hint {
             id: Source::Scan.id(format_args!("{id}-{written}")),
@@ -230,8 +235,8 @@ impl Scan {
         let env = Env::of(&vars);
         let is_on = env.enabled();
         let targets = || env.routes().0.into_iter().map(|(destination, _)| destination.into()).collect::<Vec<_>>();
-        let targets = Some(()).filter(|()| is_on).map(|()| targets()).filter(|targets| !targets.is_empty());
-        let like = targets.map(|targets| {
+        // None if only `config.toml` says where.
+        let like = is_on.then(targets).map(|targets| {
             let mut hint = Hint {
                 id: String::new(),
                 source: Source::Scan,
@@ -303,7 +308,7 @@ mod tests {
             store: store.clone(),
             roots: vec![at(".claude/projects")],
             home: home.clone(),
-            consent: Consent::new(&home, Default::default()),
+            consent: Consent::new(&home, Default::default(), Default::default()),
             refused: Refused::default(),
             wishes: Default::default(),
         };
@@ -342,7 +347,7 @@ mod tests {
         at.iter().for_each(|(id, written)| write(id, *written));
         let store = Handle::new(Store::open(&home.join("state.db")).unwrap().store);
         store.call(|store| store.begin_at(Begun { at_ms: begun, newest_ms: None })).unwrap();
-        let consent = Consent::new(&home, Default::default());
+        let consent = Consent::new(&home, Default::default(), Default::default());
         (
             base,
             Scan {

@@ -6,7 +6,7 @@
 /// What a variable is for. It decides what a hook forwards, what a spool file may hold, who may say it and what is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Switches a kind of backend on for a project.
+    /// Switches a kind of backend on for a project, or tracing as such.
     Enable,
     /// Where a backend is.
     Address,
@@ -60,6 +60,10 @@ pub const MLFLOW_ENABLE: &str = "MLFLOW_CLAUDE_TRACING_ENABLED";
 /// Where a receiver of OTLP is: the whole address. Its presence turns tracing to it on.
 pub const OTLP_ENDPOINT: &str = "CC_LANGFUSE_OTLP_ENDPOINT";
 
+/// Turns tracing on for a project when it is `"true"` in any letter case, to no kind of backend of its own: traces go where the user's
+/// `config.toml` says.
+pub const TRACE: &str = "CC_LANGFUSE_TRACE";
+
 /// Moves the state directory; must be absolute.
 pub const STATE_DIR: &str = "CC_LANGFUSE_STATE_DIR";
 
@@ -73,6 +77,7 @@ const fn plain(name: &'static str, role: Role) -> Variable {
 
 /// Every variable these programs know. `BASEURL` and `HOST` are what other Langfuse SDKs call the base URL.
 pub const VARIABLES: &[Variable] = &[
+    plain(TRACE, Role::Enable),
     row(ENABLE, ENABLE, Of::Langfuse, Role::Enable),
     row("CC_LANGFUSE_PUBLIC_KEY", "LANGFUSE_PUBLIC_KEY", Of::Langfuse, Role::Account),
     row("LANGFUSE_PUBLIC_KEY", "LANGFUSE_PUBLIC_KEY", Of::Langfuse, Role::Account),
@@ -236,6 +241,9 @@ mod tests {
         for (value, expect) in [("true", true), ("YES", true), (" 1", true), ("0", false), ("no", false), ("on", false)]
         {
             assert_eq!(is_on(|name| (name == MLFLOW_ENABLE).then_some(value)), expect, "{value}");
+        }
+        for (value, expect) in [("true", true), ("True", true), ("1", false), ("", false)] {
+            assert_eq!(is_on(|name| (name == TRACE).then_some(value)), expect, "{value}");
         }
         assert!(!is_on(|name| (name == "LANGFUSE_BASE_URL").then_some("true")));
         assert!(!is_on(|_| None::<&str>));

@@ -11,8 +11,9 @@ use tests::source::{Source, sources};
 /// Which way imports go in the daemon: each row may use the rows above it, and nothing of its own.
 const DAEMON: &[&[&str]] = &[
     &["clock", "environment", "files"],
+    &["command"],
     &["git", "log", "output", "service", "socket", "watch"],
-    &["config_file", "credentials", "import_state_file", "reader", "store"],
+    &["config_file", "configured", "credentials", "import_state_file", "reader", "store"],
     &["agents", "begun", "consent_files", "copies", "delivery"],
     &["engine", "offline"],
     &["intake", "scan"],

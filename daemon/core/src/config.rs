@@ -20,9 +20,12 @@ use crate::{
     redact::{Redactor, Rules},
 };
 
+pub mod destination;
+mod glob;
 mod price;
 pub mod project;
 
+use destination::{DESTINATION, Named};
 use price::PRICE;
 
 const ROOTS: &str = "transcript_roots";
@@ -30,7 +33,7 @@ const OUTBOX: &str = "outbox_mib";
 const FROM_NOW: &str = "from_now";
 const CAPTURE: &str = "capture_at_most";
 const MASK: &str = "always_redact";
-const KEYS: [&str; 7] = [ROOTS, OUTBOX, FROM_NOW, CAPTURE, MASK, REDACT, PRICE];
+const KEYS: [&str; 8] = [ROOTS, OUTBOX, FROM_NOW, CAPTURE, MASK, REDACT, PRICE, DESTINATION];
 const REDACT: &str = "redact";
 const NAME: &str = "name";
 const PATTERN: &str = "pattern";
@@ -55,6 +58,8 @@ pub struct Config {
     pub rules: Rules,
     /// Prices that stand above the built-in ones.
     pub prices: Vec<Own>,
+    /// Destinations besides those that variables name, and what is wrong with others.
+    pub destinations: Vec<Named>,
 }
 
 impl Default for Config {
@@ -118,8 +123,11 @@ pub struct Layers {
     pub always_redact: Said<bool>,
     /// Rules besides the built-in ones, the first file's first.
     pub redact: Vec<Said<Rule>>,
+    /// Prices besides the built-in ones, the first file's first.
+    pub prices: Vec<Said<Own>>,
+    /// See [`Config::destinations`].
+    pub destinations: Vec<Named>,
     rules: Rules,
-    prices: Vec<Own>,
 }
 
 impl Default for Layers {
@@ -131,8 +139,9 @@ impl Default for Layers {
             capture_at_most: Said { value: Capture::Full, place: None },
             always_redact: Said { value: false, place: None },
             redact: Vec::new(),
-            rules: Rules::default(),
             prices: Vec::new(),
+            destinations: Vec::new(),
+            rules: Rules::default(),
         }
     }
 }
@@ -159,7 +168,8 @@ impl Layers {
             from_now: self.from_now.value,
             floor: Floor { capture: self.capture_at_most.value, redact: self.always_redact.value },
             rules: self.rules,
-            prices: self.prices,
+            prices: self.prices.into_iter().map(|price| price.value).collect(),
+            destinations: self.destinations,
         }
     }
 }
@@ -202,9 +212,11 @@ fn read(layers: &mut Layers, text: &str, place: &dyn Fn(Range<usize>) -> Option<
             CAPTURE | MASK => {}
             // Of one model the last file's counts.
             PRICE => {
-                let prices = items(key, value)?.iter().map(price::price).collect::<Result<Vec<_>, _>>()?;
-                layers.prices.extend(prices);
+                for table in items(key, value)? {
+                    layers.prices.push(Said { value: price::price(table)?, place: place(table.span()) });
+                }
             }
+            DESTINATION => destination::read(&mut layers.destinations, value, place),
             _ => rules(layers, items(key, value)?, place)?,
         }
     }

@@ -50,6 +50,8 @@ pub struct Layer {
 pub enum Chooser {
     /// The user: every variable came from the environment or a file nobody else can write.
     User,
+    /// The user, in `config.toml`, and by no variable.
+    Config,
     /// Others may have.
     Repository(Evidence),
 }

@@ -78,7 +78,7 @@ pub fn group(check: &str) -> &'static str {
         "hooks" | "hook-events" | "hook-program" | "other-tracer" => "Hook",
         "tracing" | "keys" | "base-url" | "otlp" | "semantics" | "tracked-keys" => "This project",
         "server" | "clock" | "probe" => "Server",
-        "delivery" | "dead-letters" | "media" | "projects" | "transcripts" => "Delivery",
+        "destinations" | "delivery" | "dead-letters" | "media" | "projects" | "transcripts" => "Delivery",
         _ => "Daemon",
     }
 }

@@ -114,11 +114,12 @@ pub enum Event {
     Other,
 }
 
-/// Reads a frame: the hint in it, and the variables it came with, among them the secret key.
+/// Reads a frame: the hint in it, and the variables it came with, among them the secret key. `join` adds the destinations that no
+/// variable names.
 ///
 /// # Errors
 /// Why there is nothing to be done about the event.
-pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
+pub fn read(frame: Frame, join: impl FnOnce(&mut Hint)) -> Result<(Hint, Vars), Refused> {
     let mut vars: Vars = frame.env.into_iter().collect();
     if !Env::of(&vars).enabled() {
         return Err(Refused::NotEnabled);
@@ -140,9 +141,6 @@ pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
         return Err(Refused::TranscriptPath);
     }
     let (routes, refused) = env.routes();
-    if routes.is_empty() {
-        return Err(refused.first().copied().unwrap_or(Refused::KeysMissing));
-    }
     let event = match payload.event.as_deref() {
         Some("SubagentStop" | "StopFailure" | "Stop") if let Some(agent) = payload.agent_id.clone() => {
             Event::AgentStopped { agent }
@@ -163,7 +161,7 @@ pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
         [payload.cwd.as_deref(), env.get("CLAUDE_PROJECT_DIR")].into_iter().flatten().map(PathBuf::from).collect();
     project_dirs.retain(|dir| dir.is_absolute());
     project_dirs.dedup();
-    let hint = Hint {
+    let mut hint = Hint {
         source: Source::of_id(&frame.id),
         id: frame.id,
         fired_ns: frame.fired_ns,
@@ -177,6 +175,10 @@ pub fn read(frame: Frame) -> Result<(Hint, Vars), Refused> {
         options: env.options(),
         debug: env.get("CC_LANGFUSE_DEBUG").is_some_and(proto::env::enabled),
     };
+    join(&mut hint);
+    if hint.targets.is_empty() {
+        return Err(refused.first().copied().unwrap_or(Refused::NoDestination));
+    }
     Ok((hint, vars))
 }
 

@@ -41,14 +41,13 @@ pub fn render(status: &Status, now_ms: i64) -> String {
     for (name, kind, help, value) in figures {
         text.head(name, kind, help);
         for to in &status.destinations {
-            text.line(name, &[("base_url", &to.base_url), ("public_key", &to.public_key)], value(to));
+            text.line(name, &labels(to), value(to));
         }
     }
     text.head("destination_oldest_waiting_seconds", "gauge", "Age of the oldest span waiting.");
     for to in &status.destinations {
         if let Some(age) = age(&to.oldest_waiting) {
-            let labels = [("base_url", &*to.base_url), ("public_key", &*to.public_key)];
-            text.line("destination_oldest_waiting_seconds", &labels, age);
+            text.line("destination_oldest_waiting_seconds", &labels(to), age);
         }
     }
     for (name, help, label, counts) in [
@@ -59,6 +58,11 @@ pub fn render(status: &Status, now_ms: i64) -> String {
         counts.iter().for_each(|(what, count)| text.line(name, &[(label, what)], *count));
     }
     text.0
+}
+
+/// What tells a destination apart. A table of `config.toml` that leads nowhere has no account, and maybe no address.
+fn labels(to: &crate::status::Destination) -> [(&str, &str); 3] {
+    [("name", &to.name), ("base_url", &to.base_url), ("public_key", &to.public_key)]
 }
 
 #[derive(Default)]
@@ -97,7 +101,7 @@ mod tests {
             "daemon": {"version": "1.2.3", "pid": 7, "uptime_s": 60},
             "inbox": {"pending": 1, "heard": 12}, "outbox": {"pending": 2, "in_flight": 3}, "dead_letters": 4, "sessions": [],
             "destinations": [{
-                "kind": "langfuse", "base_url": "https://a/\"\\", "public_key": "p\u{202e}\nk", "state": "held", "waiting": 2,
+                "name": "team", "kind": "langfuse", "base_url": "https://a/\"\\", "public_key": "p\u{202e}\nk", "state": "held", "waiting": 2,
                 "waiting_bytes": 99, "full": true, "oldest_waiting": "2026-11-20T08:00:00Z", "delivered": 5, "rejected": 6,
                 "last_success": null, "last_error": null, "last_error_at": null
             }],
@@ -105,7 +109,7 @@ mod tests {
         }))
         .unwrap();
         let text = render(&status, 1_795_161_600_000 + 42_000);
-        let to = r#"{base_url="https://a/\"\\",public_key="p\\u{202e}\\nk"}"#;
+        let to = r#"{name="team",base_url="https://a/\"\\",public_key="p\\u{202e}\\nk"}"#;
         for line in [
             r#"cc_langfuse_build_info{version="1.2.3"} 1"#,
             "cc_langfuse_inbox_events 1",

@@ -186,7 +186,7 @@ impl Place {
 /// A place spans go.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Destination {
-    /// By which people name it: its kind and a number.
+    /// By which people name it: its kind and a number, or what `config.toml` calls it.
     #[serde(default)]
     pub name: String,
     /// `langfuse`.
@@ -218,6 +218,20 @@ pub struct Destination {
     /// What shows that others chose it; nothing is sent there before the user trusts it.
     #[serde(default)]
     pub held_by: Option<String>,
+}
+
+impl Destination {
+    /// What `config.toml` calls it; `None` if its name is but its kind and a number.
+    pub fn called(&self) -> Option<&str> {
+        let number = self.name.strip_prefix(&self.kind).and_then(|rest| rest.strip_prefix('-'));
+        let is_given = number.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit()));
+        Some(self.name.as_str()).filter(|name| !name.is_empty() && !is_given)
+    }
+
+    /// It is a table of `config.toml` that leads nowhere.
+    pub fn is_nowhere(&self) -> bool {
+        self.public_key.is_empty()
+    }
 }
 
 /// `POST /v1/flush`: what is left when the time was over, or nothing.

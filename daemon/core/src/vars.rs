@@ -25,6 +25,8 @@ pub enum Refused {
     TrackingUri,
     /// The endpoint of an OTLP receiver is none, or has a query in which a key might stand.
     OtlpEndpoint,
+    /// Tracing is on, and neither a variable nor `config.toml` says where traces of the project go.
+    NoDestination,
 }
 
 impl Refused {
@@ -40,6 +42,7 @@ impl Refused {
             Self::BaseUrl => "hook_base_url",
             Self::TrackingUri => "hook_tracking_uri",
             Self::OtlpEndpoint => "hook_otlp_endpoint",
+            Self::NoDestination => "hook_no_destination",
         }
     }
 }

@@ -7,13 +7,16 @@ use serde_json::json;
 use crate::{client, ui::table};
 use cc_core::{
     config::{
-        Layers, Place,
+        Layers, Place, Said,
+        destination::Named,
         project::{self, Setting},
     },
+    price::Own,
     project::Capture,
 };
 use cc_langfuse::{
     config_file::{self as file, Source},
+    configured::secret,
     credentials::layers,
     environment,
     output::{self, Look},
@@ -36,7 +39,7 @@ impl Config {
         let layers = file::layers(&[Source::Fleet(Path::new(file::FLEET)), Source::User(&paths.config)])?;
         let settings = project::settings(&given(&dir, &home));
         if self.json {
-            output::json(&as_json(&layers, &dir, &settings), true)?;
+            output::json(&as_json(&layers, &dir, &home, &settings), true)?;
             return Ok(ExitCode::SUCCESS);
         }
         heading("The daemon, when it starts");
@@ -85,10 +88,31 @@ fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
         let told = format!("{}: {}", rule.value.name, rule.value.pattern);
         vec!["redact".to_owned(), table::clip(&told, 60), at(&rule.place)]
     }));
+    rows.extend(layers.prices.iter().map(|price| {
+        let Own { model, speed, rates } = &price.value;
+        let speed = speed.as_ref().map_or_else(String::new, |speed| format!(" ({speed})"));
+        let told = format!("{model}{speed}: {} in, {} out", rates.input, rates.output);
+        vec!["price".to_owned(), table::clip(&told, 60), at(&price.place)]
+    }));
+    rows.extend(layers.destinations.iter().map(|named| {
+        let told = match problem(named, home) {
+            Some(why) => format!("{} gets nothing: {why}", named.name),
+            None => format!("{}: {} at {}", named.name, named.kind, named.address),
+        };
+        vec!["destination".to_owned(), table::clip(&told, 300), at(&named.place)]
+    }));
     if layers.redact.is_empty() {
         rows.push(["redact", "none besides the built-in rules", "default"].map(str::to_owned).to_vec());
     }
     rows
+}
+
+/// Why a destination gets nothing, as far as that can be seen from here.
+fn problem(named: &Named, home: &Path) -> Option<String> {
+    match &named.entry {
+        Err(why) => Some(why.clone()),
+        Ok(entry) => secret::find(entry, home).err(),
+    }
 }
 
 fn row(setting: &Setting, home: &Path) -> Vec<String> {
@@ -101,7 +125,20 @@ fn row(setting: &Setting, home: &Path) -> Vec<String> {
     vec![setting.name.clone(), table::clip(value, 60), from]
 }
 
-fn as_json(layers: &Layers, dir: &Path, settings: &[Setting]) -> serde_json::Value {
+fn as_json(layers: &Layers, dir: &Path, home: &Path, settings: &[Setting]) -> serde_json::Value {
+    let price = |Said { value: Own { model, speed, rates }, place }: &Said<Own>| {
+        json!({
+            "model": model, "speed": speed, "input": rates.input, "output": rates.output, "cache_read": rates.cache_read,
+            "cache_write_5m": rates.cache_write_5m, "cache_write_1h": rates.cache_write_1h, "place": place,
+        })
+    };
+    let destination = |named: &Named| {
+        json!({
+            "name": named.name, "kind": named.kind, "address": named.address, "place": named.place,
+            "account": named.entry.as_ref().ok().map(|entry| &entry.destination.account),
+            "problem": problem(named, home),
+        })
+    };
     json!({
         "daemon": {
             "transcript_roots": layers.transcript_roots,
@@ -110,6 +147,8 @@ fn as_json(layers: &Layers, dir: &Path, settings: &[Setting]) -> serde_json::Val
             "capture_at_most": layers.capture_at_most,
             "always_redact": layers.always_redact,
             "redact": layers.redact,
+            "price": layers.prices.iter().map(price).collect::<Vec<_>>(),
+            "destination": layers.destinations.iter().map(destination).collect::<Vec<_>>(),
         },
         "project": {"dir": dir, "settings": settings},
     })

@@ -13,6 +13,7 @@ use cc_core::{
     secret::Secret,
 };
 use cc_langfuse::{
+    configured::secret,
     environment,
     output::{self, Look},
 };
@@ -86,6 +87,19 @@ impl Doctor {
         });
 
         let env = settings.env();
+        let mut nowhere = env.enabled() && env.routes().0.is_empty();
+        for named in config.iter().flat_map(|config| &config.destinations) {
+            let secret = named.entry.as_ref().map_or(Ok(()), |entry| secret::find(entry, home).map(drop));
+            nowhere &= !named.entry.as_ref().is_ok_and(|entry| entry.takes(Some(project), &[home.to_owned()]));
+            findings.push(server::judge_configured(named, secret, daemon.status()));
+        }
+        if nowhere && env.routes().1.is_empty() {
+            findings.push(Finding::problem(
+                "destinations",
+                format!("no destination in {} is for {}", paths.config.display(), project.display()),
+                "add a [[destination]] there, or this project to its `projects`; then restart the daemon",
+            ));
+        }
         let (destination, secrets) = env.destination().ok().unzip();
         if let (true, Some(to), Some(secrets)) = (env.enabled(), &destination, &secrets)
             && to.kind.backend().pages().is_some()

@@ -140,7 +140,7 @@ pub(crate) fn by_others(to: &Destination, dirs: &[PathBuf], config_dirs: &[PathB
     }
     judged.into_iter().find_map(|chooser| match chooser {
         Chooser::Repository(evidence) => Some(evidence.to_string()),
-        Chooser::User => None,
+        Chooser::User | Chooser::Config => None,
     })
 }
 

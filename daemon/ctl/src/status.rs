@@ -62,7 +62,11 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         out!("{:<14}{what} (see cc-langfusectl resume)", if index == 0 { "paused" } else { "" });
     }
     for to in destinations {
-        out!("destination   {} ({})", short(&to.base_url), short(&to.public_key));
+        let called = to.called().map_or_else(String::new, |name| format!("{name}: "));
+        match to.is_nowhere() {
+            true => out!("destination   {called}{}", short(&to.base_url)),
+            false => out!("destination   {called}{} ({})", short(&to.base_url), short(&to.public_key)),
+        }
         let last = to.last_success.as_deref().unwrap_or("never");
         out!("              {}, {} spans delivered, last success {last}", to.state, to.delivered);
         if to.rejected > 0 {
@@ -74,8 +78,10 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         if to.full {
             out!("              as much waits as may: reading goes on when some is delivered");
         }
-        if let (Some(why), Some(at)) = (to.last_error, to.last_error_at) {
-            out!("              last error {at}: {}", short(&why));
+        match (to.last_error, to.last_error_at) {
+            (Some(why), Some(at)) => out!("              last error {at}: {}", short(&why)),
+            (Some(why), None) => out!("              {}", short(&why)),
+            (None, _) => {}
         }
     }
     for (index, session) in sessions.iter().take(10).enumerate() {

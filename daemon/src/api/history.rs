@@ -44,7 +44,7 @@ pub(super) async fn known(State(context): State<Context>, body: Bytes) -> Result
     Ok(Json(Known {
         spans: found.into_iter().map(letter).collect(),
         events,
-        destination: row.map(|row| super::destination(row, context.outbox_bytes)),
+        destination: row.map(|row| super::destination(row, &context.configured, context.outbox_bytes)),
         dead_letters,
         pid: std::process::id(),
     }))

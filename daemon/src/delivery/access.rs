@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use tokio::sync::watch;
 
 use crate::{
+    configured::Configured,
     credentials::{from_key_file, from_settings, settings_texts},
     store::handle::Handle,
 };
@@ -19,11 +20,17 @@ pub(super) const PARKED: &str = "parked";
 /// State of a destination that waits for the user's word.
 pub(super) const HELD: &str = "held";
 
+/// Why nothing is sent where `config.toml` alone has led.
+const GONE: &str = "it is no longer in config.toml: put it back, or give up what waits with cc-langfusectl destinations drop, or hand \
+                    it to another with destinations move";
+
 /// What knows the way to one destination's key.
 pub(super) struct Access {
     pub(super) destination: Destination,
     pub(super) store: Handle,
     pub(super) home: PathBuf,
+    /// The user's own destinations.
+    pub(super) configured: Configured,
     pub(super) trust: watch::Receiver<()>,
     pub(super) key: watch::Receiver<Option<Secrets>>,
     /// The key in use, and the one that was in use when the server last refused.
@@ -36,10 +43,11 @@ impl Access {
         destination: Destination,
         store: Handle,
         home: PathBuf,
+        configured: Configured,
         trust: watch::Receiver<()>,
         key: watch::Receiver<Option<Secrets>>,
     ) -> Self {
-        Self { destination, store, home, trust, key, used: None, refused: None }
+        Self { destination, store, home, configured, trust, key, used: None, refused: None }
     }
 
     /// There is news since the last [`secrets`](Self::secrets): another key, or the user's word.
@@ -55,19 +63,31 @@ impl Access {
     }
 
     /// The key, or the destination's state without one and why.
-    pub(super) fn secrets(&mut self) -> Result<Secrets, (&'static str, String)> {
+    pub(super) async fn secrets(&mut self) -> Result<Secrets, (&'static str, String)> {
         // The key a hook brought, unless the server has refused that very key: then what the settings files say by now.
         let held = self.key.borrow_and_update().clone();
         let to = &self.destination;
         let unread = |error| (PARKED, format!("whether it may be used cannot be read: {error}"));
-        let (held_by, trusts) = self.store.call(|store| Ok((store.held_by(to)?, store.trusts(to)?))).map_err(unread)?;
+        let judged = self.store.call(|store| Ok((store.held_by(to)?, store.trusts(to)?, store.is_configured(to)?)));
+        let (held_by, trusts, was_configured) = judged.map_err(unread)?;
+        if was_configured && !trusts && self.configured.name(to).is_none() {
+            return Err((PARKED, GONE.to_owned()));
+        }
         if let Some(why) = held_by {
             return Err((HELD, cc_core::consent::held(to, &why)));
         }
         if let Some(why) = cc_core::consent::held_unencrypted(to).filter(|_| !trusts) {
             return Err((HELD, why));
         }
-        let usable = held.as_ref().filter(|held| self.refused.as_ref() != Some(*held)).cloned();
+        let mut usable = held.as_ref().filter(|held| self.refused.as_ref() != Some(*held)).cloned();
+        let mut missing = None;
+        if usable.is_none() {
+            match self.configured.secrets(to, self.refused.as_ref()).await {
+                Some(Ok(secrets)) => usable = Some(secrets),
+                Some(Err(why)) => missing = Some(why),
+                None => {}
+            }
+        }
         let rival = to.kind.backend().rival();
         // They are looked for in the latest sessions, which takes milliseconds: not for each of a thousand destinations.
         let (dirs, config_dirs) = match usable.is_none() || rival.is_some() {
@@ -85,7 +105,8 @@ impl Access {
         let backend = to.kind.backend();
         let Some(secrets) = secrets.or_else(|| (!backend.needs_secret(to)).then(Secrets::default)) else {
             let word = backend.words().secret;
-            return Err((PARKED, format!("no {word}: open Claude Code in a project that has it")));
+            let why = || format!("no {word}: open Claude Code in a project that has it");
+            return Err((PARKED, missing.unwrap_or_else(why)));
         };
         self.used = Some(secrets.clone());
         Ok(from_key_file(to, secrets, &self.home))

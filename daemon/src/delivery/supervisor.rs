@@ -18,7 +18,10 @@ use super::{
     spans::Spans,
     worker::{At, Signals, Worker},
 };
-use crate::store::{DestinationId, handle::Handle};
+use crate::{
+    configured::Configured,
+    store::{DestinationId, handle::Handle},
+};
 use cc_core::{destination::Destination, secret::Secrets};
 
 /// Most destinations at one address that send at the same time.
@@ -51,7 +54,13 @@ struct Lanes {
 }
 
 /// Runs the workers of every destination that is named, until `orders` ends.
-pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut orders: mpsc::UnboundedReceiver<Order>) {
+pub async fn supervise(
+    store: Handle,
+    home: PathBuf,
+    configured: Configured,
+    in_flight: InFlight,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) {
     proxies::check();
     let mut known: HashMap<DestinationId, Lanes> = HashMap::new();
     let mut turns: HashMap<String, Arc<Semaphore>> = HashMap::new();
@@ -85,7 +94,8 @@ pub async fn supervise(store: Handle, home: PathBuf, in_flight: InFlight, mut or
             };
             let at = || {
                 let (trust, key) = (lanes.trust.subscribe(), lanes.key.subscribe());
-                let access = Access::new(destination.clone(), store.clone(), home.clone(), trust, key);
+                let (store, home, configured) = (store.clone(), home.clone(), configured.clone());
+                let access = Access::new(destination.clone(), store, home, configured, trust, key);
                 At { id, access, stopping: stopping.clone() }
             };
             let turns = turns.entry(lanes.base_url.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));

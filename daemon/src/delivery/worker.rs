@@ -175,7 +175,7 @@ impl<L: Lane> Worker<L> {
             return Ok(());
         }
         let park = |why| (PARKED, Verdict::Park(why));
-        let secrets = self.at.access.secrets().map_err(|(state, why)| (state, Verdict::Park(why)))?;
+        let secrets = self.at.access.secrets().await.map_err(|(state, why)| (state, Verdict::Park(why)))?;
         let to = &self.at.access.destination;
         let mut known = self.known.take().filter(|(of, _)| *of == secrets).map(|(_, known)| known);
         self.is_new |= known.is_none();

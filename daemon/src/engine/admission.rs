@@ -7,6 +7,7 @@ use cc_core::{
     destination::Destination,
     hook::{Hint, Source},
     phase::Phase,
+    vars::Refused,
 };
 
 impl Engine {
@@ -47,6 +48,15 @@ impl Engine {
             }
         }
         is_off
+    }
+
+    /// Nothing of the session is read: the destinations that it had are no longer in `config.toml`.
+    pub(super) fn is_nowhere(&mut self, session: &mut Session) {
+        session.phase = Phase::Over;
+        let ids: Vec<String> = session.waiting.drain(..).map(|(hint, _)| hint.id).collect();
+        if !ids.is_empty() {
+            self.give_up(&ids, Refused::NoDestination.reason());
+        }
     }
 
     /// Why nothing of the session may be read for now, if so. Notes which of its destinations fall behind.

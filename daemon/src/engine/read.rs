@@ -57,6 +57,9 @@ enum ReadStop {
 impl Engine {
     /// Reads what is new in a session and does what its events ask for: that is done when its step is stored.
     pub(super) fn look(&mut self, session: &mut Session) {
+        if session.row.hint.targets.is_empty() {
+            return self.is_nowhere(session);
+        }
         if let Some(wait) = self.must_wait(session) {
             session.phase.hold(clock::monotonic() + wait.retry());
             return;

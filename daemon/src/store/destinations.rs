@@ -204,6 +204,28 @@ impl Store {
         self.db.prepare_cached("SELECT 1 FROM destination WHERE id = ? AND own")?.exists([id])
     }
 
+    /// `config.toml` names these destinations: they are the user's own from now on.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn configure(&mut self, all: &[Destination]) -> Result<()> {
+        let tx = self.db.transaction()?;
+        for to in all {
+            let id = ensure(&tx, to)?;
+            note_chooser(&tx, id, Some(&Chooser::Config))?;
+        }
+        tx.commit()
+    }
+
+    /// True if `config.toml` names a destination or has named it, and nothing else of the user's.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn is_configured(&mut self, to: &Destination) -> Result<bool> {
+        let id = self.row_of(to)?;
+        self.db.prepare_cached("SELECT 1 FROM destination WHERE id = ? AND own = ?")?.exists(params![id, BY_FILE])
+    }
+
     /// The accounts at `base_url` that are held, and those that are trusted.
     ///
     /// # Errors
@@ -242,22 +264,33 @@ impl Accounts {
     }
 }
 
-/// Notes who chose a destination. The first judgement stays: one that others chose waits for [`Store::trust`] whatever is found
-/// later, one that the user chose is the user's own for every project.
+/// What the column `own` has where the user chose a destination by a variable, and where `config.toml` alone has it.
+const BY_VARIABLE: i64 = 1;
+const BY_FILE: i64 = 2;
+
+/// Notes who chose a destination. The first judgement stays: one that others chose waits for [`Store::trust`] or for `config.toml` to
+/// name it whatever is found later, one that the user chose is the user's own for every project.
 pub(super) fn note_chooser(db: &Connection, id: DestinationId, chooser: Option<&Chooser>) -> Result<()> {
-    let (own, held_by) = match chooser {
-        None => return Ok(()),
-        Some(Chooser::User) => (true, None),
-        Some(Chooser::Repository(evidence)) => (false, Some(evidence.to_string())),
-    };
-    let judged =
-        db.prepare_cached("SELECT 1 FROM destination WHERE id = ? AND (own OR held_by IS NOT NULL)")?.exists([id])?;
-    if judged {
-        return Ok(());
+    match chooser {
+        None => Ok(()),
+        Some(Chooser::User) => db
+            .prepare_cached(
+                "UPDATE destination SET own = ?1 WHERE id = ?3 AND (own = ?2 OR NOT own AND held_by IS NULL)",
+            )?
+            .execute(params![BY_VARIABLE, BY_FILE, id])
+            .map(drop),
+        Some(Chooser::Config) => db
+            .prepare_cached(
+                "UPDATE destination SET own = ?, held_by = NULL, state = iif(state = 'held', 'ok', state)
+                 WHERE id = ? AND NOT own",
+            )?
+            .execute(params![BY_FILE, id])
+            .map(drop),
+        Some(Chooser::Repository(evidence)) => db
+            .prepare_cached("UPDATE destination SET held_by = ? WHERE id = ? AND NOT own AND held_by IS NULL")?
+            .execute(params![evidence.to_string(), id])
+            .map(drop),
     }
-    db.prepare_cached("UPDATE destination SET own = ?, held_by = ? WHERE id = ?")?
-        .execute(params![own, held_by, id])
-        .map(drop)
 }
 
 pub(super) fn find(db: &Connection, destination: &Destination) -> Result<Option<DestinationId>> {

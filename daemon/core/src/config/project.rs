@@ -21,7 +21,8 @@ pub struct Setting {
 const SET: &str = "set, not shown";
 
 /// What a setting is when nobody says, by its name in the documentation.
-const DEFAULTS: [(&str, &str); 8] = [
+const DEFAULTS: [(&str, &str); 9] = [
+    (proto::env::TRACE, "off"),
     (proto::env::ENABLE, "off"),
     ("LANGFUSE_BASE_URL", DEFAULT_BASE_URL),
     ("LANGFUSE_SAMPLE_RATE", "1"),

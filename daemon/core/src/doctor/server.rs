@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{Finding, count};
 use crate::{
+    config::destination::Named,
     delivery::readback::Failure,
     destination::pages::{Project, Seen},
     settings::quoted,
@@ -144,7 +145,9 @@ fn seconds(time: Duration) -> String {
 
 /// What the daemon says of where spans go. `ours` is this project's destination.
 pub fn judge_delivery(status: &Status, ours: Option<&crate::destination::Destination>) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = status.destinations.iter().map(|to| judge_destination(to, ours)).collect();
+    // What is wrong with a table of config.toml is a finding of its own.
+    let known = status.destinations.iter().filter(|to| !to.is_nowhere());
+    let mut findings: Vec<Finding> = known.map(|to| judge_destination(to, ours)).collect();
     if status.dead_letters > 0 {
         findings.push(Finding::warning(
             "dead-letters",
@@ -163,21 +166,22 @@ pub fn judge_delivery(status: &Status, ours: Option<&crate::destination::Destina
 }
 
 fn judge_destination(to: &Destination, ours: Option<&crate::destination::Destination>) -> Finding {
-    let (check, url) = ("delivery", &to.base_url);
+    let check = "delivery";
+    let place = to.called().map_or_else(|| to.base_url.clone(), |name| format!("{name} ({})", to.base_url));
     let is_ours = ours.is_some_and(|ours| ours.address == to.base_url && ours.account == to.public_key);
     let waiting = match to.waiting {
         0 => String::new(),
         n => format!(", {} waiting", count(n as usize, "span")),
     };
     let error = to.last_error.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-    let seen = format!("{url} is {}{waiting}{error}", to.state);
+    let seen = format!("{place} is {}{waiting}{error}", to.state);
     // What nobody waits for is not broken.
     let tell = if is_ours || to.waiting > 0 { Finding::problem } else { Finding::warning };
     match to.state.as_str() {
         "parked" => {
             tell(check, seen, "fix that; the daemon tries again by itself, at once with cc-langfusectl flush".into())
         }
-        "held" => tell(check, seen, format!("if you want that: cc-langfusectl trust {url}")),
+        "held" => tell(check, seen, format!("if you want that: cc-langfusectl trust {}", to.base_url)),
         _ if to.full => Finding::problem(
             check,
             format!("{seen}, as much as may: sessions are not read further until some is delivered"),
@@ -186,7 +190,41 @@ fn judge_destination(to: &Destination, ours: Option<&crate::destination::Destina
         "retrying" => Finding::warning(check, seen, "nothing is lost; it is tried again by itself".to_owned()),
         _ => {
             let last = to.last_success.as_deref().unwrap_or("never");
-            Finding::ok(check, format!("{url}: {} spans delivered{waiting}, last {last}", to.delivered))
+            Finding::ok(check, format!("{place}: {} spans delivered{waiting}, last {last}", to.delivered))
+        }
+    }
+}
+
+/// A table `[[destination]]` of config.toml: is it one, is its `secret` there, and does the daemon, if it answers, know it?
+pub fn judge_configured(named: &Named, secret: Result<(), String>, status: Option<&Status>) -> Finding {
+    let check = "destinations";
+    let place =
+        named.place.as_ref().map(|place| format!("{}:{}", place.file.display(), place.line)).unwrap_or_default();
+    let is_known = |to: &&Destination| to.name == named.name && !to.is_nowhere();
+    match (&named.entry, secret) {
+        (Err(why), _) => Finding::problem(
+            check,
+            format!("{} gets nothing: {why}", named.name),
+            format!("mend {place}, then restart the daemon"),
+        ),
+        (Ok(_), Err(why)) => Finding::problem(
+            check,
+            format!("{} gets nothing: {why}", named.name),
+            format!("mend that, or {place}; then cc-langfusectl flush"),
+        ),
+        (Ok(_), Ok(())) if status.is_some_and(|status| !status.destinations.iter().any(|to| is_known(&to))) => {
+            Finding::problem(
+                check,
+                format!(
+                    "{} is in {place}, and not known to the daemon, which reads that file when it starts",
+                    named.name
+                ),
+                "restart the daemon",
+            )
+        }
+        (Ok(entry), Ok(())) => {
+            let kind = entry.destination.kind.backend().words().title;
+            Finding::ok(check, format!("{}: {kind} at {}, by {place}", named.name, entry.destination.address))
         }
     }
 }

@@ -25,7 +25,8 @@ fn frame(payload: impl Into<Vec<u8>>, env: &[(&str, &str)]) -> Frame {
 }
 
 fn accepted(payload: &serde_json::Value, env: &[(&str, &str)]) -> (Hint, Option<Secret>) {
-    let (hint, vars) = read(frame(payload.to_string(), env)).unwrap_or_else(|refused| panic!("{payload}: {refused:?}"));
+    let (hint, vars) =
+        read(frame(payload.to_string(), env), |_| {}).unwrap_or_else(|refused| panic!("{payload}: {refused:?}"));
     (hint, secret(&Env::of(&vars)))
 }
 
@@ -34,7 +35,7 @@ fn secret(env: &Env<'_>) -> Option<Secret> {
 }
 
 fn refused(payload: impl Into<Vec<u8>>, env: &[(&str, &str)]) -> Option<Refused> {
-    read(frame(payload, env)).err()
+    read(frame(payload, env), |_| {}).err()
 }
 
 /// `ENV` with more, or other, values.
@@ -134,7 +135,7 @@ fn fields_that_do_not_matter_may_be_anything() {
 #[test]
 fn of_a_payload_that_was_cut_what_could_be_read_counts() {
     let whole = r#"{"session_id":"s-1","transcript_path":"/a/s-1.jsonl","hook_event_name":"Stop","last_assistant_message":"long"#;
-    let cut = |payload: &str| read(Frame { cut: true, ..frame(payload, &ENV) });
+    let cut = |payload: &str| read(Frame { cut: true, ..frame(payload, &ENV) }, |_| {});
     let (hint, _) = cut(whole).unwrap_or_else(|refused| panic!("{refused:?}"));
     assert_eq!((hint.session_id.as_str(), hint.event), ("s-1", Event::Stopped { answer: None }));
     assert_eq!(cut(r#"{"session_id":"s-1","prompt":"long"#).err(), Some(Refused::FieldsMissing));
@@ -414,16 +415,16 @@ fn every_refusal_is_counted_under_a_name_of_its_own() {
 proptest! {
     #[test]
     fn arbitrary_payloads_never_panic(payload in proptest::collection::vec(any::<u8>(), 0..300), cut in any::<bool>()) {
-        let _ = read(Frame { cut, ..frame(payload, &ENV) });
+        let _ = read(Frame { cut, ..frame(payload, &ENV) }, |_| {});
     }
 
     #[test]
     fn a_payload_cut_or_changed_anywhere_never_panics(at in 0usize..200, byte in any::<u8>(), cut in any::<bool>()) {
         let mut bytes = payload().to_string().into_bytes();
         let at = at % bytes.len();
-        let _ = read(Frame { cut, ..frame(&bytes[..at], &ENV) });
+        let _ = read(Frame { cut, ..frame(&bytes[..at], &ENV) }, |_| {});
         bytes[at] = byte;
-        let _ = read(Frame { cut, ..frame(bytes, &ENV) });
+        let _ = read(Frame { cut, ..frame(bytes, &ENV) }, |_| {});
     }
 
     #[test]
@@ -434,7 +435,7 @@ proptest! {
         let names = ["LANGFUSE_RELEASE", "LANGFUSE_USER_ID", "CC_LANGFUSE_TAGS", "CC_LANGFUSE_METADATA",
             "CC_LANGFUSE_SEMANTICS", "LANGFUSE_SAMPLE_RATE", "LANGFUSE_TRACING_ENVIRONMENT", "CLAUDE_PROJECT_DIR"];
         let more: Vec<_> = names.into_iter().zip(values.iter().map(String::as_str)).chain([("LANGFUSE_BASE_URL", url.as_str())]).collect();
-        if let Ok((hint, _)) = read(frame(payload().to_string(), &with(&more))) {
+        if let Ok((hint, _)) = read(frame(payload().to_string(), &with(&more)), |_| {}) {
             let once = hint.targets[0].destination.address.clone();
             let env = with(&[("LANGFUSE_BASE_URL", once.as_str())]);
             prop_assert_eq!(Env::new(env).destination().map(|(to, _)| to.address), Ok(once.clone()));
@@ -452,7 +453,7 @@ fn the_source_of_an_event_is_read_out_of_its_id_once_when_it_comes_in() {
         ("backfill-1", Source::Backfill),
         ("replay-1", Source::Replay),
     ] {
-        let (hint, _) = read(Frame { id: id.into(), ..frame(payload().to_string(), &ENV) }).unwrap();
+        let (hint, _) = read(Frame { id: id.into(), ..frame(payload().to_string(), &ENV) }, |_| {}).unwrap();
         assert_eq!(hint.source, source, "{id}");
     }
 }

@@ -120,3 +120,32 @@ fn what_is_left_out_while_off_comes_when_history_is_asked_for() {
     store.advance_one(&asked).unwrap();
     assert_eq!(waiting(&mut store, destination).len(), 3);
 }
+
+#[test]
+fn what_the_users_own_file_names_is_never_held_and_known_to_be_by_that_file_alone() {
+    let to = server("one");
+    let by_file = |id: &str| hint_to(server("one"), Some(Chooser::Config), id, 1);
+    for (name, events, held, by_file_alone) in [
+        ("the file", vec![by_file("e-1")], false, true),
+        ("the file, then others", vec![by_file("e-1"), by_repository("e-2")], false, true),
+        ("others, then the file", vec![by_repository("e-1"), by_file("e-2")], false, true),
+        ("the file, then a variable of the user's", vec![by_file("e-1"), by_user("e-2")], false, false),
+        ("a variable of the user's, then the file", vec![by_user("e-1"), by_file("e-2")], false, false),
+        ("others", vec![by_repository("e-1")], true, false),
+        ("nobody knows", vec![hint("e-1", 1)], false, false),
+    ] {
+        let (_dir, mut store) = fresh();
+        for event in events {
+            store.accept_one(&[event], &[]).unwrap();
+        }
+        assert_eq!(store.held_by(&to).unwrap().is_some(), held, "{name}");
+        assert_eq!(store.is_configured(&to).unwrap(), by_file_alone, "{name}");
+    }
+    let (_dir, mut store) = fresh();
+    let id = store.accept_one(&[by_repository("e-1")], &[]).unwrap()[0];
+    store.postpone(id, "held", 0, "others chose it", 1).unwrap();
+    store.configure(&[to.clone(), server("two")]).unwrap();
+    let states: Vec<_> = store.destinations().unwrap().into_iter().map(|row| (row.state, row.held_by)).collect();
+    assert_eq!(states, [("ok".to_owned(), None), ("ok".to_owned(), None)], "known from the start on");
+    assert!(store.is_configured(&to).unwrap() && !store.is_configured(&server("three")).unwrap());
+}

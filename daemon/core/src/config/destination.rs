@@ -1,0 +1,307 @@
+//! Destinations of the user's own: tables under `[[destination]]`. A table that is wrong costs that destination and nothing else.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use proto::env::{Role, VARIABLES, Variable, rows, without_userinfo};
+use toml::{Spanned, de::DeValue};
+
+use super::{Place, glob::Glob, unknown};
+use crate::{
+    consent::Chooser,
+    destination::{Destination, Kind},
+    route::Target,
+    secret::Secrets,
+    vars::{Env, Refused},
+};
+
+/// The key under which they stand.
+pub(super) const DESTINATION: &str = "destination";
+
+const NAME: &str = "name";
+const KIND: &str = "kind";
+const ADDRESS: &str = "address";
+const PROJECTS: &str = "projects";
+const SECRET_FILE: &str = "secret_file";
+const SECRET_COMMAND: &str = "secret_command";
+const KEYS: [&str; 6] = [NAME, KIND, ADDRESS, PROJECTS, SECRET_FILE, SECRET_COMMAND];
+
+/// Longest name, in bytes.
+const LONGEST: usize = 64;
+
+/// A table, as far as it is understood.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// What people call the destination; no two have the same.
+    pub name: String,
+    /// The kind as it is written.
+    pub kind: String,
+    /// The address as it is written, without credentials.
+    pub address: String,
+    /// Where the table begins.
+    pub place: Option<Place>,
+    /// The destination, or what is wrong with the table and what to do, for people.
+    pub entry: Result<Entry, String>,
+}
+
+/// A destination of the user's own.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where it is.
+    pub destination: Destination,
+    /// The projects that it is for; all if there are none.
+    projects: Option<Vec<Glob>>,
+    /// Where its secret is found; nowhere if none is needed.
+    pub secret: Option<SecretFrom>,
+    /// What leads there, by the names of variables; without the secret.
+    pub vars: BTreeMap<&'static str, String>,
+}
+
+/// Where a secret is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretFrom {
+    /// In this file, whose path is absolute or begins with `~/`.
+    File(PathBuf),
+    /// This command writes it: the program and its arguments.
+    Command(Vec<String>),
+}
+
+impl Entry {
+    /// True if it is for a project in `dir`. `homes` are the names of the user's home.
+    pub fn takes(&self, dir: Option<&Path>, homes: &[PathBuf]) -> bool {
+        match (&self.projects, dir) {
+            (None, _) => true,
+            (Some(globs), Some(dir)) => globs.iter().any(|glob| glob.matches(dir, homes)),
+            (Some(_), None) => false,
+        }
+    }
+
+    /// The secrets in `text`: lines `NAME=value` with the variables of this kind that are secret, or the one secret in the first
+    /// line; of MLflow that is the token.
+    pub fn secrets_in(&self, text: &str) -> Option<Secrets> {
+        let of = self.destination.kind.backend().of();
+        let named = |line| {
+            let (name, value): (&str, &str) = str::split_once(line, '=')?;
+            rows(of, Role::Secret).find(|row| row.name == name.trim()).map(|row| (row.name, value.trim()))
+        };
+        let mut said: Vec<(&str, &str)> = text.lines().filter_map(named).collect();
+        if said.is_empty() {
+            said.extend(rows(of, Role::Secret).last().map(|row| row.name).zip(text.lines().next().map(str::trim)));
+        }
+        let vars = self.vars.iter().map(|(name, value)| (*name, value.as_str()));
+        let (to, secrets) = self.destination.kind.backend().route(&Env::new(vars.chain(said))).ok()??;
+        Some(secrets).filter(|secrets| to == self.destination && !secrets.is_empty())
+    }
+}
+
+/// Brings `targets` of a session whose project is in `dir` to what `entries` say now: those it has by them alone are gone where they say
+/// so no more, and those it lacks join it. One that a variable names too stays as it is.
+pub fn join<'e>(
+    entries: impl Iterator<Item = &'e Entry> + Clone,
+    dir: Option<&Path>,
+    homes: &[PathBuf],
+    targets: &mut Vec<Target>,
+) {
+    let mut joining = entries.filter(|entry| entry.takes(dir, homes)).map(|entry| &entry.destination);
+    let is_by_file = |target: &Target| target.chooser == Some(Chooser::Config);
+    targets.retain(|target| !is_by_file(target) || joining.clone().any(|to| *to == target.destination));
+    for to in joining.by_ref() {
+        if targets.iter().all(|target| target.destination != *to) {
+            targets.push(Target { destination: to.clone(), chooser: Some(Chooser::Config) });
+        }
+    }
+}
+
+/// Reads the tables behind those that are `known` already.
+pub(super) fn read(
+    known: &mut Vec<Named>,
+    value: &Spanned<DeValue<'_>>,
+    place: &dyn Fn(std::ops::Range<usize>) -> Option<Place>,
+) {
+    let alone = std::slice::from_ref(value);
+    let tables = value.get_ref().as_array().map_or(alone, |array| array);
+    for table in tables {
+        let mut named = one(known.len() + 1, table.get_ref(), place(table.span()));
+        if let Ok(entry) = &named.entry {
+            let is_same = |other: &&Named| other.entry.as_ref().is_ok_and(|it| it.destination == entry.destination);
+            let same = known.iter().find(is_same).map(|other| other.name.clone());
+            if let Some(other) = same {
+                named.entry = Err(format!(
+                    "it is where {other} is, with the same account: put both into one table, or name another account"
+                ));
+            }
+        }
+        if known.iter().any(|other| other.name == named.name) {
+            let why = format!("another one is called {}: give each a name of its own", named.name);
+            named.name = unnamed(known.len() + 1);
+            named.entry = Err(why);
+        }
+        known.push(named);
+    }
+}
+
+fn unnamed(number: usize) -> String {
+    format!("unnamed-{number}")
+}
+
+fn one(number: usize, value: &DeValue<'_>, place: Option<Place>) -> Named {
+    let table = value.as_table();
+    let text = |key| table.and_then(|table| table.get(key)).and_then(|value| value.get_ref().as_str());
+    let (kind, address) = (text(KIND).unwrap_or_default().trim(), text(ADDRESS).unwrap_or_default().trim());
+    let name = name(text(NAME));
+    let entry = match (table, &name) {
+        (None, _) => Err(format!("each must be a table under `[[{DESTINATION}]]`")),
+        (Some(_), Err(why)) => Err(why.clone()),
+        (Some(table), Ok(_)) => {
+            let members: Vec<(&str, &DeValue<'_>)> =
+                table.iter().map(|(key, value)| (&**key.get_ref(), value.get_ref())).collect();
+            entry(kind, &members)
+        }
+    };
+    Named {
+        name: name.unwrap_or_else(|_| unnamed(number)),
+        kind: kind.to_owned(),
+        address: without_userinfo(address),
+        place,
+        entry,
+    }
+}
+
+fn name(text: Option<&str>) -> Result<String, String> {
+    let name = text.ok_or_else(|| format!("needs a `{NAME}`, by which commands call it"))?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > LONGEST || !name.chars().all(is_plain) || name.starts_with('-') {
+        return Err(format!("`{NAME}` must be 1 to {LONGEST} letters, digits, `.`, `_` or `-`"));
+    }
+    let given = |kind: &Kind| name.strip_prefix(kind.name()).and_then(|rest| rest.strip_prefix('-'));
+    let is_given = |rest: &str| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_digit());
+    if Kind::ALL.iter().filter_map(given).chain(name.strip_prefix("unnamed-")).any(is_given) {
+        return Err(format!("`{NAME}`: {name} is the form of names that are given to others: choose another one"));
+    }
+    Ok(name.to_owned())
+}
+
+fn entry(kind: &str, members: &[(&str, &DeValue<'_>)]) -> Result<Entry, String> {
+    let kinds = || Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>();
+    let kind = Kind::named(kind).ok_or_else(|| match kind {
+        "" => format!("needs a `{KIND}`: one of {}", kinds().join(", ")),
+        _ => format!("unknown `{KIND}` {kind:?}: write one of {}", kinds().join(", ")),
+    })?;
+    let backend = kind.backend();
+    let of = |role| rows(backend.of(), role);
+    let settings = || of(Role::Account).chain(of(Role::Option));
+    let (mut vars, mut projects, mut secret) = (BTreeMap::new(), None, None);
+    for (key, value) in members {
+        match *key {
+            NAME | KIND => {}
+            ADDRESS => {
+                let text = scalar(key, value)?;
+                if without_userinfo(&text) != text {
+                    return Err(format!("`{ADDRESS}` must hold no credentials: put them into a `{SECRET_FILE}`"));
+                }
+                vars.extend(of(Role::Address).find(|row| row.name == row.setting).map(|row| (row.name, text)));
+            }
+            PROJECTS => projects = Some(globs(value)?),
+            SECRET_FILE | SECRET_COMMAND if secret.is_some() => {
+                return Err(format!("has both `{SECRET_FILE}` and `{SECRET_COMMAND}`: leave one"));
+            }
+            SECRET_FILE => secret = Some(SecretFrom::File(file(value)?)),
+            SECRET_COMMAND => secret = Some(SecretFrom::Command(command(value)?)),
+            key => match settings().find(|row| row.name == key) {
+                Some(row) => drop(vars.insert(row.name, scalar(key, value)?)),
+                None => return Err(refused(key, &Vec::from_iter(settings()))),
+            },
+        }
+    }
+    if !vars.keys().any(|name| of(Role::Address).any(|row| row.name == *name)) {
+        return Err(format!("needs an `{ADDRESS}`"));
+    }
+    let route = backend.route(&Env::new(vars.iter().map(|(name, value)| (*name, value.as_str()))));
+    let (destination, _) =
+        route.map_err(|why| leads_nowhere(why, kind))?.ok_or_else(|| format!("needs an `{ADDRESS}`"))?;
+    // A value is not repeated here: it may be the secret.
+    if destination.account.starts_with("sk-") {
+        return Err("a secret key stands where a public one belongs: put it into a file, and make a new one if others can read this".to_owned());
+    }
+    if secret.is_none() && backend.needs_secret(&destination) {
+        let word = backend.words().secret;
+        return Err(format!("needs its {word}: `{SECRET_FILE}` or `{SECRET_COMMAND}` says where that is"));
+    }
+    Ok(Entry { destination, projects, secret, vars })
+}
+
+/// What is wrong with a key that is none of these.
+fn refused(key: &str, settings: &[&'static Variable]) -> String {
+    let row = VARIABLES.iter().find(|row| row.name == key);
+    match row.map(|row| row.role) {
+        Some(Role::Secret) => format!(
+            "`{key}` must not stand in this file, which may be shared: put it into a file of mode 0600 and name that as `{SECRET_FILE}`, or name a `{SECRET_COMMAND}`; make a new one if others can read this"
+        ),
+        Some(Role::Address) => format!("`{key}`: say `{ADDRESS}`"),
+        _ => {
+            let settings = settings.iter().filter(|row| row.name == row.setting).map(|row| row.name);
+            unknown(key, &KEYS.into_iter().chain(settings).collect::<Vec<_>>())
+        }
+    }
+}
+
+fn leads_nowhere(why: Refused, kind: Kind) -> String {
+    match why {
+        Refused::KeysMissing => {
+            let account = rows(kind.backend().of(), Role::Account).find(|row| row.name == row.setting);
+            format!("needs `{}`", account.map_or(ADDRESS, |row| row.name))
+        }
+        Refused::TrackingUri => {
+            format!("`{ADDRESS}` leads nowhere: write http://…, https://… or file:///… with an absolute path")
+        }
+        Refused::OtlpEndpoint => {
+            format!(
+                "`{ADDRESS}` is none: write https://HOST/PATH without a query; a key belongs into a `{SECRET_FILE}`"
+            )
+        }
+        _ => format!("`{ADDRESS}` is none: write one as in https://cloud.langfuse.com"),
+    }
+}
+
+fn scalar(key: &str, value: &DeValue<'_>) -> Result<String, String> {
+    let number = value.as_integer().map(|int| int.as_str().to_owned());
+    let text = value.as_str().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    text.or(number).or(value.as_bool().map(|is| is.to_string())).ok_or_else(|| format!("`{key}` must be a text"))
+}
+
+fn texts<'v>(key: &str, value: &'v DeValue<'_>) -> Result<Vec<&'v str>, String> {
+    let bad = || format!("`{key}` must be a list of texts");
+    let array = value.as_array().ok_or_else(bad)?;
+    array.iter().map(|item| item.get_ref().as_str().ok_or_else(bad)).collect()
+}
+
+fn globs(value: &DeValue<'_>) -> Result<Vec<Glob>, String> {
+    let texts = texts(PROJECTS, value)?;
+    if texts.is_empty() {
+        return Err(format!("`{PROJECTS}` names none: remove it for all projects"));
+    }
+    let read = |text: &&str| Glob::read(text).map_err(|why| format!("`{PROJECTS}`: {text:?} {why}"));
+    texts.iter().map(read).collect()
+}
+
+fn file(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    let text = value.as_str().unwrap_or_default();
+    match text.starts_with('/') || text.starts_with("~/") {
+        true => Ok(PathBuf::from(text)),
+        false => Err(format!("`{SECRET_FILE}` must be a path that begins with `/` or `~/`")),
+    }
+}
+
+fn command(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let wanted = || format!("`{SECRET_COMMAND}` must be a list of texts, as in [\"pass\", \"show\", \"team\"]");
+    let words = texts(SECRET_COMMAND, value).map_err(|_| wanted())?;
+    if words.first().is_none_or(|program| program.trim().is_empty()) || words.iter().any(|word| word.contains('\0')) {
+        return Err(wanted());
+    }
+    Ok(words.into_iter().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests;

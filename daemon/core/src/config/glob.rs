@@ -1,0 +1,105 @@
+//! Patterns for the directories of projects: `~/work/**`, `/srv/*/app`.
+
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+/// A pattern. `*` stands for any characters of one name, `?` for one of them, `**` for any number of names, none included.
+#[derive(Clone, Debug)]
+pub(super) struct Glob {
+    is_below_home: bool,
+    names: Regex,
+}
+
+impl Glob {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// Why it is none, for people.
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        let (is_below_home, path) = match text.strip_prefix('~') {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => (true, rest),
+            _ if text.starts_with('/') => (false, text),
+            _ => return Err("must begin with `/` or `~/`".to_owned()),
+        };
+        let mut names = String::from("^");
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            names += &match name {
+                "**" => "(?:/[^/]+)*".to_owned(),
+                "." | ".." => return Err(format!("must not contain `{name}`")),
+                _ if name.contains("**") => return Err("`**` must stand alone between two `/`".to_owned()),
+                _ if name.contains(['[', ']', '{', '}', '\\']) => {
+                    return Err("only `*`, `**` and `?` stand for something else".to_owned());
+                }
+                _ => format!("/{}", regex::escape(name).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")),
+            };
+        }
+        let names = Regex::new(&(names + "$")).map_err(|_| "is too long".to_owned())?;
+        Ok(Self { is_below_home, names })
+    }
+
+    /// True if it stands for `dir`. `homes` are the names of the user's home.
+    pub(super) fn matches(&self, dir: &Path, homes: &[PathBuf]) -> bool {
+        let is_it = |below: &Path| {
+            let names: String = below.iter().map(|name| format!("/{}", name.to_string_lossy())).collect();
+            self.names.is_match(&names)
+        };
+        match self.is_below_home {
+            true => homes.iter().filter_map(|home| dir.strip_prefix(home).ok()).any(is_it),
+            false => dir.strip_prefix("/").is_ok_and(is_it),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_stands_for_directories_name_by_name() {
+        let homes = [PathBuf::from("/home/d+v"), PathBuf::from("/mnt/homes/d+v")];
+        for (pattern, yes, no) in [
+            (
+                "~/work/**",
+                &["/home/d+v/work", "/home/d+v/work/a/b", "/mnt/homes/d+v/work/a"][..],
+                &["/home/d+v", "/home/d+v/works", "/work/a", "/home/dev/work/a"][..],
+            ),
+            ("~/work", &["/home/d+v/work"], &["/home/d+v/work/a"]),
+            ("~/work/", &["/home/d+v/work"], &["/home/d+v/work/a"]),
+            ("~", &["/home/d+v"], &["/home/d+v/a", "/home"]),
+            ("/srv/*/app", &["/srv/x/app", "/srv/.x/app"], &["/srv/app", "/srv/x/y/app", "/srv/x/app/z"]),
+            ("/srv/**/app", &["/srv/app", "/srv/x/y/app"], &["/srv/x/apps"]),
+            ("/**", &["/", "/a", "/home/d+v"], &[]),
+            ("/", &["/"], &["/a"]),
+            ("/a?c/x*", &["/abc/x", "/aäc/xyz"], &["/ac/x", "/a/c/x", "/abc/y"]),
+            ("/a.(b)+", &["/a.(b)+"], &["/axbb"]),
+        ] {
+            let glob = Glob::read(pattern).unwrap_or_else(|why| panic!("{pattern}: {why}"));
+            for dir in yes {
+                assert!(glob.matches(Path::new(dir), &homes), "{pattern} {dir}");
+            }
+            for dir in no {
+                assert!(!glob.matches(Path::new(dir), &homes), "{pattern} {dir}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_said() {
+        for (pattern, why) in [
+            ("", "begin with"),
+            ("work/**", "begin with"),
+            ("~other/work", "begin with"),
+            ("**", "begin with"),
+            ("/a/../b", "`..`"),
+            ("~/./b", "`.`"),
+            ("/a**", "stand alone"),
+            ("/***", "stand alone"),
+            ("/[ab]", "only"),
+            ("/{a,b}", "only"),
+        ] {
+            let said = Glob::read(pattern).expect_err(pattern);
+            assert!(said.contains(why), "{pattern}: {said}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What another program writes, within a time. It may take that: nobody runs one who has something else to do.
+
+use std::{
+    io::{self, Read},
+    os::unix::process::CommandExt,
+    process::{ChildStdout, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, Signal, kill_process_group},
+};
+use zeroize::Zeroizing;
+
+use crate::clock;
+
+/// Why it comes to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// There is no such program, or it may not be run.
+    #[error("cannot be started: {0}")]
+    Start(#[source] io::Error),
+    /// It had this long.
+    #[error("did not end within {0:?}")]
+    Late(Duration),
+    /// It wrote more bytes than this.
+    #[error("wrote more than {0} bytes")]
+    Long(usize),
+    /// Its output cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(#[source] io::Error),
+    /// It says so itself.
+    #[error("failed with {0}")]
+    Status(ExitStatus),
+}
+
+/// Runs `command` and returns what it writes, at most `longest` bytes. It has no input, nobody sees its errors, and it ends after
+/// `patience` with all that it started.
+///
+/// # Errors
+/// [`Failed`].
+pub fn output(mut command: Command, patience: Duration, longest: usize) -> Result<Zeroizing<Vec<u8>>, Failed> {
+    let deadline = clock::monotonic() + patience;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+    let mut child = command.spawn().map_err(Failed::Start)?;
+    let said = match child.stdout.take() {
+        Some(stdout) => read(stdout, deadline, longest),
+        None => Ok(None),
+    };
+    // What has come to its end by itself keeps the status that it ended with.
+    let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    let ended = child.wait().map_err(Failed::Read)?;
+    let said = said?.ok_or(Failed::Late(patience))?;
+    if ended.success() || ended.code().is_none() { Ok(said) } else { Err(Failed::Status(ended)) }
+}
+
+/// All of it; nothing if it does not end in time.
+fn read(mut from: ChildStdout, deadline: Instant, longest: usize) -> Result<Option<Zeroizing<Vec<u8>>>, Failed> {
+    // It does not grow, which would leave copies behind.
+    let mut said = Zeroizing::new(Vec::with_capacity(longest));
+    loop {
+        let Some(left) = deadline.checked_duration_since(clock::monotonic()) else { return Ok(None) };
+        let timeout = Timespec::try_from(left).ok();
+        let ready = poll(&mut [PollFd::new(&from, PollFlags::IN)], timeout.as_ref());
+        if ready.map_err(|errno| Failed::Read(errno.into()))? == 0 {
+            return Ok(None);
+        }
+        let mut part = Zeroizing::new([0; 512]);
+        match from.read(&mut *part).map_err(Failed::Read)? {
+            0 => return Ok(Some(said)),
+            n if said.len() + n > longest => return Err(Failed::Long(longest)),
+            n => said.extend_from_slice(&part[..n]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_says_all_it_says_in_time_or_nothing() {
+        let run = |script: &str, patience: u64| {
+            let mut sh = Command::new("sh");
+            sh.args(["-c", script]);
+            output(sh, Duration::from_millis(patience), 100)
+        };
+        for (script, expect) in
+            [("echo one; echo two", "one\ntwo\n"), ("echo; echo no >&2", "\n"), ("cat", ""), ("true", "")]
+        {
+            assert_eq!(**run(script, 20_000).as_ref().unwrap(), *expect.as_bytes(), "{script}");
+        }
+        for (script, patience, expect) in [
+            ("echo half; sleep 60", 200, "did not end within 200ms"),
+            ("sleep 60 & echo x", 200, "did not end within 200ms"),
+            ("echo x; exit 3", 20_000, "failed with exit status: 3"),
+            ("yes", 20_000, "wrote more than 100 bytes"),
+        ] {
+            let began = Instant::now();
+            assert_eq!(run(script, patience).unwrap_err().to_string(), expect, "{script}");
+            assert!(began.elapsed() < Duration::from_secs(30), "{script}: what it started is not waited for");
+        }
+        let missing = output(Command::new("/no/such/program"), Duration::from_secs(1), 100).unwrap_err();
+        assert!(matches!(missing, Failed::Start(_)), "{missing}");
+    }
+}

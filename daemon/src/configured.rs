@@ -1,0 +1,105 @@
+//! The destinations of `config.toml`, for as long as the process lives: which of them a session has, and their secrets.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use tokio::sync::{Mutex, oneshot};
+
+use cc_core::{
+    config::destination::{self, Entry, Named},
+    destination::Destination,
+    hook::Hint,
+    secret::Secrets,
+};
+
+pub mod secret;
+
+/// The destinations. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Configured(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    home: PathBuf,
+    /// What the user's home is called.
+    homes: Vec<PathBuf>,
+    all: Vec<Known>,
+}
+
+struct Known {
+    named: Named,
+    /// Its secret, once it was asked for.
+    secrets: Mutex<Option<Secrets>>,
+}
+
+impl Configured {
+    /// Those of the user whose home is `home`.
+    pub fn new(home: &Path, all: Vec<Named>) -> Self {
+        let real = home.canonicalize().ok().filter(|real| real != home);
+        let homes = std::iter::once(home.to_owned()).chain(real).collect();
+        let all = all.into_iter().map(|named| Known { named, secrets: Mutex::default() }).collect();
+        Self(Arc::new(Inner { home: home.to_owned(), homes, all }))
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&Known, &Entry)> + Clone {
+        self.0.all.iter().filter_map(|known| Some((known, known.named.entry.as_ref().ok()?)))
+    }
+
+    fn entry(&self, to: &Destination) -> Option<(&Known, &Entry)> {
+        self.entries().find(|(_, entry)| entry.destination == *to)
+    }
+
+    /// Brings the destinations of an event to what the file says now. History goes where the user sends it, and nowhere else.
+    pub fn join(&self, hint: &mut Hint) {
+        if !hint.source.is_asked_for() {
+            let dir = hint.project_dirs.last().map(PathBuf::as_path);
+            destination::join(self.entries().map(|(_, entry)| entry), dir, &self.0.homes, &mut hint.targets);
+        }
+    }
+
+    /// All that are understood.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        self.entries().map(|(_, entry)| &entry.destination)
+    }
+
+    /// What is wrong with the others.
+    pub fn refused(&self) -> impl Iterator<Item = (&Named, &str)> {
+        self.0.all.iter().filter_map(|known| Some((&known.named, known.named.entry.as_ref().err()?.as_str())))
+    }
+
+    /// What people call a destination; `None` if the file does not name it.
+    pub fn name(&self, to: &Destination) -> Option<&str> {
+        self.entry(to).map(|(known, _)| known.named.name.as_str())
+    }
+
+    /// The secrets of a destination; `None` if the file does not say where they are. Those that the server has `refused` are looked for
+    /// again, others only once.
+    ///
+    /// # Errors
+    /// Why they cannot be had and what to do, for people.
+    pub async fn secrets(&self, to: &Destination, refused: Option<&Secrets>) -> Option<Result<Secrets, String>> {
+        let (known, entry) = self.entry(to)?;
+        entry.secret.as_ref()?;
+        // Spans and images of one destination ask at the same time.
+        let mut secrets = known.secrets.lock().await;
+        if let Some(secrets) = secrets.as_ref().filter(|secrets| refused != Some(*secrets)) {
+            return Some(Ok(secrets.clone()));
+        }
+        let found = in_a_thread(entry.clone(), self.0.home.clone()).await;
+        if let Ok(found) = &found {
+            *secrets = Some(found.clone());
+        }
+        Some(found)
+    }
+}
+
+/// A command may take long, and hooks wait for the thread that sends.
+async fn in_a_thread(entry: Entry, home: PathBuf) -> Result<Secrets, String> {
+    let (reply, answer) = oneshot::channel();
+    let look = move || drop(reply.send(secret::find(&entry, &home)));
+    thread::Builder::new().name("secret".into()).spawn(look).map_err(|error| format!("its secret: {error}"))?;
+    answer.await.unwrap_or_else(|_| Err("its secret: a fault in this program".to_owned()))
+}
