@@ -527,7 +527,7 @@ impl Engine {
         let beside = |other: &&Session| other.row.transcript.parent() == dir.as_deref();
         for other in self.sessions.values().filter(beside) {
             let is_earlier = |(hint, _): &&(Hint, Instant)| hint.fired_ns < fired;
-            let Some((_, came)) = other.waiting.iter().find(is_earlier) else { continue };
+            let Some((_, came)) = other.to_deal_with().find(is_earlier) else { continue };
             // What is read in steps can take long: only a copy waits for that.
             let waits = match &other.tail {
                 Some(tail) if matches!(other.phase, Phase::Due { .. }) => self.begins_like(session, tail),
