@@ -44,9 +44,7 @@ pub enum Unusable {
 #[derive(Debug, thiserror::Error)]
 #[error("{}", file.display())]
 pub struct Failed {
-    /// Which.
     pub file: PathBuf,
-    /// Why.
     #[source]
     pub why: Unusable,
 }

@@ -85,7 +85,6 @@ pub enum Input {
     Hint(Box<Hint>),
     /// Some of the sessions that a search found; it holds `left` others until `more` is used.
     Found {
-        /// These.
         hints: Vec<Hint>,
         /// How many others.
         left: usize,

@@ -27,9 +27,7 @@ pub enum Role {
 pub enum Of {
     /// Every project's, wherever its traces go.
     Project,
-    /// Langfuse's.
     Langfuse,
-    /// MLflow's.
     Mlflow,
     /// That of any receiver of OTLP.
     Otlp,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tests::{Answer, Home, Request, Server, Span, Story, ids, server};
 
-/// A session of `turns` turns in `project`, told to its end: two spans each.
+/// A session of `turns` turns in `project`, emitted whole: two spans each.
 fn tell(home: &Home, project: &str, turns: usize, env: &[(String, String)]) -> Story {
     let mut story = Story::new(home, project, &format!("session-{project}"));
     for turn in 1..=turns {

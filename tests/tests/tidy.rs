@@ -95,6 +95,22 @@ const SQL: &[&[&str]] = &[
 /// How long a file may be.
 const LINES: usize = 600;
 
+/// What this project once said in words of its own, and what a colleague says.
+const OLD_WORDS: &[(&str, &str)] = &[
+    ("stumble", "say what stopped"),
+    ("told to its end", "emitted whole"),
+    ("mend it", "fix it"),
+    (" mended", "fixed"),
+    ("at least as grave", "minimum level"),
+    ("so many of the", "show the last N"),
+    ("no place to stay", "not a permanent location"),
+    ("are interchanged", "are swapped"),
+    ("patience(", "a time limit"),
+];
+
+/// How long the README may be, in bytes.
+const README: u64 = 9 << 10;
+
 /// A rule's name and what it finds.
 type Rule = (&'static str, fn(&[Source]) -> Vec<Finding>);
 
@@ -121,6 +137,8 @@ const RULES: &[Rule] = &[
     ("backend", backend),
     ("headline", headline),
     ("length", length),
+    ("doc", docs),
+    ("word", words),
 ];
 
 /// What is known to break a rule, and why it may for now.
@@ -267,6 +285,35 @@ fn length(sources: &[Source]) -> Vec<Finding> {
     long.map(|source| Finding::new(source, LINES + 1, format!("{} lines", source.text.lines().count()))).collect()
 }
 
+/// A doc comment of one word says what the name says.
+fn docs(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for source in sources {
+        let lines: Vec<&str> = source.text.lines().map(str::trim_start).collect();
+        let is_doc = |line: Option<&&str>| line.is_some_and(|line| line.starts_with("///"));
+        for (at, line) in lines.iter().enumerate() {
+            let Some(text) = line.strip_prefix("///").map(str::trim) else { continue };
+            let is_alone = !is_doc(lines.get(at + 1)) && (at == 0 || !is_doc(lines.get(at - 1)));
+            if is_alone && !text.contains([' ', '`']) {
+                findings.push(Finding::new(source, at + 1, format!("a doc comment of one word: {text:?}")));
+            }
+        }
+    }
+    findings
+}
+
+fn words(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for source in sources.iter().filter(|source| source.path != "tests/tests/tidy.rs") {
+        for (at, line) in source.text.lines().enumerate() {
+            let line = line.to_lowercase();
+            let found = OLD_WORDS.iter().filter(|(word, _)| line.contains(word));
+            findings.extend(found.map(|(word, say)| Finding::new(source, at + 1, format!("{word:?}: {say}"))));
+        }
+    }
+    findings
+}
+
 /// Dependencies of a manifest that are not on the list.
 fn impure_dependencies(manifest: &str) -> Vec<String> {
     let section = |text: &str| {
@@ -303,6 +350,12 @@ fn the_document_on_the_architecture_names_every_module() {
 }
 
 #[test]
+fn the_readme_is_short() {
+    let length = std::fs::metadata(root().join("README.md")).expect("the README").len();
+    assert!(length <= README, "{length} bytes: what is over {README} belongs into docs/");
+}
+
+#[test]
 fn the_layering_holds() {
     let all = sources(root(), &["proto/src", "hook-client/src", "daemon", "tests"]);
     assert!(all.len() > 250, "{}", all.len());
@@ -310,7 +363,7 @@ fn the_layering_holds() {
     assert!(product.iter().map(|source| source.imports().len()).sum::<usize>() > 100, "imports are seen");
     let mut wrong = Vec::new();
     for (name, rule) in RULES {
-        let findings = rule(if ["headline", "length"].contains(name) { &all } else { &product });
+        let findings = rule(if ["headline", "length", "doc", "word"].contains(name) { &all } else { &product });
         let excepted = |path: &str| EXCEPTIONS.iter().any(|(rule, file, _)| rule == name && *file == path);
         let new = findings.iter().filter(|finding| !excepted(&finding.path));
         wrong.extend(new.map(|Finding { path, line, what }| format!("{name}: {path}:{line}: {what}")));
@@ -388,6 +441,10 @@ fn each_rule_finds_what_breaks_it() {
         ("headline", &[("daemon/src/store/x.rs", "//! What it is.\n")], 0),
         ("length", &[("tests/tests/x.rs", &long)], 1),
         ("length", &[("tests/tests/x.rs", &fit)], 0),
+        ("doc", &[("daemon/src/x.rs", "    /// When.\n    at: u64,\n    /// Why.\n    why: Why,")], 2),
+        ("doc", &[("daemon/src/x.rs", "/// `requestId`.\nid: Id,\n/// In bytes, at\n/// most.\nlength: u64,")], 0),
+        ("word", &[("daemon/src/x.rs", "// A Stumble, and how to mend it\n")], 2),
+        ("word", &[("daemon/src/x.rs", "// An amendment of the patience of saints\n")], 0),
     ];
     let mut proved = BTreeSet::new();
     for (name, files, count) in cases {

@@ -31,7 +31,7 @@ pub struct SessionRow {
     pub closed: u32,
     /// Answered turns altogether.
     pub turns: u32,
-    /// The last turn has not been told to its end.
+    /// Something of the last turn was not emitted.
     pub open_turn: bool,
     /// Subagents that are not told to their end.
     pub unsettled: u32,
@@ -108,7 +108,7 @@ impl Store {
             .map(Option::flatten)
     }
 
-    /// When a session was last moved forward, Unix milliseconds, and whether its last turn is not told to its end.
+    /// When a session was last moved forward, Unix milliseconds, and whether something of its last turn was not emitted.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -190,7 +190,7 @@ impl Store {
             .collect()
     }
 
-    /// Sessions touched since `since_ms` (Unix milliseconds) of which something is not told to its end, latest first: their ids.
+    /// Sessions touched since `since_ms` (Unix milliseconds) of which something was not emitted, latest first: their ids.
     ///
     /// # Errors
     /// If the database cannot be read.

@@ -136,7 +136,6 @@ struct Suspect {
 /// What was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// Spans.
     pub spans: usize,
     /// How many of them come before the first one of another trace.
     pub of_one_trace: usize,

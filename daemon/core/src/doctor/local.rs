@@ -74,7 +74,6 @@ pub enum ProgramState {
     Fails(String),
     /// It looks right. Whether it runs was not tried.
     Untried,
-    /// Good.
     Good,
 }
 

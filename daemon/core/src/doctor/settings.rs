@@ -54,7 +54,6 @@ pub enum Content {
     Missing,
     /// It cannot be read, and why.
     Unreadable(String),
-    /// This.
     Text(Zeroizing<String>),
 }
 

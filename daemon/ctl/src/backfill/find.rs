@@ -40,9 +40,7 @@ pub(super) struct Candidate {
 
 /// Where the sessions of a project go, and how.
 pub(super) struct Route {
-    /// Where.
     pub destination: Destination,
-    /// How.
     pub options: Options,
     /// What the daemon is told.
     pub env: Vec<(String, String)>,

@@ -56,9 +56,7 @@ pub(crate) struct Written {
 pub(crate) enum Part {
     /// Members of a settings file.
     Settings(Ours),
-    /// Lines.
     Lines(Vec<String>),
-    /// All.
     Whole,
 }
 
