@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Bins, bins, eventually, until};
+use crate::{Bins, PATIENCE, bins, eventually, until};
 
 /// A home directory of its own; removed when this is dropped.
 pub struct Home {
@@ -177,11 +177,15 @@ impl Home {
 
     /// Waits until `status --json` is as wanted, and returns it.
     pub fn status_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        until(what, || {
-            last = self.status();
-            is_so(&last).then(|| last.clone())
-        })
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if is_so(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}: {status:#}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Waits until everything is delivered.

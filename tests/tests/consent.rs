@@ -170,6 +170,26 @@ fn a_session_that_only_its_environment_turned_on_is_not_followed_beyond_its_even
 }
 
 #[test]
+fn what_was_said_before_a_project_was_first_seen_on_by_its_environment_is_sent_and_what_is_said_after_its_events_is_not()
+ {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    let (mut one, mut two) = (Story::new(&home, "work", "one"), Story::new(&home, "work", "two"));
+    say(&mut two, 1, "before");
+    say(&mut one, 1, "by environment");
+    home.hook(&one.stop("by environment"), &server.env());
+    server.wait_for(2);
+    say(&mut one, 2, "PRIVATE one");
+    home.status_until("the project to be seen off", |status| status["off"] == json!([one.cwd]));
+    say(&mut two, 2, "PRIVATE two");
+    say(&mut two, 3, "now");
+    home.hook(&two.stop("now"), &server.env());
+    eventually("the second session", || said(&server) == ["before", "by environment", "now"]);
+    settle(&home);
+    assert_eq!((said(&server).len(), left_out(&home)), (3, 1));
+}
+
+#[test]
 fn settings_of_any_rank_count_as_claude_code_resolves_them() {
     let (home, server) = (Home::new(), Server::new());
     // The user's own settings turn tracing on, the project's turn it off.

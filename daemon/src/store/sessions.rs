@@ -51,12 +51,15 @@ impl Store {
     /// If nothing was stored.
     pub fn accept(&mut self, hints: &[Hint], refused: &[&'static str]) -> Result<Vec<Vec<DestinationId>>> {
         let from_now = self.from_now;
+        let mut seen_on = Vec::with_capacity(hints.len());
+        for hint in hints {
+            seen_on.push(self.seen_on_by(hint)?);
+        }
         let tx = self.db.transaction()?;
         let mut ids = Vec::with_capacity(hints.len());
-        for hint in hints {
+        for (hint, seen_on) in hints.iter().zip(seen_on) {
             ids.push(targets(&tx, &hint.targets)?);
-            if let Some(dir) = hint.project_dirs.last().filter(|_| hint.settings_on) {
-                let dir = sights::name(dir);
+            if let Some(dir) = seen_on {
                 self.sights.forget(&dir);
                 sights::see(&tx, &dir, true, hint.fired_ns, from_now)?;
             }

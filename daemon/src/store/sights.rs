@@ -9,7 +9,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Result, Store};
-use cc_core::transcript::record::Nanos;
+use cc_core::{hook::Hint, transcript::record::Nanos};
 
 /// How far apart two equal sights must be, in nanoseconds, for the later one to be stored.
 const APART: Nanos = 1_000_000_000;
@@ -45,6 +45,25 @@ impl Store {
         let tx = self.db.transaction()?;
         see(&tx, dir, on, at, from_now)?;
         tx.commit()
+    }
+
+    /// The project that is seen on by this event, as sights name it. Where only Claude Code's environment turns tracing on, what the
+    /// settings say soon contradicts it: then it counts if the project was never seen before.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub(super) fn seen_on_by(&mut self, hint: &Hint) -> Result<Option<String>> {
+        let Some(dir) = hint.project_dirs.last().filter(|_| hint.settings_on || hint.source.is_hook()) else {
+            return Ok(None);
+        };
+        let dir = name(dir);
+        if !hint.settings_on {
+            self.off_named(&dir)?;
+            if self.sights.0.get(&dir).is_some_and(|known| known.last.is_some()) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(dir))
     }
 
     /// The projects in which tracing was off when they were last seen.

@@ -79,6 +79,44 @@ fn what_was_said_between_seen_off_and_seen_on_is_known() {
 }
 
 #[test]
+fn a_hook_with_tracing_on_in_its_environment_alone_is_a_sight_where_there_was_none() {
+    let by_environment = |dir: &Path, at: u64| Hint {
+        project_dirs: vec![dir.to_owned()],
+        settings_on: false,
+        ..hint(&at.to_string(), at * S)
+    };
+    for (name, seen_before, off) in [
+        ("its own sight is the first", None, vec![]),
+        ("settings were seen off before", Some(false), vec![(0, u64::MAX)]),
+        ("settings were seen on before", Some(true), vec![]),
+    ] {
+        let (dir, mut store) = fresh();
+        if let Some(on) = seen_before {
+            store.see(dir.path(), on, 5 * S).unwrap();
+        }
+        for at in [10, 20, 30] {
+            store.accept(&[by_environment(dir.path(), at)], &[]).unwrap();
+        }
+        let found = |store: &mut Store| -> Vec<_> {
+            store.off(dir.path()).unwrap().into_iter().map(|off| (*off.start(), *off.end())).collect()
+        };
+        assert_eq!(found(&mut store), off, "{name}");
+        // What was said until then is on; what follows is off, however many such hooks run.
+        if seen_before.is_none() {
+            store.see(dir.path(), false, 40 * S).unwrap();
+            store.accept(&[by_environment(dir.path(), 50)], &[]).unwrap();
+            store.see(dir.path(), false, 60 * S).unwrap();
+            assert_eq!(found(&mut store), [(10 * S + 1, u64::MAX)], "{name}");
+        }
+    }
+    let (dir, mut store) = fresh();
+    let history = Hint { source: cc_core::hook::Source::Backfill, ..by_environment(dir.path(), 10) };
+    store.accept(&[history], &[]).unwrap();
+    store.see(dir.path(), false, 20 * S).unwrap();
+    assert_eq!(store.off(dir.path()).unwrap(), [0..=u64::MAX], "who asks for history says nothing of the project");
+}
+
+#[test]
 fn what_is_kept_of_sights_is_what_the_database_has() {
     let (dir, mut store) = fresh();
     let dirs = ["a", "b"].map(|name| dir.path().join(name));
