@@ -4,6 +4,8 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use crate::{hook::Source, transcript::record::Nanos};
 
+pub mod outcome;
+
 /// How many sessions are read at the same time that nobody waits for.
 pub const AT_ONCE: usize = 4;
 

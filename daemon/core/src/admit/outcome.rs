@@ -1,0 +1,239 @@
+//! What becomes of an observation that was found: queued for a destination, or why not.
+
+/// An observation, as far as what becomes of it depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// It is the root of a turn.
+    pub is_root: bool,
+    /// It belongs to a turn emitted before, and adds to it where that is known.
+    pub is_mark: bool,
+    /// It is a call of the model's API, and so can be recognised in another trace.
+    pub is_call: bool,
+}
+
+/// What becomes of it for one destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It enters the outbox for the first time.
+    New,
+    /// It entered before, and now says something else: it takes the place of what may still wait.
+    Again,
+    /// It entered before.
+    Known,
+    /// It is a copy of what was found in another trace.
+    Copied,
+    /// Its turn is emitted nowhere, or not now.
+    Suppressed,
+    /// There is nothing it could add to.
+    LeftOut,
+}
+
+impl Outcome {
+    /// It enters the outbox.
+    pub fn is_queued(self) -> bool {
+        matches!(self, Self::New | Self::Again)
+    }
+}
+
+/// What is known of an observation at a destination. Each question is put once at most, and only where its answer matters: it
+/// can cost a look into the database, and the answers that note something note it then.
+pub trait Known {
+    /// Why there is no answer.
+    type Error;
+
+    /// Its project is paused, or was when it was said.
+    fn is_in_pause(&mut self) -> bool;
+
+    /// What it stands below was emitted there.
+    ///
+    /// # Errors
+    /// If that cannot be known.
+    fn has_parent(&mut self) -> Result<bool, Self::Error>;
+
+    /// The call was not found in another trace before: this one has it from now on.
+    ///
+    /// # Errors
+    /// If that cannot be known, or noted.
+    fn is_own(&mut self) -> Result<bool, Self::Error>;
+
+    /// All calls of its turn were found in other traces before.
+    fn is_turn_copied(&mut self) -> bool;
+
+    /// Its turn is emitted nowhere.
+    ///
+    /// # Errors
+    /// If that cannot be known, or noted.
+    fn is_suppressed(&mut self) -> Result<bool, Self::Error>;
+
+    /// It never entered the outbox: it has from now on.
+    ///
+    /// # Errors
+    /// If that cannot be known, or noted.
+    fn is_new(&mut self) -> Result<bool, Self::Error>;
+
+    /// Something below it enters now, and the destination takes a root again.
+    fn has_grown(&mut self) -> bool;
+
+    /// It says something else than when it last entered: that is noted.
+    ///
+    /// # Errors
+    /// If that cannot be known, or noted.
+    fn has_changed(&mut self) -> Result<bool, Self::Error>;
+}
+
+/// What becomes of an observation.
+///
+/// # Errors
+/// The first of `known`.
+pub fn outcome<K: Known>(found: Found, known: &mut K) -> Result<Outcome, K::Error> {
+    // A mark that is suppressed takes nothing from the turn it stands in.
+    if found.is_mark && (known.is_in_pause() || !known.has_parent()?) {
+        return Ok(Outcome::LeftOut);
+    }
+    if found.is_call && !known.is_own()? {
+        return Ok(Outcome::Copied);
+    }
+    if found.is_root && known.is_turn_copied() {
+        return Ok(Outcome::Copied);
+    }
+    if known.is_suppressed()? {
+        return Ok(Outcome::Suppressed);
+    }
+    if known.is_new()? {
+        return Ok(Outcome::New);
+    }
+    let is_news = found.is_root && known.has_grown() && known.has_changed()?;
+    Ok(if is_news { Outcome::Again } else { Outcome::Known })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// Answers yes to the questions in `yes`, and keeps what was asked.
+    struct Answers {
+        yes: &'static [&'static str],
+        asked: Vec<&'static str>,
+    }
+
+    impl Answers {
+        fn says(&mut self, question: &'static str) -> bool {
+            self.asked.push(question);
+            self.yes.contains(&question)
+        }
+    }
+
+    impl Known for Answers {
+        type Error = Infallible;
+
+        fn is_in_pause(&mut self) -> bool {
+            self.says("in pause")
+        }
+
+        fn has_parent(&mut self) -> Result<bool, Infallible> {
+            Ok(self.says("parent"))
+        }
+
+        fn is_own(&mut self) -> Result<bool, Infallible> {
+            Ok(self.says("own"))
+        }
+
+        fn is_turn_copied(&mut self) -> bool {
+            self.says("turn copied")
+        }
+
+        fn is_suppressed(&mut self) -> Result<bool, Infallible> {
+            Ok(self.says("suppressed"))
+        }
+
+        fn is_new(&mut self) -> Result<bool, Infallible> {
+            Ok(self.says("new"))
+        }
+
+        fn has_grown(&mut self) -> bool {
+            self.says("grown")
+        }
+
+        fn has_changed(&mut self) -> Result<bool, Infallible> {
+            Ok(self.says("changed"))
+        }
+    }
+
+    const ROOT: Found = Found { is_root: true, is_mark: false, is_call: false };
+    const CALL: Found = Found { is_root: false, is_mark: false, is_call: true };
+    const TOOL: Found = Found { is_root: false, is_mark: false, is_call: false };
+    const MARK: Found = Found { is_root: false, is_mark: true, is_call: false };
+
+    #[test]
+    fn each_observation_has_one_outcome_and_nothing_is_asked_or_noted_that_does_not_matter() {
+        type Row = (&'static str, Found, &'static [&'static str], Outcome, &'static [&'static str]);
+        let rows: [Row; 17] = [
+            ("a tool is new", TOOL, &["new"], Outcome::New, &["suppressed", "new"]),
+            ("a tool is known", TOOL, &["grown", "changed"], Outcome::Known, &["suppressed", "new"]),
+            ("a tool of a turn that is suppressed", TOOL, &["suppressed", "new"], Outcome::Suppressed, &["suppressed"]),
+            ("a call of this trace", CALL, &["own", "new"], Outcome::New, &["own", "suppressed", "new"]),
+            ("a call that was known", CALL, &["own"], Outcome::Known, &["own", "suppressed", "new"]),
+            ("a call of another trace", CALL, &["new", "suppressed"], Outcome::Copied, &["own"]),
+            ("a call that is suppressed", CALL, &["own", "suppressed"], Outcome::Suppressed, &["own", "suppressed"]),
+            ("a root is new", ROOT, &["new"], Outcome::New, &["turn copied", "suppressed", "new"]),
+            ("a root of a copy", ROOT, &["turn copied", "new"], Outcome::Copied, &["turn copied"]),
+            ("a root that is suppressed", ROOT, &["suppressed"], Outcome::Suppressed, &["turn copied", "suppressed"]),
+            (
+                "a root has nothing new",
+                ROOT,
+                &["changed"],
+                Outcome::Known,
+                &["turn copied", "suppressed", "new", "grown"],
+            ),
+            (
+                "a root has something new below it and says the same",
+                ROOT,
+                &["grown"],
+                Outcome::Known,
+                &["turn copied", "suppressed", "new", "grown", "changed"],
+            ),
+            (
+                "a root has something new below it and says so",
+                ROOT,
+                &["grown", "changed"],
+                Outcome::Again,
+                &["turn copied", "suppressed", "new", "grown", "changed"],
+            ),
+            ("a mark in a pause", MARK, &["in pause", "parent", "new"], Outcome::LeftOut, &["in pause"]),
+            ("a mark of a turn that is not known", MARK, &["new"], Outcome::LeftOut, &["in pause", "parent"]),
+            ("a mark", MARK, &["parent", "new"], Outcome::New, &["in pause", "parent", "suppressed", "new"]),
+            ("a mark that was known", MARK, &["parent"], Outcome::Known, &["in pause", "parent", "suppressed", "new"]),
+        ];
+        for (name, found, yes, expect, questions) in rows {
+            let mut answers = Answers { yes, asked: Vec::new() };
+            let Ok(is) = outcome(found, &mut answers);
+            assert_eq!((is, &*answers.asked), (expect, questions), "{name}");
+            assert_eq!(is.is_queued(), matches!(expect, Outcome::New | Outcome::Again), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_copied_or_suppressed_or_known_is_never_queued_whatever_else_is_true() {
+        const ALL: [&str; 8] = ["in pause", "parent", "own", "turn copied", "suppressed", "new", "grown", "changed"];
+        for kind in [ROOT, CALL, TOOL, MARK] {
+            for answers in 0..1u32 << ALL.len() {
+                let yes: Vec<&str> = (0..ALL.len()).filter(|at| answers >> at & 1 == 1).map(|at| ALL[at]).collect();
+                let has = |question: &str| yes.contains(&question);
+                let mut answers = Answers { yes: Vec::leak(yes.clone()), asked: Vec::new() };
+                let Ok(is) = outcome(kind, &mut answers);
+                let is_kept = has("suppressed")
+                    || kind.is_call && !has("own")
+                    || kind.is_root && has("turn copied")
+                    || kind.is_mark && (has("in pause") || !has("parent"));
+                let is_news = has("new") || kind.is_root && has("grown") && has("changed");
+                assert_eq!(is.is_queued(), !is_kept && is_news, "{kind:?} {yes:?}");
+                let mut once = answers.asked.clone();
+                once.sort_unstable();
+                once.dedup();
+                assert_eq!(once.len(), answers.asked.len(), "asked twice: {:?}", answers.asked);
+            }
+        }
+    }
+}
