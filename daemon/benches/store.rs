@@ -40,7 +40,7 @@ fn id<const N: usize>(of: u64, role: u8) -> [u8; N] {
 
 fn hint(session_id: &str, targets: usize) -> Hint {
     let to = |number| Destination {
-        kind: Kind::Langfuse,
+        kind: Kind::ALL[0],
         address: format!("https://host-{number}.example.org"),
         account: "pk-lf-00000000-0000-4000-8000-000000000000".into(),
     };

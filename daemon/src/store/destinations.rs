@@ -100,7 +100,8 @@ impl Store {
             .prepare_cached(&format!(
                 "SELECT id, kind, base_url, public_key, state, next_at_ms, last_success_ms, last_error, last_error_ms,
                     (SELECT count(*) FROM outbox WHERE outbox.destination = destination.id),
-                    (SELECT queued_ms FROM outbox WHERE outbox.destination = destination.id ORDER BY seq LIMIT 1),
+                    (SELECT queued_ms FROM outbox CROSS JOIN observation ON observation.id = seq
+                        WHERE outbox.destination = destination.id ORDER BY seq LIMIT 1),
                     delivered, rejected,
                     (SELECT count(*) FROM media_link WHERE media_link.destination = destination.id),
                     iif((base_url, public_key) IN (SELECT base_url, public_key FROM trust), NULL, held_by)

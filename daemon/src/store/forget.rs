@@ -2,7 +2,11 @@
 
 use rusqlite::params;
 
-use super::{Result, Store, paused::silence};
+use super::{
+    DestinationId, Result, Store,
+    observations::{Seq, release},
+    paused::silence,
+};
 use cc_core::ids::{TraceId, hex};
 
 impl Store {
@@ -17,12 +21,19 @@ impl Store {
         for trace in traces {
             silence(&tx, trace)?;
             // By the key, which begins with the destination: all of `exported` is much.
-            waiting += tx
+            let rows: Vec<(DestinationId, Seq)> = tx
                 .prepare_cached(
-                    "DELETE FROM outbox WHERE (destination, span_id) IN
-                        (SELECT id, span_id FROM destination CROSS JOIN exported ON destination = id WHERE trace_id = ?)",
+                    "SELECT outbox.destination, seq FROM destination CROSS JOIN exported ON exported.destination = destination.id
+                     CROSS JOIN outbox ON outbox.destination = destination.id AND seq = exported.observation
+                     CROSS JOIN observation ON observation.id = seq
+                        AND observation.trace_id = exported.trace_id AND observation.span_id = exported.span_id
+                     WHERE exported.trace_id = ?",
                 )?
-                .execute([trace])?;
+                .query_map([trace], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<_>>()?;
+            for (destination, seq) in rows {
+                waiting += release(&tx, destination, seq..=seq)?;
+            }
             // A body of either form names its own trace so, and one that it links to otherwise.
             tx.prepare_cached("DELETE FROM dead_letter WHERE instr(body, ?)")?
                 .execute([format!("\"trace_id\":\"{}\"", hex(trace))])?;

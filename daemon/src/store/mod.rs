@@ -23,6 +23,7 @@ pub mod handle;
 mod inbox;
 mod known;
 pub mod media;
+mod observations;
 mod open;
 mod outbox;
 mod paused;
@@ -62,6 +63,8 @@ pub struct Store {
     path: PathBuf,
     /// It did not exist before it was opened.
     made: bool,
+    /// The number of the next observation that is stored.
+    next: observations::Seq,
     /// Bytes of the bodies that wait, by destination.
     waiting: HashMap<DestinationId, u64>,
     /// Rows of destinations.
@@ -105,7 +108,10 @@ impl Store {
 
     /// Counts what waits; from then on it is kept in step.
     fn measure(&mut self) -> Result<()> {
-        let mut statement = self.db.prepare("SELECT destination, sum(octet_length(body)) FROM outbox GROUP BY 1")?;
+        let mut statement = self.db.prepare(
+            "SELECT destination, sum(coalesce(octet_length(cut), octet_length(body)))
+             FROM outbox CROSS JOIN observation ON id = seq GROUP BY 1",
+        )?;
         let sums = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
         self.waiting = sums.collect::<Result<_>>()?;
         self.media_waiting = media::measure(&self.db)?;
@@ -197,7 +203,7 @@ fn count(db: &Connection, reason: &str, n: u64) -> Result<()> {
         .map(drop)
 }
 
-/// Notices a damaged outbox row: SQLite's own checks do not look into values.
+/// Notices a damaged observation, or one that is taken for another's: SQLite's own checks do not look into values.
 fn checksum(destination: DestinationId, span_id: &[u8], body: &[u8]) -> i64 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&destination.to_le_bytes());

@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Connection, config::DbConfig, params};
 
 use super::{
-    Error, Result, SessionRow, Store, is_whole, json, salvage,
+    DestinationId, Error, Result, SessionRow, Store, is_whole, json, observations, salvage,
     schema::MIGRATIONS,
     spellings,
     upgrade::{Stage, upgrade},
@@ -105,8 +105,10 @@ impl Store {
         }
         upgrade(&mut db, path, version, say)?;
         spellings::unite(&mut db)?;
+        let next = observations::next(&db)?;
         Ok(Self {
             db,
+            next,
             path: path.to_path_buf(),
             made: version == 0,
             waiting: HashMap::new(),
@@ -123,31 +125,39 @@ impl Store {
     fn drop_damaged_rows(&mut self) -> Result<usize> {
         let mut damaged = Vec::new();
         {
-            let mut rows = self.db.prepare("SELECT seq, destination, span_id, body, checksum FROM outbox")?;
+            let mut rows = self.db.prepare(
+                "SELECT seq, destination, span_id, coalesce(cut, body), checksum, id
+                 FROM outbox LEFT JOIN observation ON id = seq",
+            )?;
             let mut rows = rows.query([])?;
             while let Some(row) = rows.next()? {
-                if !is_whole(row)? {
-                    damaged.push(row.get::<_, i64>(0)?);
+                if row.get::<_, Option<i64>>(5)?.is_none() || !is_whole(row)? {
+                    damaged.push((row.get::<_, DestinationId>(1)?, row.get::<_, i64>(0)?));
                 }
             }
         }
-        if damaged.is_empty() {
+        // What nobody waits for lost those who did.
+        let lost = "SELECT count(*) FROM observation WHERE id NOT IN (SELECT seq FROM outbox)";
+        let lost: usize = self.db.query_row(lost, [], |row| row.get::<_, i64>(0))?.try_into().unwrap_or(0);
+        if damaged.len() + lost == 0 {
             return Ok(0);
         }
         let sessions = self.sessions(usize::MAX >> 1)?;
         let tx = self.db.transaction()?;
-        for seq in &damaged {
-            tx.execute("DELETE FROM outbox WHERE seq = ?", [seq])?;
+        for (destination, seq) in &damaged {
+            tx.execute("DELETE FROM outbox WHERE destination = ? AND seq = ?", [destination, seq])?;
         }
+        tx.execute("DELETE FROM observation WHERE id NOT IN (SELECT seq FROM outbox)", [])?;
         // Which spans those were cannot be told from what is damaged: all that neither wait nor arrived nor are dead.
         tx.execute(
-            "DELETE FROM exported WHERE NOT delivered AND (destination, span_id) NOT IN (SELECT destination, span_id FROM outbox)
+            "DELETE FROM exported WHERE NOT delivered AND (destination, trace_id, span_id) NOT IN
+                (SELECT destination, trace_id, span_id FROM outbox JOIN observation ON id = seq)
                 AND lower(hex(span_id)) NOT IN (SELECT span_id FROM dead_letter)",
             [],
         )?;
         read_again(&tx, sessions)?;
         tx.commit()?;
-        Ok(damaged.len())
+        Ok(damaged.len() + lost)
     }
 }
 

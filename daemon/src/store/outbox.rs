@@ -1,9 +1,18 @@
 //! Spans that wait, and those that no server takes.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{DestinationId, Result, Store, bytes_of, checksum, is_whole};
+use super::{
+    DestinationId, Result, Store,
+    advance::queue::note,
+    bytes_of, checksum, is_whole,
+    observations::{self, Seq},
+};
 use cc_core::{delivery::item::Item, destination::Destination, status::Fate};
+
+/// What waits for a destination, in the columns that [`read_row`] wants.
+pub(super) const SELECT: &str = "SELECT seq, destination, span_id, coalesce(cut, body), checksum
+    FROM outbox CROSS JOIN observation ON id = seq WHERE destination = ?";
 
 /// An outbox row.
 #[derive(Clone, Debug)]
@@ -62,9 +71,7 @@ impl Store {
         let mut broken = Vec::new();
         let mut total = 0;
         {
-            let mut statement = self.db.prepare_cached(
-                "SELECT seq, destination, span_id, body, checksum FROM outbox WHERE destination = ? ORDER BY seq LIMIT ?",
-            )?;
+            let mut statement = self.db.prepare_cached(&format!("{SELECT} ORDER BY seq LIMIT ?"))?;
             let mut found = statement.query(params![destination, rows as i64])?;
             while let Some(row) = found.next()? {
                 let body = bytes_of(row, 3)?;
@@ -93,15 +100,14 @@ impl Store {
         let seq: Option<i64> = self
             .db
             .prepare_cached(
-                "SELECT seq FROM outbox WHERE destination = ? AND octet_length(body) < ? ORDER BY seq LIMIT 1",
+                "SELECT seq FROM outbox CROSS JOIN observation ON id = seq
+                 WHERE destination = ? AND coalesce(octet_length(cut), octet_length(body)) < ? ORDER BY seq LIMIT 1",
             )?
             .query_row(params![destination, i64::try_from(bytes).unwrap_or(i64::MAX)], |row| row.get(0))
             .optional()?;
         let Some(seq) = seq else { return Ok(None) };
-        let found = self
-            .db
-            .prepare_cached("SELECT seq, destination, span_id, body, checksum FROM outbox WHERE seq = ?")?
-            .query_row([seq], read_row)?;
+        let found =
+            self.db.prepare_cached(&format!("{SELECT} AND seq = ?"))?.query_row([destination, seq], read_row)?;
         match found {
             Ok(row) => Ok(Some(row)),
             Err(why) => self.bury(destination, seq, why, crate::clock::now_ms()).map(|()| None),
@@ -114,19 +120,7 @@ impl Store {
     /// If nothing was changed.
     pub fn delivered(&mut self, destination: DestinationId, rows: &[Row], rejected: u64, now_ms: i64) -> Result<()> {
         let tx = self.db.transaction()?;
-        let mut left = 0;
-        for row in rows {
-            let waited = tx.prepare_cached("DELETE FROM outbox WHERE seq = ?")?.execute([row.seq])?;
-            // A root that has grown meanwhile is queued again, and was not delivered.
-            if waited == 0 {
-                continue;
-            }
-            left += row.bytes as u64;
-            tx.prepare_cached(
-                "UPDATE exported SET delivered = 1 WHERE destination = ? AND trace_id = ? AND span_id = ?",
-            )?
-            .execute(params![destination, row.item.trace_id(), row.item.span_id()])?;
-        }
+        let left = acknowledge(&tx, destination, rows)?;
         // Older versions believed every number.
         tx.prepare_cached(
             "UPDATE destination SET state = 'ok', next_at_ms = 0, last_success_ms = ?, delivered = delivered + ?,
@@ -144,32 +138,28 @@ impl Store {
     /// If nothing was changed.
     pub fn bury(&mut self, destination: DestinationId, seq: i64, reason: &str, now_ms: i64) -> Result<()> {
         let tx = self.db.transaction()?;
+        let bytes = observations::bytes(&tx, destination, seq)?.unwrap_or(0);
         tx.execute(
             "INSERT INTO dead_letter (destination, span_id, reason, body, at_ms)
-             SELECT destination, lower(hex(span_id)), ?2, body, ?3 FROM outbox WHERE seq = ?1 AND destination = ?4",
-            params![seq, reason, now_ms, destination],
+             SELECT destination, lower(hex(span_id)), ?3, coalesce(cut, body), ?4
+             FROM outbox CROSS JOIN observation ON id = seq WHERE destination = ?1 AND seq = ?2",
+            params![destination, seq, reason, now_ms],
         )?;
-        let bytes: Option<i64> = tx
-            .query_row(
-                "DELETE FROM outbox WHERE seq = ? AND destination = ? RETURNING octet_length(body)",
-                [seq, destination],
-                |row| row.get(0),
-            )
-            .optional()?;
+        observations::release(&tx, destination, seq..=seq)?;
         tx.commit()?;
-        self.leaves(destination, bytes.unwrap_or(0) as u64);
+        self.leaves(destination, bytes);
         Ok(())
     }
 
-    /// Puts a smaller span in the place of one that is too large for its server.
+    /// Puts a smaller span in the place of one that is too large for its server; others get it as it is.
     ///
     /// # Errors
     /// If nothing was changed.
     pub fn replace(&mut self, destination: DestinationId, row: &Row) -> Result<()> {
         let body = row.item.body();
         let waits = self.db.execute(
-            "UPDATE outbox SET body = ?, checksum = ? WHERE seq = ?",
-            params![body, checksum(destination, &row.item.span_id(), body.as_bytes()), row.seq],
+            "UPDATE outbox SET cut = ?, checksum = ? WHERE destination = ? AND seq = ?",
+            params![body, checksum(destination, &row.item.span_id(), body.as_bytes()), destination, row.seq],
         )?;
         if waits > 0 {
             self.leaves(destination, (row.bytes as u64).saturating_sub(body.len() as u64));
@@ -225,6 +215,7 @@ impl Store {
         fate: Fate,
         now_ms: i64,
     ) -> Result<(Vec<(DestinationId, Destination)>, usize)> {
+        let mut next = self.next;
         let tx = self.db.transaction()?;
         if fate == Fate::Retry {
             let mut letters =
@@ -232,16 +223,46 @@ impl Store {
             let mut letters = letters.query([id])?;
             while let Some(row) = letters.next()? {
                 let (to, span_id, body): (i64, Vec<u8>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                tx.execute(
-                    "INSERT INTO outbox (destination, span_id, body, checksum, queued_ms) VALUES (?, ?, ?, ?, ?)",
-                    params![to, span_id, body, checksum(to, &span_id, body.as_bytes()), now_ms],
-                )?;
+                // What cannot be read is of no trace.
+                let known = Item::parse(body.as_bytes()).map(|item| (item.trace_id(), item.span_id())).ok();
+                let (trace_id, _) = known.unwrap_or_default();
+                observations::insert(&tx, next, (trace_id, &span_id), &body, now_ms)?;
+                observations::wait(&tx, to, next, &span_id, &body)?;
+                if let Some(span) = known {
+                    note(&tx, to, span, next)?;
+                }
+                next += 1;
             }
         }
         let settled = tx.execute("DELETE FROM dead_letter WHERE ?1 IS NULL OR id = ?1", [id])?;
         tx.commit()?;
+        self.next = next;
         self.measure()?;
         let waiting = self.destinations()?.into_iter().filter(|row| row.waiting > 0);
         Ok((waiting.map(|row| (row.id, row.destination)).collect(), settled))
     }
+}
+
+/// These rows wait no more: they arrived. Returns their bytes.
+fn acknowledge(db: &Connection, destination: DestinationId, rows: &[Row]) -> Result<u64> {
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(0) };
+    let waiting: Vec<Seq> = db
+        .prepare_cached("SELECT seq FROM outbox WHERE destination = ? AND seq BETWEEN ? AND ? ORDER BY seq")?
+        .query_map([destination, first.seq, last.seq], |row| row.get(0))?
+        .collect::<Result<_>>()?;
+    // A root that has grown meanwhile is queued again, and was not delivered.
+    let arrived = || rows.iter().filter(|row| waiting.binary_search(&row.seq).is_ok());
+    if arrived().count() == waiting.len() {
+        observations::release(db, destination, first.seq..=last.seq)?;
+    } else {
+        arrived().try_for_each(|row| observations::release(db, destination, row.seq..=row.seq).map(drop))?;
+    }
+    let mut deliver =
+        db.prepare_cached("UPDATE exported SET delivered = 1 WHERE destination = ? AND trace_id = ? AND span_id = ?")?;
+    let mut bytes = 0;
+    for row in arrived() {
+        bytes += row.bytes as u64;
+        deliver.execute(params![destination, row.item.trace_id(), row.item.span_id()])?;
+    }
+    Ok(bytes)
 }

@@ -2,7 +2,11 @@
 
 use rusqlite::{Transaction, params};
 
-use super::{DestinationId, Result, Store, checksum, count, outbox::read_row};
+use super::{
+    DestinationId, Result, Store, bytes_of, checksum, count,
+    observations::release,
+    outbox::{SELECT, read_row},
+};
 use cc_core::{
     delivery::item::Item,
     destination::{Destination, MediaAs},
@@ -33,8 +37,8 @@ impl Store {
         self.db.execute(sql, [from, to]).map(drop)
     }
 
-    /// Moves some of the spans that wait for `from` behind those that wait for `to`, and adds what became of them to `sum`. A span
-    /// that `to` was sent before leaves without being sent again; what only `from` understands stays. `after` is the last row
+    /// Moves some of the spans that wait for `from` to those that wait for `to`, the oldest of all first, and adds what became of
+    /// them to `sum`. A span that `to` was sent before leaves without being sent again; what only `from` understands stays. `after` is the last row
     /// looked at; nothing comes back when there are no more.
     ///
     /// # Errors
@@ -47,19 +51,20 @@ impl Store {
         sum: &mut Redirected,
     ) -> Result<Option<i64>> {
         let tx = self.db.transaction()?;
-        let rows: Vec<(i64, i64)> = tx
-            .prepare_cached("SELECT seq, queued_ms FROM outbox WHERE destination = ? AND seq > ? ORDER BY seq LIMIT ?")?
-            .query_map([from, after, TOGETHER], |row| Ok((row.get(0)?, row.get(1)?)))?
+        let rows: Vec<i64> = tx
+            .prepare_cached("SELECT seq FROM outbox WHERE destination = ? AND seq > ? ORDER BY seq LIMIT ?")?
+            .query_map([from, after, TOGETHER], |row| row.get(0))?
             .collect::<Result<_>>()?;
         let (mut found, mut broken) = (Redirected::default(), Vec::new());
-        for (seq, queued_ms) in &rows {
-            let row = tx
-                .prepare_cached("SELECT seq, destination, span_id, body, checksum FROM outbox WHERE seq = ?")?
-                .query_row([seq], read_row)?;
+        for seq in &rows {
+            let (row, sum) = tx.prepare_cached(&format!("{SELECT} AND seq = ?"))?.query_row([from, *seq], |row| {
+                // Of what is stored: this version may write the same otherwise.
+                Ok((read_row(row)?, checksum(to, bytes_of(row, 2)?, bytes_of(row, 3)?)))
+            })?;
             match row.map(|row| row.item) {
                 Err(why) => broken.push((*seq, why)),
                 Ok(Item::Span(_)) if !is_same_kind => found.left += 1,
-                Ok(item) if move_span(&tx, from, to, *seq, &item, *queued_ms)? => found.spans += 1,
+                Ok(item) if move_span(&tx, (from, to), *seq, &item, sum)? => found.spans += 1,
                 Ok(_) => found.known += 1,
             }
         }
@@ -70,7 +75,7 @@ impl Store {
         sum.spans += found.spans;
         sum.known += found.known;
         sum.left += found.left;
-        Ok(rows.last().map(|(seq, _)| *seq))
+        Ok(rows.last().copied())
     }
 
     /// The end of it: images and documents move too, if they can; sessions that `from` is behind are not read for it any more.
@@ -106,7 +111,7 @@ impl Store {
     pub fn drop_waiting(&mut self, destination: DestinationId) -> Result<Redirected> {
         let mut sum = Redirected::default();
         let tx = self.db.transaction()?;
-        sum.spans = tx.execute("DELETE FROM outbox WHERE destination = ?", [destination])? as u64;
+        sum.spans = release(&tx, destination, i64::MIN..=i64::MAX)? as u64;
         dropped(&tx, "dropped_spans", sum.spans)?;
         sum.media = clear(&tx, destination, &mut sum)?;
         tx.commit()?;
@@ -118,29 +123,28 @@ impl Store {
 /// True if `to` was never sent this span, so that it waits there now.
 fn move_span(
     tx: &Transaction<'_>,
-    from: DestinationId,
-    to: DestinationId,
+    (from, to): (DestinationId, DestinationId),
     seq: i64,
     item: &Item,
-    queued_ms: i64,
+    checksum: i64,
 ) -> Result<bool> {
     let (trace, span) = (item.trace_id(), item.span_id());
     let is_new = tx
         .prepare_cached(
-            "INSERT OR IGNORE INTO exported (destination, trace_id, span_id, delivered, fingerprint) VALUES (?2, ?3, ?4, 0,
-                (SELECT fingerprint FROM exported WHERE destination = ?1 AND trace_id = ?3 AND span_id = ?4))",
+            "INSERT OR IGNORE INTO exported (destination, trace_id, span_id, delivered, fingerprint, observation)
+             VALUES (?2, ?3, ?4, 0, (SELECT fingerprint FROM exported WHERE destination = ?1 AND trace_id = ?3 AND span_id = ?4), ?5)",
         )?
-        .execute(params![from, to, trace, span])?
+        .execute(params![from, to, trace, span, seq])?
         > 0;
     if is_new {
-        let body = item.body();
         tx.prepare_cached(
-            "INSERT INTO outbox (destination, span_id, body, checksum, queued_ms) VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO outbox (destination, seq, checksum, cut)
+             SELECT ?2, seq, ?4, cut FROM outbox WHERE destination = ?1 AND seq = ?3",
         )?
-        .execute(params![to, span, body, checksum(to, &span, body.as_bytes()), queued_ms])?;
+        .execute(params![from, to, seq, checksum])?;
     }
-    // A new row: the old one may be on its way, and is acknowledged by its number.
-    tx.prepare_cached("DELETE FROM outbox WHERE seq = ?")?.execute([seq])?;
+    // One that is on its way is acknowledged by its destination and number.
+    release(tx, from, seq..=seq)?;
     Ok(is_new)
 }
 

@@ -9,7 +9,8 @@ use super::{Error, Result};
 /// What is not taken over, or only under a condition. Spans that wait and positions are not: the spans between those and the
 /// transcripts' beginnings may be among what cannot be read, so transcripts are read again, and what was delivered is known by its
 /// id. Everything else is, in tables yet to come as well.
-const CONDITIONS: [(&str, &str); 5] = [
+const CONDITIONS: [(&str, &str); 6] = [
+    ("observation", "0"),
     ("outbox", "0"),
     ("agent", "0"),
     ("follower", "0"),
@@ -169,7 +170,11 @@ mod tests {
         };
         let old = Connection::open(dir.path().join("old.db")).unwrap();
         for name in names {
-            let expect = if ["outbox", "agent", "follower"].contains(&&*name) { Vec::new() } else { all(&old, &name) };
+            let expect = if ["observation", "outbox", "agent", "follower"].contains(&&*name) {
+                Vec::new()
+            } else {
+                all(&old, &name)
+            };
             let found = all(&new, &name);
             assert!(
                 expect.iter().all(|row| found.contains(row)) && expect.is_empty() == found.is_empty(),

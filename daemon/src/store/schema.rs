@@ -272,6 +272,70 @@ CREATE TABLE follower (
 CREATE INDEX outbox_by_span ON outbox (destination, span_id);
 ";
 
+/// What version 8 changed.
+const SCHEMA_8: &str = "
+-- What waits to be sent: once for however many destinations wait for it, and gone with the last of them.
+CREATE TABLE observation (
+    id INTEGER PRIMARY KEY,
+    trace_id BLOB NOT NULL,
+    span_id BLOB NOT NULL,
+    body TEXT NOT NULL,
+    queued_ms INTEGER NOT NULL
+) STRICT;
+-- Who waits for it: `seq` is the observation. `cut` goes out in place of its body, where a server takes no larger one.
+CREATE TABLE outbox_of_observations (
+    destination INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    checksum INTEGER,
+    cut TEXT,
+    PRIMARY KEY (destination, seq)
+) STRICT, WITHOUT ROWID;
+INSERT INTO observation SELECT seq,
+    coalesce(iif(json_valid(body), unhex(coalesce(body ->> '$.trace_id', body ->> '$.observation.trace_id')), NULL), x''),
+    span_id, body, queued_ms FROM outbox ORDER BY seq;
+INSERT INTO outbox_of_observations SELECT destination, seq, checksum, NULL FROM outbox ORDER BY destination, seq;
+-- The observation in which a span entered the outbox last: by it a root that is queued again finds the version that may still wait.
+ALTER TABLE exported ADD COLUMN observation INTEGER;
+UPDATE exported SET observation =
+    (SELECT max(seq) FROM outbox WHERE outbox.destination = exported.destination AND outbox.span_id = exported.span_id)
+    WHERE NOT delivered;
+DROP TABLE outbox;
+ALTER TABLE outbox_of_observations RENAME TO outbox;
+-- Rows as long as these want a table of their own beside the index: within it each took a page or two.
+CREATE TABLE session_row (
+    session_id TEXT PRIMARY KEY NOT NULL,
+    transcript TEXT NOT NULL,
+    dev INTEGER NOT NULL,
+    ino INTEGER NOT NULL,
+    cursor INTEGER NOT NULL,
+    closed INTEGER NOT NULL,
+    turns INTEGER NOT NULL,
+    open_turn INTEGER NOT NULL,
+    hint TEXT NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    marker INTEGER,
+    unsettled INTEGER NOT NULL DEFAULT 0,
+    forked_from TEXT,
+    title TEXT
+) STRICT;
+INSERT INTO session_row SELECT session_id, transcript, dev, ino, cursor, closed, turns, open_turn, hint, updated_ms, marker,
+    unsettled, forked_from, title FROM session;
+DROP TABLE session;
+ALTER TABLE session_row RENAME TO session;
+CREATE TABLE turn_row (
+    session_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    position INTEGER,
+    follows TEXT,
+    facts TEXT NOT NULL,
+    PRIMARY KEY (session_id, number)
+) STRICT;
+INSERT INTO turn_row SELECT session_id, number, key, position, follows, facts FROM turn;
+DROP TABLE turn;
+ALTER TABLE turn_row RENAME TO turn;
+";
+
 /// Each version's change, applied in one transaction.
 pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(SCHEMA),
@@ -281,4 +345,5 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(SCHEMA_5),
     M::up(SCHEMA_6),
     M::up(SCHEMA_7),
+    M::up(SCHEMA_8),
 ];

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, params};
 
-use super::{DestinationId, Result, checksum, is_whole};
+use super::{DestinationId, Result, checksum, is_whole, outbox::SELECT};
 use cc_core::destination::{Kind, address::base_url};
 
 /// Brings every stored address into the form in which addresses are compared now.
@@ -69,8 +69,7 @@ fn merge(db: &Connection, keep: DestinationId, gone: DestinationId) -> Result<()
     db.execute("UPDATE destination SET own = 0 WHERE id = ? AND held_by IS NOT NULL", [keep])?;
     let mut waiting = Vec::new();
     {
-        let mut rows =
-            db.prepare("SELECT seq, destination, span_id, body, checksum FROM outbox WHERE destination = ?")?;
+        let mut rows = db.prepare(SELECT)?;
         let mut rows = rows.query([gone])?;
         while let Some(row) = rows.next()? {
             // A damaged row stays so.
@@ -84,7 +83,8 @@ fn merge(db: &Connection, keep: DestinationId, gone: DestinationId) -> Result<()
         }
     }
     for (seq, sum) in waiting {
-        db.execute("UPDATE outbox SET destination = ?, checksum = ? WHERE seq = ?", params![keep, sum, seq])?;
+        let sql = "UPDATE OR IGNORE outbox SET destination = ?, checksum = ? WHERE destination = ? AND seq = ?";
+        db.execute(sql, params![keep, sum, gone, seq])?;
     }
     for table in tables_with(db, "destination")? {
         db.execute(&format!("UPDATE OR IGNORE {table} SET destination = ? WHERE destination = ?"), [keep, gone])?;

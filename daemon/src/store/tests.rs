@@ -26,6 +26,7 @@ mod followers;
 mod images;
 mod known;
 mod migrate;
+mod observations;
 mod outbox;
 mod redirect;
 mod sessions;
@@ -149,6 +150,18 @@ fn step(spans: Vec<Observation>) -> Advance {
 fn waiting(store: &mut Store, destination: DestinationId) -> Vec<(u8, u8)> {
     let rows = store.claim(destination, 1000, usize::MAX).unwrap();
     rows.iter().map(|row| (row.item.trace_id()[0], row.item.span_id()[0])).collect()
+}
+
+/// Another body and checksum are stored for the observation that waits as span `id` for one destination.
+fn put(store: &Store, destination: DestinationId, id: u8, body: &str, sum: Option<i64>) {
+    let seq: i64 = store
+        .db
+        .query_row("UPDATE observation SET body = ? WHERE span_id = ? RETURNING id", params![body, [id; 8]], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    let sql = "UPDATE outbox SET checksum = ? WHERE destination = ? AND seq = ?";
+    assert_eq!(store.db.execute(sql, params![sum, destination, seq]).unwrap(), 1);
 }
 
 fn count(store: &Store, table: &str) -> u64 {

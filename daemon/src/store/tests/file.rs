@@ -138,7 +138,10 @@ fn a_span_whose_bytes_changed_on_disk_is_made_again() {
     let told = Advance { agents: vec![("a-1".into(), 9)], ..step((1..=3).map(|id| span(1, id, 9)).collect()) };
     let (_, queued) = store.advance_one(&told).unwrap();
     assert_eq!((queued, store.agents("s-1").unwrap().len()), (3, 1));
-    store.db.execute("UPDATE outbox SET body = replace(body, '1/2', '1/3') WHERE span_id = ?", [[2u8; 8]]).unwrap();
+    store
+        .db
+        .execute("UPDATE observation SET body = replace(body, '1/2', '1/3') WHERE span_id = ?", [[2u8; 8]])
+        .unwrap();
     drop(store);
     let Opened { mut store, damaged, again, .. } = Store::open(&dir.path().join("state.db")).unwrap();
     assert_eq!((damaged, again, store.inbox().unwrap().len()), (None, true, 1));
@@ -156,7 +159,7 @@ fn damage_does_not_bring_back_what_no_server_takes() {
         let (destination, _) = store.advance_one(&both()).unwrap();
         let refused = store.claim(destination, 1, usize::MAX).unwrap().remove(0);
         store.bury(destination, refused.seq, "400", 1).unwrap();
-        store.db.execute("UPDATE outbox SET body = replace(body, '2/2', '2/3')", []).unwrap();
+        store.db.execute("UPDATE observation SET body = replace(body, '2/2', '2/3')", []).unwrap();
         if salvaged {
             // The last page belongs to nothing that matters.
             store.db.execute_batch("CREATE TABLE lost (id INTEGER); INSERT INTO lost VALUES (1);").unwrap();

@@ -2,6 +2,7 @@ use rusqlite_migration::Migrations;
 
 use super::*;
 use crate::store::schema::MIGRATIONS;
+use cc_core::delivery::item;
 
 /// An event as versions before the seventh stored it: with one destination, in Langfuse's words.
 const OLD_HINT: &str = r#"{"id":"e-1","fired_ns":18446744073709551615,"session_id":"s-1","transcript":"/home/dev/s-1.jsonl",
@@ -48,5 +49,79 @@ fn what_each_earlier_version_left_waiting_is_delivered_once_with_the_same_ids() 
         again.session.hint = row.hint;
         assert_eq!(store.advance_one(&again).unwrap(), (1, 0), "version {version}");
         assert!(!store.is_anything_behind().unwrap());
+    }
+}
+
+/// Several destinations with queues of their own, as each version could leave them.
+#[test]
+fn each_destination_gets_what_waited_for_it_in_its_order() {
+    for version in 1..MIGRATIONS.len() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut old = Connection::open(dir.path().join("state.db")).unwrap();
+        Migrations::from_slice(MIGRATIONS).to_version(&mut old, version).unwrap();
+        for (id, name) in [(1, "one"), (2, "two")] {
+            let to = server(name);
+            old.execute(
+                "INSERT INTO destination (id, kind, base_url, public_key) VALUES (?, 'langfuse', ?, 'pk-1')",
+                params![id, to.address],
+            )
+            .unwrap();
+        }
+        let root = |end: u64| item::body("{}", &Observation { end, ..span(3, 1, 0) });
+        let mut expect: HashMap<DestinationId, Vec<(i64, String)>> = HashMap::new();
+        // The second destination was behind, and reads in another order than the first did.
+        for (seq, to, id) in [(3, 1, 1), (4, 1, 2), (7, 2, 2), (8, 1, 3), (9, 2, 1), (12, 2, 3)] {
+            let body = if id == 3 { root(2) } else { as_spans_were_stored(3, id + 1, 1) };
+            let span_id = if id == 3 { [1u8; 8] } else { [id + 1; 8] };
+            old.execute(
+                "INSERT INTO outbox (seq, destination, span_id, body) VALUES (?, ?, ?, ?)",
+                params![seq, to, span_id, body],
+            )
+            .unwrap();
+            if version > 1 {
+                old.execute(
+                    "UPDATE outbox SET checksum = ?, queued_ms = ? WHERE seq = ?",
+                    params![checksum(to, &span_id, body.as_bytes()), 100 + seq, seq],
+                )
+                .unwrap();
+            }
+            old.execute(
+                "INSERT INTO exported (destination, trace_id, span_id) VALUES (?, ?, ?)",
+                params![to, [3u8; 16], span_id],
+            )
+            .unwrap();
+            expect.entry(to).or_default().push((seq, body));
+        }
+        old.execute("INSERT INTO dead_letter VALUES (1, 2, '0505050505050505', '400', ?, 5)", [root(1)]).unwrap();
+        drop(old);
+        let mut store = opened(&dir);
+        for (to, expect) in &expect {
+            let rows = store.claim(*to, 9, usize::MAX).unwrap();
+            let found: Vec<_> = rows.iter().map(|row| (row.seq, row.item.body())).collect();
+            assert_eq!(
+                found.iter().map(|(seq, _)| seq).collect::<Vec<_>>(),
+                expect.iter().map(|(seq, _)| seq).collect::<Vec<_>>(),
+                "version {version}"
+            );
+            for ((_, found), (_, stored)) in found.iter().zip(expect) {
+                assert_eq!(Item::parse(found.as_bytes()).unwrap(), Item::parse(stored.as_bytes()).unwrap());
+            }
+        }
+        let rows = store.destinations().unwrap();
+        let oldest = |at: i64| Some(if version > 1 { at } else { 0 });
+        assert_eq!(rows.iter().map(|row| row.waiting).collect::<Vec<_>>(), [3, 3]);
+        assert_eq!(rows.iter().map(|row| row.oldest_ms).collect::<Vec<_>>(), [oldest(103), oldest(107)]);
+        assert_eq!(store.dead_letter_count().unwrap(), 1);
+        // A root that has grown takes the place of the one that waits, and new numbers come after all others.
+        let mut grown = step(vec![Observation { end: 9, ..span(3, 1, 0) }, span(3, 7, 1)]);
+        grown.session.hint.targets = vec![server("one").into(), server("two").into()];
+        store.advance(&grown).unwrap();
+        for to in [1, 2] {
+            let rows = store.claim(to, 9, usize::MAX).unwrap();
+            let roots: Vec<_> = rows.iter().filter(|row| row.item.span_id() == [1; 8]).map(|row| row.seq).collect();
+            assert_eq!((rows.len(), roots.len(), roots[0] > 12), (4, 1, true), "version {version}");
+            store.delivered(to, &rows, 0, 1).unwrap();
+        }
+        assert_eq!((count(&store, "observation"), count(&store, "outbox")), (0, 0));
     }
 }

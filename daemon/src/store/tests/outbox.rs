@@ -49,7 +49,7 @@ fn a_root_that_was_lost_on_its_way_enters_again() {
     assert_eq!(store.advance_one(&step(vec![root("b"), span(1, 3, 1)])).unwrap().1, 2);
     drop(store);
     let path = dir.path().join("state.db");
-    rusqlite::Connection::open(&path).unwrap().execute("UPDATE outbox SET body = 'x'", []).unwrap();
+    rusqlite::Connection::open(&path).unwrap().execute("UPDATE observation SET body = 'x'", []).unwrap();
     let mut store = Store::open(&path).unwrap().store;
     assert_eq!(
         store.advance_one(&step(vec![root("b"), span(1, 2, 1), span(1, 3, 1)])).unwrap().1,
@@ -209,7 +209,7 @@ fn a_span_that_was_cut_keeps_its_place() {
 fn a_row_that_cannot_be_read_is_put_aside_and_the_rest_goes_out() {
     let (_dir, mut store) = fresh();
     let (destination, _) = store.advance_one(&step((1..=3).map(|id| span(1, id, 9)).collect())).unwrap();
-    store.db.execute("UPDATE outbox SET body = '{' WHERE span_id = ?", [[2u8; 8]]).unwrap();
+    store.db.execute("UPDATE observation SET body = '{' WHERE span_id = ?", [[2u8; 8]]).unwrap();
     assert_eq!(waiting(&mut store, destination), [(1, 1), (1, 3)]);
     let counts = store.counts().unwrap();
     assert_eq!((counts.outbox, counts.dead_letters), (2, 1));
@@ -220,8 +220,7 @@ fn a_row_of_a_later_form_is_put_aside_by_its_own_name_and_one_that_is_damaged_by
     let (_dir, mut store) = fresh();
     let (destination, _) = store.advance_one(&step((1..=5).map(|id| span(1, id, 9)).collect())).unwrap();
     let set = |id: u8, body: &str, sum: Option<i64>| {
-        let sql = "UPDATE outbox SET body = ?, checksum = ? WHERE span_id = ?";
-        assert_eq!(store.db.execute(sql, params![body, sum, [id; 8]]).unwrap(), 1);
+        put(&store, destination, id, body, sum);
     };
     let whole = |id: u8, body: &str| set(id, body, Some(checksum(destination, &[id; 8], body.as_bytes())));
     whole(1, r#"{"facts":{},"observation":{"form":9}}"#);
@@ -242,7 +241,7 @@ fn a_row_of_a_later_form_is_put_aside_by_its_own_name_and_one_that_is_damaged_by
 fn the_bytes_that_wait_are_known_at_every_moment() {
     let (dir, mut store) = fresh();
     let stored = |store: &Store| -> u64 {
-        let sum = "SELECT coalesce(sum(octet_length(body)), 0) FROM outbox";
+        let sum = "SELECT coalesce(sum(octet_length(coalesce(cut, body))), 0) FROM outbox JOIN observation ON id = seq";
         store.db.query_row(sum, [], |row| row.get::<_, i64>(0)).unwrap() as u64
     };
     let check = |store: &mut Store| {

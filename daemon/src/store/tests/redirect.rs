@@ -40,7 +40,7 @@ fn what_waits_moves_in_its_order_and_enters_neither_destination_again() {
     let bytes = store.waiting[&old];
     assert_eq!(moved(&mut store, (old, new), true, MediaAs::Upload), spans(1200));
     assert_eq!(store.claim(new, 5000, usize::MAX).unwrap().len(), 1201);
-    assert_eq!(waiting(&mut store, new)[1..], before[..999]);
+    assert_eq!((&waiting(&mut store, new), before.len()), (&before, 1000), "the oldest first");
     assert_eq!((store.waiting.get(&old), store.waiting[&new] > bytes), (None, true));
     for name in ["old", "new"] {
         assert_eq!(store.advance_one(&step_to(name, many.clone())).unwrap().1, 0, "{name}");
@@ -77,16 +77,9 @@ fn what_cannot_move_stays_or_is_counted() {
         store.advance_one(&step_to("old", vec![span(1, 1, 0), showing, span(1, 3, 1), span(1, 4, 1)])).unwrap();
     let (new, _) = store.advance_one(&step_to("new", vec![span(9, 1, 0)])).unwrap();
     // One is damaged, and one is as versions before stored it.
-    store.db.execute("UPDATE outbox SET body = 'x' WHERE span_id = ?", [[3u8; 8]]).unwrap();
-    let span_id = [4; 8];
+    store.db.execute("UPDATE observation SET body = 'x' WHERE span_id = ?", [[3u8; 8]]).unwrap();
     let body = as_spans_were_stored(1, 4, 1);
-    store
-        .db
-        .execute(
-            "UPDATE outbox SET body = ?, checksum = ? WHERE span_id = ?",
-            params![body, checksum(old, &span_id, body.as_bytes()), span_id],
-        )
-        .unwrap();
+    put(&store, old, 4, &body, Some(checksum(old, &[4; 8], body.as_bytes())));
     let found = moved(&mut store, (old, new), false, MediaAs::Size);
     assert_eq!(found, Redirected { left: 1, ..spans(2) });
     assert_eq!(waiting(&mut store, old), [(1, 4)], "in words that only the first understands");
@@ -116,4 +109,23 @@ fn what_is_dropped_is_counted_and_nothing_else_goes() {
     assert_eq!((row.waiting, &*row.state, row.last_error), (0, "ok", None));
     assert_eq!(store.advance_one(&step_to("old", turn(1))).unwrap().1, 0, "what was dropped does not come again");
     assert_eq!(store.drop_waiting(old).unwrap(), Redirected::default());
+}
+
+#[test]
+fn what_moves_stays_as_it_was_stored() {
+    let (dir, mut store) = fresh();
+    let (old, _) = store.advance_one(&step_to("old", vec![span(1, 1, 0)])).unwrap();
+    let (new, _) = store.advance_one(&step_to("new", vec![span(9, 1, 0)])).unwrap();
+    // As another version may write it.
+    let body: String = store.db.query_row("SELECT body FROM observation WHERE id = 1", [], |row| row.get(0)).unwrap();
+    let body = body.replacen("\"observation\":", "\"observation\" : ", 1);
+    assert!(body.contains(" : "));
+    store.db.execute("UPDATE observation SET body = ? WHERE id = 1", [&body]).unwrap();
+    let sum = checksum(old, &[1; 8], body.as_bytes());
+    store.db.execute("UPDATE outbox SET checksum = ? WHERE seq = 1", [sum]).unwrap();
+    assert_eq!(moved(&mut store, (old, new), true, MediaAs::Upload), spans(1));
+    drop(store);
+    let mut store = opened(&dir);
+    assert_eq!(waiting(&mut store, new), [(1, 1), (9, 1)]);
+    assert_eq!(store.claim(new, 1, usize::MAX).unwrap()[0].bytes, body.len());
 }

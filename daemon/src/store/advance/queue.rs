@@ -1,0 +1,447 @@
+//! What of a step enters the outbox of each of its destinations. The core decides; the questions it asks are answered here, and
+//! what it decides is carried out.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    ops::RangeInclusive,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    super::{
+        DestinationId, Result, Store, count, followers, media, no_room,
+        observations::{self, Seq},
+        paused,
+        sessions::{found_elsewhere, targets},
+    },
+    Advance,
+};
+use cc_core::{
+    admit::outcome::{Found, Known, Outcome, outcome},
+    delivery::item,
+    destination::{Manners, MediaAs},
+    ids::{self, Call, SpanId, TraceId},
+    observation::{Observation, TraceFacts},
+    pipeline::Outgoing,
+    route::Target,
+    transcript::record::Nanos,
+};
+
+/// The name under which turns are counted that were said while their project was paused.
+const SUPPRESSED: &str = "turn_suppressed";
+
+/// What one transaction adds to the outbox.
+pub(super) struct Queued {
+    /// The number of the next observation.
+    pub(super) next: Seq,
+    /// Bytes there is room for, once that was asked.
+    room: Option<u64>,
+    /// Bytes of observations that were stored, each once.
+    stored: u64,
+    /// Bytes that wait more, by destination.
+    pub(super) waits: HashMap<DestinationId, u64>,
+    /// Bytes that others took the place of.
+    pub(super) replaced: HashMap<DestinationId, u64>,
+    /// Bytes of media that wait afterwards, by destination.
+    pub(super) media: HashMap<DestinationId, u64>,
+    /// Where the step before went.
+    targets: (Vec<Target>, Vec<DestinationId>),
+    /// Directories of the step before that had something to emit, and what is or was paused there.
+    pauses: Option<(Vec<PathBuf>, Paused)>,
+}
+
+/// Whether a project is paused now, and when it was, in nanoseconds since the epoch.
+type Paused = (bool, Vec<RangeInclusive<Nanos>>);
+
+impl Queued {
+    pub(super) fn new(next: Seq) -> Self {
+        Self {
+            next,
+            room: None,
+            stored: 0,
+            waits: HashMap::new(),
+            replaced: HashMap::new(),
+            media: HashMap::new(),
+            targets: Default::default(),
+            pauses: None,
+        }
+    }
+
+    /// Bytes added so far, where these of media waited `before`.
+    fn bytes(&self, before: &HashMap<DestinationId, u64>) -> u64 {
+        let media = self.media.iter().map(|(id, bytes)| bytes - before.get(id).copied().unwrap_or(0));
+        self.stored + media.sum::<u64>()
+    }
+}
+
+/// What of a step goes nowhere, because its project is or was paused: all of it, or what was said in these times.
+struct Suppressed {
+    withheld: bool,
+    pauses: Vec<RangeInclusive<Nanos>>,
+    /// Traces with something that was said in them.
+    meanwhile: HashSet<TraceId>,
+}
+
+impl Suppressed {
+    fn of(step: &Advance, (withheld, pauses): Paused) -> Self {
+        let mut suppressed = Self { withheld, pauses, meanwhile: HashSet::new() };
+        let spans = step.spans.iter().map(|out| &out.observation);
+        suppressed.meanwhile = spans.filter(|span| suppressed.is_in_pause(span)).map(|span| span.trace_id).collect();
+        suppressed
+    }
+
+    fn is_in_pause(&self, span: &Observation) -> bool {
+        self.pauses.iter().any(|pause| pause.contains(&span.start))
+    }
+}
+
+/// What describes a trace, as it is stored: written once for all observations that have it in common.
+#[derive(Default)]
+struct Facts<'a>(Option<(&'a Arc<TraceFacts>, String)>);
+
+impl<'a> Facts<'a> {
+    fn of(&mut self, out: &'a Outgoing) -> &str {
+        if self.0.as_ref().is_none_or(|(last, _)| !Arc::ptr_eq(last, &out.facts)) {
+            self.0 = None;
+        }
+        &self.0.get_or_insert_with(|| (&out.facts, item::facts(&out.facts))).1
+    }
+}
+
+/// What an observation is stored as: made once for all destinations of a step.
+#[derive(Default)]
+struct Body {
+    text: Option<String>,
+    fingerprint: Option<[u8; 16]>,
+    /// Its number, once it is stored.
+    seq: Option<Seq>,
+}
+
+impl Body {
+    fn text<'a>(&mut self, facts: &mut Facts<'a>, out: &'a Outgoing) -> &str {
+        self.text.get_or_insert_with(|| item::body(facts.of(out), &out.observation))
+    }
+
+    fn fingerprint<'a>(&mut self, facts: &mut Facts<'a>, out: &'a Outgoing) -> [u8; 16] {
+        if let Some(known) = self.fingerprint {
+            return known;
+        }
+        let fingerprint = ids::fingerprint(self.text(facts, out).as_bytes());
+        *self.fingerprint.insert(fingerprint)
+    }
+}
+
+/// What a step found: roots last, so that it is known by then whether there is news below them; a reader does not mind which
+/// comes first.
+struct Spans<'a> {
+    found: Vec<(&'a Outgoing, Found)>,
+    bodies: Vec<Body>,
+    facts: Facts<'a>,
+}
+
+impl<'a> Spans<'a> {
+    fn of(step: &'a Advance) -> Self {
+        let (roots, others): (Vec<_>, Vec<_>) = step.spans.iter().partition(|out| out.observation.is_root());
+        let spans = others.into_iter().chain(roots).map(|out| (out, false));
+        let found: Vec<_> = spans
+            .chain(step.marks.iter().map(|mark| (mark, true)))
+            .map(|(out, is_mark)| {
+                let (is_root, is_call) = (out.observation.is_root(), out.observation.call.is_some());
+                (out, Found { is_root, is_mark, is_call })
+            })
+            .collect();
+        let bodies = found.iter().map(|_| Body::default()).collect();
+        Self { found, bodies, facts: Facts::default() }
+    }
+}
+
+/// A destination of a step.
+struct Line<'a> {
+    tx: &'a Connection,
+    destination: DestinationId,
+    manners: Manners,
+    suppressed: &'a Suppressed,
+    /// History that the user asks for comes also from when tracing was off.
+    is_asked: bool,
+    /// Others wait for something.
+    is_shared: bool,
+    /// The last destination of the step.
+    is_last: bool,
+    /// Which traces are emitted nowhere, whatever the destination.
+    silent: &'a mut HashMap<TraceId, bool>,
+    /// Traces of which something has entered.
+    fresh: HashSet<TraceId>,
+    /// How many calls of each trace there were, and how many of them were copies.
+    copies: HashMap<TraceId, (u64, u64)>,
+}
+
+/// What is known there of an observation.
+struct At<'l, 'd, 'a> {
+    line: &'l mut Line<'d>,
+    out: &'a Outgoing,
+    body: &'l mut Body,
+    facts: &'l mut Facts<'a>,
+    /// Its number, if it enters and is not stored yet.
+    next: Seq,
+}
+
+impl Known for At<'_, '_, '_> {
+    type Error = rusqlite::Error;
+
+    fn is_in_pause(&mut self) -> bool {
+        self.line.suppressed.withheld || self.line.suppressed.is_in_pause(&self.out.observation)
+    }
+
+    fn has_parent(&mut self) -> Result<bool> {
+        let span = &self.out.observation;
+        is_emitted(self.line.tx, self.line.destination, span.trace_id, span.parent.unwrap_or_default())
+    }
+
+    fn is_own(&mut self) -> Result<bool> {
+        let span = &self.out.observation;
+        let Some(call) = &span.call else { return Ok(true) };
+        let own = is_own_call(self.line.tx, self.line.destination, call, span.trace_id)?;
+        let (all, copied) = self.line.copies.entry(span.trace_id).or_default();
+        *all += 1;
+        *copied += u64::from(!own);
+        Ok(own)
+    }
+
+    fn is_turn_copied(&mut self) -> bool {
+        self.line.copies.get(&self.out.observation.trace_id).is_some_and(|(all, copied)| all == copied)
+    }
+
+    fn is_suppressed(&mut self) -> Result<bool> {
+        let trace = self.out.observation.trace_id;
+        let Line { tx, suppressed, is_asked, silent, .. } = &mut *self.line;
+        match silent.entry(trace) {
+            Entry::Occupied(known) => Ok(*known.get()),
+            Entry::Vacant(new) => {
+                let withheld = suppressed.withheld || suppressed.meanwhile.contains(&trace);
+                if withheld && paused::silence(tx, &trace)? {
+                    count(tx, SUPPRESSED, 1)?;
+                }
+                Ok(*new.insert(withheld || paused::is_silent(tx, &trace, *is_asked)?))
+            }
+        }
+    }
+
+    fn is_new(&mut self) -> Result<bool> {
+        let span = &self.out.observation;
+        let fingerprint = span.is_root().then(|| self.body.fingerprint(self.facts, self.out));
+        let seq = self.body.seq.unwrap_or(self.next);
+        let sql = "INSERT OR IGNORE INTO exported (destination, trace_id, span_id, fingerprint, observation)
+                   VALUES (?, ?, ?, ?, ?)";
+        let new = self.line.tx.prepare_cached(sql)?.execute(params![
+            self.line.destination,
+            span.trace_id,
+            span.span_id,
+            fingerprint,
+            seq
+        ])?;
+        Ok(new == 1)
+    }
+
+    fn has_grown(&mut self) -> bool {
+        self.line.manners.updates_roots && self.line.fresh.contains(&self.out.observation.trace_id)
+    }
+
+    /// A server counts every copy until it has merged them.
+    fn has_changed(&mut self) -> Result<bool> {
+        let root = &self.out.observation;
+        let fingerprint = self.body.fingerprint(self.facts, self.out);
+        // What arrived is the version before.
+        let sql = "UPDATE exported SET fingerprint = ?4, delivered = 0
+                   WHERE destination = ?1 AND trace_id = ?2 AND span_id = ?3 AND fingerprint IS NOT ?4";
+        let changed = self.line.tx.prepare_cached(sql)?.execute(params![
+            self.line.destination,
+            root.trace_id,
+            root.span_id,
+            fingerprint
+        ])?;
+        Ok(changed > 0)
+    }
+}
+
+impl Store {
+    /// Queues a step for its destinations, but for those that are behind. Returns how many spans entered for each.
+    pub(super) fn queue_for_all(
+        &self,
+        tx: &Connection,
+        step: &Advance,
+        sum: &mut Queued,
+    ) -> Result<Vec<(DestinationId, usize)>> {
+        let emits = !step.spans.is_empty() || !step.marks.is_empty();
+        let suppressed = Suppressed::of(step, if emits { self.pauses_of(step, sum)? } else { Paused::default() });
+        let room = match sum.room {
+            Some(room) => room,
+            None if !emits => 0,
+            None => *sum.room.insert(self.room()?),
+        };
+        if sum.targets.0 != step.session.hint.targets {
+            let to = &step.session.hint.targets;
+            sum.targets = (to.clone(), targets(tx, to)?);
+        }
+        let destinations = sum.targets.1.clone();
+        let last = destinations.last().copied();
+        let (mut spans, mut silent) = (Spans::of(step), HashMap::new());
+        let (mut stored, mut copied) = (Vec::with_capacity(destinations.len()), 0);
+        for (target, destination) in step.session.hint.targets.iter().zip(destinations) {
+            if step.behind.contains(&target.destination) {
+                followers::fall_behind(tx, &step.session.session_id, destination)?;
+                continue;
+            }
+            let mut line = Line {
+                tx,
+                destination,
+                manners: target.destination.kind.backend().manners(&target.destination),
+                suppressed: &suppressed,
+                is_asked: step.session.hint.source.is_asked_for(),
+                is_shared: self.waiting.iter().any(|(id, bytes)| *id != destination && *bytes > 0),
+                is_last: Some(destination) == last,
+                silent: &mut silent,
+                fresh: HashSet::new(),
+                copies: HashMap::new(),
+            };
+            stored.push((destination, self.queue(&mut line, &mut spans, step.now_ms, room, sum)?));
+            copied = copied.max(line.copies.values().map(|(_, copied)| copied).sum());
+        }
+        if copied > 0 {
+            count(tx, "copied_call", copied)?;
+        }
+        Ok(stored)
+    }
+
+    /// Whether the project of a step is paused and when it was; many steps in a row are of one project.
+    fn pauses_of(&self, step: &Advance, sum: &mut Queued) -> Result<Paused> {
+        let dirs = &step.session.hint.project_dirs;
+        match &sum.pauses {
+            Some((known, paused)) if known == dirs => Ok(paused.clone()),
+            _ => {
+                let now = (self.is_paused(dirs)?, self.pauses(dirs)?);
+                Ok(sum.pauses.insert((dirs.clone(), now)).1.clone())
+            }
+        }
+    }
+
+    /// Queues for a destination what of a step is new there. Returns how many spans that are.
+    fn queue(
+        &self,
+        line: &mut Line<'_>,
+        spans: &mut Spans<'_>,
+        now_ms: i64,
+        room: u64,
+        sum: &mut Queued,
+    ) -> Result<usize> {
+        let Spans { found, bodies, facts } = spans;
+        let mut queued = 0;
+        for ((out, found), body) in found.iter().zip(bodies) {
+            let mut at = At { line: &mut *line, out, body: &mut *body, facts: &mut *facts, next: sum.next };
+            let outcome = outcome(*found, &mut at)?;
+            if outcome.is_queued() {
+                body.text(facts, out);
+                self.enter(line, &out.observation, body, outcome, now_ms, sum)?;
+                line.fresh.insert(out.observation.trace_id);
+                queued += 1;
+                if sum.bytes(&self.media_waiting) > room {
+                    return Err(no_room());
+                }
+            }
+            if line.is_last {
+                body.text = None;
+            }
+        }
+        Ok(queued)
+    }
+
+    /// An observation enters the outbox, and what it shows is to be uploaded.
+    fn enter(
+        &self,
+        line: &Line<'_>,
+        span: &Observation,
+        body: &mut Body,
+        outcome: Outcome,
+        now_ms: i64,
+        sum: &mut Queued,
+    ) -> Result<()> {
+        let Line { tx, destination, manners, is_shared, .. } = *line;
+        let text = body.text.as_deref().unwrap_or_default();
+        if outcome == Outcome::Again {
+            *sum.replaced.entry(destination).or_default() += leave(tx, destination, span)?;
+        }
+        let noted = body.seq.unwrap_or(sum.next);
+        if body.seq.is_none() && is_shared {
+            body.seq = observations::find(tx, destination, (span.trace_id, span.span_id), text)?;
+        }
+        let seq = match body.seq {
+            Some(seq) => seq,
+            None => {
+                observations::insert(tx, sum.next, (span.trace_id, &span.span_id), text, now_ms)?;
+                sum.stored += text.len() as u64;
+                sum.next += 1;
+                *body.seq.insert(sum.next - 1)
+            }
+        };
+        if outcome == Outcome::Again || seq != noted {
+            note(tx, destination, (span.trace_id, span.span_id), seq)?;
+        }
+        observations::wait(tx, destination, seq, &span.span_id, text)?;
+        *sum.waits.entry(destination).or_default() += text.len() as u64;
+        let before = self.media_waiting.get(&destination).copied().unwrap_or(0);
+        let bytes = sum.media.entry(destination).or_insert(before);
+        for (field, media) in span.media.iter().filter(|_| manners.media == MediaAs::Upload) {
+            media::queue(tx, destination, span, *field, media, now_ms, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes the version of a root that may still wait out of the outbox. Returns its bytes.
+fn leave(db: &Connection, destination: DestinationId, root: &Observation) -> Result<u64> {
+    let Some(seq) = waits_as(db, destination, root.trace_id, root.span_id)? else { return Ok(0) };
+    let bytes = observations::bytes(db, destination, seq)?.unwrap_or(0);
+    observations::release(db, destination, seq..=seq)?;
+    Ok(bytes)
+}
+
+/// The observation as which a span waits for a destination.
+fn waits_as(db: &Connection, destination: DestinationId, trace: TraceId, span: SpanId) -> Result<Option<Seq>> {
+    // One that waits no more may have left its number to another.
+    let sql = "SELECT seq FROM exported
+               CROSS JOIN outbox ON outbox.destination = exported.destination AND seq = exported.observation
+               CROSS JOIN observation ON observation.id = seq AND observation.trace_id = ?2 AND observation.span_id = ?3
+               WHERE exported.destination = ?1 AND exported.trace_id = ?2 AND exported.span_id = ?3";
+    db.prepare_cached(sql)?.query_row(params![destination, trace, span], |row| row.get(0)).optional()
+}
+
+/// A span waits for a destination as this observation.
+pub(in crate::store) fn note(
+    db: &Connection,
+    destination: DestinationId,
+    (trace, span): (TraceId, SpanId),
+    seq: Seq,
+) -> Result<()> {
+    db.prepare_cached("UPDATE exported SET observation = ? WHERE destination = ? AND trace_id = ? AND span_id = ?")?
+        .execute(params![seq, destination, trace, span])
+        .map(drop)
+}
+
+/// Notes that the call was found in this trace. False if it was found in another one first.
+fn is_own_call(db: &Connection, destination: DestinationId, call: &Call, trace: TraceId) -> Result<bool> {
+    if found_elsewhere(db, destination, call, trace)? {
+        return Ok(false);
+    }
+    let mut note = db.prepare_cached("INSERT OR IGNORE INTO call (destination, id, trace_id) VALUES (?, ?, ?)")?;
+    call.proofs.iter().flatten().try_for_each(|proof| note.execute(params![destination, proof, trace]).map(drop))?;
+    Ok(true)
+}
+
+/// True if a span was delivered, or waits to be.
+fn is_emitted(db: &Connection, destination: DestinationId, trace: TraceId, span: SpanId) -> Result<bool> {
+    let sql = "SELECT 1 FROM exported WHERE destination = ? AND trace_id = ? AND span_id = ? AND delivered";
+    let is_delivered = db.prepare_cached(sql)?.exists(params![destination, trace, span])?;
+    Ok(is_delivered || waits_as(db, destination, trace, span)?.is_some())
+}
