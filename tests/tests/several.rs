@@ -159,7 +159,12 @@ fn destinations_join_the_projects_they_are_for_where_anything_is_on_and_no_other
     home.hook(&story.stop("a"), &trace());
     home.flush();
     assert_eq!(home.status()["skipped_lines"]["hook_no_destination"], 1);
-    home.settings("other", &trace());
+    // Langfuse is off, so that its keys lead nowhere.
+    let keys: Vec<_> = variable.env().into_iter().filter(|(name, _)| name != "TRACE_TO_LANGFUSE").collect();
+    home.settings("other", &[trace(), keys].concat());
+    let before = variable.requests().len();
+    said(&home, &["doctor", "--wait", "1s", "--project", home.project("other").to_str().expect("text")]);
+    assert_eq!(variable.requests().len(), before, "nothing is asked where it is off");
     let doctor = said(&home, &["doctor", "--no-probe", "--project", home.project("other").to_str().expect("text")]);
     assert!(doctor.contains("no destination in") && doctor.contains("add a [[destination]]"), "{doctor}");
     drop(daemon);

@@ -46,7 +46,7 @@ impl Env<'_> {
         (found, refused)
     }
 
-    /// The first of the places where traces go, with the secrets for it; if none is switched on, the first where they could go.
+    /// The first of the places where traces go, with the secrets for it; if nothing is switched on, the first where they could go.
     ///
     /// # Errors
     /// Why the variables of a backend that is configured lead nowhere.
@@ -54,6 +54,9 @@ impl Env<'_> {
         let mut found = Err(Refused::KeysMissing);
         let enabled = |kind: &&Kind| self.enables(kind.backend().of());
         let (on, off): (Vec<&Kind>, Vec<&Kind>) = Kind::ALL.iter().partition(enabled);
+        // The switch of no kind leads to none that is off.
+        let is_traced = self.get(proto::env::TRACE).is_some_and(proto::env::enabled);
+        let off = off.into_iter().filter(|_| !is_traced);
         for kind in on.into_iter().chain(off) {
             match kind.backend().route(self) {
                 Ok(Some(route)) => return Ok(route),

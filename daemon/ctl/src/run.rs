@@ -132,9 +132,13 @@ fn cannot_start(program: &OsStr, error: &std::io::Error) -> ExitCode {
 
 /// Why nothing will be traced, as far as it can be known before.
 fn untraceable(switch: &str) -> Option<String> {
-    let cwd = std::env::current_dir().ok()?;
+    let (cwd, home) = (std::env::current_dir().ok()?, client::home().ok()?);
+    let entries = client::config().ok()?.destinations.into_iter().filter_map(|named| named.entry.ok());
+    if entries.into_iter().any(|entry| entry.takes(Some(&cwd), std::slice::from_ref(&home))) {
+        return None;
+    }
     let mut vars = environment::forwarded();
-    vars.extend(layers::for_hook(Some(&cwd), &client::user_dir(&client::home().ok()?)));
+    vars.extend(layers::for_hook(Some(&cwd), &client::user_dir(&home)));
     vars.push((switch.to_owned(), "true".to_owned()));
     let env = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let (routes, refused) = env.routes();

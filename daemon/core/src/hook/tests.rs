@@ -222,6 +222,19 @@ fn settings_are_looked_for_where_the_session_and_the_project_are() {
 }
 
 #[test]
+fn the_switch_of_no_kind_leads_where_others_say_and_to_no_kind_that_is_off() {
+    const TRACE: (&str, &str) = ("CC_LANGFUSE_TRACE", "true");
+    let event = || frame(payload().to_string(), &[TRACE, ENV[1], ENV[2]]);
+    assert_eq!(read(event(), |_| {}).err(), Some(Refused::NoDestination));
+    let theirs = accepted(&payload(), &ENV).0.targets;
+    let joined = read(event(), |hint| hint.targets.clone_from(&theirs)).unwrap().0;
+    assert_eq!(joined.targets, theirs);
+    assert!(Env::new([ENV[1], ENV[2]]).destination().is_ok(), "nothing is on: where they could go");
+    assert_eq!(Env::new([TRACE, ENV[1], ENV[2]]).destination().err(), Some(Refused::KeysMissing));
+    assert!(Env::new([TRACE, ENV[0], ENV[1], ENV[2]]).destination().is_ok());
+}
+
+#[test]
 fn a_public_key_is_needed_and_a_secret_one_may_be_found_later() {
     let event = payload().to_string();
     assert_eq!(refused(event.clone(), &ENV[..1]), Some(Refused::KeysMissing));
