@@ -170,3 +170,26 @@ pub fn sums(spans: &[Flat]) -> BTreeMap<String, Tokens> {
     }
     sums
 }
+
+/// Tokens of the spans of one trace as MLflow sums them up: what is below a span that has tokens does not count.
+pub fn shown<'a>(spans: impl Iterator<Item = &'a Flat>) -> Tokens {
+    let by_id: BTreeMap<&str, &Flat> = spans.map(|span| (&*span.id, span)).collect();
+    let is_hidden = |span: &Flat| {
+        let above = |span: &Flat| by_id.get(&*span.parent).copied();
+        let mut next = above(span);
+        while let Some(span) = next {
+            if matches!(span.what, What::Call(..)) {
+                return true;
+            }
+            next = above(span);
+        }
+        false
+    };
+    let mut sum = Tokens::default();
+    for span in by_id.values().filter(|span| !is_hidden(span)) {
+        if let What::Call(_, tokens) = &span.what {
+            sum.iter_mut().zip(tokens).for_each(|(sum, count)| *sum += count);
+        }
+    }
+    sum
+}

@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -50,11 +50,33 @@ impl Real {
         real
     }
 
+    /// MLflow 3.17.2, whose programs are in the directory `programs`.
+    ///
+    /// # Panics
+    /// If it does not start in time.
+    pub fn mlflow(programs: &str) -> Self {
+        Self::start("/health", |port, dir| {
+            let at = |name: &str| dir.join(name).display().to_string();
+            let mut command = Command::new(PathBuf::from(programs).join("mlflow"));
+            command
+                .args(["server", "--host", "127.0.0.1", "--port", &port.to_string(), "--workers", "1"])
+                .args(["--backend-store-uri", &format!("sqlite:///{}", at("mlflow.db"))])
+                .args(["--artifacts-destination", &at("artifacts")])
+                .envs([("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_MODEL_CATALOG_URI", "")])
+                .env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false");
+            command
+        })
+    }
+
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     fn try_ask(&self, method: &str, path: &str, body: &str) -> Option<String> {
+        Some(String::from_utf8_lossy(&self.exchange(method, path, body)?).into_owned())
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: &str) -> Option<Vec<u8>> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         let head = format!(
             "{method} {path} HTTP/1.0\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
@@ -63,7 +85,14 @@ impl Real {
         stream.write_all([head.as_bytes(), body.as_bytes()].concat().as_slice()).ok()?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok()?;
-        Some(String::from_utf8_lossy(&answer).into_owned())
+        Some(answer)
+    }
+
+    /// The bytes at `path`; none if it does not answer 200.
+    pub fn bytes(&self, path: &str) -> Option<Vec<u8>> {
+        let answer = self.exchange("GET", path, "").filter(|answer| answer.starts_with(b"HTTP/1.1 200"))?;
+        let head = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+        Some(answer[head + 4..].to_vec())
     }
 
     /// What it answers, as JSON; `null` if it is none.

@@ -2,8 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -56,13 +54,14 @@ fn each_recording(play: impl Fn(&Recording) -> Vec<String> + Sync) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The last of each root, and all other spans.
+/// What a server has in the end: the last of each root, and all other spans, but for what came again as it was.
 fn merged(spans: &[Span]) -> Vec<Span> {
     let mut last: BTreeMap<(String, String), Span> = BTreeMap::new();
     let mut twice = Vec::new();
     for span in spans {
         if let Some(before) = last.insert(span.id(), span.clone())
             && !before.is_root()
+            && before.encoded != span.encoded
         {
             twice.push(before);
         }
@@ -82,10 +81,16 @@ fn judge(recording: &Recording, requests: &[Request]) -> Vec<String> {
             wrong.push("a request has a span twice, which a server counts twice".to_owned());
         }
     }
-    let taken = requests.iter().filter(|request| request.status == 200);
+    let taken = requests.iter().filter(|request| request.status == 200 && request.path == "/v1/traces");
     let spans = merged(&taken.flat_map(|request| request.spans.clone()).collect::<Vec<_>>());
     let flat: Vec<Flat> = spans.iter().map(Flat::of_mlflow).collect();
     wrong.extend(flat::judge(&recording.truth(), &flat));
+    for (trace, sums) in flat::sums(&flat) {
+        let shown = flat::shown(flat.iter().filter(|span| span.trace == trace));
+        if shown != sums {
+            wrong.push(format!("a server would show {shown:?} tokens of {trace}, not {sums:?}"));
+        }
+    }
     for (span, flat) in spans.iter().zip(&flat) {
         let cost: Value = serde_json::from_str(span.get("mlflow.llm.cost")).unwrap_or_default();
         match (&flat.what, cost["total_cost"].as_f64()) {
@@ -107,7 +112,9 @@ fn every_recorded_session_arrives_whole_by_two_variables() {
     each_recording(|recording| {
         let server = Server::new();
         recording.play_in(&Home::new(), &env(&server.url, &[]), Mode::Plain, || {});
-        for request in server.requests() {
+        // Where an image is shown, the server is asked once whether it takes any. This one does not say so.
+        let requests = server.requests().into_iter().filter(|request| !request.path.contains("/experiments/get?"));
+        for request in requests {
             assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/traces"));
             assert_eq!(request.header("x-mlflow-experiment-id"), Some("0"));
             assert_eq!(request.header("content-type"), Some("application/x-protobuf"));
@@ -118,6 +125,46 @@ fn every_recorded_session_arrives_whole_by_two_variables() {
     });
 }
 
+/// What every request of a server is answered with while it is away for a moment.
+fn busy() -> Answer {
+    Answer::status(503).header("retry-after", "0")
+}
+
+#[test]
+fn every_recorded_session_arrives_whole_though_the_daemon_is_killed_after_every_hook() {
+    let play = |recording: &Recording| {
+        let server = Server::new();
+        recording.play_in(&Home::new(), &env(&server.url, &[]), Mode::Restart, || {});
+        judge(recording, &server.requests())
+    };
+    each_recording(|recording| {
+        let wrong = play(recording);
+        if wrong.is_empty() {
+            return wrong;
+        }
+        // A known race, see `otlp`: it is said, and must not happen twice.
+        tests::say(&format!("{}: played again, because of {}", recording.name, wrong.join("; ")));
+        play(recording)
+    });
+}
+
+#[test]
+fn every_recorded_session_arrives_whole_at_a_server_that_was_down_until_the_end() {
+    each_recording(|recording| {
+        let server = Server::answering(|_| busy());
+        let mut before = usize::MAX;
+        recording.play_in(&Home::new(), &env(&server.url, &[]), Mode::Outage, || {
+            before = ids(&server.spans()).len();
+            server.change(|_| Answer::ok());
+        });
+        let mut wrong = judge(recording, &server.requests());
+        if before > 0 {
+            wrong.push(format!("{before} spans were there before the server was"));
+        }
+        wrong
+    });
+}
+
 #[test]
 fn beside_langfuse_and_a_receiver_of_otlp_one_that_is_down_holds_nobody_back() {
     let next = AtomicUsize::new(0);
@@ -125,11 +172,12 @@ fn beside_langfuse_and_a_receiver_of_otlp_one_that_is_down_holds_nobody_back() {
         let servers = [Server::new(), Server::new(), Server::new()];
         let [langfuse, mlflow, otlp] = &servers;
         let down = &servers[next.fetch_add(1, Ordering::Relaxed) % 3];
-        down.change(|_| Answer::status(503).header("retry-after", "0"));
+        down.change(|_| busy());
         let otlp_env = [("CC_LANGFUSE_OTLP_ENDPOINT".to_owned(), format!("{}/v1/traces", otlp.url))];
         let all = [langfuse.env(), env(&mlflow.url, &[]), otlp_env.to_vec()].concat();
         recording.play_in(&Home::new(), &all, Mode::Plain, || down.change(|_| Answer::ok()));
         let mut wrong = judge(recording, &mlflow.requests());
+        wrong.extend(flat::judge(&recording.truth(), &otlp.spans().iter().map(Flat::of).collect::<Vec<_>>()));
         let sent = servers.each_ref().map(|server| ids(&server.spans()).len());
         if sent[0] != sent[1] || sent[1] != sent[2] {
             wrong.push(format!("{sent:?} spans, while {} was down", down.url));
@@ -344,20 +392,6 @@ fn a_server_without_tls_on_another_machine_is_held_until_the_user_trusts_it() {
     }
 }
 
-fn start(programs: &str) -> Real {
-    Real::start("/health", |port, dir| {
-        let at = |name: &str| dir.join(name).display().to_string();
-        let mut command = Command::new(PathBuf::from(programs).join("mlflow"));
-        command
-            .args(["server", "--host", "127.0.0.1", "--port", &port.to_string(), "--workers", "1"])
-            .args(["--backend-store-uri", &format!("sqlite:///{}", at("mlflow.db"))])
-            .args(["--artifacts-destination", &at("artifacts")])
-            .envs([("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_MODEL_CATALOG_URI", "")])
-            .env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false");
-        command
-    })
-}
-
 /// Tokens, cost and session of each trace of an experiment.
 fn traces(real: &Real, experiment: &str) -> BTreeMap<String, (Value, f64, String)> {
     let location = json!({"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}});
@@ -379,7 +413,7 @@ fn a_real_server_shows_the_tokens_that_the_api_counted_and_what_they_cost() {
     let Ok(programs) = std::env::var(REAL) else {
         return tests::skipped(&format!("{REAL} names no directory with the programs of MLflow 3.17.2"));
     };
-    let real = start(&programs);
+    let real = Real::mlflow(&programs);
     let (seen, dear, started) = (AtomicUsize::new(0), Mutex::new(0.0), Instant::now());
     each_recording(|recording| {
         // Each in an experiment of its own: recordings share ids where one is a fork of another.

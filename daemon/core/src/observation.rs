@@ -17,6 +17,7 @@ use crate::{
 
 pub(crate) mod as_hex;
 mod body;
+mod shown;
 mod text;
 
 pub use body::{

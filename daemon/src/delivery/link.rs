@@ -1,10 +1,11 @@
 //! The way to a destination: to a server, or to a directory in the place of one.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::OnceLock, time::Duration};
 
 use super::{
     connect::Route,
     folder::{self, Trouble},
+    media,
     transport::{Limits, Transport},
 };
 use crate::clock::now_ms;
@@ -16,8 +17,16 @@ use cc_core::{
 
 /// What takes spans.
 pub(super) enum Link {
-    Server(Box<Transport>),
+    Server(Box<Server>),
     Files(Folder),
+}
+
+/// A server, while there is a connection.
+pub(super) struct Server {
+    transport: Transport,
+    media: media::Way,
+    /// What it has said of whether spans may name images and documents.
+    takes_media: OnceLock<bool>,
 }
 
 impl Link {
@@ -35,7 +44,9 @@ impl Link {
             Route::Files(folder) => Self::Files(folder),
             Route::Server(server) => {
                 let (client, endpoint) = *server;
-                Self::Server(Box::new(Transport::new(client, destination, endpoint, secrets, limits)?))
+                let media = media::Way::new(client.clone(), endpoint.clone(), destination, secrets);
+                let transport = Transport::new(client, destination, endpoint, secrets, limits)?;
+                Self::Server(Box::new(Server { transport, media, takes_media: OnceLock::new() }))
             }
         })
     }
@@ -43,8 +54,22 @@ impl Link {
     /// Sends a batch that may be answered within `limit` of its last byte; says what came back, and how long after that.
     pub(super) async fn send_with(&self, spans: Vec<WireSpan>, limit: Duration) -> (Answer, Duration) {
         match self {
-            Self::Server(transport) => transport.send_with(spans, limit).await,
+            Self::Server(server) => server.transport.send_with(spans, limit).await,
             Self::Files(folder) => (write(folder.clone(), spans).await, Duration::ZERO),
+        }
+    }
+
+    /// False if `to` never takes the images and documents that a span shows. Asked where one does; a server that does not answer
+    /// keeps no span waiting.
+    pub(super) async fn takes_media(&self, to: &Destination) -> bool {
+        let Self::Server(server) = self else { return true };
+        if let Some(known) = server.takes_media.get() {
+            return *known;
+        }
+        let (takes, is_certain) = server.media.takes(to).await;
+        match is_certain {
+            true => *server.takes_media.get_or_init(|| takes),
+            false => takes,
         }
     }
 }

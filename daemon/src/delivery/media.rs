@@ -22,7 +22,7 @@ use cc_core::{
     delivery::policy::backoff,
     destination::{
         Destination, Endpoint,
-        upload::{Answered, MOST_REQUESTS, Next, Outcome, Place, Reason, Upload},
+        upload::{self, Answered, MOST_REQUESTS, Next, Outcome, Place, Reason, Upload},
     },
     ids::hex,
     media::Hash,
@@ -33,6 +33,10 @@ use cc_core::{
 /// A storage may need a while for what is large.
 const LIMITS: Limits =
     Limits { connect: Duration::from_secs(10), stall: Duration::from_secs(30), answer: Duration::from_secs(60) };
+
+/// A span waits for the question whether it may name what it shows, so that one is given little time.
+const QUESTION: Limits =
+    Limits { connect: Duration::from_secs(5), stall: Duration::from_secs(5), answer: Duration::from_secs(5) };
 
 /// What a server has answered, and not taken, for this long it never will.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -66,7 +70,7 @@ impl Lane for Media {
         match route {
             Route::Server(server) => {
                 let (client, endpoint) = *server;
-                Ok(Way { client, endpoint, key: (to.account.clone(), secrets.clone()) })
+                Ok(Way::new(client, endpoint, to, secrets))
             }
             Route::Files(_) => Err("nothing is uploaded to a directory".into()),
         }
@@ -141,6 +145,20 @@ fn takes_spans(at: &At) -> bool {
 }
 
 impl Way {
+    pub(super) fn new(client: Hyper, endpoint: Endpoint, to: &Destination, secrets: &Secrets) -> Self {
+        Self { client, endpoint, key: (to.account.clone(), secrets.clone()) }
+    }
+
+    /// False if the server never takes any, and whether that is certain.
+    pub(super) async fn takes(&self, to: &Destination) -> (bool, bool) {
+        let Some(api) = to.kind.backend().media() else { return (true, true) };
+        let place = Place { to, secrets: &self.key.1, endpoint: &self.endpoint };
+        let Some(question) = api.question(&place) else { return (true, true) };
+        let answer = self.exchange(question, Asked::Api, QUESTION).await;
+        let is_certain = matches!(upload::outcome(&answer.answer), Outcome::Done | Outcome::Never(..));
+        (api.takes(&answer), is_certain)
+    }
+
     async fn upload(&self, at: &At, link: &Link) -> Outcome {
         let to = &at.access.destination;
         let Some(api) = to.kind.backend().media() else {
@@ -170,15 +188,15 @@ impl Way {
                     None => return lost(),
                 },
             };
-            answers.push(self.exchange(request, asked).await);
+            answers.push(self.exchange(request, asked, LIMITS).await);
         }
         Outcome::Later(None, format!("{MOST_REQUESTS} requests came to no end"))
     }
 
-    async fn exchange(&self, mut request: Request<Bytes>, asked: Asked) -> Answered {
+    async fn exchange(&self, mut request: Request<Bytes>, asked: Asked, limits: Limits) -> Answered {
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
         let started = monotonic();
-        let (mut answer, response) = match exchange(&self.client, request, &self.key, LIMITS, asked).await {
+        let (mut answer, response) = match exchange(&self.client, request, &self.key, limits, asked).await {
             Ok(done) => (done.answer, Some(done.response)),
             Err(failed) => (failed.answer(), None),
         };

@@ -95,7 +95,10 @@ impl Lane for Spans {
         }
         self.in_flight.fetch_add(batch.len(), Ordering::Relaxed);
         let limit = self.plan.answer_limit(batch.len());
-        let spans = batch.iter().map(|row| row.item.encode(to)).collect();
+        let shows_media = batch.iter().any(|row| row.item.shows_media());
+        let names_media = !shows_media || Box::pin(way.takes_media(to)).await;
+        let encode = |row: &Row| if names_media { row.item.encode(to) } else { row.item.encode_without_media(to) };
+        let spans = batch.iter().map(encode).collect();
         let (answer, took) = Box::pin(way.send_with(spans, limit)).await;
         self.in_flight.fetch_sub(batch.len(), Ordering::Relaxed);
         drop(turn);

@@ -1,7 +1,7 @@
 //! What waits in the outbox: an observation with what describes its trace, or a span as earlier versions stored it.
 
 use crate::{
-    destination::{Destination, wire::WireSpan},
+    destination::{Destination, size, wire::WireSpan},
     ids::{SpanId, TraceId},
     observation::{Observation, TraceFacts},
 };
@@ -80,6 +80,25 @@ impl Item {
         match self {
             Self::Observation(stored) => to.kind.backend().encode(to, &stored.observation, &stored.facts),
             Self::Span(span) => span.clone(),
+        }
+    }
+
+    /// True if it shows an image or a document.
+    pub fn shows_media(&self) -> bool {
+        match self {
+            Self::Observation(stored) => stored.observation.shows_media(),
+            Self::Span(_) => false,
+        }
+    }
+
+    /// The same as [`encode`](Self::encode), with type and size in the place of each image and document.
+    pub fn encode_without_media(&self, to: &Destination) -> WireSpan {
+        match self {
+            Self::Observation(stored) if self.shows_media() => {
+                let Stored { facts, observation } = &**stored;
+                to.kind.backend().encode(to, &observation.with_text_for_media(size), facts)
+            }
+            Self::Observation(_) | Self::Span(_) => self.encode(to),
         }
     }
 

@@ -7,8 +7,8 @@ use proto::env::{Of, Role};
 use serde::Deserialize;
 
 use super::{
-    Backend, Connect, Destination, Endpoint, Folder, Kind, Manners, Words, address::unquoted, mlflow::filestore::Which,
-    wire::WireSpan,
+    Backend, Connect, Destination, Endpoint, Folder, Kind, Manners, MediaAs, Words, address::unquoted,
+    mlflow::filestore::Which, own, upload::MediaApi, wire::WireSpan,
 };
 use crate::{
     observation::{Observation, TraceFacts},
@@ -18,6 +18,7 @@ use crate::{
     verdict::{Answer, Verdict},
 };
 
+mod attachments;
 mod credentials;
 pub mod encode;
 pub mod filestore;
@@ -155,7 +156,7 @@ impl Backend for Mlflow {
     }
 
     fn key_file(&self, to: &Destination) -> Option<&'static str> {
-        to.address.starts_with("http").then_some(credentials::FILE)
+        is_server(to).then_some(credentials::FILE)
     }
 
     fn fill(&self, secrets: Secrets, key_file: &str) -> Secrets {
@@ -167,7 +168,7 @@ impl Backend for Mlflow {
         if let Some(root) = to.address.strip_prefix(FILES) {
             return Connect::Files(Folder { root: root.to_owned(), experiment: form.experiment });
         }
-        if !to.address.starts_with("http") {
+        if !is_server(to) {
             return Connect::Park(uri::remedy(&to.address));
         }
         if let Some((name, remedy)) = form.unknown.and_then(|name| UNKNOWN.iter().find(|(known, _)| *known == name)) {
@@ -197,8 +198,11 @@ impl Backend for Mlflow {
         Connect::Ready(Endpoint { url: format!("{}/v1/traces", to.address), headers })
     }
 
-    fn encode(&self, _: &Destination, observation: &Observation, facts: &TraceFacts) -> WireSpan {
-        encode::encode(observation, facts)
+    fn encode(&self, to: &Destination, observation: &Observation, facts: &TraceFacts) -> WireSpan {
+        if is_server(to) || !observation.shows_media() {
+            return encode::encode(observation, facts);
+        }
+        encode::encode(&observation.with_text_for_media(own::media), facts)
     }
 
     fn rival(&self) -> Option<super::Rival> {
@@ -215,13 +219,22 @@ impl Backend for Mlflow {
         server::verdict(answer)
     }
 
-    fn manners(&self, _: &Destination) -> Manners {
-        Manners::default()
+    fn manners(&self, to: &Destination) -> Manners {
+        Manners { media: if is_server(to) { MediaAs::Upload } else { MediaAs::Size }, ..Manners::default() }
+    }
+
+    fn media(&self) -> Option<&'static dyn MediaApi> {
+        Some(&attachments::Attachments)
     }
 
     fn words(&self) -> Words {
         Words { kind: "mlflow", title: "MLflow", secret: "token or password" }
     }
+}
+
+/// True for a server, whether or not it is one of MLflow's; false for files and for databases.
+fn is_server(to: &Destination) -> bool {
+    to.address.starts_with("http")
 }
 
 fn address(place: Place) -> Option<String> {
@@ -254,6 +267,9 @@ struct Experiment {
     experiment_id: String,
     #[serde(default)]
     lifecycle_stage: String,
+    /// Where its artifacts are, as a URI.
+    #[serde(default)]
+    artifact_location: String,
 }
 
 /// The id of the experiment called `name`, which is made if there is none: asked, made, and asked again if that says it exists.

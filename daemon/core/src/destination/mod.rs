@@ -33,6 +33,8 @@ pub mod toy;
 pub mod upload;
 pub mod wire;
 
+pub(crate) use own::media as size;
+
 /// A place spans are delivered to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "Stored")]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::wire::{SpanEvent, SpanKind, Status, Value, WireSpan};
 use crate::observation::{
-    Agent, Body, Content, Event, Generation, Level, MediaRef, Observation, Output, Part, Tool, TraceFacts, Turn, Usage,
+    Agent, Body, Content, Event, Generation, Level, MediaRef, Observation, Part, Tool, TraceFacts, Turn, Usage,
 };
 
 /// What kind of program is traced.
@@ -167,7 +167,7 @@ pub(super) fn model(name: &str) -> &str {
 }
 
 /// What stands in the place of an image or a document that is not sent.
-pub(super) fn media(media: &MediaRef) -> String {
+pub(crate) fn media(media: &MediaRef) -> String {
     format!("[{}, {} bytes]", media.kind, media.length)
 }
 
@@ -202,15 +202,6 @@ impl Sums {
         let input = sum(&[usage.input, usage.cache_read, cache_write]);
         Self { input, cache_write, total: sum(&[input, usage.output]) }
     }
-}
-
-/// The output of a tool, with `place` of each image and document where that stood.
-pub(super) fn output(output: &Output, place: impl Fn(&MediaRef) -> String) -> String {
-    let mut text = output.text.clone();
-    for (at, media) in output.media.iter().rev().filter(|(at, _)| output.text.is_char_boundary(*at)) {
-        text.insert_str(*at, &place(media));
-    }
-    text
 }
 
 /// The span of `observation` with these attributes. Tools stand beside the model call that asked for them: some backends sum up

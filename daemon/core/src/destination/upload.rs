@@ -18,6 +18,16 @@ pub const MOST_REQUESTS: usize = 8;
 
 /// How a kind of server takes images and documents.
 pub trait MediaApi: Sync {
+    /// What the server must be asked before a span can name an image or document that is uploaded; `None` if nothing.
+    fn question(&self, _at: &Place<'_>) -> Option<Request<Bytes>> {
+        None
+    }
+
+    /// False if the answer to that says that the server never takes any.
+    fn takes(&self, _answer: &Answered) -> bool {
+        true
+    }
+
     /// What comes next, after these answers to what came before.
     fn next(&self, at: &Place<'_>, upload: &Upload, answers: &[Answered]) -> Next;
 }

@@ -2,18 +2,23 @@
 //!
 //! * Tools stand beside their call: totals of a trace leave out what is below a span that has usage.
 //! * Attributes are strings, objects JSON in them; messages are Anthropic's.
+//! * Images and documents are named as attachments of their trace: as parts of a message, or as values of a tool's output.
 //! * `input_tokens` includes the cache: what is not in it is priced at nothing.
 //! * The cost is ours: it knows the price of an hour in the cache, and stands above what a server would compute.
 
 use serde::Serialize;
-use serde_json::{json, value::RawValue};
+use serde_json::{Value as Json, json, value::RawValue};
 
+use super::attachments::reference;
 use crate::{
     destination::{
         own::{self, Put, is_json, json as to_json, shown},
         wire::{Value, WireSpan},
     },
-    observation::{Answer, Body, Content, Generation, Level, Message, Observation, Tool, TraceFacts, Usage},
+    ids::TraceId,
+    observation::{
+        Answer, Body, Content, Generation, Level, Message, Observation, Output, Part, Tool, TraceFacts, Usage,
+    },
     price,
 };
 
@@ -31,17 +36,18 @@ pub fn encode(observation: &Observation, facts: &TraceFacts) -> WireSpan {
     let mut put = Put(Vec::with_capacity(24));
     put.text("session.id", limited(&facts.session_id, SESSION));
     put.some("user.id", facts.user_id.as_deref());
+    let trace = &observation.trace_id;
     match &observation.body {
         Body::Turn(turn) => {
-            put.task(&turn.input, &turn.output);
+            put.task(asked(trace, &turn.input), &turn.output);
             put.trace(facts);
         }
-        Body::Agent(agent) => put.task(&agent.input, &agent.output),
-        Body::Generation(generation) => put.llm(generation),
-        Body::Tool(tool) => put.ran(tool),
+        Body::Agent(agent) => put.task(asked(trace, &agent.input), &agent.output),
+        Body::Generation(generation) => put.llm(trace, generation),
+        Body::Tool(tool) => put.ran(trace, tool),
         Body::Event(event) => {
             put.text("mlflow.spanType", "EVENT");
-            put.some("mlflow.spanInputs", event.said.as_ref().map(|said| messages("user", &own::text(said))));
+            put.some("mlflow.spanInputs", event.said.as_ref().map(|said| asked(trace, said)));
         }
     }
     for (key, value) in own::of_observation(observation) {
@@ -63,9 +69,9 @@ pub fn encode(observation: &Observation, facts: &TraceFacts) -> WireSpan {
 }
 
 impl Put {
-    fn task(&mut self, input: &Content, output: &str) {
+    fn task(&mut self, input: String, output: &str) {
         self.text("mlflow.spanType", "AGENT");
-        self.text("mlflow.spanInputs", messages("user", &own::text(input)));
+        self.text("mlflow.spanInputs", input);
         self.text("mlflow.spanOutputs", messages("assistant", output));
     }
 
@@ -84,13 +90,13 @@ impl Put {
         }
     }
 
-    fn llm(&mut self, generation: &Generation) {
+    fn llm(&mut self, trace: &TraceId, generation: &Generation) {
         self.text("mlflow.spanType", "LLM");
         self.text("mlflow.message.format", "anthropic");
         self.text("mlflow.llm.model", own::model(&generation.model));
         self.text("mlflow.llm.provider", "anthropic");
         if !generation.input.is_empty() {
-            let given: Vec<_> = generation.input.iter().map(given).collect();
+            let given: Vec<_> = generation.input.iter().map(|message| given(trace, message)).collect();
             self.text("mlflow.spanInputs", json!({ "messages": given }).to_string());
         }
         let blocks = generation.output.as_ref().map(blocks).filter(|blocks| !blocks.is_empty());
@@ -108,13 +114,19 @@ impl Put {
         }
     }
 
-    fn ran(&mut self, tool: &Tool) {
+    fn ran(&mut self, trace: &TraceId, tool: &Tool) {
         self.text("mlflow.spanType", "TOOL");
         self.text("mlflow.spanInputs", if is_json(&tool.input) { tool.input.clone() } else { to_json(&tool.input) });
         if let Some(output) = &tool.output {
-            let text = own::output(output, own::media);
-            let is_blocks = !output.media.is_empty() || is_list_of_blocks(&text);
-            self.text("mlflow.spanOutputs", if is_blocks && is_json(&text) { text } else { to_json(&text) });
+            let text = &output.text;
+            self.text(
+                "mlflow.spanOutputs",
+                match is_list_of_blocks(text) {
+                    _ if !output.media.is_empty() => with_attachments(trace, output).to_string(),
+                    true => text.clone(),
+                    false => to_json(text),
+                },
+            );
         }
     }
 }
@@ -124,13 +136,77 @@ fn messages(role: &str, text: &str) -> String {
     to_json(&Messages { messages: [Said { role, content: text }] })
 }
 
+/// What a turn or a subagent was asked. Where no call is shown, parts of a message are OpenAI's.
+fn asked(trace: &TraceId, content: &Content) -> String {
+    let url = |url: String| json!({ "type": "image_url", "image_url": { "url": url } });
+    match parts(trace, content, url) {
+        Some(parts) => json!({ "messages": [{ "role": "user", "content": parts }] }).to_string(),
+        None => messages("user", &own::text(content)),
+    }
+}
+
+/// Text and attachments in their order; `None` if all is text.
+fn parts(trace: &TraceId, content: &Content, attached: impl Fn(String) -> Json) -> Option<Vec<Json>> {
+    let Content::Parts(parts) = content else { return None };
+    let part = |part: &Part| match part {
+        Part::Text(text) => json!({ "type": "text", "text": text }),
+        Part::Media(media) => attached(reference(trace, media)),
+    };
+    parts.iter().any(|part| matches!(part, Part::Media(_))).then(|| parts.iter().map(part).collect())
+}
+
+/// What a tool put out that is not all text: the attachment alone, or an object with it, which are the forms in which it is shown.
+fn with_attachments(trace: &TraceId, output: &Output) -> Json {
+    let attached: Vec<String> = output.media.iter().map(|(_, media)| reference(trace, media)).collect();
+    let is_attached = |block: &Json| holds(block, &|text| attached.iter().any(|reference| reference == text));
+    let whole = output.with(|media| reference(trace, media));
+    let blocks: Vec<Json> = serde_json::from_str(&whole).unwrap_or_default();
+    let others: Vec<&Json> = blocks.iter().filter(|block| !is_attached(block)).collect();
+    let texts: Option<Vec<&str>> = others.iter().map(|block| block["text"].as_str()).collect();
+    let result = match texts {
+        // It is no list of blocks.
+        _ if blocks.is_empty() => attached.iter().fold(whole, |text, reference| text.replace(reference, "")).into(),
+        Some(texts) => Json::from(texts.join("\n")),
+        None => json!(others),
+    };
+    match &attached[..] {
+        [one] if result == "" => json!(one),
+        several => {
+            let mut object = serde_json::Map::new();
+            if result != "" {
+                object.insert("result".to_owned(), result);
+            }
+            for (number, (reference, (_, media))) in several.iter().zip(&output.media).enumerate() {
+                let name = if media.kind.starts_with("image/") { "image" } else { "document" };
+                let name = if several.len() > 1 { format!("{name}_{}", number + 1) } else { name.to_owned() };
+                object.insert(name, json!(reference));
+            }
+            object.into()
+        }
+    }
+}
+
+/// True if a text in `value` is one that is looked for.
+fn holds(value: &Json, is_one: &impl Fn(&str) -> bool) -> bool {
+    match value {
+        Json::String(text) => is_one(text),
+        Json::Array(items) => items.iter().any(|item| holds(item, is_one)),
+        Json::Object(fields) => fields.values().any(|item| holds(item, is_one)),
+        Json::Null | Json::Bool(_) | Json::Number(_) => false,
+    }
+}
+
 /// A message that a call was given, as Anthropic's API has it.
-fn given(message: &Message) -> serde_json::Value {
-    let text = own::text(&message.content);
+fn given(trace: &TraceId, message: &Message) -> Json {
+    let source = |url: String| json!({ "type": "image", "source": { "type": "url", "url": url } });
+    let content = match parts(trace, &message.content, source) {
+        Some(parts) => parts.into(),
+        None => Json::from(own::text(&message.content)),
+    };
     match &message.tool {
-        None => json!({ "role": "user", "content": text }),
+        None => json!({ "role": "user", "content": content }),
         Some(tool) => {
-            let result = json!({ "type": "tool_result", "tool_use_id": tool.id, "content": text });
+            let result = json!({ "type": "tool_result", "tool_use_id": tool.id, "content": content });
             json!({ "role": "user", "content": [result] })
         }
     }

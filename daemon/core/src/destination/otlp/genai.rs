@@ -83,7 +83,7 @@ impl Put {
         self.text("gen_ai.tool.type", if tool.on_server { "extension" } else { "function" });
         self.text("gen_ai.tool.call.id", tool.id.as_str());
         self.text("gen_ai.tool.call.arguments", tool.input.as_str());
-        self.some("gen_ai.tool.call.result", tool.output.as_ref().map(|output| own::output(output, own::media)));
+        self.some("gen_ai.tool.call.result", tool.output.as_ref().map(|output| output.with(own::media)));
     }
 }
 

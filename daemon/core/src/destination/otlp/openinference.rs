@@ -43,7 +43,7 @@ pub(super) fn put(put: &mut Put, observation: &Observation, facts: &TraceFacts, 
             put.text("tool.parameters", tool.input.as_str());
             put.plain("input", tool.input.clone());
             if let Some(output) = &tool.output {
-                put.plain("output", own::output(output, own::media));
+                put.plain("output", output.with(own::media));
             }
         }
         Body::Event(event) => {

@@ -43,11 +43,7 @@ pub(super) fn answer(answer: &Answer) -> String {
 
 /// The output of a tool: its text, or its blocks with references in the place of images and documents.
 pub(super) fn output(output: &Output) -> String {
-    let mut text = output.text.clone();
-    for (at, media) in output.media.iter().rev().filter(|(at, _)| output.text.is_char_boundary(*at)) {
-        text.insert_str(*at, &reference(media));
-    }
-    text
+    output.with(reference)
 }
 
 /// The id by which Langfuse knows an image or document, made of the hash of its bytes.
