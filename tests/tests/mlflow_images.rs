@@ -44,6 +44,9 @@ fn tell(home: &Home, env: &[(String, String)]) -> Story {
     story
 }
 
+/// Makes an answer.
+type Say = fn() -> Answer;
+
 /// What an artifact proxy was sent: path → type and bytes.
 type Stored = Arc<Mutex<BTreeMap<String, (String, Vec<u8>)>>>;
 
@@ -172,7 +175,7 @@ fn where_only_clients_of_mlflow_can_write_type_and_size_stand_in_their_place() {
 
 #[test]
 fn a_proxy_that_is_away_or_refuses_keeps_no_span_waiting_and_costs_nothing_else() {
-    let answers: [(&str, fn() -> Answer); 5] = [
+    let answers: [(&str, Say); 5] = [
         ("pending", || Answer::status(500)),
         ("pending", Answer::never),
         ("media_refused", || Answer::status(413)),
@@ -220,7 +223,7 @@ fn a_proxy_that_is_away_or_refuses_keeps_no_span_waiting_and_costs_nothing_else(
 
 #[test]
 fn a_server_that_does_not_say_where_artifacts_are_keeps_no_span_waiting() {
-    let answers: [fn() -> Answer; 4] =
+    let answers: [Say; 4] =
         [|| Answer::status(500), Answer::never, || Answer::status(405), || Answer::ok().body("<html>")];
     for answer in answers {
         let (home, stored) = (Home::new(), Stored::default());
