@@ -199,9 +199,10 @@ fn holds(value: &Json, is_one: &impl Fn(&str) -> bool) -> bool {
 /// A message that a call was given, as Anthropic's API has it.
 fn given(trace: &TraceId, message: &Message) -> Json {
     let source = |url: String| json!({ "type": "image", "source": { "type": "url", "url": url } });
+    // No attachment is shown in a tool's result; the tool's own span shows it.
     let content = match parts(trace, &message.content, source) {
-        Some(parts) => parts.into(),
-        None => Json::from(own::text(&message.content)),
+        Some(parts) if message.tool.is_none() => parts.into(),
+        _ => Json::from(own::text(&message.content)),
     };
     match &message.tool {
         None => json!({ "role": "user", "content": content }),

@@ -167,3 +167,33 @@ fn an_experiment_is_asked_for_by_its_name_and_made_where_there_is_none() {
         assert!(why.contains(expect), "{why}");
     }
 }
+
+#[test]
+fn an_image_is_named_in_a_message_and_not_in_the_result_of_a_tool() {
+    use crate::observation::{Body, Caller, Content, Generation, MediaRef, Message, Part};
+    let content = || {
+        let media = MediaRef { kind: "image/png".into(), hash: [7; 32], length: 68 };
+        Content::Parts(vec![Part::Text("look".into()), Part::Media(media)])
+    };
+    let caller = Caller { id: "toolu_1".into(), name: "Read".into() };
+    let input = [None, Some(caller)].map(|tool| Message { tool, content: content() }).to_vec();
+    let shows = Observation {
+        body: Body::Generation(Box::new(Generation { input, ..Generation::default() })),
+        ..Observation::default()
+    };
+    let of = |vars: &[(&str, &str)]| -> serde_json::Value {
+        let span = Mlflow.encode(&found(vars).0, &shows, &TraceFacts::default());
+        serde_json::from_str(span.text("mlflow.spanInputs").unwrap()).unwrap()
+    };
+    let sent = of(&[ON, SERVER]);
+    let url = &sent["messages"][0]["content"][1]["source"]["url"];
+    assert!(url.as_str().unwrap().starts_with("mlflow-attachment://"), "{sent}");
+    let size = "look\n[image/png, 68 bytes]";
+    assert_eq!(sent["messages"][1]["content"][0]["content"], size);
+    // A file store has no place for it yet.
+    let written = of(&[ON, PROJECT]);
+    assert_eq!(
+        (&written["messages"][0]["content"], &written["messages"][1]["content"][0]["content"]),
+        (&size.into(), &size.into())
+    );
+}
