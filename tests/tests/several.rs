@@ -335,13 +335,13 @@ fn a_key_that_was_changed_is_found_where_the_file_says_and_a_command_is_not_run_
 
 #[test]
 fn what_is_wrong_with_one_is_said_and_harms_no_other() {
-    let (home, good, mended) = (Home::new(), Server::new(), Server::new());
+    let (home, good, fixed) = (Home::new(), Server::new(), Server::new());
     let _ = langfuse(&home, "open", &mended);
     fs::set_permissions(home.path().join(".keys/open"), fs::Permissions::from_mode(0o644)).expect("its mode");
     let bad = |name: &str, more: &str| {
         format!(
             "[[destination]]\nname = '{name}'\nkind = 'langfuse'\naddress = '{}'\nLANGFUSE_PUBLIC_KEY = 'pk-{name}'\n{more}\n",
-            mended.url
+            fixed.url
         )
     };
     let tables = [
@@ -387,10 +387,10 @@ fn what_is_wrong_with_one_is_said_and_harms_no_other() {
     let metrics = home.ask("/metrics");
     let ups: Vec<&str> = metrics.lines().filter(|line| line.starts_with("cc_langfuse_destination_up{")).collect();
     assert_eq!(ups.len(), tables.len() + 1, "{ups:?}");
-    // What is mended is used without a restart where only the secret was wrong.
+    // What is fixed is used without a restart where only the secret was wrong.
     fs::set_permissions(home.path().join(".keys/open"), fs::Permissions::from_mode(0o600)).expect("its mode");
     home.ctl(&["flush", "--timeout", "1ms"]);
-    home.status_until("the mended one to be used", |_| state(&home, "open") == "ok");
+    home.status_until("the fixed one to be used", |_| state(&home, "open") == "ok");
     has_all(&mended, 2, "mended");
 }
 
