@@ -336,7 +336,7 @@ fn a_key_that_was_changed_is_found_where_the_file_says_and_a_command_is_not_run_
 #[test]
 fn what_is_wrong_with_one_is_said_and_harms_no_other() {
     let (home, good, fixed) = (Home::new(), Server::new(), Server::new());
-    let _ = langfuse(&home, "open", &mended);
+    let _ = langfuse(&home, "open", &fixed);
     fs::set_permissions(home.path().join(".keys/open"), fs::Permissions::from_mode(0o644)).expect("its mode");
     let bad = |name: &str, more: &str| {
         format!(
@@ -391,7 +391,7 @@ fn what_is_wrong_with_one_is_said_and_harms_no_other() {
     fs::set_permissions(home.path().join(".keys/open"), fs::Permissions::from_mode(0o600)).expect("its mode");
     home.ctl(&["flush", "--timeout", "1ms"]);
     home.status_until("the fixed one to be used", |_| state(&home, "open") == "ok");
-    has_all(&mended, 2, "mended");
+    has_all(&fixed, 2, "fixed");
 }
 
 #[test]
