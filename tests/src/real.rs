@@ -105,3 +105,53 @@ impl Real {
         serde_json::from_str(body).unwrap_or_default()
     }
 }
+
+/// Runs the test `name` of this program in a network namespace that holds nothing but loopback: Phoenix's gRPC port binds every
+/// address. True if this is there; then the test is to be done, and otherwise it is done.
+///
+/// # Panics
+/// If it fails there.
+pub fn is_apart(name: &str) -> bool {
+    const INSIDE: &str = "CC_LANGFUSE_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    crate::bins();
+    let unshare = |command: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--map-root-user", "--net", "--", "sh", "-c", command]);
+        unshare
+    };
+    if !unshare("ip link set lo up").output().is_ok_and(|output| output.status.success()) {
+        crate::skipped("no network of its own can be made here");
+        return false;
+    }
+    let this = std::env::current_exe().expect("this program");
+    let mut command = unshare("ip link set lo up && exec \"$0\" --exact \"$1\" --nocapture");
+    let output = command.arg(&this).arg(name).env(INSIDE, "1").output().expect("it runs");
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    said.lines().filter(|line| line.starts_with("Phoenix")).for_each(crate::say);
+    false
+}
+
+/// An Arize Phoenix whose programs are in this directory; only where [`is_apart`].
+pub fn phoenix(programs: &str) -> Real {
+    Real::start("/healthz", |port, dir| {
+        let at = |name: &str| dir.join(name).display().to_string();
+        let off = ["PHOENIX_TELEMETRY_ENABLED", "PHOENIX_ALLOW_EXTERNAL_RESOURCES"].map(|name| (name, "false"));
+        let disabled =
+            ["PHOENIX_DISABLE_AGENT_ASSISTANT", "PHOENIX_AGENTS_DISABLE_BASH", "PHOENIX_AGENTS_DISABLE_WEB_ACCESS"];
+        let mut command = Command::new(Path::new(programs).join("python"));
+        command
+            .args(["-m", "phoenix.server.main", "serve"])
+            .envs(off)
+            .envs(disabled.map(|name| (name, "true")))
+            .env("PHOENIX_HOST", "127.0.0.1")
+            .env("PHOENIX_PORT", port.to_string())
+            .env("PHOENIX_GRPC_PORT", crate::server::unused().port().to_string())
+            .env("PHOENIX_WORKING_DIR", at(""))
+            .env("PHOENIX_SQL_DATABASE_URL", format!("sqlite:///{}", at("phoenix.db")));
+        command
+    })
+}

@@ -14,7 +14,7 @@ use tests::{
     Answer, Home, Request, Server, Span, Story,
     flat::{self, Flat, What},
     ids,
-    real::Real,
+    real::{self, Real},
     recording::{Mode, Recording, Tokens},
 };
 

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -16,7 +15,7 @@ use tests::{
     Answer, Home, Server, Span, Story,
     flat::{self, Flat, What},
     home, ids,
-    real::Real,
+    real::{self, Real},
     recording::{Mode, Recording, Tokens},
 };
 
@@ -381,52 +380,6 @@ const PHOENIX: &str = "CC_LANGFUSE_TEST_PHOENIX";
 /// US dollars for a million tokens, in the order of [`Tokens`], as Phoenix has them: an hour in the cache at the price of five minutes.
 const AT_PHOENIX: [f64; 5] = [3.0, 15.0, 0.3, 3.75, 3.75];
 
-/// Runs the test `name` of this file in a network namespace that holds nothing but loopback: Phoenix's gRPC port binds every address.
-/// True if this is there; then the test is to be done, and otherwise it is done.
-fn is_apart(name: &str) -> bool {
-    const INSIDE: &str = "CC_LANGFUSE_TEST_INSIDE";
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    tests::bins();
-    let unshare = |command: &str| {
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--map-root-user", "--net", "--", "sh", "-c", command]);
-        unshare
-    };
-    if !unshare("ip link set lo up").output().is_ok_and(|output| output.status.success()) {
-        tests::skipped("no network of its own can be made here");
-        return false;
-    }
-    let this = std::env::current_exe().expect("this program");
-    let mut command = unshare("ip link set lo up && exec \"$0\" --exact \"$1\" --nocapture");
-    let output = command.arg(&this).arg(name).env(INSIDE, "1").output().expect("it runs");
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-    said.lines().filter(|line| line.starts_with("Phoenix")).for_each(tests::say);
-    false
-}
-
-fn phoenix(programs: &str) -> Real {
-    Real::start("/healthz", |port, dir| {
-        let at = |name: &str| dir.join(name).display().to_string();
-        let off = ["PHOENIX_TELEMETRY_ENABLED", "PHOENIX_ALLOW_EXTERNAL_RESOURCES"].map(|name| (name, "false"));
-        let disabled =
-            ["PHOENIX_DISABLE_AGENT_ASSISTANT", "PHOENIX_AGENTS_DISABLE_BASH", "PHOENIX_AGENTS_DISABLE_WEB_ACCESS"];
-        let mut command = Command::new(PathBuf::from(programs).join("python"));
-        command
-            .args(["-m", "phoenix.server.main", "serve"])
-            .envs(off)
-            .envs(disabled.map(|name| (name, "true")))
-            .env("PHOENIX_HOST", "127.0.0.1")
-            .env("PHOENIX_PORT", port.to_string())
-            .env("PHOENIX_GRPC_PORT", tests::server::unused().port().to_string())
-            .env("PHOENIX_WORKING_DIR", at(""))
-            .env("PHOENIX_SQL_DATABASE_URL", format!("sqlite:///{}", at("phoenix.db")));
-        command
-    })
-}
-
 /// The spans of a project, as Phoenix shows them.
 fn shown(real: &Real, project: &str) -> Vec<Flat> {
     let mut found = Vec::new();
@@ -472,10 +425,10 @@ fn a_real_phoenix_shows_the_tokens_that_the_api_counted() {
     let Ok(programs) = std::env::var(PHOENIX) else {
         return tests::skipped(&format!("{PHOENIX} names no directory with the programs of Arize Phoenix"));
     };
-    if !is_apart("a_real_phoenix_shows_the_tokens_that_the_api_counted") {
+    if !real::is_apart("a_real_phoenix_shows_the_tokens_that_the_api_counted") {
         return;
     }
-    let real = phoenix(&programs);
+    let real = real::phoenix(&programs);
     let (sums, priced) = (Mutex::new(BTreeMap::<String, Tokens>::new()), Mutex::new(BTreeSet::new()));
     each_recording(|recording| {
         // What was sent, by another way.

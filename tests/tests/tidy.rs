@@ -154,6 +154,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("backend", "daemon/ctl/src/setup/mlflow.rs", "it asks where MLflow is"),
     ("backend", "daemon/ctl/src/show.rs", "its form is Langfuse's, as other tools rely on it"),
     ("backend", "daemon/ctl/src/sink.rs", "it stands in for a Langfuse server"),
+    ("backend", "daemon/src/delivery/erase.rs", "it removes what the backend says are files"),
     ("backend", "daemon/src/delivery/folder.rs", "it writes what the backend says are files"),
     ("http", "daemon/ctl/src/client.rs", "it asks the daemon, over its Unix socket"),
 ];

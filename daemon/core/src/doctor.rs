@@ -75,9 +75,9 @@ impl Report {
 pub fn group(check: &str) -> &'static str {
     match check {
         "claude" | "managed-settings" | "user-settings" | "project-settings" | "local-settings" => "Claude Code",
-        "hooks" | "hook-events" | "hook-program" | "other-tracer" => "Hook",
+        "hooks" | "hook-events" | "hook-program" | "hooks-file" | "other-tracer" => "Hook",
         "tracing" | "keys" | "base-url" | "otlp" | "semantics" | "tracked-keys" => "This project",
-        "server" | "clock" | "probe" => "Server",
+        "server" | "clock" | "store" | "probe" => "Server",
         "destinations" | "delivery" | "dead-letters" | "media" | "projects" | "transcripts" => "Delivery",
         _ => "Daemon",
     }

@@ -31,6 +31,18 @@ impl From<Destination> for Target {
     }
 }
 
+/// Turns tracing on in `vars` to this kind of backend, and to no other.
+pub fn narrow(vars: &mut BTreeMap<String, String>, kind: Kind) {
+    let of = kind.backend().of();
+    for row in proto::env::VARIABLES.iter().filter(|row| proto::env::is_switch(row)) {
+        if row.of != of {
+            vars.remove(row.name);
+        } else if row.role == Role::Enable {
+            vars.insert(row.name.to_owned(), "true".to_owned());
+        }
+    }
+}
+
 impl Env<'_> {
     /// Where traces go of every kind that is switched on, with the secrets, and why others that are lead nowhere.
     pub fn routes(&self) -> (Vec<(Destination, Secrets)>, Vec<Refused>) {

@@ -1,33 +1,36 @@
 //! `doctor`: looks at everything between Claude Code's hook and the server.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
-use crate::{client, ui::amount};
+use crate::{client, open, seen, ui::amount};
 use cc_core::{
+    destination::{Connect, Destination},
     doctor::{Finding, Report, State, group, local, server, settings},
     route::Env,
     secret::Secret,
 };
 use cc_langfuse::{
     configured::secret,
-    environment,
+    credentials, environment,
     output::{self, Look},
 };
 use proto::paths::Paths;
 
 mod claude;
+mod files;
 mod machine;
 mod network;
 mod transcripts;
 
 /// Find out what is wrong, from Claude Code's hook to the server and back, and how to fix it
 ///
-/// Looks at settings, hook, daemon, files, disk and clock, asks the server for the project the keys belong to, sends it one small trace
-/// and reads it back. Exit code 1 if there is a problem; warnings alone are 0.
+/// Looks at settings, hook, daemon, files, disk and clock, asks each server for the project the keys belong to, sends it one small trace,
+/// reads it back and deletes it where the server can do that. Exit code 1 if there is a problem; warnings alone are 0.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl doctor                     look at the project in this directory
@@ -72,6 +75,7 @@ impl Doctor {
         findings.extend(settings.judge_hooks(claude.version()));
         findings.extend(claude::programs(&settings, project, home).iter().map(local::Program::judge));
         findings.extend(settings.judge_project(project));
+        findings.extend(claude::unread(project, home));
 
         let (daemon, unit) = (machine::daemon(paths), machine::unit());
         let config = client::config();
@@ -86,7 +90,8 @@ impl Doctor {
             Err(error) => Finding::problem("configuration", format!("{error:#}"), "fix it, then restart the daemon"),
         });
 
-        let env = settings.env();
+        let vars = settings.env_in(project);
+        let env = Env::of(&vars);
         let mut nowhere = env.enabled() && env.routes().0.is_empty();
         for named in config.iter().flat_map(|config| &config.destinations) {
             let secret = named.entry.as_ref().map_or(Ok(()), |entry| secret::find(entry, home).map(drop));
@@ -100,18 +105,29 @@ impl Doctor {
                 "add a [[destination]] there, or this project to its `projects`; then restart the daemon",
             ));
         }
-        let (destination, secrets) = env.destination().ok().unzip();
-        if let (true, Some(to), Some(secrets)) = (env.enabled(), &destination, &secrets)
-            && to.kind.backend().pages().is_some()
-            && !secrets.is_empty()
-            && to.is_private()
-            && !settings::is_secret(&to.account)
-        {
-            let server = network::Server { to, secrets, options: env.options(), project, home };
-            findings.extend(server.examine(daemon.status(), (!self.no_probe).then_some(self.wait))?);
+        let routes = if env.enabled() { env.routes().0 } else { Vec::new() };
+        for (to, secrets) in &routes {
+            if let Some(folder) = open::folder(to) {
+                findings.extend(files::examine(&folder));
+                continue;
+            }
+            let backend = to.kind.backend();
+            let secrets = credentials::from_key_file(to, secrets.clone(), home);
+            let is_complete = !backend.needs_secret(to) || !secrets.is_empty();
+            let is_parked = matches!(backend.connect(to, &secrets, &[]), Connect::Park(_));
+            // What keeps anything from going there is said above.
+            let may_go = to.is_private() || backend.takes_plain_http() && seen::is_trusted(daemon.status(), to);
+            if is_complete && !is_parked && may_go && !settings::is_secret(&to.account) {
+                let server = network::Server { to, secrets: &secrets, options: env.options(), project, home };
+                findings.extend(server.examine(daemon.status(), (!self.no_probe).then_some(self.wait))?);
+            }
         }
+        let ours: Vec<Destination> = match routes.is_empty() {
+            true => env.destination().ok().map(|(to, _)| to).into_iter().collect(),
+            false => routes.iter().map(|(to, _)| to.clone()).collect(),
+        };
         if let Some(status) = daemon.status() {
-            findings.extend(server::judge_delivery(status, destination.as_ref()));
+            findings.extend(server::judge_delivery(status, &ours));
         }
         let roots = config.unwrap_or_default().roots(home);
         findings.extend(transcripts::refused(&roots));
@@ -123,11 +139,14 @@ impl Doctor {
 
 /// Whatever was seen, a key is not shown.
 fn conceal(finding: &mut Finding, env: &Env<'_>) {
-    let public_key = env.destination().map(|(to, _)| to.account).unwrap_or_default();
-    let swapped = settings::is_secret(&public_key).then(|| (proto::env::ENABLE, Secret::new(&public_key)));
-    for secrets in [env.secrets(), swapped.into_iter().collect()] {
-        finding.seen = secrets.conceal(&public_key, &finding.seen);
-        finding.remedy = finding.remedy.take().map(|remedy| secrets.conceal(&public_key, &remedy));
+    let routes = env.routes().0.into_iter().chain(env.destination().ok());
+    let accounts: BTreeSet<String> = routes.map(|(to, _)| to.account).chain([String::new()]).collect();
+    for account in &accounts {
+        let swapped = settings::is_secret(account).then(|| (proto::env::ENABLE, Secret::new(account)));
+        for secrets in [env.secrets(), swapped.into_iter().collect()] {
+            finding.seen = secrets.conceal(account, &finding.seen);
+            finding.remedy = finding.remedy.take().map(|remedy| secrets.conceal(account, &remedy));
+        }
     }
 }
 

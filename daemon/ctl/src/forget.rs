@@ -1,19 +1,30 @@
-//! `forget`: a session's traces leave the server.
+//! `forget`: a session's traces leave wherever they went.
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 
 use crate::{
     client::Client,
+    open,
     seen::{self, Seen},
     session::Naming,
     ui::{amount, terminal},
 };
-use cc_core::{ids::hex, status};
+use cc_core::{
+    destination::{Destination, Folder, deletion::Deleted},
+    ids::{TraceId, hex},
+    secret::Secrets,
+    status,
+};
 use cc_langfuse::{
     clock,
-    delivery::{readback::Readback, transport::Limits},
+    delivery::{erase, readback::Readback, transport::Limits},
     offline,
 };
 
@@ -40,41 +51,102 @@ impl Forget {
         let seen = Seen::meant(&status.sessions, Some(&self.session), naming)?;
         let traces = offline::traces(&seen.transcript, &seen.session_id).with_context(|| {
             format!(
-                "which traces are session {}'s is only known from its transcript, and {} cannot be read; delete them in Langfuse",
+                "which traces are session {}'s is only known from its transcript, and {} cannot be read; delete them where they went",
                 seen.session_id,
                 seen.transcript.display()
             )
         })?;
-        let traces: Vec<String> = traces.iter().map(|id| hex(id)).collect();
         anyhow::ensure!(!traces.is_empty(), "no turn of its own in {}", seen.transcript.display());
         let (_, dirs) = seen.last_turn()?;
-        let destination = seen.destination(&dirs)?;
-        let secrets = seen::secrets(&destination, &dirs, Some(&status))?;
+        let mut failures = Vec::new();
+        let mut ways = Vec::new();
+        for to in seen.destinations(&dirs, Some(&status), None)? {
+            match way(&to, &dirs, &status) {
+                Ok(way) => ways.push((to, way)),
+                Err(why) => failures.push(why),
+            }
+        }
+        if let (true, Some(why)) = (ways.is_empty(), failures.pop()) {
+            return Err(why);
+        }
         let what = format!("{} of session {}", amount::count(traces.len(), "trace"), seen.session_id);
+        let places = ways.iter().map(|(to, _)| &*to.address).collect::<Vec<_>>().join(" and ");
         if !self.yes {
             if !std::io::stdin().is_terminal() {
-                err!("cc-langfusectl: this would delete {what} on {}; say --yes", destination.address);
+                err!("cc-langfusectl: this would delete {what} on {places}; say --yes");
                 return Ok(ExitCode::from(2));
             }
-            if !terminal::confirms(&format!("Delete {what} on {} for good?", destination.address))? {
+            if !terminal::confirms(&format!("Delete {what} on {places} for good?"))? {
                 out!("nothing was deleted");
                 return Ok(ExitCode::FAILURE);
             }
         }
-        let wish = status::Forget { session_id: seen.session_id.clone(), traces: traces.clone() };
+        let ids: Vec<String> = traces.iter().map(|id| hex(id)).collect();
+        let wish = status::Forget { session_id: seen.session_id.clone(), traces: ids.clone() };
         let waiting = Client::new()?.patient(Duration::from_secs(30)).forget(&wish)?;
         arrived()?;
-        let readback = Readback::new(&destination, &secrets, Limits::default())?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(readback.delete(&traces)).map_err(|(done, failure)| {
-            anyhow::anyhow!("{} after {done} of {what}: {failure}; run it again", destination.address)
-        })?;
         if waiting > 0 {
             out!("{} that waited will not be sent", amount::count(waiting, "span"));
         }
-        out!("{what}: {} was asked to delete them; nothing of them is sent again", destination.address);
-        Ok(ExitCode::SUCCESS)
+        for (to, way) in &ways {
+            let address = &to.address;
+            match delete(to, way, &traces, &ids) {
+                Ok(Some(Deleted { gone: 0, absent: 0, .. })) => {
+                    out!("{what}: {address} was asked to delete them; nothing of them is sent again");
+                }
+                Ok(Some(Deleted { gone, absent: 0, .. })) => {
+                    out!("{what}: {gone} are deleted at {address}; nothing of them is sent again");
+                }
+                Ok(Some(Deleted { gone, absent, .. })) => out!(
+                    "{what}: {gone} are deleted at {address}, {absent} were not there; nothing of them is sent again"
+                ),
+                Ok(None) => failures.push(anyhow::anyhow!(
+                    "{address} has no deletion that is known here: delete {what} there with its own tools, by session.id = {}; \
+                     nothing of them is sent again",
+                    seen.session_id
+                )),
+                Err(why) => failures.push(why.context(format!("{what} at {address}"))),
+            }
+        }
+        if failures.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let failures: Vec<String> = failures.iter().map(|why| format!("{why:#}")).collect();
+        bail!("{}", failures.join("\n"))
     }
+}
+
+/// How a destination's traces are reached.
+enum Way {
+    Server(Secrets),
+    Files(Folder),
+}
+
+fn way(to: &Destination, dirs: &[PathBuf], status: &status::Status) -> anyhow::Result<Way> {
+    Ok(match open::folder(to) {
+        Some(folder) => Way::Files(folder),
+        None => Way::Server(seen::secrets(to, dirs, Some(status))?),
+    })
+}
+
+/// Deletes traces there; `None` if it has no deletion that is known.
+fn delete(to: &Destination, way: &Way, traces: &[TraceId], ids: &[String]) -> anyhow::Result<Option<Deleted>> {
+    let secrets = match way {
+        Way::Server(secrets) => secrets,
+        Way::Files(folder) => {
+            let gone = erase::erase(Path::new(&folder.root), traces).context("some may be left; run it again")?;
+            return Ok(Some(Deleted { gone, absent: traces.len().saturating_sub(gone), asked: 0 }));
+        }
+    };
+    let readback = Readback::new(to, secrets, Limits::default())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        if !readback.deletes().await? {
+            return Ok(None);
+        }
+        let deleted = readback.delete(ids, PATIENCE).await;
+        deleted.map(Some).map_err(|(done, failure)| anyhow::anyhow!("after {done} of them: {failure}; run it again"))
+    })
 }
 
 /// Waits until nothing is on its way: what arrived after its deletion would stay.

@@ -29,6 +29,7 @@ mod destinations;
 mod doctor;
 mod forget;
 mod import_state;
+mod kinds;
 mod logs;
 mod open;
 mod pause;
@@ -87,7 +88,7 @@ enum Command {
     Top(top::Top),
     /// List the sessions the daemon knows, newest first
     Sessions(sessions::Sessions),
-    /// Print the address of a session's last turn in Langfuse; on a terminal, open it too
+    /// Print the address of a session's last turn; on a terminal, open it too
     Open(open::Open),
     /// Print the turns of a session, without daemon or network
     Show {
@@ -125,6 +126,9 @@ enum Command {
         /// Only show what would be sent
         #[arg(long)]
         dry_run: bool,
+        /// Send only to the destination of this kind: langfuse, mlflow or otlp
+        #[arg(long, value_name = "KIND", value_parser = kinds::named)]
+        to: Option<cc_core::destination::Kind>,
     },
     /// Take over from the Node tool that traced before, so that nothing is sent twice
     ImportState(import_state::ImportState),
@@ -192,7 +196,7 @@ fn main() -> ExitCode {
         Command::Logs(command) => command.run(),
         Command::Flush { timeout } => status::flush(timeout),
         Command::Backfill(backfill) => backfill.run(),
-        Command::Replay { session, dry_run } => replay::replay(&session, dry_run),
+        Command::Replay { session, dry_run, to } => replay::replay(&session, dry_run, to),
         Command::ImportState(import) => import.run(),
         Command::Pause(projects) => projects.set(true),
         Command::Resume(projects) => projects.set(false),

@@ -1,24 +1,28 @@
-//! `open`: where a session is to be seen in Langfuse.
+//! `open`: where a session is to be seen.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::{
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+};
 
 use anyhow::{Context, bail};
 
 use crate::{
     client::{self, Client},
+    kinds,
     seen::{self, Seen},
     session::Naming,
 };
 use cc_core::{
     delivery::readback::Failure,
     destination::{
-        Destination,
-        pages::{Pages, Project},
+        Connect, Destination, Folder, Kind,
+        pages::{Item, Project},
     },
     secret::Secrets,
 };
 use cc_langfuse::{
-    delivery::{readback::Readback, transport::Limits},
+    delivery::{erase, readback::Readback, transport::Limits},
     output,
 };
 
@@ -26,6 +30,7 @@ use cc_langfuse::{
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl open
+  cc-langfusectl open --to mlflow
   cc-langfusectl open --session --print 01628e54-f2e1-4452-8e4e-eede11a0a73e")]
 pub(crate) struct Open {
     /// A session: its id or the beginning of it, a part of its title, or the path of its transcript; without it, the one heard of
@@ -35,6 +40,9 @@ pub(crate) struct Open {
     /// The page of the session, not of its last turn
     #[arg(long = "session")]
     whole: bool,
+    /// The destination of this kind: langfuse, mlflow or otlp
+    #[arg(long, value_name = "KIND", value_parser = kinds::named)]
+    to: Option<Kind>,
     /// Only print the address
     #[arg(long)]
     print: bool,
@@ -51,39 +59,81 @@ impl Open {
         let known = status.as_ref().map_or(&[][..], |status| &status.sessions);
         let seen = Seen::meant(known, self.which.as_deref(), Naming::Loose)?;
         let (trace, dirs) = seen.last_turn()?;
-        let destination = seen.destination(&dirs)?;
-        let secrets = seen::secrets(&destination, &dirs, status.as_ref())?;
-        let pages = pages(&destination)?;
-        let project = project(&destination, &secrets).with_context(|| {
-            format!("the page of session {} is in {}, but which project it is", seen.session_id, destination.address)
-        })?;
-        let url = match trace {
-            _ if self.whole => pages.session(&destination, &project, &seen.session_id),
-            Some(trace) => pages.trace(&destination, &project, &trace),
+        let to = seen.destinations(&dirs, status.as_ref(), self.to)?.swap_remove(0);
+        let item = match &trace {
+            _ if self.whole => Item::Session(&seen.session_id),
+            Some(trace) => Item::Trace(trace),
             None => bail!("no answered turn in {}", seen.transcript.display()),
         };
-        out!("{url}");
-        if !self.print && output::is_seen() {
-            show_in_browser(&url);
+        if let Some(folder) = folder(&to) {
+            return self.show_files(&folder, item);
+        }
+        let secrets = seen::secrets(&to, &dirs, status.as_ref())?;
+        let url = page(&to, &secrets, item)
+            .with_context(|| format!("session {} is at {}, but where there", seen.session_id, to.address))?;
+        let address = url.as_ref().unwrap_or(&to.address);
+        out!("{address}");
+        if url.is_none() {
+            err!(
+                "cc-langfusectl: the pages of this receiver are not known: look there for session.id = {}",
+                seen.session_id
+            );
+        } else if !self.print && output::is_seen() {
+            show_in_browser(address);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn show_files(&self, folder: &Folder, item: Item<'_>) -> anyhow::Result<ExitCode> {
+        let root = Path::new(&folder.root);
+        match item {
+            Item::Session(_) => out!("{}", root.display()),
+            Item::Trace(id) => {
+                let trace = cc_core::ids::from_hex(id).context("the trace has no id")?;
+                let found = erase::find(root, trace).with_context(|| format!("{} cannot be read", root.display()))?;
+                let found = found.with_context(|| format!("trace {id} is not in {}", root.display()))?;
+                out!("{}", found.display());
+            }
+        }
+        if !self.print {
+            out!("to look at it: {}", folder.viewer());
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// The pages of a server.
+/// The directory that is in the place of a server.
+pub(crate) fn folder(to: &Destination) -> Option<Folder> {
+    match to.kind.backend().connect(to, &Secrets::default(), &[]) {
+        Connect::Files(folder) => Some(folder),
+        _ => None,
+    }
+}
+
+/// The address of a page at a server; `None` if it has none that is known.
 ///
 /// # Errors
-/// If it has none.
-pub(crate) fn pages(server: &Destination) -> anyhow::Result<&'static dyn Pages> {
-    let backend = server.kind.backend();
-    backend.pages().with_context(|| format!("{} has no pages to look at", backend.words().title))
+/// [`Failure`], or why the server cannot be asked.
+pub(crate) fn page(to: &Destination, secrets: &Secrets, item: Item<'_>) -> anyhow::Result<Option<String>> {
+    let backend = to.kind.backend();
+    if let Some(pages) = backend.pages() {
+        let project = project(to, secrets)?;
+        return Ok(Some(match item {
+            Item::Trace(id) => pages.trace(to, &project, id),
+            Item::Session(id) => pages.session(to, &project, id),
+        }));
+    }
+    let Some(page) = backend.page(to, item) else { return Ok(None) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let server = Readback::new(to, secrets, Limits::default())?;
+    Ok(runtime.block_on(server.deletes())?.then_some(page))
 }
 
 /// Asks the server which project the key is for.
 ///
 /// # Errors
 /// [`Failure`], or why it cannot be asked.
-pub(crate) fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result<Project> {
+fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result<Project> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let name = server.kind.backend().words().title;
     let server = Readback::new(server, secrets, Limits::default())?;
@@ -93,6 +143,8 @@ pub(crate) fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result
         Failure::Status { status: 403, .. } => anyhow::Error::new(why).context(
             "the server refuses these keys: an organisation's will not do, make some in the project's settings",
         ),
+        // What is wrong with the project itself is said.
+        Failure::Odd { said, .. } if !said.starts_with("the answer") => why.into(),
         Failure::Status { .. } | Failure::Odd { .. } => {
             anyhow::Error::new(why).context(format!("is this the address of a {name} server? It answered"))
         }

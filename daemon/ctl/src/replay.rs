@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, UNIX_EPOCH},
 };
@@ -10,6 +11,7 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 
 use crate::{
+    backfill::find::Routes,
     client::{self, Client},
     session::{self, Found},
     show, status,
@@ -36,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(300);
 /// After this time, what was parked before has been tried again.
 const RETRIED: Duration = Duration::from_secs(5);
 
-pub(crate) fn replay(session: &str, dry_run: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn replay(session: &str, dry_run: bool, kind: Option<Kind>) -> anyhow::Result<ExitCode> {
     let Found { id: session_id, transcript: mut path } = session::offline(Some(session))?;
     let (mut turns, mut spans) = (HashSet::new(), HashSet::new());
     offline::turns(&path, &session_id, &show::options(), &client::config()?.rules, |turn| {
@@ -58,14 +60,10 @@ pub(crate) fn replay(session: &str, dry_run: bool) -> anyhow::Result<ExitCode> {
         bail!("the daemon does not read {}: {error}; {}", path.display(), error.remedy());
     }
     let before = Client::new()?.status()?;
-    let mut env = environment::forwarded();
-    let Ok((to, _)) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() else {
-        bail!("where to? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does");
+    let (to, env) = match kind {
+        Some(kind) => of_kind(kind, &path, &roots)?,
+        None => of_environment()?,
     };
-    if to.kind == Kind::Langfuse {
-        env.retain(|(name, _)| name != proto::env::ENABLE);
-        env.push((proto::env::ENABLE.to_owned(), "true".to_owned()));
-    }
     let now = clock::wall().duration_since(UNIX_EPOCH)?.as_nanos();
     let payload = serde_json::json!({
         "session_id": session_id,
@@ -90,6 +88,36 @@ pub(crate) fn replay(session: &str, dry_run: bool) -> anyhow::Result<ExitCode> {
         bail!("the daemon refused a transcript ({}): cc-langfusectl logs names it", reason.replace('_', " "));
     }
     Ok(delivered)
+}
+
+/// Where this environment leads, and what the daemon is given for that.
+fn of_environment() -> anyhow::Result<(Destination, Vec<(String, String)>)> {
+    let mut env = environment::forwarded();
+    let Ok((to, _)) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() else {
+        bail!("where to? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does");
+    };
+    if to.kind == Kind::Langfuse {
+        env.retain(|(name, _)| name != proto::env::ENABLE);
+        env.push((proto::env::ENABLE.to_owned(), "true".to_owned()));
+    }
+    Ok((to, env))
+}
+
+/// The same for the destination of this kind that the environment names, else the settings of the transcript's project.
+fn of_kind(kind: Kind, path: &Path, roots: &[PathBuf]) -> anyhow::Result<(Destination, Vec<(String, String)>)> {
+    let mut routes = Routes::new(client::home()?, Some(kind));
+    let cwd = session::cwd(path, roots)?;
+    let words = kind.backend().words();
+    let Some(route) = routes.of(cwd.as_deref()) else {
+        bail!(
+            "neither the environment nor the settings of {} send traces to {}: set {} as the project is to have it",
+            cwd.as_deref().unwrap_or(Path::new("its project")).display(),
+            words.title,
+            words.address
+        );
+    };
+    let route = routes.get(route);
+    Ok((route.destination.clone(), route.env.clone()))
 }
 
 /// Waits until everything is delivered; not for a person to do something first, without whom nothing is.

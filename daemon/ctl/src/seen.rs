@@ -1,21 +1,27 @@
 //! A session somebody means, where its spans go, and the key for that.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 
 use crate::{
-    client,
+    client::{self, Client},
     session::{self, Found, Naming},
 };
 use cc_core::{
-    consent::{Chooser, chooser},
-    destination::Destination,
-    ids::hex,
+    consent::{self, Chooser, chooser},
+    destination::{Destination, Kind},
+    ids::{SpanKey, hex},
     project::{Capture, Options},
     route::Env,
     secret::Secrets,
-    status::{self, Place, Session, Status},
+    status::{
+        self, Place, Session, Status,
+        history::{Ask, SPANS},
+    },
 };
 use cc_langfuse::{
     credentials::{self, layers},
@@ -73,62 +79,135 @@ impl Seen {
         Ok((traces, dirs))
     }
 
-    /// Where its spans go: what the daemon knows, or this environment says, or the project's settings.
-    pub(crate) fn destination(&self, dirs: &[PathBuf]) -> anyhow::Result<Destination> {
-        if let Some(destination) = &self.destination {
-            return Ok(destination.clone());
+    /// Where spans of it went: what the daemon knows. Where it knows nothing, where this environment or the project's settings send them.
+    /// Only those of `kind`, if that is said; never none.
+    ///
+    /// # Errors
+    /// If there are none, or the daemon or the transcript cannot be asked.
+    pub(crate) fn destinations(
+        &self,
+        dirs: &[PathBuf],
+        status: Option<&Status>,
+        kind: Option<Kind>,
+    ) -> anyhow::Result<Vec<Destination>> {
+        let mut found = Vec::from_iter(self.destination.clone());
+        let known = status.map(|status| status.destinations.as_slice()).unwrap_or_default();
+        let known = known.iter().filter_map(|row| {
+            let kind = Kind::named(&row.kind)?;
+            let to = Destination { kind, address: row.base_url.clone(), account: row.public_key.clone() };
+            Some(to).filter(|to| self.destination.as_ref() != Some(to))
+        });
+        let known: Vec<Destination> = known.collect();
+        let spans = if known.is_empty() { Vec::new() } else { self.spans()? };
+        for to in known {
+            if was_sent(&to, &spans)? {
+                found.push(to);
+            }
         }
-        let user = client::user_dir(&client::home()?);
-        let own = environment::forwarded().into_iter().collect();
-        let of_projects = dirs.iter().rev().map(|dir| layers::resolve(Some(dir), &user));
-        let found = std::iter::once(own).chain(of_projects).find_map(|vars| Env::of(&vars).destination().ok());
-        found.map(|(to, _)| to).context(
-            "which server? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does",
-        )
+        if found.is_empty() {
+            let user = client::user_dir(&client::home()?);
+            let of_projects = dirs.iter().rev().map(|dir| layers::for_hook(Some(dir), &user));
+            let mut all = std::iter::once(own(dirs)).chain(of_projects).map(|vars| routes(&vars, kind));
+            found = all.find(|found| !found.is_empty()).unwrap_or_default();
+        }
+        found.retain(|to| kind.is_none_or(|kind| to.kind == kind));
+        let named = kind.map_or("spans", |kind| kind.backend().words().title);
+        anyhow::ensure!(
+            !found.is_empty(),
+            "which server? Nothing of it went to {named} as far as is known, and neither the environment nor the project's settings name \
+             one: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL, or what your project sets"
+        );
+        Ok(found)
+    }
+
+    /// Its spans.
+    fn spans(&self) -> anyhow::Result<Vec<SpanKey>> {
+        let options = Options { capture: Capture::Metadata, unredacted: true, ..Options::default() };
+        let mut spans = Vec::new();
+        offline::turns(&self.transcript, &self.session_id, &options, &Default::default(), |found| {
+            spans.extend(found.iter().map(|out| (out.observation.trace_id, out.observation.span_id, None)));
+        })
+        .with_context(|| format!("{} cannot be read", self.transcript.display()))?;
+        Ok(spans)
     }
 }
 
-/// The key for `destination`, if it may go there: where others chose it, only if the user trusts it.
+/// True if any of `spans` was queued for `to`.
+fn was_sent(to: &Destination, spans: &[SpanKey]) -> anyhow::Result<bool> {
+    for some in spans.chunks(SPANS) {
+        let ask = Ask { destination: to.clone(), spans: some.iter().map(Ask::span).collect(), events: Vec::new() };
+        if Client::new()?.known(&ask)?.spans.contains('s') {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// This program's environment, for a session in the last of `dirs`.
+fn own(dirs: &[PathBuf]) -> BTreeMap<String, String> {
+    let mut vars: BTreeMap<String, String> = environment::forwarded().into_iter().collect();
+    if let Some(dir) = dirs.last().and_then(|dir| dir.to_str()) {
+        vars.entry("CLAUDE_PROJECT_DIR".to_owned()).or_insert_with(|| dir.to_owned());
+    }
+    vars
+}
+
+/// Where `vars` lead: the kinds that are switched on, else the first that is named.
+fn routes(vars: &BTreeMap<String, String>, kind: Option<Kind>) -> Vec<Destination> {
+    let env = Env::of(vars);
+    let (on, _) = env.routes();
+    let first = || match kind {
+        Some(kind) => kind.backend().route(&env).ok().flatten(),
+        None => env.destination().ok(),
+    };
+    let all = if on.is_empty() { Vec::from_iter(first()) } else { on };
+    all.into_iter().map(|(to, _)| to).collect()
+}
+
+/// The secrets for `destination`, if they may go there: where others chose it, only if the user trusts it.
+///
+/// # Errors
+/// Why there are none, or they may not.
 pub(crate) fn secrets(destination: &Destination, dirs: &[PathBuf], status: Option<&Status>) -> anyhow::Result<Secrets> {
-    let (home, vars) = (client::home()?, environment::forwarded().into_iter().collect());
+    let (home, backend) = (client::home()?, destination.kind.backend());
     let config_dirs: Vec<PathBuf> = client::config_dir().into_iter().collect();
-    let own = Env::of(&vars);
+    let vars = own(dirs);
     let is_trusted = is_trusted(status, destination);
-    let own = own.destination().ok().filter(|(to, secrets)| to == destination && !secrets.is_empty());
-    let own = own.map(|(_, secrets)| secrets);
-    let secrets = own
-        .clone()
-        .or_else(|| credentials::from_settings(destination, dirs, &config_dirs, &home, true))
-        .with_context(|| {
-            format!(
-                "no secret key for {} ({}) in the environment or the project's settings",
-                destination.address, destination.account
-            )
-        })?;
+    let own = backend.route(&Env::of(&vars)).ok().flatten();
+    let own = own.filter(|(to, secrets)| to == destination && !secrets.is_empty()).map(|(_, secrets)| secrets);
+    let found = own.clone().or_else(|| credentials::from_settings(destination, dirs, &config_dirs, &home, true));
+    let secrets = found.or_else(|| (!backend.needs_secret(destination)).then(Secrets::default)).with_context(|| {
+        format!(
+            "no {} for {} ({}) in the environment or the project's settings",
+            backend.words().secret,
+            destination.address,
+            destination.account
+        )
+    })?;
     let held = status.and_then(|status| status.destinations.iter().find(|known| is(known, destination)));
     if let Some(why) = held.and_then(|held| held.held_by.as_ref()) {
-        bail!("your key is not sent to {}: {}", destination.address, cc_core::consent::held(destination, why));
+        bail!("nothing goes to {}, your key neither: {}", destination.address, consent::held(destination, why));
     }
-    if is_trusted || own.is_some_and(|own| own == secrets) {
-        return Ok(secrets);
+    if let Some(why) = consent::held_unencrypted(destination).filter(|_| !is_trusted) {
+        bail!("nothing goes to {}: {why}", destination.address);
     }
-    match by_others(destination, dirs, &config_dirs, &home) {
-        Some(why) => {
-            bail!("your key is not sent to {}: {}", destination.address, cc_core::consent::held(destination, &why))
-        }
-        None => Ok(secrets),
+    let is_own = own.is_some_and(|own| own == secrets);
+    if let Some(why) =
+        Some(()).filter(|()| !is_trusted && !is_own).and_then(|()| by_others(destination, dirs, &config_dirs, &home))
+    {
+        bail!("your key is not sent to {}: {}", destination.address, consent::held(destination, &why));
     }
+    Ok(credentials::from_key_file(destination, secrets, &home))
 }
 
 /// What shows that others chose `destination` for sessions in `dirs`, as the settings files are now.
 pub(crate) fn by_others(to: &Destination, dirs: &[PathBuf], config_dirs: &[PathBuf], home: &Path) -> Option<String> {
     let user = credentials::user_dir(config_dirs.first().map(PathBuf::as_path), home);
-    let own: std::collections::BTreeMap<_, _> = environment::forwarded().into_iter().collect();
     let judge = |dir: Option<&PathBuf>| {
-        let mut vars = own.clone();
-        vars.extend(layers::resolve(dir.map(PathBuf::as_path), &user));
-        let env = Env::of(&vars);
-        if env.destination().ok().is_none_or(|(found, _)| found != *to) {
+        let mut vars = own(dir.map(std::slice::from_ref).unwrap_or_default());
+        vars.extend(layers::for_hook(dir.map(PathBuf::as_path), &user));
+        let (found, _) = to.kind.backend().route(&Env::of(&vars)).ok().flatten()?;
+        if found != *to {
             return None;
         }
         let dirs: Vec<PathBuf> = dir.into_iter().cloned().collect();

@@ -35,7 +35,7 @@ use proto::paths::Paths;
 use service::Manager;
 
 pub(crate) mod files;
-mod git;
+pub(crate) mod git;
 mod mlflow;
 pub(crate) mod service;
 

@@ -1,6 +1,7 @@
 //! `try`: a sample session through the real hook and a private daemon.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write,
     path::Path,
@@ -11,7 +12,14 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::{client::Client, open, programs, run::daemon::Own, show, sink, ui::tree};
-use cc_core::{ids::hex, observation::Observation, redact::Rules, route::Env};
+use cc_core::{
+    destination::{Destination, pages::Item},
+    ids::hex,
+    observation::Observation,
+    redact::Rules,
+    route::{Env, narrow},
+    secret::Secrets,
+};
 use cc_langfuse::{clock, environment, offline};
 use proto::paths::Paths;
 
@@ -38,15 +46,24 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
 
     let vars = environment::forwarded();
     let own = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    let server = own.destination().ok().filter(|(_, secrets)| !secrets.is_empty());
-    let (env, spans) = match &server {
-        Some(_) => (vars.clone(), None),
+    let is_meant = |(to, secrets): &(Destination, Secrets)| {
+        let backend = to.kind.backend();
+        !secrets.is_empty() || own.enables(backend.of()) && !backend.needs_secret(to)
+    };
+    let server = own.destination().ok().filter(is_meant);
+    let (env, spans): (Vec<(String, String)>, _) = match &server {
+        Some((to, _)) => {
+            let mut vars: BTreeMap<String, String> = vars.iter().cloned().collect();
+            narrow(&mut vars, to.kind);
+            (vars.into_iter().collect(), None)
+        }
         None => {
             let (address, spans) = sink::start()?;
             let env = [
                 ("LANGFUSE_PUBLIC_KEY", "pk-lf-try".to_owned()),
                 ("LANGFUSE_SECRET_KEY", "sk-lf-try".to_owned()),
                 ("LANGFUSE_BASE_URL", format!("http://{address}")),
+                (proto::env::ENABLE, "true".to_owned()),
             ];
             (env.map(|(name, value)| (name.to_owned(), value)).to_vec(), Some(spans))
         }
@@ -89,9 +106,13 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         let Some((server, secret)) = server else { bail!("no server") };
         out!("sent          {} spans to {}", expected.len(), server.address);
         print_traces(&expected);
-        let pages = open::pages(&server)?;
-        match open::project(&server, &secret) {
-            Ok(project) => out!("session       {}", pages.session(&server, &project, &session_id)),
+        if let Some(folder) = open::folder(&server) {
+            out!("look          {}", folder.viewer());
+            return Ok(ExitCode::SUCCESS);
+        }
+        match open::page(&server, &secret, Item::Session(&session_id)) {
+            Ok(Some(page)) => out!("session       {page}"),
+            Ok(None) => out!("session       {session_id}"),
             Err(error) => out!("session       {session_id}, under Sessions in {} ({error:#})", server.address),
         }
         return Ok(ExitCode::SUCCESS);
@@ -150,7 +171,6 @@ fn call(hook: &Path, home: &Path, env: &[(String, String)], payload: &str) -> an
         .env_clear()
         .envs(env.iter().map(|(name, value)| (name, value)))
         .env("HOME", home)
-        .env(proto::env::ENABLE, "true")
         .stdin(Stdio::piped())
         .spawn()?;
     child.stdin.take().context("no stdin")?.write_all(payload.as_bytes())?;

@@ -52,20 +52,11 @@ const FRESH: Duration = Duration::from_secs(60);
 
 pub(super) type Hyper = Client<HttpsConnector<Proxied>, Upload>;
 
-/// The way to `destination`, which is no other than one on which a secret is safe.
+/// The way to `destination`, which is no other than one on which a secret is safe: unencrypted only if it does not leave this machine, or
+/// if its kind has no secret of ours for which that is never right and the caller has seen that the user trusts it.
 ///
 /// TLS with the well-known roots, those of the system, and those of `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS` (which users
 /// behind an inspecting proxy have set for Claude Code already); proxies from `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`.
-///
-/// # Errors
-/// If a secret is not safe there, or TLS cannot be set up.
-pub(super) fn client(destination: &Destination, limits: Limits) -> anyhow::Result<Hyper> {
-    anyhow::ensure!(destination.is_private(), UNENCRYPTED);
-    open(limits)
-}
-
-/// The same to a destination that `Access` allows: one that the user trusts may be reached unencrypted, if its kind has no secret of ours
-/// for which that is never right.
 ///
 /// # Errors
 /// If a secret is not safe there, or TLS cannot be set up.

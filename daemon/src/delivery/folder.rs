@@ -63,7 +63,7 @@ fn is_of_hardware(error: &io::Error) -> bool {
 /// [`Trouble`]; then nothing counts as written.
 pub(super) fn write(root: &Path, which: &Which, spans: &[WireSpan], now_ms: u64) -> Result<(), Trouble> {
     let is_default = root.ends_with(DEFAULT);
-    let store = dir::made(root, if is_default { 3 } else { 1 }).map_err(|why| Trouble::at(root.display(), &why))?;
+    let store = dir::made(root, strict(root)).map_err(|why| Trouble::at(root.display(), &why))?;
     let failed = |what: &str| {
         let what = root.join(what).display().to_string();
         move |why: Refused| Trouble::at(what, &why)
@@ -110,6 +110,11 @@ pub(super) fn write(root: &Path, which: &Which, spans: &[WireSpan], now_ms: u64)
         log(project, &groups, now_ms);
     }
     Ok(())
+}
+
+/// For how many of the last names of `root` a link is refused.
+pub(super) fn strict(root: &Path) -> usize {
+    if root.ends_with(DEFAULT) { 3 } else { 1 }
 }
 
 /// What is to be written of a trace. Spans that cannot be read are set aside.

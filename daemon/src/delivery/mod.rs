@@ -4,6 +4,7 @@
 mod access;
 mod client;
 mod connect;
+pub mod erase;
 mod exchange;
 mod folder;
 mod link;

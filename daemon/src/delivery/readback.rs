@@ -1,14 +1,17 @@
-//! Asks a server what a backend's pages know of it: who it takes us for, whether what it was sent shows, that it deletes traces.
+//! Asks a server what a backend knows to ask of it: who it takes us for, whether what it was sent shows, that it deletes traces.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use serde_json::Value;
 
 use super::{
-    client::{AGENT, Hyper, Limits, client},
-    exchange::exchange,
+    client::{AGENT, Hyper, Limits, client_of_allowed},
+    exchange::{Exchanged, exchange},
     reply::Asked,
 };
 use crate::clock;
@@ -16,14 +19,18 @@ use cc_core::{
     delivery::readback::Failure,
     destination::{
         Destination,
-        pages::{Pages, Project, Seen},
+        deletion::{Certainty, Deleted, Deletion},
+        pages::{Pages, Project, Remark, Seen},
     },
     secret::Secrets,
     verdict::Answer,
 };
 
-/// Longest name or id of a project.
+/// Longest name or id of a project, in characters.
 const NAME: usize = 200;
+
+/// Longest text of another sort, in characters.
+const SAID: usize = 600;
 
 /// How often it is asked at the beginning, and at last.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -32,56 +39,84 @@ const LAST_PAUSE: Duration = Duration::from_secs(4);
 /// When one API shows a trace, the other ones get this long to do the same.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// A server that stores in its own time has stored what it took before, once it has known of none of it for so long.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// How often it is asked meanwhile.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// The way back.
 pub struct Readback {
     client: Hyper,
     destination: Destination,
-    pages: &'static dyn Pages,
     secrets: Secrets,
     limits: Limits,
 }
 
 impl Readback {
-    /// For `destination`, reached with `secret`.
+    /// For `destination`, reached with `secrets`. That they may go there, the caller has judged.
     ///
     /// # Errors
-    /// If there is nothing to read there, the secret must not be sent there, or TLS cannot be set up.
+    /// If the secrets are never safe there, or TLS cannot be set up.
     pub fn new(destination: &Destination, secrets: &Secrets, limits: Limits) -> anyhow::Result<Self> {
-        let backend = destination.kind.backend();
-        let pages = backend.pages().ok_or_else(|| {
-            anyhow::anyhow!("{} only takes spans: nothing can be read back from it", backend.words().title)
-        })?;
-        let client = client(destination, limits)?;
-        Ok(Self { client, destination: destination.clone(), pages, secrets: secrets.clone(), limits })
+        let client = client_of_allowed(destination, limits)?;
+        Ok(Self { client, destination: destination.clone(), secrets: secrets.clone(), limits })
     }
 
-    /// The project the keys belong to.
+    fn pages(&self) -> Result<&'static dyn Pages, Failure> {
+        let backend = self.destination.kind.backend();
+        backend.pages().ok_or_else(|| Failure::Odd {
+            said: format!("{} only takes spans: nothing can be read back from it", backend.words().title),
+            date: None,
+        })
+    }
+
+    fn deletion(&self) -> Result<&'static dyn Deletion, Failure> {
+        let backend = self.destination.kind.backend();
+        let said = || format!("{} has no deletion that is known", backend.words().title);
+        backend.deletion().ok_or_else(|| Failure::Odd { said: said(), date: None })
+    }
+
+    /// The project the keys belong to, or in which traces are kept there.
     ///
     /// # Errors
     /// [`Failure`].
     pub async fn project(&self) -> Result<Project, Failure> {
-        let (answer, date) = self.ask(self.pages.whose(&self.destination, &self.secrets)).await?;
-        let Some((id, name)) = self.pages.project(&answer) else {
-            return Err(Failure::Odd { said: "the answer names no project".into(), date });
-        };
-        let safe = |text: &str| {
-            let text = self.secrets.conceal(&self.destination.account, text);
-            text.chars().filter(|c| !c.is_control()).take(NAME).collect::<String>()
-        };
-        Ok(Project { name: safe(&name), id: safe(&id), date })
+        let pages = self.pages()?;
+        let (answer, date) = self.ask(pages.whose(&self.destination, &self.secrets)).await?;
+        let (id, name) = pages.project(&answer).map_err(|said| Failure::Odd { said: self.safe(&said, SAID), date })?;
+        Ok(Project { name: self.safe(&name, NAME), id: self.safe(&id, NAME), date })
+    }
+
+    /// What a server said, without secrets, cut to `most` characters.
+    fn safe(&self, text: &str, most: usize) -> String {
+        let text = self.secrets.conceal(&self.destination.account, text);
+        text.chars().filter(|c| !c.is_control()).take(most).collect()
+    }
+
+    /// What is noteworthy about the server, which is asked what its kind knows to ask.
+    pub async fn remarks(&self) -> Vec<Remark> {
+        let Ok(pages) = self.pages() else { return Vec::new() };
+        let mut bodies = Vec::new();
+        for request in pages.about(&self.destination, &self.secrets) {
+            bodies.push(self.answered(request).await.ok().map(|(response, _)| response.into_body()));
+        }
+        let safe = |remark: Remark| Remark { seen: self.safe(&remark.seen, SAID), ..remark };
+        pages.remarks(&bodies).into_iter().map(safe).collect()
     }
 
     /// Looks for a trace that was sent just now, until each API shows it or `patience` is over.
     pub async fn trace(&self, trace_id: &str, patience: Duration) -> Vec<(&'static str, Seen)> {
         let started = clock::monotonic();
-        let mut views: Vec<_> = self.pages.views().iter().map(|api| (*api, Seen::NotYet)).collect();
+        let Ok(pages) = self.pages() else { return Vec::new() };
+        let mut views: Vec<_> = pages.views().iter().map(|api| (*api, Seen::NotYet)).collect();
         let mut pause = FIRST_PAUSE;
         loop {
             for (view, (_, seen)) in views.iter_mut().enumerate().filter(|(_, (_, seen))| *seen == Seen::NotYet) {
-                let request = self.pages.view(view, &self.destination, &self.secrets, trace_id);
+                let request = pages.view(view, &self.destination, &self.secrets, trace_id);
                 *seen = match self.ask(request).await {
-                    Ok((answer, _)) if self.pages.shows(view, trace_id, &answer) => Seen::Shown(started.elapsed()),
-                    Err(Failure::Status { status: 404, said, .. }) if self.pages.lacks(view, &said) => Seen::NoSuchApi,
+                    Ok((answer, _)) if pages.shows(view, trace_id, &answer) => Seen::Shown(started.elapsed()),
+                    Err(Failure::Status { status: 404, said, .. }) if pages.lacks(view, &said) => Seen::NoSuchApi,
                     Err(Failure::Status { status: 404, .. }) => Seen::NotYet,
                     other => later(other),
                 };
@@ -96,43 +131,155 @@ impl Readback {
         }
     }
 
-    /// Has these traces, by their ids in hex, deleted; says after how many of them that failed.
+    /// True if this server deletes traces.
+    ///
+    /// # Errors
+    /// [`Failure`], if it cannot be asked.
+    pub async fn deletes(&self) -> Result<bool, Failure> {
+        let Ok(deletion) = self.deletion() else { return Ok(false) };
+        match deletion.identify(&self.destination, &self.secrets) {
+            Some(request) => Ok(deletion.is_known(&self.exchanged(request).await?.response)),
+            None => Ok(true),
+        }
+    }
+
+    /// Has these traces, by their ids in hex, deleted, and waits for `patience` at most until that is certain, where it can be. Says after
+    /// how many of them it failed.
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn delete(&self, traces: &[String]) -> Result<(), (usize, Failure)> {
-        let together = self.pages.most_deleted();
-        for (done, part) in traces.chunks(together).enumerate() {
-            let request = self.pages.delete(&self.destination, &self.secrets, part);
-            self.ask(request).await.map_err(|failure| (done * together, failure))?;
+    pub async fn delete(&self, traces: &[String], patience: Duration) -> Result<Deleted, (usize, Failure)> {
+        let deletion = self.deletion().map_err(|failure| (0, failure))?;
+        match deletion.certainty() {
+            Certainty::Asked => {
+                let mut asked = 0;
+                for part in traces.chunks(deletion.most().max(1)) {
+                    let request = deletion.delete(&self.destination, &self.secrets, "", part);
+                    self.answered(request).await.map_err(|failure| (asked, failure))?;
+                    asked += part.len();
+                }
+                Ok(Deleted { asked, ..Deleted::default() })
+            }
+            Certainty::Found => self.delete_found(deletion, traces).await,
+            Certainty::Repeated => self.delete_repeatedly(deletion, traces, patience).await,
         }
-        Ok(())
     }
 
-    async fn ask(&self, mut request: Request<Bytes>) -> Result<(Value, Option<u64>), Failure> {
+    /// Looks where each of them is, has it deleted there, and looks again.
+    async fn delete_found(&self, deletion: &dyn Deletion, traces: &[String]) -> Result<Deleted, (usize, Failure)> {
+        let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut deleted = Deleted::default();
+        for trace in traces {
+            match self.place(deletion, trace).await.map_err(|failure| (0, failure))? {
+                Some(place) => places.entry(place).or_default().push(trace.clone()),
+                None => deleted.absent += 1,
+            }
+        }
+        for (place, traces) in &places {
+            for part in traces.chunks(deletion.most().max(1)) {
+                let failed = |failure| (deleted.gone, failure);
+                // First what can be found by the traces alone.
+                for trace in part {
+                    if let Some(request) = deletion.files(&self.destination, &self.secrets, place, trace) {
+                        match self.answered(request).await {
+                            // It keeps none for us then.
+                            Ok(_) | Err(Failure::Status { status: 404 | 405 | 501 | 503, .. }) => {}
+                            Err(failure) => return Err(failed(failure)),
+                        }
+                    }
+                }
+                let request = deletion.delete(&self.destination, &self.secrets, place, part);
+                self.answered(request).await.map_err(failed)?;
+                for trace in part {
+                    if self.place(deletion, trace).await.map_err(failed)?.is_some() {
+                        let said = format!("it says that it deleted trace {trace}, and still shows it");
+                        return Err(failed(Failure::Odd { said, date: None }));
+                    }
+                }
+                deleted.gone += part.len();
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// Where a trace is; `None` if the server does not know it.
+    async fn place(&self, deletion: &dyn Deletion, trace: &str) -> Result<Option<String>, Failure> {
+        let Some(request) = deletion.find(&self.destination, &self.secrets, trace) else { return Ok(None) };
+        match self.ask(request).await {
+            Ok((answer, date)) => {
+                let odd = || Failure::Odd { said: "the answer does not say where the trace is".into(), date };
+                deletion.place(&answer).map(Some).ok_or_else(odd)
+            }
+            Err(Failure::Status { status: 404, said, .. }) if deletion.is_absent(&said) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Has them deleted until the server has known of none of them for a while.
+    async fn delete_repeatedly(
+        &self,
+        deletion: &dyn Deletion,
+        traces: &[String],
+        patience: Duration,
+    ) -> Result<Deleted, (usize, Failure)> {
+        let started = clock::monotonic();
+        let (mut gone, mut last) = (BTreeSet::new(), started);
+        loop {
+            for trace in traces {
+                let request = deletion.delete(&self.destination, &self.secrets, "", std::slice::from_ref(trace));
+                match self.answered(request).await {
+                    Ok(_) => {
+                        gone.insert(trace);
+                        last = clock::monotonic();
+                    }
+                    Err(Failure::Status { status: 404, said, .. }) if deletion.is_absent(&said) => {}
+                    Err(failure) => return Err((gone.len(), failure)),
+                }
+            }
+            if last.elapsed() >= QUIET {
+                return Ok(Deleted { gone: gone.len(), absent: traces.len() - gone.len(), asked: 0 });
+            }
+            if started.elapsed() >= patience {
+                let said = "more of it came while it was deleted".to_owned();
+                return Err((gone.len(), Failure::Odd { said, date: None }));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn exchanged(&self, mut request: Request<Bytes>) -> Result<Exchanged, Failure> {
         let json = HeaderValue::from_static("application/json");
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
         request.headers_mut().insert(header::ACCEPT, json.clone());
         request.headers_mut().insert(header::CONTENT_TYPE, json);
         let key = (self.destination.account.clone(), self.secrets.clone());
         let exchanged = exchange(&self.client, request, &key, self.limits, Asked::Api).await;
-        let done = exchanged.map_err(|failed| match failed.answer() {
+        exchanged.map_err(|failed| match failed.answer() {
             Answer::Untrusted(why) => Failure::Untrusted(why),
             _ => Failure::Unreachable(failed.to_string()),
-        })?;
-        let (answer, response) = (done.answer, done.response);
+        })
+    }
+
+    /// A 2xx of the server's own, and its clock.
+    async fn answered(&self, request: Request<Bytes>) -> Result<(Response<Bytes>, Option<u64>), Failure> {
+        let Exchanged { answer, response, .. } = self.exchanged(request).await?;
         let date = date(response.headers());
         let body = match &answer {
             Answer::Response { body, .. } if !body.is_empty() => format!(": {body}"),
             _ => String::new(),
         };
         let status = response.status().as_u16();
-        if status != 200 {
+        if !response.status().is_success() {
             return Err(Failure::Status { status, said: format!("HTTP {status}{body}"), date });
         }
         if let Answer::Response { denial: Some(why), .. } = answer {
             return Err(Failure::Odd { said: format!("HTTP {status}, but {why}"), date });
         }
+        Ok((response, date))
+    }
+
+    async fn ask(&self, request: Request<Bytes>) -> Result<(Value, Option<u64>), Failure> {
+        let (response, date) = self.answered(request).await?;
         let value = serde_json::from_slice(response.body());
         value.map(|value| (value, date)).map_err(|_| Failure::Odd { said: "the answer is no JSON".into(), date })
     }

@@ -135,6 +135,39 @@ impl Dir {
         Ok(names)
     }
 
+    /// Removes the file or link called `name`. False if there is nothing of that name.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn remove(&self, name: &str) -> io::Result<bool> {
+        match unlinkat(self, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Removes the directory called `name` with all that is in it, at most `depth` levels deep. A link is removed, and not followed. False
+    /// if there is nothing of that name.
+    ///
+    /// # Errors
+    /// [`Refused::NotAFile`] if `name` is a link or a file; what the system says; then a part of it may be left.
+    pub fn remove_all(&self, name: &str, depth: usize) -> Result<bool, Refused> {
+        let Some(dir) = self.below(name)? else { return Ok(false) };
+        if depth == 0 {
+            return Err(Refused::Io(Errno::NOTEMPTY.into()));
+        }
+        for entry in dir.names()? {
+            match dir.remove_all(&entry, depth - 1) {
+                Ok(_) => {}
+                Err(Refused::NotAFile) => drop(dir.remove(&entry)?),
+                Err(refused) => return Err(refused),
+            }
+        }
+        unlinkat(self, name, AtFlags::REMOVEDIR).map_err(io::Error::from)?;
+        Ok(true)
+    }
+
     /// Appends `line` to the file `name`, which is made if it is missing and never a link.
     ///
     /// # Errors
@@ -144,6 +177,28 @@ impl Dir {
             OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         File::from(openat(self, name, flags, PRIVATE_FILE)?).write_all(line.as_bytes())
     }
+}
+
+/// The directory at `path`, for the last `strict` names of which a link is refused. `None` if there is none.
+///
+/// # Errors
+/// As [`Dir::below`].
+pub fn there(path: &Path, strict: usize) -> Result<Option<Dir>, Refused> {
+    let names: Vec<_> = path.components().collect();
+    let (above, rest) = names.split_at(names.len().saturating_sub(strict.max(1)));
+    let mut dir = match Dir::open(&above.iter().collect::<PathBuf>()) {
+        Ok(dir) => dir,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    for name in rest {
+        let name = name.as_os_str().to_str().ok_or(Refused::NotAFile)?;
+        match dir.below(name)? {
+            Some(below) => dir = below,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(dir))
 }
 
 /// The directory at `path`, made with those above it that are missing. From the first on that is made here, and for the last `strict`

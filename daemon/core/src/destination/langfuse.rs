@@ -1,5 +1,7 @@
 //! Langfuse, by OpenTelemetry: attributes below `langfuse.`.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use proto::env::{Of, Role};
@@ -7,9 +9,10 @@ use proto::env::{Of, Role};
 use super::{
     Backend, Connect, Destination, Endpoint, Kind, Manners, MediaAs, Words,
     address::{base_url, unquoted},
+    deletion::Deletion,
     pages::Pages,
     upload::MediaApi,
-    wire::WireSpan,
+    wire::{Value, WireSpan},
 };
 use crate::{
     observation::{Observation, TraceFacts},
@@ -86,7 +89,30 @@ impl Backend for Langfuse {
         Some(&pages::Site)
     }
 
+    fn deletion(&self) -> Option<&'static dyn Deletion> {
+        Some(&pages::Site)
+    }
+
+    fn trial(&self, name: &str, environment: Option<&str>) -> Vec<(Cow<'static, str>, Value)> {
+        let text = |key: &'static str, value: &str| (Cow::Borrowed(key), Value::Text(value.into()));
+        let mut attributes = vec![
+            text("langfuse.observation.type", "span"),
+            text("langfuse.observation.input", "Does what is sent arrive?"),
+            text("langfuse.observation.output", "It does."),
+            text("langfuse.trace.name", name),
+        ];
+        attributes.extend(environment.map(|name| text("langfuse.environment", name)));
+        attributes
+    }
+
     fn words(&self) -> Words {
-        Words { kind: "langfuse", title: "Langfuse", secret: "secret key" }
+        Words {
+            kind: "langfuse",
+            title: "Langfuse",
+            secret: "secret key",
+            address: "LANGFUSE_BASE_URL",
+            credentials: "correct LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY (in Langfuse: Project settings, API keys), or \
+                          LANGFUSE_BASE_URL if the project lives in another region",
+        }
     }
 }

@@ -1,14 +1,22 @@
 //! MLflow: a tracking server by its OTLP endpoint, or its file store, which is written without one. The variables are MLflow's own, so
 //! that a project which MLflow's own integration traced goes on as it was.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use proto::env::{Of, Role};
 use serde::Deserialize;
 
 use super::{
-    Backend, Connect, Destination, Endpoint, Folder, Kind, Manners, MediaAs, Words, address::unquoted,
-    mlflow::filestore::Which, own, upload::MediaApi, wire::WireSpan,
+    Backend, Connect, Destination, Endpoint, Folder, Kind, Manners, MediaAs, Words,
+    address::unquoted,
+    deletion::Deletion,
+    mlflow::filestore::Which,
+    own,
+    pages::Pages,
+    upload::MediaApi,
+    wire::{Value, WireSpan},
 };
 use crate::{
     observation::{Observation, TraceFacts},
@@ -22,6 +30,7 @@ mod attachments;
 mod credentials;
 pub mod encode;
 pub mod filestore;
+mod pages;
 mod server;
 mod uri;
 
@@ -174,16 +183,10 @@ impl Backend for Mlflow {
         if let Some((name, remedy)) = form.unknown.and_then(|name| UNKNOWN.iter().find(|(known, _)| *known == name)) {
             return Connect::Park(format!("{name} is set, which is not followed here: {remedy}, and remove it"));
         }
-        let mut headers = HeaderMap::new();
-        if let Some(authorization) = authorization(secrets) {
-            headers.insert(header::AUTHORIZATION, authorization);
-        }
-        if let Some(workspace) = &form.workspace {
-            match HeaderValue::from_str(workspace) {
-                Ok(workspace) => drop(headers.insert("x-mlflow-workspace", workspace)),
-                Err(_) => return Connect::Park(format!("{WORKSPACE} fits in no header")),
-            }
-        }
+        let mut headers = match headers(to, secrets) {
+            Ok(headers) => headers,
+            Err(why) => return Connect::Park(why),
+        };
         let id = match form.experiment {
             Which::Id(id) => id,
             Which::Name(name) => match found(to, &headers, &name, answers) {
@@ -227,8 +230,35 @@ impl Backend for Mlflow {
         Some(&attachments::Attachments)
     }
 
+    fn pages(&self) -> Option<&'static dyn Pages> {
+        Some(&pages::Site)
+    }
+
+    fn deletion(&self) -> Option<&'static dyn Deletion> {
+        Some(&pages::Site)
+    }
+
+    fn trial(&self, name: &str, _: Option<&str>) -> Vec<(Cow<'static, str>, Value)> {
+        let text = |key: &'static str, value: String| (Cow::Borrowed(key), Value::Text(value));
+        let said =
+            |role: &str, text: &str| serde_json::json!({"messages": [{"role": role, "content": text}]}).to_string();
+        vec![
+            text("mlflow.spanType", "AGENT".to_owned()),
+            text("mlflow.spanInputs", said("user", "Does what is sent arrive?")),
+            text("mlflow.spanOutputs", said("assistant", "It does.")),
+            text("mlflow.traceTag.mlflow.traceName", name.to_owned()),
+        ]
+    }
+
     fn words(&self) -> Words {
-        Words { kind: "mlflow", title: "MLflow", secret: "token or password" }
+        Words {
+            kind: "mlflow",
+            title: "MLflow",
+            secret: "token or password",
+            address: "MLFLOW_TRACKING_URI",
+            credentials: "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; and that this \
+                          user may read and write the experiment",
+        }
     }
 }
 
@@ -242,6 +272,22 @@ fn address(place: Place) -> Option<String> {
         Place::Server(address) | Place::Other(address) => address,
         Place::Files(path) => format!("{FILES}{path}"),
     })
+}
+
+/// The headers of every request to a server: credentials, and the workspace.
+///
+/// # Errors
+/// Which of them fits in no header.
+fn headers(to: &Destination, secrets: &Secrets) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    if let Some(authorization) = authorization(secrets) {
+        headers.insert(header::AUTHORIZATION, authorization);
+    }
+    if let Some(workspace) = Form::of(to).workspace {
+        let workspace = HeaderValue::from_str(&workspace).map_err(|_| format!("{WORKSPACE} fits in no header"))?;
+        headers.insert("x-mlflow-workspace", workspace);
+    }
+    Ok(headers)
 }
 
 /// A name with its password, else a token; a name alone is nothing, as it is for MLflow's own client.

@@ -10,8 +10,9 @@ use proto::env::Of;
 use serde::{Deserialize, Serialize};
 
 use self::{
+    deletion::Deletion,
     mlflow::filestore::Which,
-    pages::Pages,
+    pages::{Item, Pages},
     upload::MediaApi,
     wire::{Value, WireSpan},
 };
@@ -23,6 +24,7 @@ use crate::{
 };
 
 pub mod address;
+pub mod deletion;
 pub mod langfuse;
 pub mod mlflow;
 pub mod otlp;
@@ -208,6 +210,22 @@ pub trait Backend: Sync {
         None
     }
 
+    /// The page of something at a server that [`Deletion::is_known`] recognises, of a kind whose other servers have no
+    /// [`pages`](Self::pages) that are known.
+    fn page(&self, _to: &Destination, _of: Item<'_>) -> Option<String> {
+        None
+    }
+
+    /// How traces are deleted there.
+    fn deletion(&self) -> Option<&'static dyn Deletion> {
+        None
+    }
+
+    /// Attributes of a span that is sent to see whether it arrives: it costs nothing and belongs to no session.
+    fn trial(&self, _name: &str, _environment: Option<&str>) -> Vec<(Cow<'static, str>, Value)> {
+        Vec::new()
+    }
+
     /// What things are called there.
     fn words(&self) -> Words;
 }
@@ -241,6 +259,13 @@ pub struct Folder {
     pub root: String,
     /// The experiment there.
     pub experiment: Which,
+}
+
+impl Folder {
+    /// The command that shows what is in it.
+    pub fn viewer(&self) -> String {
+        format!("MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {}", crate::settings::quoted(&self.root))
+    }
 }
 
 /// Most requests for one way to a destination.
@@ -292,4 +317,8 @@ pub struct Words {
     pub title: &'static str,
     /// Its secret, for people.
     pub secret: &'static str,
+    /// The variable with its address.
+    pub address: &'static str,
+    /// What to do if it does not take the credentials, for people.
+    pub credentials: &'static str,
 }

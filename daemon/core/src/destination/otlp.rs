@@ -8,6 +8,8 @@
 //! * A root is sent once, when its turn is over: some receivers keep the first of two spans with one id, others both.
 //! * An image or a document is named with its size; no receiver shows the bytes.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use proto::env::{Of, Role};
@@ -16,7 +18,9 @@ use url::Url;
 use super::{
     Backend, Connect, Destination, Endpoint, Kind, Manners, Words,
     address::{self, unquoted},
+    deletion::Deletion,
     own::{self, Put},
+    pages::Item,
     wire::{Value, WireSpan},
 };
 use crate::{
@@ -29,6 +33,7 @@ mod fit;
 mod genai;
 mod headers;
 mod openinference;
+mod phoenix;
 pub mod presets;
 
 /// The variable with the headers, its secret.
@@ -192,8 +197,35 @@ impl Backend for Otlp {
         Manners { updates_roots: false, ..Manners::default() }
     }
 
+    fn page(&self, to: &Destination, of: Item<'_>) -> Option<String> {
+        Some(phoenix::page(to, of))
+    }
+
+    /// Only Phoenix is known to delete, which is asked whether it is that.
+    fn deletion(&self) -> Option<&'static dyn Deletion> {
+        Some(&phoenix::Phoenix)
+    }
+
+    fn trial(&self, name: &str, _: Option<&str>) -> Vec<(Cow<'static, str>, Value)> {
+        let text = |key: &'static str, value: &str| (Cow::Borrowed(key), Value::Text(value.into()));
+        vec![
+            text("gen_ai.operation.name", "invoke_agent"),
+            text("gen_ai.provider.name", "anthropic"),
+            text("gen_ai.agent.name", name),
+            text("openinference.span.kind", "AGENT"),
+            text("input.value", "Does what is sent arrive?"),
+            text("output.value", "It does."),
+        ]
+    }
+
     fn words(&self) -> Words {
-        Words { kind: "otlp", title: "an OTLP receiver", secret: "list of headers" }
+        Words {
+            kind: "otlp",
+            title: "an OTLP receiver",
+            secret: "list of headers",
+            address: proto::env::OTLP_ENDPOINT,
+            credentials: "correct CC_LANGFUSE_OTLP_HEADERS, or the key in it",
+        }
     }
 }
 

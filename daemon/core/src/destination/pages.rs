@@ -1,22 +1,40 @@
-//! What people see at a server, and what can be asked of it beside sending: who it takes us for, whether a trace shows, that traces
-//! be deleted. Delivery makes the requests, a backend says which, and reads the answers.
+//! What people see at a server, and what can be asked of it beside sending: who it takes us for, whether a trace shows, what it is.
+//! Delivery makes the requests, a backend says which, and reads the answers.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Method, Request, header};
 use serde_json::Value as Json;
 
-use super::{Destination, wire::Value};
+use super::Destination;
 use crate::secret::Secrets;
 
 /// The pages and APIs of a kind of server.
 pub trait Pages: Sync {
-    /// Asks which project the credentials belong to.
+    /// Asks for the project of the credentials, or for the one in which traces are kept there.
     fn whose(&self, to: &Destination, secrets: &Secrets) -> Request<Bytes>;
 
-    /// The id and the name of the project in the answer, if there is one.
-    fn project(&self, answer: &Json) -> Option<(String, String)>;
+    /// The id and the name of the project in the answer.
+    ///
+    /// # Errors
+    /// What is wrong with the answer or the project, for people.
+    fn project(&self, answer: &Json) -> Result<(String, String), String>;
+
+    /// True if this 404 to [`whose`](Self::whose) means that the project is made with the first span.
+    fn is_yet_to_come(&self, _to: &Destination, _said: &str) -> bool {
+        false
+    }
+
+    /// What the server is asked about itself, once.
+    fn about(&self, _to: &Destination, _secrets: &Secrets) -> Vec<Request<Bytes>> {
+        Vec::new()
+    }
+
+    /// What the bodies of the answers say; `None` for one that did not come.
+    fn remarks(&self, _bodies: &[Option<Bytes>]) -> Vec<Remark> {
+        Vec::new()
+    }
 
     /// Address of the page of a trace.
     fn trace(&self, to: &Destination, project: &Project, trace_id: &str) -> String;
@@ -35,15 +53,26 @@ pub trait Pages: Sync {
 
     /// True if this 404 means that the server does not have this API, rather than not yet the trace.
     fn lacks(&self, view: usize, said: &str) -> bool;
+}
 
-    /// Asks for the deletion of traces, by their ids in hex; at most [`Self::most_deleted`] of them.
-    fn delete(&self, to: &Destination, secrets: &Secrets, traces: &[String]) -> Request<Bytes>;
+/// What a page shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item<'a> {
+    /// A trace, by its id in hex.
+    Trace(&'a str),
+    /// A session.
+    Session(&'a str),
+}
 
-    /// How many traces one request can delete.
-    fn most_deleted(&self) -> usize;
-
-    /// Attributes of a span that is sent to see whether it arrives: it costs nothing and belongs to no session.
-    fn trial(&self, name: &str, environment: Option<&str>) -> Vec<(Cow<'static, str>, Value)>;
+/// What is noteworthy about a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// What was seen.
+    pub seen: String,
+    /// What to do about it; `None` if all is well.
+    pub remedy: Option<String>,
+    /// Nothing arrives until that is done.
+    pub is_grave: bool,
 }
 
 /// The project that credentials belong to.
@@ -74,4 +103,13 @@ pub enum Seen {
 pub(super) fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// A request to `address`; what is no address is refused when it is connected to.
+pub(super) fn request(method: Method, address: &str, headers: header::HeaderMap, body: Bytes) -> Request<Bytes> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = address.parse().unwrap_or_default();
+    *request.headers_mut() = headers;
+    request
 }

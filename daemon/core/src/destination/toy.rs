@@ -92,6 +92,12 @@ impl Backend for Toy {
     }
 
     fn words(&self) -> Words {
-        Words { kind: "toy", title: "the toy", secret: "token" }
+        Words {
+            kind: "toy",
+            title: "the toy",
+            secret: "token",
+            address: "CC_LANGFUSE_TOY_ADDRESS",
+            credentials: "correct CC_LANGFUSE_TOY_TOKEN",
+        }
     }
 }

@@ -6,7 +6,11 @@ use super::{Finding, count};
 use crate::{
     config::destination::Named,
     delivery::readback::Failure,
-    destination::pages::{Project, Seen},
+    destination::{
+        Destination as To,
+        deletion::Deleted,
+        pages::{Project, Remark, Seen},
+    },
     settings::quoted,
     status::{Destination, Status},
     verdict::Verdict,
@@ -19,7 +23,7 @@ const SKEW: u64 = 60;
 const NOTICE_DAYS: u64 = 5;
 
 /// Why a server is not asked.
-pub fn judge_held(to: &crate::destination::Destination, why: &str) -> Finding {
+pub fn judge_held(to: &To, why: &str) -> Finding {
     Finding::problem(
         "server",
         format!("{} is not asked and gets nothing: {why}", to.address),
@@ -32,12 +36,13 @@ pub fn judge_held(to: &crate::destination::Destination, why: &str) -> Finding {
 }
 
 /// Who answered, and what time it is there. `now` is our time when the answer came, in seconds since the epoch.
-pub fn judge_project(base_url: &str, answer: &Result<Project, Failure>, now: u64) -> Vec<Finding> {
+pub fn judge_project(to: &To, answer: &Result<Project, Failure>, now: u64) -> Vec<Finding> {
+    let base_url = &to.address;
     let (date, finding) = match answer {
         Ok(project) => {
             (project.date, Finding::ok("server", format!("{base_url} knows the keys: project {}", project.name)))
         }
-        Err(failure) => (failure.date(), judge_failure(base_url, failure)),
+        Err(failure) => (failure.date(), judge_failure(to, failure)),
     };
     let mut findings = vec![finding];
     if let Some(date) = date {
@@ -56,27 +61,36 @@ pub fn judge_project(base_url: &str, answer: &Result<Project, Failure>, now: u64
     findings
 }
 
-fn judge_failure(base_url: &str, failure: &Failure) -> Finding {
+/// What the server is.
+pub fn judge_remark(to: &To, remark: &Remark) -> Finding {
+    let seen = format!("{}: {}", to.address, remark.seen);
+    match (&remark.remedy, remark.is_grave) {
+        (None, _) => Finding::ok("server", seen),
+        (Some(remedy), false) => Finding::warning("server", seen, remedy.clone()),
+        (Some(remedy), true) => Finding::problem("server", seen, remedy.clone()),
+    }
+}
+
+fn judge_failure(to: &To, failure: &Failure) -> Finding {
+    let (base_url, words) = (&to.address, to.kind.backend().words());
+    let (title, variable) = (words.title, words.address);
     let (seen, remedy) = match failure {
-        Failure::Status { status: 401 | 403, said, .. } => (
-            format!("{base_url} does not take the keys: {said}"),
-            "correct LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY (in Langfuse: Project settings, API keys), or LANGFUSE_BASE_URL if the project lives in another region".to_owned(),
-        ),
-        Failure::Status { status: 300..=399, .. } => (
-            format!("{base_url} answers with a redirect"),
-            "set LANGFUSE_BASE_URL to the address it leads to".to_owned(),
-        ),
+        Failure::Status { status: 401 | 403, said, .. } => {
+            (format!("{base_url} does not take the keys: {said}"), words.credentials.to_owned())
+        }
+        Failure::Status { status: 300..=399, .. } => {
+            (format!("{base_url} answers with a redirect"), format!("set {variable} to the address it leads to"))
+        }
         Failure::Status { status: 429 | 500..=599, said, .. } => (
             format!("{base_url} is in trouble: {said}"),
             "nothing is lost; look at the server, and try again later".to_owned(),
         ),
-        Failure::Status { said, .. } | Failure::Odd { said, .. } => (
-            format!("{base_url} does not answer as Langfuse does: {said}"),
-            "correct LANGFUSE_BASE_URL".to_owned(),
-        ),
+        Failure::Status { said, .. } | Failure::Odd { said, .. } => {
+            (format!("{base_url} does not answer as {title} does: {said}"), format!("correct {variable}"))
+        }
         Failure::Unreachable(why) => (
             format!("{base_url} cannot be reached: {why}"),
-            "check LANGFUSE_BASE_URL, the network, HTTPS_PROXY and NO_PROXY; what is traced waits meanwhile".to_owned(),
+            format!("check {variable}, the network, HTTPS_PROXY and NO_PROXY; what is traced waits meanwhile"),
         ),
         Failure::Untrusted(why) => (
             format!("{base_url} cannot prove who it is: {why}"),
@@ -94,8 +108,12 @@ pub struct Probe {
     pub sent: Verdict,
     /// How long it was looked for.
     pub waited: Duration,
-    /// What each of the server's APIs shows, by its name, if it was taken.
+    /// What each of the server's APIs shows, by its name, if it was taken and there are any.
     pub seen: Option<Vec<(&'static str, Seen)>>,
+    /// What became of its deletion, or why it failed; `None` if that was not asked for.
+    pub deleted: Option<Result<Deleted, String>>,
+    /// The variable with the server's address.
+    pub variable: &'static str,
 }
 
 impl Probe {
@@ -111,7 +129,10 @@ impl Probe {
                 return Finding::problem(
                     check,
                     format!("the server does not take a trace: {why}"),
-                    "see the finding on the server; if that is well, LANGFUSE_BASE_URL leads to something between",
+                    format!(
+                        "see the finding on the server; if that is well, {} leads to something between",
+                        self.variable
+                    ),
                 );
             }
         }
@@ -122,11 +143,11 @@ impl Probe {
             Seen::Failed(why) => why.clone(),
         };
         let Some(views) = &self.seen else {
-            return Finding::ok(check, format!("trace {id} was sent"));
+            return self.finish(format!("trace {id} was sent and taken; this receiver is not read back"));
         };
         let all = views.iter().map(|(api, seen)| format!("{api}: {}", said(seen))).collect::<Vec<_>>().join("; ");
         if views.iter().any(|(_, seen)| matches!(seen, Seen::Shown(_))) {
-            return Finding::ok(check, format!("trace {id} was sent and read back ({all})"));
+            return self.finish(format!("trace {id} was sent and read back ({all})"));
         }
         Finding::problem(
             check,
@@ -134,6 +155,24 @@ impl Probe {
             "give it longer: cc-langfusectl doctor --wait 5m; if it never shows, what the server takes is not processed: \
              look at its worker and queue",
         )
+    }
+
+    /// It has arrived; is it gone again, where that can be?
+    fn finish(&self, seen: String) -> Finding {
+        match &self.deleted {
+            None => Finding::ok("probe", seen),
+            Some(Ok(Deleted { gone: 1.., .. })) => Finding::ok("probe", format!("{seen}, and deleted again")),
+            Some(Ok(_)) => Finding::warning(
+                "probe",
+                format!("{seen}; the server did not know it when it was to be deleted again"),
+                "look for it later, and delete it there",
+            ),
+            Some(Err(why)) => Finding::warning(
+                "probe",
+                format!("{seen}, and could not be deleted again: {why}"),
+                "delete it there; cc-langfusectl forget would fail likewise",
+            ),
+        }
     }
 }
 
@@ -143,8 +182,8 @@ fn seconds(time: Duration) -> String {
     if seconds < 10.0 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
 }
 
-/// What the daemon says of where spans go. `ours` is this project's destination.
-pub fn judge_delivery(status: &Status, ours: Option<&crate::destination::Destination>) -> Vec<Finding> {
+/// What the daemon says of where spans go. `ours` are this project's destinations.
+pub fn judge_delivery(status: &Status, ours: &[To]) -> Vec<Finding> {
     // What is wrong with a table of config.toml is a finding of its own.
     let known = status.destinations.iter().filter(|to| !to.is_nowhere());
     let mut findings: Vec<Finding> = known.map(|to| judge_destination(to, ours)).collect();
@@ -165,10 +204,10 @@ pub fn judge_delivery(status: &Status, ours: Option<&crate::destination::Destina
     findings
 }
 
-fn judge_destination(to: &Destination, ours: Option<&crate::destination::Destination>) -> Finding {
+fn judge_destination(to: &Destination, ours: &[To]) -> Finding {
     let check = "delivery";
     let place = to.called().map_or_else(|| to.base_url.clone(), |name| format!("{name} ({})", to.base_url));
-    let is_ours = ours.is_some_and(|ours| ours.address == to.base_url && ours.account == to.public_key);
+    let is_ours = ours.iter().any(|ours| ours.address == to.base_url && ours.account == to.public_key);
     let waiting = match to.waiting {
         0 => String::new(),
         n => format!(", {} waiting", count(n as usize, "span")),

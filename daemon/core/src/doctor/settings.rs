@@ -18,8 +18,11 @@ use crate::{
     settings::{HOOK, program, rival::Rival, split_mark, words},
 };
 
+mod misplaced;
 mod mlflow;
 mod otlp;
+
+pub use misplaced::judge_hooks_file;
 
 /// Days after which Claude Code removes transcripts, unless its settings say otherwise.
 const CLEANUP_DAYS: u64 = 30;
@@ -123,7 +126,10 @@ pub fn read(files: &[File], environment: impl IntoIterator<Item = (String, Strin
                     format!("correct line {} of {shown}", error.line()),
                 )),
                 Ok(value) => match all.add(file, &value) {
-                    Ok(()) => findings.push(Finding::ok(check, shown.to_string())),
+                    Ok(()) => findings.push(
+                        misplaced::judge(check, &file.path, &value)
+                            .unwrap_or_else(|| Finding::ok(check, shown.to_string())),
+                    ),
                     Err(what) => findings.push(Finding::problem(
                         check,
                         format!("{shown}: {what}, so Claude Code may ignore all of it"),
@@ -190,6 +196,15 @@ impl Settings {
     /// What hooks see.
     pub fn env(&self) -> Env<'_> {
         Env::new(self.env.iter().map(|(name, (value, _))| (name.as_str(), value.as_str())))
+    }
+
+    /// The same for hooks in `project`: with the variable that says so.
+    pub fn env_in(&self, project: &Path) -> BTreeMap<String, String> {
+        let mut vars: BTreeMap<String, String> =
+            self.env.iter().map(|(name, (value, _))| (name.clone(), value.to_string())).collect();
+        let dir = project.to_string_lossy().into_owned();
+        vars.entry("CLAUDE_PROJECT_DIR".to_owned()).or_insert(dir);
+        vars
     }
 
     /// Days after which Claude Code removes transcripts.

@@ -8,7 +8,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cc_core::{destination::Destination, project::Options, route::Env, transcript::is_name};
+use cc_core::{
+    destination::{Destination, Kind},
+    project::Options,
+    route::{Env, narrow},
+    transcript::is_name,
+};
 use cc_langfuse::{
     clock,
     credentials::layers,
@@ -39,7 +44,7 @@ pub(super) struct Candidate {
 }
 
 /// Where the sessions of a project go, and how.
-pub(super) struct Route {
+pub(crate) struct Route {
     pub destination: Destination,
     pub options: Options,
     /// What the daemon is told.
@@ -147,8 +152,10 @@ pub(super) fn real(dir: &Path) -> PathBuf {
 }
 
 /// Where sessions go, by the directory they were in.
-pub(super) struct Routes {
+pub(crate) struct Routes {
     home: PathBuf,
+    /// Only this kind.
+    kind: Option<Kind>,
     /// What this process's environment says.
     own: Vec<(String, String)>,
     known: Vec<Route>,
@@ -156,25 +163,29 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Routes for a user whose home is `home`.
-    pub(super) fn new(home: PathBuf) -> Self {
+    /// Routes for a user whose home is `home`, to destinations of any kind or of this one.
+    pub(crate) fn new(home: PathBuf, kind: Option<Kind>) -> Self {
         let own = environment::forwarded().into_iter();
         let own = own.filter(|(name, value)| name != "CLAUDE_PROJECT_DIR" && !value.trim().is_empty()).collect();
-        Self { home, own, known: Vec::new(), by_dir: HashMap::new() }
+        Self { home, kind, own, known: Vec::new(), by_dir: HashMap::new() }
     }
 
     /// True if this process's environment says where everything goes.
     pub(super) fn are_given(&self) -> bool {
-        Env::new(pairs(&self.own)).destination().is_ok()
+        let own = Env::new(pairs(&self.own));
+        match self.kind {
+            Some(kind) => matches!(kind.backend().route(&own), Ok(Some(_))),
+            None => own.destination().is_ok(),
+        }
     }
 
     /// One of those found.
-    pub(super) fn get(&self, route: usize) -> &Route {
+    pub(crate) fn get(&self, route: usize) -> &Route {
         &self.known[route]
     }
 
     /// The route of sessions in `cwd`; `None` if they are not traced.
-    pub(super) fn of(&mut self, cwd: Option<&Path>) -> Option<usize> {
+    pub(crate) fn of(&mut self, cwd: Option<&Path>) -> Option<usize> {
         let cwd = cwd.map(real);
         if let Some(known) = self.by_dir.get(&cwd) {
             return *known;
@@ -199,6 +210,12 @@ impl Routes {
             // The daemon finds the key itself, in the file that chose the server.
             let own = self.own.iter().filter(|(name, _)| name == "CLAUDE_CONFIG_DIR");
             vars.extend(own.cloned());
+        }
+        if let Some(kind) = self.kind {
+            if !self.are_given() && !Env::of(&vars).enables(kind.backend().of()) {
+                return None;
+            }
+            narrow(&mut vars, kind);
         }
         // What lies below a project is found from there.
         vars.extend(cwd.and_then(Path::to_str).map(|dir| ("CLAUDE_PROJECT_DIR".to_owned(), dir.to_owned())));

@@ -1,4 +1,4 @@
-//! `backfill`: history into Langfuse.
+//! `backfill`: history to where traces go.
 //!
 //! A plan first: what each session would add, by the ids of its spans. Then one session after the other is handed to the daemon as
 //! a hook would, so that everything holds that holds for hooks. Nothing is kept here: whoever runs it again goes on.
@@ -19,11 +19,12 @@ use self::{
 };
 use crate::{
     client::{self, Client},
+    kinds,
     session::{self, Naming},
     ui::{amount::count, progress::Progress, terminal},
 };
 use cc_core::{
-    destination::Destination,
+    destination::{Destination, Kind},
     ids::{SpanId, SpanKey, TraceId},
     import_state::Imported,
     status::history::{Ask, Known, SPANS},
@@ -34,7 +35,7 @@ use cc_langfuse::{
     reader::Unreadable,
 };
 
-mod find;
+pub(crate) mod find;
 mod send;
 
 /// `backfill`.
@@ -43,6 +44,7 @@ mod send;
   cc-langfusectl backfill --dry-run
   cc-langfusectl backfill --since 30d
   cc-langfusectl backfill --project ~/app --yes
+  cc-langfusectl backfill --to mlflow --dry-run
   LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… cc-langfusectl backfill --yes --json
 
 Sessions go where the settings of their project say; those of projects that are not traced are left out. With LANGFUSE_PUBLIC_KEY,
@@ -57,6 +59,9 @@ pub(crate) struct Backfill {
     /// Only sessions in this directory, or below it
     #[arg(long, value_name = "DIR")]
     project: Option<PathBuf>,
+    /// Send only to destinations of this kind: langfuse, mlflow or otlp
+    #[arg(long, value_name = "KIND", value_parser = kinds::named)]
+    to: Option<Kind>,
     /// Only show what would be sent
     #[arg(long)]
     dry_run: bool,
@@ -132,7 +137,7 @@ impl Backfill {
             return usage("nobody can be asked here: look at it with --dry-run, then give --yes");
         }
         let mut progress = Progress::new(self.json);
-        let mut routes = Routes::new(client::home()?);
+        let mut routes = Routes::new(client::home()?, self.to);
         let mut plan = self.plan(&mut routes, &mut progress)?;
         if self.dry_run {
             self.tell(&plan, 0, &[])?;

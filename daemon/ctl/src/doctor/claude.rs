@@ -12,6 +12,7 @@ use std::{
 use crate::{client, programs};
 use cc_core::{
     doctor::{
+        Finding,
         local::{Claude, Program, ProgramState},
         settings::{self, Content, Place, Settings},
     },
@@ -63,6 +64,15 @@ pub(super) fn files(project: &Path, home: &Path) -> Vec<settings::File> {
             settings::File { place, content: content(&path), path, tracked }
         })
         .collect()
+}
+
+/// Files beside the settings that people take for settings, and that Claude Code never opens.
+pub(super) fn unread(project: &Path, home: &Path) -> Vec<Finding> {
+    let user = client::user_dir(home);
+    let mut dirs = vec![project.join(".claude")];
+    dirs.extend(Some(user).filter(|user| *user != dirs[0]));
+    let there = dirs.iter().map(|dir| dir.join("hooks.json")).filter(|file| file.exists());
+    there.map(|file| settings::judge_hooks_file(&file)).collect()
 }
 
 fn content(path: &Path) -> Content {

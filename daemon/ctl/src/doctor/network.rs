@@ -7,10 +7,15 @@ use std::{
 
 use crate::{client, seen};
 use cc_core::{
-    destination::{Destination, wire::WireSpan},
+    delivery::readback::Failure,
+    destination::{
+        Destination,
+        deletion::Certainty,
+        wire::{self, WireSpan},
+    },
     doctor::{
         Finding,
-        server::{Probe, judge_held, judge_project},
+        server::{Probe, judge_held, judge_project, judge_remark},
     },
     ids::{Role, hex, span_id, trace_id},
     project::Options,
@@ -61,41 +66,66 @@ impl Server<'_> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let readback = Readback::new(self.to, self.secrets, LIMITS)?;
-            let answer = readback.project().await;
-            let mut findings = judge_project(&self.to.address, &answer, now().as_secs());
-            if let (Ok(_), Some(wait)) = (answer, wait) {
-                findings.push(self.probe(&readback, wait).await?.judge());
+            let (mut findings, is_well) = self.project(&readback).await;
+            let remarks = readback.remarks().await;
+            findings.extend(remarks.iter().map(|remark| judge_remark(self.to, remark)));
+            if let Some(wait) = wait.filter(|_| is_well && !remarks.iter().any(|remark| remark.is_grave)) {
+                findings.push(self.probe(&readback, wait).await.judge());
             }
             Ok(findings)
         })
     }
 
-    async fn probe(&self, readback: &Readback, wait: Duration) -> anyhow::Result<Probe> {
+    /// Asks for the project, if there are any of the kind, and says whether a trace may be sent.
+    async fn project(&self, readback: &Readback) -> (Vec<Finding>, bool) {
+        let Some(pages) = self.to.kind.backend().pages() else { return (Vec::new(), true) };
+        let answer = readback.project().await;
+        match &answer {
+            Err(Failure::Status { status: 404, said, .. }) if pages.is_yet_to_come(self.to, said) => {
+                let seen = format!("{} answers; {} is made with the first trace", self.to.address, self.to.account);
+                (vec![Finding::ok("server", seen)], true)
+            }
+            _ => (judge_project(self.to, &answer, now().as_secs()), answer.is_ok()),
+        }
+    }
+
+    async fn probe(&self, readback: &Readback, wait: Duration) -> Probe {
         let span = self.span(now());
         let id = hex(&span.trace_id);
+        let backend = self.to.kind.backend();
         let sent = match Transport::connect(self.to, self.secrets, LIMITS).await {
             Ok(transport) => self.to.kind.judge(&transport.send(vec![span]).await),
             Err(verdict) => verdict,
         };
         let seen = match sent {
-            Verdict::Delivered => Some(readback.trace(&id, wait).await),
+            Verdict::Delivered if backend.pages().is_some() => Some(readback.trace(&id, wait).await),
             _ => None,
         };
-        Ok(Probe { trace_id: id, sent, waited: wait, seen })
+        let may_be_deleted = backend.deletion().is_some_and(|deletion| deletion.certainty() != Certainty::Asked);
+        let deleted = match sent {
+            Verdict::Delivered if may_be_deleted => match readback.deletes().await {
+                Ok(true) => {
+                    Some(readback.delete(std::slice::from_ref(&id), wait).await.map_err(|(_, why)| why.to_string()))
+                }
+                Ok(false) => None,
+                Err(why) => Some(Err(why.to_string())),
+            },
+            _ => None,
+        };
+        Probe { trace_id: id, sent, waited: wait, seen, deleted, variable: backend.words().address }
     }
 
     /// A trace of one span that costs nothing and belongs to no session.
     fn span(&self, now: Duration) -> WireSpan {
         let trace = trace_id(&format!("{NAME} {} {}", now.as_nanos(), std::process::id()));
-        let pages = self.to.kind.backend().pages();
-        let trial = pages.map(|pages| pages.trial(NAME, self.options.environment.as_deref()));
         WireSpan {
             trace_id: trace,
             span_id: span_id(trace, Role::Turn, NAME),
             name: NAME.into(),
             start_ns: now.as_nanos() as u64,
             end_ns: now.as_nanos() as u64 + 1_000_000,
-            attributes: trial.unwrap_or_default(),
+            status: wire::Status::Ok,
+            attributes: self.to.kind.backend().trial(NAME, self.options.environment.as_deref()),
             ..WireSpan::default()
         }
     }

@@ -23,7 +23,7 @@ const ASIDE: [&str; 4] = ["GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT
 
 /// What becomes of a file that git does not track yet.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// No repository has it in its working tree, or the one that has ignores it.
     Safe,
     /// `git add .` would take it. This line in this file, which is part of no commit, prevents that.
@@ -35,13 +35,13 @@ pub(super) enum Fate {
 }
 
 /// The working tree around `file`.
-pub(super) fn tree(file: &Path) -> Option<&Path> {
+pub(crate) fn tree(file: &Path) -> Option<&Path> {
     file.ancestors().skip(1).find(|dir| dir.join(".git").exists())
 }
 
 /// What becomes of `file`, which is absolute, without links, and need not exist: in the repository around it, and in one that
 /// this program's environment names.
-pub(super) fn fate(file: &Path) -> Fate {
+pub(crate) fn fate(file: &Path) -> Fate {
     let around = tree(file).map(|_| false);
     let named = ELSEWHERE.iter().any(|name| environment::raw(name).is_some()).then_some(true);
     let fates = around.into_iter().chain(named).map(|named| Repository { file, named }.fate());

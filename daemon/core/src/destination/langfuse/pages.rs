@@ -1,17 +1,15 @@
 //! Langfuse's pages, and its public API: projects, traces as both generations of the API show them, deletion.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
-use http::{Method, Request, header};
+use http::{HeaderMap, Method, Request, header};
 use serde_json::{Value as Json, json};
 
 use super::auth;
 use crate::{
     destination::{
         Destination,
-        pages::{Pages, Project, encoded},
-        wire::Value,
+        deletion::{Certainty, Deletion},
+        pages::{Pages, Project, encoded, request},
     },
     secret::Secrets,
 };
@@ -27,10 +25,10 @@ impl Pages for Site {
         ask(Method::GET, to, secrets, "projects", Bytes::new())
     }
 
-    fn project(&self, answer: &Json) -> Option<(String, String)> {
+    fn project(&self, answer: &Json) -> Result<(String, String), String> {
         let project = &answer["data"][0];
-        let id = project["id"].as_str()?;
-        Some((id.to_owned(), project["name"].as_str().unwrap_or(id).to_owned()))
+        let id = project["id"].as_str().ok_or("the answer names no project")?;
+        Ok((id.to_owned(), project["name"].as_str().unwrap_or(id).to_owned()))
     }
 
     fn trace(&self, to: &Destination, project: &Project, trace_id: &str) -> String {
@@ -65,26 +63,19 @@ impl Pages for Site {
         let said = said.to_ascii_lowercase();
         view == OBSERVATIONS || said.contains("events_only") || said.contains("endpoint is not available")
     }
+}
 
-    /// The server does it in its own time.
-    fn delete(&self, to: &Destination, secrets: &Secrets, traces: &[String]) -> Request<Bytes> {
+impl Deletion for Site {
+    fn delete(&self, to: &Destination, secrets: &Secrets, _: &str, traces: &[String]) -> Request<Bytes> {
         ask(Method::DELETE, to, secrets, "traces", json!({ "traceIds": traces }).to_string().into())
     }
 
-    fn most_deleted(&self) -> usize {
+    fn most(&self) -> usize {
         100
     }
 
-    fn trial(&self, name: &str, environment: Option<&str>) -> Vec<(Cow<'static, str>, Value)> {
-        let text = |key: &'static str, value: &str| (Cow::Borrowed(key), Value::Text(value.into()));
-        let mut attributes = vec![
-            text("langfuse.observation.type", "span"),
-            text("langfuse.observation.input", "Does what is sent arrive?"),
-            text("langfuse.observation.output", "It does."),
-            text("langfuse.trace.name", name),
-        ];
-        attributes.extend(environment.map(|name| text("langfuse.environment", name)));
-        attributes
+    fn certainty(&self) -> Certainty {
+        Certainty::Asked
     }
 }
 
@@ -93,12 +84,8 @@ fn page(to: &Destination, project: &Project, kind: &str, id: &str) -> String {
 }
 
 fn ask(method: Method, to: &Destination, secrets: &Secrets, path: &str, body: Bytes) -> Request<Bytes> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    // What is no address is refused when it is connected to.
-    *request.uri_mut() = format!("{}/api/public/{path}", to.address).parse().unwrap_or_default();
-    request.headers_mut().insert(header::AUTHORIZATION, auth(to, secrets));
-    request
+    let headers = HeaderMap::from_iter([(header::AUTHORIZATION, auth(to, secrets))]);
+    request(method, &format!("{}/api/public/{path}", to.address), headers, body)
 }
 
 #[cfg(test)]
@@ -143,10 +130,10 @@ mod tests {
     #[test]
     fn a_project_without_a_name_is_called_by_its_id() {
         let named = |answer| Site.project(&answer);
-        assert_eq!(named(json!({ "data": [{ "id": "i", "name": "n" }] })), Some(("i".into(), "n".into())));
-        assert_eq!(named(json!({ "data": [{ "id": "i" }] })), Some(("i".into(), "i".into())));
+        assert_eq!(named(json!({ "data": [{ "id": "i", "name": "n" }] })), Ok(("i".into(), "n".into())));
+        assert_eq!(named(json!({ "data": [{ "id": "i" }] })), Ok(("i".into(), "i".into())));
         for odd in [json!({}), json!({ "data": [] }), json!({ "data": [{ "id": 1 }] }), json!([1])] {
-            assert_eq!(named(odd.clone()), None, "{odd}");
+            assert!(named(odd.clone()).is_err(), "{odd}");
         }
     }
 }

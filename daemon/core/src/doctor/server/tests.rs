@@ -4,6 +4,10 @@ use crate::{
     verdict::{Answer, judge},
 };
 
+fn langfuse() -> To {
+    To { kind: crate::destination::Kind::Langfuse, address: "u".into(), account: "pk".into() }
+}
+
 #[test]
 fn clocks_may_differ_by_a_minute() {
     for (now, state, seen) in [
@@ -13,10 +17,14 @@ fn clocks_may_differ_by_a_minute() {
         (900, State::Warning, "100 s behind"),
     ] {
         let project = Project { id: "i".into(), name: "p".into(), date: Some(1000) };
-        let clock = judge_project("u", &Ok(project), now).pop().unwrap();
+        let clock = judge_project(&langfuse(), &Ok(project), now).pop().unwrap();
         assert!(clock.state == state && clock.seen.contains(seen), "{clock:?}");
     }
-    assert_eq!(judge_project("u", &Err(Failure::Unreachable(String::new())), 0).len(), 1, "no clock without an answer");
+    assert_eq!(
+        judge_project(&langfuse(), &Err(Failure::Unreachable(String::new())), 0).len(),
+        1,
+        "no clock without an answer"
+    );
 }
 
 #[test]
@@ -38,9 +46,49 @@ fn a_trace_has_arrived_if_either_api_shows_it() {
         (&Answer::Unreachable("gone".into()), None, State::Problem, "could not be sent: gone"),
     ] {
         let seen = seen.map(|(one, two)| vec![("v4 API", one), ("older API", two)]);
-        let probe = Probe { trace_id: "t".into(), sent: judge(sent), waited: Duration::from_secs(30), seen };
+        let probe = Probe {
+            trace_id: "t".into(),
+            sent: judge(sent),
+            waited: Duration::from_secs(30),
+            seen,
+            deleted: None,
+            variable: "V",
+        };
         let finding = probe.judge();
         assert!(finding.state == state && finding.seen.contains(text), "{finding:?}");
+    }
+}
+
+#[test]
+fn what_was_sent_to_be_read_back_is_deleted_again_where_that_can_be() {
+    let gone = Deleted { gone: 1, ..Deleted::default() };
+    for (deleted, state, text) in [
+        (None, State::Ok, "was sent and taken; this receiver is not read back"),
+        (Some(Ok(gone)), State::Ok, "and deleted again"),
+        (Some(Ok(Deleted { absent: 1, ..Deleted::default() })), State::Warning, "did not know it"),
+        (Some(Err("HTTP 500".to_owned())), State::Warning, "could not be deleted again: HTTP 500"),
+    ] {
+        let (sent, waited) = (Verdict::Delivered, Duration::ZERO);
+        let finding = Probe { trace_id: "t".into(), sent, waited, seen: None, deleted, variable: "V" }.judge();
+        assert!(finding.state == state && finding.seen.contains(text), "{finding:?}");
+    }
+}
+
+#[test]
+fn each_kind_is_spoken_of_in_its_own_words() {
+    use crate::destination::Kind::{Langfuse, Mlflow, Otlp};
+    for (kind, variable, credentials) in [
+        (Langfuse, "LANGFUSE_BASE_URL", "LANGFUSE_SECRET_KEY"),
+        (Mlflow, "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"),
+        (Otlp, "CC_LANGFUSE_OTLP_ENDPOINT", "CC_LANGFUSE_OTLP_HEADERS"),
+    ] {
+        let to = To { kind, ..langfuse() };
+        let remedy = |failure| judge_project(&to, &Err(failure), 0).remove(0).remedy.unwrap();
+        let status = |status| Failure::Status { status, said: String::new(), date: None };
+        assert!(remedy(status(401)).contains(credentials), "{kind:?}");
+        for failure in [status(302), status(404), Failure::Unreachable("x".into())] {
+            assert!(remedy(failure).contains(variable), "{kind:?}");
+        }
     }
 }
 

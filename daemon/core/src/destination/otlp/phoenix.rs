@@ -1,0 +1,105 @@
+//! Arize Phoenix among the receivers of OTLP: what tells it apart, where it shows a trace, how it deletes one.
+//!
+//! Whatever a preset says, the server itself is asked: it says its version in a header of every answer.
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+
+use super::{PATH, headers_of};
+use crate::{
+    destination::{
+        Destination,
+        deletion::{Certainty, Deletion},
+        pages::{Item, encoded, request},
+    },
+    secret::Secrets,
+};
+
+/// The header with its version.
+const VERSION: &str = "x-phoenix-server-version";
+
+/// The address of its pages, if spans go to `to`: the receiver's without the path.
+fn base(to: &Destination) -> &str {
+    to.address.strip_suffix(PATH).unwrap_or(&to.address)
+}
+
+/// The address that leads from the id of a trace or a session to its page.
+pub(super) fn page(to: &Destination, of: Item<'_>) -> String {
+    let (kind, id) = match of {
+        Item::Trace(id) => ("traces", id),
+        Item::Session(id) => ("sessions", id),
+    };
+    format!("{}/redirects/{kind}/{}", base(to), encoded(id))
+}
+
+/// How it deletes.
+pub(super) struct Phoenix;
+
+impl Deletion for Phoenix {
+    fn identify(&self, to: &Destination, secrets: &Secrets) -> Option<Request<Bytes>> {
+        Some(ask(Method::GET, to, secrets, "healthz"))
+    }
+
+    fn is_known(&self, answer: &Response<Bytes>) -> bool {
+        answer.headers().contains_key(VERSION)
+    }
+
+    fn delete(&self, to: &Destination, secrets: &Secrets, _: &str, traces: &[String]) -> Request<Bytes> {
+        let id = traces.first().map(String::as_str).unwrap_or_default();
+        ask(Method::DELETE, to, secrets, &format!("v1/traces/{}", encoded(id)))
+    }
+
+    fn most(&self) -> usize {
+        1
+    }
+
+    fn certainty(&self) -> Certainty {
+        Certainty::Repeated
+    }
+}
+
+/// Headers that make no request are refused before anything is sent.
+fn ask(method: Method, to: &Destination, secrets: &Secrets, path: &str) -> Request<Bytes> {
+    request(method, &format!("{}/{path}", base(to)), headers_of(to, secrets).unwrap_or_default(), Bytes::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        destination::{Kind, otlp::HEADERS},
+        secret::Secret,
+    };
+
+    fn to(address: &str) -> Destination {
+        Destination { kind: Kind::Otlp, address: address.into(), account: "both,preset=phoenix,name=p".into() }
+    }
+
+    #[test]
+    fn it_is_asked_and_deletes_beside_where_it_takes_spans_with_the_same_headers() {
+        let secrets: Secrets = [(HEADERS, Secret::new("k-123456"))].into_iter().collect();
+        for (address, base) in [
+            ("http://127.0.0.1:6006/v1/traces", "http://127.0.0.1:6006"),
+            ("https://px.example/s/team/v1/traces", "https://px.example/s/team"),
+            ("https://px.example/elsewhere", "https://px.example/elsewhere"),
+        ] {
+            let to = to(address);
+            let asked = Phoenix.identify(&to, &secrets).unwrap();
+            assert_eq!((asked.method(), asked.uri().to_string()), (&Method::GET, format!("{base}/healthz")));
+            let deletes = Phoenix.delete(&to, &secrets, "", &["0a/..".into()]);
+            let path = format!("{base}/v1/traces/0a%2F..");
+            assert_eq!((deletes.method(), deletes.uri().to_string()), (&Method::DELETE, path));
+            for request in [asked, deletes] {
+                assert_eq!(request.headers()["authorization"], "Bearer k-123456");
+            }
+            assert_eq!(page(&to, Item::Session("a b")), format!("{base}/redirects/sessions/a%20b"));
+        }
+    }
+
+    #[test]
+    fn only_its_own_header_tells_it_apart() {
+        let answer = |name: &str| Response::builder().header(name, "20.26.1").body(Bytes::new()).unwrap();
+        assert!(Phoenix.is_known(&answer("X-Phoenix-Server-Version")));
+        assert!(!Phoenix.is_known(&answer("server")));
+    }
+}

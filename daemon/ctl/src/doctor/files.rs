@@ -1,0 +1,88 @@
+//! A directory in the place of a server: can it be written to, is it private, does git leave it alone?
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Access, access};
+
+use crate::setup::git::{self, Fate};
+use cc_core::{destination::Folder, doctor::Finding, settings::quoted};
+
+const CHECK: &str = "store";
+
+/// Looks at it, and at what is above it where it does not exist yet. Writes nothing.
+pub(super) fn examine(folder: &Folder) -> Vec<Finding> {
+    let root = Path::new(&folder.root);
+    let mut findings = vec![judge(root)];
+    findings.extend(judge_git(root, &folder.root));
+    findings
+}
+
+fn judge(root: &Path) -> Finding {
+    let shown = root.display();
+    let there = root.ancestors().find(|dir| fs::symlink_metadata(dir).is_ok()).unwrap_or(Path::new("/"));
+    let Ok(meta) = fs::symlink_metadata(there) else {
+        return Finding::problem(CHECK, format!("{shown} cannot be read"), "make it a directory of yours");
+    };
+    let exists = there == root;
+    // Above what we make, a link is the user's own; the store itself is never one.
+    if exists && !meta.is_dir() {
+        let seen = format!("{shown} is a link or no directory, and nothing is written through one");
+        return Finding::problem(CHECK, seen, format!("remove {shown}"));
+    }
+    if access(there, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+        let seen = format!("{} cannot be written to, where traces go to {shown}", there.display());
+        return Finding::problem(CHECK, seen, format!("chmod u+wx {}", quoted(&there.display().to_string())));
+    }
+    if !exists {
+        return Finding::ok(CHECK, format!("{shown} is made with the first trace"));
+    }
+    if meta.uid() != rustix::process::geteuid().as_raw() {
+        let seen = format!("{shown} belongs to another user, who reads what is traced");
+        return Finding::warning(CHECK, seen, "name a directory of your own in MLFLOW_TRACKING_URI");
+    }
+    // Who cannot enter a directory above reads nothing below.
+    let is_closed = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o077 == 0);
+    if !root.ancestors().any(is_closed) {
+        let seen = format!("{shown} can be read by other users of this machine");
+        return Finding::warning(CHECK, seen, format!("chmod -R go= {}", quoted(&shown.to_string())));
+    }
+    Finding::ok(CHECK, format!("{shown} can be written to, and only by you"))
+}
+
+/// What git would do with a trace there; nothing to say where no repository is around.
+fn judge_git(root: &Path, shown: &str) -> Option<Finding> {
+    // A repository is found from what exists.
+    let real = root.ancestors().find_map(|dir| Some((dir, dir.canonicalize().ok()?)));
+    let (above, real) = real?;
+    let file: PathBuf = real.join(root.strip_prefix(above).ok()?).join("0/meta.yaml");
+    git::tree(&file)?;
+    let is_default = root.ends_with(".claude/mlflow/runs");
+    Some(match git::fate(&file) {
+        Fate::Safe => Finding::ok(CHECK, format!("git leaves {shown} alone")),
+        // The first trace brings the file that says so.
+        _ if is_default && !root.exists() => Finding::ok(CHECK, format!("git will be kept from {shown}")),
+        Fate::Taken { exclude, .. } => Finding::warning(
+            CHECK,
+            format!("`git add .` would take the conversations in {shown}"),
+            format!(
+                "printf '*\\n' > {}, or add its path to {}",
+                quoted(&format!("{shown}/.gitignore")),
+                exclude.display()
+            ),
+        ),
+        Fate::Wanted { rule } => Finding::warning(
+            CHECK,
+            format!("`git add .` would take the conversations in {shown}: {rule} says so"),
+            "remove that line",
+        ),
+        Fate::Unknown(why) => Finding::warning(
+            CHECK,
+            format!("git cannot say whether it would take {shown}: {why}"),
+            "repair that, then run this again",
+        ),
+    })
+}
