@@ -54,10 +54,9 @@ fn mlflow(stored: &Stored, like: Like) -> Server {
                 }
                 Answer::ok()
             }
-            ("GET", "/version") => Answer::ok().body(like.version),
-            ("GET", "/api/3.0/mlflow/server-info") => {
-                Answer::ok().body(&json!({"store_type": like.store}).to_string())
-            }
+            // As MLflow labels it.
+            ("GET", "/version") => Answer::ok().header("content-type", "text/html; charset=utf-8").body(like.version),
+            ("GET", "/api/3.0/mlflow/server-info") => Answer::ok().body(&json!({"store_type": like.store}).to_string()),
             ("GET", "/api/2.0/mlflow/experiments/get") => {
                 let id = query.trim_start_matches("experiment_id=");
                 let experiment = json!({"experiment_id": id, "name": "mine", "lifecycle_stage": like.stage});
@@ -209,11 +208,17 @@ fn a_receiver_without_a_deletion_is_said_and_nothing_more_goes_there() {
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s-7");
     turn(&home, &mut story, &at_otlp(&server));
-    assert_eq!(said(&home.ctl(&["open", "--print", "s-7"])).lines().next(), Some(&*format!("{}/v1/traces", server.url)));
+    assert_eq!(
+        said(&home.ctl(&["open", "--print", "s-7"])).lines().next(),
+        Some(&*format!("{}/v1/traces", server.url))
+    );
     let sent = ids(&server.spans());
     let refused = home.ctl(&["forget", "--yes", "s-7"]);
     let why = text(&refused);
-    assert!(refused.status.code() == Some(1) && why.contains("no deletion") && why.contains("session.id = s-7"), "{why}");
+    assert!(
+        refused.status.code() == Some(1) && why.contains("no deletion") && why.contains("session.id = s-7"),
+        "{why}"
+    );
     assert!(server.requests().iter().all(|request| request.method != "DELETE"));
     succeeds(&home.ctl_with(&["replay", "--to", "otlp", "s-7"], &[]));
     assert_eq!(ids(&server.spans()), sent);

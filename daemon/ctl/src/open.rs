@@ -133,7 +133,7 @@ pub(crate) fn page(to: &Destination, secrets: &Secrets, item: Item<'_>) -> anyho
 ///
 /// # Errors
 /// [`Failure`], or why it cannot be asked.
-fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result<Project> {
+pub(crate) fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result<Project> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let name = server.kind.backend().words().title;
     let server = Readback::new(server, secrets, Limits::default())?;

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 
 use crate::{
-    backfill::find::Routes,
+    backfill::{Backfill, find::Routes},
     client::{self, Client},
     session::{self, Found},
     show, status,
@@ -40,6 +40,11 @@ const RETRIED: Duration = Duration::from_secs(5);
 
 pub(crate) fn replay(session: &str, dry_run: bool, kind: Option<Kind>) -> anyhow::Result<ExitCode> {
     let Found { id: session_id, transcript: mut path } = session::offline(Some(session))?;
+    if let Some(kind) = kind {
+        let roots = session::roots()?;
+        path = readable(path, &roots)?;
+        return to_kind(kind, &path, &roots, dry_run);
+    }
     let (mut turns, mut spans) = (HashSet::new(), HashSet::new());
     offline::turns(&path, &session_id, &show::options(), &client::config()?.rules, |turn| {
         let found = || turn.iter().map(|out| &out.observation);
@@ -52,18 +57,9 @@ pub(crate) fn replay(session: &str, dry_run: bool, kind: Option<Kind>) -> anyhow
         out!("{what} would be sent; those sent before would not be sent again");
         return Ok(ExitCode::SUCCESS);
     }
-    let roots = session::roots()?;
-    if let Err(Unreadable::Outside) = Transcript::open_beneath(&path, &roots) {
-        path = session::reached(&path, &roots)?.swap_remove(0);
-    }
-    if let Err(error) = Transcript::open_beneath(&path, &roots) {
-        bail!("the daemon does not read {}: {error}; {}", path.display(), error.remedy());
-    }
+    path = readable(path, &session::roots()?)?;
     let before = Client::new()?.status()?;
-    let (to, env) = match kind {
-        Some(kind) => of_kind(kind, &path, &roots)?,
-        None => of_environment()?,
-    };
+    let (to, env) = of_environment()?;
     let now = clock::wall().duration_since(UNIX_EPOCH)?.as_nanos();
     let payload = serde_json::json!({
         "session_id": session_id,
@@ -90,6 +86,17 @@ pub(crate) fn replay(session: &str, dry_run: bool, kind: Option<Kind>) -> anyhow
     Ok(delivered)
 }
 
+/// `path` as the daemon reaches it.
+fn readable(mut path: PathBuf, roots: &[PathBuf]) -> anyhow::Result<PathBuf> {
+    if let Err(Unreadable::Outside) = Transcript::open_beneath(&path, roots) {
+        path = session::reached(&path, roots)?.swap_remove(0);
+    }
+    if let Err(error) = Transcript::open_beneath(&path, roots) {
+        bail!("the daemon does not read {}: {error}; {}", path.display(), error.remedy());
+    }
+    Ok(path)
+}
+
 /// Where this environment leads, and what the daemon is given for that.
 fn of_environment() -> anyhow::Result<(Destination, Vec<(String, String)>)> {
     let mut env = environment::forwarded();
@@ -103,21 +110,20 @@ fn of_environment() -> anyhow::Result<(Destination, Vec<(String, String)>)> {
     Ok((to, env))
 }
 
-/// The same for the destination of this kind that the environment names, else the settings of the transcript's project.
-fn of_kind(kind: Kind, path: &Path, roots: &[PathBuf]) -> anyhow::Result<(Destination, Vec<(String, String)>)> {
-    let mut routes = Routes::new(client::home()?, Some(kind));
+/// Sends a transcript as history to the destination of this kind that the environment names, else the settings of its project: from its
+/// start, also where it went elsewhere before.
+fn to_kind(kind: Kind, path: &Path, roots: &[PathBuf], dry_run: bool) -> anyhow::Result<ExitCode> {
     let cwd = session::cwd(path, roots)?;
     let words = kind.backend().words();
-    let Some(route) = routes.of(cwd.as_deref()) else {
+    if Routes::new(client::home()?, Some(kind)).of(cwd.as_deref()).is_none() {
         bail!(
             "neither the environment nor the settings of {} send traces to {}: set {} as the project is to have it",
             cwd.as_deref().unwrap_or(Path::new("its project")).display(),
             words.title,
             words.address
         );
-    };
-    let route = routes.get(route);
-    Ok((route.destination.clone(), route.env.clone()))
+    }
+    Backfill::of_one(path, kind, dry_run).run()
 }
 
 /// Waits until everything is delivered; not for a person to do something first, without whom nothing is.

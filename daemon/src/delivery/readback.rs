@@ -99,7 +99,9 @@ impl Readback {
         let Ok(pages) = self.pages() else { return Vec::new() };
         let mut bodies = Vec::new();
         for request in pages.about(&self.destination, &self.secrets) {
-            bodies.push(self.answered(request).await.ok().map(|(response, _)| response.into_body()));
+            // Text that is labelled as a page, as a version may be, says enough here.
+            let response = self.exchanged(request).await.ok().map(|exchanged| exchanged.response);
+            bodies.push(response.filter(|response| response.status().is_success()).map(Response::into_body));
         }
         let safe = |remark: Remark| Remark { seen: self.safe(&remark.seen, SAID), ..remark };
         pages.remarks(&bodies).into_iter().map(safe).collect()

@@ -117,6 +117,20 @@ struct Plan {
 }
 
 impl Backfill {
+    /// One transcript, to the destination of this kind, without asking.
+    pub(crate) fn of_one(transcript: &Path, kind: Kind, dry_run: bool) -> Self {
+        Self {
+            paths: vec![transcript.to_owned()],
+            since: None,
+            project: None,
+            to: Some(kind),
+            dry_run,
+            yes: true,
+            json: false,
+            patience: Duration::from_secs(60),
+        }
+    }
+
     /// Plans, asks, hands over, and waits until all is delivered.
     pub(crate) fn run(mut self) -> anyhow::Result<ExitCode> {
         let naming = if self.yes { Naming::Exact } else { Naming::Loose };
