@@ -14,7 +14,7 @@ use tests::{
     Answer, Home, Request, Server, Span, Story,
     flat::{self, Flat, What},
     ids,
-    real::{self, Real},
+    real::Real,
     recording::{Mode, Recording, Tokens},
 };
 
