@@ -334,6 +334,26 @@ fn a_key_that_was_changed_is_found_where_the_file_says_and_a_command_is_not_run_
 }
 
 #[test]
+fn what_is_forgotten_leaves_a_server_that_only_the_file_names() {
+    let (home, server) = (Home::new(), Server::new());
+    home.configure(&langfuse(&home, "team", &server));
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q", "a");
+    home.hook(&story.stop("a"), &trace());
+    server.wait_for(2);
+    home.flush();
+    let done = home.ctl(&["forget", "--yes", story.path.to_str().expect("UTF-8")]);
+    assert!(done.status.success(), "{done:?}");
+    server.work();
+    assert_eq!(server.spans().len(), 0);
+    // A secret that cannot be had is named, not left out.
+    fs::set_permissions(home.path().join(".keys/team"), fs::Permissions::from_mode(0o644)).expect("its mode");
+    let refused = said(&home, &["forget", "--yes", story.path.to_str().expect("UTF-8")]);
+    assert!(refused.contains(".keys/team") && refused.contains("chmod"), "{refused}");
+}
+
+#[test]
 fn what_is_wrong_with_one_is_said_and_harms_no_other() {
     let (home, good, fixed) = (Home::new(), Server::new(), Server::new());
     let _ = langfuse(&home, "open", &fixed);

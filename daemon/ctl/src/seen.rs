@@ -24,6 +24,7 @@ use cc_core::{
     },
 };
 use cc_langfuse::{
+    configured,
     credentials::{self, layers},
     environment, offline,
 };
@@ -164,6 +165,17 @@ fn routes(vars: &BTreeMap<String, String>, kind: Option<Kind>) -> Vec<Destinatio
     all.into_iter().map(|(to, _)| to).collect()
 }
 
+/// The secrets for `destination` if `config.toml` says where they are.
+///
+/// # Errors
+/// Why they cannot be had.
+fn of_config(destination: &Destination, home: &Path) -> anyhow::Result<Option<Secrets>> {
+    let config = client::config()?;
+    let entries = config.destinations.iter().filter_map(|named| named.entry.as_ref().ok());
+    let mut entries = entries.filter(|entry| entry.destination == *destination && entry.secret.is_some());
+    entries.next().map(|entry| configured::secret::find(entry, home).map_err(anyhow::Error::msg)).transpose()
+}
+
 /// The secrets for `destination`, if they may go there: where others chose it, only if the user trusts it.
 ///
 /// # Errors
@@ -175,10 +187,14 @@ pub(crate) fn secrets(destination: &Destination, dirs: &[PathBuf], status: Optio
     let is_trusted = is_trusted(status, destination);
     let own = backend.route(&Env::of(&vars)).ok().flatten();
     let own = own.filter(|(to, secrets)| to == destination && !secrets.is_empty()).map(|(_, secrets)| secrets);
-    let found = own.clone().or_else(|| credentials::from_settings(destination, dirs, &config_dirs, &home, true));
+    let configured = of_config(destination, &home)?;
+    let is_configured = configured.is_some();
+    let found = configured
+        .or_else(|| own.clone())
+        .or_else(|| credentials::from_settings(destination, dirs, &config_dirs, &home, true));
     let secrets = found.or_else(|| (!backend.needs_secret(destination)).then(Secrets::default)).with_context(|| {
         format!(
-            "no {} for {} ({}) in the environment or the project's settings",
+            "no {} for {} ({}) in the environment, the project's settings or config.toml",
             backend.words().secret,
             destination.address,
             destination.account
@@ -191,7 +207,7 @@ pub(crate) fn secrets(destination: &Destination, dirs: &[PathBuf], status: Optio
     if let Some(why) = consent::held_unencrypted(destination).filter(|_| !is_trusted) {
         bail!("nothing goes to {}: {why}", destination.address);
     }
-    let is_own = own.is_some_and(|own| own == secrets);
+    let is_own = is_configured || own.is_some_and(|own| own == secrets);
     if let Some(why) =
         Some(()).filter(|()| !is_trusted && !is_own).and_then(|()| by_others(destination, dirs, &config_dirs, &home))
     {
