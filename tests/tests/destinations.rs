@@ -259,11 +259,19 @@ fn a_thousand_destinations_cost_an_event_nothing() {
     }
     home.flush();
     assert_eq!(server.spans().len(), 2 * count);
-    times.sort();
-    let median = times[count / 2];
-    assert!(median < Duration::from_millis(100), "{median:?}, at most {:?}", times[count - 1]);
+    // Beside the first events of this run, when there were few: how loaded the machine is does not matter.
+    let median = |times: &[Duration]| {
+        let mut times = times.to_vec();
+        times.sort();
+        times[times.len() / 2]
+    };
+    let (few, many) = (median(&times[..count / 10]), median(&times[count / 2..]));
+    assert!(many < 20 * few.max(Duration::from_millis(2)), "{few:?} at first, {many:?} later");
     let peak = daemon.peak_kib().expect("a figure");
-    say(&format!("{count} destinations: an event takes {median:?}, at most {:?}; {peak} KiB", times[count - 1]));
+    let most = times.iter().max().expect("some");
+    say(&format!(
+        "{count} destinations: an event takes {few:?} at first, {many:?} later, at most {most:?}; {peak} KiB"
+    ));
     assert!(peak < 150 << 10, "{peak} KiB");
 }
 
