@@ -231,6 +231,8 @@ fn the_metrics_are_what_status_says_in_the_words_of_prometheus() {
     ]);
     for to in status["destinations"].as_array().expect("a list") {
         let labels = format!("{{base_url={},public_key={}}}", to["base_url"], to["public_key"]);
+        let info = format!("{{name={},kind={},{}", to["name"], to["kind"], &labels[1..]);
+        expected.insert(format!("cc_langfuse_destination_info{info}"), 1.0);
         for (name, value) in [
             ("up", f64::from(u8::from(to["state"] == "ok"))),
             ("full", 0.0),

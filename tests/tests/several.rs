@@ -113,7 +113,7 @@ fn two_langfuse_servers_and_a_receiver_of_otlp_each_get_all_of_it_while_any_of_t
         let names: Vec<String> = known(&home).into_iter().map(|row| row.0).collect();
         assert_eq!(names, ["team", "otel", "langfuse-3"]);
         let metrics = home.ask("/metrics");
-        assert!(metrics.contains("destination_up{name=\"team\","), "{metrics}");
+        assert!(metrics.contains("destination_info{name=\"team\","), "{metrics}");
         for args in
             [&["status"][..], &["status", "--json"], &["config"], &["config", "--json"], &["doctor", "--no-probe"]]
         {

@@ -38,14 +38,25 @@ pub fn render(status: &Status, now_ms: i64) -> String {
         ("destination_delivered_spans_total", "counter", "Spans delivered.", |to| to.delivered),
         ("destination_rejected_spans_total", "counter", "Delivered spans the server did not keep.", |to| to.rejected),
     ];
+    text.head("destination_info", "gauge", "What people call a destination.");
+    for to in &status.destinations {
+        text.line("destination_info", &info(to), 1);
+    }
+    // A table of `config.toml` that leads nowhere has no figures; several of them may look the same.
+    let mut destinations: Vec<&crate::status::Destination> = Vec::new();
+    for to in &status.destinations {
+        if destinations.iter().all(|known| labels(known) != labels(to)) {
+            destinations.push(to);
+        }
+    }
     for (name, kind, help, value) in figures {
         text.head(name, kind, help);
-        for to in &status.destinations {
+        for to in &destinations {
             text.line(name, &labels(to), value(to));
         }
     }
     text.head("destination_oldest_waiting_seconds", "gauge", "Age of the oldest span waiting.");
-    for to in &status.destinations {
+    for to in &destinations {
         if let Some(age) = age(&to.oldest_waiting) {
             text.line("destination_oldest_waiting_seconds", &labels(to), age);
         }
@@ -60,9 +71,14 @@ pub fn render(status: &Status, now_ms: i64) -> String {
     text.0
 }
 
-/// What tells a destination apart. A table of `config.toml` that leads nowhere has no account, and maybe no address.
-fn labels(to: &crate::status::Destination) -> [(&str, &str); 3] {
-    [("name", &to.name), ("base_url", &to.base_url), ("public_key", &to.public_key)]
+/// What tells a destination apart.
+fn labels(to: &crate::status::Destination) -> [(&str, &str); 2] {
+    [("base_url", &to.base_url), ("public_key", &to.public_key)]
+}
+
+fn info(to: &crate::status::Destination) -> [(&str, &str); 4] {
+    let [address, account] = labels(to);
+    [("name", &to.name), ("kind", &to.kind), address, account]
 }
 
 #[derive(Default)]
@@ -109,7 +125,7 @@ mod tests {
         }))
         .unwrap();
         let text = render(&status, 1_795_161_600_000 + 42_000);
-        let to = r#"{name="team",base_url="https://a/\"\\",public_key="p\\u{202e}\\nk"}"#;
+        let to = r#"{base_url="https://a/\"\\",public_key="p\\u{202e}\\nk"}"#;
         for line in [
             r#"cc_langfuse_build_info{version="1.2.3"} 1"#,
             "cc_langfuse_inbox_events 1",
