@@ -101,6 +101,7 @@ fn step(number: u64, targets: usize) -> Advance {
         launches: Vec::new(),
         agents: Vec::new(),
         consumed: Vec::new(),
+        kept: None,
         skipped: BTreeMap::new(),
         unknown: BTreeMap::new(),
         redacted: BTreeMap::new(),

@@ -142,7 +142,7 @@ fn every_recorded_session_arrives_whole_though_the_daemon_is_killed_after_every_
         if wrong.is_empty() {
             return wrong;
         }
-        // A known race, see `otlp`: it is said, and must not happen twice.
+        // Recordings are dated in the past: see `corpus`.
         tests::say(&format!("{}: played again, because of {}", recording.name, wrong.join("; ")));
         play(recording)
     });

@@ -44,6 +44,8 @@ pub trait View {
     fn is_interrupted(&self) -> bool;
     /// The model called this tool.
     fn has_call(&self, tool: &str) -> bool;
+    /// When it was begun, if its lines say so.
+    fn began(&self) -> Option<Nanos>;
 }
 
 impl View for Turn {
@@ -65,6 +67,10 @@ impl View for Turn {
 
     fn has_call(&self, tool: &str) -> bool {
         self.has_call(tool)
+    }
+
+    fn began(&self) -> Option<Nanos> {
+        self.prompt.at
     }
 }
 
@@ -130,6 +136,7 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
     let mut claimed = Vec::new();
     let mut scope = None;
     let mut fired_ns = None;
+    let mut last_fired = None;
     let mut dealt_with = Vec::new();
     for (index, waiting) in at.waiting.iter().enumerate() {
         let quiet = now.saturating_duration_since(at.grown.max(waiting.came));
@@ -144,6 +151,7 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
             Event::Ended if !at.is_superseded && quiet < QUIET_FINISHED && at.is_line_unfinished => false,
             Event::Ended => {
                 scope = Some(Scope::Final);
+                last_fired = last_fired.max(Some(waiting.fired_ns));
                 true
             }
             Event::Stopped { answer } => {
@@ -153,6 +161,7 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
                 if answer.as_ref().is_some_and(is_shown) || quiet >= limit {
                     scope = scope.max(Some(Scope::Settled));
                     fired_ns = Some(waiting.fired_ns);
+                    last_fired = last_fired.max(fired_ns);
                     true
                 } else {
                     let is_its =
@@ -181,7 +190,13 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
         let is_complete = |&index: &usize| {
             at.open == Some(index) || scope == Scope::Final && !is_interrupted || at.turns[index].looks_finished()
         };
-        Emission { scope, fired_ns, turns: (0..at.turns.len()).filter(is_complete).collect() }
+        // An event that is heard late, as after a restart, does not end a turn that was begun since and is at work.
+        let was_there = |&index: &usize| {
+            let turn = at.turns[index];
+            let is_later = || turn.began().zip(last_fired).is_some_and(|(began, fired)| began > fired);
+            is_interrupted || at.is_superseded || turn.looks_finished() || !is_later()
+        };
+        Emission { scope, fired_ns, turns: (0..at.turns.len()).filter(is_complete).filter(was_there).collect() }
     });
     let mut left = (0..at.waiting.len()).filter(|index| dealt_with.binary_search(index).is_err());
     // Whatever looks finished is part of what is emitted.

@@ -17,7 +17,7 @@ use crate::{
 use cc_core::{
     claude::Version,
     complete::{self, Awaits, Decision, Emission, Situation, Waiting},
-    hook::Event,
+    hook::{Event, Hint},
     ids::{self, Fingerprint, TraceId},
     pipeline::{self, Outgoing, Pipeline},
     redact::{Counts, Redactor},
@@ -214,7 +214,7 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gath
     let events: Vec<_> = session.to_deal_with().collect();
     let waiting = events.iter();
     let waiting: Vec<_> =
-        waiting.map(|(hint, came)| Waiting { event: &hint.event, fired_ns: hint.fired_ns, came: *came }).collect();
+        waiting.map(|(hint, came)| Waiting { event: &hint.event, fired_ns: fired(hint), came: *came }).collect();
     let decision = complete::decide(
         clock::monotonic(),
         &Situation {
@@ -245,6 +245,11 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gath
         tail.held = 0;
     }
     (dealt_with.into_iter().map(|index| events[index].0.id.clone()).collect(), awaits)
+}
+
+/// When an event was fired. An end that no hook reports is that of all the transcript says.
+fn fired(hint: &Hint) -> Nanos {
+    if hint.event == Event::Ended && !hint.source.is_hook() { Nanos::MAX } else { hint.fired_ns }
 }
 
 /// Adds to `found` what is due of `turn`.

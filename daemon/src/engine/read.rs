@@ -328,10 +328,12 @@ impl Engine {
             true => session.phase = Phase::Read(awaits),
             false => session.phase.fall_behind(),
         }
+        let kept_before = session.kept.clone();
         let consumed = session.keep_permission(dealt_with, !is_all || session.is_agent_ending());
+        let is_kept = session.kept.is_some() && session.kept != kept_before;
         let at_work = u32::try_from(session.agents.at_work()).unwrap_or(u32::MAX);
         let unsettled = at_work != std::mem::replace(&mut session.row.unsettled, at_work);
-        let is_news = !consumed.is_empty() || unsettled || found.is_news();
+        let is_news = !consumed.is_empty() || is_kept || unsettled || found.is_news();
         Ok(is_news.then(|| step(session, tail, file, found, consumed)))
     }
 
@@ -528,6 +530,7 @@ fn step(session: &Session, tail: &Tail, file: &mut Transcript, mut found: Gather
         launches: found.launches,
         agents: found.agents,
         consumed,
+        kept: session.kept.clone(),
         skipped: found.skipped,
         unknown: found.unknown,
         redacted: found.redacted,

@@ -100,7 +100,7 @@ impl Session {
         self.waiting.iter().filter(|(hint, _)| Some(&hint.id) != self.kept.as_ref())
     }
 
-    /// Returns which events leave the inbox now that these are `dealt_with`, oldest first. The last one that permits reading is kept
+    /// Returns which events leave the inbox now that these are `dealt_with`, oldest first. The last one that permits reading is `kept`
     /// back while subagents `are_ending`.
     pub(super) fn keep_permission(&mut self, dealt_with: Vec<String>, are_ending: bool) -> Vec<String> {
         let mut done: Vec<String> = self.kept.take().into_iter().chain(dealt_with).collect();

@@ -408,6 +408,7 @@ fn a_session_is_not_read_again_for_a_destination_that_was_behind_while_its_proje
             launches: Vec::new(),
             agents: Vec::new(),
             consumed: Vec::new(),
+            kept: None,
             skipped: Default::default(),
             unknown: Default::default(),
             redacted: Default::default(),

@@ -35,6 +35,8 @@ pub struct Advance {
     pub agents: Vec<(String, u64)>,
     /// Events that are dealt with.
     pub consumed: Vec<String>,
+    /// An event that is dealt with and stays, because it permits reading what ends with it.
+    pub kept: Option<String>,
     /// Lines passed over, by reason.
     pub skipped: BTreeMap<&'static str, u64>,
     /// Of these, lines of a kind nobody knows, by kind and version of Claude Code.
@@ -94,7 +96,7 @@ impl Store {
         let stored = self.queue_for_all(tx, step, sum)?;
         move_session(tx, step)?;
         note_turns(tx, step)?;
-        consume(tx, &step.consumed)?;
+        consume(tx, &step.consumed, step.kept.as_deref())?;
         count_all(tx, step)?;
         Ok(stored)
     }

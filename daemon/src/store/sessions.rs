@@ -94,7 +94,7 @@ impl Store {
     /// If nothing was changed.
     pub fn give_up(&mut self, ids: &[String], reason: &'static str) -> Result<()> {
         let tx = self.db.transaction()?;
-        consume(&tx, ids)?;
+        consume(&tx, ids, None)?;
         count(&tx, reason, ids.len() as u64)?;
         tx.commit()
     }
@@ -299,7 +299,13 @@ pub(super) fn found_elsewhere(
     Ok(old != trace && call.at.is_none_or(|at| at / 1_000_000 < since.unsigned_abs()))
 }
 
-pub(super) fn consume(db: &Connection, ids: &[String]) -> Result<()> {
+pub(super) fn consume(db: &Connection, ids: &[String], kept: Option<&str>) -> Result<()> {
     let mut statement = db.prepare_cached("DELETE FROM inbox WHERE id = ?")?;
-    ids.iter().try_for_each(|id| statement.execute([id]).map(drop))
+    ids.iter().try_for_each(|id| statement.execute([id]).map(drop))?;
+    // Heard again after a restart it must end nothing: another turn may have begun.
+    if let Some(kept) = kept {
+        db.prepare_cached("UPDATE inbox SET hint = json_set(hint, '$.event', 'Other') WHERE id = ?")?
+            .execute([kept])?;
+    }
+    Ok(())
 }

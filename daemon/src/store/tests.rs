@@ -139,6 +139,7 @@ fn step(spans: Vec<Observation>) -> Advance {
         launches: Vec::new(),
         agents: Vec::new(),
         consumed: Vec::new(),
+        kept: None,
         skipped: BTreeMap::new(),
         unknown: BTreeMap::new(),
         redacted: BTreeMap::new(),

@@ -8,6 +8,7 @@ struct Fake {
     looks_finished: bool,
     is_interrupted: bool,
     calls: &'static [&'static str],
+    began: Option<Nanos>,
 }
 
 impl View for Fake {
@@ -29,6 +30,10 @@ impl View for Fake {
 
     fn has_call(&self, tool: &str) -> bool {
         self.calls.contains(&tool)
+    }
+
+    fn began(&self) -> Option<Nanos> {
+        self.began
     }
 }
 
@@ -357,4 +362,41 @@ fn the_last_line_of_a_session_that_is_over_counts_without_its_newline() {
     for (silent, expect) in [(0, false), (4999, false), (5000, true), (900_000, true)] {
         assert_eq!(is_last_line_over(grown + Duration::from_millis(silent), grown), expect, "{silent} ms");
     }
+}
+
+#[test]
+fn an_event_that_is_heard_late_ends_no_turn_that_was_begun_since_and_is_at_work() {
+    let at = |event: Event, began: Option<Nanos>, change: fn(&mut Case)| {
+        let open = Some(Fake { has_news: true, began, ..Fake::default() });
+        let mut case = Case { events: vec![(event, 9000)], silent: 9000, open, ..Case::default() };
+        change(&mut case);
+        case
+    };
+    let same = |_: &mut Case| {};
+    check([
+        ("begun before the end", at(Event::Ended, Some(1), same), "dealt with [0], Final of [0], idle"),
+        ("begun since", at(Event::Ended, Some(2), same), "dealt with [0], Final of [], idle"),
+        ("a Stop of the turn before", at(stop("done"), Some(2), same), "dealt with [0], Settled of [] fired 1, idle"),
+        ("no line says when", at(Event::Ended, None, same), "dealt with [0], Final of [0], idle"),
+        (
+            "the last of several counts",
+            at(Event::Ended, Some(2), |case| case.events.push((Event::Ended, 9000))),
+            "dealt with [0, 1], Final of [0], idle",
+        ),
+        (
+            "the model has said that it is done",
+            at(Event::Ended, Some(2), |case| case.open.as_mut().unwrap().looks_finished = true),
+            "dealt with [0], Final of [0], idle",
+        ),
+        (
+            "the user interrupted it",
+            at(Event::Ended, Some(2), |case| case.open.as_mut().unwrap().is_interrupted = true),
+            "dealt with [0], Final of [0], idle",
+        ),
+        (
+            "nobody writes to it any more",
+            at(Event::Ended, Some(2), |case| case.is_superseded = true),
+            "dealt with [0], Final of [0], idle",
+        ),
+    ]);
 }

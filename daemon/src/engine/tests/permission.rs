@@ -60,3 +60,25 @@ fn a_subagent_that_ends_with_an_event_is_read_to_its_end_after_a_restart_too() {
         assert!(last.sessions.get("s").is_none_or(|session| session.waiting.is_empty()));
     }
 }
+
+#[test]
+fn an_event_that_is_kept_for_a_subagent_ends_no_later_turn_after_a_restart() {
+    for event in [Event::Stopped { answer: Some(ids::Fingerprint::of("done")) }, Event::Ended] {
+        let (base, dir) = home();
+        session_with_a_subagent(&dir);
+        let hint = Hint { event: event.clone(), ..ended(&dir, "s") };
+        let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
+        let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
+        let mut engine = Engine::new(store.clone(), orders, mpsc::channel().0, Config::default(), base.path());
+        store.call(|store| store.accept(std::slice::from_ref(&hint), &[])).unwrap();
+        engine.take(hint);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while store.call(|store| store.counts()).unwrap().outbox < 4 {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(2));
+            engine.look_at_all();
+        }
+        let kept = store.call(|store| store.inbox()).unwrap();
+        assert_eq!(kept.iter().map(|hint| &hint.event).collect::<Vec<_>>(), [&Event::Other], "{event:?}");
+    }
+}
