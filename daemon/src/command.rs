@@ -36,12 +36,12 @@ pub enum Failed {
 }
 
 /// Runs `command` and returns what it writes, at most `longest` bytes. It has no input, nobody sees its errors, and it ends after
-/// `patience` with all that it started.
+/// `limit` with all that it started.
 ///
 /// # Errors
 /// [`Failed`].
-pub fn output(mut command: Command, patience: Duration, longest: usize) -> Result<Zeroizing<Vec<u8>>, Failed> {
-    let deadline = clock::monotonic() + patience;
+pub fn output(mut command: Command, limit: Duration, longest: usize) -> Result<Zeroizing<Vec<u8>>, Failed> {
+    let deadline = clock::monotonic() + limit;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
     let mut child = command.spawn().map_err(Failed::Start)?;
     let said = match child.stdout.take() {
@@ -51,7 +51,7 @@ pub fn output(mut command: Command, patience: Duration, longest: usize) -> Resul
     // What has come to its end by itself keeps the status that it ended with.
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     let ended = child.wait().map_err(Failed::Read)?;
-    let said = said?.ok_or(Failed::Late(patience))?;
+    let said = said?.ok_or(Failed::Late(limit))?;
     if ended.success() || ended.code().is_none() { Ok(said) } else { Err(Failed::Status(ended)) }
 }
 
@@ -81,24 +81,24 @@ mod tests {
 
     #[test]
     fn a_program_says_all_it_says_in_time_or_nothing() {
-        let run = |script: &str, patience: u64| {
+        let run = |script: &str, limit: u64| {
             let mut sh = Command::new("sh");
             sh.args(["-c", script]);
-            output(sh, Duration::from_millis(patience), 100)
+            output(sh, Duration::from_millis(limit), 100)
         };
         for (script, expect) in
             [("echo one; echo two", "one\ntwo\n"), ("echo; echo no >&2", "\n"), ("cat", ""), ("true", "")]
         {
             assert_eq!(**run(script, 20_000).as_ref().unwrap(), *expect.as_bytes(), "{script}");
         }
-        for (script, patience, expect) in [
+        for (script, limit, expect) in [
             ("echo half; sleep 60", 200, "did not end within 200ms"),
             ("sleep 60 & echo x", 200, "did not end within 200ms"),
             ("echo x; exit 3", 20_000, "failed with exit status: 3"),
             ("yes", 20_000, "wrote more than 100 bytes"),
         ] {
             let began = Instant::now();
-            assert_eq!(run(script, patience).unwrap_err().to_string(), expect, "{script}");
+            assert_eq!(run(script, limit).unwrap_err().to_string(), expect, "{script}");
             assert!(began.elapsed() < Duration::from_secs(30), "{script}: what it started is not waited for");
         }
         let missing = output(Command::new("/no/such/program"), Duration::from_secs(1), 100).unwrap_err();

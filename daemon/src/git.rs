@@ -12,7 +12,7 @@ use crate::{command, environment};
 pub const EMAIL: &str = "git-email";
 
 /// How long git may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// Longest address, in bytes.
 const LONGEST: usize = 320;
@@ -26,7 +26,7 @@ fn ask(dir: &Path) -> Option<String> {
     let kept = ["HOME", "PATH", "XDG_CONFIG_HOME"].into_iter().filter_map(|name| Some((name, environment::raw(name)?)));
     let mut git = Command::new("git");
     git.args(["config", "--get", "user.email"]).current_dir(dir).env_clear().envs(kept);
-    let said = command::output(git, PATIENCE, LONGEST).ok()?;
+    let said = command::output(git, TIME_LIMIT, LONGEST).ok()?;
     let email = std::str::from_utf8(&said).ok()?.trim();
     (!email.is_empty()).then(|| email.to_owned())
 }

@@ -128,20 +128,20 @@ fn two_langfuse_servers_and_a_receiver_of_otlp_each_get_all_of_it_while_any_of_t
 #[test]
 fn destinations_join_the_projects_they_are_for_where_anything_is_on_and_no_other() {
     let home = Home::new();
-    let [all, work, variable] = [Server::new(), Server::new(), Server::new()];
-    home.configure(&(otlp("all", &all, "") + &otlp("work", &work, "projects = ['~/work/**']")));
+    let [all, code, variable] = [Server::new(), Server::new(), Server::new()];
+    home.configure(&(otlp("all", &all, "") + &otlp("code", &code, "projects = ['~/code/**']")));
     let daemon = home.daemon();
     let mlflow_off = ("MLFLOW_CLAUDE_TRACING_ENABLED".to_owned(), "false".to_owned());
     for (project, env, spans) in [
-        ("work", trace(), [2, 2, 0]),
-        ("work/deep/er", trace(), [2, 2, 0]),
-        ("workshop", trace(), [2, 0, 0]),
+        ("code", trace(), [2, 2, 0]),
+        ("code/deep/er", trace(), [2, 2, 0]),
+        ("codeshop", trace(), [2, 0, 0]),
         ("other", variable.env(), [2, 0, 2]),
-        ("work/both", [variable.env(), trace()].concat(), [2, 2, 2]),
-        ("work/off", vec![("CC_LANGFUSE_TRACE".to_owned(), "false".to_owned()), mlflow_off], [0, 0, 0]),
-        ("work/nothing", vec![], [0, 0, 0]),
+        ("code/both", [variable.env(), trace()].concat(), [2, 2, 2]),
+        ("code/off", vec![("CC_LANGFUSE_TRACE".to_owned(), "false".to_owned()), mlflow_off], [0, 0, 0]),
+        ("code/nothing", vec![], [0, 0, 0]),
     ] {
-        let servers = [&all, &work, &variable];
+        let servers = [&all, &code, &variable];
         let before = servers.map(|server| server.spans().len());
         let mut story = Story::new(&home, project, &project.replace('/', "-"));
         story.turn("q", "a");
@@ -153,7 +153,7 @@ fn destinations_join_the_projects_they_are_for_where_anything_is_on_and_no_other
     }
     assert_eq!(home.status()["skipped_lines"].get("hook_no_destination"), None);
     // Tracing is on, and nothing says where to.
-    let daemon = restart(&home, daemon, &otlp("work", &work, "projects = ['~/work/**']"));
+    let daemon = restart(&home, daemon, &otlp("code", &code, "projects = ['~/code/**']"));
     let mut story = Story::new(&home, "other", "nowhere");
     story.turn("q", "a");
     home.hook(&story.stop("a"), &trace());
@@ -171,7 +171,7 @@ fn destinations_join_the_projects_they_are_for_where_anything_is_on_and_no_other
 }
 
 #[test]
-fn a_session_of_which_no_hook_told_is_found_where_only_the_file_says_where_to() {
+fn a_session_without_a_hook_event_is_found_where_only_the_file_says_where_to() {
     let (home, otel) = (Home::new(), Server::new());
     home.configure(&otlp("otel", &otel, ""));
     home.settings("work", &trace());
@@ -262,8 +262,8 @@ fn one_that_is_taken_out_of_the_file_gets_nothing_more_and_all_that_waits_when_i
     turn(&mut story, 3);
     first.wait_for(6);
     home.status_until("two to be parked", |_| known(&home).iter().any(|row| row.0 == "otlp-2" && row.1 == "parked"));
-    let told = said(&home, &["destinations"]);
-    assert!(told.contains("no longer in config.toml") && told.contains("destinations drop"), "{told}");
+    let listed = said(&home, &["destinations"]);
+    assert!(listed.contains("no longer in config.toml") && listed.contains("destinations drop"), "{listed}");
     assert_eq!(ids(&second.spans()).len(), 2);
     let daemon = restart(&home, daemon, &(one.clone() + &two));
     turn(&mut story, 4);

@@ -100,6 +100,8 @@ const OLD_WORDS: &[(&str, &str)] = &[
     ("stumble", "say what stopped"),
     ("told to its end", "emitted whole"),
     ("mend it", "fix it"),
+    ("mend that", "fix that"),
+    ("none of ours", "say what it is"),
     (" mended", "fixed"),
     ("at least as grave", "minimum level"),
     ("so many of the", "show the last N"),

@@ -71,7 +71,7 @@ pub fn render(status: &Status, now_ms: i64) -> String {
     text.0
 }
 
-/// What tells a destination apart.
+/// What identifies a destination.
 fn labels(to: &crate::status::Destination) -> [(&str, &str); 2] {
     [("base_url", &to.base_url), ("public_key", &to.public_key)]
 }

@@ -85,21 +85,21 @@ fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
         vec!["always_redact".to_owned(), layers.always_redact.value.to_string(), at(&layers.always_redact.place)],
     ];
     rows.extend(layers.redact.iter().map(|rule| {
-        let told = format!("{}: {}", rule.value.name, rule.value.pattern);
-        vec!["redact".to_owned(), table::clip(&told, 60), at(&rule.place)]
+        let text = format!("{}: {}", rule.value.name, rule.value.pattern);
+        vec!["redact".to_owned(), table::clip(&text, 60), at(&rule.place)]
     }));
     rows.extend(layers.prices.iter().map(|price| {
         let Own { model, speed, rates } = &price.value;
         let speed = speed.as_ref().map_or_else(String::new, |speed| format!(" ({speed})"));
-        let told = format!("{model}{speed}: {} in, {} out", rates.input, rates.output);
-        vec!["price".to_owned(), table::clip(&told, 60), at(&price.place)]
+        let text = format!("{model}{speed}: {} in, {} out", rates.input, rates.output);
+        vec!["price".to_owned(), table::clip(&text, 60), at(&price.place)]
     }));
     rows.extend(layers.destinations.iter().map(|named| {
-        let told = match problem(named, home) {
+        let text = match problem(named, home) {
             Some(why) => format!("{} gets nothing: {why}", named.name),
             None => format!("{}: {} at {}", named.name, named.kind, named.address),
         };
-        vec!["destination".to_owned(), table::clip(&told, 300), at(&named.place)]
+        vec!["destination".to_owned(), table::clip(&text, 300), at(&named.place)]
     }));
     if layers.redact.is_empty() {
         rows.push(["redact", "none besides the built-in rules", "default"].map(str::to_owned).to_vec());

@@ -29,7 +29,7 @@ use cc_langfuse::{
 };
 
 /// How long spans on their way are waited for: longer than a request may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// `forget`.
 #[derive(clap::Args)]
@@ -82,8 +82,8 @@ impl Forget {
             }
         }
         let ids: Vec<String> = traces.iter().map(|id| hex(id)).collect();
-        let wish = status::Forget { session_id: seen.session_id.clone(), traces: ids.clone() };
-        let waiting = Client::new()?.patient(Duration::from_secs(30)).forget(&wish)?;
+        let request = status::Forget { session_id: seen.session_id.clone(), traces: ids.clone() };
+        let waiting = Client::new()?.patient(Duration::from_secs(30)).forget(&request)?;
         arrived()?;
         if waiting > 0 {
             out!("{} that waited will not be sent", amount::count(waiting, "span"));
@@ -144,14 +144,14 @@ fn delete(to: &Destination, way: &Way, traces: &[TraceId], ids: &[String]) -> an
         if !readback.deletes().await? {
             return Ok(None);
         }
-        let deleted = readback.delete(ids, PATIENCE).await;
+        let deleted = readback.delete(ids, TIME_LIMIT).await;
         deleted.map(Some).map_err(|(done, failure)| anyhow::anyhow!("after {done} of them: {failure}; run it again"))
     })
 }
 
 /// Waits until nothing is on its way: what arrived after its deletion would stay.
 fn arrived() -> anyhow::Result<()> {
-    let deadline = clock::monotonic() + PATIENCE;
+    let deadline = clock::monotonic() + TIME_LIMIT;
     while Client::new()?.status()?.outbox.in_flight > 0 {
         if clock::monotonic() >= deadline {
             bail!("spans are still on their way to the server; try again later");

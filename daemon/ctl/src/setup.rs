@@ -409,7 +409,7 @@ fn check(keys: &Keys) -> anyhow::Result<Project> {
 /// What is to be changed in a settings file.
 fn settings(file: &Path, wish: Wish<'_>, record: &Record) -> anyhow::Result<Option<Change>> {
     let current = files::read(file)?;
-    let mend = |error: edit::Error| anyhow::anyhow!("{}: {error}", file.display());
+    let in_file = |error: edit::Error| anyhow::anyhow!("{}: {error}", file.display());
     if let Some(text) = &current {
         let settings: serde_json::Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap_or_default();
         if settings["disableAllHooks"] == true {
@@ -420,12 +420,12 @@ fn settings(file: &Path, wish: Wish<'_>, record: &Record) -> anyhow::Result<Opti
             Some(Part::Settings(ours)) => ours.events.iter().any(|event| !wish.events.contains(&event.as_str())),
             _ => false,
         };
-        if !stale && apply(text, wish).map_err(mend)?.0 == *text {
+        if !stale && apply(text, wish).map_err(in_file)?.0 == *text {
             return Ok(None);
         }
     }
     let original = record.original(file, current.as_deref())?;
-    let (new, ours) = apply(original.as_deref().unwrap_or_default(), wish).map_err(mend)?;
+    let (new, ours) = apply(original.as_deref().unwrap_or_default(), wish).map_err(in_file)?;
     Ok(Some(Change { path: file.into(), current, new: Some(new), mode: 0o600, original, part: Part::Settings(ours) }))
 }
 

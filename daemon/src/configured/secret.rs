@@ -19,7 +19,7 @@ use cc_core::{
 };
 
 /// How long a command may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// Largest file and longest output, in bytes.
 const LONGEST: usize = 64 << 10;
@@ -41,7 +41,7 @@ pub fn find(entry: &Entry, home: &Path) -> Result<Secrets, String> {
         Some(SecretFrom::Command(words)) => {
             // Its arguments may be nobody's business.
             let program = words.first().map_or("", String::as_str);
-            (format!("the secret command {program}"), of_command(words, home, PATIENCE)?)
+            (format!("the secret command {program}"), of_command(words, home, TIME_LIMIT)?)
         }
     };
     let word = entry.destination.kind.backend().words().secret;
@@ -89,11 +89,11 @@ fn open_to_others(path: &Path) -> Option<PathBuf> {
     names.iter().flat_map(|name| name.ancestors().skip(1)).find(is_open).map(Path::to_path_buf)
 }
 
-fn of_command(words: &[String], home: &Path, patience: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
+fn of_command(words: &[String], home: &Path, limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
     let (program, arguments) = words.split_first().ok_or("the secret command is empty")?;
     let mut command = Command::new(program);
     command.args(arguments).current_dir(home);
-    command::output(command, patience, LONGEST).map_err(|failed| {
+    command::output(command, limit, LONGEST).map_err(|failed| {
         let remedy = match failed {
             Failed::Start(_) => "name a program by its whole path",
             Failed::Late(_) => "it has no terminal and must ask nobody",

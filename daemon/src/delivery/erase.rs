@@ -63,7 +63,7 @@ fn places(root: &Path) -> Result<Vec<(PathBuf, Dir)>, Refused> {
         for id in dir.names()?.into_iter().filter(|id| id.bytes().all(|b| b.is_ascii_digit())) {
             let experiment = match dir.below(&id) {
                 Ok(Some(experiment)) => experiment,
-                // None of ours.
+                // No directory that the daemon made.
                 Ok(None) | Err(Refused::NotAFile) => continue,
                 Err(refused) => return Err(refused),
             };

@@ -107,8 +107,8 @@ impl Readback {
         pages.remarks(&bodies).into_iter().map(safe).collect()
     }
 
-    /// Looks for a trace that was sent just now, until each API shows it or `patience` is over.
-    pub async fn trace(&self, trace_id: &str, patience: Duration) -> Vec<(&'static str, Seen)> {
+    /// Looks for a trace that was sent just now, until each API shows it or `limit` is over.
+    pub async fn trace(&self, trace_id: &str, limit: Duration) -> Vec<(&'static str, Seen)> {
         let started = clock::monotonic();
         let Ok(pages) = self.pages() else { return Vec::new() };
         let mut views: Vec<_> = pages.views().iter().map(|api| (*api, Seen::NotYet)).collect();
@@ -125,10 +125,10 @@ impl Readback {
             }
             let elapsed = started.elapsed();
             let is_late = views.iter().any(|(_, seen)| matches!(seen, Seen::Shown(lag) if elapsed > *lag + GRACE));
-            if is_late || views.iter().all(|(_, seen)| *seen != Seen::NotYet) || elapsed >= patience {
+            if is_late || views.iter().all(|(_, seen)| *seen != Seen::NotYet) || elapsed >= limit {
                 return views;
             }
-            tokio::time::sleep(pause.min(patience - elapsed)).await;
+            tokio::time::sleep(pause.min(limit - elapsed)).await;
             pause = (pause * 2).min(LAST_PAUSE);
         }
     }
@@ -145,12 +145,12 @@ impl Readback {
         }
     }
 
-    /// Has these traces, by their ids in hex, deleted, and waits for `patience` at most until that is certain, where it can be. Says after
+    /// Has these traces, by their ids in hex, deleted, and waits for `limit` at most until that is certain, where it can be. Says after
     /// how many of them it failed.
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn delete(&self, traces: &[String], patience: Duration) -> Result<Deleted, (usize, Failure)> {
+    pub async fn delete(&self, traces: &[String], limit: Duration) -> Result<Deleted, (usize, Failure)> {
         let deletion = self.deletion().map_err(|failure| (0, failure))?;
         match deletion.certainty() {
             Certainty::Asked => {
@@ -163,7 +163,7 @@ impl Readback {
                 Ok(Deleted { asked, ..Deleted::default() })
             }
             Certainty::Found => self.delete_found(deletion, traces).await,
-            Certainty::Repeated => self.delete_repeatedly(deletion, traces, patience).await,
+            Certainty::Repeated => self.delete_repeatedly(deletion, traces, limit).await,
         }
     }
 
@@ -222,7 +222,7 @@ impl Readback {
         &self,
         deletion: &dyn Deletion,
         traces: &[String],
-        patience: Duration,
+        limit: Duration,
     ) -> Result<Deleted, (usize, Failure)> {
         let started = clock::monotonic();
         let (mut gone, mut last) = (BTreeSet::new(), started);
@@ -241,7 +241,7 @@ impl Readback {
             if last.elapsed() >= QUIET {
                 return Ok(Deleted { gone: gone.len(), absent: traces.len() - gone.len(), asked: 0 });
             }
-            if started.elapsed() >= patience {
+            if started.elapsed() >= limit {
                 let said = "more of it came while it was deleted".to_owned();
                 return Err((gone.len(), Failure::Odd { said, date: None }));
             }

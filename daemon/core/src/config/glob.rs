@@ -1,4 +1,4 @@
-//! Patterns for the directories of projects: `~/work/**`, `/srv/*/app`.
+//! Patterns for the directories of projects: `~/code/**`, `/srv/*/app`.
 
 use std::path::{Path, PathBuf};
 
@@ -60,12 +60,12 @@ mod tests {
         let homes = [PathBuf::from("/home/d+v"), PathBuf::from("/mnt/homes/d+v")];
         for (pattern, yes, no) in [
             (
-                "~/work/**",
-                &["/home/d+v/work", "/home/d+v/work/a/b", "/mnt/homes/d+v/work/a"][..],
-                &["/home/d+v", "/home/d+v/works", "/work/a", "/home/dev/work/a"][..],
+                "~/code/**",
+                &["/home/d+v/code", "/home/d+v/code/a/b", "/mnt/homes/d+v/code/a"][..],
+                &["/home/d+v", "/home/d+v/codes", "/code/a", "/home/dev/code/a"][..],
             ),
-            ("~/work", &["/home/d+v/work"], &["/home/d+v/work/a"]),
-            ("~/work/", &["/home/d+v/work"], &["/home/d+v/work/a"]),
+            ("~/code", &["/home/d+v/code"], &["/home/d+v/code/a"]),
+            ("~/code/", &["/home/d+v/code"], &["/home/d+v/code/a"]),
             ("~", &["/home/d+v"], &["/home/d+v/a", "/home"]),
             ("/srv/*/app", &["/srv/x/app", "/srv/.x/app"], &["/srv/app", "/srv/x/y/app", "/srv/x/app/z"]),
             ("/srv/**/app", &["/srv/app", "/srv/x/y/app"], &["/srv/x/apps"]),

@@ -244,12 +244,12 @@ pub fn judge_configured(named: &Named, secret: Result<(), String>, status: Optio
         (Err(why), _) => Finding::problem(
             check,
             format!("{} gets nothing: {why}", named.name),
-            format!("mend {place}, then restart the daemon"),
+            format!("fix {place}, then restart the daemon"),
         ),
         (Ok(_), Err(why)) => Finding::problem(
             check,
             format!("{} gets nothing: {why}", named.name),
-            format!("mend that, or {place}; then cc-langfusectl flush"),
+            format!("fix that, or {place}; then cc-langfusectl flush"),
         ),
         (Ok(_), Ok(())) if status.is_some_and(|status| !status.destinations.iter().any(|to| is_known(&to))) => {
             Finding::problem(

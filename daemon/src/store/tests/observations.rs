@@ -173,7 +173,7 @@ fn a_reference_that_was_lost_or_leads_to_another_is_made_again() {
 /// Something that happens to what waits.
 #[derive(Clone, Debug)]
 enum Event {
-    /// Spans of a trace are found for so many destinations, but for those that are behind.
+    /// Spans of a trace are found for this number of destinations, less those that are behind.
     Found {
         trace: u8,
         spans: u8,

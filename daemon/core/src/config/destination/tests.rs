@@ -89,7 +89,7 @@ fn what_is_wrong_with_a_table_is_said_with_what_to_do_and_costs_no_other() {
         (&format!("{keyed}secret_command = 'pass show x'"), &["`secret_command` must be a list", "[\"pass\""]),
         (&format!("{keyed}secret_command = []"), &["`secret_command` must be a list"]),
         (&format!("{GOOD}projects = []"), &["names none"]),
-        (&format!("{GOOD}projects = '~/work'"), &["`projects` must be a list"]),
+        (&format!("{GOOD}projects = '~/code'"), &["`projects` must be a list"]),
         (&format!("{GOOD}projects = ['work/**']"), &["`projects`", "\"work/**\"", "begin with"]),
         (&format!("{GOOD}project = ['/x']"), &["unknown key `project`", "did you mean `projects`?"]),
         (&format!("{GOOD}CC_LANGFUSE_OTLP_DIALEKT = 'x'"), &["did you mean `CC_LANGFUSE_OTLP_DIALECT`?"]),
@@ -167,7 +167,7 @@ fn entries_join_the_projects_they_are_for_and_leave_them_when_they_are_gone() {
     let table = |host: &str, more: &str| {
         format!("[[destination]]\nname = '{host}'\nkind = 'otlp'\naddress = 'http://{host}'\n{more}\n")
     };
-    let all = of(&(table("all", "") + &table("work", "projects = ['~/work/**', '/srv/x']")));
+    let all = of(&(table("all", "") + &table("code", "projects = ['~/code/**', '/srv/x']")));
     let homes = [PathBuf::from("/home/dev")];
     let by_variable = |host: &str| Target {
         destination: Destination { address: format!("http://{host}/v1/traces"), ..all[0].destination.clone() },
@@ -187,18 +187,18 @@ fn entries_join_the_projects_they_are_for_and_leave_them_when_they_are_gone() {
         targets.iter().map(name).collect::<Vec<_>>().join(" ")
     };
     for (dir, variables, expect) in [
-        (Some("/home/dev/work/a"), &[][..], "+all +work"),
-        (Some("/srv/x"), &["v"], "v +all +work"),
+        (Some("/home/dev/code/a"), &[][..], "+all +code"),
+        (Some("/srv/x"), &["v"], "v +all +code"),
         (Some("/home/dev/other"), &["v"], "v +all"),
         (None, &[], "+all"),
-        (Some("/srv/x"), &["work"], "work +all"),
+        (Some("/srv/x"), &["code"], "code +all"),
     ] {
         let variables: Vec<_> = variables.iter().map(|host| by_variable(host)).collect();
         let targets = joined(&all, dir, &variables);
         assert_eq!(names(&targets), expect, "{dir:?}");
         assert_eq!(joined(&all, dir, &targets), targets, "a second time");
         let first = joined(&all[..1], dir, &targets);
-        assert_eq!(names(&first), expect.replace(" +work", ""), "one is gone");
+        assert_eq!(names(&first), expect.replace(" +code", ""), "one is gone");
         assert_eq!(joined(&[], dir, &targets), variables, "all are gone");
     }
 }

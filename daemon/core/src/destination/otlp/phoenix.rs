@@ -1,4 +1,4 @@
-//! Arize Phoenix among the receivers of OTLP: what tells it apart, where it shows a trace, how it deletes one.
+//! Arize Phoenix among the receivers of OTLP: how it is recognised, where it shows a trace, how it deletes one.
 //!
 //! Whatever a preset says, the server itself is asked: it says its version in a header of every answer.
 
