@@ -26,7 +26,7 @@ use divan::{Bencher, counter::ItemsCount};
 /// How many sessions.
 const SESSIONS: u64 = 2000;
 /// How many of them are stored at once, as the engine does with those that nobody waits for.
-const TOGETHER: usize = 16;
+const SESSIONS_PER_STEP: usize = 16;
 
 fn main() {
     divan::main();
@@ -112,7 +112,7 @@ fn step(number: u64, targets: usize) -> Advance {
 
 #[inline(never)]
 fn restore(store: &mut Store, steps: &[Advance]) {
-    for together in steps.chunks(TOGETHER) {
+    for together in steps.chunks(SESSIONS_PER_STEP) {
         for step in together {
             store.claim_turn(&step.spans[0].observation.trace_id, &step.session.session_id).expect("claimed");
         }

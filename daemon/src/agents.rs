@@ -282,7 +282,7 @@ fn take_line(runs: &mut Runs, held: &mut usize, offset: u64, line: Line<'_>, ski
     pipeline::records(offset, line, |at, found| match found {
         Err(skip) => skip.reason().into_iter().for_each(&mut *skipped),
         Ok(record) => {
-            *held += record.spilled() * reader::SPILLED;
+            *held += record.spilled() * reader::MAX_SPILLED_BYTES;
             if !runs.push(record, at) {
                 skipped("orphan");
             }
@@ -296,7 +296,7 @@ pub fn all(transcript: &Path, roots: &[PathBuf], launches: Vec<Launch>, last: &[
     let mut agents = Agents::default();
     agents.load(HashMap::new(), launches);
     agents.discover(transcript, &[]);
-    let mut buffer = vec![0; reader::CHUNK];
+    let mut buffer = vec![0; reader::CHUNK_BYTES];
     for agent in agents.at_work.values_mut() {
         while agent.read(roots, &mut buffer, |_| {}).unwrap_or(false) {}
     }

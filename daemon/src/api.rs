@@ -44,10 +44,10 @@ use failed::Failed;
 pub const SESSIONS: usize = 50;
 
 /// How many events are held while the database takes none.
-const HELD: usize = 256;
+const MAX_HELD_EVENTS: usize = 256;
 
 /// Largest of them, in bytes.
-const HELD_BYTES: usize = 256 << 10;
+const MAX_HELD_BYTES: usize = 256 << 10;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -71,14 +71,14 @@ pub struct Context {
 impl Context {
     /// Room for what may be held.
     pub fn room() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(HELD))
+        Arc::new(Semaphore::new(MAX_HELD_EVENTS))
     }
 
     /// Whoever sent an event that is not stored keeps it, if the disk has room for that. In case it has none, the event is held
     /// here and tried again; coming twice it counts once.
     fn hold(&self, body: Bytes) {
         let room = self.room.clone().try_acquire_owned();
-        let Some(room) = room.ok().filter(|_| body.len() <= HELD_BYTES) else { return };
+        let Some(room) = room.ok().filter(|_| body.len() <= MAX_HELD_BYTES) else { return };
         let intake = self.intake.clone();
         tokio::spawn(async move {
             loop {
@@ -191,7 +191,7 @@ fn time(ms: i64) -> Option<String> {
 
 fn report(context: &Context) -> Result<Status, store::Error> {
     // Before the database is asked: an event that is stored meanwhile counts twice rather than not at all.
-    let held = (HELD - context.room.available_permits()) as u64;
+    let held = (MAX_HELD_EVENTS - context.room.available_permits()) as u64;
     let (counts, sessions, destinations, trouble, paused) = context.intake.store.call(|store| {
         let trouble = store.trouble().cloned();
         Ok((store.counts()?, store.sessions(SESSIONS)?, store.destinations()?, trouble, store.paused()?))

@@ -16,10 +16,10 @@ use crate::{
 use cc_core::transcript::record::nanos;
 
 /// What was written longer ago is not looked for again when the database was lost.
-const RECENT: Duration = Duration::from_secs(30 * 24 * 3600);
+const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How much of the log is looked at, and largest marker, in bytes.
-const SMALL: u64 = 4096;
+const MAX_BYTES_READ: u64 = 4096;
 
 /// What shows that a daemon ran here before the database was begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Evidence {
     fn since(self, now_ms: i64) -> Option<Begun> {
         let logged = self.logged_ms.map(|at_ms| Begun { at_ms, newest_ms: None });
         let begun = self.marker.or(logged)?;
-        let recent = now_ms - i64::try_from(RECENT.as_millis()).unwrap_or(i64::MAX);
+        let recent = now_ms - i64::try_from(MAX_AGE.as_millis()).unwrap_or(i64::MAX);
         Some(Begun { at_ms: begun.at_ms.max(recent), newest_ms: begun.newest_ms })
     }
 }
@@ -89,12 +89,12 @@ fn parse(text: &str) -> Option<Begun> {
 }
 
 fn small(path: &Path) -> Option<String> {
-    String::from_utf8(files::read(path, &Rules::users(SMALL)).ok()?).ok()
+    String::from_utf8(files::read(path, &Rules::users(MAX_BYTES_READ)).ok()?).ok()
 }
 
 /// When the first line of a log was written that says so.
 fn first_time(log: &Path) -> Option<i64> {
-    let lines = BufReader::new(files::open(log, &Rules::users(u64::MAX)).ok()?.file.take(SMALL)).split(b'\n');
+    let lines = BufReader::new(files::open(log, &Rules::users(u64::MAX)).ok()?.file.take(MAX_BYTES_READ)).split(b'\n');
     let mut times = lines.map_while(Result::ok).filter_map(|line| {
         let line = String::from_utf8_lossy(&line).into_owned();
         i64::try_from(nanos(line.split_whitespace().next()?)? / 1_000_000).ok()

@@ -44,13 +44,13 @@ const SCAN: Duration = Duration::from_secs(15 * 60);
 
 /// How many of them the engine gets at a time. What is found in a pass over them is stored at once, and that pass ends in any case
 /// after a short while: few would mean many transactions.
-const HANDED_OVER: usize = 64;
+const HANDED_OVER_AT_ONCE: usize = 64;
 
 /// How soon those are looked at again that are being written to.
-const STILL_WRITTEN: Duration = Duration::from_millis(250);
+const GROWING_POLL: Duration = Duration::from_millis(250);
 
 /// Names looked up at the same time; each takes a thread, and the service has few.
-const LOOKUPS: usize = 4;
+const MAX_LOOKUPS: usize = 4;
 
 /// Receives Claude Code hook events, reads transcripts and delivers traces. Needs no arguments: everything comes from
 /// HOME and from the events.
@@ -158,7 +158,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
 
-    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(LOOKUPS).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().max_blocking_threads(MAX_LOOKUPS).enable_all().build()?;
     let intake = Intake::new(store.clone(), engine_sender.clone(), orders, consent, level);
     let in_flight = InFlight::default();
     let stop_sending = intake.orders.clone();
@@ -292,13 +293,13 @@ async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: Path
         while !found.is_empty() {
             let scan = scan.clone();
             let taken = tokio::task::spawn_blocking(move || {
-                let hints = scan.take(&mut found, HANDED_OVER, clock::now_ms());
+                let hints = scan.take(&mut found, HANDED_OVER_AT_ONCE, clock::now_ms());
                 (found, hints)
             });
             let Ok((rest, hints)) = taken.await else { break };
             found = rest;
             // Some may be written to yet; or none was to be traced.
-            let wait = if hints.is_empty() { STILL_WRITTEN } else { Duration::ZERO };
+            let wait = if hints.is_empty() { GROWING_POLL } else { Duration::ZERO };
             let (more, asked) = tokio::sync::oneshot::channel();
             if engine.send(Input::Found { hints, left: found.len(), more }).is_err() {
                 return;

@@ -9,7 +9,7 @@ use crate::files::{self, Owner, Refused, Rules};
 use cc_core::config::{BadConfig, Config, Layers};
 
 /// What an administrator says for every user of a machine.
-pub const FLEET: &str = "/etc/cc-langfuse/config.toml";
+pub const FLEET_FILE: &str = "/etc/cc-langfuse/config.toml";
 
 /// Largest configuration file, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
@@ -71,7 +71,7 @@ impl Source<'_> {
 /// # Errors
 /// [`Failed`].
 pub fn load(user: &Path) -> Result<Config, Failed> {
-    Ok(layers(&[Source::Fleet(Path::new(FLEET)), Source::User(user)])?.config())
+    Ok(layers(&[Source::Fleet(Path::new(FLEET_FILE)), Source::User(user)])?.config())
 }
 
 /// Reads `sources`, each on top of those before it. Never blocks, whatever lies there.

@@ -24,7 +24,7 @@ use cc_core::{
 };
 
 /// How many judgements are remembered.
-const KNOWN: usize = 512;
+const MAX_REMEMBERED: usize = 512;
 
 /// Directories of a session, its `CLAUDE_CONFIG_DIR`, and a hash of the variables it was given.
 type Key = (Vec<PathBuf>, Option<PathBuf>, u64);
@@ -97,7 +97,7 @@ impl Consent {
         }
         let judged = self.look(dirs, config_dir, received);
         let mut known = lock();
-        if known.len() >= KNOWN {
+        if known.len() >= MAX_REMEMBERED {
             known.clear();
         }
         let found = of(&judged);

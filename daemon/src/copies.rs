@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    reader::{CHUNK, Transcript, places},
+    reader::{CHUNK_BYTES, Transcript, places},
     store::handle::Handle,
 };
 use cc_core::{ids::trace_id, transcript::is_name, turn::Elsewhere};
@@ -19,7 +19,7 @@ use cc_core::{ids::trace_id, transcript::is_name, turn::Elsewhere};
 const UUID: &[u8] = b"\"uuid\"";
 
 /// Longest `uuid` that is looked at, with what stands between it and its name.
-const LONGEST: usize = 80;
+const MAX_UUID_BYTES: usize = 80;
 
 /// Other sessions, as far as this one can know them: by what was sent of them, and by the transcripts beside its own.
 pub struct Beside {
@@ -70,20 +70,20 @@ impl Beside {
         let path = self.transcript.with_file_name(format!("{session}.jsonl"));
         let mut lines = HashSet::new();
         let Ok(mut file) = Transcript::open_beneath(&path, &self.roots) else { return lines };
-        let mut buffer = vec![0; CHUNK];
+        let mut buffer = vec![0; CHUNK_BYTES];
         let mut kept = 0;
         // A session that cannot be read to its end has the lines that were read.
         while let Ok(n) = file.read(&mut buffer[kept..]) {
             let filled = kept + n;
             for at in memchr::memmem::find_iter(&buffer[..filled], UUID) {
                 let text = &buffer[at + UUID.len()..filled];
-                lines.extend(value(&text[..text.len().min(LONGEST)]).map(hash));
+                lines.extend(value(&text[..text.len().min(MAX_UUID_BYTES)]).map(hash));
             }
             if n == 0 {
                 break;
             }
             // One may be cut in two.
-            kept = filled.min(UUID.len() + LONGEST);
+            kept = filled.min(UUID.len() + MAX_UUID_BYTES);
             buffer.copy_within(filled - kept..filled, 0);
         }
         lines
@@ -159,10 +159,10 @@ mod tests {
         // Some are written with blanks.
         let blank = |n: usize| [" ", "", "  "][n % 3];
         let line = |n: usize| format!("{{\"text\":\"{1}\",\"uuid\"{0}:{0}\"line-{n}\"}}\n", blank(n), "x".repeat(997));
-        let text: String = (0..3 * CHUNK / 1000).map(line).collect();
+        let text: String = (0..3 * CHUNK_BYTES / 1000).map(line).collect();
         std::fs::write(root.join("first.jsonl"), text).unwrap();
         let mut beside = Beside::new("fork", &root.join("fork.jsonl"), vec![root.clone()]);
-        for n in 0..3 * CHUNK / 1000 {
+        for n in 0..3 * CHUNK_BYTES / 1000 {
             assert!(beside.has("first", &format!("line-{n}")), "{n}");
         }
         for (session, uuid) in [("first", "line-x"), ("fork", "line-1"), ("gone", "line-1"), ("../first", "line-1")] {

@@ -19,7 +19,7 @@ use crate::{
     configured::Configured,
     consent_files::Consent,
     delivery::supervisor::Order,
-    reader::{CHUNK, places},
+    reader::{CHUNK_BYTES, places},
     store::{self, Advance, SessionRow, Store, handle::Handle},
     watch::{Seen, Watch},
 };
@@ -45,7 +45,7 @@ mod session;
 mod users;
 
 use later::{Later, Task};
-use read::STEP;
+use read::STEP_BYTES;
 pub use refused::Refused;
 use session::{Session, Tail};
 use users::Users;
@@ -54,29 +54,29 @@ use users::Users;
 const TICK: Duration = Duration::from_millis(10);
 
 /// How far ahead of the clock a time may be without contradicting it: clocks are set by as much now and then.
-const AHEAD: Duration = Duration::from_secs(1);
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Sessions left in the middle longer ago than this are not looked at when the daemon starts.
-const RECENT: Duration = Duration::from_secs(30 * 24 * 3600);
+const RECOVERY_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How many sessions are kept in memory of which nothing is expected before their next event.
-const IDLE: usize = 64;
+const MAX_IDLE_SESSIONS: usize = 64;
 
 /// After this long in one pass over the sessions what came meanwhile is heard first; those not looked at come first in the
 /// next pass.
-const SLICE: Duration = Duration::from_millis(50);
+const PASS_TIME: Duration = Duration::from_millis(50);
 
 /// How many inputs are heard before the sessions have their turn.
-const HEARD: usize = 1024;
+const MAX_INPUTS_PER_PASS: usize = 1024;
 
 /// How often it is looked whether destinations that are behind have room again.
-const GO_BACK: Duration = Duration::from_secs(1);
+const FOLLOWER_POLL: Duration = Duration::from_secs(1);
 
 /// How often watches are ended that nobody needs any more.
-const UNWATCH: Duration = Duration::from_secs(1);
+const UNWATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many sessions are remembered that were brought to their end for others.
-const RECOVERED: usize = 1000;
+const MAX_RECOVERED: usize = 1000;
 
 /// What the engine hears.
 #[derive(Debug)]
@@ -187,7 +187,7 @@ impl Engine {
             went_back_to: String::new(),
             unwatch: (false, clock::monotonic()),
             users: Users::new(own),
-            buffer: vec![0; CHUNK],
+            buffer: vec![0; CHUNK_BYTES],
         };
         match engine.store.call(Store::sort_inbox) {
             Ok(inbox) => {
@@ -197,7 +197,7 @@ impl Engine {
             Err(error) => tracing::error!(%error, "the events stored earlier cannot be read"),
         }
         engine.is_any_behind = engine.store.call(|store| store.is_anything_behind()).unwrap_or(true);
-        let since = now_ms() - i64::try_from(RECENT.as_millis()).unwrap_or(i64::MAX);
+        let since = now_ms() - i64::try_from(RECOVERY_WINDOW.as_millis()).unwrap_or(i64::MAX);
         match engine.store.call(|store| store.unsettled(since)) {
             Ok(ids) => engine.later.extend(ids.into_iter().map(Task::Resume)),
             Err(error) => tracing::error!(%error, "the sessions left in the middle cannot be read"),
@@ -266,7 +266,7 @@ impl Engine {
                 Some(wait) => inputs.recv_timeout(wait),
             };
             let mut changed = HashSet::new();
-            for _ in 0..HEARD {
+            for _ in 0..MAX_INPUTS_PER_PASS {
                 match input {
                     Ok(Input::Hint(hint)) => self.hear(*hint),
                     Ok(Input::Found { hints, left, more }) => self.later.found(hints, left, more),
@@ -289,7 +289,7 @@ impl Engine {
                 input = inputs.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }
             self.changed(&changed);
-            if self.is_any_behind && (!asked.is_empty() || self.went_back.elapsed() >= GO_BACK) {
+            if self.is_any_behind && (!asked.is_empty() || self.went_back.elapsed() >= FOLLOWER_POLL) {
                 self.go_back();
                 self.went_back = clock::monotonic();
             }
@@ -311,9 +311,10 @@ impl Engine {
         let next = |session: &Session| session.phase.pause(now, session.touched, session.agents_due());
         let next = self.sessions.values().map(next).min();
         let next = match self.is_any_behind {
-            true => Some(
-                next.map_or_else(|| until(self.went_back + GO_BACK), |next| next.min(until(self.went_back + GO_BACK))),
-            ),
+            true => Some(next.map_or_else(
+                || until(self.went_back + FOLLOWER_POLL),
+                |next| next.min(until(self.went_back + FOLLOWER_POLL)),
+            )),
             false => next,
         };
         if self.later.is_empty() || self.room(now) == 0 { next } else { Some(Duration::ZERO) }
@@ -433,7 +434,7 @@ impl Engine {
             self.admit(clock::monotonic());
             let now = clock::monotonic();
             for id in self.due(now) {
-                if began.elapsed() >= SLICE {
+                if began.elapsed() >= PASS_TIME {
                     break 'pass;
                 }
                 let Some(mut session) = self.sessions.remove(&id) else { continue };
@@ -450,7 +451,7 @@ impl Engine {
                 let is_unhurried = session.is_unhurried;
                 self.sessions.insert(id.clone(), session);
                 looked.push(id);
-                if !is_unhurried || bytes > STEP {
+                if !is_unhurried || bytes > STEP_BYTES {
                     self.finish_looks(std::mem::take(&mut looked));
                     bytes = 0;
                 }
@@ -501,14 +502,14 @@ impl Engine {
         });
         let idle = self.sessions.iter().filter(|(_, session)| session.is_idle());
         let mut idle: Vec<_> = idle.map(|(id, session)| (!session.is_unhurried, session.touched, id.clone())).collect();
-        if idle.len() > IDLE {
+        if idle.len() > MAX_IDLE_SESSIONS {
             idle.sort_unstable();
-            for (_, _, id) in &idle[..idle.len() - IDLE] {
+            for (_, _, id) in &idle[..idle.len() - MAX_IDLE_SESSIONS] {
                 self.sessions.remove(id);
             }
         }
         self.unwatch.0 |= self.sessions.len() < before;
-        if self.unwatch.0 && now >= self.unwatch.1 + UNWATCH {
+        if self.unwatch.0 && now >= self.unwatch.1 + UNWATCH_INTERVAL {
             self.unwatch = (false, now);
             let dirs = |session: &Session| {
                 let own = session.row.transcript.parent().map(Path::to_path_buf);
@@ -559,7 +560,7 @@ impl Engine {
 /// the newest so far, of `known_ns`. One that is yet to come by the clock (`now_ms`, Unix milliseconds) was fired while the clock
 /// was ahead: what is heard later is newer.
 fn is_newer(fired_ns: u64, known_ns: u64, now_ms: u64) -> bool {
-    let ahead = now_ms.saturating_mul(1_000_000).saturating_add(AHEAD.as_nanos() as u64);
+    let ahead = now_ms.saturating_mul(1_000_000).saturating_add(CLOCK_TOLERANCE.as_nanos() as u64);
     fired_ns >= known_ns || known_ns > ahead
 }
 

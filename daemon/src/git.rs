@@ -15,7 +15,7 @@ pub const EMAIL: &str = "git-email";
 const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// Longest address, in bytes.
-const LONGEST: usize = 320;
+const MAX_EMAIL_BYTES: usize = 320;
 
 /// `user.email` as git has it in the first of `dirs` where it has one. Reading its settings runs nothing of a repository's.
 pub fn email(dirs: &[PathBuf]) -> Option<String> {
@@ -26,7 +26,7 @@ fn ask(dir: &Path) -> Option<String> {
     let kept = ["HOME", "PATH", "XDG_CONFIG_HOME"].into_iter().filter_map(|name| Some((name, environment::raw(name)?)));
     let mut git = Command::new("git");
     git.args(["config", "--get", "user.email"]).current_dir(dir).env_clear().envs(kept);
-    let said = command::output(git, TIME_LIMIT, LONGEST).ok()?;
+    let said = command::output(git, TIME_LIMIT, MAX_EMAIL_BYTES).ok()?;
     let email = std::str::from_utf8(&said).ok()?.trim();
     (!email.is_empty()).then(|| email.to_owned())
 }

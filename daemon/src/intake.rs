@@ -34,10 +34,10 @@ use proto::frame::{Frame, FrameError};
 pub const MAX_FRAME: usize = proto::MAX_PAYLOAD + (4 << 20);
 
 /// A spool file that was never finished is removed after this long.
-const ABANDONED: Duration = Duration::from_secs(60);
+const UNFINISHED_AFTER: Duration = Duration::from_secs(60);
 
 /// Spooled events are stored together until they are as many as this, or as large.
-const TOGETHER: (usize, usize) = (256, 8 << 20);
+const MAX_BATCH: (usize, usize) = (256, 8 << 20);
 
 /// Takes events in.
 #[derive(Clone)]
@@ -242,14 +242,14 @@ impl Intake {
                     }
                     None => drop(left.insert(path, OTHER_VERSION)),
                 },
-                Spooled::Unfinished(age) if age > ABANDONED => drop(std::fs::remove_file(&path)),
+                Spooled::Unfinished(age) if age > UNFINISHED_AFTER => drop(std::fs::remove_file(&path)),
                 Spooled::Left(why) => {
                     again |= why == UNREADABLE;
                     left.insert(path, why);
                 }
                 Spooled::Unfinished(_) | Spooled::Gone => {}
             }
-            if paths.len() >= TOGETHER.0 || size >= TOGETHER.1 {
+            if paths.len() >= MAX_BATCH.0 || size >= MAX_BATCH.1 {
                 size = 0;
                 if !flush(&mut judged, &mut paths) {
                     again = true;

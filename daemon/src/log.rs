@@ -16,7 +16,7 @@ use cc_core::visible;
 const MAX_SIZE: u64 = 5 << 20;
 
 /// The longest line, in characters; the rest of it is cut.
-const LONGEST: usize = 8192;
+const MAX_LINE_CHARS: usize = 8192;
 
 /// Lets the log become more talkative while it runs.
 #[derive(Clone)]
@@ -85,7 +85,7 @@ impl Write for Rotating {
         }
         // One event with its line break: the subscriber writes each at once. Any other break in it came with a value.
         let event = String::from_utf8_lossy(bytes);
-        let mut line = visible::clipped(event.strip_suffix('\n').unwrap_or(&event), LONGEST);
+        let mut line = visible::clipped(event.strip_suffix('\n').unwrap_or(&event), MAX_LINE_CHARS);
         line.push('\n');
         self.file.write_all(line.as_bytes())?;
         self.size += line.len() as u64;
@@ -128,6 +128,6 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         let [first, second] = lines[..] else { panic!("{}", lines.len()) };
         assert_eq!(first, r#"a session="x\n2026 ERROR forged\u{1b}]0;t\u{7}\u{9b}2J\u{202e}\r""#);
-        assert_eq!((second.chars().count(), second.ends_with('…')), (LONGEST, true));
+        assert_eq!((second.chars().count(), second.ends_with('…')), (MAX_LINE_CHARS, true));
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     agents,
     copies::Beside,
-    reader::{self, CHUNK, Transcript, Unreadable},
+    reader::{self, CHUNK_BYTES, Transcript, Unreadable},
 };
 use cc_core::{
     ids::{self, Call, CallId, SpanId, SpanKey, TraceId, trace_id},
@@ -335,7 +335,7 @@ fn walk(
     file.seek(at)?;
     let mut lines = Lines::at(at);
     let mut assembler = Assembler::new(session_id, closed).beside(beside);
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; CHUNK_BYTES];
     let mut push = |offset, line: Line<'_>| {
         let bytes = match line {
             Line::Whole(bytes) => bytes,

@@ -16,7 +16,7 @@ use crate::environment;
 use cc_core::visible;
 
 /// The longest line that is printed for people, in characters; the rest of it is cut.
-const LONGEST: usize = 8192;
+const MAX_LINE_CHARS: usize = 8192;
 
 /// How a part of a line looks where colours are seen and wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub fn painted(look: Look, text: fmt::Arguments<'_>) -> io::Result<()> {
 pub fn parts(parts: &[(Look, &str)]) -> io::Result<()> {
     let coloured = is_coloured();
     let mut out = io::stdout().lock();
-    let mut room = LONGEST;
+    let mut room = MAX_LINE_CHARS;
     for (look, text) in parts {
         let text = visible::clipped(text, room);
         room -= text.chars().count();
@@ -85,7 +85,7 @@ pub fn parts(parts: &[(Look, &str)]) -> io::Result<()> {
 
 /// Prints a line beside the output.
 pub fn error(text: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{}", visible::clipped(&text.to_string(), LONGEST));
+    let _ = writeln!(io::stderr(), "{}", visible::clipped(&text.to_string(), MAX_LINE_CHARS));
 }
 
 /// Prints `value` as JSON, over several lines if it is `pretty`. No value is cut.
@@ -115,7 +115,7 @@ pub fn document(text: &str) {
 /// If there is nobody to ask.
 pub fn question(text: &str) -> io::Result<()> {
     let mut out = io::stdout();
-    write!(out, "{}", visible::clipped(text, LONGEST)).and_then(|()| out.flush())
+    write!(out, "{}", visible::clipped(text, MAX_LINE_CHARS)).and_then(|()| out.flush())
 }
 
 /// The same beside the output.
@@ -124,13 +124,13 @@ pub fn question(text: &str) -> io::Result<()> {
 /// If there is nobody to ask.
 pub fn question_aside(text: &str) -> io::Result<()> {
     let mut err = io::stderr();
-    write!(err, "{}", visible::clipped(text, LONGEST)).and_then(|()| err.flush())
+    write!(err, "{}", visible::clipped(text, MAX_LINE_CHARS)).and_then(|()| err.flush())
 }
 
 /// Shows a line beside the output in place of the one that it showed before; with nothing, takes that away.
 pub fn progress(text: Option<&str>) {
     let mut err = io::stderr();
-    let text = text.map(|text| visible::clipped(text, LONGEST)).unwrap_or_default();
+    let text = text.map(|text| visible::clipped(text, MAX_LINE_CHARS)).unwrap_or_default();
     let _ = write!(err, "\r\x1b[K{text}").and_then(|()| err.flush());
 }
 

@@ -30,23 +30,23 @@ use places::{directory, project};
 pub mod places;
 
 /// Largest file beside a transcript that is read at once, in bytes.
-const SMALL: u64 = 64 << 10;
+const MAX_SIDE_FILE_BYTES: u64 = 64 << 10;
 
 /// How much is taken along of an output that is too long for the transcript, in bytes.
-pub const SPILLED: usize = 256 << 10;
+pub const MAX_SPILLED_BYTES: usize = 256 << 10;
 
 /// How deep below a session's directory subagents' transcripts are looked for.
-const DEPTH: usize = 3;
+const MAX_DEPTH: usize = 3;
 
 /// How much is read at once, in bytes.
-pub const CHUNK: usize = 256 << 10;
+pub const CHUNK_BYTES: usize = 256 << 10;
 
 /// How much of a file may be holes, in bytes. A crash leaves small ones; a file made of nothing else costs no disk, and reading
 /// it would cost hours.
-const HOLES: u64 = 256 << 20;
+const MAX_HOLE_BYTES: u64 = 256 << 20;
 
 /// How many holes are looked at.
-const LOOKED_AT: usize = 1000;
+const MAX_HOLES_CHECKED: usize = 1000;
 
 /// An open transcript.
 #[derive(Debug)]
@@ -197,7 +197,7 @@ impl Transcript {
     pub fn after_lines(&mut self, count: u64) -> io::Result<u64> {
         self.seek(0)?;
         let (mut left, mut behind, mut at, mut begun) = (count, 0, 0, false);
-        let mut buffer = vec![0; CHUNK];
+        let mut buffer = vec![0; CHUNK_BYTES];
         while left > 0 {
             let n = self.read(&mut buffer)?;
             if n == 0 {
@@ -245,8 +245,8 @@ impl Transcript {
     /// As the system says.
     pub fn whole(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
-        (&mut self.file).take(SMALL + 1).read_to_end(&mut bytes)?;
-        Ok((bytes.len() as u64 <= SMALL).then_some(bytes))
+        (&mut self.file).take(MAX_SIDE_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        Ok((bytes.len() as u64 <= MAX_SIDE_FILE_BYTES).then_some(bytes))
     }
 
     /// Its first 64 KiB, as they were when this was first asked. Leaves the position at an unknown place.
@@ -259,8 +259,8 @@ impl Transcript {
             None => {
                 self.seek(0)?;
                 // Room for one byte more than it has, which shows that this is the end.
-                let mut head = Vec::with_capacity(self.length.saturating_add(1).min(SMALL) as usize);
-                (&mut self.file).take(SMALL).read_to_end(&mut head)?;
+                let mut head = Vec::with_capacity(self.length.saturating_add(1).min(MAX_SIDE_FILE_BYTES) as usize);
+                (&mut self.file).take(MAX_SIDE_FILE_BYTES).read_to_end(&mut head)?;
                 head
             }
         };
@@ -299,9 +299,9 @@ pub fn spilled(transcript: &Path, path: &Path) -> Option<Spilled> {
     let path = projects.join(dir).join(name);
     let mut file = Transcript::open_below(&path, &[projects.to_path_buf()], real_directory).ok()?;
     if let Some(kind) = name.to_str().and_then(media::kind_of) {
-        return Media::new(kind, file.start(media::LARGEST + 1).ok()?, 0).map(Spilled::Media);
+        return Media::new(kind, file.start(media::MAX_BYTES + 1).ok()?, 0).map(Spilled::Media);
     }
-    let mut bytes = file.start(SPILLED).ok()?;
+    let mut bytes = file.start(MAX_SPILLED_BYTES).ok()?;
     // A character may have been cut in two.
     if let Err(error) = std::str::from_utf8(&bytes)
         && error.error_len().is_none()
@@ -337,24 +337,24 @@ pub fn subagents(dir: &Path) -> Vec<(String, PathBuf)> {
         }
     }
     let mut found = Vec::new();
-    walk(dir, DEPTH, &mut found);
+    walk(dir, MAX_DEPTH, &mut found);
     found.sort();
     found
 }
 
-/// True if more than [`HOLES`] of the file was never written. A compressed file is small on disk too, but has no holes.
+/// True if more than [`MAX_HOLE_BYTES`] of the file was never written. A compressed file is small on disk too, but has no holes.
 fn is_hollow(mut file: &File, meta: &Metadata) -> io::Result<bool> {
     use rustix::fs::{
         SeekFrom::{Data, Hole},
         seek,
     };
     let length = meta.len();
-    if length.saturating_sub(meta.blocks().saturating_mul(512)) <= HOLES {
+    if length.saturating_sub(meta.blocks().saturating_mul(512)) <= MAX_HOLE_BYTES {
         return Ok(false);
     }
     let (mut at, mut hollow) = (0, 0);
-    for _ in 0..LOOKED_AT {
-        if at >= length || hollow > HOLES {
+    for _ in 0..MAX_HOLES_CHECKED {
+        if at >= length || hollow > MAX_HOLE_BYTES {
             break;
         }
         // The end of a file counts as a hole.
@@ -366,7 +366,7 @@ fn is_hollow(mut file: &File, meta: &Metadata) -> io::Result<bool> {
         hollow += at.saturating_sub(hole);
     }
     file.rewind()?;
-    Ok(hollow > HOLES)
+    Ok(hollow > MAX_HOLE_BYTES)
 }
 
 #[cfg(test)]
@@ -396,7 +396,7 @@ mod tests {
     fn lines_are_counted_to_where_the_next_one_starts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.jsonl");
-        let long = "x".repeat(3 * CHUNK);
+        let long = "x".repeat(3 * CHUNK_BYTES);
         for (text, count, expect) in [
             ("", 3, 0),
             ("a\nb\nc\n", 0, 0),
@@ -419,9 +419,11 @@ mod tests {
     fn a_file_of_holes_is_not_read_and_one_with_a_hole_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.jsonl");
-        for (length, expect) in
-            [(HOLES, None), (2 * HOLES, Some("transcript_hollow")), (1 << 40, Some("transcript_hollow"))]
-        {
+        for (length, expect) in [
+            (MAX_HOLE_BYTES, None),
+            (2 * MAX_HOLE_BYTES, Some("transcript_hollow")),
+            (1 << 40, Some("transcript_hollow")),
+        ] {
             std::fs::write(&path, "a\nb").unwrap();
             std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
             let opened = Transcript::open(&path);
@@ -442,7 +444,7 @@ mod tests {
             std::fs::create_dir_all(at.parent().unwrap()).unwrap();
             std::fs::write(at, bytes).unwrap();
         };
-        let long = "ü".repeat(SPILLED);
+        let long = "ü".repeat(MAX_SPILLED_BYTES);
         put(results.join("a.txt"), b"all of it");
         put(results.join("long.txt"), format!("x{long}").as_bytes());
         put(results.join("latin.txt"), b"caf\xe9 au lait");
@@ -458,7 +460,12 @@ mod tests {
         // Where the directory lay when the path was written does not matter.
         assert_eq!(read("/home/dev/.claude/projects/-work/s/tool-results/a.txt"), text("all of it"));
         assert_eq!(read("s/tool-results/latin.txt"), text("caf\u{fffd} au lait"));
-        let cut = format!("x{} [TRUNCATED {} of {} bytes]", "ü".repeat(SPILLED / 2 - 1), SPILLED - 1, 2 * SPILLED + 1);
+        let cut = format!(
+            "x{} [TRUNCATED {} of {} bytes]",
+            "ü".repeat(MAX_SPILLED_BYTES / 2 - 1),
+            MAX_SPILLED_BYTES - 1,
+            2 * MAX_SPILLED_BYTES + 1
+        );
         assert_eq!(read("s/tool-results/long.txt"), text(&cut));
         let image = Media::new("image/png", b"png".to_vec(), 0).unwrap();
         assert_eq!(read("/x/s/tool-results/i.png"), Some(Spilled::Media(image)));

@@ -30,7 +30,7 @@ use wishes::Wish;
 pub use wishes::Wishes;
 
 /// A session whose transcript is silent for longer than this is not waited for any more.
-const ABANDONED: Duration = Duration::from_secs(6 * 3600);
+const ABANDONED_AFTER: Duration = Duration::from_secs(6 * 3600);
 
 /// A session that a search found. There may be very many: what leads to it is made when it is its turn.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct Candidate {
 
 impl Candidate {
     fn is_over(&self, now_ms: i64) -> bool {
-        now_ms - self.written > millis(ABANDONED)
+        now_ms - self.written > millis(ABANDONED_AFTER)
     }
 
     /// True if its transcript is silent for so long that nothing needs to be waited for. Where the clock contradicts itself it

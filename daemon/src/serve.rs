@@ -33,16 +33,16 @@ use crate::{
 };
 
 /// Connections open at a time, where the process may have that many files open.
-const MOST: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 
 /// A request must be complete this long after its connection was accepted, and its answer taken this long after it was given.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// A connection this young keeps its place although others wait: its request is probably on its way.
 const GRACE: Duration = Duration::from_millis(20);
 
 /// How long nothing is accepted after the system had no connection to give, for want of file descriptors most likely.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers requests until it is dropped.
 pub async fn serve(listener: Local, router: Router, intake: Intake) -> Infallible {
@@ -55,7 +55,7 @@ pub async fn serve(listener: Local, router: Router, intake: Intake) -> Infallibl
                 if !std::mem::replace(&mut stuck, true) {
                     tracing::warn!(%error, "no connection can be accepted");
                 }
-                sleep(PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -94,7 +94,7 @@ impl Places {
     /// All free. At most a quarter of the files this process may have open: transcripts and servers need some too.
     fn new() -> Self {
         let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| most as usize);
-        Self { most: MOST.min(files / 4).max(1), open: VecDeque::new(), tasks: JoinSet::new() }
+        Self { most: MAX_CONNECTIONS.min(files / 4).max(1), open: VecDeque::new(), tasks: JoinSet::new() }
     }
 
     /// Waits until a place is free. The oldest connection without a complete request gives way; one that is being answered
@@ -155,7 +155,7 @@ async fn connection(stream: Stream, router: Router, busy: Arc<AtomicBool>) {
         tokio::select! {
             _ = &mut connection => return,
             () = turned.notified() => {}
-            () = sleep(PATIENCE), if !busy.load(Ordering::Relaxed) => return,
+            () = sleep(TIME_LIMIT), if !busy.load(Ordering::Relaxed) => return,
         }
     }
 }

@@ -7,21 +7,21 @@ use crate::{hook::Source, transcript::record::Nanos};
 pub mod outcome;
 
 /// How many sessions are read at the same time that nobody waits for.
-pub const AT_ONCE: usize = 4;
+pub const MAX_UNHURRIED: usize = 4;
 
 /// How many more may be in memory because their destination takes nothing for now.
-const BLOCKED: usize = 16;
+const MAX_BLOCKED: usize = 16;
 
 /// How many bytes may wait for a destination when history adds to them: what live sessions send comes behind these.
-const HISTORY: u64 = 16 << 20;
+const MAX_HISTORY_BYTES: u64 = 16 << 20;
 
 /// How many bytes may wait for a destination that takes them when sessions add to it that nobody waits for, or that are long: what
 /// the others send comes behind these.
-const PACE: u64 = 2 << 20;
+const PACE_BYTES: u64 = 2 << 20;
 
 /// The same for sessions that a search found: there may be thousands, and reading them is quicker than most servers. More would fill
 /// batches and cost fewer transactions, and what the others send would come behind those.
-const FOUND: u64 = 256 << 10;
+const FOUND_PACE_BYTES: u64 = 256 << 10;
 
 /// How soon those go on.
 const PACE_RETRY: Duration = Duration::from_millis(50);
@@ -35,7 +35,7 @@ pub const DELIVERING: Duration = Duration::from_secs(30);
 /// How many sessions may be begun with that nobody waits for. Of those in memory `held` are not read for now, and the others are
 /// `busy`.
 pub fn room(held: usize, busy: usize) -> usize {
-    if held < BLOCKED { AT_ONCE.saturating_sub(busy) } else { 0 }
+    if held < MAX_BLOCKED { MAX_UNHURRIED.saturating_sub(busy) } else { 0 }
 }
 
 /// Who wants to add to queues.
@@ -79,7 +79,7 @@ pub struct Admission {
 
 /// How many bytes may wait for a destination to which an event of `source` adds. `limit` is how many may in any case.
 pub fn limit(source: Source, limit: u64) -> u64 {
-    if source == Source::Backfill { limit.min(HISTORY) } else { limit }
+    if source == Source::Backfill { limit.min(MAX_HISTORY_BYTES) } else { limit }
 }
 
 /// Decides for which destinations `reader` adds to what waits. `waiting` is how many bytes wait for each; `limit` is how
@@ -93,7 +93,7 @@ pub fn admit(
 ) -> Admission {
     let limit = self::limit(reader.source, limit);
     let behind: Vec<usize> = (0..waiting.len()).filter(|&to| waiting[to] >= limit).collect();
-    let pace = if reader.source == Source::Scan { FOUND } else { PACE };
+    let pace = if reader.source == Source::Scan { FOUND_PACE_BYTES } else { PACE_BYTES };
     let is_ahead = |to: usize| waiting[to] >= pace && is_delivering(to);
     let wait = if reader.source == Source::Backfill && is_paused() {
         Some(Wait::Paused)
@@ -169,17 +169,24 @@ mod tests {
             ("a pause is for what is said in it to be passed over", live, 0, true, true, None),
             ("the queue is full", live, LIMIT, false, true, Some(Wait::Full)),
             ("the queue is full in a pause", live, LIMIT, true, false, Some(Wait::Full)),
-            ("a long session", patient, PACE - 1, false, true, None),
-            ("a long session behind others", patient, PACE, false, true, Some(Wait::Pace)),
-            ("a long session, nothing is delivered", patient, PACE, false, false, None),
-            ("what a search found", found, FOUND - 1, false, true, None),
-            ("what a search found behind others", found, FOUND, false, true, Some(Wait::Pace)),
+            ("a long session", patient, PACE_BYTES - 1, false, true, None),
+            ("a long session behind others", patient, PACE_BYTES, false, true, Some(Wait::Pace)),
+            ("a long session, nothing is delivered", patient, PACE_BYTES, false, false, None),
+            ("what a search found", found, FOUND_PACE_BYTES - 1, false, true, None),
+            ("what a search found behind others", found, FOUND_PACE_BYTES, false, true, Some(Wait::Pace)),
             ("what a search found in a pause", found, 0, true, true, None),
             ("what a search found, the queue is full", found, LIMIT, false, true, Some(Wait::Full)),
             ("history", history, 0, false, true, None),
-            ("history behind others", history, PACE, false, true, Some(Wait::Pace)),
-            ("history, nothing is delivered", history, HISTORY - 1, false, false, None),
-            ("history, nothing is delivered and enough waits", history, HISTORY, false, false, Some(Wait::Full)),
+            ("history behind others", history, PACE_BYTES, false, true, Some(Wait::Pace)),
+            ("history, nothing is delivered", history, MAX_HISTORY_BYTES - 1, false, false, None),
+            (
+                "history, nothing is delivered and enough waits",
+                history,
+                MAX_HISTORY_BYTES,
+                false,
+                false,
+                Some(Wait::Full),
+            ),
             ("history in a pause", history, 0, true, true, Some(Wait::Paused)),
             ("history in a pause, the queue is full", history, LIMIT, true, true, Some(Wait::Paused)),
             ("history, the queue is full", history, LIMIT, false, true, Some(Wait::Full)),
@@ -188,7 +195,7 @@ mod tests {
             assert_eq!(is.wait, expect, "{name}");
             assert_eq!(is.behind.len(), usize::from(waiting >= limit(source, LIMIT)), "{name}");
         }
-        assert_eq!((limit(Source::Backfill, 9), limit(Source::Backfill, LIMIT)), (9, HISTORY));
+        assert_eq!((limit(Source::Backfill, 9), limit(Source::Backfill, LIMIT)), (9, MAX_HISTORY_BYTES));
         assert_eq!([Wait::Paused, Wait::Full, Wait::Pace].map(|wait| wait.retry().as_millis()), [1000, 1000, 50]);
     }
 
@@ -199,8 +206,8 @@ mod tests {
             ("the first falls behind", false, [9, 0], [true, true], vec![0], None),
             ("the second falls behind", false, [0, 9], [true, true], vec![1], None),
             ("neither takes", false, [9, 9], [true, true], vec![0, 1], Some(Wait::Full)),
-            ("one waits for what it delivers", true, [PACE, 0], [true, false], vec![0], Some(Wait::Pace)),
-            ("one that delivers nothing is not waited for", true, [PACE, 0], [false, true], vec![0], None),
+            ("one waits for what it delivers", true, [PACE_BYTES, 0], [true, false], vec![0], Some(Wait::Pace)),
+            ("one that delivers nothing is not waited for", true, [PACE_BYTES, 0], [false, true], vec![0], None),
         ] {
             let reader = Reader { source: Source::Hook, can_wait };
             let is = admit(reader, 9, &waiting, || false, |to| delivering[to]);

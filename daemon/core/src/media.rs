@@ -5,7 +5,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 /// Larger ones are named and not taken along, in bytes.
-pub const LARGEST: usize = 20 << 20;
+pub const MAX_BYTES: usize = 20 << 20;
 
 /// The types Claude takes.
 const KINDS: [&str; 5] = ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf"];
@@ -44,7 +44,7 @@ pub struct Media {
 impl Media {
     /// What `data` is the base64 of; `None` if it is none, or too large, or of a type that nobody shows.
     pub fn decode(kind: &str, data: &str, at: usize) -> Option<Self> {
-        let fits = data.len() / 4 * 3 <= LARGEST + 2;
+        let fits = data.len() / 4 * 3 <= MAX_BYTES + 2;
         Self::new(kind, fits.then(|| STANDARD.decode(data).ok()).flatten()?, at)
     }
 
@@ -52,7 +52,13 @@ impl Media {
     pub fn new(kind: &str, bytes: Vec<u8>, at: usize) -> Option<Self> {
         let kind = KINDS.into_iter().find(|known| *known == kind)?;
         let hash = Sha256::digest(&bytes).into();
-        (1..=LARGEST).contains(&bytes.len()).then(|| Self { kind, at, hash, length: bytes.len(), bytes: bytes.into() })
+        (1..=MAX_BYTES).contains(&bytes.len()).then(|| Self {
+            kind,
+            at,
+            hash,
+            length: bytes.len(),
+            bytes: bytes.into(),
+        })
     }
 }
 
@@ -77,7 +83,7 @@ mod tests {
             assert_eq!(decode(kind, data), None, "{kind} {data}");
         }
         let encoded = |length: usize| STANDARD.encode(vec![0; length]);
-        assert_eq!(decode("application/pdf", &encoded(LARGEST)).map(|media| media.length), Some(LARGEST));
-        assert_eq!(decode("application/pdf", &encoded(LARGEST + 1)), None);
+        assert_eq!(decode("application/pdf", &encoded(MAX_BYTES)).map(|media| media.length), Some(MAX_BYTES));
+        assert_eq!(decode("application/pdf", &encoded(MAX_BYTES + 1)), None);
     }
 }

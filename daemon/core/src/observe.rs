@@ -21,7 +21,7 @@ mod command;
 mod media;
 
 /// A text shorter than this is looked through again rather than remembered, in bytes.
-const SHORT: usize = 64;
+const MIN_REMEMBERED_BYTES: usize = 64;
 
 /// What describes the trace of turn `number` of session `session_id`, whose lines say `session` of it; not masked yet.
 pub fn facts(number: u32, session: &SessionFacts, session_id: &str, options: &Options) -> TraceFacts {
@@ -321,7 +321,7 @@ impl<'t, 'r> Observer<'t, 'r> {
     /// `text` with its secrets masked.
     fn masked(&mut self, text: &'t str) -> String {
         let Some(redactor) = self.redactor else { return text.to_owned() };
-        if text.len() < SHORT {
+        if text.len() < MIN_REMEMBERED_BYTES {
             return masked(text, redactor, self.counts).unwrap_or_else(|| text.to_owned());
         }
         // The turn keeps it where it is as long as this lives.

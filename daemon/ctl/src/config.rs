@@ -36,7 +36,7 @@ pub(crate) struct Config {
 impl Config {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let (paths, home, dir) = (client::paths()?, client::home()?, std::env::current_dir()?);
-        let layers = file::layers(&[Source::Fleet(Path::new(file::FLEET)), Source::User(&paths.config)])?;
+        let layers = file::layers(&[Source::Fleet(Path::new(file::FLEET_FILE)), Source::User(&paths.config)])?;
         let settings = project::settings(&given(&dir, &home));
         if self.json {
             output::json(&as_json(&layers, &dir, &home, &settings), true)?;

@@ -13,10 +13,10 @@ use cc_core::status::{Destination, Place, Redirect};
 use cc_langfuse::output;
 
 /// How long moving what waits may take: as much as may wait is written anew.
-const PATIENCE: Duration = Duration::from_secs(300);
+const MOVE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How similar a name must be to be suggested.
-const NEAR: f64 = 0.6;
+const MIN_SIMILARITY: f64 = 0.6;
 
 /// Where spans go, and what waits for each
 ///
@@ -135,7 +135,7 @@ fn named<'d>(known: &'d [Destination], name: &str) -> anyhow::Result<&'d Destina
     match meant[..] {
         [one] => Ok(one),
         [] => {
-            let like = |to: &&Destination| strsim::normalized_damerau_levenshtein(name, &to.name) >= NEAR;
+            let like = |to: &&Destination| strsim::normalized_damerau_levenshtein(name, &to.name) >= MIN_SIMILARITY;
             match known.iter().filter(like).collect::<Vec<_>>() {
                 _ if known.is_empty() => bail!("no destination is known yet"),
                 near if near.is_empty() => {
@@ -154,7 +154,7 @@ fn place(to: &Destination) -> Place {
 
 fn move_to(daemon: &Client, from: &Destination, to: &Destination) -> anyhow::Result<ExitCode> {
     let wish = Redirect { from: place(from), to: Some(place(to)) };
-    let moved = daemon.clone().patient(PATIENCE).redirect(&wish).context("not all of it is moved: run it again")?;
+    let moved = daemon.clone().patient(MOVE_TIMEOUT).redirect(&wish).context("not all of it is moved: run it again")?;
     out!("{} that waited for {} will go to {}", spans(moved.spans), from.name, to.name);
     if moved.media > 0 {
         out!("{} images and documents likewise", moved.media);
@@ -181,7 +181,7 @@ fn drop_waiting(daemon: &Client, to: &Destination, yes: bool) -> anyhow::Result<
             return Ok(ExitCode::FAILURE);
         }
     }
-    let dropped = daemon.clone().patient(PATIENCE).redirect(&Redirect { from: place(to), to: None })?;
+    let dropped = daemon.clone().patient(MOVE_TIMEOUT).redirect(&Redirect { from: place(to), to: None })?;
     out!("{} dropped, {} images and documents", spans(dropped.spans), dropped.media);
     behind(dropped.behind);
     Ok(ExitCode::SUCCESS)

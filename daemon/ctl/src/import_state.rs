@@ -15,7 +15,7 @@ use cc_core::{
 use cc_langfuse::output;
 
 /// Sessions in one request.
-const TOGETHER: usize = 5000;
+const SESSIONS_PER_REQUEST: usize = 5000;
 
 /// `import-state`.
 #[derive(clap::Args)]
@@ -46,7 +46,7 @@ impl ImportState {
             Err(error) => bail!("nothing is imported from {}: {error}", path.display()),
         };
         let mut taken = Taken { imported: 0, known: 0 };
-        for some in sessions.chunks(TOGETHER) {
+        for some in sessions.chunks(SESSIONS_PER_REQUEST) {
             let some = import(some)?;
             (taken.imported, taken.known) = (taken.imported + some.imported, taken.known + some.known);
         }

@@ -33,10 +33,10 @@ use proto::frame::Frame;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// How often it is looked at whether there is anything to wait for.
-const LOOK: Duration = Duration::from_millis(300);
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
 /// After this time, what was parked before has been tried again.
-const RETRIED: Duration = Duration::from_secs(5);
+const RETRY_TIME: Duration = Duration::from_secs(5);
 
 pub(crate) fn replay(session: &str, dry_run: bool, kind: Option<Kind>) -> anyhow::Result<ExitCode> {
     let Found { id: session_id, transcript: mut path } = session::offline(Some(session))?;
@@ -131,10 +131,10 @@ fn delivered(to: &Destination, since: Timestamp) -> anyhow::Result<ExitCode> {
     let started = clock::monotonic();
     loop {
         let left = LIMIT.saturating_sub(started.elapsed());
-        if left <= LOOK {
+        if left <= POLL_INTERVAL {
             return status::flush(left);
         }
-        if status::left(LOOK)? == Left::default() {
+        if status::left(POLL_INTERVAL)? == Left::default() {
             return Ok(ExitCode::SUCCESS);
         }
         let known = Client::new()?.status()?.destinations.into_iter();
@@ -153,7 +153,7 @@ fn is_stuck(row: &cc_core::status::Destination, since: Timestamp, waited: Durati
     let tried = row.last_error_at.as_ref().and_then(|at| at.parse::<Timestamp>().ok()).is_some_and(|at| at >= since);
     match row.state.as_str() {
         "held" => true,
-        "parked" => tried || waited >= RETRIED,
+        "parked" => tried || waited >= RETRY_TIME,
         _ => false,
     }
 }

@@ -25,7 +25,7 @@ mod choose;
 pub(crate) use choose::Naming;
 
 /// How many are shown where a name may mean several.
-const SHOWN: usize = 10;
+const MAX_SHOWN: usize = 10;
 
 /// A session and where its transcript is.
 #[derive(Debug)]
@@ -70,8 +70,8 @@ impl Miss {
                 table::path(&candidate.transcript, &home),
             ]
         };
-        let rows: Vec<_> = those.iter().take(SHOWN).map(row).collect();
-        let more = those.len().saturating_sub(SHOWN);
+        let rows: Vec<_> = those.iter().take(MAX_SHOWN).map(row).collect();
+        let more = those.len().saturating_sub(MAX_SHOWN);
         table::lines(&rows).into_iter().chain((more > 0).then(|| format!("and {more} more"))).collect()
     }
 }

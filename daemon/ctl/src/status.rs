@@ -13,7 +13,7 @@ use cc_core::status::{Left, Status, Trouble, UnknownKind};
 use cc_langfuse::output;
 
 /// The longest value of strangers that is shown, in characters; whole it stands in `--json`.
-const LONGEST: usize = 200;
+const MAX_VALUE_CHARS: usize = 200;
 
 pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
     let status = Client::new()?.status()?;
@@ -125,7 +125,7 @@ pub(crate) fn left(timeout: Duration) -> anyhow::Result<Left> {
 
 /// A value in a line with others.
 fn short(text: &str) -> String {
-    table::clip(text, LONGEST)
+    table::clip(text, MAX_VALUE_CHARS)
 }
 
 /// "2 line kinds since Claude Code 2.1.400: a, b".

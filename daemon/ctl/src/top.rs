@@ -28,7 +28,7 @@ use cc_langfuse::{
 const SESSIONS: usize = 10;
 
 /// A transcript that grows is read again when this many times as long as reading it takes have passed.
-const REST: u32 = 20;
+const REST_FACTOR: u32 = 20;
 
 /// `top`.
 #[derive(clap::Args)]
@@ -107,7 +107,7 @@ impl Tokens {
         }
         let started = clock::monotonic();
         let used = offline::used(&session.transcript, &session.session_id).ok();
-        let again = clock::monotonic() + started.elapsed() * REST;
+        let again = clock::monotonic() + started.elapsed() * REST_FACTOR;
         self.0.insert(session.transcript.clone(), Account { used, length, again });
     }
 }

@@ -34,10 +34,10 @@ const ANSWER: &str =
     "All 3 tests pass now. The bug was an off-by-one in `slice_end`: the range left out the last element.";
 
 /// How long everything may take to be delivered.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// When the rest follows: Claude Code's usual delay.
-const REST_AFTER: Duration = Duration::from_millis(100);
+const REST_WRITTEN_AFTER: Duration = Duration::from_millis(100);
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let hook = programs::ours("cc-langfuse-hook")?;
@@ -68,7 +68,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
             (env.map(|(name, value)| (name.to_owned(), value)).to_vec(), Some(spans))
         }
     };
-    let _daemon = Own::start(home.path(), &paths, false, PATIENCE)?;
+    let _daemon = Own::start(home.path(), &paths, false, DELIVERY_TIMEOUT)?;
 
     let (session_id, sample) = sample();
     let lines: Vec<&str> = sample.split_inclusive('\n').collect();
@@ -86,7 +86,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         "last_assistant_message": ANSWER,
     });
     let took = call(hook.as_ref(), home.path(), &env, &payload.to_string())?;
-    std::thread::sleep(REST_AFTER);
+    std::thread::sleep(REST_WRITTEN_AFTER);
     let written = clock::monotonic();
     #[expect(clippy::disallowed_methods, reason = "in a home made for this")]
     fs::OpenOptions::new().append(true).open(&transcript)?.write_all(lines[WRITTEN_AT_STOP..].concat().as_bytes())?;
@@ -99,7 +99,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     out!(
         "hook          returned after {:.2} ms; the answer was written {} ms later",
         took.as_secs_f64() * 1e3,
-        REST_AFTER.as_millis()
+        REST_WRITTEN_AFTER.as_millis()
     );
     let Some(spans) = spans else {
         flush(&paths)?;
@@ -145,7 +145,7 @@ fn print_traces(found: &[&Observation]) {
 }
 
 fn flush(paths: &Paths) -> anyhow::Result<()> {
-    match Client::at(paths).flush(PATIENCE)? {
+    match Client::at(paths).flush(DELIVERY_TIMEOUT)? {
         left if left == cc_core::status::Left::default() => Ok(()),
         left => bail!("{} spans were not delivered: {}", left.spans, left.why.join("; ")),
     }

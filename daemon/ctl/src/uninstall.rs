@@ -30,7 +30,7 @@ use cc_langfuse::{
 use proto::paths::Paths;
 
 /// How long a daemon may take to end.
-const PATIENCE: Duration = Duration::from_secs(15);
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How the names end of the files of a database.
 const DATABASE: [&str; 4] = ["", "-wal", "-shm", "-journal"];
@@ -174,7 +174,7 @@ fn purge(paths: &Paths) -> anyhow::Result<()> {
         Err(error) if error.is::<serde_json::Error>() => return Err(error),
         Err(_) => {}
     }
-    let deadline = clock::monotonic() + PATIENCE;
+    let deadline = clock::monotonic() + STOP_TIMEOUT;
     while !is_free(paths) {
         if clock::monotonic() > deadline {
             bail!("the daemon does not end: stop it, and run this again");

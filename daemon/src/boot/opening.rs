@@ -20,13 +20,13 @@ use crate::{
 use proto::paths::Paths;
 
 /// How often it is said how far it is.
-const SAID: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the log has it.
-const LOGGED: Duration = Duration::from_secs(5);
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How soon it is tried again where the disk is full or cannot be written.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Opens the database; where the disk is full or cannot be written, waits until it can. True if an older one may have lost rows.
 pub(super) fn open_database(paths: &Paths) -> anyhow::Result<(Store, bool)> {
@@ -51,7 +51,7 @@ pub(super) fn open_database(paths: &Paths) -> anyhow::Result<(Store, bool)> {
                 if said.replace(std::mem::discriminant(&error)) != Some(std::mem::discriminant(&error)) {
                     tracing::error!(database = %path.display(), "cannot be written, waiting until it can: {why}");
                 }
-                thread::sleep(AGAIN);
+                thread::sleep(RETRY_INTERVAL);
             }
             Err(error) => {
                 let _ = std::fs::remove_file(&paths.opening);
@@ -76,7 +76,7 @@ fn open(paths: &Paths) -> Result<Opened, crate::store::Error> {
 /// Says how far it is until it is open.
 fn watch(paths: &Paths, stage: &Mutex<Stage>, is_open: mpsc::Receiver<()>) {
     let mut logged: Option<Instant> = None;
-    while is_open.recv_timeout(SAID) == Err(mpsc::RecvTimeoutError::Timeout) {
+    while is_open.recv_timeout(PROGRESS_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
         let stage = *stage.lock().unwrap_or_else(PoisonError::into_inner);
         let length = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
         let made = match stage {
@@ -86,7 +86,7 @@ fn watch(paths: &Paths, stage: &Mutex<Stage>, is_open: mpsc::Receiver<()>) {
         };
         let text = text(stage, length(&paths.database), made);
         say(&paths.opening, &text);
-        if logged.is_none_or(|logged| clock::monotonic() >= logged + LOGGED) {
+        if logged.is_none_or(|logged| clock::monotonic() >= logged + LOG_INTERVAL) {
             tracing::info!("the daemon starts: {text}");
             logged = Some(clock::monotonic());
         }

@@ -22,10 +22,10 @@ use cc_core::{
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// Largest file and longest output, in bytes.
-const LONGEST: usize = 64 << 10;
+const MAX_BYTES: usize = 64 << 10;
 
 /// How many links a path may go through.
-const LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// Finds the secret of `entry` for the user whose home is `home`: none where none is needed. A command takes up to 10 s.
 ///
@@ -56,7 +56,7 @@ fn of_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     if let Some(dir) = open_to_others(path) {
         return Err(bad(&format!("is reached through {}, which others can change: chmod go-w {0}", dir.display())));
     }
-    let opened = files::open(path, &Rules::users(LONGEST as u64)).map_err(|refused| match refused {
+    let opened = files::open(path, &Rules::users(MAX_BYTES as u64)).map_err(|refused| match refused {
         Refused::Missing => bad("is missing: write the secret into it, with mode 0600"),
         Refused::NotAFile => bad("is not a regular file"),
         Refused::OtherOwner => bad("belongs to another user: chown it to yourself"),
@@ -66,14 +66,14 @@ fn of_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     if opened.meta.mode() & 0o077 != 0 {
         return Err(bad(&format!("can be read or changed by others: chmod 600 {}", path.display())));
     }
-    opened.read(LONGEST as u64).map(Zeroizing::new).map_err(|error| bad(&format!("cannot be read: {error}")))
+    opened.read(MAX_BYTES as u64).map(Zeroizing::new).map_err(|error| bad(&format!("cannot be read: {error}")))
 }
 
 /// A directory in which others could put something else in the place of what leads to `path`.
 fn open_to_others(path: &Path) -> Option<PathBuf> {
     let mut names = vec![path.to_path_buf()];
     let mut at = path.to_path_buf();
-    for _ in 0..LINKS {
+    for _ in 0..MAX_LINKS {
         let Ok(to) = std::fs::read_link(&at) else { break };
         at = at.parent().map(|dir| dir.join(&to)).unwrap_or(to);
         names.push(at.clone());
@@ -93,7 +93,7 @@ fn of_command(words: &[String], home: &Path, limit: Duration) -> Result<Zeroizin
     let (program, arguments) = words.split_first().ok_or("the secret command is empty")?;
     let mut command = Command::new(program);
     command.args(arguments).current_dir(home);
-    command::output(command, limit, LONGEST).map_err(|failed| {
+    command::output(command, limit, MAX_BYTES).map_err(|failed| {
         let remedy = match failed {
             Failed::Start(_) => "name a program by its whole path",
             Failed::Late(_) => "it has no terminal and must ask nobody",
@@ -146,7 +146,7 @@ mod tests {
         write("empty", b"", 0o600);
         write("blank", b"\n\n", 0o600);
         write("binary", b"\xffsk-lf-hidden", 0o600);
-        write("large", &vec![b'x'; LONGEST + 1], 0o600);
+        write("large", &vec![b'x'; MAX_BYTES + 1], 0o600);
         write("open/key", b"sk-lf-hidden", 0o600);
         write("safe/key", b"sk-lf-hidden", 0o600);
         dir("open", 0o777);

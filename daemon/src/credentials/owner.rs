@@ -10,10 +10,11 @@ use super::is_tracked;
 use cc_core::consent::Owner;
 
 /// What a version control system other than git keeps at the top of a working tree. What these track is not read here.
-const OTHERS: [&str; 10] = [".jj", ".hg", ".sl", ".svn", ".bzr", ".pijul", "_darcs", "CVS", ".fslckout", "_FOSSIL_"];
+const OTHER_VERSION_CONTROL: [&str; 10] =
+    [".jj", ".hg", ".sl", ".svn", ".bzr", ".pijul", "_darcs", "CVS", ".fslckout", "_FOSSIL_"];
 
 /// How far apart two times of one file may lie that were set at the same moment.
-const SLACK: Duration = Duration::from_secs(2);
+const SAME_MOMENT: Duration = Duration::from_secs(2);
 
 /// Who can write `file`, a project's settings file below `home` or elsewhere.
 ///
@@ -29,7 +30,9 @@ pub fn owner(file: &Path, home: &Path) -> Owner {
     let is_foreign = |file: &Path| {
         // A stranger's working tree does not begin at the user's home.
         let trees = file.ancestors().skip(1).take_while(|tree| *tree != home);
-        trees.into_iter().any(|tree| OTHERS.iter().any(|name| tree.join(name).symlink_metadata().is_ok()))
+        trees
+            .into_iter()
+            .any(|tree| OTHER_VERSION_CONTROL.iter().any(|name| tree.join(name).symlink_metadata().is_ok()))
     };
     let foreign = is_foreign(file) || real.as_deref().is_some_and(is_foreign);
     if foreign || is_tracked(file) || came_along(file) { Owner::Repository } else { Owner::User }
@@ -41,8 +44,8 @@ fn came_along(file: &Path) -> bool {
     let Ok(meta) = std::fs::metadata(file) else { return false };
     let Ok(written) = meta.modified() else { return false };
     let changed = u64::try_from(meta.ctime()).ok().map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at));
-    let is_from_before = meta.created().is_ok_and(|born| written + SLACK < born);
-    let is_from_later = changed.is_some_and(|changed| written > changed + SLACK);
+    let is_from_before = meta.created().is_ok_and(|born| written + SAME_MOMENT < born);
+    let is_from_later = changed.is_some_and(|changed| written > changed + SAME_MOMENT);
     is_from_before || is_from_later
 }
 
@@ -59,7 +62,7 @@ mod tests {
 
     #[test]
     fn other_version_control_makes_a_projects_files_anybodys() {
-        for name in OTHERS {
+        for name in OTHER_VERSION_CONTROL {
             let base = tempfile::tempdir().unwrap();
             let (home, file) = (base.path().canonicalize().unwrap(), local(&base.path().canonicalize().unwrap()));
             assert_eq!(owner(&file, &home), Owner::User);

@@ -48,7 +48,7 @@ const SEND_BUFFER: usize = 128 << 10;
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(10), 3);
 
 /// Certificates are read again after this long: somebody may have added one.
-const FRESH: Duration = Duration::from_secs(60);
+const CERTIFICATES_REREAD_AFTER: Duration = Duration::from_secs(60);
 
 pub(super) type Hyper = Client<HttpsConnector<Proxied>, Upload>;
 
@@ -89,7 +89,7 @@ fn open(limits: Limits) -> anyhow::Result<Hyper> {
 fn tls() -> anyhow::Result<Arc<rustls::ClientConfig>> {
     static SHARED: Mutex<Option<(Instant, Arc<rustls::ClientConfig>)>> = Mutex::new(None);
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, tls)) = shared.as_ref().filter(|(read, _)| read.elapsed() < FRESH) {
+    if let Some((_, tls)) = shared.as_ref().filter(|(read, _)| read.elapsed() < CERTIFICATES_REREAD_AFTER) {
         return Ok(tls.clone());
     }
     let tls = Arc::new(read_certificates()?);

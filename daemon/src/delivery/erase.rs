@@ -15,7 +15,7 @@ use crate::files::{
 };
 
 /// Levels of directories below a trace's at most.
-const DEPTH: usize = 8;
+const MAX_DEPTH: usize = 8;
 
 /// Where deleted experiments are.
 const TRASH: &str = ".trash";
@@ -46,7 +46,7 @@ pub fn erase(root: &Path, traces: &[TraceId]) -> Result<usize, Refused> {
             let Some(dir) = place.below(&name)? else { continue };
             // Without it, it is passed over from now on, whatever becomes of the rest.
             dir.remove(INFO)?;
-            place.remove_all(&name, DEPTH)?;
+            place.remove_all(&name, MAX_DEPTH)?;
             gone += 1;
         }
         place.sync()?;

@@ -28,7 +28,7 @@ const ANSWER: usize = 1 << 20;
 const PIECE: usize = 16 << 10;
 
 /// Most characters of an answer that people are shown.
-const SHOWN: usize = 300;
+const MAX_SHOWN: usize = 300;
 
 /// A response, and what it says.
 pub(super) struct Exchanged {
@@ -98,7 +98,7 @@ pub(super) async fn exchange(
         body: &body,
     };
     let safe = |text: &str| secrets.conceal(account, text);
-    let shown = safe(&String::from_utf8_lossy(&body)).chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+    let shown = safe(&String::from_utf8_lossy(&body)).chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
     let (rejected, denial) = match parts.status.is_success().then(|| reply::read(asked, &said)) {
         None | Some(Reply::Taken(None)) => (None, None),
         Some(Reply::Taken(Some((count, why)))) => (Some((count, safe(&why))), None),

@@ -17,7 +17,7 @@ use crate::files::{
 };
 
 /// Most bytes of the spans of a trace that are read again, to add to them.
-const LARGEST: u64 = 256 << 20;
+const MAX_REREAD_BYTES: u64 = 256 << 20;
 
 /// Where MLflow's integration with Claude Code keeps its runs, below a project.
 const DEFAULT: &str = ".claude/mlflow/runs";
@@ -97,7 +97,7 @@ pub(super) fn write(root: &Path, which: &Which, spans: &[WireSpan], now_ms: u64)
             let there = if below.is_empty() { None } else { Some(dir.made(below).map_err(failed(below))?) };
             let there = there.as_ref().unwrap_or(&dir);
             let is_same = |there: &Dir| {
-                there.read(name, LARGEST).is_ok_and(|now| now.as_deref() == Some(file.content.as_bytes()))
+                there.read(name, MAX_REREAD_BYTES).is_ok_and(|now| now.as_deref() == Some(file.content.as_bytes()))
             };
             if !is_same(there) {
                 dir.put(file.content.as_bytes(), there, name).map_err(spoiled(name))?;
@@ -121,7 +121,7 @@ pub(super) fn strict(root: &Path) -> usize {
 fn files(dir: &Dir, spans: &[WireSpan], place: &Place<'_>) -> Result<Vec<filestore::File>, Refused> {
     let (below, name) = SPANS.split_once('/').unwrap_or(("", SPANS));
     let artifacts = dir.made(below)?;
-    let stored = artifacts.read(name, LARGEST)?.map(String::from_utf8);
+    let stored = artifacts.read(name, MAX_REREAD_BYTES)?.map(String::from_utf8);
     let stored = stored.map(|text| text.unwrap_or_default());
     match filestore::merged(stored.as_deref(), spans, place) {
         Ok(files) => Ok(files),

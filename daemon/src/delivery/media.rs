@@ -39,7 +39,7 @@ const QUESTION: Limits =
     Limits { connect: Duration::from_secs(5), stall: Duration::from_secs(5), answer: Duration::from_secs(5) };
 
 /// What a server has answered, and not taken, for this long it never will.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Default)]
 pub(super) struct Media {
@@ -85,7 +85,7 @@ impl Lane for Media {
         let outcome = match way.upload(at, link).await {
             // Where nothing else arrives either, the server may be another one, or not yet itself.
             Outcome::Never(Reason::Unsupported, why) if !takes_spans(at) => Outcome::Later(None, why),
-            Outcome::Later(_, why) if now_ms().saturating_sub(link.queued_ms) > LONGEST.as_millis() as i64 => {
+            Outcome::Later(_, why) if now_ms().saturating_sub(link.queued_ms) > MAX_WAIT.as_millis() as i64 => {
                 Outcome::Never(Reason::Refused, why)
             }
             outcome => outcome,

@@ -30,7 +30,7 @@ use cc_core::{
 const NAME: usize = 200;
 
 /// Longest text of another sort, in characters.
-const SAID: usize = 600;
+const MAX_TEXT: usize = 600;
 
 /// How often it is asked at the beginning, and at last.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -40,10 +40,10 @@ const LAST_PAUSE: Duration = Duration::from_secs(4);
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A server that stores in its own time has stored what it took before, once it has known of none of it for so long.
-const QUIET: Duration = Duration::from_secs(3);
+const QUIET_PERIOD: Duration = Duration::from_secs(3);
 
 /// How often it is asked meanwhile.
-const AGAIN: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The way back.
 pub struct Readback {
@@ -84,7 +84,8 @@ impl Readback {
     pub async fn project(&self) -> Result<Project, Failure> {
         let pages = self.pages()?;
         let (answer, date) = self.ask(pages.whose(&self.destination, &self.secrets)).await?;
-        let (id, name) = pages.project(&answer).map_err(|said| Failure::Odd { said: self.safe(&said, SAID), date })?;
+        let (id, name) =
+            pages.project(&answer).map_err(|said| Failure::Odd { said: self.safe(&said, MAX_TEXT), date })?;
         Ok(Project { name: self.safe(&name, NAME), id: self.safe(&id, NAME), date })
     }
 
@@ -103,7 +104,7 @@ impl Readback {
             let response = self.exchanged(request).await.ok().map(|exchanged| exchanged.response);
             bodies.push(response.filter(|response| response.status().is_success()).map(Response::into_body));
         }
-        let safe = |remark: Remark| Remark { seen: self.safe(&remark.seen, SAID), ..remark };
+        let safe = |remark: Remark| Remark { seen: self.safe(&remark.seen, MAX_TEXT), ..remark };
         pages.remarks(&bodies).into_iter().map(safe).collect()
     }
 
@@ -238,14 +239,14 @@ impl Readback {
                     Err(failure) => return Err((gone.len(), failure)),
                 }
             }
-            if last.elapsed() >= QUIET {
+            if last.elapsed() >= QUIET_PERIOD {
                 return Ok(Deleted { gone: gone.len(), absent: traces.len() - gone.len(), asked: 0 });
             }
             if started.elapsed() >= limit {
                 let said = "more of it came while it was deleted".to_owned();
                 return Err((gone.len(), Failure::Odd { said, date: None }));
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

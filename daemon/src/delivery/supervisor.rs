@@ -25,7 +25,7 @@ use crate::{
 use cc_core::{destination::Destination, secret::Secrets};
 
 /// Most destinations at one address that send at the same time.
-const AT_ONCE: usize = 16;
+const MAX_SENDERS_PER_ADDRESS: usize = 16;
 
 /// What the workers hear.
 pub enum Order {
@@ -98,7 +98,9 @@ pub async fn supervise(
                 let access = Access::new(destination.clone(), store, home, configured, trust, key);
                 At { id, access, stopping: stopping.clone() }
             };
-            let turns = turns.entry(lanes.base_url.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
+            let turns = turns
+                .entry(lanes.base_url.clone())
+                .or_insert_with(|| Arc::new(Semaphore::new(MAX_SENDERS_PER_ADDRESS)));
             let spans = Spans::new(&destination, turns.clone(), in_flight.clone());
             tasks.spawn(Worker::new(at(), spans, lanes.spans.clone()).run());
             tasks.spawn(Worker::new(at(), Media::default(), lanes.media.clone()).run());

@@ -20,7 +20,7 @@ use crate::store::{self, DestinationId, Store};
 use cc_core::{delivery::policy::PROBE, destination::Destination, secret::Secrets, verdict::Verdict};
 
 /// Where nothing is to be done for this long, the connection is given up: there may be thousands of destinations.
-const IDLE: Duration = Duration::from_secs(15);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How a worker hears that there is something to do, or that somebody waits for it.
 #[derive(Clone, Default)]
@@ -138,7 +138,7 @@ impl<L: Lane> Worker<L> {
             let mut batch = match self.lane.claim(&self.at) {
                 Ok(Some(batch)) => batch,
                 Ok(None) => {
-                    if tokio::time::timeout(IDLE, self.signals.wake.notified()).await.is_err() {
+                    if tokio::time::timeout(IDLE_TIMEOUT, self.signals.wake.notified()).await.is_err() {
                         self.way = None;
                         self.signals.wake.notified().await;
                     }

@@ -95,8 +95,9 @@ impl Engine {
     pub(super) fn go_back(&mut self) {
         let room = admit::limit(Source::Backfill, self.config.outbox_bytes) / 2;
         let after = self.went_back_to.clone();
-        let behind =
-            self.store.call(|store| Ok((store.is_anything_behind()?, store.behind(room, admit::AT_ONCE, &after)?)));
+        let behind = self
+            .store
+            .call(|store| Ok((store.is_anything_behind()?, store.behind(room, admit::MAX_UNHURRIED, &after)?)));
         let Ok((is_any, behind)) = behind else { return };
         self.is_any_behind = is_any;
         for to in behind {

@@ -6,13 +6,13 @@ use std::{
 };
 
 use super::{
-    read::STEP,
+    read::STEP_BYTES,
     session::{Session, Tail},
 };
 use crate::{
     agents::Agents,
     clock,
-    reader::{self, SPILLED},
+    reader::{self, MAX_SPILLED_BYTES},
 };
 use cc_core::{
     claude::Version,
@@ -29,13 +29,13 @@ use cc_core::{
 };
 
 /// A turn is emitted in parts when more bytes of it than this are held.
-pub(super) const HELD: usize = 8 << 20;
+pub(super) const MAX_HELD_BYTES: usize = 8 << 20;
 
 /// What a line takes in memory besides its text, and until it is stored the spans made of it, in bytes.
-pub(super) const PER_LINE: usize = 8 << 10;
+pub(super) const BYTES_PER_LINE: usize = 8 << 10;
 
 /// How many answers of closed turns are remembered for Stops that are late.
-const ANSWERS: usize = 32;
+const MAX_ANSWERS: usize = 32;
 
 /// The most spans that are stored in one step, and as many more as one piece of a transcript makes.
 const SPANS: usize = 512;
@@ -64,7 +64,7 @@ pub(super) struct Gathered {
 impl Gathered {
     /// It is time to store it.
     pub(super) fn is_much(&self) -> bool {
-        self.bytes > STEP || self.spans.len() + self.marks.len() > SPANS
+        self.bytes > STEP_BYTES || self.spans.len() + self.marks.len() > SPANS
     }
 
     pub(super) fn is_news(&self) -> bool {
@@ -170,13 +170,13 @@ pub(super) fn push_line(
             if let Record::Prompt(prompt) = &record {
                 found.ended.extend(prompt.ended_agent().map(str::to_owned));
             }
-            length += record.spilled() * SPILLED;
+            length += record.spilled() * MAX_SPILLED_BYTES;
             if let Some(mut turn) = assembler.push(record, at) {
                 found.launches.extend(placement::closed_launches(&turn));
                 found.turns.push(Past::of(&turn));
                 *held = 0;
                 if !turn.root_sent {
-                    if unclaimed.len() == ANSWERS {
+                    if unclaimed.len() == MAX_ANSWERS {
                         unclaimed.pop_front();
                     }
                     unclaimed.push_back(Fingerprint::of(&turn.output()));
@@ -196,8 +196,8 @@ pub(super) fn push_line(
             *found.unknown.entry((field, version.to_owned())).or_default() += 1;
         }
     }
-    *held += length + PER_LINE;
-    if *held > HELD
+    *held += length + BYTES_PER_LINE;
+    if *held > MAX_HELD_BYTES
         && let Some(turn) = assembler.open_mut()
     {
         if !found.leaves_out(session, turn, None) {

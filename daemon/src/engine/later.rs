@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use cc_core::{admit::AT_ONCE, hook::Hint};
+use cc_core::{admit::MAX_UNHURRIED, hook::Hint};
 
 /// The search is asked for more when fewer sessions than this wait.
-const LOW: usize = AT_ONCE;
+const LOW_WATER: usize = MAX_UNHURRIED;
 
 /// A session to begin with when there is room.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Later {
     }
 
     fn ask(&mut self) {
-        if self.tasks.len() < LOW
+        if self.tasks.len() < LOW_WATER
             && let Some(more) = self.more.take()
         {
             let _ = more.send(());
@@ -77,8 +77,8 @@ mod tests {
         let hint = |n: usize| Hint { source: Source::Scan, ..super::super::any_hint(&format!("s-{n}")) };
         let mut later = Later::default();
         let (more, mut asked) = oneshot::channel();
-        later.found((0..LOW + 2).map(hint).collect(), 5, more);
-        assert_eq!(later.len(), LOW + 2 + 5);
+        later.found((0..LOW_WATER + 2).map(hint).collect(), 5, more);
+        assert_eq!(later.len(), LOW_WATER + 2 + 5);
         for n in 0..3 {
             assert!(asked.try_recv().is_err(), "{n}");
             assert!(matches!(later.next(), Some(Task::Found(hint)) if hint.session_id == format!("s-{n}")));
@@ -87,6 +87,6 @@ mod tests {
         let (more, mut asked) = oneshot::channel();
         later.found(Vec::new(), 0, more);
         assert_eq!(asked.try_recv(), Ok(()), "nothing waits");
-        assert_eq!(later.len(), LOW - 1);
+        assert_eq!(later.len(), LOW_WATER - 1);
     }
 }

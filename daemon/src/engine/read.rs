@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Engine, RECOVERED, TICK,
-    emit::{Gathered, HELD, emit, emit_complete, push_line},
+    Engine, MAX_RECOVERED, TICK,
+    emit::{Gathered, MAX_HELD_BYTES, emit, emit_complete, push_line},
     session::{AgentsPoll, Session, Tail},
 };
 use crate::{
@@ -37,16 +37,16 @@ use cc_core::{
 pub(super) const PANICKED: &str = "reader_panicked";
 
 /// Spans are stored in steps of about this many bytes.
-pub(super) const STEP: usize = 1 << 20;
+pub(super) const STEP_BYTES: usize = 1 << 20;
 
 /// How long a transcript may be missing before its events are given up. A later event of the session starts again.
-const MISSING: Duration = Duration::from_secs(10);
+const MISSING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a chain of sessions is followed that begin with each other and were never emitted.
-pub(super) const CHAIN: usize = 16;
+pub(super) const MAX_CHAIN: usize = 16;
 
 /// How many bytes of a transcript are read in one step.
-const READ: usize = 1 << 20;
+const READ_BYTES: usize = 1 << 20;
 
 /// Why a look at a session ended early.
 enum ReadStop {
@@ -201,7 +201,7 @@ impl Engine {
     /// have had a Stop: it is brought to its end first. Whatever goes wrong there does not concern this session. False if there
     /// is nothing to be waited for.
     fn recover_previous(&mut self, session: &mut Session, file: &mut Transcript) -> bool {
-        if session.previous.is_some() || session.depth == CHAIN {
+        if session.previous.is_some() || session.depth == MAX_CHAIN {
             return false;
         }
         let first = file.first_line().ok().flatten();
@@ -219,7 +219,7 @@ impl Engine {
         if self.recovered.get(&previous) == Some(&file.length) {
             return false;
         }
-        if self.recovered.len() == RECOVERED {
+        if self.recovered.len() == MAX_RECOVERED {
             self.recovered.clear();
         }
         self.recovered.insert(previous.clone(), file.length);
@@ -257,7 +257,7 @@ impl Engine {
             _ => false,
         };
         // A session that is over does not write its first line any more.
-        let limit = if session.is_over() { QUIET } else { MISSING };
+        let limit = if session.is_over() { QUIET } else { MISSING_TIMEOUT };
         let (done, left): (Vec<_>, Vec<_>) =
             session.waiting.drain(..).partition(|(_, came)| !may_come || now >= *came + limit);
         session.waiting = left;
@@ -286,7 +286,7 @@ impl Engine {
     ) -> Result<Option<Advance>, ReadStop> {
         let mut found = Gathered::default();
         file.seek(tail.lines.read_to()).map_err(ReadStop::Read)?;
-        let mut room = READ;
+        let mut room = READ_BYTES;
         loop {
             let n = file.read(&mut self.buffer).map_err(ReadStop::Read)?;
             if n == 0 {
@@ -417,7 +417,7 @@ impl Engine {
     ) -> Result<bool, ReadStop> {
         let roots = self.roots(&session.row.hint);
         while let Some(agent) = agents.get(id) {
-            let is_long = agent.held > HELD;
+            let is_long = agent.held > MAX_HELD_BYTES;
             if is_long && !agent.is_placed() {
                 agents.place_all(&tail.assembler.at_work().collect::<Vec<_>>());
             }

@@ -9,7 +9,7 @@ use std::{
 use crate::reader::Unreadable;
 
 /// How many directories are named. An event may name any.
-const MOST: usize = 64;
+const MAX_NAMED: usize = 64;
 
 /// Directories that were named, with the reason.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +22,7 @@ impl Refused {
         let dir = if path.extension().is_some_and(|ext| ext == "jsonl") { path.parent().unwrap_or(path) } else { path };
         let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = !matches!(error, Unreadable::Missing)
-            && named.len() < MOST
+            && named.len() < MAX_NAMED
             && named.insert((error.reason(), dir.to_path_buf()));
         if is_new {
             tracing::warn!(?path, why = %error, remedy = error.remedy(), "transcripts here are not read");
@@ -44,7 +44,7 @@ mod tests {
         assert!(!name("/a", Unreadable::Outside), "the directory itself");
         assert!(name("/a/t.jsonl", Unreadable::NotAFile), "another reason");
         assert!(!name("/b/s.jsonl", Unreadable::Missing), "it may never have been there");
-        let more = (0..2 * MOST).filter(|n| name(&format!("/c{n}/s.jsonl"), Unreadable::Outside)).count();
-        assert_eq!(more, MOST - 2);
+        let more = (0..2 * MAX_NAMED).filter(|n| name(&format!("/c{n}/s.jsonl"), Unreadable::Outside)).count();
+        assert_eq!(more, MAX_NAMED - 2);
     }
 }

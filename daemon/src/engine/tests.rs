@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    emit::{FAULT, HELD},
-    read::{CHAIN, PANICKED, STEP},
+    emit::{FAULT, MAX_HELD_BYTES},
+    read::{MAX_CHAIN, PANICKED, STEP_BYTES},
     *,
 };
 use crate::store::{Counts, Store};
@@ -127,7 +127,7 @@ fn a_subagent_finds_its_turn_though_that_was_stored_in_a_step_before() {
     let mut launched =
         line("user", "u2", &serde_json::json!([{"type": "tool_result", "tool_use_id": "t1", "content": "begun"}]));
     launched["toolUseResult"] = serde_json::json!({"isAsync": true, "agentId": "a1"});
-    let long = "x".repeat(STEP);
+    let long = "x".repeat(STEP_BYTES);
     let lines = [
         line("user", "u1", &"go".into()),
         line("assistant", "a1", &task),
@@ -186,7 +186,7 @@ fn sessions_that_begin_with_each_other_are_told_once_each() {
         }
         let engine = Running::new(base.path());
         engine.hear(ended(&dir, "s-0"));
-        assert_eq!(engine.until(|counts| counts.inbox == 0).outbox, 2 * count.min(CHAIN as u64 + 1));
+        assert_eq!(engine.until(|counts| counts.inbox == 0).outbox, 2 * count.min(MAX_CHAIN as u64 + 1));
     }
 }
 
@@ -340,7 +340,7 @@ fn of_a_long_subagent_little_is_held_whether_it_is_known_where_it_belongs_or_not
         let transcript = dir.join("s.jsonl");
         let mut lines = vec![line("user", "u1", &"go".into()), call("t1", serde_json::json!({"prompt": "another"}))];
         write(&transcript, &lines);
-        let long = "x".repeat(HELD / 16);
+        let long = "x".repeat(MAX_HELD_BYTES / 16);
         let mut own = vec![line("user", "s1", &"look".into())];
         own.extend((0..40).map(|n| format!("t-{n}")).flat_map(|id| [call(&id, ().into()), result(&id, &long)]));
         let agents = dir.join("s/subagents");
@@ -359,7 +359,7 @@ fn of_a_long_subagent_little_is_held_whether_it_is_known_where_it_belongs_or_not
                 std::thread::sleep(Duration::from_millis(5));
                 engine.look_at_all();
                 let agent = engine.sessions.get_mut("s").and_then(|session| session.agents.get("a1"));
-                assert!(agent.is_none_or(|agent| agent.held <= HELD + CHUNK + long.len()));
+                assert!(agent.is_none_or(|agent| agent.held <= MAX_HELD_BYTES + CHUNK_BYTES + long.len()));
             }
         };
         look_until(&mut engine, &|engine| engine.sessions["s"].waiting.is_empty());

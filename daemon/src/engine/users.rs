@@ -11,7 +11,7 @@ use crate::git;
 use cc_core::hook::Hint;
 
 /// How many answers are remembered.
-const REMEMBERED: usize = 1000;
+const MAX_REMEMBERED: usize = 1000;
 
 /// What git has said, by directories of the project.
 pub(super) struct Users {
@@ -54,7 +54,7 @@ impl Users {
 
     /// Takes an answer. Returns the events that waited for it.
     pub(super) fn answered(&mut self, dirs: Vec<PathBuf>, email: Option<String>) -> Vec<Hint> {
-        if self.known.len() >= REMEMBERED {
+        if self.known.len() >= MAX_REMEMBERED {
             self.known.clear();
         }
         let mut hints = self.waiting.remove(&dirs).unwrap_or_default();

@@ -5,7 +5,7 @@ use rusqlite::params;
 use super::{Result, Store};
 
 /// How far ahead of the clock a time may be without contradicting it, in milliseconds.
-const AHEAD: i64 = 60_000;
+const CLOCK_TOLERANCE_MS: i64 = 60_000;
 
 /// When the daemon first started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Begun {
 
 /// True if it is not yet so late, by far.
 pub fn is_ahead(at_ms: i64, now_ms: i64) -> bool {
-    at_ms > now_ms.saturating_add(AHEAD)
+    at_ms > now_ms.saturating_add(CLOCK_TOLERANCE_MS)
 }
 
 impl Store {
@@ -66,7 +66,7 @@ mod tests {
             (NOW, None, NOW, "just now"),
             (NOW - YEAR, None, NOW - YEAR, "begun by an earlier version"),
             (NOW - YEAR, Some(NOW - 2 * YEAR), NOW - YEAR, "the usual"),
-            (NOW + AHEAD, Some(5), NOW + AHEAD, "a clock that was set back a little"),
+            (NOW + CLOCK_TOLERANCE_MS, Some(5), NOW + CLOCK_TOLERANCE_MS, "a clock that was set back a little"),
             (NOW + YEAR, Some(NOW - 9), NOW - 8, "the clock was ahead then"),
             (NOW + YEAR, Some(0), 1, "and there was none"),
             (NOW + YEAR, None, NOW, "and no search before it was set right"),

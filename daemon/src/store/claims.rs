@@ -11,7 +11,7 @@ use super::{Result, Store};
 use cc_core::ids::TraceId;
 
 /// How many claims may wait for a step.
-const WAITING: usize = 256;
+const MAX_WAITING: usize = 256;
 
 /// Claims that wait for the next step.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ impl Store {
         if let Some(is_own) = is_own {
             return Ok(is_own);
         }
-        if self.claims.0.len() >= WAITING {
+        if self.claims.0.len() >= MAX_WAITING {
             let tx = self.db.unchecked_transaction()?;
             self.claims.write(&tx)?;
             tx.commit()?;

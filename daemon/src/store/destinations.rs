@@ -9,7 +9,7 @@ use cc_core::{
 };
 
 /// How many destinations' rows are remembered.
-const AT_HAND: usize = 1024;
+const MAX_CACHED: usize = 1024;
 
 /// What `status` shows of a destination.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl Store {
         }
         let id = find(&self.db, destination)?;
         if let Some(id) = id {
-            if self.rows.len() >= AT_HAND {
+            if self.rows.len() >= MAX_CACHED {
                 self.rows.clear();
             }
             self.rows.insert(destination.clone(), id);

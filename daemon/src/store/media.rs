@@ -13,7 +13,7 @@ use cc_core::{
 
 /// Most bytes of images and documents that wait for a destination. Spans do not wait for them, so they have room of their
 /// own; what finds none is counted, and its span goes without.
-pub const ROOM: u64 = 64 << 20;
+pub const MAX_WAITING_BYTES: u64 = 64 << 20;
 
 /// A span that shows an image or document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub(super) fn queue(
         .optional()?;
     let bytes = (known != Some(true) && !media.bytes.is_empty()).then_some(&media.bytes[..]);
     let more = bytes.map_or(0, |bytes| bytes.len() as u64);
-    if *waiting + more > ROOM {
+    if *waiting + more > MAX_WAITING_BYTES {
         return count(db, "media_no_room", 1);
     }
     *waiting += more;

@@ -55,7 +55,7 @@ pub type Result<T> = std::result::Result<T, rusqlite::Error>;
 pub type DestinationId = i64;
 
 /// Spans are stored where this much room is left behind them, in bytes: to take them out again needs some.
-const MARGIN: u64 = 1 << 20;
+const SPARE_BYTES: u64 = 1 << 20;
 
 /// The database, open for writing.
 pub struct Store {
@@ -123,7 +123,7 @@ impl Store {
     fn room(&self) -> Result<u64> {
         let Some(free) = free(&self.path) else { return Ok(u64::MAX) };
         let log = std::fs::metadata(self.path.with_extension("db-wal")).map_or(0, |meta| meta.len());
-        let left = free.saturating_sub(log + MARGIN);
+        let left = free.saturating_sub(log + SPARE_BYTES);
         let unused = "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size";
         let unused = self.db.prepare_cached(unused)?.query_row([], |row| row.get::<_, i64>(0))? as u64;
         Ok(if unused < left { left.midpoint(unused) } else { left })

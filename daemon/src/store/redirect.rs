@@ -14,7 +14,7 @@ use cc_core::{
 };
 
 /// How many spans are moved in one transaction. Others use the database in between.
-const TOGETHER: i64 = 500;
+const SPANS_PER_TRANSACTION: i64 = 500;
 
 impl Store {
     /// The row of a destination, if there is one.
@@ -53,7 +53,7 @@ impl Store {
         let tx = self.db.transaction()?;
         let rows: Vec<i64> = tx
             .prepare_cached("SELECT seq FROM outbox WHERE destination = ? AND seq > ? ORDER BY seq LIMIT ?")?
-            .query_map([from, after, TOGETHER], |row| row.get(0))?
+            .query_map([from, after, SPANS_PER_TRANSACTION], |row| row.get(0))?
             .collect::<Result<_>>()?;
         let (mut found, mut broken) = (Redirected::default(), Vec::new());
         for seq in &rows {

@@ -12,7 +12,7 @@ use super::{Result, Store};
 use cc_core::{hook::Hint, transcript::record::Nanos};
 
 /// How far apart two equal sights must be, in nanoseconds, for the later one to be stored.
-const APART: Nanos = 1_000_000_000;
+const MIN_DISTANCE: Nanos = 1_000_000_000;
 
 impl Store {
     /// Notes whether tracing is on in the project at `dir`, as its settings files say at `at`.
@@ -37,7 +37,7 @@ impl Store {
     fn see_named(&mut self, dir: &str, on: bool, at: Nanos) -> Result<()> {
         self.off_named(dir)?;
         let last = self.sights.0.get(dir).and_then(|known| known.last);
-        if last.is_some_and(|(was_on, to)| was_on == on && at < to.saturating_add(APART)) {
+        if last.is_some_and(|(was_on, to)| was_on == on && at < to.saturating_add(MIN_DISTANCE)) {
             return Ok(());
         }
         self.sights.forget(dir);
@@ -104,7 +104,7 @@ impl Store {
 }
 
 /// How many projects' sights are kept at hand.
-const KEPT: usize = 512;
+const MAX_CACHED_PROJECTS: usize = 512;
 
 /// The sights of some projects as the database has them, by the projects' names.
 #[derive(Debug, Default)]
@@ -123,7 +123,7 @@ impl Known {
     }
 
     fn keep(&mut self, dir: &str, project: Project) {
-        if self.0.len() >= KEPT {
+        if self.0.len() >= MAX_CACHED_PROJECTS {
             self.0.clear();
         }
         self.0.insert(dir.to_owned(), project);
@@ -152,7 +152,7 @@ pub(super) fn see(db: &Connection, dir: &str, on: bool, at: Nanos, from_now: boo
         }
         None => insert(on, 0, at),
         Some((was_on, from, to)) if was_on == on => {
-            if at < to.saturating_add(APART) {
+            if at < to.saturating_add(MIN_DISTANCE) {
                 return Ok(());
             }
             db.prepare_cached("UPDATE sight SET to_ns = ? WHERE dir = ? AND from_ns = ?")?

@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 use super::{Result, Store};
 
 /// As many are told apart; what else is unknown is only counted.
-const MOST: i64 = 200;
+const MAX_KINDS: i64 = 200;
 
 /// Lines of a kind that is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,6 @@ pub(super) fn note_unknown(db: &Connection, kind: &str, version: &str, lines: u6
          WHERE (SELECT count(*) FROM unknown_kind) < ?4 OR EXISTS (SELECT 1 FROM unknown_kind WHERE kind = ?1 AND version = ?2)
          ON CONFLICT (kind, version) DO UPDATE SET lines = lines + ?3",
     )?
-    .execute(params![kind, version, lines as i64, MOST])
+    .execute(params![kind, version, lines as i64, MAX_KINDS])
     .map(drop)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite_migration::Migrations;
 
-use super::{Error, MARGIN, Result, free, schema::MIGRATIONS};
+use super::{Error, Result, SPARE_BYTES, free, schema::MIGRATIONS};
 
 /// What is done to a database that is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ fn has_room(size: u64, free: u64, path: &Path) -> std::result::Result<(), Error>
 /// How many bytes the change of a database of `size` bytes takes at most: the copy, the log with every page of it, and what it
 /// grows by before the old tables are gone.
 fn needed(size: u64) -> u64 {
-    size.saturating_mul(3).saturating_add(MARGIN)
+    size.saturating_mul(3).saturating_add(SPARE_BYTES)
 }
 
 #[cfg(test)]

@@ -19,14 +19,14 @@ use rustix::{
 use super::Seen;
 
 /// What changes a file, and what takes the directory from its path.
-const ASKED: WatchFlags = WatchFlags::CREATE
+const EVENTS: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MODIFY)
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
 
 /// Room for events, in bytes: some hundred.
-const ROOM: usize = 16 << 10;
+const BUFFER_BYTES: usize = 16 << 10;
 
 #[derive(Debug)]
 struct Shared {
@@ -64,7 +64,7 @@ impl Watcher {
         if dirs.values().any(|known| known == dir) {
             return Ok(false);
         }
-        match inotify::add_watch(&self.shared.inotify, dir, ASKED) {
+        match inotify::add_watch(&self.shared.inotify, dir, EVENTS) {
             // One directory can have two paths: that by which it came last counts.
             Ok(watch) => Ok(dirs.insert(watch, dir.to_path_buf()).is_none()),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
@@ -84,7 +84,7 @@ impl Watcher {
 }
 
 fn watch(shared: &Shared, ended: &PipeReader, report: impl Fn(Seen)) {
-    let mut room = [MaybeUninit::uninit(); ROOM];
+    let mut room = [MaybeUninit::uninit(); BUFFER_BYTES];
     let mut events = Reader::new(&shared.inotify, &mut room);
     loop {
         let mut ready = [PollFd::new(&shared.inotify, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];

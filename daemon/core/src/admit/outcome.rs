@@ -164,7 +164,7 @@ mod tests {
     const ROOT: Found = Found { is_root: true, is_mark: false, is_call: false };
     const CALL: Found = Found { is_root: false, is_mark: false, is_call: true };
     const TOOL: Found = Found { is_root: false, is_mark: false, is_call: false };
-    const MARK: Found = Found { is_root: false, is_mark: true, is_call: false };
+    const MARKER: Found = Found { is_root: false, is_mark: true, is_call: false };
 
     #[test]
     fn each_observation_has_one_outcome_and_nothing_is_asked_or_noted_that_does_not_matter() {
@@ -201,10 +201,16 @@ mod tests {
                 Outcome::Again,
                 &["turn copied", "suppressed", "new", "grown", "changed"],
             ),
-            ("a mark in a pause", MARK, &["in pause", "parent", "new"], Outcome::LeftOut, &["in pause"]),
-            ("a mark of a turn that is not known", MARK, &["new"], Outcome::LeftOut, &["in pause", "parent"]),
-            ("a mark", MARK, &["parent", "new"], Outcome::New, &["in pause", "parent", "suppressed", "new"]),
-            ("a mark that was known", MARK, &["parent"], Outcome::Known, &["in pause", "parent", "suppressed", "new"]),
+            ("a mark in a pause", MARKER, &["in pause", "parent", "new"], Outcome::LeftOut, &["in pause"]),
+            ("a mark of a turn that is not known", MARKER, &["new"], Outcome::LeftOut, &["in pause", "parent"]),
+            ("a mark", MARKER, &["parent", "new"], Outcome::New, &["in pause", "parent", "suppressed", "new"]),
+            (
+                "a mark that was known",
+                MARKER,
+                &["parent"],
+                Outcome::Known,
+                &["in pause", "parent", "suppressed", "new"],
+            ),
         ];
         for (name, found, yes, expect, questions) in rows {
             let mut answers = Answers { yes, asked: Vec::new() };
@@ -217,7 +223,7 @@ mod tests {
     #[test]
     fn what_is_copied_or_suppressed_or_known_is_never_queued_whatever_else_is_true() {
         const ALL: [&str; 8] = ["in pause", "parent", "own", "turn copied", "suppressed", "new", "grown", "changed"];
-        for kind in [ROOT, CALL, TOOL, MARK] {
+        for kind in [ROOT, CALL, TOOL, MARKER] {
             for answers in 0..1u32 << ALL.len() {
                 let yes: Vec<&str> = (0..ALL.len()).filter(|at| answers >> at & 1 == 1).map(|at| ALL[at]).collect();
                 let has = |question: &str| yes.contains(&question);

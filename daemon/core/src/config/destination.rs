@@ -29,7 +29,7 @@ const SECRET_COMMAND: &str = "secret_command";
 const KEYS: [&str; 6] = [NAME, KIND, ADDRESS, PROJECTS, SECRET_FILE, SECRET_COMMAND];
 
 /// Longest name, in bytes.
-const LONGEST: usize = 64;
+const MAX_NAME_BYTES: usize = 64;
 
 /// A table, as far as it is understood.
 #[derive(Clone, Debug)]
@@ -172,8 +172,8 @@ fn one(number: usize, value: &DeValue<'_>, place: Option<Place>) -> Named {
 fn name(text: Option<&str>) -> Result<String, String> {
     let name = text.ok_or_else(|| format!("needs a `{NAME}`, by which commands call it"))?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.len() > LONGEST || !name.chars().all(is_plain) || name.starts_with('-') {
-        return Err(format!("`{NAME}` must be 1 to {LONGEST} letters, digits, `.`, `_` or `-`"));
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.chars().all(is_plain) || name.starts_with('-') {
+        return Err(format!("`{NAME}` must be 1 to {MAX_NAME_BYTES} letters, digits, `.`, `_` or `-`"));
     }
     let given = |kind: &Kind| name.strip_prefix(kind.name()).and_then(|rest| rest.strip_prefix('-'));
     let is_given = |rest: &str| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_digit());

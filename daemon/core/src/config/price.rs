@@ -21,7 +21,7 @@ const WRITE_1H: &str = "cache_write_1h";
 const KEYS: [&str; 7] = [MODEL, SPEED, INPUT, OUTPUT, CACHE_READ, WRITE_5M, WRITE_1H];
 
 /// Most US dollars for a million tokens.
-const MOST: f64 = 1e6;
+const MAX_PRICE: f64 = 1e6;
 
 /// The price in one of these tables.
 pub(super) fn price(table: &Spanned<DeValue<'_>>) -> Result<Own, Problem> {
@@ -45,7 +45,7 @@ pub(super) fn price(table: &Spanned<DeValue<'_>>) -> Result<Own, Problem> {
         };
         let wanted =
             || (value.span(), format!("`{PRICE}`: `{key}` must be US dollars for a million tokens, such as 3.0"));
-        rates[rate] = Some(number(value.get_ref()).filter(|rate| (0.0..=MOST).contains(rate)).ok_or_else(wanted)?);
+        rates[rate] = Some(number(value.get_ref()).filter(|rate| (0.0..=MAX_PRICE).contains(rate)).ok_or_else(wanted)?);
     }
     let model = model.ok_or_else(|| bad(format!("one has no `{MODEL}`")))?;
     let [Some(input), Some(output), cache_read, cache_write_5m, cache_write_1h] = rates else {

@@ -12,14 +12,14 @@ use crate::{
 /// How often a parked destination is tried.
 pub const PROBE: Duration = Duration::from_secs(300);
 
-const SHORTEST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(300);
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
 /// Attributes are not cut below this many bytes: a span that is still refused has another problem.
 const SMALLEST_CUT: usize = 1024;
 
 /// A batch with fewer bytes than this is never unanswered because of its size.
-const SMALL: usize = 64 << 10;
+const NEVER_TOO_LARGE: usize = 64 << 10;
 
 /// How long a server may take for a batch after its last byte: for any batch, and for each span more.
 const ANSWER_LIMIT: (Duration, Duration) = (Duration::from_secs(90), Duration::from_millis(200));
@@ -32,10 +32,10 @@ const SLOW: Duration = Duration::from_secs(3);
 const TOO_SLOW: Duration = Duration::from_secs(10);
 
 /// After this many batches that arrived a larger one is tried again, later each time that fails.
-const RUN: u32 = 4;
+const ARRIVALS_BEFORE_GROWTH: u32 = 4;
 
 /// A span that was not answered this often, while smaller ones arrived, is too large for the connection.
-const STRIKES: u32 = 2;
+const MAX_UNANSWERED: u32 = 2;
 
 /// What an exporter remembers between two batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl Size {
         }
         self.run = self.run.saturating_add(1);
         let next = self.now.saturating_mul(2).clamp(1, self.most);
-        if next < self.wall || self.run >= RUN << self.hits {
+        if next < self.wall || self.run >= ARRIVALS_BEFORE_GROWTH << self.hits {
             self.now = next;
             self.run = 0;
         }
@@ -180,9 +180,9 @@ pub fn next(mut plan: Plan, verdict: Verdict, sent: Sent, chance: f64) -> (Plan,
             }
             plan.failures = failures.saturating_add(1);
             // What is small goes out again as it was: most likely only the answer was lost.
-            if sent.bytes > SMALL || plan.silences > 0 {
+            if sent.bytes > NEVER_TOO_LARGE || plan.silences > 0 {
                 plan.spans.halve(sent.spans, 1);
-                plan.bytes.halve(sent.bytes, SMALL);
+                plan.bytes.halve(sent.bytes, NEVER_TOO_LARGE);
             }
             plan.silences = plan.silences.saturating_add(1);
             Step::Wait(backoff(failures, chance), why)
@@ -214,7 +214,9 @@ impl Plan {
             self.silences = 0;
         }
         match &mut self.suspect {
-            Some(suspect) if sent.bytes < suspect.bytes && suspect.strikes < STRIKES => suspect.smaller_arrived = true,
+            Some(suspect) if sent.bytes < suspect.bytes && suspect.strikes < MAX_UNANSWERED => {
+                suspect.smaller_arrived = true
+            }
             suspect => *suspect = None,
         }
         if sent.took <= SLOW {
@@ -228,29 +230,29 @@ impl Plan {
     /// After a batch that was not answered: true if it is one span too large for the way. A server that is away does not make
     /// it so: smaller ones must have arrived before each of several tries.
     fn is_too_large(&mut self, sent: Sent) -> bool {
-        if sent.spans > 1 || sent.bytes <= SMALL {
+        if sent.spans > 1 || sent.bytes <= NEVER_TOO_LARGE {
             return false;
         }
         match &mut self.suspect {
             Some(suspect) if sent.bytes >= suspect.bytes => {
                 suspect.strikes += u32::from(suspect.smaller_arrived);
-                suspect.smaller_arrived = suspect.strikes >= STRIKES;
+                suspect.smaller_arrived = suspect.strikes >= MAX_UNANSWERED;
             }
             suspect => *suspect = Some(Suspect { bytes: sent.bytes, strikes: 0, smaller_arrived: false }),
         }
         let Some(suspect) = &mut self.suspect else { return false };
-        if suspect.strikes < STRIKES {
+        if suspect.strikes < MAX_UNANSWERED {
             return false;
         }
         // What is left of it is judged by the same evidence.
-        suspect.bytes = SMALL;
+        suspect.bytes = NEVER_TOO_LARGE;
         true
     }
 }
 
 /// Full jitter: somewhere between nothing and the bound, which doubles from 1 s to 5 min.
 pub fn backoff(failures: u32, chance: f64) -> Duration {
-    let bound = SHORTEST.saturating_mul(1u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX)).min(LONGEST);
+    let bound = MIN_BACKOFF.saturating_mul(1u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX)).min(MAX_BACKOFF);
     bound.mul_f64(chance.clamp(0.0, 1.0))
 }
 
@@ -259,7 +261,7 @@ pub fn backoff(failures: u32, chance: f64) -> Duration {
 pub fn resume(next_at_ms: i64, now_ms: i64) -> (Duration, bool) {
     let left = Duration::from_millis(u64::try_from(next_at_ms.saturating_sub(now_ms)).unwrap_or(0));
     // Our own waits are never longer.
-    if left > LONGEST_WAIT { (Duration::ZERO, false) } else { (left, left > LONGEST) }
+    if left > LONGEST_WAIT { (Duration::ZERO, false) } else { (left, left > MAX_BACKOFF) }
 }
 
 /// Cuts the largest text of `item` to half, with a mark that says so. `false` if nothing worth cutting is left.

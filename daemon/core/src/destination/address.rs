@@ -3,7 +3,7 @@
 use url::{Host, Url};
 
 /// Longest address that is read, in bytes.
-const LONGEST: usize = 2048;
+const MAX_ADDRESS_BYTES: usize = 2048;
 
 /// What other exporters want at the end of an address, and is added here anyway.
 const ENDPOINTS: [&str; 4] = ["/api/public/otel/v1/traces", "/api/public/otel", "/api/public/ingestion", "/api/public"];
@@ -25,7 +25,7 @@ pub fn base_url(text: &str) -> Option<String> {
 /// The same without any path: scheme, host and port.
 pub(super) fn origin(text: &str) -> Option<String> {
     let text = proto::env::without_userinfo(unquoted(text));
-    if text.len() > LONGEST {
+    if text.len() > MAX_ADDRESS_BYTES {
         return None;
     }
     let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_of_a_server_is_none() {
-        let long = format!("https://a.example/{}", "x".repeat(LONGEST));
+        let long = format!("https://a.example/{}", "x".repeat(MAX_ADDRESS_BYTES));
         for text in [
             "",
             " ",

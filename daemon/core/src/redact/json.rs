@@ -78,8 +78,8 @@ impl Place {
 
     /// Takes note of a string: of a key, or of the value of a member.
     pub(super) fn leave(&mut self, text: &str, is_key: bool) {
-        const LONGEST: usize = 100;
-        let short = (text.len() <= LONGEST).then_some(text);
+        const MAX_KEY_BYTES: usize = 100;
+        let short = (text.len() <= MAX_KEY_BYTES).then_some(text);
         if is_key {
             self.list = None;
             self.key = short.map(str::to_owned);

@@ -59,7 +59,7 @@ use self::{
     code::CODE,
     commands::COMMANDS,
     files::FILES,
-    rest::REST,
+    rest::OTHER_FORMS,
     table::{PLACES, PREFIXES},
 };
 
@@ -230,7 +230,7 @@ pub(super) fn unmasked(seed: u64, mask: &dyn Fn(&str) -> String) -> (Vec<(String
             left.push((format!("{name}, {how}"), masked));
         }
     };
-    let places = || [PLACES, COMMANDS, FILES, CODE, REST].into_iter().flatten();
+    let places = || [PLACES, COMMANDS, FILES, CODE, OTHER_FORMS].into_iter().flatten();
     for (name, frame, make) in places() {
         let secret = make.make(&mut dice);
         try_one((*name).to_owned(), frame, secret, &mut dice);

@@ -31,7 +31,7 @@ const RIGHT: &[(&str, &str, &str)] = &[
 ];
 
 /// Enough for a test that runs every time; the long form (`CC_LANGFUSE_LONG=1`) reads all there is.
-const SHORT: usize = 100 << 20;
+const SHORT_RUN_BYTES: usize = 100 << 20;
 
 const TEXT: [&str; 16] =
     ["rs", "md", "toml", "c", "h", "json", "lock", "txt", "yml", "yaml", "py", "js", "sh", "html", "css", "S"];
@@ -90,7 +90,8 @@ fn the_sources_of_all_dependencies_lose_nothing() {
     }
     // In an order that mixes the crates and is the same everywhere.
     all.sort_by_cached_key(|(name, file, _)| Sha256::digest(format!("{name} {}", file.display())));
-    let limit = if std::env::var("CC_LANGFUSE_LONG").is_ok_and(|value| value == "1") { usize::MAX } else { SHORT };
+    let limit =
+        if std::env::var("CC_LANGFUSE_LONG").is_ok_and(|value| value == "1") { usize::MAX } else { SHORT_RUN_BYTES };
     let (mut bytes, mut count, mut wrong) = (0, 0, Vec::new());
     for (name, file, path) in &all {
         let Ok(text) = fs::read_to_string(path) else { continue };

@@ -16,17 +16,17 @@ pub enum Line<'t> {
 }
 
 /// How many lines around a change are shown.
-const AROUND: usize = 3;
+const CONTEXT_LINES: usize = 3;
 
 /// Most pairs of changed lines that are compared; beyond, everything between the first and the last difference counts as changed.
-const MOST: usize = 4_000_000;
+const MAX_PAIRS: usize = 4_000_000;
 
 /// The lines that make `new` of `old`, with some around them; none if the texts are the same.
 pub fn diff<'t>(old: &'t str, new: &'t str) -> Vec<Line<'t>> {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.split('\n').collect(), new.split('\n').collect());
     let mut lines = Vec::new();
     let mut end = 0;
-    for group in group_diff_ops(compare(&old, &new), AROUND) {
+    for group in group_diff_ops(compare(&old, &new), CONTEXT_LINES) {
         if group.first().is_some_and(|op| op.old_range().start > end) {
             lines.push(Line::Gap);
         }
@@ -52,7 +52,7 @@ fn compare(old: &[&str], new: &[&str]) -> Vec<DiffOp> {
     let head = old.iter().zip(new).take_while(|(old, new)| old == new).count();
     let tail = old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(old, new)| old == new).count();
     let (left, right) = (old.len() - head - tail, new.len() - head - tail);
-    if left.saturating_mul(right) <= MOST {
+    if left.saturating_mul(right) <= MAX_PAIRS {
         return capture_diff_slices(Algorithm::Myers, old, new);
     }
     vec![

@@ -16,7 +16,7 @@ use crate::transcript::record::{Assistant, Block, Nanos, Service, ToolResult, Us
 const WAKES: &str = "SendMessage";
 
 /// Among how many calls one is looked for by other things than its id.
-const RECENT: usize = 64;
+const RECENT_CALLS: usize = 64;
 
 /// Stands for the model of a line that does not say it.
 const UNKNOWN: &str = "unknown";
@@ -158,7 +158,7 @@ impl Turn {
             }
             next = generation.earlier;
         }
-        let recent = self.generations.iter().enumerate().rev().take(RECENT);
+        let recent = self.generations.iter().enumerate().rev().take(RECENT_CALLS);
         let mut of = recent.filter(|(_, generation)| generation.trail.is_of(line)).map(|(index, _)| index);
         of.next()
     }
@@ -366,8 +366,8 @@ fn put(texts: &mut Vec<String>, at: &mut usize, text: String) {
         both && (known.starts_with(text.as_str()) || text.starts_with(known.as_str()))
     };
     // A snapshot goes on where it is, or repeats what came last.
-    let last = (*at).max(texts.len().saturating_sub(RECENT));
-    let next = (*at..texts.len().min(*at + RECENT)).chain(last..texts.len());
+    let last = (*at).max(texts.len().saturating_sub(RECENT_CALLS));
+    let next = (*at..texts.len().min(*at + RECENT_CALLS)).chain(last..texts.len());
     match next.into_iter().find(|index| same(&texts[*index])) {
         Some(index) => {
             let known = &mut texts[index];

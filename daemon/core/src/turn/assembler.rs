@@ -12,22 +12,22 @@ use super::{
 use crate::transcript::record::{Aside, Assistant, Nanos, Prompt, PromptKind, Record, Side, ToolResult};
 
 /// How many requests are remembered until their answer comes.
-pub(super) const REQUESTS: usize = 64;
+pub(super) const MAX_OPEN_REQUESTS: usize = 64;
 
 /// How many things are remembered that belong to the turn that comes.
-const AHEAD: usize = 64;
+const MAX_EARLY_ITEMS: usize = 64;
 
 /// How many lines of answers are remembered.
-const LINES: usize = 4096;
+const MAX_ANSWER_LINES: usize = 4096;
 
 /// How many calls of the turn before are remembered.
-const LATE: usize = 64;
+const PREVIOUS_CALLS: usize = 64;
 
 /// How many letters of its lead's id a teammate's session knows.
-const LETTERS: usize = 8;
+const LEAD_ID_LETTERS: usize = 8;
 
 /// How many prompts may pass before a turn that stands aside is over.
-const ASIDE: u32 = 3;
+const MAX_PROMPTS_ASIDE: u32 = 3;
 
 /// What precedes the first letters of the id of the session that leads a team, in the team's name.
 pub const TEAM_OF: &str = "session-";
@@ -232,7 +232,7 @@ impl Assembler {
                 self.title = Some(title);
             }
             Record::Aside(aside) if aside.ahead || self.open.is_none() => {
-                if self.ahead.len() < AHEAD {
+                if self.ahead.len() < MAX_EARLY_ITEMS {
                     self.ahead.push((aside, offset));
                 }
             }
@@ -312,7 +312,7 @@ impl Assembler {
         turn.session.title.clone_from(&self.title);
         if let Some(team) = &turn.session.team {
             if self.lead.as_ref().is_none_or(|(of, _)| of != team) {
-                let letters = team.strip_prefix(TEAM_OF).filter(|letters| letters.len() >= LETTERS);
+                let letters = team.strip_prefix(TEAM_OF).filter(|letters| letters.len() >= LEAD_ID_LETTERS);
                 let lead = letters.and_then(|letters| self.elsewhere.as_mut()?.begins_with(letters));
                 self.lead = Some((team.clone(), lead));
             }
@@ -431,7 +431,7 @@ impl Assembler {
 
     /// A turn at which nobody has worked for long.
     fn overdue(&mut self) -> Option<Turn> {
-        let index = self.aside.iter().position(|turn| turn.passed > ASIDE)?;
+        let index = self.aside.iter().position(|turn| turn.passed > MAX_PROMPTS_ASIDE)?;
         let turn = self.aside.remove(index);
         self.close(turn)
     }
@@ -447,7 +447,7 @@ impl Assembler {
             }
             self.prompts.push_back(hash(uuid));
         }
-        let first = turn.generations.len().saturating_sub(LATE);
+        let first = turn.generations.len().saturating_sub(PREVIOUS_CALLS);
         let calls = turn.generations.iter().enumerate().skip(first);
         self.before = calls.map(|(index, generation)| (generation.id.clone(), turn.trail(index))).collect();
         Some(turn)
@@ -549,7 +549,7 @@ impl Written {
         if self.turns.insert(line, turn).is_none() {
             self.order.push_back(line);
         }
-        if self.order.len() > LINES
+        if self.order.len() > MAX_ANSWER_LINES
             && let Some(oldest) = self.order.pop_front()
         {
             self.turns.remove(&oldest);
@@ -568,7 +568,7 @@ pub(super) struct Requests(VecDeque<(String, Nanos)>);
 
 impl Requests {
     pub(super) fn put(&mut self, id: String, at: Nanos) {
-        if self.0.len() == REQUESTS {
+        if self.0.len() == MAX_OPEN_REQUESTS {
             self.0.pop_front();
         }
         self.0.push_back((id, at));

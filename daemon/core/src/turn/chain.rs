@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use super::hash::{ByHash, hash};
 
 /// How many lines are remembered. Lines follow one another closely, so that a few would do for nearly all.
-const LINES: usize = 1024;
+const MAX_LINES: usize = 1024;
 
 /// A line and the one it follows, as hashes of their `uuid`s; lines beside the conversation have neither.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Chain {
     pub(super) fn put(&mut self, link: &Link, turn: u32) {
         let Some(line) = link.uuid else { return };
         if self.turns.insert(line, turn).is_none() {
-            if self.order.len() == LINES
+            if self.order.len() == MAX_LINES
                 && let Some(oldest) = self.order.pop_front()
             {
                 self.turns.remove(&oldest);

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::{Generation, Tool, Turn};
 
 /// Longest id with several numbers in it that is taken for a count.
-const SHORT: usize = 12;
+const MAX_COUNT_LENGTH: usize = 12;
 
 /// Most digits of a count.
 const DIGITS: usize = 6;
@@ -48,7 +48,7 @@ impl Turn {
 fn is_count(id: &str) -> bool {
     let digits = id.bytes().filter(u8::is_ascii_digit).count();
     let last = id.bytes().rev().take_while(u8::is_ascii_digit).count();
-    id.is_empty() || last > 0 && digits <= DIGITS && (digits == last || id.len() <= SHORT)
+    id.is_empty() || last > 0 && digits <= DIGITS && (digits == last || id.len() <= MAX_COUNT_LENGTH)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::transcript::record::{Assistant, Block, Launched, Service, ToolResult, Usage};
-use assembler::REQUESTS;
+use assembler::MAX_OPEN_REQUESTS;
 
 mod agents;
 mod answers;

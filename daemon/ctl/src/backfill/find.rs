@@ -23,10 +23,10 @@ use cc_langfuse::{
 use proto::env::{Role, VARIABLES};
 
 /// How deep below a directory transcripts are looked for.
-const DEPTH: usize = 8;
+const MAX_DEPTH: usize = 8;
 
 /// What Claude Code keeps beside a transcript, which belongs to its session.
-const BESIDE: [&str; 2] = ["subagents", "tool-results"];
+const SIDE_DIRECTORIES: [&str; 2] = ["subagents", "tool-results"];
 
 /// What is left out, by reason.
 pub(super) type Skipped = BTreeMap<&'static str, u64>;
@@ -69,7 +69,7 @@ pub(super) fn candidates(
             Ok(meta) if meta.is_dir() && roots.contains(path) => {
                 for (dir, why) in places::projects(path) {
                     match why {
-                        None => walk(&dir, DEPTH - 1, &mut files),
+                        None => walk(&dir, MAX_DEPTH - 1, &mut files),
                         Some(error) => {
                             *skipped.entry(error.reason()).or_default() += 1;
                             refused.push((dir, error));
@@ -77,7 +77,7 @@ pub(super) fn candidates(
                     }
                 }
             }
-            Ok(meta) if meta.is_dir() => walk(path, DEPTH, &mut files),
+            Ok(meta) if meta.is_dir() => walk(path, MAX_DEPTH, &mut files),
             Ok(_) => files.push(path.clone()),
             Err(_) => {}
         }
@@ -89,7 +89,7 @@ pub(super) fn candidates(
     for path in files {
         let id = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         let dirs = || path.parent().into_iter().flat_map(Path::components);
-        if id.starts_with("agent-") || dirs().any(|dir| BESIDE.iter().any(|name| dir.as_os_str() == *name)) {
+        if id.starts_with("agent-") || dirs().any(|dir| SIDE_DIRECTORIES.iter().any(|name| dir.as_os_str() == *name)) {
             skip("subagent");
             continue;
         }

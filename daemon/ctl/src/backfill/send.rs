@@ -16,28 +16,28 @@ use cc_langfuse::{clock, offline::TurnOutline};
 use proto::frame::Frame;
 
 /// Sessions that are with the daemon at the same time.
-const AT_ONCE: usize = 8;
+const MAX_SESSIONS_AT_ONCE: usize = 8;
 
 /// Nothing is handed over while so many spans, or bytes of them, wait for a destination.
-const WAITING: (u64, u64) = (2000, 16 << 20);
+const MAX_WAITING: (u64, u64) = (2000, 16 << 20);
 
 /// How long a daemon may be away before it is given up.
-const AWAY: Duration = Duration::from_secs(15);
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a destination is waited for that waits until somebody fixes something.
-const PARKED: Duration = Duration::from_secs(30);
+const PARKED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The same of one that the user has to trust first.
-const HELD: Duration = Duration::from_secs(3);
+const HELD_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A session silent for this long is over.
-const OVER: Duration = Duration::from_secs(6 * 3600);
+const SILENCE_OF_ENDED_SESSION: Duration = Duration::from_secs(6 * 3600);
 
 /// No answer takes longer than this from its first block to its last.
-const AT_REST: Duration = Duration::from_secs(600);
+const MAX_ANSWER_TIME: Duration = Duration::from_secs(600);
 
 /// How long after its hand-over the rest of a session may come: a turn that looks finished, subagents.
-const LATE: Duration = Duration::from_secs(10);
+const MAX_LATENESS: Duration = Duration::from_secs(10);
 
 const POLL: Duration = Duration::from_millis(20);
 
@@ -137,7 +137,7 @@ impl<'r> Sender<'r> {
             // What comes late is looked for in its time.
             let mut still = Vec::new();
             for mut session in std::mem::take(&mut late) {
-                if session.at.elapsed() < LATE {
+                if session.at.elapsed() < MAX_LATENESS {
                     still.push(session);
                     continue;
                 }
@@ -163,8 +163,8 @@ impl<'r> Sender<'r> {
                 left.push(format!("{sessions} to be read and {spans} to be delivered: {}{why}", to.address));
                 break;
             }
-            let room = row.is_none_or(|row| row.waiting < WAITING.0 && row.waiting_bytes < WAITING.1);
-            if room && given.len() < AT_ONCE && jobs.peek().is_some() {
+            let room = row.is_none_or(|row| row.waiting < MAX_WAITING.0 && row.waiting_bytes < MAX_WAITING.1);
+            if room && given.len() < MAX_SESSIONS_AT_ONCE && jobs.peek().is_some() {
                 if let Some(job) = jobs.next() {
                     given.push(self.give(job)?);
                 }
@@ -214,8 +214,8 @@ impl<'r> Sender<'r> {
         let still = self.moved.1.elapsed();
         match row.state.as_str() {
             // What it was before it was trusted shows until something is delivered.
-            "held" => row.waiting > 0 && still > HELD.min(self.patience),
-            "parked" => still > PARKED.min(self.patience),
+            "held" => row.waiting > 0 && still > HELD_TIMEOUT.min(self.patience),
+            "parked" => still > PARKED_TIMEOUT.min(self.patience),
             _ => still > self.patience,
         }
     }
@@ -227,9 +227,9 @@ impl<'r> Sender<'r> {
         // A turn that may go on is not told as if it were over.
         let event = if job.turns.is_empty() {
             "Backfill"
-        } else if silent >= OVER {
+        } else if silent >= SILENCE_OF_ENDED_SESSION {
             "Replay"
-        } else if silent >= AT_REST {
+        } else if silent >= MAX_ANSWER_TIME {
             "Stop"
         } else {
             "Backfill"
@@ -276,7 +276,7 @@ impl<'r> Sender<'r> {
         loop {
             match work() {
                 Ok(done) => return Ok(done),
-                Err(error) if begun.elapsed() > AWAY => {
+                Err(error) if begun.elapsed() > DAEMON_TIMEOUT => {
                     self.progress.end();
                     return Err(error);
                 }

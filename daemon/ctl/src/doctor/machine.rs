@@ -13,11 +13,11 @@ use cc_core::doctor::{
 use proto::paths::{Paths, check_private};
 
 /// How long the daemon, or the service manager, may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the daemon says.
 pub(super) fn daemon(paths: &Paths) -> Daemon {
-    match Client::at(paths).patient(PATIENCE).status() {
+    match Client::at(paths).patient(TIME_LIMIT).status() {
         Ok(status) => Daemon::Running(Box::new(status)),
         Err(error) if error.is::<client::NotRunning>() => match error.downcast() {
             Ok(client::NotRunning::Starting(what)) => Daemon::Starting(what),
@@ -35,7 +35,7 @@ pub(super) fn unit() -> Unit {
     let mut command = Command::new("systemctl");
     command.args(["--user", "show", "--property=LoadState,ActiveState,UnitFileState"]);
     command.args(["cc-langfused.service", "cc-langfused.socket"]);
-    let Some(said) = programs::run(command, PATIENCE).ok().filter(|said| said.status.success()) else {
+    let Some(said) = programs::run(command, TIME_LIMIT).ok().filter(|said| said.status.success()) else {
         return Unit::NoManager;
     };
     let (service, socket) = said.out.split_once("\n\n").unwrap_or((&said.out, ""));

@@ -27,7 +27,7 @@ use cc_langfuse::{
 use proto::paths::Paths;
 
 /// How long a daemon may take to start, or to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A daemon that hooks reach.
 pub(crate) struct Daemon {
@@ -122,7 +122,7 @@ impl Own {
         // In a group of its own: what is typed at the terminal is not for it.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut own = Self(command.spawn()?);
-        let deadline = clock::monotonic() + PATIENCE;
+        let deadline = clock::monotonic() + TIMEOUT;
         while !Client::at(paths).answers() {
             let ended = own.0.try_wait()?;
             if ended.is_some_and(|status| !status.success()) || clock::monotonic() > deadline {
@@ -142,7 +142,7 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        let deadline = clock::monotonic() + PATIENCE;
+        let deadline = clock::monotonic() + TIMEOUT;
         if let Ok(None) = self.0.try_wait() {
             let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         }

@@ -34,10 +34,10 @@ pub(super) enum Choice {
 }
 
 /// How similar a name must be to be near: one of two characters that are typed wrong is too little.
-const NEAR: f64 = 0.6;
+const MIN_SIMILARITY: f64 = 0.6;
 
 /// How many near ones are worth showing.
-const SHOWN: usize = 3;
+const MAX_SUGGESTIONS: usize = 3;
 
 /// The session that `name` means: the one of this id, else that whose id begins so, else that whose title has it.
 pub(super) fn choose(name: &str, candidates: &[Candidate], naming: Naming) -> Choice {
@@ -60,7 +60,7 @@ pub(super) fn choose(name: &str, candidates: &[Candidate], naming: Naming) -> Ch
         (Naming::Loose, 1) => Choice::One(found.swap_remove(0)),
         (Naming::Loose, _) => Choice::Several(found),
         (Naming::Exact, _) => {
-            found.truncate(SHOWN);
+            found.truncate(MAX_SUGGESTIONS);
             Choice::None(found)
         }
     }
@@ -77,9 +77,9 @@ pub(super) fn near(wanted: &str, candidates: &[Candidate]) -> Vec<Candidate> {
         [beginning(wanted, &id), title.map_or(0.0, |title| part(wanted, &title))].into_iter().fold(0.0, f64::max)
     };
     let scored = candidates.iter().map(|candidate| (likeness(candidate), candidate));
-    let mut scored: Vec<_> = scored.filter(|(score, _)| *score >= NEAR).collect();
+    let mut scored: Vec<_> = scored.filter(|(score, _)| *score >= MIN_SIMILARITY).collect();
     scored.sort_by(|(a, one), (b, other)| b.total_cmp(a).then(other.at.cmp(&one.at)));
-    scored.into_iter().take(SHOWN).map(|(_, candidate)| candidate.clone()).collect()
+    scored.into_iter().take(MAX_SUGGESTIONS).map(|(_, candidate)| candidate.clone()).collect()
 }
 
 /// How much `wanted` is like `text`, or like what it begins with.

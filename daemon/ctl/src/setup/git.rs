@@ -13,13 +13,13 @@ use crate::programs;
 use cc_langfuse::environment;
 
 /// How long git may think about one file.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// What directs git to a repository that lies elsewhere.
-const ELSEWHERE: [&str; 2] = ["GIT_DIR", "GIT_WORK_TREE"];
+const REPOSITORY_VARIABLES: [&str; 2] = ["GIT_DIR", "GIT_WORK_TREE"];
 
 /// What would have it answer for another index or from another place.
-const ASIDE: [&str; 4] = ["GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_CEILING_DIRECTORIES"];
+const INDEX_VARIABLES: [&str; 4] = ["GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_CEILING_DIRECTORIES"];
 
 /// What becomes of a file that git does not track yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(crate) fn tree(file: &Path) -> Option<&Path> {
 /// this program's environment names.
 pub(crate) fn fate(file: &Path) -> Fate {
     let around = tree(file).map(|_| false);
-    let named = ELSEWHERE.iter().any(|name| environment::raw(name).is_some()).then_some(true);
+    let named = REPOSITORY_VARIABLES.iter().any(|name| environment::raw(name).is_some()).then_some(true);
     let fates = around.into_iter().chain(named).map(|named| Repository { file, named }.fate());
     fates.into_iter().find(|fate| *fate != Fate::Safe).unwrap_or(Fate::Safe)
 }
@@ -107,11 +107,11 @@ impl Repository<'_> {
         let mut command = Command::new(git);
         // Nothing that the repository names is to be run.
         command.arg("-C").arg(dir).args(["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]).args(args);
-        let without = if self.named { &[][..] } else { &ELSEWHERE };
-        without.iter().chain(&ASIDE).for_each(|name| {
+        let without = if self.named { &[][..] } else { &REPOSITORY_VARIABLES };
+        without.iter().chain(&INDEX_VARIABLES).for_each(|name| {
             command.env_remove(name);
         });
-        Ok(programs::run(command, PATIENCE)?)
+        Ok(programs::run(command, TIME_LIMIT)?)
     }
 }
 

@@ -25,7 +25,7 @@ const PLIST_EXEC: &str = "/Users/YOU/.local/bin/cc-langfused";
 pub(crate) const DROP_IN: &str = "cc-langfused.service.d/10-namespaces.conf";
 
 /// How long a manager may take: systemd itself gives a service 90 s to start.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// What runs services for the user here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,7 +208,7 @@ fn said(program: &str, args: &[&str]) -> anyhow::Result<String> {
     let path = programs::on_path(program).with_context(|| format!("{program} is not on PATH"))?;
     let mut command = Command::new(path);
     command.args(args);
-    let said = programs::run(command, PATIENCE).with_context(|| format!("{program} {}", args.join(" ")))?;
+    let said = programs::run(command, TIME_LIMIT).with_context(|| format!("{program} {}", args.join(" ")))?;
     if !said.status.success() {
         bail!("{program} {}: {}", args.join(" "), said.err.trim());
     }

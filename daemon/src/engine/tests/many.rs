@@ -85,7 +85,7 @@ fn sessions_that_were_found_take_one_look_each_and_little_memory_however_many_th
             most = most.max(at.engine.sessions.len());
         }
         assert_eq!((at.engine.looks, at.spans()), (count, 2 * count));
-        assert!(most <= admit::AT_ONCE, "{most}");
+        assert!(most <= admit::MAX_UNHURRIED, "{most}");
         assert!(at.engine.sessions.is_empty(), "what is emitted whole is let go");
     }
 }
@@ -171,7 +171,7 @@ fn only_a_copy_waits_for_a_long_session_beside_it() {
 #[test]
 fn few_sessions_stay_in_memory_of_which_nothing_is_expected() {
     let mut at = Stepped::new();
-    for n in 0..IDLE + 40 {
+    for n in 0..MAX_IDLE_SESSIONS + 40 {
         let hint = at.session(&format!("s-{n}"), 1);
         at.engine.take(Hint { id: format!("e-{n}"), ..hint });
     }
@@ -185,7 +185,11 @@ fn few_sessions_stay_in_memory_of_which_nothing_is_expected() {
         at.pass();
     }
     let sessions = &at.engine.sessions;
-    assert!(sessions.len() <= IDLE && sessions.contains_key(&format!("s-{}", IDLE + 39)), "{}", sessions.len());
+    assert!(
+        sessions.len() <= MAX_IDLE_SESSIONS && sessions.contains_key(&format!("s-{}", MAX_IDLE_SESSIONS + 39)),
+        "{}",
+        sessions.len()
+    );
 }
 
 /// Sessions left in the middle are begun with a few at a time when the daemon starts, and emitted when they look finished.
@@ -207,7 +211,7 @@ fn sessions_left_in_the_middle_do_not_come_all_at_once() {
     assert_eq!((at.engine.later.len(), at.engine.sessions.len()), (30, 0));
     while !at.engine.later.is_empty() || at.engine.sessions.values().any(Session::is_busy) {
         at.pass();
-        assert!(at.engine.sessions.len() <= admit::AT_ONCE);
+        assert!(at.engine.sessions.len() <= admit::MAX_UNHURRIED);
     }
     assert_eq!(at.spans(), 60);
 }
@@ -231,7 +235,7 @@ fn a_turn_of_very_many_calls_is_told_in_parts() {
     let deadline = Instant::now() + Duration::from_secs(120);
     let (mut before, mut steps) = (0, 0);
     // As many spans as lines are held, and those of one more piece of the file.
-    let most = (HELD / super::super::emit::PER_LINE + CHUNK / 100) as u64;
+    let most = (MAX_HELD_BYTES / super::super::emit::BYTES_PER_LINE + CHUNK_BYTES / 100) as u64;
     while !at.engine.sessions.is_empty() {
         assert!(Instant::now() < deadline);
         at.engine.sessions.values_mut().for_each(|session| session.make_due());

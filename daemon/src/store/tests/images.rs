@@ -63,7 +63,7 @@ fn images_have_room_of_their_own_and_what_finds_none_is_counted() {
     let spans = (1..=4).map(|n| showing(1, n, &[large(n)])).collect();
     let (to, queued) = store.advance_one(&step(spans)).unwrap();
     assert_eq!((queued, count(&store, "media"), store.counts().unwrap().skipped["media_no_room"]), (4, 3, 1));
-    assert!(store.media_waiting[&to] <= media::ROOM && store.waiting[&to] < 10_000);
+    assert!(store.media_waiting[&to] <= media::MAX_WAITING_BYTES && store.waiting[&to] < 10_000);
     let link = store.next_media(to).unwrap().unwrap();
     store.media_settled(to, &link, Some("media_refused")).unwrap();
     assert_eq!(store.counts().unwrap().skipped["media_refused"], 1);

@@ -40,7 +40,7 @@ fn shorter(json: &Json, limit: usize) -> Option<String> {
         Some(json.to_string()).filter(|text| text.len() <= limit)
     };
     // What is longest and fits lies between these.
-    let (mut low, mut high) = (MARK, limit);
+    let (mut low, mut high) = (MAX_MARK_BYTES, limit);
     let mut found = fits(low)?;
     while high - low > 1 {
         let middle = low.midpoint(high);
@@ -62,14 +62,14 @@ fn each_text(json: &mut Json, each: &mut impl FnMut(&mut String)) {
 }
 
 /// Bytes that a mark takes at most.
-const MARK: usize = 40;
+const MAX_MARK_BYTES: usize = 40;
 
 /// `text` as it is, or its beginning and what is missing, together at most `limit` bytes.
 fn cut(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
     }
-    let kept = text.floor_char_boundary(limit.saturating_sub(MARK));
+    let kept = text.floor_char_boundary(limit.saturating_sub(MAX_MARK_BYTES));
     format!("{}… [cut, {} bytes in all]", &text[..kept], text.len())
 }
 

@@ -3,7 +3,7 @@
 use super::{Make::*, table::Kind};
 
 /// In commands, files and code.
-pub(in super::super) const REST: &[Kind] = &[
+pub(in super::super) const OTHER_FORMS: &[Kind] = &[
     // Commands.
     ("rsync", "RSYNC_PASSWORD=@@ rsync -av a bob@h::m", Human),
     ("pg_restore", "pg_restore --dbname=postgresql://app:@@@db/shop a.dump", Plain),

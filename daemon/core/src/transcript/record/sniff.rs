@@ -35,7 +35,7 @@ pub(super) enum Sniffed {
 }
 
 /// Attachments that say something about the conversation.
-const SAYING: [&[u8]; 3] = [b"hook_additional_context", b"hook_success", b"queued_command"];
+const MEANINGFUL_ATTACHMENTS: [&[u8]; 3] = [b"hook_additional_context", b"hook_success", b"queued_command"];
 
 /// Claude Code writes the keys of a line in a fixed order, so the first hundred bytes tell most lines apart. `None` if
 /// they do not, or if the line is conversation.
@@ -66,7 +66,8 @@ pub(super) fn sniff(line: &[u8]) -> Option<Sniffed> {
     }
     let rest = rest.strip_prefix(b"\"attachment\":{\"type\":\"")?;
     let kind = &rest[..quoted(rest)?];
-    let says = SAYING.contains(&kind) && (kind != b"hook_success" || memmem::find(rest, b"updatedInput").is_some());
+    let says = MEANINGFUL_ATTACHMENTS.contains(&kind)
+        && (kind != b"hook_success" || memmem::find(rest, b"updatedInput").is_some());
     (!says).then(|| {
         let first = uuid_key(rest).filter(|at| rest[..*at].ends_with(ATTACHMENT));
         let is_alone = first.is_some_and(|at| uuid_key(&rest[at + UUID.len()..]).is_none());

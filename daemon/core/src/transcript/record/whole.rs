@@ -13,10 +13,10 @@ use super::{
 use crate::transcript::wire::{Found, Whole, Wire};
 
 /// How often a record is looked for behind the beginning of another one that does not end. Each time costs the rest of the line.
-const TRIES: usize = 64;
+const MAX_TRIES: usize = 64;
 
 /// How short a line of bookkeeping is that is looked at as a whole, in bytes.
-const SHORT: usize = 4096;
+const MAX_WHOLE_LINE_BYTES: usize = 4096;
 
 /// Hands everything that `line` says to `each`, with the offset in it at which reading could start again: its records, and
 /// why there are not more of them.
@@ -103,7 +103,7 @@ fn split(text: &[u8], each: &mut dyn FnMut(usize, Result<Record, Skip>)) -> bool
         }
         stub = stub.or(Some(at));
         tries += usize::from(end.is_none() && begins(rest));
-        if tries > TRIES {
+        if tries > MAX_TRIES {
             break;
         }
         let from = end.unwrap_or(1);
@@ -151,7 +151,7 @@ fn may_be_glued(text: &[u8], sniffed: &Sniffed) -> bool {
     match sniffed {
         Sniffed::Link { is_alone, .. } => !is_alone,
         Sniffed::Skip | Sniffed::Request => {
-            uuid_key(text).is_some() || text.len() < SHORT && TYPE.find(&text[1..]).is_some()
+            uuid_key(text).is_some() || text.len() < MAX_WHOLE_LINE_BYTES && TYPE.find(&text[1..]).is_some()
         }
     }
 }

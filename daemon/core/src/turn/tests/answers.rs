@@ -127,7 +127,7 @@ fn an_answer_knows_when_it_was_asked_for() {
         assert_eq!(only(records).generations[0].requested, expect);
     }
     let mut records = vec![plain("p1", 1), asking("r0", 2)];
-    records.extend((1..=REQUESTS as u64).map(|n| asking(&format!("r{n}"), 2 + n)));
+    records.extend((1..=MAX_OPEN_REQUESTS as u64).map(|n| asking(&format!("r{n}"), 2 + n)));
     records.extend([of("r0", 900)]);
     assert_eq!(only(records).generations[0].requested, None, "too long ago");
 }
