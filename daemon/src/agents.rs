@@ -290,9 +290,26 @@ fn take_line(runs: &mut Runs, held: &mut usize, offset: u64, line: Line<'_>, ski
     });
 }
 
-/// Everything subagents did in a session whose turns launched `launches`, by the key of the turn; for a session nobody
-/// writes to.
-pub fn all(transcript: &Path, roots: &[PathBuf], launches: Vec<Launch>, last: &[&Turn]) -> HashMap<String, Vec<Turn>> {
+/// What the subagent did whose transcript this is, wherever that belongs.
+///
+/// # Errors
+/// If the transcript cannot be read.
+pub fn alone(path: &Path, roots: &[PathBuf]) -> Result<Vec<Turn>, Unreadable> {
+    let mut agent = Agent::new(String::new(), path.to_path_buf());
+    let mut buffer = vec![0; reader::CHUNK];
+    while agent.read(roots, &mut buffer, |_| {})? {}
+    agent.finish_line(|_| {});
+    Ok(agent.work.runs.into_turns().collect())
+}
+
+/// Everything subagents did in a session whose turns launched `launches`, by the key of the turn, and what belongs to no turn; for a
+/// session nobody writes to.
+pub fn all(
+    transcript: &Path,
+    roots: &[PathBuf],
+    launches: Vec<Launch>,
+    last: &[&Turn],
+) -> (HashMap<String, Vec<Turn>>, Vec<Turn>) {
     let mut agents = Agents::default();
     agents.load(HashMap::new(), launches);
     agents.discover(transcript, &[]);
@@ -301,16 +318,16 @@ pub fn all(transcript: &Path, roots: &[PathBuf], launches: Vec<Launch>, last: &[
         while agent.read(roots, &mut buffer, |_| {}).unwrap_or(false) {}
     }
     agents.place_all(last);
-    let mut found: HashMap<String, Vec<Turn>> = HashMap::new();
+    let (mut found, mut unplaced): (HashMap<String, Vec<Turn>>, Vec<Turn>) = Default::default();
     for id in agents.ids() {
-        let placed = agents.get(&id).is_some_and(|agent| agent.is_placed());
-        if (placed || agents.guess_place(&id, last))
-            && let Some(agent) = agents.at_work.remove(&id)
-        {
-            for turn in agent.work.runs.into_turns() {
+        let placed = agents.get(&id).is_some_and(|agent| agent.is_placed()) || agents.guess_place(&id, last);
+        for turn in agents.at_work.remove(&id).into_iter().flat_map(|agent| agent.work.runs.into_turns()) {
+            if placed {
                 found.entry(turn.trace_key().to_owned()).or_default().push(turn);
+            } else {
+                unplaced.push(turn);
             }
         }
     }
-    found
+    (found, unplaced)
 }

@@ -32,6 +32,7 @@ pub mod environment;
 pub mod files;
 pub mod git;
 pub mod import_state_file;
+pub mod index;
 pub mod intake;
 pub mod log;
 pub mod offline;

@@ -70,7 +70,8 @@ pub fn turns(
                 each(found);
             }
         },
-    )
+    )?;
+    Ok(())
 }
 
 /// What is traced of the session at `path`, and what Claude Code says it used; `None` if it does not say.
@@ -146,6 +147,15 @@ pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
     )?;
     traced.models.into_values().for_each(|tokens| used.tokens += tokens);
     Ok(used)
+}
+
+/// Hands each turn of a session to `each`, with the work of its subagents. Returned is the work of subagents of which nobody knows
+/// for which turn they did it. Copied turns come as well.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn work(path: &Path, session_id: &str, mut each: impl FnMut(&Turn, &[Turn])) -> Result<Vec<Turn>, Unreadable> {
+    session(path, session_id, None, || beside(path, session_id), |_, _| {}, |turn, agents| each(turn, agents))
 }
 
 /// The traces of a session's own turns; those it copied from another one are that one's.
@@ -294,7 +304,7 @@ fn beside(path: &Path, session_id: &str) -> Beside {
 }
 
 /// Hands every turn of a session to `each`, with the work of its subagents; not those another tool has `sent`. Before the first of
-/// them every line went to `look`, with what it says of the conversation.
+/// them every line went to `look`, with what it says of the conversation. Returned is what belongs to no turn.
 fn session(
     path: &Path,
     session_id: &str,
@@ -302,19 +312,19 @@ fn session(
     beside: impl Fn() -> Beside,
     look: impl FnMut(&[u8], Option<&Record>),
     mut each: impl FnMut(&mut Turn, &mut [Turn]),
-) -> Result<(), Unreadable> {
+) -> Result<Vec<Turn>, Unreadable> {
     let mut launches = Vec::new();
     let end = walk(path, session_id, sent, beside(), look, |turn| launches.extend(placement::closed_launches(&turn)))?;
     let roots: Vec<PathBuf> = path.parent().map(Path::to_path_buf).into_iter().collect();
     launches.extend(end.at_work().flat_map(placement::closed_launches));
-    let mut agents = agents::all(path, &roots, launches, &end.at_work().collect::<Vec<_>>());
+    let (mut agents, unplaced) = agents::all(path, &roots, launches, &end.at_work().collect::<Vec<_>>());
     let mut tell = |turn: &mut Turn| {
         let of_agents = agents.get_mut(&turn.key).map_or(&mut [][..], Vec::as_mut_slice);
         each(turn, of_agents);
     };
     let mut end = walk(path, session_id, sent, beside(), |_, _| {}, |mut turn| tell(&mut turn))?;
     end.at_work_mut().for_each(tell);
-    Ok(())
+    Ok(unplaced)
 }
 
 /// Hands every turn that is closed to `each`, and every line to `look`, with what it says of the conversation; the last turn

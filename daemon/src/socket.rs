@@ -88,7 +88,10 @@ pub fn claim(paths: &Paths) -> Result<Lock, Denied> {
 }
 
 /// Makes `dir` if need be. One of ours that is open to others is closed and returned; any other doubt is an error.
-fn private_dir(dir: &Path) -> Result<Option<PathBuf>, Denied> {
+///
+/// # Errors
+/// [`Denied`].
+pub fn private_dir(dir: &Path) -> Result<Option<PathBuf>, Denied> {
     let io = |error| Denied::Io(dir.to_path_buf(), error);
     if check_private(dir) == Err(UnsafeDir::Missing) {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;

@@ -38,6 +38,7 @@ pub mod status;
 pub mod trace;
 pub mod transcript;
 pub mod turn;
+pub mod usage;
 pub mod vars;
 pub mod verdict;
 pub mod visible;

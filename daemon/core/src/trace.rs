@@ -373,7 +373,7 @@ fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Opti
 }
 
 /// What a subagent is called.
-fn agent_name(place: &Place) -> &str {
+pub(crate) fn agent_name(place: &Place) -> &str {
     place.agent_type.as_deref().unwrap_or("agent")
 }
 

@@ -28,6 +28,7 @@ mod dead_letters;
 mod destinations;
 mod doctor;
 mod forget;
+mod history;
 mod import_state;
 mod kinds;
 mod logs;
@@ -49,6 +50,7 @@ mod trust;
 mod r#try;
 mod ui;
 mod uninstall;
+mod usage;
 
 /// See and steer the tracing of Claude Code sessions.
 ///
@@ -99,6 +101,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Add up tokens and cost by day, project, model, tool and more, without daemon or network
+    Usage(usage::Usage),
     /// Compare the tokens of a session as traced with Claude Code's own totals
     ///
     /// Exit code 1 if more is traced than Claude Code counted. Less is to be expected: some calls leave no line.
@@ -192,6 +196,7 @@ fn main() -> ExitCode {
         Command::Sessions(command) => command.run(),
         Command::Open(command) => command.run(),
         Command::Show { session, json } => show::show(session.as_deref(), json),
+        Command::Usage(command) => command.run(),
         Command::Reconcile { session, json } => reconcile::reconcile(session.as_deref(), json),
         Command::Logs(command) => command.run(),
         Command::Flush { timeout } => status::flush(timeout),

@@ -354,6 +354,10 @@ pub struct Service {
     pub requested_model: Option<String>,
     /// `streamCutCause`, or `aborted` if the user cut it short.
     pub cut: Option<String>,
+    /// `attributionSkill`: the skill during which the model was called (2.1.329).
+    pub skill: Option<String>,
+    /// `attributionMcpServer`: the MCP server whose tool the answer is about (2.1.329).
+    pub mcp_server: Option<String>,
 }
 
 /// A content block of an answer.

@@ -138,6 +138,8 @@ objects! {
         plan_content: Raw<'a> = "planContent",
         requested_model: Text<'a> = "requestedModel",
         stream_cut_cause: Text<'a> = "streamCutCause",
+        attribution_skill: Text<'a> = "attributionSkill",
+        attribution_mcp_server: Text<'a> = "attributionMcpServer",
         is_aborted: Flag = "isAbortedMidStream",
         original_model: Text<'a> = "originalModel",
         fallback_model: Text<'a> = "fallbackModel",

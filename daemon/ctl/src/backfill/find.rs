@@ -29,10 +29,10 @@ const MAX_DEPTH: usize = 8;
 const SIDE_DIRECTORIES: [&str; 2] = ["subagents", "tool-results"];
 
 /// What is left out, by reason.
-pub(super) type Skipped = BTreeMap<&'static str, u64>;
+pub(crate) type Skipped = BTreeMap<&'static str, u64>;
 
 /// A transcript.
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     /// Where it is.
     pub path: PathBuf,
     /// Its session.
@@ -52,11 +52,11 @@ pub(crate) struct Route {
 }
 
 /// Directories of projects that are not read, and why not.
-pub(super) type Refused = Vec<(PathBuf, Unreadable)>;
+pub(crate) type Refused = Vec<(PathBuf, Unreadable)>;
 
 /// Every transcript at or below `paths` that was written to within `since`, oldest first. Below `roots` links of the user's own
 /// are followed.
-pub(super) fn candidates(
+pub(crate) fn candidates(
     paths: &[PathBuf],
     roots: &[PathBuf],
     since: Option<Duration>,

@@ -38,9 +38,44 @@ pub(crate) fn size(bytes: u64) -> String {
     if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
 }
 
+/// "950", "12.3k", "4.5M": a count in little room.
+pub(crate) fn short(number: u64) -> String {
+    let units = [(1e9, "G"), (1e6, "M"), (1e3, "k")];
+    // What would be rounded to a thousand of a unit is one of the next.
+    match units.into_iter().find(|(unit, _)| number as f64 >= unit * 0.999_95) {
+        Some((unit, name)) => format!("{:.1}{name}", number as f64 / unit),
+        None => number.to_string(),
+    }
+}
+
+/// "$12.34"; of less than a dollar four digits after the point.
+pub(crate) fn dollars(amount: f64) -> String {
+    if amount != 0.0 && amount.abs() < 1.0 { format!("${amount:.4}") } else { format!("${amount:.2}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_are_short() {
+        for (number, expect) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1.0k"),
+            (12_345, "12.3k"),
+            (999_949, "999.9k"),
+            (999_951, "1.0M"),
+            (4_567_890_123, "4.6G"),
+        ] {
+            assert_eq!(short(number), expect);
+        }
+        for (amount, expect) in
+            [(0.0, "$0.00"), (0.00012, "$0.0001"), (0.5, "$0.5000"), (12.345, "$12.35"), (1234.5, "$1234.50")]
+        {
+            assert_eq!(dollars(amount), expect);
+        }
+    }
 
     #[test]
     fn times_are_understood() {

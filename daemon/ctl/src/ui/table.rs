@@ -25,6 +25,23 @@ pub(crate) fn lines(rows: &[Vec<String>]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
+/// The same with every column but the first against the right edge, as numbers stand.
+pub(crate) fn right_aligned(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max();
+    let widths: Vec<usize> = (0..columns).map(|column| widest(column).unwrap_or(0)).collect();
+    let cell = |(column, cell): (usize, &String)| match column {
+        0 => cell.clone(),
+        _ => format!("{}{cell}", " ".repeat(widths[column].saturating_sub(width(cell)))),
+    };
+    lines(&rows.iter().map(|row| row.iter().enumerate().map(cell).collect()).collect::<Vec<_>>())
+}
+
+/// How many columns of the terminal `text` takes.
+pub(crate) fn width(text: &str) -> usize {
+    visible::line(text).width()
+}
+
 /// Prints such a table.
 pub(crate) fn print(rows: &[Vec<String>]) {
     for (index, line) in lines(rows).iter().enumerate() {

@@ -13,6 +13,12 @@ pub(crate) fn is_there() -> bool {
     io::stdin().is_terminal() && output::is_seen()
 }
 
+/// How many columns what is printed may take; none if it goes to no terminal.
+pub(crate) fn width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
+}
+
 /// Asks for a line; `default` if it is empty. Until there is one.
 ///
 /// # Errors

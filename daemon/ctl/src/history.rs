@@ -1,0 +1,91 @@
+//! The sessions on this machine, by the index of their transcripts: without daemon and network.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+
+use crate::{
+    backfill::find,
+    client, session,
+    ui::{amount::count, progress::Progress},
+};
+use cc_core::{config::Config, price};
+use cc_langfuse::{
+    index::{self, Index, Source},
+    socket,
+};
+
+/// What the index is called, in the state directory.
+const NAME: &str = "index.db";
+
+/// The user's history, or that at given places.
+pub(crate) struct History {
+    pub index: Index,
+    pub config: Config,
+    /// Which transcripts it is of.
+    paths: Vec<PathBuf>,
+    /// Transcripts that cannot be read are named once.
+    quiet: bool,
+}
+
+impl History {
+    /// Opens the index of the user's own transcripts; of `paths` one in memory.
+    ///
+    /// # Errors
+    /// If one of `paths` is not there, or the index can be neither opened nor made.
+    pub(crate) fn open(paths: &[PathBuf]) -> anyhow::Result<Self> {
+        let config = client::config()?;
+        price::set(config.prices.clone());
+        for path in paths {
+            path.metadata().with_context(|| path.display().to_string())?;
+        }
+        let state = client::paths()?.state;
+        let index = if paths.is_empty() {
+            socket::private_dir(&state)?;
+            Index::open(&state.join(NAME))?
+        } else {
+            Index::in_memory()?
+        };
+        Ok(Self { index, config, paths: paths.to_vec(), quiet: false })
+    }
+
+    /// Reads what is new. On a terminal it shows how far it is, if that takes longer than a moment.
+    ///
+    /// # Errors
+    /// If the index cannot be written.
+    pub(crate) fn update(&mut self) -> anyhow::Result<index::Updated> {
+        let roots = session::roots()?;
+        let paths = if self.paths.is_empty() { &roots } else { &self.paths };
+        let (mut skipped, mut refused) = Default::default();
+        let found = find::candidates(paths, &roots, None, &mut skipped, &mut refused);
+        if found.is_empty() && !self.paths.is_empty() && self.paths.iter().any(|path| path.is_file()) {
+            bail!("{} is no transcript of a session", self.paths[0].display());
+        }
+        let sources: Vec<Source> =
+            found.into_iter().map(|found| Source { path: found.path, session_id: found.id }).collect();
+        let mut progress = Progress::new(self.quiet);
+        let mut last = 0;
+        let updated = self.index.update(&sources, &self.config.rules, &mut |at| {
+            if last == 0 {
+                progress.begin("reading transcripts", at.total);
+            }
+            progress.step(at.done - last, "");
+            last = at.done;
+        });
+        progress.end();
+        let updated = updated?;
+        if !self.quiet {
+            for (path, error) in &updated.unreadable {
+                err!("not read: {}: {error}; {}", path.display(), error.remedy());
+            }
+            for (dir, error) in &refused {
+                err!("not read: {}: {error}; {}", dir.display(), error.remedy());
+            }
+            if let Some(more) = skipped.get("not_utf8") {
+                err!("not read: {}: the name is not UTF-8", count(*more as usize, "transcript"));
+            }
+        }
+        self.quiet = true;
+        Ok(updated)
+    }
+}

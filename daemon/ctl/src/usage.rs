@@ -1,0 +1,240 @@
+//! `usage`: what model calls used, by day, project, model and the like.
+
+use std::{fmt::Write, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::ValueEnum;
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+
+use crate::{
+    client,
+    history::History,
+    ui::{
+        amount::{count, dollars, short},
+        table, terminal,
+    },
+};
+use cc_core::{
+    transcript::record::Nanos,
+    usage::{By, Report, Row},
+};
+use cc_langfuse::{clock, index::Filter, output};
+
+/// How much is shown of a key, in characters.
+const KEY: usize = 48;
+
+/// `usage`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cc-langfusectl usage
+  cc-langfusectl usage --by project --since 30d
+  cc-langfusectl usage --by model --since 2026-11-01 --csv
+  cc-langfusectl usage --by session --json ~/.claude/projects/-home-me-app
+
+Every model call with a line in a transcript counts once, however often it was copied by forks and resumed sessions; subagents count for the
+session that launched them. Costs are those of Anthropic's list prices; config.toml can name others.")]
+pub(crate) struct Usage {
+    /// Transcripts, or directories of them, in place of all of your own
+    paths: Vec<PathBuf>,
+    /// What the sums are of
+    #[arg(long, value_enum, default_value = "day")]
+    by: Key,
+    /// Only calls since then: 12h, 30d, 4w, or a day such as 2026-11-01
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Since>,
+    /// Only calls in this directory, or below it
+    #[arg(long, value_name = "DIR")]
+    project: Option<PathBuf>,
+    /// Days and weeks of UTC in place of local time
+    #[arg(long)]
+    utc: bool,
+    /// One JSON object: `rows`, `total`
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Comma-separated values, with a line of names first
+    #[arg(long)]
+    csv: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Key {
+    Day,
+    Week,
+    Month,
+    Project,
+    Model,
+    Session,
+    Tool,
+    Skill,
+    Agent,
+    Mcp,
+    Branch,
+}
+
+impl From<Key> for By {
+    fn from(key: Key) -> Self {
+        match key {
+            Key::Day => Self::Day,
+            Key::Week => Self::Week,
+            Key::Month => Self::Month,
+            Key::Project => Self::Project,
+            Key::Model => Self::Model,
+            Key::Session => Self::Session,
+            Key::Tool => Self::Tool,
+            Key::Skill => Self::Skill,
+            Key::Agent => Self::Agent,
+            Key::Mcp => Self::Mcp,
+            Key::Branch => Self::Branch,
+        }
+    }
+}
+
+/// How far back.
+#[derive(Clone, Copy)]
+enum Since {
+    Before(Duration),
+    Day(Date),
+}
+
+const WRONG: &str = "a number and a unit, as in 30d, or a day, as in 2026-11-01";
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(day) = text.parse() {
+        return Ok(Since::Day(day));
+    }
+    if text.ends_with(|c: char| c.is_ascii_digit()) {
+        return Err(WRONG.to_owned());
+    }
+    crate::ui::amount::duration(text).map(Since::Before).map_err(|_| WRONG.to_owned())
+}
+
+impl Usage {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let zone = if self.utc { TimeZone::UTC } else { TimeZone::system() };
+        let project = self.project.as_ref().map(std::path::absolute).transpose()?;
+        let filter = Filter {
+            since: self.since.map(|since| start(since, &zone)).transpose()?,
+            project: project.map(|dir| dir.to_string_lossy().into_owned()),
+        };
+        let by = By::from(self.by);
+        let mut history = History::open(&self.paths)?;
+        history.update()?;
+        let report = history.index.usage(&filter, by, &zone)?;
+        if self.json {
+            output::json(&report, false)?;
+        } else if self.csv {
+            output::document(&csv(&report)?);
+        } else if report.rows.is_empty() {
+            out!("no model calls{}", if filter.since.is_some() { " since then" } else { " yet" });
+        } else {
+            let home = client::home()?;
+            let named = |row: &Row| match by {
+                By::Project => table::path(row.key.as_ref(), &home),
+                _ => row.key.clone(),
+            };
+            table(&report, by, named).iter().for_each(|line| out!("{line}"));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn start(since: Since, zone: &TimeZone) -> anyhow::Result<Nanos> {
+    Ok(match since {
+        Since::Before(time) => clock::now_ns().saturating_sub(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+        Since::Day(day) => {
+            let midnight: Timestamp = zone.to_zoned(day.at(0, 0, 0, 0))?.timestamp();
+            u64::try_from(midnight.as_nanosecond()).unwrap_or_default()
+        }
+    })
+}
+
+/// The lines of the table: with whole numbers where there is room for them.
+fn table(report: &Report, by: By, named: impl Fn(&Row) -> String) -> Vec<String> {
+    let width = terminal::width();
+    let build = |number: fn(u64) -> String, key: usize| {
+        let heads = ["", "turns", "calls", "input", "output", "cache read", "write 5m", "write 1h", "cost", "share"];
+        let mut rows = vec![heads.map(str::to_owned).to_vec()];
+        rows[0][0] =
+            By::ALL.iter().find(|(_, known)| *known == by).map(|(name, _)| (*name).to_owned()).unwrap_or_default();
+        let whole = report.total.cost_usd.unwrap_or_default();
+        for row in report.rows.iter().chain([&report.total]) {
+            let share = row.cost_usd.filter(|_| whole > 0.0).map(|cost| format!("{:.0} %", cost / whole * 100.0));
+            let mut cells = vec![table::clip(&named(row), key)];
+            cells.extend([row.turns, row.calls].map(number));
+            cells.extend(row.tokens.counts().map(number));
+            cells.push(row.cost_usd.map_or_else(|| "-".to_owned(), dollars));
+            cells.push(share.unwrap_or_else(|| "-".to_owned()));
+            rows.push(cells);
+        }
+        table::right_aligned(&rows)
+    };
+    let fits = |lines: &[String]| width.is_none_or(|width| lines.iter().all(|line| table::width(line) <= width));
+    let mut lines = build(|number| number.to_string(), KEY);
+    if !fits(&lines) {
+        lines = build(short, KEY);
+    }
+    if !fits(&lines) {
+        lines = build(short, KEY / 3);
+    }
+    if !report.unpriced.is_empty() {
+        let models =
+            report.unpriced.iter().map(|(model, calls)| format!("{model} ({})", count(*calls as usize, "call")));
+        lines.push(format!("Without a known price, in no cost above: {}.", models.collect::<Vec<_>>().join(", ")));
+    }
+    lines
+}
+
+fn csv(report: &Report) -> anyhow::Result<String> {
+    let mut text = "key,turns,calls,input,output,cache_read,cache_write_5m,cache_write_1h,cost_usd\n".to_owned();
+    for row in report.rows.iter().chain([&report.total]) {
+        let key = row.key.replace('"', "\"\"");
+        let key = if key.contains([',', '"', '\n', '\r']) { format!("\"{key}\"") } else { key };
+        // A spreadsheet would run it.
+        let key = if key.starts_with(['=', '+', '-', '@', '\t']) { format!("'{key}") } else { key };
+        write!(text, "{key},{},{}", row.turns, row.calls)?;
+        row.tokens.counts().iter().try_for_each(|number| write!(text, ",{number}"))?;
+        writeln!(text, ",{}", row.cost_usd.map(|cost| cost.to_string()).unwrap_or_default())?;
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cc_core::reconcile::Tokens;
+
+    #[test]
+    fn a_key_is_one_cell_and_no_formula() {
+        let row = |key: &str| Row {
+            key: key.into(),
+            turns: 1,
+            calls: 2,
+            tokens: Tokens { input: 3, ..Tokens::default() },
+            cost_usd: Some(0.5),
+        };
+        let report = Report {
+            rows: vec![row("a,b\"c"), row("=cmd()"), Row { cost_usd: None, ..row("plain") }],
+            total: row("total"),
+            unpriced: Default::default(),
+        };
+        let text = csv(&report).unwrap();
+        let lines: Vec<_> = text.lines().skip(1).collect();
+        assert_eq!(
+            lines,
+            [
+                "\"a,b\"\"c\",1,2,3,0,0,0,0,0.5",
+                "'=cmd(),1,2,3,0,0,0,0,0.5",
+                "plain,1,2,3,0,0,0,0,",
+                "total,1,2,3,0,0,0,0,0.5"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_start_is_a_span_or_a_day() {
+        for (text, is_good) in
+            [("30d", true), ("12h", true), ("2026-11-01", true), ("30", false), ("", false), ("2026-13-01", false)]
+        {
+            assert_eq!(since(text).is_ok(), is_good, "{text}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The index of transcripts: numbers, names, times and file offsets of every turn and model call on this machine, for `usage` and `view`.
+//!
+//! Comes in: transcripts. Goes out: sums and rows. It holds no text of a conversation, and nothing that the transcripts do not say: whoever
+//! deletes it loses the time to build it again. It knows neither the daemon nor its database.
+
+use std::{
+    io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use crate::reader;
+use cc_core::redact::Redactor;
+
+mod names;
+mod own;
+mod query;
+mod read;
+mod write;
+
+pub use query::Filter;
+
+/// The form of the tables, and of what is read of transcripts: an index of another form is built anew.
+const VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE session (
+  id INTEGER PRIMARY KEY,
+  session_id TEXT NOT NULL,
+  path TEXT NOT NULL UNIQUE,
+  -- What its files looked like when they were read.
+  looks BLOB NOT NULL,
+  bytes INTEGER NOT NULL,
+  title INTEGER REFERENCES name,
+  project INTEGER REFERENCES name,
+  branch INTEGER REFERENCES name,
+  forked_from TEXT
+);
+CREATE TABLE turn (
+  id INTEGER PRIMARY KEY,
+  session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE,
+  trace BLOB NOT NULL,
+  number INTEGER NOT NULL,
+  -- Of its prompt, in the transcript.
+  at_byte INTEGER NOT NULL,
+  -- Nanoseconds since the epoch.
+  start INTEGER,
+  end INTEGER,
+  tools INTEGER NOT NULL,
+  failed_tools INTEGER NOT NULL,
+  agents INTEGER NOT NULL,
+  -- 1 interrupted, 2 ended by an error of the API, 4 not finished by its own account.
+  flags INTEGER NOT NULL
+);
+CREATE INDEX turn_session ON turn (session);
+CREATE TABLE call (
+  id INTEGER PRIMARY KEY,
+  session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE,
+  -- None where nobody knows for which turn a subagent worked.
+  turn INTEGER REFERENCES turn ON DELETE CASCADE,
+  at INTEGER,
+  model INTEGER NOT NULL REFERENCES name,
+  speed INTEGER REFERENCES name,
+  input INTEGER NOT NULL,
+  output INTEGER NOT NULL,
+  cache_read INTEGER NOT NULL,
+  cache_write_5m INTEGER NOT NULL,
+  cache_write_1h INTEGER NOT NULL,
+  -- Not so for advice that another model gave within a call.
+  is_call INTEGER NOT NULL,
+  agent INTEGER REFERENCES name,
+  skill INTEGER REFERENCES name,
+  mcp INTEGER REFERENCES name,
+  tools INTEGER REFERENCES name,
+  project INTEGER REFERENCES name,
+  branch INTEGER REFERENCES name,
+  -- Its line says that it was copied from another session.
+  is_copied INTEGER NOT NULL,
+  -- What shows that it stands in another place as well.
+  mark_1 INTEGER, mark_2 INTEGER, mark_3 INTEGER,
+  -- It counts here, and nowhere else.
+  is_own INTEGER NOT NULL
+);
+CREATE INDEX call_session ON call (session);
+CREATE INDEX call_turn ON call (turn);
+CREATE INDEX call_at ON call (at);
+CREATE INDEX call_mark_1 ON call (mark_1) WHERE mark_1 IS NOT NULL;
+CREATE INDEX call_mark_2 ON call (mark_2) WHERE mark_2 IS NOT NULL;
+CREATE INDEX call_mark_3 ON call (mark_3) WHERE mark_3 IS NOT NULL;
+";
+
+/// How long a reader waits for a writer, or a second writer for the first.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// Why there is no index.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the index: {0}")]
+    Sql(#[from] rusqlite::Error),
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
+    Io(PathBuf, #[source] io::Error),
+    /// It is a link, or somebody else's.
+    #[error("{} is no regular file of yours: remove it", .0.display())]
+    NotOurs(PathBuf),
+}
+
+/// A session's transcript.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub path: PathBuf,
+    pub session_id: String,
+}
+
+/// What an update did.
+#[derive(Debug, Default)]
+pub struct Updated {
+    /// Sessions that were read.
+    pub read: usize,
+    /// Bytes in their transcripts.
+    pub bytes: u64,
+    /// Sessions that are no more.
+    pub gone: usize,
+    /// Transcripts that cannot be read, and why.
+    pub unreadable: Vec<(PathBuf, reader::Unreadable)>,
+}
+
+/// How far an update has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes read.
+    pub done: u64,
+    /// Bytes to read.
+    pub total: u64,
+}
+
+/// The open index.
+#[derive(Debug)]
+pub struct Index {
+    db: Connection,
+}
+
+impl Index {
+    /// The index at `path`, made if there is none, or one of another form or damaged. Several processes may have it open.
+    ///
+    /// # Errors
+    /// If it can neither be opened nor made.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        if let Ok(meta) = std::fs::symlink_metadata(path)
+            && (!meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw())
+        {
+            return Err(Error::NotOurs(path.to_path_buf()));
+        }
+        match Self::try_open(path) {
+            Ok(Some(index)) => Ok(index),
+            Ok(None) => Self::anew(path),
+            Err(Error::Sql(rusqlite::Error::SqliteFailure(failure, _)))
+                if matches!(failure.code, rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) =>
+            {
+                Self::anew(path)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One that is gone with the process.
+    ///
+    /// # Errors
+    /// As SQLite says.
+    pub fn in_memory() -> Result<Self, Error> {
+        let db = Connection::open_in_memory()?;
+        db.execute_batch(SCHEMA)?;
+        Ok(Self { db })
+    }
+
+    fn anew(path: &Path) -> Result<Self, Error> {
+        for suffix in ["", "-wal", "-shm"] {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            match std::fs::remove_file(&name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::Io(name.into(), error)),
+                _ => {}
+            }
+        }
+        Self::try_open(path)?.ok_or_else(|| Error::NotOurs(path.to_path_buf()))
+    }
+
+    /// `None` if it has another form.
+    fn try_open(path: &Path) -> Result<Option<Self>, Error> {
+        let mut db = Connection::open(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+            .map_err(|error| Error::Io(path.to_path_buf(), error))?;
+        db.busy_timeout(WAIT)?;
+        db.execute_batch(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;
+             PRAGMA temp_store=MEMORY; PRAGMA cache_size=-8000;",
+        )?;
+        db.set_prepared_statement_cache_capacity(64);
+        // Two that make it at once make it once.
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        match version {
+            0 => {
+                tx.execute_batch(SCHEMA)?;
+                tx.pragma_update(None, "user_version", VERSION)?;
+            }
+            VERSION => {}
+            _ => return Ok(None),
+        }
+        tx.commit()?;
+        Ok(Some(Self { db }))
+    }
+
+    /// Brings the index up to date: `sources` are all transcripts it is to know. Only what has changed since is read. Names are stored
+    /// as `redactor` leaves them.
+    ///
+    /// # Errors
+    /// If the index cannot be written. A transcript that cannot be read is an item of the result.
+    pub fn update(
+        &mut self,
+        sources: &[Source],
+        redactor: &Redactor,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Updated, Error> {
+        let mut updated = Updated::default();
+        let mut known = self.known()?;
+        let changed: Vec<(&Source, read::Looks)> = sources
+            .iter()
+            .filter_map(|source| {
+                let looks = read::Looks::of(&source.path);
+                let same = known.remove(&source.path).is_some_and(|known| known == looks.fingerprint());
+                (!same).then_some((source, looks))
+            })
+            .collect();
+        updated.gone = known.len();
+        for path in known.into_keys() {
+            self.remove(&path)?;
+        }
+        let mut at = Progress { done: 0, total: changed.iter().map(|(_, looks)| looks.bytes).sum() };
+        let result = read::all(&changed, |found, looks| {
+            match found {
+                Ok(session) => {
+                    self.put(&session, redactor)?;
+                    updated.read += 1;
+                    updated.bytes += looks.bytes;
+                }
+                Err((path, error)) => {
+                    self.remove(&path)?;
+                    updated.unreadable.push((path, error));
+                }
+            }
+            at.done += looks.bytes;
+            progress(at);
+            Ok(())
+        });
+        result.map(|()| updated)
+    }
+
+    /// What the files of each known session looked like when they were read.
+    fn known(&self) -> Result<std::collections::HashMap<PathBuf, Vec<u8>>, Error> {
+        let mut statement = self.db.prepare("SELECT path, looks FROM session")?;
+        let rows = statement.query_map([], |row| Ok((PathBuf::from(row.get::<_, String>(0)?), row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Forgets a session; what it shares with others is theirs.
+    fn remove(&mut self, path: &Path) -> Result<(), Error> {
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let found = tx.query_row("SELECT id FROM session WHERE path = ?", params![path.to_str()], |row| row.get(0));
+        if let Some(id) = found.optional()? {
+            let others = own::rivals(&tx, id)?;
+            tx.execute("DELETE FROM session WHERE id = ?", [id])?;
+            own::settle(&tx, others)?;
+        }
+        Ok(tx.commit()?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Puts a session that was read in the place of what was known of it.
+
+use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::{
+    Error, Index,
+    names::Names,
+    own,
+    read::{CallRow, Session},
+};
+use cc_core::{redact::Redactor, transcript::record::Nanos};
+
+/// As SQLite has it; what is beyond is as far as that goes.
+fn int(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
+fn time(at: Option<Nanos>) -> Option<i64> {
+    at.map(int)
+}
+
+impl Index {
+    /// Stores `session`, in one transaction.
+    pub(super) fn put(&mut self, session: &Session, redactor: &Redactor) -> Result<(), Error> {
+        let Some(path) = session.path.to_str() else { return Ok(()) };
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut names = Names::new(redactor);
+        let before = tx.query_row("SELECT id FROM session WHERE path = ?", [path], |row| row.get(0)).optional()?;
+        let mut others = Vec::new();
+        if let Some(id) = before {
+            others = own::rivals(&tx, id)?;
+            tx.execute("DELETE FROM session WHERE id = ?", [id])?;
+        }
+        let id: i64 = tx
+            .prepare_cached(
+                "INSERT INTO session (session_id, path, looks, bytes, title, project, branch, forked_from)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            )?
+            .query_row(
+                params![
+                    session.session_id,
+                    path,
+                    session.looks,
+                    int(session.bytes),
+                    names.some(&tx, session.title.as_deref())?,
+                    names.some(&tx, session.project.as_deref())?,
+                    names.some(&tx, session.branch.as_deref())?,
+                    session.forked_from,
+                ],
+                |row| row.get(0),
+            )?;
+        let mut calls = Vec::new();
+        for turn in &session.turns {
+            let row: i64 = tx
+                .prepare_cached(
+                    "INSERT INTO turn (session, trace, number, at_byte, start, end, tools, failed_tools, agents, flags)
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+                )?
+                .query_row(
+                    params![
+                        id,
+                        turn.trace,
+                        turn.number,
+                        int(turn.at_byte),
+                        time(turn.start),
+                        time(turn.end),
+                        int(turn.tools),
+                        int(turn.failed_tools),
+                        int(turn.agents),
+                        turn.flags,
+                    ],
+                    |row| row.get(0),
+                )?;
+            for call in &turn.calls {
+                calls.push(put_call(&tx, &mut names, id, Some(row), call)?);
+            }
+        }
+        for call in &session.unplaced {
+            calls.push(put_call(&tx, &mut names, id, None, call)?);
+        }
+        others.extend(own::rivals(&tx, id)?);
+        others.extend(calls);
+        own::settle(&tx, others)?;
+        Ok(tx.commit()?)
+    }
+}
+
+fn put_call(
+    tx: &Transaction<'_>,
+    names: &mut Names<'_>,
+    session: i64,
+    turn: Option<i64>,
+    call: &CallRow,
+) -> rusqlite::Result<i64> {
+    let model = names.id(tx, &call.model)?;
+    let mut some = |name: &Option<String>| names.some(tx, name.as_deref());
+    let (speed, agent, skill) = (some(&call.speed)?, some(&call.agent)?, some(&call.skill)?);
+    let (mcp, tools, project, branch) =
+        (some(&call.mcp_server)?, some(&call.tools)?, some(&call.project)?, some(&call.branch)?);
+    let [input, output, cache_read, cache_write_5m, cache_write_1h] = call.tokens.counts().map(int);
+    let [mark_1, mark_2, mark_3] = call.marks.map(|mark| mark.map(u64::cast_signed));
+    tx.prepare_cached(
+        "INSERT INTO call (session, turn, at, model, speed, input, output, cache_read, cache_write_5m, cache_write_1h, is_call,
+         agent, skill, mcp, tools, project, branch, is_copied, mark_1, mark_2, mark_3, is_own)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) RETURNING id",
+    )?
+    .query_row(
+        params![
+            session,
+            turn,
+            time(call.at),
+            model,
+            speed,
+            input,
+            output,
+            cache_read,
+            cache_write_5m,
+            cache_write_1h,
+            call.is_call,
+            agent,
+            skill,
+            mcp,
+            tools,
+            project,
+            branch,
+            call.is_copied,
+            mark_1,
+            mark_2,
+            mark_3,
+        ],
+        |row| row.get(0),
+    )
+}
