@@ -296,7 +296,7 @@ fn take_line(runs: &mut Runs, held: &mut usize, offset: u64, line: Line<'_>, ski
 /// If the transcript cannot be read.
 pub fn alone(path: &Path, roots: &[PathBuf]) -> Result<Vec<Turn>, Unreadable> {
     let mut agent = Agent::new(String::new(), path.to_path_buf());
-    let mut buffer = vec![0; reader::CHUNK];
+    let mut buffer = vec![0; reader::CHUNK_BYTES];
     while agent.read(roots, &mut buffer, |_| {})? {}
     agent.finish_line(|_| {});
     Ok(agent.work.runs.into_turns().collect())
