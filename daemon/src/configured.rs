@@ -82,7 +82,9 @@ impl Configured {
     /// Why they cannot be had and what to do, for people.
     pub async fn secrets(&self, to: &Destination, refused: Option<&Secrets>) -> Option<Result<Secrets, String>> {
         let (known, entry) = self.entry(to)?;
-        entry.secret.as_ref()?;
+        if entry.secret.is_none() {
+            return Some(entry.open_secrets()).filter(|secrets| !secrets.is_empty()).map(Ok);
+        }
         // Spans and images of one destination ask at the same time.
         let mut secrets = known.secrets.lock().await;
         if let Some(secrets) = secrets.as_ref().filter(|secrets| refused != Some(*secrets)) {

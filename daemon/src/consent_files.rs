@@ -10,6 +10,7 @@ use std::{
 use crate::{
     configured::Configured,
     credentials::{
+        self,
         layers::{self, Stamp},
         user_dir,
     },
@@ -74,6 +75,11 @@ impl Consent {
             hint.options.capture = Capture::Metadata;
         }
         hint.settings_on = known.is_on;
+    }
+
+    /// The variables of an event as far as others do not say with them how a server proves itself.
+    pub fn own_tls(&self, hint: &Hint, vars: Vars) -> Vars {
+        credentials::own_tls(vars, &hint.project_dirs, hint.config_dir.as_deref(), &self.home)
     }
 
     /// True if the settings files turn tracing on for a session in `dirs`.

@@ -9,11 +9,13 @@
 use std::path::{Path, PathBuf};
 
 use cc_core::{
-    consent::{Chooser, chooser},
+    consent::{self, Chooser, chooser},
     destination::Destination,
     route::Env,
     secret::Secrets,
+    settings::block::Vars,
 };
+use proto::env::Role;
 
 use crate::files;
 
@@ -44,13 +46,24 @@ pub fn from_settings(
     let users = config_dirs.iter().map(|dir| Some(dir.as_path())).chain([None]);
     users.flat_map(|user| dirs().map(move |dir| (dir, user))).find_map(|(dir, config_dir)| {
         let vars = layers::for_hook(dir, &user_dir(config_dir, home));
-        let env = Env::of(&vars);
+        let own = own_tls(vars.clone(), &Vec::from_iter(dir.map(Path::to_owned)), config_dir, home);
+        let env = Env::of(&own);
         // The key must have been meant for this server.
         let (to, secrets) = destination.kind.backend().route(&env).ok()??;
         let secrets = Some(secrets).filter(|secrets| to == *destination && !secrets.is_empty())?;
         let around = || layers::around(&Vec::from_iter(dir.map(Path::to_owned)), config_dir, home);
         (trusts || chooser(to.kind, &vars, &around()) == Chooser::User).then_some(secrets)
     })
+}
+
+/// `vars` of a session in `dirs` as far as others do not say with them how a server proves itself, or with which key it is asked.
+pub fn own_tls(vars: Vars, dirs: &[PathBuf], config_dir: Option<&Path>, home: &Path) -> Vars {
+    let says = |row: &&proto::env::Variable| row.role == Role::Tls && vars.contains_key(row.name);
+    // Hardly anybody says anything of it, and files need not be read then.
+    match proto::env::VARIABLES.iter().any(|row| says(&row)) {
+        true => consent::own_tls(&vars, &layers::around(dirs, config_dir, home)),
+        false => vars,
+    }
 }
 
 /// What the settings files say that count in `dir`, weakest first; what cannot be read is left out.

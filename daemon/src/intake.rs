@@ -133,7 +133,7 @@ impl Intake {
             let intake = self.clone();
             tokio::spawn(async move {
                 let (judged, replies): (_, Vec<_>) = std::mem::take(&mut *lock(&intake.together)).into_iter().unzip();
-                let committed = intake.commit(judged);
+                let committed = intake.commit(judged, true);
                 for reply in replies {
                     let _ = reply.send(committed.is_ok());
                 }
@@ -153,8 +153,9 @@ impl Intake {
         })
     }
 
-    /// Stores events in one transaction. Returns those of which the engine is to be told.
-    fn commit(&self, judged: Vec<Judged>) -> Result<Vec<Hint>, store::Error> {
+    /// Stores events in one transaction. Returns those of which the engine is to be told. Those that are not `fresh` were written to
+    /// disk before, without what is kept in memory.
+    fn commit(&self, judged: Vec<Judged>, fresh: bool) -> Result<Vec<Hint>, store::Error> {
         let (mut hints, mut secrets, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         let count = judged.len() as u64;
         for judged in judged {
@@ -163,6 +164,7 @@ impl Intake {
                     self.level.debug(hint.debug);
                     self.consent.judge(&mut hint, &vars);
                     tracing::debug!(session = hint.session_id, event = ?kind(&hint.event), "event");
+                    let vars = self.consent.own_tls(&hint, vars);
                     let (routes, others) = Env::of(&vars).routes();
                     secrets.push(routes.into_iter().map(|(_, secrets)| secrets).collect::<Vec<_>>());
                     refused.extend(others.into_iter().map(Refused::reason));
@@ -183,7 +185,9 @@ impl Intake {
                 // A secret that others chose is not used for a destination of the user's own.
                 let is_own = || self.store.call(|store| store.is_own(id)).unwrap_or(true);
                 let is_meant = target.chooser == Some(Chooser::User) || !is_own();
-                if !secrets.is_empty() && is_meant {
+                // Where none is needed, one that brings none may still say that TLS is as usual again.
+                let says_something = || fresh && !target.destination.kind.backend().needs_secret(&target.destination);
+                if (!secrets.is_empty() || says_something()) && is_meant {
                     let _ = self.orders.send(Order::Key(id, target.destination.clone(), secrets));
                 }
             }
@@ -221,7 +225,7 @@ impl Intake {
         let mut left = BTreeMap::new();
         let (mut judged, mut paths, mut size, mut taken, mut again) = (Vec::new(), Vec::new(), 0, 0, false);
         let mut flush = |judged: &mut Vec<_>, paths: &mut Vec<PathBuf>| {
-            let stored = self.commit(std::mem::take(judged)).map(|hints| self.tell(hints)).is_ok();
+            let stored = self.commit(std::mem::take(judged), false).map(|hints| self.tell(hints)).is_ok();
             for path in paths.drain(..).filter(|_| stored) {
                 let _ = std::fs::remove_file(path);
                 taken += 1;

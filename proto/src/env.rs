@@ -14,6 +14,9 @@ pub enum Role {
     Account,
     /// Lives in memory only.
     Secret,
+    /// How a server proves who it is, and with which certificate it is asked. Lives in memory only, beside the secrets: it says
+    /// to whom they go.
+    Tls,
     /// How traces are made.
     Option,
     /// Where Claude Code keeps things.
@@ -54,6 +57,15 @@ pub const ENABLE: &str = "TRACE_TO_LANGFUSE";
 
 /// Turns tracing to MLflow on for a project when it is `true`, `1` or `yes` in any letter case, as MLflow's own integration has it.
 pub const MLFLOW_ENABLE: &str = "MLFLOW_CLAUDE_TRACING_ENABLED";
+
+/// The certificates of MLflow's servers: a file, or a directory of files.
+pub const MLFLOW_SERVER_CERT: &str = "MLFLOW_TRACKING_SERVER_CERT_PATH";
+
+/// A file with the certificate that MLflow's servers are shown, and its key.
+pub const MLFLOW_CLIENT_CERT: &str = "MLFLOW_TRACKING_CLIENT_CERT_PATH";
+
+/// MLflow's servers need not prove who they are.
+pub const MLFLOW_INSECURE_TLS: &str = "MLFLOW_TRACKING_INSECURE_TLS";
 
 /// Where a receiver of OTLP is: the whole address. Its presence turns tracing to it on.
 pub const OTLP_ENDPOINT: &str = "CC_LANGFUSE_OTLP_ENDPOINT";
@@ -105,7 +117,9 @@ pub const VARIABLES: &[Variable] = &[
     row("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_TOKEN", Of::Mlflow, Role::Secret),
     row("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AUTH", Of::Mlflow, Role::Option),
     row("MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_AWS_SIGV4", Of::Mlflow, Role::Option),
-    row("MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_TRACKING_INSECURE_TLS", Of::Mlflow, Role::Option),
+    row(MLFLOW_SERVER_CERT, MLFLOW_SERVER_CERT, Of::Mlflow, Role::Tls),
+    row(MLFLOW_CLIENT_CERT, MLFLOW_CLIENT_CERT, Of::Mlflow, Role::Tls),
+    row(MLFLOW_INSECURE_TLS, MLFLOW_INSECURE_TLS, Of::Mlflow, Role::Tls),
     row(OTLP_ENDPOINT, OTLP_ENDPOINT, Of::Otlp, Role::Address),
     row("CC_LANGFUSE_OTLP_NAME", "CC_LANGFUSE_OTLP_NAME", Of::Otlp, Role::Account),
     row("CC_LANGFUSE_OTLP_HEADERS", "CC_LANGFUSE_OTLP_HEADERS", Of::Otlp, Role::Secret),
@@ -170,6 +184,11 @@ pub fn forwarded() -> impl Iterator<Item = &'static str> {
 /// True for the variables whose value may live in memory only.
 pub fn is_secret(name: &str) -> bool {
     VARIABLES.iter().any(|row| row.role == Role::Secret && row.name == name)
+}
+
+/// True for the variables whose value is written nowhere: secrets, and what says to whom they go.
+pub fn is_kept_in_memory(name: &str) -> bool {
+    VARIABLES.iter().any(|row| matches!(row.role, Role::Secret | Role::Tls) && row.name == name)
 }
 
 /// True for the variables whose value is an address.

@@ -65,7 +65,7 @@ impl Frame {
             // Only an address has credentials before an `@`; a user's id or a name may have one.
             let is_address = env::is_address(name) || value.contains("://");
             let whole = || if is_address { env::without_userinfo(value) } else { value.to_owned() };
-            (!env::is_secret(name)).then(whole)
+            (!env::is_kept_in_memory(name)).then(whole)
         })
     }
 

@@ -19,7 +19,7 @@ use prost::Message;
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 
 use crate::{
-    Identity,
+    Authority, Identity,
     langfuse::{self, Project},
 };
 
@@ -234,6 +234,11 @@ impl Server {
     /// A server at `address` that takes everything over TLS in one version.
     pub fn secure(address: SocketAddr, identity: &Identity, version: &'static SupportedProtocolVersion) -> Self {
         Self::start(address, Some(identity.config(version)), |_| Answer::ok())
+    }
+
+    /// A server anywhere on this machine that takes everything over TLS of those that `clients` has certified.
+    pub fn secure_for(identity: &Identity, clients: &Authority) -> Self {
+        Self::start(SocketAddr::from(([127, 0, 0, 1], 0)), Some(identity.config_for(clients)), |_| Answer::ok())
     }
 
     fn start(

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
-    ServerConfig, SupportedProtocolVersion,
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::ring,
     pki_types::{CertificateDer, PrivatePkcs8KeyDer},
+    server::WebPkiClientVerifier,
 };
 
 /// A certificate authority that nobody knows yet.
@@ -64,6 +65,26 @@ impl Identity {
 
     pub fn pem(&self) -> String {
         self.pem.clone()
+    }
+
+    /// Its key, in PEM.
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
+    /// A server's side of TLS, which wants a certificate that `authority` signed.
+    pub(crate) fn config_for(&self, authority: &Authority) -> Arc<ServerConfig> {
+        let provider = Arc::new(ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.0.der().clone()).expect("an authority");
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build();
+        let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.and_then(|config| {
+            let config = config.with_client_cert_verifier(clients.expect("a verifier"));
+            config.with_single_cert(vec![self.certificate.clone()], key.into())
+        });
+        Arc::new(config.expect("a key and its certificate"))
     }
 
     /// A server's side of TLS in one version.

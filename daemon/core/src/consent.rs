@@ -114,6 +114,25 @@ pub fn chooser(kind: Kind, received: &Vars, layers: &[Layer]) -> Chooser {
     Chooser::User
 }
 
+/// `received` as far as others say nothing of TLS: a repository chooses neither by which authority a server proves itself nor with which
+/// key it is asked, whatever the user trusts. Where it does, what the user's own files say counts.
+pub fn own_tls(received: &Vars, layers: &[Layer]) -> Vars {
+    let mut vars = received.clone();
+    for name in proto::env::VARIABLES.iter().filter(|row| row.role == Role::Tls).map(|row| row.name) {
+        let says = |layer: &&Layer| layer.env.is_err() || value(layer, name).is_some();
+        let mut others = layers.iter().filter(|layer| layer.owner == Owner::Repository);
+        let own = || layers.iter().filter(|l| l.owner == Owner::User).filter_map(|layer| value(layer, name));
+        let got = received.get(name).map(|value| value.trim()).unwrap_or_default();
+        if others.any(|layer| says(&layer)) && !own().any(|value| value == got) {
+            match own().next_back() {
+                Some(value) => vars.insert(name.to_owned(), value.to_owned()),
+                None => vars.remove(name),
+            };
+        }
+    }
+    vars
+}
+
 /// Tightens `options`, made of `received`, to what the user and `floor` allow: a file others can write never loosens what the
 /// user's own say.
 pub fn tighten(options: &mut Options, received: &Vars, layers: &[Layer], floor: Floor) {

@@ -90,31 +90,65 @@ impl PartialEq for Secret {
     }
 }
 
-/// The secrets of one destination, by the variable that has them.
+/// The secrets of one destination, by the variable that has them, and how its server proves that it is the one they are for.
 #[derive(Clone, Default, PartialEq)]
-pub struct Secrets(BTreeMap<&'static str, Secret>);
+pub struct Secrets {
+    all: BTreeMap<&'static str, Secret>,
+    tls: Tls,
+}
+
+/// What a user says of TLS to one destination, beside what holds for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The authorities that its server can have, in place of all others: a file, or a directory of files.
+    pub authorities: Option<String>,
+    /// A file with the certificate that the server is shown, and its key.
+    pub identity: Option<String>,
+    /// The server need not prove who it is.
+    pub is_unproven: bool,
+}
 
 impl Secrets {
     /// The one that this variable has.
     pub fn get(&self, variable: &str) -> Option<&Secret> {
-        self.0.get(variable)
+        self.all.get(variable)
     }
 
     /// Adds the one that this variable would have.
     pub(crate) fn insert(&mut self, variable: &'static str, secret: Secret) {
-        self.0.insert(variable, secret);
+        self.all.insert(variable, secret);
     }
 
-    /// There are none.
+    /// How the server proves who it is.
+    pub fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    /// The same secrets for a server that proves itself so.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// There are none, and nothing is said of TLS.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty() && self.tls == Tls::default()
+    }
+
+    /// What was brought last, after `before`: an event that brings no secret says nothing of those that are known.
+    #[must_use]
+    pub fn after(self, before: Option<&Self>) -> Self {
+        match before.filter(|_| self.all.is_empty()) {
+            Some(before) => Self { tls: self.tls, ..before.clone() },
+            None => self,
+        }
     }
 
     /// `text` without the secrets, and without the credentials made of them for `account`: a server may repeat what it was sent.
     pub fn conceal(&self, account: &str, text: &str) -> String {
         let mut text = text.to_owned();
-        for secret in self.0.values() {
-            let users = [account].into_iter().chain(self.0.values().map(|user| user.0.as_str()));
+        for secret in self.all.values() {
+            let users = [account].into_iter().chain(self.all.values().map(|user| user.0.as_str()));
             let headers: Vec<HeaderValue> = users.map(|user| secret.basic_auth(user)).collect();
             let encoded = headers.iter().filter_map(|header| header.to_str().ok()?.strip_prefix("Basic "));
             let forms = secret.forms();
@@ -130,7 +164,7 @@ impl Secrets {
 
 impl FromIterator<(&'static str, Secret)> for Secrets {
     fn from_iter<I: IntoIterator<Item = (&'static str, Secret)>>(secrets: I) -> Self {
-        Self(secrets.into_iter().collect())
+        Self { all: secrets.into_iter().collect(), tls: Tls::default() }
     }
 }
 

@@ -90,7 +90,9 @@ impl Doctor {
             Err(error) => Finding::problem("configuration", format!("{error:#}"), "fix it, then restart the daemon"),
         });
 
-        let vars = settings.env_in(project);
+        let said = settings.env_in(project);
+        let vars = credentials::own_tls(said.clone(), &[project.to_path_buf()], client::config_dir().as_deref(), home);
+        findings.extend(server::judge_foreign_tls(&said, &vars));
         let env = Env::of(&vars);
         let mut nowhere = env.enabled() && env.routes().0.is_empty();
         for named in config.iter().flat_map(|config| &config.destinations) {
@@ -111,6 +113,7 @@ impl Doctor {
                 findings.extend(files::examine(&folder));
                 continue;
             }
+            findings.extend(server::judge_tls(to, secrets.tls()));
             let backend = to.kind.backend();
             let secrets = credentials::from_key_file(to, secrets.clone(), home);
             let is_complete = !backend.needs_secret(to) || !secrets.is_empty();

@@ -172,8 +172,10 @@ fn routes(vars: &BTreeMap<String, String>, kind: Option<Kind>) -> Vec<Destinatio
 fn of_config(destination: &Destination, home: &Path) -> anyhow::Result<Option<Secrets>> {
     let config = client::config()?;
     let entries = config.destinations.iter().filter_map(|named| named.entry.as_ref().ok());
-    let mut entries = entries.filter(|entry| entry.destination == *destination && entry.secret.is_some());
-    entries.next().map(|entry| configured::secret::find(entry, home).map_err(anyhow::Error::msg)).transpose()
+    let mut entries = entries.filter(|entry| entry.destination == *destination);
+    let found =
+        entries.next().map(|entry| configured::secret::find(entry, home).map_err(anyhow::Error::msg)).transpose()?;
+    Ok(found.filter(|secrets| !secrets.is_empty()))
 }
 
 /// The secrets for `destination`, if they may go there: where others chose it, only if the user trusts it.

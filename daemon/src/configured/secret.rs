@@ -33,7 +33,7 @@ const MAX_LINKS: usize = 40;
 /// Why there is none and what to do, for people.
 pub fn find(entry: &Entry, home: &Path) -> Result<Secrets, String> {
     let (what, text) = match &entry.secret {
-        None => return Ok(Secrets::default()),
+        None => return Ok(entry.open_secrets()),
         Some(SecretFrom::File(path)) => {
             let path = path.strip_prefix("~").map_or_else(|_| path.clone(), |rest| home.join(rest));
             (format!("the secret file {}", path.display()), of_file(&path)?)

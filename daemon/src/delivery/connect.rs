@@ -46,7 +46,7 @@ pub(super) async fn open(
     if let Connect::Files(folder) = next {
         return Ok(Route::Files(folder));
     }
-    let client = client_of_allowed(to, limits).map_err(|error| Verdict::Park(format!("{error:#}")))?;
+    let client = client_of_allowed(to, secrets, limits).map_err(|error| Verdict::Park(format!("{error:#}")))?;
     if let Some(known) = known {
         return Ok(Route::Server(Box::new((client, known.endpoint.clone()))));
     }

@@ -14,5 +14,6 @@ pub mod readback;
 pub mod reply;
 mod spans;
 pub mod supervisor;
+mod tls;
 pub mod transport;
 mod worker;

@@ -59,7 +59,7 @@ impl Readback {
     /// # Errors
     /// If the secrets are never safe there, or TLS cannot be set up.
     pub fn new(destination: &Destination, secrets: &Secrets, limits: Limits) -> anyhow::Result<Self> {
-        let client = client_of_allowed(destination, limits)?;
+        let client = client_of_allowed(destination, secrets, limits)?;
         Ok(Self { client, destination: destination.clone(), secrets: secrets.clone(), limits })
     }
 

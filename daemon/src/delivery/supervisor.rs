@@ -108,6 +108,7 @@ pub async fn supervise(
         });
         if let Some(key) = key {
             lanes.key.send_if_modified(|held| {
+                let key = key.after(held.as_ref());
                 let news = held.as_ref() != Some(&key);
                 *held = Some(key);
                 news

@@ -78,6 +78,12 @@ impl Entry {
         }
     }
 
+    /// What it is reached with where no secret is needed.
+    pub fn open_secrets(&self) -> Secrets {
+        let route = self.destination.kind.backend().route(&Env::new(self.vars.iter().map(|(k, v)| (*k, v.as_str()))));
+        route.ok().flatten().map(|(_, secrets)| secrets).unwrap_or_default()
+    }
+
     /// The secrets in `text`: lines `NAME=value` with the variables of this kind that are secret, or the one secret in the first
     /// line; of MLflow that is the token.
     pub fn secrets_in(&self, text: &str) -> Option<Secrets> {
@@ -191,7 +197,7 @@ fn entry(kind: &str, members: &[(&str, &DeValue<'_>)]) -> Result<Entry, String> 
     })?;
     let backend = kind.backend();
     let of = |role| rows(backend.of(), role);
-    let settings = || of(Role::Account).chain(of(Role::Option));
+    let settings = || of(Role::Account).chain(of(Role::Tls)).chain(of(Role::Option));
     let (mut vars, mut projects, mut secret) = (BTreeMap::new(), None, None);
     for (key, value) in members {
         match *key {

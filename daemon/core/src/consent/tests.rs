@@ -188,3 +188,38 @@ fn privacy_can_be_tightened_by_anybody_and_loosened_by_the_user_alone() {
         assert_eq!(found, (words, unmasked), "{environment} | {user} | {repository} | {local} | {floor:?}");
     }
 }
+
+#[test]
+fn what_others_say_of_tls_is_replaced_by_what_the_user_says() {
+    const CA: &str = proto::env::MLFLOW_SERVER_CERT;
+    let of = |value: &str| match value {
+        "" => Vars::new(),
+        value => [(CA.to_owned(), value.to_owned())].into_iter().collect(),
+    };
+    for (environment, user, repository, local, expect) in [
+        ("", "", "", "", None),
+        ("/e", "", "", "", Some("/e")),
+        ("/e", "/u", "", "", Some("/u")),
+        ("", "", "/r", "", None),
+        ("/e", "", "/r", "", None),
+        ("", "/u", "/r", "", Some("/u")),
+        ("", "/u", "/r", "/l", Some("/l")),
+        ("", "", "/r", "/l", Some("/l")),
+        ("", "/same", "/same", "", Some("/same")),
+    ] {
+        let layers = [
+            layer(Owner::User, "user", Ok(of(user))),
+            layer(Owner::Repository, "repository", Ok(of(repository))),
+            layer(Owner::User, "local", Ok(of(local))),
+        ];
+        let mut received = of(environment);
+        layers.iter().for_each(|layer| received.extend(layer.env.clone().unwrap_or_default()));
+        received.insert("MLFLOW_TRACKING_TOKEN".to_owned(), "t".to_owned());
+        let own = own_tls(&received, &layers);
+        assert_eq!(own.get(CA).map(String::as_str), expect, "{environment} {user} {repository} {local}");
+        assert_eq!(own.get("MLFLOW_TRACKING_TOKEN").map(String::as_str), Some("t"));
+    }
+    // What cannot be read may say anything.
+    let layers = [layer(Owner::User, "user", Ok(of("/u"))), layer(Owner::Repository, "repository", Err(Unclear))];
+    assert_eq!(own_tls(&of("/e"), &layers), of("/u"));
+}

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use proto::env::{Of, Role};
+use proto::env::{MLFLOW_CLIENT_CERT, MLFLOW_INSECURE_TLS, MLFLOW_SERVER_CERT, Of, Role};
 use serde::Deserialize;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     observation::{Observation, TraceFacts},
-    secret::{Secret, Secrets},
+    secret::{Secret, Secrets, Tls},
     settings::rival::Rival,
     vars::{Env, Refused},
     verdict::{Answer, Verdict},
@@ -46,15 +46,11 @@ const EXPERIMENT_NAME: &str = "MLFLOW_EXPERIMENT_NAME";
 const WORKSPACE: &str = "MLFLOW_WORKSPACE";
 
 /// Ways to a server that this program does not know, and what to do instead.
-const UNKNOWN: [(&str, &str); 3] = [
+const UNKNOWN: [(&str, &str); 2] = [
     ("MLFLOW_TRACKING_AUTH", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"),
     (
         "MLFLOW_TRACKING_AWS_SIGV4",
         "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
-    ),
-    (
-        "MLFLOW_TRACKING_INSECURE_TLS",
-        "name the file with your authority's certificate in NODE_EXTRA_CA_CERTS, for the daemon too",
     ),
 ];
 
@@ -145,13 +141,16 @@ impl Backend for Mlflow {
         let read = uri::read(uri, env.get("CLAUDE_PROJECT_DIR")).ok_or(Refused::TrackingUri)?;
         let form = Form::wanted(env);
         let secret = |name| env.get(name).map(|value| (name, Secret::new(unquoted(value))));
-        let secrets: Secrets = match (&read.place, read.userinfo) {
+        let mut secrets: Secrets = match (&read.place, read.userinfo) {
             (Place::Files(_) | Place::Other(_), _) => Secrets::default(),
             (Place::Server(_), Some((name, password))) => {
                 [(USERNAME, Secret::new(&name)), (PASSWORD, Secret::new(&password))].into_iter().collect()
             }
             (Place::Server(_), None) => [USERNAME, PASSWORD, TOKEN].into_iter().filter_map(secret).collect(),
         };
+        if matches!(&read.place, Place::Server(address) if address.starts_with("https")) {
+            secrets = secrets.with_tls(tls(env));
+        }
         let address = address(read.place).ok_or(Refused::TrackingUri)?;
         Ok(Some((Destination { kind: Kind::Mlflow, address, account: form.account() }, secrets)))
     }
@@ -182,6 +181,12 @@ impl Backend for Mlflow {
         }
         if let Some((name, remedy)) = form.unknown.and_then(|name| UNKNOWN.iter().find(|(known, _)| *known == name)) {
             return Connect::Park(format!("{name} is set, which is not followed here: {remedy}, and remove it"));
+        }
+        if let Tls { authorities: Some(_), is_unproven: true, .. } = secrets.tls() {
+            return Connect::Park(format!(
+                "{MLFLOW_INSECURE_TLS} is set beside {MLFLOW_SERVER_CERT}: the server proves itself by that file, or not at all; \
+                 remove one of them"
+            ));
         }
         let mut headers = match headers(to, secrets) {
             Ok(headers) => headers,
@@ -259,6 +264,18 @@ impl Backend for Mlflow {
             credentials: "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; and that this \
                           user may read and write the experiment",
         }
+    }
+}
+
+/// What is said of TLS, as MLflow's own client reads it.
+fn tls(env: &Env<'_>) -> Tls {
+    let value = |name| env.get(name).map(unquoted).filter(|value| !value.is_empty());
+    let path = |name| value(name).map(str::to_owned);
+    let is = |word: &str| value(MLFLOW_INSECURE_TLS).is_some_and(|value| value.eq_ignore_ascii_case(word));
+    Tls {
+        authorities: path(MLFLOW_SERVER_CERT),
+        identity: path(MLFLOW_CLIENT_CERT),
+        is_unproven: ["true", "1", "yes"].into_iter().any(is),
     }
 }
 

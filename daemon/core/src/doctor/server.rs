@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use proto::env::{Role, VARIABLES, Variable, rows};
+
 use super::{Finding, count};
 use crate::{
     config::destination::Named,
@@ -11,7 +13,8 @@ use crate::{
         deletion::Deleted,
         pages::{Project, Remark, Seen},
     },
-    settings::quoted,
+    secret::Tls,
+    settings::{block::Vars, quoted},
     status::{Destination, Status},
     verdict::Verdict,
 };
@@ -33,6 +36,39 @@ pub fn judge_held(to: &To, why: &str) -> Finding {
             quoted(&to.account)
         ),
     )
+}
+
+/// What the user says of TLS to it; nothing is said where that is as everywhere.
+pub fn judge_tls(to: &To, tls: &Tls) -> Option<Finding> {
+    tls.is_unproven.then(|| {
+        let named = |row: Option<&Variable>| row.map_or("", |row| row.name);
+        let of = to.kind.backend().of();
+        Finding::warning(
+            "server",
+            format!(
+                "{} need not prove who it is, as {} says: who is on the way there can read all that is sent",
+                to.address,
+                named(rows(of, Role::Tls).last())
+            ),
+            format!(
+                "remove that, and name the file with your authority's certificate in {}",
+                named(rows(of, Role::Tls).next())
+            ),
+        )
+    })
+}
+
+/// What a file that others can write says of TLS: it is not followed.
+pub fn judge_foreign_tls(received: &Vars, own: &Vars) -> Vec<Finding> {
+    let rows = VARIABLES.iter().filter(|row| row.role == Role::Tls && received.get(row.name) != own.get(row.name));
+    let finding = |row: &Variable| {
+        Finding::warning(
+            "server",
+            format!("{} stands in a file that others can write, and is not followed", row.name),
+            "set it in .claude/settings.local.json or ~/.claude/settings.json if it is right".to_owned(),
+        )
+    };
+    rows.map(finding).collect()
 }
 
 /// Who answered, and what time it is there. `now` is our time when the answer came, in seconds since the epoch.
@@ -94,7 +130,11 @@ fn judge_failure(to: &To, failure: &Failure) -> Finding {
         ),
         Failure::Untrusted(why) => (
             format!("{base_url} cannot prove who it is: {why}"),
-            "name the file with your authority's certificate in NODE_EXTRA_CA_CERTS, for the daemon too".to_owned(),
+            match rows(to.kind.backend().of(), Role::Tls).next() {
+                Some(row) => format!("name the file with your authority's certificate in {}", row.name),
+                None => "name the file with your authority's certificate in NODE_EXTRA_CA_CERTS, for the daemon too"
+                    .to_owned(),
+            },
         ),
     };
     Finding::problem("server", seen, remedy)

@@ -232,7 +232,7 @@ impl Routes {
 }
 
 fn is_address(name: &str) -> bool {
-    let says_where = |role| matches!(role, Role::Address | Role::Account | Role::Secret);
+    let says_where = |role| matches!(role, Role::Address | Role::Account | Role::Secret | Role::Tls);
     VARIABLES.iter().any(|row| row.name == name && says_where(row.role))
 }
 

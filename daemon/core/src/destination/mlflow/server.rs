@@ -1,5 +1,7 @@
 //! A tracking server of MLflow's: what its answers mean.
 
+use proto::env::MLFLOW_SERVER_CERT;
+
 use crate::verdict::{Answer, Verdict};
 
 /// The header that names an experiment.
@@ -7,6 +9,12 @@ pub(super) const EXPERIMENT: &str = "x-mlflow-experiment-id";
 
 /// What an answer means where the common table says something else.
 pub(super) fn verdict(answer: &Answer) -> Option<Verdict> {
+    if let Answer::Untrusted(why) = answer {
+        return Some(Verdict::Park(format!(
+            "the server could not prove who it is: {why} ({MLFLOW_SERVER_CERT} names the authority of its certificate; in a file that \
+             others can write it is not read)"
+        )));
+    }
     let Answer::Response { status, body, .. } = answer else { return None };
     let park = |remedy: &str| Some(Verdict::Park(format!("HTTP {status}: {body} ({remedy})")));
     match status {
