@@ -3,12 +3,17 @@
 use std::{
     fs::{File, OpenOptions},
     io::{Read, Write},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::Instant,
 };
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::{
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{Winsize, tcsetwinsize},
+};
 
-use crate::eventually;
+use crate::{PATIENCE, eventually};
 
 /// Text with everything in it that a terminal obeys or hides; `name` says where it stood, `forged` begins a line.
 pub fn hostile(name: &str) -> String {
@@ -72,4 +77,88 @@ pub fn on_terminal(mut command: Command, keys: &str) -> String {
         text = text.replace(&format!("\x1b[{code}"), "");
     }
     text
+}
+
+/// A program on a terminal of a size, and a person at it.
+pub struct Dialogue {
+    master: File,
+    seen: mpsc::Receiver<Vec<u8>>,
+    child: Child,
+    all: String,
+    /// How much of it was waited for.
+    heard: usize,
+}
+
+impl Dialogue {
+    /// Starts `command` on a terminal of so many columns and rows.
+    ///
+    /// # Panics
+    /// If there is no terminal.
+    pub fn start(mut command: Command, (columns, rows): (u16, u16)) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal");
+        tcsetwinsize(&master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
+        let name = ptsname(&master, Vec::new()).expect("its name").into_string().expect("text");
+        let end = || Stdio::from(OpenOptions::new().read(true).write(true).open(&name).expect("its other end"));
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("it starts");
+        drop(command);
+        let master = File::from(master);
+        let mut reader = master.try_clone().expect("a second handle");
+        let (shown, seen) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut part)
+                && shown.send(part[..n].to_vec()).is_ok()
+            {}
+        });
+        Self { master, seen, child, all: String::new(), heard: 0 }
+    }
+
+    /// Waits until `text` is on the screen, behind what was waited for before.
+    ///
+    /// # Panics
+    /// If it does not come.
+    pub fn expect(&mut self, text: &str) -> &mut Self {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.all[self.heard..].find(text) {
+                self.heard += at + text.len();
+                return self;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.seen.recv_timeout(left) {
+                Ok(part) => self.all.push_str(&String::from_utf8_lossy(&part)),
+                Err(_) => panic!("waited for {text:?}: {}", self.all),
+            }
+        }
+    }
+
+    /// Types `line`, and Enter.
+    ///
+    /// # Panics
+    /// If the terminal is gone.
+    pub fn say(&mut self, line: &str) -> &mut Self {
+        self.master.write_all(format!("{line}\n").as_bytes()).expect("typed");
+        self
+    }
+
+    /// Waits for the end; the exit code, and all that was shown, without colours.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        let mut status = None;
+        eventually("the program to end", || {
+            status = self.child.try_wait().expect("it is ours");
+            status.is_some()
+        });
+        while let Ok(part) = self.seen.recv() {
+            self.all.push_str(&String::from_utf8_lossy(&part));
+        }
+        let mut text = std::mem::take(&mut self.all).replace("\r\n", "\n");
+        for code in ["1m", "2m", "31m", "32m", "33m", "0m"] {
+            text = text.replace(&format!("\x1b[{code}"), "");
+        }
+        (status.and_then(|status| status.code()), text)
+    }
 }

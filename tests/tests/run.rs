@@ -89,6 +89,14 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// What else was said than where the trace is to be seen, which must be said.
+fn besides_the_trace(output: &Output, server: &Server) -> String {
+    let said = stderr(output);
+    let page = format!("cc-langfusectl: traced: {}/project/", server.url);
+    assert_eq!(said.lines().filter(|line| line.starts_with(&page)).count(), 1, "{said}");
+    said.lines().filter(|line| !line.starts_with(&page)).collect()
+}
+
 #[test]
 fn a_session_is_traced_by_a_daemon_that_leaves_nothing_behind() {
     let scene = Scene::new("echo out; echo err >&2; cat; exit 7").with_a_turn();
@@ -96,7 +104,7 @@ fn a_session_is_traced_by_a_daemon_that_leaves_nothing_behind() {
     let env = keys(&server);
     let (output, _) = home::run(scene.command(&[], &["-p", "two words"], &env), b"typed");
     assert_eq!(output.status.code(), Some(7), "{output:?}");
-    assert_eq!((&*output.stdout, &*stderr(&output)), (&b"out\ntyped"[..], "err\n"));
+    assert_eq!((&*output.stdout, &*besides_the_trace(&output, &server)), (&b"out\ntyped"[..], "err"));
     let spans = server.spans();
     assert_eq!(spans.iter().filter(|span| span.is_root()).count(), 1, "{spans:?}");
     assert!(spans.iter().any(tests::Span::is_generation));
@@ -120,7 +128,7 @@ fn the_resident_daemon_is_used_if_it_runs_and_another_if_that_is_wanted() {
         let before = server.spans().len();
         let _daemon = scene.home.daemon();
         let output = scene.run(options, &[], &keys(&server));
-        assert_eq!((output.status.code(), &*stderr(&output)), (Some(0), ""));
+        assert_eq!((output.status.code(), &*besides_the_trace(&output, &server)), (Some(0), ""));
         assert!(server.spans().len() > before, "delivered when it returns");
         let told = !scene.home.status()["sessions"].as_array().expect("a list").is_empty();
         assert_eq!(told, resident_told);
@@ -134,7 +142,7 @@ fn a_daemon_that_was_stopped_goes_on_with_its_own_state() {
     let server = Server::new();
     scene.home.daemon().terminate();
     let output = scene.run(&[], &[], &keys(&server));
-    assert_eq!((output.status.code(), &*stderr(&output)), (Some(0), ""));
+    assert_eq!((output.status.code(), &*besides_the_trace(&output, &server)), (Some(0), ""));
     let sent = server.spans().len();
     assert!(sent > 0);
     let _daemon = scene.home.daemon();
@@ -222,7 +230,7 @@ kill -9 "$(sed -n 's/.* pid=\([0-9]*\).*/\1/p' "$state/cc-langfuse_hook.log")"; 
     let server = Server::new();
     scene.home.settings("work", &server.env());
     let output = scene.run(&["--ephemeral"], &[], &keys(&server));
-    assert_eq!((output.status.code(), &*stderr(&output)), (Some(9), ""));
+    assert_eq!((output.status.code(), &*besides_the_trace(&output, &server)), (Some(9), ""));
     assert!(server.spans().iter().any(tests::Span::is_root));
     assert_eq!(scene.left(), [] as [PathBuf; 0]);
 }

@@ -60,6 +60,28 @@ pub struct Status {
 }
 
 impl Status {
+    /// What somebody has to do something about, with the command that helps. Empty while all is well or gets well by itself.
+    pub fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.store_error.is_some() {
+            found.push("the database takes no changes: make room on the disk, or make it writable".to_owned());
+        }
+        for to in self.destinations.iter().filter(|to| to.is_in_trouble()) {
+            let name = to.called().unwrap_or(&to.base_url);
+            found.push(match to.state.as_str() {
+                "held" => format!("{name} is held: cc-langfusectl trust {} {}", to.base_url, to.public_key),
+                state => format!("{name} is {state}: cc-langfusectl doctor says what to do"),
+            });
+        }
+        if self.dead_letters > 0 {
+            found.push(format!(
+                "{} that no server takes: cc-langfusectl dead-letters",
+                count(self.dead_letters, "span")
+            ));
+        }
+        found
+    }
+
     /// Events whose transcripts are refused, by reason.
     pub fn refused(&self) -> BTreeMap<&str, u64> {
         let counts = self.skipped_lines.iter().map(|(reason, count)| (reason.as_str(), *count));
@@ -184,7 +206,7 @@ impl Place {
 }
 
 /// A place spans go.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Destination {
     /// By which people name it: its kind and a number, or what `config.toml` calls it.
     #[serde(default)]
@@ -220,7 +242,22 @@ pub struct Destination {
     pub held_by: Option<String>,
 }
 
+fn count(number: u64, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
 impl Destination {
+    /// Something waits that does not leave, or never could.
+    pub fn is_in_trouble(&self) -> bool {
+        self.is_nowhere() || self.full || self.state != "ok" && self.waiting > 0
+    }
+
+    /// Why nothing leaves, or left at last; `None` since something did.
+    pub fn current_error(&self) -> Option<&str> {
+        let is_over = self.state == "ok" && self.last_success.is_some();
+        self.last_error.as_deref().filter(|_| !is_over)
+    }
+
     /// What `config.toml` calls it; `None` if its name is but its kind and a number.
     pub fn called(&self) -> Option<&str> {
         let number = self.name.strip_prefix(&self.kind).and_then(|rest| rest.strip_prefix('-'));

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+mod words;
+
+pub use words::words;
+
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -67,7 +71,7 @@ pub fn judge(answer: &Answer) -> Verdict {
         Answer::NotSent => return Verdict::TooLarge("larger than one request may be".into()),
         Answer::Response { status, retry_after, date, denial, body, .. } => (*status, retry_after, date, denial, body),
     };
-    let said = if body.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {body}") };
+    let said = if body.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {}", words(body)) };
     match status {
         200..=299 => {
             denial.as_ref().map_or(Verdict::Delivered, |why| Verdict::Park(format!("HTTP {status}, but {why}")))

@@ -24,7 +24,64 @@ impl Completions {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut crate::Args::command(), NAME, &mut script);
-        print(&script)
+        print(with_sessions(self.shell, &String::from_utf8(script)?).as_bytes())
+    }
+}
+
+/// Commands whose arguments are sessions.
+const OF_SESSIONS: &str = "show|reconcile|open|forget|replay|backfill";
+
+/// `script` with the ids of sessions where a session is asked for.
+fn with_sessions(shell: Shell, script: &str) -> String {
+    match shell {
+        Shell::Bash => format!(
+            "{script}
+_cc-langfusectl-sessions() {{
+    local current=\"${{COMP_WORDS[COMP_CWORD]}}\"
+    case \"${{COMP_WORDS[1]}}\" in
+        {OF_SESSIONS})
+            if [[ $current != -* && $current != */* ]]; then
+                COMPREPLY=($(compgen -W \"$({NAME} sessions --ids 2>/dev/null)\" -- \"$current\"))
+                [[ ${{#COMPREPLY[@]}} -gt 0 ]] && return
+            fi ;;
+    esac
+    _cc__langfusectl \"$@\"
+}}
+complete -F _cc-langfusectl-sessions -o bashdefault -o default {NAME}
+"
+        ),
+        Shell::Zsh => {
+            let function = format!(
+                "(( $+functions[_cc-langfusectl_ids] )) ||
+_cc-langfusectl_ids() {{
+    local -a ids
+    ids=(${{(f)\"$({NAME} sessions --ids 2>/dev/null)\"}})
+    compadd -a ids || _default
+}}
+"
+            );
+            let named = ["::session -- ", ":session -- ", "::which -- "];
+            let lines = script.lines().map(|line| match named.iter().any(|name| line.contains(name)) {
+                true => line.replacen(":_default'", ":_cc-langfusectl_ids'", 1),
+                false => line.to_owned(),
+            });
+            let (head, rest): (Vec<String>, Vec<String>) =
+                lines.enumerate().fold(Default::default(), |mut parts, (at, line)| {
+                    if at == 0 {
+                        parts.0.push(line)
+                    } else {
+                        parts.1.push(line)
+                    }
+                    parts
+                });
+            format!("{}\n\n{function}{}\n", head.join("\n"), rest.join("\n"))
+        }
+        Shell::Fish => {
+            let commands = OF_SESSIONS.replace('|', " ");
+            let seen = format!("__fish_seen_subcommand_from {commands}");
+            format!("{script}complete -c {NAME} -n \"{seen}\" -a \"({NAME} sessions --ids 2>/dev/null)\"\n")
+        }
+        _ => script.to_owned(),
     }
 }
 

@@ -7,9 +7,16 @@ use serde::Serialize;
 
 use crate::{
     client::Client,
-    ui::{amount::count, table, terminal},
+    ui::{
+        amount::count,
+        table::{self, Fit},
+        terminal,
+    },
 };
-use cc_core::status::{Destination, Place, Redirect};
+use cc_core::{
+    status::{Destination, Place, Redirect},
+    verdict::words,
+};
 use cc_langfuse::output;
 
 /// How long moving what waits may take: as much as may wait is written anew.
@@ -117,10 +124,11 @@ fn list(known: &[Destination], json: bool) -> anyhow::Result<ExitCode> {
             row.delivered.to_string(),
             table::clip(row.account, 40),
             table::clip(row.address, 80),
-            row.last_error.map_or_else(|| "-".to_owned(), |why| table::clip(why, 200)),
+            row.last_error.map_or_else(|| "-".to_owned(), |why| table::clip(&words(why), 200)),
         ]
     };
-    table::print(&std::iter::once(heads.to_vec()).chain(rows.map(row)).collect::<Vec<_>>());
+    let fits = [Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole, Fit::End, Fit::End, Fit::End];
+    table::print(std::iter::once(heads.to_vec()).chain(rows.map(row)).collect(), &fits);
     Ok(ExitCode::SUCCESS)
 }
 

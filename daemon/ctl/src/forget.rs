@@ -37,8 +37,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
   cc-langfusectl forget 01628e54-f2e1-4452-8e4e-eede11a0a73e
   cc-langfusectl forget --yes session.jsonl")]
 pub(crate) struct Forget {
-    /// A session: its id, or the path of its transcript; where it is asked, the beginning of its id or a part of its title will do
-    session: String,
+    /// A session: its id, or the path of its transcript; where it is asked, the beginning of its id or a part of its title will do,
+    /// and without it the latest of this directory is meant
+    session: Option<String>,
     /// Assume yes
     #[arg(long)]
     yes: bool,
@@ -46,9 +47,13 @@ pub(crate) struct Forget {
 
 impl Forget {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        if self.yes && self.session.is_none() {
+            err!("cc-langfusectl: where nobody is asked, the session must be named");
+            return Ok(ExitCode::from(2));
+        }
         let status = Client::new()?.status()?;
         let naming = if self.yes { Naming::Exact } else { Naming::Loose };
-        let seen = Seen::meant(&status.sessions, Some(&self.session), naming)?;
+        let seen = Seen::meant(&status.sessions, self.session.as_deref(), naming)?;
         let traces = offline::traces(&seen.transcript, &seen.session_id).with_context(|| {
             format!(
                 "which traces are session {}'s is only known from its transcript, and {} cannot be read; delete them where they went",

@@ -25,6 +25,7 @@ mod client;
 mod completions;
 mod config;
 mod dead_letters;
+mod delivered;
 mod destinations;
 mod doctor;
 mod forget;
@@ -78,6 +79,8 @@ enum Command {
     /// Its exit code is that of the program: 127 if there is none, 126 if it cannot be executed, 128 and the signal's number if a
     /// signal ended it.
     Run(run::Run),
+    #[command(hide = true)]
+    RunClaude(run::tree::RunClaude),
     /// Show what the daemon is doing, what waits, and what went wrong
     Status {
         /// One JSON object
@@ -125,8 +128,8 @@ enum Command {
     Backfill(backfill::Backfill),
     /// Send a transcript's turns; what was sent before is not sent again
     Replay {
-        /// A session: its id or the beginning of it, a part of its title, or the path of its transcript
-        session: String,
+        /// A session, as for `show`
+        session: Option<String>,
         /// Only show what would be sent
         #[arg(long)]
         dry_run: bool,
@@ -191,6 +194,7 @@ fn main() -> ExitCode {
         Command::Uninstall(uninstall) => uninstall.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Run(run) => run.run(),
+        Command::RunClaude(claude) => claude.run(),
         Command::Status { json } => status::status(json),
         Command::Top(command) => command.run(),
         Command::Sessions(command) => command.run(),
@@ -201,7 +205,7 @@ fn main() -> ExitCode {
         Command::Logs(command) => command.run(),
         Command::Flush { timeout } => status::flush(timeout),
         Command::Backfill(backfill) => backfill.run(),
-        Command::Replay { session, dry_run, to } => replay::replay(&session, dry_run, to),
+        Command::Replay { session, dry_run, to } => replay::replay(session.as_deref(), dry_run, to),
         Command::ImportState(import) => import.run(),
         Command::Pause(projects) => projects.set(true),
         Command::Resume(projects) => projects.set(false),

@@ -7,21 +7,20 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use anyhow::{Context, bail};
-use jiff::Timestamp;
-
 use crate::{
     backfill::{Backfill, find::Routes},
     client::{self, Client},
+    delivered::{self, Outcome},
     session::{self, Found},
-    show, status,
+    show,
     ui::amount,
 };
+use anyhow::{Context, bail};
 use cc_core::{
     destination::{Destination, Kind},
     hook::Source,
     route::Env,
-    status::Left,
+    status,
 };
 use cc_langfuse::{
     clock, environment, offline,
@@ -32,14 +31,8 @@ use proto::frame::Frame;
 /// How long delivery is waited for.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How often it is looked at whether there is anything to wait for.
-const POLL_INTERVAL: Duration = Duration::from_millis(300);
-
-/// After this time, what was parked before has been tried again.
-const RETRY_TIME: Duration = Duration::from_secs(5);
-
-pub(crate) fn replay(session: &str, dry_run: bool, kind: Option<Kind>) -> anyhow::Result<ExitCode> {
-    let Found { id: session_id, transcript: mut path } = session::offline(Some(session))?;
+pub(crate) fn replay(session: Option<&str>, dry_run: bool, kind: Option<Kind>) -> anyhow::Result<ExitCode> {
+    let Found { id: session_id, transcript: mut path } = session::offline(session)?;
     if let Some(kind) = kind {
         let roots = session::roots()?;
         path = readable(path, &roots)?;
@@ -74,16 +67,20 @@ pub(crate) fn replay(session: &str, dry_run: bool, kind: Option<Kind>) -> anyhow
         env,
         payload: payload.to_string().into_bytes(),
     };
-    let since = Timestamp::now();
     Client::new()?.hook(frame.encode())?;
     out!("{what} handed over; those sent before are not sent again");
-    let delivered = delivered(&to, since)?;
+    let is_meant = |row: &status::Destination| (&row.base_url, &row.public_key) == (&to.address, &to.account);
+    let code = match delivered::wait(&Client::new()?, LIMIT, is_meant)? {
+        Outcome::Delivered => ExitCode::SUCCESS,
+        Outcome::Late(left) => crate::status::late(LIMIT, &left),
+        Outcome::Refused(why) => bail!("{}", why.join("; ")),
+    };
     let (before, after) = (before.refused(), Client::new()?.status()?);
     let more = |(reason, count): &(&str, u64)| before.get(reason).is_none_or(|before| before < count);
     if let Some((reason, _)) = after.refused().into_iter().find(more) {
         bail!("the daemon refused a transcript ({}): cc-langfusectl logs names it", reason.replace('_', " "));
     }
-    Ok(delivered)
+    Ok(code)
 }
 
 /// `path` as the daemon reaches it.
@@ -124,36 +121,4 @@ fn to_kind(kind: Kind, path: &Path, roots: &[PathBuf], dry_run: bool) -> anyhow:
         );
     }
     Backfill::of_one(path, kind, dry_run).run()
-}
-
-/// Waits until everything is delivered; not for a person to do something first, without whom nothing is.
-fn delivered(to: &Destination, since: Timestamp) -> anyhow::Result<ExitCode> {
-    let started = clock::monotonic();
-    loop {
-        let left = LIMIT.saturating_sub(started.elapsed());
-        if left <= POLL_INTERVAL {
-            return status::flush(left);
-        }
-        if status::left(POLL_INTERVAL)? == Left::default() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        let known = Client::new()?.status()?.destinations.into_iter();
-        let known = known.filter(|row| (&row.base_url, &row.public_key) == (&to.address, &to.account));
-        if let Some(row) = known.filter(|row| row.waiting > 0).find(|row| is_stuck(row, since, started.elapsed())) {
-            let why = row.last_error.unwrap_or_else(|| "see cc-langfusectl doctor".to_owned());
-            let spans = amount::count(usize::try_from(row.waiting).unwrap_or(usize::MAX), "span");
-            bail!("{} is {}, and {spans} wait for you: {why}", row.base_url, row.state);
-        }
-    }
-}
-
-/// True if nothing leaves for a destination until somebody does something, as far as is known `waited` after `since`. What was
-/// so before may just be tried with another key.
-fn is_stuck(row: &cc_core::status::Destination, since: Timestamp, waited: Duration) -> bool {
-    let tried = row.last_error_at.as_ref().and_then(|at| at.parse::<Timestamp>().ok()).is_some_and(|at| at >= since);
-    match row.state.as_str() {
-        "held" => true,
-        "parked" => tried || waited >= RETRY_TIME,
-        _ => false,
-    }
 }

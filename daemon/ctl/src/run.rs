@@ -25,6 +25,8 @@ use proto::env::{ENABLE, MLFLOW_ENABLE, STATE_DIR};
 
 pub(crate) mod daemon;
 mod signals;
+mod traced;
+pub(crate) mod tree;
 
 use daemon::Daemon;
 use signals::Signals;
@@ -37,7 +39,8 @@ const FLAG: &str = "--settings";
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  cc-langfusectl run -- claude
+  cc-langfusectl run claude
+  cc-langfusectl run -- timeout 60 claude -p 'Why do the tests fail?'
   cc-langfusectl run -- claude -p 'Why do the tests fail?'
   cc-langfusectl run --mlflow -- claude    (also by a link to cc-langfusectl that is called claude-mlflow)
   LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… cc-langfusectl run --ephemeral -- claude -p …    (in CI)")]
@@ -53,8 +56,8 @@ pub(crate) struct Run {
     /// How long to wait at the end until everything is delivered: 500ms, 30s, 5m
     #[arg(long, default_value = "30s", value_parser = crate::ui::amount::duration)]
     timeout: Duration,
-    /// Claude Code and its arguments
-    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    /// Claude Code and its arguments, or a program that starts it
+    #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM")]
     command: Vec<OsString>,
 }
 
@@ -72,8 +75,12 @@ impl Run {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let Some((program, args)) = self.command.split_first() else { bail!("no program") };
         let signals = Signals::listen()?;
-        let version = match programs::version(program) {
-            Ok(version) => version.ok(),
+        let started = jiff::Timestamp::now();
+        let is_claude = tree::is_claude(program);
+        // Of what else is to run nobody knows what it does with `--version`.
+        let version = if is_claude { programs::version(program).map(Result::ok) } else { Ok(None) };
+        let version = match version.and_then(|version| tree::is_there(program).map(|()| version)) {
+            Ok(version) => version,
             Err(error) if error.kind() == ErrorKind::TimedOut => None,
             Err(error) => return Ok(cannot_start(program, &error)),
         };
@@ -83,7 +90,18 @@ impl Run {
             .tempdir()?;
         let daemon = Daemon::find_or_start(self.ephemeral, private.path(), self.timeout)?;
         let mut command = Command::new(program);
-        command.args(with_settings(args, self.switch(), version, private.path(), &daemon)?);
+        let way = Way {
+            switch: self.switch(),
+            version,
+            dir: private.path(),
+            state: &daemon.paths.state,
+            private: daemon.is_private(),
+        };
+        if is_claude {
+            command.args(way.with_settings(args)?);
+        } else {
+            command.args(args).env("PATH", tree::path(way)?);
+        }
         if daemon.is_private() {
             command.env(STATE_DIR, &daemon.paths.state);
         }
@@ -98,9 +116,12 @@ impl Run {
                 Err(error) => return Ok(cannot_start(program, &error)),
             },
         };
-        if let Err(problem) = daemon.finish(&signals, self.timeout) {
-            say(&format!("{problem:#}"));
-            keep(private, &daemon);
+        match daemon.finish(&signals, self.timeout) {
+            Ok(sessions) => traced::say(sessions, started),
+            Err(problem) => {
+                say(&format!("{problem:#}"));
+                keep(private, &daemon);
+            }
         }
         Ok(ExitCode::from(code))
     }
@@ -114,7 +135,11 @@ impl Run {
 /// Leaves what a private daemon did not deliver; the settings go.
 fn keep(private: TempDir, daemon: &Daemon) {
     if daemon.is_private() {
-        let _ = fs::remove_file(settings_file(private.path()));
+        let files = fs::read_dir(private.path()).into_iter().flatten().filter_map(Result::ok);
+        for file in files.filter(|file| file.file_name().to_string_lossy().starts_with("settings")) {
+            let _ = fs::remove_file(file.path());
+        }
+        let _ = fs::remove_dir_all(private.path().join(tree::BIN));
         let _ = private.keep();
     }
 }
@@ -163,39 +188,63 @@ fn settings_file(dir: &Path) -> PathBuf {
     dir.join("settings.json")
 }
 
-/// `args` with settings that register the hook. Settings the user gave that way are put into them.
-fn with_settings(
-    args: &[OsString],
-    switch: &str,
+/// How Claude Code is traced in a run.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    /// The variable that turns tracing on.
+    switch: &'a str,
+    /// The version of Claude Code, if it is known.
     version: Option<Version>,
-    dir: &Path,
-    daemon: &Daemon,
-) -> anyhow::Result<Vec<OsString>> {
-    let hook = programs::ours("cc-langfuse-hook")?;
-    let state = daemon.paths.state.to_str().context("the state directory's name is no text")?;
-    let mut env = vec![(switch, "true")];
-    if daemon.is_private() {
-        env.push((STATE_DIR, state));
-    }
-    let (given, mut args) = take_settings(args)?;
-    let given = given.as_deref().map(read_settings).transpose()?.unwrap_or_default();
-    let wish = Wish {
-        hook: &hook,
-        events: &events(version),
-        env: &env,
-        elsewhere: &Default::default(),
-        replaces_mlflow: None,
-    };
-    let (settings, _) = apply(&given, wish).with_context(|| format!("what is given with {FLAG} is no JSON object"))?;
-    let settings: Value = serde_json::from_str(settings.trim_start_matches('\u{feff}'))?;
+    /// The directory of this run.
+    dir: &'a Path,
+    /// That of the daemon.
+    state: &'a Path,
+    /// The daemon is this run's alone.
+    private: bool,
+}
 
-    let path = settings_file(dir);
-    #[expect(clippy::disallowed_methods, reason = "a new file in a directory of this process")]
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-    serde_json::to_writer(&mut file, &settings)?;
-    file.flush()?;
-    args.splice(0..0, [FLAG.into(), path.into()]);
-    Ok(args)
+impl Way<'_> {
+    /// `args` with settings that register the hook. Settings the user gave that way are put into them.
+    fn with_settings(self, args: &[OsString]) -> anyhow::Result<Vec<OsString>> {
+        let hook = programs::ours("cc-langfuse-hook")?;
+        let state = self.state.to_str().context("the state directory's name is no text")?;
+        let mut env = vec![(self.switch, "true")];
+        if self.private {
+            env.push((STATE_DIR, state));
+        }
+        let (given, mut args) = take_settings(args)?;
+        let given = given.as_deref().map(read_settings).transpose()?.unwrap_or_default();
+        let wish = Wish {
+            hook: &hook,
+            events: &events(self.version),
+            env: &env,
+            elsewhere: &Default::default(),
+            replaces_mlflow: None,
+        };
+        let (settings, _) =
+            apply(&given, wish).with_context(|| format!("what is given with {FLAG} is no JSON object"))?;
+        let settings: Value = serde_json::from_str(settings.trim_start_matches('\u{feff}'))?;
+        let path = self.write(&settings)?;
+        args.splice(0..0, [FLAG.into(), path.into()]);
+        Ok(args)
+    }
+
+    /// Writes settings into the directory of this run; each Claude Code of it has a file of its own.
+    fn write(self, settings: &Value) -> anyhow::Result<PathBuf> {
+        let first = settings_file(self.dir);
+        let others = (0..u32::MAX).map(|number| self.dir.join(format!("settings-{number}.json")));
+        for path in std::iter::once(first).chain(others) {
+            #[expect(clippy::disallowed_methods, reason = "a new file in a directory of this run")]
+            let mut file = match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                file => file.with_context(|| path.display().to_string())?,
+            };
+            serde_json::to_writer(&mut file, settings)?;
+            file.flush()?;
+            return Ok(path);
+        }
+        bail!("no name is left in {}", self.dir.display())
+    }
 }
 
 /// Takes `--settings X` or `--settings=X` out of `args`. As for Claude Code, the last one counts.

@@ -12,10 +12,13 @@ use jiff::Timestamp;
 use self::choose::{Candidate, Choice, choose, near};
 use crate::{
     client::{self, Client},
-    ui::table,
+    ui::{
+        table::{self, Fit},
+        terminal,
+    },
 };
 use cc_core::{
-    status,
+    redact, status,
     transcript::{is_name, record},
 };
 use cc_langfuse::reader::{Transcript, Unreadable, places};
@@ -62,15 +65,21 @@ impl Miss {
             return Vec::new();
         };
         let (home, now) = (client::home().unwrap_or_default(), Timestamp::now());
+        let rules = client::config().map(|config| config.rules).unwrap_or_default();
         let row = |candidate: &Candidate| {
+            let title = candidate.title.clone().or_else(|| first_prompt(&candidate.transcript, &rules));
             vec![
                 table::clip(&candidate.id, 36),
                 table::ago(candidate.at.map(|at| at.to_string()).as_deref(), now),
-                candidate.title.as_deref().map_or_else(|| "-".to_owned(), |title| table::clip(title, 40)),
+                title.map_or_else(|| "-".to_owned(), |title| table::clip(&title, 40)),
                 table::path(&candidate.transcript, &home),
             ]
         };
-        let rows: Vec<_> = those.iter().take(MAX_SHOWN).map(row).collect();
+        let mut rows: Vec<_> = those.iter().take(MAX_SHOWN).map(row).collect();
+        if let Some(width) = terminal::width() {
+            // They are indented.
+            rows = table::fitted(rows, &[Fit::Whole, Fit::Whole, Fit::End, Fit::Spare], width.saturating_sub(2));
+        }
         let more = those.len().saturating_sub(MAX_SHOWN);
         table::lines(&rows).into_iter().chain((more > 0).then(|| format!("and {more} more"))).collect()
     }
@@ -166,6 +175,16 @@ fn depth(dir: &Path, dirs: &[PathBuf]) -> Option<usize> {
     dirs.filter(|around| dir.starts_with(around)).map(|around| around.components().count()).max()
 }
 
+/// What a session is called: what it was named, else what was asked first, masked.
+pub(crate) fn title(known: &status::Session, rules: &redact::Rules) -> Option<String> {
+    known.title.clone().or_else(|| first_prompt(&known.transcript, rules))
+}
+
+fn first_prompt(transcript: &Path, rules: &redact::Rules) -> Option<String> {
+    let prompt = record::first_prompt(Transcript::open(transcript).ok()?.head().ok()?)?;
+    Some(rules.scrub(&prompt, &mut Default::default()).unwrap_or(prompt))
+}
+
 fn candidate(known: &status::Session) -> Candidate {
     Candidate {
         id: known.session_id.clone(),
@@ -173,6 +192,16 @@ fn candidate(known: &status::Session) -> Candidate {
         title: known.title.clone(),
         at: known.last_heard.as_ref().and_then(|at| at.parse().ok()),
     }
+}
+
+/// The ids of all sessions that can be named: of those the daemon knows, and those with a transcript.
+pub(crate) fn ids() -> anyhow::Result<Vec<String>> {
+    let known = Client::new()?.status().map(|status| status.sessions).unwrap_or_default();
+    let known = known.into_iter().map(|session| session.session_id);
+    let mut all: Vec<String> = known.chain(on_disk(&roots()?).into_iter().map(|candidate| candidate.id)).collect();
+    all.sort();
+    all.dedup();
+    Ok(all)
 }
 
 /// The sessions with a transcript below `roots`. One that is in two places is where it was written to last.

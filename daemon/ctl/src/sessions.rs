@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use crate::{
     client::{self, Client},
-    ui::table,
+    session,
+    ui::table::{self, Fit},
 };
 use cc_core::status::Session;
 use cc_langfuse::output;
@@ -24,10 +25,17 @@ pub(crate) struct Sessions {
     /// A JSON list
     #[arg(long)]
     json: bool,
+    /// The ids alone, for completion; without a daemon those of the transcripts
+    #[arg(long, hide = true)]
+    ids: bool,
 }
 
 impl Sessions {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        if self.ids {
+            session::ids()?.iter().for_each(|id| out!("{id}"));
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut sessions = newest(Client::new()?.status()?.sessions);
         sessions.truncate(self.most.unwrap_or(usize::MAX));
         if self.json {
@@ -39,6 +47,7 @@ impl Sessions {
             return Ok(ExitCode::SUCCESS);
         }
         let (home, now) = (client::home()?, jiff::Timestamp::now());
+        let rules = client::config().map(|config| config.rules).unwrap_or_default();
         let mut rows =
             vec![["SESSION", "TURNS", "LAST HEARD", "PROJECT", "TITLE", "TRANSCRIPT"].map(str::to_owned).to_vec()];
         rows.extend(sessions.iter().map(|session| {
@@ -47,11 +56,11 @@ impl Sessions {
                 turns(session),
                 table::ago(session.last_heard.as_deref(), now),
                 session.project().map_or_else(|| "-".to_owned(), |dir| table::path(dir, &home)),
-                session.title.as_deref().map_or_else(|| "-".to_owned(), |title| table::clip(title, TITLE)),
+                session::title(session, &rules).map_or_else(|| "-".to_owned(), |title| table::clip(&title, TITLE)),
                 table::path(&session.transcript, &home),
             ]
         }));
-        table::print(&rows);
+        table::print(rows, &[Fit::Id, Fit::Whole, Fit::Whole, Fit::Start, Fit::End, Fit::Spare]);
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -9,7 +9,10 @@ use crate::{
         table,
     },
 };
-use cc_core::status::{Left, Status, Trouble, UnknownKind};
+use cc_core::{
+    status::{Left, Status, Trouble, UnknownKind},
+    verdict::words,
+};
 use cc_langfuse::output;
 
 /// The longest value of strangers that is shown, in characters; whole it stands in `--json`.
@@ -21,6 +24,7 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         output::json(&status, true)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let problems = status.problems();
     let Status {
         daemon,
         inbox,
@@ -72,15 +76,15 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         if to.rejected > 0 {
             out!("              {} of them the server says it did not keep", to.rejected);
         }
-        if let Some(oldest) = to.oldest_waiting {
+        if let Some(oldest) = &to.oldest_waiting {
             out!("              {} spans waiting ({}), the oldest since {oldest}", to.waiting, size(to.waiting_bytes));
         }
         if to.full {
             out!("              as much waits as may: reading goes on when some is delivered");
         }
-        match (to.last_error, to.last_error_at) {
-            (Some(why), Some(at)) => out!("              last error {at}: {}", short(&why)),
-            (Some(why), None) => out!("              {}", short(&why)),
+        match (to.current_error(), &to.last_error_at) {
+            (Some(why), Some(at)) => out!("              last error {at}: {}", short(&words(why))),
+            (Some(why), None) => out!("              {}", short(why)),
             (None, _) => {}
         }
     }
@@ -101,26 +105,23 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
             out!("{:<14}{what} {count}", if index == 0 { label } else { "" });
         }
     }
-    Ok(ExitCode::SUCCESS)
+    for (index, problem) in problems.iter().enumerate() {
+        out!("{:<14}{}", if index == 0 { "problem" } else { "" }, short(problem));
+    }
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(crate) fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
-    let left = left(timeout)?;
-    if left == Left::default() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let media = if left.media > 0 { format!(", {} images and documents", left.media) } else { String::new() };
-    err!("left after {timeout:?}: {} events, {} spans{media}", left.events, left.spans);
-    left.why.iter().for_each(|why| err!("  {}", short(why)));
-    Ok(ExitCode::FAILURE)
+    let left = Client::new()?.flush(timeout)?;
+    Ok(if left == Left::default() { ExitCode::SUCCESS } else { late(timeout, &left) })
 }
 
-/// What is left when everything is delivered, or after `timeout`.
-///
-/// # Errors
-/// If the daemon does not say.
-pub(crate) fn left(timeout: Duration) -> anyhow::Result<Left> {
-    Client::new()?.flush(timeout)
+/// Says what is left after `timeout`.
+pub(crate) fn late(timeout: Duration, left: &Left) -> ExitCode {
+    let media = if left.media > 0 { format!(", {} images and documents", left.media) } else { String::new() };
+    err!("left after {timeout:?}: {} events, {} spans{media}", left.events, left.spans);
+    left.why.iter().for_each(|why| err!("  {}", short(&words(why))));
+    ExitCode::FAILURE
 }
 
 /// A value in a line with others.

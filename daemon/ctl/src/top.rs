@@ -14,7 +14,8 @@ use crate::{
     ui::{
         amount::size,
         screen::{Screen, Wake},
-        table, terminal,
+        table::{self, Fit},
+        terminal,
     },
 };
 use cc_core::status::{Session, Status};
@@ -147,7 +148,8 @@ fn view(
         let (name, waiting) = (format!("{} ({})", to.base_url, to.public_key), to.waiting.to_string());
         vec![table::clip(&name, 60), to.state.clone(), to.delivered.to_string(), rate, waiting, size(to.waiting_bytes)]
     }));
-    lines.extend(table::lines(&rows));
+    let fits = [Fit::Start, Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole];
+    lines.extend(table::lines(&table::fitted(rows, &fits, width)));
     lines.push(String::new());
     let now = jiff::Timestamp::now();
     let mut rows =
@@ -166,7 +168,9 @@ fn view(
             session.title.as_deref().map_or_else(String::new, |title| table::clip(title, 40)),
         ]
     }));
-    lines.extend(table::lines(&rows));
+    let mut fits = [Fit::Whole; 8];
+    (fits[0], fits[7]) = (Fit::Id, Fit::End);
+    lines.extend(table::lines(&table::fitted(rows, &fits, width)));
     lines.into_iter().map(|line| table::clip(&line, width.min(10_000))).collect()
 }
 

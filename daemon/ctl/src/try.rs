@@ -11,7 +11,14 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::{client::Client, open, programs, run::daemon::Own, show, sink, ui::tree};
+use crate::{
+    client::Client,
+    delivered::{self, Outcome},
+    open, programs,
+    run::daemon::Own,
+    show, sink,
+    ui::tree,
+};
 use cc_core::{
     destination::{Destination, pages::Item},
     ids::hex,
@@ -110,6 +117,11 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
             out!("look          {}", folder.viewer());
             return Ok(ExitCode::SUCCESS);
         }
+        for root in expected.iter().filter(|span| span.is_root()) {
+            if let Ok(Some(page)) = open::page(&server, &secret, Item::Trace(&hex(&root.trace_id))) {
+                out!("look          {page}");
+            }
+        }
         match open::page(&server, &secret, Item::Session(&session_id)) {
             Ok(Some(page)) => out!("session       {page}"),
             Ok(None) => out!("session       {session_id}"),
@@ -145,9 +157,12 @@ fn print_traces(found: &[&Observation]) {
 }
 
 fn flush(paths: &Paths) -> anyhow::Result<()> {
-    match Client::at(paths).flush(DELIVERY_TIMEOUT)? {
-        left if left == cc_core::status::Left::default() => Ok(()),
-        left => bail!("{} spans were not delivered: {}", left.spans, left.why.join("; ")),
+    match delivered::wait(&Client::at(paths), DELIVERY_TIMEOUT, |_| true)? {
+        Outcome::Delivered => Ok(()),
+        Outcome::Late(left) => bail!("{} spans were not delivered: {}", left.spans, left.why.join("; ")),
+        Outcome::Refused(why) => {
+            bail!("{}. Nothing of the sample is kept: correct that, and run cc-langfusectl try again", why.join("; "))
+        }
     }
 }
 

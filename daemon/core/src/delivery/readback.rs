@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// The server says no.
-    #[error("{said}")]
+    #[error("{}", crate::verdict::words(said))]
     Status {
         /// Status code.
         status: u16,
@@ -14,7 +14,7 @@ pub enum Failure {
         date: Option<u64>,
     },
     /// An answer that no server of its kind gives.
-    #[error("{said}")]
+    #[error("{}", crate::verdict::words(said))]
     Odd {
         /// What is odd.
         said: String,

@@ -16,7 +16,7 @@ use crate::{
     secret::Tls,
     settings::{block::Vars, quoted},
     status::{Destination, Status},
-    verdict::Verdict,
+    verdict::{Verdict, words},
 };
 
 /// A clock that is wrong by more than this many seconds misplaces what is traced.
@@ -108,21 +108,21 @@ pub fn judge_remark(to: &To, remark: &Remark) -> Finding {
 }
 
 fn judge_failure(to: &To, failure: &Failure) -> Finding {
-    let (base_url, words) = (&to.address, to.kind.backend().words());
-    let (title, variable) = (words.title, words.address);
+    let (base_url, known) = (&to.address, to.kind.backend().words());
+    let (title, variable) = (known.title, known.address);
     let (seen, remedy) = match failure {
         Failure::Status { status: 401 | 403, said, .. } => {
-            (format!("{base_url} does not take the keys: {said}"), words.credentials.to_owned())
+            (format!("{base_url} does not take the keys: {}", words(said)), known.credentials.to_owned())
         }
         Failure::Status { status: 300..=399, .. } => {
             (format!("{base_url} answers with a redirect"), format!("set {variable} to the address it leads to"))
         }
         Failure::Status { status: 429 | 500..=599, said, .. } => (
-            format!("{base_url} is in trouble: {said}"),
+            format!("{base_url} is in trouble: {}", words(said)),
             "nothing is lost; look at the server, and try again later".to_owned(),
         ),
         Failure::Status { said, .. } | Failure::Odd { said, .. } => {
-            (format!("{base_url} does not answer as {title} does: {said}"), format!("correct {variable}"))
+            (format!("{base_url} does not answer as {title} does: {}", words(said)), format!("correct {variable}"))
         }
         Failure::Unreachable(why) => (
             format!("{base_url} cannot be reached: {why}"),

@@ -23,7 +23,7 @@ mod words;
 pub use begun::launched;
 use blocks::put_media;
 pub use fields::unknown_fields;
-pub use parse::{cwd, first_uuid, kind, nanos, parse, session_id};
+pub use parse::{cwd, first_prompt, first_uuid, kind, nanos, parse, session_id};
 pub use whole::read;
 use words::tag;
 

@@ -17,9 +17,10 @@ use rustix::{
 use super::signals::Signals;
 use crate::{
     client::{self, Client},
+    delivered::{self, Outcome},
     programs,
 };
-use cc_core::status::Left;
+use cc_core::{settings::quoted, status};
 use cc_langfuse::{
     clock,
     files::{self, Rules},
@@ -34,6 +35,10 @@ pub(crate) struct Daemon {
     /// Where it lives.
     pub paths: Paths,
     private: bool,
+    /// The sessions it knew at last.
+    sessions: std::cell::RefCell<Vec<status::Session>>,
+    /// What waited before, and where.
+    before: Vec<status::Destination>,
     /// The process, if it is ours.
     own: std::cell::RefCell<Option<Own>>,
 }
@@ -48,7 +53,8 @@ impl Daemon {
         let home = client::home()?;
         let paths = if private { Paths::new(&home, Some(dir.as_os_str())) } else { resident };
         let own = if running { None } else { Some(Own::start(&home, &paths, private, timeout)?) };
-        Ok(Self { paths, private, own: own.into() })
+        let before = Client::at(&paths).status().map(|status| status.destinations).unwrap_or_default();
+        Ok(Self { paths, private, sessions: Default::default(), before, own: own.into() })
     }
 
     /// The program that is started next keeps it alive as well, should it outlive us.
@@ -63,11 +69,11 @@ impl Daemon {
         self.private
     }
 
-    /// Waits until everything is delivered, and ends the daemon if it is ours.
+    /// Waits until everything is delivered, and ends the daemon if it is ours; the sessions that it knew.
     ///
     /// # Errors
     /// What is left, and where.
-    pub(crate) fn finish(&self, signals: &Signals, timeout: Duration) -> anyhow::Result<()> {
+    pub(crate) fn finish(&self, signals: &Signals, timeout: Duration) -> anyhow::Result<Vec<status::Session>> {
         let started = clock::monotonic();
         let mut left = self.flush(signals, timeout);
         if left.is_err() && !Client::at(&self.paths).answers() {
@@ -78,21 +84,48 @@ impl Daemon {
         }
         let ended = self.own.take().is_some();
         let kept = match (self.private, ended) {
-            (true, _) => format!("kept in {}", self.paths.state.display()),
-            (false, true) => "the daemon goes on with it when it is started".to_owned(),
+            (true, _) => format!(
+                "kept in {}; to send it later, with the right keys in the environment or the settings: cc-langfusectl start && \
+                 cc-langfusectl backfill{}",
+                self.paths.state.display(),
+                self.transcripts()
+            ),
+            (false, true) => "the daemon goes on with it when it is started: cc-langfusectl start".to_owned(),
             (false, false) => "the daemon goes on with it".to_owned(),
         };
-        left.with_context(|| format!("not everything is delivered; {kept}"))
+        left.with_context(|| format!("not everything is delivered; {kept}"))?;
+        Ok(self.sessions.take())
+    }
+
+    /// Those of the sessions it knows, as arguments.
+    fn transcripts(&self) -> String {
+        self.sessions
+            .borrow()
+            .iter()
+            .map(|session| format!(" {}", quoted(&session.transcript.to_string_lossy())))
+            .collect()
     }
 
     fn flush(&self, signals: &Signals, timeout: Duration) -> anyhow::Result<()> {
-        let paths = self.paths.clone();
-        let answer = move || Client::at(&paths).flush(timeout);
-        let Some(left) = signals.unless_one_comes(answer) else { bail!("interrupted") };
-        let left = left?;
-        if left == Left::default() {
-            return Ok(());
-        }
+        let (paths, before) = (self.paths.clone(), self.before.clone());
+        let answer = move || {
+            let daemon = Client::at(&paths);
+            let same = |one: &status::Destination, other: &status::Destination| {
+                (&one.base_url, &one.public_key) == (&other.base_url, &other.public_key)
+            };
+            // What waited before is not this run's.
+            let waited =
+                |row: &status::Destination| before.iter().find(|old| same(old, row)).map_or(0, |old| old.waiting);
+            let outcome = delivered::wait(&daemon, timeout, |row| row.waiting > waited(row));
+            (outcome, daemon.status().map(|status| status.sessions).unwrap_or_default())
+        };
+        let Some((outcome, sessions)) = signals.unless_one_comes(answer) else { bail!("interrupted") };
+        self.sessions.replace(sessions);
+        let left = match outcome? {
+            Outcome::Delivered => return Ok(()),
+            Outcome::Refused(why) => bail!("{}", why.join("; ")),
+            Outcome::Late(left) => left,
+        };
         let why = if left.why.is_empty() { String::new() } else { format!(" ({})", left.why.join("; ")) };
         let things = [(left.events, "event"), (left.spans, "span"), (left.media, "image or document")];
         let things: Vec<String> = things

@@ -7,6 +7,7 @@ use std::{
 
 use unicode_width::UnicodeWidthStr;
 
+use super::terminal;
 use cc_core::visible;
 use cc_langfuse::output::{self, Look};
 
@@ -42,9 +43,107 @@ pub(crate) fn width(text: &str) -> usize {
     visible::line(text).width()
 }
 
-/// Prints such a table.
-pub(crate) fn print(rows: &[Vec<String>]) {
-    for (index, line) in lines(rows).iter().enumerate() {
+/// How a column gives way where the lines would be wider than the terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// Not at all.
+    Whole,
+    /// An id: its beginning names it.
+    Id,
+    /// It is cut at its end.
+    End,
+    /// It is cut at its beginning, as paths are.
+    Start,
+    /// It is left out first.
+    Spare,
+}
+
+/// As many characters of an id as name it among a few thousand.
+const ID: usize = 8;
+
+/// No column is cut to less than this.
+const LEAST: usize = 8;
+
+/// `rows` in at most `width` columns of the terminal, as far as `fits` lets them.
+pub(crate) fn fitted(mut rows: Vec<Vec<String>>, fits: &[Fit], width: usize) -> Vec<Vec<String>> {
+    let mut fits = fits.to_vec();
+    let widths = |rows: &[Vec<String>]| -> Vec<usize> {
+        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let cell = |row: &Vec<String>, column: usize| row.get(column).map_or(0, |cell| visible::line(cell).width());
+        (0..columns).map(|column| rows.iter().map(|row| cell(row, column)).max().unwrap_or(0)).collect()
+    };
+    let excess =
+        |widths: &[usize]| (widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1)).saturating_sub(width);
+    while excess(&widths(&rows)) > 0
+        && let Some(spare) = fits.iter().rposition(|fit| *fit == Fit::Spare)
+    {
+        fits.remove(spare);
+        rows.iter_mut().filter(|row| row.len() > spare).for_each(|row| drop(row.remove(spare)));
+    }
+    if excess(&widths(&rows)) > 0 {
+        for (column, _) in fits.iter().enumerate().filter(|(_, fit)| **fit == Fit::Id) {
+            rows.iter_mut().filter_map(|row| row.get_mut(column)).for_each(|id| *id = id.chars().take(ID).collect());
+        }
+    }
+    loop {
+        let widths = widths(&rows);
+        let excess = excess(&widths);
+        let elastic =
+            |column: &usize| matches!(fits.get(*column), Some(Fit::End | Fit::Start)) && widths[*column] > LEAST;
+        let Some(widest) = (0..widths.len()).filter(elastic).max_by_key(|column| widths[*column]) else { return rows };
+        if excess == 0 {
+            return rows;
+        }
+        // No further than to the next one, so that they give way alike.
+        let next =
+            (0..widths.len()).filter(elastic).filter(|column| *column != widest).map(|column| widths[column]).max();
+        let least = next.filter(|next| *next < widths[widest]).unwrap_or(widths[widest] - 1);
+        let room = widths[widest].saturating_sub(excess).max(least).max(LEAST);
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(widest)) {
+            *cell = if fits[widest] == Fit::Start { clip_start(cell, room) } else { clip_columns(cell, room) };
+        }
+    }
+}
+
+/// `text` in at most `width` columns, without its end.
+fn clip_columns(text: &str, width: usize) -> String {
+    let shown = visible::line(text);
+    if shown.width() <= width {
+        return text.to_owned();
+    }
+    let mut kept = String::new();
+    for c in shown.chars() {
+        if kept.width() + c.to_string().width() + 1 > width {
+            break;
+        }
+        kept.push(c);
+    }
+    kept + "…"
+}
+
+/// `text` in at most `width` columns, without its beginning.
+fn clip_start(text: &str, width: usize) -> String {
+    let shown = visible::line(text);
+    if shown.width() <= width {
+        return text.to_owned();
+    }
+    let mut kept: Vec<char> = Vec::new();
+    for c in shown.chars().rev() {
+        if kept.iter().collect::<String>().width() + c.to_string().width() + 1 > width {
+            break;
+        }
+        kept.push(c);
+    }
+    std::iter::once('…').chain(kept.into_iter().rev()).collect()
+}
+
+/// Prints such a table; on a terminal as wide as that.
+pub(crate) fn print(rows: Vec<Vec<String>>, fits: &[Fit]) {
+    let rows = match terminal::width() {
+        Some(width) => fitted(rows, fits, width),
+        None => rows,
+    };
+    for (index, line) in lines(&rows).iter().enumerate() {
         let _ = output::painted(if index == 0 { Look::Bold } else { Look::Plain }, format_args!("{line}"));
     }
 }
@@ -90,6 +189,32 @@ mod tests {
         assert_eq!(found, ["A         B", "\\u{ad}    x", "12345678  y"]);
         let wide = lines(&[row(["日本", "x"]), row(["e\u{301}", "y"]), row(["🦀a", "z"])]);
         assert_eq!(wide, ["日本  x", "e\u{301}     y", "🦀a   z"]);
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal() {
+        let row = |cells: [&str; 5]| cells.map(str::to_owned).to_vec();
+        let rows = vec![
+            row(["SESSION", "TURNS", "PROJECT", "TITLE", "TRANSCRIPT"]),
+            row([
+                "01628e54-f2e1-4452-8e4e-eede11a0a73e",
+                "3, open",
+                "~/code/a/very/deep/project",
+                "Fix the parser, 日本語",
+                "~/x.jsonl",
+            ]),
+        ];
+        let fits = [Fit::Id, Fit::Whole, Fit::Start, Fit::End, Fit::Spare];
+        for width in [200, 80, 60, 50, 40] {
+            let lines = lines(&fitted(rows.clone(), &fits, width));
+            assert!(lines.iter().all(|line| line.width() <= width), "{width}: {lines:#?}");
+            assert!(lines[1].starts_with("01628e54") && lines[1].contains("3, open"), "{width}: {lines:#?}");
+            assert_eq!(lines[1].contains("x.jsonl"), width == 200, "{width}: {lines:#?}");
+        }
+        let narrow = lines(&fitted(rows.clone(), &fits, 50));
+        assert!(narrow[1].contains("…") && narrow[1].contains("project  "), "{narrow:#?}");
+        assert_eq!(fitted(rows.clone(), &fits, 10)[1][2], "…project", "no less than that");
+        assert_eq!(fitted(rows.clone(), &fits, 1000), rows);
     }
 
     #[test]

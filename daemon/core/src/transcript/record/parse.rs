@@ -61,6 +61,15 @@ pub fn first_uuid(head: &[u8]) -> Option<String> {
     head.split(|byte| *byte == b'\n').find_map(|line| Some(serde_json::from_slice::<Line>(line).ok()?.uuid))
 }
 
+/// What was asked first, in the beginning of a transcript.
+pub fn first_prompt(head: &[u8]) -> Option<String> {
+    let prompts = head.split(|byte| *byte == b'\n').filter_map(|line| match parse(line) {
+        Ok(Record::Prompt(prompt)) if !prompt.stands_in() && !prompt.is_warmup() => Some(prompt.text),
+        _ => None,
+    });
+    prompts.map(|text| text.trim().to_owned()).find(|text| !text.is_empty())
+}
+
 /// `cwd` of the first line that has one, in the beginning of a transcript.
 pub fn cwd(head: &[u8]) -> Option<String> {
     #[derive(Deserialize)]

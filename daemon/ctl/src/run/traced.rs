@@ -1,0 +1,45 @@
+//! Where the sessions of a run are to be seen, said when it ends.
+
+use std::{sync::mpsc, thread, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::{
+    open,
+    seen::{self, Seen},
+    session::Naming,
+};
+use cc_core::{destination::pages::Item, status::Session};
+
+/// How long the servers may take to say which project a key is for.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How many sessions are worth a line.
+const SHOWN: usize = 3;
+
+/// Says where the last turns of those sessions are to be seen that were heard of `since` then, if their servers have pages.
+pub(super) fn say(sessions: Vec<Session>, since: Timestamp) {
+    let is_new = |session: &Session| {
+        session.last_heard.as_ref().and_then(|at| at.parse::<Timestamp>().ok()).is_some_and(|at| at >= since)
+    };
+    let mine: Vec<Session> = sessions.into_iter().filter(is_new).take(SHOWN).collect();
+    if mine.is_empty() {
+        return;
+    }
+    let (found, pages) = mpsc::channel();
+    // Nobody waits for a server that does not answer.
+    thread::spawn(move || {
+        mine.iter().filter_map(|session| page(session, &mine).ok().flatten()).try_for_each(|page| found.send(page))
+    });
+    while let Ok(page) = pages.recv_timeout(PATIENCE) {
+        super::say(&format!("traced: {page}"));
+    }
+}
+
+fn page(session: &Session, all: &[Session]) -> anyhow::Result<Option<String>> {
+    let seen = Seen::meant(all, Some(&session.session_id), Naming::Exact)?;
+    let (Some(trace), dirs) = seen.last_turn()? else { return Ok(None) };
+    let Some(to) = seen.destination.clone().filter(|to| open::folder(to).is_none()) else { return Ok(None) };
+    let secrets = seen::secrets(&to, &dirs, None)?;
+    open::page(&to, &secrets, Item::Trace(&trace))
+}
