@@ -1,11 +1,11 @@
-//! Version, commit and its date for `--version`; the version alone where this is no checkout of its own.
+//! Version, commit and commit date for `--version`. Only the version where the sources are not a git checkout of their own.
 
 #![allow(clippy::print_stdout, reason = "so a build script speaks to cargo")]
 #![expect(clippy::disallowed_methods, reason = "so cargo speaks to a build script")]
 
 use std::{path::Path, process::Command};
 
-/// What the programs are made of.
+/// The paths from which the programs are built.
 const SOURCES: [&str; 12] = [
     "src",
     "Cargo.toml",
@@ -29,7 +29,7 @@ fn main() {
 }
 
 fn commit() -> Option<String> {
-    // Not the repository that an unpacked archive happens to lie in.
+    // An archive may have been unpacked inside another repository.
     let top = Path::new(&git(&["rev-parse", "--show-toplevel"])?).canonicalize().ok()?;
     if Path::new("..").canonicalize().ok()? != top {
         return None;
@@ -44,7 +44,8 @@ fn commit() -> Option<String> {
     Some(format!("{hash}{dirty} {date}"))
 }
 
-/// The files that change when HEAD is another commit, and seldom else. None may be missing: cargo would build each time.
+/// The files that change when HEAD moves, and rarely otherwise. All of them must exist: Cargo rebuilds each time for a missing
+/// one.
 fn head() -> Vec<String> {
     let there = |path: &str| git(&["rev-parse", "--git-path", path]).filter(|path| Path::new(path).exists());
     match there("logs/HEAD") {
@@ -55,11 +56,11 @@ fn head() -> Vec<String> {
 
 fn git(args: &[&str]) -> Option<String> {
     let mut git = Command::new("git");
-    // As it is run from a git hook, it would be told of another place.
+    // A git hook that runs this build sets these for its own repository.
     for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
         git.env_remove(name);
     }
-    // Looking changes nothing.
+    // Without this, git may write to the index.
     let output = git.env("GIT_OPTIONAL_LOCKS", "0").args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

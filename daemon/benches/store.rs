@@ -1,6 +1,6 @@
-//! Sessions that were restored → outbox → acknowledged: what the database costs per session.
+//! What the database costs per session: restored sessions enter the outbox and are acknowledged.
 //!
-//! `cargo bench -p daemon --bench store`; instructions, once through:
+//! `cargo bench -p daemon --bench store`; to count instructions of one pass:
 //! `valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*restore*' target/release/deps/store-* --test`
 
 #![allow(missing_docs, reason = "divan makes public items")]
@@ -23,7 +23,6 @@ use cc_core::{
 use cc_langfuse::store::{Advance, SessionRow, Store};
 use divan::{Bencher, counter::ItemsCount};
 
-/// How many sessions.
 const SESSIONS: u64 = 2000;
 /// How many of them are stored at once, as the engine does with those that nobody waits for.
 const SESSIONS_PER_STEP: usize = 16;
@@ -117,7 +116,7 @@ fn restore(store: &mut Store, steps: &[Advance]) {
             store.claim_turn(&step.spans[0].observation.trace_id, &step.session.session_id).expect("claimed");
         }
         let stored = store.advance_all(together).expect("stored");
-        // Batches go out as soon as they are full.
+        // A batch is sent as soon as it is full.
         for (destination, _) in stored.first().into_iter().flatten() {
             let rows = store.claim(*destination, 256, 1 << 20).expect("claimed");
             if rows.len() == 256 {

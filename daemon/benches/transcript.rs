@@ -1,4 +1,4 @@
-//! Bytes → spans, against merely reading the same file and splitting it into lines, in one run.
+//! The cost of turning bytes into spans, compared in one run with reading the same file and splitting it into lines.
 //!
 //! `cargo bench -p daemon --bench transcript`
 
@@ -45,7 +45,7 @@ fn generate(name: &str, mix: generate::Mix) -> PathBuf {
     path
 }
 
-/// The yardstick: 256 KiB at a time, cut at newlines.
+/// The baseline: reads 256 KiB at a time and splits at newlines.
 fn split(path: &Path) -> usize {
     let mut file = File::open(path).expect("the sample");
     let mut buffer = vec![0; 256 << 10];
@@ -61,7 +61,7 @@ fn split(path: &Path) -> usize {
     }
 }
 
-/// The same with the standard library: a buffer of 256 KiB, each line copied out of it.
+/// The baseline with the standard library: a buffer of 256 KiB, each line copied out of it.
 fn read_until(path: &Path) -> usize {
     let mut file = BufReader::with_capacity(256 << 10, File::open(path).expect("the sample"));
     let (mut line, mut count) = (Vec::new(), 0);
@@ -77,7 +77,7 @@ fn spans(path: &Path) -> usize {
     count(path, Options::default())
 }
 
-/// Without looking for secrets.
+/// Without masking.
 fn spans_unmasked(path: &Path) -> usize {
     count(path, Options { unredacted: true, ..Options::default() })
 }

@@ -1,5 +1,5 @@
-//! Looking for secrets in text that has none, against merely looking at each byte of it and reading it from a file, in one
-//! run.
+//! The cost of looking for secrets in text that has none, compared in one run with looking at each byte and with reading the
+//! text from a file.
 //!
 //! `cargo bench -p cc-core --bench redact`
 
@@ -17,21 +17,20 @@ fn main() {
     let _ = std::fs::remove_file(file());
 }
 
-/// Little enough for an undisturbed run now and then on a busy machine.
+/// Small enough that some runs are undisturbed on a busy machine.
 const SIZE: usize = 1 << 20;
 
-/// What there is to look at.
 #[derive(Clone, Copy, Debug)]
 enum Text {
-    /// A person's words.
+    /// Natural language.
     Prose,
-    /// Source code as it is read most: not about secrets.
+    /// Ordinary source code, not about secrets.
     Source,
-    /// Logs, listings, differences, test results.
+    /// Logs, listings, diffs, test results.
     Output,
     /// JSON as tools print it.
     Json,
-    /// Code that handles tokens and passwords, and holds none.
+    /// Code that handles tokens and passwords but contains none.
     NearMisses,
 }
 

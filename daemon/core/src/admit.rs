@@ -1,4 +1,7 @@
-//! What may be read, and queued for whom: back-pressure, pauses, history, and turns that were said while tracing was off.
+//! What may be read, and queued for which destination: back-pressure, pauses, history, and turns from a time when tracing was
+//! off.
+//!
+//! Comes in: how much waits, and what led to the session. Goes out: an [`Admission`]. Knows neither files nor the database.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -6,60 +9,59 @@ use crate::{hook::Source, transcript::record::Nanos};
 
 pub mod outcome;
 
-/// How many sessions are read at the same time that nobody waits for.
+/// How many sessions are read at the same time when nobody waits for them.
 pub const MAX_UNHURRIED: usize = 4;
 
-/// How many more may be in memory because their destination takes nothing for now.
+/// How many more of these may be in memory because their destinations take nothing for now.
 const MAX_BLOCKED: usize = 16;
 
-/// How many bytes may wait for a destination when history adds to them: what live sessions send comes behind these.
+/// How many bytes may wait for a destination before history stops adding to them. Live sessions queue behind these.
 const MAX_HISTORY_BYTES: u64 = 16 << 20;
 
-/// How many bytes may wait for a destination that takes them when sessions add to it that nobody waits for, or that are long: what
-/// the others send comes behind these.
+/// How many bytes may wait for a destination that delivers before long sessions, and sessions nobody waits for, stop adding to
+/// them. All others queue behind these.
 const PACE_BYTES: u64 = 2 << 20;
 
-/// The same for sessions that a search found: there may be thousands, and reading them is quicker than most servers. More would fill
-/// batches and cost fewer transactions, and what the others send would come behind those.
+/// The same for sessions found by a scan. There may be thousands, and reading is faster than most servers. A larger value would
+/// fill batches better and cost fewer transactions, but delay the others.
 const FOUND_PACE_BYTES: u64 = 256 << 10;
 
-/// How soon those go on.
+/// The retry interval for sessions that wait for [`Wait::Pace`].
 const PACE_RETRY: Duration = Duration::from_millis(50);
 
-/// How soon is tried again what must wait until something is delivered, resumed or stored.
+/// The retry interval for sessions that wait for a delivery, the end of a pause, or the database.
 pub const RETRY: Duration = Duration::from_secs(1);
 
-/// A destination to which nothing was delivered for longer than this is not waited for.
+/// A destination without any delivery for longer than this is not waited for.
 pub const DELIVERING: Duration = Duration::from_secs(30);
 
-/// How many sessions may be begun with that nobody waits for. Of those in memory `held` are not read for now, and the others are
-/// `busy`.
+/// How many sessions may be started that nobody waits for. Of those in memory, `held` are blocked and `busy` are being read.
 pub fn room(held: usize, busy: usize) -> usize {
     if held < MAX_BLOCKED { MAX_UNHURRIED.saturating_sub(busy) } else { 0 }
 }
 
-/// Who wants to add to queues.
+/// The session that wants to add to queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reader {
-    /// What led to the session last.
+    /// The source of its latest event.
     pub source: Source,
-    /// Nobody waits for what comes of the session, or it is long.
+    /// Nobody waits for its spans, or it is long.
     pub can_wait: bool,
 }
 
-/// Why nothing of a session is read for now.
+/// Why a session is not read for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// The project is paused: what is said meanwhile is passed over, but history waits for the end of the pause.
+    /// The project is paused. Live sessions pass over what is said meanwhile; history waits for the end of the pause.
     Paused,
-    /// None of its destinations takes anything.
+    /// None of its destinations has room.
     Full,
-    /// Enough waits already, and is being delivered, for those to wait that nobody waits for.
+    /// A destination that delivers has enough to do; a session nobody waits for can wait.
     Pace,
 }
 
 impl Wait {
-    /// How soon it is tried again.
+    /// The retry interval.
     pub fn retry(self) -> Duration {
         match self {
             Self::Paused | Self::Full => RETRY,
@@ -68,22 +70,21 @@ impl Wait {
     }
 }
 
-/// What may be queued.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// The destinations for which so much waits that nothing is added, by position: they fall behind.
+    /// Positions of the destinations that have no room: they fall behind.
     pub behind: Vec<usize>,
-    /// Why nothing is read, if so.
+    /// Why the session is not read now; `None` if it is.
     pub wait: Option<Wait>,
 }
 
-/// How many bytes may wait for a destination to which an event of `source` adds. `limit` is how many may in any case.
+/// How many bytes may wait for a destination when an event of `source` adds to them. `limit` is the bound for all sources.
 pub fn limit(source: Source, limit: u64) -> u64 {
     if source == Source::Backfill { limit.min(MAX_HISTORY_BYTES) } else { limit }
 }
 
-/// Decides for which destinations `reader` adds to what waits. `waiting` is how many bytes wait for each; `limit` is how
-/// many may. `is_paused` and, of a destination, `is_delivering` (in the last [`DELIVERING`]) are asked where it matters.
+/// Decides for which destinations `reader` may queue. `waiting` has the bytes that wait for each; `limit` is their bound.
+/// `is_paused` and `is_delivering` (within [`DELIVERING`], by position) are called only where they matter.
 pub fn admit(
     reader: Reader,
     limit: u64,
@@ -107,19 +108,18 @@ pub fn admit(
     Admission { behind, wait }
 }
 
-/// From where a session is read whose history the user hands over.
+/// Where reading starts when the user hands over a session's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
-    /// From where it stands.
+    /// At its stored position.
     GoesOn,
     /// From its start: it went elsewhere before, or some of it was left out.
     FromStart,
-    /// It goes on where it went before: something of it is still to be emitted there.
+    /// Not yet: part of it is still to be emitted to its earlier destination.
     NotNow,
 }
 
-/// Where history begins that goes to the same destination as the session (`is_same`) or to another one, and is to be read `again`
-/// or not. `has_unemitted`: something of the session is still to be emitted.
+/// At its start: it went to another destination before, or part of it was left out.
 pub fn history(is_same: bool, again: bool, has_unemitted: impl FnOnce() -> bool) -> History {
     if is_same && !again {
         History::GoesOn
@@ -130,9 +130,9 @@ pub fn history(is_same: bool, again: bool, has_unemitted: impl FnOnce() -> bool)
     }
 }
 
-/// True if a turn that began at `start` is left out: tracing was `off` in its project, nobody asks for the session's history, and
-/// no hook with tracing on ran while it was the session's last turn. `next` is when the turn after it began. `events` are what led
-/// to the session, and when they were fired.
+/// True if a turn that began at `start` is left out because tracing was `off` in its project. It is kept if the user asks for
+/// the session's history, or if a hook ran with tracing on while it was the session's last turn. `next` is when the following
+/// turn began. `events` has source and time of each event that led to the session.
 pub fn leaves_out(
     off: &[RangeInclusive<Nanos>],
     mut events: impl Iterator<Item = (Source, Nanos)>,
@@ -259,7 +259,7 @@ mod tests {
             assert_eq!(leaves_out(&off, events.into_iter(), start, next), expect, "{name}");
         }
         for source in ALL {
-            // A person may ask for history at any time; what the daemon found by itself says nothing.
+            // The user may ask for history at any time; an event from the daemon's own scan proves nothing.
             let during = leaves_out(&off, [(source, 160)].into_iter(), 150, None);
             let before = leaves_out(&off, [(source, 1)].into_iter(), 150, None);
             let expect = match source {

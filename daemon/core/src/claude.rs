@@ -1,23 +1,22 @@
-//! What Claude Code of which version understands.
+//! What each version of Claude Code supports.
 //!
-//! Before 2.1.120 an event name that it does not know turns off *all* hooks of a settings file, and says nothing.
+//! Before 2.1.120, one unknown event name silently turns off *all* hooks of a settings file.
 
-/// A version of Claude Code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32, pub u32);
 
-/// What is assumed where the version cannot be told: the oldest that is known to work.
+/// Assumed where the version is unknown: the oldest one known to work.
 const OLDEST: Version = Version(1, 0, 59);
 
-/// From this version on, an event it does not know harms no other.
+/// From this version on, an unknown event name does not affect the others.
 const TOLERANT: Version = Version(2, 1, 120);
 
-/// The latest version whose transcripts were recorded: all that these say is known.
+/// The latest version whose transcripts were recorded: everything in its transcripts is known here.
 const RECORDED: Version = Version(2, 1, 332);
 
-/// Events, the lowest version that was seen to know each, and whether the hook is registered for it: those that say something the
-/// transcript does not, or say it sooner, and come but a few times in a turn. `SessionStart` makes a session known that never stops;
-/// `Stop`, `StopFailure`, `SubagentStop` and `SessionEnd` close turns, agents and sessions.
+/// Each event, the lowest version seen to support it, and whether `setup` registers the hook for it. Registered are events that
+/// say something the transcript does not, or say it sooner, and that fire only a few times per turn. `SessionStart` announces a
+/// session that may never stop; `Stop`, `StopFailure`, `SubagentStop` and `SessionEnd` close turns, subagents and sessions.
 const EVENTS: [(&str, Version, bool); 13] = [
     ("Stop", Version(0, 0, 0), true),
     ("PreToolUse", Version(0, 0, 0), false),
@@ -43,19 +42,19 @@ impl Version {
         Some(Self(major.parse().ok()?, minor.parse().ok()?, patch.parse().ok()?))
     }
 
-    /// It may write what is not known here.
+    /// True if it may write lines that are unknown here.
     pub fn is_new(self) -> bool {
         self > RECORDED
     }
 
-    /// Does it know an event?
+    /// Whether it supports an event.
     pub fn knows(self, event: &str) -> Knows {
         if self >= TOLERANT {
             return Knows::Yes;
         }
         match EVENTS.iter().find(|(name, ..)| *name == event) {
             Some((_, since, _)) if *since <= self => Knows::Yes,
-            // Between versions that were looked at it may have come.
+            // Support may have come in any version between the two that were examined.
             Some(_) if self > Self(2, 1, 71) => Knows::Maybe,
             None if self > Self(2, 1, 3) => Knows::Maybe,
             _ => Knows::No,
@@ -69,14 +68,14 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// Does a version know an event?
+/// Whether a version supports an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Knows {
-    /// Or it does no harm.
+    /// It does, or ignores it without harm.
     Yes,
-    /// That was not looked at.
+    /// Not examined.
     Maybe,
-    /// All hooks are off.
+    /// It does not, and turns all hooks off.
     No,
 }
 
@@ -111,7 +110,7 @@ mod tests {
 
     #[test]
     fn no_version_is_given_an_event_it_does_not_know() {
-        // What was seen to be known: 7 events in 1.0.59, 12 in 2.0.75 and 2.1.3, StopFailure from 2.1.94 and not in 2.1.71.
+        // Observed: 7 events in 1.0.59, 12 in 2.0.75 and 2.1.3; StopFailure in 2.1.94 but not in 2.1.71.
         let old = ["Stop", "SubagentStop"];
         let newer = ["Stop", "SubagentStop", "SessionStart", "SessionEnd"];
         let newest = ["Stop", "SubagentStop", "SessionStart", "SessionEnd", "StopFailure"];

@@ -1,8 +1,11 @@
 //! When is a turn complete?
 //!
-//! Claude Code runs its Stop hooks before it has written the last answer, and runs none at all where it is killed. So a turn is
-//! complete when an event says that the model has stopped *and* the transcript shows the answer, or has been silent for so long
-//! that it will not. What is decided here is carried out by the engine.
+//! Claude Code runs its Stop hooks before it has written the last answer, and runs none if it is killed. So a turn is complete
+//! when an event says that the model has stopped *and* the transcript either shows the answer or has been silent for so long
+//! that none will come.
+//!
+//! Comes in: the waiting events and a view of the open turns. Goes out: a [`Decision`], which the engine carries out. Reads no
+//! files and no clock.
 
 use std::time::{Duration, Instant};
 
@@ -15,28 +18,27 @@ use crate::{
 
 pub use crate::turn::silence::{BURST, QUIET, QUIET_FINISHED, QUIET_UNKNOWN};
 
-/// How long events are collected that end nothing: a busy session has many of them, and one look deals with all.
+/// How long events that end nothing are collected: a busy session has many, and one read serves all of them.
 const COLLECT: Duration = Duration::from_millis(200);
 
-/// The shortest time between two polls of a transcript, should no file event come.
+/// The shortest interval between two polls of a transcript while no file event comes.
 const POLL: Duration = Duration::from_millis(10);
 
-/// An event that waits for what it announces.
+/// An event whose announced answer has not been seen yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Waiting<'a> {
-    /// What it says.
     pub event: &'a Event,
     /// When the hook ran.
     pub fired_ns: Nanos,
-    /// When the daemon heard of it.
+    /// When the daemon received it.
     pub came: Instant,
 }
 
-/// What the decision needs to know of a turn.
+/// What the decision needs to know about a turn.
 pub trait View {
-    /// There is work of the model that was not emitted and is not running any more.
+    /// The turn has work of the model that was not emitted and is no longer running.
     fn has_news(&self) -> bool;
-    /// Its last words are these.
+    /// Its last answer has this fingerprint.
     fn ends_with(&self, answer: &Fingerprint) -> bool;
     /// The model has said that it is done, or has failed.
     fn looks_finished(&self) -> bool;
@@ -44,7 +46,7 @@ pub trait View {
     fn is_interrupted(&self) -> bool;
     /// The model called this tool.
     fn has_call(&self, tool: &str) -> bool;
-    /// When it was begun, if its lines say so.
+    /// When it began, if its lines say so.
     fn began(&self) -> Option<Nanos>;
 }
 
@@ -77,61 +79,59 @@ impl View for Turn {
 /// A session whose transcript was read to its end.
 #[derive(Debug)]
 pub struct Situation<'a, V> {
-    /// Events not yet dealt with, oldest first.
+    /// Pending events, oldest first.
     pub waiting: &'a [Waiting<'a>],
     /// When the transcript last grew.
     pub grown: Instant,
-    /// Its last line lacks its newline, and more than that perhaps.
+    /// Its last line has no newline yet.
     pub is_line_unfinished: bool,
-    /// Another session has followed this one: nobody writes to it any more.
+    /// Another session continues this one: nobody writes to it any more.
     pub is_superseded: bool,
-    /// The answered turns at work; with two terminals on one session there can be several.
+    /// The turns in progress that have an answer; two terminals on one session can have several.
     pub turns: &'a [&'a V],
-    /// Which of them was written to last; `None` if that is one without an answer.
+    /// The one that was written to last; `None` if that turn has no answer yet.
     pub open: Option<usize>,
-    /// Answers of turns that were closed by the next prompt before a Stop was heard, oldest first.
+    /// Answers of turns that the next prompt closed before their Stop arrived, oldest first.
     pub unclaimed: &'a [Fingerprint],
 }
 
-/// What is to be done.
 #[derive(Debug, PartialEq)]
 pub struct Decision {
-    /// The events that are dealt with, as positions in [`Situation::waiting`], ascending.
+    /// Positions in [`Situation::waiting`] of the events that are done with, ascending.
     pub dealt_with: Vec<usize>,
-    /// The answers whose Stop came after all, as positions in [`Situation::unclaimed`].
+    /// Positions in [`Situation::unclaimed`] of the answers whose Stop has now arrived.
     pub claimed: Vec<usize>,
-    /// What is emitted.
     pub emission: Option<Emission>,
-    /// What the session waits for afterwards.
+    /// What the session waits for next.
     pub awaits: Awaits,
 }
 
-/// Turns that are complete.
+/// The turns to emit.
 #[derive(Debug, PartialEq)]
 pub struct Emission {
     /// How much of them.
     pub scope: Scope,
     /// When the Stop hook ran that ended the turn, if one did.
     pub fired_ns: Option<Nanos>,
-    /// Which, as positions in [`Situation::turns`].
+    /// Positions in [`Situation::turns`].
     pub turns: Vec<usize>,
 }
 
-/// What a session waits for whose transcript was read to its end.
+/// What a session waits for once its transcript has been read to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Awaits {
     /// The next event.
     Nothing,
-    /// What the events that wait announce: should no file event come, the transcript is polled then.
+    /// What the pending events announce. The transcript is polled meanwhile in case no file event comes.
     Events {
-        /// The transcript is read again then, should no file event come before.
+        /// When the transcript is read again if no file event comes before.
         poll: Instant,
     },
-    /// No event waits. A turn looks finished, and is complete if the transcript does not grow until then.
+    /// A turn that looks finished, without a pending event: it is complete if the transcript has not grown by then.
     Silence { until: Instant },
 }
 
-/// Decides which events are dealt with and which turns are complete.
+/// Decides which events are done with and which turns are complete.
 pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
     let mut claimed = Vec::new();
     let mut scope = None;
@@ -140,14 +140,14 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
     let mut dealt_with = Vec::new();
     for (index, waiting) in at.waiting.iter().enumerate() {
         let quiet = now.saturating_duration_since(at.grown.max(waiting.came));
-        // However busy the file is: a burst is short.
+        // Events are not collected for longer than this, however busy the file is.
         let in_burst = !at.is_superseded && quiet < BURST && now < waiting.came + QUIET;
         let is_done = match waiting.event {
             Event::Other | Event::AgentStopped { .. } => true,
-            // Its call is written before it runs.
+            // A call is written before its tool runs.
             Event::ToolEnded { tool, .. } => at.turns.iter().any(|turn| turn.has_call(tool)) || quiet >= QUIET,
             Event::Ended | Event::Stopped { .. } if in_burst => false,
-            // A last line may lack its newline.
+            // The last line may still get its newline.
             Event::Ended if !at.is_superseded && quiet < QUIET_FINISHED && at.is_line_unfinished => false,
             Event::Ended => {
                 scope = Some(Scope::Final);
@@ -155,7 +155,7 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
                 true
             }
             Event::Stopped { answer } => {
-                // With two terminals on one session it need not be the turn that was written to last.
+                // With two terminals on one session, the Stop may belong to a turn that was not written to last.
                 let is_shown = |answer| at.turns.iter().any(|turn| turn.has_news() && turn.ends_with(answer));
                 let limit = if answer.is_some() { QUIET } else { QUIET_UNKNOWN };
                 if answer.as_ref().is_some_and(is_shown) || quiet >= limit {
@@ -186,11 +186,12 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
         scope = Some(Scope::Settled);
     }
     let emission = scope.map(|scope| {
-        // One at which another terminal works has an end of its own, unless the session ends.
+        // A turn that another terminal works on has a Stop of its own, unless the session ends.
         let is_complete = |&index: &usize| {
             at.open == Some(index) || scope == Scope::Final && !is_interrupted || at.turns[index].looks_finished()
         };
-        // An event that is heard late, as after a restart, does not end a turn that was begun since and is at work.
+        // An event that arrives late, for instance after a restart, must not end a turn that began later and is still in
+        // progress.
         let was_there = |&index: &usize| {
             let turn = at.turns[index];
             let is_later = || turn.began().zip(last_fired).is_some_and(|(began, fired)| began > fired);
@@ -199,18 +200,18 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
         Emission { scope, fired_ns, turns: (0..at.turns.len()).filter(is_complete).filter(was_there).collect() }
     });
     let mut left = (0..at.waiting.len()).filter(|index| dealt_with.binary_search(index).is_err());
-    // Whatever looks finished is part of what is emitted.
+    // A turn that looks finished is part of this emission.
     let awaits =
         awaits(now, at.grown, left.by_ref().map(|index| at.waiting[index].came), emission.is_none() && looks_finished);
     Decision { dealt_with, claimed, emission, awaits }
 }
 
-/// What a session waits for while events that `came` then wait. Its transcript last grew at `grown`, and `looks_finished` if a
-/// turn of it does of which something was not emitted.
+/// What a session waits for while events that `came` at these times are pending. `grown` is when its transcript last grew;
+/// `looks_finished` if it has a turn that looks finished and was not emitted.
 pub fn awaits(now: Instant, grown: Instant, came: impl IntoIterator<Item = Instant>, looks_finished: bool) -> Awaits {
     match came.into_iter().min() {
-        // Often at first, then ever more rarely: file events say what happens meanwhile; if any are lost the wait is half as
-        // long again at most. Newer events have had a poll of their own.
+        // Polls become rarer with the age of the oldest event, because file events normally come first. Should they get lost,
+        // the wait is at most half as long again. Newer events have been polled for already.
         Some(oldest) => {
             let since = now.saturating_duration_since(oldest.max(grown));
             Awaits::Events { poll: now + (since / 2).max(POLL) }
@@ -220,8 +221,8 @@ pub fn awaits(now: Instant, grown: Instant, came: impl IntoIterator<Item = Insta
     }
 }
 
-/// When the transcript is to be read for an event that just came. Until then a burst of events is one reason to read. Nobody
-/// waits for an event that is not `hurried`: whatever led to it has been silent for long.
+/// When to read the transcript for an event that just came. Events that arrive together until then are served by one read.
+/// Nobody waits for an event that is not `hurried`: its session has been silent for long.
 pub fn first_poll(now: Instant, event: &Event, is_hurried: bool) -> Instant {
     match event {
         _ if !is_hurried => now,
@@ -230,8 +231,8 @@ pub fn first_poll(now: Instant, event: &Event, is_hurried: bool) -> Instant {
     }
 }
 
-/// True if the last line of a session that is over counts although its newline is missing: none will come. The transcript last
-/// grew at `grown`.
+/// True if the last line of an ended session counts although it has no newline: none will come. `grown` is when the transcript
+/// last grew.
 pub fn is_last_line_over(now: Instant, grown: Instant) -> bool {
     now.saturating_duration_since(grown) >= QUIET_FINISHED
 }

@@ -1,6 +1,6 @@
-//! The daemon's own settings, `~/.config/cc-langfuse/config.toml` on top of what an administrator says for every user →
-//! [`Config`], which cannot be invalid. What a project wants is not here: it stands in the project's environment
-//! ([`project`]) and comes with each hook event.
+//! The daemon's own settings: `~/.config/cc-langfuse/config.toml` on top of the administrator's file → [`Config`], which is
+//! always valid. A project's options are not here: they are in the project's environment ([`project`]) and come with each hook
+//! event.
 
 use std::{
     ops::Range,
@@ -40,25 +40,24 @@ const PATTERN: &str = "pattern";
 
 const MIB: u64 = 1 << 20;
 
-/// How many of them may wait for a destination if nobody says.
+/// The default of `outbox_mib`.
 const OUTBOX_MIB: u64 = 256;
 
-/// The daemon's settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Absolute directories below which transcripts may lie, besides Claude Code's own. None is the root of all.
+    /// Absolute directories below which transcripts may lie, besides Claude Code's own. Never the root directory.
     pub transcript_roots: Vec<PathBuf>,
-    /// How many bytes of spans may wait for each destination. One that is away must not stop the others.
+    /// How many bytes of spans may wait for each destination.
     pub outbox_bytes: u64,
-    /// What was said before a project is first seen is left out.
+    /// Turns from before a project is first seen are left out.
     pub from_now: bool,
-    /// The least privacy that every project keeps.
+    /// The privacy that no project can loosen.
     pub floor: Floor,
-    /// What masks secrets.
+    /// The masking rules.
     pub rules: Rules,
-    /// Prices that stand above the built-in ones.
+    /// Prices that override the built-in ones.
     pub prices: Vec<Own>,
-    /// Destinations besides those that variables name, and what is wrong with others.
+    /// The `[[destination]]` tables, valid or not.
     pub destinations: Vec<Named>,
 }
 
@@ -68,17 +67,16 @@ impl Default for Config {
     }
 }
 
-/// Why a text is not a configuration.
+/// Why a text is not a valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub struct BadConfig {
-    /// Where, counted from 1.
+    /// Counted from 1.
     pub line: usize,
-    /// What is wrong there.
     pub problem: String,
 }
 
-/// A problem and where in the text it is.
+/// The position of a problem in the text, and the problem.
 type Problem = (Range<usize>, String);
 
 /// A line of a configuration file.
@@ -86,29 +84,26 @@ type Problem = (Range<usize>, String);
 pub struct Place {
     /// The file.
     pub file: PathBuf,
-    /// The line, counted from 1.
+    /// Counted from 1.
     pub line: usize,
 }
 
-/// A value, and who said it.
+/// A value and the line that sets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Said<T> {
-    /// The value.
     pub value: T,
-    /// Where it stands; nowhere if it is the default.
+    /// `None` if it is the default.
     pub place: Option<Place>,
 }
 
-/// A rule of a user's or an administrator's own.
+/// A masking rule of the user's or the administrator's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rule {
-    /// Its name.
     pub name: String,
-    /// What it masks.
     pub pattern: String,
 }
 
-/// Files on top of each other: of a key the last one counts, of rules all of them.
+/// Configuration files in layers: the last value of a key counts, rules and prices add up.
 #[derive(Clone, Debug)]
 pub struct Layers {
     /// See [`Config::transcript_roots`].
@@ -147,7 +142,7 @@ impl Default for Layers {
 }
 
 impl Layers {
-    /// Lays what `file` says on top.
+    /// Adds `file` on top.
     ///
     /// # Errors
     /// The first problem in it.
@@ -160,7 +155,7 @@ impl Layers {
         read(self, text, &place).map_err(|(at, problem)| BadConfig { line: line(&at), problem })
     }
 
-    /// What all of it comes to.
+    /// The effective configuration.
     pub fn config(self) -> Config {
         Config {
             transcript_roots: self.transcript_roots.value,
@@ -204,13 +199,13 @@ fn read(layers: &mut Layers, text: &str, place: &dyn Fn(Range<usize>) -> Option<
             }
             OUTBOX => layers.outbox_mib = Said { value: outbox(value)?, place: place_of_it },
             FROM_NOW => layers.from_now = Said { value: boolean(key, value)?, place: place_of_it },
-            // A file on top cannot loosen these.
+            // A later file cannot loosen these.
             CAPTURE if capture(value)? == Capture::Metadata => {
                 layers.capture_at_most = Said { value: Capture::Metadata, place: place_of_it };
             }
             MASK if boolean(key, value)? => layers.always_redact = Said { value: true, place: place_of_it },
             CAPTURE | MASK => {}
-            // Of one model the last file's counts.
+            // The last file's price of a model counts.
             PRICE => {
                 for table in items(key, value)? {
                     layers.prices.push(Said { value: price::price(table)?, place: place(table.span()) });
@@ -223,7 +218,7 @@ fn read(layers: &mut Layers, text: &str, place: &dyn Fn(Range<usize>) -> Option<
     Ok(())
 }
 
-/// The members of a table in the order of the text, if all of them are known.
+/// The entries of a table in textual order, if all keys are known.
 fn entries<'t, 'i>(
     table: &'t DeTable<'i>,
     known: &[&str],
@@ -289,7 +284,7 @@ fn capture(value: &Spanned<DeValue<'_>>) -> Result<Capture, Problem> {
     }
 }
 
-/// Adds rules to those that are there.
+/// Adds the rules of one file.
 fn rules(
     layers: &mut Layers,
     tables: &[Spanned<DeValue<'_>>],
@@ -317,7 +312,7 @@ fn rules(
         }
     }
     let all: Vec<_> = layers.redact.iter().map(|rule| (rule.value.name.clone(), rule.value.pattern.clone())).collect();
-    // Those of other files were fine when these were laid.
+    // The rules of other files were checked when those were added.
     let at = |name: &str| all[first..].iter().position(|(other, _)| other == name).map(|index| tables[index].span());
     let redactor =
         Redactor::with_extra(&all).map_err(|error| (at(&error.name).unwrap_or_default(), error.to_string()))?;
@@ -432,7 +427,7 @@ mod tests {
         assert_eq!((config.outbox_bytes, config.transcript_roots), (9 << 20, vec!["/fleet".into()]));
         let masked = config.rules.scrub("T-1 PIN 2", &mut Counts::new());
         assert_eq!(masked.as_deref(), Some("[REDACTED:ticket] [REDACTED:pin]"));
-        // A rule of the same name is another rule, and what is wrong with it is told with its own line.
+        // A rule of the same name in another file is a separate rule; an error in it names its own line.
         let error = layers.clone().lay(own, &("\n\n".to_owned() + &rule("ticket", "("))).unwrap_err();
         assert_eq!(error.line, 4, "{error}");
         layers.lay(own, "redact = []").unwrap();

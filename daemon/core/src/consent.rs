@@ -1,8 +1,9 @@
-//! Whose choice a destination is (one that others chose is held until the user trusts it), and how much of a conversation may
-//! leave. Pure: variables and layers in, judgement out.
+//! Who chose a destination (one chosen by others is held until the user trusts it), and how much of a conversation may leave.
 //!
-//! Claude Code gives the `env` blocks of a project's settings to hooks, and a repository can bring such files. A destination
+//! Claude Code gives the `env` blocks of a project's settings to hooks, and a repository can contain such files. A destination
 //! is the user's own only if every variable that determines it comes from a place no repository can write.
+//!
+//! Comes in: variables and settings layers. Goes out: a judgement. Reads no files.
 
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ use crate::{
     },
 };
 
-/// What says where spans go, each setting by itself.
+/// The roles that determine where spans go.
 const ROLES: [Role; 4] = [Role::Enable, Role::Address, Role::Account, Role::Secret];
 
 const CAPTURE: &str = "CC_LANGFUSE_CAPTURE";
@@ -27,20 +28,19 @@ const REDACT: &str = "CC_LANGFUSE_REDACT";
 /// Who can write a settings file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// The user, or an administrator of the machine; nobody else.
+    /// Only the user or an administrator of the machine.
     User,
-    /// Others too: a repository brought it, an archive, or it is the file that a project shares.
+    /// Others too: it came with a repository or an archive, or is the project's shared file.
     Repository,
 }
 
-/// What one settings file says.
+/// The variables of one settings file.
 #[derive(Clone, Debug)]
 pub struct Layer {
-    /// The file, whether it exists or not.
+    /// The file may be missing.
     pub file: PathBuf,
-    /// Who can write it.
     pub owner: Owner,
-    /// Its variables, or that it cannot be read with certainty.
+    /// Its variables, or why they cannot be read reliably.
     pub env: Result<Vars, Unclear>,
 }
 
@@ -50,18 +50,18 @@ pub struct Layer {
 pub enum Chooser {
     /// The user: every variable came from the environment or a file nobody else can write.
     User,
-    /// The user, in `config.toml`, and by no variable.
+    /// The user, in `config.toml` and by no variable.
     Config,
-    /// Others may have.
+    /// Possibly others.
     Repository(Evidence),
 }
 
 /// What shows that others may have chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// A settings file that a repository, an archive or a project's members can write.
+    /// A settings file that a repository, an archive or other members of the project can write.
     pub file: PathBuf,
-    /// The variable it sets; `None` if the file cannot be read with certainty.
+    /// The variable it sets; `None` if the file cannot be read reliably.
     pub variable: Option<String>,
 }
 
@@ -75,17 +75,17 @@ impl std::fmt::Display for Evidence {
     }
 }
 
-/// The least privacy that every project keeps, from `config.toml`.
+/// The privacy that no project can loosen, from `config.toml`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Floor {
-    /// No more than this leaves.
+    /// The most that may leave.
     pub capture: Capture,
     /// Secrets are masked whatever a project says.
     pub redact: bool,
 }
 
-/// Who chose where `received`, the variables a hook was given, leads to among backends of this `kind`. `layers` are the settings
-/// files that may have said so, weakest first.
+/// Who chose the destination of this `kind` that `received`, a hook's variables, lead to. `layers` are the settings files that
+/// may have set them, weakest first.
 pub fn chooser(kind: Kind, received: &Vars, layers: &[Layer]) -> Chooser {
     let get = |name: &str| received.get(name).map(|value| value.trim()).unwrap_or_default();
     let by_others = || layers.iter().filter(|layer| layer.owner == Owner::Repository);
@@ -94,9 +94,9 @@ pub fn chooser(kind: Kind, received: &Vars, layers: &[Layer]) -> Chooser {
     }
     let rows: Vec<_> = ROLES.iter().flat_map(|role| rows(kind.backend().of(), *role)).collect();
     for group in rows.chunk_by(|one, other| one.setting == other.setting) {
-        // Strongest first: the first with a value decides.
+        // The strongest name with a value decides.
         let decides = group.iter().position(|row| !get(row.name).is_empty());
-        // An event from the spool has no secrets.
+        // Spooled events carry no secrets.
         if group[0].role == Role::Secret && decides.is_none() {
             continue;
         }
@@ -133,8 +133,8 @@ pub fn own_tls(received: &Vars, layers: &[Layer]) -> Vars {
     vars
 }
 
-/// Tightens `options`, made of `received`, to what the user and `floor` allow: a file others can write never loosens what the
-/// user's own say.
+/// Tightens `options`, parsed from `received`, to what the user and `floor` allow: a file that others can write never loosens
+/// the user's own settings.
 pub fn tighten(options: &mut Options, received: &Vars, layers: &[Layer], floor: Floor) {
     let own = |name| layers.iter().rev().filter(|l| l.owner == Owner::User).find_map(|layer| value(layer, name));
     let said_by_others = |name| {
@@ -155,13 +155,13 @@ fn value<'l>(layer: &'l Layer, name: &str) -> Option<&'l str> {
     layer.env.as_ref().ok()?.get(name).map(|value| value.trim())
 }
 
-/// Why nothing is sent to `to` before the user trusts it, though nobody else chose it: others could read it on the way.
+/// Why `to` is held although nobody else chose it: its traffic is not encrypted.
 pub fn held_unencrypted(to: &Destination) -> Option<String> {
     let is_held = !to.is_private() && to.kind.backend().takes_plain_http();
     is_held.then(|| held(to, "conversations and credentials would travel there unencrypted"))
 }
 
-/// What `status` and the log say of a destination that others chose, as `why` says: it gets nothing yet, and what changes that.
+/// The text `status` and the log show for a held destination. `why` says who chose it.
 pub fn held(to: &Destination, why: &str) -> String {
     format!("{why}; if spans are to go there: cc-langfusectl trust {} {}", quoted(&to.address), quoted(&to.account))
 }

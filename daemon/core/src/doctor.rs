@@ -1,5 +1,5 @@
-//! What is wrong between Claude Code's hook and the server, judged from what was seen, with what to do about it. Pure: what there
-//! is to see is collected elsewhere.
+//! Checks of everything between Claude Code's hook and the server. Comes in: what was observed, collected elsewhere. Goes out:
+//! findings with remedies.
 
 use serde::Serialize;
 

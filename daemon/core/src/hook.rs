@@ -1,4 +1,4 @@
-//! A hook's payload and environment → a hint: which session to look at, why, and where its spans go.
+//! A hook's payload and environment → a [`Hint`]: which session to read, why, and where its spans go.
 
 use std::path::PathBuf;
 
@@ -23,39 +23,37 @@ mod source;
 
 pub use source::Source;
 
-/// A hook event, judged. Holds nothing secret; stored until it is dealt with.
+/// A hook event as it is stored until it is done with. Contains no secret.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Hint {
-    /// Id of the event, unique and otherwise without meaning.
+    /// Unique; has no other meaning.
     pub id: String,
-    /// Where it comes from. Only what no hook brought says so where it is stored.
+    /// Stored only if it is not a hook.
     #[serde(default, skip_serializing_if = "Source::is_hook")]
     pub source: Source,
     /// When the hook ran.
     pub fired_ns: Nanos,
     pub session_id: String,
-    /// Its transcript, at this moment: a session's file can move.
+    /// The session's transcript at this moment: it can move.
     pub transcript: PathBuf,
     pub event: Event,
-    /// Working directory of the session, and the project's where Claude Code says it: where settings are looked for.
+    /// The session's working directory, and the project's if Claude Code names it: where settings are looked up.
     pub project_dirs: Vec<PathBuf>,
-    /// Where Claude Code keeps its things, if its environment says so.
+    /// Claude Code's configuration directory, if its environment names one.
     #[serde(default)]
     pub config_dir: Option<PathBuf>,
-    /// Where its spans go; at least one.
+    /// At least one.
     pub targets: Vec<Target>,
-    /// The settings files turned tracing on when the event was taken, not the environment alone.
+    /// The settings files turned tracing on when the event arrived, not the environment alone.
     #[serde(default)]
     pub settings_on: bool,
-    /// How its spans are made.
     pub options: Options,
-    /// The project asked for a talkative log.
+    /// The project asked for a detailed log.
     pub debug: bool,
 }
 
 impl Hint {
-    /// Everywhere its spans go.
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         self.targets.iter().map(|target| &target.destination)
     }
@@ -71,7 +69,7 @@ impl<'de> Deserialize<'de> for Hint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         let mut stored = serde_json::Value::deserialize(deserializer)?;
-        // Earlier versions stored one destination, and who chose it beside it.
+        // Earlier versions stored a single destination, with its chooser beside it.
         if let Some(one) = stored.get_mut("destination").map(serde_json::Value::take) {
             let chooser = stored.get_mut("chooser").map(serde_json::Value::take);
             stored["targets"] = serde_json::json!([{ "destination": one, "chooser": chooser }]);
@@ -91,41 +89,42 @@ impl<'de> Deserialize<'de> for Hint {
 /// What a hook event means for the open turn.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
-    /// The model has stopped. Its last line may not be on disk yet; `answer` (trimmed by Claude Code) says what to wait for.
+    /// The model has stopped. Its last line may not be on disk yet; `answer` (trimmed by Claude Code) says which one to wait
+    /// for.
     Stopped {
-        /// `last_assistant_message`, which is not kept; older versions do not send it.
+        /// Of `last_assistant_message`, whose text is not kept. Older versions do not send it.
         answer: Option<Fingerprint>,
     },
-    /// A subagent has stopped, while the turn goes on.
+    /// A subagent has stopped while the turn goes on.
     AgentStopped {
-        /// The id of the subagent, as Claude Code has it.
+        /// Claude Code's id of the subagent.
         agent: String,
     },
-    /// A tool has come back.
+    /// A tool has returned.
     ToolEnded {
         /// `tool_use.id`.
         tool: String,
-        /// How long it ran, in milliseconds: what a transcript does not say.
+        /// Run time in milliseconds, which the transcript does not have.
         took_ms: u64,
     },
-    /// The session is over and its file complete.
+    /// The session has ended and its transcript is complete.
     Ended,
-    /// Anything else: a reason to look, and nothing more.
+    /// Any other event: only a reason to read the transcript.
     Other,
 }
 
-/// Reads a frame: the hint in it, and the variables it came with, among them the secret key. `join` adds the destinations that no
+/// Reads a frame. Returns the event and the variables it came with, including secrets. `join` adds the destinations that no
 /// variable names.
 ///
 /// # Errors
-/// Why there is nothing to be done about the event.
+/// Why the event cannot be used.
 pub fn read(frame: Frame, join: impl FnOnce(&mut Hint)) -> Result<(Hint, Vars), Refused> {
     let mut vars: Vars = frame.env.into_iter().collect();
     if !Env::of(&vars).enabled() {
         return Err(Refused::NotEnabled);
     }
     let payload = Payload::read(&frame.payload, frame.cut).ok_or(Refused::NotJson)?;
-    // A store may be below the project; where Claude Code does not say which that is, it is where it works.
+    // A file store may be relative to the project. If Claude Code does not name the project, it is the working directory.
     if let Some(cwd) = payload.cwd.as_ref().filter(|cwd| cwd.starts_with('/')) {
         vars.entry("CLAUDE_PROJECT_DIR".to_owned()).or_insert_with(|| cwd.clone());
     }
@@ -182,7 +181,7 @@ pub fn read(frame: Frame, join: impl FnOnce(&mut Hint)) -> Result<(Hint, Vars), 
     Ok((hint, vars))
 }
 
-/// The fields of a payload that matter.
+/// The fields of a payload that are used.
 #[derive(Debug, Default, PartialEq)]
 struct Payload {
     session_id: Option<String>,
@@ -196,7 +195,7 @@ struct Payload {
 }
 
 impl Payload {
-    /// `None` if `bytes` is not a JSON object. Of a payload that was `cut`, what could be read counts.
+    /// `None` if `bytes` is not a JSON object. If the payload was `cut`, the fields before the cut count.
     fn read(bytes: &[u8], cut: bool) -> Option<Self> {
         let mut payload = Self::default();
         let text = String::from_utf8_lossy(bytes);
@@ -206,7 +205,7 @@ impl Payload {
     }
 }
 
-/// Fills a [`Payload`] field by field, so that what came before an error is not lost with it.
+/// Fills a [`Payload`] field by field, so that an error keeps the fields before it.
 struct Collect<'p>(&'p mut Payload);
 
 impl<'de> DeserializeSeed<'de> for Collect<'_> {

@@ -1,34 +1,33 @@
 //! Trace and span ids: functions of transcript content only (invariant 5).
 //!
-//! A fork copies lines into a new session, a restart reads them again, a retry sends them again: each time the same ids
-//! come out, so the same work never appears twice.
+//! A fork copies lines into a new session, a restart reads them again, a retry sends them again. The ids are the same each
+//! time, so that no work appears twice.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Id of a trace, which is one turn. 16 bytes, as OTLP wants them.
+/// Id of a trace, which is one turn; 16 bytes as in OTLP.
 pub type TraceId = [u8; 16];
 
-/// Id of a span. 8 bytes, as OTLP wants them.
+/// Id of a span; 8 bytes as in OTLP.
 pub type SpanId = [u8; 8];
 
-/// What is remembered of a model call, to know it again.
+/// A hash that recognises a model call.
 pub type CallId = [u8; 16];
 
-/// A model call, wherever its lines were copied to: it is the same if one of `proofs` is, each of which is `message.id` with something
-/// more. The id alone proves nothing, for there are gateways that give each call the same.
+/// The identity of a model call, wherever its lines are copied to: two calls are the same if they share one of `proofs`. Each
+/// proof combines `message.id` with something else, because some gateways use one id for every call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// `message.id` alone, by which earlier versions knew calls.
+    /// `message.id` alone, which earlier versions used.
     pub id: CallId,
-    /// The same with when its first line was written, with the request, and with what it said and used.
+    /// `message.id` with the time of the first line, with the request id, and with content and usage.
     pub proofs: [Option<CallId>; 3],
-    /// When its first line was written, nanoseconds since the epoch.
+    /// When its first line was written, Unix nanoseconds.
     pub at: Option<u64>,
 }
 
 impl Call {
-    /// The call `message_id`.
     pub fn of(message_id: &str, at: Option<u64>, request: Option<&str>, content: Option<&str>) -> Self {
         let proof = |kind: &[u8], by: &[u8]| truncated(&[b"call\0", kind, message_id.as_bytes(), b"\0", by]);
         let id = truncated(&[b"message\0", message_id.as_bytes()]);
@@ -37,40 +36,39 @@ impl Call {
             request.map(|request| proof(b"request\0", request.as_bytes())),
             content.map(|content| proof(b"content\0", content.as_bytes())),
         ];
-        // Where there is nothing more, the id must do.
+        // Without anything else, the id alone has to do.
         let proofs = if proofs.iter().any(Option::is_some) { proofs } else { [Some(id), None, None] };
         Self { id, proofs, at }
     }
 
-    /// Each of which shows that a call is this one.
+    /// The proofs it has.
     pub fn proofs(&self) -> impl Iterator<Item = &CallId> {
         self.proofs.iter().flatten()
     }
 }
 
-/// What a span is, as far as its id is concerned: the same source id may occur in two roles.
+/// The role of a span, which is part of its id because one source id may occur in two roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The root of a turn; its source is the turn's key.
+    /// The root of a turn. Source: the turn's key.
     Turn,
-    /// One model call; its source is `message.id`.
+    /// A model call. Source: `message.id`.
     Generation,
-    /// One tool call; its source is `tool_use.id`.
+    /// A tool call. Source: `tool_use.id`.
     Tool,
-    /// The work of a subagent; its source is the subagent's id, or that of the call that launched it.
+    /// A subagent. Source: its id, or that of the call that launched it.
     Agent,
-    /// Something that happened; its source is that of the turn or subagent it happened to, and how many happened before or, of a
-    /// turn that was left behind, that it was.
+    /// An event. Source: that of its turn or subagent with the number of earlier events, or with a mark for the event that the
+    /// turn was abandoned.
     Event,
 }
 
-/// The trace of the turn whose key is `key` (the `uuid` of its prompt line): the first 16 bytes of SHA-256, which is how
+/// The trace of the turn with this `key` (the `uuid` of its prompt line): the first 16 bytes of SHA-256, which is how
 /// Langfuse's SDKs derive a trace id from a seed, so that scores can be attached from elsewhere.
 pub fn trace_id(key: &str) -> TraceId {
     truncated(&[key.as_bytes()])
 }
 
-/// The span of `source` in `role` within `trace`.
 pub fn span_id(trace: TraceId, role: Role, source: &str) -> SpanId {
     let role: &[u8] = match role {
         Role::Turn => b"turn",
@@ -82,13 +80,13 @@ pub fn span_id(trace: TraceId, role: Role, source: &str) -> SpanId {
     truncated(&[&trace, role, b"\0", source.as_bytes()])
 }
 
-/// `bytes` in lower-case hexadecimal, as ids are written everywhere.
+/// In lower case, as ids are written everywhere.
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// The id that [`hex`] wrote so; `None` if it is none of this length.
+/// The inverse of [`hex`]; `None` if `text` is not one of this length.
 pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut id = [0; N];
     let digits = text.as_bytes();
@@ -101,8 +99,8 @@ pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(id)
 }
 
-/// What is kept of a text to recognise it: nothing of it can be read. White space around it does not count, because Claude
-/// Code trims what it gives to hooks.
+/// A hash that recognises a text without revealing it. Ignores surrounding white space, because Claude Code trims what it gives
+/// to hooks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint(String);
 
@@ -113,18 +111,17 @@ impl AsRef<str> for Fingerprint {
 }
 
 impl Fingerprint {
-    /// The fingerprint of `text`.
     pub fn of(text: &str) -> Self {
         Self(hex(&truncated::<16>(&[b"text\0", text.trim().as_bytes()])))
     }
 }
 
-/// The fingerprint of what a span says.
+/// The fingerprint of a span's content.
 pub fn fingerprint(body: &[u8]) -> [u8; 16] {
     truncated(&[b"body\0", body])
 }
 
-/// Whether a trace is kept at sampling `rate` (0.0 … 1.0): decided by the id, so a turn is whole or absent.
+/// Whether a trace is kept at a sampling `rate` of 0.0 to 1.0. The id decides, so a turn is kept or dropped as a whole.
 pub fn sampled(trace: TraceId, rate: f64) -> bool {
     let position = u64::from_be_bytes(trace[..8].try_into().unwrap_or_default());
     (position as f64) < rate * 2f64.powi(64)
@@ -135,14 +132,14 @@ pub(crate) fn truncated<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     parts.iter().for_each(|part| hash.update(part));
     let mut id = [0; N];
     id.copy_from_slice(&hash.finalize()[..N]);
-    // OTLP forbids ids of zeros only. Nobody will ever see this happen.
+    // OTLP forbids ids of zeros only. This is not expected to occur, ever.
     if id.iter().all(|byte| *byte == 0) {
         id[N - 1] = 1;
     }
     id
 }
 
-/// A span as it is asked for: its trace, its own id, and the model call it is part of.
+/// A span as it is looked up: its trace, its id, and the model call it belongs to.
 pub type SpanKey = (TraceId, SpanId, Option<Call>);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The state of the Node tool that traced before: which lines of which session it has sent.
+//! The state file of the Node tool that traced before: which lines of each session it has sent.
 //!
 //! ```json
 //! { "<session id>": { "last_line": 42, "turn_count": 3, "updated": "2026-11-20T08:00:00Z" } }
@@ -9,23 +9,23 @@ use serde_json::Value;
 
 use crate::transcript::is_name;
 
-/// Where that tool keeps it, below the user's home.
+/// Relative to the user's home.
 pub const STATE: &str = ".claude/state/cc-langfuse_state.json";
 
 /// How much of a session was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Imported {
     pub session_id: String,
-    /// This many lines of its transcript.
+    /// Lines of the transcript.
     pub last_line: u64,
-    /// With this many turns.
+    /// Turns in these lines.
     pub turn_count: u32,
 }
 
-/// Reads the state, by session id. One odd value makes all of it doubtful: it is then refused as a whole.
+/// Parses the state. It is refused as a whole if any value is invalid.
 ///
 /// # Errors
-/// What is wrong with it, and where.
+/// What is wrong, and where.
 pub fn parse(text: &[u8]) -> Result<Vec<Imported>, String> {
     let state: Value = serde_json::from_slice(text).map_err(|error| format!("it is no JSON: {error}"))?;
     let Value::Object(sessions) = state else { return Err("it is no JSON object of sessions".to_owned()) };

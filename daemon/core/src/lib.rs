@@ -1,7 +1,8 @@
-//! The pure core: Claude Code transcripts → turns → observations → what a backend reads in them, and every decision on the way.
+//! The pure core: Claude Code transcripts → turns → observations → the attributes that a backend reads, and every decision on
+//! the way.
 //!
-//! Nothing in this crate reads files, network, environment or the clock, or starts threads; its dependencies cannot either. Time
-//! comes in as a value.
+//! Nothing in this crate reads files, network, environment or the clock, or starts threads; its dependencies cannot either.
+//! Time comes in as a value.
 //!
 //! ```text
 //! transcript::lines ─► transcript::record ─► turn ─► trace ─► observe (masked) ─► destination (a backend's attributes)

@@ -1,16 +1,16 @@
-//! Images and documents that stand in a conversation. Pure.
+//! Images and documents in a conversation: base64 → bytes, type and hash.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-/// Larger ones are named and not taken along, in bytes.
+/// Larger ones are not uploaded, only named with their size; in bytes.
 pub const MAX_BYTES: usize = 20 << 20;
 
-/// The types Claude takes.
+/// The types that Claude accepts.
 const KINDS: [&str; 5] = ["image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf"];
 
-/// The type of what a file of this name holds, if it is one of those.
+/// The type for a file name, if it is one of these.
 pub fn kind_of(name: &str) -> Option<&'static str> {
     let (_, extension) = name.rsplit_once('.')?;
     match extension.to_ascii_lowercase().as_str() {
@@ -23,32 +23,32 @@ pub fn kind_of(name: &str) -> Option<&'static str> {
     }
 }
 
-/// SHA-256 of the bytes.
+/// SHA-256.
 pub type Hash = [u8; 32];
 
 /// An image or a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Media {
-    /// Its media type.
+    /// Media type.
     pub kind: &'static str,
-    /// Where it stands in the text it came with, in bytes.
+    /// Its offset in the text it came with, in bytes.
     pub at: usize,
-    /// SHA-256 of its bytes.
+    /// SHA-256.
     pub hash: Hash,
-    /// How many bytes it has.
+    /// In bytes.
     pub length: usize,
-    /// Its bytes; none once they are stored.
+    /// Empty once they are stored.
     pub bytes: Bytes,
 }
 
 impl Media {
-    /// What `data` is the base64 of; `None` if it is none, or too large, or of a type that nobody shows.
+    /// Decodes base64 `data`; `None` if it is invalid, empty, too large or of another type.
     pub fn decode(kind: &str, data: &str, at: usize) -> Option<Self> {
         let fits = data.len() / 4 * 3 <= MAX_BYTES + 2;
         Self::new(kind, fits.then(|| STANDARD.decode(data).ok()).flatten()?, at)
     }
 
-    /// These bytes; `None` if they are too many or none, or of a type that nobody shows.
+    /// `None` if there are no bytes, too many, or of another type.
     pub fn new(kind: &str, bytes: Vec<u8>, at: usize) -> Option<Self> {
         let kind = KINDS.into_iter().find(|known| *known == kind)?;
         let hash = Sha256::digest(&bytes).into();

@@ -1,13 +1,12 @@
-//! [`Status`] in the text format of Prometheus. Pure.
+//! [`Status`] → the text format of Prometheus.
 
 use std::fmt::Write;
 
 use crate::{status::Status, visible};
 
-/// Media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Every figure of `status`; `now_ms` is Unix time in milliseconds.
+/// All figures of `status`. `now_ms` is Unix milliseconds.
 pub fn render(status: &Status, now_ms: i64) -> String {
     let mut text = Text::default();
     text.one("build_info", "gauge", "The running daemon.", &[("version", &status.daemon.version)], 1);
@@ -42,7 +41,7 @@ pub fn render(status: &Status, now_ms: i64) -> String {
     for to in &status.destinations {
         text.line("destination_info", &info(to), 1);
     }
-    // A table of `config.toml` that leads nowhere has no figures; several of them may look the same.
+    // A `[[destination]]` table without a destination has no figures, and several such tables may look the same.
     let mut destinations: Vec<&crate::status::Destination> = Vec::new();
     for to in &status.destinations {
         if destinations.iter().all(|known| labels(known) != labels(to)) {
@@ -71,7 +70,7 @@ pub fn render(status: &Status, now_ms: i64) -> String {
     text.0
 }
 
-/// What identifies a destination.
+/// The labels that identify a destination.
 fn labels(to: &crate::status::Destination) -> [(&str, &str); 2] {
     [("base_url", &to.base_url), ("public_key", &to.public_key)]
 }

@@ -1,5 +1,5 @@
-//! A turn → its observations, and what describes its trace: with sizes in place of text where the project wants no text to leave,
-//! and secrets masked. Each text is looked through once, however many observations show it.
+//! A turn → its observations and the facts of its trace. Replaces text by sizes if the project wants that, and masks secrets.
+//! Each text is searched for secrets once, however many observations show it.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -20,10 +20,10 @@ use crate::{
 mod command;
 mod media;
 
-/// A text shorter than this is looked through again rather than remembered, in bytes.
+/// A text shorter than this is searched again rather than cached, in bytes.
 const MIN_REMEMBERED_BYTES: usize = 64;
 
-/// What describes the trace of turn `number` of session `session_id`, whose lines say `session` of it; not masked yet.
+/// The facts of the trace of turn `number`, not yet masked.
 pub fn facts(number: u32, session: &SessionFacts, session_id: &str, options: &Options) -> TraceFacts {
     let SessionFacts { version, cwd, git_branch, slug, forked_from, title, team, teammate, lead } = session.clone();
     let lead = lead.or_else(|| team.as_deref()?.strip_prefix(TEAM_OF).map(str::to_owned));
@@ -42,7 +42,7 @@ pub fn facts(number: u32, session: &SessionFacts, session_id: &str, options: &Op
         cwd,
         git_branch,
         forked_from,
-        // Made of what was said.
+        // The title is derived from the conversation.
         title: title.filter(|_| options.capture == Capture::Full),
         team,
         teammate,
@@ -50,8 +50,8 @@ pub fn facts(number: u32, session: &SessionFacts, session_id: &str, options: &Op
     }
 }
 
-/// The observations of `turn` that are due in `scope`, the root first. `fired` is when the Stop hook ran that completed the turn, if one
-/// did. Without `redactor` nothing is masked.
+/// The observations of `turn` that are due in `scope`, root first. `fired` is when the Stop hook ran that completed the turn,
+/// if one did. Without `redactor` nothing is masked.
 pub fn observations(
     turn: &Turn,
     scope: Scope,
@@ -67,7 +67,7 @@ pub fn observations(
     observer.found
 }
 
-/// The event in the trace of `left`, which the user abandoned by going back and giving the prompt of `turn`.
+/// The event for the trace of turn `left`, which the user abandoned by going back and giving the prompt of `turn`.
 pub fn abandoned(
     turn: &Turn,
     left: &Past,
@@ -83,16 +83,16 @@ pub fn abandoned(
     event
 }
 
-/// Makes observations of spans.
+/// Turns spans into observations.
 struct Observer<'t, 'r> {
     capture: Capture,
     semantics: Semantics,
     redactor: Option<&'r Redactor>,
     counts: &'r mut Counts,
-    /// Texts of the turn that were looked through, by where they lie, and what became of those with secrets.
+    /// Texts of the turn that were searched, by address and length, with the masked version of those that had secrets.
     known: HashMap<(*const u8, usize), Option<String>>,
     found: Vec<Observation>,
-    /// Where in `found` an observation is that a later call may have been given.
+    /// Indexes in `found` of observations that may be part of a later call's input.
     given: HashMap<SpanId, usize>,
     turn: std::marker::PhantomData<&'t Turn>,
 }
@@ -144,13 +144,13 @@ impl<'t, 'r> Observer<'t, 'r> {
         self.found.push(observation);
     }
 
-    /// What there is to say about the level. An error is given in the words of a tool or server, anything else in ours.
+    /// The explanation of the level. Errors are in the words of a tool or server, everything else in this program's.
     fn status(&self, span: &Span<'t>) -> Option<String> {
         let is_ours = span.level != Level::Error || matches!(&span.body, Body::Tool(tool) if tool.result.is_none());
         span.status.as_deref().map(|text| if is_ours { text.to_owned() } else { self.sized(text).into_owned() })
     }
 
-    /// All but what was said at length: [`Self::say`] adds that, masked already.
+    /// The body without its long texts, which [`Self::say`] adds, already masked.
     fn names(&self, body: &Body<'t>) -> observation::Body {
         match body {
             Body::Turn(turn) => {
@@ -230,7 +230,7 @@ impl<'t, 'r> Observer<'t, 'r> {
         }
     }
 
-    /// Adds what was said, masked.
+    /// Adds the long texts, masked.
     fn say(&mut self, body: &Body<'t>, observation: &mut Observation) {
         match (body, &mut observation.body) {
             (Body::Turn(turn), observation::Body::Turn(Turn_ { input, output, .. }))
@@ -281,7 +281,7 @@ impl<'t, 'r> Observer<'t, 'r> {
         }
     }
 
-    /// The message that a call was given. `None` if there is no text to it.
+    /// The message for a call's input; `None` if it has no text.
     fn message(&mut self, given: &Given<'t>) -> Option<Message> {
         if let Some(observation) = self.given.get(&given.span_id).and_then(|at| self.found.get(*at)) {
             return message_of(observation);
@@ -301,7 +301,7 @@ impl<'t, 'r> Observer<'t, 'r> {
         }
     }
 
-    /// A text of the conversation as far as it may leave this machine.
+    /// A text of the conversation, or its size if text may not leave.
     fn sized<'s>(&self, text: &'s str) -> Cow<'s, str> {
         match self.capture {
             Capture::Full => text.into(),
@@ -310,7 +310,7 @@ impl<'t, 'r> Observer<'t, 'r> {
         }
     }
 
-    /// The same with its secrets masked.
+    /// The same, masked.
     fn words(&mut self, text: &'t str) -> String {
         match self.capture {
             Capture::Full => self.masked(text),
@@ -318,19 +318,19 @@ impl<'t, 'r> Observer<'t, 'r> {
         }
     }
 
-    /// `text` with its secrets masked.
+    /// `text` with secrets masked.
     fn masked(&mut self, text: &'t str) -> String {
         let Some(redactor) = self.redactor else { return text.to_owned() };
         if text.len() < MIN_REMEMBERED_BYTES {
             return masked(text, redactor, self.counts).unwrap_or_else(|| text.to_owned());
         }
-        // The turn keeps it where it is as long as this lives.
+        // The turn outlives this observer, so the address identifies the text.
         let known = self.known.entry((text.as_ptr(), text.len()));
         let masked = known.or_insert_with(|| masked(text, redactor, self.counts));
         masked.clone().unwrap_or_else(|| text.to_owned())
     }
 
-    /// As [`words`](Self::words) for a text that was put together here.
+    /// Like [`words`](Self::words), for a text built here.
     fn made(&mut self, mut text: String) -> String {
         match (self.capture, self.redactor) {
             (Capture::Metadata, _) => self.sized(&text).into_owned(),
@@ -350,7 +350,7 @@ impl<'t, 'r> Observer<'t, 'r> {
         }
     }
 
-    /// What a turn says, as [`Turn::output`] has it.
+    /// The turn's output, as in [`Turn::output`].
     fn output_of(&mut self, turn: &'t Turn) -> String {
         match (&turn.error, turn.generations.last(), &turn.skill) {
             (Some(error), ..) => self.words(&error.text),
@@ -360,7 +360,7 @@ impl<'t, 'r> Observer<'t, 'r> {
         }
     }
 
-    /// Text with images and documents.
+    /// Text with its images and documents.
     fn content(&mut self, text: &'t str, media: &[Media]) -> Content {
         if self.capture == Capture::Metadata || media.is_empty() {
             return Content::Text(media::sized(self.words(text), self.capture, media));
@@ -375,7 +375,7 @@ impl<'t, 'r> Observer<'t, 'r> {
         Content::Parts(parts)
     }
 
-    /// What a tool put out: its text, or its blocks.
+    /// A tool's output: text or blocks.
     fn output(&mut self, result: &'t ToolResult) -> Output {
         if self.capture == Capture::Metadata || result.media.is_empty() {
             let text = media::sized(self.words(&result.output), self.capture, &result.media);
@@ -385,18 +385,17 @@ impl<'t, 'r> Observer<'t, 'r> {
         media::unmarked(&self.made(marked), &result.media)
     }
 
-    /// The media that an observation shows in `field`.
     fn shown(&self, field: Field, media: &[Media]) -> Vec<(Field, Media)> {
         let leaves = self.capture == Capture::Full;
         media.iter().filter(|_| leaves).map(|media| (field, media.clone())).collect()
     }
 
-    /// What stood around a prompt and nobody typed.
+    /// Text around a prompt that nobody typed.
     fn context(&self, prompt: &Prompt) -> Option<String> {
         (!prompt.context.is_empty()).then(|| self.sized(&prompt.context).into_owned())
     }
 
-    /// Blocks of an answer that are neither text nor thinking nor of a tool: what they are, or all of each where that is known.
+    /// Blocks of an answer other than text, thinking and tools: their type, or the whole block if its kind is known.
     fn other_blocks(&self, generation: &turn::Generation) -> Vec<String> {
         let block = |(kind, json): &(String, String)| {
             if self.capture == Capture::Full && !json.is_empty() {
@@ -410,7 +409,6 @@ impl<'t, 'r> Observer<'t, 'r> {
 
 use observation::Turn as Turn_;
 
-/// What failed.
 fn failure(span: &Span<'_>) -> Option<Failure> {
     if span.level != Level::Error {
         return None;
@@ -423,7 +421,7 @@ fn failure(span: &Span<'_>) -> Option<Failure> {
     })
 }
 
-/// The message that a tool or an event is to the call that was given it.
+/// The message that a tool or event adds to the input of a call.
 fn message_of(observation: &Observation) -> Option<Message> {
     match &observation.body {
         observation::Body::Tool(tool) => {
@@ -435,7 +433,7 @@ fn message_of(observation: &Observation) -> Option<Message> {
     }
 }
 
-/// The images and documents in what a call was given.
+/// The images and documents in an input message.
 fn media_of<'t>(body: &Body<'t>) -> &'t [Media] {
     match body {
         Body::Tool(tool) => tool.result.as_ref().map_or(&[], |(result, _)| &result.media),

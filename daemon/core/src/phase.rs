@@ -1,64 +1,60 @@
-//! Where a session stands in the engine's loop, and so when there is something to do for it.
+//! Where a session stands in the engine's loop, and when it needs attention next.
 
 use std::time::{Duration, Instant};
 
 use crate::complete::Awaits;
 
-/// How long a session is kept in memory after its last event.
+/// How long a session stays in memory after its last event.
 const RETIRE: Duration = Duration::from_secs(600);
 
-/// The same while a subagent of it is at work: how long that may be silent before it is lost.
+/// The same while it has a running subagent: how long that may be silent before it is considered lost.
 const AGENT_LOST: Duration = Duration::from_secs(24 * 3600);
 
 /// The shortest pause that ends by the clock.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Where a session stands. What does not belong to a phase cannot be said of it.
+/// An enum, so that a session cannot carry data of a phase it is not in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// There may be something to read: it is its turn as soon as those before it have had theirs.
+    /// There may be something to read. It is read once the sessions before it have had their turn.
     Due {
-        /// The last reading did not come to the end of what there was.
+        /// The last read stopped before the end of the transcript.
         is_behind: bool,
     },
-    /// Nothing of it is read before the deadline, whatever happens: the database refused a step, its queue is full, another session
-    /// comes first.
-    Held {
-        until: Instant,
-        /// As above.
-        is_behind: bool,
-    },
-    /// All that was there was read.
+    /// Not read before the deadline, whatever happens: the database refused a step, the queue is full, or another session comes
+    /// first.
+    Held { until: Instant, is_behind: bool },
+    /// Read to the end.
     Read(Awaits),
-    /// Nothing of it is read before its next event: reading it met a fault of ours, or tracing is off in its project.
+    /// Not read before the next event: reading hit a bug of ours, or tracing is off in its project.
     Over,
 }
 
 impl Phase {
-    /// Of a session of which nothing is known but that an event may come.
+    /// A session of which nothing is known except that an event may come.
     pub const NEW: Self = Self::Read(Awaits::Nothing);
 
-    /// Of a session that was left in the middle.
+    /// A session that was left half-read.
     pub const LEFT: Self = Self::Due { is_behind: false };
 
-    /// Something may have been written.
+    /// The transcript may have grown.
     pub fn wake(&mut self) {
         if let Self::Read(_) = self {
             *self = Self::Due { is_behind: false };
         }
     }
 
-    /// A step came to its end before the transcript did.
+    /// A step ended before the end of the transcript.
     pub fn fall_behind(&mut self) {
         *self = Self::Due { is_behind: true };
     }
 
-    /// Nothing is read before the deadline.
+    /// Do not read before the deadline.
     pub fn hold(&mut self, until: Instant) {
         *self = Self::Held { until, is_behind: self.is_behind() };
     }
 
-    /// An event came, for which the transcript is to be read at `poll`.
+    /// An event came; the transcript is to be read at `poll`.
     pub fn event(&mut self, poll: Instant) {
         if let Self::Read(awaits) = self {
             let earlier = match awaits {
@@ -69,24 +65,24 @@ impl Phase {
         }
     }
 
-    /// Somebody asks what is left to do: what events wait for is polled for then at the latest.
+    /// Somebody asked what is left to do: pending events are polled for by then at the latest.
     pub fn hurry(&mut self, by: Instant) {
         if let Self::Read(Awaits::Events { poll }) = self {
             *poll = by.min(*poll);
         }
     }
 
-    /// The last reading did not come to the end of what there was.
+    /// The last read stopped before the end of the transcript.
     pub fn is_behind(&self) -> bool {
         matches!(self, Self::Due { is_behind: true } | Self::Held { is_behind: true, .. })
     }
 
-    /// Its deadline is yet to come.
+    /// Its deadline has not passed yet.
     pub fn is_held(&self, now: Instant) -> bool {
         matches!(self, Self::Held { until, .. } if *until > now)
     }
 
-    /// Something is to be read, or an event waits.
+    /// There is something to read, or an event is pending.
     pub fn is_busy(&self) -> bool {
         match self {
             Self::Due { .. } | Self::Held { .. } | Self::Read(Awaits::Events { .. }) => true,
@@ -94,12 +90,12 @@ impl Phase {
         }
     }
 
-    /// Nothing is to be done before its next event.
+    /// Nothing to do before the next event.
     pub fn is_idle(&self) -> bool {
         matches!(self, Self::Read(Awaits::Nothing) | Self::Over)
     }
 
-    /// When its transcript is to be read, should nothing happen; `None` if never. `agents` is when those of its subagents are.
+    /// When to read its transcript if nothing happens before; `None` if never. `agents` is when to read those of its subagents.
     fn deadline(&self, now: Instant, agents: Option<Instant>) -> Option<Instant> {
         let own = match self {
             Self::Due { .. } => return Some(now),
@@ -112,22 +108,22 @@ impl Phase {
         own.into_iter().chain(agents).min()
     }
 
-    /// It is to be read now.
+    /// True if it is to be read now.
     pub fn is_due(&self, now: Instant, agents: Option<Instant>) -> bool {
         self.deadline(now, agents).is_some_and(|at| at <= now)
     }
 
-    /// When it is let go, if no event comes: its last one was heard at `touched`.
+    /// When it is dropped from memory if no event comes. `touched` is when its last event arrived.
     fn retires(touched: Instant, agents: Option<Instant>) -> Instant {
         touched + if agents.is_some() { AGENT_LOST } else { RETIRE }
     }
 
-    /// It is let go now. What waits for an event stays.
+    /// True if it can be dropped from memory now. A session with a pending event stays.
     pub fn is_retired(now: Instant, touched: Instant, agents: Option<Instant>) -> bool {
         now >= Self::retires(touched, agents)
     }
 
-    /// How long until there is something to do for it, should nothing happen.
+    /// How long until it needs attention if nothing happens before.
     pub fn pause(&self, now: Instant, touched: Instant, agents: Option<Instant>) -> Duration {
         if let Self::Due { .. } = self {
             return Duration::ZERO;
@@ -147,7 +143,7 @@ impl Phase {
 mod tests {
     use super::*;
 
-    /// Milliseconds from a moment on the clock of these tests.
+    /// Converts milliseconds to instants of these tests' clock.
     fn clock() -> impl Fn(u64) -> Instant {
         let start = Instant::now();
         move |ms| start + Duration::from_millis(ms)

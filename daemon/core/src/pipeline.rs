@@ -15,10 +15,11 @@ use crate::{
     turn::{Past, Scope, Turn},
 };
 
-/// A Stop later than this after its turn's last line was not waiting for that line: the turn is being caught up with.
+/// If a Stop came later than this after its turn's last line, it did not wait for that line: the session is being caught up
+/// with.
 const LIVE: Duration = Duration::from_secs(60);
 
-/// What a line at `offset` says: each record with its own offset, and why there is none or one lacks a field.
+/// The records of a line at `offset`, each with its own offset, and the reasons why others are missing or incomplete.
 pub fn records(offset: u64, line: Line<'_>, mut each: impl FnMut(u64, Result<Record, Skip>)) {
     match line {
         Line::Whole(bytes) => record::read(bytes, |within, record| each(offset + within as u64, record)),
@@ -30,39 +31,36 @@ pub fn records(offset: u64, line: Line<'_>, mut each: impl FnMut(u64, Result<Rec
 #[derive(Clone, Copy, Debug)]
 pub struct Pipeline<'a> {
     pub session_id: &'a str,
-    /// What its project wants.
     pub options: &'a Options,
-    /// The rules by which secrets are masked, unless the project wants none masked.
+    /// Ignored if the project wants no masking.
     pub rules: &'a Redactor,
 }
 
-/// An observation on its way out, with what describes its trace.
+/// An observation to be queued, with the facts of its trace.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outgoing {
-    /// What describes its trace.
     pub facts: Arc<TraceFacts>,
     pub observation: Observation,
-    /// About how much room both take, images and documents included, in bytes.
+    /// Approximate memory of both, including images and documents, in bytes.
     pub bytes: usize,
 }
 
-/// What is emitted of a turn.
 #[derive(Debug, Default)]
 pub struct Emitted {
-    /// Its observations, the root first.
+    /// Root first.
     pub observations: Vec<Outgoing>,
-    /// Events in the traces of turns that it abandoned: of no use where their roots are not known.
+    /// Events for the traces of turns that it abandoned; useful only where the roots of those are known.
     pub abandoned: Vec<Outgoing>,
 }
 
 impl Pipeline<'_> {
-    /// True if the turns of `trace` are kept, or sampled out.
+    /// False if sampling drops the turns of `trace`.
     pub fn keeps(&self, trace: TraceId) -> bool {
         self.options.sample_rate.is_none_or(|rate| sampled(trace, rate))
     }
 
-    /// What is due of `turn` in `scope`. `fired` is when the Stop hook ran that completed it, if one did. `spilled` reads the file of an
-    /// output that is too long for the transcript. `counts` counts what is masked.
+    /// Emits what is due of `turn` in `scope`. `fired` is when the Stop hook ran that completed it, if one did. `spilled` reads
+    /// the file of an output that was too long for the transcript. `counts` counts masked secrets.
     pub fn emit(
         &self,
         turn: &mut Turn,
@@ -102,7 +100,7 @@ impl Pipeline<'_> {
     }
 }
 
-/// What describes a trace, masked.
+/// The facts of a trace, masked.
 struct Facts {
     facts: Arc<TraceFacts>,
     bytes: usize,

@@ -1,7 +1,7 @@
-//! What the tokens of a call cost, in US dollars: the list prices of Anthropic's API for the models that are known, under every name
-//! that Anthropic, Bedrock, Vertex and gateways have for them. What is not known has no cost, rather than a wrong one.
+//! The cost of a call in US dollars, by Anthropic's API list prices. Knows models under the names of Anthropic, Bedrock, Vertex
+//! and gateways. An unknown model has no cost rather than a wrong one.
 //!
-//! Prices are those of [`AS_OF`]; `config.toml` can name others.
+//! Prices are as of [`AS_OF`]; `config.toml` can set others.
 
 use std::sync::OnceLock;
 
@@ -10,50 +10,44 @@ use crate::observation::Usage;
 /// When the table was last compared with Anthropic's price list.
 pub const AS_OF: &str = "2026-08-20";
 
-/// US dollars for a million tokens.
+/// US dollars per million tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
-    /// Input that neither came from the cache nor went to it.
+    /// Neither read from the cache nor written to it.
     pub input: f64,
-    /// What the model wrote, thinking included.
+    /// Including thinking.
     pub output: f64,
-    /// Read from the cache; `None` if the model has none.
+    /// `None` if the model has no cache.
     pub cache_read: Option<f64>,
-    /// Written to the cache for five minutes.
     pub cache_write_5m: Option<f64>,
-    /// Written to the cache for an hour.
     pub cache_write_1h: Option<f64>,
 }
 
-/// A price of the user's own.
+/// A price from `config.toml`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Own {
-    /// The model, in any of its names.
+    /// In any of its names.
     pub model: String,
-    /// The speed it is for; none for the usual one.
+    /// `None` for the usual speed.
     pub speed: Option<String>,
-    /// The price.
     pub rates: Rates,
 }
 
-/// What a call cost, in US dollars.
+/// In US dollars.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
-    /// What went in, the cache's among it.
+    /// Including the cache.
     pub input: f64,
-    /// What came out.
     pub output: f64,
 }
 
 impl Cost {
-    /// All of it.
     pub fn total(&self) -> f64 {
         self.input + self.output
     }
 }
 
-/// How Anthropic's prices follow from those of input and output: 0.1 for what is read from the cache, 1.25 and 2 for what is
-/// written to it.
+/// Anthropic's cache prices relative to the input price: 0.1 for reads, 1.25 and 2 for writes.
 const fn cached(input: f64, output: f64) -> Rates {
     Rates {
         input,
@@ -64,12 +58,12 @@ const fn cached(input: f64, output: f64) -> Rates {
     }
 }
 
-/// A model from before the cache, or whose prices for it are not known.
+/// A model without a cache, or with unknown cache prices.
 const fn plain(input: f64, output: f64) -> Rates {
     Rates { input, output, cache_read: None, cache_write_5m: None, cache_write_1h: None }
 }
 
-/// Family, version and speed, and what a million tokens cost.
+/// Family, version, speed, and rates.
 const TABLE: &[(&str, &[u32], Option<&str>, Rates)] = &[
     ("", &[1, 1], None, plain(8.0, 24.0)),
     ("", &[1, 2], None, plain(8.0, 24.0)),
@@ -102,19 +96,18 @@ const TABLE: &[(&str, &[u32], Option<&str>, Rates)] = &[
     ("mythos", &[5], None, cached(10.0, 50.0)),
 ];
 
-/// The families.
 const FAMILIES: [&str; 6] = ["instant", "haiku", "sonnet", "opus", "fable", "mythos"];
 
-/// Prices of the user's own, which stand above the table.
+/// Prices from `config.toml`, which override the table.
 static OWN: OnceLock<Vec<Own>> = OnceLock::new();
 
-/// Puts `prices` above the table, for as long as the process lives: what is encoded twice must come out the same. A second call
-/// changes nothing.
+/// Sets the prices that override the table, for the rest of the process: encoding a span twice must give the same bytes. Later
+/// calls change nothing.
 pub fn set(prices: Vec<Own>) {
     let _ = OWN.set(prices);
 }
 
-/// What `usage` of `model` cost at this `speed`, `None` for the usual one. `None` if a price is missing for any of it.
+/// The cost of `usage` at `speed` (`None`: the usual one). `None` if any price it needs is unknown.
 pub fn cost(model: &str, speed: Option<&str>, usage: Usage) -> Option<Cost> {
     cost_with(OWN.get().map_or(&[], Vec::as_slice), model, speed, usage)
 }
@@ -135,7 +128,7 @@ fn cost_with(own: &[Own], model: &str, speed: Option<&str>, usage: Usage) -> Opt
     found.or_else(of_table)?.cost(usage)
 }
 
-/// The usual speed, as Claude Code has it.
+/// Claude Code's name for the usual speed.
 const USUAL: &str = "standard";
 
 impl Rates {
@@ -144,7 +137,7 @@ impl Rates {
             (0, _) => Some(0.0),
             (tokens, rate) => Some(tokens as f64 * rate? / 1e6),
         };
-        // A time that nobody says is five minutes: that is the API's own default.
+        // An unknown lifetime counts as five minutes, the API's default.
         let short = usage.cache_write_5m.saturating_add(usage.cache_write);
         let input = dollars(usage.input, Some(self.input))?
             + dollars(usage.cache_read, self.cache_read)?
@@ -154,13 +147,13 @@ impl Rates {
     }
 }
 
-/// A model's name without the marker of the long context window.
+/// A model's name without the suffix for the long context window.
 fn bare(model: &str) -> &str {
     let model = model.trim();
     model.strip_suffix("[1m]").unwrap_or(model)
 }
 
-/// A model of Anthropic's, whatever it is called where it runs.
+/// A model of Anthropic's, by whatever name.
 #[derive(Debug, PartialEq, Eq)]
 struct Name {
     family: String,
@@ -168,17 +161,17 @@ struct Name {
 }
 
 impl Name {
-    /// Reads names such as `claude-sonnet-4-5-20250929[1m]`, `us.anthropic.claude-opus-4-6-v1:0`, `claude-haiku-4-5@20251001`,
+    /// Parses names such as `claude-sonnet-4-5-20250929[1m]`, `us.anthropic.claude-opus-4-6-v1:0`, `claude-haiku-4-5@20251001`,
     /// `anthropic/claude-3.7-sonnet:thinking` and `publishers/anthropic/models/claude-sonnet-4`. `None` for any other.
     fn of(model: &str) -> Option<Self> {
         let model = bare(model).to_ascii_lowercase();
         let at = model.rfind("claude-")?;
-        // What stands before is a provider, a region or a path, and ends so.
+        // The prefix is a provider, a region or a path, which end in one of these.
         if !(model[..at].is_empty() || model[..at].ends_with(['.', '/', '-', '~'])) {
             return None;
         }
         let rest = &model[at + "claude-".len()..];
-        // A version of Bedrock's or a variant of a gateway's.
+        // A Bedrock version or a gateway's variant.
         let rest = rest.split_once(':').map_or(rest, |(rest, _)| rest);
         let (mut family, mut version) = (String::new(), Vec::new());
         let mut words = rest.split(['-', '@', '.']).peekable();
@@ -200,7 +193,7 @@ impl Name {
     }
 }
 
-/// True if nothing is left but Bedrock's own version.
+/// True if only a Bedrock version is left.
 fn is_last_but_version<'w>(words: &mut std::iter::Peekable<impl Iterator<Item = &'w str>>) -> bool {
     words.peek().is_none_or(|word| matches!(*word, "v1" | "v2"))
 }
@@ -209,7 +202,7 @@ fn is_last_but_version<'w>(words: &mut std::iter::Peekable<impl Iterator<Item = 
 mod tests {
     use super::*;
 
-    /// A million tokens of everything.
+    /// A million tokens in every bucket.
     const ALL: Usage = Usage {
         input: 1_000_000,
         output: 1_000_000,
@@ -318,7 +311,7 @@ mod tests {
         let near = |one: f64, other: f64| (one - other).abs() < 1e-9;
         let cost = |usage| cost_with(&[], "claude-sonnet-4-5", None, usage).unwrap();
         assert!(near(cost(ALL).input, 3.0 + 0.3 + 3.75 + 6.0) && near(cost(ALL).total(), 13.05 + 15.0));
-        // As the API counted a recorded call.
+        // From a recorded call.
         let usage = Usage {
             input: 101,
             output: 201,

@@ -1,8 +1,8 @@
-//! What is traced of a session, beside what Claude Code says it used.
+//! The tokens traced of a session, compared with what Claude Code says it used.
 //!
 //! From Claude Code 2.1.302 on a transcript has `cost-state` lines: totals of the whole session by model, written when Claude
-//! Code ends. They go on over a resume, and a fork starts with those of the session it was forked from, whose turns it copies;
-//! after `/clear` they start again. They include calls that leave no line.
+//! Code exits. They continue when a session is resumed. A fork starts with the totals of the session it was forked from, whose
+//! turns it copies; after `/clear` they start at zero. They include calls that leave no line.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,29 +17,25 @@ use crate::{
     turn::{Happening, Turn, hash::Hashes},
 };
 
-/// Token counts in their price buckets.
+/// Token counts by price bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tokens {
-    /// Input that neither came from the cache nor went to it.
+    /// Neither read from the cache nor written to it.
     pub input: u64,
     pub output: u64,
-    /// Read from the cache.
     pub cache_read: u64,
-    /// Written to the cache for five minutes.
     pub cache_write_5m: u64,
-    /// Written to the cache for an hour.
     pub cache_write_1h: u64,
 }
 
 impl Tokens {
-    /// All of them.
     pub fn total(self) -> u64 {
         [self.output, self.cache_read, self.cache_write_5m, self.cache_write_1h]
             .into_iter()
             .fold(self.input, u64::saturating_add)
     }
 
-    /// Each count, in the order of the fields.
+    /// In the order of the fields.
     pub fn counts(&self) -> [u64; 5] {
         [self.input, self.output, self.cache_read, self.cache_write_5m, self.cache_write_1h]
     }
@@ -49,13 +45,12 @@ impl Tokens {
         Self { input, output, cache_read, cache_write_5m, cache_write_1h }
     }
 
-    /// What this has more than `other`, bucket by bucket.
+    /// The excess over `other`, bucket by bucket.
     pub fn beyond(&self, other: &Self) -> Self {
         let (own, other) = (self.counts(), other.counts());
         Self::of(std::array::from_fn(|bucket| own[bucket].saturating_sub(other[bucket])))
     }
 
-    /// True if there are none.
     pub fn is_none(&self) -> bool {
         self.counts() == [0; 5]
     }
@@ -74,24 +69,23 @@ impl From<Usage> for Tokens {
             input: usage.input,
             output: usage.output,
             cache_read: usage.cache_read,
-            // Where it is not said for how long, it is for five minutes.
+            // Writes of unknown lifetime count as five minutes.
             cache_write_5m: usage.cache_creation_5m.saturating_add(usage.cache_creation_rest()),
             cache_write_1h: usage.cache_creation_1h,
         }
     }
 }
 
-/// Totals as a `cost-state` line has them.
+/// The totals in a `cost-state` line.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Stated {
-    /// What it cost.
     pub cost_usd: f64,
-    /// Tokens by model.
+    /// By model.
     pub models: BTreeMap<String, Tokens>,
 }
 
 impl Stated {
-    /// The totals, if `line` is a `cost-state` line.
+    /// `None` if `line` is not a `cost-state` line.
     pub fn parse(line: &[u8]) -> Option<Self> {
         memchr::memmem::find(&line[..line.len().min(256)], b"\"cost-state\"")?;
         let line: CostState =
@@ -135,23 +129,22 @@ struct ModelUsage {
     written_1h: u64,
 }
 
-/// The long context window has a model name of its own in some places.
+/// Some places add a suffix for the long context window.
 fn model(name: &str) -> &str {
     name.strip_suffix("[1m]").unwrap_or(name)
 }
 
-/// What is traced of a session, and what can make its totals differ.
+/// What is traced of a session, and what can make Claude Code's totals differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Traced {
-    /// Tokens by model.
+    /// By model.
     pub models: BTreeMap<String, Tokens>,
-    /// Calls counted.
     pub calls: u64,
-    /// Calls since Claude Code last wrote totals; not counted.
+    /// Calls since Claude Code last wrote totals; not in `models`.
     pub later: u64,
     /// Compactions, whose summaries leave no line.
     pub compactions: u64,
-    /// Answers that were cut short, whose lines do not say how long they were.
+    /// Answers that were cut short; their lines lack the final count.
     pub cut: u64,
     /// Web searches and fetches, which are calls of their own.
     pub web: u64,
@@ -162,13 +155,13 @@ pub struct Traced {
 }
 
 impl Traced {
-    /// Counts the calls of a turn, or of a subagent, that began before `until`. A call counts once.
+    /// Counts the calls of a turn or subagent that began before `until`. A call counts once.
     pub fn add(&mut self, turn: &Turn, until: Option<Nanos>) {
         self.is_fork |= turn.session.forked_from.is_some();
         let calls: Vec<_> = turn.generations.iter().map(trace::marks).collect();
         let known: Vec<bool> =
             calls.iter().map(|marks| marks.iter().flatten().any(|mark| self.known.contains(mark))).collect();
-        // Within a turn calls are different, whatever they have in common.
+        // Within a turn, calls are different even if they look the same.
         self.known.extend(calls.iter().flatten().flatten());
         turn.agents.iter().for_each(|agent| self.add(agent, until));
         if !known.is_empty() && known.iter().all(|known| *known) {
@@ -193,7 +186,7 @@ impl Traced {
         }
     }
 
-    /// What of this leaves tokens in no line, in words.
+    /// Reasons, in words, why tokens may be missing in the transcript.
     pub fn causes(&self) -> Vec<String> {
         let some = |count: u64, one: &str, more: &str| match count {
             0 => None,
@@ -210,21 +203,20 @@ impl Traced {
     }
 }
 
-/// One model's tokens, from both sides.
+/// One model's tokens from both sources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
     pub model: String,
-    /// As traced.
     pub traced: Tokens,
-    /// As Claude Code says.
+    /// According to Claude Code.
     pub stated: Tokens,
-    /// In no line of a transcript.
+    /// In no line of the transcript.
     pub unseen: Tokens,
-    /// Traced, and not known to Claude Code.
+    /// Traced but unknown to Claude Code.
     pub excess: Tokens,
 }
 
-/// Compares the two, model by model.
+/// Compares both, model by model.
 pub fn rows(traced: &Traced, stated: &Stated) -> Vec<Row> {
     let names: BTreeSet<&String> = traced.models.keys().chain(stated.models.keys()).collect();
     let of = |models: &BTreeMap<String, Tokens>, name: &String| models.get(name).copied().unwrap_or_default();

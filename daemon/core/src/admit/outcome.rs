@@ -1,92 +1,90 @@
-//! What becomes of an observation that was found: queued for a destination, or why not.
+//! Whether an observation is queued for a destination, and if not, why.
 
-/// An observation, as far as what becomes of it depends on it.
+/// The properties of an observation that decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// It is the root of a turn.
     pub is_root: bool,
-    /// It belongs to a turn emitted before, and adds to it where that is known.
+    /// It belongs to a turn that was emitted before, and is queued only where that turn is known.
     pub is_mark: bool,
-    /// It is a call of the model's API, and so can be recognised in another trace.
+    /// It is a call of the model's API, which can be recognised in another trace.
     pub is_call: bool,
 }
 
-/// What becomes of it for one destination.
+/// What happens to an observation at one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It enters the outbox for the first time.
+    /// It is queued for the first time.
     New,
-    /// It entered before, and now says something else: it takes the place of what may still wait.
+    /// It was queued before and has changed: it replaces the version that may still wait.
     Again,
-    /// It entered before.
+    /// It was queued before and has not changed.
     Known,
-    /// It is a copy of what was found in another trace.
+    /// It is a copy of an observation in another trace.
     Copied,
-    /// Its turn is emitted nowhere, or not now.
+    /// Its turn is paused or forgotten.
     Suppressed,
-    /// There is nothing it could add to.
+    /// The turn it would add to is unknown there.
     LeftOut,
 }
 
 impl Outcome {
-    /// It enters the outbox.
     pub fn is_queued(self) -> bool {
         matches!(self, Self::New | Self::Again)
     }
 }
 
-/// What is known of an observation at a destination. Each question is put once at most, and only where its answer matters: it
-/// can cost a look into the database, and the answers that note something note it then.
+/// What a destination knows of an observation. Each question is asked at most once, and only if its answer matters, because it
+/// can cost a database query. Some answers record something, as each method says.
 pub trait Known {
-    /// Why there is no answer.
+    /// Why a question could not be answered.
     type Error;
 
-    /// Its project is paused, or was when it was said.
+    /// Its project is paused, or was when the turn took place.
     fn is_in_pause(&mut self) -> bool;
 
-    /// What it stands below was emitted there.
+    /// Its parent was emitted there.
     ///
     /// # Errors
     /// If that cannot be known.
     fn has_parent(&mut self) -> Result<bool, Self::Error>;
 
-    /// The call was not found in another trace before: this one has it from now on.
+    /// The call was not found in another trace before. Records this trace as its owner.
     ///
     /// # Errors
-    /// If that cannot be known, or noted.
+    /// If that cannot be known, or recorded.
     fn is_own(&mut self) -> Result<bool, Self::Error>;
 
-    /// All calls of its turn were found in other traces before.
+    /// Every call of its turn was found in another trace before.
     fn is_turn_copied(&mut self) -> bool;
 
-    /// Its turn is emitted nowhere.
+    /// Its turn is suppressed. Records that where a pause is the reason.
     ///
     /// # Errors
-    /// If that cannot be known, or noted.
+    /// If that cannot be known, or recorded.
     fn is_suppressed(&mut self) -> Result<bool, Self::Error>;
 
-    /// It never entered the outbox: it has from now on.
+    /// It was never queued. Records that it is.
     ///
     /// # Errors
-    /// If that cannot be known, or noted.
+    /// If that cannot be known, or recorded.
     fn is_new(&mut self) -> Result<bool, Self::Error>;
 
-    /// Something below it enters now, and the destination takes a root again.
+    /// Something below it is queued now, and the destination accepts an update of a root.
     fn has_grown(&mut self) -> bool;
 
-    /// It says something else than when it last entered: that is noted.
+    /// Its content differs from when it was last queued. Records the new fingerprint.
     ///
     /// # Errors
-    /// If that cannot be known, or noted.
+    /// If that cannot be known, or recorded.
     fn has_changed(&mut self) -> Result<bool, Self::Error>;
 }
 
-/// What becomes of an observation.
+/// Decides what happens to an observation.
 ///
 /// # Errors
-/// The first of `known`.
+/// The first error of `known`.
 pub fn outcome<K: Known>(found: Found, known: &mut K) -> Result<Outcome, K::Error> {
-    // A mark that is suppressed takes nothing from the turn it stands in.
+    // A suppressed marker must not suppress the turn it belongs to.
     if found.is_mark && (known.is_in_pause() || !known.has_parent()?) {
         return Ok(Outcome::LeftOut);
     }
@@ -112,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers yes to the questions in `yes`, and keeps what was asked.
+    /// Answers yes to the questions in `yes`, and records which were asked.
     struct Answers {
         yes: &'static [&'static str],
         asked: Vec<&'static str>,

@@ -1,6 +1,6 @@
 use super::*;
 
-/// A turn as far as the decision looks at it.
+/// A turn as the decision sees it.
 #[derive(Clone, Default)]
 struct Fake {
     has_news: bool,
@@ -40,7 +40,7 @@ impl View for Fake {
 /// A situation, with times in milliseconds before now.
 #[derive(Clone, Default)]
 struct Case {
-    /// What came when; its hook fired one nanosecond after that of the one before, the first at 1.
+    /// Events with their age; their hooks fired one nanosecond apart, the first at 1.
     events: Vec<(Event, u64)>,
     silent: u64,
     is_line_unfinished: bool,
@@ -51,7 +51,7 @@ struct Case {
 }
 
 impl Case {
-    /// Says what is decided: events dealt with, answers claimed, turns emitted (`aside` first) and what is awaited, in
+    /// The decision in words: events done with, answers claimed, turns emitted (`aside` first), and what is awaited, in
     /// milliseconds from now.
     fn decided(&self) -> String {
         let now = Instant::now() + Duration::from_secs(3600);
@@ -102,7 +102,7 @@ fn tool(tool: &str) -> Event {
     Event::ToolEnded { tool: tool.into(), took_ms: 5 }
 }
 
-/// A turn that ends with this answer, which was not emitted.
+/// A turn that ends with this answer and was not emitted.
 fn ends(answer: &'static str) -> Fake {
     Fake { has_news: true, answer, ..Fake::default() }
 }

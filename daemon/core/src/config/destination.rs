@@ -1,4 +1,4 @@
-//! Destinations of the user's own: tables under `[[destination]]`. A table that is wrong costs that destination and nothing else.
+//! The user's own destinations: `[[destination]]` tables. An invalid table affects only its own destination.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,6 @@ use crate::{
     vars::{Env, Refused},
 };
 
-/// The key under which they stand.
 pub(super) const DESTINATION: &str = "destination";
 
 const NAME: &str = "name";
@@ -28,48 +27,44 @@ const SECRET_FILE: &str = "secret_file";
 const SECRET_COMMAND: &str = "secret_command";
 const KEYS: [&str; 6] = [NAME, KIND, ADDRESS, PROJECTS, SECRET_FILE, SECRET_COMMAND];
 
-/// Longest name, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
-/// A table, as far as it is understood.
+/// One table, valid or not.
 #[derive(Clone, Debug)]
 pub struct Named {
-    /// What people call the destination; no two have the same.
+    /// The user's name for the destination, unique.
     pub name: String,
-    /// The kind as it is written.
+    /// As written.
     pub kind: String,
-    /// The address as it is written, without credentials.
+    /// As written, without credentials.
     pub address: String,
-    /// Where the table begins.
+    /// The line on which the table begins.
     pub place: Option<Place>,
-    /// The destination, or what is wrong with the table and what to do, for people.
+    /// The destination, or what is wrong with the table and how to fix it.
     pub entry: Result<Entry, String>,
 }
 
-/// A destination of the user's own.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Where it is.
     pub destination: Destination,
-    /// The projects that it is for; all if there are none.
+    /// The projects it is for; `None` for all.
     projects: Option<Vec<Glob>>,
-    /// Where its secret is found; nowhere if none is needed.
+    /// Where its secret is; `None` if it needs none.
     pub secret: Option<SecretFrom>,
-    /// What leads there, by the names of variables; without the secret.
+    /// Its further settings by the names of their variables; never the secret.
     pub vars: BTreeMap<&'static str, String>,
 }
 
-/// Where a secret is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretFrom {
     /// In this file, whose path is absolute or begins with `~/`.
     File(PathBuf),
-    /// This command writes it: the program and its arguments.
+    /// The output of this command: the program and its arguments.
     Command(Vec<String>),
 }
 
 impl Entry {
-    /// True if it is for a project in `dir`. `homes` are the names of the user's home.
+    /// True if it is for a project in `dir`. `homes` are all paths of the user's home.
     pub fn takes(&self, dir: Option<&Path>, homes: &[PathBuf]) -> bool {
         match (&self.projects, dir) {
             (None, _) => true,
@@ -84,8 +79,8 @@ impl Entry {
         route.ok().flatten().map(|(_, secrets)| secrets).unwrap_or_default()
     }
 
-    /// The secrets in `text`: lines `NAME=value` with the variables of this kind that are secret, or the one secret in the first
-    /// line; of MLflow that is the token.
+    /// The secrets in `text`: lines `NAME=value` for this kind's secret variables, or the one secret in the first line; for
+    /// MLflow that is the token.
     pub fn secrets_in(&self, text: &str) -> Option<Secrets> {
         let of = self.destination.kind.backend().of();
         let named = |line| {
@@ -102,8 +97,8 @@ impl Entry {
     }
 }
 
-/// Brings `targets` of a session whose project is in `dir` to what `entries` say now: those it has by them alone are gone where they say
-/// so no more, and those it lacks join it. One that a variable names too stays as it is.
+/// Brings the `targets` of a session in project `dir` up to date with `entries`: removes those that only an earlier file named,
+/// and adds those that are missing. A target that variables name too stays as it is.
 pub fn join<'e>(
     entries: impl Iterator<Item = &'e Entry> + Clone,
     dir: Option<&Path>,
@@ -120,7 +115,7 @@ pub fn join<'e>(
     }
 }
 
-/// Reads the tables behind those that are `known` already.
+/// Reads the tables of a file, after those `known` from other files.
 pub(super) fn read(
     known: &mut Vec<Named>,
     value: &Spanned<DeValue<'_>>,
@@ -227,7 +222,7 @@ fn entry(kind: &str, members: &[(&str, &DeValue<'_>)]) -> Result<Entry, String> 
     let route = backend.route(&Env::new(vars.iter().map(|(name, value)| (*name, value.as_str()))));
     let (destination, _) =
         route.map_err(|why| leads_nowhere(why, kind))?.ok_or_else(|| format!("needs an `{ADDRESS}`"))?;
-    // A value is not repeated here: it may be the secret.
+    // The value is not repeated in the message: it may be the secret.
     if destination.account.starts_with("sk-") {
         return Err("a secret key stands where a public one belongs: put it into a file, and make a new one if others can read this".to_owned());
     }
@@ -238,7 +233,7 @@ fn entry(kind: &str, members: &[(&str, &DeValue<'_>)]) -> Result<Entry, String> 
     Ok(Entry { destination, projects, secret, vars })
 }
 
-/// What is wrong with a key that is none of these.
+/// Why a key is not allowed in this table.
 fn refused(key: &str, settings: &[&'static Variable]) -> String {
     let row = VARIABLES.iter().find(|row| row.name == key);
     match row.map(|row| row.role) {

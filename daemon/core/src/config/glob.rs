@@ -1,10 +1,10 @@
-//! Patterns for the directories of projects: `~/code/**`, `/srv/*/app`.
+//! Glob patterns for project directories: `~/code/**`, `/srv/*/app`.
 
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-/// A pattern. `*` stands for any characters of one name, `?` for one of them, `**` for any number of names, none included.
+/// A pattern. `*` matches any characters within one name, `?` one of them, `**` any number of names, including none.
 #[derive(Clone, Debug)]
 pub(super) struct Glob {
     is_below_home: bool,
@@ -12,10 +12,10 @@ pub(super) struct Glob {
 }
 
 impl Glob {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// Why it is none, for people.
+    /// Why it is not valid, for people.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         let (is_below_home, path) = match text.strip_prefix('~') {
             Some(rest) if rest.is_empty() || rest.starts_with('/') => (true, rest),
@@ -38,7 +38,7 @@ impl Glob {
         Ok(Self { is_below_home, names })
     }
 
-    /// True if it stands for `dir`. `homes` are the names of the user's home.
+    /// True if it matches `dir`. `homes` are all paths of the user's home.
     pub(super) fn matches(&self, dir: &Path, homes: &[PathBuf]) -> bool {
         let is_it = |below: &Path| {
             let names: String = below.iter().map(|name| format!("/{}", name.to_string_lossy())).collect();

@@ -1,4 +1,4 @@
-//! Prices of the user's own: tables under `[[price]]`.
+//! The user's own prices: `[[price]]` tables.
 
 use toml::{
     Spanned,
@@ -8,7 +8,6 @@ use toml::{
 use super::{Problem, entries};
 use crate::price::{Own, Rates};
 
-/// The key under which they stand.
 pub(super) const PRICE: &str = "price";
 
 const MODEL: &str = "model";
@@ -20,10 +19,10 @@ const WRITE_5M: &str = "cache_write_5m";
 const WRITE_1H: &str = "cache_write_1h";
 const KEYS: [&str; 7] = [MODEL, SPEED, INPUT, OUTPUT, CACHE_READ, WRITE_5M, WRITE_1H];
 
-/// Most US dollars for a million tokens.
+/// US dollars per million tokens.
 const MAX_PRICE: f64 = 1e6;
 
-/// The price in one of these tables.
+/// Parses one table.
 pub(super) fn price(table: &Spanned<DeValue<'_>>) -> Result<Own, Problem> {
     let bad = |why: String| (table.span(), format!("`{PRICE}`: {why}"));
     let members: &DeTable<'_> = table.get_ref().as_table().ok_or_else(|| bad("each price must be a table".into()))?;

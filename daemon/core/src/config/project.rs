@@ -1,4 +1,4 @@
-//! What a project's hooks are given of this program's settings, and by whom. Pure.
+//! The effective settings of a project's hooks, and which layer each comes from.
 
 use crate::destination::langfuse::DEFAULT_BASE_URL;
 use std::collections::BTreeMap;
@@ -6,21 +6,20 @@ use std::collections::BTreeMap;
 use proto::env::{Role, VARIABLES, Variable};
 use serde::Serialize;
 
-/// A setting, with what counts as its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Setting {
-    /// The variable that decides, or could.
+    /// The variable that decides.
     pub name: String,
-    /// Its value; nothing of a secret but that it is set.
+    /// For a secret only that it is set.
     pub value: Option<String>,
-    /// Who said it; nobody if it is the default.
+    /// The layer that sets it; `None` if it is the default.
     pub from: Option<String>,
 }
 
-/// What stands in place of a secret.
+/// Shown in place of a secret.
 const SET: &str = "set, not shown";
 
-/// What a setting is when nobody says, by its name in the documentation.
+/// Defaults by the variable's name in the documentation.
 const DEFAULTS: [(&str, &str); 9] = [
     (proto::env::TRACE, "off"),
     (proto::env::ENABLE, "off"),
@@ -33,7 +32,7 @@ const DEFAULTS: [(&str, &str); 9] = [
     ("CC_LANGFUSE_TOY", "off"),
 ];
 
-/// Every setting as `layers` have it: who says it, and what; later ones win, and an empty value unsets.
+/// Every setting with its effective value and source. Later layers win, and an empty value unsets.
 pub fn settings(layers: &[(String, BTreeMap<String, String>)]) -> Vec<Setting> {
     let mut said: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
     for (from, vars) in layers {

@@ -10,7 +10,7 @@ fn vars(text: &str) -> Vars {
     pairs.map(|(name, value)| (full(name), value.replace("GOOD", GOOD).replace("EVIL", EVIL))).collect()
 }
 
-/// Short names keep the tables readable.
+/// Expands the short names that keep the tables readable.
 fn full(name: &str) -> String {
     let (head, name) = name.strip_prefix("CC:").map_or(("LANGFUSE_", name), |name| ("CC_LANGFUSE_", name));
     let name = match name {
@@ -27,7 +27,7 @@ fn layer(owner: Owner, name: &str, env: Result<Vars, Unclear>) -> Layer {
     Layer { file: name.into(), owner, env }
 }
 
-/// What Claude Code gives to a hook: the environment, then the files, later ones winning.
+/// What Claude Code gives to a hook: the environment, then the files; later ones win.
 fn given(environment: &str, layers: &[Layer]) -> Vars {
     let mut given = vars(environment);
     layers.iter().for_each(|layer| given.extend(layer.env.clone().unwrap_or_default()));
@@ -54,16 +54,16 @@ fn what_the_user_said_alone_is_the_users_choice() {
         ("ON=true", "PK=pk SK=sk", "", "URL=GOOD"),
         ("ON=true PK=pk SK=sk", "", "", ""),
         ("", ALL, "TAGS=a RELEASE=1 USER_ID=x", ""),
-        // The user said the same.
+        // The user has set the same value.
         ("", ALL, ALL, ""),
         ("", ALL, "URL=GOOD", ""),
         ("", "", ALL, ALL),
-        // What the repository says does not decide.
+        // A repository's value that does not decide.
         ("", ALL, "HOST=EVIL", ""),
         ("", "ON=true CC:URL=GOOD PK=pk SK=sk", "URL=EVIL HOST=EVIL", ""),
         ("", ALL, "URL=EVIL PK=evil SK=evil", ALL),
         ("", "ON=true CC:PK=pk CC:SK=sk", "PK=evil SK=evil", ""),
-        // What the user unset stays so.
+        // A variable the user has unset stays unset.
         ("", ALL, "CC:URL=EVIL", "CC:URL="),
     ] {
         let judged = judge(environment, user, repository, local);
@@ -74,7 +74,7 @@ fn what_the_user_said_alone_is_the_users_choice() {
 #[test]
 fn a_repository_chooses_nothing() {
     for (environment, user, repository, local, variable) in [
-        // The address, by each of its names, and by what is stronger than the user's own.
+        // The address, by each of its names, and by a name stronger than the user's.
         ("ON=true PK=pk SK=sk", "", "URL=EVIL", "", "URL"),
         ("", ALL, "URL=EVIL", "", "URL"),
         ("", ALL, "CC:URL=EVIL", "", "CC:URL"),
@@ -88,7 +88,7 @@ fn a_repository_chooses_nothing() {
         ("", ALL, "URL=", "", "URL"),
         (ALL, "", "URL=", "", "URL"),
         ("", "ON=true CC:URL=GOOD URL=EVIL PK=pk SK=sk", "CC:URL=", "", "CC:URL"),
-        // The account.
+        // Unset, so that the default applies.
         ("", ALL, "PK=evil", "", "PK"),
         ("", ALL, "CC:PK=evil", "", "CC:PK"),
         ("", "", "CC:PK=evil", ALL, "CC:PK"),
@@ -113,7 +113,7 @@ fn a_repository_chooses_nothing() {
 
 #[test]
 fn what_changed_since_the_session_began_is_no_excuse() {
-    // The session was given the attacker's address; by now the file says something else.
+    // The session was given the attacker's address; the file has changed since.
     let layers =
         [layer(Owner::User, "user", Ok(vars(ALL))), layer(Owner::Repository, "repository", Ok(vars("URL=GOOD")))];
     assert_ne!(chooser(Kind::Langfuse, &vars("ON=true URL=EVIL PK=pk SK=sk"), &layers), Chooser::User);
@@ -156,7 +156,7 @@ fn an_event_without_its_secret_is_judged_by_the_rest() {
 fn privacy_can_be_tightened_by_anybody_and_loosened_by_the_user_alone() {
     let (more, less) = ("CAPTURE=metadata REDACT=on", "CAPTURE=full REDACT=off");
     let none = Floor::default();
-    // Environment, user, repository, local, floor; then whether words leave, and unmasked.
+    // Environment, user, repository, local, floor; then whether text leaves, and whether it leaves unmasked.
     for (environment, user, repository, local, floor, words, unmasked) in [
         ("", "", "", "", none, true, false),
         (less, "", "", "", none, true, true),

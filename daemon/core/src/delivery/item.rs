@@ -1,4 +1,4 @@
-//! What waits in the outbox: an observation with what describes its trace, or a span as earlier versions stored it.
+//! The body of an outbox row: an observation with the facts of its trace, or an encoded span as earlier versions stored it.
 
 use crate::{
     destination::{Destination, size, wire::WireSpan},
@@ -7,43 +7,40 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What waits.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
-    /// An observation: its span is made of it when it is sent.
+    /// Encoded when it is sent.
     Observation(Box<Stored>),
-    /// A span in the dialect of its destination, which goes out as it is.
+    /// A span already encoded for its destination by an earlier version; sent as it is.
     Span(WireSpan),
 }
 
-/// An observation with what describes its trace.
+/// An observation with the facts of its trace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stored {
-    /// What describes its trace.
     pub facts: TraceFacts,
-    /// The observation.
     pub observation: Observation,
 }
 
-/// How the body of an [`Item::Observation`] begins. That of a span begins with its trace.
+/// The first bytes of an [`Item::Observation`]'s body. A span's body begins with its trace.
 const BEGIN: &str = "{\"facts\":";
 
-/// The body of an observation, `facts` as [`facts`] writes them.
+/// The body of an observation; `facts` as [`facts`] serialises them.
 pub fn body(facts: &str, observation: &Observation) -> String {
     let observation = serde_json::to_string(observation).unwrap_or_default();
     [BEGIN, facts, ",\"observation\":", &observation, "}"].concat()
 }
 
-/// What describes a trace, for [`body`].
+/// The facts of a trace, serialised for [`body`].
 pub fn facts(facts: &TraceFacts) -> String {
     serde_json::to_string(facts).unwrap_or_default()
 }
 
 impl Item {
-    /// What `body` holds.
+    /// Parses a body.
     ///
     /// # Errors
-    /// If it is neither, or was written by a later version.
+    /// If it is neither form, or was written by a later version.
     pub fn parse(body: &[u8]) -> serde_json::Result<Self> {
         if body.starts_with(BEGIN.as_bytes()) {
             return serde_json::from_slice(body).map(Self::Observation);
@@ -51,7 +48,6 @@ impl Item {
         serde_json::from_slice(body).map(Self::Span)
     }
 
-    /// Its body.
     pub fn body(&self) -> String {
         match self {
             Self::Observation(stored) => body(&facts(&stored.facts), &stored.observation),
@@ -59,7 +55,6 @@ impl Item {
         }
     }
 
-    /// Its trace.
     pub fn trace_id(&self) -> TraceId {
         match self {
             Self::Observation(stored) => stored.observation.trace_id,
@@ -67,7 +62,6 @@ impl Item {
         }
     }
 
-    /// Its own id.
     pub fn span_id(&self) -> SpanId {
         match self {
             Self::Observation(stored) => stored.observation.span_id,
@@ -75,7 +69,7 @@ impl Item {
         }
     }
 
-    /// The span that `to` is sent.
+    /// The span as it is sent to `to`.
     pub fn encode(&self, to: &Destination) -> WireSpan {
         match self {
             Self::Observation(stored) => to.kind.backend().encode(to, &stored.observation, &stored.facts),
@@ -91,7 +85,7 @@ impl Item {
         }
     }
 
-    /// The same as [`encode`](Self::encode), with type and size in the place of each image and document.
+    /// Like [`encode`](Self::encode), with type and size in place of each image and document.
     pub fn encode_without_media(&self, to: &Destination) -> WireSpan {
         match self {
             Self::Observation(stored) if self.shows_media() => {
@@ -102,7 +96,7 @@ impl Item {
         }
     }
 
-    /// Hands each text to `each`, in the same order every time.
+    /// Calls `each` with every text, always in the same order.
     pub(super) fn each_text(&mut self, each: &mut impl FnMut(&mut String)) {
         match self {
             Self::Observation(stored) => {

@@ -1,4 +1,4 @@
-//! What waits to be sent, and what follows from what a server answers ([`policy`]).
+//! What waits to be sent ([`item`]), and what follows from a server's answer ([`policy`]). No HTTP, no database.
 
 pub mod item;
 pub mod policy;

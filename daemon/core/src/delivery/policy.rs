@@ -1,5 +1,4 @@
-//! What a verdict leads to: how long to wait before the next try (back-off), smaller batches, parking, dead letters. Pure: time and
-//! chance come in as values.
+//! What follows from a verdict: back-off, smaller batches, parking, dead letters. Time and randomness come in as values.
 
 use std::time::Duration;
 
@@ -9,51 +8,51 @@ use crate::{
     verdict::{LONGEST_WAIT, Verdict},
 };
 
-/// How often a parked destination is tried.
+/// How often a parked destination is tried again.
 pub const PROBE: Duration = Duration::from_secs(300);
 
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
-/// Attributes are not cut below this many bytes: a span that is still refused has another problem.
+/// Texts are not cut below this many bytes: a span that is still refused has another problem.
 const SMALLEST_CUT: usize = 1024;
 
-/// A batch with fewer bytes than this is never unanswered because of its size.
+/// A batch smaller than this never goes unanswered because of its size, in bytes.
 const NEVER_TOO_LARGE: usize = 64 << 10;
 
-/// How long a server may take for a batch after its last byte: for any batch, and for each span more.
+/// How long a server may take to answer after the last byte: for any batch, and in addition for each span.
 const ANSWER_LIMIT: (Duration, Duration) = (Duration::from_secs(90), Duration::from_millis(200));
 
-/// How often that limit is doubled at most: once for each batch in a row that was not answered.
+/// How often that limit doubles at most: once for each unanswered batch in a row.
 const DOUBLINGS: u32 = 3;
 
-/// A server that takes longer than this to answer gets no larger batches, and one that takes much longer smaller ones.
+/// A server slower than this gets no larger batches, and one slower than the second limit gets smaller ones.
 const SLOW: Duration = Duration::from_secs(3);
 const TOO_SLOW: Duration = Duration::from_secs(10);
 
-/// After this many batches that arrived a larger one is tried again, later each time that fails.
+/// After this many delivered batches a larger one is tried again; later each time that fails.
 const ARRIVALS_BEFORE_GROWTH: u32 = 4;
 
-/// A span that was not answered this often, while smaller ones arrived, is too large for the connection.
+/// A span that went unanswered this often, while smaller ones arrived, is too large for the connection.
 const MAX_UNANSWERED: u32 = 2;
 
-/// What an exporter remembers between two batches.
+/// What a worker remembers between two batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// How many spans go into a batch.
+    /// The batch size in spans.
     pub spans: Size,
-    /// How many bytes of outbox rows.
+    /// The batch size in bytes of outbox rows.
     pub bytes: Size,
     /// Failed tries in a row.
     pub failures: u32,
-    /// Batches in a row that were not answered.
+    /// Unanswered batches in a row.
     silences: u32,
-    /// A span that was not answered on its own.
+    /// A span that went unanswered on its own.
     suspect: Option<Suspect>,
 }
 
 impl Plan {
-    /// For a destination about which nothing is known but what its kind can take.
+    /// For a destination of which only its kind's limits are known.
     pub fn new(manners: Manners) -> Self {
         Self {
             spans: Size::up_to(manners.batch_spans.max(1)),
@@ -64,34 +63,34 @@ impl Plan {
         }
     }
 
-    /// How long the server may take for a batch of `spans` after its last byte.
+    /// How long the server may take to answer a batch of `spans` after the last byte.
     pub fn answer_limit(&self, spans: usize) -> Duration {
         let (all, each) = ANSWER_LIMIT;
         (all + each * u32::try_from(spans).unwrap_or(u32::MAX)) * (1 << self.silences.min(DOUBLINGS))
     }
 
-    /// How many spans go into the next batch. One under suspicion goes alone.
+    /// How many spans go into the next batch: one if that one is under suspicion.
     pub fn batch(&self) -> usize {
         if self.suspect.is_some() { 1 } else { self.spans.now }
     }
 
-    /// Bytes that the next span must stay below, if one is wanted that shows whether the way is open for smaller ones.
+    /// Set while a suspect needs proof that smaller spans arrive: the next span must be smaller than this, in bytes.
     pub fn smaller_than(&self) -> Option<usize> {
         self.suspect.filter(|suspect| !suspect.smaller_arrived).map(|suspect| suspect.bytes)
     }
 }
 
-/// How large a batch may be in one respect, and how large it once was when no answer came.
+/// The batch limit in one unit, and the size that last went unanswered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// At most this much in the next batch.
+    /// The limit of the next batch.
     pub now: usize,
     most: usize,
-    /// Not answered; `usize::MAX` if nothing is known to be too much.
+    /// The size that went unanswered; `usize::MAX` if none did.
     wall: usize,
-    /// How often the wall was met.
+    /// How often the wall was hit.
     hits: u32,
-    /// Batches that have arrived since.
+    /// Batches delivered since.
     run: u32,
 }
 
@@ -100,7 +99,7 @@ impl Size {
         Self { now: most, most, wall: usize::MAX, hits: 0, run: 0 }
     }
 
-    /// So much was not answered.
+    /// A batch of `sent` went unanswered.
     fn halve(&mut self, sent: usize, least: usize) {
         self.run = 0;
         self.now = (sent / 2).max(least);
@@ -110,7 +109,7 @@ impl Size {
         }
     }
 
-    /// So much has arrived.
+    /// A batch of `sent` was delivered.
     fn arrived(&mut self, sent: usize) {
         if sent >= self.wall {
             (self.wall, self.hits) = (usize::MAX, 0);
@@ -124,45 +123,44 @@ impl Size {
     }
 }
 
-/// A large span that was not answered on its own. Whether that is because of its size, smaller ones show.
+/// A large span that went unanswered on its own. Smaller spans show whether its size is the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Suspect {
     bytes: usize,
-    /// How often it was not answered right after a smaller one had arrived.
+    /// How often it went unanswered right after a smaller one had arrived.
     strikes: u32,
     smaller_arrived: bool,
 }
 
-/// What was sent.
+/// The batch that was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     pub spans: usize,
-    /// How many of them come before the first one of another trace.
+    /// How many spans come before the first one of another trace.
     pub of_one_trace: usize,
-    /// Bytes of their rows.
+    /// Bytes of their outbox rows.
     pub bytes: usize,
-    /// From the last byte to the beginning of the answer.
+    /// From the last byte sent to the first byte of the answer.
     pub took: Duration,
 }
 
-/// What to do with the batch now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Forget it: it has arrived.
+    /// Acknowledge it.
     Done,
     /// Keep it and wait.
     Wait(Duration, String),
-    /// Keep it and wait for better keys, or [`PROBE`].
+    /// Keep it and wait for other keys, or for [`PROBE`].
     Park(String),
-    /// Send again at once, in a smaller piece.
+    /// Send a smaller part of it at once.
     Split,
-    /// It is one span: cut its largest attribute, or bury it if there is nothing left to cut.
+    /// It is a single span: cut its largest text, or make it a dead letter if nothing is left to cut.
     Shrink(String),
-    /// It is one span: bury it.
+    /// It is a single span: make it a dead letter.
     Bury(String),
 }
 
-/// The next step after `verdict` on a batch. `chance` is uniform in 0 … 1.
+/// The next step after `verdict`. `chance` is uniform in 0 … 1.
 pub fn next(mut plan: Plan, verdict: Verdict, sent: Sent, chance: f64) -> (Plan, Step) {
     let failures = std::mem::take(&mut plan.failures);
     let step = match verdict {
@@ -179,7 +177,7 @@ pub fn next(mut plan: Plan, verdict: Verdict, sent: Sent, chance: f64) -> (Plan,
                 return (plan, Step::Shrink(format!("{why}, and smaller ones arrive")));
             }
             plan.failures = failures.saturating_add(1);
-            // What is small goes out again as it was: most likely only the answer was lost.
+            // A small batch goes out unchanged: most likely only the answer was lost.
             if sent.bytes > NEVER_TOO_LARGE || plan.silences > 0 {
                 plan.spans.halve(sent.spans, 1);
                 plan.bytes.halve(sent.bytes, NEVER_TOO_LARGE);
@@ -198,7 +196,7 @@ pub fn next(mut plan: Plan, verdict: Verdict, sent: Sent, chance: f64) -> (Plan,
         }
         Verdict::Refused(why) if sent.spans <= 1 => Step::Bury(why),
         Verdict::TooLarge(why) if sent.spans <= 1 => Step::Shrink(why),
-        // Every piece that arrives makes the next one larger again.
+        // Every delivered part lets the next one grow again.
         Verdict::Refused(_) | Verdict::TooLarge(_) => {
             plan.spans.now = (sent.spans / 2).max(1);
             Step::Split
@@ -209,7 +207,7 @@ pub fn next(mut plan: Plan, verdict: Verdict, sent: Sent, chance: f64) -> (Plan,
 
 impl Plan {
     fn arrived(&mut self, sent: Sent) {
-        // What needed the longer wait gets it again.
+        // A batch that needed the longer limit keeps it.
         if sent.took < ANSWER_LIMIT.0 / 2 {
             self.silences = 0;
         }
@@ -227,8 +225,8 @@ impl Plan {
         }
     }
 
-    /// After a batch that was not answered: true if it is one span too large for the way. A server that is away does not make
-    /// it so: smaller ones must have arrived before each of several tries.
+    /// After an unanswered batch: true if it is a single span too large for the connection. A server that is down does not
+    /// prove that: smaller spans must have arrived before each of several tries.
     fn is_too_large(&mut self, sent: Sent) -> bool {
         if sent.spans > 1 || sent.bytes <= NEVER_TOO_LARGE {
             return false;
@@ -244,27 +242,27 @@ impl Plan {
         if suspect.strikes < MAX_UNANSWERED {
             return false;
         }
-        // What is left of it is judged by the same evidence.
+        // Its remainder is judged by the same evidence.
         suspect.bytes = NEVER_TOO_LARGE;
         true
     }
 }
 
-/// Full jitter: somewhere between nothing and the bound, which doubles from 1 s to 5 min.
+/// Full jitter: uniform between zero and a bound that doubles from 1 s to 5 min.
 pub fn backoff(failures: u32, chance: f64) -> Duration {
     let bound = MIN_BACKOFF.saturating_mul(1u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX)).min(MAX_BACKOFF);
     bound.mul_f64(chance.clamp(0.0, 1.0))
 }
 
-/// What is left at `now_ms` of a wait until `next_at_ms` that was promised before a restart, and whether it was the server's
-/// wish. Nothing, if it is further ahead than any wait can be: the clock was changed.
+/// What is left at `now_ms` of a wait until `next_at_ms` from before a restart, and whether the server asked for it. Zero if it
+/// is longer than any wait can be: the clock has changed.
 pub fn resume(next_at_ms: i64, now_ms: i64) -> (Duration, bool) {
     let left = Duration::from_millis(u64::try_from(next_at_ms.saturating_sub(now_ms)).unwrap_or(0));
-    // Our own waits are never longer.
+    // Back-off is never longer.
     if left > LONGEST_WAIT { (Duration::ZERO, false) } else { (left, left > MAX_BACKOFF) }
 }
 
-/// Cuts the largest text of `item` to half, with a mark that says so. `false` if nothing worth cutting is left.
+/// Cuts the largest text of `item` in half, with a mark that says so. `false` if nothing worth cutting is left.
 pub fn shrink(item: &mut Item) -> bool {
     let (mut largest, mut count) = ((SMALLEST_CUT, None), 0);
     item.each_text(&mut |text| {
@@ -284,7 +282,7 @@ pub fn shrink(item: &mut Item) -> bool {
     true
 }
 
-/// Cuts a text to half.
+/// Cuts a text in half.
 fn cut(text: &mut String) {
     let before = cut_before(text).unwrap_or(text.len());
     let keep = text.floor_char_boundary(text.len() / 2);
@@ -292,7 +290,7 @@ fn cut(text: &mut String) {
     text.push_str(&format!(" [TRUNCATED {keep} of {before} bytes]"));
 }
 
-/// How long a text was that has been cut already.
+/// The original length of a text that was cut before.
 fn cut_before(text: &str) -> Option<usize> {
     let (_, mark) = text.rsplit_once(" [TRUNCATED ")?;
     mark.strip_suffix(" bytes]")?.split_once(" of ")?.1.parse().ok()

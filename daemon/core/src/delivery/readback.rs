@@ -1,30 +1,26 @@
-//! Why a server did not answer what it was asked.
+//! Why a server did not answer a question.
 
-/// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The server says no.
+    /// The server refused.
     #[error("{}", crate::verdict::words(said))]
     Status {
-        /// Status code.
         status: u16,
         /// Status and body, for people.
         said: String,
         /// The server's clock.
         date: Option<u64>,
     },
-    /// An answer that no server of its kind gives.
+    /// An answer that no server of this kind gives.
     #[error("{}", crate::verdict::words(said))]
     Odd {
-        /// What is odd.
         said: String,
         /// The server's clock.
         date: Option<u64>,
     },
-    /// No answer.
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
-    /// It cannot prove who it is.
+    /// Its certificate is not trusted.
     #[error("it cannot prove who it is: {0}")]
     Untrusted(String),
 }

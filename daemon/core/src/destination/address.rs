@@ -1,15 +1,14 @@
-//! Addresses and keys as people write them, in the one form in which they are compared.
+//! Addresses and keys as people write them → the canonical form in which they are compared.
 
 use url::{Host, Url};
 
-/// Longest address that is read, in bytes.
 const MAX_ADDRESS_BYTES: usize = 2048;
 
-/// What other exporters want at the end of an address, and is added here anyway.
+/// Paths that other exporters expect in the address; they are removed, because the backend adds its own.
 const ENDPOINTS: [&str; 4] = ["/api/public/otel/v1/traces", "/api/public/otel", "/api/public/ingestion", "/api/public"];
 
-/// An address in the one form in which addresses are compared: no credentials, query, fragment, default port, dot after the
-/// host, trailing slash or path of an API; the host in small letters, ASCII, and addresses in their usual spelling.
+/// The canonical form of an address: without credentials, query, fragment, default port, trailing dot of the host, trailing
+/// slash or API path; the host in lower-case ASCII, IP addresses in canonical form.
 pub fn base_url(text: &str) -> Option<String> {
     let host = origin(text)?;
     let url = Url::parse(&proto::env::without_userinfo(unquoted(text))).ok()?;
@@ -18,11 +17,11 @@ pub fn base_url(text: &str) -> Option<String> {
         path = rest.trim_end_matches('/');
     }
     let address = format!("{host}{path}");
-    // What requests are made to must be able to name it.
+    // Requests are made with `http::Uri`, so that must be able to express it.
     address.parse::<http::Uri>().is_ok().then_some(address)
 }
 
-/// The same without any path: scheme, host and port.
+/// Scheme, host and port only.
 pub(super) fn origin(text: &str) -> Option<String> {
     let text = proto::env::without_userinfo(unquoted(text));
     if text.len() > MAX_ADDRESS_BYTES {
@@ -40,7 +39,7 @@ pub(super) fn origin(text: &str) -> Option<String> {
     Some(format!("{}://{host}{port}", url.scheme()))
 }
 
-/// A value without the quotes and blanks that people leave around it.
+/// A value without surrounding quotes and blanks.
 pub(crate) fn unquoted(text: &str) -> &str {
     let mut text = text.trim();
     let pairs = [('"', '"'), ('\'', '\''), ('`', '`'), ('“', '”'), ('‘', '’'), ('<', '>')];

@@ -24,18 +24,17 @@ pub mod encode;
 mod media;
 mod pages;
 
-/// Where spans go when a project names no server.
+/// Used when a project names no server.
 pub const DEFAULT_BASE_URL: &str = "https://cloud.langfuse.com";
 
-/// The setting under which its secret key is kept.
+/// The name under which [`Secrets`] holds its secret key.
 pub const SECRET_KEY: &str = "LANGFUSE_SECRET_KEY";
 
-/// The credentials for its APIs: account and secret key.
+/// The `Authorization` header of its APIs: account and secret key.
 pub fn auth(to: &Destination, secrets: &Secrets) -> HeaderValue {
     secrets.get(SECRET_KEY).map_or(HeaderValue::from_static(""), |secret| secret.basic_auth(&to.account))
 }
 
-/// A Langfuse server.
 pub struct Langfuse;
 
 impl Backend for Langfuse {

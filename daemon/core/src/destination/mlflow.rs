@@ -1,5 +1,5 @@
-//! MLflow: a tracking server by its OTLP endpoint, or its file store, which is written without one. The variables are MLflow's own, so
-//! that a project which MLflow's own integration traced goes on as it was.
+//! MLflow: a tracking server through its OTLP endpoint, or its file store, written directly. The variables are MLflow's own, so
+//! a project that MLflow's integration traced continues in the same experiment.
 
 use std::borrow::Cow;
 
@@ -36,7 +36,7 @@ mod uri;
 
 use uri::Place;
 
-/// The variables with what a server is reached with.
+/// The variables for the credentials.
 const USERNAME: &str = "MLFLOW_TRACKING_USERNAME";
 const PASSWORD: &str = "MLFLOW_TRACKING_PASSWORD";
 const TOKEN: &str = "MLFLOW_TRACKING_TOKEN";
@@ -45,7 +45,7 @@ const EXPERIMENT_ID: &str = "MLFLOW_EXPERIMENT_ID";
 const EXPERIMENT_NAME: &str = "MLFLOW_EXPERIMENT_NAME";
 const WORKSPACE: &str = "MLFLOW_WORKSPACE";
 
-/// Ways to a server that this program does not know, and what to do instead.
+/// Variables that ask for an unsupported kind of authentication, and what to do instead.
 const UNKNOWN: [(&str, &str); 2] = [
     ("MLFLOW_TRACKING_AUTH", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"),
     (
@@ -54,20 +54,20 @@ const UNKNOWN: [(&str, &str); 2] = [
     ),
 ];
 
-/// Why nothing is sent beside MLflow's own integration.
+/// Why nothing is sent while MLflow's own integration is active.
 const RIVAL: &str = "MLflow's own integration is active too and would send every turn a second time: cc-langfusectl setup --mlflow turns \
                      it off, or `claude plugin disable mlflow-tracing@mlflow-plugins`";
 
-/// How the addresses of file stores begin.
+/// The scheme of file store addresses.
 const FILES: &str = "file://";
 
-/// The experiment of a destination and what else decides how it is reached, as its account has it: `0`, `7,workspace=team`,
-/// `name=my experiment`, `unknown=MLFLOW_TRACKING_AUTH,name=x`.
+/// The experiment and options of a destination, parsed from its account: `0`, `7,workspace=team`, `name=my experiment`,
+/// `unknown=MLFLOW_TRACKING_AUTH,name=x`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Form {
     experiment: Which,
     workspace: Option<String>,
-    /// A variable that asks for a way which is not known.
+    /// A variable that asks for an unsupported kind of authentication.
     unknown: Option<&'static str>,
 }
 
@@ -87,7 +87,7 @@ impl Form {
     }
 
     fn of(to: &Destination) -> Self {
-        // A name may have commas and is the last.
+        // The name comes last because it may contain commas.
         let (head, name) = match to.account.split_once("name=") {
             Some((head, name)) if head.is_empty() || head.ends_with(',') => (head, Some(name.to_owned())),
             _ => (to.account.as_str(), None),
@@ -121,7 +121,6 @@ impl Form {
     }
 }
 
-/// A server or a file store of MLflow's.
 pub struct Mlflow;
 
 impl Backend for Mlflow {
@@ -279,7 +278,7 @@ fn tls(env: &Env<'_>) -> Tls {
     }
 }
 
-/// True for a server, whether or not it is one of MLflow's; false for files and for databases.
+/// True for any server, MLflow's or not; false for files and databases.
 fn is_server(to: &Destination) -> bool {
     to.address.starts_with("http")
 }
@@ -291,10 +290,10 @@ fn address(place: Place) -> Option<String> {
     })
 }
 
-/// The headers of every request to a server: credentials, and the workspace.
+/// The headers of every request: credentials and workspace.
 ///
 /// # Errors
-/// Which of them fits in no header.
+/// Which of them does not fit in a header.
 fn headers(to: &Destination, secrets: &Secrets) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     if let Some(authorization) = authorization(secrets) {
@@ -307,7 +306,7 @@ fn headers(to: &Destination, secrets: &Secrets) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// A name with its password, else a token; a name alone is nothing, as it is for MLflow's own client.
+/// Basic authentication with name and password, else a token. A name alone is ignored, as in MLflow's own client.
 fn authorization(secrets: &Secrets) -> Option<HeaderValue> {
     match (secrets.get(USERNAME), secrets.get(PASSWORD)) {
         (Some(name), Some(password)) => Some(password.basic_auth_of(name)),
@@ -315,12 +314,12 @@ fn authorization(secrets: &Secrets) -> Option<HeaderValue> {
     }
 }
 
-/// What a server says of an experiment.
+/// A server's answer about an experiment.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Said {
     experiment: Option<Experiment>,
-    /// Of one that was made.
+    /// Set in the answer to a creation.
     experiment_id: Option<String>,
     error_code: Option<String>,
 }
@@ -330,12 +329,13 @@ struct Experiment {
     experiment_id: String,
     #[serde(default)]
     lifecycle_stage: String,
-    /// Where its artifacts are, as a URI.
+    /// A URI.
     #[serde(default)]
     artifact_location: String,
 }
 
-/// The id of the experiment called `name`, which is made if there is none: asked, made, and asked again if that says it exists.
+/// The id of the experiment `name`, created if it is missing: look it up, create it, and look it up again if another client was
+/// faster.
 fn found(
     to: &Destination,
     headers: &HeaderMap,

@@ -1,5 +1,6 @@
-//! Where spans go: one file for each kind of backend, none of which knows another one, HTTP or the database. Each implements
-//! [`Backend`] and has its arm in [`Kind::backend`] and its rows in `proto::env::VARIABLES`.
+//! Where spans go: one file for each kind of backend. Comes in: a neutral observation. Goes out: the span in the attributes of
+//! its backend. A backend knows no other backend, no HTTP client and no database. Each implements [`Backend`] and has its arm
+//! in [`Kind::backend`] and its rows in `proto::env::VARIABLES`.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 use std::borrow::Cow;
@@ -37,20 +38,18 @@ pub mod wire;
 
 pub(crate) use own::media as size;
 
-/// A place spans are delivered to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "Stored")]
 pub struct Destination {
-    /// What kind of server it is.
     pub kind: Kind,
-    /// Its address, in the form in which addresses are compared.
+    /// In canonical form.
     pub address: String,
-    /// Which account or project there; never secret. Langfuse: the public key. MLflow: the experiment. OTLP: what its spans are like,
-    /// and a name.
+    /// The account or project there; never secret. Langfuse: the public key. MLflow: the experiment. OTLP: encoding options and
+    /// a name.
     pub account: String,
 }
 
-/// A destination as it was stored, maybe by a version that had other names or compared addresses otherwise.
+/// A destination in its stored form, possibly written by a version with other names or another canonical form of addresses.
 #[derive(Deserialize)]
 struct Stored {
     kind: Kind,
@@ -67,15 +66,14 @@ impl From<Stored> for Destination {
 }
 
 impl Destination {
-    /// True if a secret can be sent there unread by others: over TLS, or without leaving this machine. Where no request is ever made to,
-    /// nobody reads any.
+    /// True if others cannot read a secret on its way: TLS, this machine, or no network at all.
     pub fn is_private(&self) -> bool {
         let Some(rest) = self.address.strip_prefix("http://") else { return true };
         !rest.is_empty() && self.address.parse::<http::Uri>().is_ok_and(|address| is_loopback(&address))
     }
 }
 
-/// True for `localhost`, 127.0.0.0/8 and `[::1]`. Whatever else may lead to this machine depends on who is asked.
+/// True for `localhost`, 127.0.0.0/8 and `[::1]`. Other names may lead to this machine too, but that depends on the resolver.
 pub fn is_loopback(address: &http::Uri) -> bool {
     let host = address.host().unwrap_or_default();
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
@@ -84,15 +82,12 @@ pub fn is_loopback(address: &http::Uri) -> bool {
     }
 }
 
-/// What kind of server a destination is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A Langfuse server.
     Langfuse,
-    /// A tracking server or a file store of MLflow's.
+    /// A tracking server or a file store.
     Mlflow,
-    /// Any receiver of OTLP.
     Otlp,
     /// A receiver for tests.
     #[cfg(feature = "toy")]
@@ -100,7 +95,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them, in the order in which they are listed.
+    /// In the order in which they are listed.
     pub const ALL: &[Self] = &[
         Self::Langfuse,
         Self::Mlflow,
@@ -109,7 +104,7 @@ impl Kind {
         Self::Toy,
     ];
 
-    /// What knows about it: the only match over the kinds.
+    /// Its implementation: the only match over the kinds.
     pub fn backend(self) -> &'static dyn Backend {
         match self {
             Self::Langfuse => &langfuse::Langfuse,
@@ -120,63 +115,62 @@ impl Kind {
         }
     }
 
-    /// What an answer of such a server means.
+    /// The meaning of a server's answer.
     pub fn judge(self, answer: &Answer) -> Verdict {
         self.backend().verdict(answer).unwrap_or_else(|| judge(answer))
     }
 
-    /// Its name, as it is stored and shown.
+    /// As stored and shown.
     pub fn name(self) -> &'static str {
         self.backend().words().kind
     }
 
-    /// The kind with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 }
 
-/// A kind of server: what it needs to know, and in which words. Holds no state, does no I/O.
+/// A kind of backend: what it needs to know and how observations are encoded. Stateless, without I/O.
 pub trait Backend: Sync {
-    /// Whose rows of the table of variables are its own.
+    /// Selects its own rows of the table of variables.
     fn of(&self) -> Of;
 
-    /// An address in the one form in which those of this kind are compared; `None` if it is none.
+    /// The canonical form of an address; `None` if it is not valid.
     fn address(&self, text: &str) -> Option<String> {
         address::base_url(text)
     }
 
-    /// Where `env` leads, with the secrets for it; `None` if nothing there is about this kind.
+    /// The destination that `env` configures, and its secrets; `None` if this kind is not configured.
     ///
     /// # Errors
-    /// Why what is there leads nowhere.
+    /// Why the configuration is not usable.
     fn route(&self, env: &Env<'_>) -> Result<Option<(Destination, Secrets)>, Refused>;
 
-    /// True if nothing can be sent there without a secret.
+    /// True if nothing can be sent without a secret.
     fn needs_secret(&self, _to: &Destination) -> bool {
         true
     }
 
-    /// True if spans may travel unencrypted to another machine once the user trusts it: servers of this kind often have no TLS.
+    /// True if spans may travel unencrypted to another machine once the user trusts it: servers of this kind often lack TLS.
     fn takes_plain_http(&self) -> bool {
         false
     }
 
-    /// The file in which its own client keeps credentials for servers such as `to`, below the user's home.
+    /// The credentials file of the backend's own client, relative to the user's home.
     fn key_file(&self, _to: &Destination) -> Option<&'static str> {
         None
     }
 
-    /// `secrets` with those that they lack and that stand in that file.
+    /// `secrets`, with missing ones filled in from the text of that file.
     fn fill(&self, secrets: Secrets, _key_file: &str) -> Secrets {
         secrets
     }
 
-    /// Where spans are posted to and with which headers, or what must be asked first. `answers` are those to the requests it made
-    /// so far, in their order: 2xx and 4xx, but none that means to wait or that the credentials are wrong.
+    /// The endpoint and headers that spans are posted to, or the request that must be answered first. `answers` has the answers
+    /// to the earlier requests in order: 2xx and 4xx, except those that ask to wait or refuse the credentials.
     fn connect(&self, to: &Destination, secrets: &Secrets, answers: &[Response<Bytes>]) -> Connect;
 
-    /// An observation as `to` is sent it, with what describes its trace, and no value longer than `to` takes.
+    /// The span of an observation, with the facts of its trace and no value longer than `to` accepts.
     fn encode(&self, to: &Destination, observation: &Observation, facts: &TraceFacts) -> WireSpan;
 
     /// Attributes of the OTLP resource.
@@ -187,118 +181,111 @@ pub trait Backend: Sync {
     /// Name of the instrumentation scope of its spans.
     fn scope(&self) -> &'static str;
 
-    /// What an answer means where that is not what it means elsewhere.
+    /// Exceptions from the common table of answers.
     fn verdict(&self, _answer: &Answer) -> Option<Verdict> {
         None
     }
 
-    /// What else may send the same there; nothing is sent while it is active for a project.
+    /// Another program that may send the same traces; nothing is sent for a project in which it is active.
     fn rival(&self) -> Option<Rival> {
         None
     }
 
-    /// What `to` can take.
+    /// The limits of `to`.
     fn manners(&self, to: &Destination) -> Manners;
 
-    /// How it takes images and documents, where its manners say that they are uploaded.
+    /// Its upload API, if [`Manners::media`] says that media are uploaded.
     fn media(&self) -> Option<&'static dyn MediaApi> {
         None
     }
 
-    /// What people see there, and what else can be asked of it.
+    /// Its web pages and read API.
     fn pages(&self) -> Option<&'static dyn Pages> {
         None
     }
 
-    /// The page of something at a server that [`Deletion::is_known`] recognises, of a kind whose other servers have no
-    /// [`pages`](Self::pages) that are known.
+    /// The page of something on a server that [`Deletion::is_known`] recognises, for a kind without [`pages`](Self::pages) of
+    /// its own.
     fn page(&self, _to: &Destination, _of: Item<'_>) -> Option<String> {
         None
     }
 
-    /// How traces are deleted there.
     fn deletion(&self) -> Option<&'static dyn Deletion> {
         None
     }
 
-    /// Attributes of a span that is sent to see whether it arrives: it costs nothing and belongs to no session.
+    /// Attributes of a test span that costs nothing and belongs to no session.
     fn trial(&self, _name: &str, _environment: Option<&str>) -> Vec<(Cow<'static, str>, Value)> {
         Vec::new()
     }
 
-    /// What things are called there.
     fn words(&self) -> Words;
 }
 
-/// Another program that may send the same.
+/// Another program that may send the same traces.
 #[derive(Clone, Copy, Debug)]
 pub struct Rival {
-    /// True if the texts of a project's settings files, weakest first, turn it on.
+    /// True if a project's settings files, weakest first, turn it on.
     pub is_active: fn(&[String]) -> bool,
-    /// Why nothing is sent then and what to do, for people.
+    /// Why nothing is sent, and what to do.
     pub why: &'static str,
 }
 
-/// The way to a destination, as far as it is known.
+/// How to reach a destination, as far as it is known.
 #[derive(Debug)]
 pub enum Connect {
-    /// All is known. It holds until the credentials change or the server answers 404.
+    /// Valid until the credentials change or the server answers 404.
     Ready(Endpoint),
-    /// The server must answer this first.
+    /// The server must answer this request first.
     Ask(Request<Bytes>),
-    /// It is no server: what is sent there is written to files.
+    /// The destination is a directory: spans are written to files.
     Files(Folder),
-    /// Somebody has to fix something first, for people.
+    /// Somebody has to fix something first; the text says what.
     Park(String),
 }
 
-/// A file store of MLflow's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folder {
-    /// Its directory, an absolute path.
+    /// An absolute path.
     pub root: String,
-    /// The experiment there.
     pub experiment: Which,
 }
 
 impl Folder {
-    /// The command that shows what is in it.
+    /// The command that opens it in MLflow's UI.
     pub fn viewer(&self) -> String {
         format!("MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {}", crate::settings::quoted(&self.root))
     }
 }
 
-/// Most requests for one way to a destination.
+/// How many requests [`Backend::connect`] may ask for at most.
 pub const MOST_ASKS: usize = 8;
 
-/// Where spans are posted to.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// The whole address.
     pub url: String,
-    /// Headers, credentials among them.
+    /// Including credentials.
     pub headers: HeaderMap,
 }
 
-/// What a backend can take.
+/// What a backend accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manners {
-    /// A turn's root may be sent again when the turn has grown. Elsewhere the first write stays.
+    /// A turn's root may be sent again when the turn has grown. Other backends keep the first version.
     pub updates_roots: bool,
-    /// What becomes of images and documents.
     pub media: MediaAs,
-    /// Most spans in one request.
+    /// Spans per request.
     pub batch_spans: usize,
-    /// Most bytes of outbox rows in one request, unless a single span is larger.
+    /// Bytes of outbox rows per request, unless a single span is larger.
     pub batch_bytes: usize,
 }
 
-/// What becomes of images and documents at a backend.
+/// How images and documents are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaAs {
-    /// They are uploaded beside the spans.
+    /// Uploaded beside the spans.
     Upload,
-    /// Only their type and size are sent, as text.
+    /// As text with their type and size.
     Size,
 }
 
@@ -308,17 +295,17 @@ impl Default for Manners {
     }
 }
 
-/// What things are called at a backend.
+/// The names that a backend uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Words {
-    /// The kind, in lower case, as it is stored.
+    /// In lower case, as stored.
     pub kind: &'static str,
     /// The kind, for people.
     pub title: &'static str,
     /// Its secret, for people.
     pub secret: &'static str,
-    /// The variable with its address.
+    /// The variable for its address.
     pub address: &'static str,
-    /// What to do if it does not take the credentials, for people.
+    /// What to do if it refuses the credentials.
     pub credentials: &'static str,
 }

@@ -1,12 +1,12 @@
-//! Any receiver of OTLP: Phoenix, an OpenTelemetry Collector, Datadog, Grafana and the like. Spans are in the conventions of
-//! OpenTelemetry for generative AI, in those of OpenInference, or in both at once, which most receivers read best.
+//! Any receiver of OTLP: Phoenix, an OpenTelemetry Collector, Datadog, Grafana and others. Spans follow OpenTelemetry's
+//! conventions for generative AI, OpenInference, or both at once, which most receivers understand best.
 //!
-//! * Session, agent, provider and operation stand on every span: some receivers filter by them and do not look at the root.
-//! * Tokens and model stand on calls alone: sums along the tree count nothing twice.
-//! * The input of a call includes what it read from and wrote to the cache. No convention has the two times for which the cache is
-//!   written; they stand among our own attributes, below `claude_code.`.
-//! * A root is sent once, when its turn is over: some receivers keep the first of two spans with one id, others both.
-//! * An image or a document is named with its size; no receiver shows the bytes.
+//! * Session, agent, provider and operation are on every span: some receivers filter by them and ignore the root.
+//! * Tokens and model are on calls only, so that a sum over the tree counts nothing twice.
+//! * The input of a call includes cache reads and writes. No convention distinguishes the two cache lifetimes; they are in this
+//!   program's own attributes, below `claude_code.`.
+//! * A root is sent once, when its turn is complete: of two spans with one id some receivers keep the first, others both.
+//! * Images and documents appear as text with their size; no receiver shows the bytes.
 
 use std::borrow::Cow;
 
@@ -36,22 +36,18 @@ mod openinference;
 mod phoenix;
 pub mod presets;
 
-/// The variable with the headers, its secret.
+/// The headers, which are its secret.
 pub const HEADERS: &str = "CC_LANGFUSE_OTLP_HEADERS";
 
-/// The variable that names a preset.
 pub const PRESET: &str = "CC_LANGFUSE_OTLP_PRESET";
 
-/// The variable that names the dialect.
 pub const DIALECT: &str = "CC_LANGFUSE_OTLP_DIALECT";
 
-/// The variable with the longest value that is kept.
 pub const MAX_VALUE_BYTES: &str = "CC_LANGFUSE_OTLP_MAX_VALUE_BYTES";
 
-/// Where OTLP over HTTP is received, if an address has no path.
+/// Added to an address without a path.
 const PATH: &str = "/v1/traces";
 
-/// The conventions in which spans are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
     /// Those of OpenTelemetry for generative AI.
@@ -77,19 +73,19 @@ impl Dialect {
     }
 }
 
-/// What encoding needs to know of a destination, as its account has it: `both`, `genai,max=4095,preset=newrelic,name=team a`.
+/// The options of a destination, parsed from its account: `both`, `genai,max=4095,preset=newrelic,name=team a`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Form {
     dialect: Dialect,
-    /// Longest value, in bytes.
+    /// Maximum length of a value in bytes.
     limit: Option<usize>,
     preset: Option<&'static presets::Preset>,
-    /// Tells accounts at one address apart, and names a project where the preset has a header for it.
+    /// Distinguishes accounts at one address, and names a project if the preset has a header for it.
     name: Option<String>,
 }
 
 impl Form {
-    /// As the variables have it. What cannot be understood is left at its default: tracing goes on.
+    /// Options from the variables. An invalid one keeps its default, so that tracing continues.
     fn wanted(env: &Env<'_>) -> Self {
         let value = |name| env.get(name).map(unquoted);
         let preset = value(PRESET).and_then(presets::named);
@@ -103,7 +99,7 @@ impl Form {
     }
 
     fn of(to: &Destination) -> Self {
-        // A name may have commas and is the last.
+        // The name comes last because it may contain commas.
         let (head, name) = match to.account.split_once(",name=") {
             Some((head, name)) => (head, Some(name.to_owned())),
             None => (to.account.as_str(), None),
@@ -127,16 +123,16 @@ impl Form {
     }
 }
 
-/// A number of bytes; none if it is no number, or 0.
+/// A number of bytes; `None` for 0 and for text that is not a number.
 fn limit(text: &str) -> Option<usize> {
     text.trim().parse().ok().filter(|bytes| *bytes > 0)
 }
 
-/// An endpoint in the form in which endpoints are compared: its path as it is.
+/// The canonical form of an endpoint, with its path as it is.
 fn endpoint(text: &str) -> Option<String> {
     let host = address::origin(text)?;
     let url = Url::parse(&proto::env::without_userinfo(unquoted(text))).ok()?;
-    // A query may hold a key, and an address is stored and shown.
+    // A query may contain a key, and addresses are stored and shown.
     if url.query().is_some() || url.fragment().is_some() {
         return None;
     }
@@ -145,7 +141,6 @@ fn endpoint(text: &str) -> Option<String> {
     endpoint.parse::<http::Uri>().is_ok().then_some(endpoint)
 }
 
-/// Any receiver.
 pub struct Otlp;
 
 impl Backend for Otlp {
@@ -201,7 +196,7 @@ impl Backend for Otlp {
         Some(phoenix::page(to, of))
     }
 
-    /// Only Phoenix is known to delete, which is asked whether it is that.
+    /// Only Phoenix is known to support deletion; [`Deletion::identify`] asks whether the server is one.
     fn deletion(&self) -> Option<&'static dyn Deletion> {
         Some(&phoenix::Phoenix)
     }
@@ -229,17 +224,17 @@ impl Backend for Otlp {
     }
 }
 
-/// The headers with which spans are posted to `to`.
+/// The headers of a request that posts spans to `to`.
 ///
 /// # Errors
-/// What is wrong with the list of headers, which is not repeated.
+/// What is wrong with the list of headers, without repeating it.
 pub fn headers_of(to: &Destination, secrets: &Secrets) -> Result<HeaderMap, String> {
     let form = Form::of(to);
     let read = |list: &str| headers::headers(list, form.preset, form.name.as_deref());
     secrets.get(HEADERS).map_or_else(|| read(""), |list| list.headers(read)).map_err(|why| format!("{HEADERS}: {why}"))
 }
 
-/// An observation in these conventions, with what describes its trace.
+/// The span of an observation in these conventions.
 fn encode(dialect: Dialect, observation: &Observation, facts: &TraceFacts) -> WireSpan {
     let mut put = Put(Vec::with_capacity(48));
     put.text("session.id", facts.session_id.as_str());

@@ -1,5 +1,4 @@
-//! What this program says of an observation in its own words, for backends whose conventions have none: each of them puts these
-//! names below a prefix of its own.
+//! This program's own attributes, for facts that a backend's conventions do not cover. Each backend adds its own prefix.
 
 use std::borrow::Cow;
 
@@ -8,13 +7,12 @@ use crate::observation::{
     Agent, Body, Content, Event, Generation, Level, MediaRef, Observation, Part, Tool, TraceFacts, Turn, Usage,
 };
 
-/// What kind of program is traced.
 pub(super) const SOURCE: &str = "claude-code";
 
-/// Names and values, in the order they are sent.
+/// In the order they are sent.
 pub(super) type Pairs = Vec<(Cow<'static, str>, Value)>;
 
-/// Pairs as they are gathered. Empty text is left out.
+/// Collects pairs; empty text is left out.
 #[derive(Default)]
 pub(super) struct Put(pub(super) Pairs);
 
@@ -47,12 +45,12 @@ impl Put {
     }
 }
 
-/// A count as OTLP has it.
+/// OTLP integers are signed.
 pub(super) fn int(number: u64) -> Value {
     Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-/// A value as text: lists and numbers too.
+/// Any value as text, including lists and numbers.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Text(text) => text.clone(),
@@ -63,7 +61,6 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
-/// What describes the trace.
 pub(super) fn of_trace(facts: &TraceFacts) -> Pairs {
     let mut put = Put::default();
     put.int("turn_number", facts.turn.into());
@@ -81,7 +78,6 @@ pub(super) fn of_trace(facts: &TraceFacts) -> Pairs {
     put.0
 }
 
-/// What describes the observation.
 pub(super) fn of_observation(observation: &Observation) -> Pairs {
     let mut put = Put::default();
     match &observation.body {
@@ -139,7 +135,7 @@ impl Put {
     }
 
     fn tool(&mut self, tool: &Tool, name: &str) {
-        // A tool that the API ran is no call that Claude Code answered.
+        // A tool that ran in the API is not a call that Claude Code answered.
         self.text(if tool.on_server { "server_tool_id" } else { "tool_id" }, tool.id.as_str());
         self.text("tool_name", name);
         self.some("rewritten_input", tool.rewritten.as_deref());
@@ -161,17 +157,17 @@ impl Put {
     }
 }
 
-/// The name that price tables know: the marker of the long context window is not part of it.
+/// The name in price tables, which has no suffix for the long context window.
 pub(super) fn model(name: &str) -> &str {
     name.strip_suffix("[1m]").unwrap_or(name)
 }
 
-/// What stands in the place of an image or a document that is not sent.
+/// The text that replaces an image or document that is not sent.
 pub(crate) fn media(media: &MediaRef) -> String {
     format!("[{}, {} bytes]", media.kind, media.length)
 }
 
-/// What was said, with the type and size of an image or document where that stood.
+/// The text of `content`, with type and size in place of each image and document.
 pub(super) fn text(content: &Content) -> String {
     match content {
         Content::Text(text) => text.clone(),
@@ -185,13 +181,12 @@ pub(super) fn text(content: &Content) -> String {
     }
 }
 
-/// Tokens of a call as most receivers want them.
+/// Token sums as most receivers expect them.
 pub(super) struct Sums {
-    /// All that went in, the cache's among them.
+    /// Including cache reads and writes.
     pub(super) input: u64,
-    /// Written to the cache, for however long.
+    /// For both lifetimes.
     pub(super) cache_write: u64,
-    /// All there were.
     pub(super) total: u64,
 }
 
@@ -204,8 +199,9 @@ impl Sums {
     }
 }
 
-/// The span of `observation` with these attributes. Tools stand beside the model call that asked for them: some backends sum up
-/// tokens along the tree, and do not count what is below a call. An error has an `exception` event, all else went well.
+/// The span of `observation` with these attributes. Tools are siblings of the model call that asked for them: some backends sum
+/// tokens along the tree and skip everything below a call. A failed span has an `exception` event; all others are marked as
+/// successful.
 pub(super) fn span(observation: &Observation, attributes: Pairs) -> WireSpan {
     let exception = observation.exception();
     let status = match (exception, observation.level) {

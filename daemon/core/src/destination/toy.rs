@@ -1,4 +1,4 @@
-//! A second kind of backend, for tests: takes OTLP at whatever address it is given, with a bearer token.
+//! A further kind of backend, for tests: takes OTLP at any address, with a bearer token.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
@@ -15,10 +15,8 @@ use crate::{
     vars::{Env, Refused},
 };
 
-/// The variable that has its token.
 const TOKEN: &str = "CC_LANGFUSE_TOY_TOKEN";
 
-/// Any receiver.
 pub struct Toy;
 
 impl Backend for Toy {

@@ -1,4 +1,4 @@
-//! The conversation with a server about one image or document beside its spans. Delivery makes the requests, a backend says which.
+//! The dialogue with a server about uploading one image or document. A backend decides each step; delivery makes the requests.
 
 use std::time::Duration;
 
@@ -13,109 +13,104 @@ use crate::{
     verdict::{Answer, Verdict, judge},
 };
 
-/// Most requests for one image or document.
+/// How many requests one image or document may take at most.
 pub const MOST_REQUESTS: usize = 8;
 
-/// How a kind of server takes images and documents.
+/// How a kind of server accepts images and documents.
 pub trait MediaApi: Sync {
-    /// What the server must be asked before a span can name an image or document that is uploaded; `None` if nothing.
+    /// A question that must be answered before a span can refer to an upload; `None` if there is none.
     fn question(&self, _at: &Place<'_>) -> Option<Request<Bytes>> {
         None
     }
 
-    /// False if the answer to that says that the server never takes any.
+    /// False if the answer says that the server never accepts uploads.
     fn takes(&self, _answer: &Answered) -> bool {
         true
     }
 
-    /// What comes next, after these answers to what came before.
+    /// The next step after these answers.
     fn next(&self, at: &Place<'_>, upload: &Upload, answers: &[Answered]) -> Next;
 }
 
-/// Where it goes, and how to get in.
+/// Where it is uploaded to.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
-    /// The destination.
     pub to: &'a Destination,
-    /// Its secrets.
     pub secrets: &'a Secrets,
-    /// Where it takes spans.
+    /// The endpoint for spans.
     pub endpoint: &'a Endpoint,
 }
 
 /// An image or document that a span shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload {
-    /// The hash of its bytes.
+    /// SHA-256 of its bytes.
     pub hash: Hash,
-    /// Its media type.
+    /// Media type.
     pub kind: String,
-    /// How many bytes it has.
+    /// In bytes.
     pub length: u64,
-    /// The trace.
     pub trace_id: TraceId,
-    /// The span.
     pub span_id: SpanId,
-    /// Where in the span it stands.
+    /// The field of the span that shows it.
     pub field: String,
-    /// How often it was tried in vain.
+    /// Failed tries so far.
     pub tries: u32,
 }
 
-/// The next step.
 #[derive(Debug)]
 pub enum Next {
-    /// This request of the server's API.
+    /// Make this API request.
     Ask(Request<Bytes>),
-    /// The same, with the bytes of the image or document as its body.
+    /// Make this API request, with the bytes of the image or document as its body.
     Send(Request<()>),
-    /// The bytes, to a storage that somebody else may run: it is sent no credentials, and is not quoted.
+    /// Put the bytes into a storage that others may run: without credentials, and its answers are not shown.
     Store(Request<()>),
-    /// The end.
+    /// Stop.
     End(Outcome),
 }
 
-/// What came back for a request.
+/// The answer to a request.
 #[derive(Debug)]
 pub struct Answered {
-    /// What it says.
+    /// The answer as [`judge`] takes it.
     pub answer: Answer,
-    /// The response, if one came.
+    /// `None` if none came.
     pub response: Option<Response<Bytes>>,
-    /// From the beginning of the request to the end of the response.
+    /// From the start of the request to the end of the response.
     pub took: Duration,
-    /// When the response came, Unix milliseconds.
+    /// Unix milliseconds.
     pub at_ms: i64,
 }
 
-/// What became of a try.
+/// How a try ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The server has it.
     Done,
-    /// Try again, not before this long. The server has said something.
+    /// The server answered. Try again, after this time if it says so.
     Later(Option<Duration>, String),
-    /// The same; it could not be reached.
+    /// The server could not be reached. Try again.
     Away(String),
     /// Somebody has to fix something first.
     Park(String),
-    /// It is never taken.
+    /// The server will never accept it.
     Never(Reason, String),
 }
 
-/// Why an image or document is never taken.
+/// Why it is never accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The server does not want it.
     Refused,
-    /// The server knows nothing of media.
+    /// The server has no media API.
     Unsupported,
-    /// Its bytes are not there, or not those that were stored.
+    /// The stored bytes are missing or damaged.
     Lost,
 }
 
 impl Reason {
-    /// The name under which it is counted.
+    /// The name under which `status` counts it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Refused => "media_refused",
@@ -125,14 +120,14 @@ impl Reason {
     }
 }
 
-/// What an answer of an API for media means by itself.
+/// The meaning of a media API's answer if nothing more specific is known.
 pub fn outcome(answer: &Answer) -> Outcome {
     let status = if let Answer::Response { status, .. } = answer { *status } else { 0 };
     match (judge(answer), status) {
         (Verdict::Delivered | Verdict::Elsewhere(_), _) => Outcome::Done,
         (Verdict::Later(_, why), 0) | (Verdict::Silent(why), _) => Outcome::Away(why),
         (Verdict::Later(wait, why), _) => Outcome::Later(wait, why),
-        // A page in place of an answer: that may be over soon, or the server knows nothing of media.
+        // A web page in place of an answer: either temporary, or the server has no media API.
         (Verdict::Park(why), 200..=299) => Outcome::Later(None, why),
         (Verdict::Park(why), 404 | 405) => Outcome::Never(Reason::Unsupported, why),
         (Verdict::Park(why), 0 | 300..=399 | 401 | 403) => Outcome::Park(why),
@@ -142,7 +137,7 @@ pub fn outcome(answer: &Answer) -> Outcome {
     }
 }
 
-/// Nobody reads along on the way to `address`: it goes over TLS, or, as to `to` itself, without leaving this machine.
+/// True if nobody can read the traffic to `address`: it uses TLS, or stays on this machine as that to `to` does.
 pub fn is_private(address: &Uri, to: &Destination) -> bool {
     let own = to.address.parse::<Uri>();
     address.scheme_str() == Some("https")

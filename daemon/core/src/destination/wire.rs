@@ -1,4 +1,4 @@
-//! A span in the words of its backend, as it goes over the wire.
+//! A span as it is sent, in the attributes of its backend.
 
 use std::borrow::Cow;
 
@@ -9,50 +9,40 @@ use crate::{
     observation::as_hex,
 };
 
-/// A span in a backend's dialect. Versions that stored spans in this form wrote no status but an error, and neither kind nor events
-/// nor links.
+/// Stored spans from earlier versions have an error status or none, and no kind, events or links.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WireSpan {
-    /// Trace it belongs to.
     #[serde(with = "as_hex")]
     pub trace_id: TraceId,
-    /// Its own id.
     #[serde(with = "as_hex")]
     pub span_id: SpanId,
-    /// Its parent; all zeros for a root.
+    /// All zeros for a root.
     #[serde(with = "as_hex")]
     pub parent_id: SpanId,
-    /// Its name.
     pub name: String,
-    /// Start, nanoseconds since the epoch.
+    /// Unix nanoseconds.
     pub start_ns: u64,
-    /// End, nanoseconds since the epoch.
+    /// Unix nanoseconds.
     pub end_ns: u64,
-    /// OTLP status.
     #[serde(default, rename = "error", skip_serializing_if = "Status::is_no_error")]
     pub status: Status,
-    /// Attributes in the order they are sent.
+    /// In the order they are sent.
     pub attributes: Vec<(Cow<'static, str>, Value)>,
-    /// OTLP span kind.
     #[serde(skip)]
     pub kind: SpanKind,
-    /// OTLP span events.
     #[serde(skip)]
     pub events: Vec<SpanEvent>,
-    /// Spans that it has to do with.
+    /// Related spans.
     #[serde(skip)]
     pub links: Vec<(TraceId, SpanId)>,
 }
 
-/// OTLP status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Status {
-    /// Nothing is said.
     #[default]
     Unset,
-    /// It went well.
     Ok,
-    /// It failed, with this message.
+    /// With its message.
     Error(String),
 }
 
@@ -61,7 +51,6 @@ impl Status {
         !matches!(self, Self::Error(_))
     }
 
-    /// The message of an error.
     pub fn error(&self) -> Option<&str> {
         match self {
             Self::Unset | Self::Ok => None,
@@ -82,24 +71,19 @@ impl<'de> Deserialize<'de> for Status {
     }
 }
 
-/// OTLP span kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SpanKind {
-    /// Work of this process.
     #[default]
     Internal,
-    /// A request to another one.
+    /// A request to another process.
     Client,
 }
 
-/// An OTLP span event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpanEvent {
-    /// Its name.
     pub name: &'static str,
-    /// When, nanoseconds since the epoch.
+    /// Unix nanoseconds.
     pub at_ns: u64,
-    /// Its attributes.
     pub attributes: Vec<(Cow<'static, str>, Value)>,
 }
 
@@ -116,15 +100,12 @@ impl SpanEvent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// A string; objects travel as JSON in one.
+    /// Also objects, as JSON.
     Text(String),
-    /// A list of strings, never empty: an empty one arrives at Langfuse as a string of its own.
+    /// Never empty: Langfuse shows an empty list as a string.
     List(Vec<String>),
-    /// Yes or no.
     Bool(bool),
-    /// A whole number.
     Int(i64),
-    /// Any other number.
     Double(f64),
 }
 
@@ -138,19 +119,18 @@ impl Value {
         }
     }
 
-    /// True if there is no text in it.
+    /// True if it contains no text.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl WireSpan {
-    /// True if it is the root of its trace.
     pub fn is_root(&self) -> bool {
         self.parent_id == [0; 8]
     }
 
-    /// Hands each text to `each`, but for its name and lists.
+    /// Calls `each` with every text except the name and lists.
     pub(crate) fn each_text(&mut self, each: &mut impl FnMut(&mut String)) {
         for (_, value) in &mut self.attributes {
             match value {
@@ -163,7 +143,7 @@ impl WireSpan {
         }
     }
 
-    /// The attribute called `key`, if it is text.
+    /// The attribute `key`, if it is text.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.attributes.iter().find_map(|(k, value)| match value {
             Value::Text(text) if k == key => Some(text.as_str()),

@@ -1,26 +1,25 @@
-//! Where an event comes from: what it permits, and whether anybody waits for what comes of it.
+//! Where an event comes from, and what follows: whether it permits reading, and whether anybody waits for its spans.
 
 use serde::{Deserialize, Serialize};
 
-/// Where an event comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
-    /// A hook of Claude Code ran, with tracing on in its environment.
+    /// A hook of Claude Code ran with tracing on in its environment.
     #[default]
     Hook,
-    /// A search found the session.
+    /// A scan found the session.
     Scan,
     /// Another session begins with this one, which may never have had a Stop.
     Recovery,
     /// The database was damaged: the session is read again from its start.
     Reread,
-    /// The user hands over history.
+    /// The user runs `backfill`.
     Backfill,
-    /// The user hands over one transcript.
+    /// The user runs `replay`.
     Replay,
 }
 
-/// How the id of an event begins that no hook made.
+/// How the event ids of each source other than hooks begin.
 const PREFIXES: [(&str, Source); 5] = [
     ("scan-", Source::Scan),
     ("recover-", Source::Recovery),
@@ -30,20 +29,20 @@ const PREFIXES: [(&str, Source); 5] = [
 ];
 
 impl Source {
-    /// The source of an event that says it by nothing but its id: a frame on its way in, and an event stored without a source,
-    /// as a hook's are and those of earlier versions. An event in memory has a source; its id means nothing.
+    /// The source of an event that is only known by its id: an incoming frame, or an event stored without source, as hook
+    /// events and those of earlier versions are.
     pub fn of_id(id: &str) -> Self {
         PREFIXES.iter().find(|(prefix, _)| id.starts_with(prefix)).map_or(Self::Hook, |(_, source)| *source)
     }
 
-    /// The id of an event from here, unique as far as `unique` is. On the wire this is how a frame says its source: a daemon of
-    /// any version understands it.
+    /// An event id for this source, as unique as `unique`. A frame carries its source in its id, which daemons of every version
+    /// understand.
     pub fn id(self, unique: impl std::fmt::Display) -> String {
         let prefix = PREFIXES.iter().find(|(_, source)| *source == self).map_or("", |(prefix, _)| prefix);
         format!("{prefix}{unique}")
     }
 
-    /// A hook of Claude Code ran, with tracing on in its environment.
+    /// A hook of Claude Code ran with tracing on in its environment.
     pub fn is_hook(&self) -> bool {
         *self == Self::Hook
     }
@@ -53,12 +52,13 @@ impl Source {
         matches!(self, Self::Backfill | Self::Replay)
     }
 
-    /// It says that tracing is on or wanted. What the daemon itself found says only that there may be something to read.
+    /// It proves that tracing is on or wanted. An event from the daemon's own search only says that there may be something to
+    /// read.
     pub fn is_permission(self) -> bool {
         !matches!(self, Self::Scan | Self::Reread)
     }
 
-    /// Nobody waits for what comes of it.
+    /// Nobody waits for its spans.
     pub fn is_unhurried(self) -> bool {
         matches!(self, Self::Scan | Self::Reread | Self::Backfill)
     }

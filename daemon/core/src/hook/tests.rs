@@ -38,7 +38,7 @@ fn refused(payload: impl Into<Vec<u8>>, env: &[(&str, &str)]) -> Option<Refused>
     read(frame(payload, env), |_| {}).err()
 }
 
-/// `ENV` with more, or other, values.
+/// `ENV` with added or replaced values.
 fn with<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     ENV.into_iter().chain(more.iter().copied()).collect()
 }
@@ -319,7 +319,7 @@ fn only_tls_and_this_machine_are_private() {
         ("http://[::1]:3000", true),
         ("http://someone:else@127.0.0.1", true),
         ("HTTP://127.0.0.1", true),
-        // Other spellings of the same: what is connected to is the usual one.
+        // Other spellings of an address; the connection uses the canonical one.
         ("http://localhost.", true),
         ("http://127.1", true),
         ("http://2130706433", true),

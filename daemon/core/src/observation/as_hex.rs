@@ -1,4 +1,4 @@
-//! Ids and hashes in lower-case hexadecimal, for serde.
+//! Serde helpers: ids and hashes as lower-case hexadecimal.
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
 

@@ -1,9 +1,8 @@
-//! The images and documents that an observation shows, for where they cannot be uploaded.
+//! Replaces images and documents by text, for backends that cannot upload them.
 
 use super::{Body, Content, MediaRef, Observation, Output, Part};
 
 impl Observation {
-    /// True if it shows an image or a document.
     pub fn shows_media(&self) -> bool {
         let in_content = |content: &Content| match content {
             Content::Text(_) => false,
@@ -18,7 +17,7 @@ impl Observation {
         }
     }
 
-    /// The same with `text` in the place of each image and document.
+    /// A copy with `text` in place of each image and document.
     pub fn with_text_for_media(&self, text: impl Fn(&MediaRef) -> String) -> Self {
         let of_content = |content: &mut Content| {
             let Content::Parts(parts) = content else { return };
@@ -47,7 +46,7 @@ impl Observation {
 }
 
 impl Output {
-    /// Its text with `place` of each image and document where that stood.
+    /// Its text with `place` of each image and document inserted.
     pub fn with(&self, place: impl Fn(&MediaRef) -> String) -> String {
         let mut text = self.text.clone();
         for (at, media) in self.media.iter().rev().filter(|(at, _)| self.text.is_char_boundary(*at)) {

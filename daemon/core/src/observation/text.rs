@@ -1,4 +1,4 @@
-//! All the text of an observation, in one place: to mask secrets in it, to measure and to cut it.
+//! All text of an observation in one place: to mask secrets in it, to measure it and to cut it.
 
 use super::{
     Agent, Answer, Body, Caller, Closing, Content, Detail, Event, Generation, MediaRef, Message, Observation, Output,
@@ -7,14 +7,14 @@ use super::{
 use crate::redact::{Counts, Redactor};
 
 impl Observation {
-    /// Masks secrets in all of its text.
+    /// Masks secrets in all text.
     pub fn redact(&mut self, redactor: &Redactor, counts: &mut Counts) {
         self.each_text(&mut |text| mask(text, redactor, counts));
     }
 
-    /// Hands each text to `each`, ids and names included. Offsets into one that is changed are not.
+    /// Calls `each` with every text, including ids and names. Offsets of media are not adjusted to changes.
     pub fn each_text(&mut self, each: &mut impl FnMut(&mut String)) {
-        // Every field is named: a new one cannot be forgotten.
+        // Every field is named, so that no new one is forgotten.
         let Self {
             version: Version,
             trace_id: _,
@@ -147,12 +147,12 @@ impl Content {
 }
 
 impl TraceFacts {
-    /// Masks secrets in all of its text, the names of the user's metadata included.
+    /// Masks secrets in all text, including the keys of the user's metadata.
     pub fn redact(&mut self, redactor: &Redactor, counts: &mut Counts) {
         self.each_text(&mut |text| mask(text, redactor, counts));
     }
 
-    /// Hands each text to `each`.
+    /// Calls `each` with every text.
     pub fn each_text(&mut self, each: &mut impl FnMut(&mut String)) {
         let Self {
             version: Version,
@@ -193,7 +193,7 @@ pub(crate) fn mask(text: &mut String, redactor: &Redactor, counts: &mut Counts) 
     }
 }
 
-/// `text`, which may be JSON, with its secrets masked; `None` if there are none.
+/// `text`, which may be JSON, with secrets masked; `None` if it has none.
 pub(crate) fn masked(text: &str, redactor: &Redactor, counts: &mut Counts) -> Option<String> {
     match text.as_bytes().first() {
         Some(b'{' | b'[' | b'"') => redactor.scrub_json(text, counts),

@@ -1,7 +1,7 @@
-//! What a command is called that the user typed.
+//! The name of a command that the user typed.
 
-/// What a command is called. Of a line for the shell (`!…`) that is its first word that assigns nothing, without its
-/// directory; nothing if that cannot be known without a shell. All the rest was said.
+/// The name of a command. For a shell line (`!…`) it is the first word that is not an assignment, without its directory; `None`
+/// if only a shell could tell. Arguments are conversation text and are never included.
 pub(super) fn name(text: &str) -> Option<String> {
     let Some(line) = text.strip_prefix('!') else { return text.split_whitespace().next().map(str::to_owned) };
     let mut words = shell_words(line);
@@ -15,7 +15,7 @@ pub(super) fn name(text: &str) -> Option<String> {
     plain.then(|| format!("!{name}"))
 }
 
-/// The words a line begins with, without their quotes, up to one that only a shell understands.
+/// The leading words of a line, unquoted, up to one that needs a shell to understand.
 fn shell_words(line: &str) -> impl Iterator<Item = String> + '_ {
     let mut rest = line.chars().peekable();
     std::iter::from_fn(move || {
@@ -34,7 +34,7 @@ fn shell_words(line: &str) -> impl Iterator<Item = String> + '_ {
                 _ => word.push(c),
             }
         }
-        // A quote that nothing closes goes on in no line we have.
+        // An open quote would continue on a line that is not there.
         quote.is_none().then_some(word)
     })
 }

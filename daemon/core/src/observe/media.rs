@@ -1,4 +1,4 @@
-//! Images and documents in text: where they stand, and where they still do when secrets were masked around them.
+//! Positions of images and documents in text, kept while secrets around them are masked.
 
 use serde_json::Value as Json;
 
@@ -10,18 +10,18 @@ use crate::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// The beginning of what stands for an image or a document while the text around it is masked.
+/// The marker that stands for an image or document while the surrounding text is masked.
 const MARK: &str = "@@@media:";
 
 fn mark(hash: &Hash) -> String {
     format!("{MARK}id={}|source=bytes@@@", URL_SAFE_NO_PAD.encode(hash))
 }
 
-/// The pieces of a text, each with the medium behind it.
+/// The pieces of a text, each with the image or document that follows it.
 pub(super) fn pieces<'t, 'm>(text: &'t str, media: &'m [Media]) -> Vec<(&'t str, Option<&'m Media>)> {
     let mut from = 0;
     let mut piece = |to: usize| {
-        // A newline joins the texts of two blocks.
+        // The texts of two blocks are joined by a newline.
         let piece = text.get(from..to).unwrap_or_default();
         let piece = if from > 0 { piece.strip_prefix('\n').unwrap_or(piece) } else { piece };
         from = to;
@@ -32,7 +32,7 @@ pub(super) fn pieces<'t, 'm>(text: &'t str, media: &'m [Media]) -> Vec<(&'t str,
     pieces
 }
 
-/// `text` with the sizes of media that do not leave this machine.
+/// `text` with the sizes of media if they may not leave.
 pub(super) fn sized(text: String, capture: Capture, media: &[Media]) -> String {
     if capture == Capture::Full || media.is_empty() {
         return text;
@@ -41,7 +41,7 @@ pub(super) fn sized(text: String, capture: Capture, media: &[Media]) -> String {
     Some(text).filter(|text| !text.is_empty()).into_iter().chain(sizes).collect::<Vec<_>>().join(" ")
 }
 
-/// `text` with a mark at the place of each of `media`, which come in their order.
+/// `text` with a marker in place of each of `media`, which are sorted by position.
 pub(super) fn marked<'m>(text: &str, media: impl DoubleEndedIterator<Item = (usize, &'m Hash)>) -> String {
     let mut marked = text.to_owned();
     for (at, hash) in media.rev().filter(|(at, _)| text.is_char_boundary(*at)) {
@@ -50,7 +50,7 @@ pub(super) fn marked<'m>(text: &str, media: impl DoubleEndedIterator<Item = (usi
     marked
 }
 
-/// What is marked in `text`, which was masked meanwhile, without the marks.
+/// Removes the markers from `text`, which was masked meanwhile, and returns where they were.
 pub(super) fn unmarked(text: &str, media: &[Media]) -> Output {
     let mut output = Output { text: String::with_capacity(text.len()), media: Vec::new() };
     let mut rest = text;
@@ -66,8 +66,8 @@ pub(super) fn unmarked(text: &str, media: &[Media]) -> Output {
     output
 }
 
-/// The output of a tool as it is given to the model: text, or, where there are images and documents, the text of each block, the
-/// medium in it, or all of it as JSON.
+/// The output of a tool as a message's content: text; or, with images and documents, the text of each block and its image or
+/// document; or all of it as JSON.
 pub(super) fn content(output: &Output) -> Content {
     if output.media.is_empty() {
         return Content::Text(output.text.clone());

@@ -35,7 +35,7 @@ fn image() -> Json {
     json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}})
 }
 
-/// What is emitted of the turns in `lines`, and what was masked.
+/// What is emitted of the turns in `lines`, unmasked and masked, and how much was masked.
 fn emitted(lines: &[Json], options: &Options) -> (Vec<Outgoing>, Vec<Outgoing>, Counts) {
     let (rules, mut counts) = (Rules::default(), Counts::new());
     let pipeline = Pipeline { session_id: "s", options, rules: &rules };
@@ -73,7 +73,7 @@ fn a_text_is_looked_through_once_however_many_observations_show_it() {
         assert_eq!(counts.values().sum::<u64>(), 4, "{counts:?}");
         let all: String = found.iter().map(|out| serde_json::to_string(&out.observation).unwrap()).collect();
         assert!(!all.contains(TOKEN), "{all}");
-        // Prompt, arguments and answer stand in two observations, and in `measured` the result too.
+        // Prompt, arguments and answer occur in two observations each; in `measured` semantics the result does too.
         let shown = if options.semantics == Semantics::Measured { 8 } else { 7 };
         assert_eq!(all.matches("[REDACTED:").count(), shown, "{all}");
     }

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::config::{Config, Layers};
 
-/// The tables of a file, each as its name with the destination or what is wrong.
+/// The tables of a file: each name with its destination or what is wrong.
 fn read(text: &str) -> Vec<(String, Result<Entry, String>)> {
     let config = Config::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     config.destinations.into_iter().map(|named| (named.name, named.entry)).collect()

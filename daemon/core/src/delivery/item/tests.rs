@@ -37,7 +37,7 @@ fn parts() -> Content {
     Content::Parts(vec![Part::Text(word("look")), Part::Media(MediaRef::from(&medium()))])
 }
 
-/// One observation of each kind, every field set, with a word in each text.
+/// One observation of each kind, every field set, with one word in each text.
 fn bodies() -> Vec<Body> {
     let usage =
         Usage { input: 1, output: 2, cache_read: 3, cache_write_5m: 4, cache_write_1h: 5, cache_write: u64::MAX };

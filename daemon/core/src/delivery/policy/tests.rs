@@ -17,7 +17,7 @@ fn langfuse() -> Destination {
 
 #[test]
 fn a_trace_that_is_kept_elsewhere_counts_as_delivered_and_holds_up_no_other() {
-    // How many spans each trace has, in the order in which they wait, and whether the server has it in another place.
+    // How many spans each trace has, in queue order, and whether the server stores it elsewhere.
     let traces = [(3, false), (4, true), (1, true), (200, false), (1, false), (300, true), (2, false)];
     let waiting: Vec<usize> = traces.iter().enumerate().flat_map(|(trace, (spans, _))| vec![trace; *spans]).collect();
     let (mut rest, mut taken, mut requests) = (&waiting[..], Vec::<&usize>::new(), 0);
@@ -104,11 +104,11 @@ fn a_poison_span_is_found_and_the_rest_arrives() {
     }
 }
 
-/// Spans and bytes of each.
+/// Spans and bytes of each batch.
 type Batches = Vec<(usize, usize)>;
 
-/// Delivers spans of `sizes` bytes to something that answers as `answer` says of (spans, bytes): time to the answer, or
-/// none. Returns the batches that arrived, those that did not, and how often a span was cut.
+/// Delivers spans of `sizes` bytes to a server that answers `(spans, bytes)` after the time `answer` returns, or never. Returns
+/// the delivered batches, the unanswered ones, and how often a span was cut.
 fn deliver_to(sizes: &[usize], answer: impl Fn(usize, usize) -> Option<Duration>) -> (Batches, Batches, usize) {
     let mut queue: Vec<usize> = sizes.to_vec();
     let (mut arrived, mut unanswered, mut cut, mut plan) = (vec![], vec![], 0, Plan::new(Manners::default()));
@@ -174,7 +174,7 @@ fn a_span_that_no_way_is_wide_enough_for_is_cut_when_smaller_ones_have_shown_so(
     sizes[7] = (1 << 20) + 1;
     let (arrived, _, cut) = deliver_to(&sizes, through);
     assert_eq!((arrived.iter().map(|(spans, _)| spans).sum::<usize>(), cut), (20, 3 + 1));
-    // Nothing is cut because a server is away, however long.
+    // Nothing is cut because a server is down, however long.
     let mut plan = Plan::new(Manners::default());
     for _ in 0..1000 {
         let (after, step) =
@@ -190,7 +190,7 @@ fn a_server_that_needs_long_for_each_span_is_not_sent_them_again() {
         let took = |spans: usize, _| Some(Duration::from_millis(each * spans as u64));
         let (arrived, unanswered, cut) = deliver_to(&[2000; 2000], took);
         assert_eq!((arrived.iter().map(|(spans, _)| spans).sum::<usize>(), cut), (2000, 0));
-        // Spans that went out more than once: at most what was under way when it showed how slow it is.
+        // Spans sent more than once: at most those in flight when the server turned out to be slow.
         let again: usize = unanswered.iter().map(|(spans, _)| spans).sum();
         assert!(again == 0 || each >= 250, "{again} again at {each} ms each");
         assert!(again <= 1024 + 512, "{again} again at {each} ms each");
@@ -226,7 +226,7 @@ fn after_bad_days_batches_are_large_again() {
     assert!(batches <= 60, "{batches}");
 }
 
-/// A server that fails in every way that is not the batch's fault, for as long as it is away.
+/// A server with every kind of failure that is not the batch's fault, for as long as it is down.
 fn trouble(hour: u64, now: u64) -> Answer {
     let date = |at: u64| httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(at));
     let response = |status, retry_after: Option<String>| Answer::Response {
@@ -295,7 +295,7 @@ fn a_week_without_a_server_costs_few_requests_and_no_span() {
             };
             let (after, step) = next(plan, judge(&answer), sent(count), chance());
             plan = after;
-            // What an exchange takes.
+            // The duration of an exchange.
             now += 50;
             let wait = match step {
                 Step::Done => {

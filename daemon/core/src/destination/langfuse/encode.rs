@@ -1,14 +1,15 @@
-//! Langfuse: observations → the attributes its OTLP endpoint reads (server v3 and v4).
+//! Observations → the attributes that Langfuse's OTLP endpoint reads (server v3 and v4).
 //!
-//! * What describes the trace stands on every span: a v4 server aggregates it over spans, a v3 server lets a span without
-//!   it erase what the root said.
-//! * The input of a turn, an agent, a generation or an event is an array of messages, its output one message: only then
-//!   does the server show a conversation.
-//! * Input and output of the turn stand on the root observation; for v3 servers once more as trace input and output.
-//! * Objects are JSON in strings, empty values are left out: other OTLP kinds are stored as their raw encoding.
-//! * An image or document is uploaded beside the span; where it stood, a reference stands alone in its string: in a message as a
-//!   content part of type `image_url`, in the output of a tool in the place of the base64.
-//! * Usage keys are those of Langfuse's price table, each token in exactly one of them.
+//! * The facts of the trace are repeated on every span: a v4 server aggregates them over spans, and in a v3 server a span
+//!   without them erases what the root said.
+//! * The input of a turn, agent, generation or event is an array of messages, its output one message: only then does the server
+//!   show a conversation.
+//! * Input and output of the turn are on the root observation, and for v3 servers also the trace's input and output.
+//! * Objects are JSON in strings, and empty values are left out: the server stores other OTLP value types in their raw
+//!   encoding.
+//! * Images and documents are uploaded beside the span. A reference takes their place: in a message as a content part of type
+//!   `image_url`, in the output of a tool instead of the base64.
+//! * Usage keys are those of Langfuse's price table; each token counts in exactly one.
 
 use std::borrow::Cow;
 
@@ -24,7 +25,7 @@ mod message;
 pub use message::media_id;
 use message::{answer, input, message, output};
 
-/// The full name of a metadata key, made when this is compiled.
+/// The full name of a metadata key, built at compile time.
 macro_rules! meta {
     (trace $key:literal) => {
         concat!("langfuse.trace.metadata.", $key)
@@ -33,7 +34,7 @@ macro_rules! meta {
         concat!("langfuse.observation.metadata.", $key)
     };
 }
-/// Trace metadata that is ours to say.
+/// Trace metadata keys that are reserved for this program.
 const OWN: [&str; 12] = [
     "source",
     "turn_number",
@@ -49,7 +50,7 @@ const OWN: [&str; 12] = [
     "lead_session",
 ];
 
-/// An observation as Langfuse is sent it, with what describes its trace.
+/// The span of an observation, with the facts of its trace.
 pub fn encode(observation: &Observation, facts: &TraceFacts) -> WireSpan {
     let mut put = Put(Vec::with_capacity(32));
     match &observation.body {
@@ -81,14 +82,14 @@ pub fn encode(observation: &Observation, facts: &TraceFacts) -> WireSpan {
         },
         attributes: put.0,
         kind: SpanKind::Internal,
-        // Langfuse keeps neither.
+        // Langfuse keeps no events.
         events: Vec::new(),
         links: Vec::new(),
     }
 }
 
-/// The environment name as Langfuse takes it: lower case, 40 characters of `a-z0-9-_`, not starting with `langfuse`.
-/// `None` if nothing acceptable is left (the server would silently file it under `default`).
+/// The environment name in the form Langfuse accepts: lower case, at most 40 of `a-z0-9-_`, not starting with `langfuse`.
+/// `None` if nothing acceptable is left (the server would silently use `default`).
 pub fn environment(name: &str) -> Option<String> {
     let name = name.trim().to_lowercase();
     let fits = !name.is_empty()
@@ -116,7 +117,7 @@ impl Put {
         self.some(key, number.map(|number| number.to_string()));
     }
 
-    /// What is the same on every span of a turn.
+    /// The facts that every span of a turn carries.
     fn facts(&mut self, facts: &TraceFacts) {
         self.text("session.id", limited(&facts.session_id));
         self.text("langfuse.trace.name", format!("Turn {}", facts.turn));
@@ -179,8 +180,8 @@ impl Put {
             self.text("langfuse.observation.input", message::given(&generation.input));
         }
         self.some("langfuse.observation.output", generation.output.as_ref().map(answer));
-        // A root that is sent again does not start later: a v3 server keeps the output of either. That of the span which
-        // starts last it keeps in any case.
+        // A v3 server keeps the output of the span that starts last, and a root that is sent again has the same start as
+        // before: without this, either output might stay.
         let said = generation.closes.as_ref().map(|closes| match (closes, &generation.output) {
             (Closing::Text(text), _) => text,
             (Closing::Answer, Some(answer)) => &answer.text,
@@ -193,7 +194,7 @@ impl Put {
                 self.text("langfuse.observation.model.name", model(name));
                 self.text("langfuse.observation.usage_details", usage_details(usage, semantics));
             }
-            // A model without usage makes the server count tokens by itself, and charge for them.
+            // Given a model without usage, the server would count tokens by itself and charge for them.
             None => self.text(meta!("model"), name),
         }
         self.some("langfuse.observation.completion_start_time", generation.first_block.and_then(rfc3339));
@@ -205,7 +206,7 @@ impl Put {
         self.some(meta!("request_id"), generation.request_id.as_deref());
         self.some(meta!("stop_reason"), generation.stop_reason.as_deref());
         if let Some(speed) = generation.speed.as_ref().filter(|_| generation.usage.is_some()) {
-            // Selects the price of fast mode.
+            // Selects the fast-mode price.
             self.text("langfuse.observation.model.parameters", serde_json::json!({ "speed": speed }).to_string());
         }
         let blocks = &generation.other_blocks;
@@ -222,7 +223,7 @@ impl Put {
         self.text("langfuse.observation.input", tool.input.as_str());
         self.some("langfuse.observation.output", tool.output.as_ref().map(output));
         self.text(meta!("tool_name"), name);
-        // A tool that the API ran is no call that Claude Code answered.
+        // A tool that ran in the API is not a call that Claude Code answered.
         let key = if tool.on_server { meta!("server_tool_id") } else { meta!("tool_id") };
         self.text(key, tool.id.as_str());
         self.some(meta!("rewritten_input"), tool.rewritten.as_deref());
@@ -231,7 +232,7 @@ impl Put {
         self.some(meta!("denied"), tool.denied.as_deref());
     }
 
-    /// Langfuse does not keep the events of an OpenTelemetry span; its own are observations.
+    /// Langfuse drops the events of an OpenTelemetry span; its own events are observations.
     fn event(&mut self, event: &Event) {
         self.text("langfuse.observation.type", "event");
         self.some("langfuse.observation.input", event.said.as_ref().map(input));
@@ -241,8 +242,8 @@ impl Put {
     }
 }
 
-/// `usage_details`: every token in one price bucket; empty cache buckets are left out. `total` as the specification has it
-/// (input plus output), or left to the server, which adds all buckets.
+/// `usage_details`: every token in exactly one price bucket; empty cache buckets are left out. In `spec` semantics `total` is
+/// input plus output; otherwise it is left to the server, which sums all buckets.
 fn usage_details(usage: Usage, semantics: Semantics) -> String {
     let total = (semantics == Semantics::Spec).then(|| usage.input.saturating_add(usage.output));
     let some = |tokens: u64| (tokens > 0).then_some(tokens);
@@ -261,12 +262,12 @@ fn usage_details(usage: Usage, semantics: Semantics) -> String {
     serde_json::Value::Object(details).to_string()
 }
 
-/// The name Langfuse's price table knows: the marker of the long context window is not part of it.
+/// The name in Langfuse's price table, which has no suffix for the long context window.
 fn model(name: &str) -> &str {
     name.strip_suffix("[1m]").unwrap_or(name)
 }
 
-/// Langfuse's own SDKs drop ids and names of more than 200 characters.
+/// Langfuse's SDKs drop ids and names longer than 200 characters.
 fn limited(text: &str) -> &str {
     text.char_indices().nth(200).map_or(text, |(end, _)| &text[..end])
 }

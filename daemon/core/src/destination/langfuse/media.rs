@@ -1,5 +1,5 @@
-//! Langfuse's API for images and documents: it is asked for an address, gets the bytes there, and hears how that went. The question
-//! alone links what it has already to one more observation.
+//! Langfuse's media API: ask for an upload address, put the bytes there, report the result. For bytes it already has, asking
+//! alone links them to one more observation.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{Method, Request, Uri, header};
@@ -12,10 +12,9 @@ use crate::{
     verdict::{Answer, Verdict, judge},
 };
 
-/// How often what was put to an address may be refused: addresses expire.
+/// How often an upload to a signed address may be refused before it is given up: addresses expire.
 const REFUSALS: u32 = 5;
 
-/// Its API.
 pub(super) struct Media;
 
 impl MediaApi for Media {
@@ -37,7 +36,7 @@ fn question(at: &Place<'_>, upload: &Upload) -> Next {
     ask(at, Method::POST, "", &question)
 }
 
-/// Puts the bytes where the server wants them.
+/// Uploads the bytes to the address the server gave.
 fn put(at: &Place<'_>, upload: &Upload, answer: &Answered) -> Next {
     let never = |reason, why: &str| Next::End(Outcome::Never(reason, why.into()));
     match outcome(&answer.answer) {
@@ -47,7 +46,7 @@ fn put(at: &Place<'_>, upload: &Upload, answer: &Answered) -> Next {
     let body = answer.response.as_ref().map(|response| &response.body()[..]).unwrap_or_default();
     let to = match serde_json::from_slice(body) {
         Ok(Value::Object(answer)) => answer.get("uploadUrl").cloned().unwrap_or_default(),
-        // A receiver that says yes to whatever comes: an OTLP collector, a relay.
+        // A server that answers yes to every path: an OTLP collector, a relay.
         _ => return never(Reason::Unsupported, "its answer does not come from Langfuse's media API"),
     };
     let Some(to) = to.as_str() else { return Next::End(Outcome::Done) };
@@ -64,7 +63,7 @@ fn put(at: &Place<'_>, upload: &Upload, answer: &Answered) -> Next {
     request.body(()).map_or_else(|error| never(Reason::Refused, &error.to_string()), Next::Store)
 }
 
-/// Without the report the server does not show what it has.
+/// Until it gets this report, the server does not show the upload.
 fn report(at: &Place<'_>, upload: &Upload, stored: &Answered) -> Next {
     let Answer::Response { status, denial, .. } = &stored.answer else { return Next::End(outcome(&stored.answer)) };
     if denial.is_some() {

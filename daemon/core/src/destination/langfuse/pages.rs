@@ -1,4 +1,4 @@
-//! Langfuse's pages, and its public API: projects, traces as both generations of the API show them, deletion.
+//! Langfuse's web pages and public API: projects, traces in both generations of the API, deletion.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, header};
@@ -14,10 +14,9 @@ use crate::{
     secret::Secrets,
 };
 
-/// The API of v4, which older servers do not have.
+/// Index of the v4 API, which older servers lack.
 const OBSERVATIONS: usize = 0;
 
-/// A Langfuse server's.
 pub(super) struct Site;
 
 impl Pages for Site {
@@ -39,7 +38,7 @@ impl Pages for Site {
         page(to, project, "sessions", session_id)
     }
 
-    /// Newer servers may not have the one of before.
+    /// Newer servers may lack the older API.
     fn views(&self) -> &'static [&'static str] {
         &["v4 API", "older API"]
     }

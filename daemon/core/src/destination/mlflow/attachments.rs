@@ -1,5 +1,5 @@
-//! Images and documents at a server: attachments of a trace, which its artifact proxy takes where the experiment keeps its artifacts
-//! behind that. A span names them by a URI.
+//! Images and documents on a server: attachments of a trace, uploaded through the artifact proxy if the experiment keeps its
+//! artifacts behind it. A span refers to them by URI.
 
 use bytes::Bytes;
 use http::{HeaderName, Request, header};
@@ -14,10 +14,9 @@ use crate::{
     verdict::Answer,
 };
 
-/// How the locations begin that the artifact proxy serves. Only clients with keys of their own can write to others.
+/// The scheme of locations that the artifact proxy serves. Writing to other locations would need their credentials.
 const PROXY: &str = "mlflow-artifacts:";
 
-/// The artifact proxy.
 pub(super) struct Attachments;
 
 impl MediaApi for Attachments {
@@ -55,9 +54,9 @@ fn experiment<'a>(at: &Place<'a>) -> &'a str {
     at.endpoint.headers.get(EXPERIMENT).and_then(|id| id.to_str().ok()).unwrap_or_default()
 }
 
-/// A request of its API, with the credentials for spans.
+/// A request to its API, with the same credentials as for spans.
 fn request<B>(at: &Place<'_>, method: &str, path: &str, body: B) -> Result<Request<B>, String> {
-    // Written as it must stand in a request: a location may have spaces.
+    // A location may contain spaces, which must be encoded.
     let address = url::Url::parse(&format!("{}/api/2.0/{path}", at.to.address)).map_err(|error| error.to_string())?;
     let mut request = Request::builder().method(method).uri(address.as_str());
     for name in [header::AUTHORIZATION, HeaderName::from_static("x-mlflow-workspace")] {
@@ -68,10 +67,10 @@ fn request<B>(at: &Place<'_>, method: &str, path: &str, body: B) -> Result<Reque
     request.body(body).map_err(|error| error.to_string())
 }
 
-/// The path of the experiment's artifacts below the proxy, from what the server says of the experiment.
+/// The path of the experiment's artifacts below the proxy.
 ///
 /// # Errors
-/// What follows from there being none, or from no answer.
+/// What follows if there is none, or no answer.
 fn location(said: &Answered) -> Result<String, Outcome> {
     match outcome(&said.answer) {
         Outcome::Done => {}
@@ -83,7 +82,7 @@ fn location(said: &Answered) -> Result<String, Outcome> {
     let elsewhere =
         || never(&format!("its experiment keeps artifacts at {location}, where only MLflow's clients can put them"));
     let path = location.strip_prefix(PROXY).ok_or_else(elsewhere)?;
-    // A host would be another server's.
+    // A location with a host belongs to another server.
     let path = match path.strip_prefix("//") {
         Some(path) if !path.starts_with('/') => return Err(elsewhere()),
         Some(path) => path,
@@ -108,12 +107,12 @@ fn put(at: &Place<'_>, upload: &Upload, location: &str) -> Next {
     }
 }
 
-/// A trace's id, as MLflow has it.
+/// The id of a trace in MLflow's form.
 fn trace(id: &TraceId) -> String {
     format!("tr-{}", hex(id))
 }
 
-/// The id of an attachment, which must be a UUID: one of version 8, made of the hash of its bytes.
+/// An attachment's id must be a UUID: version 8, derived from the hash of the bytes.
 fn attachment(hash: &Hash) -> String {
     let digest = Sha256::digest(hash);
     let mut id = [0; 16];
@@ -124,7 +123,7 @@ fn attachment(hash: &Hash) -> String {
     [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
 }
 
-/// What stands in a span of `trace_id` in the place of an image or document.
+/// The reference that stands in a span of `trace_id` in place of an image or document.
 pub(super) fn reference(trace_id: &TraceId, media: &MediaRef) -> String {
     let kind: String = url::form_urlencoded::byte_serialize(media.kind.as_bytes()).collect();
     let (id, trace) = (attachment(&media.hash), trace(trace_id));

@@ -1,12 +1,12 @@
-//! The file in which MLflow's own client keeps credentials.
+//! The credentials file of MLflow's own client.
 
 use super::{PASSWORD, USERNAME};
 use crate::secret::{Secret, Secrets};
 
-/// Where it is, below the user's home.
+/// Relative to the user's home.
 pub(super) const FILE: &str = ".mlflow/credentials";
 
-/// Fills a name or a password that `secrets` lack with those in the section `[mlflow]` of `text`.
+/// Fills in a missing name or password from the section `[mlflow]` of `text`.
 pub(super) fn fill(mut secrets: Secrets, text: &str) -> Secrets {
     let mut is_ours = false;
     for line in text.lines().map(str::trim) {

@@ -1,10 +1,10 @@
-//! Observations → the attributes that MLflow reads (servers 3.12 to 3.18), and its file store.
+//! Observations → the attributes that MLflow's servers (3.12 to 3.18) and file store read.
 //!
-//! * Tools stand beside their call: totals of a trace leave out what is below a span that has usage.
-//! * Attributes are strings, objects JSON in them; messages are Anthropic's.
-//! * Images and documents are named as attachments of their trace: as parts of a message, or as values of a tool's output.
-//! * `input_tokens` includes the cache: what is not in it is priced at nothing.
-//! * The cost is ours: it knows the price of an hour in the cache, and stands above what a server would compute.
+//! * Tools are siblings of their call: the totals of a trace leave out everything below a span with usage.
+//! * Attributes are strings that hold JSON; messages are in Anthropic's format.
+//! * Images and documents are referred to as attachments: in parts of a message, or in values of a tool's output.
+//! * `input_tokens` includes the cache: MLflow prices only what is in it.
+//! * The cost is computed here, because it knows the price of one-hour cache writes; it overrides what a server would compute.
 
 use serde::Serialize;
 use serde_json::{Value as Json, json, value::RawValue};
@@ -22,16 +22,16 @@ use crate::{
     price,
 };
 
-/// Characters of a session's id at most: with more, servers refuse the whole request.
+/// Maximum length of a session id in characters: servers refuse the whole request if it is longer.
 const SESSION: usize = 250;
 
-/// Characters of a tag's value at most.
+/// Maximum length of a tag's value in characters.
 const TAG: usize = 4096;
 
-/// How servers mark a warning.
+/// The log level that servers use for a warning.
 const WARNING: i64 = 30;
 
-/// An observation as MLflow is sent it, with what describes its trace.
+/// The span of an observation, with the facts of its trace.
 pub fn encode(observation: &Observation, facts: &TraceFacts) -> WireSpan {
     let mut put = Put(Vec::with_capacity(24));
     put.text("session.id", limited(&facts.session_id, SESSION));
@@ -57,7 +57,7 @@ pub fn encode(observation: &Observation, facts: &TraceFacts) -> WireSpan {
         put.value("mlflow.spanLogLevel", Value::Int(WARNING));
     }
     let mut span = own::span(observation, put.0);
-    // The database behind a server takes none.
+    // PostgreSQL and others store no NUL characters.
     for (_, value) in &mut span.attributes {
         if let Value::Text(text) = value
             && text.contains('\0')
@@ -75,7 +75,7 @@ impl Put {
         self.text("mlflow.spanOutputs", messages("assistant", output));
     }
 
-    /// What becomes tags of the trace: nothing else of a trace can be set from its root.
+    /// Tags of the trace: the only trace properties that can be set from its root span.
     fn trace(&mut self, facts: &TraceFacts) {
         self.text("mlflow.traceTag.mlflow.traceName", format!("Turn {}", facts.turn));
         let is_own = |key: &str| key.starts_with("mlflow.");
@@ -106,7 +106,7 @@ impl Put {
         );
         let Some(usage) = generation.usage else { return };
         self.text("mlflow.chat.tokenUsage", to_json(&TokenUsage::from(usage)));
-        // Another tier has prices that no list has.
+        // No price list has the prices of other service tiers.
         let cost = price::cost(&generation.model, generation.speed.as_deref(), usage);
         if let Some(cost) = cost.filter(|_| generation.service_tier.is_none()) {
             let parts = json!({ "input_cost": cost.input, "output_cost": cost.output, "total_cost": cost.total() });
@@ -136,7 +136,7 @@ fn messages(role: &str, text: &str) -> String {
     to_json(&Messages { messages: [Said { role, content: text }] })
 }
 
-/// What a turn or a subagent was asked. Where no call is shown, parts of a message are OpenAI's.
+/// The input of a turn or subagent. No call is shown there, so parts of a message are in OpenAI's format.
 fn asked(trace: &TraceId, content: &Content) -> String {
     let url = |url: String| json!({ "type": "image_url", "image_url": { "url": url } });
     match parts(trace, content, url) {
@@ -145,7 +145,7 @@ fn asked(trace: &TraceId, content: &Content) -> String {
     }
 }
 
-/// Text and attachments in their order; `None` if all is text.
+/// Text and attachments in order; `None` if there is only text.
 fn parts(trace: &TraceId, content: &Content, attached: impl Fn(String) -> Json) -> Option<Vec<Json>> {
     let Content::Parts(parts) = content else { return None };
     let part = |part: &Part| match part {
@@ -155,7 +155,7 @@ fn parts(trace: &TraceId, content: &Content, attached: impl Fn(String) -> Json) 
     parts.iter().any(|part| matches!(part, Part::Media(_))).then(|| parts.iter().map(part).collect())
 }
 
-/// What a tool put out that is not all text: the attachment alone, or an object with it, which are the forms in which it is shown.
+/// A tool's output with attachments: the attachment alone, or an object that contains it; MLflow renders only these two forms.
 fn with_attachments(trace: &TraceId, output: &Output) -> Json {
     let attached: Vec<String> = output.media.iter().map(|(_, media)| reference(trace, media)).collect();
     let is_attached = |block: &Json| holds(block, &|text| attached.iter().any(|reference| reference == text));
@@ -164,7 +164,7 @@ fn with_attachments(trace: &TraceId, output: &Output) -> Json {
     let others: Vec<&Json> = blocks.iter().filter(|block| !is_attached(block)).collect();
     let texts: Option<Vec<&str>> = others.iter().map(|block| block["text"].as_str()).collect();
     let result = match texts {
-        // It is no list of blocks.
+        // The output was not a list of blocks.
         _ if blocks.is_empty() => attached.iter().fold(whole, |text, reference| text.replace(reference, "")).into(),
         Some(texts) => Json::from(texts.join("\n")),
         None => json!(others),
@@ -186,7 +186,7 @@ fn with_attachments(trace: &TraceId, output: &Output) -> Json {
     }
 }
 
-/// True if a text in `value` is one that is looked for.
+/// True if any text in `value` satisfies `is_one`.
 fn holds(value: &Json, is_one: &impl Fn(&str) -> bool) -> bool {
     match value {
         Json::String(text) => is_one(text),
@@ -196,10 +196,10 @@ fn holds(value: &Json, is_one: &impl Fn(&str) -> bool) -> bool {
     }
 }
 
-/// A message that a call was given, as Anthropic's API has it.
+/// A message of a call's input, in the format of Anthropic's API.
 fn given(trace: &TraceId, message: &Message) -> Json {
     let source = |url: String| json!({ "type": "image", "source": { "type": "url", "url": url } });
-    // No attachment is shown in a tool's result; the tool's own span shows it.
+    // MLflow shows no attachments inside tool results; the tool's own span has them.
     let content = match parts(trace, &message.content, source) {
         Some(parts) if message.tool.is_none() => parts.into(),
         _ => Json::from(own::text(&message.content)),
@@ -224,13 +224,13 @@ fn blocks(answer: &Answer) -> Vec<Block<'_>> {
     thinking.chain(text).chain(calls).collect()
 }
 
-/// True if `text` is what a tool put out where that was not all text.
+/// True if `text` is a tool's output that consisted of blocks.
 fn is_list_of_blocks(text: &str) -> bool {
     let blocks = text.starts_with('[').then(|| serde_json::from_str::<Vec<serde_json::Value>>(text).ok()).flatten();
     blocks.is_some_and(|blocks| !blocks.is_empty() && blocks.iter().all(|block| block["type"].is_string()))
 }
 
-/// The beginning of `text`, in characters.
+/// The first `characters` characters of `text`.
 fn limited(text: &str, characters: usize) -> &str {
     text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }
@@ -254,7 +254,7 @@ enum Block<'a> {
     ToolUse { id: &'a str, name: &'a str, input: Input<'a> },
 }
 
-/// JSON as it is, or the size that stands in its place.
+/// JSON, or the size that replaces it.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Input<'a> {

@@ -1,8 +1,8 @@
-//! MLflow's file store: the files of a trace, made of its spans. Comes in: the spans that are there already and new ones. Goes out:
-//! names and contents of files, in the order in which they must be written. Opens nothing.
+//! MLflow's file store: the spans of a trace → its files. Comes in: the stored spans and new ones. Goes out: paths and contents
+//! of files, in the order in which they must be written. Opens no files.
 //!
-//! The layout is that of MLflow 3.12 to 3.17 (`FileStore`). Readers compute nothing, so sums are written; a trace without
-//! `trace_info.yaml` is passed over, an empty one breaks the list of its experiment.
+//! The layout is that of MLflow 3.12 to 3.17 (`FileStore`). MLflow computes nothing when it reads them, so sums are written
+//! too. It skips a trace without `trace_info.yaml`; an empty one breaks the list of the whole experiment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,66 +17,63 @@ use crate::{
     visible::is_hidden,
 };
 
-/// Where the spans of a trace are, below its directory.
+/// The spans of a trace, relative to its directory.
 pub const SPANS: &str = "artifacts/traces.json";
 
-/// What makes a directory a trace, below it.
+/// The file that makes a directory a trace.
 pub const INFO: &str = "trace_info.yaml";
 
-/// What makes a directory an experiment, below it.
+/// The file that makes a directory an experiment.
 pub const EXPERIMENT: &str = "meta.yaml";
 
-/// Characters of a preview at most, as MLflow cuts them.
+/// Maximum length of a preview in characters, as in MLflow.
 const PREVIEW: usize = 1_000;
 
-/// Characters of a tag's value at most.
+/// Maximum length of a tag's value in characters.
 const TAG: usize = 4_096;
 
-/// Bytes of a key that is the name of a file at most.
+/// Maximum length of a key that becomes a file name, in bytes.
 const KEY: usize = 200;
 
-/// Attributes of a root that become tags.
+/// Prefix of root attributes that become tags.
 const TAG_PREFIX: &str = "mlflow.traceTag.";
 
-/// Attributes whose text is JSON already.
+/// Attributes whose text already is JSON.
 const JSON: &[&str] = &["mlflow.spanInputs", "mlflow.spanOutputs", USAGE, COST];
 
 const USAGE: &str = "mlflow.chat.tokenUsage";
 const COST: &str = "mlflow.llm.cost";
 
-/// Which experiment of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// By its id, which is the name of its directory.
+    /// The id is the name of its directory.
     Id(String),
-    /// By its name; made if there is none.
+    /// Created if it is missing.
     Name(String),
 }
 
-/// A file of a trace: its path below the trace's directory, and what is in it.
+/// A file of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Path with `/`, without `..`.
+    /// Relative to the trace's directory, with `/` and without `..`.
     pub path: String,
-    /// The whole content.
     pub content: String,
 }
 
-/// Where a trace lies.
+/// The location of a trace.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// The experiment's directory as a `file://` URL, without a slash at the end.
+    /// A `file://` URL without trailing slash.
     pub experiment_url: &'a str,
-    /// The experiment's id.
     pub experiment: &'a str,
 }
 
-/// The name of a trace's directory, below `traces`.
+/// The name of a trace's directory below `traces`.
 pub fn name(trace: TraceId) -> String {
     format!("tr-{}", hex(&trace))
 }
 
-/// `meta.yaml` of an experiment that is made at `now_ms`, in milliseconds since the epoch.
+/// The `meta.yaml` of a new experiment. `now_ms` is Unix milliseconds.
 pub fn experiment(place: &Place<'_>, title: &str, now_ms: u64) -> String {
     format!(
         "artifact_location: {}\ncreation_time: {now_ms}\nexperiment_id: {}\nlast_update_time: {now_ms}\nlifecycle_stage: active\nname: {}\n",
@@ -86,24 +83,23 @@ pub fn experiment(place: &Place<'_>, title: &str, now_ms: u64) -> String {
     )
 }
 
-/// The id of an experiment that is made for `name`: 18 digits as MLflow has them, always the same, so that two who make it at the same
-/// time make one.
+/// The id of a new experiment: 18 digits like MLflow's, derived from the name, so that two processes that create it at the same
+/// time create the same one.
 pub fn new_id(name: &str) -> String {
     let hash = u64::from_be_bytes(crate::ids::truncated(&[b"experiment\0", name.as_bytes()]));
     (100_000_000_000_000_000 + hash % 900_000_000_000_000_000).to_string()
 }
 
-/// What `meta.yaml` says of an experiment.
+/// The contents of an experiment's `meta.yaml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Experiment {
-    /// Its name.
     pub name: String,
-    /// False for one that was deleted.
+    /// False if it was deleted.
     pub is_active: bool,
 }
 
 impl Experiment {
-    /// Reads `meta.yaml`, of which only plain and quoted scalars are understood: MLflow writes nothing else there.
+    /// Parses `meta.yaml`: only plain and quoted scalars, which is all MLflow writes.
     pub fn read(meta: &str) -> Option<Self> {
         let value = |key: &str| {
             let line = meta.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?.trim();
@@ -131,7 +127,7 @@ struct Stored {
     status: StoredStatus,
     #[serde(default)]
     attributes: Map<String, Json>,
-    /// What another writer has put there.
+    /// Fields that another program has added.
     #[serde(flatten)]
     others: Map<String, Json>,
 }
@@ -148,8 +144,8 @@ struct Spans {
     spans: Vec<Stored>,
 }
 
-/// The files of a trace with `new` spans, beside those of `stored`, the present content of [`SPANS`]. A span that is there already
-/// is replaced. They must be written in this order: [`INFO`], which makes a trace of them, is the last.
+/// The files of a trace after adding `new` spans to `stored`, the present content of [`SPANS`]. A new span replaces a stored
+/// one with the same id. Write the files in this order: [`INFO`], which makes the directory a trace, comes last.
 ///
 /// # Errors
 /// What is wrong with `stored`.
@@ -206,12 +202,12 @@ impl Stored {
         }
     }
 
-    /// The JSON that an attribute holds.
+    /// An attribute parsed as JSON.
     fn json(&self, key: &str) -> Option<Json> {
         serde_json::from_str(self.attributes.get(key)?.as_str()?).ok()
     }
 
-    /// The text that an attribute holds.
+    /// An attribute as text.
     fn text(&self, key: &str) -> Option<String> {
         match self.json(key)? {
             Json::String(text) => Some(text),
@@ -224,7 +220,7 @@ fn id(id: SpanId) -> String {
     STANDARD.encode(id)
 }
 
-/// `text` as YAML in quotes. PyYAML refuses a whole file for one raw control character, and folds line separators.
+/// `text` as a quoted YAML scalar. PyYAML refuses a whole file for one raw control character, and folds line separators.
 fn yaml(text: &str) -> String {
     let mut yaml = String::new();
     for c in quoted(text).chars() {
@@ -243,7 +239,7 @@ fn quoted(text: &str) -> String {
     Json::from(text).to_string()
 }
 
-/// Every attribute is a string that holds JSON.
+/// MLflow stores every attribute as a string that holds JSON.
 fn as_stored(key: &str, value: &Value) -> Json {
     match value {
         Value::Text(text)
@@ -276,7 +272,7 @@ fn root(spans: &[Stored]) -> Option<&Stored> {
     spans.iter().find(|span| span.parent_span_id.is_none())
 }
 
-/// What `request_metadata` holds: a file for each key.
+/// The files in `request_metadata`, one for each key.
 fn metadata(spans: &[Stored]) -> Vec<(&'static str, String)> {
     let mut all = vec![("mlflow.trace_schema.version", "3".to_owned())];
     let first = |key: &str| spans.iter().find_map(|span| span.text(key));
@@ -292,7 +288,7 @@ fn metadata(spans: &[Stored]) -> Vec<(&'static str, String)> {
     all
 }
 
-/// The sum of the objects of numbers that the spans hold under `key`; `None` if none does.
+/// The sum of the numbers in the objects that the spans hold under `key`; `None` if there are none.
 fn sum(spans: &[Stored], key: &str) -> Option<String> {
     let mut sums: BTreeMap<String, f64> = BTreeMap::new();
     for usage in spans.iter().filter_map(|span| span.json(key)) {
@@ -305,7 +301,7 @@ fn sum(spans: &[Stored], key: &str) -> Option<String> {
     (!sums.is_empty()).then(|| Json::from(sums).to_string())
 }
 
-/// What `tags` holds: a file for each key.
+/// The files in `tags`, one for each key.
 fn tags(spans: &[Stored], artifacts: String) -> Vec<(String, String)> {
     let mut all = vec![("mlflow.artifactLocation".to_owned(), artifacts)];
     let mut taken: BTreeSet<String> = BTreeSet::from(["mlflow.artifactlocation".to_owned()]);
@@ -313,7 +309,7 @@ fn tags(spans: &[Stored], artifacts: String) -> Vec<(String, String)> {
     for (root, key) in attributes {
         let Some(tag) = key.strip_prefix(TAG_PREFIX).map(file_name) else { continue };
         let Some(value) = root.text(key) else { continue };
-        // File systems that do not tell upper from lower case have room for one of them.
+        // Case-insensitive file systems have room for only one of them.
         if taken.insert(tag.to_ascii_lowercase()) {
             all.push((tag, cut(&value, TAG)));
         }
@@ -321,7 +317,7 @@ fn tags(spans: &[Stored], artifacts: String) -> Vec<(String, String)> {
     all
 }
 
-/// `key` as the name of a file: what MLflow allows there but `/`, and nothing that is hidden or leads elsewhere.
+/// `key` as a file name: characters that MLflow allows, except `/`; never hidden, never a path.
 fn file_name(key: &str) -> String {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ');
     let name: String = key.chars().map(|c| if is_allowed(c) { c } else { '_' }).take(KEY).collect();
@@ -359,7 +355,7 @@ fn info(name: &str, spans: &[Stored], place: &Place<'_>) -> String {
     )
 }
 
-/// The last text of `role` among the messages of `value`.
+/// The last text of `role` among the messages in `value`.
 fn said(value: &Json, role: &str) -> Option<String> {
     let messages = value.get("messages")?.as_array()?;
     let message = messages.iter().rev().find(|message| message.get("role").and_then(Json::as_str) == Some(role))?;

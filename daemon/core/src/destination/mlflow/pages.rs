@@ -1,4 +1,4 @@
-//! The pages of MLflow's tracking server, and its REST API: experiments, traces, their deletion, what the server is.
+//! The web pages and REST API of MLflow's tracking server: experiments, traces, deletion, server version.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
@@ -14,10 +14,9 @@ use crate::{
     secret::Secrets,
 };
 
-/// Servers before this version add a span up again when it is sent again.
+/// Older servers count a span again when it is sent again.
 const REPLACES: (u32, u32) = (3, 15);
 
-/// A tracking server's.
 pub(super) struct Site;
 
 impl Pages for Site {
@@ -78,7 +77,7 @@ impl Pages for Site {
         remarks
     }
 
-    /// Its list shows the last seven days, unless it is asked for all.
+    /// The list shows the last seven days by default.
     fn trace(&self, to: &Destination, project: &Project, trace_id: &str) -> String {
         page(to, project, &format!("traces?startTimeLabel=ALL&selectedEvaluationId=tr-{trace_id}"), '&')
     }
@@ -105,7 +104,7 @@ impl Pages for Site {
 }
 
 impl Deletion for Site {
-    /// A trace stays in the experiment to which it came first, whatever was set later.
+    /// A trace stays in the experiment it first arrived in, whatever is configured later.
     fn find(&self, to: &Destination, secrets: &Secrets, trace: &str) -> Option<Request<Bytes>> {
         Some(self.view(0, to, secrets, trace))
     }
@@ -142,7 +141,7 @@ impl Deletion for Site {
     }
 }
 
-/// Major and minor of a version.
+/// Major and minor version.
 fn number(text: &str) -> Option<(u32, u32)> {
     let mut parts = text.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
@@ -153,7 +152,7 @@ fn page(to: &Destination, project: &Project, rest: &str, joint: char) -> String 
     format!("{}/#/experiments/{}/{rest}{}", to.address, encoded(&project.id), workspace.unwrap_or_default())
 }
 
-/// What fits in no header is refused before anything is sent.
+/// Credentials that do not fit in a header were refused earlier.
 fn headers_of(to: &Destination, secrets: &Secrets) -> HeaderMap {
     headers(to, secrets).unwrap_or_default()
 }

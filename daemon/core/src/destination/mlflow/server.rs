@@ -1,4 +1,4 @@
-//! A tracking server of MLflow's: what its answers mean.
+//! What the answers of MLflow's tracking server mean.
 
 use proto::env::MLFLOW_SERVER_CERT;
 
@@ -7,7 +7,7 @@ use crate::verdict::{Answer, Verdict};
 /// The header that names an experiment.
 pub(super) const EXPERIMENT: &str = "x-mlflow-experiment-id";
 
-/// What an answer means where the common table says something else.
+/// Exceptions from the common table.
 pub(super) fn verdict(answer: &Answer) -> Option<Verdict> {
     if let Answer::Untrusted(why) = answer {
         return Some(Verdict::Park(format!(
@@ -18,7 +18,7 @@ pub(super) fn verdict(answer: &Answer) -> Option<Verdict> {
     let Answer::Response { status, body, .. } = answer else { return None };
     let park = |remedy: &str| Some(Verdict::Park(format!("HTTP {status}: {body} ({remedy})")));
     match status {
-        // The whole request was refused for it.
+        // The server refused the whole request because of one trace.
         400 if body.contains("already exists in another experiment") => Some(Verdict::Elsewhere(body.clone())),
         401 => park("check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"),
         403 if body.contains("Invalid Host header") => {

@@ -73,7 +73,7 @@ fn credentials_are_found_as_mlflows_own_client_finds_them() {
         (&[token], bearer.clone()),
         (&[name, token], bearer),
         (&[name, password, token], basic.clone()),
-        // What stands in the address is above all.
+        // Credentials in the address win.
         (&[(URI, "http://ada:p%20w@127.0.0.1:5000"), (USERNAME, "eve"), (PASSWORD, "x"), token], basic),
     ] {
         assert_eq!(of(vars), expect, "{vars:?}");
@@ -190,7 +190,7 @@ fn an_image_is_named_in_a_message_and_not_in_the_result_of_a_tool() {
     assert!(url.as_str().unwrap().starts_with("mlflow-attachment://"), "{sent}");
     let size = "look\n[image/png, 68 bytes]";
     assert_eq!(sent["messages"][1]["content"][0]["content"], size);
-    // A file store has no place for it yet.
+    // A file store has no workspaces.
     let written = of(&[ON, PROJECT]);
     assert_eq!(
         (&written["messages"][0]["content"], &written["messages"][1]["content"][0]["content"]),

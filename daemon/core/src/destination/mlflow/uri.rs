@@ -7,30 +7,28 @@ use crate::{
     secret::decoded,
 };
 
-/// The store of a project that names none, below the project.
+/// The default file store, relative to the project.
 const DEFAULT: &str = ".claude/mlflow/runs";
 
-/// Where a URI leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A server: its address without a slash at the end.
+    /// Without trailing slash.
     Server(String),
-    /// A directory of files: an absolute path.
+    /// An absolute path.
     Files(String),
-    /// Somewhere that nothing is sent to: the URI without credentials.
+    /// An unsupported store: its URI without credentials.
     Other(String),
 }
 
-/// A URI with the credentials that stood in it.
+/// A parsed URI with the credentials it contained.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Read {
     pub(super) place: Place,
-    /// User and password.
     pub(super) userinfo: Option<(String, String)>,
 }
 
-/// Reads a tracking URI, `None` for the place that is documented where none is set. Files are below `project` unless their path is
-/// absolute. `None` if it leads nowhere.
+/// Parses a tracking URI; a missing one stands for MLflow's documented default. Relative paths are below `project`. `None` if
+/// it leads nowhere.
 pub(super) fn read(uri: Option<&str>, project: Option<&str>) -> Option<Read> {
     let uri = unquoted(uri.unwrap_or(DEFAULT));
     let files = |path: &str| {
@@ -57,7 +55,7 @@ pub(super) fn read(uri: Option<&str>, project: Option<&str>) -> Option<Read> {
             Some(Read { place: Place::Server(address), userinfo })
         }
         "file" => match rest.strip_prefix("//") {
-            // What MLflow reads as a host is documented as the project's directory.
+            // MLflow parses this `.` as a host but documents it as the project's directory.
             Some(rest) if rest == "." || rest.starts_with("./") => files(rest),
             Some(rest) if rest.starts_with('/') => files(rest),
             Some(rest) if rest.starts_with("localhost/") => files(&rest["localhost".len()..]),
@@ -68,14 +66,14 @@ pub(super) fn read(uri: Option<&str>, project: Option<&str>) -> Option<Read> {
     }
 }
 
-/// A scheme, and no drive or directory.
+/// True for a scheme, false for a drive letter or directory.
 fn is_scheme(text: &str) -> bool {
     text.len() > 1
         && text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
 }
 
-/// An absolute path without `.` and `..`; `None` if it is relative and the project is not known, or leads above the root.
+/// The absolute path without `.` and `..`; `None` if it is relative and the project is unknown, or if it leads above the root.
 fn below(path: &str, project: Option<&str>) -> Option<String> {
     let path = decoded(path);
     let whole = if path.starts_with('/') { path.to_string() } else { format!("{}/{}", project?, *path) };
@@ -93,7 +91,7 @@ fn below(path: &str, project: Option<&str>) -> Option<String> {
     (!parts.is_empty()).then(|| format!("/{}", parts.join("/")))
 }
 
-/// Why nothing is sent to another place, and what to do about it.
+/// Why traces cannot be sent to an unsupported store, and what to do.
 pub(super) fn remedy(uri: &str) -> String {
     let scheme = uri.split(':').next().unwrap_or_default();
     let scheme = scheme.split('+').next().unwrap_or_default();

@@ -1,13 +1,13 @@
-//! Values no longer than a receiver keeps: what is longer is cut here, with a mark, and JSON stays JSON.
+//! Shortens values to the length that a receiver keeps: cuts with a mark, and JSON stays valid JSON.
 
 use serde_json::Value as Json;
 
 use crate::destination::wire::{Status, Value, WireSpan};
 
-/// The shortest limit that leaves room for a mark, in bytes.
+/// The smallest limit that leaves room for a mark, in bytes.
 pub(super) const SHORTEST: usize = 256;
 
-/// Cuts every text of `span` to at most `limit` bytes, at least [`SHORTEST`].
+/// Shortens every text of `span` to `limit` bytes, or to [`SHORTEST`] if that is more.
 pub(super) fn fit(span: &mut WireSpan, limit: usize) {
     let limit = limit.max(SHORTEST);
     let events = span.events.iter_mut().flat_map(|event| &mut event.attributes);
@@ -32,14 +32,14 @@ fn shorten(text: &mut String, limit: usize) {
     *text = json.and_then(|json| shorter(&json, limit)).unwrap_or_else(|| cut(text, limit));
 }
 
-/// `json` with its longest strings cut so that it fits; `None` if it is long without them.
+/// `json` with its longest strings cut so that it fits; `None` if it is too long even without them.
 fn shorter(json: &Json, limit: usize) -> Option<String> {
     let fits = |longest: usize| {
         let mut json = json.clone();
         each_text(&mut json, &mut |text| *text = cut(text, longest));
         Some(json.to_string()).filter(|text| text.len() <= limit)
     };
-    // What is longest and fits lies between these.
+    // Binary search for the longest cut that fits.
     let (mut low, mut high) = (MAX_MARK_BYTES, limit);
     let mut found = fits(low)?;
     while high - low > 1 {
@@ -61,10 +61,9 @@ fn each_text(json: &mut Json, each: &mut impl FnMut(&mut String)) {
     }
 }
 
-/// Bytes that a mark takes at most.
 const MAX_MARK_BYTES: usize = 40;
 
-/// `text` as it is, or its beginning and what is missing, together at most `limit` bytes.
+/// `text`, or its beginning and the number of missing bytes, together at most `limit` bytes.
 fn cut(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
@@ -110,7 +109,7 @@ mod tests {
             assert!(read[0]["parts"][0]["content"].as_str().unwrap().contains("[cut, 27000 bytes in all]"));
             assert!(cut.len() <= limit && cut.len() + 8 > limit, "{} of {limit}", cut.len());
         }
-        // Nothing can be cut within.
+        // It has no strings to cut.
         let numbers = format!("[{}0]", "1,".repeat(2000));
         assert!(fitted(&numbers, 1000).len() <= 1000);
     }

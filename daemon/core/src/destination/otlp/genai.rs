@@ -1,4 +1,4 @@
-//! The conventions of OpenTelemetry for generative AI: attributes below `gen_ai.`.
+//! OpenTelemetry's conventions for generative AI: attributes below `gen_ai.`.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -8,10 +8,10 @@ use crate::{
     observation::{self, Answer, Body, Content, Generation, Observation, Tool, TraceFacts},
 };
 
-/// What every call of a model is answered by.
+/// Who answers every call of a model.
 const PROVIDER: &str = "anthropic";
 
-/// Adds what `observation` is in these conventions.
+/// Adds the attributes of `observation`.
 pub(super) fn put(put: &mut Put, observation: &Observation, facts: &TraceFacts) {
     let operation = match observation.body {
         Body::Turn(_) | Body::Agent(_) => "invoke_agent",
@@ -104,7 +104,7 @@ enum Part<'a> {
     ToolCallResponse { id: &'a str, response: String },
 }
 
-/// JSON as it is, or the size that stands in its place.
+/// JSON, or the size that replaces it.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Arguments<'a> {

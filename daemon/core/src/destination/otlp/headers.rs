@@ -1,5 +1,5 @@
-//! The headers of a request to a receiver, from the variable that lists them: `name=value,name=value`, each percent-encoded, as
-//! `OTEL_EXPORTER_OTLP_HEADERS` of OpenTelemetry has them. With a preset the key alone is enough.
+//! The request headers from the variable that lists them: `name=value,name=value`, percent-encoded like
+//! `OTEL_EXPORTER_OTLP_HEADERS`. With a preset the key alone is enough.
 
 use base64::Engine;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::presets::Preset;
 use crate::secret::decoded;
 
-/// Headers that are ours to set, or the connection's.
+/// Headers that this program or the connection sets.
 const OURS: [&str; 8] = [
     "content-type",
     "content-encoding",
@@ -20,10 +20,10 @@ const OURS: [&str; 8] = [
     "accept-encoding",
 ];
 
-/// The headers that `list` names, those of `preset` for its key and for the project `name`.
+/// The headers in `list`, or those of `preset` for its key, and its header for the project `name`.
 ///
 /// # Errors
-/// What is wrong with the list; nothing that stands in it is repeated, but for the name of a header.
+/// What is wrong with the list. Repeats nothing of it except header names.
 pub(super) fn headers(list: &str, preset: Option<&Preset>, name: Option<&str>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in preset.into_iter().flat_map(|preset| preset.fixed) {
@@ -55,7 +55,7 @@ pub(super) fn headers(list: &str, preset: Option<&Preset>, name: Option<&str>) -
     Ok(headers)
 }
 
-/// Name and value of an item. A key in base64 may end with `=`, so what has nothing else behind it is no pair.
+/// Name and value of an item. A base64 key may end with `=`, so an item with nothing after its `=` is not a pair.
 fn pair(item: &str) -> Option<(&str, &str)> {
     let (name, value) = item.split_once('=')?;
     let (name, value) = (name.trim(), value.trim());
@@ -63,13 +63,13 @@ fn pair(item: &str) -> Option<(&str, &str)> {
     (is_name && !value.trim_matches('=').is_empty()).then_some((name, value))
 }
 
-/// The key as its header has it.
+/// The key in the form its header needs.
 fn key(key: &str, preset: &Preset) -> Zeroizing<String> {
     let prefix = preset.key.1;
     if prefix.is_empty() || key.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix)) {
         return Zeroizing::new(key.to_owned());
     }
-    // User and password, as a page with an account shows them.
+    // User and password, as account pages show them, are encoded here.
     let encoded = (prefix == "Basic " && key.contains(':'))
         .then(|| Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(key)));
     Zeroizing::new([prefix, encoded.as_ref().map_or(key, |key| key.as_str())].concat())

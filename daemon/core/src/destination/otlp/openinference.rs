@@ -1,4 +1,4 @@
-//! The conventions of OpenInference, which Phoenix and others read.
+//! OpenInference's conventions, which Phoenix and others read.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::{
     observation::{Answer, Body, Generation, Message, Observation, TraceFacts},
 };
 
-/// Most values in a list that every receiver keeps.
+/// The longest list that every receiver keeps.
 pub(super) const LIST: usize = 64;
 
-/// Adds what `observation` is in these conventions. `own` is what describes it in words of our own.
+/// Adds the attributes of `observation`. `own` has this program's own attributes for it.
 pub(super) fn put(put: &mut Put, observation: &Observation, facts: &TraceFacts, own: &Pairs) {
     let kind = match observation.body {
         Body::Turn(_) | Body::Agent(_) => "AGENT",
@@ -64,7 +64,7 @@ pub(super) fn put(put: &mut Put, observation: &Observation, facts: &TraceFacts, 
 }
 
 impl Put {
-    /// What went in or came out, with what it is.
+    /// An input or output with its MIME type.
     fn plain(&mut self, side: &str, text: String) {
         if text.is_empty() {
             return;

@@ -1,6 +1,6 @@
-//! Arize Phoenix among the receivers of OTLP: how it is recognised, where it shows a trace, how it deletes one.
+//! Arize Phoenix, one of the OTLP receivers: how to recognise it, its trace pages, its deletion.
 //!
-//! Whatever a preset says, the server itself is asked: it says its version in a header of every answer.
+//! Whatever a preset says, the server itself decides: Phoenix sends its version in a header of every answer.
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -18,12 +18,12 @@ use crate::{
 /// The header with its version.
 const VERSION: &str = "x-phoenix-server-version";
 
-/// The address of its pages, if spans go to `to`: the receiver's without the path.
+/// The address of its web pages: the receiver's address without path.
 fn base(to: &Destination) -> &str {
     to.address.strip_suffix(PATH).unwrap_or(&to.address)
 }
 
-/// The address that leads from the id of a trace or a session to its page.
+/// The page of a trace or a session, which Phoenix finds by id.
 pub(super) fn page(to: &Destination, of: Item<'_>) -> String {
     let (kind, id) = match of {
         Item::Trace(id) => ("traces", id),
@@ -32,7 +32,6 @@ pub(super) fn page(to: &Destination, of: Item<'_>) -> String {
     format!("{}/redirects/{kind}/{}", base(to), encoded(id))
 }
 
-/// How it deletes.
 pub(super) struct Phoenix;
 
 impl Deletion for Phoenix {
@@ -58,7 +57,7 @@ impl Deletion for Phoenix {
     }
 }
 
-/// Headers that make no request are refused before anything is sent.
+/// Headers that cannot be sent were refused earlier.
 fn ask(method: Method, to: &Destination, secrets: &Secrets, path: &str) -> Request<Bytes> {
     request(method, &format!("{}/{path}", base(to)), headers_of(to, secrets).unwrap_or_default(), Bytes::new())
 }

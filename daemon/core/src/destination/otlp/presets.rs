@@ -1,20 +1,19 @@
-//! Receivers by name: in which headers each wants its key and the name of a project, and how long a value may be. Nothing else: where
-//! a receiver is, and in which conventions it is sent spans, is said by variables of their own.
+//! Presets by receiver: the headers for the key and the project's name, and the maximum length of a value. The receiver's
+//! address and conventions have variables of their own.
 
-/// A receiver.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Preset {
-    /// As it is named in the variable.
+    /// The value of the variable.
     pub name: &'static str,
-    /// The header with the key, and what stands before the key there.
+    /// The header for the key, and the prefix of its value.
     pub key: (&'static str, &'static str),
-    /// A key is needed.
+    /// True if the receiver refuses requests without a key.
     pub is_keyed: bool,
-    /// The header with the name of the project, and what stands before the name there.
+    /// The header for the project's name, and the prefix of its value.
     pub project: Option<(&'static str, &'static str)>,
-    /// Headers that are always the same.
+    /// Headers with constant values.
     pub fixed: &'static [(&'static str, &'static str)],
-    /// Longest value of an attribute that is kept whole, in bytes.
+    /// Maximum length of an attribute's value in bytes.
     pub limit: Option<usize>,
 }
 
@@ -28,7 +27,7 @@ const fn preset(
     Preset { name, key, is_keyed: true, project, fixed: &[], limit: None }
 }
 
-/// All of them, by name.
+/// Sorted by name.
 pub const PRESETS: &[Preset] = &[
     preset("amplitude", BEARER, None),
     preset("arize", ("api_key", ""), Some(("space_id", ""))),
@@ -41,7 +40,7 @@ pub const PRESETS: &[Preset] = &[
     preset("laminar", BEARER, None),
     preset("langsmith", ("x-api-key", ""), Some(("langsmith-project", ""))),
     preset("logfire", ("authorization", ""), None),
-    // It cuts values without a word. https://docs.newrelic.com: attribute limits
+    // It cuts longer values silently. https://docs.newrelic.com: attribute limits
     Preset { limit: Some(4095), ..preset("newrelic", ("api-key", ""), None) },
     preset("observe", BEARER, None),
     preset("opik", ("authorization", ""), Some(("projectname", ""))),
@@ -51,7 +50,7 @@ pub const PRESETS: &[Preset] = &[
     preset("weave", ("wandb-api-key", ""), Some(("project_id", ""))),
 ];
 
-/// The one called `name`, in any letter case.
+/// Ignores letter case.
 pub fn named(name: &str) -> Option<&'static Preset> {
     PRESETS.iter().find(|preset| preset.name.eq_ignore_ascii_case(name.trim()))
 }

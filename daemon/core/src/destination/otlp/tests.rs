@@ -70,7 +70,7 @@ fn headers_come_from_the_list_the_preset_and_the_name() {
         assert_eq!(endpoint.headers.get(name).map(|value| value.to_str().unwrap()), Some(value), "{name}");
     }
     assert!(endpoint.headers["authorization"].is_sensitive());
-    // Without its secret the name is still known: that of an event from the spool.
+    // An event from the spool has no secret, but its name is still known.
     let headers = headers_of(&to, &Secrets::default()).unwrap();
     assert_eq!((headers.len(), &headers["x-project-name"]), (1, &http::HeaderValue::from_static("mine")));
     assert!(!Otlp.needs_secret(&to));

@@ -1,4 +1,4 @@
-//! Messages in the shape that Langfuse's chat view renders. An input is an array of them, an output is one.
+//! Messages in the shape that Langfuse's chat view renders: an input is an array of messages, an output is one.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
@@ -8,12 +8,12 @@ use crate::{
     observation::{self, Answer, Content, MediaRef, Output},
 };
 
-/// An input of one message of the user. The server takes an input for a conversation only if it is an array.
+/// One user message. The server treats an input as a conversation only if it is an array.
 pub(super) fn input(content: &Content) -> String {
     json(&[Message { content: content.into(), ..Message::of("user") }])
 }
 
-/// What a call was given.
+/// The input of a call.
 pub(super) fn given(messages: &[observation::Message]) -> String {
     json(&messages.iter().map(Message::given).collect::<Vec<_>>())
 }
@@ -41,19 +41,19 @@ pub(super) fn answer(answer: &Answer) -> String {
     })
 }
 
-/// The output of a tool: its text, or its blocks with references in the place of images and documents.
+/// The output of a tool: its text, or its blocks with references in place of images and documents.
 pub(super) fn output(output: &Output) -> String {
     output.with(reference)
 }
 
-/// The id by which Langfuse knows an image or document, made of the hash of its bytes.
+/// Langfuse's id of an image or document, derived from the hash of its bytes.
 pub fn media_id(hash: &Hash) -> String {
     let mut id = URL_SAFE_NO_PAD.encode(hash);
     id.truncate(22);
     id
 }
 
-/// The text that stands in a span in the place of an image or document.
+/// The reference that stands in a span in place of an image or document.
 pub(super) fn reference(media: &MediaRef) -> String {
     format!("@@@langfuseMedia:type={}|id={}|source=bytes@@@", media.kind, media_id(&media.hash))
 }

@@ -42,7 +42,7 @@ fn result(tool: &str, content: Json, is_error: bool) -> Json {
     ]}})
 }
 
-/// One turn of two answers and one tool.
+/// A turn with two answers and one tool.
 fn conversation() -> Vec<Json> {
     let asks = json!([
         {"type": "thinking", "thinking": "first look", "signature": "s"},
@@ -59,7 +59,7 @@ fn conversation() -> Vec<Json> {
     ]
 }
 
-/// What the one turn in `lines` is in a project with `options`.
+/// The observations of the one turn in `lines`.
 fn observed(lines: &[Json], options: &Options) -> Vec<Outgoing> {
     let mut assembler = Assembler::new(SESSION, 0);
     for (line, offset) in lines.iter().zip(0..) {
@@ -68,7 +68,7 @@ fn observed(lines: &[Json], options: &Options) -> Vec<Outgoing> {
     emitted(assembler.open_mut().unwrap(), Scope::Final, options, None, &mut Counts::new())
 }
 
-/// What is emitted of `turn`; masked if there are `rules`.
+/// What is emitted of `turn`, masked if there are `rules`.
 fn emitted(
     turn: &mut Turn,
     scope: Scope,
@@ -82,17 +82,17 @@ fn emitted(
     pipeline.emit(turn, scope, None, |_| None, counts).observations
 }
 
-/// `found` as it is sent.
+/// `found` as spans.
 fn wire(found: &[Outgoing]) -> Vec<WireSpan> {
     found.iter().map(|out| encode(&out.observation, &out.facts)).collect()
 }
 
-/// The spans of the one turn in `lines`, as they are sent.
+/// The spans of the one turn in `lines`.
 fn encoded(lines: &[Json], options: &Options) -> Vec<WireSpan> {
     wire(&observed(lines, options))
 }
 
-/// What stands on `span` alone: its attributes without those that every span has.
+/// The attributes of `span` that not every span has.
 fn own(span: &WireSpan) -> BTreeMap<&str, &str> {
     let shared = |key: &str| {
         key.starts_with("langfuse.trace.") && !matches!(key, "langfuse.trace.input" | "langfuse.trace.output")

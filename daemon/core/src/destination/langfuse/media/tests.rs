@@ -38,7 +38,7 @@ fn upload(tries: u32) -> Upload {
     }
 }
 
-/// What comes after these answers, at a server with this address.
+/// The next step after these answers from a server at `address`.
 fn next(address: &str, tries: u32, answers: &[Answered]) -> Next {
     let to = Destination { kind: Kind::Langfuse, address: address.into(), account: "pk".into() };
     let secrets: Secrets = [(SECRET_KEY, Secret::new("sk"))].into_iter().collect();
@@ -105,7 +105,7 @@ fn each_answer_leads_to_one_end() {
             vec![fine(), answered(503, "secret"), answered(200, "{}")],
             Outcome::Later(Some(Duration::from_secs(7)), "the storage: HTTP 503".into()),
         ),
-        // Addresses expire: the next try is given another one.
+        // Addresses expire: the next try gets a new one.
         (
             AWAY,
             0,

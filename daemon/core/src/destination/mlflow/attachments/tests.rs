@@ -88,7 +88,7 @@ fn what_is_kept_elsewhere_is_never_put_anywhere() {
         assert!(!Attachments.takes(&answered(200, body)), "{body}");
     }
     assert!(!Attachments.takes(&answered(404, "")));
-    // Nothing is known yet.
+    // These answers decide nothing.
     for status in [429, 500, 502, 503] {
         assert!(Attachments.takes(&answered(status, "")), "{status}");
         assert!(matches!(end(&[answered(status, "")]), Outcome::Later(..)), "{status}");

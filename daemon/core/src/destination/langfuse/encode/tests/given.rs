@@ -1,4 +1,4 @@
-//! What stands around prompts and calls: context, hooks, tools that the API runs, other models that were asked.
+//! What surrounds prompts and calls: context, hooks, tools that run in the API, calls to other models.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn an_advisor_has_a_generation_and_a_tool_below_the_call_that_asked_it() {
         {"type": "advisor_tool_result", "tool_use_id": "s1", "content": {"type": "advisor_result", "text": "two tables"}},
         {"type": "text", "text": "Two."},
     ]);
-    // A line is repeated with the usage of all: it counts once.
+    // A repeated line with the usage of all of them counts once.
     let again = json!({"type": "assistant", "uuid": "line-2", "timestamp": "2026-03-01T10:00:02Z", "requestId": "req-m1",
         "message": {"id": "m1", "model": "claude-haiku-4-5", "stop_reason": "end_turn", "content": text("Two."), "usage": usage}});
     let spans = encoded(&[prompt(), answer("m1", blocks, usage.clone()), again], &full());

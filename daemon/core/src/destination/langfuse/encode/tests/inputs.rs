@@ -1,4 +1,4 @@
-//! What later calls were given, and what of a turn stands on its last call.
+//! The inputs of later calls, and what the last call says about its turn.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn queued(text: &str) -> Json {
     json!({"type": "attachment", "timestamp": "2026-03-01T10:00:02Z", "attachment": {"type": "queued_command", "prompt": text}})
 }
 
-/// The input of each generation, by message id; those of one that has none are null.
+/// The input of each generation by message id; null if it has none.
 fn inputs(spans: &[WireSpan]) -> BTreeMap<String, Json> {
     let generations = spans.iter().filter(|span| span.text("langfuse.observation.type") == Some("generation"));
     let input = |span: &WireSpan| span.text(INPUT).map_or(Json::Null, |text| serde_json::from_str(text).unwrap());
@@ -30,7 +30,7 @@ fn inputs(spans: &[WireSpan]) -> BTreeMap<String, Json> {
     generations.map(|span| (id(span), input(span))).collect()
 }
 
-/// The spans of [`observed_in_steps`], as they are sent.
+/// The result of [`observed_in_steps`] as spans.
 fn in_steps(
     lines: &[Json],
     scopes: &[(usize, Scope)],
@@ -41,7 +41,7 @@ fn in_steps(
     (wire(&found), counts)
 }
 
-/// What the turn in `lines` is, emitted in a step after each line that `scopes` has a scope for, and in a last one.
+/// What is emitted of the turn in `lines` if it is emitted after each line that has a scope in `scopes`, and once at the end.
 fn observed_in_steps(
     lines: &[Json],
     scopes: &[(usize, Scope)],
@@ -70,8 +70,8 @@ fn user(content: &str) -> Json {
     json!({"role": "user", "content": content})
 }
 
-/// A turn of five calls: two tools at once, one of them late; what the user typed meanwhile; what a Stop hook said; a call that
-/// was given nothing new.
+/// A turn of five calls: two parallel tools, one of them late; a message typed meanwhile; a Stop hook's output; a call with no
+/// new input.
 fn busy() -> Vec<Json> {
     let feedback = json!({"type": "user", "isMeta": true, "timestamp": "2026-03-01T10:00:03Z",
         "message": {"content": "Stop hook feedback:\nrun the tests"}});
@@ -116,7 +116,7 @@ fn it_is_the_same_in_whatever_steps_a_turn_is_emitted() {
             let found = inputs(&spans);
             assert_eq!(found.len(), whole.len(), "{scope:?} after line {at}");
             for (id, input) in &found {
-                // A tool that never came back is emitted without a result; if it does, the call still has that.
+                // A tool without a result is emitted without one. If it returns later, the next call still has the result.
                 assert_eq!(input, &whole[id], "{id}: {scope:?} after line {at}");
             }
         }
@@ -145,7 +145,7 @@ fn what_a_call_was_given_is_masked_as_in_its_own_span_and_counted_once() {
     let (spec, expect) = in_steps(&lines, &[], &Options::default(), Some(&rules));
     assert_eq!((once.clone(), expect.values().sum::<u64>()), (expect, 3));
     assert_eq!(spans.len(), spec.len());
-    // What is masked of each by itself is what stands in the message.
+    // What is masked in each text on its own is masked in the message too.
     let output = |id: &str| {
         let of = |span: &&WireSpan| span.text("langfuse.observation.metadata.tool_id") == Some(id);
         spans.iter().find(of).unwrap().text("langfuse.observation.output").unwrap().to_owned()
@@ -155,7 +155,7 @@ fn what_a_call_was_given_is_masked_as_in_its_own_span_and_counted_once() {
     assert_eq!(input[1]["content"][0]["text"], output("t1"));
     assert!(output("t1").contains("[REDACTED"), "{}", output("t1"));
     assert!(input[2]["content"].as_str().unwrap().contains("[REDACTED"), "{input}");
-    // In later steps, too, and in names.
+    // Also in later steps, and in names.
     lines[1]["message"]["content"][0]["name"] = json!(format!("run {TOKEN}"));
     for scope in [Scope::Part, Scope::Settled, Scope::Final] {
         for at in [3, 4] {
@@ -212,14 +212,15 @@ fn the_last_call_says_what_its_turn_says() {
         named.collect()
     };
     for options in [full(), measured()] {
-        // The newest one does after every step in which the turn grew: of a turn that is too long it is not said in parts.
+        // The newest call carries it after every step in which the turn grew; a turn that is emitted in parts carries it only
+        // at the end.
         let (spans, _) = in_steps(&busy(), &[(5, Scope::Part), (7, Scope::Settled)], &options, None);
         let message = |id: &str| format!(r#"{{"role":"assistant","content":"answer {id}"}}"#);
         let (turn, model) = ("Turn 1".to_owned(), "claude-haiku-4-5".to_owned());
         let expect = [(&turn, "m3"), (&model, "m3"), (&turn, "m5"), (&model, "m5")];
         assert_eq!(says(&spans), expect.map(|(name, id)| (name.clone(), message(id))));
     }
-    // An error in the place of an answer is what the turn says.
+    // An error in place of an answer is the turn's output.
     let error = json!({"type": "assistant", "isApiErrorMessage": true, "timestamp": "2026-03-01T10:00:04Z",
         "message": {"model": "<synthetic>", "content": text("API Error: 529")}});
     let spans = encoded(&[prompt(), calls("m1", &["t1"]), result("t1", json!("x"), false), error], &full());

@@ -16,7 +16,7 @@ fn without_text_a_span_says_how_much_was_said() {
     assert_eq!(parsed(first, "langfuse.observation.output"), said);
     assert_eq!(tool.text("langfuse.observation.input"), Some("[16 characters]"));
     assert_eq!(tool.text("langfuse.observation.output"), Some("[1 characters]"));
-    // Whatever is no text is the same.
+    // Everything but text is the same.
     for (spans, full) in spans.iter().zip(encoded(&conversation(), &Options::default())) {
         let meta = |span: &WireSpan| -> Vec<_> {
             let is_text = |key: &str| key.ends_with(".input") || key.ends_with(".output");
@@ -42,7 +42,7 @@ fn without_text_errors_and_queued_prompts_are_sizes_too() {
     assert_eq!(failed.text("langfuse.observation.level"), Some("ERROR"));
     assert_eq!(failed.text("langfuse.observation.status_message"), Some("[30 characters]"));
     assert_eq!(failed.status.error(), Some("[30 characters]"));
-    // Our own words stay.
+    // Texts of this program stay.
     lines.truncate(2);
     let waiting = encoded(&lines, &sizes_only());
     assert_eq!(waiting[2].text("langfuse.observation.status_message"), Some("no result"));
