@@ -14,7 +14,7 @@ use std::{
 use divan::{Bencher, black_box, counter::BytesCount};
 
 use cc_core::{project::Options, redact::Rules, transcript::lines::Lines};
-use cc_langfuse::offline;
+use cc_langfuse::rebuild;
 
 #[path = "../../tests/src/generate.rs"]
 #[allow(dead_code, reason = "each benchmark needs a part of it")]
@@ -84,7 +84,7 @@ fn spans_unmasked(path: &Path) -> usize {
 
 fn count(path: &Path, options: Options) -> usize {
     let mut count = 0;
-    offline::turns(path, "bench", &options, &Rules::default(), |turn| count += black_box(turn).len())
+    rebuild::turns(path, "bench", &options, &Rules::default(), |turn| count += black_box(turn).len())
         .expect("the sample");
     count
 }

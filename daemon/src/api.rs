@@ -181,7 +181,7 @@ async fn metrics(State(context): State<Context>) -> Result<([(HeaderName, &'stat
 }
 
 /// What somebody wants, in JSON, whatever they call it.
-fn wish<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Failed> {
+fn parse_json<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Failed> {
     serde_json::from_slice(body).map_err(|error| Failed::asked(format!("this is not understood here: {error}")))
 }
 
@@ -257,8 +257,8 @@ async fn dead_letters(State(context): State<Context>) -> Result<Json<Vec<DeadLet
 
 /// Answers how many were settled.
 async fn settle(State(context): State<Context>, body: Bytes) -> Result<Json<usize>, Failed> {
-    let wish: Settle = wish(&body)?;
-    let settled = context.intake.store.call(|store| store.settle_dead_letters(wish.id, wish.fate, now_ms()));
+    let request: Settle = parse_json(&body)?;
+    let settled = context.intake.store.call(|store| store.settle_dead_letters(request.id, request.fate, now_ms()));
     let (waiting, count) = settled?;
     for (id, destination) in waiting {
         let _ = context.intake.orders.send(Order::Wake(id, destination));
@@ -268,9 +268,9 @@ async fn settle(State(context): State<Context>, body: Bytes) -> Result<Json<usiz
 
 /// Answers 400 if the address is none.
 async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<TrustAnswer>, Failed> {
-    let wish: Trust = wish(&body)?;
+    let request: Trust = parse_json(&body)?;
     // A kind is not named: that address is meant which is known, or else the first.
-    let addresses = Kind::ALL.iter().filter_map(|kind| kind.backend().address(&wish.base_url));
+    let addresses = Kind::ALL.iter().filter_map(|kind| kind.backend().address(&request.base_url));
     let addresses = Vec::from_iter(addresses);
     let first = addresses.first().cloned().ok_or_else(|| Failed::asked("the address is none"))?;
     let answer = context.intake.store.call(|store| {
@@ -282,11 +282,11 @@ async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<Trust
             }
         }
         let known = store.accounts(&base_url)?;
-        let meant = if wish.trusted { known.held } else { known.trusted };
-        let accounts = wish.public_key.map_or(meant, |key| vec![key]);
+        let meant = if request.trusted { known.held } else { known.trusted };
+        let accounts = request.public_key.map_or(meant, |key| vec![key]);
         // To take trust back is safe for all of them.
-        if accounts.len() == 1 || !wish.trusted {
-            accounts.iter().try_for_each(|account| store.trust(&base_url, account, wish.trusted, now_ms()))?;
+        if accounts.len() == 1 || !request.trusted {
+            accounts.iter().try_for_each(|account| store.trust(&base_url, account, request.trusted, now_ms()))?;
         }
         Ok(TrustAnswer { base_url, accounts, is_own: !known.own.is_empty() })
     });
@@ -297,12 +297,12 @@ async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<Trust
 
 /// Answers with what is paused then; 400 for a relative path.
 async fn pause(State(context): State<Context>, body: Bytes) -> Result<Json<Vec<PathBuf>>, Failed> {
-    let wish: Pause = wish(&body)?;
-    if wish.dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
+    let request: Pause = parse_json(&body)?;
+    if request.dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
         return Err(Failed::asked("the directory has no absolute path"));
     }
     let paused = context.intake.store.call(|store| {
-        store.pause(wish.dir.as_deref(), wish.paused)?;
+        store.pause(request.dir.as_deref(), request.paused)?;
         store.paused()
     });
     paused.map(Json).map_err(Failed::from)
@@ -310,10 +310,10 @@ async fn pause(State(context): State<Context>, body: Bytes) -> Result<Json<Vec<P
 
 /// Answers how many spans were waiting.
 async fn forget(State(context): State<Context>, body: Bytes) -> Result<Json<usize>, Failed> {
-    let wish: Forget = wish(&body)?;
-    let traces: Option<Vec<_>> = wish.traces.iter().map(|id| cc_core::ids::from_hex(id)).collect();
+    let request: Forget = parse_json(&body)?;
+    let traces: Option<Vec<_>> = request.traces.iter().map(|id| cc_core::ids::from_hex(id)).collect();
     let traces = traces.ok_or_else(|| Failed::asked("a trace has no id of 32 digits"))?;
-    let forgotten = context.intake.store.call(|store| store.forget(&wish.session_id, &traces));
+    let forgotten = context.intake.store.call(|store| store.forget(&request.session_id, &traces));
     forgotten.map(Json).map_err(Failed::from)
 }
 

@@ -17,12 +17,12 @@ use tokio::{
 
 use crate::{
     api::{self, Context},
-    begun, clock,
+    clock,
     configured::Configured,
     consent_files::Consent,
     delivery::supervisor::{self, InFlight, Order},
     engine::{Engine, Input},
-    environment,
+    environment, first_start,
     intake::{Drained, Intake},
     log, output,
     scan::Scan,
@@ -116,12 +116,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(at, "a fault in this program");
     }));
-    let evidence = begun::Evidence::find(&paths.begun, &paths.log);
+    let evidence = first_start::Evidence::find(&paths.begun, &paths.log);
     let level = log::start(&paths.log, debug).with_context(|| format!("the log {}", paths.log.display()))?;
     let config = crate::config_file::load(&paths.config)?;
     let (store, made) = opening::open_database(&paths)?;
     let store = Handle::new(store);
-    match begun::recover(&store, made, evidence, clock::now_ms()) {
+    match first_start::recover(&store, made, evidence, clock::now_ms()) {
         Ok(true) => tracing::warn!("a database from before is lost: transcripts written to since then are read again"),
         Ok(false) => {}
         Err(error) => tracing::error!(%error, "since when sessions are traced cannot be stored"),
@@ -145,8 +145,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let roots = config.roots(&home);
     let engine = Engine::new(store.clone(), orders.clone(), engine_sender.clone(), config, &home);
     let (of, refused) = (home.clone(), engine.refused());
-    let wishes = Default::default();
-    let scan = Scan { store: store.clone(), roots, home: of, consent: consent.clone(), refused, wishes };
+    let settings = Default::default();
+    let scan = Scan { store: store.clone(), roots, home: of, consent: consent.clone(), refused, settings };
     let (runs, engine_ended) = tokio::sync::oneshot::channel::<()>();
     let engine_thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
         let _runs = runs;
@@ -280,7 +280,7 @@ async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: Path
         let (search, marker) = (scan.clone(), marker.clone());
         let found = tokio::task::spawn_blocking(move || {
             let found = search.run(clock::now_ms());
-            if let Err(error) = begun::remember(&search.store, &marker) {
+            if let Err(error) = first_start::remember(&search.store, &marker) {
                 tracing::debug!(%error, "since when sessions are traced cannot be written beside the database");
             }
             found

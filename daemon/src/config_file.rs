@@ -167,7 +167,7 @@ mod tests {
         }
         let loaded = layers(&[Source::Fleet(&fleet), Source::User(&own)]);
         if rustix::process::geteuid().is_root() {
-            assert_eq!(loaded.unwrap().outbox_mib.place.unwrap().file, own);
+            assert_eq!(loaded.unwrap().outbox_mib.location.unwrap().file, own);
             rustix::fs::chown(&fleet, Some(rustix::fs::Uid::from_raw(1000)), None).unwrap();
         } else {
             assert!(matches!(loaded, Err(Failed { why: Unusable::NotOfRoot, .. })), "{loaded:?}");

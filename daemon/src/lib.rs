@@ -17,7 +17,6 @@
 
 pub mod agents;
 pub mod api;
-pub mod begun;
 pub mod boot;
 pub mod clock;
 pub mod command;
@@ -30,14 +29,15 @@ pub mod delivery;
 pub mod engine;
 pub mod environment;
 pub mod files;
+pub mod first_start;
 pub mod git;
 pub mod import_state_file;
 pub mod index;
 pub mod intake;
 pub mod log;
-pub mod offline;
 pub mod output;
 pub mod reader;
+pub mod rebuild;
 pub mod scan;
 pub mod serve;
 pub mod service;

@@ -15,7 +15,7 @@ use crate::{
     credentials::{layers, user_dir},
     engine::Refused,
     reader::{Transcript, places::projects},
-    store::{self, Begun, handle::Handle},
+    store::{self, FirstStart, handle::Handle},
 };
 use cc_core::{
     complete::QUIET_FINISHED,
@@ -24,10 +24,10 @@ use cc_core::{
     transcript::record,
 };
 
-mod wishes;
+mod settings_cache;
 
-use wishes::Wish;
-pub use wishes::Wishes;
+use settings_cache::ProjectSettings;
+pub use settings_cache::SettingsCache;
 
 /// A session whose transcript is silent for longer than this is not waited for any more.
 const ABANDONED_AFTER: Duration = Duration::from_secs(6 * 3600);
@@ -67,15 +67,15 @@ pub struct Scan {
     /// What the log says of transcripts that are not read.
     pub refused: Refused,
     /// How projects want to be traced.
-    pub wishes: Arc<Mutex<Wishes>>,
+    pub settings: Arc<Mutex<SettingsCache>>,
 }
 
 impl Scan {
     /// Every session with something that may not have been read, in the order in which they were written to: one that copies
     /// another was written to later. `now_ms` is Unix time in milliseconds.
     pub fn run(&self, now_ms: i64) -> VecDeque<Candidate> {
-        let Ok(begun) = self.store.call(|store| store.begun()) else { return VecDeque::new() };
-        let since = begun.since(now_ms);
+        let Ok(first_start) = self.store.call(|store| store.first_start()) else { return VecDeque::new() };
+        let since = first_start.since(now_ms);
         // The newest of those from before the first start, whatever the clock said then.
         let mut newest = 0;
         let mut found = Vec::new();
@@ -92,11 +92,12 @@ impl Scan {
                     continue;
                 }
                 let Some(written) = written(&path) else { continue };
-                if begun.newest_ms.is_none() && (written < begun.at_ms || store::is_ahead(written, now_ms)) {
+                if first_start.newest_ms.is_none() && (written < first_start.at_ms || store::is_ahead(written, now_ms))
+                {
                     newest = newest.max(written);
                     continue;
                 }
-                let was_there = begun.newest_ms.is_some_and(|newest| written <= newest);
+                let was_there = first_start.newest_ms.is_some_and(|newest| written <= newest);
                 if written < since || was_there && store::is_ahead(written, now_ms) {
                     continue;
                 }
@@ -106,12 +107,13 @@ impl Scan {
                 }
             }
         }
-        let begun = match begun.newest_ms {
-            None => Begun { newest_ms: Some(newest), ..begun },
-            Some(_) => Begun { at_ms: since.min(begun.at_ms), ..begun },
+        let first_start = match first_start.newest_ms {
+            None => FirstStart { newest_ms: Some(newest), ..first_start },
+            Some(_) => FirstStart { at_ms: since.min(first_start.at_ms), ..first_start },
         };
-        if let Err(error) =
-            self.store.call(|store| if store.begun()? == begun { Ok(()) } else { store.begin_at(begun) })
+        if let Err(error) = self
+            .store
+            .call(|store| if store.first_start()? == first_start { Ok(()) } else { store.set_first_start(first_start) })
         {
             tracing::warn!(%error, "what was there at the first search cannot be stored");
         }
@@ -221,16 +223,20 @@ impl Scan {
         let default = user_dir(None, &self.home);
         let user = user.to_owned();
         let config_dir = Some(&user).filter(|user| **user != default);
-        let wish = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).of(
+        let project_settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).of(
             &cwd,
             &user,
             || layers::stamps(std::slice::from_ref(&cwd), config_dir.map(PathBuf::as_path), &self.home),
-            || self.wish(&cwd, &user, config_dir),
+            || self.project_settings(&cwd, &user, config_dir),
         );
-        if self.see(Some(&cwd), wish.is_on) && wish.is_on { wish.like } else { None }
+        if self.see(Some(&cwd), project_settings.is_on) && project_settings.is_on {
+            project_settings.like
+        } else {
+            None
+        }
     }
 
-    fn wish(&self, cwd: &Path, user: &Path, config_dir: Option<&PathBuf>) -> Wish {
+    fn project_settings(&self, cwd: &Path, user: &Path, config_dir: Option<&PathBuf>) -> ProjectSettings {
         let vars = layers::for_hook(Some(cwd), user);
         let env = Env::of(&vars);
         let is_on = env.enabled();
@@ -254,7 +260,7 @@ impl Scan {
             self.consent.judge(&mut hint, &vars);
             hint
         });
-        Wish { is_on, like }
+        ProjectSettings { is_on, like }
     }
 }
 
@@ -303,14 +309,14 @@ mod tests {
             std::fs::write(dir.join("empty.jsonl"), "").unwrap();
         }
         let store = Handle::new(Store::open(&at("state.db")).unwrap().store);
-        let since = store.call(|store| store.begun()).unwrap().at_ms;
+        let since = store.call(|store| store.first_start()).unwrap().at_ms;
         let scan = Scan {
             store: store.clone(),
             roots: vec![at(".claude/projects")],
             home: home.clone(),
             consent: Consent::new(&home, Default::default(), Default::default()),
             refused: Refused::default(),
-            wishes: Default::default(),
+            settings: Default::default(),
         };
         let found = |now| -> Vec<_> {
             let hints = scan.run(now).into_iter().filter_map(|candidate| scan.event(&candidate, now));
@@ -330,7 +336,7 @@ mod tests {
     }
 
     /// A home with one project that is traced, a database begun at `begun` and the sessions `at` that were written to then.
-    fn searched(begun: i64, at: &[(&str, i64)]) -> (tempfile::TempDir, Scan, impl Fn(&str, i64)) {
+    fn searched(first_start: i64, at: &[(&str, i64)]) -> (tempfile::TempDir, Scan, impl Fn(&str, i64)) {
         let base = tempfile::tempdir().unwrap();
         let home = base.path().canonicalize().unwrap();
         let (project, dir) = (home.join("on"), home.join(".claude/projects/on"));
@@ -346,7 +352,7 @@ mod tests {
         };
         at.iter().for_each(|(id, written)| write(id, *written));
         let store = Handle::new(Store::open(&home.join("state.db")).unwrap().store);
-        store.call(|store| store.begin_at(Begun { at_ms: begun, newest_ms: None })).unwrap();
+        store.call(|store| store.set_first_start(FirstStart { at_ms: first_start, newest_ms: None })).unwrap();
         let consent = Consent::new(&home, Default::default(), Default::default());
         (
             base,
@@ -356,7 +362,7 @@ mod tests {
                 home,
                 consent,
                 refused: Refused::default(),
-                wishes: Default::default(),
+                settings: Default::default(),
             },
             write,
         )

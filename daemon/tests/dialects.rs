@@ -19,7 +19,7 @@ use cc_core::{
     project::{Options, Semantics},
     redact::Rules,
 };
-use cc_langfuse::offline;
+use cc_langfuse::rebuild;
 use serde_json::{Map, Value as Json, json};
 
 /// After a change that is wanted: `GOLDEN=write cargo test -p daemon --test dialects`.
@@ -59,7 +59,7 @@ fn recordings(options: &Options) -> BTreeMap<String, Vec<Outgoing>> {
         let files = below(&fixture.join("projects")).into_iter().flat_map(|project| below(&project));
         for transcript in files.filter(|path| path.extension().is_some_and(|ext| ext == "jsonl")) {
             let session = transcript.file_stem().unwrap().to_str().unwrap();
-            offline::turns(&transcript, session, options, &Rules::default(), |turn| all.extend(turn)).unwrap();
+            rebuild::turns(&transcript, session, options, &Rules::default(), |turn| all.extend(turn)).unwrap();
         }
         // Of a root that comes again the last is kept.
         let mut last = BTreeMap::new();

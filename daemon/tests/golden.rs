@@ -18,7 +18,7 @@ use cc_core::{
     project::{Capture, Options, Semantics},
     redact::{Redactor, Rules},
 };
-use cc_langfuse::offline;
+use cc_langfuse::rebuild;
 
 /// After a change that is wanted: `GOLDEN=write cargo test -p daemon --test golden`.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/langfuse.txt");
@@ -82,7 +82,7 @@ fn lines(transcript: &Path, configurations: &[(Options, Rules)]) -> Vec<String> 
     let mut found: BTreeMap<(String, String, usize), (String, Vec<String>)> = BTreeMap::new();
     for (column, (options, rules)) in configurations.iter().enumerate() {
         let mut times: BTreeMap<(String, String), usize> = BTreeMap::new();
-        offline::turns(transcript, session, options, rules, |turn| {
+        rebuild::turns(transcript, session, options, rules, |turn| {
             for out in turn {
                 let span = encode(&out.observation, &out.facts);
                 let id = (hex(&span.trace_id), hex(&span.span_id));

@@ -21,7 +21,7 @@ use cc_core::{
     project::Options,
     redact::Rules,
 };
-use cc_langfuse::offline;
+use cc_langfuse::rebuild;
 
 /// Cases in the short form, and in the long one.
 const CASES: [u64; 2] = [300, 10_000];
@@ -317,7 +317,7 @@ fn spans(session: &Session, dir: &Path) -> Vec<WireSpan> {
     }
     let (path, mut found) = (root.join(&session.files[0].0), Vec::new());
     let options = Options { unredacted: true, ..Options::default() };
-    offline::turns(&path, &session.id, &options, &Rules::default(), |turn| {
+    rebuild::turns(&path, &session.id, &options, &Rules::default(), |turn| {
         found.extend(turn.iter().map(|out| encode(&out.observation, &out.facts)));
     })
     .unwrap();

@@ -15,7 +15,7 @@ use cc_core::{
     project::{Capture, Options, Semantics},
     redact::Rules,
 };
-use cc_langfuse::{offline, reader};
+use cc_langfuse::{reader, rebuild};
 
 fn sizes_only() -> Options {
     Options { capture: Capture::Metadata, ..Options::default() }
@@ -109,7 +109,7 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
                 assert!(!found.is_empty());
                 found.iter().for_each(|out| sent_words.extend(words(&sent(&encode(&out.observation, &out.facts)))));
             };
-            offline::turns(&path, "s", options, &Rules::default(), tell).unwrap();
+            rebuild::turns(&path, "s", options, &Rules::default(), tell).unwrap();
             sent_words.intersection(&told).cloned().collect::<Vec<_>>()
         };
         assert_eq!(leaves(&sizes_only()), [""; 0], "{}", path.display());

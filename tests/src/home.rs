@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Bins, PATIENCE, bins, eventually, until};
+use crate::{Bins, TIMEOUT, bins, eventually, until};
 
 /// A home directory of its own; removed when this is dropped.
 pub struct Home {
@@ -177,13 +177,13 @@ impl Home {
 
     /// Waits until `status --json` is as wanted, and returns it.
     pub fn status_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let status = self.status();
             if is_so(&status) {
                 return status;
             }
-            assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}: {status:#}\n{}", self.log());
+            assert!(Instant::now() < deadline, "waited {TIMEOUT:?} for {what}: {status:#}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
     }

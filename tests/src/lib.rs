@@ -42,7 +42,7 @@ pub use story::Story;
 pub use tls::{Authority, Identity};
 
 /// How long anything may take before a test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The built programs.
 #[derive(Debug)]
@@ -179,14 +179,14 @@ pub fn ids(spans: &[Span]) -> BTreeSet<(String, String)> {
 /// Waits until `found` finds something.
 ///
 /// # Panics
-/// After [`PATIENCE`].
+/// After [`TIMEOUT`].
 pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(found) = found() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        assert!(Instant::now() < deadline, "waited {TIMEOUT:?} for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -194,7 +194,7 @@ pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 /// Waits until `is_so`.
 ///
 /// # Panics
-/// After [`PATIENCE`].
+/// After [`TIMEOUT`].
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     until(what, || is_so().then_some(()));
 }

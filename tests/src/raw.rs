@@ -28,11 +28,11 @@ pub fn request(body: &[u8]) -> Vec<u8> {
 /// Sends `body` to the daemon as a hook does; the status of the answer.
 ///
 /// # Errors
-/// If there was none within `patience`.
-pub fn post(socket: &Path, body: &[u8], patience: Duration) -> io::Result<u16> {
+/// If there was none within `timeout`.
+pub fn post(socket: &Path, body: &[u8], timeout: Duration) -> io::Result<u16> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
     stream.write_all(&request(body))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

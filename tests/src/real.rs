@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// How long such a server may take to start on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A server; it is stopped when this is dropped.
 pub struct Real {
@@ -42,9 +42,9 @@ impl Real {
         command.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.envs([("DO_NOT_TRACK", "true")]);
         let real = Self { child: command.spawn().expect("it starts"), port, _dir: dir };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !real.try_ask("GET", ready, "").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
-            assert!(Instant::now() < deadline, "no answer within {PATIENCE:?}");
+            assert!(Instant::now() < deadline, "no answer within {TIMEOUT:?}");
             std::thread::sleep(Duration::from_millis(200));
         }
         real

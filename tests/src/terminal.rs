@@ -13,7 +13,7 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
-use crate::{PATIENCE, eventually};
+use crate::{TIMEOUT, eventually};
 
 /// Text with everything in it that a terminal obeys or hides; `name` says where it stood, `forged` begins a line.
 pub fn hostile(name: &str) -> String {
@@ -119,7 +119,7 @@ impl Dialogue {
     /// # Panics
     /// If it does not come.
     pub fn expect(&mut self, text: &str) -> &mut Self {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(at) = self.all[self.heard..].find(text) {
                 self.heard += at + text.len();

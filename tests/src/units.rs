@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{Home, PATIENCE};
+use crate::{Home, TIMEOUT};
 
 /// The service unit.
 pub const SERVICE: &str = include_str!("../../systemd/cc-langfused.service");
@@ -30,7 +30,7 @@ pub fn output(program: &str, args: &[&str]) -> Option<String> {
 pub fn notified(home: &Home) -> (UnixDatagram, String) {
     let path = home.path().join("notify");
     let socket = UnixDatagram::bind(&path).expect("bound");
-    socket.set_read_timeout(Some(PATIENCE)).expect("set");
+    socket.set_read_timeout(Some(TIMEOUT)).expect("set");
     (socket, path.to_str().expect("UTF-8").to_owned())
 }
 

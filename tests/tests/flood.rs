@@ -216,7 +216,7 @@ fn a_request_must_be_complete_within_a_second() {
         let started = Instant::now();
         let mut stream = UnixStream::connect(home.paths().socket).expect("connected");
         stream.write_all(dribble).expect("written");
-        stream.set_read_timeout(Some(tests::PATIENCE)).expect("set");
+        stream.set_read_timeout(Some(tests::TIMEOUT)).expect("set");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("it is closed");
         let took = started.elapsed();
@@ -274,7 +274,7 @@ fn five_hundred_clients_leave_a_daemon_of_32_files_at_work() {
     complete(&home, &server, HOOKS);
     let mut turned_away = 0;
     for client in &mut clients {
-        client.set_read_timeout(Some(tests::PATIENCE)).expect("set");
+        client.set_read_timeout(Some(tests::TIMEOUT)).expect("set");
         turned_away += usize::from(client.read(&mut [0; 16]).is_ok_and(|n| n == 0));
     }
     assert_eq!(turned_away, clients.len());
@@ -332,7 +332,7 @@ fn a_body_without_end_is_not_held() {
             .map(|_| {
                 scope.spawn(|| {
                     let mut stream = UnixStream::connect(home.paths().socket).expect("connected");
-                    stream.set_write_timeout(Some(tests::PATIENCE)).expect("set");
+                    stream.set_write_timeout(Some(tests::TIMEOUT)).expect("set");
                     let head =
                         format!("POST {} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n", proto::HOOK_PATH);
                     let _ = stream.write_all(head.as_bytes());

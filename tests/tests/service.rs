@@ -90,7 +90,7 @@ fn who_knocks_before_the_daemon_runs_is_answered_by_it() {
 
     let daemon = Home::spawn(command_with(&home, socket.try_clone().expect("cloned")));
     let mut answer = String::new();
-    waiting.set_read_timeout(Some(tests::PATIENCE)).expect("set");
+    waiting.set_read_timeout(Some(tests::TIMEOUT)).expect("set");
     waiting.read_to_string(&mut answer).expect("answered");
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     server.wait_for(4);

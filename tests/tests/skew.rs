@@ -17,7 +17,7 @@ const VERSION_1: &[u8] = b"cc-langfuse-event/1\x0018a9e6d37d7f7e27-1f2b\x0017770
     {\"session_id\":\"old\",\"transcript_path\":\"{home}/.claude/projects/-work/old.jsonl\",\"cwd\":\"{home}/work\",\
     \"permission_mode\":\"default\",\"hook_event_name\":\"Stop\",\"stop_hook_active\":false,\"last_assistant_message\":\"a\"}";
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn recorded(home: &Home, server: &Server) -> Vec<u8> {
     let text = std::str::from_utf8(VERSION_1).expect("UTF-8");
@@ -42,7 +42,7 @@ fn what_an_old_hook_sends_or_has_left_is_taken() {
             fs::write(&part, &event).expect("written");
             fs::rename(&part, part.with_extension("event")).expect("renamed");
         } else {
-            assert_eq!(raw::post(&home.paths().socket, &event, PATIENCE).expect("an answer"), 204);
+            assert_eq!(raw::post(&home.paths().socket, &event, TIMEOUT).expect("an answer"), 204);
         }
         let spans = server.wait_for(2);
         assert!(spans.iter().all(|span| span.get("session.id") == "old"));
@@ -56,14 +56,14 @@ fn an_event_of_a_later_version_is_refused_and_counted() {
     let home = Home::new();
     let _daemon = home.daemon();
     for count in 1..=3 {
-        let status = raw::post(&home.paths().socket, &later("{}"), PATIENCE).expect("an answer");
+        let status = raw::post(&home.paths().socket, &later("{}"), TIMEOUT).expect("an answer");
         assert_eq!(status, 400, "a hook must not take this for a yes");
         assert_eq!(home.status()["skipped_lines"], json!({"hook_version": count}));
     }
     assert_eq!(home.status()["inbox"]["pending"], 0);
     // What no version can read is counted and done with: it would never be taken.
     for body in [&b""[..], b"{}", b"cc-langfuse-event/1\0\0"] {
-        assert_eq!(raw::post(&home.paths().socket, body, PATIENCE).expect("an answer"), 204, "{body:?}");
+        assert_eq!(raw::post(&home.paths().socket, body, TIMEOUT).expect("an answer"), 204, "{body:?}");
     }
     assert_eq!(home.status()["skipped_lines"], json!({"hook_version": 3, "hook_frame": 3}));
 }

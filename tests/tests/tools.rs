@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tests::{Answer, Home, PATIENCE, Server, Story, bins, eventually, home, say, server, until};
+use tests::{Answer, Home, Server, Story, TIMEOUT, bins, eventually, home, say, server, until};
 
 /// What a command said, which went well.
 fn text(output: &Output) -> String {
@@ -147,7 +147,7 @@ impl Going {
     }
 
     fn next(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("a line")
+        self.lines.recv_timeout(TIMEOUT).expect("a line")
     }
 }
 

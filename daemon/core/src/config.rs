@@ -81,7 +81,7 @@ type Problem = (Range<usize>, String);
 
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct Location {
     /// The file.
     pub file: PathBuf,
     /// Counted from 1.
@@ -90,10 +90,11 @@ pub struct Place {
 
 /// A value and the line that sets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Said<T> {
+pub struct Sourced<T> {
     pub value: T,
     /// `None` if it is the default.
-    pub place: Option<Place>,
+    #[serde(rename = "place")]
+    pub location: Option<Location>,
 }
 
 /// A masking rule of the user's or the administrator's.
@@ -107,19 +108,19 @@ pub struct Rule {
 #[derive(Clone, Debug)]
 pub struct Layers {
     /// See [`Config::transcript_roots`].
-    pub transcript_roots: Said<Vec<PathBuf>>,
+    pub transcript_roots: Sourced<Vec<PathBuf>>,
     /// How many MiB of spans may wait for each destination.
-    pub outbox_mib: Said<u64>,
+    pub outbox_mib: Sourced<u64>,
     /// See [`Config::from_now`].
-    pub from_now: Said<bool>,
+    pub from_now: Sourced<bool>,
     /// `full` or `metadata`. The strictest file counts.
-    pub capture_at_most: Said<Capture>,
+    pub capture_at_most: Sourced<Capture>,
     /// Projects cannot turn masking off. One file is enough to say so.
-    pub always_redact: Said<bool>,
+    pub always_redact: Sourced<bool>,
     /// Rules besides the built-in ones, the first file's first.
-    pub redact: Vec<Said<Rule>>,
+    pub redact: Vec<Sourced<Rule>>,
     /// Prices besides the built-in ones, the first file's first.
-    pub prices: Vec<Said<Own>>,
+    pub prices: Vec<Sourced<Own>>,
     /// See [`Config::destinations`].
     pub destinations: Vec<Named>,
     rules: Rules,
@@ -128,11 +129,11 @@ pub struct Layers {
 impl Default for Layers {
     fn default() -> Self {
         Self {
-            transcript_roots: Said { value: Vec::new(), place: None },
-            outbox_mib: Said { value: OUTBOX_MIB, place: None },
-            from_now: Said { value: false, place: None },
-            capture_at_most: Said { value: Capture::Full, place: None },
-            always_redact: Said { value: false, place: None },
+            transcript_roots: Sourced { value: Vec::new(), location: None },
+            outbox_mib: Sourced { value: OUTBOX_MIB, location: None },
+            from_now: Sourced { value: false, location: None },
+            capture_at_most: Sourced { value: Capture::Full, location: None },
+            always_redact: Sourced { value: false, location: None },
             redact: Vec::new(),
             prices: Vec::new(),
             destinations: Vec::new(),
@@ -151,8 +152,8 @@ impl Layers {
             let before = text.as_bytes().get(..at.start).unwrap_or_default();
             1 + before.iter().filter(|byte| **byte == b'\n').count()
         };
-        let place = |at: Range<usize>| Some(Place { file: file.to_path_buf(), line: line(&at) });
-        read(self, text, &place).map_err(|(at, problem)| BadConfig { line: line(&at), problem })
+        let location = |at: Range<usize>| Some(Location { file: file.to_path_buf(), line: line(&at) });
+        read(self, text, &location).map_err(|(at, problem)| BadConfig { line: line(&at), problem })
     }
 
     /// The effective configuration.
@@ -187,32 +188,32 @@ impl Config {
     }
 }
 
-fn read(layers: &mut Layers, text: &str, place: &dyn Fn(Range<usize>) -> Option<Place>) -> Result<(), Problem> {
+fn read(layers: &mut Layers, text: &str, location: &dyn Fn(Range<usize>) -> Option<Location>) -> Result<(), Problem> {
     let document =
         DeTable::parse(text).map_err(|error| (error.span().unwrap_or_default(), error.message().to_owned()))?;
     for (key, value) in entries(document.get_ref(), &KEYS)? {
-        let place_of_it = place(value.span());
+        let of_value = location(value.span());
         match key {
             ROOTS => {
                 let roots = items(key, value)?.iter().map(root).collect::<Result<_, _>>()?;
-                layers.transcript_roots = Said { value: roots, place: place_of_it };
+                layers.transcript_roots = Sourced { value: roots, location: of_value };
             }
-            OUTBOX => layers.outbox_mib = Said { value: outbox(value)?, place: place_of_it },
-            FROM_NOW => layers.from_now = Said { value: boolean(key, value)?, place: place_of_it },
+            OUTBOX => layers.outbox_mib = Sourced { value: outbox(value)?, location: of_value },
+            FROM_NOW => layers.from_now = Sourced { value: boolean(key, value)?, location: of_value },
             // A later file cannot loosen these.
             CAPTURE if capture(value)? == Capture::Metadata => {
-                layers.capture_at_most = Said { value: Capture::Metadata, place: place_of_it };
+                layers.capture_at_most = Sourced { value: Capture::Metadata, location: of_value };
             }
-            MASK if boolean(key, value)? => layers.always_redact = Said { value: true, place: place_of_it },
+            MASK if boolean(key, value)? => layers.always_redact = Sourced { value: true, location: of_value },
             CAPTURE | MASK => {}
             // The last file's price of a model counts.
             PRICE => {
                 for table in items(key, value)? {
-                    layers.prices.push(Said { value: price::price(table)?, place: place(table.span()) });
+                    layers.prices.push(Sourced { value: price::price(table)?, location: location(table.span()) });
                 }
             }
-            DESTINATION => destination::read(&mut layers.destinations, value, place),
-            _ => rules(layers, items(key, value)?, place)?,
+            DESTINATION => destination::read(&mut layers.destinations, value, location),
+            _ => rules(layers, items(key, value)?, location)?,
         }
     }
     Ok(())
@@ -288,7 +289,7 @@ fn capture(value: &Spanned<DeValue<'_>>) -> Result<Capture, Problem> {
 fn rules(
     layers: &mut Layers,
     tables: &[Spanned<DeValue<'_>>],
-    place: &dyn Fn(Range<usize>) -> Option<Place>,
+    location: &dyn Fn(Range<usize>) -> Option<Location>,
 ) -> Result<(), Problem> {
     if tables.is_empty() {
         return Ok(());
@@ -305,7 +306,7 @@ fn rules(
         }
         match (name, pattern) {
             (Some(name), Some(pattern)) => {
-                layers.redact.push(Said { value: Rule { name, pattern }, place: place(table.span()) });
+                layers.redact.push(Sourced { value: Rule { name, pattern }, location: location(table.span()) });
             }
             (Some(name), None) => return Err(bad(&format!("rule {name:?} has no `{PATTERN}`"))),
             (None, _) => return Err(bad(&format!("a rule has no `{NAME}`"))),
@@ -408,20 +409,20 @@ mod tests {
     fn of_a_key_the_upper_file_counts_and_of_rules_all() {
         let (fleet, own) = (Path::new("/etc/c.toml"), Path::new("/home/dev/c.toml"));
         let rule = |name: &str, pattern: &str| format!("\n[[redact]]\nname = '{name}'\npattern = '{pattern}'\n");
-        let at = |file: &Path, line| Some(Place { file: file.to_path_buf(), line });
+        let at = |file: &Path, line| Some(Location { file: file.to_path_buf(), line });
         let mut layers = Layers::default();
         let text = "# for all\noutbox_mib = 7\ntranscript_roots = ['/fleet']".to_owned() + &rule("ticket", "T-[0-9]+");
         layers.lay(fleet, &text).unwrap();
         layers.lay(own, &("\noutbox_mib = 9".to_owned() + &rule("pin", "PIN [0-9]+"))).unwrap();
-        assert_eq!(layers.outbox_mib, Said { value: 9, place: at(own, 2) });
+        assert_eq!(layers.outbox_mib, Sourced { value: 9, location: at(own, 2) });
         let mut strict = Layers::default();
         strict.lay(fleet, "capture_at_most = 'metadata'\nalways_redact = true\nfrom_now = true").unwrap();
         strict.lay(own, "capture_at_most = 'full'\nalways_redact = false\nfrom_now = false").unwrap();
-        assert_eq!(strict.always_redact, Said { value: true, place: at(fleet, 2) });
+        assert_eq!(strict.always_redact, Sourced { value: true, location: at(fleet, 2) });
         let config = strict.config();
         assert_eq!((config.floor, config.from_now), (Floor { capture: Capture::Metadata, redact: true }, false));
-        assert_eq!(layers.transcript_roots, Said { value: vec!["/fleet".into()], place: at(fleet, 3) });
-        let rules: Vec<_> = layers.redact.iter().map(|rule| (&*rule.value.name, rule.place.clone())).collect();
+        assert_eq!(layers.transcript_roots, Sourced { value: vec!["/fleet".into()], location: at(fleet, 3) });
+        let rules: Vec<_> = layers.redact.iter().map(|rule| (&*rule.value.name, rule.location.clone())).collect();
         assert_eq!(rules, [("ticket", at(fleet, 4)), ("pin", at(own, 3))]);
         let config = layers.clone().config();
         assert_eq!((config.outbox_bytes, config.transcript_roots), (9 << 20, vec!["/fleet".into()]));

@@ -23,7 +23,7 @@ pub fn kind_of(name: &str) -> Option<&'static str> {
     }
 }
 
-/// SHA-256.
+/// SHA-256 of the bytes.
 pub type Hash = [u8; 32];
 
 /// An image or a document.
@@ -33,7 +33,7 @@ pub struct Media {
     pub kind: &'static str,
     /// Its offset in the text it came with, in bytes.
     pub at: usize,
-    /// SHA-256.
+    /// SHA-256 of the bytes.
     pub hash: Hash,
     /// In bytes.
     pub length: usize,

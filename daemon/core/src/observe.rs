@@ -157,7 +157,7 @@ impl<'t, 'r> Observer<'t, 'r> {
                 let prompt = &turn.prompt;
                 let is_command = matches!(prompt.kind, PromptKind::Command | PromptKind::Local);
                 let trigger = match prompt.kind {
-                    PromptKind::Plain | PromptKind::Blank | PromptKind::Fork => prompt.begun_by.as_deref(),
+                    PromptKind::Plain | PromptKind::Blank | PromptKind::Fork => prompt.initiator.as_deref(),
                     PromptKind::Command | PromptKind::Local => Some("command"),
                     PromptKind::TaskNotification => Some("task-notification"),
                     PromptKind::StandIn => None,

@@ -19,11 +19,11 @@ pub enum Phase {
     /// There may be something to read. It is read once the sessions before it have had their turn.
     Due {
         /// The last read stopped before the end of the transcript.
-        is_behind: bool,
+        has_more: bool,
     },
     /// Not read before the deadline, whatever happens: the database refused a step, the queue is full, or another session comes
     /// first.
-    Held { until: Instant, is_behind: bool },
+    Held { until: Instant, has_more: bool },
     /// Read to the end.
     Read(Awaits),
     /// Not read before the next event: reading hit a bug of ours, or tracing is off in its project.
@@ -35,23 +35,23 @@ impl Phase {
     pub const NEW: Self = Self::Read(Awaits::Nothing);
 
     /// A session that was left half-read.
-    pub const LEFT: Self = Self::Due { is_behind: false };
+    pub const LEFT: Self = Self::Due { has_more: false };
 
     /// The transcript may have grown.
     pub fn wake(&mut self) {
         if let Self::Read(_) = self {
-            *self = Self::Due { is_behind: false };
+            *self = Self::Due { has_more: false };
         }
     }
 
     /// A step ended before the end of the transcript.
-    pub fn fall_behind(&mut self) {
-        *self = Self::Due { is_behind: true };
+    pub fn stop_early(&mut self) {
+        *self = Self::Due { has_more: true };
     }
 
     /// Do not read before the deadline.
     pub fn hold(&mut self, until: Instant) {
-        *self = Self::Held { until, is_behind: self.is_behind() };
+        *self = Self::Held { until, has_more: self.has_more() };
     }
 
     /// An event came; the transcript is to be read at `poll`.
@@ -73,8 +73,8 @@ impl Phase {
     }
 
     /// The last read stopped before the end of the transcript.
-    pub fn is_behind(&self) -> bool {
-        matches!(self, Self::Due { is_behind: true } | Self::Held { is_behind: true, .. })
+    pub fn has_more(&self) -> bool {
+        matches!(self, Self::Due { has_more: true } | Self::Held { has_more: true, .. })
     }
 
     /// Its deadline has not passed yet.
@@ -161,11 +161,11 @@ mod tests {
     fn there_is_something_to_do_when_the_phase_says_so() {
         let at = clock();
         let now = at(10_000);
-        let held = |until| Phase::Held { until, is_behind: false };
+        let held = |until| Phase::Held { until, has_more: false };
         let days = 24 * 3_600_000;
         for (name, phase, touched, agents, is_due, pause) in [
             ("there is something to read", Phase::LEFT, 0, None, true, 0),
-            ("there is more to read", Phase::Due { is_behind: true }, 0, Some(20_000), true, 0),
+            ("there is more to read", Phase::Due { has_more: true }, 0, Some(20_000), true, 0),
             ("it is held", held(at(10_500)), 0, None, false, 500),
             ("it is held, whatever its subagents do", held(at(10_500)), 0, Some(9_000), false, 500),
             ("its deadline has come", held(now), 0, None, true, 1),
@@ -193,14 +193,14 @@ mod tests {
     #[test]
     fn what_happens_leads_from_one_phase_to_the_next() {
         let at = clock();
-        let (behind, left) = (Phase::Due { is_behind: true }, Phase::LEFT);
-        let held = |until, is_behind| Phase::Held { until: at(until), is_behind };
+        let (behind, left) = (Phase::Due { has_more: true }, Phase::LEFT);
+        let held = |until, has_more| Phase::Held { until: at(until), has_more };
         type Change<'a> = &'a dyn Fn(&mut Phase);
         let wake: Change<'_> = &Phase::wake;
         let event: Change<'_> = &|phase| phase.event(at(20));
         let hurry: Change<'_> = &|phase| phase.hurry(at(20));
         let hold: Change<'_> = &|phase| phase.hold(at(20));
-        let fall_behind: Change<'_> = &Phase::fall_behind;
+        let stop_early: Change<'_> = &Phase::stop_early;
         for (name, before, change, after) in [
             ("a file changed", Phase::NEW, wake, left),
             ("a file changed while events wait", events(at(50)), wake, left),
@@ -221,7 +221,7 @@ mod tests {
             ("its queue is full in the middle of it", behind, hold, held(20, true)),
             ("and still is", held(9, true), hold, held(20, true)),
             ("what was read is not stored", Phase::NEW, hold, held(20, false)),
-            ("a step was over", left, fall_behind, behind),
+            ("a step was over", left, stop_early, behind),
         ] {
             let mut phase = before;
             change(&mut phase);
@@ -233,10 +233,10 @@ mod tests {
     fn a_phase_says_what_is_left_to_do() {
         let at = clock();
         let now = at(100);
-        let held = |until, is_behind| Phase::Held { until: at(until), is_behind };
-        for (phase, is_busy, is_idle, is_behind, is_held) in [
+        let held = |until, has_more| Phase::Held { until: at(until), has_more };
+        for (phase, is_busy, is_idle, has_more, is_held) in [
             (Phase::LEFT, true, false, false, false),
-            (Phase::Due { is_behind: true }, true, false, true, false),
+            (Phase::Due { has_more: true }, true, false, true, false),
             (held(101, false), true, false, false, true),
             (held(100, true), true, false, true, false),
             (events(at(1)), true, false, false, false),
@@ -244,8 +244,8 @@ mod tests {
             (Phase::NEW, false, true, false, false),
             (Phase::Over, false, true, false, false),
         ] {
-            let is = (phase.is_busy(), phase.is_idle(), phase.is_behind(), phase.is_held(now));
-            assert_eq!(is, (is_busy, is_idle, is_behind, is_held), "{phase:?}");
+            let is = (phase.is_busy(), phase.is_idle(), phase.has_more(), phase.is_held(now));
+            assert_eq!(is, (is_busy, is_idle, has_more, is_held), "{phase:?}");
         }
     }
 

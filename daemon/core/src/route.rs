@@ -1,4 +1,4 @@
-//! Variables → where a project's traces go and how they are made, or why not.
+//! Variables → a project's destinations and options, or why they cannot be used.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +15,10 @@ use crate::{
 
 pub use crate::vars::{Env, Refused};
 
-/// A destination of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
-    /// Where it is.
     pub destination: Destination,
-    /// Whose choice it is, judged when the event was taken; `None` if nobody has judged yet.
+    /// Judged when the event arrived; `None` if it has not been judged yet.
     #[serde(default)]
     pub chooser: Option<Chooser>,
 }
@@ -31,7 +29,7 @@ impl From<Destination> for Target {
     }
 }
 
-/// Turns tracing on in `vars` to this kind of backend, and to no other.
+/// Turns tracing on in `vars` for this kind of backend and off for all others.
 pub fn narrow(vars: &mut BTreeMap<String, String>, kind: Kind) {
     let of = kind.backend().of();
     for row in proto::env::VARIABLES.iter().filter(|row| proto::env::is_switch(row)) {
@@ -44,7 +42,7 @@ pub fn narrow(vars: &mut BTreeMap<String, String>, kind: Kind) {
 }
 
 impl Env<'_> {
-    /// Where traces go of every kind that is switched on, with the secrets, and why others that are lead nowhere.
+    /// The destinations of every kind that is switched on, with their secrets, and why others cannot be used.
     pub fn routes(&self) -> (Vec<(Destination, Secrets)>, Vec<Refused>) {
         let (mut found, mut refused) = (Vec::new(), Vec::new());
         for kind in Kind::ALL {
@@ -58,15 +56,15 @@ impl Env<'_> {
         (found, refused)
     }
 
-    /// The first of the places where traces go, with the secrets for it; if nothing is switched on, the first where they could go.
+    /// The first destination with its secrets; if nothing is switched on, the first that is configured.
     ///
     /// # Errors
-    /// Why the variables of a backend that is configured lead nowhere.
+    /// Why the variables of a configured backend cannot be used.
     pub fn destination(&self) -> Result<(Destination, Secrets), Refused> {
         let mut found = Err(Refused::KeysMissing);
         let enabled = |kind: &&Kind| self.enables(kind.backend().of());
         let (on, off): (Vec<&Kind>, Vec<&Kind>) = Kind::ALL.iter().partition(enabled);
-        // The switch of no kind leads to none that is off.
+        // `CC_LANGFUSE_TRACE` turns tracing on without turning a kind on.
         let is_traced = self.get(proto::env::TRACE).is_some_and(proto::env::enabled);
         let off = off.into_iter().filter(|_| !is_traced);
         for kind in on.into_iter().chain(off) {
@@ -79,13 +77,13 @@ impl Env<'_> {
         found
     }
 
-    /// Every secret named here, not only those that win.
+    /// All secrets in the variables, including those that other variables override.
     pub fn secrets(&self) -> Secrets {
         let rows = proto::env::VARIABLES.iter().filter(|row| row.role == Role::Secret);
         rows.filter_map(|row| Some((row.name, Secret::new(unquoted(self.get(row.name)?))))).collect()
     }
 
-    /// How spans are made. What cannot be understood is left at its default: tracing goes on.
+    /// Options from the variables. An invalid one keeps its default, so that tracing continues.
     pub fn options(&self) -> Options {
         let metadata: BTreeMap<String, serde_json::Value> =
             self.get("CC_LANGFUSE_METADATA").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();

@@ -5,18 +5,15 @@ use std::collections::BTreeMap;
 use http::{HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
-/// A secret key, or a list of headers with keys. It can be compared and turned into headers, and nothing else: there is no way to
-/// print, log or serialise it.
+/// A secret key, or a list of headers with keys. It can only be compared and turned into headers.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the key into custody.
     pub fn new(key: &str) -> Self {
         Self(Zeroizing::new(key.to_owned()))
     }
 
-    /// `Basic` credentials of `user`.
     pub fn basic_auth(&self, user: &str) -> HeaderValue {
         use base64::Engine;
         let pair = Zeroizing::new(format!("{user}:{}", *self.0));
@@ -30,12 +27,11 @@ impl Secret {
 }
 
 impl Secret {
-    /// `Basic` credentials of `user`, which is a secret itself.
+    /// `Basic` credentials with a secret user name.
     pub(crate) fn basic_auth_of(&self, user: &Self) -> HeaderValue {
         self.basic_auth(&user.0)
     }
 
-    /// A bearer token.
     pub fn bearer(&self) -> HeaderValue {
         let text = Zeroizing::new(format!("Bearer {}", *self.0));
         let mut value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
@@ -43,16 +39,16 @@ impl Secret {
         value
     }
 
-    /// The headers that `read` finds in it.
+    /// The headers that `read` parses.
     ///
     /// # Errors
-    /// Those of `read`, which must not repeat what it reads.
+    /// Those of `read`, which must not repeat its input.
     pub(crate) fn headers(&self, read: impl FnOnce(&str) -> Result<HeaderMap, String>) -> Result<HeaderMap, String> {
         read(&self.0)
     }
 
-    /// What of it must not be shown: all of it, and if it is a list of names and values, each value, encoded or not, with and without
-    /// what may stand before a key, such as `Bearer`.
+    /// Every text that must not be shown: the whole secret; and if it is a list of names and values, each value,
+    /// percent-encoded or not, with and without a prefix such as `Bearer`.
     fn forms(&self) -> Vec<Zeroizing<String>> {
         let mut forms = vec![self.0.clone()];
         for item in self.0.split(',').map(str::trim).filter(|item| item.len() < self.0.len() || item.contains('=')) {
@@ -61,17 +57,17 @@ impl Secret {
             let bare = decoded.split_once(' ').map(|(_, bare)| Zeroizing::new(bare.trim().to_owned()));
             forms.extend([Some(Zeroizing::new(value.to_owned())), Some(decoded), bare].into_iter().flatten());
         }
-        // What is shorter stands in many an innocent word.
+        // Shorter texts occur inside ordinary words.
         forms.retain(|form| form.len() >= SHORTEST || form.len() == self.0.len() && !form.is_empty());
         forms.sort_by_key(|form| core::cmp::Reverse(form.len()));
         forms
     }
 }
 
-/// Shortest part of a list that is taken for a secret, in bytes.
+/// Minimum length of a part of a list that counts as secret, in bytes.
 const SHORTEST: usize = 6;
 
-/// `text` with `%XX` decoded; what is no text then is left as it was.
+/// `text` with `%XX` decoded; unchanged if the result is not UTF-8.
 pub(crate) fn decoded(text: &str) -> Zeroizing<String> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
     let mut rest = text.as_bytes();
@@ -90,7 +86,7 @@ impl PartialEq for Secret {
     }
 }
 
-/// The secrets of one destination, by the variable that has them, and how its server proves that it is the one they are for.
+/// The secrets of one destination by variable, and how its server proves that it is the right one.
 #[derive(Clone, Default, PartialEq)]
 pub struct Secrets {
     all: BTreeMap<&'static str, Secret>,
@@ -109,12 +105,10 @@ pub struct Tls {
 }
 
 impl Secrets {
-    /// The one that this variable has.
     pub fn get(&self, variable: &str) -> Option<&Secret> {
         self.all.get(variable)
     }
 
-    /// Adds the one that this variable would have.
     pub(crate) fn insert(&mut self, variable: &'static str, secret: Secret) {
         self.all.insert(variable, secret);
     }
@@ -130,7 +124,6 @@ impl Secrets {
         Self { tls, ..self }
     }
 
-    /// There are none, and nothing is said of TLS.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty() && self.tls == Tls::default()
     }
@@ -144,7 +137,7 @@ impl Secrets {
         }
     }
 
-    /// `text` without the secrets, and without the credentials made of them for `account`: a server may repeat what it was sent.
+    /// `text` without the secrets and without credentials derived from them for `account`: a server may echo what it was sent.
     pub fn conceal(&self, account: &str, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in self.all.values() {

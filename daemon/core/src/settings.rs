@@ -1,5 +1,5 @@
-//! What setting up writes into a settings file of Claude Code, and how to take it out again: the hook, and the `env` block that turns
-//! tracing on. Texts in, texts out.
+//! What `setup` writes into a settings file of Claude Code, and how to take it out again: the hook, and the `env` block that
+//! turns tracing on. Comes in: text. Goes out: text. Opens no files.
 
 use std::collections::BTreeMap;
 
@@ -14,28 +14,28 @@ pub mod diff;
 pub mod edit;
 pub mod rival;
 
-/// The hook's file name, by which its registrations are known, wherever it lies.
+/// The hook's file name, which identifies its registrations wherever it is installed.
 pub const HOOK: &str = "cc-langfuse-hook";
 
-/// What a settings file should hold.
+/// The desired content of a settings file.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish<'a> {
-    /// Absolute path of the hook.
+pub struct Desired<'a> {
+    /// Absolute path.
     pub hook: &'a str,
-    /// The events it is to be registered for.
     pub events: &'a [&'a str],
-    /// Variables; where a `CC_LANGFUSE_X` is there already, which would win, that one is set instead of `LANGFUSE_X`.
+    /// Variables to set. If `CC_LANGFUSE_X` exists already, which would override `LANGFUSE_X`, it is set instead.
     pub env: &'a [(&'a str, &'a str)],
-    /// Variables that are set elsewhere.
+    /// Variables that other files set.
     pub elsewhere: &'a BTreeMap<String, String>,
-    /// MLflow's own integration is to be turned off; its plugin is on in a file that this one outranks if it says so.
+    /// If set, MLflow's own integration is turned off. The value says whether a file that this one overrides turns its plugin
+    /// on.
     pub replaces_mlflow: Option<bool>,
 }
 
-/// What of a file is ours: enough to take it out. Holds no values.
+/// What this program added to a file: enough to take it out. Contains no values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ours {
-    /// Events for which the hook was registered, or registered anew.
+    /// Events for which the hook was added or replaced.
     pub events: Vec<String>,
     /// Variables that were set.
     pub env: Vec<String>,
@@ -44,38 +44,38 @@ pub struct Ours {
     pub off: Off,
 }
 
-/// `text`, which may be blank, with all that is wished for, and what of it was not there before.
+/// Adds what is desired to `text`, which may be blank. Returns the new text and what was added.
 ///
 /// # Errors
-/// If it is no JSON, or `hooks`, an event or `env` is something else than Claude Code takes.
-pub fn apply(text: &str, wish: Wish<'_>) -> Result<(String, Ours), Error> {
+/// If it is not JSON, or if `hooks`, an event or `env` has a type that Claude Code does not accept.
+pub fn apply(text: &str, desired: Desired<'_>) -> Result<(String, Ours), Error> {
     let (mark, text) = split_mark(text);
     let mut text = if text.trim().is_empty() { "{}\n".to_owned() } else { text.to_owned() };
     let mut ours = Ours::default();
     if !matches!(edit::parse(&text)?.children, edit::Children::Members(_)) {
         return Err(Error::Kind { path: "settings".into(), wanted: "an object" });
     }
-    for event in wish.events {
+    for event in desired.events {
         let path = [Step::Key("hooks"), Step::Key(event)];
         let known = registrations(&text, event)?;
-        if known.iter().any(|known| program(&known.command).is_some_and(|program| program == wish.hook)) {
+        if known.iter().any(|known| program(&known.command).is_some_and(|program| program == desired.hook)) {
             continue;
         }
-        let command = quoted(wish.hook);
+        let command = quoted(desired.hook);
         text = match known.first() {
             Some(known) => edit::put(&text, &known.path(event, true), &command.into())?,
             None => edit::push(&text, &path, &json!({"hooks": [{"type": "command", "command": command}]}))?,
         };
         ours.events.push((*event).to_owned());
     }
-    for (name, value) in wish.env {
+    for (name, value) in desired.env {
         let root = edit::parse(&text)?;
         let get = |name: &str| {
             let node = root.find(&[Step::Key("env"), Step::Key(name)])?;
             serde_json::from_str::<Value>(&text[node.span.clone()]).ok()
         };
         let stronger = format!("CC_{name}");
-        let name = match (get(&stronger), wish.elsewhere.get(&stronger)) {
+        let name = match (get(&stronger), desired.elsewhere.get(&stronger)) {
             (Some(Value::String(value)), _) if !value.trim().is_empty() => stronger.as_str(),
             (_, Some(other)) if !other.trim().is_empty() && other != value => stronger.as_str(),
             _ => name,
@@ -85,17 +85,17 @@ pub fn apply(text: &str, wish: Wish<'_>) -> Result<(String, Ours), Error> {
             ours.env.push(name.to_owned());
         }
     }
-    if let Some(is_on_elsewhere) = wish.replaces_mlflow {
+    if let Some(is_on_elsewhere) = desired.replaces_mlflow {
         (text, ours.off) = rival::turn_off(&text, is_on_elsewhere)?;
     }
     Ok((format!("{mark}{text}"), ours))
 }
 
-/// `text` without what is ours, as far as it is still there. What stood in its place in `original` is put back; what holds nothing any
-/// more and was not there goes too. `None` if nothing is left, and there was no file.
+/// `text` without `ours`, as far as it is still there. Values that were replaced are restored from `original`, and containers
+/// that became empty are removed. `None` if nothing is left and there was no file before.
 ///
 /// # Errors
-/// If `text` is no JSON.
+/// If `text` is not JSON.
 pub fn undo(text: &str, original: Option<&str>, ours: &Ours) -> Result<Option<String>, Error> {
     let (mark, text) = split_mark(text);
     if text.trim().is_empty() {
@@ -112,12 +112,12 @@ pub fn undo(text: &str, original: Option<&str>, ours: &Ours) -> Result<Option<St
     for event in &ours.events {
         let mut old = before.as_ref().and_then(|(text, _)| registrations(text, event).ok()).unwrap_or_default();
         let mut known = registrations(&text, event).unwrap_or_default();
-        // What was there before is not ours.
+        // Hooks that were there before are not ours.
         known.retain(|known| {
             let same = old.iter().position(|old| old.command == known.command);
             same.map(|at| old.remove(at)).is_none()
         });
-        // From the end, so that what is taken out moves none of the others.
+        // Backwards, so that a removal does not shift the others.
         while let Some(known) = known.pop() {
             text = if old.is_empty() {
                 let path = known.path(event, false);
@@ -151,10 +151,10 @@ pub fn undo(text: &str, original: Option<&str>, ours: &Ours) -> Result<Option<St
     })
 }
 
-/// All that may be ours in a file of which nothing is known: the hook for whatever event, and no variables.
+/// Our entries in a file without a record: the hook for every event, and no variables.
 ///
 /// # Errors
-/// If `text` is no JSON.
+/// If `text` is not JSON.
 pub fn registered(text: &str) -> Result<Ours, Error> {
     let text = split_mark(text).1;
     if text.trim().is_empty() {
@@ -168,19 +168,19 @@ pub fn registered(text: &str) -> Result<Ours, Error> {
     Ok(Ours { events, ..Ours::default() })
 }
 
-/// Takes out what is at `path` if there is nothing in it; or makes it as it was.
+/// Removes the value at `path` if it is empty, or restores it as it was.
 fn tidy(text: String, path: &[Step<'_>], was: Option<String>) -> Result<String, Error> {
     let span = edit::parse(&text)?.find(path).filter(|node| node.is_empty()).map(|node| node.span.clone());
     match (span, was) {
         (None, _) => Ok(text),
         (Some(_), None) => edit::cut(&text, path),
-        // Whoever emptied it since wanted that.
+        // It was emptied on purpose since.
         (Some(span), Some(was)) if was[1..was.len() - 1].trim().is_empty() => Ok(edit::replace(&text, &span, &was)),
         (Some(_), Some(_)) => Ok(text),
     }
 }
 
-/// One registration of the hook for an event: in which group, as which of its hooks.
+/// A registration of the hook for an event: the index of its group and its index in the group.
 struct Registration {
     group: usize,
     at: usize,
@@ -188,7 +188,7 @@ struct Registration {
 }
 
 impl Registration {
-    /// Where it stands, or its command does.
+    /// The path of the registration, or of its command.
     fn path<'a>(&self, event: &'a str, command: bool) -> Vec<Step<'a>> {
         let mut path =
             vec![Step::Key("hooks"), Step::Key(event), Step::At(self.group), Step::Key("hooks"), Step::At(self.at)];
@@ -214,12 +214,12 @@ fn registrations(text: &str, event: &str) -> Result<Vec<Registration>, Error> {
     Ok(found)
 }
 
-/// The path by which a shell command names the hook, if it does.
+/// The path under which a shell command runs the hook, if it does.
 pub fn program(command: &str) -> Option<String> {
     words(command).into_iter().find(|word| word.rsplit('/').next() == Some(HOOK))
 }
 
-/// The words of a shell command, as far as quotes go, without these.
+/// The words of a shell command, unquoted. Understands quotes only.
 pub fn words(command: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     let mut chars = command.chars();
@@ -239,7 +239,7 @@ pub fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// `path` as a shell takes it for one word.
+/// `path` quoted as one shell word.
 pub fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
     if !path.is_empty() && path.chars().all(plain) {
@@ -248,14 +248,14 @@ pub fn quoted(path: &str) -> String {
     format!("'{}'", path.replace('\'', r"'\''"))
 }
 
-/// A key for people to recognise it by, and not more: `sk-lf-…9f3c`.
+/// Just enough of a key to recognise it: `sk-lf-…9f3c`.
 pub fn masked(key: &str) -> String {
     let head = ["sk-lf-", "pk-lf-"].into_iter().find(|head| key.starts_with(head)).unwrap_or_default();
     let tail = key.char_indices().rev().nth(3).map(|(at, _)| at).filter(|at| *at >= head.len() + 8);
     format!("{head}…{}", tail.map_or("", |at| &key[at..]))
 }
 
-/// A byte order mark, if there is one, and the rest.
+/// The byte order mark, if there is one, and the rest.
 pub fn split_mark(text: &str) -> (&str, &str) {
     text.split_at(text.len() - text.trim_start_matches('\u{feff}').len())
 }

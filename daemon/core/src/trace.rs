@@ -1,4 +1,4 @@
-//! A turn → the spans of its trace: names, parents, times, levels. Knows neither attributes nor the wire.
+//! A turn → the spans of its trace: names, parents, times, levels. Knows neither attributes nor a wire format.
 //!
 //! ```text
 //! Turn N            agent       one per trace, the root
@@ -20,91 +20,78 @@ use crate::{
     turn::{Generation, Happening, Past, Place, Scope, Tool, Turn, hash::hash},
 };
 
-/// One observation, ready to be given attributes.
+/// An observation without its attributes.
 #[derive(Debug)]
 pub struct Span<'t> {
-    /// Its trace: the turn.
     pub trace_id: TraceId,
-    /// Its own id.
     pub span_id: SpanId,
-    /// Its parent; `None` for the root.
+    /// `None` for the root.
     pub parent: Option<SpanId>,
-    /// The turn or subagent that it is part of, where a model call stands between.
+    /// The turn or subagent it belongs to, if a model call is in between.
     pub owner: Option<SpanId>,
-    /// What the subagent is called that it is part of; `None` within the turn itself.
+    /// The name of the subagent it belongs to; `None` in the turn itself.
     pub agent: Option<&'t str>,
     pub name: String,
-    /// Start, nanoseconds since the epoch.
     pub start: Nanos,
-    /// End, never before the start.
+    /// Never before the start.
     pub end: Nanos,
-    /// How it went.
     pub level: Level,
-    /// What to say about `level`.
+    /// Explains `level`.
     pub status: Option<String>,
-    /// A time the transcript does not have was filled in from its neighbours.
+    /// A time was missing in the transcript and was derived from its neighbours.
     pub estimated: bool,
-    /// The model call it is, or is part of: wherever that is found again, it is the same.
+    /// The identity of the model call that it is or belongs to.
     pub call: Option<Call>,
-    /// What it is.
     pub body: Body<'t>,
 }
 
-/// What a span is, with the content that belongs to it.
 #[derive(Debug)]
 pub enum Body<'t> {
-    /// The root: one turn.
     Turn(&'t Turn),
-    /// The work of a subagent.
     Agent(&'t Turn),
-    /// One model call.
     Generation {
         generation: &'t Generation,
-        /// What the user said, on the first call of the turn.
+        /// The turn's prompt, on its first call.
         input: Option<&'t Prompt>,
-        /// What a later call was given that no earlier one had; `measured` only.
+        /// Input that no earlier call had; in `measured` semantics only.
         given: Vec<Given<'t>>,
-        /// The turn, on its last call: what that says is what the turn says.
+        /// The turn, on its last call: the call's output is the turn's.
         closes: Option<&'t Turn>,
-        /// Token counts.
         usage: Option<Usage>,
-        /// When the first block was there; `measured` only.
+        /// When the first block was complete; in `measured` semantics only.
         completion_start: Option<Nanos>,
     },
-    /// What another model said that was asked within a call.
+    /// The answer of another model that was asked within a call.
     Advice {
-        /// Its model and usage.
         advice: &'t Advice,
-        /// What it said.
         output: Option<&'t str>,
     },
-    /// One tool call.
     Tool(&'t Tool),
-    /// Something else that happened, at one point in time.
+    /// Something else at one point in time.
     Event {
         /// What the model read of it.
         said: Option<(&'t str, &'t [Media])>,
-        /// Details: numbers, and names of models and triggers; never what somebody said.
+        /// Numbers, and names of models and triggers; never text of the conversation.
         details: Vec<(&'static str, Detail)>,
     },
 }
 
-/// A message that a call was given: the result of a tool, or the input of an event.
+/// Input of a call: the result of a tool, or the text of an event.
 #[derive(Debug)]
 pub struct Given<'t> {
-    /// The tool or event.
+    /// The span of the tool or event.
     pub span_id: SpanId,
-    /// The name of its span.
+    /// Its name.
     pub name: &'t str,
     /// A tool, or an event with text.
     pub body: Body<'t>,
 }
 
-/// Longest status of a tool that failed, in bytes.
+/// Maximum length of a failed tool's status in bytes.
 const STATUS: usize = 32 << 10;
 
-/// The spans of `turn` that are due in `scope`, the root first. `fired` is when the Stop hook ran that settled the turn, if
-/// one did: in `spec` the last generation ends there.
+/// The spans of `turn` that are due in `scope`, root first. `fired` is when the Stop hook ran that completed the turn, if one
+/// did: in `spec` semantics the last generation ends then.
 pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nanos>) -> Vec<Span<'_>> {
     let trace = trace_id(turn.trace_key());
     let root = span_id(trace, Role::Turn, turn.trace_key());
@@ -143,7 +130,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
             level,
             status: None,
             estimated: note.at.is_none(),
-            // Where that is a copy, this is one too.
+            // A copy of the call makes this a copy too.
             call: call.map(call_of),
             body,
         });
@@ -201,7 +188,7 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                     end,
                     level: Level::Default,
                     status: None,
-                    // No more is known than that it was asked within the call.
+                    // All that is known is that it was asked within the call.
                     estimated: true,
                     call: Some(call),
                     body: Body::Advice { advice, output: result.map(|(result, _)| result.output.as_str()) },
@@ -223,7 +210,8 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                     Some((result, _)) if result.is_error => (Level::Error, Some(brief(&result.output))),
                     Some(_) => (Level::Default, None),
                     None if tool.on_server => (Level::Default, None),
-                    // When the session is resumed, its transcript says that it was interrupted, which is an error (2.1.329).
+                    // When the session is resumed, its transcript says that the tool was interrupted, which is an error
+                    // (2.1.329).
                     None => (Level::Error, Some("no result".to_owned())),
                 };
                 spans.push(Span {
@@ -248,8 +236,8 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
     spans
 }
 
-/// What each call that is due was given since the one before, by its index: the results of tools, then other input. The
-/// first call of a turn has the prompt.
+/// The input of each call that is due, by index: tool results since the call before, then other input. The first call of a turn
+/// has the prompt instead.
 fn given(turn: &Turn, scope: Scope, trace: TraceId) -> HashMap<usize, Vec<Given<'_>>> {
     let is_due = |index: usize| (1..turn.generations.len()).contains(&index) && turn.generation_due(index, scope);
     let mut given: HashMap<usize, Vec<Given<'_>>> = HashMap::new();
@@ -268,7 +256,7 @@ fn given(turn: &Turn, scope: Scope, trace: TraceId) -> HashMap<usize, Vec<Given<
     given
 }
 
-/// How `generation` begins and what it used.
+/// Content and usage of `generation`, hashed.
 fn content(generation: &Generation) -> Option<(u64, [u64; 4])> {
     let counts = generation.usage.filter(|usage| *usage != Usage::default());
     generation.opening.zip(counts).map(|(opening, usage)| {
@@ -277,8 +265,7 @@ fn content(generation: &Generation) -> Option<(u64, [u64; 4])> {
     })
 }
 
-/// What shows that `generation` is found again, as the proofs of [`call_of`] do, while one process counts calls: they take a
-/// fraction of the time, and are not stored.
+/// What recognises `generation` within one process: like the proofs of [`call_of`] but much cheaper, and never stored.
 pub(crate) fn marks(generation: &Generation) -> [Option<u64>; 3] {
     let id = generation.id.as_str();
     let marks = [
@@ -289,7 +276,7 @@ pub(crate) fn marks(generation: &Generation) -> [Option<u64>; 3] {
     if marks.iter().any(Option::is_some) { marks } else { [Some(hash((3, id))), None, None] }
 }
 
-/// What shows that `generation` is found again in another place.
+/// The identity of `generation`, which recognises copies of it.
 pub fn call_of(generation: &Generation) -> Call {
     let content = content(generation).map(|(opening, [input, output, cache_read, cache_creation])| {
         format!("{opening:016x} {input} {output} {cache_read} {cache_creation}")
@@ -297,7 +284,7 @@ pub fn call_of(generation: &Generation) -> Call {
     Call::of(&generation.id, generation.first, generation.request_id.as_deref(), content.as_deref())
 }
 
-/// What goes to the trace of `left`, which the user has left behind by going back and giving the prompt of `turn`.
+/// The event for the trace of `left`, which the user abandoned by going back and giving the prompt of `turn`.
 pub fn left_behind(turn: &Turn, left: &Past) -> Span<'static> {
     let trace = trace_id(&left.key);
     let at = turn.prompt.at;
@@ -318,12 +305,12 @@ pub fn left_behind(turn: &Turn, left: &Past) -> Span<'static> {
     }
 }
 
-/// What a tool says about its failure, no longer than Claude Code shows it.
+/// A tool's error message, no longer than Claude Code shows it.
 fn brief(text: &str) -> String {
     text[..text.floor_char_boundary(STATUS)].to_owned()
 }
 
-/// The turn's own times, with gaps filled from what is known.
+/// The turn's times, with gaps filled from their neighbours.
 struct Clock {
     start: Nanos,
     end: Nanos,
@@ -342,7 +329,7 @@ impl Clock {
     }
 }
 
-/// The span of the turn, or of the subagent, as a whole.
+/// The span of the whole turn or subagent.
 fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Option<SpanId>, clock: &Clock) -> Span<'t> {
     let (level, status) = match &turn.error {
         Some(error) => (Level::Error, Some(error.text.clone())),
@@ -372,12 +359,12 @@ fn top_span<'t>(turn: &'t Turn, trace_id: TraceId, span_id: SpanId, parent: Opti
     }
 }
 
-/// What a subagent is called.
+/// The name of a subagent.
 pub(crate) fn agent_name(place: &Place) -> &str {
     place.agent_type.as_deref().unwrap_or("agent")
 }
 
-/// What an event is called, how it went, and what there is to say about it.
+/// Name, level and body of an event.
 fn happened(what: &Happening) -> (&'static str, Level, Body<'_>) {
     let number = |key: &'static str, number: &Option<u64>| Some((key, Detail::Number((*number)?)));
     let name = |key: &'static str, name: &String| (!name.is_empty()).then(|| (key, Detail::Name(name.clone())));
@@ -409,7 +396,7 @@ fn happened(what: &Happening) -> (&'static str, Level, Body<'_>) {
     (called, level, Body::Event { said, details: details.into_iter().flatten().collect() })
 }
 
-/// Start, end, and whether either had to be guessed.
+/// Start, end, and whether either is estimated.
 fn generation_time(
     turn: &Turn,
     index: usize,

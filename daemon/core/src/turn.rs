@@ -1,10 +1,10 @@
-//! Records of one session, or of a subagent of it, in file order → turns.
+//! Records of one session or subagent, in file order → turns.
 //!
-//! What a subagent did is a turn as well, which has its [`Place`] below the tool call that launched it.
+//! The work of a subagent is a turn too; its [`Place`] is below the tool call that launched it.
 //!
-//! A turn is one prompt and everything up to the next one. It stays open, and can grow, until the next prompt: background
-//! work and blocking Stop hooks add to a turn after its Stop. What is already sent of it is marked, so that the same turn
-//! can be emitted again with only what is new.
+//! A turn is one prompt and everything up to the next one. It stays open, and can grow, until the next prompt: background work
+//! and blocking Stop hooks add to a turn after its Stop. What was sent is marked, so that the same turn can be emitted again
+//! with only what is new.
 //!
 //! Knows neither bytes nor OTLP nor the time of day.
 
@@ -20,7 +20,7 @@ mod assembler;
 mod chain;
 pub(crate) mod hash;
 mod history;
-mod parts;
+mod items;
 pub mod placement;
 mod run;
 pub mod silence;
@@ -28,7 +28,7 @@ mod sources;
 
 pub use assembler::{Assembler, Elsewhere, TEAM_OF};
 pub use history::{BACK, Past};
-pub use parts::{Failure, Generation, Happening, Launch, Note, Order, Place, SkillOutput, Tool};
+pub use items::{Failure, Generation, Happening, Launch, Note, Order, Place, SkillOutput, Tool};
 pub use run::Runs;
 
 use hash::ById;
@@ -36,69 +36,67 @@ use hash::ById;
 /// How much of an open turn is emitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// Only what lies behind the model already; not the root. For turns too large to hold.
+    /// Only calls that are past, without the root. For turns too large to keep in memory.
     Part,
-    /// All but tools that still run: the model has stopped, and might go on.
+    /// Everything except running tools: the model has stopped but might go on.
     Settled,
-    /// All: nothing more will come.
+    /// Everything: nothing more will come.
     Final,
 }
 
-/// One prompt and all that followed from it.
+/// One prompt and everything that followed from it.
 #[derive(Debug)]
 pub struct Turn {
-    /// What its ids are made of: the `uuid` of the prompt line, or session id and offset where a line has none.
+    /// The source of its ids: the `uuid` of the prompt line, or session id and offset if a line has none.
     pub key: String,
     /// Position among the answered turns of the transcript, from 1.
     pub number: u32,
     /// Offset of the prompt line.
     pub offset: u64,
-    /// What the user said.
     pub prompt: Prompt,
-    /// Model calls in the order of their first line.
+    /// In the order of their first lines.
     pub generations: Vec<Generation>,
-    /// What a skill put out that ran in a context of its own, in place of answers.
+    /// The output of a skill that ran in a context of its own, in place of answers.
     pub skill: Option<SkillOutput>,
-    /// An error that took the place of the last answer.
+    /// The error in place of the last answer.
     pub error: Option<Failure>,
-    /// When the user interrupted it.
     pub interrupted: Option<Nanos>,
-    /// The user interrupted it, at whatever time.
+    /// The user interrupted it, even if the time is unknown.
     pub is_interrupted: bool,
-    /// What else happened, in file order.
+    /// Other events, in file order.
     pub notes: Vec<Note>,
     /// Latest time among answers and tool results.
     pub end: Option<Nanos>,
-    /// Version, directory, branch and slug, from the first line that has each.
+    /// Version, directory, branch and slug, each from the first line that has it.
     pub session: SessionFacts,
-    /// Its root span has been sent; it is sent again only with news below it.
+    /// Its root was sent. It is sent again only with something new below it.
     pub root_sent: bool,
-    /// The number of the turn before which the user went back to begin this one: that turn and those after it are abandoned.
+    /// The number of the turn that this one replaces: the user went back to before it, abandoning it and those after it.
     pub instead_of: Option<u32>,
-    /// The turns that were left behind by that, until their traces have been emitted.
+    /// The turns it abandoned, until their traces have the event.
     pub left: Vec<Past>,
-    /// Where it belongs, if it is the work of a subagent.
+    /// Set if it is the work of a subagent.
     pub place: Option<Place>,
-    /// Subagents whose lines stand among its own (Claude Code 1.x).
+    /// Subagents whose lines are among its own (Claude Code 1.x).
     pub agents: Vec<Turn>,
-    /// Line → subagent; none for those that nobody asked for.
+    /// Line → index of its subagent; `None` for subagents that no turn asked for.
     sides: HashMap<String, Option<usize>>,
-    /// The latest call of each id; those before it are linked.
+    /// The latest call of each id; it links to the earlier ones.
     by_message: ById<usize>,
     by_tool: ById<(usize, usize)>,
-    /// The call whose line was the latest of the turn.
+    /// The call with the latest line of the turn.
     at_tail: Option<usize>,
-    /// Which turn it is of those begun while the transcript was read.
+    /// Counts the turns begun since reading started.
     serial: u32,
     /// Where reading must start again to rebuild it, and how many answered turns come before.
     reach: (u64, u32),
-    /// How many prompts came since its last line, while it stood aside.
+    /// How many prompts came since its last line, while it was aside.
     passed: u32,
-    /// It is known whose turn it is.
+    /// The session that owns it is known.
     is_settled: bool,
-    /// Its prompt is that of another session, which keeps what it answered.
+    /// Its prompt was copied from another session, which owns the answers copied with it.
     is_copied: bool,
-    /// It consists of lines of subagents whose calls are nowhere.
+    /// It consists of lines of subagents whose calls are missing.
     of_sides: bool,
 }
 
@@ -135,10 +133,10 @@ impl Turn {
         }
     }
 
-    /// Notes how long a tool ran. False if the turn has no such call.
+    /// Records how long a tool ran. False if the turn has no such call.
     pub fn tool_took(&mut self, tool_id: &str, took_ms: u64) -> bool {
         let mut next = self.by_tool.get(tool_id).copied();
-        // Of several calls with one id, those that ran last are known last.
+        // If several calls share an id, the one that ran last is reported last.
         while let Some((generation, tool)) = next {
             let tool = &mut self.generations[generation].tools[tool];
             if tool.took_ms.is_none() || tool.earlier.is_none() {
@@ -150,7 +148,7 @@ impl Turn {
         false
     }
 
-    /// It has an answer now: gives it its number.
+    /// Assigns its number once it has an answer.
     fn count(&mut self, answered: &mut u32) {
         if self.number == 0 && !(self.of_sides && self.prompt.is_warmup()) {
             *answered += 1;
@@ -158,8 +156,8 @@ impl Turn {
         }
     }
 
-    /// Finds out whose turn it is, when session `session_id` is about to answer its prompt, or has copied an answer `from` another.
-    /// What this session answers to the prompt of another one has a key of its own.
+    /// Determines which session owns it when session `session_id` is about to answer its prompt, or has copied an answer `from`
+    /// another session. Answers of this session to another session's prompt get a key of their own.
     fn settle_owner(
         &mut self,
         session_id: &str,
@@ -184,19 +182,19 @@ impl Turn {
         }
     }
 
-    /// All of it is another session's.
+    /// True if another session owns all of it.
     fn is_copy(&self) -> bool {
         !self.generations.is_empty() && self.generations.iter().all(|generation| generation.is_copy)
     }
 
-    /// The model, or an error in its place, has answered: there is something to emit.
+    /// The model has answered, or an error took the answer's place: there is something to emit.
     pub fn is_answered(&self) -> bool {
         let has_end = self.skill.is_some() || self.error.is_some() || self.is_interrupted;
-        // What Claude Code starts by itself is nobody's.
+        // Subagents that Claude Code starts by itself belong to nobody.
         (has_end || !self.generations.is_empty()) && !(self.of_sides && self.prompt.is_warmup())
     }
 
-    /// What the user saw last: the text of the last answer, or the error that took its place.
+    /// What the user saw last: the text of the last answer, or the error in its place.
     pub fn output(&self) -> String {
         match (&self.error, self.generations.last(), &self.skill) {
             (Some(error), ..) => error.text.clone(),
@@ -206,8 +204,8 @@ impl Turn {
         }
     }
 
-    /// True if the turn ends with exactly this answer. Claude Code trims what it gives to a Stop hook, and how it would
-    /// join several text blocks is not known.
+    /// True if the turn ends with exactly this answer. Claude Code trims what it gives to a Stop hook; how it would join
+    /// several text blocks is unknown.
     pub fn ends_with(&self, answer: &Fingerprint) -> bool {
         let is_it = |text: &str| Fingerprint::of(text) == *answer;
         if self.error.as_ref().is_some_and(|error| is_it(&error.text)) {
@@ -238,13 +236,13 @@ impl Turn {
             && !self.generations[index].is_copy
             && match scope {
                 Scope::Part => self.is_past(index),
-                // The times of a tool depend on those before it.
+                // The times of a tool depend on the tools before it.
                 Scope::Settled => tools[..=tool].iter().all(Tool::has_returned),
                 Scope::Final => true,
             }
     }
 
-    /// True if what happened is to be sent now.
+    /// True if the event is to be sent now.
     pub fn note_due(&self, note: &Note, scope: Scope) -> bool {
         !note.sent && scope != Scope::Part && self.is_answered() && !self.is_copy()
     }
@@ -254,13 +252,13 @@ impl Turn {
         self.has_news(scope) || self.has_notes(scope)
     }
 
-    /// True if anything happened that is to be sent now.
+    /// True if any event is to be sent now.
     pub fn has_notes(&self, scope: Scope) -> bool {
         self.notes.iter().any(|note| self.note_due(note, scope))
             || self.agents.iter().any(|agent| agent.has_notes(scope))
     }
 
-    /// True if there is work of the model to be sent now.
+    /// True if any work of the model is to be sent now.
     pub fn has_news(&self, scope: Scope) -> bool {
         let due = |index: usize| {
             self.generation_due(index, scope)
@@ -272,12 +270,12 @@ impl Turn {
             || self.agents.iter().any(|agent| agent.has_news(scope))
     }
 
-    /// What the ids of its trace are made of.
+    /// The source of its trace id.
     pub fn trace_key(&self) -> &str {
         self.place.as_ref().map_or(&self.key, |place| &place.turn.0)
     }
 
-    /// Nothing more is to be expected of it by its own account: the model has said that it is done, or has failed.
+    /// The model has said that it is done, or has failed.
     pub fn looks_finished(&self) -> bool {
         let said = self.generations.last().and_then(|generation| generation.stop_reason.as_deref());
         matches!(said, Some("end_turn" | "stop_sequence"))
@@ -285,9 +283,9 @@ impl Turn {
             || said.is_none() && self.skill.is_some()
     }
 
-    /// The model is at work no more, for whatever reason: what is asked of it next begins something new.
+    /// The model has stopped for whatever reason: the next request begins something new.
     fn is_over(&self) -> bool {
-        // Up to 2.1.94 it need not say that it has stopped.
+        // Up to 2.1.94 the last line need not say that the model has stopped.
         let said_all = self.generations.last().is_some_and(|last| last.tools.is_empty() && last.stop_reason.is_none());
         self.is_answered() && (self.looks_finished() || self.is_interrupted || said_all)
     }
@@ -322,17 +320,17 @@ impl Turn {
         }))
     }
 
-    /// Stands in the place of a call's id where a prompt itself launched a subagent.
+    /// The id used in place of a call's if a prompt itself launched a subagent.
     pub fn launch_id(prompt_id: &str) -> String {
         format!("prompt:{prompt_id}")
     }
 
-    /// The call that asked for exactly this, if it has not been found before.
+    /// The call with exactly this prompt, unless it was found before.
     fn call_for(&self, prompt: &str) -> Option<(&Generation, &Tool, &Order)> {
         self.untaken().find(|(_, _, order)| order.prompt.trim() == prompt.trim())
     }
 
-    /// The calls that ask for a subagent of which no line was found yet.
+    /// Calls that ask for a subagent none of whose lines were found yet.
     fn untaken(&self) -> impl Iterator<Item = (&Generation, &Tool, &Order)> {
         let taken = |tool: &Tool| {
             let source = self.tool_source(tool);
@@ -343,36 +341,36 @@ impl Turn {
         asked.filter(move |(_, tool, _)| !taken(tool))
     }
 
-    /// The call that asked for exactly this, if it has not been found before, as one that launched.
+    /// The call with exactly this prompt as a launch, unless it was found before.
     pub fn launch_for(&self, prompt: &str) -> Option<Launch> {
         let (_, tool, _) = self.call_for(prompt)?;
         let source = self.tool_source(tool);
         self.launches().find(|launch| launch.tool_id == source)
     }
 
-    /// What the call ordered whose span's id is made of `source`.
+    /// The arguments of the subagent call whose span id is derived from `source`.
     pub fn order(&self, source: &str) -> Option<&Order> {
         let mut tools = self.generations.iter().flat_map(|generation| &generation.tools);
         tools.find(|tool| tool.order.is_some() && self.tool_source(tool) == source)?.order.as_ref()
     }
 
-    /// Takes a line of a subagent that stands among the turn's own. False if it belongs to none of the turn's.
+    /// Takes a subagent's line from among the turn's own. False if it belongs to no subagent of the turn.
     fn side(&mut self, side: Side) -> bool {
         let known = side.parent.as_ref().and_then(|parent| self.sides.get(parent).copied());
         let index = match (known, side.record) {
             (Some(None), _) => None,
             (Some(Some(known)), record) => {
-                // What it was asked for may stand behind its prompt.
+                // The call may come after the subagent's prompt.
                 self.place_side(known);
                 self.agents[known].take(record, None);
                 Some(known)
             }
-            // No call asks for those that Claude Code starts by itself.
+            // No call asks for subagents that Claude Code starts by itself.
             (None, Record::Prompt(prompt)) if prompt.is_warmup() && self.call_for(&prompt.text).is_none() => None,
             (None, Record::Prompt(prompt)) => self.begin_side(prompt),
-            // Lines that say nothing are nobody's loss.
+            // Lines without content are not counted as orphans.
             (None, Record::Link { .. } | Record::Aside(_)) => return true,
-            // The line before it is lost, or the prompt: it goes on with what the last subagent does, or with what was asked.
+            // The preceding line or the prompt is lost: the line continues the last subagent, or one that was asked for.
             (None, record @ (Record::Assistant(_) | Record::ToolResults { .. })) => {
                 let agent = self.agents.len().checked_sub(1).or_else(|| {
                     let (_, _, order) = self.untaken().next()?;
@@ -392,7 +390,8 @@ impl Turn {
         index.is_some()
     }
 
-    /// A subagent whose lines stand among the turn's own begins with `prompt`. None if neither a call nor a line can name it.
+    /// Starts a subagent whose lines are among the turn's own, with its `prompt`. `None` if neither a call nor a line
+    /// identifies it.
     fn begin_side(&mut self, prompt: Prompt) -> Option<usize> {
         let place = self.place_for(&prompt.text).or_else(|| {
             Some(Place {
@@ -412,7 +411,7 @@ impl Turn {
         Some(self.agents.len() - 1)
     }
 
-    /// Below the call that asked for what the subagent at `index` does, if that is found only now and nothing was sent of it.
+    /// Places the subagent at `index` below its call, if that is found only now and nothing of the subagent was sent.
     fn place_side(&mut self, index: usize) {
         let agent = &self.agents[index];
         let is_unplaced = agent.place.as_ref().is_some_and(|place| place.tool_id.is_none());
@@ -425,7 +424,7 @@ impl Turn {
         }
     }
 
-    /// Below the call that asked for exactly this.
+    /// The place below the call with exactly this prompt.
     fn place_for(&self, prompt: &str) -> Option<Place> {
         let (generation, tool, order) = self.call_for(prompt)?;
         let source = self.tool_source(tool).into_owned();
@@ -441,7 +440,7 @@ impl Turn {
         })
     }
 
-    /// Takes a record that belongs to this turn. False if it belongs to none of its calls.
+    /// Takes a record of this turn. False if it belongs to none of its calls.
     fn take(&mut self, record: Record, requested: Option<Nanos>) -> bool {
         if !matches!(
             record,
@@ -468,7 +467,7 @@ impl Turn {
                 self.end = self.end.max(at);
             }
             Record::Prompt(prompt) if prompt.stands_in() => {}
-            // More of a subagent is emitted while it works.
+            // Subagents are emitted while they work.
             Record::Prompt(prompt) => self.note(prompt.at, Happening::Queued(prompt.text, prompt.media)),
             Record::Queued { at, text, .. } if text.trim_start().starts_with("<task-notification>") => {
                 self.note(at, Happening::Notification(text));
@@ -498,7 +497,7 @@ impl Turn {
         self.notes.push(Note { at, what, after: self.generations.len(), sent: false });
     }
 
-    /// Puts what `read` finds in the place of outputs that are no more than the beginning of a file, where these are due.
+    /// Replaces outputs that are only the beginning of a file by what `read` returns, where they are due.
     pub fn complete(&mut self, scope: Scope, read: &impl Fn(&Path) -> Option<Spilled>) {
         for index in 0..self.generations.len() {
             for tool in 0..self.generations[index].tools.len() {
@@ -513,7 +512,7 @@ impl Turn {
         self.agents.iter_mut().for_each(|agent| agent.complete(scope, read));
     }
 
-    /// Marks what is due as sent, and lets go of its text.
+    /// Marks what is due as sent, and frees its text.
     pub fn mark_sent(&mut self, scope: Scope) {
         let last = self.generations.len().saturating_sub(1);
         for index in 0..self.generations.len() {
@@ -523,7 +522,7 @@ impl Turn {
                     tool.sent = true;
                     tool.input = String::new();
                     if let Some((result, _)) = &mut tool.result {
-                        // The call that was given the result refers to what is stored by then.
+                        // The call that was given the result refers to the stored copy.
                         result.media.iter_mut().for_each(|media| media.bytes.clear());
                     }
                 }
@@ -535,7 +534,7 @@ impl Turn {
                 if index < last {
                     generation.texts = Vec::new();
                 }
-                // There may be tens of thousands of them, with one call each.
+                // There may be tens of thousands of generations with one tool each.
                 generation.tools.shrink_to_fit();
             }
         }
@@ -553,13 +552,13 @@ impl Turn {
         }
         self.root_sent |= scope != Scope::Part;
         if self.root_sent || self.generations.first().is_some_and(|generation| generation.sent) {
-            // The root, where it is emitted later, refers to what is stored by then.
+            // The root, if it is emitted later, refers to the stored copy.
             self.prompt.media.iter_mut().for_each(|media| media.bytes.clear());
         }
         self.agents.iter_mut().for_each(|agent| agent.mark_sent(scope));
     }
 
-    /// Lets go of results and other input that were sent, as spans of their own and as input of the call that was given them.
+    /// Frees results and other input that were sent both as spans and as input of the next call.
     fn drop_given(&mut self) {
         let generations = &self.generations;
         let is_sent = |index: usize| index == 0 || generations.get(index).is_some_and(|generation| generation.sent);
@@ -582,7 +581,7 @@ impl Turn {
         }
     }
 
-    /// The model has gone on to another call, and every tool this one asked for has come back.
+    /// True if the model has gone on to another call and every tool of this one has returned.
     fn is_past(&self, index: usize) -> bool {
         index + 1 < self.generations.len() && self.generations[index].tools.iter().all(Tool::has_returned)
     }

@@ -1,13 +1,13 @@
-//! The variables that configure tracing, by name and role, and why they or the event beside them are refused.
+//! The variables that configure tracing, by name and role, and the reasons why an event is refused.
 
 use std::collections::BTreeMap;
 
 use proto::env::{Of, Role, rows};
 
-/// Why an event is not a hint; counted under [`reason`](Self::reason).
+/// Why an event is refused; counted under [`reason`](Self::reason).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The frame itself is broken or of a version this daemon does not know.
+    /// The frame is damaged, or of a version that this daemon does not know.
     Frame,
     /// The payload is not a JSON object.
     NotJson,
@@ -17,15 +17,14 @@ pub enum Refused {
     TranscriptPath,
     /// Tracing is not on in the event's environment.
     NotEnabled,
-    /// No public key.
     KeysMissing,
     /// The base URL is not an `http` or `https` address.
     BaseUrl,
-    /// MLflow's tracking URI leads nowhere, or is below a project that is not known.
+    /// MLflow's tracking URI leads nowhere, or is relative to an unknown project.
     TrackingUri,
-    /// The endpoint of an OTLP receiver is none, or has a query in which a key might stand.
+    /// The endpoint of an OTLP receiver is invalid, or has a query, which could contain a key.
     OtlpEndpoint,
-    /// Tracing is on, and neither a variable nor `config.toml` says where traces of the project go.
+    /// Tracing is on, but neither a variable nor `config.toml` names a destination for the project.
     NoDestination,
 }
 
@@ -47,38 +46,37 @@ impl Refused {
     }
 }
 
-/// Settings as Claude Code gives them to a hook, or as its settings files hold them.
+/// The variables that Claude Code gives to a hook, or that its settings files set.
 #[derive(Debug, Default)]
 pub struct Env<'a>(BTreeMap<&'a str, &'a str>);
 
 impl<'a> Env<'a> {
-    /// From name and value pairs, later ones winning. An empty value counts as unset.
+    /// From pairs of names and values; later ones win. An empty value counts as unset.
     pub fn new(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect())
     }
 
-    /// The same, of variables by name.
     pub fn of(vars: &'a BTreeMap<String, String>) -> Self {
         Self::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
-    /// Tracing is on: for some kind of backend.
+    /// Tracing is on for some kind of backend.
     pub fn enabled(&self) -> bool {
         proto::env::is_on(|name| self.get(name))
     }
 
-    /// Tracing to this kind of backend is on.
+    /// Tracing is on for this kind of backend.
     pub fn enables(&self, of: Of) -> bool {
         let mut own = proto::env::VARIABLES.iter().filter(|row| row.of == of && proto::env::is_switch(row));
         own.any(|row| self.get(row.name).is_some_and(|value| proto::env::switches_on(row, value)))
     }
 
-    /// What decides `setting`: the strongest of its spellings that has a value, with its name.
+    /// The variable that decides a setting, with its value: the strongest of its names that is set.
     pub fn decided(&self, of: Of, role: Role) -> Option<(&'static str, &'a str)> {
         rows(of, role).find_map(|row| Some((row.name, self.get(row.name)?)))
     }
 
-    /// The value of a variable; an empty one counts as none.
+    /// An empty value counts as unset.
     pub fn get(&self, name: &str) -> Option<&'a str> {
         self.0.get(name).copied()
     }

@@ -1,4 +1,4 @@
-//! What a server's answer, or its absence, means for the batch that was sent. Pure.
+//! What a server's answer, or its absence, means for the batch that was sent.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ mod words;
 
 pub use words::words;
 
-/// What came back.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// An HTTP response.
@@ -14,50 +14,48 @@ pub enum Answer {
         status: u16,
         /// `Retry-After`, as sent.
         retry_after: Option<String>,
-        /// `Date`, as sent: a `Retry-After` that is a date is read against the server's own clock.
+        /// `Date`, as sent: a date in `Retry-After` is relative to the server's clock.
         date: Option<String>,
         /// Spans the server said it did not take, and why (OTLP partial success).
         rejected: Option<(u64, String)>,
-        /// Why a 2xx is no receiver's: what answered in its place, or the error it reports.
+        /// Why a 2xx does not come from a receiver: what answered instead, or the error it reports.
         denial: Option<String>,
-        /// The first few hundred characters of the body, for people.
+        /// The first few hundred characters, for people.
         body: String,
     },
-    /// No way there: refused, timed out, no such host. Nothing was sent.
+    /// No connection: refused, timed out, no such host. Nothing was sent.
     Unreachable(String),
-    /// No answer, though at least the beginning of the batch was sent: reset, closed or silent.
+    /// No answer after at least part of the batch was sent: reset, closed or silent.
     Silent(String),
-    /// There is no server, and the files in its place cannot be written until somebody fixes something.
+    /// The destination is a directory, and somebody has to fix something before files can be written.
     Unwritable(String),
-    /// The server could not prove who it is.
+    /// The server's certificate is not trusted.
     Untrusted(String),
-    /// The batch never left: it is larger than the exporter will send.
+    /// Nothing was sent: the batch is larger than the exporter allows.
     NotSent,
 }
 
-/// What that means for the batch.
+/// The consequence for the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is the server's now.
+    /// The server has it.
     Delivered,
-    /// Try again, not before this long.
+    /// Try again, after this time if the server says so.
     Later(Option<Duration>, String),
-    /// The same, and what was sent may be too much for the way or the server: it was not answered.
+    /// Try again, possibly smaller: the batch went unanswered and may be too much for the connection or the server.
     Silent(String),
-    /// Nothing will get better by itself: wrong keys, wrong address, untrusted certificate. Keep everything, look again.
+    /// Time alone will not fix it: wrong keys, wrong address, untrusted certificate. Keep everything and probe now and then.
     Park(String),
-    /// Something in it is not acceptable; the rest may be.
+    /// Some of it is not acceptable; the rest may be.
     Refused(String),
-    /// It is too large.
     TooLarge(String),
-    /// The server has one of its traces already, in a place of its own: that one counts as delivered, the rest was not taken.
+    /// The server stores one of its traces elsewhere already: that trace counts as delivered, the rest was not taken.
     Elsewhere(String),
 }
 
-/// Longest `Retry-After` that is obeyed.
+/// The longest `Retry-After` that is respected.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// Judges an answer.
 pub fn judge(answer: &Answer) -> Verdict {
     let (status, retry_after, date, denial, body) = match answer {
         Answer::Silent(why) => return Verdict::Silent(why.clone()),
@@ -88,7 +86,7 @@ pub fn judge(answer: &Answer) -> Verdict {
     }
 }
 
-/// `Retry-After`: seconds or an HTTP date; what is neither, or lies in the past, says nothing.
+/// `Retry-After`: seconds or an HTTP date. `None` if it is neither, or in the past.
 fn wait(text: &str, date: Option<&str>) -> Option<Duration> {
     let text = text.trim();
     let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {

@@ -1,15 +1,14 @@
-//! Text of strangers as people may see it: no character of it moves the cursor, turns the direction of writing or hides. Pure.
+//! Makes strangers' text safe to show: no character moves the cursor, changes the direction of writing or is invisible.
 //!
-//! Everything that is printed, logged or measured passes through here: see `output`, `log`,
-//! [`crate::metrics`] and `service`.
+//! Everything that is printed, logged or measured passes through here: see `output`, `log`, [`crate::metrics`] and `service`.
 
 use std::{
     borrow::Cow,
     fmt::{self, Write},
 };
 
-/// First and last characters of what a terminal obeys or does not show: Unicode's categories Cc, Cf, Zl and Zp, and what it
-/// calls default ignorable. In order.
+/// Ranges of characters that a terminal obeys or does not show, sorted: Unicode's categories Cc, Cf, Zl and Zp, and default
+/// ignorable characters.
 const HIDDEN: &[(char, char)] = &[
     ('\0', '\x1f'),
     ('\x7f', '\u{9f}'),
@@ -40,7 +39,7 @@ const HIDDEN: &[(char, char)] = &[
     ('\u{e0000}', '\u{e0fff}'),
 ];
 
-/// How an emoji asks for its picture: harmless, and common.
+/// Selects the emoji form of a character: harmless, and common.
 const PICTURE: char = '\u{fe0f}';
 
 /// True for a character that is not shown as itself.
@@ -52,7 +51,7 @@ pub fn is_hidden(c: char) -> bool {
     after.checked_sub(1).and_then(|at| HIDDEN.get(at)).is_some_and(|(_, last)| c <= *last)
 }
 
-/// `text` in one line: a tab becomes a space, a line break `\n`, and every other hidden character its number, `\u{1b}`.
+/// `text` on one line: a tab becomes a space, a line break `\n`, and every other hidden character its code, `\u{1b}`.
 pub fn line(text: &str) -> Cow<'_, str> {
     replaced(text, |line, c| match c {
         '\t' => line.write_char(' '),
@@ -62,18 +61,18 @@ pub fn line(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// The same of at most `most` characters, the last of which is `…` if there were more. Reads no more of `text` than it shows.
+/// The same, clipped to `most` characters; the last is `…` if there were more. Reads no more of `text` than it shows.
 pub fn clipped(text: &str, most: usize) -> String {
     clip(&line(start(text, most)), most, text)
 }
 
-/// For a glance, as in a table: as [`clipped`], and each control is a space.
+/// Like [`clipped`], for tables: control characters become spaces.
 pub fn glance(text: &str, most: usize) -> String {
     let short = start(text, most).replace(char::is_control, " ");
     clip(&line(&short), most, text)
 }
 
-/// `json`, whose line breaks are those between its members, with hidden characters as JSON escapes them: as data it is the same.
+/// `json` with hidden characters as JSON escapes, which leaves its data unchanged. Line breaks between members stay.
 pub fn json(json: &str) -> Cow<'_, str> {
     replaced(json, |escaped, c| match c {
         '\n' => escaped.write_char(c),
@@ -81,7 +80,7 @@ pub fn json(json: &str) -> Cow<'_, str> {
     })
 }
 
-/// So much of `text` that it has more than `most` characters if `text` has.
+/// A prefix of `text` that has more than `most` characters if `text` has.
 fn start(text: &str, most: usize) -> &str {
     text.char_indices().nth(most.saturating_add(1)).map_or(text, |(end, _)| &text[..end])
 }
@@ -100,7 +99,7 @@ fn replaced(text: &str, mut with: impl FnMut(&mut String, char) -> fmt::Result) 
     let mut copied = 0;
     while let Some(c) = text[at..].chars().next() {
         shown.push_str(&text[copied..at]);
-        // A string takes everything.
+        // Writing to a string cannot fail.
         let _ = with(&mut shown, c);
         copied = at + c.len_utf8();
         at = next_hidden(text, copied).unwrap_or(text.len());
@@ -109,7 +108,7 @@ fn replaced(text: &str, mut with: impl FnMut(&mut String, char) -> fmt::Result) 
     Cow::Owned(shown)
 }
 
-/// Where the first hidden character of `text` at or behind `from` is. Most text is printable ASCII: that is passed in blocks.
+/// The position of the first hidden character at or after `from`. Most text is printable ASCII, which is skipped in blocks.
 fn next_hidden(text: &str, from: usize) -> Option<usize> {
     const BLOCK: usize = 32;
     let is_plain = |b: &u8| (b' '..=b'~').contains(b);

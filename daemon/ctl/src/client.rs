@@ -80,7 +80,7 @@ pub(crate) fn config() -> anyhow::Result<Config> {
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     paths: Paths,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Client {
@@ -94,12 +94,12 @@ impl Client {
 
     /// The daemon that lives at `paths`.
     pub(crate) fn at(paths: &Paths) -> Self {
-        Self { paths: paths.clone(), patience: Duration::from_secs(5) }
+        Self { paths: paths.clone(), timeout: Duration::from_secs(5) }
     }
 
     /// The same; each answer may take this long.
-    pub(crate) fn patient(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub(crate) fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// How it is.
@@ -109,7 +109,7 @@ impl Client {
 
     /// True if it runs, whatever its version.
     pub(crate) fn answers(&self) -> bool {
-        let quick = self.clone().patient(Duration::from_secs(2));
+        let quick = self.clone().with_timeout(Duration::from_secs(2));
         quick.request(Method::GET, "/v1/status", Vec::new()).is_ok()
     }
 
@@ -128,7 +128,7 @@ impl Client {
 
     /// Waits until everything is delivered, `timeout` at most: what is left then.
     pub(crate) fn flush(&self, timeout: Duration) -> anyhow::Result<Left> {
-        let patient = self.clone().patient(timeout + self.patience);
+        let patient = self.clone().with_timeout(timeout + self.timeout);
         patient.answer(Method::POST, &format!("/v1/flush?timeout_ms={}", timeout.as_millis()), Vec::new())
     }
 
@@ -138,23 +138,23 @@ impl Client {
     }
 
     /// Trusts an address and account, or no longer.
-    pub(crate) fn trust(&self, wish: &Trust) -> anyhow::Result<TrustAnswer> {
-        self.post("/v1/trust", wish)
+    pub(crate) fn trust(&self, request: &Trust) -> anyhow::Result<TrustAnswer> {
+        self.post("/v1/trust", request)
     }
 
     /// Moves what waits for a destination to another, or drops it.
-    pub(crate) fn redirect(&self, wish: &Redirect) -> anyhow::Result<Redirected> {
-        self.post("/v1/destinations", wish)
+    pub(crate) fn redirect(&self, request: &Redirect) -> anyhow::Result<Redirected> {
+        self.post("/v1/destinations", request)
     }
 
     /// Pauses a project or lets it go on: what is paused then.
-    pub(crate) fn pause(&self, wish: &Pause) -> anyhow::Result<Vec<PathBuf>> {
-        self.post("/v1/pause", wish)
+    pub(crate) fn pause(&self, request: &Pause) -> anyhow::Result<Vec<PathBuf>> {
+        self.post("/v1/pause", request)
     }
 
     /// Forgets traces: how many spans of them were waiting.
-    pub(crate) fn forget(&self, wish: &Forget) -> anyhow::Result<usize> {
-        self.post("/v1/forget", wish)
+    pub(crate) fn forget(&self, request: &Forget) -> anyhow::Result<usize> {
+        self.post("/v1/forget", request)
     }
 
     /// What it knows of spans and events.
@@ -178,16 +178,16 @@ impl Client {
     }
 
     /// Retries or drops dead letters: how many.
-    pub(crate) fn settle(&self, wish: &Settle) -> anyhow::Result<usize> {
-        self.post("/v1/dead-letters", wish)
+    pub(crate) fn settle(&self, request: &Settle) -> anyhow::Result<usize> {
+        self.post("/v1/dead-letters", request)
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.answer(Method::GET, path, Vec::new())
     }
 
-    fn post<T: DeserializeOwned>(&self, path: &str, wish: &(impl Serialize + ?Sized)) -> anyhow::Result<T> {
-        self.answer(Method::POST, path, serde_json::to_vec(wish)?)
+    fn post<T: DeserializeOwned>(&self, path: &str, request: &(impl Serialize + ?Sized)) -> anyhow::Result<T> {
+        self.answer(Method::POST, path, serde_json::to_vec(request)?)
     }
 
     fn answer<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<T> {
@@ -199,7 +199,7 @@ impl Client {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let exchange = exchange(&self.paths, method, path, body);
-            let answer = tokio::time::timeout(self.patience, exchange).await.context("the daemon does not answer");
+            let answer = tokio::time::timeout(self.timeout, exchange).await.context("the daemon does not answer");
             // It answers nobody before its database is open.
             answer.flatten().map_err(|error| opening(&self.paths).map_or(error, anyhow::Error::from))
         })

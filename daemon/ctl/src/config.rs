@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{client, ui::table};
 use cc_core::{
     config::{
-        Layers, Place, Said,
+        Layers, Location, Sourced,
         destination::Named,
         project::{self, Setting},
     },
@@ -67,8 +67,8 @@ fn given(dir: &Path, home: &Path) -> Vec<(String, BTreeMap<String, String>)> {
 }
 
 fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
-    let at = |place: &Option<Place>| match place {
-        Some(Place { file, line }) => format!("{}:{line}", table::path(file, home)),
+    let at = |location: &Option<Location>| match location {
+        Some(Location { file, line }) => format!("{}:{line}", table::path(file, home)),
         None => "default".to_owned(),
     };
     let roots: Vec<String> = layers.transcript_roots.value.iter().map(|root| table::path(root, home)).collect();
@@ -78,28 +78,28 @@ fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
         Capture::Metadata => "metadata",
     };
     let mut rows = vec![
-        vec!["transcript_roots".to_owned(), roots, at(&layers.transcript_roots.place)],
-        vec!["outbox_mib".to_owned(), layers.outbox_mib.value.to_string(), at(&layers.outbox_mib.place)],
-        vec!["from_now".to_owned(), layers.from_now.value.to_string(), at(&layers.from_now.place)],
-        vec!["capture_at_most".to_owned(), capture.to_owned(), at(&layers.capture_at_most.place)],
-        vec!["always_redact".to_owned(), layers.always_redact.value.to_string(), at(&layers.always_redact.place)],
+        vec!["transcript_roots".to_owned(), roots, at(&layers.transcript_roots.location)],
+        vec!["outbox_mib".to_owned(), layers.outbox_mib.value.to_string(), at(&layers.outbox_mib.location)],
+        vec!["from_now".to_owned(), layers.from_now.value.to_string(), at(&layers.from_now.location)],
+        vec!["capture_at_most".to_owned(), capture.to_owned(), at(&layers.capture_at_most.location)],
+        vec!["always_redact".to_owned(), layers.always_redact.value.to_string(), at(&layers.always_redact.location)],
     ];
     rows.extend(layers.redact.iter().map(|rule| {
         let text = format!("{}: {}", rule.value.name, rule.value.pattern);
-        vec!["redact".to_owned(), table::clip(&text, 60), at(&rule.place)]
+        vec!["redact".to_owned(), table::clip(&text, 60), at(&rule.location)]
     }));
     rows.extend(layers.prices.iter().map(|price| {
         let Own { model, speed, rates } = &price.value;
         let speed = speed.as_ref().map_or_else(String::new, |speed| format!(" ({speed})"));
         let text = format!("{model}{speed}: {} in, {} out", rates.input, rates.output);
-        vec!["price".to_owned(), table::clip(&text, 60), at(&price.place)]
+        vec!["price".to_owned(), table::clip(&text, 60), at(&price.location)]
     }));
     rows.extend(layers.destinations.iter().map(|named| {
         let text = match problem(named, home) {
             Some(why) => format!("{} gets nothing: {why}", named.name),
             None => format!("{}: {} at {}", named.name, named.kind, named.address),
         };
-        vec!["destination".to_owned(), table::clip(&text, 300), at(&named.place)]
+        vec!["destination".to_owned(), table::clip(&text, 300), at(&named.location)]
     }));
     if layers.redact.is_empty() {
         rows.push(["redact", "none besides the built-in rules", "default"].map(str::to_owned).to_vec());
@@ -126,15 +126,15 @@ fn row(setting: &Setting, home: &Path) -> Vec<String> {
 }
 
 fn as_json(layers: &Layers, dir: &Path, home: &Path, settings: &[Setting]) -> serde_json::Value {
-    let price = |Said { value: Own { model, speed, rates }, place }: &Said<Own>| {
+    let price = |Sourced { value: Own { model, speed, rates }, location }: &Sourced<Own>| {
         json!({
             "model": model, "speed": speed, "input": rates.input, "output": rates.output, "cache_read": rates.cache_read,
-            "cache_write_5m": rates.cache_write_5m, "cache_write_1h": rates.cache_write_1h, "place": place,
+            "cache_write_5m": rates.cache_write_5m, "cache_write_1h": rates.cache_write_1h, "place": location,
         })
     };
     let destination = |named: &Named| {
         json!({
-            "name": named.name, "kind": named.kind, "address": named.address, "place": named.place,
+            "name": named.name, "kind": named.kind, "address": named.address, "place": named.location,
             "account": named.entry.as_ref().ok().map(|entry| &entry.destination.account),
             "problem": problem(named, home),
         })

@@ -49,7 +49,7 @@ pub(crate) fn settle(which: Which, fate: Fate) -> anyhow::Result<ExitCode> {
         Which::All => None,
         Which::One(id) => Some(id),
     };
-    let count = Client::new()?.patient(Duration::from_secs(60)).settle(&Settle { id, fate })?;
+    let count = Client::new()?.with_timeout(Duration::from_secs(60)).settle(&Settle { id, fate })?;
     let spans = amount::count(count, "span");
     match fate {
         Fate::Retry => out!("{spans} will be sent again"),

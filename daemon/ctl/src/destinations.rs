@@ -161,8 +161,9 @@ fn place(to: &Destination) -> Place {
 }
 
 fn move_to(daemon: &Client, from: &Destination, to: &Destination) -> anyhow::Result<ExitCode> {
-    let wish = Redirect { from: place(from), to: Some(place(to)) };
-    let moved = daemon.clone().patient(MOVE_TIMEOUT).redirect(&wish).context("not all of it is moved: run it again")?;
+    let request = Redirect { from: place(from), to: Some(place(to)) };
+    let moved =
+        daemon.clone().with_timeout(MOVE_TIMEOUT).redirect(&request).context("not all of it is moved: run it again")?;
     out!("{} that waited for {} will go to {}", spans(moved.spans), from.name, to.name);
     if moved.media > 0 {
         out!("{} images and documents likewise", moved.media);
@@ -189,7 +190,7 @@ fn drop_waiting(daemon: &Client, to: &Destination, yes: bool) -> anyhow::Result<
             return Ok(ExitCode::FAILURE);
         }
     }
-    let dropped = daemon.clone().patient(MOVE_TIMEOUT).redirect(&Redirect { from: place(to), to: None })?;
+    let dropped = daemon.clone().with_timeout(MOVE_TIMEOUT).redirect(&Redirect { from: place(to), to: None })?;
     out!("{} dropped, {} images and documents", spans(dropped.spans), dropped.media);
     behind(dropped.behind);
     Ok(ExitCode::SUCCESS)

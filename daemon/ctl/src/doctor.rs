@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{client, open, seen, ui::amount};
+use crate::{client, open, traced, ui::amount};
 use cc_core::{
     destination::{Connect, Destination},
     doctor::{Finding, Report, State, group, local, server, settings},
@@ -119,7 +119,7 @@ impl Doctor {
             let is_complete = !backend.needs_secret(to) || !secrets.is_empty();
             let is_parked = matches!(backend.connect(to, &secrets, &[]), Connect::Park(_));
             // What keeps anything from going there is said above.
-            let may_go = to.is_private() || backend.takes_plain_http() && seen::is_trusted(daemon.status(), to);
+            let may_go = to.is_private() || backend.takes_plain_http() && traced::is_trusted(daemon.status(), to);
             if is_complete && !is_parked && may_go && !settings::is_secret(&to.account) {
                 let server = network::Server { to, secrets: &secrets, options: env.options(), project, home };
                 findings.extend(server.examine(daemon.status(), (!self.no_probe).then_some(self.wait))?);

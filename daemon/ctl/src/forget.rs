@@ -12,8 +12,8 @@ use anyhow::{Context, bail};
 use crate::{
     client::Client,
     open,
-    seen::{self, Seen},
     session::Naming,
+    traced::{self, TracedSession},
     ui::{amount, terminal},
 };
 use cc_core::{
@@ -25,7 +25,7 @@ use cc_core::{
 use cc_langfuse::{
     clock,
     delivery::{erase, readback::Readback, transport::Limits},
-    offline,
+    rebuild,
 };
 
 /// How long spans on their way are waited for: longer than a request may take.
@@ -53,19 +53,19 @@ impl Forget {
         }
         let status = Client::new()?.status()?;
         let naming = if self.yes { Naming::Exact } else { Naming::Loose };
-        let seen = Seen::meant(&status.sessions, self.session.as_deref(), naming)?;
-        let traces = offline::traces(&seen.transcript, &seen.session_id).with_context(|| {
+        let session = TracedSession::meant(&status.sessions, self.session.as_deref(), naming)?;
+        let traces = rebuild::traces(&session.transcript, &session.session_id).with_context(|| {
             format!(
                 "which traces are session {}'s is only known from its transcript, and {} cannot be read; delete them where they went",
-                seen.session_id,
-                seen.transcript.display()
+                session.session_id,
+                session.transcript.display()
             )
         })?;
-        anyhow::ensure!(!traces.is_empty(), "no turn of its own in {}", seen.transcript.display());
-        let (_, dirs) = seen.last_turn()?;
+        anyhow::ensure!(!traces.is_empty(), "no turn of its own in {}", session.transcript.display());
+        let (_, dirs) = session.last_turn()?;
         let mut failures = Vec::new();
         let mut ways = Vec::new();
-        for to in seen.destinations(&dirs, Some(&status), None)? {
+        for to in session.destinations(&dirs, Some(&status), None)? {
             match way(&to, &dirs, &status) {
                 Ok(way) => ways.push((to, way)),
                 Err(why) => failures.push(why),
@@ -74,7 +74,7 @@ impl Forget {
         if let (true, Some(why)) = (ways.is_empty(), failures.pop()) {
             return Err(why);
         }
-        let what = format!("{} of session {}", amount::count(traces.len(), "trace"), seen.session_id);
+        let what = format!("{} of session {}", amount::count(traces.len(), "trace"), session.session_id);
         let places = ways.iter().map(|(to, _)| &*to.address).collect::<Vec<_>>().join(" and ");
         if !self.yes {
             if !std::io::stdin().is_terminal() {
@@ -87,8 +87,8 @@ impl Forget {
             }
         }
         let ids: Vec<String> = traces.iter().map(|id| hex(id)).collect();
-        let request = status::Forget { session_id: seen.session_id.clone(), traces: ids.clone() };
-        let waiting = Client::new()?.patient(Duration::from_secs(30)).forget(&request)?;
+        let request = status::Forget { session_id: session.session_id.clone(), traces: ids.clone() };
+        let waiting = Client::new()?.with_timeout(Duration::from_secs(30)).forget(&request)?;
         arrived()?;
         if waiting > 0 {
             out!("{} that waited will not be sent", amount::count(waiting, "span"));
@@ -108,7 +108,7 @@ impl Forget {
                 Ok(None) => failures.push(anyhow::anyhow!(
                     "{address} has no deletion that is known here: delete {what} there with its own tools, by session.id = {}; \
                      nothing of them is sent again",
-                    seen.session_id
+                    session.session_id
                 )),
                 Err(why) => failures.push(why.context(format!("{what} at {address}"))),
             }
@@ -130,7 +130,7 @@ enum Way {
 fn way(to: &Destination, dirs: &[PathBuf], status: &status::Status) -> anyhow::Result<Way> {
     Ok(match open::folder(to) {
         Some(folder) => Way::Files(folder),
-        None => Way::Server(seen::secrets(to, dirs, Some(status))?),
+        None => Way::Server(traced::secrets(to, dirs, Some(status))?),
     })
 }
 

@@ -63,5 +63,5 @@ impl ImportState {
 }
 
 fn import(sessions: &[Imported]) -> anyhow::Result<Taken> {
-    Client::new()?.patient(Duration::from_secs(30)).import(sessions)
+    Client::new()?.with_timeout(Duration::from_secs(30)).import(sessions)
 }

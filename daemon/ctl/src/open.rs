@@ -1,4 +1,4 @@
-//! `open`: where a session is to be seen.
+//! `open`: where a session is to be session.
 
 use std::{
     path::Path,
@@ -10,8 +10,8 @@ use anyhow::{Context, bail};
 use crate::{
     client::{self, Client},
     kinds,
-    seen::{self, Seen},
     session::Naming,
+    traced::{self, TracedSession},
 };
 use cc_core::{
     delivery::readback::Failure,
@@ -57,26 +57,26 @@ impl Open {
             Err(error) => return Err(error),
         };
         let known = status.as_ref().map_or(&[][..], |status| &status.sessions);
-        let seen = Seen::meant(known, self.which.as_deref(), Naming::Loose)?;
-        let (trace, dirs) = seen.last_turn()?;
-        let to = seen.destinations(&dirs, status.as_ref(), self.to)?.swap_remove(0);
+        let session = TracedSession::meant(known, self.which.as_deref(), Naming::Loose)?;
+        let (trace, dirs) = session.last_turn()?;
+        let to = session.destinations(&dirs, status.as_ref(), self.to)?.swap_remove(0);
         let item = match &trace {
-            _ if self.whole => Item::Session(&seen.session_id),
+            _ if self.whole => Item::Session(&session.session_id),
             Some(trace) => Item::Trace(trace),
-            None => bail!("no answered turn in {}", seen.transcript.display()),
+            None => bail!("no answered turn in {}", session.transcript.display()),
         };
         if let Some(folder) = folder(&to) {
             return self.show_files(&folder, item);
         }
-        let secrets = seen::secrets(&to, &dirs, status.as_ref())?;
+        let secrets = traced::secrets(&to, &dirs, status.as_ref())?;
         let url = page(&to, &secrets, item)
-            .with_context(|| format!("session {} is at {}, but where there", seen.session_id, to.address))?;
+            .with_context(|| format!("session {} is at {}, but where there", session.session_id, to.address))?;
         let address = url.as_ref().unwrap_or(&to.address);
         out!("{address}");
         if url.is_none() {
             err!(
                 "cc-langfusectl: the pages of this receiver are not known: look there for session.id = {}",
-                seen.session_id
+                session.session_id
             );
         } else if !self.print && output::is_seen() {
             show_in_browser(address);

@@ -28,11 +28,11 @@ pub(crate) struct Said {
     pub err: String,
 }
 
-/// Runs `command`, which is killed with all that it started when it takes longer than `patience`.
+/// Runs `command`, which is killed with all that it started when it takes longer than `timeout`.
 ///
 /// # Errors
 /// If it cannot be started, or was killed.
-pub(crate) fn run(mut command: Command, patience: Duration) -> io::Result<Said> {
+pub(crate) fn run(mut command: Command, timeout: Duration) -> io::Result<Said> {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn()?;
     let (tell, told) = mpsc::channel();
@@ -48,13 +48,13 @@ pub(crate) fn run(mut command: Command, patience: Duration) -> io::Result<Said> 
     }
     let mut texts = [String::new(), String::new()];
     for _ in 0..texts.len() {
-        let Ok((at, text)) = told.recv_timeout(patience) else {
+        let Ok((at, text)) = told.recv_timeout(timeout) else {
             let _ = rustix::process::kill_process_group(
                 rustix::process::Pid::from_child(&child),
                 rustix::process::Signal::KILL,
             );
             let _ = child.wait();
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no end within {patience:?}")));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no end within {timeout:?}")));
         };
         texts[at] = text;
     }

@@ -10,7 +10,7 @@ use crate::{
     ui::{amount::count, table},
 };
 use cc_core::reconcile::{self, Row, Tokens};
-use cc_langfuse::{offline, output};
+use cc_langfuse::{output, rebuild};
 
 const COLUMNS: [&str; 5] = ["input", "output", "cache read", "write 5m", "write 1h"];
 
@@ -24,7 +24,7 @@ const UNSEEN: &str = "compactions, titles, web searches, answers without content
 pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
     let Found { id, transcript: path } = session::offline(session)?;
     let (traced, stated) =
-        offline::account(&path, &id).with_context(|| format!("{} cannot be read", path.display()))?;
+        rebuild::account(&path, &id).with_context(|| format!("{} cannot be read", path.display()))?;
     let rows = stated.as_ref().map(|stated| reconcile::rows(&traced, stated));
     let exceeds = rows.iter().flatten().any(|row| !row.excess.is_none());
     let code = if exceeds { ExitCode::FAILURE } else { ExitCode::SUCCESS };

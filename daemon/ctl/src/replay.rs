@@ -23,8 +23,9 @@ use cc_core::{
     status,
 };
 use cc_langfuse::{
-    clock, environment, offline,
+    clock, environment,
     reader::{Transcript, Unreadable},
+    rebuild,
 };
 use proto::frame::Frame;
 
@@ -39,7 +40,7 @@ pub(crate) fn replay(session: Option<&str>, dry_run: bool, kind: Option<Kind>) -
         return to_kind(kind, &path, &roots, dry_run);
     }
     let (mut turns, mut spans) = (HashSet::new(), HashSet::new());
-    offline::turns(&path, &session_id, &show::options(), &client::config()?.rules, |turn| {
+    rebuild::turns(&path, &session_id, &show::options(), &client::config()?.rules, |turn| {
         let found = || turn.iter().map(|out| &out.observation);
         turns.extend(found().filter(|found| found.is_root()).map(|root| root.trace_id));
         spans.extend(found().map(|found| (found.trace_id, found.span_id)));

@@ -18,7 +18,7 @@ use crate::{client, programs};
 use cc_core::{
     claude::{Version, events},
     route::{Env, Refused},
-    settings::{Wish, apply},
+    settings::{Desired, apply},
 };
 use cc_langfuse::{credentials::layers, environment};
 use proto::env::{ENABLE, MLFLOW_ENABLE, STATE_DIR};
@@ -214,7 +214,7 @@ impl Way<'_> {
         }
         let (given, mut args) = take_settings(args)?;
         let given = given.as_deref().map(read_settings).transpose()?.unwrap_or_default();
-        let wish = Wish {
+        let desired = Desired {
             hook: &hook,
             events: &events(self.version),
             env: &env,
@@ -222,7 +222,7 @@ impl Way<'_> {
             replaces_mlflow: None,
         };
         let (settings, _) =
-            apply(&given, wish).with_context(|| format!("what is given with {FLAG} is no JSON object"))?;
+            apply(&given, desired).with_context(|| format!("what is given with {FLAG} is no JSON object"))?;
         let settings: Value = serde_json::from_str(settings.trim_start_matches('\u{feff}'))?;
         let path = self.write(&settings)?;
         args.splice(0..0, [FLAG.into(), path.into()]);

@@ -24,7 +24,7 @@ use cc_core::{
         pages::Project,
     },
     secret::Secret,
-    settings::{Wish, apply, block, edit, masked},
+    settings::{Desired, apply, block, edit, masked},
 };
 use cc_langfuse::{
     credentials::{is_tracked, layers},
@@ -182,8 +182,8 @@ impl Setup {
         let mut env = choice.env();
         env.extend(semantics.map(|value| (SEMANTICS, value)));
         let replaces_mlflow = self.mlflow.then(|| mlflow::is_plugin_on(&scope.others(&home, &file)));
-        let wish = Wish { hook: &hook, events: &events, env: &env, elsewhere: &elsewhere, replaces_mlflow };
-        let of_settings = settings(&file, wish, &record)?;
+        let desired = Desired { hook: &hook, events: &events, env: &env, elsewhere: &elsewhere, replaces_mlflow };
+        let of_settings = settings(&file, desired, &record)?;
         // First, before there is anything to commit.
         changes.extend(exclude(&file, &record, scope.instead())?);
         changes.extend(of_settings);
@@ -407,7 +407,7 @@ fn check(keys: &Keys) -> anyhow::Result<Project> {
 }
 
 /// What is to be changed in a settings file.
-fn settings(file: &Path, wish: Wish<'_>, record: &Record) -> anyhow::Result<Option<Change>> {
+fn settings(file: &Path, desired: Desired<'_>, record: &Record) -> anyhow::Result<Option<Change>> {
     let current = files::read(file)?;
     let in_file = |error: edit::Error| anyhow::anyhow!("{}: {error}", file.display());
     if let Some(text) = &current {
@@ -417,15 +417,15 @@ fn settings(file: &Path, wish: Wish<'_>, record: &Record) -> anyhow::Result<Opti
         }
         // What an older version of Claude Code does not know must go.
         let stale = match record.of(file).map(|written| &written.part) {
-            Some(Part::Settings(ours)) => ours.events.iter().any(|event| !wish.events.contains(&event.as_str())),
+            Some(Part::Settings(ours)) => ours.events.iter().any(|event| !desired.events.contains(&event.as_str())),
             _ => false,
         };
-        if !stale && apply(text, wish).map_err(in_file)?.0 == *text {
+        if !stale && apply(text, desired).map_err(in_file)?.0 == *text {
             return Ok(None);
         }
     }
     let original = record.original(file, current.as_deref())?;
-    let (new, ours) = apply(original.as_deref().unwrap_or_default(), wish).map_err(in_file)?;
+    let (new, ours) = apply(original.as_deref().unwrap_or_default(), desired).map_err(in_file)?;
     Ok(Some(Change { path: file.into(), current, new: Some(new), mode: 0o600, original, part: Part::Settings(ours) }))
 }
 

@@ -22,13 +22,13 @@ use cc_core::{
     project::Options,
     route::Env,
 };
-use cc_langfuse::{environment, git, offline, output};
+use cc_langfuse::{environment, git, output, rebuild};
 
 pub(crate) fn show(session: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
     let Found { id, transcript: path } = session::offline(session)?;
     let mut turns = 0;
     let (mut spans, mut known) = (Vec::new(), HashMap::new());
-    offline::turns(&path, &id, &options(), &client::config()?.rules, |turn| {
+    rebuild::turns(&path, &id, &options(), &client::config()?.rules, |turn| {
         turns += 1;
         if json {
             for out in turn {

@@ -21,8 +21,8 @@ use crate::{
 use cc_core::status::{Session, Status};
 use cc_langfuse::{
     clock,
-    offline::{self, Used},
     output::Look as Style,
+    rebuild::{self, Used},
 };
 
 /// Sessions shown where the screen sets no limit.
@@ -107,7 +107,7 @@ impl Tokens {
             return;
         }
         let started = clock::monotonic();
-        let used = offline::used(&session.transcript, &session.session_id).ok();
+        let used = rebuild::used(&session.transcript, &session.session_id).ok();
         let again = clock::monotonic() + started.elapsed() * REST_FACTOR;
         self.0.insert(session.transcript.clone(), Account { used, length, again });
     }

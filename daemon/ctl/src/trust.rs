@@ -13,8 +13,8 @@ use cc_core::{
 
 pub(crate) fn trust(url: &str, public_key: Option<String>, revoke: bool) -> anyhow::Result<ExitCode> {
     base_url(url).with_context(|| format!("{url} is not an address such as https://langfuse.example.org"))?;
-    let wish = Trust { base_url: url.to_owned(), public_key, trusted: !revoke };
-    let TrustAnswer { base_url, accounts, is_own } = Client::new()?.trust(&wish)?;
+    let request = Trust { base_url: url.to_owned(), public_key, trusted: !revoke };
+    let TrustAnswer { base_url, accounts, is_own } = Client::new()?.trust(&request)?;
     match &*accounts {
         [] if revoke => {
             out!("no account at {base_url} is trusted");

@@ -27,7 +27,7 @@ use cc_core::{
     route::{Env, narrow},
     secret::Secrets,
 };
-use cc_langfuse::{clock, environment, offline};
+use cc_langfuse::{clock, environment, rebuild};
 use proto::paths::Paths;
 
 /// A recorded session; its times and ids are made new for every run.
@@ -99,7 +99,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     fs::OpenOptions::new().append(true).open(&transcript)?.write_all(lines[WRITTEN_AT_STOP..].concat().as_bytes())?;
 
     let mut expected = Vec::new();
-    offline::turns(&transcript, &session_id, &show::options(), &Rules::default(), |turn| {
+    rebuild::turns(&transcript, &session_id, &show::options(), &Rules::default(), |turn| {
         expected.extend(turn.into_iter().map(|out| out.observation));
     })?;
     let expected: Vec<&Observation> = expected.iter().collect();
@@ -131,8 +131,8 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     };
     let mut arrived = Vec::new();
     while arrived.len() < expected.len() {
-        let patience = Duration::from_secs(10).saturating_sub(written.elapsed());
-        match spans.recv_timeout(patience) {
+        let timeout = Duration::from_secs(10).saturating_sub(written.elapsed());
+        match spans.recv_timeout(timeout) {
             Ok(ids) => match expected.iter().find(|expected| (expected.trace_id, expected.span_id) == ids) {
                 Some(observation) => arrived.push(*observation),
                 None => bail!("span {} arrived and is none of this session", hex(&ids.1)),

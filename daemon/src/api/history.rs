@@ -2,7 +2,7 @@
 
 use axum::{Json, body::Bytes, extract::State, http::StatusCode};
 
-use super::{Context, failed::Failed, wish};
+use super::{Context, failed::Failed, parse_json};
 use cc_core::{
     ids::{SpanKey, from_hex},
     import_state::Imported,
@@ -18,7 +18,7 @@ fn key((trace, span, call): &(String, String, Option<String>)) -> Option<SpanKey
 }
 
 pub(super) async fn known(State(context): State<Context>, body: Bytes) -> Result<Json<Known>, Failed> {
-    let ask: Ask = wish(&body)?;
+    let ask: Ask = parse_json(&body)?;
     let keys: Vec<SpanKey> = ask
         .spans
         .iter()
@@ -38,7 +38,7 @@ pub(super) async fn known(State(context): State<Context>, body: Bytes) -> Result
     let letter = |found| match found {
         Found::Sent => 's',
         Found::Copy => 'c',
-        Found::Withheld => 'w',
+        Found::Suppressed => 'w',
         Found::Unknown => '-',
     };
     Ok(Json(Known {
@@ -56,7 +56,7 @@ pub(super) async fn imported(State(context): State<Context>) -> Result<Json<Vec<
 }
 
 pub(super) async fn import(State(context): State<Context>, body: Bytes) -> Result<Json<Taken>, Failed> {
-    let sessions: Vec<Imported> = wish(&body)?;
+    let sessions: Vec<Imported> = parse_json(&body)?;
     let imported = context.intake.store.call(|store| store.import(&sessions));
     let imported = imported?;
     Ok(Json(Taken { imported, known: sessions.len() - imported }))

@@ -2,7 +2,7 @@
 
 use axum::{Json, body::Bytes, extract::State};
 
-use super::{Context, failed::Failed, wish};
+use super::{Context, failed::Failed, parse_json};
 use crate::{delivery::supervisor::Order, store::DestinationId};
 use cc_core::{
     destination::Destination,
@@ -11,9 +11,9 @@ use cc_core::{
 
 /// Answers with what became of it; 400 for a destination that is not known.
 pub(super) async fn redirect(State(context): State<Context>, body: Bytes) -> Result<Json<Redirected>, Failed> {
-    let wish: Redirect = wish(&body)?;
-    let (from, place) = known(&context, wish.from)?;
-    let Some(to) = wish.to else {
+    let request: Redirect = parse_json(&body)?;
+    let (from, place) = known(&context, request.from)?;
+    let Some(to) = request.to else {
         let dropped = context.intake.store.call(|store| store.drop_waiting(from));
         return dropped.map(Json).map_err(Failed::from);
     };

@@ -77,11 +77,11 @@ impl Lane for Media {
     }
 
     fn claim(&self, at: &At) -> Result<Option<Link>, store::Error> {
-        at.access.store.call(|store| store.next_media(at.id))
+        at.keys.store.call(|store| store.next_media(at.id))
     }
 
     async fn send(&mut self, at: &At, way: &Way, link: &mut Link) -> After {
-        let to = &at.access.destination;
+        let to = &at.keys.destination;
         let outcome = match way.upload(at, link).await {
             // Where nothing else arrives either, the server may be another one, or not yet itself.
             Outcome::Never(Reason::Unsupported, why) if !takes_spans(at) => Outcome::Later(None, why),
@@ -122,10 +122,10 @@ impl Lane for Media {
 
     fn postpone(&mut self, at: &At, link: &Link, _: &'static str, _: Duration, why: &str, news: bool) {
         if news && !self.was_refused {
-            let to = &at.access.destination.address;
+            let to = &at.keys.destination.address;
             tracing::warn!(to, why, "images and documents cannot be uploaded; trying again, spans do not wait");
         }
-        if let Err(error) = at.access.store.call(|store| store.media_postponed(link, why)) {
+        if let Err(error) = at.keys.store.call(|store| store.media_postponed(link, why)) {
             tracing::warn!(%error, "why an image or document waits cannot be stored");
         }
     }
@@ -140,7 +140,7 @@ impl Media {
 }
 
 fn takes_spans(at: &At) -> bool {
-    let row = at.access.store.call(|store| store.destination(at.id)).ok().flatten();
+    let row = at.keys.store.call(|store| store.destination(at.id)).ok().flatten();
     row.is_some_and(|row| row.state == "ok" && row.last_success_ms.is_some())
 }
 
@@ -160,7 +160,7 @@ impl Way {
     }
 
     async fn upload(&self, at: &At, link: &Link) -> Outcome {
-        let to = &at.access.destination;
+        let to = &at.keys.destination;
         let Some(api) = to.kind.backend().media() else {
             return Outcome::Never(Reason::Unsupported, "its kind of server takes none".into());
         };
@@ -209,7 +209,7 @@ impl Way {
 
 /// The bytes, if they are those that were stored.
 fn bytes(at: &At, link: &Link) -> Option<Bytes> {
-    let bytes = at.access.store.call(|store| store.media_bytes(at.id, &link.hash)).ok().flatten()?;
+    let bytes = at.keys.store.call(|store| store.media_bytes(at.id, &link.hash)).ok().flatten()?;
     (Hash::from(Sha256::digest(&bytes)) == link.hash).then(|| bytes.into())
 }
 

@@ -1,12 +1,12 @@
 //! Outbox → servers. All HTTP to the outside is here; which requests are made and what an answer means is decided in
 //! `cc_core`.
 
-mod access;
 mod client;
 mod connect;
 pub mod erase;
 mod exchange;
 mod folder;
+mod keyring;
 mod link;
 mod media;
 mod proxies;

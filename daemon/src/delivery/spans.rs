@@ -70,13 +70,13 @@ impl Lane for Spans {
     }
 
     fn resumed(&self, at: &At) -> Option<(Duration, bool)> {
-        let row = at.access.store.call(|store| store.destination(at.id)).ok()??;
+        let row = at.keys.store.call(|store| store.destination(at.id)).ok()??;
         (row.state == "retrying").then(|| policy::resume(row.next_at_ms, now_ms()))
     }
 
     fn claim(&self, at: &At) -> Result<Option<Vec<Row>>, store::Error> {
         let plan = self.plan;
-        at.access.store.call(|store| {
+        at.keys.store.call(|store| {
             if let Some(bytes) = plan.smaller_than()
                 && let Some(row) = store.claim_smaller(at.id, bytes)?
             {
@@ -87,7 +87,7 @@ impl Lane for Spans {
     }
 
     async fn send(&mut self, at: &At, way: &Link, batch: &mut Vec<Row>) -> After {
-        let to = &at.access.destination;
+        let to = &at.keys.destination;
         // Never closed, so this waits for its turn and nothing else.
         let turn = self.turns.clone().acquire_owned().await;
         if at.is_stopping() {
@@ -146,7 +146,7 @@ impl Lane for Spans {
     }
 
     fn postpone(&mut self, at: &At, _: &Vec<Row>, state: &'static str, wait: Duration, why: &str, news: bool) {
-        let to = &at.access.destination.address;
+        let to = &at.keys.destination.address;
         match state {
             "retrying" if news => tracing::warn!(to, why, "not delivered; trying again until it is"),
             "retrying" => tracing::debug!(to, why, ?wait, "not delivered"),
@@ -155,7 +155,7 @@ impl Lane for Spans {
         }
         let now = now_ms();
         let until = now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
-        let noted = at.access.store.call(|store| store.postpone(at.id, state, until, why, now));
+        let noted = at.keys.store.call(|store| store.postpone(at.id, state, until, why, now));
         if let Err(error) = noted {
             tracing::warn!(%error, "the state of a destination cannot be stored");
         }

@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{
-    access::Access,
+    keyring::KeyRing,
     media::Media,
     proxies,
     spans::Spans,
@@ -95,8 +95,8 @@ pub async fn supervise(
             let at = || {
                 let (trust, key) = (lanes.trust.subscribe(), lanes.key.subscribe());
                 let (store, home, configured) = (store.clone(), home.clone(), configured.clone());
-                let access = Access::new(destination.clone(), store, home, configured, trust, key);
-                At { id, access, stopping: stopping.clone() }
+                let keys = KeyRing::new(destination.clone(), store, home, configured, trust, key);
+                At { id, keys, stopping: stopping.clone() }
             };
             let turns = turns
                 .entry(lanes.base_url.clone())

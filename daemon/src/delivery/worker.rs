@@ -12,9 +12,9 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    access::{Access, PARKED},
     client::Limits,
     connect::{self, Known, Route},
+    keyring::{KeyRing, PARKED},
 };
 use crate::store::{self, DestinationId, Store};
 use cc_core::{delivery::policy::PROBE, destination::Destination, secret::Secrets, verdict::Verdict};
@@ -85,14 +85,14 @@ pub(super) enum After {
 /// Which destination a worker works for.
 pub(super) struct At {
     pub(super) id: DestinationId,
-    pub(super) access: Access,
+    pub(super) keys: KeyRing,
     pub(super) stopping: Arc<AtomicBool>,
 }
 
 impl At {
     /// Repeats a change until the database takes it: without it the same would go out again.
     pub(super) async fn keep_trying(&self, what: &str, work: impl Fn(&mut Store) -> store::Result<()> + Send) {
-        while let Err(error) = self.access.store.call(&work) {
+        while let Err(error) = self.keys.store.call(&work) {
             tracing::warn!(%error, "the queue of {what} cannot be changed; trying again");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -150,7 +150,7 @@ impl<L: Lane> Worker<L> {
                     continue;
                 }
             };
-            if self.at.access.has_changed() {
+            if self.at.keys.has_changed() {
                 self.way = None;
             }
             let connected = Box::pin(self.connect()).await;
@@ -175,8 +175,8 @@ impl<L: Lane> Worker<L> {
             return Ok(());
         }
         let park = |why| (PARKED, Verdict::Park(why));
-        let secrets = self.at.access.secrets().await.map_err(|(state, why)| (state, Verdict::Park(why)))?;
-        let to = &self.at.access.destination;
+        let secrets = self.at.keys.secrets().await.map_err(|(state, why)| (state, Verdict::Park(why)))?;
+        let to = &self.at.keys.destination;
         let mut known = self.known.take().filter(|(of, _)| *of == secrets).map(|(_, known)| known);
         self.is_new |= known.is_none();
         let route = connect::open(to, &secrets, self.lane.limits(), &mut known).await;
@@ -191,7 +191,7 @@ impl<L: Lane> Worker<L> {
             After::Delivered => {
                 self.is_new = false;
                 if !std::mem::replace(&mut self.healthy, true) {
-                    tracing::info!(to = self.at.access.destination.address, "delivering {} again", L::WHAT);
+                    tracing::info!(to = self.at.keys.destination.address, "delivering {} again", L::WHAT);
                 }
             }
             After::Next => {}
@@ -207,7 +207,7 @@ impl<L: Lane> Worker<L> {
                 if is_gone && is_old {
                     return;
                 }
-                self.at.access.was_refused();
+                self.at.keys.was_refused();
                 self.park(&batch, PARKED, why).await;
             }
         }
@@ -222,7 +222,7 @@ impl<L: Lane> Worker<L> {
     async fn postpone(&mut self, batch: &L::Batch, state: &'static str, wait: Duration, why: &str) {
         let news = std::mem::replace(&mut self.healthy, false);
         self.lane.postpone(&self.at, batch, state, wait, why, news);
-        let (mut trust, mut key) = (self.at.access.trust.clone(), self.at.access.key.clone());
+        let (mut trust, mut key) = (self.at.keys.trust.clone(), self.at.keys.key.clone());
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = self.hurried() => {}

@@ -77,7 +77,7 @@ impl Engine {
                 );
             }
         }
-        let reader = Reader { source: hint.source, can_wait: session.is_unhurried || session.phase.is_behind() };
+        let reader = Reader { source: hint.source, can_wait: session.is_unhurried || session.phase.has_more() };
         let since = now_ms() - i64::try_from(DELIVERING.as_millis()).unwrap_or(0);
         let admission = admit::admit(
             reader,

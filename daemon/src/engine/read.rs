@@ -300,7 +300,7 @@ impl Engine {
             });
             if room == 0 || found.is_much() {
                 // The rest of it is for a later step: others have theirs before that.
-                session.phase.fall_behind();
+                session.phase.stop_early();
                 found.inform(&mut session.agents);
                 tail.read_to = file.position(tail.lines.read_to());
                 return Ok(found.is_news().then(|| step(session, tail, file, found, Vec::new())));
@@ -326,7 +326,7 @@ impl Engine {
         let is_all = read?;
         match is_all {
             true => session.phase = Phase::Read(awaits),
-            false => session.phase.fall_behind(),
+            false => session.phase.stop_early(),
         }
         let kept_before = session.kept.clone();
         let consumed = session.keep_permission(dealt_with, !is_all || session.is_agent_ending());

@@ -168,7 +168,7 @@ impl Session {
         use complete::Awaits;
         let now = clock::monotonic();
         match &mut self.phase {
-            Phase::Held { is_behind, .. } => self.phase = Phase::Due { is_behind: *is_behind },
+            Phase::Held { has_more, .. } => self.phase = Phase::Due { has_more: *has_more },
             Phase::Read(Awaits::Events { poll: at } | Awaits::Silence { until: at }) => *at = now,
             Phase::Due { .. } | Phase::Read(Awaits::Nothing) | Phase::Over => {}
         }

@@ -18,8 +18,8 @@ use super::Source;
 use crate::{
     agents,
     files::{self, Rules},
-    offline,
     reader::{self, Unreadable},
+    rebuild,
 };
 use cc_core::{ids::TraceId, reconcile::Tokens, transcript::record::Nanos, turn::Turn, usage};
 
@@ -163,7 +163,7 @@ fn session(source: &Source, looks: &Looks) -> Result<Session, Unreadable> {
         ..Session::default()
     };
     let mut known = HashSet::new();
-    let unplaced = offline::work(&source.path, &source.session_id, |turn, of_agents| {
+    let unplaced = rebuild::work(&source.path, &source.session_id, |turn, of_agents| {
         known.extend(of_agents.iter().filter_map(agent_id));
         session.turns.push(turn_row(turn, of_agents, &source.session_id));
         let facts = &turn.session;

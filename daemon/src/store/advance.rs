@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
 
-use super::{DestinationId, Result, SessionRow, Store, count, json, paused, sessions::consume, unknown::note_unknown};
+use super::{
+    DestinationId, Result, SessionRow, Store, count, json, sessions::consume, suppressed, unknown_kinds::note_unknown,
+};
 use cc_core::{
     destination::Destination,
     ids::TraceId,
@@ -92,7 +94,7 @@ impl Store {
     }
 
     fn advance_in(&self, tx: &Connection, step: &Advance, sum: &mut Queued) -> Result<Vec<(DestinationId, usize)>> {
-        step.off.iter().try_for_each(|trace| paused::leave_out(tx, trace))?;
+        step.off.iter().try_for_each(|trace| suppressed::leave_out(tx, trace))?;
         let stored = self.queue_for_all(tx, step, sum)?;
         move_session(tx, step)?;
         note_turns(tx, step)?;

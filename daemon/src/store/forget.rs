@@ -5,7 +5,7 @@ use rusqlite::params;
 use super::{
     DestinationId, Result, Store,
     observations::{Seq, release},
-    paused::silence,
+    suppressed::suppress,
 };
 use cc_core::ids::{TraceId, hex};
 
@@ -19,7 +19,7 @@ impl Store {
         let tx = self.db.transaction()?;
         let mut waiting = 0;
         for trace in traces {
-            silence(&tx, trace)?;
+            suppress(&tx, trace)?;
             // By the key, which begins with the destination: all of `exported` is much.
             let rows: Vec<(DestinationId, Seq)> = tx
                 .prepare_cached(

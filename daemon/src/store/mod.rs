@@ -13,39 +13,39 @@ use rusqlite::{Connection, params};
 use cc_core::{delivery::item::Item, destination::Destination, ids::hex};
 
 mod advance;
-mod begun;
 mod claims;
 mod destinations;
 mod error;
+mod first_start;
 mod followers;
 mod forget;
 pub mod handle;
+mod history;
 mod inbox;
-mod known;
 pub mod media;
 mod observations;
 mod open;
 mod outbox;
-mod paused;
 mod redirect;
 mod salvage;
 mod schema;
 mod sessions;
-mod sights;
+mod sightings;
 mod spellings;
-mod unknown;
+mod suppressed;
+mod unknown_kinds;
 mod upgrade;
 
 pub use advance::Advance;
-pub use begun::{Begun, is_ahead};
 pub use destinations::{Accounts, DestinationRow};
 pub use error::Error;
+pub use first_start::{FirstStart, is_ahead};
 pub use followers::Behind;
 pub use inbox::Inbox;
 pub use open::Opened;
 pub use outbox::{DeadLetter, Row};
 pub use sessions::SessionRow;
-pub use unknown::UnknownKind;
+pub use unknown_kinds::UnknownKind;
 pub use upgrade::{Stage, copy_of};
 
 /// What a step comes to while the database is open; callers of [`handle::Handle::call`] get an [`Error`].
@@ -77,8 +77,8 @@ pub struct Store {
     from_now: bool,
     /// Turns that sessions answer, on their way into the database.
     claims: claims::Claims,
-    /// What the database has of some projects' sights.
-    sights: sights::Known,
+    /// What the database has of some projects' sightings.
+    sightings: sightings::Known,
 }
 
 /// What `status` shows of everything else.

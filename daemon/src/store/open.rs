@@ -117,7 +117,7 @@ impl Store {
             trouble: None,
             from_now: false,
             claims: Default::default(),
-            sights: Default::default(),
+            sightings: Default::default(),
         })
     }
 

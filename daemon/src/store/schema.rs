@@ -236,7 +236,7 @@ CREATE TABLE trust (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO trust SELECT base_url, public_key, at_ms FROM trusted JOIN destination USING (base_url);
 DROP TABLE trusted;
--- Runs of equal sights of whether tracing is on in a project.
+-- Runs of equal sightings of whether tracing is on in a project.
 CREATE TABLE sight (
     dir TEXT NOT NULL,
     is_on INTEGER NOT NULL,

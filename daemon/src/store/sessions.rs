@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     DestinationId, Result, Store, count,
     destinations::{ensure, note_chooser},
-    json, sights,
+    json, sightings,
 };
 use cc_core::{
     destination::Destination,
@@ -60,8 +60,8 @@ impl Store {
         for (hint, seen_on) in hints.iter().zip(seen_on) {
             ids.push(targets(&tx, &hint.targets)?);
             if let Some(dir) = seen_on {
-                self.sights.forget(&dir);
-                sights::see(&tx, &dir, true, hint.fired_ns, from_now)?;
+                self.sightings.forget(&dir);
+                sightings::see(&tx, &dir, true, hint.fired_ns, from_now)?;
             }
             tx.prepare_cached("INSERT OR IGNORE INTO inbox (id, hint) VALUES (?, ?)")?
                 .execute(params![hint.id, json(hint)])?;

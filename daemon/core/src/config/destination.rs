@@ -8,7 +8,7 @@ use std::{
 use proto::env::{Role, VARIABLES, Variable, rows, without_userinfo};
 use toml::{Spanned, de::DeValue};
 
-use super::{Place, glob::Glob, unknown};
+use super::{Location, glob::Glob, unknown};
 use crate::{
     consent::Chooser,
     destination::{Destination, Kind},
@@ -39,7 +39,7 @@ pub struct Named {
     /// As written, without credentials.
     pub address: String,
     /// The line on which the table begins.
-    pub place: Option<Place>,
+    pub location: Option<Location>,
     /// The destination, or what is wrong with the table and how to fix it.
     pub entry: Result<Entry, String>,
 }
@@ -119,12 +119,12 @@ pub fn join<'e>(
 pub(super) fn read(
     known: &mut Vec<Named>,
     value: &Spanned<DeValue<'_>>,
-    place: &dyn Fn(std::ops::Range<usize>) -> Option<Place>,
+    location: &dyn Fn(std::ops::Range<usize>) -> Option<Location>,
 ) {
     let alone = std::slice::from_ref(value);
     let tables = value.get_ref().as_array().map_or(alone, |array| array);
     for table in tables {
-        let mut named = one(known.len() + 1, table.get_ref(), place(table.span()));
+        let mut named = one(known.len() + 1, table.get_ref(), location(table.span()));
         if let Ok(entry) = &named.entry {
             let is_same = |other: &&Named| other.entry.as_ref().is_ok_and(|it| it.destination == entry.destination);
             let same = known.iter().find(is_same).map(|other| other.name.clone());
@@ -147,7 +147,7 @@ fn unnamed(number: usize) -> String {
     format!("unnamed-{number}")
 }
 
-fn one(number: usize, value: &DeValue<'_>, place: Option<Place>) -> Named {
+fn one(number: usize, value: &DeValue<'_>, location: Option<Location>) -> Named {
     let table = value.as_table();
     let text = |key| table.and_then(|table| table.get(key)).and_then(|value| value.get_ref().as_str());
     let (kind, address) = (text(KIND).unwrap_or_default().trim(), text(ADDRESS).unwrap_or_default().trim());
@@ -165,7 +165,7 @@ fn one(number: usize, value: &DeValue<'_>, place: Option<Place>) -> Named {
         name: name.unwrap_or_else(|_| unnamed(number)),
         kind: kind.to_owned(),
         address: without_userinfo(address),
-        place,
+        location,
         entry,
     }
 }

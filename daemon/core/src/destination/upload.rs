@@ -66,7 +66,7 @@ pub enum Next {
     Send(Request<()>),
     /// Put the bytes into a storage that others may run: without credentials, and its answers are not shown.
     Store(Request<()>),
-    /// Stop.
+    /// Stop: the try has ended.
     End(Outcome),
 }
 

@@ -278,7 +278,7 @@ fn judge_destination(to: &Destination, ours: &[To]) -> Finding {
 pub fn judge_configured(named: &Named, secret: Result<(), String>, status: Option<&Status>) -> Finding {
     let check = "destinations";
     let place =
-        named.place.as_ref().map(|place| format!("{}:{}", place.file.display(), place.line)).unwrap_or_default();
+        named.location.as_ref().map(|place| format!("{}:{}", place.file.display(), place.line)).unwrap_or_default();
     let is_known = |to: &&Destination| to.name == named.name && !to.is_nowhere();
     match (&named.entry, secret) {
         (Err(why), _) => Finding::problem(

@@ -194,7 +194,7 @@ impl Content {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
-    /// Masked.
+    /// Text with secrets masked.
     Text(String),
     Media(MediaRef),
 }
@@ -205,7 +205,7 @@ pub struct MediaRef {
     /// Media type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// SHA-256.
+    /// SHA-256 of the bytes.
     #[serde(with = "as_hex")]
     pub hash: Hash,
     /// In bytes.

@@ -1,23 +1,22 @@
-//! The `env` block of a settings file, as Claude Code understands the file. Bytes in, variables out.
+//! The `env` block of a settings file, read as Claude Code reads it. Comes in: bytes. Goes out: variables.
 //!
-//! Claude Code 2.1.329 reads UTF-8 and UTF-16LE, with or without a byte order mark, and passes every value through
-//! JavaScript's `String()`: `["x"]` is `x`. What is read differently here would be a way to hide something.
+//! Claude Code 2.1.329 reads UTF-8 and UTF-16LE, with or without a byte order mark, and passes every value through JavaScript's
+//! `String()`: `["x"]` is `x`. Reading anything differently here would be a way to hide a variable.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Variables by name.
 pub type Vars = BTreeMap<String, String>;
 
-/// The file cannot be read here with certainty, and perhaps by Claude Code: it may say anything.
+/// The file cannot be read reliably here, but Claude Code may be able to read it: it may set anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unclear;
 
 /// The variables that a settings file with these bytes sets.
 ///
 /// # Errors
-/// [`Unclear`] if the text is no JSON and may still name a variable of ours.
+/// [`Unclear`] if the text is not JSON and may still contain one of our variables.
 pub fn env_block(bytes: &[u8]) -> Result<Vars, Unclear> {
     let text = decode(bytes)?;
     if text.trim().is_empty() {
@@ -28,7 +27,7 @@ pub fn env_block(bytes: &[u8]) -> Result<Vars, Unclear> {
         Err(_) if ["LANGFUSE", "\\u", "CLAUDE_CONFIG_DIR"].iter().any(|part| text.contains(part)) => {
             return Err(Unclear);
         }
-        // However it is read, no variable of ours is in it.
+        // However it is read, none of our variables is in it.
         Err(_) => return Ok(Vars::new()),
     };
     let Some(Value::Object(env)) = settings.get_mut("env").map(Value::take) else { return Ok(Vars::new()) };
@@ -38,12 +37,12 @@ pub fn env_block(bytes: &[u8]) -> Result<Vars, Unclear> {
 fn decode(bytes: &[u8]) -> Result<String, Unclear> {
     match bytes {
         [0xff, 0xfe, rest @ ..] => utf16(rest),
-        // Claude Code was not seen to read it; other versions may.
+        // The recorded versions of Claude Code do not read it; others may.
         [0xfe, 0xff, ..] => Err(Unclear),
         _ => {
             let text = String::from_utf8_lossy(bytes);
             let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-            // UTF-16 or UTF-32 without a mark.
+            // UTF-16 or UTF-32 without a byte order mark.
             if text.contains('\0') { Err(Unclear) } else { Ok(text.to_owned()) }
         }
     }
@@ -55,7 +54,7 @@ fn utf16(bytes: &[u8]) -> Result<String, Unclear> {
     if text.contains('\0') { Err(Unclear) } else { Ok(text) }
 }
 
-/// What JavaScript's `String()` makes of a value.
+/// JavaScript's `String(value)`.
 fn js_string(value: Value) -> String {
     match value {
         Value::String(text) => text,
@@ -134,7 +133,7 @@ mod tests {
         for text in ["", " \n", "{", "// nothing", "[]", "3", r#"{"env":[1]}"#, r#"{"env":null}"#, r#"{"hooks":{}}"#] {
             assert_eq!(env_block(text.as_bytes()), Ok(Vars::new()), "{text}");
         }
-        // The last of two counts, as in JavaScript.
+        // The last of two equal keys counts, as in JavaScript.
         assert_eq!(value(format!(r#"{{"env":{{"LANGFUSE_HOST":"y"}},{env}}}"#).as_bytes()), Ok(Some("x".to_owned())));
     }
 }

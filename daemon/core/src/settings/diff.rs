@@ -1,27 +1,24 @@
-//! What changes in a text, line by line, for people to read.
+//! A line-by-line diff of two texts, for people to read.
 
 use similar::{Algorithm, DiffOp, DiffTag, capture_diff_slices, group_diff_ops};
 
-/// One line of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'t> {
-    /// In both texts.
     Same(&'t str),
-    /// In the old one.
     Old(&'t str),
-    /// In the new one.
     New(&'t str),
-    /// Here lines that are in both are left out.
+    /// Unchanged lines that are left out.
     Gap,
 }
 
-/// How many lines around a change are shown.
+/// Unchanged lines shown around a change.
 const CONTEXT_LINES: usize = 3;
 
-/// Most pairs of changed lines that are compared; beyond, everything between the first and the last difference counts as changed.
+/// How many pairs of lines are compared at most. Beyond that, everything between the first and the last difference counts as
+/// changed.
 const MAX_PAIRS: usize = 4_000_000;
 
-/// The lines that make `new` of `old`, with some around them; none if the texts are the same.
+/// The diff with context; empty if the texts are equal.
 pub fn diff<'t>(old: &'t str, new: &'t str) -> Vec<Line<'t>> {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.split('\n').collect(), new.split('\n').collect());
     let mut lines = Vec::new();

@@ -1,32 +1,28 @@
-//! Edits of a JSON text that somebody else wrote: what is not edited stays as it is, byte for byte.
+//! Edits of somebody else's JSON text: every byte that is not edited stays as it is.
 //!
-//! What is added looks like what is there: its indentation, its line ends, on one line or on many. It is added at the end, so that
-//! taking it away again takes exactly its own bytes.
+//! Additions adopt the text's indentation, line ends and layout. They go to the end, so that removing them later removes
+//! exactly their own bytes.
 
 use std::ops::Range;
 
 use serde_json::Value;
 
-/// A value's place in a text.
+/// The position of a value in a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     pub span: Range<usize>,
-    /// What is in it.
     pub children: Children,
 }
 
-/// What is in a value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Children {
-    /// Members of an object, in their order.
+    /// In textual order.
     Members(Vec<Member>),
-    /// Elements of an array.
     Elements(Vec<Node>),
-    /// It is neither.
+    /// Neither an object nor an array.
     None,
 }
 
-/// One member of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
     pub key: String,
@@ -35,19 +31,17 @@ pub struct Member {
     pub value: Node,
 }
 
-/// One step from a value into it.
+/// One step of a path into a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// To a member of an object; of several with this name to the last, which is the one that counts.
+    /// The member with this name; the last if there are several, because that one counts.
     Key(&'a str),
-    /// To an element of an array.
+    /// The element with this index.
     At(usize),
 }
 
-/// Why a text cannot be edited.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is no JSON.
     #[error("line {line}, column {column}: {what}")]
     NotJson {
         /// Counted from 1.
@@ -57,21 +51,20 @@ pub enum Error {
         /// What is wrong there, and what to do.
         what: String,
     },
-    /// Something has to be an object or an array, and is not.
+    /// Something is not an object or array although it must be.
     #[error("`{path}` is not {wanted}")]
     Kind {
-        /// Names of members with dots between them; the whole text if empty.
+        /// Names joined by dots; empty for the whole text.
         path: String,
         /// "an object" or "an array".
         wanted: &'static str,
     },
-    /// There is nothing at the end of this path.
+    /// There is nothing at this path.
     #[error("`{0}` is not there")]
     Missing(String),
 }
 
 impl Node {
-    /// What is one step further.
     pub fn get(&self, step: Step<'_>) -> Option<&Node> {
         match (&self.children, step) {
             (Children::Members(members), Step::Key(key)) => {
@@ -82,12 +75,12 @@ impl Node {
         }
     }
 
-    /// What is at the end of `path`.
+    /// The value at the end of `path`.
     pub fn find(&self, path: &[Step<'_>]) -> Option<&Node> {
         path.iter().try_fold(self, |node, step| node.get(*step))
     }
 
-    /// The elements of an array; none of anything else.
+    /// Empty if this is not an array.
     pub fn elements(&self) -> &[Node] {
         match &self.children {
             Children::Elements(elements) => elements,
@@ -95,7 +88,7 @@ impl Node {
         }
     }
 
-    /// The members of an object; none of anything else.
+    /// Empty if this is not an object.
     pub fn members(&self) -> &[Member] {
         match &self.children {
             Children::Members(members) => members,
@@ -103,12 +96,12 @@ impl Node {
         }
     }
 
-    /// True for an object or array with nothing in it.
+    /// True for an empty object or array.
     pub fn is_empty(&self) -> bool {
         !matches!(self.children, Children::None) && self.spans().is_empty()
     }
 
-    /// Where each member, with its name, or element stands.
+    /// The span of each member, including its name, or of each element.
     fn spans(&self) -> Vec<Range<usize>> {
         match &self.children {
             Children::Members(members) => members.iter().map(|member| member.start..member.value.span.end).collect(),
@@ -118,12 +111,12 @@ impl Node {
     }
 }
 
-/// Where the values of `text` stand.
+/// Parses the positions of all values.
 ///
 /// # Errors
 /// [`Error::NotJson`].
 pub fn parse(text: &str) -> Result<Node, Error> {
-    // Says what is wrong, and bounds the depth.
+    // Reports errors with their position, and bounds the nesting depth.
     serde_json::from_str::<Value>(text).map_err(|error| not_json(text, &error))?;
     let mut scan = Scan { text, at: 0 };
     Ok(scan.value())
@@ -143,10 +136,10 @@ fn not_json(text: &str, error: &serde_json::Error) -> Error {
     Error::NotJson { line, column, what }
 }
 
-/// `text` with `value` at the end of `path`, in place of what is there, or added with all that leads to it. Only members can be added.
+/// Sets the value at the end of `path`, creating missing objects on the way. Only members can be added.
 ///
 /// # Errors
-/// If `text` is no JSON, or a step leads into something of another kind.
+/// If `text` is not JSON, or a step leads into a value of another type.
 pub fn put(text: &str, path: &[Step<'_>], value: &Value) -> Result<String, Error> {
     let root = parse(text)?;
     let mut node = &root;
@@ -166,15 +159,15 @@ pub fn put(text: &str, path: &[Step<'_>], value: &Value) -> Result<String, Error
         return Ok(add(text, &root, node, Some(key), &nested));
     }
     let style = Style::of(text, &root);
-    // On the lines of a value that is on several, or in their stead.
+    // Stays on several lines if the old value was.
     let indent = style.multi.then(|| line_indent(text, node.span.start));
     Ok(replace(text, &node.span, &style.render(value, indent)))
 }
 
-/// `text` with one more element at the end of the array at `path`, which is added if need be.
+/// Appends an element to the array at `path`, which is created if it is missing.
 ///
 /// # Errors
-/// If `text` is no JSON, or there is something else.
+/// If `text` is not JSON, or the value at `path` is not an array.
 pub fn push(text: &str, path: &[Step<'_>], value: &Value) -> Result<String, Error> {
     let root = parse(text)?;
     match root.find(path) {
@@ -184,10 +177,10 @@ pub fn push(text: &str, path: &[Step<'_>], value: &Value) -> Result<String, Erro
     }
 }
 
-/// `text` without what is at the end of `path`, and without the comma it needed.
+/// Removes the value at the end of `path`, with its comma.
 ///
 /// # Errors
-/// If `text` is no JSON, or there is nothing.
+/// If `text` is not JSON, or there is nothing at `path`.
 pub fn cut(text: &str, path: &[Step<'_>]) -> Result<String, Error> {
     let root = parse(text)?;
     let missing = || Error::Missing(name(path));
@@ -204,7 +197,6 @@ pub fn cut(text: &str, path: &[Step<'_>]) -> Result<String, Error> {
     Ok(replace(text, &range, ""))
 }
 
-/// `text` with `new` in place of the bytes at `span`.
 pub fn replace(text: &str, span: &Range<usize>, new: &str) -> String {
     [&text[..span.start], new, &text[span.end..]].concat()
 }
@@ -232,7 +224,7 @@ fn add(text: &str, root: &Node, to: &Node, key: Option<&str>, value: &Value) -> 
     replace(text, &(last.end..last.end), &new)
 }
 
-/// How a text is laid out.
+/// The layout of a text.
 struct Style<'t> {
     newline: &'static str,
     unit: &'t str,
@@ -262,7 +254,7 @@ impl<'t> Style<'t> {
         format!("{}:{}{value}", Value::from(key), if self.spaced { " " } else { "" })
     }
 
-    /// On lines that begin with `indent`, or on one.
+    /// On several lines that begin with `indent`, or on one.
     fn render(&self, value: &Value, indent: Option<&str>) -> String {
         let deeper = indent.map(|indent| format!("{indent}{}", self.unit));
         let (open, entries, close) = match value {
@@ -285,7 +277,7 @@ impl<'t> Style<'t> {
     }
 }
 
-/// The space at the start of the line that `at` is on.
+/// The white space at the start of the line of `at`.
 fn line_indent(text: &str, at: usize) -> &str {
     let line = &text[text[..at].rfind('\n').map_or(0, |newline| newline + 1)..at];
     &line[..line.len() - line.trim_start_matches([' ', '\t']).len()]
@@ -312,7 +304,7 @@ impl Scan<'_> {
         self.text.as_bytes().get(self.at).copied().unwrap_or_default()
     }
 
-    /// Passes over `byte`, if it comes next.
+    /// Skips `byte` if it comes next.
     fn pass(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == byte;
         self.at += usize::from(is_next);

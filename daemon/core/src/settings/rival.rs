@@ -1,7 +1,7 @@
-//! MLflow's own integration in a settings file of Claude Code: it reads the same variables, so both would send every turn. Finds it,
-//! turns it off, and on again. Texts in, texts out.
+//! MLflow's own integration in a settings file of Claude Code. It reads the same variables, so both would send every turn.
+//! Finds it, turns it off, and on again. Comes in: text. Goes out: text.
 //!
-//! From MLflow 3.13 on it is a plugin of Claude Code; 3.12 and before register a Stop hook.
+//! From MLflow 3.13 on it is a plugin of Claude Code; 3.12 and earlier register a Stop hook.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,22 +13,21 @@ pub const PLUGIN: &str = "mlflow-tracing@mlflow-plugins";
 
 const PLUGIN_PATH: [Step<'_>; 2] = [Step::Key("enabledPlugins"), Step::Key(PLUGIN)];
 
-/// What a settings file says of it.
+/// What a settings file says about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rival {
-    /// Whether the plugin is on; `None` if the file says nothing.
+    /// Whether the plugin is on; `None` if the file does not say.
     pub plugin: Option<bool>,
-    /// The events with a hook of it.
+    /// Events for which its hook is registered.
     pub hooks: Vec<String>,
 }
 
 impl Rival {
-    /// What `text` says; nothing if it is no JSON.
+    /// Reads a text; empty if it is not JSON.
     pub fn of(text: &str) -> Self {
         serde_json::from_str(super::split_mark(text).1).map(|settings| Self::read(&settings)).unwrap_or_default()
     }
 
-    /// What `settings` say.
     pub fn read(settings: &Value) -> Self {
         let events = settings["hooks"].as_object().into_iter().flatten();
         let has_hook = |groups: &Value| {
@@ -41,7 +40,7 @@ impl Rival {
         }
     }
 
-    /// Whether it is active where these files count, weakest first.
+    /// Whether it is active given these files, weakest first.
     pub fn is_active<'a>(files: impl IntoIterator<Item = &'a Self>) -> bool {
         let (mut plugin, mut hooks) = (false, false);
         for file in files {
@@ -52,35 +51,33 @@ impl Rival {
     }
 }
 
-/// True for a command of MLflow's hook that sends traces: `mlflow autolog claude stop-hook`, or a module of its name before 3.4.
+/// True for a command that sends MLflow traces: `mlflow autolog claude stop-hook`, or the module it was before 3.4.
 fn is_hook(command: &str) -> bool {
     let words = super::words(command);
     let names = |name: &str| words.iter().any(|word| word.contains(name));
     (names("mlflow") && names("autolog") && names("claude") && names("stop-hook")) || names("mlflow.claude_code.hooks")
 }
 
-/// What was turned off in a file: enough to undo it together with the file's original.
+/// What was turned off in a file: enough to restore it together with the file's original.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Off {
-    /// The plugin was set to false.
     #[serde(default)]
     pub plugin: bool,
-    /// Hooks of these events were taken out.
+    /// Events whose hooks were removed.
     #[serde(default)]
     pub hooks: Vec<String>,
 }
 
 impl Off {
-    /// Nothing was turned off.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// `text` without the hooks, and with the plugin off if it is on here or, by `is_on_elsewhere`, in a file that this one outranks.
+/// Removes the hooks and turns the plugin off if it is on here or, by `is_on_elsewhere`, in a file that this one overrides.
 ///
 /// # Errors
-/// If `text` is no JSON, or `enabledPlugins` is something else than Claude Code takes.
+/// If `text` is not JSON, or `enabledPlugins` has a type that Claude Code does not accept.
 pub fn turn_off(text: &str, is_on_elsewhere: bool) -> Result<(String, Off), Error> {
     let found = Rival::of(text);
     let mut text = text.to_owned();
@@ -99,10 +96,10 @@ pub fn turn_off(text: &str, is_on_elsewhere: bool) -> Result<(String, Off), Erro
     Ok((text, off))
 }
 
-/// `text` with what was turned `off` as it was in `original`. What somebody changed since stays.
+/// Restores what was turned `off` as it was in `original`. Later changes by others stay.
 ///
 /// # Errors
-/// If `text` is no JSON.
+/// If `text` is not JSON.
 pub fn restore(text: &str, original: Option<&str>, off: &Off) -> Result<String, Error> {
     let original =
         original.map(|text| super::split_mark(text).1).filter(|text| !text.trim().is_empty()).unwrap_or("{}");
@@ -143,7 +140,7 @@ pub fn restore(text: &str, original: Option<&str>, off: &Off) -> Result<String, 
     Ok(text)
 }
 
-/// The first hook for `event`: which group, which of its hooks, and whether it is the only one there.
+/// The first hook for `event`: the index of its group, its index in the group, and whether it is the only one there.
 fn first_hook(text: &str, event: &str) -> Result<Option<(usize, usize, bool)>, Error> {
     let root = edit::parse(text)?;
     let groups = root.find(&[Step::Key("hooks"), Step::Key(event)]).map(Node::elements).unwrap_or_default();

@@ -4,16 +4,16 @@ const HOOK_PATH: &str = "/home/dev/.local/bin/cc-langfuse-hook";
 
 const ENV: [(&str, &str); 2] = [("TRACE_TO_LANGFUSE", "true"), ("LANGFUSE_SECRET_KEY", "sk-lf-1")];
 
-fn wish<'a>(events: &'a [&'a str]) -> Wish<'a> {
+fn desired<'a>(events: &'a [&'a str]) -> Desired<'a> {
     static NOTHING: BTreeMap<String, String> = BTreeMap::new();
-    Wish { hook: HOOK_PATH, events, env: &ENV, elsewhere: &NOTHING, replaces_mlflow: None }
+    Desired { hook: HOOK_PATH, events, env: &ENV, elsewhere: &NOTHING, replaces_mlflow: None }
 }
 
 fn parsed(text: &str) -> Value {
     serde_json::from_str(split_mark(text).1).unwrap()
 }
 
-/// Settings files as people have them.
+/// Settings files as people write them.
 const FILES: &[&str] = &[
     "",
     "\n",
@@ -33,7 +33,7 @@ const FILES: &[&str] = &[
 fn what_was_applied_is_undone_byte_for_byte() {
     for file in FILES {
         for events in [&["Stop"][..], &["Stop", "SessionEnd"]] {
-            let (text, ours) = apply(file, wish(events)).unwrap();
+            let (text, ours) = apply(file, desired(events)).unwrap();
             let value = parsed(&text);
             for event in events {
                 let all = value["hooks"][event].to_string();
@@ -42,8 +42,8 @@ fn what_was_applied_is_undone_byte_for_byte() {
             }
             assert_eq!(value["env"]["TRACE_TO_LANGFUSE"], "true");
             assert!(!ours.env.is_empty());
-            // Once more changes nothing.
-            assert_eq!(apply(&text, wish(events)).unwrap(), (text.clone(), Ours::default()));
+            // A second time changes nothing.
+            assert_eq!(apply(&text, desired(events)).unwrap(), (text.clone(), Ours::default()));
             assert_eq!(undo(&text, Some(file), &ours).unwrap().as_deref(), Some(*file), "{text}");
             assert_eq!(undo(file, Some(file), &ours).unwrap().as_deref(), Some(*file));
         }
@@ -53,7 +53,7 @@ fn what_was_applied_is_undone_byte_for_byte() {
 #[test]
 fn what_others_wrote_since_stays() {
     for file in FILES {
-        let (text, ours) = apply(file, wish(&["Stop", "SessionEnd"])).unwrap();
+        let (text, ours) = apply(file, desired(&["Stop", "SessionEnd"])).unwrap();
         let others = [
             edit::put(split_mark(&text).1, &[Step::Key("env"), Step::Key("LATER")], &"1".into()).unwrap(),
             edit::push(
@@ -84,12 +84,12 @@ fn what_others_wrote_since_stays() {
 
 #[test]
 fn a_file_of_which_nothing_is_known_loses_the_hook_only() {
-    let (text, _) = apply("", wish(&["Stop", "SessionEnd"])).unwrap();
+    let (text, _) = apply("", desired(&["Stop", "SessionEnd"])).unwrap();
     let ours = registered(&text).unwrap();
     assert_eq!((&*ours.events, ours.env.len()), (&["Stop".to_owned(), "SessionEnd".to_owned()][..], 0));
     let left = undo(&text, None, &ours).unwrap().unwrap();
     assert_eq!(parsed(&left), json!({"env": {"TRACE_TO_LANGFUSE": "true", "LANGFUSE_SECRET_KEY": "sk-lf-1"}}));
-    let (text, ours) = apply("", wish(&["Stop"])).unwrap();
+    let (text, ours) = apply("", desired(&["Stop"])).unwrap();
     assert_eq!(undo(&text, None, &ours).unwrap(), None);
     assert_eq!(registered("").unwrap(), Ours::default());
 }
@@ -102,11 +102,11 @@ fn of_several_registrations_each_stays_where_it_was() {
     };
     let (a, b) = ("/a/cc-langfuse-hook", "/b/cc-langfuse-hook");
     let file = hooks(&[a, "say", b]);
-    let (text, ours) = apply(&file, wish(&["Stop"])).unwrap();
+    let (text, ours) = apply(&file, desired(&["Stop"])).unwrap();
     assert!(text.contains(HOOK_PATH) && !text.contains(a) && text.contains(b), "{text}");
     let since = |text: &str| edit::put(text, &[Step::Key("later")], &json!(1)).unwrap();
     assert_eq!(parsed(&undo(&since(&text), Some(&file), &ours).unwrap().unwrap()), parsed(&since(&file)));
-    // Where one of them was removed since, the other one's place is known nevertheless.
+    // If one of them was removed since, the position of the other is still known.
     let fewer = since(&hooks(&[HOOK_PATH, "say"]));
     assert_eq!(parsed(&undo(&fewer, Some(&file), &ours).unwrap().unwrap()), parsed(&since(&hooks(&[a, "say"]))));
 }
@@ -119,7 +119,7 @@ fn settings_of_another_shape_are_left_alone() {
         (r#"{"env": "A=1"}"#, "`env` is not an object"),
         ("[]", "`settings` is not an object"),
     ] {
-        assert_eq!(apply(text, wish(&["Stop"])).unwrap_err().to_string(), why);
+        assert_eq!(apply(text, desired(&["Stop"])).unwrap_err().to_string(), why);
     }
 }
 

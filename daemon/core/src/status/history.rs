@@ -1,59 +1,58 @@
-//! What `backfill` asks of what is known already.
+//! The requests of `backfill` and `import-state`: what is known of spans, events and sessions.
 
 use serde::{Deserialize, Serialize};
 
 use super::Destination;
 use crate::ids::{Call, SpanKey, from_hex, hex};
 
-/// Most spans that can be asked for at once.
+/// How many spans one request may ask for at most.
 pub const SPANS: usize = 4000;
 
-/// `POST /v1/known`: what is known of spans, what became of events, and how it stands with their destination.
+/// `POST /v1/known`: asks for the state of spans, events and a destination.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ask {
-    /// Where the spans go.
+    /// The destination of the spans.
     pub destination: crate::destination::Destination,
-    /// Each span in hex: its trace, its own id, and the model call it is part of: its id, what else it is known by, and when it was.
+    /// For each span in hex: trace, span id, and the model call it belongs to, as `written` encodes it.
     #[serde(default)]
     pub spans: Vec<(String, String, Option<String>)>,
-    /// Events, by id.
+    /// Event ids.
     #[serde(default)]
     pub events: Vec<String>,
 }
 
-/// The answer to that.
+/// The answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Known {
-    /// One letter for each span: `s`ent before, part of a call emitted elsewhere (`c`opy), suppressed (`w`) because the user said so, or
-    /// unknown (`-`).
+    /// One letter for each span: `s`ent before, `c`opy of a call emitted elsewhere, `w` for suppressed, `-` for unknown.
     pub spans: String,
-    /// Those of the events that are not dealt with.
+    /// Those that are still pending.
     pub events: Vec<String>,
-    /// The destination, if anything was ever to go there.
+    /// `None` if nothing was ever queued for it.
     pub destination: Option<Destination>,
-    /// Spans that no server takes, wherever they were to go.
+    /// Spans that no server accepts, of all destinations.
     pub dead_letters: u64,
-    /// The daemon's process: another one knows nothing that was only in the memory of this one.
+    /// The daemon's process id: a new process has lost what only the old one's memory held.
     pub pid: u32,
 }
 
-/// `POST /v1/imported`: what became of sessions that another tool has begun to send.
+/// `POST /v1/imported`: how many sessions of another tool were taken over.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
-    /// Reading begins behind what was sent.
+    /// Reading starts after what that tool sent.
     pub imported: usize,
-    /// They were read before and stay as they are.
+    /// These were read before and stay as they are.
     pub known: usize,
 }
 
 impl Ask {
-    /// A span as it is asked for.
+    /// A span in the form of [`Ask::spans`].
     pub fn span((trace, span, call): &SpanKey) -> (String, String, Option<String>) {
         (hex(trace), hex(span), call.as_ref().map(written))
     }
 }
 
-/// A call in one word.
+/// A call as one word.
 fn written(call: &Call) -> String {
     let mut word = hex(&call.id);
     for proof in &call.proofs {
@@ -65,7 +64,7 @@ fn written(call: &Call) -> String {
     word
 }
 
-/// The call that `written` wrote so; earlier versions write its id alone.
+/// Parses a call that `written` encoded. Earlier versions write only its id.
 pub fn read_call(word: &str) -> Option<Call> {
     let mut parts = word.split('.');
     let id = from_hex(parts.next()?)?;
@@ -74,15 +73,14 @@ pub fn read_call(word: &str) -> Option<Call> {
     Some(Call { id, proofs, at: parts.next().and_then(|at| at.parse().ok()) })
 }
 
-/// What is known of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// It never entered the outbox.
+    /// It was never queued.
     Unknown,
-    /// It entered the outbox once.
+    /// It was queued before.
     Sent,
-    /// It is part of a call that was emitted in another trace.
+    /// Its call was emitted in another trace.
     Copy,
     /// The user has paused its project or forgotten its trace.
-    Withheld,
+    Suppressed,
 }

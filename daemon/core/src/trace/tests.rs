@@ -16,7 +16,7 @@ mod tree;
 
 const MILLI: Nanos = 1_000_000;
 
-/// `at` milliseconds past an hour of 2026.
+/// `at` milliseconds past a fixed hour of 2026.
 fn nanos(at: u64) -> Nanos {
     1_772_359_200_000 * MILLI + at * MILLI
 }
@@ -62,7 +62,7 @@ fn untimed(mut line: Value) -> Value {
     line
 }
 
-/// `line` with its type first, which is where Claude Code writes it.
+/// `line` with its type first, where Claude Code writes it.
 fn written(line: &Value) -> String {
     let mut rest = line.clone();
     match rest.as_object_mut().and_then(|fields| fields.remove("type")) {
@@ -75,7 +75,7 @@ fn file(lines: &[Value]) -> Vec<u8> {
     lines.iter().flat_map(|line| format!("{}\n", written(line)).into_bytes()).collect()
 }
 
-/// The one turn of `lines`, still open.
+/// The assembler after `lines`, which are one open turn.
 fn assembled(lines: &[Value]) -> Assembler {
     let mut assembler = Assembler::new("session-1", 0);
     for (line, offset) in lines.iter().zip(0..) {
@@ -85,7 +85,7 @@ fn assembled(lines: &[Value]) -> Assembler {
     assembler
 }
 
-/// Name, start and end in milliseconds of every span of `lines`, emitted at their end.
+/// Name, start and end in milliseconds of every span of `lines`, emitted after the last line.
 fn times(lines: &[Value], semantics: Semantics, fired: Option<u64>) -> Vec<(String, u64, u64)> {
     let assembler = assembled(lines);
     let found = spans(assembler.open().unwrap(), Scope::Final, semantics, fired.map(nanos));
@@ -105,7 +105,7 @@ fn expected(spans: &[(&str, u64, u64)]) -> Vec<(String, u64, u64)> {
     spans.iter().map(|(name, start, end)| ((*name).to_owned(), *start, *end)).collect()
 }
 
-/// Two model calls; the first asks for three tools, of which the second is done before the first.
+/// Two model calls; the first asks for three tools, of which the second returns before the first.
 fn conversation() -> Vec<Value> {
     vec![
         user("p1", 1000, "do it"),

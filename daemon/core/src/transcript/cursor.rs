@@ -1,40 +1,38 @@
-//! Where reading a transcript continues. Pure.
+//! The position at which reading a transcript continues, and how to tell that it is still valid.
 
 use sha2::{Digest, Sha256};
 
-/// How many bytes before a position its marker is made of, at most.
+/// How many bytes before a position its marker covers at most.
 pub const MARKED: usize = 64;
 
-/// A file's identity on this machine: it survives a rename, and a new file under the old name has another.
+/// The identity of a file on this machine. It survives a rename; a new file under the old name has another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     pub dev: u64,
     pub ino: u64,
 }
 
-/// A position in a transcript, as it was noted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Which file it is in.
     pub identity: Identity,
-    /// Bytes from its start.
+    /// In bytes.
     pub offset: u64,
-    /// [`marker`] of what stood before it; `None` if that was not noted.
+    /// [`marker`] of the bytes before it; `None` if none was stored.
     pub marker: Option<u64>,
 }
 
-/// Fingerprint of the bytes before a position: other bytes there show that the file was rewritten, which neither its identity
-/// nor its length need show.
+/// A fingerprint of the bytes before a position. It shows that a file was rewritten even if identity and length did not change.
 pub fn marker(before: &[u8]) -> u64 {
     let digest = Sha256::digest(&before[before.len().saturating_sub(MARKED)..]);
     u64::from_le_bytes(digest[..8].try_into().unwrap_or_default())
 }
 
 impl Position {
-    /// True if reading can continue here in the file `identity` of `length` bytes, in which `before` stands before the
-    /// position (`None` if it cannot be read). Otherwise it starts anew; what was sent is known by its ids.
+    /// True if reading can continue here in the file `identity` of `length` bytes, in which `before` precedes the position
+    /// (`None` if it cannot be read). Otherwise reading starts again from the beginning; what was sent is recognised by its
+    /// ids.
     ///
-    /// Not noticed: a file rewritten so that it is no shorter and the bytes before the position are the same.
+    /// Not detected: a file rewritten to at least the same length with the same bytes before the position.
     pub fn holds(&self, identity: Identity, length: u64, before: Option<&[u8]>) -> bool {
         self.identity == identity
             && self.offset <= length

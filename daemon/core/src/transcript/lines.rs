@@ -1,56 +1,56 @@
-//! Bytes → lines, whatever the pieces they arrive in.
+//! Bytes → lines, in whatever pieces the bytes arrive.
 //!
-//! Lines end at `\n` only: other separators occur inside JSON strings. A line without its `\n` is not a line yet; a
-//! line longer than the limit is passed over without being held.
+//! Lines end at `\n` only: other separators occur inside JSON strings. Text without its `\n` is not a line yet. A line longer
+//! than the limit is skipped without being kept in memory.
 
 use serde::de::IgnoredAny;
 
-/// Longest line that is kept, in bytes. The largest seen from Claude Code hold an image or a document twice in base64.
+/// Maximum length of a line in bytes. The longest that Claude Code is known to write contain an image or document twice in
+/// base64.
 pub const MAX_LINE: usize = 32 << 20;
 
-/// Cuts a stream into lines. `feed` it pieces in order; the offset of each line is that of its first byte in the file.
+/// Splits a stream into lines. `feed` it pieces in order; a line's offset is that of its first byte in the file.
 #[derive(Debug)]
 pub struct Lines {
-    /// Offset of the first byte of the line in progress.
+    /// Offset of the first byte of the unfinished line.
     start: u64,
-    /// Bytes of the line in progress that came in earlier pieces.
+    /// Bytes of the unfinished line from earlier pieces.
     held: Vec<u8>,
-    /// Bytes of the line in progress, kept or not.
+    /// Length of the unfinished line, whether it is kept or not.
     length: usize,
     limit: usize,
 }
 
-/// One complete line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// Its bytes, without the `\n`.
+    /// Without the `\n`.
     Whole(&'a [u8]),
-    /// It was longer than the limit; its length in bytes.
+    /// Its length in bytes.
     TooLong(usize),
 }
 
 impl Lines {
-    /// Lines of a file that is read from `offset` on, which must be the start of a line.
+    /// Starts at `offset`, which must be the start of a line.
     pub fn at(offset: u64) -> Self {
         Self::with_limit(offset, MAX_LINE)
     }
 
-    /// As [`at`](Self::at), with another limit.
+    /// Like [`at`](Self::at), with another limit.
     pub fn with_limit(offset: u64, limit: usize) -> Self {
         Self { start: offset, held: Vec::new(), length: 0, limit }
     }
 
-    /// Offset behind the last complete line: where reading could start again.
+    /// Offset after the last complete line: where reading can start again.
     pub fn consumed(&self) -> u64 {
         self.start
     }
 
-    /// Offset behind the last byte that was fed.
+    /// Offset after the last byte that was fed.
     pub fn read_to(&self) -> u64 {
         self.start + self.length as u64
     }
 
-    /// Takes the next piece of the file and hands every line that is now complete to `each`, with its offset.
+    /// Takes the next piece of the file and calls `each` with every line that is now complete, and its offset.
     pub fn feed(&mut self, mut piece: &[u8], mut each: impl FnMut(u64, Line<'_>)) {
         while let Some(end) = memchr::memchr(b'\n', piece) {
             let (head, rest) = (&piece[..end], &piece[end + 1..]);
@@ -76,17 +76,17 @@ impl Lines {
         }
     }
 
-    /// The line in progress, if there is one and it is held.
+    /// The unfinished line, if there is one and it is kept.
     pub fn unfinished(&self) -> Option<&[u8]> {
         (self.length > 0 && self.length <= self.limit).then_some(&self.held)
     }
 
-    /// What follows the last newline is a line for which only that is missing.
+    /// True if the text after the last newline is a complete JSON line.
     pub fn has_whole_rest(&self) -> bool {
         self.unfinished().is_some_and(|rest| serde_json::from_slice::<IgnoredAny>(rest).is_ok())
     }
 
-    /// Takes the line in progress for complete: nothing more is written to the file.
+    /// Treats the unfinished line as complete: nothing more will be written to the file.
     pub fn finish(&mut self, each: impl FnOnce(u64, Line<'_>)) {
         each(self.start, Line::Whole(&self.held));
         self.start += self.length as u64;
@@ -94,7 +94,7 @@ impl Lines {
         self.release();
     }
 
-    /// Forgets the line in progress, and gives back the memory that an unusually long one took.
+    /// Drops the unfinished line, and frees the memory of an unusually long one.
     fn release(&mut self) {
         if self.held.capacity() > 1 << 20 {
             self.held = Vec::new();

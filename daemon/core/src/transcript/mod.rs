@@ -5,7 +5,7 @@ pub mod lines;
 pub mod record;
 pub mod wire;
 
-/// True if a file can be named after this id without leading anywhere else: ids come from transcripts.
+/// True if `id` is safe as a file name. Ids come from transcripts, which others can write.
 pub fn is_name(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }

@@ -1,7 +1,7 @@
-//! A line as Claude Code writes it: the fields somebody reads, and nothing built for the rest.
+//! A line as Claude Code writes it, with only the fields that are read.
 //!
-//! Each field stands for itself. A value of a type that its field cannot have costs that field, which is named in `odd`; only
-//! what is not JSON fails as a whole.
+//! Each field stands alone. A value of an invalid type costs that field, whose name goes to `odd`; only text that is not JSON
+//! fails as a whole.
 
 use std::{borrow::Cow, marker::PhantomData};
 
@@ -17,7 +17,6 @@ use value::Any;
 pub(crate) use value::Text;
 pub(super) use value::*;
 
-/// The key of an object.
 struct Key<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
@@ -39,7 +38,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
     }
 }
 
-/// Puts what was found in its place. What stands there twice counts as JavaScript counts it: the last is meant.
+/// Stores a field's value. The last of two equal keys counts, as in JavaScript.
 fn put<'a, T: Kind<'a>>(found: Found<T>, place: &mut Option<T>, name: &'static str, odd: &mut Vec<&'static str>) {
     match found {
         Found::Value(mut value) => {
@@ -53,11 +52,10 @@ fn put<'a, T: Kind<'a>>(found: Found<T>, place: &mut Option<T>, name: &'static s
 
 /// An object of which some fields are read.
 trait Fields<'a>: Default {
-    /// Reads them.
     fn fill<A: MapAccess<'a>>(&mut self, object: A) -> Result<(), A::Error>;
 }
 
-/// A large object stays where it is while the line is read.
+/// A large object is boxed, so that it is not moved while the line is read.
 impl<'a, T: Fields<'a> + Kind<'a>> Kind<'a> for Box<T> {
     fn object<A: MapAccess<'a>>(object: A) -> Result<Found<Self>, A::Error> {
         let mut it = Self::default();
@@ -70,14 +68,15 @@ impl<'a, T: Fields<'a> + Kind<'a>> Kind<'a> for Box<T> {
     }
 }
 
-/// Objects of which some fields are read: `field: its kind = "its key"`. `at` is where they stand, for the names of what is odd.
+/// Declares objects of which some fields are read: `field: its kind = "its key"`. `at` is their path, for the names of invalid
+/// fields.
 macro_rules! objects {
     ($($(#[$doc:meta])* $name:ident at $at:literal { $($(#[$of:meta])* $field:ident: $kind:ty = $key:literal,)* })*) => {$(
         $(#[$doc])*
         #[derive(Default)]
         pub(super) struct $name<'a> {
             $($(#[$of])* pub(super) $field: Option<$kind>,)*
-            /// Fields that held what they cannot, or objects below that did.
+            /// Names of invalid fields, including those of nested objects.
             pub(super) odd: Vec<&'static str>,
             pub(super) of: PhantomData<&'a ()>,
         }
@@ -118,12 +117,11 @@ objects! {
         uuid: Text<'a> = "uuid",
         parent_uuid: Word<'a> = "parentUuid",
         turn_position: WireTurnPosition<'a> = "turnPosition",
-        /// Who began the turn.
         turn_origin: Word<'a> = "turnOrigin",
         origin: Box<WireOrigin<'a>> = "origin",
         team_name: Word<'a> = "teamName",
         agent_name: Word<'a> = "agentName",
-        /// Who wrote the text of the line: `harness` and `hook` are not the user.
+        /// Who wrote the line's text: `harness` and `hook` are not the user.
         row_source: Word<'a> = "rowSource",
         own_note: Flag = "ownNote",
         transcript_only: Flag = "queueTranscriptOnly",
@@ -174,7 +172,7 @@ objects! {
     WireLaunched at "toolUseResult." {
         agent_id: Text<'a> = "agentId",
         run_id: Text<'a> = "runId",
-        /// The subagent that a message has set to work again.
+        /// The subagent that a message woke again.
         resumed_agent_id: Text<'a> = "resumedAgentId",
         is_async: Flag = "isAsync",
     }
@@ -187,7 +185,7 @@ objects! {
     /// `origin` of a prompt.
     WireOrigin at "origin." {
         kind: Word<'a> = "kind",
-        /// What was said, without what it is wrapped in for the model.
+        /// The message without its wrapping for the model.
         body: Text<'a> = "body",
     }
 
@@ -217,7 +215,7 @@ objects! {
         iterations: List<WireIteration<'a>> = "iterations",
     }
 
-    /// One of the requests that an answer took: `message`, `advisor_message`, `compaction`, …
+    /// One of the requests an answer took: `message`, `advisor_message`, `compaction`, …
     WireIteration at "usage.iterations." {
         kind: Word<'a> = "type",
         model: Word<'a> = "model",
@@ -238,7 +236,7 @@ objects! {
         ephemeral_1h_input_tokens: Count = "ephemeral_1h_input_tokens",
     }
 
-    /// `error` of a retry; that of an answer is a word.
+    /// `error` of a retry, an object; an answer's `error` is a word.
     WireError at "error." {
         status: Count = "status",
     }
@@ -246,7 +244,7 @@ objects! {
     WireAttachment at "attachment." {
         kind: Word<'a> = "type",
         prompt: Content<'a> = "prompt",
-        /// What a hook adds: one text, or several.
+        /// The text a hook adds: one or several.
         content: Content<'a> = "content",
         hook_name: Text<'a> = "hookName",
         hook_event: Text<'a> = "hookEvent",
@@ -254,7 +252,7 @@ objects! {
         stdout: Text<'a> = "stdout",
     }
 
-    /// What a hook puts out.
+    /// The JSON that a hook prints.
     WireHook at "stdout." {
         specific: WireHookSpecific<'a> = "hookSpecificOutput",
     }
@@ -269,7 +267,7 @@ objects! {
         post_tokens: Count = "postTokens",
     }
 
-    /// A block of content.
+    /// A content block.
     WireBlock at "block." {
         kind: Word<'a> = "type",
         text: Text<'a> = "text",
@@ -279,7 +277,7 @@ objects! {
         input: Raw<'a> = "input",
         tool_use_id: Text<'a> = "tool_use_id",
         is_error: Flag = "is_error",
-        /// What a tool put out: a string or a list of blocks, of a tool that ran on the server an object.
+        /// A tool's output: a string or a list of blocks; for a tool that ran in the API an object.
         content: Output<'a> = "content",
         /// The bytes of an image or document, or where they are.
         source: WireSource<'a> = "source",
@@ -298,7 +296,7 @@ objects! {
     }
 }
 
-/// A time as text, or as a number of milliseconds since the epoch.
+/// A time as text, or in Unix milliseconds.
 pub(super) enum Stamp<'a> {
     Text(Cow<'a, str>),
     Milliseconds(u64),
@@ -317,7 +315,7 @@ impl<'a> Kind<'a> for Stamp<'a> {
     }
 }
 
-/// A list; what is odd in it is passed over.
+/// A list; invalid elements are skipped.
 #[derive(Default)]
 pub(super) struct List<T> {
     pub(super) items: Vec<T>,
@@ -341,7 +339,7 @@ impl<'a, T: Kind<'a>> Kind<'a> for List<T> {
     }
 }
 
-/// `message.content`: a string or a list of blocks; a list of strings, or one block alone, are understood.
+/// `message.content`: a string or a list of blocks. Also accepted: a list of strings, or a single block.
 pub(super) enum Content<'a> {
     Text(Text<'a>),
     Blocks(Vec<WireBlock<'a>>),
@@ -360,7 +358,7 @@ impl<'a> Kind<'a> for Content<'a> {
     }
 
     fn list<A: SeqAccess<'a>>(mut list: A) -> Result<Found<Self>, A::Error> {
-        // A line has one block as a rule, and room for more is dear: blocks are large.
+        // A line usually has one block, and blocks are large: reserve no more.
         let mut blocks = Vec::with_capacity(1);
         while let Some(found) = list.next_element_seed(Any::<Part<'a>>(PhantomData))? {
             match found {
@@ -386,7 +384,7 @@ impl<'a> Kind<'a> for Content<'a> {
     }
 }
 
-/// A block in a list, or a text in the place of one.
+/// A block in a list, or a string in its place.
 struct Part<'a>(WireBlock<'a>);
 
 impl<'a> Kind<'a> for Part<'a> {
@@ -402,7 +400,7 @@ impl<'a> Kind<'a> for Part<'a> {
     }
 }
 
-/// What a tool put out: a string, a list of blocks, or whatever else it is; all but the first as written.
+/// A tool's output: a string, a list of blocks, or anything else; all but the string as written.
 pub(super) enum Output<'a> {
     Text(Text<'a>),
     Parts(Vec<&'a str>),
@@ -411,7 +409,7 @@ pub(super) enum Output<'a> {
 
 impl<'a> Kind<'a> for Output<'a> {
     fn next<A: MapAccess<'a>>(object: &mut A) -> Result<Found<Self>, A::Error> {
-        // That a tool put out nothing is something it said.
+        // An empty output is an output too.
         Ok(match object.next_value_seed(Any(PhantomData))? {
             Found::Nothing => Found::Value(Self::Other("null".into())),
             found => found,

@@ -1,8 +1,8 @@
-//! Lines of answers and results of tools: which call each belongs to.
+//! Which call an answer line or a tool result belongs to.
 //!
-//! The lines of an answer have `message.id` in common, but the id alone proves nothing: some gateways give every answer the same, or
-//! count from 1 in each session. A line goes on with a call of its id if it follows it directly, or if request, time or content
-//! say so as well.
+//! The lines of an answer share `message.id`, but the id alone proves nothing: some gateways use one id for all answers, or
+//! count from 1 in each session. A line belongs to a call with its id if it follows it directly, or if request, time or content
+//! agree too.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use super::{
 };
 use crate::transcript::record::{Assistant, Block, Nanos, Service, ToolResult, Usage, launched};
 
-/// The tool by which a subagent is set to work again.
+/// The tool that wakes a subagent again.
 const WAKES: &str = "SendMessage";
 
-/// Among how many calls one is looked for by other things than its id.
+/// How many recent calls are compared by properties other than their id.
 const RECENT_CALLS: usize = 64;
 
-/// Stands for the model of a line that does not say it.
+/// The model of a line that does not name it.
 const UNKNOWN: &str = "unknown";
 
-/// What is known of a call, to recognise further lines of it.
+/// What identifies further lines of a call.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trail {
     request_id: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Trail {
     stopped: bool,
     at: [Option<Nanos>; 2],
     lines: Hashes,
-    /// Only lines that do not say which answer they are of.
+    /// None of its lines names its answer.
     pub(super) is_nameless: bool,
     blocks: Hashes,
 }
@@ -39,7 +39,7 @@ fn waits(generation: &Generation) -> bool {
     generation.tools.iter().any(|tool| !tool.has_returned())
 }
 
-/// The fingerprint of a call's first block; it is stored.
+/// The fingerprint of a call's first block. It is stored, so it must not change.
 fn opening(block: &Block) -> u64 {
     let of = |kind: &str, id: &str, name: &str, text: &str| stable(&[kind, id, name, text]);
     match block {
@@ -62,19 +62,19 @@ fn block_hash(block: &Block) -> u64 {
 }
 
 impl Trail {
-    /// The very line was there before.
+    /// True if the same line was read before.
     pub(super) fn has(&self, line: &Assistant) -> bool {
         line.uuid.as_ref().is_some_and(|uuid| self.lines.contains(&hash(uuid)))
     }
 
-    /// The very line was there before, and says nothing new: a line that was damaged may stand there once more, whole.
+    /// True if the same line was read before and adds nothing: a damaged line may occur once more, intact.
     fn says(&self, line: &Assistant) -> bool {
         let has_blocks = line.blocks.iter().all(|block| self.blocks.contains(&block_hash(block)));
         self.has(line) && has_blocks && (line.usage.is_none() || self.usage.is_some())
     }
 
-    /// True if `line`, which has the same `message.id`, is of the same call. `follows`: it stands directly behind its last line.
-    /// `waits`: some tool it asked for has not come back.
+    /// True if `line`, which has the same `message.id`, belongs to the same call. `follows`: it comes directly after the call's
+    /// last line. `waits`: a tool of the call has not returned.
     pub(super) fn goes_on(&self, line: &Assistant, follows: bool, waits: impl Fn() -> bool) -> bool {
         let requests = self.request_id.as_ref().zip(line.request_id.as_ref()).map(|(known, new)| known == new);
         match requests {
@@ -91,35 +91,35 @@ impl Trail {
         }
     }
 
-    /// True if `line` is of the same call by what else it says, where its `message.id` or that of the call is not known: by its
-    /// request, or because it follows a line of the call and repeats its usage.
+    /// True if `line` belongs to the same call although a `message.id` is missing: it has the same request, or it follows a
+    /// line of the call and repeats its usage.
     fn is_of(&self, line: &Assistant) -> bool {
         let requests = self.request_id.as_ref().zip(line.request_id.as_ref()).map(|(known, new)| known == new);
         match requests {
-            // Two answers of one request are one, whatever they are called.
+            // Two answers to one request are the same answer, whatever their ids.
             Some(true) => self.is_nameless || line.message_id.is_none() || self.is_followed_by(line),
             Some(false) => false,
             None => (self.is_nameless || line.message_id.is_none()) && self.is_followed_by(line),
         }
     }
 
-    /// `line` stands directly behind one of the call's in the chain, and repeats its usage.
+    /// `line` follows one of the call's lines in the chain and repeats its usage.
     fn is_followed_by(&self, line: &Assistant) -> bool {
         let follows = line.parent.as_ref().is_some_and(|parent| self.lines.contains(&hash(parent)));
         follows && line.usage.is_some_and(|usage| usage != Usage::default()) && line.usage == self.usage
     }
 
-    /// All of `line` was there before.
+    /// Everything in `line` was read before.
     fn repeats(&self, line: &Assistant) -> bool {
         !line.blocks.is_empty()
             && line.blocks.iter().all(|block| self.blocks.contains(&block_hash(block)))
             && (line.usage.is_none() || line.usage == self.usage)
     }
 
-    /// Every line of an answer repeats its usage; as long as the model has not stopped, output is a placeholder. Where nothing is
-    /// counted, only a tool that has not come back yet shows that the answer goes on.
+    /// Every line of an answer repeats its usage, with a placeholder for the output until the model has stopped. Without any
+    /// counts, only a tool that has not returned shows that the answer continues.
     fn has_usage_of(&self, line: &Assistant, waits: impl Fn() -> bool) -> bool {
-        // Claude Code 2.1.332 numbers the blocks of an answer: the first one begins another.
+        // Claude Code 2.1.332 numbers the blocks of an answer: block 0 begins a new one.
         if line.block_index == Some(0) {
             return false;
         }
@@ -147,7 +147,7 @@ impl Trail {
 }
 
 impl Turn {
-    /// A call with the id of `line` of which this is a further line, or was there before.
+    /// The call with the id of `line` that this line continues or repeats.
     pub(super) fn call_of(&self, line: &Assistant) -> Option<usize> {
         let mut next = line.message_id.as_ref().or(line.uuid.as_ref()).and_then(|id| self.by_message.get(id)).copied();
         while let Some(index) = next {
@@ -163,14 +163,14 @@ impl Turn {
         of.next()
     }
 
-    /// What is known of the call at `index`, and whether some tool it asked for has not come back.
+    /// The trail of the call at `index`, and whether one of its tools has not returned.
     pub(super) fn trail(&self, index: usize) -> (Arc<Trail>, bool) {
         let generation = &self.generations[index];
         (Arc::clone(&generation.trail), waits(generation))
     }
 
     pub(super) fn answer(&mut self, line: Assistant, requested: Option<Nanos>) {
-        // A later answer shows that the error was not the end.
+        // A later answer shows that the error was not final.
         self.error = None;
         let known = self.call_of(&line);
         let id = line
@@ -209,7 +209,7 @@ impl Turn {
         }
         let generation = &mut self.generations[index];
         if let Some(id) = line.message_id.as_ref().filter(|_| generation.trail.is_nameless && !generation.sent) {
-            // Only now is it said which answer this is.
+            // Earlier lines did not name their answer.
             generation.id.clone_from(id);
             Arc::make_mut(&mut generation.trail).is_nameless = false;
             let earlier = self.by_message.insert(id.clone(), index).filter(|earlier| *earlier != index);
@@ -228,12 +228,12 @@ impl Turn {
         generation.requested = generation.requested.or(requested);
         generation.request_id = generation.request_id.take().or(line.request_id);
         self.session.slug = self.session.slug.take().or(line.slug);
-        // Every line repeats the usage of the whole answer; up to 2.1.94 early lines hold a placeholder. Model and usage
-        // are from one line: a fallback in mid-stream puts two models under one id.
+        // Every line repeats the usage of the whole answer; up to 2.1.94 early lines hold a placeholder. Model and usage are
+        // taken from one line: a fallback in mid-stream puts two models under one id.
         if let Some(usage) = line.usage
             && generation.usage.is_none_or(|best| usage.output >= best.output)
         {
-            // A count that one line does not say, another one may.
+            // A count that one line lacks may be in another.
             let same = generation.usage.filter(|best| best.output == usage.output && generation.model == line.model);
             generation.usage = Some(same.map_or(usage, |best| best.or_larger(usage)));
             if line.advice.len() >= generation.advice.len() {
@@ -246,7 +246,7 @@ impl Turn {
         }
         generation.stop_reason = line.stop_reason.or(generation.stop_reason.take());
         self.end = self.end.max(line.at);
-        // A snapshot may repeat what was there, or let it grow; within one line each block is one of its own.
+        // A snapshot may repeat or extend earlier blocks; within one line every block is distinct.
         let (mut text_at, mut thought_at) = (0, 0);
         let first_tool = self.generations[index].tools.len();
         for block in line.blocks {
@@ -274,7 +274,7 @@ impl Turn {
         }
     }
 
-    /// A tool call of the generation at `index`, of whose tools the first `before` stood in earlier lines.
+    /// Finds or adds a tool call of the generation at `index`; its first `before` tools are from earlier lines.
     fn call(
         &mut self,
         index: usize,
@@ -314,7 +314,6 @@ impl Turn {
         });
     }
 
-    /// True if it made a call with this id.
     pub fn has_call(&self, tool_id: &str) -> bool {
         self.by_tool.contains_key(tool_id)
     }
@@ -324,7 +323,7 @@ impl Turn {
         self.open_call(tool_id).is_some()
     }
 
-    /// The latest call with this id that has no result yet; of several in one answer the first.
+    /// The latest call with this id that has no result yet; within one answer the first.
     fn open_call(&self, tool_id: &str) -> Option<(usize, usize)> {
         let mut next = self.by_tool.get(tool_id).copied();
         let mut found: Option<(usize, usize)> = None;
@@ -340,7 +339,7 @@ impl Turn {
         found
     }
 
-    /// True if the result belongs to a call of this turn: of several with its id, to the nearest that waits.
+    /// Stores a tool result. If several calls share its id, it belongs to the nearest that waits. False if none does.
     pub(super) fn result(&mut self, mut result: ToolResult, at: Option<Nanos>) -> bool {
         self.at_tail = None;
         let Some((generation, tool)) = self.open_call(&result.tool_use_id) else {
@@ -350,7 +349,7 @@ impl Turn {
         let tool = &mut self.generations[generation].tools[tool];
         tool.given_to = next;
         if tool.name == WAKES && result.agent.is_none() {
-            // In a subagent's own transcript that is said nowhere else.
+            // A subagent's own transcript says this nowhere else.
             result.agent = launched(&result.output).filter(|agent| agent.wakes);
         }
         tool.result = Some((result, at));
@@ -359,13 +358,14 @@ impl Turn {
     }
 }
 
-/// Adds `text`, unless it is one of `texts` from `at` on, or the beginning of one; one that it goes on with grows.
+/// Adds `text` unless it equals one of `texts` from `at` on, or the beginning of one. If it extends one of them, that one is
+/// replaced.
 fn put(texts: &mut Vec<String>, at: &mut usize, text: String) {
     let same = |known: &String| {
         let both = !known.is_empty() && !text.is_empty();
         both && (known.starts_with(text.as_str()) || text.starts_with(known.as_str()))
     };
-    // A snapshot goes on where it is, or repeats what came last.
+    // A snapshot repeats or extends the text at this position, or the latest one.
     let last = (*at).max(texts.len().saturating_sub(RECENT_CALLS));
     let next = (*at..texts.len().min(*at + RECENT_CALLS)).chain(last..texts.len());
     match next.into_iter().find(|index| same(&texts[*index])) {

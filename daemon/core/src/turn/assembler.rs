@@ -1,4 +1,4 @@
-//! Where a turn begins and ends: a session's records one by one.
+//! Where turns begin and end. Takes a session's records one by one, and returns turns that are closed.
 
 use std::{collections::VecDeque, fmt::Debug, sync::Arc};
 
@@ -14,36 +14,36 @@ use crate::transcript::record::{Aside, Assistant, Nanos, Prompt, PromptKind, Rec
 /// How many requests are remembered until their answer comes.
 pub(super) const MAX_OPEN_REQUESTS: usize = 64;
 
-/// How many things are remembered that belong to the turn that comes.
+/// How many items are kept for the next turn.
 const MAX_EARLY_ITEMS: usize = 64;
 
-/// How many lines of answers are remembered.
+/// How many answer lines are remembered.
 const MAX_ANSWER_LINES: usize = 4096;
 
-/// How many calls of the turn before are remembered.
+/// How many calls of the previous turn are remembered.
 const PREVIOUS_CALLS: usize = 64;
 
-/// How many letters of its lead's id a teammate's session knows.
+/// How many characters of its lead's session id a teammate knows.
 const LEAD_ID_LETTERS: usize = 8;
 
-/// How many prompts may pass before a turn that stands aside is over.
+/// A turn that another terminal works on is closed after this many prompts without a line of its own.
 const MAX_PROMPTS_ASIDE: u32 = 3;
 
-/// What precedes the first letters of the id of the session that leads a team, in the team's name.
+/// A team's name is this prefix and the first characters of its lead's session id.
 pub const TEAM_OF: &str = "session-";
 
-/// What is known of other sessions, which may have the same prompt lines.
+/// What is known of other sessions, which may contain the same prompt lines.
 pub trait Elsewhere: Debug + Send {
-    /// Turns that were copied are left to the session they are from.
+    /// True if copied turns are left to the session they were copied from.
     fn leaves_copies(&self) -> bool;
 
-    /// The transcript of `session` has the line `uuid`.
+    /// True if the transcript of `session` has the line `uuid`.
     fn has(&mut self, session: &str, uuid: &str) -> bool;
 
-    /// This session answers the prompt `uuid`. False if another one did so before.
+    /// Claims the prompt `uuid` for this session. False if another session has claimed it before.
     fn claim(&mut self, uuid: &str) -> bool;
 
-    /// The one other session whose id begins with `letters`.
+    /// The other session whose id begins with `letters`, if there is exactly one.
     fn begins_with(&mut self, letters: &str) -> Option<String>;
 }
 
@@ -53,44 +53,44 @@ pub struct Assembler {
     session_id: String,
     /// Answered turns so far.
     answered: u32,
-    /// How many turns were begun, answered or not.
+    /// Turns begun, answered or not.
     begun: u32,
     pub(super) open: Option<Turn>,
-    /// Turns that are at work in other terminals.
+    /// Turns that other terminals work on.
     aside: Vec<Turn>,
     /// A command that becomes a turn if the model answers it.
     candidate: Option<Turn>,
     chain: Chain,
-    /// The line that the next record stands on, if that does not say it.
+    /// The chain link for the next record, if that has none.
     link: Link,
     requests: Requests,
     /// The session this one was forked from.
     forked_from: Option<String>,
-    /// What the session is called.
+    /// The session's title.
     title: Option<String>,
-    /// The last calls of the turn before: a late line of them must not count again.
+    /// The last calls of the previous turn: a late line of one of them must not count again.
     before: ById<(Arc<Trail>, bool)>,
-    /// The turns before, to which the user may go back.
+    /// Earlier turns that the user may go back to.
     history: History,
     /// The version of Claude Code that wrote the latest prompt.
     version: Option<String>,
-    /// Lines of a conversation that belong to nothing.
+    /// Conversation lines that belong to no turn.
     orphans: u64,
-    /// The prompts of the latest turns that were read and are over, by hash.
+    /// Prompts of recently closed turns, by hash.
     prompts: VecDeque<u64>,
-    /// Lines of answers in turns that are over.
+    /// Answer lines of closed turns.
     written: Written,
-    /// What belongs to the turn that comes, and the offset of its line.
+    /// Items for the next turn, with the offsets of their lines.
     ahead: Vec<(Aside, u64)>,
     elsewhere: Option<Box<dyn Elsewhere>>,
-    /// Up to the next prompt all belongs to another tool.
+    /// Another tool has sent the beginning of this turn: skip to the next prompt.
     is_begun: bool,
     /// The team of the latest prompt, and the session that leads it.
     lead: Option<(String, Option<String>)>,
 }
 
 impl Assembler {
-    /// For the session `session_id`, whose transcript has `closed` answered turns before the first record pushed.
+    /// For the session `session_id`, with `closed` answered turns before the first record that will be pushed.
     pub fn new(session_id: &str, closed: u32) -> Self {
         Self {
             session_id: session_id.to_owned(),
@@ -117,34 +117,33 @@ impl Assembler {
         }
     }
 
-    /// As [`new`](Self::new), with what earlier lines said of the session: which one it was forked from, its title, and the latest
-    /// of its turns.
+    /// Like [`new`](Self::new), with facts from earlier lines: the session it was forked from, its title, and its latest turns.
     #[must_use]
     pub fn resumed(mut self, forked_from: Option<String>, title: Option<String>, turns: Vec<Past>) -> Self {
         (self.forked_from, self.title, self.history) = (forked_from, title, History::of(turns));
         self
     }
 
-    /// As [`new`](Self::new), where another tool sent what stands before, and goes on with the turn it had begun: nothing is read
-    /// up to the next prompt.
+    /// Like [`new`](Self::new), after another tool that has sent the earlier lines. If `is_begun`, the current turn is that
+    /// tool's, and reading skips to the next prompt.
     #[must_use]
     pub fn behind_another_tool(mut self, is_begun: bool) -> Self {
         self.is_begun = is_begun;
         self
     }
 
-    /// As [`new`](Self::new), with what is known of other sessions.
+    /// Like [`new`](Self::new), with knowledge of other sessions.
     #[must_use]
     pub fn beside(mut self, elsewhere: impl Elsewhere + 'static) -> Self {
         self.elsewhere = Some(Box::new(elsewhere));
         self
     }
 
-    /// Takes the record of the line at `offset`. Returns a turn that it closed, if that had an answer.
+    /// Takes the record of the line at `offset`. Returns a turn that it closed, if that has an answer.
     pub fn push(&mut self, record: Record, offset: u64) -> Option<Turn> {
         let link = match &record {
             Record::Link { uuid, parent } => {
-                // Others may follow it.
+                // Later lines may follow this one.
                 self.link = Link::new(uuid.as_deref(), parent.as_deref());
                 let home = self.chain.home(&self.link).or_else(|| self.open.as_ref().map(|turn| turn.serial));
                 home.into_iter().for_each(|turn| self.chain.put(&self.link, turn));
@@ -155,7 +154,7 @@ impl Assembler {
             _ => std::mem::take(&mut self.link),
         };
         self.link = Link::default();
-        // A line that was written twice begins nothing.
+        // A prompt line that was written twice does not begin a second turn.
         if let Record::Prompt(Prompt { uuid: Some(uuid), .. }) = &record
             && self.was_prompt(uuid)
         {
@@ -215,7 +214,7 @@ impl Assembler {
                 }
             }
             Record::Inherits | Record::Link { .. } => {}
-            // Where a subagent has a file of its own, its lines are read there.
+            // A subagent with a file of its own is read there.
             Record::Side(side) if side.agent_id.is_some() => {}
             Record::Side(side) if self.open.as_ref().is_none_or(|turn| turn.of_sides) => {
                 return self.sides(home, *side, offset);
@@ -274,7 +273,7 @@ impl Assembler {
         self.start(turn, home)
     }
 
-    /// Lines of subagents (Claude Code 1.x) without a turn that they could belong to are one.
+    /// Lines of subagents (Claude Code 1.x) that fit into no turn form one of their own.
     fn sides(&mut self, home: Option<u32>, side: Side, offset: u64) -> Option<Turn> {
         if let Record::Prompt(prompt) = side.record {
             let mut turn = self.turn(Prompt { kind: PromptKind::StandIn, ..prompt }, offset);
@@ -290,9 +289,9 @@ impl Assembler {
         closed
     }
 
-    /// What stands where a prompt should be: it is taken for one if an answer follows and there is no other.
+    /// Keeps a substitute for a prompt: it is used if an answer follows and there is no real prompt.
     fn stand_in_for(&mut self, prompt: Prompt, offset: u64) {
-        // What cannot be read, behind a turn that is over, asks for something, whatever it was.
+        // An unreadable line after a turn that is over must have been a prompt.
         let is_own = prompt.kind == PromptKind::Blank && self.open.as_ref().is_some_and(Turn::is_over);
         if let Some(turn) = self.open.as_mut().filter(|_| !is_own) {
             turn.at_tail = None;
@@ -303,7 +302,7 @@ impl Assembler {
         }
     }
 
-    /// A turn that begins with `prompt`.
+    /// A new turn that begins with `prompt`.
     fn turn(&mut self, prompt: Prompt, offset: u64) -> Turn {
         let mut turn = Turn::new(prompt, &self.session_id, offset);
         self.begun += 1;
@@ -329,8 +328,8 @@ impl Assembler {
         self.turn_to(home);
         let known = |turn: &Turn| turn.call_of(&line).is_some();
         let mut closed = match self.candidate.take() {
-            // A command typed while the model works does not interrupt the turn at work. What stands below it is its answer,
-            // however much it looks like an earlier one.
+            // A command typed while the model works does not interrupt the turn in progress. Lines below the command answer it,
+            // however similar they are to an earlier answer.
             Some(candidate) if home != Some(candidate.serial) && self.open.as_ref().is_some_and(known) => {
                 self.candidate = Some(candidate);
                 None
@@ -371,7 +370,7 @@ impl Assembler {
         closed
     }
 
-    /// A result belongs to the turn its line follows, else to one that waits for it.
+    /// A result belongs to the turn of the line it follows, else to one that waits for it.
     fn result(&mut self, is_home: bool, result: ToolResult, at: Option<Nanos>) {
         let id = &result.tool_use_id;
         let is_its = |turn: &Turn| is_home && turn.has_call(id) || turn.awaits(id);
@@ -384,7 +383,7 @@ impl Assembler {
         }
     }
 
-    /// Lines go on in the turn `home`, if it is open.
+    /// Makes `home` the open turn, if it is in progress.
     fn turn_to(&mut self, home: Option<u32>) {
         if let Some(index) = self.aside.iter().position(|turn| Some(turn.serial) == home) {
             let mut turn = self.aside.remove(index);
@@ -393,12 +392,13 @@ impl Assembler {
         }
     }
 
-    /// `turn` begins, behind a line of the turn `home`. That is over, and so is the one at work, unless its lines go on elsewhere.
+    /// Begins `turn` after a line of the turn `home`. That turn is over, and so is the open one unless its lines continue
+    /// elsewhere.
     fn start(&mut self, mut turn: Turn, home: Option<u32>) -> Option<Turn> {
         self.candidate = None;
         let mut closed = self.open.take();
         let parent = turn.prompt.parent.as_deref();
-        // Which line that is may have been read long ago, but not that another prompt followed it.
+        // The line it follows may have been read long ago, but not the fact that another prompt followed it too.
         let is_old = |open: &Turn| match parent {
             Some(line) => open.prompt.parent.as_deref() == Some(line) || self.history.has_followed(line),
             // Two terminals can each begin a session that has no line yet.
@@ -418,18 +418,18 @@ impl Assembler {
         turn.left = self.history.left_by(&turn.prompt);
         turn.instead_of = turn.left.first().map(|left| left.number);
         for (aside, offset) in self.ahead.drain(..) {
-            // Where the turn is read again, so is this.
+            // A restart that rebuilds that turn rebuilds this one too.
             turn.reach.0 = turn.reach.0.min(offset);
             turn.take(Record::Aside(aside), None);
         }
-        // A turn that goes on meanwhile is read again with this one.
+        // A turn that continues meanwhile is rebuilt together with this one.
         turn.reach.1 = self.answered;
         turn.reach = self.aside.iter().map(|turn| turn.reach).fold(turn.reach, std::cmp::min);
         self.open = Some(turn);
         closed
     }
 
-    /// A turn at which nobody has worked for long.
+    /// A turn that nobody has worked on for long.
     fn overdue(&mut self) -> Option<Turn> {
         let index = self.aside.iter().position(|turn| turn.passed > MAX_PROMPTS_ASIDE)?;
         let turn = self.aside.remove(index);
@@ -453,12 +453,12 @@ impl Assembler {
         Some(turn)
     }
 
-    /// The version of Claude Code that writes the session, as far as it is known.
+    /// The version of Claude Code that writes the session, if known.
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
-    /// What the session is called.
+    /// The session's title.
     pub fn title(&self) -> Option<&str> {
         self.title.as_deref()
     }
@@ -468,37 +468,37 @@ impl Assembler {
         self.forked_from.as_ref()
     }
 
-    /// The turn that is open, if it has an answer.
+    /// The open turn, if it has an answer.
     pub fn open(&self) -> Option<&Turn> {
         self.open.as_ref().filter(|turn| turn.is_answered())
     }
 
-    /// The turn that was begun last, whether it was answered or not.
+    /// The latest turn, answered or not.
     pub fn newest(&self) -> Option<&Turn> {
         self.open.as_ref()
     }
 
-    /// As [`open`](Self::open), to mark what was sent.
+    /// Like [`open`](Self::open), to mark what was sent.
     pub fn open_mut(&mut self) -> Option<&mut Turn> {
         self.open.as_mut().filter(|turn| turn.is_answered())
     }
 
-    /// The same with those at which other terminals work; the one written to last comes last.
+    /// The open turn and those that other terminals work on; the one written to last comes last.
     pub fn at_work(&self) -> impl DoubleEndedIterator<Item = &Turn> {
         self.aside.iter().chain(&self.open).filter(|turn| turn.is_answered())
     }
 
-    /// As [`at_work`](Self::at_work), to mark what was sent.
+    /// Like [`at_work`](Self::at_work), to mark what was sent.
     pub fn at_work_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Turn> {
         self.aside.iter_mut().chain(&mut self.open).filter(|turn| turn.is_answered())
     }
 
-    /// A prompt is waiting for its first answer.
+    /// A prompt waits for its first answer.
     pub fn awaits_answer(&self) -> bool {
         self.open.as_ref().is_some_and(|turn| !turn.is_answered())
     }
 
-    /// Answered turns of the transcript so far, those at work included.
+    /// Answered turns so far, including those in progress.
     pub fn turns(&self) -> u32 {
         self.answered
     }
@@ -510,29 +510,29 @@ impl Assembler {
         self.aside.iter().map(|turn| turn.reach).chain(own).chain(ahead).min()
     }
 
-    /// Answered turns that are over.
+    /// Closed turns with an answer.
     pub fn closed(&self) -> u32 {
         self.answered.saturating_sub(u32::try_from(self.at_work().count()).unwrap_or(u32::MAX))
     }
 
-    /// Lines that belong to nothing, since the last time this was asked.
+    /// Lines that belong to no turn, since the last call.
     pub fn take_orphans(&mut self) -> u64 {
         std::mem::take(&mut self.orphans)
     }
 
-    /// The line is the prompt of a turn that is at work, or of one that was read lately.
+    /// True if the line is the prompt of a turn in progress, or of a recent one.
     fn was_prompt(&self, uuid: &str) -> bool {
         let mut at_work = self.aside.iter().chain(&self.open).chain(&self.candidate);
         at_work.any(|turn| turn.prompt.uuid.as_deref() == Some(uuid)) || self.prompts.contains(&hash(uuid))
     }
 }
 
-/// True if the prompt says of itself that it is the first of a session.
+/// True if the prompt says that it is the first of a session.
 fn is_first(prompt: &Prompt) -> bool {
     prompt.parent.is_none() && prompt.uuid.is_some() && !prompt.stands_in()
 }
 
-/// The lines of answers that were read last, each with the serial number of its turn: a line that was written twice counts once.
+/// Recent answer lines with the serial number of their turn: a line that was written twice counts once.
 #[derive(Debug, Default)]
 struct Written {
     order: VecDeque<u64>,
@@ -556,13 +556,13 @@ impl Written {
         }
     }
 
-    /// True if the line was read as one of another turn than `open`.
+    /// True if the line belongs to another turn than `open`.
     fn has(&self, line: &Assistant, open: u32) -> bool {
         Self::of(line).and_then(|line| self.turns.get(&line)).is_some_and(|turn| *turn != open)
     }
 }
 
-/// The requests that went out last, by id: when each was sent.
+/// Recent requests, by id, with the time they were sent.
 #[derive(Debug, Default)]
 pub(super) struct Requests(VecDeque<(String, Nanos)>);
 

@@ -1,15 +1,16 @@
-//! Which turn each line belongs to, where a session is written to from more than one place.
+//! Which turn each line belongs to when several terminals write to one session.
 //!
-//! Two terminals that have resumed one session write into one file. Each line names the one it follows; file order says nothing.
+//! Two terminals that have resumed the same session write into one file. Each line names the one it follows; the order in the
+//! file says nothing.
 
 use std::collections::VecDeque;
 
 use super::hash::{ByHash, hash};
 
-/// How many lines are remembered. Lines follow one another closely, so that a few would do for nearly all.
+/// How many lines are remembered. Nearly all lines follow one that is a few lines above.
 const MAX_LINES: usize = 1024;
 
-/// A line and the one it follows, as hashes of their `uuid`s; lines beside the conversation have neither.
+/// A line and the one it follows, as hashes of their `uuid`s. Lines outside the conversation have neither.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Link {
     uuid: Option<u64>,
@@ -17,14 +18,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Of a line with these fields.
     pub(super) fn new(uuid: Option<&str>, parent: Option<&str>) -> Self {
         let filled = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(hash);
         Self { uuid: filled(uuid), parent: filled(parent) }
     }
 }
 
-/// The latest lines of a session, each with the serial number of its turn.
+/// The latest lines of a session with the serial numbers of their turns.
 #[derive(Debug, Default)]
 pub(super) struct Chain {
     turns: ByHash<u32>,
@@ -32,12 +32,12 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// The turn of the line that this one follows, as far as it is known.
+    /// The turn of the line that this one follows, if known.
     pub(super) fn home(&self, link: &Link) -> Option<u32> {
         self.turns.get(&link.parent?).copied()
     }
 
-    /// The line belongs to this turn.
+    /// Records the turn of a line.
     pub(super) fn put(&mut self, link: &Link, turn: u32) {
         let Some(line) = link.uuid else { return };
         if self.turns.insert(line, turn).is_none() {

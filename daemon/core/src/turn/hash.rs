@@ -1,21 +1,20 @@
-//! Hashes by which lines, blocks and calls are known again: quick, and the same in every build.
+//! Hashes that recognise lines, blocks and calls: fast, and the same in every build.
 
 use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasherDefault, Hash, Hasher},
 };
 
-/// A map whose keys are such hashes.
+/// A map keyed by such hashes.
 pub(super) type ByHash<V> = HashMap<u64, V, BuildHasherDefault<Quick>>;
 
-/// A set of such hashes.
 pub(crate) type Hashes = HashSet<u64, BuildHasherDefault<Quick>>;
 
-/// A map whose keys are ids of the conversation.
+/// A map keyed by ids of the conversation.
 pub(super) type ById<V> = HashMap<String, V, BuildHasherDefault<Quick>>;
 
-/// Eight bytes at a time, each time multiplied to 128 bits of which the halves are put together. Nobody gains by making two ids
-/// collide: they are those of the user's own conversation.
+/// Multiplies eight bytes at a time to 128 bits and combines the halves. Not collision-resistant, which would gain nobody
+/// anything: the ids are those of the user's own conversation.
 #[derive(Clone)]
 pub(crate) struct Quick(u64);
 
@@ -33,7 +32,7 @@ impl Hasher for Quick {
         let (words, rest) = bytes.as_chunks::<8>();
         words.iter().for_each(|word| self.write_u64(u64::from_le_bytes(*word)));
         let last = rest.iter().rev().fold(0, |last, byte| last << 8 | u64::from(*byte));
-        // Zeros at the end count.
+        // Includes the length, so that trailing zeros count.
         self.write_u64(last | (rest.len() as u64) << 56);
     }
 
@@ -55,14 +54,13 @@ impl Hasher for Quick {
     }
 }
 
-/// The hash of `value`.
 pub(crate) fn hash(value: impl Hash) -> u64 {
     let mut hasher = Quick::default();
     value.hash(&mut hasher);
     hasher.finish()
 }
 
-/// The hash of `texts`, which is stored: it stays what it is.
+/// The hash of `texts`. It is stored, so it must not change.
 pub(super) fn stable(texts: &[&str]) -> u64 {
     let mut hasher = Quick::default();
     for text in texts {

@@ -1,29 +1,28 @@
-//! The turns of a session that are over, and which of them the user has gone back to before.
+//! Closed turns of a session, and which of them the user abandoned by going back.
 
 use std::collections::{VecDeque, hash_map::Entry};
 
 use super::{Turn, hash::ById};
 use crate::transcript::record::{Prompt, SessionFacts};
 
-/// How many turns are remembered to which the user may go back.
+/// How many turns are remembered for the user to go back to.
 pub const BACK: usize = 256;
 
-/// What is remembered of a turn that is over.
+/// A closed turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Past {
-    /// What the ids of its trace are made of.
+    /// The source of its trace id.
     pub key: String,
     pub number: u32,
-    /// Which turn of its conversation it was, by Claude Code's own count.
+    /// Its number by Claude Code's own count.
     pub position: Option<u32>,
     /// The line that its prompt followed.
     pub follows: Option<String>,
-    /// What its lines said of the session, but for the title.
+    /// Facts about the session at that time, without the title.
     pub session: SessionFacts,
 }
 
 impl Past {
-    /// Of `turn`.
     pub fn of(turn: &Turn) -> Self {
         let session = SessionFacts { title: None, ..turn.session.clone() };
         let Prompt { position, parent, .. } = &turn.prompt;
@@ -31,12 +30,12 @@ impl Past {
     }
 }
 
-/// The latest turns of a session that are over, oldest first.
+/// The latest closed turns, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// Each with whether it was left behind already.
+    /// Each with whether it was abandoned already.
     turns: VecDeque<(Past, bool)>,
-    /// What their prompts follow, each with how many do.
+    /// The lines that prompts followed, with the number of prompts.
     follows: ById<usize>,
 }
 
@@ -47,7 +46,6 @@ impl History {
         history
     }
 
-    /// A turn is over.
     pub(super) fn push(&mut self, turn: Past) {
         for index in self.left(turn.position, turn.follows.as_deref()) {
             self.turns[index].1 = true;
@@ -67,22 +65,22 @@ impl History {
         self.turns.push_back((turn, false));
     }
 
-    /// A prompt followed this line before.
+    /// True if an earlier prompt followed this line.
     pub(super) fn has_followed(&self, line: &str) -> bool {
         self.follows.contains_key(line)
     }
 
-    /// The turns that `prompt` leaves behind.
+    /// The turns that `prompt` abandons.
     pub(super) fn left_by(&self, prompt: &Prompt) -> Vec<Past> {
         let left = self.left(prompt.position, prompt.parent.as_deref());
         left.into_iter().map(|index| self.turns[index].0.clone()).collect()
     }
 
-    /// Those which a prompt of this place and parent leaves behind: by Claude Code's own count, or where there is none because the
-    /// prompt of the first of them followed the same line.
+    /// Indexes of the turns that a prompt with this position and parent abandons: by Claude Code's own count, or, without one,
+    /// because the first abandoned prompt followed the same line.
     fn left(&self, position: Option<u32>, parent: Option<&str>) -> Vec<usize> {
         let counted = |turn: &Past| turn.position.zip(position);
-        // Nearly every prompt goes on from the turn before.
+        // Nearly every prompt continues from the previous turn.
         let last = self.turns.back().map(|(turn, _)| counted(turn));
         let goes_on = position.is_none() || last.is_none_or(|last| last.is_some_and(|(its, position)| its < position));
         if goes_on && parent.is_none_or(|line| !self.follows.contains_key(line)) {

@@ -1,8 +1,8 @@
 //! Where does a subagent belong, and when has it ended?
 //!
-//! Its transcript names neither the turn nor the tool call that launched it. That is known from the call's result, which names the
-//! subagent, or from the `.meta.json` beside its transcript, which names the call (2.1.176 and later). Of a workflow's subagents
-//! the result of the call names the workflow's run.
+//! Its transcript names neither the turn nor the tool call that launched it. The call's result names the subagent, or the
+//! `.meta.json` beside its transcript names the call (2.1.176 and later). For a workflow's subagents the call's result names
+//! the workflow run.
 
 use std::{
     collections::HashSet,
@@ -16,23 +16,20 @@ use super::{
     silence::{BURST, QUIET, QUIET_FINISHED},
 };
 
-/// How soon the transcripts of subagents at work are read again, should no file event come: at first, and after they have been
-/// silent for long.
+/// The shortest interval between two reads of a running subagent's transcript while no file event comes.
 pub const POLL: Duration = Duration::from_secs(1);
-/// See [`POLL`].
+/// The longest such interval, after a long silence.
 pub const POLL_LATER: Duration = Duration::from_secs(600);
 
-/// What a `.meta.json` says. It is rewritten while the subagent lives.
+/// The contents of a `.meta.json`, which is rewritten while the subagent runs.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Meta {
-    /// What kind of agent it is.
     pub agent_type: Option<String>,
-    /// What it is to do, in a few words.
+    /// Its task in a few words.
     pub description: Option<String>,
     /// The call that launched it.
     pub tool_use_id: Option<String>,
-    /// It has ended.
     pub finished: bool,
 }
 
@@ -40,25 +37,25 @@ pub struct Meta {
 #[derive(Debug)]
 pub struct Subagent {
     id: String,
-    /// The run of a workflow that it is part of.
+    /// The workflow run it belongs to.
     workflow: Option<String>,
-    /// What stands beside its transcript; `None` until that was read whole. It may come later than the transcript, and is half there
-    /// while it is rewritten.
+    /// `None` until the file was read completely. It may appear later than the transcript, and is incomplete while it is
+    /// rewritten.
     pub meta: Option<Meta>,
-    /// What it did, once for what it was launched with and once for each message that woke it again.
+    /// Its runs: the first for its launch, and one for each message that woke it again.
     pub runs: Runs,
-    /// Where each of its runs belongs, as far as that is known.
+    /// The places of its first runs, as far as they are known.
     places: Vec<Place>,
 }
 
-/// What can say where a subagent belongs.
+/// What can tell where a subagent belongs.
 #[derive(Clone, Debug)]
 pub struct Known<'a> {
-    /// The session's turns at work.
+    /// The session's turns in progress.
     pub open: &'a [&'a Turn],
-    /// The runs of all its subagents at work.
+    /// The runs of all its running subagents.
     pub runs: Vec<&'a Turn>,
-    /// The calls of turns that are over.
+    /// Launches of closed turns.
     pub launches: &'a [Launch],
 }
 
@@ -71,39 +68,38 @@ impl<'a> Known<'a> {
         turns.into_iter().flat_map(Turn::launches).chain(self.launches.iter().cloned())
     }
 
-    /// The turns whose own place is known: a subagent's place shows that of its own subagents.
+    /// Turns whose own place is known: the place of a subagent leads to that of its own subagents.
     fn sources(&self) -> impl Iterator<Item = &'a Turn> + Clone + '_ {
         self.open.iter().copied().chain(self.runs.iter().copied().filter(|turn| turn.place.is_some()))
     }
 }
 
 impl Subagent {
-    /// A subagent of which nothing was read.
+    /// A subagent of which nothing was read yet.
     pub fn new(id: String, workflow: Option<String>) -> Self {
         Self { id, workflow, meta: None, runs: Runs::default(), places: Vec::new() }
     }
 
-    /// Which it is.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// True if it is known where the last of its runs belongs.
+    /// True if the place of its last run is known.
     pub fn is_placed(&self) -> bool {
         self.runs.last().is_some_and(|turn| turn.place.is_some())
     }
 
-    /// No turn asked for it.
+    /// True if no turn asked for it.
     pub fn is_warmup(&self) -> bool {
         self.runs.last().is_some_and(|turn| turn.prompt.is_warmup())
     }
 
-    /// The first of its runs whose place is not known.
+    /// The first run whose place is not known.
     fn unplaced(&self) -> Option<&Turn> {
         self.runs.iter().find(|turn| turn.place.is_none())
     }
 
-    /// Where the first of its runs belongs whose place is not known yet; `None` if nothing says so.
+    /// The place of the first unplaced run; `None` if nothing says where it is.
     fn placement(&self, known: &Known<'_>) -> Option<Place> {
         let turn = self.unplaced()?;
         let meta = self.meta.as_ref();
@@ -113,12 +109,13 @@ impl Subagent {
             let named = launch.agent_id.as_deref();
             named.is_some_and(|named| named == self.id || Some(named) == self.workflow.as_deref())
         };
-        // Subagents of such a subagent have the same prompt id, and a call that launched them: that there is none must be known.
+        // Its own subagents have the same prompt id and a call that launched them, so it must be certain that this one has
+        // none.
         let is_without_call = meta.is_some() && asked_by.is_none();
         let by_prompt = turn.prompt.prompt_id.as_deref().filter(|_| is_without_call).map(Turn::launch_id);
         let before = |launch: &Launch| launch.called.zip(turn.prompt.at).is_none_or(|(called, at)| called <= at);
         let launch = if self.places.is_empty() {
-            // Of several calls with one id the latest that names no other subagent.
+            // Of several calls with one id, the latest that names no other subagent.
             let asked = |launch: &Launch| asked_by == Some(&launch.id) && (launch.agent_id.is_none() || names(launch));
             launches()
                 .filter(|launch| names(launch) && !launch.wakes)
@@ -138,10 +135,10 @@ impl Subagent {
         Some(self.place_in(launch.turn.clone(), is_call.then_some(&launch), order))
     }
 
-    /// The last resort, when nothing more will come that could say where it belongs: the call of the open turn that asked for what
-    /// the subagent was asked for, else the open turn itself if the subagent began during it; for a later run the turn that goes
-    /// on, or that of the run before; where the call that launched it cannot be read, the turn that launched another one last.
-    /// False if it is none of these. `launches` are the calls of turns that are over.
+    /// The last resort once nothing more will come that says where it belongs. In this order: the call of the open turn that
+    /// asked for the same; the open turn itself if the subagent began during it; for a later run the turn in progress, or that
+    /// of the run before; if the call that launched it is unreadable, the turn that launched another subagent last. False if
+    /// none applies. `launches` are the calls of closed turns.
     pub fn guess(&mut self, open: &[&Turn], launches: &[Launch]) -> bool {
         while let Some(turn) = self.unplaced() {
             let open = open.last().copied().filter(|_| !turn.generations.is_empty());
@@ -188,12 +185,13 @@ impl Subagent {
         }
     }
 
-    /// When all of it can be emitted if its transcript, which last grew at `grown`, does not grow until then; `None` if it works
-    /// on. `is_over`: the session has ended. `has_ended`: a hook or a notification said that the subagent has.
+    /// When all of it can be emitted, provided that its transcript, which last grew at `grown`, does not grow until then;
+    /// `None` while it is running. `is_over`: the session has ended. `has_ended`: a hook or notification reported the
+    /// subagent's end.
     pub fn due(&self, known: &Known<'_>, grown: Instant, is_over: bool, has_ended: bool) -> Option<Instant> {
         let turn = self.runs.last();
         let Some(place) = turn.and_then(|turn| turn.place.as_ref()) else {
-            // What woke it again may be said nowhere.
+            // The transcript may not say what woke it again.
             let is_said = is_over || has_ended && !self.places.is_empty();
             return is_said.then_some(grown + QUIET);
         };
@@ -211,14 +209,14 @@ impl Subagent {
     }
 }
 
-/// Finds out where those belong of which it is not known yet.
+/// Finds the places of all subagents that have none yet.
 pub fn place_all(agents: &mut [&mut Subagent], open: &[&Turn], launches: &[Launch]) {
-    // A subagent's place shows that of its own subagents.
+    // The place of a subagent leads to that of its own subagents.
     let mut is_news = true;
     while std::mem::take(&mut is_news) {
         let mut next = 0;
         loop {
-            // Collected anew only where something changed: most of thousands may belong nowhere.
+            // Collected again only after a change: most of thousands may have no place.
             let runs = agents.iter().flat_map(|agent| agent.runs.iter()).collect();
             let known = Known { open, runs, launches };
             let found = (next..agents.len()).find_map(|index| Some((index, agents[index].placement(&known)?)));
@@ -229,33 +227,32 @@ pub fn place_all(agents: &mut [&mut Subagent], open: &[&Turn], launches: &[Launc
     }
 }
 
-/// What is next for a subagent.
+/// What to do next for a subagent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It has ended, or nobody waits for its end: all of it is emitted.
+    /// It has ended, or nobody waits for its end: emit all of it.
     Emit,
-    /// Its transcript is read again then, should no file event come.
+    /// Read its transcript again at that time if no file event comes before.
     Poll {
-        /// Monotonic time of the next poll.
+        /// Monotonic time.
         at: Instant,
-        /// It ends then, unless its transcript grows.
+        /// It has ended if its transcript has not grown by then.
         is_ending: bool,
     },
 }
 
-/// What is next for a subagent that is [`due`](Subagent::due) then. `grown`: when the transcript of one of the session's last grew.
-/// `is_superseded`: another session has followed that one, and nobody writes to it any more.
+/// What to do next for a subagent that is [`due`](Subagent::due) at that time. `grown` is when the transcript of one of the
+/// session's subagents last grew. `is_superseded`: another session continues this one, and nobody writes to it any more.
 pub fn next(now: Instant, due: Option<Instant>, grown: Instant, is_superseded: bool) -> Next {
     if is_superseded || due.is_some_and(|due| due <= now) {
         return Next::Emit;
     }
-    // File events say when it goes on; should any be lost, half as long again passes until that is seen.
+    // File events say when it continues. Should they get lost, that is noticed after at most half as long again.
     let poll = now + (now.saturating_duration_since(grown) / 2).clamp(POLL, POLL_LATER);
     Next::Poll { at: due.unwrap_or(poll).min(poll), is_ending: due.is_some() }
 }
 
-/// The launches of a turn to which nothing is added any more: what has not returned by now never will, unless it works in
-/// the background.
+/// The launches of a closed turn: what has not returned by now never will, unless it runs in the background.
 pub fn closed_launches(turn: &Turn) -> impl Iterator<Item = Launch> {
     let tools = turn.generations.iter().flat_map(|generation| &generation.tools);
     let waiting: HashSet<_> = tools.filter(|tool| tool.result.is_none()).map(|tool| turn.tool_source(tool)).collect();
@@ -263,7 +260,7 @@ pub fn closed_launches(turn: &Turn) -> impl Iterator<Item = Launch> {
         .map(move |launch| Launch { returned: launch.returned || waiting.contains(&*launch.tool_id), ..launch })
 }
 
-/// The turn that launched a subagent with the prompt of `run`, else the one that launched any last before it began.
+/// The turn that launched a subagent with the prompt of `run`, else the one that last launched any before it began.
 fn launched_before(run: &Turn, launches: &[Launch]) -> Option<(String, u32)> {
     let by_prompt = run.prompt.prompt_id.as_deref().map(Turn::launch_id);
     if let Some(launch) = launches.iter().find(|launch| by_prompt.as_ref() == Some(&launch.tool_id)) {

@@ -1,4 +1,4 @@
-//! What one subagent did: a run for what it was launched with, and one for each message that woke it again.
+//! The runs of one subagent: one for its launch, and one for each message that woke it again.
 
 use std::collections::HashSet;
 
@@ -8,20 +8,20 @@ use crate::transcript::record::{Assistant, Prompt, PromptKind, Record};
 /// Builds the runs of one subagent from the records of its own transcript, pushed in file order.
 #[derive(Debug, Default)]
 pub struct Runs {
-    /// Runs that are over, oldest first, as long as nobody has taken them.
+    /// Completed runs, oldest first, until they are taken.
     past: Vec<Turn>,
     last: Option<Turn>,
-    /// How many runs came before those held.
+    /// How many runs were taken.
     taken: u32,
-    /// Lines up to the prompt are those of the conversation that was forked.
+    /// The lines up to the prompt are those of the forked conversation.
     inherits: bool,
-    /// `uuid`s of lines of answers that were given in that conversation.
+    /// `uuid`s of answer lines from that conversation.
     inherited: HashSet<String>,
     requests: Requests,
 }
 
 impl Runs {
-    /// Takes the record of the line at `offset`. False if it belongs to nothing.
+    /// Takes the record of the line at `offset`. False if it belongs to no run.
     pub fn push(&mut self, record: Record, offset: u64) -> bool {
         let record = match record {
             Record::Side(side) => side.record,
@@ -40,7 +40,7 @@ impl Runs {
                 self.last = Some(Turn::new(prompt, "", offset));
             }
             Record::Link { .. } => {}
-            // It is counted where it was given, wherever the copy stands.
+            // It counts where it was given; this is a copy.
             Record::Assistant(line) if self.has_inherited(&line) => {}
             record => {
                 if let (None, Record::Assistant(line)) = (&self.last, &record) {
@@ -69,45 +69,44 @@ impl Runs {
         self.inherited.contains(uuid)
     }
 
-    /// What was taken for an answer is the line that launched the fork, in a file that has lost its beginning.
+    /// True if the first answer is in fact the line that launched the fork, in a file that has lost its beginning.
     fn was_inherited(&self, prompt: &Prompt) -> bool {
         let inherited = |turn: &Turn| turn.prompt.kind == PromptKind::StandIn && turn.generations.len() == 1;
         prompt.kind == PromptKind::Fork && self.last.as_ref().is_some_and(inherited)
     }
 
-    /// What it did last.
     pub fn last(&self) -> Option<&Turn> {
         self.last.as_ref()
     }
 
-    /// As [`last`](Self::last), to mark what was sent.
+    /// Like [`last`](Self::last), to mark what was sent.
     pub fn last_mut(&mut self) -> Option<&mut Turn> {
         self.last.as_mut()
     }
 
-    /// All runs that are held, oldest first.
+    /// All runs in memory, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Turn> {
         self.past.iter().chain(&self.last)
     }
 
-    /// As [`iter`](Self::iter), to say where they belong.
+    /// Like [`iter`](Self::iter), to place them.
     pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Turn> {
         self.past.iter_mut().chain(&mut self.last)
     }
 
-    /// How many runs there were, those that were taken included.
+    /// How many runs there were, including those that were taken.
     pub fn count(&self) -> usize {
         self.taken as usize + self.past.len() + usize::from(self.last.is_some())
     }
 
-    /// The runs that are over and whose place is known, in order: nothing is added to them any more.
+    /// Takes the completed runs whose place is known, in order: nothing is added to them any more.
     pub fn take_past(&mut self) -> Vec<Turn> {
         let placed = self.past.iter().take_while(|turn| turn.place.is_some()).count();
         self.taken += placed as u32;
         self.past.drain(..placed).collect()
     }
 
-    /// All it did.
+    /// All runs.
     pub fn into_turns(self) -> impl Iterator<Item = Turn> {
         self.past.into_iter().chain(self.last)
     }

@@ -1,38 +1,38 @@
-//! What the ids of a turn's spans are made of.
+//! The sources of span ids.
 //!
-//! Gateways give calls ids that are unique within an answer or a turn at best: `call_0`, or the same one each time. In the trace each
-//! span has an id of its own; an id that does not repeat stays what it is.
+//! Some gateways use ids that are unique at best within an answer or a turn: `call_0`, or always the same one. In the trace
+//! each span needs an id of its own; an id that does not repeat stays as it is.
 
 use std::borrow::Cow;
 
 use super::{Generation, Tool, Turn};
 
-/// Longest id with several numbers in it that is taken for a count.
+/// Maximum length of an id with several numbers that is taken for a counter.
 const MAX_COUNT_LENGTH: usize = 12;
 
-/// Most digits of a count.
+/// Maximum number of digits of a counter.
 const DIGITS: usize = 6;
 
 impl Turn {
-    /// What the id of a tool's span is made of.
+    /// The source of a tool's span id.
     pub fn tool_source<'t>(&self, tool: &'t Tool) -> Cow<'t, str> {
         self.source(&tool.id, tool.repeats, 0)
     }
 
-    /// What the id of a generation's span is made of.
+    /// The source of a generation's span id.
     pub fn generation_source<'t>(&self, generation: &'t Generation) -> Cow<'t, str> {
         self.source(&generation.id, generation.repeats, 1)
     }
 
-    /// What the id of an event's span is made of, `number` events into the turn.
+    /// The source of an event's span id; `number` counts the events of the turn.
     pub fn event_source(&self, number: usize) -> String {
         let turn = self.place.as_ref().map_or_else(|| self.key.as_str().into(), super::Place::source);
         format!("{turn}/{number}")
     }
 
-    /// `id`, with how often it was there before in the turn; and in the work of a subagent, which is in the trace of another turn,
-    /// with the subagent where others may use the same id: because it is counted up, or because the call that launched the
-    /// subagent has it (`which` of its ids is the one to compare with).
+    /// `id` with the number of its earlier occurrences in the turn. For a subagent, whose spans are in the trace of another
+    /// turn, also with the subagent's id if others may use the same id: because it is a counter, or because the call that
+    /// launched the subagent has it (`which` selects the id to compare with).
     fn source<'t>(&self, id: &'t str, repeats: u32, which: usize) -> Cow<'t, str> {
         let shared = |place: &&super::Place| is_count(id) || place.launch_ids[which].as_deref() == Some(id);
         match (self.place.as_ref().filter(shared), repeats) {
@@ -44,7 +44,7 @@ impl Turn {
     }
 }
 
-/// True of an id that somebody counts up, such as `call_0`, `msg_12`, `functions.Bash:3` or `call_1_0`.
+/// True for an id that counts up, such as `call_0`, `msg_12`, `functions.Bash:3` or `call_1_0`.
 fn is_count(id: &str) -> bool {
     let digits = id.bytes().filter(u8::is_ascii_digit).count();
     let last = id.bytes().rev().take_while(u8::is_ascii_digit).count();

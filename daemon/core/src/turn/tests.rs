@@ -26,7 +26,7 @@ fn typed(uuid: &str, kind: PromptKind, at: Nanos) -> Record {
     Record::Prompt(Prompt { kind, ..prompt(uuid, at) })
 }
 
-/// A line of the answer `id`. Its uuid is made of id and time.
+/// A line of the answer `id`; its uuid is derived from id and time.
 fn line(id: &str, at: Nanos, blocks: Vec<Block>) -> Assistant {
     Assistant {
         uuid: Some(format!("{id}-{at}")),
@@ -74,7 +74,7 @@ fn failed(at: Nanos) -> Record {
     Record::ApiError { at: Some(at), text: "API Error: 529".into(), status: Some(529) }
 }
 
-/// Pushes the records, 100 bytes apart. Returns the turns they closed.
+/// Pushes the records at offsets 100 bytes apart. Returns the turns they closed.
 fn push(assembler: &mut Assembler, records: Vec<Record>) -> Vec<Turn> {
     records.into_iter().enumerate().filter_map(|(n, record)| assembler.push(record, 100 * n as u64)).collect()
 }

@@ -30,9 +30,9 @@ use cc_core::{
     status::history::{Ask, Known, SPANS},
 };
 use cc_langfuse::{
-    offline::{self, Outline},
     output,
     reader::Unreadable,
+    rebuild::{self, Outline},
 };
 
 pub(crate) mod find;
@@ -82,7 +82,7 @@ struct Job {
     cwd: Option<PathBuf>,
     route: usize,
     /// Its turns whose spans are not all known.
-    turns: Vec<offline::TurnOutline>,
+    turns: Vec<rebuild::TurnOutline>,
     /// When its last turn ended.
     last: Option<u64>,
 }
@@ -254,7 +254,7 @@ impl Plan {
         let route = routes.get(index);
         let sent = imported.get(&candidate.id);
         let Outline { mut turns, last, copied } =
-            match offline::outline(&candidate.path, &candidate.id, sent, &route.options) {
+            match rebuild::outline(&candidate.path, &candidate.id, sent, &route.options) {
                 Ok(outline) => outline,
                 Err(error) => return Ok(Err(error.reason())),
             };
@@ -305,8 +305,8 @@ impl Plan {
     fn unknown(
         &mut self,
         to: &Destination,
-        turns: Vec<offline::TurnOutline>,
-    ) -> anyhow::Result<Vec<offline::TurnOutline>> {
+        turns: Vec<rebuild::TurnOutline>,
+    ) -> anyhow::Result<Vec<rebuild::TurnOutline>> {
         let states = known(to, &turns)?;
         let mut rest = states.as_str();
         let mut left = Vec::new();
@@ -362,7 +362,7 @@ fn tally(spans: &[SpanKey], states: &str) -> Tally {
 }
 
 /// What the daemon knows of the spans of `turns`, a letter for each.
-fn known(to: &Destination, turns: &[offline::TurnOutline]) -> anyhow::Result<String> {
+fn known(to: &Destination, turns: &[rebuild::TurnOutline]) -> anyhow::Result<String> {
     let spans: Vec<_> = turns.iter().flat_map(|turn| &turn.spans).map(Ask::span).collect();
     let mut states = String::with_capacity(spans.len());
     for some in spans.chunks(SPANS) {
@@ -381,7 +381,7 @@ fn ask(ask: &Ask) -> anyhow::Result<Known> {
 }
 
 fn daemon() -> anyhow::Result<Client> {
-    Ok(Client::new()?.patient(Duration::from_secs(30)))
+    Ok(Client::new()?.with_timeout(Duration::from_secs(30)))
 }
 
 fn usage(what: &str) -> anyhow::Result<ExitCode> {

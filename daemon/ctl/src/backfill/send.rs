@@ -12,7 +12,7 @@ use cc_core::{
     hook::Source,
     status::history::{Ask, Known},
 };
-use cc_langfuse::{clock, offline::TurnOutline};
+use cc_langfuse::{clock, rebuild::TurnOutline};
 use proto::frame::Frame;
 
 /// Sessions that are with the daemon at the same time.

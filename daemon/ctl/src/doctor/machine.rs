@@ -17,7 +17,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the daemon says.
 pub(super) fn daemon(paths: &Paths) -> Daemon {
-    match Client::at(paths).patient(TIME_LIMIT).status() {
+    match Client::at(paths).with_timeout(TIME_LIMIT).status() {
         Ok(status) => Daemon::Running(Box::new(status)),
         Err(error) if error.is::<client::NotRunning>() => match error.downcast() {
             Ok(client::NotRunning::Starting(what)) => Daemon::Starting(what),

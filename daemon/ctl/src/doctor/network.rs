@@ -5,7 +5,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use crate::{client, seen};
+use crate::{client, traced};
 use cc_core::{
     delivery::readback::Failure,
     destination::{
@@ -54,11 +54,11 @@ impl Server<'_> {
                 |known: &&status::Destination| known.base_url == self.to.address && known.public_key == self.to.account;
             status.destinations.iter().find(known)
         });
-        let by_others = || seen::by_others(self.to, &[self.project.to_path_buf()], &config_dirs, self.home);
+        let by_others = || traced::by_others(self.to, &[self.project.to_path_buf()], &config_dirs, self.home);
         let why = match held {
             // What the daemon has judged counts.
             Some(known) => known.held_by.clone(),
-            None => by_others().filter(|_| !seen::is_trusted(status, self.to)),
+            None => by_others().filter(|_| !traced::is_trusted(status, self.to)),
         };
         if let Some(why) = why {
             return Ok(vec![judge_held(self.to, &why)]);
@@ -66,10 +66,10 @@ impl Server<'_> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let readback = Readback::new(self.to, self.secrets, LIMITS)?;
-            let (mut findings, is_well) = self.project(&readback).await;
+            let (mut findings, is_healthy) = self.project(&readback).await;
             let remarks = readback.remarks().await;
             findings.extend(remarks.iter().map(|remark| judge_remark(self.to, remark)));
-            if let Some(wait) = wait.filter(|_| is_well && !remarks.iter().any(|remark| remark.is_grave)) {
+            if let Some(wait) = wait.filter(|_| is_healthy && !remarks.iter().any(|remark| remark.is_grave)) {
                 findings.push(self.probe(&readback, wait).await.judge());
             }
             Ok(findings)

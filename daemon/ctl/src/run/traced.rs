@@ -1,4 +1,4 @@
-//! Where the sessions of a run are to be seen, said when it ends.
+//! Where the sessions of a run are to be chosen, said when it ends.
 
 use std::{sync::mpsc, thread, time::Duration};
 
@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use crate::{
     open,
-    seen::{self, Seen},
     session::Naming,
+    traced::{self, TracedSession},
 };
 use cc_core::{destination::pages::Item, status::Session};
 
@@ -37,9 +37,9 @@ pub(super) fn say(sessions: Vec<Session>, since: Timestamp) {
 }
 
 fn page(session: &Session, all: &[Session]) -> anyhow::Result<Option<String>> {
-    let seen = Seen::meant(all, Some(&session.session_id), Naming::Exact)?;
-    let (Some(trace), dirs) = seen.last_turn()? else { return Ok(None) };
-    let Some(to) = seen.destination.clone().filter(|to| open::folder(to).is_none()) else { return Ok(None) };
-    let secrets = seen::secrets(&to, &dirs, None)?;
+    let chosen = TracedSession::meant(all, Some(&session.session_id), Naming::Exact)?;
+    let (Some(trace), dirs) = chosen.last_turn()? else { return Ok(None) };
+    let Some(to) = chosen.destination.clone().filter(|to| open::folder(to).is_none()) else { return Ok(None) };
+    let secrets = traced::secrets(&to, &dirs, None)?;
     open::page(&to, &secrets, Item::Trace(&trace))
 }

@@ -149,7 +149,7 @@ fn a_page_is_nobodys_yes_however_it_is_dressed() {
         ("application/octet-stream", "Your session has expired"),
         ("text/plain", "Unauthorized"),
         ("text/plain", "404 page not found"),
-        ("application/json", "Access denied"),
+        ("application/json", "KeyRing denied"),
         ("application/json", "upstream connect error or disconnect/reset before headers"),
     ] {
         assert!(matches!(api(kind, body), Reply::Foreign(_)), "{kind}: {body}: {:?}", api(kind, body));

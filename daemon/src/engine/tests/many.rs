@@ -110,7 +110,7 @@ fn a_live_session_is_looked_at_before_the_next_step_of_any_other() {
     at.engine.sessions.get_mut("live").unwrap().waiting[0].1 -= QUIET;
     at.pass();
     assert_eq!(at.spans_of("live-u0"), 2, "in the first pass");
-    assert!(at.spans_of("long-u19999") == 0 && at.engine.sessions["long"].phase.is_behind());
+    assert!(at.spans_of("long-u19999") == 0 && at.engine.sessions["long"].phase.has_more());
 }
 
 /// Each step of a long session is bounded, and all of it arrives.
@@ -154,10 +154,10 @@ fn only_a_copy_waits_for_a_long_session_beside_it() {
     while at.engine.sessions.values().any(Session::is_busy) {
         assert!(Instant::now() < deadline);
         at.make_all_due();
-        let is_behind = at.engine.sessions.get("long").is_some_and(|long| long.phase.is_behind());
+        let is_behind = at.engine.sessions.get("long").is_some_and(|long| long.phase.has_more());
         at.pass();
         if is_behind && at.engine.sessions.get("copy").is_some_and(|copy| copy.tail.is_some()) {
-            assert!(!at.engine.sessions["long"].phase.is_behind(), "the copy was begun before the original was read");
+            assert!(!at.engine.sessions["long"].phase.has_more(), "the copy was begun before the original was read");
         }
         if others_sent.is_none() && at.spans_of("other-u0") > 0 {
             others_sent = Some(is_behind);

@@ -14,8 +14,8 @@ use super::{
     super::{
         DestinationId, Result, Store, count, followers, media, no_room,
         observations::{self, Seq},
-        paused,
         sessions::{found_elsewhere, targets},
+        suppressed,
     },
     Advance,
 };
@@ -79,15 +79,15 @@ impl Queued {
 
 /// What of a step goes nowhere, because its project is or was paused: all of it, or what was said in these times.
 struct Suppressed {
-    withheld: bool,
+    is_paused: bool,
     pauses: Vec<RangeInclusive<Nanos>>,
     /// Traces with something that was said in them.
     meanwhile: HashSet<TraceId>,
 }
 
 impl Suppressed {
-    fn of(step: &Advance, (withheld, pauses): Paused) -> Self {
-        let mut suppressed = Self { withheld, pauses, meanwhile: HashSet::new() };
+    fn of(step: &Advance, (is_paused, pauses): Paused) -> Self {
+        let mut suppressed = Self { is_paused, pauses, meanwhile: HashSet::new() };
         let spans = step.spans.iter().map(|out| &out.observation);
         suppressed.meanwhile = spans.filter(|span| suppressed.is_in_pause(span)).map(|span| span.trace_id).collect();
         suppressed
@@ -171,7 +171,7 @@ struct Line<'a> {
     /// The last destination of the step.
     is_last: bool,
     /// Which traces are emitted nowhere, whatever the destination.
-    silent: &'a mut HashMap<TraceId, bool>,
+    suppressed_traces: &'a mut HashMap<TraceId, bool>,
     /// Traces of which something has entered.
     fresh: HashSet<TraceId>,
     /// How many calls of each trace there were, and how many of them were copies.
@@ -192,7 +192,7 @@ impl Known for At<'_, '_, '_> {
     type Error = rusqlite::Error;
 
     fn is_in_pause(&mut self) -> bool {
-        self.line.suppressed.withheld || self.line.suppressed.is_in_pause(&self.out.observation)
+        self.line.suppressed.is_paused || self.line.suppressed.is_in_pause(&self.out.observation)
     }
 
     fn has_parent(&mut self) -> Result<bool> {
@@ -216,15 +216,15 @@ impl Known for At<'_, '_, '_> {
 
     fn is_suppressed(&mut self) -> Result<bool> {
         let trace = self.out.observation.trace_id;
-        let Line { tx, suppressed, is_asked, silent, .. } = &mut *self.line;
-        match silent.entry(trace) {
+        let Line { tx, suppressed, is_asked, suppressed_traces, .. } = &mut *self.line;
+        match suppressed_traces.entry(trace) {
             Entry::Occupied(known) => Ok(*known.get()),
             Entry::Vacant(new) => {
-                let withheld = suppressed.withheld || suppressed.meanwhile.contains(&trace);
-                if withheld && paused::silence(tx, &trace)? {
+                let is_paused = suppressed.is_paused || suppressed.meanwhile.contains(&trace);
+                if is_paused && suppressed::suppress(tx, &trace)? {
                     count(tx, SUPPRESSED, 1)?;
                 }
-                Ok(*new.insert(withheld || paused::is_silent(tx, &trace, *is_asked)?))
+                Ok(*new.insert(is_paused || suppressed::is_suppressed(tx, &trace, *is_asked)?))
             }
         }
     }
@@ -287,7 +287,7 @@ impl Store {
         }
         let destinations = sum.targets.1.clone();
         let last = destinations.last().copied();
-        let (mut spans, mut silent) = (Spans::of(step), HashMap::new());
+        let (mut spans, mut suppressed_traces) = (Spans::of(step), HashMap::new());
         let (mut stored, mut copied) = (Vec::with_capacity(destinations.len()), 0);
         for (target, destination) in step.session.hint.targets.iter().zip(destinations) {
             if step.behind.contains(&target.destination) {
@@ -302,7 +302,7 @@ impl Store {
                 is_asked: step.session.hint.source.is_asked_for(),
                 is_shared: self.waiting.iter().any(|(id, bytes)| *id != destination && *bytes > 0),
                 is_last: Some(destination) == last,
-                silent: &mut silent,
+                suppressed_traces: &mut suppressed_traces,
                 fresh: HashSet::new(),
                 copies: HashMap::new(),
             };

@@ -48,7 +48,7 @@ fn what_the_user_chose_stays_the_users_whoever_names_it_too() {
 #[test]
 fn what_was_said_between_seen_off_and_seen_on_is_known() {
     // Sights: whether on, and when. Then what is off.
-    for (from_now, sights, off) in [
+    for (from_now, sightings, off) in [
         (false, &[][..], &[][..]),
         (false, &[(true, 10)], &[]),
         (false, &[(true, 10), (true, 20)], &[]),
@@ -69,11 +69,11 @@ fn what_was_said_between_seen_off_and_seen_on_is_known() {
     ] {
         let (dir, mut store) = fresh();
         store.trace_from_now(from_now);
-        for (on, at) in sights {
+        for (on, at) in sightings {
             store.see(dir.path(), *on, at * S).unwrap();
         }
         let found: Vec<_> = store.off(dir.path()).unwrap().into_iter().map(|off| (*off.start(), *off.end())).collect();
-        assert_eq!(found, off, "{from_now} {sights:?}");
+        assert_eq!(found, off, "{from_now} {sightings:?}");
         assert_eq!(store.off(&dir.path().join("other")).unwrap(), []);
     }
 }
@@ -137,10 +137,10 @@ fn what_is_kept_of_sights_is_what_the_database_has() {
             }
         }
         let kept = dirs.clone().map(|project| store.off(&project).unwrap());
-        store.sights = Default::default();
+        store.sightings = Default::default();
         assert_eq!(kept, dirs.clone().map(|project| store.off(&project).unwrap()), "after {n}");
         if next(2) == 0 {
-            store.sights = Default::default();
+            store.sightings = Default::default();
         }
     }
 }

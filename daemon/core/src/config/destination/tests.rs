@@ -126,8 +126,8 @@ fn names_and_places_are_told_apart_in_all_files() {
     assert_eq!(all.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["a", "unnamed-2", "b", "c"]);
     assert!(said(1).contains("another one is called a") && said(2).contains("it is where a is"), "{all:?}");
     assert!(all[0].1.is_none() && all[3].1.is_none(), "{all:?}");
-    let place = config.destinations[1].place.clone().unwrap();
-    assert_eq!((place.file, place.line), (PathBuf::from("/home/dev/c.toml"), 2));
+    let location = config.destinations[1].location.clone().unwrap();
+    assert_eq!((location.file, location.line), (PathBuf::from("/home/dev/c.toml"), 2));
 }
 
 #[test]

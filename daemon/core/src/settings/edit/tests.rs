@@ -56,7 +56,7 @@ fn a_text_that_is_no_json_says_where_and_what_to_do() {
     assert_eq!(cut("{}", &keys(&["a"])), Err(Error::Missing("a".into())));
 }
 
-/// JSON as people and programs write it: any values, any space between them.
+/// JSON as people and programs write it: any values with any white space between them.
 fn text() -> impl Strategy<Value = String> {
     let space = || prop::sample::select(vec!["", "", " ", "\n", "\n  ", "\r\n\t", "  "]);
     let string = || {
@@ -81,7 +81,7 @@ fn text() -> impl Strategy<Value = String> {
     (space(), value, space()).prop_map(|(a, v, b)| format!("{a}{v}{b}"))
 }
 
-/// Every way into a value.
+/// Every path into a value.
 fn paths(node: &Node, way: &mut Vec<(Option<String>, usize)>, found: &mut Vec<Vec<(Option<String>, usize)>>) {
     found.push(way.clone());
     for (at, element) in node.elements().iter().enumerate() {
@@ -90,7 +90,7 @@ fn paths(node: &Node, way: &mut Vec<(Option<String>, usize)>, found: &mut Vec<Ve
         way.pop();
     }
     for member in node.members() {
-        // Of members with one name only the last can be reached.
+        // Of members with the same name only the last can be reached.
         if node.get(Step::Key(&member.key)) == Some(&member.value) {
             way.push((Some(member.key.clone()), 0));
             paths(&member.value, way, found);
@@ -110,7 +110,7 @@ fn at<'v>(value: &'v mut Value, path: &[Step<'_>]) -> &'v mut Value {
     })
 }
 
-/// `new` is `old` with other bytes in the place of those at `span`, and nothing else.
+/// True if `new` is `old` with other bytes at `span` and no other change.
 fn differs_only_at(old: &str, new: &str, span: &Range<usize>) -> bool {
     new.len() + span.len() >= old.len() && new.starts_with(&old[..span.start]) && new.ends_with(&old[span.end..])
 }
@@ -130,7 +130,7 @@ proptest! {
         let node = root.find(&path).unwrap();
         let mut expected: Value = serde_json::from_str(&text).unwrap();
 
-        // Replaced, and put back.
+        // Replaced and restored.
         let replaced = put(&text, &path, &value).unwrap();
         prop_assert!(differs_only_at(&text, &replaced, &node.span));
         let span = parse(&replaced).unwrap().find(&path).unwrap().span.clone();
@@ -138,7 +138,7 @@ proptest! {
         *at(&mut expected, &path) = value.clone();
         prop_assert_eq!(serde_json::from_str::<Value>(&replaced).unwrap(), expected);
 
-        // Added to, and taken away.
+        // Added and removed.
         let mut expected: Value = serde_json::from_str(&text).unwrap();
         let inside = at(&mut expected, &path);
         let mut added_at = path.clone();

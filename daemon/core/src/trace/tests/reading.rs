@@ -1,6 +1,6 @@
 use super::*;
 
-/// What is compared of a span: everything that must not depend on how the transcript was read.
+/// The properties of a span that must not depend on how the transcript was read.
 type Seen = (String, String, Option<String>, String, Nanos, Nanos, Level);
 
 fn seen(turn: &Turn) -> impl Iterator<Item = Seen> {
@@ -16,8 +16,8 @@ fn seen(turn: &Turn) -> impl Iterator<Item = Seen> {
     seen.into_iter()
 }
 
-/// Reads `bytes` from the start, in pieces that end at `cuts`; behind the lines numbered in `restarts` everything is
-/// forgotten and reading starts again where the assembler says. Returns the spans in the order of their ids.
+/// Reads `bytes` from the start in pieces that end at `cuts`. After the lines numbered in `restarts` all state is dropped, and
+/// reading starts again where the assembler says. Returns the spans sorted by id.
 fn read(bytes: &[u8], cuts: &[usize], restarts: &[usize]) -> Vec<Seen> {
     let mut all = Vec::new();
     let (mut offset, mut before) = (0, 0);
@@ -53,7 +53,7 @@ fn read(bytes: &[u8], cuts: &[usize], restarts: &[usize]) -> Vec<Seen> {
     all
 }
 
-/// One thing that happens in a session; `n` numbers it.
+/// One step of a session; `n` numbers it.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Prompt,
@@ -82,7 +82,7 @@ fn transcript(steps: &[Step]) -> Vec<u8> {
             message += 1;
             format!("m{message}")
         };
-        // The lines of an answer are never split by a prompt, nor is its request: ids start afresh with each.
+        // The lines of an answer, and its request, are never split by a prompt: ids start afresh with each.
         if matches!(step, Step::Prompt | Step::Anonymous | Step::Local) {
             new();
             new();
@@ -166,7 +166,8 @@ proptest! {
         let bytes = transcript(&steps);
         let whole = read(&bytes, &[], &[]);
         prop_assert_eq!(&read(&bytes, &cuts, &[]), &whole);
-        // Where turns go on beside each other, reading starts again before those that are sent: the store knows these by their ids.
+        // If several turns are in progress, reading restarts before turns that were sent; the store recognises these by their
+        // ids.
         let mut again = read(&bytes, &cuts, &restarts);
         again.dedup();
         prop_assert_eq!(&again, &whole);

@@ -59,7 +59,7 @@ fn each_scope_tells_its_own_spans() {
     assert_eq!(emitted(turn, Scope::Final), ["Turn 1", "t2"]);
 }
 
-// ---- how it went ----
+// ---- levels ----
 
 fn levels(lines: &[Value]) -> Vec<(String, Level, Option<String>)> {
     let assembler = assembled(lines);

@@ -5,10 +5,10 @@ use crate::transcript::wire::{
     Content, Count, Flag, Text, Wire, WireCacheCreation, WireIteration, WireMessage, WireUsage, Word,
 };
 
-/// What such a line says; `text` is the line itself.
+/// Reads an answer line; `text` is the line itself.
 ///
 /// # Errors
-/// Why it is no answer.
+/// Why it is not an answer.
 pub(super) fn answer(
     mut wire: Box<Wire<'_>>,
     at: Option<Nanos>,
@@ -23,7 +23,7 @@ pub(super) fn answer(
     let content = message.content.take().or_else(|| wire.content.take());
     let (model, usage) = (message.model, message.usage);
     if model.as_ref().is_some_and(|model| model.0 == "<synthetic>") {
-        // Claude Code's own words: an error the user saw, or filler it wrote when a session was resumed.
+        // Claude Code's own text: an error the user saw, or filler from when a session was resumed.
         return match flag(wire.is_api_error) {
             true => Ok(Record::ApiError {
                 at,
@@ -94,8 +94,8 @@ fn lifetimes(written: Option<&WireCacheCreation<'_>>) -> (u64, u64) {
     written.map_or((0, 0), |c| (number(c.ephemeral_5m_input_tokens), number(c.ephemeral_1h_input_tokens)))
 }
 
-/// What another model used that was asked within the answer. The usage of the answer leaves that out, unlike that of every other
-/// kind of iteration (2.1.332).
+/// Usage of another model that was asked within the answer. The answer's usage excludes it, unlike every other kind of
+/// iteration (2.1.332).
 fn advice(iteration: &WireIteration<'_>) -> Option<Advice> {
     let is_it = iteration.kind.as_ref().is_some_and(|kind| kind.0 == "advisor_message");
     let (short, long) = lifetimes(iteration.cache_creation.as_ref());

@@ -1,29 +1,29 @@
-//! Blocks of content.
+//! Content blocks: text, tools and their results, images and documents.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Block, ToolResult, words::typed};
+use super::{Block, ToolResult, typed::typed};
 use crate::{
     media::Media,
     transcript::wire::{Content, Output, Raw, Text, WireBlock, WireSource, Word, read},
 };
 
-/// Longest block of a kind that is not known which is kept, in bytes.
+/// Maximum length of a kept block of unknown kind, in bytes.
 const UNKNOWN: usize = 16 << 10;
 
-/// What stands in a prompt.
+/// The content of a prompt.
 #[derive(Default)]
 pub(super) struct Said {
-    /// What the user typed, with the text of documents behind: blocks joined by a newline.
+    /// What the user typed, followed by the text of documents; blocks are joined by newlines.
     pub typed: String,
-    /// What Claude Code or an editor put around it: sections joined by a newline.
+    /// What Claude Code or an editor added around it; sections are joined by newlines.
     pub context: String,
-    /// Images and documents, and where they stand in `typed`.
+    /// Images and documents with their offsets in `typed`.
     pub media: Vec<Media>,
-    /// There is one, if only by name.
+    /// There is an image or document, possibly only its name.
     pub has_media: bool,
 }
 
@@ -54,7 +54,7 @@ impl Said {
         said
     }
 
-    /// Adds a block of text, behind others if there are `any`. False if nobody typed it.
+    /// Adds a text block, after earlier ones if there are `any`. False if nobody typed it.
     fn block(&mut self, text: &str, any: bool) -> bool {
         let before = self.typed.len();
         if any {
@@ -82,13 +82,13 @@ impl Said {
     }
 }
 
-/// What was said, and the images and documents in it; of a text that nobody typed all of it.
+/// The text and media of `content`; if nobody typed it, the whole text.
 pub(super) fn said(content: &Content<'_>) -> (String, Vec<Media>) {
     let said = Said::of(content);
     if said.typed.is_empty() { (content.text(), said.media) } else { (said.typed, said.media) }
 }
 
-/// What a document says, or where it is.
+/// A document's text, or where it is.
 fn document(block: &WireBlock<'_>, source: &WireSource<'_>) -> Option<String> {
     let title = block.title.as_ref().map(|title| title.0.as_ref()).filter(|title| !title.trim().is_empty());
     let kind = source.kind.as_ref().map_or("", |kind| kind.0.as_ref());
@@ -103,7 +103,7 @@ fn document(block: &WireBlock<'_>, source: &WireSource<'_>) -> Option<String> {
         (None, Some(text)) => Some(text),
         (title, None) => {
             let place = source.url.as_ref().or(source.file_id.as_ref()).map(|place| place.0.as_ref());
-            // The bytes of a document that nobody shows are not worth their room.
+            // Bytes of a document type that no backend shows are not kept.
             let kind = source.media_type.as_ref().map(|kind| kind.0.as_ref()).filter(|_| what == "document");
             let name = title.or(place).or(kind);
             name.map(|name| format!("[{what}: {name}]"))
@@ -132,7 +132,7 @@ impl Content<'_> {
 }
 
 impl WireBlock<'_> {
-    /// What it is; where it does not say so, what it must be by what it holds.
+    /// Its type; if missing, the type that its fields imply.
     fn kind(&self) -> &str {
         match &self.kind {
             Some(Word(kind)) => kind,
@@ -152,7 +152,6 @@ impl WireBlock<'_> {
         self.is("image") || self.is("document")
     }
 
-    /// Takes the result of a tool out of it.
     pub(super) fn take_result(&mut self) -> Option<ToolResult> {
         if !self.is("tool_result") {
             return None;
@@ -178,7 +177,7 @@ impl WireBlock<'_> {
         })
     }
 
-    /// A block of an answer; `None` if there is nothing in it.
+    /// `None` if the block is empty.
     pub(super) fn into_block(mut self) -> Option<Block> {
         let kind = self.kind().to_owned();
         Some(match kind.as_str() {
@@ -207,7 +206,7 @@ impl WireBlock<'_> {
     }
 }
 
-/// What tools say that ran on the server: an object with a type.
+/// The result of a tool that ran in the API: an object with a type.
 #[derive(Deserialize)]
 struct ServerSaid {
     r#type: String,
@@ -215,7 +214,7 @@ struct ServerSaid {
     text: Option<String>,
 }
 
-/// The text of an object that holds nothing else.
+/// The text of an object with no other field.
 fn plain(written: &str) -> Option<String> {
     let fields: std::collections::BTreeMap<String, &RawValue> = serde_json::from_str(written).ok()?;
     let said: ServerSaid = serde_json::from_str(written).ok()?;
@@ -226,7 +225,7 @@ fn is_failure(written: &str) -> bool {
     serde_json::from_str(written).is_ok_and(|said: ServerSaid| said.r#type.ends_with("_error"))
 }
 
-/// Blocks of a kind that is not known are kept as they are written in `line`.
+/// Keeps blocks of unknown kinds as they are written in `line`.
 pub(super) fn keep_unknown(blocks: &mut [Block], line: &[u8]) {
     #[derive(Deserialize)]
     struct Line<'a> {
@@ -242,7 +241,7 @@ pub(super) fn keep_unknown(blocks: &mut [Block], line: &[u8]) {
     struct Typed {
         r#type: String,
     }
-    // What is redacted says nothing to anybody.
+    // Redacted thinking is of no use to anybody.
     let unknown = |block: &Block| matches!(block, Block::Other { kind, .. } if kind != "redacted_thinking");
     if !blocks.iter().any(unknown) {
         return;
@@ -260,8 +259,8 @@ pub(super) fn keep_unknown(blocks: &mut [Block], line: &[u8]) {
     }
 }
 
-/// The text of a result's blocks if all are text, else the blocks as JSON with the bytes of images and documents left
-/// out. Of those that are not taken along, the number of bytes stands in their place.
+/// The text of a result's blocks if all are text, else the blocks as JSON without the bytes of images and documents. Where
+/// those are not uploaded, their number of bytes takes their place.
 fn read_parts(parts: &[&str]) -> (String, Vec<Media>) {
     let read: Vec<Option<WireBlock>> = parts.iter().map(|raw| read(raw)).collect();
     let text = |part: &WireBlock<'_>| {
@@ -294,7 +293,7 @@ fn read_parts(parts: &[&str]) -> (String, Vec<Media>) {
     (written, found)
 }
 
-/// A block that is an image or a document, with an empty string for the bytes.
+/// Adds an image or document block, with an empty string in place of the bytes.
 pub(super) fn put_media(written: &mut String, found: &mut Vec<Media>, kind: &str, media: Media) {
     let media_type = media.kind;
     written.push_str(&format!(r#"{{"type":"{kind}","source":{{"type":"base64","media_type":"{media_type}","data":""#));
@@ -302,7 +301,7 @@ pub(super) fn put_media(written: &mut String, found: &mut Vec<Media>, kind: &str
     written.push_str(r#""}}"#);
 }
 
-/// The file Claude Code says it has written an output to that is too long for the transcript.
+/// The file that holds an output too long for the transcript, according to Claude Code's note.
 fn spilled(output: &str) -> Option<PathBuf> {
     let (_, rest) = output.strip_prefix("<persisted-output>")?.split_once("Full output saved to: ")?;
     rest.lines().next().map(|path| PathBuf::from(path.trim()))

@@ -1,7 +1,7 @@
-//! What a line of a conversation says in fields that nobody knows.
+//! Unknown fields of a conversation line.
 //!
-//! Looked for where the version of Claude Code is newer than those whose transcripts were recorded: a new field may hold what a
-//! trace should have. It is named in `status`, never fatal.
+//! Checked if the version of Claude Code is newer than the recorded ones: a new field may hold something that a trace should
+//! have. `status` names it; it is never an error.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::parse::shown;
 
-/// Fields of a line that is the user's or the model's, in Claude Code 1.0.59 … 2.1.332.
+/// Fields of user and assistant lines in Claude Code 1.0.59 … 2.1.332.
 pub(super) const LINE: [&str; 84] = [
     "advisorModel",
     "agentId",
@@ -97,7 +97,7 @@ pub(super) const LINE: [&str; 84] = [
     "wakeupSource",
 ];
 
-/// The same of `message`.
+/// Fields of `message`.
 pub(super) const MESSAGE: [&str; 12] = [
     "container",
     "content",
@@ -113,7 +113,7 @@ pub(super) const MESSAGE: [&str; 12] = [
     "usage",
 ];
 
-/// The same of `message.usage`.
+/// Fields of `message.usage`.
 pub(super) const USAGE: [&str; 12] = [
     "cache_creation",
     "cache_creation_input_tokens",
@@ -131,8 +131,8 @@ pub(super) const USAGE: [&str; 12] = [
 
 type Object<'a> = BTreeMap<String, &'a RawValue>;
 
-/// The fields of `line` that are not known, and where they stand: `user.newField`, `assistant.message.usage.newTokens`. None, if
-/// the line is neither the user's nor the model's.
+/// The paths of unknown fields: `user.newField`, `assistant.message.usage.newTokens`. Empty if the line is neither the user's
+/// nor the model's.
 pub fn unknown_fields(line: &[u8]) -> Vec<String> {
     let mut unknown = Vec::new();
     let Ok(line) = serde_json::from_slice::<Object<'_>>(line) else { return unknown };

@@ -1,18 +1,18 @@
-//! What a line means, by its kind.
+//! A parsed line → its records, by type.
 
 use serde::Deserialize;
 
-use super::{Aside, By, Nanos, Record, Side, Skip, blocks, launched, words::tag};
+use super::{Aside, By, Nanos, Record, Side, Skip, blocks, launched, typed::tag};
 use crate::transcript::wire::{Content, Raw, Stamp, Text, Wire, WireAttachment, WireError, WireHook, read};
 
-/// Reads the first record of one line.
+/// Reads the first record of a line.
 ///
 /// # Errors
-/// Why the line holds none.
+/// Why there is none.
 pub fn parse(line: &[u8]) -> Result<Record, Skip> {
     let mut first = None;
     super::read(line, |_, found| {
-        // What was dropped of it does not matter here, nor what only stands in the chain.
+        // Skipped fields and mere links do not count here.
         let better = matches!((&first, &found), (None, _) | (Some(Err(_) | Ok(Record::Link { .. })), Ok(_)));
         if better && !matches!(found, Err(Skip::Field(_))) {
             first = Some(found);
@@ -24,7 +24,6 @@ pub fn parse(line: &[u8]) -> Result<Record, Skip> {
     }
 }
 
-/// `sessionId` of a line, if it has one.
 pub fn session_id(line: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Head<'a> {
@@ -34,7 +33,7 @@ pub fn session_id(line: &[u8]) -> Option<String> {
     serde_json::from_slice::<Head>(line).ok()?.session_id.map(Text::into_owned)
 }
 
-/// `type` and `version` of a line of a kind that is not known, cut to what can be shown.
+/// `type` and `version` of a line of unknown kind, shortened for display.
 pub fn kind(line: &[u8]) -> (String, Option<String>) {
     #[derive(Deserialize, Default)]
     struct Head<'a> {
@@ -47,12 +46,12 @@ pub fn kind(line: &[u8]) -> (String, Option<String>) {
     (head.kind.map(|kind| shown(&kind.0)).unwrap_or_default(), head.version.map(|version| shown(&version.0)))
 }
 
-/// A name somebody else has given, cut to what can be shown.
+/// Somebody else's name, shortened for display.
 pub(super) fn shown(name: &str) -> String {
     name.chars().filter(|c| c.is_ascii_graphic()).take(64).collect()
 }
 
-/// The first `uuid` of a line in the beginning of a transcript: a copy of it begins with the same.
+/// The first `uuid` in the beginning of a transcript; a copy of it begins with the same.
 pub fn first_uuid(head: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Line {
@@ -70,7 +69,7 @@ pub fn first_prompt(head: &[u8]) -> Option<String> {
     prompts.map(|text| text.trim().to_owned()).find(|text| !text.is_empty())
 }
 
-/// `cwd` of the first line that has one, in the beginning of a transcript.
+/// The first `cwd` in the beginning of a transcript.
 pub fn cwd(head: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Line<'a> {
@@ -82,7 +81,7 @@ pub fn cwd(head: &[u8]) -> Option<String> {
     found.find(|cwd| !cwd.is_empty())
 }
 
-/// `type`s that say nothing about the conversation, in Claude Code 1.0.59 … 2.1.332.
+/// `type`s that are not part of the conversation, in Claude Code 1.0.59 … 2.1.332.
 pub(super) const BOOKKEEPING: [&[u8]; 16] = [
     b"agent-name",
     b"agent-setting",
@@ -102,10 +101,10 @@ pub(super) const BOOKKEEPING: [&[u8]; 16] = [
     b"worktree-state",
 ];
 
-/// Where records and what is passed over go.
+/// Receives records and skip reasons.
 pub(super) type Each<'e> = dyn FnMut(Result<Record, Skip>) + 'e;
 
-/// Hands what a line says to `each`; `text` is the line itself.
+/// Calls `each` with the records of a line; `text` is the line itself.
 pub(super) fn records(mut wire: Box<Wire<'_>>, text: &[u8], each: &mut Each<'_>) {
     let odd = std::mem::take(&mut wire.odd);
     let mut any = false;
@@ -125,7 +124,7 @@ pub(super) fn records(mut wire: Box<Wire<'_>>, text: &[u8], each: &mut Each<'_>)
             each(found);
         });
     }
-    // What stands in a line that is not read anyway is nobody's loss.
+    // Invalid fields of a line that is skipped anyway are not counted.
     odd.into_iter().filter(|_| any).for_each(|name| each(Err(Skip::Field(name))));
 }
 
@@ -133,7 +132,7 @@ fn conversation(mut wire: Box<Wire<'_>>, text: &[u8], each: &mut Each<'_>) {
     let mut message = wire.message.take();
     let role = message.as_mut().and_then(|message| message.role.take());
     let kind = wire.kind.take().or(role).map(|kind| kind.0);
-    // A line that does not say what it is may say so by what it holds.
+    // A line without a type may be recognised by its fields.
     let kind = kind.as_deref().unwrap_or_else(|| match &message {
         Some(message) if message.usage.is_some() || message.model.is_some() => "assistant",
         _ if wire.attachment.is_some() => "attachment",
@@ -179,7 +178,7 @@ fn parent(wire: &Wire<'_>) -> Option<String> {
     wire.parent_uuid.as_ref().map(|parent| parent.0.to_string())
 }
 
-/// The place of a line in the chain, where the record of it does not have it.
+/// The line's links in the chain, if its record does not have them.
 pub(super) fn link(wire: &Wire<'_>, each: &mut Each<'_>) {
     if let Some(uuid) = &wire.uuid {
         each(Ok(Record::Link { uuid: Some(uuid.0.to_string()), parent: parent(wire) }));
@@ -220,7 +219,7 @@ fn system(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Content<'_>>) 
     let owned = |text: Option<Text<'_>>| text.map_or_else(String::new, Text::into_owned);
     let says = |tag: &str| matches!(&content, Some(Content::Text(text)) if text.0.starts_with(tag));
     let subtype = wire.subtype.as_ref().map(|subtype| subtype.0.as_ref());
-    // A line that does not say what it is may say so by what it holds.
+    // A line without a type may be recognised by its fields.
     let known = ["local_command", "api_error", "model_fallback", "compact_boundary"];
     let subtype = subtype.filter(|subtype| known.contains(subtype)).or_else(|| {
         let of = [
@@ -267,7 +266,7 @@ fn system(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Content<'_>>) 
     }
 }
 
-/// A point in time, where it is one that OTLP can say.
+/// A point in time, if OTLP can express it.
 pub(super) fn moment(stamp: &Stamp<'_>) -> Option<Nanos> {
     match stamp {
         Stamp::Text(text) => nanos(text),
@@ -275,7 +274,7 @@ pub(super) fn moment(stamp: &Stamp<'_>) -> Option<Nanos> {
     }
 }
 
-/// An RFC 3339 time in nanoseconds since the epoch; `None` if it is not one or lies outside 1970 … 2262 (what OTLP can say).
+/// An RFC 3339 time in Unix nanoseconds; `None` if it is invalid or outside 1970 … 2262 (the range of OTLP).
 pub fn nanos(text: &str) -> Option<Nanos> {
     let time: jiff::Timestamp = text.parse().ok()?;
     u64::try_from(time.as_nanosecond()).ok().filter(|n| *n > 0 && i64::try_from(*n).is_ok())

@@ -1,4 +1,4 @@
-//! Judging a line by its opening bytes.
+//! Judges a line by its opening bytes, so that most lines need no parsing.
 
 use std::sync::LazyLock;
 
@@ -17,28 +17,25 @@ use super::{
 };
 use crate::transcript::wire::{Found, Kind, Stamp, Text};
 
-/// What the opening bytes of a line say.
 pub(super) enum Sniffed {
-    /// Nothing of it is read.
+    /// It is not read.
     Skip,
-    /// It only stands in the chain of lines.
+    /// It only links others in the chain.
     Link {
-        /// Its own id.
         uuid: Option<String>,
-        /// The line it follows.
         parent: Option<String>,
-        /// No other line says its id behind it.
+        /// No other line repeats its id further on.
         is_alone: bool,
     },
-    /// A request went to the model.
+    /// A request to the model.
     Request,
 }
 
-/// Attachments that say something about the conversation.
+/// Attachments that are part of the conversation.
 const MEANINGFUL_ATTACHMENTS: [&[u8]; 3] = [b"hook_additional_context", b"hook_success", b"queued_command"];
 
-/// Claude Code writes the keys of a line in a fixed order, so the first hundred bytes tell most lines apart. `None` if
-/// they do not, or if the line is conversation.
+/// Claude Code writes the keys of a line in a fixed order, so the first hundred bytes distinguish most kinds. `None` if they do
+/// not, or if the line is part of the conversation.
 pub(super) fn sniff(line: &[u8]) -> Option<Sniffed> {
     let quoted = |rest: &'_ [u8]| -> Option<usize> { memchr::memchr(b'"', &rest[..rest.len().min(64)]) };
     if let Some(rest) = line.strip_prefix(b"{\"type\":\"") {
@@ -71,7 +68,7 @@ pub(super) fn sniff(line: &[u8]) -> Option<Sniffed> {
     (!says).then(|| {
         let first = uuid_key(rest).filter(|at| rest[..*at].ends_with(ATTACHMENT));
         let is_alone = first.is_some_and(|at| uuid_key(&rest[at + UUID.len()..]).is_none());
-        // Text may say the like.
+        // Text may contain the same words.
         let own = first.filter(|at| rest[at + UUID.len()..].starts_with(b":\"")).or_else(|| {
             let at = memmem::find(rest, b"\"type\":\"attachment\",\"uuid\":\"")?;
             Some(at + ATTACHMENT.len())
@@ -85,13 +82,14 @@ pub(super) fn sniff(line: &[u8]) -> Option<Sniffed> {
     })
 }
 
-/// What stands before the id in a line of an attachment.
+/// Precedes the id in an attachment line.
 const ATTACHMENT: &[u8] = b"\"type\":\"attachment\",";
 
 /// The key of a line's id.
 const UUID: &[u8] = b"\"uuid\"";
 
-/// Where [`UUID`] stands first in `text`. Most bytes of a transcript are searched for it: nothing is as rare in them as its two `u`.
+/// The first position of [`UUID`] in `text`. Most bytes of a transcript are searched for it, and few byte sequences are as rare
+/// as its two `u`.
 pub(super) fn uuid_key(text: &[u8]) -> Option<usize> {
     struct ByU;
     impl HeuristicFrequencyRank for ByU {
@@ -104,7 +102,8 @@ pub(super) fn uuid_key(text: &[u8]) -> Option<usize> {
     KEY.find_iter(text).find(|at| text[..*at].ends_with(b"\"")).map(|at| at - 1)
 }
 
-/// `api-request` lines carry the whole message list; the two fields wanted come before it, so the rest is not read.
+/// Reads an `api-request` line, which contains the whole message list. The two fields needed come before it, so the rest is not
+/// read.
 pub(super) fn request(line: &[u8]) -> Result<Record, Skip> {
     #[derive(Default)]
     struct Head {

@@ -1,30 +1,29 @@
-//! Lines of type `user`: prompts, results of tools, and what Claude Code says in the user's name.
+//! Lines of type `user`: prompts, tool results, and texts that Claude Code adds in the user's name.
 
 use super::{
-    Aside, By, Nanos, Prompt, PromptKind, Record, SessionFacts, Skip,
-    begun::{FORK, begun_by, directive, launched},
-    blocks,
+    Aside, By, Nanos, Prompt, PromptKind, Record, SessionFacts, Skip, blocks,
+    initiator::{FORK, directive, initiator, launched},
     parse::{Each, link},
-    words::{command, message, planning_session, tag},
+    typed::{command, message, planning_session, tag},
 };
 use crate::transcript::wire::{Content, Text, Wire, WireBlock, Word};
 
-/// What such a line says.
+/// Reads a user line.
 pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Content<'_>>, each: &mut Each<'_>) {
     let flag = |flag: Option<crate::transcript::wire::Flag>| flag.is_some_and(|flag| flag.0);
     // Only lines of subagents name one.
     let is_side = wire.is_sidechain.map_or(wire.agent_id.is_some(), |flag| flag.0);
-    // No human wrote what a skill gives its own subagent, and yet the subagent begins with it.
+    // A skill's text for its own subagent was not typed, but it is that subagent's prompt.
     let begins_agent = is_side && wire.parent_uuid.is_none();
     let is_result = wire.tool_use_result.is_some() || wire.result_of.is_some();
     let skip = |each: &mut Each<'_>| {
         link(&wire, each);
         each(Err(Skip::Bookkeeping));
     };
-    // Nor are these a human's words: a schedule, another session, a program, or what wakes a subagent again.
-    let begun_by = begun_by(&wire, is_side);
+    // A schedule, another session, a program, or whoever wakes a subagent again: not a person either.
+    let initiator = initiator(&wire, is_side);
     let position = wire.turn_position.as_ref().and_then(|position| u32::try_from(position.turn_index?.0).ok());
-    let begins_turn = begun_by.is_some() || position.is_some();
+    let begins_turn = initiator.is_some() || position.is_some();
     if flag(wire.is_meta) && !begins_agent && !begins_turn {
         let text = content.map(|content| content.text()).unwrap_or_default();
         if let Some(said) = text.trim_start().strip_prefix("Stop hook feedback:") {
@@ -42,7 +41,7 @@ pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Conte
     }
     let mut content = match content {
         Some(content) => content,
-        // What a tool put out cannot be read, or what was asked cannot.
+        // A tool result or prompt that cannot be read.
         None if is_result => return skip(each),
         None => Content::Blocks(Vec::new()),
     };
@@ -52,7 +51,7 @@ pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Conte
             result.agent = wire.tool_use_result.and_then(|raw| launched(raw.0));
             result.denied = wire.tool_denial_kind.as_ref().map(|kind| kind.0.to_string());
         }
-        // A forked subagent begins with the result of the call that launched it, and with what it is to do.
+        // A forked subagent begins with the result of the call that launched it, and its task.
         let is_fork = || is_side && content.text().trim_start().starts_with(FORK);
         if !results.is_empty() && !is_fork() {
             link(&wire, each);
@@ -64,7 +63,7 @@ pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Conte
     }
     let said = blocks::Said::of(&content);
     let (mut text, mut context, mut media) = (said.typed, said.context, said.media);
-    // The words of somebody else, without what they are wrapped in for the model.
+    // Somebody else's message, without the wrapping for the model.
     let body = wire.origin.as_ref().and_then(|origin| origin.body.as_ref()).map(|body| body.0.as_ref());
     let from_machine = wire.origin.as_ref().and_then(|origin| origin.kind.as_ref()).is_some_and(is_message);
     let body = from_machine.then(|| body.or_else(|| message(&text))).flatten();
@@ -79,7 +78,7 @@ pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Conte
         link(&wire, each);
         return each(Ok(Record::Interrupted { at }));
     } else if starts(&["<local-command-caveat>", "<bash-stdout>", "<bash-stderr>"]) {
-        // Output of `!shell` does not say that the model stays silent: 2.1.329 has it answer.
+        // The model may still answer after the output of `!shell`: 2.1.329 has it answer.
         return skip(each);
     } else if starts(&["<local-command-std"]) {
         link(&wire, each);
@@ -120,7 +119,7 @@ pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Conte
         text,
         kind,
         uuid: wire.uuid.map(Text::into_owned).filter(|uuid| !uuid.is_empty()),
-        begun_by,
+        initiator,
         position,
         parent: wire.parent_uuid.map(Word::into_owned),
         prompt_id: wire.prompt_id.map(Text::into_owned),
@@ -128,7 +127,7 @@ pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Conte
     })));
 }
 
-/// What a line says that is no prompt, but may have to stand for one.
+/// A text that is not a prompt but may have to substitute for one.
 fn stand_in(wire: &Wire<'_>, at: Option<Nanos>, text: String, each: &mut Each<'_>) {
     if text.trim().is_empty() {
         link(wire, each);
@@ -137,7 +136,7 @@ fn stand_in(wire: &Wire<'_>, at: Option<Nanos>, text: String, each: &mut Each<'_
     let owned = |text: &Option<Text<'_>>| text.as_ref().map(|text| text.0.to_string());
     each(Ok(Record::Prompt(Prompt {
         at,
-        // Words in tags are no one's.
+        // Text in tags was not written by anyone.
         text: if text.trim_start().starts_with('<') { String::new() } else { text },
         kind: PromptKind::StandIn,
         uuid: owned(&wire.uuid).filter(|uuid| !uuid.is_empty()),
@@ -148,7 +147,6 @@ fn stand_in(wire: &Wire<'_>, at: Option<Nanos>, text: String, each: &mut Each<'_
     })));
 }
 
-/// What a line says about its session.
 fn facts(wire: &Wire<'_>) -> SessionFacts {
     let owned = |text: &Option<Text<'_>>| text.as_ref().map(|text| text.0.to_string());
     let word = |word: &Option<Word<'_>>| word.as_ref().map(|word| word.0.to_string()).filter(|word| !word.is_empty());
@@ -165,7 +163,7 @@ fn facts(wire: &Wire<'_>) -> SessionFacts {
     }
 }
 
-/// The line is what another agent or session said.
+/// True for a message of another agent or session.
 fn is_message(kind: &Word<'_>) -> bool {
     matches!(kind.0.as_ref(), "peer" | "coordinator" | "teammate")
 }

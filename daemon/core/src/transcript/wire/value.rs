@@ -1,4 +1,4 @@
-//! What can stand in a field: a text, a word, a flag, a count, or something odd.
+//! The types of field values: text, word, flag, count, or invalid.
 
 use std::{borrow::Cow, marker::PhantomData};
 
@@ -8,16 +8,16 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// What stands in a field.
+/// The value of a field.
 pub(in crate::transcript) enum Found<T> {
     Value(T),
     /// `null`.
     Nothing,
-    /// Something that it cannot be.
+    /// A value of an invalid type.
     Odd,
 }
 
-/// What a field can hold. Whatever its type does not take is odd.
+/// A type of field value. Any value that the type does not accept is [`Found::Odd`].
 pub(in crate::transcript) trait Kind<'a>: Sized {
     fn text(_: Cow<'a, str>) -> Found<Self> {
         Found::Odd
@@ -41,16 +41,16 @@ pub(in crate::transcript) trait Kind<'a>: Sized {
         Ok(Found::Odd)
     }
 
-    /// The value of the key that was read last.
+    /// Reads the value of the key that was read last.
     fn next<A: MapAccess<'a>>(object: &mut A) -> Result<Found<Self>, A::Error> {
         object.next_value_seed(Any(PhantomData))
     }
 
-    /// Moves the names of its own odd fields to `odd`.
+    /// Moves the names of its own invalid fields to `odd`.
     fn move_odd(&mut self, _odd: &mut Vec<&'static str>) {}
 }
 
-/// A number as JSON can write it.
+/// A JSON number.
 pub(in crate::transcript) enum Number {
     Natural(u64),
     Negative(i64),
@@ -100,7 +100,7 @@ impl<'a, T: Kind<'a>> Visitor<'a> for Any<T> {
     }
 }
 
-/// A whole JSON text, of whatever type.
+/// A complete JSON text of any type.
 pub(in crate::transcript) struct Whole<T>(pub(in crate::transcript) Found<T>);
 
 impl<'a, T: Kind<'a>> Deserialize<'a> for Whole<T> {
@@ -109,7 +109,7 @@ impl<'a, T: Kind<'a>> Deserialize<'a> for Whole<T> {
     }
 }
 
-/// What is in `raw`, if it is what it should be.
+/// Parses `raw`; `None` if it is invalid.
 pub(in crate::transcript) fn read<'a, T: Kind<'a>>(raw: &'a str) -> Option<T> {
     match serde_json::from_str(raw) {
         Ok(Whole(Found::Value(value))) => Some(value),
@@ -117,7 +117,7 @@ pub(in crate::transcript) fn read<'a, T: Kind<'a>>(raw: &'a str) -> Option<T> {
     }
 }
 
-/// Text, or a number as it is written: ids and versions are.
+/// Text, or a number as written: ids and versions may be numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Text<'a>(pub(in crate::transcript) Cow<'a, str>);
 
@@ -141,7 +141,7 @@ impl<'a> Kind<'a> for Text<'a> {
     }
 }
 
-/// Where nothing but one field of a line is wanted; half a surrogate pair and bytes that are not UTF-8 do no harm.
+/// For reading a single field of a line. Tolerates lone surrogates and bytes that are not UTF-8.
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct AsText;
@@ -167,7 +167,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// A word that says what something is: a string and nothing else.
+/// A string that names something; nothing else is accepted.
 pub(in crate::transcript) struct Word<'a>(pub(in crate::transcript) Cow<'a, str>);
 
 impl Word<'_> {
@@ -182,7 +182,7 @@ impl<'a> Kind<'a> for Word<'a> {
     }
 }
 
-/// Yes or no, in whatever way a JSON writer may put it.
+/// A boolean in any form that JSON writers use.
 #[derive(Clone, Copy)]
 pub(in crate::transcript) struct Flag(pub(in crate::transcript) bool);
 
@@ -207,13 +207,13 @@ impl<'a> Kind<'a> for Flag {
     }
 }
 
-/// A count that is sometimes a float or a string. What cannot be one, or is more than any backend can hold, is odd.
+/// A count, possibly written as a float or string. Negative or huge values are invalid.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::transcript) struct Count(pub(in crate::transcript) u64);
 
 impl Count {
     fn of(n: f64) -> Found<Self> {
-        // The comparison is exact: 2^63 is a float.
+        // The comparison is exact because 2^63 is representable as a float.
         if (0.0..i64::MAX as f64).contains(&n) { Found::Value(Self(n as u64)) } else { Found::Odd }
     }
 }
@@ -237,7 +237,7 @@ impl<'a> Kind<'a> for Count {
     }
 }
 
-/// Whatever it is, as written.
+/// Any value, as written.
 #[derive(Clone, Copy)]
 pub(in crate::transcript) struct Raw<'a>(pub(in crate::transcript) &'a str);
 

@@ -133,7 +133,7 @@ fn a_skill_run_directly_is_a_turn_whose_calls_are_a_subagents() {
         };
         assert_eq!(turn.launches().collect::<Vec<_>>(), [launch]);
     }
-    // Output of another command, of no command, or of one the model answers.
+    // Output of another command, of no command, or of one that the model answers.
     for records in [vec![asked("/review it"), put_out("p0", None)], vec![asked("review it"), put_out("p1", None)]] {
         assert!(read(records).1.awaits_answer());
     }

@@ -7,14 +7,14 @@ use super::{
     *,
 };
 
-/// A call of an agent that asks for this.
+/// An agent call with this prompt.
 fn asked(id: &str, at: Nanos, tool: &str, text: &str) -> Record {
     let input = format!(r#"{{"prompt":"{text}","description":"look","subagent_type":"explorer"}}"#);
     let block = Block::ToolUse { id: tool.into(), name: "Task".into(), input };
     Record::Assistant(Box::new(line(id, at, vec![block])))
 }
 
-/// The result of a call, which names this subagent.
+/// The result of a call that names this subagent.
 fn named(tool: &str, at: Nanos, agent: &str, is_async: bool, wakes: bool) -> Record {
     let agent = Some(Launched { agent_id: agent.into(), is_async, wakes });
     Record::ToolResults {
@@ -32,7 +32,7 @@ fn of_prompt(uuid: &str, at: Nanos, prompt_id: &str) -> Record {
     Record::Prompt(Prompt { prompt_id: Some(prompt_id.into()), ..prompt(uuid, at) })
 }
 
-/// A subagent that did this.
+/// A subagent with these records.
 fn agent(id: &str, records: Vec<Record>) -> Subagent {
     part_of(id, None, records)
 }
@@ -45,19 +45,19 @@ fn part_of(id: &str, workflow: Option<&str>, records: Vec<Record>) -> Subagent {
     agent
 }
 
-/// The `.meta.json` beside it names its call.
+/// Adds a `.meta.json` that names its call.
 fn beside(mut agent: Subagent, call: &str) -> Subagent {
     agent.meta.get_or_insert_default().tool_use_id = Some(call.into());
     agent
 }
 
-/// The `.meta.json` beside it names no call.
+/// Adds a `.meta.json` that names no call.
 fn without_call(mut agent: Subagent) -> Subagent {
     agent.meta = Some(Meta::default());
     agent
 }
 
-/// A call of a turn that is over.
+/// A call of a closed turn.
 fn stored(turn: &str, tool: &str, called: Nanos, agent: Option<&str>) -> Launch {
     Launch {
         tool_id: tool.into(),
@@ -75,7 +75,7 @@ fn wakes(launch: Launch) -> Launch {
     Launch { wakes: true, ..launch }
 }
 
-/// Where its runs belong: `turn/call`, `-` where that is not known.
+/// The places of its runs: `turn/call`, `-` if unknown.
 fn places(agent: &Subagent) -> String {
     let place = |turn: &Turn| match &turn.place {
         None => "-".to_owned(),
@@ -205,7 +205,7 @@ fn the_place_of_a_subagent_shows_that_of_its_own() {
     let mut outer = agent("g", vec![plain("s1", 10), asked("b", 11, "t2", "look"), named("t2", 12, "h", true, false)]);
     let mut inner = agent("h", vec![plain("s2", 20), done("c", 21)]);
     let mut stray = agent("i", vec![plain("s3", 20), done("d", 21)]);
-    // Whichever comes first.
+    // In any order.
     place_all(&mut [&mut inner, &mut stray, &mut outer], &[&turn], &[]);
     let own = outer.runs.last().unwrap().launches().next().unwrap();
     assert_eq!((places(&outer), places(&stray)), ("p1/t1".into(), "-".into()));

@@ -1,4 +1,4 @@
-//! Ids that repeat, and blocks that are said twice.
+//! Ids that repeat, and blocks that occur twice.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn answer(line: Assistant) -> Record {
     Record::Assistant(Box::new(line))
 }
 
-/// Sources of all tools, with what came back.
+/// The sources of all tools, with their results.
 fn tools(turn: &Turn) -> Vec<(String, String)> {
     let all = turn.generations.iter().flat_map(|generation| &generation.tools);
     let back = |tool: &Tool| tool.result.as_ref().map_or("", |(result, _)| result.output.as_str()).to_owned();
@@ -112,7 +112,7 @@ fn blocks_of_one_answer_stay_together_whatever_stands_between() {
         ]);
         assert_eq!(ids(&turn), ["msg"], "{request:?} {first} {second}");
     }
-    // Without a reason to stop, what is counted so far is a placeholder.
+    // Without a stop reason the counts are placeholders.
     let open = |at, output, block| {
         let usage = Some(Usage { input: 10, output, ..Usage::default() });
         answer(Assistant { usage, stop_reason: None, ..line("msg", at, vec![block]) })

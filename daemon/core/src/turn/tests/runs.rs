@@ -1,4 +1,4 @@
-//! What subagents do, in one run or several.
+//! The work of subagents, in one run or several.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Answers without a prompt that is known.
+//! Answers whose prompt is unknown.
 
 use super::*;
 
@@ -28,13 +28,13 @@ fn an_answer_without_a_prompt_has_a_stand_in() {
             vec![aside("m", 1, "Continue."), answer(), plain("p1", 6), said("b", 7, "y")],
             vec![(1, "m", StandIn, "Continue."), (2, "p1", Plain, "text of p1")],
         ),
-        // What stands before a prompt, or within a turn, is none.
+        // A text before a prompt, or within a turn, does not substitute for one.
         (vec![aside("m", 1, "Caveat"), plain("p1", 2), answer()], vec![(1, "p1", Plain, "text of p1")]),
         (
             vec![plain("p1", 2), said("b", 3, "y"), aside("m", 4, "Go on"), answer()],
             vec![(1, "p1", Plain, "text of p1")],
         ),
-        // An empty line of the user's behind a turn that is over.
+        // An empty line of the user's after a turn that is over.
         (
             vec![plain("p1", 2), said("b", 3, "y"), aside("m", 4, ""), answer()],
             vec![(1, "p1", Plain, "text of p1"), (2, "m", Blank, "")],

@@ -1,8 +1,8 @@
-//! Lines that say which one they follow: two terminals on one session, and forks.
+//! Lines that name the line they follow: two terminals on one session, and forks.
 
 use super::*;
 
-/// A line with its parent; the letters are the uuids of lines.
+/// A line with its parent; letters stand for the uuids of lines.
 type Linked = (&'static str, &'static str, Record);
 
 fn read_linked(assembler: &mut Assembler, lines: Vec<Linked>) -> Vec<Turn> {
@@ -60,7 +60,7 @@ fn each_call_goes_under_the_prompt_that_its_chain_leads_to() {
     let left = assembler.at_work().find(|turn| turn.key == "left").unwrap();
     assert_eq!(left.generations[0].tools[0].result.as_ref().unwrap().0.output, "a.txt");
     assert_eq!((assembler.turns(), assembler.closed(), assembler.take_orphans()), (3, 1, 0));
-    // Read again from where both are whole.
+    // Reading starts again where both are complete.
     assert_eq!(assembler.resume(), Some((200, 1)));
     let mut again = Assembler::new(SESSION, 1);
     assert!(read_linked(&mut again, two_terminals().split_off(2)).is_empty());
@@ -73,7 +73,7 @@ fn each_call_goes_under_the_prompt_that_its_chain_leads_to() {
 
 #[test]
 fn as_many_terminals_as_there_are_have_a_turn_each_even_from_the_first_line() {
-    // The uuid of a line, and the prompt above it.
+    // The uuid of a line, and its prompt.
     let answers = [("x1", "a"), ("y1", "b"), ("z1", "c"), ("y2", "b"), ("z2", "c"), ("x2", "a")];
     for first in ["", "h"] {
         let mut lines = vec![("h", "", plain("h", 1)), ("r", "h", ended("r", 2, "started"))];
@@ -165,11 +165,11 @@ fn a_turn_stays_with_the_session_that_made_it() {
     all.extend(assembler.open.take());
     assert_eq!(keys(&all), [(1, "p0"), (2, "p1@session-1"), (3, "p2")]);
     assert_eq!(all.iter().map(|turn| turn.has_news(Scope::Final)).collect::<Vec<_>>(), [false, true, true]);
-    // What another session has answered already, nobody knows why.
+    // Another session has answered this already, for an unknown reason.
     let mut assembler = Assembler::new(SESSION, 0).beside(Other(false));
     push(&mut assembler, vec![plain("p5", 1), said("a", 2, "own")]);
     assert_eq!(assembler.open().unwrap().key, "p5@session-1");
-    // A line that says where it is from.
+    // A line that names its origin.
     let mut from = prompt("p6", 1);
     from.session.forked_from = Some("gone".into());
     let mut assembler = Assembler::new(SESSION, 0).beside(Other(true));

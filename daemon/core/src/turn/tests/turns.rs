@@ -125,7 +125,7 @@ fn every_other_kind_of_prompt_starts_a_turn_at_once() {
 
 #[test]
 fn a_stopped_turn_goes_on_where_no_prompt_comes_between() {
-    // A Stop hook's feedback is a meta line, which is no record.
+    // A Stop hook's feedback is a meta line, not a prompt.
     let mut assembler = Assembler::new(SESSION, 0);
     push(&mut assembler, vec![plain("p1", 1), said("a", 2, "done")]);
     assembler.open_mut().unwrap().mark_sent(Scope::Settled);
@@ -185,21 +185,21 @@ fn reading_starts_again_at_the_prompt_of_what_is_open() {
 
 #[test]
 fn a_prompt_given_after_going_back_says_which_turns_it_leaves_behind() {
-    /// Turns by what their prompts follow and count, and of each which turns it leaves behind.
+    /// Turns by what their prompts follow and count, and the turns that each abandons.
     type Case = &'static [(&'static str, Option<u32>, &'static [u32])];
     const FOLLOWS: Case = &[
         ("", None, &[]),
         ("1", None, &[]),
         ("2", None, &[]),
-        // Back to before the third, to before the second, once more to there, and on.
+        // Back to before the third, to before the second, there once more, and on.
         ("2", None, &[3]),
         ("1", None, &[2, 4]),
         ("1", None, &[5]),
         ("6", None, &[]),
-        // What follows nothing may be anything.
+        // A prompt that follows nothing proves nothing.
         ("", None, &[]),
     ];
-    // Claude Code 2.1.329 lets the first prompt after going back to the beginning follow what was said last.
+    // In Claude Code 2.1.329 the first prompt after going back to the beginning follows the latest line.
     const COUNTS: Case = &[
         ("", Some(1), &[]),
         ("1", Some(2), &[]),
@@ -208,7 +208,7 @@ fn a_prompt_given_after_going_back_says_which_turns_it_leaves_behind() {
         ("4", Some(1), &[1, 4]),
         ("5", Some(2), &[]),
     ];
-    // Begun with a version that does not count, and gone on with: nothing is known of the turns before.
+    // Begun with a version that does not count, continued with one that does: nothing is known of the earlier turns.
     const BOTH: Case =
         &[("", None, &[]), ("1", None, &[]), ("2", Some(3), &[]), ("3", Some(4), &[]), ("2", Some(3), &[3, 4])];
     for case in [FOLLOWS, COUNTS, BOTH] {
@@ -219,7 +219,7 @@ fn a_prompt_given_after_going_back_says_which_turns_it_leaves_behind() {
         let records = |from: usize| {
             let turns = case.iter().enumerate().skip(from);
             turns.flat_map(move |(index, (follows, position, _))| {
-                // Taken back before it was answered: nothing has happened.
+                // Taken back before it was answered: nothing happened.
                 let never = prompt_of(100 + index, follows, *position);
                 [never, prompt_of(index + 1, follows, *position), said(&(index + 1).to_string(), 2, "x")]
             })

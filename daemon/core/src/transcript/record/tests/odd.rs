@@ -1,8 +1,8 @@
-//! One field that holds what it cannot costs that field.
+//! An invalid field costs that field and nothing else.
 
 use super::*;
 
-/// All that a line says, and the names of the fields that were dropped.
+/// The records of a line, and the names of the skipped fields.
 fn all(line: &Value) -> (Vec<Record>, Vec<&'static str>) {
     let (mut records, mut odd) = (Vec::new(), Vec::new());
     super::super::read(line.to_string().as_bytes(), |at, found| {
@@ -45,7 +45,7 @@ fn full_answer() -> Value {
 #[test]
 fn whatever_stands_in_a_field_of_an_answer_its_tokens_and_all_other_fields_are_read() {
     let Record::Assistant(whole) = read(&full_answer()).unwrap() else { panic!() };
-    // Also fields that mean something on other lines only.
+    // Including fields that only other lines have.
     for field in [
         "uuid",
         "parentUuid",

@@ -15,7 +15,7 @@ fn a_prompt_is_a_string_or_the_text_blocks_of_a_list() {
     ] {
         let expect = Prompt {
             position: None,
-            begun_by: None,
+            initiator: None,
             uuid: Some("u-1".into()),
             parent: None,
             at: Some(T_NANOS),

@@ -1,8 +1,8 @@
-//! Lines that hold more or less than one record: a process was killed while it wrote, a disk lost a page.
+//! Lines with more or less than one record: a process was killed while writing, or a disk lost a page.
 
 use super::*;
 
-/// Texts of the prompts and answers on a line with where each may be read again, and what is counted.
+/// The texts of prompts and answers on a line, with the offsets at which they can be read again, and the skip reasons.
 fn found(line: &[u8]) -> (Vec<(usize, String)>, Vec<Skip>) {
     let (mut said, mut skipped) = (Vec::new(), Vec::new());
     super::super::read(line, |at, found| match found {
@@ -46,7 +46,7 @@ const STUBS: [&str; 14] = [
 fn a_record_behind_a_stub_is_found_and_the_stub_counted() {
     for stub in STUBS {
         for record in [compact("behind"), user(json!("behind")).to_string(), answer(json!("behind")).to_string()] {
-            // A title and other records without an id are too many to look for in all that is not read.
+            // Titles and other records without an id are too common to search skipped lines for.
             let (said, skipped) = found(format!("{stub}{record}").as_bytes());
             assert_eq!((said, skipped), (vec![(stub.len(), "behind".into())], vec![Skip::NotJson]), "{stub}{record}");
         }

@@ -1,4 +1,4 @@
-//! What the user typed, and what stands around it.
+//! What the user typed, as opposed to the text around it.
 
 use super::*;
 
@@ -34,7 +34,7 @@ fn a_prompt_is_what_was_typed_and_the_rest_is_its_context() {
             "fix it",
             "<post-tool-use-hook><ide_diagnostics>x</ide_diagnostics></post-tool-use-hook>".to_owned(),
         ),
-        // What somebody writes about tags is theirs.
+        // Tags that the user wrote are part of the text.
         (
             json!("what does <ide_selection>x</ide_selection> mean?"),
             PromptKind::Plain,

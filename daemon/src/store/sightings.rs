@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{Result, Store};
 use cc_core::{hook::Hint, transcript::record::Nanos};
 
-/// How far apart two equal sights must be, in nanoseconds, for the later one to be stored.
+/// How far apart two equal sightings must be, in nanoseconds, for the later one to be stored.
 const MIN_DISTANCE: Nanos = 1_000_000_000;
 
 impl Store {
@@ -36,18 +36,18 @@ impl Store {
 
     fn see_named(&mut self, dir: &str, on: bool, at: Nanos) -> Result<()> {
         self.off_named(dir)?;
-        let last = self.sights.0.get(dir).and_then(|known| known.last);
+        let last = self.sightings.0.get(dir).and_then(|known| known.last);
         if last.is_some_and(|(was_on, to)| was_on == on && at < to.saturating_add(MIN_DISTANCE)) {
             return Ok(());
         }
-        self.sights.forget(dir);
+        self.sightings.forget(dir);
         let from_now = self.from_now;
         let tx = self.db.transaction()?;
         see(&tx, dir, on, at, from_now)?;
         tx.commit()
     }
 
-    /// The project that is seen on by this event, as sights name it. Where only Claude Code's environment turns tracing on, what the
+    /// The project that is seen on by this event, as sightings name it. Where only Claude Code's environment turns tracing on, what the
     /// settings say soon contradicts it: then it counts if the project was never seen before.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Store {
         let dir = name(dir);
         if !hint.settings_on {
             self.off_named(&dir)?;
-            if self.sights.0.get(&dir).is_some_and(|known| known.last.is_some()) {
+            if self.sightings.0.get(&dir).is_some_and(|known| known.last.is_some()) {
                 return Ok(None);
             }
         }
@@ -87,7 +87,7 @@ impl Store {
     }
 
     fn off_named(&mut self, dir: &str) -> Result<Vec<RangeInclusive<Nanos>>> {
-        if let Some(known) = self.sights.0.get(dir) {
+        if let Some(known) = self.sightings.0.get(dir) {
             return Ok(known.off.clone());
         }
         let mut runs =
@@ -98,15 +98,15 @@ impl Store {
         let ends = runs.iter().skip(1).map(|(_, from, _)| from.saturating_sub(1)).chain([Nanos::MAX]);
         let off: Vec<_> =
             runs.iter().zip(ends).filter(|((on, ..), _)| !on).map(|((_, from, _), end)| *from..=end).collect();
-        self.sights.keep(dir, Project { last: runs.last().map(|(on, _, to)| (*on, *to)), off: off.clone() });
+        self.sightings.keep(dir, Project { last: runs.last().map(|(on, _, to)| (*on, *to)), off: off.clone() });
         Ok(off)
     }
 }
 
-/// How many projects' sights are kept at hand.
+/// How many projects' sightings are kept at hand.
 const MAX_CACHED_PROJECTS: usize = 512;
 
-/// The sights of some projects as the database has them, by the projects' names.
+/// The sightings of some projects as the database has them, by the projects' names.
 #[derive(Debug, Default)]
 pub(super) struct Known(HashMap<String, Project>);
 

@@ -1,13 +1,13 @@
-//! Who began a turn that nobody typed, and which subagent a call set to work.
+//! Who began a turn that nobody typed, and which subagent a call launched.
 
 use super::Launched;
 use crate::transcript::wire::{Wire, WireLaunched, read};
 
-/// What the prompt of a forked subagent begins with.
+/// The beginning of a forked subagent's prompt.
 pub(super) const FORK: &str = "<fork-boilerplate>";
 
-/// Who began the turn, if that was a machine: `turnOrigin`, and in a subagent's transcript the kind of `origin`, which says who woke it.
-pub(super) fn begun_by(wire: &Wire<'_>, is_side: bool) -> Option<String> {
+/// `turnOrigin` if a machine began the turn; in a subagent's transcript the kind of `origin`, which says who woke it.
+pub(super) fn initiator(wire: &Wire<'_>, is_side: bool) -> Option<String> {
     let machine = |by: &&str| !matches!(*by, "" | "human" | "sdk" | "task_notification");
     let origin = wire.origin.as_ref().filter(|_| is_side).and_then(|origin| origin.kind.as_ref());
     let word = |word: &'_ crate::transcript::wire::Word<'_>| word.0.to_string();
@@ -15,7 +15,7 @@ pub(super) fn begun_by(wire: &Wire<'_>, is_side: bool) -> Option<String> {
     wire.turn_origin.as_ref().map(word).and_then(named).or_else(|| origin.map(word).and_then(named))
 }
 
-/// The subagent, or the workflow run, that a `toolUseResult` names. Runs are always in the background (2.1.329).
+/// The subagent or workflow run that a `toolUseResult` names. Runs are always in the background (2.1.329).
 pub fn launched(raw: &str) -> Option<Launched> {
     let names = |key: &[u8]| memchr::memmem::find(raw.as_bytes(), key).is_some();
     // `agentId`, `resumedAgentId`, `runId`.
@@ -27,7 +27,7 @@ pub fn launched(raw: &str) -> Option<Launched> {
     Some(Launched { agent_id, is_async: is_async || wakes, wakes })
 }
 
-/// What a forked subagent is to do, without the text that every fork is given.
+/// The task of a forked subagent, without the boilerplate that every fork is given.
 pub(super) fn directive(text: &str) -> &str {
     let said = text.split_once("</fork-boilerplate>").map_or(text, |(_, said)| said).trim();
     said.strip_prefix("Your directive:").map_or(said, str::trim_start)

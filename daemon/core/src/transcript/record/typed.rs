@@ -1,6 +1,6 @@
-//! What the user typed, apart from what Claude Code and editors put around it for the model.
+//! What the user typed, separated from what Claude Code and editors add around it for the model.
 
-/// Tags of text that nobody typed, besides those that begin with `ide_` and those of hooks and reminders.
+/// Tags of text that nobody typed, besides hooks, reminders and those that begin with `ide_`.
 const HARNESS: [&str; 5] = [
     "additional-context",
     "new-diagnostics",
@@ -9,7 +9,7 @@ const HARNESS: [&str; 5] = [
     "tools-used-before-summary",
 ];
 
-/// What was typed of `text`, and the sections before and behind it that nobody typed.
+/// The typed part of `text`, and the sections around it that nobody typed.
 pub(super) fn typed(text: &str) -> (&str, Vec<&str>) {
     let (mut left, mut context, mut behind) = (text, Vec::new(), Vec::new());
     while let Some((section, rest)) = leading(left) {
@@ -27,7 +27,7 @@ pub(super) fn typed(text: &str) -> (&str, Vec<&str>) {
     (left.trim(), context)
 }
 
-/// The section that `text` begins with, and what follows.
+/// The section at the start of `text`, and the rest.
 fn leading(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_start();
     let name = opened(text)?;
@@ -35,18 +35,18 @@ fn leading(text: &str) -> Option<(&str, &str)> {
     Some(text.split_at(end))
 }
 
-/// What comes before the section that `text` ends with, and that section.
+/// The text before the section at the end of `text`, and that section.
 fn trailing(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_end();
     let name = text.strip_suffix('>')?.rsplit_once("</").map(|(_, name)| name).filter(|name| is_harness(name))?;
-    // The last that opens: a section may quote another one, and then it is the outer one that is left over.
+    // The last opening tag: if a section quotes another one, the outer one is left over.
     let tag = format!("<{name}");
     let mut starts = text.rmatch_indices(&tag).map(|(at, _)| at);
     let start = starts.find(|at| opened(&text[*at..]) == Some(name))?;
     Some(text.split_at(start))
 }
 
-/// The name of the tag that `text` begins with, if nobody types it.
+/// The name of the tag that `text` begins with, unless people type it.
 fn opened(text: &str) -> Option<&str> {
     let rest = text.strip_prefix('<')?;
     let name = &rest[..rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))?];
@@ -58,7 +58,7 @@ fn is_harness(name: &str) -> bool {
     ends || name.starts_with("ide_") || HARNESS.contains(&name)
 }
 
-/// `/name args`, as typed, from the tags Claude Code wraps a command in.
+/// `/name args` as typed, from the tags that Claude Code wraps a command in.
 pub(super) fn command(text: &str) -> String {
     let name = tag(text, "command-name").unwrap_or_default();
     let args = tag(text, "command-args").unwrap_or_default();
@@ -74,8 +74,8 @@ pub(super) fn tag<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     Some(rest.split_once(&format!("</{name}>"))?.0.trim())
 }
 
-/// The session whose transcript the text of a plan refers to: the only link between planning and doing where the context was
-/// cleared in between.
+/// The session whose transcript a plan refers to: the only link between planning and implementation if the context was cleared
+/// in between.
 pub(super) fn planning_session(text: &str) -> Option<String> {
     let (_, rest) = text.rsplit_once("read the full transcript at: ")?;
     let path = rest.split_whitespace().next()?.trim_end_matches('.');
@@ -83,8 +83,7 @@ pub(super) fn planning_session(text: &str) -> Option<String> {
     Some(name.strip_suffix(".jsonl")?.to_owned())
 }
 
-/// What another agent or session said, of what Claude Code has the model read: a line about who speaks before it, and advice
-/// behind.
+/// The message of another agent or session, without the line about the sender before it and the advice after it.
 pub(super) fn message(text: &str) -> Option<&str> {
     let text = text.trim();
     if let Some(rest) = text.strip_prefix("The coordinator sent a message") {

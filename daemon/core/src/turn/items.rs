@@ -1,4 +1,4 @@
-//! What a turn consists of.
+//! The data of a turn: generations, tools, subagent launches, events.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -10,23 +10,22 @@ use crate::{
     transcript::record::{Advice, By, Nanos, Service, ToolResult, Usage},
 };
 
-/// Where the work of a subagent belongs, and who it was.
+/// Where the work of a subagent belongs, and which subagent it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Key and number of the turn during which it was launched.
+    /// Key and number of the turn that launched it.
     pub turn: (String, u32),
-    /// What the span of the call that launched it has its id from; none where that is not known.
+    /// The source of the span id of the call that launched it; `None` if unknown.
     pub tool_id: Option<String>,
-    /// The ids of that tool call and of the model call that made it.
+    /// The ids of that tool call and of its model call.
     pub launch_ids: [Option<String>; 2],
     pub agent_id: String,
-    /// What kind of agent it is.
     pub agent_type: Option<String>,
-    /// What it was to do, in a few words.
+    /// Its task in a few words.
     pub description: Option<String>,
-    /// The run of a workflow that it is part of.
+    /// The workflow run it belongs to.
     pub run: Option<String>,
-    /// Which run of the subagent it is, from 1: each message that wakes it again begins one.
+    /// Counts the runs of the subagent, from 1: each message that wakes it begins another.
     pub round: u32,
 }
 
@@ -36,7 +35,7 @@ impl Place {
         self.turn.0 == launch.turn.0 && self.tool_id.as_deref() == Some(&launch.tool_id)
     }
 
-    /// What the id of its span is made of, and those of what happened in it.
+    /// The source of its span id, and of those of its events.
     pub fn source(&self) -> Cow<'_, str> {
         match self.round {
             ..=1 => self.agent_id.as_str().into(),
@@ -45,28 +44,27 @@ impl Place {
     }
 }
 
-/// What a skill put out that ran in a context of its own: its calls are those of a subagent.
+/// The output of a skill that ran in a context of its own: its calls are those of a subagent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkillOutput {
     pub text: String,
-    /// The subagent that goes on in the background.
+    /// The subagent that continues in the background.
     pub agent_id: Option<String>,
 }
 
 /// A tool call that launched a subagent, or may have; or a prompt that did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// What the call's span has its id from, or [`Turn::launch_id`](super::Turn::launch_id) of a prompt.
+    /// The source of the call's span id, or [`Turn::launch_id`](super::Turn::launch_id) of a prompt.
     pub tool_id: String,
-    /// The call's own id, or the same of a prompt.
+    /// The call's own id, or the launch id of a prompt.
     pub id: String,
-    /// The model call that made it.
     pub message_id: Option<String>,
-    /// The subagent, or the run of a workflow, once the call's result has named it.
+    /// The subagent or workflow run, once the call's result has named it.
     pub agent_id: Option<String>,
-    /// Key and number of the turn.
+    /// Key and number.
     pub turn: (String, u32),
-    /// The call has returned with what the subagent had to say, or never will.
+    /// The call has returned with the subagent's report, or never will.
     pub returned: bool,
     /// When the call was written.
     pub called: Option<Nanos>,
@@ -74,146 +72,131 @@ pub struct Launch {
     pub wakes: bool,
 }
 
-/// One model call.
 #[derive(Debug)]
 pub struct Generation {
     /// `message.id`, or the uuid of its first line.
     pub id: String,
-    /// How many calls of the turn had the same id before.
+    /// How many earlier calls of the turn have the same id.
     pub repeats: u32,
-    /// The latest of these.
+    /// Index of the latest of these.
     pub(super) earlier: Option<usize>,
     /// Fingerprint of its first block.
     pub opening: Option<u64>,
-    /// The model that answered, from the line that `usage` is from.
+    /// From the line that `usage` is from.
     pub model: String,
     /// `requestId`.
     pub request_id: Option<String>,
-    /// When the request was sent, where the transcript says so.
+    /// When the request was sent, if the transcript says so.
     pub requested: Option<Nanos>,
-    /// Time of the latest earlier line of the turn: the best guess of the request where nothing better is known.
+    /// Time of the latest earlier line of the turn: the best estimate for the request if its time is unknown.
     pub previous: Option<Nanos>,
     /// When the first block was complete.
     pub first: Option<Nanos>,
     /// When the last block was complete.
     pub last: Option<Nanos>,
-    /// Why the model stopped.
     pub stop_reason: Option<String>,
-    /// Token counts: those of the line with most output.
+    /// From the line with most output.
     pub usage: Option<Usage>,
-    /// What other models used that were asked within it; from the same line.
+    /// Usage of other models that were asked within it; from the same line.
     pub advice: Vec<Advice>,
-    /// How it came about, beyond its tokens; from the same line.
+    /// From the same line.
     pub service: Service,
-    /// Text blocks in file order.
+    /// In file order.
     pub texts: Vec<String>,
-    /// Thinking blocks in file order, empty ones included.
+    /// In file order, including empty ones.
     pub thinking: Vec<String>,
-    /// Tool calls in file order.
+    /// In file order.
     pub tools: Vec<Tool>,
-    /// Blocks of other kinds: what they are, and each as it is written.
+    /// Blocks of other kinds: type, and the block as written.
     pub other: Vec<(String, String)>,
-    /// Its span has been sent.
     pub sent: bool,
-    /// It is another session's, which it was copied from.
+    /// Another session owns it, from which it was copied.
     pub is_copy: bool,
     pub(super) trail: Arc<Trail>,
 }
 
-/// One tool call.
 #[derive(Debug)]
 pub struct Tool {
     /// `tool_use.id`.
     pub id: String,
-    /// How many calls of the turn had the same id before.
+    /// How many earlier calls of the turn have the same id.
     pub repeats: u32,
-    /// The latest of these: generation and tool.
+    /// Indexes of the latest of these: generation and tool.
     pub(super) earlier: Option<(usize, usize)>,
-    /// The tool's name.
     pub name: String,
-    /// Arguments, JSON as written.
+    /// JSON as written.
     pub input: String,
     /// The arguments, if it launches a subagent.
     pub order: Option<Order>,
     /// When the call was written.
     pub called: Option<Nanos>,
-    /// How long it ran, in milliseconds, where a hook said so.
+    /// Run time in milliseconds, if a hook reported it.
     pub took_ms: Option<u64>,
-    /// The arguments it ran with, JSON as written, where a hook gave others than the model.
+    /// The arguments it ran with as JSON, if a hook replaced the model's.
     pub rewritten: Option<String>,
-    /// The API ran it, within the answer.
+    /// It ran in the API, as part of the answer.
     pub on_server: bool,
-    /// Its result and when that was written; `None` while it runs, and for ever if it never came back.
+    /// The result and the time it was written; `None` until it returns.
     pub result: Option<(ToolResult, Option<Nanos>)>,
-    /// The index of the call of the turn that was given the result: the first to begin after it. Beyond all of them without
-    /// a result, and where the API ran the tool within its call.
+    /// The index of the call that was given the result: the first one that began after it. `usize::MAX` without a result, or if
+    /// the tool ran in the API.
     pub given_to: usize,
-    /// Its span has been sent.
     pub sent: bool,
 }
 
-/// What a subagent is launched with: the arguments of the tools `Agent` and, up to Claude Code 2.1.3, `Task`.
+/// The arguments that launch a subagent: of the tools `Agent` and, up to Claude Code 2.1.3, `Task`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Order {
-    /// What it is to do.
     #[serde(default)]
     pub prompt: String,
-    /// The same in a few words.
+    /// The task in a few words.
     #[serde(default)]
     pub description: Option<String>,
-    /// What kind of agent it is.
     #[serde(default)]
     pub subagent_type: Option<String>,
 }
 
-/// An API error that Claude Code gave up on.
+/// An API error after Claude Code's last retry.
 #[derive(Debug)]
 pub struct Failure {
     /// As the user saw it.
     pub text: String,
-    /// HTTP status, where there was an answer.
+    /// HTTP status, if there was an answer.
     pub status: Option<u64>,
     pub at: Option<Nanos>,
 }
 
-/// Something that happened within a turn and is neither call nor tool.
+/// An event within a turn: anything that is neither a call nor a tool.
 #[derive(Debug)]
 pub struct Note {
     pub at: Option<Nanos>,
     pub what: Happening,
     /// How many model calls came before it.
     pub after: usize,
-    /// It was sent; what was said in it is gone.
+    /// It was sent, and its text was freed.
     pub sent: bool,
 }
 
-/// What a [`Note`] says.
+/// The kind of a [`Note`].
 #[derive(Debug)]
 pub enum Happening {
-    /// The user typed this while the model worked, and the running turn took it up.
+    /// A message that the user typed while the model worked; it joined the running turn.
     Queued(String, Vec<Media>),
-    /// The conversation was compacted.
     Compacted {
         /// `manual` or `auto`.
         trigger: String,
-        /// Tokens before and, where known, after.
+        /// Tokens before and, if known, after.
         tokens: (Option<u64>, Option<u64>),
     },
-    /// The model could not answer, and another took over.
-    Fallback {
-        /// The model that was asked for.
-        from: String,
-        /// The one that answered.
-        to: String,
-        trigger: String,
-    },
-    /// A Stop hook had something to say, and the turn went on.
+    /// The model could not answer, and another one took over.
+    Fallback { from: String, to: String, trigger: String },
+    /// A Stop hook returned a message, and the turn went on.
     HookFeedback(String),
-    /// A background task reported its end, and the running turn took it up.
+    /// A background task reported its end to the running turn.
     Notification(String),
-    /// The model was given something that nobody typed.
+    /// Model input that nobody typed.
     Aside { by: By, text: String },
-    /// A request failed and was tried again.
+    /// A request failed and was retried.
     Retry {
         /// HTTP status.
         status: Option<u64>,
@@ -222,14 +205,14 @@ pub enum Happening {
 }
 
 impl Tool {
-    /// Nothing more comes of it.
+    /// True if nothing more will come of it.
     pub(super) fn has_returned(&self) -> bool {
         self.result.is_some() || self.on_server
     }
 }
 
 impl Generation {
-    /// Its text blocks joined by a newline.
+    /// Its text blocks joined by newlines.
     pub fn text(&self) -> String {
         self.texts.join("\n")
     }

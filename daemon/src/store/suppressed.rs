@@ -73,7 +73,7 @@ fn holds(paused: &Path, project_dirs: &[PathBuf]) -> bool {
 }
 
 /// Nothing of this trace is told from now on. False if that was so already.
-pub(super) fn silence(db: &Connection, trace: &TraceId) -> Result<bool> {
+pub(super) fn suppress(db: &Connection, trace: &TraceId) -> Result<bool> {
     db.prepare_cached(
         "INSERT INTO silent (trace_id, off) VALUES (?, 0) ON CONFLICT (trace_id) DO UPDATE SET off = 0 WHERE off",
     )?
@@ -88,6 +88,6 @@ pub(super) fn leave_out(db: &Connection, trace: &TraceId) -> Result<()> {
 }
 
 /// True if nothing of this trace is emitted. Where the user has asked for history, only what was said while tracing was off is.
-pub(super) fn is_silent(db: &Connection, trace: &TraceId, is_asked: bool) -> Result<bool> {
+pub(super) fn is_suppressed(db: &Connection, trace: &TraceId, is_asked: bool) -> Result<bool> {
     db.prepare_cached("SELECT 1 FROM silent WHERE trace_id = ? AND NOT (off AND ?)")?.exists(params![trace, is_asked])
 }

@@ -21,25 +21,25 @@ const KNOWN: usize = 64;
 
 /// What a project's settings files ask for.
 #[derive(Clone, Debug)]
-pub(super) struct Wish {
+pub(super) struct ProjectSettings {
     /// Tracing is on.
     pub(super) is_on: bool,
     /// What leads to a session of the project, but for the session itself; `None` if there is nowhere to send to.
     pub(super) like: Option<Hint>,
 }
 
-/// Wishes, by directory of the project and that of the user's settings.
+/// SettingsCache, by directory of the project and that of the user's settings.
 #[derive(Debug, Default)]
-pub struct Wishes(HashMap<(PathBuf, PathBuf), Known>);
+pub struct SettingsCache(HashMap<(PathBuf, PathBuf), Known>);
 
 #[derive(Debug)]
 struct Known {
     read: Instant,
     stamps: Vec<(PathBuf, Stamp)>,
-    wish: Wish,
+    project_settings: ProjectSettings,
 }
 
-impl Wishes {
+impl SettingsCache {
     /// What the project at `dir` asks for, with the user's settings in `user`; `stamps` takes the stamps of all files that `read`
     /// reads.
     pub(super) fn of(
@@ -47,22 +47,22 @@ impl Wishes {
         dir: &Path,
         user: &Path,
         stamps: impl FnOnce() -> Vec<(PathBuf, Stamp)>,
-        read: impl FnOnce() -> Wish,
-    ) -> Wish {
+        read: impl FnOnce() -> ProjectSettings,
+    ) -> ProjectSettings {
         let key = (dir.to_owned(), user.to_owned());
         if let Some(known) = self.0.get(&key)
             && known.read.elapsed() < FRESH
             && layers::are_as_before(&known.stamps)
         {
-            return known.wish.clone();
+            return known.project_settings.clone();
         }
         // Before reading, so that a change meanwhile is seen next time.
         let (now, stamps) = (clock::monotonic(), stamps());
-        let wish = read();
+        let project_settings = read();
         if self.0.len() >= KNOWN {
             self.0.clear();
         }
-        self.0.insert(key, Known { read: now, stamps, wish: wish.clone() });
-        wish
+        self.0.insert(key, Known { read: now, stamps, project_settings: project_settings.clone() });
+        project_settings
     }
 }

@@ -14,11 +14,11 @@ fn of_each_span_it_is_known_whether_it_was_sent_or_is_a_copy() {
         ([2; 16], [1; 8], None),
         ([1; 16], [3; 8], call),
     ];
-    use Found::{Copy, Sent, Unknown, Withheld};
+    use Found::{Copy, Sent, Suppressed, Unknown};
     assert_eq!(store.known(&server("one"), &asked).unwrap(), [Sent, Sent, Copy, Unknown, Unknown]);
     assert_eq!(store.known(&server("two"), &asked).unwrap(), [Unknown; 5]);
     store.forget("s-1", &[[2; 16]]).unwrap();
-    assert_eq!(store.known(&server("two"), &asked).unwrap(), [Unknown, Unknown, Withheld, Withheld, Unknown]);
+    assert_eq!(store.known(&server("two"), &asked).unwrap(), [Unknown, Unknown, Suppressed, Suppressed, Unknown]);
     store.accept_one(&[hint("e-2", 2)], &[]).unwrap();
     assert_eq!(store.waiting_events(&["e-1".into(), "e-2".into()]).unwrap(), ["e-2"]);
 }

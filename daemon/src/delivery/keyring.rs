@@ -25,7 +25,7 @@ const GONE: &str = "it is no longer in config.toml: put it back, or give up what
                     it to another with destinations move";
 
 /// What knows the way to one destination's key.
-pub(super) struct Access {
+pub(super) struct KeyRing {
     pub(super) destination: Destination,
     pub(super) store: Handle,
     pub(super) home: PathBuf,
@@ -38,7 +38,7 @@ pub(super) struct Access {
     refused: Option<Secrets>,
 }
 
-impl Access {
+impl KeyRing {
     pub(super) fn new(
         destination: Destination,
         store: Handle,

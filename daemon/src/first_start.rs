@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     files::{self, Rules},
-    store::{self, Begun, handle::Handle},
+    store::{self, FirstStart, handle::Handle},
 };
 use cc_core::transcript::record::nanos;
 
@@ -21,11 +21,11 @@ const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How much of the log is looked at, and largest marker, in bytes.
 const MAX_BYTES_READ: u64 = 4096;
 
-/// What shows that a daemon ran here before the database was begun.
+/// What shows that a daemon ran here before the database was first_start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// What an earlier daemon left for this.
-    pub marker: Option<Begun>,
+    pub marker: Option<FirstStart>,
     /// When the oldest line of its log was written, Unix milliseconds.
     pub logged_ms: Option<i64>,
 }
@@ -40,11 +40,11 @@ impl Evidence {
     }
 
     /// Since when transcripts are looked for in a database that was made just now, `now_ms`; `None` if nothing was lost.
-    fn since(self, now_ms: i64) -> Option<Begun> {
-        let logged = self.logged_ms.map(|at_ms| Begun { at_ms, newest_ms: None });
-        let begun = self.marker.or(logged)?;
+    fn since(self, now_ms: i64) -> Option<FirstStart> {
+        let logged = self.logged_ms.map(|at_ms| FirstStart { at_ms, newest_ms: None });
+        let first_start = self.marker.or(logged)?;
         let recent = now_ms - i64::try_from(MAX_AGE.as_millis()).unwrap_or(i64::MAX);
-        Some(Begun { at_ms: begun.at_ms.max(recent), newest_ms: begun.newest_ms })
+        Some(FirstStart { at_ms: first_start.at_ms.max(recent), newest_ms: first_start.newest_ms })
     }
 }
 
@@ -55,11 +55,11 @@ impl Evidence {
 /// If the database cannot be changed.
 pub fn recover(store: &Handle, may_lack: bool, evidence: Evidence, now_ms: i64) -> Result<bool, store::Error> {
     let evidence = if may_lack { evidence } else { Evidence { logged_ms: None, ..evidence } };
-    let Some(begun) = evidence.since(now_ms) else { return Ok(false) };
+    let Some(first_start) = evidence.since(now_ms) else { return Ok(false) };
     store.call(|store| {
-        let is_earlier = begun.at_ms < store.begun()?.at_ms;
+        let is_earlier = first_start.at_ms < store.first_start()?.at_ms;
         if is_earlier {
-            store.begin_at(begun)?;
+            store.set_first_start(first_start)?;
         }
         Ok(is_earlier)
     })
@@ -70,22 +70,22 @@ pub fn recover(store: &Handle, may_lack: bool, evidence: Evidence, now_ms: i64) 
 /// # Errors
 /// As the system says.
 pub fn remember(store: &Handle, marker: &Path) -> anyhow::Result<()> {
-    let begun = store.call(|store| store.begun())?;
-    if small(marker).as_deref().and_then(parse) == Some(begun) {
+    let first_start = store.call(|store| store.first_start())?;
+    if small(marker).as_deref().and_then(parse) == Some(first_start) {
         return Ok(());
     }
     let part = marker.with_extension("part");
     #[expect(clippy::disallowed_methods, reason = "in the state directory, where only we write")]
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-    let newest = begun.newest_ms.map(|newest| format!(" {newest}")).unwrap_or_default();
-    writeln!(file, "{}{newest}", begun.at_ms)?;
+    let newest = first_start.newest_ms.map(|newest| format!(" {newest}")).unwrap_or_default();
+    writeln!(file, "{}{newest}", first_start.at_ms)?;
     Ok(std::fs::rename(part, marker)?)
 }
 
-fn parse(text: &str) -> Option<Begun> {
+fn parse(text: &str) -> Option<FirstStart> {
     let mut numbers = text.split_whitespace().map(|number| number.parse::<i64>().ok().filter(|ms| *ms >= 0));
     let at_ms = numbers.next()??;
-    Some(Begun { at_ms, newest_ms: numbers.next().flatten() })
+    Some(FirstStart { at_ms, newest_ms: numbers.next().flatten() })
 }
 
 fn small(path: &Path) -> Option<String> {
@@ -121,9 +121,9 @@ mod tests {
         std::fs::write(at("x.log.1"), "2026-11-20T10:00:00Z  INFO started\n").unwrap();
         assert_eq!(found().logged_ms, logged("2026-11-20T10:00:00Z"), "the one before it is older");
         for (text, marker) in [
-            ("100 50\n", Some(Begun { at_ms: 100, newest_ms: Some(50) })),
-            ("100\n", Some(Begun { at_ms: 100, newest_ms: None })),
-            ("100 x", Some(Begun { at_ms: 100, newest_ms: None })),
+            ("100 50\n", Some(FirstStart { at_ms: 100, newest_ms: Some(50) })),
+            ("100\n", Some(FirstStart { at_ms: 100, newest_ms: None })),
+            ("100 x", Some(FirstStart { at_ms: 100, newest_ms: None })),
             ("-1 5", None),
             ("", None),
             ("\u{fffd}", None),
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_waited_in_a_lost_database_is_looked_for_as_far_back_as_is_known() {
-        let begun = |at_ms| Begun { at_ms, newest_ms: None };
+        let first_start = |at_ms| FirstStart { at_ms, newest_ms: None };
         // Long before the database of this test is made.
         let now = 10_000 * DAY;
         for (marker, logged_ms, since) in [
@@ -144,14 +144,14 @@ mod tests {
             (Some(now - 3 * DAY), Some(now - DAY), Some(now - 3 * DAY)),
             (Some(now - 900 * DAY), None, Some(now - 30 * DAY)),
         ] {
-            let evidence = Evidence { marker: marker.map(begun), logged_ms };
+            let evidence = Evidence { marker: marker.map(first_start), logged_ms };
             let dir = tempfile::tempdir().unwrap();
             let store = Handle::new(Store::open(&dir.path().join("state.db")).unwrap().store);
-            let own = store.call(|store| store.begun()).unwrap().at_ms;
+            let own = store.call(|store| store.first_start()).unwrap().at_ms;
             let is_marked = marker.is_some();
             assert_eq!(recover(&store, false, evidence, now).unwrap(), is_marked, "it was there");
             assert_eq!(recover(&store, true, evidence, now).unwrap(), since.is_some() && !is_marked);
-            assert_eq!(store.call(|store| store.begun()).unwrap().at_ms, since.unwrap_or(own));
+            assert_eq!(store.call(|store| store.first_start()).unwrap().at_ms, since.unwrap_or(own));
         }
     }
 
@@ -161,10 +161,10 @@ mod tests {
         let store = Handle::new(Store::open(&dir.path().join("state.db")).unwrap().store);
         let marker = dir.path().join("begun");
         for newest_ms in [None, Some(7)] {
-            let begun = Begun { at_ms: 5, newest_ms };
-            store.call(|store| store.begin_at(begun)).unwrap();
+            let first_start = FirstStart { at_ms: 5, newest_ms };
+            store.call(|store| store.set_first_start(first_start)).unwrap();
             remember(&store, &marker).unwrap();
-            assert_eq!(Evidence::find(&marker, &dir.path().join("x.log")).marker, Some(begun));
+            assert_eq!(Evidence::find(&marker, &dir.path().join("x.log")).marker, Some(first_start));
         }
     }
 }

@@ -26,18 +26,18 @@ use cc_core::{
 use cc_langfuse::{
     configured,
     credentials::{self, layers},
-    environment, offline,
+    environment, rebuild,
 };
 
 /// A session, as far as it is known.
-pub(crate) struct Seen {
+pub(crate) struct TracedSession {
     pub session_id: String,
     pub transcript: PathBuf,
     pub dirs: Vec<PathBuf>,
     pub destination: Option<Destination>,
 }
 
-impl Seen {
+impl TracedSession {
     /// The session of this name, as [`session::find`] finds it, with what the daemon knows of it.
     pub(crate) fn meant(known: &[Session], name: Option<&str>, naming: Naming) -> anyhow::Result<Self> {
         let Found { id, transcript } = session::find(name, naming, known)?;
@@ -68,7 +68,7 @@ impl Seen {
         let (mut traces, mut dirs) = (Vec::new(), self.dirs.clone());
         // Neither text nor masks matter.
         let options = Options { capture: Capture::Metadata, unredacted: true, ..Options::default() };
-        offline::turns(&self.transcript, &self.session_id, &options, &Default::default(), |found| {
+        rebuild::turns(&self.transcript, &self.session_id, &options, &Default::default(), |found| {
             let Some(root) = found.iter().find(|out| out.observation.is_root()) else { return };
             traces.push(hex(&root.observation.trace_id));
             if self.dirs.is_empty() {
@@ -125,7 +125,7 @@ impl Seen {
     fn spans(&self) -> anyhow::Result<Vec<SpanKey>> {
         let options = Options { capture: Capture::Metadata, unredacted: true, ..Options::default() };
         let mut spans = Vec::new();
-        offline::turns(&self.transcript, &self.session_id, &options, &Default::default(), |found| {
+        rebuild::turns(&self.transcript, &self.session_id, &options, &Default::default(), |found| {
             spans.extend(found.iter().map(|out| (out.observation.trace_id, out.observation.span_id, None)));
         })
         .with_context(|| format!("{} cannot be read", self.transcript.display()))?;

@@ -1,4 +1,5 @@
-//! What stands on one line: as a rule one record; after a crash also what is left of one, holes, and records glued behind these.
+//! One line → its records. Normally that is one; after a crash there may also be a torn record, NUL bytes, or several records
+//! glued together.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -12,14 +13,14 @@ use super::{
 };
 use crate::transcript::wire::{Found, Whole, Wire};
 
-/// How often a record is looked for behind the beginning of another one that does not end. Each time costs the rest of the line.
+/// How often a record is looked for after the beginning of one that does not end. Each try scans the rest of the line.
 const MAX_TRIES: usize = 64;
 
-/// How short a line of bookkeeping is that is looked at as a whole, in bytes.
+/// A bookkeeping line up to this length is searched completely for glued records, in bytes.
 const MAX_WHOLE_LINE_BYTES: usize = 4096;
 
-/// Hands everything that `line` says to `each`, with the offset in it at which reading could start again: its records, and
-/// why there are not more of them.
+/// Calls `each` with every record of `line` and every reason for skipping something, each with the offset in the line at which
+/// reading could start again.
 pub fn read(line: &[u8], mut each: impl FnMut(usize, Result<Record, Skip>)) {
     let text = &line[padding(line)..];
     let text = &text[..text.len() - padding_behind(text)];
@@ -46,15 +47,15 @@ pub fn read(line: &[u8], mut each: impl FnMut(usize, Result<Record, Skip>)) {
     }
 }
 
-/// As [`record`], of what JSON could not write.
+/// Like [`record`], after replacing values that are not valid JSON.
 fn tame_record(text: &[u8], each: &mut dyn FnMut(Result<Record, Skip>)) -> bool {
     let tame = tamed(text).filter(|_| text.starts_with(b"{"));
     tame.is_some_and(|text| record(&text, each))
 }
 
-/// Hands what one JSON text says to `each`. False if it is none.
+/// Calls `each` with the records of one JSON text. False if it is not JSON.
 fn record(text: &[u8], each: &mut dyn FnMut(Result<Record, Skip>)) -> bool {
-    // To look at all of a line at once costs less than to look at each text in it.
+    // Validating UTF-8 once for the line is cheaper than for each string in it.
     if let Ok(line) = std::str::from_utf8(text) {
         return serde_json::from_str(line).map(|wire| emit(wire, text, each)).is_ok();
     }
@@ -75,17 +76,17 @@ fn emit(wire: Whole<Box<Wire<'_>>>, text: &[u8], each: &mut dyn FnMut(Result<Rec
     }
 }
 
-/// Finds the whole records in `text`, which is not one. False if there are none.
+/// Finds complete records in `text`, which as a whole is not JSON. False if there are none.
 fn split(text: &[u8], each: &mut dyn FnMut(usize, Result<Record, Skip>)) -> bool {
     let (mut at, mut any, mut tries) = (0, false, 0);
-    // Where the beginning of something starts that has no end.
+    // The start of a record that has no end.
     let mut stub = None;
     while at < text.len() {
         let rest = &text[at..];
         let end = if begins(rest) { whole(rest) } else { None };
         let found = end.filter(|end| match stub {
             None => true,
-            // An object within what is torn is followed by more of that.
+            // A nested object of a torn record is followed by more of that record.
             Some(_) => ends(&rest[*end..]) && is_record(&rest[..*end]),
         });
         if let Some(end) = found {
@@ -115,24 +116,24 @@ fn split(text: &[u8], each: &mut dyn FnMut(usize, Result<Record, Skip>)) -> bool
     any
 }
 
-/// The length of the JSON text that `text` begins with, if it ends.
+/// The length of the JSON value that `text` begins with, if it is complete.
 fn whole(text: &[u8]) -> Option<usize> {
     let mut texts = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
     texts.next()?.ok()?;
     Some(texts.byte_offset())
 }
 
-/// It may be an object with something in it.
+/// True if it may be a non-empty object.
 fn begins(text: &[u8]) -> bool {
     text.first() == Some(&b'{') && text[1..].trim_ascii_start().first() == Some(&b'"')
 }
 
-/// Nothing follows but another record.
+/// True if only another record follows.
 fn ends(text: &[u8]) -> bool {
     matches!(text[padding(text)..].first(), None | Some(b'{'))
 }
 
-/// It says itself that it is a line, and not a part of one.
+/// True if it has the fields of a line, and so is not a part of one.
 fn is_record(text: &[u8]) -> bool {
     let Ok(Whole(Found::Value(wire))) = serde_json::from_slice::<Whole<Box<Wire>>>(text) else { return false };
     match wire.kind.as_ref().map_or("", |kind| kind.0.as_ref()) {
@@ -144,8 +145,8 @@ fn is_record(text: &[u8]) -> bool {
     }
 }
 
-/// A line that nothing is read of, for what it begins with, may hold a record all the same. Not all of it is looked at: most
-/// bytes of a transcript are in such lines.
+/// True if a line that is skipped by its opening bytes may contain a record further on. Not all of it is searched: most bytes
+/// of a transcript are in such lines.
 fn may_be_glued(text: &[u8], sniffed: &Sniffed) -> bool {
     static TYPE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"{\"type\""));
     match sniffed {
@@ -156,8 +157,7 @@ fn may_be_glued(text: &[u8], sniffed: &Sniffed) -> bool {
     }
 }
 
-/// Length of what stands before a record and means nothing: holes that a crash left are read as NUL bytes, and editors write
-/// byte order marks.
+/// The number of meaningless bytes before a record: NUL bytes after a crash, and byte order marks of editors.
 fn padding(text: &[u8]) -> usize {
     let mut at = 0;
     loop {
@@ -169,7 +169,7 @@ fn padding(text: &[u8]) -> usize {
     }
 }
 
-/// The same behind one.
+/// The same after a record.
 fn padding_behind(text: &[u8]) -> usize {
     let mut end = text.len();
     loop {
@@ -181,13 +181,13 @@ fn padding_behind(text: &[u8]) -> usize {
     }
 }
 
-/// `text` with a replacement character for each half of a surrogate pair that stands alone: JavaScript cuts strings in the middle
-/// of one. Its length stays.
+/// `text` with a replacement character for each lone half of a surrogate pair: JavaScript cuts strings in the middle of one.
+/// The length stays the same.
 fn paired(text: &[u8]) -> Cow<'_, [u8]> {
     let Some(first) = escapes(text).find(|at| matches!(text.get(at + 2), Some(b'd' | b'D'))) else {
         return text.into();
     };
-    // The backslash may be escaped itself: what matters is how many there are.
+    // The backslash may itself be escaped: an odd number of them counts.
     let mut at = first - text[..first].iter().rev().take_while(|byte| **byte == b'\\').count();
     let mut paired = Cow::Borrowed(text);
     while let Some(next) = memchr::memchr(b'\\', &text[at..]) {
@@ -204,20 +204,20 @@ fn paired(text: &[u8]) -> Cow<'_, [u8]> {
     paired
 }
 
-/// Where `\\u` stands in `text`.
+/// The positions of `\\u` in `text`.
 fn escapes(text: &[u8]) -> impl Iterator<Item = usize> + use<'_> {
     static ESCAPE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\\u"));
     ESCAPE.find_iter(text)
 }
 
-/// The UTF-16 unit of the escape that `text` begins with.
+/// The UTF-16 unit of the escape at the start of `text`.
 fn unit(text: &[u8]) -> Option<u16> {
     let digits = text.strip_prefix(b"\\u")?.get(..4)?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// `text` as JSON, where only a value stands in the way that JSON cannot write: `NaN`, a number beyond all floats, a control
-/// character in a string. `None` if there is none of these.
+/// `text` as valid JSON, if its only fault are values that JSON cannot express: `NaN`, a number too large for a float, a
+/// control character in a string. `None` if it has none of these.
 fn tamed(text: &[u8]) -> Option<Vec<u8>> {
     let mut tame = Vec::with_capacity(text.len());
     let (mut at, mut changed) = (0, false);
@@ -247,7 +247,7 @@ fn tamed(text: &[u8]) -> Option<Vec<u8>> {
             _ => {
                 let length = text[at..].iter().take_while(|b| !b"{}[]:, \t\r\"".contains(b)).count();
                 let token = &text[at..at + length];
-                // A typed reader refuses a number that a float cannot hold.
+                // A typed reader refuses a number too large for a float.
                 if serde_json::from_slice::<serde_json::Value>(token).is_ok() {
                     tame.extend_from_slice(token);
                 } else {

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Result, Store, destinations::find, paused::is_silent, sessions::found_elsewhere};
+use super::{Result, Store, destinations::find, sessions::found_elsewhere, suppressed::is_suppressed};
 use cc_core::{destination::Destination, ids::SpanKey, import_state::Imported, status::history::Found};
 
 impl Store {
@@ -20,8 +20,8 @@ impl Store {
                 return Ok(Found::Sent);
             }
             // Only those ask who want history.
-            if is_silent(&self.db, trace, true)? {
-                return Ok(Found::Withheld);
+            if is_suppressed(&self.db, trace, true)? {
+                return Ok(Found::Suppressed);
             }
             let Some(call) = call else { return Ok(Found::Unknown) };
             let Some(id) = id else { return Ok(Found::Unknown) };

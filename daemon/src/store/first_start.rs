@@ -9,7 +9,7 @@ const CLOCK_TOLERANCE_MS: i64 = 60_000;
 
 /// When the daemon first started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Begun {
+pub struct FirstStart {
     /// By its clock, Unix milliseconds.
     pub at_ms: i64,
     /// The time of the newest transcript that was there already, Unix milliseconds; `None` before the first search, 0 if there was
@@ -17,7 +17,7 @@ pub struct Begun {
     pub newest_ms: Option<i64>,
 }
 
-impl Begun {
+impl FirstStart {
     /// What was written before this (Unix milliseconds) is not looked for unasked. The clock may have been wrong at the first
     /// start, or be wrong now: what was there then is known by its own times.
     pub fn since(self, now_ms: i64) -> i64 {
@@ -32,13 +32,13 @@ pub fn is_ahead(at_ms: i64, now_ms: i64) -> bool {
 }
 
 impl Store {
-    /// When this database was begun, or what it took over.
+    /// When this database was first_start, or what it took over.
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn begun(&self) -> Result<Begun> {
+    pub fn first_start(&self) -> Result<FirstStart> {
         self.db.query_row("SELECT at_ms, newest_ms FROM begun ORDER BY at_ms LIMIT 1", [], |row| {
-            Ok(Begun { at_ms: row.get(0)?, newest_ms: row.get(1)? })
+            Ok(FirstStart { at_ms: row.get(0)?, newest_ms: row.get(1)? })
         })
     }
 
@@ -46,10 +46,13 @@ impl Store {
     ///
     /// # Errors
     /// If nothing was changed.
-    pub fn begin_at(&mut self, begun: Begun) -> Result<()> {
+    pub fn set_first_start(&mut self, first_start: FirstStart) -> Result<()> {
         let tx = self.db.transaction()?;
         tx.execute("DELETE FROM begun", [])?;
-        tx.execute("INSERT INTO begun (at_ms, newest_ms) VALUES (?, ?)", params![begun.at_ms, begun.newest_ms])?;
+        tx.execute(
+            "INSERT INTO begun (at_ms, newest_ms) VALUES (?, ?)",
+            params![first_start.at_ms, first_start.newest_ms],
+        )?;
         tx.commit()
     }
 }
@@ -74,7 +77,7 @@ mod tests {
             (NOW - YEAR, Some(NOW + YEAR), NOW - YEAR, "it is behind now, or a file has a date of its own"),
             (NOW + YEAR, Some(NOW + YEAR), NOW, "nothing can be relied on"),
         ] {
-            assert_eq!(Begun { at_ms, newest_ms }.since(NOW), since, "{case}");
+            assert_eq!(FirstStart { at_ms, newest_ms }.since(NOW), since, "{case}");
         }
     }
 }
