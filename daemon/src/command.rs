@@ -3,7 +3,9 @@
 use std::{
     io::{self, Read},
     os::unix::process::CommandExt,
+    path::{Path, PathBuf},
     process::{ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -13,7 +15,7 @@ use rustix::{
 };
 use zeroize::Zeroizing;
 
-use crate::clock;
+use crate::{clock, environment};
 
 /// Why it comes to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,62 @@ fn read(mut from: ChildStdout, deadline: Instant, longest: usize) -> Result<Opti
             n => said.extend_from_slice(&part[..n]),
         }
     }
+}
+
+/// What a program said.
+pub struct Said {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
+
+/// Runs `command`, which is killed with all that it started when it takes longer than `timeout`.
+///
+/// # Errors
+/// If it cannot be started, or was killed.
+pub fn run(mut command: Command, timeout: Duration) -> io::Result<Said> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn()?;
+    let (tell, told) = mpsc::channel();
+    let pipes: [Option<Box<dyn Read + Send>>; 2] =
+        [child.stdout.take().map(|pipe| Box::new(pipe) as _), child.stderr.take().map(|pipe| Box::new(pipe) as _)];
+    for (at, pipe) in pipes.into_iter().enumerate() {
+        let tell = tell.clone();
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+            let _ = tell.send((at, String::from_utf8_lossy(&bytes).into_owned()));
+        });
+    }
+    let mut texts = [String::new(), String::new()];
+    for _ in 0..texts.len() {
+        let Ok((at, text)) = told.recv_timeout(timeout) else {
+            let _ = rustix::process::kill_process_group(
+                rustix::process::Pid::from_child(&child),
+                rustix::process::Signal::KILL,
+            );
+            let _ = child.wait();
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no end within {timeout:?}")));
+        };
+        texts[at] = text;
+    }
+    let status = child.wait()?;
+    let [out, err] = texts;
+    Ok(Said { status, out, err })
+}
+
+/// The program `name` on `PATH`.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let dirs = environment::raw("PATH")?;
+    std::env::split_paths(&dirs).map(|dir| dir.join(name)).find(|path| path.is_absolute() && is_executable(path))
+}
+
+/// True if it is a program.
+pub fn is_executable(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 #[cfg(test)]

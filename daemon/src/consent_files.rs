@@ -69,6 +69,12 @@ impl Consent {
         for target in hint.targets.iter_mut().filter(|target| target.chooser != Some(Chooser::Config)) {
             let of_kind = |(kind, _): &&(Kind, Chooser)| *kind == target.destination.kind;
             target.chooser = known.choosers.iter().find(of_kind).map(|(_, chooser)| chooser.clone());
+            // Whatever a repository says of others of its kind.
+            if matches!(target.chooser, Some(Chooser::Repository(_)))
+                && self.configured.name(&target.destination).is_some()
+            {
+                target.chooser = Some(Chooser::Config);
+            }
         }
         hint.options.unredacted &= known.unredacted;
         if known.metadata {

@@ -1,4 +1,4 @@
-//! What git knows of the user. It may take its time: nobody asks it who has something else to do.
+//! What git knows of the user, and what it would do with files. It may take its time: nobody asks it who has something else to do.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,6 +7,9 @@ use std::{
 };
 
 use crate::{command, environment};
+
+pub mod exclude;
+pub mod fate;
 
 /// Value of `LANGFUSE_USER_ID` that stands for the address git has.
 pub const EMAIL: &str = "git-email";

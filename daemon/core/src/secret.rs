@@ -128,6 +128,11 @@ impl Secrets {
         self.all.is_empty() && self.tls == Tls::default()
     }
 
+    /// There is no secret among them.
+    pub fn has_no_key(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// What was brought last, after `before`: an event that brings no secret says nothing of those that are known.
     #[must_use]
     pub fn after(self, before: Option<&Self>) -> Self {

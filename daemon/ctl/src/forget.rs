@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     client::Client,
+    kinds::{self, To},
     open,
     session::Naming,
     traced::{self, TracedSession},
@@ -40,6 +41,10 @@ pub(crate) struct Forget {
     /// A session: its id, or the path of its transcript; where it is asked, the beginning of its id or a part of its title will do,
     /// and without it the latest of this directory is meant
     session: Option<String>,
+    /// Delete only at destinations of this kind (langfuse, mlflow, otlp), or at the one of this name; nothing of the session is sent again
+    /// to any
+    #[arg(long, value_name = "KIND or NAME", value_parser = kinds::to)]
+    to: Option<To>,
     /// Assume yes
     #[arg(long)]
     yes: bool,
@@ -65,7 +70,7 @@ impl Forget {
         let (_, dirs) = session.last_turn()?;
         let mut failures = Vec::new();
         let mut ways = Vec::new();
-        for to in session.destinations(&dirs, Some(&status), None)? {
+        for to in session.destinations(&dirs, Some(&status), self.to.as_ref())? {
             match way(&to, &dirs, &status) {
                 Ok(way) => ways.push((to, way)),
                 Err(why) => failures.push(why),

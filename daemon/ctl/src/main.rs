@@ -133,9 +133,9 @@ enum Command {
         /// Only show what would be sent
         #[arg(long)]
         dry_run: bool,
-        /// Send only to the destination of this kind: langfuse, mlflow or otlp
-        #[arg(long, value_name = "KIND", value_parser = kinds::named)]
-        to: Option<cc_core::destination::Kind>,
+        /// Send only to destinations of this kind (langfuse, mlflow, otlp), or to the one of this name
+        #[arg(long, value_name = "KIND or NAME", value_parser = kinds::to)]
+        to: Option<kinds::To>,
     },
     /// Take over from the Node tool that traced before, so that nothing is sent twice
     ImportState(import_state::ImportState),

@@ -9,14 +9,14 @@ use anyhow::{Context, bail};
 
 use crate::{
     client::{self, Client},
-    kinds,
+    kinds::{self, To},
     session::Naming,
     traced::{self, TracedSession},
 };
 use cc_core::{
     delivery::readback::Failure,
     destination::{
-        Connect, Destination, Folder, Kind,
+        Connect, Destination, Folder,
         pages::{Item, Project},
     },
     secret::Secrets,
@@ -40,9 +40,9 @@ pub(crate) struct Open {
     /// The page of the session, not of its last turn
     #[arg(long = "session")]
     whole: bool,
-    /// The destination of this kind: langfuse, mlflow or otlp
-    #[arg(long, value_name = "KIND", value_parser = kinds::named)]
-    to: Option<Kind>,
+    /// The destination of this kind (langfuse, mlflow, otlp) or of this name
+    #[arg(long, value_name = "KIND or NAME", value_parser = kinds::to)]
+    to: Option<To>,
     /// Only print the address
     #[arg(long)]
     print: bool,
@@ -59,7 +59,7 @@ impl Open {
         let known = status.as_ref().map_or(&[][..], |status| &status.sessions);
         let session = TracedSession::meant(known, self.which.as_deref(), Naming::Loose)?;
         let (trace, dirs) = session.last_turn()?;
-        let to = session.destinations(&dirs, status.as_ref(), self.to)?.swap_remove(0);
+        let to = session.destinations(&dirs, status.as_ref(), self.to.as_ref())?.swap_remove(0);
         let item = match &trace {
             _ if self.whole => Item::Session(&session.session_id),
             Some(trace) => Item::Trace(trace),

@@ -11,6 +11,7 @@ use crate::{
     backfill::{Backfill, find::Routes},
     client::{self, Client},
     delivered::{self, Outcome},
+    kinds::To,
     session::{self, Found},
     show,
     ui::amount,
@@ -32,12 +33,12 @@ use proto::frame::Frame;
 /// How long delivery is waited for.
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub(crate) fn replay(session: Option<&str>, dry_run: bool, kind: Option<Kind>) -> anyhow::Result<ExitCode> {
+pub(crate) fn replay(session: Option<&str>, dry_run: bool, to: Option<To>) -> anyhow::Result<ExitCode> {
     let Found { id: session_id, transcript: mut path } = session::offline(session)?;
-    if let Some(kind) = kind {
+    if let Some(to) = to {
         let roots = session::roots()?;
         path = readable(path, &roots)?;
-        return to_kind(kind, &path, &roots, dry_run);
+        return to_those(to, &path, &roots, dry_run);
     }
     let (mut turns, mut spans) = (HashSet::new(), HashSet::new());
     rebuild::turns(&path, &session_id, &show::options(), &client::config()?.rules, |turn| {
@@ -108,18 +109,20 @@ fn of_environment() -> anyhow::Result<(Destination, Vec<(String, String)>)> {
     Ok((to, env))
 }
 
-/// Sends a transcript as history to the destination of this kind that the environment names, else the settings of its project: from its
-/// start, also where it went elsewhere before.
-fn to_kind(kind: Kind, path: &Path, roots: &[PathBuf], dry_run: bool) -> anyhow::Result<ExitCode> {
+/// Sends a transcript as history to those destinations that are meant of which the environment names, else the settings of its project
+/// and `config.toml`: from its start, also where it went elsewhere before.
+fn to_those(to: To, path: &Path, roots: &[PathBuf], dry_run: bool) -> anyhow::Result<ExitCode> {
     let cwd = session::cwd(path, roots)?;
-    let words = kind.backend().words();
-    if Routes::new(client::home()?, Some(kind)).of(cwd.as_deref()).is_none() {
+    if Routes::new(client::home()?, Some(to.clone()))?.of(cwd.as_deref()).is_empty() {
+        let remedy = match to.kind() {
+            Some(kind) => format!("set {} as the project is to have it", kind.backend().words().address),
+            None => "its `projects` in config.toml must have the project, and tracing must be on there".to_owned(),
+        };
         bail!(
-            "neither the environment nor the settings of {} send traces to {}: set {} as the project is to have it",
+            "neither the environment nor the settings of {} send traces to {}: {remedy}",
             cwd.as_deref().unwrap_or(Path::new("its project")).display(),
-            words.title,
-            words.address
+            to.title(),
         );
     }
-    Backfill::of_one(path, kind, dry_run).run()
+    Backfill::of_one(path, to, dry_run).run()
 }

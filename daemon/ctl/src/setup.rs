@@ -29,13 +29,13 @@ use cc_core::{
 use cc_langfuse::{
     credentials::{is_tracked, layers},
     environment,
+    git::fate as git,
 };
 use files::{Change, Part, Record};
 use proto::paths::Paths;
 use service::Manager;
 
 pub(crate) mod files;
-pub(crate) mod git;
 mod mlflow;
 pub(crate) mod service;
 
@@ -185,7 +185,11 @@ impl Setup {
         let desired = Desired { hook: &hook, events: &events, env: &env, elsewhere: &elsewhere, replaces_mlflow };
         let of_settings = settings(&file, desired, &record)?;
         // First, before there is anything to commit.
-        changes.extend(exclude(&file, &record, scope.instead())?);
+        let store = match &choice {
+            Choice::Mlflow(mlflow) => mlflow.store.as_deref().map(git::followed),
+            Choice::Langfuse(_) => None,
+        };
+        changes.extend(exclude(&file, store.as_deref(), &record, scope.instead())?);
         changes.extend(of_settings);
         let manager = if self.no_service { None } else { Manager::find() };
         if let Some(manager) = manager {
@@ -215,7 +219,10 @@ impl Setup {
                 record.make(change, &paths).context(half)?;
                 // What was written may not count: git is asked again, before there is a secret.
                 if let Part::Lines(_) = change.part
-                    && let Err(why) = secret_files(&file)?.iter().try_for_each(|file| refuse(file, scope.instead()))
+                    && let Err(why) = secret_files(&file)?
+                        .iter()
+                        .try_for_each(|file| refuse(file, scope.instead()))
+                        .and_then(|()| refuse_store(store.as_deref()))
                 {
                     record.unmake(change, before, &paths).context(half)?;
                     return Err(why);
@@ -429,11 +436,11 @@ fn settings(file: &Path, desired: Desired<'_>, record: &Record) -> anyhow::Resul
     Ok(Some(Change { path: file.into(), current, new: Some(new), mode: 0o600, original, part: Part::Settings(ours) }))
 }
 
-/// What keeps `file` and its copies out of commits, if git would take them.
+/// What keeps `file` and its copies, and a `store` of traces, out of commits, if git would take them.
 ///
 /// # Errors
 /// If nothing does, or that is not known.
-fn exclude(file: &Path, record: &Record, instead: &str) -> anyhow::Result<Option<Change>> {
+fn exclude(file: &Path, store: Option<&Path>, record: &Record, instead: &str) -> anyhow::Result<Option<Change>> {
     let (mut lines, mut path) = (Vec::new(), None);
     for (file, more) in secret_files(file)?.into_iter().zip(["", "*"]) {
         match git::fate(&file) {
@@ -445,6 +452,15 @@ fn exclude(file: &Path, record: &Record, instead: &str) -> anyhow::Result<Option
             }
             git::Fate::Wanted { .. } | git::Fate::Unknown(_) => refuse(&file, instead)?,
         }
+    }
+    match store.map(git::fate_below) {
+        Some(git::Fate::Taken { exclude, line }) => {
+            out!("git           would commit {line}: a line in {} prevents it", exclude.display());
+            lines.push(line);
+            path = Some(exclude);
+        }
+        Some(git::Fate::Wanted { .. } | git::Fate::Unknown(_)) => refuse_store(store)?,
+        Some(git::Fate::Safe) | None => {}
     }
     let Some(path) = path else { return Ok(None) };
     let path = files::real(&path)?;
@@ -485,6 +501,11 @@ fn refuse_tracked(file: &Path, instead: &str) -> anyhow::Result<()> {
 /// An error if git would take `file`.
 fn refuse(file: &Path, instead: &str) -> anyhow::Result<()> {
     git::objection(file, instead).map_or(Ok(()), |why| Err(anyhow::Error::msg(why)))
+}
+
+/// An error if git would take what is in `store`.
+fn refuse_store(store: Option<&Path>) -> anyhow::Result<()> {
+    store.and_then(git::objection_below).map_or(Ok(()), |why| Err(anyhow::Error::msg(why)))
 }
 
 /// A file that is ours as a whole.

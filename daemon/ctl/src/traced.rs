@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     client::{self, Client},
+    kinds::{Names, To},
     session::{self, Found, Naming},
 };
 use cc_core::{
@@ -81,7 +82,7 @@ impl TracedSession {
     }
 
     /// Where spans of it went: what the daemon knows. Where it knows nothing, where this environment or the project's settings send them.
-    /// Only those of `kind`, if that is said; never none.
+    /// Only those that are meant by `wanted`, if that is said; never none.
     ///
     /// # Errors
     /// If there are none, or the daemon or the transcript cannot be asked.
@@ -89,8 +90,12 @@ impl TracedSession {
         &self,
         dirs: &[PathBuf],
         status: Option<&Status>,
-        kind: Option<Kind>,
+        wanted: Option<&To>,
     ) -> anyhow::Result<Vec<Destination>> {
+        let config = client::config()?;
+        let names = Names::new(&config, status);
+        wanted.map_or(Ok(()), |wanted| wanted.check(&names))?;
+        let kind = wanted.and_then(To::kind);
         let mut found = Vec::from_iter(self.destination.clone());
         let known = status.map(|status| status.destinations.as_slice()).unwrap_or_default();
         let known = known.iter().filter_map(|row| {
@@ -110,9 +115,13 @@ impl TracedSession {
             let of_projects = dirs.iter().rev().map(|dir| layers::for_hook(Some(dir), &user));
             let mut all = std::iter::once(own(dirs)).chain(of_projects).map(|vars| routes(&vars, kind));
             found = all.find(|found| !found.is_empty()).unwrap_or_default();
+            let entries = config.destinations.iter().filter_map(|named| named.entry.as_ref().ok());
+            let homes = [client::home()?];
+            let taking = entries.filter(|entry| entry.takes(dirs.last().map(PathBuf::as_path), &homes));
+            found.extend(taking.map(|entry| entry.destination.clone()));
         }
-        found.retain(|to| kind.is_none_or(|kind| to.kind == kind));
-        let named = kind.map_or("spans", |kind| kind.backend().words().title);
+        found.retain(|to| wanted.is_none_or(|wanted| wanted.means(to, &names)));
+        let named = wanted.map_or("spans", To::title);
         anyhow::ensure!(
             !found.is_empty(),
             "which server? Nothing of it went to {named} as far as is known, and neither the environment nor the project's settings name \

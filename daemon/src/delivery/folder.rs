@@ -11,9 +11,12 @@ use cc_core::{
     ids::{TraceId, hex},
 };
 
-use crate::files::{
-    Refused,
-    dir::{self, Dir},
+use crate::{
+    files::{
+        Refused,
+        dir::{self, Dir},
+    },
+    git::exclude,
 };
 
 /// Most bytes of the spans of a trace that are read again, to add to them.
@@ -63,6 +66,10 @@ fn is_of_hardware(error: &io::Error) -> bool {
 /// [`Trouble`]; then nothing counts as written.
 pub(super) fn write(root: &Path, which: &Which, spans: &[WireSpan], now_ms: u64) -> Result<(), Trouble> {
     let is_default = root.ends_with(DEFAULT);
+    let private = root.parent().filter(|_| is_default).unwrap_or(root);
+    // Through a link nothing is written, and nothing asked.
+    dir::there(root, strict(root)).map_err(|why| Trouble::at(root.display(), &why))?;
+    exclude::keep_out(private).map_err(Trouble::Park)?;
     let store = dir::made(root, strict(root)).map_err(|why| Trouble::at(root.display(), &why))?;
     let failed = |what: &str| {
         let what = root.join(what).display().to_string();

@@ -81,7 +81,7 @@ impl KeyRing {
         }
         let mut usable = held.as_ref().filter(|held| self.refused.as_ref() != Some(*held)).cloned();
         let mut missing = None;
-        if usable.is_none() {
+        if usable.as_ref().is_none_or(Secrets::has_no_key) {
             match self.configured.secrets(to, self.refused.as_ref()).await {
                 Some(Ok(secrets)) => usable = Some(secrets),
                 Some(Err(why)) => missing = Some(why),

@@ -108,9 +108,10 @@ pub async fn supervise(
         });
         if let Some(key) = key {
             lanes.key.send_if_modified(|held| {
-                let key = key.after(held.as_ref());
-                let news = held.as_ref() != Some(&key);
-                *held = Some(key);
+                // What says nothing leaves them to be looked for where the user keeps them.
+                let key = Some(key.after(held.as_ref())).filter(|key| !key.is_empty());
+                let news = *held != key;
+                *held = key;
                 news
             });
         }

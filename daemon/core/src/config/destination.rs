@@ -255,7 +255,10 @@ fn leads_nowhere(why: Refused, kind: Kind) -> String {
             format!("needs `{}`", account.map_or(ADDRESS, |row| row.name))
         }
         Refused::TrackingUri => {
-            format!("`{ADDRESS}` leads nowhere: write http://…, https://… or file:///… with an absolute path")
+            format!(
+                "`{ADDRESS}` leads nowhere: write http://…, https://… or file:///… with an absolute path; a relative one would be below \
+                 each project, which is what the project's own MLFLOW_TRACKING_URI says"
+            )
         }
         Refused::OtlpEndpoint => {
             format!(

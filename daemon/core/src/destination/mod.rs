@@ -3,7 +3,10 @@
 //! in [`Kind::backend`] and its rows in `proto::env::VARIABLES`.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -252,6 +255,12 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// The directory that holds nothing but traces: all that MLflow's integration with Claude Code keeps below a project, or the store.
+    pub fn private(&self) -> PathBuf {
+        let root = Path::new(&self.root);
+        root.parent().filter(|_| root.ends_with(".claude/mlflow/runs")).unwrap_or(root).to_owned()
+    }
+
     /// The command that opens it in MLflow's UI.
     pub fn viewer(&self) -> String {
         format!("MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {}", crate::settings::quoted(&self.root))

@@ -8,7 +8,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::{
+    client::{self, Client},
+    kinds::{Names, To},
+};
 use cc_core::{
+    config::destination::Entry,
     destination::{Destination, Kind},
     project::Options,
     route::{Env, narrow},
@@ -32,6 +37,7 @@ const SIDE_DIRECTORIES: [&str; 2] = ["subagents", "tool-results"];
 pub(crate) type Skipped = BTreeMap<&'static str, u64>;
 
 /// A transcript.
+#[derive(Clone)]
 pub(crate) struct Candidate {
     /// Where it is.
     pub path: PathBuf,
@@ -154,27 +160,39 @@ pub(super) fn real(dir: &Path) -> PathBuf {
 /// Where sessions go, by the directory they were in.
 pub(crate) struct Routes {
     home: PathBuf,
-    /// Only this kind.
-    kind: Option<Kind>,
+    /// Only these.
+    to: Option<To>,
+    names: Names,
     /// What this process's environment says.
     own: Vec<(String, String)>,
+    /// The destinations of `config.toml`.
+    entries: Vec<Entry>,
     known: Vec<Route>,
-    by_dir: HashMap<Option<PathBuf>, Option<usize>>,
+    by_dir: HashMap<Option<PathBuf>, Vec<usize>>,
 }
 
 impl Routes {
-    /// Routes for a user whose home is `home`, to destinations of any kind or of this one.
-    pub(crate) fn new(home: PathBuf, kind: Option<Kind>) -> Self {
+    /// Routes for a user whose home is `home`, to all destinations or those that are meant.
+    ///
+    /// # Errors
+    /// If there is none that is called so, or the configuration cannot be read.
+    pub(crate) fn new(home: PathBuf, to: Option<To>) -> anyhow::Result<Self> {
         let own = environment::forwarded().into_iter();
         let own = own.filter(|(name, value)| name != "CLAUDE_PROJECT_DIR" && !value.trim().is_empty()).collect();
-        Self { home, kind, own, known: Vec::new(), by_dir: HashMap::new() }
+        let config = client::config()?;
+        let status = Client::new().and_then(|daemon| daemon.status()).ok();
+        let names = Names::new(&config, status.as_ref());
+        to.as_ref().map_or(Ok(()), |to| to.check(&names))?;
+        let entries = config.destinations.into_iter().filter_map(|named| named.entry.ok()).collect();
+        Ok(Self { home, to, names, own, entries, known: Vec::new(), by_dir: HashMap::new() })
     }
 
     /// True if this process's environment says where everything goes.
     pub(super) fn are_given(&self) -> bool {
         let own = Env::new(pairs(&self.own));
-        match self.kind {
-            Some(kind) => matches!(kind.backend().route(&own), Ok(Some(_))),
+        match &self.to {
+            Some(To::Kind(kind)) => matches!(kind.backend().route(&own), Ok(Some(_))),
+            Some(To::Name(_)) => false,
             None => own.destination().is_ok(),
         }
     }
@@ -184,24 +202,25 @@ impl Routes {
         &self.known[route]
     }
 
-    /// The route of sessions in `cwd`; `None` if they are not traced.
-    pub(crate) fn of(&mut self, cwd: Option<&Path>) -> Option<usize> {
+    /// The routes of sessions in `cwd`, one for each destination; none if they are not traced.
+    pub(crate) fn of(&mut self, cwd: Option<&Path>) -> Vec<usize> {
         let cwd = cwd.map(real);
         if let Some(known) = self.by_dir.get(&cwd) {
-            return *known;
+            return known.clone();
         }
-        let route = self.find(cwd.as_deref()).map(|route| {
-            self.known.push(route);
-            self.known.len() - 1
-        });
-        self.by_dir.insert(cwd, route);
-        route
+        let found = self.find(cwd.as_deref());
+        let first = self.known.len();
+        self.known.extend(found);
+        let routes = Vec::from_iter(first..self.known.len());
+        self.by_dir.insert(cwd, routes.clone());
+        routes
     }
 
-    fn find(&self, cwd: Option<&Path>) -> Option<Route> {
+    fn find(&self, cwd: Option<&Path>) -> Vec<Route> {
+        let are_given = self.are_given();
         let mut vars = layers::resolve(cwd, &crate::client::user_dir(&self.home));
         vars.retain(|name, _| proto::env::forwarded().any(|known| known == *name) && !name.starts_with("CLAUDE_"));
-        if self.are_given() {
+        if are_given {
             // How a project wants its spans holds wherever they go; where they go is said here.
             vars.retain(|name, _| !is_address(name));
             vars.extend(self.own.iter().cloned());
@@ -211,23 +230,52 @@ impl Routes {
             let own = self.own.iter().filter(|(name, _)| name == "CLAUDE_CONFIG_DIR");
             vars.extend(own.cloned());
         }
-        if let Some(kind) = self.kind {
-            if !self.are_given() && !Env::of(&vars).enables(kind.backend().of()) {
-                return None;
-            }
-            narrow(&mut vars, kind);
-        }
         // What lies below a project is found from there.
         vars.extend(cwd.and_then(Path::to_str).map(|dir| ("CLAUDE_PROJECT_DIR".to_owned(), dir.to_owned())));
-        let env: Vec<(String, String)> = vars.into_iter().collect();
-        let read = Env::new(pairs(&env));
-        if !read.enabled() {
-            return None;
+        if !Env::of(&vars).enabled() {
+            return Vec::new();
         }
-        let ((destination, _), options) = (read.destination().ok()?, read.options());
-        let mut env = env;
-        env.retain(|(name, _)| self.are_given() || !proto::env::is_secret(name));
-        Some(Route { destination, options, env })
+        let narrowed = |mut vars: BTreeMap<String, String>, kind: Kind| {
+            narrow(&mut vars, kind);
+            vars
+        };
+        let env = Env::of(&vars);
+        let mut kinds: Vec<Kind> = match (&self.to, are_given) {
+            // A kind that is named is meant, whether or not it is switched on.
+            (Some(To::Kind(kind)), true) => vec![*kind],
+            _ => env.routes().0.into_iter().map(|(to, _)| to.kind).collect(),
+        };
+        if kinds.is_empty() && are_given {
+            kinds.extend(env.destination().ok().map(|(to, _)| to.kind));
+        }
+        let mut all: Vec<BTreeMap<String, String>> =
+            kinds.into_iter().map(|kind| narrowed(vars.clone(), kind)).collect();
+        if !are_given {
+            let homes = [self.home.clone(), real(&self.home)];
+            for entry in self.entries.iter().filter(|entry| entry.takes(cwd, &homes)) {
+                let kind = entry.destination.kind;
+                let mut vars = vars.clone();
+                vars.retain(|name, _| !is_address(name));
+                // Certificates are found with the secret, where the file says it.
+                let own = entry.vars.iter().filter(|(name, _)| !proto::env::is_kept_in_memory(name));
+                vars.extend(own.map(|(name, value)| ((*name).to_owned(), value.clone())));
+                all.push(narrowed(vars, kind));
+            }
+        }
+        let mut routes: Vec<Route> = Vec::new();
+        for vars in all {
+            let env: Vec<(String, String)> = vars.into_iter().collect();
+            let read = Env::new(pairs(&env));
+            let Ok((destination, _)) = read.destination() else { continue };
+            let is_meant = self.to.as_ref().is_none_or(|to| to.means(&destination, &self.names));
+            if !is_meant || routes.iter().any(|route| route.destination == destination) {
+                continue;
+            }
+            let options = read.options();
+            let env = env.into_iter().filter(|(name, _)| are_given || !proto::env::is_secret(name)).collect();
+            routes.push(Route { destination, options, env });
+        }
+        routes
     }
 }
 

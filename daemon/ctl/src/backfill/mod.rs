@@ -19,12 +19,12 @@ use self::{
 };
 use crate::{
     client::{self, Client},
-    kinds,
+    kinds::{self, To},
     session::{self, Naming},
     ui::{amount::count, progress::Progress, terminal},
 };
 use cc_core::{
-    destination::{Destination, Kind},
+    destination::Destination,
     ids::{SpanId, SpanKey, TraceId},
     import_state::Imported,
     status::history::{Ask, Known, SPANS},
@@ -47,7 +47,7 @@ mod send;
   cc-langfusectl backfill --to mlflow --dry-run
   LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… cc-langfusectl backfill --yes --json
 
-Sessions go where the settings of their project say; those of projects that are not traced are left out. With LANGFUSE_PUBLIC_KEY,
+Sessions go where the settings of their project and config.toml say, to each destination; those of projects that are not traced are left out. With LANGFUSE_PUBLIC_KEY,
 LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, all go there. What was sent before is not sent again, so it can be
 interrupted at any time and run again.")]
 pub(crate) struct Backfill {
@@ -59,9 +59,9 @@ pub(crate) struct Backfill {
     /// Only sessions in this directory, or below it
     #[arg(long, value_name = "DIR")]
     project: Option<PathBuf>,
-    /// Send only to destinations of this kind: langfuse, mlflow or otlp
-    #[arg(long, value_name = "KIND", value_parser = kinds::named)]
-    to: Option<Kind>,
+    /// Send only to destinations of this kind (langfuse, mlflow, otlp), or to the one of this name
+    #[arg(long, value_name = "KIND or NAME", value_parser = kinds::to)]
+    to: Option<To>,
     /// Only show what would be sent
     #[arg(long)]
     dry_run: bool,
@@ -117,13 +117,13 @@ struct Plan {
 }
 
 impl Backfill {
-    /// One transcript, to the destination of this kind, without asking.
-    pub(crate) fn of_one(transcript: &Path, kind: Kind, dry_run: bool) -> Self {
+    /// One transcript, to the destinations that are meant, without asking.
+    pub(crate) fn of_one(transcript: &Path, to: To, dry_run: bool) -> Self {
         Self {
             paths: vec![transcript.to_owned()],
             since: None,
             project: None,
-            to: Some(kind),
+            to: Some(to),
             dry_run,
             yes: true,
             json: false,
@@ -151,7 +151,10 @@ impl Backfill {
             return usage("nobody can be asked here: look at it with --dry-run, then give --yes");
         }
         let mut progress = Progress::new(self.json);
-        let mut routes = Routes::new(client::home()?, self.to);
+        let mut routes = match Routes::new(client::home()?, self.to.clone()) {
+            Ok(routes) => routes,
+            Err(error) => return usage(&format!("{error:#}")),
+        };
         let mut plan = self.plan(&mut routes, &mut progress)?;
         if self.dry_run {
             self.tell(&plan, 0, &[])?;
@@ -250,11 +253,11 @@ impl Plan {
         if paused.iter().any(|paused| dir.starts_with(paused)) {
             return Ok(Err("paused"));
         }
-        let Some(index) = routes.of(cwd.as_deref()) else { return Ok(Err("not_traced")) };
-        let route = routes.get(index);
+        let all = routes.of(cwd.as_deref());
+        let Some(first) = all.first() else { return Ok(Err("not_traced")) };
         let sent = imported.get(&candidate.id);
-        let Outline { mut turns, last, copied } =
-            match rebuild::outline(&candidate.path, &candidate.id, sent, &route.options) {
+        let Outline { turns, last, copied } =
+            match rebuild::outline(&candidate.path, &candidate.id, sent, &routes.get(*first).options) {
                 Ok(outline) => outline,
                 Err(error) => return Ok(Err(error.reason())),
             };
@@ -265,24 +268,29 @@ impl Plan {
                 None => "no_turns",
             }));
         }
-        // What a session has of another one is that one's.
-        let seen = self.seen.entry(route.destination.clone()).or_default();
-        for turn in &mut turns {
-            let all = turn.spans.len();
-            turn.spans.retain(|(trace, span, _)| seen.insert((*trace, *span)));
-            self.others.copies += all - turn.spans.len();
-        }
-        turns.retain(|turn| !turn.spans.is_empty());
         self.sessions += 1;
-        self.turns += turns.len();
-        self.tokens += turns.iter().map(|turn| turn.tokens).sum::<u64>();
-        let turns = self.unknown(&route.destination, turns)?;
-        let job = Job { candidate, cwd, route: index, turns, last };
-        if job.turns.is_empty() {
-            self.done.insert(index, job);
-        } else {
-            self.jobs.push(job);
+        let mut most = (0, 0);
+        for index in all {
+            let (to, mut turns) = (&routes.get(index).destination, turns.clone());
+            // What a session has of another one is that one's.
+            let seen = self.seen.entry(to.clone()).or_default();
+            for turn in &mut turns {
+                let all = turn.spans.len();
+                turn.spans.retain(|(trace, span, _)| seen.insert((*trace, *span)));
+                self.others.copies += all - turn.spans.len();
+            }
+            turns.retain(|turn| !turn.spans.is_empty());
+            most = most.max((turns.len(), turns.iter().map(|turn| turn.tokens).sum::<u64>()));
+            let turns = self.unknown(to, turns)?;
+            let job = Job { candidate: candidate.clone(), cwd: cwd.clone(), route: index, turns, last };
+            if job.turns.is_empty() {
+                self.done.insert(index, job);
+            } else {
+                self.jobs.push(job);
+            }
         }
+        self.turns += most.0;
+        self.tokens += most.1;
         Ok(Ok(()))
     }
 

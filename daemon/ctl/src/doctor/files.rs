@@ -1,15 +1,11 @@
 //! A directory in the place of a server: can it be written to, is it private, does git leave it alone?
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use rustix::fs::{Access, access};
 
-use crate::setup::git::{self, Fate};
 use cc_core::{destination::Folder, doctor::Finding, settings::quoted};
+use cc_langfuse::git::fate::{self as git, Fate};
 
 const CHECK: &str = "store";
 
@@ -17,7 +13,7 @@ const CHECK: &str = "store";
 pub(super) fn examine(folder: &Folder) -> Vec<Finding> {
     let root = Path::new(&folder.root);
     let mut findings = vec![judge(root)];
-    findings.extend(judge_git(root, &folder.root));
+    findings.extend(judge_git(folder));
     findings
 }
 
@@ -54,25 +50,20 @@ fn judge(root: &Path) -> Finding {
 }
 
 /// What git would do with a trace there; nothing to say where no repository is around.
-fn judge_git(root: &Path, shown: &str) -> Option<Finding> {
-    // A repository is found from what exists.
-    let real = root.ancestors().find_map(|dir| Some((dir, dir.canonicalize().ok()?)));
-    let (above, real) = real?;
-    let file: PathBuf = real.join(root.strip_prefix(above).ok()?).join("0/meta.yaml");
-    git::tree(&file)?;
-    let is_default = root.ends_with(".claude/mlflow/runs");
-    Some(match git::fate(&file) {
+fn judge_git(folder: &Folder) -> Option<Finding> {
+    let shown = &folder.root;
+    let dir = git::followed(&folder.private());
+    git::tree(&dir.join("_"))?;
+    Some(match git::fate_below(&dir) {
         Fate::Safe => Finding::ok(CHECK, format!("git leaves {shown} alone")),
-        // The first trace brings the file that says so.
-        _ if is_default && !root.exists() => Finding::ok(CHECK, format!("git will be kept from {shown}")),
-        Fate::Taken { exclude, .. } => Finding::warning(
+        // The first trace brings the line that says so.
+        Fate::Taken { .. } if !Path::new(shown).exists() => {
+            Finding::ok(CHECK, format!("git will be kept from {shown}"))
+        }
+        Fate::Taken { exclude, line } => Finding::warning(
             CHECK,
             format!("`git add .` would take the conversations in {shown}"),
-            format!(
-                "printf '*\\n' > {}, or add its path to {}",
-                quoted(&format!("{shown}/.gitignore")),
-                exclude.display()
-            ),
+            format!("add the line {line} to {}", exclude.display()),
         ),
         Fate::Wanted { rule } => Finding::warning(
             CHECK,

@@ -14,12 +14,17 @@ use proto::env::MLFLOW_ENABLE;
 const URI: &str = "MLFLOW_TRACKING_URI";
 const EXPERIMENT: &str = "MLFLOW_EXPERIMENT_NAME";
 
+/// What stands for the directory of a project, where there are many.
+const EACH: &str = "/each project";
+
 /// Where traces go at MLflow.
 pub(super) struct Mlflow {
     uri: Option<String>,
     experiment: Option<String>,
     /// For people.
     pub(super) place: String,
+    /// The directory that is to hold nothing but traces, where it is known.
+    pub(super) store: Option<PathBuf>,
 }
 
 impl Mlflow {
@@ -43,7 +48,7 @@ pub(super) fn choice(uri: Option<&str>, experiment: Option<&str>, project: Optio
     let (uri, experiment) = (given(uri, URI), given(experiment, EXPERIMENT));
     let mut vars = vec![(MLFLOW_ENABLE, "true".to_owned())];
     // Of all projects, each has its own.
-    let dir = project.map_or_else(|| "/each project".into(), |dir| dir.display().to_string());
+    let dir = project.map_or_else(|| EACH.into(), |dir| dir.display().to_string());
     vars.push(("CLAUDE_PROJECT_DIR", dir));
     vars.extend(uri.clone().map(|uri| (URI, uri)));
     vars.extend(experiment.clone().map(|name| (EXPERIMENT, name)));
@@ -61,12 +66,14 @@ pub(super) fn choice(uri: Option<&str>, experiment: Option<&str>, project: Optio
                     MLFLOW_TRACKING_PASSWORD, or ~/.mlflow/credentials"
             .into());
     }
-    if let Connect::Park(why) = backend.connect(&to, &secrets, &[]) {
-        return Err(why);
-    }
+    let store = match backend.connect(&to, &secrets, &[]) {
+        Connect::Park(why) => return Err(why),
+        Connect::Files(folder) => Some(folder.private()).filter(|dir| !dir.starts_with(EACH)),
+        Connect::Ready(_) | Connect::Ask(_) => None,
+    };
     let name = experiment.as_ref().map_or_else(|| "experiment 0".to_owned(), |name| format!("experiment {name}"));
     let place = format!("{}, {name}", to.address.replace("/each project/", "each project\u{2019}s "));
-    Ok(Choice::Mlflow(Mlflow { uri, experiment, place }))
+    Ok(Choice::Mlflow(Mlflow { uri, experiment, place, store }))
 }
 
 /// True if MLflow's plugin is on where these settings files count, weakest first. Hooks of MLflow 3.12 in them are named: they can

@@ -1,4 +1,4 @@
-//! What git would do with a file.
+//! What git would do with a file, or with all that is in a directory.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,12 +8,16 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::files;
-use crate::programs;
-use cc_langfuse::environment;
+use crate::{
+    command, environment,
+    files::{self, Rules},
+};
 
 /// How long git may think about one file.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// Largest list of rules that is read, in bytes.
+const LARGEST: u64 = 1 << 20;
 
 /// What directs git to a repository that lies elsewhere.
 const REPOSITORY_VARIABLES: [&str; 2] = ["GIT_DIR", "GIT_WORK_TREE"];
@@ -23,7 +27,7 @@ const INDEX_VARIABLES: [&str; 4] = ["GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PRE
 
 /// What becomes of a file that git does not track yet.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// No repository has it in its working tree, or the one that has ignores it.
     Safe,
     /// `git add .` would take it. This line in this file, which is part of no commit, prevents that.
@@ -35,22 +39,46 @@ pub(crate) enum Fate {
 }
 
 /// The working tree around `file`.
-pub(crate) fn tree(file: &Path) -> Option<&Path> {
+pub fn tree(file: &Path) -> Option<&Path> {
     file.ancestors().skip(1).find(|dir| dir.join(".git").exists())
 }
 
 /// What becomes of `file`, which is absolute, without links, and need not exist: in the repository around it, and in one that
 /// this program's environment names.
-pub(crate) fn fate(file: &Path) -> Fate {
+pub fn fate(file: &Path) -> Fate {
+    ask(file, None)
+}
+
+/// What becomes of files in `dir`, of which the same holds. The line that prevents it names all of the directory.
+pub fn fate_below(dir: &Path) -> Fate {
+    // No rule is about a file of this name alone.
+    ask(&dir.join("_"), Some(dir))
+}
+
+/// `path` with the links on the way there followed, as far as it exists.
+pub fn followed(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|dir| Some((dir, dir.canonicalize().ok()?)));
+    there.map_or_else(
+        || path.to_owned(),
+        |(dir, real)| match path.strip_prefix(dir) {
+            Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+            _ => real,
+        },
+    )
+}
+
+fn ask(file: &Path, whole: Option<&Path>) -> Fate {
     let around = tree(file).map(|_| false);
     let named = REPOSITORY_VARIABLES.iter().any(|name| environment::raw(name).is_some()).then_some(true);
-    let fates = around.into_iter().chain(named).map(|named| Repository { file, named }.fate());
+    let fates = around.into_iter().chain(named).map(|named| Repository { file, whole, named }.fate());
     fates.into_iter().find(|fate| *fate != Fate::Safe).unwrap_or(Fate::Safe)
 }
 
 /// The repository that is asked about a file.
 struct Repository<'a> {
     file: &'a Path,
+    /// The directory that the line names instead of the file.
+    whole: Option<&'a Path>,
     /// It is the one that the environment names, not the one around the file.
     named: bool,
 }
@@ -64,8 +92,10 @@ impl Repository<'_> {
         let dir = self.file.ancestors().skip(1).find(|dir| dir.is_dir()).context("no directory")?;
         let top = self.path(dir, &["rev-parse", "--show-toplevel"])?;
         // A repository whose working tree is elsewhere takes nothing from here.
-        let Ok(name) = self.file.strip_prefix(&top) else { return Ok(Fate::Safe) };
-        let (name, file) = (name.to_str().context("not UTF-8")?, self.file.to_str().context("not UTF-8")?);
+        if !self.file.starts_with(&top) {
+            return Ok(Fate::Safe);
+        }
+        let file = self.file.to_str().context("not UTF-8")?;
         // From here, not from the top: that may be another repository's, or in none.
         let said = self.git(dir, &["check-ignore", "-q", "--", file])?;
         match said.status.code() {
@@ -76,10 +106,18 @@ impl Repository<'_> {
         if let Some(rule) = self.rule(dir, file)?.filter(|rule| rule.outranks()) {
             return Ok(Fate::Wanted { rule: rule.text });
         }
-        let exclude = files::real(&self.path(dir, &["rev-parse", "--git-path", "info/exclude"])?)?;
+        let exclude = self.path(dir, &["rev-parse", "--git-path", "info/exclude"])?;
+        let name = self.whole.unwrap_or(self.file).strip_prefix(&top)?.to_str().context("not UTF-8")?;
+        let end = if self.whole.is_some() { "/" } else { "" };
+        if name.is_empty() {
+            bail!("{} is a whole repository: name a directory below it", top.display());
+        }
+        if name.contains(char::is_control) {
+            bail!("no line can name {}", name.escape_debug());
+        }
         let special = |c: char| r"\*?[".contains(c) || c == ' ';
         let escaped: String = name.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect();
-        Ok(Fate::Taken { exclude, line: format!("/{escaped}") })
+        Ok(Fate::Taken { exclude, line: format!("/{escaped}{end}") })
     }
 
     /// The rule that decides about `file`, if there is one.
@@ -102,16 +140,18 @@ impl Repository<'_> {
         Ok(dir.join(said.out.trim_end_matches('\n')))
     }
 
-    fn git(&self, dir: &Path, args: &[&str]) -> anyhow::Result<programs::Said> {
-        let git = programs::on_path("git").context("git is not on PATH")?;
+    fn git(&self, dir: &Path, args: &[&str]) -> anyhow::Result<command::Said> {
+        let git = command::on_path("git").context("git is not on PATH")?;
         let mut command = Command::new(git);
-        // Nothing that the repository names is to be run.
-        command.arg("-C").arg(dir).args(["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]).args(args);
+        // Nothing that the repository names is to be run: no program that says what has changed, and none that fetches what is missing.
+        let harmless = ["core.fsmonitor=false", "protocol.allow=never", "core.quotePath=false"];
+        command.arg("-C").arg(dir).args(harmless.iter().flat_map(|setting| ["-c", setting])).args(args);
+        command.env("GIT_NO_LAZY_FETCH", "1").env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0");
         let without = if self.named { &[][..] } else { &REPOSITORY_VARIABLES };
         without.iter().chain(&INDEX_VARIABLES).for_each(|name| {
             command.env_remove(name);
         });
-        Ok(programs::run(command, TIME_LIMIT)?)
+        Ok(command::run(command, TIME_LIMIT)?)
     }
 }
 
@@ -131,12 +171,46 @@ impl Rule {
 }
 
 /// Why a secret must not be written to `file`, and what to do instead; `None` if git does not take it.
-pub(super) fn objection(file: &Path, instead: &str) -> Option<String> {
-    let why = match fate(file) {
+pub fn objection(file: &Path, instead: &str) -> Option<String> {
+    let why = against(fate(file), file)?;
+    Some(format!("the secret key must not be written to {}: {why}, or {instead}", file.display()))
+}
+
+/// Why conversations must not be written to `dir`; `None` if git does not take them.
+pub fn objection_below(dir: &Path) -> Option<String> {
+    let why = against(fate_below(dir), dir)?;
+    Some(format!(
+        "conversations must not be written to {}: {why}, or name another place in MLFLOW_TRACKING_URI",
+        dir.display()
+    ))
+}
+
+fn against(fate: Fate, path: &Path) -> Option<String> {
+    Some(match fate {
         Fate::Safe => return None,
         Fate::Wanted { rule } => format!("git would commit it: {rule} outranks .git/info/exclude; remove that line"),
-        Fate::Taken { exclude, .. } => format!("git would commit it in spite of {}", exclude.display()),
+        Fate::Taken { exclude, .. } => {
+            let rule = wanting(path).map_or_else(String::new, |rule| format!(" by {rule}: remove that line"));
+            format!("git would commit it in spite of {}{rule}", exclude.display())
+        }
         Fate::Unknown(why) => format!("git cannot say whether it would commit it ({why}); repair that"),
-    };
-    Some(format!("the secret key must not be written to {}: {why}, or {instead}", file.display()))
+    })
+}
+
+/// The last line that wants a directory on the way to `path`. Git names none that is about a directory which is not there yet.
+fn wanting(path: &Path) -> Option<String> {
+    let top = tree(path)?;
+    path.ancestors().skip(1).take_while(|dir| dir.starts_with(top)).find_map(|dir| {
+        let rules = files::read(&dir.join(".gitignore"), &Rules::users(LARGEST)).ok()?;
+        let rules = String::from_utf8_lossy(&rules).into_owned();
+        let wants = |line: &str| {
+            let name = line.strip_prefix('!')?.trim_end().trim_start_matches("**/").trim_matches('/');
+            let ways = path.ancestors().take_while(|way| *way != dir).filter_map(|way| way.strip_prefix(dir).ok());
+            let is_meant = |way: &Path| way == Path::new(name) || !name.contains('/') && way.ends_with(name);
+            (name.contains('*') || ways.into_iter().any(is_meant)).then_some(())
+        };
+        let (number, line) = rules.lines().enumerate().filter(|(_, line)| wants(line).is_some()).last()?;
+        let file = dir.strip_prefix(top).unwrap_or(dir).join(".gitignore");
+        Some(format!("{}:{}:{line}", file.display(), number + 1))
+    })
 }

@@ -1,0 +1,163 @@
+//! Traces in MLflow's file store are kept out of commits: by a line in the repository's own list, by `setup` and by the first trace.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use tests::{
+    Home, Story,
+    setup::{ctl, git, succeeds, text},
+};
+
+const STORE: &str = ".claude/mlflow";
+
+/// A repository; `None` where there is no git.
+fn repository(home: &Home, name: &str) -> Option<PathBuf> {
+    let dir = home.project(name);
+    git(&dir, &["init", "-q"])?;
+    git(&dir, &["-c", "user.email=a@b", "-c", "user.name=x", "commit", "-q", "--allow-empty", "-m", "1"])?;
+    Some(dir)
+}
+
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+    fs::write(path, text).expect("written");
+}
+
+/// One turn in `project`.
+fn tell(home: &Home, project: &str, session: &str, more: &[(&str, &str)]) {
+    let mut story = Story::new(home, project, session);
+    story.turn("q", "a");
+    let dir = home.project(project).display().to_string();
+    let all = [("MLFLOW_CLAUDE_TRACING_ENABLED", "true"), ("CLAUDE_PROJECT_DIR", &*dir)];
+    let env = all.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    home.hook(&story.stop("a"), &env.collect::<Vec<_>>());
+}
+
+/// What `git add -A` would take.
+fn taken(dir: &Path) -> String {
+    git(dir, &["add", "-A", "--dry-run", ":/"]).unwrap_or_default()
+}
+
+/// The lines of a list of what is excluded that are no remarks.
+fn lines(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_first_trace_adds_a_line_to_what_the_repository_excludes() {
+    let home = Home::new();
+    let Some(plain) = repository(&home, "plain") else { return };
+    let below = plain.join("a dir");
+    fs::create_dir_all(&below).expect("made");
+    let _ = repository(&home, "named");
+    let _ = repository(&home, "main");
+    git(&home.project("main"), &["worktree", "add", "-q", "../tree"]);
+    let _daemon = home.daemon();
+    tell(&home, "plain", "one", &[]);
+    tell(&home, "plain/a dir", "two", &[]);
+    tell(&home, "named", "three", &[("MLFLOW_TRACKING_URI", "./mlruns")]);
+    tell(&home, "tree", "four", &[]);
+    tell(&home, "outside", "five", &[]);
+    home.flush();
+    let exclude = |name: &str| lines(&home.path().join(name).join(".git/info/exclude"));
+    assert_eq!(exclude("plain"), ["/.claude/mlflow/", "/a\\ dir/.claude/mlflow/"]);
+    assert_eq!(exclude("named"), ["/mlruns/"]);
+    // A linked tree has the list of its main one.
+    assert_eq!(exclude("main"), ["/.claude/mlflow/"]);
+    for name in ["plain", "named", "tree"] {
+        // The file of our own would keep them out as well.
+        let _ = fs::remove_file(home.path().join(name).join(STORE).join(".gitignore"));
+        assert!(home.path().join(name).join(if name == "named" { "mlruns/0" } else { STORE }).is_dir(), "{name}");
+        assert_eq!(taken(&home.path().join(name)), "", "{name}");
+    }
+    assert!(home.path().join("outside").join(STORE).join("runs/0/meta.yaml").exists());
+    // Another daemon adds nothing.
+    drop(_daemon);
+    let _daemon = home.daemon();
+    tell(&home, "plain", "six", &[]);
+    home.flush();
+    assert_eq!(exclude("plain").len(), 2);
+}
+
+#[test]
+fn where_the_repositorys_rules_want_the_traces_none_is_written_and_the_line_is_named() {
+    let home = Home::new();
+    let Some(dir) = repository(&home, "app") else { return };
+    write(&dir.join(STORE).join(".gitignore"), "!*\n");
+    let _daemon = home.daemon();
+    tell(&home, "app", "s", &[]);
+    let status = home.status_until("it to be parked", |status| status["destinations"][0]["state"] == "parked");
+    let why = status["destinations"][0]["last_error"].as_str().expect("a reason");
+    assert!(why.contains(".gitignore:1:!*") && why.contains("remove that line"), "{why}");
+    assert!(!dir.join(STORE).join("runs").exists());
+    fs::remove_file(dir.join(STORE).join(".gitignore")).expect("removed");
+    home.flush();
+    assert!(dir.join(STORE).join("runs/0/meta.yaml").exists());
+    assert_eq!(taken(&dir), "");
+}
+
+#[test]
+fn what_a_repository_configures_is_not_run_and_its_links_are_not_followed() {
+    let home = Home::new();
+    let Some(dir) = repository(&home, "app") else { return };
+    let canary = home.path().join("ran");
+    let script = dir.join(".git/run.sh");
+    write(&script, &format!("#!/bin/sh\ntouch {}\n", canary.display()));
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+    let run = script.to_str().expect("UTF-8");
+    for key in ["core.fsmonitor", "core.sshCommand", "core.pager", "core.editor", "core.askPass", "credential.helper"] {
+        git(&dir, &["config", key, run]);
+    }
+    git(&dir, &["config", "core.hooksPath", ".git"]);
+    // Whatever was there, it is not ours to add to.
+    let victim = home.path().join("victim");
+    write(&victim, "whole\n");
+    let exclude = dir.join(".git/info/exclude");
+    let _ = fs::remove_file(&exclude);
+    fs::create_dir_all(exclude.parent().expect("a directory")).expect("made");
+    symlink(&victim, &exclude).expect("a link");
+    let _daemon = home.daemon();
+    tell(&home, "app", "s", &[]);
+    home.flush();
+    assert!(dir.join(STORE).join("runs/0/meta.yaml").exists());
+    assert_eq!(fs::read_to_string(&victim).expect("text"), "whole\n");
+    assert!(!canary.exists());
+    // The file of our own does it then.
+    git(&dir, &["config", "--unset", "core.fsmonitor"]);
+    assert_eq!(taken(&dir), "");
+}
+
+#[test]
+fn setup_adds_the_line_before_there_is_a_trace_and_refuses_where_it_does_not_help() {
+    let home = Home::new();
+    let Some(dir) = repository(&home, "app") else { return };
+    let setup = ["setup", "--mlflow", "--project", "--yes", "--no-service"];
+    succeeds(&ctl(&home, &dir, None, &setup));
+    let exclude = dir.join(".git/info/exclude");
+    assert!(lines(&exclude).contains(&"/.claude/mlflow/".to_owned()), "{:?}", lines(&exclude));
+    let doctor = text(&ctl(&home, &dir, None, &["doctor", "--no-probe"]));
+    assert!(doctor.contains("git leaves"), "{doctor}");
+    // Once is enough, and what was there before is there after.
+    succeeds(&ctl(&home, &dir, None, &setup));
+    assert_eq!(lines(&exclude).iter().filter(|line| line.contains("mlflow")).count(), 1);
+    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+    assert_eq!(lines(&exclude), [""; 0]);
+    // A directory of the user's own, and one outside.
+    succeeds(&ctl(&home, &dir, None, &[&setup[..], &["--tracking-uri", "./runs"]].concat()));
+    assert!(lines(&exclude).contains(&"/runs/".to_owned()));
+    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+
+    let wants = home.project("wants");
+    git(&wants, &["init", "-q"]);
+    for rule in ["!.claude/mlflow/", "!mlflow", "!/.claude/mlflow"] {
+        write(&wants.join(".gitignore"), &format!("*.log\n{rule}\n"));
+        let refused = ctl(&home, &wants, None, &setup);
+        let said = text(&refused);
+        assert!(!refused.status.success() && said.contains(&format!(".gitignore:2:{rule}")), "{said}");
+        assert!(!wants.join(".claude/settings.local.json").exists());
+    }
+}
