@@ -15,12 +15,14 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use crate::reader;
 use cc_core::redact::Redactor;
 
+mod lists;
 mod names;
 mod own;
 mod query;
 mod read;
 mod write;
 
+pub use lists::{Listed, ListedCall, ListedTurn, Sum};
 pub use query::Filter;
 
 /// The form of the tables, and of what is read of transcripts: an index of another form is built anew.
@@ -57,6 +59,8 @@ CREATE TABLE turn (
   flags INTEGER NOT NULL
 );
 CREATE INDEX turn_session ON turn (session);
+CREATE INDEX turn_trace ON turn (trace);
+CREATE INDEX session_name ON session (session_id);
 CREATE TABLE call (
   id INTEGER PRIMARY KEY,
   session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE,

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     collections::{HashMap, HashSet},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -24,7 +25,7 @@ use cc_core::{
         lines::{Line, Lines},
         record::{Record, Skip},
     },
-    turn::{Assembler, Scope, Turn, placement},
+    turn::{Assembler, Launch, Scope, Turn, placement},
 };
 
 /// Reads the transcript at `path` and hands the observations of each turn, root first, to `each`; those of its subagents follow, and the
@@ -149,6 +150,85 @@ pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
     Ok(used)
 }
 
+/// Longest line that is read for its prompt alone, in bytes.
+const MAX_PROMPT_BYTES: usize = 256 << 10;
+
+/// The text of the prompt whose line begins at `offset`, as it stands there; `None` if there is none, or in a longer line.
+pub fn prompt(path: &Path, offset: u64) -> Option<String> {
+    let mut file = Transcript::open(path).ok()?;
+    file.seek(offset).ok()?;
+    let (mut line, mut filled) = (vec![0; 4096], 0);
+    loop {
+        let n = file.read(&mut line[filled..]).ok()?;
+        let end = memchr::memchr(b'\n', &line[filled..filled + n]).map(|at| filled + at);
+        filled += n;
+        match end {
+            Some(end) => line.truncate(end),
+            None if n == 0 => line.truncate(filled),
+            None if filled == MAX_PROMPT_BYTES => return None,
+            None => {
+                if filled == line.len() {
+                    line.resize((filled * 4).min(MAX_PROMPT_BYTES), 0);
+                }
+                continue;
+            }
+        }
+        break;
+    }
+    let mut text = None;
+    pipeline::records(0, Line::Whole(&line), |_, found| {
+        if let Ok(Record::Prompt(prompt)) = found {
+            text.get_or_insert(prompt.text);
+        }
+    });
+    text.filter(|text| !text.trim().is_empty())
+}
+
+/// Where a turn begins in a transcript: the offset of its prompt, and how many answered turns come before.
+pub type Start = (u64, u32);
+
+/// The observations of at most `limit` turns of a session, from `start` on, each with those of its subagents. Copied turns come as
+/// well. No more of the transcript is read than that.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn turns_from(
+    path: &Path,
+    session_id: &str,
+    start: Start,
+    limit: usize,
+    options: &Options,
+    rules: &Rules,
+) -> Result<Vec<Vec<Outgoing>>, Unreadable> {
+    let (mut turns, is_enough) = (Vec::new(), Cell::new(limit == 0));
+    let each = |turn| {
+        if !is_enough.get() {
+            turns.push(turn);
+        }
+        is_enough.set(is_enough.get() || turns.len() == limit);
+    };
+    let mut end = walk(path, session_id, |_| Ok(start), &is_enough, beside(path, session_id), |_, _| {}, each)?;
+    let mut launches: Vec<Launch> = turns.iter().flat_map(placement::closed_launches).collect();
+    let open: Vec<&Turn> = if is_enough.get() { Vec::new() } else { end.at_work().collect() };
+    launches.extend(open.iter().flat_map(|turn| placement::closed_launches(turn)));
+    let (mut agents, _) = agents::all(path, &roots(path), launches, &open);
+    let pipeline = Pipeline { session_id, options, rules };
+    let spilled = |spilled: &Path| reader::spilled(path, spilled);
+    let mut emit = |turn: &mut Turn| {
+        let of_agents = agents.remove(&turn.key).unwrap_or_default();
+        let mut found = pipeline.emit(turn, Scope::Final, None, spilled, &mut Counts::new()).observations;
+        for mut agent in of_agents {
+            found.extend(pipeline.emit(&mut agent, Scope::Final, None, spilled, &mut Counts::new()).observations);
+        }
+        found
+    };
+    let mut found: Vec<Vec<Outgoing>> = turns.iter_mut().map(&mut emit).collect();
+    if !is_enough.get() {
+        found.extend(end.at_work_mut().map(emit).take(limit - found.len()));
+    }
+    Ok(found)
+}
+
 /// Hands each turn of a session to `each`, with the work of its subagents. Returned is the work of subagents of which nobody knows
 /// for which turn they did it. Copied turns come as well.
 ///
@@ -173,7 +253,8 @@ pub fn traces(path: &Path, session_id: &str) -> Result<Vec<TraceId>, Unreadable>
             traces.push(trace);
         }
     };
-    let end = walk(path, session_id, None, beside(path, session_id), |_, _| {}, |turn| own(&turn))?;
+    let all = Cell::new(false);
+    let end = walk(path, session_id, |_| Ok((0, 0)), &all, beside(path, session_id), |_, _| {}, |turn| own(&turn))?;
     end.at_work().for_each(own);
     Ok(traces)
 }
@@ -300,7 +381,7 @@ pub fn outline(
 
 /// The sessions in the same directory.
 fn beside(path: &Path, session_id: &str) -> Beside {
-    Beside::new(session_id, path, path.parent().map(Path::to_path_buf).into_iter().collect())
+    Beside::new(session_id, path, roots(path))
 }
 
 /// Hands every turn of a session to `each`, with the work of its subagents; not those another tool has `sent`. Before the first of
@@ -314,34 +395,44 @@ fn session(
     mut each: impl FnMut(&mut Turn, &mut [Turn]),
 ) -> Result<Vec<Turn>, Unreadable> {
     let mut launches = Vec::new();
-    let end = walk(path, session_id, sent, beside(), look, |turn| launches.extend(placement::closed_launches(&turn)))?;
-    let roots: Vec<PathBuf> = path.parent().map(Path::to_path_buf).into_iter().collect();
+    let start = |file: &mut Transcript| {
+        Ok(match sent {
+            Some(sent) => (file.after_lines(sent.last_line)?, sent.turn_count),
+            None => (0, 0),
+        })
+    };
+    let all = Cell::new(false);
+    let launched = |turn: Turn| launches.extend(placement::closed_launches(&turn));
+    let end = walk(path, session_id, start, &all, beside(), look, launched)?;
     launches.extend(end.at_work().flat_map(placement::closed_launches));
-    let (mut agents, unplaced) = agents::all(path, &roots, launches, &end.at_work().collect::<Vec<_>>());
+    let (mut agents, unplaced) = agents::all(path, &roots(path), launches, &end.at_work().collect::<Vec<_>>());
     let mut tell = |turn: &mut Turn| {
         let of_agents = agents.get_mut(&turn.key).map_or(&mut [][..], Vec::as_mut_slice);
         each(turn, of_agents);
     };
-    let mut end = walk(path, session_id, sent, beside(), |_, _| {}, |mut turn| tell(&mut turn))?;
+    let mut end = walk(path, session_id, start, &all, beside(), |_, _| {}, |mut turn| tell(&mut turn))?;
     end.at_work_mut().for_each(tell);
     Ok(unplaced)
 }
 
+/// The directory of the transcript: that of its subagents lies below it.
+fn roots(path: &Path) -> Vec<PathBuf> {
+    path.parent().map(Path::to_path_buf).into_iter().collect()
+}
+
 /// Hands every turn that is closed to `each`, and every line to `look`, with what it says of the conversation; the last turn
-/// is still open in what comes back.
+/// is still open in what comes back. Little more is read once `is_enough`.
 fn walk(
     path: &Path,
     session_id: &str,
-    sent: Option<&Imported>,
+    start: impl FnOnce(&mut Transcript) -> io::Result<Start>,
+    is_enough: &Cell<bool>,
     beside: Beside,
     mut look: impl FnMut(&[u8], Option<&Record>),
     mut each: impl FnMut(Turn),
 ) -> Result<Assembler, Unreadable> {
     let mut file = Transcript::open(path)?;
-    let (at, closed) = match sent {
-        Some(sent) => (file.after_lines(sent.last_line)?, sent.turn_count),
-        None => (0, 0),
-    };
+    let (at, closed) = start(&mut file)?;
     file.seek(at)?;
     let mut lines = Lines::at(at);
     let mut assembler = Assembler::new(session_id, closed).beside(beside);
@@ -364,7 +455,7 @@ fn walk(
     };
     loop {
         let n = file.read(&mut buffer)?;
-        if n == 0 {
+        if n == 0 || is_enough.get() {
             break;
         }
         lines.feed(&buffer[..n], &mut push);

@@ -1,6 +1,6 @@
 //! The sessions on this machine, by the index of their transcripts: without daemon and network.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
@@ -9,10 +9,14 @@ use crate::{
     client, session,
     ui::{amount::count, progress::Progress},
 };
-use cc_core::{config::Config, price};
+use cc_core::{
+    config::Config,
+    price,
+    redact::{Counts, Redactor},
+};
 use cc_langfuse::{
     index::{self, Index, Source},
-    socket,
+    offline, socket,
 };
 
 /// What the index is called, in the state directory.
@@ -26,6 +30,12 @@ pub(crate) struct History {
     paths: Vec<PathBuf>,
     /// Transcripts that cannot be read are named once.
     quiet: bool,
+}
+
+/// The prompt that begins at this byte of a transcript, masked.
+pub(crate) fn prompt(path: &Path, at_byte: u64, rules: &Redactor) -> Option<String> {
+    let text = offline::prompt(path, at_byte)?;
+    Some(rules.scrub(&text, &mut Counts::new()).unwrap_or(text))
 }
 
 impl History {

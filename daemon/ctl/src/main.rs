@@ -52,6 +52,7 @@ mod r#try;
 mod ui;
 mod uninstall;
 mod usage;
+mod view;
 
 /// See and steer the tracing of Claude Code sessions.
 ///
@@ -104,6 +105,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at every session on this machine in the browser, with no account and no daemon
+    View(view::View),
     /// Add up tokens and cost by day, project, model, tool and more, without daemon or network
     Usage(usage::Usage),
     /// Compare the tokens of a session as traced with Claude Code's own totals
@@ -200,6 +203,7 @@ fn main() -> ExitCode {
         Command::Sessions(command) => command.run(),
         Command::Open(command) => command.run(),
         Command::Show { session, json } => show::show(session.as_deref(), json),
+        Command::View(command) => command.run(),
         Command::Usage(command) => command.run(),
         Command::Reconcile { session, json } => reconcile::reconcile(session.as_deref(), json),
         Command::Logs(command) => command.run(),

@@ -96,7 +96,8 @@ impl Index {
     }
 }
 
-fn names(db: &Connection) -> Result<HashMap<i64, String>, Error> {
+/// Every name, by its row.
+pub(super) fn names(db: &Connection) -> Result<HashMap<i64, String>, Error> {
     let mut statement = db.prepare_cached("SELECT id, text FROM name")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -1,0 +1,69 @@
+//! Which sessions grew out of which, and what was spent on turns that were left behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use maud::{Markup, html};
+
+use super::{
+    Site,
+    html::{cost, number, page as frame, time},
+    query::encode,
+    sessions::{list, title},
+};
+use cc_core::redact::Redactor;
+use cc_langfuse::index::Listed;
+
+pub(super) fn page(site: &Site) -> anyhow::Result<Markup> {
+    let all: BTreeMap<String, Listed> = list(site)?.into_iter().map(|one| (one.session_id.clone(), one)).collect();
+    let mut below: BTreeMap<&str, Vec<&Listed>> = BTreeMap::new();
+    for one in all.values() {
+        if let Some(from) = &one.forked_from {
+            below.entry(from).or_default().push(one);
+        }
+    }
+    let is_below =
+        |id: &str| all.get(id).is_some_and(|one| one.forked_from.as_ref().is_some_and(|from| all.contains_key(from)));
+    let roots: Vec<&str> = below.keys().copied().filter(|id| !is_below(id)).collect();
+    let rules = site.history().config.rules.clone();
+    let main = html! {
+        h1 { "Forks" }
+        p .dim { "A fork copies the session it grew out of. Each call counts once, where it was made: the figures of a fork are those of its own." }
+        @if roots.is_empty() { p { "No session was forked." } }
+        ul .tree {
+            @for root in roots { (branch(site, root, &all, &below, &rules, &mut BTreeSet::new())) }
+        }
+    };
+    Ok(frame("Forks", "", "Forks", site.version(), &main))
+}
+
+fn branch(
+    site: &Site,
+    id: &str,
+    all: &BTreeMap<String, Listed>,
+    below: &BTreeMap<&str, Vec<&Listed>>,
+    rules: &Redactor,
+    above: &mut BTreeSet<String>,
+) -> Markup {
+    // Whatever transcripts say, there is an end.
+    if !above.insert(id.to_owned()) {
+        return html! {};
+    }
+    let line = match all.get(id) {
+        None => html! { span .dim { (id) ": its transcript is gone" } },
+        Some(one) => html! {
+            a href={ "session/" (encode(id)) } { (title(one, rules)) }
+            span .dim { " " (number(one.sum.turns)) " turns of its own, " (number(one.sum.calls)) " calls, " (cost(one.sum.cost_usd))
+                ", last " (time(one.last, &site.zone)) }
+        },
+    };
+    let forks = below.get(id).map_or(&[][..], Vec::as_slice);
+    let made = html! {
+        li { (line)
+            @if !forks.is_empty() {
+                ul { @for fork in forks { (branch(site, &fork.session_id, all, below, rules, above)) } }
+            }
+        }
+    };
+    above.remove(id);
+    made
+}

@@ -1,0 +1,127 @@
+//! What was used, as a chart and a table; each row leads to the sessions it is of.
+
+use maud::{Markup, html};
+
+use super::{
+    Site,
+    html::{clean, cost, figure_heads, figures, number, page as frame},
+    query::{Query, encode},
+    short,
+};
+use crate::ui::amount::dollars;
+use cc_core::usage::{By, Report, Row};
+use cc_langfuse::{clock, index::Filter};
+
+/// How many bars are drawn at most: the latest, or the largest.
+const BARS: usize = 60;
+
+/// The drawing, in its own units.
+const WIDTH: f64 = 900.0;
+const HEIGHT: f64 = 160.0;
+
+fn by(query: &Query) -> By {
+    By::ALL.iter().find(|(name, _)| query.get("by") == Some(name)).map_or(By::Day, |(_, by)| *by)
+}
+
+/// The sums that the query asks for.
+pub(super) fn report(site: &Site, query: &Query) -> anyhow::Result<Report> {
+    let days = query.number("days");
+    let filter = Filter {
+        since: (days > 0).then(|| clock::now_ns().saturating_sub(days.saturating_mul(86_400_000_000_000))),
+        project: query.get("project").map(str::to_owned),
+    };
+    Ok(site.history().index.usage(&filter, by(query), &site.zone)?)
+}
+
+pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
+    let (by, report) = (by(query), report(site, query)?);
+    let key = |row: &Row| match by {
+        By::Project => clean(&short(&row.key)),
+        _ => clean(&row.key),
+    };
+    let whole = report.total.cost_usd.unwrap_or_default();
+    let share = |row: &Row| row.cost_usd.filter(|_| whole > 0.0).map(|cost| format!("{:.1} %", cost / whole * 100.0));
+    let main = html! {
+        h1 { "Usage" }
+        nav .tabs aria-label="Sums by" {
+            @for (name, choice) in By::ALL {
+                a href={ "usage" (query.with("by", name)) } aria-current=[(choice == by).then_some("true")] { (name) }
+            }
+        }
+        nav .tabs aria-label="How far back" {
+            @for (days, text) in [("", "all"), ("1", "24 hours"), ("7", "7 days"), ("30", "30 days")] {
+                a href={ "usage" (query.with("days", days)) }
+                    aria-current=[(query.get("days").unwrap_or_default() == days).then_some("true")] { (text) }
+            }
+        }
+        @if let Some(project) = query.get("project") {
+            p { "Only in " (clean(&short(project))) ". " a href={ "usage" (query.with("project", "")) } { "All projects" } }
+        }
+        (chart(&report, by))
+        div .wide { table .rows {
+            caption .dim { (number(report.total.calls)) " calls in " (number(report.total.turns)) " turns, "
+                (report.total.cost_usd.map(dollars).unwrap_or_else(|| "no known price".to_owned())) " by list prices" }
+            thead { tr {
+                th scope="col" { (By::ALL.iter().find(|(_, known)| *known == by).map(|(name, _)| *name).unwrap_or_default()) }
+                th .n scope="col" { "turns" } th .n scope="col" { "calls" } (figure_heads()) th .n scope="col" { "share" }
+            } }
+            tbody {
+                @for row in &report.rows {
+                    tr {
+                        th scope="row" { (link(by, row, &key(row))) }
+                        td .n { (number(row.turns)) } td .n { (number(row.calls)) }
+                        (figures(row.tokens, row.cost_usd))
+                        td .n { (share(row).unwrap_or_else(|| "–".to_owned())) }
+                    }
+                }
+            }
+            tfoot { tr {
+                th scope="row" { "total" }
+                td .n { (number(report.total.turns)) } td .n { (number(report.total.calls)) }
+                (figures(report.total.tokens, report.total.cost_usd)) td .n { "" }
+            } }
+        } }
+        @if !report.unpriced.is_empty() {
+            p { "Without a known price, in no cost above: "
+                @for (at, (model, calls)) in report.unpriced.iter().enumerate() {
+                    @if at > 0 { ", " } (clean(model)) " (" (number(*calls)) " calls)"
+                } "." }
+        }
+    };
+    Ok(frame("Usage", "", "Usage", site.version(), &main))
+}
+
+/// A row's name, which leads to what it is of.
+fn link(by: By, row: &Row, name: &str) -> Markup {
+    let to = match by {
+        By::Session => format!("session/{}", encode(&row.key)),
+        By::Project => format!("./?project={}", encode(&row.key)),
+        By::Model => format!("./?model={}", encode(&row.key)),
+        _ => return html! { (name) },
+    };
+    html! { a href=(to) { (name) } }
+}
+
+/// A bar for each row, as high as its cost; as its tokens where nothing has a price.
+fn chart(report: &Report, by: By) -> Markup {
+    let rows = &report.rows;
+    let shown = if by.is_time() { &rows[rows.len().saturating_sub(BARS)..] } else { &rows[..rows.len().min(BARS)] };
+    let has_cost = report.total.cost_usd.is_some_and(|cost| cost > 0.0);
+    let weight = |row: &Row| if has_cost { row.cost_usd.unwrap_or_default() } else { row.tokens.total() as f64 };
+    let most = shown.iter().map(weight).fold(0.0, f64::max);
+    if shown.is_empty() || most <= 0.0 {
+        return html! {};
+    }
+    let step = WIDTH / shown.len() as f64;
+    html! {
+        svg .chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT + 4.0) } role="img" aria-label={ "Cost by row; the table below says the same" } {
+            @for (at, row) in shown.iter().enumerate() {
+                @let height = (weight(row) / most * HEIGHT).max(1.0);
+                rect x=(format!("{:.1}", at as f64 * step + step * 0.1)) y=(format!("{:.1}", HEIGHT - height))
+                    width=(format!("{:.1}", step * 0.8)) height=(format!("{height:.1}")) {
+                    title { (clean(&row.key)) ": " (cost(row.cost_usd)) ", " (number(row.tokens.total())) " tokens" }
+                }
+            }
+        }
+    }
+}
