@@ -22,7 +22,7 @@ mod query;
 mod read;
 mod write;
 
-pub use lists::{Listed, ListedCall, ListedTurn, Sum};
+pub use lists::{Listed, ListedCall, ListedTurn, PromptAt, Sum};
 pub use query::Filter;
 
 /// The form of the tables, and of what is read of transcripts: an index of another form is built anew.

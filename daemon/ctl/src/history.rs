@@ -16,7 +16,7 @@ use cc_core::{
 };
 use cc_langfuse::{
     index::{self, Index, Source},
-    offline, socket,
+    rebuild, socket,
 };
 
 /// What the index is called, in the state directory.
@@ -34,7 +34,7 @@ pub(crate) struct History {
 
 /// The prompt that begins at this byte of a transcript, masked.
 pub(crate) fn prompt(path: &Path, at_byte: u64, rules: &Redactor) -> Option<String> {
-    let text = offline::prompt(path, at_byte)?;
+    let text = rebuild::prompt(path, at_byte)?;
     Some(rules.scrub(&text, &mut Counts::new()).unwrap_or(text))
 }
 

@@ -116,6 +116,16 @@ pub struct ListedCall {
     pub tools: Option<String>,
 }
 
+/// Where the prompt of a turn stands.
+#[derive(Clone, Debug)]
+pub struct PromptAt {
+    pub trace: TraceId,
+    pub number: u32,
+    pub start: Option<Nanos>,
+    /// In the transcript, in bytes.
+    pub at_byte: u64,
+}
+
 fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or_default())
 }
@@ -298,17 +308,18 @@ impl Index {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Where the prompts of a session stand: trace and number of the turn, when it began, and the byte.
+    /// Where the prompts of a session stand, the newest first.
     ///
     /// # Errors
     /// As SQLite says.
-    pub fn prompts(&self, session_id: &str) -> Result<Vec<(TraceId, u32, Option<Nanos>, u64)>, Error> {
+    pub fn prompts(&self, session_id: &str) -> Result<Vec<PromptAt>, Error> {
         let mut statement = self.db.prepare_cached(
             "SELECT trace, number, start, at_byte FROM turn JOIN session ON session.id = turn.session
              WHERE session_id = ? ORDER BY at_byte DESC",
         )?;
-        let rows = statement
-            .query_map([session_id], |row| Ok((row.get(0)?, row.get(1)?, moment(row, 2)?, unsigned(row, 3)?)))?;
+        let rows = statement.query_map([session_id], |row| {
+            Ok(PromptAt { trace: row.get(0)?, number: row.get(1)?, start: moment(row, 2)?, at_byte: unsigned(row, 3)? })
+        })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

@@ -13,7 +13,7 @@ use super::{
     turn_page::read,
 };
 use cc_core::{ids::hex, project::Options};
-use cc_langfuse::offline;
+use cc_langfuse::rebuild;
 
 /// The file `name` of the session `id`; none if there is no such session or file.
 ///
@@ -54,7 +54,7 @@ pub(super) fn page(site: &Site, id: &str, name: &str) -> anyhow::Result<Option<P
         }
         "session.json" => {
             let mut found = Vec::new();
-            offline::turns(&one.path, id, &Options::default(), &rules, |turn| {
+            rebuild::turns(&one.path, id, &Options::default(), &rules, |turn| {
                 found.extend(turn.into_iter().map(|out| json!({"trace": *out.facts, "observation": out.observation})));
             })?;
             kept("application/json", called("json"), serde_json::to_string_pretty(&found)?)

@@ -13,7 +13,10 @@ use super::{
 };
 use crate::history::prompt;
 use cc_core::{ids::hex, visible};
-use cc_langfuse::{clock, index::Listed};
+use cc_langfuse::{
+    clock,
+    index::{Listed, PromptAt},
+};
 
 /// How many hits stand on a page.
 const HITS: usize = 50;
@@ -47,9 +50,16 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
             break;
         }
         let prompts = site.history().index.prompts(&one.session_id)?;
-        for (trace, turn, time, byte) in prompts {
-            if let Some(text) = prompt(&one.path, byte, &rules).filter(|text| text.to_lowercase().contains(&wanted)) {
-                hits.push(Hit { session: at, trace: hex(&trace), turn, at: time, text: around(&text, &wanted) });
+        for PromptAt { trace, number, start, at_byte } in prompts {
+            if let Some(text) = prompt(&one.path, at_byte, &rules).filter(|text| text.to_lowercase().contains(&wanted))
+            {
+                hits.push(Hit {
+                    session: at,
+                    trace: hex(&trace),
+                    turn: number,
+                    at: start,
+                    text: around(&text, &wanted),
+                });
             }
         }
     }

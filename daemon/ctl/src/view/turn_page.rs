@@ -22,7 +22,7 @@ use cc_core::{
 };
 use cc_langfuse::{
     index::{Listed, ListedTurn, Sum},
-    offline,
+    rebuild,
 };
 
 /// How much of a text stands open, in bytes; longer ones are folded.
@@ -62,7 +62,7 @@ pub(super) fn read(one: &Listed, first: &ListedTurn, count: usize, rules: &Rules
     // Times as they were measured: tools that ran beside each other are shown so.
     let options = Options { semantics: Semantics::Measured, ..Options::default() };
     let start = (first.at_byte, first.number.saturating_sub(1));
-    let turns = offline::turns_from(&one.path, &one.session_id, start, count, &options, rules)?;
+    let turns = rebuild::turns_from(&one.path, &one.session_id, start, count, &options, rules)?;
     Ok(turns.into_iter().filter_map(Tree::of).collect())
 }
 
