@@ -21,6 +21,7 @@ use crate::{
     configured::Configured,
     delivery::supervisor::{InFlight, Order},
     engine::Input,
+    files::Identity,
     intake::{Intake, MAX_FRAME, Untaken},
     store::{self, DestinationRow},
 };
@@ -64,6 +65,8 @@ pub struct Context {
     pub outbox_bytes: u64,
     /// When the daemon started.
     pub started: Instant,
+    /// The program this is.
+    pub program: Option<Identity>,
     /// Room for events that the database does not take.
     pub room: Arc<Semaphore>,
 }
@@ -203,6 +206,8 @@ fn report(context: &Context) -> Result<Status, store::Error> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_s: context.started.elapsed().as_secs(),
+            build: crate::VERSION.to_owned(),
+            replaced: context.program.as_ref().is_some_and(Identity::is_gone),
         },
         inbox: Inbox { pending: counts.inbox + held, heard: context.intake.heard() },
         outbox: Outbox { pending: counts.outbox, in_flight: context.in_flight.load(Ordering::Relaxed) as u64 },

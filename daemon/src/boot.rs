@@ -22,7 +22,9 @@ use crate::{
     consent_files::Consent,
     delivery::supervisor::{self, InFlight, Order},
     engine::{Engine, Input},
-    environment, first_start,
+    environment,
+    files::Identity,
+    first_start,
     intake::{Drained, Intake},
     log, output,
     scan::Scan,
@@ -60,6 +62,9 @@ struct Args {
     /// For `cc-langfusectl run`: ends with its standard input, a pipe, when everything is delivered or so many milliseconds later
     #[arg(long, hide = true, value_name = "MS")]
     until_stdin_ends: Option<u64>,
+    /// Leaves the terminal, for `cc-langfusectl start` and the hook
+    #[arg(long, hide = true)]
+    detached: bool,
     /// Then leaves nothing, unless something is not delivered
     #[arg(long, hide = true, requires = "until_stdin_ends")]
     ephemeral: bool,
@@ -93,6 +98,11 @@ fn private_memory() {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    let program = std::env::current_exe().ok().and_then(|path| Identity::of(&path));
+    if args.detached {
+        // Whoever leads a group already has no terminal that could end it.
+        let _ = rustix::process::setsid();
+    }
     let home = environment::home().context("HOME is not set")?;
     let paths = environment::paths(&home);
     anyhow::ensure!(!args.ephemeral || paths != Paths::new(&home, None), "the resident daemon's state is kept");
@@ -100,6 +110,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let lock = match socket::claim(&paths) {
         Err(Denied::AlreadyRunning) => {
             service::tell("STATUS=another daemon of this user is running");
+            if args.until_stdin_ends.is_none() {
+                output::error(format_args!(
+                    "cc-langfused: one is running already: cc-langfusectl status shows it, cc-langfusectl restart replaces it"
+                ));
+            }
             return Ok(());
         }
         Err(denied @ Denied::Io(..)) => {
@@ -170,6 +185,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         spool: paths.spool.clone(),
         outbox_bytes,
         started: clock::monotonic(),
+        program,
         room: Context::room(),
     };
     let is_done_with = runtime.block_on(async {

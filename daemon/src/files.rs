@@ -88,6 +88,28 @@ impl Refused {
     }
 }
 
+/// Which file lies at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    path: std::path::PathBuf,
+    /// Device, inode, length, and when it was written in seconds and nanoseconds.
+    of: (u64, u64, u64, i64, i64),
+}
+
+impl Identity {
+    /// That of the file at `path`; `None` if there is none.
+    pub fn of(path: &Path) -> Option<Self> {
+        let meta = std::fs::metadata(path).ok()?;
+        let of = (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
+        Some(Self { path: path.to_owned(), of })
+    }
+
+    /// Another file lies there now, or none.
+    pub fn is_gone(&self) -> bool {
+        Self::of(&self.path).as_ref() != Some(self)
+    }
+}
+
 /// A file that keeps the rules, and what the system says of it.
 #[derive(Debug)]
 pub struct Opened {

@@ -33,6 +33,12 @@ use rustix::{
 /// How long connecting, sending and the daemon's answer may take together; then the event is spooled.
 const DELIVERY: Duration = Duration::from_millis(250);
 
+/// Largest `config.toml` that is looked into, in bytes.
+const MAX_CONFIG: u64 = 1 << 20;
+
+/// Where the daemon finds git and what a `secret_command` names.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin";
+
 /// How long stdin may stay silent before the event is given up: Claude Code writes and closes it at once.
 const STDIN_SILENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
@@ -68,7 +74,51 @@ fn run() -> Option<()> {
         env: env::forwarded().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect(),
         payload,
     };
-    deliver(&paths, &frame).or_else(|_| spool(&paths, &frame)).ok()
+    let Err(why) = deliver(&paths, &frame) else { return Some(()) };
+    let kept = spool(&paths, &frame);
+    if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+        start(Path::new(&home), &paths);
+    }
+    kept.ok()
+}
+
+/// Starts the daemon where none listens, if the user's own `config.toml` wants that of hooks. It takes over what was spooled; where
+/// another one was first, it ends by itself.
+///
+/// Neither directory nor environment of a project reach it: the program is the one beside this, and of the variables only the
+/// home is handed on. A state directory that variables name is for whoever starts a daemon there.
+fn start(home: &Path, paths: &Paths) -> Option<()> {
+    if std::env::var_os(env::STATE_DIR).is_some() || !is_wanted(&paths.config)? {
+        return None;
+    }
+    let daemon = std::env::current_exe().ok()?.parent()?.join("cc-langfused");
+    let owner = fs::metadata(&daemon).ok().filter(|meta| meta.is_file() && meta.mode() & 0o002 == 0)?.uid();
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    let mut command = std::process::Command::new(daemon);
+    command.arg("--detached").env_clear().env("HOME", home).env("PATH", PATH).current_dir("/");
+    let none = std::process::Stdio::null;
+    command.stdin(none()).stdout(none()).stderr(none()).spawn().ok().map(drop)
+}
+
+/// True if `config` is the user's alone to change and says `start = "hook"` before its first table. The daemon reads it as TOML
+/// and says what is wrong with it.
+fn is_wanted(config: &Path) -> Option<bool> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(config).ok()?;
+    let meta = file.metadata().ok()?;
+    if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
+        return None;
+    }
+    let mut text = String::new();
+    file.take(MAX_CONFIG).read_to_string(&mut text).ok()?;
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with('['));
+    let said = lines.filter_map(|line| {
+        let value = line.strip_prefix("start")?.trim_start().strip_prefix('=')?.trim_start();
+        Some(value.starts_with("\"hook\"") || value.starts_with("'hook'"))
+    });
+    said.last()
 }
 
 /// Reads stdin to its end, so that Claude Code never meets a closed pipe, and keeps the first [`MAX_PAYLOAD`] bytes.
@@ -103,7 +153,10 @@ fn deliver(paths: &Paths, frame: &Frame) -> io::Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(io::Error::from(io::ErrorKind::TimedOut)) } else { Ok(left) }
     };
-    let refused = |_| io::Error::from(io::ErrorKind::PermissionDenied);
+    let refused = |why| match why {
+        UnsafeDir::Missing => io::Error::from(io::ErrorKind::NotFound),
+        _ => io::Error::from(io::ErrorKind::PermissionDenied),
+    };
     check_private(paths.socket.parent().unwrap_or(&paths.state)).map_err(refused)?;
     let name = paths.socket.as_path().to_fs_name::<GenericFilePath>()?;
     let mut stream: Stream =

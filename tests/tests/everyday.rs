@@ -58,6 +58,8 @@ fn status_ends_with_what_is_wrong_and_forgets_what_is_over() {
 
 #[test]
 fn try_ends_at_once_where_the_keys_are_refused_and_shows_the_trace_where_they_are_not() {
+    // They are built before the clock runs.
+    bins();
     let (home, server) = (Home::new(), refusing());
     let started = Instant::now();
     let output = home.ctl_with(&["try"], &server.env());
@@ -137,6 +139,8 @@ fn settings_that_the_tree_gives_to_claude_are_kept() {
 
 #[test]
 fn a_run_that_is_refused_ends_at_once_and_says_how_to_send_what_is_kept() {
+    // They are built before the clock runs.
+    bins();
     let (home, server) = (Home::new(), refusing());
     let started = Instant::now();
     let output = with_claude(&home, &server, &["run", "--", "claude", "-p", "hello"]);

@@ -31,9 +31,10 @@ use price::PRICE;
 const ROOTS: &str = "transcript_roots";
 const OUTBOX: &str = "outbox_mib";
 const FROM_NOW: &str = "from_now";
+const START: &str = "start";
 const CAPTURE: &str = "capture_at_most";
 const MASK: &str = "always_redact";
-const KEYS: [&str; 8] = [ROOTS, OUTBOX, FROM_NOW, CAPTURE, MASK, REDACT, PRICE, DESTINATION];
+const KEYS: [&str; 9] = [ROOTS, OUTBOX, FROM_NOW, START, CAPTURE, MASK, REDACT, PRICE, DESTINATION];
 const REDACT: &str = "redact";
 const NAME: &str = "name";
 const PATTERN: &str = "pattern";
@@ -113,6 +114,8 @@ pub struct Layers {
     pub outbox_mib: Sourced<u64>,
     /// See [`Config::from_now`].
     pub from_now: Sourced<bool>,
+    /// Hooks start the daemon where it does not run. The hook reads this itself, of the user's own file.
+    pub start_by_hook: Sourced<bool>,
     /// `full` or `metadata`. The strictest file counts.
     pub capture_at_most: Sourced<Capture>,
     /// Projects cannot turn masking off. One file is enough to say so.
@@ -132,6 +135,7 @@ impl Default for Layers {
             transcript_roots: Sourced { value: Vec::new(), location: None },
             outbox_mib: Sourced { value: OUTBOX_MIB, location: None },
             from_now: Sourced { value: false, location: None },
+            start_by_hook: Sourced { value: false, location: None },
             capture_at_most: Sourced { value: Capture::Full, location: None },
             always_redact: Sourced { value: false, location: None },
             redact: Vec::new(),
@@ -188,6 +192,15 @@ impl Config {
     }
 }
 
+/// `hook`, or `service` for whoever else starts the daemon.
+fn start(value: &Spanned<DeValue<'_>>) -> Result<bool, Problem> {
+    match value.get_ref().as_str() {
+        Some("hook") => Ok(true),
+        Some("service") => Ok(false),
+        _ => Err((value.span(), "`start` must be \"hook\" or \"service\"".to_owned())),
+    }
+}
+
 fn read(layers: &mut Layers, text: &str, location: &dyn Fn(Range<usize>) -> Option<Location>) -> Result<(), Problem> {
     let document =
         DeTable::parse(text).map_err(|error| (error.span().unwrap_or_default(), error.message().to_owned()))?;
@@ -199,6 +212,7 @@ fn read(layers: &mut Layers, text: &str, location: &dyn Fn(Range<usize>) -> Opti
                 layers.transcript_roots = Sourced { value: roots, location: of_value };
             }
             OUTBOX => layers.outbox_mib = Sourced { value: outbox(value)?, location: of_value },
+            START => layers.start_by_hook = Sourced { value: start(value)?, location: of_value },
             FROM_NOW => layers.from_now = Sourced { value: boolean(key, value)?, location: of_value },
             // A later file cannot loosen these.
             CAPTURE if capture(value)? == Capture::Metadata => {

@@ -62,6 +62,9 @@ impl Status {
         if self.store_error.is_some() {
             found.push("the database takes no changes: make room on the disk, or make it writable".to_owned());
         }
+        if self.daemon.replaced {
+            found.push("the daemon's program was replaced since it started: cc-langfusectl restart".to_owned());
+        }
         for to in self.destinations.iter().filter(|to| to.is_in_trouble()) {
             let name = to.called().unwrap_or(&to.base_url);
             found.push(match to.state.as_str() {
@@ -101,6 +104,19 @@ pub struct Daemon {
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_s: u64,
+    /// Version, commit and date of its program; empty if an earlier version does not say.
+    #[serde(default)]
+    pub build: String,
+    /// The program it runs from was replaced since.
+    #[serde(default)]
+    pub replaced: bool,
+}
+
+impl Daemon {
+    /// It runs from a program that was replaced since, or from another build than `ours`.
+    pub fn is_outdated(&self, ours: &str) -> bool {
+        self.replaced || self.build != ours
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

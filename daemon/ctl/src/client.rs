@@ -31,7 +31,7 @@ use proto::paths::Paths;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotRunning {
     /// There is none.
-    #[error("the daemon is not running (start cc-langfused, or its user service)")]
+    #[error("the daemon is not running: cc-langfusectl start")]
     Absent,
     /// There is one, which does this before it answers.
     #[error("the daemon starts: {0}")]

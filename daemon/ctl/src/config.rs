@@ -66,6 +66,11 @@ fn given(dir: &Path, home: &Path) -> Vec<(String, BTreeMap<String, String>)> {
     std::iter::once(own).chain(of_files).collect()
 }
 
+/// Who starts the daemon.
+fn start(layers: &Layers) -> &'static str {
+    if layers.start_by_hook.value { "hook" } else { "service" }
+}
+
 fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
     let at = |location: &Option<Location>| match location {
         Some(Location { file, line }) => format!("{}:{line}", table::path(file, home)),
@@ -81,6 +86,7 @@ fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
         vec!["transcript_roots".to_owned(), roots, at(&layers.transcript_roots.location)],
         vec!["outbox_mib".to_owned(), layers.outbox_mib.value.to_string(), at(&layers.outbox_mib.location)],
         vec!["from_now".to_owned(), layers.from_now.value.to_string(), at(&layers.from_now.location)],
+        vec!["start".to_owned(), start(layers).to_owned(), at(&layers.start_by_hook.location)],
         vec!["capture_at_most".to_owned(), capture.to_owned(), at(&layers.capture_at_most.location)],
         vec!["always_redact".to_owned(), layers.always_redact.value.to_string(), at(&layers.always_redact.location)],
     ];
@@ -144,6 +150,7 @@ fn as_json(layers: &Layers, dir: &Path, home: &Path, settings: &[Setting]) -> se
             "transcript_roots": layers.transcript_roots,
             "outbox_mib": layers.outbox_mib,
             "from_now": layers.from_now,
+            "start": {"value": start(layers), "place": layers.start_by_hook.location},
             "capture_at_most": layers.capture_at_most,
             "always_redact": layers.always_redact,
             "redact": layers.redact,

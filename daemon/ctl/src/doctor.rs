@@ -79,7 +79,7 @@ impl Doctor {
 
         let (daemon, unit) = (machine::daemon(paths), machine::unit());
         let config = client::config();
-        findings.extend(local::judge_daemon(&daemon, &unit, machine::spooled(paths), env!("CARGO_PKG_VERSION")));
+        findings.extend(local::judge_daemon(&daemon, &unit, machine::spooled(paths), cc_langfuse::VERSION));
         if let Some(status) = daemon.status() {
             findings.extend(local::judge_events(status, transcripts::last_written(status).as_deref()));
         }

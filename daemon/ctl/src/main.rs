@@ -38,6 +38,7 @@ mod pause;
 mod programs;
 mod reconcile;
 mod replay;
+mod resident;
 mod run;
 mod session;
 mod sessions;
@@ -119,6 +120,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Start the daemon: by the service manager where it is set up there, else detached from this terminal
+    Start,
+    /// Stop the daemon; nothing is lost, hooks keep their events
+    Stop,
+    /// Start the daemon anew, as after an upgrade
+    Restart,
     /// Print the daemon's log
     Logs(logs::Logs),
     /// Wait until everything known is processed and delivered
@@ -206,6 +213,9 @@ fn main() -> ExitCode {
         Command::View(command) => command.run(),
         Command::Usage(command) => command.run(),
         Command::Reconcile { session, json } => reconcile::reconcile(session.as_deref(), json),
+        Command::Start => resident::start(),
+        Command::Stop => resident::stop(),
+        Command::Restart => resident::restart(),
         Command::Logs(command) => command.run(),
         Command::Flush { timeout } => status::flush(timeout),
         Command::Backfill(backfill) => backfill.run(),

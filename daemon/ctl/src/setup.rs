@@ -11,11 +11,12 @@ use zeroize::Zeroizing;
 
 use crate::{
     client::{self, Client},
-    open, programs,
+    open, programs, resident,
     ui::{diff, terminal},
 };
 use cc_core::{
     claude::events,
+    config::Layers,
     delivery::readback::Failure,
     destination::{
         Destination, Kind,
@@ -192,6 +193,9 @@ impl Setup {
         changes.extend(exclude(&file, store.as_deref(), &record, scope.instead())?);
         changes.extend(of_settings);
         let manager = if self.no_service { None } else { Manager::find() };
+        if manager.is_none() && !self.no_service {
+            changes.extend(start_by_hook(&paths, &record)?);
+        }
         if let Some(manager) = manager {
             for (path, text) in manager.files(&home, &paths, &daemon)? {
                 if !(record.plain && path.ends_with(service::DROP_IN)) {
@@ -219,6 +223,7 @@ impl Setup {
                 record.make(change, &paths).context(half)?;
                 // What was written may not count: git is asked again, before there is a secret.
                 if let Part::Lines(_) = change.part
+                    && change.path != paths.config
                     && let Err(why) = secret_files(&file)?
                         .iter()
                         .try_for_each(|file| refuse(file, scope.instead()))
@@ -231,7 +236,7 @@ impl Setup {
             out!("done          cc-langfusectl uninstall takes it back");
         }
         let unit_changed = changes.iter().any(|change| change.part == Part::Whole);
-        let code = serve(manager, &home, &paths, &daemon, &mut record, unit_changed, self.no_service)?;
+        let code = serve(manager, &home, &paths, &mut record, unit_changed, self.no_service)?;
         match &scope {
             Scope::User => out!("next          use Claude Code in any project"),
             Scope::Project(dir) => out!("next          use Claude Code in {}", dir.display()),
@@ -480,6 +485,24 @@ fn exclude(file: &Path, store: Option<&Path>, record: &Record, instead: &str) ->
     Ok(Some(Change { path, current, new: Some(new), mode, original, part: Part::Lines(ours) }))
 }
 
+/// Has hooks start the daemon: `start = "hook"` in `config.toml`, unless that says who does.
+fn start_by_hook(paths: &Paths, record: &Record) -> anyhow::Result<Option<Change>> {
+    const LINE: &str = "start = \"hook\"";
+    let path = files::real(&paths.config)?;
+    let current = files::read(&path)?;
+    let mut layers = Layers::default();
+    // What is wrong with the file is the doctor's to say.
+    let is_read = layers.lay(&path, current.as_deref().unwrap_or_default()).is_ok();
+    if !is_read || layers.start_by_hook.location.is_some() {
+        return Ok(None);
+    }
+    let original = record.original(&path, current.as_deref())?;
+    // Before the first table.
+    let new = format!("{LINE}\n{}", original.as_deref().unwrap_or_default());
+    let (mode, part) = (files::mode(&path).unwrap_or(0o600), Part::Lines(vec![LINE.to_owned()]));
+    Ok(Some(Change { path, current, new: Some(new), mode, original, part }))
+}
+
 /// Where a secret comes to lie: the settings file, its copy, and what they are for a moment while they are written.
 fn secret_files(file: &Path) -> anyhow::Result<[PathBuf; 3]> {
     let name = file.file_name().context("no name")?.to_string_lossy();
@@ -525,18 +548,32 @@ fn serve(
     manager: Option<Manager>,
     home: &Path,
     paths: &Paths,
-    daemon: &str,
     record: &mut Record,
     changed: bool,
     declined: bool,
 ) -> anyhow::Result<ExitCode> {
+    let running = Client::at(paths).status();
+    let is_outdated = running.as_ref().is_ok_and(|status| status.daemon.is_outdated(cc_langfuse::VERSION));
     let Some(manager) = manager else {
-        if !Client::at(paths).answers() {
-            let why = if declined { "as you wish, it is no service" } else { "there is no service manager here" };
-            out!("daemon        {why}: have it started at login, and now: {daemon} &");
+        match (declined, running) {
+            (true, Ok(_)) if is_outdated => out!("daemon        runs from another build: cc-langfusectl restart"),
+            (_, Ok(status)) if !is_outdated => out!("daemon        running, pid {}", status.daemon.pid),
+            (true, _) => out!("daemon        as you wish, it is no service: cc-langfusectl start starts it"),
+            (false, _) => {
+                resident::end(paths)?;
+                let pid = resident::detached(paths)?;
+                out!(
+                    "daemon        started, pid {pid}; there is no service manager here, so hooks start it when it does not run"
+                );
+            }
         }
         return Ok(ExitCode::SUCCESS);
     };
+    if is_outdated {
+        // Also one that was started by hand.
+        resident::end(paths)?;
+    }
+    let changed = changed || is_outdated;
     record.service = Some(manager.name().to_owned());
     record.save(paths)?;
     let told = manager.start(home, changed)?;

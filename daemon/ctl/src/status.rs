@@ -24,7 +24,7 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         output::json(&status, true)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let problems = status.problems();
+    let (problems, is_outdated) = (status.problems(), status.daemon.is_outdated(cc_langfuse::VERSION));
     let Status {
         daemon,
         inbox,
@@ -45,6 +45,10 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         trusts: _,
     } = status;
     out!("daemon        {} · pid {} · up {}", daemon.version, daemon.pid, uptime(daemon.uptime_s));
+    if is_outdated && !daemon.replaced {
+        let build = if daemon.build.is_empty() { &daemon.version } else { &daemon.build };
+        out!("              it is {build}, this is {}: cc-langfusectl restart", cc_langfuse::VERSION);
+    }
     out!("events        {} waiting", inbox.pending);
     out!("spans         {} waiting, {} on their way, {dead_letters} undeliverable", outbox.pending, outbox.in_flight);
     if media.pending > 0 {

@@ -263,6 +263,11 @@ fn is_number(text: &str, radix: u32) -> bool {
     !text.is_empty() && text.chars().all(|digit| digit.is_digit(radix))
 }
 
+/// True if a daemon holds the lock.
+pub(crate) fn is_held(paths: &Paths) -> bool {
+    !is_free(paths)
+}
+
 /// True if no daemon holds the lock.
 fn is_free(paths: &Paths) -> bool {
     open(&paths.lock, &Rules::users(u64::MAX)).map_or(true, |lock| lock.file.try_lock().is_ok())

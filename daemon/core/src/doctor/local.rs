@@ -155,7 +155,7 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
         Unit::Systemd { .. } => {
             "systemctl --user enable --now cc-langfused; it says why not: journalctl --user -u cc-langfused"
         }
-        Unit::NoManager => "cc-langfused &",
+        Unit::NoManager => "cc-langfusectl start, which runs cc-langfused without a terminal",
     };
     let mut findings = Vec::new();
     match daemon {
@@ -171,27 +171,30 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
             format!("starts: {what}"),
             "wait; where it lacks room, free some, and it goes on by itself: hooks keep their events meanwhile",
         )),
-        Daemon::Odd(why) => findings.push(Finding::problem("daemon", why.clone(), restart(unit))),
+        Daemon::Odd(why) => findings.push(Finding::problem("daemon", why.clone(), RESTART)),
         Daemon::Running(status) => {
             let (version, pid) = (&status.daemon.version, status.daemon.pid);
-            let is_ours = version.split_whitespace().next() == ours.split_whitespace().next();
-            findings.push(if is_ours {
-                Finding::ok("daemon", format!("running, version {version}, pid {pid}"))
+            let build = if status.daemon.build.is_empty() { version } else { &status.daemon.build };
+            findings.push(if status.daemon.replaced {
+                let seen = format!("runs from a program that was replaced since it started, version {build}");
+                Finding::warning("daemon", seen, RESTART)
+            } else if build != ours {
+                Finding::warning("daemon", format!("runs version {build}, this is {ours}"), RESTART)
             } else {
-                Finding::warning("daemon", format!("runs version {version}, this is {ours}"), restart(unit))
+                Finding::ok("daemon", format!("running, version {version}, pid {pid}"))
             });
         }
     }
     let running = daemon.status().is_some();
     findings.push(match unit {
-        Unit::NoManager => Finding::ok("unit", "no service manager here: whoever starts cc-langfused keeps it running"),
+        Unit::NoManager => Finding::ok("unit", "no service manager here: cc-langfusectl start starts it, and hooks do with start = \"hook\" in config.toml"),
         Unit::Systemd { enabled, active } if enabled == "enabled" && (active == "active" || !running) => {
             Finding::ok("unit", format!("cc-langfused.service is enabled, {active}"))
         }
         Unit::Systemd { enabled, .. } if enabled == "enabled" => Finding::warning(
             "unit",
             "the daemon was started by hand: the service does not restart it",
-            "stop it (kill its pid), then systemctl --user start cc-langfused",
+            "cc-langfusectl restart",
         ),
         Unit::Systemd { enabled, .. } if enabled == "not-found" => Finding::warning(
             "unit",
@@ -207,12 +210,8 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
     findings
 }
 
-fn restart(unit: &Unit) -> &'static str {
-    match unit {
-        Unit::Systemd { active, .. } if active == "active" => "systemctl --user restart cc-langfused",
-        _ => "stop the daemon (kill its pid) and start cc-langfused again",
-    }
-}
+/// What starts the daemon anew, whoever runs it.
+const RESTART: &str = "cc-langfusectl restart";
 
 /// What the daemon has heard and taken. `silent_since` is when the transcript of the latest session was last written.
 pub fn judge_events(status: &Status, silent_since: Option<&str>) -> Vec<Finding> {

@@ -134,6 +134,29 @@ impl Manager {
         self == Self::Systemd && !units(home).join(DROP_IN).exists()
     }
 
+    /// The daemon has been set up there.
+    pub(crate) fn is_set_up(self, home: &Path) -> bool {
+        match self {
+            Self::Systemd => !present(home).is_empty(),
+            Self::Launchd => agent(home).exists(),
+        }
+    }
+
+    /// Stops the daemon until it is started again.
+    ///
+    /// # Errors
+    /// If the manager does not do so.
+    pub(crate) fn halt(self, home: &Path) -> anyhow::Result<()> {
+        match self {
+            Self::Systemd => call("systemctl", &[&["--user", "stop"][..], &present(home)].concat()),
+            Self::Launchd => {
+                // What it does not know is stopped already.
+                let _ = call("launchctl", &["bootout", &format!("{}/cc-langfused", domain())]);
+                Ok(())
+            }
+        }
+    }
+
     /// Stops the daemon for good.
     pub(crate) fn stop(self, home: &Path) {
         // What it does not know is stopped already.
