@@ -6,6 +6,7 @@ mod connect;
 pub mod erase;
 mod exchange;
 mod folder;
+mod gzip;
 mod keyring;
 mod link;
 mod media;

@@ -18,7 +18,9 @@ use opentelemetry::{
     trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
 };
 use opentelemetry_http::{HttpClient, HttpError};
-use opentelemetry_otlp::{Compression, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{
+    Compression, ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
+};
 use opentelemetry_sdk::{
     Resource,
     trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks},
@@ -29,6 +31,7 @@ use super::{
     client::{AGENT, Hyper},
     connect::{self, Route},
     exchange::exchange,
+    gzip::Gzip,
     reply::Asked,
 };
 use cc_core::{
@@ -86,16 +89,10 @@ impl Transport {
         headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
         let exchange = Arc::new(Mutex::new(Exchange { limits, answer: None, took: Duration::ZERO }));
         let key = (destination.account.clone(), secrets.clone());
-        let client = Observed { client, headers, key, exchange: exchange.clone() };
-        let mut exporter = SpanExporter::builder()
-            .with_http()
-            .with_http_client(client)
-            .with_endpoint(url)
-            .with_timeout(NO_LIMIT)
-            .with_headers(HashMap::new())
-            .with_compression(Compression::Gzip)
-            .with_retry_policy(RetryPolicy::disabled())
-            .build()?;
+        let client = Observed { client, headers, key, gzip: Gzip::shared(), exchange: exchange.clone() };
+        // The client compresses. The environment may ask the exporter for it in a way that it does not know.
+        let built = exporter(client.clone(), &url, None);
+        let mut exporter = built.or_else(|_| exporter(client, &url, Some(Compression::Gzip)))?;
         let resource = attributes(backend.resource(destination));
         exporter.set_resource(&Resource::builder_empty().with_attributes(resource).build());
         let scope = InstrumentationScope::builder(backend.scope()).with_version(env!("CARGO_PKG_VERSION")).build();
@@ -161,6 +158,20 @@ impl Transport {
     }
 }
 
+fn exporter(client: Observed, url: &str, compression: Option<Compression>) -> Result<SpanExporter, ExporterBuildError> {
+    let builder = SpanExporter::builder()
+        .with_http()
+        .with_http_client(client)
+        .with_endpoint(url)
+        .with_timeout(NO_LIMIT)
+        .with_headers(HashMap::new())
+        .with_retry_policy(RetryPolicy::disabled());
+    match compression {
+        Some(compression) => builder.with_compression(compression).build(),
+        None => builder.build(),
+    }
+}
+
 fn context(trace: ids::TraceId, span: ids::SpanId) -> SpanContext {
     let (trace, span) = (TraceId::from_bytes(trace), SpanId::from_bytes(span));
     SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::default())
@@ -184,11 +195,13 @@ fn time(nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
 }
 
-/// An HTTP client that remembers what came back.
+/// An HTTP client that compresses what it sends and remembers what came back.
+#[derive(Clone)]
 struct Observed {
     client: Hyper,
     headers: HeaderMap,
     key: (String, Secrets),
+    gzip: Gzip,
     exchange: Arc<Mutex<Exchange>>,
 }
 
@@ -206,6 +219,12 @@ impl HttpClient for Observed {
             if let Some(value) = request.headers().get(&name) {
                 headers.insert(name, value.clone());
             }
+        }
+        if !headers.contains_key(header::CONTENT_ENCODING)
+            && let Some(body) = self.gzip.of(request.body())
+        {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            *request.body_mut() = body.into();
         }
         *request.headers_mut() = headers;
         let limits = self.exchange.lock().unwrap_or_else(PoisonError::into_inner).limits;
