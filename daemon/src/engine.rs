@@ -524,15 +524,17 @@ impl Engine {
     fn may_copy_another(&self, session: &mut Session, now: Instant) -> bool {
         let Some(fired) = session.first_fired().filter(|_| session.is_new()) else { return false };
         let dir = session.row.transcript.parent().map(Path::to_path_buf);
-        let beside = |other: &&Session| other.row.transcript.parent() == dir.as_deref();
-        for other in self.sessions.values().filter(beside) {
+        for other in self.sessions.values() {
             let is_earlier = |(hint, _): &&(Hint, Instant)| hint.fired_ns < fired;
             let Some((_, came)) = other.to_deal_with().find(is_earlier) else { continue };
+            let read = other.tail.as_ref().filter(|_| matches!(other.phase, Phase::Due { .. }));
+            // There may be many, and comparing directories takes longest.
+            let may_be_waited_for = read.is_some() || now < *came + QUIET;
+            if !may_be_waited_for || other.row.transcript.parent() != dir.as_deref() {
+                continue;
+            }
             // What is read in steps can take long: only a copy waits for that.
-            let waits = match &other.tail {
-                Some(tail) if matches!(other.phase, Phase::Due { .. }) => self.begins_like(session, tail),
-                _ => now < *came + QUIET,
-            };
+            let waits = read.is_none_or(|tail| self.begins_like(session, tail));
             if waits {
                 return true;
             }

@@ -5,6 +5,7 @@ use rusqlite::params;
 use super::{
     DestinationId, Result, Store,
     observations::{Seq, release},
+    outbox::did_not_arrive,
     suppressed::suppress,
 };
 use cc_core::ids::{TraceId, hex};
@@ -32,6 +33,7 @@ impl Store {
                 .query_map([trace], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect::<Result<_>>()?;
             for (destination, seq) in rows {
+                did_not_arrive(&tx, destination, seq)?;
                 waiting += release(&tx, destination, seq..=seq)?;
             }
             // A body of either form names its own trace so, and one that it links to otherwise.

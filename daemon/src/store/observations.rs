@@ -11,10 +11,16 @@ use cc_core::ids::{SpanId, TraceId};
 /// because a batch that is on its way is acknowledged by these.
 pub(super) type Seq = i64;
 
-/// A number for the next observation, of a database that was just opened.
+/// True of a row of `exported` if the span has arrived. Nothing that waits has.
+pub(super) const HAS_ARRIVED: &str = "(exported.delivered = 1 OR exported.delivered = 0
+    AND exported.observation <= (SELECT arrived FROM destination WHERE destination.id = exported.destination))";
+
+/// A number for the next observation, of a database that was just opened. None is used again that arrived, because by its number it
+/// would seem to have.
 pub(super) fn next(db: &Connection) -> Result<Seq> {
     let sql =
-        "SELECT 1 + max(coalesce((SELECT max(id) FROM observation), 0), coalesce((SELECT max(seq) FROM outbox), 0))";
+        "SELECT 1 + max(coalesce((SELECT max(id) FROM observation), 0), coalesce((SELECT max(seq) FROM outbox), 0),
+                              coalesce((SELECT max(arrived) FROM destination), 0))";
     db.query_row(sql, [], |row| row.get(0))
 }
 

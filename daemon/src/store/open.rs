@@ -8,7 +8,9 @@ use std::{
 use rusqlite::{Connection, config::DbConfig, params};
 
 use super::{
-    DestinationId, Error, Result, SessionRow, Store, is_whole, json, observations, salvage,
+    DestinationId, Error, Result, SessionRow, Store, is_whole, json,
+    observations::{self, HAS_ARRIVED},
+    salvage,
     schema::MIGRATIONS,
     spellings,
     upgrade::{Stage, upgrade},
@@ -150,9 +152,11 @@ impl Store {
         tx.execute("DELETE FROM observation WHERE id NOT IN (SELECT seq FROM outbox)", [])?;
         // Which spans those were cannot be told from what is damaged: all that neither wait nor arrived nor are dead.
         tx.execute(
-            "DELETE FROM exported WHERE NOT delivered AND (destination, trace_id, span_id) NOT IN
-                (SELECT destination, trace_id, span_id FROM outbox JOIN observation ON id = seq)
-                AND lower(hex(span_id)) NOT IN (SELECT span_id FROM dead_letter)",
+            &format!(
+                "DELETE FROM exported WHERE NOT coalesce({HAS_ARRIVED}, 0) AND (destination, trace_id, span_id) NOT IN
+                    (SELECT destination, trace_id, span_id FROM outbox JOIN observation ON id = seq)
+                    AND lower(hex(span_id)) NOT IN (SELECT span_id FROM dead_letter)"
+            ),
             [],
         )?;
         read_again(&tx, sessions)?;

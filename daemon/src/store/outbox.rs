@@ -145,6 +145,7 @@ impl Store {
              FROM outbox CROSS JOIN observation ON id = seq WHERE destination = ?1 AND seq = ?2",
             params![destination, seq, reason, now_ms],
         )?;
+        did_not_arrive(&tx, destination, seq)?;
         observations::release(&tx, destination, seq..=seq)?;
         tx.commit()?;
         self.leaves(destination, bytes);
@@ -252,17 +253,34 @@ fn acknowledge(db: &Connection, destination: DestinationId, rows: &[Row]) -> Res
         .collect::<Result<_>>()?;
     // A root that has grown meanwhile is queued again, and was not delivered.
     let arrived = || rows.iter().filter(|row| waiting.binary_search(&row.seq).is_ok());
-    if arrived().count() == waiting.len() {
+    let bytes = arrived().map(|row| row.bytes as u64).sum();
+    let is_all = arrived().count() == waiting.len();
+    // Of the oldest, one number says it of all: a row of each span's own would be written once more.
+    let sql = "UPDATE destination SET arrived = ?3 WHERE id = ?1 AND arrived < ?2
+               AND NOT EXISTS (SELECT 1 FROM outbox WHERE destination = ?1 AND seq < ?2)";
+    let is_noted = is_all && db.prepare_cached(sql)?.execute([destination, first.seq, last.seq])? > 0;
+    if is_all {
         observations::release(db, destination, first.seq..=last.seq)?;
     } else {
         arrived().try_for_each(|row| observations::release(db, destination, row.seq..=row.seq).map(drop))?;
     }
-    let mut deliver =
-        db.prepare_cached("UPDATE exported SET delivered = 1 WHERE destination = ? AND trace_id = ? AND span_id = ?")?;
-    let mut bytes = 0;
-    for row in arrived() {
-        bytes += row.bytes as u64;
-        deliver.execute(params![destination, row.item.trace_id(), row.item.span_id()])?;
+    if !is_noted {
+        let sql = "UPDATE exported SET delivered = 1 WHERE destination = ? AND trace_id = ? AND span_id = ?";
+        let mut deliver = db.prepare_cached(sql)?;
+        for row in arrived() {
+            deliver.execute(params![destination, row.item.trace_id(), row.item.span_id()])?;
+        }
     }
     Ok(bytes)
+}
+
+/// What waits for a destination under this number is about to leave the outbox without having arrived.
+pub(super) fn did_not_arrive(db: &Connection, destination: DestinationId, seq: Seq) -> Result<()> {
+    db.prepare_cached(
+        "UPDATE exported SET delivered = -1 WHERE destination = ?1
+         AND trace_id = (SELECT trace_id FROM observation WHERE id = ?2)
+         AND span_id = (SELECT span_id FROM observation WHERE id = ?2)",
+    )?
+    .execute([destination, seq])
+    .map(drop)
 }

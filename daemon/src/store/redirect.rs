@@ -4,8 +4,8 @@ use rusqlite::{Transaction, params};
 
 use super::{
     DestinationId, Result, Store, bytes_of, checksum, count,
-    observations::release,
-    outbox::{SELECT, read_row},
+    observations::{HAS_ARRIVED, release},
+    outbox::{SELECT, did_not_arrive, read_row},
 };
 use cc_core::{
     delivery::item::Item,
@@ -31,10 +31,12 @@ impl Store {
     /// # Errors
     /// If nothing was changed.
     pub fn move_calls(&mut self, from: DestinationId, to: DestinationId) -> Result<()> {
-        let sql = "INSERT OR IGNORE INTO call (destination, id, trace_id)
-                   SELECT ?2, id, trace_id FROM call WHERE destination = ?1
-                   AND trace_id IN (SELECT trace_id FROM exported WHERE destination = ?1 AND NOT delivered)";
-        self.db.execute(sql, [from, to]).map(drop)
+        let sql = format!(
+            "INSERT OR IGNORE INTO call (destination, id, trace_id)
+             SELECT ?2, id, trace_id FROM call WHERE destination = ?1
+             AND trace_id IN (SELECT trace_id FROM exported WHERE destination = ?1 AND NOT coalesce({HAS_ARRIVED}, 0))"
+        );
+        self.db.execute(&sql, [from, to]).map(drop)
     }
 
     /// Moves some of the spans that wait for `from` to those that wait for `to`, the oldest of all first, and adds what became of
@@ -111,6 +113,11 @@ impl Store {
     pub fn drop_waiting(&mut self, destination: DestinationId) -> Result<Redirected> {
         let mut sum = Redirected::default();
         let tx = self.db.transaction()?;
+        tx.prepare_cached(
+            "UPDATE exported SET delivered = -1 WHERE destination = ?1 AND delivered = 0
+             AND observation IN (SELECT seq FROM outbox WHERE destination = ?1)",
+        )?
+        .execute([destination])?;
         sum.spans = release(&tx, destination, i64::MIN..=i64::MAX)? as u64;
         dropped(&tx, "dropped_spans", sum.spans)?;
         sum.media = clear(&tx, destination, &mut sum)?;
@@ -132,7 +139,7 @@ fn move_span(
     let is_new = tx
         .prepare_cached(
             "INSERT OR IGNORE INTO exported (destination, trace_id, span_id, delivered, fingerprint, observation)
-             VALUES (?2, ?3, ?4, 0, (SELECT fingerprint FROM exported WHERE destination = ?1 AND trace_id = ?3 AND span_id = ?4), ?5)",
+             VALUES (?2, ?3, ?4, (SELECT -(arrived >= ?5) FROM destination WHERE id = ?2), (SELECT fingerprint FROM exported WHERE destination = ?1 AND trace_id = ?3 AND span_id = ?4), ?5)",
         )?
         .execute(params![from, to, trace, span, seq])?
         > 0;
@@ -143,6 +150,7 @@ fn move_span(
         )?
         .execute(params![from, to, seq, checksum])?;
     }
+    did_not_arrive(tx, from, seq)?;
     // One that is on its way is acknowledged by its destination and number.
     release(tx, from, seq..=seq)?;
     Ok(is_new)

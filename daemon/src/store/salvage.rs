@@ -18,6 +18,11 @@ const CONDITIONS: [(&str, &str); 6] = [
     ("exported", "delivered = 1"),
 ];
 
+/// What is taken over of `exported` where each destination says up to which observation all arrived. That is read before: one row of
+/// it that cannot be read must not end the reading of all others.
+const ARRIVED: &str =
+    "delivered = 1 OR delivered = 0 AND observation <= (SELECT arrived FROM temp.arrived WHERE id = destination)";
+
 /// A table, and what of it is taken over.
 struct Table {
     name: String,
@@ -65,8 +70,12 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> std::result::Res
     let Ok(old) = Connection::open_with_flags(damaged, flags) else { return Ok(()) };
     // Otherwise a file that was cut off is refused as a whole.
     let _ = old.execute_batch("PRAGMA writable_schema = ON");
+    // Versions before the ninth have no such column.
+    let arrived = "PRAGMA temp_store = MEMORY; CREATE TEMP TABLE arrived AS SELECT id, arrived FROM main.destination";
+    let is_numbered = old.execute_batch(arrived).is_ok();
     let tx = db.transaction()?;
     for Table { name: table, columns, key, condition } in tables(&tx, &old)? {
+        let condition = if table == "exported" && is_numbered { ARRIVED } else { condition };
         let marks = vec!["?"; columns.len()].join(", ");
         let columns = columns.join(", ");
         let insert = format!("INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})");

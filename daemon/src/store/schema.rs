@@ -336,6 +336,15 @@ DROP TABLE turn;
 ALTER TABLE turn_row RENAME TO turn;
 ";
 
+/// What version 9 added.
+const SCHEMA_9: &str = "
+-- All observations up to this number that waited for the destination have arrived, unless `exported` says otherwise: `delivered` is
+-- 1 of what arrived whatever this says, -1 of what did not, and 0 of what this decides.
+ALTER TABLE destination ADD COLUMN arrived INTEGER NOT NULL DEFAULT 0;
+UPDATE exported SET delivered = -1 WHERE NOT delivered AND NOT EXISTS
+    (SELECT 1 FROM outbox WHERE outbox.destination = exported.destination AND outbox.seq = exported.observation);
+";
+
 /// Each version's change, applied in one transaction.
 pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(SCHEMA),
@@ -346,4 +355,5 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(SCHEMA_6),
     M::up(SCHEMA_7),
     M::up(SCHEMA_8),
+    M::up(SCHEMA_9),
 ];

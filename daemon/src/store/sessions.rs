@@ -12,7 +12,7 @@ use super::{
 use cc_core::{
     destination::Destination,
     hook::Hint,
-    ids::{Call, CallId, TraceId},
+    ids::{Call, TraceId},
     route::Target,
     transcript::cursor::{Identity, Position},
     turn::{BACK, Launch, Past},
@@ -279,22 +279,25 @@ pub(super) fn found_elsewhere(
     call: &Call,
     trace: TraceId,
 ) -> Result<bool> {
-    let mut find = db.prepare_cached("SELECT trace_id FROM call WHERE destination = ? AND id = ?")?;
-    let mut first = |id: &CallId| -> Result<Option<TraceId>> {
-        find.query_row(params![destination, id], |row| row.get(0)).optional()
-    };
-    let mut known = false;
-    for proof in call.proofs.iter().flatten() {
-        match first(proof)? {
-            Some(own) if own == trace => return Ok(false),
-            found => known |= found.is_some(),
-        }
+    // Each is somewhere else in the table; one statement asks for all.
+    let sql = "SELECT (SELECT trace_id FROM call WHERE destination = ?1 AND id = ?2),
+                      (SELECT trace_id FROM call WHERE destination = ?1 AND id = ?3),
+                      (SELECT trace_id FROM call WHERE destination = ?1 AND id = ?4),
+                      (SELECT trace_id FROM call WHERE destination = ?1 AND id = ?5)";
+    let [one, two, three] = &call.proofs;
+    let (by_proof, by_id): ([Option<TraceId>; 3], Option<TraceId>) =
+        db.prepare_cached(sql)?.query_row(params![destination, one, two, three, call.id], |row| {
+            Ok(([row.get(0)?, row.get(1)?, row.get(2)?], row.get(3)?))
+        })?;
+    // One that is of this trace decides.
+    if by_proof.contains(&Some(trace)) {
+        return Ok(false);
     }
-    if known {
+    if by_proof.iter().any(Option::is_some) {
         return Ok(true);
     }
     // What an earlier version sent is known by the id alone.
-    let Some(old) = first(&call.id)? else { return Ok(false) };
+    let Some(old) = by_id else { return Ok(false) };
     let since: i64 = db.prepare_cached("SELECT min(at_ms) FROM proofs_since")?.query_row([], |row| row.get(0))?;
     Ok(old != trace && call.at.is_none_or(|at| at / 1_000_000 < since.unsigned_abs()))
 }

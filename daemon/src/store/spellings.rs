@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, params};
 
-use super::{DestinationId, Result, checksum, is_whole, outbox::SELECT};
+use super::{DestinationId, Result, checksum, is_whole, observations::HAS_ARRIVED, outbox::SELECT};
 use cc_core::destination::{Kind, address::base_url};
 
 /// Brings every stored address into the form in which addresses are compared now.
@@ -54,10 +54,16 @@ pub(super) fn unite(db: &mut Connection) -> Result<()> {
 
 /// What belongs to the destination `gone` belongs to `keep` from now on.
 fn merge(db: &Connection, keep: DestinationId, gone: DestinationId) -> Result<()> {
+    // From here on each span says for itself whether it arrived.
+    db.execute(
+        &format!("UPDATE exported SET delivered = 1 WHERE destination IN (?1, ?2) AND {HAS_ARRIVED}"),
+        [keep, gone],
+    )?;
+    db.execute("UPDATE destination SET arrived = 0 WHERE id IN (?1, ?2)", [keep, gone])?;
     // What either of them has delivered is delivered.
     db.execute(
         "UPDATE exported SET delivered = 1 WHERE destination = ?1 AND EXISTS (SELECT 1 FROM exported AS other
-            WHERE other.destination = ?2 AND other.delivered AND (other.trace_id, other.span_id) = (exported.trace_id, exported.span_id))",
+            WHERE other.destination = ?2 AND other.delivered = 1 AND (other.trace_id, other.span_id) = (exported.trace_id, exported.span_id))",
         [keep, gone],
     )?;
     // A hold of either is a hold.

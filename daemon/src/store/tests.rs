@@ -19,6 +19,7 @@ use cc_core::{
     turn::{BACK, Launch, Past},
 };
 
+mod arrived;
 mod consent;
 mod destinations;
 mod file;

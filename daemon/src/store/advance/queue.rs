@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     super::{
         DestinationId, Result, Store, count, followers, media, no_room,
-        observations::{self, Seq},
+        observations::{self, HAS_ARRIVED, Seq},
         sessions::{found_elsewhere, targets},
         suppressed,
     },
@@ -37,6 +37,8 @@ const SUPPRESSED: &str = "turn_suppressed";
 pub(super) struct Queued {
     /// The number of the next observation.
     pub(super) next: Seq,
+    /// The number that it began with.
+    first: Seq,
     /// Bytes there is room for, once that was asked.
     room: Option<u64>,
     /// Bytes of observations that were stored, each once.
@@ -60,6 +62,7 @@ impl Queued {
     pub(super) fn new(next: Seq) -> Self {
         Self {
             next,
+            first: next,
             room: None,
             stored: 0,
             waits: HashMap::new(),
@@ -385,7 +388,7 @@ impl Store {
                 *body.seq.insert(sum.next - 1)
             }
         };
-        if outcome == Outcome::Again || seq != noted {
+        if outcome == Outcome::Again || seq != noted || seq < sum.first {
             note(tx, destination, (span.trace_id, span.span_id), seq)?;
         }
         observations::wait(tx, destination, seq, &span.span_id, text)?;
@@ -424,9 +427,11 @@ pub(in crate::store) fn note(
     (trace, span): (TraceId, SpanId),
     seq: Seq,
 ) -> Result<()> {
-    db.prepare_cached("UPDATE exported SET observation = ? WHERE destination = ? AND trace_id = ? AND span_id = ?")?
-        .execute(params![seq, destination, trace, span])
-        .map(drop)
+    // An observation that others wait for can be older than what has arrived there.
+    let sql = "UPDATE exported SET observation = ?1,
+                   delivered = (SELECT -(arrived >= ?1) FROM destination WHERE id = ?2)
+               WHERE destination = ?2 AND trace_id = ?3 AND span_id = ?4";
+    db.prepare_cached(sql)?.execute(params![seq, destination, trace, span]).map(drop)
 }
 
 /// Notes that the call was found in this trace. False if it was found in another one first.
@@ -434,14 +439,17 @@ fn is_own_call(db: &Connection, destination: DestinationId, call: &Call, trace: 
     if found_elsewhere(db, destination, call, trace)? {
         return Ok(false);
     }
-    let mut note = db.prepare_cached("INSERT OR IGNORE INTO call (destination, id, trace_id) VALUES (?, ?, ?)")?;
-    call.proofs.iter().flatten().try_for_each(|proof| note.execute(params![destination, proof, trace]).map(drop))?;
+    // A proof that there is none of is no row.
+    let sql = "INSERT OR IGNORE INTO call (destination, id, trace_id) VALUES (?1, ?2, ?5), (?1, ?3, ?5), (?1, ?4, ?5)";
+    let [one, two, three] = &call.proofs;
+    db.prepare_cached(sql)?.execute(params![destination, one, two, three, trace])?;
     Ok(true)
 }
 
 /// True if a span was delivered, or waits to be.
 fn is_emitted(db: &Connection, destination: DestinationId, trace: TraceId, span: SpanId) -> Result<bool> {
-    let sql = "SELECT 1 FROM exported WHERE destination = ? AND trace_id = ? AND span_id = ? AND delivered";
-    let is_delivered = db.prepare_cached(sql)?.exists(params![destination, trace, span])?;
-    Ok(is_delivered || waits_as(db, destination, trace, span)?.is_some())
+    let sql =
+        format!("SELECT 1 FROM exported WHERE destination = ? AND trace_id = ? AND span_id = ? AND {HAS_ARRIVED}");
+    let has_arrived = db.prepare_cached(&sql)?.exists(params![destination, trace, span])?;
+    Ok(has_arrived || waits_as(db, destination, trace, span)?.is_some())
 }

@@ -4,6 +4,9 @@ use super::*;
 use crate::store::schema::MIGRATIONS;
 use cc_core::delivery::item;
 
+/// The version from which on the outbox refers to observations.
+const OBSERVATIONS: usize = 8;
+
 /// An event as versions before the seventh stored it: with one destination, in Langfuse's words.
 const OLD_HINT: &str = r#"{"id":"e-1","fired_ns":18446744073709551615,"session_id":"s-1","transcript":"/home/dev/s-1.jsonl",
     "event":"Ended","project_dirs":["/home/dev/app"],
@@ -13,7 +16,7 @@ const OLD_HINT: &str = r#"{"id":"e-1","fired_ns":18446744073709551615,"session_i
 
 #[test]
 fn what_each_earlier_version_left_waiting_is_delivered_once_with_the_same_ids() {
-    for version in 1..MIGRATIONS.len() {
+    for version in 1..OBSERVATIONS {
         let dir = tempfile::tempdir().unwrap();
         let mut old = Connection::open(dir.path().join("state.db")).unwrap();
         Migrations::from_slice(MIGRATIONS).to_version(&mut old, version).unwrap();
@@ -55,7 +58,7 @@ fn what_each_earlier_version_left_waiting_is_delivered_once_with_the_same_ids() 
 /// Several destinations with queues of their own, as each version could leave them.
 #[test]
 fn each_destination_gets_what_waited_for_it_in_its_order() {
-    for version in 1..MIGRATIONS.len() {
+    for version in 1..OBSERVATIONS {
         let dir = tempfile::tempdir().unwrap();
         let mut old = Connection::open(dir.path().join("state.db")).unwrap();
         Migrations::from_slice(MIGRATIONS).to_version(&mut old, version).unwrap();
@@ -124,4 +127,40 @@ fn each_destination_gets_what_waited_for_it_in_its_order() {
         }
         assert_eq!((count(&store, "observation"), count(&store, "outbox")), (0, 0));
     }
+}
+
+/// What arrived was noted with each span alone.
+#[test]
+fn what_had_arrived_by_the_eighth_version_has_and_what_waited_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut old = Connection::open(dir.path().join("state.db")).unwrap();
+    Migrations::from_slice(MIGRATIONS).to_version(&mut old, OBSERVATIONS).unwrap();
+    let to = server("one");
+    let insert = "INSERT INTO destination (id, kind, base_url, public_key) VALUES (1, 'langfuse', ?, ?)";
+    old.execute(insert, [&to.address, &to.account]).unwrap();
+    for (seq, id, delivered) in [(5, 2, true), (6, 3, false), (7, 4, false)] {
+        let (body, span_id) = (item::body("{}", &span(1, id, 1)), [id; 8]);
+        let exported = "INSERT INTO exported (destination, trace_id, span_id, delivered, observation)
+                        VALUES (1, ?, ?, ?, ?)";
+        old.execute(exported, params![[1u8; 16], span_id, delivered, seq]).unwrap();
+        // The second was buried.
+        if id == 4 {
+            old.execute("INSERT INTO observation VALUES (?, ?, ?, ?, 9)", params![seq, [1u8; 16], span_id, body])
+                .unwrap();
+            let outbox = "INSERT INTO outbox (destination, seq, checksum) VALUES (1, ?, ?)";
+            old.execute(outbox, params![seq, checksum(1, &span_id, body.as_bytes())]).unwrap();
+        }
+    }
+    drop(old);
+    let mut store = opened(&dir);
+    let arrived = |store: &Store| {
+        let has_arrived = crate::store::observations::HAS_ARRIVED;
+        let sql = format!("SELECT group_concat(hex(substr(span_id, 1, 1))) FROM exported WHERE {has_arrived}");
+        store.db.query_row(&sql, [], |row| row.get::<_, String>(0)).unwrap()
+    };
+    assert_eq!(arrived(&store), "02");
+    let rows = store.claim(1, 9, usize::MAX).unwrap();
+    assert_eq!(rows.iter().map(|row| row.seq).collect::<Vec<_>>(), [7]);
+    store.delivered(1, &rows, 0, 1).unwrap();
+    assert_eq!(arrived(&store), "02,04");
 }
