@@ -1,8 +1,8 @@
-//! The subagents of a session: reads their transcripts. Where they belong and when they have ended is decided by
-//! [`placement`].
+//! The subagents of a session: finds and reads their transcripts. [`placement`] decides where they belong and when they have
+//! ended.
 //!
-//! From Claude Code 2.0 on each has a file of its own. Those of subagents' own subagents lie in the same directory, those of a
-//! workflow in a directory `workflows/RUN` below it, whose name the result of the call has.
+//! From Claude Code 2.0 on each subagent has a file of its own. Nested subagents are in the same directory; those of a workflow
+//! are in a directory `workflows/RUN` below it, whose name is in the call's result.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -33,74 +33,73 @@ pub struct Agent {
     path: PathBuf,
     read_to: Position,
     lines: Lines,
-    /// What was read.
     work: Subagent,
     /// Bytes read since something was last emitted.
     pub held: usize,
     grown: Instant,
-    /// What its files looked like when it was last read to its end.
+    /// The state of its files when it was last read to the end.
     seen: Option<[Option<Look>; 2]>,
 }
 
-/// What a file looks like from outside: its length, when it was last written to (seconds, nanoseconds), and which it is.
+/// Length, modification time (seconds, nanoseconds) and inode of a file.
 type Look = (u64, (i64, i64), u64);
 
 /// The subagents of one session.
 #[derive(Debug, Default)]
 pub struct Agents {
     at_work: BTreeMap<String, Agent>,
-    /// Those emitted whole, with the length of their transcripts; `None` until it is looked up.
+    /// The fully emitted ones, with the length of their transcripts; `None` until they are looked up.
     done: Option<HashMap<String, u64>>,
     launches: Vec<Launch>,
-    /// Those of which a hook or a notification said that they ended.
+    /// Subagents whose end a hook or notification reported.
     ended: HashSet<String>,
     dirs: BTreeSet<PathBuf>,
 }
 
 impl Agents {
-    /// True if what was stored of them is still to be given to [`load`](Self::load).
+    /// True until [`load`](Self::load) was called.
     pub fn is_new(&self) -> bool {
         self.done.is_none()
     }
 
-    /// Takes what was stored of them.
+    /// Takes what the store knows of them.
     pub fn load(&mut self, done: HashMap<String, u64>, launches: Vec<Launch>) {
         self.done = Some(done);
         self.launches = launches;
     }
 
-    /// Calls of a turn that is closed.
+    /// Adds the launches of a closed turn.
     pub fn launched(&mut self, launches: impl IntoIterator<Item = Launch>) {
         self.launches.extend(launches);
     }
 
-    /// Something says that this one has ended.
+    /// A hook or notification reported this one's end.
     pub fn has_ended(&mut self, id: &str) {
         self.ended.insert(id.to_owned());
     }
 
-    /// When the transcript of one of those at work last grew.
+    /// When the transcript of a running one last grew.
     pub fn grown(&self) -> Option<Instant> {
         self.at_work.values().map(|agent| agent.grown).max()
     }
 
-    /// As if that had been earlier, for tests.
+    /// Pretends that this was earlier, for tests.
     #[cfg(test)]
     pub fn backdate(&mut self, by: std::time::Duration) {
         self.at_work.values_mut().for_each(|agent| agent.grown -= by);
     }
 
-    /// How many are not emitted whole.
+    /// How many are not fully emitted.
     pub fn at_work(&self) -> usize {
         self.at_work.len()
     }
 
-    /// The directories of their transcripts: one for the session, one for each run of a workflow.
+    /// The directories of their transcripts: the session's, and one for each workflow run.
     pub fn dirs(&self) -> impl Iterator<Item = &Path> {
         self.dirs.iter().map(PathBuf::as_path)
     }
 
-    /// Looks for transcripts that are new, or that grew after they had been emitted.
+    /// Looks for new transcripts, and for those that grew after they were emitted.
     pub fn discover(&mut self, transcript: &Path, open: &[&Turn]) {
         let dir = reader::subagents_dir(transcript);
         let mut files = reader::subagents(&dir);
@@ -108,7 +107,7 @@ impl Agents {
         if !files.is_empty() {
             self.dirs.insert(dir);
         }
-        // Claude Code 2.0 puts them beside the session's transcript, among those of all sessions.
+        // Claude Code 2.0 writes them beside the transcripts of all sessions.
         for launch in open.iter().flat_map(|turn| turn.launches()).chain(self.launches.iter().cloned()) {
             if let Some(id) = launch.agent_id.filter(|id| cc_core::transcript::is_name(id))
                 && !self.at_work.contains_key(&id)
@@ -129,28 +128,28 @@ impl Agents {
         }
     }
 
-    /// The ids of those at work.
+    /// The ids of the running ones.
     pub fn ids(&self) -> Vec<String> {
         self.at_work.keys().cloned().collect()
     }
 
-    /// One of those at work.
+    /// A running one.
     pub fn get(&mut self, id: &str) -> Option<&mut Agent> {
         self.at_work.get_mut(id)
     }
 
-    /// Finds out where those belong of which it is not known yet. `open` are the session's open turns.
+    /// Places the unplaced ones. `open` are the session's open turns.
     pub fn place_all(&mut self, open: &[&Turn]) {
         let mut agents: Vec<&mut Subagent> = self.at_work.values_mut().map(|agent| &mut agent.work).collect();
         placement::place_all(&mut agents, open, &self.launches);
     }
 
-    /// The last resort, when nothing more will come that could say where a subagent belongs. False if it belongs nowhere.
+    /// The last resort once nothing more will come that says where a subagent belongs. False if nothing does.
     pub fn guess_place(&mut self, id: &str, open: &[&Turn]) -> bool {
         self.at_work.get_mut(id).is_some_and(|agent| agent.work.guess(open, &self.launches))
     }
 
-    /// Runs of the subagent that are over since it was woken again, and what is to be stored of their own launches.
+    /// The subagent's completed runs from before it was woken again, and their launches to be stored.
     pub fn take_past(&mut self, id: &str) -> (Vec<Turn>, Vec<Launch>) {
         let past = self.at_work.get_mut(id).map(|agent| agent.work.runs.take_past()).unwrap_or_default();
         let launches: Vec<Launch> = past.iter().flat_map(placement::closed_launches).collect();
@@ -158,8 +157,8 @@ impl Agents {
         (past, launches)
     }
 
-    /// When all of the subagent can be emitted if its transcript does not grow until then; `None` if it works on. `is_over`: the
-    /// session has ended.
+    /// When all of the subagent can be emitted, provided that its transcript does not grow until then; `None` while it is
+    /// running. `is_over`: the session has ended.
     pub fn due(&self, id: &str, open: &[&Turn], is_over: bool) -> Option<Instant> {
         let agent = self.at_work.get(id)?;
         let runs = self.at_work.values().flat_map(|agent| agent.work.runs.iter()).collect();
@@ -167,7 +166,7 @@ impl Agents {
         agent.work.due(&known, agent.grown, is_over, self.ended.contains(id))
     }
 
-    /// Its transcript cannot be read: it is left until that changes its length.
+    /// Its transcript cannot be read: ignores it until its length changes.
     pub fn leave(&mut self, id: &str) {
         if let Some(agent) = self.at_work.remove(id) {
             let length = std::fs::symlink_metadata(&agent.path).map_or(0, |meta| meta.len());
@@ -175,7 +174,7 @@ impl Agents {
         }
     }
 
-    /// The subagent is emitted whole. Returns what is to be stored of it.
+    /// The subagent was fully emitted. Returns what is to be stored of it.
     pub fn finish(&mut self, id: &str) -> Option<((String, u64), Vec<Launch>)> {
         let agent = self.at_work.remove(id)?;
         let length = agent.lines.read_to();
@@ -201,7 +200,7 @@ impl Agent {
         }
     }
 
-    /// False if its files look as they did when they were last read to their end.
+    /// False if its files are as they were when it was last read to the end.
     pub fn has_changed(&self) -> bool {
         self.seen.as_ref() != Some(&self.looks())
     }
@@ -213,22 +212,21 @@ impl Agent {
         })
     }
 
-    /// What it did last, to mark what was sent.
+    /// Its last run, to mark what was sent.
     pub fn turn_mut(&mut self) -> Option<&mut Turn> {
         self.work.runs.last_mut()
     }
 
-    /// It is known where it belongs.
     pub fn is_placed(&self) -> bool {
         self.work.is_placed()
     }
 
-    /// No turn asked for it.
+    /// True if no turn asked for it.
     pub fn is_warmup(&self) -> bool {
         self.work.is_warmup()
     }
 
-    /// Reads at most one piece of what is new; `skipped` hears of lines that say nothing. False if that was all.
+    /// Reads at most one piece of what is new, and calls `skipped` with reasons. False if nothing is left.
     ///
     /// # Errors
     /// If the transcript cannot be read.
@@ -260,7 +258,7 @@ impl Agent {
         Ok(n == buffer.len())
     }
 
-    /// Nothing more is expected: a last line that lacks its newline counts, if it is whole.
+    /// Nothing more will come: a complete last line counts even without its newline.
     pub fn finish_line(&mut self, mut skipped: impl FnMut(&'static str)) {
         let Self { lines, work: Subagent { runs, .. }, held, .. } = self;
         if lines.has_whole_rest() {
@@ -269,7 +267,7 @@ impl Agent {
     }
 }
 
-/// The run of a workflow that a subagent is part of: the name of its transcript's directory.
+/// The workflow run of a subagent: the name of its transcript's directory.
 fn workflow(path: &Path) -> Option<&str> {
     let dir = path.parent().filter(|dir| dir.parent().is_some_and(|above| above.ends_with("workflows")))?;
     dir.file_name()?.to_str()
@@ -290,7 +288,7 @@ fn take_line(runs: &mut Runs, held: &mut usize, offset: u64, line: Line<'_>, ski
     });
 }
 
-/// What the subagent did whose transcript this is, wherever that belongs.
+/// The runs of the subagent with this transcript, without their place.
 ///
 /// # Errors
 /// If the transcript cannot be read.
@@ -302,8 +300,8 @@ pub fn alone(path: &Path, roots: &[PathBuf]) -> Result<Vec<Turn>, Unreadable> {
     Ok(agent.work.runs.into_turns().collect())
 }
 
-/// Everything subagents did in a session whose turns launched `launches`, by the key of the turn, and what belongs to no turn; for a
-/// session nobody writes to.
+/// The runs of all subagents of a session that nobody writes to, by the key of the turn that launched them, and those that
+/// belong to no turn. `launches` are the launches of the session's turns.
 pub fn all(
     transcript: &Path,
     roots: &[PathBuf],

@@ -1,4 +1,4 @@
-//! What can be asked over the local socket: HTTP/1.1, for hooks and for `cc-langfusectl`.
+//! The HTTP/1.1 API on the local socket, for hooks and for `cc-langfusectl`.
 
 use std::{
     path::PathBuf,
@@ -44,41 +44,36 @@ use failed::Failed;
 /// How many sessions `status` lists.
 pub const SESSIONS: usize = 50;
 
-/// How many events are held while the database takes none.
+/// How many events are held in memory while the database accepts none.
 const MAX_HELD_EVENTS: usize = 256;
 
-/// Largest of them, in bytes.
+/// The largest event that is held, in bytes.
 const MAX_HELD_BYTES: usize = 256 << 10;
 
-/// What the handlers share.
 #[derive(Clone)]
 pub struct Context {
-    /// The way in for events.
     pub intake: Intake,
-    /// Spans on their way.
+    /// Spans in flight.
     pub in_flight: InFlight,
-    /// The user's own destinations.
     pub configured: Configured,
-    /// Where hooks leave events.
     pub spool: PathBuf,
-    /// How many bytes may wait for a destination.
+    /// The limit of each destination's queue.
     pub outbox_bytes: u64,
-    /// When the daemon started.
     pub started: Instant,
     /// The program this is.
     pub program: Option<Identity>,
-    /// Room for events that the database does not take.
+    /// Permits for events to hold in memory.
     pub room: Arc<Semaphore>,
 }
 
 impl Context {
-    /// Room for what may be held.
+    /// Permits for [`MAX_HELD_EVENTS`].
     pub fn room() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(MAX_HELD_EVENTS))
     }
 
-    /// Whoever sent an event that is not stored keeps it, if the disk has room for that. In case it has none, the event is held
-    /// here and tried again; coming twice it counts once.
+    /// An event that could not be stored is kept by its sender, if the disk has room for that. In case it has not, the event is
+    /// also held here and tried again; it counts once even if it comes twice.
     fn hold(&self, body: Bytes) {
         let room = self.room.clone().try_acquire_owned();
         let Some(room) = room.ok().filter(|_| body.len() <= MAX_HELD_BYTES) else { return };
@@ -94,7 +89,7 @@ impl Context {
     }
 }
 
-/// A row of the database, as `status` shows it.
+/// A database row as `status` shows it.
 fn destination(row: DestinationRow, configured: &Configured, outbox_bytes: u64) -> Destination {
     let held = row.held_by.as_ref().map(|why| cc_core::consent::held(&row.destination, why));
     let name = configured.name(&row.destination).map(str::to_owned);
@@ -117,7 +112,7 @@ fn destination(row: DestinationRow, configured: &Configured, outbox_bytes: u64) 
     }
 }
 
-/// A table of `config.toml` that leads nowhere, as `status` shows it.
+/// An invalid `[[destination]]` table as `status` shows it.
 fn refused((named, why): (&Named, &str)) -> Destination {
     Destination {
         name: named.name.clone(),
@@ -143,7 +138,6 @@ struct Flush {
     timeout_ms: u64,
 }
 
-/// The routes.
 pub fn router(context: Context) -> Router {
     Router::new()
         .route(proto::HOOK_PATH, post(hook))
@@ -161,7 +155,7 @@ pub fn router(context: Context) -> Router {
         .with_state(context)
 }
 
-/// Committed when this answers 204 (invariant 4).
+/// The event is committed when this answers 204 (invariant 4).
 async fn hook(State(context): State<Context>, body: Bytes) -> StatusCode {
     match context.intake.take(&body).await {
         Ok(()) => StatusCode::NO_CONTENT,
@@ -177,13 +171,13 @@ async fn status(State(context): State<Context>) -> Result<Json<Status>, Failed> 
     report(&context).map(Json).map_err(Failed::from)
 }
 
-/// The same for Prometheus.
+/// The status for Prometheus.
 async fn metrics(State(context): State<Context>) -> Result<([(HeaderName, &'static str); 1], String), Failed> {
     let status = report(&context)?;
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&status, now_ms())))
 }
 
-/// What somebody wants, in JSON, whatever they call it.
+/// Parses a JSON body, whatever its content type.
 fn parse_json<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Failed> {
     serde_json::from_slice(body).map_err(|error| Failed::asked(format!("this is not understood here: {error}")))
 }
@@ -260,7 +254,7 @@ async fn dead_letters(State(context): State<Context>) -> Result<Json<Vec<DeadLet
     Ok(Json(letters.collect()))
 }
 
-/// Answers how many were settled.
+/// Answers how many dead letters were retried or dropped.
 async fn settle(State(context): State<Context>, body: Bytes) -> Result<Json<usize>, Failed> {
     let request: Settle = parse_json(&body)?;
     let settled = context.intake.store.call(|store| store.settle_dead_letters(request.id, request.fate, now_ms()));
@@ -271,10 +265,10 @@ async fn settle(State(context): State<Context>, body: Bytes) -> Result<Json<usiz
     Ok(Json(count))
 }
 
-/// Answers 400 if the address is none.
+/// Answers 400 if the address is not valid.
 async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<TrustAnswer>, Failed> {
     let request: Trust = parse_json(&body)?;
-    // A kind is not named: that address is meant which is known, or else the first.
+    // Requests name no kind: the known address counts, or else the first.
     let addresses = Kind::ALL.iter().filter_map(|kind| kind.backend().address(&request.base_url));
     let addresses = Vec::from_iter(addresses);
     let first = addresses.first().cloned().ok_or_else(|| Failed::asked("the address is none"))?;
@@ -289,7 +283,7 @@ async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<Trust
         let known = store.accounts(&base_url)?;
         let meant = if request.trusted { known.held } else { known.trusted };
         let accounts = request.public_key.map_or(meant, |key| vec![key]);
-        // To take trust back is safe for all of them.
+        // Withdrawing trust is safe for all of them.
         if accounts.len() == 1 || !request.trusted {
             accounts.iter().try_for_each(|account| store.trust(&base_url, account, request.trusted, now_ms()))?;
         }
@@ -300,7 +294,7 @@ async fn trust(State(context): State<Context>, body: Bytes) -> Result<Json<Trust
     Ok(Json(answer))
 }
 
-/// Answers with what is paused then; 400 for a relative path.
+/// Answers which projects are paused now; 400 for a relative path.
 async fn pause(State(context): State<Context>, body: Bytes) -> Result<Json<Vec<PathBuf>>, Failed> {
     let request: Pause = parse_json(&body)?;
     if request.dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
@@ -313,7 +307,7 @@ async fn pause(State(context): State<Context>, body: Bytes) -> Result<Json<Vec<P
     paused.map(Json).map_err(Failed::from)
 }
 
-/// Answers how many spans were waiting.
+/// Answers how many waiting spans were dropped.
 async fn forget(State(context): State<Context>, body: Bytes) -> Result<Json<usize>, Failed> {
     let request: Forget = parse_json(&body)?;
     let traces: Option<Vec<_>> = request.traces.iter().map(|id| cc_core::ids::from_hex(id)).collect();
@@ -322,7 +316,7 @@ async fn forget(State(context): State<Context>, body: Bytes) -> Result<Json<usiz
     forgotten.map(Json).map_err(Failed::from)
 }
 
-/// Answers when everything known is processed and delivered, or the time is over.
+/// Answers when everything is delivered, or at the time limit.
 async fn flush(State(context): State<Context>, Query(query): Query<Flush>) -> Result<Json<Left>, Failed> {
     let timeout = Duration::from_millis(query.timeout_ms.min(3_600_000));
     flushed(&context, timeout)
@@ -331,8 +325,8 @@ async fn flush(State(context): State<Context>, Query(query): Query<Flush>) -> Re
         .ok_or_else(|| Failed(StatusCode::SERVICE_UNAVAILABLE, "the daemon is coming to an end".into()))
 }
 
-/// Waits until everything known is processed and delivered, or the time is over: what is left then. `None` if the daemon is
-/// coming to an end.
+/// Waits until everything known is processed and delivered, at most for `timeout`; returns what is left. `None` if the daemon
+/// is stopping.
 pub async fn flushed(context: &Context, timeout: Duration) -> Option<Left> {
     let deadline = tokio::time::Instant::now() + timeout;
     context.intake.drain(&context.spool);
@@ -346,7 +340,7 @@ pub async fn flushed(context: &Context, timeout: Duration) -> Option<Left> {
     }
 }
 
-/// What is left to do; `None` if the daemon is coming to an end.
+/// What is left to do; `None` if the daemon is stopping.
 async fn left(context: &Context) -> Option<Left> {
     let (reply, answer) = oneshot::channel();
     context.intake.engine.send(Input::Pending(reply)).ok()?;

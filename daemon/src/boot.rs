@@ -1,4 +1,4 @@
-//! The daemon from its start to its end: build, start, serve, stop. Runs in the foreground until SIGTERM or SIGINT.
+//! The daemon's life: build, start, serve, stop. Runs in the foreground until SIGTERM or SIGINT.
 
 use std::{
     path::{Path, PathBuf},
@@ -38,20 +38,20 @@ use proto::paths::Paths;
 
 mod opening;
 
-/// How long the answer to what was just sent is waited for at the end.
+/// How long the daemon waits at its end for the answer to the last batch.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
 
-/// How often sessions are looked for of which no hook told.
+/// How often the daemon scans for sessions without a hook event.
 const SCAN: Duration = Duration::from_secs(15 * 60);
 
-/// How many of them the engine gets at a time. What is found in a pass over them is stored at once, and that pass ends in any case
-/// after a short while: few would mean many transactions.
+/// How many of these the engine gets at once. Everything found in one pass over them is stored together, and a pass is short in
+/// any case, so a small number would mean many transactions.
 const HANDED_OVER_AT_ONCE: usize = 64;
 
-/// How soon those are looked at again that are being written to.
+/// How soon sessions that are still being written to are checked again.
 const GROWING_POLL: Duration = Duration::from_millis(250);
 
-/// Names looked up at the same time; each takes a thread, and the service has few.
+/// Concurrent name lookups; each takes a thread, and the service may have few.
 const MAX_LOOKUPS: usize = 4;
 
 /// Receives Claude Code hook events, reads transcripts and delivers traces. Needs no arguments: everything comes from
@@ -88,8 +88,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Keys are held in memory: no core file, and no look at it by other programs of the user. Where the system forbids even this,
-/// whoever made it do so has seen to the limits.
+/// Secrets are in memory, so this forbids core files and inspection by the user's other programs. If the system refuses even
+/// this, whoever configured that has set the limits.
 fn private_memory() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
@@ -127,7 +127,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let passed = service::passed().map_err(|error| Denied::Passed(paths.socket.clone(), error))?;
     let debug = environment::text("CC_LANGFUSE_DEBUG").is_some_and(|value| proto::env::enabled(&value));
     std::panic::set_hook(Box::new(|panic| {
-        // Not the message: it may quote a conversation.
+        // Without the message, which may quote a conversation.
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(at, "a fault in this program");
     }));
@@ -193,7 +193,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut exporters =
             std::pin::pin!(supervisor::supervise(store.clone(), home, configured, in_flight.clone(), orders_receiver));
-        // What was left is older than whatever is found otherwise.
+        // Spooled events are older than anything that is found otherwise.
         let Drained { taken, .. } = context.intake.drain(&paths.spool);
         tracing::debug!(taken, "events taken from the spool at the start");
         let spool = watch_spool(context.intake.clone(), paths.spool.clone());
@@ -217,7 +217,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             () = &mut exporters => {}
             () = spool => {}
             () = scan => {}
-            // Events would be taken and nothing read. Who started this one starts another.
+            // Without the engine, events would be accepted and never processed. The service manager starts a new daemon.
             _ = engine_ended => {}
             left = abandoned => is_done_with = args.ephemeral && left == Some(Left::default()),
             _ = term.recv() => {}
@@ -226,7 +226,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         service::tell("STOPPING=1");
         server.abort();
         let _ = server.await;
-        // A batch whose answer is not heard is sent again by the next daemon.
+        // If the answer to a batch is not received, the next daemon sends it again.
         let _ = stop_sending.send(Order::Stop);
         let answered = async {
             while in_flight.load(Ordering::Relaxed) > 0 {
@@ -239,15 +239,15 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
         anyhow::Ok(is_done_with)
     })?;
-    // A transaction at hand is finished; whatever is left is in the database or in the transcripts.
+    // A running transaction is completed; everything else is in the database or in the transcripts.
     let _ = engine_sender.send(Input::Stop);
     let engine_ended = engine_thread.join();
-    // A search for sessions may still hold the database, so that it is not closed.
+    // A scan may still hold the database, so it would not be closed.
     let _ = store.call(|store| {
         store.empty_log();
         Ok(())
     });
-    // A lookup of a name may take long yet.
+    // A name lookup may still take long.
     runtime.shutdown_background();
     tracing::info!("stopped");
     if engine_ended.is_err() {
@@ -259,12 +259,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Standard input, which is a pipe.
+/// Standard input, which must be a pipe.
 fn stdin() -> std::io::Result<pipe::Receiver> {
     pipe::Receiver::from_owned_fd(rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?)
 }
 
-/// Takes over, once, which lines of which session the Node tool has sent that traced before.
+/// Imports, once, which lines the Node tool has sent.
 fn import_state(store: &Handle, home: &Path) {
     let path = home.join(cc_core::import_state::STATE);
     if !store.call(|store| store.seeks_import()).unwrap_or(false) {
@@ -289,8 +289,8 @@ fn import_state(store: &Handle, home: &Path) {
     }
 }
 
-/// Looks for sessions of which no hook told: at the start, and now and then. The engine gets them a few at a time, when it asks
-/// for more, and those first that are silent.
+/// Scans for sessions without a hook event: at the start, and now and then. Hands them to the engine a few at a time, when it
+/// asks for more, silent ones first.
 async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: PathBuf) {
     loop {
         let (search, marker) = (scan.clone(), marker.clone());
@@ -314,7 +314,7 @@ async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: Path
             });
             let Ok((rest, hints)) = taken.await else { break };
             found = rest;
-            // Some may be written to yet; or none was to be traced.
+            // Some may still be written to, or none was traced.
             let wait = if hints.is_empty() { GROWING_POLL } else { Duration::ZERO };
             let (more, asked) = tokio::sync::oneshot::channel();
             if engine.send(Input::Found { hints, left: found.len(), more }).is_err() {
@@ -327,7 +327,7 @@ async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: Path
     }
 }
 
-/// Takes up what hooks left while no daemon answered: at the start, when a file appears, and now and then.
+/// Takes the events that hooks left while no daemon answered: at the start, when a file appears, and now and then.
 async fn watch_spool(intake: Intake, spool: PathBuf) {
     let appeared = std::sync::Arc::new(tokio::sync::Notify::new());
     let notify = appeared.clone();

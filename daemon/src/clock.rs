@@ -1,4 +1,4 @@
-//! The time. Only this module asks the system for it; everything else is handed a value.
+//! The time. Only this module asks the system for it; everything else is given it as a value.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,23 +8,23 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// A point of time for measuring durations: it never goes back, and means nothing outside this process.
+/// For measuring durations: never goes back, and means nothing outside this process.
 #[allow(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn monotonic() -> Instant {
     Instant::now()
 }
 
-/// How far back a file's own time is believed when it says how long it has been silent.
+/// How long a silence may be that is derived from a file's own modification time.
 const BELIEVED: Duration = Duration::from_secs(60);
 
-/// Since when nothing was written to a file that was last `modified` at this time of day; a minute ago at the earliest.
+/// The monotonic time at which a file was last `modified`; at the earliest a minute ago.
 pub fn since(modified: Option<SystemTime>) -> Instant {
     let now = monotonic();
     let age = modified.and_then(|modified| wall().duration_since(modified).ok()).unwrap_or_default();
     now.checked_sub(age.min(BELIEVED)).unwrap_or(now)
 }
 
-/// The time since 1970, UTC; zero where the clock stands before that.
+/// The time since 1970 in UTC; zero if the clock is set before that.
 pub fn since_1970() -> Duration {
     wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! What another program writes, within a time. It may take that: nobody runs one who has something else to do.
+//! Runs another program and returns its output, within a time limit. Blocks for that long: call it from a thread that has
+//! nothing else to do.
 
 use std::{
     io::{self, Read},
@@ -17,13 +18,13 @@ use zeroize::Zeroizing;
 
 use crate::{clock, environment};
 
-/// Why it comes to nothing.
+/// Why there is no output.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// There is no such program, or it may not be run.
+    /// The program is missing or may not be run.
     #[error("cannot be started: {0}")]
     Start(#[source] io::Error),
-    /// It had this long.
+    /// It exceeded this time limit.
     #[error("did not end within {0:?}")]
     Late(Duration),
     /// It wrote more bytes than this.
@@ -32,13 +33,13 @@ pub enum Failed {
     /// Its output cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[source] io::Error),
-    /// It says so itself.
+    /// It exited with this status.
     #[error("failed with {0}")]
     Status(ExitStatus),
 }
 
-/// Runs `command` and returns what it writes, at most `longest` bytes. It has no input, nobody sees its errors, and it ends after
-/// `limit` with all that it started.
+/// Runs `command` and returns its output of at most `longest` bytes. It has no input, its errors are discarded, and after
+/// `limit` it is killed with all that it started.
 ///
 /// # Errors
 /// [`Failed`].
@@ -50,16 +51,16 @@ pub fn output(mut command: Command, limit: Duration, longest: usize) -> Result<Z
         Some(stdout) => read(stdout, deadline, longest),
         None => Ok(None),
     };
-    // What has come to its end by itself keeps the status that it ended with.
+    // A process that has exited keeps its own status.
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     let ended = child.wait().map_err(Failed::Read)?;
     let said = said?.ok_or(Failed::Late(limit))?;
     if ended.success() || ended.code().is_none() { Ok(said) } else { Err(Failed::Status(ended)) }
 }
 
-/// All of it; nothing if it does not end in time.
+/// All output; `None` if it does not end in time.
 fn read(mut from: ChildStdout, deadline: Instant, longest: usize) -> Result<Option<Zeroizing<Vec<u8>>>, Failed> {
-    // It does not grow, which would leave copies behind.
+    // Allocated once: growing would leave copies of a secret in memory.
     let mut said = Zeroizing::new(Vec::with_capacity(longest));
     loop {
         let Some(left) = deadline.checked_duration_since(clock::monotonic()) else { return Ok(None) };

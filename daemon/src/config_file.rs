@@ -1,4 +1,5 @@
-//! Reads the configuration files, if they can be trusted: their rules decide what is masked, their directories what is read.
+//! Reads the configuration files, provided that nobody else can write them: their rules decide what is masked, their
+//! directories what is read.
 
 use std::{
     io,
@@ -8,7 +9,7 @@ use std::{
 use crate::files::{self, Owner, Refused, Rules};
 use cc_core::config::{BadConfig, Config, Layers};
 
-/// What an administrator says for every user of a machine.
+/// The administrator's file for all users of a machine.
 pub const FLEET_FILE: &str = "/etc/cc-langfuse/config.toml";
 
 /// Largest configuration file, in bytes.
@@ -20,10 +21,10 @@ pub enum Unusable {
     /// A directory, FIFO, device or socket.
     #[error("is not a regular file: remove it")]
     NotAFile,
-    /// Neither ours nor the administrator's.
+    /// Neither the user's nor root's.
     #[error("belongs to another user: chown it to yourself, or remove it")]
     OtherOwner,
-    /// It is for every user, and one of them wrote it.
+    /// It is for all users but not root's.
     #[error("must belong to root: chown it to root, or remove it")]
     NotOfRoot,
     /// Group or others may write to it.
@@ -32,10 +33,8 @@ pub enum Unusable {
     /// More than 1 MiB.
     #[error("is larger than 1 MiB: that is no configuration; fix or remove it")]
     TooLarge,
-    /// The system says no.
     #[error("cannot be read: {0}; fix or remove it")]
     Io(#[from] io::Error),
-    /// What it says.
     #[error("{0}; fix the line, or remove the file for the defaults")]
     Bad(#[from] BadConfig),
 }
@@ -49,12 +48,12 @@ pub struct Failed {
     pub why: Unusable,
 }
 
-/// A file that may be there.
+/// A file that may exist.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'p> {
-    /// The administrator's: it must be root's.
+    /// The administrator's; it must belong to root.
     Fleet(&'p Path),
-    /// The user's own, or put there by the administrator.
+    /// The user's; it may belong to root too.
     User(&'p Path),
 }
 
@@ -66,7 +65,7 @@ impl Source<'_> {
     }
 }
 
-/// The daemon's configuration: the user's file at `user` on top of the administrator's; the default if there are none.
+/// The configuration: the user's file at `user` on top of the administrator's; the default if there are none.
 ///
 /// # Errors
 /// [`Failed`].
@@ -74,7 +73,7 @@ pub fn load(user: &Path) -> Result<Config, Failed> {
     Ok(layers(&[Source::Fleet(Path::new(FLEET_FILE)), Source::User(user)])?.config())
 }
 
-/// Reads `sources`, each on top of those before it. Never blocks, whatever lies there.
+/// Reads `sources`, each on top of those before it. Never blocks, whatever kind of file it finds.
 ///
 /// # Errors
 /// [`Failed`].
@@ -89,7 +88,7 @@ pub fn layers(sources: &[Source<'_>]) -> Result<Layers, Failed> {
     Ok(layers)
 }
 
-/// The text of a file; nothing if there is none.
+/// The text of a file; `None` if there is none.
 fn read(source: Source<'_>) -> Result<Option<String>, Unusable> {
     // Settings are often symbolic links into a repository: the file behind the link counts.
     let rules = Rules { may_be_shared: false, ..Rules::users(MAX_SIZE) };

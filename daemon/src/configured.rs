@@ -1,4 +1,4 @@
-//! The destinations of `config.toml`, for as long as the process lives: which of them a session has, and their secrets.
+//! The destinations of `config.toml` while the process runs: which of them a session has, and their secrets.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,26 +17,25 @@ use cc_core::{
 
 pub mod secret;
 
-/// The destinations. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Configured(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     home: PathBuf,
-    /// What the user's home is called.
+    /// All paths of the user's home.
     homes: Vec<PathBuf>,
     all: Vec<Known>,
 }
 
 struct Known {
     named: Named,
-    /// Its secret, once it was asked for.
+    /// Its secret, once it was looked up.
     secrets: Mutex<Option<Secrets>>,
 }
 
 impl Configured {
-    /// Those of the user whose home is `home`.
     pub fn new(home: &Path, all: Vec<Named>) -> Self {
         let real = home.canonicalize().ok().filter(|real| real != home);
         let homes = std::iter::once(home.to_owned()).chain(real).collect();
@@ -52,7 +51,7 @@ impl Configured {
         self.entries().find(|(_, entry)| entry.destination == *to)
     }
 
-    /// Brings the destinations of an event to what the file says now. History goes where the user sends it, and nowhere else.
+    /// Brings the destinations of an event up to date with the file. History goes only where the user sends it.
     pub fn join(&self, hint: &mut Hint) {
         if !hint.source.is_asked_for() {
             let dir = hint.project_dirs.last().map(PathBuf::as_path);
@@ -60,23 +59,23 @@ impl Configured {
         }
     }
 
-    /// All that are understood.
+    /// The valid ones.
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         self.entries().map(|(_, entry)| &entry.destination)
     }
 
-    /// What is wrong with the others.
+    /// The invalid ones, with what is wrong.
     pub fn refused(&self) -> impl Iterator<Item = (&Named, &str)> {
         self.0.all.iter().filter_map(|known| Some((&known.named, known.named.entry.as_ref().err()?.as_str())))
     }
 
-    /// What people call a destination; `None` if the file does not name it.
+    /// The name of a destination; `None` if it is not in the file.
     pub fn name(&self, to: &Destination) -> Option<&str> {
         self.entry(to).map(|(known, _)| known.named.name.as_str())
     }
 
-    /// The secrets of a destination; `None` if the file does not say where they are. Those that the server has `refused` are looked for
-    /// again, others only once.
+    /// The secrets of a destination; `None` if the file does not name their source. They are looked up once, and again if the
+    /// server has `refused` these.
     ///
     /// # Errors
     /// Why they cannot be had and what to do, for people.
@@ -98,7 +97,7 @@ impl Configured {
     }
 }
 
-/// A command may take long, and hooks wait for the thread that sends.
+/// A command may take long, and the calling thread also serves hooks.
 async fn in_a_thread(entry: Entry, home: PathBuf) -> Result<Secrets, String> {
     let (reply, answer) = oneshot::channel();
     let look = move || drop(reply.send(secret::find(&entry, &home)));

@@ -1,4 +1,4 @@
-//! Judges each event and each session with the settings files as they are now. Reads them again only when one has changed.
+//! Judges each event and each session by the present settings files, which are read again only when one has changed.
 
 use std::{
     collections::HashMap,
@@ -30,7 +30,7 @@ const MAX_REMEMBERED: usize = 512;
 /// Directories of a session, its `CLAUDE_CONFIG_DIR`, and a hash of the variables it was given.
 type Key = (Vec<PathBuf>, Option<PathBuf>, u64);
 
-/// What was found of one project and one set of variables.
+/// The judgement for one project and one set of variables.
 #[derive(Clone)]
 struct Known {
     stamps: Vec<(PathBuf, Stamp)>,
@@ -40,7 +40,7 @@ struct Known {
     is_on: bool,
 }
 
-/// The judge. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Consent {
     home: PathBuf,
@@ -51,21 +51,19 @@ pub struct Consent {
 }
 
 impl Consent {
-    /// A judge for the user whose home is `home`, who has these destinations in `config.toml`.
     pub fn new(home: &Path, floor: Floor, configured: Configured) -> Self {
         Self { home: home.to_owned(), floor, configured, known: Arc::default(), hasher: RandomState::new() }
     }
 
-    /// The user's own destinations.
     pub fn configured(&self) -> &Configured {
         &self.configured
     }
 
-    /// Judges an event that came with these variables: who chose its destination; no more of the conversation leaves than the user
-    /// allows. Whether the settings files turn tracing on is noted, too.
+    /// Judges an event that came with these variables: sets who chose each destination, tightens its options to what the user
+    /// allows, and records whether the settings files turn tracing on.
     pub fn judge(&self, hint: &mut Hint, received: &Vars) {
         let known = self.known(&hint.project_dirs, hint.config_dir.as_deref(), Some(received), Known::clone);
-        // What the user's own file names is the user's choice.
+        // A destination in the user's own file is the user's choice.
         for target in hint.targets.iter_mut().filter(|target| target.chooser != Some(Chooser::Config)) {
             let of_kind = |(kind, _): &&(Kind, Chooser)| *kind == target.destination.kind;
             target.chooser = known.choosers.iter().find(of_kind).map(|(_, chooser)| chooser.clone());
@@ -120,7 +118,7 @@ impl Consent {
     fn look(&self, dirs: &[PathBuf], config_dir: Option<&Path>, received: Option<&Vars>) -> Known {
         let user = user_dir(config_dir, &self.home);
         let project = dirs.last().map(PathBuf::as_path);
-        // Taken before reading, so that a change meanwhile is seen next time.
+        // Taken before reading, so that a change meanwhile is noticed next time.
         let stamps = layers::stamps(dirs, config_dir, &self.home);
         let layers = layers::around(dirs, config_dir, &self.home);
         let settings = layers::resolve(project, &user);

@@ -1,7 +1,7 @@
-//! Whose turn it is when a prompt line stands in the transcripts of two sessions.
+//! Which session owns a turn whose prompt line is in the transcripts of two.
 //!
-//! A fork begins with a copy of the session it was forked from, and may go on from a prompt that has no answer there yet. Each turn
-//! stays with the session that made it, whichever is read first; what the fork itself answers has a trace of its own.
+//! A fork begins with a copy of the session it was forked from, and may continue from a prompt that has no answer there yet.
+//! Each turn stays with the session that made it, whichever is read first; what the fork itself answers has a trace of its own.
 
 use std::{
     collections::HashSet,
@@ -15,21 +15,21 @@ use crate::{
 };
 use cc_core::{ids::trace_id, transcript::is_name, turn::Elsewhere};
 
-/// What precedes the `uuid` of a line. Claude Code writes no blanks behind it; others do.
+/// The key of a line's id. Claude Code writes no blanks after it; other programs do.
 const UUID: &[u8] = b"\"uuid\"";
 
-/// Longest `uuid` that is looked at, with what stands between it and its name.
+/// The longest `uuid` that is read, including what is between it and its key.
 const MAX_UUID_BYTES: usize = 80;
 
-/// Other sessions, as far as this one can know them: by what was sent of them, and by the transcripts beside its own.
+/// What is known of other sessions: what was sent of them, and the transcripts in the same directory.
 pub struct Beside {
     session_id: String,
     transcript: PathBuf,
     roots: Vec<PathBuf>,
     store: Option<Handle>,
-    /// Copied turns are left to the session they are from.
+    /// Copied turns are left to the session they were copied from.
     leaves_copies: bool,
-    /// A session beside, and its lines.
+    /// The last session that was read, and its lines.
     known: Option<(String, HashSet<u64>)>,
 }
 
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Beside {
 }
 
 impl Beside {
-    /// Beside the session whose transcript this is, as far as transcripts below `roots` show.
+    /// For the session with this transcript; reads transcripts below `roots`.
     pub fn new(session_id: &str, transcript: &Path, roots: Vec<PathBuf>) -> Self {
         Self {
             session_id: session_id.to_owned(),
@@ -52,14 +52,14 @@ impl Beside {
         }
     }
 
-    /// What was sent of others counts as well.
+    /// Also uses what was sent of other sessions.
     #[must_use]
     pub fn and_emitted(mut self, store: Handle) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// Turns that were copied are left to the session they are from, if it can be read.
+    /// Leaves copied turns to the session they were copied from, if that can be read.
     #[must_use]
     pub fn leaving_copies(mut self) -> Self {
         self.leaves_copies = true;
@@ -72,7 +72,7 @@ impl Beside {
         let Ok(mut file) = Transcript::open_beneath(&path, &self.roots) else { return lines };
         let mut buffer = vec![0; CHUNK_BYTES];
         let mut kept = 0;
-        // A session that cannot be read to its end has the lines that were read.
+        // If the session cannot be read to its end, the lines read so far count.
         while let Ok(n) = file.read(&mut buffer[kept..]) {
             let filled = kept + n;
             for at in memchr::memmem::find_iter(&buffer[..filled], UUID) {
@@ -82,7 +82,7 @@ impl Beside {
             if n == 0 {
                 break;
             }
-            // One may be cut in two.
+            // A key or id may be split between two pieces.
             kept = filled.min(UUID.len() + MAX_UUID_BYTES);
             buffer.copy_within(filled - kept..filled, 0);
         }
@@ -90,13 +90,12 @@ impl Beside {
     }
 }
 
-/// The text that follows the name of a field.
+/// The string after a key.
 fn value(text: &[u8]) -> Option<&[u8]> {
     let text = text.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
     memchr::memchr(b'"', text).map(|end| &text[..end])
 }
 
-/// What is remembered of a line.
 fn hash(uuid: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     uuid.hash(&mut hasher);
@@ -155,8 +154,7 @@ mod tests {
     fn lines_of_another_session_are_found_wherever_they_stand() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
-        // The uuids of some lines are cut in two by the size of a piece.
-        // Some are written with blanks.
+        // Some uuids are split between two pieces, and some have blanks before them.
         let blank = |n: usize| [" ", "", "  "][n % 3];
         let line = |n: usize| format!("{{\"text\":\"{1}\",\"uuid\"{0}:{0}\"line-{n}\"}}\n", blank(n), "x".repeat(997));
         let text: String = (0..3 * CHUNK_BYTES / 1000).map(line).collect();

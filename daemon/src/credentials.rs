@@ -1,10 +1,10 @@
 //! Where a destination's secret key comes from, and the type that keeps it from going anywhere else (invariant 6).
 //!
-//! A key is known from the hook that brought it; after a restart, or when the server refuses it, the `env` blocks of the
-//! project's and the user's Claude Code settings are read again. A key is used only with the base URL and public key it
-//! stood beside.
+//! A key is known from the hook that brought it. After a restart, or when the server refuses it, the `env` blocks of the
+//! project's and the user's Claude Code settings are read again. A key is only used with the base URL and public key it was
+//! found with.
 //!
-//! Which files there are, and who can write each, is in [`layers`]; whose choice a destination is, in [`cc_core::consent`].
+//! [`layers`] knows which files there are and who can write each; [`cc_core::consent`] decides who chose a destination.
 
 use std::path::{Path, PathBuf};
 
@@ -27,14 +27,14 @@ pub use tracked::is_tracked;
 /// Largest settings file that is read or written, in bytes.
 pub const MAX_SETTINGS: u64 = 1 << 20;
 
-/// Where Claude Code keeps the settings of the user whose home is `home`. `config_dir` is what `CLAUDE_CONFIG_DIR` says.
+/// The directory of the user's Claude Code settings. `config_dir` is the value of `CLAUDE_CONFIG_DIR`.
 pub fn user_dir(config_dir: Option<&Path>, home: &Path) -> PathBuf {
     config_dir.map_or_else(|| home.join(".claude"), Path::to_owned)
 }
 
-/// Looks for the secret of `destination` in the settings files of the projects that use it, and of the user: in `home`, and in
-/// the `config_dirs` of sessions that had one. Unless the user `trusts` the destination, the key must stand where no repository
-/// can write, and so must the address it is meant for.
+/// Looks for the secret of `destination` in the settings files of the projects that use it and in the user's: in `home`, and in
+/// the `config_dirs` of sessions that have one. Unless the user `trusts` the destination, both the key and its address must be
+/// in files that no repository can write.
 pub fn from_settings(
     destination: &Destination,
     project_dirs: &[PathBuf],
@@ -66,13 +66,13 @@ pub fn own_tls(vars: Vars, dirs: &[PathBuf], config_dir: Option<&Path>, home: &P
     }
 }
 
-/// What the settings files say that count in `dir`, weakest first; what cannot be read is left out.
+/// The settings files that apply in `dir`, weakest first; unreadable ones are left out.
 pub fn settings_texts(dir: &Path, config_dir: Option<&Path>, home: &Path) -> Vec<String> {
     let files = layers::files(Some(dir), &user_dir(config_dir, home));
     files.iter().filter_map(|file| layers::text(file)).collect()
 }
 
-/// `secrets` for `to` with those that they lack, from the file in which the user keeps them for another client of that server.
+/// `secrets` for `to`, with missing ones filled in from the credentials file of the server's own client.
 pub fn from_key_file(to: &Destination, secrets: Secrets, home: &Path) -> Secrets {
     let backend = to.kind.backend();
     let Some(file) = backend.key_file(to) else { return secrets };

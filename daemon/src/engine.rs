@@ -1,8 +1,8 @@
 //! Decides what to read and when: one loop, on a thread of its own, over one closed enum.
 //!
-//! A hint names a session. The engine reads what is new in its transcript, closes turns as prompts follow, and settles the
-//! last one when the hint says that the model has stopped *and* the transcript shows it: Claude Code runs its Stop hooks
-//! before it has written the last answer.
+//! A hint names a session. The engine reads what is new in its transcript, closes turns as prompts follow, and emits the last
+//! one when the hint says that the model has stopped *and* the transcript shows it: Claude Code runs its Stop hooks before it
+//! has written the last answer. What is decided is in `cc_core`; what is stored, in [`store`].
 
 use std::{
     collections::{HashMap, HashSet},
@@ -50,61 +50,59 @@ pub use refused::Refused;
 use session::{Session, Tail};
 use users::Users;
 
-/// How soon transcripts are looked at again while something waits for them, should no file event come.
+/// The shortest interval between two reads of a transcript while something waits for it and no file event comes.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How far ahead of the clock a time may be without contradicting it: clocks are set by as much now and then.
+/// How far a time may be ahead of the clock and still be believed: clocks are adjusted by this much now and then.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
-/// Sessions left in the middle longer ago than this are not looked at when the daemon starts.
+/// Sessions that were left half-read longer ago than this are not resumed when the daemon starts.
 const RECOVERY_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How many sessions are kept in memory of which nothing is expected before their next event.
+/// How many sessions are kept in memory that are only waiting for their next event.
 const MAX_IDLE_SESSIONS: usize = 64;
 
-/// After this long in one pass over the sessions what came meanwhile is heard first; those not looked at come first in the
+/// After this long, a pass over the sessions is interrupted to take inputs; the sessions it did not reach come first in the
 /// next pass.
 const PASS_TIME: Duration = Duration::from_millis(50);
 
-/// How many inputs are heard before the sessions have their turn.
+/// How many inputs are taken before the sessions have their turn.
 const MAX_INPUTS_PER_PASS: usize = 1024;
 
-/// How often it is looked whether destinations that are behind have room again.
+/// How often the engine checks whether followers that are behind have room again.
 const FOLLOWER_POLL: Duration = Duration::from_secs(1);
 
-/// How often watches are ended that nobody needs any more.
+/// How often unneeded file watches are ended.
 const UNWATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many sessions are remembered that were brought to their end for others.
+/// How many sessions are remembered that were read to their end because others begin with them.
 const MAX_RECOVERED: usize = 1000;
 
-/// What the engine hears.
 #[derive(Debug)]
 pub enum Input {
-    /// A hook event, stored already.
+    /// A hook event that is stored already.
     Hint(Box<Hint>),
-    /// Some of the sessions that a search found; it holds `left` others until `more` is used.
+    /// Some of the sessions that a scan found; it keeps `left` others until `more` is used.
     Found {
         hints: Vec<Hint>,
-        /// How many others.
         left: usize,
-        /// Asks for them.
+        /// Asks for the next ones.
         more: oneshot::Sender<()>,
     },
-    /// Something changed at this path.
+    /// A file changed.
     Changed(PathBuf),
-    /// Something changed, and it is not known where.
+    /// File events were lost.
     Missed,
-    /// What git calls the user in these directories.
+    /// The user's address according to git in these directories.
     Email(Vec<PathBuf>, Option<String>),
-    /// Is anything left to do? Answered when the loop has nothing at hand.
+    /// Asks how much is left to do. Answered once no input is left.
     Pending(oneshot::Sender<usize>),
-    /// Come to an end.
+    /// Stop.
     Stop,
 }
 
 impl Input {
-    /// What a change means here: that of a transcript, or of what stands beside it.
+    /// The input for a file event, if it concerns a transcript or a file beside one.
     fn of(seen: Seen) -> Option<Self> {
         match seen {
             Seen::Changed(path) if path.extension().is_some_and(|ext| ext == "jsonl" || ext == "json") => {
@@ -116,46 +114,45 @@ impl Input {
     }
 }
 
-/// When tracing was off in a project, in nanoseconds since the epoch.
+/// When tracing was off in a project, in Unix nanoseconds.
 type Off = Vec<RangeInclusive<Nanos>>;
 
-/// The engine's state.
 pub struct Engine {
     store: Handle,
     orders: UnboundedSender<Order>,
     watch: Watch,
     config: Config,
-    /// Whether tracing is on where no hook says so.
+    /// Decides whether tracing is on where no hook says so.
     consent: Consent,
-    /// Where transcripts may lie, whatever the event.
+    /// Where transcripts may lie, whatever an event says.
     roots: Vec<PathBuf>,
     refused: Refused,
-    /// Destinations for which as much waits as may.
+    /// Destinations whose queue is full.
     full: HashSet<Destination>,
     sessions: HashMap<String, Session>,
-    /// What can wait.
+    /// Sessions that can wait.
     later: Later,
-    /// Sessions that were brought to their end because others begin with them, and how long their transcripts were then.
+    /// Sessions that were read to their end because others begin with them, with the length of their transcripts.
     recovered: HashMap<String, u64>,
-    /// Whether tracing is off in a project, by its directories, and when it was: what this pass over the sessions has seen. Of
-    /// many that nobody waits for, one look at their settings is enough.
+    /// Whether tracing is off in a project, by its directories, and when it was, for the current pass. Of many sessions that
+    /// nobody waits for, one look at their project's settings is enough.
     seen: HashMap<(Vec<PathBuf>, Option<PathBuf>), (bool, Off)>,
-    /// Counts looks at sessions.
+    /// Counts reads of sessions.
     looks: u64,
-    /// A destination is behind a session.
+    /// Some follower is behind its session.
     is_any_behind: bool,
-    /// When sessions were last brought back for those.
+    /// When sessions were last brought back for such followers.
     went_back: Instant,
-    /// The last session that was.
+    /// The last session that was brought back.
     went_back_to: String,
-    /// Some watches may be needed no more; when they were last looked through.
+    /// Whether some watches may no longer be needed, and when that was last checked.
     unwatch: (bool, Instant),
     users: Users,
     buffer: Vec<u8>,
 }
 
 impl Engine {
-    /// An engine that starts with what the store still has to do. `own` leads to it.
+    /// An engine that starts with what the store still has to do. `own` is a sender for its inputs.
     pub fn new(
         store: Handle,
         orders: UnboundedSender<Order>,
@@ -205,7 +202,7 @@ impl Engine {
         engine
     }
 
-    /// Begins with sessions that could wait, as far as there is room for them.
+    /// Starts sessions that could wait, as far as there is room for them.
     fn admit(&mut self, now: Instant) {
         let mut room = if self.later.is_empty() { 0 } else { self.room(now) };
         while room > 0
@@ -225,7 +222,7 @@ impl Engine {
         }
     }
 
-    /// How many sessions that could wait may be begun with now.
+    /// How many such sessions may be started now.
     fn room(&self, now: Instant) -> usize {
         let unhurried = self.sessions.values().filter(|session| session.is_unhurried && session.is_busy());
         let (held, busy): (Vec<_>, Vec<_>) = unhurried.partition(|session| session.phase.is_held(now));
@@ -238,7 +235,7 @@ impl Engine {
         true
     }
 
-    /// Goes on with a session that was left in the middle and of which no event waits. False if there is none to go on with.
+    /// Resumes a session that was left half-read and has no pending event. False if there is none.
     fn resume(&mut self, id: &str) -> bool {
         if self.sessions.contains_key(id) {
             return false;
@@ -257,7 +254,7 @@ impl Engine {
         }
     }
 
-    /// Runs until [`Input::Stop`] or until nobody can send any more.
+    /// Runs until [`Input::Stop`] or until all senders are gone.
     pub fn run(mut self, inputs: &mpsc::Receiver<Input>) {
         let mut asked: Vec<oneshot::Sender<usize>> = Vec::new();
         loop {
@@ -276,7 +273,7 @@ impl Engine {
                         self.users.answered(dirs, email).into_iter().for_each(|hint| self.hear(hint));
                     }
                     Ok(Input::Pending(reply)) => {
-                        // The answer counts what was written just now, too.
+                        // The answer includes what was written just now.
                         let at_work = self.sessions.values_mut().filter(|session| session.agents_poll.is_some());
                         at_work.for_each(|session| session.phase.wake());
                         let soon = clock::monotonic() + BURST;
@@ -296,7 +293,7 @@ impl Engine {
             self.look_at_all();
             let pending =
                 self.later.len() + self.users.len() + self.sessions.values().map(Session::pending).sum::<usize>();
-            // What a destination has missed is yet to be read for it.
+            // What a follower has missed still has to be read for it.
             let pending = pending + usize::from(self.is_any_behind);
             for reply in asked.drain(..) {
                 let _ = reply.send(pending);
@@ -320,7 +317,7 @@ impl Engine {
         if self.later.is_empty() || self.room(now) == 0 { next } else { Some(Duration::ZERO) }
     }
 
-    /// Something changed at these paths.
+    /// Wakes the sessions of these files.
     fn changed(&mut self, paths: &HashSet<PathBuf>) {
         if paths.is_empty() {
             return;
@@ -334,12 +331,12 @@ impl Engine {
         }
     }
 
-    /// What the log says of transcripts that are not read.
+    /// The log of transcripts that are not read.
     pub fn refused(&self) -> Refused {
         self.refused.clone()
     }
 
-    /// Takes an event, as soon as it is known who the user is.
+    /// Takes an event, once it is known who the user is.
     fn hear(&mut self, hint: Hint) {
         if let Some(hint) = self.users.name(hint) {
             self.take(hint);
@@ -348,7 +345,7 @@ impl Engine {
 
     fn take(&mut self, mut hint: Hint) {
         let now = clock::monotonic();
-        // It may have waited since `config.toml` named others.
+        // `config.toml` may have named other destinations when it was stored.
         self.consent.configured().join(&mut hint);
         if let Some(path) = places::at_home(&hint.transcript, &hint.session_id, &self.roots(&hint)) {
             hint.transcript = path;
@@ -377,7 +374,7 @@ impl Engine {
             session.agents.has_ended(agent);
         }
         let newest = is_newer(hint.fired_ns, session.row.hint.fired_ns, u64::try_from(now_ms()).unwrap_or(0));
-        // What was left out while tracing was off is behind the position.
+        // Turns that were left out while tracing was off are before the position.
         let was_off = |hint: &Hint| {
             let dir = hint.project_dirs.last();
             dir.is_some_and(|dir| self.store.call(|store| store.off(dir)).is_ok_and(|off| !off.is_empty()))
@@ -388,12 +385,12 @@ impl Engine {
             session.row.transcript.clone_from(&hint.transcript);
             session.row.hint = hint.clone();
         }
-        // What a search finds has been silent for as long as anything is waited for.
+        // A session that a scan finds has been silent for longer than anything is waited for.
         let came = if hint.source == Source::Scan { now.checked_sub(QUIET_FINISHED).unwrap_or(now) } else { now };
         session.waiting.insert(at, (hint, came));
     }
 
-    /// Where a session stands, with the destinations that it has now: `config.toml` may have named others when it was stored.
+    /// A session's stored row with its present destinations: `config.toml` may have named others when it was stored.
     fn row(&self, session_id: &str) -> Result<Option<SessionRow>, store::Error> {
         let mut row = self.store.call(|store| store.session(session_id))?;
         if let Some(row) = &mut row {
@@ -425,7 +422,7 @@ impl Engine {
         Session::new(row, self.config.rules.clone())
     }
 
-    /// Gives every session that is due one step, live ones first and those that waited longest, as far as the time goes.
+    /// Gives every session that is due one step: live ones first, then those that have waited longest, until the time is over.
     fn look_at_all(&mut self) {
         let began = clock::monotonic();
         self.seen.clear();
@@ -446,7 +443,7 @@ impl Engine {
                 self.looks += 1;
                 session.looked = self.looks;
                 self.look(&mut session);
-                // Nobody waits for those that a search found: the steps of many are stored at once, in the order of the looks.
+                // Nobody waits for sessions that a scan found: the steps of many are stored together, in the order of reading.
                 bytes += session.step.as_ref().map_or(0, Advance::bytes);
                 let is_unhurried = session.is_unhurried;
                 self.sessions.insert(id.clone(), session);
@@ -464,7 +461,7 @@ impl Engine {
         self.retire(clock::monotonic());
     }
 
-    /// The sessions that are to be looked at now, in this order.
+    /// The sessions to read now, in this order.
     fn due(&mut self, now: Instant) -> Vec<String> {
         let is_due = |session: &Session| session.step.is_none() && session.phase.is_due(now, session.agents_due());
         let order = |session: &Session| (session.is_unhurried, session.looked, session.first_fired());
@@ -474,7 +471,7 @@ impl Engine {
         due.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Stores what the looks at these sessions found, and lets go of those that are done with.
+    /// Stores what reading these sessions found, and drops those that are done with.
     fn finish_looks(&mut self, ids: Vec<String>) {
         let sessions = ids.into_iter().filter_map(|id| self.sessions.remove_entry(&id));
         let mut sessions: Vec<(String, Session)> = sessions.collect();
@@ -487,14 +484,14 @@ impl Engine {
             if let Some(dir) = session.row.transcript.parent()
                 && self.watch.add(dir)
             {
-                // What was written before the watch began is not reported.
+                // A file watch does not report what was written before it began.
                 session.phase.wake();
             }
             self.sessions.insert(id, session);
         }
     }
 
-    /// Lets go of sessions that have been silent for long, and of the longest silent ones where there are many.
+    /// Drops sessions that have been silent for long, and the longest silent ones if there are many.
     fn retire(&mut self, now: Instant) {
         let before = self.sessions.len();
         self.sessions.retain(|_, session| {
@@ -519,8 +516,8 @@ impl Engine {
         }
     }
 
-    /// True if `session`, of which nothing was read yet, may begin with a copy of one beside it that is yet to be emitted: a turn
-    /// belongs to the session that had it first.
+    /// True if `session`, of which nothing was read yet, may begin with a copy of a session in memory that is not emitted yet:
+    /// a turn belongs to the session that had it first.
     fn may_copy_another(&self, session: &mut Session, now: Instant) -> bool {
         let Some(fired) = session.first_fired().filter(|_| session.is_new()) else { return false };
         let dir = session.row.transcript.parent().map(Path::to_path_buf);
@@ -533,7 +530,7 @@ impl Engine {
             if !may_be_waited_for || other.row.transcript.parent() != dir.as_deref() {
                 continue;
             }
-            // What is read in steps can take long: only a copy waits for that.
+            // A transcript that is read in steps can take long: only a copy waits for it.
             let waits = read.is_none_or(|tail| self.begins_like(session, tail));
             if waits {
                 return true;
@@ -551,22 +548,22 @@ impl Engine {
         session.first_line.as_ref().is_none_or(|own| other.first_line.as_ref() == Some(own))
     }
 
-    /// True if the session that this one was begun with is being read to its end.
+    /// True if the session that this one begins with is being read to its end.
     fn awaits_previous(&self, session: &Session) -> bool {
         let previous = session.previous.as_ref().and_then(|id| self.sessions.get(id));
         previous.is_some_and(|other| other.superseded && other.is_busy() && !matches!(other.phase, Phase::Held { .. }))
     }
 }
 
-/// Events can be heard out of order, and the newest says where things are. True if one that was fired at `fired_ns` is newer than
-/// the newest so far, of `known_ns`. One that is yet to come by the clock (`now_ms`, Unix milliseconds) was fired while the clock
-/// was ahead: what is heard later is newer.
+/// Events can arrive out of order, and the newest says where things are. True if an event fired at `fired_ns` is newer than the
+/// newest so far, of `known_ns`. An event from the future by the clock (`now_ms`, Unix milliseconds) was fired while the clock
+/// was ahead: then the later arrival is newer.
 fn is_newer(fired_ns: u64, known_ns: u64, now_ms: u64) -> bool {
     let ahead = now_ms.saturating_mul(1_000_000).saturating_add(CLOCK_TOLERANCE.as_nanos() as u64);
     fired_ns >= known_ns || known_ns > ahead
 }
 
-/// An event of a session that is over, for tests.
+/// An event of an ended session, for tests.
 #[cfg(test)]
 pub fn any_hint(id: &str) -> Hint {
     Hint { id: id.into(), ..tests::ended(Path::new("/nowhere"), id) }

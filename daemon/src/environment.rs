@@ -8,17 +8,17 @@ use std::{
 
 use proto::paths::Paths;
 
-/// The bytes of a variable that is set.
+/// The bytes of a variable.
 pub fn raw(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// The text of a variable that is set; nothing where it is not UTF-8.
+/// The text of a variable; `None` if it is not UTF-8.
 pub fn text(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The absolute path that a variable holds; nothing where it is relative.
+/// A variable that holds an absolute path; `None` if it is relative.
 pub fn absolute(name: &str) -> Option<PathBuf> {
     raw(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
@@ -39,7 +39,7 @@ pub fn home() -> Option<PathBuf> {
     raw("HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
-/// Where the daemon of a user with this home keeps its state.
+/// The paths of the daemon of the user with this home.
 pub fn paths(home: &Path) -> Paths {
     Paths::new(home, raw(proto::env::STATE_DIR).as_deref())
 }

@@ -1,4 +1,4 @@
-//! Opens files that others could have placed. Never blocks, whatever lies there; what is judged is what was opened.
+//! Opens files that others could have placed. Never blocks, whatever kind of file it is; checks the open file, not its name.
 
 use std::{
     fs::{File, Metadata},
@@ -19,30 +19,29 @@ use rustix::{
 pub enum Owner {
     /// The user this program runs as.
     User,
-    /// That user, or an administrator who wrote it for them.
+    /// That user, or root on the user's behalf.
     UserOrRoot,
     Root,
-    /// Any owner: it is only looked at for the user to see.
+    /// Any owner: the content is only shown to the user.
     Anybody,
 }
 
-/// What a file must be like to be read.
+/// The conditions for reading a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Who may own it.
     pub owner: Owner,
-    /// Its name may be a symbolic link: the file behind the link is judged.
+    /// Its name may be a symbolic link; the target is checked.
     pub may_be_link: bool,
-    /// It may have other names (hard links).
+    /// It may have several names (hard links).
     pub may_have_names: bool,
-    /// Group and others may have the right to write to it.
+    /// Group and others may have write permission.
     pub may_be_shared: bool,
-    /// Its largest size in bytes.
+    /// Maximum size in bytes.
     pub limit: u64,
 }
 
 impl Rules {
-    /// A file of the user's, of any size, that is no link itself.
+    /// A file of the user's, of any size, under a name that is not a link.
     pub const STRICT: Self =
         Self { owner: Owner::User, may_be_link: false, may_have_names: true, may_be_shared: true, limit: u64::MAX };
 
@@ -60,7 +59,6 @@ pub enum Refused {
     /// A directory, FIFO, device or socket; a link where there may be none.
     #[error("not a regular file")]
     NotAFile,
-    /// It has another owner than it may have.
     #[error("belongs to another user")]
     OtherOwner,
     /// It has several names.
@@ -72,13 +70,12 @@ pub enum Refused {
     /// Larger than the limit.
     #[error("too large")]
     TooLarge,
-    /// The system says no.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl Refused {
-    /// True if there is no file of that name, and nothing else either.
+    /// True if nothing of that name exists.
     pub fn is_absence(&self) -> bool {
         match self {
             Self::Missing => true,
@@ -110,10 +107,9 @@ impl Identity {
     }
 }
 
-/// A file that keeps the rules, and what the system says of it.
+/// An open file that meets the rules.
 #[derive(Debug)]
 pub struct Opened {
-    /// Open for reading.
     pub file: File,
     /// Of the open file.
     pub meta: Metadata,
@@ -133,7 +129,7 @@ pub fn open(path: &Path, rules: &Rules) -> Result<Opened, Refused> {
 /// [`Refused`].
 pub fn open_at(dir: BorrowedFd<'_>, path: &Path, rules: &Rules) -> Result<Opened, Refused> {
     let link = if rules.may_be_link { OFlags::empty() } else { OFlags::NOFOLLOW };
-    // A FIFO that nobody writes to would block the process that opens it.
+    // Opening a FIFO that nobody writes to would block the process.
     let flags = link | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(openat(dir, path, flags, Mode::empty()).map_err(|errno| match errno {
         Errno::NOENT => Refused::Missing,
@@ -186,14 +182,14 @@ impl Rules {
     }
 }
 
-/// How this process sees users; empty where the system does not say.
+/// The user id mapping of this process; empty if the system has none.
 #[expect(clippy::disallowed_methods, reason = "the kernel wrote it")]
 fn mapping() -> String {
     std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default()
 }
 
-/// True for root. In a service with a user namespace of its own (`PrivateUsers=`) root appears as nobody, like everybody that is
-/// not known there; that nobody itself is not then shows in `mapping`.
+/// True for root. In a service with its own user namespace (`PrivateUsers=`) root appears as nobody, like every unmapped user;
+/// `mapping` shows whether nobody itself is mapped.
 fn is_root(uid: u32, mapping: &str) -> bool {
     const NOBODY: u32 = 65534;
     let known = |line: &str| {
@@ -211,7 +207,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory with one file of each sort.
+    /// A directory with one file of each kind.
     fn zoo() -> (tempfile::TempDir, impl Fn(&str) -> PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().to_path_buf();
@@ -276,7 +272,7 @@ mod tests {
         let (_dir, at) = zoo();
         let rules = |owner| Rules { owner, ..Rules::users(u64::MAX) };
         let is_root = rustix::process::geteuid().is_root();
-        // Every system has this one, and it is root's.
+        // Every system has this file, and it belongs to root.
         let (own, roots) = (at("plain"), PathBuf::from("/etc/passwd"));
         for (path, owner, expect) in [
             (&own, Owner::User, true),

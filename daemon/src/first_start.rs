@@ -1,5 +1,5 @@
-//! Since when this user's sessions are traced, kept beside the database: if that is lost, what waited in it is looked for again
-//! in the transcripts written to since then.
+//! The time of the daemon's first start, kept beside the database. If the database is lost, the transcripts written since then
+//! are read again.
 
 use std::{
     fs::File,
@@ -15,23 +15,23 @@ use crate::{
 };
 use cc_core::transcript::record::nanos;
 
-/// What was written longer ago is not looked for again when the database was lost.
+/// Transcripts older than this are not read again when the database was lost.
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How much of the log is looked at, and largest marker, in bytes.
+/// How many bytes of the log are read, and the maximum size of the marker.
 const MAX_BYTES_READ: u64 = 4096;
 
-/// What shows that a daemon ran here before the database was first_start.
+/// What shows that a daemon ran here before the database was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// What an earlier daemon left for this.
+    /// The marker of an earlier daemon.
     pub marker: Option<FirstStart>,
-    /// When the oldest line of its log was written, Unix milliseconds.
+    /// The time of the oldest line of its log, Unix milliseconds.
     pub logged_ms: Option<i64>,
 }
 
 impl Evidence {
-    /// Looks for it. `log` is the log's path: to be called before anything is logged.
+    /// Reads marker and log. To be called before anything is logged.
     pub fn find(marker: &Path, log: &Path) -> Self {
         let mut before = log.as_os_str().to_owned();
         before.push(".1");
@@ -39,7 +39,7 @@ impl Evidence {
         Self { marker: small(marker).as_deref().and_then(parse), logged_ms }
     }
 
-    /// Since when transcripts are looked for in a database that was made just now, `now_ms`; `None` if nothing was lost.
+    /// The first start to assume for a database that was created now; `None` if nothing was lost.
     fn since(self, now_ms: i64) -> Option<FirstStart> {
         let logged = self.logged_ms.map(|at_ms| FirstStart { at_ms, newest_ms: None });
         let first_start = self.marker.or(logged)?;
@@ -48,8 +48,8 @@ impl Evidence {
     }
 }
 
-/// Gives a database what is known from before: one that `may_lack` what another one held, because that is lost, and one that was
-/// begun later than the marker says. True if there was another one.
+/// Sets the first start of a database that `may_lack` the contents of an earlier one, and of one that is newer than the marker
+/// says. True if there was an earlier one.
 ///
 /// # Errors
 /// If the database cannot be changed.
@@ -65,10 +65,10 @@ pub fn recover(store: &Handle, may_lack: bool, evidence: Evidence, now_ms: i64) 
     })
 }
 
-/// Writes beside the database what it says.
+/// Writes the marker.
 ///
 /// # Errors
-/// As the system says.
+/// What the system says.
 pub fn remember(store: &Handle, marker: &Path) -> anyhow::Result<()> {
     let first_start = store.call(|store| store.first_start())?;
     if small(marker).as_deref().and_then(parse) == Some(first_start) {
@@ -92,7 +92,7 @@ fn small(path: &Path) -> Option<String> {
     String::from_utf8(files::read(path, &Rules::users(MAX_BYTES_READ)).ok()?).ok()
 }
 
-/// When the first line of a log was written that says so.
+/// The time of the first line of a log that has one.
 fn first_time(log: &Path) -> Option<i64> {
     let lines = BufReader::new(files::open(log, &Rules::users(u64::MAX)).ok()?.file.take(MAX_BYTES_READ)).split(b'\n');
     let mut times = lines.map_while(Result::ok).filter_map(|line| {
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn what_waited_in_a_lost_database_is_looked_for_as_far_back_as_is_known() {
         let first_start = |at_ms| FirstStart { at_ms, newest_ms: None };
-        // Long before the database of this test is made.
+        // Long before the database of this test is created.
         let now = 10_000 * DAY;
         for (marker, logged_ms, since) in [
             (None, None, None),

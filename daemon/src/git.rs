@@ -1,4 +1,4 @@
-//! What git knows of the user, and what it would do with files. It may take its time: nobody asks it who has something else to do.
+//! Asks git for the user's address. It may take a while: call it from a thread that has nothing else to do.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use crate::{command, environment};
 pub mod exclude;
 pub mod fate;
 
-/// Value of `LANGFUSE_USER_ID` that stands for the address git has.
+/// The value of `LANGFUSE_USER_ID` that stands for the address in git's settings.
 pub const EMAIL: &str = "git-email";
 
 /// How long git may take.
@@ -20,7 +20,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(1);
 /// Longest address, in bytes.
 const MAX_EMAIL_BYTES: usize = 320;
 
-/// `user.email` as git has it in the first of `dirs` where it has one. Reading its settings runs nothing of a repository's.
+/// `user.email` in the first of `dirs` in which git has one. Reading git's settings runs nothing of the repository.
 pub fn email(dirs: &[PathBuf]) -> Option<String> {
     dirs.iter().find_map(|dir| ask(dir))
 }

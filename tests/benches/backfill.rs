@@ -67,14 +67,14 @@ fn main() {
             std::thread::sleep(Duration::from_millis(20));
         };
         let took = started.elapsed().as_secs_f64();
-        let mut told = String::new();
-        ctl.stdout.take().expect("piped").read_to_string(&mut told).expect("text");
-        let told: serde_json::Value = serde_json::from_str(told.trim()).expect("JSON");
+        let mut report = String::new();
+        ctl.stdout.take().expect("piped").read_to_string(&mut report).expect("text");
+        let report: serde_json::Value = serde_json::from_str(report.trim()).expect("JSON");
         println!(
             "{run}: {took:.1} s, {:.0} MB/s, {} spans queued, {} known, exit {:?}; peak ctl {peak:.1} MB, daemon {:.1} MB",
             bytes as f64 / 1e6 / took,
-            told["spans_queued"],
-            told["spans_already_sent"],
+            report["spans_queued"],
+            report["spans_already_sent"],
             status.code(),
             daemon.memory("VmHWM"),
         );

@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use tests::{Answer, Home, Random, Server, Story, bins, eventually, ids, server::env, tries, until};
 
 /// What `backfill --json` says last.
-fn told(output: &Output) -> Value {
+fn report(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or_else(|_| panic!("{output:?}"))
 }
 
 fn figures(output: &Output) -> (Option<i32>, [u64; 5]) {
-    let told = told(output);
+    let report = report(output);
     let names = ["sessions", "turns", "spans_queued", "spans_already_sent", "skipped"];
-    (output.status.code(), names.map(|name| told[name].as_u64().unwrap_or_else(|| panic!("{name} in {told}"))))
+    (output.status.code(), names.map(|name| report[name].as_u64().unwrap_or_else(|| panic!("{name} in {report}"))))
 }
 
 fn backfill(home: &Home, args: &[&str], env: &[(String, String)]) -> Output {
@@ -45,7 +45,7 @@ fn history_comes_in_once_with_its_true_times() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let stories: Vec<Story> = (0..5).map(|n| session(&home, "work", &format!("s{n}"), n + 1)).collect();
-    let before = told(&home.ctl_with(&["backfill", "--dry-run", "--json"], &server.env()));
+    let before = report(&home.ctl_with(&["backfill", "--dry-run", "--json"], &server.env()));
     assert_eq!((&before["spans_to_add"], &before["spans_queued"]), (&json!(60), &json!(0)));
     assert_eq!(server.spans(), [], "a dry run");
     let first = backfill(&home, &[], &server.env());
@@ -106,7 +106,7 @@ fn projects_say_where_their_sessions_go_and_those_that_are_not_traced_stay() {
     let output = backfill(&home, &[], &[]);
     assert_eq!(figures(&output), (Some(0), [2, 2, 8, 0, 3]), "{output:?}");
     let reasons = json!({"empty": 1, "not_traced": 1, "subagent": 1});
-    assert_eq!(told(&output)["skipped_by_reason"], reasons);
+    assert_eq!(report(&output)["skipped_by_reason"], reasons);
     let keys = |server: &Server| -> Vec<String> { server.requests().iter().map(tests::Request::key).collect() };
     assert!(keys(&one).iter().all(|key| key == "pk-1:sk-1") && keys(&two).iter().all(|key| key == "pk-2:sk-2"));
     assert_eq!((one.spans().len(), two.spans().len()), (4, 4));
@@ -122,7 +122,7 @@ fn only_what_is_asked_for_is_sent() {
     aged(&old.path, 50);
     let dry = |args: &[&str]| {
         let output = home.ctl_with(&[&["backfill", "--dry-run", "--json"], args].concat(), &server.env());
-        told(&output)["sessions"].as_u64().expect("a number")
+        report(&output)["sessions"].as_u64().expect("a number")
     };
     let work = home.path().join("work");
     let counts = [
@@ -209,7 +209,7 @@ fn a_server_that_does_not_deliver_is_named_and_the_rest_is_sent_when_it_does() {
     session(&home, "work", "a", 3);
     let output = backfill(&home, &["--patience", "1s"], &server.env());
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let left = told(&output)["left"].to_string();
+    let left = report(&output)["left"].to_string();
     assert!(left.contains("parked") && left.contains(&server.url), "{left}");
     let again = backfill(&home, &["--patience", "1s"], &server.env());
     assert_eq!(figures(&again), (Some(1), [1, 3, 0, 12, 0]), "nothing of it has arrived: {again:?}");
@@ -234,7 +234,7 @@ fn turns_that_a_fork_has_copied_count_once() {
     fs::write(&fork, copied.collect::<String>()).expect("a fork");
     let output = backfill(&home, &[], &server.env());
     assert_eq!(figures(&output), (Some(0), [1, 2, 8, 0, 1]), "{output:?}");
-    assert_eq!(told(&output)["skipped_by_reason"], json!({"copies_of_another_session": 1}));
+    assert_eq!(report(&output)["skipped_by_reason"], json!({"copies_of_another_session": 1}));
     assert_eq!(server.spans().len(), 8);
     let output = backfill(&home, &[], &server.env());
     assert_eq!(figures(&output), (Some(0), [1, 2, 0, 8, 1]), "{output:?}");
@@ -263,7 +263,7 @@ fn what_is_paused_is_left_and_comes_in_later() {
     assert_eq!(home.ctl(&["pause", dir]).status.code(), Some(0));
     let output = backfill(&home, &[], &server.env());
     assert_eq!(figures(&output), (Some(0), [1, 1, 4, 0, 1]), "{output:?}");
-    assert_eq!(told(&output)["skipped_by_reason"], json!({"paused": 1}));
+    assert_eq!(report(&output)["skipped_by_reason"], json!({"paused": 1}));
     assert_eq!(home.ctl(&["resume", dir]).status.code(), Some(0));
     assert_eq!(figures(&backfill(&home, &[], &server.env())), (Some(0), [2, 2, 4, 4, 0]));
     assert_eq!((server.spans().len(), ids(&server.spans()).len()), (8, 8));
@@ -279,7 +279,7 @@ fn transcripts_are_found_by_whatever_name_and_elsewhere_they_are_not_read() {
     std::os::unix::fs::symlink(&projects, &link).expect("a link");
     let dry = |path: &Path| {
         let output = home.ctl_with(&["backfill", "--dry-run", "--json", &path.to_string_lossy()], &server.env());
-        (figures(&output), told(&output)["spans_to_add"].as_u64())
+        (figures(&output), report(&output)["spans_to_add"].as_u64())
     };
     let file = story.path.strip_prefix(&projects).expect("below it");
     for path in [&link, &link.join(file), &projects.join("../projects"), &home.path().join(".claude"), home.path()] {
@@ -300,7 +300,7 @@ fn transcripts_are_found_by_whatever_name_and_elsewhere_they_are_not_read() {
     fs::copy(&story.path, odd.join("b.jsonl")).expect("copied");
     let output = backfill(&home, &[], &server.env());
     assert_eq!(figures(&output), (Some(0), [1, 1, 4, 0, 1]), "{output:?}");
-    assert_eq!(told(&output)["skipped_by_reason"], json!({"not_utf8": 1}));
+    assert_eq!(report(&output)["skipped_by_reason"], json!({"not_utf8": 1}));
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn a_repository_gains_nothing_by_it() {
     let _daemon = home.daemon();
     session(&home, "repo", "s", 2);
     let output = backfill(&home, &[], &[]);
-    let left = told(&output)["left"].to_string();
+    let left = report(&output)["left"].to_string();
     assert!(output.status.code() == Some(1) && left.contains("held") && left.contains("trust"), "{output:?}");
     assert!(evil.requests().is_empty(), "nothing was sent");
     assert_eq!(home.ctl(&["trust", &evil.url]).status.code(), Some(0));

@@ -49,8 +49,8 @@ fn a_dead_daemons_socket_is_replaced_and_anything_else_in_its_place_is_not() {
 
     fs::write(&paths.socket, "precious").expect("written");
     let output = home::run(home.command(&bins().daemon), b"").0;
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && told.contains("in the way"), "{told}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && printed.contains("in the way"), "{printed}");
     assert_eq!(fs::read_to_string(&paths.socket).expect("there"), "precious");
 }
 
@@ -236,9 +236,12 @@ fn flush_says_what_is_left() {
     home.hook(&story.stop("a"), &server.env());
     server.wait_for_requests(1);
     let left = home.ctl(&["flush", "--timeout", "300ms"]);
-    let told = String::from_utf8_lossy(&left.stderr);
-    assert_eq!(left.status.code(), Some(1), "{told}");
-    assert!(told.contains("0 events, 2 spans") && told.contains(&server.url) && told.contains("500"), "{told}");
+    let printed = String::from_utf8_lossy(&left.stderr);
+    assert_eq!(left.status.code(), Some(1), "{printed}");
+    assert!(
+        printed.contains("0 events, 2 spans") && printed.contains(&server.url) && printed.contains("500"),
+        "{printed}"
+    );
     server.change(|_| Answer::ok());
     home.flush();
     assert_eq!(server.spans().len(), 2);
@@ -250,8 +253,8 @@ fn status_without_a_daemon_says_so() {
     for args in [&["status"][..], &["status", "--json"], &["flush", "--timeout", "1s"]] {
         let output = home.ctl(args);
         assert_eq!(output.status.code(), Some(3), "{args:?}");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.stdout.is_empty() && told.contains("not running"), "{told}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert!(output.stdout.is_empty() && printed.contains("not running"), "{printed}");
     }
     assert_eq!(fs::read_dir(home.path()).expect("the home").count(), 0, "asking leaves nothing behind");
 }
@@ -261,7 +264,7 @@ fn try_works_without_an_account() {
     let home = Home::new();
     let output = home.ctl(&["try"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(told.contains("arrived") && told.contains("Turn 1"), "{told}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("arrived") && printed.contains("Turn 1"), "{printed}");
     assert_eq!(fs::read_dir(home.path()).expect("the home").count(), 0, "it leaves nothing behind");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tests::{Answer, Home, Request, Server, Span, Story, ids, server};
 
 /// A session of `turns` turns in `project`, emitted whole: two spans each.
-fn tell(home: &Home, project: &str, turns: usize, env: &[(String, String)]) -> Story {
+fn play(home: &Home, project: &str, turns: usize, env: &[(String, String)]) -> Story {
     let mut story = Story::new(home, project, &format!("session-{project}"));
     for turn in 1..=turns {
         story.turn(&format!("question {turn}"), &format!("answer {turn}"));
@@ -40,7 +40,7 @@ fn requests_are_what_langfuse_reads_whatever_the_environment_says_to_other_expor
         ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "1"),
         ("OTEL_TRACES_SAMPLER", "always_off"),
     ]);
-    tell(&home, "work", 1, &server.env());
+    play(&home, "work", 1, &server.env());
     let spans = server.wait_for(2);
     home.flush();
     let requests = server.requests();
@@ -92,7 +92,7 @@ fn what_the_server_could_not_take_goes_out_again_byte_for_byte_and_not_before_it
         let mut first = Some(answer);
         let server = Server::answering(move |_| first.take().unwrap_or_else(Answer::ok));
         // One turn, so that all of it is in the first request and nothing is added to the second.
-        tell(&home, name, 1, &server.env());
+        play(&home, name, 1, &server.env());
         (name, server, Duration::from_secs(wait))
     });
     for (_, server, _) in &servers {
@@ -139,7 +139,7 @@ fn a_project_names_its_server_in_any_of_the_accepted_ways() {
         let mut env = server.env();
         env.retain(|(name, _)| name != "LANGFUSE_BASE_URL");
         env.extend(names.iter().map(|(name, value)| ((*name).to_owned(), value.replace("{}", &server.url))));
-        tell(&home, &format!("way-{number}"), 1, &env);
+        play(&home, &format!("way-{number}"), 1, &env);
         assert_eq!(server.wait_for(2).len(), 2, "{names:?}");
         let prefix = if names[0].1.contains("prefix") { "/prefix" } else { "" };
         let key = if names.iter().any(|(name, _)| name.ends_with("KEY")) { "pk:sk" } else { "pk-lf-test:sk-lf-test" };
@@ -157,7 +157,7 @@ fn a_refused_key_is_tried_again_when_a_hook_brings_another() {
     let home = Home::new();
     let _daemon = home.daemon();
     let server = Server::answering(|request| Answer::status(if request.key() == "pk:sk-new" { 200 } else { 401 }));
-    let story = tell(&home, "work", 1, &server::env(&server.url, "pk", "sk-old"));
+    let story = play(&home, "work", 1, &server::env(&server.url, "pk", "sk-old"));
     home.status_until("the destination to be parked", |status| status["destinations"][0]["state"] == "parked");
     let why = home.status()["destinations"][0]["last_error"].as_str().unwrap_or_default().to_owned();
     assert!(why.contains("401") && why.contains("key"), "{why}");
@@ -171,7 +171,7 @@ fn a_refused_key_is_looked_up_again_in_the_settings_when_somebody_waits() {
     let home = Home::new();
     let _daemon = home.daemon();
     let server = Server::answering(|request| Answer::status(if request.key() == "pk:sk-new" { 200 } else { 403 }));
-    tell(&home, "work", 1, &server::env(&server.url, "pk", "sk-old"));
+    play(&home, "work", 1, &server::env(&server.url, "pk", "sk-old"));
     home.status_until("the destination to be parked", |status| status["destinations"][0]["state"] == "parked");
     home.settings("work", &server::env(&server.url, "pk", "sk-new"));
     home.flush();
@@ -188,7 +188,7 @@ fn one_span_the_server_refuses_is_put_aside_and_all_others_arrive() {
         false => Answer::ok(),
     });
     home.settings("work", &server.env());
-    tell(&home, "work", 40, &server.env());
+    play(&home, "work", 40, &server.env());
     home.flush();
     let spans = server.spans();
     assert_eq!((spans.len(), ids(&spans).len()), (79, 79));
@@ -245,7 +245,7 @@ fn what_a_server_took_with_reservations_is_not_sent_again() {
     ];
     let servers = cases.map(|(name, answer)| {
         let server = Server::answering(move |_| answer.clone());
-        tell(&home, name, 1, &server.env());
+        play(&home, name, 1, &server.env());
         (name, server)
     });
     home.flush();
@@ -263,7 +263,7 @@ fn a_redirect_is_not_followed() {
     let servers = [301, 302, 307, 308].map(|status| {
         let to = format!("{}/api/public/otel/v1/traces", other.url);
         let server = Server::answering(move |_| Answer::status(status).header("location", to.clone()));
-        tell(&home, &format!("redirect-{status}"), 1, &server.env());
+        play(&home, &format!("redirect-{status}"), 1, &server.env());
         server
     });
     let status = home.status_until("all destinations to be parked", |status| {
@@ -317,11 +317,11 @@ fn one_server_that_is_away_does_not_keep_another_waiting() {
     let home = Home::new();
     let _daemon = home.daemon();
     let away = server::env(&format!("http://{}", server::unused()), "pk", "sk");
-    tell(&home, "away", 1, &away);
+    play(&home, "away", 1, &away);
     home.status_until("the failure to be seen", |status| status["destinations"][0]["state"] == "retrying");
     let server = Server::new();
     let started = Instant::now();
-    tell(&home, "there", 1, &server.env());
+    play(&home, "there", 1, &server.env());
     server.wait_for(2);
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
@@ -332,11 +332,11 @@ fn a_server_that_never_answers_keeps_nobody_waiting() {
     let daemon = home.daemon();
     let stuck = Server::answering(|_| Answer::never());
     home.settings("stuck", &stuck.env());
-    tell(&home, "stuck", 1, &stuck.env());
+    play(&home, "stuck", 1, &stuck.env());
     stuck.wait_for_requests(1);
     assert_eq!(home.status()["outbox"]["in_flight"], 2);
     let server = Server::new();
-    tell(&home, "there", 1, &server.env());
+    play(&home, "there", 1, &server.env());
     server.wait_for(2);
     let started = Instant::now();
     let left = home.ctl(&["flush", "--timeout", "300ms"]);
@@ -354,7 +354,7 @@ fn a_server_that_never_answers_keeps_nobody_waiting() {
 fn many_spans_arrive_in_few_requests() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
-    tell(&home, "work", 600, &server.env());
+    play(&home, "work", 600, &server.env());
     home.flush();
     assert_eq!(ids(&server.spans()).len(), 1200);
     let requests = server.requests();

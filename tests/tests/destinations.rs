@@ -104,9 +104,9 @@ fn a_project_without_a_secret_is_parked_and_status_says_why() {
     let destination = &status["destinations"][0];
     assert_eq!((&destination["waiting"], &destination["public_key"]), (&json!(2), &json!("pk-lf-test")));
     assert!(destination["last_error"].as_str().is_some_and(|why| why.contains("no secret key")), "{destination}");
-    let told = home.ctl(&["status"]);
-    let told = String::from_utf8_lossy(&told.stdout);
-    assert!(told.contains("parked") && told.contains("no secret key"), "{told}");
+    let printed = home.ctl(&["status"]);
+    let printed = String::from_utf8_lossy(&printed.stdout);
+    assert!(printed.contains("parked") && printed.contains("no secret key"), "{printed}");
     assert_eq!(server.requests().len(), 0);
     // The next hook of a session that has the key brings everything.
     home.hook(&story.event("SessionEnd"), &server.env());
@@ -133,10 +133,10 @@ fn status_tells_sessions_and_destinations() {
     assert_eq!((&destination["kind"], &destination["state"]), (&json!("langfuse"), &json!("ok")));
     assert_eq!((&destination["base_url"], &destination["waiting"]), (&json!(server.url), &json!(0)));
     assert!(destination["last_success"].is_string() && destination["last_error"].is_null(), "{destination}");
-    let told = home.ctl(&["status"]);
-    assert_eq!(told.status.code(), Some(0));
-    let told = String::from_utf8_lossy(&told.stdout);
-    assert!(told.contains("s 2 turns") && told.contains(&server.url), "{told}");
+    let printed = home.ctl(&["status"]);
+    assert_eq!(printed.status.code(), Some(0));
+    let printed = String::from_utf8_lossy(&printed.stdout);
+    assert!(printed.contains("s 2 turns") && printed.contains(&server.url), "{printed}");
 }
 
 #[test]

@@ -37,8 +37,8 @@ fn complete(home: &Home, server: &Server, sessions: usize) {
     home.flush();
     assert_eq!(home.spooled(), Vec::<std::path::PathBuf>::new());
     let spans = server.spans();
-    let told: BTreeSet<&str> = spans.iter().map(|span| span.get("session.id")).collect();
-    assert_eq!((told.len(), spans.len()), (sessions, 2 * sessions));
+    let arrived: BTreeSet<&str> = spans.iter().map(|span| span.get("session.id")).collect();
+    assert_eq!((arrived.len(), spans.len()), (sessions, 2 * sessions));
     assert_eq!(home.status()["skipped_lines"], json!({}));
 }
 
@@ -115,10 +115,10 @@ fn a_storm_of_events_without_a_daemon_leaves_what_fits_and_the_newest() {
     home.flush();
     assert_eq!(home.spooled().len(), 0);
     let spans = server.spans();
-    let told: BTreeSet<String> = spans.iter().map(|span| span.get("session.id").to_owned()).collect();
+    let arrived: BTreeSet<String> = spans.iter().map(|span| span.get("session.id").to_owned()).collect();
     // Their sessions are found by their transcripts.
     let expect = (0..MOST - 1).chain(MOST..MOST + last).map(|number| format!("s-{number}"));
-    assert_eq!(told, expect.collect());
+    assert_eq!(arrived, expect.collect());
     assert_eq!(home.status()["skipped_lines"]["event_evicted"], last, "they are counted");
 }
 
@@ -300,9 +300,9 @@ fn without_file_descriptors_the_daemon_waits_quietly_and_goes_on_when_there_are_
     };
     let usual = getrlimit(Resource::Nofile);
     limit(Rlimit { current: Some(3), ..usual });
-    let told = |what: &str| home.log().matches(what).count();
+    let logged = |what: &str| home.log().matches(what).count();
     let clients: Vec<_> = (0..10).map(|_| UnixStream::connect(home.paths().socket).expect("in the backlog")).collect();
-    eventually("the shortage to be noticed", || told("no connection can be accepted") > 0);
+    eventually("the shortage to be noticed", || logged("no connection can be accepted") > 0);
     let started = Instant::now();
     // Hooks meanwhile keep their events.
     const HOOKS: usize = 5;
@@ -312,14 +312,14 @@ fn without_file_descriptors_the_daemon_waits_quietly_and_goes_on_when_there_are_
         home.hook(&story.event("SessionEnd"), &server.env());
     }
     assert_eq!(home.spooled().len(), HOOKS);
-    let (busy, took) = (daemon.busy().expect("told before") - before, started.elapsed());
+    let (busy, took) = (daemon.busy().expect("measured before") - before, started.elapsed());
     assert!(took > 4 * DEADLINE, "{took:?}");
     // 5 % of the time, and what the start of it cost.
     assert!(busy <= took / 20 + Duration::from_millis(50), "{busy:?} in {took:?}");
     limit(usual);
-    eventually("the shortage to be over", || told("connections are accepted again") > 0);
+    eventually("the shortage to be over", || logged("connections are accepted again") > 0);
     complete(&home, &server, HOOKS);
-    assert_eq!((told("no connection can be accepted"), told("connections are accepted again")), (1, 1));
+    assert_eq!((logged("no connection can be accepted"), logged("connections are accepted again")), (1, 1));
     drop(clients);
 }
 

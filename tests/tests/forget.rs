@@ -23,8 +23,8 @@ fn the_traces_of_a_session_leave_the_server_and_are_not_sent_again() {
     assert_eq!((asked.status.code(), server.spans().len()), (Some(2), 206), "{asked:?}");
     let path = gone.path.to_str().expect("UTF-8");
     let done = home.ctl(&["forget", "--yes", path]);
-    let told = String::from_utf8_lossy(&done.stdout);
-    assert!(done.status.success() && told.contains("102 traces of session gone"), "{done:?}");
+    let printed = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && printed.contains("102 traces of session gone"), "{done:?}");
     assert_eq!(server.spans().len(), 206, "the server deletes in its own time");
     server.work();
     let left = server.spans();
@@ -51,8 +51,8 @@ fn what_waits_goes_as_well_and_a_server_that_is_away_is_named() {
     home.hook(&story.stop("a"), &server.env());
     home.status_until("the spans to wait", |status| status["outbox"]["pending"] == 2);
     let away = home.ctl(&["forget", "--yes", "s"]);
-    let told = String::from_utf8_lossy(&away.stderr);
-    assert!(away.status.code() == Some(1) && told.contains("503"), "{away:?}");
+    let printed = String::from_utf8_lossy(&away.stderr);
+    assert!(away.status.code() == Some(1) && printed.contains("503"), "{away:?}");
     assert_eq!(home.status()["outbox"]["pending"], 0);
     server.change(|_| Answer::ok());
     let done = home.ctl(&["forget", "--yes", "s"]);

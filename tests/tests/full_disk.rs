@@ -100,9 +100,9 @@ fn a_full_disk_stops_nobody_and_when_there_is_room_everything_arrives_once() {
         assert!(took < Duration::from_secs(2), "{took:?}");
     }
     home.status_until("the trouble to be told", |status| trouble(status)["since"].is_string());
-    let told = home.ctl(&["status"]);
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
-    assert!(told.contains("takes no changes since") && told.contains("full"), "{told}");
+    let printed = home.ctl(&["status"]);
+    let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+    assert!(printed.contains("takes no changes since") && printed.contains("full"), "{printed}");
     let worked = work(&daemon);
     assert!(worked < Duration::from_millis(250), "{worked:?} of work in a second");
     say(&format!("waiting for the disk: {worked:?} of work in a second"));
@@ -197,8 +197,8 @@ fn a_daemon_that_finds_no_room_or_may_not_write_starts_when_it_can() {
     };
     remount("remount,bind,ro");
     let (output, took) = home::run(home.command(&bins().daemon), b"");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && told.to_lowercase().contains("read-only"), "{output:?}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && printed.to_lowercase().contains("read-only"), "{output:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(home.hook(&story.stop("a"), &server.env()) < Duration::from_secs(2));
     remount("remount,bind,rw");
@@ -402,8 +402,8 @@ fn a_database_of_a_later_version_is_left_as_it_is() {
     bytes[60..64].copy_from_slice(&99u32.to_be_bytes());
     fs::write(&database, &bytes).expect("written");
     let (output, _) = home::run(home.command(&bins().daemon), b"");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && told.contains("newer version: install that again"), "{output:?}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && printed.contains("newer version: install that again"), "{output:?}");
     assert!(home.log().contains("newer version"), "{}", home.log());
     assert_eq!(fs::read(&database).expect("there"), bytes);
     assert_eq!(aside(&home), Vec::<PathBuf>::new());

@@ -41,8 +41,8 @@ fn at_the_first_start_sessions_go_on_where_the_node_tool_was() {
     home.hook(&story.stop("a4"), &server.env());
     home.flush();
     let output = home.ctl_with(&["backfill", "--yes", "--json"], &server.env());
-    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!((output.status.code(), &told["spans_queued"], &told["turns"]), (Some(0), &json!(0), &json!(2)));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((output.status.code(), &report["spans_queued"], &report["turns"]), (Some(0), &json!(0), &json!(2)));
     assert_eq!(roots(&server.spans()), ["Turn 3", "Turn 4"]);
     assert_eq!((server.spans().len(), ids(&server.spans()).len()), (4, 4));
 }
@@ -81,8 +81,8 @@ fn it_can_be_asked_for_and_what_was_read_stays_as_it_is() {
     fs::write(&file, json!({"known": entry(40, 20), "new": entry(2, 1)}).to_string()).expect("written");
     let output = home.ctl(&["import-state", &file.to_string_lossy(), "--json"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(told, json!({"imported": 1, "known": 1}));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report, json!({"imported": 1, "known": 1}));
     known.turn("q2", "a2");
     new.turn("q1", "a1").turn("q2", "a2");
     home.hook(&known.stop("a2"), &server.env());

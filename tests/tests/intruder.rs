@@ -128,9 +128,9 @@ fn a_daemon_begins_nothing_in_a_place_that_others_prepared() {
             let before = fs::symlink_metadata(&path).expect("there");
             let started = Instant::now();
             let output = home::run(home.command(program), b"").0;
-            let told = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{case}: {told}");
-            assert!(told.contains(expect) && told.contains("remove it"), "{case}: {told}");
+            let printed = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{case}: {printed}");
+            assert!(printed.contains(expect) && printed.contains("remove it"), "{case}: {printed}");
             assert!(started.elapsed() < Duration::from_secs(10), "{case}: {:?}", started.elapsed());
             untouched(&precious, &case);
             let after = fs::symlink_metadata(&path).expect("still there");
@@ -151,8 +151,8 @@ fn what_was_open_to_others_is_closed_and_the_log_says_so() {
     let _daemon = home.daemon();
     for (path, open) in open.into_iter().chain([(&paths.log, 0o644)]) {
         assert_eq!(mode(path), open & 0o700, "{}", path.display());
-        let told = format!("path={}", path.display());
-        assert!(home.log().lines().any(|line| line.contains("was open to other users") && line.ends_with(&told)));
+        let printed = format!("path={}", path.display());
+        assert!(home.log().lines().any(|line| line.contains("was open to other users") && line.ends_with(&printed)));
     }
 }
 
@@ -376,10 +376,10 @@ fn a_short_socket_directory_that_another_user_made_first_is_not_used() {
         let mut command = others_daemon(&home);
         command.env("CC_LANGFUSE_STATE_DIR", &state).current_dir("/");
         let output = home::run(command, b"").0;
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
         let found = fs::read_dir(&short).expect("there").count();
         fs::remove_dir_all(&short).expect("removed");
-        assert_eq!((output.status.code(), found), (Some(1), 0), "{told}");
-        assert!(told.contains("must be a directory of yours"), "{told}");
+        assert_eq!((output.status.code(), found), (Some(1), 0), "{printed}");
+        assert!(printed.contains("must be a directory of yours"), "{printed}");
     }
 }

@@ -35,7 +35,7 @@ fn server(api: &MediaApi, mut plan: impl FnMut(&Request) -> Option<Answer> + Sen
 }
 
 /// One turn with `image` in the prompt and in the output of its one tool: four spans, three of which show it.
-fn tell(home: &Home, image: &[u8], env: &[(String, String)]) -> Story {
+fn play(home: &Home, image: &[u8], env: &[(String, String)]) -> Story {
     home.settings("work", env);
     let mut story = Story::new(home, "work", "s");
     story.prompt_of(&json!([text("look"), png(image)])).tool_of(&json!([png(image)])).answer("seen");
@@ -134,7 +134,7 @@ fn spans_do_not_wait_for_media_and_media_wait_for_the_server_through_a_restart()
     let server = server(&api, |request| is_media(request).then(|| Answer::status(500)));
     let daemon = home.daemon();
     let image = bytes(3, 100_000);
-    tell(&home, &image, &server.env());
+    play(&home, &image, &server.env());
     assert_eq!(server.wait_for(4).len(), 4);
     let left = home.ctl(&["flush", "--timeout", "300ms"]);
     let said = String::from_utf8_lossy(&left.stderr).into_owned();
@@ -157,7 +157,7 @@ fn a_media_api_that_never_answers_keeps_no_span_waiting() {
     let (home, api) = (Home::new(), MediaApi::default());
     let server = server(&api, |request| is_media(request).then(Answer::never));
     let daemon = home.daemon();
-    let mut story = tell(&home, &bytes(4, 1000), &server.env());
+    let mut story = play(&home, &bytes(4, 1000), &server.env());
     assert_eq!(server.wait_for(4).len(), 4);
     story.turn("more", "words");
     home.hook(&story.stop("words"), &server.env());
@@ -174,7 +174,7 @@ fn what_the_storage_could_not_take_is_put_there_again() {
     let server = server(&api, move |request| (request.method == "PUT").then(|| answers.pop()).flatten());
     let _daemon = home.daemon();
     let image = bytes(5, 50_000);
-    tell(&home, &image, &server.env());
+    play(&home, &image, &server.env());
     // Each time somebody waits, it is tried at once.
     eventually("everything to arrive", || home.ctl(&["flush", "--timeout", "200ms"]).status.success());
     assert_eq!(only_file(&api), image);
@@ -193,7 +193,7 @@ fn a_report_that_is_lost_is_made_again() {
     let server = server(&api, move |request| (request.method == "PATCH").then(|| answers.pop()).flatten());
     let _daemon = home.daemon();
     let image = bytes(6, 5000);
-    tell(&home, &image, &server.env());
+    play(&home, &image, &server.env());
     home.flush();
     assert_eq!(only_file(&api), image);
 }
@@ -203,7 +203,7 @@ fn a_server_without_media_gets_its_spans_and_the_rest_is_counted() {
     let home = Home::new();
     let server = Server::answering(|request| Answer::status(if is_media(request) { 404 } else { 200 }));
     let _daemon = home.daemon();
-    tell(&home, &bytes(7, 1000), &server.env());
+    play(&home, &bytes(7, 1000), &server.env());
     home.flush();
     assert_eq!(server.spans().len(), 4);
     let status = home.status();
@@ -217,7 +217,7 @@ fn nothing_is_put_where_others_could_read_along() {
     let body = json!({"mediaId": "x", "uploadUrl": "http://storage.example/x"}).to_string();
     let server = Server::answering(move |_| Answer::ok().body(&body));
     let _daemon = home.daemon();
-    tell(&home, &bytes(8, 1000), &server.env());
+    play(&home, &bytes(8, 1000), &server.env());
     home.flush();
     assert_eq!(home.status()["skipped_lines"]["media_refused"], 3);
 }
@@ -230,7 +230,7 @@ fn a_refused_key_is_tried_again_when_a_hook_brings_another() {
     });
     let _daemon = home.daemon();
     let image = bytes(9, 1000);
-    let story = tell(&home, &image, &tests::server::env(&server.url, "pk", "sk-old"));
+    let story = play(&home, &image, &tests::server::env(&server.url, "pk", "sk-old"));
     assert_eq!(server.wait_for(4).len(), 4);
     home.status_until("the refusal to be seen", |status| {
         status["media"]["last_error"].as_str().is_some_and(|why| why.contains("401"))
@@ -247,7 +247,7 @@ fn where_no_text_may_leave_no_image_does() {
     let _daemon = home.daemon();
     let mut env = server.env();
     env.push(("CC_LANGFUSE_CAPTURE".into(), "metadata".into()));
-    tell(&home, &bytes(10, 1000), &env);
+    play(&home, &bytes(10, 1000), &env);
     home.flush();
     assert!(!server.requests().iter().any(is_media));
     let spans = server.spans();

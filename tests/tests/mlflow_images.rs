@@ -33,7 +33,7 @@ fn document() -> Vec<u8> {
 }
 
 /// A turn with an image and a document in the prompt, and tools that put out an image, both beside text, and text alone.
-fn tell(home: &Home, env: &[(String, String)]) -> Story {
+fn play(home: &Home, env: &[(String, String)]) -> Story {
     home.settings("work", env);
     let text = |text: &str| json!({"type": "text", "text": text});
     let (png, pdf) = (block("image", "image/png", &image()), block("document", "application/pdf", &document()));
@@ -111,7 +111,7 @@ fn each_is_stored_as_it_was_below_the_trace_whose_spans_name_it() {
     let (home, stored) = (Home::new(), Stored::default());
     let server = server("mlflow-artifacts:/deep/0", &stored, |_| None);
     let _daemon = home.daemon();
-    tell(&home, &env(&server.url));
+    play(&home, &env(&server.url));
     home.flush();
     let (spans, stored) = (server.spans(), stored.lock().unwrap().clone());
     let named: Vec<[String; 4]> = spans.iter().flat_map(named).map(|name| parts(&name)).collect();
@@ -156,7 +156,7 @@ fn where_only_clients_of_mlflow_can_write_type_and_size_stand_in_their_place() {
         let (home, stored) = (Home::new(), Stored::default());
         let server = server(location, &stored, |_| None);
         let _daemon = home.daemon();
-        tell(&home, &env(&server.url));
+        play(&home, &env(&server.url));
         home.flush();
         let spans = server.spans();
         assert_eq!((ids(&spans).len(), stored.lock().unwrap().len()), (8, 0), "{location}");
@@ -186,7 +186,7 @@ fn a_proxy_that_is_away_or_refuses_keeps_no_span_waiting_and_costs_nothing_else(
         let (home, stored) = (Home::new(), Stored::default());
         let server = server("mlflow-artifacts:/0", &stored, move |request| (request.method == "PUT").then(answer));
         let daemon = home.daemon();
-        tell(&home, &env(&server.url));
+        play(&home, &env(&server.url));
         let spans = server.wait_for(8);
         assert_eq!(spans.iter().flat_map(named).count(), 7);
         match became {
@@ -229,7 +229,7 @@ fn a_server_that_does_not_say_where_artifacts_are_keeps_no_span_waiting() {
         let (home, stored) = (Home::new(), Stored::default());
         let server = server("mlflow-artifacts:/0", &stored, move |request| (request.method == "GET").then(answer));
         let _daemon = home.daemon();
-        tell(&home, &env(&server.url));
+        play(&home, &env(&server.url));
         assert_eq!(ids(&server.wait_for(8)).len(), 8);
         assert_eq!(stored.lock().unwrap().len(), 0);
     }
@@ -243,7 +243,7 @@ fn a_real_server_has_the_bytes_of_each_that_its_spans_name() {
     let (real, home, otlp) = (Real::mlflow(&programs), Home::new(), Server::new());
     let _daemon = home.daemon();
     let beside = vec![("CC_LANGFUSE_OTLP_ENDPOINT".to_owned(), format!("{}/v1/traces", otlp.url))];
-    tell(&home, &[env(&real.url()), beside].concat());
+    play(&home, &[env(&real.url()), beside].concat());
     home.flush();
     let trace = otlp.spans()[0].trace_id.clone();
     let artifact = |more: &str| format!("/ajax-api/3.0/mlflow/get-trace-artifact?request_id=tr-{trace}{more}");

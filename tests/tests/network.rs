@@ -26,7 +26,7 @@ fn authorization() -> String {
 }
 
 /// A session of one turn in `project`: two spans.
-fn tell(home: &Home, project: &str, url: &str) {
+fn play(home: &Home, project: &str, url: &str) {
     let mut story = Story::new(home, project, &format!("session-{project}"));
     story.turn("question", "answer");
     home.hook(&story.stop("answer"), &env(url));
@@ -68,7 +68,7 @@ fn a_key_is_not_sent_unencrypted_but_on_this_machine() {
     // All but the last lead here, where somebody listens; none says so beyond doubt.
     let hosts = ["0.0.0.0", "localhost.localdomain", "[::ffff:127.0.0.1]", "lf.example.org"];
     for (number, host) in hosts.iter().enumerate() {
-        tell(&home, &format!("p{number}"), &format!("http://{host}:{port}"));
+        play(&home, &format!("p{number}"), &format!("http://{host}:{port}"));
     }
     for (url, why) in errors(&home, hosts.len(), "parked") {
         assert!(why.contains("unencrypted") && why.contains("https"), "{url}: {why}");
@@ -93,9 +93,9 @@ fn what_is_on_this_machine_is_reached_without_a_proxy() {
     let _daemon = home.daemon_with(&variables);
     let plain = Server::new();
     let secure = Server::secure(anywhere(), &authority.certify("127.0.0.1"), &TLS13);
-    tell(&home, "address", &plain.url);
-    tell(&home, "name", &plain.url.replace("127.0.0.1", "localhost"));
-    tell(&home, "secure", &secure.url);
+    play(&home, "address", &plain.url);
+    play(&home, "name", &plain.url.replace("127.0.0.1", "localhost"));
+    play(&home, "secure", &secure.url);
     home.flush();
     assert_eq!((plain.spans().len(), secure.spans().len()), (4, 2));
     assert_eq!(proxy.heads(), Vec::<String>::new());
@@ -111,7 +111,7 @@ fn a_proxy_learns_where_to_and_nothing_else() {
         let trusted = pem(&home, "ca.pem", &[authority.pem()]);
         let through = format!("http://me:proxy-canary@{}", proxy.address);
         let _daemon = home.daemon_with(&[(variable, &through), ("NODE_EXTRA_CA_CERTS", &trusted)]);
-        tell(&home, "work", "https://lf.example.org");
+        play(&home, "work", "https://lf.example.org");
         home.flush();
         assert_eq!((server.spans().len(), server.requests()[0].key()), (2, format!("pk:{SECRET}")));
         let heads = proxy.heads();
@@ -145,8 +145,8 @@ fn what_no_proxy_names_is_reached_directly() {
         ("NO_PROXY", "other.example.org, 0.0.0.0"),
         ("NODE_EXTRA_CA_CERTS", &trusted),
     ]);
-    tell(&home, "direct", &format!("https://0.0.0.0:{}", direct.address.port()));
-    tell(&home, "tunnelled", "https://lf.example.org:8443/sub");
+    play(&home, "direct", &format!("https://0.0.0.0:{}", direct.address.port()));
+    play(&home, "tunnelled", "https://lf.example.org:8443/sub");
     home.flush();
     assert_eq!((direct.spans().len(), tunnelled.spans().len()), (2, 2));
     let heads = proxy.heads();
@@ -163,7 +163,7 @@ fn a_proxy_that_does_not_lead_there_is_named_and_tried_again() {
     let trusted = pem(&home, "ca.pem", &[authority.pem()]);
     let daemon = home.daemon_with(&[("HTTPS_PROXY", &through), ("NODE_EXTRA_CA_CERTS", &trusted)]);
     home.settings("work", &env("https://lf.example.org"));
-    tell(&home, "work", "https://lf.example.org");
+    play(&home, "work", "https://lf.example.org");
     let why = errors(&home, 1, "retrying").remove(0).1;
     assert!(why.contains(&proxy.address.to_string()) && why.contains("authorization required"), "{why}");
     proxy.change(Err(503));
@@ -177,7 +177,7 @@ fn a_proxy_that_does_not_lead_there_is_named_and_tried_again() {
     let before = proxy.bytes().len();
     let daemon = home.daemon_with(&[("HTTPS_PROXY", &other), ("NODE_EXTRA_CA_CERTS", &trusted)]);
     eventually("a word in the log", || home.log().contains("a proxy of the environment cannot be used"));
-    tell(&home, "socks5", "https://lf.example.org");
+    play(&home, "socks5", "https://lf.example.org");
     home.status_until("the proxy to be refused", |status| {
         let why = status["destinations"][0]["last_error"].as_str().unwrap_or_default();
         why.contains("socks5://") && why.contains("not supported") && !why.contains("canary")
@@ -204,7 +204,7 @@ fn a_server_that_cannot_prove_who_it_is_gets_nothing_until_it_can() {
     ];
     let servers = cases.map(|(name, identity, expect)| {
         let server = Server::secure(anywhere(), &identity, &TLS13);
-        tell(&home, name, &server.url);
+        play(&home, name, &server.url);
         (name, server, expect)
     });
     let errors = errors(&home, servers.len(), "parked");
@@ -240,7 +240,7 @@ fn a_server_that_does_not_speak_tls_is_not_spoken_to_without() {
         listener.set_nonblocking(true).expect("set");
         (heard, listener)
     });
-    tell(&home, "work", &format!("https://{address}"));
+    play(&home, "work", &format!("https://{address}"));
     let why = errors(&home, 1, "parked").remove(0).1;
     assert!(why.contains("prove") && why.contains("corrupt message"), "{why}");
     let (heard, listener) = heard.join().expect("heard");
@@ -257,8 +257,8 @@ fn further_authorities_are_trusted_in_either_version_of_tls() {
         let trusted = pem(&home, "ca.pem", &[Authority::new("other").pem(), ours.pem(), alone.pem()]);
         let signed = Server::secure(anywhere(), &ours.certify("127.0.0.1"), version);
         let own = Server::secure(anywhere(), &alone, version);
-        tell(&home, "signed", &signed.url);
-        tell(&home, "own", &own.url.replace("127.0.0.1", "localhost"));
+        play(&home, "signed", &signed.url);
+        play(&home, "own", &own.url.replace("127.0.0.1", "localhost"));
         for project in ["signed", "own"] {
             // Events that were spooled carry no key.
             home.settings(project, &env(if project == "signed" { &signed.url } else { "" }));
@@ -280,7 +280,7 @@ fn further_authorities_are_trusted_in_either_version_of_tls() {
 fn a_name_that_does_not_resolve_is_asked_for_again() {
     let home = Home::new();
     let _daemon = home.daemon();
-    tell(&home, "work", "https://nowhere.invalid");
+    play(&home, "work", "https://nowhere.invalid");
     let why = errors(&home, 1, "retrying").remove(0).1;
     assert!(why.contains("dns"), "{why}");
     assert_eq!(home.status()["outbox"]["pending"], 2);
@@ -319,7 +319,7 @@ fn an_address_that_is_not_langfuse_is_parked_and_looked_at_again() {
     let _daemon = home.daemon();
     let servers = [403, 404, 405, 410, 418].map(|status| {
         let server = Server::answering(move |_| Answer::status(status).body("nothing here"));
-        tell(&home, &format!("status-{status}"), &server.url);
+        play(&home, &format!("status-{status}"), &server.url);
         (status, server)
     });
     let errors = errors(&home, servers.len(), "parked");
@@ -346,7 +346,7 @@ fn a_wait_the_server_asked_for_outlives_the_daemon() {
     let (long, short, unclear) = (ask("1000000000"), ask("3"), ask("tomorrow"));
     for (project, server) in [("long", &long), ("short", &short), ("unclear", &unclear)] {
         home.settings(project, &env(&server.url));
-        tell(&home, project, &server.url);
+        play(&home, project, &server.url);
     }
     home.status_until("the waits to be stored", |status| {
         let failed = |server: &Server| {

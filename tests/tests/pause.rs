@@ -48,9 +48,9 @@ fn nothing_said_meanwhile_is_sent_not_even_later_and_other_projects_go_on() {
     home.flush();
     let mut roots: Vec<_> = server.spans().into_iter().filter(|span| span.is_root()).collect();
     roots.sort_by_key(|span| (span.get("session.id").to_owned(), span.name.clone()));
-    let told: Vec<_> = roots.iter().map(|span| (span.name.as_str(), span.content("output"))).collect();
-    let told: Vec<_> = told.iter().map(|(name, output)| (*name, output.as_str())).collect();
-    assert_eq!(told, [("Turn 1", "another"), ("Turn 1", "before"), ("Turn 4", "after")]);
+    let arrived: Vec<_> = roots.iter().map(|span| (span.name.as_str(), span.content("output"))).collect();
+    let arrived: Vec<_> = arrived.iter().map(|(name, output)| (*name, output.as_str())).collect();
+    assert_eq!(arrived, [("Turn 1", "another"), ("Turn 1", "before"), ("Turn 4", "after")]);
 
     let elsewhere = Server::new();
     let output = home.ctl_with(&["backfill", "--yes", "--json"], &elsewhere.env());

@@ -194,8 +194,8 @@ fn after_setup_the_real_claude_code_is_traced_and_doctor_finds_nothing_wrong() {
         assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let told = ctl(&["setup", "--user", "--yes", "--no-service"], &keys);
-    assert!(told.contains(VERSION), "{told}");
+    let printed = ctl(&["setup", "--user", "--yes", "--no-service"], &keys);
+    assert!(printed.contains(VERSION), "{printed}");
     let _daemon = home.daemon();
     // The keys come from the settings alone.
     let env: Vec<_> = env(&api, &server).into_iter().filter(|(name, _)| !name.contains("LANGFUSE")).collect();

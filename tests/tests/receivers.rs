@@ -5,7 +5,7 @@ use tests::{Answer, Home, Server, Story};
 const PAGE: &str = "<html><head><title>Sign in to Airport WiFi</title></head><body>Please log in</body></html>";
 
 /// A session of one turn in `project`: two spans.
-fn tell(home: &Home, project: &str, server: &Server) {
+fn play(home: &Home, project: &str, server: &Server) {
     let mut story = Story::new(home, project, &format!("session-{project}"));
     story.turn("question", "answer");
     home.hook(&story.stop("answer"), &server.env());
@@ -37,7 +37,7 @@ fn what_answers_in_a_receivers_place_has_taken_nothing() {
         .zip(cases)
         .map(|(number, (answer, said))| {
             let server = Server::answering(move |_| answer.clone().unheard());
-            tell(&home, &format!("p{number}"), &server);
+            play(&home, &format!("p{number}"), &server);
             (server, said)
         })
         .collect();
@@ -85,7 +85,7 @@ fn a_yes_is_a_yes_in_whatever_words() {
         .zip(cases)
         .map(|(number, answer)| {
             let server = Server::answering(move |_| answer.clone());
-            tell(&home, &format!("p{number}"), &server);
+            play(&home, &format!("p{number}"), &server);
             server
         })
         .collect();

@@ -236,14 +236,14 @@ fn a_fork_of_a_fork_leaves_each_turn_to_the_session_that_made_it_in_any_order() 
         home.flush();
         let spans = server.spans();
         let calls = spans.iter().filter(|span| span.is_generation());
-        let told: BTreeSet<_> = calls.map(|span| (span.get("session.id"), input(span), &span.trace_id)).collect();
+        let arrived: BTreeSet<_> = calls.map(|span| (span.get("session.id"), input(span), &span.trace_id)).collect();
         let expect = [("one", 1), ("one", 10), ("three", 10_000), ("two", 100), ("two", 1000)];
         assert_eq!(
-            told.iter().map(|(session, tokens, _)| (*session, *tokens)).collect::<Vec<_>>(),
+            arrived.iter().map(|(session, tokens, _)| (*session, *tokens)).collect::<Vec<_>>(),
             expect,
             "{order:?}"
         );
-        let traces: BTreeSet<_> = told.iter().map(|(.., trace)| trace).collect();
+        let traces: BTreeSet<_> = arrived.iter().map(|(.., trace)| trace).collect();
         assert_eq!((traces.len(), spans.iter().filter(|span| span.is_root()).count()), (5, 5), "{order:?}");
     }
 }

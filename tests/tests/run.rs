@@ -130,8 +130,8 @@ fn the_resident_daemon_is_used_if_it_runs_and_another_if_that_is_wanted() {
         let output = scene.run(options, &[], &keys(&server));
         assert_eq!((output.status.code(), &*besides_the_trace(&output, &server)), (Some(0), ""));
         assert!(server.spans().len() > before, "delivered when it returns");
-        let told = !scene.home.status()["sessions"].as_array().expect("a list").is_empty();
-        assert_eq!(told, resident_told);
+        let printed = !scene.home.status()["sessions"].as_array().expect("a list").is_empty();
+        assert_eq!(printed, resident_told);
         assert_eq!(scene.left(), [] as [PathBuf; 0]);
     }
 }

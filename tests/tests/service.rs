@@ -150,8 +150,11 @@ fn a_passed_socket_that_is_not_the_one_hooks_look_for_is_refused() {
         let said = home.path().join("said");
         command.stderr(fs::File::create(&said).expect("made"));
         let ended = Home::spawn(command).ended();
-        let told = fs::read_to_string(said).expect("there");
-        assert!(ended.code() == Some(1) && told.contains(why) && told.contains("socket unit"), "{why}: {told}");
+        let printed = fs::read_to_string(said).expect("there");
+        assert!(
+            ended.code() == Some(1) && printed.contains(why) && printed.contains("socket unit"),
+            "{why}: {printed}"
+        );
         assert!(home.paths().socket.exists(), "{why}");
     }
     drop(right);

@@ -200,7 +200,7 @@ fn following_ends_when_nobody_reads_any_more() {
 }
 
 /// A session that is delivered.
-fn told(home: &Home, server: &Server, project: &str, session: &str) -> Story {
+fn delivered_session(home: &Home, server: &Server, project: &str, session: &str) -> Story {
     let mut story = Story::new(home, project, session);
     story.turn("first", "one").turn("second", "two");
     home.hook(&story.stop("two"), &server.env());
@@ -215,7 +215,7 @@ fn sessions_are_listed_with_the_newest_first() {
     let server = Server::new();
     let _daemon = home.daemon();
     assert!(text(&home.ctl(&["sessions"])).contains("none yet"));
-    told(&home, &server, "alpha", "session-a");
+    delivered_session(&home, &server, "alpha", "session-a");
     let mut b = Story::new(&home, "beta", "session-b");
     b.raw(br#"{"type":"ai-title","aiTitle":"x","title":"Mend the\u001b[31m parser","sessionId":"session-b"}"#);
     b.turn("hello", "hi");
@@ -263,8 +263,8 @@ fn a_session_is_found_in_langfuse() {
     let missing = home.ctl(&["open", "--print"]);
     assert_eq!(missing.status.code(), Some(3), "{missing:?}");
     let daemon = home.daemon();
-    let story = told(&home, &server, "work", "s-1");
-    told(&home, &server, "work", "s-2");
+    let story = delivered_session(&home, &server, "work", "s-1");
+    delivered_session(&home, &server, "work", "s-2");
     let roots: Vec<_> = server.spans().into_iter().filter(|span| span.is_root()).collect();
     let last = |session: &str| {
         let of_session = roots.iter().filter(|root| root.get("session.id") == session);
@@ -342,7 +342,7 @@ fn one_look_says_what_is_going_on() {
     assert_eq!(home.ctl(&["top"]).status.code(), Some(3));
     let server = Server::new();
     let _daemon = home.daemon();
-    let mut story = told(&home, &server, "work", "s-1");
+    let mut story = delivered_session(&home, &server, "work", "s-1");
     let row = || {
         let shown = text(&home.ctl(&["top", "--once"]));
         let (head, row) = (
@@ -379,7 +379,7 @@ fn the_terminal_is_as_before_when_the_view_ends() {
     let home = Home::new();
     let server = Server::new();
     let _daemon = home.daemon();
-    told(&home, &server, "work", "s-1");
+    delivered_session(&home, &server, "work", "s-1");
     let pid = home.path().join("pid");
     for end in ["q", "\x03", "TERM"] {
         let _ = fs::remove_file(&pid);
@@ -407,7 +407,7 @@ fn the_terminal_is_as_before_when_the_view_ends() {
         match end {
             "TERM" => {
                 let pid: i32 = fs::read_to_string(&pid).expect("the pid").trim().parse().expect("a number");
-                kill_process(Pid::from_raw(pid).expect("a pid"), Signal::TERM).expect("it can be told");
+                kill_process(Pid::from_raw(pid).expect("a pid"), Signal::TERM).expect("it can be printed");
             }
             key => input.write_all(key.as_bytes()).and_then(|()| input.flush()).expect("a key"),
         }

@@ -61,9 +61,9 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
         let file = home.path().join("repo/.claude/settings.json");
         let command = format!("cc-langfusectl trust {} pk-", stranger.url);
         assert!(why.contains(file.to_str().expect("text")) && why.contains(&command), "{why}");
-        let told = home.ctl(&["status"]);
-        let told = String::from_utf8_lossy(&told.stdout).into_owned();
-        assert!(told.contains("held") && told.contains(&command), "{told}");
+        let printed = home.ctl(&["status"]);
+        let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+        assert!(printed.contains("held") && printed.contains(&command), "{printed}");
         // Neither patience, nor a restart, nor a word about another server changes that.
         assert_eq!(home.ctl(&["flush", "--timeout", "500ms"]).status.code(), Some(1));
         assert_eq!(home.ctl(&["trust", "https://langfuse.example.org"]).status.code(), Some(1), "which account?");

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tests::{Home, Story, recording::Recording};
 
-fn told(home: &Home, args: &[&str]) -> (Option<i32>, String) {
+fn run(home: &Home, args: &[&str]) -> (Option<i32>, String) {
     let output = home.ctl(args);
     (output.status.code(), String::from_utf8(output.stdout).expect("text"))
 }
@@ -14,9 +14,9 @@ fn told(home: &Home, args: &[&str]) -> (Option<i32>, String) {
 fn shown(name: &str) -> String {
     let sessions = Recording::load(name).sessions();
     let [path] = &sessions[..] else { panic!("{name} has {} sessions", sessions.len()) };
-    let (code, told) = told(&Home::new(), &["show", path.to_str().expect("UTF-8")]);
-    assert_eq!(code, Some(0), "{told}");
-    told
+    let (code, report) = run(&Home::new(), &["show", path.to_str().expect("UTF-8")]);
+    assert_eq!(code, Some(0), "{report}");
+    report
 }
 
 #[test]
@@ -70,8 +70,8 @@ Turn 1 6.4 s start SCN:slowtool
 }
 
 fn reconciled(home: &Home, path: &Path) -> (Option<i32>, Value) {
-    let (code, told) = told(home, &["reconcile", path.to_str().expect("UTF-8"), "--json"]);
-    (code, serde_json::from_str(&told).expect("JSON"))
+    let (code, report) = run(home, &["reconcile", path.to_str().expect("UTF-8"), "--json"]);
+    (code, serde_json::from_str(&report).expect("JSON"))
 }
 
 fn sum(tokens: &Value) -> u64 {
@@ -86,21 +86,21 @@ fn what_is_traced_is_what_claude_code_counted_but_for_calls_that_leave_no_line()
         let truth = recording.truth();
         let is_all_seen = truth.unseen.is_empty() && truth.cut.is_empty();
         for path in recording.sessions() {
-            let (code, told) = reconciled(&home, &path);
-            assert_eq!(code, Some(0), "{}: {told}", recording.name);
-            if told["stated"].is_null() {
+            let (code, report) = reconciled(&home, &path);
+            assert_eq!(code, Some(0), "{}: {report}", recording.name);
+            if report["stated"].is_null() {
                 assert_ne!(truth.version, "2.1.329", "{} has totals", recording.name);
                 silent += 1;
                 continue;
             }
             let mut unseen = 0;
-            for row in told["models"].as_array().expect("a list") {
+            for row in report["models"].as_array().expect("a list") {
                 assert_eq!(sum(&row["excess"]), 0, "{}: {row}", recording.name);
                 assert_eq!(sum(&row["traced"]) + sum(&row["unseen"]), sum(&row["stated"]), "{}: {row}", recording.name);
                 unseen += sum(&row["unseen"]);
             }
             // What is not seen may be all that a model was asked: another one judges what may run in auto mode.
-            assert_eq!(unseen == 0, is_all_seen, "{}: {told}", recording.name);
+            assert_eq!(unseen == 0, is_all_seen, "{}: {report}", recording.name);
             equal += usize::from(is_all_seen);
             less += usize::from(!is_all_seen);
         }
@@ -114,9 +114,9 @@ fn what_is_traced_is_what_claude_code_counted_but_for_calls_that_leave_no_line()
 #[test]
 fn reconcile_tells_the_difference_and_what_it_comes_from() {
     let (home, path) = (Home::new(), Recording::load("compact").sessions().remove(0));
-    let (code, told) = told(&home, &["reconcile", path.to_str().expect("UTF-8")]);
+    let (code, report) = run(&home, &["reconcile", path.to_str().expect("UTF-8")]);
     assert_eq!(
-        (code, told.as_str()),
+        (code, report.as_str()),
         (
             Some(0),
             "\
@@ -152,7 +152,7 @@ fn more_than_claude_code_counted_is_an_error_and_what_came_later_is_not_compared
     story.raw(totals(3, 5).as_bytes());
     let (code, found) = reconciled(&home, &path);
     assert_eq!((code, &found["exceeds"], &found["models"][0]["excess"]["output"]), (Some(1), &json!(true), &json!(1)));
-    let (code, said) = told(&home, &["reconcile", path.to_str().expect("UTF-8")]);
+    let (code, said) = run(&home, &["reconcile", path.to_str().expect("UTF-8")]);
     assert!(code == Some(1) && said.contains("More is traced than Claude Code counted"), "{said}");
-    assert_eq!(told(&home, &["reconcile", "unheard-of"]).0, Some(1));
+    assert_eq!(run(&home, &["reconcile", "unheard-of"]).0, Some(1));
 }

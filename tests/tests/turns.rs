@@ -85,12 +85,12 @@ fn show_tells_the_turns_a_replay_would_send_without_a_daemon() {
     let path = story.path.to_str().expect("UTF-8").to_owned();
     for session in ["shown", path.as_str()] {
         let output = home.ctl(&["show", session]);
-        let told = String::from_utf8_lossy(&output.stdout);
+        let printed = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         for expect in ["Turn 1", "what is here?", "Bash", "one file", "Turn 2", "you are welcome"] {
-            assert!(told.contains(expect), "{expect:?} is not in\n{told}");
+            assert!(printed.contains(expect), "{expect:?} is not in\n{printed}");
         }
-        assert!(!told.contains('\u{1b}'), "no colours where nobody sees them");
+        assert!(!printed.contains('\u{1b}'), "no colours where nobody sees them");
     }
     assert_eq!(home.ctl(&["show", "unheard-of"]).status.code(), Some(1));
     assert_eq!(home.ctl(&["show", "/nowhere.jsonl"]).status.code(), Some(1));
@@ -266,9 +266,9 @@ fn how_long_a_tool_ran_is_told_where_its_hook_says_so() {
     story.answer("a");
     home.hook(&story.stop("a"), &server.env());
     let spans = server.wait_for(4);
-    let told: Vec<_> =
+    let printed: Vec<_> =
         spans.iter().map(|span| span.observation("metadata.duration_ms")).filter(|ms| !ms.is_empty()).collect();
-    assert_eq!(told, ["1234"]);
+    assert_eq!(printed, ["1234"]);
     home.flush();
     assert_eq!(server.spans().len(), 4);
 }
@@ -282,9 +282,9 @@ fn kinds_of_lines_nobody_knows_are_named_with_the_version_that_writes_them() {
     story.raw(br#"{"type":"brand-new","version":"2.1.99"}"#).answer("a");
     home.hook(&story.stop("a"), &server.env());
     server.wait_for(2);
-    let told = home.ctl(&["status"]);
-    let told = String::from_utf8_lossy(&told.stdout);
-    assert!(told.contains("2 line kinds since Claude Code 2.1.99: brand-new, newer"), "{told}");
+    let printed = home.ctl(&["status"]);
+    let printed = String::from_utf8_lossy(&printed.stdout);
+    assert!(printed.contains("2 line kinds since Claude Code 2.1.99: brand-new, newer"), "{printed}");
     let known: Vec<_> = home.status()["unknown_kinds"].as_array().expect("a list").clone();
     assert!(known.contains(&json!({"kind": "newer", "version": "2.1.329", "lines": 1})), "{known:?}");
 
@@ -298,7 +298,7 @@ fn kinds_of_lines_nobody_knows_are_named_with_the_version_that_writes_them() {
     later.raw(&line("2.1.329")).answer("a").raw(&line("2.2.0")).answer("b");
     home.hook(&later.stop("b"), &server.env());
     server.wait_for(6);
-    let told = home.ctl(&["status"]);
-    let told = String::from_utf8_lossy(&told.stdout);
-    assert!(told.contains("1 field since Claude Code 2.2.0: user.newThing"), "{told}");
+    let printed = home.ctl(&["status"]);
+    let printed = String::from_utf8_lossy(&printed.stdout);
+    assert!(printed.contains("1 field since Claude Code 2.2.0: user.newThing"), "{printed}");
 }

@@ -131,4 +131,29 @@ mod tests {
             assert!(events(version).iter().all(|event| version.is_none_or(|v| v.knows(event) == Knows::Yes)));
         }
     }
+
+    /// The table of events in docs/coverage.md.
+    fn coverage() -> String {
+        let mut table = "| event | known from | registered by `setup` |\n|---|---|---|\n".to_owned();
+        for (event, since, registered) in EVENTS {
+            let since = if since == Version(0, 0, 0) { "all examined".to_owned() } else { since.to_string() };
+            table += &format!("| `{event}` | {since} | {} |\n", if registered { "yes" } else { "–" });
+        }
+        table
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a page of this repository, and whether it is to be written")]
+    fn the_page_on_coverage_lists_the_events() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/coverage.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (begin, end) = ("<!-- events:begin -->", "<!-- events:end -->");
+        let (before, rest) = page.split_once(begin).unwrap();
+        let (block, after) = rest.split_once(end).unwrap();
+        if std::env::var_os("CC_LANGFUSE_UPDATE").is_some() {
+            std::fs::write(&path, format!("{before}{begin}\n{}{end}{after}", coverage())).unwrap();
+        } else {
+            assert_eq!(block.trim(), coverage().trim(), "{}", path.display());
+        }
+    }
 }

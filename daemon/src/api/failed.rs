@@ -1,4 +1,4 @@
-//! Why a request came to nothing, as it is answered: `{"error": "…"}`.
+//! Error responses: `{"error": "…"}`.
 
 use axum::{
     Json,
@@ -9,18 +9,18 @@ use axum::{
 use crate::store;
 use cc_core::status::Failure;
 
-/// The status of the answer, and why.
+/// Status code and reason.
 #[derive(Debug)]
 pub(super) struct Failed(pub(super) StatusCode, pub(super) String);
 
 impl Failed {
-    /// What was asked for cannot be done for any caller.
+    /// A request that cannot be fulfilled.
     pub(super) fn asked(why: impl Into<String>) -> Self {
         Self(StatusCode::BAD_REQUEST, why.into())
     }
 }
 
-/// The log has it already: [`store::handle::Handle::call`] writes down each reason once.
+/// [`store::handle::Handle::call`] has logged the reason already.
 impl From<store::Error> for Failed {
     fn from(error: store::Error) -> Self {
         Self(StatusCode::INTERNAL_SERVER_ERROR, format!("the database: {error}"))

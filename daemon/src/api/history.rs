@@ -1,4 +1,4 @@
-//! What `backfill` and `import-state` ask.
+//! The requests of `backfill` and `import-state`.
 
 use axum::{Json, body::Bytes, extract::State, http::StatusCode};
 

@@ -1,4 +1,4 @@
-//! What waits for a destination goes to another, or is dropped.
+//! Hands what waits for a destination to another one, or drops it.
 
 use axum::{Json, body::Bytes, extract::State};
 
@@ -9,7 +9,7 @@ use cc_core::{
     status::{Place, Redirect, Redirected},
 };
 
-/// Answers with what became of it; 400 for a destination that is not known.
+/// Answers how much was handed over; 400 for an unknown destination.
 pub(super) async fn redirect(State(context): State<Context>, body: Bytes) -> Result<Json<Redirected>, Failed> {
     let request: Redirect = parse_json(&body)?;
     let (from, place) = known(&context, request.from)?;

@@ -1,5 +1,5 @@
-//! Opens the database. What takes longer than a moment is said in the log and, for `cc-langfusectl`, in a file: nothing is served
-//! before it is open.
+//! Opens the database. If that takes longer than a moment, the log says why, and a file says it to `cc-langfusectl`, because
+//! nothing is served before the database is open.
 
 use std::{
     fs::OpenOptions,
@@ -19,16 +19,16 @@ use crate::{
 };
 use proto::paths::Paths;
 
-/// How often it is said how far it is.
+/// How often that file is updated.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the log has it.
+/// How often the log is.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How soon it is tried again where the disk is full or cannot be written.
+/// How soon opening is tried again if the disk is full or read-only.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Opens the database; where the disk is full or cannot be written, waits until it can. True if an older one may have lost rows.
+/// Opens the database; waits while the disk is full or read-only. True if rows may have been lost.
 pub(super) fn open_database(paths: &Paths) -> anyhow::Result<(Store, bool)> {
     let path = &paths.database;
     let mut said = None;
@@ -47,7 +47,7 @@ pub(super) fn open_database(paths: &Paths) -> anyhow::Result<(Store, bool)> {
             Err(error) if error.is_passing() => {
                 let why = format!("{error:#}");
                 say(&paths.opening, &format!("its database cannot be opened yet: {why}"));
-                // Once for each kind of reason: how much is free changes.
+                // Once for each kind of reason: the free space in the text changes.
                 if said.replace(std::mem::discriminant(&error)) != Some(std::mem::discriminant(&error)) {
                     tracing::error!(database = %path.display(), "cannot be written, waiting until it can: {why}");
                 }
@@ -73,7 +73,7 @@ fn open(paths: &Paths) -> Result<Opened, crate::store::Error> {
     })
 }
 
-/// Says how far it is until it is open.
+/// Reports the progress until the database is open.
 fn watch(paths: &Paths, stage: &Mutex<Stage>, is_open: mpsc::Receiver<()>) {
     let mut logged: Option<Instant> = None;
     while is_open.recv_timeout(PROGRESS_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
@@ -93,7 +93,7 @@ fn watch(paths: &Paths, stage: &Mutex<Stage>, is_open: mpsc::Receiver<()>) {
     }
 }
 
-/// What is done to a database of `size` bytes, of which `made` are there.
+/// What is being done to a database of `size` bytes, of which `made` are written.
 fn text(stage: Stage, size: u64, made: u64) -> String {
     let mb = |bytes: u64| bytes / 1_000_000;
     match stage {
@@ -108,7 +108,7 @@ fn text(stage: Stage, size: u64, made: u64) -> String {
     }
 }
 
-/// Leaves a text for `cc-langfusectl`, behind the id of this process.
+/// Writes a text for `cc-langfusectl`, after the id of this process.
 fn say(opening: &Path, text: &str) {
     let part = opening.with_extension("part");
     let write = || {

@@ -1,4 +1,4 @@
-//! Finds the secret of a destination where `config.toml` says that it is. What is found is never logged or shown.
+//! Looks up the secret of a destination where `config.toml` says. Secrets are never logged or shown.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -24,10 +24,10 @@ const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// Largest file and longest output, in bytes.
 const MAX_BYTES: usize = 64 << 10;
 
-/// How many links a path may go through.
+/// How many links a path may follow.
 const MAX_LINKS: usize = 40;
 
-/// Finds the secret of `entry` for the user whose home is `home`: none where none is needed. A command takes up to 10 s.
+/// The secret of `entry`; empty if it needs none. A command takes up to 10 s.
 ///
 /// # Errors
 /// Why there is none and what to do, for people.
@@ -39,7 +39,7 @@ pub fn find(entry: &Entry, home: &Path) -> Result<Secrets, String> {
             (format!("the secret file {}", path.display()), of_file(&path)?)
         }
         Some(SecretFrom::Command(words)) => {
-            // Its arguments may be nobody's business.
+            // The arguments may be confidential.
             let program = words.first().map_or("", String::as_str);
             (format!("the secret command {program}"), of_command(words, home, TIME_LIMIT)?)
         }
@@ -69,7 +69,7 @@ fn of_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     opened.read(MAX_BYTES as u64).map(Zeroizing::new).map_err(|error| bad(&format!("cannot be read: {error}")))
 }
 
-/// A directory in which others could put something else in the place of what leads to `path`.
+/// A directory on the way to `path` in which others could replace something.
 fn open_to_others(path: &Path) -> Option<PathBuf> {
     let mut names = vec![path.to_path_buf()];
     let mut at = path.to_path_buf();
@@ -82,7 +82,7 @@ fn open_to_others(path: &Path) -> Option<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
     let is_open = |dir: &&Path| {
         let Ok(meta) = std::fs::metadata(dir) else { return false };
-        // Where the sticky bit is set, everybody changes only what is their own.
+        // With the sticky bit, everybody can change only their own entries.
         let is_shared = meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0;
         is_shared || ![0, user].contains(&meta.uid())
     };

@@ -1,7 +1,7 @@
-//! Which settings files say what Claude Code gives to its hooks, in which order, and who can write each.
+//! Which settings files determine the variables Claude Code gives to its hooks, in which order, and who can write each.
 //!
-//! Claude Code's own order: managed > local (the directory's, the git root's, in a linked worktree the main
-//! worktree's) > project > user.
+//! Claude Code's own order: managed > local (the directory's, the git root's, in a linked worktree the main worktree's) >
+//! project > user.
 
 use std::{
     collections::HashSet,
@@ -20,7 +20,7 @@ use cc_core::{
     settings::block::{Unclear, Vars, env_block},
 };
 
-/// Settings that an administrator prescribes. Each directory's files count in the order of their names.
+/// The administrator's settings. The files of a directory count in the order of their names.
 const MANAGED: [(&str, &str); 2] = [
     ("/etc/claude-code/managed-settings.json", "/etc/claude-code/managed-settings.d"),
     (
@@ -29,7 +29,7 @@ const MANAGED: [(&str, &str); 2] = [
     ),
 ];
 
-/// The settings files that Claude Code resolves in `dir`, later ones winning. `user` is where the user's settings lie.
+/// The settings files that Claude Code resolves in `dir`; later ones win. `user` is the directory of the user's settings.
 pub fn files(dir: Option<&Path>, user: &Path) -> Vec<PathBuf> {
     let mut files = vec![user.join("settings.json")];
     if let Some(dir) = dir {
@@ -48,7 +48,7 @@ pub fn resolve(dir: Option<&Path>, user: &Path) -> Vars {
     files(dir, user).iter().flat_map(|file| read(file).unwrap_or_default()).collect()
 }
 
-/// The same with what Claude Code adds for a hook: where the project is, which a place below it is named by.
+/// The same with `CLAUDE_PROJECT_DIR`, which Claude Code adds for a hook, and to which a place can be relative.
 pub fn for_hook(dir: Option<&Path>, user: &Path) -> Vars {
     let mut vars = resolve(dir, user);
     if let Some(dir) = dir.and_then(Path::to_str) {
@@ -57,8 +57,8 @@ pub fn for_hook(dir: Option<&Path>, user: &Path) -> Vars {
     vars
 }
 
-/// Every settings file that may have contributed to what a hook was given in one of `dirs`, weakest first. Session directories
-/// move, so files further up count too.
+/// Every settings file that may have contributed to the variables of a hook in one of `dirs`, weakest first. A session's
+/// directory can change, so files further up count too.
 pub fn all_around(dirs: &[PathBuf], config_dir: Option<&Path>, home: &Path) -> Vec<PathBuf> {
     let user = home.join(".claude/settings.json");
     let mut files = vec![user.clone()];
@@ -80,7 +80,7 @@ pub fn all_around(dirs: &[PathBuf], config_dir: Option<&Path>, home: &Path) -> V
     files
 }
 
-/// What these files say, and who can write each.
+/// The contents of these files, and who can write each.
 pub fn around(dirs: &[PathBuf], config_dir: Option<&Path>, home: &Path) -> Vec<Layer> {
     let user = home.join(".claude/settings.json");
     let given = config_dir.map(|dir| dir.join("settings.json")).filter(|file| *file != user);
@@ -91,7 +91,7 @@ pub fn around(dirs: &[PathBuf], config_dir: Option<&Path>, home: &Path) -> Vec<L
         let within = |file: &Path| dirs.iter().any(|dir| dir != home && file.starts_with(dir));
         let owner = match () {
             () if file == user || is_managed || says_nothing => Owner::User,
-            // A repository can name a directory of its own in CLAUDE_CONFIG_DIR.
+            // A repository can set CLAUDE_CONFIG_DIR to a directory of its own.
             () if given.as_ref() == Some(&file) && within(&file) => Owner::Repository,
             () => owner(&file, home),
         };
@@ -111,12 +111,12 @@ pub fn around(dirs: &[PathBuf], config_dir: Option<&Path>, home: &Path) -> Vec<L
     layers
 }
 
-/// Settings are the user's, or an administrator wrote them; `limit` in bytes.
+/// Settings belong to the user or to root; `limit` in bytes.
 fn rules(limit: u64) -> Rules {
     Rules { owner: files::Owner::UserOrRoot, ..Rules::users(limit) }
 }
 
-/// The variables of a settings file; none where there is no file.
+/// The variables of a settings file; none if it is missing.
 pub fn read(file: &Path) -> Result<Vars, Unclear> {
     match files::read(file, &rules(MAX_SETTINGS)) {
         Ok(bytes) => env_block(&Zeroizing::new(bytes)),
@@ -125,15 +125,15 @@ pub fn read(file: &Path) -> Result<Vars, Unclear> {
     }
 }
 
-/// The text of a settings file; `None` if there is none, or it cannot be read.
+/// `None` if it is missing or unreadable.
 pub(super) fn text(file: &Path) -> Option<String> {
     String::from_utf8(files::read(file, &rules(MAX_SETTINGS)).ok()?).ok()
 }
 
-/// What shows that a file is the one it was: device, inode, size, times of change.
+/// The identity and state of a file: device, inode, size, times of change.
 pub type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 
-/// The stamps of all settings files that say how a session in `dirs` is traced, and whose choice that is.
+/// The stamps of all settings files that affect a session in `dirs`.
 pub fn stamps(dirs: &[PathBuf], config_dir: Option<&Path>, home: &Path) -> Vec<(PathBuf, Stamp)> {
     let user = user_dir(config_dir, home);
     let mut paths = all_around(dirs, config_dir, home);
@@ -145,12 +145,12 @@ pub fn stamps(dirs: &[PathBuf], config_dir: Option<&Path>, home: &Path) -> Vec<(
     paths.into_iter().map(|file| (stamp(&file), file)).map(|(stamp, file)| (file, stamp)).collect()
 }
 
-/// True if all these files are as they were.
+/// True if none of these files has changed.
 pub fn are_as_before(stamps: &[(PathBuf, Stamp)]) -> bool {
     stamps.iter().all(|(file, known)| stamp(file) == *known)
 }
 
-/// The stamp of `file`; `None` where there is none.
+/// `None` if it is missing.
 pub fn stamp(file: &Path) -> Stamp {
     let of = |meta: Metadata| {
         let (changed, written) = ((meta.ctime(), meta.ctime_nsec()), (meta.mtime(), meta.mtime_nsec()));
@@ -180,7 +180,7 @@ fn git_root(dir: &Path) -> Option<&Path> {
     dir.ancestors().find(|dir| dir.join(".git").exists())
 }
 
-/// The main working tree, if `root` is one that `git worktree add` made.
+/// The main working tree, if `root` is a linked one.
 fn main_worktree(root: &Path) -> Option<PathBuf> {
     let bytes = files::read(&root.join(".git"), &rules(4096)).ok()?;
     let git_dir = root.join(std::str::from_utf8(&bytes).ok()?.strip_prefix("gitdir:")?.trim());

@@ -1,4 +1,4 @@
-//! Can anybody but the user have written a project's settings file?
+//! Can anybody other than the user have written a project's settings file?
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -9,17 +9,17 @@ use std::{
 use super::is_tracked;
 use cc_core::consent::Owner;
 
-/// What a version control system other than git keeps at the top of a working tree. What these track is not read here.
+/// The directories of version control systems other than git at the top of a working tree. Their indexes are not read here.
 const OTHER_VERSION_CONTROL: [&str; 10] =
     [".jj", ".hg", ".sl", ".svn", ".bzr", ".pijul", "_darcs", "CVS", ".fslckout", "_FOSSIL_"];
 
-/// How far apart two times of one file may lie that were set at the same moment.
+/// How far apart two times of one file may be that were set at the same moment.
 const SAME_MOMENT: Duration = Duration::from_secs(2);
 
-/// Who can write `file`, a project's settings file below `home` or elsewhere.
+/// Who can write `file`, a project's settings file, below `home` or elsewhere.
 ///
-/// `settings.json` is the file that a project shares. `settings.local.json` is the user's unless git tracks it, another
-/// version control system is at work around it, or its times say that it was unpacked or copied.
+/// `settings.json` is the file that a project shares. `settings.local.json` is the user's unless git tracks it, another version
+/// control system is in use around it, or its times show that it was unpacked or copied.
 pub fn owner(file: &Path, home: &Path) -> Owner {
     if file.file_name().is_some_and(|name| name == "settings.json")
         && file.parent().is_some_and(|dir| dir.ends_with(".claude"))
@@ -38,8 +38,8 @@ pub fn owner(file: &Path, home: &Path) -> Owner {
     if foreign || is_tracked(file) || came_along(file) { Owner::Repository } else { Owner::User }
 }
 
-/// True if the file's times were not made by writing it here: those of an archive, a copy that kept them, a clone by sync. Where
-/// the file system knows no time of birth, only a time of writing behind the last change shows that.
+/// True if the file's times were not made by writing it here but by an archive, a copy that kept them, or a sync. On a file
+/// system without creation times, only a modification time older than the last change shows that.
 fn came_along(file: &Path) -> bool {
     let Ok(meta) = std::fs::metadata(file) else { return false };
     let Ok(written) = meta.modified() else { return false };

@@ -8,7 +8,7 @@ use crate::files::{self, Refused, Rules};
 /// Largest index that is read; about a million files.
 const MAX_INDEX: u64 = 128 << 20;
 
-/// True if git tracks `file` (absolute) in any repository around it, or if that cannot be told.
+/// True if git tracks `file` (absolute) in any repository around it, or if that cannot be determined.
 pub fn is_tracked(file: &Path) -> bool {
     let real = std::fs::canonicalize(file).ok().filter(|real| real != file);
     std::iter::once(file).chain(real.as_deref()).any(|file| {
@@ -19,7 +19,7 @@ pub fn is_tracked(file: &Path) -> bool {
     })
 }
 
-/// The repository whose working tree is `tree`. In linked trees and submodules `.git` is a file that names it.
+/// The repository of the working tree `tree`. In linked trees and submodules `.git` is a file that names it.
 fn git_dir(tree: &Path) -> Option<PathBuf> {
     let dot_git = tree.join(".git");
     let meta = std::fs::metadata(&dot_git).ok()?;
@@ -45,16 +45,16 @@ fn tracks(git_dir: &Path, name: &Path) -> Option<bool> {
 }
 
 struct Index {
-    /// It lists the name, or a directory around it that is not spelled out (a sparse index).
+    /// The index lists the name, or a directory around it that is not expanded (a sparse index).
     lists: bool,
-    /// The hash of another file with more of it.
+    /// The hash of another index file with more entries.
     shared: Option<String>,
 }
 
 impl Index {
-    /// `None` if `bytes` are no index of version 2, 3 or 4.
+    /// `None` unless `bytes` is an index of version 2, 3 or 4.
     fn parse(bytes: &[u8], name: &[u8]) -> Option<Self> {
-        // Which hash the repository uses stands elsewhere; only one reading comes to the end of the entries.
+        // The index does not say which hash the repository uses; only the right length reaches the end of the entries.
         [20, 32].into_iter().find_map(|hash| Self::with_hash(bytes, name, hash))
     }
 
@@ -70,7 +70,7 @@ impl Index {
             let extended = bytes.get(at)? & 0x40 != 0;
             at += if extended { 4 } else { 2 };
             if version == 4 {
-                // Only what differs from the entry before is written.
+                // Only the difference to the previous entry's name is written.
                 let mut cut = 0usize;
                 for first in [true].into_iter().chain(std::iter::repeat(false)) {
                     let byte = *bytes.get(at)?;
@@ -90,7 +90,7 @@ impl Index {
             if version < 4 {
                 at = start + (at - start).next_multiple_of(8);
             }
-            // Where an entry of a shared index is replaced, no name is written again.
+            // An entry that replaces one of a shared index has no name.
             let around = path.ends_with(b"/") && name.len() > path.len();
             // A link on the way is the repository's, wherever it leads.
             let is_link = number(start + 24)? & 0o170_000 == 0o120_000 && name.get(path.len()) == Some(&b'/');

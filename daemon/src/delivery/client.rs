@@ -18,14 +18,14 @@ use cc_core::{
     secret::{Secrets, Tls},
 };
 
-/// How long nothing may happen.
+/// Time limits without progress.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Longest a connection may take to come about.
+    /// For establishing a connection.
     pub connect: Duration,
-    /// Longest without progress until all of a request is on its way, and longest for the body of an answer.
+    /// Without progress while sending a request, and for receiving the body of an answer.
     pub stall: Duration,
-    /// Longest from there until an answer begins.
+    /// From the end of the request to the beginning of the answer.
     pub answer: Duration,
 }
 
@@ -36,14 +36,14 @@ impl Default for Limits {
     }
 }
 
-/// What this program calls itself.
+/// The `User-Agent`.
 pub(super) const AGENT: &str = concat!("cc-langfuse/", env!("CARGO_PKG_VERSION"));
 
-/// Most bytes of a request that the system holds for a connection: what it holds looks like progress. At a round trip of
-/// 100 ms this allows 2.5 MB/s.
+/// How many bytes the system may buffer for a connection: buffered bytes look like progress. At a round trip of 100 ms this
+/// allows 2.5 MB/s.
 const SEND_BUFFER: usize = 128 << 10;
 
-/// How soon a connection on which nothing happens is asked whether it still is one, and how often before it counts as gone.
+/// When an idle connection is probed, how often, and how many probes may fail.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(10), 3);
 
 pub(super) type Hyper = Client<HttpsConnector<Proxied>, Upload>;

@@ -1,4 +1,4 @@
-//! Asks a server what has to be known before anything can be sent to it.
+//! Asks a server what must be known before anything can be sent to it.
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
@@ -14,23 +14,23 @@ use cc_core::{
     verdict::{Answer, Verdict},
 };
 
-/// Where a destination takes spans.
+/// The endpoint of a destination.
 #[derive(Clone)]
 pub(super) struct Known {
     pub(super) endpoint: Endpoint,
-    /// The server was asked for it, so that its answer can be out of date.
+    /// The server was asked for it, so its answer can become out of date.
     pub(super) was_asked: bool,
 }
 
 /// The way to a destination.
 pub(super) enum Route {
-    /// A server, and where it takes spans.
+    /// A server and its endpoint for spans.
     Server(Box<(Hyper, Endpoint)>),
-    /// A directory in the place of one.
+    /// A directory in place of a server.
     Files(Folder),
 }
 
-/// The way to `to`. Its server is asked only if it is not `known`, and it is afterwards.
+/// Opens the way to `to`. Asks the server unless the endpoint is `known`; it is known afterwards.
 ///
 /// # Errors
 /// The verdict on why there is no way there: never [`Verdict::Delivered`].
@@ -68,7 +68,7 @@ pub(super) async fn open(
     }
 }
 
-/// One request; its answer is the backend's to read, unless it means that there is none for now.
+/// Makes one request. The backend reads the answer, unless it asks to wait.
 async fn ask(
     client: &Hyper,
     mut request: Request<Bytes>,

@@ -1,5 +1,5 @@
-//! Finds and removes traces in MLflow's file store. Only directories that are named by the traces asked for are touched, none through a
-//! link; one that cannot be removed whole is no trace to its readers any more.
+//! Finds and removes traces in MLflow's file store. Touches only directories named after the requested traces, and none through
+//! a link. A trace that cannot be removed completely is no longer a trace to MLflow.
 
 use std::path::{Path, PathBuf};
 
@@ -14,10 +14,10 @@ use crate::files::{
     dir::{self, Dir},
 };
 
-/// Levels of directories below a trace's at most.
+/// Maximum depth of directories below a trace's.
 const MAX_DEPTH: usize = 8;
 
-/// Where deleted experiments are.
+/// The directory of deleted experiments.
 const TRASH: &str = ".trash";
 
 /// The directory of a trace below `root`, an absolute path; `None` if there is none.
@@ -34,17 +34,17 @@ pub fn find(root: &Path, trace: TraceId) -> Result<Option<PathBuf>, Refused> {
     Ok(None)
 }
 
-/// Removes the traces below `root`, an absolute path; how many were there.
+/// Removes the traces below `root`, an absolute path; returns how many there were.
 ///
 /// # Errors
-/// [`Refused`]; then some may be left.
+/// [`Refused`]; some may then be left.
 pub fn erase(root: &Path, traces: &[TraceId]) -> Result<usize, Refused> {
     let mut gone = 0;
     for (_, place) in places(root)? {
         for trace in traces {
             let name = filestore::name(*trace);
             let Some(dir) = place.below(&name)? else { continue };
-            // Without it, it is passed over from now on, whatever becomes of the rest.
+            // Without this file, MLflow ignores the directory, whatever happens to the rest.
             dir.remove(INFO)?;
             place.remove_all(&name, MAX_DEPTH)?;
             gone += 1;
@@ -54,7 +54,7 @@ pub fn erase(root: &Path, traces: &[TraceId]) -> Result<usize, Refused> {
     Ok(gone)
 }
 
-/// The directories of traces below `root`, by the path of their experiment: also of those that were deleted.
+/// The trace directories below `root`, by the path of their experiment, including deleted experiments.
 fn places(root: &Path) -> Result<Vec<(PathBuf, Dir)>, Refused> {
     let mut found = Vec::new();
     let Some(store) = dir::there(root, strict(root))? else { return Ok(found) };
@@ -63,7 +63,7 @@ fn places(root: &Path) -> Result<Vec<(PathBuf, Dir)>, Refused> {
         for id in dir.names()?.into_iter().filter(|id| id.bytes().all(|b| b.is_ascii_digit())) {
             let experiment = match dir.below(&id) {
                 Ok(Some(experiment)) => experiment,
-                // No directory that the daemon made.
+                // Not made by the daemon.
                 Ok(None) | Err(Refused::NotAFile) => continue,
                 Err(refused) => return Err(refused),
             };
@@ -124,7 +124,7 @@ mod tests {
             assert!(!matches!(erased, Ok(1..)), "{at} {erased:?}");
             assert!(ours.join(INFO).exists(), "{at}");
         }
-        // A link inside a trace goes; what is behind it stays.
+        // A link inside a trace is removed; its target stays.
         let root = base.path().join("own/.claude/mlflow/runs");
         let [ours, ..] = store(&root);
         let kept = base.path().join("kept");

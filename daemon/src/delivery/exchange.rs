@@ -1,4 +1,4 @@
-//! One request and what comes back. As long as something moves there is time.
+//! One HTTP request and its response. Time limits apply to silence, not to slow progress.
 
 use std::{
     convert::Infallible,
@@ -21,20 +21,20 @@ use super::{
 };
 use cc_core::{secret::Secrets, verdict::Answer};
 
-/// Most bytes of an answer that are read.
+/// How many bytes of an answer are read at most.
 const ANSWER: usize = 1 << 20;
 
-/// So much of a request is handed over at a time.
+/// How many bytes of a request are handed over at a time.
 const PIECE: usize = 16 << 10;
 
-/// Most characters of an answer that people are shown.
+/// How many characters of an answer are shown to people at most.
 const MAX_SHOWN: usize = 300;
 
-/// A response, and what it says.
+/// A response and its body.
 pub(super) struct Exchanged {
     pub(super) answer: Answer,
     pub(super) response: Response<Bytes>,
-    /// From the last of the request to the beginning of the answer.
+    /// From the end of the request to the beginning of the answer.
     pub(super) took: Duration,
 }
 
@@ -43,12 +43,12 @@ pub(super) struct Exchanged {
 #[error("{}", chain(cause.as_ref()))]
 pub(super) struct Failed {
     cause: Box<dyn Error + Send + Sync>,
-    /// A part of the request was on its way, so the server may have it.
+    /// Part of the request was sent, so the server may have it.
     begun: bool,
 }
 
 impl Failed {
-    /// What it means that nothing came back.
+    /// The same as an [`Answer`].
     pub(super) fn answer(&self) -> Answer {
         match self.to_string() {
             why if is_tls(self.cause.as_ref()) => Answer::Untrusted(why),
@@ -58,7 +58,7 @@ impl Failed {
     }
 }
 
-/// Sends a request and reads what comes back.
+/// Sends a request and reads the response.
 pub(super) async fn exchange(
     client: &Hyper,
     request: Request<Bytes>,
@@ -131,7 +131,7 @@ fn value(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// What of a body arrives in time. The status decides; a body that breaks off or stalls does not undo it.
+/// The part of a body that arrives in time. The status decides; a body that breaks off or stalls does not change that.
 async fn read(mut body: Incoming, limit: Duration) -> Bytes {
     let mut read = Vec::new();
     let until = Instant::now() + limit;
@@ -145,7 +145,7 @@ async fn read(mut body: Incoming, limit: Duration) -> Bytes {
     read.into()
 }
 
-/// How far a request is.
+/// The progress of a request.
 #[derive(Clone)]
 struct Progress(Arc<Mutex<At>>);
 
@@ -182,7 +182,7 @@ impl Progress {
         self.at().last.elapsed()
     }
 
-    /// When the limit is over, unless something moves.
+    /// When the time limit ends unless there is progress.
     fn until(&self, limits: Limits) -> Instant {
         let at = self.at();
         at.last + if at.complete { limits.answer } else { limits.stall }
@@ -235,7 +235,7 @@ fn is_tls(error: &(dyn Error + 'static)) -> bool {
     if error.is::<rustls::Error>() {
         return true;
     }
-    // An I/O error does not name the error it was made of as its source, but that one's source.
+    // An I/O error's `source` skips the error it wraps.
     let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
     inner.is_some_and(|inner| is_tls(inner)) || error.source().is_some_and(is_tls)
 }

@@ -1,5 +1,5 @@
-//! Writes spans to MLflow's file store: directories and files in the place of a server. What is in them is decided by
-//! [`filestore`]; here they are written so that a reader finds each trace whole or as it was, whenever this program is killed.
+//! Writes spans to MLflow's file store, a directory in place of a server. [`filestore`] decides the contents; this module
+//! writes them so that a reader finds each trace either complete or as it was before, whenever this program is killed.
 
 use std::{fmt, io, path::Path};
 
@@ -19,18 +19,17 @@ use crate::{
     git::exclude,
 };
 
-/// Most bytes of the spans of a trace that are read again, to add to them.
+/// How many bytes of a trace's spans are read again at most, to add to them.
 const MAX_REREAD_BYTES: u64 = 256 << 20;
 
 /// Where MLflow's integration with Claude Code keeps its runs, below a project.
 const DEFAULT: &str = ".claude/mlflow/runs";
 
-/// Why spans were not written.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// It may pass: no room, a failing disk.
+    /// Temporary: no room, a failing disk.
     Later(String),
-    /// Somebody has to do something about it.
+    /// Somebody has to fix something.
     Park(String),
 }
 

@@ -1,4 +1,5 @@
-//! The key a destination is reached with, and whether it may be used.
+//! The key of one destination, and whether it may be used: from the hook that brought it, from settings files or from
+//! `config.toml`.
 
 use std::path::PathBuf;
 
@@ -14,26 +15,24 @@ use cc_core::{
     secret::Secrets,
 };
 
-/// State of a destination that waits until somebody fixes something.
+/// The state of a destination until somebody fixes something.
 pub(super) const PARKED: &str = "parked";
 
-/// State of a destination that waits for the user's word.
+/// The state of a destination until the user trusts it.
 pub(super) const HELD: &str = "held";
 
-/// Why nothing is sent where `config.toml` alone has led.
+/// Why nothing is sent to a destination that only `config.toml` named.
 const GONE: &str = "it is no longer in config.toml: put it back, or give up what waits with cc-langfusectl destinations drop, or hand \
                     it to another with destinations move";
 
-/// What knows the way to one destination's key.
 pub(super) struct KeyRing {
     pub(super) destination: Destination,
     pub(super) store: Handle,
     pub(super) home: PathBuf,
-    /// The user's own destinations.
     pub(super) configured: Configured,
     pub(super) trust: watch::Receiver<()>,
     pub(super) key: watch::Receiver<Option<Secrets>>,
-    /// The key in use, and the one that was in use when the server last refused.
+    /// The key in use, and the one that the server last refused.
     used: Option<Secrets>,
     refused: Option<Secrets>,
 }
@@ -50,21 +49,21 @@ impl KeyRing {
         Self { destination, store, home, configured, trust, key, used: None, refused: None }
     }
 
-    /// There is news since the last [`secrets`](Self::secrets): another key, or the user's word.
+    /// True if the key or the user's trust has changed since the last [`secrets`](Self::secrets).
     pub(super) fn has_changed(&mut self) -> bool {
         let changed = self.trust.has_changed().unwrap_or(false) || self.key.has_changed().unwrap_or(false);
         self.trust.mark_unchanged();
         changed
     }
 
-    /// The server has refused the key in use: it may have changed where the user keeps it.
+    /// The server has refused the key in use: look for a new one next time.
     pub(super) fn was_refused(&mut self) {
         self.refused = self.used.take();
     }
 
-    /// The key, or the destination's state without one and why.
+    /// The key; or without one, the destination's state and why.
     pub(super) async fn secrets(&mut self) -> Result<Secrets, (&'static str, String)> {
-        // The key a hook brought, unless the server has refused that very key: then what the settings files say by now.
+        // The key a hook brought, unless the server has refused that very key; then what the settings files say now.
         let held = self.key.borrow_and_update().clone();
         let to = &self.destination;
         let unread = |error| (PARKED, format!("whether it may be used cannot be read: {error}"));
@@ -89,7 +88,8 @@ impl KeyRing {
             }
         }
         let rival = to.kind.backend().rival();
-        // They are looked for in the latest sessions, which takes milliseconds: not for each of a thousand destinations.
+        // The settings of the latest sessions are searched, which takes milliseconds: too long for each of a thousand
+        // destinations.
         let (dirs, config_dirs) = match usable.is_none() || rival.is_some() {
             true => self.store.call(|store| Ok((store.project_dirs(to)?, store.config_dirs(to)?))).map_err(unread)?,
             false => Default::default(),

@@ -1,4 +1,4 @@
-//! The way to a destination: to a server, or to a directory in the place of one.
+//! The connection to a destination: to a server, or to a directory in place of one.
 
 use std::{path::PathBuf, sync::OnceLock, time::Duration};
 
@@ -15,17 +15,16 @@ use cc_core::{
     verdict::Answer,
 };
 
-/// What takes spans.
 pub(super) enum Link {
     Server(Box<Server>),
     Files(Folder),
 }
 
-/// A server, while there is a connection.
+/// A server while it is connected.
 pub(super) struct Server {
     transport: Transport,
     media: media::Way,
-    /// What it has said of whether spans may name images and documents.
+    /// Whether spans may refer to uploads, once the server was asked.
     takes_media: OnceLock<bool>,
 }
 
@@ -51,7 +50,8 @@ impl Link {
         })
     }
 
-    /// Sends a batch that may be answered within `limit` of its last byte; says what came back, and how long after that.
+    /// Sends a batch, which the server may answer within `limit` after the last byte. Returns the answer and how long after the
+    /// last byte it came.
     pub(super) async fn send_with(&self, spans: Vec<WireSpan>, limit: Duration) -> (Answer, Duration) {
         match self {
             Self::Server(server) => server.transport.send_with(spans, limit).await,
@@ -59,8 +59,8 @@ impl Link {
         }
     }
 
-    /// False if `to` never takes the images and documents that a span shows. Asked where one does; a server that does not answer
-    /// keeps no span waiting.
+    /// False if `to` never accepts the images and documents that spans show. Asks only if a span shows one; a server that does
+    /// not answer does not delay spans.
     pub(super) async fn takes_media(&self, to: &Destination) -> bool {
         let Self::Server(server) = self else { return true };
         if let Some(known) = server.takes_media.get() {

@@ -1,5 +1,5 @@
-//! The lane of images and documents: uploaded one by one beside the spans, which never wait for it. What is asked and sent, and
-//! what an answer means, a backend says.
+//! The lane of images and documents: uploads them one by one beside the spans, which never wait for it. The backend decides
+//! each request and what its answer means.
 
 use std::time::Duration;
 
@@ -30,26 +30,25 @@ use cc_core::{
     verdict::{Answer, Verdict},
 };
 
-/// A storage may need a while for what is large.
+/// A storage may take a while for a large upload.
 const LIMITS: Limits =
     Limits { connect: Duration::from_secs(10), stall: Duration::from_secs(30), answer: Duration::from_secs(60) };
 
-/// A span waits for the question whether it may name what it shows, so that one is given little time.
+/// Spans wait for this question, so it gets little time.
 const QUESTION: Limits =
     Limits { connect: Duration::from_secs(5), stall: Duration::from_secs(5), answer: Duration::from_secs(5) };
 
-/// What a server has answered, and not taken, for this long it never will.
+/// How long a server may answer without accepting an upload before that is given up.
 const MAX_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Default)]
 pub(super) struct Media {
-    /// Tries in a row that came to nothing.
+    /// Failed tries in a row.
     failures: u32,
     /// The last one was refused, and that was logged.
     was_refused: bool,
 }
 
-/// The way to one destination's media.
 pub(super) struct Way {
     client: Hyper,
     endpoint: Endpoint,
@@ -83,7 +82,7 @@ impl Lane for Media {
     async fn send(&mut self, at: &At, way: &Way, link: &mut Link) -> After {
         let to = &at.keys.destination;
         let outcome = match way.upload(at, link).await {
-            // Where nothing else arrives either, the server may be another one, or not yet itself.
+            // If spans do not arrive either, it may be another server, or one that is starting up.
             Outcome::Never(Reason::Unsupported, why) if !takes_spans(at) => Outcome::Later(None, why),
             Outcome::Later(_, why) if now_ms().saturating_sub(link.queued_ms) > MAX_WAIT.as_millis() as i64 => {
                 Outcome::Never(Reason::Refused, why)
@@ -149,7 +148,7 @@ impl Way {
         Self { client, endpoint, key: (to.account.clone(), secrets.clone()) }
     }
 
-    /// False if the server never takes any, and whether that is certain.
+    /// False if the server never accepts uploads, and whether that is certain.
     pub(super) async fn takes(&self, to: &Destination) -> (bool, bool) {
         let Some(api) = to.kind.backend().media() else { return (true, true) };
         let place = Place { to, secrets: &self.key.1, endpoint: &self.endpoint };
@@ -207,7 +206,7 @@ impl Way {
     }
 }
 
-/// The bytes, if they are those that were stored.
+/// The bytes, unless they are damaged.
 fn bytes(at: &At, link: &Link) -> Option<Bytes> {
     let bytes = at.keys.store.call(|store| store.media_bytes(at.id, &link.hash)).ok().flatten()?;
     (Hash::from(Sha256::digest(&bytes)) == link.hash).then(|| bytes.into())

@@ -1,5 +1,4 @@
-//! Outbox → servers. All HTTP to the outside is here; which requests are made and what an answer means is decided in
-//! `cc_core`.
+//! Outbox → servers. All outgoing HTTP is here; `cc_core` decides which requests to make and what an answer means.
 
 mod client;
 mod connect;

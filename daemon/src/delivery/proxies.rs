@@ -1,4 +1,4 @@
-//! Which way leads to a server: directly, or through a proxy the environment names.
+//! Whether a server is reached directly or through a proxy from the environment.
 
 use std::{error::Error, sync::Arc, task::Context, task::Poll};
 
@@ -18,11 +18,11 @@ use tower_service::Service;
 
 use cc_core::destination::is_loopback;
 
-/// The proxies of the environment, and what is reached without them.
+/// The proxies of the environment, and their exceptions.
 pub(super) struct Rules {
     proxies: Matcher,
     direct: Exceptions,
-    /// Reached directly on one port.
+    /// Exceptions for one port only.
     direct_at: Vec<(u16, Exceptions)>,
 }
 
@@ -51,8 +51,8 @@ impl Rules {
         Self { proxies, direct: Exceptions::new(&direct.join(",")), direct_at }
     }
 
-    /// The proxy to `to`; `None` where it is reached directly. What is on this machine is: a proxy cannot lead there, and
-    /// would read what is not encrypted.
+    /// The proxy for `to`; `None` if it is reached directly. This machine always is: a proxy cannot reach it, and would read
+    /// what is not encrypted.
     pub(super) fn proxy(&self, to: &http::Uri) -> Option<Intercept> {
         let port = to.port_u16().unwrap_or(if to.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 });
         let is_direct = is_loopback(to)
@@ -62,7 +62,7 @@ impl Rules {
     }
 }
 
-/// Hosts that no proxy leads to.
+/// Hosts that are reached directly.
 struct Exceptions(Matcher);
 
 impl Exceptions {
@@ -111,7 +111,7 @@ fn ipv4_network(host: &str) -> Option<String> {
     Some(format!("{}/{}", std::net::Ipv4Addr::from(octets), 8 * known.len()))
 }
 
-/// Says in the log what of the environment's proxies cannot be used, before anything waits for them.
+/// Logs which proxies of the environment cannot be used, before anything waits for them.
 pub(super) fn check() {
     let rules = Rules::from_env();
     for scheme in ["https", "http"] {
@@ -131,7 +131,7 @@ pub(super) fn check() {
     }
 }
 
-/// Why a proxy is of no use.
+/// Why a proxy cannot be used.
 fn usable(proxy: &Intercept) -> Result<(), String> {
     match proxy.uri().scheme_str() {
         Some("http" | "https") => Ok(()),

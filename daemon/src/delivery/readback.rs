@@ -1,4 +1,4 @@
-//! Asks a server what a backend knows to ask of it: who it takes us for, whether what it was sent shows, that it deletes traces.
+//! Asks a server the questions that its backend knows: the project of the credentials, whether a trace is there, deletion.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,10 +26,10 @@ use cc_core::{
     verdict::Answer,
 };
 
-/// Longest name or id of a project, in characters.
+/// The longest name or id of a project that is shown, in characters.
 const NAME: usize = 200;
 
-/// Longest text of another sort, in characters.
+/// The longest other text that is shown, in characters.
 const MAX_TEXT: usize = 600;
 
 /// How often it is asked at the beginning, and at last.
@@ -39,13 +39,12 @@ const LAST_PAUSE: Duration = Duration::from_secs(4);
 /// When one API shows a trace, the other ones get this long to do the same.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A server that stores in its own time has stored what it took before, once it has known of none of it for so long.
+/// A server that stores in its own time has stored everything once it has known nothing of a trace for this long.
 const QUIET_PERIOD: Duration = Duration::from_secs(3);
 
 /// How often it is asked meanwhile.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The way back.
 pub struct Readback {
     client: Hyper,
     destination: Destination,
@@ -108,7 +107,7 @@ impl Readback {
         pages.remarks(&bodies).into_iter().map(safe).collect()
     }
 
-    /// Looks for a trace that was sent just now, until each API shows it or `limit` is over.
+    /// Looks for a trace that was just sent, until every API shows it or `limit` is over.
     pub async fn trace(&self, trace_id: &str, limit: Duration) -> Vec<(&'static str, Seen)> {
         let started = clock::monotonic();
         let Ok(pages) = self.pages() else { return Vec::new() };
@@ -205,7 +204,7 @@ impl Readback {
         Ok(deleted)
     }
 
-    /// Where a trace is; `None` if the server does not know it.
+    /// The place of a trace; `None` if the server does not know it.
     async fn place(&self, deletion: &dyn Deletion, trace: &str) -> Result<Option<String>, Failure> {
         let Some(request) = deletion.find(&self.destination, &self.secrets, trace) else { return Ok(None) };
         match self.ask(request).await {

@@ -38,16 +38,16 @@ pub struct Said<'a> {
     pub encoding: Option<&'a str>,
     /// `grpc-status`.
     pub grpc_status: Option<&'a str>,
-    /// The body, or what arrived of it.
+    /// The body, or the part that arrived.
     pub body: &'a [u8],
 }
 
 /// What a 2xx means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// Yes; but the receiver did not keep so many spans, for this reason (OTLP partial success).
+    /// Accepted; but the receiver did not keep this many spans, for this reason (OTLP partial success).
     Taken(Option<(u64, String)>),
-    /// Somebody else's answer: a page, with its title, or another thing.
+    /// The answer does not come from a receiver: a page with this title, or something else.
     Foreign(String),
     /// An error in spite of the status.
     Error,
@@ -83,7 +83,7 @@ pub fn read(asked: Asked, said: &Said) -> Reply {
     if !is_readable && !is_of_the_right_kind {
         return Reply::Foreign("a compressed body that was not asked for".into());
     }
-    // Against hijacking, some put this before their JSON.
+    // Some servers put this before JSON against hijacking.
     let text = text.strip_prefix(")]}'").map_or(text.as_str(), |rest| rest.trim_start_matches([',', '\n', ' ']));
     let lower = text.to_ascii_lowercase();
     if is_markup(&lower) {
@@ -95,7 +95,7 @@ pub fn read(asked: Asked, said: &Said) -> Reply {
         Some(json) => Reply::Taken(rejected(&json)),
         None if is_page(&lower) => Reply::Foreign(page(text)),
         None if is_status_message(&body) => Reply::Error,
-        // Bytes that are no text say nothing against a receiver.
+        // A binary body proves nothing.
         None if text.contains('\u{fffd}') => Reply::Taken(None),
         None => match tone(&lower) {
             Tone::No => Reply::Foreign(format!("the text \"{}\"", start(text))),
@@ -107,12 +107,12 @@ pub fn read(asked: Asked, said: &Said) -> Reply {
     }
 }
 
-/// The beginning of the body as it was before its encoding, and whether that is one we know.
+/// The beginning of the decoded body, and whether its encoding is known.
 fn decompress(said: &Said) -> (Vec<u8>, bool) {
     let encoding = said.encoding.unwrap_or_default().trim().to_ascii_lowercase();
     let mut plain = Vec::new();
     let limit = JUDGED as u64;
-    // What breaks off later was readable until then.
+    // A stream that breaks off later was readable until then.
     if encoding.contains("gzip") || said.body.starts_with(&[0x1f, 0x8b]) {
         let _ = flate2::read::MultiGzDecoder::new(said.body).take(limit).read_to_end(&mut plain);
     } else if encoding == "deflate" {
@@ -127,7 +127,7 @@ fn decompress(said: &Said) -> (Vec<u8>, bool) {
     (plain, is_readable)
 }
 
-/// The text, as far as markup and JSON are concerned: from UTF-16 and UTF-32 the ASCII characters.
+/// The text as needed for finding markup and JSON: of UTF-16 and UTF-32 the ASCII characters.
 fn text(body: &[u8]) -> String {
     let marks: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"];
     let body = marks.iter().find_map(|mark| body.strip_prefix(*mark)).unwrap_or(body);
@@ -150,7 +150,7 @@ fn is_of_another_kind(kind: &str) -> bool {
         || kind == "application/pdf"
 }
 
-/// No receiver's answer begins so, in whatever encoding.
+/// True if it begins as no receiver's answer does.
 fn is_markup(lower: &str) -> bool {
     lower.starts_with('<')
 }
@@ -161,7 +161,7 @@ fn is_page(lower: &str) -> bool {
         .any(|tag| lower.contains(tag))
 }
 
-/// A page, for people.
+/// A page by its title, for people.
 fn page(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let title = lower.find("<title").and_then(|at| {
@@ -185,7 +185,7 @@ fn otlp(body: &[u8]) -> Option<Option<(u64, String)>> {
         return None;
     }
     let answer = ExportTraceServiceResponse::decode(body).ok()?;
-    // Unknown fields are dropped by decoding, so what comes out shorter was another message, or text that looks like one.
+    // Decoding drops unknown fields, so a shorter re-encoding shows that it was another message, or text that looks like one.
     let is_all = answer.encoded_len() == body.len();
     let partial = answer.partial_success.filter(|_| is_all)?;
     let count = u64::try_from(partial.rejected_spans).unwrap_or(0);
@@ -204,7 +204,7 @@ fn is_status_message(body: &[u8]) -> bool {
     Status::decode(body).is_ok_and(|status| (1..=16).contains(&status.code))
 }
 
-/// The JSON in `text`; of an object that breaks off, what was read until then.
+/// The JSON in `text`; of an object that breaks off, the fields before that.
 fn json(text: &str) -> Option<Value> {
     struct Beginning<'m>(&'m mut Map<String, Value>);
     impl<'de> Visitor<'de> for Beginning<'_> {
@@ -214,7 +214,7 @@ fn json(text: &str) -> Option<Value> {
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
             while let Some(key) = map.next_key::<String>()? {
-                // Of a value that breaks off only its being there is known.
+                // Of a value that breaks off only its existence is known.
                 self.0.insert(key.clone(), Value::String("…".into()));
                 let value = map.next_value()?;
                 self.0.insert(key, value);
@@ -225,7 +225,7 @@ fn json(text: &str) -> Option<Value> {
     if let Ok(value) = serde_json::from_str(text) {
         return Some(value);
     }
-    // The first of several, one a line.
+    // The first of several, one on each line.
     if let Some(Ok(value @ (Value::Object(_) | Value::Array(_)))) =
         serde_json::Deserializer::from_str(text).into_iter().next()
     {
@@ -257,12 +257,12 @@ fn is_error(json: &Value, depth: u8) -> bool {
     }
 }
 
-/// The name of a field without the differences in spelling between APIs.
+/// A field's name without differences in spelling between APIs.
 fn name(key: &str) -> String {
     key.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_ascii_lowercase()
 }
 
-/// True if a field reports an error. Fields that say nothing for certain do not, where another one says that all is well.
+/// True if a field reports an error. Ambiguous fields do not if another one reports success.
 fn says_error(name: &str, value: &Value, is_success: bool) -> bool {
     match name {
         "success" | "ok" | "succeeded" | "authenticated" | "authorized" | "loggedin" | "valid" => is_false(value),
@@ -301,7 +301,7 @@ fn is_false(value: &Value) -> bool {
     }
 }
 
-/// True but for what languages take for nothing.
+/// False for values that languages treat as empty.
 fn is_something(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
@@ -317,7 +317,7 @@ fn says_yes(value: &Value) -> bool {
     value.as_str().is_some_and(|text| tone(&text.to_lowercase()) == Tone::Yes)
 }
 
-/// True if a code, in figures or words, is none of success.
+/// True if a code, as number or word, does not mean success.
 fn is_bad_code(value: &Value) -> bool {
     match value {
         Value::Number(number) => is_bad_number(number.as_f64()),
@@ -329,7 +329,7 @@ fn is_bad_code(value: &Value) -> bool {
     }
 }
 
-/// True if a code, gRPC's, HTTP's or one derived from these (40101), is none of success.
+/// True if a code of gRPC, HTTP or derived from these (40101) does not mean success.
 fn is_bad_number(number: Option<f64>) -> bool {
     let Some(mut number) = number.map(f64::abs) else { return false };
     if !number.is_finite() {
@@ -341,7 +341,7 @@ fn is_bad_number(number: Option<f64>) -> bool {
     number >= 1.0 && !(100.0..300.0).contains(&number)
 }
 
-/// Rejected spans of an OTLP answer in JSON, which may be a number or a text.
+/// Rejected spans of an OTLP answer in JSON; a number or a string.
 fn rejected(json: &Value) -> Option<(u64, String)> {
     let field = |value: &Value, camel: &str, snake: &str| value.get(camel).or_else(|| value.get(snake)).cloned();
     let partial = field(json, "partialSuccess", "partial_success")?;
@@ -362,7 +362,7 @@ enum Tone {
     Unclear,
 }
 
-/// Beginnings of words with which receivers say yes.
+/// How receivers' positive answers begin.
 const YES: &[&str] = &[
     "ok",
     "okay",
@@ -386,7 +386,7 @@ const YES: &[&str] = &[
     "saved",
 ];
 
-/// What is found in refusals and invitations.
+/// Words found in refusals and invitations.
 const NO: &[&str] = &[
     "unauth",
     "not auth",

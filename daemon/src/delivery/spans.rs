@@ -1,7 +1,6 @@
-//! The lane of spans: batches as large as the server takes them, cut or buried where it takes nothing else.
+//! The lane of spans: batches as large as the server accepts. Spans it accepts in no size are cut, or become dead letters.
 //!
-//! Rows leave the outbox when the server has answered 2xx and not before, so what is sent again
-//! after a kill is the same bytes.
+//! Rows leave the outbox only after a 2xx, so what is sent again after a kill is the same bytes.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -40,7 +39,7 @@ impl Spans {
         Self { turns, in_flight, plan: Plan::new(to.kind.backend().manners(to)) }
     }
 
-    /// What follows from `verdict` on what was `sent`, and whether the server asked to wait.
+    /// The next step after `verdict` on what was `sent`, and whether the server asked to wait.
     fn decide(&mut self, verdict: Verdict, sent: Sent) -> (Step, bool) {
         let asked = matches!(&verdict, Verdict::Later(Some(wait), _) if !wait.is_zero());
         let (plan, step) = policy::next(self.plan, verdict, sent, chance());
@@ -88,7 +87,7 @@ impl Lane for Spans {
 
     async fn send(&mut self, at: &At, way: &Link, batch: &mut Vec<Row>) -> After {
         let to = &at.keys.destination;
-        // Never closed, so this waits for its turn and nothing else.
+        // The semaphore is never closed, so this only waits.
         let turn = self.turns.clone().acquire_owned().await;
         if at.is_stopping() {
             return After::Next;

@@ -1,4 +1,4 @@
-//! Who has workers: each destination one for its spans and one for its images and documents.
+//! Starts the workers: for each destination one for spans and one for images and documents.
 
 use std::{
     collections::HashMap,
@@ -24,24 +24,23 @@ use crate::{
 };
 use cc_core::{destination::Destination, secret::Secrets};
 
-/// Most destinations at one address that send at the same time.
+/// How many destinations at one address send at the same time.
 const MAX_SENDERS_PER_ADDRESS: usize = 16;
 
-/// What the workers hear.
 pub enum Order {
     /// A hook brought this destination's key.
     Key(DestinationId, Destination, Secrets),
     /// There is something to send.
     Wake(DestinationId, Destination),
-    /// The daemon comes to its end: nothing more is sent.
+    /// The daemon is stopping: send nothing more.
     Stop,
-    /// Somebody waits: try everything now, whatever was postponed (but not what a server asked to postpone).
+    /// Somebody waits: try everything now, except what a server asked to postpone.
     Hurry,
-    /// The user trusts this base URL, or no longer: who may be sent to is judged again.
+    /// The user trusts this base URL, or no longer does: judge its destinations again.
     Trust(String),
 }
 
-/// Spans on their way, over all destinations.
+/// Spans in flight, over all destinations.
 pub type InFlight = Arc<AtomicUsize>;
 
 /// The lanes of one destination.

@@ -1,8 +1,8 @@
-//! One destination's HTTP: OpenTelemetry's exporter over a client of our own that sees the whole answer.
+//! HTTP to one destination: OpenTelemetry's exporter over a client of our own that sees the whole answer.
 //!
-//! The exporter reports a failure as a string; what to do about it depends on status, `Retry-After` and body, so the client
-//! keeps them. It also rebuilds the headers: the exporter merges `OTEL_EXPORTER_OTLP_HEADERS` of the environment over its
-//! own, which would replace our `Authorization` or hand another collector's token to this server.
+//! The exporter reports a failure as a string, but what to do depends on status, `Retry-After` and body, so the client keeps
+//! them. It also rebuilds the headers: the exporter merges `OTEL_EXPORTER_OTLP_HEADERS` of the environment over its own, which
+//! would replace our `Authorization` or send another collector's token to this server.
 
 use std::{
     borrow::Cow,
@@ -44,7 +44,7 @@ use cc_core::{
     verdict::{Answer, Verdict},
 };
 
-/// The exporter's own limit must not end what makes progress.
+/// The exporter's own limit must not end a request that makes progress.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Sends spans to one destination.
@@ -54,7 +54,7 @@ pub struct Transport {
     scope: InstrumentationScope,
 }
 
-/// What the client is given for the exchange at hand, and what it leaves.
+/// The client's input for the current exchange, and its result.
 struct Exchange {
     limits: Limits,
     answer: Option<Answer>,
@@ -99,13 +99,14 @@ impl Transport {
         Ok(Self { exporter, exchange, scope })
     }
 
-    /// Sends a batch; says what came back.
+    /// Sends a batch and returns the answer.
     pub async fn send(&self, spans: Vec<WireSpan>) -> Answer {
         let limits = self.exchange.lock().unwrap_or_else(PoisonError::into_inner).limits;
         self.send_with(spans, limits.answer).await.0
     }
 
-    /// Sends a batch that may be answered within `limit` of its last byte; says what came back, and how long after that.
+    /// Sends a batch, which the server may answer within `limit` after the last byte. Returns the answer and how long after the
+    /// last byte it came.
     pub async fn send_with(&self, spans: Vec<WireSpan>, limit: Duration) -> (Answer, Duration) {
         let batch = spans.into_iter().map(|span| self.data(span)).collect();
         {
@@ -197,6 +198,7 @@ fn time(nanos: u64) -> SystemTime {
 
 /// An HTTP client that compresses what it sends and remembers what came back.
 #[derive(Clone)]
+/// An HTTP client that keeps the answer.
 struct Observed {
     client: Hyper,
     headers: HeaderMap,
@@ -311,7 +313,7 @@ mod tests {
         for expect in [None, None, Some(503), Some(200)] {
             let started = Instant::now();
             let answer = transport.send(vec![span()]).await;
-            // A status that has come counts, whatever becomes of the body.
+            // A status counts even if the body breaks off.
             match (&answer, expect) {
                 (Answer::Silent(why), None) => assert_eq!(why, "no answer within 150ms"),
                 (Answer::Response { status, .. }, Some(expect)) => assert_eq!(*status, expect),
@@ -323,7 +325,7 @@ mod tests {
         assert!(requests.iter().all(|request| *request == requests[0]), "{requests:?}");
     }
 
-    /// Text that cannot be compressed much, in a span.
+    /// A span with text that hardly compresses.
     fn large(length: usize) -> WireSpan {
         let mut state = 1u64;
         let text = std::iter::repeat_with(|| {
@@ -372,7 +374,7 @@ mod tests {
                 }
                 open.push(stream);
             }
-            // The second is not read.
+            // The second request is not read.
             tokio::time::sleep(Duration::from_secs(30)).await;
         });
         let started = Instant::now();

@@ -1,4 +1,4 @@
-//! The loop of one lane of a destination: claim what waits, send it, acknowledge it or wait. What a lane carries is behind [`Lane`].
+//! The loop of one lane of a destination: claim what waits, send it, acknowledge it or wait. [`Lane`] says what a lane carries.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -19,21 +19,21 @@ use super::{
 use crate::store::{self, DestinationId, Store};
 use cc_core::{delivery::policy::PROBE, destination::Destination, secret::Secrets, verdict::Verdict};
 
-/// Where nothing is to be done for this long, the connection is given up: there may be thousands of destinations.
+/// An idle connection is closed after this time: there may be thousands of destinations.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How a worker hears that there is something to do, or that somebody waits for it.
+/// Wakes a worker because there is something to send, or somebody waits for it.
 #[derive(Clone, Default)]
 pub(super) struct Signals {
     pub(super) wake: Arc<Notify>,
     pub(super) hurry: Arc<Notify>,
 }
 
-/// What waits for a destination and is delivered on its own: a lane never waits for another one.
+/// A kind of item that waits for a destination and is delivered on its own: lanes never wait for each other.
 pub(super) trait Lane: Send {
-    /// What is sent at a time.
+    /// What is sent at once.
     type Batch: Send;
-    /// The way to the server.
+    /// A connection to the server.
     type Way: Send + Sync;
 
     /// What it carries, for the log.
@@ -42,10 +42,10 @@ pub(super) trait Lane: Send {
     /// How long a server may be silent.
     fn limits(&self) -> Limits;
 
-    /// The way to the server.
+    /// Connects to the server.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why that is not possible.
     fn way(&self, route: Route, to: &Destination, secrets: &Secrets) -> Result<Self::Way, String>;
 
     /// A wait from before a restart, and whether the server asked for it.
@@ -53,32 +53,32 @@ pub(super) trait Lane: Send {
         None
     }
 
-    /// What is to be sent next, oldest first.
+    /// What to send next, oldest first.
     ///
     /// # Errors
     /// If the database cannot be read.
     fn claim(&self, at: &At) -> Result<Option<Self::Batch>, store::Error>;
 
-    /// Sends it, and acknowledges what the server has taken, or never will.
+    /// Sends a batch, and acknowledges what the server has accepted or never will.
     fn send(&mut self, at: &At, way: &Self::Way, batch: &mut Self::Batch) -> impl Future<Output = After> + Send;
 
-    /// What follows from there being no way to the server.
+    /// What follows if there is no connection to the server.
     fn no_way(&mut self, verdict: Verdict) -> After;
 
-    /// Notes that it has to wait in this state, and logs it if that is `news`.
+    /// Records that it has to wait in this state, and logs it if that is `news`.
     fn postpone(&mut self, at: &At, batch: &Self::Batch, state: &'static str, wait: Duration, why: &str, news: bool);
 }
 
 /// What follows a try.
 #[derive(Debug)]
 pub(super) enum After {
-    /// On with the next; the server has taken this one.
+    /// Continue; the server has accepted this one.
     Delivered,
-    /// On with the next.
+    /// Continue with the next.
     Next,
     /// Wait this long; true if the server asked for it.
     Wait(Duration, bool, String),
-    /// Wait for somebody to fix something; true if the server says that what was asked of it is not there.
+    /// Wait for somebody to fix something; true if the server says that the endpoint does not exist.
     Park(bool, String),
 }
 
@@ -90,7 +90,7 @@ pub(super) struct At {
 }
 
 impl At {
-    /// Repeats a change until the database takes it: without it the same would go out again.
+    /// Repeats a change until the database accepts it: without it, the same would be sent again.
     pub(super) async fn keep_trying(&self, what: &str, work: impl Fn(&mut Store) -> store::Result<()> + Send) {
         while let Err(error) = self.keys.store.call(&work) {
             tracing::warn!(%error, "the queue of {what} cannot be changed; trying again");
@@ -103,19 +103,18 @@ impl At {
     }
 }
 
-/// Works on one lane.
 pub(super) struct Worker<L: Lane> {
     at: At,
     lane: L,
     signals: Signals,
     way: Option<L::Way>,
-    /// Where the destination takes spans, and with which secrets; longer than the connection lasts.
+    /// The endpoint and secrets, which outlast the connection.
     known: Option<(Secrets, Known)>,
-    /// Nothing was delivered since that was found out.
+    /// Nothing was delivered since the endpoint was looked up.
     is_new: bool,
-    /// The wait at hand is the server's wish, so nobody hurries it.
+    /// The server asked for the current wait, so nobody can shorten it.
     asked_to_wait: bool,
-    /// The last answer was a good one, or there was none yet: a change of that is worth a line in the log.
+    /// The last answer was good, or there was none yet; changes are logged.
     healthy: bool,
 }
 
@@ -124,9 +123,9 @@ impl<L: Lane> Worker<L> {
         Self { at, lane, signals, way: None, known: None, is_new: false, asked_to_wait: false, healthy: true }
     }
 
-    /// Runs until its task is dropped or the daemon comes to its end.
+    /// Runs until its task is dropped or the daemon stops.
     pub(super) async fn run(mut self) {
-        // It is kept, whatever key comes.
+        // This wait is kept even if another key comes.
         if let Some((left, asked)) = self.lane.resumed(&self.at) {
             self.asked_to_wait = asked;
             tokio::select! {
@@ -169,7 +168,7 @@ impl<L: Lane> Worker<L> {
         }
     }
 
-    /// Finds the way to the server, unless it is known, or the destination's state without one and why.
+    /// Connects to the server unless that is done; or returns the destination's state and why there is no connection.
     async fn connect(&mut self) -> Result<(), (&'static str, Verdict)> {
         if self.way.is_some() {
             return Ok(());
@@ -202,7 +201,7 @@ impl<L: Lane> Worker<L> {
             After::Park(is_gone, why) => {
                 self.way = None;
                 let known = self.known.take();
-                // What was asked a while ago may be out of date; what was asked just now is not.
+                // An answer from a while ago may be out of date; one from just now is not.
                 let is_old = known.is_some_and(|(_, known)| known.was_asked) && !std::mem::take(&mut self.is_new);
                 if is_gone && is_old {
                     return;
@@ -218,7 +217,7 @@ impl<L: Lane> Worker<L> {
         self.postpone(batch, state, PROBE, &why).await;
     }
 
-    /// Waits, but not longer than it takes for somebody to hurry or to bring another key, unless the server asked to wait.
+    /// Waits, but only until somebody hurries or brings another key, unless the server asked to wait.
     async fn postpone(&mut self, batch: &L::Batch, state: &'static str, wait: Duration, why: &str) {
         let news = std::mem::replace(&mut self.healthy, false);
         self.lane.postpone(&self.at, batch, state, wait, why, news);
@@ -242,7 +241,7 @@ impl<L: Lane> Worker<L> {
     }
 }
 
-/// Somewhere between 0 and 1; good enough to keep clients apart.
+/// A number between 0 and 1, random enough to keep clients apart.
 pub(super) fn chance() -> f64 {
     (RandomState::new().hash_one(0) >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -1,4 +1,5 @@
-//! Whether a session may be read now, and for which of its destinations.
+//! Whether a session may be read now, and for which of its destinations. Asks `cc_core::admit` with the state of store and
+//! settings.
 
 use super::{Engine, session::Session};
 use crate::clock::{self, now_ms, now_ns};
@@ -11,8 +12,8 @@ use cc_core::{
 };
 
 impl Engine {
-    /// True if nothing more of the session is read: no event says so, and its project's settings do not turn tracing on. Notes
-    /// what was seen, and when tracing was off before.
+    /// True if nothing more of the session is read: no event permits it, and its project's settings do not turn tracing on.
+    /// Records that, and when tracing was off before.
     pub(super) fn is_off(&mut self, session: &mut Session) -> bool {
         let hint = &session.row.hint;
         let Some(dir) = hint.project_dirs.last() else { return false };
@@ -50,7 +51,7 @@ impl Engine {
         is_off
     }
 
-    /// Nothing of the session is read: the destinations that it had are no longer in `config.toml`.
+    /// Stops reading the session: its destinations are no longer in `config.toml`.
     pub(super) fn is_nowhere(&mut self, session: &mut Session) {
         session.phase = Phase::Over;
         let ids: Vec<String> = session.waiting.drain(..).map(|(hint, _)| hint.id).collect();
@@ -59,7 +60,7 @@ impl Engine {
         }
     }
 
-    /// Why nothing of the session may be read for now, if so. Notes which of its destinations fall behind.
+    /// Why the session may not be read now, if so. Records which of its destinations fall behind.
     pub(super) fn must_wait(&mut self, session: &mut Session) -> Option<Wait> {
         let hint = &session.row.hint;
         let targets: Vec<&Destination> = hint.destinations().collect();
@@ -90,7 +91,7 @@ impl Engine {
         admission.wait
     }
 
-    /// Brings sessions back to where destinations are behind them that have room again. Others that have what follows there
+    /// Brings sessions back to where followers are behind that have room again. Destinations that have the following part
     /// already get nothing twice.
     pub(super) fn go_back(&mut self) {
         let room = admit::limit(Source::Backfill, self.config.outbox_bytes) / 2;
@@ -122,7 +123,7 @@ impl Engine {
                 }
                 None => drop(self.resume(&to.session_id)),
             }
-            // The Stop of its last turn was heard already. It permits nothing that is not permitted now.
+            // The Stop of its last turn was taken before. It permits nothing that is not permitted now.
             if let Some(session) = self.sessions.get_mut(&to.session_id).filter(|session| session.waiting.is_empty()) {
                 let source = Source::Reread;
                 let hint = Hint { id: source.id(&to.session_id), source, ..session.row.hint.clone() };

@@ -28,25 +28,25 @@ use cc_core::{
     turn::{Assembler, Launch, Past, Scope, Turn, placement},
 };
 
-/// A turn is emitted in parts when more bytes of it than this are held.
+/// A turn is emitted in parts once it takes more memory than this, in bytes.
 pub(super) const MAX_HELD_BYTES: usize = 8 << 20;
 
-/// What a line takes in memory besides its text, and until it is stored the spans made of it, in bytes.
+/// The memory of a line besides its text, including the spans made of it until they are stored, in bytes.
 pub(super) const BYTES_PER_LINE: usize = 8 << 10;
 
-/// How many answers of closed turns are remembered for Stops that are late.
+/// How many answers of closed turns are remembered for Stops that come late.
 const MAX_ANSWERS: usize = 32;
 
-/// The most spans that are stored in one step, and as many more as one piece of a transcript makes.
+/// How many spans one step stores, plus those of one more piece of a transcript.
 const SPANS: usize = 512;
 
-/// Spans and counts on their way to the store.
+/// Spans and counts to be stored.
 #[derive(Default)]
 pub(super) struct Gathered {
     pub(super) spans: Vec<Outgoing>,
     /// Traces of turns that began while tracing was off.
     pub(super) off: Vec<TraceId>,
-    /// Marks for the traces of turns that the user left behind.
+    /// Events for the traces of turns that the user abandoned.
     pub(super) marks: Vec<Outgoing>,
     /// Turns that are over.
     pub(super) turns: Vec<Past>,
@@ -57,12 +57,11 @@ pub(super) struct Gathered {
     pub(super) redacted: Counts,
     pub(super) launches: Vec<Launch>,
     pub(super) agents: Vec<(String, u64)>,
-    /// Subagents whose end was reported.
     pub(super) ended: Vec<String>,
 }
 
 impl Gathered {
-    /// It is time to store it.
+    /// True if it is time to store it.
     pub(super) fn is_much(&self) -> bool {
         self.bytes > STEP_BYTES || self.spans.len() + self.marks.len() > SPANS
     }
@@ -75,17 +74,17 @@ impl Gathered {
             || !self.agents.is_empty()
     }
 
-    /// Hands on which subagents were launched and have ended, before that goes to the store.
+    /// Tells `agents` which subagents were launched and have ended, before that is stored.
     pub(super) fn inform(&mut self, agents: &mut Agents) {
         agents.launched(self.launches.iter().cloned());
         self.ended.drain(..).for_each(|id| agents.has_ended(&id));
     }
 
-    /// Masks secrets in what is stored beside the spans: facts of turns, ids as the transcript has them, and names that
-    /// nobody knows. What an id that holds a secret belongs to is not found again after a restart.
+    /// Masks secrets in what is stored beside the spans: facts of turns, ids from the transcript, and unknown names. If an id
+    /// contains a secret, what it refers to is not found again after a restart.
     pub(super) fn mask(&mut self, redactor: &Redactor) {
         let mask = |text: &mut String| {
-            // Counted where it is sent.
+            // Counted where the spans are masked.
             if let Some(masked) = redactor.scrub(text, &mut Counts::new()) {
                 *text = masked;
             }
@@ -114,9 +113,9 @@ impl Gathered {
         }
     }
 
-    /// True if `turn` is left out because tracing was off when it began; notes that. `next` is when the turn after it began.
+    /// True if `turn` is left out because tracing was off when it began; records that. `next` is when the following turn began.
     fn leaves_out(&mut self, session: &Session, turn: &Turn, next: Option<Nanos>) -> bool {
-        // A turn without any time may have been said at any.
+        // A turn without any time may have been at any time.
         let start = began(turn).or(session.off.first().map(|off| *off.start()));
         let out = !turn.root_sent && start.is_some_and(|start| session.leaves_out(start, next));
         if out {
@@ -130,7 +129,7 @@ impl Gathered {
     }
 }
 
-/// When a turn was begun, as far as its lines say.
+/// When a turn began, if its lines say so.
 fn began(turn: &Turn) -> Option<Nanos> {
     turn.prompt.at.or(turn.end)
 }
@@ -208,8 +207,7 @@ pub(super) fn push_line(
     }
 }
 
-/// Emits the turns that are complete. Returns the ids of the events that are dealt with, and what the
-/// session waits for then.
+/// Emits the turns that are complete. Returns the ids of the events that are done with, and what the session waits for then.
 pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gathered) -> (Vec<String>, Awaits) {
     let events: Vec<_> = session.to_deal_with().collect();
     let waiting = events.iter();
@@ -247,7 +245,7 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gath
     (dealt_with.into_iter().map(|index| events[index].0.id.clone()).collect(), awaits)
 }
 
-/// When an event was fired. An end that no hook reports is that of all the transcript says.
+/// When an event was fired. An end that no hook reports is that of everything in the transcript.
 fn fired(hint: &Hint) -> Nanos {
     if hint.event == Event::Ended && !hint.source.is_hook() { Nanos::MAX } else { hint.fired_ns }
 }
@@ -263,6 +261,6 @@ pub(super) fn emit(session: &Session, turn: &mut Turn, scope: Scope, fired: Opti
     found.marks.extend(emitted.abandoned);
 }
 
-/// A line with this makes tests see what a fault in reading does.
+/// A line with this text makes the reader panic, for tests.
 #[cfg(test)]
 pub(super) const FAULT: &str = "a fault in the reader, please";

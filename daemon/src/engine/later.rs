@@ -1,5 +1,5 @@
-//! What can wait until the sessions at work have had their turn: transcripts that a search found, sessions left in the middle,
-//! and those to be read again. There may be very many, as after a home was restored; few are in memory at a time.
+//! The queue of sessions that can wait until live ones have had their turn: found by a scan, left half-read, or to be read
+//! again. There may be very many, for instance after a home was restored; few are in memory at a time.
 
 use std::collections::VecDeque;
 
@@ -7,27 +7,27 @@ use tokio::sync::oneshot;
 
 use cc_core::{admit::MAX_UNHURRIED, hook::Hint};
 
-/// The search is asked for more when fewer sessions than this wait.
+/// The scan is asked for more when fewer sessions than this wait.
 const LOW_WATER: usize = MAX_UNHURRIED;
 
-/// A session to begin with when there is room.
+/// A session to start when there is room.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// The stored event of this id leads there.
+    /// The session of the stored event with this id.
     Event(String),
-    /// The session of this id was left in the middle.
+    /// The session with this id, which was left half-read.
     Resume(String),
-    /// A search found it.
+    /// A session found by a scan.
     Found(Box<Hint>),
 }
 
-/// The tasks, in the order in which they are begun: a session that copies another comes behind it.
+/// The tasks in the order in which they are started: a session that copies another comes after it.
 #[derive(Debug, Default)]
 pub(super) struct Later {
     tasks: VecDeque<Task>,
-    /// Found, and not handed over.
+    /// Found by the scan but not handed over yet.
     left: usize,
-    /// Asks the search to hand over more.
+    /// Asks the scan for more.
     more: Option<oneshot::Sender<()>>,
 }
 
@@ -36,7 +36,7 @@ impl Later {
         self.tasks.extend(tasks);
     }
 
-    /// Takes sessions that a search found. `left` others follow when `more` is used.
+    /// Takes sessions that a scan found. `left` others follow when `more` is used.
     pub(super) fn found(&mut self, hints: Vec<Hint>, left: usize, more: oneshot::Sender<()>) {
         self.extend(hints.into_iter().map(|hint| Task::Found(Box::new(hint))));
         (self.left, self.more) = (left, Some(more));
@@ -53,7 +53,7 @@ impl Later {
         self.tasks.is_empty()
     }
 
-    /// How many sessions are yet to be begun, those included that the search still holds.
+    /// How many sessions are still to be started, including those the scan holds.
     pub(super) fn len(&self) -> usize {
         self.tasks.len() + self.left
     }

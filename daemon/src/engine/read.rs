@@ -1,4 +1,4 @@
-//! A look at one session: what is new in its transcript and in those of its subagents, and what is stored of it.
+//! One step of reading a session: what is new in its transcript and in those of its subagents, and storing what it yields.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -33,7 +33,7 @@ use cc_core::{
     },
 };
 
-/// The name under which faults of this program are counted.
+/// The name under which bugs of this program are counted.
 pub(super) const PANICKED: &str = "reader_panicked";
 
 /// Spans are stored in steps of about this many bytes.
@@ -42,20 +42,20 @@ pub(super) const STEP_BYTES: usize = 1 << 20;
 /// How long a transcript may be missing before its events are given up. A later event of the session starts again.
 const MISSING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a chain of sessions is followed that begin with each other and were never emitted.
+/// How long a chain of sessions is followed of which each begins with the one before and none was emitted.
 pub(super) const MAX_CHAIN: usize = 16;
 
-/// How many bytes of a transcript are read in one step.
+/// How many bytes of a transcript one step reads.
 const READ_BYTES: usize = 1 << 20;
 
-/// Why a look at a session ended early.
+/// Why reading a session stopped early.
 enum ReadStop {
     Read(std::io::Error),
     Store(crate::store::Error),
 }
 
 impl Engine {
-    /// Reads what is new in a session and does what its events ask for: that is done when its step is stored.
+    /// Reads what is new in a session and does what its events ask for. It takes effect when the session's step is stored.
     pub(super) fn look(&mut self, session: &mut Session) {
         if session.row.hint.targets.is_empty() {
             return self.is_nowhere(session);
@@ -84,7 +84,7 @@ impl Engine {
                 tracing::warn!(session = session.row.session_id, %error, "the transcript cannot be read");
                 self.unreadable(session, &Unreadable::Io(error));
             }
-            // What was read is not stored: it is read again from where the store knows.
+            // What was read is not stored, so it is read again from the stored position.
             Ok(Err(ReadStop::Store(error))) => {
                 tracing::warn!(%error, "the database does not take what was read; trying again");
                 session.begin_again();
@@ -105,13 +105,12 @@ impl Engine {
         }
     }
 
-    /// Opens a transcript if it lies where `hint` may point to.
+    /// Opens a transcript if `hint` may refer to it.
     pub(super) fn open(&self, path: &Path, hint: &Hint) -> Result<Transcript, Unreadable> {
         Transcript::open_beneath(path, &self.roots(hint))
     }
 
-    /// True if the transcript, which lies in no root by the name its event gives it, is there by now where that name leads below
-    /// one: it is followed there.
+    /// True if a transcript whose path is below no root has appeared at the corresponding path below one: it is followed there.
     fn came_home(&mut self, session: &mut Session) -> bool {
         let row = &session.row;
         let Some(path) = places::at_home(&row.transcript, &row.session_id, &self.roots(&row.hint)) else {
@@ -130,7 +129,7 @@ impl Engine {
         self.roots.iter().cloned().chain(own).collect()
     }
 
-    /// Makes sure that the session's tail belongs to this file, and starts it where the store says otherwise.
+    /// Makes sure that the session's tail belongs to this file, and restarts it if the store says otherwise.
     fn follow(&mut self, session: &mut Session, file: &mut Transcript) {
         let holds =
             |position: &Position| position.holds(file.identity, file.length, file.before(position.offset).as_deref());
@@ -142,12 +141,12 @@ impl Engine {
             if known { Some((session.row.cursor.offset, session.row.closed)) } else { self.begin(session, file) };
         let Some((cursor, closed)) = begin else { return };
         if cursor == 0 && self.recover_previous(session, file) {
-            // That one is emitted first.
+            // The other session is emitted first.
             session.phase.hold(clock::monotonic() + TICK);
             return;
         }
         let turns = if known { self.past(&session.row) } else { Vec::new() };
-        // That other tool goes on with the turn it had begun.
+        // The other tool continues the turn it has begun.
         let is_begun = cursor > 0 && (!known || self.is_behind_import(&session.row));
         session.tail = Some(Tail {
             read_to: file.position(cursor),
@@ -166,7 +165,7 @@ impl Engine {
         });
     }
 
-    /// The turns before the cursor; none, if the store cannot be read: then those the user leaves behind are not marked.
+    /// The turns before the position; empty if the store cannot be read: then abandoned turns get no event.
     fn past(&self, row: &SessionRow) -> Vec<Past> {
         self.store.call(|store| store.turns(&row.session_id, row.closed)).unwrap_or_else(|error| {
             tracing::warn!(session = row.session_id, %error, "earlier turns are not known");
@@ -180,8 +179,8 @@ impl Engine {
         imported.is_some_and(|imported| imported.turn_count == row.turns)
     }
 
-    /// Where a transcript is begun and how many turns come before: at its start, or behind what another tool has sent of it.
-    /// `None` if that cannot be known now.
+    /// Where reading a transcript begins, and how many turns come before: at its start, or after what another tool has sent.
+    /// `None` if that cannot be determined now.
     fn begin(&self, session: &mut Session, file: &mut Transcript) -> Option<(u64, u32)> {
         session.tail = None;
         let imported = match self.store.call(|store| store.imported(&session.row.session_id)) {
@@ -197,9 +196,8 @@ impl Engine {
             .ok()
     }
 
-    /// When a transcript begins with a line of another session whose own transcript lies beside it, that session may never
-    /// have had a Stop: it is brought to its end first. Whatever goes wrong there does not concern this session. False if there
-    /// is nothing to be waited for.
+    /// If a transcript begins with a line of another session whose transcript is beside it, that session may never have had a
+    /// Stop: it is read to its end first. Errors there do not concern this session. False if there is nothing to wait for.
     fn recover_previous(&mut self, session: &mut Session, file: &mut Transcript) -> bool {
         if session.previous.is_some() || session.depth == MAX_CHAIN {
             return false;
@@ -215,7 +213,7 @@ impl Engine {
         }
         let path = session.row.transcript.with_file_name(format!("{previous}.jsonl"));
         let Ok(file) = self.open(&path, &session.row.hint) else { return false };
-        // Many may begin with one and the same, which costs as much as itself once.
+        // Many may begin with the same session, which needs to be read only once.
         if self.recovered.get(&previous) == Some(&file.length) {
             return false;
         }
@@ -243,7 +241,7 @@ impl Engine {
 
     fn unreadable(&mut self, session: &mut Session, error: &Unreadable) {
         let now = clock::monotonic();
-        // What is due is due again after the same time, not at once.
+        // What is due becomes due again after the same time, not at once.
         if session.looks_finished() {
             session.grown = now;
         }
@@ -256,7 +254,7 @@ impl Engine {
             Unreadable::Outside => places::may_come(&row.transcript, &self.roots(&row.hint)),
             _ => false,
         };
-        // A session that is over does not write its first line any more.
+        // An ended session will not write its first line any more.
         let limit = if session.is_over() { QUIET } else { MISSING_TIMEOUT };
         let (done, left): (Vec<_>, Vec<_>) =
             session.waiting.drain(..).partition(|(_, came)| !may_come || now >= *came + limit);
@@ -299,7 +297,7 @@ impl Engine {
                 push_line(session, assembler, held, unclaimed, &mut found, offset, line);
             });
             if room == 0 || found.is_much() {
-                // The rest of it is for a later step: others have theirs before that.
+                // The rest is for a later step, after those of other sessions.
                 session.phase.stop_early();
                 found.inform(&mut session.agents);
                 tail.read_to = file.position(tail.lines.read_to());
@@ -337,8 +335,8 @@ impl Engine {
         Ok(is_news.then(|| step(session, tail, file, found, consumed)))
     }
 
-    /// Reads what the session's subagents have written, at most `room` bytes, and emits what is due of it. False if that was not
-    /// all.
+    /// Reads at most `room` bytes of what the session's subagents have written, and emits what is due. False if something is
+    /// left.
     fn read_agents(
         &mut self,
         session: &mut Session,
@@ -370,7 +368,7 @@ impl Engine {
         agents.place_all(&open);
         let grown = agents.grown().unwrap_or(now);
         for id in agents.ids() {
-            // Nothing is added any more to what it did before it was woken again.
+            // A run from before the subagent was woken again does not grow any more.
             let (past, launches) = agents.take_past(&id);
             for mut turn in past {
                 emit(session, &mut turn, Scope::Final, None, found);
@@ -404,8 +402,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// Reads what one of them has written, and emits it in parts if it is long. Of one whose place is not known no more is
-    /// held than of others: the rest of it is read when the place is. False if the step was over before its end.
+    /// Reads what one subagent has written, and emits it in parts if it is long. An unplaced one is not kept in memory beyond
+    /// the same limit: the rest is read once its place is known. False if the step ended early.
     fn read_agent(
         &mut self,
         session: &mut Session,
@@ -455,7 +453,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Stores the steps of these sessions, in this order and all at once; where the database refuses that, each for itself.
+    /// Stores the steps of these sessions in this order in one transaction; if the database refuses that, each on its own.
     pub(super) fn store_steps(&mut self, sessions: &mut [&mut Session]) {
         let steps: Vec<&Advance> = sessions.iter().filter_map(|session| session.step.as_ref()).collect();
         if steps.is_empty() {
@@ -465,7 +463,7 @@ impl Engine {
         match stored {
             Ok(stored) => {
                 let sessions = sessions.iter_mut().filter(|session| session.step.is_some());
-                // Many steps may go to one destination, which is woken once.
+                // A destination is woken once, however many steps queue for it.
                 let mut wake = HashMap::new();
                 for (session, queued) in sessions.zip(stored) {
                     self.is_any_behind |= stored_one(session, &queued, &mut wake);
@@ -477,7 +475,7 @@ impl Engine {
             Err(_) if sessions.len() > 1 => {
                 sessions.iter_mut().for_each(|session| self.store_steps(&mut [&mut **session]));
             }
-            // What was read is not stored: it is read again from where the store knows.
+            // What was read is not stored, so it is read again from the stored position.
             Err(error) => {
                 tracing::warn!(%error, "the database does not take what was read; trying again");
                 for session in sessions {
@@ -490,7 +488,7 @@ impl Engine {
     }
 }
 
-/// A session's step is stored. Notes in `wake` what has something to send now. True if the step left a destination behind.
+/// A session's step was stored. Records in `wake` what has something to send now. True if a destination fell behind.
 fn stored_one(
     session: &mut Session,
     queued: &[(DestinationId, usize)],
@@ -508,7 +506,7 @@ fn stored_one(
     !step.behind.is_empty()
 }
 
-/// The step that stores what was found. Where the session stands is known when it is stored.
+/// The step that stores what was found. The session's row is final only once it is stored.
 fn step(session: &Session, tail: &Tail, file: &mut Transcript, mut found: Gathered, consumed: Vec<String>) -> Advance {
     if !session.row.hint.options.unredacted {
         found.mask(&session.rules);

@@ -1,4 +1,4 @@
-//! What the log says of transcripts that are not read: each directory once, with what to do about it.
+//! Logs transcripts that are not read: each directory once, with what to do about it.
 
 use std::{
     collections::HashSet,
@@ -8,16 +8,16 @@ use std::{
 
 use crate::reader::Unreadable;
 
-/// How many directories are named. An event may name any.
+/// How many directories are named at most, because events may name any.
 const MAX_NAMED: usize = 64;
 
-/// Directories that were named, with the reason.
+/// Directories that were named, by reason.
 #[derive(Clone, Debug, Default)]
 pub struct Refused(Arc<Mutex<HashSet<(&'static str, PathBuf)>>>);
 
 impl Refused {
-    /// Names `path`, a transcript or the directory of a project, unless its directory was named for that before. One that is
-    /// only missing is not named: it may never have been written. True if it was named.
+    /// Logs `path`, a transcript or a project's directory, unless its directory was named for this reason before. A missing one
+    /// is not logged, because it may never have been written. True if it was logged.
     pub fn name(&self, path: &Path, error: &Unreadable) -> bool {
         let dir = if path.extension().is_some_and(|ext| ext == "jsonl") { path.parent().unwrap_or(path) } else { path };
         let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);

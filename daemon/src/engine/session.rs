@@ -1,4 +1,4 @@
-//! A session in memory, and its transcript as it is followed.
+//! A session in memory, and the tail of its transcript.
 
 use std::{collections::VecDeque, ops::RangeInclusive, time::Instant};
 
@@ -19,48 +19,49 @@ use cc_core::{
     turn::{Assembler, Scope},
 };
 
-/// When the transcripts of a session's subagents are read, should no file event come.
+/// When the transcripts of a session's subagents are read if no file event comes before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AgentsPoll {
     pub(super) at: Instant,
-    /// One of them ends before long.
+    /// One of them is about to end.
     pub(super) is_ending: bool,
 }
 
 pub(super) struct Session {
     pub(super) row: SessionRow,
-    /// What masks its secrets.
+    /// The masking rules.
     pub(super) rules: Rules,
     pub(super) tail: Option<Tail>,
-    /// What was read, and is yet to be stored.
+    /// What was read but is not stored yet.
     pub(super) step: Option<Advance>,
-    /// Events not yet dealt with, oldest first, with when they came; and the one that is `kept`.
+    /// Pending events with the time they arrived, oldest first, including the one that is `kept`.
     pub(super) waiting: Vec<(Hint, Instant)>,
-    /// The id of an event that is dealt with, but for the subagents that end with it. It stays in the inbox until they are emitted:
-    /// where only Claude Code's own environment turns tracing on, nothing else permits reading them, not after a restart either.
+    /// The id of an event that is done with except for subagents that end with it. It stays in the inbox until they are
+    /// emitted: if only Claude Code's own environment turns tracing on, nothing else permits reading them, not even after a
+    /// restart.
     pub(super) kept: Option<String>,
     pub(super) phase: Phase,
     /// When the transcript last grew.
     pub(super) grown: Instant,
     pub(super) touched: Instant,
-    /// Another session has followed it: nobody writes to it any more.
+    /// Another session continues it: nobody writes to it any more.
     pub(super) superseded: bool,
-    /// How many sessions follow it of which none was ever emitted.
+    /// The length of the chain of sessions that begin with it and were never emitted.
     pub(super) depth: usize,
-    /// The session it was begun with, once that is known.
+    /// The session it begins with, once that is known.
     pub(super) previous: Option<String>,
-    /// The `uuid` of its first line that has one, while nothing was read of it.
+    /// The `uuid` of the first line that has one, while nothing was read yet.
     pub(super) first_line: Option<String>,
-    /// No hook is behind it, and nobody waits for what comes of it.
+    /// It has no hook event, and nobody waits for its spans.
     pub(super) is_unhurried: bool,
-    /// Which look was the last at it; 0 if none was.
+    /// The number of the last read; 0 if there was none.
     pub(super) looked: u64,
     pub(super) agents: Agents,
-    /// When its subagents are polled; `None` if none is at work.
+    /// When its subagents are polled; `None` if none is running.
     pub(super) agents_poll: Option<AgentsPoll>,
-    /// Destinations that take nothing now.
+    /// Destinations without room.
     pub(super) behind: Vec<Destination>,
-    /// When tracing was off in its project, in nanoseconds since the epoch.
+    /// When tracing was off in its project, in Unix nanoseconds.
     pub(super) off: Vec<RangeInclusive<Nanos>>,
 }
 
@@ -90,18 +91,18 @@ impl Session {
         }
     }
 
-    /// What was read is read again, from where the store knows.
+    /// Reads again from the stored position.
     pub(super) fn begin_again(&mut self) {
         (self.tail, self.agents, self.kept) = (None, Agents::default(), None);
     }
 
-    /// The events that are yet to be dealt with, oldest first.
+    /// Pending events that are not done with, oldest first.
     pub(super) fn to_deal_with(&self) -> impl Iterator<Item = &(Hint, Instant)> {
         self.waiting.iter().filter(|(hint, _)| Some(&hint.id) != self.kept.as_ref())
     }
 
-    /// Returns which events leave the inbox now that these are `dealt_with`, oldest first. The last one that permits reading is `kept`
-    /// back while subagents `are_ending`.
+    /// Returns which events leave the inbox now that these are `dealt_with`, oldest first. The last one that permits reading is
+    /// `kept` while subagents `are_ending`.
     pub(super) fn keep_permission(&mut self, dealt_with: Vec<String>, are_ending: bool) -> Vec<String> {
         let mut done: Vec<String> = self.kept.take().into_iter().chain(dealt_with).collect();
         if are_ending {
@@ -120,8 +121,8 @@ impl Session {
         self.phase = Phase::Read(complete::awaits(now, self.grown, came, looks_finished));
     }
 
-    /// History goes to the `targets` now. If it went elsewhere before, or is to be read `again`, that begins at the start, unless something
-    /// of it is still to be emitted there: then false.
+    /// Sends history to the `targets` from now on. If it went elsewhere before, or is to be read `again`, it begins at the
+    /// start. False if something of it is still to be emitted to its earlier destination.
     pub(super) fn may_go_to(&mut self, targets: &[cc_core::route::Target], again: bool, store: &Handle) -> bool {
         let known: Vec<_> = self.row.hint.destinations().collect();
         let is_same = targets.iter().all(|target| known.contains(&&target.destination));
@@ -146,13 +147,13 @@ impl Session {
     }
 
     /// True if a turn that began at `start` is left out: tracing was off in its project, and no hook with tracing on ran while
-    /// it was the session's last. `next` is when the turn after it began.
+    /// it was the session's last. `next` is when the following turn began.
     pub(super) fn leaves_out(&self, start: Nanos, next: Option<Nanos>) -> bool {
         let hints = self.waiting.iter().map(|(hint, _)| hint).chain([&self.row.hint]);
         admit::leaves_out(&self.off, hints.map(|hint| (hint.source, hint.fired_ns)), start, next)
     }
 
-    /// One of its subagents ends before long.
+    /// One of its subagents is about to end.
     pub(super) fn is_agent_ending(&self) -> bool {
         self.agents_poll.is_some_and(|poll| poll.is_ending)
     }
@@ -162,7 +163,7 @@ impl Session {
         self.agents_poll.map(|poll| poll.at)
     }
 
-    /// As if all it waits for were due, for tests.
+    /// Pretends that everything it waits for is due, for tests.
     #[cfg(test)]
     pub(super) fn make_due(&mut self) {
         use complete::Awaits;
@@ -179,27 +180,28 @@ impl Session {
         self.phase.hold(clock::monotonic() + admit::RETRY);
     }
 
-    /// When the oldest event was fired that waits.
+    /// When the oldest pending event was fired.
     pub(super) fn first_fired(&self) -> Option<u64> {
         self.waiting.first().map(|(hint, _)| hint.fired_ns)
     }
 
-    /// Nothing of it was read yet, in this run or before.
+    /// Nothing of it was ever read.
     pub(super) fn is_new(&self) -> bool {
         self.tail.is_none() && self.row.cursor.offset == 0
     }
 
-    /// Something is to be read, or an event to be dealt with.
+    /// There is something to read, or an event is pending.
     pub(super) fn is_busy(&self) -> bool {
         self.phase.is_busy()
     }
 
-    /// Nothing is to be done before its next event, for long at least.
+    /// There is nothing to do before its next event, or for long.
     pub(super) fn is_idle(&self) -> bool {
         self.phase.is_idle() && !self.is_agent_ending()
     }
 
-    /// Its transcript is complete, or nobody follows it and all of it is emitted: the next event finds where it stands in the store.
+    /// It can be dropped from memory: its transcript is complete, or nobody waits for it and all of it is emitted. The next
+    /// event finds its position in the store.
     pub(super) fn is_done_with(&self) -> bool {
         let is_over = self.row.hint.event == Event::Ended || self.superseded;
         let is_emitted = || {
@@ -210,34 +212,34 @@ impl Session {
             || !self.is_busy() && self.agents_poll.is_none() && (is_over || self.is_unhurried && is_emitted())
     }
 
-    /// Claude Code has said that it writes no more.
+    /// Claude Code has said that the session has ended.
     pub(super) fn is_over(&self) -> bool {
         self.waiting.iter().any(|(hint, _)| hint.event == Event::Ended)
     }
 
-    /// How much there is to do that will be done before long.
+    /// How much there is to do that will be done soon.
     pub(super) fn pending(&self) -> usize {
         let is_unread = matches!(self.phase, Phase::Due { .. } | Phase::Held { .. });
         self.waiting.len() + usize::from(is_unread) + usize::from(self.is_agent_ending())
     }
 
-    /// Something of the last turn is not emitted, no event waits for it, and the model has said that it is done: its Stop was lost.
+    /// Part of the last turn is not emitted, no event is pending for it, and the model has said that it is done: its Stop was
+    /// lost.
     pub(super) fn looks_finished(&self) -> bool {
         self.to_deal_with().next().is_none() && self.tail.as_ref().is_some_and(Tail::looks_finished)
     }
 }
 
-/// A transcript, followed.
+/// The tail of a transcript.
 pub(super) struct Tail {
-    /// How far it was read.
     pub(super) read_to: Position,
     /// The `uuid` of the file's first line that has one.
     pub(super) first_line: Option<String>,
     pub(super) lines: Lines,
     pub(super) assembler: Assembler,
-    /// Bytes of the open turn that are held.
+    /// Memory that the open turn takes, in bytes.
     pub(super) held: usize,
-    /// Answers of turns that were closed by the next prompt before a Stop was heard.
+    /// Answers of turns that the next prompt closed before their Stop arrived.
     pub(super) unclaimed: VecDeque<Fingerprint>,
 }
 

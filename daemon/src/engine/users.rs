@@ -1,4 +1,4 @@
-//! Who the user is where only git can say: it is asked on a thread of its own, and events that need the answer wait for it.
+//! The user's name where only git knows it: a thread asks git, and events that need the answer wait for it.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -13,14 +13,13 @@ use cc_core::hook::Hint;
 /// How many answers are remembered.
 const MAX_REMEMBERED: usize = 1000;
 
-/// What git has said, by directories of the project.
+/// Git's answers, by directories of the project.
 pub(super) struct Users {
     known: HashMap<Vec<PathBuf>, Option<String>>,
-    /// Events that wait for it to say so.
+    /// Events that wait for an answer.
     waiting: HashMap<Vec<PathBuf>, Vec<Hint>>,
-    /// Where answers go.
     engine: Sender<Input>,
-    /// The thread that asks, once there is one.
+    /// The thread that asks git, once it was started.
     asker: Option<Sender<Vec<PathBuf>>>,
 }
 
@@ -69,7 +68,7 @@ impl Users {
     }
 }
 
-/// False if nobody can be asked.
+/// False if the thread cannot be started.
 fn ask(asker: &mut Option<Sender<Vec<PathBuf>>>, engine: &Sender<Input>, dirs: Vec<PathBuf>) -> bool {
     if asker.is_none() {
         let (sender, asked) = mpsc::channel::<Vec<PathBuf>>();

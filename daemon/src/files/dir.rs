@@ -1,5 +1,5 @@
-//! A directory that is written to where others could have placed things: nothing in it is reached through a link, and a file is
-//! there whole or not at all.
+//! Writes to a directory in which others could have placed things: never follows a link, and every file appears complete or not
+//! at all.
 
 use std::{
     fs::File,
@@ -15,13 +15,13 @@ use rustix::{
 
 use super::{Refused, Rules, open_at};
 
-/// Rights of directories: nobody else's.
+/// Permissions of directories: only the user.
 const PRIVATE_DIR: Mode = Mode::RWXU;
 
-/// Rights of files: nobody else's.
+/// Permissions of files: only the user.
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// What a file is called until it is whole. One writer at a time has a directory, so one name is enough.
+/// The name of a file until it is complete. A directory has one writer at a time, so one name is enough.
 const UNFINISHED: &str = ".unfinished";
 
 /// An open directory.
@@ -35,7 +35,7 @@ impl AsFd for Dir {
 }
 
 impl Dir {
-    /// The directory at `path`, links followed: its place is the user's choice.
+    /// The directory at `path`. Follows links: its place is the user's choice.
     ///
     /// # Errors
     /// What the system says.
@@ -57,7 +57,7 @@ impl Dir {
         }
     }
 
-    /// The same, made if it is missing.
+    /// The same, created if it is missing.
     ///
     /// # Errors
     /// As [`Self::below`].
@@ -84,9 +84,9 @@ impl Dir {
         }
     }
 
-    /// Puts `content` in the place of the file `name` of `there`, a directory on the same file system. It is whole under that name or
-    /// not there, whatever happens; that it is there lasts beyond a power cut once `there` was [synced](Self::sync). A link of that name
-    /// is replaced, not followed.
+    /// Replaces the file `name` in `there`, a directory on the same file system, by `content`. The file is complete under that
+    /// name or absent, whatever happens; it survives a power cut once `there` was [synced](Self::sync). A link of that name is
+    /// replaced, not followed.
     ///
     /// # Errors
     /// What the system says.
@@ -94,7 +94,7 @@ impl Dir {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || openat(self, UNFINISHED, flags, PRIVATE_FILE);
         let file = match open() {
-            // What a writer left that was killed.
+            // Left by a writer that was killed.
             Err(Errno::EXIST) => {
                 unlinkat(self, UNFINISHED, AtFlags::empty())?;
                 open()?
@@ -110,7 +110,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Makes what was put into it and below last beyond a power cut.
+    /// Makes everything that was written to it survive a power cut.
     ///
     /// # Errors
     /// What the system says.
@@ -118,7 +118,7 @@ impl Dir {
         Ok(rustix::fs::fsync(self)?)
     }
 
-    /// The names in it, in no order. What is no text is left out.
+    /// The names in it, unsorted. Names that are not UTF-8 are left out.
     ///
     /// # Errors
     /// What the system says.
@@ -179,7 +179,7 @@ impl Dir {
     }
 }
 
-/// The directory at `path`, for the last `strict` names of which a link is refused. `None` if there is none.
+/// The directory at `path`; `None` if it is missing. Refuses links for the last `strict` names.
 ///
 /// # Errors
 /// As [`Dir::below`].
@@ -201,8 +201,8 @@ pub fn there(path: &Path, strict: usize) -> Result<Option<Dir>, Refused> {
     Ok(Some(dir))
 }
 
-/// The directory at `path`, made with those above it that are missing. From the first on that is made here, and for the last `strict`
-/// names in any case, a link is refused.
+/// The directory at `path`, created with all missing parents. Refuses links for the last `strict` names, and below the first
+/// directory that it creates.
 ///
 /// # Errors
 /// As [`Dir::below`].
