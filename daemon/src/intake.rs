@@ -1,4 +1,4 @@
-//! One way in for events, whether they come over the socket or from the spool: judge, store, tell the engine.
+//! The one way in for events, over the socket or from the spool: judge them, store them, and hand them to the engine.
 
 use std::{
     collections::BTreeMap,
@@ -30,45 +30,43 @@ use cc_core::{
 };
 use proto::frame::{Frame, FrameError};
 
-/// Largest frame that is taken: the payload's limit, and room for variables as long as Linux lets them be (128 KiB each).
+/// The largest frame that is accepted: the payload's limit, and room for variables as long as Linux allows (128 KiB each).
 pub const MAX_FRAME: usize = proto::MAX_PAYLOAD + (4 << 20);
 
-/// A spool file that was never finished is removed after this long.
+/// An unfinished spool file is removed after this long.
 const UNFINISHED_AFTER: Duration = Duration::from_secs(60);
 
-/// Spooled events are stored together until they are as many as this, or as large.
+/// Spooled events are stored together up to this number and this many bytes.
 const MAX_BATCH: (usize, usize) = (256, 8 << 20);
 
-/// Takes events in.
 #[derive(Clone)]
 pub struct Intake {
-    /// Where they are stored.
     pub store: Handle,
-    /// Who is told of them.
+    /// Gets the stored events.
     pub engine: Sender<Input>,
-    /// Who is told of the keys they bring.
+    /// Get the keys that events bring.
     pub orders: UnboundedSender<Order>,
-    /// Whose choice their destinations are.
+    /// Judges who chose their destinations.
     pub consent: Consent,
-    /// How talkative the log is; a project can ask for more.
+    /// How detailed the log is; a project can ask for more.
     level: Level,
-    /// Events that came at the same time, stored in one go.
+    /// Events that arrived together and are stored in one transaction.
     together: Arc<Mutex<Vec<Waiting>>>,
-    /// How many events were stored, or judged to be none.
+    /// How many events were stored, or refused.
     heard: Arc<AtomicU64>,
-    /// How many events had to leave the spool, as far as that is counted.
+    /// How many events were evicted from the spool, as far as that is counted already.
     evicted: Arc<AtomicU64>,
-    /// What lies in the spool and is not taken, and why.
+    /// Spool files that are not taken, and why.
     left: Arc<Mutex<BTreeMap<PathBuf, &'static str>>>,
 }
 
-/// What an event came to: a hint and the variables it brought, or the reason why there is none.
+/// An event with the variables it brought, or why it is refused.
 type Judged = Result<(Hint, Vars), &'static str>;
 
-/// An event, and who wants to know whether it is committed.
+/// An event, and where to report whether it is committed.
 type Waiting = (Judged, oneshot::Sender<bool>);
 
-/// Why an event was not taken; whoever sent it keeps it.
+/// Why an event was not taken; its sender keeps it.
 #[derive(Debug, thiserror::Error)]
 pub enum Untaken {
     /// Only another version of this daemon can read it.
@@ -79,29 +77,28 @@ pub enum Untaken {
     Store,
 }
 
-/// What a name in the spool stands for.
+/// What a file in the spool is.
 enum Spooled {
     Event(Vec<u8>),
-    /// An event that a hook has not finished, and never will if it is old.
+    /// An event that a hook has not finished; if it is this old, it never will be.
     Unfinished(Duration),
-    /// Not ours to touch.
+    /// A file that is not to be touched, and why.
     Left(&'static str),
     Gone,
 }
 
-/// Why a file stays in the spool: it cannot be read, for now at least.
+/// The reason for files that cannot be read, for now at least.
 const UNREADABLE: &str = "unreadable";
 
-/// What became of the spool.
+/// The result of taking events from the spool.
 #[derive(Clone, Copy, Debug)]
 pub struct Drained {
     pub taken: usize,
-    /// Some could not be taken for a reason that passes: no room in the database, no file descriptors.
+    /// Some could not be taken for a temporary reason: no room in the database, no file descriptors.
     pub again: bool,
 }
 
 impl Intake {
-    /// A way in to `store`.
     pub fn new(
         store: Handle,
         engine: Sender<Input>,
@@ -113,7 +110,7 @@ impl Intake {
         Self { store, engine, orders, consent, level, together, heard, evicted, left }
     }
 
-    /// Takes one frame. `Ok` means that it, or the reason why it is none, is committed (invariant 4).
+    /// Takes one frame. `Ok` means that the event, or the reason why it is refused, is committed (invariant 4).
     ///
     /// # Errors
     /// [`Untaken`].
@@ -129,7 +126,7 @@ impl Intake {
             together.len() == 1
         };
         if first {
-            // Runs after the requests that are ready already. A task of its own: this one ends with its connection.
+            // Runs after the requests that are ready already. In a task of its own, because this one ends with its connection.
             let intake = self.clone();
             tokio::spawn(async move {
                 let (judged, replies): (_, Vec<_>) = std::mem::take(&mut *lock(&intake.together)).into_iter().unzip();
@@ -143,7 +140,7 @@ impl Intake {
         if committed.await.unwrap_or(false) { Ok(()) } else { Err(Untaken::Store) }
     }
 
-    /// What a frame comes to; `None` if it is of another version.
+    /// Reads a frame; `None` if it is of another version.
     fn read(&self, bytes: &[u8]) -> Option<Judged> {
         let join = |hint: &mut Hint| self.consent.configured().join(hint);
         Some(match Frame::decode(bytes) {
@@ -195,23 +192,23 @@ impl Intake {
         Ok(hints)
     }
 
-    /// Tells the engine, in a task behind those that were woken before: hooks have their answers before the engine starts to
-    /// work.
+    /// Hands events to the engine in a task that runs after those woken before: hooks get their answers before the engine
+    /// starts to work.
     fn tell(&self, hints: Vec<Hint>) {
         let engine = self.engine.clone();
         tokio::spawn(async move { hints.into_iter().try_for_each(|hint| engine.send(Input::Hint(Box::new(hint)))) });
     }
 
-    /// Counts something that came to nothing.
+    /// Counts an event that is not used.
     pub fn count(&self, reason: &'static str) {
         if let Err(error) = self.store.call(|store| store.accept(&[], &[reason])) {
             tracing::warn!(%error, reason, "could not be counted");
         }
     }
 
-    /// Takes what hooks left in the spool directory, and removes what is stored. Returns how many files were taken.
+    /// Takes the events that hooks left in the spool directory, and removes what was stored. Returns how many files were taken.
     ///
-    /// Events of another version stay for the daemon that knows it; what is not a file of ours alone is not touched.
+    /// Events of another version stay for a daemon that knows it; files that are not ours alone are not touched.
     pub fn drain(&self, spool: &Path) -> Drained {
         self.count_evicted(&spool.with_extension("evicted"));
         let entries = match std::fs::read_dir(spool) {
@@ -219,7 +216,7 @@ impl Intake {
             Err(error) => return Drained { taken: 0, again: error.kind() != std::io::ErrorKind::NotFound },
         };
         let mut files: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
-        // Names begin with the time: the order in which things happened.
+        // Names begin with the time, so this is the order in which the hooks ran.
         files.sort();
         let known = std::mem::take(&mut *lock(&self.left));
         let mut left = BTreeMap::new();
@@ -271,7 +268,7 @@ impl Intake {
         Drained { taken, again }
     }
 
-    /// Counts events that hooks had to remove from the spool: each left a byte.
+    /// Counts events that hooks had to remove from the spool: each left a byte in this file.
     fn count_evicted(&self, evicted: &Path) {
         let Some(total) = std::fs::symlink_metadata(evicted).ok().filter(|meta| meta.is_file()).map(|meta| meta.len())
         else {
@@ -284,12 +281,12 @@ impl Intake {
         }
     }
 
-    /// How many events were heard.
+    /// How many events were received.
     pub fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// What lies in the spool and is not taken: how many files, by reason.
+    /// How many spool files are not taken, by reason.
     pub fn left(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         lock(&self.left).values().for_each(|why| *counts.entry((*why).to_owned()).or_default() += 1);
@@ -297,18 +294,18 @@ impl Intake {
     }
 }
 
-/// The name under which events are counted that had to leave the spool for newer ones.
+/// The name under which evicted events are counted.
 const EVICTED: &str = "event_evicted";
 
-/// Why an event of another version is left in the spool.
+/// The reason for events of another version.
 const OTHER_VERSION: &str = "other_version";
 
-/// Looks at a file in the spool. Never blocks, whatever lies there.
+/// Opens a file in the spool. Never blocks, whatever kind of file it is.
 fn look(path: &Path) -> Spooled {
-    // A hook's file has one name: one with more is also something else.
+    // A hook's file has one name; one with more names is also something else.
     let rules = Rules { may_have_names: false, ..Rules::STRICT };
     let spooled = files::open(path, &rules).and_then(|opened| match path.extension().and_then(|ext| ext.to_str()) {
-        // What is larger was not left by a hook, and comes to nothing.
+        // A hook leaves no larger file, so this one is discarded.
         Some("event") if opened.meta.len() > MAX_FRAME as u64 => Ok(Spooled::Event(Vec::new())),
         Some("event") => opened.read(MAX_FRAME as u64).map(Spooled::Event),
         Some("part") => {
@@ -329,7 +326,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The kind of an event, without what the model said.
+/// The kind of an event, without any text.
 fn kind(event: &hook::Event) -> &'static str {
     match event {
         hook::Event::Stopped { .. } => "stopped",

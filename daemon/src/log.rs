@@ -1,4 +1,4 @@
-//! The log file: one line per change of state, never a secret, never a word of a conversation.
+//! The log file: one line per change of state, never a secret, never text of a conversation.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,20 +15,20 @@ use cc_core::visible;
 /// The log is rotated when it is larger than this; one predecessor is kept.
 const MAX_SIZE: u64 = 5 << 20;
 
-/// The longest line, in characters; the rest of it is cut.
+/// The longest line in characters; the rest is cut.
 const MAX_LINE_CHARS: usize = 8192;
 
-/// Lets the log become more talkative while it runs.
+/// Makes the log more detailed while the daemon runs.
 #[derive(Clone)]
 pub struct Level(Option<reload::Handle<EnvFilter, Registry>>);
 
 impl Level {
-    /// For where nothing is logged.
+    /// For programs that log nothing.
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// Debug lines on, if `wanted`; they stay on.
+    /// Turns debug lines on if `wanted`; they stay on.
     pub fn debug(&self, wanted: bool) {
         if wanted && let Some(handle) = &self.0 {
             let _ = handle.modify(|filter| {
@@ -83,7 +83,8 @@ impl Write for Rotating {
             std::fs::rename(&self.path, before)?;
             *self = Self::open(&self.path.clone())?;
         }
-        // One event with its line break: the subscriber writes each at once. Any other break in it came with a value.
+        // The subscriber writes each event, including its final line break, in one call. Any other line break came with a
+        // value.
         let event = String::from_utf8_lossy(bytes);
         let mut line = visible::clipped(event.strip_suffix('\n').unwrap_or(&event), MAX_LINE_CHARS);
         line.push('\n');

@@ -1,5 +1,5 @@
-//! All that the programs print. What is handed in is text, whoever wrote it: hidden characters are made visible here, and only
-//! then come colours and what moves the cursor. Nothing else writes to the standard output or the standard error.
+//! Everything that the programs print. Callers hand in text, whoever wrote it: hidden characters are made visible here, before
+//! colours and cursor movements are added. Nothing else writes to standard output or standard error.
 
 use std::{
     ffi::OsString,
@@ -15,21 +15,20 @@ use unicode_width::UnicodeWidthStr;
 use crate::environment;
 use cc_core::visible;
 
-/// The longest line that is printed for people, in characters; the rest of it is cut.
+/// The longest line that is printed for people, in characters; the rest is cut.
 const MAX_LINE_CHARS: usize = 8192;
 
-/// How a part of a line looks where colours are seen and wanted.
+/// The style of a part of a line, where colours are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// Like most of it.
     Plain,
-    /// A heading, a name.
+    /// A heading or a name.
     Bold,
-    /// What stands back behind the rest.
+    /// Less important text.
     Dim,
-    /// An error; what is removed.
+    /// An error, or a removal.
     Red,
-    /// What is as it should be; what is added.
+    /// A success, or an addition.
     Green,
     Yellow,
 }
@@ -54,15 +53,15 @@ impl Look {
     }
 }
 
-/// Prints a line. That nobody reads to the end (`show … | head`) is no error.
+/// Prints a line. It is not an error if the reader has closed the pipe (`show … | head`).
 pub fn line(text: fmt::Arguments<'_>) {
     let _ = painted(Look::Plain, text);
 }
 
-/// Prints a line that looks so.
+/// Prints a line in one style.
 ///
 /// # Errors
-/// If nobody reads it any more.
+/// If the reader has closed the pipe.
 pub fn painted(look: Look, text: fmt::Arguments<'_>) -> io::Result<()> {
     parts(&[(look, &text.to_string())])
 }
@@ -70,7 +69,7 @@ pub fn painted(look: Look, text: fmt::Arguments<'_>) -> io::Result<()> {
 /// Prints a line of several parts.
 ///
 /// # Errors
-/// If nobody reads it any more.
+/// If the reader has closed the pipe.
 pub fn parts(parts: &[(Look, &str)]) -> io::Result<()> {
     let coloured = is_coloured();
     let mut out = io::stdout().lock();
@@ -83,7 +82,7 @@ pub fn parts(parts: &[(Look, &str)]) -> io::Result<()> {
     writeln!(out)
 }
 
-/// Prints a line beside the output.
+/// Prints a line to standard error.
 pub fn error(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{}", visible::clipped(&text.to_string(), MAX_LINE_CHARS));
 }
@@ -118,16 +117,16 @@ pub fn question(text: &str) -> io::Result<()> {
     write!(out, "{}", visible::clipped(text, MAX_LINE_CHARS)).and_then(|()| out.flush())
 }
 
-/// The same beside the output.
+/// Asks on standard error.
 ///
 /// # Errors
-/// If there is nobody to ask.
+/// If there is no terminal.
 pub fn question_aside(text: &str) -> io::Result<()> {
     let mut err = io::stderr();
     write!(err, "{}", visible::clipped(text, MAX_LINE_CHARS)).and_then(|()| err.flush())
 }
 
-/// Shows a line beside the output in place of the one that it showed before; with nothing, takes that away.
+/// Replaces the progress line on standard error; `None` removes it.
 pub fn progress(text: Option<&str>) {
     let mut err = io::stderr();
     let text = text.map(|text| visible::clipped(text, MAX_LINE_CHARS)).unwrap_or_default();
@@ -164,22 +163,22 @@ pub fn say_faults(program: &'static str) {
     std::panic::set_hook(Box::new(move |panic| error(format_args!("{program}: a fault in this program: {panic}"))));
 }
 
-/// True if the output is seen on a terminal.
+/// True if standard output is a terminal.
 pub fn is_seen() -> bool {
     io::stdout().is_terminal()
 }
 
-/// True if what is printed beside it is.
+/// True if standard error is a terminal.
 pub fn is_seen_aside() -> bool {
     io::stderr().is_terminal()
 }
 
-/// True where colours are seen and wanted.
+/// True if colours are shown and wanted.
 fn is_coloured() -> bool {
     is_seen() && environment::raw("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// False if the output is a pipe whose other end is closed.
+/// False if standard output is a pipe that the reader has closed.
 pub fn is_read() -> bool {
     let out = io::stdout();
     let mut polled = [PollFd::new(&out, PollFlags::empty())];
@@ -187,11 +186,11 @@ pub fn is_read() -> bool {
     asked.is_err() || !polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
-/// The terminal's other screen; the first is put back when this goes.
+/// The terminal's alternate screen; the normal one comes back on drop.
 pub struct Screen(());
 
 impl Screen {
-    /// Changes to it and hides the cursor.
+    /// Switches to it and hides the cursor.
     ///
     /// # Errors
     /// If nothing can be written.
@@ -226,7 +225,7 @@ impl Screen {
     }
 }
 
-/// `line` in so many columns: an ideograph takes two.
+/// `line` cut to this many columns; an ideograph takes two.
 fn fitting(line: &str, columns: usize) -> String {
     let mut shown = visible::clipped(line, columns);
     while shown.width() > columns {

@@ -1,4 +1,5 @@
-//! Opens transcripts. Everything about paths that a hook names is untrusted (the agent's own tools can reach the socket).
+//! Opens and reads transcripts. Paths from hooks are untrusted, because the agent's own tools can reach the socket. Knows
+//! nothing of what the lines mean.
 
 use std::{
     ffi::OsStr,
@@ -29,43 +30,43 @@ use places::{directory, project};
 
 pub mod places;
 
-/// Largest file beside a transcript that is read at once, in bytes.
+/// The largest file beside a transcript that is read as a whole, in bytes.
 const MAX_SIDE_FILE_BYTES: u64 = 64 << 10;
 
-/// How much is taken along of an output that is too long for the transcript, in bytes.
+/// How much is read of an output that is too long for the transcript, in bytes.
 pub const MAX_SPILLED_BYTES: usize = 256 << 10;
 
-/// How deep below a session's directory subagents' transcripts are looked for.
+/// How many levels below a session's directory are searched for subagents' transcripts.
 const MAX_DEPTH: usize = 3;
 
-/// How much is read at once, in bytes.
+/// How many bytes are read at once.
 pub const CHUNK_BYTES: usize = 256 << 10;
 
-/// How much of a file may be holes, in bytes. A crash leaves small ones; a file made of nothing else costs no disk, and reading
-/// it would cost hours.
+/// How many bytes of a file may be holes. A crash leaves small ones; a file made of holes takes no disk space, but reading it
+/// would take hours.
 const MAX_HOLE_BYTES: u64 = 256 << 20;
 
-/// How many holes are looked at.
+/// How many holes are checked.
 const MAX_HOLES_CHECKED: usize = 1000;
 
 /// An open transcript.
 #[derive(Debug)]
 pub struct Transcript {
     file: File,
-    /// Which file this is, whatever its name.
+    /// Identifies the file, whatever its name.
     pub identity: Identity,
-    /// Its length in bytes when it was opened.
+    /// In bytes, when it was opened.
     pub length: u64,
-    /// When it was last written to, by then.
+    /// When it was last modified before that.
     pub modified: Option<SystemTime>,
     /// Its beginning, once it was read.
     head: Option<Vec<u8>>,
 }
 
-/// Why a path is not read.
+/// Why a transcript is not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// Nothing there, yet or any more.
+    /// It does not exist.
     #[error("no such file")]
     Missing,
     /// A directory, FIFO, device, socket or symbolic link.
@@ -73,10 +74,10 @@ pub enum Unreadable {
     NotAFile,
     #[error("belongs to another user")]
     OtherOwner,
-    /// Not below any directory where transcripts may lie.
+    /// It is below no directory where transcripts may lie.
     #[error("lies in no directory of transcripts")]
     Outside,
-    /// Far larger than what was ever written to it.
+    /// Its length is far larger than its contents.
     #[error("consists of holes")]
     Hollow,
     #[error("{0}")]
@@ -124,7 +125,7 @@ impl From<Refused> for Unreadable {
 }
 
 impl Transcript {
-    /// Opens `path` if it is a regular file of ours. Never blocks, whatever the path names.
+    /// Opens `path` if it is a regular file of the user's. Never blocks, whatever kind of file it is.
     ///
     /// # Errors
     /// [`Unreadable`].
@@ -132,9 +133,9 @@ impl Transcript {
         Self::open_at(CWD, path)
     }
 
-    /// As [`open`](Self::open), if `path` lies below one of `roots`: each step from there down is one into a real directory, by
-    /// no symbolic link and not upwards, but for the first: the directory of a project may be a link of the user's own. (Linux
-    /// has `openat2` for this; walking works everywhere.)
+    /// Like [`open`](Self::open), if `path` is below one of `roots`: each step down from there must lead into a real directory,
+    /// not through a symbolic link and not upwards. Only the first step, the project's directory, may be a link of the user's
+    /// own. (Linux has `openat2` for this; walking works everywhere.)
     ///
     /// # Errors
     /// [`Unreadable`].
@@ -142,13 +143,13 @@ impl Transcript {
         Self::open_below(path, roots, project)
     }
 
-    /// As [`open_beneath`](Self::open_beneath); `first` makes the first step.
+    /// Like [`open_beneath`](Self::open_beneath), with `first` for the first step.
     fn open_below(
         path: &Path,
         roots: &[PathBuf],
         first: fn(BorrowedFd<'_>, &OsStr) -> Result<OwnedFd, Unreadable>,
     ) -> Result<Self, Unreadable> {
-        // Of roots within each other the innermost: it may be a link below the others.
+        // Of nested roots the innermost, which may be a link below the others.
         let below = roots.iter().filter_map(|root| Some((root, path.strip_prefix(root).ok()?)));
         let (root, below) = below.min_by_key(|(_, below)| below.components().count()).ok_or(Unreadable::Outside)?;
         let mut steps: Vec<&OsStr> = Vec::new();
@@ -159,7 +160,7 @@ impl Transcript {
             }
         }
         let name = steps.pop().ok_or(Unreadable::NotAFile)?;
-        // The root itself may be reached by a link: that is the user's own arrangement.
+        // The root itself may be reached through a link: that is the user's own arrangement.
         let mut dir = directory(CWD, root.as_os_str(), OFlags::empty())?;
         for (index, step) in steps.into_iter().enumerate() {
             dir = if index == 0 { first(dir.as_fd(), step)? } else { real_directory(dir.as_fd(), step)? };
@@ -176,7 +177,7 @@ impl Transcript {
         Ok(Self { file, identity, length: meta.len(), modified: meta.modified().ok(), head: None })
     }
 
-    /// The bytes before `offset`, as many as its marker is made of; `None` if they are not there.
+    /// The bytes before `offset` that its marker covers; `None` if they are missing.
     pub fn before(&self, offset: u64) -> Option<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(offset).map_or(MARKED, |offset| offset.min(MARKED))];
         let start = offset - bytes.len() as u64;
@@ -184,13 +185,13 @@ impl Transcript {
         Some(bytes)
     }
 
-    /// `offset` as a position in this file, to be recognised later.
+    /// The position `offset` in this file, with its marker.
     pub fn position(&self, offset: u64) -> Position {
         Position { identity: self.identity, offset, marker: self.before(offset).map(|bytes| marker(&bytes)) }
     }
 
-    /// Where the line after the first `count` lines starts; where there are fewer, behind the last one that is complete. Blank
-    /// lines before the first do not count. Leaves the position at an unknown place.
+    /// The offset after the first `count` lines; if there are fewer, after the last complete one. Blank lines before the first
+    /// do not count. Afterwards the read position is undefined.
     ///
     /// # Errors
     /// As the system says.
@@ -239,7 +240,7 @@ impl Transcript {
         }
     }
 
-    /// All of it, if it is small.
+    /// The whole contents, if the file is small.
     ///
     /// # Errors
     /// As the system says.
@@ -249,7 +250,7 @@ impl Transcript {
         Ok((bytes.len() as u64 <= MAX_SIDE_FILE_BYTES).then_some(bytes))
     }
 
-    /// Its first 64 KiB, as they were when this was first asked. Leaves the position at an unknown place.
+    /// The first 64 KiB, cached. Afterwards the read position is undefined.
     ///
     /// # Errors
     /// As the system says.
@@ -258,7 +259,7 @@ impl Transcript {
             Some(head) => head,
             None => {
                 self.seek(0)?;
-                // Room for one byte more than it has, which shows that this is the end.
+                // One byte more than the length, so that a full buffer shows that the file has grown.
                 let mut head = Vec::with_capacity(self.length.saturating_add(1).min(MAX_SIDE_FILE_BYTES) as usize);
                 (&mut self.file).take(MAX_SIDE_FILE_BYTES).read_to_end(&mut head)?;
                 head
@@ -274,7 +275,7 @@ impl Transcript {
         Ok(bytes)
     }
 
-    /// The first line, if it ends within the first 64 KiB. Leaves the position at an unknown place.
+    /// The first line, if it ends within the first 64 KiB. Afterwards the read position is undefined.
     ///
     /// # Errors
     /// As the system says.
@@ -288,12 +289,12 @@ fn real_directory(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Unreadabl
     directory(at, name, OFlags::NOFOLLOW)
 }
 
-/// Reads an output too long for `transcript` from `path`, which the transcript names: a file of the session's own directory
-/// for these, text or of a type that is shown. Nothing else is read, wherever `path` leads.
+/// Reads an output too long for `transcript` from `path`, which the transcript names. Only a file in the session's own
+/// directory for such outputs is read, and only text or a type that backends show.
 pub fn spilled(transcript: &Path, path: &Path) -> Option<Spilled> {
     let (session, name) = (transcript.file_stem()?, path.file_name()?);
     let dir = Path::new(session).join("tool-results");
-    // Where the projects are may have changed since the path was written.
+    // The projects' directory may have moved since the path was written.
     path.parent()?.ends_with(&dir).then_some(())?;
     let projects = transcript.parent()?;
     let path = projects.join(dir).join(name);
@@ -302,7 +303,7 @@ pub fn spilled(transcript: &Path, path: &Path) -> Option<Spilled> {
         return Media::new(kind, file.start(media::MAX_BYTES + 1).ok()?, 0).map(Spilled::Media);
     }
     let mut bytes = file.start(MAX_SPILLED_BYTES).ok()?;
-    // A character may have been cut in two.
+    // A character may be split at the end.
     if let Err(error) = std::str::from_utf8(&bytes)
         && error.error_len().is_none()
     {
@@ -320,7 +321,7 @@ pub fn subagents_dir(transcript: &Path) -> PathBuf {
     transcript.with_extension("").join("subagents")
 }
 
-/// Name (`agent-<id>`) and path of every transcript in that directory, and in those below it.
+/// Name (`agent-<id>`) and path of every transcript in that directory and below.
 pub fn subagents(dir: &Path) -> Vec<(String, PathBuf)> {
     fn walk(dir: &Path, depth: usize, found: &mut Vec<(String, PathBuf)>) {
         let Ok(entries) = std::fs::read_dir(dir) else { return };
@@ -342,7 +343,8 @@ pub fn subagents(dir: &Path) -> Vec<(String, PathBuf)> {
     found
 }
 
-/// True if more than [`MAX_HOLE_BYTES`] of the file was never written. A compressed file is small on disk too, but has no holes.
+/// True if more than [`MAX_HOLE_BYTES`] of the file were never written. A compressed file also takes little disk space, but has
+/// no holes.
 fn is_hollow(mut file: &File, meta: &Metadata) -> io::Result<bool> {
     use rustix::fs::{
         SeekFrom::{Data, Hole},

@@ -1,4 +1,5 @@
-//! A whole transcript → the spans a replay of it would send, or their sum, without daemon or database.
+//! Rebuilds the traces of a session from its transcript alone, without daemon or database: the spans a replay would send, or
+//! their sums.
 
 use std::{
     cell::Cell,
@@ -28,9 +29,9 @@ use cc_core::{
     turn::{Assembler, Launch, Scope, Turn, placement},
 };
 
-/// Reads the transcript at `path` and hands the observations of each turn, root first, to `each`; those of its subagents follow, and the
-/// events that it adds to turns which it abandoned. Lines that stand there twice are one: a span comes once, but for a root that
-/// comes again with news below it.
+/// Reads the transcript at `path` and calls `each` with the observations of each turn: root first, then those of its subagents,
+/// then the events for turns that it abandoned. A line that occurs twice counts once, so every span comes once, except a root
+/// that comes again with something new below it.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -75,13 +76,13 @@ pub fn turns(
     Ok(())
 }
 
-/// What is traced of the session at `path`, and what Claude Code says it used; `None` if it does not say.
+/// What is traced of the session at `path`, and Claude Code's own totals, if the transcript has them.
 ///
 /// # Errors
 /// If the file cannot be read.
 pub fn account(path: &Path, session_id: &str) -> Result<(Traced, Option<Stated>), Unreadable> {
     let mut stated = None;
-    // When the first thing happened that is not in those totals, once there are any.
+    // The time of the first event that is not in those totals, once there are totals.
     let until = Cell::new(None);
     let mut traced = Traced::default();
     session(
@@ -108,18 +109,17 @@ pub fn account(path: &Path, session_id: &str) -> Result<(Traced, Option<Stated>)
     Ok((traced, stated))
 }
 
-/// What a session has used so far.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Used {
-    /// All tokens in its transcript and those of its subagents.
+    /// Of its transcript and those of its subagents.
     pub tokens: Tokens,
-    /// What Claude Code last said that it cost.
+    /// According to Claude Code's latest totals.
     pub cost_usd: Option<f64>,
-    /// More has happened since.
+    /// The session has continued since.
     pub more: bool,
 }
 
-/// What the session at `path` has used.
+/// The usage of the session at `path`.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -246,7 +246,7 @@ pub fn traces(path: &Path, session_id: &str) -> Result<Vec<TraceId>, Unreadable>
     let (mut traces, mut known) = (Vec::new(), HashSet::new());
     let mut own = |turn: &Turn| {
         let trace = trace_id(turn.trace_key());
-        // What it answered to the prompt of another session is its own.
+        // Its answer to another session's prompt is its own.
         let is_own = turn.prompt.uuid.as_ref().is_some_and(|uuid| *uuid != turn.key)
             || turn.prompt.session.forked_from.as_deref().is_none_or(|from| from == session_id);
         if is_own && known.insert(trace) {
@@ -259,30 +259,28 @@ pub fn traces(path: &Path, session_id: &str) -> Result<Vec<TraceId>, Unreadable>
     Ok(traces)
 }
 
-/// What would be sent of a session, without its text.
+/// What would be sent of a session, without text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outline {
-    /// Answered turns.
     pub turns: Vec<TurnOutline>,
-    /// The latest time among its turns, nanoseconds since the epoch.
+    /// The latest time among its turns, Unix nanoseconds.
     pub last: Option<u64>,
-    /// Answered turns that the session has copied and leaves to the session that made them.
+    /// Copied turns, which are left to the session that made them.
     pub copied: usize,
 }
 
-/// The same of a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TurnOutline {
-    /// Its spans, the root first.
+    /// Root first.
     pub spans: Vec<SpanKey>,
-    /// Tokens in and out, the cache's included.
+    /// Input and output, including the cache.
     pub tokens: u64,
-    /// Subagents worked in it.
+    /// Subagents took part in it.
     pub has_agents: bool,
 }
 
-/// What a transcript has brought so far, by the rule by which the store takes spans: each once, and a model call in the first
-/// trace it stands in.
+/// The spans of a transcript so far. Applies the store's rule: each span once, and a model call only in the first trace it
+/// occurs in.
 #[derive(Default)]
 struct Emitted {
     spans: HashSet<(TraceId, SpanId)>,
@@ -290,7 +288,7 @@ struct Emitted {
 }
 
 impl Emitted {
-    /// Which of a turn's `spans`, the root first, are to be emitted. The root is if it is new, or anything below it.
+    /// Which of a turn's `spans`, root first, are to be emitted. The root is if it is new, or anything below it.
     fn fresh(&mut self, spans: &[SpanKey]) -> Vec<bool> {
         let (mut calls, mut copies) = (0, 0);
         let mut fresh: Vec<bool> = Vec::with_capacity(spans.len());
@@ -307,13 +305,13 @@ impl Emitted {
         fresh
     }
 
-    /// True if `event` is new, and the root it stands below was emitted.
+    /// True if `event` is new and its root was emitted.
     fn is_fresh_below(&mut self, event: &Observation) -> bool {
         let root = event.parent.map(|root| (event.trace_id, root));
         root.is_some_and(|root| self.spans.contains(&root)) && self.spans.insert((event.trace_id, event.span_id))
     }
 
-    /// Notes that the call stands in this trace. False if it stood in another one first.
+    /// Records that the call occurs in this trace. False if it occurred in another one first.
     fn is_own(&mut self, call: &Call, trace: TraceId) -> bool {
         let first: Vec<TraceId> = call.proofs().filter_map(|proof| self.calls.get(proof).copied()).collect();
         let is_own = first.is_empty() || first.contains(&trace);
@@ -326,7 +324,7 @@ impl Emitted {
     }
 }
 
-/// Reads the transcript at `path` for what a replay of it would send, `sent` of which another tool has sent.
+/// Outlines what a replay of the transcript at `path` would send, without `sent`, which another tool has sent.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -379,7 +377,7 @@ pub fn outline(
     Ok(outline)
 }
 
-/// The sessions in the same directory.
+/// The other sessions in the same directory.
 fn beside(path: &Path, session_id: &str) -> Beside {
     Beside::new(session_id, path, roots(path))
 }
@@ -505,7 +503,7 @@ mod tests {
         std::fs::write(&path, copied + own.trim_end()).unwrap();
         assert_eq!(traces(&path, "fork").unwrap(), [trace_id("u2")]);
         assert_eq!(traces(&path, "first").unwrap(), ["u1", "u2"].map(trace_id));
-        // What a fork answers to a prompt that was copied is its own, in a trace of its own.
+        // What a fork answers to a copied prompt is its own, in a trace of its own.
         let copied = turn("u1", serde_json::json!({"sessionId": "first", "messageUuid": "u1"}));
         let (prompt, _) = copied.split_once('\n').unwrap();
         let answer = serde_json::json!({"type": "assistant", "message": {"id": "m-u3", "content": "a"}});

@@ -1,5 +1,5 @@
-//! Finds sessions of which no hook told: Claude Code was killed, or the hook is not registered for what happened. Looks at
-//! every transcript written to since the daemon was first started, if the settings files of its project turn tracing on.
+//! Scans for sessions without a hook event: Claude Code was killed, or the hook is not registered for what happened. Checks
+//! every transcript written since the daemon's first start, if the settings files of its project turn tracing on.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -29,15 +29,15 @@ mod settings_cache;
 use settings_cache::ProjectSettings;
 pub use settings_cache::SettingsCache;
 
-/// A session whose transcript is silent for longer than this is not waited for any more.
+/// A session whose transcript has been silent for longer than this is not waited for.
 const ABANDONED_AFTER: Duration = Duration::from_secs(6 * 3600);
 
-/// A session that a search found. There may be very many: what leads to it is made when it is its turn.
+/// A session that a scan found. There may be very many, so its event is made only when it is its turn.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     dir: Arc<Path>,
     id: Box<str>,
-    /// When its transcript was last written to, Unix milliseconds.
+    /// The modification time of its transcript, Unix milliseconds.
     written: i64,
 }
 
@@ -46,37 +46,34 @@ impl Candidate {
         now_ms - self.written > millis(ABANDONED_AFTER)
     }
 
-    /// True if its transcript is silent for so long that nothing needs to be waited for. Where the clock contradicts itself it
-    /// counts as that.
+    /// True if its transcript has been silent for so long that there is nothing to wait for; also if its time contradicts the
+    /// clock.
     pub fn is_silent(&self, now_ms: i64) -> bool {
         !(0..millis(QUIET_FINISHED)).contains(&(now_ms - self.written))
     }
 }
 
-/// Where to look, and what for.
 #[derive(Clone)]
 pub struct Scan {
-    /// What is known already.
     pub store: Handle,
-    /// Where transcripts lie.
+    /// The directories of transcripts.
     pub roots: Vec<PathBuf>,
-    /// The user's home.
     pub home: PathBuf,
-    /// Whether tracing is on, and whose choice destinations are.
+    /// Decides whether tracing is on, and who chose the destinations.
     pub consent: Consent,
-    /// What the log says of transcripts that are not read.
+    /// The log of transcripts that are not read.
     pub refused: Refused,
-    /// How projects want to be traced.
+    /// Settings of projects that were read a moment ago.
     pub settings: Arc<Mutex<SettingsCache>>,
 }
 
 impl Scan {
-    /// Every session with something that may not have been read, in the order in which they were written to: one that copies
-    /// another was written to later. `now_ms` is Unix time in milliseconds.
+    /// Every session that may have something unread, oldest modification first: a copy is written to after its original.
+    /// `now_ms` is Unix milliseconds.
     pub fn run(&self, now_ms: i64) -> VecDeque<Candidate> {
         let Ok(first_start) = self.store.call(|store| store.first_start()) else { return VecDeque::new() };
         let since = first_start.since(now_ms);
-        // The newest of those from before the first start, whatever the clock said then.
+        // The newest transcript from before the first start, whatever the clock said then.
         let mut newest = 0;
         let mut found = Vec::new();
         for (dir, why) in self.roots.iter().flat_map(|root| projects(root)) {
@@ -121,8 +118,8 @@ impl Scan {
         found.into()
     }
 
-    /// Takes from `found` the events that lead to the next sessions, at most `count`: those whose transcripts are silent. The
-    /// others stay, but for those that a hook led to meanwhile.
+    /// Takes events for at most `count` sessions whose transcripts are silent from `found`. The others stay, except those that
+    /// got a hook event meanwhile.
     pub fn take(&self, found: &mut VecDeque<Candidate>, count: usize, now_ms: i64) -> Vec<Hint> {
         let mut hints = Vec::with_capacity(count);
         let mut seen = Seen::new();
@@ -139,20 +136,20 @@ impl Scan {
         hints
     }
 
-    /// True if the session may have something that was not read.
+    /// True if the session may have something unread.
     pub fn is_unread(&self, candidate: &Candidate, now_ms: i64) -> bool {
         self.unread(candidate, now_ms).is_some()
     }
 
-    /// Whether the session is known; `None` if all of it was read, or that cannot be known.
+    /// Whether the session is known; `None` if all of it was read, or that cannot be determined.
     fn unread(&self, candidate: &Candidate, now_ms: i64) -> Option<bool> {
         let Some((read, open)) = self.store.call(|store| store.stand(&candidate.id)).ok()? else { return Some(false) };
-        // Read while the clock was ahead, whenever that was.
+        // It was read while the clock was ahead.
         let is_unknown = store::is_ahead(read, now_ms);
         (is_unknown || read < candidate.written || open && candidate.is_over(now_ms)).then_some(true)
     }
 
-    /// The event that leads to a session; `None` if its project does not want it traced, or it was read meanwhile.
+    /// The event for a session; `None` if its project does not want it traced, or it was read meanwhile.
     pub fn event(&self, candidate: &Candidate, now_ms: i64) -> Option<Hint> {
         self.event_of(candidate, now_ms, &mut Seen::new())
     }
@@ -184,20 +181,21 @@ impl Scan {
         })
     }
 
-    /// True if the settings files still turn tracing on for a session that is known; notes that.
+    /// True if the settings files still turn tracing on for a known session; records that.
     fn is_on(&self, hint: &Hint) -> bool {
         let is_on = self.consent.is_on(&hint.project_dirs, hint.config_dir.as_deref());
         self.see(hint.project_dirs.last().map(PathBuf::as_path), is_on) && is_on
     }
 
-    /// Notes what was seen of a project; false if that cannot be stored, and so nothing may be read.
+    /// Records whether tracing was seen on in a project. False if that cannot be stored: then nothing may be read.
     fn see(&self, dir: Option<&Path>, is_on: bool) -> bool {
         let Some(dir) = dir else { return true };
         let seen = self.store.call(|store| store.see(dir, is_on, now_ns()));
         seen.inspect_err(|error| tracing::warn!(%error, "whether tracing is on cannot be stored")).is_ok()
     }
 
-    /// How the project of a transcript wants to be traced, by its settings files; `None` if it does not. What was `seen` counts.
+    /// The event template for the project of a transcript by its settings files; `None` if they do not turn tracing on. `seen`
+    /// caches results.
     fn settings_of(&self, transcript: &Path, seen: &mut Seen) -> Option<Hint> {
         let opened = Transcript::open_beneath(transcript, &self.roots);
         if let Err(error) = &opened {
@@ -205,7 +203,7 @@ impl Scan {
         }
         let mut file = opened.ok()?;
         let cwd = file.head().ok().and_then(record::cwd)?;
-        // In Claude Code's own directory, transcripts lie beside the user's settings.
+        // In Claude Code's own directory, the transcripts are beside the user's settings.
         let root = self.roots.iter().find(|root| root.ends_with("projects") && transcript.starts_with(root));
         let user = root.and_then(|root| root.parent()).map_or_else(|| user_dir(None, &self.home), Path::to_owned);
         let key = (PathBuf::from(cwd), user);
@@ -217,7 +215,7 @@ impl Scan {
         like
     }
 
-    /// The same of the project that calls itself `cwd`, with the user's settings in `user`.
+    /// The same for the project in `cwd`, with the user's settings in `user`.
     fn settings_in(&self, cwd: &Path, user: &Path) -> Option<Hint> {
         let cwd = cwd.canonicalize().ok()?;
         let default = user_dir(None, &self.home);
@@ -264,11 +262,10 @@ impl Scan {
     }
 }
 
-/// What the settings of projects asked for of the sessions that were taken just before, by the directory they name and that of the
-/// user's settings.
+/// Event templates by the project's directory and that of the user's settings, for the sessions of one call.
 type Seen = HashMap<(PathBuf, PathBuf), Option<Hint>>;
 
-/// When a transcript was last written to, Unix milliseconds; `None` if it is none, or empty.
+/// The modification time of a transcript in Unix milliseconds; `None` if it is not a transcript, or empty.
 fn written(path: &Path) -> Option<i64> {
     let meta = std::fs::symlink_metadata(path).ok().filter(|meta| meta.is_file() && meta.len() > 0)?;
     Some(meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000)
@@ -278,7 +275,7 @@ fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What lies in a directory; nothing if there is none.
+/// The entries of a directory; empty if it is missing.
 fn entries(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten();
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()

@@ -1,7 +1,7 @@
 //! Serves the local socket: one request per connection, few connections at a time, and short time limits.
 //!
-//! Anything that runs as the user can connect, and a hook waits for its answer. So a client that does not get its request
-//! said, or does not take its answer, is not waited for long, and not at all once its place is needed.
+//! Anything that runs as the user can connect, and hooks wait for their answers. So a client that sends no complete request, or
+//! does not read its answer, is dropped soon, and at once if its place is needed.
 
 use std::{
     collections::VecDeque,
@@ -32,16 +32,16 @@ use crate::{
     socket::{Local, is_ours},
 };
 
-/// Connections open at a time, where the process may have that many files open.
+/// Maximum number of open connections, if the process may have that many files open.
 const MAX_CONNECTIONS: usize = 64;
 
-/// A request must be complete this long after its connection was accepted, and its answer taken this long after it was given.
+/// The limit for receiving a request after its connection was accepted, and for sending its answer.
 const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// A connection this young keeps its place although others wait: its request is probably on its way.
 const GRACE: Duration = Duration::from_millis(20);
 
-/// How long nothing is accepted after the system had no connection to give, for want of file descriptors most likely.
+/// How long nothing is accepted after the system refused a connection, most likely for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers requests until it is dropped.
@@ -72,7 +72,7 @@ pub async fn serve(listener: Local, router: Router, intake: Intake) -> Infallibl
         }
         places.free().await;
         places.take(stream, &router);
-        // Most requests are there with their connection: this one is heard before the next is accepted.
+        // Most requests arrive with their connection: read this one before accepting the next.
         tokio::task::yield_now().await;
     }
 }
@@ -91,14 +91,14 @@ struct Place {
 }
 
 impl Places {
-    /// All free. At most a quarter of the files this process may have open: transcripts and servers need some too.
+    /// At most a quarter of the files this process may have open: transcripts and servers need some too.
     fn new() -> Self {
         let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| most as usize);
         Self { most: MAX_CONNECTIONS.min(files / 4).max(1), open: VecDeque::new(), tasks: JoinSet::new() }
     }
 
-    /// Waits until a place is free. The oldest connection without a complete request gives way; one that is being answered
-    /// never does.
+    /// Waits for a free place. The oldest connection without a complete request is dropped; one that is being answered never
+    /// is.
     async fn free(&mut self) {
         loop {
             while self.tasks.try_join_next().is_some() {}
@@ -129,7 +129,7 @@ impl Places {
     }
 }
 
-/// One request and its answer; `busy` while the one is complete and the other not yet given.
+/// Serves one request; `busy` while it is complete and not answered yet.
 async fn connection(stream: Stream, router: Router, busy: Arc<AtomicBool>) {
     let turned = Notify::new();
     let turn = |to| {

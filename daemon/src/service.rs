@@ -1,5 +1,5 @@
-//! The service manager: what it wants to be told, and the socket it may hand over. Where there is none, as under launchd or
-//! in a shell, nothing happens here.
+//! The service manager: readiness notifications, and the socket it may pass. Without a manager, as under launchd or in a shell,
+//! nothing happens here.
 
 use std::{
     io,
@@ -11,11 +11,11 @@ use listenfd::ListenFd;
 use crate::environment;
 use cc_core::visible;
 
-/// The socket systemd listens on for us, if it does. Asked once, before any thread is started: the answer is taken out of
-/// the environment.
+/// The socket that systemd passed, if it did. To be called once, before any thread is started, because it removes the variables
+/// from the environment.
 ///
 /// # Errors
-/// What was passed is not one Unix stream socket.
+/// What was passed is not exactly one Unix stream socket.
 pub fn passed() -> io::Result<Option<UnixListener>> {
     let mut passed = ListenFd::from_env();
     match passed.len() {
@@ -25,8 +25,8 @@ pub fn passed() -> io::Result<Option<UnixListener>> {
     }
 }
 
-/// Tells the manager `state`, such as `READY=1`; where, a path tells, as user managers give it. Nobody listening is as good as
-/// no manager.
+/// Sends `state`, such as `READY=1`, to the manager if it listens at a path, as user managers do. Nobody listening counts as no
+/// manager.
 pub fn tell(state: &str) {
     // A line break would begin another assignment.
     let state = &*visible::line(state);

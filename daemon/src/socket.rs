@@ -1,7 +1,7 @@
-//! The daemon's place on this machine: its directory, its lock, its socket. Nobody but the user gets through.
+//! The daemon's directory, lock and socket. Nobody but the user gets access.
 //!
-//! A directory that only we may enter is all that is relied on: nobody else can change what a name in it stands for between
-//! a look at it and its use.
+//! Everything relies on a directory that only the user may enter: nobody else can change what a name in it stands for between a
+//! check and its use.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError},
@@ -24,10 +24,10 @@ use interprocess::os::unix::{local_socket::ListenerOptionsExt, uds_local_socket}
 use proto::paths::{Paths, UnsafeDir, check_private};
 use rustix::process::geteuid;
 
-/// Why the daemon cannot take its place.
+/// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
-    /// Another daemon of this user holds the lock. Not an error: there is to be one.
+    /// Another daemon of this user holds the lock. Not an error: one is enough.
     #[error("already running")]
     AlreadyRunning,
     /// A directory that others could tamper with.
@@ -35,16 +35,15 @@ pub enum Denied {
         "{0} must be a directory of yours that nobody else may enter ({1:?}): chown it to yourself and chmod 700, or remove it"
     )]
     Unsafe(PathBuf, UnsafeDir),
-    /// Something that is no file, or not ours, lies where a file of ours belongs.
+    /// Something other than a file of ours is where one belongs.
     #[error("{0} is in the way and is not a file of yours: remove it")]
     NotOurs(PathBuf),
-    /// Something that is no socket lies where the socket belongs.
+    /// Something other than a socket is where the socket belongs.
     #[error("{0} is in the way and is not a socket: remove it")]
     InTheWay(PathBuf),
-    /// The service manager passed something else than the socket hooks connect to.
+    /// The service manager passed something other than the socket hooks connect to.
     #[error("what was passed by the service manager is not the listening socket {0} ({1}): correct the socket unit")]
     Passed(PathBuf, io::Error),
-    /// The system said no.
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
 }
@@ -54,11 +53,11 @@ pub enum Denied {
 pub struct Lock {
     /// The lock lives as long as the file is open.
     _file: File,
-    /// What was open to other users and is not any more; told once there is a log.
+    /// What was open to other users and has been closed; logged once there is a log.
     closed: Vec<PathBuf>,
 }
 
-/// Makes the state directory and what lies in it safe and takes the lock.
+/// Creates the state directory, makes it and its contents private, and takes the lock.
 ///
 /// # Errors
 /// [`Denied`].
@@ -72,7 +71,7 @@ pub fn claim(paths: &Paths) -> Result<Lock, Denied> {
         name.push(suffix);
         PathBuf::from(name)
     };
-    // The directory may have been open until now, so that anybody could have put these there.
+    // The directory may have been open until now, so anybody could have put these there.
     for file in [paths.lock.clone(), paths.log.clone(), beside(""), beside("-wal"), beside("-shm"), beside("-journal")]
     {
         closed.extend(private_file(&file)?);
@@ -87,7 +86,7 @@ pub fn claim(paths: &Paths) -> Result<Lock, Denied> {
     }
 }
 
-/// Makes `dir` if need be. One of ours that is open to others is closed and returned; any other doubt is an error.
+/// Creates `dir` if it is missing. If it is ours but open to others, closes it and returns it; any other problem is an error.
 ///
 /// # Errors
 /// [`Denied`].
@@ -106,7 +105,7 @@ pub fn private_dir(dir: &Path) -> Result<Option<PathBuf>, Denied> {
     }
 }
 
-/// The same for a file that need not be there.
+/// The same for a file that may be missing.
 fn private_file(file: &Path) -> Result<Option<PathBuf>, Denied> {
     match std::fs::symlink_metadata(file) {
         Err(_) => Ok(None),
@@ -120,8 +119,8 @@ fn private_file(file: &Path) -> Result<Option<PathBuf>, Denied> {
     }
 }
 
-/// The listening socket, mode 0600: the one that was `passed`, else a new one. The lock must be held: another socket that
-/// lies there is a dead daemon's.
+/// The listening socket, mode 0600: the one that was `passed`, or a new one. The lock must be held: any other socket there
+/// belongs to a dead daemon.
 ///
 /// # Errors
 /// [`Denied`].
@@ -152,7 +151,7 @@ pub fn listen(paths: &Paths, held: &Lock, passed: Option<UnixListener>) -> Resul
     Ok(Local { listener, path: path.clone(), inode: Some(inode) })
 }
 
-/// Is it a listening socket, bound to `path`, whichever way that is spelled?
+/// Checks that it is a listening socket bound to `path`, however that is spelled.
 fn check_passed(passed: &UnixListener, path: &Path) -> io::Result<()> {
     let bound = passed.local_addr()?;
     let bound = bound.as_pathname().ok_or_else(|| io::Error::other("it has no path"))?;
@@ -166,7 +165,7 @@ fn check_passed(passed: &UnixListener, path: &Path) -> io::Result<()> {
     }
 }
 
-/// The socket; removed on drop if it is still the one we made.
+/// The socket; removed on drop if it is still the one we created.
 pub struct Local {
     listener: Listener,
     path: PathBuf,
@@ -182,16 +181,16 @@ impl Drop for Local {
 }
 
 impl Local {
-    /// The next connection, whoever it is from.
+    /// The next connection, from any user.
     ///
     /// # Errors
-    /// If the system has none to give, for want of file descriptors for example.
+    /// If the system has none, for instance for lack of file descriptors.
     pub async fn accept(&self) -> io::Result<Stream> {
         self.listener.accept().await
     }
 }
 
-/// True if a process of this user is at the other end.
+/// True if the peer is a process of this user.
 pub fn is_ours(stream: &Stream) -> bool {
     stream.peer_creds().is_ok_and(|peer| peer.euid() == Some(geteuid().as_raw()))
 }

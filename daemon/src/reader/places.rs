@@ -1,4 +1,5 @@
-//! The directories of projects: which links to follow, and which transcript a path means that names our roots another way.
+//! The directories of projects: which links are followed, and which transcript is meant by a path through another name of a
+//! root.
 
 use std::{
     ffi::OsStr,
@@ -20,8 +21,8 @@ pub(super) fn directory(at: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Resu
     openat(at, Path::new(name), flags, Mode::empty()).map_err(unreadable)
 }
 
-/// Opens the directory `name` of a project below a root. People link these (Stow, worktrees that share their sessions): a link
-/// is followed if it and the directory it leads to belong to the user.
+/// Opens the directory `name` of a project below a root. Users link these (Stow, worktrees that share sessions): a link is
+/// followed if both it and its target belong to the user.
 pub(super) fn project(root: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Unreadable> {
     let error = match directory(root, name, OFlags::NOFOLLOW) {
         Err(Unreadable::NotAFile) => Unreadable::NotAFile,
@@ -47,19 +48,19 @@ pub(super) fn unreadable(errno: Errno) -> Unreadable {
     }
 }
 
-/// Where `path` lies below one of `roots`, if it names the same session in the same project by another way to the root: a
-/// container's home, a linked home. A session that is not there yet has none.
+/// The path below one of `roots` of the same session in the same project, if `path` reaches the root under another name: a
+/// container's home, a linked home. `None` if the session does not exist yet.
 pub fn at_home(path: &Path, session_id: &str, roots: &[PathBuf]) -> Option<PathBuf> {
     let named = |path: &PathBuf| path.file_stem() == Some(OsStr::new(session_id)) && is_name(session_id);
     homes(path, roots).filter(named).find(|path| Transcript::open_beneath(path, roots).is_ok())
 }
 
-/// True if one of `roots` has the project that `path` is of: its session may still come there.
+/// True if one of `roots` has the project of `path`, so that its session may still appear there.
 pub fn may_come(path: &Path, roots: &[PathBuf]) -> bool {
     homes(path, roots).any(|path| path.parent().is_some_and(Path::is_dir))
 }
 
-/// Every place below `roots` that `path`, which is below none, may mean.
+/// Every path below `roots` that `path`, which is below none, may mean.
 fn homes<'a>(path: &'a Path, roots: &'a [PathBuf]) -> impl Iterator<Item = PathBuf> + 'a {
     let is_below = roots.iter().any(|root| path.starts_with(root));
     let project = path.parent().and_then(Path::file_name).filter(|_| !is_below);
@@ -67,7 +68,7 @@ fn homes<'a>(path: &'a Path, roots: &'a [PathBuf]) -> impl Iterator<Item = PathB
     below.into_iter().flat_map(move |below| roots.iter().map(move |root| root.join(&below)))
 }
 
-/// The directories of projects in `root`: each with why it is not read, if so. What is no directory is not named.
+/// The directories of projects in `root`, each with the reason if it is not read. Other entries are left out.
 pub fn projects(root: &Path) -> Vec<(PathBuf, Option<Unreadable>)> {
     let entries = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
     let Ok(dir) = directory(CWD, root.as_os_str(), OFlags::empty()) else { return Vec::new() };

@@ -1,5 +1,5 @@
-//! How projects want to be traced, by their settings files. A search finds many sessions of one project at once: what was read
-//! for one of them counts for those that follow at once, unless a file has changed.
+//! Caches what the settings files of a project ask for. A scan finds many sessions of one project at once: what was read for
+//! one of them holds for the next ones, unless a file has changed.
 
 use std::{
     collections::HashMap,
@@ -13,22 +13,20 @@ use crate::{
 };
 use cc_core::hook::Hint;
 
-/// How long it counts. Which files there are to look at can change, too.
+/// How long an entry is valid: which files there are to read can change, too.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How many projects are remembered.
+/// How many projects are cached.
 const KNOWN: usize = 64;
 
-/// What a project's settings files ask for.
 #[derive(Clone, Debug)]
 pub(super) struct ProjectSettings {
-    /// Tracing is on.
     pub(super) is_on: bool,
-    /// What leads to a session of the project, but for the session itself; `None` if there is nowhere to send to.
+    /// The event for any session of the project, still without the session; `None` if there is no destination.
     pub(super) like: Option<Hint>,
 }
 
-/// SettingsCache, by directory of the project and that of the user's settings.
+/// By the project's directory and that of the user's settings.
 #[derive(Debug, Default)]
 pub struct SettingsCache(HashMap<(PathBuf, PathBuf), Known>);
 
@@ -40,8 +38,8 @@ struct Known {
 }
 
 impl SettingsCache {
-    /// What the project at `dir` asks for, with the user's settings in `user`; `stamps` takes the stamps of all files that `read`
-    /// reads.
+    /// The settings of the project at `dir`, with the user's settings in `user`. `stamps` takes the stamps of all files that
+    /// `read` reads.
     pub(super) fn of(
         &mut self,
         dir: &Path,
@@ -56,7 +54,7 @@ impl SettingsCache {
         {
             return known.project_settings.clone();
         }
-        // Before reading, so that a change meanwhile is seen next time.
+        // Before reading, so that a change meanwhile is noticed next time.
         let (now, stamps) = (clock::monotonic(), stamps());
         let project_settings = read();
         if self.0.len() >= KNOWN {

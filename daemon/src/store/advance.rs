@@ -1,5 +1,5 @@
-//! One step forward in a session: what it found enters the outbox of each destination, and the position passes it, in one
-//! transaction (invariant 3).
+//! One step forward in a session: what it found is queued for each destination, and the position passes it, in one transaction
+//! (invariant 3).
 
 use std::collections::BTreeMap;
 
@@ -18,50 +18,49 @@ use queue::Queued;
 
 pub(super) mod queue;
 
-/// One step forward in a session; all of it happens, or none.
+/// A step; it takes effect as a whole or not at all.
 #[derive(Debug)]
 pub struct Advance {
-    /// Where the session stands afterwards.
+    /// The session's row afterwards.
     pub session: SessionRow,
     /// Spans found on the way.
     pub spans: Vec<Outgoing>,
-    /// Traces of turns that began while tracing was off in their project: left out, unless history is asked for.
+    /// Traces of turns that began while tracing was off: left out unless the user asks for history.
     pub off: Vec<TraceId>,
-    /// Further spans of turns emitted before: left out where the root they stand below is not known to the destination.
+    /// Events for turns emitted before: left out where the destination does not know their root.
     pub marks: Vec<Outgoing>,
-    /// Turns that are over.
     pub turns: Vec<Past>,
-    /// Calls that launched subagents, in turns that are passed.
+    /// Launches in turns that are closed.
     pub launches: Vec<Launch>,
-    /// Subagents that are fully emitted, and how long their transcripts were.
+    /// Fully emitted subagents, and the length of their transcripts.
     pub agents: Vec<(String, u64)>,
-    /// Events that are dealt with.
+    /// Events that are done with.
     pub consumed: Vec<String>,
-    /// An event that is dealt with and stays, because it permits reading what ends with it.
+    /// An event that is done with but stays, because it permits reading what ends with it.
     pub kept: Option<String>,
-    /// Lines passed over, by reason.
+    /// Skipped lines, by reason.
     pub skipped: BTreeMap<&'static str, u64>,
-    /// Of these, lines of a kind nobody knows, by kind and version of Claude Code.
+    /// The lines of unknown kinds among them, by kind and version of Claude Code.
     pub unknown: BTreeMap<(String, String), u64>,
-    /// Secrets masked, by rule.
+    /// Masked secrets, by rule.
     pub redacted: BTreeMap<String, u64>,
-    /// Destinations that take nothing now: they fall behind, and are read for again later.
+    /// Destinations without room: they fall behind, and are read for again later.
     pub behind: Vec<Destination>,
-    /// Unix time in milliseconds.
+    /// Unix milliseconds.
     pub now_ms: i64,
 }
 
 impl Advance {
-    /// About how many bytes it adds to the outbox.
+    /// Approximate number of bytes it adds to the outbox.
     pub fn bytes(&self) -> usize {
         self.spans.iter().chain(&self.marks).map(|out| out.bytes).sum()
     }
 }
 
 impl Store {
-    /// Moves a session forward: spans not seen before enter the outbox, the cursor passes what they came from, the events
-    /// that led here are gone. A root enters again if another span of its trace is new and it says something else than before.
-    /// Returns the destinations and the number of spans queued for each.
+    /// Moves a session forward: new spans are queued, the position passes what they came from, and the events that led here are
+    /// removed. A root is queued again if another span of its trace is new and its content has changed. Returns the
+    /// destinations and the number of spans queued for each.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -104,7 +103,7 @@ impl Store {
     }
 }
 
-/// The session stands where the step ends.
+/// Stores the session's new row.
 fn move_session(tx: &Connection, step: &Advance) -> Result<()> {
     let s = &step.session;
     tx.prepare_cached(
@@ -134,7 +133,7 @@ fn move_session(tx: &Connection, step: &Advance) -> Result<()> {
     .map(drop)
 }
 
-/// The turns that are over, what they launched, and the subagents that are fully emitted.
+/// Stores closed turns, their launches, and fully emitted subagents.
 fn note_turns(tx: &Connection, step: &Advance) -> Result<()> {
     let s = &step.session;
     for launch in &step.launches {
@@ -171,7 +170,7 @@ fn note_turns(tx: &Connection, step: &Advance) -> Result<()> {
     Ok(())
 }
 
-/// What was passed over, met for the first time, or masked.
+/// Counts what was skipped, unknown, or masked.
 fn count_all(tx: &Connection, step: &Advance) -> Result<()> {
     for (reason, n) in &step.skipped {
         count(tx, reason, *n)?;

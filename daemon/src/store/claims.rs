@@ -1,7 +1,8 @@
-//! Which session answers the prompt that a trace is of. The first to say so does.
+//! Which session owns the turn of a prompt: the first one that claims it.
 //!
-//! Nothing of a turn is emitted before its session says so, and what is emitted is stored by a step. So a claim is stored with
-//! the next step, whosever that is: by itself it would cost a transaction. One that is lost with the process is made again.
+//! Nothing of a turn is emitted before its session has claimed it, and emitted spans are stored by a step. So a claim is stored
+//! together with the next step of any session; on its own it would cost a transaction. A claim that is lost with the process is
+//! made again.
 
 use std::collections::HashMap;
 
@@ -18,7 +19,7 @@ const MAX_WAITING: usize = 256;
 pub(super) struct Claims(HashMap<TraceId, String>);
 
 impl Claims {
-    /// Writes those that wait. They wait on until it is known that they are stored.
+    /// Writes the waiting claims. They are kept until it is known that they are stored.
     pub(super) fn write(&self, db: &Connection) -> Result<()> {
         let mut insert = db.prepare_cached("INSERT OR IGNORE INTO owner (trace_id, session_id) VALUES (?, ?)")?;
         self.0.iter().try_for_each(|(trace, session_id)| insert.execute(params![trace, session_id]).map(drop))
@@ -31,7 +32,7 @@ impl Claims {
 }
 
 impl Store {
-    /// Notes that a session answers the prompt that a trace is of. False if another one did so before.
+    /// Claims the turn of a trace for a session. False if another session has claimed it before.
     ///
     /// # Errors
     /// If the database cannot be read or written.

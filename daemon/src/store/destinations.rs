@@ -1,4 +1,4 @@
-//! Where spans go: its state, and whom the user trusts.
+//! Destinations: their state, who chose them, and which the user trusts.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -8,42 +8,37 @@ use cc_core::{
     destination::{Destination, Kind},
 };
 
-/// How many destinations' rows are remembered.
+/// How many rows are cached.
 const MAX_CACHED: usize = 1024;
 
 /// What `status` shows of a destination.
 #[derive(Clone, Debug)]
 pub struct DestinationRow {
-    /// Its row.
     pub id: DestinationId,
-    /// Where it is.
     pub destination: Destination,
     /// `ok`, `retrying` or `parked`.
     pub state: String,
-    /// Not before this Unix time in milliseconds.
+    /// Not tried before this time, Unix milliseconds.
     pub next_at_ms: i64,
-    /// When spans last arrived there, Unix milliseconds.
+    /// Unix milliseconds.
     pub last_success_ms: Option<i64>,
-    /// What last went wrong, and when.
+    /// The last error and its time.
     pub last_error: Option<(String, i64)>,
-    /// Spans waiting.
     pub waiting: u64,
-    /// Their bytes.
     pub waiting_bytes: u64,
-    /// When the oldest of them was stored, Unix milliseconds.
+    /// Unix milliseconds.
     pub oldest_ms: Option<i64>,
-    /// Spans delivered so far.
     pub delivered: u64,
-    /// Of these, spans the server said it did not keep.
+    /// Delivered spans that the server said it did not keep.
     pub rejected: u64,
-    /// Images and documents to be uploaded.
+    /// Images and documents that wait for their upload.
     pub media: u64,
-    /// What shows that others chose it, unless the user trusts it.
+    /// What shows that others chose it; `None` if the user trusts it.
     pub held_by: Option<String>,
 }
 
 impl Store {
-    /// The row of a destination, if it has one. It keeps that for as long as the database is open.
+    /// The row id of a destination, which stays the same while the database is open.
     pub(super) fn row_of(&mut self, destination: &Destination) -> Result<Option<DestinationId>> {
         if let Some(id) = self.rows.get(destination) {
             return Ok(Some(*id));
@@ -133,7 +128,7 @@ impl Store {
             .collect()
     }
 
-    /// Notes what went wrong with a destination and when it is tried again.
+    /// Records an error of a destination, and when it is tried again.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -153,7 +148,7 @@ impl Store {
             .map(drop)
     }
 
-    /// True if the user said that spans may go there although others chose it.
+    /// True if the user trusts it although others chose it.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -205,7 +200,7 @@ impl Store {
         self.db.prepare_cached("SELECT 1 FROM destination WHERE id = ? AND own")?.exists([id])
     }
 
-    /// `config.toml` names these destinations: they are the user's own from now on.
+    /// Makes the destinations in `config.toml` the user's own.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -218,7 +213,7 @@ impl Store {
         tx.commit()
     }
 
-    /// True if `config.toml` names a destination or has named it, and nothing else of the user's.
+    /// True if `config.toml` names a destination, or did, and no variable of the user's does.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -265,12 +260,12 @@ impl Accounts {
     }
 }
 
-/// What the column `own` has where the user chose a destination by a variable, and where `config.toml` alone has it.
+/// The value of the column `own` if the user chose a destination by a variable.
 const BY_VARIABLE: i64 = 1;
 const BY_FILE: i64 = 2;
 
-/// Notes who chose a destination. The first judgement stays: one that others chose waits for [`Store::trust`] or for `config.toml` to
-/// name it whatever is found later, one that the user chose is the user's own for every project.
+/// Records who chose a destination. The first judgement stays: one that others chose waits for [`Store::trust`], or for
+/// `config.toml` to name it, whatever is found later; one that the user chose is the user's own in every project.
 pub(super) fn note_chooser(db: &Connection, id: DestinationId, chooser: Option<&Chooser>) -> Result<()> {
     match chooser {
         None => Ok(()),

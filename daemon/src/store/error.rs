@@ -1,4 +1,4 @@
-//! What can go wrong with the database, as callers need to distinguish it.
+//! Errors of the database, as far as callers need to distinguish them.
 
 use std::{io, path::PathBuf};
 
@@ -6,19 +6,19 @@ use rusqlite::ErrorCode;
 
 const MB: u64 = 1_000_000;
 
-/// Why the database did not do what it was asked for. The text says all that led to it.
+/// The text includes all causes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no room on its disk, or a quota is used up.
     #[error("{}", explained(.0))]
     Full(rusqlite::Error),
-    /// It may not be written.
+    /// It is read-only.
     #[error("{}", explained(.0))]
     ReadOnly(rusqlite::Error),
-    /// Its disk fails.
+    /// Input or output errors of its disk.
     #[error("{}", explained(.0))]
     Failing(rusqlite::Error),
-    /// What lies there is no database, or not a whole one.
+    /// The file is not a database, or is damaged.
     #[error("{}", explained(.0))]
     Damaged(rusqlite::Error),
     /// A later version has changed its tables.
@@ -27,26 +27,25 @@ pub enum Error {
     /// Its tables cannot be brought to this version.
     #[error("its tables cannot be changed: {}", explained(.0))]
     Migration(rusqlite_migration::Error),
-    /// Its tables are to be changed, and there is no room for that and for a copy of it.
+    /// There is no room for migrating it and keeping a copy.
     #[error("to change it for this version, {} must be free in {}, and {} is", mb(needed.div_ceil(MB)), dir.display(), mb(free / MB))]
     NoRoom {
-        /// Bytes that the copy and the change take.
+        /// Bytes needed.
         needed: u64,
-        /// Bytes that the file system has for this user.
+        /// Bytes available to this user.
         free: u64,
         /// The directory of the database.
         dir: PathBuf,
     },
-    /// A file beside it cannot be moved or made.
+    /// A file beside it cannot be moved or created.
     #[error(transparent)]
     File(#[from] io::Error),
-    /// Something else.
     #[error("{}", explained(.0))]
     Sql(rusqlite::Error),
 }
 
 impl Error {
-    /// True if the disk is the problem: full, read-only or failing. Nothing is wrong with the database then, and waiting helps.
+    /// True if the disk is the problem: full, read-only or failing. The database itself is fine, and waiting helps.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Full(_) | Self::ReadOnly(_) | Self::Failing(_) | Self::NoRoom { .. })
     }
@@ -77,7 +76,7 @@ fn mb(count: u64) -> String {
     format!("{count} MB")
 }
 
-/// An error, with all that led to it.
+/// An error with all its causes.
 fn explained(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

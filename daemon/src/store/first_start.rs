@@ -1,38 +1,38 @@
-//! Since when transcripts are looked for.
+//! The time since which transcripts are read without being asked for.
 
 use rusqlite::params;
 
 use super::{Result, Store};
 
-/// How far ahead of the clock a time may be without contradicting it, in milliseconds.
+/// How far a time may be ahead of the clock and still be believed, in milliseconds.
 const CLOCK_TOLERANCE_MS: i64 = 60_000;
 
-/// When the daemon first started.
+/// The daemon's first start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstStart {
     /// By its clock, Unix milliseconds.
     pub at_ms: i64,
-    /// The time of the newest transcript that was there already, Unix milliseconds; `None` before the first search, 0 if there was
-    /// none.
+    /// The modification time of the newest transcript at the first start, Unix milliseconds; `None` before the first scan, 0 if
+    /// there was none.
     pub newest_ms: Option<i64>,
 }
 
 impl FirstStart {
-    /// What was written before this (Unix milliseconds) is not looked for unasked. The clock may have been wrong at the first
-    /// start, or be wrong now: what was there then is known by its own times.
+    /// Transcripts that were last modified before this (Unix milliseconds) are not read unasked. The clock may have been wrong
+    /// at the first start, or may be wrong now: what existed then is recognised by its own times.
     pub fn since(self, now_ms: i64) -> i64 {
         let after = self.newest_ms.filter(|newest| !is_ahead(*newest, now_ms)).map(|newest| newest + 1);
         if is_ahead(self.at_ms, now_ms) { after.unwrap_or(now_ms) } else { self.at_ms.max(after.unwrap_or(0)) }
     }
 }
 
-/// True if it is not yet so late, by far.
+/// True if `at_ms` is clearly in the future.
 pub fn is_ahead(at_ms: i64, now_ms: i64) -> bool {
     at_ms > now_ms.saturating_add(CLOCK_TOLERANCE_MS)
 }
 
 impl Store {
-    /// When this database was first_start, or what it took over.
+    /// The first start, or the one that was taken over.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -42,7 +42,7 @@ impl Store {
         })
     }
 
-    /// It was begun then.
+    /// Replaces the first start.
     ///
     /// # Errors
     /// If nothing was changed.

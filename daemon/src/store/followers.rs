@@ -1,14 +1,13 @@
-//! Destinations that are behind their session. One that takes nothing falls behind by itself and stops no other.
+//! Followers: destinations that are behind their session. Each falls behind by itself and stops no other.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{DestinationId, Result, Store};
 use cc_core::transcript::cursor::{Identity, Position};
 
-/// Where reading goes on for destinations that are behind a session.
+/// Where to read again for followers of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Behind {
-    /// The session.
     pub session_id: String,
     /// The start of the oldest turn that is not finished for one of them.
     pub cursor: Position,
@@ -16,7 +15,7 @@ pub struct Behind {
     pub closed: u32,
 }
 
-/// A destination takes nothing of the step at hand: it stays where the session is now, or where it was before.
+/// A destination has no room for the current step: its position stays where the session is now, or where it was before.
 pub(super) fn fall_behind(db: &Connection, session_id: &str, destination: DestinationId) -> Result<()> {
     let sql = "INSERT OR IGNORE INTO follower (session_id, destination, dev, ino, cursor, closed, marker)
                SELECT session_id, ?2, dev, ino, cursor, closed, marker FROM session WHERE session_id = ?1
@@ -25,7 +24,7 @@ pub(super) fn fall_behind(db: &Connection, session_id: &str, destination: Destin
 }
 
 impl Store {
-    /// True if any destination is behind a session.
+    /// True if any follower is behind its session.
     ///
     /// # Errors
     /// If the database cannot be read.

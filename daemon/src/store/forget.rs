@@ -1,4 +1,4 @@
-//! What the user wants gone.
+//! Forgetting traces.
 
 use rusqlite::params;
 
@@ -11,8 +11,8 @@ use super::{
 use cc_core::ids::{TraceId, hex};
 
 impl Store {
-    /// Removes what waits of these traces, the title of their session, and what no server took of them. Nothing of them is told
-    /// from now on. Returns how many spans were waiting.
+    /// Removes what waits of these traces, the title of their session, and their dead letters, and suppresses them from now on.
+    /// Returns how many spans were waiting.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -21,7 +21,7 @@ impl Store {
         let mut waiting = 0;
         for trace in traces {
             suppress(&tx, trace)?;
-            // By the key, which begins with the destination: all of `exported` is much.
+            // By key, which begins with the destination: scanning all of `exported` would be slow.
             let rows: Vec<(DestinationId, Seq)> = tx
                 .prepare_cached(
                     "SELECT outbox.destination, seq FROM destination CROSS JOIN exported ON exported.destination = destination.id
@@ -36,7 +36,7 @@ impl Store {
                 did_not_arrive(&tx, destination, seq)?;
                 waiting += release(&tx, destination, seq..=seq)?;
             }
-            // A body of either form names its own trace so, and one that it links to otherwise.
+            // Both forms of a body name their own trace like this, and linked traces differently.
             tx.prepare_cached("DELETE FROM dead_letter WHERE instr(body, ?)")?
                 .execute([format!("\"trace_id\":\"{}\"", hex(trace))])?;
             tx.prepare_cached("DELETE FROM media_link WHERE trace_id = ?")?.execute([trace])?;

@@ -1,4 +1,4 @@
-//! What is known without having been read: spans sent before, and sessions another tool has begun to send.
+//! What is known without reading a transcript: spans sent before, and sessions that another tool has begun to send.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -11,7 +11,7 @@ impl Store {
     /// # Errors
     /// If the database cannot be read.
     pub fn known(&self, destination: &Destination, spans: &[SpanKey]) -> Result<Vec<Found>> {
-        // A destination nobody knows has no row.
+        // An unknown destination has no row.
         let id = find(&self.db, destination)?;
         let mut sent =
             self.db.prepare_cached("SELECT 1 FROM exported WHERE destination = ? AND trace_id = ? AND span_id = ?")?;
@@ -19,7 +19,7 @@ impl Store {
             if sent.exists(params![id, trace, span])? {
                 return Ok(Found::Sent);
             }
-            // Only those ask who want history.
+            // This is asked for history only.
             if is_suppressed(&self.db, trace, true)? {
                 return Ok(Found::Suppressed);
             }
@@ -30,7 +30,7 @@ impl Store {
         spans.iter().map(&mut of).collect()
     }
 
-    /// Those of `events` that are not dealt with.
+    /// Those of `events` that are still pending.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -45,7 +45,8 @@ impl Store {
         Ok(waiting)
     }
 
-    /// How much of sessions another tool has sent. A session that was read already stays as it is. Returns how many were taken.
+    /// Stores how much of sessions another tool has sent. A session that was read already stays as it is. Returns how many were
+    /// taken.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -64,7 +65,7 @@ impl Store {
         Ok(taken)
     }
 
-    /// True if nobody has looked for another tool's state since this database was begun.
+    /// True if this database has never looked for another tool's state.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -72,7 +73,7 @@ impl Store {
         Ok(!self.db.prepare_cached("SELECT 1 FROM import_sought")?.exists([])?)
     }
 
-    /// It was looked for, and [`import`](Self::import)ed if it was there.
+    /// Records that the state was looked for, and [`import`](Self::import)ed if it was there.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -102,7 +103,7 @@ impl Store {
             .collect()
     }
 
-    /// Forgets which subagents of a session were told to their end: it is to be read from its start.
+    /// Forgets which subagents of a session were fully emitted: it is to be read from its start.
     ///
     /// # Errors
     /// If nothing was changed.

@@ -1,25 +1,25 @@
-//! Events that are stored until they are dealt with.
+//! Stored events until they are done with.
 
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{Result, Store, count};
 use cc_core::hook::{Hint, Source};
 
-/// The name under which events are counted that this version cannot read.
+/// The name under which unreadable events are counted.
 const UNREADABLE: &str = "event_unreadable";
 
-/// The events that wait when the daemon starts.
+/// The pending events when the daemon starts.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    /// Those that hooks brought, and history; oldest first.
+    /// From hooks and history, oldest first.
     pub hints: Vec<Hint>,
-    /// The ids of those that have sessions read again from their start, which may be as many as there are sessions.
+    /// The ids of events that have a session read again from its start; there may be one for every session.
     pub again: Vec<String>,
 }
 
 impl Store {
-    /// Every event that waits. Those that cannot be read are counted and set aside, so that nobody waits for them; they are back
-    /// as soon as a version comes that can read them.
+    /// All pending events. Unreadable ones are counted and set aside, so that nothing waits for them; they return with a
+    /// version that can read them.
     ///
     /// # Errors
     /// If the database cannot be read or changed.
@@ -53,7 +53,7 @@ impl Store {
         Ok(inbox)
     }
 
-    /// One of them; `None` if it is dealt with.
+    /// `None` if it is done with.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -67,7 +67,7 @@ impl Store {
     }
 }
 
-/// The rows of a table of events that are not what this version would store there.
+/// The rows of a table of events that this version cannot read.
 fn unreadable(db: &Connection, table: &str) -> Result<Vec<i64>> {
     let rows = rows(db, &format!("SELECT seq, CAST(hint AS BLOB) FROM {table}"))?;
     let is_bad =

@@ -1,4 +1,4 @@
-//! Images and documents that wait to be uploaded: each once for its destination, however many spans show it.
+//! Images and documents that wait for their upload: each once for its destination, however many spans show it.
 
 use std::collections::HashMap;
 
@@ -11,30 +11,26 @@ use cc_core::{
     observation::{Field, Observation},
 };
 
-/// Most bytes of images and documents that wait for a destination. Spans do not wait for them, so they have room of their
-/// own; what finds none is counted, and its span goes without.
+/// How many bytes of images and documents may wait for a destination. Spans do not wait for them, so they have a limit of their
+/// own; beyond it they are counted, and their spans go without.
 pub const MAX_WAITING_BYTES: u64 = 64 << 20;
 
 /// A span that shows an image or document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// By which it is known.
+    /// The row id.
     pub seq: i64,
-    /// The hash of its bytes.
     pub hash: Hash,
-    /// Its media type.
     pub kind: String,
-    /// How many bytes it has.
+    /// In bytes.
     pub length: u64,
-    /// The trace.
     pub trace_id: TraceId,
-    /// The span.
     pub span_id: SpanId,
-    /// Where in the span it stands.
+    /// The field of the span that shows it.
     pub field: String,
-    /// Since when it waits, Unix milliseconds.
+    /// Unix milliseconds.
     pub queued_ms: i64,
-    /// How often it was tried in vain.
+    /// Failed tries so far.
     pub tries: u32,
 }
 
@@ -54,7 +50,7 @@ pub(super) fn pending(db: &Connection) -> Result<(u64, Option<String>)> {
     Ok((count as u64, error))
 }
 
-/// `span`, which enters the outbox, shows `media`. `waiting` is how many bytes wait for the destination.
+/// Queues the `media` of `span`, which is being queued. `waiting` is the number of bytes that wait for the destination.
 pub(super) fn queue(
     db: &Connection,
     destination: DestinationId,
@@ -89,7 +85,7 @@ pub(super) fn queue(
 }
 
 impl Store {
-    /// What is to be uploaded next: of those least often tried the oldest.
+    /// The next upload: the oldest of those with the fewest tries.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -128,7 +124,7 @@ impl Store {
             .map(Option::flatten)
     }
 
-    /// The server has it and knows of the span, or never will, for a reason that is counted.
+    /// The upload is done, or has failed for good for a reason that is counted.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -152,7 +148,7 @@ impl Store {
         Ok(())
     }
 
-    /// It did not work this time: others come first.
+    /// The upload failed this time: others come first.
     ///
     /// # Errors
     /// If nothing was changed.

@@ -1,7 +1,7 @@
-//! All SQL. Each change of meaning is one transaction; what the bodies mean is for others to know.
+//! The database, and all SQL. Each change of meaning is one transaction; what the stored bodies mean is not known here.
 //!
 //! One connection, one user at a time ([`handle`]). WAL with `synchronous=NORMAL`: a killed process loses nothing; after a
-//! power cut the last instants may be missing, and the transcripts supply them again with the same ids.
+//! power cut the last moments may be missing, and the transcripts supply them again with the same ids.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -48,32 +48,29 @@ pub use sessions::SessionRow;
 pub use unknown_kinds::UnknownKind;
 pub use upgrade::{Stage, copy_of};
 
-/// What a step comes to while the database is open; callers of [`handle::Handle::call`] get an [`Error`].
+/// The result of a step while the database is open; callers of [`handle::Handle::call`] get an [`Error`].
 pub type Result<T> = std::result::Result<T, rusqlite::Error>;
 
-/// A destination's row.
 pub type DestinationId = i64;
 
-/// Spans are stored where this much room is left behind them, in bytes: to take them out again needs some.
+/// Spans are only stored if this much room is left afterwards, in bytes: removing them later needs some.
 const SPARE_BYTES: u64 = 1 << 20;
 
-/// The database, open for writing.
 pub struct Store {
     db: Connection,
     path: PathBuf,
-    /// It did not exist before it was opened.
+    /// It was created when it was opened.
     made: bool,
     /// The number of the next observation that is stored.
     next: observations::Seq,
-    /// Bytes of the bodies that wait, by destination.
+    /// Bytes of waiting bodies, by destination.
     waiting: HashMap<DestinationId, u64>,
-    /// Rows of destinations.
     rows: HashMap<Destination, DestinationId>,
-    /// Bytes of images and documents that wait, by destination.
+    /// Bytes of waiting images and documents, by destination.
     media_waiting: HashMap<DestinationId, u64>,
-    /// Why the last change failed and since when they do, Unix milliseconds.
+    /// Why the last change failed, and since when changes fail, Unix milliseconds.
     trouble: Option<(String, i64)>,
-    /// What was said before a project was first seen is left out.
+    /// Turns from before a project was first seen are left out.
     from_now: bool,
     /// Turns that sessions answer, on their way into the database.
     claims: claims::Claims,
