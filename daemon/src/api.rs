@@ -349,7 +349,7 @@ async fn left(context: &Context) -> Option<Left> {
     let mut why: Vec<String> =
         report.store_error.map(|trouble| format!("the database: {}", trouble.error)).into_iter().collect();
     for to in report.destinations.into_iter().filter(|to| to.waiting > 0 && to.state != "ok") {
-        let full = if to.full { ", as much waits for it as may" } else { "" };
+        let full = if to.full { ", its queue is full" } else { "" };
         let error = to.last_error.map_or_else(String::new, |why| format!(": {why}"));
         why.push(format!("{} ({}) is {}{full}{error}", to.base_url, to.public_key, to.state));
     }

@@ -1,4 +1,4 @@
-//! A Messages API on loopback that says what it is told to: enough for Claude Code to finish a turn.
+//! A Messages API on loopback with scripted answers: enough for Claude Code to finish a turn.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

@@ -1,4 +1,4 @@
-//! A stand-in for a Langfuse server on loopback: keeps what arrives, and answers as it is told.
+//! A stand-in for a Langfuse server on loopback: keeps what arrives, and answers as a test says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

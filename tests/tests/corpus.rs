@@ -126,7 +126,7 @@ fn judge(truth: &Truth, spans: &[Span], mode: Mode) -> Vec<String> {
         if span.is_root() {
             // Sent again when the turn has grown.
             if mode == Mode::Plain && !truth.grows {
-                wrong.push(format!("{} was told before it was complete", span.name));
+                wrong.push(format!("{} was sent before it was complete", span.name));
             }
             if span.start != before.start {
                 wrong.push(format!("{} started at {} and at {}", span.name, before.start, span.start));

@@ -31,7 +31,7 @@ pub fn render(status: &Status, now_ms: i64) -> String {
     type Figure<'a> = (&'a str, &'a str, &'a str, fn(&crate::status::Destination) -> u64);
     let figures: [Figure<'_>; 6] = [
         ("destination_up", "gauge", "1 if the last answer was a good one.", |to| (to.state == "ok").into()),
-        ("destination_full", "gauge", "1 if as much waits as may.", |to| to.full.into()),
+        ("destination_full", "gauge", "1 if the queue is full.", |to| to.full.into()),
         ("destination_waiting_spans", "gauge", "Spans waiting.", |to| to.waiting),
         ("destination_waiting_bytes", "gauge", "Their bytes.", |to| to.waiting_bytes),
         ("destination_delivered_spans_total", "counter", "Spans delivered.", |to| to.delivered),

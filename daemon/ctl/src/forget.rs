@@ -1,4 +1,4 @@
-//! `forget`: a session's traces leave wherever they went.
+//! `forget`: deletes a session's traces wherever they were sent.
 
 use std::{
     io::IsTerminal,
@@ -29,7 +29,7 @@ use cc_langfuse::{
     rebuild,
 };
 
-/// How long spans on their way are waited for: longer than a request may take.
+/// How long to wait for spans in flight: longer than a request may take.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// `forget`.
@@ -126,7 +126,7 @@ impl Forget {
     }
 }
 
-/// How a destination's traces are reached.
+/// How to reach a destination's traces.
 enum Way {
     Server(Secrets),
     Files(Folder),
@@ -139,7 +139,7 @@ fn way(to: &Destination, dirs: &[PathBuf], status: &status::Status) -> anyhow::R
     })
 }
 
-/// Deletes traces there; `None` if it has no deletion that is known.
+/// Deletes traces there; `None` if no deletion is known for it.
 fn delete(to: &Destination, way: &Way, traces: &[TraceId], ids: &[String]) -> anyhow::Result<Option<Deleted>> {
     let secrets = match way {
         Way::Server(secrets) => secrets,
@@ -159,7 +159,7 @@ fn delete(to: &Destination, way: &Way, traces: &[TraceId], ids: &[String]) -> an
     })
 }
 
-/// Waits until nothing is on its way: what arrived after its deletion would stay.
+/// Waits until nothing is in flight: a span that arrives after the deletion would stay.
 fn arrived() -> anyhow::Result<()> {
     let deadline = clock::monotonic() + TIME_LIMIT;
     while Client::new()?.status()?.outbox.in_flight > 0 {

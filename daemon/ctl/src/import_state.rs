@@ -1,4 +1,4 @@
-//! `import-state`: what the Node tool has sent is not sent again.
+//! `import-state`: takes over from the Node tool, so that what it has sent is not sent again.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -14,7 +14,7 @@ use cc_core::{
 };
 use cc_langfuse::output;
 
-/// Sessions in one request.
+/// How many sessions one request has.
 const SESSIONS_PER_REQUEST: usize = 5000;
 
 /// `import-state`.
@@ -34,7 +34,7 @@ pub(crate) struct ImportState {
 }
 
 impl ImportState {
-    /// Reads the state and tells the daemon.
+    /// Reads the state and sends it to the daemon.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let path = match self.file {
             Some(path) => path,

@@ -1,4 +1,4 @@
-//! `logs`: what the daemon says.
+//! `logs`: shows and follows the daemon's log.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +20,7 @@ use notify::Watcher;
 
 use crate::client;
 
-/// How long nothing is heard of the file before it is looked at anyway.
+/// How often the file is read without a file event.
 const RESCAN: Duration = Duration::from_secs(1);
 
 /// `logs`.
@@ -49,7 +49,7 @@ enum Level {
 }
 
 impl Level {
-    /// That of a line; a line without one belongs to the line before it.
+    /// The level of a line; a line without one belongs to the line before it.
     fn of(line: &str) -> Option<Self> {
         match line.split_whitespace().nth(1)? {
             "DEBUG" => Some(Self::Debug),
@@ -64,7 +64,7 @@ impl Level {
 impl Logs {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let path = client::paths()?.log;
-        // Before the first look: nothing falls between.
+        // Started before the first read, so that nothing is missed in between.
         let (sender, changed) = sync_channel(1);
         let _watcher = watch(&path, sender.clone());
         let Some(mut log) = Log::open(&path)? else {
@@ -89,7 +89,7 @@ impl Logs {
     }
 }
 
-/// Which lines are wanted.
+/// Which lines to show.
 struct Choice {
     least: Option<Level>,
     shows: bool,
@@ -104,7 +104,7 @@ impl Choice {
     }
 }
 
-/// Prints lines; false if nobody reads them.
+/// Prints lines; false if the reader has closed the pipe.
 fn show(lines: impl IntoIterator<Item = String>) -> bool {
     let look = |line: &str| match Level::of(line) {
         Some(Level::Error) => Look::Red,
@@ -115,7 +115,7 @@ fn show(lines: impl IntoIterator<Item = String>) -> bool {
     lines.into_iter().try_for_each(|line| output::painted(look(&line), format_args!("{line}"))).is_ok()
 }
 
-/// Tells that something happened beside `path`: the file that is followed may be another one next.
+/// Reports changes beside `path`: rotation replaces the file that is followed.
 fn watch(path: &Path, changed: SyncSender<()>) -> notify::Result<notify::RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !matches!(event.kind, notify::EventKind::Access(_))) {
@@ -126,17 +126,17 @@ fn watch(path: &Path, changed: SyncSender<()>) -> notify::Result<notify::Recomme
     Ok(watcher)
 }
 
-/// The log file, wherever it is rotated to.
+/// The log file, across rotations.
 struct Log {
     path: PathBuf,
     file: File,
     read: u64,
-    /// The beginning of a line.
+    /// An incomplete line.
     rest: Vec<u8>,
 }
 
 impl Log {
-    /// Nothing if there is none yet.
+    /// `None` if there is no log yet.
     fn open(path: &Path) -> anyhow::Result<Option<Self>> {
         match files::open(path, &Rules::users(u64::MAX)) {
             Ok(opened) => Ok(Some(Self { path: path.to_path_buf(), file: opened.file, read: 0, rest: Vec::new() })),
@@ -145,25 +145,25 @@ impl Log {
         }
     }
 
-    /// The lines of its predecessor.
+    /// The lines of the rotated file before it.
     fn earlier(&self) -> anyhow::Result<Vec<String>> {
         let mut before = self.path.as_os_str().to_owned();
         before.push(".1");
         match Self::open(Path::new(&before))? {
-            // Rotated just now: it is the open one.
+            // It was rotated just now and is the open one.
             Some(log) if is_same(&log.file.metadata()?, &self.file.metadata()?) => Ok(Vec::new()),
             Some(mut log) => Ok(log.appended()?),
             None => Ok(Vec::new()),
         }
     }
 
-    /// The lines that came since the last call.
+    /// The lines since the last call.
     fn news(&mut self) -> anyhow::Result<Vec<String>> {
         let mut lines = self.appended()?;
         while let Some(next) = Self::open(&self.path)?
             && !is_same(&next.file.metadata()?, &self.file.metadata()?)
         {
-            // What is rotated is not written to any more.
+            // A rotated file is not written to any more.
             lines.extend(self.appended()?);
             *self = next;
             lines.extend(self.appended()?);
@@ -173,7 +173,7 @@ impl Log {
 
     fn appended(&mut self) -> io::Result<Vec<String>> {
         if self.file.metadata()?.len() < self.read {
-            // Somebody emptied it.
+            // The file was truncated.
             self.file.rewind()?;
             self.read = 0;
             self.rest.clear();

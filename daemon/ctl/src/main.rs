@@ -1,4 +1,4 @@
-//! `cc-langfusectl`: what a person asks of the daemon, and of transcripts without it.
+//! `cc-langfusectl`: the tool for people, with and without the daemon.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make their own files"))]
 
@@ -15,7 +15,7 @@ macro_rules! out {
     ($($text:tt)*) => { cc_langfuse::output::line(format_args!($($text)*)) };
 }
 
-/// Prints one line beside the output.
+/// Prints one line to standard error.
 macro_rules! err {
     ($($text:tt)*) => { cc_langfuse::output::error(format_args!($($text)*)) };
 }

@@ -1,4 +1,4 @@
-//! `open`: where a session is to be session.
+//! `open`: where to see a session.
 
 use std::{
     path::Path,
@@ -52,7 +52,7 @@ impl Open {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let status = match Client::new().and_then(|daemon| daemon.status()) {
             Ok(status) => Some(status),
-            // A transcript tells where it belongs, too.
+            // The transcript alone may say where the session was sent.
             Err(error) if self.which.is_some() && error.is::<client::NotRunning>() => None,
             Err(error) => return Err(error),
         };
@@ -102,7 +102,7 @@ impl Open {
     }
 }
 
-/// The directory that is in the place of a server.
+/// The directory in place of a server, if it is one.
 pub(crate) fn folder(to: &Destination) -> Option<Folder> {
     match to.kind.backend().connect(to, &Secrets::default(), &[]) {
         Connect::Files(folder) => Some(folder),
@@ -110,7 +110,7 @@ pub(crate) fn folder(to: &Destination) -> Option<Folder> {
     }
 }
 
-/// The address of a page at a server; `None` if it has none that is known.
+/// The address of a page; `None` if no page is known for this server.
 ///
 /// # Errors
 /// [`Failure`], or why the server cannot be asked.
@@ -143,7 +143,7 @@ pub(crate) fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result
         Failure::Status { status: 403, .. } => anyhow::Error::new(why).context(
             "the server refuses these keys: an organisation's will not do, make some in the project's settings",
         ),
-        // What is wrong with the project itself is said.
+        // A problem with the project itself is reported.
         Failure::Odd { said, .. } if !said.starts_with("the answer") => why.into(),
         Failure::Status { .. } | Failure::Odd { .. } => {
             anyhow::Error::new(why).context(format!("is this the address of a {name} server? It answered"))
@@ -152,7 +152,7 @@ pub(crate) fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result
     })
 }
 
-/// The address is printed already, so nothing is lost where there is no browser.
+/// The address is printed already, so nothing is lost without a browser.
 fn show_in_browser(url: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let mut command = Command::new(program);

@@ -1,4 +1,4 @@
-//! `pause` and `resume`.
+//! `pause` and `resume`: what a project does in between is never sent.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -7,7 +7,6 @@ use anyhow::Context;
 use crate::client::Client;
 use cc_core::status;
 
-/// Which projects are meant.
 #[derive(clap::Args)]
 pub(crate) struct Projects {
     /// The project's directory [default: the current one]
@@ -19,7 +18,7 @@ pub(crate) struct Projects {
 }
 
 impl Projects {
-    /// Pauses them, or goes on with them.
+    /// Pauses or resumes them.
     pub(crate) fn set(self, paused: bool) -> anyhow::Result<ExitCode> {
         let dir = if self.all {
             None
@@ -27,7 +26,7 @@ impl Projects {
             let dir = self.dir.map_or_else(std::env::current_dir, Ok)?;
             Some(match dir.canonicalize() {
                 Ok(dir) => dir,
-                // A project that is gone can still be taken off the list.
+                // A project that is gone can still be resumed.
                 Err(_) if !paused => std::path::absolute(dir)?,
                 Err(error) => return Err(error).with_context(|| format!("{} is not there", dir.display())),
             })

@@ -1,4 +1,4 @@
-//! Programs: where they are, and running those of others within a time.
+//! Other programs: finding them, and running them within a time limit.
 
 use std::{
     ffi::OsStr,
@@ -16,13 +16,13 @@ pub(crate) use cc_langfuse::command::{is_executable, on_path, run};
 /// How long `claude --version` may take.
 const VERSION: Duration = Duration::from_secs(10);
 
-/// Claude Code, where a shell or its own installers put it.
+/// Claude Code, where a shell or its installers put it.
 pub(crate) fn claude(home: &Path) -> Option<PathBuf> {
     let own = [home.join(".local/bin/claude"), home.join(".claude/local/claude")];
     on_path("claude").or_else(|| own.into_iter().find(|path| is_executable(path)))
 }
 
-/// The version of Claude Code that `program` is; how it ended, if it says none.
+/// The version of Claude Code at `program`; its exit status if it prints none.
 ///
 /// # Errors
 /// If it cannot be started, or was killed.
@@ -33,7 +33,7 @@ pub(crate) fn version(program: impl AsRef<OsStr>) -> io::Result<Result<Version, 
     Ok(Version::parse(&said.out).ok_or(said.status))
 }
 
-/// Our program `name`: beside this one, else on `PATH`. Its path can be written into files.
+/// The path of our program `name`, beside this one or on `PATH`; suitable for writing into files.
 ///
 /// # Errors
 /// If there is none.
@@ -50,7 +50,7 @@ pub(crate) fn ours(name: &str) -> anyhow::Result<String> {
     Ok(text.to_owned())
 }
 
-/// True if `path` will not stay where it is.
+/// True if `path` is not a permanent location.
 pub(crate) fn is_fleeting(path: &Path) -> bool {
     let built = path.components().any(|part| part.as_os_str() == "target");
     built

@@ -1,4 +1,4 @@
-//! `reconcile`: what is traced of a session, beside Claude Code's own totals.
+//! `reconcile`: compares a session's traced tokens with Claude Code's own totals.
 
 use std::process::ExitCode;
 
@@ -14,10 +14,10 @@ use cc_langfuse::{output, rebuild};
 
 const COLUMNS: [&str; 5] = ["input", "output", "cache read", "write 5m", "write 1h"];
 
-/// How much is shown of a model's name, in characters.
+/// Maximum length of a model's name in the output, in characters.
 const NAME: usize = 100;
 
-/// What leaves no line in any transcript.
+/// Usage that leaves no line in a transcript.
 const UNSEEN: &str = "compactions, titles, web searches, answers without content or cut short \
                       (Claude Code writes no line for these, or not their tokens)";
 
@@ -80,7 +80,7 @@ fn count_calls(calls: u64) -> String {
     count(usize::try_from(calls).unwrap_or(usize::MAX), "call")
 }
 
-/// How many tokens of which model are in no line; those of output, if there are any.
+/// How many tokens of which model are in no line; the output tokens, if there are any.
 fn what(row: &Row) -> String {
     let (kind, tokens) = match row.unseen.output {
         0 => ("", row.unseen.counts().iter().sum()),

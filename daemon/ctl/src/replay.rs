@@ -1,4 +1,4 @@
-//! `replay`: a transcript through the running daemon.
+//! `replay`: sends a transcript through the running daemon.
 
 use std::{
     collections::HashSet,
@@ -30,7 +30,7 @@ use cc_langfuse::{
 };
 use proto::frame::Frame;
 
-/// How long delivery is waited for.
+/// How long to wait for delivery.
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn replay(session: Option<&str>, dry_run: bool, to: Option<To>) -> anyhow::Result<ExitCode> {
@@ -85,7 +85,7 @@ pub(crate) fn replay(session: Option<&str>, dry_run: bool, to: Option<To>) -> an
     Ok(code)
 }
 
-/// `path` as the daemon reaches it.
+/// `path` as the daemon can read it.
 fn readable(mut path: PathBuf, roots: &[PathBuf]) -> anyhow::Result<PathBuf> {
     if let Err(Unreadable::Outside) = Transcript::open_beneath(&path, roots) {
         path = session::reached(&path, roots)?.swap_remove(0);
@@ -96,7 +96,7 @@ fn readable(mut path: PathBuf, roots: &[PathBuf]) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Where this environment leads, and what the daemon is given for that.
+/// The destination that this environment names, and the variables for the daemon.
 fn of_environment() -> anyhow::Result<(Destination, Vec<(String, String)>)> {
     let mut env = environment::forwarded();
     let Ok((to, _)) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() else {

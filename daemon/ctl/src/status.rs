@@ -84,7 +84,7 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
             out!("              {} spans waiting ({}), the oldest since {oldest}", to.waiting, size(to.waiting_bytes));
         }
         if to.full {
-            out!("              as much waits as may: reading goes on when some is delivered");
+            out!("              the queue is full: reading continues when some is delivered");
         }
         match (to.current_error(), &to.last_error_at) {
             (Some(why), Some(at)) => out!("              last error {at}: {}", short(&words(why))),

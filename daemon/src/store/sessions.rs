@@ -182,7 +182,7 @@ impl Store {
         Ok(turns)
     }
 
-    /// The subagents of a session that are told to their end, and how long their transcripts were.
+    /// The fully emitted subagents of a session, with the length of their transcripts.
     ///
     /// # Errors
     /// If the database cannot be read.

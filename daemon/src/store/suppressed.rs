@@ -72,7 +72,7 @@ fn holds(paused: &Path, project_dirs: &[PathBuf]) -> bool {
     paused == Path::new("/") || project_dirs.iter().any(is_within)
 }
 
-/// Nothing of this trace is told from now on. False if that was so already.
+/// Suppresses a trace from now on. False if it was suppressed already.
 pub(super) fn suppress(db: &Connection, trace: &TraceId) -> Result<bool> {
     db.prepare_cached(
         "INSERT INTO silent (trace_id, off) VALUES (?, 0) ON CONFLICT (trace_id) DO UPDATE SET off = 0 WHERE off",

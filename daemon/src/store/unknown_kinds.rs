@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::{Result, Store};
 
-/// As many are told apart; what else is unknown is only counted.
+/// How many are counted separately; all further ones are counted together.
 const MAX_KINDS: i64 = 200;
 
 /// Lines of a kind that is not known.

@@ -1,4 +1,4 @@
-//! Which sessions there are, and where each goes.
+//! Finds sessions, and the destination of each.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -27,7 +27,7 @@ use cc_langfuse::{
 };
 use proto::env::{Role, VARIABLES};
 
-/// How deep below a directory transcripts are looked for.
+/// How many levels below a directory are searched for transcripts.
 const MAX_DEPTH: usize = 8;
 
 /// What Claude Code keeps beside a transcript, which belongs to its session.
@@ -53,7 +53,7 @@ pub(crate) struct Candidate {
 pub(crate) struct Route {
     pub destination: Destination,
     pub options: Options,
-    /// What the daemon is told.
+    /// The variables for the daemon.
     pub env: Vec<(String, String)>,
 }
 

@@ -1,4 +1,4 @@
-//! The daemon of a run: the resident one, or one that is started and ended with the program.
+//! The daemon of a run: the resident one, or one that is started for the run and stopped after it.
 
 use std::{
     io,
@@ -27,19 +27,17 @@ use cc_langfuse::{
 };
 use proto::paths::Paths;
 
-/// How long a daemon may take to start, or to end.
+/// How long a daemon may take to start or stop.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A daemon that hooks reach.
 pub(crate) struct Daemon {
-    /// Where it lives.
     pub paths: Paths,
     private: bool,
-    /// The sessions it knew at last.
+    /// The sessions it last reported.
     sessions: std::cell::RefCell<Vec<status::Session>>,
-    /// What waited before, and where.
+    /// What was waiting before the run, and where.
     before: Vec<status::Destination>,
-    /// The process, if it is ours.
+    /// The process, if we started it.
     own: std::cell::RefCell<Option<Own>>,
 }
 
@@ -57,7 +55,7 @@ impl Daemon {
         Ok(Self { paths, private, sessions: Default::default(), before, own: own.into() })
     }
 
-    /// The program that is started next keeps it alive as well, should it outlive us.
+    /// Lets the program that is started next keep the daemon alive, in case it outlives us.
     pub(crate) fn share(&self) -> io::Result<()> {
         let own = self.own.borrow();
         let Some(held) = own.as_ref().and_then(|own| own.0.stdin.as_ref()) else { return Ok(()) };
@@ -77,7 +75,7 @@ impl Daemon {
         let started = clock::monotonic();
         let mut left = self.flush(signals, timeout);
         if left.is_err() && !Client::at(&self.paths).answers() {
-            // It was killed, or was another run's and ended with that.
+            // It was killed, or belonged to another run and ended with that.
             let own = Own::start(&client::home()?, &self.paths, self.private, timeout)?;
             self.own.replace(Some(own));
             left = self.flush(signals, timeout.saturating_sub(started.elapsed()));
@@ -97,7 +95,7 @@ impl Daemon {
         Ok(self.sessions.take())
     }
 
-    /// Those of the sessions it knows, as arguments.
+    /// The transcripts of its sessions, as arguments.
     fn transcripts(&self) -> String {
         self.sessions
             .borrow()
@@ -113,7 +111,7 @@ impl Daemon {
             let same = |one: &status::Destination, other: &status::Destination| {
                 (&one.base_url, &one.public_key) == (&other.base_url, &other.public_key)
             };
-            // What waited before is not this run's.
+            // What was waiting before does not belong to this run.
             let waited =
                 |row: &status::Destination| before.iter().find(|old| same(old, row)).map_or(0, |old| old.waiting);
             let outcome = delivered::wait(&daemon, timeout, |row| row.waiting > waited(row));
@@ -137,7 +135,7 @@ impl Daemon {
     }
 }
 
-/// A daemon process of ours; ended when this goes, or when nobody holds its standard input any more.
+/// A daemon process that we started; stopped on drop, or when its standard input is closed by all who hold it.
 pub(crate) struct Own(Child);
 
 impl Own {
