@@ -97,7 +97,7 @@ pub enum Input {
     Email(Vec<PathBuf>, Option<String>),
     /// Asks how much is left to do. Answered once no input is left.
     Pending(oneshot::Sender<usize>),
-    /// Stop.
+    /// Ends the loop.
     Stop,
 }
 

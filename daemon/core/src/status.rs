@@ -161,7 +161,7 @@ pub struct Session {
     pub turns: u32,
     /// The last turn is not fully emitted yet.
     pub open_turn: bool,
-    /// Masked.
+    /// With secrets masked.
     #[serde(default)]
     pub title: Option<String>,
     /// Its working directory, and the project's if Claude Code names it.
