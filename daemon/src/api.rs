@@ -67,7 +67,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Permits for [`MAX_HELD_EVENTS`].
+    /// Permits for `MAX_HELD_EVENTS` events.
     pub fn room() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(MAX_HELD_EVENTS))
     }

@@ -42,7 +42,7 @@ pub struct Used<'t> {
     pub mcp_server: Option<&'t str>,
     /// The tools it calls, each once, joined by ` + `; empty for none.
     pub tools: String,
-    /// What shows that it is found again: see [`trace::marks`].
+    /// What recognises copies of it: see `trace::marks`.
     pub marks: [Option<u64>; 3],
     /// It is copied from another session, which keeps it.
     pub is_copy: bool,
