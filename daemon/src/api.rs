@@ -92,7 +92,7 @@ impl Context {
 /// A database row as `status` shows it.
 fn destination(row: DestinationRow, configured: &Configured, outbox_bytes: u64) -> Destination {
     let held = row.held_by.as_ref().map(|why| cc_core::consent::held(&row.destination, why));
-    let name = configured.name(&row.destination).map(str::to_owned);
+    let name = configured.name(&row.destination);
     Destination {
         name: name.unwrap_or_else(|| format!("{}-{}", row.destination.kind.name(), row.id)),
         kind: row.destination.kind.name().to_owned(),
@@ -113,7 +113,7 @@ fn destination(row: DestinationRow, configured: &Configured, outbox_bytes: u64) 
 }
 
 /// An invalid `[[destination]]` table as `status` shows it.
-fn refused((named, why): (&Named, &str)) -> Destination {
+fn refused((named, why): (Named, String)) -> Destination {
     Destination {
         name: named.name.clone(),
         kind: named.kind.clone(),
@@ -168,6 +168,8 @@ async fn hook(State(context): State<Context>, body: Bytes) -> StatusCode {
 }
 
 async fn status(State(context): State<Context>) -> Result<Json<Status>, Failed> {
+    // Who looks at it wants to know what the file says now.
+    context.intake.refresh();
     report(&context).map(Json).map_err(Failed::from)
 }
 
@@ -208,6 +210,7 @@ fn report(context: &Context) -> Result<Status, store::Error> {
         dead_letters: counts.dead_letters,
         media: Media { pending: counts.media.0, last_error: counts.media.1 },
         imported: counts.imported,
+        config_error: context.configured.problem(),
         store_error: trouble.map(|(error, since)| Trouble { error, since: time(since) }),
         sessions: sessions
             .into_iter()
@@ -225,7 +228,7 @@ fn report(context: &Context) -> Result<Status, store::Error> {
         destinations: destinations
             .into_iter()
             .map(|row| destination(row, &context.configured, context.outbox_bytes))
-            .chain(context.configured.refused().map(refused))
+            .chain(context.configured.refused().into_iter().map(refused))
             .collect(),
         skipped_lines: counts.skipped,
         unknown_kinds: unknown

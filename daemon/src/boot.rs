@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     api::{self, Context},
     clock,
-    configured::Configured,
+    configured::{self, Configured},
     consent_files::Consent,
     delivery::supervisor::{self, InFlight, Order},
     engine::{Engine, Input},
@@ -133,6 +133,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }));
     let evidence = first_start::Evidence::find(&paths.begun, &paths.log);
     let level = log::start(&paths.log, debug).with_context(|| format!("the log {}", paths.log.display()))?;
+    let stamps = configured::stamps(&paths.config);
     let config = crate::config_file::load(&paths.config)?;
     let (store, made) = opening::open_database(&paths)?;
     let store = Handle::new(store);
@@ -151,14 +152,15 @@ fn run(args: &Args) -> anyhow::Result<()> {
 
     cc_core::price::set(config.prices.clone());
     let outbox_bytes = config.outbox_bytes;
-    let configured = Configured::new(&home, config.destinations.clone());
+    let configured = Configured::of_file(&home, &paths.config, &config, stamps);
     for (named, why) in configured.refused() {
         tracing::error!(destination = named.name, "nothing is sent there: {why}");
     }
-    store.call(|store| store.configure(&configured.destinations().cloned().collect::<Vec<_>>()))?;
-    let consent = Consent::new(&home, config.floor, configured.clone());
+    store.call(|store| store.configure(&configured.destinations()))?;
+    let consent = Consent::new(&home, configured.clone());
     let roots = config.roots(&home);
     let engine = Engine::new(store.clone(), orders.clone(), engine_sender.clone(), config, &home);
+    let engine = engine.with_consent(consent.clone());
     let (of, refused) = (home.clone(), engine.refused());
     let settings = Default::default();
     let scan = Scan { store: store.clone(), roots, home: of, consent: consent.clone(), refused, settings };

@@ -34,6 +34,7 @@ type Key = (Vec<PathBuf>, Option<PathBuf>, u64);
 #[derive(Clone)]
 struct Known {
     stamps: Vec<(PathBuf, Stamp)>,
+    floor: Floor,
     choosers: Vec<(Kind, Chooser)>,
     unredacted: bool,
     metadata: bool,
@@ -44,15 +45,15 @@ struct Known {
 #[derive(Clone)]
 pub struct Consent {
     home: PathBuf,
-    floor: Floor,
     configured: Configured,
     known: Arc<Mutex<HashMap<Key, Known>>>,
     hasher: RandomState,
 }
 
 impl Consent {
-    pub fn new(home: &Path, floor: Floor, configured: Configured) -> Self {
-        Self { home: home.to_owned(), floor, configured, known: Arc::default(), hasher: RandomState::new() }
+    /// A judge for the user whose home is `home`, who has these destinations in `config.toml`.
+    pub fn new(home: &Path, configured: Configured) -> Self {
+        Self { home: home.to_owned(), configured, known: Arc::default(), hasher: RandomState::new() }
     }
 
     pub fn configured(&self) -> &Configured {
@@ -101,6 +102,7 @@ impl Consent {
         let key = (dirs.to_vec(), config_dir.map(Path::to_owned), self.hasher.hash_one(received));
         let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = lock().get(&key)
+            && known.floor == self.configured.floor()
             && layers::are_as_before(&known.stamps)
         {
             return of(known);
@@ -124,10 +126,11 @@ impl Consent {
         let settings = layers::resolve(project, &user);
         let is_on = Env::of(&settings).enabled();
         let received = received.unwrap_or(&settings);
+        let floor = self.configured.floor();
         let mut options = Env::of(received).options();
-        tighten(&mut options, received, &layers, self.floor);
+        tighten(&mut options, received, &layers, floor);
         let metadata = options.capture == Capture::Metadata;
         let choosers = Kind::ALL.iter().map(|kind| (*kind, chooser(*kind, received, &layers))).collect();
-        Known { stamps, choosers, unredacted: options.unredacted, metadata, is_on }
+        Known { stamps, floor, choosers, unredacted: options.unredacted, metadata, is_on }
     }
 }

@@ -152,6 +152,13 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// The same, judging as `consent` does, which others share.
+    #[must_use]
+    pub fn with_consent(mut self, consent: Consent) -> Self {
+        self.consent = consent;
+        self
+    }
+
     /// An engine that starts with what the store still has to do. `own` is a sender for its inputs.
     pub fn new(
         store: Handle,
@@ -163,7 +170,7 @@ impl Engine {
         let seen = own.clone();
         let watch = Watch::reporting(move |change| drop(Input::of(change).map(|input| seen.send(input))));
         let roots = config.roots(home);
-        let consent = Consent::new(home, config.floor, Configured::new(home, config.destinations.clone()));
+        let consent = Consent::new(home, Configured::new(home, &config));
         let sessions = HashMap::new();
         let mut engine = Self {
             store,

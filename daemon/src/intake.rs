@@ -115,6 +115,7 @@ impl Intake {
     /// # Errors
     /// [`Untaken`].
     pub async fn take(&self, bytes: &[u8]) -> Result<(), Untaken> {
+        self.refresh();
         let Some(judged) = self.read(bytes) else {
             self.count("hook_version");
             return Err(Untaken::Version);
@@ -138,6 +139,21 @@ impl Intake {
             });
         }
         if committed.await.unwrap_or(false) { Ok(()) } else { Err(Untaken::Store) }
+    }
+
+    /// Reads `config.toml` again if it has changed; then its destinations are the user's own, and everybody looks again.
+    pub fn refresh(&self) {
+        let configured = self.consent.configured();
+        if !configured.refresh() {
+            return;
+        }
+        for (named, why) in configured.refused() {
+            tracing::error!(destination = named.name, "nothing is sent there: {why}");
+        }
+        if let Err(error) = self.store.call(|store| store.configure(&configured.destinations())) {
+            tracing::warn!(%error, "that the destinations of config.toml are the user's own cannot be stored");
+        }
+        let _ = self.orders.send(Order::Configured);
     }
 
     /// Reads a frame; `None` if it is of another version.
@@ -210,6 +226,7 @@ impl Intake {
     ///
     /// Events of another version stay for a daemon that knows it; files that are not ours alone are not touched.
     pub fn drain(&self, spool: &Path) -> Drained {
+        self.refresh();
         self.count_evicted(&spool.with_extension("evicted"));
         let entries = match std::fs::read_dir(spool) {
             Ok(entries) => entries,

@@ -311,7 +311,7 @@ mod tests {
             store: store.clone(),
             roots: vec![at(".claude/projects")],
             home: home.clone(),
-            consent: Consent::new(&home, Default::default(), Default::default()),
+            consent: Consent::new(&home, Default::default()),
             refused: Refused::default(),
             settings: Default::default(),
         };
@@ -350,7 +350,7 @@ mod tests {
         at.iter().for_each(|(id, written)| write(id, *written));
         let store = Handle::new(Store::open(&home.join("state.db")).unwrap().store);
         store.call(|store| store.set_first_start(FirstStart { at_ms: first_start, newest_ms: None })).unwrap();
-        let consent = Consent::new(&home, Default::default(), Default::default());
+        let consent = Consent::new(&home, Default::default());
         (
             base,
             Scan {

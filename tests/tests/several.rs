@@ -428,3 +428,87 @@ fn prices_and_destinations_of_the_file_are_shown_with_their_lines() {
     let found = &json["daemon"]["destination"][0];
     assert_eq!((&found["name"], &found["account"], &found["problem"]), (&json!("otel"), &json!("both"), &Value::Null));
 }
+
+#[test]
+fn what_is_changed_in_the_file_counts_from_the_next_event_without_a_restart() {
+    let (home, one, two) = (Home::new(), Server::new(), Server::new());
+    home.configure(&langfuse(&home, "one", &one));
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    let mut say = |answer: &str| {
+        story.turn("q", answer);
+        home.hook(&story.stop(answer), &trace());
+        home.flush();
+    };
+    say("a0");
+    say("a1");
+    has_all(&one, 4, "one");
+    // Another one, while a connection to the first is open.
+    home.configure(&(langfuse(&home, "one", &one) + &otlp("two", &two, "")));
+    say("a2");
+    has_all(&one, 6, "one");
+    // What follows, and the turn that was the last one: more of it could have come.
+    has_all(&two, 4, "two");
+    // One that is for no project here, and one that is gone.
+    home.configure(&otlp("two", &two, "projects = ['~/elsewhere']"));
+    say("a3");
+    assert_eq!((one.spans().len(), two.spans().len()), (6, 4));
+    // A file that cannot be used changes nothing, and is named.
+    home.configure(&(langfuse(&home, "one", &one) + &otlp("two", &two, "")));
+    say("a4");
+    let before = (one.spans().len(), two.spans().len());
+    home.configure("outbox_mb = 1");
+    say("a5");
+    assert_eq!((one.spans().len(), two.spans().len()), (before.0 + 2, before.1 + 2));
+    let error = home.status()["config_error"].as_str().map(str::to_owned).expect("a reason");
+    assert!(error.contains("config.toml") && error.contains("outbox_mib"), "{error}");
+    assert!(said(&home, &["status"]).contains("not as the file says now"));
+    assert!(said(&home, &["doctor", "--no-probe"]).contains("outbox_mib"));
+    home.configure(&langfuse(&home, "one", &one));
+    assert!(home.status()["config_error"].is_null());
+    // Others can change it, so it is not read.
+    let config = home.paths().config;
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o666)).expect("its mode");
+    assert!(home.status()["config_error"].as_str().is_some_and(|why| why.contains("chmod go-w")));
+    // No file is none of these.
+    fs::remove_file(&config).expect("removed");
+    assert!(home.status()["config_error"].is_null());
+    assert!(known(&home).iter().all(|row| row.0 != "one" && row.0 != "two"), "{:?}", known(&home));
+}
+
+#[test]
+fn less_privacy_than_the_file_allows_is_not_had_once_it_says_so() {
+    let (home, one) = (Home::new(), Server::new());
+    home.configure(&langfuse(&home, "one", &one));
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("first words", "a1");
+    home.hook(&story.stop("a1"), &trace());
+    home.flush();
+    home.configure(&format!("capture_at_most = 'metadata'\n{}", langfuse(&home, "one", &one)));
+    story.turn("second words", "a2");
+    home.hook(&story.stop("a2"), &trace());
+    home.flush();
+    has_all(&one, 4, "one");
+    let sent = format!("{:?}", one.spans());
+    assert!(sent.contains("first words") && !sent.contains("second words"), "{sent}");
+}
+
+#[test]
+fn doctor_sends_a_trace_to_each_and_reads_it_back() {
+    let (home, one, two) = (Home::new(), Server::new(), Server::new());
+    home.configure(&(langfuse(&home, "one", &one) + &otlp("two", &two, "")));
+    let _daemon = home.daemon();
+    let doctor = home.ctl_with(&["doctor", "--json", "--wait", "10s"], &trace());
+    let report: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    let findings = report["findings"].as_array().expect("a list").iter();
+    let probes: Vec<&str> = findings.filter(|it| it["check"] == "probe").filter_map(|it| it["seen"].as_str()).collect();
+    assert_eq!(probes.len(), 2, "{report}");
+    assert!(probes.iter().any(|seen| seen.contains("read back")), "{probes:?}");
+    assert_eq!((one.spans().len(), two.spans().len()), (1, 1));
+    // A key that is wrong is found there.
+    fs::write(home.path().join(".keys/one"), "sk-wrong\n").expect("written");
+    one.change(|request| if request.key() == "pk-one:sk-one" { Answer::ok() } else { Answer::status(401) });
+    let said = said(&home, &["doctor", "--wait", "1s"]);
+    assert!(said.contains(&format!("{} does not take the keys", one.url)) && !said.contains("sk-wrong"), "{said}");
+}

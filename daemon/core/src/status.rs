@@ -22,6 +22,9 @@ pub struct Status {
     /// Images and documents that are not uploaded yet.
     #[serde(default)]
     pub media: Media,
+    /// Why what `config.toml` says now is not used; what it said before is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_error: Option<String>,
     /// Why the database refuses changes (most likely a full disk), and since when; `None` if it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_error: Option<Trouble>,
@@ -64,6 +67,9 @@ impl Status {
         }
         if self.daemon.replaced {
             found.push("the daemon's program was replaced since it started: cc-langfusectl restart".to_owned());
+        }
+        if let Some(why) = &self.config_error {
+            found.push(format!("config.toml is not used as it is now: {why}"));
         }
         for to in self.destinations.iter().filter(|to| to.is_in_trouble()) {
             let name = to.called().unwrap_or(&to.base_url);

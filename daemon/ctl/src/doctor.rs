@@ -87,7 +87,11 @@ impl Doctor {
         findings.extend(machine::disk(&paths.state));
         findings.push(match &config {
             Ok(_) => Finding::ok("configuration", format!("{} or the defaults", paths.config.display())),
-            Err(error) => Finding::problem("configuration", format!("{error:#}"), "fix it, then restart the daemon"),
+            Err(error) => Finding::problem(
+                "configuration",
+                format!("{error:#}"),
+                "fix it, then restart the daemon; until then it goes on with what was there before",
+            ),
         });
 
         let said = settings.env_in(project);
@@ -104,11 +108,20 @@ impl Doctor {
             findings.push(Finding::problem(
                 "destinations",
                 format!("no destination in {} is for {}", paths.config.display(), project.display()),
-                "add a [[destination]] there, or this project to its `projects`; then restart the daemon",
+                "add a [[destination]] there, or this project to its `projects`",
             ));
         }
         let routes = if env.enabled() { env.routes().0 } else { Vec::new() };
-        for (to, secrets) in &routes {
+        let mut all = routes.clone();
+        for entry in config.iter().flat_map(|config| &config.destinations).filter_map(|named| named.entry.as_ref().ok())
+        {
+            if let Ok(secrets) = secret::find(entry, home)
+                && all.iter().all(|(to, _)| *to != entry.destination)
+            {
+                all.push((entry.destination.clone(), secrets));
+            }
+        }
+        for (to, secrets) in &all {
             if let Some(folder) = open::folder(to) {
                 findings.extend(files::examine(&folder));
                 continue;

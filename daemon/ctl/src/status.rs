@@ -40,6 +40,7 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         paused,
         left_in_spool,
         store_error,
+        config_error,
         trusted: _,
         off: _,
         trusts: _,
@@ -54,6 +55,9 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
     if media.pending > 0 {
         let error = media.last_error.map_or_else(String::new, |why| format!(": {}", short(&why)));
         out!("media         {} waiting{error}", media.pending);
+    }
+    if let Some(why) = config_error {
+        out!("configuration not as the file says now: {why}");
     }
     if let Some(Trouble { error, since }) = store_error {
         out!("database      takes no changes since {}: {error}", since.as_deref().unwrap_or("a while"));

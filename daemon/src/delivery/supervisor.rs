@@ -36,6 +36,8 @@ pub enum Order {
     Stop,
     /// Somebody waits: try everything now, except what a server asked to postpone.
     Hurry,
+    /// `config.toml` says something else: whether and with which secret anything is sent is judged again.
+    Configured,
     /// The user trusts this base URL, or no longer does: judge its destinations again.
     Trust(String),
 }
@@ -73,6 +75,13 @@ pub async fn supervise(
             }
             Order::Hurry => {
                 known.values().flat_map(|lanes| [&lanes.spans, &lanes.media]).for_each(|task| task.hurry.notify_one());
+                continue;
+            }
+            Order::Configured => {
+                for lanes in known.values() {
+                    lanes.trust.send_replace(());
+                    [&lanes.spans, &lanes.media].iter().for_each(|task| task.wake.notify_one());
+                }
                 continue;
             }
             Order::Trust(base_url) => {

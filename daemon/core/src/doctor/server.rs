@@ -281,11 +281,7 @@ pub fn judge_configured(named: &Named, secret: Result<(), String>, status: Optio
         named.location.as_ref().map(|place| format!("{}:{}", place.file.display(), place.line)).unwrap_or_default();
     let is_known = |to: &&Destination| to.name == named.name && !to.is_nowhere();
     match (&named.entry, secret) {
-        (Err(why), _) => Finding::problem(
-            check,
-            format!("{} gets nothing: {why}", named.name),
-            format!("fix {place}, then restart the daemon"),
-        ),
+        (Err(why), _) => Finding::problem(check, format!("{} gets nothing: {why}", named.name), format!("fix {place}")),
         (Ok(_), Err(why)) => Finding::problem(
             check,
             format!("{} gets nothing: {why}", named.name),
@@ -295,7 +291,7 @@ pub fn judge_configured(named: &Named, secret: Result<(), String>, status: Optio
             Finding::problem(
                 check,
                 format!(
-                    "{} is in {place}, and not known to the daemon, which reads that file when it starts",
+                    "{} is in {place}, and not known to the daemon: it has another home, is of an earlier version, or cannot use the file",
                     named.name
                 ),
                 "restart the daemon",
