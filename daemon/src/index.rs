@@ -97,6 +97,9 @@ CREATE INDEX call_mark_2 ON call (mark_2) WHERE mark_2 IS NOT NULL;
 CREATE INDEX call_mark_3 ON call (mark_3) WHERE mark_3 IS NOT NULL;
 ";
 
+/// How many sessions share a transaction.
+const BATCH: usize = 32;
+
 /// How long a reader waits for a writer, or a second writer for the first.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -231,10 +234,11 @@ impl Index {
     ) -> Result<Updated, Error> {
         let mut updated = Updated::default();
         let mut known = self.known()?;
+        let mut loose = read::Loose::default();
         let changed: Vec<(&Source, read::Looks)> = sources
             .iter()
             .filter_map(|source| {
-                let looks = read::Looks::of(&source.path);
+                let looks = read::Looks::of(&source.path, loose.beside(&source.path));
                 let same = known.remove(&source.path).is_some_and(|known| known == looks.fingerprint());
                 (!same).then_some((source, looks))
             })
@@ -244,23 +248,36 @@ impl Index {
             self.remove(&path)?;
         }
         let mut at = Progress { done: 0, total: changed.iter().map(|(_, looks)| looks.bytes).sum() };
-        let result = read::all(&changed, |found, looks| {
+        // Several sessions share a transaction, and nobody waits long for its end.
+        let mut batch = Vec::new();
+        read::all(&changed, |found, looks| {
             match found {
                 Ok(session) => {
-                    self.put(&session, redactor)?;
                     updated.read += 1;
                     updated.bytes += looks.bytes;
+                    batch.push(session);
                 }
                 Err((path, error)) => {
                     self.remove(&path)?;
                     updated.unreadable.push((path, error));
                 }
             }
+            if batch.len() == BATCH {
+                self.put_all(&batch, redactor)?;
+                batch.clear();
+            }
             at.done += looks.bytes;
             progress(at);
-            Ok(())
-        });
-        result.map(|()| updated)
+            Ok::<_, Error>(())
+        })?;
+        self.put_all(&batch, redactor)?;
+        Ok(updated)
+    }
+
+    fn put_all(&mut self, sessions: &[read::Session], redactor: &Redactor) -> Result<(), Error> {
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        sessions.iter().try_for_each(|session| Self::put(&tx, session, redactor))?;
+        Ok(tx.commit()?)
     }
 
     /// What the files of each known session looked like when they were read.

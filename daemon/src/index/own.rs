@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// The calls of other sessions that are the same as one of this session's.
+/// The calls of a session that stand in another turn or session as well, and those calls there.
 pub(super) fn rivals(db: &Connection, session: i64) -> rusqlite::Result<Vec<i64>> {
     let mut found = BTreeSet::new();
-    for sql in [
-        "SELECT other.id FROM call JOIN call AS other ON other.mark_1 = call.mark_1 AND other.session <> call.session WHERE call.session = ?",
-        "SELECT other.id FROM call JOIN call AS other ON other.mark_2 = call.mark_2 AND other.session <> call.session WHERE call.session = ?",
-        "SELECT other.id FROM call JOIN call AS other ON other.mark_3 = call.mark_3 AND other.session <> call.session WHERE call.session = ?",
-    ] {
-        let mut statement = db.prepare_cached(sql)?;
-        let rows = statement.query_map([session], |row| row.get::<_, i64>(0))?;
-        found.extend(rows.collect::<Result<Vec<_>, _>>()?);
+    for mark in ["mark_1", "mark_2", "mark_3"] {
+        let sql = format!(
+            "SELECT call.id, other.id FROM call JOIN call AS other ON other.{mark} = call.{mark}
+             WHERE call.session = ? AND other.id <> call.id AND (other.session <> call.session OR other.turn IS NOT call.turn)"
+        );
+        let mut statement = db.prepare_cached(&sql)?;
+        let mut rows = statement.query([session])?;
+        while let Some(row) = rows.next()? {
+            found.extend([row.get::<_, i64>(0)?, row.get(1)?]);
+        }
     }
     Ok(found.into_iter().collect())
 }

@@ -1,7 +1,7 @@
 //! A session's transcript and those of its subagents → the rows of the index.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -34,18 +34,20 @@ pub(super) struct Looks {
     hash: Sha256,
     /// Their length in bytes.
     pub bytes: u64,
+    /// Transcripts of subagents beside it, which may be those of other sessions.
+    loose: Vec<PathBuf>,
 }
 
 impl Looks {
-    /// Of the transcript at `path` and those of its subagents.
-    pub(super) fn of(path: &Path) -> Self {
-        let mut looks = Self { hash: Sha256::new(), bytes: 0 };
+    /// Of the transcript at `path` and those of its subagents, of which some may be `loose`.
+    pub(super) fn of(path: &Path, loose: &[PathBuf]) -> Self {
+        let mut looks = Self { hash: Sha256::new(), bytes: 0, loose: loose.to_vec() };
         looks.add(path);
         for (_, agent) in reader::subagents(&reader::subagents_dir(path)) {
             looks.add(&agent);
             looks.add(&agent.with_extension("meta.json"));
         }
-        loose(path).iter().for_each(|agent| looks.add(agent));
+        loose.iter().for_each(|agent| looks.add(agent));
         looks
     }
 
@@ -66,17 +68,26 @@ impl Looks {
     }
 }
 
-/// Transcripts of subagents that lie beside this one, where Claude Code 2.0 puts those of all sessions.
-fn loose(path: &Path) -> Vec<PathBuf> {
-    let Some(dir) = path.parent() else { return Vec::new() };
-    let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-    let mut found: Vec<PathBuf> = entries
-        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"agent-"))
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ext| ext == "jsonl"))
-        .collect();
-    found.sort();
-    found
+/// Transcripts of subagents that lie beside those of sessions, where Claude Code 2.0 puts them: each directory is looked at once.
+#[derive(Default)]
+pub(super) struct Loose(HashMap<PathBuf, Vec<PathBuf>>);
+
+impl Loose {
+    /// Those in the directory of the transcript at `path`.
+    pub(super) fn beside(&mut self, path: &Path) -> &[PathBuf] {
+        let dir = path.parent().unwrap_or(Path::new("/"));
+        if !self.0.contains_key(dir) {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+            let is_agent = |name: &std::ffi::OsStr| {
+                name.as_encoded_bytes().starts_with(b"agent-") && name.as_encoded_bytes().ends_with(b".jsonl")
+            };
+            let mut found: Vec<PathBuf> =
+                entries.filter(|entry| is_agent(&entry.file_name())).map(|entry| entry.path()).collect();
+            found.sort();
+            self.0.insert(dir.to_path_buf(), found);
+        }
+        self.0.get(dir).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// A session, as the index keeps it.
@@ -174,11 +185,11 @@ fn session(source: &Source, looks: &Looks) -> Result<Session, Unreadable> {
         session.forked_from = session.forked_from.take().or_else(|| from.cloned());
     })?;
     known.extend(unplaced.iter().filter_map(agent_id));
-    for path in loose(&source.path) {
+    for path in &looks.loose {
         let id = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("agent-"));
-        if id.is_none_or(|id| !known.contains(id)) && belongs(&path, &source.session_id) {
+        if id.is_none_or(|id| !known.contains(id)) && belongs(path, &source.session_id) {
             let roots: Vec<PathBuf> = path.parent().map(Path::to_path_buf).into_iter().collect();
-            let alone = agents::alone(&path, &roots)?;
+            let alone = agents::alone(path, &roots)?;
             session.unplaced.extend(alone.iter().flat_map(|turn| call_rows(turn, true)));
         }
     }

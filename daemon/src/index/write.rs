@@ -1,6 +1,6 @@
 //! Puts a session that was read in the place of what was known of it.
 
-use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{
     Error, Index,
@@ -20,15 +20,14 @@ fn time(at: Option<Nanos>) -> Option<i64> {
 }
 
 impl Index {
-    /// Stores `session`, in one transaction.
-    pub(super) fn put(&mut self, session: &Session, redactor: &Redactor) -> Result<(), Error> {
+    /// Stores `session`.
+    pub(super) fn put(tx: &Transaction<'_>, session: &Session, redactor: &Redactor) -> Result<(), Error> {
         let Some(path) = session.path.to_str() else { return Ok(()) };
-        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut names = Names::new(redactor);
         let before = tx.query_row("SELECT id FROM session WHERE path = ?", [path], |row| row.get(0)).optional()?;
         let mut others = Vec::new();
         if let Some(id) = before {
-            others = own::rivals(&tx, id)?;
+            others = own::rivals(tx, id)?;
             tx.execute("DELETE FROM session WHERE id = ?", [id])?;
         }
         let id: i64 = tx
@@ -42,14 +41,13 @@ impl Index {
                     path,
                     session.looks,
                     int(session.bytes),
-                    names.some(&tx, session.title.as_deref())?,
-                    names.some(&tx, session.project.as_deref())?,
-                    names.some(&tx, session.branch.as_deref())?,
+                    names.some(tx, session.title.as_deref())?,
+                    names.some(tx, session.project.as_deref())?,
+                    names.some(tx, session.branch.as_deref())?,
                     session.forked_from,
                 ],
                 |row| row.get(0),
             )?;
-        let mut calls = Vec::new();
         for turn in &session.turns {
             let row: i64 = tx
                 .prepare_cached(
@@ -72,16 +70,15 @@ impl Index {
                     |row| row.get(0),
                 )?;
             for call in &turn.calls {
-                calls.push(put_call(&tx, &mut names, id, Some(row), call)?);
+                put_call(tx, &mut names, id, Some(row), call)?;
             }
         }
         for call in &session.unplaced {
-            calls.push(put_call(&tx, &mut names, id, None, call)?);
+            put_call(tx, &mut names, id, None, call)?;
         }
-        others.extend(own::rivals(&tx, id)?);
-        others.extend(calls);
-        own::settle(&tx, others)?;
-        Ok(tx.commit()?)
+        others.extend(own::rivals(tx, id)?);
+        own::settle(tx, others)?;
+        Ok(())
     }
 }
 
@@ -91,7 +88,7 @@ fn put_call(
     session: i64,
     turn: Option<i64>,
     call: &CallRow,
-) -> rusqlite::Result<i64> {
+) -> rusqlite::Result<()> {
     let model = names.id(tx, &call.model)?;
     let mut some = |name: &Option<String>| names.some(tx, name.as_deref());
     let (speed, agent, skill) = (some(&call.speed)?, some(&call.agent)?, some(&call.skill)?);
@@ -102,10 +99,9 @@ fn put_call(
     tx.prepare_cached(
         "INSERT INTO call (session, turn, at, model, speed, input, output, cache_read, cache_write_5m, cache_write_1h, is_call,
          agent, skill, mcp, tools, project, branch, is_copied, mark_1, mark_2, mark_3, is_own)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) RETURNING id",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
     )?
-    .query_row(
-        params![
+    .execute(params![
             session,
             turn,
             time(call.at),
@@ -127,7 +123,6 @@ fn put_call(
             mark_1,
             mark_2,
             mark_3,
-        ],
-        |row| row.get(0),
-    )
+        ])
+    .map(drop)
 }

@@ -138,8 +138,7 @@ fn tree_row(id: &str, turn: &ListedTurn, depth: usize, node: &Node) -> Markup {
                 span .dim { " " (node.gist()) }
             }
             td .n { (span(found.end.saturating_sub(found.start))) }
-            td .n { (number(node.below.calls)) }
-            (figures(node.below.tokens, node.below.cost_usd))
+            (node.figures())
         }
     }
 }

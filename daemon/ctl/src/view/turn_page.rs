@@ -134,6 +134,16 @@ fn node(at: usize, all: &mut [Option<Observation>]) -> Option<Node> {
 }
 
 impl Node {
+    /// Cells for the calls, the tokens and the cost of it and everything below; empty where no model was called.
+    pub(super) fn figures(&self) -> Markup {
+        html! {
+            @if self.below.calls == 0 && self.below.tokens.is_none() { td .n colspan="7" {} } @else {
+                td .n { (number(self.below.calls)) }
+                (figures(self.below.tokens, self.below.cost_usd))
+            }
+        }
+    }
+
     /// What it is about, in a few words.
     pub(super) fn gist(&self) -> String {
         let text = match &self.observation.body {
@@ -338,8 +348,7 @@ pub(super) fn page(site: &Site, session: &str, trace: &str) -> anyhow::Result<Op
                 th scope="row" { span .indent { (" · ".repeat(depth)) }
                     a href={ "#" (hex(&node.observation.span_id)) } { (clean(&node.observation.name)) } span .dim { " " (node.gist()) } }
                 td .n { (span(node.observation.end.saturating_sub(node.observation.start))) }
-                td .n { (number(node.below.calls)) }
-                (figures(node.below.tokens, node.below.cost_usd))
+                (node.figures())
             } } }
         } }
         h2 { "To read" }
@@ -373,14 +382,24 @@ fn waterfall(tree: &Tree) -> Markup {
                         @if found.estimated { " (estimated)" } }
                     rect .(kind(found)) x=(format!("{left:.1}")) y=(format!("{:.1}", top + 2.0))
                         width=(format!("{:.1}", (right - left).max(2.0))) height=(format!("{:.1}", ROW - 4.0)) {}
-                    @let at_end = left > WIDTH * 0.6;
-                    text x=(format!("{:.1}", if at_end { left - 4.0 } else { left + 4.0 })) y=(format!("{:.1}", top + 15.0))
-                        text-anchor=(if at_end { "end" } else { "start" }) {
+                    @let (class, anchor, beside) = label(left, right);
+                    text .(class) x=(format!("{beside:.1}")) y=(format!("{:.1}", top + 15.0)) text-anchor=(anchor) {
                         (" ".repeat(*depth)) (visible::glance(&found.name, 40)) " " (span(found.end.saturating_sub(found.start)))
                     }
                 }
             }
         }
+    }
+}
+
+/// Where the name of a bar stands: behind it, before it, or within it where there is no room beside it.
+fn label(left: f64, right: f64) -> (&'static str, &'static str, f64) {
+    if right < WIDTH * 0.7 {
+        ("beside", "start", right + 5.0)
+    } else if left > WIDTH * 0.3 {
+        ("beside", "end", left - 5.0)
+    } else {
+        ("within", "start", left + 5.0)
     }
 }
 
