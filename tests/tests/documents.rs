@@ -27,7 +27,8 @@ fn root() -> PathBuf {
 fn documents() -> BTreeMap<String, String> {
     let mut paths = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned(), "ARCHITECTURE.md".to_owned()];
     let docs = fs::read_dir(root().join("docs")).expect("docs").map(|entry| entry.expect("an entry").file_name());
-    paths.extend(docs.map(|name| format!("docs/{}", name.to_str().expect("UTF-8"))));
+    let docs = docs.map(|name| name.into_string().expect("UTF-8")).filter(|name| name.ends_with(".md"));
+    paths.extend(docs.map(|name| format!("docs/{name}")));
     paths.into_iter().map(|path| (path.clone(), fs::read_to_string(root().join(&path)).expect("text"))).collect()
 }
 

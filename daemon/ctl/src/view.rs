@@ -35,7 +35,7 @@ use crate::{
     history::History,
     session::{self, Naming},
 };
-use cc_langfuse::{clock, output};
+use cc_langfuse::{clock, index::Listed, output};
 
 mod cache;
 mod export;
@@ -83,6 +83,8 @@ pub(crate) struct Site {
     history: Mutex<History>,
     /// Grows with each change of the index that was noticed.
     version: AtomicU64,
+    /// Every session, as of the latest change.
+    sessions: Mutex<Arc<Vec<Listed>>>,
     last_request: Mutex<Instant>,
     zone: jiff::tz::TimeZone,
 }
@@ -110,6 +112,7 @@ impl View {
 pub(crate) fn serve(paths: &[PathBuf], first: Option<&str>, open: bool) -> anyhow::Result<ExitCode> {
     let mut history = History::open(paths)?;
     history.update()?;
+    let sessions = Arc::new(history.index.sessions()?);
     let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let guard = Guard::new(listener.local_addr()?.port())?;
@@ -118,6 +121,7 @@ pub(crate) fn serve(paths: &[PathBuf], first: Option<&str>, open: bool) -> anyho
         guard,
         history: Mutex::new(history),
         version: AtomicU64::new(1),
+        sessions: Mutex::new(sessions),
         last_request: Mutex::new(clock::monotonic()),
         zone: jiff::tz::TimeZone::system(),
     });
@@ -238,11 +242,23 @@ async fn news(site: &Arc<Site>, since: u64) -> Response {
 impl Site {
     /// Brings the index up to date.
     fn refresh(&self) -> anyhow::Result<()> {
-        let updated = self.history().update()?;
+        let mut history = self.history();
+        let updated = history.update()?;
         if updated.read + updated.gone > 0 {
+            *self.sessions.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(history.index.sessions()?);
             self.version.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Every session, the one that last did something first.
+    fn sessions(&self) -> Arc<Vec<Listed>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The session of this id.
+    fn session(&self, id: &str) -> Option<Listed> {
+        self.sessions().iter().find(|one| one.session_id == id).cloned()
     }
 
     /// The index, for one page at a time.

@@ -73,10 +73,10 @@ fn price(call: &ListedCall, tokens: u64) -> Option<f64> {
 }
 
 pub(super) fn page(site: &Site, id: &str) -> anyhow::Result<Option<Markup>> {
-    let calls = site.history().index.calls(id)?;
-    if calls.is_empty() && !site.history().index.sessions()?.iter().any(|one| one.session_id == id) {
+    if site.session(id).is_none() {
         return Ok(None);
     }
+    let calls = site.history().index.calls(id)?;
     let misses = misses(&calls);
     let sum = |of: fn(&Tokens) -> u64| calls.iter().map(|call| of(&call.tokens)).sum::<u64>();
     let (read, written) =

@@ -20,8 +20,8 @@ use cc_langfuse::rebuild;
 /// # Errors
 /// If the index or the transcript cannot be read.
 pub(super) fn page(site: &Site, id: &str, name: &str) -> anyhow::Result<Option<Page>> {
+    let Some(one) = site.session(id) else { return Ok(None) };
     let history = site.history();
-    let Some(one) = history.index.sessions()?.into_iter().find(|one| one.session_id == id) else { return Ok(None) };
     let turns = history.index.turns(id)?;
     let rules = history.config.rules.clone();
     drop(history);

@@ -8,13 +8,14 @@ use super::{
     Site,
     html::{cost, number, page as frame, time},
     query::encode,
-    sessions::{list, title},
+    sessions::title,
 };
 use cc_core::redact::Redactor;
 use cc_langfuse::index::Listed;
 
 pub(super) fn page(site: &Site) -> anyhow::Result<Markup> {
-    let all: BTreeMap<String, Listed> = list(site)?.into_iter().map(|one| (one.session_id.clone(), one)).collect();
+    let all: BTreeMap<String, Listed> =
+        site.sessions().iter().map(|one| (one.session_id.clone(), one.clone())).collect();
     let mut below: BTreeMap<&str, Vec<&Listed>> = BTreeMap::new();
     for one in all.values() {
         if let Some(from) = &one.forked_from {

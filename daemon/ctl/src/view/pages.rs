@@ -50,7 +50,7 @@ pub(super) fn make(site: &Site, parts: &[String], query: &Query) -> anyhow::Resu
         ["session", id, "cache"] => html(cache::page(site, id)?),
         ["session", id, "export", name] => export::page(site, id, name),
         ["turn", session, trace] => html(turn_page::page(site, session, trace)?),
-        ["api", "sessions.json"] => Page::json(&sessions::list(site)?).map(Some),
+        ["api", "sessions.json"] => Page::json(&*site.sessions()).map(Some),
         ["api", "usage.json"] => Page::json(&usage::report(site, query)?).map(Some),
         _ => Ok(None),
     }

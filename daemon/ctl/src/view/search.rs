@@ -38,7 +38,8 @@ struct Hit {
 
 pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
     let wanted = query.get("q").map(str::to_lowercase).unwrap_or_default();
-    let sessions = if wanted.is_empty() { Vec::new() } else { site.history().index.sessions()? };
+    let all = site.sessions();
+    let sessions: &[Listed] = if wanted.is_empty() { &[] } else { &all };
     let rules = site.history().config.rules.clone();
     let from = usize::try_from(query.number("from")).unwrap_or_default();
     let named: Vec<&Listed> = sessions.iter().filter(|one| from == 0 && is_named(one, &wanted)).take(HITS).collect();

@@ -21,8 +21,8 @@ const SIZE: usize = 20;
 const PROMPT: usize = 120;
 
 pub(super) fn page(site: &Site, id: &str, query: &Query) -> anyhow::Result<Option<Markup>> {
+    let Some(one) = site.session(id) else { return Ok(None) };
     let history = site.history();
-    let Some(one) = history.index.sessions()?.into_iter().find(|one| one.session_id == id) else { return Ok(None) };
     let turns = history.index.turns(id)?;
     let rules = history.config.rules.clone();
     drop(history);

@@ -21,19 +21,14 @@ const TITLE: usize = 100;
 /// After so long without a word, in nanoseconds, a session that stopped in the middle is not at work.
 const SILENT: u64 = 10 * 60 * 1_000_000_000;
 
-/// Every session, with the figures of `usage`.
-pub(super) fn list(site: &Site) -> anyhow::Result<Vec<Listed>> {
-    Ok(site.history().index.sessions()?)
-}
-
 pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
-    let all = list(site)?;
+    let all = site.sessions();
     let (projects, models) = (
         choices(&all, |one| one.project.iter().cloned().collect()),
         choices(&all, |one| one.models.iter().cloned().collect()),
     );
     let count = all.len();
-    let found: Vec<Listed> = all.into_iter().filter(|one| is_wanted(one, query)).collect();
+    let found: Vec<&Listed> = all.iter().filter(|one| is_wanted(one, query)).collect();
     let (at, pages, shown) = part(&found, query, SIZE);
     let rules = site.history().config.rules.clone();
     let main = html! {

@@ -308,10 +308,8 @@ fn images(media: &[(cc_core::observation::Field, Media)]) -> Markup {
 
 pub(super) fn page(site: &Site, session: &str, trace: &str) -> anyhow::Result<Option<Markup>> {
     let Some(wanted) = from_hex::<16>(trace) else { return Ok(None) };
+    let Some(one) = site.session(session) else { return Ok(None) };
     let history = site.history();
-    let Some(one) = history.index.sessions()?.into_iter().find(|one| one.session_id == session) else {
-        return Ok(None);
-    };
     let turns = history.index.turns(session)?;
     let rules = history.config.rules.clone();
     drop(history);
