@@ -66,6 +66,11 @@ pub(crate) fn user_dir(home: &Path) -> PathBuf {
     credentials::user_dir(config_dir().as_deref(), home)
 }
 
+/// True if no daemon holds the lock.
+pub(crate) fn is_free(paths: &Paths) -> bool {
+    files::open(&paths.lock, &files::Rules::users(u64::MAX)).map_or(true, |lock| lock.file.try_lock().is_ok())
+}
+
 /// Where the daemon lives.
 pub(crate) fn paths() -> anyhow::Result<Paths> {
     Ok(environment::paths(&home()?))

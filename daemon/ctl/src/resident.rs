@@ -127,7 +127,7 @@ pub(crate) fn end(paths: &Paths) -> anyhow::Result<()> {
     // It may have ended just now.
     let _ = kill_process(pid, Signal::TERM);
     let deadline = clock::monotonic() + TIME_LIMIT;
-    while crate::uninstall::is_held(paths) {
+    while !client::is_free(paths) {
         if clock::monotonic() > deadline {
             bail!("the daemon, pid {}, does not end: kill -9 {0} loses nothing", pid.as_raw_nonzero());
         }

@@ -175,7 +175,7 @@ fn purge(paths: &Paths) -> anyhow::Result<()> {
         Err(_) => {}
     }
     let deadline = clock::monotonic() + STOP_TIMEOUT;
-    while !is_free(paths) {
+    while !client::is_free(paths) {
         if clock::monotonic() > deadline {
             bail!("the daemon does not end: stop it, and run this again");
         }
@@ -261,16 +261,6 @@ fn is_event(name: &str) -> bool {
 
 fn is_number(text: &str, radix: u32) -> bool {
     !text.is_empty() && text.chars().all(|digit| digit.is_digit(radix))
-}
-
-/// True if a daemon holds the lock.
-pub(crate) fn is_held(paths: &Paths) -> bool {
-    !is_free(paths)
-}
-
-/// True if no daemon holds the lock.
-fn is_free(paths: &Paths) -> bool {
-    open(&paths.lock, &Rules::users(u64::MAX)).map_or(true, |lock| lock.file.try_lock().is_ok())
 }
 
 #[cfg(test)]
