@@ -24,6 +24,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
     guard::{Guard, HEADERS},
@@ -126,22 +127,27 @@ pub(crate) fn serve(paths: &[PathBuf], first: Option<&str>, open: bool) -> anyho
         zone: jiff::tz::TimeZone::system(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
-    out!("Your sessions are at this address until Ctrl-C:");
-    out!("{url}");
-    let redirect = (open && output::is_seen()).then(|| open_browser(&url)).flatten();
     let result = runtime.block_on(async {
+        // Whoever reads the address may end this at once.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        out!("Your sessions are at this address until Ctrl-C:");
+        out!("{url}");
+        let redirect = (open && output::is_seen()).then(|| open_browser(&url)).flatten();
         let app = Router::new().fallback(answer).with_state(site.clone());
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tokio::select! {
+        let served = tokio::select! {
             served = axum::serve(listener, app).into_future() => served,
             () = idle(&site) => {
                 err!("ended: no request for an hour");
                 Ok(())
             }
-            end = tokio::signal::ctrl_c() => end,
-        }
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        };
+        redirect.iter().for_each(|file| drop(fs::remove_file(file)));
+        served
     });
-    redirect.iter().for_each(|file| drop(fs::remove_file(file)));
     // A page that waits for news is not waited for.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS).map_err(Into::into)
