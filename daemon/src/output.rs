@@ -138,10 +138,22 @@ pub fn progress(text: Option<&str>) {
 /// # Errors
 /// How to end.
 pub fn arguments<A: clap::Parser>(args: &[OsString]) -> Result<A, ExitCode> {
-    A::try_parse_from(args).map_err(|error| {
+    arguments_of(&A::command(), args)
+}
+
+/// The same of a `command` that is built already.
+///
+/// # Errors
+/// How to end.
+pub fn arguments_of<A: clap::FromArgMatches>(command: &clap::Command, args: &[OsString]) -> Result<A, ExitCode> {
+    let parse = |args: &mut dyn Iterator<Item = OsString>| {
+        let mut found = command.clone().try_get_matches_from(args)?;
+        A::from_arg_matches_mut(&mut found).map_err(|error| error.format(&mut command.clone()))
+    };
+    parse(&mut args.iter().cloned()).map_err(|error| {
         // It repeats arguments, each over as many lines as it has.
-        let plain = args.iter().map(|arg| visible::line(&arg.to_string_lossy()).into_owned());
-        usage(&A::try_parse_from(plain).err().unwrap_or(error))
+        let mut plain = args.iter().map(|arg| visible::line(&arg.to_string_lossy()).into_owned().into());
+        usage(&parse(&mut plain).err().unwrap_or(error))
     })
 }
 
@@ -171,6 +183,12 @@ pub fn is_seen() -> bool {
 /// True if standard error is a terminal.
 pub fn is_seen_aside() -> bool {
     io::stderr().is_terminal()
+}
+
+/// How many columns the terminal has that shows the output; `None` where there is none, or it does not say.
+pub fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// True if colours are shown and wanted.

@@ -72,7 +72,8 @@ pub fn on_terminal(mut command: Command, keys: &str) -> String {
     while let Ok(part) = seen.recv() {
         all.extend(part);
     }
-    let mut text = String::from_utf8(all).expect("UTF-8").replace("\r\n", "\n");
+    // What is shown for a moment begins the line anew.
+    let mut text = String::from_utf8(all).expect("UTF-8").replace("\r\n", "\n").replace("\r\x1b[K", "\n");
     for code in ["1m", "2m", "31m", "32m", "33m", "0m", "K", "H", "J", "?1049h", "?1049l", "?25h", "?25l"] {
         text = text.replace(&format!("\x1b[{code}"), "");
     }

@@ -61,7 +61,7 @@ pub fn apply(text: &str, desired: Desired<'_>) -> Result<(String, Ours), Error> 
         if known.iter().any(|known| program(&known.command).is_some_and(|program| program == desired.hook)) {
             continue;
         }
-        let command = quoted(desired.hook);
+        let command = guarded(desired.hook);
         text = match known.first() {
             Some(known) => edit::put(&text, &known.path(event, true), &command.into())?,
             None => edit::push(&text, &path, &json!({"hooks": [{"type": "command", "command": command}]}))?,
@@ -237,6 +237,12 @@ pub fn words(command: &str) -> Vec<String> {
     }
     words.extend(word);
     words
+}
+
+/// The shell command that runs the hook at `path`, and passes silently where that is gone: Claude Code shows its user every failure.
+pub fn guarded(path: &str) -> String {
+    let path = quoted(path);
+    format!("[ -x {path} ] && exec {path}; :")
 }
 
 /// `path` quoted as one shell word.

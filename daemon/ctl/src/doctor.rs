@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{client, open, traced, ui::amount};
+use crate::{
+    client, open, traced,
+    ui::{amount, progress::Busy},
+};
 use cc_core::{
     destination::{Connect, Destination},
     doctor::{Finding, Report, State, group, local, server, settings},
@@ -45,6 +48,9 @@ pub(crate) struct Doctor {
     /// The project's directory instead of the current one
     #[arg(long, value_name = "DIR")]
     project: Option<PathBuf>,
+    /// Show what is well too
+    #[arg(long, short)]
+    verbose: bool,
     /// Send no test trace
     #[arg(long)]
     no_probe: bool,
@@ -61,8 +67,13 @@ impl Doctor {
         let report = self.examine(&here, &home, &paths)?;
         if self.json {
             output::json(&report, true)?;
+        } else if !self.verbose && output::is_seen() && is_blank(&report) {
+            out!(
+                "cc-langfuse is not set up for {}: cc-langfusectl setup does that (doctor -v shows what is missing)",
+                here.display()
+            );
         } else {
-            print(&report);
+            print(&report, self.verbose || !output::is_seen());
         }
         Ok(if report.worst == State::Problem { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
@@ -166,7 +177,33 @@ fn conceal(finding: &mut Finding, env: &Env<'_>) {
     }
 }
 
-fn print(report: &Report) {
+/// What `setup` ends with: all that is not well, without a test trace.
+///
+/// # Errors
+/// If it cannot be looked at.
+pub(crate) fn short(project: &Path, home: &Path, paths: &Paths) -> anyhow::Result<()> {
+    let doctor = Doctor { json: false, project: None, verbose: false, no_probe: true, wait: Duration::ZERO };
+    let report = {
+        let _busy = Busy::with("looking whether all is well".to_owned());
+        doctor.examine(project, home, paths)?
+    };
+    // Nothing was heard yet, which everybody knows.
+    let findings = report.findings.into_iter().filter(|finding| finding.check != "events").collect();
+    print(&Report::new(findings), false);
+    Ok(())
+}
+
+/// Nothing of ours is registered, on, running or stored here.
+fn is_blank(report: &Report) -> bool {
+    let is =
+        |check: &str, state: State| report.findings.iter().any(|found| found.check == check && found.state == state);
+    is("hook-events", State::Problem)
+        && is("daemon", State::Problem)
+        && !is("keys", State::Ok)
+        && !is("hook-program", State::Ok)
+}
+
+fn print(report: &Report, is_whole: bool) {
     let width = report.findings.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
     let mut groups: Vec<&str> = Vec::new();
     for name in report.findings.iter().map(|finding| group(finding.check)) {
@@ -175,8 +212,20 @@ fn print(report: &Report) {
         }
     }
     for name in groups {
+        let all: Vec<&Finding> = report.findings.iter().filter(|finding| group(finding.check) == name).collect();
+        let shown: Vec<&&Finding> = all.iter().filter(|finding| is_whole || finding.state != State::Ok).collect();
+        if shown.is_empty() {
+            let checks: std::collections::BTreeSet<&str> = all.iter().map(|finding| finding.check).collect();
+            let _ = output::parts(&[
+                (Look::Green, "✓"),
+                (Look::Plain, " "),
+                (Look::Bold, name),
+                (Look::Dim, &format!(": {}", checks.into_iter().collect::<Vec<_>>().join(", "))),
+            ]);
+            continue;
+        }
         let _ = output::painted(Look::Bold, format_args!("{name}"));
-        for finding in report.findings.iter().filter(|finding| group(finding.check) == name) {
+        for finding in shown {
             let mark = match finding.state {
                 State::Ok => (Look::Green, "✓"),
                 State::Warning => (Look::Yellow, "!"),

@@ -27,8 +27,10 @@ mod config;
 mod dead_letters;
 mod delivered;
 mod destinations;
+mod detached;
 mod doctor;
 mod forget;
+mod help;
 mod history;
 mod import_state;
 mod kinds;
@@ -136,6 +138,7 @@ enum Command {
     },
     /// Send history: every turn of every session that was not sent before, with its original times
     Backfill(backfill::Backfill),
+    #[command(hide = true)]
     /// Send a transcript's turns; what was sent before is not sent again
     Replay {
         /// A session, as for `show`
@@ -148,6 +151,7 @@ enum Command {
         to: Option<kinds::To>,
     },
     /// Take over from the Node tool that traced before, so that nothing is sent twice
+    #[command(hide = true)]
     ImportState(import_state::ImportState),
     /// Send nothing from a project, or from all, until `resume`
     ///
@@ -194,7 +198,7 @@ enum Command {
 
 fn main() -> ExitCode {
     output::say_faults("cc-langfusectl");
-    let args: Args = match output::arguments(&run::as_called(std::env::args_os().collect())) {
+    let args: Args = match output::arguments_of(&help::command(), &run::as_called(std::env::args_os().collect())) {
         Ok(args) => args,
         Err(code) => return code,
     };

@@ -10,17 +10,14 @@ use anyhow::{Context, bail};
 use zeroize::Zeroizing;
 
 use crate::{
-    client::{self, Client},
-    open, programs, resident,
-    ui::{diff, terminal},
+    client, doctor, open, programs,
+    ui::{progress::Busy, terminal},
 };
 use cc_core::{
     claude::events,
-    config::Layers,
     delivery::readback::Failure,
     destination::{
         Destination, Kind,
-        address::base_url,
         langfuse::{DEFAULT_BASE_URL, SECRET_KEY},
         pages::Project,
     },
@@ -33,12 +30,16 @@ use cc_langfuse::{
     git::fate as git,
 };
 use files::{Change, Part, Record};
-use proto::paths::Paths;
+use keys::{Before, Given};
 use service::Manager;
 
+mod daemon;
 pub(crate) mod files;
+mod keys;
 mod mlflow;
+mod plan;
 pub(crate) mod service;
+mod typed;
 
 /// What to set up. What is not given is asked for on a terminal.
 #[derive(clap::Args)]
@@ -81,6 +82,9 @@ pub(crate) struct Setup {
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Leave out what was said before tracing was set up, also in sessions that are open now; `backfill` can send it later
+    #[arg(long)]
+    from_now: bool,
     /// Trace to MLflow in place of Langfuse, and turn MLflow's own integration off
     #[arg(long, conflicts_with_all = ["public_key", "secret_key", "base_url", "no_check"])]
     mlflow: bool,
@@ -115,6 +119,8 @@ enum Choice {
 struct Keys {
     destination: Destination,
     secret: Zeroizing<String>,
+    /// The project that the server says they are for, if it was asked.
+    project: Option<Project>,
 }
 
 impl Setup {
@@ -133,7 +139,9 @@ impl Setup {
         let choice = if self.mlflow {
             mlflow::choice(self.tracking_uri.as_deref(), self.experiment.as_deref(), scope.dir())
         } else {
-            self.keys()?.map(Choice::Langfuse)
+            let there = files::read(&files::real(&scope.file(&home))?)?;
+            let there = there.and_then(|text| block::env_block(text.as_bytes()).ok()).unwrap_or_default();
+            self.keys(&Before::of(&there))?.map(Choice::Langfuse)
         };
         let choice = match choice {
             Ok(choice) => choice,
@@ -146,18 +154,23 @@ impl Setup {
                     keys.destination.address
                 );
             }
-            if !self.no_check {
-                let Project { name, id, .. } = check(keys)?;
+            if let Some(Project { name, id, .. }) = &keys.project {
                 out!("project       {name} ({id}) at {}", keys.destination.address);
             }
         }
         if let Choice::Mlflow(mlflow) = &choice {
             out!("MLflow        {}", mlflow.place);
         }
-        let version = programs::claude(&home).and_then(|claude| programs::version(claude).ok()?.ok());
+        let version = {
+            let _busy = Busy::with("asking Claude Code for its version".to_owned());
+            programs::claude(&home).and_then(|claude| programs::version(claude).ok()?.ok())
+        };
         let events = events(version);
         let known = version.map_or("not found, so only what all versions know".to_owned(), |v| v.to_string());
-        out!("Claude Code   {known}: {}", events.join(", "));
+        match terminal::is_there() {
+            true => out!("Claude Code   {known}: {} events", events.len()),
+            false => out!("Claude Code   {known}: {}", events.join(", ")),
+        }
         out!("hook          {hook}");
         if programs::is_fleeting(Path::new(&hook)) {
             out!(
@@ -193,9 +206,7 @@ impl Setup {
         changes.extend(exclude(&file, store.as_deref(), &record, scope.instead())?);
         changes.extend(of_settings);
         let manager = if self.no_service { None } else { Manager::find() };
-        if manager.is_none() && !self.no_service {
-            changes.extend(start_by_hook(&paths, &record)?);
-        }
+        changes.extend(daemon::of_config(manager.is_none() && !self.no_service, self.from_now, &paths, &record)?);
         if let Some(manager) = manager {
             for (path, text) in manager.files(&home, &paths, &daemon)? {
                 if !(record.plain && path.ends_with(service::DROP_IN)) {
@@ -204,7 +215,12 @@ impl Setup {
             }
         }
         out!();
-        changes.iter().for_each(|to| diff::show(&to.path, to.current.as_deref(), to.new.as_deref()));
+        let is_seen = terminal::is_there();
+        if is_seen && !self.dry_run {
+            plan::show(&changes, &home);
+        } else {
+            plan::show_whole(&changes);
+        }
         if changes.is_empty() {
             out!("nothing to change");
         }
@@ -213,7 +229,7 @@ impl Setup {
             return Ok(ExitCode::SUCCESS);
         }
         if !changes.is_empty() {
-            if !self.yes && !terminal::agrees("Make these changes?")? {
+            if !self.yes && !plan::agrees(&changes)? {
                 out!("nothing was changed");
                 return Ok(ExitCode::from(1));
             }
@@ -235,13 +251,27 @@ impl Setup {
             }
             out!("done          cc-langfusectl uninstall takes it back");
         }
-        let unit_changed = changes.iter().any(|change| change.part == Part::Whole);
-        let code = serve(manager, &home, &paths, &mut record, unit_changed, self.no_service)?;
+        // The daemon reads both when it starts.
+        let unit_changed = changes.iter().any(|change| change.part == Part::Whole || change.path == paths.config);
+        let code = daemon::serve(manager, &home, &paths, &mut record, unit_changed, self.no_service)?;
         match &scope {
             Scope::User => out!("next          use Claude Code in any project"),
             Scope::Project(dir) => out!("next          use Claude Code in {}", dir.display()),
         }
-        out!("              sessions that are open now go on with their old settings");
+        let is_from_now = client::config().is_ok_and(|config| config.from_now);
+        match is_from_now {
+            true => out!(
+                "              sessions that are open now are traced from their next prompt on; what was said before is left out"
+            ),
+            false => out!(
+                "              sessions that are open now are traced from their next prompt on, and their earlier turns come with it \
+                 (--from-now leaves those out)"
+            ),
+        }
+        if !self.no_check && is_seen {
+            let dir = scope.dir().map_or_else(std::env::current_dir, |dir| Ok(dir.to_owned()))?;
+            doctor::short(&dir, &home, &paths)?;
+        }
         Ok(code)
     }
 
@@ -277,40 +307,80 @@ impl Setup {
         Ok(Scope::Project(project_dir(home)?))
     }
 
-    /// The keys, or what is wrong with them.
-    fn keys(&self) -> anyhow::Result<Result<Keys, String>> {
-        let url = match self.base_url.clone().or_else(|| variable("BASE_URL")).or_else(|| variable("HOST")) {
-            Some(url) => url,
-            None if self.yes || !terminal::is_there() => DEFAULT_BASE_URL.to_owned(),
-            None => terminal::ask("Langfuse server", Some(DEFAULT_BASE_URL))?,
-        };
-        let Some(base_url) = base_url(&url) else {
+    /// The keys, or what is wrong with them. Who is asked is asked again until the server knows them.
+    ///
+    /// # Errors
+    /// If there is nobody to ask, or the server does not know what was given.
+    fn keys(&self, before: &Before) -> anyhow::Result<Result<Keys, String>> {
+        let is_asked = terminal::is_there() && !self.yes;
+        let url = self.base_url.clone().or_else(|| variable("BASE_URL")).or_else(|| variable("HOST"));
+        let server = match url.map(|url| typed::server(&url)) {
+            Some(Some((address, _))) => Some(address),
             // Not shown: it may be a key in the wrong place.
-            return Ok(Err(format!("the server is not an address such as {DEFAULT_BASE_URL}")));
+            Some(None) => return Ok(Err(format!("the server is not an address such as {DEFAULT_BASE_URL}"))),
+            None if is_asked => None,
+            None => Some(before.server.clone().unwrap_or_else(|| DEFAULT_BASE_URL.to_owned())),
         };
-        let public_key = match self.public_key.clone().or_else(|| variable("PUBLIC_KEY")) {
-            Some(key) => key.trim().to_owned(),
-            None => terminal::ask("Public key (pk-lf-…)", None)?,
-        };
+        let public = self.public_key.clone().or_else(|| variable("PUBLIC_KEY"));
+        let public = public.map(|key| typed::unquoted(&key).to_owned());
         let secret = match &self.secret_key {
-            Some(dash) if dash == "-" => terminal::line()?,
-            Some(key) => Zeroizing::new(key.clone()),
-            None => match variable("SECRET_KEY") {
-                Some(key) => Zeroizing::new(key),
-                None => terminal::ask_hidden("Secret key (sk-lf-…)")?,
-            },
+            Some(dash) if dash == "-" => Some(terminal::line()?),
+            Some(key) => Some(Zeroizing::new(key.clone())),
+            None => variable("SECRET_KEY").map(Zeroizing::new),
         };
-        let secret = Zeroizing::new(secret.trim().to_owned());
+        let secret = secret.map(|key| Zeroizing::new(typed::unquoted(&key).to_owned()));
         let is_key = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
-        Ok(match (is_key(&public_key), is_key(&secret)) {
-            (false, _) => Err("the public key is not one: it looks like pk-lf-…".into()),
-            (_, false) => Err("the secret key is not one: it looks like sk-lf-…".into()),
-            _ if public_key.starts_with("sk-") || secret.starts_with("pk-") => Err("the keys are swapped".into()),
-            _ => Ok(Keys {
-                destination: Destination { kind: Kind::Langfuse, address: base_url, account: public_key },
-                secret,
-            }),
-        })
+        match (&public, &secret) {
+            (Some(public), _) if !is_key(public) => {
+                return Ok(Err("the public key is not one: it looks like pk-lf-…".into()));
+            }
+            (_, Some(secret)) if !is_key(secret) => {
+                return Ok(Err("the secret key is not one: it looks like sk-lf-…".into()));
+            }
+            (Some(public), Some(secret)) if public.starts_with("sk-") || secret.starts_with("pk-") => {
+                return Ok(Err("the keys are swapped".into()));
+            }
+            _ => {}
+        }
+        let given = Given { server, public, secret };
+        let (mut given, mut before) = (given, before.clone());
+        loop {
+            let mut keys = keys::ask(&given, &before)?;
+            let address = &keys.destination.address;
+            let checked = if !keys.destination.is_private() {
+                Err(anyhow::anyhow!(
+                    "{address} is not encrypted: use https (http is for localhost, 127.0.0.0/8 and [::1])"
+                ))
+            } else if self.no_check {
+                return Ok(Ok(keys));
+            } else {
+                let _busy = Busy::with(format!("asking {address} whether it knows the keys"));
+                check(&keys)
+            };
+            match checked {
+                Ok(project) => {
+                    keys.project = Some(project);
+                    return Ok(Ok(keys));
+                }
+                Err(why) if is_asked => {
+                    out!("              {why:#}");
+                    if !terminal::agrees("Try again?")? {
+                        return Err(why);
+                    }
+                    // What was typed is the default, and what was given is asked for too.
+                    let Destination { address, account, .. } = keys.destination;
+                    before = Before { server: Some(address), public: Some(account), secret: None };
+                    given = Given::default();
+                }
+                Err(why) => return Err(why),
+            }
+        }
+    }
+}
+
+impl Keys {
+    fn new(address: String, account: String, secret: Zeroizing<String>) -> Self {
+        Self { destination: Destination { kind: Kind::Langfuse, address, account }, secret, project: None }
     }
 }
 
@@ -485,24 +555,6 @@ fn exclude(file: &Path, store: Option<&Path>, record: &Record, instead: &str) ->
     Ok(Some(Change { path, current, new: Some(new), mode, original, part: Part::Lines(ours) }))
 }
 
-/// Has hooks start the daemon: `start = "hook"` in `config.toml`, unless that says who does.
-fn start_by_hook(paths: &Paths, record: &Record) -> anyhow::Result<Option<Change>> {
-    const LINE: &str = "start = \"hook\"";
-    let path = files::real(&paths.config)?;
-    let current = files::read(&path)?;
-    let mut layers = Layers::default();
-    // What is wrong with the file is the doctor's to say.
-    let is_read = layers.lay(&path, current.as_deref().unwrap_or_default()).is_ok();
-    if !is_read || layers.start_by_hook.location.is_some() {
-        return Ok(None);
-    }
-    let original = record.original(&path, current.as_deref())?;
-    // Before the first table.
-    let new = format!("{LINE}\n{}", original.as_deref().unwrap_or_default());
-    let (mode, part) = (files::mode(&path).unwrap_or(0o600), Part::Lines(vec![LINE.to_owned()]));
-    Ok(Some(Change { path, current, new: Some(new), mode, original, part }))
-}
-
 /// Where a secret comes to lie: the settings file, its copy, and what they are for a moment while they are written.
 fn secret_files(file: &Path) -> anyhow::Result<[PathBuf; 3]> {
     let name = file.file_name().context("no name")?.to_string_lossy();
@@ -541,60 +593,4 @@ fn whole(path: &Path, new: String, record: &Record) -> anyhow::Result<Option<Cha
     let original = record.original(&path, current.as_deref())?;
     let mode = files::mode(&path).unwrap_or(0o644);
     Ok(Some(Change { path, current, new: Some(new), mode, original, part: Part::Whole }))
-}
-
-/// Has the daemon run, or says how.
-fn serve(
-    manager: Option<Manager>,
-    home: &Path,
-    paths: &Paths,
-    record: &mut Record,
-    changed: bool,
-    declined: bool,
-) -> anyhow::Result<ExitCode> {
-    let running = Client::at(paths).status();
-    let is_outdated = running.as_ref().is_ok_and(|status| status.daemon.is_outdated(cc_langfuse::VERSION));
-    let Some(manager) = manager else {
-        match (declined, running) {
-            (true, Ok(_)) if is_outdated => out!("daemon        runs from another build: cc-langfusectl restart"),
-            (_, Ok(status)) if !is_outdated => out!("daemon        running, pid {}", status.daemon.pid),
-            (true, _) => out!("daemon        as you wish, it is no service: cc-langfusectl start starts it"),
-            (false, _) => {
-                resident::end(paths)?;
-                let pid = resident::detached(paths)?;
-                out!(
-                    "daemon        started, pid {pid}; there is no service manager here, so hooks start it when it does not run"
-                );
-            }
-        }
-        return Ok(ExitCode::SUCCESS);
-    };
-    if is_outdated {
-        // Also one that was started by hand.
-        resident::end(paths)?;
-    }
-    let changed = changed || is_outdated;
-    record.service = Some(manager.name().to_owned());
-    record.save(paths)?;
-    let told = manager.start(home, changed)?;
-    if manager.is_plain(home) && !record.plain {
-        record.plain = true;
-        record.save(paths)?;
-    }
-    Ok(match told {
-        Ok(how) => {
-            out!("daemon        {how}");
-            ExitCode::SUCCESS
-        }
-        Err(_) if Client::at(paths).answers() => {
-            out!(
-                "daemon        another one of yours is running; the service takes over when that ends and you log in again"
-            );
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            out!("daemon        {why}");
-            ExitCode::from(1)
-        }
-    })
 }

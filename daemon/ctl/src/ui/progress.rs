@@ -64,6 +64,28 @@ impl Progress {
     }
 }
 
+/// What takes a moment, said on a terminal until this goes.
+pub(crate) struct Busy(bool);
+
+impl Busy {
+    /// Says `what` is being done.
+    pub(crate) fn with(what: String) -> Self {
+        let is_seen = output::is_seen_aside();
+        if is_seen {
+            output::progress(Some(&format!("{what} …")));
+        }
+        Self(is_seen)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if self.0 {
+            output::progress(None);
+        }
+    }
+}
+
 fn line(what: &str, done: u64, total: u64, took: Duration, detail: &str) -> String {
     let part = if total == 0 { 1.0 } else { done as f64 / total as f64 }.min(1.0);
     let full = (part * WIDTH as f64) as usize;

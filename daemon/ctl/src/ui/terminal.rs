@@ -15,8 +15,7 @@ pub(crate) fn is_there() -> bool {
 
 /// How many columns what is printed may take; none if it goes to no terminal.
 pub(crate) fn width() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
+    output::columns()
 }
 
 /// Asks for a line; `default` if it is empty. Until there is one.
@@ -42,8 +41,9 @@ pub(crate) fn ask(question: &str, default: Option<&str>) -> anyhow::Result<Strin
 /// At the end of the input.
 pub(crate) fn ask_hidden(question: &str) -> anyhow::Result<Zeroizing<String>> {
     loop {
-        output::question(&format!("{question} (not shown): "))?;
+        // Before the question: what is typed at once when it appears is not lost.
         let hidden = Without::modes(LocalModes::ECHO, OptionalActions::Flush)?;
+        output::question(&format!("{question} (not shown): "))?;
         let line = line();
         drop(hidden);
         out!();
@@ -52,6 +52,21 @@ pub(crate) fn ask_hidden(question: &str) -> anyhow::Result<Zeroizing<String>> {
             return Ok(Zeroizing::new(line.trim().to_owned()));
         }
     }
+}
+
+/// As [`ask_hidden`]; an empty line stands for `default`, if there is one.
+///
+/// # Errors
+/// At the end of the input.
+pub(crate) fn ask_hidden_or(question: &str, default: Option<&Zeroizing<String>>) -> anyhow::Result<Zeroizing<String>> {
+    let Some(default) = default else { return ask_hidden(question) };
+    let hidden = Without::modes(LocalModes::ECHO, OptionalActions::Flush)?;
+    output::question(&format!("{question} (not shown): "))?;
+    let line = line();
+    drop(hidden);
+    out!();
+    let line = line?;
+    Ok(if line.trim().is_empty() { default.clone() } else { Zeroizing::new(line.trim().to_owned()) })
 }
 
 /// The terminal without some of its modes; put back when this goes.

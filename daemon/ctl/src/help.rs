@@ -1,0 +1,95 @@
+//! `--help`: the commands by what they are for, as wide as the terminal.
+
+use clap::{Command, CommandFactory};
+
+use crate::ui::{table, terminal};
+
+/// The commands by what they are for. One that is in no group comes at the end.
+const GROUPS: [(&str, &[&str]); 6] = [
+    ("Start here", &["try", "setup", "doctor", "run", "uninstall"]),
+    ("See", &["status", "top", "sessions", "open", "show", "view", "usage", "reconcile", "logs"]),
+    ("Send", &["flush", "backfill", "dead-letters", "destinations"]),
+    ("Decide", &["config", "trust", "pause", "resume", "forget"]),
+    ("Run the daemon", &["start", "stop", "restart"]),
+    ("More", &[]),
+];
+
+/// How wide help is where no terminal says.
+const WIDTH: usize = 100;
+
+/// The program's arguments, with such a help.
+pub(crate) fn command() -> Command {
+    let width = terminal::width().unwrap_or(WIDTH).max(40);
+    let command = crate::Args::command().term_width(width);
+    let list = list(&command, width);
+    command.help_template(format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\nCommands:\n{list}\n\nOptions:\n{{options}}"
+    ))
+}
+
+fn list(command: &Command, width: usize) -> String {
+    let all: Vec<&Command> = command.get_subcommands().filter(|one| !one.is_hide_set()).collect();
+    let longest = all.iter().map(|one| one.get_name().len()).max().unwrap_or(0);
+    let is_grouped = |name: &str| GROUPS.iter().any(|(_, names)| names.contains(&name));
+    let mut lines = Vec::new();
+    for (title, names) in GROUPS {
+        lines.push(format!(" {title}"));
+        let more = all.iter().filter(|one| names.is_empty() && !is_grouped(one.get_name()));
+        let named = names.iter().filter_map(|name| all.iter().find(|one| one.get_name() == *name));
+        for one in named.chain(more) {
+            let about = one.get_about().map(ToString::to_string).unwrap_or_default();
+            let mut head = format!("  {:<longest$}  ", one.get_name());
+            for part in wrapped(&about, width.saturating_sub(longest + 4)) {
+                lines.push(format!("{head}{part}"));
+                head = " ".repeat(longest + 4);
+            }
+        }
+    }
+    lines.join("\n")
+}
+
+/// `text` in lines of at most `width` columns; at least one.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let Some(line) = lines.last_mut() else { continue };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if table::width(line) + 1 + table::width(word) <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_listed_once_and_no_line_is_wider_than_the_terminal() {
+        let command = crate::Args::command();
+        for width in [60, 80, 200] {
+            let list = list(&command, width);
+            assert!(list.lines().all(|line| line.chars().count() <= width), "{list}");
+            for one in command.get_subcommands() {
+                let shown = list.lines().filter(|line| {
+                    line.starts_with("  ")
+                        && line.split_whitespace().next() == Some(one.get_name())
+                        && !line.starts_with("   ")
+                });
+                assert_eq!(shown.count(), usize::from(!one.is_hide_set()), "{}", one.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_kept_whole() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("", 7), [""]);
+        assert_eq!(wrapped("uninterrupted", 3), ["uninterrupted"]);
+    }
+}

@@ -1,0 +1,116 @@
+//! How the daemon comes to run after `setup`: by the service manager, or where there is none by hooks.
+
+use std::{path::Path, process::ExitCode};
+
+use crate::{client::Client, detached, ui::progress::Busy};
+use cc_core::config::Layers;
+use proto::paths::Paths;
+
+use super::{
+    files::{self, Change, Part, Record},
+    service::Manager,
+};
+
+/// What `config.toml` is to say, unless it does: that hooks start the daemon, that what was said before is left out.
+pub(super) fn of_config(
+    by_hook: bool,
+    from_now: bool,
+    paths: &Paths,
+    record: &Record,
+) -> anyhow::Result<Option<Change>> {
+    const BY_HOOK: &str = "start = \"hook\"";
+    const FROM_NOW: &str = "from_now = true";
+    if !(by_hook || from_now) {
+        return Ok(None);
+    }
+    let path = files::real(&paths.config)?;
+    let current = files::read(&path)?;
+    let mut layers = Layers::default();
+    // What is wrong with the file is the doctor's to say.
+    if layers.lay(&path, current.as_deref().unwrap_or_default()).is_err() {
+        return Ok(None);
+    }
+    let mut lines = match record.of(&path).map(|written| &written.part) {
+        Some(Part::Lines(lines)) => lines.clone(),
+        _ => Vec::new(),
+    };
+    let before = lines.len();
+    if by_hook && layers.start_by_hook.location.is_none() {
+        lines.push(BY_HOOK.to_owned());
+    }
+    if from_now && layers.from_now.location.is_none() {
+        lines.push(FROM_NOW.to_owned());
+    }
+    if lines.len() == before {
+        return Ok(None);
+    }
+    let original = record.original(&path, current.as_deref())?;
+    // Before the first table.
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let new = text + original.as_deref().unwrap_or_default();
+    let (mode, part) = (files::mode(&path).unwrap_or(0o600), Part::Lines(lines));
+    Ok(Some(Change { path, current, new: Some(new), mode, original, part }))
+}
+
+/// Has the daemon run, or says how.
+pub(super) fn serve(
+    manager: Option<Manager>,
+    home: &Path,
+    paths: &Paths,
+    record: &mut Record,
+    changed: bool,
+    declined: bool,
+) -> anyhow::Result<ExitCode> {
+    let running = Client::at(paths).status();
+    let is_outdated = running.as_ref().is_ok_and(|status| status.daemon.is_outdated(cc_langfuse::VERSION));
+    let Some(manager) = manager else {
+        match (declined, running) {
+            (true, Ok(_)) if is_outdated => out!("daemon        runs from another build: cc-langfusectl restart"),
+            (_, Ok(status)) if !is_outdated && (declined || !changed) => {
+                out!("daemon        running, pid {}", status.daemon.pid)
+            }
+            (true, _) => out!("daemon        as you wish, it is no service: cc-langfusectl start starts it"),
+            (false, _) => {
+                let busy = Busy::with("starting the daemon".to_owned());
+                detached::end(paths)?;
+                let pid = detached::start(paths)?;
+                drop(busy);
+                out!(
+                    "daemon        started, pid {pid}; there is no service manager here, so hooks start it when it does not run"
+                );
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    if is_outdated {
+        // Also one that was started by hand.
+        detached::end(paths)?;
+    }
+    let changed = changed || is_outdated;
+    record.service = Some(manager.name().to_owned());
+    record.save(paths)?;
+    let told = {
+        let _busy = Busy::with("starting the daemon".to_owned());
+        manager.start(home, changed)?
+    };
+    if manager.is_plain(home) && !record.plain {
+        record.plain = true;
+        record.save(paths)?;
+    }
+    Ok(match told {
+        Ok(how) => {
+            out!("daemon        {how}");
+            ExitCode::SUCCESS
+        }
+        Err(_) if Client::at(paths).answers() => {
+            out!(
+                "daemon        another one of yours is running; the service takes over when that ends and you log in again"
+            );
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            out!("daemon        {why}");
+            ExitCode::from(1)
+        }
+    })
+}

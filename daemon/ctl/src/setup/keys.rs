@@ -1,0 +1,154 @@
+//! The server and the keys that `setup` asks for: again after a slip, and what is nearly right is put right with consent.
+
+use std::collections::BTreeMap;
+
+use zeroize::Zeroizing;
+
+use crate::ui::terminal;
+use cc_core::settings::masked;
+
+use super::{
+    DEFAULT_BASE_URL, Keys,
+    typed::{self, REGIONS, Typed},
+};
+
+/// What is known before anybody is asked; what is not known is asked for.
+#[derive(Default)]
+pub(super) struct Given {
+    pub server: Option<String>,
+    pub public: Option<String>,
+    pub secret: Option<Zeroizing<String>>,
+}
+
+/// What is set up already, as the default of each question.
+#[derive(Clone, Default)]
+pub(super) struct Before {
+    pub server: Option<String>,
+    pub public: Option<String>,
+    pub secret: Option<Zeroizing<String>>,
+}
+
+impl Before {
+    /// From the variables that a settings file has now.
+    pub(super) fn of(vars: &BTreeMap<String, String>) -> Self {
+        let get = |name: &str| {
+            let either = [format!("CC_LANGFUSE_{name}"), format!("LANGFUSE_{name}")];
+            either.iter().filter_map(|name| vars.get(name)).find(|value| !value.trim().is_empty()).cloned()
+        };
+        let server = get("BASE_URL").or_else(|| get("HOST")).and_then(|url| Some(typed::server(&url)?.0));
+        Self { server, public: get("PUBLIC_KEY"), secret: get("SECRET_KEY").map(Zeroizing::new) }
+    }
+}
+
+/// Asks for what is not given.
+///
+/// # Errors
+/// At the end of the input.
+pub(super) fn ask(given: &Given, before: &Before) -> anyhow::Result<Keys> {
+    let server = match &given.server {
+        Some(server) => server.clone(),
+        None => server(before)?,
+    };
+    let (mut public, mut secret) = (given.public.clone(), given.secret.clone());
+    // The keys of another server are no default.
+    let known = Some(before).filter(|before| before.server.as_ref() == Some(&server));
+    while public.is_none() {
+        let default = known.and_then(|known| known.public.as_deref());
+        let line = terminal::ask("Public key (pk-lf-…), or what Langfuse shows of both", default)?;
+        take(&line, &mut public, &mut secret, given.secret.is_none())?;
+    }
+    let account = public.unwrap_or_default();
+    let kept = known.filter(|known| known.public.as_ref() == Some(&account)).and_then(|known| known.secret.clone());
+    while secret.is_none() {
+        let question = match &kept {
+            Some(kept) => format!("Secret key, or Enter to keep {}", masked(kept)),
+            None => "Secret key (sk-lf-…)".to_owned(),
+        };
+        let line = terminal::ask_hidden_or(&question, kept.as_ref())?;
+        let mut other = Some(account.clone());
+        take(&line, &mut other, &mut secret, true)?;
+    }
+    Ok(Keys::new(server, account, secret.unwrap_or_default()))
+}
+
+/// Takes what a line has of the keys that are not known.
+fn take(
+    line: &str,
+    public: &mut Option<String>,
+    secret: &mut Option<Zeroizing<String>>,
+    wants_secret: bool,
+) -> anyhow::Result<()> {
+    for word in typed::typed(line) {
+        match word {
+            Typed::Public(key) if public.is_none() => {
+                if is_taken(&key, "public")? {
+                    *public = Some(key);
+                }
+            }
+            Typed::Secret(key) if secret.is_none() && wants_secret => {
+                let key = Zeroizing::new(key);
+                if public.is_none() {
+                    out!("              that is the secret key: it is kept for its question");
+                }
+                if is_taken(&key, "secret")? {
+                    *secret = Some(key);
+                }
+            }
+            Typed::Public(_) if public.is_some() && secret.is_none() => {
+                out!("              that is a public key; the secret one begins with sk-lf-");
+            }
+            Typed::Public(_) | Typed::Secret(_) => {}
+            Typed::Server(_) => out!("              that is an address, no key"),
+            Typed::Other(key) => {
+                let (what, head) = if public.is_none() { ("public", "pk-lf-") } else { ("secret", "sk-lf-") };
+                let is_key = key.len() >= 8 && key.bytes().all(|byte| byte.is_ascii_graphic());
+                if !is_key {
+                    out!("              that is no key: the {what} one begins with {head}");
+                } else if terminal::confirms(&format!("It does not begin with {head}: use it as the {what} key?"))? {
+                    if public.is_none() { *public = Some(key) } else { *secret = Some(Zeroizing::new(key)) }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_taken(key: &str, what: &str) -> anyhow::Result<bool> {
+    match typed::cut_off(key) {
+        Some(why) => terminal::confirms(&format!("The {what} key looks cut off: {why}. Use it as it is?")),
+        None => Ok(true),
+    }
+}
+
+/// Which server, by its number or address.
+fn server(before: &Before) -> anyhow::Result<String> {
+    for (number, (address, name)) in REGIONS.iter().enumerate() {
+        out!("{}  {name:<24} {address}", number + 1);
+    }
+    let default = before.server.as_deref().unwrap_or(DEFAULT_BASE_URL);
+    loop {
+        let line = terminal::ask("Langfuse server: a number, or the address of your own", Some(default))?;
+        let text = line.trim();
+        let region = text.parse::<usize>().ok().and_then(|number| REGIONS.get(number.checked_sub(1)?));
+        if let Some((address, _)) = region {
+            return Ok((*address).to_owned());
+        }
+        if let Some(Typed::Public(_) | Typed::Secret(_)) = typed::typed(text).first() {
+            out!("              that is a key: the server comes first");
+            continue;
+        }
+        let pasted = match typed::typed(text).into_iter().find(|word| matches!(word, Typed::Server(_))) {
+            Some(Typed::Server(address)) => address,
+            _ => text.to_owned(),
+        };
+        match typed::server(&pasted) {
+            None => out!("              that is no address, such as {DEFAULT_BASE_URL}"),
+            Some((address, true)) => return Ok(address),
+            Some((address, false)) => {
+                if terminal::agrees(&format!("Is {address} the server?"))? {
+                    return Ok(address);
+                }
+            }
+        }
+    }
+}

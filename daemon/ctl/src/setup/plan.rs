@@ -1,0 +1,62 @@
+//! What `setup` is about to do, in a line for each file; the whole of it on request.
+
+use std::path::Path;
+
+use crate::ui::{amount::count, diff, table, terminal};
+use cc_core::settings::{block, edit};
+
+use super::files::{Change, Part};
+
+/// Shows each change in a line.
+pub(super) fn show(changes: &[Change], home: &Path) {
+    for change in changes {
+        let path = table::path(&change.path, home);
+        let verb = match (&change.current, &change.new) {
+            (None, _) => "make",
+            (_, None) => "remove",
+            _ => "change",
+        };
+        out!("{verb:<13} {path}{}", what(change));
+    }
+}
+
+/// What is put into it.
+fn what(change: &Change) -> String {
+    match &change.part {
+        Part::Settings(ours) => {
+            let text = change.new.as_deref().unwrap_or_default();
+            let events = edit::parse(text.trim_start_matches('\u{feff}')).ok().map_or(0, |root| {
+                root.members()
+                    .iter()
+                    .filter(|member| member.key == "hooks")
+                    .map(|hooks| hooks.value.members().len())
+                    .sum()
+            });
+            let vars = block::env_block(text.as_bytes()).map_or(0, |vars| vars.len());
+            let (hooks, vars) = (events.min(ours.events.len()), vars.min(ours.env.len()));
+            format!(": the hook for {}, {}", count(hooks, "event"), count(vars, "variable"))
+        }
+        Part::Lines(lines) => format!(": {}", lines.join(", ")),
+        Part::Whole => String::new(),
+    }
+}
+
+/// Shows every line that changes.
+pub(super) fn show_whole(changes: &[Change]) {
+    changes.iter().for_each(|to| diff::show(&to.path, to.current.as_deref(), to.new.as_deref()));
+}
+
+/// Asks whether that is to be done; until there is an answer.
+///
+/// # Errors
+/// At the end of the input.
+pub(super) fn agrees(changes: &[Change]) -> anyhow::Result<bool> {
+    loop {
+        match terminal::ask("Make these changes? y, n, or d for every line", Some("y"))?.to_lowercase().as_str() {
+            "y" | "yes" => return Ok(true),
+            "n" | "no" => return Ok(false),
+            "d" => show_whole(changes),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A person's first ten minutes, on a terminal, as one scripted session: few questions, slips are put right, and what is said at the
+//! end is true.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tests::{Answer, Home, Server, bins, setup::json_of, terminal::Dialogue};
+
+const PUBLIC: &str = "pk-lf-01628e54-f2e1-4452-8e4e-eede11a0a73e";
+const SECRET: &str = "sk-lf-0a1b2c3d-0000-4452-8e4e-canary0a73e9";
+const WRONG: &str = "sk-lf-99999999-0000-4452-8e4e-eede11a0a73e";
+
+/// A server that knows one pair of keys.
+fn langfuse() -> Server {
+    Server::answering(|request| match &*request.path {
+        _ if request.key() != format!("{PUBLIC}:{SECRET}") => {
+            Answer::status(401).body(r#"{"error":"UnauthorizedError","message":"Invalid credentials."}"#)
+        }
+        "/api/public/projects" => Answer::ok().body(r#"{"data":[{"id":"proj-7","name":"Night shift"}]}"#),
+        _ => Answer::ok(),
+    })
+}
+
+/// A home with the programs where people put them, a Claude Code, and no service manager.
+struct Desk {
+    home: Home,
+    bin: PathBuf,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let home = Home::new();
+        let bin = home.path().join(".local/bin");
+        fs::create_dir_all(&bin).expect("a directory");
+        for program in [&bins().hook, &bins().daemon, &bins().ctl] {
+            fs::copy(program, bin.join(program.file_name().expect("a name"))).expect("a copy");
+        }
+        tests::setup::script(&bin, "claude", "echo '2.1.332 (Claude Code)'");
+        Self { home, bin }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.home.command(&self.bin.join("cc-langfusectl"));
+        // As `git` and `sh` are found, and no `systemctl`.
+        let tools = self.home.project("tools");
+        for tool in ["git", "sh", "cat"] {
+            let found = std::env::split_paths(&std::env::var_os("PATH").expect("a PATH"))
+                .map(|dir| dir.join(tool))
+                .find(|path| path.exists());
+            if let Some(found) = found {
+                let _ = std::os::unix::fs::symlink(found, tools.join(tool));
+            }
+        }
+        command.args(args).env("PATH", format!("{}:{}", self.bin.display(), tools.display()));
+        command.current_dir(self.home.project("work"));
+        command
+    }
+
+    fn at(&self, size: (u16, u16), args: &[&str]) -> Dialogue {
+        Dialogue::start(self.command(args), size)
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.home.path().join(".claude/settings.json")
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let _ = self.command(&["stop"]).output();
+    }
+}
+
+fn fits(shown: &str, columns: usize) {
+    let long: Vec<&str> =
+        shown.lines().filter(|line| line.starts_with("make") && line.chars().count() > columns).collect();
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn from_no_setup_to_a_daemon_that_runs_in_four_answers() {
+    for size in [(80, 24), (200, 50)] {
+        let (desk, server) = (Desk::new(), langfuse());
+        let blank = desk.at(size, &["doctor", "--no-probe"]).end();
+        assert_eq!(blank.0, Some(1), "{}", blank.1);
+        assert!(blank.1.contains("not set up") && blank.1.contains("cc-langfusectl setup"), "{}", blank.1);
+        assert!(blank.1.trim().lines().count() <= 3, "{}", blank.1);
+
+        let mut person = desk.at(size, &["setup"]);
+        person.expect("What is to be traced?").say("");
+        person.expect("Langfuse server").say(&server.url);
+        person.expect("Public key").say(&format!("LANGFUSE_PUBLIC_KEY=\"{PUBLIC}\" LANGFUSE_SECRET_KEY=\"{SECRET}\""));
+        person.expect("Night shift").expect("Make these changes?").say("");
+        let (code, shown) = person.end();
+        assert_eq!(code, Some(0), "{shown}");
+        let screen = &shown[shown.find("Night shift").expect("the project")..];
+        let plan = &screen[..screen.find("Make these changes?").expect("the question")];
+        assert!(plan.trim().lines().count() <= 10, "{plan}");
+        fits(plan, 200);
+        assert!(screen.contains("started, pid") && screen.contains("from their next prompt on"), "{shown}");
+        assert!(screen.contains("--from-now") && !screen.contains("go on with their old settings"), "{shown}");
+        assert!(screen.contains("All is well") || screen.contains("no problem"), "{shown}");
+        assert_eq!(json_of(&desk.settings())["env"]["LANGFUSE_SECRET_KEY"], SECRET);
+
+        // Once more: what is set up is where it starts from.
+        let mut person = desk.at(size, &["setup"]);
+        person.expect("What is to be traced?").say("");
+        person.expect(&format!("[{}]", server.url)).say("");
+        person.expect(&format!("[{PUBLIC}]")).say("");
+        person.expect("Enter to keep sk-lf-…").say("");
+        person.expect("nothing to change");
+        let (code, shown) = person.end();
+        assert_eq!(code, Some(0), "{shown}");
+        assert!(!shown.contains(SECRET), "{shown}");
+    }
+}
+
+#[test]
+fn slips_are_put_right_and_what_was_typed_is_not_lost() {
+    let (desk, server) = (Desk::new(), langfuse());
+    let address = server.url.strip_prefix("http://").expect("an address");
+    let mut person = desk.at((80, 24), &["setup", "--no-service"]);
+    person.expect("What is to be traced?").say("both");
+    person.expect("What is to be traced?").say("1");
+    person.expect("Langfuse Cloud, US").expect("Langfuse server").say("nonsense");
+    person.expect("no address").expect("Langfuse server").say(PUBLIC);
+    person.expect("that is a key").expect("Langfuse server").say(&format!("{address}/project/proj-7/traces"));
+    person.expect(&format!("Is {} the server?", server.url)).say("y");
+    person.expect("Public key").say("'oops'");
+    person.expect("no key").expect("Public key").say(&PUBLIC[..30]);
+    person.expect("cut off").say("n");
+    person.expect("Public key").say(&format!("\"{PUBLIC}\""));
+    person.expect("Secret key").say(PUBLIC);
+    person.expect("the secret one begins with").expect("Secret key").say(WRONG);
+    person.expect("does not know these keys").expect("Try again?").say("y");
+    person.expect(&format!("[{}]", server.url)).say("");
+    person.expect(&format!("[{PUBLIC}]")).say("");
+    person.expect("Secret key").say(&format!("'{SECRET}'"));
+    person.expect("Night shift").expect("Make these changes?").say("d");
+    person.expect("+++").expect("Make these changes?").say("what?");
+    person.expect("Make these changes?").say("y");
+    let (code, shown) = person.end();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!shown.contains(SECRET) && !shown.contains(WRONG), "{shown}");
+    let env = &json_of(&desk.settings())["env"];
+    assert_eq!((&env["LANGFUSE_BASE_URL"], &env["LANGFUSE_PUBLIC_KEY"]), (&server.url.clone().into(), &PUBLIC.into()));
+    assert_eq!(env["LANGFUSE_SECRET_KEY"], SECRET);
+}
+
+#[test]
+fn no_is_no() {
+    let (desk, server) = (Desk::new(), langfuse());
+    let mut person = desk
+        .at((80, 24), &["setup", "--user", "--public-key", PUBLIC, "--secret-key", SECRET, "--base-url", &server.url]);
+    person.expect("Make these changes?").say("n");
+    assert_eq!(person.end().0, Some(1));
+    assert!(!desk.settings().exists());
+}
+
+#[test]
+fn what_was_said_before_is_left_out_where_that_is_wanted() {
+    let (desk, server) = (Desk::new(), langfuse());
+    let config = desk.home.paths().config;
+    let args = [
+        "setup",
+        "--user",
+        "--public-key",
+        PUBLIC,
+        "--secret-key",
+        SECRET,
+        "--base-url",
+        &server.url,
+        "--yes",
+        "--from-now",
+    ];
+    let (code, shown) = desk.at((80, 24), &args).end();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("what was said before is left out"), "{shown}");
+    let text = fs::read_to_string(&config).expect("there");
+    assert_eq!(text, "start = \"hook\"\nfrom_now = true\n");
+    let (code, shown) = desk.at((80, 24), &["uninstall", "--yes"]).end();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!config.exists() && !Path::new(&desk.settings()).exists(), "{shown}");
+}
+
+#[test]
+fn the_command_that_is_registered_passes_where_the_program_is_gone() {
+    let (desk, server) = (Desk::new(), langfuse());
+    let args = [
+        "setup",
+        "--user",
+        "--public-key",
+        PUBLIC,
+        "--secret-key",
+        SECRET,
+        "--base-url",
+        &server.url,
+        "--yes",
+        "--no-service",
+        "--no-check",
+    ];
+    assert_eq!(desk.command(&args).output().expect("it runs").status.code(), Some(0));
+    let settings = json_of(&desk.settings());
+    let command = settings["hooks"]["Stop"][0]["hooks"][0]["command"].as_str().expect("a command");
+    let call = || {
+        Command::new("sh").args(["-c", command]).env_clear().env("HOME", desk.home.path()).output().expect("it runs")
+    };
+    for is_there in [true, false] {
+        let output = call();
+        assert!(
+            output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(),
+            "{is_there}: {output:?}"
+        );
+        let _ = fs::remove_file(desk.bin.join("cc-langfuse-hook"));
+    }
+}
