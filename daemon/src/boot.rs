@@ -89,7 +89,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Secrets are in memory, so this forbids core files and inspection by the user's other programs. If the system refuses even
-/// this, whoever configured that has set the limits.
+/// this, the user has set the limits.
 fn private_memory() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
@@ -100,7 +100,7 @@ fn private_memory() {
 fn run(args: &Args) -> anyhow::Result<()> {
     let program = std::env::current_exe().ok().and_then(|path| Identity::of(&path));
     if args.detached {
-        // Whoever leads a group already has no terminal that could end it.
+        // The leader of a group has no terminal that could end it.
         let _ = rustix::process::setsid();
     }
     let home = environment::home().context("HOME is not set")?;

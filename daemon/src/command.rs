@@ -95,20 +95,20 @@ pub struct Said {
 pub fn run(mut command: Command, timeout: Duration) -> io::Result<Said> {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn()?;
-    let (tell, told) = mpsc::channel();
+    let (sender, lines) = mpsc::channel();
     let pipes: [Option<Box<dyn Read + Send>>; 2] =
         [child.stdout.take().map(|pipe| Box::new(pipe) as _), child.stderr.take().map(|pipe| Box::new(pipe) as _)];
     for (at, pipe) in pipes.into_iter().enumerate() {
-        let tell = tell.clone();
+        let sender = sender.clone();
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
             let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
-            let _ = tell.send((at, String::from_utf8_lossy(&bytes).into_owned()));
+            let _ = sender.send((at, String::from_utf8_lossy(&bytes).into_owned()));
         });
     }
     let mut texts = [String::new(), String::new()];
     for _ in 0..texts.len() {
-        let Ok((at, text)) = told.recv_timeout(timeout) else {
+        let Ok((at, text)) = lines.recv_timeout(timeout) else {
             let _ = rustix::process::kill_process_group(
                 rustix::process::Pid::from_child(&child),
                 rustix::process::Signal::KILL,

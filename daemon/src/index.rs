@@ -1,7 +1,7 @@
 //! The index of transcripts: numbers, names, times and file offsets of every turn and model call on this machine, for `usage` and `view`.
 //!
-//! Comes in: transcripts. Goes out: sums and rows. It holds no text of a conversation, and nothing that the transcripts do not say: whoever
-//! deletes it loses the time to build it again. It knows neither the daemon nor its database.
+//! Comes in: transcripts. Goes out: sums and rows. It holds no text of a conversation, and nothing that the transcripts do not say: to
+//! delete it costs the time to build it again. It knows neither the daemon nor its database.
 
 use std::{
     io,

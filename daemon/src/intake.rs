@@ -166,7 +166,7 @@ impl Intake {
         })
     }
 
-    /// Stores events in one transaction. Returns those of which the engine is to be told. Those that are not `fresh` were written to
+    /// Stores events in one transaction. Returns those that the engine has to look at. Those that are not `fresh` were written to
     /// disk before, without what is kept in memory.
     fn commit(&self, judged: Vec<Judged>, fresh: bool) -> Result<Vec<Hint>, store::Error> {
         let (mut hints, mut secrets, mut refused) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Everything that the programs print. Callers hand in text, whoever wrote it: hidden characters are made visible here, before
+//! Everything that the programs print. Callers hand in text from anywhere: hidden characters are made visible here, before
 //! colours and cursor movements are added. Nothing else writes to standard output or standard error.
 
 use std::{

@@ -33,6 +33,6 @@ pub fn tell(state: &str) {
     if let Some(address) = environment::raw("NOTIFY_SOCKET")
         && let Err(error) = UnixDatagram::unbound().and_then(|socket| socket.send_to(state.as_bytes(), &address))
     {
-        tracing::warn!(%error, state, "the service manager cannot be told");
+        tracing::warn!(%error, state, "the service manager does not answer");
     }
 }

@@ -343,6 +343,8 @@ fn the_doctor_looks_at_a_directory_in_the_place_of_a_server() {
     if is_git {
         assert!(is_said(&found(), "store", "ok", "git leaves"), "{:?}", found());
         fs::write(dir.join(".claude/mlflow/.gitignore"), "").expect("emptied");
+        assert!(is_said(&found(), "store", "ok", "git leaves"), "by git's own list: {:?}", found());
+        fs::write(dir.join(".git/info/exclude"), "").expect("emptied");
         assert!(is_said(&found(), "store", "warning", "git add"), "{:?}", found());
     }
     for open in [home.path(), &dir, &dir.join(".claude"), &dir.join(".claude/mlflow"), &store] {

@@ -54,7 +54,7 @@ pub(crate) fn start(paths: &Paths) -> anyhow::Result<u32> {
     }
 }
 
-/// Ends the daemon of `paths`, whoever started it, and waits until its place is free.
+/// Ends the daemon of `paths`, however it was started, and waits until its place is free.
 ///
 /// # Errors
 /// If it does not end.

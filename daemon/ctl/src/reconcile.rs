@@ -29,10 +29,10 @@ pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<Exi
     let exceeds = rows.iter().flatten().any(|row| !row.excess.is_none());
     let code = if exceeds { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     if json {
-        let told = json!({
+        let report = json!({
             "session_id": id, "transcript": path, "traced": traced, "stated": stated, "models": rows, "exceeds": exceeds,
         });
-        output::json(&told, true)?;
+        output::json(&report, true)?;
         return Ok(code);
     }
     let (Some(rows), Some(stated)) = (rows, stated) else {

@@ -25,7 +25,7 @@ pub(crate) fn trust(url: &str, public_key: Option<String>, revoke: bool) -> anyh
             Ok(ExitCode::SUCCESS)
         }
         [account] => {
-            out!("{base_url} ({account}) gets what projects send there, whoever chose it");
+            out!("{base_url} ({account}) gets what projects send there, whatever file chose it");
             Ok(ExitCode::SUCCESS)
         }
         [] if is_own => {

@@ -146,7 +146,7 @@ impl Uninstall {
     }
 }
 
-/// Registrations of the hook in a settings file of which no record tells.
+/// Registrations of the hook in a settings file that stand in no record.
 fn unknown(file: &Path) -> anyhow::Result<Option<Change>> {
     let Ok(path) = files::real(file) else { return Ok(None) };
     let Some(current) = files::read(&path)? else { return Ok(None) };

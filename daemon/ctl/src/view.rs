@@ -68,7 +68,7 @@ const LOOK: Duration = Duration::from_secs(1);
   cc-langfusectl view 7c1283ae
   cc-langfusectl view --no-open ~/.claude/projects/-home-me-app
 
-The address holds a secret: whoever knows it while this runs can read your transcripts, nobody else can. It ends with Ctrl-C, or after an
+The address holds a secret: it alone gives access to your transcripts, for as long as this runs. It ends with Ctrl-C, or after an
 hour without a request.")]
 pub(crate) struct View {
     /// A session to begin with, as for `show`; or transcripts, or directories of them, in place of all of your own
@@ -128,7 +128,7 @@ pub(crate) fn serve(paths: &[PathBuf], first: Option<&str>, open: bool) -> anyho
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     let result = runtime.block_on(async {
-        // Whoever reads the address may end this at once.
+        // The signal may come as soon as the address is out.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         out!("Your sessions are at this address until Ctrl-C:");

@@ -74,7 +74,7 @@ impl Gathered {
             || !self.agents.is_empty()
     }
 
-    /// Tells `agents` which subagents were launched and have ended, before that is stored.
+    /// Notes in `agents` which subagents were launched and have ended, before that is stored.
     pub(super) fn inform(&mut self, agents: &mut Agents) {
         agents.launched(self.launches.iter().cloned());
         self.ended.drain(..).for_each(|id| agents.has_ended(&id));

@@ -333,7 +333,7 @@ impl Index {
         Ok(self.db.query_row(sql, params![trace], |row| row.get(0)).optional()?)
     }
 
-    /// A number that changes with the index, whoever changes it.
+    /// A number that changes with the index, also when another process changes it.
     ///
     /// # Errors
     /// As SQLite says.

@@ -65,7 +65,7 @@ impl Store {
     }
 
     /// Puts a new database, with what could be read of the damaged one, in its place. The new one is whole before the old one
-    /// leaves: whoever is killed in between begins again, or goes on where this was.
+    /// leaves: after a kill in between, the next start begins again, or continues here.
     fn salvage(path: &Path) -> std::result::Result<PathBuf, Error> {
         let new = salvaged(path);
         remove(&new)?;
@@ -150,7 +150,7 @@ impl Store {
             tx.execute("DELETE FROM outbox WHERE destination = ? AND seq = ?", [destination, seq])?;
         }
         tx.execute("DELETE FROM observation WHERE id NOT IN (SELECT seq FROM outbox)", [])?;
-        // Which spans those were cannot be told from what is damaged: all that neither wait nor arrived nor are dead.
+        // Which spans those were cannot be seen in what is damaged: all that neither wait nor arrived nor are dead.
         tx.execute(
             &format!(
                 "DELETE FROM exported WHERE NOT coalesce({HAS_ARRIVED}, 0) AND (destination, trace_id, span_id) NOT IN

@@ -117,7 +117,7 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> std::result::Res
          WHERE state = 'held' AND held_by IS NULL AND NOT own",
         [],
     )?;
-    // What no server takes is not told again either.
+    // What no server takes is not sent again either.
     tx.execute(
         "INSERT OR IGNORE INTO exported (destination, trace_id, span_id)
          SELECT destination, unhex(coalesce(body ->> 'trace_id', body ->> '$.observation.trace_id')), unhex(span_id)

@@ -33,7 +33,7 @@ pub struct SessionRow {
     pub turns: u32,
     /// Something of the last turn was not emitted.
     pub open_turn: bool,
-    /// Subagents that are not told to their end.
+    /// Subagents that are not emitted whole.
     pub unsettled: u32,
     /// The session it was forked from.
     pub forked_from: Option<String>,

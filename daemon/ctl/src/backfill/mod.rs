@@ -1,7 +1,7 @@
 //! `backfill`: history to where traces go.
 //!
 //! A plan first: what each session would add, by the ids of its spans. Then one session after the other is handed to the daemon as
-//! a hook would, so that everything holds that holds for hooks. Nothing is kept here: whoever runs it again goes on.
+//! a hook would, so that everything holds that holds for hooks. Nothing is kept here: a second run continues.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -202,13 +202,13 @@ impl Backfill {
 
     fn tell(&self, plan: &Plan, queued: usize, left: &[String]) -> anyhow::Result<()> {
         if self.json {
-            let told = json!({
+            let report = json!({
                 "sessions": plan.sessions, "turns": plan.turns, "tokens": plan.tokens, "spans_queued": queued,
                 "spans_already_sent": plan.others.sent, "spans_copied": plan.others.copies,
                 "spans_withheld": plan.others.withheld, "spans_to_add": plan.fresh,
                 "skipped": plan.skipped.values().sum::<u64>(), "skipped_by_reason": plan.skipped, "left": left,
             });
-            output::json(&told, false)?;
+            output::json(&report, false)?;
         } else if self.dry_run || plan.fresh == 0 {
             plan.say();
         } else {

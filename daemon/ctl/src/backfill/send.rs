@@ -224,7 +224,7 @@ impl<'r> Sender<'r> {
     fn give(&mut self, job: Job) -> anyhow::Result<Given> {
         let written = UNIX_EPOCH + Duration::from_nanos(job.last.unwrap_or(0));
         let silent = since(if job.last.is_some() { written } else { job.candidate.written });
-        // A turn that may go on is not told as if it were over.
+        // A turn that may continue is not sent as if it were over.
         let event = if job.turns.is_empty() {
             "Backfill"
         } else if silent >= SILENCE_OF_ENDED_SESSION {

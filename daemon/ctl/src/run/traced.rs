@@ -12,7 +12,7 @@ use crate::{
 use cc_core::{destination::pages::Item, status::Session};
 
 /// How long the servers may take to say which project a key is for.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// How many sessions are worth a line.
 const SHOWN: usize = 3;
@@ -31,7 +31,7 @@ pub(super) fn say(sessions: Vec<Session>, since: Timestamp) {
     thread::spawn(move || {
         mine.iter().filter_map(|session| page(session, &mine).ok().flatten()).try_for_each(|page| found.send(page))
     });
-    while let Ok(page) = pages.recv_timeout(PATIENCE) {
+    while let Ok(page) = pages.recv_timeout(TIME_LIMIT) {
         super::say(&format!("traced: {page}"));
     }
 }

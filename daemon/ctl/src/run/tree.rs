@@ -1,4 +1,4 @@
-//! A process tree in which Claude Code is traced, whoever starts it: a `claude` of ours comes first on its `PATH`.
+//! A process tree in which Claude Code is traced, whichever program starts it: a `claude` of ours comes first on its `PATH`.
 
 use std::{
     ffi::{OsStr, OsString},

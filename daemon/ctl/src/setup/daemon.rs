@@ -69,7 +69,7 @@ pub(super) fn serve(
             (_, Ok(status)) if !is_outdated && (declined || !changed) => {
                 out!("daemon        running, pid {}", status.daemon.pid)
             }
-            (true, _) => out!("daemon        as you wish, it is no service: cc-langfusectl start starts it"),
+            (true, _) => out!("daemon        not a service, as you asked: cc-langfusectl start starts it"),
             (false, _) => {
                 let busy = Busy::with("starting the daemon".to_owned());
                 detached::end(paths)?;
@@ -89,7 +89,7 @@ pub(super) fn serve(
     let changed = changed || is_outdated;
     record.service = Some(manager.name().to_owned());
     record.save(paths)?;
-    let told = {
+    let outcome = {
         let _busy = Busy::with("starting the daemon".to_owned());
         manager.start(home, changed)?
     };
@@ -97,7 +97,7 @@ pub(super) fn serve(
         record.plain = true;
         record.save(paths)?;
     }
-    Ok(match told {
+    Ok(match outcome {
         Ok(how) => {
             out!("daemon        {how}");
             ExitCode::SUCCESS

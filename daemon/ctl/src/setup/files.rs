@@ -26,7 +26,7 @@ pub(crate) struct Record {
     pub files: Vec<Written>,
     /// Directories that were made, the outermost first.
     pub dirs: Vec<PathBuf>,
-    /// The service manager that was told to run the daemon.
+    /// The service manager that runs the daemon.
     pub service: Option<String>,
     /// User namespaces are forbidden here, and the service does without.
     pub plain: bool,
@@ -114,7 +114,7 @@ impl Record {
     /// The text at `path` that setting up starts from: what is there now, `current`, without what was done before.
     ///
     /// # Errors
-    /// If it cannot be told.
+    /// If it does not answer.
     pub(crate) fn original(&self, path: &Path, current: Option<&str>) -> anyhow::Result<Option<String>> {
         match self.of(path) {
             Some(written) => written.original(current),

@@ -34,8 +34,8 @@ pub(crate) enum Manager {
     Launchd,
 }
 
-/// What is told to a person when all is well, or what is left to do.
-pub(crate) type Told = Result<String, String>;
+/// What to print when all is well, or what is left to do.
+pub(crate) type Outcome = Result<String, String>;
 
 impl Manager {
     /// The one that is here.
@@ -108,8 +108,8 @@ impl Manager {
     /// Starts the daemon, now and at every login; again, if what it runs from was `changed`.
     ///
     /// # Errors
-    /// If the manager cannot be told.
-    pub(crate) fn start(self, home: &Path, changed: bool) -> anyhow::Result<Told> {
+    /// If the manager does not answer.
+    pub(crate) fn start(self, home: &Path, changed: bool) -> anyhow::Result<Outcome> {
         match self {
             Self::Systemd => start_systemd(home, changed),
             Self::Launchd => {
@@ -170,7 +170,7 @@ impl Manager {
         };
     }
 
-    /// Tells it that its files are gone.
+    /// Has it notice that its files are gone.
     pub(crate) fn forget(self) {
         if self == Self::Systemd {
             let _ = call("systemctl", &["--user", "daemon-reload"]);
@@ -184,7 +184,7 @@ fn present(home: &Path) -> Vec<&'static str> {
     ["cc-langfused.socket", "cc-langfused.service"].into_iter().filter(|unit| units(home).join(unit).exists()).collect()
 }
 
-fn start_systemd(home: &Path, changed: bool) -> anyhow::Result<Told> {
+fn start_systemd(home: &Path, changed: bool) -> anyhow::Result<Outcome> {
     let units = present(home);
     let reload = || call("systemctl", &["--user", "daemon-reload"]);
     reload()?;

@@ -11,7 +11,7 @@ pub(super) enum Typed {
     Secret(String),
     /// An address.
     Server(String),
-    /// None of these that can be told.
+    /// None of these, as far as can be seen.
     Other(String),
 }
 

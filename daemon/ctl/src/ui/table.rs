@@ -159,7 +159,7 @@ pub(crate) fn path(path: &Path, home: &Path) -> String {
     clip(&short.as_deref().unwrap_or(path).to_string_lossy(), 400)
 }
 
-/// "12 s ago", for a time as the daemon tells it.
+/// "12 s ago", for a time as the daemon writes it.
 pub(crate) fn ago(at: Option<&str>, now: jiff::Timestamp) -> String {
     let Some(at) = at.and_then(|at| at.parse::<jiff::Timestamp>().ok()) else { return "-".to_owned() };
     match now.as_second().saturating_sub(at.as_second()) {

@@ -1,5 +1,5 @@
 //! Who may see a page. A transcript holds source code and secrets, and any page of the web can send requests to a loopback address:
-//! whoever asks must know the secret in the path, name this server exactly, and not come from another site.
+//! a request must know the secret in the path, name this server exactly, and not come from another site.
 
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::percent_decode_str;

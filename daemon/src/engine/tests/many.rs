@@ -90,7 +90,7 @@ fn sessions_that_were_found_take_one_look_each_and_little_memory_however_many_th
     }
 }
 
-/// Whoever works now does not wait for what was found, or for a session that is long.
+/// A session at work does not wait for what was found, or for a session that is long.
 #[test]
 fn a_live_session_is_looked_at_before_the_next_step_of_any_other() {
     let mut at = Stepped::new();

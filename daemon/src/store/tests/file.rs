@@ -135,8 +135,8 @@ fn what_can_be_read_of_a_damaged_database_is_taken_over() {
 #[test]
 fn a_span_whose_bytes_changed_on_disk_is_made_again() {
     let (dir, mut store) = fresh();
-    let told = Advance { agents: vec![("a-1".into(), 9)], ..step((1..=3).map(|id| span(1, id, 9)).collect()) };
-    let (_, queued) = store.advance_one(&told).unwrap();
+    let emitted = Advance { agents: vec![("a-1".into(), 9)], ..step((1..=3).map(|id| span(1, id, 9)).collect()) };
+    let (_, queued) = store.advance_one(&emitted).unwrap();
     assert_eq!((queued, store.agents("s-1").unwrap().len()), (3, 1));
     store
         .db

@@ -325,7 +325,7 @@ fn what_is_said_while_a_project_is_paused_is_told_nowhere() {
         assert_eq!((queued, waiting(&mut store, to)), (1, vec![(2, 1)]));
         let mut elsewhere = step(vec![span(1, 1, 0), span(1, 3, 1), span(2, 1, 0)]);
         elsewhere.session.hint.targets = vec![server("two").into()];
-        assert_eq!(store.advance_one(&elsewhere).unwrap().1, 1, "another server is told no more");
+        assert_eq!(store.advance_one(&elsewhere).unwrap().1, 1, "nothing more for another server");
     }
     let (_dir, mut store) = fresh();
     store.pause(Some("/home/dev/ap".as_ref()), true).unwrap();
@@ -360,7 +360,7 @@ fn what_is_forgotten_waits_no_more_and_does_not_come_again() {
     assert_eq!(store.waiting_bytes(&server("one")).unwrap(), store.claim(to, 9, usize::MAX).unwrap()[0].bytes as u64);
     assert_eq!(store.session("s-1").unwrap().unwrap().title, None);
     assert_eq!(store.advance_one(&step(spans)).unwrap().1, 0);
-    assert_eq!(store.advance_one(&step(vec![span(1, 9, 1)])).unwrap().1, 0, "what was not yet told");
+    assert_eq!(store.advance_one(&step(vec![span(1, 9, 1)])).unwrap().1, 0, "what was not emitted yet");
 }
 
 #[test]
@@ -393,9 +393,9 @@ fn what_was_said_in_a_pause_is_told_nowhere_though_it_is_read_when_that_is_over(
     let spans = [(1, meanwhile - SECOND), (2, meanwhile), (3, later)];
     let turns = spans.iter().flat_map(|(trace, time)| [at(*time, span(*trace, 1, 0)), at(later, span(*trace, 2, 1))]);
     let destination = store.advance_one(&step(turns.collect())).unwrap().0;
-    let told: std::collections::BTreeSet<_> =
+    let queued: std::collections::BTreeSet<_> =
         waiting(&mut store, destination).into_iter().map(|(trace, _)| trace).collect();
-    assert_eq!(told, [1, 3].into());
+    assert_eq!(queued, [1, 3].into());
     // Another project said something at the same time.
     let mut other = step(vec![at(meanwhile, span(4, 1, 0))]);
     other.session.hint.project_dirs = vec!["/home/dev/apple".into()];

@@ -170,7 +170,7 @@ fn a_mark_goes_only_where_the_root_is_known_that_it_stands_below() {
         .unwrap();
     let all = [(1, 1), (1, 9), (2, 1), (2, 9)];
     assert_eq!(waiting(&mut store, destination), all, "each once");
-    // Of a prompt given in a pause nothing is told, and nothing is taken from the turn it left behind.
+    // Of a prompt given in a pause nothing is emitted, and nothing is taken from the turn it left behind.
     store.pause(None, true).unwrap();
     store.advance_one(&Advance { marks: vec![outgoing(span(2, 8, 1))], ..step(vec![span(4, 1, 0)]) }).unwrap();
     store.pause(None, false).unwrap();
@@ -178,7 +178,7 @@ fn a_mark_goes_only_where_the_root_is_known_that_it_stands_below() {
     store.advance_one(&step(vec![Observation { start: u64::MAX / 2, ..span(2, 7, 1) }])).unwrap();
     let all = [&all[..], &[(2, 7)]].concat();
     assert_eq!(waiting(&mut store, destination), all);
-    // What was said in a pause was never told.
+    // What was said in a pause was never emitted.
     store.pause(Some("/home/dev/app".as_ref()), true).unwrap();
     store.advance_one(&step(vec![span(3, 3, 0)])).unwrap();
     store.pause(Some("/home/dev/app".as_ref()), false).unwrap();
