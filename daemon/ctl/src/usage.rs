@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use crate::{
@@ -36,8 +36,8 @@ pub(crate) struct Usage {
     /// Transcripts, or directories of them, in place of all of your own
     paths: Vec<PathBuf>,
     /// What the sums are of
-    #[arg(long, value_enum, default_value = "day")]
-    by: Key,
+    #[arg(long, value_name = "KEY", value_parser = by(), default_value = "day")]
+    by: By,
     /// Only calls since then: 12h, 30d, 4w, or a day such as 2026-11-01
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Since>,
@@ -55,37 +55,10 @@ pub(crate) struct Usage {
     csv: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Key {
-    Day,
-    Week,
-    Month,
-    Project,
-    Model,
-    Session,
-    Tool,
-    Skill,
-    Agent,
-    Mcp,
-    Branch,
-}
-
-impl From<Key> for By {
-    fn from(key: Key) -> Self {
-        match key {
-            Key::Day => Self::Day,
-            Key::Week => Self::Week,
-            Key::Month => Self::Month,
-            Key::Project => Self::Project,
-            Key::Model => Self::Model,
-            Key::Session => Self::Session,
-            Key::Tool => Self::Tool,
-            Key::Skill => Self::Skill,
-            Key::Agent => Self::Agent,
-            Key::Mcp => Self::Mcp,
-            Key::Branch => Self::Branch,
-        }
-    }
+/// The names of what can be summed by.
+fn by() -> impl TypedValueParser<Value = By> {
+    let names = PossibleValuesParser::new(By::ALL.map(|(name, _)| name));
+    names.map(|given| By::ALL.iter().find(|(name, _)| *name == given).map_or(By::Day, |(_, by)| *by))
 }
 
 /// How far back.
@@ -115,7 +88,7 @@ impl Usage {
             since: self.since.map(|since| start(since, &zone)).transpose()?,
             project: project.map(|dir| dir.to_string_lossy().into_owned()),
         };
-        let by = By::from(self.by);
+        let by = self.by;
         let mut history = History::open(&self.paths)?;
         history.update()?;
         let report = history.index.usage(&filter, by, &zone)?;

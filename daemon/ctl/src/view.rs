@@ -61,6 +61,9 @@ const NEWS: Duration = Duration::from_secs(25);
 /// How often transcripts are looked at while a page waits for news.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Between two looks this many times as long passes as the last one took: a long history costs no more than 5 % of a processor.
+const REST: u32 = 20;
+
 /// `view`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -234,14 +237,16 @@ fn plain(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Respo
 /// Waits until the index is newer than `since`, a while at most.
 async fn news(site: &Arc<Site>, since: u64) -> Response {
     let until = clock::monotonic() + NEWS;
+    let mut pause = LOOK;
     loop {
         let version = site.version.load(Ordering::Relaxed);
         if version > since || clock::monotonic() >= until {
             return plain(StatusCode::OK, "application/json", format!("{{\"version\":{version}}}"));
         }
-        tokio::time::sleep(LOOK).await;
-        let site = site.clone();
+        tokio::time::sleep(pause).await;
+        let (site, begun) = (site.clone(), clock::monotonic());
         let _ = tokio::task::spawn_blocking(move || site.refresh()).await;
+        pause = LOOK.max(begun.elapsed() * REST);
     }
 }
 
