@@ -388,7 +388,9 @@ impl Engine {
         };
         let again = hint.source.is_asked_for() && was_off(&hint);
         let may = hint.source != Source::Backfill && !again || session.may_go_to(&hint.targets, again, &self.store);
-        if newest && may {
+        // An event that was kept for its subagents comes again without its kind: what it said of the session still holds.
+        let is_known = session.row.hint.id == hint.id && hint.event == Event::Other;
+        if newest && may && !is_known {
             session.row.transcript.clone_from(&hint.transcript);
             session.row.hint = hint.clone();
         }

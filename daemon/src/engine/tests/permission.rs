@@ -2,15 +2,16 @@
 
 use super::*;
 
-/// A turn with a subagent whose call has returned. Of the subagent it is not clear that it has ended: that takes silence.
-fn session_with_a_subagent(dir: &Path) {
+/// A turn with a subagent whose call has returned. Of the subagent it is not clear that it has ended: that takes silence. Of one in the
+/// background only the end of the session says that it will not go on.
+fn session_with_a_subagent(dir: &Path, background: bool) {
     let call = |id: &str, input: serde_json::Value| {
         let block = serde_json::json!({"type": "tool_use", "id": id, "name": "Task", "input": input});
         line("assistant", &format!("c-{id}"), &serde_json::json!([block]))
     };
     let back = serde_json::json!([{"type": "tool_result", "tool_use_id": "t1", "content": "seen"}]);
     let mut result = line("user", "r1", &back);
-    result["toolUseResult"] = serde_json::json!({"agentId": "a1"});
+    result["toolUseResult"] = serde_json::json!({"agentId": "a1", "isAsync": background});
     let lines = [
         line("user", "u1", &"go".into()),
         call("t1", serde_json::json!({"prompt": "look"})),
@@ -30,9 +31,16 @@ fn a_subagent_that_ends_with_an_event_is_read_to_its_end_after_a_restart_too() {
     /// The subagent, its call and its tool.
     const SUBAGENT: u64 = 3;
     let stop = || Event::Stopped { answer: Some(ids::Fingerprint::of("done")) };
-    for (event, restarted) in [(stop(), false), (stop(), true), (Event::Ended, false), (Event::Ended, true)] {
+    for (event, restarted, background) in [
+        (stop(), false, false),
+        (stop(), true, false),
+        (Event::Ended, false, false),
+        (Event::Ended, true, false),
+        (Event::Ended, false, true),
+        (Event::Ended, true, true),
+    ] {
         let (base, dir) = home();
-        session_with_a_subagent(&dir);
+        session_with_a_subagent(&dir, background);
         let project = base.path().join("work");
         std::fs::create_dir_all(&project).unwrap();
         let hint = Hint { event: event.clone(), project_dirs: vec![project], ..ended(&dir, "s") };
@@ -65,7 +73,7 @@ fn a_subagent_that_ends_with_an_event_is_read_to_its_end_after_a_restart_too() {
 fn an_event_that_is_kept_for_a_subagent_ends_no_later_turn_after_a_restart() {
     for event in [Event::Stopped { answer: Some(ids::Fingerprint::of("done")) }, Event::Ended] {
         let (base, dir) = home();
-        session_with_a_subagent(&dir);
+        session_with_a_subagent(&dir, false);
         let hint = Hint { event: event.clone(), ..ended(&dir, "s") };
         let store = Handle::new(Store::open(&base.path().join("state.db")).unwrap().store);
         let (orders, _orders) = tokio::sync::mpsc::unbounded_channel();
