@@ -44,8 +44,7 @@ fn commit() -> Option<String> {
     Some(format!("{hash}{dirty} {date}"))
 }
 
-/// The files that change when HEAD moves, and rarely otherwise. All of them must exist: Cargo rebuilds each time for a missing
-/// one.
+/// The files that change when HEAD moves, and rarely otherwise. All of them exist: for a missing file Cargo would rebuild each time.
 fn head() -> Vec<String> {
     let there = |path: &str| git(&["rev-parse", "--git-path", path]).filter(|path| Path::new(path).exists());
     match there("logs/HEAD") {

@@ -135,7 +135,7 @@ impl Intake {
                 for reply in replies {
                     let _ = reply.send(committed.is_ok());
                 }
-                intake.tell(committed.unwrap_or_default());
+                intake.hand_on(committed.unwrap_or_default());
             });
         }
         if committed.await.unwrap_or(false) { Ok(()) } else { Err(Untaken::Store) }
@@ -210,7 +210,7 @@ impl Intake {
 
     /// Hands events to the engine in a task that runs after those woken before: hooks get their answers before the engine
     /// starts to work.
-    fn tell(&self, hints: Vec<Hint>) {
+    fn hand_on(&self, hints: Vec<Hint>) {
         let engine = self.engine.clone();
         tokio::spawn(async move { hints.into_iter().try_for_each(|hint| engine.send(Input::Hint(Box::new(hint)))) });
     }
@@ -239,7 +239,7 @@ impl Intake {
         let mut left = BTreeMap::new();
         let (mut judged, mut paths, mut size, mut taken, mut again) = (Vec::new(), Vec::new(), 0, 0, false);
         let mut flush = |judged: &mut Vec<_>, paths: &mut Vec<PathBuf>| {
-            let stored = self.commit(std::mem::take(judged), false).map(|hints| self.tell(hints)).is_ok();
+            let stored = self.commit(std::mem::take(judged), false).map(|hints| self.hand_on(hints)).is_ok();
             for path in paths.drain(..).filter(|_| stored) {
                 let _ = std::fs::remove_file(path);
                 taken += 1;

@@ -404,12 +404,12 @@ fn session(
     let end = walk(path, session_id, start, &all, beside(), look, launched)?;
     launches.extend(end.at_work().flat_map(placement::closed_launches));
     let (mut agents, unplaced) = agents::all(path, &roots(path), launches, &end.at_work().collect::<Vec<_>>());
-    let mut tell = |turn: &mut Turn| {
+    let mut emit = |turn: &mut Turn| {
         let of_agents = agents.get_mut(&turn.key).map_or(&mut [][..], Vec::as_mut_slice);
         each(turn, of_agents);
     };
-    let mut end = walk(path, session_id, start, &all, beside(), |_, _| {}, |mut turn| tell(&mut turn))?;
-    end.at_work_mut().for_each(tell);
+    let mut end = walk(path, session_id, start, &all, beside(), |_, _| {}, |mut turn| emit(&mut turn))?;
+    end.at_work_mut().for_each(emit);
     Ok(unplaced)
 }
 

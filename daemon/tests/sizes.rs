@@ -105,11 +105,11 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
         let told: BTreeSet<String> = said.difference(&known).cloned().collect();
         let leaves = |options: &Options| {
             let mut sent_words = BTreeSet::new();
-            let tell = |found: Vec<Outgoing>| {
+            let count = |found: Vec<Outgoing>| {
                 assert!(!found.is_empty());
                 found.iter().for_each(|out| sent_words.extend(words(&sent(&encode(&out.observation, &out.facts)))));
             };
-            rebuild::turns(&path, "s", options, &Rules::default(), tell).unwrap();
+            rebuild::turns(&path, "s", options, &Rules::default(), count).unwrap();
             sent_words.intersection(&told).cloned().collect::<Vec<_>>()
         };
         assert_eq!(leaves(&sizes_only()), [""; 0], "{}", path.display());

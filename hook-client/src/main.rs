@@ -86,7 +86,7 @@ fn run() -> Option<()> {
 /// another one was first, it ends by itself.
 ///
 /// Neither directory nor environment of a project reach it: the program is the one beside this, and of the variables only the
-/// home is handed on. A state directory that variables name is for whoever starts a daemon there.
+/// home is handed on. In a state directory that a variable names, hooks start none.
 fn start(home: &Path, paths: &Paths) -> Option<()> {
     if std::env::var_os(env::STATE_DIR).is_some() || !is_wanted(&paths.config)? {
         return None;

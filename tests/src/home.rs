@@ -156,6 +156,16 @@ impl Home {
         took
     }
 
+    /// Puts copies of the programs where people put them; that directory.
+    pub fn install(&self) -> PathBuf {
+        let (bin, bins) = (self.path().join(".local/bin"), self.bins());
+        fs::create_dir_all(&bin).expect("a directory");
+        for program in [&bins.hook, &bins.daemon, &bins.ctl] {
+            fs::copy(program, bin.join(program.file_name().expect("a name"))).expect("a copy");
+        }
+        bin
+    }
+
     /// Runs `cc-langfusectl`.
     pub fn ctl(&self, args: &[&str]) -> Output {
         self.ctl_with(args, &[])

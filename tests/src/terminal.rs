@@ -91,7 +91,7 @@ pub struct Dialogue {
 }
 
 impl Dialogue {
-    /// Starts `command` on a terminal of so many columns and rows.
+    /// Starts `command` on a terminal of this many columns and rows.
     ///
     /// # Panics
     /// If there is no terminal.

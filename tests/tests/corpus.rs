@@ -96,8 +96,8 @@ fn play_all(mode: Mode) -> Vec<(Truth, Vec<Span>)> {
                     let Some(recording) = next.lock().unwrap().next() else { return };
                     let (truth, mut spans) = (recording.truth(), recording.play(mode));
                     let mut found = judge(&truth, &spans, mode);
-                    // Recordings are dated in the past. An end that is heard late, because the daemon was killed, cannot be told by its
-                    // time from one of the turn that was begun since. It is said, and must not happen twice.
+                    // Recordings are dated in the past: the time of an end that arrives late, after a kill, does not show that it
+                    // belongs to an earlier turn. It is printed, and must not happen twice.
                     if matches!(mode, Mode::Restart) && !found.is_empty() {
                         tests::say(&format!("{}: played again, because of {}", recording.name, found.join("; ")));
                         spans = recording.play(mode);

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use tests::{Answer, Home, Server, bins, setup::json_of, terminal::Dialogue};
+use tests::{Answer, Home, Server, setup::json_of, terminal::Dialogue};
 
 const PUBLIC: &str = "pk-lf-01628e54-f2e1-4452-8e4e-eede11a0a73e";
 const SECRET: &str = "sk-lf-0a1b2c3d-0000-4452-8e4e-canary0a73e9";
@@ -33,11 +33,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let home = Home::new();
-        let bin = home.path().join(".local/bin");
-        fs::create_dir_all(&bin).expect("a directory");
-        for program in [&bins().hook, &bins().daemon, &bins().ctl] {
-            fs::copy(program, bin.join(program.file_name().expect("a name"))).expect("a copy");
-        }
+        let bin = home.install();
         tests::setup::script(&bin, "claude", "echo '2.1.332 (Claude Code)'");
         Self { home, bin }
     }

@@ -27,7 +27,7 @@ fn write(path: &Path, text: &str) {
 }
 
 /// One turn in `project`.
-fn tell(home: &Home, project: &str, session: &str, more: &[(&str, &str)]) {
+fn play_turn(home: &Home, project: &str, session: &str, more: &[(&str, &str)]) {
     let mut story = Story::new(home, project, session);
     story.turn("q", "a");
     let dir = home.project(project).display().to_string();
@@ -57,11 +57,11 @@ fn the_first_trace_adds_a_line_to_what_the_repository_excludes() {
     let _ = repository(&home, "main");
     git(&home.project("main"), &["worktree", "add", "-q", "../tree"]);
     let _daemon = home.daemon();
-    tell(&home, "plain", "one", &[]);
-    tell(&home, "plain/a dir", "two", &[]);
-    tell(&home, "named", "three", &[("MLFLOW_TRACKING_URI", "./mlruns")]);
-    tell(&home, "tree", "four", &[]);
-    tell(&home, "outside", "five", &[]);
+    play_turn(&home, "plain", "one", &[]);
+    play_turn(&home, "plain/a dir", "two", &[]);
+    play_turn(&home, "named", "three", &[("MLFLOW_TRACKING_URI", "./mlruns")]);
+    play_turn(&home, "tree", "four", &[]);
+    play_turn(&home, "outside", "five", &[]);
     home.flush();
     let exclude = |name: &str| lines(&home.path().join(name).join(".git/info/exclude"));
     assert_eq!(exclude("plain"), ["/.claude/mlflow/", "/a\\ dir/.claude/mlflow/"]);
@@ -78,7 +78,7 @@ fn the_first_trace_adds_a_line_to_what_the_repository_excludes() {
     // Another daemon adds nothing.
     drop(_daemon);
     let _daemon = home.daemon();
-    tell(&home, "plain", "six", &[]);
+    play_turn(&home, "plain", "six", &[]);
     home.flush();
     assert_eq!(exclude("plain").len(), 2);
 }
@@ -89,7 +89,7 @@ fn where_the_repositorys_rules_want_the_traces_none_is_written_and_the_line_is_n
     let Some(dir) = repository(&home, "app") else { return };
     write(&dir.join(STORE).join(".gitignore"), "!*\n");
     let _daemon = home.daemon();
-    tell(&home, "app", "s", &[]);
+    play_turn(&home, "app", "s", &[]);
     let status = home.status_until("it to be parked", |status| status["destinations"][0]["state"] == "parked");
     let why = status["destinations"][0]["last_error"].as_str().expect("a reason");
     assert!(why.contains(".gitignore:1:!*") && why.contains("remove that line"), "{why}");
@@ -121,7 +121,7 @@ fn what_a_repository_configures_is_not_run_and_its_links_are_not_followed() {
     fs::create_dir_all(exclude.parent().expect("a directory")).expect("made");
     symlink(&victim, &exclude).expect("a link");
     let _daemon = home.daemon();
-    tell(&home, "app", "s", &[]);
+    play_turn(&home, "app", "s", &[]);
     home.flush();
     assert!(dir.join(STORE).join("runs/0/meta.yaml").exists());
     assert_eq!(fs::read_to_string(&victim).expect("text"), "whole\n");

@@ -16,7 +16,7 @@ fn env(url: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// One turn of `session` in `project`.
-fn tell(home: &Home, project: &str, session: &str, env: &[(String, String)]) {
+fn play_turn(home: &Home, project: &str, session: &str, env: &[(String, String)]) {
     let mut story = Story::new(home, project, session);
     story.turn("question", "answer");
     home.hook(&story.stop("answer"), env);
@@ -56,11 +56,11 @@ fn a_server_of_the_users_own_authority_is_trusted_by_a_file_and_by_a_directory()
     let identity = ours.certify("127.0.0.1");
     for (name, path) in [("file", &*bundle), ("directory", &*dir), ("home", "~/bundle.pem")] {
         let server = secure(&identity);
-        tell(&home, "app", &format!("{name}-without"), &env(&server.url, &[]));
+        play_turn(&home, "app", &format!("{name}-without"), &env(&server.url, &[]));
         let why = parked(&home, &server.url);
         assert!(why.contains("UnknownIssuer") && why.contains(SERVER), "{why}");
         // What waited goes out too: it is the same destination.
-        tell(&home, "app", name, &env(&server.url, &[(SERVER, path)]));
+        play_turn(&home, "app", name, &env(&server.url, &[(SERVER, path)]));
         home.flush();
         assert_eq!(server.spans().len(), 4, "{name}");
         drop(server);
@@ -75,10 +75,10 @@ fn the_file_stands_in_place_of_all_other_authorities() {
     let other = file(&home, "other.pem", &Authority::new("other").pem());
     let _daemon = home.daemon_with(&[("NODE_EXTRA_CA_CERTS", &trusted)]);
     let server = secure(&ours.certify("127.0.0.1"));
-    tell(&home, "app", "one", &env(&server.url, &[(SERVER, &other)]));
+    play_turn(&home, "app", "one", &env(&server.url, &[(SERVER, &other)]));
     assert!(parked(&home, &server.url).contains("UnknownIssuer"));
     // An event that says nothing of it takes it back.
-    tell(&home, "app", "two", &env(&server.url, &[]));
+    play_turn(&home, "app", "two", &env(&server.url, &[]));
     home.flush();
     assert_eq!(server.spans().len(), 4);
 }
@@ -102,7 +102,7 @@ fn a_server_that_asks_for_a_certificate_is_shown_the_users() {
         ("key", &*key, "has no certificate"),
         ("relative", "client.pem", "write the whole path"),
     ] {
-        tell(&home, "app", name, &own(path));
+        play_turn(&home, "app", name, &own(path));
         let said = |status: &serde_json::Value| {
             let why = status["destinations"][0]["last_error"].as_str().unwrap_or_default();
             why.contains(CLIENT) && why.contains(part)
@@ -110,10 +110,10 @@ fn a_server_that_asks_for_a_certificate_is_shown_the_users() {
         home.status_until(part, said);
     }
     assert_eq!(server.requests().len(), 0);
-    tell(&home, "app", "good", &own(&good));
+    play_turn(&home, "app", "good", &own(&good));
     home.flush();
     assert_eq!(server.spans().len(), 10);
-    tell(&home, "app", "turned", &own(&turned));
+    play_turn(&home, "app", "turned", &own(&turned));
     home.flush();
     assert_eq!(server.spans().len(), 12);
 }
@@ -142,7 +142,7 @@ fn files_that_others_can_change_and_such_as_hold_nothing_are_not_used() {
         ("none", none.to_str().expect("UTF-8"), "no certificate"),
         ("relative", "ca.pem", "write the whole path"),
     ] {
-        tell(&home, "app", name, &env(&server.url, &[(SERVER, path)]));
+        play_turn(&home, "app", name, &env(&server.url, &[(SERVER, path)]));
         let said = |status: &serde_json::Value| {
             let why = status["destinations"][0]["last_error"].as_str().unwrap_or_default();
             status["destinations"][0]["state"] == "parked" && why.contains(SERVER) && why.contains(part)
@@ -150,12 +150,12 @@ fn files_that_others_can_change_and_such_as_hold_nothing_are_not_used() {
         home.status_until(&format!("{name}: {part}"), said);
     }
     let good = file(&home, "good.pem", &ours.pem());
-    tell(&home, "app", "insecure-too", &env(&server.url, &[(SERVER, &good), (INSECURE, "true")]));
+    play_turn(&home, "app", "insecure-too", &env(&server.url, &[(SERVER, &good), (INSECURE, "true")]));
     home.status_until("both to be one too many", |status| {
         status["destinations"][0]["last_error"].as_str().is_some_and(|why| why.contains("remove one of them"))
     });
     assert_eq!(server.requests().len(), 0);
-    tell(&home, "app", "good", &env(&server.url, &[(SERVER, &good)]));
+    play_turn(&home, "app", "good", &env(&server.url, &[(SERVER, &good)]));
     home.flush();
     assert_eq!(server.spans().len(), 20);
 }
@@ -166,18 +166,18 @@ fn a_server_need_not_prove_itself_where_the_user_says_so_and_nowhere_else() {
     let _daemon = home.daemon();
     let identity = Authority::new("nobody").certify("elsewhere.example.org");
     let (server, other) = (secure(&identity), secure(&identity));
-    tell(&home, "app", "off", &env(&server.url, &[(INSECURE, "false")]));
+    play_turn(&home, "app", "off", &env(&server.url, &[(INSECURE, "false")]));
     parked(&home, &server.url);
-    tell(&home, "app", "on", &env(&server.url, &[(INSECURE, "true")]));
+    play_turn(&home, "app", "on", &env(&server.url, &[(INSECURE, "true")]));
     home.flush();
     assert_eq!(server.spans().len(), 4);
-    tell(&home, "app", "other", &env(&other.url, &[]));
+    play_turn(&home, "app", "other", &env(&other.url, &[]));
     parked(&home, &other.url);
     let said = home.ctl_with(&["doctor", "--no-probe", "--project", "app"], &env(&server.url, &[(INSECURE, "true")]));
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains(INSECURE) && said.contains(SERVER), "{said}");
     // Without it, no more.
-    tell(&home, "app", "off-again", &env(&server.url, &[]));
+    play_turn(&home, "app", "off-again", &env(&server.url, &[]));
     parked(&home, &server.url);
     assert_eq!((server.spans().len(), other.requests().len()), (4, 0));
 }
@@ -198,14 +198,14 @@ fn what_a_repository_says_of_tls_is_not_followed_though_the_server_is_trusted() 
         let value = if name == SERVER { &*authority } else { "true" };
         shared(&[(name, value)]);
         home.settings("app", &env(&server.url, &[]));
-        tell(&home, "app", &format!("shared-{number}"), &env(&server.url, &[(name, value)]));
+        play_turn(&home, "app", &format!("shared-{number}"), &env(&server.url, &[(name, value)]));
         assert!(parked(&home, &server.url).contains("UnknownIssuer"));
         // Nor after a restart, where only the settings files say it.
         drop(daemon);
         daemon = home.daemon();
         assert!(parked(&home, &server.url).contains("UnknownIssuer"));
         assert_eq!(home.ctl(&["trust", &server.url, "0"]).status.code(), Some(0));
-        tell(&home, "app", &format!("trusted-{number}"), &env(&server.url, &[(name, value)]));
+        play_turn(&home, "app", &format!("trusted-{number}"), &env(&server.url, &[(name, value)]));
         assert!(parked(&home, &server.url).contains("UnknownIssuer"));
         let said = home.ctl(&["doctor", "--no-probe", "--project", project.to_str().expect("UTF-8")]);
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
@@ -215,7 +215,7 @@ fn what_a_repository_says_of_tls_is_not_followed_though_the_server_is_trusted() 
     // What the user says beside it is.
     home.settings("app", &env(&server.url, &[(SERVER, &authority)]));
     shared(&[(SERVER, "/elsewhere/ca.pem")]);
-    tell(&home, "app", "own", &env(&server.url, &[(SERVER, &authority)]));
+    play_turn(&home, "app", "own", &env(&server.url, &[(SERVER, &authority)]));
     home.flush();
     assert_eq!(server.spans().len(), 10);
     drop(daemon);
@@ -229,7 +229,7 @@ fn after_a_restart_and_from_the_spool_the_files_are_found_in_the_users_settings(
     let authority = file(&home, "ours.pem", &ours.pem());
     let own = env(&server.url, &[(SERVER, &authority), ("MLFLOW_TRACKING_TOKEN", "t-1")]);
     home.settings("app", &own);
-    tell(&home, "app", "spooled", &own);
+    play_turn(&home, "app", "spooled", &own);
     let spooled: Vec<u8> = home.spooled().iter().flat_map(|path| fs::read(path).expect("a file")).collect();
     assert!(!String::from_utf8_lossy(&spooled).contains("ours.pem"));
     let _daemon = home.daemon();
@@ -249,7 +249,7 @@ fn a_destination_of_the_users_own_file_has_them_too() {
         server.url
     ));
     let _daemon = home.daemon();
-    tell(&home, "app", "s", &[("CC_LANGFUSE_TRACE".to_owned(), "true".to_owned())]);
+    play_turn(&home, "app", "s", &[("CC_LANGFUSE_TRACE".to_owned(), "true".to_owned())]);
     home.flush();
     assert_eq!(server.spans().len(), 2);
 }

@@ -30,11 +30,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let home = Home::new();
-        let bin = home.path().join(".local/bin");
-        fs::create_dir_all(&bin).expect("a directory");
-        for program in [&bins().hook, &bins().daemon, &bins().ctl] {
-            fs::copy(program, bin.join(program.file_name().expect("a name"))).expect("a copy");
-        }
+        let bin = home.install();
         Self { home, bin }
     }
 
@@ -147,7 +143,7 @@ fn programs_that_are_replaced_under_it_are_noticed_until_it_is_started_anew() {
 #[test]
 fn hooks_start_it_where_the_user_wants_that_and_never_two() {
     let (place, server) = (Place::new(), Server::new());
-    // A project that has a daemon of its own making, and a wish for one.
+    // A project that brings a daemon of its own, and wants hooks to start it.
     let project = place.home.project("work");
     setup::script(&project, "cc-langfused", "touch \"$0.ran\"");
     let story = |id: &str| {

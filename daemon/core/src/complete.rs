@@ -190,8 +190,7 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
         let is_complete = |&index: &usize| {
             at.open == Some(index) || scope == Scope::Final && !is_interrupted || at.turns[index].looks_finished()
         };
-        // An event that arrives late, for instance after a restart, must not end a turn that began later and is still in
-        // progress.
+        // An event that arrives late, as after a restart, must not end a turn that began later and is in progress.
         let was_there = |&index: &usize| {
             let turn = at.turns[index];
             let is_later = || turn.began().zip(last_fired).is_some_and(|(began, fired)| began > fired);

@@ -192,7 +192,7 @@ impl Config {
     }
 }
 
-/// `hook`, or `service` for whoever else starts the daemon.
+/// `hook` if hooks start the daemon, `service` if anything else does.
 fn start(value: &Spanned<DeValue<'_>>) -> Result<bool, Problem> {
     match value.get_ref().as_str() {
         Some("hook") => Ok(true),

@@ -56,8 +56,8 @@ pub enum Certainty {
     Asked,
     /// They are deleted, and [`Deletion::find`] proves it.
     Found,
-    /// The server also stores in its own time, so a trace can arrive after its deletion. Deletion is repeated until it knows of
-    /// none.
+    /// The server also stores in its own time, so a trace can arrive after its deletion: deletion is repeated
+    /// until nothing is left.
     Repeated,
 }
 

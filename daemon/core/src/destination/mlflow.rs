@@ -334,8 +334,8 @@ struct Experiment {
     artifact_location: String,
 }
 
-/// The id of the experiment `name`, created if it is missing: look it up, create it, and look it up again if another client was
-/// faster.
+/// The id of the experiment `name`, created if it is missing: look it up, create it, and look it up again
+/// if another client was faster.
 fn found(
     to: &Destination,
     headers: &HeaderMap,

@@ -200,8 +200,8 @@ impl Sums {
 }
 
 /// The span of `observation` with these attributes. Tools are siblings of the model call that asked for them: some backends sum
-/// tokens along the tree and skip everything below a call. A failed span has an `exception` event; all others are marked as
-/// successful.
+/// tokens along the tree and skip everything below a call. A failed span has an `exception` event; all
+/// others are marked as successful.
 pub(super) fn span(observation: &Observation, attributes: Pairs) -> WireSpan {
     let exception = observation.exception();
     let status = match (exception, observation.level) {

@@ -210,7 +210,7 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
     findings
 }
 
-/// What starts the daemon anew, whoever runs it.
+/// Starts the daemon anew, with or without a service manager.
 const RESTART: &str = "cc-langfusectl restart";
 
 /// What the daemon has heard and taken. `silent_since` is when the transcript of the latest session was last written.

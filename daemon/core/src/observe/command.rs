@@ -1,7 +1,7 @@
 //! The name of a command that the user typed.
 
 /// The name of a command. For a shell line (`!…`) it is the first word that is not an assignment, without its directory; `None`
-/// if only a shell could tell. Arguments are conversation text and are never included.
+/// if only a shell knows. Arguments are conversation text and are never included.
 pub(super) fn name(text: &str) -> Option<String> {
     let Some(line) = text.strip_prefix('!') else { return text.split_whitespace().next().map(str::to_owned) };
     let mut words = shell_words(line);

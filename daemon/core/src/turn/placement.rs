@@ -48,7 +48,7 @@ pub struct Subagent {
     places: Vec<Place>,
 }
 
-/// What can tell where a subagent belongs.
+/// What shows where a subagent belongs.
 #[derive(Clone, Debug)]
 pub struct Known<'a> {
     /// The session's turns in progress.
@@ -109,8 +109,8 @@ impl Subagent {
             let named = launch.agent_id.as_deref();
             named.is_some_and(|named| named == self.id || Some(named) == self.workflow.as_deref())
         };
-        // Its own subagents have the same prompt id and a call that launched them, so it must be certain that this one has
-        // none.
+        // Its own subagents have the same prompt id and a call that launched them, so it must be certain
+        // that this one has no such call.
         let is_without_call = meta.is_some() && asked_by.is_none();
         let by_prompt = turn.prompt.prompt_id.as_deref().filter(|_| is_without_call).map(Turn::launch_id);
         let before = |launch: &Launch| launch.called.zip(turn.prompt.at).is_none_or(|(called, at)| called <= at);

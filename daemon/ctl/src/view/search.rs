@@ -104,7 +104,7 @@ fn is_named(one: &Listed, wanted: &str) -> bool {
 
 /// What stands around the first hit, in one line.
 fn around(text: &str, wanted: &str) -> String {
-    // Small letters can take more bytes than capital ones: the place is as near as characters tell.
+    // Small letters can take more bytes than capital ones: the place is found by counting characters.
     let lower = text.to_lowercase();
     let at = lower.find(wanted).map_or(0, |at| lower[..at].chars().count());
     let start = at.saturating_sub(AROUND);

@@ -20,7 +20,7 @@ pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Conte
         link(&wire, each);
         each(Err(Skip::Bookkeeping));
     };
-    // A schedule, another session, a program, or whoever wakes a subagent again: not a person either.
+    // A schedule, another session, a program, or an agent that wakes a subagent again: not a person either.
     let initiator = initiator(&wire, is_side);
     let position = wire.turn_position.as_ref().and_then(|position| u32::try_from(position.turn_index?.0).ok());
     let begins_turn = initiator.is_some() || position.is_some();
