@@ -53,6 +53,7 @@ fn hint(session_id: &str, targets: usize) -> Hint {
         project_dirs: vec!["/home/dev/app".into()],
         config_dir: Some("/home/dev/.claude".into()),
         targets: (0..targets).map(|number| to(number).into()).collect(),
+        former: Vec::new(),
         settings_on: false,
         options: Options::default(),
         debug: false,

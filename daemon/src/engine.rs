@@ -392,7 +392,7 @@ impl Engine {
         let is_known = session.row.hint.id == hint.id && hint.event == Event::Other;
         if newest && may && !is_known {
             session.row.transcript.clone_from(&hint.transcript);
-            session.row.hint = hint.clone();
+            session.row.hint = hint.clone().after(&session.row.hint);
         }
         // A session that a scan finds has been silent for longer than anything is waited for.
         let came = if hint.source == Source::Scan { now.checked_sub(QUIET_FINISHED).unwrap_or(now) } else { now };

@@ -251,6 +251,7 @@ impl Scan {
                 project_dirs: vec![cwd.to_owned()],
                 config_dir: config_dir.cloned(),
                 targets,
+                former: Vec::new(),
                 settings_on: true,
                 options: env.options(),
                 debug: false,

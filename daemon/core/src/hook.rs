@@ -45,6 +45,9 @@ pub struct Hint {
     pub config_dir: Option<PathBuf>,
     /// At least one.
     pub targets: Vec<Target>,
+    /// Destinations that the session had before these: what was queued for them is not queued again for the present ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<Destination>,
     /// The settings files turned tracing on when the event arrived, not the environment alone.
     #[serde(default)]
     pub settings_on: bool,
@@ -56,6 +59,20 @@ pub struct Hint {
 impl Hint {
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         self.targets.iter().map(|target| &target.destination)
+    }
+
+    /// The same event in a session whose event before was `previous`. A session that changes its destination has
+    /// [`former`](Self::former) ones. History that the user asks for is sent whatever went elsewhere, and what it was sent to
+    /// counts for nothing.
+    #[must_use]
+    pub fn after(mut self, previous: &Self) -> Self {
+        let is_left = |to: &&Destination| !self.destinations().any(|now| now == *to);
+        let mut left: Vec<Destination> = previous.destinations().filter(is_left).cloned().collect();
+        if left.is_empty() || previous.source.is_asked_for() {
+            left = previous.former.iter().filter(is_left).cloned().collect();
+        }
+        self.former = if self.source.is_asked_for() { Vec::new() } else { left };
+        self
     }
 }
 
@@ -170,6 +187,7 @@ pub fn read(frame: Frame, join: impl FnOnce(&mut Hint)) -> Result<(Hint, Vars), 
         project_dirs,
         config_dir: env.get("CLAUDE_CONFIG_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()),
         targets: routes.into_iter().map(|(destination, _)| destination.into()).collect(),
+        former: Vec::new(),
         settings_on: false,
         options: env.options(),
         debug: env.get("CC_LANGFUSE_DEBUG").is_some_and(proto::env::enabled),

@@ -11,6 +11,7 @@ use cc_core::{destination::Kind, ids, project::Options, turn::placement};
 mod canary;
 mod many;
 mod permission;
+mod switch;
 
 /// A home with a directory for transcripts.
 fn home() -> (tempfile::TempDir, PathBuf) {
@@ -40,6 +41,7 @@ pub(super) fn ended(dir: &Path, id: &str) -> Hint {
         project_dirs: Vec::new(),
         config_dir: None,
         targets: vec![Destination { kind: Kind::Langfuse, address: "https://a".into(), account: "pk".into() }.into()],
+        former: Vec::new(),
         settings_on: false,
         options: Options::default(),
         debug: false,

@@ -76,6 +76,7 @@ fn hint(id: &str, fired_ns: u64) -> Hint {
         project_dirs: vec!["/home/dev/app".into()],
         config_dir: None,
         targets: vec![server("one").into()],
+        former: Vec::new(),
         settings_on: false,
         options: Options::default(),
         debug: false,

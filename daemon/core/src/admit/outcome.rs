@@ -23,6 +23,8 @@ pub enum Outcome {
     Copied,
     /// Its turn is paused or forgotten.
     Suppressed,
+    /// It was queued for a destination that the session had before.
+    Elsewhere,
     /// The turn it would add to is unknown there.
     LeftOut,
 }
@@ -63,6 +65,12 @@ pub trait Known {
     /// If that cannot be known, or recorded.
     fn is_suppressed(&mut self) -> Result<bool, Self::Error>;
 
+    /// It was queued for a destination that the session had before and no longer has; nothing below it is queued now.
+    ///
+    /// # Errors
+    /// If that cannot be known.
+    fn is_elsewhere(&mut self) -> Result<bool, Self::Error>;
+
     /// It was never queued. Records that it is.
     ///
     /// # Errors
@@ -87,6 +95,9 @@ pub fn outcome<K: Known>(found: Found, known: &mut K) -> Result<Outcome, K::Erro
     // A suppressed marker must not suppress the turn it belongs to.
     if found.is_mark && (known.is_in_pause() || !known.has_parent()?) {
         return Ok(Outcome::LeftOut);
+    }
+    if known.is_elsewhere()? {
+        return Ok(Outcome::Elsewhere);
     }
     if found.is_call && !known.is_own()? {
         return Ok(Outcome::Copied);
@@ -146,6 +157,10 @@ mod tests {
             Ok(self.says("suppressed"))
         }
 
+        fn is_elsewhere(&mut self) -> Result<bool, Infallible> {
+            Ok(self.says("elsewhere"))
+        }
+
         fn is_new(&mut self) -> Result<bool, Infallible> {
             Ok(self.says("new"))
         }
@@ -167,47 +182,72 @@ mod tests {
     #[test]
     fn each_observation_has_one_outcome_and_nothing_is_asked_or_noted_that_does_not_matter() {
         type Row = (&'static str, Found, &'static [&'static str], Outcome, &'static [&'static str]);
-        let rows: [Row; 17] = [
-            ("a tool is new", TOOL, &["new"], Outcome::New, &["suppressed", "new"]),
-            ("a tool is known", TOOL, &["grown", "changed"], Outcome::Known, &["suppressed", "new"]),
-            ("a tool of a turn that is suppressed", TOOL, &["suppressed", "new"], Outcome::Suppressed, &["suppressed"]),
-            ("a call of this trace", CALL, &["own", "new"], Outcome::New, &["own", "suppressed", "new"]),
-            ("a call that was known", CALL, &["own"], Outcome::Known, &["own", "suppressed", "new"]),
-            ("a call of another trace", CALL, &["new", "suppressed"], Outcome::Copied, &["own"]),
-            ("a call that is suppressed", CALL, &["own", "suppressed"], Outcome::Suppressed, &["own", "suppressed"]),
-            ("a root is new", ROOT, &["new"], Outcome::New, &["turn copied", "suppressed", "new"]),
-            ("a root of a copy", ROOT, &["turn copied", "new"], Outcome::Copied, &["turn copied"]),
-            ("a root that is suppressed", ROOT, &["suppressed"], Outcome::Suppressed, &["turn copied", "suppressed"]),
+        let rows: [Row; 18] = [
+            ("a tool is new", TOOL, &["new"], Outcome::New, &["elsewhere", "suppressed", "new"]),
+            ("a tool is known", TOOL, &["grown", "changed"], Outcome::Known, &["elsewhere", "suppressed", "new"]),
+            (
+                "a tool of a turn that is suppressed",
+                TOOL,
+                &["suppressed", "new"],
+                Outcome::Suppressed,
+                &["elsewhere", "suppressed"],
+            ),
+            ("a tool that went elsewhere", TOOL, &["elsewhere", "new"], Outcome::Elsewhere, &["elsewhere"]),
+            ("a call of this trace", CALL, &["own", "new"], Outcome::New, &["elsewhere", "own", "suppressed", "new"]),
+            ("a call that was known", CALL, &["own"], Outcome::Known, &["elsewhere", "own", "suppressed", "new"]),
+            ("a call of another trace", CALL, &["new", "suppressed"], Outcome::Copied, &["elsewhere", "own"]),
+            (
+                "a call that is suppressed",
+                CALL,
+                &["own", "suppressed"],
+                Outcome::Suppressed,
+                &["elsewhere", "own", "suppressed"],
+            ),
+            ("a root is new", ROOT, &["new"], Outcome::New, &["elsewhere", "turn copied", "suppressed", "new"]),
+            ("a root of a copy", ROOT, &["turn copied", "new"], Outcome::Copied, &["elsewhere", "turn copied"]),
+            (
+                "a root that is suppressed",
+                ROOT,
+                &["suppressed"],
+                Outcome::Suppressed,
+                &["elsewhere", "turn copied", "suppressed"],
+            ),
             (
                 "a root has nothing new",
                 ROOT,
                 &["changed"],
                 Outcome::Known,
-                &["turn copied", "suppressed", "new", "grown"],
+                &["elsewhere", "turn copied", "suppressed", "new", "grown"],
             ),
             (
                 "a root has something new below it and says the same",
                 ROOT,
                 &["grown"],
                 Outcome::Known,
-                &["turn copied", "suppressed", "new", "grown", "changed"],
+                &["elsewhere", "turn copied", "suppressed", "new", "grown", "changed"],
             ),
             (
                 "a root has something new below it and says so",
                 ROOT,
                 &["grown", "changed"],
                 Outcome::Again,
-                &["turn copied", "suppressed", "new", "grown", "changed"],
+                &["elsewhere", "turn copied", "suppressed", "new", "grown", "changed"],
             ),
             ("a mark in a pause", MARKER, &["in pause", "parent", "new"], Outcome::LeftOut, &["in pause"]),
             ("a mark of a turn that is not known", MARKER, &["new"], Outcome::LeftOut, &["in pause", "parent"]),
-            ("a mark", MARKER, &["parent", "new"], Outcome::New, &["in pause", "parent", "suppressed", "new"]),
+            (
+                "a mark",
+                MARKER,
+                &["parent", "new"],
+                Outcome::New,
+                &["in pause", "parent", "elsewhere", "suppressed", "new"],
+            ),
             (
                 "a mark that was known",
                 MARKER,
                 &["parent"],
                 Outcome::Known,
-                &["in pause", "parent", "suppressed", "new"],
+                &["in pause", "parent", "elsewhere", "suppressed", "new"],
             ),
         ];
         for (name, found, yes, expect, questions) in rows {
@@ -220,7 +260,8 @@ mod tests {
 
     #[test]
     fn what_is_copied_or_suppressed_or_known_is_never_queued_whatever_else_is_true() {
-        const ALL: [&str; 8] = ["in pause", "parent", "own", "turn copied", "suppressed", "new", "grown", "changed"];
+        const ALL: [&str; 9] =
+            ["in pause", "parent", "own", "turn copied", "suppressed", "elsewhere", "new", "grown", "changed"];
         for kind in [ROOT, CALL, TOOL, MARKER] {
             for answers in 0..1u32 << ALL.len() {
                 let yes: Vec<&str> = (0..ALL.len()).filter(|at| answers >> at & 1 == 1).map(|at| ALL[at]).collect();
@@ -228,6 +269,7 @@ mod tests {
                 let mut answers = Answers { yes: Vec::leak(yes.clone()), asked: Vec::new() };
                 let Ok(is) = outcome(kind, &mut answers);
                 let is_kept = has("suppressed")
+                    || has("elsewhere")
                     || kind.is_call && !has("own")
                     || kind.is_root && has("turn copied")
                     || kind.is_mark && (has("in pause") || !has("parent"));

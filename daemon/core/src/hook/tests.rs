@@ -63,6 +63,7 @@ fn an_event_becomes_a_hint_without_anything_secret_in_it() {
             Destination { kind: Kind::Langfuse, address: "https://cloud.langfuse.com".into(), account: "pk-1".into() }
                 .into(),
         ],
+        former: Vec::new(),
         settings_on: false,
         options: Options::default(),
         debug: false,

@@ -12,7 +12,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     super::{
-        DestinationId, Result, Store, count, followers, media, no_room,
+        DestinationId, Result, Store, count,
+        destinations::find,
+        followers, media, no_room,
         observations::{self, HAS_ARRIVED, Seq},
         sessions::{found_elsewhere, targets},
         suppressed,
@@ -169,6 +171,8 @@ struct Line<'a> {
     suppressed: &'a Suppressed,
     /// History that the user asks for comes also from when tracing was off.
     is_asked: bool,
+    /// Destinations that the session had before.
+    former: &'a [DestinationId],
     /// Others wait for something.
     is_shared: bool,
     /// The last destination of the step.
@@ -232,6 +236,21 @@ impl Known for At<'_, '_, '_> {
         }
     }
 
+    fn is_elsewhere(&mut self) -> Result<bool> {
+        let span = &self.out.observation;
+        if self.line.former.is_empty() || self.line.fresh.contains(&span.trace_id) && span.is_root() {
+            return Ok(false);
+        }
+        let sql = "SELECT 1 FROM exported WHERE destination = ? AND trace_id = ? AND span_id = ?";
+        let mut known = self.line.tx.prepare_cached(sql)?;
+        for former in self.line.former {
+            if known.exists(params![former, span.trace_id, span.span_id])? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn is_new(&mut self) -> Result<bool> {
         let span = &self.out.observation;
         let fingerprint = span.is_root().then(|| self.body.fingerprint(self.facts, self.out));
@@ -290,6 +309,8 @@ impl Store {
         }
         let destinations = sum.targets.1.clone();
         let last = destinations.last().copied();
+        let former =
+            step.session.hint.former.iter().filter_map(|to| find(tx, to).transpose()).collect::<Result<Vec<_>>>()?;
         let (mut spans, mut suppressed_traces) = (Spans::of(step), HashMap::new());
         let (mut stored, mut copied) = (Vec::with_capacity(destinations.len()), 0);
         for (target, destination) in step.session.hint.targets.iter().zip(destinations) {
@@ -303,6 +324,7 @@ impl Store {
                 manners: target.destination.kind.backend().manners(&target.destination),
                 suppressed: &suppressed,
                 is_asked: step.session.hint.source.is_asked_for(),
+                former: &former,
                 is_shared: self.waiting.iter().any(|(id, bytes)| *id != destination && *bytes > 0),
                 is_last: Some(destination) == last,
                 suppressed_traces: &mut suppressed_traces,

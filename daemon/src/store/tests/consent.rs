@@ -82,6 +82,7 @@ fn what_was_said_between_seen_off_and_seen_on_is_known() {
 fn a_hook_with_tracing_on_in_its_environment_alone_is_a_sight_where_there_was_none() {
     let by_environment = |dir: &Path, at: u64| Hint {
         project_dirs: vec![dir.to_owned()],
+        former: Vec::new(),
         settings_on: false,
         ..hint(&at.to_string(), at * S)
     };
