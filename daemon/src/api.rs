@@ -20,7 +20,7 @@ use crate::{
     clock::now_ms,
     configured::Configured,
     delivery::supervisor::{InFlight, Order},
-    engine::Input,
+    engine::{Input, Refused},
     files::Identity,
     intake::{Intake, MAX_FRAME, Untaken},
     store::{self, DestinationRow},
@@ -57,6 +57,8 @@ pub struct Context {
     pub in_flight: InFlight,
     pub configured: Configured,
     pub spool: PathBuf,
+    /// Transcripts that are not read.
+    pub refused: Refused,
     /// The limit of each destination's queue.
     pub outbox_bytes: u64,
     pub started: Instant,
@@ -211,6 +213,7 @@ fn report(context: &Context) -> Result<Status, store::Error> {
         media: Media { pending: counts.media.0, last_error: counts.media.1 },
         imported: counts.imported,
         config_error: context.configured.problem(),
+        unread: context.refused.still(),
         store_error: trouble.map(|(error, since)| Trouble { error, since: time(since) }),
         sessions: sessions
             .into_iter()

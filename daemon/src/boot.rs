@@ -162,6 +162,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let engine = Engine::new(store.clone(), orders.clone(), engine_sender.clone(), config, &home);
     let engine = engine.with_consent(consent.clone());
     let (of, refused) = (home.clone(), engine.refused());
+    let unread = refused.clone();
     let settings = Default::default();
     let scan = Scan { store: store.clone(), roots, home: of, consent: consent.clone(), refused, settings };
     let (runs, engine_ended) = tokio::sync::oneshot::channel::<()>();
@@ -185,6 +186,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         in_flight: in_flight.clone(),
         configured: configured.clone(),
         spool: paths.spool.clone(),
+        refused: unread,
         outbox_bytes,
         started: clock::monotonic(),
         program,

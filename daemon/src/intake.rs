@@ -174,6 +174,8 @@ impl Intake {
         for judged in judged {
             match judged {
                 Ok((mut hint, vars)) => {
+                    // A container's, whose directories are below other names here: the user's own is looked at.
+                    hint.config_dir.take_if(|dir| !dir.exists());
                     self.level.debug(hint.debug);
                     self.consent.judge(&mut hint, &vars);
                     tracing::debug!(session = hint.session_id, event = ?kind(&hint.event), "event");

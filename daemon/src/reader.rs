@@ -100,7 +100,13 @@ impl Unreadable {
     /// What the user can do about it.
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Missing | Self::Io(_) => "see whether the file is there and can be read",
+            Self::Missing => {
+                "Claude Code wrote none there, as with --no-session-persistence, or it lies on another machine: share its directory with this one"
+            }
+            Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                "make it readable for you, and each directory above it: chmod u+rX"
+            }
+            Self::Io(_) => "see whether the disk it is on works",
             Self::NotAFile => {
                 "put the file itself there; of links only that of a project's directory is followed, if it and what it leads to are yours"
             }

@@ -14,7 +14,7 @@ use crate::{
     consent_files::Consent,
     credentials::{layers, user_dir},
     engine::Refused,
-    reader::{Transcript, places::projects},
+    reader::{Transcript, Unreadable, places::projects},
     store::{self, FirstStart, handle::Handle},
 };
 use cc_core::{
@@ -198,7 +198,10 @@ impl Scan {
     /// caches results.
     fn settings_of(&self, transcript: &Path, seen: &mut Seen) -> Option<Hint> {
         let opened = Transcript::open_beneath(transcript, &self.roots);
-        if let Err(error) = &opened {
+        // One that is gone was removed a moment ago.
+        if let Err(error) = &opened
+            && !matches!(error, Unreadable::Missing)
+        {
             self.refused.name(transcript, error);
         }
         let mut file = opened.ok()?;

@@ -78,7 +78,7 @@ pub fn group(check: &str) -> &'static str {
         "hooks" | "hook-events" | "hook-program" | "hooks-file" | "other-tracer" => "Hook",
         "tracing" | "keys" | "base-url" | "otlp" | "semantics" | "tracked-keys" => "This project",
         "server" | "clock" | "store" | "probe" => "Server",
-        "destinations" | "delivery" | "dead-letters" | "media" | "projects" | "transcripts" => "Delivery",
+        "destinations" | "delivery" | "dead-letters" | "media" | "projects" | "transcripts" | "unread" => "Delivery",
         _ => "Daemon",
     }
 }

@@ -11,6 +11,9 @@ pub mod history;
 const REFUSED: [&str; 4] =
     ["transcript_not_a_file", "transcript_other_owner", "transcript_outside_roots", "transcript_hollow"];
 
+/// The reason for a transcript that does not exist.
+const MISSING: &str = "transcript_missing";
+
 /// `GET /v1/status`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -34,6 +37,9 @@ pub struct Status {
     /// The most recent sessions.
     pub sessions: Vec<Session>,
     pub destinations: Vec<Destination>,
+    /// Transcripts, and directories of them, that cannot be read: one for each directory and reason since the daemon started.
+    #[serde(default)]
+    pub unread: Vec<Unread>,
     /// Lines and events that were skipped, by reason.
     pub skipped_lines: BTreeMap<String, u64>,
     /// The unknown kinds among them.
@@ -78,6 +84,10 @@ impl Status {
                 state => format!("{name} is {state}: cc-langfusectl doctor says what to do"),
             });
         }
+        if let [first, ..] = &*self.refused_now() {
+            let path = first.path.display();
+            found.push(format!("not read: {path} ({}): cc-langfusectl doctor says what to do", first.why));
+        }
         if self.dead_letters > 0 {
             found.push(format!(
                 "{} that no server takes: cc-langfusectl dead-letters",
@@ -87,11 +97,29 @@ impl Status {
         found
     }
 
+    /// What cannot be read until the user does something. A transcript that is missing may be meant to be: Claude Code can be
+    /// started so that it writes none.
+    pub fn refused_now(&self) -> Vec<&Unread> {
+        self.unread.iter().filter(|unread| unread.reason != MISSING).collect()
+    }
+
     /// Events whose transcripts are refused, by reason.
     pub fn refused(&self) -> BTreeMap<&str, u64> {
         let counts = self.skipped_lines.iter().map(|(reason, count)| (reason.as_str(), *count));
         counts.filter(|(reason, _)| REFUSED.contains(reason)).collect()
     }
+}
+
+/// A transcript that cannot be read, or a directory of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread {
+    pub path: PathBuf,
+    /// The name under which its events are counted in `skipped_lines`.
+    pub reason: String,
+    /// For people.
+    pub why: String,
+    /// What the user can do about it.
+    pub remedy: String,
 }
 
 /// Lines of a kind that this version does not know.

@@ -157,7 +157,7 @@ impl Doctor {
             findings.extend(server::judge_delivery(status, &ours));
         }
         let roots = config.unwrap_or_default().roots(home);
-        findings.extend(transcripts::refused(&roots));
+        findings.extend(transcripts::refused(&roots, daemon.status()));
         findings.push(transcripts::judge(roots, home, settings.cleanup_days(), daemon.status()));
         findings.iter_mut().for_each(|finding| conceal(finding, &env));
         Ok(Report::new(findings))

@@ -140,6 +140,9 @@ fn by_path(
     let id = path.file_stem().context("not a transcript")?.to_string_lossy().into_owned();
     match fs::symlink_metadata(&path) {
         Ok(meta) if meta.is_dir() => bail!("{} is a directory: name a transcript in it", path.display()),
+        Err(_) if let Some(transcript) = elsewhere(&path)?.filter(|path| path.is_file()) => {
+            Ok(Found { id, transcript })
+        }
         Err(_) => {
             let near = near(&id.to_lowercase(), &candidates()?);
             Err(Miss::NoFile { path, near }.into())
@@ -245,6 +248,16 @@ pub(crate) fn cwd(transcript: &Path, roots: &[PathBuf]) -> Result<Option<PathBuf
 pub(crate) fn roots() -> anyhow::Result<Vec<PathBuf>> {
     let custom = client::config_dir().map(|dir| dir.join("projects"));
     Ok(custom.into_iter().chain(client::config()?.roots(&client::home()?)).collect())
+}
+
+/// The transcript or the project's directory that `path`, which does not exist, means: a container's name for it.
+///
+/// # Errors
+/// If the configuration cannot be read.
+pub(crate) fn elsewhere(path: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let roots = roots()?;
+    let session = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    Ok(places::at_home(path, session, &roots).or_else(|| places::directory_at_home(path, &roots)))
 }
 
 /// `path`, however it was named, as it lies below one of `roots`; of a directory around them those in it.

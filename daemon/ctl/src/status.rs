@@ -41,6 +41,7 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         left_in_spool,
         store_error,
         config_error,
+        unread: _,
         trusted: _,
         off: _,
         trusts: _,

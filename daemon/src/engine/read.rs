@@ -260,12 +260,21 @@ impl Engine {
             session.waiting.drain(..).partition(|(_, came)| !may_come || now >= *came + limit);
         session.waiting = left;
         session.rest(now);
+        // The user can help at once; what gets well by itself is not named by `status` for long.
+        if matches!(error, Unreadable::Io(_)) {
+            self.refused.name(&session.row.transcript, error);
+        }
         if done.is_empty() {
             return;
         }
         let reason = error.reason();
         tracing::debug!(session = session.row.session_id, reason, "nothing to read");
-        self.refused.name(&session.row.transcript, error);
+        // Where the model has answered, there should be a transcript; a session that only began has none.
+        let is_strange = !matches!(error, Unreadable::Missing)
+            || done.iter().any(|(hint, _)| matches!(hint.event, Event::Stopped { .. }));
+        if is_strange {
+            self.refused.name(&session.row.transcript, error);
+        }
         let ids: Vec<String> = done.into_iter().map(|(hint, _)| hint.id).collect();
         self.give_up(&ids, reason);
     }

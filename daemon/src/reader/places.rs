@@ -4,7 +4,7 @@
 use std::{
     ffi::OsStr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use rustix::{
@@ -60,23 +60,45 @@ pub fn may_come(path: &Path, roots: &[PathBuf]) -> bool {
     homes(path, roots).any(|path| path.parent().is_some_and(Path::is_dir))
 }
 
-/// Every path below `roots` that `path`, which is below none, may mean.
+/// Every path below `roots` that `path`, which is below none, may mean. A path with `..` is below none.
 fn homes<'a>(path: &'a Path, roots: &'a [PathBuf]) -> impl Iterator<Item = PathBuf> + 'a {
-    let is_below = roots.iter().any(|root| path.starts_with(root));
+    let goes_up = path.components().any(|step| step == Component::ParentDir);
+    let is_below = !goes_up && roots.iter().any(|root| path.starts_with(root));
     let project = path.parent().and_then(Path::file_name).filter(|_| !is_below);
     let below = project.zip(path.file_name()).map(|(project, name)| Path::new(project).join(name));
     below.into_iter().flat_map(move |below| roots.iter().map(move |root| root.join(&below)))
 }
 
-/// The directories of projects in `root`, each with the reason if it is not read. Other entries are left out.
+/// The directory that `path`, which does not exist, may mean: the one of the same name below one of `roots`.
+pub fn directory_at_home(path: &Path, roots: &[PathBuf]) -> Option<PathBuf> {
+    let name = path.file_name()?;
+    roots.iter().map(|root| root.join(name)).find(|dir| why_not(dir).is_none())
+}
+
+/// Why the directory `dir` of a project below a root is not read; `None` if it is.
+pub fn why_not(dir: &Path) -> Option<Unreadable> {
+    let open = |root: &Path| directory(CWD, root.as_os_str(), OFlags::empty());
+    match dir.parent().zip(dir.file_name()) {
+        Some((root, name)) => open(root).and_then(|root| project(root.as_fd(), name)).err(),
+        None => open(dir).err(),
+    }
+}
+
+/// The directories of projects in `root`, each with the reason if it is not read; `root` itself if it cannot be read. Other entries
+/// are left out.
 pub fn projects(root: &Path) -> Vec<(PathBuf, Option<Unreadable>)> {
+    let dir = match directory(CWD, root.as_os_str(), OFlags::empty()) {
+        Ok(dir) => dir,
+        Err(Unreadable::Missing) => return Vec::new(),
+        Err(error) => return vec![(root.to_owned(), Some(error))],
+    };
     let entries = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
-    let Ok(dir) = directory(CWD, root.as_os_str(), OFlags::empty()) else { return Vec::new() };
     let mut found = Vec::new();
     for entry in entries {
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_dir() {
-            found.push((entry.path(), None));
+            let opened = directory(dir.as_fd(), &entry.file_name(), OFlags::NOFOLLOW);
+            found.push((entry.path(), opened.err()));
         } else if kind.is_symlink() {
             match project(dir.as_fd(), &entry.file_name()) {
                 // A link to a file, or to nothing.
@@ -125,6 +147,9 @@ mod tests {
             ("vscode/.claude/projects/-p/none.jsonl", "none", None),
             ("vscode/-q/link.jsonl", "link", None),
             ("vscode/../s.jsonl", "s", None),
+            // Upwards and down again.
+            ("custom/../home/.claude/projects/-p/s.jsonl", "s", Some("home/.claude/projects/-p/s.jsonl")),
+            ("home/.claude/projects/../projects/-p/s.jsonl", "s", Some("home/.claude/projects/-p/s.jsonl")),
             ("custom/-q/t.jsonl", "t", None),
         ] {
             assert_eq!(at_home(&at(path), session, &roots), expect.map(at), "{path} {session}");

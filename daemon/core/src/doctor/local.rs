@@ -217,7 +217,7 @@ const RESTART: &str = "cc-langfusectl restart";
 pub fn judge_events(status: &Status, silent_since: Option<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.push(match status.sessions.first() {
-        None if !status.refused().is_empty() => {
+        None if !status.refused().is_empty() || status.inbox.pending > 0 => {
             Finding::warning("events", "heard, but no session was read", "see below, and cc-langfusectl logs")
         }
         None => Finding::warning(
@@ -238,11 +238,14 @@ pub fn judge_events(status: &Status, silent_since: Option<&str>) -> Vec<Finding>
     if !status.refused().is_empty() {
         let why: Vec<String> =
             status.refused().iter().map(|(why, n)| format!("{} {n}", why.replace('_', " "))).collect();
-        findings.push(Finding::warning(
-            "refused",
-            format!("events that name what is not read: {}", why.join(", ")),
-            "cc-langfusectl logs names the files, each with what to do",
-        ));
+        findings
+            .push(Finding::ok("refused", format!("events so far that named what was not read: {}", why.join(", "))));
+    }
+    let refused = status.refused_now();
+    for unread in &status.unread {
+        let judge = if refused.contains(&unread) { Finding::problem } else { Finding::warning };
+        let seen = format!("{}: {}", unread.path.display(), unread.why);
+        findings.push(judge("unread", seen, unread.remedy.clone()));
     }
     if !status.left_in_spool.is_empty() {
         let left: Vec<String> = status.left_in_spool.iter().map(|(why, n)| format!("{why} {n}")).collect();

@@ -23,7 +23,7 @@ use cc_langfuse::{
     clock,
     credentials::layers,
     environment,
-    reader::{Unreadable, places},
+    reader::{Transcript, Unreadable, places},
 };
 use proto::env::{Role, VARIABLES};
 
@@ -57,7 +57,7 @@ pub(crate) struct Route {
     pub env: Vec<(String, String)>,
 }
 
-/// Directories of projects that are not read, and why not.
+/// Directories of projects and transcripts that are not read, and why not.
 pub(crate) type Refused = Vec<(PathBuf, Unreadable)>;
 
 /// Every transcript at or below `paths` that was written to within `since`, oldest first. Below `roots` links of the user's own
@@ -103,6 +103,7 @@ pub(crate) fn candidates(
         let identity = meta.as_ref().map(|meta| (meta.dev(), meta.ino()));
         let Some((bytes, written)) = meta.and_then(|meta| Some((meta.len(), meta.modified().ok()?))) else {
             skip("not_a_file");
+            refused.extend(Transcript::open_beneath(&path, roots).err().map(|error| (path.clone(), error)));
             continue;
         };
         if !seen.insert((id.clone(), identity)) {

@@ -143,7 +143,10 @@ impl Backfill {
                         return Ok(ExitCode::from(2));
                     }
                 },
-                None => return usage(&format!("there is no {}", path.display())),
+                None => match session::elsewhere(path)? {
+                    Some(found) => *path = found,
+                    None => return usage(&format!("there is no {}, here or below another name", path.display())),
+                },
             }
         }
         let asks = !self.yes && !self.dry_run;
@@ -158,7 +161,7 @@ impl Backfill {
         let mut plan = self.plan(&mut routes, &mut progress)?;
         if self.dry_run {
             self.tell(&plan, 0, &[])?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(plan.code(&[]));
         }
         if !plan.jobs.is_empty() {
             if !self.json {
@@ -172,7 +175,7 @@ impl Backfill {
         let jobs = plan.jobs(&routes)?;
         let (queued, left) = Sender::new(&routes, &mut progress, self.patience).run(jobs)?;
         self.tell(&plan, queued, &left)?;
-        Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(plan.code(&left))
     }
 
     fn plan(&self, routes: &mut Routes, progress: &mut Progress) -> anyhow::Result<Plan> {
@@ -226,6 +229,11 @@ impl Backfill {
 }
 
 impl Plan {
+    /// A failure if something could not be read, or is `left` undone.
+    fn code(&self, left: &[String]) -> ExitCode {
+        if self.refused.is_empty() && left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
     /// Takes a session in; `Err` with the reason if there is nothing to be done for it.
     fn add(
         &mut self,

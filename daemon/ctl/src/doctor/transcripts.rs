@@ -37,10 +37,11 @@ pub(super) fn judge(mut roots: Vec<PathBuf>, home: &Path, cleanup_days: u64, sta
     judge_old(&old, status, status.is_some_and(|status| status.sessions.len() < SESSIONS), cleanup_days)
 }
 
-/// The directories of projects below `roots` that are not read.
-pub(super) fn refused(roots: &[PathBuf]) -> Vec<Finding> {
+/// The directories of projects below `roots` that are not read, except those that the daemon names.
+pub(super) fn refused(roots: &[PathBuf], status: Option<&Status>) -> Vec<Finding> {
     let projects = roots.iter().flat_map(|root| places::projects(root));
-    let refused = projects.filter_map(|(dir, why)| Some((dir, why?)));
+    let is_named = |dir: &Path| status.is_some_and(|status| status.unread.iter().any(|unread| unread.path == dir));
+    let refused = projects.filter_map(|(dir, why)| Some((dir, why?))).filter(|(dir, _)| !is_named(dir));
     refused.map(|(dir, why)| Finding::problem("projects", format!("{}: {why}", dir.display()), why.remedy())).collect()
 }
 
