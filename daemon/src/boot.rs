@@ -30,7 +30,7 @@ use crate::{
     scan::Scan,
     serve, service,
     socket::{self, Denied},
-    store::handle::Handle,
+    store::{Store, handle::Handle},
     watch::Watch,
 };
 use cc_core::status::Left;
@@ -299,6 +299,11 @@ async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: Path
     loop {
         let (search, marker) = (scan.clone(), marker.clone());
         let found = tokio::task::spawn_blocking(move || {
+            match search.store.call(Store::give_back) {
+                Ok(Some(bytes)) => tracing::info!(bytes, "given back to the disk: the database had more than it needs"),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "the database cannot be made smaller"),
+            }
             let found = search.run(clock::now_ms());
             if let Err(error) = first_start::remember(&search.store, &marker) {
                 tracing::debug!(%error, "since when sessions are traced cannot be written beside the database");

@@ -313,6 +313,38 @@ fn a_session_during_which_the_server_is_down_arrives_when_it_is_up() {
 }
 
 #[test]
+fn after_an_outage_the_log_names_each_turn_with_its_page_and_the_disk_gets_its_room_back() {
+    let home = Home::new();
+    let address = server::unused();
+    let env = server::env(&format!("http://{address}"), "pk", "sk");
+    home.settings("work", &env);
+    let daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    let long = |turn: u64| tests::noise(400_000, turn);
+    for turn in 1..=30 {
+        story.turn(&long(turn), &long(100 + turn));
+    }
+    home.hook(&story.event("SessionEnd"), &env);
+    home.status_until("all turns to wait", |status| status["outbox"]["pending"] == 60);
+    assert!(!home.log().contains("turn delivered"));
+    let server = Server::at(address, |_| Answer::ok());
+    home.flush();
+    assert!(daemon.terminate().success());
+    let size = || std::fs::metadata(home.paths().database).expect("the database").len();
+    let grown = size();
+    assert!(grown > 20 << 20, "{grown}");
+    let _daemon = home.daemon();
+    tests::eventually("the room to be given back", || size() < 2 << 20);
+    let log = home.log();
+    let roots: Vec<Span> = server.spans().into_iter().filter(Span::is_root).collect();
+    assert_eq!((roots.len(), log.matches("turn delivered").count()), (30, 30), "{log}");
+    for root in roots {
+        let page = format!(" INFO turn delivered url=\"http://{address}/trace/{}\"", root.id().0);
+        assert!(log.lines().any(|line| line.ends_with(&page)), "{page}: {log}");
+    }
+}
+
+#[test]
 fn one_server_that_is_away_does_not_keep_another_waiting() {
     let home = Home::new();
     let _daemon = home.daemon();

@@ -23,6 +23,7 @@ use crate::{
 use cc_core::{
     delivery::policy::{self, Plan, Sent, Step},
     destination::Destination,
+    ids::hex,
     secret::Secrets,
     verdict::{Answer, Verdict},
 };
@@ -52,6 +53,17 @@ async fn bury(at: &At, row: &Row, why: String) -> After {
     tracing::warn!(span = span_name(&row.item), why, "no server takes this span; see `cc-langfusectl status`");
     at.keep_trying(Spans::WHAT, |store| store.bury(at.id, row.seq, &why, now_ms())).await;
     After::Next
+}
+
+/// Logs each turn in a batch that was delivered, so that the log shows what becomes of them.
+fn say_turns(to: &Destination, batch: &[Row]) {
+    for row in batch.iter().filter(|row| row.item.is_root()) {
+        let trace = hex(&row.item.trace_id());
+        match to.kind.backend().shortcut(to, &trace) {
+            Some(url) => tracing::info!(url, "turn delivered"),
+            None => tracing::info!(trace, to = to.address, "turn delivered"),
+        }
+    }
 }
 
 impl Lane for Spans {
@@ -115,6 +127,7 @@ impl Lane for Spans {
                 }
                 tracing::debug!(spans = batch.len(), to = to.address, "delivered");
                 at.keep_trying(Self::WHAT, |store| store.delivered(at.id, batch, rejected, now_ms())).await;
+                say_turns(to, batch);
                 After::Delivered
             }
             Step::Wait(wait, why) => After::Wait(wait, asked, why),

@@ -27,6 +27,7 @@ mod observations;
 mod open;
 mod outbox;
 mod redirect;
+mod room;
 mod salvage;
 mod schema;
 mod sessions;

@@ -30,6 +30,7 @@ mod migrate;
 mod observations;
 mod outbox;
 mod redirect;
+mod room;
 mod sessions;
 
 fn opened(dir: &TempDir) -> Store {

@@ -69,6 +69,14 @@ impl Item {
         }
     }
 
+    /// True for the observation of a whole turn.
+    pub fn is_root(&self) -> bool {
+        match self {
+            Self::Observation(stored) => stored.observation.is_root(),
+            Self::Span(span) => span.is_root(),
+        }
+    }
+
     /// The span as it is sent to `to`.
     pub fn encode(&self, to: &Destination) -> WireSpan {
         match self {

@@ -88,6 +88,11 @@ impl Backend for Langfuse {
         Some(&pages::Site)
     }
 
+    /// It leads on to the trace in its project.
+    fn shortcut(&self, to: &Destination, trace_id: &str) -> Option<String> {
+        Some(format!("{}/trace/{trace_id}", to.address))
+    }
+
     fn deletion(&self) -> Option<&'static dyn Deletion> {
         Some(&pages::Site)
     }

@@ -213,6 +213,11 @@ pub trait Backend: Sync {
         None
     }
 
+    /// The page of a trace, where its address is known without a question to the server.
+    fn shortcut(&self, _to: &Destination, _trace_id: &str) -> Option<String> {
+        None
+    }
+
     fn deletion(&self) -> Option<&'static dyn Deletion> {
         None
     }
