@@ -394,8 +394,14 @@ impl Engine {
             session.row.transcript.clone_from(&hint.transcript);
             session.row.hint = hint.clone().after(&session.row.hint);
         }
-        // A session that a scan finds has been silent for longer than anything is waited for.
-        let came = if hint.source == Source::Scan { now.checked_sub(QUIET_FINISHED).unwrap_or(now) } else { now };
+        let earlier = match hint.source {
+            // A session that a scan finds has been silent for longer than anything is waited for.
+            Source::Scan => QUIET_FINISHED,
+            // No burst of lines comes with an event that no hook fired. What the transcript's own time says still counts.
+            Source::Backfill | Source::Reread => BURST,
+            Source::Hook | Source::Recovery | Source::Replay => Duration::ZERO,
+        };
+        let came = now.checked_sub(earlier).unwrap_or(now);
         session.waiting.insert(at, (hint, came));
     }
 

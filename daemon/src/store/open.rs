@@ -20,6 +20,13 @@ use cc_core::hook::{Hint, Source};
 /// More than the store has statements.
 const STATEMENTS: usize = 128;
 
+/// Bytes of a page of a new database. Ids are spread over their tables, so that each of a turn is written with the page it is on:
+/// small pages are less to write.
+pub(super) const PAGE_BYTES: i64 = 1024;
+
+/// After so many bytes the log is taken into the database: a page that was written often until then is copied once.
+const LOG_BYTES: i64 = 4 << 20;
+
 /// A database that was opened, and what had to be done to it.
 pub struct Opened {
     /// The database.
@@ -86,11 +93,15 @@ impl Store {
 
     fn try_open(path: &Path, say: &dyn Fn(Stage)) -> std::result::Result<Self, Error> {
         let mut db = Connection::open(path)?;
+        db.pragma_update(None, "page_size", PAGE_BYTES)?;
         db.execute_batch(
             "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;
              PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA journal_size_limit=8388608; PRAGMA cache_size=-2000;
              PRAGMA temp_store=MEMORY;",
         )?;
+        // One from before keeps its pages.
+        let page: i64 = db.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        db.pragma_update(None, "wal_autocheckpoint", LOG_BYTES / page.max(1))?;
         // Parsing SQL costs more than running it: every statement of the store is parsed once, whatever is bound to it.
         db.set_prepared_statement_cache_capacity(STATEMENTS);
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;

@@ -8,7 +8,11 @@ use super::{
     bytes_of, checksum, is_whole,
     observations::{self, Seq},
 };
-use cc_core::{delivery::item::Item, destination::Destination, status::Fate};
+use cc_core::{
+    delivery::item::{Item, Parser},
+    destination::Destination,
+    status::Fate,
+};
 
 /// What waits for a destination, in the columns that [`read_row`] wants.
 pub(super) const SELECT: &str = "SELECT seq, destination, span_id, coalesce(cut, body), checksum
@@ -49,7 +53,7 @@ const DAMAGED: &str = "damaged in the database";
 const LATER: &str = "written by a later version, which can send it: install that and retry";
 
 /// A row of `seq, destination, span_id, body, checksum`, or why it cannot be read.
-pub(super) fn read_row(row: &rusqlite::Row) -> Result<std::result::Result<Row, &'static str>> {
+pub(super) fn read_row(row: &rusqlite::Row, parser: &mut Parser) -> Result<std::result::Result<Row, &'static str>> {
     let (seq, body) = (row.get(0)?, bytes_of(row, 3)?);
     if !is_whole(row)? {
         return Ok(Err(DAMAGED));
@@ -57,7 +61,7 @@ pub(super) fn read_row(row: &rusqlite::Row) -> Result<std::result::Result<Row, &
     // Version 1 of the tables had no checksums.
     let is_known_whole = row.get::<_, Option<i64>>(4)?.is_some();
     let why = if is_known_whole { LATER } else { DAMAGED };
-    Ok(Item::parse(body).map(|item| Row { seq, item, bytes: body.len() }).map_err(|_| why))
+    Ok(parser.parse(body).map(|item| Row { seq, item, bytes: body.len() }).map_err(|_| why))
 }
 
 impl Store {
@@ -67,8 +71,7 @@ impl Store {
     /// # Errors
     /// If the database cannot be read.
     pub fn claim(&mut self, destination: DestinationId, rows: usize, bytes: usize) -> Result<Vec<Row>> {
-        let mut batch = Vec::new();
-        let mut broken = Vec::new();
+        let (mut batch, mut broken, mut parser) = (Vec::new(), Vec::new(), Parser::default());
         let mut total = 0;
         {
             let mut statement = self.db.prepare_cached(&format!("{SELECT} ORDER BY seq LIMIT ?"))?;
@@ -79,7 +82,7 @@ impl Store {
                 if total > bytes && !batch.is_empty() {
                     break;
                 }
-                match read_row(row)? {
+                match read_row(row, &mut parser)? {
                     Ok(row) => batch.push(row),
                     Err(why) => broken.push((row.get(0)?, why)),
                 }
@@ -106,8 +109,9 @@ impl Store {
             .query_row(params![destination, i64::try_from(bytes).unwrap_or(i64::MAX)], |row| row.get(0))
             .optional()?;
         let Some(seq) = seq else { return Ok(None) };
-        let found =
-            self.db.prepare_cached(&format!("{SELECT} AND seq = ?"))?.query_row([destination, seq], read_row)?;
+        let mut statement = self.db.prepare_cached(&format!("{SELECT} AND seq = ?"))?;
+        let found = statement.query_row([destination, seq], |row| read_row(row, &mut Parser::default()))?;
+        drop(statement);
         match found {
             Ok(row) => Ok(Some(row)),
             Err(why) => self.bury(destination, seq, why, crate::clock::now_ms()).map(|()| None),

@@ -8,7 +8,7 @@ use super::{
     outbox::{SELECT, did_not_arrive, read_row},
 };
 use cc_core::{
-    delivery::item::Item,
+    delivery::item::{Item, Parser},
     destination::{Destination, MediaAs},
     status::Redirected,
 };
@@ -57,11 +57,11 @@ impl Store {
             .prepare_cached("SELECT seq FROM outbox WHERE destination = ? AND seq > ? ORDER BY seq LIMIT ?")?
             .query_map([from, after, SPANS_PER_TRANSACTION], |row| row.get(0))?
             .collect::<Result<_>>()?;
-        let (mut found, mut broken) = (Redirected::default(), Vec::new());
+        let (mut found, mut broken, mut parser) = (Redirected::default(), Vec::new(), Parser::default());
         for seq in &rows {
             let (row, sum) = tx.prepare_cached(&format!("{SELECT} AND seq = ?"))?.query_row([from, *seq], |row| {
                 // Of what is stored: this version may write the same otherwise.
-                Ok((read_row(row)?, checksum(to, bytes_of(row, 2)?, bytes_of(row, 3)?)))
+                Ok((read_row(row, &mut parser)?, checksum(to, bytes_of(row, 2)?, bytes_of(row, 3)?)))
             })?;
             match row.map(|row| row.item) {
                 Err(why) => broken.push((*seq, why)),

@@ -19,9 +19,10 @@ const CONDITIONS: [(&str, &str); 6] = [
 ];
 
 /// What is taken over of `exported` where each destination says up to which observation all arrived. That is read before: one row of
-/// it that cannot be read must not end the reading of all others.
-const ARRIVED: &str =
-    "delivered = 1 OR delivered = 0 AND observation <= (SELECT arrived FROM temp.arrived WHERE id = destination)";
+/// it that cannot be read must not end the reading of all others. Where a file was cut off within a row, SQLite reads zeros: a number
+/// that may have lost its last byte says nothing.
+const ARRIVED: &str = "delivered = 1 OR delivered = 0 AND observation & 255
+    AND observation <= (SELECT arrived FROM temp.arrived WHERE id = destination)";
 
 /// A table, and what of it is taken over.
 struct Table {

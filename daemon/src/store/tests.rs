@@ -107,7 +107,7 @@ fn as_spans_were_stored(trace: u8, id: u8, parent: u8) -> String {
 
 /// As it waits.
 fn waits(observation: Observation) -> Item {
-    Item::Observation(Box::new(Stored { facts: TraceFacts::default(), observation }))
+    Item::Observation(Box::new(Stored { facts: Arc::new(TraceFacts::default()), observation }))
 }
 
 /// On its way out, as large as it is.

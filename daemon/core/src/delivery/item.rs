@@ -5,7 +5,9 @@ use crate::{
     ids::{SpanId, TraceId},
     observation::{Observation, TraceFacts},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::sync::Arc;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
@@ -16,19 +18,60 @@ pub enum Item {
 }
 
 /// An observation with the facts of its trace.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
-    pub facts: TraceFacts,
+    /// Shared by the observations of a trace that are parsed one after the other.
+    pub facts: Arc<TraceFacts>,
     pub observation: Observation,
 }
 
 /// The first bytes of an [`Item::Observation`]'s body. A span's body begins with its trace.
 const BEGIN: &str = "{\"facts\":";
+/// What stands between the facts and the observation, and what after it.
+const MIDDLE: &str = ",\"observation\":";
+const END: &str = "}";
+
+/// The body of an [`Item::Observation`] whose facts are not parsed yet.
+#[derive(Deserialize)]
+struct Raw<'a> {
+    #[serde(borrow)]
+    facts: &'a RawValue,
+    observation: Observation,
+}
+
+/// Parses the bodies of a batch, and what several in a row have in common once.
+#[derive(Debug, Default)]
+pub struct Parser {
+    /// The facts of the last one, as text and parsed.
+    facts: Option<(String, Arc<TraceFacts>)>,
+}
+
+impl Parser {
+    /// Parses a body.
+    ///
+    /// # Errors
+    /// If it is of no known form, or was written by a later version.
+    pub fn parse(&mut self, body: &[u8]) -> serde_json::Result<Item> {
+        let Some(rest) = body.strip_prefix(BEGIN.as_bytes()) else {
+            return serde_json::from_slice(body).map(Item::Span);
+        };
+        if let Some((text, facts)) = &self.facts
+            && let Some(rest) = rest.strip_prefix(text.as_bytes()).and_then(|rest| rest.strip_prefix(MIDDLE.as_bytes()))
+            && let Some(observation) = rest.strip_suffix(END.as_bytes())
+            && let Ok(observation) = serde_json::from_slice(observation)
+        {
+            return Ok(Item::Observation(Box::new(Stored { facts: facts.clone(), observation })));
+        }
+        let Raw { facts, observation } = serde_json::from_slice(body)?;
+        let (_, facts) = self.facts.insert((facts.get().to_owned(), Arc::new(serde_json::from_str(facts.get())?)));
+        Ok(Item::Observation(Box::new(Stored { facts: facts.clone(), observation })))
+    }
+}
 
 /// The body of an observation; `facts` as [`facts`] serialises them.
 pub fn body(facts: &str, observation: &Observation) -> String {
     let observation = serde_json::to_string(observation).unwrap_or_default();
-    [BEGIN, facts, ",\"observation\":", &observation, "}"].concat()
+    [BEGIN, facts, MIDDLE, &observation, END].concat()
 }
 
 /// The facts of a trace, serialised for [`body`].
@@ -37,15 +80,12 @@ pub fn facts(facts: &TraceFacts) -> String {
 }
 
 impl Item {
-    /// Parses a body.
+    /// Parses a body, as [`Parser::parse`].
     ///
     /// # Errors
-    /// If it is neither form, or was written by a later version.
+    /// As there.
     pub fn parse(body: &[u8]) -> serde_json::Result<Self> {
-        if body.starts_with(BEGIN.as_bytes()) {
-            return serde_json::from_slice(body).map(Self::Observation);
-        }
-        serde_json::from_slice(body).map(Self::Span)
+        Parser::default().parse(body)
     }
 
     pub fn body(&self) -> String {
@@ -109,7 +149,7 @@ impl Item {
         match self {
             Self::Observation(stored) => {
                 stored.observation.each_text(each);
-                stored.facts.each_text(each);
+                Arc::make_mut(&mut stored.facts).each_text(each);
             }
             Self::Span(span) => span.each_text(each),
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::open::PAGE_BYTES;
 
 #[test]
 fn a_new_database_is_empty() {
@@ -46,10 +47,11 @@ fn damage_within_a_database_of_ours_is_found_when_it_is_opened() {
 /// A database with three sessions, 40 spans of which 20 are delivered, and an event, written to disk.
 fn used() -> (TempDir, Vec<u8>) {
     let (dir, mut store) = fresh();
-    for id in ["s-1", "s-2", "s-3"] {
-        store
-            .advance_one(&Advance { session: session(id), ..step((1..=40).map(|id| span(1, id, 9)).collect()) })
-            .unwrap();
+    for spans in [0, 40] {
+        for id in ["s-1", "s-2", "s-3"] {
+            let spans = (1..=spans).map(|id| span(1, id, 9)).collect();
+            store.advance_one(&Advance { session: session(id), ..step(spans) }).unwrap();
+        }
     }
     let destination = store.destinations().unwrap()[0].id;
     let rows = store.claim(destination, 20, usize::MAX).unwrap();
@@ -112,7 +114,7 @@ fn what_can_be_read_of_a_damaged_database_is_taken_over() {
         let (dir, mut bytes) = used();
         let path = dir.path().join("state.db");
         // The last page holds outbox or exported rows: the sessions come before.
-        let last = bytes.len() - 4096;
+        let last = bytes.len() - usize::try_from(PAGE_BYTES).unwrap();
         if cut_off {
             bytes.truncate(last);
         } else {
@@ -167,7 +169,7 @@ fn damage_does_not_bring_back_what_no_server_takes() {
         drop(store);
         if salvaged {
             let mut bytes = std::fs::read(&path).unwrap();
-            let last = bytes.len() - 4096;
+            let last = bytes.len() - usize::try_from(PAGE_BYTES).unwrap();
             bytes[last..].fill(0xee);
             std::fs::write(&path, &bytes).unwrap();
         }

@@ -140,12 +140,12 @@ fn items() -> Vec<Item> {
         body,
         ..Observation::default()
     };
-    let item = |body| Item::Observation(Box::new(Stored { facts: facts(), observation: observation(body) }));
+    let item = |body| Item::Observation(Box::new(Stored { facts: facts().into(), observation: observation(body) }));
     bodies()
         .into_iter()
         .map(item)
         .chain([Item::Observation(Box::new(Stored {
-            facts: TraceFacts::default(),
+            facts: TraceFacts::default().into(),
             observation: Observation::default(),
         }))])
         .collect()
@@ -159,6 +159,35 @@ fn what_waits_comes_back_as_it_was() {
         let json: Json = serde_json::from_str(&body).unwrap();
         assert_eq!((&json["facts"]["v"], &json["observation"]["v"]), (&json!(1), &json!(1)));
     }
+}
+
+#[test]
+fn a_batch_is_parsed_as_its_bodies_are_one_by_one() {
+    let other = TraceFacts { session_id: "other".into(), ..facts() };
+    let mut bodies: Vec<String> = items().iter().map(Item::body).collect();
+    bodies.push(super::body(&super::facts(&other), &Observation::default()));
+    bodies.push(super::body(&super::facts(&facts()), &Observation::default()));
+    // Other forms, and damage behind facts that are known already.
+    bodies.push(serde_json::to_string(&crate::destination::wire::WireSpan::default()).unwrap());
+    for (from, to) in
+        [("}}", "}"), ("}}", "}}}"), ("}}", "},\"x\":1}"), ("\"observation\":{\"v\":1", "\"observation\":{\"v\":2")]
+    {
+        let whole = bodies[0].clone();
+        let at = whole.rfind(from).unwrap();
+        bodies.push(format!("{}{to}{}", &whole[..at], &whole[at + from.len()..]));
+        bodies.push(whole);
+    }
+    let mut parser = Parser::default();
+    let mut known = 0;
+    for body in bodies.iter().chain(bodies.iter().rev()) {
+        let before = parser.facts.as_ref().map(|(_, facts)| facts.clone());
+        let (found, alone) = (parser.parse(body.as_bytes()), Item::parse(body.as_bytes()));
+        assert_eq!(found.as_ref().ok(), alone.as_ref().ok(), "{body}");
+        if let (Ok(Item::Observation(stored)), Some(before)) = (&found, before) {
+            known += usize::from(Arc::ptr_eq(&stored.facts, &before));
+        }
+    }
+    assert!(known > bodies.len(), "{known} of {} found their facts parsed", 2 * bodies.len());
 }
 
 #[test]
@@ -217,7 +246,7 @@ fn no_text_is_left_unmasked_in_any_field() {
         let had = Item::Observation(stored.clone()).body().matches(TOKEN).count() as u64;
         let mut counts = Counts::new();
         stored.observation.redact(&rules, &mut counts);
-        stored.facts.redact(&rules, &mut counts);
+        Arc::make_mut(&mut stored.facts).redact(&rules, &mut counts);
         let body = Item::Observation(stored).body();
         assert!(!body.contains(TOKEN), "{body}");
         assert_eq!(counts.values().sum::<u64>(), had, "each once: {body}");

@@ -380,7 +380,7 @@ fn an_observation_too_large_is_cut_at_its_largest_text_wherever_that_stands() {
     };
     let observation = Observation { body: Body::Tool(tool), ..Observation::default() };
     let facts = TraceFacts { session_id: "s".into(), cwd: Some("d".repeat(2500)), ..TraceFacts::default() };
-    let mut item = Item::Observation(Box::new(Stored { facts, observation }));
+    let mut item = Item::Observation(Box::new(Stored { facts: facts.into(), observation }));
     assert!(shrink(&mut item), "there is enough to cut");
     while shrink(&mut item) {}
     let span = item.encode(&langfuse());
