@@ -112,7 +112,7 @@ impl Unreadable {
             }
             Self::OtherOwner => "make the file yours, and the directory and the link that lead to it",
             Self::Outside => {
-                "name the directory in which the projects lie in transcript_roots of config.toml, and restart the daemon"
+                "name the directory in which the projects lie in transcript_roots of config.toml; then cc-langfusectl restart"
             }
             Self::Hollow => "remove the file: Claude Code did not write it",
         }

@@ -75,8 +75,8 @@ impl Report {
 pub fn group(check: &str) -> &'static str {
     match check {
         "claude" | "managed-settings" | "user-settings" | "project-settings" | "local-settings" => "Claude Code",
-        "hooks" | "hook-events" | "hook-program" | "hooks-file" | "other-tracer" => "Hook",
-        "tracing" | "keys" | "base-url" | "otlp" | "semantics" | "tracked-keys" => "This project",
+        "hooks" | "plugin" | "hook-events" | "hook-program" | "hooks-file" | "other-tracer" => "Hook",
+        "tracing" | "pause" | "keys" | "base-url" | "otlp" | "semantics" | "tracked-keys" => "This project",
         "server" | "clock" | "store" | "probe" => "Server",
         "destinations" | "delivery" | "dead-letters" | "media" | "projects" | "transcripts" | "unread" => "Delivery",
         _ => "Daemon",

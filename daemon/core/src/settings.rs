@@ -58,11 +58,15 @@ pub fn apply(text: &str, desired: Desired<'_>) -> Result<(String, Ours), Error> 
     for event in desired.events {
         let path = [Step::Key("hooks"), Step::Key(event)];
         let known = registrations(&text, event)?;
-        if known.iter().any(|known| program(&known.command).is_some_and(|program| program == desired.hook)) {
+        // One that people have made their own, as with a variable before it, stays; a plain one would fail where the program is gone.
+        let is_plain = |known: &Registration| words(&known.command) == [desired.hook];
+        if known.iter().any(|known| program(&known.command).is_some_and(|program| program == desired.hook))
+            && !known.iter().any(is_plain)
+        {
             continue;
         }
         let command = guarded(desired.hook);
-        text = match known.first() {
+        text = match known.iter().find(|known| is_plain(known)).or(known.first()) {
             Some(known) => edit::put(&text, &known.path(event, true), &command.into())?,
             None => edit::push(&text, &path, &json!({"hooks": [{"type": "command", "command": command}]}))?,
         };

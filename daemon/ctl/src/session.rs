@@ -286,7 +286,7 @@ pub(crate) fn reached(path: &Path, roots: &[PathBuf]) -> anyhow::Result<Vec<Path
     if within.is_empty() {
         let dir = if real.is_dir() { &*real } else { real.parent().unwrap_or(&real) };
         bail!(
-            "the daemon reads no transcripts in {}: name that directory in {} (transcript_roots = [\"…\"]) and restart it",
+            "the daemon reads no transcripts in {}: name that directory in {} (transcript_roots = [\"…\"]); then cc-langfusectl restart",
             dir.display(),
             client::paths()?.config.display()
         );

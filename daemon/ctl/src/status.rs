@@ -20,9 +20,10 @@ const MAX_VALUE_CHARS: usize = 200;
 
 pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
     let status = Client::new()?.status()?;
+    let code = if status.problems().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if json {
         output::json(&status, true)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(code);
     }
     let (problems, is_outdated) = (status.problems(), status.daemon.is_outdated(cc_langfuse::VERSION));
     let Status {
@@ -117,7 +118,7 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
     for (index, problem) in problems.iter().enumerate() {
         out!("{:<14}{}", if index == 0 { "problem" } else { "" }, short(problem));
     }
-    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(code)
 }
 
 pub(crate) fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {

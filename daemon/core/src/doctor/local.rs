@@ -146,6 +146,16 @@ pub enum Unit {
         /// As in `active`, `inactive`, `failed`.
         active: String,
     },
+    /// What `launchctl print` says of our agent; `None` if launchd does not know it.
+    Launchd(Option<Agent>),
+}
+
+/// The agent as launchd has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    pub is_running: bool,
+    /// Its last exit code, if it is not 0.
+    pub failed: Option<String>,
 }
 
 /// Does the daemon run, and will it tomorrow? `ours` is the version of whoever asks.
@@ -155,6 +165,8 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
         Unit::Systemd { .. } => {
             "systemctl --user enable --now cc-langfused; it says why not: journalctl --user -u cc-langfused"
         }
+        Unit::Launchd(None) => "cc-langfusectl setup",
+        Unit::Launchd(Some(_)) => "cc-langfusectl restart; its log says why not: cc-langfusectl logs",
         Unit::NoManager => "cc-langfusectl start, which runs cc-langfused without a terminal",
     };
     let mut findings = Vec::new();
@@ -187,6 +199,30 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
     }
     let running = daemon.status().is_some();
     findings.push(match unit {
+        Unit::Launchd(None) => Finding::warning(
+            "unit",
+            "launchd does not know cc-langfused: nobody starts the daemon when you log in",
+            "cc-langfusectl setup",
+        ),
+        Unit::Launchd(Some(Agent { failed: Some(code), is_running: false })) => Finding::problem(
+            "unit",
+            format!("launchd has started cc-langfused, and it ended with {code}"),
+            "cc-langfusectl logs says why; then cc-langfusectl restart",
+        ),
+        Unit::Launchd(Some(agent)) if agent.is_running || !running => {
+            let state = if agent.is_running { "running" } else { "loaded" };
+            Finding::ok("unit", format!("cc-langfused is {state} under launchd"))
+        }
+        Unit::Launchd(Some(_)) => Finding::warning(
+            "unit",
+            "the daemon was started by hand: launchd does not restart it",
+            "cc-langfusectl restart",
+        ),
+        Unit::Systemd { active, .. } if active == "failed" && !running => Finding::problem(
+            "unit",
+            "cc-langfused.service has failed",
+            "systemctl --user status cc-langfused says why; then cc-langfusectl restart",
+        ),
         Unit::NoManager => Finding::ok("unit", "no service manager here: cc-langfusectl start starts it, and hooks do with start = \"hook\" in config.toml"),
         Unit::Systemd { enabled, active } if enabled == "enabled" && (active == "active" || !running) => {
             Finding::ok("unit", format!("cc-langfused.service is enabled, {active}"))
@@ -302,7 +338,7 @@ pub fn judge_access(check: &'static str, path: &Path, access: &Access, mode: &st
     match access {
         Access::Private => Finding::ok(check, format!("{shown}, yours alone")),
         Access::Missing if running => {
-            Finding::problem(check, format!("{shown} is gone while the daemon runs"), "restart the daemon")
+            Finding::problem(check, format!("{shown} is gone while the daemon runs"), RESTART)
         }
         Access::Missing => Finding::ok(check, format!("{shown} is made when the daemon starts")),
         Access::Forbidden => Finding::problem(
@@ -323,7 +359,7 @@ pub fn judge_access(check: &'static str, path: &Path, access: &Access, mode: &st
         Access::WrongKind => Finding::problem(
             check,
             format!("{shown} is not what belongs there"),
-            format!("remove {shown} and restart the daemon"),
+            format!("remove {shown}; then cc-langfusectl restart"),
         ),
         Access::Unusable => Finding::problem(
             check,

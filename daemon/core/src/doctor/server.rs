@@ -114,16 +114,43 @@ fn judge_failure(to: &To, failure: &Failure) -> Finding {
         Failure::Status { status: 401 | 403, said, .. } => {
             (format!("{base_url} does not take the keys: {}", words(said)), known.credentials.to_owned())
         }
-        Failure::Status { status: 300..=399, .. } => {
-            (format!("{base_url} answers with a redirect"), format!("set {variable} to the address it leads to"))
-        }
-        Failure::Status { status: 429 | 500..=599, said, .. } => (
+        Failure::Status { status: 511, .. } => (format!("the network asks for a sign-in before it leads to {base_url}"), SIGN_IN.to_owned()),
+        Failure::Status { status: 300..=399, .. } => (
+            format!("{base_url} answers with a redirect"),
+            format!("set {variable} to the address it leads to; if that is a sign-in page of the network, sign in there first"),
+        ),
+        Failure::Status { status: 429, said, .. } => (
+            format!("{base_url} takes no more requests for now: {}", words(said)),
+            "nothing is lost: the daemon waits as long as the server asks; if it stays so, raise the limit of the server or its plan"
+                .to_owned(),
+        ),
+        Failure::Status { status: 502..=504, said, .. } => (
+            format!("{base_url} is not ready: {}", words(said)),
+            "nothing is lost: it is tried again; if it stays so, see whether the server runs behind its proxy, and has started"
+                .to_owned(),
+        ),
+        Failure::Status { status: 500..=599, said, .. } => (
             format!("{base_url} is in trouble: {}", words(said)),
-            "nothing is lost; look at the server, and try again later".to_owned(),
+            "nothing is lost: it is tried again; look at the log of the server".to_owned(),
+        ),
+        Failure::Status { status: 400, said, .. } if speaks_tls(said) => (
+            format!("{base_url} speaks TLS: {}", words(said)),
+            format!("write https:// in {variable}"),
+        ),
+        Failure::Odd { said, .. } if said.contains("page") => (
+            format!("{base_url} does not answer as {title} does: {}", words(said)),
+            format!("sign in to the network if that is its page (a captive portal, a company's proxy); else correct {variable}"),
         ),
         Failure::Status { said, .. } | Failure::Odd { said, .. } => {
             (format!("{base_url} does not answer as {title} does: {}", words(said)), format!("correct {variable}"))
         }
+        Failure::Unreachable(why) | Failure::Untrusted(why) if speaks_no_tls(why) => (
+            format!("{base_url} does not speak TLS at that port: {why}"),
+            format!(
+                "set {variable} to the port where it does; http:// is only for localhost, 127.0.0.0/8 and [::1], because the key \
+                 would be read on the way"
+            ),
+        ),
         Failure::Unreachable(why) => (
             format!("{base_url} cannot be reached: {why}"),
             format!("check {variable}, the network, HTTPS_PROXY and NO_PROXY; what is traced waits meanwhile"),
@@ -139,6 +166,20 @@ fn judge_failure(to: &To, failure: &Failure) -> Finding {
     };
     Finding::problem("server", seen, remedy)
 }
+
+/// What a server says that is asked without TLS at a port for it: nginx, Go, Node and Apache.
+fn speaks_tls(said: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    said.contains("https port") || said.contains("https server") || said.contains("ssl-enabled server port")
+}
+
+/// What a TLS client says whose first message is answered in plain text.
+fn speaks_no_tls(why: &str) -> bool {
+    why.contains("InvalidContentType") || why.contains("corrupt message")
+}
+
+/// What to do about a captive portal.
+const SIGN_IN: &str = "open any page in a browser and sign in to the network; what is traced waits meanwhile";
 
 /// What became of a trace that was sent to be read back.
 pub struct Probe {
@@ -246,7 +287,14 @@ pub fn judge_delivery(status: &Status, ours: &[To]) -> Vec<Finding> {
 
 fn judge_destination(to: &Destination, ours: &[To]) -> Finding {
     let check = "delivery";
-    let place = to.called().map_or_else(|| to.base_url.clone(), |name| format!("{name} ({})", to.base_url));
+    let key = match super::settings::is_secret(&to.public_key) {
+        true => "a secret key in the place of the public one",
+        false => to.public_key.as_str(),
+    };
+    let place = match to.called() {
+        Some(name) => format!("{name} ({}, {key})", to.base_url),
+        None => format!("{} ({key})", to.base_url),
+    };
     let is_ours = ours.iter().any(|ours| ours.address == to.base_url && ours.account == to.public_key);
     let waiting = match to.waiting {
         0 => String::new(),
@@ -257,9 +305,15 @@ fn judge_destination(to: &Destination, ours: &[To]) -> Finding {
     // What nobody waits for is not broken.
     let tell = if is_ours || to.waiting > 0 { Finding::problem } else { Finding::warning };
     match to.state.as_str() {
-        "parked" => {
-            tell(check, seen, "fix that; the daemon tries again by itself, at once with cc-langfusectl flush".into())
-        }
+        "parked" => tell(
+            check,
+            seen,
+            format!(
+                "fix that; the daemon tries again by itself, at once with cc-langfusectl flush. If the key is gone for good: \
+                 cc-langfusectl destinations move {name} NEW, or drop {name}",
+                name = to.name
+            ),
+        ),
         "held" => tell(check, seen, format!("if you want that: cc-langfusectl trust {}", to.base_url)),
         _ if to.full => Finding::problem(
             check,
@@ -294,7 +348,7 @@ pub fn judge_configured(named: &Named, secret: Result<(), String>, status: Optio
                     "{} is in {place}, and not known to the daemon: it has another home, is of an earlier version, or cannot use the file",
                     named.name
                 ),
-                "restart the daemon",
+                "cc-langfusectl restart",
             )
         }
         (Ok(entry), Ok(())) => {
@@ -338,7 +392,7 @@ pub fn judge_old(old: &[Old], status: Option<&Status>, listed_all: bool, cleanup
             n => Finding::problem(
                 check,
                 format!("{} near the end, {removed}, and no daemon reads", count(n, "transcript")),
-                "start the daemon; it takes up what it was following",
+                "cc-langfusectl start; the daemon takes up what it was following",
             ),
         };
     };

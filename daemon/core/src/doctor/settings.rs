@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 use super::Finding;
 use crate::{
     claude::{Knows, Version},
-    destination::{Backend, langfuse::Langfuse},
+    destination::{Backend, address::unquoted, langfuse::Langfuse},
     project::Semantics,
     route::{Env, Refused},
-    settings::{HOOK, program, rival::Rival, split_mark, words},
+    settings::{HOOK, program, quoted, rival::Rival, split_mark, words},
 };
 
 mod misplaced;
@@ -23,6 +23,9 @@ mod mlflow;
 mod otlp;
 
 pub use misplaced::judge_hooks_file;
+
+/// The plugin that registers the hook, whatever its marketplace is called.
+pub const PLUGIN: &str = "cc-langfuse";
 
 /// Days after which Claude Code removes transcripts, unless its settings say otherwise.
 const CLEANUP_DAYS: u64 = 30;
@@ -93,8 +96,8 @@ pub struct Settings {
     events: BTreeSet<(PathBuf, String)>,
     /// What each file, weakest first, says of MLflow's own integration.
     rivals: Vec<(PathBuf, Rival)>,
-    /// A plugin of ours is enabled there.
-    plugin: Option<PathBuf>,
+    /// Our plugin by its full name, if the strongest file that names it turns it on, and that file.
+    plugins: BTreeMap<String, (bool, PathBuf)>,
     disabled: Option<(bool, PathBuf)>,
     managed_only: Option<PathBuf>,
     cleanup_days: Option<u64>,
@@ -184,9 +187,8 @@ impl Settings {
             self.managed_only = Some(file.path.clone());
         }
         if let Some(plugins) = top.get("enabledPlugins").and_then(Value::as_object) {
-            let is_ours = |name: &String, on: &Value| name.starts_with("cc-langfuse") && *on == Value::Bool(true);
-            if plugins.iter().any(|(name, on)| is_ours(name, on)) {
-                self.plugin = Some(file.path.clone());
+            for (name, on) in plugins.iter().filter(|(name, _)| name.split('@').next() == Some(PLUGIN)) {
+                self.plugins.insert(name.clone(), (*on == Value::Bool(true), file.path.clone()));
             }
         }
         self.cleanup_days = top.get("cleanupPeriodDays").and_then(Value::as_u64).or(self.cleanup_days);
@@ -217,8 +219,14 @@ impl Settings {
         self.hooks.iter().filter(|hook| program(&hook.command).is_some()).collect()
     }
 
-    /// Is the hook called, and on what?
-    pub fn judge_hooks(&self, version: Option<Version>) -> Vec<Finding> {
+    /// Our plugin by its full name, as in `cc-langfuse@cc-langfuse`, and the file that turns it on.
+    pub fn plugin(&self) -> Option<(&str, &Path)> {
+        let on = self.plugins.iter().find(|(_, (on, _))| *on);
+        on.map(|(name, (_, file))| (name.as_str(), file.as_path()))
+    }
+
+    /// Is the hook called, and on what? `dead` says why Claude Code cannot load our plugin, and what to do.
+    pub fn judge_hooks(&self, version: Option<Version>, dead: Option<&(String, String)>) -> Vec<Finding> {
         let mut findings = Vec::new();
         if let Some((true, file)) = &self.disabled {
             let file = file.display();
@@ -237,7 +245,12 @@ impl Settings {
         } else {
             findings.push(Finding::ok("hooks", "not turned off"));
         }
-        findings.push(self.judge_events(version));
+        findings.push(self.judge_events(version, dead));
+        if let (Some((name, file)), Some((why, remedy))) = (self.plugin(), dead) {
+            let seen = format!("{name}, which {} turns on, fails to load: {why}", file.display());
+            // Without it nothing is registered, which is the other finding.
+            findings.push(Finding::warning("plugin", seen, remedy.clone()));
+        }
         let other = self.hooks.iter().find_map(|hook| Some((hook, other_program(&hook.command)?)));
         if let Some((hook, program)) = other {
             let file = hook.file.display();
@@ -250,7 +263,7 @@ impl Settings {
         findings
     }
 
-    fn judge_events(&self, version: Option<Version>) -> Finding {
+    fn judge_events(&self, version: Option<Version>, dead: Option<&(String, String)>) -> Finding {
         let own = self.own_hooks();
         let events: BTreeSet<&str> = own.iter().map(|hook| hook.event.as_str()).collect();
         let unknown = |wanted: Knows| {
@@ -265,11 +278,18 @@ impl Settings {
             );
         }
         if own.is_empty() {
-            return match &self.plugin {
-                Some(file) => {
+            return match (self.plugin(), dead) {
+                (Some((_, file)), None) => {
                     Finding::ok("hook-events", format!("registered by the plugin that {} enables", file.display()))
                 }
-                None => Finding::problem(
+                (Some((name, _)), Some(_)) => Finding::problem(
+                    "hook-events",
+                    format!("only the plugin {name} registers {HOOK}, and it fails to load: Claude Code calls nobody"),
+                    format!(
+                        "repair the plugin, as said below; or claude plugin uninstall {name}, then cc-langfusectl setup"
+                    ),
+                ),
+                (None, _) => Finding::problem(
                     "hook-events",
                     format!("no settings file registers {HOOK}: Claude Code calls nobody"),
                     "cc-langfusectl setup",
@@ -290,6 +310,13 @@ impl Settings {
                 format!("remove `{event}` from `hooks` in {}, or update Claude Code to 2.1.120", file.display()),
             );
         }
+        if let (Some((name, _)), None, Some(hook)) = (self.plugin(), dead, own.first()) {
+            return Finding::warning(
+                "hook-events",
+                format!("registered twice: by the plugin {name} and in {}; each is called", hook.file.display()),
+                format!("claude plugin disable {name}"),
+            );
+        }
         let ways: BTreeSet<(&str, &Path)> =
             own.iter().map(|hook| (hook.command.as_str(), hook.file.as_path())).collect();
         let commands: BTreeSet<&str> = ways.iter().map(|(command, _)| *command).collect();
@@ -303,6 +330,19 @@ impl Settings {
         }
         let events: Vec<&str> = events.into_iter().collect();
         Finding::ok("hook-events", format!("on {}", events.join(", ")))
+    }
+
+    /// Is this project paused? `paused` are the directories of those that are.
+    pub fn judge_pause(dir: &Path, paused: &[PathBuf]) -> Option<Finding> {
+        let around = paused.iter().find(|paused| dir.starts_with(paused))?;
+        let (what, command) = match around.parent() {
+            None => ("every project is paused".to_owned(), "cc-langfusectl resume --all".to_owned()),
+            Some(_) => {
+                let shown = around.display();
+                (format!("{shown} is paused"), format!("cc-langfusectl resume {}", quoted(&shown.to_string())))
+            }
+        };
+        Some(Finding::warning("pause", format!("{what}: what is said meanwhile is never sent"), command))
     }
 
     /// Is tracing on here, with what, and from where?
@@ -380,6 +420,16 @@ impl Settings {
                 "the public key looks like a secret key",
                 "exchange LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY; if they were sent, make new ones",
             ),
+            _ if let Some(name) = self.odd_key() => Finding::problem(
+                "keys",
+                format!("{name} holds a character that no key has, such as a blank or a quote: it was not copied whole"),
+                format!("copy the key again, without quotes around it, into {}", local.display()),
+            ),
+            _ if let Some(name) = self.quoted_key() => Finding::warning(
+                "keys",
+                format!("{name} stands in quotes; they are left out here, other programs may take them for a part of the key"),
+                format!("remove the quotes within the value of {name}, {}", self.source("SECRET_KEY")),
+            ),
             // Whatever looks otherwise may be something that was not meant to be seen.
             (Ok(to), _) if to.account.starts_with("pk-") => {
                 Finding::ok("keys", format!("{}, {}", to.account, self.source("PUBLIC_KEY")))
@@ -405,10 +455,30 @@ impl Settings {
         findings
     }
 
+    /// The variables that hold a key of Langfuse, and what they hold.
+    fn keys(&self) -> impl Iterator<Item = (&str, &str)> {
+        let is_key = |name: &str| name.ends_with("LANGFUSE_PUBLIC_KEY") || name.ends_with("LANGFUSE_SECRET_KEY");
+        let all = self.env.iter().map(|(name, (value, _))| (name.as_str(), value.trim()));
+        all.filter(move |(name, value)| is_key(name) && !value.is_empty())
+    }
+
+    /// A key with a character in it that none has.
+    fn odd_key(&self) -> Option<&str> {
+        let is_odd =
+            |value: &str| !unquoted(value).bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'`".contains(&byte));
+        self.keys().find(|(_, value)| is_odd(value)).map(|(name, _)| name)
+    }
+
+    /// A key with quotes around it.
+    fn quoted_key(&self) -> Option<&str> {
+        self.keys().find(|(_, value)| unquoted(value) != *value).map(|(name, _)| name)
+    }
+
     /// Where the setting `LANGFUSE_X` comes from.
     fn source(&self, name: &str) -> String {
         let names = match name {
             "BASE_URL" => &["CC_LANGFUSE_BASE_URL", "LANGFUSE_BASE_URL", "CC_LANGFUSE_HOST", "LANGFUSE_HOST"][..],
+            "SECRET_KEY" => &["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"],
             _ => &["CC_LANGFUSE_PUBLIC_KEY", "LANGFUSE_PUBLIC_KEY"],
         };
         let set = names.iter().find_map(|name| self.env.get(*name).filter(|(value, _)| !value.trim().is_empty()));

@@ -1,13 +1,6 @@
 //! Claude Code, its settings files, and the programs they name.
 
-use std::{
-    fs,
-    io::Read,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, process::Command, time::Duration};
 
 use crate::{client, programs};
 use cc_core::{
@@ -19,7 +12,8 @@ use cc_core::{
     settings::{HOOK, program},
 };
 use cc_langfuse::{
-    credentials::{MAX_SETTINGS, is_tracked},
+    credentials::{MAX_SETTINGS, is_tracked, layers},
+    environment,
     files::{self, Owner, Refused, Rules},
 };
 use proto::frame::Frame;
@@ -29,11 +23,6 @@ const MAX_PROGRAM: u64 = 64 << 20;
 
 /// How long the hook may take to do nothing.
 const PROMPT: Duration = Duration::from_secs(2);
-
-#[cfg(target_os = "macos")]
-const MANAGED: &str = "/Library/Application Support/ClaudeCode/managed-settings.json";
-#[cfg(not(target_os = "macos"))]
-const MANAGED: &str = "/etc/claude-code/managed-settings.json";
 
 /// Claude Code, where a shell or its own installers put it.
 pub(super) fn installed(home: &Path) -> Claude {
@@ -45,25 +34,29 @@ pub(super) fn installed(home: &Path) -> Claude {
     }
 }
 
-/// The settings files that Claude Code reads in `project`, weakest first.
+/// The settings files that Claude Code reads in `project`, weakest first. Those of a directory around it are left out where they are
+/// missing.
 pub(super) fn files(project: &Path, home: &Path) -> Vec<settings::File> {
-    let user = client::user_dir(home).join("settings.json");
-    let at = |name: &str| project.join(".claude").join(name);
-    let shared = at("settings.json");
-    let is_home = shared == user;
-    let places = [
-        (Place::User, user, false),
-        (Place::Project, shared, is_home),
-        (Place::Local, at("settings.local.json"), false),
-        (Place::Managed, PathBuf::from(MANAGED), false),
-    ];
-    let places = places.into_iter().filter(|(.., is_known)| !is_known);
-    places
-        .map(|(place, path, _)| {
-            let tracked = matches!(place, Place::Project | Place::Local) && path.exists() && is_tracked(&path);
-            settings::File { place, content: content(&path), path, tracked }
-        })
-        .collect()
+    let user_dir = client::user_dir(home);
+    let user = user_dir.join("settings.json");
+    let mut seen = Vec::new();
+    let mut files = Vec::new();
+    for path in layers::files(Some(project), &user_dir) {
+        let is_own = path.parent().and_then(Path::parent) == Some(project);
+        let place = match path.file_name().and_then(|name| name.to_str()) {
+            _ if path == user => Place::User,
+            Some("settings.json") => Place::Project,
+            Some("settings.local.json") => Place::Local,
+            _ => Place::Managed,
+        };
+        if seen.contains(&path) || place == Place::Local && !is_own && !path.exists() {
+            continue;
+        }
+        let tracked = matches!(place, Place::Project | Place::Local) && path.exists() && is_tracked(&path);
+        files.push(settings::File { place, content: content(&path), path: path.clone(), tracked });
+        seen.push(path);
+    }
+    files
 }
 
 /// Files beside the settings that people take for settings, and that Claude Code never opens.
@@ -109,7 +102,23 @@ pub(super) fn programs(settings: &Settings, project: &Path, home: &Path) -> Vec<
         let state = found.map_or(ProgramState::Missing, |path| state(&path, may_run));
         seen.push(Program { word, state });
     }
+    if seen.is_empty() && settings.plugin().is_some() {
+        seen.push(of_plugin(home));
+    }
     seen
+}
+
+/// The program that the plugin's script finds: on PATH, else where people install programs.
+fn of_plugin(home: &Path) -> Program {
+    let cargo = environment::absolute("CARGO_HOME").unwrap_or_else(|| home.join(".cargo"));
+    let mut places = [home.join(".local/bin"), cargo.join("bin")].into_iter().map(|dir| dir.join(HOOK));
+    let found = programs::on_path(HOOK).or_else(|| places.find(|path| programs::is_executable(path)));
+    match found {
+        Some(path) => Program { word: path.display().to_string(), state: state(&path, true) },
+        None => {
+            Program { word: home.join(".local/bin").join(HOOK).display().to_string(), state: ProgramState::Missing }
+        }
+    }
 }
 
 fn expand(word: &str, project: &Path, home: &Path) -> String {

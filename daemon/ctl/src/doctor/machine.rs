@@ -8,8 +8,9 @@ use crate::{
 };
 use cc_core::doctor::{
     Finding,
-    local::{Access, Daemon, Unit, judge_access, judge_disk},
+    local::{Access, Agent, Daemon, Unit, judge_access, judge_disk},
 };
+use cc_langfuse::environment;
 use proto::paths::{Paths, check_private};
 
 /// How long the daemon, or the service manager, may take to answer.
@@ -36,7 +37,7 @@ pub(super) fn unit() -> Unit {
     command.args(["--user", "show", "--property=LoadState,ActiveState,UnitFileState"]);
     command.args(["cc-langfused.service", "cc-langfused.socket"]);
     let Some(said) = programs::run(command, TIME_LIMIT).ok().filter(|said| said.status.success()) else {
-        return Unit::NoManager;
+        return launchd();
     };
     let (service, socket) = said.out.split_once("\n\n").unwrap_or((&said.out, ""));
     let get = |unit: &str, name: &str| {
@@ -53,6 +54,26 @@ pub(super) fn unit() -> Unit {
         },
         active: get(service, "ActiveState"),
     }
+}
+
+/// What launchd says, where there is one.
+fn launchd() -> Unit {
+    let domain = format!("gui/{}", rustix::process::getuid().as_raw());
+    let print = |what: &str| {
+        let mut command = Command::new("launchctl");
+        command.args(["print", what]);
+        programs::run(command, TIME_LIMIT).ok().filter(|said| said.status.success())
+    };
+    if print(&domain).is_none() {
+        return Unit::NoManager;
+    }
+    Unit::Launchd(print(&format!("{domain}/cc-langfused")).map(|said| {
+        let get = |name: &str| {
+            said.out.lines().find_map(|line| line.trim().strip_prefix(name)?.trim().strip_prefix('=')).map(str::trim)
+        };
+        let failed = get("last exit code").filter(|code| !["0", "(never exited)"].contains(code));
+        Agent { is_running: get("state") == Some("running"), failed: failed.map(str::to_owned) }
+    }))
 }
 
 /// How many events wait in the spool.
@@ -72,6 +93,14 @@ pub(super) fn files(paths: &Paths, running: bool) -> Vec<Finding> {
         Access::Missing if !can_make(dir) => Access::Forbidden,
         access => access,
     };
+    let ignored = environment::text(proto::env::STATE_DIR).filter(|given| !given.is_empty() && !given.starts_with('/'));
+    if let Some(given) = ignored {
+        return vec![Finding::problem(
+            "state-directory",
+            format!("{} is {given}, which is no absolute path, so it is not used", proto::env::STATE_DIR),
+            "give it an absolute path, for the daemon and for hooks",
+        )];
+    }
     let state = dir(&paths.state);
     let is_private = state == Access::Private;
     let mut findings = vec![judge_access("state-directory", &paths.state, &state, "700", running)];

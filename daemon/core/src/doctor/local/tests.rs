@@ -20,7 +20,8 @@ fn the_service_is_judged_beside_the_daemon() {
     let systemd = |enabled: &str, active: &str| Unit::Systemd { enabled: enabled.into(), active: active.into() };
     for (unit, remedy, state) in [
         (Unit::NoManager, "cc-langfusectl start", State::Ok),
-        (systemd("enabled", "failed"), "systemctl --user enable --now", State::Ok),
+        (systemd("enabled", "failed"), "systemctl --user enable --now", State::Problem),
+        (systemd("enabled", "inactive"), "systemctl --user enable --now", State::Ok),
         (systemd("disabled", "inactive"), "systemctl --user enable --now", State::Warning),
         (systemd("not-found", "inactive"), "cc-langfusectl setup", State::Warning),
     ] {

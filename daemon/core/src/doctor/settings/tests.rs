@@ -46,7 +46,7 @@ fn an_event_turns_off_all_hooks_where_the_version_does_not_know_it() {
         ("Nonsense", Some(Version(2, 1, 120)), State::Ok),
         ("Nonsense", None, State::Ok),
     ] {
-        let finding = only(&text(event)).0.judge_events(version);
+        let finding = only(&text(event)).0.judge_events(version, None);
         assert_eq!(finding.state, expect, "{event} {version:?}: {finding:?}");
     }
 }
@@ -85,7 +85,7 @@ fn the_stronger_settings_win_and_an_empty_value_unsets() {
     assert_eq!(tracked.last().map(|finding| (finding.check, finding.state)), Some(("tracked-keys", State::Warning)));
     assert_eq!((only(on).0.cleanup_days(), only("{}").0.cleanup_days()), (7, 30));
     let managed = read(&[file(Place::Managed, r#"{"allowManagedHooksOnly":true}"#)], []).0;
-    assert_eq!(managed.judge_hooks(None)[0].state, State::Problem);
+    assert_eq!(managed.judge_hooks(None, None)[0].state, State::Problem);
 }
 
 #[test]
