@@ -57,6 +57,7 @@ fn hint(session_id: &str, targets: usize) -> Hint {
         settings_on: false,
         options: Options::default(),
         debug: false,
+        totals_follow: false,
     }
 }
 

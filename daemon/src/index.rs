@@ -26,7 +26,7 @@ pub use lists::{Listed, ListedCall, ListedTurn, PromptAt, Sum};
 pub use query::Filter;
 
 /// The form of the tables, and of what is read of transcripts: an index of another form is built anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
@@ -89,6 +89,20 @@ CREATE TABLE call (
   -- It counts here, and nowhere else.
   is_own INTEGER NOT NULL
 );
+-- What Claude Code's totals say beyond the calls with a line.
+CREATE TABLE untraced (
+  session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE,
+  at INTEGER,
+  model INTEGER NOT NULL REFERENCES name,
+  project INTEGER REFERENCES name,
+  input INTEGER NOT NULL,
+  output INTEGER NOT NULL,
+  cache_read INTEGER NOT NULL,
+  cache_write_5m INTEGER NOT NULL,
+  cache_write_1h INTEGER NOT NULL,
+  cost REAL
+);
+CREATE INDEX untraced_session ON untraced (session);
 CREATE INDEX call_session ON call (session);
 CREATE INDEX call_turn ON call (turn);
 CREATE INDEX call_at ON call (at);

@@ -2,7 +2,7 @@
 //! their sums.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     io,
     path::{Path, PathBuf},
@@ -14,15 +14,17 @@ use crate::{
     reader::{self, CHUNK_BYTES, Transcript, Unreadable},
 };
 use cc_core::{
+    book::{self, Book, Remainder},
     ids::{self, Call, CallId, SpanId, SpanKey, TraceId, trace_id},
     import_state::Imported,
     observation::Observation,
     pipeline::{self, Outgoing, Pipeline},
     project::Options,
-    reconcile::{Stated, Tokens, Traced},
+    reconcile::{Stated, Tokens},
     redact::{Counts, Rules},
     trace,
     transcript::{
+        is_name,
         lines::{Line, Lines},
         record::{Record, Skip},
     },
@@ -76,37 +78,23 @@ pub fn turns(
     Ok(())
 }
 
-/// What is traced of the session at `path`, and Claude Code's own totals, if the transcript has them.
+/// The calls of the session at `path` and Claude Code's totals of it.
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn account(path: &Path, session_id: &str) -> Result<(Traced, Option<Stated>), Unreadable> {
-    let mut stated = None;
-    // The time of the first event that is not in those totals, once there are totals.
-    let until = Cell::new(None);
-    let mut traced = Traced::default();
-    session(
-        path,
-        session_id,
-        None,
-        || beside(path, session_id),
-        |line, record| match record {
-            None => {
-                if let Some(newer) = Stated::parse(line) {
-                    stated = Some(newer);
-                    until.set(None);
-                }
-            }
-            Some(_) if stated.is_none() => {}
-            Some(Record::Prompt(prompt)) if !prompt.stands_in() => until.set(until.get().or(prompt.at)),
-            Some(Record::Assistant(line)) => until.set(until.get().or(line.at)),
-            Some(_) => {}
-        },
-        |turn, agents| {
-            std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, until.get()));
-        },
-    )?;
-    Ok((traced, stated))
+pub fn book(path: &Path, session_id: &str) -> Result<Book, Unreadable> {
+    work(path, session_id, |_, _| {}).map(|(_, book)| book)
+}
+
+/// What calls without a line used in the session of `book`, whose transcript is at `path`. A fork leaves to its parent what is the
+/// parent's, if that one's transcript is beside it.
+pub fn untraced(path: &Path, book: &Book) -> Vec<Remainder> {
+    if book.runs.is_empty() {
+        return Vec::new();
+    }
+    let beside = |from: &String| is_name(from).then(|| path.with_file_name(format!("{from}.jsonl")));
+    let parent = book.forked_from.as_ref().and_then(|from| self::book(&beside(from)?, from).ok());
+    book::untraced(book, parent.as_ref())
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -135,7 +123,7 @@ pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
         Some(Record::Prompt(_) | Record::Assistant(_)) => used.more = true,
         Some(_) => {}
     };
-    let mut traced = Traced::default();
+    let mut book = Book::new(session_id);
     session(
         path,
         session_id,
@@ -143,10 +131,10 @@ pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
         || beside(path, session_id),
         look,
         |turn, agents| {
-            std::iter::once(turn).chain(agents).for_each(|turn| traced.add(turn, None));
+            std::iter::once(turn).chain(agents).for_each(|turn| book.add(turn));
         },
     )?;
-    traced.models.into_values().for_each(|tokens| used.tokens += tokens);
+    book.calls.iter().for_each(|call| used.tokens += call.tokens);
     Ok(used)
 }
 
@@ -229,13 +217,31 @@ pub fn turns_from(
     Ok(found)
 }
 
-/// Hands each turn of a session to `each`, with the work of its subagents. Returned is the work of subagents of which nobody knows
+/// Hands each turn of a session to `each`, with the work of its subagents. Returned is its book, and the work of subagents of which nobody knows
 /// for which turn they did it. Copied turns come as well.
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn work(path: &Path, session_id: &str, mut each: impl FnMut(&Turn, &[Turn])) -> Result<Vec<Turn>, Unreadable> {
-    session(path, session_id, None, || beside(path, session_id), |_, _| {}, |turn, agents| each(turn, agents))
+pub fn work(
+    path: &Path,
+    session_id: &str,
+    mut each: impl FnMut(&Turn, &[Turn]),
+) -> Result<(Vec<Turn>, Book), Unreadable> {
+    let book = RefCell::new(Book::new(session_id));
+    let unplaced = session(
+        path,
+        session_id,
+        None,
+        || beside(path, session_id),
+        |line, record| book.borrow_mut().line(line, record),
+        |turn, agents| {
+            let mut book = book.borrow_mut();
+            book.add(turn);
+            agents.iter().for_each(|agent| book.add(agent));
+            each(turn, agents);
+        },
+    )?;
+    Ok((unplaced, book.into_inner()))
 }
 
 /// The traces of a session's own turns; those it copied from another one are that one's.

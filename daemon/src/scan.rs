@@ -258,6 +258,7 @@ impl Scan {
                 settings_on: true,
                 options: env.options(),
                 debug: false,
+                totals_follow: false,
             };
             self.consent.judge(&mut hint, &vars);
             hint

@@ -24,6 +24,9 @@ const COLLECT: Duration = Duration::from_millis(200);
 /// The shortest interval between two polls of a transcript while no file event comes.
 const POLL: Duration = Duration::from_millis(10);
 
+/// How long an event of a session that has ended is kept for the totals that Claude Code writes after the hook.
+const TOTALS: Duration = Duration::from_secs(1);
+
 /// An event whose announced answer has not been seen yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Waiting<'a> {
@@ -32,6 +35,8 @@ pub struct Waiting<'a> {
     pub fired_ns: Nanos,
     /// When the daemon received it.
     pub came: Instant,
+    /// Claude Code writes its totals after the hook, and has not yet.
+    pub awaits_totals: bool,
 }
 
 /// What the decision needs to know about a turn.
@@ -152,7 +157,8 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
             Event::Ended => {
                 scope = Some(Scope::Final);
                 last_fired = last_fired.max(Some(waiting.fired_ns));
-                true
+                // What is complete does not wait for them.
+                !waiting.awaits_totals || at.is_superseded || now >= waiting.came + TOTALS
             }
             Event::Stopped { answer } => {
                 // With two terminals on one session, the Stop may belong to a turn that was not written to last.

@@ -54,6 +54,9 @@ pub struct Hint {
     pub options: Options,
     /// The project asked for a detailed log.
     pub debug: bool,
+    /// The session has ended but Claude Code goes on with another: it writes the totals of the first one after the hook.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub totals_follow: bool,
 }
 
 impl Hint {
@@ -191,6 +194,7 @@ pub fn read(frame: Frame, join: impl FnOnce(&mut Hint)) -> Result<(Hint, Vars), 
         settings_on: false,
         options: env.options(),
         debug: env.get("CC_LANGFUSE_DEBUG").is_some_and(proto::env::enabled),
+        totals_follow: payload.reason.is_some_and(|reason| matches!(&*reason, "clear" | "resume")),
     };
     join(&mut hint);
     if hint.targets.is_empty() {
@@ -208,6 +212,8 @@ struct Payload {
     event: Option<String>,
     agent_id: Option<String>,
     answer: Option<String>,
+    /// Why a session ended.
+    reason: Option<String>,
     tool_use_id: Option<String>,
     took_ms: Option<u64>,
 }
@@ -249,6 +255,7 @@ impl<'de> Visitor<'de> for Collect<'_> {
                 "hook_event_name" => &mut self.0.event,
                 "agent_id" => &mut self.0.agent_id,
                 "last_assistant_message" => &mut self.0.answer,
+                "reason" => &mut self.0.reason,
                 "tool_use_id" => &mut self.0.tool_use_id,
                 "duration_ms" => {
                     let raw = map.next_value::<&RawValue>()?.get();

@@ -75,12 +75,17 @@ pub fn abandoned(
     redactor: Option<&Redactor>,
     counts: &mut Counts,
 ) -> Observation {
-    let mut observer = Observer::new(options, redactor, counts);
-    observer.add(trace::left_behind(turn, left));
-    let mut event = observer.found.swap_remove(0);
+    let mut event = event(trace::left_behind(turn, left), options, redactor, counts);
     let trace = trace_id(turn.trace_key());
     event.links.push(Link { trace_id: trace, span_id: span_id(trace, Role::Turn, turn.trace_key()) });
     event
+}
+
+/// The observation of an event that no turn at hand has.
+pub fn event(span: Span<'static>, options: &Options, redactor: Option<&Redactor>, counts: &mut Counts) -> Observation {
+    let mut observer = Observer::new(options, redactor, counts);
+    observer.add(span);
+    observer.found.swap_remove(0)
 }
 
 /// Turns spans into observations.

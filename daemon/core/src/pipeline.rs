@@ -8,6 +8,7 @@ use crate::{
     observe,
     project::{Capture, Options},
     redact::{Counts, Redactor},
+    trace::Span,
     transcript::{
         lines::Line,
         record::{self, Nanos, Record, SessionFacts, Skip, Spilled},
@@ -93,6 +94,12 @@ impl Pipeline<'_> {
         let session = SessionFacts { title: turn.session.title.clone(), ..left.session.clone() };
         let facts = Facts::of(self, left.number, &session, counts);
         facts.join(vec![observe::abandoned(turn, left, self.options, self.redactor(), counts)])
+    }
+
+    /// The event `span` for the trace of a turn that was closed before.
+    pub fn event(&self, turn: &Past, span: Span<'static>, counts: &mut Counts) -> Vec<Outgoing> {
+        let facts = Facts::of(self, turn.number, &turn.session, counts);
+        facts.join(vec![observe::event(span, self.options, self.redactor(), counts)])
     }
 
     fn redactor(&self) -> Option<&Redactor> {

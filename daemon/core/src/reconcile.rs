@@ -11,11 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    trace,
-    transcript::record::{Nanos, Usage},
-    turn::{Happening, Turn, hash::Hashes},
-};
+use crate::transcript::record::{Nanos, Usage};
 
 /// Token counts by price bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -82,6 +78,12 @@ pub struct Stated {
     pub cost_usd: f64,
     /// By model.
     pub models: BTreeMap<String, Tokens>,
+    /// US dollars by model, as far as the line says them.
+    #[serde(skip)]
+    pub costs: BTreeMap<String, f64>,
+    /// When counting began, nanoseconds since the epoch: calls before are not in the totals.
+    #[serde(skip)]
+    pub since: Option<Nanos>,
 }
 
 impl Stated {
@@ -90,8 +92,12 @@ impl Stated {
         memchr::memmem::find(&line[..line.len().min(256)], b"\"cost-state\"")?;
         let line: CostState =
             serde_json::from_slice(line).ok().filter(|line: &CostState| line.r#type == "cost-state")?;
-        let mut stated = Self { cost_usd: line.total_cost_usd, models: BTreeMap::new() };
+        let since = line.start_time.and_then(|ms| ms.checked_mul(1_000_000));
+        let mut stated = Self { cost_usd: line.total_cost_usd, since, ..Self::default() };
         for (name, usage) in line.model_usage {
+            if let Some(cost) = usage.cost {
+                *stated.costs.entry(model(&name).to_owned()).or_default() += cost;
+            }
             let (five, hour) = (usage.written_5m, usage.written_1h);
             let rest = usage.written.saturating_sub(five.saturating_add(hour));
             let tokens = [usage.input, usage.output, usage.read, five.saturating_add(rest), hour];
@@ -109,6 +115,14 @@ struct CostState {
     total_cost_usd: f64,
     #[serde(default)]
     model_usage: BTreeMap<String, ModelUsage>,
+    /// Milliseconds since the epoch.
+    #[serde(default, deserialize_with = "lenient")]
+    start_time: Option<u64>,
+}
+
+/// A number, or nothing where there is anything else: one odd field costs that field.
+fn lenient<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::Value::deserialize(from).ok().and_then(|value| T::deserialize(value).ok()))
 }
 
 #[derive(Deserialize)]
@@ -127,80 +141,13 @@ struct ModelUsage {
     written_5m: u64,
     #[serde(rename = "cacheCreationEphemeral1hInputTokens")]
     written_1h: u64,
+    #[serde(rename = "costUSD", deserialize_with = "lenient")]
+    cost: Option<f64>,
 }
 
 /// Some places add a suffix for the long context window.
-fn model(name: &str) -> &str {
+pub(crate) fn model(name: &str) -> &str {
     name.strip_suffix("[1m]").unwrap_or(name)
-}
-
-/// What is traced of a session, and what can make Claude Code's totals differ.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Traced {
-    /// By model.
-    pub models: BTreeMap<String, Tokens>,
-    pub calls: u64,
-    /// Calls since Claude Code last wrote totals; not in `models`.
-    pub later: u64,
-    /// Compactions, whose summaries leave no line.
-    pub compactions: u64,
-    /// Answers that were cut short; their lines lack the final count.
-    pub cut: u64,
-    /// Web searches and fetches, which are calls of their own.
-    pub web: u64,
-    /// It was forked from another session, whose subagents are not in its directory.
-    pub is_fork: bool,
-    #[serde(skip)]
-    known: Hashes,
-}
-
-impl Traced {
-    /// Counts the calls of a turn or subagent that began before `until`. A call counts once.
-    pub fn add(&mut self, turn: &Turn, until: Option<Nanos>) {
-        self.is_fork |= turn.session.forked_from.is_some();
-        let calls: Vec<_> = turn.generations.iter().map(trace::marks).collect();
-        let known: Vec<bool> =
-            calls.iter().map(|marks| marks.iter().flatten().any(|mark| self.known.contains(mark))).collect();
-        // Within a turn, calls are different even if they look the same.
-        self.known.extend(calls.iter().flatten().flatten());
-        turn.agents.iter().for_each(|agent| self.add(agent, until));
-        if !known.is_empty() && known.iter().all(|known| *known) {
-            return;
-        }
-        self.compactions +=
-            turn.notes.iter().filter(|note| matches!(note.what, Happening::Compacted { .. })).count() as u64;
-        for (generation, _) in turn.generations.iter().zip(known).filter(|(_, known)| !known) {
-            if until.is_some_and(|until| generation.first.is_some_and(|first| first >= until)) {
-                self.later += 1;
-                continue;
-            }
-            self.calls += 1;
-            self.cut += u64::from(generation.service.cut.is_some() || generation.stop_reason.is_none());
-            self.web += generation.service.web.0 + generation.service.web.1;
-            if let Some(usage) = generation.usage {
-                *self.models.entry(model(&generation.model).to_owned()).or_default() += usage.into();
-            }
-            for advice in &generation.advice {
-                *self.models.entry(model(&advice.model).to_owned()).or_default() += advice.usage.into();
-            }
-        }
-    }
-
-    /// Reasons, in words, why tokens may be missing in the transcript.
-    pub fn causes(&self) -> Vec<String> {
-        let some = |count: u64, one: &str, more: &str| match count {
-            0 => None,
-            1 => Some(format!("1 {one}")),
-            _ => Some(format!("{count} {more}")),
-        };
-        let counted = [
-            some(self.compactions, "compaction", "compactions"),
-            some(self.cut, "answer cut short", "answers cut short"),
-            some(self.web, "web search or fetch", "web searches and fetches"),
-        ];
-        let fork = self.is_fork.then(|| "subagents of the session it was forked from".to_owned());
-        counted.into_iter().flatten().chain(fork).collect()
-    }
 }
 
 /// One model's tokens from both sources.
@@ -217,11 +164,11 @@ pub struct Row {
 }
 
 /// Compares both, model by model.
-pub fn rows(traced: &Traced, stated: &Stated) -> Vec<Row> {
-    let names: BTreeSet<&String> = traced.models.keys().chain(stated.models.keys()).collect();
+pub fn rows(traced: &BTreeMap<String, Tokens>, stated: &Stated) -> Vec<Row> {
+    let names: BTreeSet<&String> = traced.keys().chain(stated.models.keys()).collect();
     let of = |models: &BTreeMap<String, Tokens>, name: &String| models.get(name).copied().unwrap_or_default();
     let row = |name: &String| {
-        let (traced, stated) = (of(&traced.models, name), of(&stated.models, name));
+        let (traced, stated) = (of(traced, name), of(&stated.models, name));
         let (unseen, excess) = (stated.beyond(&traced), traced.beyond(&stated));
         Row { model: name.clone(), traced, stated, unseen, excess }
     };
@@ -247,7 +194,7 @@ mod tests {
         ] {
             assert_eq!(Stated::parse(line), None);
         }
-        assert_eq!(stated("{}"), Stated { cost_usd: 0.5, models: BTreeMap::new() });
+        assert_eq!(stated("{}"), Stated { cost_usd: 0.5, ..Stated::default() });
     }
 
     #[test]
@@ -263,9 +210,9 @@ mod tests {
     #[test]
     fn more_and_less_are_told_apart_bucket_by_bucket() {
         let stated = stated(r#"{"a":{"inputTokens":5,"outputTokens":5},"b":{"outputTokens":1}}"#);
-        let mut traced = Traced::default();
-        traced.models.insert("a".into(), Tokens { input: 4, output: 6, ..Tokens::default() });
-        traced.models.insert("c".into(), Tokens { input: 1, ..Tokens::default() });
+        let mut traced = BTreeMap::new();
+        traced.insert("a".into(), Tokens { input: 4, output: 6, ..Tokens::default() });
+        traced.insert("c".into(), Tokens { input: 1, ..Tokens::default() });
         let rows = rows(&traced, &stated);
         let found: Vec<_> =
             rows.iter().map(|row| (row.model.as_str(), row.unseen.counts(), row.excess.counts())).collect();

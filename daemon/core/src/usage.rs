@@ -197,6 +197,8 @@ pub struct Row {
 pub struct Report {
     pub rows: Vec<Row>,
     pub total: Row,
+    /// What calls without a line in a transcript used, by Claude Code's own totals: in no other row.
+    pub untraced: Row,
     /// Calls whose model has no known price, by model: their cost is in no row.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unpriced: BTreeMap<String, u64>,
@@ -253,7 +255,8 @@ impl Summing {
             let heavier = others.total_cmp(&cost).then(more.cmp(&tokens));
             if by.is_time() { one.key.cmp(&other.key) } else { heavier.then_with(|| one.key.cmp(&other.key)) }
         });
-        Report { rows, total: self.total.row("total".to_owned()), unpriced: self.unpriced }
+        let untraced = Row { key: "untraced".to_owned(), ..Row::default() };
+        Report { rows, total: self.total.row("total".to_owned()), untraced, unpriced: self.unpriced }
     }
 }
 
@@ -307,7 +310,7 @@ mod tests {
         ] {
             sums.add(key.into(), &counted);
         }
-        let Report { rows, total, unpriced } = sums.report(By::Model);
+        let Report { rows, total, unpriced, .. } = sums.report(By::Model);
         let keys: Vec<_> = rows.iter().map(|row| row.key.as_str()).collect();
         assert_eq!(keys, ["c", "a", "b", "d"], "by cost, then by tokens");
         let costs: Vec<_> = rows.iter().map(|row| row.cost_usd).collect();

@@ -9,7 +9,10 @@ use crate::{
     session::{self, Found},
     ui::{amount::count, table},
 };
-use cc_core::reconcile::{self, Row, Tokens};
+use cc_core::{
+    book::Untraced,
+    reconcile::{self, Row, Tokens},
+};
 use cc_langfuse::{output, rebuild};
 
 const COLUMNS: [&str; 5] = ["input", "output", "cache read", "write 5m", "write 1h"];
@@ -23,14 +26,18 @@ const UNSEEN: &str = "compactions, titles, web searches, answers without content
 
 pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
     let Found { id, transcript: path } = session::offline(session)?;
-    let (traced, stated) =
-        rebuild::account(&path, &id).with_context(|| format!("{} cannot be read", path.display()))?;
-    let rows = stated.as_ref().map(|stated| reconcile::rows(&traced, stated));
+    let book = rebuild::book(&path, &id).with_context(|| format!("{} cannot be read", path.display()))?;
+    let mut untraced = Untraced::default();
+    rebuild::untraced(&path, &book).iter().for_each(|found| untraced.add(&found.untraced));
+    let traced = book.traced();
+    let stated = book.runs.last().map(|run| run.stated.clone());
+    let rows = stated.as_ref().map(|stated| reconcile::rows(&traced.models, stated));
     let exceeds = rows.iter().flatten().any(|row| !row.excess.is_none());
     let code = if exceeds { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     if json {
         let report = json!({
             "session_id": id, "transcript": path, "traced": traced, "stated": stated, "models": rows, "exceeds": exceeds,
+            "untraced": untraced.row(),
         });
         output::json(&report, true)?;
         return Ok(code);
@@ -59,6 +66,12 @@ pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<Exi
     if traced.later > 0 {
         out!("{} since Claude Code wrote its totals, not compared.", count_calls(traced.later));
     }
+    if traced.elsewhere > 0 {
+        out!(
+            "{} made before Claude Code began these totals, or by the session it was copied from: not compared.",
+            count_calls(traced.elsewhere)
+        );
+    }
     for row in rows.iter().filter(|row| !row.unseen.is_none()) {
         out!("{} are in no line of a transcript: {UNSEEN}.", what(row));
     }
@@ -68,10 +81,24 @@ pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<Exi
     }
     if exceeds {
         out!(
-            "More is traced than Claude Code counted: a call is counted twice, or an earlier run ended without writing its totals."
+            "More is traced than Claude Code counted: an earlier run ended without writing its totals. No call is traced twice."
         );
     } else if rows.iter().all(|row| row.unseen.is_none()) {
         out!("Both agree.");
+    }
+    if !untraced.is_none() {
+        let of_parent =
+            rows.iter().map(|row| row.unseen.total()).sum::<u64>().saturating_sub(untraced.tokens().total());
+        out!(
+            "{} tokens of this session are untraced{}: the event `untraced calls` below its last turn has them.",
+            untraced.tokens().total(),
+            untraced.cost_usd().map_or_else(String::new, |cost| format!(", ${cost:.4}"))
+        );
+        if of_parent > 0 {
+            out!("{of_parent} more are those of the session it was forked from.");
+        }
+    } else if traced.is_fork && rows.iter().any(|row| !row.unseen.is_none()) {
+        out!("They are those of the session it was forked from, or cannot be separated from them.");
     }
     Ok(code)
 }

@@ -31,7 +31,7 @@ const KEY: usize = 48;
   cc-langfusectl usage --by session --json ~/.claude/projects/-home-me-app
 
 Every model call with a line in a transcript counts once, however often it was copied by forks and resumed sessions; subagents count for the
-session that launched them. Costs are those of Anthropic's list prices; config.toml can name others.")]
+session that launched them. What Claude Code itself counted beyond those lines (titles, compactions, web searches) is `untraced`. Costs are those of Anthropic's list prices; config.toml can name others.")]
 pub(crate) struct Usage {
     /// Transcripts, or directories of them, in place of all of your own
     paths: Vec<PathBuf>,
@@ -47,7 +47,7 @@ pub(crate) struct Usage {
     /// Days and weeks of UTC in place of local time
     #[arg(long)]
     utc: bool,
-    /// One JSON object: `rows`, `total`
+    /// One JSON object: `rows`, `total`, `untraced`
     #[arg(long, conflicts_with = "csv")]
     json: bool,
     /// Comma-separated values, with a line of names first
@@ -148,6 +148,15 @@ fn table(report: &Report, by: By, named: impl Fn(&Row) -> String) -> Vec<String>
     if !fits(&lines) {
         lines = build(short, KEY / 3);
     }
+    if !report.untraced.tokens.is_none() {
+        let Row { tokens, cost_usd, .. } = &report.untraced;
+        let cost = cost_usd.map_or_else(|| "no known price".to_owned(), dollars);
+        lines.push(format!(
+            "Untraced, in no row above: {} tokens in, {} out, {cost}: Claude Code counted them, but wrote no line for their calls.",
+            tokens.total() - tokens.output,
+            tokens.output
+        ));
+    }
     if !report.unpriced.is_empty() {
         let models =
             report.unpriced.iter().map(|(model, calls)| format!("{model} ({})", count(*calls as usize, "call")));
@@ -187,6 +196,7 @@ mod tests {
         let report = Report {
             rows: vec![row("a,b\"c"), row("=cmd()"), Row { cost_usd: None, ..row("plain") }],
             total: row("total"),
+            untraced: Row::default(),
             unpriced: Default::default(),
         };
         let text = csv(&report).unwrap();

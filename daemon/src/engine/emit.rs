@@ -1,31 +1,31 @@
 //! What lines, events and silence make of the open turn, and which of its spans are due.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     read::STEP_BYTES,
-    session::{Session, Tail},
+    session::{Session, Tail, Totals},
 };
 use crate::{
     agents::Agents,
     clock,
     reader::{self, MAX_SPILLED_BYTES},
+    rebuild,
 };
 use cc_core::{
+    book,
     claude::Version,
     complete::{self, Awaits, Decision, Emission, Situation, Waiting},
     hook::{Event, Hint},
     ids::{self, Fingerprint, TraceId},
     pipeline::{self, Outgoing, Pipeline},
+    reconcile::Stated,
     redact::{Counts, Redactor},
     transcript::{
         lines::Line,
         record::{self, Nanos, Record, SessionFacts, Skip},
     },
-    turn::{Assembler, Launch, Past, Scope, Turn, placement},
+    turn::{Launch, Past, Scope, Turn, placement},
 };
 
 /// A turn is emitted in parts once it takes more memory than this, in bytes.
@@ -134,15 +134,8 @@ fn began(turn: &Turn) -> Option<Nanos> {
     turn.prompt.at.or(turn.end)
 }
 
-pub(super) fn push_line(
-    session: &Session,
-    assembler: &mut Assembler,
-    held: &mut usize,
-    unclaimed: &mut VecDeque<Fingerprint>,
-    found: &mut Gathered,
-    offset: u64,
-    line: Line<'_>,
-) {
+pub(super) fn push_line(session: &Session, tail: &mut Tail, found: &mut Gathered, offset: u64, line: Line<'_>) {
+    let Tail { assembler, held, unclaimed, totals, .. } = tail;
     #[cfg(test)]
     if let Line::Whole(bytes) = line {
         assert!(memchr::memmem::find(bytes, FAULT.as_bytes()).is_none(), "as ordered");
@@ -155,6 +148,9 @@ pub(super) fn push_line(
     let mut any = false;
     pipeline::records(offset, line, |at, record| match record {
         Err(skip) => {
+            if skip == Skip::Bookkeeping && Stated::parse(bytes).is_some() {
+                *totals = Totals::Latest;
+            }
             if let Some(reason) = skip.reason() {
                 found.skip(reason);
             }
@@ -166,6 +162,9 @@ pub(super) fn push_line(
         }
         Ok(record) => {
             any |= !matches!(record, Record::Link { .. });
+            if *totals == Totals::Latest && matches!(record, Record::Prompt(_) | Record::Assistant(_)) {
+                *totals = Totals::Earlier;
+            }
             if let Record::Prompt(prompt) = &record {
                 found.ended.extend(prompt.ended_agent().map(str::to_owned));
             }
@@ -211,8 +210,14 @@ pub(super) fn push_line(
 pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gathered) -> (Vec<String>, Awaits) {
     let events: Vec<_> = session.to_deal_with().collect();
     let waiting = events.iter();
-    let waiting: Vec<_> =
-        waiting.map(|(hint, came)| Waiting { event: &hint.event, fired_ns: fired(hint), came: *came }).collect();
+    let waiting: Vec<_> = waiting
+        .map(|(hint, came)| Waiting {
+            event: &hint.event,
+            fired_ns: fired(hint),
+            came: *came,
+            awaits_totals: hint.totals_follow && tail.totals != Totals::Latest,
+        })
+        .collect();
     let decision = complete::decide(
         clock::monotonic(),
         &Situation {
@@ -242,7 +247,28 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gath
         }
         tail.held = 0;
     }
+    if tail.totals != Totals::None && dealt_with.iter().any(|index| *waiting[*index].event == Event::Ended) {
+        untraced(session, found);
+    }
     (dealt_with.into_iter().map(|index| events[index].0.id.clone()).collect(), awaits)
+}
+
+/// Adds events for what Claude Code's totals say beyond what is traced of a session that has ended. All of them are found each time:
+/// an event that was queued before is not queued again.
+fn untraced(session: &Session, found: &mut Gathered) {
+    let row = &session.row;
+    let calls = match rebuild::book(&row.transcript, &row.session_id) {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(session = row.session_id, %error, "the totals of the session cannot be compared");
+            return found.skip("totals_not_compared");
+        }
+    };
+    let remainders = rebuild::untraced(&row.transcript, &calls);
+    let pipeline = Pipeline { session_id: &row.session_id, options: &row.hint.options, rules: &session.rules };
+    let events = book::events(&pipeline, &calls, &remainders, &mut found.redacted);
+    found.bytes += events.iter().map(|out| out.bytes).sum::<usize>();
+    found.marks.extend(events);
 }
 
 /// When an event was fired. An end that no hook reports is that of everything in the transcript.

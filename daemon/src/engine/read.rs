@@ -10,7 +10,7 @@ use std::{
 use super::{
     Engine, MAX_RECOVERED, TICK,
     emit::{Gathered, MAX_HELD_BYTES, emit, emit_complete, push_line},
-    session::{AgentsPoll, Session, Tail},
+    session::{AgentsPoll, Session, Tail, Totals},
 };
 use crate::{
     agents::Agents,
@@ -162,6 +162,7 @@ impl Engine {
                 ),
             held: 0,
             unclaimed: VecDeque::new(),
+            totals: Totals::default(),
         });
     }
 
@@ -301,10 +302,10 @@ impl Engine {
             }
             room = room.saturating_sub(n);
             session.grown = if session.is_unhurried { clock::since(file.modified) } else { clock::monotonic() };
-            let Tail { lines, assembler, held, unclaimed, .. } = tail;
-            lines.feed(&self.buffer[..n], |offset, line| {
-                push_line(session, assembler, held, unclaimed, &mut found, offset, line);
-            });
+            let here = Lines::at(tail.lines.consumed());
+            let mut lines = std::mem::replace(&mut tail.lines, here);
+            lines.feed(&self.buffer[..n], |offset, line| push_line(session, tail, &mut found, offset, line));
+            tail.lines = lines;
             if room == 0 || found.is_much() {
                 // The rest is for a later step, after those of other sessions.
                 session.phase.stop_early();
@@ -318,8 +319,10 @@ impl Engine {
             && complete::is_last_line_over(clock::monotonic(), session.grown)
             && tail.lines.has_whole_rest()
         {
-            let Tail { lines, assembler, held, unclaimed, .. } = tail;
-            lines.finish(|offset, line| push_line(session, assembler, held, unclaimed, &mut found, offset, line));
+            let here = Lines::at(tail.lines.consumed());
+            let mut lines = std::mem::replace(&mut tail.lines, here);
+            lines.finish(|offset, line| push_line(session, tail, &mut found, offset, line));
+            tail.lines = lines;
         }
         let orphans = tail.assembler.take_orphans();
         if orphans > 0 {

@@ -241,6 +241,18 @@ pub(super) struct Tail {
     pub(super) held: usize,
     /// Answers of turns that the next prompt closed before their Stop arrived.
     pub(super) unclaimed: VecDeque<Fingerprint>,
+    pub(super) totals: Totals,
+}
+
+/// Whether Claude Code's totals stand in what was read of a transcript.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Totals {
+    #[default]
+    None,
+    /// The conversation went on after them.
+    Earlier,
+    /// They are newer than the conversation.
+    Latest,
 }
 
 impl Tail {

@@ -45,6 +45,7 @@ pub(super) fn ended(dir: &Path, id: &str) -> Hint {
         settings_on: false,
         options: Options::default(),
         debug: false,
+        totals_follow: false,
     }
 }
 

@@ -134,7 +134,7 @@ fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Nanos>> {
     row.get::<_, Option<i64>>(column).map(|at| at.and_then(|at| u64::try_from(at).ok()))
 }
 
-fn tokens(row: &Row<'_>, first: usize) -> rusqlite::Result<Tokens> {
+pub(super) fn tokens(row: &Row<'_>, first: usize) -> rusqlite::Result<Tokens> {
     Ok(Tokens {
         input: unsigned(row, first)?,
         output: unsigned(row, first + 1)?,

@@ -10,7 +10,7 @@ use cc_core::{
     ids::TraceId,
     reconcile::Tokens,
     transcript::record::Nanos,
-    usage::{By, Counted, Report, Summing, period},
+    usage::{By, Counted, Report, Row, Summing, period},
 };
 
 /// Which calls are meant.
@@ -92,7 +92,37 @@ impl Index {
             };
             sums.add(key, &counted);
         }
-        Ok(sums.report(by))
+        let untraced = self.untraced(filter, None)?;
+        Ok(Report { untraced, ..sums.report(by) })
+    }
+
+    /// What calls without a line used, in all sessions or one, of those that `filter` means.
+    ///
+    /// # Errors
+    /// As SQLite says.
+    pub fn untraced(&self, filter: &Filter, session_id: Option<&str>) -> Result<Row, Error> {
+        let names = names(&self.db)?;
+        let mut statement = self.db.prepare_cached(
+            "SELECT untraced.project, input, output, cache_read, cache_write_5m, cache_write_1h, cost
+             FROM untraced JOIN session ON session.id = untraced.session
+             WHERE (?1 IS NULL OR at >= ?1) AND (?2 IS NULL OR session.session_id = ?2)",
+        )?;
+        let since = filter.since.map(|at| i64::try_from(at).unwrap_or(i64::MAX));
+        let mut rows = statement.query(params![since, session_id])?;
+        let mut sum = Row { key: "untraced".to_owned(), ..Row::default() };
+        while let Some(row) = rows.next()? {
+            let dir = row.get::<_, Option<i64>>(0)?.and_then(|id| names.get(&id));
+            if let Some(wanted) = &filter.project
+                && !dir.is_some_and(|dir| Path::new(dir).starts_with(wanted))
+            {
+                continue;
+            }
+            sum.tokens += super::lists::tokens(row, 1)?;
+            if let Some(cost) = row.get::<_, Option<f64>>(6)? {
+                *sum.cost_usd.get_or_insert(0.0) += cost;
+            }
+        }
+        Ok(sum)
     }
 }
 

@@ -104,6 +104,17 @@ pub(super) struct Session {
     pub turns: Vec<TurnRow>,
     /// Calls of subagents that belong to no turn.
     pub unplaced: Vec<CallRow>,
+    pub untraced: Vec<UntracedRow>,
+}
+
+/// What calls of one model without a line used.
+#[derive(Debug)]
+pub(super) struct UntracedRow {
+    pub at: Option<Nanos>,
+    pub model: String,
+    pub tokens: Tokens,
+    pub cost_usd: Option<f64>,
+    pub project: Option<String>,
 }
 
 #[derive(Debug)]
@@ -174,7 +185,7 @@ fn session(source: &Source, looks: &Looks) -> Result<Session, Unreadable> {
         ..Session::default()
     };
     let mut known = HashSet::new();
-    let unplaced = rebuild::work(&source.path, &source.session_id, |turn, of_agents| {
+    let (unplaced, mut book) = rebuild::work(&source.path, &source.session_id, |turn, of_agents| {
         known.extend(of_agents.iter().filter_map(agent_id));
         session.turns.push(turn_row(turn, of_agents, &source.session_id));
         let facts = &turn.session;
@@ -194,6 +205,18 @@ fn session(source: &Source, looks: &Looks) -> Result<Session, Unreadable> {
         }
     }
     session.unplaced.extend(unplaced.iter().flat_map(|turn| call_rows(turn, false)));
+    // Here they count, though no trace has them.
+    unplaced.iter().for_each(|turn| book.add(turn));
+    for found in rebuild::untraced(&source.path, &book) {
+        let project = found.turn.session.cwd;
+        session.untraced.extend(found.untraced.models.into_iter().map(|(model, used)| UntracedRow {
+            at: found.at,
+            model,
+            tokens: used.tokens,
+            cost_usd: used.cost_usd,
+            project: project.clone(),
+        }));
+    }
     Ok(session)
 }
 

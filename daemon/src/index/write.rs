@@ -6,7 +6,7 @@ use super::{
     Error, Index,
     names::Names,
     own,
-    read::{CallRow, Session},
+    read::{CallRow, Session, UntracedRow},
 };
 use cc_core::{redact::Redactor, transcript::record::Nanos};
 
@@ -76,10 +76,26 @@ impl Index {
         for call in &session.unplaced {
             put_call(tx, &mut names, id, None, call)?;
         }
+        for found in &session.untraced {
+            put_untraced(tx, &mut names, id, found)?;
+        }
         others.extend(own::rivals(tx, id)?);
         own::settle(tx, others)?;
         Ok(())
     }
+}
+
+fn put_untraced(
+    tx: &Transaction<'_>,
+    names: &mut Names<'_>,
+    session: i64,
+    found: &UntracedRow,
+) -> rusqlite::Result<()> {
+    let (model, project) = (names.id(tx, &found.model)?, names.some(tx, found.project.as_deref())?);
+    let [input, output, read, five, hour] = found.tokens.counts().map(int);
+    let sql = "INSERT INTO untraced VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let values = params![session, time(found.at), model, project, input, output, read, five, hour, found.cost_usd];
+    tx.prepare_cached(sql)?.execute(values).map(drop)
 }
 
 fn put_call(

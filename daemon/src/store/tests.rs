@@ -81,6 +81,7 @@ fn hint(id: &str, fired_ns: u64) -> Hint {
         settings_on: false,
         options: Options::default(),
         debug: false,
+        totals_follow: false,
     }
 }
 

@@ -44,6 +44,7 @@ struct Case {
     events: Vec<(Event, u64)>,
     silent: u64,
     is_line_unfinished: bool,
+    awaits_totals: bool,
     is_superseded: bool,
     aside: Vec<Fake>,
     open: Option<Fake>,
@@ -57,8 +58,14 @@ impl Case {
         let now = Instant::now() + Duration::from_secs(3600);
         let ago = |ms: u64| now.checked_sub(Duration::from_millis(ms)).unwrap();
         let fired = self.events.iter().zip(1..);
-        let waiting: Vec<_> =
-            fired.map(|((event, ms), fired_ns)| Waiting { event, fired_ns, came: ago(*ms) }).collect();
+        let waiting: Vec<_> = fired
+            .map(|((event, ms), fired_ns)| Waiting {
+                event,
+                fired_ns,
+                came: ago(*ms),
+                awaits_totals: self.awaits_totals,
+            })
+            .collect();
         let turns: Vec<&Fake> = self.aside.iter().chain(&self.open).collect();
         let unclaimed: Vec<Fingerprint> = self.unclaimed.iter().map(|text| Fingerprint::of(text)).collect();
         let decision = decide(
@@ -208,6 +215,12 @@ fn the_end_of_a_session_ends_all_its_turns() {
         ("not for ever", torn(at(5000, 5000)), "dealt with [0], Final of [0, 1], idle"),
         ("another session followed: nobody writes", superseded(at(0, 0)), "dealt with [0], Final of [0, 1], idle"),
         ("not even the rest of a line", superseded(torn(at(0, 0))), "dealt with [0], Final of [0, 1], idle"),
+    ]);
+    let uncounted = |case| Case { awaits_totals: true, ..case };
+    check([
+        ("totals follow: the turns do not wait", uncounted(at(20, 20)), "Final of [0, 1], poll in 10"),
+        ("nobody writes them any more", uncounted(superseded(at(0, 0))), "dealt with [0], Final of [0, 1], idle"),
+        ("they did not come", uncounted(at(1000, 1000)), "dealt with [0], Final of [0, 1], idle"),
     ]);
     let both = |first, second| Case { events: vec![(first, 50), (second, 50)], ..at(50, 50) };
     check([

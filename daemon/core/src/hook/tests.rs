@@ -67,6 +67,7 @@ fn an_event_becomes_a_hint_without_anything_secret_in_it() {
         settings_on: false,
         options: Options::default(),
         debug: false,
+        totals_follow: false,
     };
     assert_eq!(hint, expect);
     assert!(is(secret, "sk-1"));

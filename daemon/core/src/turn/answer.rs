@@ -204,6 +204,7 @@ impl Turn {
                 other: Vec::new(),
                 sent: false,
                 is_copy: false,
+                is_from_elsewhere: false,
                 trail,
             });
         }

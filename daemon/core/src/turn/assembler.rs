@@ -364,8 +364,12 @@ impl Assembler {
             turn.settle_owner(&self.session_id, self.forked_from.as_deref(), copied_from.as_deref(), &mut **elsewhere);
         }
         turn.take(Record::Assistant(Box::new(line)), requested);
-        if turn.is_copied && copied_from.is_some() {
-            turn.generations[calls..].iter_mut().for_each(|generation| generation.is_copy = true);
+        if copied_from.is_some() {
+            let is_copy = turn.is_copied;
+            for generation in &mut turn.generations[calls..] {
+                generation.is_from_elsewhere = true;
+                generation.is_copy |= is_copy;
+            }
         }
         closed
     }

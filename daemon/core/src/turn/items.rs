@@ -112,6 +112,8 @@ pub struct Generation {
     pub sent: bool,
     /// Another session owns it, from which it was copied.
     pub is_copy: bool,
+    /// Its lines say that they were copied from another session, whichever owns it.
+    pub is_from_elsewhere: bool,
     pub(super) trail: Arc<Trail>,
 }
 

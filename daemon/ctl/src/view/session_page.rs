@@ -9,10 +9,11 @@ use super::{
     sessions::{state, title},
     short,
     turn_page::{Node, Tree, read},
+    usage::untraced,
 };
 use crate::history::prompt;
 use cc_core::{observation::Body, redact::Redactor, visible};
-use cc_langfuse::index::{Listed, ListedTurn};
+use cc_langfuse::index::{Filter, Listed, ListedTurn};
 
 /// How many turns stand on a page.
 const SIZE: usize = 20;
@@ -83,6 +84,7 @@ pub(super) fn head(site: &Site, one: &Listed) -> Markup {
                 td .n { (number(one.sum.turns)) } td .n { (number(one.sum.calls)) } (figures(one.sum.tokens, one.sum.cost_usd))
             } }
         } }
+        @if let Ok(row) = site.history().index.untraced(&Filter::default(), Some(&one.session_id)) { (untraced(&row)) }
         @if one.all_turns > one.sum.turns {
             p .dim { (number(one.all_turns - one.sum.turns)) " more turns have no model call of their own, or were copied from another session, which counts them." }
         }

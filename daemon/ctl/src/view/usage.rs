@@ -81,6 +81,7 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
                 (figures(report.total.tokens, report.total.cost_usd)) td .n { "" }
             } }
         } }
+        (untraced(&report.untraced))
         @if !report.unpriced.is_empty() {
             p { "Without a known price, in no cost above: "
                 @for (at, (model, calls)) in report.unpriced.iter().enumerate() {
@@ -89,6 +90,17 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
         }
     };
     Ok(frame("Usage", "", "Usage", site.version(), &main))
+}
+
+/// What no line in a transcript shows.
+pub(super) fn untraced(row: &Row) -> Markup {
+    html! {
+        @if !row.tokens.is_none() {
+            p { "Untraced, in no row above: " (number(row.tokens.total())) " tokens, " (number(row.tokens.output)) " of them output, "
+                (row.cost_usd.map(dollars).unwrap_or_else(|| "no known price".to_owned()))
+                ". Claude Code counted them, but wrote no line for their calls: titles, compactions, web searches." }
+        }
+    }
 }
 
 /// A row's name, which leads to what it is of.
