@@ -537,7 +537,9 @@ impl Engine {
         let Some(fired) = session.first_fired().filter(|_| session.is_new()) else { return false };
         let dir = session.row.transcript.parent().map(Path::to_path_buf);
         for other in self.sessions.values() {
-            let is_earlier = |(hint, _): &&(Hint, Instant)| hint.fired_ns < fired;
+            // What a step that waits to be stored is done with is stored before this session's.
+            let is_done = |hint: &Hint| other.step.as_ref().is_some_and(|step| step.consumed.contains(&hint.id));
+            let is_earlier = |(hint, _): &&(Hint, Instant)| hint.fired_ns < fired && !is_done(hint);
             let Some((_, came)) = other.to_deal_with().find(is_earlier) else { continue };
             let read = other.tail.as_ref().filter(|_| matches!(other.phase, Phase::Due { .. }));
             // There may be many, and comparing directories takes longest.

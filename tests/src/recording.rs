@@ -415,6 +415,23 @@ impl Recording {
         })
     }
 
+    /// Writes all of its files in `home`, as they were in the end. Returns the transcripts of its sessions.
+    pub fn write_in(&self, home: &Home) -> Vec<PathBuf> {
+        let here = home.path().to_str().expect("UTF-8");
+        let mut sessions = Vec::new();
+        for file in &self.files {
+            let relative = home.path().join(&file.relative);
+            grow(
+                &File { relative: relative.clone(), text: file.text.replace(HOME, here), meta: file.meta.clone() },
+                usize::MAX,
+            );
+            if file.agent().is_none() && file.run().is_none() && !file.text.is_empty() {
+                sessions.push(relative);
+            }
+        }
+        sessions
+    }
+
     /// Plays the recording through the real programs; what the server has stored in the end.
     pub fn play(&self, mode: Mode) -> Vec<Span> {
         let server = match mode {

@@ -1,6 +1,7 @@
 //! History comes in once, with its true times, however often and wherever it is interrupted.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     process::{Command, Output},
@@ -8,7 +9,9 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tests::{Answer, Home, Random, Server, Story, bins, eventually, ids, server::env, tries, until};
+use tests::{
+    Answer, Home, Random, Server, Story, bins, eventually, ids, recording::Recording, server::env, tries, until,
+};
 
 /// What `backfill --json` says last.
 fn report(output: &Output) -> Value {
@@ -238,6 +241,66 @@ fn turns_that_a_fork_has_copied_count_once() {
     assert_eq!(server.spans().len(), 8);
     let output = backfill(&home, &[], &server.env());
     assert_eq!(figures(&output), (Some(0), [1, 2, 0, 8, 1]), "{output:?}");
+}
+
+/// The orders in which `n` things can stand.
+fn orders(n: usize) -> Vec<Vec<usize>> {
+    if n == 0 {
+        return vec![Vec::new()];
+    }
+    let with_last = |order: Vec<usize>| (0..n).map(move |at| [&order[..at], &[n - 1], &order[at..]].concat());
+    orders(n - 1).into_iter().flat_map(with_last).collect()
+}
+
+/// What Claude Code wrote last of sessions that copy each other is no proof of which was first: the lines are.
+#[test]
+fn recorded_forks_and_continued_sessions_come_in_the_same_whatever_their_files_are_dated() {
+    let mut several = 0;
+    for recording in Recording::all() {
+        let sessions = recording.sessions().len();
+        let is_named = ["resume", "rewind", "chain"].contains(&&*recording.name);
+        if sessions < 2 && !is_named {
+            continue;
+        }
+        several += usize::from(sessions > 1);
+        let truth = recording.truth();
+        // Early versions put the copy's own session in each line: which was first, only the dates of the files say.
+        let is_known = truth.copied.is_empty() || truth.calls.values().any(|call| call.forked_from.is_some());
+        let mut first = None;
+        for order in orders(sessions) {
+            let (home, server) = (Home::new(), Server::new());
+            let _daemon = home.daemon();
+            let files = recording.write_in(&home);
+            order.iter().zip(900..).for_each(|(at, hours)| aged(&files[*at], hours));
+            let output = backfill(&home, &[], &server.env());
+            let what = format!("{} in the order {order:?}", recording.name);
+            assert_eq!(output.status.code(), Some(0), "{what}: {output:?}");
+            let spans = server.spans();
+            let mut found: Vec<String> = Vec::new();
+            for span in &spans {
+                let place = (&span.trace_id, &span.span_id, &span.parent, &span.name, span.get("session.id"));
+                found.push(format!("{place:?}"));
+            }
+            found.sort();
+            let once: BTreeSet<&String> = found.iter().collect();
+            assert_eq!(once.len(), found.len(), "{what}: a span comes twice");
+            for (id, call) in &truth.calls {
+                let own: Vec<&str> = spans
+                    .iter()
+                    .filter(|span| span.is_generation() && span.observation("metadata.message_id") == id)
+                    .map(|span| span.get("session.id"))
+                    .collect();
+                assert_eq!(own.len(), 1, "{what}: call {id} is in {own:?}");
+                if let Some(session) = call.session.as_ref().filter(|_| is_known) {
+                    assert_eq!(own, [session], "{what}: call {id}");
+                }
+            }
+            if is_known {
+                assert_eq!(first.get_or_insert_with(|| found.clone()), &found, "{what}");
+            }
+        }
+    }
+    assert!(several >= 5, "{several} recordings have several sessions");
 }
 
 #[test]

@@ -15,8 +15,12 @@ use cc_core::{
 use cc_langfuse::{clock, rebuild::TurnOutline};
 use proto::frame::Frame;
 
-/// Sessions that are with the daemon at the same time.
-const MAX_SESSIONS_AT_ONCE: usize = 8;
+/// Sessions that are with the daemon at the same time: so many, or more of them while their transcripts have fewer bytes.
+const SESSIONS_AT_ONCE: usize = 8;
+const BYTES_AT_ONCE: u64 = 16 << 20;
+
+/// The same, whatever their size.
+const MAX_SESSIONS_AT_ONCE: usize = 64;
 
 /// Nothing is handed over while so many spans, or bytes of them, wait for a destination.
 const MAX_WAITING: (u64, u64) = (2000, 16 << 20);
@@ -70,6 +74,11 @@ pub(super) struct Sender<'r> {
     pid: Option<u32>,
     last_frame: Option<Vec<u8>>,
     said: Option<String>,
+}
+
+/// True if a session with a transcript of `next` bytes may be handed over while so many are with the daemon, of `bytes` together.
+fn may_follow(sessions: usize, bytes: u64, next: u64) -> bool {
+    sessions < SESSIONS_AT_ONCE || sessions < MAX_SESSIONS_AT_ONCE && bytes.saturating_add(next) <= BYTES_AT_ONCE
 }
 
 fn sent(states: &str) -> usize {
@@ -164,10 +173,9 @@ impl<'r> Sender<'r> {
                 break;
             }
             let room = row.is_none_or(|row| row.waiting < MAX_WAITING.0 && row.waiting_bytes < MAX_WAITING.1);
-            if room && given.len() < MAX_SESSIONS_AT_ONCE && jobs.peek().is_some() {
-                if let Some(job) = jobs.next() {
-                    given.push(self.give(job)?);
-                }
+            let bytes = given.iter().map(|given| given.bytes).sum();
+            if room && let Some(job) = jobs.next_if(|job| may_follow(given.len(), bytes, job.candidate.bytes)) {
+                given.push(self.give(job)?);
                 continue;
             }
             self.show(0, &state);
@@ -294,5 +302,28 @@ impl<'r> Sender<'r> {
             amount::count(turns, "turn")
         );
         self.progress.step(bytes, &detail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_small_sessions_are_handed_over_at_once_and_few_large_ones() {
+        const LARGE: u64 = 1 << 30;
+        for (sessions, bytes, next, expect) in [
+            (0, 0, LARGE, true),
+            (7, 7 * LARGE, LARGE, true),
+            (8, 8 * LARGE, 1, false),
+            (8, 8, LARGE, false),
+            (8, 8 << 10, 1 << 10, true),
+            (63, BYTES_AT_ONCE - 10, 10, true),
+            (63, BYTES_AT_ONCE - 10, 11, false),
+            (64, 64, 1, false),
+            (8, u64::MAX, u64::MAX, false),
+        ] {
+            assert_eq!(may_follow(sessions, bytes, next), expect, "{sessions} of {bytes} bytes, then {next}");
+        }
     }
 }
