@@ -159,6 +159,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("backend", "daemon/core/src/route.rs", "one variable names the environment for all kinds, in Langfuse's form"),
     ("backend", "daemon/ctl/src/replay.rs", "what is replayed to Langfuse goes there even where tracing is off"),
     ("backend", "daemon/ctl/src/setup.rs", "it asks for Langfuse's keys"),
+    ("backend", "daemon/ctl/src/setup/apart.rs", "it says where Langfuse's secret key is kept"),
     ("backend", "daemon/ctl/src/setup/mlflow.rs", "it asks where MLflow is"),
     ("backend", "daemon/ctl/src/show.rs", "its form is Langfuse's, as other tools rely on it"),
     ("backend", "daemon/ctl/src/sink.rs", "it stands in for a Langfuse server"),

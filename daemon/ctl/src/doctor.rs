@@ -215,6 +215,17 @@ fn conceal(finding: &mut Finding, env: &Env<'_>) {
     }
 }
 
+/// Our plugin by its full name, if Claude Code loads it in `project`, or else in the current directory.
+///
+/// # Errors
+/// If there is no current directory.
+pub(crate) fn live_plugin(project: Option<&Path>, home: &Path) -> anyhow::Result<Option<String>> {
+    let here = project.map_or_else(std::env::current_dir, |dir| Ok(dir.to_owned()))?;
+    let settings = settings::read(&claude::files(&here, home), []).0;
+    let is_dead = plugin::why_dead(&settings, home).is_some();
+    Ok(settings.plugin().filter(|_| !is_dead).map(|(name, _)| name.to_owned()))
+}
+
 /// What `setup` ends with: all that is not well, without a test trace.
 ///
 /// # Errors

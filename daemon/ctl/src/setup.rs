@@ -13,6 +13,7 @@ use crate::{
     client, doctor, open, programs,
     ui::{progress::Busy, terminal},
 };
+use apart::{KeysIn, Place};
 use cc_core::{
     claude::events,
     delivery::readback::Failure,
@@ -22,17 +23,21 @@ use cc_core::{
         pages::Project,
     },
     secret::Secret,
-    settings::{Desired, apply, block, edit, masked},
+    settings::{Desired, apply, block, edit, masked, words},
 };
 use cc_langfuse::{
     credentials::{is_tracked, layers},
     environment,
     git::fate as git,
 };
+use commits::{exclude, refuse, refuse_store, refuse_tracked, secret_files};
 use files::{Change, Part, Record};
 use keys::{Before, Given};
+use proto::paths::Paths;
 use service::Manager;
 
+mod apart;
+mod commits;
 mod daemon;
 pub(crate) mod files;
 mod keys;
@@ -70,6 +75,12 @@ pub(crate) struct Setup {
     /// The server [env: LANGFUSE_BASE_URL] [default: https://cloud.langfuse.com]
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
+    /// Where the keys go: into Claude Code's settings, or beside config.toml of cc-langfuse, for settings that git tracks
+    #[arg(long, value_enum, value_name = "WHERE", conflicts_with = "mlflow")]
+    keys_in: Option<KeysIn>,
+    /// A command that writes the secret key, such as "pass show langfuse": the daemon runs it, and the key is stored nowhere
+    #[arg(long, value_name = "CMD", conflicts_with_all = ["secret_key", "mlflow"])]
+    secret_command: Option<String>,
     /// Assume yes to every question
     #[arg(long, short)]
     yes: bool,
@@ -135,13 +146,18 @@ impl Setup {
         }
         let (home, paths) = (client::home()?, client::paths()?);
         let scope = self.scope(&home)?;
+        let place = match self.place(&scope, &home, &paths)? {
+            Ok(place) => place,
+            Err(why) => return Ok(usage(&why)),
+        };
         let (hook, daemon) = (programs::ours("cc-langfuse-hook")?, programs::ours("cc-langfused")?);
         let choice = if self.mlflow {
             mlflow::choice(self.tracking_uri.as_deref(), self.experiment.as_deref(), scope.dir())
         } else {
             let there = files::read(&files::real(&scope.file(&home))?)?;
             let there = there.and_then(|text| block::env_block(text.as_bytes()).ok()).unwrap_or_default();
-            self.keys(&Before::of(&there))?.map(Choice::Langfuse)
+            let before = Before::of(&there).or(place.before(&paths));
+            self.keys(&before, place.secret(&home)?)?.map(Choice::Langfuse)
         };
         let choice = match choice {
             Ok(choice) => choice,
@@ -171,6 +187,11 @@ impl Setup {
             true => out!("Claude Code   {known}: {} events", events.len()),
             false => out!("Claude Code   {known}: {}", events.join(", ")),
         }
+        let plugin = doctor::live_plugin(scope.dir(), &home)?;
+        let events = if plugin.is_some() { Vec::new() } else { events };
+        if let Some(name) = plugin {
+            out!("plugin        {name} registers the hook, so it is not registered again");
+        }
         out!("hook          {hook}");
         if programs::is_fleeting(Path::new(&hook)) {
             out!(
@@ -182,8 +203,16 @@ impl Setup {
         let mut record = Record::load(&paths)?;
         let mut changes = Vec::new();
         let file = files::real(&scope.file(&home))?;
-        refuse_tracked(&scope.file(&home), scope.instead())?;
-        refuse_tracked(&file, scope.instead())?;
+        // What is to hold the secret.
+        let secret_file = match (&choice, &place) {
+            (Choice::Mlflow(_), _) | (_, Place::Settings) => Some(file.clone()),
+            (_, Place::File) => Some(files::real(&apart::secret_file(&paths))?),
+            (_, Place::Command(_)) => None,
+        };
+        if secret_file.as_ref() == Some(&file) {
+            refuse_tracked(&scope.file(&home), scope.instead())?;
+        }
+        secret_file.iter().try_for_each(|file| refuse_tracked(file, scope.instead()))?;
         let elsewhere = scope.elsewhere(&home, &file);
         let own = files::read(&file)?.and_then(|text| block::env_block(text.as_bytes()).ok()).unwrap_or_default();
         let semantics = semantics(&own, &elsewhere);
@@ -193,7 +222,7 @@ impl Setup {
             ),
             _ => out!("semantics     as {SEMANTICS} says already"),
         }
-        let mut env = choice.env();
+        let mut env = if place.is_settings() { choice.env() } else { vec![(proto::env::TRACE, "true")] };
         env.extend(semantics.map(|value| (SEMANTICS, value)));
         let replaces_mlflow = self.mlflow.then(|| mlflow::is_plugin_on(&scope.others(&home, &file)));
         let desired = Desired { hook: &hook, events: &events, env: &env, elsewhere: &elsewhere, replaces_mlflow };
@@ -203,14 +232,22 @@ impl Setup {
             Choice::Mlflow(mlflow) => mlflow.store.as_deref().map(git::followed),
             Choice::Langfuse(_) => None,
         };
-        changes.extend(exclude(&file, store.as_deref(), &record, scope.instead())?);
+        changes.extend(exclude(secret_file.as_deref(), store.as_deref(), &record, scope.instead())?);
+        if let (Choice::Langfuse(keys), Place::File, Some(path)) = (&choice, &place, &secret_file) {
+            changes.extend(whole(path, apart::secret_text(keys), 0o600, &record)?);
+        }
         changes.extend(of_settings);
         let manager = if self.no_service { None } else { Manager::find() };
-        changes.extend(daemon::of_config(manager.is_none() && !self.no_service, self.from_now, &paths, &record)?);
+        let table = match &choice {
+            Choice::Langfuse(keys) => Some(place.table(keys, scope.dir(), &paths)),
+            Choice::Mlflow(_) => None,
+        };
+        let by_hook = manager.is_none() && !self.no_service;
+        changes.extend(daemon::of_config(by_hook, self.from_now, table, &paths, &record)?);
         if let Some(manager) = manager {
             for (path, text) in manager.files(&home, &paths, &daemon)? {
                 if !(record.plain && path.ends_with(service::DROP_IN)) {
-                    changes.extend(whole(&path, text, &record)?);
+                    changes.extend(whole(&path, text, 0o644, &record)?);
                 }
             }
         }
@@ -240,7 +277,7 @@ impl Setup {
                 // What was written may not count: git is asked again, before there is a secret.
                 if let Part::Lines(_) = change.part
                     && change.path != paths.config
-                    && let Err(why) = secret_files(&file)?
+                    && let Err(why) = secret_files(secret_file.as_deref())?
                         .iter()
                         .try_for_each(|file| refuse(file, scope.instead()))
                         .and_then(|()| refuse_store(store.as_deref()))
@@ -281,7 +318,7 @@ impl Setup {
         [
             ("--user or --project", self.user || self.project),
             ("--public-key", self.mlflow || given(&self.public_key, "PUBLIC_KEY")),
-            ("--secret-key", self.mlflow || given(&self.secret_key, "SECRET_KEY")),
+            ("--secret-key", self.mlflow || self.secret_command.is_some() || given(&self.secret_key, "SECRET_KEY")),
             ("--yes or --dry-run", self.yes || self.dry_run),
         ]
         .into_iter()
@@ -307,11 +344,40 @@ impl Setup {
         Ok(Scope::Project(project_dir(home)?))
     }
 
-    /// The keys, or what is wrong with them. Who is asked is asked again until the server knows them.
+    /// Where the keys are to be, or what is wrong with the flags.
+    ///
+    /// # Errors
+    /// If there is nobody to ask.
+    fn place(&self, scope: &Scope, home: &Path, paths: &Paths) -> anyhow::Result<Result<Place, String>> {
+        if let Some(command) = &self.secret_command {
+            return Ok(match words(command) {
+                words if words.is_empty() => Err("--secret-command is empty".to_owned()),
+                words => Ok(Place::Command(words)),
+            });
+        }
+        let file = scope.file(home);
+        let known = Place::of_record(&Record::load(paths)?, paths);
+        Ok(Ok(match self.keys_in {
+            Some(KeysIn::Settings) => Place::Settings,
+            Some(KeysIn::Config) => Place::File,
+            None if self.mlflow => Place::Settings,
+            None if let Some(known) = known => known,
+            None if terminal::is_there()
+                && !self.yes
+                && matches!(scope, Scope::User)
+                && (is_tracked(&file) || is_tracked(&files::real(&file)?)) =>
+            {
+                Place::ask(&file, paths)?
+            }
+            None => Place::Settings,
+        }))
+    }
+
+    /// The keys, or what is wrong with them. `stored` is a secret that need not be asked for. Who is asked is asked again until the server knows them.
     ///
     /// # Errors
     /// If there is nobody to ask, or the server does not know what was given.
-    fn keys(&self, before: &Before) -> anyhow::Result<Result<Keys, String>> {
+    fn keys(&self, before: &Before, stored: Option<Zeroizing<String>>) -> anyhow::Result<Result<Keys, String>> {
         let is_asked = terminal::is_there() && !self.yes;
         let url = self.base_url.clone().or_else(|| variable("BASE_URL")).or_else(|| variable("HOST"));
         let server = match url.map(|url| typed::server(&url)) {
@@ -326,7 +392,7 @@ impl Setup {
         let secret = match &self.secret_key {
             Some(dash) if dash == "-" => Some(terminal::line()?),
             Some(key) => Some(Zeroizing::new(key.clone())),
-            None => variable("SECRET_KEY").map(Zeroizing::new),
+            None => stored.or_else(|| variable("SECRET_KEY").map(Zeroizing::new)),
         };
         let secret = secret.map(|key| Zeroizing::new(typed::unquoted(&key).to_owned()));
         let is_key = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
@@ -410,7 +476,7 @@ impl Scope {
     /// What to do where its file must not hold a secret.
     fn instead(&self) -> &'static str {
         match self {
-            Self::User => "use --project",
+            Self::User => "use --keys-in config or --secret-command, which leave the key out of it, or --project",
             Self::Project(_) => "use --user: hook and keys then go into your own settings, outside this repository",
         }
     }
@@ -511,86 +577,14 @@ fn settings(file: &Path, desired: Desired<'_>, record: &Record) -> anyhow::Resul
     Ok(Some(Change { path: file.into(), current, new: Some(new), mode: 0o600, original, part: Part::Settings(ours) }))
 }
 
-/// What keeps `file` and its copies, and a `store` of traces, out of commits, if git would take them.
-///
-/// # Errors
-/// If nothing does, or that is not known.
-fn exclude(file: &Path, store: Option<&Path>, record: &Record, instead: &str) -> anyhow::Result<Option<Change>> {
-    let (mut lines, mut path) = (Vec::new(), None);
-    for (file, more) in secret_files(file)?.into_iter().zip(["", "*"]) {
-        match git::fate(&file) {
-            git::Fate::Safe => {}
-            git::Fate::Taken { exclude, line } => {
-                out!("git           would commit {}: a line in {} prevents it", file.display(), exclude.display());
-                lines.push(line + more);
-                path = Some(exclude);
-            }
-            git::Fate::Wanted { .. } | git::Fate::Unknown(_) => refuse(&file, instead)?,
-        }
-    }
-    match store.map(git::fate_below) {
-        Some(git::Fate::Taken { exclude, line }) => {
-            out!("git           would commit {line}: a line in {} prevents it", exclude.display());
-            lines.push(line);
-            path = Some(exclude);
-        }
-        Some(git::Fate::Wanted { .. } | git::Fate::Unknown(_)) => refuse_store(store)?,
-        Some(git::Fate::Safe) | None => {}
-    }
-    let Some(path) = path else { return Ok(None) };
-    let path = files::real(&path)?;
-    let current = files::read(&path)?;
-    let original = record.original(&path, current.as_deref())?;
-    let mut ours = match record.of(&path).map(|written| &written.part) {
-        Some(Part::Lines(lines)) => lines.clone(),
-        _ => Vec::new(),
-    };
-    ours.extend(lines);
-    let mut new = original.clone().unwrap_or_default();
-    if !new.is_empty() && !new.ends_with('\n') {
-        new.push('\n');
-    }
-    new.extend(ours.iter().map(|line| format!("{line}\n")));
-    let mode = files::mode(&path).unwrap_or(0o644);
-    Ok(Some(Change { path, current, new: Some(new), mode, original, part: Part::Lines(ours) }))
-}
-
-/// Where a secret comes to lie: the settings file, its copy, and what they are for a moment while they are written.
-fn secret_files(file: &Path) -> anyhow::Result<[PathBuf; 3]> {
-    let name = file.file_name().context("no name")?.to_string_lossy();
-    let beside = |more: &str| file.with_file_name(format!("{name}{}{more}", files::BACKUP));
-    Ok([file.to_owned(), beside(""), beside("-new")])
-}
-
-/// An error if git tracks `file`, or a link on the way there: what stands in it is the repository's choice, too.
-fn refuse_tracked(file: &Path, instead: &str) -> anyhow::Result<()> {
-    if is_tracked(file) {
-        bail!(
-            "{} is tracked by git, so the secret key must not be written there: `git rm --cached` it, or {instead}",
-            file.display(),
-        );
-    }
-    Ok(())
-}
-
-/// An error if git would take `file`.
-fn refuse(file: &Path, instead: &str) -> anyhow::Result<()> {
-    git::objection(file, instead).map_or(Ok(()), |why| Err(anyhow::Error::msg(why)))
-}
-
-/// An error if git would take what is in `store`.
-fn refuse_store(store: Option<&Path>) -> anyhow::Result<()> {
-    store.and_then(git::objection_below).map_or(Ok(()), |why| Err(anyhow::Error::msg(why)))
-}
-
 /// A file that is ours as a whole.
-fn whole(path: &Path, new: String, record: &Record) -> anyhow::Result<Option<Change>> {
+fn whole(path: &Path, new: String, mode: u32, record: &Record) -> anyhow::Result<Option<Change>> {
     let path = files::real(path)?;
     let current = files::read(&path)?;
     if current.as_ref() == Some(&new) {
         return Ok(None);
     }
     let original = record.original(&path, current.as_deref())?;
-    let mode = files::mode(&path).unwrap_or(0o644);
+    let mode = files::mode(&path).map_or(mode, |there| there & mode);
     Ok(Some(Change { path, current, new: Some(new), mode, original, part: Part::Whole }))
 }

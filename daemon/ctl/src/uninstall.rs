@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use crate::{
     client::{self, Client},
     setup::{
-        files::{self, Change, Part, Record},
+        files::{self, Change, Part, Record, Written},
         project_dir,
         service::Manager,
         usage,
@@ -73,30 +73,45 @@ impl Uninstall {
         let _alone = files::alone(&home)?;
         let mut record = Record::load(&paths)?;
         let mut changes = Vec::new();
-        for written in record.files.iter().rev() {
-            let current = files::read(&written.path)?;
-            let new = written.original(current.as_deref())?;
-            if new != current {
-                let mode = written.mode.unwrap_or(0o600);
-                let part = written.part.clone();
-                changes.push(Change { path: written.path.clone(), current, original: new.clone(), new, mode, part });
+        let project = project_dir(&home)?.join(".claude");
+        for written in &mut record.files {
+            if let Some(moved) = moved(written, &project) {
+                out!("moved         {} is {} now", written.path.display(), moved.path.display());
+                *written = moved;
             }
         }
+        // What cannot be taken back now stays in the record.
+        let mut left = Vec::new();
+        for written in record.files.iter().rev() {
+            match change_of(written) {
+                Ok(change) => changes.extend(change),
+                Err(why) => {
+                    out!("left          {why:#}");
+                    left.push(written.clone());
+                }
+            }
+        }
+        record.files.retain(|written| !left.contains(written));
         // What setup found elsewhere and left is not setup's.
-        if record == Record::default() {
-            let project = project_dir(&home)?.join(".claude");
+        if record == Record::default() && left.is_empty() {
             let user = client::user_dir(&home).join("settings.json");
             for file in [user, project.join("settings.local.json"), project.join("settings.json")] {
-                let found = unknown(&file)?.filter(|new| changes.iter().all(|change| change.path != new.path));
-                changes.extend(found);
+                match unknown(&file) {
+                    Ok(found) => {
+                        changes.extend(found.filter(|new| changes.iter().all(|change| change.path != new.path)))
+                    }
+                    // Nothing of ours can be seen in it.
+                    Err(why) => out!("left          {why:#}"),
+                }
             }
         }
         let manager = record.service.as_deref().and_then(Manager::named);
         changes.iter().for_each(|to| diff::show(&to.path, to.current.as_deref(), to.new.as_deref()));
         let data = self.purge && (paths.state.exists() || paths.log.exists());
+        let code = if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         if changes.is_empty() && record == Record::default() && !data {
             out!("nothing to take back");
-            return Ok(ExitCode::SUCCESS);
+            return Ok(code);
         }
         if manager.is_some() {
             out!("the service is stopped and no longer started");
@@ -106,7 +121,7 @@ impl Uninstall {
         }
         if self.dry_run {
             out!("dry run: nothing was changed");
-            return Ok(ExitCode::SUCCESS);
+            return Ok(code);
         }
         if !self.yes && !terminal::agrees("Do this?")? {
             out!("nothing was changed");
@@ -120,10 +135,13 @@ impl Uninstall {
         while let Some(written) = record.files.pop() {
             changes.iter().filter(|change| change.path == written.path).try_for_each(Change::make)?;
             // Before the copy, without which all that is there would be taken for ours.
+            record.files.extend(left.iter().cloned());
             record.save(&paths)?;
+            record.files.truncate(record.files.len() - left.len());
             written.backup.as_deref().map_or(Ok(()), files::remove)?;
         }
         record.service = None;
+        record.files = left;
         record.save(&paths)?;
         if let Some(manager) = manager {
             manager.forget();
@@ -142,8 +160,40 @@ impl Uninstall {
         if !data && Client::at(&paths).answers() {
             out!("daemon        still running: it was not setup that started it");
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(code)
     }
+}
+
+/// What is to become of a file that was changed; `None` if nothing.
+///
+/// # Errors
+/// If the file is not what it should be.
+fn change_of(written: &Written) -> anyhow::Result<Option<Change>> {
+    let current = files::read(&written.path)?;
+    if current.is_none() && matches!(written.part, Part::Settings(_)) {
+        out!(
+            "not found     {}: if its project was renamed, run this again in the new directory",
+            written.path.display()
+        );
+    }
+    let new = written.original(current.as_deref())?;
+    let (mode, part) = (written.mode.unwrap_or(0o600), written.part.clone());
+    let is_new = new != current;
+    Ok(is_new.then(|| Change { path: written.path.clone(), current, original: new.clone(), new, mode, part }))
+}
+
+/// The settings file that `written` is now, if its project is the one with the directory `dir` by now: it is missing where it was, and
+/// the one here has the hook.
+fn moved(written: &Written, dir: &Path) -> Option<Written> {
+    if !matches!(written.part, Part::Settings(_)) || written.path.exists() {
+        return None;
+    }
+    let path = files::real(&dir.join(written.path.file_name()?)).ok()?;
+    let text = files::read(&path).ok()??;
+    let has_hook = registered(&text).is_ok_and(|ours| !ours.events.is_empty());
+    // The copy of what it was lies beside it.
+    let backup = written.backup.as_ref().and_then(|backup| Some(path.with_file_name(backup.file_name()?)));
+    has_hook.then(|| Written { path, backup, ..written.clone() })
 }
 
 /// Registrations of the hook in a settings file that stand in no record.

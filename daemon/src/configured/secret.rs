@@ -51,6 +51,14 @@ pub fn find(entry: &Entry, home: &Path) -> Result<Secrets, String> {
     })
 }
 
+/// What the command `words` writes, as that of a destination.
+///
+/// # Errors
+/// Why it writes nothing and what to do, for people.
+pub fn written_by(words: &[String], home: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    of_command(words, home, TIME_LIMIT)
+}
+
 fn of_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let bad = |why: &str| format!("the secret file {} {why}", path.display());
     if let Some(dir) = open_to_others(path) {

@@ -7,47 +7,69 @@ use cc_core::config::Layers;
 use proto::paths::Paths;
 
 use super::{
+    apart::MARK,
     files::{self, Change, Part, Record},
     service::Manager,
 };
 
-/// What `config.toml` is to say, unless it does: that hooks start the daemon, that what was said before is left out.
+/// What `config.toml` is to say, unless it does: that hooks start the daemon, that what was said before is left out, and the `table` of a
+/// destination; without one the one that is there stays.
 pub(super) fn of_config(
     by_hook: bool,
     from_now: bool,
+    table: Option<Vec<String>>,
     paths: &Paths,
     record: &Record,
 ) -> anyhow::Result<Option<Change>> {
     const BY_HOOK: &str = "start = \"hook\"";
     const FROM_NOW: &str = "from_now = true";
-    if !(by_hook || from_now) {
+    let path = files::real(&paths.config)?;
+    let written = match record.of(&path).map(|written| &written.part) {
+        Some(Part::Lines(lines)) => lines.clone(),
+        _ => Vec::new(),
+    };
+    let (known, mut lines): (Vec<_>, Vec<_>) = written.iter().cloned().partition(|line| line.ends_with(MARK));
+    let table = table.unwrap_or(known);
+    if !(by_hook || from_now) && table.is_empty() && written.is_empty() {
         return Ok(None);
     }
-    let path = files::real(&paths.config)?;
     let current = files::read(&path)?;
     let mut layers = Layers::default();
     // What is wrong with the file is the doctor's to say.
     if layers.lay(&path, current.as_deref().unwrap_or_default()).is_err() {
+        anyhow::ensure!(
+            table.is_empty(),
+            "{} is not valid, so nothing can be added: cc-langfusectl doctor says why",
+            path.display()
+        );
         return Ok(None);
     }
-    let mut lines = match record.of(&path).map(|written| &written.part) {
-        Some(Part::Lines(lines)) => lines.clone(),
-        _ => Vec::new(),
-    };
-    let before = lines.len();
     if by_hook && layers.start_by_hook.location.is_none() {
         lines.push(BY_HOOK.to_owned());
     }
     if from_now && layers.from_now.location.is_none() {
         lines.push(FROM_NOW.to_owned());
     }
-    if lines.len() == before {
+    let original = record.original(&path, current.as_deref())?;
+    // Before the first table, and after the last.
+    let block = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let mut new = block(&lines) + original.as_deref().unwrap_or_default();
+    if !(table.is_empty() || new.is_empty() || new.ends_with('\n')) {
+        new.push('\n');
+    }
+    new += &block(&table);
+    lines.extend(table);
+    if lines == written || current.as_ref() == Some(&new) {
         return Ok(None);
     }
-    let original = record.original(&path, current.as_deref())?;
-    // Before the first table.
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    let new = text + original.as_deref().unwrap_or_default();
+    let mut then = Layers::default();
+    let is_valid = then.lay(&path, &new).is_ok() && then.config().destinations.iter().all(|named| named.entry.is_ok());
+    anyhow::ensure!(
+        is_valid || !lines.iter().any(|line| line.ends_with(MARK)),
+        "{} has a destination that does not go with the one to be added: cc-langfusectl doctor says what is wrong; another one \
+         must not be called langfuse",
+        path.display()
+    );
     let (mode, part) = (files::mode(&path).unwrap_or(0o600), Part::Lines(lines));
     Ok(Some(Change { path, current, new: Some(new), mode, original, part }))
 }

@@ -38,6 +38,11 @@ impl Before {
         let server = get("BASE_URL").or_else(|| get("HOST")).and_then(|url| Some(typed::server(&url)?.0));
         Self { server, public: get("PUBLIC_KEY"), secret: get("SECRET_KEY").map(Zeroizing::new) }
     }
+
+    /// These, or `others` if there are none.
+    pub(super) fn or(self, others: Self) -> Self {
+        if self.public.is_some() { self } else { others }
+    }
 }
 
 /// Asks for what is not given.

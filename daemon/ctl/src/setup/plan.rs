@@ -5,7 +5,10 @@ use std::path::Path;
 use crate::ui::{amount::count, diff, table, terminal};
 use cc_core::settings::{block, edit};
 
-use super::files::{Change, Part};
+use super::{
+    apart::MARK,
+    files::{Change, Part},
+};
 
 /// Shows each change in a line.
 pub(super) fn show(changes: &[Change], home: &Path) {
@@ -36,7 +39,12 @@ fn what(change: &Change) -> String {
             let (hooks, vars) = (events.min(ours.events.len()), vars.min(ours.env.len()));
             format!(": the hook for {}, {}", count(hooks, "event"), count(vars, "variable"))
         }
-        Part::Lines(lines) => format!(": {}", lines.join(", ")),
+        Part::Lines(lines) => {
+            let is_ours = |line: &&String| line.ends_with(MARK);
+            let table = lines.iter().any(|line| is_ours(&line)).then_some("where traces go");
+            let others = lines.iter().filter(|line| !is_ours(line)).map(String::as_str);
+            format!(": {}", others.chain(table).collect::<Vec<_>>().join(", "))
+        }
         Part::Whole => String::new(),
     }
 }

@@ -36,10 +36,14 @@ pub(crate) fn show(path: &Path, old: Option<&str>, new: Option<&str>) {
     out!();
 }
 
-/// The secret keys in the `env` of a settings file, as they are written there.
+/// The secret keys in the `env` of a settings file, or in lines `NAME=value` of another one, as they are written there.
 pub(crate) fn secrets_in(text: &str) -> Vec<Zeroizing<String>> {
     let text = text.trim_start_matches('\u{feff}');
-    let Ok(root) = edit::parse(text) else { return Vec::new() };
+    let Ok(root) = edit::parse(text) else {
+        let lines = text.lines().filter_map(|line| line.split_once('='));
+        let secrets = lines.filter(|(name, value)| proto::env::is_secret(name.trim()) && !value.trim().is_empty());
+        return secrets.map(|(_, value)| Zeroizing::new(value.trim().to_owned())).collect();
+    };
     let envs = root.members().iter().filter(|member| member.key == "env");
     envs.flat_map(|env| env.value.members())
         .filter(|member| proto::env::is_secret(&member.key))
