@@ -24,7 +24,7 @@ const PACE_BYTES: u64 = 2 << 20;
 
 /// The same for sessions found by a scan. There may be thousands, and reading is faster than most servers. A larger value would
 /// fill batches better and cost fewer transactions, but delay the others.
-const FOUND_PACE_BYTES: u64 = 512 << 10;
+const FOUND_PACE_BYTES: u64 = 256 << 10;
 
 /// The retry interval for sessions that wait for [`Wait::Pace`].
 const PACE_RETRY: Duration = Duration::from_millis(50);
