@@ -32,9 +32,9 @@ impl Store {
     /// If nothing was changed.
     pub fn move_calls(&mut self, from: DestinationId, to: DestinationId) -> Result<()> {
         let sql = format!(
-            "INSERT OR IGNORE INTO call (destination, id, trace_id)
-             SELECT ?2, id, trace_id FROM call WHERE destination = ?1
-             AND trace_id IN (SELECT trace_id FROM exported WHERE destination = ?1 AND NOT coalesce({HAS_ARRIVED}, 0))"
+            "INSERT OR IGNORE INTO call (destination, id, trace)
+             SELECT ?2, id, trace FROM call WHERE destination = ?1 AND trace IN
+                (SELECT substr(trace_id, 1, 4) FROM exported WHERE destination = ?1 AND NOT coalesce({HAS_ARRIVED}, 0))"
         );
         self.db.execute(&sql, [from, to]).map(drop)
     }

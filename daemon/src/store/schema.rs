@@ -345,6 +345,21 @@ UPDATE exported SET delivered = -1 WHERE NOT delivered AND NOT EXISTS
     (SELECT 1 FROM outbox WHERE outbox.destination = exported.destination AND outbox.seq = exported.observation);
 ";
 
+/// What version 10 changed.
+const SCHEMA_10: &str = "
+-- Calls by the first eight bytes of what they are known by, with the first four of the trace in which they were found: kept for ever,
+-- and hashes either way.
+CREATE TABLE short_call (
+    destination INTEGER NOT NULL,
+    id BLOB NOT NULL,
+    trace BLOB NOT NULL,
+    PRIMARY KEY (destination, id)
+) STRICT, WITHOUT ROWID;
+INSERT OR IGNORE INTO short_call SELECT destination, substr(id, 1, 8), substr(trace_id, 1, 4) FROM call ORDER BY destination, id;
+DROP TABLE call;
+ALTER TABLE short_call RENAME TO call;
+";
+
 /// Each version's change, applied in one transaction.
 pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(SCHEMA),
@@ -356,4 +371,5 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(SCHEMA_7),
     M::up(SCHEMA_8),
     M::up(SCHEMA_9),
+    M::up(SCHEMA_10),
 ];

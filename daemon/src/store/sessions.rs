@@ -12,7 +12,7 @@ use super::{
 use cc_core::{
     destination::Destination,
     hook::Hint,
-    ids::{Call, TraceId},
+    ids::{Call, CallId, TraceId},
     route::Target,
     transcript::cursor::{Identity, Position},
     turn::{BACK, Launch, Past},
@@ -272,6 +272,16 @@ fn session_row(row: &rusqlite::Row<'_>) -> Result<Option<SessionRow>> {
     }))
 }
 
+/// What of a call's hash is stored. Among a million calls, two share it with a probability of one in a million.
+pub(super) fn short_call(id: &CallId) -> &[u8] {
+    &id[..8]
+}
+
+/// What of its trace is stored beside it, to tell one from another.
+pub(super) fn short_trace(trace: &TraceId) -> &[u8] {
+    &trace[..4]
+}
+
 /// True if the call was found in another trace first.
 pub(super) fn found_elsewhere(
     db: &Connection,
@@ -280,26 +290,26 @@ pub(super) fn found_elsewhere(
     trace: TraceId,
 ) -> Result<bool> {
     // Each is somewhere else in the table; one statement asks for all.
-    let sql = "SELECT (SELECT trace_id FROM call WHERE destination = ?1 AND id = ?2),
-                      (SELECT trace_id FROM call WHERE destination = ?1 AND id = ?3),
-                      (SELECT trace_id FROM call WHERE destination = ?1 AND id = ?4),
-                      (SELECT trace_id FROM call WHERE destination = ?1 AND id = ?5)";
-    let [one, two, three] = &call.proofs;
-    let (by_proof, by_id): ([Option<TraceId>; 3], Option<TraceId>) =
-        db.prepare_cached(sql)?.query_row(params![destination, one, two, three, call.id], |row| {
-            Ok(([row.get(0)?, row.get(1)?, row.get(2)?], row.get(3)?))
-        })?;
+    let sql = "SELECT (SELECT trace = ?6 FROM call WHERE destination = ?1 AND id = ?2),
+                      (SELECT trace = ?6 FROM call WHERE destination = ?1 AND id = ?3),
+                      (SELECT trace = ?6 FROM call WHERE destination = ?1 AND id = ?4),
+                      (SELECT trace = ?6 FROM call WHERE destination = ?1 AND id = ?5)";
+    let [one, two, three] = call.proofs.each_ref().map(|proof| proof.as_ref().map(short_call));
+    let known = params![destination, one, two, three, short_call(&call.id), short_trace(&trace)];
+    // Whether it was found in this trace; `None` if nowhere.
+    let (by_proof, by_id): ([Option<bool>; 3], Option<bool>) =
+        db.prepare_cached(sql)?.query_row(known, |row| Ok(([row.get(0)?, row.get(1)?, row.get(2)?], row.get(3)?)))?;
     // One that is of this trace decides.
-    if by_proof.contains(&Some(trace)) {
+    if by_proof.contains(&Some(true)) {
         return Ok(false);
     }
-    if by_proof.iter().any(Option::is_some) {
+    if by_proof.contains(&Some(false)) {
         return Ok(true);
     }
     // What an earlier version sent is known by the id alone.
-    let Some(old) = by_id else { return Ok(false) };
+    let Some(is_here) = by_id else { return Ok(false) };
     let since: i64 = db.prepare_cached("SELECT min(at_ms) FROM proofs_since")?.query_row([], |row| row.get(0))?;
-    Ok(old != trace && call.at.is_none_or(|at| at / 1_000_000 < since.unsigned_abs()))
+    Ok(!is_here && call.at.is_none_or(|at| at / 1_000_000 < since.unsigned_abs()))
 }
 
 pub(super) fn consume(db: &Connection, ids: &[String], kept: Option<&str>) -> Result<()> {

@@ -16,7 +16,7 @@ use super::{
         destinations::find,
         followers, media, no_room,
         observations::{self, HAS_ARRIVED, Seq},
-        sessions::{found_elsewhere, targets},
+        sessions::{found_elsewhere, short_call, short_trace, targets},
         suppressed,
     },
     Advance,
@@ -462,9 +462,9 @@ fn is_own_call(db: &Connection, destination: DestinationId, call: &Call, trace: 
         return Ok(false);
     }
     // A proof that there is none of is no row.
-    let sql = "INSERT OR IGNORE INTO call (destination, id, trace_id) VALUES (?1, ?2, ?5), (?1, ?3, ?5), (?1, ?4, ?5)";
-    let [one, two, three] = &call.proofs;
-    db.prepare_cached(sql)?.execute(params![destination, one, two, three, trace])?;
+    let sql = "INSERT OR IGNORE INTO call (destination, id, trace) VALUES (?1, ?2, ?5), (?1, ?3, ?5), (?1, ?4, ?5)";
+    let [one, two, three] = call.proofs.each_ref().map(|proof| proof.as_ref().map(short_call));
+    db.prepare_cached(sql)?.execute(params![destination, one, two, three, short_trace(&trace)])?;
     Ok(true)
 }
 

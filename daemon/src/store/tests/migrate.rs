@@ -164,3 +164,28 @@ fn what_had_arrived_by_the_eighth_version_has_and_what_waited_waits() {
     store.delivered(1, &rows, 0, 1).unwrap();
     assert_eq!(arrived(&store), "02,04");
 }
+
+/// Of copies of calls: what each is known by is shorter since the tenth version.
+#[test]
+fn a_call_that_an_earlier_version_sent_is_known_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut old = Connection::open(dir.path().join("state.db")).unwrap();
+    Migrations::from_slice(MIGRATIONS).to_version(&mut old, 9).unwrap();
+    let call = Call::of("msg_1", Some(7), Some("req_1"), None);
+    let calls: Vec<_> = call.proofs().copied().collect();
+    assert_eq!(calls.len(), 2);
+    old.execute(
+        "INSERT INTO destination (id, kind, base_url, public_key) VALUES (1, 'langfuse', 'https://one.example.org', 'pk-1')",
+        [],
+    )
+    .unwrap();
+    for id in &calls {
+        old.execute("INSERT INTO call (destination, id, trace_id) VALUES (1, ?, ?)", params![id, [1u8; 16]]).unwrap();
+    }
+    drop(old);
+    let mut store = opened(&dir);
+    let of = |trace: u8, id: u8| Observation { call: Some(call), ..span(trace, id, 9) };
+    let (_, copied) = store.advance_one(&step(vec![of(2, 2)])).unwrap();
+    let (_, own) = store.advance_one(&step(vec![of(1, 1)])).unwrap();
+    assert_eq!((copied, own), (0, 1), "in another trace it is a copy, in its own it is not");
+}
