@@ -1,4 +1,5 @@
-//! Version, commit and commit date for `--version`. Only the version where the sources are not a git checkout of their own.
+//! Version, commit and commit date for `--version`. Only the version if the sources are not a git
+//! checkout of their own.
 
 #![allow(clippy::print_stdout, reason = "so a build script speaks to cargo")]
 #![expect(clippy::disallowed_methods, reason = "so cargo speaks to a build script")]

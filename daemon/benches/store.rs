@@ -24,14 +24,14 @@ use cc_langfuse::store::{Advance, SessionRow, Store};
 use divan::{Bencher, counter::ItemsCount};
 
 const SESSIONS: u64 = 2000;
-/// How many of them are stored at once, as the engine does with those that nobody waits for.
+/// How many of them are stored at once, as the engine does with unhurried sessions.
 const SESSIONS_PER_STEP: usize = 16;
 
 fn main() {
     divan::main();
 }
 
-/// Bytes that look random and are the same each time.
+/// A fixed sequence of bytes that look random.
 fn id<const N: usize>(of: u64, role: u8) -> [u8; N] {
     let hash = cc_core::ids::fingerprint(&[&of.to_be_bytes()[..], &[role]].concat());
     std::array::from_fn(|at| hash[at % 16])

@@ -48,7 +48,7 @@ const SCAN: Duration = Duration::from_secs(15 * 60);
 /// any case, so a small number would mean many transactions.
 const HANDED_OVER_AT_ONCE: usize = 64;
 
-/// How soon sessions that are still being written to are checked again.
+/// How soon sessions that are still being written are checked again.
 const GROWING_POLL: Duration = Duration::from_millis(250);
 
 /// Concurrent name lookups; each takes a thread, and the service may have few.
@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            // The reason belongs where the service manager looks for it, too.
+            // The reason must also be where the service manager looks for it.
             output::error(format_args!("cc-langfused: {error:#}"));
             ExitCode::FAILURE
         }
@@ -100,7 +100,7 @@ fn private_memory() {
 fn run(args: &Args) -> anyhow::Result<()> {
     let program = std::env::current_exe().ok().and_then(|path| Identity::of(&path));
     if args.detached {
-        // The leader of a group has no terminal that could end it.
+        // The leader of a process group has no terminal that could end it.
         let _ = rustix::process::setsid();
     }
     let home = environment::home().context("HOME is not set")?;
@@ -109,7 +109,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let lock = match socket::claim(&paths) {
         Err(Denied::AlreadyRunning) => {
-            service::tell("STATUS=another daemon of this user is running");
+            service::notify("STATUS=another daemon of this user is running");
             if args.until_stdin_ends.is_none() {
                 output::error(format_args!(
                     "cc-langfused: one is running already: cc-langfusectl status shows it, cc-langfusectl restart replaces it"
@@ -197,7 +197,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut exporters =
             std::pin::pin!(supervisor::supervise(store.clone(), home, configured, in_flight.clone(), orders_receiver));
-        // Spooled events are older than anything that is found otherwise.
+        // Spooled events are older than everything that is found otherwise.
         let Drained { taken, .. } = context.intake.drain(&paths.spool);
         tracing::debug!(taken, "events taken from the spool at the start");
         let spool = watch_spool(context.intake.clone(), paths.spool.clone());
@@ -215,7 +215,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         // A task of its own: waking this one costs two system calls each time.
         let mut server = tokio::spawn(serve::serve(listener, api::router(context.clone()), context.intake));
         tracing::info!(version = crate::VERSION, pid = std::process::id(), "started");
-        service::tell("READY=1");
+        service::notify("READY=1");
         tokio::select! {
             served = &mut server => match served? {},
             () = &mut exporters => {}
@@ -227,7 +227,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
-        service::tell("STOPPING=1");
+        service::notify("STOPPING=1");
         server.abort();
         let _ = server.await;
         // If the answer to a batch is not received, the next daemon sends it again.
@@ -293,8 +293,8 @@ fn import_state(store: &Handle, home: &Path) {
     }
 }
 
-/// Scans for sessions without a hook event: at the start, and now and then. Hands them to the engine a few at a time, when it
-/// asks for more, silent ones first.
+/// Scans for sessions without a hook event, at the start and regularly. Passes them to the engine a few at a time, when
+/// it asks for more, silent ones first.
 async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: PathBuf) {
     loop {
         let (search, marker) = (scan.clone(), marker.clone());
@@ -336,7 +336,7 @@ async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: Path
     }
 }
 
-/// Takes the events that hooks left while no daemon answered: at the start, when a file appears, and now and then.
+/// Takes the events that hooks left while no daemon answered: at the start, when a file appears, and regularly.
 async fn watch_spool(intake: Intake, spool: PathBuf) {
     let appeared = std::sync::Arc::new(tokio::sync::Notify::new());
     let notify = appeared.clone();

@@ -14,7 +14,7 @@ pub fn monotonic() -> Instant {
     Instant::now()
 }
 
-/// How long a silence may be that is derived from a file's own modification time.
+/// The longest silence that is derived from a file's own modification time.
 const BELIEVED: Duration = Duration::from_secs(60);
 
 /// The monotonic time at which a file was last `modified`; at the earliest a minute ago.

@@ -38,8 +38,8 @@ pub enum Failed {
     Status(ExitStatus),
 }
 
-/// Runs `command` and returns its output of at most `longest` bytes. It has no input, its errors are discarded, and after
-/// `limit` it is killed with all that it started.
+/// Runs `command` and returns its output of at most `longest` bytes. It has no input, its errors are discarded, and
+/// after `limit` it is killed with all its children.
 ///
 /// # Errors
 /// [`Failed`].
@@ -78,9 +78,9 @@ fn read(mut from: ChildStdout, deadline: Instant, longest: usize) -> Result<Opti
     }
 }
 
-/// What a program said.
+/// The output of a program.
 pub struct Said {
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
     /// Its standard output.
     pub out: String,
@@ -88,7 +88,7 @@ pub struct Said {
     pub err: String,
 }
 
-/// Runs `command`, which is killed with all that it started when it takes longer than `timeout`.
+/// Runs `command`, and kills it with all its children if it takes longer than `timeout`.
 ///
 /// # Errors
 /// If it cannot be started, or was killed.
@@ -129,7 +129,7 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&dirs).map(|dir| dir.join(name)).find(|path| path.is_absolute() && is_executable(path))
 }
 
-/// True if it is a program.
+/// True if it is an executable file.
 pub fn is_executable(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }

@@ -25,7 +25,7 @@ use cc_core::{
 
 pub mod secret;
 
-/// The destinations, and the least privacy, as the file says them now. Cheap to clone.
+/// The destinations and the privacy floor from the present files. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Configured(Arc<Inner>);
 
@@ -34,24 +34,24 @@ struct Inner {
     home: PathBuf,
     /// All paths of the user's home.
     homes: Vec<PathBuf>,
-    /// The user's file; none where it is not read again.
+    /// The user's file; `None` if it is not read again.
     file: Option<PathBuf>,
     said: RwLock<Said>,
 }
 
-/// What the files said when they were last read and could be used.
+/// The last valid content of the files.
 #[derive(Clone, Default)]
 struct Said {
     stamps: Vec<Stamp>,
     all: Arc<Vec<Known>>,
     floor: Floor,
-    /// Why what they say now is not used.
+    /// Why the present content is not used.
     problem: Option<String>,
 }
 
 struct Known {
     named: Named,
-    /// Its secret, once it was asked for.
+    /// Its secret, if it was looked up already.
     secrets: Arc<Mutex<Option<Secrets>>>,
 }
 
@@ -61,18 +61,19 @@ impl Known {
     }
 }
 
-/// What shows that the user's file at `file` and the administrator's are as they were. Taken before they are read.
+/// The stamps of the user's file at `file` and the administrator's, taken before they are read; equal stamps show that
+/// nothing has changed.
 pub fn stamps(file: &Path) -> Vec<Stamp> {
     [Path::new(config_file::FLEET_FILE), file].map(layers::stamp).to_vec()
 }
 
 impl Configured {
-    /// Those of the user whose home is `home`, for good.
+    /// The destinations of the user whose home is `home`; never read again.
     pub fn new(home: &Path, config: &Config) -> Self {
         Self::made(home, None, Said::of(config, Vec::new(), &[]))
     }
 
-    /// The same, read from `file` when that was as `stamps` say, and again when it has changed.
+    /// The same, read from `file` when it had these `stamps`, and read again when it has changed.
     pub fn of_file(home: &Path, file: &Path, config: &Config, stamps: Vec<Stamp>) -> Self {
         Self::made(home, Some(file.to_owned()), Said::of(config, stamps, &[]))
     }
@@ -91,7 +92,8 @@ impl Configured {
         self.said().all.clone()
     }
 
-    /// Reads the files again if they have changed. True if what they say counts from now on; what cannot be used leaves all as it was.
+    /// Reads the files again if they have changed. True if the new content is in force; invalid content
+    /// changes nothing.
     pub fn refresh(&self) -> bool {
         let Some(file) = &self.0.file else { return false };
         let now = stamps(file);
@@ -115,12 +117,12 @@ impl Configured {
         }
     }
 
-    /// Why what the files say now is not used.
+    /// Why the present content of the files is not used.
     pub fn problem(&self) -> Option<String> {
         self.said().problem.clone()
     }
 
-    /// The least privacy that every project keeps.
+    /// The privacy that every project keeps at least.
     pub fn floor(&self) -> Floor {
         self.said().floor
     }
@@ -133,12 +135,10 @@ impl Configured {
         }
     }
 
-    /// The valid ones.
     pub fn destinations(&self) -> Vec<Destination> {
         self.all().iter().filter_map(Known::entry).map(|entry| entry.destination.clone()).collect()
     }
 
-    /// The invalid ones, with what is wrong.
     pub fn refused(&self) -> Vec<(Named, String)> {
         let all = self.all();
         all.iter().filter_map(|known| Some((known.named.clone(), known.named.entry.as_ref().err()?.clone()))).collect()
@@ -155,7 +155,7 @@ impl Configured {
     /// server has `refused` these.
     ///
     /// # Errors
-    /// Why they cannot be had and what to do, for people.
+    /// Why they cannot be found and what to do, for people.
     pub async fn secrets(&self, to: &Destination, refused: Option<&Secrets>) -> Option<Result<Secrets, String>> {
         let all = self.all();
         let mut entries = all.iter().filter_map(|known| Some((known, known.entry()?)));
@@ -163,7 +163,7 @@ impl Configured {
         if entry.secret.is_none() {
             return Some(entry.open_secrets()).filter(|secrets| !secrets.is_empty()).map(Ok);
         }
-        // Spans and images of one destination ask at the same time.
+        // The lanes of one destination ask at the same time.
         let mut secrets = known.secrets.lock().await;
         if let Some(secrets) = secrets.as_ref().filter(|secrets| refused != Some(*secrets)) {
             return Some(Ok(secrets.clone()));
@@ -177,7 +177,7 @@ impl Configured {
 }
 
 impl Said {
-    /// What `config` says, with the secrets of those that are as they were `before`.
+    /// The destinations of `config`, with the known secrets of those that have not changed since `before`.
     fn of(config: &Config, stamps: Vec<Stamp>, before: &[Known]) -> Self {
         let known = |named: &Named| {
             let is_same = |other: &&Known| match (other.entry(), named.entry.as_ref()) {

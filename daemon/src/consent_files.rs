@@ -68,7 +68,7 @@ impl Consent {
         for target in hint.targets.iter_mut().filter(|target| target.chooser != Some(Chooser::Config)) {
             let of_kind = |(kind, _): &&(Kind, Chooser)| *kind == target.destination.kind;
             target.chooser = known.choosers.iter().find(of_kind).map(|(_, chooser)| chooser.clone());
-            // Whatever a repository says of others of its kind.
+            // Whatever a repository chooses for others of the kind.
             if matches!(target.chooser, Some(Chooser::Repository(_)))
                 && self.configured.name(&target.destination).is_some()
             {
@@ -82,7 +82,7 @@ impl Consent {
         hint.settings_on = known.is_on;
     }
 
-    /// The variables of an event as far as others do not say with them how a server proves itself.
+    /// The variables of an event without the TLS settings that others chose.
     pub fn own_tls(&self, hint: &Hint, vars: Vars) -> Vars {
         credentials::own_tls(vars, &hint.project_dirs, hint.config_dir.as_deref(), &self.home)
     }

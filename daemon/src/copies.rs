@@ -1,7 +1,8 @@
 //! Which session owns a turn whose prompt line is in the transcripts of two.
 //!
-//! A fork begins with a copy of the session it was forked from, and may continue from a prompt that has no answer there yet.
-//! Each turn stays with the session that made it, whichever is read first; what the fork itself answers has a trace of its own.
+//! A fork begins with a copy of the session it was forked from, and may continue from a prompt that has no answer
+//! there yet. Each turn belongs to the session that created it, whichever is read first; the fork's own answers have
+//! a trace of their own.
 
 use std::{
     collections::HashSet,
@@ -116,7 +117,7 @@ impl Elsewhere for Beside {
         }
         let found = self.known.as_ref().is_some_and(|(_, lines)| lines.contains(&hash(uuid.as_bytes())));
         if !found {
-            // From here on the session is on its own: it is not looked for again.
+            // From here on the session stands alone: the other one is not searched again.
             self.known = Some((session.to_owned(), HashSet::new()));
         }
         found

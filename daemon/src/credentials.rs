@@ -56,10 +56,10 @@ pub fn from_settings(
     })
 }
 
-/// `vars` of a session in `dirs` as far as others do not say with them how a server proves itself, or with which key it is asked.
+/// `vars` of a session in `dirs` without the TLS settings that others chose.
 pub fn own_tls(vars: Vars, dirs: &[PathBuf], config_dir: Option<&Path>, home: &Path) -> Vars {
     let says = |row: &&proto::env::Variable| row.role == Role::Tls && vars.contains_key(row.name);
-    // Hardly anybody says anything of it, and files need not be read then.
+    // These settings are rare, and without them no file needs to be read.
     match proto::env::VARIABLES.iter().any(|row| says(&row)) {
         true => consent::own_tls(&vars, &layers::around(dirs, config_dir, home)),
         false => vars,

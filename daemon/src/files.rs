@@ -85,23 +85,23 @@ impl Refused {
     }
 }
 
-/// Which file lies at a path.
+/// Identifies the file at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     path: std::path::PathBuf,
-    /// Device, inode, length, and when it was written in seconds and nanoseconds.
+    /// Device, inode, length, and modification time in seconds and nanoseconds.
     of: (u64, u64, u64, i64, i64),
 }
 
 impl Identity {
-    /// That of the file at `path`; `None` if there is none.
+    /// The identity of the file at `path`; `None` if there is none.
     pub fn of(path: &Path) -> Option<Self> {
         let meta = std::fs::metadata(path).ok()?;
         let of = (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
         Some(Self { path: path.to_owned(), of })
     }
 
-    /// Another file lies there now, or none.
+    /// True if another file or none is at the path now.
     pub fn is_gone(&self) -> bool {
         Self::of(&self.path).as_ref() != Some(self)
     }
@@ -151,10 +151,10 @@ pub fn read(path: &Path, rules: &Rules) -> Result<Vec<u8>, Refused> {
 }
 
 impl Opened {
-    /// Its bytes, `limit` at most.
+    /// Its bytes, at most `limit`.
     ///
     /// # Errors
-    /// [`Refused::TooLarge`] if it grew beyond that since it was opened; what the system says.
+    /// [`Refused::TooLarge`] if it has grown beyond that; errors of the system.
     pub fn read(self, limit: u64) -> Result<Vec<u8>, Refused> {
         let mut bytes = Vec::new();
         self.file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;

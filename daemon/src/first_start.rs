@@ -68,7 +68,7 @@ pub fn recover(store: &Handle, may_lack: bool, evidence: Evidence, now_ms: i64) 
 /// Writes the marker.
 ///
 /// # Errors
-/// What the system says.
+/// Those of the system.
 pub fn remember(store: &Handle, marker: &Path) -> anyhow::Result<()> {
     let first_start = store.call(|store| store.first_start())?;
     if small(marker).as_deref().and_then(parse) == Some(first_start) {

@@ -1,7 +1,7 @@
 //! The index of transcripts: numbers, names, times and file offsets of every turn and model call on this machine, for `usage` and `view`.
 //!
-//! Comes in: transcripts. Goes out: sums and rows. It holds no text of a conversation, and nothing that the transcripts do not say: to
-//! delete it costs the time to build it again. It knows neither the daemon nor its database.
+//! Comes in: transcripts. Goes out: sums and rows. It contains no text of a conversation, and nothing beyond the
+//! transcripts: deleting it only costs the time to rebuild it. It knows neither the daemon nor its database.
 
 use std::{
     io,
@@ -114,17 +114,16 @@ CREATE INDEX call_mark_3 ON call (mark_3) WHERE mark_3 IS NOT NULL;
 /// How many sessions share a transaction.
 const BATCH: usize = 32;
 
-/// How long a reader waits for a writer, or a second writer for the first.
+/// How long a reader waits for a writer, or one writer for another.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// Why there is no index.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the index: {0}")]
     Sql(#[from] rusqlite::Error),
     #[error("{path}: {error}", path = .0.display(), error = .1)]
     Io(PathBuf, #[source] io::Error),
-    /// It is a link, or somebody else's.
+    /// It is a link, or belongs to someone else.
     #[error("{} is no regular file of yours: remove it", .0.display())]
     NotOurs(PathBuf),
 }
@@ -136,20 +135,20 @@ pub struct Source {
     pub session_id: String,
 }
 
-/// What an update did.
+/// The result of an update.
 #[derive(Debug, Default)]
 pub struct Updated {
     /// Sessions that were read.
     pub read: usize,
     /// Bytes in their transcripts.
     pub bytes: u64,
-    /// Sessions that are no more.
+    /// Sessions that no longer exist.
     pub gone: usize,
     /// Transcripts that cannot be read, and why.
     pub unreadable: Vec<(PathBuf, reader::Unreadable)>,
 }
 
-/// How far an update has come.
+/// The progress of an update.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes read.
@@ -158,17 +157,17 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// The open index.
 #[derive(Debug)]
 pub struct Index {
     db: Connection,
 }
 
 impl Index {
-    /// The index at `path`, made if there is none, or one of another form or damaged. Several processes may have it open.
+    /// The index at `path`, created if it is missing, damaged or of another version. Several processes
+    /// may have it open.
     ///
     /// # Errors
-    /// If it can neither be opened nor made.
+    /// If it can neither be opened nor created.
     pub fn open(path: &Path) -> Result<Self, Error> {
         if let Ok(meta) = std::fs::symlink_metadata(path)
             && (!meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw())
@@ -187,10 +186,10 @@ impl Index {
         }
     }
 
-    /// One that is gone with the process.
+    /// An index in memory.
     ///
     /// # Errors
-    /// As SQLite says.
+    /// Those of SQLite.
     pub fn in_memory() -> Result<Self, Error> {
         let db = Connection::open_in_memory()?;
         db.execute_batch(SCHEMA)?;
@@ -209,7 +208,7 @@ impl Index {
         Self::try_open(path)?.ok_or_else(|| Error::NotOurs(path.to_path_buf()))
     }
 
-    /// `None` if it has another form.
+    /// `None` if it has another version.
     fn try_open(path: &Path) -> Result<Option<Self>, Error> {
         let mut db = Connection::open(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
@@ -220,7 +219,7 @@ impl Index {
              PRAGMA temp_store=MEMORY; PRAGMA cache_size=-8000;",
         )?;
         db.set_prepared_statement_cache_capacity(64);
-        // Two that make it at once make it once.
+        // If two processes create it at the same time, only one does.
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         match version {
@@ -235,11 +234,11 @@ impl Index {
         Ok(Some(Self { db }))
     }
 
-    /// Brings the index up to date: `sources` are all transcripts it is to know. Only what has changed since is read. Names are stored
-    /// as `redactor` leaves them.
+    /// Updates the index: `sources` are all transcripts it is to contain. Reads only what has changed. Names are masked
+    /// by `redactor`.
     ///
     /// # Errors
-    /// If the index cannot be written. A transcript that cannot be read is an item of the result.
+    /// If the index cannot be written. An unreadable transcript is only listed in the result.
     pub fn update(
         &mut self,
         sources: &[Source],
@@ -262,7 +261,7 @@ impl Index {
             self.remove(&path)?;
         }
         let mut at = Progress { done: 0, total: changed.iter().map(|(_, looks)| looks.bytes).sum() };
-        // Several sessions share a transaction, and nobody waits long for its end.
+        // Several sessions share a transaction, but no reader waits long for its end.
         let mut batch = Vec::new();
         read::all(&changed, |found, looks| {
             match found {
@@ -294,14 +293,14 @@ impl Index {
         Ok(tx.commit()?)
     }
 
-    /// What the files of each known session looked like when they were read.
+    /// The state of each known session's files when they were read.
     fn known(&self) -> Result<std::collections::HashMap<PathBuf, Vec<u8>>, Error> {
         let mut statement = self.db.prepare("SELECT path, looks FROM session")?;
         let rows = statement.query_map([], |row| Ok((PathBuf::from(row.get::<_, String>(0)?), row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Forgets a session; what it shares with others is theirs.
+    /// Removes a session; calls that it shares with others count for them.
     fn remove(&mut self, path: &Path) -> Result<(), Error> {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let found = tx.query_row("SELECT id FROM session WHERE path = ?", params![path.to_str()], |row| row.get(0));

@@ -66,7 +66,7 @@ type Judged = Result<(Hint, Vars), &'static str>;
 /// An event, and where to report whether it is committed.
 type Waiting = (Judged, oneshot::Sender<bool>);
 
-/// Why an event was not taken; its sender keeps it.
+/// Why an event was not accepted; its sender keeps it.
 #[derive(Debug, thiserror::Error)]
 pub enum Untaken {
     /// Only another version of this daemon can read it.
@@ -77,12 +77,12 @@ pub enum Untaken {
     Store,
 }
 
-/// What a file in the spool is.
+/// The state of a file in the spool.
 enum Spooled {
     Event(Vec<u8>),
     /// An event that a hook has not finished; if it is this old, it never will be.
     Unfinished(Duration),
-    /// A file that is not to be touched, and why.
+    /// A file that must not be touched, and why.
     Left(&'static str),
     Gone,
 }
@@ -141,7 +141,8 @@ impl Intake {
         if committed.await.unwrap_or(false) { Ok(()) } else { Err(Untaken::Store) }
     }
 
-    /// Reads `config.toml` again if it has changed; then its destinations are the user's own, and everybody looks again.
+    /// Reads `config.toml` again if it has changed; then its destinations become the user's own, and every
+    /// worker checks again.
     pub fn refresh(&self) {
         let configured = self.consent.configured();
         if !configured.refresh() {
@@ -166,7 +167,7 @@ impl Intake {
         })
     }
 
-    /// Stores events in one transaction. Returns those that the engine has to look at. Those that are not `fresh` were written to
+    /// Stores events in one transaction. Returns those that the engine must process. Those that are not `fresh` were on
     /// disk before, without what is kept in memory.
     fn commit(&self, judged: Vec<Judged>, fresh: bool) -> Result<Vec<Hint>, store::Error> {
         let (mut hints, mut secrets, mut refused) = (Vec::new(), Vec::new(), Vec::new());
@@ -197,10 +198,10 @@ impl Intake {
         self.heard.fetch_add(count, Ordering::Relaxed);
         for ((hint, secrets), ids) in hints.iter().zip(secrets).zip(destinations) {
             for ((target, secrets), id) in hint.targets.iter().zip(secrets).zip(ids) {
-                // A secret that others chose is not used for a destination of the user's own.
+                // A secret that others chose is not used for the user's own destination.
                 let is_own = || self.store.call(|store| store.is_own(id)).unwrap_or(true);
                 let is_meant = target.chooser == Some(Chooser::User) || !is_own();
-                // Where none is needed, one that brings none may still say that TLS is as usual again.
+                // An event without a needed secret can still reset the TLS settings.
                 let says_something = || fresh && !target.destination.kind.backend().needs_secret(&target.destination);
                 if (!secrets.is_empty() || says_something()) && is_meant {
                     let _ = self.orders.send(Order::Key(id, target.destination.clone(), secrets));
@@ -226,7 +227,8 @@ impl Intake {
 
     /// Takes the events that hooks left in the spool directory, and removes what was stored. Returns how many files were taken.
     ///
-    /// Events of another version stay for a daemon that knows it; files that are not ours alone are not touched.
+    /// Events of another version stay for a daemon that knows it; files that others own or could change
+    /// are not touched.
     pub fn drain(&self, spool: &Path) -> Drained {
         self.refresh();
         self.count_evicted(&spool.with_extension("evicted"));

@@ -6,10 +6,11 @@
 //!                the hook is answered)                                                                  server said 2xx)
 //! ```
 //!
-//! A hook event is a reason to look; the transcript is the log. It is never copied, only a position in it is kept. Where no hook event came,
-//! [`scan`] finds the session. The engine follows the session's own transcript and, by [`agents`], those of its subagents, whose
-//! work joins the trace of the turn that launched them. Images go out beside the spans (`delivery::media`). History
-//! comes in the same way, as events that a backfill hands over; where another tool sent its beginning, `import_state` knows.
+//! A hook event is a reason to read; the transcript is the log. It is never copied, only a position in it is kept.
+//! Where no hook event came, [`scan`] finds the session. The engine follows the session's own transcript and, by
+//! [`agents`], those of its subagents, whose work joins the trace of the turn that launched them. Images go out beside
+//! the spans (`delivery::media`). History comes in the same way, as events that a backfill hands over; where another
+//! tool sent its beginning, `import_state` knows.
 //!
 //! What decides is in `cc_core`, which can do no I/O; here is what executes it. The invariants and the layers: `ARCHITECTURE.md`.
 

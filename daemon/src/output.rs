@@ -1,4 +1,4 @@
-//! Everything that the programs print. Callers hand in text from anywhere: hidden characters are made visible here, before
+//! Everything that the programs print. Callers pass text from anywhere: hidden characters are made visible here, before
 //! colours and cursor movements are added. Nothing else writes to standard output or standard error.
 
 use std::{
@@ -87,17 +87,17 @@ pub fn error(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{}", visible::clipped(&text.to_string(), MAX_LINE_CHARS));
 }
 
-/// Prints `value` as JSON, over several lines if it is `pretty`. No value is cut.
+/// Prints `value` as JSON, over several lines if `pretty`. Nothing is cut.
 ///
 /// # Errors
-/// If it is none that JSON can hold.
+/// If JSON cannot express it.
 pub fn json(value: &impl Serialize, pretty: bool) -> serde_json::Result<()> {
     let text = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) }?;
     let _ = writeln!(io::stdout(), "{}", visible::json(&text));
     Ok(())
 }
 
-/// Prints a text of several lines as it is for other programs to read; of hidden characters it may have tabs.
+/// Prints a text of several lines unchanged for other programs to read; tabs are the only control characters kept.
 pub fn document(text: &str) {
     let mut out = io::stdout().lock();
     for line in text.lines() {
@@ -108,10 +108,10 @@ pub fn document(text: &str) {
     }
 }
 
-/// Asks for what is then read from the standard input.
+/// Prints a question whose answer is then read from standard input.
 ///
 /// # Errors
-/// If there is nobody to ask.
+/// If there is no person to ask.
 pub fn question(text: &str) -> io::Result<()> {
     let mut out = io::stdout();
     write!(out, "{}", visible::clipped(text, MAX_LINE_CHARS)).and_then(|()| out.flush())
@@ -133,25 +133,25 @@ pub fn progress(text: Option<&str>) {
     let _ = write!(err, "\r\x1b[K{text}").and_then(|()| err.flush());
 }
 
-/// What `args`, the program's name first, say; if they are none of its, or ask for help, that is said, and this is how to end.
+/// Parses `args`, whose first is the program's name. Prints help, or what is wrong.
 ///
 /// # Errors
-/// How to end.
+/// The exit code if help or an error was printed.
 pub fn arguments<A: clap::Parser>(args: &[OsString]) -> Result<A, ExitCode> {
     arguments_of(&A::command(), args)
 }
 
-/// The same of a `command` that is built already.
+/// The same with an existing `command`.
 ///
 /// # Errors
-/// How to end.
+/// The exit code if help or an error was printed.
 pub fn arguments_of<A: clap::FromArgMatches>(command: &clap::Command, args: &[OsString]) -> Result<A, ExitCode> {
     let parse = |args: &mut dyn Iterator<Item = OsString>| {
         let mut found = command.clone().try_get_matches_from(args)?;
         A::from_arg_matches_mut(&mut found).map_err(|error| error.format(&mut command.clone()))
     };
     parse(&mut args.iter().cloned()).map_err(|error| {
-        // It repeats arguments, each over as many lines as it has.
+        // The message quotes arguments, which may have several lines.
         let mut plain = args.iter().map(|arg| visible::line(&arg.to_string_lossy()).into_owned().into());
         usage(&parse(&mut plain).err().unwrap_or(error))
     })
@@ -162,7 +162,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
         text.to_string().lines().for_each(|line| self::error(format_args!("{line}")));
     } else if is_coloured() {
-        // All of it is this program's own.
+        // All of it is this program's own text.
         let _ = write!(io::stdout(), "{}", text.ansi());
     } else {
         let _ = write!(io::stdout(), "{text}");
@@ -170,7 +170,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// Says where there is a fault in `program` when there is one, and what it was.
+/// Makes a panic in `program` print its place and message.
 pub fn say_faults(program: &'static str) {
     std::panic::set_hook(Box::new(move |panic| error(format_args!("{program}: a fault in this program: {panic}"))));
 }
@@ -185,7 +185,7 @@ pub fn is_seen_aside() -> bool {
     io::stderr().is_terminal()
 }
 
-/// How many columns the terminal has that shows the output; `None` where there is none, or it does not say.
+/// The width of the terminal that shows the output; `None` without one, or if it does not report it.
 pub fn columns() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
@@ -224,7 +224,7 @@ impl Screen {
         size.map_or((80, 24), |size| (size.ws_col.into(), size.ws_row.into()))
     }
 
-    /// Shows `lines`, as far as there is room.
+    /// Shows as many of `lines` as fit.
     ///
     /// # Errors
     /// If nothing can be written.

@@ -63,7 +63,6 @@ pub struct Transcript {
     head: Option<Vec<u8>>,
 }
 
-/// Why a transcript is not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// It does not exist.
@@ -74,7 +73,7 @@ pub enum Unreadable {
     NotAFile,
     #[error("belongs to another user")]
     OtherOwner,
-    /// It is below no directory where transcripts may lie.
+    /// It is outside all directories where transcripts may be.
     #[error("lies in no directory of transcripts")]
     Outside,
     /// Its length is far larger than its contents.
@@ -465,7 +464,7 @@ mod tests {
         let transcript = projects.join("s.jsonl");
         let read = |path: &str| spilled(&transcript, Path::new(path));
         let text = |text: &str| Some(Spilled::Text(text.to_owned()));
-        // Where the directory lay when the path was written does not matter.
+        // The old path of the directory does not matter.
         assert_eq!(read("/home/dev/.claude/projects/-work/s/tool-results/a.txt"), text("all of it"));
         assert_eq!(read("s/tool-results/latin.txt"), text("caf\u{fffd} au lait"));
         let cut = format!(

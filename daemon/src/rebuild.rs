@@ -99,7 +99,7 @@ pub fn untraced(path: &Path, book: &Book) -> Vec<Remainder> {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Used {
-    /// Of its transcript and those of its subagents.
+    /// Of its own transcript and those of its subagents.
     pub tokens: Tokens,
     /// According to Claude Code's latest totals.
     pub cost_usd: Option<f64>,
@@ -138,10 +138,10 @@ pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
     Ok(used)
 }
 
-/// Longest line that is read for its prompt alone, in bytes.
+/// Longest line that is read just for its prompt, in bytes.
 const MAX_PROMPT_BYTES: usize = 256 << 10;
 
-/// The text of the prompt whose line begins at `offset`, as it stands there; `None` if there is none, or in a longer line.
+/// The unmasked text of the prompt whose line begins at `offset`; `None` if there is none, or the line is too long.
 pub fn prompt(path: &Path, offset: u64) -> Option<String> {
     let mut file = Transcript::open(path).ok()?;
     file.seek(offset).ok()?;
@@ -172,11 +172,11 @@ pub fn prompt(path: &Path, offset: u64) -> Option<String> {
     text.filter(|text| !text.trim().is_empty())
 }
 
-/// Where a turn begins in a transcript: the offset of its prompt, and how many answered turns come before.
+/// The start of a turn in a transcript: the offset of its prompt, and how many answered turns come before.
 pub type Start = (u64, u32);
 
-/// The observations of at most `limit` turns of a session, from `start` on, each with those of its subagents. Copied turns come as
-/// well. No more of the transcript is read than that.
+/// The observations of at most `limit` turns of a session from `start` on, including subagents and copied turns. Reads
+/// no more of the transcript than necessary.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -244,7 +244,7 @@ pub fn work(
     Ok((unplaced, book.into_inner()))
 }
 
-/// The traces of a session's own turns; those it copied from another one are that one's.
+/// The traces of a session's own turns, without copied ones.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -271,7 +271,7 @@ pub struct Outline {
     pub turns: Vec<TurnOutline>,
     /// The latest time among its turns, Unix nanoseconds.
     pub last: Option<u64>,
-    /// Copied turns, which are left to the session that made them.
+    /// Copied turns, which belong to the session that created them.
     pub copied: usize,
 }
 
@@ -388,8 +388,8 @@ fn beside(path: &Path, session_id: &str) -> Beside {
     Beside::new(session_id, path, roots(path))
 }
 
-/// Hands every turn of a session to `each`, with the work of its subagents; not those another tool has `sent`. Before the first of
-/// them every line went to `look`, with what it says of the conversation. Returned is what belongs to no turn.
+/// Calls `each` with every turn of a session and the work of its subagents, except turns that another tool has `sent`.
+/// Calls `look` before with every line and its records. Returns the work that belongs to no turn.
 fn session(
     path: &Path,
     session_id: &str,
@@ -419,13 +419,13 @@ fn session(
     Ok(unplaced)
 }
 
-/// The directory of the transcript: that of its subagents lies below it.
+/// The directory of the transcript; those of its subagents are below it.
 fn roots(path: &Path) -> Vec<PathBuf> {
     path.parent().map(Path::to_path_buf).into_iter().collect()
 }
 
-/// Hands every turn that is closed to `each`, and every line to `look`, with what it says of the conversation; the last turn
-/// is still open in what comes back. Little more is read once `is_enough`.
+/// Calls `each` with every closed turn, and `look` with every line and its records; returns the state with the last
+/// turn still open. Stops soon after `is_enough`.
 fn walk(
     path: &Path,
     session_id: &str,
@@ -509,7 +509,7 @@ mod tests {
         std::fs::write(&path, copied + own.trim_end()).unwrap();
         assert_eq!(traces(&path, "fork").unwrap(), [trace_id("u2")]);
         assert_eq!(traces(&path, "first").unwrap(), ["u1", "u2"].map(trace_id));
-        // What a fork answers to a copied prompt is its own, in a trace of its own.
+        // A fork's answer to a copied prompt is its own, with its own trace.
         let copied = turn("u1", serde_json::json!({"sessionId": "first", "messageUuid": "u1"}));
         let (prompt, _) = copied.split_once('\n').unwrap();
         let answer = serde_json::json!({"type": "assistant", "message": {"id": "m-u3", "content": "a"}});

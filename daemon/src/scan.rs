@@ -1,4 +1,4 @@
-//! Scans for sessions without a hook event: Claude Code was killed, or the hook is not registered for what happened. Checks
+//! Scans for sessions without a hook event: Claude Code was killed, or the hook is not registered for the event. Checks
 //! every transcript written since the daemon's first start, if the settings files of its project turn tracing on.
 
 use std::{
@@ -118,8 +118,8 @@ impl Scan {
         found.into()
     }
 
-    /// Takes events for at most `count` sessions whose transcripts are silent from `found`. The others stay, except those that
-    /// got a hook event meanwhile.
+    /// Removes up to `count` sessions with silent transcripts from `found` and returns events for them. The others
+    /// stay, except those that got a hook event meanwhile.
     pub fn take(&self, found: &mut VecDeque<Candidate>, count: usize, now_ms: i64) -> Vec<Hint> {
         let mut hints = Vec::with_capacity(count);
         let mut seen = Seen::new();
@@ -206,7 +206,7 @@ impl Scan {
         }
         let mut file = opened.ok()?;
         let cwd = file.head().ok().and_then(record::cwd)?;
-        // In Claude Code's own directory, the transcripts are beside the user's settings.
+        // In Claude Code's own directory, transcripts and user settings are together.
         let root = self.roots.iter().find(|root| root.ends_with("projects") && transcript.starts_with(root));
         let user = root.and_then(|root| root.parent()).map_or_else(|| user_dir(None, &self.home), Path::to_owned);
         let key = (PathBuf::from(cwd), user);

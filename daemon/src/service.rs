@@ -27,7 +27,7 @@ pub fn passed() -> io::Result<Option<UnixListener>> {
 
 /// Sends `state`, such as `READY=1`, to the manager if it listens at a path, as user managers do. Nobody listening counts as no
 /// manager.
-pub fn tell(state: &str) {
+pub fn notify(state: &str) {
     // A line break would begin another assignment.
     let state = &*visible::line(state);
     if let Some(address) = environment::raw("NOTIFY_SOCKET")

@@ -35,7 +35,7 @@ pub enum Denied {
         "{0} must be a directory of yours that nobody else may enter ({1:?}): chown it to yourself and chmod 700, or remove it"
     )]
     Unsafe(PathBuf, UnsafeDir),
-    /// Something other than a file of ours is where one belongs.
+    /// Something other than this program's file is in its place.
     #[error("{0} is in the way and is not a file of yours: remove it")]
     NotOurs(PathBuf),
     /// Something other than a socket is where the socket belongs.
@@ -53,7 +53,7 @@ pub enum Denied {
 pub struct Lock {
     /// The lock lives as long as the file is open.
     _file: File,
-    /// What was open to other users and has been closed; logged once there is a log.
+    /// What was open to other users and was made private; logged once there is a log.
     closed: Vec<PathBuf>,
 }
 
@@ -71,7 +71,7 @@ pub fn claim(paths: &Paths) -> Result<Lock, Denied> {
         name.push(suffix);
         PathBuf::from(name)
     };
-    // The directory may have been open until now, so anybody could have put these there.
+    // The directory may have been open until now, so anyone could have put these there.
     for file in [paths.lock.clone(), paths.log.clone(), beside(""), beside("-wal"), beside("-shm"), beside("-journal")]
     {
         closed.extend(private_file(&file)?);
@@ -165,7 +165,7 @@ fn check_passed(passed: &UnixListener, path: &Path) -> io::Result<()> {
     }
 }
 
-/// The socket; removed on drop if it is still the one we created.
+/// The socket; removed on drop if it is still the same one.
 pub struct Local {
     listener: Listener,
     path: PathBuf,

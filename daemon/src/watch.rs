@@ -1,6 +1,6 @@
-//! Says that files changed in directories that are watched. A hint, no more: who waits for a file also looks at it now and then.
+//! Reports that files changed in watched directories. It is only a hint: code that waits for a file also polls it.
 //!
-//! On Linux only what changes a file is asked for: this program opens and closes many of these files itself.
+//! On Linux only changes to a file are watched: this program opens and closes many of these files itself.
 
 use std::{
     collections::HashSet,
@@ -17,12 +17,11 @@ mod inotify;
 #[cfg(not(target_os = "linux"))]
 mod portable;
 
-/// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// A file was made, written to or moved to this path.
+    /// A file was created, written or moved to this path.
     Changed(PathBuf),
-    /// Something was missed: any file may have changed.
+    /// Events were lost: any file may have changed.
     Missed,
 }
 
@@ -31,7 +30,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Reports to `report`, from a thread of its own. Where the system has no watch to give, nothing is reported.
+    /// Calls `report` from a thread of its own. If the system offers no watch, nothing is reported.
     pub fn reporting(report: impl Fn(Seen) + Send + 'static) -> Self {
         let watcher = Watcher::new(report);
         if let Err(error) = &watcher {
@@ -40,7 +39,7 @@ impl Watch {
         Self { watcher: watcher.ok() }
     }
 
-    /// Watches `dir`, not what lies below it. True if it was not watched before.
+    /// Watches `dir` but not its subdirectories. True if it was not watched before.
     pub fn add(&mut self, dir: &Path) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };
         watcher.add(dir).unwrap_or_else(|error| {
@@ -49,7 +48,7 @@ impl Watch {
         })
     }
 
-    /// Ends the watch of all directories but these.
+    /// Stops watching all directories but `wanted`.
     pub fn keep(&mut self, wanted: &HashSet<PathBuf>) {
         if let Some(watcher) = &mut self.watcher {
             watcher.keep(wanted);
@@ -63,7 +62,7 @@ mod tests {
 
     use super::*;
 
-    /// What was seen until nothing more comes; waits for `enough`.
+    /// Waits for at least `enough` events, then returns all until no more come.
     fn seen(receiver: &mpsc::Receiver<Seen>, enough: usize) -> Vec<Seen> {
         let mut seen = Vec::new();
         let wait = |n: usize| if n < enough { Duration::from_secs(20) } else { Duration::from_millis(100) };
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_seen_and_looks_are_not() {
+    fn changes_are_reported_and_reads_are_not() {
         let base = tempfile::tempdir().unwrap();
         let dir = base.path().canonicalize().unwrap().join("d");
         fs::create_dir(&dir).unwrap();
@@ -109,7 +108,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_directory_that_is_replaced_can_be_watched_again() {
+    fn a_replaced_directory_can_be_watched_again() {
         let base = tempfile::tempdir().unwrap();
         let (sender, receiver) = mpsc::channel();
         let mut watch = Watch::reporting(move |seen| drop(sender.send(seen)));

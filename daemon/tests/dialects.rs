@@ -1,5 +1,5 @@
-//! What reaches MLflow and receivers of OTLP of recorded sessions: some in full, as `tests/golden/` says, and of each recording that
-//! the rules hold which suit every receiver.
+//! What MLflow and OTLP receivers get of recorded sessions: some compared in full with `tests/golden/`, and for every
+//! recording the rules that suit every receiver.
 
 #![allow(clippy::disallowed_methods, reason = "tests make and read their own files")]
 
@@ -22,10 +22,11 @@ use cc_core::{
 use cc_langfuse::rebuild;
 use serde_json::{Map, Value as Json, json};
 
-/// After a change that is wanted: `GOLDEN=write cargo test -p daemon --test dialects`.
+/// To accept a wanted change: `GOLDEN=write cargo test -p daemon --test dialects`.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden");
 
-/// Recordings that are compared in full: parallel tools, an error of a tool and of the API, a subagent, an image, a compaction.
+/// Recordings that are compared in full: parallel tools, errors of a tool and of the API, a subagent, an
+/// image, a compaction.
 const IN_FULL: [&str; 6] = ["parallel", "toolerr", "err529", "subagent_bg", "image", "compact"];
 
 fn options() -> Options {
@@ -50,7 +51,7 @@ fn below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The observations of each session of the recordings, by recording.
+/// The observations of each recording, by name.
 fn recordings(options: &Options) -> BTreeMap<String, Vec<Outgoing>> {
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
     let mut found: BTreeMap<String, Vec<Outgoing>> = BTreeMap::new();
@@ -61,7 +62,7 @@ fn recordings(options: &Options) -> BTreeMap<String, Vec<Outgoing>> {
             let session = transcript.file_stem().unwrap().to_str().unwrap();
             rebuild::turns(&transcript, session, options, &Rules::default(), |turn| all.extend(turn)).unwrap();
         }
-        // Of a root that comes again the last is kept.
+        // If a root comes again, the last version counts.
         let mut last = BTreeMap::new();
         for (at, out) in all.iter().enumerate() {
             last.insert((out.observation.trace_id, out.observation.span_id), at);
@@ -82,7 +83,7 @@ fn value(value: &Value) -> Json {
     }
 }
 
-/// A span as it is shown in a file.
+/// A span as text for a golden file.
 fn shown(span: &WireSpan) -> Json {
     let attributes: Map<String, Json> =
         span.attributes.iter().map(|(key, found)| (key.to_string(), value(found))).collect();
@@ -119,7 +120,7 @@ fn encoded(out: &Outgoing, to: &Destination) -> WireSpan {
 }
 
 #[test]
-fn recorded_sessions_reach_a_receiver_as_they_always_did() {
+fn recorded_sessions_reach_a_receiver_unchanged() {
     let recordings = recordings(&options());
     for (kind, account, names) in [
         (Kind::Otlp, "genai", &IN_FULL[..1]),
@@ -208,7 +209,7 @@ fn the_rules_that_suit_every_receiver_hold_for_every_recording() {
 }
 
 #[test]
-fn values_are_no_longer_than_a_receiver_keeps() {
+fn values_are_within_the_receivers_limit() {
     let mut longest = 0;
     for (name, found) in recordings(&options()) {
         for out in &found {
@@ -226,7 +227,7 @@ fn values_are_no_longer_than_a_receiver_keeps() {
 }
 
 #[test]
-fn mlflow_gets_tools_beside_their_call_and_tokens_on_calls_alone() {
+fn mlflow_gets_tools_beside_their_call_and_tokens_only_on_calls() {
     let (mut calls, mut priced) = (0, 0);
     for (name, found) in recordings(&options()) {
         let bodies: BTreeMap<_, _> = found.iter().map(|out| (out.observation.span_id, &out.observation.body)).collect();

@@ -1,4 +1,4 @@
-//! What reaches Langfuse of every recorded session is what `tests/golden/langfuse.txt` says: ids, parents, times, attributes.
+//! What Langfuse gets of every recorded session equals `tests/golden/langfuse.txt`: ids, parents, times, attributes.
 
 #![allow(clippy::disallowed_methods, reason = "tests make and read their own files")]
 
@@ -20,15 +20,15 @@ use cc_core::{
 };
 use cc_langfuse::rebuild;
 
-/// After a change that is wanted: `GOLDEN=write cargo test -p daemon --test golden`.
+/// To accept a wanted change: `GOLDEN=write cargo test -p daemon --test golden`.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/langfuse.txt");
 
-/// Above the columns of the file.
+/// The head of the file.
 const HEADER: &str = "# Of each span of each transcript: trace, id, parent, name, and in each of five configurations a hash of its name, times, \
 status, attributes and images (- where it is not sent): spec, measured, each with text and with sizes only, and measured where a rule \
 masks common words and a share of turns is sampled out.\n";
 
-/// The configurations, each with its rules.
+/// The options that are compared, each with its masking rules.
 fn configurations() -> Vec<(Options, Rules)> {
     let of = |semantics, capture| Options {
         semantics,
@@ -57,7 +57,7 @@ fn below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A hash of all that a server reads of `span`, of `out`, but its ids.
+/// A hash of everything in `span` that a server reads, except its ids.
 fn digest(span: &WireSpan, out: &Outgoing) -> String {
     let mut attributes: Vec<_> = span.attributes.iter().collect();
     attributes.sort_by_key(|(key, _)| key.as_ref());
@@ -76,7 +76,7 @@ fn digest(span: &WireSpan, out: &Outgoing) -> String {
     hex(&fingerprint(all.as_bytes())[..4])
 }
 
-/// The lines of one transcript.
+/// The file's lines for one transcript.
 fn lines(transcript: &Path, configurations: &[(Options, Rules)]) -> Vec<String> {
     let session = transcript.file_stem().unwrap().to_str().unwrap();
     let mut found: BTreeMap<(String, String, usize), (String, Vec<String>)> = BTreeMap::new();
@@ -105,7 +105,7 @@ fn lines(transcript: &Path, configurations: &[(Options, Rules)]) -> Vec<String> 
 }
 
 #[test]
-fn every_recorded_session_reaches_langfuse_as_it_always_did() {
+fn every_recorded_session_reaches_langfuse_unchanged() {
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
     let transcripts = below(fixtures.as_ref())
         .into_iter()

@@ -1,7 +1,7 @@
-//! Recorded sessions with something wrong in them: whatever it is, all that is intact is counted, once, in whole traces.
+//! Recorded sessions with random damage: whatever it is, every intact call is counted once, in a complete trace.
 //!
-//! Each case is one recording, a seed and what the seed makes of it; a finding names both. `CC_LANGFUSE_LONG=1` tries 10,000 of
-//! them.
+//! Each case is a recording and a seed, which determines the damage; a finding names both. `CC_LANGFUSE_LONG=1`
+//! tries 10,000 cases.
 
 #![allow(clippy::disallowed_methods, reason = "tests make and read their own files")]
 
@@ -23,16 +23,16 @@ use cc_core::{
 };
 use cc_langfuse::rebuild;
 
-/// Cases in the short form, and in the long one.
+/// Cases in the short run, and in the long one.
 const CASES: [u64; 2] = [300, 10_000];
 
-/// Longer lines that are no conversation are left out: they take time and say nothing.
+/// Longer bookkeeping lines are left out: they take time and prove nothing.
 const LONG_LINE: usize = 4096;
 
 /// Tokens by kind.
 type Tokens = BTreeMap<String, u64>;
 
-/// The files of one session: its own first, those of its subagents after.
+/// The files of one session: its own, then those of its subagents.
 #[derive(Clone)]
 struct Session {
     name: String,
@@ -111,9 +111,9 @@ fn is_conversation(line: &[u8]) -> bool {
     matches!(kind.as_deref(), Some("user" | "assistant"))
 }
 
-// ---- what is done to a session ----
+// ---- damage ----
 
-/// Puts something wrong into one of the files; returns what.
+/// Damages one of the files; returns a description.
 fn mutate(session: &mut Session, dice: &mut Dice) -> String {
     let file = dice.throw(session.files.len());
     let lines = &mut session.files[file].1;
@@ -121,7 +121,8 @@ fn mutate(session: &mut Session, dice: &mut Dice) -> String {
         return "nothing".into();
     }
     let at = dice.throw(lines.len());
-    // The first prompt is what all that follows belongs to, in a subagent's transcript the first line.
+    // The first prompt is spared, because everything after it belongs to it; in a subagent's transcript,
+    // the first line.
     let spared = if file == 0 { first_prompt(lines) } else { 0 };
     let what = dice.throw(14);
     let result = match what {
@@ -135,7 +136,7 @@ fn mutate(session: &mut Session, dice: &mut Dice) -> String {
             lines.insert(to + 1, line);
             "doubled"
         }
-        // What stands before its prompt is of the turn before.
+        // Lines before its prompt belong to the previous turn.
         8 if at + 1 < lines.len() && !is_prompt(&lines[at]) && !is_prompt(&lines[at + 1]) => {
             lines.swap(at, at + 1);
             "swapped with the next"
@@ -145,7 +146,7 @@ fn mutate(session: &mut Session, dice: &mut Dice) -> String {
             lines[at].truncate(cut);
             "torn"
         }
-        // The beginning of a line stands before another one.
+        // The start of a line before another one.
         10 => {
             let from = lines[dice.throw(lines.len())].clone();
             let cut = 1 + dice.throw(from.len() - 1);
@@ -176,7 +177,7 @@ fn mutate(session: &mut Session, dice: &mut Dice) -> String {
     format!("line {at} of file {file} is {result}")
 }
 
-/// Also of one that stands behind something else on its line.
+/// True also if the prompt is not the first record on its line.
 fn is_prompt(line: &[u8]) -> bool {
     let has = |text: &str| memchr::memmem::find(line, text.as_bytes()).is_some();
     has(r#""type":"user""#) && !has(r#""tool_result""#)
@@ -194,7 +195,7 @@ fn first_prompt(lines: &[Vec<u8>]) -> usize {
     lines.iter().position(is_prompt).unwrap_or(0)
 }
 
-/// Replaces or removes one field, at whatever depth.
+/// Replaces or removes one field, at any depth.
 fn change_field(lines: &mut [Vec<u8>], dice: &mut Dice, spared: usize) -> Option<String> {
     let said: Vec<usize> = (0..lines.len()).filter(|at| is_conversation(&lines[*at])).collect();
     let at = if said.is_empty() || dice.throw(4) == 0 { dice.throw(lines.len()) } else { *dice.pick(&said) };
@@ -205,7 +206,7 @@ fn change_field(lines: &mut [Vec<u8>], dice: &mut Dice, spared: usize) -> Option
         return None;
     }
     let path = dice.pick(&paths).clone();
-    // What tells the first prompt from other lines stays.
+    // The fields that identify the first prompt are kept.
     if at == spared
         && matches!(
             path[0].as_str(),
@@ -230,7 +231,7 @@ fn change_field(lines: &mut [Vec<u8>], dice: &mut Dice, spared: usize) -> Option
         };
     }
     let is_number = |value: &Value| value.is_number();
-    // Another id is one.
+    // Another id is still an id.
     let is_id = ["id", "uuid", "parentUuid", "requestId", "promptId", "tool_use_id"].contains(&last.as_str());
     let values = [
         json!(null),
@@ -277,7 +278,7 @@ fn change_field(lines: &mut [Vec<u8>], dice: &mut Dice, spared: usize) -> Option
         }
     };
     let written = line.to_string();
-    // What no JSON writer writes, but others do.
+    // Values that JSON cannot express but other writers produce.
     let written = match dice.throw(12) {
         0 => written.replacen("1e30", ["NaN", "-Infinity", "1e999", "None"][dice.throw(4)], 1),
         _ => written,
@@ -339,7 +340,7 @@ fn used(span: &WireSpan) -> Option<Tokens> {
 fn totals(spans: &[WireSpan]) -> Tokens {
     let mut totals = Tokens::new();
     for (kind, count) in spans.iter().filter_map(used).flatten() {
-        // How long what is written to the cache stays there may be lost; that it was written is not.
+        // The lifetime of a cache write may be lost, but not the write itself.
         let kind = if kind.starts_with("input_cache_creation") { "written".into() } else { kind };
         let total = totals.entry(kind).or_default();
         *total = total.saturating_add(count);
@@ -347,7 +348,7 @@ fn totals(spans: &[WireSpan]) -> Tokens {
     totals
 }
 
-/// Of each model call of the recording its usage and the lines that say it.
+/// The usage of each model call of the recording, and the lines that have it.
 fn calls(session: &Session, spans: &[WireSpan]) -> HashMap<String, (Tokens, Vec<Vec<u8>>)> {
     let mut calls: HashMap<String, (Tokens, Vec<Vec<u8>>)> = HashMap::new();
     for span in spans {
@@ -366,8 +367,8 @@ fn calls(session: &Session, spans: &[WireSpan]) -> HashMap<String, (Tokens, Vec<
     calls
 }
 
-/// The lines of other files without which nobody can say to which turn a line of a subagent belongs: those of its prompt, those
-/// that name the subagent or the call that launched it, and what commands put out.
+/// The lines of other files without which the turn of a subagent's line is unknown: those of its prompt, those that
+/// name the subagent or the call that launched it, and the output of commands.
 fn anchors<'s>(session: &'s Session, line: &[u8]) -> impl Iterator<Item = &'s Vec<u8>> {
     let line: Value = serde_json::from_slice(line).unwrap();
     let agent = line["agentId"].as_str().map(str::to_owned);
@@ -378,7 +379,7 @@ fn anchors<'s>(session: &'s Session, line: &[u8]) -> impl Iterator<Item = &'s Ve
     });
     let call = meta.and_then(|meta| Some(meta["toolUseId"].as_str()?.to_owned()));
     let is_side = line["isSidechain"] == true;
-    // Of lines that stand among those of the turn each one matters: they have no other place.
+    // A subagent's lines in the session's own file all matter: nothing else places them.
     let is_inline = agent.is_none();
     let names = move |line: &[u8]| {
         let has = |name: &str| memchr::memmem::find(line, name.as_bytes()).is_some();
@@ -421,7 +422,7 @@ fn check(original: &Session, mutated: &Session, dir: &Path) -> Result<(), String
     let is_intact = |line: &Vec<u8>| written.iter().any(|text| memchr::memmem::find(text, line).is_some());
     for (id, (usage, lines)) in calls(original, &before) {
         let is_placed = lines.iter().all(|line| anchors(original, line).all(is_intact));
-        // A line that has lost its id to a damaged byte may have given the call another one.
+        // A line that lost its id to a damaged byte may have given the call another one.
         let is_counted = found.get(id.as_str()) == Some(&usage) || found.values().any(|other| *other == usage);
         if is_placed && lines.iter().any(is_intact) && !is_counted {
             return Err(format!("the call {id} is counted as {:?} and used {usage:?}", found.get(id.as_str())));
@@ -431,7 +432,7 @@ fn check(original: &Session, mutated: &Session, dir: &Path) -> Result<(), String
 }
 
 #[test]
-fn whatever_is_wrong_with_a_session_all_that_is_intact_is_counted_once() {
+fn every_intact_call_of_a_damaged_session_is_counted_once() {
     let sessions = sessions();
     let is_long = std::env::var_os("CC_LANGFUSE_LONG").is_some();
     let cases = CASES[usize::from(is_long)];

@@ -1,4 +1,4 @@
-//! `CC_LANGFUSE_CAPTURE=metadata`: no word of any recorded session leaves.
+//! `CC_LANGFUSE_CAPTURE=metadata`: no word of any recorded session is sent.
 
 #![allow(clippy::disallowed_methods, reason = "it reads recordings")]
 
@@ -38,7 +38,7 @@ fn strings<'j>(json: &'j Json, each: &mut impl FnMut(&'j str)) {
     }
 }
 
-/// All that a span says, but for the names of its attributes.
+/// Everything in a span except the names of its attributes.
 fn sent(span: &WireSpan) -> String {
     let mut texts = vec![span.name.as_str(), span.status.error().unwrap_or_default()];
     for (_, value) in &span.attributes {
@@ -52,7 +52,7 @@ fn sent(span: &WireSpan) -> String {
 }
 
 #[test]
-fn without_text_no_word_of_any_recorded_session_leaves() {
+fn in_metadata_mode_no_word_of_any_recorded_session_is_sent() {
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
     let below = |dir: std::path::PathBuf| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let transcripts: Vec<_> = below(fixtures.into())
@@ -60,13 +60,13 @@ fn without_text_no_word_of_any_recorded_session_leaves() {
         .flat_map(|fixture| below(fixture.join("projects")))
         .flat_map(below)
         .filter(|path| path.extension().is_some_and(|ext| ext == "jsonl"))
-        // A session that came to nothing; and up to Claude Code 2.0 subagents are beside their sessions, and told with them.
+        // An empty session; and up to Claude Code 2.0, subagents' files are beside their sessions and read with them.
         .filter(|path| path.metadata().unwrap().len() > 0 && !path.to_str().unwrap().contains("/agent-"))
         .collect();
     assert!(transcripts.len() >= 40, "{transcripts:?}");
     for path in transcripts {
         let (mut said, mut known) = (BTreeSet::new(), BTreeSet::new());
-        // The words of the shape itself, and of status messages and events of ours.
+        // Words of the message format, and of this program's own status messages and events.
         known.extend(words("assistant function thinking arguments content characters interrupted result"));
         known.extend(words(
             "tool_calls output cache_read_input_tokens input_cache_creation queued prompt compaction manual",

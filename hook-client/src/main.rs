@@ -1,7 +1,7 @@
-//! `cc-langfuse-hook`: hands one Claude Code hook event to the daemon and is gone.
+//! `cc-langfuse-hook`: hands one Claude Code hook event to the daemon and exits.
 //!
-//! Claude Code waits for this process, so it does as little as can be done: no runtime, no JSON, no allocation to speak
-//! of. The daemon judges what the event means.
+//! Claude Code waits for this process, so it does as little as possible: no runtime, no JSON, hardly any allocation.
+//! The daemon judges what the event means.
 //!
 //! Whatever happens it exits 0 and prints nothing: Claude Code shows a hook's failure to its user, and gives what a hook
 //! prints to the model.
@@ -30,25 +30,25 @@ use rustix::{
     fs::OFlags,
 };
 
-/// How long connecting, sending and the daemon's answer may take together; then the event is spooled.
+/// Limit for connecting, sending and the daemon's answer together; after that the event is spooled.
 const DELIVERY: Duration = Duration::from_millis(250);
 
-/// Largest `config.toml` that is looked into, in bytes.
+/// Largest `config.toml` that is read, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
 
-/// Where the daemon finds git and what a `secret_command` names.
+/// Where the daemon looks for git and for the program of a `secret_command`.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin";
 
-/// How long stdin may stay silent before the event is given up: Claude Code writes and closes it at once.
+/// How long stdin may stay silent before the hook drops the event: Claude Code writes and closes it at once.
 const STDIN_SILENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
-/// Events the spool holds, and their bytes, before the oldest give way.
+/// How many events, and how many bytes, the spool holds before the oldest are removed.
 const SPOOL_FILES: usize = 1000;
 const SPOOL_BYTES: u64 = 16 << 20;
 
-/// The C entry point: the standard library's own start-up reads `/proc/self/maps` and sets up an overflow handler, which takes
-/// as long as all of the work below. What it would have done for us (ignoring SIGPIPE) is not needed: nothing is written to a
-/// pipe, and sockets are written without signals.
+/// The C entry point: the standard library's own start-up reads `/proc/self/maps` and sets up an overflow handler,
+/// which takes as long as all of the work below. The one thing it would do for this program, ignoring SIGPIPE, is not
+/// needed: nothing is written to a pipe, and sockets are written without signals.
 #[allow(unsafe_code, reason = "the name of the C entry point; nothing else in this program has it")]
 #[unsafe(no_mangle)]
 pub extern "C" fn main() -> i32 {
@@ -57,7 +57,7 @@ pub extern "C" fn main() -> i32 {
     0
 }
 
-/// The event is delivered, spooled or — if neither is possible — dropped; `None` and `Some` only shorten the code.
+/// Delivers the event, spools it or, if neither is possible, drops it; `None` and `Some` only shorten the code.
 fn run() -> Option<()> {
     let enabled = env::is_on(|name| std::env::var(name).ok());
     if !enabled {
@@ -82,11 +82,11 @@ fn run() -> Option<()> {
     kept.ok()
 }
 
-/// Starts the daemon where none listens, if the user's own `config.toml` wants that of hooks. It takes over what was spooled; where
-/// another one was first, it ends by itself.
+/// Starts the daemon if none listens and the user's own `config.toml` asks for hooks to start it. The new daemon takes
+/// over the spool; if another one started first, it exits by itself.
 ///
-/// Neither directory nor environment of a project reach it: the program is the one beside this, and of the variables only the
-/// home is handed on. In a state directory that a variable names, hooks start none.
+/// Neither the directory nor the environment of a project reaches it: the program is the one beside this one, and
+/// `HOME` is the only variable passed on. Hooks start no daemon for a state directory that a variable names.
 fn start(home: &Path, paths: &Paths) -> Option<()> {
     if std::env::var_os(env::STATE_DIR).is_some() || !is_wanted(&paths.config)? {
         return None;
@@ -102,8 +102,8 @@ fn start(home: &Path, paths: &Paths) -> Option<()> {
     command.stdin(none()).stdout(none()).stderr(none()).spawn().ok().map(drop)
 }
 
-/// True if `config` is the user's alone to change and says `start = "hook"` before its first table. The daemon reads it as TOML
-/// and says what is wrong with it.
+/// True if only the user can change `config` and it says `start = "hook"` before its first table. The daemon reads it
+/// as TOML and says what is wrong with it.
 fn is_wanted(config: &Path) -> Option<bool> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(config).ok()?;
@@ -146,7 +146,7 @@ fn read_payload() -> (Vec<u8>, bool) {
     (kept, cut)
 }
 
-/// One request over the socket; `Ok` only if the daemon says that the event is committed.
+/// One request over the socket; `Ok` only if the daemon answers that the event is committed.
 fn deliver(paths: &Paths, frame: &Frame) -> io::Result<()> {
     let deadline = Instant::now() + DELIVERY;
     let left = || {
@@ -161,7 +161,7 @@ fn deliver(paths: &Paths, frame: &Frame) -> io::Result<()> {
     let name = paths.socket.as_path().to_fs_name::<GenericFilePath>()?;
     let mut stream: Stream =
         ConnectOptions::new().name(name).wait_mode(ConnectWaitMode::Timeout(left()?)).connect_sync()?;
-    // The frame carries the secret key: it goes to a process of ours or nowhere.
+    // The frame carries the secret key: it goes to a process of the same user or nowhere.
     if stream.peer_creds()?.euid() != Some(rustix::process::geteuid().as_raw()) {
         return Err(refused(UnsafeDir::OtherOwner));
     }
@@ -187,7 +187,7 @@ fn deliver(paths: &Paths, frame: &Frame) -> io::Result<()> {
     if answer.starts_with(b"HTTP/1.1 2") { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// Leaves the event, without its secret, for the daemon to find. Nothing is left where others could read or replace it.
+/// Leaves the event, without its secret, for the daemon to find. Refuses a spool where others could read or replace it.
 fn spool(paths: &Paths, frame: &Frame) -> io::Result<()> {
     private_dir(&paths.state)?;
     private_dir(&paths.spool)?;
@@ -199,7 +199,7 @@ fn spool(paths: &Paths, frame: &Frame) -> io::Result<()> {
     make_room(paths)
 }
 
-/// Makes `dir` if it is not there; refuses it if it is there and not private.
+/// Creates `dir` if it is missing; refuses an existing one that is not private.
 fn private_dir(dir: &Path) -> io::Result<()> {
     let mut checked = check_private(dir);
     if checked == Err(UnsafeDir::Missing) {
@@ -209,8 +209,9 @@ fn private_dir(dir: &Path) -> io::Result<()> {
     checked.map_err(|_| io::ErrorKind::PermissionDenied.into())
 }
 
-/// Removes the oldest events where they have become too many or too large: a daemon may never come. What is lost with them is
-/// when the model stopped, nothing that was said: that is in the transcripts, and a later event of the session leads there.
+/// Removes the oldest events when the spool holds too many or they are too large: the daemon may never start. A removed
+/// event loses only the time the model stopped; the conversation itself is in the transcripts, and a later event of the
+/// session leads there.
 fn make_room(paths: &Paths) -> io::Result<()> {
     let spool = &paths.spool;
     let ours = rustix::process::geteuid().as_raw();
@@ -233,7 +234,7 @@ fn make_room(paths: &Paths) -> io::Result<()> {
         if count <= SPOOL_FILES && size <= SPOOL_BYTES {
             break;
         }
-        // Another hook may do the same: each file is counted by the one that removed it.
+        // Another hook may remove files too: each file is counted by the hook that removed it.
         if fs::remove_file(spool.join(name)).is_ok() {
             evicted.push(b'.');
         }
@@ -243,7 +244,7 @@ fn make_room(paths: &Paths) -> io::Result<()> {
     if evicted.is_empty() {
         return Ok(());
     }
-    // For the daemon to count.
+    // The daemon counts these bytes.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let mut file = fs::OpenOptions::new()
         .append(true)

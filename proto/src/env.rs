@@ -3,52 +3,50 @@
 //! Claude Code gives hooks its whole environment, API keys of other services included, so the list is closed: a name that
 //! is not here never leaves the hook process.
 
-/// What a variable is for. It decides what a hook forwards, what a spool file may hold, who may say it and what is shown.
+/// What a variable is for. It decides what a hook forwards, what a spool file may hold, who may set it and
+/// what is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Switches a kind of backend on for a project, or tracing as such.
+    /// Turns a kind of backend on for a project, or tracing in general.
     Enable,
-    /// Where a backend is.
+    /// Where the backend is.
     Address,
-    /// Which account or project there.
+    /// Which account or project at the backend.
     Account,
-    /// Lives in memory only.
+    /// Kept in memory only.
     Secret,
-    /// How a server proves who it is, and with which certificate it is asked. Lives in memory only, beside the secrets: it says
-    /// to whom they go.
+    /// How a server proves its identity, and which certificate the client shows. Kept in memory only, like the secrets,
+    /// because it decides who receives them.
     Tls,
     /// How traces are made.
     Option,
-    /// Where Claude Code keeps things.
+    /// Where Claude Code stores its files.
     Place,
-    /// Read where a program starts; never forwarded.
+    /// Read when a program starts; never forwarded.
     Local,
 }
 
-/// Whose variable it is.
+/// Which backends use the variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// Every project's, wherever its traces go.
+    /// All of them.
     Project,
     Langfuse,
     Mlflow,
-    /// That of any receiver of OTLP.
+    /// Any OTLP receiver.
     Otlp,
-    /// The toy backend's, which tests use.
+    /// The toy backend of the tests.
     #[cfg(feature = "toy")]
     Toy,
 }
 
-/// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variable {
     pub name: &'static str,
-    /// The name in the documentation of the setting that it is a spelling of. Rows of one setting follow each other, the strongest
-    /// first: the first with a value decides.
+    /// The documented name of the setting; several variables may spell the same setting. Rows of one setting follow
+    /// each other, the strongest first: the first with a value decides.
     pub setting: &'static str,
-    /// Whose it is.
     pub of: Of,
-    /// What it is for.
     pub role: Role,
 }
 
@@ -58,20 +56,20 @@ pub const ENABLE: &str = "TRACE_TO_LANGFUSE";
 /// Turns tracing to MLflow on for a project when it is `true`, `1` or `yes` in any letter case, as MLflow's own integration has it.
 pub const MLFLOW_ENABLE: &str = "MLFLOW_CLAUDE_TRACING_ENABLED";
 
-/// The certificates of MLflow's servers: a file, or a directory of files.
+/// The certificates that MLflow's servers are checked against: a file, or a directory of files.
 pub const MLFLOW_SERVER_CERT: &str = "MLFLOW_TRACKING_SERVER_CERT_PATH";
 
-/// A file with the certificate that MLflow's servers are shown, and its key.
+/// A file with the client certificate for MLflow's servers, and its key.
 pub const MLFLOW_CLIENT_CERT: &str = "MLFLOW_TRACKING_CLIENT_CERT_PATH";
 
-/// MLflow's servers need not prove who they are.
+/// Skips the check of MLflow's server certificates.
 pub const MLFLOW_INSECURE_TLS: &str = "MLFLOW_TRACKING_INSECURE_TLS";
 
-/// Where a receiver of OTLP is: the whole address. Its presence turns tracing to it on.
+/// The whole address of an OTLP receiver. Setting it turns tracing to that receiver on.
 pub const OTLP_ENDPOINT: &str = "CC_LANGFUSE_OTLP_ENDPOINT";
 
-/// Turns tracing on for a project when it is `"true"` in any letter case, to no kind of backend of its own: traces go where the user's
-/// `config.toml` says.
+/// Turns tracing on for a project when it is `"true"` in any letter case, without choosing a kind of backend: traces go
+/// where the user's `config.toml` says.
 pub const TRACE: &str = "CC_LANGFUSE_TRACE";
 
 /// Moves the state directory; must be absolute.
@@ -145,7 +143,7 @@ pub const VARIABLES: &[Variable] = &[
     row("CC_LANGFUSE_TOY_TOKEN", "CC_LANGFUSE_TOY_TOKEN", Of::Toy, Role::Secret),
 ];
 
-/// The rows that play `role` for `of`, the strongest of a setting first.
+/// The rows with `role` for `of`, the strongest of a setting first.
 pub fn rows(of: Of, role: Role) -> impl Iterator<Item = &'static Variable> {
     VARIABLES.iter().filter(move |row| row.of == of && row.role == role)
 }
@@ -155,12 +153,12 @@ pub fn enabled(value: &str) -> bool {
     value.eq_ignore_ascii_case("true")
 }
 
-/// True for the variables that turn a kind of backend on: of a kind that has no switch, its address does.
+/// True for the variables that turn a kind of backend on. A kind without a switch is turned on by its address.
 pub fn is_switch(row: &Variable) -> bool {
     row.role == Role::Enable || row.name == OTLP_ENDPOINT
 }
 
-/// True if `row` is such a variable and `value` turns it on.
+/// True if `row` is a switch and `value` turns it on.
 pub fn switches_on(row: &Variable, value: &str) -> bool {
     let is = |word: &str| value.trim().eq_ignore_ascii_case(word);
     match row.name {
@@ -170,7 +168,7 @@ pub fn switches_on(row: &Variable, value: &str) -> bool {
     }
 }
 
-/// True if any kind of backend is switched on, as `get` has the variables.
+/// True if any kind of backend is switched on; `get` returns a variable's value.
 pub fn is_on<V: AsRef<str>>(mut get: impl FnMut(&'static str) -> Option<V>) -> bool {
     let mut switches = VARIABLES.iter().filter(|row| is_switch(row));
     switches.any(|row| get(row.name).is_some_and(|value| switches_on(row, value.as_ref())))
@@ -181,12 +179,12 @@ pub fn forwarded() -> impl Iterator<Item = &'static str> {
     VARIABLES.iter().filter(|row| row.role != Role::Local).map(|row| row.name)
 }
 
-/// True for the variables whose value may live in memory only.
+/// True for the variables whose value may be kept in memory only.
 pub fn is_secret(name: &str) -> bool {
     VARIABLES.iter().any(|row| row.role == Role::Secret && row.name == name)
 }
 
-/// True for the variables whose value is written nowhere: secrets, and what says to whom they go.
+/// True for the variables whose value is never written to disk: secrets, and what decides who receives them.
 pub fn is_kept_in_memory(name: &str) -> bool {
     VARIABLES.iter().any(|row| matches!(row.role, Role::Secret | Role::Tls) && row.name == name)
 }
@@ -196,8 +194,8 @@ pub fn is_address(name: &str) -> bool {
     VARIABLES.iter().any(|row| row.role == Role::Address && row.name == name)
 }
 
-/// `url` without a `user:password@` part: credentials in URLs are not supported and must not be stored. What is no URL is
-/// stored too, as far as there is no `@`.
+/// `url` without a `user:password@` part: credentials in URLs are not supported and must not be stored. A text that is
+/// no URL is kept only if it has no `@`.
 pub fn without_userinfo(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.rsplit('@').next().unwrap_or_default().to_owned();
@@ -214,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn userinfo_is_cut_and_nothing_else() {
+    fn without_userinfo_removes_only_the_credentials() {
         for (url, expect) in [
             ("https://cloud.langfuse.com", "https://cloud.langfuse.com"),
             ("https://me:pw@host:1/x", "https://host:1/x"),
@@ -229,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_those_of_the_table() {
+    fn only_rows_with_the_secret_role_are_secret() {
         let secret: Vec<_> = forwarded().filter(|name| is_secret(name) && !name.contains("TOY")).collect();
         let mlflow = ["MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"];
         let langfuse = ["CC_LANGFUSE_SECRET_KEY", "LANGFUSE_SECRET_KEY"];
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn each_name_stands_once_and_the_spellings_of_a_setting_together() {
+    fn each_name_occurs_once_and_the_spellings_of_a_setting_are_adjacent() {
         let names: std::collections::BTreeSet<_> = VARIABLES.iter().map(|row| row.name).collect();
         assert_eq!(names.len(), VARIABLES.len());
         let mut settings: Vec<_> = VARIABLES.iter().map(|row| row.setting).collect();

@@ -8,17 +8,18 @@
 //! last variable ends the head; the payload is Claude Code's JSON, byte for byte. Environment variables cannot contain
 //! NUL, so nothing needs escaping.
 //!
-//! Hook and daemon need not be of one version. A daemon refuses what it does not know, the hook then spools it, and there it
-//! stays until a daemon knows it. So a later version changes the first field and nothing else may be relied on.
+//! Hook and daemon may be of different versions. A daemon refuses a version it does not know; the hook then spools the
+//! frame, and it stays there until a daemon knows the version. So a later version must change the first field, and a
+//! reader may rely on nothing else.
 
 use crate::env;
 
-/// What the first field of every version begins with.
+/// How the first field of every version starts.
 const NAME: &str = "cc-langfuse-event/";
 
 const MAGIC: &str = "cc-langfuse-event/1";
 
-/// One hook event as it travels.
+/// One hook event in transit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Unique per event; a frame that was both accepted and spooled counts once.
@@ -33,12 +34,11 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// Why bytes are not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// A frame of another version: whoever knows that version can read it.
+    /// A frame of another version, which a program of that version can read.
     UnknownVersion,
-    /// No frame, or one whose head does not end or holds what it should not.
+    /// Not a frame, or one whose head has no end or an invalid field.
     Malformed,
 }
 
@@ -62,7 +62,7 @@ impl Frame {
     /// The frame as bytes that may be written to disk: no secret key, no credentials inside URLs.
     pub fn encode_for_disk(&self) -> Vec<u8> {
         self.encode_with(|name, value| {
-            // Only an address has credentials before an `@`; a user's id or a name may have one.
+            // Only an address can have credentials before an `@`; a user id or a name may contain one.
             let is_address = env::is_address(name) || value.contains("://");
             let whole = || if is_address { env::without_userinfo(value) } else { value.to_owned() };
             (!env::is_kept_in_memory(name)).then(whole)
@@ -138,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_survives_the_socket() {
+    fn decode_returns_the_frame_that_was_encoded() {
         assert_eq!(Frame::decode(&frame().encode()), Ok(frame()));
         let cut = Frame { cut: true, env: vec![], payload: vec![], ..frame() };
         assert_eq!(Frame::decode(&cut.encode()), Ok(cut));
     }
 
     #[test]
-    fn what_goes_to_disk_holds_no_secret() {
+    fn the_form_for_disk_contains_no_secret() {
         let bytes = frame().encode_for_disk();
         assert_eq!(
             Frame::decode(&bytes).map(|f| f.env),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_refused() {
+    fn bytes_that_are_no_frame_are_refused() {
         for (bytes, expect) in [
             (&b""[..], FrameError::Malformed),
             (b"{}", FrameError::Malformed),

@@ -13,9 +13,9 @@ pub mod env;
 pub mod frame;
 pub mod paths;
 
-/// Path of the request that delivers a hook event. The answer is `204` once the event is committed.
+/// Request path that delivers a hook event. The answer is `204` once the event is committed.
 pub const HOOK_PATH: &str = "/v1/hook";
 
-/// Longest hook payload that is forwarded, in bytes. What lies beyond is read and dropped: the identifying fields come
-/// first in every Claude Code payload, and the conversation itself is in the transcript.
+/// Longest hook payload that is forwarded, in bytes. The rest is read and dropped: the identifying fields come first in
+/// every Claude Code payload, and the conversation itself is in the transcript.
 pub const MAX_PAYLOAD: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Where things live: one function for both sides of the socket.
+//! Where things are on disk: one function for both sides of the socket.
 
 use std::{
     ffi::OsStr,
@@ -14,28 +14,27 @@ const MAX_SOCKET_PATH: usize = 100;
 pub struct Paths {
     /// The state directory itself, mode 0700.
     pub state: PathBuf,
-    /// The socket hooks and ctl connect to.
+    /// The socket that hooks and ctl connect to.
     pub socket: PathBuf,
     /// Held locked by the running daemon; never removed.
     pub lock: PathBuf,
-    /// SQLite database.
     pub database: PathBuf,
     /// Events that hooks left while no daemon answered.
     pub spool: PathBuf,
-    /// One byte for each event that had to leave the spool before a daemon came.
+    /// One byte for each event that was removed from the spool before a daemon read it.
     pub evicted: PathBuf,
-    /// Since when sessions are traced, should the database be lost.
+    /// The time tracing started, in case the database is lost.
     pub begun: PathBuf,
-    /// What the daemon says while it opens its database; gone when that is open.
+    /// The daemon's progress while it opens its database; removed once the database is open.
     pub opening: PathBuf,
-    /// Log file; one rotated predecessor stands beside it with `.1` appended.
+    /// Log file; the one rotated predecessor has the same name with `.1` appended.
     pub log: PathBuf,
-    /// The daemon's own settings; a moved state directory does not move them.
+    /// The daemon's own settings; `CC_LANGFUSE_STATE_DIR` does not move them.
     pub config: PathBuf,
 }
 
 impl Paths {
-    /// Paths for a user whose home is `home`. `moved` is the value of `CC_LANGFUSE_STATE_DIR`; anything but an absolute
+    /// Paths of a user whose home is `home`. `moved` is the value of `CC_LANGFUSE_STATE_DIR`; anything but an absolute
     /// path counts as unset.
     pub fn new(home: &Path, moved: Option<&OsStr>) -> Self {
         let moved = moved.map(Path::new).filter(|path| path.is_absolute());
@@ -46,7 +45,7 @@ impl Paths {
         };
         let mut socket = state.join("daemon.sock");
         if socket.as_os_str().len() > MAX_SOCKET_PATH {
-            // The temp dir of the environment differs between a login shell and a service manager: always /tmp.
+            // `TMPDIR` differs between a login shell and a service manager, so this is always /tmp.
             let uid = rustix::process::geteuid().as_raw();
             socket = PathBuf::from(format!("/tmp/cc-langfuse-{uid}/{:016x}.sock", fnv1a(state.as_os_str().as_bytes())));
         }
@@ -68,17 +67,17 @@ impl Paths {
 /// Why a directory must not be trusted with a socket or with events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnsafeDir {
-    /// It is not there, or cannot be looked at.
+    /// It does not exist, or cannot be examined.
     Missing,
     /// It is a file, or a symbolic link that another user could have placed.
     NotADirectory,
-    /// It belongs to another user, who could read or replace what is in it.
+    /// It belongs to another user, who could read or replace its files.
     OtherOwner,
     /// Group or others may enter it.
     Open,
 }
 
-/// Checks that `dir` is a directory (not a link), ours, and closed to everybody else.
+/// Checks that `dir` is a directory (not a link), owned by this user, and closed to everybody else.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -106,7 +105,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn the_state_directory_follows_home_and_its_override() {
+    fn the_state_directory_is_in_home_unless_the_variable_moves_it() {
         let home = Path::new("/home/dev");
         for (moved, state, log) in [
             (None, "/home/dev/.claude/state/cc-langfuse", "/home/dev/.claude/state/cc-langfuse_hook.log"),
@@ -122,14 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_path_gets_a_short_socket_of_its_own() {
+    fn a_long_state_path_gets_a_short_socket_path() {
         let long = |c: char| Paths::new(Path::new(&format!("/{}", c.to_string().repeat(120))), None).socket;
         assert!(long('a').as_os_str().len() <= MAX_SOCKET_PATH);
         assert!(long('a').starts_with("/tmp") && long('a') != long('b') && long('a') == long('a'));
     }
 
     #[test]
-    fn only_a_private_directory_of_ours_is_trusted() {
+    fn only_a_private_directory_of_the_user_is_trusted() {
         let base = std::env::temp_dir().join(format!("proto-paths-{}", std::process::id()));
         let (dir, file, link) = (base.join("d"), base.join("f"), base.join("l"));
         std::fs::create_dir_all(&dir).unwrap();

@@ -1,7 +1,7 @@
-//! A year of history: 5,000 sessions of 2 GB together, and what it takes to bring them in.
+//! A year of history: 5,000 sessions of 2 GB in total, and the time and memory to backfill them.
 //!
-//! `cargo bench -p tests --bench backfill` (a twentieth of it; all with `CC_LANGFUSE_LONG=1`, which needs 2.1 GB of temporary
-//! space)
+//! `cargo bench -p tests --bench backfill` (a twentieth of it; all of it with `CC_LANGFUSE_LONG=1`, which needs 2.1 GB
+//! of temporary space)
 
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints")]
 

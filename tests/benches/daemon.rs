@@ -72,7 +72,8 @@ impl Bench {
         while self.requests.try_recv().is_ok() {}
     }
 
-    /// Claude Code writes its last line 100 ms after the Stop; how long after the Stop is the span at the server?
+    /// Claude Code writes its last line 100 ms after the Stop: measures how long after the Stop the span is
+    /// at the server.
     fn stop_to_span(&self) {
         let mut times = Vec::new();
         for number in 0..40 {
@@ -99,7 +100,7 @@ impl Bench {
         );
     }
 
-    /// One more turn of the same size at the end of a session that is already this large: CPU time of the daemon for it.
+    /// CPU time of the daemon for one more turn of the same size at the end of an ever larger session.
     fn growing(&self) {
         let mut first = None;
         for megabytes in [1, 3, 10, 30, 100] {

@@ -1,5 +1,5 @@
-//! A flood of hook events: what the daemon takes, how long a client waits, what CPU time an event costs the daemon,
-//! and what it holds in memory.
+//! A flood of hook events: how many the daemon accepts, how long a client waits, the CPU time per event, and the
+//! daemon's memory.
 //!
 //! `cargo bench -p tests --bench flood`
 
@@ -25,7 +25,7 @@ use release::Release;
 /// Sessions the events belong to.
 const SESSIONS: usize = 200;
 
-/// No server: only what comes in is measured.
+/// No server: only intake is measured.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
 fn main() {
@@ -67,8 +67,8 @@ impl Bench {
         .to_string()
     }
 
-    /// Requests as the hook makes them, without the processes: what the daemon can take. At `rate` a second a client's time
-    /// counts from when its turn was due, so a daemon that falls behind cannot hide it.
+    /// Requests like the hook's, without the processes: the rate that the daemon can accept. With a `rate` per second,
+    /// a client's time counts from when its request was due, so a daemon that falls behind cannot hide it.
     fn frames(&self, clients: usize, rate: Option<usize>) {
         const FOR: Duration = Duration::from_secs(5);
         let requests: Vec<(Vec<u8>, Vec<u8>)> = (0..SESSIONS).map(|n| self.request(n)).collect();
@@ -89,7 +89,7 @@ impl Bench {
                     }
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
                     let (before, after) = &requests[number % SESSIONS];
-                    // An id of its own, of the same length everywhere.
+                    // A unique id of the same length for each.
                     let request = [&before[..], format!("{number:016x}").as_bytes(), after].concat();
                     results.push((exchange(&socket, &request), due.elapsed()));
                 }
@@ -104,7 +104,7 @@ impl Bench {
         self.report(&name, results, took);
     }
 
-    /// The request of one session's event, split where the event's id belongs.
+    /// The request of one session's event, split where the event's id goes.
     fn request(&self, number: usize) -> (Vec<u8>, Vec<u8>) {
         const ID: &str = "################";
         let frame = Frame {
@@ -126,7 +126,7 @@ impl Bench {
         (request[..at].to_vec(), request[at + ID.len()..].to_vec())
     }
 
-    /// The real hook, as many a second as this machine can start.
+    /// The real hook, as often per second as this machine can start it.
     fn processes(&self, clients: usize) {
         const FOR: Duration = Duration::from_secs(5);
         let payload = self.0.home.path().join("payload.json");

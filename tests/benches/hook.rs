@@ -77,7 +77,7 @@ fn run(program: &Path, payload: &Path, home: &Path) -> Duration {
     started.elapsed()
 }
 
-/// A Stop of usual size for a session without a new line: accepted, stored, acknowledged.
+/// An ordinary Stop for a session without a new line: accepted, stored, acknowledged.
 fn payload_json(home: &Path) -> String {
     let transcript = home.join(".claude/projects/-bench/bench.jsonl");
     fs::create_dir_all(transcript.parent().expect("a parent")).expect("a directory");

@@ -1,4 +1,4 @@
-//! What must arrive of a recording where tools stand beside the call that asked for them.
+//! What a backend must receive of a recording if it shows tools beside the call that asked for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,33 +9,31 @@ use crate::{
     recording::{THE_TURN, Tokens, Truth},
 };
 
-/// What a span is.
+/// The kind of a span.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// A turn or a subagent.
     Agent,
-    /// The call of a model, with the id of its message and its tokens.
+    /// A model call, with its message id and its tokens.
     Call(String, Tokens),
-    /// A tool, with the id of its call, and whether it failed.
+    /// A tool, with the id of its call and whether it failed.
     Tool(String, bool),
     Other,
 }
 
-/// A span, whatever it is called where it arrived.
+/// A span, independent of the backend.
 #[derive(Clone, Debug)]
 pub struct Flat {
     pub trace: String,
-    /// Its own id.
     pub id: String,
-    /// Its parent's; empty for a root.
+    /// Its parent's id; empty for a root.
     pub parent: String,
     pub session: String,
-    /// What it is.
     pub what: What,
 }
 
 impl Flat {
-    /// One that a receiver of OTLP has, in the dialect `both`.
+    /// From an OTLP span in the dialect `both`.
     pub fn of(span: &Span) -> Self {
         let number = |key: &str| span.get(key).parse().unwrap_or(0);
         let what = match span.get("gen_ai.operation.name") {
@@ -65,7 +63,7 @@ impl Flat {
 }
 
 impl Flat {
-    /// One that MLflow has, by its attributes.
+    /// From the attributes of an MLflow span.
     pub fn of_mlflow(span: &Span) -> Self {
         let usage: Value = serde_json::from_str(span.get("mlflow.chat.tokenUsage")).unwrap_or_default();
         let number = |key: &str| usage[key].as_u64().unwrap_or(0);
@@ -87,7 +85,7 @@ impl Flat {
     }
 }
 
-/// What is wrong with `spans`: each must be there once, and every call with the tokens that the API counted.
+/// What is wrong with `spans`: each must be there once, and every call must have the tokens that the API counted.
 pub fn judge(truth: &Truth, spans: &[Flat]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut by_id: BTreeMap<(&str, &str), &Flat> = BTreeMap::new();
@@ -112,7 +110,7 @@ pub fn judge(truth: &Truth, spans: &[Flat]) -> Vec<String> {
             wrong.push(format!("{span:?} is below {:?}", above(span)));
         }
     }
-    // Below which tool call, if it is a subagent's.
+    // The tool call above it, if it belongs to a subagent.
     let place = |span: &Flat| match above(span) {
         Some(root) if root.parent.is_empty() => None,
         Some(agent) => match above(agent).map(|tool| &tool.what) {
@@ -159,7 +157,7 @@ pub fn judge(truth: &Truth, spans: &[Flat]) -> Vec<String> {
     wrong
 }
 
-/// Tokens of all of `spans`, by trace.
+/// The tokens of all `spans`, by trace.
 pub fn sums(spans: &[Flat]) -> BTreeMap<String, Tokens> {
     let mut sums: BTreeMap<String, Tokens> = BTreeMap::new();
     for span in spans {
@@ -171,7 +169,7 @@ pub fn sums(spans: &[Flat]) -> BTreeMap<String, Tokens> {
     sums
 }
 
-/// Tokens of the spans of one trace as MLflow sums them up: what is below a span that has tokens does not count.
+/// The tokens of one trace as MLflow sums them: a span below one with tokens does not count.
 pub fn shown<'a>(spans: impl Iterator<Item = &'a Flat>) -> Tokens {
     let by_id: BTreeMap<&str, &Flat> = spans.map(|span| (&*span.id, span)).collect();
     let is_hidden = |span: &Flat| {

@@ -1,4 +1,4 @@
-//! Transcripts of any size, made up.
+//! Generates transcripts of any size.
 
 use std::{
     fs::File,
@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-/// What the lines are.
+/// Which kinds of lines a transcript has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mix {
     /// The line mix of Claude Code 2.1.329: most bytes are `api-request*` and `attachment` lines.
@@ -154,7 +154,7 @@ impl Writer {
 
 const PROSE: &str = "The range left out the last element, so \"slice_end\" was wrong.\nNow it is right. ";
 
-/// The answer every turn ends with, as Claude Code gives it to a Stop hook.
+/// The answer that ends every turn, as Claude Code gives it to a Stop hook.
 pub(crate) fn answer() -> String {
     PROSE.repeat(6).trim().to_owned()
 }

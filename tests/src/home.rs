@@ -1,4 +1,4 @@
-//! A user's home, with what runs in it.
+//! A user's home, and the programs that run in it.
 
 use std::{
     fs,
@@ -19,24 +19,23 @@ use tempfile::TempDir;
 
 use crate::{Bins, TIMEOUT, bins, eventually, until};
 
-/// A home directory of its own; removed when this is dropped.
+/// A temporary home directory, removed on drop.
 pub struct Home {
     _dir: TempDir,
     path: PathBuf,
     bins: Option<&'static Bins>,
 }
 
-/// The files of a home at one moment, with their modes; no content stands for a dead daemon's socket.
+/// The files of a home at one moment, with their modes; `None` in place of content for the socket of a dead daemon.
 pub struct Kept(Vec<(PathBuf, u32, Option<Vec<u8>>)>);
 
 impl Home {
-    /// An empty home.
     pub fn new() -> Self {
         let dir = tempdir();
         Self { path: dir.path().to_owned(), bins: None, _dir: dir }
     }
 
-    /// An empty home whose path has this many bytes, so that it can stand for another in a file of bytes.
+    /// An empty home whose path has this many bytes, so that it can replace another path in a binary file.
     ///
     /// # Panics
     /// If the temporary directory's path is too long for that.
@@ -48,17 +47,16 @@ impl Home {
         Self { _dir: dir, path, bins: None }
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the daemon keeps its things.
+    /// The daemon's files.
     pub fn paths(&self) -> Paths {
         Paths::new(self.path(), None)
     }
 
-    /// The directory of a project, made if need be.
+    /// The directory of a project, created if it is missing.
     pub fn project(&self, name: &str) -> PathBuf {
         let dir = self.path().join(name);
         fs::create_dir_all(&dir).expect("a project");
@@ -78,7 +76,7 @@ impl Home {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode");
     }
 
-    /// The same home, in which other programs run.
+    /// The same home with other programs.
     pub fn running(self, bins: &'static Bins) -> Self {
         Self { bins: Some(bins), ..self }
     }
@@ -92,7 +90,7 @@ impl Home {
         self.daemon_with(&[])
     }
 
-    /// The same with more in its environment.
+    /// The same with additional variables.
     pub fn daemon_with(&self, env: &[(&str, &str)]) -> Daemon {
         let mut daemon = self.spawn_daemon(env);
         self.wait_for(&mut daemon);
@@ -102,7 +100,7 @@ impl Home {
     /// Waits until `daemon` listens.
     ///
     /// # Panics
-    /// If it ends instead.
+    /// If it exits instead.
     pub fn wait_for(&self, daemon: &mut Daemon) {
         let socket = self.paths().socket;
         eventually("the daemon to listen", || {
@@ -113,33 +111,33 @@ impl Home {
         });
     }
 
-    /// Starts the daemon and does not wait for anything.
+    /// Starts the daemon without waiting.
     pub fn spawn_daemon(&self, env: &[(&str, &str)]) -> Daemon {
         let mut command = self.command(&self.bins().daemon);
         command.envs(env.iter().copied()).stdin(Stdio::null());
         Self::spawn(command)
     }
 
-    /// Starts the daemon as `command` does it.
+    /// Starts the daemon by `command`.
     pub fn spawn(mut command: Command) -> Daemon {
         Daemon { child: command.current_dir("/").spawn().expect("the daemon starts") }
     }
 
-    /// Starts the daemon by way of a program that becomes it. What it says is not shown.
+    /// Starts the daemon through a program that becomes it. Its output is not shown.
     pub fn spawn_daemon_under(&self, program: &str, args: &[String]) -> Daemon {
         let mut command = self.command(Path::new(program));
         command.args(args).arg(&self.bins().daemon).stdin(Stdio::null()).stderr(Stdio::null());
         Self::spawn(command)
     }
 
-    /// `program` with nothing in its environment but `PATH` and `HOME`.
+    /// `program` with only `PATH` and `HOME` in its environment.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH")).env("HOME", self.path());
         command
     }
 
-    /// Calls the hook as Claude Code does; how long it took.
+    /// Runs the hook like Claude Code; returns how long it took.
     pub fn hook(&self, payload: &Value, env: &[(String, String)]) -> Duration {
         self.hook_with(payload.to_string().as_bytes(), env)
     }
@@ -147,7 +145,7 @@ impl Home {
     /// The same with any bytes.
     ///
     /// # Panics
-    /// If the hook does not exit 0 or prints anything: it must not, whatever happens.
+    /// If the hook does not exit 0, or prints anything.
     pub fn hook_with(&self, payload: &[u8], env: &[(String, String)]) -> Duration {
         let mut command = self.command(&self.bins().hook);
         command.envs(env.iter().map(|(name, value)| (name, value)));
@@ -156,7 +154,7 @@ impl Home {
         took
     }
 
-    /// Puts copies of the programs where people put them; that directory.
+    /// Copies the programs to where people install them; returns that directory.
     pub fn install(&self) -> PathBuf {
         let (bin, bins) = (self.path().join(".local/bin"), self.bins());
         fs::create_dir_all(&bin).expect("a directory");
@@ -171,7 +169,7 @@ impl Home {
         self.ctl_with(args, &[])
     }
 
-    /// The same with more in its environment.
+    /// The same with additional variables.
     pub fn ctl_with(&self, args: &[&str], env: &[(String, String)]) -> Output {
         let mut command = self.command(&self.bins().ctl);
         command.args(args).envs(env.iter().map(|(name, value)| (name, value))).current_dir(self.path());
@@ -185,7 +183,7 @@ impl Home {
         serde_json::from_slice(&output.stdout).expect("status is JSON")
     }
 
-    /// Waits until `status --json` is as wanted, and returns it.
+    /// Waits until `status --json` satisfies `is_so`, and returns it.
     pub fn status_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + TIMEOUT;
         loop {
@@ -204,7 +202,7 @@ impl Home {
         assert_eq!(output.status.code(), Some(0), "{output:?}\n{}", self.log());
     }
 
-    /// What the daemon answers to a `GET` of `path` over its socket, headers included.
+    /// The daemon's answer to a `GET` of `path` over its socket, including headers.
     pub fn ask(&self, path: &str) -> String {
         let mut socket = UnixStream::connect(self.paths().socket).expect("the daemon");
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -218,14 +216,15 @@ impl Home {
         fs::read_to_string(self.paths().log).unwrap_or_default()
     }
 
-    /// Everything in it, to be put back later.
+    /// Its whole content, to be restored later.
     pub fn keep(&self) -> Kept {
         let mut kept = Vec::new();
         collect(self.path(), &mut kept);
         Kept(kept)
     }
 
-    /// Makes it as it was. Files that are still there keep their identity, except the daemon's own. No daemon may run.
+    /// Restores the content. Files that still exist keep their identity, except the daemon's own. No daemon
+    /// may be running.
     pub fn put_back(&self, Kept(kept): &Kept) {
         let _ = fs::remove_dir_all(self.paths().state);
         for (path, ..) in self.keep().0 {
@@ -284,10 +283,10 @@ pub fn settings(path: &Path, env: &[(String, String)]) {
     fs::write(path, serde_json::json!({ "env": env }).to_string()).expect("settings");
 }
 
-/// The permissions of a file itself, whatever it links to.
+/// The permissions of a file itself, not of its target.
 ///
 /// # Panics
-/// If it is not there.
+/// If it does not exist.
 pub fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode()
         & 0o7777
@@ -307,30 +306,29 @@ pub fn run(mut command: Command, input: &[u8]) -> (Output, Duration) {
 /// A hook exits 0 and prints nothing.
 ///
 /// # Panics
-/// If it was otherwise.
+/// If it does anything else.
 pub fn assert_silent(output: &Output) {
     let said = (output.status.code(), &*output.stdout, &*output.stderr);
     assert_eq!(said, (Some(0), &b""[..], &b""[..]), "the hook must be silent");
 }
 
-/// A daemon; killed when this is dropped.
+/// A running daemon, killed on drop.
 pub struct Daemon {
     child: Child,
 }
 
 impl Daemon {
-    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// SIGKILL: no goodbye.
+    /// Sends SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
     }
 
-    /// SIGTERM; how it ended.
+    /// Sends SIGTERM; returns the exit status.
     pub fn terminate(mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.ended()
@@ -340,17 +338,17 @@ impl Daemon {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("it can be told");
     }
 
-    /// Waits for its end; how it ended.
+    /// Waits for its exit; returns the status.
     pub fn ended(&mut self) -> ExitStatus {
         until("the daemon to end", || self.child.try_wait().expect("it is ours"))
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has exited.
     pub fn end(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("it is ours")
     }
 
-    /// How long it has kept a processor busy, where the system tells.
+    /// How much CPU time it has used, if the system reports it.
     pub fn busy(&self) -> Option<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
         // The fields after the name, which may contain anything; times are in hundredths of a second.
@@ -359,7 +357,7 @@ impl Daemon {
         Some(Duration::from_millis(ticks * 10))
     }
 
-    /// Its greatest resident size so far, in KiB, where the system tells.
+    /// Its peak resident size so far, in KiB, if the system reports it.
     pub fn peak_kib(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?.parse().ok()

@@ -1,5 +1,5 @@
-//! What a Langfuse server answers about the spans it holds: the part of its public API that reads and deletes, as both a v3
-//! and a v4 server have it. Every key is the key of a project of its own.
+//! A Langfuse server's answers about the spans it holds: the part of its public API that reads and deletes, in v3 and
+//! v4. Each key has its own project.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use crate::{Answer, Request, Span};
 /// Versions of a span that arrive within this time are one row from the start.
 const ONE_ROW: Duration = Duration::from_secs(1);
 
-/// What the server holds, of all keys.
+/// The server's content for all keys.
 #[derive(Default)]
 pub(crate) struct Project {
     held: Vec<Held>,
-    /// Traces that are to be deleted, by the key that asked for it.
+    /// Traces to be deleted, with the key that asked for it.
     doomed: Vec<(String, String)>,
 }
 
@@ -23,12 +23,11 @@ struct Held {
     key: String,
     span: Span,
     at: Instant,
-    /// Copies of it that came before were merged into it.
+    /// Earlier copies were merged into it.
     is_merged: bool,
 }
 
 impl Project {
-    /// Stores the spans of a request.
     pub(crate) fn take(&mut self, request: &Request) {
         let key = request.key();
         let key = key.split(':').next().unwrap_or_default();
@@ -45,15 +44,15 @@ impl Project {
         self.held.iter().map(|held| held.span.clone()).collect()
     }
 
-    /// Deletes and merges: a real server does both in its own time, deletes within 5 s to 2 min.
+    /// Deletes and merges. A real server does both asynchronously, and deletes within 5 s to 2 min.
     pub(crate) fn work(&mut self) {
         let doomed = std::mem::take(&mut self.doomed);
         self.held.retain(|held| !doomed.iter().any(|(key, trace)| held.key == *key && held.span.trace_id == *trace));
         self.held.iter_mut().for_each(|held| held.is_merged = true);
     }
 
-    /// The rows of a project as v4 has them: versions of a span are several until they are merged, but for those that came in
-    /// quick succession. With another start it is another row for ever.
+    /// The rows of a project in v4: versions of a span are several rows until they are merged, except those that came
+    /// in quick succession. A version with another start is a separate row for ever.
     fn rows(&self, public_key: &str) -> Vec<&Span> {
         let mut rows: Vec<&Held> = Vec::new();
         let is_same = |a: &Span, b: &Span| (&a.trace_id, &a.span_id, a.start) == (&b.trace_id, &b.span_id, b.start);
@@ -66,7 +65,7 @@ impl Project {
         rows.into_iter().map(|row| &row.span).collect()
     }
 
-    /// The spans of a project as v3 has them: of those that were sent more than once, what was said last.
+    /// The spans of a project in v3: the latest version of each.
     fn latest(&self, public_key: &str) -> Vec<&Span> {
         let mut spans: Vec<&Span> = Vec::new();
         for Held { span, .. } in self.held.iter().filter(|held| held.key == public_key) {
@@ -78,8 +77,8 @@ impl Project {
         spans
     }
 
-    /// What a v3 server says of a trace under `langfuse.trace.KEY`: it sorts updates by the start of their spans, and of two
-    /// with the same start keeps either. Here that is the wrong one: the one that came first.
+    /// A v3 server's value for a trace under `langfuse.trace.KEY`: it sorts updates by the start of their spans, and of
+    /// two with the same start keeps either. Here that is the wrong one: the one that came first.
     pub(crate) fn of_trace<'p>(&'p self, public_key: &str, trace: &str, key: &str) -> &'p str {
         let of = self.held.iter().filter(|held| held.key == public_key && held.span.trace_id == trace);
         let said =
@@ -94,18 +93,18 @@ impl Project {
     }
 }
 
-/// What a project is called whose public key is `public_key`.
+/// The name of the project whose public key is `public_key`.
 pub fn project_name(public_key: &str) -> String {
     format!("Project of {public_key}")
 }
 
-/// A server of before v4: knows nothing of `/v2/observations`.
+/// A server older than v4, without `/v2/observations`.
 pub fn v3(request: &Request) -> Answer {
     let is_new = request.path.starts_with("/api/public/v2/observations");
     if is_new { Answer::status(404).body("<html>This page could not be found</html>") } else { Answer::ok() }
 }
 
-/// A server of v4 with nothing older in it: knows nothing of `GET` traces and sessions.
+/// A v4 server without the older API: no `GET` of traces and sessions.
 pub fn v4(request: &Request) -> Answer {
     let is_old = ["traces", "sessions"].iter().any(|name| request.path.starts_with(&format!("/api/public/{name}")));
     if is_old && request.method == "GET" {
@@ -116,19 +115,19 @@ pub fn v4(request: &Request) -> Answer {
     }
 }
 
-/// A server whose queue or storage stands still: it answers nothing for more than a minute.
+/// A server whose queue or storage hangs: it does not answer for more than a minute.
 pub fn stuck(request: &Request) -> Answer {
     let is_alive = request.path.starts_with("/api/public/health");
     if is_alive { Answer::ok() } else { Answer::ok().late(Duration::from_secs(70)) }
 }
 
-/// A server without its PostgreSQL: it takes spans, and knows nothing of projects.
+/// A server without its PostgreSQL: it accepts spans but knows no projects.
 pub fn without_postgres(request: &Request) -> Answer {
     let asks = request.path.starts_with("/api/public/projects");
     if asks { Answer::status(500).body(&json!({"message": "Internal Server Error"}).to_string()) } else { Answer::ok() }
 }
 
-/// The body of an answer that takes nothing, where it has one of its own.
+/// The body of a refusal with this status, if the server has a special one.
 pub(crate) fn refusal(status: u16) -> Option<String> {
     let body = match status {
         401 => unknown_key(),
@@ -138,12 +137,12 @@ pub(crate) fn refusal(status: u16) -> Option<String> {
     Some(body.to_string())
 }
 
-/// That is all it says.
+/// This is the whole answer.
 fn unknown_key() -> Value {
     json!({"message": "Invalid credentials. Confirm that you've configured the correct host."})
 }
 
-/// The body of the answer to spans: no word of OTLP, but the job that was queued for them.
+/// The body of the answer to spans: not OTLP, but the queued job.
 fn queued(request: &Request) -> Value {
     if request.spans.is_empty() {
         return json!({});
@@ -170,7 +169,7 @@ fn queued(request: &Request) -> Value {
     })
 }
 
-/// Status and body; `None` if the request is about something else.
+/// Status and body; `None` if the request is for something else.
 pub(crate) fn answer(request: &Request, project: &mut Project) -> Option<(u16, String)> {
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
     // Any receiver of OTLP.
@@ -292,7 +291,7 @@ fn observation(span: &Span, groups: &[&str]) -> Value {
     all
 }
 
-/// A trace of a v3 server, of which these are the spans, one at least.
+/// A v3 server's trace made of these spans, of which there is at least one.
 fn trace(spans: &[&Span], project: &Project, public_key: &str) -> Value {
     let root = spans.iter().find(|span| span.is_root()).unwrap_or(&spans[0]);
     let groups = ["basic", "io", "model", "trace_context"];
@@ -307,14 +306,14 @@ fn trace(spans: &[&Span], project: &Project, public_key: &str) -> Value {
     })
 }
 
-/// Nanoseconds since the epoch as RFC 3339, to the millisecond.
+/// Nanoseconds since the epoch as RFC 3339 with milliseconds.
 pub fn time(nanos: u64) -> String {
     let (seconds, ms) = (nanos / 1_000_000_000, nanos / 1_000_000 % 1000);
     let [year, month, day, hour, minute, second] = civil(seconds);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
 }
 
-/// Seconds since the epoch as HTTP writes them.
+/// Seconds since the epoch as an HTTP date.
 pub fn http_date(seconds: u64) -> String {
     let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][(seconds / 86400 % 7) as usize];
     let [year, month, day, hour, minute, second] = civil(seconds);
@@ -346,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_the_protocols_want_them() {
+    fn times_are_formatted_for_http_and_rfc_3339() {
         for (seconds, http, rfc) in [
             (0, "Thu, 01 Jan 1970 00:00:00 GMT", "1970-01-01T00:00:00.007Z"),
             (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT", "1994-11-06T08:49:37.007Z"),
@@ -402,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_reads_and_deletes_what_is_its_own() {
+    fn a_key_reads_and_deletes_only_its_own_project() {
         let held = &mut Project::default();
         let now = Instant::now();
         let (root, call) = (span("t1", "s1", "", "one"), span("t1", "s2", "s1", "one"));
@@ -438,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_of_a_span_are_rows_of_their_own_until_they_are_merged() {
+    fn versions_of_a_span_are_separate_rows_until_merged() {
         let held = &mut Project::default();
         let now = Instant::now();
         let version = |name: &str, start| Span { name: name.into(), start, ..span("t", "s", "", "one") };
@@ -472,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_answered_with_the_job_that_was_queued_for_them() {
+    fn spans_are_answered_with_the_queued_job() {
         let held = &mut Project::default();
         let said = send(held, "k", (Instant::now(), 0), &[span("t", "s", "", "one")]);
         assert!(

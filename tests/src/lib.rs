@@ -1,8 +1,8 @@
-//! What the black-box tests stand on: the built programs, a home of their own, a server that can be told to fail, and
+//! The basis of the black-box tests: the built programs, temporary homes, a server with scripted failures, and
 //! recorded sessions.
 //!
-//! Nothing here knows how the programs work inside: hooks are called as Claude Code calls them, spans are looked at where
-//! they arrive.
+//! Nothing here depends on how the programs work inside: hooks are run like Claude Code runs them, and spans are
+//! examined where they arrive.
 
 use std::{
     collections::BTreeSet,
@@ -42,7 +42,7 @@ pub use storage::MediaApi;
 pub use story::Story;
 pub use tls::{Authority, Identity};
 
-/// How long anything may take before a test gives up on it.
+/// How long a test waits for anything before it fails.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The built programs.
@@ -56,7 +56,7 @@ pub struct Bins {
     pub ctl: PathBuf,
 }
 
-/// Builds the programs, once per test process, into the directory and with the profile of the tests themselves.
+/// Builds the programs once per test process, in the directory and profile of the tests.
 ///
 /// # Panics
 /// If they cannot be built.
@@ -87,7 +87,7 @@ fn build_toys() -> Result<Bins, String> {
     let usual = bins();
     let dir = usual.daemon.parent().ok_or("not in target/PROFILE")?;
     let target = dir.parent().ok_or("not in target/PROFILE")?;
-    // The daemon has a name of its own there, the hook has not.
+    // The toy build of the daemon has its own name, that of the hook does not.
     cargo(target, &["-p", "daemon", "--features", "toy", "--bin", "cc-langfused-toy"])?;
     let apart = target.join("toy");
     cargo(&apart, &["-p", "hook-client", "--features", "toy", "--bins"])?;
@@ -110,7 +110,7 @@ fn cargo(target: &Path, args: &[&str]) -> Result<(), String> {
         .arg("--target-dir")
         .arg(target)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    // Cargo tells this test about its own package. Build scripts that look at that would run again, each time.
+    // Cargo sets variables about this package for the test. Build scripts that read them would run again each time.
     for (name, _) in std::env::vars_os() {
         let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"];
         if name.to_str().is_some_and(|name| of_package.iter().any(|part| name.starts_with(part))) {
@@ -132,12 +132,12 @@ pub fn tries(short: usize, long: usize) -> usize {
     if std::env::var("CC_LANGFUSE_LONG").is_ok_and(|value| value == "1") { long } else { short }
 }
 
-/// The same numbers at every run, without order among them.
+/// A fixed sequence of numbers that look random.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// Another sequence for every `seed`.
+    /// Each `seed` gives another sequence.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -153,17 +153,17 @@ impl Random {
     }
 }
 
-/// Says something to whoever runs the tests, whether they pass or not: what was skipped, or what was counted.
+/// Prints something for the person who runs the tests, whether they pass or not: what was skipped or counted.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Says that the test that is run here is not, and why.
+/// Reports that the present test is skipped, and why.
 pub fn skipped(why: &str) {
     say(&format!("SKIPPED {}: {why}", std::thread::current().name().unwrap_or("a test")));
 }
 
-/// True if this process may act as any user; says so if not.
+/// True if this process can act as any user; reports if not.
 pub fn root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
@@ -172,12 +172,12 @@ pub fn root() -> bool {
     root
 }
 
-/// Trace and span id of each of `spans`; two are the same span if theirs are.
+/// Trace and span id of each of `spans`; these two identify a span.
 pub fn ids(spans: &[Span]) -> BTreeSet<(String, String)> {
     spans.iter().map(|span| (span.trace_id.clone(), span.span_id.clone())).collect()
 }
 
-/// Waits until `found` finds something.
+/// Waits until `found` returns something.
 ///
 /// # Panics
 /// After [`TIMEOUT`].
@@ -192,7 +192,7 @@ pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Waits until `is_so`.
+/// Waits until `is_so` returns true.
 ///
 /// # Panics
 /// After [`TIMEOUT`].

@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 pub struct Reply {
     /// Content blocks: `text` or `tool_use`.
     pub content: Vec<Value>,
-    /// `usage` as the API has it.
+    /// `usage` in the form of the API.
     pub usage: Value,
 }
 
-/// A Messages API that gives its replies one after another to requests that bring tools, which are those of a conversation; others
-/// get a word.
+/// A Messages API that gives its replies in order to requests that include tools, which are those of a conversation;
+/// other requests get a short text.
 pub struct MessagesApi {
     pub url: String,
 }

@@ -1,4 +1,4 @@
-//! An HTTP proxy on loopback that leads every tunnel to one place and keeps what goes in.
+//! An HTTP proxy on loopback that leads every tunnel to one address and records the traffic.
 
 use std::{
     io::{Read, Write},
@@ -16,7 +16,7 @@ struct Shared {
     closed: AtomicBool,
 }
 
-/// The proxy; it is gone when this is dropped.
+/// The proxy, stopped on drop.
 pub struct Proxy {
     /// `HOST:PORT`.
     pub address: SocketAddr,
@@ -24,7 +24,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Leads every tunnel to an address, whatever was asked for, or answers with a status.
+    /// Leads every tunnel to an address, whatever host was requested, or answers with a status.
     pub fn new(leads_to: Result<SocketAddr, u16>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -47,17 +47,17 @@ impl Proxy {
         Self { address, shared }
     }
 
-    /// From now on it leads there.
+    /// Leads there from now on.
     pub fn change(&self, leads_to: Result<SocketAddr, u16>) {
         *lock(&self.shared.leads_to) = leads_to;
     }
 
-    /// What it was asked so far: request line and headers.
+    /// The requests so far: request line and headers.
     pub fn heads(&self) -> Vec<String> {
         lock(&self.shared.heads).clone()
     }
 
-    /// Every byte it was sent so far, within tunnels too.
+    /// Every byte it has received so far, including inside tunnels.
     pub fn bytes(&self) -> Vec<u8> {
         lock(&self.shared.bytes).clone()
     }
@@ -72,7 +72,7 @@ impl Drop for Proxy {
 }
 
 impl Shared {
-    /// Serves a client to its end; what goes wrong ends it.
+    /// Serves a client until it closes or fails.
     fn serve(&self, mut client: TcpStream) -> Option<()> {
         let (mut head, mut byte) = (Vec::new(), [0]);
         while !head.ends_with(b"\r\n\r\n") {

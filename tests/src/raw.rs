@@ -1,4 +1,4 @@
-//! A client of the daemon's socket that is no hook.
+//! A client of the daemon's socket that is not the hook.
 
 use std::{
     io::{self, Read, Write},
@@ -10,12 +10,12 @@ use std::{
 use proto::frame::Frame;
 use serde_json::Value;
 
-/// The event a hook would make of `payload`.
+/// The event that a hook would make of `payload`.
 pub fn frame(id: &str, payload: &Value, env: &[(String, String)]) -> Frame {
     Frame { id: id.into(), fired_ns: 1, cut: false, env: env.to_vec(), payload: payload.to_string().into_bytes() }
 }
 
-/// The request a hook would make of an encoded event.
+/// The request that a hook would make of an encoded event.
 pub fn request(body: &[u8]) -> Vec<u8> {
     let head = format!(
         "POST {} HTTP/1.1\r\nhost: cc-langfuse\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
@@ -25,10 +25,10 @@ pub fn request(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Sends `body` to the daemon as a hook does; the status of the answer.
+/// Sends `body` to the daemon like a hook; returns the status of the answer.
 ///
 /// # Errors
-/// If there was none within `timeout`.
+/// If there is no answer within `timeout`.
 pub fn post(socket: &Path, body: &[u8], timeout: Duration) -> io::Result<u16> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(timeout))?;

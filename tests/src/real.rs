@@ -1,4 +1,4 @@
-//! A real server of another project, for as long as a test needs it, and its HTTP API.
+//! A real server of another project while a test needs it, and its HTTP API.
 
 use std::{
     io::{Read, Write},
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// How long such a server may take to start on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// A server; it is stopped when this is dropped.
+/// A server, stopped on drop.
 pub struct Real {
     /// Where it listens, on loopback.
     pub port: u16,
@@ -31,7 +31,7 @@ impl Drop for Real {
 }
 
 impl Real {
-    /// Starts what `command` makes of a port and a directory, and waits until `ready` answers 200.
+    /// Starts the command for a port and a directory, and waits until `ready` answers 200.
     ///
     /// # Panics
     /// If it does not start in time.
@@ -50,7 +50,7 @@ impl Real {
         real
     }
 
-    /// MLflow 3.17.2, whose programs are in the directory `programs`.
+    /// MLflow 3.17.2, with its programs in the directory `programs`.
     ///
     /// # Panics
     /// If it does not start in time.
@@ -88,14 +88,14 @@ impl Real {
         Some(answer)
     }
 
-    /// The bytes at `path`; none if it does not answer 200.
+    /// The bytes at `path`; `None` unless it answers 200.
     pub fn bytes(&self, path: &str) -> Option<Vec<u8>> {
         let answer = self.exchange("GET", path, "").filter(|answer| answer.starts_with(b"HTTP/1.1 200"))?;
         let head = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
         Some(answer[head + 4..].to_vec())
     }
 
-    /// What it answers, as JSON; `null` if it is none.
+    /// Its answer as JSON; `null` if it is not JSON.
     ///
     /// # Panics
     /// If it does not answer.
@@ -106,11 +106,12 @@ impl Real {
     }
 }
 
-/// Runs the test `name` of this program in a network namespace that holds nothing but loopback: Phoenix's gRPC port binds every
-/// address. True if this is there; then the test is to be done, and otherwise it is done.
+/// Runs the test `name` of this program in a network namespace with only loopback, because Phoenix's gRPC port
+/// binds every address. Returns true inside the namespace, where the test must do its work; false outside, where
+/// it is already done.
 ///
 /// # Panics
-/// If it fails there.
+/// If it fails inside.
 pub fn is_apart(name: &str) -> bool {
     const INSIDE: &str = "CC_LANGFUSE_TEST_INSIDE";
     if std::env::var_os(INSIDE).is_some() {
@@ -135,7 +136,7 @@ pub fn is_apart(name: &str) -> bool {
     false
 }
 
-/// An Arize Phoenix whose programs are in this directory; only where [`is_apart`].
+/// An Arize Phoenix with its programs in this directory; only inside [`is_apart`].
 pub fn phoenix(programs: &str) -> Real {
     Real::start("/healthz", |port, dir| {
         let at = |name: &str| dir.join(name).display().to_string();

@@ -1,8 +1,8 @@
-//! Recorded sessions of the real Claude Code against a scripted API, played again at their own pace.
+//! Recorded sessions of the real Claude Code against a scripted API, replayed at their own pace.
 //!
-//! At each hook only those lines are on disk that were there when it fired; the rest of the step follows 90 ms later, as it
-//! did. That delay is part of the recording: it is the race that the daemon has to win. Other transcripts, those of subagents
-//! and of sessions before, have the lines that were written by then according to their own times.
+//! At each hook only the lines are on disk that were there when it fired; the rest of the step follows 90 ms later, as
+//! recorded. That delay matters: it is the race that the daemon must win. Other transcripts, of subagents and earlier
+//! sessions, have the lines that were written by then according to their own times.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,13 +15,13 @@ use serde_json::Value;
 
 use crate::{Answer, Home, Server, Span};
 
-/// How long after a hook Claude Code wrote what was missing.
+/// How long after a hook Claude Code wrote the missing lines.
 const REST_AFTER: Duration = Duration::from_millis(90);
 
-/// Hooks that are called; the others only say how far the transcript had grown.
+/// The hooks that are run; the others only show how far the transcript had grown.
 const CALLED: [&str; 4] = ["Stop", "SessionEnd", "StopFailure", "SubagentStop"];
 
-/// The home the recording was made in.
+/// The home in which the recording was made.
 const HOME: &str = "/home/dev";
 
 /// What goes wrong during a replay.
@@ -30,9 +30,9 @@ pub enum Mode {
     Plain,
     /// The daemon is killed after every hook.
     Restart,
-    /// The server answers 503 until everything has happened.
+    /// The server answers 503 until the recording is over.
     Outage,
-    /// The daemon is not started before everything has happened.
+    /// The daemon is started only when the recording is over.
     Away,
 }
 
@@ -44,10 +44,10 @@ pub struct Recording {
     calls: Vec<Value>,
 }
 
-/// A transcript, in the end.
+/// A complete transcript.
 #[derive(Debug)]
 struct File {
-    /// Where, in the home.
+    /// Its path below the home.
     relative: PathBuf,
     text: String,
     /// The `.meta.json` beside it.
@@ -57,34 +57,34 @@ struct File {
 #[derive(Debug)]
 struct Hook {
     event: String,
-    /// How long the session's transcript was.
+    /// The length of the session's transcript.
     lines: Option<usize>,
     at: Option<String>,
     payload: Value,
 }
 
-/// Stands for the tool call that launched a subagent, where a prompt did.
+/// Replaces the tool call of a subagent that a prompt launched.
 pub const THE_TURN: &str = "the turn";
 
 /// Token counts: input, output, cache read, cache written for 5 minutes, for an hour.
 pub type Tokens = [u64; 5];
 
-/// What must arrive.
+/// What must arrive of a recording.
 #[derive(Debug, Default)]
 pub struct Truth {
-    /// Every successful model call that left a line and that a turn or a subagent of it made.
+    /// Every successful model call with a line that a turn or its subagents made.
     pub calls: BTreeMap<String, Call>,
-    /// Calls that were cut short but left a line: they may arrive, with whatever tokens were known.
+    /// Truncated calls with a line: they may arrive, with the tokens that were known.
     pub cut: Vec<String>,
-    /// Successful calls that left no line: what each was for.
+    /// The purposes of successful calls without a line.
     pub unseen: Vec<String>,
     pub tools: BTreeMap<String, Tool>,
-    /// What the model said last in each session.
+    /// The last answer of each session.
     pub last_answers: Vec<String>,
-    /// A turn that was complete was not any more: a Stop hook made the model go on, something worked in the background, or it was
-    /// compacted.
+    /// A complete turn grew: a Stop hook made the model continue, something worked in the background, or the session
+    /// was compacted.
     pub grows: bool,
-    /// Calls whose lines stand in more than one session's transcript.
+    /// Calls whose lines are in more than one session's transcript.
     pub copied: BTreeSet<String>,
     /// The version of Claude Code.
     pub version: String,
@@ -95,13 +95,13 @@ pub struct Truth {
 pub struct Call {
     /// Its tokens, as the API counted them.
     pub tokens: Tokens,
-    /// No line has the final output count, which the API sent; `tokens` has the best that any line has.
+    /// No line has the final output count that the API sent; `tokens` has the best count of any line.
     pub is_placeholder: bool,
-    /// The tool call that launched the subagent that made it; none if it was the turn itself.
+    /// The tool call that launched the subagent that made it; `None` if the turn itself made it.
     pub below: Option<String>,
     /// The session that made it.
     pub session: Option<String>,
-    /// The session that one was forked from, where the transcript says so.
+    /// The session that `session` was forked from, if the transcript names it.
     pub forked_from: Option<String>,
 }
 
@@ -110,23 +110,23 @@ pub struct Call {
 pub struct Tool {
     /// The model call that asked for it.
     pub message: String,
-    /// It failed, or never came back.
+    /// It failed, or never returned.
     pub failed: bool,
 }
 
-/// What the transcripts show of one model call.
+/// The facts of one model call in the transcripts.
 #[derive(Debug, Default)]
 struct Seen {
     tools: Vec<String>,
     output: u64,
     agent: Option<String>,
-    /// How often the agent had been woken by a message before.
+    /// How many messages had woken the subagent before.
     woken: usize,
     sessions: BTreeSet<String>,
 }
 
 impl Truth {
-    /// True for versions that write lines before the API has said how long the answer is.
+    /// True for versions that write lines before the length of the answer is known.
     pub fn keeps_placeholders(&self) -> bool {
         let parts: Vec<u32> = self.version.split('.').map(|part| part.parse().expect("a number")).collect();
         parts < vec![2, 1, 120]
@@ -138,7 +138,7 @@ impl File {
         self.text.lines().map(|line| serde_json::from_str(line).expect("a line"))
     }
 
-    /// How many lines were written by then. Times are all in one form.
+    /// How many lines were written by then. All times have the same form.
     fn lines_at(&self, at: &str) -> usize {
         self.lines().position(|line| text(&line, "timestamp") > at).unwrap_or_else(|| self.text.lines().count())
     }
@@ -147,14 +147,14 @@ impl File {
         self.relative.file_stem().expect("a name").to_string_lossy().into_owned()
     }
 
-    /// The run of a workflow that it is part of.
+    /// The workflow run it belongs to.
     fn run(&self) -> Option<String> {
         let dir =
             self.relative.parent().filter(|dir| dir.parent().is_some_and(|above| above.ends_with("workflows")))?;
         Some(dir.file_name()?.to_string_lossy().into_owned())
     }
 
-    /// The subagent it is the transcript of.
+    /// The subagent whose transcript it is.
     fn agent(&self) -> Option<String> {
         self.session().strip_prefix("agent-").map(str::to_owned)
     }
@@ -168,14 +168,14 @@ fn blocks(line: &Value) -> impl Iterator<Item = &Value> {
     line["message"]["content"].as_array().into_iter().flatten()
 }
 
-/// What a user's line says.
+/// The text of a user's line.
 fn said(line: &Value) -> String {
     let content = &line["message"]["content"];
     content.as_str().map_or_else(|| blocks(line).map(|block| text(block, "text")).collect(), str::to_owned)
 }
 
 impl Recording {
-    /// Every recording there is, by name.
+    /// Every recording, by name.
     pub fn all() -> Vec<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
         let entries = fs::read_dir(root).expect("fixtures").map(|entry| entry.expect("an entry"));
@@ -185,7 +185,7 @@ impl Recording {
         names.iter().map(|name| Self::load(name)).collect()
     }
 
-    /// The recording called `name`.
+    /// The recording `name`.
     pub fn load(name: &str) -> Self {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
         let read = |path: &Path| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -214,7 +214,7 @@ impl Recording {
         Self { name: name.to_owned(), files: files.collect(), hooks, calls }
     }
 
-    /// The transcripts of its sessions, in the end: each with where it lies.
+    /// The complete transcripts of its sessions, each with its path.
     pub fn sessions(&self) -> Vec<PathBuf> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(&self.name);
         let is_own = |file: &&File| file.agent().is_none() && file.run().is_none() && !file.text.is_empty();
@@ -222,7 +222,7 @@ impl Recording {
         own.map(|file| dir.join(file.relative.strip_prefix(".claude").expect("in .claude"))).collect()
     }
 
-    /// What must arrive, from what the API sent and what the transcripts show of it.
+    /// What must arrive, from what the API sent and the transcripts show.
     pub fn truth(&self) -> Truth {
         let mut truth = Truth::default();
         let mut failed = BTreeMap::new();
@@ -276,7 +276,7 @@ impl Recording {
             };
             let below = match &message.agent {
                 Some(agent) => match launched_by.get(agent) {
-                    // Nobody asked for it.
+                    // No turn asked for it.
                     None => continue,
                     Some(_) if message.woken > 0 => Some(woken_by[agent][message.woken - 1].clone()),
                     Some(tool) => Some(tool.clone()),
@@ -284,7 +284,7 @@ impl Recording {
                 None => inline.get(id).cloned(),
             };
             for tool in &message.tools {
-                // One that never came back has failed, too.
+                // One that never returned has failed, too.
                 let failed = failed.get(tool) != Some(&false);
                 truth.tools.insert(tool.clone(), Tool { message: id.to_owned(), failed });
             }
@@ -325,10 +325,10 @@ impl Recording {
         truth
     }
 
-    /// Subagent with a transcript of its own → the tool call that launched it.
+    /// The tool call that launched each subagent with its own transcript.
     fn launches(&self) -> BTreeMap<String, String> {
         let (mut launches, mut runs) = (BTreeMap::new(), BTreeMap::new());
-        // Prompts that are the name of a skill, which ran without the model having been asked.
+        // Prompts that name a skill, which ran without a model call.
         let mut skills = BTreeSet::new();
         for file in self.files.iter().filter(|file| file.agent().is_none()) {
             let asked: BTreeMap<_, _> = file
@@ -369,7 +369,7 @@ impl Recording {
         launches
     }
 
-    /// Subagent → the calls that woke it by a message, in order.
+    /// The calls that woke each subagent by a message, in order.
     fn messages(&self) -> BTreeMap<String, Vec<String>> {
         let mut messages: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for line in self.files.iter().flat_map(File::lines) {
@@ -382,7 +382,7 @@ impl Recording {
         messages
     }
 
-    /// Model call of a subagent whose lines stand among those of the session → the tool call that launched it.
+    /// The tool call that launched the subagent of each model call whose lines are in the session's own file.
     fn inline(&self) -> BTreeMap<String, String> {
         let mut orders: Vec<(String, String)> = Vec::new();
         let mut sides: BTreeMap<String, String> = BTreeMap::new();
@@ -406,7 +406,7 @@ impl Recording {
         inline
     }
 
-    /// The session that `session` was forked from, if its transcript says so.
+    /// The session that `session` was forked from, if its transcript names it.
     fn origin(&self, session: &str) -> Option<String> {
         let file = self.files.iter().find(|file| file.session() == session)?;
         file.lines().find_map(|line| {
@@ -442,7 +442,7 @@ impl Recording {
         server.spans()
     }
 
-    /// Plays the recording in `home`, where everything goes where `env` says. `at_last` comes before what waits is flushed.
+    /// Replays the recording in `home`, with destinations from `env`. `at_last` runs before the final flush.
     pub fn play_in(&self, home: &Home, env: &[(String, String)], mode: Mode, at_last: impl FnOnce()) {
         let here = home.path().to_str().expect("UTF-8").to_owned();
         home.settings("project", env);
@@ -498,7 +498,7 @@ fn transcripts(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Appends to the file until it holds its first `lines` lines, and writes what stands beside it.
+/// Appends to the file until it has its first `lines` lines, and writes the file beside it.
 fn grow(file: &File, lines: usize) {
     use std::io::Write;
     if lines == 0 {
@@ -512,7 +512,7 @@ fn grow(file: &File, lines: usize) {
         to.write_all(&file.text.as_bytes()[there..length]).expect("written");
     }
     if let Some(meta) = &file.meta {
-        // That it has finished is written last.
+        // The end of a subagent is written last.
         let meta = if length == file.text.len() { meta.clone() } else { meta.replace(",\"finished\":true", "") };
         fs::write(file.relative.with_extension("meta.json"), meta).expect("written");
     }

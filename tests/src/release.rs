@@ -12,7 +12,7 @@ use std::{
 
 use proto::paths::Paths;
 
-/// True if this is run as a benchmark, for which the release build is made. `cargo test` runs benchmarks, too.
+/// True if this is run as a benchmark, for which the release build is needed. `cargo test` runs benchmarks, too.
 pub(crate) fn wanted() -> bool {
     if !std::env::args().any(|arg| arg == "--bench") {
         return false;
@@ -24,10 +24,10 @@ pub(crate) fn wanted() -> bool {
     true
 }
 
-/// A daemon with a home of its own; gone with this.
+/// A daemon with a home of its own, stopped on drop.
 pub(crate) struct Release {
     pub(crate) home: tempfile::TempDir,
-    /// Where the programs are.
+    /// The directory of the programs.
     pub(crate) target: PathBuf,
     daemon: Child,
 }
@@ -45,7 +45,7 @@ impl Release {
         Self::start_in(tempfile::tempdir().expect("a directory"))
     }
 
-    /// The same in a home that is there already.
+    /// The same in an existing home.
     pub(crate) fn start_in(home: tempfile::TempDir) -> Self {
         let exe = std::env::current_exe().expect("a path");
         let target = exe.parent().and_then(Path::parent).expect("target/release").to_path_buf();
@@ -60,19 +60,19 @@ impl Release {
         release
     }
 
-    /// Where it keeps its things.
+    /// Its files.
     pub(crate) fn paths(&self) -> Paths {
         Paths::new(self.home.path(), None)
     }
 
-    /// One of its programs, with its home for an environment.
+    /// One of its programs, with only its home in the environment.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.target.join(program));
         command.env_clear().env("HOME", self.home.path());
         command
     }
 
-    /// The transcript of a session, whose directory is made if need be.
+    /// The transcript of a session; creates its directory if it is missing.
     pub(crate) fn transcript(&self, session: &str) -> PathBuf {
         let path = self.home.path().join(format!(".claude/projects/-bench/{session}.jsonl"));
         fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
@@ -92,7 +92,7 @@ impl Release {
     }
 }
 
-/// The environment of a project that is traced to `url`.
+/// The environment of a project that sends its traces to `url`.
 pub(crate) fn env(url: &str) -> [(String, String); 4] {
     [
         ("TRACE_TO_LANGFUSE", "true"),
@@ -110,7 +110,7 @@ pub(crate) fn memory(process: &Child, field: &str) -> Option<f64> {
     Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? / 1024.0)
 }
 
-/// A server that takes everything, and calls `arrived` for every request: its URL.
+/// A server that accepts everything, and calls `arrived` for every request; returns its URL.
 pub(crate) fn server(arrived: impl Fn() + Clone + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));

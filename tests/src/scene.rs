@@ -1,5 +1,5 @@
-//! A short piece with two sessions, played again and again from the same beginning, and what must have arrived at its end
-//! whatever happened to the daemon meanwhile.
+//! A short scenario with two sessions, played again and again from the same start, and what must have arrived at its
+//! end, whatever happened to the daemon.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,17 +24,17 @@ use crate::{
     until,
 };
 
-/// How long the paths of homes are that databases can be carried between.
+/// The length of the home paths between which databases can be moved.
 const CARRIED: usize = 60;
 
-/// What stands in a carried database for such a home, and for a server.
+/// The home path in a movable database, and the server's address.
 const CARRIED_HOME: &str = "/home/dev/a-home-whose-path-has-the-length-of-another-one-00";
 const CARRIED_URL: &str = "http://127.0.0.1:55555";
 
-/// When spans are late.
+/// After this time spans are late.
 const SOON: Duration = Duration::from_secs(4);
 
-/// One thing that happens, and how many spans have arrived when it has come to its end.
+/// One step, and how many spans have arrived at its end.
 struct Step {
     happens: fn(&mut Players<'_>),
     spans: usize,
@@ -68,7 +68,7 @@ impl Players<'_> {
     }
 }
 
-/// A daemon that finds an event in the spool, and hears of two more turns.
+/// A daemon that finds an event in the spool and receives two more turns.
 const DAY: &[Step] = &[
     Step { happens: |all| _ = all.a.answer("a1"), spans: 4 },
     Step {
@@ -87,7 +87,7 @@ const DAY: &[Step] = &[
     },
 ];
 
-/// A daemon that finds spans not delivered, an event stored and an event in the spool, and hears of one more turn.
+/// A daemon that finds undelivered spans, a stored event and an event in the spool, and receives one more turn.
 const MORNING_AFTER: &[Step] = &[
     Step {
         happens: |all| {
@@ -118,9 +118,9 @@ pub struct Played {
     pub requests: Vec<Request>,
     /// The number of requests at the death of each daemon but the last.
     pub deaths: Vec<usize>,
-    /// How many of those did not even come to listen.
+    /// How many of these died before they listened.
     pub refusals: usize,
-    /// How often somebody had to ask for what was late.
+    /// How often a flush was needed for late spans.
     pub asked: usize,
 }
 
@@ -128,7 +128,7 @@ pub struct Played {
 pub type Golden = BTreeMap<(String, String), Vec<u8>>;
 
 impl Scene {
-    /// An ordinary day, from an empty state directory on.
+    /// An ordinary day that starts with an empty state directory.
     pub fn day() -> Self {
         let scene = Self::empty(Home::new(), DAY);
         scene.begin(|all| {
@@ -137,12 +137,12 @@ impl Scene {
         })
     }
 
-    /// What a daemon that was killed has left.
+    /// A start after a kill.
     pub fn recovery() -> Self {
         Self::morning_after(Home::new(), Daemon::kill)
     }
 
-    /// The same from a database of the first version, in `file`.
+    /// The same with a database of the first version, in `file`.
     pub fn migration(file: &Path) -> Self {
         let scene = Self::empty(Home::of_length(CARRIED), MORNING_AFTER);
         let bytes = fs::read(file).expect("the database of the first version");
@@ -158,7 +158,7 @@ impl Scene {
         })
     }
 
-    /// What a daemon finds whose database was damaged in a way that lets every row be read.
+    /// A start with a database that is damaged but has every row readable.
     pub fn salvage() -> Self {
         let mut scene = Self::morning_after(Home::new(), stop);
         let database = scene.home.paths().database;
@@ -170,7 +170,7 @@ impl Scene {
         scene
     }
 
-    /// The database that [`migration`](Self::migration) takes, as this version makes it.
+    /// The database that [`migration`](Self::migration) takes, as this version writes it.
     pub fn carried_database() -> Vec<u8> {
         let scene = Self::morning_after(Home::of_length(CARRIED), stop);
         let home = scene.home.path().to_str().expect("UTF-8").to_owned();
@@ -205,7 +205,7 @@ impl Scene {
     }
 
     fn empty(home: Home, steps: &'static [Step]) -> Self {
-        // Five digits, so that addresses can stand for each other.
+        // Five digits, so that addresses can replace each other.
         let address = until("a port", || Some(server::unused()).filter(|address| address.port() >= 10_000));
         let (a, b) = (Story::new(&home, "work", "a"), Story::new(&home, "work", "b"));
         let start = home.keep();
@@ -235,7 +235,7 @@ impl Scene {
         server::env(&self.url(), "pk-lf-test", "sk-lf-test")
     }
 
-    /// Plays it undisturbed; everything must have arrived once.
+    /// Plays it undisturbed; everything must arrive once.
     pub fn golden(&self) -> Golden {
         let played = if self.turns > 0 { self.play_serial(None) } else { self.play(Fault::None) };
         let spans: Vec<_> = played.requests.iter().flat_map(|request| &request.spans).collect();
@@ -246,8 +246,8 @@ impl Scene {
         golden
     }
 
-    /// Plays a serial. `kills` says for each turn whether the daemon is there before the turn, and how long it lives after it,
-    /// or after its start.
+    /// Plays a serial. `kills` gives for each turn whether the daemon runs before the turn, and how long it lives after
+    /// the turn or after its start.
     pub fn play_serial(&self, kills: Option<&[(bool, Duration)]>) -> Played {
         self.home.put_back(&self.start);
         let server = Server::at(self.address, |_| Answer::ok());
@@ -287,12 +287,12 @@ impl Scene {
         life.played()
     }
 
-    /// Makes `what` happen at `point` when this scene is played.
+    /// An order that makes `what` happen at `point` when this scene is played.
     pub fn order(&self, point: &Point, what: &str) -> Order {
         Order::inject(&self.home, point, what)
     }
 
-    /// Plays it. A daemon that died is started again when something happens next, and at the end has time to finish.
+    /// Plays it. A dead daemon is restarted at the next step, and at the end gets time to finish.
     pub fn play(&self, fault: Fault) -> Played {
         self.home.put_back(&self.start);
         let server = Server::at(self.address, |_| Answer::ok());
@@ -349,7 +349,7 @@ fn stop(daemon: Daemon) {
     assert!(daemon.terminate().success());
 }
 
-/// A daemon, until it is killed.
+/// A daemon until it is killed.
 struct Life<'a> {
     home: &'a Home,
     server: &'a Server,
@@ -363,9 +363,9 @@ impl Life<'_> {
     fn lasts(&mut self) -> bool {
         let Some(daemon) = &mut self.daemon else { return false };
         let Some(status) = daemon.end() else { return true };
-        // One that cannot start says so and is started again by the service manager.
+        // A daemon that cannot start reports it, and the service manager restarts it.
         let refused = !self.listened && status.code() == Some(1);
-        // A fault ordered for a file can meet the counter that wakes the watcher of files: no disk is in that.
+        // A fault ordered for a file can hit the counter that wakes the file watcher, which involves no disk.
         let refused = refused || status.code() == Some(101) && self.home.log().contains("/notify-");
         assert!(refused || status.signal() == Some(9), "the daemon ended with {status}: {}", self.home.log());
         self.refusals += usize::from(refused);
@@ -379,7 +379,7 @@ impl Life<'_> {
         Played { requests: self.server.requests(), deaths: self.deaths, refusals: self.refusals, asked: 0 }
     }
 
-    /// Tells it to stop; it may be killed while it does.
+    /// Asks it to stop; it may be killed while it stops.
     fn stop(&mut self) {
         let Some(mut daemon) = self.daemon.take() else { return };
         daemon.signal(Signal::TERM);
@@ -390,37 +390,38 @@ impl Life<'_> {
     }
 }
 
-/// What became of many plays.
+/// The results of many plays.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Daemons that died.
     pub deaths: usize,
     /// Daemons that could not start.
     pub refusals: usize,
-    /// Plays in which somebody had to ask for what was late.
+    /// Plays in which a flush was needed for late spans.
     pub asked: usize,
-    /// Plays during which nothing of that kind happened.
+    /// Plays without such an event.
     pub undisturbed: usize,
     /// Spans that did not arrive.
     pub lost: usize,
-    /// Spans that arrived twice and should not have.
+    /// Spans that arrived twice without need.
     pub doubled: usize,
-    /// Spans that arrived twice because nobody could know that they had arrived.
+    /// Spans that arrived twice because the daemon could not know that they had arrived.
     pub repeated: usize,
-    /// Spans that arrived with other bytes than undisturbed.
+    /// Spans that arrived with other bytes than in the undisturbed play.
     pub altered: usize,
     /// What is wrong, in words.
     pub wrong: Vec<String>,
 }
 
 impl Tally {
-    /// Adds one play; `what` tells it from the others.
+    /// Adds one play, which `what` names.
     pub fn judge(&mut self, golden: &Golden, played: &Played, what: &str) {
         let mut wrong = Vec::new();
         let mut seen = BTreeSet::new();
         let mut latest = BTreeSet::new();
         for (index, request) in played.requests.iter().enumerate() {
-            // What was in flight when its daemon died may come once more, in the first request of the next one that sends.
+            // Spans in flight when a daemon died may come once more, in the first request of the next
+            // daemon that sends.
             let may = if played.deaths.contains(&index) { std::mem::take(&mut latest) } else { BTreeSet::new() };
             for span in &request.spans {
                 if golden.get(&span.id()) != Some(&span.encoded) {
@@ -451,7 +452,7 @@ impl Tally {
         self.undisturbed += usize::from(played.deaths.is_empty());
     }
 
-    /// The figures that are promised.
+    /// The promised figures.
     pub fn figures(&self) -> String {
         let Self { lost, doubled, altered, repeated, .. } = self;
         format!(
@@ -459,16 +460,16 @@ impl Tally {
         )
     }
 
-    /// Nothing may be wrong.
+    /// Fails if anything is wrong.
     ///
     /// # Panics
-    /// If it is.
+    /// With what is wrong.
     pub fn assert_right(&self) {
         assert!(self.wrong.is_empty(), "{}", self.wrong.join("\n"));
     }
 }
 
-/// Plays `count` times, `at_once` at a time, each in a scene of its own.
+/// Plays `count` times, `at_once` in parallel, each in its own scene.
 pub fn play_all(
     at_once: usize,
     count: usize,

@@ -1,4 +1,4 @@
-//! A stand-in for a Langfuse server on loopback: keeps what arrives, and answers as a test says.
+//! A stand-in for a Langfuse server on loopback: stores what arrives, and answers as a test wants.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,22 +28,22 @@ use crate::{
 pub struct Span {
     /// Trace id, in hex.
     pub trace_id: String,
-    /// Its own id, in hex.
+    /// Span id, in hex.
     pub span_id: String,
-    /// Its parent's id in hex; empty for a root.
+    /// Its parent's id, in hex; empty for a root.
     pub parent: String,
     pub name: String,
-    /// Start, nanoseconds since the epoch.
+    /// Start, in nanoseconds since the epoch.
     pub start: u64,
-    /// End, nanoseconds since the epoch.
+    /// End, in nanoseconds since the epoch.
     pub end: u64,
     /// Its status is an error.
     pub is_error: bool,
     /// Attributes; lists as JSON.
     pub attrs: BTreeMap<String, String>,
-    /// Name of its instrumentation scope.
+    /// Name of the instrumentation scope.
     pub scope: String,
-    /// Attributes of its resource.
+    /// Attributes of the resource.
     pub resource: BTreeMap<String, String>,
     /// The span as it was encoded.
     pub encoded: Vec<u8>,
@@ -75,7 +75,7 @@ impl Span {
         self.observation("type") == "generation"
     }
 
-    /// `content` of the message in attribute `langfuse.observation.KEY`; of an input that of its first message.
+    /// `content` of the message in attribute `langfuse.observation.KEY`; of an input, that of its first message.
     pub fn content(&self, key: &str) -> String {
         let said: serde_json::Value = serde_json::from_str(self.observation(key)).unwrap_or_default();
         let message = if key == "input" { &said[0] } else { &said };
@@ -91,15 +91,14 @@ pub struct Request {
     pub path: String,
     /// Header names in lower case, and values.
     pub headers: Vec<(String, String)>,
-    /// The body as it came.
+    /// The body as it arrived.
     pub raw: Vec<u8>,
     /// The body, decompressed.
     pub plain: Vec<u8>,
-    /// What is in it.
     pub spans: Vec<Span>,
-    /// When it was there.
+    /// When it had arrived completely.
     pub at: Instant,
-    /// The status it was answered with; 0 if the connection was closed instead.
+    /// The status of the answer; 0 if the connection was closed instead.
     pub status: u16,
 }
 
@@ -112,7 +111,7 @@ impl Request {
         value
     }
 
-    /// The key it was sent with: `public:secret`.
+    /// The key of the request: `public:secret`.
     pub fn key(&self) -> String {
         use base64::Engine;
         let encoded = self.header("authorization").and_then(|value| value.strip_prefix("Basic ")).unwrap_or_default();
@@ -121,7 +120,7 @@ impl Request {
     }
 }
 
-/// What to say to a request.
+/// How to answer a request.
 #[derive(Clone, Debug)]
 pub struct Answer {
     status: u16,
@@ -133,57 +132,56 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Taken. What is asked of a Langfuse server's API is answered from the spans that are stored here.
+    /// Accepted. Questions to a Langfuse server's API are answered from the stored spans.
     pub fn ok() -> Self {
         Self::status(200)
     }
 
-    /// This status; 2xx means that the spans are stored.
+    /// An answer with this status; with a 2xx the spans are stored.
     pub fn status(status: u16) -> Self {
         let stores = (200..300).contains(&status);
         Self { status, headers: Vec::new(), body: None, stores, stalls: false, late: Duration::ZERO }
     }
 
-    /// With a header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// With a body.
+    /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: &str) -> Self {
         self.body = Some(body.to_owned());
         self
     }
 
-    /// The same after a time in which nothing happens, as when a queue or a storage behind the server stands still: only then are
-    /// spans stored.
+    /// The same after a delay, as if a queue or storage behind the server hangs: the spans are stored only then.
     #[must_use]
     pub fn late(mut self, late: Duration) -> Self {
         self.late = late;
         self
     }
 
-    /// As somebody says it who takes no spans, whatever the status.
+    /// Stores no spans, whatever the status.
     #[must_use]
     pub fn unheard(mut self) -> Self {
         self.stores = false;
         self
     }
 
-    /// Nothing is stored, and the connection breaks without an answer.
+    /// Stores nothing, and closes the connection without an answer.
     pub fn broken() -> Self {
         Self::status(0)
     }
 
-    /// The spans are stored, and the connection breaks before the answer.
+    /// Stores the spans, and closes the connection before the answer.
     pub fn lost() -> Self {
         Self { status: 0, stores: true, ..Self::ok() }
     }
 
-    /// Nothing is stored or said; the connection stays open as long as the server is there.
+    /// Stores and answers nothing; the connection stays open as long as the server runs.
     pub fn never() -> Self {
         Self { status: 0, stalls: true, stores: false, ..Self::ok() }
     }
@@ -195,7 +193,7 @@ type Plan = Box<dyn FnMut(&Request) -> Answer + Send>;
 struct Seen {
     requests: Vec<Request>,
     project: Project,
-    /// Connections accepted and not yet ended, and the other ends of those that have.
+    /// Open connections, and the other ends of those that were closed.
     open: usize,
     ended: BTreeSet<SocketAddr>,
 }
@@ -206,22 +204,20 @@ struct Shared {
     closed: AtomicBool,
 }
 
-/// The server; it is gone when this is dropped.
+/// The server, stopped on drop.
 pub struct Server {
-    /// Its base URL.
     pub url: String,
-    /// Where it listens.
     pub address: SocketAddr,
     shared: Arc<Shared>,
 }
 
 impl Server {
-    /// A server that takes everything.
+    /// A server that accepts everything.
     pub fn new() -> Self {
         Self::answering(|_| Answer::ok())
     }
 
-    /// A server that answers as `plan` says.
+    /// A server that answers by `plan`.
     pub fn answering(plan: impl FnMut(&Request) -> Answer + Send + 'static) -> Self {
         Self::at("127.0.0.1:0".parse().expect("an address"), plan)
     }
@@ -231,12 +227,12 @@ impl Server {
         Self::start(address, None, plan)
     }
 
-    /// A server at `address` that takes everything over TLS in one version.
+    /// A server at `address` that accepts everything over one version of TLS.
     pub fn secure(address: SocketAddr, identity: &Identity, version: &'static SupportedProtocolVersion) -> Self {
         Self::start(address, Some(identity.config(version)), |_| Answer::ok())
     }
 
-    /// A server anywhere on this machine that takes everything over TLS of those that `clients` has certified.
+    /// A server on any port that accepts everything over TLS from clients with a certificate of `clients`.
     pub fn secure_for(identity: &Identity, clients: &Authority) -> Self {
         Self::start(SocketAddr::from(([127, 0, 0, 1], 0)), Some(identity.config_for(clients)), |_| Answer::ok())
     }
@@ -276,7 +272,7 @@ impl Server {
         Self { url: format!("{scheme}://{address}"), address, shared }
     }
 
-    /// From now on it answers as `plan` says.
+    /// Answers by `plan` from now on.
     pub fn change(&self, plan: impl FnMut(&Request) -> Answer + Send + 'static) {
         *lock(&self.shared.plan) = Box::new(plan);
     }
@@ -286,17 +282,17 @@ impl Server {
         lock(&self.shared.seen).requests.clone()
     }
 
-    /// Every span stored so far and not deleted, as often as it was sent.
+    /// Every stored span that is not deleted, as often as it was sent.
     pub fn spans(&self) -> Vec<Span> {
         lock(&self.shared.seen).project.spans()
     }
 
-    /// What a v3 server says that the trace says which a project with [`env`](Self::env) sent.
+    /// The output that a v3 server shows for a trace of a project with [`env`](Self::env).
     pub fn older_output(&self, trace_id: &str) -> String {
         lock(&self.shared.seen).project.of_trace("pk-lf-test", trace_id, "output").to_owned()
     }
 
-    /// Does what a real server does in its own time: deletes what it was asked to delete, and merges versions of a span.
+    /// Does what a real server does asynchronously: deletes what it was asked to delete, and merges versions of a span.
     pub fn work(&self) {
         lock(&self.shared.seen).project.work();
     }
@@ -311,9 +307,9 @@ impl Server {
         crate::until(&format!("{count} requests"), || Some(self.requests()).filter(|seen| seen.len() >= count))
     }
 
-    /// Waits until everything is read that was sent by clients which are gone; there must be no others.
+    /// Waits until everything is read that closed clients have sent; there must be no open ones.
     pub fn drained(&self) {
-        // Connections are accepted in their order: when this one has ended, all earlier ones are known.
+        // Connections are accepted in order: when this one has ended, all earlier ones are known.
         let last = TcpStream::connect(self.address).and_then(|stream| stream.local_addr()).expect("it listens");
         crate::eventually("the last requests to be read", || {
             let seen = lock(&self.shared.seen);
@@ -321,7 +317,7 @@ impl Server {
         });
     }
 
-    /// What a project that sends here has in its environment.
+    /// The environment of a project that sends here.
     pub fn env(&self) -> Vec<(String, String)> {
         env(&self.url, "pk-lf-test", "sk-lf-test")
     }
@@ -341,7 +337,7 @@ impl Drop for Server {
     }
 }
 
-/// What a project that sends to `url` has in its environment.
+/// The environment of a project that sends to `url`.
 pub fn env(url: &str, public_key: &str, secret_key: &str) -> Vec<(String, String)> {
     [
         ("TRACE_TO_LANGFUSE", "true"),
@@ -353,7 +349,7 @@ pub fn env(url: &str, public_key: &str, secret_key: &str) -> Vec<(String, String
     .to_vec()
 }
 
-/// An address where nobody listens.
+/// An address where nothing listens.
 pub fn unused() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }

@@ -1,4 +1,4 @@
-//! People's settings files, and `setup` and `uninstall` at work on them.
+//! Users' settings files, and `setup` and `uninstall` on them.
 
 use std::{
     fs::{self, Permissions},
@@ -14,11 +14,11 @@ use crate::{Home, bins, home::run, say};
 /// A secret key.
 pub const SECRET: &str = "sk-lf-0a1b2c3d-canary-77aa";
 
-/// Flags of `setup` with all it asks for.
+/// Flags that answer all questions of `setup`.
 pub const KEYS: [&str; 6] =
     ["--public-key", "pk-lf-1", "--secret-key", SECRET, "--base-url", "https://langfuse.example.org"];
 
-/// Without server and service.
+/// Flags for no server and no service.
 pub const QUIET: [&str; 3] = ["--yes", "--no-check", "--no-service"];
 
 /// Settings files as people have them.
@@ -34,7 +34,7 @@ pub const FILES: [&str; 9] = [
     "{\"hooks\": {\"Stop\": [{\"hooks\": [{\"type\": \"command\", \"command\": \"'/old place/cc-langfuse-hook'\"}]}]}}",
 ];
 
-/// Runs `cc-langfusectl` in `dir`, with `path` as its `PATH`, if any.
+/// Runs `cc-langfusectl` in `dir`, with `path` as its `PATH` if given.
 pub fn ctl(home: &Home, dir: &Path, path: Option<&Path>, args: &[&str]) -> Output {
     let mut command = home.command(&bins().ctl);
     command.args(args).current_dir(dir);
@@ -49,18 +49,18 @@ pub fn setup(home: &Home, dir: &Path, scope: &str, more: &[&str]) -> Output {
     ctl(home, dir, None, &[&["setup", scope][..], &KEYS, more].concat())
 }
 
-/// What a program said.
+/// The output of a program.
 pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// The same, of one that must succeed.
+/// The output of a program that must succeed.
 pub fn succeeds(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{}", text(output));
     text(output)
 }
 
-/// A settings file with `content`; the directory to run in, and the flag that means it.
+/// A settings file with `content`; returns the directory to run in, and the flag that selects the file.
 pub fn place(home: &Home, scope: &'static str, content: Option<&str>) -> (PathBuf, PathBuf) {
     let dir = home.project("work");
     let file = match scope {
@@ -105,7 +105,7 @@ pub fn script(dir: &Path, name: &str, body: &str) {
     fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("its mode");
 }
 
-/// Runs git; false, and a word, where there is none.
+/// Runs git; `None` with a notice if git is missing.
 pub fn git(dir: &Path, args: &[&str]) -> Option<String> {
     let Ok(output) = Command::new("git").current_dir(dir).env("HOME", dir).args(args).output() else {
         say("SKIPPED: no git here");

@@ -1,4 +1,4 @@
-//! Rust sources as a test of the layering sees them: paths that are used, texts, lines; no comments, no test code.
+//! Rust sources in the form that the layering test needs: named paths, literals, lines; without comments and test code.
 
 use std::{
     collections::BTreeSet,
@@ -9,13 +9,12 @@ use std::{
 /// One source file of a crate.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Below the repository's root, as in `daemon/src/engine/read.rs`.
+    /// Its path below the repository's root, such as `daemon/src/engine/read.rs`.
     pub path: String,
-    /// All of it.
     pub text: String,
-    /// Its code: comments and the insides of literals are blank, items under `#[cfg(test)]` as well. As long as the text.
+    /// Its code: comments, the insides of literals and items under `#[cfg(test)]` are blank. As long as the text.
     pub code: String,
-    /// Its string literals outside test code: line number, content.
+    /// Its string literals outside test code: line number and content.
     pub literals: Vec<(usize, String)>,
     /// It is compiled for tests only.
     pub is_test: bool,
@@ -40,8 +39,7 @@ impl Source {
         Self { path: path.to_owned(), text: text.to_owned(), code, literals, is_test, paths }
     }
 
-    /// The crate's module that the file belongs to, counted from the crate's root `src`: `["engine", "read"]`. The root itself
-    /// has none.
+    /// The module of the file, from the crate's root `src`: `["engine", "read"]`. Empty for the root itself.
     pub fn module(&self) -> Vec<&str> {
         let below = self.path.split_once("/src/").map_or("", |(_, below)| below).trim_end_matches(".rs");
         let mut steps: Vec<&str> = below.split('/').collect();
@@ -51,12 +49,12 @@ impl Source {
         steps
     }
 
-    /// Every path that its code names, as in `std::fs::read`; those of `use` one by one. With the line number.
+    /// Every path in its code, such as `std::fs::read`, with its line number; `use` trees are split into single paths.
     pub fn paths(&self) -> &[(usize, String)] {
         &self.paths
     }
 
-    /// The top-level modules of its own crate that its code names, by `crate` or `super`, but for its own.
+    /// The other top-level modules of its own crate that its code names, by `crate` or `super`.
     pub fn imports(&self) -> Vec<(usize, String)> {
         let module = self.module();
         let own = module.first().copied();
@@ -77,7 +75,7 @@ impl Source {
     }
 }
 
-/// All sources below `dirs` of the repository at `root`; generated ones (`target`) are none.
+/// All sources below `dirs` of the repository at `root`, except generated ones (`target`).
 ///
 /// # Panics
 /// If they cannot be read.
@@ -104,7 +102,7 @@ pub fn sources(root: &Path, dirs: &[&str]) -> Vec<Source> {
     sources
 }
 
-/// `#[cfg(test)] mod x;` makes `x.rs` and what lies below it test code.
+/// `#[cfg(test)] mod x;` makes `x.rs` and everything below it test code.
 fn mark_test_modules(sources: &mut [Source]) {
     let mut tests = Vec::new();
     for source in sources.iter() {
@@ -123,7 +121,7 @@ fn mark_test_modules(sources: &mut [Source]) {
     }
 }
 
-/// Where the lines of a text begin.
+/// The offsets at which the lines of a text begin.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -131,7 +129,7 @@ impl Lines {
         Self(std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
     }
 
-    /// The number of the line that holds the byte `at`, from 1.
+    /// The number of the line that contains the byte `at`, from 1.
     fn number(&self, at: usize) -> usize {
         self.0.partition_point(|start| *start <= at)
     }
@@ -149,7 +147,7 @@ fn paths(code: &str, lines: &Lines) -> Vec<(usize, String)> {
     found
 }
 
-/// The code without comments and literals, of the same length, and the string literals with where they begin.
+/// The code without comments and literals, of the same length, and the string literals with their offsets.
 fn blank(text: &str) -> (String, Vec<(usize, String)>) {
     let bytes = text.as_bytes();
     let (mut code, mut literals, mut at) = (bytes.to_vec(), Vec::new(), 0);
@@ -188,14 +186,14 @@ fn blank(text: &str) -> (String, Vec<(usize, String)>) {
     (String::from_utf8(code).expect("text with blanks"), literals)
 }
 
-/// How many hashes a raw string literal begins with that stands at the start of `rest`.
+/// The number of hashes of a raw string literal at the start of `rest`; `None` if there is none.
 fn raw_hashes(rest: &[u8]) -> Option<usize> {
     let rest = rest.strip_prefix(b"b").unwrap_or(rest).strip_prefix(b"r")?;
     let hashes = rest.iter().take_while(|byte| **byte == b'#').count();
     (rest.get(hashes) == Some(&b'"')).then_some(hashes)
 }
 
-/// How long the character literal at the start of `rest` is; a lifetime is none.
+/// The length of the character literal at the start of `rest`; `None` for a lifetime.
 fn character(rest: &[u8]) -> Option<usize> {
     if rest.get(1) == Some(&b'\\') {
         let close = rest.iter().skip(3).position(|byte| *byte == b'\'')?;
@@ -209,7 +207,7 @@ fn character(rest: &[u8]) -> Option<usize> {
     (rest.get(end) == Some(&b'\'')).then_some(end + 1)
 }
 
-/// Where items under `#[cfg(test)]` lie in `code`.
+/// The ranges of items under `#[cfg(test)]` in `code`.
 fn test_items(code: &str) -> Vec<(usize, usize)> {
     let mut found: Vec<(usize, usize)> = Vec::new();
     for (from, mark) in code.match_indices("#[cfg(test)]") {
@@ -234,14 +232,14 @@ fn test_items(code: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// Where the next path begins at or after `from`.
+/// Where the next path begins, at or after `from`.
 fn next_path(code: &str, from: usize) -> Option<usize> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let bytes = code.as_bytes();
     (from..bytes.len()).find(|at| is_word(bytes[*at]) && (*at == 0 || !is_word(bytes[at - 1])))
 }
 
-/// The paths of the tree that begins at `at`, and where it ends: of `a::{b, c::d}` `a::b` and `a::c::d`.
+/// The paths of the tree that begins at `at`, and where it ends: `a::{b, c::d}` is `a::b` and `a::c::d`.
 fn path_tree(code: &str, at: usize) -> (usize, Vec<String>) {
     let bytes = code.as_bytes();
     let skip = |mut at: usize| {
@@ -291,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literals_comments_and_test_code_are_no_code() {
+    fn literals_comments_and_test_code_are_blank() {
         let text = r##"
 use std::{fs, io::{self, Read as _}}; // std::env
 /* std::net */
@@ -312,7 +310,7 @@ const AFTER: &str = "after";
     }
 
     #[test]
-    fn imports_are_resolved_from_where_they_stand() {
+    fn imports_are_resolved_relative_to_their_module() {
         for (path, text, expect) in [
             ("daemon/src/a.rs", "use crate::{b::C, a::d, e};", vec!["b", "e"]),
             ("daemon/src/a.rs", "use super::b::C; use super::a::X;", vec!["b"]),

@@ -1,4 +1,4 @@
-//! Langfuse's media API and the storage behind it, which takes only what was signed for.
+//! Langfuse's media API and its storage, which accepts only what was signed for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{Answer, Request};
 
-/// The headers that a signature of the storage binds.
+/// The headers that a signature of the storage covers.
 const SIGNED: [&str; 4] = ["content-length", "content-type", "host", "x-amz-checksum-sha256"];
 
-/// The API with a storage of its own, as a part of what a [`Server`](crate::Server) answers.
+/// The API with its own storage, as part of a [`Server`](crate::Server)'s answers.
 #[derive(Clone, Default)]
 pub struct MediaApi(Arc<Mutex<Media>>);
 
@@ -22,7 +22,7 @@ pub struct MediaApi(Arc<Mutex<Media>>);
 pub struct Media {
     /// Every link asked for: media id, trace, observation, field.
     pub links: Vec<[String; 4]>,
-    /// Media id → type and bytes of each upload that was taken.
+    /// Type and bytes of each accepted upload, by media id.
     pub files: BTreeMap<String, Vec<(String, Vec<u8>)>>,
     /// Media ids whose upload was reported.
     pub there: BTreeSet<String>,
@@ -31,7 +31,6 @@ pub struct Media {
 }
 
 impl MediaApi {
-    /// What it received so far.
     pub fn seen(&self) -> Media {
         self.lock().clone()
     }
@@ -42,7 +41,7 @@ impl MediaApi {
         seen.there.iter().map(|id| (id.clone(), seen.files[id][0].1.clone())).collect()
     }
 
-    /// Answers as Langfuse does. A request that has nothing to do with media is taken.
+    /// Answers like Langfuse. A request that is not about media is accepted.
     pub fn answer(&self, request: &Request) -> Answer {
         let mut seen = self.lock();
         let body: serde_json::Value = serde_json::from_slice(&request.plain).unwrap_or_default();
@@ -62,7 +61,7 @@ impl MediaApi {
             ("PUT", path) => match upload(request, path) {
                 Ok((id, file)) => {
                     seen.files.entry(id).or_default().push(file);
-                    // A storage answers without a word.
+                    // A storage answers with an empty body.
                     Answer::ok().body("")
                 }
                 Err(why) => {
@@ -88,8 +87,8 @@ impl MediaApi {
     }
 }
 
-/// The file that `request` uploads, as S3 judges it: the signature binds length, type, host and checksum; the checksum binds the
-/// bytes; a second way of proving who one is is too many.
+/// The file that `request` uploads, checked like S3: the signature covers length, type, host and checksum; the checksum
+/// covers the bytes; a second form of authentication is refused.
 fn upload(request: &Request, path: &str) -> Result<(String, (String, Vec<u8>)), &'static str> {
     let (id, query) = path.trim_start_matches("/storage/").split_once('?').ok_or("AccessDenied")?;
     if request.header("authorization").is_some() {
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_is_taken_only_with_what_was_signed_for() {
+    fn an_upload_is_accepted_only_as_signed() {
         let hash = STANDARD.encode(Sha256::digest(b"ABCD"));
         let asked = serde_json::json!({"contentType": "image/png", "contentLength": 4, "sha256Hash": hash});
         let good = [

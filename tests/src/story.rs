@@ -1,4 +1,4 @@
-//! Transcripts made up as a test needs them.
+//! Transcripts that a test writes line by line.
 
 use std::{
     fs::{self, OpenOptions},
@@ -22,7 +22,7 @@ pub struct Story {
 }
 
 impl Story {
-    /// A session in `project` of `home`; nothing is written yet.
+    /// A session in `project` of `home`, without any lines yet.
     pub fn new(home: &Home, project: &str, session: &str) -> Self {
         let dir = home.path().join(".claude/projects").join(format!("-{project}"));
         fs::create_dir_all(&dir).expect("a directory");
@@ -35,7 +35,7 @@ impl Story {
         }
     }
 
-    /// A line as it is.
+    /// Adds a line as it is.
     pub fn raw(&mut self, line: &[u8]) -> &mut Self {
         let mut file = OpenOptions::new().append(true).create(true).open(&self.path).expect("the transcript");
         file.write_all(line).and_then(|()| file.write_all(b"\n")).expect("written");
@@ -58,7 +58,7 @@ impl Story {
         self.block(block, stop_reason)
     }
 
-    /// One more content block of the latest call.
+    /// Adds a content block to the latest call.
     fn block(&mut self, block: &Value, stop_reason: &str) -> &mut Self {
         let message = json!({
             "id": format!("msg-{}-{}", self.session, self.calls), "type": "message", "role": "assistant",
@@ -68,7 +68,7 @@ impl Story {
         self.line("assistant", &message)
     }
 
-    /// The user says something.
+    /// Adds a prompt of the user.
     pub fn prompt(&mut self, text: &str) -> &mut Self {
         self.line("user", &json!({"role": "user", "content": text}))
     }
@@ -78,7 +78,7 @@ impl Story {
         self.line("user", &json!({"role": "user", "content": blocks}))
     }
 
-    /// The model calls a tool, and the tool says something: two spans.
+    /// Adds a tool call and its result: two spans.
     pub fn tool(&mut self, output: &str) -> &mut Self {
         self.result(&output.into(), false)
     }
@@ -88,7 +88,7 @@ impl Story {
         self.result(blocks, false)
     }
 
-    /// The same with a tool that fails.
+    /// The same with a failed tool.
     pub fn failed_tool(&mut self, output: &str) -> &mut Self {
         self.result(&output.into(), true)
     }
@@ -105,7 +105,7 @@ impl Story {
         self.assistant(&json!({"type": "text", "text": text}), "end_turn")
     }
 
-    /// The model thinks; its answer is to follow within the same call.
+    /// Adds thinking; the answer must follow within the same call.
     pub fn thinking(&mut self, text: &str) -> &mut Self {
         self.assistant(&json!({"type": "thinking", "thinking": text, "signature": "c2ln"}), "end_turn")
     }
@@ -120,14 +120,14 @@ impl Story {
         self.prompt(prompt).answer(answer)
     }
 
-    /// What Claude Code gives to a hook.
+    /// The payload of a hook.
     pub fn event(&self, name: &str) -> Value {
         json!({
             "session_id": self.session, "transcript_path": self.path, "cwd": self.cwd, "hook_event_name": name,
         })
     }
 
-    /// What Claude Code gives to the Stop hook.
+    /// The payload of the Stop hook.
     pub fn stop(&self, answer: &str) -> Value {
         let mut payload = self.event("Stop");
         payload["last_assistant_message"] = answer.into();

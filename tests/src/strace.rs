@@ -1,6 +1,6 @@
-//! strace: records what a daemon does to the world, and makes one of its system calls its last, or fail.
+//! strace: records a daemon's system calls, and makes one of them fail or kills the daemon there.
 //!
-//! strace counts the calls of each thread by itself, so a point in a daemon's life is a thread, a call and a number.
+//! strace counts the calls of each thread separately, so a point in a daemon's life is a thread, a call and a number.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,13 +14,13 @@ use rustix::process::{Pid, Signal};
 
 use crate::{Daemon, Home, until};
 
-/// The system calls by which a daemon changes anything outside of itself, or takes something from there. Not every
-/// architecture has those with a question mark.
+/// The system calls by which a daemon changes anything outside itself, or takes something from there. Those with a
+/// question mark do not exist on every architecture.
 const CALLS: &str = "accept4,bind,?chmod,connect,fchmod,fchmodat,fchown,fdatasync,flock,fsync,ftruncate,?link,linkat,listen,?mkdir,\
                      mkdirat,openat,pwrite64,pwritev,recvfrom,?rename,renameat,renameat2,sendmsg,sendto,?unlink,unlinkat,write,\
                      writev";
 
-/// False, and said so, where there is no strace or it may not trace.
+/// False, with a notice, if strace is missing or not permitted.
 pub fn works() -> bool {
     let tried = Command::new("strace").args(["-D", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
     let works = tried.is_ok_and(|status| status.success());
@@ -30,7 +30,7 @@ pub fn works() -> bool {
     works
 }
 
-/// False where a program that runs already may not be traced.
+/// False if a running program may not be traced.
 pub fn attaches() -> bool {
     let mut sleep = Command::new("sleep").arg("30").spawn().expect("sleep starts");
     let attached = attach(Order(vec!["-o".into(), "/dev/null".into()]), &sleep.id().to_string());
@@ -39,7 +39,7 @@ pub fn attaches() -> bool {
     attached.map(|mut strace| strace.wait()).is_some()
 }
 
-/// One of the daemon's threads that change anything.
+/// A thread of the daemon that changes anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thread {
     /// Serves hooks and sends spans.
@@ -54,9 +54,11 @@ pub struct Point {
     /// The thread that makes it.
     pub thread: Thread,
     pub call: String,
-    /// How many of that name the thread has made by then, this one included; of those to `file`, if that is known.
+    /// The number of the call: how many of that name the thread has made, including this one; if `file` is known, to
+    /// that file only.
     pub nth: usize,
-    /// What is written to, below the home. How often a thread wakes another one, also by `write`, differs from run to run.
+    /// The file that is written, below the home. How often a thread wakes another one, also by `write`, differs
+    /// from run to run.
     pub file: Option<PathBuf>,
 }
 
@@ -64,14 +66,14 @@ pub struct Point {
 #[derive(Clone, Debug)]
 pub struct Call {
     pub name: String,
-    /// What stood behind the name, strings in hex.
+    /// The text after the name, with strings in hex.
     pub text: String,
-    /// False for the rest of a call that was begun before, while another thread did something.
+    /// False for the end of a call that was interrupted in the record by another thread.
     pub begins: bool,
 }
 
 impl Call {
-    /// True if a kill before it leaves the world in another state than a kill after it.
+    /// True if a kill before it leaves another state than a kill after it.
     fn matters(&self) -> bool {
         match self.name.as_str() {
             "openat" => self.text.contains("O_CREAT"),
@@ -80,7 +82,7 @@ impl Call {
         }
     }
 
-    /// The file that is written to. `None` for other calls, and for what is no file.
+    /// The file that is written; `None` for other calls, and for what is no file.
     fn file(&self) -> Option<PathBuf> {
         let text = String::from_utf8_lossy(&plain(&self.text)).into_owned();
         let (_, path) = text.split_once('<').filter(|_| self.name == "write")?;
@@ -88,18 +90,18 @@ impl Call {
     }
 }
 
-/// What strace is to do.
+/// The arguments of strace.
 #[derive(Clone, Debug)]
 pub struct Order(Vec<String>);
 
 impl Order {
-    /// Record all calls in `file`.
+    /// Records all calls in `file`.
     pub fn record(file: &Path) -> Self {
         let file = file.display().to_string();
         Self(["-y", "-xx", "-s", "1000000", "-o", &file, "-e", &format!("trace={CALLS}")].map(str::to_owned).into())
     }
 
-    /// Make `what` (as in `signal=SIGKILL`) happen at `point`, in `home`.
+    /// Makes `what` (such as `signal=SIGKILL`) happen at `point`, in `home`.
     pub fn inject(home: &Home, Point { call, nth, file, .. }: &Point, what: &str) -> Self {
         let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{what}:when={nth}"));
         let mut order = Vec::from(["-o", "/dev/null", "-e", &trace, "-e", &inject].map(str::to_owned));
@@ -109,7 +111,7 @@ impl Order {
         Self(order)
     }
 
-    /// Make every one of `calls` fail with `error`.
+    /// Makes every one of `calls` fail with `error`.
     pub fn fail(calls: &str, error: &str) -> Self {
         let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error={error}"));
         Self(["-o", "/dev/null", "-e", &trace, "-e", &inject].map(str::to_owned).into())
@@ -128,17 +130,17 @@ pub fn command(home: &Home, Order(order): Order, program: &Path) -> Command {
     command
 }
 
-/// Starts a daemon; `order` is for all of its threads.
+/// Starts a daemon; `order` is for all its threads.
 pub fn on_all(home: &Home, order: Order) -> Daemon {
     home.spawn_daemon_under("strace", &[["-D", "-f", "--seccomp-bpf"].map(str::to_owned).into(), order.0].concat())
 }
 
-/// The same for something that is to happen: strace 6.1 does not count all calls with the filter of [`on_all`].
+/// The same for something to happen: strace 6.1 does not count all calls with the filter of [`on_all`].
 pub fn anywhere(home: &Home, order: Order) -> Daemon {
     home.spawn_daemon_under("strace", &[["-D", "-f"].map(str::to_owned).into(), order.0].concat())
 }
 
-/// An order given to the engine's thread of a running daemon. `None` if that may not be traced.
+/// An order for the engine's thread of a running daemon. `None` if that may not be traced.
 pub fn on_engine(daemon: &Daemon, order: Order) -> Option<Child> {
     let tasks = format!("/proc/{}/task", daemon.pid());
     let is_engine = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "engine\n");
@@ -149,13 +151,13 @@ pub fn on_engine(daemon: &Daemon, order: Order) -> Option<Child> {
     attach(order, &id)
 }
 
-/// An order given to all threads of a running daemon. `None` if it may not be traced.
+/// An order for all threads of a running daemon. `None` if it may not be traced.
 pub fn on_running(daemon: &Daemon, Order(mut order): Order) -> Option<Child> {
     order.push("-f".into());
     attach(Order(order), &daemon.pid().to_string())
 }
 
-/// Ends an order; the daemon goes on without.
+/// Ends an order; the daemon continues without it.
 pub fn end(mut strace: Child) {
     rustix::process::kill_process(Pid::from_child(&strace), Signal::TERM).expect("it can be told");
     strace.wait().expect("it ends");
@@ -176,9 +178,9 @@ fn attach(order: Order, id: &str) -> Option<Child> {
     None
 }
 
-/// What was recorded in `file` of a thread that has ended, or of all of them.
+/// The calls recorded in `file`, of a thread that has ended or of all threads.
 pub fn recorded(file: &Path) -> Vec<Call> {
-    // Where all threads are recorded, each line begins with its thread's id.
+    // If all threads are recorded, each line begins with its thread's id.
     let split = |line: &str| line.bytes().take_while(u8::is_ascii_digit).count();
     let text = until("the recording to end", || {
         let text = fs::read_to_string(file).ok()?;
@@ -198,7 +200,7 @@ pub fn recorded(file: &Path) -> Vec<Call> {
     calls
 }
 
-/// `text` with what is in hex as the bytes it stands for.
+/// `text` with hex replaced by the bytes it stands for.
 pub fn plain(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! A terminal that a program runs on, and text that would take it over.
+//! A terminal for a program to run on, and text that would take it over.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,7 +15,7 @@ use rustix::{
 
 use crate::{TIMEOUT, eventually};
 
-/// Text with everything in it that a terminal obeys or hides; `name` says where it stood, `forged` begins a line.
+/// Text with everything that a terminal obeys or hides; `name` says which field it was in, and `forged` begins a line.
 pub fn hostile(name: &str) -> String {
     format!(
         "\x1b]0;{name}\x07\x1b[2J\u{9b}31m\u{90}q\u{9c}{name}\x08\x7f\r\u{85}\u{202a}\u{202e}\u{2066}\u{2069}\u{200e}\u{200f}\u{61c}\
@@ -24,14 +24,14 @@ pub fn hostile(name: &str) -> String {
     )
 }
 
-/// True for what a terminal obeys or hides; line breaks are no such thing.
+/// True for a character that a terminal obeys or hides, except line breaks.
 pub fn is_hidden(c: char) -> bool {
     c.is_control() && c != '\n'
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
         || matches!(c, '\u{3164}' | '\u{fe00}'..='\u{fe0e}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// What `shown` has in it of [`hostile`] text: hidden characters, lines it begins.
+/// What `shown` contains of [`hostile`] text: hidden characters, and lines it begins.
 pub fn harm(shown: &[u8]) -> Vec<String> {
     let Ok(text) = std::str::from_utf8(shown) else { return vec!["not UTF-8".to_owned()] };
     let hidden = text.lines().filter(|line| line.contains(is_hidden)).map(|line| format!("{line:?}"));
@@ -39,8 +39,8 @@ pub fn harm(shown: &[u8]) -> Vec<String> {
     hidden.chain(forged).collect()
 }
 
-/// Runs `command` on a terminal, and presses `keys` when it has shown something; what is on the screen apart from colours,
-/// the cursor's way home and the end of lines.
+/// Runs `command` on a terminal, and presses `keys` when it has shown something; returns the screen without colours,
+/// cursor movement and line ends.
 ///
 /// # Panics
 /// If there is no terminal.
@@ -50,14 +50,14 @@ pub fn on_terminal(mut command: Command, keys: &str) -> String {
     let name = ptsname(&master, Vec::new()).expect("its name").into_string().expect("text");
     let end = || Stdio::from(OpenOptions::new().read(true).write(true).open(&name).expect("its other end"));
     let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("it starts");
-    // The ends it was given are closed here, so that there is an end to read to.
+    // The program's ends are closed here, so that reading can end.
     drop(command);
     let mut master = File::from(master);
     let mut reader = master.try_clone().expect("a second handle");
     let (shown, seen) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut part = [0; 4096];
-        // At its end a terminal reports an error.
+        // A terminal reports its end as an error.
         while let Ok(n @ 1..) = reader.read(&mut part)
             && shown.send(part[..n].to_vec()).is_ok()
         {}
@@ -72,7 +72,7 @@ pub fn on_terminal(mut command: Command, keys: &str) -> String {
     while let Ok(part) = seen.recv() {
         all.extend(part);
     }
-    // What is shown for a moment begins the line anew.
+    // A text that is shown briefly restarts the line.
     let mut text = String::from_utf8(all).expect("UTF-8").replace("\r\n", "\n").replace("\r\x1b[K", "\n");
     for code in ["1m", "2m", "31m", "32m", "33m", "0m", "K", "H", "J", "?1049h", "?1049l", "?25h", "?25l"] {
         text = text.replace(&format!("\x1b[{code}"), "");
@@ -80,13 +80,13 @@ pub fn on_terminal(mut command: Command, keys: &str) -> String {
     text
 }
 
-/// A program on a terminal of a size, and a person at it.
+/// A program on a terminal of a given size, and a person who types.
 pub struct Dialogue {
     master: File,
     seen: mpsc::Receiver<Vec<u8>>,
     child: Child,
     all: String,
-    /// How much of it was waited for.
+    /// How much of the output was already waited for.
     heard: usize,
 }
 
@@ -115,10 +115,10 @@ impl Dialogue {
         Self { master, seen, child, all: String::new(), heard: 0 }
     }
 
-    /// Waits until `text` is on the screen, behind what was waited for before.
+    /// Waits until `text` is on the screen, after what was waited for before.
     ///
     /// # Panics
-    /// If it does not come.
+    /// If it does not appear.
     pub fn expect(&mut self, text: &str) -> &mut Self {
         let deadline = Instant::now() + TIMEOUT;
         loop {
@@ -134,16 +134,16 @@ impl Dialogue {
         }
     }
 
-    /// Types `line`, and Enter.
+    /// Types `line` and Enter.
     ///
     /// # Panics
-    /// If the terminal is gone.
+    /// If the terminal is closed.
     pub fn say(&mut self, line: &str) -> &mut Self {
         self.master.write_all(format!("{line}\n").as_bytes()).expect("typed");
         self
     }
 
-    /// Waits for the end; the exit code, and all that was shown, without colours.
+    /// Waits for the end; returns the exit code and the whole output, without colours.
     ///
     /// # Panics
     /// If it does not end.

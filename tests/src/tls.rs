@@ -1,4 +1,4 @@
-//! Certificates of a test's own.
+//! Test certificates.
 
 use std::sync::Arc;
 
@@ -10,11 +10,10 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
-/// A certificate authority that nobody knows yet.
+/// A certificate authority that no system trusts.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    /// A new one.
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -32,7 +31,7 @@ impl Authority {
         self.sign(params(host))
     }
 
-    /// The same, no longer valid.
+    /// The same, but expired.
     pub fn certify_expired(&self, host: &str) -> Identity {
         let mut params = params(host);
         params.not_after = rcgen::date_time_ymd(2024, 1, 1);
@@ -45,7 +44,7 @@ impl Authority {
     }
 }
 
-/// What a server proves itself with.
+/// A server's certificate and key.
 pub struct Identity {
     certificate: CertificateDer<'static>,
     pem: String,
@@ -53,7 +52,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// A certificate for `host` that is its own authority.
+    /// A self-signed certificate for `host`.
     pub fn self_signed(host: &str) -> Self {
         let key = key();
         Self::new(&params(host).self_signed(&key).expect("a certificate"), key)
@@ -72,7 +71,7 @@ impl Identity {
         self.key.serialize_pem()
     }
 
-    /// A server's side of TLS, which wants a certificate that `authority` signed.
+    /// A server's TLS configuration that requires a client certificate signed by `authority`.
     pub(crate) fn config_for(&self, authority: &Authority) -> Arc<ServerConfig> {
         let provider = Arc::new(ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -87,7 +86,7 @@ impl Identity {
         Arc::new(config.expect("a key and its certificate"))
     }
 
-    /// A server's side of TLS in one version.
+    /// A server's TLS configuration for one version.
     pub(crate) fn config(&self, version: &'static SupportedProtocolVersion) -> Arc<ServerConfig> {
         let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))

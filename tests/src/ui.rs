@@ -1,4 +1,4 @@
-//! What Langfuse's pages make of an observation: their own rules, as seen on a real server.
+//! How Langfuse's pages show an observation: their rules, as seen on a real server.
 //!
 //! * An input is a conversation if it is an array of messages with one at least, or an object with such `messages`. A string is
 //!   text; anything else is a table of paths and values.
@@ -9,26 +9,25 @@
 
 use serde_json::Value;
 
-/// What is shown of an observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     pub input: View,
     pub output: View,
     /// It is on the page of its session.
     pub on_session_page: bool,
-    /// Prompt, completion and total, where it has tokens.
+    /// Prompt, completion and total, if it has tokens.
     pub tokens: Option<[u64; 3]>,
 }
 
 /// How an input or output is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum View {
-    /// There is none.
+    /// It is missing.
     Nothing,
     Text,
     /// A table of paths and values.
     Table,
-    /// Messages: who says what.
+    /// Messages: role and kind of each.
     Chat(Vec<String>),
 }
 
@@ -43,7 +42,7 @@ impl std::fmt::Display for View {
     }
 }
 
-/// What is shown of an observation with these attributes.
+/// How an observation with these attributes is shown.
 pub fn shown<'a>(attribute: impl Fn(&str) -> Option<&'a str>) -> Shown {
     let get = |key: &str| attribute(&format!("langfuse.observation.{key}")).filter(|text| !text.is_empty());
     let (input, output) = (get("input"), get("output"));
@@ -66,7 +65,7 @@ fn view(text: &str, is_answer: bool) -> View {
     messages.and_then(|messages| messages.iter().map(message).collect()).map_or(View::Table, View::Chat)
 }
 
-/// Who says what in a message; `None` if it is none.
+/// Role and kind of a message; `None` if it is no message.
 fn message(message: &Value) -> Option<String> {
     let role = message["role"].as_str()?;
     let content = match &message["content"] {
@@ -106,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    /// An observation of which these attributes are known, for tests.
+    /// For tests: an observation with these attributes.
     fn of(pairs: &[(&str, Value)]) -> Shown {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let pairs: Vec<(String, String)> =
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pages_own_rules() {
+    fn observations_are_shown_by_the_pages_own_rules() {
         let (user, answer) = (json!({"role": "user", "content": "q"}), json!({"role": "assistant", "content": "a"}));
         let chat = |messages: &[&str]| View::Chat(messages.iter().map(|&message| message.to_owned()).collect());
         for (input, output) in

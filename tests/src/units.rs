@@ -1,4 +1,4 @@
-//! The units the daemon is installed with, and a manager's side of them.
+//! The units that start the daemon, and a service manager's end of them.
 
 use std::{
     os::unix::net::UnixDatagram,
@@ -10,23 +10,23 @@ use crate::{Home, TIMEOUT};
 /// The service unit.
 pub const SERVICE: &str = include_str!("../../systemd/cc-langfused.service");
 
-/// What a directive of the service says.
+/// The value of a directive of the service.
 ///
 /// # Panics
-/// If it is not there once.
+/// If it does not occur exactly once.
 pub fn directive(name: &str) -> &'static str {
     let values: Vec<_> = SERVICE.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('=')).collect();
     let [value] = values[..] else { panic!("{name} is there {} times", values.len()) };
     value
 }
 
-/// What `program args` prints; `None` if it cannot be run or fails.
+/// The output of `program args`; `None` if it cannot be run or fails.
 pub fn output(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A manager's end of `NOTIFY_SOCKET`, and what that is to be set to.
+/// A manager's end of `NOTIFY_SOCKET`, and the value of that variable.
 pub fn notified(home: &Home) -> (UnixDatagram, String) {
     let path = home.path().join("notify");
     let socket = UnixDatagram::bind(&path).expect("bound");
@@ -34,7 +34,7 @@ pub fn notified(home: &Home) -> (UnixDatagram, String) {
     (socket, path.to_str().expect("UTF-8").to_owned())
 }
 
-/// What the manager is told next.
+/// The next message to the manager.
 pub fn received(socket: &UnixDatagram) -> String {
     let mut state = [0; 256];
     let length = socket.recv(&mut state).expect("told in time");

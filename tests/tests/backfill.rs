@@ -1,4 +1,4 @@
-//! History comes in once, with its true times, however often and wherever it is interrupted.
+//! History is sent once, with its true times, however often and wherever it is interrupted.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use tests::{
     Answer, Home, Random, Server, Story, bins, eventually, ids, recording::Recording, server::env, tries, until,
 };
 
-/// What `backfill --json` says last.
+/// The last line of `backfill --json`.
 fn report(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or_else(|_| panic!("{output:?}"))
@@ -44,7 +44,7 @@ fn session(home: &Home, project: &str, id: &str, turns: usize) -> Story {
 }
 
 #[test]
-fn history_comes_in_once_with_its_true_times() {
+fn history_is_sent_once_with_its_true_times() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let stories: Vec<Story> = (0..5).map(|n| session(&home, "work", &format!("s{n}"), n + 1)).collect();
@@ -80,7 +80,7 @@ fn seconds(time: &str) -> u64 {
 }
 
 #[test]
-fn a_session_traced_as_it_went_adds_nothing_and_goes_on_as_it_would_have() {
+fn backfill_adds_nothing_to_a_session_that_was_traced_live() {
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
     let _daemon = home.daemon();
@@ -96,7 +96,7 @@ fn a_session_traced_as_it_went_adds_nothing_and_goes_on_as_it_would_have() {
 }
 
 #[test]
-fn projects_say_where_their_sessions_go_and_those_that_are_not_traced_stay() {
+fn backfill_sends_each_session_where_its_project_says_and_skips_untraced_ones() {
     let (home, one, two) = (Home::new(), Server::new(), Server::new());
     let _daemon = home.daemon();
     home.settings("one", &env(&one.url, "pk-1", "sk-1"));
@@ -116,7 +116,7 @@ fn projects_say_where_their_sessions_go_and_those_that_are_not_traced_stay() {
 }
 
 #[test]
-fn only_what_is_asked_for_is_sent() {
+fn backfill_sends_only_the_requested_sessions() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let old = session(&home, "work", "old", 1);
@@ -149,11 +149,11 @@ fn only_what_is_asked_for_is_sent() {
 }
 
 #[test]
-fn a_turn_at_work_is_left_until_it_is_done() {
+fn a_turn_in_progress_is_left_until_it_is_complete() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = session(&home, "work", "live", 1);
-    // Its times are of now: Claude Code is at it.
+    // Its times are recent: Claude Code is still working on it.
     let now = until("a time", || home.ctl(&["--version"]).status.success().then(SystemTime::now));
     let stamp = |back: u64| timestamp(now - Duration::from_secs(back));
     let line = |kind: &str, id: &str, message: &Value| {
@@ -194,7 +194,7 @@ fn timestamp(time: SystemTime) -> String {
 }
 
 #[test]
-fn a_history_goes_to_a_second_server_too() {
+fn history_is_sent_to_a_second_server_too() {
     let (home, one, two) = (Home::new(), Server::new(), Server::new());
     let _daemon = home.daemon();
     session(&home, "work", "a", 3);
@@ -206,7 +206,7 @@ fn a_history_goes_to_a_second_server_too() {
 }
 
 #[test]
-fn a_server_that_does_not_deliver_is_named_and_the_rest_is_sent_when_it_does() {
+fn a_server_that_is_down_is_named_and_gets_the_rest_later() {
     let (home, server) = (Home::new(), Server::answering(|_| Answer::status(401)));
     let _daemon = home.daemon();
     session(&home, "work", "a", 3);
@@ -222,7 +222,7 @@ fn a_server_that_does_not_deliver_is_named_and_the_rest_is_sent_when_it_does() {
 }
 
 #[test]
-fn turns_that_a_fork_has_copied_count_once() {
+fn turns_copied_by_a_fork_count_once() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let first = session(&home, "work", "first", 2);
@@ -304,7 +304,7 @@ fn recorded_forks_and_continued_sessions_come_in_the_same_whatever_their_files_a
 }
 
 #[test]
-fn run_again_it_brings_the_key_to_a_daemon_that_lost_it() {
+fn a_second_run_brings_the_key_to_a_daemon_that_lost_it() {
     let (home, server) = (Home::new(), Server::answering(|_| Answer::status(401)));
     let daemon = home.daemon();
     session(&home, "work", "a", 3);
@@ -317,7 +317,7 @@ fn run_again_it_brings_the_key_to_a_daemon_that_lost_it() {
 }
 
 #[test]
-fn what_is_paused_is_left_and_comes_in_later() {
+fn a_paused_project_is_skipped_and_backfilled_later() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let dir = session(&home, "work", "a", 1).cwd.canonicalize().expect("a project");
@@ -333,7 +333,7 @@ fn what_is_paused_is_left_and_comes_in_later() {
 }
 
 #[test]
-fn transcripts_are_found_by_whatever_name_and_elsewhere_they_are_not_read() {
+fn transcripts_are_found_by_any_path_and_not_read_elsewhere() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let story = session(&home, "work", "a", 1);
@@ -367,7 +367,7 @@ fn transcripts_are_found_by_whatever_name_and_elsewhere_they_are_not_read() {
 }
 
 #[test]
-fn killed_and_run_again_every_span_is_there_once() {
+fn a_killed_backfill_that_is_repeated_sends_every_span_once() {
     let rounds = tries(6, 60);
     for round in 0..rounds {
         let (home, server) = (Home::new(), Server::new());
@@ -404,7 +404,7 @@ fn killed_and_run_again_every_span_is_there_once() {
 }
 
 #[test]
-fn a_daemon_that_is_restarted_meanwhile_is_waited_for_and_told_the_key_again() {
+fn backfill_waits_for_a_restarted_daemon_and_brings_the_key_again() {
     let (home, server) = (Home::new(), Server::answering(|_| Answer::status(503)));
     let daemon = home.daemon();
     session(&home, "work", "a", 3);
@@ -422,13 +422,13 @@ fn a_daemon_that_is_restarted_meanwhile_is_waited_for_and_told_the_key_again() {
 }
 
 #[test]
-fn a_repository_gains_nothing_by_it() {
+fn backfill_sends_nothing_to_a_server_that_a_repository_chose() {
     let (home, evil) = (Home::new(), Server::new());
     let repo = home.project("repo");
     tests::home::settings(&repo.join(".claude/settings.json"), &evil.env());
     let git = |args: &[&str]| Command::new("git").current_dir(&repo).args(args).output();
     if git(&["init", "-q"]).is_err() {
-        return tests::say("SKIPPED a_repository_gains_nothing_by_it: needs git");
+        return tests::say("SKIPPED backfill_sends_nothing_to_a_server_that_a_repository_chose: needs git");
     }
     assert!(git(&["add", "."]).expect("git").status.success());
     let _daemon = home.daemon();

@@ -1,4 +1,4 @@
-//! What waits is bounded, what no server takes is in the user's hands, and all of it can be watched.
+//! The queue is bounded, the user decides about spans that no server accepts, and all of it can be monitored.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ fn text(output: &std::process::Output) -> (Option<i32>, String) {
 }
 
 #[test]
-fn reading_stops_where_as_much_waits_as_may_and_goes_on_by_itself() {
+fn reading_stops_at_a_full_queue_and_continues_by_itself() {
     const TURNS: usize = 50;
     let home = Home::new();
     home.configure("outbox_mib = 1");
@@ -30,13 +30,13 @@ fn reading_stops_where_as_much_waits_as_may_and_goes_on_by_itself() {
     }
     home.hook(&story.stop(&format!("a{}", TURNS - 1)), &away.env());
     let status = home.status_until("the outbox to be full", |status| status["destinations"][0]["full"] == true);
-    // It is full when a step has made it so: the bytes beyond are those of one step.
+    // One step may exceed the limit: the excess is the bytes of that step.
     let waiting = status["destinations"][0]["waiting_bytes"].as_u64().expect("bytes");
     assert!((MIB..3 * MIB).contains(&waiting), "{waiting} bytes wait");
     let pending = status["outbox"]["pending"].as_u64().expect("spans");
     assert!(pending < 2 * TURNS as u64, "all {pending} spans were read");
 
-    // Nobody else waits for it.
+    // No other project is delayed.
     let mut neighbour = Story::new(&home, "other", "t");
     neighbour.turn("q", "a");
     home.hook(&neighbour.stop("a"), &server::env(&other.url, "pk-other", "sk-other"));
@@ -47,7 +47,7 @@ fn reading_stops_where_as_much_waits_as_may_and_goes_on_by_itself() {
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("queue is full") && said.contains(&away.url), "{said}");
     }
-    // More events of the same session do not change it.
+    // More events of the same session change nothing.
     home.hook(&story.event("SessionEnd"), &away.env());
     std::thread::sleep(Duration::from_millis(1200));
     assert_eq!(home.status()["outbox"]["pending"], pending);
@@ -86,7 +86,7 @@ fn letters(home: &Home) -> Vec<Value> {
 }
 
 #[test]
-fn what_a_server_refuses_is_listed_and_sent_again_or_dropped_as_the_user_says() {
+fn refused_spans_are_listed_and_retried_or_dropped_by_the_user() {
     let home = Home::new();
     let server = Server::answering(refusing(&["bad1", "bad2", "bad3"]));
     let _daemon = home.daemon();
@@ -113,7 +113,7 @@ fn what_a_server_refuses_is_listed_and_sent_again_or_dropped_as_the_user_says() 
     let (_, said) = text(&home.ctl(&["status"]));
     assert!(said.contains("3 undeliverable") && said.contains("dead-letters"), "{said}");
 
-    // A server that has learned nothing refuses it again, and that is no second one.
+    // A server that still refuses it does not make a second dead letter.
     assert_eq!(home.ctl(&["dead-letters", "--retry", &id(0)]).status.code(), Some(0));
     home.status_until("it to be refused again", |status| {
         status["dead_letters"] == 3 && status["outbox"]["pending"] == 0
@@ -146,10 +146,10 @@ fn what_a_server_refuses_is_listed_and_sent_again_or_dropped_as_the_user_says() 
     assert_eq!(home.ctl(&["dead-letters", "--drop", "all"]).status.code(), Some(0), "none is all there are");
 }
 
-/// The samples of a text in the format of Prometheus, by name with labels.
+/// The samples in Prometheus' text format, by name with labels.
 ///
 /// # Panics
-/// If it is no such text.
+/// If the text is not in that format.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     let is_name = |name: &str| {
         !name.is_empty()
@@ -196,7 +196,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn the_metrics_are_what_status_says_in_the_words_of_prometheus() {
+fn the_metrics_have_the_figures_of_status_in_prometheus_format() {
     let home = Home::new();
     let server = Server::answering(refusing(&["bad"]));
     let away = Server::answering(|_| Answer::status(503));

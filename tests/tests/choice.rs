@@ -1,4 +1,4 @@
-//! Nobody but the user chooses where a conversation goes, and nothing but the user's word ends a hold.
+//! Only the user chooses where a conversation goes, and only the user's trust ends a hold.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use tests::{Daemon, Home, Server, Story, eventually, home::settings, say, server};
 
-/// The user's account and key, in the user's own settings unless a way says otherwise.
+/// The user's account and key, from the user's own settings unless a case says otherwise.
 const ACCOUNT: (&str, &str) = ("pk-lf-user", "sk-lf-THE-USERS-SECRET");
 
 struct Scene {
@@ -31,7 +31,7 @@ impl Scene {
         scene
     }
 
-    /// What the user's own settings say.
+    /// The user's own settings.
     fn own(&self) -> Vec<(String, String)> {
         server::env(&self.good.url, ACCOUNT.0, ACCOUNT.1)
     }
@@ -54,7 +54,7 @@ impl Scene {
         git(&self.home, &self.repo, args);
     }
 
-    /// All that is there becomes part of the repository.
+    /// Commits everything to the repository.
     fn commit(&self) {
         self.git(&["init", "-q"]);
         self.git(&["add", "-A", "-f"]);
@@ -75,7 +75,8 @@ fn has_git() -> bool {
     has
 }
 
-/// A way to choose: what the repository brings, and what Claude Code then gives to its hooks over the user's own.
+/// A way to choose a destination: what the repository contains, and what Claude Code then gives to its hooks in
+/// addition to the user's own variables.
 type Way = fn(&Scene) -> Vec<(&'static str, String)>;
 
 fn host(scene: &Scene) -> Vec<(&'static str, String)> {
@@ -288,7 +289,8 @@ const WAYS: &[(&str, Way)] = &[
     }),
 ];
 
-/// Runs a session in the repository up to its Stop, as Claude Code would with `more` over the user's own settings.
+/// Runs a session in the repository up to its Stop, like Claude Code with `more` in addition to the
+/// user's own settings.
 fn stop(scene: &Scene, more: &[(&'static str, String)]) -> (Daemon, Story, Vec<(String, String)>) {
     let mut env = scene.own();
     env.retain(|(name, _)| more.iter().all(|(known, _)| name != known));
@@ -311,7 +313,7 @@ fn assert_held(scene: &Scene, way: &str) {
 }
 
 #[test]
-fn no_way_of_choosing_a_server_succeeds() {
+fn no_file_of_a_repository_can_choose_a_server() {
     if !has_git() {
         return;
     }
@@ -324,7 +326,7 @@ fn no_way_of_choosing_a_server_succeeds() {
     }
 }
 
-/// What might end a hold. Returns what the session's hooks are given afterwards.
+/// Something that might end a hold. Returns the variables of the session's hooks afterwards.
 type Lift = fn(&Scene, &mut Story, &[(String, String)]) -> Option<Vec<(String, String)>>;
 
 const LIFTS: &[(&str, Lift)] = &[
@@ -396,7 +398,7 @@ const LIFTS: &[(&str, Lift)] = &[
 ];
 
 #[test]
-fn nothing_but_the_users_word_ends_a_hold() {
+fn only_the_users_trust_ends_a_hold() {
     if !has_git() {
         return;
     }
@@ -424,9 +426,9 @@ fn nothing_but_the_users_word_ends_a_hold() {
             let held =
                 status["destinations"].as_array().expect("a list").iter().find(|to| to["base_url"] == scene.evil.url);
             assert_eq!(held.map(|to| to["state"].clone()), Some("held".into()), "{how}: {status}");
-            // The word, and only that.
+            // The user's trust ends it, and nothing else does.
             assert_eq!(scene.home.ctl(&["trust", &scene.evil.url]).status.code(), Some(0), "{how}");
-            // A daemon that was restarted finds the key only beside the address.
+            // A restarted daemon finds the key only if the settings have it beside the address.
             let is_key_gone = ["another branch", "the clone is removed", "the user corrects it"].contains(how);
             if !(restart && is_key_gone) {
                 eventually(&format!("the spans, after {how}, {restart}"), || scene.evil.spans().len() >= 2);
@@ -437,7 +439,7 @@ fn nothing_but_the_users_word_ends_a_hold() {
 }
 
 #[test]
-fn a_repository_cannot_loosen_what_leaves() {
+fn a_repository_cannot_loosen_privacy() {
     let (home, server) = (Home::new(), Server::new());
     let mut env = server.env();
     env.push(("CC_LANGFUSE_CAPTURE".into(), "metadata".into()));

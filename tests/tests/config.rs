@@ -1,4 +1,4 @@
-//! Settings, as a user meets them: the daemon's file, and what a project asks for.
+//! Settings for users: the daemon's file, and a project's options.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -17,7 +17,7 @@ fn configure(home: &Home, text: &str) {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("its mode");
 }
 
-/// What the daemon says when it does not start.
+/// The message of a daemon that does not start.
 fn refused(home: &Home) -> String {
     let (output, _) = run(home.command(&bins().daemon), b"");
     assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]), "{output:?}");
@@ -25,7 +25,7 @@ fn refused(home: &Home) -> String {
 }
 
 #[test]
-fn a_configuration_that_is_wrong_stops_the_start_and_says_where() {
+fn an_invalid_configuration_stops_the_start_and_names_the_line() {
     let home = Home::new();
     let path = home.paths().config;
     for (text, parts) in [
@@ -51,7 +51,7 @@ fn a_configuration_that_is_wrong_stops_the_start_and_says_where() {
 }
 
 #[test]
-fn a_rule_of_ones_own_masks_from_the_hook_to_the_server() {
+fn a_custom_rule_masks_in_what_is_stored_and_sent() {
     let home = Home::new();
     configure(&home, "[[redact]]\nname = 'ticket'\npattern = 'TICKET-[0-9]{6}'\n");
     let server = Server::new();
@@ -72,7 +72,7 @@ fn a_rule_of_ones_own_masks_from_the_hook_to_the_server() {
 }
 
 #[test]
-fn a_project_that_sends_no_text_sends_sizes() {
+fn a_project_in_metadata_mode_sends_sizes() {
     let home = Home::new();
     let server = Server::new();
     let _daemon = home.daemon();
@@ -91,7 +91,7 @@ fn a_project_that_sends_no_text_sends_sizes() {
     assert_eq!(tool.observation("output"), "[17 characters]");
 }
 
-/// What `config --json` says in `dir`.
+/// The output of `config --json` in `dir`.
 fn effective(home: &Home, dir: &Path, env: &[(&str, &str)]) -> Value {
     let mut command = home.command(&bins().ctl);
     command.args(["config", "--json"]).current_dir(dir).envs(env.iter().copied());
@@ -101,7 +101,7 @@ fn effective(home: &Home, dir: &Path, env: &[(&str, &str)]) -> Value {
 }
 
 #[test]
-fn every_setting_is_shown_with_where_it_comes_from() {
+fn every_setting_is_shown_with_its_source() {
     let home = Home::new();
     let (project, user) = (home.project("p"), home.path().join(".claude/settings.json"));
     let own = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
@@ -148,10 +148,10 @@ fn every_setting_is_shown_with_where_it_comes_from() {
 }
 
 #[test]
-fn an_administrators_file_is_under_every_users() {
-    let test = "an_administrators_file_is_under_every_users";
+fn the_administrators_file_is_below_every_users() {
+    let test = "the_administrators_file_is_below_every_users";
     let home = Home::new();
-    // A namespace in which /etc is ours alone, and root is whoever runs this.
+    // A namespace with an /etc of its own, where the user who runs this is root.
     let with = |fleet: &str, program: &Path, args: &[&str]| {
         let file = home.path().join("fleet.toml");
         fs::write(&file, fleet).expect("the administrator's file");
@@ -179,13 +179,13 @@ fn an_administrators_file_is_under_every_users() {
     let names: Vec<_> =
         shown["daemon"]["redact"].as_array().expect("rules").iter().map(|rule| &rule["value"]["name"]).collect();
     assert_eq!(names, ["badge", "ticket"]);
-    // Both mask.
+    // The rules of both files mask.
     let mut story = Story::new(&home, "p", "s");
     story.turn("look at B-1 and T-2", "done");
     let output = with(fleet, &bins().ctl, &["show", "--json", story.path.to_str().expect("text")]);
     let spans = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(spans.contains("look at [REDACTED:badge] and [REDACTED:ticket]"), "{output:?}");
-    // What is wrong with it stops the daemon, which names it.
+    // An error in it stops the daemon, which names it.
     let output = with("outbox_mb = 1", &bins().daemon, &[]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");

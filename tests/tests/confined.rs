@@ -1,4 +1,4 @@
-//! The daemon does its work within what its unit leaves it: system calls, a home to read, few threads.
+//! The daemon works within the limits of its unit: system calls, a read-only home, few threads.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use tests::{
     until,
 };
 
-/// The system calls of a set, the sets in it unfolded.
+/// The system calls of a set, including those of nested sets.
 fn calls(set: &str, found: &mut BTreeSet<String>) -> Option<()> {
     let Some(set) = set.strip_prefix('@') else {
         found.insert(set.to_owned());
@@ -29,7 +29,7 @@ fn calls(set: &str, found: &mut BTreeSet<String>) -> Option<()> {
     Some(())
 }
 
-/// What the service's `SystemCallFilter=` lines let through.
+/// The system calls that the service's `SystemCallFilter=` allows.
 fn allowed() -> Option<BTreeSet<String>> {
     let mut allowed = BTreeSet::new();
     for line in SERVICE.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
@@ -47,7 +47,7 @@ fn allowed() -> Option<BTreeSet<String>> {
 }
 
 #[test]
-fn every_system_call_of_a_whole_life_passes_the_filter() {
+fn every_system_call_of_a_daemon_passes_the_filter() {
     let Some(allowed) = allowed() else { return skipped("no systemd-analyze") };
     if output("strace", &["-qq", "-o", "/dev/null", "true"]).is_none() {
         return skipped("no strace, or it may not trace");
@@ -57,7 +57,7 @@ fn every_system_call_of_a_whole_life_passes_the_filter() {
     let trace = home.path().join("trace");
     let (manager, notify) = notified(&home);
     let mut command = home.command(Path::new("strace"));
-    // -D: the tracer is the grandchild, and what is started here is the daemon.
+    // -D makes the tracer the grandchild, so the process started here is the daemon.
     command.args(["-D", "-f", "-q", "-o"]).arg(&trace).arg(&bins().daemon).env("NOTIFY_SOCKET", notify);
     let daemon = Home::spawn(command);
     assert_eq!(received(&manager), "READY=1");
@@ -72,7 +72,7 @@ fn every_system_call_of_a_whole_life_passes_the_filter() {
     // Seen by inotify: the hook came before the line.
     story.rest("a");
     server.wait_for(2);
-    // A server that speaks no TLS: far enough to have read the certificates and said hello.
+    // A server without TLS: reading the certificates and the first message are enough.
     let mut other = Story::new(&home, "other", "t");
     other.turn("q", "a");
     home.hook(&other.stop("a"), &named("https"));
@@ -100,7 +100,7 @@ fn every_system_call_of_a_whole_life_passes_the_filter() {
         *used.entry(name).or_default() += 1;
         let both = matches!(name, "mmap" | "mprotect") && args.contains("PROT_WRITE") && args.contains("PROT_EXEC");
         let family = name == "socket" && !["AF_UNIX", "AF_INET", "AF_INET6"].iter().any(|one| args.starts_with(one));
-        // glibc asks which addresses the machine has, and does without an answer: see the test under a manager.
+        // glibc asks for the machine's addresses, and works without an answer: see the test under a manager.
         if both || family && !args.starts_with("AF_NETLINK") {
             wrong.push(line);
         }
@@ -109,7 +109,7 @@ fn every_system_call_of_a_whole_life_passes_the_filter() {
     for telling in ["inotify_add_watch", "connect", "sendto", "fsync", "accept4", "flock"] {
         assert!(used.contains_key(telling), "{telling}: not a whole life: {used:?}");
     }
-    // SQLite gives its files to the database's owner when it runs as root, and does not mind if it may not.
+    // As root, SQLite gives its files to the database's owner, and continues if it may not.
     let root = rustix::process::geteuid().is_root();
     let refused: Vec<_> =
         used.keys().filter(|name| !(allowed.contains(**name) || root && **name == "fchown")).collect();
@@ -119,7 +119,8 @@ fn every_system_call_of_a_whole_life_passes_the_filter() {
 
 const NO_NAMESPACES: &str = "no unshare or ip, or namespaces are forbidden";
 
-/// The daemon, started after `setup` in a user and mount namespace and in those `with` names; `None` if that cannot be had.
+/// The daemon, started after `setup` in a user and mount namespace and those of `with`; `None` if that is
+/// not permitted.
 fn unshared(home: &Home, with: &str, setup: &str) -> Option<Command> {
     let command = |then: &str| {
         let mut command = home.command(Path::new("unshare"));
@@ -134,11 +135,11 @@ fn unshared(home: &Home, with: &str, setup: &str) -> Option<Command> {
 }
 
 #[test]
-fn a_home_it_may_only_read_will_do_but_for_the_state() {
+fn a_read_only_home_suffices_except_for_the_state_directory() {
     let (home, server) = (Home::new(), Server::new());
     fs::create_dir_all(home.path().join(".claude/state")).expect("made");
     home.settings("work", &server.env());
-    // What ProtectHome= and ReadWritePaths= come to, for those who have no systemd.
+    // The effect of ProtectHome= and ReadWritePaths=, for machines without systemd.
     let mounts = r#"mount --bind "$HOME" "$HOME"
         mount --bind "$HOME/.claude/state" "$HOME/.claude/state"
         mount -o remount,bind,ro "$HOME""#;
@@ -163,7 +164,7 @@ fn a_name_server_that_hangs_takes_few_threads_and_delays_no_stop() {
     const SERVERS: usize = 12;
     let home = Home::new();
     fs::write(home.path().join("resolv.conf"), "nameserver 10.99.99.99\n").expect("written");
-    // A network whose packets go nowhere.
+    // A network that drops all packets.
     let network = "ip link set lo up && ip link add here type veth peer name there && ip link set here up && \
                    ip link set there up && ip addr add 10.99.99.1/24 dev here && \
                    ip neigh add 10.99.99.99 lladdr 02:00:00:00:00:01 dev here && \

@@ -1,11 +1,12 @@
-//! Off means off: what was said while tracing was off in a project is not sent, then or later, until history is asked for.
+//! Off means off: turns from while tracing was off in a project are not sent, then or later, unless the user
+//! asks for history.
 
 use std::time::UNIX_EPOCH;
 
 use serde_json::json;
 use tests::{Daemon, Home, Server, Story, eventually, home::settings, langfuse::time};
 
-/// Says a turn now.
+/// Adds a turn with the present time.
 fn say(story: &mut Story, number: usize, words: &str) {
     let now = || time(u64::try_from(UNIX_EPOCH.elapsed().expect("after 1970").as_nanos()).expect("before 2554"));
     let session = story.path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
@@ -28,13 +29,13 @@ fn said(server: &Server) -> Vec<String> {
     said
 }
 
-/// What is said in a project that is always on, so that a test knows when the search at the start is over: the session written
-/// last is found last.
+/// A prompt in a project that is always on, so that a test can see the end of the scan at the start: the session
+/// written last is found last.
 const FOUND: &str = "found";
 
-/// Kills the daemon, starts it again, and waits until it has looked at everything.
+/// Kills the daemon, starts it again, and waits until it has examined everything.
 fn restart(home: &Home, server: &Server, daemon: Daemon, number: usize) -> Daemon {
-    // A batch whose answer is not noted comes again.
+    // An unacknowledged batch comes again.
     settle(home);
     daemon.kill();
     home.settings("found", &server.env());
@@ -54,7 +55,7 @@ fn with(env: &[(String, String)], switch: &str) -> Vec<(String, String)> {
     env.iter().map(set).collect()
 }
 
-/// Waits until the daemon has looked at everything, twice: once for what it knows, once for what it finds.
+/// Waits twice until the daemon has examined everything: once for known sessions, once for found ones.
 fn settle(home: &Home) {
     home.flush();
     home.flush();
@@ -65,7 +66,7 @@ fn left_out(home: &Home) -> u64 {
 }
 
 #[test]
-fn a_session_that_goes_on_after_tracing_was_turned_off_is_not_sent() {
+fn turns_after_tracing_was_turned_off_are_not_sent() {
     for (how, again, remove) in [("followed", false, false), ("resumed", true, false), ("settings gone", true, true)] {
         let (home, server) = (Home::new(), Server::new());
         home.settings("work", &server.env());
@@ -75,7 +76,7 @@ fn a_session_that_goes_on_after_tracing_was_turned_off_is_not_sent() {
         home.hook(&story.stop("public"), &server.env());
         server.wait_for(2);
         home.flush();
-        // Its hooks are not heard from then on.
+        // Its hooks are ignored from now on.
         home.settings("work", &with(&server.env(), "false"));
         if remove {
             std::fs::remove_file(story.cwd.join(".claude/settings.local.json")).expect("removed");
@@ -88,7 +89,7 @@ fn a_session_that_goes_on_after_tracing_was_turned_off_is_not_sent() {
         home.status_until("the project to be seen off", |status| status["off"] == json!([story.cwd]));
         settle(&home);
         assert_eq!(said(&server), ["public"], "{how}");
-        // On again: what was said meanwhile stays here, what is said now goes.
+        // On again: turns from the time in between stay here, new ones are sent.
         home.settings("work", &server.env());
         say(&mut story, 3, "public again");
         home.hook(&story.stop("public again"), &server.env());
@@ -96,7 +97,7 @@ fn a_session_that_goes_on_after_tracing_was_turned_off_is_not_sent() {
         daemon = restart(&home, &server, daemon, 2);
         assert_eq!(said(&server), ["public", "public again"], "{how}");
         assert_eq!(left_out(&home), 1, "{how}");
-        // The user asks for it.
+        // The user asks for history.
         let asked = home.ctl_with(&["backfill", "--yes"], &[]);
         assert_eq!(asked.status.code(), Some(0), "{asked:?}");
         assert_eq!(said(&server), ["PRIVATE", "public", "public again"], "{how}");
@@ -105,7 +106,7 @@ fn a_session_that_goes_on_after_tracing_was_turned_off_is_not_sent() {
 }
 
 #[test]
-fn what_was_said_before_a_project_that_was_seen_off_was_turned_on_is_not_sent() {
+fn turns_from_before_tracing_was_turned_on_are_not_sent_if_it_was_seen_off() {
     for unset in [false, true] {
         let (home, server) = (Home::new(), Server::new());
         if !unset {
@@ -115,7 +116,7 @@ fn what_was_said_before_a_project_that_was_seen_off_was_turned_on_is_not_sent() 
         let (mut one, mut two) = (Story::new(&home, "work", "one"), Story::new(&home, "work", "two"));
         say(&mut one, 1, "PRIVATE one");
         say(&mut two, 1, "PRIVATE two");
-        // The search at the start sees the project off.
+        // The scan at the start sees that the project is off.
         daemon = restart(&home, &server, daemon, 1);
         home.settings("work", &server.env());
         daemon = restart(&home, &server, daemon, 2);
@@ -130,7 +131,7 @@ fn what_was_said_before_a_project_that_was_seen_off_was_turned_on_is_not_sent() 
 }
 
 #[test]
-fn a_project_that_was_never_seen_off_is_sent_from_the_beginning_of_its_transcript() {
+fn a_project_never_seen_off_is_sent_from_the_start_of_its_transcript() {
     for (from_now, expect) in [(false, &["earlier", "now"][..]), (true, &["now"])] {
         let (home, server) = (Home::new(), Server::new());
         if from_now {
@@ -149,7 +150,7 @@ fn a_project_that_was_never_seen_off_is_sent_from_the_beginning_of_its_transcrip
 }
 
 #[test]
-fn a_session_that_only_its_environment_turned_on_is_not_followed_beyond_its_events() {
+fn a_session_traced_only_by_its_environment_is_not_read_beyond_its_events() {
     let (home, server) = (Home::new(), Server::new());
     let mut daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -170,8 +171,7 @@ fn a_session_that_only_its_environment_turned_on_is_not_followed_beyond_its_even
 }
 
 #[test]
-fn what_was_said_before_a_project_was_first_seen_on_by_its_environment_is_sent_and_what_is_said_after_its_events_is_not()
- {
+fn a_session_traced_by_its_environment_is_sent_up_to_its_last_event() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let (mut one, mut two) = (Story::new(&home, "work", "one"), Story::new(&home, "work", "two"));
@@ -190,9 +190,9 @@ fn what_was_said_before_a_project_was_first_seen_on_by_its_environment_is_sent_a
 }
 
 #[test]
-fn settings_of_any_rank_count_as_claude_code_resolves_them() {
+fn settings_files_are_resolved_like_in_claude_code() {
     let (home, server) = (Home::new(), Server::new());
-    // The user's own settings turn tracing on, the project's turn it off.
+    // The user's settings turn tracing on, the project's turn it off.
     settings(&home.path().join(".claude/settings.json"), &server.env());
     let off = [("TRACE_TO_LANGFUSE".to_owned(), "false".to_owned())];
     for (project, file) in [("shared", "settings.json"), ("local", "settings.local.json")] {

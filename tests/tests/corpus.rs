@@ -1,4 +1,4 @@
-//! Recorded sessions arrive whole, once and exactly, whatever is killed or away meanwhile.
+//! Recorded sessions arrive complete, exact and once, whatever is killed or down meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,11 +11,11 @@ use tests::{
     recording::{Mode, Recording, THE_TURN, Tokens, Truth},
 };
 
-/// How many recordings are played at once.
+/// How many recordings are played in parallel.
 const AT_ONCE: usize = 6;
 
 #[test]
-fn recorded_sessions_arrive_whole_and_once_though_the_daemon_is_started_at_the_end() {
+fn recorded_sessions_arrive_completely_and_once_if_the_daemon_starts_at_the_end() {
     play_all(Mode::Away);
 }
 
@@ -23,7 +23,7 @@ const BEGIN: &str = "<!-- captured:begin -->";
 const END: &str = "<!-- captured:end -->";
 
 #[test]
-fn recorded_sessions_arrive_whole_and_once() {
+fn recorded_sessions_arrive_completely_and_once() {
     // docs/coverage.md has the table.
     let captured = captured(&play_all(Mode::Plain));
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/coverage.md");
@@ -42,16 +42,16 @@ fn recorded_sessions_arrive_whole_and_once() {
 }
 
 #[test]
-fn recorded_sessions_arrive_whole_and_once_though_the_daemon_is_killed_after_every_hook() {
+fn recorded_sessions_arrive_completely_and_once_if_the_daemon_is_killed_after_every_hook() {
     play_all(Mode::Restart);
 }
 
 #[test]
-fn recorded_sessions_arrive_whole_and_once_though_the_server_is_out_until_the_end() {
+fn recorded_sessions_arrive_completely_and_once_if_the_server_is_down_until_the_end() {
     play_all(Mode::Outage);
 }
 
-/// What was captured in `played`, by version of Claude Code: a table.
+/// A table of what was captured in `played`, by version of Claude Code.
 fn captured(played: &[(Truth, Vec<Span>)]) -> String {
     use std::fmt::Write;
     let mut versions: BTreeMap<Vec<u32>, Vec<&(Truth, Vec<Span>)>> = BTreeMap::new();
@@ -96,8 +96,8 @@ fn play_all(mode: Mode) -> Vec<(Truth, Vec<Span>)> {
                     let Some(recording) = next.lock().unwrap().next() else { return };
                     let (truth, mut spans) = (recording.truth(), recording.play(mode));
                     let mut found = judge(&truth, &spans, mode);
-                    // Recordings are dated in the past: the time of an end that arrives late, after a kill, does not show that it
-                    // belongs to an earlier turn. It is printed, and must not happen twice.
+                    // Recordings are dated in the past: the time of a late end, after a kill, does not show that it
+                    // belongs to an earlier turn. That is printed, and must not happen twice.
                     if matches!(mode, Mode::Restart) && !found.is_empty() {
                         tests::say(&format!("{}: played again, because of {}", recording.name, found.join("; ")));
                         spans = recording.play(mode);
@@ -124,7 +124,7 @@ fn judge(truth: &Truth, spans: &[Span], mode: Mode) -> Vec<String> {
     for span in spans {
         let Some(before) = by_id.insert((&span.trace_id, &span.span_id), span) else { continue };
         if span.is_root() {
-            // Sent again when the turn has grown.
+            // Roots are sent again when the turn has grown.
             if mode == Mode::Plain && !truth.grows {
                 wrong.push(format!("{} was sent before it was complete", span.name));
             }
@@ -134,7 +134,7 @@ fn judge(truth: &Truth, spans: &[Span], mode: Mode) -> Vec<String> {
         } else if mode != Mode::Restart {
             wrong.push(format!("{} was sent twice", span.name));
         } else if before != span {
-            // Killed between the server's answer and its own note of it, a daemon sends again what it sent.
+            // A daemon that was killed between the server's answer and recording it sends the same again.
             wrong.push(format!("{} was sent twice, and not the same", span.name));
         }
     }
@@ -165,7 +165,7 @@ fn judge(truth: &Truth, spans: &[Span], mode: Mode) -> Vec<String> {
         }
     }
 
-    // Where in the tree it is: below which tool call, if it is a subagent's.
+    // The tool call above it, if it belongs to a subagent.
     let place = |span: &Span| match above(span) {
         Some(root) if root.is_root() => Ok(None),
         Some(agent) if agent.observation("type") == "agent" => match above(agent) {
@@ -227,7 +227,7 @@ fn judge(truth: &Truth, spans: &[Span], mode: Mode) -> Vec<String> {
         wrong.push(format!("tools nobody called: {:?}", tools.keys()));
     }
 
-    // Of what the API answered, only what Claude Code asks for itself leaves no line: summaries, titles, checks of quotas.
+    // Only requests that Claude Code makes for itself leave no line: summaries, titles, quota checks.
     let own = |purpose: &&String| purpose.starts_with("aux") || *purpose == "compaction summary";
     for purpose in truth.unseen.iter().filter(|purpose| !own(purpose)) {
         wrong.push(format!("a call that leaves no line: {purpose}"));
@@ -258,7 +258,7 @@ fn tokens(span: &Span) -> Tokens {
         .map(|bucket| usage[bucket].as_u64().unwrap_or(0))
 }
 
-/// Name, type and level of every span, children beneath their parents in order of time.
+/// Name, type and level of every span, children below their parents in order of time.
 fn outline(spans: &[Span]) -> Vec<String> {
     fn below(spans: &[Span], parent: &str, depth: usize, out: &mut Vec<String>) {
         let mut children: Vec<&Span> = spans.iter().filter(|span| span.parent == parent).collect();
@@ -295,8 +295,8 @@ fn a_turn_is_a_tree_of_agent_generations_and_tools() {
 }
 
 #[test]
-fn turns_left_behind_say_for_which_whenever_the_daemon_was_restarted() {
-    // Back to before the second of three, then to before the first, and on from there.
+fn abandoned_turns_name_their_replacement_after_any_restart() {
+    // Back to before the second of three prompts, then to before the first, and on from there.
     let recording = Recording::load("rewind");
     for mode in [Mode::Plain, Mode::Restart, Mode::Away] {
         let spans = recording.play(mode);
@@ -321,7 +321,7 @@ fn turns_left_behind_say_for_which_whenever_the_daemon_was_restarted() {
 }
 
 #[test]
-fn every_span_says_which_trace_and_session_it_belongs_to() {
+fn every_span_has_its_trace_and_session() {
     let spans = Recording::load("i_plain").play(Mode::Plain);
     for span in &spans {
         let turn = spans.iter().find(|root| root.is_root() && root.trace_id == span.trace_id).expect("a root");

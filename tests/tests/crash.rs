@@ -1,4 +1,4 @@
-//! A daemon killed at any moment loses nothing, and repeats at most what was in flight.
+//! A daemon killed at any moment loses nothing, and repeats at most the spans in flight.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,26 +11,26 @@ use tests::{
     strace, tries,
 };
 
-/// How many scenes are played at once: they wait more than they work.
+/// How many scenes are played in parallel: they wait more than they work.
 const AT_ONCE: usize = 6;
 
 #[test]
-fn killed_at_any_system_call_of_its_day_the_daemon_loses_nothing() {
+fn a_daemon_killed_at_any_system_call_of_a_day_loses_nothing() {
     sweep("day", Scene::day);
 }
 
 #[test]
-fn killed_at_any_system_call_of_its_recovery_the_daemon_loses_nothing() {
+fn a_daemon_killed_at_any_system_call_of_its_recovery_loses_nothing() {
     sweep("recovery", Scene::recovery);
 }
 
 #[test]
-fn killed_at_any_system_call_of_a_migration_the_daemon_loses_nothing() {
+fn a_daemon_killed_at_any_system_call_of_a_migration_loses_nothing() {
     sweep("migration", || Scene::migration(&v1()));
 }
 
 #[test]
-fn killed_at_any_system_call_while_it_salvages_the_daemon_loses_nothing() {
+fn a_daemon_killed_at_any_system_call_of_a_salvage_loses_nothing() {
     sweep("salvage", Scene::salvage);
 }
 
@@ -57,11 +57,11 @@ fn sweep(name: &str, scene: impl Fn() -> Scene + Sync) {
     assert!(tally.deaths * 3 >= count * 2, "{name}: only {} of {count} kills came about", tally.deaths);
 }
 
-/// How many turns a story has whose daemons never live for long.
+/// The number of turns in a story in which no daemon lives for long.
 const TURNS: usize = 25;
 
 #[test]
-fn killed_again_and_again_at_random_moments_the_daemon_loses_nothing() {
+fn a_daemon_killed_at_random_moments_loses_nothing() {
     let started = Instant::now();
     let rounds = tries(500, 5_000) / TURNS;
     let tally = play_all(
@@ -84,9 +84,9 @@ fn v1() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("databases/v1.db")
 }
 
-/// To be run by hand, and not any more when the schema has a second version.
+/// To be run by hand, and no longer once the schema has a second version.
 #[test]
 #[ignore = "writes the database of the first version"]
-fn a_database_of_the_first_version() {
+fn write_a_database_of_the_first_version() {
     std::fs::write(v1(), Scene::carried_database()).expect("written");
 }

@@ -1,4 +1,4 @@
-//! One daemon per user, that stops and starts again without a loss, and keeps what it holds to itself.
+//! One daemon per user stops and starts again without loss, and keeps its data private.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_second_daemon_goes_away_and_the_first_one_goes_on() {
+fn a_second_daemon_exits_and_the_first_one_continues() {
     let (home, server) = (Home::new(), Server::new());
     let first = home.daemon();
     for _ in 0..3 {
@@ -36,7 +36,7 @@ fn a_second_daemon_goes_away_and_the_first_one_goes_on() {
 }
 
 #[test]
-fn a_dead_daemons_socket_is_replaced_and_anything_else_in_its_place_is_not() {
+fn the_socket_of_a_dead_daemon_is_replaced_but_no_other_file() {
     let home = Home::new();
     let paths = home.paths();
     home.daemon().kill();
@@ -55,7 +55,7 @@ fn a_dead_daemons_socket_is_replaced_and_anything_else_in_its_place_is_not() {
 }
 
 #[test]
-fn a_daemon_that_is_told_to_stop_stops_and_keeps_what_is_unsent() {
+fn a_stopping_daemon_keeps_unsent_spans() {
     let home = Home::new();
     let server = Server::answering(|_| Answer::status(500));
     home.settings("work", &server.env());
@@ -78,7 +78,7 @@ fn a_daemon_that_is_told_to_stop_stops_and_keeps_what_is_unsent() {
 }
 
 #[test]
-fn a_daemon_that_is_told_to_stop_waits_for_the_answer_on_its_way() {
+fn a_stopping_daemon_waits_for_an_answer_in_flight() {
     let home = Home::new();
     let (answer, answers) = mpsc::channel::<()>();
     let (ask, asked) = mpsc::channel();
@@ -104,12 +104,12 @@ fn a_daemon_that_is_told_to_stop_waits_for_the_answer_on_its_way() {
 }
 
 #[test]
-fn a_session_no_hook_told_of_is_found_when_the_daemon_starts() {
+fn a_session_without_an_event_is_found_when_the_daemon_starts() {
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
     let mut before = Story::new(&home, "work", "before");
     before.turn("q", "a");
-    // What was written before its first start is not looked for.
+    // Sessions from before its first start are not searched.
     let begun = |story: &Story| {
         let file = fs::File::options().write(true).open(&story.path).expect("the transcript");
         file.set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).expect("an earlier time");
@@ -126,7 +126,7 @@ fn a_session_no_hook_told_of_is_found_when_the_daemon_starts() {
 }
 
 #[test]
-fn a_damaged_database_is_set_aside_and_the_same_spans_come_out_again() {
+fn a_damaged_database_is_set_aside_and_the_same_spans_are_emitted_again() {
     for damage in ["text", "header", "pages", "wal"] {
         let (home, server) = (Home::new(), Server::new());
         let database = home.paths().database;
@@ -143,7 +143,7 @@ fn a_damaged_database_is_set_aside_and_the_same_spans_come_out_again() {
             "text" => bytes = b"this was never a database, however much it looks like one ".repeat(200),
             "header" => bytes[..16].fill(0xff),
             "pages" => bytes[4096..].fill(0xff),
-            // A log that belongs to another database is not applied.
+            // The log of another database is not applied.
             _ => fs::write(database.with_extension("db-wal"), [0x37; 4096]).expect("written"),
         }
         fs::write(&database, &bytes).expect("written");
@@ -165,10 +165,10 @@ fn a_damaged_database_is_set_aside_and_the_same_spans_come_out_again() {
 }
 
 #[test]
-fn nobody_else_can_read_what_the_daemon_keeps() {
+fn only_the_user_can_read_the_daemons_files() {
     let (home, server) = (Home::new(), Server::new());
     let paths = home.paths();
-    // Directories that were open to others are closed.
+    // Directories that were open to others are made private.
     fs::create_dir_all(&paths.spool).expect("made");
     fs::set_permissions(&paths.state, fs::Permissions::from_mode(0o755)).expect("opened");
     fs::set_permissions(&paths.spool, fs::Permissions::from_mode(0o777)).expect("opened");
@@ -185,8 +185,8 @@ fn nobody_else_can_read_what_the_daemon_keeps() {
 }
 
 #[test]
-fn secrets_in_a_conversation_are_masked_before_they_are_stored_unless_the_project_says_otherwise() {
-    // Put together here, so that nobody mistakes this file for a leak.
+fn secrets_are_masked_before_they_are_stored_unless_the_project_opts_out() {
+    // Assembled here, so that nobody mistakes this file for a leak.
     let token = ["gh", "p_", "9fK2xQ7mZ4tR8wL1cV6bN3pD5sH0jG2aYeUo"].concat();
     for (redact, expect) in [(None, "use [REDACTED:github] please"), (Some("off"), &*format!("use {token} please"))] {
         let home = Home::new();
@@ -213,7 +213,7 @@ fn secrets_in_a_conversation_are_masked_before_they_are_stored_unless_the_projec
 }
 
 #[test]
-fn a_log_holds_no_word_of_the_conversation() {
+fn the_log_contains_no_text_of_the_conversation() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon_with(&[("CC_LANGFUSE_DEBUG", "true")]);
     let mut story = Story::new(&home, "work", "s");
@@ -225,7 +225,7 @@ fn a_log_holds_no_word_of_the_conversation() {
 }
 
 #[test]
-fn flush_says_what_is_left() {
+fn flush_reports_what_is_left() {
     let home = Home::new();
     let server = Server::answering(|_| Answer::status(500));
     assert_eq!(home.ctl(&["flush"]).status.code(), Some(3), "no daemon");
@@ -248,7 +248,7 @@ fn flush_says_what_is_left() {
 }
 
 #[test]
-fn status_without_a_daemon_says_so() {
+fn status_reports_that_no_daemon_runs() {
     let home = Home::new();
     for args in [&["status"][..], &["status", "--json"], &["flush", "--timeout", "1s"]] {
         let output = home.ctl(args);

@@ -1,4 +1,4 @@
-//! Whatever the server answers, every span arrives once, and what no server takes is put aside where it can be seen.
+//! Whatever the server answers, every span arrives once, and spans that no server accepts are set aside visibly.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ fn failed(request: &Request) -> bool {
 }
 
 #[test]
-fn requests_are_what_langfuse_reads_whatever_the_environment_says_to_other_exporters() {
+fn requests_to_langfuse_ignore_the_variables_of_other_exporters() {
     let (home, server, other) = (Home::new(), Server::new(), Server::new());
     let elsewhere = other.url.as_str();
     let _daemon = home.daemon_with(&[
@@ -68,7 +68,7 @@ fn requests_are_what_langfuse_reads_whatever_the_environment_says_to_other_expor
 }
 
 #[test]
-fn what_the_server_could_not_take_goes_out_again_byte_for_byte_and_not_before_it_asked() {
+fn an_unaccepted_batch_is_sent_again_unchanged_and_not_too_early() {
     let home = Home::new();
     let _daemon = home.daemon();
     let cases = [
@@ -91,14 +91,14 @@ fn what_the_server_could_not_take_goes_out_again_byte_for_byte_and_not_before_it
     let servers = cases.map(|(name, answer, wait)| {
         let mut first = Some(answer);
         let server = Server::answering(move |_| first.take().unwrap_or_else(Answer::ok));
-        // One turn, so that all of it is in the first request and nothing is added to the second.
+        // One turn, so that all of it is in the first request and the second adds nothing.
         play(&home, name, 1, &server.env());
         (name, server, Duration::from_secs(wait))
     });
     for (_, server, _) in &servers {
         server.wait_for_requests(1);
     }
-    // Somebody who waits does not make it impolite.
+    // A waiting user does not shorten the wait that the server asked for.
     let left = home.ctl(&["flush", "--timeout", "200ms"]);
     assert_eq!(left.status.code(), Some(1), "{left:?}");
     home.flush();
@@ -115,7 +115,7 @@ fn what_the_server_could_not_take_goes_out_again_byte_for_byte_and_not_before_it
 }
 
 #[test]
-fn a_project_names_its_server_in_any_of_the_accepted_ways() {
+fn a_project_can_name_its_server_by_each_variable() {
     let home = Home::new();
     let _daemon = home.daemon();
     let nowhere = "http://127.0.0.1:1";
@@ -167,7 +167,7 @@ fn a_refused_key_is_tried_again_when_a_hook_brings_another() {
 }
 
 #[test]
-fn a_refused_key_is_looked_up_again_in_the_settings_when_somebody_waits() {
+fn a_refused_key_is_looked_up_again_in_the_settings_on_flush() {
     let home = Home::new();
     let _daemon = home.daemon();
     let server = Server::answering(|request| Answer::status(if request.key() == "pk:sk-new" { 200 } else { 403 }));
@@ -179,7 +179,7 @@ fn a_refused_key_is_looked_up_again_in_the_settings_when_somebody_waits() {
 }
 
 #[test]
-fn one_span_the_server_refuses_is_put_aside_and_all_others_arrive() {
+fn a_refused_span_becomes_a_dead_letter_and_all_others_arrive() {
     let home = Home::new();
     let daemon = home.daemon();
     let poisonous = |span: &Span| span.is_generation() && span.content("output") == "answer 23";
@@ -195,7 +195,7 @@ fn one_span_the_server_refuses_is_put_aside_and_all_others_arrive() {
     assert!(!spans.iter().any(poisonous));
     assert_eq!(home.status()["dead_letters"], 1);
     assert!(server.requests().len() < 30, "{} requests", server.requests().len());
-    // And that is where it stays.
+    // It stays set aside.
     daemon.kill();
     let _daemon = home.daemon();
     home.flush();
@@ -203,7 +203,7 @@ fn one_span_the_server_refuses_is_put_aside_and_all_others_arrive() {
 }
 
 #[test]
-fn what_is_too_large_for_the_server_is_sent_in_pieces_and_a_span_too_large_is_cut_visibly() {
+fn a_too_large_batch_is_split_and_a_too_large_span_is_cut_visibly() {
     const LIMIT: usize = 24 << 10;
     let home = Home::new();
     let _daemon = home.daemon();
@@ -221,7 +221,7 @@ fn what_is_too_large_for_the_server_is_sent_in_pieces_and_a_span_too_large_is_cu
     assert_eq!(home.status()["dead_letters"], 0);
     let cut: Vec<&Span> =
         spans.iter().filter(|span| span.attrs.values().any(|value| value.contains("[TRUNCATED"))).collect();
-    // The long answer stands in its generation and in its turn.
+    // The long answer is in its generation and in its turn.
     assert_eq!(cut.len(), 2, "{:?}", cut.iter().map(|span| &span.name).collect::<Vec<_>>());
     for span in cut {
         assert!(span.observation("output").contains("üüü"), "what fits is kept");
@@ -231,7 +231,7 @@ fn what_is_too_large_for_the_server_is_sent_in_pieces_and_a_span_too_large_is_cu
 }
 
 #[test]
-fn what_a_server_took_with_reservations_is_not_sent_again() {
+fn spans_accepted_with_partial_success_are_not_sent_again() {
     let home = Home::new();
     let _daemon = home.daemon();
     // ExportTraceServiceResponse { partial_success: { rejected_spans: 1, error_message: "no" } }
@@ -282,14 +282,14 @@ fn a_redirect_is_not_followed() {
 }
 
 #[test]
-fn a_session_during_which_the_server_is_down_arrives_when_it_is_up() {
+fn a_session_arrives_when_the_server_is_up_again() {
     let home = Home::new();
     let address = server::unused();
     let env = server::env(&format!("http://{address}"), "pk", "sk");
     home.settings("work", &env);
     let mut story = Story::new(&home, "work", "s");
     for turn in 1..=6 {
-        // Half of the hooks find no daemon either.
+        // Half of the hooks find no daemon.
         let daemon = (turn % 2 == 0).then(|| home.daemon());
         let answer = format!("answer {turn}");
         story.prompt("q").tool("t").answer(&answer);
@@ -345,7 +345,7 @@ fn after_an_outage_the_log_names_each_turn_with_its_page_and_the_disk_gets_its_r
 }
 
 #[test]
-fn one_server_that_is_away_does_not_keep_another_waiting() {
+fn a_server_that_is_down_does_not_delay_another() {
     let home = Home::new();
     let _daemon = home.daemon();
     let away = server::env(&format!("http://{}", server::unused()), "pk", "sk");
@@ -359,7 +359,7 @@ fn one_server_that_is_away_does_not_keep_another_waiting() {
 }
 
 #[test]
-fn a_server_that_never_answers_keeps_nobody_waiting() {
+fn a_server_that_never_answers_delays_nothing() {
     let home = Home::new();
     let daemon = home.daemon();
     let stuck = Server::answering(|_| Answer::never());

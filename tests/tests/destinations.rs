@@ -10,7 +10,7 @@ use serde_json::json;
 use tests::{Answer, Home, MediaApi, Server, Story, home, ids, raw, say, server, tries};
 
 #[test]
-fn two_projects_at_once_get_each_their_own_and_with_their_own_key() {
+fn two_projects_send_to_their_own_servers_with_their_own_keys() {
     const SESSIONS: usize = 5;
     let home = Home::new();
     let _daemon = home.daemon();
@@ -39,7 +39,7 @@ fn two_projects_at_once_get_each_their_own_and_with_their_own_key() {
 }
 
 #[test]
-fn after_a_restart_the_secret_is_found_again_in_the_projects_settings() {
+fn after_a_restart_the_secret_is_found_in_the_projects_settings() {
     let home = Home::new();
     let server = Server::answering(|_| Answer::status(500));
     let mut story = Story::new(&home, "work", "s");
@@ -49,7 +49,7 @@ fn after_a_restart_the_secret_is_found_again_in_the_projects_settings() {
     server.wait_for_requests(1);
     daemon.kill();
     server.change(|_| Answer::ok());
-    // A key for another server or public key is not this one's.
+    // A key for another server or public key is not used for this one.
     home.settings("work", &server::env("http://127.0.0.1:1", "pk-lf-test", "sk-wrong"));
     let daemon = home.daemon();
     home.status_until("the destination to be parked", |status| status["destinations"][0]["state"] == "parked");
@@ -67,7 +67,7 @@ fn after_a_restart_the_secret_is_found_again_in_the_projects_settings() {
 }
 
 #[test]
-fn after_a_restart_the_secret_is_found_again_where_claude_codes_own_directory_was_moved() {
+fn after_a_restart_the_secret_is_found_in_a_moved_claude_config_directory() {
     let home = Home::new();
     let server = Server::answering(|_| Answer::status(500));
     let mut story = Story::new(&home, "work", "s");
@@ -92,7 +92,7 @@ fn after_a_restart_the_secret_is_found_again_where_claude_codes_own_directory_wa
 }
 
 #[test]
-fn a_project_without_a_secret_is_parked_and_status_says_why() {
+fn a_project_without_a_secret_is_parked_and_status_gives_the_reason() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -108,14 +108,14 @@ fn a_project_without_a_secret_is_parked_and_status_says_why() {
     let printed = String::from_utf8_lossy(&printed.stdout);
     assert!(printed.contains("parked") && printed.contains("no secret key"), "{printed}");
     assert_eq!(server.requests().len(), 0);
-    // The next hook of a session that has the key brings everything.
+    // The next hook of a session with the key makes everything arrive.
     home.hook(&story.event("SessionEnd"), &server.env());
     home.flush();
     assert_eq!(server.spans().len(), 2);
 }
 
 #[test]
-fn status_tells_sessions_and_destinations() {
+fn status_lists_sessions_and_destinations() {
     let (home, server) = (Home::new(), Server::new());
     let daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -140,7 +140,7 @@ fn status_tells_sessions_and_destinations() {
 }
 
 #[test]
-fn what_a_project_sets_stands_on_every_span() {
+fn a_projects_options_are_on_every_span() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -177,7 +177,7 @@ fn what_a_project_sets_stands_on_every_span() {
 }
 
 #[test]
-fn the_user_is_whom_git_knows_if_asked_for() {
+fn the_user_id_comes_from_git_if_requested() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     fs::write(home.path().join(".gitconfig"), "[user]\n\temail = ada@example.org\n").expect("git's settings");
@@ -190,7 +190,7 @@ fn the_user_is_whom_git_knows_if_asked_for() {
 }
 
 #[test]
-fn a_sampled_turn_is_whole_or_absent() {
+fn a_sampled_turn_is_complete_or_absent() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -208,7 +208,7 @@ fn a_sampled_turn_is_whole_or_absent() {
 }
 
 #[test]
-fn however_its_address_and_keys_are_written_a_server_is_one_destination() {
+fn all_spellings_of_address_and_keys_are_one_destination() {
     let home = Home::new();
     let _daemon = home.daemon();
     let server = Server::new();
@@ -241,7 +241,7 @@ fn however_its_address_and_keys_are_written_a_server_is_one_destination() {
 }
 
 #[test]
-fn a_thousand_destinations_cost_an_event_nothing() {
+fn a_thousand_destinations_do_not_slow_an_event() {
     let count = tries(200, 1500);
     let home = Home::new();
     let daemon = home.daemon();
@@ -259,7 +259,7 @@ fn a_thousand_destinations_cost_an_event_nothing() {
     }
     home.flush();
     assert_eq!(server.spans().len(), 2 * count);
-    // Beside the first events of this run, when there were few: how loaded the machine is does not matter.
+    // Compared with the first events of this run, so the machine's load does not matter.
     let median = |times: &[Duration]| {
         let mut times = times.to_vec();
         times.sort();
@@ -275,7 +275,7 @@ fn a_thousand_destinations_cost_an_event_nothing() {
     assert!(peak < 150 << 10, "{peak} KiB");
 }
 
-/// What `destinations --json` says of one: its name, state and how much waits and was delivered.
+/// An entry of `destinations --json`: its name, state, and how much waits and was delivered.
 fn listed(home: &Home, account: &str) -> (String, String, u64, u64) {
     let output = home.ctl(&["destinations", "--json"]);
     let all: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -297,7 +297,7 @@ fn said(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 
-/// A server whose old key was revoked: it takes `pk-new` alone.
+/// A server whose old key was revoked: it accepts only `pk-new`.
 fn rotated(api: &MediaApi) -> Server {
     let api = api.clone();
     let mut paths = BTreeSet::new();
@@ -311,7 +311,7 @@ fn rotated(api: &MediaApi) -> Server {
 }
 
 #[test]
-fn what_waits_under_a_revoked_key_goes_out_under_the_new_one_once() {
+fn spans_waiting_for_a_revoked_key_can_be_moved_to_the_new_one() {
     let (home, api) = (Home::new(), MediaApi::default());
     let server = rotated(&api);
     let daemon = home.daemon();
@@ -321,7 +321,7 @@ fn what_waits_under_a_revoked_key_goes_out_under_the_new_one_once() {
     story.prompt_of(&json!([{"type": "text", "text": "look"}, image])).tool("x").answer("a1");
     home.hook(&story.stop("a1"), &keys("old"));
     home.status_until("the old key to be refused", |status| status["destinations"][0]["state"] == "parked");
-    // The session goes on with the new key, and another one began with the old.
+    // The session continues with the new key; another one began with the old.
     story.turn("q2", "a2");
     home.settings("work", &keys("new"));
     home.hook(&story.stop("a2"), &keys("new"));
@@ -347,7 +347,7 @@ fn what_waits_under_a_revoked_key_goes_out_under_the_new_one_once() {
     let (_, state, waiting, _) = listed(&home, "pk-old");
     assert_eq!((&*state, waiting), ("ok", 0));
     assert_eq!(listed(&home, "pk-new").3, 8);
-    // Nothing more moves, and nothing comes again: not by a restart, not by what the sessions say next.
+    // Nothing more moves or comes again, neither after a restart nor with new turns.
     assert!(said(&home.ctl(&["destinations", "move", "pk-old", "pk-new"])).contains("0 spans"));
     daemon.kill();
     let _daemon = home.daemon();
@@ -359,7 +359,7 @@ fn what_waits_under_a_revoked_key_goes_out_under_the_new_one_once() {
 }
 
 #[test]
-fn what_the_other_destination_was_sent_before_is_not_sent_to_it_again() {
+fn moved_spans_are_not_sent_again_if_the_new_destination_has_them() {
     let (home, api) = (Home::new(), MediaApi::default());
     let server = rotated(&api);
     let _daemon = home.daemon();
@@ -389,7 +389,7 @@ fn what_the_other_destination_was_sent_before_is_not_sent_to_it_again() {
 }
 
 #[test]
-fn what_waits_moves_to_another_kind_of_destination_too() {
+fn waiting_spans_can_be_moved_to_another_kind_of_destination() {
     let home = Home::new();
     let (refusing, receiver) = (Server::answering(|_| Answer::status(401)), Server::new());
     let _daemon = home.daemon();
@@ -416,7 +416,7 @@ fn what_waits_moves_to_another_kind_of_destination_too() {
 }
 
 #[test]
-fn what_is_dropped_is_asked_for_counted_and_gone() {
+fn dropping_waiting_spans_asks_first_and_counts_them() {
     let home = Home::new();
     let server = Server::answering(|_| Answer::status(401));
     let daemon = home.daemon();

@@ -1,4 +1,4 @@
-//! A disk that refuses is waited for: nothing crashes, spins, or is lost.
+//! The daemon waits for a disk that refuses writes: it does not crash, spin or lose anything.
 
 use std::{
     sync::{
@@ -16,11 +16,11 @@ use tests::{
     tries,
 };
 
-/// How many scenes are played at once: they wait more than they work.
+/// How many scenes are played in parallel: they wait more than they work.
 const AT_ONCE: usize = 8;
 
 #[test]
-fn whichever_single_write_fails_everything_arrives_once() {
+fn everything_arrives_once_if_any_single_write_fails() {
     if !strace::works() {
         return;
     }
@@ -54,7 +54,7 @@ fn whichever_single_write_fails_everything_arrives_once() {
 }
 
 #[test]
-fn while_the_disk_is_full_the_daemon_waits_and_then_everything_arrives_once() {
+fn everything_arrives_once_after_a_full_disk() {
     if !strace::works() || !strace::attaches() {
         skipped("strace may not attach to a daemon here");
         return;
@@ -80,7 +80,7 @@ fn while_the_disk_is_full_the_daemon_waits_and_then_everything_arrives_once() {
 
         let calls = "pwrite64,ftruncate,fsync,fdatasync,?mkdir,mkdirat,?rename,renameat,renameat2";
         let full = strace::on_running(&daemon, Order::fail(calls, error)).expect("attached");
-        // The server has the batch, and nobody can write that down; nor what is read now.
+        // The server has the batch, but neither that nor the newly read turn can be recorded.
         other.answer("a3");
         may_answer.store(true, SeqCst);
         server.wait_for(2);

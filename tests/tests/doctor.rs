@@ -1,4 +1,4 @@
-//! The doctor finds what is wrong, says how to fix it, and shows no key.
+//! The doctor finds problems, gives a remedy for each, and shows no key.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use tests::{
 };
 
 #[test]
-fn where_all_is_well_the_trace_it_sends_is_read_back() {
+fn doctor_sends_a_trace_and_reads_it_back_if_everything_works() {
     let stage = Stage::running();
     let before = stage.server.spans().len();
     let seen = stage.doctor(&[]);
@@ -34,20 +34,20 @@ fn where_all_is_well_the_trace_it_sends_is_read_back() {
     assert_eq!((probe.name.as_str(), probe.get("langfuse.trace.name")), ("cc-langfuse doctor", "cc-langfuse doctor"));
     assert_eq!((probe.is_root(), probe.observation("model.name"), probe.get("session.id")), (true, "", ""));
     seen.has("probe", "ok", &probe.trace_id, "");
-    // Whoever asks for no trace sends none.
+    // With --no-probe no trace is sent.
     let seen = stage.doctor(&["--no-probe"]);
     assert_eq!((seen.unwell(), stage.server.spans().len()), (vec![], before + 1));
-    // And people read lines.
+    // The form for people is lines.
     let mut command = stage.home.command(&bins().ctl);
     command.args(["doctor", "--no-probe"]).env("PATH", &stage.bin).current_dir(&stage.project);
     let text = String::from_utf8(run(command, b"").0.stdout).expect("text");
     assert!(text.starts_with("Claude Code\n  ✓ claude ") && !text.contains('\x1b'), "{text}");
 }
 
-/// What is done to a stage, the check that finds it, its state, and parts of what was seen and of the remedy.
+/// A change to a stage, the check that finds it, its state, and parts of the finding and the remedy.
 type Breakage = (&'static str, fn(&mut Stage), &'static str, &'static str, &'static str, &'static str);
 
-/// What is done to the settings of a project.
+/// A change to the settings of a project.
 type Change = fn(&mut Vec<(String, String)>);
 
 fn each(breakages: &[Breakage], stage: fn() -> Stage) {
@@ -61,7 +61,7 @@ fn each(breakages: &[Breakage], stage: fn() -> Stage) {
 }
 
 #[test]
-fn what_is_wrong_with_settings_and_hook_is_found() {
+fn doctor_finds_problems_with_settings_and_hook() {
     each(
         &[
             ("no hook", |s| s.register(&[]), "hook-events", "problem", "no settings file registers", "setup"),
@@ -156,10 +156,10 @@ fn what_is_wrong_with_settings_and_hook_is_found() {
 }
 
 #[test]
-fn a_program_that_a_project_names_is_not_run() {
+fn doctor_does_not_run_a_program_that_a_project_names() {
     let stage = Stage::new();
     let (hook, ran) = (stage.project.join("cc-langfuse-hook"), stage.home.path().join("ran"));
-    // It speaks like a hook.
+    // It answers like a hook.
     let mut script = format!("#!/bin/sh\n: >'{}'\nexit 0\n", ran.display()).into_bytes();
     script.extend(fs::read(bins().hook.as_path()).expect("the hook"));
     fs::write(&hook, script).expect("written");
@@ -169,7 +169,7 @@ fn a_program_that_a_project_names_is_not_run() {
     fs::write(stage.project.join(".claude/settings.json"), register(&hook).to_string()).expect("written");
     stage.doctor(&["--no-probe"]).has("hook-program", "ok", "it is not run", "");
     assert!(!ran.exists());
-    // The user's own settings may name it, and any settings what lies beside the doctor.
+    // The user's own settings may name any program, and every settings file the one beside the doctor.
     stage.write_user(&register(&hook).to_string());
     fs::remove_file(stage.project.join(".claude/settings.json")).expect("removed");
     stage.doctor(&["--no-probe"]).has("hook-program", "ok", "cc-langfuse-hook runs", "");
@@ -180,7 +180,7 @@ fn a_program_that_a_project_names_is_not_run() {
 }
 
 #[test]
-fn what_is_wrong_with_the_projects_keys_is_found() {
+fn doctor_finds_problems_with_the_projects_keys() {
     let settings = |s: &Stage, change: Change| {
         let mut env = s.server.env();
         change(&mut env);
@@ -208,12 +208,12 @@ fn what_is_wrong_with_the_projects_keys_is_found() {
 }
 
 #[test]
-fn keys_in_a_file_that_git_tracks_are_named_and_go_nowhere() {
+fn keys_in_a_file_that_git_tracks_are_reported_and_not_used() {
     let stage = Stage::new();
     let git =
         |args: &[&str]| Command::new("git").current_dir(&stage.project).env("HOME", "/nowhere").args(args).output();
     if git(&["init", "-q"]).is_err() {
-        return say("SKIPPED keys_in_a_file_that_git_tracks_are_named_and_go_nowhere: no git here");
+        return say("SKIPPED keys_in_a_file_that_git_tracks_are_reported_and_not_used: no git here");
     }
     assert!(git(&["add", "."]).expect("git").status.success());
     let seen = stage.doctor(&[]);
@@ -228,7 +228,7 @@ fn keys_in_a_file_that_git_tracks_are_named_and_go_nowhere() {
 }
 
 #[test]
-fn what_is_wrong_with_the_daemon_and_its_files_is_found() {
+fn doctor_finds_problems_with_the_daemon_and_its_files() {
     let seen = Stage::new().doctor(&[]);
     seen.has("daemon", "problem", "not running", "cc-langfused");
     assert_eq!(seen.unwell(), ["daemon"], "{}", seen.report);
@@ -311,7 +311,7 @@ fn what_is_wrong_with_the_daemon_and_its_files_is_found() {
 }
 
 #[test]
-fn what_is_wrong_with_the_server_is_found() {
+fn doctor_finds_problems_with_the_server() {
     each(
         &[
             (
@@ -399,7 +399,7 @@ fn what_is_wrong_with_the_server_is_found() {
 }
 
 #[test]
-fn a_trace_is_read_back_from_older_and_newer_servers_and_late() {
+fn doctor_reads_a_trace_back_from_old_new_and_slow_servers() {
     let stage = Stage::running();
     stage.server.change(langfuse::v3);
     stage.doctor(&[]).has("probe", "ok", "v4 API: no such API; older API: after", "");
@@ -420,7 +420,7 @@ fn a_trace_is_read_back_from_older_and_newer_servers_and_late() {
 }
 
 #[test]
-fn a_server_without_its_database_takes_spans_and_is_named() {
+fn doctor_recognises_a_server_without_its_database() {
     let stage = Stage::running();
     stage.server.change(langfuse::without_postgres);
     let mut story = Story::new(&stage.home, "p", "t");
@@ -431,7 +431,7 @@ fn a_server_without_its_database_takes_spans_and_is_named() {
 }
 
 #[test]
-fn what_the_daemon_cannot_deliver_is_found() {
+fn doctor_reports_what_the_daemon_cannot_deliver() {
     let stage = Stage::running();
     stage.server.change(|_| Answer::status(401));
     let mut story = Story::new(&stage.home, "p", "t");
@@ -444,7 +444,7 @@ fn what_the_daemon_cannot_deliver_is_found() {
 }
 
 #[test]
-fn transcripts_near_their_removal_that_were_never_traced_are_found() {
+fn doctor_reports_untraced_transcripts_that_are_about_to_be_removed() {
     let stage = Stage::running();
     let days = |days: u64| SystemTime::now() - Duration::from_secs(days * 86_400 + 60);
     let old = |name: &str, since: u64| {
@@ -454,7 +454,7 @@ fn transcripts_near_their_removal_that_were_never_traced_are_found() {
         file.set_modified(days(since)).expect("a time");
         story
     };
-    // The session the daemon knows, one that has time, and one of a project that is not traced.
+    // The session that the daemon knows, one with time left, and one of a project that is not traced.
     let file = fs::File::options().append(true).open(Story::new(&stage.home, "p", "s").path).expect("the transcript");
     file.set_modified(days(29)).expect("a time");
     old("young", 20);
@@ -468,7 +468,7 @@ fn transcripts_near_their_removal_that_were_never_traced_are_found() {
     let seen = stage.doctor(&["--no-probe"]);
     let remedy = format!("cc-langfusectl backfill {}", story.path.display());
     seen.has("transcripts", "warning", "1 transcript of traced projects near the end", &remedy);
-    // Whoever keeps them longer has more time.
+    // A longer cleanup period gives more time.
     let text = fs::read_to_string(stage.user_settings()).expect("settings");
     stage.write_user(&text.replacen('{', r#"{"cleanupPeriodDays":90,"#, 1));
     assert_eq!(stage.doctor(&["--no-probe"]).unwell(), Vec::<&str>::new());

@@ -1,4 +1,4 @@
-//! README and docs say what the programs do: every command is one, every variable is read, every link leads somewhere.
+//! README and docs are true: every command exists, every variable is read, every link leads somewhere.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 
 use tests::bins;
 
-/// Variables in our documents that other programs define.
+/// Variables in the documents that other programs define.
 const OF_OTHERS: &[&str] = &[
     "CC_LANGFUSE_LONG",
     "CC_LANGFUSE_TEST_MLFLOW",
@@ -32,7 +32,7 @@ fn documents() -> BTreeMap<String, String> {
     paths.into_iter().map(|path| (path.clone(), fs::read_to_string(root().join(&path)).expect("text"))).collect()
 }
 
-/// The commands in `text`: lines of `sh` blocks, split at `&&`, and code within a line; without comments.
+/// The commands in `text`: lines of `sh` blocks, split at `&&`, and inline code; without comments.
 fn commands(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (index, part) in text.split("```").enumerate() {
@@ -41,7 +41,7 @@ fn commands(text: &str) -> Vec<String> {
             let lines = lines.lines().map(|line| line.split(" #").next().unwrap_or(line).trim_start_matches("$ "));
             found.extend(lines.flat_map(|line| line.split(" && ")).map(|command| command.trim().to_owned()));
         } else {
-            // Code may be broken over two lines.
+            // Inline code may be broken over two lines.
             let code = part.split('`').skip(1).step_by(2);
             found.extend(code.map(|code| code.split_whitespace().collect::<Vec<_>>().join(" ")));
         }
@@ -49,7 +49,7 @@ fn commands(text: &str) -> Vec<String> {
     found
 }
 
-/// The words of `command` behind `program`, with any variables and directory before it left out.
+/// The words of `command` after `program`, without variables and directory before it.
 fn arguments<'c>(command: &'c str, program: &str) -> Option<Vec<&'c str>> {
     let mut words = command.split_whitespace().skip_while(|word| {
         word.split_once('=').is_some_and(|(name, _)| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
@@ -62,7 +62,7 @@ fn arguments<'c>(command: &'c str, program: &str) -> Option<Vec<&'c str>> {
 struct Help(BTreeMap<String, Option<String>>);
 
 impl Help {
-    /// What `cc-langfusectl` says of a command, by the words that lead to it; `None` if there is no such command.
+    /// The help of a command of `cc-langfusectl`; `None` if there is no such command.
     fn of(&mut self, words: &[&str]) -> Option<&str> {
         let shown = self.0.entry(words.join(" ")).or_insert_with(|| {
             let output = Command::new(&bins().ctl).args(words).arg("--help").output().expect("started");
@@ -71,10 +71,10 @@ impl Help {
         shown.as_deref()
     }
 
-    /// Why this is not a command of ours, if so.
+    /// Why this command is not valid; `None` if it is.
     fn refuses(&mut self, words: &[&str]) -> Option<String> {
         let words: Vec<&str> = words.iter().copied().take_while(|word| !["--", "|", "&", ">"].contains(word)).collect();
-        // `CMD SUB`, as in `destinations move`, if that is a command with its own help.
+        // `CMD SUB`, such as `destinations move`, if that command has its own help.
         let is_name =
             |word: &&&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') && !word.starts_with('-');
         let mut path: Vec<&str> = words.iter().take_while(is_name).take(2).copied().collect();
@@ -90,7 +90,7 @@ impl Help {
 }
 
 #[test]
-fn every_command_that_a_document_shows_exists_with_its_flags() {
+fn every_command_in_a_document_exists_with_its_flags() {
     let (mut help, mut checked, mut wrong) = (Help::default(), 0, Vec::new());
     for (path, text) in documents() {
         for command in commands(&text) {
@@ -98,7 +98,7 @@ fn every_command_that_a_document_shows_exists_with_its_flags() {
                 checked += 1;
                 wrong.extend(help.refuses(&words).map(|why| format!("{path}: `{command}`: {why}")));
             }
-            // Programs that people run as they are shown.
+            // Programs that are run as shown.
             if let Some(words) = arguments(&command, "cargo")
                 && let Some(at) = words.iter().position(|word| *word == "--test" || *word == "--bench")
                 && words.contains(&"tests")
@@ -140,7 +140,7 @@ fn every_command_of_the_tool_is_in_a_document() {
 }
 
 #[test]
-fn every_variable_that_a_document_names_is_read() {
+fn every_variable_in_a_document_is_read() {
     let known = |name: &str| {
         proto::env::VARIABLES.iter().any(|row| row.name == name || row.setting == name) || OF_OTHERS.contains(&name)
     };
@@ -149,7 +149,7 @@ fn every_variable_that_a_document_names_is_read() {
         for name in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             let is_ours =
                 ["CC_LANGFUSE_", "LANGFUSE_", "MLFLOW_", "TRACE_TO_"].iter().any(|start| name.starts_with(start));
-            // `LANGFUSE_X` stands for any, `LANGFUSE_*` for all.
+            // `LANGFUSE_X` stands for any variable, `LANGFUSE_*` for all.
             if !is_ours || name.ends_with('_') || name.ends_with("_X") {
                 continue;
             }
@@ -163,7 +163,7 @@ fn every_variable_that_a_document_names_is_read() {
     assert!(checked > 80, "{checked}");
 }
 
-/// The anchor that a heading has on the pages where people read these.
+/// The anchor of a heading on the pages where people read the documents.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase().replace(' ', "-");
     kept.chars().filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_').collect()

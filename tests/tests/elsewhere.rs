@@ -1,4 +1,5 @@
-//! What people's commands do at Langfuse they do at MLflow, in its file store and at Phoenix; other receivers are said what is not known.
+//! The commands that work for Langfuse also work for MLflow, its file store and Phoenix; for other receivers they
+//! report what is not known.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +30,7 @@ impl Stored {
     }
 }
 
-/// What the servers of a test are like.
+/// Properties of the servers of a test.
 #[derive(Clone, Copy)]
 struct Like {
     version: &'static str,
@@ -39,7 +40,7 @@ struct Like {
 
 const GOOD: Like = Like { version: "3.17.2", store: "SqlStore", stage: "active" };
 
-/// An MLflow server as far as it is asked: the first experiment that a trace came to keeps it.
+/// An MLflow server with the API that is used: a trace stays in the experiment it first arrived in.
 fn mlflow(stored: &Stored, like: Like) -> Server {
     let stored = stored.clone();
     Server::answering(move |request| {
@@ -54,7 +55,7 @@ fn mlflow(stored: &Stored, like: Like) -> Server {
                 }
                 Answer::ok()
             }
-            // As MLflow labels it.
+            // MLflow labels it like this.
             ("GET", "/version") => Answer::ok().header("content-type", "text/html; charset=utf-8").body(like.version),
             ("GET", "/api/3.0/mlflow/server-info") => Answer::ok().body(&json!({"store_type": like.store}).to_string()),
             ("GET", "/api/2.0/mlflow/experiments/get") => {
@@ -86,7 +87,7 @@ fn mlflow(stored: &Stored, like: Like) -> Server {
     })
 }
 
-/// A Phoenix server as far as it is asked. It knows a trace only from the second time on that it is asked for one.
+/// A Phoenix server with the API that is used. It shows a trace only when asked for it the second time.
 fn phoenix(stored: &Stored) -> Server {
     let (stored, mut asked) = (stored.clone(), 0);
     Server::answering(move |request| {
@@ -120,7 +121,7 @@ fn at_otlp(server: &Server) -> Vec<(String, String)> {
     vars(&[("CC_LANGFUSE_OTLP_ENDPOINT", &format!("{}/v1/traces", server.url))])
 }
 
-/// One turn more, with what the project's settings say by then.
+/// Adds a turn, with the project's current settings.
 fn turn(home: &Home, story: &mut Story, env: &[(String, String)]) {
     home.settings("work", env);
     story.turn("q", "a");
@@ -128,13 +129,13 @@ fn turn(home: &Home, story: &mut Story, env: &[(String, String)]) {
     home.flush();
 }
 
-/// The last line of what a command said, which must have succeeded.
+/// The last line of the output of a command that must succeed.
 fn said(output: &Output) -> String {
     succeeds(output).trim().to_owned()
 }
 
 #[test]
-fn at_mlflow_a_session_is_opened_and_forgotten_in_every_experiment_it_went_to() {
+fn a_session_at_mlflow_is_opened_and_forgotten_in_all_its_experiments() {
     let (home, stored) = (Home::new(), Stored::default());
     let server = mlflow(&stored, GOOD);
     let _daemon = home.daemon();
@@ -163,7 +164,7 @@ fn at_mlflow_a_session_is_opened_and_forgotten_in_every_experiment_it_went_to() 
 }
 
 #[test]
-fn a_server_that_keeps_what_it_says_it_deleted_is_not_believed() {
+fn a_deletion_that_the_server_did_not_carry_out_is_reported() {
     let (home, stored) = (Home::new(), Stored::default());
     let (kept, server) = (stored.clone(), mlflow(&stored, GOOD));
     let _daemon = home.daemon();
@@ -181,14 +182,14 @@ fn a_server_that_keeps_what_it_says_it_deleted_is_not_believed() {
     });
     let failed = home.ctl(&["forget", "--yes", "s"]);
     assert!(failed.status.code() == Some(1) && text(&failed).contains("still shows it"), "{failed:?}");
-    // What is no MLflow any more is not taken for one that has no such trace.
+    // A server that is no longer MLflow does not count as having no such trace.
     server.change(|_| Answer::status(404).body("<html>not here</html>"));
     let failed = home.ctl(&["forget", "--yes", "s"]);
     assert!(failed.status.code() == Some(1) && text(&failed).contains("404"), "{failed:?}");
 }
 
 #[test]
-fn phoenix_is_recognised_and_deletes_what_it_stores_only_later() {
+fn forget_waits_for_phoenix_to_store_and_delete_a_trace() {
     let (home, stored) = (Home::new(), Stored::default());
     let server = phoenix(&stored);
     let _daemon = home.daemon();
@@ -203,7 +204,7 @@ fn phoenix_is_recognised_and_deletes_what_it_stores_only_later() {
 }
 
 #[test]
-fn a_receiver_without_a_deletion_is_said_and_nothing_more_goes_there() {
+fn forget_reports_a_receiver_that_cannot_delete_and_sends_it_nothing_more() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s-7");
@@ -224,7 +225,7 @@ fn a_receiver_without_a_deletion_is_said_and_nothing_more_goes_there() {
     assert_eq!(ids(&server.spans()), sent);
 }
 
-/// The variables of a project that `setup --mlflow` has set up, where it is, and the directories of its traces.
+/// A project set up by `setup --mlflow`: its directory, its variables, and the directories of its traces.
 fn files_of(home: &Home) -> (PathBuf, Vec<(String, String)>) {
     let dir = home.project("work");
     let env = vars(&[("MLFLOW_CLAUDE_TRACING_ENABLED", "true")]);
@@ -238,7 +239,7 @@ fn traces(store: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn in_the_file_store_a_session_is_opened_and_forgotten_and_does_not_come_back() {
+fn a_session_in_the_file_store_is_opened_and_forgotten_for_good() {
     let home = Home::new();
     let (dir, env) = files_of(&home);
     let _daemon = home.daemon();
@@ -267,7 +268,7 @@ fn in_the_file_store_a_session_is_opened_and_forgotten_and_does_not_come_back() 
     assert_eq!(traces(&store).len(), 2, "nothing comes back");
 }
 
-/// The findings of `checks` that the doctor has in the project of `home`.
+/// The doctor's findings for `checks` in the project of `home`.
 fn findings(home: &Home, checks: &[&str]) -> Vec<(String, String, String)> {
     let mut command: Command = home.command(&tests::bins().ctl);
     command.args(["doctor", "--json", "--wait", "10s"]).current_dir(home.project("work"));
@@ -284,13 +285,13 @@ fn findings(home: &Home, checks: &[&str]) -> Vec<(String, String, String)> {
         .collect()
 }
 
-/// True if one of them has this state and says this.
+/// True if one of them has this state and contains this text.
 fn is_said(found: &[(String, String, String)], check: &str, state: &str, what: &str) -> bool {
     found.iter().any(|(name, is, seen)| name == check && is == state && seen.contains(what))
 }
 
 #[test]
-fn the_doctor_sends_a_trace_to_mlflow_reads_it_back_and_deletes_it_and_says_what_the_server_is() {
+fn the_doctor_tests_mlflow_with_a_trace_and_names_the_server() {
     for (like, check, state, what) in [
         (GOOD, "probe", "ok", "and deleted again"),
         (Like { version: "3.14.0", ..GOOD }, "server", "warning", "update the server to MLflow 3.15"),
@@ -310,7 +311,7 @@ fn the_doctor_sends_a_trace_to_mlflow_reads_it_back_and_deletes_it_and_says_what
 }
 
 #[test]
-fn the_doctor_sends_a_trace_to_a_receiver_of_otlp_and_deletes_it_where_that_is_phoenix() {
+fn the_doctor_tests_an_otlp_receiver_with_a_trace_and_deletes_it_at_phoenix() {
     let (home, stored) = (Home::new(), Stored::default());
     let (plain, known) = (Server::new(), phoenix(&stored));
     for (server, what) in [(&plain, "this receiver is not read back"), (&known, "and deleted again")] {
@@ -327,7 +328,7 @@ fn the_doctor_sends_a_trace_to_a_receiver_of_otlp_and_deletes_it_where_that_is_p
 }
 
 #[test]
-fn the_doctor_looks_at_a_directory_in_the_place_of_a_server() {
+fn the_doctor_checks_a_file_store() {
     let home = Home::new();
     let (dir, env) = files_of(&home);
     let store = dir.join(".claude/mlflow/runs");
@@ -358,7 +359,7 @@ fn the_doctor_looks_at_a_directory_in_the_place_of_a_server() {
 }
 
 #[test]
-fn the_doctor_knows_where_guides_of_other_tracers_put_hooks_and_variables() {
+fn the_doctor_recognises_hooks_and_variables_from_guides_of_other_tracers() {
     let home = Home::new();
     let dir = home.project("work").join(".claude");
     fs::create_dir_all(&dir).expect("a directory");
@@ -372,7 +373,7 @@ fn the_doctor_knows_where_guides_of_other_tracers_put_hooks_and_variables() {
 }
 
 #[test]
-fn history_and_a_replay_go_to_one_kind_where_that_is_said() {
+fn backfill_and_replay_send_to_one_kind_if_requested() {
     let (langfuse, otlp, stored) = (Server::new(), Server::new(), Stored::default());
     let server = mlflow(&stored, GOOD);
     let home = Home::new();
@@ -400,7 +401,7 @@ fn history_and_a_replay_go_to_one_kind_where_that_is_said() {
 }
 
 #[test]
-fn a_real_mlflow_shows_what_the_doctor_sends_and_deletes_what_is_forgotten() {
+fn a_real_mlflow_shows_the_doctors_trace_and_deletes_forgotten_ones() {
     const REAL: &str = "CC_LANGFUSE_TEST_MLFLOW";
     let Ok(programs) = std::env::var(REAL) else {
         return tests::skipped(&format!("{REAL} names no directory with the programs of MLflow 3.17.2"));
@@ -439,12 +440,12 @@ fn a_real_mlflow_shows_what_the_doctor_sends_and_deletes_what_is_forgotten() {
 }
 
 #[test]
-fn a_real_phoenix_deletes_what_is_forgotten() {
+fn a_real_phoenix_deletes_forgotten_traces() {
     const PHOENIX: &str = "CC_LANGFUSE_TEST_PHOENIX";
     let Ok(programs) = std::env::var(PHOENIX) else {
         return tests::skipped(&format!("{PHOENIX} names no directory with the programs of Arize Phoenix"));
     };
-    if !real::is_apart("a_real_phoenix_deletes_what_is_forgotten") {
+    if !real::is_apart("a_real_phoenix_deletes_forgotten_traces") {
         return;
     }
     let (home, real) = (Home::new(), real::phoenix(&programs));
@@ -458,7 +459,7 @@ fn a_real_phoenix_deletes_what_is_forgotten() {
     turn(&home, &mut gone, &env);
     turn(&home, &mut gone, &env);
     turn(&home, &mut kept, &env);
-    // At once: some of it may be yet to be stored.
+    // At once, while some of it may not be stored yet.
     let forgotten = succeeds(&home.ctl(&["forget", "--yes", "gone"]));
     assert!(forgotten.contains("2 traces of session gone"), "{forgotten}");
     tests::eventually("only the other session to be there", || there() == 1);

@@ -1,4 +1,4 @@
-//! What a person meets every day: states get the right word, exit codes say what is wrong, and names are short.
+//! Daily use: states have the right word, exit codes report problems, and names are short.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// A server that knows the keys of tests, and its project.
+/// A server that knows the keys of the tests, and their project.
 fn langfuse() -> Server {
     Server::answering(|request| match &*request.path {
         "/api/public/projects" => Answer::ok().body(r#"{"data":[{"id":"proj-7","name":"Seven"}]}"#),
@@ -22,7 +22,7 @@ fn langfuse() -> Server {
     })
 }
 
-/// One that refuses them as Langfuse does.
+/// A server that refuses them like Langfuse.
 fn refusing() -> Server {
     Server::answering(|_| {
         Answer::status(401).body(r#"{"error":"UnauthorizedError","message":"Invalid credentials. Confirm your keys."}"#)
@@ -30,7 +30,7 @@ fn refusing() -> Server {
 }
 
 #[test]
-fn status_ends_with_what_is_wrong_and_forgets_what_is_over() {
+fn status_reports_current_problems_by_its_exit_code() {
     let (home, server) = (Home::new(), refusing());
     home.settings("work", &server.env());
     let _daemon = home.daemon();
@@ -57,8 +57,8 @@ fn status_ends_with_what_is_wrong_and_forgets_what_is_over() {
 }
 
 #[test]
-fn try_ends_at_once_where_the_keys_are_refused_and_shows_the_trace_where_they_are_not() {
-    // They are built before the clock runs.
+fn try_ends_at_once_if_the_keys_are_refused_and_else_shows_the_trace() {
+    // They are built before the time is measured.
     bins();
     let (home, server) = (Home::new(), refusing());
     let started = Instant::now();
@@ -89,7 +89,7 @@ fn script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
 }
 
-/// A home with a Claude Code in `bin` that will have a turn; `args` run by `cc-langfusectl`, with that on the `PATH`.
+/// A home with a fake Claude Code in `bin` that has a turn; `cc-langfusectl` runs `args` with it on the `PATH`.
 fn with_claude(home: &Home, server: &Server, args: &[&str]) -> Output {
     let bin = home.project("bin");
     script(&bin.join("claude"), CLAUDE);
@@ -104,7 +104,7 @@ fn with_claude(home: &Home, server: &Server, args: &[&str]) -> Output {
 }
 
 #[test]
-fn a_process_tree_is_traced_whoever_starts_claude_in_it() {
+fn run_traces_a_process_tree_whatever_starts_claude_in_it() {
     for args in [
         &["run", "--", "timeout", "60", "claude", "-p", "hello"][..],
         &["run", "--ephemeral", "--", "sh", "-c", "cd / && claude -p hello; exit 5"],
@@ -127,7 +127,7 @@ fn a_process_tree_is_traced_whoever_starts_claude_in_it() {
 }
 
 #[test]
-fn settings_that_the_tree_gives_to_claude_are_kept() {
+fn run_keeps_settings_that_the_tree_passes_to_claude() {
     let (home, server) = (Home::new(), Server::new());
     let nested = r#"claude --settings '{"model":"opus"}' -p hello"#;
     let output = with_claude(&home, &server, &["run", "--", "sh", "-c", nested]);
@@ -138,8 +138,8 @@ fn settings_that_the_tree_gives_to_claude_are_kept() {
 }
 
 #[test]
-fn a_run_that_is_refused_ends_at_once_and_says_how_to_send_what_is_kept() {
-    // They are built before the clock runs.
+fn a_refused_run_ends_at_once_and_explains_how_to_send_later() {
+    // They are built before the time is measured.
     bins();
     let (home, server) = (Home::new(), refusing());
     let started = Instant::now();
@@ -150,7 +150,7 @@ fn a_run_that_is_refused_ends_at_once_and_says_how_to_send_what_is_kept() {
     assert!(shown.contains("Invalid credentials") && !shown.contains(r#"{""#), "{shown}");
     assert!(shown.contains("kept in ") && shown.contains("cc-langfusectl backfill"), "{shown}");
     assert!(shown.contains("s-tree.jsonl"), "{shown}");
-    // As it says.
+    // Follows the advice in the message.
     server.change(|_| Answer::ok());
     let _daemon = home.daemon();
     let sent = home.ctl_with(
@@ -162,7 +162,7 @@ fn a_run_that_is_refused_ends_at_once_and_says_how_to_send_what_is_kept() {
 }
 
 #[test]
-fn a_table_is_as_wide_as_the_terminal_and_its_ids_can_be_typed() {
+fn a_table_fits_the_terminal_and_its_ids_can_be_typed() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let project = "code/with/a/long/way/to/it/the-project";
@@ -188,7 +188,7 @@ fn a_table_is_as_wide_as_the_terminal_and_its_ids_can_be_typed() {
 }
 
 #[test]
-fn without_a_name_the_latest_session_is_replayed_and_forgotten() {
+fn replay_and_forget_without_a_name_take_the_latest_session() {
     let (home, server) = (Home::new(), langfuse());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -210,7 +210,7 @@ fn without_a_name_the_latest_session_is_replayed_and_forgotten() {
 }
 
 #[test]
-fn ids_of_sessions_complete_in_the_shell() {
+fn session_ids_are_completed_in_the_shell() {
     let home = Home::new();
     for id in ["01628e54-f2e1", "ffff0000-1111"] {
         Story::new(&home, "work", id).turn("q", "a");

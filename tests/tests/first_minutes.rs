@@ -1,5 +1,5 @@
-//! A person's first ten minutes, on a terminal, as one scripted session: few questions, slips are put right, and what is said at the
-//! end is true.
+//! A new user's first ten minutes on a terminal as a scripted session: few questions, mistakes can be corrected, and
+//! the final message is true.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ fn langfuse() -> Server {
     })
 }
 
-/// A home with the programs where people put them, a Claude Code, and no service manager.
+/// A home with installed programs, a Claude Code, and no service manager.
 struct Desk {
     home: Home,
     bin: PathBuf,
@@ -40,7 +40,7 @@ impl Desk {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = self.home.command(&self.bin.join("cc-langfusectl"));
-        // As `git` and `sh` are found, and no `systemctl`.
+        // Finds `git` and `sh`, but no `systemctl`.
         let tools = self.home.project("tools");
         for tool in ["git", "sh", "cat"] {
             let found = std::env::split_paths(&std::env::var_os("PATH").expect("a PATH"))
@@ -77,7 +77,7 @@ fn fits(shown: &str, columns: usize) {
 }
 
 #[test]
-fn from_no_setup_to_a_daemon_that_runs_in_four_answers() {
+fn setup_needs_four_answers_to_a_running_daemon() {
     for size in [(80, 24), (200, 50)] {
         let (desk, server) = (Desk::new(), langfuse());
         let blank = desk.at(size, &["doctor", "--no-probe"]).end();
@@ -101,7 +101,7 @@ fn from_no_setup_to_a_daemon_that_runs_in_four_answers() {
         assert!(screen.contains("All is well") || screen.contains("no problem"), "{shown}");
         assert_eq!(json_of(&desk.settings())["env"]["LANGFUSE_SECRET_KEY"], SECRET);
 
-        // Once more: what is set up is where it starts from.
+        // The second run starts from the existing setup.
         let mut person = desk.at(size, &["setup"]);
         person.expect("What is to be traced?").say("");
         person.expect(&format!("[{}]", server.url)).say("");
@@ -115,7 +115,7 @@ fn from_no_setup_to_a_daemon_that_runs_in_four_answers() {
 }
 
 #[test]
-fn slips_are_put_right_and_what_was_typed_is_not_lost() {
+fn setup_corrects_mistyped_values_and_keeps_the_answers() {
     let (desk, server) = (Desk::new(), langfuse());
     let address = server.url.strip_prefix("http://").expect("an address");
     let mut person = desk.at((80, 24), &["setup", "--no-service"]);
@@ -147,7 +147,7 @@ fn slips_are_put_right_and_what_was_typed_is_not_lost() {
 }
 
 #[test]
-fn no_is_no() {
+fn setup_changes_nothing_after_a_no() {
     let (desk, server) = (Desk::new(), langfuse());
     let mut person = desk
         .at((80, 24), &["setup", "--user", "--public-key", PUBLIC, "--secret-key", SECRET, "--base-url", &server.url]);
@@ -157,7 +157,7 @@ fn no_is_no() {
 }
 
 #[test]
-fn what_was_said_before_is_left_out_where_that_is_wanted() {
+fn setup_can_leave_out_earlier_turns() {
     let (desk, server) = (Desk::new(), langfuse());
     let config = desk.home.paths().config;
     let args = [
@@ -183,7 +183,7 @@ fn what_was_said_before_is_left_out_where_that_is_wanted() {
 }
 
 #[test]
-fn the_command_that_is_registered_passes_where_the_program_is_gone() {
+fn the_registered_command_succeeds_if_the_program_is_missing() {
     let (desk, server) = (Desk::new(), langfuse());
     let args = [
         "setup",

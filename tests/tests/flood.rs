@@ -1,4 +1,4 @@
-//! Too many clients, too slow clients, too few file descriptors: no event is lost, and nobody waits for somebody else.
+//! Too many clients, too slow clients, too few file descriptors: no event is lost, and no client is delayed by another.
 
 use std::{
     collections::BTreeSet,
@@ -18,21 +18,21 @@ use tests::{Answer, Daemon, Home, Server, Story, bins, eventually, home, raw, sk
 /// How long a hook waits for its answer.
 const DEADLINE: Duration = Duration::from_millis(250);
 
-/// A session of one turn and the event that tells of it, which nothing else does.
+/// A session of one turn, and the only event that leads to it.
 fn session(home: &Home, server: &Server, number: usize) -> Frame {
     let mut story = Story::new(home, "work", &format!("s-{number}"));
     story.turn("q", "a");
     raw::frame(&format!("{number:016x}"), &story.event("SessionEnd"), &server.env())
 }
 
-/// Leaves an event as a hook does that got no answer.
+/// Leaves an event like a hook that got no answer.
 fn spool(home: &Home, frame: &Frame) {
     let part = home.paths().spool.join(format!("{}.part", frame.id));
     fs::write(&part, frame.encode_for_disk()).expect("written");
     fs::rename(&part, part.with_extension("event")).expect("renamed");
 }
 
-/// Waits until everything is delivered: each of `sessions` once.
+/// Waits until everything is delivered, each of `sessions` once.
 fn complete(home: &Home, server: &Server, sessions: usize) {
     home.flush();
     assert_eq!(home.spooled(), Vec::<std::path::PathBuf>::new());
@@ -70,7 +70,7 @@ fn a_flood_of_events_is_answered_or_spooled_and_none_is_lost() {
                 }
             });
         }
-        // Real hooks among them.
+        // With real hooks at the same time.
         scope.spawn(|| {
             for number in frames.len()..frames.len() + 20 {
                 let mut story = Story::new(&home, "work", &format!("s-{number}"));
@@ -85,13 +85,13 @@ fn a_flood_of_events_is_answered_or_spooled_and_none_is_lost() {
 }
 
 #[test]
-fn a_storm_of_events_without_a_daemon_leaves_what_fits_and_the_newest() {
+fn without_a_daemon_the_spool_keeps_the_newest_events() {
     const MOST: usize = 1_000;
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
     drop(home.daemon());
     let spool_dir = home.paths().spool;
-    // As many as there may be, the last of them not even finished, and something that is no event.
+    // The maximum number of files, the last unfinished, plus one that is no event.
     for number in 0..MOST - 1 {
         spool(&home, &session(&home, &server, number));
     }
@@ -107,7 +107,7 @@ fn a_storm_of_events_without_a_daemon_leaves_what_fits_and_the_newest() {
         assert_eq!(home.spooled().len(), MOST + 1);
     }
     assert!(spool_dir.join("0.note").exists());
-    // The first to go were the unfinished one and the two oldest events.
+    // The first to be removed were the unfinished one and the two oldest events.
     let stayed: BTreeSet<PathBuf> = home.spooled().into_iter().collect();
     assert_eq!(before.difference(&stayed).collect::<Vec<_>>(), before.iter().take(last).collect::<Vec<_>>());
     fs::remove_file(spool_dir.join("0.note")).expect("removed");
@@ -139,11 +139,11 @@ fn a_spool_of_large_events_is_bounded_by_their_size() {
     assert!(size(&home) > MOST - (2 << 20), "{} bytes: more room was made than needed", size(&home));
 }
 
-/// What clients do that never get to the point.
+/// Requests of clients that never finish.
 const DRIBBLES: [&[u8]; 4] =
     [b"", b"POST /v1/hook HTTP/1.1\r\nhost: ", b"POST /v1/hook HTTP/1.1\r\ncontent-length: 1000\r\n\r\n", b"G"];
 
-/// Holds `count` connections, says a byte on each now and then, and connects again where one was closed, until `over`.
+/// Holds `count` connections, sends a byte on each at times, and reconnects where one was closed, until `over`.
 fn dribble(socket: &Path, count: usize, over: &AtomicBool, closed: &AtomicUsize) {
     let mut streams: Vec<Option<UnixStream>> = (0..count).map(|_| None).collect();
     while !over.load(Ordering::Relaxed) {
@@ -159,13 +159,13 @@ fn dribble(socket: &Path, count: usize, over: &AtomicBool, closed: &AtomicUsize)
                 }
             }
         }
-        // As slowly as they may.
+        // As slowly as allowed.
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
 #[test]
-fn clients_that_never_finish_keep_no_hook_waiting() {
+fn clients_that_never_finish_delay_no_hook() {
     const HOOKS: usize = 20;
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
@@ -175,7 +175,7 @@ fn clients_that_never_finish_keep_no_hook_waiting() {
     let mut times = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| dribble(&socket, 100, &over, &closed));
-        // Whatever fails, the dribbling ends.
+        // The slow clients stop even if the test fails.
         let _over = Over(&over);
         eventually("the dribblers to be turned away", || closed.load(Ordering::Relaxed) > 0);
         for number in 0..HOOKS {
@@ -190,7 +190,7 @@ fn clients_that_never_finish_keep_no_hook_waiting() {
             home.hook(&story.event("SessionEnd"), &server.env());
         }
     });
-    // Without a place for them they would wait for a second each; half of them may be unlucky on a busy machine.
+    // Without reserved connections each would wait for a second; on a busy machine half of them may be unlucky.
     times.sort();
     assert!(times[HOOKS / 2] < Duration::from_millis(100), "{times:?}");
     complete(&home, &server, 2 * HOOKS);
@@ -226,7 +226,7 @@ fn a_request_must_be_complete_within_a_second() {
 }
 
 #[test]
-fn an_answer_that_takes_long_is_given_though_others_press() {
+fn a_slow_request_is_answered_despite_other_clients() {
     let home = Home::new();
     let server = Server::answering(|_| Answer::status(503));
     home.settings("work", &server.env());
@@ -251,7 +251,7 @@ fn an_answer_that_takes_long_is_given_though_others_press() {
 }
 
 #[test]
-fn five_hundred_clients_leave_a_daemon_of_32_files_at_work() {
+fn five_hundred_clients_do_not_stop_a_daemon_with_32_files() {
     const CLIENTS: usize = 500;
     const HOOKS: usize = 10;
     let (home, server) = (Home::new(), Server::new());
@@ -286,7 +286,7 @@ fn five_hundred_clients_leave_a_daemon_of_32_files_at_work() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn without_file_descriptors_the_daemon_waits_quietly_and_goes_on_when_there_are_some() {
+fn without_file_descriptors_the_daemon_waits_idly_and_recovers() {
     use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
@@ -304,7 +304,7 @@ fn without_file_descriptors_the_daemon_waits_quietly_and_goes_on_when_there_are_
     let clients: Vec<_> = (0..10).map(|_| UnixStream::connect(home.paths().socket).expect("in the backlog")).collect();
     eventually("the shortage to be noticed", || logged("no connection can be accepted") > 0);
     let started = Instant::now();
-    // Hooks meanwhile keep their events.
+    // Hooks keep their events meanwhile.
     const HOOKS: usize = 5;
     for number in 0..HOOKS {
         let mut story = Story::new(&home, "work", &format!("s-{number}"));
@@ -314,7 +314,7 @@ fn without_file_descriptors_the_daemon_waits_quietly_and_goes_on_when_there_are_
     assert_eq!(home.spooled().len(), HOOKS);
     let (busy, took) = (daemon.busy().expect("measured before") - before, started.elapsed());
     assert!(took > 4 * DEADLINE, "{took:?}");
-    // 5 % of the time, and what the start of it cost.
+    // 5 % of the time, and the cost of the start.
     assert!(busy <= took / 20 + Duration::from_millis(50), "{busy:?} in {took:?}");
     limit(usual);
     eventually("the shortage to be over", || logged("connections are accepted again") > 0);
@@ -324,7 +324,7 @@ fn without_file_descriptors_the_daemon_waits_quietly_and_goes_on_when_there_are_
 }
 
 #[test]
-fn a_body_without_end_is_not_held() {
+fn an_endless_body_is_not_kept_in_memory() {
     let home = Home::new();
     let daemon = home.daemon();
     let sent: Vec<usize> = std::thread::scope(|scope| {
@@ -352,7 +352,7 @@ fn a_body_without_end_is_not_held() {
 }
 
 #[test]
-fn a_hook_whose_daemon_stands_still_is_bounded_by_its_deadline_however_many_there_are() {
+fn hooks_of_a_frozen_daemon_end_by_their_deadline() {
     const HOOKS: usize = 40;
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());

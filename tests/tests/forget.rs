@@ -1,14 +1,14 @@
-//! What the user wants gone goes, and does not come back.
+//! What the user forgets is deleted and does not come back.
 
 use tests::{Answer, Home, Server, Story};
 
 #[test]
-fn the_traces_of_a_session_leave_the_server_and_are_not_sent_again() {
+fn forget_deletes_the_traces_of_a_session_for_good() {
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
     let daemon = home.daemon();
     let (mut gone, mut kept) = (Story::new(&home, "work", "gone"), Story::new(&home, "work", "kept"));
-    // More than are named in one request.
+    // More than one request can name.
     for _ in 0..101 {
         gone.turn("q", "a");
     }
@@ -42,7 +42,7 @@ fn the_traces_of_a_session_leave_the_server_and_are_not_sent_again() {
 }
 
 #[test]
-fn what_waits_goes_as_well_and_a_server_that_is_away_is_named() {
+fn forget_drops_waiting_spans_and_names_a_server_that_is_down() {
     let (home, server) = (Home::new(), Server::answering(|_| Answer::status(503)));
     home.settings("work", &server.env());
     let _daemon = home.daemon();
@@ -59,7 +59,7 @@ fn what_waits_goes_as_well_and_a_server_that_is_away_is_named() {
     assert!(done.status.success(), "{done:?}");
     home.flush();
     assert_eq!(server.spans(), []);
-    // Nor is one sent that the daemon never read.
+    // A session that the daemon has not read yet is not sent either.
     let mut unread = Story::new(&home, "work", "unread");
     unread.turn("q", "a");
     assert!(home.ctl(&["forget", "--yes", "unread"]).status.success());

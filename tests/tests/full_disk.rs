@@ -15,8 +15,8 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 use tests::{Answer, Daemon, Home, Random, Server, Span, Story, bins, eventually, home, ids, say, server};
 
-/// Runs the test `name` of this file in namespaces of its own, where file systems can be mounted. True if this is there; then
-/// the test is to be done, and otherwise it is done.
+/// Runs the test `name` of this file in namespaces of its own, where file systems can be mounted. Returns true inside,
+/// where the test must do its work; false outside, where it is already done.
 fn may_mount(name: &str) -> bool {
     const INSIDE: &str = "CC_LANGFUSE_TEST_INSIDE";
     if std::env::var_os(INSIDE).is_some() {
@@ -41,7 +41,7 @@ fn may_mount(name: &str) -> bool {
     false
 }
 
-/// Gives `home` a disk of its own of `kib` KiB, for everything the programs write.
+/// Mounts a disk of `kib` KiB in `home` for all files of the programs.
 fn mount(home: &Home, kib: usize) -> PathBuf {
     let at = home.path().join(".claude/state");
     fs::create_dir_all(&at).expect("a directory");
@@ -51,7 +51,7 @@ fn mount(home: &Home, kib: usize) -> PathBuf {
     at
 }
 
-/// Takes all room that is left on a disk, until the file is removed.
+/// Uses up the free space of a disk, until the file is removed.
 fn fill(disk: &Path) -> PathBuf {
     let path = disk.join("filler");
     let mut file = File::create(&path).expect("a file");
@@ -66,7 +66,7 @@ fn start(home: &Home, command: Command) -> Daemon {
     daemon
 }
 
-/// How much the daemon works within a second.
+/// The daemon's CPU time during one second.
 fn work(daemon: &Daemon) -> Duration {
     let before = daemon.busy();
     std::thread::sleep(Duration::from_secs(1));
@@ -78,14 +78,15 @@ fn trouble(status: &Value) -> &Value {
 }
 
 #[test]
-fn a_full_disk_stops_nobody_and_when_there_is_room_everything_arrives_once() {
-    if !may_mount("a_full_disk_stops_nobody_and_when_there_is_room_everything_arrives_once") {
+fn a_full_disk_stops_no_hook_and_everything_arrives_once_there_is_room() {
+    if !may_mount("a_full_disk_stops_no_hook_and_everything_arrives_once_there_is_room") {
         return;
     }
     let (home, server) = (Home::new(), Server::new());
     let disk = mount(&home, 6 << 10);
     let daemon = home.daemon();
-    // Turned on by its settings: what is written before its event can be stored is not taken for a project that is off.
+    // Turned on by its settings: what is written before its event can be stored must not count as from a
+    // project that is off.
     home.settings("work", &server.env());
     let mut known = Story::new(&home, "work", "known");
     known.turn("q1", "a1");
@@ -114,8 +115,8 @@ fn a_full_disk_stops_nobody_and_when_there_is_room_everything_arrives_once() {
 }
 
 #[test]
-fn a_disk_full_of_what_waits_to_be_sent_is_emptied_by_sending_it() {
-    if !may_mount("a_disk_full_of_what_waits_to_be_sent_is_emptied_by_sending_it") {
+fn a_disk_full_of_waiting_spans_is_emptied_by_sending_them() {
+    if !may_mount("a_disk_full_of_waiting_spans_is_emptied_by_sending_them") {
         return;
     }
     let home = Home::new();
@@ -139,7 +140,7 @@ fn a_disk_full_of_what_waits_to_be_sent_is_emptied_by_sending_it() {
 }
 
 #[test]
-fn a_disk_that_takes_no_more_by_a_limit_is_waited_for() {
+fn the_daemon_waits_while_a_quota_refuses_writes() {
     const TURNS: usize = 12;
     let (home, server) = (Home::new(), Server::new());
     // Units of 512 bytes.
@@ -168,8 +169,8 @@ fn a_disk_that_takes_no_more_by_a_limit_is_waited_for() {
 }
 
 #[test]
-fn a_daemon_that_finds_no_room_or_may_not_write_starts_when_it_can() {
-    if !may_mount("a_daemon_that_finds_no_room_or_may_not_write_starts_when_it_can") {
+fn a_daemon_starts_as_soon_as_it_can_write() {
+    if !may_mount("a_daemon_starts_as_soon_as_it_can_write") {
         return;
     }
     let home = Home::new();
@@ -208,7 +209,7 @@ fn a_daemon_that_finds_no_room_or_may_not_write_starts_when_it_can() {
     assert_eq!((server.spans().len(), ids(&server.spans()).len()), (2, 2));
 }
 
-/// Where damaged databases were put.
+/// The damaged databases that were set aside.
 fn aside(home: &Home) -> Vec<PathBuf> {
     let entries = fs::read_dir(home.paths().state).expect("the state directory");
     let paths = entries.map(|entry| entry.expect("an entry").path());
@@ -222,7 +223,7 @@ fn sessions(home: &Home) -> BTreeSet<String> {
 }
 
 #[test]
-fn of_a_damaged_database_nothing_is_deleted_and_all_sessions_come_to_their_end() {
+fn a_damaged_database_is_kept_and_all_sessions_are_completed() {
     const TURNS: usize = 12;
     let seed = RandomState::new().hash_one(0);
     let mut random = Random::new(seed);
@@ -247,14 +248,14 @@ fn of_a_damaged_database_nothing_is_deleted_and_all_sessions_come_to_their_end()
             }
         }
         home.status_until("the spans to wait", |status| status["outbox"]["pending"] == 4 * TURNS);
-        // A session that is known, and has more to tell than was read.
+        // A known session with more lines than were read.
         let unread = &stories[2];
         home.hook(&unread.event("PostToolUse"), &server.env());
         home.status_until("the third session to be read", |status| status["outbox"]["pending"] == 8 * TURNS - 4);
-        // Not before: the search when the daemon starts would find the third session by itself.
+        // Not earlier: the scan at the daemon's start would find the third session by itself.
         home.settings("work", &server.env());
         if round % 8 == 3 {
-            // Its work is in the log still.
+            // Its work is still in the log.
             daemon.kill();
         } else {
             assert!(daemon.terminate().success());
@@ -288,7 +289,7 @@ fn of_a_damaged_database_nothing_is_deleted_and_all_sessions_come_to_their_end()
         }
         for dir in &kept {
             let name = target.file_name().expect("a name");
-            // SQLite itself cuts off what it finds broken in its log.
+            // SQLite itself truncates a damaged log.
             assert!(logged || fs::read(dir.join(name)).is_ok_and(|found| found == bytes), "round {round}, seed {seed}");
         }
         home.flush();
@@ -298,12 +299,12 @@ fn of_a_damaged_database_nothing_is_deleted_and_all_sessions_come_to_their_end()
                 server.spans().into_iter().filter(|span| span.get("session.id") == session).collect();
             ids(&spans).len() >= 4 * TURNS
         };
-        // Damage that nobody notices is no reason to read anything again.
+        // Unnoticed damage is no reason to read anything again.
         for session in known.iter().filter(|session| !kept.is_empty() || *session != "unread") {
             eventually(&format!("{session} to be complete, round {round}, seed {seed}"), || complete(session));
         }
         alone += usize::from(known.len() == names.len());
-        // Whoever was forgotten comes back with the next hook.
+        // A session that was lost comes back with the next hook.
         for story in &stories {
             home.hook(&story.event("SessionEnd"), &server.env());
         }
@@ -326,7 +327,7 @@ fn of_a_damaged_database_nothing_is_deleted_and_all_sessions_come_to_their_end()
 }
 
 #[test]
-fn what_waits_in_a_database_of_an_earlier_version_is_delivered() {
+fn spans_waiting_in_a_database_of_an_earlier_version_are_delivered() {
     // Version 1 with the six spans of a session that wait for a server at a port of five digits.
     let old = include_bytes!("../databases/v1-waiting.db");
     let server = Server::new();
@@ -356,8 +357,8 @@ fn what_waits_in_a_database_of_an_earlier_version_is_delivered() {
 }
 
 #[test]
-fn a_database_is_not_changed_before_there_is_room_for_it_and_a_copy() {
-    if !may_mount("a_database_is_not_changed_before_there_is_room_for_it_and_a_copy") {
+fn a_database_is_migrated_only_if_there_is_room_for_a_copy() {
+    if !may_mount("a_database_is_migrated_only_if_there_is_room_for_a_copy") {
         return;
     }
     let home = Home::new();
@@ -368,7 +369,7 @@ fn a_database_is_not_changed_before_there_is_room_for_it_and_a_copy() {
     let database = home.paths().database;
     fs::write(&database, include_bytes!("../databases/v1-waiting.db")).expect("written");
     let filler = fill(&disk);
-    // Room for the log, and too little for the change.
+    // Room for the log, but not for the change.
     let file = File::options().write(true).open(&filler).expect("a file");
     file.set_len(file.metadata().expect("its length").len() - (256 << 10)).expect("shorter");
     drop(file);
@@ -383,7 +384,7 @@ fn a_database_is_not_changed_before_there_is_room_for_it_and_a_copy() {
     let doctor = home.ctl(&["doctor", "--no-probe"]);
     assert!(String::from_utf8_lossy(&doctor.stdout).contains(&where_to), "{doctor:?}");
     assert_eq!(home.log().matches(&where_to).count(), 1, "{}", home.log());
-    // Its version, by SQLite's file format.
+    // The schema version, in SQLite's file format.
     let now = fs::read(&database).expect("there");
     assert!(now.len() == before.len() && now[60..64] == before[60..64] && before[63] == 1);
     assert!(!state.join("state.v1.bak").exists());
@@ -393,12 +394,12 @@ fn a_database_is_not_changed_before_there_is_room_for_it_and_a_copy() {
 }
 
 #[test]
-fn a_database_of_a_later_version_is_left_as_it_is() {
+fn a_database_of_a_later_version_is_not_changed() {
     let home = Home::new();
     assert!(home.daemon().terminate().success());
     let database = home.paths().database;
     let mut bytes = fs::read(&database).expect("a database");
-    // Its version, by SQLite's file format.
+    // The schema version, in SQLite's file format.
     bytes[60..64].copy_from_slice(&99u32.to_be_bytes());
     fs::write(&database, &bytes).expect("written");
     let (output, _) = home::run(home.command(&bins().daemon), b"");

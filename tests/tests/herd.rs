@@ -1,10 +1,10 @@
-//! However many daemons are started and however they die, one listens.
+//! However many daemons are started, and however they die, exactly one listens.
 
 use std::fs;
 
 use tests::{Daemon, Home, Server, Story, eventually, tries};
 
-/// How many sockets listen at the home's address; `None` where the system does not tell.
+/// How many sockets listen at the home's address; `None` if the system does not report it.
 fn listeners(home: &Home) -> Option<usize> {
     const ACCEPTS: &str = "00010000";
     let socket = home.paths().socket.to_str().expect("UTF-8").to_owned();
@@ -14,7 +14,7 @@ fn listeners(home: &Home) -> Option<usize> {
 }
 
 #[test]
-fn of_fifty_daemons_started_at_once_one_listens_and_the_others_go_in_peace() {
+fn of_fifty_daemons_started_at_once_one_listens_and_the_others_exit_with_success() {
     const HERD: usize = 50;
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
@@ -24,7 +24,7 @@ fn of_fifty_daemons_started_at_once_one_listens_and_the_others_go_in_peace() {
         let mut killed = 0;
         for number in 0..HERD {
             herd.push(home.spawn_daemon(&[]));
-            // In every second round some die on the way, at whatever they are: they may have the lock and the socket.
+            // In every second round some are killed at arbitrary moments: they may hold the lock and the socket.
             if round % 2 == 1 && number % 6 == 5 {
                 herd.remove(number / 3 - killed).kill();
                 killed += 1;
@@ -41,7 +41,7 @@ fn of_fifty_daemons_started_at_once_one_listens_and_the_others_go_in_peace() {
             herd.retain_mut(|daemon| !ended(daemon));
             herd.len() <= 1
         });
-        // Where the one with the lock was killed the others may have gone already. The next one finds its remains.
+        // If the one with the lock was killed, the others may have exited already. The next one finds its remains.
         let daemon = match herd.pop() {
             Some(mut daemon) => {
                 home.wait_for(&mut daemon);

@@ -1,4 +1,4 @@
-//! Whatever happens, the hook exits 0, prints nothing and is gone at once, and no event is lost that could be kept.
+//! Whatever happens, the hook exits 0 at once, prints nothing, and loses no event that could be kept.
 
 use std::{
     fs,
@@ -15,11 +15,11 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::{Home, Server, Story, bins, eventually, home, home::mode, server};
 
-/// Longest a hook may keep Claude Code waiting here, on a busy machine. A stuck daemon alone takes 250 ms of it.
+/// The longest time that a hook may delay Claude Code here, on a busy machine. A stuck daemon alone takes 250 ms of it.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 #[test]
-fn a_hook_of_a_project_that_is_not_traced_reads_nothing_and_leaves_nothing() {
+fn a_hook_of_an_untraced_project_reads_and_writes_nothing() {
     let home = Home::new();
     for value in [None, Some(""), Some("false"), Some("1"), Some("yes"), Some("true "), Some("truee")] {
         let mut command = home.command(&bins().hook);
@@ -52,7 +52,7 @@ fn tracing_is_on_in_any_letter_case() {
 }
 
 #[test]
-fn an_event_that_finds_no_daemon_waits_in_one_private_file_without_the_secret() {
+fn an_event_without_a_daemon_waits_in_a_private_file_without_the_secret() {
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
     let mut story = Story::new(&home, "work", "away");
@@ -75,12 +75,12 @@ fn an_event_that_finds_no_daemon_waits_in_one_private_file_without_the_secret() 
 }
 
 #[test]
-fn an_event_that_is_spooled_while_the_daemon_runs_is_found_without_a_restart() {
+fn an_event_spooled_while_the_daemon_runs_is_found() {
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
     let mut story = Story::new(&home, "work", "found");
     story.turn("q", "a");
-    // The state directory is made by the hook, so the file can be made elsewhere and moved in.
+    // The hook creates the state directory, so the file is created elsewhere and moved in.
     let elsewhere = Home::new();
     elsewhere.hook(&story.stop("a"), &server.env());
     let file = elsewhere.spooled().remove(0);
@@ -90,7 +90,7 @@ fn an_event_that_is_spooled_while_the_daemon_runs_is_found_without_a_restart() {
 }
 
 #[test]
-fn what_is_no_event_is_counted_under_its_reason_and_nothing_else_happens() {
+fn an_invalid_event_is_only_counted_by_its_reason() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let env = server.env();
@@ -163,7 +163,7 @@ fn a_payload_of_64_mib_does_no_harm() {
     let payload = format!("{},\"tool_response\":\"{filler}\"}}", head.strip_suffix('}').expect("an object"));
     home.hook_with(payload.as_bytes(), &server.env());
     assert_eq!(server.wait_for(2).len(), 2, "what identifies the event came first");
-    // The same where the identifying fields are beyond what is kept.
+    // The same with the identifying fields beyond the part that is kept.
     let payload = format!("{{\"tool_response\":\"{filler}\",{}", head.strip_prefix('{').expect("an object"));
     home.hook_with(payload.as_bytes(), &server.env());
     home.status_until("the event to be counted", |status| {
@@ -175,7 +175,7 @@ fn a_payload_of_64_mib_does_no_harm() {
 }
 
 #[test]
-fn a_stdin_that_is_never_closed_holds_the_hook_for_a_moment_only() {
+fn a_stdin_that_is_never_closed_delays_the_hook_only_briefly() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -194,12 +194,12 @@ fn a_stdin_that_is_never_closed_holds_the_hook_for_a_moment_only() {
 }
 
 #[test]
-fn a_daemon_that_accepts_and_never_answers_costs_a_moment_and_no_event() {
+fn a_daemon_that_never_answers_delays_the_hook_briefly_and_loses_no_event() {
     let home = Home::new();
     let paths = home.paths();
     fs::create_dir_all(&paths.state).expect("made");
     fs::set_permissions(&paths.state, fs::Permissions::from_mode(0o700)).expect("closed");
-    // Answers nothing, answers nonsense, says that it cannot.
+    // Answers nothing, answers nonsense, reports an error.
     for (round, answer) in
         [None, Some("nonsense\r\n\r\n"), Some("HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n")].iter().enumerate()
     {
@@ -212,7 +212,7 @@ fn a_daemon_that_accepts_and_never_answers_costs_a_moment_and_no_event() {
                 let _ = stream.read(&mut seen);
                 let _ = stream.write_all(answer.as_bytes());
             }
-            // Until the hook has gone.
+            // Until the hook has exited.
             let _ = stream.read_to_end(&mut Vec::new());
         });
         let took =
@@ -225,7 +225,7 @@ fn a_daemon_that_accepts_and_never_answers_costs_a_moment_and_no_event() {
 }
 
 #[test]
-fn an_event_that_was_spooled_and_then_accepted_after_all_counts_once() {
+fn an_event_that_was_both_spooled_and_accepted_counts_once() {
     let (home, server) = (Home::new(), Server::new());
     let daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -252,7 +252,7 @@ fn many_hooks_at_once_lose_nothing() {
         for thread in 0..AT_A_TIME {
             let (home, server) = (&home, &server);
             scope.spawn(move || {
-                // Each session's hooks come one after another, as Claude Code calls them.
+                // The hooks of a session come one after another, as from Claude Code.
                 let mut story = Story::new(home, "work", &format!("s-{thread}"));
                 for turn in 0..EACH {
                     let answer = format!("answer {turn}");
@@ -269,7 +269,7 @@ fn many_hooks_at_once_lose_nothing() {
 }
 
 #[test]
-fn what_else_lies_in_the_spool_is_counted_or_left_alone() {
+fn other_files_in_the_spool_are_counted_or_left_alone() {
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
     let mut story = Story::new(&home, "work", "s");
@@ -297,7 +297,7 @@ fn what_else_lies_in_the_spool_is_counted_or_left_alone() {
 }
 
 #[test]
-fn a_socket_nobody_listens_on_is_as_good_as_none() {
+fn an_event_for_a_dead_socket_is_spooled() {
     let home = Home::new();
     let paths = home.paths();
     fs::create_dir_all(&paths.state).expect("made");
@@ -308,7 +308,7 @@ fn a_socket_nobody_listens_on_is_as_good_as_none() {
 }
 
 #[test]
-fn a_state_directory_others_may_enter_is_given_no_secret() {
+fn a_state_directory_open_to_others_gets_no_event() {
     let home = Home::new();
     let paths = home.paths();
     fs::create_dir_all(&paths.state).expect("made");
@@ -320,7 +320,7 @@ fn a_state_directory_others_may_enter_is_given_no_secret() {
 }
 
 #[test]
-fn a_home_that_cannot_be_used_is_no_reason_to_fail() {
+fn the_hook_succeeds_without_a_usable_home() {
     let home = Home::new();
     let file = home.path().join("file");
     fs::write(&file, "").expect("written");
@@ -339,13 +339,13 @@ fn a_home_that_cannot_be_used_is_no_reason_to_fail() {
 }
 
 #[test]
-fn whatever_the_event_is_called_it_is_a_reason_to_look() {
+fn every_event_name_leads_to_reading_the_transcript() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let events = ["SubagentStop", "PostToolUse", "Notification", "PreCompact", "SomethingNew", ""];
     for (number, name) in events.into_iter().enumerate() {
         let mut story = Story::new(&home, "work", &format!("any-{number}"));
-        // A second prompt ends the first turn, whatever the event says about the second.
+        // A second prompt ends the first turn, whatever the event means for the second.
         story.turn("q", "a").prompt("next");
         home.hook(&story.event(name), &server.env());
         server.wait_for(2 * (number + 1));

@@ -1,6 +1,6 @@
-//! Whatever happens to a transcript, and whatever a hook says is one.
+//! Odd transcripts and odd transcript paths.
 //!
-//! A line of 100 MB: `a_line_of_100_mb_is_passed_over_and_counted_and_not_held` in `daemon.rs`.
+//! For a line of 100 MB see `a_line_of_100_mb_is_counted_and_skipped_without_being_held_in_memory` in `turns.rs`.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ fn append(path: &Path, bytes: &[u8]) {
     file.write_all(bytes).expect("written");
 }
 
-/// The bytes of `story` from its start; its file is gone.
+/// Removes the file of `story` and returns its bytes.
 fn take(story: &Story) -> Vec<u8> {
     let bytes = fs::read(&story.path).expect("the transcript");
     fs::remove_file(&story.path).expect("removed");
@@ -32,7 +32,7 @@ fn skipped(home: &Home) -> BTreeMap<String, u64> {
     serde_json::from_value(home.status()["skipped_lines"].clone()).expect("counts")
 }
 
-/// The first two turns with other ids and as many bytes.
+/// The first two turns with other ids and the same length.
 fn retold(story: &Story) -> String {
     let text = fs::read_to_string(&story.path).expect("the transcript");
     text.replace("-line-", "-LINE-").replace("\"msg-", "\"MSG-")
@@ -42,8 +42,8 @@ fn retold(story: &Story) -> String {
 type Change = fn(&Home, &Server, &mut Story);
 
 #[test]
-fn however_a_transcript_changes_all_of_it_is_told_and_nothing_twice() {
-    // And how many spans have been told altogether when the third turn is.
+fn a_changed_transcript_is_emitted_completely_and_once() {
+    // The number is how many spans were emitted in total after the third turn.
     let changes: [(&str, Change, usize); 9] = [
         ("unchanged", |_, _, _| {}, 6),
         (
@@ -142,7 +142,7 @@ fn however_a_transcript_changes_all_of_it_is_told_and_nothing_twice() {
 }
 
 #[test]
-fn a_last_line_without_its_newline_waits_for_the_rest_and_counts_when_there_is_none() {
+fn a_last_line_without_newline_counts_once_nothing_follows() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let cut = |session: &str, keep: fn(&[u8]) -> usize| {
@@ -167,7 +167,7 @@ fn a_last_line_without_its_newline_waits_for_the_rest_and_counts_when_there_is_n
         assert_eq!(own.len(), ids(&own).len(), "{session}");
         own.iter().filter(|span| span.content("output") == "a2").count()
     };
-    // Nothing is made of half a line, whatever else is told of its turn.
+    // Half a line yields nothing, whatever is emitted of its turn.
     eventually("the first turns", || server.spans().len() >= 6);
     assert_eq!((count("completed"), count("whole"), count("broken")), (0, 0, 0));
     append(&completed.path, &rest);
@@ -176,7 +176,7 @@ fn a_last_line_without_its_newline_waits_for_the_rest_and_counts_when_there_is_n
     home.flush();
     assert_eq!(count("broken"), 0);
     assert_eq!(skipped(&home), BTreeMap::new(), "a line that is not there yet is not passed over");
-    // Should somebody write on after all, nothing is lost and nothing told twice.
+    // If the file grows after all, nothing is lost and nothing is emitted twice.
     append(&broken.path, &more);
     home.hook(&broken.event("SessionEnd"), &server.env());
     append(&whole.path, &newline);
@@ -186,7 +186,7 @@ fn a_last_line_without_its_newline_waits_for_the_rest_and_counts_when_there_is_n
 }
 
 #[test]
-fn bytes_that_no_line_should_have_harm_no_other_line() {
+fn invalid_bytes_in_a_line_do_not_affect_other_lines() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let hole = vec![0; 1 << 20];
@@ -197,7 +197,7 @@ fn bytes_that_no_line_should_have_harm_no_other_line() {
             [&line[..at], &to, &line[at + from.len()..]].concat()
         }
     };
-    // What becomes of the prompt's line, what arrives as the prompt, and what is counted.
+    // The change to the prompt's line, the prompt that arrives, and what is counted.
     type Row<'a> = (&'a str, Box<dyn Fn(&[u8]) -> Vec<u8> + 'a>, &'a str, &'a [(&'a str, u64)]);
     let rows: Vec<Row<'_>> = vec![
         ("nothing", Box::new(<[u8]>::to_vec), "the prompt", &[]),
@@ -250,7 +250,7 @@ fn bytes_that_no_line_should_have_harm_no_other_line() {
         append(&story.path, &[&change(&text[..end]), &text[end..]].concat());
         home.hook(&story.stop("the answer"), &server.env());
         let spans = server.wait_for(2 * (number + 1)).split_off(2 * number);
-        // How many signs stand for what cannot be read is nobody's business.
+        // The number of replacement characters does not matter.
         let plain =
             |text: String| text.split_inclusive('\u{fffd}').filter(|part| *part != "\u{fffd}").collect::<String>();
         let seen: Vec<_> = spans.iter().map(|span| (plain(span.content("input")), span.content("output"))).collect();
@@ -263,7 +263,7 @@ fn bytes_that_no_line_should_have_harm_no_other_line() {
 }
 
 #[test]
-fn a_path_that_is_no_transcript_of_ours_is_not_read_and_counted_by_reason() {
+fn a_path_outside_the_transcript_roots_is_counted_and_not_read() {
     const CANARY: &str = "marmalade-canary";
     let (home, server) = (Home::new(), Server::new());
     let root = home.path().join(".claude/projects/-work");
@@ -273,7 +273,7 @@ fn a_path_that_is_no_transcript_of_ours_is_not_read_and_counted_by_reason() {
     }
     home.configure(&format!("transcript_roots = [{:?}]", configured.to_str().expect("text")));
     let _daemon = home.daemon();
-    // A transcript as good as any: were it read, its canary would arrive.
+    // A valid transcript with a canary, which would arrive if it were read.
     let bait = |session: &str| {
         let mut story = Story::new(&home, "bait", session);
         story.turn(CANARY, CANARY);
@@ -327,9 +327,9 @@ fn a_path_that_is_no_transcript_of_ours_is_not_read_and_counted_by_reason() {
         (below("nul\0.jsonl"), "transcript_unreadable"),
         (below(&format!("{}.jsonl", "x".repeat(5000))), "transcript_unreadable"),
     ];
-    // Nobody but root can make these.
+    // Only root can create these.
     match node("zero.jsonl", FileType::CharacterDevice, makedev(1, 5)) {
-        // Where devices do nothing, opening one is refused.
+        // Where devices are disabled, opening one is refused.
         Some(path) if File::open(&path).is_ok() => rows.push((text(&path), "transcript_not_a_file")),
         _ => say("skipped: a device, which cannot be made here"),
     }
@@ -363,7 +363,7 @@ fn a_path_that_is_no_transcript_of_ours_is_not_read_and_counted_by_reason() {
     assert!(server.spans().iter().all(|span| span.get("session.id") == "honest"));
     assert!(server.requests().iter().all(|request| !contains(&request.plain, CANARY)));
 
-    // The same bytes where transcripts may lie, by the user's word or Claude Code's, are read.
+    // The same bytes are read where the user or Claude Code allows transcripts.
     let claude = home.path().join("claude-config");
     let mut env = server.env();
     env.push(("CLAUDE_CONFIG_DIR".into(), text(&claude)));
@@ -388,7 +388,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 #[test]
-fn a_file_of_100_gb_that_takes_no_room_holds_nobody_up() {
+fn a_sparse_file_of_100_gb_delays_nothing() {
     let (home, server) = (Home::new(), Server::new());
     let daemon = home.daemon();
     for (number, length) in [100u64 << 30, 8 << 40].into_iter().enumerate() {
@@ -406,7 +406,7 @@ fn a_file_of_100_gb_that_takes_no_room_holds_nobody_up() {
         home.hook(&honest.stop("a"), &server.env());
         server.wait_for(2 * (number + 1));
         home.flush();
-        // To read the first of them takes much longer.
+        // Reading the first of them would take much longer.
         assert!(started.elapsed() < Duration::from_secs(20), "{length} bytes: {:?}", started.elapsed());
         assert_eq!(skipped(&home), BTreeMap::from([("transcript_hollow".to_owned(), number as u64 + 1)]));
     }
@@ -417,14 +417,14 @@ fn a_file_of_100_gb_that_takes_no_room_holds_nobody_up() {
 }
 
 #[test]
-fn a_session_that_is_read_in_pieces_is_told_as_if_it_were_read_at_once() {
+fn a_session_read_in_pieces_gives_the_same_spans() {
     const PIECES: usize = 4;
     let sessions = tests::tries(20, 200);
     let seed = RandomState::new().hash_one(0);
     let mut random = Random::new(seed);
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
-    // Names of one length: the texts differ in nothing else.
+    // Names of equal length, so that the texts differ in nothing else.
     let name = |number: usize| format!("session-{number:03}");
     let texts: Vec<Vec<u8>> = (0..=sessions)
         .map(|number| {
@@ -438,7 +438,7 @@ fn a_session_that_is_read_in_pieces_is_told_as_if_it_were_read_at_once() {
     let stories: Vec<Story> = (0..=sessions).map(|number| Story::new(&home, "work", &name(number))).collect();
     let cuts: Vec<Vec<usize>> = (0..=sessions)
         .map(|number| {
-            // The first one is whole, and measures the others.
+            // The first one is complete; the others are compared with it.
             let mut cuts: Vec<usize> = (1..PIECES).map(|_| random.below(length as u64) as usize).collect();
             cuts.sort_unstable();
             if number == 0 { vec![0; PIECES - 1] } else { cuts }

@@ -1,4 +1,4 @@
-//! Who switches from the Node tool sends nothing twice.
+//! Users who switch from the Node tool get nothing sent twice.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ fn roots(spans: &[Span]) -> Vec<String> {
 }
 
 #[test]
-fn at_the_first_start_sessions_go_on_where_the_node_tool_was() {
+fn at_the_first_start_sessions_continue_where_the_node_tool_stopped() {
     let (home, server) = (Home::new(), Server::new());
     let mut story = Story::new(&home, "work", "s");
     story.turn("q1", "a1").turn("q2", "a2");
@@ -34,7 +34,7 @@ fn at_the_first_start_sessions_go_on_where_the_node_tool_was() {
     home.hook(&story.stop("a3"), &server.env());
     home.flush();
     assert_eq!((server.spans().len(), roots(&server.spans())), (2, vec!["Turn 3".to_owned()]));
-    // Neither another start nor history changes that.
+    // Neither another start nor a backfill changes that.
     assert!(daemon.terminate().success());
     let _daemon = home.daemon();
     story.turn("q4", "a4");
@@ -48,7 +48,7 @@ fn at_the_first_start_sessions_go_on_where_the_node_tool_was() {
 }
 
 #[test]
-fn what_was_begun_stays_the_node_tools_and_a_shorter_file_is_not_sent_again() {
+fn a_turn_that_the_node_tool_sent_partly_is_not_sent_again() {
     for (lines, before, expect) in
         [(3, 1, vec!["Turn 2"]), (5, 2, vec![]), (500, 7, vec!["Turn 8"]), (0, 0, vec!["Turn 1", "Turn 2", "Turn 3"])]
     {
@@ -70,7 +70,7 @@ fn what_was_begun_stays_the_node_tools_and_a_shorter_file_is_not_sent_again() {
 }
 
 #[test]
-fn it_can_be_asked_for_and_what_was_read_stays_as_it_is() {
+fn import_state_does_not_change_sessions_that_were_read() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let (mut known, mut new) = (Story::new(&home, "work", "known"), Story::new(&home, "work", "new"));
@@ -92,7 +92,7 @@ fn it_can_be_asked_for_and_what_was_read_stays_as_it_is() {
 }
 
 #[test]
-fn a_state_that_is_odd_is_refused_as_a_whole() {
+fn an_invalid_state_file_is_refused_as_a_whole() {
     let home = Home::new();
     let odd = json!({"good": entry(4, 2), "odd": {"last_line": "four", "turn_count": 1}}).to_string();
     state(&home, &odd);
@@ -104,7 +104,7 @@ fn a_state_that_is_odd_is_refused_as_a_whole() {
     assert!(output.status.code() == Some(1) && said.contains("`last_line` of session odd"), "{said}");
     let missing = home.ctl(&["import-state", "/nowhere.json"]);
     assert_eq!(missing.status.code(), Some(1));
-    // Once fixed, it is taken at the next start.
+    // Once fixed, it is imported at the next start.
     assert!(daemon.terminate().success());
     state(&home, &json!({"good": entry(4, 2)}).to_string());
     let daemon = home.daemon();

@@ -1,4 +1,5 @@
-//! Nobody else gets in: not through directories, files or sockets they put in our way, nor through ours.
+//! Other users get no access: not through directories, files or sockets that they prepare, nor through this
+//! program's own.
 
 #![cfg(target_os = "linux")] // what is put in the way is made with its system calls
 
@@ -23,7 +24,7 @@ use rustix::{
 use serde_json::json;
 use tests::{Home, Server, Story, bins, eventually, home, home::mode, root, server, skipped};
 
-/// Somebody else, of whom there are no files elsewhere.
+/// Another user, who owns no other files.
 const OTHER: u32 = 61_234;
 
 fn chmod(path: &Path, mode: u32) {
@@ -34,18 +35,18 @@ fn fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("made");
 }
 
-/// A private directory, with those above it.
+/// Creates a private directory, including its parents.
 fn private(dir: &Path) {
     fs::create_dir_all(dir).expect("made");
     chmod(dir, 0o700);
 }
 
-/// Gives a file or directory to somebody else; `false` where that cannot be done.
+/// Gives a file or directory to another user; `false` if that is not permitted.
 fn give_away(path: &Path) -> bool {
     rustix::process::geteuid().is_root() && chown(path, Some(OTHER), Some(OTHER)).is_ok()
 }
 
-/// What was put in the way.
+/// What another user prepared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Thing {
     File,
@@ -60,7 +61,7 @@ enum Thing {
     OthersFile,
 }
 
-/// Puts `thing` at `path`; links lead to `precious`. `false` where that cannot be done.
+/// Puts `thing` at `path`; links lead to `precious`. `false` if that is not permitted.
 fn put(thing: Thing, path: &Path, precious: &Path) -> bool {
     fs::create_dir_all(precious.join("dir")).expect("made");
     chmod(&precious.join("dir"), 0o700);
@@ -85,7 +86,7 @@ fn put(thing: Thing, path: &Path, precious: &Path) -> bool {
     true
 }
 
-/// Fails if anything was written where links lead.
+/// Fails if anything was written to the target of a link.
 fn untouched(precious: &Path, case: &str) {
     assert_eq!(fs::read_dir(precious.join("dir")).expect("there").count(), 0, "{case}");
     assert_eq!(fs::read_to_string(precious.join("file")).expect("there"), "precious", "{case}");
@@ -95,7 +96,7 @@ fn untouched(precious: &Path, case: &str) {
 type Place = (&'static str, fn(&Paths) -> PathBuf);
 
 #[test]
-fn a_daemon_begins_nothing_in_a_place_that_others_prepared() {
+fn a_daemon_does_not_start_in_a_place_that_others_prepared() {
     use Thing::*;
     let dirs: [Place; 2] = [("state", |paths| paths.state.clone()), ("spool", |paths| paths.spool.clone())];
     let files: [Place; 4] = [
@@ -140,7 +141,7 @@ fn a_daemon_begins_nothing_in_a_place_that_others_prepared() {
 }
 
 #[test]
-fn what_was_open_to_others_is_closed_and_the_log_says_so() {
+fn files_open_to_others_are_made_private_and_logged() {
     let home = Home::new();
     let paths = home.paths();
     assert!(home.daemon().terminate().success());
@@ -157,7 +158,7 @@ fn what_was_open_to_others_is_closed_and_the_log_says_so() {
 }
 
 #[test]
-fn whatever_the_umask_is_only_the_user_gets_at_what_we_write() {
+fn files_are_private_with_any_umask() {
     let (home, server) = (Home::new(), Server::new());
     let lax = |program: &Path| {
         let mut command = home.command(Path::new("/bin/sh"));
@@ -189,7 +190,7 @@ fn whatever_the_umask_is_only_the_user_gets_at_what_we_write() {
 }
 
 #[test]
-fn a_hook_leaves_nothing_where_others_could_read_or_replace_it() {
+fn a_hook_writes_nothing_where_others_could_read_or_replace_it() {
     use Thing::*;
     let places: [Place; 2] = [("state", |paths| paths.state.clone()), ("spool", |paths| paths.spool.clone())];
     let things = [File, LinkToDirectory, LinkToFile, LinkToNothing, Fifo, OthersDirectory];
@@ -225,7 +226,7 @@ fn a_hook_leaves_nothing_where_others_could_read_or_replace_it() {
 }
 
 #[test]
-fn files_in_the_spool_that_are_not_ours_alone_are_left_and_counted() {
+fn spool_files_of_other_users_are_counted_and_not_read() {
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
     let mut story = Story::new(&home, "work", "s");
@@ -259,7 +260,7 @@ fn files_in_the_spool_that_are_not_ours_alone_are_left_and_counted() {
     assert_eq!(home.log().matches("not everything in the spool").count(), 1, "{}", home.log());
 }
 
-/// Runs `work` as another user. Only this thread becomes one, which is what the system looks at.
+/// Runs `work` as another user. Only this thread changes its user, which is what the system checks.
 fn as_another<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let other = scope.spawn(|| {
@@ -281,7 +282,7 @@ fn another_users_connection_is_closed_unread_and_counted() {
     let paths = home.paths();
     let refused = as_another(|| UnixStream::connect(&paths.socket).expect_err("the directory is closed"));
     assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
-    // Somebody has opened every door.
+    // Every directory is open to all.
     let mut dir = paths.state.as_path();
     while dir.starts_with(home.path()) {
         chmod(dir, 0o755);
@@ -309,7 +310,7 @@ fn another_users_connection_is_closed_unread_and_counted() {
 }
 
 #[test]
-fn a_hook_tells_nothing_to_another_users_daemon() {
+fn a_hook_sends_nothing_to_another_users_daemon() {
     if !root() {
         return;
     }
@@ -337,10 +338,10 @@ fn a_hook_tells_nothing_to_another_users_daemon() {
     assert_eq!(home.spooled().len(), 1, "the event waits for our own daemon");
 }
 
-/// The daemon where another user can run it, with that user's home; where we are not root we are that user ourselves.
+/// The daemon where another user can run it, with that user's home; without root, the present user is that user.
 fn others_daemon(home: &Home) -> Command {
     let program = home.path().join("cc-langfused");
-    // By another process: a fork of a test beside this one would hold our copy open for writing (ETXTBSY).
+    // By another process: a fork of a parallel test would keep this copy open for writing (ETXTBSY).
     assert!(Command::new("cp").arg(&bins().daemon).arg(&program).status().expect("cp").success());
     let mut command = home.command(&program);
     if give_away(home.path()) {
@@ -350,11 +351,11 @@ fn others_daemon(home: &Home) -> Command {
 }
 
 #[test]
-fn other_programs_of_the_user_cannot_look_into_the_daemon() {
+fn other_programs_of_the_user_cannot_read_the_daemons_memory() {
     let home = Home::new();
     let daemon = Home::spawn(others_daemon(&home));
     eventually("the daemon to listen", || UnixStream::connect(home.paths().socket).is_ok());
-    // Linux gives what is in /proc of such a process to root.
+    // Linux makes root the owner of such a process's files in /proc.
     match fs::metadata(format!("/proc/{}/mem", daemon.pid())) {
         Ok(memory) => assert_eq!(memory.uid(), 0),
         Err(error) => skipped(&error.to_string()),
@@ -362,7 +363,7 @@ fn other_programs_of_the_user_cannot_look_into_the_daemon() {
 }
 
 #[test]
-fn a_short_socket_directory_that_another_user_made_first_is_not_used() {
+fn a_short_socket_directory_created_by_another_user_is_not_used() {
     if !root() {
         return;
     }

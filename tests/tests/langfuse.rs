@@ -1,4 +1,4 @@
-//! What a real Langfuse server does in its own time and way, and what it shows then.
+//! Behaviour of a real Langfuse server: asynchronous storage, and what it shows in the end.
 
 use serde_json::json;
 use tests::{Answer, Home, Server, Span, Story, langfuse};
@@ -7,7 +7,7 @@ fn roots(spans: &[Span]) -> Vec<String> {
     spans.iter().filter(|span| span.is_root()).map(|span| span.content("output")).collect()
 }
 
-/// A Stop hook wants more, and the model says it: the turn grows.
+/// A Stop hook makes the model continue: the turn grows.
 fn grows(story: &mut Story, answer: &str) {
     story.raw(
         json!({
@@ -22,7 +22,7 @@ fn grows(story: &mut Story, answer: &str) {
 }
 
 #[test]
-fn of_a_turn_that_grew_older_servers_show_the_newest_output() {
+fn older_servers_show_the_newest_output_of_a_grown_turn() {
     let (home, server) = (Home::new(), Server::answering(langfuse::v3));
     home.settings("work", &server.env());
     let _daemon = home.daemon();
@@ -47,7 +47,7 @@ fn json_message(text: &str) -> String {
 }
 
 #[test]
-fn a_root_that_says_nothing_new_is_not_sent_again() {
+fn an_unchanged_root_is_not_sent_again() {
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
     let daemon = home.daemon();
@@ -59,7 +59,7 @@ fn a_root_that_says_nothing_new_is_not_sent_again() {
     home.hook(&story.event("SessionEnd"), &server.env());
     home.flush();
     assert_eq!((roots(&server.spans()), server.spans().len()), (vec!["a".to_owned()], 3));
-    // A daemon that reads the turn anew finds the same.
+    // A daemon that reads the turn again finds the same.
     daemon.kill();
     let _daemon = home.daemon();
     compacts(&mut story, 2);
@@ -82,7 +82,7 @@ fn compacts(story: &mut Story, number: u64) {
 }
 
 #[test]
-fn a_server_that_says_nothing_for_70_s_gets_each_span_once() {
+fn a_server_that_is_silent_for_70_s_gets_each_span_once() {
     let (home, server) = (Home::new(), Server::new());
     let mut is_first = true;
     server.change(move |request| {

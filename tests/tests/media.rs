@@ -1,4 +1,4 @@
-//! Images and documents reach the server beside the spans, whatever becomes of either; no span carries their bytes.
+//! Images and documents reach the server beside the spans, independently of each other; no span carries their bytes.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use tests::{Answer, Home, MediaApi, Random, Request, Server, Span, Story, eventually};
 
-/// Bytes that pass for an image's.
+/// Bytes that pass for an image.
 fn bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random::new(seed);
     (0..length).map(|_| random.below(256) as u8).collect()
@@ -28,13 +28,13 @@ fn is_media(request: &Request) -> bool {
     request.path.starts_with("/api/public/media") || request.method == "PUT"
 }
 
-/// A server with media, which answers first as `plan` says, where that says anything.
+/// A server with a media API; `plan` answers first, if it wants.
 fn server(api: &MediaApi, mut plan: impl FnMut(&Request) -> Option<Answer> + Send + 'static) -> Server {
     let api = api.clone();
     Server::answering(move |request| plan(request).unwrap_or_else(|| api.answer(request)))
 }
 
-/// One turn with `image` in the prompt and in the output of its one tool: four spans, three of which show it.
+/// One turn with `image` in the prompt and in the output of its only tool: four spans, three of which show it.
 fn play(home: &Home, image: &[u8], env: &[(String, String)]) -> Story {
     home.settings("work", env);
     let mut story = Story::new(home, "work", "s");
@@ -49,7 +49,7 @@ fn only_file(api: &MediaApi) -> Vec<u8> {
     files.into_values().next().expect("one")
 }
 
-/// Ids of the media that are named in `text` as Langfuse names them, each alone in its string.
+/// Ids of the media references in `text` in Langfuse's form, each the whole of its string.
 fn references(text: &str) -> Vec<String> {
     fn collect(value: &Value, found: &mut Vec<String>) {
         match value {
@@ -79,7 +79,7 @@ fn shown(spans: &[Span]) -> BTreeSet<[String; 4]> {
 }
 
 #[test]
-fn each_arrives_intact_and_once_and_is_linked_to_every_span_that_shows_it() {
+fn each_image_arrives_once_and_is_linked_to_every_span_that_shows_it() {
     let (home, api) = (Home::new(), MediaApi::default());
     let server = server(&api, |_| None);
     let _daemon = home.daemon();
@@ -119,7 +119,7 @@ fn each_arrives_intact_and_once_and_is_linked_to_every_span_that_shows_it() {
     let content = json!([text("before"), part("image/png", &ids[0]), text("after"), part("application/pdf", &ids[1])]);
     assert_eq!(message, json!([{"role": "user", "content": content}]));
     for request in server.requests().iter().filter(|request| is_media(request)) {
-        // Where the bytes go, the key does not.
+        // Requests with the bytes do not have the key.
         let key = if request.method == "PUT" { "" } else { "pk-lf-test:sk-lf-test" };
         assert_eq!(request.key(), key);
         let length = request.header("x-amz-checksum-sha256").map(str::len);
@@ -129,7 +129,7 @@ fn each_arrives_intact_and_once_and_is_linked_to_every_span_that_shows_it() {
 }
 
 #[test]
-fn spans_do_not_wait_for_media_and_media_wait_for_the_server_through_a_restart() {
+fn spans_do_not_wait_for_media_and_media_survive_a_restart() {
     let (home, api) = (Home::new(), MediaApi::default());
     let server = server(&api, |request| is_media(request).then(|| Answer::status(500)));
     let daemon = home.daemon();
@@ -153,7 +153,7 @@ fn spans_do_not_wait_for_media_and_media_wait_for_the_server_through_a_restart()
 }
 
 #[test]
-fn a_media_api_that_never_answers_keeps_no_span_waiting() {
+fn a_media_api_that_never_answers_delays_no_span() {
     let (home, api) = (Home::new(), MediaApi::default());
     let server = server(&api, |request| is_media(request).then(Answer::never));
     let daemon = home.daemon();
@@ -166,7 +166,7 @@ fn a_media_api_that_never_answers_keeps_no_span_waiting() {
 }
 
 #[test]
-fn what_the_storage_could_not_take_is_put_there_again() {
+fn a_failed_upload_is_tried_again() {
     let (home, api) = (Home::new(), MediaApi::default());
     let elsewhere = Server::new();
     let redirect = Answer::status(307).header("location", format!("{}/storage", elsewhere.url));
@@ -175,7 +175,7 @@ fn what_the_storage_could_not_take_is_put_there_again() {
     let _daemon = home.daemon();
     let image = bytes(5, 50_000);
     play(&home, &image, &server.env());
-    // Each time somebody waits, it is tried at once.
+    // Each time a user waits, everything is tried at once.
     eventually("everything to arrive", || home.ctl(&["flush", "--timeout", "200ms"]).status.success());
     assert_eq!(only_file(&api), image);
     assert_eq!((server.spans().len(), elsewhere.requests().len()), (4, 0));
@@ -187,7 +187,7 @@ fn what_the_storage_could_not_take_is_put_there_again() {
 }
 
 #[test]
-fn a_report_that_is_lost_is_made_again() {
+fn a_lost_report_is_sent_again() {
     let (home, api) = (Home::new(), MediaApi::default());
     let mut answers = vec![Answer::status(502)];
     let server = server(&api, move |request| (request.method == "PATCH").then(|| answers.pop()).flatten());
@@ -199,7 +199,7 @@ fn a_report_that_is_lost_is_made_again() {
 }
 
 #[test]
-fn a_server_without_media_gets_its_spans_and_the_rest_is_counted() {
+fn a_server_without_media_gets_the_spans_and_media_are_counted() {
     let home = Home::new();
     let server = Server::answering(|request| Answer::status(if is_media(request) { 404 } else { 200 }));
     let _daemon = home.daemon();
@@ -212,7 +212,7 @@ fn a_server_without_media_gets_its_spans_and_the_rest_is_counted() {
 }
 
 #[test]
-fn nothing_is_put_where_others_could_read_along() {
+fn nothing_is_uploaded_over_a_connection_that_others_could_read() {
     let home = Home::new();
     let body = json!({"mediaId": "x", "uploadUrl": "http://storage.example/x"}).to_string();
     let server = Server::answering(move |_| Answer::ok().body(&body));
@@ -241,7 +241,7 @@ fn a_refused_key_is_tried_again_when_a_hook_brings_another() {
 }
 
 #[test]
-fn where_no_text_may_leave_no_image_does() {
+fn in_metadata_mode_no_image_is_sent() {
     let home = Home::new();
     let server = Server::new();
     let _daemon = home.daemon();
@@ -257,7 +257,7 @@ fn where_no_text_may_leave_no_image_does() {
 }
 
 #[test]
-fn an_output_too_long_for_the_transcript_comes_from_its_file_up_to_a_limit() {
+fn an_output_too_long_for_the_transcript_is_read_from_its_file_up_to_a_limit() {
     let (home, api) = (Home::new(), MediaApi::default());
     let server = server(&api, |_| None);
     let _daemon = home.daemon();

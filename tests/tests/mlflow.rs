@@ -1,4 +1,4 @@
-//! MLflow gets every session whole, by the variables of its own integration.
+//! MLflow gets every session completely, configured by its own integration's variables.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,13 +18,13 @@ use tests::{
     recording::{Mode, Recording, Tokens},
 };
 
-/// How many recordings are played at once.
+/// How many recordings are played in parallel.
 const AT_ONCE: usize = 6;
 
-/// US dollars for a million tokens of the model that nearly all recordings have, in the order of [`Tokens`].
+/// US dollars per million tokens of the model in nearly all recordings, in the order of [`Tokens`].
 const PRICES: [f64; 5] = [3.0, 15.0, 0.3, 3.75, 6.0];
 
-/// A model of some recordings that is in no price list.
+/// A model of some recordings that no price list has.
 const UNPRICED: &str = "claude-opus-5-5";
 
 /// The directory with the programs of a Python environment that has MLflow 3.17.2, for `a_real_server_…`.
@@ -35,7 +35,7 @@ fn env(url: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
     all.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Plays every recording, several at once. `play` says what is wrong.
+/// Plays every recording, several in parallel. `play` returns what is wrong.
 fn each_recording(play: impl Fn(&Recording) -> Vec<String> + Sync) {
     let recordings = Recording::all();
     let (next, wrong) = (Mutex::new(recordings.iter()), Mutex::new(Vec::new()));
@@ -54,7 +54,7 @@ fn each_recording(play: impl Fn(&Recording) -> Vec<String> + Sync) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What a server has in the end: the last of each root, and all other spans, but for what came again as it was.
+/// What a server has at the end: the last version of each root, and all other spans except identical repeats.
 fn merged(spans: &[Span]) -> Vec<Span> {
     let mut last: BTreeMap<(String, String), Span> = BTreeMap::new();
     let mut twice = Vec::new();
@@ -73,7 +73,7 @@ fn dollars(tokens: Tokens) -> f64 {
     tokens.iter().zip(PRICES).map(|(tokens, price)| *tokens as f64 * price / 1e6).sum()
 }
 
-/// What is wrong with what was sent.
+/// What is wrong with the requests.
 fn judge(recording: &Recording, requests: &[Request]) -> Vec<String> {
     let mut wrong = Vec::new();
     for request in requests {
@@ -108,11 +108,11 @@ fn judge(recording: &Recording, requests: &[Request]) -> Vec<String> {
 }
 
 #[test]
-fn every_recorded_session_arrives_whole_by_two_variables() {
+fn every_recorded_session_arrives_completely_with_two_variables() {
     each_recording(|recording| {
         let server = Server::new();
         recording.play_in(&Home::new(), &env(&server.url, &[]), Mode::Plain, || {});
-        // Where an image is shown, the server is asked once whether it takes any. This one does not say so.
+        // If an image is shown, the server is asked once whether it accepts media. This one does not say so.
         let requests = server.requests().into_iter().filter(|request| !request.path.contains("/experiments/get?"));
         for request in requests {
             assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/traces"));
@@ -125,13 +125,13 @@ fn every_recorded_session_arrives_whole_by_two_variables() {
     });
 }
 
-/// What every request of a server is answered with while it is away for a moment.
+/// The answer of a server that is down for a moment.
 fn busy() -> Answer {
     Answer::status(503).header("retry-after", "0")
 }
 
 #[test]
-fn every_recorded_session_arrives_whole_though_the_daemon_is_killed_after_every_hook() {
+fn every_recorded_session_arrives_completely_if_the_daemon_is_killed_after_every_hook() {
     let play = |recording: &Recording| {
         let server = Server::new();
         recording.play_in(&Home::new(), &env(&server.url, &[]), Mode::Restart, || {});
@@ -149,7 +149,7 @@ fn every_recorded_session_arrives_whole_though_the_daemon_is_killed_after_every_
 }
 
 #[test]
-fn every_recorded_session_arrives_whole_at_a_server_that_was_down_until_the_end() {
+fn every_recorded_session_arrives_completely_at_a_server_that_was_down_until_the_end() {
     each_recording(|recording| {
         let server = Server::answering(|_| busy());
         let mut before = usize::MAX;
@@ -166,7 +166,7 @@ fn every_recorded_session_arrives_whole_at_a_server_that_was_down_until_the_end(
 }
 
 #[test]
-fn beside_langfuse_and_a_receiver_of_otlp_one_that_is_down_holds_nobody_back() {
+fn one_destination_that_is_down_delays_no_other() {
     let next = AtomicUsize::new(0);
     each_recording(|recording| {
         let servers = [Server::new(), Server::new(), Server::new()];
@@ -187,7 +187,7 @@ fn beside_langfuse_and_a_receiver_of_otlp_one_that_is_down_holds_nobody_back() {
 }
 
 #[test]
-fn an_experiment_with_a_name_is_looked_up_once_and_made_where_there_is_none() {
+fn a_named_experiment_is_looked_up_once_and_created_if_missing() {
     for is_there in [true, false] {
         let home = Home::new();
         let server = Server::answering(move |request| {
@@ -224,7 +224,7 @@ fn an_experiment_with_a_name_is_looked_up_once_and_made_where_there_is_none() {
 }
 
 #[test]
-fn credentials_that_mlflows_own_client_keeps_stand_above_a_token_but_not_if_others_can_write_them() {
+fn mlflows_credentials_file_overrides_a_token_unless_others_can_write_it() {
     use std::{fs, os::unix::fs::PermissionsExt};
     for (mode, expect) in [(0o600, "Basic YWRhOnAgdw=="), (0o666, "Bearer t-1")] {
         let (home, server) = (Home::new(), Server::new());
@@ -246,8 +246,8 @@ fn credentials_that_mlflows_own_client_keeps_stand_above_a_token_but_not_if_othe
 }
 
 #[test]
-fn an_experiment_that_is_gone_is_looked_up_again_at_once() {
-    // The id by which it is known, and the next one to be asked for it.
+fn a_missing_experiment_is_looked_up_again_at_once() {
+    // The id it has now, and the next one that is given.
     let current = Arc::new(AtomicUsize::new(1));
     let known = current.clone();
     let server = Server::answering(move |request| {
@@ -272,7 +272,7 @@ fn an_experiment_that_is_gone_is_looked_up_again_at_once() {
     let asked: Vec<_> = server.requests().into_iter().filter(|request| request.path != "/v1/traces").collect();
     assert_eq!(asked.len(), 2, "once at the beginning, once when it was gone");
     assert_eq!(home.status()["destinations"][0]["state"], "ok");
-    // One that is gone for good parks; nobody is asked without end.
+    // A missing experiment parks; the server is not asked endlessly.
     current.store(0, Ordering::Relaxed);
     let gone = Server::answering(|request| match request.path.as_str() {
         "/v1/traces" => Answer::status(404).body(r#"{"error_code":"RESOURCE_DOES_NOT_EXIST"}"#),
@@ -293,8 +293,8 @@ fn an_experiment_that_is_gone_is_looked_up_again_at_once() {
 }
 
 #[test]
-fn a_trace_that_another_experiment_has_counts_as_delivered_and_holds_up_no_other() {
-    // A request is refused whole for one of its traces, as servers since 3.18 do.
+fn a_trace_in_another_experiment_counts_as_delivered_and_delays_no_other() {
+    // A whole request is refused because of one trace, as by servers since 3.18.
     let taken = Arc::new(Mutex::new((None::<String>, BTreeSet::new())));
     let seen = taken.clone();
     let server = Server::answering(move |request| {
@@ -323,7 +323,7 @@ fn a_trace_that_another_experiment_has_counts_as_delivered_and_holds_up_no_other
 }
 
 #[test]
-fn what_is_no_server_is_parked_with_its_remedy_and_what_leads_nowhere_is_counted() {
+fn an_unusable_tracking_uri_is_parked_with_a_remedy_or_counted() {
     let home = Home::new();
     let _daemon = home.daemon();
     let story = |name: &str| {
@@ -351,7 +351,7 @@ fn what_is_no_server_is_parked_with_its_remedy_and_what_leads_nowhere_is_counted
 }
 
 #[test]
-fn a_server_that_a_shared_file_names_is_held_until_the_user_trusts_it() {
+fn a_server_named_by_a_shared_file_is_held_until_the_user_trusts_it() {
     let (home, server) = (Home::new(), Server::new());
     let env = env(&server.url, &[]);
     tests::home::settings(&home.project("work").join(".claude/settings.json"), &env);
@@ -369,7 +369,7 @@ fn a_server_that_a_shared_file_names_is_held_until_the_user_trusts_it() {
 #[test]
 fn a_server_without_tls_on_another_machine_is_held_until_the_user_trusts_it() {
     let server = Server::new();
-    // It leads here, but does not say so beyond doubt.
+    // It leads to this machine, but not in a form that is certain to.
     let url = format!("http://0.0.0.0:{}", server.address.port());
     let otlp = vec![("CC_LANGFUSE_OTLP_ENDPOINT".to_owned(), format!("{url}/v1/traces"))];
     for (env, address, account) in [(env(&url, &[]), url.clone(), "0"), (otlp, format!("{url}/v1/traces"), "both")] {
@@ -409,18 +409,18 @@ fn traces(real: &Real, experiment: &str) -> BTreeMap<String, (Value, f64, String
 }
 
 #[test]
-fn a_real_server_shows_the_tokens_that_the_api_counted_and_what_they_cost() {
+fn a_real_server_shows_the_tokens_and_costs_of_the_api() {
     let Ok(programs) = std::env::var(REAL) else {
         return tests::skipped(&format!("{REAL} names no directory with the programs of MLflow 3.17.2"));
     };
     let real = Real::mlflow(&programs);
     let (seen, dear, started) = (AtomicUsize::new(0), Mutex::new(0.0), Instant::now());
     each_recording(|recording| {
-        // Each in an experiment of its own: recordings share ids where one is a fork of another.
+        // Each in an experiment of its own: a fork shares ids with its origin.
         let made =
             real.ask("POST", "/api/2.0/mlflow/experiments/create", &json!({ "name": recording.name }).to_string());
         let experiment = made["experiment_id"].as_str().expect("an experiment").to_owned();
-        // What was sent, by another way.
+        // The same spans over OTLP, to compare with.
         let otlp = Server::new();
         let env = [
             env(&real.url(), &[("MLFLOW_EXPERIMENT_ID", &experiment)]),

@@ -1,4 +1,4 @@
-//! MLflow without a server: one command sets it up, and every turn becomes files that MLflow reads.
+//! MLflow without a server: one command sets it up, and every turn becomes files that MLflow can read.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use tests::{
 
 const SWITCH: &str = "MLFLOW_CLAUDE_TRACING_ENABLED";
 
-/// What Claude Code gives to a hook of the project in `dir`: the variables of its settings, and where it is.
+/// The environment of a hook in the project `dir`: the variables of its settings, and the directory.
 fn env(dir: &Path) -> Vec<(String, String)> {
     let settings = json_of(&dir.join(".claude/settings.local.json"));
     let env = settings["env"].as_object().expect("variables").iter();
@@ -38,7 +38,7 @@ fn spans(trace: &Path) -> Vec<Value> {
     spans.as_array().expect("a list").clone()
 }
 
-/// A project of `home` that `setup --mlflow` has set up.
+/// A project of `home` that was set up by `setup --mlflow`.
 fn project(home: &Home, more: &[&str]) -> PathBuf {
     let dir = home.project("work");
     let args = [&["setup", "--mlflow", "--project", "--yes", "--no-service"], more].concat();
@@ -69,7 +69,7 @@ fn one_command_and_every_turn_is_a_trace_in_the_project() {
     assert_eq!(fs::read_to_string(dir.join(".claude/mlflow/.gitignore")).expect("text"), "*\n");
     let log = fs::read_to_string(dir.join(".claude/mlflow/claude_tracing.log")).expect("text");
     assert_eq!(log.lines().filter(|line| line.contains("s-files")).count(), 2, "{log}");
-    // A daemon that begins anew writes nothing twice.
+    // A daemon that starts afresh writes nothing twice.
     assert!(daemon.terminate().success());
     let _daemon = home.daemon();
     home.flush();
@@ -77,7 +77,7 @@ fn one_command_and_every_turn_is_a_trace_in_the_project() {
 }
 
 #[test]
-fn history_is_brought_in_where_no_hook_was_heard() {
+fn history_is_written_to_the_file_store_without_any_hook() {
     let home = Home::new();
     let dir = project(&home, &[]);
     let mut story = Story::new(&home, "work", "s-history");
@@ -90,7 +90,7 @@ fn history_is_brought_in_where_no_hook_was_heard() {
 }
 
 #[test]
-fn a_store_that_cannot_be_written_is_waited_for() {
+fn the_daemon_waits_for_a_store_that_cannot_be_written() {
     let home = Home::new();
     let dir = project(&home, &["--tracking-uri", "store", "--experiment", "night: shift"]);
     let elsewhere = home.project("elsewhere");
@@ -158,13 +158,13 @@ fn while_mlflows_own_integration_is_active_nothing_is_sent() {
 }
 
 #[test]
-fn a_link_called_claude_mlflow_runs_claude_code_traced() {
+fn a_link_named_claude_mlflow_runs_claude_code_traced() {
     let home = Home::new();
     let (dir, path) = (home.project("work"), home.project("path"));
     let mut story = Story::new(&home, "work", "s-wrapper");
     story.turn("q", "a");
     fs::write(dir.join("event"), story.stop("a").to_string()).expect("written");
-    // Does with the settings it is given what Claude Code does.
+    // Does with the given settings what Claude Code does.
     let claude = r#"[ "$1" = --version ] && { echo '2.1.329 (Claude Code)'; exit; }
 hook=$(sed 's/.*"Stop":\[{"hooks":\[{"command":"\([^"]*\)".*/\1/' "$2")
 grep -q '"MLFLOW_CLAUDE_TRACING_ENABLED":"true"' "$2" || exit 9
@@ -181,7 +181,7 @@ shift 2; echo "$@"; exit 7"#;
     assert_eq!(String::from_utf8_lossy(&output.stdout), "--help -p two words\n");
     assert_eq!(traces(&dir.join(".claude/mlflow/runs/0")).len(), 1, "{}", text(&output));
 
-    // What leads nowhere is said, in the words of what was set.
+    // A problem is reported with the name of the variable that was set.
     let mut command = home.command(&link);
     let places = format!("{}:{}", path.display(), std::env::var("PATH").unwrap_or_default());
     command.env("PATH", places).env("MLFLOW_TRACKING_URI", "file://name").current_dir(&dir);
@@ -190,11 +190,11 @@ shift 2; echo "$@"; exit 7"#;
 }
 
 #[test]
-fn killed_at_any_system_call_of_writing_a_trace_the_store_stays_readable() {
+fn the_store_stays_readable_after_a_kill_at_any_system_call() {
     if !strace::works() {
         return;
     }
-    // More than any of these calls is made; those beyond the last kill nothing.
+    // More calls than are made: those beyond the last kill nothing.
     let points =
         ["mkdirat", "renameat", "fsync", "write"].into_iter().flat_map(|call| (1..=24).map(move |nth| (call, nth)));
     let all: Vec<(&str, usize)> = points.collect();
@@ -217,7 +217,7 @@ fn killed_at_any_system_call_of_writing_a_trace_the_store_stays_readable() {
                     until("the trace, or the end of the daemon", || {
                         (daemon.end().is_some() || traces(&store).len() == 1).then_some(())
                     });
-                    // What a reader finds at that moment can be read.
+                    // A reader finds valid files at that moment.
                     traces(&store).iter().for_each(|trace| assert!(!spans(trace).is_empty(), "{call} {nth}"));
                     if daemon.end().is_some() {
                         kills.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! Traces in MLflow's file store are kept out of commits: by a line in the repository's own list, by `setup` and by the first trace.
+//! Traces in MLflow's file store are kept out of commits: by a line in the repository's own exclude file, by `setup`
+//! and by the first trace.
 
 use std::{
     fs,
@@ -36,19 +37,19 @@ fn play_turn(home: &Home, project: &str, session: &str, more: &[(&str, &str)]) {
     home.hook(&story.stop("a"), &env.collect::<Vec<_>>());
 }
 
-/// What `git add -A` would take.
+/// The files that `git add -A` would take.
 fn taken(dir: &Path) -> String {
     git(dir, &["add", "-A", "--dry-run", ":/"]).unwrap_or_default()
 }
 
-/// The lines of a list of what is excluded that are no remarks.
+/// The lines of an exclude file, without comments.
 fn lines(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap_or_default();
     text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
 }
 
 #[test]
-fn the_first_trace_adds_a_line_to_what_the_repository_excludes() {
+fn the_first_trace_adds_a_line_to_the_repositorys_exclude_file() {
     let home = Home::new();
     let Some(plain) = repository(&home, "plain") else { return };
     let below = plain.join("a dir");
@@ -66,10 +67,10 @@ fn the_first_trace_adds_a_line_to_what_the_repository_excludes() {
     let exclude = |name: &str| lines(&home.path().join(name).join(".git/info/exclude"));
     assert_eq!(exclude("plain"), ["/.claude/mlflow/", "/a\\ dir/.claude/mlflow/"]);
     assert_eq!(exclude("named"), ["/mlruns/"]);
-    // A linked tree has the list of its main one.
+    // A linked worktree uses the list of its main one.
     assert_eq!(exclude("main"), ["/.claude/mlflow/"]);
     for name in ["plain", "named", "tree"] {
-        // The file of our own would keep them out as well.
+        // This program's own `.gitignore` would keep them out as well.
         let _ = fs::remove_file(home.path().join(name).join(STORE).join(".gitignore"));
         assert!(home.path().join(name).join(if name == "named" { "mlruns/0" } else { STORE }).is_dir(), "{name}");
         assert_eq!(taken(&home.path().join(name)), "", "{name}");
@@ -84,7 +85,7 @@ fn the_first_trace_adds_a_line_to_what_the_repository_excludes() {
 }
 
 #[test]
-fn where_the_repositorys_rules_want_the_traces_none_is_written_and_the_line_is_named() {
+fn no_trace_is_written_where_the_repositorys_rules_would_commit_it() {
     let home = Home::new();
     let Some(dir) = repository(&home, "app") else { return };
     write(&dir.join(STORE).join(".gitignore"), "!*\n");
@@ -101,7 +102,7 @@ fn where_the_repositorys_rules_want_the_traces_none_is_written_and_the_line_is_n
 }
 
 #[test]
-fn what_a_repository_configures_is_not_run_and_its_links_are_not_followed() {
+fn programs_and_links_of_a_repository_are_not_used() {
     let home = Home::new();
     let Some(dir) = repository(&home, "app") else { return };
     let canary = home.path().join("ran");
@@ -113,7 +114,7 @@ fn what_a_repository_configures_is_not_run_and_its_links_are_not_followed() {
         git(&dir, &["config", key, run]);
     }
     git(&dir, &["config", "core.hooksPath", ".git"]);
-    // Whatever was there, it is not ours to add to.
+    // A file that is not this program's to change.
     let victim = home.path().join("victim");
     write(&victim, "whole\n");
     let exclude = dir.join(".git/info/exclude");
@@ -126,13 +127,13 @@ fn what_a_repository_configures_is_not_run_and_its_links_are_not_followed() {
     assert!(dir.join(STORE).join("runs/0/meta.yaml").exists());
     assert_eq!(fs::read_to_string(&victim).expect("text"), "whole\n");
     assert!(!canary.exists());
-    // The file of our own does it then.
+    // This program's own `.gitignore` does it then.
     git(&dir, &["config", "--unset", "core.fsmonitor"]);
     assert_eq!(taken(&dir), "");
 }
 
 #[test]
-fn setup_adds_the_line_before_there_is_a_trace_and_refuses_where_it_does_not_help() {
+fn setup_adds_the_exclude_line_or_refuses_if_it_has_no_effect() {
     let home = Home::new();
     let Some(dir) = repository(&home, "app") else { return };
     let setup = ["setup", "--mlflow", "--project", "--yes", "--no-service"];
@@ -141,12 +142,12 @@ fn setup_adds_the_line_before_there_is_a_trace_and_refuses_where_it_does_not_hel
     assert!(lines(&exclude).contains(&"/.claude/mlflow/".to_owned()), "{:?}", lines(&exclude));
     let doctor = text(&ctl(&home, &dir, None, &["doctor", "--no-probe"]));
     assert!(doctor.contains("git leaves"), "{doctor}");
-    // Once is enough, and what was there before is there after.
+    // A second run adds nothing, and earlier lines are kept.
     succeeds(&ctl(&home, &dir, None, &setup));
     assert_eq!(lines(&exclude).iter().filter(|line| line.contains("mlflow")).count(), 1);
     succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
     assert_eq!(lines(&exclude), [""; 0]);
-    // A directory of the user's own, and one outside.
+    // A directory that the user chose, and one outside.
     succeeds(&ctl(&home, &dir, None, &[&setup[..], &["--tracking-uri", "./runs"]].concat()));
     assert!(lines(&exclude).contains(&"/runs/".to_owned()));
     succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));

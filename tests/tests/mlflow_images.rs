@@ -1,4 +1,4 @@
-//! Images and documents are attachments of their trace at MLflow, and no span waits for them or carries their bytes.
+//! At MLflow, images and documents are attachments of their trace, and no span waits for them or carries their bytes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use tests::{Answer, Home, Request, Server, Span, Story, ids, real::Real};
 /// The directory with the programs of a Python environment that has MLflow 3.17.2.
 const REAL: &str = "CC_LANGFUSE_TEST_MLFLOW";
 
-/// A dot of one pixel.
+/// An image of one pixel.
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
 fn env(url: &str) -> Vec<(String, String)> {
@@ -32,7 +32,7 @@ fn document() -> Vec<u8> {
     b"%PDF-1.4\n1 0 obj\n<< >>\nendobj\ntrailer\n<< /Root 1 0 R >>\n%%EOF\n".to_vec()
 }
 
-/// A turn with an image and a document in the prompt, and tools that put out an image, both beside text, and text alone.
+/// A turn with an image and a document in the prompt, and tools that return an image, text beside one, and only text.
 fn play(home: &Home, env: &[(String, String)]) -> Story {
     home.settings("work", env);
     let text = |text: &str| json!({"type": "text", "text": text});
@@ -47,10 +47,10 @@ fn play(home: &Home, env: &[(String, String)]) -> Story {
 /// Makes an answer.
 type Say = fn() -> Answer;
 
-/// What an artifact proxy was sent: path → type and bytes.
+/// Uploads to an artifact proxy: type and bytes by path.
 type Stored = Arc<Mutex<BTreeMap<String, (String, Vec<u8>)>>>;
 
-/// A server whose experiment keeps its artifacts at `location`; `plan` answers first what it wants.
+/// A server whose experiment keeps its artifacts at `location`; `plan` answers first, if it wants.
 fn server(
     location: &str,
     stored: &Stored,
@@ -74,7 +74,7 @@ fn server(
     })
 }
 
-/// Every text in the inputs and outputs of a span that names an attachment.
+/// Every text in the inputs and outputs of a span that refers to an attachment.
 fn named(span: &Span) -> Vec<String> {
     fn collect(value: &Value, found: &mut Vec<String>) {
         match value {
@@ -91,7 +91,7 @@ fn named(span: &Span) -> Vec<String> {
     found
 }
 
-/// Id, type, trace and size of an attachment, from the text that names it.
+/// Id, type, trace and size of an attachment, from the reference to it.
 fn parts(name: &str) -> [String; 4] {
     let (id, rest) = name.trim_start_matches("mlflow-attachment://").split_once('?').expect("a query");
     let values: BTreeMap<&str, &str> = rest.split('&').filter_map(|pair| pair.split_once('=')).collect();
@@ -107,7 +107,7 @@ fn is_without_bytes(spans: &[Span]) {
 }
 
 #[test]
-fn each_is_stored_as_it_was_below_the_trace_whose_spans_name_it() {
+fn each_attachment_is_stored_unchanged_below_its_trace() {
     let (home, stored) = (Home::new(), Stored::default());
     let server = server("mlflow-artifacts:/deep/0", &stored, |_| None);
     let _daemon = home.daemon();
@@ -115,7 +115,7 @@ fn each_is_stored_as_it_was_below_the_trace_whose_spans_name_it() {
     home.flush();
     let (spans, stored) = (server.spans(), stored.lock().unwrap().clone());
     let named: Vec<[String; 4]> = spans.iter().flat_map(named).map(|name| parts(&name)).collect();
-    // Two on the turn and on its first call, one and two in tools.
+    // Two on the turn and on its first call, one and two on tools.
     assert_eq!(named.len(), 2 + 2 + 1 + 2, "{named:?}");
     let files: BTreeMap<String, (String, Vec<u8>)> = named
         .iter()
@@ -150,7 +150,7 @@ fn each_is_stored_as_it_was_below_the_trace_whose_spans_name_it() {
 }
 
 #[test]
-fn where_only_clients_of_mlflow_can_write_type_and_size_stand_in_their_place() {
+fn without_an_artifact_proxy_type_and_size_replace_attachments() {
     let places = ["s3://bucket/0", "/srv/mlruns/0", "mlflow-artifacts://other.example.org/0"];
     for location in places {
         let (home, stored) = (Home::new(), Stored::default());
@@ -174,7 +174,7 @@ fn where_only_clients_of_mlflow_can_write_type_and_size_stand_in_their_place() {
 }
 
 #[test]
-fn a_proxy_that_is_away_or_refuses_keeps_no_span_waiting_and_costs_nothing_else() {
+fn an_artifact_proxy_that_is_down_or_refuses_delays_no_span() {
     let answers: [(&str, Say); 5] = [
         ("pending", || Answer::status(500)),
         ("pending", Answer::never),
@@ -193,7 +193,7 @@ fn a_proxy_that_is_away_or_refuses_keeps_no_span_waiting_and_costs_nothing_else(
             "pending" => {
                 let left = home.ctl(&["flush", "--timeout", "300ms"]);
                 assert!(String::from_utf8_lossy(&left.stderr).contains("0 spans, 7 images"), "{left:?}");
-                // What waits is put there when the proxy is back, by another daemon too.
+                // Waiting attachments are uploaded when the proxy is back, by another daemon too.
                 daemon.kill();
                 let again = stored.clone();
                 server.change(move |request| {
@@ -222,7 +222,7 @@ fn a_proxy_that_is_away_or_refuses_keeps_no_span_waiting_and_costs_nothing_else(
 }
 
 #[test]
-fn a_server_that_does_not_say_where_artifacts_are_keeps_no_span_waiting() {
+fn an_unknown_artifact_location_delays_no_span() {
     let answers: [Say; 4] =
         [|| Answer::status(500), Answer::never, || Answer::status(405), || Answer::ok().body("<html>")];
     for answer in answers {
@@ -236,7 +236,7 @@ fn a_server_that_does_not_say_where_artifacts_are_keeps_no_span_waiting() {
 }
 
 #[test]
-fn a_real_server_has_the_bytes_of_each_that_its_spans_name() {
+fn a_real_server_has_the_bytes_of_each_attachment() {
     let Ok(programs) = std::env::var(REAL) else {
         return tests::skipped(&format!("{REAL} names no directory with the programs of MLflow 3.17.2"));
     };

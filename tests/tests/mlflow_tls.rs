@@ -1,5 +1,5 @@
-//! A server of MLflow's proves itself, and is shown a certificate, as the variables of MLflow's own client say, where these are the
-//! user's choice.
+//! Which MLflow servers are trusted, and which client certificate they get, follows the variables of MLflow's own
+//! client, if the user has set them.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
@@ -34,7 +34,7 @@ fn secure(identity: &Identity) -> Server {
     Server::secure(([127, 0, 0, 1], 0).into(), identity, &TLS13)
 }
 
-/// What is said where `url` gets nothing.
+/// The error of the destination at `url`, which gets nothing.
 fn parked(home: &Home, url: &str) -> String {
     let of = |status: &serde_json::Value| {
         let all = status["destinations"].as_array().expect("a list");
@@ -45,7 +45,7 @@ fn parked(home: &Home, url: &str) -> String {
 }
 
 #[test]
-fn a_server_of_the_users_own_authority_is_trusted_by_a_file_and_by_a_directory() {
+fn the_users_own_authority_can_be_a_file_or_a_directory() {
     let home = Home::new();
     let _daemon = home.daemon();
     let ours = Authority::new("ours");
@@ -59,7 +59,7 @@ fn a_server_of_the_users_own_authority_is_trusted_by_a_file_and_by_a_directory()
         play_turn(&home, "app", &format!("{name}-without"), &env(&server.url, &[]));
         let why = parked(&home, &server.url);
         assert!(why.contains("UnknownIssuer") && why.contains(SERVER), "{why}");
-        // What waited goes out too: it is the same destination.
+        // Waiting spans are sent too: it is the same destination.
         play_turn(&home, "app", name, &env(&server.url, &[(SERVER, path)]));
         home.flush();
         assert_eq!(server.spans().len(), 4, "{name}");
@@ -68,7 +68,7 @@ fn a_server_of_the_users_own_authority_is_trusted_by_a_file_and_by_a_directory()
 }
 
 #[test]
-fn the_file_stands_in_place_of_all_other_authorities() {
+fn the_users_own_authority_replaces_all_others() {
     let home = Home::new();
     let ours = Authority::new("ours");
     let trusted = file(&home, "ours.pem", &ours.pem());
@@ -77,14 +77,14 @@ fn the_file_stands_in_place_of_all_other_authorities() {
     let server = secure(&ours.certify("127.0.0.1"));
     play_turn(&home, "app", "one", &env(&server.url, &[(SERVER, &other)]));
     assert!(parked(&home, &server.url).contains("UnknownIssuer"));
-    // An event that says nothing of it takes it back.
+    // An event without the variable takes the setting back.
     play_turn(&home, "app", "two", &env(&server.url, &[]));
     home.flush();
     assert_eq!(server.spans().len(), 4);
 }
 
 #[test]
-fn a_server_that_asks_for_a_certificate_is_shown_the_users() {
+fn a_server_that_asks_for_a_client_certificate_gets_the_users() {
     let home = Home::new();
     let _daemon = home.daemon();
     let (ours, clients) = (Authority::new("ours"), Authority::new("clients"));
@@ -119,7 +119,7 @@ fn a_server_that_asks_for_a_certificate_is_shown_the_users() {
 }
 
 #[test]
-fn files_that_others_can_change_and_such_as_hold_nothing_are_not_used() {
+fn certificate_files_that_others_can_change_or_that_are_empty_are_not_used() {
     let home = Home::new();
     let _daemon = home.daemon();
     let ours = Authority::new("ours");
@@ -161,7 +161,7 @@ fn files_that_others_can_change_and_such_as_hold_nothing_are_not_used() {
 }
 
 #[test]
-fn a_server_need_not_prove_itself_where_the_user_says_so_and_nowhere_else() {
+fn only_the_user_can_turn_off_the_certificate_check() {
     let home = Home::new();
     let _daemon = home.daemon();
     let identity = Authority::new("nobody").certify("elsewhere.example.org");
@@ -176,14 +176,14 @@ fn a_server_need_not_prove_itself_where_the_user_says_so_and_nowhere_else() {
     let said = home.ctl_with(&["doctor", "--no-probe", "--project", "app"], &env(&server.url, &[(INSECURE, "true")]));
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains(INSECURE) && said.contains(SERVER), "{said}");
-    // Without it, no more.
+    // Without it, nothing more is sent.
     play_turn(&home, "app", "off-again", &env(&server.url, &[]));
     parked(&home, &server.url);
     assert_eq!((server.spans().len(), other.requests().len()), (4, 0));
 }
 
 #[test]
-fn what_a_repository_says_of_tls_is_not_followed_though_the_server_is_trusted() {
+fn tls_settings_of_a_repository_are_ignored_even_for_a_trusted_server() {
     let home = Home::new();
     let mut daemon = home.daemon();
     let ours = Authority::new("ours");
@@ -200,7 +200,7 @@ fn what_a_repository_says_of_tls_is_not_followed_though_the_server_is_trusted() 
         home.settings("app", &env(&server.url, &[]));
         play_turn(&home, "app", &format!("shared-{number}"), &env(&server.url, &[(name, value)]));
         assert!(parked(&home, &server.url).contains("UnknownIssuer"));
-        // Nor after a restart, where only the settings files say it.
+        // Also after a restart, when only the settings files have it.
         drop(daemon);
         daemon = home.daemon();
         assert!(parked(&home, &server.url).contains("UnknownIssuer"));
@@ -212,7 +212,7 @@ fn what_a_repository_says_of_tls_is_not_followed_though_the_server_is_trusted() 
         assert!(said.contains(&format!("{name} stands in a file that others can write")), "{said}");
     }
     assert_eq!(server.requests().len(), 0);
-    // What the user says beside it is.
+    // The user's own value beside it is used.
     home.settings("app", &env(&server.url, &[(SERVER, &authority)]));
     shared(&[(SERVER, "/elsewhere/ca.pem")]);
     play_turn(&home, "app", "own", &env(&server.url, &[(SERVER, &authority)]));
@@ -222,7 +222,7 @@ fn what_a_repository_says_of_tls_is_not_followed_though_the_server_is_trusted() 
 }
 
 #[test]
-fn after_a_restart_and_from_the_spool_the_files_are_found_in_the_users_settings() {
+fn after_a_restart_or_a_spool_the_certificate_files_come_from_the_users_settings() {
     let home = Home::new();
     let ours = Authority::new("ours");
     let server = secure(&ours.certify("127.0.0.1"));
@@ -239,7 +239,7 @@ fn after_a_restart_and_from_the_spool_the_files_are_found_in_the_users_settings(
 }
 
 #[test]
-fn a_destination_of_the_users_own_file_has_them_too() {
+fn a_destination_in_config_toml_can_have_certificate_files() {
     let home = Home::new();
     let ours = Authority::new("ours");
     let server = secure(&ours.certify("127.0.0.1"));

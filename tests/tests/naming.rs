@@ -1,4 +1,4 @@
-//! A session is found however a person names it; where the name means none or several, those that may be meant are shown.
+//! A session can be named in several ways; if a name matches none or several, the candidates are shown.
 
 use std::{path::Path, process::Output, time::Duration};
 
@@ -14,14 +14,14 @@ fn within(home: &Home, dir: &Path, args: &[&str]) -> Output {
     home::run(command, b"").0
 }
 
-/// A session of `project` with one turn, in which `id` is asked.
+/// A session of `project` with one turn whose prompt contains `id`.
 fn story(home: &Home, project: &str, id: &str) -> Story {
     let mut story = Story::new(home, project, id);
     story.turn(&format!("asked in {id}"), "answer");
     story
 }
 
-/// Makes `later` the newest transcript, whatever the file system's clock is worth.
+/// Makes `later` the newest transcript, whatever the resolution of the file system's clock.
 fn is_newer(later: &Story, than: &Story) {
     let at = |story: &Story| std::fs::metadata(&story.path).and_then(|meta| meta.modified()).expect("a time");
     let file = std::fs::File::options().append(true).open(&later.path).expect("the transcript");
@@ -29,7 +29,7 @@ fn is_newer(later: &Story, than: &Story) {
 }
 
 #[test]
-fn a_session_is_named_by_its_id_the_beginning_of_it_or_its_transcript() {
+fn a_session_can_be_named_by_its_id_a_prefix_or_its_transcript() {
     let home = Home::new();
     let one = story(&home, "one", "01628e54-f2e1");
     story(&home, "two", "01628e99-0000");
@@ -48,7 +48,7 @@ fn a_session_is_named_by_its_id_the_beginning_of_it_or_its_transcript() {
 }
 
 #[test]
-fn without_a_name_it_is_the_latest_of_the_directory() {
+fn without_a_name_the_latest_session_of_the_directory_is_meant() {
     let home = Home::new();
     let (old, new) = (story(&home, "work", "old"), story(&home, "work", "new"));
     let other = story(&home, "other", "other");
@@ -68,7 +68,7 @@ fn without_a_name_it_is_the_latest_of_the_directory() {
 }
 
 #[test]
-fn what_means_none_or_several_shows_those_that_may_be_meant() {
+fn an_ambiguous_or_unknown_name_shows_the_candidates() {
     let home = Home::new();
     for (project, id) in [("one", "01628e54-f2e1"), ("two", "01628e99-0000"), ("two", "ffff0000-1111")] {
         story(&home, project, id);
@@ -94,7 +94,7 @@ fn what_means_none_or_several_shows_those_that_may_be_meant() {
 }
 
 #[test]
-fn a_part_of_the_title_will_do_and_for_what_is_not_asked_only_the_whole_id() {
+fn part_of_the_title_suffices_but_unprompted_commands_need_the_whole_id() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     for (id, title) in [("aaaa-1", "Fix the parser"), ("bbbb-2", "Release notes")] {
@@ -116,7 +116,7 @@ fn a_part_of_the_title_will_do_and_for_what_is_not_asked_only_the_whole_id() {
     assert!(said(&opened).trim_end().ends_with("/sessions/aaaa-1"), "{opened:?}");
     let planned = home.ctl_with(&["backfill", "--dry-run", "--json", "notes"], &server.env());
     assert!(said(&planned).contains(r#""sessions":1"#), "{planned:?}");
-    // Here nobody is asked whether it is the right one.
+    // These commands do not ask whether it is the right one.
     for name in ["aaaa", "parser"] {
         let forgotten = home.ctl_with(&["forget", "--yes", name], &server.env());
         assert_eq!(forgotten.status.code(), Some(1), "{forgotten:?}");

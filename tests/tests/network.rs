@@ -1,5 +1,5 @@
-//! What lies between the daemon and its servers: TLS, proxies, names, and servers that are away. A key is only sent where it
-//! belongs, and what is in the way is named.
+//! Between the daemon and its servers: TLS, proxies, names, and servers that are down. A key is sent only where it
+//! belongs, and an obstacle is named.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ fn env(url: &str) -> Vec<(String, String)> {
     server::env(url, "pk", SECRET)
 }
 
-/// `pk:SECRET`, as it stands in an `Authorization` header.
+/// `pk:SECRET` in the form of an `Authorization` header.
 fn authorization() -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(format!("pk:{SECRET}"))
@@ -58,14 +58,14 @@ fn contains(haystack: &[u8], needle: &str) -> bool {
 }
 
 #[test]
-fn a_key_is_not_sent_unencrypted_but_on_this_machine() {
+fn a_key_is_sent_unencrypted_only_on_this_machine() {
     let home = Home::new();
     let proxy = Proxy::new(Err(502));
     let through = format!("http://{}", proxy.address);
     let _daemon = home.daemon_with(&[("HTTP_PROXY", &through), ("ALL_PROXY", &through)]);
     let server = Server::new();
     let port = server.address.port();
-    // All but the last lead here, where somebody listens; none says so beyond doubt.
+    // All but the last lead to a listener on this machine; none in a form that is certain to.
     let hosts = ["0.0.0.0", "localhost.localdomain", "[::ffff:127.0.0.1]", "lf.example.org"];
     for (number, host) in hosts.iter().enumerate() {
         play(&home, &format!("p{number}"), &format!("http://{host}:{port}"));
@@ -81,7 +81,7 @@ fn a_key_is_not_sent_unencrypted_but_on_this_machine() {
 }
 
 #[test]
-fn what_is_on_this_machine_is_reached_without_a_proxy() {
+fn this_machine_is_reached_without_a_proxy() {
     let home = Home::new();
     let authority = Authority::new("ours");
     let proxy = Proxy::new(Err(502));
@@ -102,7 +102,7 @@ fn what_is_on_this_machine_is_reached_without_a_proxy() {
 }
 
 #[test]
-fn a_proxy_learns_where_to_and_nothing_else() {
+fn a_proxy_learns_only_the_host() {
     for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"] {
         let home = Home::new();
         let authority = Authority::new("ours");
@@ -131,10 +131,10 @@ fn a_proxy_learns_where_to_and_nothing_else() {
 }
 
 #[test]
-fn what_no_proxy_names_is_reached_directly() {
+fn hosts_in_no_proxy_are_reached_directly() {
     let home = Home::new();
     let authority = Authority::new("ours");
-    // An address that leads here and is none of those that never go through a proxy.
+    // An address that leads here but is not one of those that never use a proxy.
     let direct = Server::secure(anywhere(), &authority.certify("0.0.0.0"), &TLS13);
     let tunnelled = Server::secure(anywhere(), &authority.certify("lf.example.org"), &TLS13);
     let proxy = Proxy::new(Ok(tunnelled.address));
@@ -154,7 +154,7 @@ fn what_no_proxy_names_is_reached_directly() {
 }
 
 #[test]
-fn a_proxy_that_does_not_lead_there_is_named_and_tried_again() {
+fn a_failing_proxy_is_named_and_tried_again() {
     let home = Home::new();
     let authority = Authority::new("ours");
     let server = Server::secure(anywhere(), &authority.certify("lf.example.org"), &TLS13);
@@ -172,7 +172,7 @@ fn a_proxy_that_does_not_lead_there_is_named_and_tried_again() {
     });
     assert_eq!(server.requests().len(), 0);
     drop(daemon);
-    // Nothing is sent to a proxy that would have to be spoken to in another way.
+    // Nothing is sent to a proxy with another protocol.
     let other = format!("socks5://me:proxy-canary@{}", proxy.address);
     let before = proxy.bytes().len();
     let daemon = home.daemon_with(&[("HTTPS_PROXY", &other), ("NODE_EXTRA_CA_CERTS", &trusted)]);
@@ -191,7 +191,7 @@ fn a_proxy_that_does_not_lead_there_is_named_and_tried_again() {
 }
 
 #[test]
-fn a_server_that_cannot_prove_who_it_is_gets_nothing_until_it_can() {
+fn a_server_without_a_trusted_certificate_gets_nothing() {
     let home = Home::new();
     let (ours, strange) = (Authority::new("ours"), Authority::new("strange"));
     let trusted = pem(&home, "ca.pem", &[ours.pem()]);
@@ -225,7 +225,7 @@ fn a_server_that_cannot_prove_who_it_is_gets_nothing_until_it_can() {
 }
 
 #[test]
-fn a_server_that_does_not_speak_tls_is_not_spoken_to_without() {
+fn a_server_without_tls_is_not_tried_unencrypted() {
     let home = Home::new();
     let _daemon = home.daemon();
     let listener = TcpListener::bind(anywhere()).expect("a free port");
@@ -234,9 +234,9 @@ fn a_server_that_does_not_speak_tls_is_not_spoken_to_without() {
         let (mut client, _) = listener.accept().expect("a client");
         client.write_all(b"HTTP/1.1 400 This is plain HTTP\r\ncontent-length: 0\r\n\r\n").expect("written");
         let mut heard = Vec::new();
-        // Until the client gives up; a reset is one way to.
+        // Until the client gives up; a reset counts.
         let _ = client.read_to_end(&mut heard);
-        // Nobody comes back at once to try it without.
+        // The client does not try at once without TLS.
         listener.set_nonblocking(true).expect("set");
         (heard, listener)
     });
@@ -249,7 +249,7 @@ fn a_server_that_does_not_speak_tls_is_not_spoken_to_without() {
 }
 
 #[test]
-fn further_authorities_are_trusted_in_either_version_of_tls() {
+fn additional_authorities_are_trusted_in_both_versions_of_tls() {
     for (variable, version) in [("NODE_EXTRA_CA_CERTS", &TLS12), ("SSL_CERT_FILE", &TLS13)] {
         let home = Home::new();
         let ours = Authority::new("ours");
@@ -260,7 +260,7 @@ fn further_authorities_are_trusted_in_either_version_of_tls() {
         play(&home, "signed", &signed.url);
         play(&home, "own", &own.url.replace("127.0.0.1", "localhost"));
         for project in ["signed", "own"] {
-            // Events that were spooled carry no key.
+            // Spooled events carry no key.
             home.settings(project, &env(if project == "signed" { &signed.url } else { "" }));
         }
         home.settings("own", &env(&own.url.replace("127.0.0.1", "localhost")));
@@ -277,7 +277,7 @@ fn further_authorities_are_trusted_in_either_version_of_tls() {
 }
 
 #[test]
-fn a_name_that_does_not_resolve_is_asked_for_again() {
+fn a_name_that_does_not_resolve_is_tried_again() {
     let home = Home::new();
     let _daemon = home.daemon();
     play(&home, "work", "https://nowhere.invalid");
@@ -287,7 +287,7 @@ fn a_name_that_does_not_resolve_is_asked_for_again() {
 }
 
 #[test]
-fn a_server_that_comes_and_goes_gets_everything_once() {
+fn an_unreliable_server_gets_everything_once() {
     let home = Home::new();
     let _daemon = home.daemon();
     let address = server::unused();
@@ -302,7 +302,7 @@ fn a_server_that_comes_and_goes_gets_everything_once() {
         home.status_until("the failure to be seen", |status| status["destinations"][0]["state"] == "retrying");
         let server = Server::at(address, |_| Answer::ok());
         home.flush();
-        // Over the connection that is open.
+        // Over the open connection.
         story.turn("q", &answer("b"));
         home.hook(&story.stop(&answer("b")), &env(&url));
         server.wait_for(4);
@@ -314,7 +314,7 @@ fn a_server_that_comes_and_goes_gets_everything_once() {
 }
 
 #[test]
-fn an_address_that_is_not_langfuse_is_parked_and_looked_at_again() {
+fn an_address_that_is_not_langfuse_is_parked_and_probed() {
     let home = Home::new();
     let _daemon = home.daemon();
     let servers = [403, 404, 405, 410, 418].map(|status| {
@@ -336,7 +336,7 @@ fn an_address_that_is_not_langfuse_is_parked_and_looked_at_again() {
 }
 
 #[test]
-fn a_wait_the_server_asked_for_outlives_the_daemon() {
+fn a_wait_that_the_server_asked_for_survives_a_restart() {
     let home = Home::new();
     let daemon = home.daemon();
     let ask = |wait: &'static str| {
@@ -357,7 +357,7 @@ fn a_wait_the_server_asked_for_outlives_the_daemon() {
     });
     daemon.kill();
     let _daemon = home.daemon();
-    // Neither a hook that brings the key again nor somebody who waits makes it impolite.
+    // Neither a hook that brings the key again nor a waiting user shortens the wait.
     for (project, server) in [("long", &long), ("short", &short)] {
         let story = Story::new(&home, project, &format!("session-{project}"));
         home.hook(&story.event("Notification"), &env(&server.url));
@@ -376,7 +376,7 @@ fn a_wait_the_server_asked_for_outlives_the_daemon() {
 }
 
 #[test]
-fn a_large_turn_passes_a_proxy_that_takes_one_megabyte() {
+fn a_large_turn_passes_a_proxy_with_a_limit_of_one_megabyte() {
     const LIMIT: usize = 1 << 20;
     let home = Home::new();
     let _daemon = home.daemon();

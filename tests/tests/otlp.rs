@@ -1,4 +1,4 @@
-//! Any receiver of OTLP gets every session whole, by one variable, beside Langfuse or alone.
+//! Any OTLP receiver gets every session completely, configured by one variable, beside Langfuse or alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,20 +19,20 @@ use tests::{
     recording::{Mode, Recording, Tokens},
 };
 
-/// How many recordings are played at once, by each of the tests that do.
+/// How many recordings each test plays in parallel.
 const AT_ONCE: usize = 3;
 
-/// Nobody's key.
+/// A made-up key.
 const KEY: &str = "hny-8f2c61d09ab34e57";
 
-/// What a project has in its environment that sends to `server`.
+/// The environment of a project that sends to `server`.
 fn env(server: &Server, more: &[(&str, &str)]) -> Vec<(String, String)> {
     let endpoint = format!("{}/v1/traces", server.url);
     let all = [("CC_LANGFUSE_OTLP_ENDPOINT", endpoint.as_str())].into_iter().chain(more.iter().copied());
     all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Plays every recording, several at once. `play` says what is wrong, and how many spans came.
+/// Plays every recording, several in parallel. `play` returns what is wrong, and how many spans arrived.
 fn each_recording(play: impl Fn(&Recording) -> (Vec<String>, usize) + Sync) {
     let recordings = Recording::all();
     let (next, wrong) = (Mutex::new(recordings.iter()), Mutex::new(Vec::new()));
@@ -55,7 +55,7 @@ fn each_recording(play: impl Fn(&Recording) -> (Vec<String>, usize) + Sync) {
     assert!(arrived > 300, "the recordings are there: {arrived}");
 }
 
-/// What is wrong with what `server` has of `recording`.
+/// What is wrong with the spans that `server` has of `recording`.
 fn judge(recording: &Recording, server: &Server) -> (Vec<String>, usize) {
     let spans = server.spans();
     let flat: Vec<Flat> = spans.iter().map(Flat::of).collect();
@@ -63,7 +63,7 @@ fn judge(recording: &Recording, server: &Server) -> (Vec<String>, usize) {
 }
 
 #[test]
-fn every_recorded_session_arrives_whole_at_a_receiver_that_one_variable_names() {
+fn every_recorded_session_arrives_completely_at_a_receiver_named_by_one_variable() {
     each_recording(|recording| {
         let server = Server::new();
         recording.play_in(&Home::new(), &env(&server, &[]), Mode::Plain, || {});
@@ -78,11 +78,11 @@ fn every_recorded_session_arrives_whole_at_a_receiver_that_one_variable_names() 
 }
 
 #[test]
-fn every_recorded_session_arrives_whole_though_the_daemon_is_killed_after_every_hook() {
+fn every_recorded_session_arrives_completely_if_the_daemon_is_killed_after_every_hook() {
     let play = |recording: &Recording| {
         let server = Server::new();
         recording.play_in(&Home::new(), &env(&server, &[]), Mode::Restart, || {});
-        // Killed between the server's answer and its own note of it, a daemon sends again what it sent.
+        // A daemon that was killed between the server's answer and recording it sends the same again.
         let mut seen = BTreeSet::new();
         let spans: Vec<Span> = server.spans();
         let once: Vec<Flat> = spans.iter().filter(|span| seen.insert(span.encoded.clone())).map(Flat::of).collect();
@@ -100,7 +100,7 @@ fn every_recorded_session_arrives_whole_though_the_daemon_is_killed_after_every_
 }
 
 #[test]
-fn beside_langfuse_whichever_is_down_the_other_has_all_of_it_and_both_in_the_end() {
+fn langfuse_and_a_receiver_do_not_depend_on_each_other() {
     let next = AtomicUsize::new(0);
     each_recording(|recording| {
         let langfuse_is_down = next.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
@@ -134,7 +134,7 @@ fn beside_langfuse_whichever_is_down_the_other_has_all_of_it_and_both_in_the_end
 }
 
 #[test]
-fn an_endpoint_is_taken_as_it_is_but_for_one_without_a_path() {
+fn an_endpoint_is_used_unchanged_unless_it_has_no_path() {
     for (path, expect) in [
         ("", "/v1/traces"),
         ("/", "/v1/traces"),
@@ -151,7 +151,7 @@ fn an_endpoint_is_taken_as_it_is_but_for_one_without_a_path() {
         let daemon = home.daemon();
         home.hook(&story.stop("a"), &env);
         home.flush();
-        // What is stored is the same afterwards.
+        // The stored state is the same afterwards.
         daemon.kill();
         let _daemon = home.daemon();
         story.turn("q2", "a2");
@@ -166,7 +166,7 @@ fn an_endpoint_is_taken_as_it_is_but_for_one_without_a_path() {
 }
 
 #[test]
-fn what_is_no_endpoint_is_counted_and_does_not_stop_another_kind() {
+fn an_invalid_endpoint_is_counted_and_does_not_affect_other_kinds() {
     let (home, langfuse) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -189,7 +189,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     files.into_iter().chain(dirs.iter().flat_map(|dir| self::files(dir))).collect()
 }
 
-/// Looks for the key in all that was written, but for what the test has written.
+/// Searches for the key in all written files, except those of the test.
 fn is_nowhere(home: &Home, when: &str) {
     let state = home.paths().state;
     let found = files(&state);
@@ -202,9 +202,9 @@ fn is_nowhere(home: &Home, when: &str) {
 }
 
 #[test]
-fn headers_go_with_every_request_and_are_neither_stored_nor_spooled_nor_shown() {
+fn headers_are_sent_with_every_request_and_never_stored_or_shown() {
     let home = Home::new();
-    // One that repeats what it was sent.
+    // A server that repeats what it was sent.
     let server =
         Server::answering(|_| Answer::status(401).body(&format!("no Bearer {KEY}, nor {KEY}, nor Bearer%20{KEY}")));
     let headers = format!("authorization=Bearer%20{KEY},X-Team=a%2Cb");
@@ -235,7 +235,7 @@ fn headers_go_with_every_request_and_are_neither_stored_nor_spooled_nor_shown() 
 }
 
 #[test]
-fn after_a_restart_headers_are_found_again_in_the_settings_and_none_are_needed_where_there_were_none() {
+fn after_a_restart_headers_are_found_in_the_settings_if_needed() {
     for headers in [Some(format!("x-honeycomb-team={KEY}")), None] {
         let (home, server) = (Home::new(), Server::answering(|_| Answer::status(500)));
         let more: Vec<(&str, &str)> = headers.iter().map(|list| ("CC_LANGFUSE_OTLP_HEADERS", list.as_str())).collect();
@@ -258,7 +258,7 @@ fn after_a_restart_headers_are_found_again_in_the_settings_and_none_are_needed_w
 }
 
 #[test]
-fn with_a_preset_the_key_alone_is_enough_and_values_are_as_long_as_it_keeps() {
+fn with_a_preset_the_key_is_enough_and_values_are_limited() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let more = [
@@ -284,7 +284,7 @@ fn with_a_preset_the_key_alone_is_enough_and_values_are_as_long_as_it_keeps() {
 }
 
 #[test]
-fn a_list_that_makes_no_headers_parks_with_its_remedy_and_another_brings_everything() {
+fn an_invalid_header_list_parks_until_it_is_corrected() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -300,7 +300,7 @@ fn a_list_that_makes_no_headers_parks_with_its_remedy_and_another_brings_everyth
 }
 
 #[test]
-fn a_root_is_sent_once_whatever_its_turn_grows_to() {
+fn a_root_is_sent_once_even_if_its_turn_grows() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let env = env(&server, &[]);
@@ -326,7 +326,7 @@ fn a_root_is_sent_once_whatever_its_turn_grows_to() {
 }
 
 #[test]
-fn a_receiver_that_a_shared_file_names_is_held_until_the_user_trusts_it() {
+fn a_receiver_named_by_a_shared_file_is_held_until_the_user_trusts_it() {
     let (home, server) = (Home::new(), Server::new());
     let env = env(&server, &[]);
     home::settings(&home.project("work").join(".claude/settings.json"), &env);
@@ -345,7 +345,7 @@ fn a_receiver_that_a_shared_file_names_is_held_until_the_user_trusts_it() {
 }
 
 #[test]
-fn the_doctor_names_the_receiver_and_what_is_wrong_with_its_variables() {
+fn the_doctor_names_the_receiver_and_problems_with_its_variables() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let otlp = |more: &[(&str, &str)]| -> Vec<Value> {
@@ -386,7 +386,8 @@ fn the_doctor_names_the_receiver_and_what_is_wrong_with_its_variables() {
 /// The directory with the programs of a Python environment that has Arize Phoenix.
 const PHOENIX: &str = "CC_LANGFUSE_TEST_PHOENIX";
 
-/// US dollars for a million tokens, in the order of [`Tokens`], as Phoenix has them: an hour in the cache at the price of five minutes.
+/// US dollars per million tokens, in the order of [`Tokens`], as Phoenix counts them: one-hour cache writes at the
+/// price of five minutes.
 const AT_PHOENIX: [f64; 5] = [3.0, 15.0, 0.3, 3.75, 3.75];
 
 /// The spans of a project, as Phoenix shows them.
@@ -430,17 +431,17 @@ fn shown(real: &Real, project: &str) -> Vec<Flat> {
 }
 
 #[test]
-fn a_real_phoenix_shows_the_tokens_that_the_api_counted() {
+fn a_real_phoenix_shows_the_tokens_of_the_api() {
     let Ok(programs) = std::env::var(PHOENIX) else {
         return tests::skipped(&format!("{PHOENIX} names no directory with the programs of Arize Phoenix"));
     };
-    if !real::is_apart("a_real_phoenix_shows_the_tokens_that_the_api_counted") {
+    if !real::is_apart("a_real_phoenix_shows_the_tokens_of_the_api") {
         return;
     }
     let real = real::phoenix(&programs);
     let (sums, priced) = (Mutex::new(BTreeMap::<String, Tokens>::new()), Mutex::new(BTreeSet::new()));
     each_recording(|recording| {
-        // What was sent, by another way.
+        // The same spans at Langfuse, to compare with.
         let langfuse = Server::new();
         let project = recording.name.replace('@', "-");
         let more = [("CC_LANGFUSE_OTLP_PRESET", "phoenix"), ("CC_LANGFUSE_OTLP_NAME", project.as_str())];
@@ -448,7 +449,7 @@ fn a_real_phoenix_shows_the_tokens_that_the_api_counted() {
         let own = more.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let all = [langfuse.env(), vec![endpoint], own.to_vec()].concat();
         recording.play_in(&Home::new(), &all, Mode::Plain, || {});
-        // It stores what it has said yes to a moment later.
+        // It stores spans shortly after it has accepted them.
         let sent = ids(&langfuse.spans());
         let found = tests::until(&format!("{} spans of {project}", sent.len()), || {
             Some(shown(&real, &project)).filter(|found| found.len() >= sent.len())
@@ -482,7 +483,7 @@ fn a_real_phoenix_shows_the_tokens_that_the_api_counted() {
         };
         edges.into_iter().filter_map(cost).collect()
     };
-    // It computes them in its own time.
+    // It computes costs asynchronously.
     let mut last = String::new();
     tests::until("the costs of all projects", || {
         let costs = costs();

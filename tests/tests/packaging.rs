@@ -1,5 +1,5 @@
-//! What is handed out: versions, the package's files, the plugin. That a release gives the same bytes twice takes two builds of
-//! everything: `.ci/release --check`.
+//! The released files: versions, the package's files, the plugin. That two releases have equal bytes takes two builds
+//! of everything: `.ci/release --check`.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ const MANIFEST: &str = include_str!("../../daemon/Cargo.toml");
 const RELEASE: &str = include_str!("../../.ci/release");
 const SERVICE: &str = include_str!("../../systemd/cc-langfused.service");
 
-/// Where assets of the package are found.
+/// The path of the package's assets.
 const TREE: &str = "../target/dist/tree/";
 
 fn root() -> PathBuf {
@@ -36,7 +36,7 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// git that knows of no settings but these.
+/// git with only these settings.
 fn git(dir: &Path) -> Command {
     let mut git = Command::new("git");
     git.current_dir(dir).stdin(Stdio::null()).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
@@ -50,14 +50,14 @@ fn git(dir: &Path) -> Command {
     git
 }
 
-/// A repository with a workspace like this one, and the build script that looks at it.
+/// A repository with a workspace like this one, and the build script that examines it.
 struct Scene {
     dir: TempDir,
     script: PathBuf,
 }
 
 impl Scene {
-    /// `None`, and a word, where there is no git.
+    /// `None`, with a notice, if git is missing.
     fn new(test: &str) -> Option<Self> {
         if !Command::new("git").arg("--version").output().is_ok_and(|output| output.status.success()) {
             say(&format!("SKIPPED {test}: git is not here"));
@@ -98,7 +98,7 @@ impl Scene {
         self.git(dir, &["commit", "-q", "--allow-empty", "-m", "a commit"]);
     }
 
-    /// What the script says in the workspace at `dir`.
+    /// The output of the script in the workspace at `dir`.
     fn run(&self, dir: &Path, path: Option<&str>) -> Vec<String> {
         let mut script = Command::new(&self.script);
         script.current_dir(dir.join("daemon")).env("CARGO_PKG_VERSION", "1.2.3");
@@ -116,7 +116,7 @@ impl Scene {
         version.expect("a version").to_owned()
     }
 
-    /// The files cargo looks at, apart from sources, and when they were changed.
+    /// The files that cargo watches, apart from sources, with their times.
     fn watched(&self, dir: &Path) -> BTreeMap<PathBuf, SystemTime> {
         let said = self.run(dir, None);
         let paths = said.iter().filter_map(|line| line.strip_prefix("cargo::rerun-if-changed="));
@@ -142,7 +142,7 @@ impl Scene {
 }
 
 #[test]
-fn the_programs_say_their_version_commit_and_date() {
+fn the_programs_report_version_commit_and_date() {
     let top =
         git(&root()).args(["rev-parse", "--show-toplevel"]).output().ok().filter(|output| output.status.success());
     let own = top.is_some_and(|output| Path::new(&text(&output)).canonicalize().is_ok_and(|top| top == root()));
@@ -160,8 +160,8 @@ fn the_programs_say_their_version_commit_and_date() {
 }
 
 #[test]
-fn a_version_names_the_commit_in_checkouts_of_every_kind() {
-    let Some(scene) = Scene::new("a_version_names_the_commit_in_checkouts_of_every_kind") else { return };
+fn a_version_has_the_commit_in_every_kind_of_checkout() {
+    let Some(scene) = Scene::new("a_version_has_the_commit_in_every_kind_of_checkout") else { return };
     let checkout = scene.path("checkout");
     assert_eq!(scene.version(&checkout), scene.is(&checkout));
 
@@ -186,8 +186,8 @@ fn a_version_names_the_commit_in_checkouts_of_every_kind() {
 }
 
 #[test]
-fn a_version_stands_alone_where_no_commit_is_known() {
-    let Some(scene) = Scene::new("a_version_stands_alone_where_no_commit_is_known") else { return };
+fn a_version_has_no_commit_if_none_is_known() {
+    let Some(scene) = Scene::new("a_version_has_no_commit_if_none_is_known") else { return };
     let checkout = scene.path("checkout");
     let alone = "cargo::rustc-env=CC_LANGFUSE_VERSION=1.2.3".to_owned();
     assert!(scene.run(&checkout, Some("/nonexistent")).contains(&alone), "without git");
@@ -198,7 +198,7 @@ fn a_version_stands_alone_where_no_commit_is_known() {
     text(&Command::new("tar").args(["-xf", "../archive.tar"]).current_dir(&archive).output().expect("tar runs"));
     assert_eq!(scene.version(&archive), "1.2.3");
 
-    // Unpacked in another repository.
+    // Unpacked inside another repository.
     scene.sources("checkout/vendor/cc-langfuse");
     assert_eq!(scene.version(&checkout.join("vendor/cc-langfuse")), "1.2.3");
 
@@ -208,8 +208,8 @@ fn a_version_stands_alone_where_no_commit_is_known() {
 }
 
 #[test]
-fn another_commit_is_built_and_other_git_commands_are_not() {
-    let Some(scene) = Scene::new("another_commit_is_built_and_other_git_commands_are_not") else { return };
+fn only_a_new_commit_causes_a_rebuild() {
+    let Some(scene) = Scene::new("only_a_new_commit_causes_a_rebuild") else { return };
     let checkout = scene.path("checkout");
     let worktree = scene.path("worktree");
     scene.git(&checkout, &["branch", "other"]);
@@ -247,7 +247,7 @@ fn assets() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_package_has_every_file_and_each_exists() {
+fn every_file_of_the_package_exists() {
     let assets = assets();
     assert!(!assets.is_empty());
     for (source, _) in &assets {
@@ -298,7 +298,7 @@ fn the_packaged_unit_runs_the_packaged_daemon() {
 }
 
 #[test]
-fn the_release_script_is_one() {
+fn the_release_script_is_a_valid_shell_script() {
     for script in [".ci/release", ".ci/run"] {
         let path = root().join(script);
         assert_ne!(fs::metadata(&path).expect("there").permissions().mode() & 0o111, 0, "{script} cannot be run");
@@ -312,7 +312,7 @@ fn the_release_script_is_one() {
 }
 
 #[test]
-fn the_plugin_refers_to_what_it_has() {
+fn the_plugin_refers_only_to_its_own_files() {
     let plugin = root().join("plugin");
     let marketplace = json(&plugin.join(".claude-plugin/marketplace.json"));
     let listed = marketplace["plugins"].as_array().expect("a list");
@@ -336,7 +336,7 @@ fn the_plugin_refers_to_what_it_has() {
 }
 
 #[test]
-fn the_plugin_becomes_the_hook_or_says_once_how_to_get_it() {
+fn the_plugin_runs_the_hook_or_explains_once_how_to_install_it() {
     let home = tempfile::tempdir().expect("a directory");
     let script = root().join("plugin/cc-langfuse/hooks/hook.sh");
     let call = |event: &str, path: &str| {
@@ -363,7 +363,7 @@ fn the_plugin_becomes_the_hook_or_says_once_how_to_get_it() {
 }
 
 #[test]
-fn every_test_that_a_table_names_is_there() {
+fn every_test_named_in_a_table_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut sources = Vec::new();
     for dir in [

@@ -1,4 +1,4 @@
-//! What is said while a project is paused stays on this machine.
+//! Turns from while a project is paused stay on this machine.
 
 use serde_json::json;
 use tests::{Home, Server, Story};
@@ -10,7 +10,7 @@ fn done(home: &Home, args: &[&str]) -> String {
 }
 
 #[test]
-fn nothing_said_meanwhile_is_sent_not_even_later_and_other_projects_go_on() {
+fn turns_during_a_pause_are_never_sent_and_other_projects_continue() {
     let (home, server) = (Home::new(), Server::new());
     home.settings("secret", &server.env());
     home.settings("open", &server.env());
@@ -30,7 +30,7 @@ fn nothing_said_meanwhile_is_sent_not_even_later_and_other_projects_go_on() {
     home.hook(&open.stop("another"), &server.env());
     server.wait_for(4);
     home.flush();
-    // A restart forgets neither the pause nor what was passed over.
+    // A restart forgets neither the pause nor the skipped turns.
     assert!(daemon.terminate().success());
     let _daemon = home.daemon();
     secret.turn("q3", "meanwhile too");
@@ -61,7 +61,7 @@ fn nothing_said_meanwhile_is_sent_not_even_later_and_other_projects_go_on() {
 }
 
 #[test]
-fn everything_can_be_paused_and_a_project_in_it_does_not_go_on_by_itself() {
+fn pausing_everything_includes_every_project() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     done(&home, &["pause", "--all"]);
@@ -88,10 +88,10 @@ fn everything_can_be_paused_and_a_project_in_it_does_not_go_on_by_itself() {
 }
 
 #[test]
-fn what_was_said_in_a_pause_and_read_only_when_it_is_over_is_not_sent_either() {
+fn turns_from_a_pause_that_are_read_later_are_not_sent_either() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
-    // Nobody tells of this session before the pause is over.
+    // No event leads to this session before the pause is over.
     let mut story = Story::new(&home, "secret", "s");
     let dir = story.cwd.to_str().expect("UTF-8").to_owned();
     let turn = |story: &mut Story, number: usize, at: &str| {

@@ -1,4 +1,5 @@
-//! Where transcripts lie: links of the user's own and other names for the same place lead to them; what is refused is named.
+//! Where transcripts are found: the user's own links and other paths to the same directory are followed; what is
+//! refused is named.
 
 use std::{
     fs,
@@ -9,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tests::{Home, Server, Story};
 
-/// A session of one turn in the project directory `dir`, whose hooks name it as `named`.
+/// A session of one turn in the project directory `dir`, which its hooks call `named`.
 fn put(home: &Home, dir: &Path, session: &str, named: &Path) -> Story {
     let mut story = Story::new(home, "work", session);
     story.turn("hello", "hi");
@@ -27,7 +28,7 @@ fn text(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// How the directory of the project "-p" comes to be below a home; the directory it leads to.
+/// A way to place the directory of the project "-p" below a home; returns the real directory.
 type Arrange = fn(&Path) -> PathBuf;
 
 fn arrangements() -> Vec<(&'static str, Arrange)> {
@@ -55,7 +56,7 @@ fn arrangements() -> Vec<(&'static str, Arrange)> {
 }
 
 #[test]
-fn a_project_directory_that_is_a_link_of_ours_is_followed_live_and_in_history() {
+fn a_project_directory_that_the_user_linked_is_followed_live_and_in_history() {
     for (what, arrange) in arrangements() {
         let (home, server) = (Home::new(), Server::new());
         let _daemon = home.daemon();
@@ -71,7 +72,7 @@ fn a_project_directory_that_is_a_link_of_ours_is_followed_live_and_in_history() 
             let output = home.ctl_with(&args, &server.env());
             serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|_| panic!("{what}: {output:?}"))
         };
-        // By its own name, by that of what it leads to, and with all others.
+        // By its own path, by its target's, and together with all others.
         let own = backfill(&[named.to_str().expect("text")]);
         assert_eq!((&own["sessions"], &own["spans_queued"]), (&json!(2), &json!(2)), "{what}: {own}");
         for args in [&[real.to_str().expect("text")][..], &[]] {
@@ -88,7 +89,7 @@ fn a_project_directory_that_is_a_link_of_ours_is_followed_live_and_in_history() 
 }
 
 #[test]
-fn a_session_named_by_another_way_to_a_root_is_read_where_it_lies() {
+fn a_session_named_by_another_path_is_read_in_its_real_place() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let real = home.path().join(".claude/projects/-p");
@@ -102,7 +103,7 @@ fn a_session_named_by_another_way_to_a_root_is_read_where_it_lies() {
         home.hook(&story.stop("hi"), &server.env());
         server.wait_for(2 * (n + 1));
     }
-    // One that is written only after its first event.
+    // A transcript that is written only after its first event.
     let late = put(&home, &home.path().join("aside"), "late", Path::new("/home/vscode/.claude/projects/-p"));
     home.hook(&late.stop("hi"), &server.env());
     fs::rename(home.path().join("aside/late.jsonl"), real.join("late.jsonl")).expect("moved");
@@ -230,12 +231,12 @@ fn what_the_user_may_not_read_is_an_error_for_each_command_until_it_can_be_read(
 }
 
 #[test]
-fn what_is_refused_is_counted_and_named_once_in_the_log_and_by_each_command() {
+fn refused_paths_are_counted_and_named_in_the_log_and_by_each_command() {
     let (home, server) = (Home::new(), Server::new());
     let daemon = home.daemon();
     let projects = home.path().join(".claude/projects");
     fs::create_dir_all(projects.join("-p")).expect("a directory");
-    // The same project in a place that is no root, and a linked file.
+    // The same project outside all roots, and a linked file.
     let elsewhere = home.path().join("elsewhere/-q");
     let story = put(&home, &elsewhere, "outside", &elsewhere);
     put(&home, &elsewhere, "file", &elsewhere);

@@ -1,7 +1,7 @@
-//! The machine loses its power at any moment: the database is never corrupt, and what it lost comes again.
+//! A power cut at any moment: the database is never corrupt, and lost spans come again.
 //!
-//! The daemon's writes are recorded. After each of them the disk can look in many ways: of what was not synced, every sector
-//! may be there, or not, or in part, whatever was written before or after it. A daemon is started on such disks.
+//! The daemon's writes are recorded. After each of them the disk can be in many states: every sector that was not
+//! synced may be written, or not, or partly, in any order. A daemon is started on such disks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,12 +24,12 @@ use tests::{
     tries, until,
 };
 
-/// How many disks are tried at once.
+/// How many disks are tried in parallel.
 const AT_ONCE: usize = 4;
 
 const SECTOR: usize = 512;
 
-/// Something that changes what a disk may look like, or what may be asked of it.
+/// Something that changes the possible states of the disk, or what must survive.
 #[derive(Debug)]
 enum Event {
     Write(String, usize, Vec<u8>),
@@ -38,9 +38,9 @@ enum Event {
     Create(String),
     Remove(String),
     SyncDirectory,
-    /// A hook was told that its event is stored.
+    /// A hook got the answer that its event is stored.
     Acked,
-    /// The daemon read that a batch has been taken.
+    /// The daemon read that a batch was accepted.
     Delivered,
 }
 
@@ -85,12 +85,12 @@ fn events(calls: &[Call]) -> Vec<Event> {
     events
 }
 
-/// A file: what is safe, and what has happened to it since.
+/// A file: its safe content, and what happened to it since.
 #[derive(Clone, Default)]
 struct File {
     safe: Vec<u8>,
     since: Vec<Change>,
-    /// Its name is in the directory, and is safely so.
+    /// Its name is in the directory, and synced.
     named: bool,
     safely_named: bool,
 }
@@ -101,7 +101,7 @@ enum Change {
     Cut(usize),
 }
 
-/// What a power cut makes of everything that was not synced.
+/// What a power cut does to everything that was not synced.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Kept,
@@ -139,7 +139,7 @@ impl File {
         named.then_some(content)
     }
 
-    /// Every sector as it was at some moment since it was last safe, or partly so; the length likewise.
+    /// Every sector in a state that it had since it was last synced, or partly so; the same for the length.
     fn torn(&self, random: &mut Random) -> Vec<u8> {
         let mut lengths = vec![self.safe.len()];
         let mut touched: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -191,7 +191,7 @@ impl File {
     }
 }
 
-/// The disk after some events: the database's files.
+/// The files of the database after some events.
 #[derive(Clone, Default)]
 struct Disk(BTreeMap<String, File>);
 
@@ -218,7 +218,7 @@ impl Disk {
                 for file in self.0.values_mut() {
                     file.safely_named = file.named;
                 }
-                // What is created under that name later is another file.
+                // A file created later under that name is another one.
                 self.0.retain(|_, file| file.named);
             }
             Event::Acked | Event::Delivered => {}
@@ -237,27 +237,27 @@ struct Recorded {
     end: Kept,
     a: Story,
     b: Story,
-    /// The disk when the recording began.
+    /// The disk at the start of the recording.
     disk: Disk,
     events: Vec<Event>,
-    /// How many turns had come before the recording.
+    /// How many turns came before the recording.
     earlier: usize,
     requests: Vec<Request>,
     /// The spans of each turn.
     turns: Vec<Golden>,
-    /// With those of the turns that come after the cut.
+    /// Including the turns after the cut.
     golden: Golden,
 }
 
 /// How many turns are recorded.
 const TURNS: usize = 10;
 
-/// The database's log is written back when it is longer than 1000 pages; then it begins from its start again.
+/// The database's log is written back when it is longer than 1000 pages, and then restarts from its beginning.
 const FRAME: u64 = 4096 + 24;
 const ALMOST_FULL: u64 = 950 * FRAME;
 
 impl Recorded {
-    /// Records a daemon from its very first write on, or one that finds a log almost `full`.
+    /// Records a daemon from its first write on, or one that finds a log almost `full`.
     fn new(full: bool) -> Self {
         let (home, address) = (Home::new(), server::unused());
         let server = Server::at(address, |_| Answer::ok());
@@ -285,7 +285,7 @@ impl Recorded {
         let socket = recorded.home.paths().socket;
         until("the daemon to listen", || std::os::unix::net::UnixStream::connect(&socket).ok());
         (0..TURNS).for_each(|_| recorded.turn(&server, 1));
-        // A daemon that is told to stop does not wait for the answer to what is in flight.
+        // A daemon that is asked to stop does not wait for answers in flight.
         recorded.home.flush();
         assert!(daemon.terminate().success());
         recorded.events = events(&strace::recorded(&file));
@@ -334,7 +334,7 @@ impl Recorded {
         self.turns.push(spans[4 * turn..].iter().map(|span| (span.id(), span.encoded.clone())).collect());
     }
 
-    /// The user goes on in both sessions.
+    /// The user continues both sessions.
     fn go_on(&self, server: &Server) {
         for mut story in [self.a.clone(), self.b.clone()] {
             story.turn("and now", "later");
@@ -347,7 +347,7 @@ impl Recorded {
         self.events.iter().filter(|event| matches!(event, Event::Delivered)).count()
     }
 
-    /// Starts a daemon on the disk as it may be after the first `count` events.
+    /// Starts a daemon on a possible disk after the first `count` events.
     fn try_one(&self, count: usize, fate: Fate, random: &mut Random, tally: &mut Tally) {
         let mut disk = self.disk.clone();
         self.events[..count].iter().for_each(|event| disk.happen(event));
@@ -408,14 +408,14 @@ struct Tally {
     disks: usize,
     corrupt: usize,
     lost: usize,
-    /// Disks on which something acknowledged was missing until its session's next event.
+    /// Disks on which something acknowledged was missing until the session's next event.
     behind: usize,
     repeated: usize,
     wrong: Vec<String>,
 }
 
 #[test]
-fn what_a_power_cut_takes_from_the_database_comes_again() {
+fn what_the_database_loses_in_a_power_cut_comes_again() {
     if !strace::works() {
         return;
     }
@@ -431,7 +431,7 @@ fn what_a_power_cut_takes_from_the_database_comes_again() {
                 let all = &recorded.events;
                 written.fetch_add(all.len(), Ordering::Relaxed);
                 for seed in (worker..disks).step_by(AT_ONCE) {
-                    // Spread evenly over the events, every fate in every region.
+                    // Spread evenly over the events, with every kind of fate everywhere.
                     let count = (seed * all.len() / disks).min(all.len() - 1) + 1;
                     let fate = [Fate::Torn, Fate::Dropped, Fate::Torn, Fate::Kept][seed / AT_ONCE % 4];
                     let mut one = Tally::default();

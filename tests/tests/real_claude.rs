@@ -1,4 +1,4 @@
-//! With the real Claude Code, against a scripted API, without any network but loopback.
+//! Tests with the real Claude Code, against a scripted API, without any network but loopback.
 //!
 //! Everything runs in a second process of this test, in a network namespace of its own: see [`isolated`].
 
@@ -21,9 +21,9 @@ const VERSION: &str = "2.1.329";
 /// Set in the process inside the namespace.
 const INSIDE: &str = "CC_LANGFUSE_INSIDE";
 
-/// The real program; `None`, and a word, where it cannot be had.
+/// The real program; `None`, with a notice, if it is not available.
 ///
-/// It is taken from `CC_LANGFUSE_CLAUDE`, or with `CI` set from the registry of npm.
+/// It is taken from `CC_LANGFUSE_CLAUDE`, or if `CI` is set, from the npm registry.
 fn claude(test: &str) -> Option<PathBuf> {
     static CLAUDE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = CLAUDE.get_or_init(|| {
@@ -44,7 +44,7 @@ fn claude(test: &str) -> Option<PathBuf> {
     found.as_ref().inspect_err(|why| say(&format!("SKIPPED {test}: {why}"))).ok().cloned()
 }
 
-/// By npm, in a bounded time; whole or not at all.
+/// Installs it by npm within a time limit, completely or not at all.
 fn install(dir: &Path) -> Result<(), String> {
     let partial = dir.with_extension("partial");
     let _ = fs::remove_dir_all(&partial);
@@ -70,8 +70,8 @@ fn install(dir: &Path) -> Result<(), String> {
     fs::rename(&partial, dir).map_err(|error| format!("{}: {error}", dir.display()))
 }
 
-/// True in the process that is to do the work: in a namespace that has loopback and nothing else. The process outside starts it,
-/// and fails as it does.
+/// True in the process that does the work: in a namespace with only loopback. The outer process starts it, and
+/// fails if it does.
 fn isolated(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -95,7 +95,7 @@ fn isolated(test: &str) -> bool {
     false
 }
 
-/// A call of a tool, then an answer.
+/// A tool call, then an answer.
 fn api() -> MessagesApi {
     let tool = json!({
         "type": "tool_use", "id": "toolu_scripted", "name": "Bash",
@@ -108,7 +108,7 @@ fn api() -> MessagesApi {
     ])
 }
 
-/// The real Claude Code, a home for it, and what it talks to.
+/// The real Claude Code, its home, and its servers.
 struct Scene {
     claude: PathBuf,
     home: Home,
@@ -116,7 +116,7 @@ struct Scene {
     api: MessagesApi,
 }
 
-/// Where the work of `test` is to be done: `None` in the process outside, and where it is skipped.
+/// The scene inside the namespace; `None` in the outer process, or if `test` is skipped.
 fn scene(test: &str) -> Option<Scene> {
     if !isolated(test) {
         return None;
@@ -124,7 +124,7 @@ fn scene(test: &str) -> Option<Scene> {
     Some(Scene { claude: claude(test)?, home: Home::new(), server: Server::new(), api: api() })
 }
 
-/// What Claude Code is run with: its documented switches for everything that would leave the machine.
+/// The environment of Claude Code: its documented switches against everything that would leave the machine.
 fn env(api: &MessagesApi, server: &Server) -> Vec<(String, String)> {
     let own = [
         ("ANTHROPIC_BASE_URL", api.url.as_str()),
@@ -138,7 +138,7 @@ fn env(api: &MessagesApi, server: &Server) -> Vec<(String, String)> {
     own.into_iter().chain(server.env().into_iter().filter(|(name, _)| name != "TRACE_TO_LANGFUSE")).collect()
 }
 
-/// Runs `command`, which is Claude Code or ends with it, for one prompt. It must succeed; what it said.
+/// Runs `command`, which is Claude Code or ends with it, for one prompt; it must succeed. Returns its output.
 fn prompt(mut command: Command, home: &Home, env: &[(String, String)]) -> String {
     command.args(["-p", "Do it.", "--allowedTools", "Bash"]);
     command.envs(env.iter().map(|(name, value)| (name, value))).current_dir(home.project("work"));
@@ -197,7 +197,7 @@ fn after_setup_the_real_claude_code_is_traced_and_doctor_finds_nothing_wrong() {
     let printed = ctl(&["setup", "--user", "--yes", "--no-service"], &keys);
     assert!(printed.contains(VERSION), "{printed}");
     let _daemon = home.daemon();
-    // The keys come from the settings alone.
+    // The keys come from the settings only.
     let env: Vec<_> = env(&api, &server).into_iter().filter(|(name, _)| !name.contains("LANGFUSE")).collect();
     prompt(home.command(&claude), &home, &env);
     home.flush();

@@ -1,4 +1,5 @@
-//! Delivered means that a receiver said so: what answers in its place, whatever the status, has taken nothing.
+//! Delivered means that a receiver accepted the spans: an answer from anything else counts for nothing,
+//! whatever its status.
 
 use tests::{Answer, Home, Server, Story};
 
@@ -16,7 +17,7 @@ fn says(status: u16, kind: &str, body: &str) -> Answer {
 }
 
 #[test]
-fn what_answers_in_a_receivers_place_has_taken_nothing() {
+fn an_answer_that_is_not_from_a_receiver_does_not_count() {
     let home = Home::new();
     let _daemon = home.daemon();
     let cases = [
@@ -60,7 +61,7 @@ fn what_answers_in_a_receivers_place_has_taken_nothing() {
 }
 
 #[test]
-fn a_yes_is_a_yes_in_whatever_words() {
+fn every_positive_answer_counts_as_delivered() {
     let home = Home::new();
     let _daemon = home.daemon();
     let queued = format!(
@@ -96,7 +97,7 @@ fn a_yes_is_a_yes_in_whatever_words() {
 }
 
 #[test]
-fn no_number_in_an_answer_wedges_a_destination() {
+fn no_number_in_an_answer_blocks_a_destination() {
     let home = Home::new();
     let _daemon = home.daemon();
     let numbers =

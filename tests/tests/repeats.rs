@@ -1,11 +1,12 @@
-//! Ids that repeat, prompts that two sessions have, and answers that have none: every call arrives, in its place, once.
+//! Ids that repeat, prompts that two sessions share, and answers without a prompt: every call arrives
+//! once, in its place.
 
 use std::{collections::BTreeSet, fs, time::SystemTime};
 
 use serde_json::{Value, json};
 use tests::{Home, Server, Span, Story};
 
-/// Lines as a gateway makes Claude Code write them: each follows the one before, each has a time of its own.
+/// Lines that Claude Code writes behind a gateway: each follows the one before, and each has its own time.
 struct Lines {
     session: String,
     made: Vec<Value>,
@@ -57,7 +58,7 @@ impl Lines {
     }
 }
 
-/// As the subagent `agent` would have it in its own file.
+/// The lines as subagent `agent` would have them in its own file.
 fn of_agent(mut lines: Lines, agent: &str) -> String {
     for line in &mut lines.made {
         line["isSidechain"] = json!(true);
@@ -71,7 +72,7 @@ fn input(span: &Span) -> u64 {
     usage["input"].as_u64().unwrap_or(0)
 }
 
-/// Tokens in, of spans that came once, but for roots, which come again with news.
+/// Input tokens of the spans; all come once except roots, which come again when their turn grows.
 fn tokens(spans: &[Span]) -> u64 {
     let below: Vec<_> = spans.iter().filter(|span| !span.is_root()).collect();
     let ids: BTreeSet<_> = below.iter().map(|span| (&span.trace_id, &span.span_id)).collect();
@@ -80,7 +81,7 @@ fn tokens(spans: &[Span]) -> u64 {
 }
 
 #[test]
-fn ids_that_a_gateway_counts_up_in_the_session_and_its_subagents_make_no_two_calls_one() {
+fn calls_with_counter_ids_in_session_and_subagents_stay_separate() {
     for (message, tool) in [("msg_", "call_"), ("msg_constant", "tool_constant")] {
         let id = |prefix: &str, n: u64| if prefix.ends_with('_') { format!("{prefix}{n}") } else { prefix.to_owned() };
         let home = Home::new();
@@ -135,7 +136,7 @@ fn ids_that_a_gateway_counts_up_in_the_session_and_its_subagents_make_no_two_cal
 }
 
 #[test]
-fn a_fork_leaves_each_turn_to_the_session_that_made_it_whichever_is_read_first() {
+fn a_turn_belongs_to_the_session_that_created_it_whichever_is_read_first() {
     for (marked, fork_is_older) in [(true, true), (true, false), (false, false)] {
         let (home, server) = (Home::new(), Server::new());
         let _daemon = home.daemon();
@@ -187,8 +188,8 @@ fn a_fork_leaves_each_turn_to_the_session_that_made_it_whichever_is_read_first()
     }
 }
 
-/// What the session `from` holds, as the fork `to` begins with it; `marked`: by the field that says of each line where it is from,
-/// else by the one that says which session an answer was given to.
+/// The lines of session `from`, as the fork `to` begins with them; if `marked`, with the field that names each line's
+/// origin, else with the field that names the session in which an answer was given.
 fn fork(from: &Lines, to: &str, marked: bool) -> Lines {
     let mut copy = Lines { session: to.into(), made: from.made.clone(), seconds: from.seconds + 60 };
     for line in &mut copy.made {
@@ -204,7 +205,7 @@ fn fork(from: &Lines, to: &str, marked: bool) -> Lines {
 }
 
 #[test]
-fn a_fork_of_a_fork_leaves_each_turn_to_the_session_that_made_it_in_any_order() {
+fn a_fork_of_a_fork_leaves_each_turn_to_its_session_in_any_order() {
     for (n, order) in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]].into_iter().enumerate() {
         let (home, server) = (Home::new(), Server::new());
         let _daemon = home.daemon();
@@ -224,7 +225,7 @@ fn a_fork_of_a_fork_leaves_each_turn_to_the_session_that_made_it_in_any_order() 
         for (age, session) in order.into_iter().enumerate() {
             let story = Story::new(&home, "work", &all[session].session);
             all[session].made.iter_mut().for_each(|line| line["cwd"] = json!(story.cwd));
-            // Other writers leave blanks between a name and its value.
+            // Other writers put blanks between a name and its value.
             fs::write(&story.path, all[session].text().replace("\":\"", "\": \"")).expect("the transcript");
             let file = fs::File::options().append(true).open(&story.path).expect("the transcript");
             let age = std::time::Duration::from_secs(7200 - 600 * age as u64);
@@ -249,7 +250,7 @@ fn a_fork_of_a_fork_leaves_each_turn_to_the_session_that_made_it_in_any_order() 
 }
 
 #[test]
-fn an_answer_whose_prompt_nobody_knows_has_a_turn_that_says_so() {
+fn an_answer_with_an_unknown_prompt_gets_a_marked_turn() {
     let begun = |begin: &dyn Fn(&mut Lines)| {
         let mut lines = Lines::new("s");
         begin(&mut lines);
@@ -289,7 +290,7 @@ fn an_answer_whose_prompt_nobody_knows_has_a_turn_that_says_so() {
     let home = Home::new();
     let story = Story::new(&home, "work", "s");
     for (what, mut lines) in rows {
-        // What follows is a turn of its own.
+        // What follows is a separate turn.
         lines.user(&json!("next"));
         lines.says("m2", 10, "another");
         fs::write(&story.path, lines.text()).expect("the transcript");
@@ -308,7 +309,7 @@ fn an_answer_whose_prompt_nobody_knows_has_a_turn_that_says_so() {
 }
 
 #[test]
-fn two_terminals_on_one_session_have_a_turn_each() {
+fn each_of_two_terminals_on_one_session_has_its_own_turn() {
     let (home, server) = (Home::new(), Server::new());
     let daemon = home.daemon();
     let story = Story::new(&home, "work", "s");
@@ -328,7 +329,7 @@ fn two_terminals_on_one_session_have_a_turn_each() {
     home.hook(&story.stop("right is four"), &server.env());
     server.wait_for(4);
     home.flush();
-    // What the left terminal does after a restart still goes to the left.
+    // After a restart, the left terminal's lines still belong to the left.
     daemon.kill();
     let _daemon = home.daemon();
     lines.result("t", "a.txt")["parentUuid"] = left;
@@ -353,8 +354,8 @@ fn two_terminals_on_one_session_have_a_turn_each() {
 }
 
 #[test]
-fn what_is_shown_of_a_session_has_an_end_whatever_its_ids_are() {
-    // All are the same one.
+fn show_ends_even_if_ids_form_a_circle() {
+    // All ids are the same.
     let home = Home::new();
     let story = Story::new(&home, "work", "s");
     let mut lines = Lines::new("s");

@@ -1,4 +1,4 @@
-//! A replay that cannot arrive without its user says so, and does not wait.
+//! A replay that cannot arrive without the user's action reports that, and does not wait.
 
 use std::{
     path::Path,
@@ -11,10 +11,10 @@ use tests::{
     setup::git,
 };
 
-/// Far less than a replay waits for a server that is away.
+/// Far less than a replay waits for a server that is down.
 const AT_ONCE: Duration = Duration::from_secs(15);
 
-/// What a replay says that fails at once.
+/// The message of a replay that fails at once.
 fn fails(home: &Home, dir: &Path, path: &str, env: &[(String, String)]) -> String {
     let mut command = home.command(&bins().ctl);
     command.args(["replay", path]).envs(env.iter().cloned()).current_dir(dir);
@@ -32,7 +32,7 @@ fn story(home: &Home, project: &str) -> String {
 }
 
 #[test]
-fn a_replay_to_a_server_that_a_repository_chose_names_the_word_it_waits_for() {
+fn a_replay_to_a_held_server_names_the_trust_command() {
     let (home, server) = (Home::new(), Server::new());
     let dir = home.project("repo");
     settings(&dir.join(".claude/settings.json"), &server.env());
@@ -53,7 +53,7 @@ fn a_replay_to_a_server_that_a_repository_chose_names_the_word_it_waits_for() {
 }
 
 #[test]
-fn a_replay_without_a_key_or_with_a_wrong_one_says_what_is_missing() {
+fn a_replay_without_a_valid_key_names_what_is_missing() {
     let (home, server) = (Home::new(), Server::answering(|_| Answer::status(401)));
     let _daemon = home.daemon();
     let path = story(&home, "work");
@@ -62,7 +62,7 @@ fn a_replay_without_a_key_or_with_a_wrong_one_says_what_is_missing() {
     assert!(said.contains("parked") && said.contains("no secret key"), "{said}");
     let said = fails(&home, home.path(), &path, &server.env());
     assert!(said.contains("parked") && said.contains("401"), "{said}");
-    // With another key that the server takes it is as if nothing had been.
+    // With another key that the server accepts, everything works.
     server.change(|_| Answer::ok());
     let other = tests::server::env(&server.url, "pk-lf-test", "sk-lf-other");
     let output = home.ctl_with(&["replay", &path], &other);

@@ -1,5 +1,5 @@
-//! The daemon where no service manager starts it: it can be started, stopped and replaced by a command, hooks start it if that is
-//! wanted, there is never more than one, and a program that was replaced is noticed.
+//! The daemon without a service manager: commands start, stop and restart it, hooks start it if the user wants that,
+//! there is never more than one, and a replaced program is noticed.
 
 use std::{
     fs,
@@ -15,13 +15,13 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// True while it runs; nobody may be there to bury it.
+/// True while it runs: a process that has exited may still be in the process table.
 fn lives(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     test_kill_process(pid).is_ok() && !stat.contains(") Z ")
 }
 
-/// A home with copies of the programs in it; whatever daemon runs there at the end is ended.
+/// A home with copies of the programs; a daemon that still runs there at the end is killed.
 struct Place {
     home: Home,
     bin: PathBuf,
@@ -34,7 +34,7 @@ impl Place {
         Self { home, bin }
     }
 
-    /// `cc-langfusectl` where there is no service manager.
+    /// `cc-langfusectl` without a service manager.
     fn ctl(&self, args: &[&str]) -> Output {
         let mut command = self.home.command(&self.bin.join("cc-langfusectl"));
         let path = self.home.project("path");
@@ -48,14 +48,14 @@ impl Place {
         said(&output)
     }
 
-    /// The daemon that answers.
+    /// The process id of the daemon that answers.
     fn pid(&self) -> Option<Pid> {
         let output = self.ctl(&["status", "--json"]);
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
         Pid::from_raw(status["daemon"]["pid"].as_i64()?.try_into().ok()?)
     }
 
-    /// As Claude Code calls the hook, in the directory of a project with an environment of its own.
+    /// Runs the hook like Claude Code, in the directory of a project with its own environment.
     fn hook(&self, story: &Story, server: &Server, env: &[(&str, &Path)]) -> Duration {
         let mut command = self.home.command(&self.bin.join("cc-langfuse-hook"));
         command.envs(server.env()).envs(env.iter().copied()).current_dir(&story.cwd);
@@ -78,7 +78,7 @@ impl Drop for Place {
 }
 
 #[test]
-fn it_is_started_without_a_terminal_stopped_and_started_anew() {
+fn the_daemon_is_started_stopped_and_restarted_without_a_terminal() {
     let place = Place::new();
     let missing = place.ctl(&["status"]);
     assert_eq!(missing.status.code(), Some(3), "{missing:?}");
@@ -101,7 +101,7 @@ fn it_is_started_without_a_terminal_stopped_and_started_anew() {
 }
 
 #[test]
-fn a_second_one_says_that_one_is_running() {
+fn starting_a_second_daemon_reports_the_running_one() {
     let place = Place::new();
     place.done(&["start"]);
     let mut command = place.home.command(&place.bin.join("cc-langfused"));
@@ -112,7 +112,7 @@ fn a_second_one_says_that_one_is_running() {
 }
 
 #[test]
-fn programs_that_are_replaced_under_it_are_noticed_until_it_is_started_anew() {
+fn a_replaced_program_is_reported_until_the_restart() {
     for is_moved in [true, false] {
         let place = Place::new();
         place.done(&["start"]);
@@ -141,9 +141,9 @@ fn programs_that_are_replaced_under_it_are_noticed_until_it_is_started_anew() {
 }
 
 #[test]
-fn hooks_start_it_where_the_user_wants_that_and_never_two() {
+fn hooks_start_one_daemon_if_the_user_wants_that() {
     let (place, server) = (Place::new(), Server::new());
-    // A project that brings a daemon of its own, and wants hooks to start it.
+    // A project that contains its own daemon, and wants hooks to start it.
     let project = place.home.project("work");
     setup::script(&project, "cc-langfused", "touch \"$0.ran\"");
     let story = |id: &str| {
@@ -182,7 +182,7 @@ fn hooks_start_it_where_the_user_wants_that_and_never_two() {
 }
 
 #[test]
-fn without_a_service_manager_setup_starts_it_and_has_hooks_start_it() {
+fn without_a_service_manager_setup_lets_hooks_start_the_daemon() {
     let place = Place::new();
     let config = place.home.paths().config;
     place.home.configure("# mine\noutbox_mib = 64\n");
@@ -199,7 +199,7 @@ fn without_a_service_manager_setup_starts_it_and_has_hooks_start_it() {
 }
 
 #[test]
-fn an_older_daemon_that_meets_a_newer_database_says_what_to_do() {
+fn an_older_daemon_names_the_remedy_for_a_newer_database() {
     let place = Place::new();
     place.done(&["start"]);
     place.done(&["stop"]);

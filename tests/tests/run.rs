@@ -1,4 +1,4 @@
-//! `run` traces one process tree and leaves no other mark.
+//! `run` traces one process tree and leaves nothing else behind.
 
 use std::{
     fs,
@@ -11,8 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::{Answer, Home, Server, Story, bins, eventually, home, until};
 
-/// Does with hooks what Claude Code does: takes commands and variables from the settings it is given, and calls the hook
-/// with each `*.event` of its directory. Then it does what `after` says.
+/// Does with hooks what Claude Code does: takes commands and variables from the given settings, and runs the hook for
+/// each `*.event` in its directory. Then it does what `after` says.
 const CLAUDE: &str = r#"#!/bin/sh
 if [ "$1" = --version ]; then echo '2.1.329 (Claude Code)'; exit; fi
 dir=$(dirname "$0")
@@ -28,7 +28,7 @@ done
 . "$dir/after"
 "#;
 
-/// A home with a program that passes for Claude Code.
+/// A home with a program that acts as Claude Code.
 struct Scene {
     home: Home,
     dir: PathBuf,
@@ -36,7 +36,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// `after` is what it does in the end.
+    /// `after` is what it does at the end.
     fn new(after: &str) -> Self {
         let home = Home::new();
         let (dir, tmp) = (home.project("claude"), home.project("tmp"));
@@ -45,7 +45,7 @@ impl Scene {
         Self { home, dir, tmp }
     }
 
-    /// It will have a turn to tell of.
+    /// It will have a turn.
     fn with_a_turn(self) -> Self {
         let mut story = Story::new(&self.home, "work", "s-run");
         story.turn("hello", "hi");
@@ -69,7 +69,7 @@ impl Scene {
         fs::read_to_string(self.dir.join(name)).unwrap_or_default()
     }
 
-    /// What `run` left in the temporary directory.
+    /// The files that `run` left in the temporary directory.
     fn left(&self) -> Vec<PathBuf> {
         fs::read_dir(&self.tmp).expect("a directory").map(|entry| entry.expect("an entry").path()).collect()
     }
@@ -80,7 +80,7 @@ fn executable(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
 }
 
-/// The keys alone: that tracing is on must come from `run`.
+/// Only the keys: `run` itself must turn tracing on.
 fn keys(server: &Server) -> Vec<(String, String)> {
     server.env().into_iter().filter(|(name, _)| name != "TRACE_TO_LANGFUSE").collect()
 }
@@ -89,7 +89,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What else was said than where the trace is to be seen, which must be said.
+/// The rest of the output beside the address of the trace, which must be there.
 fn besides_the_trace(output: &Output, server: &Server) -> String {
     let said = stderr(output);
     let page = format!("cc-langfusectl: traced: {}/project/", server.url);
@@ -121,7 +121,7 @@ fn a_session_is_traced_by_a_daemon_that_leaves_nothing_behind() {
 }
 
 #[test]
-fn the_resident_daemon_is_used_if_it_runs_and_another_if_that_is_wanted() {
+fn run_uses_the_resident_daemon_unless_told_otherwise() {
     let server = Server::new();
     for (options, resident_told) in [(&[][..], true), (&["--ephemeral"], false)] {
         let scene = Scene::new("exit 0").with_a_turn();
@@ -137,7 +137,7 @@ fn the_resident_daemon_is_used_if_it_runs_and_another_if_that_is_wanted() {
 }
 
 #[test]
-fn a_daemon_that_was_stopped_goes_on_with_its_own_state() {
+fn a_stopped_daemon_continues_with_its_own_state() {
     let scene = Scene::new("exit 0").with_a_turn();
     let server = Server::new();
     scene.home.daemon().terminate();
@@ -153,7 +153,7 @@ fn a_daemon_that_was_stopped_goes_on_with_its_own_state() {
 }
 
 #[test]
-fn what_cannot_be_delivered_is_kept_and_the_exit_code_stays() {
+fn undelivered_spans_are_kept_and_the_exit_code_is_unchanged() {
     let scene = Scene::new("exit 5").with_a_turn();
     let server = Server::answering(|_| Answer::status(503));
     let output = scene.run(&["--timeout", "300ms"], &[], &keys(&server));
@@ -165,7 +165,7 @@ fn what_cannot_be_delivered_is_kept_and_the_exit_code_stays() {
     assert!(said.contains(&format!("kept in {}", state.display())), "{said}");
     assert!(!state.join("settings.json").exists());
 
-    // Nothing is lost: a daemon on that state sends it, once it has the key.
+    // Nothing is lost: a daemon with that state sends it once it has the key.
     server.change(|_| Answer::ok());
     scene.home.settings("work", &server.env());
     let mut daemon = scene.home.command(&bins().daemon);
@@ -175,7 +175,7 @@ fn what_cannot_be_delivered_is_kept_and_the_exit_code_stays() {
 }
 
 #[test]
-fn settings_the_user_gives_are_kept() {
+fn settings_that_the_user_passes_are_kept() {
     let given = r#"{"model":"opus","env":{"A":"1"},"hooks":{"Stop":[{"hooks":[{"type":"command","command":"x"}]}]}}"#;
     let scene = Scene::new("exit 0");
     let file = scene.dir.join("mine.json");
@@ -201,7 +201,7 @@ fn settings_the_user_gives_are_kept() {
 }
 
 #[test]
-fn a_program_that_cannot_be_started_is_told_as_a_shell_does() {
+fn a_program_that_cannot_be_started_gives_the_exit_code_of_a_shell() {
     let scene = Scene::new("");
     let plain = scene.dir.join("after");
     for (program, code) in [(&*scene.dir.join("nowhere"), 127), (&plain, 126), (Path::new("no-such-program"), 127)] {
@@ -215,7 +215,7 @@ fn a_program_that_cannot_be_started_is_told_as_a_shell_does() {
 }
 
 #[test]
-fn without_keys_it_is_said_that_nothing_will_be_traced() {
+fn without_keys_run_warns_that_nothing_is_traced() {
     let scene = Scene::new("exit 3");
     let output = scene.run(&[], &[], &[]);
     assert_eq!(output.status.code(), Some(3));
@@ -223,7 +223,7 @@ fn without_keys_it_is_said_that_nothing_will_be_traced() {
 }
 
 #[test]
-fn a_daemon_that_is_killed_meanwhile_is_replaced_at_the_end() {
+fn a_killed_daemon_is_replaced_at_the_end() {
     let kill = r#"state=$(sed 's/.*"CC_LANGFUSE_STATE_DIR":"\([^"]*\)".*/\1/' "$settings")
 kill -9 "$(sed -n 's/.* pid=\([0-9]*\).*/\1/p' "$state/cc-langfuse_hook.log")"; exit 9"#;
     let scene = Scene::new(kill).with_a_turn();
@@ -235,11 +235,11 @@ kill -9 "$(sed -n 's/.* pid=\([0-9]*\).*/\1/p' "$state/cc-langfuse_hook.log")"; 
     assert_eq!(scene.left(), [] as [PathBuf; 0]);
 }
 
-/// Runs until it is told to go on.
+/// Runs until a file appears.
 const WAITS: &str = ": > \"$dir/ready\"; while [ ! -f \"$dir/go\" ]; do sleep 0.02; done";
 
 #[test]
-fn killed_itself_it_leaves_a_daemon_only_as_long_as_the_program_runs() {
+fn after_a_killed_run_the_daemon_ends_with_the_program() {
     let scene = Scene::new(&format!("{WAITS}; env $vars sh -c \"$hook\" < \"$dir/late\"")).with_a_turn();
     let server = Server::new();
     let mut child = started_with(&scene, &[], &keys(&server));
@@ -261,7 +261,7 @@ fn killed_itself_it_leaves_a_daemon_only_as_long_as_the_program_runs() {
 }
 
 #[test]
-fn killed_itself_it_leaves_what_cannot_be_delivered() {
+fn after_a_killed_run_undelivered_spans_are_kept() {
     let scene = Scene::new(WAITS).with_a_turn();
     let server = Server::answering(|_| Answer::status(503));
     let mut child = started_with(&scene, &["--timeout", "100ms"], &keys(&server));
@@ -276,7 +276,7 @@ fn killed_itself_it_leaves_what_cannot_be_delivered() {
     assert!(dir.join("state.db").exists());
 }
 
-/// Starts it in a process group of its own, without a terminal, and waits until the program runs.
+/// Starts it in its own process group, without a terminal, and waits until the program runs.
 fn started(scene: &Scene) -> Child {
     started_with(scene, &[], &[])
 }
@@ -298,7 +298,7 @@ fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("sent");
 }
 
-/// This process was started to ignore it, and so is what it starts.
+/// True if this process ignores the signal, which its children inherit.
 fn is_ignored(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
@@ -306,16 +306,14 @@ fn is_ignored(signal: Signal) -> bool {
 }
 
 #[test]
-fn what_is_sent_to_it_alone_reaches_the_program() {
+fn a_signal_to_run_alone_reaches_the_program() {
     let ends = [(Signal::TERM, "TERM"), (Signal::INT, "INT"), (Signal::HUP, "HUP"), (Signal::QUIT, "QUIT")];
     for (signal, name) in ends.into_iter().chain([(Signal::USR1, "USR1"), (Signal::USR2, "USR2")]) {
         if is_ignored(signal) {
-            tests::say(&format!(
-                "SKIPPED what_is_sent_to_it_alone_reaches_the_program with {name}: it is ignored here"
-            ));
+            tests::say(&format!("SKIPPED a_signal_to_run_alone_reaches_the_program with {name}: it is ignored here"));
             continue;
         }
-        // A shell runs traps between the commands it waits for.
+        // A shell runs traps only between commands.
         let scene = Scene::new(&format!("trap 'exit 42' {name}; : > \"$dir/ready\"; while :; do sleep 0.02; done"));
         let mut child = started(&scene);
         send(&child, signal);
@@ -333,7 +331,7 @@ fn a_program_ended_by_a_signal_gives_its_number_and_128() {
 }
 
 #[test]
-fn it_sleeps_and_wakes_with_the_program() {
+fn run_stops_and_continues_with_the_program() {
     let scene = Scene::new(
         "echo $$ > \"$dir/pid\"; : > \"$dir/ready\"; while [ ! -f \"$dir/go\" ]; do sleep 0.02; done; exit 4",
     );
@@ -343,13 +341,13 @@ fn it_sleeps_and_wakes_with_the_program() {
         stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
     };
     if state("self").is_none() {
-        tests::say("SKIPPED it_sleeps_and_wakes_with_the_program: needs /proc");
+        tests::say("SKIPPED run_stops_and_continues_with_the_program: needs /proc");
         send(&child, Signal::TERM);
         child.wait().expect("it ends");
         return;
     }
     let (own, program) = (child.id().to_string(), until("its id", || Some(scene.said("pid").trim().to_owned())));
-    // STOP, as TSTP does nothing to a group that no shell looks after.
+    // STOP, because TSTP has no effect on a group without a job-control shell.
     let stop = Pid::from_raw(program.parse().expect("a number")).expect("an id");
     kill_process(stop, Signal::STOP).expect("sent");
     eventually("the program to sleep", || state(&program) == Some('T'));
@@ -361,7 +359,7 @@ fn it_sleeps_and_wakes_with_the_program() {
 }
 
 #[test]
-fn what_is_ignored_stays_ignored() {
+fn an_ignored_signal_stays_ignored() {
     let scene = Scene::new(": > \"$dir/ready\"; while [ ! -f \"$dir/go\" ]; do sleep 0.02; done; exit 6");
     let mut command = scene.home.command(Path::new("sh"));
     let inner = scene.command(&["--ephemeral"], &[], &[]);

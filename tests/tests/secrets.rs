@@ -1,4 +1,4 @@
-//! No secret is in anything that is written, said or sent, but in the one header it is for.
+//! No secret is in anything that is written, printed or sent, except in the one header it is for.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tests::{Answer, Daemon, Home, Request, Server, Story, bins, home, server};
 
-/// 32 hex digits nobody has seen before.
+/// 32 random hex digits.
 fn canary() -> String {
     let half = || RandomState::new().hash_one(0);
     format!("{:016x}{:016x}", half(), half())
@@ -33,11 +33,11 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What must not be found, by what it is.
+/// Texts that must not be found, each with its name.
 struct Canaries(Vec<(String, String)>);
 
 impl Canaries {
-    /// A new one.
+    /// Adds a new one.
     fn add(&mut self, what: &str) -> String {
         let canary = canary();
         self.0.push((what.to_owned(), canary.clone()));
@@ -50,13 +50,13 @@ impl Canaries {
         }
     }
 
-    /// Looks into everything under `home` but what the test has written there itself, and at what the programs say.
+    /// Searches everything under `home` that the test did not write itself, and the output of the programs.
     fn look_around(&self, when: &str, home: &Home, said: &[PathBuf]) {
         let own = |path: &Path| path.ends_with("settings.local.json") || path.extension().is_some_and(|e| e == "jsonl");
         let found: Vec<PathBuf> = files(home.path()).into_iter().filter(|path| !own(path)).collect();
         assert!(!found.is_empty(), "{when}");
         for path in found.iter().chain(said) {
-            // A file may go while it is looked at.
+            // A file may disappear while it is examined.
             self.look(&format!("{when}: {}", path.display()), &fs::read(path).unwrap_or_default());
         }
     }
@@ -64,7 +64,7 @@ impl Canaries {
     fn ask(&self, when: &str, home: &Home) {
         for args in [&["status"][..], &["status", "--json"], &["dead-letters"], &["dead-letters", "--json"]] {
             let output = home.ctl(args);
-            // 1 where there is a problem, which it then names.
+            // 1 if there is a problem, which status then names.
             assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
             self.look(&format!("{when}: {args:?}"), &output.stdout);
             self.look(&format!("{when}: {args:?}"), &output.stderr);
@@ -73,7 +73,7 @@ impl Canaries {
     }
 }
 
-/// A daemon that says all it has to say, and where.
+/// A daemon with the most detailed log, and its output.
 fn talkative(home: &Home, said: &Path, env: &[(&str, &str)]) -> Daemon {
     let mut command: Command = home.command(&bins().daemon);
     let open = |name: &str| File::options().append(true).create(true).open(said.join(name)).expect("a file");
@@ -85,7 +85,7 @@ fn talkative(home: &Home, said: &Path, env: &[(&str, &str)]) -> Daemon {
 }
 
 #[test]
-fn no_secret_leaves_memory_but_in_the_header_of_its_own_server() {
+fn a_secret_leaves_memory_only_in_the_header_for_its_own_server() {
     let home = Home::new();
     let elsewhere = tempfile::tempdir().expect("a directory");
     let said = [elsewhere.path().join("stdout"), elsewhere.path().join("stderr")];
@@ -131,7 +131,8 @@ fn no_secret_leaves_memory_but_in_the_header_of_its_own_server() {
     home.hook(&stop, &env);
     assert_eq!(home.spooled().len(), 1);
     canaries.look_around("spooled", &home, &said);
-    // A hook that finds no daemon leaves the event as Claude Code gave it, with the last answer; the daemon does not keep that.
+    // A hook that finds no daemon leaves the event as Claude Code gave it, including the last answer; the daemon does
+    // not keep that.
     canaries.0.push(("the answer's password".to_owned(), answered));
 
     let mut daemon = talkative(&home, elsewhere.path(), &[]);
@@ -145,7 +146,7 @@ fn no_secret_leaves_memory_but_in_the_header_of_its_own_server() {
         let location = stranger.url.clone();
         let answer = echo(status);
         server.change(move |request| answer(request).header("location", location.clone()));
-        // A key that was refused is tried again when somebody asks for it.
+        // A refused key is tried again when the user asks for it.
         home.ctl(&["flush", "--timeout", "200ms"]);
         if status == 400 {
             home.status_until("dead letters", |status| status["dead_letters"].as_u64().is_some_and(|n| n > 0));
@@ -184,7 +185,7 @@ fn no_secret_leaves_memory_but_in_the_header_of_its_own_server() {
 }
 
 #[test]
-fn no_password_of_an_address_is_kept_however_it_is_written() {
+fn no_password_in_an_address_is_stored_in_any_spelling() {
     let home = Home::new();
     let mut canaries = Canaries(Vec::new());
     let mut story = Story::new(&home, "work", "s");
@@ -219,7 +220,7 @@ fn no_password_of_an_address_is_kept_however_it_is_written() {
 }
 
 #[test]
-fn the_password_of_a_proxy_is_in_no_message_about_it() {
+fn no_message_contains_the_password_of_a_proxy() {
     let home = Home::new();
     let mut canaries = Canaries(Vec::new());
     let secret = canaries.add("the proxy's password");
@@ -236,7 +237,7 @@ fn the_password_of_a_proxy_is_in_no_message_about_it() {
 }
 
 #[test]
-fn these_tests_would_find_what_they_look_for() {
+fn the_search_for_secrets_finds_a_planted_one() {
     let home = Home::new();
     let mut canaries = Canaries(Vec::new());
     let secret = canaries.add("a secret");

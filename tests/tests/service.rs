@@ -1,4 +1,4 @@
-//! The daemon as a service: what it tells its manager, and the socket it is handed.
+//! The daemon as a service: its messages to the service manager, and the socket it is passed.
 
 use std::{
     fs::{self, Permissions},
@@ -21,7 +21,7 @@ use tests::{
 };
 
 #[test]
-fn the_manager_is_told_when_the_socket_answers_and_when_the_end_begins() {
+fn the_manager_is_notified_of_start_and_stop() {
     for _ in 0..5 {
         let home = Home::new();
         let (manager, path) = notified(&home);
@@ -39,13 +39,13 @@ fn the_manager_is_told_when_the_socket_answers_and_when_the_end_begins() {
 }
 
 #[test]
-fn a_manager_that_is_gone_is_no_reason_to_fail() {
+fn the_daemon_works_if_its_manager_is_gone() {
     let home = Home::new();
     let daemon = home.daemon_with(&[("NOTIFY_SOCKET", "/nonexistent/notify")]);
     assert!(daemon.terminate().success());
 }
 
-/// A socket where hooks look for it, as a manager makes it.
+/// A socket where hooks look for it, as a manager creates it.
 fn activated(home: &Home) -> UnixListener {
     let paths = home.paths();
     fs::create_dir_all(&paths.state).expect("made");
@@ -53,7 +53,7 @@ fn activated(home: &Home) -> UnixListener {
     UnixListener::bind(&paths.socket).expect("bound")
 }
 
-/// The daemon, handed `socket` as systemd does it.
+/// The daemon with `socket` passed as by systemd.
 fn command_with(home: &Home, socket: impl Into<OwnedFd>) -> Command {
     let mut command = home.command(Path::new("sh"));
     command.args(["-c", r#"exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0""#]).arg(&bins().daemon);
@@ -62,14 +62,14 @@ fn command_with(home: &Home, socket: impl Into<OwnedFd>) -> Command {
 }
 
 #[test]
-fn who_knocks_before_the_daemon_runs_is_answered_by_it() {
+fn clients_that_connect_before_the_daemon_runs_are_answered() {
     let (home, server) = (Home::new(), Server::new());
     let socket = activated(&home);
     let path = home.paths().socket;
     let inode = || fs::symlink_metadata(&path).expect("there").ino();
     let made = inode();
 
-    // One event over the queued connection alone; one whose hook went away and left a file as well.
+    // One event only over the queued connection; one whose hook has exited and left a file as well.
     let (mut patient, mut hasty) = (Story::new(&home, "work", "patient"), Story::new(&home, "work", "hasty"));
     patient.turn("q", "a");
     hasty.turn("q", "a");
@@ -97,11 +97,11 @@ fn who_knocks_before_the_daemon_runs_is_answered_by_it() {
     home.flush();
     assert_eq!((server.spans().len(), home.spooled().len()), (4, 0));
 
-    // Another one is refused by the lock, and leaves the socket to the first.
+    // A second daemon is refused by the lock, and leaves the socket to the first.
     assert!(Home::spawn(command_with(&home, socket.try_clone().expect("cloned"))).ended().success());
     assert_eq!(home.status()["daemon"]["pid"], daemon.pid());
 
-    // The socket is the manager's: it stays, and serves the next.
+    // The socket belongs to the manager: it stays, and serves the next daemon.
     assert!(daemon.terminate().success());
     assert_eq!(inode(), made);
     let daemon = Home::spawn(command_with(&home, socket.try_clone().expect("cloned")));
@@ -111,7 +111,7 @@ fn who_knocks_before_the_daemon_runs_is_answered_by_it() {
 }
 
 #[test]
-fn a_passed_socket_that_nobody_can_reach_is_replaced_by_one_of_ours() {
+fn an_unreachable_passed_socket_is_replaced() {
     let home = Home::new();
     let socket = activated(&home);
     fs::remove_file(home.paths().socket).expect("removed");
@@ -123,7 +123,7 @@ fn a_passed_socket_that_nobody_can_reach_is_replaced_by_one_of_ours() {
 }
 
 #[test]
-fn a_passed_socket_that_is_not_the_one_hooks_look_for_is_refused() {
+fn a_passed_socket_at_another_path_is_refused() {
     let home = Home::new();
     let right = activated(&home);
     let elsewhere = UnixListener::bind(home.path().join("elsewhere")).expect("bound");

@@ -1,4 +1,4 @@
-//! `setup`: what it asks and tries before it writes, the service it installs, and that turns become traces.
+//! `setup`: its questions and checks before it writes, the service it installs, and that turns become traces.
 
 use std::{fs, path::Path, process::Command};
 
@@ -10,14 +10,14 @@ use tests::{
 };
 
 #[test]
-fn only_events_that_the_installed_version_knows_are_registered() {
+fn only_events_that_the_installed_version_supports_are_registered() {
     for (prints, events) in [
         (None, &["Stop", "SubagentStop"][..]),
         (Some("echo '1.0.59 (Claude Code)'"), &["Stop", "SubagentStop"]),
         (Some("echo nonsense; exit 1"), &["Stop", "SubagentStop"]),
         (Some("echo '2.1.71 (Claude Code)'"), &["SessionEnd", "SessionStart", "Stop", "SubagentStop"]),
         (Some("echo '2.1.329 (Claude Code)'"), &["SessionEnd", "SessionStart", "Stop", "StopFailure", "SubagentStop"]),
-        // An older one than at first: what it does not know goes.
+        // A downgrade: unsupported events are removed.
         (Some("echo '2.0.75 (Claude Code)'"), &["SessionEnd", "SessionStart", "Stop", "SubagentStop"]),
     ] {
         let home = Home::new();
@@ -38,7 +38,7 @@ fn only_events_that_the_installed_version_knows_are_registered() {
 }
 
 #[test]
-fn keys_are_tried_before_anything_is_written() {
+fn setup_checks_the_keys_before_it_writes() {
     let server = Server::answering(|request| {
         assert_eq!((request.method.as_str(), request.path.as_str()), ("GET", "/api/public/projects"));
         let known = request.key() == format!("pk-lf-1:{SECRET}");
@@ -78,7 +78,7 @@ fn keys_are_tried_before_anything_is_written() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn setup_names_missing_answers() {
     let home = Home::new();
     for (args, parts) in [
         (&["setup"][..], &["--user or --project", "--public-key", "--secret-key", "--yes"][..]),
@@ -109,7 +109,7 @@ fn what_is_missing_is_named() {
             assert!(text(&output).contains(part), "{}", text(&output));
         }
     }
-    // From the environment, and from the standard input.
+    // From the environment, and from standard input.
     let env = [("LANGFUSE_PUBLIC_KEY".to_owned(), "pk-lf-1".to_owned())];
     let mut command = home.command(&bins().ctl);
     command.args(["setup", "--user", "--secret-key", "-"]).args(QUIET).envs(env).current_dir(home.path());
@@ -118,9 +118,9 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn a_question_is_asked_until_it_is_answered() {
+fn setup_repeats_a_question_until_it_is_answered() {
     if !cfg!(target_os = "linux") || Command::new("script").arg("--version").output().is_err() {
-        return say("SKIPPED a_question_is_asked_until_it_is_answered: needs script");
+        return say("SKIPPED setup_repeats_a_question_until_it_is_answered: needs script");
     }
     let home = Home::new();
     let dir = home.project("work");
@@ -137,7 +137,7 @@ fn a_question_is_asked_until_it_is_answered() {
 }
 
 #[test]
-fn the_service_is_installed_started_and_taken_away_again() {
+fn setup_installs_and_starts_the_service_and_uninstall_removes_it() {
     for forbidden in [false, true] {
         let home = Home::new();
         let path = home.path().join("path");
@@ -185,7 +185,7 @@ fn the_service_is_installed_started_and_taken_away_again() {
 }
 
 #[test]
-fn the_service_finds_a_state_directory_that_was_moved() {
+fn the_service_uses_a_moved_state_directory() {
     let home = Home::new();
     let path = home.path().join("path");
     script(&path, "systemctl", "exit 0");
@@ -202,14 +202,14 @@ fn the_service_finds_a_state_directory_that_was_moved() {
     let (service, drop_in) = (read("cc-langfused.service"), read("cc-langfused.service.d/10-namespaces.conf"));
     assert!(service.contains(&format!("\nEnvironment=\"CC_LANGFUSE_STATE_DIR={word}\"\n")), "{service}");
     assert!(drop_in.contains(&format!("\nReadWritePaths=\"{word}\"\n")), "{drop_in}");
-    // The socket's unit has its path.
+    // The socket's unit has the moved path.
     assert!(!units.join("cc-langfused.socket").exists());
     go(&["uninstall", "--yes", "--purge"]);
     assert_eq!(files(home.path()).len(), 1, "but for systemctl");
 }
 
 #[test]
-fn a_service_that_does_not_start_is_something_left_undone() {
+fn setup_reports_a_service_that_does_not_start() {
     let home = Home::new();
     let path = home.path().join("path");
     script(&path, "systemctl", "case \"$2\" in start|restart) echo 'no such luck' >&2; exit 1;; esac");
@@ -229,7 +229,7 @@ fn a_service_that_does_not_start_is_something_left_undone() {
 }
 
 #[test]
-fn the_secret_is_in_the_settings_file_and_nowhere_else() {
+fn the_secret_is_only_in_the_settings_file() {
     for content in [None].into_iter().chain(FILES.map(Some)) {
         let home = Home::new();
         let (dir, file) = place(&home, "--project", content);
@@ -245,8 +245,7 @@ fn the_secret_is_in_the_settings_file_and_nowhere_else() {
         said += &succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
         assert!(said.contains("sk-lf-…77aa") && !said.contains("canary"), "{said}");
     }
-    // A key that is written otherwise in JSON, one that it begins with under a name that stands twice, and one in the place of
-    // the address.
+    // A key with JSON escapes, one that it begins with under a duplicate name, and one in place of the address.
     let home = Home::new();
     let (dir, _) = place(&home, "--user", Some(r#"{"env": {"LANGFUSE_SECRET_KEY": "my"}, "env": {}}"#));
     let odd = ["--public-key", "pk", "--secret-key", r#"my"canary\key"#, "--base-url", "https://langfuse.example.org"];
@@ -284,7 +283,7 @@ fn after_setup_a_turn_becomes_a_trace() {
     let sent = server.requests().into_iter().find(|request| !request.spans.is_empty()).expect("a batch");
     assert_eq!(sent.key(), format!("pk-lf-1:{SECRET}"));
 
-    // The data goes only if it is to, and the daemon before it.
+    // Data is removed only on request, and after the daemon.
     succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
     assert!(home.paths().database.exists() && !dir.join(".claude").exists());
     let mut daemon = daemon;

@@ -1,4 +1,4 @@
-//! `setup --project` leaves no secret where git would take it, whatever the repository's own rules say.
+//! `setup --project` writes no secret where git would commit it, whatever the repository's own rules are.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use tests::{
 
 const FILE: &str = ".claude/settings.local.json";
 
-/// Runs git with its global settings in `home`; what it says.
+/// Runs git with its global settings in `home`; returns its output.
 fn git_of(home: &Home, dir: &Path, args: &[&str]) -> String {
     let mut command = home.command(Path::new("git"));
     command.args(["-c", "user.email=a@b", "-c", "user.name=x", "-c", "protocol.file.allow=always"]);
@@ -30,7 +30,7 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).expect("written");
 }
 
-/// A repository with one commit; `None` where there is no git.
+/// A repository with one commit; `None` if git is missing.
 fn repository(home: &Home, name: &str) -> Option<PathBuf> {
     let dir = home.project(name);
     git(&dir, &["init", "-q"])?;
@@ -40,7 +40,7 @@ fn repository(home: &Home, name: &str) -> Option<PathBuf> {
     Some(dir)
 }
 
-/// True if `git add -A`, over the whole working tree, takes the secret.
+/// True if `git add -A` over the whole working tree takes the secret.
 fn takes_the_secret(home: &Home, dir: &Path) -> bool {
     git_of(home, dir, &["add", "-A", ":/"]);
     let mut grep = home.command(Path::new("git"));
@@ -50,12 +50,12 @@ fn takes_the_secret(home: &Home, dir: &Path) -> bool {
     found.status.success()
 }
 
-/// Prepares a repository; where `setup` is run in it.
+/// Prepares a repository; returns the directory in which `setup` is run.
 type Prepare = fn(&Home, &Path) -> PathBuf;
 
 #[test]
-fn where_the_repositorys_rules_want_the_file_nothing_is_written_and_the_rule_is_named() {
-    // What is prepared, and how the rule to blame is named.
+fn nothing_is_written_where_the_repositorys_rules_would_commit_it() {
+    // The preparation, and how the responsible rule is named.
     let kinds: [(&str, Prepare, &str); 8] = [
         (
             "the file itself",
@@ -97,7 +97,7 @@ fn where_the_repositorys_rules_want_the_file_nothing_is_written_and_the_rule_is_
             |_, dir| {
                 write(&dir.join("deep/er/.gitignore"), "!*.json\n");
                 fs::create_dir_all(dir.join("deep/er/.claude")).expect("made");
-                // Git does not take this for one.
+                // Git does not accept this as a repository.
                 fs::create_dir_all(dir.join("deep/er/.git")).expect("made");
                 dir.join("deep/er")
             },
@@ -149,14 +149,14 @@ fn where_the_repositorys_rules_want_the_file_nothing_is_written_and_the_rule_is_
             assert!(files(home.path()) == before, "{kind}: something was written");
             assert!(!dir.join(FILE).exists() && !said.contains(SECRET), "{kind}");
         }
-        // What is offered instead.
+        // The alternative that it offers.
         succeeds(&setup(&home, &dir, "--user", &QUIET));
         assert!(!takes_the_secret(&home, &dir), "{kind}");
     }
 }
 
 #[test]
-fn where_git_leaves_the_file_alone_it_is_written_and_not_taken() {
+fn a_file_that_git_ignores_is_written_and_stays_untracked() {
     let kinds: [(&str, Prepare); 8] = [
         ("no rule at all", |_, dir| dir.to_owned()),
         ("a rule that ignores it", |_, dir| {
@@ -207,7 +207,7 @@ fn where_git_leaves_the_file_alone_it_is_written_and_not_taken() {
 }
 
 #[test]
-fn where_git_cannot_answer_nothing_is_written() {
+fn nothing_is_written_if_git_cannot_answer() {
     let kinds: [(&str, Prepare); 3] = [
         ("a bare repository around the project", |home, dir| {
             git_of(home, dir, &["config", "core.bare", "true"]);
@@ -236,7 +236,7 @@ fn where_git_cannot_answer_nothing_is_written() {
 }
 
 #[test]
-fn what_a_repository_has_already_gets_no_secret() {
+fn a_tracked_file_gets_no_secret() {
     let kinds: [(&str, Prepare); 4] = [
         ("a link to a file elsewhere", |home, dir| {
             write(&home.path().join("own.json"), "{}");
@@ -272,7 +272,7 @@ fn what_a_repository_has_already_gets_no_secret() {
         command.args(["setup", "--project"]).args(KEYS).args(QUIET).current_dir(&dir);
         let named = home.path().join("dotfiles");
         if named.exists() {
-            // Its rules want everything.
+            // Its rules include everything.
             write(&dir.join(".gitignore"), "!*\n");
             command.env("GIT_DIR", &named).env("GIT_WORK_TREE", &dir);
         }
@@ -286,12 +286,12 @@ fn what_a_repository_has_already_gets_no_secret() {
 }
 
 #[test]
-fn a_line_that_does_not_help_is_taken_back() {
+fn an_exclude_line_without_effect_is_removed_again() {
     let home = Home::new();
     let Some(dir) = repository(&home, "work") else { return };
     write(&dir.join(".claude/x"), "");
     let before = files(home.path());
-    // A git that is of two minds: what it says of the rule, the line cannot be known to help.
+    // A git with inconsistent answers: nothing proves that the line would help.
     let real = String::from_utf8(Command::new("sh").args(["-c", "command -v git"]).output().expect("sh").stdout)
         .expect("text");
     let bin = home.path().join("bin");

@@ -1,5 +1,5 @@
-//! Destinations of the user's own file, any number beside those that variables name: each gets all of it once, whatever becomes of the
-//! others.
+//! Destinations from the user's own file, any number beside those that variables name: each gets everything once,
+//! independently of the others.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ fn write(path: &Path, text: &str, mode: u32) -> PathBuf {
     path.to_owned()
 }
 
-/// A table for a Langfuse server, whose secret key stands in a file.
+/// A table for a Langfuse server with its secret key in a file.
 fn langfuse(home: &Home, name: &str, server: &Server) -> String {
     write(&home.path().join(format!(".keys/{name}")), &format!("sk-{name}\n"), 0o600);
     fs::set_permissions(home.path().join(".keys"), fs::Permissions::from_mode(0o700)).expect("its mode");
@@ -29,17 +29,17 @@ fn langfuse(home: &Home, name: &str, server: &Server) -> String {
     )
 }
 
-/// A table for a receiver of OTLP.
+/// A table for an OTLP receiver.
 fn otlp(name: &str, server: &Server, more: &str) -> String {
     format!("[[destination]]\nname = '{name}'\nkind = 'otlp'\naddress = '{}'\n{more}\n", server.url)
 }
 
-/// The switch of no kind.
+/// The switch that turns tracing on without choosing a kind.
 fn trace() -> Vec<(String, String)> {
     vec![("CC_LANGFUSE_TRACE".to_owned(), "true".to_owned())]
 }
 
-/// `destinations --json`: name, state and how many wait.
+/// `destinations --json`: name, state, and how many spans wait.
 fn known(home: &Home) -> Vec<(String, String, u64)> {
     let output = home.ctl(&["destinations", "--json"]);
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -47,7 +47,7 @@ fn known(home: &Home) -> Vec<(String, String, u64)> {
     rows.iter().map(|row| (text(row, "name"), text(row, "state"), row["waiting"].as_u64().expect("a number"))).collect()
 }
 
-/// Waits until what was sent to these is acknowledged: what is not is sent again after a kill.
+/// Waits until everything sent to these is acknowledged: anything else is sent again after a kill.
 fn settled(home: &Home, names: &[&str]) {
     home.status_until("it to be acknowledged", |_| {
         known(home).iter().filter(|row| names.contains(&&*row.0)).all(|row| row.2 == 0)
@@ -58,7 +58,7 @@ fn state(home: &Home, name: &str) -> String {
     known(home).into_iter().find(|row| row.0 == name).map(|row| row.1).unwrap_or_default()
 }
 
-/// All of `count` spans came once.
+/// All `count` spans arrived once.
 fn has_all(server: &Server, count: usize, what: &str) {
     let spans = server.spans();
     assert_eq!((spans.len(), ids(&spans).len()), (count, count), "{what}");
@@ -69,7 +69,7 @@ fn said(home: &Home, args: &[&str]) -> String {
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-/// Another daemon with another file.
+/// A new daemon with another file.
 fn restart(home: &Home, daemon: Daemon, config: &str) -> Daemon {
     daemon.kill();
     home.configure(config);
@@ -77,7 +77,7 @@ fn restart(home: &Home, daemon: Daemon, config: &str) -> Daemon {
 }
 
 #[test]
-fn two_langfuse_servers_and_a_receiver_of_otlp_each_get_all_of_it_while_any_of_them_is_down() {
+fn each_of_three_destinations_gets_everything_while_another_is_down() {
     for down in 0..3 {
         let home = Home::new();
         let all = [Server::new(), Server::new(), Server::new()];
@@ -92,7 +92,7 @@ fn two_langfuse_servers_and_a_receiver_of_otlp_each_get_all_of_it_while_any_of_t
         up.iter().for_each(|server| drop(server.wait_for(2)));
         let names = ["langfuse-3", "team", "otel"];
         settled(&home, &[&names[..down], &names[down + 1..]].concat());
-        // The way to each is found again without any hook.
+        // Each is reached again without any hook.
         daemon.kill();
         let _daemon = home.daemon();
         story.turn("q2", "a2");
@@ -126,7 +126,7 @@ fn two_langfuse_servers_and_a_receiver_of_otlp_each_get_all_of_it_while_any_of_t
 }
 
 #[test]
-fn destinations_join_the_projects_they_are_for_where_anything_is_on_and_no_other() {
+fn a_destination_joins_only_its_traced_projects() {
     let home = Home::new();
     let [all, code, variable] = [Server::new(), Server::new(), Server::new()];
     home.configure(&(otlp("all", &all, "") + &otlp("code", &code, "projects = ['~/code/**']")));
@@ -152,14 +152,14 @@ fn destinations_join_the_projects_they_are_for_where_anything_is_on_and_no_other
         assert_eq!(came, spans, "{project}");
     }
     assert_eq!(home.status()["skipped_lines"].get("hook_no_destination"), None);
-    // Tracing is on, and nothing says where to.
+    // Tracing is on, but nothing names a destination.
     let daemon = restart(&home, daemon, &otlp("code", &code, "projects = ['~/code/**']"));
     let mut story = Story::new(&home, "other", "nowhere");
     story.turn("q", "a");
     home.hook(&story.stop("a"), &trace());
     home.flush();
     assert_eq!(home.status()["skipped_lines"]["hook_no_destination"], 1);
-    // Langfuse is off, so that its keys lead nowhere.
+    // Langfuse is off, so its keys are not used.
     let keys: Vec<_> = variable.env().into_iter().filter(|(name, _)| name != "TRACE_TO_LANGFUSE").collect();
     home.settings("other", &[trace(), keys].concat());
     let before = variable.requests().len();
@@ -171,12 +171,12 @@ fn destinations_join_the_projects_they_are_for_where_anything_is_on_and_no_other
 }
 
 #[test]
-fn a_session_without_a_hook_event_is_found_where_only_the_file_says_where_to() {
+fn a_session_without_an_event_is_found_if_only_config_toml_has_a_destination() {
     let (home, otel) = (Home::new(), Server::new());
     home.configure(&otlp("otel", &otel, ""));
     home.settings("work", &trace());
     let daemon = home.daemon();
-    // The search at the start notes what is there.
+    // The scan at the start records existing sessions.
     tests::eventually("the search", || home.paths().begun.exists());
     daemon.kill();
     let mut story = Story::new(&home, "work", "s");
@@ -188,13 +188,13 @@ fn a_session_without_a_hook_event_is_found_where_only_the_file_says_where_to() {
 }
 
 #[test]
-fn what_others_chose_for_a_project_is_held_and_the_users_own_is_not() {
+fn a_destination_chosen_by_others_is_held_and_the_users_own_is_not() {
     let (home, theirs, own) = (Home::new(), Server::new(), Server::new());
     home.configure(&langfuse(&home, "own", &own));
     let project = home.project("work");
     let endpoint = [("CC_LANGFUSE_OTLP_ENDPOINT".to_owned(), format!("{}/v1/traces", theirs.url))];
     let _daemon = home.daemon();
-    // What is their choice in one project, and the user's own by the file.
+    // Chosen by others in one project, and by the user's own file.
     let same = server::env(&own.url, "pk-own", "sk-theirs");
     for (session, env) in [("endpoint", &endpoint[..]), ("same", &same[..])] {
         tests::home::settings(&project.join(".claude/settings.json"), env);
@@ -213,7 +213,7 @@ fn what_others_chose_for_a_project_is_held_and_the_users_own_is_not() {
 }
 
 #[test]
-fn one_by_a_variable_and_by_the_file_is_one() {
+fn a_destination_named_by_variable_and_config_toml_is_one() {
     let (home, one) = (Home::new(), Server::new());
     let daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -225,7 +225,7 @@ fn one_by_a_variable_and_by_the_file_is_one() {
     story.turn("q2", "a2");
     home.hook(&story.stop("a2"), &server::env(&format!("{}/", one.url), "pk-one", "sk-one"));
     home.flush();
-    // The file goes on alone.
+    // Only the file is left.
     story.turn("q3", "a3");
     home.hook(&story.stop("a3"), &trace());
     home.flush();
@@ -239,7 +239,7 @@ fn one_by_a_variable_and_by_the_file_is_one() {
 }
 
 #[test]
-fn one_that_is_taken_out_of_the_file_gets_nothing_more_and_all_that_waits_when_it_is_back() {
+fn a_removed_destination_gets_nothing_until_it_is_back() {
     let (home, first, second) = (Home::new(), Server::new(), Server::new());
     let (one, two) = (otlp("one", &first, ""), otlp("two", &second, ""));
     home.configure(&(one.clone() + &two));
@@ -256,7 +256,7 @@ fn one_that_is_taken_out_of_the_file_gets_nothing_more_and_all_that_waits_when_i
     first.wait_for(4);
     home.status_until("two to wait", |_| state(&home, "two") == "retrying");
     settled(&home, &["one"]);
-    // It is back before it was noticed; nothing is sent there though no key is needed.
+    // It is back before its removal was noticed; nothing is sent there although no key is needed.
     let daemon = restart(&home, daemon, &one);
     second.change(|_| Answer::ok());
     turn(&mut story, 3);
@@ -269,11 +269,12 @@ fn one_that_is_taken_out_of_the_file_gets_nothing_more_and_all_that_waits_when_i
     turn(&mut story, 4);
     home.flush();
     has_all(&first, 8, "one");
-    // The third turn was when it was not in the file: it comes only if it was not read to its end when the daemon was killed.
+    // The third turn was added while it was not in the file: it arrives only if it had not been read completely when
+    // the daemon was killed.
     let came = second.spans().len();
     assert!(came == 6 || came == 8, "{came}");
     has_all(&second, came, "two");
-    // Out again, with something that waits: it is given up under the name that it has then.
+    // Removed again, with waiting spans: they are dropped under the name it has then.
     second.change(|_| Answer::status(503));
     turn(&mut story, 5);
     first.wait_for(10);
@@ -286,7 +287,7 @@ fn one_that_is_taken_out_of_the_file_gets_nothing_more_and_all_that_waits_when_i
 }
 
 #[test]
-fn what_waits_is_moved_and_dropped_by_the_names_of_the_file() {
+fn waiting_spans_can_be_moved_and_dropped_by_name() {
     let (home, old, new) = (Home::new(), Server::answering(|_| Answer::status(401)), Server::new());
     home.configure(&(langfuse(&home, "old", &old) + &langfuse(&home, "new", &new)));
     let _daemon = home.daemon();
@@ -304,7 +305,7 @@ fn what_waits_is_moved_and_dropped_by_the_names_of_the_file() {
 }
 
 #[test]
-fn a_key_that_was_changed_is_found_where_the_file_says_and_a_command_is_not_run_for_each_event() {
+fn a_changed_key_is_read_again_without_running_its_command_for_each_event() {
     let (home, by_file, by_command) = (Home::new(), Server::new(), Server::new());
     let (runs, key) = (home.path().join("runs"), write(&home.path().join("key"), "x-key=old", 0o600));
     let script = format!("echo >> {}; cat {}", runs.display(), key.display());
@@ -334,7 +335,7 @@ fn a_key_that_was_changed_is_found_where_the_file_says_and_a_command_is_not_run_
 }
 
 #[test]
-fn what_is_forgotten_leaves_a_server_that_only_the_file_names() {
+fn forget_works_for_a_server_that_only_config_toml_names() {
     let (home, server) = (Home::new(), Server::new());
     home.configure(&langfuse(&home, "team", &server));
     let _daemon = home.daemon();
@@ -347,14 +348,14 @@ fn what_is_forgotten_leaves_a_server_that_only_the_file_names() {
     assert!(done.status.success(), "{done:?}");
     server.work();
     assert_eq!(server.spans().len(), 0);
-    // A secret that cannot be had is named, not left out.
+    // A secret that cannot be read is reported, not ignored.
     fs::set_permissions(home.path().join(".keys/team"), fs::Permissions::from_mode(0o644)).expect("its mode");
     let refused = said(&home, &["forget", "--yes", story.path.to_str().expect("UTF-8")]);
     assert!(refused.contains(".keys/team") && refused.contains("chmod"), "{refused}");
 }
 
 #[test]
-fn what_is_wrong_with_one_is_said_and_harms_no_other() {
+fn an_invalid_destination_is_reported_and_affects_no_other() {
     let (home, good, fixed) = (Home::new(), Server::new(), Server::new());
     let _ = langfuse(&home, "open", &fixed);
     fs::set_permissions(home.path().join(".keys/open"), fs::Permissions::from_mode(0o644)).expect("its mode");
@@ -407,7 +408,7 @@ fn what_is_wrong_with_one_is_said_and_harms_no_other() {
     let metrics = home.ask("/metrics");
     let ups: Vec<&str> = metrics.lines().filter(|line| line.starts_with("cc_langfuse_destination_up{")).collect();
     assert_eq!(ups.len(), tables.len() + 1, "{ups:?}");
-    // What is fixed is used without a restart where only the secret was wrong.
+    // A corrected secret is used without a restart.
     fs::set_permissions(home.path().join(".keys/open"), fs::Permissions::from_mode(0o600)).expect("its mode");
     home.ctl(&["flush", "--timeout", "1ms"]);
     home.status_until("the fixed one to be used", |_| state(&home, "open") == "ok");
@@ -415,7 +416,7 @@ fn what_is_wrong_with_one_is_said_and_harms_no_other() {
 }
 
 #[test]
-fn prices_and_destinations_of_the_file_are_shown_with_their_lines() {
+fn config_shows_prices_and_destinations_with_their_lines() {
     let (home, otel) = (Home::new(), Server::new());
     let price = "[[price]]\nmodel = 'mine'\nspeed = 'fast'\ninput = 1.5\noutput = 7\n";
     home.configure(&(price.to_owned() + &otlp("otel", &otel, "")));
@@ -430,7 +431,7 @@ fn prices_and_destinations_of_the_file_are_shown_with_their_lines() {
 }
 
 #[test]
-fn what_is_changed_in_the_file_counts_from_the_next_event_without_a_restart() {
+fn changes_to_config_toml_count_from_the_next_event() {
     let (home, one, two) = (Home::new(), Server::new(), Server::new());
     home.configure(&langfuse(&home, "one", &one));
     let _daemon = home.daemon();
@@ -443,17 +444,17 @@ fn what_is_changed_in_the_file_counts_from_the_next_event_without_a_restart() {
     say("a0");
     say("a1");
     has_all(&one, 4, "one");
-    // Another one, while a connection to the first is open.
+    // Another key, while a connection with the first is open.
     home.configure(&(langfuse(&home, "one", &one) + &otlp("two", &two, "")));
     say("a2");
     has_all(&one, 6, "one");
-    // What follows, and the turn that was the last one: more of it could have come.
+    // The following turns, and the last one before: it could have grown.
     has_all(&two, 4, "two");
-    // One that is for no project here, and one that is gone.
+    // One that is not for this project, and one that was removed.
     home.configure(&otlp("two", &two, "projects = ['~/elsewhere']"));
     say("a3");
     assert_eq!((one.spans().len(), two.spans().len()), (6, 4));
-    // A file that cannot be used changes nothing, and is named.
+    // An invalid file changes nothing, and is reported.
     home.configure(&(langfuse(&home, "one", &one) + &otlp("two", &two, "")));
     say("a4");
     let before = (one.spans().len(), two.spans().len());
@@ -470,14 +471,14 @@ fn what_is_changed_in_the_file_counts_from_the_next_event_without_a_restart() {
     let config = home.paths().config;
     fs::set_permissions(&config, fs::Permissions::from_mode(0o666)).expect("its mode");
     assert!(home.status()["config_error"].as_str().is_some_and(|why| why.contains("chmod go-w")));
-    // No file is none of these.
+    // A missing file is no error.
     fs::remove_file(&config).expect("removed");
     assert!(home.status()["config_error"].is_null());
     assert!(known(&home).iter().all(|row| row.0 != "one" && row.0 != "two"), "{:?}", known(&home));
 }
 
 #[test]
-fn less_privacy_than_the_file_allows_is_not_had_once_it_says_so() {
+fn a_stricter_privacy_floor_applies_once_config_toml_has_it() {
     let (home, one) = (Home::new(), Server::new());
     home.configure(&langfuse(&home, "one", &one));
     let _daemon = home.daemon();
@@ -495,7 +496,7 @@ fn less_privacy_than_the_file_allows_is_not_had_once_it_says_so() {
 }
 
 #[test]
-fn doctor_sends_a_trace_to_each_and_reads_it_back() {
+fn doctor_tests_each_destination_with_a_trace() {
     let (home, one, two) = (Home::new(), Server::new(), Server::new());
     home.configure(&(langfuse(&home, "one", &one) + &otlp("two", &two, "")));
     let _daemon = home.daemon();
@@ -506,7 +507,7 @@ fn doctor_sends_a_trace_to_each_and_reads_it_back() {
     assert_eq!(probes.len(), 2, "{report}");
     assert!(probes.iter().any(|seen| seen.contains("read back")), "{probes:?}");
     assert_eq!((one.spans().len(), two.spans().len()), (1, 1));
-    // A key that is wrong is found there.
+    // A wrong key is found there.
     fs::write(home.path().join(".keys/one"), "sk-wrong\n").expect("written");
     one.change(|request| if request.key() == "pk-one:sk-one" { Answer::ok() } else { Answer::status(401) });
     let said = said(&home, &["doctor", "--wait", "1s"]);

@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 use tests::{Home, Server, Story, eventually, raw, server};
 
-/// What the hook of the first version sent, byte for byte, but for where its home and its server were.
+/// The request of the first version's hook, byte for byte, except for its home and server.
 const VERSION_1: &[u8] = b"cc-langfuse-event/1\x0018a9e6d37d7f7e27-1f2b\x001777000000123456789\0\0\
     TRACE_TO_LANGFUSE=true\0LANGFUSE_PUBLIC_KEY=pk-lf-test\0LANGFUSE_SECRET_KEY=sk-lf-test\0LANGFUSE_BASE_URL={url}\0\
     CLAUDE_PROJECT_DIR={home}/work\0\0\
@@ -24,13 +24,13 @@ fn recorded(home: &Home, server: &Server) -> Vec<u8> {
     text.replace("{home}", home.path().to_str().expect("UTF-8")).replace("{url}", &server.url).into_bytes()
 }
 
-/// What a hook of a later version might send.
+/// A possible request of a later version's hook.
 fn later(payload: &str) -> Vec<u8> {
     [&b"cc-langfuse-event/2\0something=new\0\xff\xfe\0"[..], payload.as_bytes()].concat()
 }
 
 #[test]
-fn what_an_old_hook_sends_or_has_left_is_taken() {
+fn events_of_an_old_hook_are_accepted() {
     for spooled in [false, true] {
         let (home, server) = (Home::new(), Server::new());
         home.settings("work", &server.env());
@@ -61,7 +61,7 @@ fn an_event_of_a_later_version_is_refused_and_counted() {
         assert_eq!(home.status()["skipped_lines"], json!({"hook_version": count}));
     }
     assert_eq!(home.status()["inbox"]["pending"], 0);
-    // What no version can read is counted and done with: it would never be taken.
+    // What no version can read is counted and dropped: it would never be accepted.
     for body in [&b""[..], b"{}", b"cc-langfuse-event/1\0\0"] {
         assert_eq!(raw::post(&home.paths().socket, body, TIMEOUT).expect("an answer"), 204, "{body:?}");
     }
@@ -69,7 +69,7 @@ fn an_event_of_a_later_version_is_refused_and_counted() {
 }
 
 #[test]
-fn a_spooled_event_of_a_later_version_waits_for_the_daemon_that_knows_it() {
+fn a_spooled_event_of_a_later_version_waits_for_a_newer_daemon() {
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
     let mut story = Story::new(&home, "work", "s");
@@ -92,7 +92,7 @@ fn a_spooled_event_of_a_later_version_waits_for_the_daemon_that_knows_it() {
         assert_eq!(home.spooled().len(), 2);
         assert!(kept.iter().all(|file| fs::read(file).expect("kept") == later("{}")));
     }
-    // The next daemon that knows it, or whoever else, takes it away.
+    // The next daemon that knows it removes it.
     let _daemon = home.daemon();
     fs::remove_file(&kept[0]).expect("removed");
     home.flush();
@@ -100,7 +100,7 @@ fn a_spooled_event_of_a_later_version_waits_for_the_daemon_that_knows_it() {
 }
 
 #[test]
-fn a_hook_keeps_its_event_where_the_daemon_does_not_know_it() {
+fn a_hook_spools_an_event_that_the_daemon_does_not_know() {
     let home = Home::new();
     let paths = home.paths();
     fs::create_dir_all(&paths.state).expect("made");
@@ -121,7 +121,7 @@ fn a_hook_keeps_its_event_where_the_daemon_does_not_know_it() {
         });
         assert_eq!(home.spooled().len(), round + 1, "{line}");
     }
-    // Each is an event as good as any.
+    // Each is a valid event.
     drop(listener);
     let _daemon = home.daemon();
     eventually("the events to be taken", || home.spooled().is_empty());

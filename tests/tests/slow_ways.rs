@@ -1,16 +1,16 @@
-//! Ways that are narrow and servers that are slow: what fits goes through, and nothing goes twice that needs not.
+//! Narrow connections and slow servers: what fits is delivered, and nothing is sent twice without need.
 
 use std::collections::BTreeSet;
 
 use tests::{Answer, Home, Request, Server, Story, noise};
 
-/// A firewall in front of a server: it breaks the connection of whatever is larger, without a word.
+/// A firewall in front of a server: it silently breaks the connection of larger requests.
 fn firewall(request: &Request, limit: usize) -> Answer {
     if request.raw.len() > limit { Answer::broken() } else { Answer::ok() }
 }
 
 #[test]
-fn a_firewall_that_silently_breaks_large_requests_is_survived() {
+fn everything_arrives_through_a_firewall_that_breaks_large_requests() {
     const LIMIT: usize = 1 << 20;
     let home = Home::new();
     let _daemon = home.daemon();
@@ -32,7 +32,7 @@ fn a_firewall_that_silently_breaks_large_requests_is_survived() {
 }
 
 #[test]
-fn a_span_too_large_for_the_way_is_cut_and_holds_up_nothing() {
+fn a_span_too_large_for_the_connection_is_cut_and_delays_nothing() {
     const LIMIT: usize = 300_000;
     let home = Home::new();
     let _daemon = home.daemon();

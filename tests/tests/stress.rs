@@ -1,5 +1,5 @@
-//! Twelve terminals write, fork and resume sessions while the daemon is killed, frozen and replaced and the server loses its
-//! answers: every call and every tool arrives once, in the session that made it.
+//! Twelve terminals write, fork and resume sessions while the daemon is killed, frozen and replaced and the server
+//! loses its answers: every call and every tool arrives once, in the session that made it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,21 +15,21 @@ use tests::{Answer, Daemon, Home, Random, Server, Span, tries};
 
 const WRITERS: usize = 12;
 
-/// Every `CHAOS`th turn meets a daemon that ends, freezes or is killed.
+/// Every `CHAOS`th turn, a daemon is stopped, frozen or killed.
 const CHAOS: u64 = 12;
 
-/// A session as its terminal knows it.
+/// A session from its terminal's point of view.
 #[derive(Clone)]
 struct Session {
     id: String,
     path: PathBuf,
     cwd: PathBuf,
     lines: Vec<Value>,
-    /// Counts up through all sessions of a terminal, so that no two calls share an id.
+    /// Counts through all sessions of a terminal, so that no two calls share an id.
     calls: u64,
 }
 
-/// A call, as the API answered it: its session, its tokens, and the tool it called.
+/// A call as the API answered it: its session, its tokens, and the tool it called.
 #[derive(Debug)]
 struct Call {
     session: String,
@@ -85,7 +85,7 @@ impl Session {
         file.write_all(text.as_bytes()).expect("written");
     }
 
-    /// Another session that begins with a copy of all that was said in this one.
+    /// A new session that begins with a copy of this one.
     fn fork(&self, id: String) -> Self {
         let mut fork = Self { path: self.path.with_file_name(format!("{id}.jsonl")), id, ..self.clone() };
         for line in &mut fork.lines {
@@ -104,7 +104,7 @@ impl Session {
     }
 }
 
-/// The one daemon of the home, and what happens to it.
+/// The home's daemon, and what happens to it.
 struct Machine<'a> {
     home: &'a Home,
     daemon: Mutex<Option<Daemon>>,
@@ -124,7 +124,7 @@ impl Machine<'_> {
                 self.home.daemon()
             }
             _ => {
-                // Frozen while the other terminals go on, and killed so.
+                // Frozen while the other terminals continue, and then killed.
                 daemon.signal(Signal::STOP);
                 daemon.kill();
                 self.home.daemon()
@@ -141,7 +141,7 @@ impl Machine<'_> {
     }
 }
 
-/// What one terminal does; returns the calls it made.
+/// One terminal's work; returns the calls it made.
 fn terminal(
     machine: &Machine<'_>,
     env: &[(String, String)],
@@ -167,7 +167,7 @@ fn terminal(
             }
             _ => {}
         }
-        // Sometimes it goes on with an earlier one.
+        // Sometimes it continues an earlier session.
         at = if dice.below(5) == 0 { dice.below(sessions.len() as u64) as usize } else { sessions.len() - 1 };
         let session = &mut sessions[at];
         let from = session.lines.len();
@@ -209,7 +209,7 @@ fn terminal(
 }
 
 #[test]
-fn every_call_arrives_once_whatever_happens_to_the_daemon_and_to_answers() {
+fn every_call_arrives_once_despite_kills_and_lost_answers() {
     let turns = tries(12, 160);
     let mut all = 0;
     for seed in 0..tries(1, 4) as u64 {
@@ -246,7 +246,7 @@ fn judge(calls: &BTreeMap<String, Call>, spans: &[Span]) {
     let mut by_id: BTreeMap<(&str, &str), &Span> = BTreeMap::new();
     for span in spans {
         let before = by_id.insert((&span.trace_id, &span.span_id), span);
-        // An answer that was lost brings what it stood for once more, as it was; a root comes again when its turn has grown.
+        // A lost answer makes the same spans come again unchanged; a root comes again when its turn has grown.
         let same = before.is_none_or(|before| before == span || span.is_root());
         assert!(same, "{} was sent twice, and not the same", span.name);
     }

@@ -1,4 +1,4 @@
-//! Whatever transcripts, repositories, servers and arguments say: it is seen, and does nothing to the terminal it is seen on.
+//! Text from transcripts, repositories, servers and arguments is shown visibly, and has no effect on the terminal.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ use tests::{
     terminal::{harm, hostile, is_hidden, on_terminal},
 };
 
-/// Hostile text as it is seen.
+/// Hostile text as it is shown.
 const SEEN: &str = "\\u{1b}]0;";
 
 struct Scene {
@@ -33,7 +33,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// A home in which everything is hostile, and known to the daemon.
+    /// A home in which everything is hostile and known to the daemon.
     fn new() -> Self {
         let home = Home::new();
         let server = Server::answering(|request| {
@@ -75,7 +75,7 @@ impl Scene {
         command
     }
 
-    /// Every command, and whether what it says has hostile text in it.
+    /// Every command, and whether its output contains hostile text.
     fn commands(&self) -> Vec<(Vec<String>, bool)> {
         let story = self.story.path.to_str().unwrap();
         let elsewhere = self.elsewhere.to_str().unwrap();
@@ -185,7 +185,7 @@ fn story_of(story: &mut Story) {
 }
 
 #[test]
-fn no_command_hands_a_terminal_what_strangers_wrote() {
+fn no_command_passes_control_characters_to_the_terminal() {
     let scene = Scene::new();
     let mut tried = BTreeSet::new();
     for (args, speaks) in scene.commands() {
@@ -199,7 +199,7 @@ fn no_command_hands_a_terminal_what_strangers_wrote() {
         let all = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(!speaks || all.contains("\\u{"), "{args:?} shows nothing hostile, so nothing is tried:\n{all}");
     }
-    // Another command needs its line above.
+    // A new command needs its line above.
     let help = String::from_utf8(run(scene.command(&["--help"]), b"").0.stdout).unwrap();
     let commands = help.split_once("Commands:").unwrap().1.split("\n\n");
     let lines = commands.flat_map(str::lines).take_while(|line| !line.starts_with("Options:"));
@@ -209,7 +209,7 @@ fn no_command_hands_a_terminal_what_strangers_wrote() {
 }
 
 #[test]
-fn on_a_terminal_there_are_colours_and_nothing_else() {
+fn on_a_terminal_colours_are_the_only_control_sequences() {
     let scene = Scene::new();
     let story = scene.story.path.to_str().unwrap();
     for (args, keys) in [
@@ -231,7 +231,7 @@ fn on_a_terminal_there_are_colours_and_nothing_else() {
 }
 
 #[test]
-fn json_escapes_what_is_hidden_and_says_the_same() {
+fn json_output_escapes_hidden_characters_and_keeps_the_data() {
     let scene = Scene::new();
     let json = |args: &[&str]| {
         let output = run(scene.command(args), b"").0.stdout;
@@ -247,7 +247,7 @@ fn json_escapes_what_is_hidden_and_says_the_same() {
 }
 
 #[test]
-fn log_and_metrics_are_lines_of_this_programs_own() {
+fn hostile_text_adds_no_lines_to_log_and_metrics() {
     let scene = Scene::new();
     let log = scene.home.log();
     assert_eq!(harm(log.as_bytes()), [""; 0]);
@@ -261,7 +261,7 @@ fn log_and_metrics_are_lines_of_this_programs_own() {
 }
 
 #[test]
-fn what_is_long_is_cut_for_people_and_whole_in_json() {
+fn long_text_is_cut_for_people_and_complete_in_json() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "one", "one");
@@ -283,15 +283,15 @@ fn what_is_long_is_cut_for_people_and_whole_in_json() {
     }
 }
 
-/// The module through which all printing goes.
+/// The only module that prints.
 const OUTPUT: &str = "output.rs";
 
-/// What else could print, or knows how to speak to a terminal.
+/// Other ways to print, or to control a terminal.
 const PRINTS: [&str; 9] =
     ["println!", "print!(", concat!("dbg", "!("), "stdout()", "stderr()", ".print()", "/dev/std", r"\x1b", r"\u{1b}"];
 
 #[test]
-fn nothing_prints_around_the_module_that_does() {
+fn only_the_output_module_prints() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut looked_at = 0;
     for (path, _, text) in ["daemon/core/src", "daemon/src", "daemon/ctl/src", "hook-client/src"]
@@ -307,7 +307,7 @@ fn nothing_prints_around_the_module_that_does() {
         let text = String::from_utf8(text).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();
         for (number, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
-            // What is looked for in texts is not printed.
+            // Text that is searched for is not printed.
             let is_sought = |print: &str| print.starts_with('\\') && name.contains("/redact/");
             let found = PRINTS.iter().find(|print| line.contains(*print) && !is_sought(print));
             assert_eq!(found, None, "{name}:{}: {line}: use the module `output`", number + 1);

@@ -344,7 +344,7 @@ fn root() -> &'static Path {
 }
 
 #[test]
-fn the_document_on_the_architecture_names_every_module() {
+fn the_architecture_document_names_every_module() {
     let text = include_str!("../../ARCHITECTURE.md");
     for (name, table) in [("core", CORE), ("daemon", DAEMON)] {
         let (begin, end) = (format!("<!-- {name}:begin -->"), format!("<!-- {name}:end -->"));
@@ -385,7 +385,7 @@ fn the_layering_holds() {
 }
 
 #[test]
-fn the_core_depends_on_nothing_that_can_do_io() {
+fn the_core_has_no_dependency_that_does_io() {
     let manifest = std::fs::read_to_string(root().join("daemon/core/Cargo.toml")).expect("the manifest");
     assert_eq!(impure_dependencies(&manifest), Vec::<String>::new());
     assert!(manifest.contains("\nserde.workspace"), "they are seen");

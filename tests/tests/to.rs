@@ -1,11 +1,11 @@
-//! `--to`: a kind or a name says which destinations history goes to, and where a session is opened or forgotten.
+//! `--to`: a kind or a name selects the destinations of history, and where a session is opened or forgotten.
 
 use std::{fs, os::unix::fs::PermissionsExt, process::Output};
 
 use serde_json::Value;
 use tests::{Home, Server, Story, ids, server};
 
-/// A Langfuse server and a receiver of OTLP that `config.toml` names, and a server of MLflow's that the project does.
+/// A Langfuse server and an OTLP receiver from `config.toml`, and an MLflow server from the project.
 struct Scene {
     home: Home,
     team: Server,
@@ -29,14 +29,14 @@ impl Scene {
         Self { home, team, otel, langfuse, mlflow }
     }
 
-    /// A session of one turn in `project`, which nobody heard of.
+    /// A session of one turn in `project`, without any event.
     fn session(&self, project: &str, name: &str) -> Story {
         let mut story = Story::new(&self.home, project, name);
         story.turn("q", "a");
         story
     }
 
-    /// What a project says of its traces: to Langfuse and to MLflow.
+    /// A project's settings for its traces: to Langfuse and to MLflow.
     fn settings(&self, project: &str) {
         let mut env = self.langfuse.env();
         env.push(("MLFLOW_CLAUDE_TRACING_ENABLED".to_owned(), "true".to_owned()));
@@ -58,7 +58,7 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn history_goes_to_every_destination_that_a_session_has() {
+fn history_is_sent_to_every_destination_of_a_session() {
     let scene = Scene::new("['~/app/**']");
     let _daemon = scene.home.daemon();
     scene.settings("app");
@@ -83,7 +83,7 @@ fn history_goes_to_every_destination_that_a_session_has() {
 }
 
 #[test]
-fn history_goes_to_those_of_a_kind_or_to_the_one_of_a_name() {
+fn history_can_be_sent_to_one_kind_or_one_name() {
     for (to, expect) in [
         ("langfuse", [2, 0, 2, 0]),
         ("MLflow", [0, 2, 0, 0]),
@@ -109,7 +109,7 @@ fn history_goes_to_those_of_a_kind_or_to_the_one_of_a_name() {
 }
 
 #[test]
-fn what_a_repository_says_of_a_kind_does_not_hold_the_users_own_of_that_kind() {
+fn a_repositorys_destination_does_not_hold_the_users_own_of_the_same_kind() {
     let scene = Scene::new("['~/app']");
     let _daemon = scene.home.daemon();
     let shared = scene.home.project("app").join(".claude/settings.json");
@@ -124,7 +124,7 @@ fn what_a_repository_says_of_a_kind_does_not_hold_the_users_own_of_that_kind() {
 }
 
 #[test]
-fn a_name_that_nothing_has_is_said_with_those_there_are() {
+fn an_unknown_name_is_reported_with_the_known_ones() {
     let scene = Scene::new("['~/elsewhere']");
     let _daemon = scene.home.daemon();
     scene.settings("app");
@@ -147,7 +147,7 @@ fn a_name_that_nothing_has_is_said_with_those_there_are() {
 }
 
 #[test]
-fn a_session_is_opened_and_forgotten_at_the_one_of_a_name() {
+fn a_session_is_opened_and_forgotten_at_a_named_destination() {
     let scene = Scene::new("['~/app']");
     let _daemon = scene.home.daemon();
     let env = server::env(&scene.langfuse.url, "pk-lf-test", "sk-lf-test");

@@ -1,4 +1,4 @@
-//! What a person looks at tracing with: `logs`, `sessions`, `open`, `top`, `config`, completions and man pages.
+//! The commands for looking at tracing: `logs`, `sessions`, `open`, `top`, `config`, completions and man pages.
 
 use std::{
     fs,
@@ -12,13 +12,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tests::{Answer, Home, Server, Story, TIMEOUT, bins, eventually, home, say, server, until};
 
-/// What a command said, which went well.
+/// The output of a command that succeeded.
 fn text(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     String::from_utf8(output.stdout.clone()).expect("text")
 }
 
-/// The names of all commands, as `--help` has them.
+/// The names of all commands, from `--help`.
 fn commands(home: &Home) -> Vec<String> {
     let help = text(&home.ctl(&["--help"]));
     let list = help.split("Commands:\n").nth(1).expect("commands").split("\n\n").next().expect("a list");
@@ -33,7 +33,7 @@ fn commands(home: &Home) -> Vec<String> {
     names
 }
 
-/// True if `program` is here; says so if not.
+/// True if `program` is installed; reports if not.
 fn has(program: &str, test: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
@@ -90,7 +90,7 @@ fn every_command_has_a_manual_page() {
     assert_eq!(main, fs::read_to_string(dir.join("cc-langfusectl.1")).expect("the page"));
 }
 
-/// A line as the daemon logs it.
+/// A line in the form of the daemon's log.
 fn line(level: &str, what: &str) -> String {
     format!("2026-11-20T08:00:00.000000Z {level:>5} {what}\n")
 }
@@ -101,7 +101,7 @@ fn append(path: &Path, text: &str) {
     file.write_all(text.as_bytes()).expect("written");
 }
 
-/// As the daemon does it once the file is large.
+/// Rotates the log like the daemon when the file is large.
 fn rotate(path: &Path) {
     fs::rename(path, format!("{}.1", path.display())).expect("rotated");
 }
@@ -130,7 +130,7 @@ fn the_last_lines_of_the_log_are_shown() {
     assert_eq!((all.len(), &*all[0], &*all[49]), (50, "INFO old 14", "ERROR broken"));
 }
 
-/// A command that goes on, and the lines it says; ended when this is dropped.
+/// A running command and the lines it prints; killed on drop.
 struct Going {
     child: Child,
     lines: Receiver<String>,
@@ -159,14 +159,14 @@ impl Drop for Going {
 }
 
 #[test]
-fn the_log_is_followed_wherever_it_is_rotated_to() {
+fn the_log_is_followed_across_rotations() {
     let home = Home::new();
     let log = home.paths().log;
     append(&log, &line("INFO", "start"));
     let going = Going::start(&home, &["logs", "-f", "--level", "info"]);
     assert!(going.next().ends_with("start"));
     for round in 0..3 {
-        // A line is shown when it is whole.
+        // A line is shown only when it is complete.
         let (first, rest) = (line("INFO", &format!("before {round}")), line("WARN", &format!("last {round}")));
         let (begin, end) = first.split_at(20);
         append(&log, begin);
@@ -184,7 +184,7 @@ fn the_log_is_followed_wherever_it_is_rotated_to() {
 }
 
 #[test]
-fn following_ends_when_nobody_reads_any_more() {
+fn following_ends_when_the_reader_is_gone() {
     let home = Home::new();
     append(&home.paths().log, &line("INFO", "start"));
     let mut command = home.command(&bins().ctl);
@@ -280,7 +280,7 @@ fn a_session_is_found_in_langfuse() {
     assert_eq!(text(&home.ctl(&["open", "--print", "s-1"])), page("s-1"));
     let whole = text(&home.ctl(&["open", "--print", "--session", "s-1"]));
     assert_eq!(whole, format!("{}/project/proj-7/sessions/s-1\n", server.url));
-    // Without a name: of the project around the working directory, the last one; no browser where there is no terminal.
+    // Without a name: the latest session of the project around the working directory; no browser without a terminal.
     let within = |dir: &Path, args: &[&str]| {
         let mut command = home.command(&bins().ctl);
         command.args(args).current_dir(dir);
@@ -291,12 +291,12 @@ fn a_session_is_found_in_langfuse() {
     let elsewhere = within(&home.project("elsewhere"), &["open"]);
     assert_eq!(elsewhere.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("cc-langfusectl sessions"), "{elsewhere:?}");
-    // Without the daemon a transcript says where it belongs.
+    // Without the daemon, the transcript gives the project.
     daemon.terminate();
     assert_eq!(text(&home.ctl(&["open", "--print", "s-1"])), page("s-1"));
     assert_eq!(text(&home.ctl(&["open", "--print", story.path.to_str().expect("text")])), page("s-1"));
     assert_eq!(within(&deep, &["open"]).status.code(), Some(3));
-    // A server that does not know the key is named, with its session.
+    // If a server does not know the key, the message names it and the session.
     home.settings("work", &server::env(&server.url, "pk-lf-test", "sk-other"));
     let refused = home.ctl(&["open", "--print", "s-1"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -305,7 +305,7 @@ fn a_session_is_found_in_langfuse() {
 }
 
 #[test]
-fn a_key_is_not_sent_where_a_repository_points() {
+fn open_does_not_send_a_key_to_a_server_that_a_repository_chose() {
     if !has("git", "open in a stranger's repository") {
         return;
     }
@@ -324,7 +324,7 @@ fn a_key_is_not_sent_where_a_repository_points() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains(&format!("trust {}", server.url)), "{said}");
     assert_eq!(server.requests().len(), 0);
-    // The user's word counts, as long as it stands.
+    // The user's trust counts until it is withdrawn.
     let _daemon = home.daemon();
     assert!(home.ctl(&["trust", &server.url, "pk-lf-test"]).status.success());
     assert!(text(&home.ctl(&["open", "--print", "s-1"])).contains("/project/proj-7/"));
@@ -337,7 +337,7 @@ fn a_key_is_not_sent_where_a_repository_points() {
 }
 
 #[test]
-fn one_look_says_what_is_going_on() {
+fn top_shows_the_present_state_once() {
     let home = Home::new();
     assert_eq!(home.ctl(&["top"]).status.code(), Some(3));
     let server = Server::new();
@@ -361,18 +361,18 @@ fn one_look_says_what_is_going_on() {
     assert!(shown.contains("events   1 heard, 0 waiting"), "{shown}");
     assert!(shown.contains(&format!("{} (pk-lf-test)", server.url)) && shown.contains("  ok  "), "{shown}");
     assert!(!shown.contains('\x1b'), "{shown}");
-    // What Claude Code says of the cost, and that it is not all.
+    // Claude Code's own cost, marked as incomplete.
     story.raw(br#"{"type":"cost-state","sessionId":"s-1","totalCostUSD":0.25,"modelUsage":{}}"#);
     assert_eq!(row().1, ["2", "20", "3", "14", "$0.2500"]);
     story.turn("third", "three");
     let (_, cells) = row();
     assert_eq!(cells[1..], ["30", "6", "21", "$0.2500+"]);
-    // Piped, it is one look too.
+    // If piped, it is a single view too.
     assert!(text(&home.ctl(&["top"])).contains("s-1"));
 }
 
 #[test]
-fn the_terminal_is_as_before_when_the_view_ends() {
+fn top_restores_the_terminal_when_it_ends() {
     if !cfg!(target_os = "linux") || !has("script", "top on a terminal") {
         return;
     }
@@ -399,7 +399,7 @@ fn the_terminal_is_as_before_when_the_view_ends() {
             {}
         });
         let mut seen = Vec::new();
-        // Rates appear with the second look.
+        // Rates appear from the second view on.
         eventually("the live view", || {
             seen.extend(chunks.try_iter().flatten());
             String::from_utf8_lossy(&seen).contains("heard, 0.0/s")

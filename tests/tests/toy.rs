@@ -1,4 +1,4 @@
-//! A session feeds several destinations, and none of them holds another back: with a second kind of backend, which is one file
+//! A session feeds several destinations, and none delays another: with a second kind of backend, which is one file
 //! behind a feature.
 
 use std::{
@@ -16,10 +16,10 @@ use tests::{
     toys,
 };
 
-/// How many recordings are played at once.
+/// How many recordings are played in parallel.
 const AT_ONCE: usize = 4;
 
-/// Where a project goes whose traces both servers get.
+/// The environment of a project whose traces go to both servers.
 fn both(langfuse: &Server, toy: &Server) -> Vec<(String, String)> {
     let toy = [
         ("CC_LANGFUSE_TOY", "true"),
@@ -30,14 +30,14 @@ fn both(langfuse: &Server, toy: &Server) -> Vec<(String, String)> {
     langfuse.env().into_iter().chain(toy.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
 }
 
-/// Ids that came more than once, roots aside: those are sent again when their turn has grown.
+/// Ids that came more than once, except roots, which are sent again when their turn has grown.
 fn repeated(spans: &[Span]) -> Vec<(String, String)> {
     let mut seen = BTreeSet::new();
     spans.iter().filter(|span| !span.is_root()).map(Span::id).filter(|id| !seen.insert(id.clone())).collect()
 }
 
 #[test]
-fn every_recorded_session_arrives_whole_and_once_at_both() {
+fn every_recorded_session_arrives_completely_and_once_at_both() {
     let recordings = Recording::all();
     let (next, wrong) = (Mutex::new(recordings.iter()), Mutex::new(Vec::new()));
     let arrived = AtomicUsize::new(0);
@@ -66,10 +66,10 @@ fn every_recorded_session_arrives_whole_and_once_at_both() {
 }
 
 #[test]
-fn one_that_is_down_holds_the_other_back_in_nothing_and_gets_all_of_it_once() {
+fn a_destination_that_is_down_delays_no_other_and_gets_everything_once() {
     let (langfuse, toy) = (Server::new(), Server::answering(|_| Answer::status(503).header("retry-after", "0")));
     let home = Home::new().running(toys());
-    // Little enough that what waits for the one that is down fills its queue.
+    // Small enough that the waiting spans for the one that is down fill its queue.
     home.configure("outbox_mib = 1");
     let env = both(&langfuse, &toy);
     home.settings("work", &env);
@@ -89,7 +89,7 @@ fn one_that_is_down_holds_the_other_back_in_nothing_and_gets_all_of_it_once() {
     };
     let (is_full, waits) = waiting(&home.status());
     assert!(is_full && waits < 24, "its queue is full and holds less than all: {waits}");
-    // Neither is a restart to lose what it has not read yet.
+    // A restart must not lose what it has not read yet, either.
     daemon.kill();
     let _daemon = home.daemon();
     assert_eq!(toy.spans(), []);
@@ -103,7 +103,7 @@ fn one_that_is_down_holds_the_other_back_in_nothing_and_gets_all_of_it_once() {
 }
 
 #[test]
-fn one_that_is_added_begins_where_the_session_is_and_one_that_is_removed_gets_no_more() {
+fn an_added_destination_starts_at_the_present_and_a_removed_one_ends() {
     let (langfuse, toy) = (Server::new(), Server::new());
     let home = Home::new().running(toys());
     let (one, two) = (langfuse.env(), both(&langfuse, &toy));

@@ -30,15 +30,15 @@ fn held(status: &Value) -> bool {
     status["destinations"][0]["state"] == "held"
 }
 
-/// Images go the same way as spans.
+/// Images go to the same server as spans.
 fn image() -> Value {
     json!([{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QUJDRA=="}}])
 }
 
 #[test]
-fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
+fn spans_wait_for_the_users_trust_if_a_repository_names_the_server() {
     let all = ["TRACE_TO_LANGFUSE", "LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY", "LANGFUSE_BASE_URL"];
-    // What the repository says; the user's own settings say the rest.
+    // The variables that the repository sets; the user's own settings have the rest.
     for by_repository in [&all[..], &["LANGFUSE_BASE_URL"]] {
         let (home, media) = (Home::new(), MediaApi::default());
         let uploads = media.clone();
@@ -53,7 +53,7 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
         let mut daemon = home.daemon();
         let mut story = Story::new(&home, "repo", "s");
         story.prompt_of(&image()).answer("a1");
-        // Claude Code hands all of it to its hooks.
+        // Claude Code gives all of them to its hooks.
         home.hook(&story.stop("a1"), &env);
         let status = home
             .status_until("the spans to be held", |status| held(status) && status["destinations"][0]["waiting"] == 2);
@@ -64,7 +64,7 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
         let printed = home.ctl(&["status"]);
         let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
         assert!(printed.contains("held") && printed.contains(&command), "{printed}");
-        // Neither patience, nor a restart, nor a word about another server changes that.
+        // Neither waiting, nor a restart, nor trust in another server changes that.
         assert_eq!(home.ctl(&["flush", "--timeout", "500ms"]).status.code(), Some(1));
         assert_eq!(home.ctl(&["trust", "https://langfuse.example.org"]).status.code(), Some(1), "which account?");
         assert_eq!(home.ctl(&["trust", "https://langfuse.example.org", "pk-lf-1"]).status.code(), Some(0));
@@ -77,7 +77,7 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
         home.status_until("the spans to be held", held);
         assert_eq!(stranger.requests().len(), 0);
 
-        // An address is the same however it is written.
+        // All spellings of an address are the same.
         assert_eq!(home.ctl(&["trust", &format!("{}/", stranger.url)]).status.code(), Some(0));
         home.flush();
         assert_eq!((stranger.spans().len(), ids(&stranger.spans()).len()), (2, 2));
@@ -87,7 +87,7 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
         home.hook(&story.stop("a2"), &env);
         home.flush();
         assert_eq!((stranger.spans().len(), ids(&stranger.spans()).len()), (4, 4));
-        // The word holds, too, while the server has no time for spans.
+        // Trust also holds while the server accepts no spans.
         stranger.change(|request| match request.method.as_str() {
             "GET" => Answer::ok().body(r#"{"data":[{"id":"p1","name":"P"}]}"#),
             _ => Answer::status(503),
@@ -121,19 +121,19 @@ fn spans_wait_for_the_users_word_when_a_repository_names_the_server() {
 }
 
 #[test]
-fn what_the_user_chose_is_used_at_once_in_any_repository() {
+fn the_users_own_destination_is_used_at_once_in_any_repository() {
     let (home, server) = (Home::new(), Server::new());
     let harmless = [("EDITOR".to_owned(), "vi".to_owned())];
     if !repository(&home, &harmless) {
         return;
     }
     let mut daemon = home.daemon();
-    // By the environment alone.
+    // By the environment only.
     let mut story = Story::new(&home, "repo", "s");
     story.turn("q1", "a1");
     home.hook(&story.stop("a1"), &server.env());
     server.wait_for(2);
-    // By a file that is not tracked, with the server too; after a restart only the file knows.
+    // By an untracked file that also has the server; after a restart only the file has it.
     home.settings("repo", &server.env());
     story.turn("q2", "a2");
     home.hook(&story.stop("a2"), &server.env());
@@ -144,7 +144,7 @@ fn what_the_user_chose_is_used_at_once_in_any_repository() {
     story.turn("q3", "a3");
     home.hook(&story.stop("a3"), &keyless);
     server.wait_for(6);
-    // Another project of the same repository's neighbour is none of a stranger's business either.
+    // Another project beside that repository is not held, either.
     let other = Server::new();
     let env = server::env(&other.url, "pk-other", "sk-other");
     settings(&home.path().join(".claude/settings.json"), &env);

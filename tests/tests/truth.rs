@@ -1,4 +1,4 @@
-//! What `show` and `reconcile` tell of recorded sessions, offline.
+//! The output of `show` and `reconcile` for recorded sessions, offline.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ fn run(home: &Home, args: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stdout).expect("text"))
 }
 
-/// What `show` says of the only session of a recording.
+/// The output of `show` for the only session of a recording.
 fn shown(name: &str) -> String {
     let sessions = Recording::load(name).sessions();
     let [path] = &sessions[..] else { panic!("{name} has {} sessions", sessions.len()) };
@@ -20,7 +20,7 @@ fn shown(name: &str) -> String {
 }
 
 #[test]
-fn show_tells_what_a_subagent_did_below_the_call_that_launched_it() {
+fn show_has_a_subagents_work_below_the_call_that_launched_it() {
     assert_eq!(
         shown("subagent_err"),
         "\
@@ -39,7 +39,7 @@ Turn 1 909 ms please do SCN:subagent_err
 }
 
 #[test]
-fn show_tells_what_happened_in_a_turn_where_it_happened() {
+fn show_has_the_events_of_a_turn_in_their_place() {
     assert_eq!(
         shown("err529"),
         "\
@@ -79,7 +79,7 @@ fn sum(tokens: &Value) -> u64 {
 }
 
 #[test]
-fn what_is_traced_is_what_claude_code_counted_but_for_calls_that_leave_no_line() {
+fn traced_tokens_equal_claude_codes_totals_except_for_calls_without_a_line() {
     let home = Home::new();
     let (mut equal, mut less, mut silent) = (0, 0, 0);
     for recording in Recording::all() {
@@ -99,7 +99,7 @@ fn what_is_traced_is_what_claude_code_counted_but_for_calls_that_leave_no_line()
                 assert_eq!(sum(&row["traced"]) + sum(&row["unseen"]), sum(&row["stated"]), "{}: {row}", recording.name);
                 unseen += sum(&row["unseen"]);
             }
-            // What is not seen may be all that a model was asked: another one judges what may run in auto mode.
+            // A whole model may be missing: another one decides what may run in auto mode.
             assert_eq!(unseen == 0, is_all_seen, "{}: {report}", recording.name);
             equal += usize::from(is_all_seen);
             less += usize::from(!is_all_seen);
@@ -112,7 +112,7 @@ fn what_is_traced_is_what_claude_code_counted_but_for_calls_that_leave_no_line()
 }
 
 #[test]
-fn reconcile_tells_the_difference_and_what_it_comes_from() {
+fn reconcile_reports_differences_and_their_causes() {
     let (home, path) = (Home::new(), Recording::load("compact").sessions().remove(0));
     let (code, report) = run(&home, &["reconcile", path.to_str().expect("UTF-8")]);
     assert_eq!(
@@ -135,7 +135,7 @@ In this session: 1 compaction.
 }
 
 #[test]
-fn more_than_claude_code_counted_is_an_error_and_what_came_later_is_not_compared() {
+fn reconcile_reports_excess_tokens_and_ignores_later_calls() {
     let home = Home::new();
     let mut story = Story::new(&home, "project", "s");
     let totals = |calls: u64, output: u64| {

@@ -1,4 +1,4 @@
-//! What becomes of the lines of a session: told once, whole, and as soon as they are there.
+//! The lines of a session are emitted once, completely, and as soon as they are there.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tests::{Home, Server, Story, eventually, ids};
 
 #[test]
-fn a_session_that_never_stopped_is_told_first_when_the_next_one_begins_with_its_lines() {
+fn a_session_without_a_stop_is_emitted_before_the_one_that_continues_it() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut lost = Story::new(&home, "work", "lost");
@@ -23,7 +23,7 @@ fn a_session_that_never_stopped_is_told_first_when_the_next_one_begins_with_its_
     let sessions: Vec<&str> = spans.iter().map(|span| span.get("session.id")).collect();
     assert_eq!(sessions, ["lost", "lost", "lost", "lost", "next", "next"]);
 
-    // No such transcript, or no name for one: nothing happens to the session itself.
+    // No such transcript, or an invalid name of one: the session itself is not affected.
     for (number, previous) in ["nowhere", "../other/lost", "/etc/passwd", ""].into_iter().enumerate() {
         let session = format!("after-{number}");
         let mut story = Story::new(&home, "work", &session);
@@ -35,7 +35,7 @@ fn a_session_that_never_stopped_is_told_first_when_the_next_one_begins_with_its_
 }
 
 #[test]
-fn a_line_of_100_mb_is_passed_over_and_counted_and_not_held() {
+fn a_line_of_100_mb_is_counted_and_skipped_without_being_held_in_memory() {
     let (home, server) = (Home::new(), Server::new());
     let daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -58,7 +58,7 @@ fn a_line_of_100_mb_is_passed_over_and_counted_and_not_held() {
 }
 
 #[test]
-fn lines_that_are_none_are_counted_by_reason_and_the_rest_is_told() {
+fn invalid_lines_are_counted_by_reason_and_the_rest_is_emitted() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -78,7 +78,7 @@ fn lines_that_are_none_are_counted_by_reason_and_the_rest_is_told() {
 }
 
 #[test]
-fn show_tells_the_turns_a_replay_would_send_without_a_daemon() {
+fn show_lists_the_turns_that_a_replay_would_send() {
     let (home, server) = (Home::new(), Server::new());
     let mut story = Story::new(&home, "work", "shown");
     story.prompt("what is here?").tool("Cargo.toml").answer("one file").turn("thanks", "you are welcome");
@@ -110,7 +110,7 @@ fn show_tells_the_turns_a_replay_would_send_without_a_daemon() {
 }
 
 #[test]
-fn what_was_sent_is_not_sent_again_by_a_replay() {
+fn a_replay_does_not_send_spans_again() {
     let (home, server) = (Home::new(), Server::new());
     let mut story = Story::new(&home, "work", "s");
     story.turn("q1", "a1").turn("q2", "a2");
@@ -129,7 +129,7 @@ fn what_was_sent_is_not_sent_again_by_a_replay() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(server.spans().len(), 4);
     }
-    // Nor by the hooks of the session itself, and what is new is sent alone.
+    // The session's own hooks do not cause it either, and new spans are sent alone.
     story.turn("q3", "a3");
     home.hook(&story.stop("a3"), &server.env());
     assert_eq!(ids(&server.wait_for(6)).len(), 6);
@@ -138,7 +138,7 @@ fn what_was_sent_is_not_sent_again_by_a_replay() {
 }
 
 #[test]
-fn turns_that_stand_twice_in_a_transcript_are_counted_once_by_every_command() {
+fn repeated_turns_in_a_transcript_are_counted_once_by_every_command() {
     let (home, server) = (Home::new(), Server::new());
     let mut story = Story::new(&home, "work", "s");
     story.prompt("q1").tool("x").answer("a1").turn("q2", "a2").turn("q3", "a3");
@@ -155,7 +155,7 @@ fn turns_that_stand_twice_in_a_transcript_are_counted_once_by_every_command() {
         let spans = spans.as_array().expect("a list").iter();
         spans.map(|span| (span["trace_id"].to_string(), span["span_id"].to_string())).collect()
     };
-    // All of it twice, the last turns, one in the middle, and the beginning of one before the whole of it.
+    // All of it twice, the last turns, one in the middle, and the start of one before the whole of it.
     for repeated in [
         [&lines[..], &lines[..]].concat(),
         [&lines[..], &lines[4..]].concat(),
@@ -174,7 +174,7 @@ fn turns_that_stand_twice_in_a_transcript_are_counted_once_by_every_command() {
         let text = String::from_utf8(home.ctl(&["show", &path]).stdout).expect("text");
         assert_eq!((text.matches("a3").count(), text.matches("── Bash").count()), (1, 1), "{text}");
     }
-    // As by the daemon.
+    // The same through the daemon.
     let _daemon = home.daemon();
     assert_eq!(home.ctl_with(&["replay", &path], &server.env()).status.code(), Some(0));
     let dry: Value = serde_json::from_slice(&home.ctl_with(&["backfill", "--dry-run", "--json"], &server.env()).stdout)
@@ -188,7 +188,7 @@ fn turns_that_stand_twice_in_a_transcript_are_counted_once_by_every_command() {
 }
 
 #[test]
-fn a_transcript_that_is_rewritten_or_moved_is_followed_and_nothing_doubles() {
+fn a_rewritten_or_moved_transcript_is_followed_without_duplicates() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -214,10 +214,10 @@ fn a_transcript_that_is_rewritten_or_moved_is_followed_and_nothing_doubles() {
 }
 
 #[test]
-fn an_answer_that_is_written_after_its_stop_is_waited_for() {
+fn an_answer_written_after_its_stop_is_emitted() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
-    // How late, as recorded and on a slow disk.
+    // How late the answer is, as recorded and on a slow disk.
     for (number, late) in [0, 30, 90, 400, 1200].into_iter().enumerate() {
         let mut story = Story::new(&home, "work", &format!("late-{late}"));
         story.prompt("q").thinking("hm");
@@ -234,7 +234,7 @@ fn an_answer_that_is_written_after_its_stop_is_waited_for() {
 }
 
 #[test]
-fn an_answer_is_told_though_its_stop_was_lost() {
+fn an_answer_is_emitted_although_its_stop_was_lost() {
     let (home, server) = (Home::new(), Server::new());
     home.settings("work", &server.env());
     let _daemon = home.daemon();
@@ -247,7 +247,7 @@ fn an_answer_is_told_though_its_stop_was_lost() {
 }
 
 #[test]
-fn how_long_a_tool_ran_is_told_where_its_hook_says_so() {
+fn the_run_time_of_a_tool_comes_from_its_hook() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -274,7 +274,7 @@ fn how_long_a_tool_ran_is_told_where_its_hook_says_so() {
 }
 
 #[test]
-fn kinds_of_lines_nobody_knows_are_named_with_the_version_that_writes_them() {
+fn unknown_kinds_of_lines_are_listed_with_the_version() {
     let (home, server) = (Home::new(), Server::new());
     let _daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
@@ -288,7 +288,7 @@ fn kinds_of_lines_nobody_knows_are_named_with_the_version_that_writes_them() {
     let known: Vec<_> = home.status()["unknown_kinds"].as_array().expect("a list").clone();
     assert!(known.contains(&json!({"kind": "newer", "version": "2.1.329", "lines": 1})), "{known:?}");
 
-    // Fields are looked at where a version is newer than those that are known.
+    // Fields are checked if the version is newer than the known ones.
     let line = |version: &str| {
         let message = json!({"role": "user", "content": "q"});
         let line = json!({"type": "user", "uuid": version, "version": version, "newThing": 1, "message": message});

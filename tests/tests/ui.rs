@@ -1,4 +1,4 @@
-//! Sessions as Langfuse's pages show them: a conversation wherever there is one, and every token once.
+//! Sessions on Langfuse's pages: a conversation wherever there is one, and every token once.
 
 use std::{collections::HashMap, fmt::Write, fs, path::Path};
 
@@ -9,10 +9,11 @@ use tests::{
     ui::{Shown, View, shown},
 };
 
-/// What the pages show of [`KINDS`] in `measured`. After a change that is wanted: `GOLDEN=write cargo test -p tests --test ui`.
+/// How the pages show [`KINDS`] in `measured` semantics. To accept a wanted change: `GOLDEN=write cargo test -p
+/// tests --test ui`.
 const GOLDEN: &str = "golden/ui.txt";
 
-/// Kinds of traces, and the session that has one: a recording, or a transcript below `golden`.
+/// Kinds of traces, and a session with each: a recording, or a transcript below `golden`.
 const KINDS: [(&str, &str); 18] = [
     ("an answer", "fixtures/plain"),
     ("tools", "fixtures/bash1"),
@@ -64,7 +65,7 @@ fn text<'s>(span: &'s Value, key: &str) -> &'s str {
     span[key].as_str().unwrap_or_default()
 }
 
-/// One line for each span, below its parent's.
+/// A line for each span, below its parent's.
 fn page(spans: &[Value]) -> String {
     let parents: HashMap<&str, &str> =
         spans.iter().map(|span| (text(span, "span_id"), text(span, "parent_id"))).collect();
@@ -87,7 +88,7 @@ fn page(spans: &[Value]) -> String {
 }
 
 #[test]
-fn what_the_pages_show_of_each_kind_of_trace() {
+fn the_pages_show_each_kind_of_trace_as_recorded() {
     let mut pages = String::new();
     for (kind, session) in KINDS {
         let _ = writeln!(pages, "# {kind}\n{}", page(&spans(session, "measured")));
@@ -104,7 +105,7 @@ fn what_the_pages_show_of_each_kind_of_trace() {
 }
 
 #[test]
-fn conversations_are_shown_as_such_and_every_token_once() {
+fn conversations_are_shown_as_chats_and_every_token_once() {
     for (kind, session) in KINDS {
         for semantics in ["measured", "spec"] {
             for span in spans(session, semantics) {

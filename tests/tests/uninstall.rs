@@ -1,4 +1,4 @@
-//! What `setup` writes, whatever is there already and whatever interrupts it, `uninstall` takes back.
+//! `uninstall` reverts everything that `setup` wrote, whatever was there before and whatever interrupts it.
 
 use std::{
     fs,
@@ -49,7 +49,7 @@ fn uninstall_leaves_every_file_as_it_was() {
             succeeds(&ctl(&home, &dir, None, &["uninstall", "--dry-run"]));
             succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
             assert_eq!(files(home.path()), before, "{scope} {content:?}");
-            // A hook that was there before is found by the next one, which knows of no setup.
+            // A hook from an earlier installation without a record is found by the next uninstall.
             let next = succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
             let had_hook = content.is_some_and(|text| text.contains("cc-langfuse-hook"));
             assert_eq!(next.contains("nothing to take back"), !had_hook, "{next}");
@@ -58,7 +58,7 @@ fn uninstall_leaves_every_file_as_it_was() {
 }
 
 #[test]
-fn semantics_that_somebody_chose_are_left_as_they_are() {
+fn semantics_that_the_user_chose_are_kept() {
     let why = "Langfuse counts cached tokens too";
     for (content, elsewhere, expect) in [
         (None, None, Some("measured")),
@@ -84,7 +84,7 @@ fn semantics_that_somebody_chose_are_left_as_they_are() {
         assert_eq!(written().as_deref(), expect, "{content:?} {elsewhere:?}");
         assert_eq!(said.contains(why), expect == Some("measured"), "{said}");
         assert!(go(&args).contains("nothing to change"), "{content:?} {elsewhere:?}");
-        // It stays what somebody makes it since.
+        // A later change is kept.
         let text = fs::read_to_string(&file).expect("settings").replace("\"measured\"", "\"spec\"");
         fs::write(&file, text).expect("written");
         let mut other = args.clone();
@@ -99,7 +99,7 @@ fn semantics_that_somebody_chose_are_left_as_they_are() {
 }
 
 #[test]
-fn what_was_written_since_outlives_uninstall() {
+fn later_changes_survive_uninstall() {
     for content in [None].into_iter().chain(FILES.map(Some)) {
         let home = Home::new();
         let (dir, file) = place(&home, "--user", content);
@@ -107,7 +107,7 @@ fn what_was_written_since_outlives_uninstall() {
         let text = fs::read_to_string(&file).expect("there");
         let at = text.rfind('}').expect("an object");
         fs::write(&file, format!("{}, \"later\": {{}} {}", &text[..at], &text[at..])).expect("written");
-        // Once more in between: what was added since is nobody's to lose.
+        // Once more, with an addition in between that must be kept.
         succeeds(&setup(&home, &dir, "--user", &QUIET));
         succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
         let before = content.map(|text| text.trim_start_matches('\u{feff}')).filter(|text| !text.is_empty());
@@ -119,27 +119,27 @@ fn what_was_written_since_outlives_uninstall() {
 }
 
 #[test]
-fn a_hook_of_which_no_record_tells_is_found() {
+fn uninstall_finds_a_hook_without_a_record() {
     let home = Home::new();
     let hook = "{\"hooks\": {\"Stop\": [{\"hooks\": [{\"type\": \"command\", \"command\": \"/x/cc-langfuse-hook\"}]}]}, \"a\": 1}";
     let (dir, user) = place(&home, "--user", Some(hook));
     let (_, project) = place(&home, "--project", Some(hook));
     succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
     assert_eq!([&user, &project].map(|file| json_of(file)), [json!({"a": 1}), json!({"a": 1})]);
-    // In the home itself, whose settings are the user's and the project's.
+    // In the home itself, whose settings are both the user's and the project's.
     fs::write(&user, hook).expect("written");
     succeeds(&ctl(&home, home.path(), None, &["uninstall", "--yes"]));
     assert_eq!(json_of(&user), json!({"a": 1}));
 }
 
 #[test]
-fn nothing_but_what_was_set_up_is_in_the_way_of_uninstall() {
+fn only_a_changed_setup_stops_uninstall() {
     let home = Home::new();
     let (dir, user) = place(&home, "--user", Some("{}"));
     let gone = home.project("gone");
     succeeds(&setup(&home, &dir, "--user", &QUIET));
     succeeds(&setup(&home, &gone, "--project", &QUIET));
-    // A project whose place something else has taken, and another one with settings that nobody can read.
+    // A project replaced by something else, and one with unreadable settings.
     fs::remove_dir_all(&gone).expect("removed");
     fs::write(&gone, "a file").expect("written");
     fs::create_dir_all(dir.join(".claude/settings.json")).expect("made");
@@ -148,7 +148,7 @@ fn nothing_but_what_was_set_up_is_in_the_way_of_uninstall() {
 }
 
 #[test]
-fn what_is_set_up_counts_whatever_is_set_elsewhere() {
+fn setup_overrides_settings_in_other_files() {
     let home = Home::new();
     let elsewhere =
         json!({"env": {"CC_LANGFUSE_BASE_URL": "https://other.example.org", "CC_LANGFUSE_PUBLIC_KEY": "pk-lf-1"}});
@@ -161,7 +161,7 @@ fn what_is_set_up_counts_whatever_is_set_elsewhere() {
     };
     let args = [&["setup", "--project"][..], &KEYS, &QUIET].concat();
     go(&args);
-    // A name that wins is used only where it has to be.
+    // A stronger variable is used only if necessary.
     let env = json_of(&file)["env"].clone();
     assert_eq!((&env["CC_LANGFUSE_SECRET_KEY"], &env["CC_LANGFUSE_PUBLIC_KEY"]), (&json!(SECRET), &Value::Null));
     let config: Value = serde_json::from_str(&go(&["config", "--json"])).expect("JSON");
@@ -175,7 +175,7 @@ fn what_is_set_up_counts_whatever_is_set_elsewhere() {
 }
 
 #[test]
-fn those_at_the_same_time_wait_for_each_other() {
+fn concurrent_setups_wait_for_each_other() {
     let home = Home::new();
     let dirs: Vec<PathBuf> = (0..6).map(|number| place_in(&home.project(&format!("p{number}")))).collect();
     std::thread::scope(|scope| {
@@ -197,7 +197,7 @@ fn place_in(dir: &Path) -> PathBuf {
 }
 
 #[test]
-fn where_a_name_cannot_be_recorded_nothing_is_begun() {
+fn setup_changes_nothing_if_a_name_cannot_be_recorded() {
     let home = Home::new();
     let dir = home.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
     fs::create_dir(&dir).expect("a directory");
@@ -207,7 +207,7 @@ fn where_a_name_cannot_be_recorded_nothing_is_begun() {
 }
 
 #[test]
-fn keys_are_kept_out_of_what_git_commits() {
+fn keys_are_kept_out_of_commits() {
     let home = Home::new();
     let (dir, file) = place(&home, "--project", Some("{}"));
     if git(&dir, &["init", "-q"]).is_none() {
@@ -215,7 +215,7 @@ fn keys_are_kept_out_of_what_git_commits() {
     }
     let exclude = dir.join(".git/info/exclude");
     let before = fs::read(&exclude).ok();
-    // From anywhere in the project.
+    // From a subdirectory of the project.
     let deep = home.project("work/src/deep");
     fs::write(dir.join("README"), "x").expect("written");
     assert!(succeeds(&setup(&home, &deep, "--project", &QUIET)).contains("would commit"));
@@ -234,13 +234,13 @@ fn keys_are_kept_out_of_what_git_commits() {
 }
 
 #[test]
-fn copies_are_kept_out_too_whatever_they_are_called() {
+fn backups_with_any_name_are_kept_out_of_commits() {
     let home = Home::new();
     let (dir, file) = place(&home, "--project", Some("{}"));
     if git(&dir, &["init", "-q"]).is_none() {
         return;
     }
-    // One from another time, which is nobody's to overwrite.
+    // A backup from an earlier run, which must not be overwritten.
     let older = file.with_file_name("settings.local.json.before-cc-langfuse");
     fs::write(&older, "older").expect("written");
     succeeds(&setup(&home, &dir, "--project", &QUIET));
@@ -250,7 +250,7 @@ fn copies_are_kept_out_too_whatever_they_are_called() {
     assert_eq!(fs::read_to_string(&older).expect("there"), "older");
 }
 
-/// What is done to a settings file, one after the other: each is killed at its system calls.
+/// The changes to a settings file, in order; each is killed at its system calls.
 const STEPS: [&[&str]; 3] = [
     &["setup", "--project", "--public-key", "pk-lf-1", "--secret-key", SECRET, "--yes", "--no-check", "--no-service"],
     &[
@@ -268,12 +268,12 @@ const STEPS: [&[&str]; 3] = [
 ];
 
 #[test]
-fn killed_at_any_system_call_they_can_be_done_again_and_taken_back() {
+fn setup_and_uninstall_can_be_repeated_after_a_kill_at_any_system_call() {
     if !strace::works() {
         return;
     }
     let original = "{\n  \"env\": {\"LANGFUSE_PUBLIC_KEY\": \"mine\"},\n  \"hooks\": {}\n}";
-    // A repository, and what was done to it before.
+    // A repository, and the steps done before.
     let stage = |done: usize| {
         let home = Home::new();
         let (dir, file) = place(&home, "--project", Some(original));
@@ -286,7 +286,7 @@ fn killed_at_any_system_call_they_can_be_done_again_and_taken_back() {
         command.args(STEPS[step]).current_dir(dir);
         run(command, b"").0
     };
-    // Everything but git's own and copies nobody knows of any more.
+    // Everything except git's own files and unknown backups.
     let kept = |home: &Home| {
         let mut all = files(home.path());
         all.retain(|(path, mode, bytes)| {
@@ -332,7 +332,7 @@ fn killed_at_any_system_call_they_can_be_done_again_and_taken_back() {
 }
 
 #[test]
-fn a_linked_file_is_written_where_the_link_leads() {
+fn a_linked_settings_file_is_written_at_its_target() {
     let home = Home::new();
     let (dir, file) = place(&home, "--user", Some("{ }"));
     let target = home.path().join("dotfiles.json");
@@ -360,7 +360,7 @@ fn a_linked_file_is_written_where_the_link_leads() {
 }
 
 #[test]
-fn a_purge_removes_what_the_programs_made_and_nothing_else() {
+fn a_purge_removes_only_the_programs_own_files() {
     let home = Home::new();
     let state = home.paths().state;
     let server = tests::Server::new();
@@ -368,7 +368,7 @@ fn a_purge_removes_what_the_programs_made_and_nothing_else() {
     tests::Story::new(&home, "work", "one").turn("question", "answer");
     home.hook(&tests::Story::new(&home, "work", "one").stop("answer"), &server.env());
     drop(daemon);
-    // Of ours: an event for which there is no daemon, copies, what was damaged, what was killed while it was written.
+    // This program's own files: an event without a daemon, backups, damaged files, and partly written ones.
     home.hook(&tests::Story::new(&home, "work", "two").stop("answer"), &server.env());
     assert_eq!(home.spooled().len(), 1);
     let database = fs::read(home.paths().database).expect("a database");

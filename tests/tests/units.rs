@@ -1,4 +1,4 @@
-//! The units the daemon runs under: what they say, and that it runs under every directive.
+//! The units of the daemon: their content, and that it runs under every directive.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use tests::{
     units::{SERVICE, directive, output},
 };
 
-/// Overall exposure as `systemd-analyze security` counts it.
+/// Overall exposure as counted by `systemd-analyze security`.
 const EXPOSURE: f64 = 4.0;
 
 const NAMESPACES: &str = include_str!("../../systemd/cc-langfused.service.d/10-namespaces.conf");
@@ -26,7 +26,7 @@ fn units() -> PathBuf {
 }
 
 #[test]
-fn every_directive_says_why() {
+fn every_directive_has_a_comment() {
     for (name, unit) in [("service", SERVICE), ("namespaces", NAMESPACES), ("socket", SOCKET)] {
         let lines: Vec<_> = unit.lines().collect();
         for pair in lines.windows(2) {
@@ -72,9 +72,9 @@ fn systemd_accepts_the_units_and_finds_them_hardened() {
     assert!(hardened <= EXPOSURE && hardened < plain && plain <= 6.5, "{hardened} {plain}");
 }
 
-/// Starts systemd user managers, for which root is needed; see `src/user-manager.sh`.
+/// Starts systemd user managers, which needs root; see `src/user-manager.sh`.
 struct Manager {
-    /// Of their own, for they insist on managing one.
+    /// Its own control group, because a manager must manage one.
     cgroup: PathBuf,
 }
 
@@ -94,7 +94,7 @@ impl Manager {
         Some(manager)
     }
 
-    /// What `script` prints, run by a user whose home `home` is seen `at` a path below `/home`.
+    /// The output of `script`, run by a user whose home `home` is mounted at `at`, a path below `/home`.
     fn run(&self, home: &Home, at: &str, namespaces: bool, script: &str) -> String {
         let mut command = Command::new("timeout");
         command.args(["-k", "1", "60", "sh", "-c"]);
@@ -118,8 +118,8 @@ impl Drop for Manager {
 
 const NO_MANAGER: &str = "not root, or no systemd, or no cgroup to give it";
 
-/// A home with programs and units installed as the README says, to be seen `at` a path; in it a session to be told to `server`, whose
-/// name is to be looked up.
+/// A home with programs and units installed as in the README, to be mounted at `at`, and a session for `server`, whose
+/// name must be resolved.
 fn installed(server: &Server, at: &str, with: &[&str]) -> Home {
     let home = Home::new();
     let (programs, to) = (home.path().join(".local/bin"), home.path().join(".config/systemd/user"));
@@ -145,10 +145,10 @@ fn installed(server: &Server, at: &str, with: &[&str]) -> Home {
 
 const ALL: [&str; 3] = ["cc-langfused.service", "cc-langfused.service.d/10-namespaces.conf", "cc-langfused.socket"];
 
-/// As Claude Code does.
+/// Runs the hook like Claude Code.
 const HOOK: &str = "env $(cat env) .local/bin/cc-langfuse-hook <stop.json";
 
-/// What a process's own files say about how it is locked in.
+/// How a process is confined, from its own files in /proc.
 const LOOK: &str = "pid=$(systemctl --user show -P MainPID cc-langfused)
     grep -E '^(Seccomp|NoNewPrivs|CapBnd):' /proc/$pid/status | tr '\\t' ' '
     grep -E '^Max (core|open)' /proc/$pid/limits | tr -s ' '
@@ -160,11 +160,11 @@ fn one_line(said: &str, line: &str) {
 }
 
 #[test]
-fn it_runs_as_a_user_service_under_every_directive_and_is_started_by_the_first_hook() {
+fn as_a_user_service_the_daemon_is_started_by_the_first_hook() {
     let Some(manager) = Manager::new() else { return skipped(NO_MANAGER) };
     let server = Server::new();
     let home = installed(&server, "/home/dev", &ALL);
-    // Nothing of ours is there before the first start. The hook either waits for the daemon or leaves a file beside.
+    // None of this program's files exist before the first start. The hook either waits for the daemon or leaves a file.
     let script = format!(
         "[ ! -e .claude/state ]
         systemctl --user enable --now cc-langfused.socket 2>/dev/null
@@ -204,7 +204,7 @@ fn it_runs_as_a_user_service_under_every_directive_and_is_started_by_the_first_h
 }
 
 #[test]
-fn it_runs_where_namespaces_are_forbidden_if_the_drop_in_is_left_out() {
+fn without_namespaces_the_daemon_runs_if_the_drop_in_is_left_out() {
     let Some(manager) = Manager::new() else { return skipped(NO_MANAGER) };
     let server = Server::new();
     let home = installed(&server, "/home/dev", &ALL);
@@ -225,7 +225,7 @@ fn it_runs_where_namespaces_are_forbidden_if_the_drop_in_is_left_out() {
 }
 
 #[test]
-fn a_socket_below_tmp_is_reached_though_the_daemons_tmp_is_its_own() {
+fn a_socket_below_tmp_is_reachable_despite_a_private_tmp() {
     let Some(manager) = Manager::new() else { return skipped(NO_MANAGER) };
     let server = Server::new();
     let at = format!("/home/{}", "d".repeat(60));
@@ -244,14 +244,14 @@ fn a_socket_below_tmp_is_reached_though_the_daemons_tmp_is_its_own() {
 }
 
 #[test]
-fn the_plist_is_well_formed_and_says_what_launchd_is_to_do() {
+fn the_plist_is_well_formed_and_complete() {
     let mut text = PLIST.to_owned();
     while let Some(start) = text.find("<!--") {
         let end = text[start..].find("-->").expect("a comment that ends") + start;
         assert!(!text[start + 4..end].contains("--"), "two hyphens in a comment");
         text.replace_range(start..end + 3, "");
     }
-    // Leaves as `path value`, elements on the way joined by their keys.
+    // Leaves as `path value`, with the keys on the way joined.
     let (mut open, mut keys, mut leaves) = (Vec::new(), vec![String::new()], BTreeMap::new());
     for part in text.split('<').skip(1) {
         let (tag, content) = part.split_once('>').expect("a tag that ends");

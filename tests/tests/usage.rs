@@ -1,4 +1,4 @@
-//! `usage` adds up every call with a line, once, whatever it is asked to sum by.
+//! `usage` counts every call that has a line once, whatever key it sums by.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -57,8 +57,8 @@ fn tokens(usage: &Value) -> [u64; 5] {
     ]
 }
 
-/// Calls and tokens of a recording: what the API counted, for calls with a line; where no line has the last count of the output, as
-/// of an answer that was cut short, the best that one has.
+/// Calls and tokens of a recording: the API's counts, for calls with a line; if no line has the last output count, as
+/// for a truncated answer, the best count of a line.
 fn truth(name: &str) -> [u64; 6] {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
     let (mut seen, mut asides) = (BTreeMap::new(), BTreeMap::new());
@@ -105,7 +105,7 @@ fn every_call_with_a_line_counts_once_in_every_recording() {
 }
 
 #[test]
-fn whatever_it_sums_by_the_rows_add_up_to_the_same_total() {
+fn the_rows_add_up_to_the_same_total_for_every_key() {
     let home = Home::new();
     let all = fixture("");
     let mut total = None;
@@ -140,7 +140,7 @@ fn names_of_agents_servers_and_tools_are_those_of_the_calls() {
 }
 
 #[test]
-fn the_users_own_history_is_indexed_and_grows() {
+fn the_index_of_the_users_history_follows_its_growth() {
     let home = Home::new();
     let projects = home.path().join(".claude/projects/-app");
     fs::create_dir_all(&projects).expect("a directory");
@@ -148,7 +148,7 @@ fn the_users_own_history_is_indexed_and_grows() {
     let [path] = &Recording::load("longturn").sessions()[..] else { panic!("one session") };
     let text = fs::read_to_string(path).expect("a transcript");
     let (whole, target) = (truth("longturn"), projects.join(path.file_name().expect("a name")));
-    // Every beginning that ends with a line, one after the other, as it grows.
+    // Every prefix that ends with a line, in order, as the file grows.
     let mut before = 0;
     for (at, _) in text.match_indices('\n') {
         fs::write(&target, &text[..=at]).expect("a part");
@@ -157,7 +157,7 @@ fn the_users_own_history_is_indexed_and_grows() {
         before = calls;
     }
     assert_eq!(numbers(&usage(&home, &[])["total"]), whole);
-    // Names of places and the day are those of the lines.
+    // Directories and the day are those of the lines.
     let found = usage(&home, &["--by", "project"]);
     assert_eq!(found["rows"][0]["key"], "/home/dev/project");
     assert_eq!(numbers(&usage(&home, &["--project", "/home/dev"])["total"]), whole);
@@ -168,7 +168,7 @@ fn the_users_own_history_is_indexed_and_grows() {
 }
 
 #[test]
-fn what_cannot_be_summed_is_said() {
+fn usage_reports_what_it_cannot_count() {
     let home = Home::new();
     for (args, code, says) in [
         (&["usage", "--by", "mood"][..], 2, "possible values: day"),

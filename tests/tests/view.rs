@@ -1,4 +1,4 @@
-//! `view` shows the user's own history as it is, to nobody but the user.
+//! `view` shows the user's own history, and only to the user.
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use std::{
 use serde_json::{Value, json};
 use tests::{Home, bins, eventually, recording::Recording};
 
-/// A server that ends with the test.
+/// A server that is stopped on drop.
 struct View {
     child: Child,
-    /// Its address, with the secret.
+    /// Its address, including the secret.
     url: String,
 }
 
@@ -43,7 +43,7 @@ impl View {
         self.url.rsplit('/').find(|part| part.len() == 32).expect("a secret")
     }
 
-    /// Sends `head` as it is; status, head and body of the answer.
+    /// Sends `head` unchanged; returns status, head and body of the answer.
     fn raw(&self, head: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.host()).expect("it listens");
         stream.write_all(head.as_bytes()).expect("a request");
@@ -59,11 +59,11 @@ impl View {
         self.raw(&format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{more}\r\n", self.host()))
     }
 
-    /// The page at this path below the secret.
+    /// The page at this path, with the secret added.
     fn get(&self, path: &str) -> String {
         let (status, _, body) = self.request("GET", &format!("/{}/{path}", self.secret()), "");
         assert_eq!(status, 200, "{path}: {body}");
-        // Bodies come in chunks.
+        // Bodies are chunked.
         body
     }
 
@@ -74,7 +74,7 @@ impl View {
     }
 }
 
-/// The fixtures as the history of a user.
+/// The fixtures as a user's history.
 fn with_history(names: &[&str]) -> Home {
     let home = Home::new();
     for name in names {
@@ -140,7 +140,7 @@ fn sessions_have_the_figures_of_usage() {
         };
         assert!(near(&one["cost_usd"], &row["cost_usd"]));
     }
-    // Each page of each session is there.
+    // Every page of every session exists.
     for id in listed.iter().map(|one| one["session_id"].as_str().expect("an id")) {
         let page = view.get(&format!("session/{id}"));
         for path in ["?mode=tree", "/cache", "/export/session.html", "/export/session.json", "/export/session.csv"] {
@@ -160,7 +160,7 @@ fn sessions_have_the_figures_of_usage() {
 }
 
 #[test]
-fn a_place_may_be_shown_in_the_place_of_the_users_history() {
+fn a_given_path_replaces_the_users_history() {
     let home = Home::new();
     let [path] = &Recording::load("bash1").sessions()[..] else { panic!("one session") };
     let view = View::start(&home, &[path.to_str().expect("UTF-8")]);
@@ -169,7 +169,7 @@ fn a_place_may_be_shown_in_the_place_of_the_users_history() {
 }
 
 #[test]
-fn a_session_that_grows_is_news() {
+fn a_growing_session_is_announced_to_the_page() {
     let home = with_history(&["bash1"]);
     let view = View::start(&home, &[]);
     let since = view.json("news?since=0")["version"].as_u64().expect("a version");
@@ -244,7 +244,7 @@ fn only_the_user_gets_an_answer() {
         assert!(!head.contains("access-control-"), "{head}");
         assert!(expect == 200 || !body.contains(&secret), "{body}");
     }
-    // No other address of this machine, and no argument that others could read.
+    // It listens on no other address, and no argument visible to others holds the secret.
     let listens = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     let hex = format!(":{:04X} ", port.parse::<u16>().expect("a port"));
     assert!(
@@ -259,7 +259,7 @@ fn only_the_user_gets_an_answer() {
 }
 
 #[test]
-fn what_a_transcript_says_is_shown_and_never_run() {
+fn hostile_text_in_a_transcript_is_shown_and_never_run() {
     let home = Home::new();
     let secret = "ghp_0123456789abcdefghijABCDEFGHIJ012345";
     let attack =
@@ -299,7 +299,7 @@ fn what_a_transcript_says_is_shown_and_never_run() {
         tests::skipped("no chromium here: pages were not opened in a browser");
         return;
     };
-    // A file to keep opens no page.
+    // An export is a download, which opens no page.
     for path in pages.into_iter().filter(|path| !path.contains("export")) {
         let dom = dom(&browser, &format!("{}{path}", view.url));
         let title = dom.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next()).unwrap_or_default();
@@ -314,7 +314,7 @@ fn browser() -> Option<PathBuf> {
     found.find(|path| path.is_file())
 }
 
-/// The page as the browser has it after its script has run.
+/// The page in the browser after its script has run.
 fn dom(browser: &Path, url: &str) -> String {
     let profile = Home::new();
     let mut command = Command::new(browser);
@@ -329,7 +329,7 @@ fn dom(browser: &Path, url: &str) -> String {
 }
 
 #[test]
-fn it_ends_when_asked_to() {
+fn view_ends_on_a_signal() {
     let home = with_history(&["bash1"]);
     let mut view = View::start(&home, &[]);
     let pid = rustix::process::Pid::from_child(&view.child);

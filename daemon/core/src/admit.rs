@@ -152,14 +152,14 @@ mod tests {
         [Source::Hook, Source::Scan, Source::Recovery, Source::Reread, Source::Backfill, Source::Replay];
 
     #[test]
-    fn few_sessions_are_begun_with_that_nobody_waits_for() {
+    fn few_unhurried_sessions_are_started_at_once() {
         for (held, busy, expect) in [(0, 0, 4), (0, 3, 1), (0, 4, 0), (0, 9, 0), (15, 0, 4), (16, 0, 0), (15, 4, 0)] {
             assert_eq!(room(held, busy), expect, "{held} held, {busy} busy");
         }
     }
 
     #[test]
-    fn what_waits_for_a_destination_bounds_what_is_added() {
+    fn reading_stops_when_the_queue_of_a_destination_is_full() {
         const LIMIT: u64 = 512 << 20;
         let (live, patient) = ((Source::Hook, false), (Source::Hook, true));
         let (found, history) = ((Source::Scan, true), (Source::Backfill, true));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_that_takes_nothing_holds_no_other_back() {
+    fn a_full_queue_does_not_delay_other_destinations() {
         for (name, can_wait, waiting, delivering, behind, wait) in [
             ("both take", false, [0, 0], [true, true], vec![], None),
             ("the first falls behind", false, [9, 0], [true, true], vec![0], None),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn history_is_read_from_the_start_where_the_session_went_elsewhere() {
+    fn history_is_read_from_the_start_for_a_new_destination() {
         for (is_same, again, has_unemitted, expect) in [
             (true, false, false, History::GoesOn),
             (true, false, true, History::GoesOn),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_while_tracing_was_off_is_left_out() {
+    fn turns_from_while_tracing_was_off_are_left_out() {
         let off = [100..=200, 300..=400];
         let hook = |fired| vec![(Source::Hook, fired)];
         for (name, events, start, next, expect) in [

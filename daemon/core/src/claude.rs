@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_read_from_what_claude_code_prints() {
+    fn the_version_is_parsed_from_the_output_of_claude() {
         for (text, expect) in [
             ("2.1.329 (Claude Code)\n", Some(Version(2, 1, 329))),
             ("1.0.59 (Claude Code)", Some(Version(1, 0, 59))),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn no_version_is_given_an_event_it_does_not_know() {
+    fn no_version_gets_an_event_it_does_not_support() {
         // Observed: 7 events in 1.0.59, 12 in 2.0.75 and 2.1.3; StopFailure in 2.1.94 but not in 2.1.71.
         let old = ["Stop", "SubagentStop"];
         let newer = ["Stop", "SubagentStop", "SessionStart", "SessionEnd"];
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a page of this repository, and whether it is to be written")]
-    fn the_page_on_coverage_lists_the_events() {
+    fn the_coverage_page_lists_the_events() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/coverage.md");
         let page = std::fs::read_to_string(&path).unwrap();
         let (begin, end) = ("<!-- events:begin -->", "<!-- events:end -->");

@@ -102,7 +102,7 @@ pub struct Situation<'a, V> {
 
 #[derive(Debug, PartialEq)]
 pub struct Decision {
-    /// Positions in [`Situation::waiting`] of the events that are done with, ascending.
+    /// Positions in [`Situation::waiting`] of the events that are settled, ascending.
     pub dealt_with: Vec<usize>,
     /// Positions in [`Situation::unclaimed`] of the answers whose Stop has now arrived.
     pub claimed: Vec<usize>,
@@ -136,7 +136,7 @@ pub enum Awaits {
     Silence { until: Instant },
 }
 
-/// Decides which events are done with and which turns are complete.
+/// Decides which events are settled and which turns are complete.
 pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
     let mut claimed = Vec::new();
     let mut scope = None;

@@ -341,7 +341,7 @@ mod tests {
     use crate::redact::Counts;
 
     #[test]
-    fn nothing_said_is_the_default() {
+    fn an_empty_file_gives_the_defaults() {
         for text in ["", "# outbox_mib = 1\n", "transcript_roots = []\n", "redact = []"] {
             let config = Config::parse(text).unwrap();
             assert_eq!((config.transcript_roots, config.outbox_bytes), (vec![], 256 << 20), "{text}");
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line() {
+    fn errors_name_their_line() {
         let rule = |name: &str, pattern: &str| format!("\n[[redact]]\nname = {name}\npattern = {pattern}\n");
         let good = rule("'ok'", "'x+'");
         for (text, line, parts) in [
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_key_the_upper_file_counts_and_of_rules_all() {
+    fn a_key_comes_from_the_last_file_and_rules_from_all_files() {
         let (fleet, own) = (Path::new("/etc/c.toml"), Path::new("/home/dev/c.toml"));
         let rule = |name: &str, pattern: &str| format!("\n[[redact]]\nname = '{name}'\npattern = '{pattern}'\n");
         let at = |file: &Path, line| Some(Location { file: file.to_path_buf(), line });

@@ -94,7 +94,7 @@ pub fn chooser(kind: Kind, received: &Vars, layers: &[Layer]) -> Chooser {
     }
     let rows: Vec<_> = ROLES.iter().flat_map(|role| rows(kind.backend().of(), *role)).collect();
     for group in rows.chunk_by(|one, other| one.setting == other.setting) {
-        // The strongest name with a value decides.
+        // The strongest variable with a value decides.
         let decides = group.iter().position(|row| !get(row.name).is_empty());
         // Spooled events carry no secrets.
         if group[0].role == Role::Secret && decides.is_none() {
@@ -114,8 +114,9 @@ pub fn chooser(kind: Kind, received: &Vars, layers: &[Layer]) -> Chooser {
     Chooser::User
 }
 
-/// `received` as far as others say nothing of TLS: a repository chooses neither by which authority a server proves itself nor with which
-/// key it is asked, whatever the user trusts. Where it does, what the user's own files say counts.
+/// `received` without the TLS variables that others set: a repository chooses neither the authorities for a
+/// server's certificate nor the client key, whatever the user trusts. Where it tries to, the values in the user's
+/// own files count.
 pub fn own_tls(received: &Vars, layers: &[Layer]) -> Vars {
     let mut vars = received.clone();
     for name in proto::env::VARIABLES.iter().filter(|row| row.role == Role::Tls).map(|row| row.name) {
@@ -133,8 +134,8 @@ pub fn own_tls(received: &Vars, layers: &[Layer]) -> Vars {
     vars
 }
 
-/// Tightens `options`, parsed from `received`, to what the user and `floor` allow: a file that others can write never loosens
-/// the user's own settings.
+/// Tightens `options`, parsed from `received`, to the limits of the user and `floor`: a file that others can write
+/// never loosens the user's own settings.
 pub fn tighten(options: &mut Options, received: &Vars, layers: &[Layer], floor: Floor) {
     let own = |name| layers.iter().rev().filter(|l| l.owner == Owner::User).find_map(|layer| value(layer, name));
     let said_by_others = |name| {

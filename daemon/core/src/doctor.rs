@@ -7,38 +7,37 @@ pub mod local;
 pub mod server;
 pub mod settings;
 
-/// How a finding is.
+/// The state of a checked part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// As it should be.
+    /// It works.
     Ok,
-    /// Sessions are traced, but something deserves a look.
+    /// Sessions are traced, but the user should look at something.
     Warning,
     /// Something is not traced, or will not be.
     Problem,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at; a name that stays.
+    /// The check's name, which never changes.
     pub check: &'static str,
-    /// How it is.
     pub state: State,
-    /// What was seen.
+    /// What was found.
     pub seen: String,
     /// A command or an edit that fixes it.
     pub remedy: Option<String>,
 }
 
 impl Finding {
-    /// All is well.
+    /// Everything is right.
     pub fn ok(check: &'static str, seen: impl Into<String>) -> Self {
         Self { check, state: State::Ok, seen: seen.into(), remedy: None }
     }
 
-    /// Something deserves a look.
+    /// The user should look at something.
     pub fn warning(check: &'static str, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { check, state: State::Warning, seen: seen.into(), remedy: Some(remedy.into()) }
     }
@@ -49,29 +48,26 @@ impl Finding {
     }
 }
 
-/// Everything that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// In the order of an event's way to the server.
+    /// In the order of an event's path to the server.
     pub findings: Vec<Finding>,
     /// The worst state among them.
     pub worst: State,
 }
 
 impl Report {
-    /// Of these findings.
     pub fn new(findings: Vec<Finding>) -> Self {
         let worst = findings.iter().map(|finding| finding.state).max().unwrap_or(State::Ok);
         Self { findings, worst }
     }
 
-    /// How many findings are in `state`.
     pub fn count(&self, state: State) -> usize {
         self.findings.iter().filter(|finding| finding.state == state).count()
     }
 }
 
-/// The part of the way a check belongs to.
+/// The section of the report that a check belongs to.
 pub fn group(check: &str) -> &'static str {
     match check {
         "claude" | "managed-settings" | "user-settings" | "project-settings" | "local-settings" => "Claude Code",
@@ -106,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_finding_speaks_for_all() {
+    fn the_worst_finding_decides_the_state_of_the_report() {
         let (ok, warning, problem) =
             (Finding::ok("a", ""), Finding::warning("b", "", ""), Finding::problem("c", "", ""));
         for (findings, expect) in [

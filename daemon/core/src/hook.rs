@@ -23,7 +23,7 @@ mod source;
 
 pub use source::Source;
 
-/// A hook event as it is stored until it is done with. Contains no secret.
+/// A hook event as it is stored until it is settled. Contains no secret.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Hint {

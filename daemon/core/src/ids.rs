@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trace_id_is_what_the_langfuse_sdks_make_of_the_seed() {
+    fn a_trace_id_equals_what_langfuses_sdks_derive_from_the_seed() {
         // python: hashlib.sha256(b"my-external-id").hexdigest()[:32]
         assert_eq!(hex(&trace_id("my-external-id")), "46c3e19123fc3f7aa837533a768e53d7");
     }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn sampling_is_all_nothing_and_about_the_share_between() {
+    fn sampling_keeps_about_the_configured_share() {
         let kept = |rate| (0..2000).filter(|i| sampled(trace_id(&i.to_string()), rate)).count();
         assert_eq!((kept(0.0), kept(1.0)), (0, 2000));
         assert!((400..600).contains(&kept(0.25)), "{}", kept(0.25));

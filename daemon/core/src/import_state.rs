@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_state_is_read_whole() {
+    fn a_valid_state_is_parsed() {
         let text = br#"{"b":{"last_line":12,"turn_count":3,"updated":"2026-11-20T08:00:00Z"},"a-1":{"last_line":0,"turn_count":0}}"#;
         let expect = [("a-1", 0, 0), ("b", 12, 3)].map(|(id, last_line, turn_count)| Imported {
             session_id: id.into(),
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn one_odd_value_refuses_all_of_it_and_is_named() {
+    fn one_invalid_value_refuses_the_whole_state_and_is_named() {
         let entry = |fields: &str| format!(r#"{{"good":{{"last_line":1,"turn_count":1}},"s":{fields}}}"#);
         for (text, part) in [
             ("", "no JSON"),

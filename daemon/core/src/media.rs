@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_the_base64_of_an_image_or_document_of_bearable_size_is_none() {
+    fn invalid_unsupported_and_too_large_media_are_refused() {
         let decode = |kind: &str, data: &str| Media::decode(kind, data, 7);
         let media = decode("image/png", "QUJDRA==").unwrap();
         assert_eq!((media.at, &media.bytes[..], media.length), (7, &b"ABCD"[..], 4));

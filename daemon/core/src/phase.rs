@@ -26,7 +26,7 @@ pub enum Phase {
     Held { until: Instant, has_more: bool },
     /// Read to the end.
     Read(Awaits),
-    /// Not read before the next event: reading hit a bug of ours, or tracing is off in its project.
+    /// Not read before the next event: reading hit a bug in this program, or tracing is off in its project.
     Over,
 }
 
@@ -34,7 +34,7 @@ impl Phase {
     /// A session of which nothing is known except that an event may come.
     pub const NEW: Self = Self::Read(Awaits::Nothing);
 
-    /// A session that was left half-read.
+    /// A session that was left partly read.
     pub const LEFT: Self = Self::Due { has_more: false };
 
     /// The transcript may have grown.
@@ -65,7 +65,7 @@ impl Phase {
         }
     }
 
-    /// Somebody asked what is left to do: pending events are polled for by then at the latest.
+    /// Someone asked what is left to do: pending events are polled by then at the latest.
     pub fn hurry(&mut self, by: Instant) {
         if let Self::Read(Awaits::Events { poll }) = self {
             *poll = by.min(*poll);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_something_to_do_when_the_phase_says_so() {
+    fn a_session_is_due_when_its_phase_says_so() {
         let at = clock();
         let now = at(10_000);
         let held = |until| Phase::Held { until, has_more: false };
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_leads_from_one_phase_to_the_next() {
+    fn each_event_leads_to_the_expected_phase() {
         let at = clock();
         let (behind, left) = (Phase::Due { has_more: true }, Phase::LEFT);
         let held = |until, has_more| Phase::Held { until: at(until), has_more };
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_says_what_is_left_to_do() {
+    fn each_phase_has_its_deadline_and_work() {
         let at = clock();
         let now = at(100);
         let held = |until, has_more| Phase::Held { until: at(until), has_more };
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_let_go_when_it_was_silent_for_long_and_later_with_a_subagent() {
+    fn a_silent_session_is_retired_later_if_it_has_a_subagent() {
         let at = clock();
         for (silent_s, agents, expect) in
             [(599, false, false), (600, false, true), (600, true, false), (86_399, true, false), (86_400, true, true)]

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_has_one_price_under_all_of_its_names() {
+    fn a_model_has_the_same_price_under_all_its_names() {
         for (price, names) in [
             (
                 (3.0, 15.0),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_has_no_cost() {
+    fn unknown_models_and_speeds_have_no_cost() {
         for model in [
             "",
             "claude",
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn fast_mode_has_its_own_price_where_there_is_one() {
+    fn fast_mode_has_its_own_price_if_the_model_has_one() {
         for (model, speed, expect) in [
             ("claude-opus-4-8", None, Some((5.0, 25.0))),
             ("claude-opus-4-8", Some("standard"), Some((5.0, 25.0))),
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bucket_has_its_price() {
+    fn each_token_bucket_has_its_price() {
         let near = |one: f64, other: f64| (one - other).abs() < 1e-9;
         let cost = |usage| cost_with(&[], "claude-sonnet-4-5", None, usage).unwrap();
         assert!(near(cost(ALL).input, 3.0 + 0.3 + 3.75 + 6.0) && near(cost(ALL).total(), 13.05 + 15.0));
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_price_of_the_users_own_stands_above_the_table() {
+    fn the_users_own_prices_override_the_table() {
         let own = |model: &str, speed: Option<&str>, input| Own {
             model: model.into(),
             speed: speed.map(str::to_owned),

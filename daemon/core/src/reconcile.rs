@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn only_lines_of_totals_are_totals() {
+    fn only_cost_state_lines_are_totals() {
         for line in [
             &br#"{"type":"user","message":{"content":"\"cost-state\""}}"#[..],
             br#"{"type":"user","about":"cost-state"}"#,
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_to_the_cache_for_an_unknown_time_was_so_for_five_minutes() {
+    fn cache_writes_of_unknown_lifetime_count_as_five_minutes() {
         let known = r#"{"m[1m]":{"inputTokens":1,"outputTokens":2,"cacheReadInputTokens":3,"cacheCreationInputTokens":9,
             "cacheCreationEphemeral5mInputTokens":4,"cacheCreationEphemeral1hInputTokens":5}}"#;
         assert_eq!(stated(known).models["m"].counts(), [1, 2, 3, 4, 5]);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn more_and_less_are_told_apart_bucket_by_bucket() {
+    fn unseen_and_excess_tokens_are_compared_by_bucket() {
         let stated = stated(r#"{"a":{"inputTokens":5,"outputTokens":5},"b":{"outputTokens":1}}"#);
         let mut traced = BTreeMap::new();
         traced.insert("a".into(), Tokens { input: 4, output: 6, ..Tokens::default() });

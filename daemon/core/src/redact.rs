@@ -1,12 +1,12 @@
 //! Masks secrets in text before it is stored or sent.
 //!
-//! One pass that looks for the keywords of all rules decides where a rule is tried at all; a rule is
-//! then matched only at that place, never searched for. Text without keywords costs one table look-up per byte.
+//! One pass that looks for the keywords of all rules decides where a rule is tried; a rule is matched only at that
+//! place, never searched for. Text without keywords costs one table look-up per byte.
 //!
 //! Rules know a secret either by its own shape (`ghp_…`), which needs no further proof, or by its surroundings
 //! (`password = …`, `Bearer …`), where the value must also look random: ordinary code is full of such surroundings.
 //!
-//! Masking is best effort. What has neither a shape nor a telling name is not found.
+//! Masking is best effort. A secret with neither a known shape nor a telling name is not found.
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, Range};
@@ -44,35 +44,33 @@ mod value;
 mod view;
 mod words;
 
-/// How often each rule has masked something.
+/// How many secrets each rule has masked.
 pub type Counts = BTreeMap<String, u64>;
 
 /// An extra rule that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("redaction rule {name:?}: {reason}")]
 pub struct BadRule {
-    /// The rule's name as configured.
     pub name: String,
-    /// What is wrong with it.
     pub reason: String,
 }
 
-/// Opens every replacement; text that holds it is masked already.
+/// Opens every replacement; text that contains it is already masked.
 const MARK: &str = "[REDACTED:";
 
-/// Each round shortens what is not masked, so this is reached by no text but one made for it.
+/// Each round shortens the text that is not yet masked, so only text made for the purpose reaches this limit.
 const MAX_ROUNDS: usize = 64;
 
-/// Up to this length a text gets its rounds, and a longer one fewer.
+/// A text of up to this many bytes gets all rounds; a longer one gets fewer.
 const ROUNDS_OF: usize = 1 << 20;
 
-/// How often JSON in a string of JSON is decoded.
+/// How many levels of JSON inside JSON strings are decoded.
 const MAX_DEPTH: usize = 4;
 
 const ASSIGNMENT: &str = "assignment";
 const AUTHORIZATION: &str = "authorization";
 
-/// An extra rule.
+/// A rule that the user added.
 struct Extra {
     name: String,
     regex: Regex,
@@ -91,7 +89,7 @@ impl std::fmt::Debug for Redactor {
     }
 }
 
-/// The rules in force: the built-in ones, compiled when first used, or a set of one's own. Cheap to clone.
+/// The rules in force: the built-in ones, compiled at first use, or a custom set. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Rules(Option<Arc<Redactor>>);
 
@@ -125,7 +123,6 @@ impl Redactor {
         &RULES
     }
 
-    /// The built-in rules.
     pub fn new() -> Self {
         let marks = Regex::new(r"\[REDACTED:[A-Za-z0-9_.-]{1,64}\]").expect("built-in rule");
         Self { finder: Finder::new(), extra: Vec::new(), marks }
@@ -138,8 +135,8 @@ impl Redactor {
         }
     }
 
-    /// The built-in rules and more: name and regular expression. If it has a group, only the first group is masked.
-    /// Unlike the built-in ones these are searched for in all text.
+    /// The built-in rules and `extra`, each a name and a regular expression. If it has a group, only the first group is
+    /// masked. Unlike the built-in ones these are searched for in all text.
     pub fn with_extra(extra: &[(String, String)]) -> Result<Self, BadRule> {
         let mut redactor = Self::new();
         for (name, pattern) in extra {
@@ -147,7 +144,7 @@ impl Redactor {
             if name.is_empty() || name.len() > 64 || !name.bytes().all(name::is_name_byte) {
                 return Err(bad("a name is 1 to 64 of A-Z a-z 0-9 _ . -"));
             }
-            // Of several lines, the last says why.
+            // Of a message of several lines, the last gives the reason.
             let why = |error: regex::Error| bad(error.to_string().lines().last().unwrap_or_default());
             let regex = Regex::new(pattern).map_err(why)?;
             if regex.is_match("") {
@@ -162,8 +159,8 @@ impl Redactor {
     /// nothing.
     pub fn scrub(&self, text: &str, counts: &mut Counts) -> Option<String> {
         let mut masked = self.scrub_once(text, counts)?;
-        // A replacement can uncover a secret that had no word boundary before.
-        // Text made for it could go on for long; of a long one a few rounds must do.
+        // A replacement can uncover a secret that had no word boundary before. Text made for it could need many rounds;
+        // a long text gets only a few.
         for _ in 0..(ROUNDS_OF / text.len().max(1)).clamp(3, MAX_ROUNDS) {
             match self.scrub_once(&masked, counts) {
                 Some(again) => masked = again,
@@ -173,13 +170,13 @@ impl Redactor {
         Some(masked)
     }
 
-    /// As [`scrub`](Self::scrub) for JSON: looks into decoded strings, takes the key of a member as the name of its value,
-    /// and leaves every other byte as it is. What is not JSON is taken as text.
+    /// As [`scrub`](Self::scrub) for JSON: looks into decoded strings, uses a member's key as the name of its value,
+    /// and leaves every other byte unchanged. Invalid JSON is treated as text.
     pub fn scrub_json(&self, json: &str, counts: &mut Counts) -> Option<String> {
         self.scrub_nested(json, counts, 0)
     }
 
-    /// What is JSON once more when it is decoded, as requests and logs are.
+    /// A decoded string can be JSON again, as in requests and logs.
     fn scrub_inner(&self, text: &str, counts: &mut Counts, depth: usize) -> Option<String> {
         match text.as_bytes().first() {
             Some(b'{' | b'[' | b'"') if depth < MAX_DEPTH => self.scrub_nested(text, counts, depth + 1),
@@ -230,7 +227,7 @@ impl Redactor {
         (copied > 0).then(|| out + &json[copied..])
     }
 
-    /// The value of a member, as far as no rule found anything in it by itself.
+    /// Masks the value of a member if no rule found anything in the value by itself.
     fn scrub_member(&self, key: &str, value: &str, counts: &mut Counts) -> Option<String> {
         let (rule, secret) = if is_authorization(key) {
             let start = value.find(' ').map_or(0, |i| i + 1);
@@ -307,7 +304,7 @@ impl Redactor {
 }
 
 impl Extra {
-    /// The part of a match that is to be masked.
+    /// The part of a match to mask.
     fn secret(&self, text: &str, whole: Range<usize>) -> Option<Range<usize>> {
         if self.regex.captures_len() == 1 {
             return Some(whole);

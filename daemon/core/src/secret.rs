@@ -86,21 +86,21 @@ impl PartialEq for Secret {
     }
 }
 
-/// The secrets of one destination by variable, and how its server proves that it is the right one.
+/// The secrets of one destination by variable, and how its server's identity is checked.
 #[derive(Clone, Default, PartialEq)]
 pub struct Secrets {
     all: BTreeMap<&'static str, Secret>,
     tls: Tls,
 }
 
-/// What a user says of TLS to one destination, beside what holds for all.
+/// The user's TLS settings for one destination, which override the general ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// The authorities that its server can have, in place of all others: a file, or a directory of files.
+    /// The only authorities accepted for its server: a file, or a directory of files.
     pub authorities: Option<String>,
-    /// A file with the certificate that the server is shown, and its key.
+    /// A file with the client certificate for the server, and its key.
     pub identity: Option<String>,
-    /// The server need not prove who it is.
+    /// The server's certificate is not checked.
     pub is_unproven: bool,
 }
 
@@ -113,12 +113,12 @@ impl Secrets {
         self.all.insert(variable, secret);
     }
 
-    /// How the server proves who it is.
+    /// How the server's identity is checked.
     pub fn tls(&self) -> &Tls {
         &self.tls
     }
 
-    /// The same secrets for a server that proves itself so.
+    /// The same secrets with other TLS settings.
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
         Self { tls, ..self }
@@ -128,12 +128,12 @@ impl Secrets {
         self.all.is_empty() && self.tls == Tls::default()
     }
 
-    /// There is no secret among them.
     pub fn has_no_key(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// What was brought last, after `before`: an event that brings no secret says nothing of those that are known.
+    /// The newer secrets where an event brought some, else those from `before`: an event without secrets does not
+    /// withdraw known ones.
     #[must_use]
     pub fn after(self, before: Option<&Self>) -> Self {
         match before.filter(|_| self.all.is_empty()) {
@@ -142,7 +142,7 @@ impl Secrets {
         }
     }
 
-    /// `text` without the secrets and without credentials derived from them for `account`: a server may echo what it was sent.
+    /// `text` without the secrets and without credentials derived from them for `account`: a server may echo them.
     pub fn conceal(&self, account: &str, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in self.all.values() {
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neither_a_secret_nor_a_part_of_a_list_is_repeated() {
+    fn secrets_and_parts_of_header_lists_are_concealed() {
         for (secret, said) in [
             ("sk-lf-1234567", "no such key: sk-lf-1234567"),
             ("authorization=Bearer%20abcdefgh", "Bearer abcdefgh is unknown, abcdefgh too, and Bearer%20abcdefgh"),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn percent_signs_that_encode_nothing_stay() {
+    fn invalid_percent_codes_are_kept() {
         for (text, expect) in
             [("a%20b", "a b"), ("100%", "100%"), ("%zz%2", "%zz%2"), ("%+1", "%+1"), ("%FF", "%FF"), ("%C3%A4", "ä")]
         {

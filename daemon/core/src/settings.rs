@@ -1,5 +1,5 @@
-//! What `setup` writes into a settings file of Claude Code, and how to take it out again: the hook, and the `env` block that
-//! turns tracing on. Comes in: text. Goes out: text. Opens no files.
+//! What `setup` writes into a settings file of Claude Code, and how to remove it again: the hook, and the `env` block
+//! that turns tracing on. Comes in: text. Goes out: text. Opens no files.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub struct Desired<'a> {
     pub replaces_mlflow: Option<bool>,
 }
 
-/// What this program added to a file: enough to take it out. Contains no values.
+/// What this program added to a file: enough to remove it. Contains no values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ours {
     /// Events for which the hook was added or replaced.
@@ -116,7 +116,7 @@ pub fn undo(text: &str, original: Option<&str>, ours: &Ours) -> Result<Option<St
     for event in &ours.events {
         let mut old = before.as_ref().and_then(|(text, _)| registrations(text, event).ok()).unwrap_or_default();
         let mut known = registrations(&text, event).unwrap_or_default();
-        // Hooks that were there before are not ours.
+        // Hooks that were there before belong to the user.
         known.retain(|known| {
             let same = old.iter().position(|old| old.command == known.command);
             same.map(|at| old.remove(at)).is_none()
@@ -155,7 +155,7 @@ pub fn undo(text: &str, original: Option<&str>, ours: &Ours) -> Result<Option<St
     })
 }
 
-/// Our entries in a file without a record: the hook for every event, and no variables.
+/// This program's entries in a file without a record: the hook for every event, and no variables.
 ///
 /// # Errors
 /// If `text` is not JSON.
@@ -243,7 +243,8 @@ pub fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// The shell command that runs the hook at `path`, and passes silently where that is gone: Claude Code shows its user every failure.
+/// The shell command that runs the hook at `path`, and succeeds silently if the hook is gone: Claude Code shows its
+/// user every failure.
 pub fn guarded(path: &str) -> String {
     let path = quoted(path);
     format!("[ -x {path} ] && exec {path}; :")

@@ -25,13 +25,13 @@ pub struct Status {
     /// Images and documents that are not uploaded yet.
     #[serde(default)]
     pub media: Media,
-    /// Why what `config.toml` says now is not used; what it said before is.
+    /// Why the present `config.toml` is not used; the previous one stays in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_error: Option<String>,
     /// Why the database refuses changes (most likely a full disk), and since when; `None` if it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_error: Option<Trouble>,
-    /// Sessions of which another tool has sent the beginning.
+    /// Sessions whose beginning another tool has sent.
     #[serde(default)]
     pub imported: u64,
     /// The most recent sessions.
@@ -65,7 +65,8 @@ pub struct Status {
 }
 
 impl Status {
-    /// What somebody has to do something about, with the command that helps. Empty while all is well or gets well by itself.
+    /// Problems that someone must act on, each with the command that helps. Empty if nothing is wrong, or it will
+    /// recover by itself.
     pub fn problems(&self) -> Vec<String> {
         let mut found = Vec::new();
         if self.store_error.is_some() {
@@ -138,16 +139,16 @@ pub struct Daemon {
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_s: u64,
-    /// Version, commit and date of its program; empty if an earlier version does not say.
+    /// Version, commit and date of the daemon's program; empty from earlier versions.
     #[serde(default)]
     pub build: String,
-    /// The program it runs from was replaced since.
+    /// The program on disk was replaced since the daemon started.
     #[serde(default)]
     pub replaced: bool,
 }
 
 impl Daemon {
-    /// It runs from a program that was replaced since, or from another build than `ours`.
+    /// It runs an old program: one that was replaced since, or another build than `ours`.
     pub fn is_outdated(&self, ours: &str) -> bool {
         self.replaced || self.build != ours
     }
@@ -163,7 +164,7 @@ pub struct Trouble {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Inbox {
-    /// Events that are not done with.
+    /// Events that are not settled.
     pub pending: u64,
     /// Events received since the daemon started, including ignored ones.
     #[serde(default)]
@@ -274,12 +275,12 @@ fn count(number: u64, thing: &str) -> String {
 }
 
 impl Destination {
-    /// Something waits that does not leave, or never could.
+    /// Something waits and cannot be sent now, or ever.
     pub fn is_in_trouble(&self) -> bool {
         self.is_nowhere() || self.full || self.state != "ok" && self.waiting > 0
     }
 
-    /// Why nothing leaves, or left at last; `None` since something did.
+    /// Why nothing is sent, or why the last try failed; `None` after a success.
     pub fn current_error(&self) -> Option<&str> {
         let is_over = self.state == "ok" && self.last_success.is_some();
         self.last_error.as_deref().filter(|_| !is_over)

@@ -81,7 +81,7 @@ pub struct Turn {
     pub agents: Vec<Turn>,
     /// Line → index of its subagent; `None` for subagents that no turn asked for.
     sides: HashMap<String, Option<usize>>,
-    /// The latest call of each id; it links to the earlier ones.
+    /// The latest call with each id; it links to the earlier ones.
     by_message: ById<usize>,
     by_tool: ById<(usize, usize)>,
     /// The call with the latest line of the turn.
@@ -190,7 +190,7 @@ impl Turn {
     /// The model has answered, or an error took the answer's place: there is something to emit.
     pub fn is_answered(&self) -> bool {
         let has_end = self.skill.is_some() || self.error.is_some() || self.is_interrupted;
-        // Subagents that Claude Code starts by itself belong to nobody.
+        // Subagents that Claude Code starts by itself belong to no turn.
         (has_end || !self.generations.is_empty()) && !(self.of_sides && self.prompt.is_warmup())
     }
 

@@ -1,7 +1,7 @@
-//! Model calls → what they used, summed by day, project, model and the like.
+//! Model calls → what they used, summed by day, project, model and other keys.
 //!
-//! Comes in: turns, and rows that an index kept of them. Goes out: sums in which each call counts once, under one key, so that the rows
-//! of a report add up to its total. Knows neither files nor the time of day.
+//! Comes in: turns, and rows from an index of them. Goes out: sums in which each call counts once, under one key, so
+//! that the rows of a report add up to its total. Knows neither files nor the time of day.
 
 use std::{
     borrow::Cow,
@@ -24,31 +24,31 @@ use crate::{
 /// A model call of a turn or subagent, or the advice of another model within it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Used<'t> {
-    /// Its turn; none if nobody knows for which turn a subagent worked.
+    /// Its turn; `None` if the turn of a subagent is unknown.
     pub trace: Option<TraceId>,
-    /// When the call was first written, nanoseconds since the epoch.
+    /// When the call was first written, in nanoseconds since the epoch.
     pub at: Option<Nanos>,
     pub model: &'t str,
-    /// `fast`, where it has a price of its own; none for the usual one.
+    /// `fast`, which has a price of its own; `None` for the usual speed.
     pub speed: Option<&'t str>,
     pub tokens: Tokens,
-    /// False for advice: its tokens count, but the API was called once.
+    /// False for advice: its tokens count, but it is not a call of its own.
     pub is_call: bool,
-    /// What the subagent is called that made it; none for the turn itself.
+    /// The name of the subagent that made it; `None` in the turn itself.
     pub agent: Option<&'t str>,
     /// The skill during which it was made.
     pub skill: Option<&'t str>,
-    /// The MCP server whose tools it is about or calls.
+    /// The MCP server whose tools it calls or is about.
     pub mcp_server: Option<&'t str>,
     /// The tools it calls, each once, joined by ` + `; empty for none.
     pub tools: String,
-    /// What recognises copies of it: see `trace::marks`.
+    /// Recognises copies of it: see `trace::marks`.
     pub marks: [Option<u64>; 3],
-    /// It is copied from another session, which keeps it.
+    /// It is a copy; the session it was copied from counts it.
     pub is_copy: bool,
 }
 
-/// The calls of a turn, those of subagents among its own lines included. `trace`: its own, or none.
+/// The calls of a turn, including those of subagents among its own lines. `trace` is the turn's trace, or `None`.
 pub fn calls(turn: &Turn) -> Vec<Used<'_>> {
     let mut found = Vec::new();
     gather(turn, Some(trace_id(turn.trace_key())), &mut found);
@@ -102,17 +102,17 @@ fn tools(generation: &Generation) -> String {
     names.join(" + ")
 }
 
-/// What a call is counted under.
+/// The key that calls are summed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     Day,
-    /// Weeks begin on Monday and are named by that day.
+    /// Named by its Monday.
     Week,
     Month,
     Project,
     Model,
     Session,
-    /// The tools that a call calls, all of them: a call counts once.
+    /// All tools of a call in one key, because a call counts once.
     Tool,
     Skill,
     Agent,
@@ -121,7 +121,7 @@ pub enum By {
 }
 
 impl By {
-    /// Every one, with its name.
+    /// Each key with its name.
     pub const ALL: [(&'static str, Self); 11] = [
         ("day", Self::Day),
         ("week", Self::Week),
@@ -136,12 +136,12 @@ impl By {
         ("branch", Self::Branch),
     ];
 
-    /// True if its rows are points in time, whose order is theirs.
+    /// True if its rows are points in time, shown in that order.
     pub fn is_time(self) -> bool {
         matches!(self, Self::Day | Self::Week | Self::Month)
     }
 
-    /// The row that counts what has no such thing.
+    /// The row for calls without this key.
     pub fn none(self) -> &'static str {
         match self {
             Self::Day | Self::Week | Self::Month => "(no time)",
@@ -157,7 +157,7 @@ impl By {
     }
 }
 
-/// The day, week or month of a time.
+/// The day, week or month of a point in time.
 pub fn period(by: By, at: Nanos, zone: &TimeZone) -> Option<String> {
     let date = Timestamp::from_nanosecond(at.into()).ok()?.to_zoned(zone.clone()).date();
     match by {
@@ -179,20 +179,20 @@ pub struct Counted<'r> {
     pub is_call: bool,
 }
 
-/// What was used under one key.
+/// The sums for one key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Row {
     pub key: String,
-    /// Turns with such a call.
+    /// Turns with at least one such call.
     pub turns: u64,
     pub calls: u64,
     #[serde(flatten)]
     pub tokens: Tokens,
-    /// US dollars by the list prices; `None` where none of it has a price.
+    /// US dollars by the list prices; `None` if no call has a known price.
     pub cost_usd: Option<f64>,
 }
 
-/// The sums, and what has no price.
+/// The sums, and the calls without a price.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     pub rows: Vec<Row>,
@@ -225,7 +225,7 @@ impl Sum {
     }
 }
 
-/// Adds calls up.
+/// Adds up calls.
 #[derive(Debug, Default)]
 pub struct Summing {
     sums: HashMap<String, Sum>,
@@ -246,7 +246,7 @@ impl Summing {
         }
     }
 
-    /// The rows: points in time in their order, others by what they cost, then by their tokens.
+    /// The rows: points in time in order, others by cost, then by tokens.
     pub fn report(self, by: By) -> Report {
         let mut rows: Vec<Row> = self.sums.into_iter().map(|(key, sum)| sum.row(key)).collect();
         rows.sort_by(|one, other| {
@@ -260,7 +260,7 @@ impl Summing {
     }
 }
 
-/// What these tokens cost, US dollars. What used none costs nothing, whatever the model.
+/// The cost of these tokens in US dollars. Zero tokens cost nothing, whatever the model.
 pub fn cost(model: &str, speed: Option<&str>, tokens: Tokens) -> Option<f64> {
     if tokens.is_none() {
         return Some(0.0);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_belongs_to_a_day_a_week_and_a_month_of_its_zone() {
+    fn a_time_is_assigned_to_its_local_day_week_and_month() {
         let east = TimeZone::fixed(jiff::tz::offset(9));
         for (zone, time, expect) in [
             (TimeZone::UTC, "2026-11-29T23:59:59Z", ["2026-11-29", "2026-11-23", "2026-11"]),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn points_in_time_stay_in_order() {
+    fn rows_of_time_keys_are_in_order() {
         let mut sums = Summing::default();
         sums.add("2026-11-02".into(), &call(1, "claude-opus-4-6", 9));
         sums.add("2026-11-01".into(), &call(1, "claude-opus-4-6", 1));

@@ -27,7 +27,7 @@ pub enum Answer {
     Unreachable(String),
     /// No answer after at least part of the batch was sent: reset, closed or silent.
     Silent(String),
-    /// The destination is a directory, and somebody has to fix something before files can be written.
+    /// The destination is a directory, and someone has to fix something before files can be written.
     Unwritable(String),
     /// The server's certificate is not trusted.
     Untrusted(String),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_2xx_that_nobody_who_receives_has_said_parks() {
+    fn a_2xx_that_does_not_come_from_a_receiver_parks() {
         for status in [200, 202, 203, 299] {
             let mut answer = response(status, None);
             if let Answer::Response { denial, .. } = &mut answer {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_obeyed_where_it_makes_sense() {
+    fn a_sensible_retry_after_is_respected() {
         for (status, text, expect) in [
             (429, "7", Some(7)),
             (503, "0", Some(0)),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn partial_success_is_not_tried_again() {
+    fn partial_success_is_not_retried() {
         let answer = Answer::Response {
             status: 200,
             retry_after: None,

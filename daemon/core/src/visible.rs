@@ -1,6 +1,8 @@
-//! Makes strangers' text safe to show: no character moves the cursor, changes the direction of writing or is invisible.
+//! Makes text from others safe to show: no character moves the cursor, changes the direction of writing
+//! or is invisible.
 //!
-//! Everything that is printed, logged or measured passes through here: see `output`, `log`, [`crate::metrics`] and `service`.
+//! All text that is printed, logged or measured passes through here: see `output`, `log`, [`crate::metrics`]
+//! and `service`.
 
 use std::{
     borrow::Cow,
@@ -133,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_unicode_calls_a_control_a_format_or_ignorable_is_hidden_and_nothing_else() {
+    fn exactly_unicodes_control_format_and_ignorable_characters_are_hidden() {
         let hidden = regex::Regex::new(r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]").unwrap();
         for c in ('\0'..=char::MAX).filter(|c| *c != PICTURE) {
             assert_eq!(is_hidden(c), hidden.is_match(c.encode_utf8(&mut [0; 4])), "U+{:04X}", u32::from(c));
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_shows_its_number_and_the_rest_is_as_it_was() {
+    fn hidden_characters_become_their_code_and_others_are_kept() {
         for (text, expect) in [
             ("", ""),
             ("größe \\n 日本 ❤️", "größe \\n 日本 ❤️"),
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hidden_character_is_found_wherever_it_is() {
+    fn hidden_characters_are_found_at_every_position() {
         for at in 0..100 {
             for (c, shown) in [('\x1b', "\\u{1b}"), ('\u{202e}', "\\u{202e}"), ('ß', "ß")] {
                 let (before, after) = ("a".repeat(at), "é".repeat(100 - at));
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn json_stays_the_same_data() {
+    fn escaped_json_has_the_same_data() {
         let value = serde_json::json!({"k\u{202e}\x1b": ["\u{9b}\x7f\u{e0041}", "a\n\"\\", "日本"]});
         for text in [serde_json::to_string(&value).unwrap(), serde_json::to_string_pretty(&value).unwrap()] {
             let shown = json(&text);

@@ -30,18 +30,18 @@ use proto::paths::Paths;
 /// No daemon answers on the socket.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotRunning {
-    /// There is none.
+    /// It does not run.
     #[error("the daemon is not running: cc-langfusectl start")]
     Absent,
-    /// There is one, which does this before it answers.
+    /// It runs but does not answer yet; the text says what it is doing.
     #[error("the daemon starts: {0}")]
     Starting(String),
 }
 
-/// Longest text, in bytes, in which a daemon says what it does before it answers.
+/// Maximum length of that text in bytes.
 const OPENING: u64 = 4096;
 
-/// What the daemon of these paths does before it answers, if it says so and is there.
+/// What the daemon of these paths is doing before it answers; `None` if it does not run or does not say.
 fn opening(paths: &Paths) -> Option<NotRunning> {
     let bytes = files::read(&paths.opening, &files::Rules { limit: OPENING, ..files::Rules::STRICT }).ok()?;
     let text = String::from_utf8_lossy(&bytes);
@@ -56,12 +56,12 @@ pub(crate) fn home() -> anyhow::Result<PathBuf> {
     environment::home().context("HOME is not set")
 }
 
-/// Where Claude Code's own directory is, if not in the home.
+/// Claude Code's own directory, if it is not the default one.
 pub(crate) fn config_dir() -> Option<PathBuf> {
     environment::absolute("CLAUDE_CONFIG_DIR")
 }
 
-/// Where Claude Code keeps the user's settings.
+/// The directory of the user's settings of Claude Code.
 pub(crate) fn user_dir(home: &Path) -> PathBuf {
     credentials::user_dir(config_dir().as_deref(), home)
 }
@@ -71,17 +71,17 @@ pub(crate) fn is_free(paths: &Paths) -> bool {
     files::open(&paths.lock, &files::Rules::users(u64::MAX)).map_or(true, |lock| lock.file.try_lock().is_ok())
 }
 
-/// Where the daemon lives.
+/// The daemon's files.
 pub(crate) fn paths() -> anyhow::Result<Paths> {
     Ok(environment::paths(&home()?))
 }
 
-/// The daemon's configuration, as it would read it now.
+/// The daemon's configuration as it is on disk.
 pub(crate) fn config() -> anyhow::Result<Config> {
     Ok(config_file::load(&paths()?.config)?)
 }
 
-/// The daemon of a state directory, and what can be asked of it. Every question may fail with [`NotRunning`].
+/// The daemon of a state directory, and its API. Every request may fail with [`NotRunning`].
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     paths: Paths,
@@ -89,7 +89,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// The user's daemon; each answer may take 5 s.
+    /// The user's daemon, with 5 s for each answer.
     ///
     /// # Errors
     /// If there is no home.
@@ -97,28 +97,27 @@ impl Client {
         Ok(Self::at(&paths()?))
     }
 
-    /// The daemon that lives at `paths`.
+    /// The daemon with these files.
     pub(crate) fn at(paths: &Paths) -> Self {
         Self { paths: paths.clone(), timeout: Duration::from_secs(5) }
     }
 
-    /// The same; each answer may take this long.
+    /// The same with another time limit for each answer.
     pub(crate) fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// How it is.
     pub(crate) fn status(&self) -> anyhow::Result<Status> {
         self.get("/v1/status")
     }
 
-    /// True if it runs, whatever its version.
+    /// True if it runs, in any version.
     pub(crate) fn answers(&self) -> bool {
         let quick = self.clone().with_timeout(Duration::from_secs(2));
         quick.request(Method::GET, "/v1/status", Vec::new()).is_ok()
     }
 
-    /// Its process id, whatever its version.
+    /// Its process id, in any version.
     pub(crate) fn pid(&self) -> anyhow::Result<i32> {
         #[derive(Deserialize)]
         struct Brief {
@@ -131,38 +130,38 @@ impl Client {
         Ok(self.get::<Brief>("/v1/status")?.daemon.pid)
     }
 
-    /// Waits until everything is delivered, `timeout` at most: what is left then.
+    /// Waits until everything is delivered, for at most `timeout`; returns what is left.
     pub(crate) fn flush(&self, timeout: Duration) -> anyhow::Result<Left> {
         let patient = self.clone().with_timeout(timeout + self.timeout);
         patient.answer(Method::POST, &format!("/v1/flush?timeout_ms={}", timeout.as_millis()), Vec::new())
     }
 
-    /// Hands a hook event over, as a hook does: it is stored when this comes back.
+    /// Delivers a hook event like a hook; when this returns, it is stored.
     pub(crate) fn hook(&self, frame: Vec<u8>) -> anyhow::Result<()> {
         self.request(Method::POST, proto::HOOK_PATH, frame).map(drop)
     }
 
-    /// Trusts an address and account, or no longer.
+    /// Trusts an address and account, or withdraws that trust.
     pub(crate) fn trust(&self, request: &Trust) -> anyhow::Result<TrustAnswer> {
         self.post("/v1/trust", request)
     }
 
-    /// Moves what waits for a destination to another, or drops it.
+    /// Moves the waiting spans of a destination to another, or drops them.
     pub(crate) fn redirect(&self, request: &Redirect) -> anyhow::Result<Redirected> {
         self.post("/v1/destinations", request)
     }
 
-    /// Pauses a project or lets it go on: what is paused then.
+    /// Pauses or resumes a project; returns what is paused afterwards.
     pub(crate) fn pause(&self, request: &Pause) -> anyhow::Result<Vec<PathBuf>> {
         self.post("/v1/pause", request)
     }
 
-    /// Forgets traces: how many spans of them were waiting.
+    /// Forgets traces; returns how many of their spans were waiting.
     pub(crate) fn forget(&self, request: &Forget) -> anyhow::Result<usize> {
         self.post("/v1/forget", request)
     }
 
-    /// What it knows of spans and events.
+    /// The state of spans and events.
     pub(crate) fn known(&self, ask: &Ask) -> anyhow::Result<Known> {
         self.post("/v1/known", ask)
     }
@@ -172,17 +171,17 @@ impl Client {
         self.get("/v1/imported")
     }
 
-    /// Hands such sessions over: how many were new.
+    /// Imports such sessions; returns how many were new.
     pub(crate) fn import(&self, sessions: &[Imported]) -> anyhow::Result<Taken> {
         self.post("/v1/imported", sessions)
     }
 
-    /// What no server takes.
+    /// Spans that no server accepts.
     pub(crate) fn dead_letters(&self) -> anyhow::Result<Vec<DeadLetter>> {
         self.get("/v1/dead-letters")
     }
 
-    /// Retries or drops dead letters: how many.
+    /// Retries or drops dead letters; returns how many.
     pub(crate) fn settle(&self, request: &Settle) -> anyhow::Result<usize> {
         self.post("/v1/dead-letters", request)
     }
@@ -205,7 +204,7 @@ impl Client {
         runtime.block_on(async {
             let exchange = exchange(&self.paths, method, path, body);
             let answer = tokio::time::timeout(self.timeout, exchange).await.context("the daemon does not answer");
-            // It answers nobody before its database is open.
+            // It does not answer before its database is open.
             answer.flatten().map_err(|error| opening(&self.paths).map_or(error, anyhow::Error::from))
         })
     }
@@ -226,7 +225,7 @@ async fn exchange(paths: &Paths, method: Method, path: &str, body: Vec<u8>) -> a
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
     if !status.is_success() {
-        // Earlier versions of the daemon do not say why.
+        // Earlier versions of the daemon do not give a reason.
         let why = serde_json::from_slice::<Failure>(&body).map(|failure| failure.error);
         bail!("the daemon answered {status}: {}", why.unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned()));
     }

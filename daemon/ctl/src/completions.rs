@@ -1,4 +1,4 @@
-//! `completions` and `man`: made of the commands themselves.
+//! `completions` and `man`, generated from the commands.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -31,7 +31,7 @@ impl Completions {
 /// Commands whose arguments are sessions.
 const OF_SESSIONS: &str = "show|reconcile|open|forget|replay|backfill";
 
-/// `script` with the ids of sessions where a session is asked for.
+/// `script` with the ids of sessions as completions where a command takes one.
 fn with_sessions(shell: Shell, script: &str) -> String {
     match shell {
         Shell::Bash => format!(

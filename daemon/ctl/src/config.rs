@@ -1,4 +1,4 @@
-//! `config`: settings as they are, and where each comes from.
+//! `config`: the effective settings and their sources.
 
 use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
@@ -56,7 +56,7 @@ fn heading(text: &str) {
     let _ = output::painted(Look::Bold, format_args!("{text}"));
 }
 
-/// What a hook would be given in `dir`, by whom; Claude Code puts what its settings say over its environment.
+/// The variables of a hook in `dir`, by source; Claude Code puts its settings over its environment.
 fn given(dir: &Path, home: &Path) -> Vec<(String, BTreeMap<String, String>)> {
     let moved = environment::text(proto::env::STATE_DIR).map(|value| (proto::env::STATE_DIR.to_owned(), value));
     let own = ("environment".to_owned(), environment::forwarded().into_iter().chain(moved).collect());
@@ -66,7 +66,7 @@ fn given(dir: &Path, home: &Path) -> Vec<(String, BTreeMap<String, String>)> {
     std::iter::once(own).chain(of_files).collect()
 }
 
-/// Who starts the daemon.
+/// What starts the daemon.
 fn start(layers: &Layers) -> &'static str {
     if layers.start_by_hook.value { "hook" } else { "service" }
 }
@@ -113,7 +113,7 @@ fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
     rows
 }
 
-/// Why a destination gets nothing, as far as that can be seen from here.
+/// Why a destination gets nothing, as far as it can be seen without the daemon.
 fn problem(named: &Named, home: &Path) -> Option<String> {
     match &named.entry {
         Err(why) => Some(why.clone()),

@@ -1,4 +1,4 @@
-//! `dead-letters`: spans that no server takes.
+//! `dead-letters`: spans that no server accepts.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
 use cc_core::status::{Fate, Settle};
 use cc_langfuse::output;
 
-/// Which dead letters are meant: one, or all.
+/// Selects one dead letter or all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Which {
     All,

@@ -1,4 +1,4 @@
-//! Waiting for delivery, as long as it can come: not for a person to do something first, without whom nothing leaves.
+//! Waits for delivery, but not where a person has to do something first.
 
 use std::{thread, time::Duration};
 
@@ -11,10 +11,10 @@ use cc_core::{
 };
 use cc_langfuse::clock;
 
-/// How often it is looked at whether there is anything to wait for.
+/// How often it checks whether there is anything to wait for.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// After this time, what was parked before has been tried again.
+/// After this time, what was parked has been tried again.
 const RETRIED: Duration = Duration::from_secs(5);
 
 /// How the wait ended.
@@ -22,17 +22,17 @@ const RETRIED: Duration = Duration::from_secs(5);
 pub(crate) enum Outcome {
     /// Everything is delivered.
     Delivered,
-    /// The time was over, and this is left.
+    /// The time ran out, and this is left.
     Late(Left),
-    /// Nothing more leaves until somebody does something: where what waits, and why.
+    /// Everything left waits for a person: the reasons.
     Refused(Vec<String>),
 }
 
-/// Waits until all that waits for the destinations that are `meant` is delivered, at most until `limit`; ends at once when all
-/// of it waits for somebody.
+/// Waits until everything for the destinations that `meant` selects is delivered, at most until `limit`; ends at once
+/// when all of it waits for a person.
 ///
 /// # Errors
-/// If the daemon does not say.
+/// If the daemon does not answer.
 pub(crate) fn wait(daemon: &Client, limit: Duration, meant: impl Fn(&Destination) -> bool) -> anyhow::Result<Outcome> {
     let (since, started) = (Timestamp::now(), clock::monotonic());
     loop {
@@ -52,20 +52,20 @@ pub(crate) fn wait(daemon: &Client, limit: Duration, meant: impl Fn(&Destination
         if started.elapsed() >= limit {
             return Ok(Outcome::Late(left));
         }
-        // It came back early where the daemon has nothing that could leave.
+        // It returned early because the daemon has nothing to send.
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Where something waits for somebody, and for what.
+/// Which destination waits for a person, and why.
 fn why(row: &Destination) -> String {
     let why = row.last_error.as_deref().map_or_else(|| "see cc-langfusectl doctor".to_owned(), words);
     let spans = amount::count(usize::try_from(row.waiting).unwrap_or(usize::MAX), "span");
     format!("{} is {}, and {spans} wait for you: {why}", row.base_url, row.state)
 }
 
-/// True if nothing leaves for a destination until somebody does something, as far as is known `waited` after `since`. What was
-/// so before may just be tried with another key.
+/// True if nothing can be sent to a destination before a person acts, as far as it is known `waited` after `since`. A
+/// state from before `since` may just be tried with another key.
 fn is_stuck(row: &Destination, since: Timestamp, waited: Duration) -> bool {
     let tried = row.last_error_at.as_ref().and_then(|at| at.parse::<Timestamp>().ok()).is_some_and(|at| at >= since);
     match row.state.as_str() {

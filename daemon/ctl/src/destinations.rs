@@ -1,4 +1,5 @@
-//! `destinations`: where spans go, and what becomes of those that wait for one to which nothing can be sent any more.
+//! `destinations`: where spans go, and moving or dropping those that wait for a destination that can no
+//! longer be reached.
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
@@ -19,7 +20,7 @@ use cc_core::{
 };
 use cc_langfuse::output;
 
-/// How long moving what waits may take: as much as may wait is written anew.
+/// How long a move may take: a full queue is rewritten.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How similar a name must be to be suggested.
@@ -68,7 +69,7 @@ enum Change {
     },
 }
 
-/// A destination, as `--json` shows it.
+/// A destination in the form of `--json`.
 #[derive(Serialize)]
 struct Row<'d> {
     name: &'d str,
@@ -132,7 +133,7 @@ fn list(known: &[Destination], json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The destination that `name` means: its name, or an address or account that no other has.
+/// The destination `name`: by its name, or by an address or account that no other has.
 fn named<'d>(known: &'d [Destination], name: &str) -> anyhow::Result<&'d Destination> {
     if let Some(found) = known.iter().find(|to| to.name == name) {
         return Ok(found);

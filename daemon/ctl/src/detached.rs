@@ -1,4 +1,4 @@
-//! A daemon that has no terminal: started and ended by itself, where no service manager does.
+//! A daemon without a terminal, started and stopped directly, where no service manager does it.
 
 use std::{
     process::{Command, Stdio},
@@ -18,13 +18,12 @@ use cc_langfuse::{
 };
 use proto::paths::Paths;
 
-/// How long a daemon may take to answer, or to end. One that opens a large database answers later.
+/// How long a daemon may take to answer, or to exit. It answers later if it opens a large database.
 const TIME_LIMIT: Duration = Duration::from_secs(15);
 
-/// How often it is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Starts a daemon that has no terminal and outlives this one; its process id, when it answers.
+/// Starts a daemon without a terminal that outlives this process; returns its process id when it answers.
 ///
 /// # Errors
 /// Why it does not.
@@ -54,14 +53,14 @@ pub(crate) fn start(paths: &Paths) -> anyhow::Result<u32> {
     }
 }
 
-/// Ends the daemon of `paths`, however it was started, and waits until its place is free.
+/// Stops the daemon of `paths`, however it was started, and waits until its lock is free.
 ///
 /// # Errors
-/// If it does not end.
+/// If it does not exit.
 pub(crate) fn end(paths: &Paths) -> anyhow::Result<()> {
     let Ok(pid) = Client::at(paths).pid() else { return Ok(()) };
     let pid = Pid::from_raw(pid).context("the daemon does not say its process id")?;
-    // It may have ended just now.
+    // It may have exited just now.
     let _ = kill_process(pid, Signal::TERM);
     let deadline = clock::monotonic() + TIME_LIMIT;
     while !client::is_free(paths) {

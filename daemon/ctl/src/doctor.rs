@@ -1,4 +1,4 @@
-//! `doctor`: looks at everything between Claude Code's hook and the server.
+//! `doctor`: checks everything from Claude Code's hook to the server.
 
 use std::{
     collections::BTreeSet,
@@ -150,7 +150,7 @@ impl Doctor {
             let secrets = credentials::from_key_file(to, secrets.clone(), home);
             let is_complete = !backend.needs_secret(to) || !secrets.is_empty();
             let is_parked = matches!(backend.connect(to, &secrets, &[]), Connect::Park(_));
-            // What keeps anything from going there is said above.
+            // Reasons why nothing can go there were reported above.
             let may_go = to.is_private() || backend.takes_plain_http() && traced::is_trusted(daemon.status(), to);
             if is_complete && !is_parked && may_go && !settings::is_secret(&to.account) {
                 let server = network::Server { to, secrets: &secrets, options: env.options(), project, home };
@@ -176,7 +176,7 @@ impl Doctor {
     }
 }
 
-/// The tables `[[destination]]` of config.toml, and whether one is for `project`.
+/// Checks the `[[destination]]` tables of config.toml, and whether one is for `project`.
 fn of_destinations(
     env: &Env<'_>,
     config: &anyhow::Result<Config>,
@@ -202,7 +202,7 @@ fn of_destinations(
     findings
 }
 
-/// Whatever was seen, a key is not shown.
+/// Removes keys from whatever a finding shows.
 fn conceal(finding: &mut Finding, env: &Env<'_>) {
     let routes = env.routes().0.into_iter().chain(env.destination().ok());
     let accounts: BTreeSet<String> = routes.map(|(to, _)| to.account).chain([String::new()]).collect();
@@ -229,11 +229,11 @@ pub(crate) fn live_plugin(project: Option<&Path>, home: &Path) -> anyhow::Result
 /// What `setup` ends with: all that is not well, without a test trace.
 ///
 /// # Errors
-/// If it cannot be looked at.
+/// If the checks cannot be run.
 pub(crate) fn short(project: &Path, home: &Path, paths: &Paths) -> anyhow::Result<()> {
     let doctor = Doctor { json: false, project: None, verbose: false, no_probe: true, wait: Duration::ZERO };
     let mut screen = Screen::unwell();
-    // Nothing was heard yet, which everybody knows.
+    // That no event came yet is expected.
     doctor.examine(project, home, paths, &mut |finding| {
         if finding.check != "events" {
             screen.add(finding);

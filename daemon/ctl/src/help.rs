@@ -1,10 +1,10 @@
-//! `--help`: the commands by what they are for, as wide as the terminal.
+//! `--help`: the commands grouped by purpose, in the width of the terminal.
 
 use clap::{Command, CommandFactory};
 
 use crate::ui::{table, terminal};
 
-/// The commands by what they are for. One that is in no group comes at the end.
+/// The commands by purpose. A command in no group comes at the end.
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Start here", &["try", "setup", "doctor", "run", "uninstall"]),
     ("See", &["status", "top", "sessions", "open", "show", "view", "usage", "reconcile", "logs"]),
@@ -14,10 +14,10 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("More", &[]),
 ];
 
-/// How wide help is where no terminal says.
+/// The width of help without a terminal.
 const WIDTH: usize = 100;
 
-/// The program's arguments, with such a help.
+/// The program's arguments, with this form of help.
 pub(crate) fn command() -> Command {
     let width = terminal::width().unwrap_or(WIDTH).max(40);
     let command = crate::Args::command().term_width(width);
@@ -48,7 +48,7 @@ fn list(command: &Command, width: usize) -> String {
     lines.join("\n")
 }
 
-/// `text` in lines of at most `width` columns; at least one.
+/// `text` in lines of at most `width` columns; at least one line.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

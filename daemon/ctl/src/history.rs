@@ -1,4 +1,4 @@
-//! The sessions on this machine, by the index of their transcripts: without daemon and network.
+//! The sessions on this machine, from the index of their transcripts: without daemon and network.
 
 use std::path::{Path, PathBuf};
 
@@ -19,16 +19,16 @@ use cc_langfuse::{
     rebuild, socket,
 };
 
-/// What the index is called, in the state directory.
+/// The file name of the index in the state directory.
 const NAME: &str = "index.db";
 
-/// The user's history, or that at given places.
+/// The user's history, or the transcripts at given paths.
 pub(crate) struct History {
     pub index: Index,
     pub config: Config,
-    /// Which transcripts it is of.
+    /// The paths of its transcripts.
     paths: Vec<PathBuf>,
-    /// Transcripts that cannot be read are named once.
+    /// Unreadable transcripts are already reported.
     quiet: bool,
 }
 
@@ -39,10 +39,10 @@ pub(crate) fn prompt(path: &Path, at_byte: u64, rules: &Redactor) -> Option<Stri
 }
 
 impl History {
-    /// Opens the index of the user's own transcripts; of `paths` one in memory.
+    /// Opens the index of the user's own transcripts; for `paths`, an index in memory.
     ///
     /// # Errors
-    /// If one of `paths` is not there, or the index can be neither opened nor made.
+    /// If one of `paths` does not exist, or the index can be neither opened nor created.
     pub(crate) fn open(paths: &[PathBuf]) -> anyhow::Result<Self> {
         let config = client::config()?;
         price::set(config.prices.clone());
@@ -59,7 +59,7 @@ impl History {
         Ok(Self { index, config, paths: paths.to_vec(), quiet: false })
     }
 
-    /// Reads what is new. On a terminal it shows how far it is, if that takes longer than a moment.
+    /// Reads what is new. On a terminal it shows its progress if that takes long.
     ///
     /// # Errors
     /// If the index cannot be written.

@@ -1,4 +1,4 @@
-//! `import-state`: takes over from the Node tool, so that what it has sent is not sent again.
+//! `import-state`: imports the Node tool's state, so that what it has sent is not sent again.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -14,7 +14,7 @@ use cc_core::{
 };
 use cc_langfuse::output;
 
-/// How many sessions one request has.
+/// How many sessions one request contains.
 const SESSIONS_PER_REQUEST: usize = 5000;
 
 /// `import-state`.

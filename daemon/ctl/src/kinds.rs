@@ -1,4 +1,4 @@
-//! Destinations as people name them: by their kind, by their name, by their address.
+//! Destinations as people name them: by kind, name or address.
 
 use cc_core::{
     config::Config,
@@ -6,19 +6,19 @@ use cc_core::{
     status::Status,
 };
 
-/// Which destinations are meant.
+/// Selects destinations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum To {
     /// All of this kind.
     Kind(Kind),
-    /// The one that `config.toml` or the daemon calls so, or whose address it is.
+    /// The one with this name in `config.toml` or for the daemon, or with this address.
     Name(String),
 }
 
-/// Reads what stands behind `--to`.
+/// Parses the value of `--to`.
 ///
 /// # Errors
-/// Which kinds there are, if it says nothing.
+/// If it is empty; lists the kinds.
 pub(crate) fn to(text: &str) -> Result<To, String> {
     let text = text.trim();
     let known = || Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
@@ -29,12 +29,12 @@ pub(crate) fn to(text: &str) -> Result<To, String> {
     }
 }
 
-/// What destinations are called.
+/// The names of destinations.
 #[derive(Clone, Default)]
 pub(crate) struct Names(Vec<(String, Destination)>);
 
 impl Names {
-    /// Those of `config.toml`, and those that the daemon gives.
+    /// The names from `config.toml`, and those that the daemon gives.
     pub(crate) fn new(config: &Config, status: Option<&Status>) -> Self {
         let of_config = config
             .destinations
@@ -51,7 +51,7 @@ impl Names {
 }
 
 impl To {
-    /// True if `destination` is meant.
+    /// True if `destination` is selected.
     pub(crate) fn means(&self, destination: &Destination, names: &Names) -> bool {
         match self {
             Self::Kind(kind) => destination.kind == *kind,
@@ -62,7 +62,7 @@ impl To {
         }
     }
 
-    /// The kind, if that is what is said.
+    /// The kind, if it selects by kind.
     pub(crate) fn kind(&self) -> Option<Kind> {
         match self {
             Self::Kind(kind) => Some(*kind),
@@ -78,10 +78,10 @@ impl To {
         }
     }
 
-    /// Is there one of that name?
+    /// Checks that a destination has this name.
     ///
     /// # Errors
-    /// Which there are.
+    /// With the known names.
     pub(crate) fn check(&self, names: &Names) -> anyhow::Result<()> {
         let is_known =
             |name: &str| names.0.iter().any(|(known, to)| known == name || to.address == name.trim_end_matches('/'));

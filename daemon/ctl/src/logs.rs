@@ -89,7 +89,7 @@ impl Logs {
     }
 }
 
-/// Which lines to show.
+/// Selects lines.
 struct Choice {
     least: Option<Level>,
     shows: bool,

@@ -1,4 +1,4 @@
-//! `open`: where to see a session.
+//! `open`: shows a session on its server.
 
 use std::{
     path::Path,

@@ -1,4 +1,4 @@
-//! `pause` and `resume`: what a project does in between is never sent.
+//! `pause` and `resume`: turns in between are never sent.
 
 use std::{path::PathBuf, process::ExitCode};
 

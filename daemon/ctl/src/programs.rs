@@ -33,7 +33,7 @@ pub(crate) fn version(program: impl AsRef<OsStr>) -> io::Result<Result<Version, 
     Ok(Version::parse(&said.out).ok_or(said.status))
 }
 
-/// The path of our program `name`, beside this one or on `PATH`; suitable for writing into files.
+/// The path of this project's program `name`, beside this one or on `PATH`; suitable for writing into files.
 ///
 /// # Errors
 /// If there is none.

@@ -107,7 +107,7 @@ fn count_calls(calls: u64) -> String {
     count(usize::try_from(calls).unwrap_or(usize::MAX), "call")
 }
 
-/// How many tokens of which model are in no line; the output tokens, if there are any.
+/// How many tokens of a model are in no line; the output tokens, if there are any.
 fn what(row: &Row) -> String {
     let (kind, tokens) = match row.unseen.output {
         0 => ("", row.unseen.counts().iter().sum()),

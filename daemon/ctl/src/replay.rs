@@ -85,7 +85,7 @@ pub(crate) fn replay(session: Option<&str>, dry_run: bool, to: Option<To>) -> an
     Ok(code)
 }
 
-/// `path` as the daemon can read it.
+/// `path` in the form that the daemon can read.
 fn readable(mut path: PathBuf, roots: &[PathBuf]) -> anyhow::Result<PathBuf> {
     if let Err(Unreadable::Outside) = Transcript::open_beneath(&path, roots) {
         path = session::reached(&path, roots)?.swap_remove(0);
@@ -96,7 +96,7 @@ fn readable(mut path: PathBuf, roots: &[PathBuf]) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// The destination that this environment names, and the variables for the daemon.
+/// The destination in this environment, and the variables for the daemon.
 fn of_environment() -> anyhow::Result<(Destination, Vec<(String, String)>)> {
     let mut env = environment::forwarded();
     let Ok((to, _)) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() else {
@@ -109,8 +109,8 @@ fn of_environment() -> anyhow::Result<(Destination, Vec<(String, String)>)> {
     Ok((to, env))
 }
 
-/// Sends a transcript as history to those destinations that are meant of which the environment names, else the settings of its project
-/// and `config.toml`: from its start, also where it went elsewhere before.
+/// Sends a transcript as history to the destinations in `to`, from the environment or else from the project's settings
+/// and `config.toml`. Sends it from its start even if it went elsewhere before.
 fn to_those(to: To, path: &Path, roots: &[PathBuf], dry_run: bool) -> anyhow::Result<ExitCode> {
     let cwd = session::cwd(path, roots)?;
     if Routes::new(client::home()?, Some(to.clone()))?.of(cwd.as_deref()).is_empty() {

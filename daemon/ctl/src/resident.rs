@@ -1,4 +1,5 @@
-//! `start`, `stop` and `restart`: the resident daemon, by the service manager where it has been set up there, else by itself.
+//! `start`, `stop` and `restart`: the resident daemon, through the service manager if it is set up there,
+//! else directly.
 
 use std::{path::Path, process::ExitCode};
 
@@ -9,7 +10,7 @@ use crate::{
 };
 use proto::paths::Paths;
 
-/// Starts the daemon, and says so.
+/// Starts the daemon, and reports it.
 pub(crate) fn start() -> anyhow::Result<ExitCode> {
     let (home, paths) = (client::home()?, client::paths()?);
     let daemon = Client::at(&paths);
@@ -21,7 +22,7 @@ pub(crate) fn start() -> anyhow::Result<ExitCode> {
     bring_up(&home, &paths, false)
 }
 
-/// Stops the daemon: what waits is sent by the next one.
+/// Stops the daemon: the next one sends what waits.
 pub(crate) fn stop() -> anyhow::Result<ExitCode> {
     let (home, paths) = (client::home()?, client::paths()?);
     let was_there = Client::at(&paths).answers();
@@ -33,7 +34,7 @@ pub(crate) fn stop() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Stops the daemon, if it runs, and starts the program that is installed now.
+/// Stops the daemon, if it runs, and starts the installed program.
 pub(crate) fn restart() -> anyhow::Result<ExitCode> {
     let (home, paths) = (client::home()?, client::paths()?);
     if managed(&home).is_none() {
@@ -42,7 +43,7 @@ pub(crate) fn restart() -> anyhow::Result<ExitCode> {
     bring_up(&home, &paths, true)
 }
 
-/// The service manager, if the daemon has been set up there.
+/// The service manager, if the daemon is set up there.
 fn managed(home: &Path) -> Option<Manager> {
     Manager::find().filter(|manager| manager.is_set_up(home))
 }
@@ -51,7 +52,7 @@ fn bring_up(home: &Path, paths: &Paths, anew: bool) -> anyhow::Result<ExitCode> 
     if let Some(manager) = managed(home) {
         if anew {
             manager.halt(home)?;
-            // One that was started by hand is not the manager's.
+            // A daemon that was started by hand does not belong to the manager.
             detached::end(paths)?;
         }
         return Ok(match manager.start(home, anew)? {
@@ -70,7 +71,7 @@ fn bring_up(home: &Path, paths: &Paths, anew: bool) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// True if the daemon runs from a program that was replaced since, or from another build than this program.
+/// True if the daemon's program was replaced since it started, or is another build than this program.
 pub(crate) fn is_outdated(status: &cc_core::status::Status) -> bool {
     status.daemon.is_outdated(cc_langfuse::VERSION)
 }

@@ -1,4 +1,4 @@
-//! `run`: tracing for one process tree, without touching anybody's settings.
+//! `run`: tracing for one process tree, without changing anyone's settings.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -31,10 +31,10 @@ pub(crate) mod tree;
 use daemon::Daemon;
 use signals::Signals;
 
-/// The name of a link or a copy of this program that runs Claude Code traced to MLflow.
+/// A link or copy of this program with this name runs Claude Code traced to MLflow.
 const WRAPPER: &str = "claude-mlflow";
 
-/// What Claude Code takes settings with.
+/// The flag by which Claude Code takes settings.
 const FLAG: &str = "--settings";
 
 #[derive(clap::Args)]
@@ -61,7 +61,7 @@ pub(crate) struct Run {
     command: Vec<OsString>,
 }
 
-/// What `args`, the program's name first, mean: everything behind the name of the wrapper is for Claude Code.
+/// The arguments for `args`, whose first is the program's name: everything after the wrapper's name is for Claude Code.
 pub(crate) fn as_called(args: Vec<OsString>) -> Vec<OsString> {
     let name = args.first().map(Path::new).and_then(Path::file_name);
     if name != Some(OsStr::new(WRAPPER)) {
@@ -77,7 +77,7 @@ impl Run {
         let signals = Signals::listen()?;
         let started = jiff::Timestamp::now();
         let is_claude = tree::is_claude(program);
-        // Of what else is to run nobody knows what it does with `--version`.
+        // It is unknown what other programs do with `--version`.
         let version = if is_claude { programs::version(program).map(Result::ok) } else { Ok(None) };
         let version = match version.and_then(|version| tree::is_there(program).map(|()| version)) {
             Ok(version) => version,
@@ -132,7 +132,7 @@ impl Run {
     }
 }
 
-/// Leaves what a private daemon did not deliver; the settings go.
+/// Keeps what a private daemon did not deliver, and removes the settings.
 fn keep(private: TempDir, daemon: &Daemon) {
     if daemon.is_private() {
         let files = fs::read_dir(private.path()).into_iter().flatten().filter_map(Result::ok);
@@ -144,18 +144,18 @@ fn keep(private: TempDir, daemon: &Daemon) {
     }
 }
 
-/// Says one line to the user, beside what the program says.
+/// Prints a line for the user, beside the program's output.
 fn say(text: &str) {
     err!("cc-langfusectl: {text}");
 }
 
-/// As a shell puts it: 127 if there is no such program, 126 if it cannot be executed.
+/// The exit code of a shell: 127 if there is no such program, 126 if it cannot be executed.
 fn cannot_start(program: &OsStr, error: &std::io::Error) -> ExitCode {
     say(&format!("{}: {error}", program.display()));
     ExitCode::from(if error.kind() == ErrorKind::NotFound { 127 } else { 126 })
 }
 
-/// Why nothing will be traced, as far as it can be known before.
+/// Why nothing will be traced, as far as it can be known in advance.
 fn untraceable(switch: &str) -> Option<String> {
     let (cwd, home) = (std::env::current_dir().ok()?, client::home().ok()?);
     let entries = client::config().ok()?.destinations.into_iter().filter_map(|named| named.entry.ok());
@@ -193,18 +193,18 @@ fn settings_file(dir: &Path) -> PathBuf {
 struct Way<'a> {
     /// The variable that turns tracing on.
     switch: &'a str,
-    /// The version of Claude Code, if it is known.
+    /// The version of Claude Code, if known.
     version: Option<Version>,
     /// The directory of this run.
     dir: &'a Path,
-    /// That of the daemon.
+    /// The state directory of its daemon.
     state: &'a Path,
-    /// The daemon is this run's alone.
+    /// The daemon belongs only to this run.
     private: bool,
 }
 
 impl Way<'_> {
-    /// `args` with settings that register the hook. Settings the user gave that way are put into them.
+    /// `args` with settings that register the hook. Settings that the user passes in this way are merged into them.
     fn with_settings(self, args: &[OsString]) -> anyhow::Result<Vec<OsString>> {
         let hook = programs::ours("cc-langfuse-hook")?;
         let state = self.state.to_str().context("the state directory's name is no text")?;
@@ -229,7 +229,7 @@ impl Way<'_> {
         Ok(args)
     }
 
-    /// Writes settings into the directory of this run; each Claude Code of it has a file of its own.
+    /// Writes settings into the directory of this run; each Claude Code of the run has its own file.
     fn write(self, settings: &Value) -> anyhow::Result<PathBuf> {
         let first = settings_file(self.dir);
         let others = (0..u32::MAX).map(|number| self.dir.join(format!("settings-{number}.json")));
@@ -247,7 +247,7 @@ impl Way<'_> {
     }
 }
 
-/// Takes `--settings X` or `--settings=X` out of `args`. As for Claude Code, the last one counts.
+/// Removes `--settings X` or `--settings=X` from `args`. As in Claude Code, the last one counts.
 fn take_settings(args: &[OsString]) -> anyhow::Result<(Option<OsString>, Vec<OsString>)> {
     let (mut given, mut rest) = (None, Vec::new());
     let mut args = args.iter();
@@ -267,7 +267,7 @@ fn take_settings(args: &[OsString]) -> anyhow::Result<(Option<OsString>, Vec<OsS
     Ok((given, rest))
 }
 
-/// Settings as Claude Code takes them: a file, or the JSON itself.
+/// Settings in either form that Claude Code accepts: a file, or the JSON itself.
 #[expect(clippy::disallowed_methods, reason = "the user names it, as to Claude Code; a pipe will do")]
 fn read_settings(given: &OsStr) -> anyhow::Result<String> {
     match given.to_str().map(str::trim) {

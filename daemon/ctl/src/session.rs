@@ -1,5 +1,5 @@
-//! The session a person means: by its id or the beginning of it, by a part of its title, by its transcript, or without a word the
-//! latest of the current directory. Every command that takes a session asks here.
+//! Finds the session that a person means: by its id or a prefix of it, by part of its title, by its transcript, or
+//! without a name the latest one of the current directory. Every command that takes a session uses this.
 
 use std::{
     fs,
@@ -27,20 +27,19 @@ mod choose;
 
 pub(crate) use choose::Naming;
 
-/// How many are shown where a name may mean several.
+/// How many candidates are shown if a name may mean several.
 const MAX_SHOWN: usize = 10;
 
-/// A session and where its transcript is.
+/// A session, and the path of its transcript.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub id: String,
     pub transcript: PathBuf,
 }
 
-/// What was typed names no session, or more than one.
+/// The name matches no session, or more than one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Miss {
-    /// There is none of that name.
     #[error(
         "no session {name}{}", if near.is_empty() { ": `cc-langfusectl sessions` lists those that are traced, and the path of a transcript will do" } else { "; did you mean" }
     )]
@@ -48,7 +47,7 @@ pub(crate) enum Miss {
     /// There is no such file.
     #[error("there is no transcript {}{}", path.display(), if near.is_empty() { "" } else { "; did you mean" })]
     NoFile { path: PathBuf, near: Vec<Candidate> },
-    /// More than one is named so.
+    /// It matches more than one.
     #[error("{name} names {} sessions: type more of its id", found.len())]
     Several { name: String, found: Vec<Candidate> },
     /// No session belongs to the directory.
@@ -57,7 +56,7 @@ pub(crate) enum Miss {
 }
 
 impl Miss {
-    /// A table of the sessions that may be meant.
+    /// A table of the candidates.
     fn lines(&self) -> Vec<String> {
         let (Self::Unknown { near: those, .. } | Self::NoFile { near: those, .. } | Self::Several { found: those, .. }) =
             self
@@ -77,7 +76,7 @@ impl Miss {
         };
         let mut rows: Vec<_> = those.iter().take(MAX_SHOWN).map(row).collect();
         if let Some(width) = terminal::width() {
-            // They are indented.
+            // The lines are indented.
             rows = table::fitted(rows, &[Fit::Whole, Fit::Whole, Fit::End, Fit::Spare], width.saturating_sub(2));
         }
         let more = those.len().saturating_sub(MAX_SHOWN);
@@ -85,14 +84,15 @@ impl Miss {
     }
 }
 
-/// Says what went wrong, and which sessions may have been meant.
+/// Prints what went wrong, and the candidates.
 pub(crate) fn report(error: &anyhow::Error) {
     err!("cc-langfusectl: {error:#}");
     let lines = error.downcast_ref().map(Miss::lines);
     lines.iter().flatten().for_each(|line| err!("  {line}"));
 }
 
-/// The session meant, whether a daemon runs or not: only one that knows titles is asked, and only where files do not say it.
+/// The session that `name` means, whether or not a daemon runs. The daemon, which knows titles, is asked only if the
+/// files do not decide.
 pub(crate) fn offline(name: Option<&str>) -> anyhow::Result<Found> {
     let missed = match find(name, Naming::Loose, &[]) {
         Err(error) if matches!(error.downcast_ref(), Some(Miss::Unknown { .. } | Miss::NotHere(_))) => error,
@@ -104,7 +104,7 @@ pub(crate) fn offline(name: Option<&str>) -> anyhow::Result<Found> {
     }
 }
 
-/// The session meant: of those `known` to the daemon and those in Claude Code's directories.
+/// The session that `name` means, among those `known` to the daemon and those in Claude Code's directories.
 pub(crate) fn find(name: Option<&str>, naming: Naming, known: &[status::Session]) -> anyhow::Result<Found> {
     let Some(name) = name else { return latest(known) };
     let candidates = || -> anyhow::Result<Vec<Candidate>> {
@@ -123,7 +123,7 @@ pub(crate) fn find(name: Option<&str>, naming: Naming, known: &[status::Session]
     }
 }
 
-/// True for what names a file rather than a session.
+/// True if `name` looks like a file rather than a session.
 pub(crate) fn is_path(name: &str) -> bool {
     name.contains('/') || Path::new(name).extension().is_some_and(|ext| ext == "jsonl")
 }
@@ -163,7 +163,7 @@ fn latest(known: &[status::Session]) -> anyhow::Result<Found> {
     let roots = roots()?;
     let around = |path: &Path| depth(&dir, cwd(path, &roots).ok().flatten().as_slice());
     let of_projects = roots.iter().flat_map(|root| places::projects(root)).filter_map(|(project, why)| {
-        // All transcripts of a project begin in one directory: the newest speaks for them.
+        // All transcripts in a project's directory have the same working directory: the newest one shows it.
         let newest = in_project(&project, why).into_iter().max_by_key(|candidate| candidate.at)?;
         Some((around(&newest.transcript)?, newest.at, newest))
     });
@@ -172,13 +172,13 @@ fn latest(known: &[status::Session]) -> anyhow::Result<Found> {
     Ok(Found { id: found.id, transcript: found.transcript })
 }
 
-/// How deep the deepest of `dirs` is that has `dir` in it.
+/// The depth of the deepest of `dirs` that contains `dir`.
 fn depth(dir: &Path, dirs: &[PathBuf]) -> Option<usize> {
     let dirs = dirs.iter().map(|dir| dir.canonicalize().unwrap_or_else(|_| dir.clone()));
     dirs.filter(|around| dir.starts_with(around)).map(|around| around.components().count()).max()
 }
 
-/// What a session is called: what it was named, else what was asked first, masked.
+/// The name of a session: its title, else its first prompt, masked.
 pub(crate) fn title(known: &status::Session, rules: &redact::Rules) -> Option<String> {
     known.title.clone().or_else(|| first_prompt(&known.transcript, rules))
 }
@@ -197,7 +197,7 @@ fn candidate(known: &status::Session) -> Candidate {
     }
 }
 
-/// The ids of all sessions that can be named: of those the daemon knows, and those with a transcript.
+/// The ids of all sessions that can be named: those the daemon knows, and those with a transcript.
 pub(crate) fn ids() -> anyhow::Result<Vec<String>> {
     let known = Client::new()?.status().map(|status| status.sessions).unwrap_or_default();
     let known = known.into_iter().map(|session| session.session_id);
@@ -207,7 +207,7 @@ pub(crate) fn ids() -> anyhow::Result<Vec<String>> {
     Ok(all)
 }
 
-/// The sessions with a transcript below `roots`. One that is in two places is where it was written to last.
+/// The sessions with a transcript below `roots`. If there are two, the one written last counts.
 fn on_disk(roots: &[PathBuf]) -> Vec<Candidate> {
     let mut all: Vec<Candidate> = roots
         .iter()
@@ -219,7 +219,7 @@ fn on_disk(roots: &[PathBuf]) -> Vec<Candidate> {
     all
 }
 
-/// The sessions of a project's directory, unless it is not read for a reason.
+/// The sessions of a project's directory, unless there is a reason not to read it.
 fn in_project(dir: &Path, why_not: Option<Unreadable>) -> Vec<Candidate> {
     let entries = why_not.is_none().then(|| fs::read_dir(dir).ok()).flatten().into_iter().flatten();
     let found = entries.filter_map(Result::ok).filter_map(|entry| {
@@ -235,7 +235,7 @@ fn in_project(dir: &Path, why_not: Option<Unreadable>) -> Vec<Candidate> {
     found.collect()
 }
 
-/// The directory a session was in.
+/// The directory of a session.
 ///
 /// # Errors
 /// If the daemon would not read its transcript.
@@ -244,7 +244,7 @@ pub(crate) fn cwd(transcript: &Path, roots: &[PathBuf]) -> Result<Option<PathBuf
     Ok(record::cwd(file.head()?).map(PathBuf::from).filter(|dir| dir.is_absolute()))
 }
 
-/// Where transcripts may lie.
+/// The directories where transcripts may be.
 pub(crate) fn roots() -> anyhow::Result<Vec<PathBuf>> {
     let custom = client::config_dir().map(|dir| dir.join("projects"));
     Ok(custom.into_iter().chain(client::config()?.roots(&client::home()?)).collect())

@@ -1,4 +1,4 @@
-//! `sessions`: those the daemon knows.
+//! `sessions`: lists the sessions that the daemon knows.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use crate::{
 use cc_core::status::Session;
 use cc_langfuse::output;
 
-/// Longest title that is shown.
+/// Maximum length of a title that is shown, in characters.
 const TITLE: usize = 40;
 
 /// `sessions`.
@@ -65,14 +65,14 @@ impl Sessions {
     }
 }
 
-/// The one heard of last first.
+/// Sorted by their latest event, the newest first.
 pub(crate) fn newest(mut sessions: Vec<Session>) -> Vec<Session> {
     let heard = |session: &Session| session.last_heard.as_ref()?.parse::<jiff::Timestamp>().ok();
     sessions.sort_by_key(|session| std::cmp::Reverse(heard(session)));
     sessions
 }
 
-/// "3", or "3, open" if the last of them may go on.
+/// "3", or "3, open" if the last turn may continue.
 pub(crate) fn turns(session: &Session) -> String {
     if session.open_turn { format!("{}, open", session.turns) } else { session.turns.to_string() }
 }

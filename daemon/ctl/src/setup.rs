@@ -1,4 +1,4 @@
-//! `setup`: from keys to traces. Everything it does is shown first, recorded, and taken back by `uninstall`.
+//! `setup`: from keys to traces. Every change is shown first, recorded, and reverted by `uninstall`.
 
 use std::{
     collections::BTreeMap,
@@ -107,38 +107,38 @@ pub(crate) struct Setup {
     experiment: Option<String>,
 }
 
-/// The variable that says how times and totals are derived, and the value under which the server shows all there is. Unset it
-/// means the letter of the specification.
+/// The variable for how times and totals are derived, and the value for which the server shows everything. Without it,
+/// the specification is followed to the letter.
 const SEMANTICS: &str = "CC_LANGFUSE_SEMANTICS";
 const MEASURED: &str = "measured";
 
-/// Which settings are to be changed.
+/// Which settings are changed.
 enum Scope {
-    /// The user's own.
+    /// The user's.
     User,
-    /// Those of the project in this directory.
+    /// The settings of the project in this directory.
     Project(PathBuf),
 }
 
-/// Where traces are to go.
+/// The destination of traces.
 enum Choice {
     Langfuse(Keys),
     Mlflow(mlflow::Mlflow),
 }
 
-/// The keys, and where they belong.
+/// The keys and their server.
 struct Keys {
     destination: Destination,
     secret: Zeroizing<String>,
-    /// The project that the server says they are for, if it was asked.
+    /// The keys' project according to the server, if it was asked.
     project: Option<Project>,
 }
 
 impl Setup {
-    /// Does it.
+    /// Runs the whole setup.
     ///
     /// # Errors
-    /// If something is in the way. Then nothing was changed, or the message says what.
+    /// If something prevents it. Then nothing was changed, or the message says what.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let missing = self.missing();
         if !terminal::is_there() && !missing.is_empty() {
@@ -274,7 +274,7 @@ impl Setup {
             let half = "not everything was done: run this again, or cc-langfusectl uninstall";
             for change in &changes {
                 record.make(change, &paths).context(half)?;
-                // What was written may not count: git is asked again, before there is a secret.
+                // The new line may have no effect: git is asked again, before the secret is written.
                 if let Part::Lines(_) = change.part
                     && change.path != paths.config
                     && let Err(why) = secret_files(secret_file.as_deref())?
@@ -312,7 +312,7 @@ impl Setup {
         Ok(code)
     }
 
-    /// What is needed and not given.
+    /// Required answers that were not given.
     fn missing(&self) -> Vec<&'static str> {
         let given = |flag: &Option<String>, name| flag.is_some() || variable(name).is_some();
         [
@@ -433,7 +433,7 @@ impl Setup {
                     if !terminal::agrees("Try again?")? {
                         return Err(why);
                     }
-                    // What was typed is the default, and what was given is asked for too.
+                    // The typed values become the defaults, and given values are asked for too.
                     let Destination { address, account, .. } = keys.destination;
                     before = Before { server: Some(address), public: Some(account), secret: None };
                     given = Given::default();
@@ -451,7 +451,7 @@ impl Keys {
 }
 
 impl Choice {
-    /// The variables that say so.
+    /// The variables for this destination.
     fn env(&self) -> Vec<(&str, &str)> {
         match self {
             Self::Langfuse(keys) => vec![
@@ -473,7 +473,7 @@ impl Scope {
         }
     }
 
-    /// What to do where its file must not hold a secret.
+    /// The advice if its file must not hold a secret.
     fn instead(&self) -> &'static str {
         match self {
             Self::User => "use --keys-in config or --secret-command, which leave the key out of it, or --project",
@@ -481,7 +481,7 @@ impl Scope {
         }
     }
 
-    /// The project's directory, if it is one project.
+    /// The project's directory, unless it is for all projects.
     fn dir(&self) -> Option<&Path> {
         match self {
             Self::User => None,
@@ -489,14 +489,14 @@ impl Scope {
         }
     }
 
-    /// The settings files that count here besides `file`, weakest first.
+    /// The settings files that apply here besides `file`, weakest first.
     fn others(&self, home: &Path, file: &Path) -> Vec<PathBuf> {
         let mut files = layers::files(self.dir(), &client::user_dir(home));
         files.retain(|other| files::real(other).is_ok_and(|other| other != file));
         files
     }
 
-    /// What a hook is given here by the environment and other files than `file`.
+    /// The variables of hooks here from the environment and from other files than `file`.
     fn elsewhere(&self, home: &Path, file: &Path) -> BTreeMap<String, String> {
         environment::forwarded()
             .into_iter()
@@ -505,7 +505,7 @@ impl Scope {
     }
 }
 
-/// The semantics to write: what a file has in its `own` variables, else `measured`; none where another one is set `elsewhere`.
+/// The semantics to write: those in a file's `own` variables, else `measured`; `None` if others are set `elsewhere`.
 fn semantics<'v>(own: &'v BTreeMap<String, String>, elsewhere: &BTreeMap<String, String>) -> Option<&'v str> {
     let chosen = |vars: &'v BTreeMap<String, String>| vars.get(SEMANTICS).filter(|value| !value.trim().is_empty());
     if let Some(own) = chosen(own) {
@@ -515,7 +515,8 @@ fn semantics<'v>(own: &'v BTreeMap<String, String>, elsewhere: &BTreeMap<String,
     other.is_none_or(|value| value.eq_ignore_ascii_case(MEASURED)).then_some(MEASURED)
 }
 
-/// The project around the current directory: where Claude Code's settings are, or git's working tree. Home is none.
+/// The project around the current directory: the directory with Claude Code's settings, or git's working tree.
+/// Never the home.
 pub(crate) fn project_dir(home: &Path) -> anyhow::Result<PathBuf> {
     let here = std::env::current_dir()?;
     let home = std::fs::canonicalize(home).unwrap_or_else(|_| home.to_owned());
@@ -526,7 +527,7 @@ pub(crate) fn project_dir(home: &Path) -> anyhow::Result<PathBuf> {
     Ok(tree.unwrap_or(here))
 }
 
-/// Says on the standard error what is wrong with the flags.
+/// Reports wrong flags on stderr.
 pub(crate) fn usage(why: &str) -> ExitCode {
     err!("error: {why}");
     ExitCode::from(2)
@@ -554,7 +555,7 @@ fn check(keys: &Keys) -> anyhow::Result<Project> {
     })
 }
 
-/// What is to be changed in a settings file.
+/// The change to a settings file.
 fn settings(file: &Path, desired: Desired<'_>, record: &Record) -> anyhow::Result<Option<Change>> {
     let current = files::read(file)?;
     let in_file = |error: edit::Error| anyhow::anyhow!("{}: {error}", file.display());
@@ -563,7 +564,7 @@ fn settings(file: &Path, desired: Desired<'_>, record: &Record) -> anyhow::Resul
         if settings["disableAllHooks"] == true {
             out!("              disableAllHooks is on in {}: nothing is traced until it is removed", file.display());
         }
-        // What an older version of Claude Code does not know must go.
+        // Events that an older version of Claude Code does not support are removed.
         let stale = match record.of(file).map(|written| &written.part) {
             Some(Part::Settings(ours)) => ours.events.iter().any(|event| !desired.events.contains(&event.as_str())),
             _ => false,

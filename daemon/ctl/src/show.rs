@@ -33,7 +33,7 @@ pub(crate) fn show(session: Option<&str>, json: bool) -> anyhow::Result<ExitCode
         if json {
             for out in turn {
                 let span = as_json(out.observation.body.kind(), encode(&out.observation, &out.facts));
-                // A root that comes again takes the place of the one before, as at a server.
+                // A root that comes again replaces the earlier one, as at a server.
                 match known.entry((out.observation.trace_id, out.observation.span_id)) {
                     Entry::Occupied(at) => spans[*at.get()] = span,
                     Entry::Vacant(new) => {
@@ -55,7 +55,7 @@ pub(crate) fn show(session: Option<&str>, json: bool) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// How spans are made, from this process's environment: what the project's hooks would be given.
+/// The options from this process's environment: what the project's hooks would get.
 pub(crate) fn options() -> Options {
     let vars = environment::all();
     let mut options = Env::new(vars.iter().map(|(name, value)| (name.as_str(), value.as_str()))).options();

@@ -1,4 +1,4 @@
-//! A server for `try`: takes OTLP like Langfuse does, on loopback, and says which spans arrive.
+//! A server for `try` on loopback: accepts OTLP like Langfuse, and reports the spans that arrive.
 
 use std::{io::Read, net::SocketAddr, sync::mpsc};
 
@@ -8,10 +8,10 @@ use prost::Message;
 
 use cc_core::ids::{SpanId, TraceId};
 
-/// A span that arrived: its trace and its own id.
+/// Trace and span id of a span that arrived.
 pub(crate) type Arrived = (TraceId, SpanId);
 
-/// Starts a sink on a thread of its own; every span that arrives comes out of the channel.
+/// Starts a sink on its own thread; the channel returns every span that arrives.
 pub(crate) fn start() -> anyhow::Result<(SocketAddr, mpsc::Receiver<Arrived>)> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;

@@ -15,7 +15,7 @@ use cc_core::{
 };
 use cc_langfuse::output;
 
-/// The longest value of strangers that is shown, in characters; whole it stands in `--json`.
+/// Maximum length of a value from outside, in characters; `--json` has all of it.
 const MAX_VALUE_CHARS: usize = 200;
 
 pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
@@ -103,7 +103,7 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         let open = if session.open_turn { ", one open" } else { "" };
         out!("{label:<14}{} {}{open}", short(&session.session_id), count(session.turns as usize, "turn"));
     }
-    // The type of a line is one word, a field has its line's before it.
+    // The type of a line is one word; a field is prefixed with its line's type.
     let (fields, kinds): (Vec<_>, Vec<_>) = unknown_kinds.iter().partition(|of| of.kind.contains('.'));
     for (what, met) in [("line kind", kinds), ("field", fields)] {
         if let Some(unknown) = unknown(what, &met) {
@@ -126,7 +126,7 @@ pub(crate) fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
     Ok(if left == Left::default() { ExitCode::SUCCESS } else { late(timeout, &left) })
 }
 
-/// Says what is left after `timeout`.
+/// Reports what is left after `timeout`.
 pub(crate) fn late(timeout: Duration, left: &Left) -> ExitCode {
     let media = if left.media > 0 { format!(", {} images and documents", left.media) } else { String::new() };
     err!("left after {timeout:?}: {} events, {} spans{media}", left.events, left.spans);
@@ -134,7 +134,7 @@ pub(crate) fn late(timeout: Duration, left: &Left) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A value in a line with others.
+/// A value among others in a line.
 fn short(text: &str) -> String {
     table::clip(text, MAX_VALUE_CHARS)
 }

@@ -25,10 +25,10 @@ use cc_langfuse::{
     rebuild::{self, Used},
 };
 
-/// Sessions shown where the screen sets no limit.
+/// How many sessions are shown if the screen sets no limit.
 const SESSIONS: usize = 10;
 
-/// A transcript that grows is read again when this many times as long as reading it takes have passed.
+/// A growing transcript is read again after this many times the duration of the last read.
 const REST_FACTOR: u32 = 20;
 
 /// `top`.
@@ -61,7 +61,7 @@ impl Top {
     }
 }
 
-/// The daemon's state at a moment.
+/// The daemon's state at one moment.
 struct Look {
     status: Status,
     at: Instant,
@@ -78,7 +78,7 @@ impl Look {
         &self.status.sessions
     }
 
-    /// How fast a count grew since an earlier look at the same daemon.
+    /// The rate at which a count grew since an earlier state of the same daemon.
     fn rate(&self, before: Option<&Self>, count: impl Fn(&Status) -> Option<u64>) -> Option<f64> {
         let before = before.filter(|before| before.status.daemon.pid == self.status.daemon.pid)?;
         let grown = count(&self.status)?.checked_sub(count(&before.status)?)?;
@@ -86,7 +86,7 @@ impl Look {
     }
 }
 
-/// What sessions have used, by transcript.
+/// The usage of sessions, by transcript.
 #[derive(Default)]
 struct Tokens(HashMap<PathBuf, Account>);
 
@@ -99,7 +99,7 @@ struct Account {
 }
 
 impl Tokens {
-    /// Reads a transcript, unless it is as it was or was read just now.
+    /// Reads a transcript, unless it has not changed or was read just now.
     fn read(&mut self, session: &Session) {
         let Ok(length) = std::fs::metadata(&session.transcript).map(|meta| meta.len()) else { return };
         let known = self.0.get(&session.transcript);
@@ -113,7 +113,7 @@ impl Tokens {
     }
 }
 
-/// The lines of the view, none longer than `width`; of sessions at most `most`.
+/// The lines of the view, none longer than `width`, with at most `most` sessions.
 fn view(
     look: &Look,
     before: Option<&Look>,
@@ -181,7 +181,7 @@ fn cost(used: &Used) -> String {
     }
 }
 
-/// The first line and the heads of the tables stand out.
+/// Highlights the first line and the headings of the tables.
 fn styled(lines: Vec<String>) -> Vec<(Style, String)> {
     let style = |(index, line): (usize, String)| {
         let head = index == 0 || line.starts_with("DESTINATION") || line.starts_with("SESSION");
@@ -190,7 +190,7 @@ fn styled(lines: Vec<String>) -> Vec<(Style, String)> {
     lines.into_iter().enumerate().map(style).collect()
 }
 
-/// Draws until `q` is pressed or a signal comes. The terminal is put back however that ends.
+/// Draws until `q` is pressed or a signal comes, and always restores the terminal.
 fn live(first: Look, interval: Duration) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut wake = runtime.block_on(async { Wake::new() })?;
@@ -221,13 +221,13 @@ fn live(first: Look, interval: Duration) -> anyhow::Result<ExitCode> {
                 before = Some(std::mem::replace(&mut look, next));
                 said = None;
             }
-            // The last state stays to be seen; the daemon may be about to start again.
+            // The last state stays visible; the daemon may be restarting.
             Err(error) => said = Some(format!("{error:#}")),
         }
     }
 }
 
-/// Reads transcripts beside the drawing, one at a time, so that each is shown as soon as it is read.
+/// Reads transcripts in parallel to the drawing, one at a time, so that each is shown as soon as it is read.
 fn read_tokens(wanted: &std::sync::mpsc::Receiver<Vec<Session>>, tokens: &Mutex<Tokens>) {
     while let Ok(sessions) = wanted.recv() {
         for session in sessions {

@@ -1,4 +1,4 @@
-//! A session somebody means, where its spans go, and the key for that.
+//! A session that a person means, its destinations and their keys.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ pub(crate) struct TracedSession {
 }
 
 impl TracedSession {
-    /// The session of this name, as [`session::find`] finds it, with what the daemon knows of it.
+    /// The session of this name, as [`session::find`] finds it, with the daemon's knowledge of it.
     pub(crate) fn meant(known: &[Session], name: Option<&str>, naming: Naming) -> anyhow::Result<Self> {
         let Found { id, transcript } = session::find(name, naming, known)?;
         let is_known = |session: &&Session| session.session_id == id && session.transcript == transcript;
@@ -67,7 +67,7 @@ impl TracedSession {
     /// The traces of the answered turns, and the directories of the project.
     pub(crate) fn turns(&self) -> anyhow::Result<(Vec<String>, Vec<PathBuf>)> {
         let (mut traces, mut dirs) = (Vec::new(), self.dirs.clone());
-        // Neither text nor masks matter.
+        // Text and masking do not matter here.
         let options = Options { capture: Capture::Metadata, unredacted: true, ..Options::default() };
         rebuild::turns(&self.transcript, &self.session_id, &options, &Default::default(), |found| {
             let Some(root) = found.iter().find(|out| out.observation.is_root()) else { return };
@@ -81,11 +81,11 @@ impl TracedSession {
         Ok((traces, dirs))
     }
 
-    /// Where spans of it went: what the daemon knows. Where it knows nothing, where this environment or the project's settings send them.
-    /// Only those that are meant by `wanted`, if that is said; never none.
+    /// The destinations of its spans according to the daemon. If the daemon knows nothing, those of this environment or
+    /// of the project's settings. Restricted to `wanted` if given; never empty.
     ///
     /// # Errors
-    /// If there are none, or the daemon or the transcript cannot be asked.
+    /// If there are none, or the daemon or the transcript cannot be read.
     pub(crate) fn destinations(
         &self,
         dirs: &[PathBuf],
@@ -130,7 +130,6 @@ impl TracedSession {
         Ok(found)
     }
 
-    /// Its spans.
     fn spans(&self) -> anyhow::Result<Vec<SpanKey>> {
         let options = Options { capture: Capture::Metadata, unredacted: true, ..Options::default() };
         let mut spans = Vec::new();
@@ -162,7 +161,7 @@ fn own(dirs: &[PathBuf]) -> BTreeMap<String, String> {
     vars
 }
 
-/// Where `vars` lead: the kinds that are switched on, else the first that is named.
+/// The destinations in `vars`: of the kinds that are switched on, else of the first that is configured.
 fn routes(vars: &BTreeMap<String, String>, kind: Option<Kind>) -> Vec<Destination> {
     let env = Env::of(vars);
     let (on, _) = env.routes();
@@ -177,7 +176,7 @@ fn routes(vars: &BTreeMap<String, String>, kind: Option<Kind>) -> Vec<Destinatio
 /// The secrets for `destination` if `config.toml` says where they are.
 ///
 /// # Errors
-/// Why they cannot be had.
+/// Why they cannot be read.
 fn of_config(destination: &Destination, home: &Path) -> anyhow::Result<Option<Secrets>> {
     let config = client::config()?;
     let entries = config.destinations.iter().filter_map(|named| named.entry.as_ref().ok());
@@ -187,7 +186,7 @@ fn of_config(destination: &Destination, home: &Path) -> anyhow::Result<Option<Se
     Ok(found.filter(|secrets| !secrets.is_empty()))
 }
 
-/// The secrets for `destination`, if they may go there: where others chose it, only if the user trusts it.
+/// The secrets for `destination`, if they may go there: if others chose it, only after the user has trusted it.
 ///
 /// # Errors
 /// Why there are none, or they may not.
@@ -227,7 +226,7 @@ pub(crate) fn secrets(destination: &Destination, dirs: &[PathBuf], status: Optio
     Ok(credentials::from_key_file(destination, secrets, &home))
 }
 
-/// What shows that others chose `destination` for sessions in `dirs`, as the settings files are now.
+/// What shows that others chose `destination` for sessions in `dirs`, by the present settings files.
 pub(crate) fn by_others(to: &Destination, dirs: &[PathBuf], config_dirs: &[PathBuf], home: &Path) -> Option<String> {
     let user = credentials::user_dir(config_dirs.first().map(PathBuf::as_path), home);
     let judge = |dir: Option<&PathBuf>| {
@@ -254,7 +253,7 @@ fn is(known: &status::Destination, to: &Destination) -> bool {
     known.base_url == to.address && known.public_key == to.account
 }
 
-/// The user has said that spans may go there.
+/// True if the user has trusted the destination.
 pub(crate) fn is_trusted(status: Option<&Status>, destination: &Destination) -> bool {
     let to = |trust: &status::Trusted| trust.base_url == destination.address && trust.public_key == destination.account;
     status.is_some_and(|status| status.trusts.iter().any(to))

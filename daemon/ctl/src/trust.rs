@@ -1,4 +1,4 @@
-//! `trust`: spans may go where a repository sends them.
+//! `trust`: allows spans to go where a repository sends them.
 
 use std::process::ExitCode;
 

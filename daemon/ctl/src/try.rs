@@ -30,20 +30,20 @@ use cc_core::{
 use cc_langfuse::{clock, environment, rebuild};
 use proto::paths::Paths;
 
-/// A recorded session; its times and ids are made new for every run.
+/// A recorded session; its times and ids are replaced in every run.
 const SAMPLE: &str = include_str!("sample.jsonl");
 
-/// How many of its lines Claude Code had written when it called the Stop hook: all but the answer and what follows it.
+/// How many of its lines were written when the Stop hook ran: all but the answer and what follows it.
 const WRITTEN_AT_STOP: usize = 12;
 
-/// What Claude Code gave to the Stop hook.
+/// The answer in the payload of the Stop hook.
 const ANSWER: &str =
     "All 3 tests pass now. The bug was an off-by-one in `slice_end`: the range left out the last element.";
 
 /// How long everything may take to be delivered.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// When the rest follows: Claude Code's usual delay.
+/// When the rest is written: Claude Code's usual delay.
 const REST_WRITTEN_AFTER: Duration = Duration::from_millis(100);
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
@@ -166,7 +166,7 @@ fn flush(paths: &Paths) -> anyhow::Result<()> {
     }
 }
 
-/// The sample with an id and times of its own: sent twice, it is two sessions.
+/// The sample with a new id and new times: sent twice, it is two sessions.
 fn sample() -> (String, String) {
     let now = jiff::Timestamp::now();
     let nonce = format!("{:012x}", now.as_nanosecond() & 0xffff_ffff_ffff);
@@ -179,7 +179,7 @@ fn sample() -> (String, String) {
     (format!("5a3b1e00-0000-4000-8000-{nonce}"), text)
 }
 
-/// Runs the hook as Claude Code does; how long that took.
+/// Runs the hook like Claude Code; returns how long it took.
 fn call(hook: &Path, home: &Path, env: &[(String, String)], payload: &str) -> anyhow::Result<Duration> {
     let started = clock::monotonic();
     let mut child = Command::new(hook)

@@ -1,4 +1,4 @@
-//! `uninstall`: takes back what `setup` did, and nothing else.
+//! `uninstall`: reverts what `setup` did, and nothing else.
 
 use std::{
     io::Read,
@@ -29,13 +29,13 @@ use cc_langfuse::{
 };
 use proto::paths::Paths;
 
-/// How long a daemon may take to end.
+/// How long a daemon may take to exit.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How the names end of the files of a database.
+/// The suffixes of a database's files.
 const DATABASE: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
-/// How a database begins, whatever it is called.
+/// The first bytes of a database file.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// What to take back.
@@ -61,10 +61,10 @@ pub(crate) struct Uninstall {
 }
 
 impl Uninstall {
-    /// Does it.
+    /// Runs the whole removal.
     ///
     /// # Errors
-    /// If something is in the way.
+    /// If something prevents it.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         if !self.yes && !self.dry_run && !terminal::is_there() {
             return Ok(usage("there is no terminal to ask on, so please give --yes or --dry-run"));
@@ -127,7 +127,7 @@ impl Uninstall {
             out!("nothing was changed");
             return Ok(ExitCode::from(1));
         }
-        // Its files say what to stop.
+        // The service is determined by its files.
         if let Some(manager) = manager {
             manager.stop(&home);
         }
@@ -149,7 +149,7 @@ impl Uninstall {
         if data {
             purge(&paths)?;
         }
-        // Not those that others use by now.
+        // Directories that others use by now are kept.
         for dir in record.dirs.iter().rev() {
             let _ = std::fs::remove_dir(dir);
         }
@@ -213,7 +213,7 @@ fn unknown(file: &Path) -> anyhow::Result<Option<Change>> {
     Ok(Some(Change { path, current: Some(current), original: Some(new.clone()), new: Some(new), mode, part }))
 }
 
-/// Removes the daemon's data, once there is no daemon.
+/// Removes the daemon's data once no daemon runs.
 fn purge(paths: &Paths) -> anyhow::Result<()> {
     match Client::at(paths).pid() {
         Ok(pid) => {
@@ -238,7 +238,7 @@ fn purge(paths: &Paths) -> anyhow::Result<()> {
     files::remove(&paths.socket)?;
     for path in data(paths) {
         files::remove(&path)?;
-        // Directories that were for this alone; in others there is something else.
+        // Directories that are only for this program; others may contain something else.
         if let Some(dir) = path.parent().filter(|dir| *dir != paths.state) {
             let _ = std::fs::remove_dir(dir);
         }
@@ -250,7 +250,8 @@ fn purge(paths: &Paths) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The files of hooks, daemon and `setup` in the daemon's directory, in which somebody may have other things; the lock last.
+/// The files of hooks, daemon and `setup` in the daemon's directory, where others may have put files too;
+/// the lock last.
 fn data(paths: &Paths) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for (name, path) in entries(&paths.state) {
@@ -263,7 +264,7 @@ fn data(paths: &Paths) -> Vec<PathBuf> {
         }
     }
     found.extend(entries(&paths.spool).filter(|(name, _)| is_event(name)).map(|(_, path)| path));
-    // Some of these are rarely there.
+    // Some of these rarely exist.
     for file in [&paths.begun, &paths.opening] {
         found.extend([file.clone(), file.with_extension("part")]);
     }
@@ -271,19 +272,19 @@ fn data(paths: &Paths) -> Vec<PathBuf> {
     found
 }
 
-/// Names and paths of what is in `dir`; what is not UTF-8 is nothing of ours.
+/// Names and paths of the files in `dir`; names that are not UTF-8 are not this program's.
 fn entries(dir: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
     entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
 }
 
-/// The database, or one that is made of what could be read of a damaged one.
+/// The database, or one that was salvaged from a damaged one.
 fn is_database(name: &str) -> bool {
     let rest = name.strip_prefix("state.db").map(|rest| rest.strip_prefix(".new").unwrap_or(rest));
     rest.is_some_and(|rest| DATABASE.contains(&rest))
 }
 
-/// What `setup` did, and what that is while it is written.
+/// The record of `setup`, or its temporary file.
 fn is_record(name: &str) -> bool {
     let part = name.strip_prefix("setup.json").map(|rest| rest.strip_prefix(files::BACKUP).unwrap_or(rest));
     part.is_some_and(|rest| {
@@ -294,7 +295,7 @@ fn is_record(name: &str) -> bool {
     })
 }
 
-/// The database as it was before an upgrade: `state.v2.bak`.
+/// The database from before an upgrade: `state.v2.bak`.
 fn is_copy(name: &str, path: &Path) -> bool {
     let version = name.strip_prefix("state.v").and_then(|rest| rest.strip_suffix(".bak"));
     let mut start = [0; MAGIC.len()];
@@ -303,7 +304,7 @@ fn is_copy(name: &str, path: &Path) -> bool {
         && start == MAGIC
 }
 
-/// An event that a hook left, whole or not: time and process in hexadecimal.
+/// An event that a hook left, complete or not: time and process in hexadecimal.
 fn is_event(name: &str) -> bool {
     let id = name.strip_suffix(".event").or_else(|| name.strip_suffix(".part"));
     id.and_then(|id| id.split_once('-')).is_some_and(|(time, process)| is_number(time, 16) && is_number(process, 16))

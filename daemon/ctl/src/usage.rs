@@ -1,4 +1,4 @@
-//! `usage`: what model calls used, by day, project, model and the like.
+//! `usage`: the tokens and cost of model calls, by day, project, model and other keys.
 
 use std::{fmt::Write, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -19,7 +19,7 @@ use cc_core::{
 };
 use cc_langfuse::{clock, index::Filter, output};
 
-/// How much is shown of a key, in characters.
+/// Maximum length of a key that is shown, in characters.
 const KEY: usize = 48;
 
 /// `usage`.
@@ -55,13 +55,13 @@ pub(crate) struct Usage {
     csv: bool,
 }
 
-/// The names of what can be summed by.
+/// The names of the keys.
 fn by() -> impl TypedValueParser<Value = By> {
     let names = PossibleValuesParser::new(By::ALL.map(|(name, _)| name));
     names.map(|given| By::ALL.iter().find(|(name, _)| *name == given).map_or(By::Day, |(_, by)| *by))
 }
 
-/// How far back.
+/// The start of the period.
 #[derive(Clone, Copy)]
 enum Since {
     Before(Duration),
@@ -120,7 +120,7 @@ fn start(since: Since, zone: &TimeZone) -> anyhow::Result<Nanos> {
     })
 }
 
-/// The lines of the table: with whole numbers where there is room for them.
+/// The lines of the table, with whole numbers if there is room for them.
 fn table(report: &Report, by: By, named: impl Fn(&Row) -> String) -> Vec<String> {
     let width = terminal::width();
     let build = |number: fn(u64) -> String, key: usize| {
@@ -170,7 +170,7 @@ fn csv(report: &Report) -> anyhow::Result<String> {
     for row in report.rows.iter().chain([&report.total]) {
         let key = row.key.replace('"', "\"\"");
         let key = if key.contains([',', '"', '\n', '\r']) { format!("\"{key}\"") } else { key };
-        // A spreadsheet would run it.
+        // A spreadsheet would run it as a formula.
         let key = if key.starts_with(['=', '+', '-', '@', '\t']) { format!("'{key}") } else { key };
         write!(text, "{key},{},{}", row.turns, row.calls)?;
         row.tokens.counts().iter().try_for_each(|number| write!(text, ",{number}"))?;

@@ -1,7 +1,7 @@
 //! `view`: every session on this machine in the browser, without daemon, account and network.
 //!
-//! A server on a random port of the loopback address, in the foreground, until Ctrl-C. Numbers come from the index, text from the
-//! transcripts, masked; pages are made here and need no script to be read.
+//! It runs a server on a random port of the loopback address, in the foreground, until Ctrl-C. Numbers come from the
+//! index, text from the transcripts, masked; pages are rendered here and can be read without scripts.
 
 use std::{
     fs,
@@ -52,16 +52,17 @@ mod sessions;
 mod turn_page;
 mod usage;
 
-/// Without a request for so long the server ends.
+/// The server ends after this time without a request.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// How long a page waits for news before it asks again.
+/// How long a page waits for changes before it asks again.
 const NEWS: Duration = Duration::from_secs(25);
 
-/// How often transcripts are looked at while a page waits for news.
+/// How often transcripts are checked while a page waits for changes.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Between two looks this many times as long passes as the last one took: a long history costs no more than 5 % of a processor.
+/// The pause between two checks, as a multiple of the last one's duration: a long history takes at most 5 %
+/// of a processor.
 const REST: u32 = 20;
 
 /// `view`.
@@ -81,13 +82,13 @@ pub(crate) struct View {
     no_open: bool,
 }
 
-/// What the pages are made from.
+/// The data for the pages.
 pub(crate) struct Site {
     guard: Guard,
     history: Mutex<History>,
-    /// Grows with each change of the index that was noticed.
+    /// Incremented with each change of the index that was noticed.
     version: AtomicU64,
-    /// Every session, as of the latest change.
+    /// Every session, after the latest change.
     sessions: Mutex<Arc<Vec<Listed>>>,
     last_request: Mutex<Instant>,
     zone: jiff::tz::TimeZone,
@@ -99,7 +100,7 @@ impl View {
         serve(&paths, first.as_deref(), !self.no_open)
     }
 
-    /// The places whose transcripts are shown, and the page to begin with.
+    /// The paths whose transcripts are shown, and the first page.
     fn meant(&self) -> anyhow::Result<(Vec<PathBuf>, Option<String>)> {
         match &self.which[..] {
             [name] if !name.exists() => {
@@ -112,7 +113,7 @@ impl View {
     }
 }
 
-/// Serves the sessions below `paths`, or all of the user's, until somebody ends it.
+/// Serves the sessions below `paths`, or all of the user's, until it is interrupted.
 pub(crate) fn serve(paths: &[PathBuf], first: Option<&str>, open: bool) -> anyhow::Result<ExitCode> {
     let mut history = History::open(paths)?;
     history.update()?;
@@ -131,7 +132,7 @@ pub(crate) fn serve(paths: &[PathBuf], first: Option<&str>, open: bool) -> anyho
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     let result = runtime.block_on(async {
-        // The signal may come as soon as the address is out.
+        // The signal may come as soon as the address is printed.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         out!("Your sessions are at this address until Ctrl-C:");
@@ -151,12 +152,12 @@ pub(crate) fn serve(paths: &[PathBuf], first: Option<&str>, open: bool) -> anyho
         redirect.iter().for_each(|file| drop(fs::remove_file(file)));
         served
     });
-    // A page that waits for news is not waited for.
+    // Does not wait for pages that wait for changes.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS).map_err(Into::into)
 }
 
-/// Opens `url` in the browser by way of a file that only the user can read: arguments of programs can be seen by all.
+/// Opens `url` in the browser through a file that only the user can read: everyone can see the arguments of programs.
 fn open_browser(url: &str) -> Option<PathBuf> {
     let dir = client::paths().ok()?.state;
     cc_langfuse::socket::private_dir(&dir).ok()?;
@@ -193,7 +194,7 @@ async fn answer(State(site): State<Arc<Site>>, request: Request) -> Response {
             if parts == ["news"] {
                 news(&site, query.number("since")).await
             } else {
-                // Reading is no work for the thread that listens.
+                // The thread that listens must not read files.
                 let made = tokio::task::spawn_blocking(move || pages::make(&site, &parts, &query)).await;
                 made.map_or_else(|_| failed("the page could not be made"), respond)
             }
@@ -234,7 +235,7 @@ fn plain(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Respo
     response
 }
 
-/// Waits until the index is newer than `since`, a while at most.
+/// Waits for a limited time until the index is newer than `since`.
 async fn news(site: &Arc<Site>, since: u64) -> Response {
     let until = clock::monotonic() + NEWS;
     let mut pause = LOOK;
@@ -251,7 +252,7 @@ async fn news(site: &Arc<Site>, since: u64) -> Response {
 }
 
 impl Site {
-    /// Brings the index up to date.
+    /// Updates the index.
     fn refresh(&self) -> anyhow::Result<()> {
         let mut history = self.history();
         let updated = history.update()?;
@@ -262,23 +263,23 @@ impl Site {
         Ok(())
     }
 
-    /// Every session, the one that last did something first.
+    /// Every session, the most recently active first.
     fn sessions(&self) -> Arc<Vec<Listed>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The session of this id.
+    /// The session with this id.
     fn session(&self, id: &str) -> Option<Listed> {
         self.sessions().iter().find(|one| one.session_id == id).cloned()
     }
 
-    /// The index, for one page at a time.
+    /// The index; one page at a time can use it.
     fn history(&self) -> std::sync::MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// `path` with the user's home in short.
+/// `path` with `~` for the user's home.
 fn short(path: &str) -> String {
     let home = client::home().unwrap_or_default();
     crate::ui::table::path(Path::new(path), &home)

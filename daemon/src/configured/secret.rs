@@ -90,7 +90,7 @@ fn open_to_others(path: &Path) -> Option<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
     let is_open = |dir: &&Path| {
         let Ok(meta) = std::fs::metadata(dir) else { return false };
-        // With the sticky bit, everybody can change only their own entries.
+        // With the sticky bit, users can change only their own entries.
         let is_shared = meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0;
         is_shared || ![0, user].contains(&meta.uid())
     };

@@ -1,4 +1,4 @@
-//! Can anybody other than the user have written a project's settings file?
+//! Can anyone but the user have written a project's settings file?
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -88,7 +88,7 @@ mod tests {
         set(now - Duration::from_secs(3600));
         let knows_birth = std::fs::metadata(&file).unwrap().created().is_ok();
         assert_eq!(owner(&file, &home) == Owner::Repository, knows_birth, "from the past");
-        // Written here since.
+        // Written here since then.
         std::fs::write(&file, "{ }").unwrap();
         assert_eq!(owner(&file, &home), Owner::User);
     }

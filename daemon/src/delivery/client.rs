@@ -48,10 +48,11 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration:
 
 pub(super) type Hyper = Client<HttpsConnector<Proxied>, Upload>;
 
-/// The way to `destination`, which is no other than one on which a secret is safe: unencrypted only if it does not leave this machine, or
-/// if its kind has no secret of ours for which that is never right and the caller has seen that the user trusts it.
+/// A client for `destination`, over connections on which a secret is safe: unencrypted only if the traffic does not
+/// leave this machine, or if this kind of backend allows it and the caller has checked that the user trusts it.
 ///
-/// TLS as [`tls`] has it, or as the user says it beside the `secrets`; proxies from `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`.
+/// TLS comes from [`tls`], or from what the user says beside the `secrets`; proxies from `HTTPS_PROXY`,
+/// `ALL_PROXY`, `NO_PROXY`.
 ///
 /// # Errors
 /// If a secret is not safe there, or TLS cannot be set up.

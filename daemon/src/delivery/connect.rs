@@ -18,11 +18,11 @@ use cc_core::{
 #[derive(Clone)]
 pub(super) struct Known {
     pub(super) endpoint: Endpoint,
-    /// The server was asked for it, so its answer can become out of date.
+    /// The server was asked for the endpoint, so its answer can become out of date.
     pub(super) was_asked: bool,
 }
 
-/// The way to a destination.
+/// The connection to a destination.
 pub(super) enum Route {
     /// A server and its endpoint for spans.
     Server(Box<(Hyper, Endpoint)>),
@@ -30,10 +30,10 @@ pub(super) enum Route {
     Files(Folder),
 }
 
-/// Opens the way to `to`. Asks the server unless the endpoint is `known`; it is known afterwards.
+/// Connects to `to`. Asks the server for the endpoint unless it is `known`, and stores it there.
 ///
 /// # Errors
-/// The verdict on why there is no way there: never [`Verdict::Delivered`].
+/// The verdict on why there is no connection, never [`Verdict::Delivered`].
 pub(super) async fn open(
     to: &Destination,
     secrets: &Secrets,

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn traces_are_found_and_removed_wherever_they_are_and_no_others() {
+    fn erase_removes_exactly_the_requested_traces() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join(".claude/mlflow/runs");
         assert_eq!(erase(&root, &[OURS]).unwrap(), 0, "no store");

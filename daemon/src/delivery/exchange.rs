@@ -21,13 +21,13 @@ use super::{
 };
 use cc_core::{secret::Secrets, verdict::Answer};
 
-/// How many bytes of an answer are read at most.
+/// Maximum length of an answer that is read, in bytes.
 const ANSWER: usize = 1 << 20;
 
-/// How many bytes of a request are handed over at a time.
+/// How many bytes of a request are passed on at a time.
 const PIECE: usize = 16 << 10;
 
-/// How many characters of an answer are shown to people at most.
+/// Maximum length of an answer that is shown, in characters.
 const MAX_SHOWN: usize = 300;
 
 /// A response and its body.

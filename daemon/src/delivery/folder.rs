@@ -19,7 +19,7 @@ use crate::{
     git::exclude,
 };
 
-/// How many bytes of a trace's spans are read again at most, to add to them.
+/// How many bytes of a trace's stored spans are read again at most, to add new spans to them.
 const MAX_REREAD_BYTES: u64 = 256 << 20;
 
 /// Where MLflow's integration with Claude Code keeps its runs, below a project.
@@ -58,15 +58,15 @@ fn is_of_hardware(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error())
 }
 
-/// Writes `spans` below `root`, an absolute path, and makes what is missing there. Written again, they change nothing. `now_ms` is in
-/// milliseconds since the epoch.
+/// Writes `spans` below `root`, an absolute path, and creates what is missing there. Writing the same spans again
+/// changes nothing. `now_ms` is in milliseconds since the epoch.
 ///
 /// # Errors
 /// [`Trouble`]; then nothing counts as written.
 pub(super) fn write(root: &Path, which: &Which, spans: &[WireSpan], now_ms: u64) -> Result<(), Trouble> {
     let is_default = root.ends_with(DEFAULT);
     let private = root.parent().filter(|_| is_default).unwrap_or(root);
-    // Through a link nothing is written, and nothing asked.
+    // Nothing is written through a link, so nothing is read through one either.
     dir::there(root, strict(root)).map_err(|why| Trouble::at(root.display(), &why))?;
     exclude::keep_out(private).map_err(Trouble::Park)?;
     let store = dir::made(root, strict(root)).map_err(|why| Trouble::at(root.display(), &why))?;
@@ -118,12 +118,12 @@ pub(super) fn write(root: &Path, which: &Which, spans: &[WireSpan], now_ms: u64)
     Ok(())
 }
 
-/// For how many of the last names of `root` a link is refused.
+/// How many of the last components of `root` must not be links.
 pub(super) fn strict(root: &Path) -> usize {
     if root.ends_with(DEFAULT) { 3 } else { 1 }
 }
 
-/// What is to be written of a trace. Spans that cannot be read are set aside.
+/// The files to write for a trace. Unreadable stored spans are set aside.
 fn files(dir: &Dir, spans: &[WireSpan], place: &Place<'_>) -> Result<Vec<filestore::File>, Refused> {
     let (below, name) = SPANS.split_once('/').unwrap_or(("", SPANS));
     let artifacts = dir.made(below)?;
@@ -139,7 +139,7 @@ fn files(dir: &Dir, spans: &[WireSpan], place: &Place<'_>) -> Result<Vec<filesto
     }
 }
 
-/// The id of the experiment, whose `meta.yaml` is there afterwards.
+/// The id of the experiment; creates its `meta.yaml` if it is missing.
 fn experiment(store: &Dir, root: &Path, which: &Which, now_ms: u64) -> Result<String, Trouble> {
     let meta = |dir: &Dir| -> Result<Option<Experiment>, Refused> {
         let meta = dir.read(EXPERIMENT, 1 << 20)?;
@@ -167,7 +167,7 @@ fn experiment(store: &Dir, root: &Path, which: &Which, now_ms: u64) -> Result<St
             match there.as_ref().map(&meta).transpose().map_err(|why| at(id, &why))?.flatten() {
                 Some(experiment) if experiment.is_active => Ok(id.to_owned()),
                 Some(_) => Err(deleted(id)),
-                // MLflow makes it in a store that is new.
+                // In a new store, MLflow creates this experiment itself.
                 None if id == "0" => make(id, "Default"),
                 None => Err(Trouble::Park(format!("there is no experiment {id} in {}", root.display()))),
             }
@@ -195,7 +195,7 @@ fn experiment(store: &Dir, root: &Path, which: &Which, now_ms: u64) -> Result<St
     }
 }
 
-/// Ignores everything below `dir`, itself included, as far as git is concerned.
+/// Makes git ignore `dir` and everything below it.
 fn keep_from_git(dir: &Path) -> Result<(), Refused> {
     let dir = Dir::open(dir)?;
     if dir.read(".gitignore", 1 << 16)?.is_none() {
@@ -204,7 +204,7 @@ fn keep_from_git(dir: &Path) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A line for each turn in `claude_tracing.log`, where MLflow's own integration writes one.
+/// Adds a line for each turn to `claude_tracing.log`, like MLflow's own integration.
 fn log(dir: &Path, groups: &[(TraceId, Vec<WireSpan>)], now_ms: u64) {
     let at = i64::try_from(now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
     for (trace, spans) in groups {
@@ -256,7 +256,7 @@ mod tests {
         }
     }
 
-    /// Every path below `dir`, with its rights.
+    /// Every path below `dir`, with its permissions.
     fn tree(dir: &Path) -> BTreeSet<(PathBuf, u32)> {
         let mut all = BTreeSet::new();
         let mut dirs = vec![dir.to_owned()];
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_is_made_and_written_again_it_is_the_same() {
+    fn writing_the_same_spans_again_changes_nothing() {
         let project = tempfile::tempdir().unwrap();
         let root = project.path().join(DEFAULT);
         let spans = [span(1, 1, 0), span(2, 3, 2)];
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn experiments_are_found_by_name_and_a_deleted_one_is_not_used() {
+    fn an_experiment_is_found_by_name_unless_it_is_deleted() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("runs");
         let experiments = || {
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_anywhere_in_the_store_is_refused_and_what_is_behind_it_stays() {
+    fn a_link_anywhere_in_the_store_is_refused_and_its_target_is_kept() {
         let base = tempfile::tempdir().unwrap();
         let elsewhere = base.path().join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();

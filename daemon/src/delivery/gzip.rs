@@ -1,23 +1,22 @@
-//! Bodies of requests, compressed. Quickly rather than well: at this level a body is a quarter longer than at the usual one, in
-//! less than half the time.
+//! Compresses request bodies. Fast rather than well: at this level a body is a quarter longer than at the usual one,
+//! but takes less than half the time.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 
-/// How much work goes into it.
 const LEVEL: u32 = 1;
 
 /// Magic number, deflate, no flags, no time, fastest, system unknown.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
 
-/// Compresses one body after another in the same memory, a third of a MiB: making that anew takes longer than compressing a
-/// small body.
+/// Compresses one body after another in the same third of a MiB of memory: allocating it anew takes longer than
+/// compressing a small body.
 #[derive(Clone)]
 pub(super) struct Gzip(Arc<Mutex<Compress>>);
 
 impl Gzip {
-    /// The one that all destinations share, gone with the last of them that has a connection.
+    /// The instance that all destinations share; it is freed with the last connection that uses it.
     pub(super) fn shared() -> Self {
         static SHARED: Mutex<Weak<Mutex<Compress>>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -29,7 +28,7 @@ impl Gzip {
         Self(known)
     }
 
-    /// `body` as gzip. The same body gives the same bytes. `None` if it cannot be compressed: it goes out as it is.
+    /// `body` as gzip; the same body gives the same bytes. `None` if it cannot be compressed: then it is sent as it is.
     pub(super) fn of(&self, body: &[u8]) -> Option<Vec<u8>> {
         let mut compress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         compress.reset();
@@ -43,7 +42,7 @@ impl Gzip {
             out.reserve(out.len());
         }
         out.extend(crc32fast::hash(body).to_le_bytes());
-        // By the format, of the length only what fits.
+        // The format keeps only the low 32 bits of the length.
         out.extend((body.len() as u32).to_le_bytes());
         Some(out)
     }
@@ -62,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_compressed_comes_back_and_is_the_same_every_time() {
+    fn a_body_is_compressed_without_loss_and_always_to_the_same_bytes() {
         let mut state = 1u64;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);

@@ -21,7 +21,6 @@ pub(super) const PARKED: &str = "parked";
 /// The state of a destination until the user trusts it.
 pub(super) const HELD: &str = "held";
 
-/// Why nothing is sent to a destination that only `config.toml` named.
 const GONE: &str = "it is no longer in config.toml: put it back, or give up what waits with cc-langfusectl destinations drop, or hand \
                     it to another with destinations move";
 
@@ -61,7 +60,7 @@ impl KeyRing {
         self.refused = self.used.take();
     }
 
-    /// The key; or without one, the destination's state and why.
+    /// The key; without one, the destination's state and the reason.
     pub(super) async fn secrets(&mut self) -> Result<Secrets, (&'static str, String)> {
         // The key a hook brought, unless the server has refused that very key; then what the settings files say now.
         let held = self.key.borrow_and_update().clone();

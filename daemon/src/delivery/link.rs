@@ -24,12 +24,12 @@ pub(super) enum Link {
 pub(super) struct Server {
     transport: Transport,
     media: media::Way,
-    /// Whether spans may refer to uploads, once the server was asked.
+    /// Whether spans may refer to uploads; unset until the server was asked.
     takes_media: OnceLock<bool>,
 }
 
 impl Link {
-    /// On this route to `destination`, with `secrets`.
+    /// Over this `route` to `destination`, with `secrets`.
     ///
     /// # Errors
     /// Why nothing can be sent there.

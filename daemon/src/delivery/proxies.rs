@@ -146,7 +146,7 @@ fn usable(proxy: &Intercept) -> Result<(), String> {
 #[derive(Clone)]
 pub(super) struct Proxied {
     pub(super) tcp: HttpConnector,
-    /// To a proxy, over TLS where its address says so.
+    /// To a proxy, over TLS if its address says so.
     pub(super) to_proxy: HttpsConnector<HttpConnector>,
     pub(super) rules: Arc<Rules>,
 }
@@ -175,13 +175,13 @@ impl Service<http::Uri> for Proxied {
         }
         Box::pin(async move {
             let tunnel = Service::call(&mut tunnel, to).await;
-            // As a cause, so that TLS that failed on the way to the proxy is seen as such.
+            // Kept as the cause, so that a TLS error on the way to the proxy is recognised.
             tunnel.map_err(|error| -> Self::Error { Box::new(ProxyFailed { at, cause: Box::new(error) }) })
         })
     }
 }
 
-/// No way through a proxy.
+/// A failed connection through a proxy.
 #[derive(Debug, thiserror::Error)]
 #[error("the proxy {at}")]
 struct ProxyFailed {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_proxy_names_is_reached_directly_however_it_is_written() {
+    fn hosts_in_no_proxy_are_reached_directly_in_every_spelling() {
         for (no, to, expect) in [
             ("", "https://lf.corp.example", false),
             ("*", "https://lf.corp.example", true),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_this_machine_is_direct_and_each_scheme_has_its_proxy() {
+    fn this_machine_is_reached_directly_and_each_scheme_has_its_proxy() {
         let rules = Rules::new("", "http://plain:1", "http://all:2", "");
         for (to, expect) in [
             ("https://lf.example", Some("http://all:2/")),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_of_another_kind_is_refused_without_its_password() {
+    fn an_unsupported_proxy_is_refused_without_showing_its_password() {
         for (proxy, expect) in [
             ("http://me:canary@proxy:3128", true),
             ("https://me:canary@proxy:3128", true),

@@ -32,17 +32,17 @@ const NAME: usize = 200;
 /// The longest other text that is shown, in characters.
 const MAX_TEXT: usize = 600;
 
-/// How often it is asked at the beginning, and at last.
+/// The pause between two questions: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(4);
 
 /// When one API shows a trace, the other ones get this long to do the same.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A server that stores in its own time has stored everything once it has known nothing of a trace for this long.
+/// A server that stores asynchronously counts as having stored everything once it has not shown a trace for this long.
 const QUIET_PERIOD: Duration = Duration::from_secs(3);
 
-/// How often it is asked meanwhile.
+/// How often the server is asked meanwhile.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 pub struct Readback {
@@ -53,7 +53,7 @@ pub struct Readback {
 }
 
 impl Readback {
-    /// For `destination`, reached with `secrets`. That they may go there, the caller has judged.
+    /// For `destination`, reached with `secrets`. The caller has checked that they may be sent there.
     ///
     /// # Errors
     /// If the secrets are never safe there, or TLS cannot be set up.
@@ -76,7 +76,7 @@ impl Readback {
         backend.deletion().ok_or_else(|| Failure::Odd { said: said(), date: None })
     }
 
-    /// The project the keys belong to, or in which traces are kept there.
+    /// The project that the keys belong to, or that stores the traces.
     ///
     /// # Errors
     /// [`Failure`].
@@ -88,18 +88,18 @@ impl Readback {
         Ok(Project { name: self.safe(&name, NAME), id: self.safe(&id, NAME), date })
     }
 
-    /// What a server said, without secrets, cut to `most` characters.
+    /// An answer of the server for people: without secrets, cut to `most` characters.
     fn safe(&self, text: &str, most: usize) -> String {
         let text = self.secrets.conceal(&self.destination.account, text);
         text.chars().filter(|c| !c.is_control()).take(most).collect()
     }
 
-    /// What is noteworthy about the server, which is asked what its kind knows to ask.
+    /// Noteworthy facts about the server, from the questions that its kind knows.
     pub async fn remarks(&self) -> Vec<Remark> {
         let Ok(pages) = self.pages() else { return Vec::new() };
         let mut bodies = Vec::new();
         for request in pages.about(&self.destination, &self.secrets) {
-            // Text that is labelled as a page, as a version may be, says enough here.
+            // A version may be labelled as a web page, so the check for foreign pages is left out.
             let response = self.exchanged(request).await.ok().map(|exchanged| exchanged.response);
             bodies.push(response.filter(|response| response.status().is_success()).map(Response::into_body));
         }
@@ -107,7 +107,7 @@ impl Readback {
         pages.remarks(&bodies).into_iter().map(safe).collect()
     }
 
-    /// Looks for a trace that was just sent, until every API shows it or `limit` is over.
+    /// Asks for a trace that was just sent, until every API shows it or `limit` is over.
     pub async fn trace(&self, trace_id: &str, limit: Duration) -> Vec<(&'static str, Seen)> {
         let started = clock::monotonic();
         let Ok(pages) = self.pages() else { return Vec::new() };
@@ -145,8 +145,8 @@ impl Readback {
         }
     }
 
-    /// Has these traces, by their ids in hex, deleted, and waits for `limit` at most until that is certain, where it can be. Says after
-    /// how many of them it failed.
+    /// Deletes these traces, by their ids in hex, and waits for at most `limit` until that is certain, if it can be.
+    /// Reports how many were deleted before a failure.
     ///
     /// # Errors
     /// [`Failure`].
@@ -167,7 +167,7 @@ impl Readback {
         }
     }
 
-    /// Looks where each of them is, has it deleted there, and looks again.
+    /// Finds each trace, deletes it where it is, and checks again.
     async fn delete_found(&self, deletion: &dyn Deletion, traces: &[String]) -> Result<Deleted, (usize, Failure)> {
         let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut deleted = Deleted::default();
@@ -180,11 +180,11 @@ impl Readback {
         for (place, traces) in &places {
             for part in traces.chunks(deletion.most().max(1)) {
                 let failed = |failure| (deleted.gone, failure);
-                // First what can be found by the traces alone.
+                // First the files that can be found by the traces alone.
                 for trace in part {
                     if let Some(request) = deletion.files(&self.destination, &self.secrets, place, trace) {
                         match self.answered(request).await {
-                            // It keeps none for us then.
+                            // Such a server stores none of this program's files.
                             Ok(_) | Err(Failure::Status { status: 404 | 405 | 501 | 503, .. }) => {}
                             Err(failure) => return Err(failed(failure)),
                         }
@@ -217,7 +217,7 @@ impl Readback {
         }
     }
 
-    /// Has them deleted until the server has known of none of them for a while.
+    /// Deletes the traces again until the server has shown none of them for [`QUIET_PERIOD`].
     async fn delete_repeatedly(
         &self,
         deletion: &dyn Deletion,
@@ -262,7 +262,7 @@ impl Readback {
         })
     }
 
-    /// A 2xx of the server's own, and its clock.
+    /// A 2xx that comes from the server itself, and its clock.
     async fn answered(&self, request: Request<Bytes>) -> Result<(Response<Bytes>, Option<u64>), Failure> {
         let Exchanged { answer, response, .. } = self.exchanged(request).await?;
         let date = date(response.headers());
@@ -287,14 +287,14 @@ impl Readback {
     }
 }
 
-/// What an answer other than the one that was hoped for means.
+/// The meaning of an answer that does not show the trace.
 fn later(answer: Result<(Value, Option<u64>), Failure>) -> Seen {
     match answer {
         Err(Failure::Status { status: 400..=407 | 409..=428, said, .. } | Failure::Odd { said, .. }) => {
             Seen::Failed(said)
         }
         Err(Failure::Untrusted(why)) => Seen::Failed(why),
-        // An empty list, or a server that has no time just now.
+        // An empty list, or a server that is busy.
         _ => Seen::NotYet,
     }
 }

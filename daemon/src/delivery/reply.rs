@@ -1,8 +1,8 @@
-//! Whether a 2xx was said by a receiver: captive portals, sign-in pages and applications that answer every path say 2xx too.
-//! Pure.
+//! Whether a 2xx comes from a receiver: captive portals, sign-in pages and applications that answer every path send
+//! 2xx too. Pure.
 //!
-//! Receivers answer in many ways: nothing, an OTLP message, JSON of their own, one word. So what counts is what speaks
-//! against them: a type that no receiver sends, markup, prose, JSON that reports an error.
+//! Receivers answer in many ways: nothing, an OTLP message, JSON of their own, one word. So an answer counts unless
+//! something speaks against it: a type that no receiver sends, markup, prose, JSON that reports an error.
 
 use std::io::Read;
 
@@ -12,22 +12,22 @@ use serde_json::{Map, Value};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 
-/// Most bytes of a body that are judged, after decompression.
+/// How many bytes of a body are judged, after decompression.
 const JUDGED: usize = 64 << 10;
 
 /// Longest title of a page that is quoted, in characters.
 const TITLE: usize = 80;
 
-/// Who was asked.
+/// Which server was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// An API: OTLP, or a server's own.
     Api,
-    /// A storage for files. These say nothing at all, some of them as `text/html`, or something in XML.
+    /// A file store. These answer with nothing, some of it labelled `text/html`, or with XML.
     Storage,
 }
 
-/// What of a response decides who said it.
+/// The parts of a response that show where it comes from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Said<'a> {
     /// Status code, 2xx.
@@ -47,7 +47,7 @@ pub struct Said<'a> {
 pub enum Reply {
     /// Accepted; but the receiver did not keep this many spans, for this reason (OTLP partial success).
     Taken(Option<(u64, String)>),
-    /// The answer does not come from a receiver: a page with this title, or something else.
+    /// Not from a receiver: a page with this title, or something else.
     Foreign(String),
     /// An error in spite of the status.
     Error,
@@ -83,7 +83,7 @@ pub fn read(asked: Asked, said: &Said) -> Reply {
     if !is_readable && !is_of_the_right_kind {
         return Reply::Foreign("a compressed body that was not asked for".into());
     }
-    // Some servers put this before JSON against hijacking.
+    // Some servers put this before JSON as a protection against hijacking.
     let text = text.strip_prefix(")]}'").map_or(text.as_str(), |rest| rest.trim_start_matches([',', '\n', ' ']));
     let lower = text.to_ascii_lowercase();
     if is_markup(&lower) {
@@ -107,12 +107,12 @@ pub fn read(asked: Asked, said: &Said) -> Reply {
     }
 }
 
-/// The beginning of the decoded body, and whether its encoding is known.
+/// The start of the decoded body, and whether its encoding is known.
 fn decompress(said: &Said) -> (Vec<u8>, bool) {
     let encoding = said.encoding.unwrap_or_default().trim().to_ascii_lowercase();
     let mut plain = Vec::new();
     let limit = JUDGED as u64;
-    // A stream that breaks off later was readable until then.
+    // A stream that breaks off is readable up to that point.
     if encoding.contains("gzip") || said.body.starts_with(&[0x1f, 0x8b]) {
         let _ = flate2::read::MultiGzDecoder::new(said.body).take(limit).read_to_end(&mut plain);
     } else if encoding == "deflate" {
@@ -127,7 +127,7 @@ fn decompress(said: &Said) -> (Vec<u8>, bool) {
     (plain, is_readable)
 }
 
-/// The text as needed for finding markup and JSON: of UTF-16 and UTF-32 the ASCII characters.
+/// The text in a form in which markup and JSON can be found: for UTF-16 and UTF-32, the ASCII characters.
 fn text(body: &[u8]) -> String {
     let marks: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"];
     let body = marks.iter().find_map(|mark| body.strip_prefix(*mark)).unwrap_or(body);
@@ -150,7 +150,7 @@ fn is_of_another_kind(kind: &str) -> bool {
         || kind == "application/pdf"
 }
 
-/// True if it begins as no receiver's answer does.
+/// True if it begins like no receiver's answer.
 fn is_markup(lower: &str) -> bool {
     lower.starts_with('<')
 }
@@ -161,7 +161,7 @@ fn is_page(lower: &str) -> bool {
         .any(|tag| lower.contains(tag))
 }
 
-/// A page by its title, for people.
+/// The title of a page, for people.
 fn page(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let title = lower.find("<title").and_then(|at| {
@@ -179,7 +179,7 @@ fn start(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(TITLE).collect()
 }
 
-/// An OTLP answer in protobuf that is nothing else: the partial success in it, if any.
+/// An answer that is an OTLP message in protobuf and nothing else: the partial success in it, if any.
 fn otlp(body: &[u8]) -> Option<Option<(u64, String)>> {
     if body.is_empty() {
         return None;
@@ -214,7 +214,7 @@ fn json(text: &str) -> Option<Value> {
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
             while let Some(key) = map.next_key::<String>()? {
-                // Of a value that breaks off only its existence is known.
+                // Only the presence of a truncated value is known.
                 self.0.insert(key.clone(), Value::String("…".into()));
                 let value = map.next_value()?;
                 self.0.insert(key, value);
@@ -236,7 +236,7 @@ fn json(text: &str) -> Option<Value> {
     text.starts_with('{').then_some(Value::Object(map))
 }
 
-/// True if `json` reports an error, itself or one level below.
+/// True if `json` reports an error, at the top or one level below.
 fn is_error(json: &Value, depth: u8) -> bool {
     match json {
         Value::Object(map) => {
@@ -257,7 +257,7 @@ fn is_error(json: &Value, depth: u8) -> bool {
     }
 }
 
-/// A field's name without differences in spelling between APIs.
+/// A field's name, normalised across APIs.
 fn name(key: &str) -> String {
     key.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_ascii_lowercase()
 }
@@ -362,7 +362,7 @@ enum Tone {
     Unclear,
 }
 
-/// How receivers' positive answers begin.
+/// The first words of positive answers.
 const YES: &[&str] = &[
     "ok",
     "okay",

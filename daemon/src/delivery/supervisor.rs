@@ -34,9 +34,9 @@ pub enum Order {
     Wake(DestinationId, Destination),
     /// The daemon is stopping: send nothing more.
     Stop,
-    /// Somebody waits: try everything now, except what a server asked to postpone.
+    /// Someone is waiting: try everything now, except where a server asked for a delay.
     Hurry,
-    /// `config.toml` says something else: whether and with which secret anything is sent is judged again.
+    /// `config.toml` has changed: decide again whether, and with which secret, to send.
     Configured,
     /// The user trusts this base URL, or no longer does: judge its destinations again.
     Trust(String),
@@ -54,7 +54,7 @@ struct Lanes {
     media: Signals,
 }
 
-/// Runs the workers of every destination that is named, until `orders` ends.
+/// Runs the workers of every destination named in `orders`, until the channel closes.
 pub async fn supervise(
     store: Handle,
     home: PathBuf,
@@ -116,7 +116,7 @@ pub async fn supervise(
         });
         if let Some(key) = key {
             lanes.key.send_if_modified(|held| {
-                // What says nothing leaves them to be looked for where the user keeps them.
+                // A hook that names no variable leaves the secrets to the settings files.
                 let key = Some(key.after(held.as_ref())).filter(|key| !key.is_empty());
                 let news = *held != key;
                 *held = key;

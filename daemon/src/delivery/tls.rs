@@ -1,4 +1,4 @@
-//! TLS: which authorities servers prove themselves by, for all of them and for one of which the user says so.
+//! TLS: the certificate authorities for all servers, and for one server if the user names its own.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,18 +22,18 @@ use crate::{
 use cc_core::secret::Tls;
 use proto::env::{MLFLOW_CLIENT_CERT, MLFLOW_SERVER_CERT};
 
-/// Certificates are read again after this long: somebody may have added one.
+/// Certificates are read again after this time, because some may have been added.
 const CERTIFICATES_REREAD_AFTER: Duration = Duration::from_secs(60);
 
-/// Largest file of certificates, in bytes.
+/// Largest certificate file, in bytes.
 const LARGEST: u64 = 8 << 20;
 
-/// Most files of a directory that are read.
+/// How many files of a directory are read at most.
 const MOST_FILES: usize = 2000;
 
-/// What is trusted, shared by all clients: there may be thousands, and reading hundreds of certificates takes milliseconds. The
-/// well-known roots, those of the system, and those of `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS` (which users behind an
-/// inspecting proxy have set for Claude Code already).
+/// The trusted authorities, shared by all clients: there may be thousands, and reading hundreds of certificates takes
+/// milliseconds. They are the well-known roots, those of the system, and those of `SSL_CERT_FILE` and
+/// `NODE_EXTRA_CA_CERTS` (which users behind an inspecting proxy have set for Claude Code already).
 ///
 /// # Errors
 /// If TLS cannot be set up.
@@ -48,7 +48,7 @@ pub(super) fn shared() -> anyhow::Result<Arc<ClientConfig>> {
     Ok(tls)
 }
 
-/// What one server proves itself by, and what it is shown.
+/// The authorities and the client certificate for one server.
 ///
 /// # Errors
 /// Which file cannot be used and what to do, or that TLS cannot be set up.
@@ -65,13 +65,13 @@ pub(super) fn for_server(own: &Tls) -> anyhow::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config(trust, identity)?))
 }
 
-/// Whom a server may be.
+/// How a server's identity is checked.
 enum Trust {
     Roots(RootCertStore),
     Anybody,
 }
 
-/// A certificate with those that lead to its authority, and its key.
+/// A client certificate with its chain, and its key.
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn config(trust: Trust, identity: Option<Identity>) -> anyhow::Result<ClientConfig> {
@@ -105,7 +105,8 @@ fn everywhere() -> RootCertStore {
     roots
 }
 
-/// The path that the variable `name` says. Claude Code, the daemon and `cc-langfusectl` run in different directories.
+/// The path in the variable `name`. It must be absolute, because Claude Code, the daemon and `cc-langfusectl` run in
+/// different directories.
 fn absolute(path: &str, name: &str) -> anyhow::Result<PathBuf> {
     let below_home = path.strip_prefix("~/").zip(environment::home()).map(|(rest, home)| home.join(rest));
     let path = below_home.unwrap_or_else(|| PathBuf::from(path));
@@ -113,7 +114,7 @@ fn absolute(path: &str, name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Reads a file that nobody but the user and root can change.
+/// Reads a file that only the user and root can change.
 fn read(path: &Path, name: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let rules = Rules { owner: Owner::UserOrRoot, may_be_shared: false, ..Rules::users(LARGEST) };
     let bad = |why: &str, remedy: &str| format!("{name}: {} {why}: {remedy}", path.display());
@@ -130,7 +131,7 @@ fn read(path: &Path, name: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     })
 }
 
-/// The authorities in a file, or in the files of a directory.
+/// The authorities in a file, or in all files of a directory.
 fn authorities(path: &Path) -> anyhow::Result<RootCertStore> {
     let name = MLFLOW_SERVER_CERT;
     let mut roots = RootCertStore::empty();
@@ -138,7 +139,7 @@ fn authorities(path: &Path) -> anyhow::Result<RootCertStore> {
         let entries = path.read_dir().with_context(|| format!("{name}: {} cannot be read", path.display()))?;
         let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         files.sort();
-        // What is none, or cannot be read, leaves the others.
+        // A file without a certificate, or one that cannot be read, is skipped.
         for file in files.iter().take(MOST_FILES) {
             let text = read(file, name).unwrap_or_default();
             roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&text).filter_map(Result::ok));
@@ -158,7 +159,7 @@ fn authorities(path: &Path) -> anyhow::Result<RootCertStore> {
     Ok(roots)
 }
 
-/// The certificate in a file, and its key.
+/// The client certificate in a file, and its key.
 fn identity(path: &Path) -> anyhow::Result<Identity> {
     let name = MLFLOW_CLIENT_CERT;
     let text = read(path, name)?;
@@ -173,7 +174,7 @@ fn identity(path: &Path) -> anyhow::Result<Identity> {
     Ok((certificates, key))
 }
 
-/// Takes a server for what it says it is. That it has the key of the certificate it shows is still looked at.
+/// Accepts any certificate. It is still checked that the server has the certificate's key.
 #[derive(Debug)]
 struct Unproven(Arc<CryptoProvider>);
 

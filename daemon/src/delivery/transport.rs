@@ -32,10 +32,11 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// To `destination` with `secrets`, over whatever its server must be asked first.
+    /// Connects to `destination` with `secrets`, after asking its server whatever must be known first.
     ///
     /// # Errors
-    /// The verdict on why there is no way: the secret must not be sent there, TLS cannot be set up, or what the server says.
+    /// The verdict on why there is no connection: the secret must not be sent there, TLS cannot be set up, or the
+    /// server's answer.
     pub async fn connect(destination: &Destination, secrets: &Secrets, limits: Limits) -> Result<Self, Verdict> {
         match connect::open(destination, secrets, limits, &mut None).await? {
             Route::Files(_) => Err(Verdict::Park("it is a directory, and no server".into())),
@@ -47,7 +48,7 @@ impl Transport {
         }
     }
 
-    /// Over `client`, to where `destination` takes spans.
+    /// Over `client`, to the endpoint of `destination`.
     pub(super) fn new(
         client: Hyper,
         destination: &Destination,
@@ -125,7 +126,7 @@ mod tests {
         }
     }
 
-    /// The whole of a request.
+    /// Reads a whole request.
     async fn read(stream: &mut TcpStream) -> Vec<u8> {
         let mut bytes = Vec::new();
         loop {
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_stops_answering_is_left_in_time_and_gets_the_same_bytes_again() {
+    async fn a_request_to_a_silent_server_ends_in_time_and_the_next_has_the_same_bytes() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let limits =
@@ -165,7 +166,7 @@ mod tests {
         for expect in [None, None, Some(503), Some(200)] {
             let started = Instant::now();
             let answer = transport.send(vec![span()]).await;
-            // A status counts even if the body breaks off.
+            // The status counts even if the body breaks off.
             match (&answer, expect) {
                 (Answer::Silent(why), None) => assert_eq!(why, "no answer within 150ms"),
                 (Answer::Response { status, .. }, Some(expect)) => assert_eq!(*status, expect),
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn as_long_as_something_moves_there_is_time() {
+    async fn a_slow_request_is_not_cut_off_while_it_makes_progress() {
         let listener = tokio::net::TcpSocket::new_v4().unwrap();
         listener.set_recv_buffer_size(16 << 10).unwrap();
         listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -22,7 +22,7 @@ use cc_core::{delivery::policy::PROBE, destination::Destination, secret::Secrets
 /// An idle connection is closed after this time: there may be thousands of destinations.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Wakes a worker because there is something to send, or somebody waits for it.
+/// Wakes a worker: there is something to send, or someone is waiting for it.
 #[derive(Clone, Default)]
 pub(super) struct Signals {
     pub(super) wake: Arc<Notify>,
@@ -65,7 +65,7 @@ pub(super) trait Lane: Send {
     /// What follows if there is no connection to the server.
     fn no_way(&mut self, verdict: Verdict) -> After;
 
-    /// Records that it has to wait in this state, and logs it if that is `news`.
+    /// Records this state and the wait, and logs it if `news`.
     fn postpone(&mut self, at: &At, batch: &Self::Batch, state: &'static str, wait: Duration, why: &str, news: bool);
 }
 
@@ -90,7 +90,7 @@ pub(super) struct At {
 }
 
 impl At {
-    /// Repeats a change until the database accepts it: without it, the same would be sent again.
+    /// Repeats a change until the database accepts it: otherwise the same items would be sent again.
     pub(super) async fn keep_trying(&self, what: &str, work: impl Fn(&mut Store) -> store::Result<()> + Send) {
         while let Err(error) = self.keys.store.call(&work) {
             tracing::warn!(%error, "the queue of {what} cannot be changed; trying again");
@@ -201,7 +201,7 @@ impl<L: Lane> Worker<L> {
             After::Park(is_gone, why) => {
                 self.way = None;
                 let known = self.known.take();
-                // An answer from a while ago may be out of date; one from just now is not.
+                // An old answer may be out of date; one from just now is not.
                 let is_old = known.is_some_and(|(_, known)| known.was_asked) && !std::mem::take(&mut self.is_new);
                 if is_gone && is_old {
                     return;
@@ -217,7 +217,7 @@ impl<L: Lane> Worker<L> {
         self.postpone(batch, state, PROBE, &why).await;
     }
 
-    /// Waits, but only until somebody hurries or brings another key, unless the server asked to wait.
+    /// Waits. The wait ends early if someone hurries or brings another key, unless the server asked for it.
     async fn postpone(&mut self, batch: &L::Batch, state: &'static str, wait: Duration, why: &str) {
         let news = std::mem::replace(&mut self.healthy, false);
         self.lane.postpone(&self.at, batch, state, wait, why, news);
@@ -230,7 +230,7 @@ impl<L: Lane> Worker<L> {
         }
     }
 
-    /// Returns when somebody hurries, unless the server asked to wait.
+    /// Returns when someone hurries, unless the server asked for the wait.
     async fn hurried(&self) {
         loop {
             self.signals.hurry.notified().await;

@@ -38,7 +38,7 @@ impl Dir {
     /// The directory at `path`. Follows links: its place is the user's choice.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the system.
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self(openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?))
     }
@@ -46,7 +46,7 @@ impl Dir {
     /// The directory called `name` in this one. `None` if there is nothing of that name.
     ///
     /// # Errors
-    /// [`Refused::NotAFile`] for a link or a file of that name; what the system says.
+    /// [`Refused::NotAFile`] for a link or a file of that name; errors of the system.
     pub fn below(&self, name: &str) -> Result<Option<Self>, Refused> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat(self, name, flags, Mode::empty()) {
@@ -89,7 +89,7 @@ impl Dir {
     /// replaced, not followed.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the system.
     pub fn put(&self, content: &[u8], there: &Self, name: &str) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || openat(self, UNFINISHED, flags, PRIVATE_FILE);
@@ -113,7 +113,7 @@ impl Dir {
     /// Makes everything that was written to it survive a power cut.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the system.
     pub fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(self)?)
     }
@@ -121,7 +121,7 @@ impl Dir {
     /// The names in it, unsorted. Names that are not UTF-8 are left out.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the system.
     pub fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(self)? {
@@ -138,7 +138,7 @@ impl Dir {
     /// Removes the file or link called `name`. False if there is nothing of that name.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the system.
     pub fn remove(&self, name: &str) -> io::Result<bool> {
         match unlinkat(self, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
@@ -151,7 +151,7 @@ impl Dir {
     /// if there is nothing of that name.
     ///
     /// # Errors
-    /// [`Refused::NotAFile`] if `name` is a link or a file; what the system says; then a part of it may be left.
+    /// [`Refused::NotAFile`] if `name` is a link or a file; errors of the system; then a part of it may be left.
     pub fn remove_all(&self, name: &str, depth: usize) -> Result<bool, Refused> {
         let Some(dir) = self.below(name)? else { return Ok(false) };
         if depth == 0 {
@@ -171,7 +171,7 @@ impl Dir {
     /// Appends `line` to the file `name`, which is made if it is missing and never a link.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the system.
     pub fn append(&self, name: &str, line: &str) -> io::Result<()> {
         let flags =
             OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -1,4 +1,4 @@
-//! Keeps what this program writes out of commits: a line in the repository's own list of what it excludes, which is part of none.
+//! Keeps this program's files out of commits by a line in the repository's own exclude file, which is never committed.
 
 use std::{
     collections::HashSet,
@@ -10,10 +10,10 @@ use std::{
 use super::fate::{self, Fate};
 use crate::files::dir;
 
-/// Has git leave alone what is in `dir`, whether or not that exists. Asked again for one directory, it costs nothing.
+/// Makes git ignore everything in `dir`, whether or not it exists. Repeating it for a directory costs nothing.
 ///
 /// # Errors
-/// Why git would take it in spite of that, and what to do, for people.
+/// Why git would commit it anyway, and what to do, for people.
 pub fn keep_out(dir: &Path) -> Result<(), String> {
     static KEPT: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
     let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -21,7 +21,7 @@ pub fn keep_out(dir: &Path) -> Result<(), String> {
         return Ok(());
     }
     let real = fate::followed(dir);
-    // Git itself is asked only where there is a repository.
+    // Git is asked only inside a repository.
     if fate::tree(&real.join("x")).is_some() {
         keep(&real)?;
     }
@@ -37,10 +37,10 @@ fn keep(dir: &Path) -> Result<(), String> {
                 tracing::warn!(file = %exclude.display(), %error, "a line that keeps traces out of commits cannot be added");
             }
         }
-        // A file of our own in the directory may outrank that, or do where there is no git that can be asked.
+        // A `.gitignore` in the directory itself may outrank that rule, or help if git cannot be asked.
         Fate::Wanted { .. } | Fate::Unknown(_) => {}
     }
-    // Only in a directory that is ours alone.
+    // Only in a directory that belongs to this program alone.
     if dir.ends_with(OURS) {
         let made = dir::made(dir, 2).and_then(|dir| match dir.read(IGNORE, 1 << 16)? {
             None => Ok(dir.put(b"*\n", &dir, IGNORE)?),
@@ -58,12 +58,12 @@ fn keep(dir: &Path) -> Result<(), String> {
     }
 }
 
-/// Where MLflow's integration with Claude Code keeps its things, below a project.
+/// The directory of MLflow's integration with Claude Code, below a project.
 const OURS: &str = ".claude/mlflow";
 
 const IGNORE: &str = ".gitignore";
 
-/// Adds a line to a file that may be missing. A link is not followed.
+/// Adds a line to a file that may be missing. Follows no link.
 fn add(file: &Path, line: &str) -> io::Result<()> {
     let parts = file.parent().zip(file.file_name().and_then(|name| name.to_str()));
     let (parent, name) = parts.ok_or(io::ErrorKind::InvalidInput)?;

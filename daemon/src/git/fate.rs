@@ -1,4 +1,4 @@
-//! What git would do with a file, or with all that is in a directory.
+//! What git would do with a file, or with everything in a directory.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,26 +13,26 @@ use crate::{
     files::{self, Rules},
 };
 
-/// How long git may think about one file.
+/// How long git may take for one file.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// Largest list of rules that is read, in bytes.
+/// Largest file of rules that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
 
-/// What directs git to a repository that lies elsewhere.
+/// Variables that lead git to a repository elsewhere.
 const REPOSITORY_VARIABLES: [&str; 2] = ["GIT_DIR", "GIT_WORK_TREE"];
 
-/// What would have it answer for another index or from another place.
+/// Variables that would make git answer for another index or another place.
 const INDEX_VARIABLES: [&str; 4] = ["GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_CEILING_DIRECTORIES"];
 
-/// What becomes of a file that git does not track yet.
+/// What git would do with an untracked file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// No repository has it in its working tree, or the one that has ignores it.
+    /// It is in no repository's working tree, or ignored there.
     Safe,
-    /// `git add .` would take it. This line in this file, which is part of no commit, prevents that.
+    /// `git add .` would add it. This line in this file, which is never committed, prevents that.
     Taken { exclude: PathBuf, line: String },
-    /// `git add .` would take it, and the rule that says so, as `file:line:pattern`, outranks such a line.
+    /// `git add .` would add it, because this rule, as `file:line:pattern`, outranks such a line.
     Wanted { rule: String },
     /// Git cannot be asked.
     Unknown(String),
@@ -43,19 +43,19 @@ pub fn tree(file: &Path) -> Option<&Path> {
     file.ancestors().skip(1).find(|dir| dir.join(".git").exists())
 }
 
-/// What becomes of `file`, which is absolute, without links, and need not exist: in the repository around it, and in one that
-/// this program's environment names.
+/// What git would do with `file`, which is absolute, without links, and need not exist: in the repository around it,
+/// and in the one that this program's environment names.
 pub fn fate(file: &Path) -> Fate {
     ask(file, None)
 }
 
-/// What becomes of files in `dir`, of which the same holds. The line that prevents it names all of the directory.
+/// The same for all files in `dir`. The line that prevents it names the whole directory.
 pub fn fate_below(dir: &Path) -> Fate {
-    // No rule is about a file of this name alone.
+    // No rule is about just this name.
     ask(&dir.join("_"), Some(dir))
 }
 
-/// `path` with the links on the way there followed, as far as it exists.
+/// `path` with its links resolved, as far as it exists.
 pub fn followed(path: &Path) -> PathBuf {
     let there = path.ancestors().find_map(|dir| Some((dir, dir.canonicalize().ok()?)));
     there.map_or_else(
@@ -77,9 +77,9 @@ fn ask(file: &Path, whole: Option<&Path>) -> Fate {
 /// The repository that is asked about a file.
 struct Repository<'a> {
     file: &'a Path,
-    /// The directory that the line names instead of the file.
+    /// The directory that the line names in place of the file.
     whole: Option<&'a Path>,
-    /// It is the one that the environment names, not the one around the file.
+    /// The environment names this repository; it is not the one around the file.
     named: bool,
 }
 
@@ -91,12 +91,12 @@ impl Repository<'_> {
     fn asked(&self) -> anyhow::Result<Fate> {
         let dir = self.file.ancestors().skip(1).find(|dir| dir.is_dir()).context("no directory")?;
         let top = self.path(dir, &["rev-parse", "--show-toplevel"])?;
-        // A repository whose working tree is elsewhere takes nothing from here.
+        // A repository whose working tree is elsewhere contains nothing from here.
         if !self.file.starts_with(&top) {
             return Ok(Fate::Safe);
         }
         let file = self.file.to_str().context("not UTF-8")?;
-        // From here, not from the top: that may be another repository's, or in none.
+        // From this directory, not from the top, which may belong to another repository or to none.
         let said = self.git(dir, &["check-ignore", "-q", "--", file])?;
         match said.status.code() {
             Some(0) => return Ok(Fate::Safe),
@@ -131,7 +131,7 @@ impl Repository<'_> {
             .map(|(rule, _)| Rule { text: rule.to_owned() }))
     }
 
-    /// A path that git says, as seen from `dir`.
+    /// A path that git returns, as seen from `dir`.
     fn path(&self, dir: &Path, args: &[&str]) -> anyhow::Result<PathBuf> {
         let said = self.git(dir, args)?;
         if !said.status.success() {
@@ -143,7 +143,7 @@ impl Repository<'_> {
     fn git(&self, dir: &Path, args: &[&str]) -> anyhow::Result<command::Said> {
         let git = command::on_path("git").context("git is not on PATH")?;
         let mut command = Command::new(git);
-        // Nothing that the repository names is to be run: no program that says what has changed, and none that fetches what is missing.
+        // Nothing that the repository configures may run: no file system monitor, and no download of missing objects.
         let harmless = ["core.fsmonitor=false", "protocol.allow=never", "core.quotePath=false"];
         command.arg("-C").arg(dir).args(harmless.iter().flat_map(|setting| ["-c", setting])).args(args);
         command.env("GIT_NO_LAZY_FETCH", "1").env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0");
@@ -161,8 +161,8 @@ struct Rule {
 }
 
 impl Rule {
-    /// True if it wants a file, and stands in the working tree: those of a repository's own `info/exclude` and of the user's
-    /// file come after what is written there.
+    /// True if it includes files and is in the working tree: rules there override the repository's own `info/exclude`
+    /// and the user's file.
     fn outranks(&self) -> bool {
         let parts: Vec<&str> = self.text.splitn(3, ':').collect();
         let [file, _, pattern] = parts[..] else { return false };
@@ -170,13 +170,13 @@ impl Rule {
     }
 }
 
-/// Why a secret must not be written to `file`, and what to do instead; `None` if git does not take it.
+/// Why a secret must not be written to `file`, and what to do instead; `None` if git would not commit it.
 pub fn objection(file: &Path, instead: &str) -> Option<String> {
     let why = against(fate(file), file)?;
     Some(format!("the secret key must not be written to {}: {why}, or {instead}", file.display()))
 }
 
-/// Why conversations must not be written to `dir`; `None` if git does not take them.
+/// Why conversations must not be written to `dir`; `None` if git would not commit them.
 pub fn objection_below(dir: &Path) -> Option<String> {
     let why = against(fate_below(dir), dir)?;
     Some(format!(
@@ -197,7 +197,8 @@ fn against(fate: Fate, path: &Path) -> Option<String> {
     })
 }
 
-/// The last line that wants a directory on the way to `path`. Git names none that is about a directory which is not there yet.
+/// The last line that includes a directory on the path to `path`. Git reports no rule for a directory that does
+/// not exist yet.
 fn wanting(path: &Path) -> Option<String> {
     let top = tree(path)?;
     path.ancestors().skip(1).take_while(|dir| dir.starts_with(top)).find_map(|dir| {

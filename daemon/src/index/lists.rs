@@ -1,4 +1,4 @@
-//! Lists of sessions, turns and calls, as the pages of `view` show them.
+//! Lists of sessions, turns and calls for the pages of `view`.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -16,14 +16,14 @@ use cc_core::{
     usage::cost,
 };
 
-/// What was used, each call counted once.
+/// Usage, with each call counted once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Sum {
     pub turns: u64,
     pub calls: u64,
     #[serde(flatten)]
     pub tokens: Tokens,
-    /// US dollars; `None` where nothing of it has a known price.
+    /// US dollars; `None` if no call has a known price.
     pub cost_usd: Option<f64>,
 }
 
@@ -37,7 +37,7 @@ impl Sum {
     }
 }
 
-/// A session, and what it used.
+/// A session and its usage.
 #[derive(Clone, Debug, Serialize)]
 pub struct Listed {
     pub session_id: String,
@@ -48,40 +48,40 @@ pub struct Listed {
     pub branch: Option<String>,
     pub forked_from: Option<String>,
     pub models: BTreeSet<String>,
-    /// When its first turn began, nanoseconds since the epoch.
+    /// When its first turn began, in nanoseconds since the epoch.
     #[serde(serialize_with = "time")]
     pub started: Option<Nanos>,
-    /// When it last did something.
+    /// Its last activity.
     #[serde(serialize_with = "time")]
     pub last: Option<Nanos>,
-    /// All turns, those it copied included.
+    /// All turns, including copied ones.
     pub all_turns: u64,
     pub agents: u64,
     pub tools: u64,
     pub failed_tools: u64,
-    /// Turns that ended with an error of the API.
+    /// Turns that ended with an API error.
     pub errors: u64,
     pub interrupted: u64,
-    /// The model is at work, or was when the transcript ended.
+    /// The model is working, or was when the transcript ended.
     pub is_open: bool,
     #[serde(flatten)]
     pub sum: Sum,
-    /// Where the prompt of its first turn stands, in bytes.
+    /// The byte offset of its first prompt.
     #[serde(skip)]
     pub first_prompt: Option<u64>,
 }
 
-/// A time as people write it, UTC.
+/// A time in RFC 3339, UTC.
 fn time<S: Serializer>(at: &Option<Nanos>, serializer: S) -> Result<S::Ok, S::Error> {
     at.and_then(|at| jiff::Timestamp::from_nanosecond(at.into()).ok()).map(|at| at.to_string()).serialize(serializer)
 }
 
-/// A turn, and what it used.
+/// A turn and its usage.
 #[derive(Clone, Debug)]
 pub struct ListedTurn {
     pub trace: TraceId,
     pub number: u32,
-    /// Where its prompt stands, in bytes.
+    /// The byte offset of its prompt.
     pub at_byte: u64,
     pub start: Option<Nanos>,
     pub end: Option<Nanos>,
@@ -91,13 +91,13 @@ pub struct ListedTurn {
     pub is_interrupted: bool,
     pub is_error: bool,
     pub is_open: bool,
-    /// Its calls are all another session's, which it copied.
+    /// All its calls were copied from another session.
     pub is_copy: bool,
     pub sum: Sum,
 }
 
 impl ListedTurn {
-    /// As ids are written.
+    /// In hexadecimal.
     pub fn id(&self) -> String {
         hex(&self.trace)
     }
@@ -116,13 +116,13 @@ pub struct ListedCall {
     pub tools: Option<String>,
 }
 
-/// Where the prompt of a turn stands.
+/// The position of a turn's prompt.
 #[derive(Clone, Debug)]
 pub struct PromptAt {
     pub trace: TraceId,
     pub number: u32,
     pub start: Option<Nanos>,
-    /// In the transcript, in bytes.
+    /// The byte offset in the transcript.
     pub at_byte: u64,
 }
 
@@ -145,10 +145,10 @@ pub(super) fn tokens(row: &Row<'_>, first: usize) -> rusqlite::Result<Tokens> {
 }
 
 impl Index {
-    /// Every session, the one that last did something first.
+    /// Every session, the most recently active first.
     ///
     /// # Errors
-    /// As SQLite says.
+    /// Those of SQLite.
     pub fn sessions(&self) -> Result<Vec<Listed>, Error> {
         let names = names(&self.db)?;
         let name = |id: Option<i64>| id.and_then(|id| names.get(&id)).cloned();
@@ -211,7 +211,7 @@ impl Index {
             let speed = name(row.get(3)?);
             let tokens = tokens(row, 5)?;
             listed.sum.add(row.get(4)?, tokens, cost(model, speed.as_deref(), tokens));
-            // The calls of a turn were written one after the other.
+            // The calls of a turn were written one after another.
             if turn.is_some() && (session, turn) != last {
                 listed.sum.turns += 1;
             }
@@ -228,7 +228,7 @@ impl Index {
     /// The turns of a session, in the order of its transcript.
     ///
     /// # Errors
-    /// As SQLite says.
+    /// Those of SQLite.
     pub fn turns(&self, session_id: &str) -> Result<Vec<ListedTurn>, Error> {
         let names = names(&self.db)?;
         let mut found: Vec<(i64, ListedTurn)> = Vec::new();
@@ -280,10 +280,10 @@ impl Index {
         Ok(found.into_iter().map(|(_, turn)| turn).collect())
     }
 
-    /// The calls of a session, in the order of their times: without advice within calls.
+    /// The calls of a session in the order of their times, without advice within calls.
     ///
     /// # Errors
-    /// As SQLite says.
+    /// Those of SQLite.
     pub fn calls(&self, session_id: &str) -> Result<Vec<ListedCall>, Error> {
         let names = names(&self.db)?;
         let name = |id: Option<i64>| id.and_then(|id| names.get(&id)).cloned();
@@ -308,10 +308,10 @@ impl Index {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Where the prompts of a session stand, the newest first.
+    /// The positions of a session's prompts, newest first.
     ///
     /// # Errors
-    /// As SQLite says.
+    /// Those of SQLite.
     pub fn prompts(&self, session_id: &str) -> Result<Vec<PromptAt>, Error> {
         let mut statement = self.db.prepare_cached(
             "SELECT trace, number, start, at_byte FROM turn JOIN session ON session.id = turn.session
@@ -323,20 +323,20 @@ impl Index {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The session that has a turn of this trace; the one that made it, where several copied it.
+    /// The session with a turn of this trace; if it was copied, the session that created it.
     ///
     /// # Errors
-    /// As SQLite says.
+    /// Those of SQLite.
     pub fn session_of(&self, trace: &TraceId) -> Result<Option<String>, Error> {
         let sql = "SELECT session_id FROM turn JOIN session ON session.id = turn.session WHERE trace = ?
                    ORDER BY EXISTS (SELECT 1 FROM call WHERE call.turn = turn.id AND is_own) DESC LIMIT 1";
         Ok(self.db.query_row(sql, params![trace], |row| row.get(0)).optional()?)
     }
 
-    /// A number that changes with the index, also when another process changes it.
+    /// A number that changes with the index, even when another process changes it.
     ///
     /// # Errors
-    /// As SQLite says.
+    /// Those of SQLite.
     pub fn version(&self) -> Result<i64, Error> {
         Ok(self.db.query_row("SELECT COALESCE(MAX(id), 0) + COUNT(*) FROM session", [], |row| row.get(0))?)
     }

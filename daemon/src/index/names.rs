@@ -1,4 +1,4 @@
-//! Names that stand in many rows, stored once and without secrets.
+//! Names that occur in many rows, stored once and masked.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use cc_core::redact::{Counts, Redactor};
 
-/// Names that were looked up.
+/// A cache of names.
 pub(super) struct Names<'r> {
     redactor: &'r Redactor,
     known: HashMap<String, i64>,
@@ -17,7 +17,7 @@ impl<'r> Names<'r> {
         Self { redactor, known: HashMap::new() }
     }
 
-    /// The row of `name`, made if there is none.
+    /// The row of `name`, created if it is missing.
     pub(super) fn id(&mut self, db: &Connection, name: &str) -> rusqlite::Result<i64> {
         if let Some(id) = self.known.get(name) {
             return Ok(*id);
@@ -35,7 +35,7 @@ impl<'r> Names<'r> {
         Ok(id)
     }
 
-    /// The same for a name there may be none of.
+    /// The same for an optional name.
     pub(super) fn some(&mut self, db: &Connection, name: Option<&str>) -> rusqlite::Result<Option<i64>> {
         name.map(|name| self.id(db, name)).transpose()
     }

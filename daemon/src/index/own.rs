@@ -1,10 +1,11 @@
-//! Which of several rows that are the same model call counts: a fork, a resumed session and a rewound one copy lines.
+//! Decides which of several rows for the same model call counts: a fork, a resumed session and a rewound
+//! one copy lines.
 
 use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// The calls of a session that stand in another turn or session as well, and those calls there.
+/// The calls of a session that also occur in another turn or session, and those other rows.
 pub(super) fn rivals(db: &Connection, session: i64) -> rusqlite::Result<Vec<i64>> {
     let mut found = BTreeSet::new();
     for mark in ["mark_1", "mark_2", "mark_3"] {
@@ -21,8 +22,9 @@ pub(super) fn rivals(db: &Connection, session: i64) -> rusqlite::Result<Vec<i64>
     Ok(found.into_iter().collect())
 }
 
-/// Decides for each of `calls` whether it counts. It does unless the same call stands in a better place: where it was not copied to,
-/// then in the session whose id comes first, then where it stands first. Within a turn calls are different, whatever they have in common.
+/// Decides for each of `calls` whether it counts. It does unless the same call is in a better place: where it is no
+/// copy, then in the session whose id comes first, then where it comes first. Calls within one turn are always
+/// different, whatever they have in common.
 pub(super) fn settle(db: &Connection, calls: Vec<i64>) -> rusqlite::Result<()> {
     let mut better = db.prepare_cached(
         "SELECT 1 FROM call JOIN session ON session.id = call.session

@@ -1,4 +1,4 @@
-//! What is asked of the index.
+//! Queries to the index.
 
 use std::{borrow::Cow, collections::HashMap, path::Path};
 
@@ -13,25 +13,25 @@ use cc_core::{
     usage::{By, Counted, Report, Row, Summing, period},
 };
 
-/// Which calls are meant.
+/// Selects calls.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Those since then, nanoseconds since the epoch.
+    /// Calls since then, in nanoseconds since the epoch.
     pub since: Option<Nanos>,
-    /// Those in this directory or below it.
+    /// Calls in this directory or below it.
     pub project: Option<String>,
 }
 
 impl Index {
-    /// The sums of all calls that `filter` means, each counted once, by `by`. Days are those of `zone`.
+    /// The sums of all calls that `filter` selects, each counted once, by `by`. Days are those of `zone`.
     ///
     /// # Errors
-    /// As SQLite says.
+    /// Those of SQLite.
     pub fn usage(&self, filter: &Filter, by: By, zone: &TimeZone) -> Result<Report, Error> {
         let names = names(&self.db)?;
         let name = |id: Option<i64>| id.and_then(|id| names.get(&id)).map(String::as_str);
         let mut sums = Summing::default();
-        // Times come in any order, most of them within a few days.
+        // Times come in any order, mostly within a few days.
         let mut periods: HashMap<i64, String> = HashMap::new();
         let key = match by {
             By::Day | By::Week | By::Month => "call.at",
@@ -79,7 +79,7 @@ impl Index {
                 by if by.is_time() => match row.get::<_, Option<i64>>(0)? {
                     None => by.none().into(),
                     Some(at) => {
-                        // A quarter of an hour lies within one day of any zone.
+                        // A quarter of an hour is within one day in every time zone.
                         let quarter = at.div_euclid(900 * 1_000_000_000);
                         let name = || {
                             period(by, u64::try_from(at).unwrap_or_default(), zone)

@@ -26,20 +26,20 @@ use cc_core::{ids::TraceId, reconcile::Tokens, transcript::record::Nanos, turn::
 /// How many sessions wait to be written at most.
 const AHEAD: usize = 8;
 
-/// How much of a subagent's transcript is looked at for its session, in bytes.
+/// How many bytes of a subagent's transcript are searched for its session.
 const HEAD: u64 = 256 << 10;
 
-/// What the files of a session look like from outside.
+/// The state of a session's files.
 pub(super) struct Looks {
     hash: Sha256,
-    /// Their length in bytes.
+    /// Their total length in bytes.
     pub bytes: u64,
-    /// Transcripts of subagents beside it, which may be those of other sessions.
+    /// Transcripts of subagents beside it, which may belong to other sessions.
     loose: Vec<PathBuf>,
 }
 
 impl Looks {
-    /// Of the transcript at `path` and those of its subagents, of which some may be `loose`.
+    /// The state of the transcript at `path` and of its subagents' transcripts, including `loose` ones.
     pub(super) fn of(path: &Path, loose: &[PathBuf]) -> Self {
         let mut looks = Self { hash: Sha256::new(), bytes: 0, loose: loose.to_vec() };
         looks.add(path);
@@ -68,7 +68,7 @@ impl Looks {
     }
 }
 
-/// Transcripts of subagents that lie beside those of sessions, where Claude Code 2.0 puts them: each directory is looked at once.
+/// Transcripts of subagents beside those of sessions, as Claude Code 2.0 writes them: each directory is listed once.
 #[derive(Default)]
 pub(super) struct Loose(HashMap<PathBuf, Vec<PathBuf>>);
 
@@ -90,7 +90,7 @@ impl Loose {
     }
 }
 
-/// A session, as the index keeps it.
+/// A session as the index stores it.
 #[derive(Debug, Default)]
 pub(super) struct Session {
     pub path: PathBuf,
@@ -148,10 +148,10 @@ pub(super) struct CallRow {
     pub marks: [Option<u64>; 3],
 }
 
-/// Reads every session of `sources` and hands each to `each`, in any order. On several processors.
+/// Reads every session of `sources` on several processors and calls `each` with each of them, in any order.
 ///
 /// # Errors
-/// As `each`, which is then not called again.
+/// The first error of `each`, which is then not called again.
 pub(super) fn all<E: Send>(
     sources: &[(&Source, Looks)],
     mut each: impl FnMut(Result<Session, (PathBuf, Unreadable)>, &Looks) -> Result<(), E>,
@@ -224,7 +224,7 @@ fn agent_id(turn: &Turn) -> Option<String> {
     turn.place.as_ref().map(|place| place.agent_id.clone())
 }
 
-/// True if the transcript of a subagent says that it worked for this session.
+/// True if a subagent's transcript names this session.
 fn belongs(path: &Path, session_id: &str) -> bool {
     let Ok(opened) = files::open(path, &Rules::STRICT) else { return false };
     let mut head = Vec::new();
@@ -257,7 +257,7 @@ fn turn_row(turn: &Turn, agents: &[Turn], session_id: &str) -> TurnRow {
     }
 }
 
-/// The calls of a turn. `is_agent`: it is that of a subagent whose kind nobody knows.
+/// The calls of a turn. `is_agent`: it is that of a subagent of unknown type.
 fn call_rows(turn: &Turn, is_agent: bool) -> Vec<CallRow> {
     let facts = &turn.session;
     let row = |used: usage::Used<'_>| CallRow {

@@ -79,7 +79,7 @@ fn a_call_that_stands_in_several_sessions_counts_once_whatever_is_read_first() {
     let copied = json!({"forkedFrom": {"sessionId": "z", "messageUuid": "u1"}});
     let original = dir.write("z", &turn("u1", json!({})));
     let fork = dir.write("a", &(turn("u1", copied) + &turn("u2", json!({}))));
-    // Without any mark of where it came from.
+    // Without a mark of its origin.
     let silent = dir.write("b", &(turn("u1", json!({})) + &turn("u3", json!({}))));
     let all = [original.clone(), fork.clone(), silent.clone()];
     let expect = |index: &Index| {
@@ -97,7 +97,7 @@ fn a_call_that_stands_in_several_sessions_counts_once_whatever_is_read_first() {
         }
         let found = expect(&index);
         assert_eq!(found, [("a".into(), 1, 1, 10), ("b".into(), 2, 2, 20), ("total".into(), 3, 3, 30)]);
-        // What is left keeps every call.
+        // The rest still has every call.
         update(&mut index, &[original.clone(), fork.clone()]);
         assert_eq!(expect(&index), [("a".into(), 1, 1, 10), ("total".into(), 2, 2, 20), ("z".into(), 1, 1, 10)]);
         update(&mut index, std::slice::from_ref(&fork));

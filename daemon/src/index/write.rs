@@ -1,4 +1,4 @@
-//! Puts a session that was read in the place of what was known of it.
+//! Replaces what the index has of a session by what was read.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use cc_core::{redact::Redactor, transcript::record::Nanos};
 
-/// As SQLite has it; what is beyond is as far as that goes.
+/// Clamped to SQLite's integers.
 fn int(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }

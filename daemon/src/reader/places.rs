@@ -141,7 +141,7 @@ mod tests {
             ("vscode/.claude/projects/-p/s.jsonl", "s", Some("home/.claude/projects/-p/s.jsonl")),
             ("elsewhere/-p/s.jsonl", "s", Some("home/.claude/projects/-p/s.jsonl")),
             ("vscode/.claude/projects/-q/t.jsonl", "t", Some("custom/-q/t.jsonl")),
-            // Another session than the event's, another project, none that is there, and what lies where it should.
+            // Another session than the event's, another project, a missing one, and one in its own place.
             ("vscode/.claude/projects/-p/s.jsonl", "t", None),
             ("vscode/.claude/projects/-q/s.jsonl", "s", None),
             ("vscode/.claude/projects/-p/none.jsonl", "none", None),

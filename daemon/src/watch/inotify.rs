@@ -18,14 +18,14 @@ use rustix::{
 
 use super::Seen;
 
-/// What changes a file, and what takes the directory from its path.
+/// Changes to a file, and the removal of the directory from its path.
 const EVENTS: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MODIFY)
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
 
-/// Room for events, in bytes: some hundred.
+/// Room for a few hundred events, in bytes.
 const BUFFER_BYTES: usize = 16 << 10;
 
 #[derive(Debug)]
@@ -58,14 +58,14 @@ impl Watcher {
         Ok(Self { shared, _alive })
     }
 
-    /// True if it was not watched before. A path that is no directory is not watched, and no error.
+    /// True if it was not watched before. A path that is no directory is not watched; that is no error.
     pub(super) fn add(&mut self, dir: &Path) -> io::Result<bool> {
         let mut dirs = self.shared.dirs();
         if dirs.values().any(|known| known == dir) {
             return Ok(false);
         }
         match inotify::add_watch(&self.shared.inotify, dir, EVENTS) {
-            // One directory can have two paths: that by which it came last counts.
+            // One directory can have two paths; the latest one counts.
             Ok(watch) => Ok(dirs.insert(watch, dir.to_path_buf()).is_none()),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
             Err(error) => Err(error.into()),
@@ -106,7 +106,7 @@ fn watch(shared: &Shared, ended: &PipeReader, report: impl Fn(Seen)) {
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
                 report(Seen::Missed);
             } else if flags.intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF) {
-                // It is gone from this path. What is there now can be watched anew.
+                // The directory has left this path. Whatever is there now can be watched anew.
                 if shared.dirs().remove(&event.wd()).is_some() && flags.contains(ReadFlags::MOVE_SELF) {
                     let _ = inotify::remove_watch(&shared.inotify, event.wd());
                 }

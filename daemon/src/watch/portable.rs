@@ -1,4 +1,4 @@
-//! Watches by what the system has, where that is not inotify.
+//! Watches by the system's own means, where that is not inotify.
 
 use std::{
     collections::HashSet,
@@ -21,14 +21,14 @@ impl Watcher {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
             Err(_) => report(Seen::Missed),
             Ok(event) if event.need_rescan() => report(Seen::Missed),
-            // Reading makes events too: those are not news.
+            // Reading a file causes events too; they are ignored.
             Ok(event) if matches!(event.kind, EventKind::Access(_) | EventKind::Remove(_)) => {}
             Ok(event) => event.paths.into_iter().for_each(|path| report(Seen::Changed(path))),
         });
         Ok(Self { watcher: watcher.map_err(io::Error::other)?, dirs: HashSet::new() })
     }
 
-    /// True if it was not watched before. A path that is no directory is not watched, and no error.
+    /// True if it was not watched before. A path that is no directory is not watched; that is no error.
     pub(super) fn add(&mut self, dir: &Path) -> io::Result<bool> {
         if self.dirs.contains(dir) || !dir.is_dir() {
             return Ok(false);

@@ -180,7 +180,7 @@ mod tests {
     const MARKER: Found = Found { is_root: false, is_mark: true, is_call: false };
 
     #[test]
-    fn each_observation_has_one_outcome_and_nothing_is_asked_or_noted_that_does_not_matter() {
+    fn outcome_asks_and_records_only_what_matters() {
         type Row = (&'static str, Found, &'static [&'static str], Outcome, &'static [&'static str]);
         let rows: [Row; 18] = [
             ("a tool is new", TOOL, &["new"], Outcome::New, &["elsewhere", "suppressed", "new"]),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_copied_or_suppressed_or_known_is_never_queued_whatever_else_is_true() {
+    fn copied_suppressed_and_known_observations_are_never_queued() {
         const ALL: [&str; 9] =
             ["in pause", "parent", "own", "turn copied", "suppressed", "elsewhere", "new", "grown", "changed"];
         for kind in [ROOT, CALL, TOOL, MARKER] {

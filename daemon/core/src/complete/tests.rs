@@ -52,7 +52,7 @@ struct Case {
 }
 
 impl Case {
-    /// The decision in words: events done with, answers claimed, turns emitted (`aside` first), and what is awaited, in
+    /// The decision in words: settled events, claimed answers, emitted turns (`aside` first), and what is awaited, in
     /// milliseconds from now.
     fn decided(&self) -> String {
         let now = Instant::now() + Duration::from_secs(3600);
@@ -173,7 +173,7 @@ fn a_stop_waits_for_its_answer() {
 }
 
 #[test]
-fn a_stop_that_is_late_claims_the_answer_of_its_own_turn() {
+fn a_late_stop_claims_the_answer_of_its_own_turn() {
     let at = |events: &[&str], came: u64, unclaimed: &'static [&'static str]| Case {
         events: events.iter().map(|answer| (stop(answer), came)).collect(),
         silent: 50,
@@ -239,7 +239,7 @@ fn the_end_of_a_session_ends_all_its_turns() {
 }
 
 #[test]
-fn with_two_terminals_each_turn_has_an_end_of_its_own() {
+fn each_of_two_terminals_ends_only_its_own_turn() {
     let at = |aside: Fake, open: Fake, event: Event| Case {
         events: vec![(event, 50)],
         silent: 50,
@@ -290,7 +290,7 @@ fn a_turn_that_was_interrupted_is_complete_at_once() {
 }
 
 #[test]
-fn without_a_stop_silence_says_that_a_finished_turn_is_complete() {
+fn without_a_stop_a_finished_turn_is_complete_after_a_silence() {
     let over = || Fake { looks_finished: true, ..ends("done") };
     let at = |silent: u64, open: Fake| Case { silent, open: Some(open), ..Case::default() };
     check([
@@ -308,7 +308,7 @@ fn without_a_stop_silence_says_that_a_finished_turn_is_complete() {
 }
 
 #[test]
-fn what_ends_nothing_is_dealt_with_when_the_transcript_has_been_read() {
+fn other_events_are_settled_once_the_transcript_was_read() {
     let at = |event: Event, came: u64| Case {
         events: vec![(event, came)],
         open: Some(Fake { calls: &["t-1"], ..ends("") }),
@@ -335,7 +335,7 @@ fn what_ends_nothing_is_dealt_with_when_the_transcript_has_been_read() {
 }
 
 #[test]
-fn events_of_one_burst_are_one_reason_to_read() {
+fn one_read_serves_all_events_of_a_burst() {
     let now = Instant::now();
     let agent = Event::AgentStopped { agent: "a".into() };
     for (name, event, is_hurried, expect) in [
@@ -370,7 +370,7 @@ fn polls_back_off_from_the_oldest_event_or_the_last_growth() {
 }
 
 #[test]
-fn the_last_line_of_a_session_that_is_over_counts_without_its_newline() {
+fn the_last_line_of_an_ended_session_needs_no_newline() {
     let grown = Instant::now();
     for (silent, expect) in [(0, false), (4999, false), (5000, true), (900_000, true)] {
         assert_eq!(is_last_line_over(grown + Duration::from_millis(silent), grown), expect, "{silent} ms");
@@ -378,7 +378,7 @@ fn the_last_line_of_a_session_that_is_over_counts_without_its_newline() {
 }
 
 #[test]
-fn an_event_that_is_heard_late_ends_no_turn_that_was_begun_since_and_is_at_work() {
+fn a_late_event_does_not_end_a_later_turn_in_progress() {
     let at = |event: Event, began: Option<Nanos>, change: fn(&mut Case)| {
         let open = Some(Fake { has_news: true, began, ..Fake::default() });
         let mut case = Case { events: vec![(event, 9000)], silent: 9000, open, ..Case::default() };

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_stands_for_directories_name_by_name() {
+    fn a_pattern_matches_directories_name_by_name() {
         let homes = [PathBuf::from("/home/d+v"), PathBuf::from("/mnt/homes/d+v")];
         for (pattern, yes, no) in [
             (
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_said() {
+    fn invalid_patterns_are_refused_with_a_reason() {
         for (pattern, why) in [
             ("", "begin with"),
             ("work/**", "begin with"),

@@ -63,7 +63,7 @@ mod tests {
     use super::super::Config;
 
     #[test]
-    fn prices_are_read_and_what_is_none_is_named_with_its_line() {
+    fn prices_are_parsed_and_invalid_ones_name_their_line() {
         let text = "[[price]]\nmodel = \" mine \"\ninput = 3\noutput = 15.5\n[[price]]\nmodel = \"b\"\nspeed = \"fast\"\ninput = 0\noutput = 1\ncache_write_1h = 2.5\n";
         let prices = Config::parse(text).unwrap().prices;
         assert_eq!((prices[0].model.as_str(), prices[0].rates.input, prices[0].rates.output), ("mine", 3.0, 15.5));

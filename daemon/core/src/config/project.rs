@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn later_layers_win_and_prefixed_names_do_so_always() {
+    fn later_layers_win_and_prefixed_names_always_win() {
         let settings = settings(&[
             layer("env", &[("CC_LANGFUSE_BASE_URL", "https://me:pw@a"), ("LANGFUSE_RELEASE", "1"), ("OTHER", "x")]),
             layer("user", &[("LANGFUSE_BASE_URL", "https://b"), ("LANGFUSE_RELEASE", "2"), ("LANGFUSE_USER_ID", "me")]),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_is_shown_once_and_each_default_is_one_of_a_setting() {
+    fn every_setting_is_shown_once_and_every_default_belongs_to_one() {
         let shown: Vec<String> = settings(&[]).into_iter().map(|setting| setting.name).collect();
         for row in VARIABLES.iter().filter(|row| row.role != Role::Place) {
             assert_eq!(shown.iter().filter(|name| *name == row.setting).count(), 1, "{}", row.name);

@@ -46,7 +46,7 @@ fn judge(environment: &str, user: &str, repository: &str, local: &str) -> Choose
 const ALL: &str = "ON=true URL=GOOD PK=pk SK=sk";
 
 #[test]
-fn what_the_user_said_alone_is_the_users_choice() {
+fn a_destination_from_the_users_own_files_is_the_users_choice() {
     for (environment, user, repository, local) in [
         (ALL, "", "", ""),
         ("", ALL, "", ""),
@@ -72,7 +72,7 @@ fn what_the_user_said_alone_is_the_users_choice() {
 }
 
 #[test]
-fn a_repository_chooses_nothing() {
+fn a_destination_chosen_by_a_repository_is_held() {
     for (environment, user, repository, local, variable) in [
         // The address, by each of its names, and by a name stronger than the user's.
         ("ON=true PK=pk SK=sk", "", "URL=EVIL", "", "URL"),
@@ -112,7 +112,7 @@ fn a_repository_chooses_nothing() {
 }
 
 #[test]
-fn what_changed_since_the_session_began_is_no_excuse() {
+fn a_settings_file_that_changed_since_the_session_began_still_counts() {
     // The session was given the attacker's address; the file has changed since.
     let layers =
         [layer(Owner::User, "user", Ok(vars(ALL))), layer(Owner::Repository, "repository", Ok(vars("URL=GOOD")))];
@@ -120,7 +120,7 @@ fn what_changed_since_the_session_began_is_no_excuse() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_may_say_anything() {
+fn an_unreadable_file_counts_as_possibly_choosing() {
     let unclear = |owner| [layer(Owner::User, "user", Ok(vars(ALL))), layer(owner, "file", Err(Unclear))];
     let given = vars(ALL);
     let evidence = Evidence { file: "file".into(), variable: None };
@@ -147,13 +147,13 @@ fn values_in_any_form_count_as_claude_code_reads_them() {
 }
 
 #[test]
-fn an_event_without_its_secret_is_judged_by_the_rest() {
+fn an_event_without_its_secret_is_judged_by_its_other_variables() {
     let layers = [layer(Owner::User, "user", Ok(vars(ALL))), layer(Owner::Repository, "r", Ok(vars("SK=sk")))];
     assert_eq!(chooser(Kind::Langfuse, &vars("ON=true URL=GOOD PK=pk"), &layers), Chooser::User);
 }
 
 #[test]
-fn privacy_can_be_tightened_by_anybody_and_loosened_by_the_user_alone() {
+fn anyone_can_tighten_privacy_and_only_the_user_can_loosen_it() {
     let (more, less) = ("CAPTURE=metadata REDACT=on", "CAPTURE=full REDACT=off");
     let none = Floor::default();
     // Environment, user, repository, local, floor; then whether text leaves, and whether it leaves unmasked.
@@ -190,7 +190,7 @@ fn privacy_can_be_tightened_by_anybody_and_loosened_by_the_user_alone() {
 }
 
 #[test]
-fn what_others_say_of_tls_is_replaced_by_what_the_user_says() {
+fn tls_settings_of_others_are_replaced_by_the_users_own() {
     const CA: &str = proto::env::MLFLOW_SERVER_CERT;
     let of = |value: &str| match value {
         "" => Vars::new(),
@@ -219,7 +219,7 @@ fn what_others_say_of_tls_is_replaced_by_what_the_user_says() {
         assert_eq!(own.get(CA).map(String::as_str), expect, "{environment} {user} {repository} {local}");
         assert_eq!(own.get("MLFLOW_TRACKING_TOKEN").map(String::as_str), Some("t"));
     }
-    // What cannot be read may say anything.
+    // A file that cannot be read may set anything.
     let layers = [layer(Owner::User, "user", Ok(of("/u"))), layer(Owner::Repository, "repository", Err(Unclear))];
     assert_eq!(own_tls(&of("/e"), &layers), of("/u"));
 }

@@ -17,10 +17,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(300);
 /// Texts are not cut below this many bytes: a span that is still refused has another problem.
 const SMALLEST_CUT: usize = 1024;
 
-/// A batch smaller than this never goes unanswered because of its size, in bytes.
+/// Below this size, in bytes, the size of a batch is never the reason for a missing answer.
 const NEVER_TOO_LARGE: usize = 64 << 10;
 
-/// How long a server may take to answer after the last byte: for any batch, and in addition for each span.
+/// How long a server may take to answer after the last byte: for any batch, plus for each span.
 const ANSWER_LIMIT: (Duration, Duration) = (Duration::from_secs(90), Duration::from_millis(200));
 
 /// How often that limit doubles at most: once for each unanswered batch in a row.

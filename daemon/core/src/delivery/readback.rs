@@ -11,7 +11,7 @@ pub enum Failure {
         /// The server's clock.
         date: Option<u64>,
     },
-    /// An answer that no server of this kind gives.
+    /// An answer that no server of this kind would give.
     #[error("{}", crate::verdict::words(said))]
     Odd {
         said: String,

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn however_it_is_written_it_is_one_address() {
+    fn all_spellings_of_an_address_have_one_canonical_form() {
         for (expect, spellings) in [
             (
                 "https://a.example",
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_of_a_server_is_none() {
+    fn invalid_addresses_are_refused() {
         let long = format!("https://a.example/{}", "x".repeat(MAX_ADDRESS_BYTES));
         for text in [
             "",
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_around_a_value_are_not_part_of_it() {
+    fn surrounding_quotes_are_removed_from_a_value() {
         for (text, expect) in [
             ("pk-lf-x", "pk-lf-x"),
             (" \"pk-lf-x\"\r\n", "pk-lf-x"),

@@ -266,7 +266,7 @@ impl Backend for Mlflow {
     }
 }
 
-/// What is said of TLS, as MLflow's own client reads it.
+/// The TLS settings, as MLflow's own client reads them.
 fn tls(env: &Env<'_>) -> Tls {
     let value = |name| env.get(name).map(unquoted).filter(|value| !value.is_empty());
     let path = |name| value(name).map(str::to_owned);

@@ -222,7 +222,7 @@ pub trait Backend: Sync {
         None
     }
 
-    /// Attributes of a test span that costs nothing and belongs to no session.
+    /// Attributes of a test span without cost or session.
     fn trial(&self, _name: &str, _environment: Option<&str>) -> Vec<(Cow<'static, str>, Value)> {
         Vec::new()
     }
@@ -248,7 +248,7 @@ pub enum Connect {
     Ask(Request<Bytes>),
     /// The destination is a directory: spans are written to files.
     Files(Folder),
-    /// Somebody has to fix something first; the text says what.
+    /// Someone has to fix something first; the text says what.
     Park(String),
 }
 
@@ -260,7 +260,8 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// The directory that holds nothing but traces: all that MLflow's integration with Claude Code keeps below a project, or the store.
+    /// The directory that holds only traces: everything that MLflow's integration with Claude Code keeps below a
+    /// project, or the store.
     pub fn private(&self) -> PathBuf {
         let root = Path::new(&self.root);
         root.parent().filter(|_| root.ends_with(".claude/mlflow/runs")).unwrap_or(root).to_owned()
@@ -272,7 +273,7 @@ impl Folder {
     }
 }
 
-/// How many requests [`Backend::connect`] may ask for at most.
+/// How many requests [`Backend::connect`] may make at most.
 pub const MOST_ASKS: usize = 8;
 
 #[derive(Clone, Debug)]

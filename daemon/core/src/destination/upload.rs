@@ -64,7 +64,7 @@ pub enum Next {
     Ask(Request<Bytes>),
     /// Make this API request, with the bytes of the image or document as its body.
     Send(Request<()>),
-    /// Put the bytes into a storage that others may run: without credentials, and its answers are not shown.
+    /// Put the bytes into a storage that others may run: without credentials, and without showing its answers.
     Store(Request<()>),
     /// Stop: the try has ended.
     End(Outcome),
@@ -92,7 +92,7 @@ pub enum Outcome {
     Later(Option<Duration>, String),
     /// The server could not be reached. Try again.
     Away(String),
-    /// Somebody has to fix something first.
+    /// Someone has to fix something first.
     Park(String),
     /// The server will never accept it.
     Never(Reason, String),

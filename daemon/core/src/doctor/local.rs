@@ -7,24 +7,23 @@ use proto::paths::UnsafeDir;
 use super::{Finding, count, size};
 use crate::{claude::Version, settings::HOOK, status::Status};
 
-/// Less than this many bytes left on a disk are few.
+/// A disk is nearly full if fewer bytes than this are free,
 const FEW_BYTES: u64 = 1 << 30;
 
-/// And less than one part in this many.
+/// or less than one part in this many.
 const FEW_PARTS: u64 = 20;
 
-/// Claude Code, as far as it was found.
+/// The state of Claude Code's program.
 pub enum Claude {
     /// No program `claude`.
     Missing,
-    /// It does not say its version.
+    /// It does not report a version.
     Silent(PathBuf, String),
-    /// Its version.
+    /// Its path and version.
     Version(PathBuf, Version),
 }
 
 impl Claude {
-    /// Its version, if that is known.
     pub fn version(&self) -> Option<Version> {
         match self {
             Self::Version(_, version) => Some(*version),
@@ -32,7 +31,7 @@ impl Claude {
         }
     }
 
-    /// Is it there?
+    /// Whether it was found.
     pub fn judge(&self) -> Finding {
         match self {
             Self::Missing => Finding::warning(
@@ -50,35 +49,34 @@ impl Claude {
     }
 }
 
-/// A hook's program.
+/// The program of a registered hook.
 pub struct Program {
-    /// As it is registered.
+    /// The path as it is registered.
     pub word: String,
-    /// As it was found.
     pub state: ProgramState,
 }
 
-/// How a hook's program is.
+/// The state of a hook's program.
 pub enum ProgramState {
-    /// Not there.
+    /// It does not exist.
     Missing,
     /// Not a file.
     NotAFile,
-    /// It must not be run.
+    /// It is not executable.
     NotExecutable,
-    /// It is another program, or another version speaking another language.
+    /// It is another program, or a version with another protocol.
     Foreign,
-    /// Users other than its owner may change it.
+    /// Users other than its owner can change it.
     Writable,
-    /// It was called without tracing, where it does nothing, and failed.
+    /// It was run without tracing, where it does nothing, and failed.
     Fails(String),
-    /// It looks right. Whether it runs was not tried.
+    /// It looks right, but was not run.
     Untried,
     Good,
 }
 
 impl Program {
-    /// Can Claude Code call it?
+    /// Whether Claude Code can run it.
     pub fn judge(&self) -> Finding {
         let (check, word) = ("hook-program", &self.word);
         let install = format!("install {HOOK} there, or register it where it is: cc-langfusectl setup");
@@ -112,20 +110,20 @@ impl Program {
     }
 }
 
-/// What the daemon answered.
+/// The daemon's answer.
 pub enum Daemon {
-    /// Nobody is there.
+    /// No daemon listens.
     NotRunning,
     /// It does this before it answers.
     Starting(String),
-    /// Somebody is, and does not answer as a daemon does.
+    /// Something listens that does not answer like a daemon.
     Odd(String),
     /// Its status.
     Running(Box<Status>),
 }
 
 impl Daemon {
-    /// Its status, if it is there.
+    /// Its status, if it runs.
     pub fn status(&self) -> Option<&Status> {
         match self {
             Self::Running(status) => Some(status),
@@ -134,16 +132,16 @@ impl Daemon {
     }
 }
 
-/// The service that is to run the daemon.
+/// The service that starts the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// No service manager answers.
     NoManager,
-    /// What `systemctl --user is-enabled` and `is-active` print.
+    /// The output of `systemctl --user is-enabled` and `is-active`.
     Systemd {
-        /// As in `enabled`, `disabled`, `not-found`.
+        /// Such as `enabled`, `disabled`, `not-found`.
         enabled: String,
-        /// As in `active`, `inactive`, `failed`.
+        /// Such as `active`, `inactive`, `failed`.
         active: String,
     },
     /// What `launchctl print` says of our agent; `None` if launchd does not know it.
@@ -158,7 +156,7 @@ pub struct Agent {
     pub failed: Option<String>,
 }
 
-/// Does the daemon run, and will it tomorrow? `ours` is the version of whoever asks.
+/// Whether the daemon runs now and will after the next login. `ours` is the version of the asking program.
 pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) -> Vec<Finding> {
     let start = match unit {
         Unit::Systemd { enabled, .. } if enabled == "not-found" => "cc-langfusectl setup",
@@ -246,10 +244,11 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
     findings
 }
 
-/// Starts the daemon anew, with or without a service manager.
+/// Restarts the daemon, with or without a service manager.
 const RESTART: &str = "cc-langfusectl restart";
 
-/// What the daemon has heard and taken. `silent_since` is when the transcript of the latest session was last written.
+/// The events that the daemon has received and accepted. `silent_since` is when the transcript of the latest session
+/// was last written.
 pub fn judge_events(status: &Status, silent_since: Option<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.push(match status.sessions.first() {
@@ -301,22 +300,22 @@ pub fn judge_events(status: &Status, silent_since: Option<&str>) -> Vec<Finding>
     findings
 }
 
-/// A file or directory of the daemon's, and what is wrong with it.
+/// The state of one of the daemon's files or directories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Not there.
+    /// It does not exist.
     Missing,
-    /// Not there, and the user may not make it.
+    /// It does not exist, and the user cannot create it.
     Forbidden,
-    /// Only the user gets to it.
+    /// Only the user can access it.
     Private,
-    /// Group or others do too.
+    /// Group or others can access it.
     Open,
     /// It belongs to another user.
     OtherOwner,
-    /// It is not what it should be.
+    /// A file in place of a directory, or the reverse.
     WrongKind,
-    /// The user may not use it.
+    /// The user cannot use it.
     Unusable,
 }
 
@@ -332,7 +331,7 @@ impl From<Result<(), UnsafeDir>> for Access {
     }
 }
 
-/// Is everything there that should be, and the user's alone? `mode` is what chmod should make of it.
+/// Whether a file or directory exists and is private to the user. `mode` is the right argument for chmod.
 pub fn judge_access(check: &'static str, path: &Path, access: &Access, mode: &str, running: bool) -> Finding {
     let shown = path.display();
     match access {
@@ -369,7 +368,7 @@ pub fn judge_access(check: &'static str, path: &Path, access: &Access, mode: &st
     }
 }
 
-/// Is there room for what waits? In bytes.
+/// Whether the disk has room for waiting spans. `free` and `total` are in bytes.
 pub fn judge_disk(dir: &Path, free: u64, total: u64) -> Finding {
     let seen = format!("{} of {} free where {} lies", size(free), size(total), dir.display());
     if free < FEW_BYTES || free < total / FEW_PARTS {

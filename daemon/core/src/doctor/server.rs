@@ -1,4 +1,4 @@
-//! The server: is it reached, is it the right one, does what is sent arrive?
+//! Checks of the server: whether it can be reached, is the right one, and keeps what is sent.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -19,13 +19,13 @@ use crate::{
     verdict::{Verdict, words},
 };
 
-/// A clock that is wrong by more than this many seconds misplaces what is traced.
+/// A clock difference of more than this many seconds misplaces traces.
 const SKEW: u64 = 60;
 
-/// How many days before their removal transcripts that were not read are worth a word.
+/// How many days before Claude Code removes them unread transcripts are reported.
 const NOTICE_DAYS: u64 = 5;
 
-/// Why a server is not asked.
+/// A server that is not contacted, and why.
 pub fn judge_held(to: &To, why: &str) -> Finding {
     Finding::problem(
         "server",
@@ -38,7 +38,7 @@ pub fn judge_held(to: &To, why: &str) -> Finding {
     )
 }
 
-/// What the user says of TLS to it; nothing is said where that is as everywhere.
+/// The user's own TLS settings for it; `None` if there are none.
 pub fn judge_tls(to: &To, tls: &Tls) -> Option<Finding> {
     tls.is_unproven.then(|| {
         let named = |row: Option<&Variable>| row.map_or("", |row| row.name);
@@ -58,7 +58,7 @@ pub fn judge_tls(to: &To, tls: &Tls) -> Option<Finding> {
     })
 }
 
-/// What a file that others can write says of TLS: it is not followed.
+/// TLS settings in a file that others can write: they are not used.
 pub fn judge_foreign_tls(received: &Vars, own: &Vars) -> Vec<Finding> {
     let rows = VARIABLES.iter().filter(|row| row.role == Role::Tls && received.get(row.name) != own.get(row.name));
     let finding = |row: &Variable| {
@@ -71,7 +71,8 @@ pub fn judge_foreign_tls(received: &Vars, own: &Vars) -> Vec<Finding> {
     rows.map(finding).collect()
 }
 
-/// Who answered, and what time it is there. `now` is our time when the answer came, in seconds since the epoch.
+/// Whether the server answers with a project, and whether its clock is right. `now` is this machine's time at the
+/// answer, in seconds since the epoch.
 pub fn judge_project(to: &To, answer: &Result<Project, Failure>, now: u64) -> Vec<Finding> {
     let base_url = &to.address;
     let (date, finding) = match answer {
@@ -97,7 +98,7 @@ pub fn judge_project(to: &To, answer: &Result<Project, Failure>, now: u64) -> Ve
     findings
 }
 
-/// What the server is.
+/// A noteworthy fact about the server.
 pub fn judge_remark(to: &To, remark: &Remark) -> Finding {
     let seen = format!("{}: {}", to.address, remark.seen);
     match (&remark.remedy, remark.is_grave) {
@@ -167,38 +168,38 @@ fn judge_failure(to: &To, failure: &Failure) -> Finding {
     Finding::problem("server", seen, remedy)
 }
 
-/// What a server says that is asked without TLS at a port for it: nginx, Go, Node and Apache.
+/// True for the answer of nginx, Go, Node or Apache to a request without TLS at a TLS port.
 fn speaks_tls(said: &str) -> bool {
     let said = said.to_ascii_lowercase();
     said.contains("https port") || said.contains("https server") || said.contains("ssl-enabled server port")
 }
 
-/// What a TLS client says whose first message is answered in plain text.
+/// True for a TLS client's error if its first message was answered in plain text.
 fn speaks_no_tls(why: &str) -> bool {
     why.contains("InvalidContentType") || why.contains("corrupt message")
 }
 
-/// What to do about a captive portal.
+/// The remedy for a captive portal.
 const SIGN_IN: &str = "open any page in a browser and sign in to the network; what is traced waits meanwhile";
 
-/// What became of a trace that was sent to be read back.
+/// The result of a test trace.
 pub struct Probe {
-    /// Its id.
     pub trace_id: String,
-    /// What the server's answer to it means.
+    /// The meaning of the server's answer to it.
     pub sent: Verdict,
-    /// How long it was looked for.
+    /// How long the server was asked for it.
     pub waited: Duration,
-    /// What each of the server's APIs shows, by its name, if it was taken and there are any.
+    /// What each of the server's APIs shows, by its name; `None` if the trace was not accepted or the
+    /// server has no API.
     pub seen: Option<Vec<(&'static str, Seen)>>,
-    /// What became of its deletion, or why it failed; `None` if that was not asked for.
+    /// The result of deleting it; `None` if that was not tried.
     pub deleted: Option<Result<Deleted, String>>,
     /// The variable with the server's address.
     pub variable: &'static str,
 }
 
 impl Probe {
-    /// Does what is sent arrive?
+    /// Whether sent spans arrive.
     pub fn judge(&self) -> Finding {
         let (check, id) = ("probe", &self.trace_id);
         match &self.sent {
@@ -238,7 +239,7 @@ impl Probe {
         )
     }
 
-    /// It has arrived; is it gone again, where that can be?
+    /// The trace has arrived: whether it was deleted again, if that is possible.
     fn finish(&self, seen: String) -> Finding {
         match &self.deleted {
             None => Finding::ok("probe", seen),
@@ -263,9 +264,9 @@ fn seconds(time: Duration) -> String {
     if seconds < 10.0 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
 }
 
-/// What the daemon says of where spans go. `ours` are this project's destinations.
+/// The state of delivery, as the daemon reports it. `ours` are this project's destinations.
 pub fn judge_delivery(status: &Status, ours: &[To]) -> Vec<Finding> {
-    // What is wrong with a table of config.toml is a finding of its own.
+    // An invalid table of config.toml is reported separately.
     let known = status.destinations.iter().filter(|to| !to.is_nowhere());
     let mut findings: Vec<Finding> = known.map(|to| judge_destination(to, ours)).collect();
     if status.dead_letters > 0 {
@@ -302,7 +303,7 @@ fn judge_destination(to: &Destination, ours: &[To]) -> Finding {
     };
     let error = to.last_error.as_ref().map_or_else(String::new, |why| format!(": {why}"));
     let seen = format!("{place} is {}{waiting}{error}", to.state);
-    // What nobody waits for is not broken.
+    // Without waiting spans, another project's destination is no problem.
     let tell = if is_ours || to.waiting > 0 { Finding::problem } else { Finding::warning };
     match to.state.as_str() {
         "parked" => tell(
@@ -328,7 +329,8 @@ fn judge_destination(to: &Destination, ours: &[To]) -> Finding {
     }
 }
 
-/// A table `[[destination]]` of config.toml: is it one, is its `secret` there, and does the daemon, if it answers, know it?
+/// A `[[destination]]` table of config.toml: whether it is valid, its `secret` can be read, and the daemon knows it,
+/// if it answers.
 pub fn judge_configured(named: &Named, secret: Result<(), String>, status: Option<&Status>) -> Finding {
     let check = "destinations";
     let place =
@@ -361,21 +363,19 @@ pub fn judge_configured(named: &Named, secret: Result<(), String>, status: Optio
 /// A transcript of a traced project that Claude Code is about to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Old {
-    /// The session.
     pub session_id: String,
-    /// Where it is.
     pub path: PathBuf,
     /// Days since it was last written.
     pub days: u64,
 }
 
-/// True if a transcript last written so many days ago is soon removed.
+/// True if a transcript last written `days` ago will soon be removed.
 pub fn is_old(days: u64, cleanup_days: u64) -> bool {
     days >= cleanup_days.saturating_sub(NOTICE_DAYS)
 }
 
-/// Transcripts that are about to be removed, and may not have been read. The daemon names only the sessions it saw last: where
-/// there are more (`listed_all` is false), what it does not name it may know nevertheless.
+/// Transcripts that are about to be removed, and may not have been read. The daemon lists only its latest sessions: if
+/// there are more (`listed_all` is false), it may know others too.
 pub fn judge_old(old: &[Old], status: Option<&Status>, listed_all: bool, cleanup_days: u64) -> Finding {
     let check = "transcripts";
     let removed = format!("which Claude Code removes after {cleanup_days} days");

@@ -1,4 +1,4 @@
-//! Claude Code's settings: are they read, is the hook in them, and do they turn tracing on here?
+//! Checks of Claude Code's settings: whether they can be read, register the hook, and turn tracing on for this project.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,20 +24,20 @@ mod otlp;
 
 pub use misplaced::judge_hooks_file;
 
-/// The plugin that registers the hook, whatever its marketplace is called.
+/// The plugin that registers the hook, from any marketplace.
 pub const PLUGIN: &str = "cc-langfuse";
 
-/// Days after which Claude Code removes transcripts, unless its settings say otherwise.
+/// Days after which Claude Code removes transcripts by default.
 const CLEANUP_DAYS: u64 = 30;
 
-/// Which settings, from the weakest to the strongest.
+/// The settings files, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// The user's own.
+    /// The user's, for all projects.
     User,
     /// The project's, meant to be shared.
     Project,
-    /// The user's own for the project.
+    /// The user's for this project.
     Local,
     /// The administrator's.
     Managed,
@@ -54,58 +54,53 @@ impl Place {
     }
 }
 
-/// What a file was found to hold.
+/// The content of a file.
 pub enum Content {
-    /// There is none.
+    /// The file does not exist.
     Missing,
-    /// It cannot be read, and why.
+    /// It cannot be read, for this reason.
     Unreadable(String),
     Text(Zeroizing<String>),
 }
 
 /// A settings file.
 pub struct File {
-    /// Whose it is.
     pub place: Place,
-    /// Where it is.
     pub path: PathBuf,
-    /// What is in it.
     pub content: Content,
     /// Git tracks it.
     pub tracked: bool,
 }
 
-/// A hook as it is registered.
+/// A registered hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// The event.
     pub event: String,
-    /// The command.
     pub command: String,
-    /// The file.
+    /// The file that registers it.
     pub file: PathBuf,
 }
 
-/// All settings together, and the environment they are added to.
+/// All settings combined, and the environment they extend.
 #[derive(Default)]
 pub struct Settings {
-    /// Name → value, and where it comes from.
+    /// Value and source by name.
     env: BTreeMap<String, (Zeroizing<String>, Option<PathBuf>)>,
     hooks: Vec<Hook>,
-    /// Event names and the file they stand in.
+    /// Registered events, each with its file.
     events: BTreeSet<(PathBuf, String)>,
-    /// What each file, weakest first, says of MLflow's own integration.
+    /// What each file, weakest first, sets for MLflow's own integration.
     rivals: Vec<(PathBuf, Rival)>,
-    /// Our plugin by its full name, if the strongest file that names it turns it on, and that file.
+    /// This program's plugin by its full name: whether the strongest file that names it turns it on, and that file.
     plugins: BTreeMap<String, (bool, PathBuf)>,
     disabled: Option<(bool, PathBuf)>,
     managed_only: Option<PathBuf>,
     cleanup_days: Option<u64>,
-    /// Files that git tracks and that hold a secret key.
+    /// Files that contain a secret key and are tracked by git.
     tracked: Vec<PathBuf>,
 }
 
-/// Reads `files`, weakest first. `environment` is what hooks inherit besides.
+/// Reads `files`, weakest first. `environment` has the other variables that hooks inherit.
 pub fn read(files: &[File], environment: impl IntoIterator<Item = (String, String)>) -> (Settings, Vec<Finding>) {
     let mut all = Settings::default();
     for (name, value) in environment {
@@ -146,7 +141,10 @@ pub fn read(files: &[File], environment: impl IntoIterator<Item = (String, Strin
 }
 
 impl Settings {
-    /// Takes over what a file says; what is wrong with its form.
+    /// Adds the content of a file.
+    ///
+    /// # Errors
+    /// What is wrong with its form.
     fn add(&mut self, file: &File, value: &Value) -> Result<(), String> {
         let top = value.as_object().ok_or("it is not an object")?;
         self.rivals.push((file.path.clone(), Rival::read(value)));
@@ -195,12 +193,12 @@ impl Settings {
         Ok(())
     }
 
-    /// What hooks see.
+    /// The environment of a hook.
     pub fn env(&self) -> Env<'_> {
         Env::new(self.env.iter().map(|(name, (value, _))| (name.as_str(), value.as_str())))
     }
 
-    /// The same for hooks in `project`: with the variable that says so.
+    /// The environment of a hook in `project`, including the variable that names the project.
     pub fn env_in(&self, project: &Path) -> BTreeMap<String, String> {
         let mut vars: BTreeMap<String, String> =
             self.env.iter().map(|(name, (value, _))| (name.clone(), value.to_string())).collect();
@@ -214,18 +212,19 @@ impl Settings {
         self.cleanup_days.unwrap_or(CLEANUP_DAYS)
     }
 
-    /// Our hook, as often as it is registered.
+    /// Every registration of this program's hook.
     pub fn own_hooks(&self) -> Vec<&Hook> {
         self.hooks.iter().filter(|hook| program(&hook.command).is_some()).collect()
     }
 
-    /// Our plugin by its full name, as in `cc-langfuse@cc-langfuse`, and the file that turns it on.
+    /// This program's plugin by its full name, such as `cc-langfuse@cc-langfuse`, and the file that turns it on.
     pub fn plugin(&self) -> Option<(&str, &Path)> {
         let on = self.plugins.iter().find(|(_, (on, _))| *on);
         on.map(|(name, (_, file))| (name.as_str(), file.as_path()))
     }
 
-    /// Is the hook called, and on what? `dead` says why Claude Code cannot load our plugin, and what to do.
+    /// Whether the hook is registered, and for which events. `dead` has the reason why Claude Code cannot load the plugin, and
+    /// a remedy.
     pub fn judge_hooks(&self, version: Option<Version>, dead: Option<&(String, String)>) -> Vec<Finding> {
         let mut findings = Vec::new();
         if let Some((true, file)) = &self.disabled {
@@ -332,7 +331,7 @@ impl Settings {
         Finding::ok("hook-events", format!("on {}", events.join(", ")))
     }
 
-    /// Is this project paused? `paused` are the directories of those that are.
+    /// Whether this project is paused, given the directories of all paused ones.
     pub fn judge_pause(dir: &Path, paused: &[PathBuf]) -> Option<Finding> {
         let around = paused.iter().find(|paused| dir.starts_with(paused))?;
         let (what, command) = match around.parent() {
@@ -345,7 +344,7 @@ impl Settings {
         Some(Finding::warning("pause", format!("{what}: what is said meanwhile is never sent"), command))
     }
 
-    /// Is tracing on here, with what, and from where?
+    /// Whether tracing is on for this project, with which options, and which file says so.
     pub fn judge_project(&self, dir: &Path) -> Vec<Finding> {
         let env = self.env();
         let local = dir.join(".claude/settings.local.json");
@@ -385,7 +384,7 @@ impl Settings {
         }
         findings.push(match env.options().semantics {
             Semantics::Measured => Finding::ok("semantics", "measured"),
-            // Somebody may want the letter of the specification.
+            // The user may want the specification to the letter.
             Semantics::Spec => Finding::ok(
                 "semantics",
                 "spec; with CC_LANGFUSE_SEMANTICS=measured Langfuse counts cached tokens too, and shows what tools gave back",
@@ -402,12 +401,12 @@ impl Settings {
         findings
     }
 
-    /// Are there keys for Langfuse, and where is it?
+    /// Whether there are keys for Langfuse, and which server they are for.
     fn judge_langfuse(&self, env: &Env<'_>, local: &Path) -> Vec<Finding> {
         let mut findings = Vec::new();
         let put = |name: &str| format!("put {name} into `env` of {}", local.display());
         let destination = Langfuse.route(env).and_then(|route| route.ok_or(Refused::KeysMissing));
-        // Keys are judged whatever the address is.
+        // Keys are checked even if the address is wrong.
         let has_secret = env.decided(Of::Langfuse, Role::Secret).is_some();
         let destination = destination.map(|(to, _)| to);
         findings.push(match (&destination, has_secret) {
@@ -430,7 +429,7 @@ impl Settings {
                 format!("{name} stands in quotes; they are left out here, other programs may take them for a part of the key"),
                 format!("remove the quotes within the value of {name}, {}", self.source("SECRET_KEY")),
             ),
-            // Whatever looks otherwise may be something that was not meant to be seen.
+            // Anything else may be a secret and is not shown.
             (Ok(to), _) if to.account.starts_with("pk-") => {
                 Finding::ok("keys", format!("{}, {}", to.account, self.source("PUBLIC_KEY")))
             }
@@ -455,26 +454,26 @@ impl Settings {
         findings
     }
 
-    /// The variables that hold a key of Langfuse, and what they hold.
+    /// The variables with keys of Langfuse, and their values.
     fn keys(&self) -> impl Iterator<Item = (&str, &str)> {
         let is_key = |name: &str| name.ends_with("LANGFUSE_PUBLIC_KEY") || name.ends_with("LANGFUSE_SECRET_KEY");
         let all = self.env.iter().map(|(name, (value, _))| (name.as_str(), value.trim()));
         all.filter(move |(name, value)| is_key(name) && !value.is_empty())
     }
 
-    /// A key with a character in it that none has.
+    /// The variable of a key with a character that no key has.
     fn odd_key(&self) -> Option<&str> {
         let is_odd =
             |value: &str| !unquoted(value).bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'`".contains(&byte));
         self.keys().find(|(_, value)| is_odd(value)).map(|(name, _)| name)
     }
 
-    /// A key with quotes around it.
+    /// The variable of a key in quotes.
     fn quoted_key(&self) -> Option<&str> {
         self.keys().find(|(_, value)| unquoted(value) != *value).map(|(name, _)| name)
     }
 
-    /// Where the setting `LANGFUSE_X` comes from.
+    /// The source of the setting `LANGFUSE_X`.
     fn source(&self, name: &str) -> String {
         let names = match name {
             "BASE_URL" => &["CC_LANGFUSE_BASE_URL", "LANGFUSE_BASE_URL", "CC_LANGFUSE_HOST", "LANGFUSE_HOST"][..],
@@ -490,12 +489,12 @@ impl Settings {
     }
 }
 
-/// True if what stands where a public key belongs looks like a secret one.
+/// True if a public key looks like a secret one.
 pub fn is_secret(public_key: &str) -> bool {
     public_key.starts_with("sk-")
 }
 
-/// The word of a command that names the tracer for Node, which is called `cc-langfuse`.
+/// The program in a command that runs the Node tracer, which is also called `cc-langfuse`.
 fn other_program(command: &str) -> Option<String> {
     words(command).into_iter().find(|word| {
         let name = word.rsplit('/').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Where an event comes from, and what follows: whether it permits reading, and whether anybody waits for its spans.
+//! Where an event comes from, and what follows: whether it permits reading, and whether anyone waits for its spans.
 
 use serde::{Deserialize, Serialize};
 
@@ -72,7 +72,7 @@ mod tests {
         [Source::Hook, Source::Scan, Source::Recovery, Source::Reread, Source::Backfill, Source::Replay];
 
     #[test]
-    fn a_source_says_what_an_event_permits_and_who_waits_for_it() {
+    fn a_source_decides_what_an_event_permits_and_who_waits_for_it() {
         for (source, is_hook, is_asked_for, is_permission, is_unhurried) in [
             (Source::Hook, true, false, true, false),
             (Source::Scan, false, false, false, true),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_without_a_source_beside_it_says_where_the_event_comes_from() {
+    fn an_event_stored_without_a_source_has_it_in_its_id() {
         for (id, source) in [
             ("1f-2a", Source::Hook),
             ("scan-s-1-1795204729201", Source::Scan),

@@ -48,7 +48,7 @@ fn is(secret: Option<Secret>, key: &str) -> bool {
 }
 
 #[test]
-fn an_event_becomes_a_hint_without_anything_secret_in_it() {
+fn an_event_becomes_a_hint_without_secrets() {
     let (hint, secret) = accepted(&payload(), &ENV);
     let expect = Hint {
         id: "e-1".into(),
@@ -77,7 +77,7 @@ fn an_event_becomes_a_hint_without_anything_secret_in_it() {
 }
 
 #[test]
-fn an_event_of_a_project_that_is_not_traced_is_refused_before_it_is_read() {
+fn events_of_untraced_projects_are_refused_unread() {
     for switch in [None, Some(""), Some("false"), Some("1"), Some("yes"), Some("truely"), Some(" ")] {
         let env: Vec<_> =
             switch.map(|value| ("TRACE_TO_LANGFUSE", value)).into_iter().chain(ENV[1..].to_vec()).collect();
@@ -90,7 +90,7 @@ fn an_event_of_a_project_that_is_not_traced_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn a_payload_that_is_no_json_object_is_refused() {
+fn a_payload_that_is_not_a_json_object_is_refused() {
     for payload in ["", " ", "null", "[]", "\"text\"", "{", "{\"session_id\":\"s\"", "{} {}", "\u{0}"] {
         assert_eq!(refused(payload, &ENV), Some(Refused::NotJson), "{payload:?}");
     }
@@ -99,7 +99,7 @@ fn a_payload_that_is_no_json_object_is_refused() {
 }
 
 #[test]
-fn session_and_transcript_must_be_there() {
+fn an_event_needs_a_session_and_a_transcript() {
     for (key, value, expect) in [
         ("session_id", json!(null), Refused::FieldsMissing),
         ("session_id", json!(""), Refused::FieldsMissing),
@@ -123,7 +123,7 @@ fn session_and_transcript_must_be_there() {
 }
 
 #[test]
-fn fields_that_do_not_matter_may_be_anything() {
+fn unused_fields_may_have_any_value() {
     let mut payload = payload();
     for (key, value) in
         [("cwd", json!(7)), ("last_assistant_message", json!({"text": "x"})), ("new_field", json!([{"a": 1.5}]))]
@@ -135,7 +135,7 @@ fn fields_that_do_not_matter_may_be_anything() {
 }
 
 #[test]
-fn of_a_payload_that_was_cut_what_could_be_read_counts() {
+fn the_fields_before_a_cut_count() {
     let whole = r#"{"session_id":"s-1","transcript_path":"/a/s-1.jsonl","hook_event_name":"Stop","last_assistant_message":"long"#;
     let cut = |payload: &str| read(Frame { cut: true, ..frame(payload, &ENV) }, |_| {});
     let (hint, _) = cut(whole).unwrap_or_else(|refused| panic!("{refused:?}"));
@@ -146,7 +146,7 @@ fn of_a_payload_that_was_cut_what_could_be_read_counts() {
 }
 
 #[test]
-fn what_an_event_means_follows_from_its_name_and_from_who_it_is_about() {
+fn the_meaning_of_an_event_follows_from_its_name_and_subject() {
     let stopped = |answer: Option<&str>| Event::Stopped { answer: answer.map(Fingerprint::of) };
     let agent_stopped = || Event::AgentStopped { agent: "agent-1".into() };
     for (name, agent, answer, expect) in [
@@ -175,7 +175,7 @@ fn what_an_event_means_follows_from_its_name_and_from_who_it_is_about() {
 }
 
 #[test]
-fn a_tool_that_came_back_says_how_long_it_ran_if_its_hook_knows() {
+fn a_returned_tool_has_its_run_time_if_the_hook_reports_it() {
     let ended = |took_ms| Event::ToolEnded { tool: "t-1".into(), took_ms };
     for (name, tool, took, expect) in [
         ("PostToolUse", json!("t-1"), json!(1234), ended(1234)),
@@ -193,20 +193,20 @@ fn a_tool_that_came_back_says_how_long_it_ran_if_its_hook_knows() {
 }
 
 #[test]
-fn half_a_surrogate_pair_does_not_cost_the_event() {
+fn half_a_surrogate_pair_does_not_lose_the_event() {
     let payload = r#"{"session_id":"s-1","transcript_path":"/a/s-1.jsonl","hook_event_name":"Stop","last_assistant_message":"cut \ud83d"}"#;
     assert_eq!(refused(payload, &ENV), None);
 }
 
 #[test]
-fn half_a_surrogate_pair_in_a_field_nobody_reads_does_not_matter() {
+fn half_a_surrogate_pair_in_an_unused_field_is_ignored() {
     let payload =
         r#"{"session_id":"s-1","prompt":"cut \ud83d","transcript_path":"/a/s-1.jsonl","hook_event_name":"Stop"}"#;
     assert_eq!(refused(payload, &ENV), None);
 }
 
 #[test]
-fn settings_are_looked_for_where_the_session_and_the_project_are() {
+fn settings_are_searched_in_the_directories_of_session_and_project() {
     for (cwd, project, expect) in [
         (json!("/a"), None, vec!["/a"]),
         (json!("/a"), Some("/b"), vec!["/a", "/b"]),
@@ -224,7 +224,7 @@ fn settings_are_looked_for_where_the_session_and_the_project_are() {
 }
 
 #[test]
-fn the_switch_of_no_kind_leads_where_others_say_and_to_no_kind_that_is_off() {
+fn cc_langfuse_trace_alone_turns_no_kind_of_backend_on() {
     const TRACE: (&str, &str) = ("CC_LANGFUSE_TRACE", "true");
     let event = || frame(payload().to_string(), &[TRACE, ENV[1], ENV[2]]);
     assert_eq!(read(event(), |_| {}).err(), Some(Refused::NoDestination));
@@ -237,7 +237,7 @@ fn the_switch_of_no_kind_leads_where_others_say_and_to_no_kind_that_is_off() {
 }
 
 #[test]
-fn a_public_key_is_needed_and_a_secret_one_may_be_found_later() {
+fn a_public_key_is_required_and_the_secret_key_may_come_later() {
     let event = payload().to_string();
     assert_eq!(refused(event.clone(), &ENV[..1]), Some(Refused::KeysMissing));
     assert_eq!(refused(event.clone(), &[ENV[0], ENV[2], ("LANGFUSE_PUBLIC_KEY", " ")]), Some(Refused::KeysMissing));
@@ -246,7 +246,7 @@ fn a_public_key_is_needed_and_a_secret_one_may_be_found_later() {
 }
 
 #[test]
-fn our_own_names_win_over_the_general_ones_unless_they_are_empty() {
+fn prefixed_variables_win_unless_they_are_empty() {
     let all = [
         ("CC_LANGFUSE_PUBLIC_KEY", "pk-2"),
         ("CC_LANGFUSE_SECRET_KEY", "sk-2"),
@@ -269,7 +269,7 @@ fn our_own_names_win_over_the_general_ones_unless_they_are_empty() {
 }
 
 #[test]
-fn the_secret_key_of_a_settings_file_is_the_same_as_that_of_an_event() {
+fn a_key_from_a_settings_file_equals_the_key_from_an_event() {
     let env = Env::new(ENV);
     assert!(is(secret(&env), "sk-1"));
     assert!(is(accepted(&payload(), &ENV).1, "sk-1"));
@@ -277,7 +277,7 @@ fn the_secret_key_of_a_settings_file_is_the_same_as_that_of_an_event() {
 }
 
 #[test]
-fn blanks_around_a_key_do_not_belong_to_it() {
+fn blanks_around_a_key_are_removed() {
     let blank = with(&[("LANGFUSE_SECRET_KEY", " sk-1\n"), ("LANGFUSE_PUBLIC_KEY", " pk-1 ")]);
     let (hint, secret) = accepted(&payload(), &blank);
     assert_eq!(hint.targets[0].destination.account, "pk-1");
@@ -285,7 +285,7 @@ fn blanks_around_a_key_do_not_belong_to_it() {
 }
 
 #[test]
-fn an_address_has_one_form_and_no_secrets() {
+fn an_address_is_canonical_and_without_secrets() {
     for (url, expect) in [
         (None, Some(DEFAULT_BASE_URL)),
         (Some(""), Some(DEFAULT_BASE_URL)),
@@ -310,7 +310,7 @@ fn an_address_has_one_form_and_no_secrets() {
 }
 
 #[test]
-fn only_tls_and_this_machine_are_private() {
+fn only_tls_and_loopback_are_private() {
     for (url, expect) in [
         ("https://lf.example.org", true),
         ("https://10.0.0.1:8443/sub", true),
@@ -352,7 +352,7 @@ fn only_tls_and_this_machine_are_private() {
 }
 
 #[test]
-fn the_host_is_another_name_of_the_address() {
+fn langfuse_host_is_an_alias_of_the_base_url() {
     for (more, expect) in [
         (vec![("LANGFUSE_HOST", "https://a.example.org")], "https://a.example.org"),
         (
@@ -369,7 +369,7 @@ fn the_host_is_another_name_of_the_address() {
 }
 
 #[test]
-fn options_are_read_and_what_cannot_be_understood_is_left_out() {
+fn options_are_parsed_and_invalid_ones_ignored() {
     let set = |more: &[(&str, &str)]| Env::new(more.iter().copied()).options();
     let base = Options::default;
     for (name, value, expect) in [
@@ -412,14 +412,14 @@ fn options_are_read_and_what_cannot_be_understood_is_left_out() {
 }
 
 #[test]
-fn a_project_may_ask_for_a_talkative_log() {
+fn a_project_can_turn_on_the_debug_log() {
     for (value, expect) in [("true", true), ("TRUE", true), ("1", false), ("", false)] {
         assert_eq!(accepted(&payload(), &with(&[("CC_LANGFUSE_DEBUG", value)])).0.debug, expect, "{value}");
     }
 }
 
 #[test]
-fn every_refusal_is_counted_under_a_name_of_its_own() {
+fn every_refusal_has_its_own_reason() {
     use Refused::{BaseUrl, FieldsMissing, Frame, KeysMissing, NotEnabled, NotJson, TranscriptPath};
     let all = [Frame, NotJson, FieldsMissing, TranscriptPath, NotEnabled, KeysMissing, BaseUrl];
     let names: std::collections::BTreeSet<_> = all.map(Refused::reason).into();
@@ -434,7 +434,7 @@ proptest! {
     }
 
     #[test]
-    fn a_payload_cut_or_changed_anywhere_never_panics(at in 0usize..200, byte in any::<u8>(), cut in any::<bool>()) {
+    fn a_truncated_or_changed_payload_never_panics(at in 0usize..200, byte in any::<u8>(), cut in any::<bool>()) {
         let mut bytes = payload().to_string().into_bytes();
         let at = at % bytes.len();
         let _ = read(Frame { cut, ..frame(&bytes[..at], &ENV) }, |_| {});
@@ -459,7 +459,7 @@ proptest! {
 }
 
 #[test]
-fn the_source_of_an_event_is_read_out_of_its_id_once_when_it_comes_in() {
+fn an_incoming_event_takes_its_source_from_its_id() {
     for (id, source) in [
         ("1f-2a", Source::Hook),
         ("scan-s-1", Source::Scan),
@@ -474,7 +474,7 @@ fn the_source_of_an_event_is_read_out_of_its_id_once_when_it_comes_in() {
 }
 
 #[test]
-fn a_stored_event_keeps_its_source_and_one_of_an_earlier_version_has_it_by_its_id() {
+fn a_stored_event_keeps_its_source_or_has_it_from_its_id() {
     let (hint, _) = accepted(&payload(), &ENV);
     let all = [Source::Hook, Source::Scan, Source::Recovery, Source::Reread, Source::Backfill, Source::Replay];
     for source in all {

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_line_for_the_shell_only_the_command_is_told() {
+    fn only_the_command_name_of_a_shell_line_is_shown() {
         for (line, want) in [
             ("ls", Some("!ls")),
             ("ls -la secret", Some("!ls")),

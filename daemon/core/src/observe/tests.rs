@@ -60,7 +60,7 @@ fn measured() -> Options {
 }
 
 #[test]
-fn a_text_is_looked_through_once_however_many_observations_show_it() {
+fn each_text_is_searched_for_secrets_once() {
     let long = |text: &str| format!("{text} {TOKEN} {}", "and more of it ".repeat(10));
     let lines = [
         prompt(long("use")),
@@ -80,7 +80,7 @@ fn a_text_is_looked_through_once_however_many_observations_show_it() {
 }
 
 #[test]
-fn images_stay_where_they_are_whatever_is_masked_around_them() {
+fn images_keep_their_positions_when_text_around_them_is_masked() {
     let text = |text: &str| json!({"type": "text", "text": text});
     let secret = format!("the token is {TOKEN}");
     let lines = [
@@ -106,7 +106,7 @@ fn images_stay_where_they_are_whatever_is_masked_around_them() {
 }
 
 #[test]
-fn what_looks_like_the_place_of_an_image_is_text() {
+fn text_that_looks_like_an_image_marker_is_text() {
     let lines = [
         prompt("look"),
         answer("m1", call("t1", &json!({}))),
@@ -124,7 +124,7 @@ fn what_looks_like_the_place_of_an_image_is_text() {
 }
 
 #[test]
-fn an_abandoned_turn_is_linked_to_the_one_in_its_place() {
+fn an_abandoned_turn_is_linked_to_its_replacement() {
     let at = |uuid: &str, parent: Json, number: u64| {
         json!({"type": "user", "uuid": uuid, "parentUuid": parent, "timestamp": format!("2026-03-01T10:0{number}:00Z"),
             "message": {"content": uuid}})
@@ -154,7 +154,7 @@ fn an_abandoned_turn_is_linked_to_the_one_in_its_place() {
 }
 
 #[test]
-fn what_failed_is_said() {
+fn failures_have_their_explanation() {
     let failed = |content: &str| {
         let mut line = result("t1", content);
         line["message"]["content"][0]["is_error"] = true.into();

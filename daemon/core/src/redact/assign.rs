@@ -1,4 +1,4 @@
-//! From a name that promises a secret to its value, in all the ways people write that down: `NAME=x`, `name: x`,
+//! Finds the value of a name that suggests a secret, in all the ways people write such a pair: `NAME=x`, `name: x`,
 //! `"name": "x"`, `name => x`, `define('NAME', 'x')`, `setName("x")`, `<name>x</name>`, `| name | x |`, `--name x`,
 //! `ENV NAME x`, and with the value on the next line.
 
@@ -24,10 +24,10 @@ mod lines;
 mod many;
 mod quotes;
 
-/// How much of a value is looked at to decide whether it is one; keeps `token=token=token=…` linear.
+/// How many bytes of a value are examined to decide whether it is a secret; keeps `token=token=token=…` linear.
 const VALUE_WINDOW: usize = 256;
 
-/// How far before a name its line is looked at.
+/// How many bytes of a line before a name are examined.
 const LINE_WINDOW: usize = 160;
 
 /// A name and the text around it.
@@ -39,9 +39,9 @@ pub(super) struct Named<'t> {
     pub(super) kind: Name,
 }
 
-/// What stands between a name and its value.
+/// What connects a name with its value.
 pub(super) enum Link {
-    /// An operator; the value begins at.
+    /// An operator; the value begins at `at`.
     Operator { at: usize, tight: bool, colon: bool },
     /// `, ` and `(`: only a quoted value counts.
     Argument(usize),
@@ -51,16 +51,16 @@ pub(super) enum Link {
     Cell(usize),
     /// A blank: `--name x`, `ENV NAME x`.
     Blank(usize),
-    /// The value is an attribute or a member of its own.
+    /// The value is a separate attribute or member.
     Sibling(usize),
-    /// The value is a member of what the name names: `"name": { "value": "x" }`.
+    /// The value is a member of the block under the name: `"name": { "value": "x" }`.
     Block(usize),
-    /// The value is alone on a line behind an empty one.
+    /// The value is alone on a line after an empty one.
     Below(usize),
 }
 
 impl<'t> Named<'t> {
-    /// Whether anything that makes a secret of it can follow a name that ends here. Most mentions are no assignment.
+    /// Whether a name that ends here can be followed by a value. Most mentions of a name are no assignment.
     pub(super) fn may_follow(bytes: &[u8], end: usize) -> bool {
         matches!(
             bytes.get(end),
@@ -91,7 +91,7 @@ impl<'t> Named<'t> {
         )
     }
 
-    /// Whether the name may be that of a column.
+    /// Whether the name may be the heading of a column.
     pub(super) fn heads_column(&self) -> bool {
         let bytes = self.bytes();
         let at = blanks(bytes, self.end);
@@ -101,7 +101,7 @@ impl<'t> Named<'t> {
         after && before.is_none_or(|b| matches!(b, b'|' | b'\n' | b',' | b'\t' | b'"'))
     }
 
-    /// Whether the name may be that of a column which only blanks set apart.
+    /// Whether the name may be the heading of a column that is separated by blanks only.
     pub(super) fn heads_wide_column(&self) -> bool {
         let bytes = self.bytes();
         let at = blanks(bytes, self.end);
@@ -117,7 +117,7 @@ impl<'t> Named<'t> {
         self.text.as_bytes()
     }
 
-    /// The places of the values, with what may follow to the end of each.
+    /// The ranges of the values, including what may follow to the end of each.
     pub(super) fn values(&self, link: Option<Link>, found: &mut Vec<Range<usize>>) {
         let before = &self.bytes()[..self.start];
         if before.ends_with(b"::") || before.ends_with(b":") && self.head().contains("arn:") {
@@ -137,11 +137,11 @@ impl<'t> Named<'t> {
         found.extend(one);
     }
 
-    /// What leads from the name to a value, if anything does.
+    /// What connects the name with a value, if anything does.
     pub(super) fn link(&self) -> Option<Link> {
         let bytes = self.bytes();
         let end = self.end;
-        // Most mentions are no assignment.
+        // Most mentions of a name are no assignment.
         match bytes.get(end)? {
             b'(' => return self.is_setter().then_some(Link::Argument(end + 1)),
             b'>' if self.start > 0 && (bytes[self.start - 1] == b'<' || bytes[self.start - 1] == b':') => {
@@ -228,7 +228,7 @@ impl<'t> Named<'t> {
         }
     }
 
-    /// Whether the name is that of a function which takes the secret: `setPassword(`, `.password(`, `with_token(`.
+    /// Whether the name is a function that takes the secret: `setPassword(`, `.password(`, `with_token(`.
     fn is_setter(&self) -> bool {
         let name = self.name().as_bytes().rsplit(|b| *b == b'.').next().unwrap_or_default();
         let begins = |name: &[u8], word: &str| {
@@ -269,11 +269,11 @@ impl<'t> Named<'t> {
         let Some((b'"' | b'\'', before)) = before.split_last().map(|(last, rest)| (*last, rest)) else { return false };
         let before = before.trim_ascii_end();
         let before = before.strip_suffix(b"\\").unwrap_or(before);
-        // What names are written for: `setenv(`, `("section", "name", "value")` is the third.
+        // Calls that names are written for: in `setenv(`, `("section", "name", "value")`, it is the third argument.
         matches!(before.last(), Some(b'(' | b'{' | b'[')) || before.ends_with(b"\",") || before.ends_with(b"',")
     }
 
-    /// Whether nothing but a bracket stands before the quoted name.
+    /// Whether only a bracket stands before the quoted name.
     fn is_first(&self) -> bool {
         let before = self.bytes()[..self.start].trim_ascii_end();
         before.split_last().is_some_and(|(_, before)| matches!(before.trim_ascii_end().last(), Some(b'(' | b'{')))
@@ -287,7 +287,7 @@ impl<'t> Named<'t> {
         &head[newline..]
     }
 
-    /// Ends of lines in text quoted in text count as well.
+    /// The ends of lines inside quoted text count as well.
     fn is_line_start(&self) -> bool {
         is_line_start(self.head())
     }
@@ -344,7 +344,7 @@ impl<'t> Named<'t> {
             return;
         }
         if trust != Trust::Code && (!colon || spaced) {
-            // Up to the next blank, whatever is in it.
+            // Up to the next blank, whatever the characters are.
             let run = self.run(at, limit);
             let raw = &self.text[run.clone()];
             let ends_line = self.ends_line(run.end);
@@ -359,7 +359,7 @@ impl<'t> Named<'t> {
             }
         }
         self.fallback(value.range.end, found);
-        // Followed by more code it is an expression.
+        // If more code follows, it is an expression.
         let next = bytes.get(value.range.end);
         if next.is_some_and(|b| b"([{<".contains(b)) || is_namesake(self.name(), value.text(self.text)) {
             return;
@@ -373,7 +373,7 @@ impl<'t> Named<'t> {
         }
     }
 
-    /// What stands in for something that is not set: `process.env.SECRET || 'x'`.
+    /// A default for a value that is not set: `process.env.SECRET || 'x'`.
     fn fallback(&self, from: usize, found: &mut Vec<Range<usize>>) {
         let bytes = self.bytes();
         let at = blanks(bytes, from);
@@ -386,7 +386,7 @@ impl<'t> Named<'t> {
         }
     }
 
-    /// Up to the next blank, without what closes the text around it.
+    /// Up to the next blank, without the characters that close the surrounding text.
     fn run(&self, at: usize, limit: usize) -> Range<usize> {
         let bytes = &self.bytes()[..limit];
         let len =
@@ -402,7 +402,7 @@ impl<'t> Named<'t> {
         at..end
     }
 
-    /// Whether nothing but the end of the line, or a comment, follows.
+    /// Whether only the end of the line, or a comment, follows.
     fn ends_line(&self, at: usize) -> bool {
         let bytes = self.bytes();
         let at = blanks(bytes, at);
@@ -414,7 +414,7 @@ impl<'t> Named<'t> {
         }
     }
 
-    /// Whether the quoted value is a member's or a setting's: it ends its line but for a comma.
+    /// Whether the quoted value belongs to a member or a setting: at most a comma follows it on its line.
     fn is_member(&self, value: &Value) -> bool {
         let bytes = self.bytes();
         let end = value.range.end;
@@ -423,7 +423,7 @@ impl<'t> Named<'t> {
         quoted_name && matches!(bytes.get(after), None | Some(b',' | b'}' | b'\n' | b'\r' | b' '))
     }
 
-    /// The whole of a value of which a window was enough to know it.
+    /// The whole value, of which only a window was examined.
     fn whole(&self, value: Value) -> Range<usize> {
         let Range { start, end } = value.range;
         if end - start < VALUE_WINDOW - 16 {
@@ -445,7 +445,7 @@ impl<'t> Named<'t> {
                 .take_while(|b| b.is_ascii_alphanumeric() || b"_&<>'?. []".contains(b))
                 .count();
         let kind = self.text.get(at..end)?;
-        // A value that ends in `=` is none.
+        // A value that ends in `=` does not count.
         let named = !kind.is_empty()
             && (kind.ends_with(' ') || kind.len() <= 16 && kind.bytes().all(|b| b.is_ascii_alphabetic()));
         end = blanks(bytes, end);
@@ -460,7 +460,7 @@ impl<'t> Named<'t> {
         let prose = bytes[from - 1] == b' ';
         let option = bytes[from - 1] == b',' && self.is_option();
         if bytes[from - 1] == b',' && !option {
-            // A list of names has more of them.
+            // A list of names contains more of them.
             let close = value.range.end + value.quote.map_or(0, |quote| quote.depth + 1);
             let next = blanks(bytes, close.min(bytes.len()));
             let text = value.text(self.text);
@@ -480,7 +480,7 @@ impl<'t> Named<'t> {
         if prose && value.quote.is_none() {
             let raw = self.run(at, self.window(at));
             value.range = raw.start..raw.start + self.text[raw.clone()].trim_end_matches(['.', '!', '?', ':']).len();
-            // Prose needs more than a word.
+            // In prose, a single word is not enough.
             if !value.text(self.text).bytes().any(|b| b.is_ascii_digit()) {
                 return None;
             }

@@ -1,4 +1,4 @@
-//! Secrets given to programs on the command line: `mysql -pX`, `curl -u user:X`, `sshpass -p X`.
+//! Secrets passed to programs on the command line: `mysql -pX`, `curl -u user:X`, `sshpass -p X`.
 
 use std::ops::Range;
 
@@ -16,9 +16,9 @@ mod programs;
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     Whole,
-    /// What follows the first of this sign: `user:X`.
+    /// The text after the first occurrence of this byte: `user:X`.
     After(u8),
-    /// What follows the last of this sign.
+    /// The text after the last occurrence of this byte.
     AfterLast(u8),
     /// `pass:X`.
     Source,
@@ -27,34 +27,34 @@ enum Part {
 }
 use Part::*;
 
-/// Options of programs whose argument is a secret, and whether it may stand in the option's own word.
+/// The options of a program that take a secret, and whether the value may be joined to the option.
 struct Program {
     names: &'static [&'static str],
     options: &'static [(&'static str, Part)],
     joined: Joined,
-    /// Without one of these words in the command, the options mean something else.
+    /// Without one of these words in the command, the options have another meaning.
     only_with: &'static [&'static str],
 }
 
-/// Where the argument of a short option stands.
+/// Where the value of a short option is.
 #[derive(Clone, Copy, PartialEq)]
 enum Joined {
     May,
-    /// In the option's own word; as a word of its own it is something else.
+    /// Joined to the option; a separate word has another meaning.
     Only,
-    /// The program's long options have one dash too.
+    /// Separate: the program's long options have one dash too.
     Never,
 }
 
-/// How long a command is read.
+/// How many bytes of a command are read.
 const COMMAND_MAX: usize = 600;
 
-/// The programs' names, without repetition; of those that are of interest only with one word behind, that word as well.
+/// The programs' names, each once; a name that matters only with a certain next word comes with that word.
 pub(super) fn programs() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
     let options: Vec<&str> = PROGRAMS.iter().flat_map(|program| program.names).copied().collect();
     let places =
         PLACES.iter().map(|(command, ..)| (command[0], command.get(1).copied().filter(|word| !word.starts_with('-'))));
-    // Options may stand between these and the word.
+    // Options may come between these programs and the word.
     let loose = ["redis-cli", "rabbitmqctl", "nmcli", "mc", "ansible-vault", "smbpasswd", "chamber"];
     let places = places.map(|(name, word)| (name, word.filter(|_| !loose.contains(&name))));
     let places: Vec<_> = places.filter(|(name, _)| !options.contains(name)).collect();
@@ -69,11 +69,11 @@ pub(super) fn programs() -> impl Iterator<Item = (&'static str, Option<&'static 
 #[derive(Clone)]
 struct Word {
     range: Range<usize>,
-    /// Not what documents write in brackets.
+    /// Not a placeholder in brackets, as manuals write it.
     plain: bool,
 }
 
-/// The words after `from`, to the end of the command.
+/// The words from `from` to the end of the command.
 fn words(text: &str, from: usize) -> (Vec<Word>, usize) {
     let limit = text.floor_char_boundary((from + COMMAND_MAX).min(text.len()));
     let bytes = &text.as_bytes()[..limit];
@@ -94,7 +94,7 @@ fn words(text: &str, from: usize) -> (Vec<Word>, usize) {
                 let len = bytes[start..].iter().take_while(|b| **b != quote && **b != b'\n').count();
                 let mut end = start + len;
                 if bytes.get(end) != Some(&quote) {
-                    // The text around it ends here.
+                    // The surrounding text ends here.
                     at = start;
                     continue;
                 }
@@ -204,7 +204,7 @@ pub(super) fn is_cookie(name: &str, value: &str) -> bool {
         && (encoded || is_secret(if known { Name::Password } else { Name::Other }, value, true, trust))
 }
 
-/// The secrets in the arguments of the program whose name ends at `from`, and how far they were read.
+/// The secrets in the arguments of the program whose name ends at `from`, and how far the arguments were read.
 pub(super) fn arguments(text: &str, name: &str, from: usize, found: &mut Vec<Range<usize>>) -> usize {
     if piped::PRODUCERS.contains(&name) {
         return piped::written(text, from, found);
@@ -240,14 +240,14 @@ pub(super) fn arguments(text: &str, name: &str, from: usize, found: &mut Vec<Ran
             None => Some(0),
             Some(second) => (0..words.len()).find(|index| word(*index) == Some(second)).map(|index| index + 1),
         };
-        // Options, and the number that says how what follows is encoded, are no words of it.
+        // Options, and the digit that gives the encoding of what follows, do not count as words.
         let skipped = |word: &&Word| {
             let text = &text[word.range.clone()];
             !(text.starts_with('-') || text.len() == 1 && text.as_bytes()[0].is_ascii_digit())
         };
         let rest = found_at.and_then(|at| words.get(at..)).unwrap_or_default();
         if let Some(secret) = rest.iter().filter(skipped).nth(*place).filter(|word| word.plain) {
-            // Sentences have these words as well.
+            // Sentences contain these words as well.
             let digit = text[secret.range.clone()].bytes().any(|b| b.is_ascii_digit());
             if !digit && PLAIN_WORDS.contains(&name) {
                 continue;

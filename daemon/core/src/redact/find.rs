@@ -1,4 +1,4 @@
-//! Where secrets are: one pass that looks for the words of all rules, and at each word the rule it belongs to.
+//! Where secrets are: one pass finds the keywords of all rules, and tries at each keyword the rule it belongs to.
 
 use std::{ops::Range, sync::OnceLock};
 
@@ -18,10 +18,10 @@ use super::{
     words::{Bytes, Entry, Words},
 };
 
-/// The place of a secret and the index of the name of the rule that found it.
+/// The range of a secret and the index of the rule that found it.
 pub(super) type Found = (Range<usize>, usize);
 
-/// Rules that are code, by the name they leave; the first is the most telling of all.
+/// Rules written as code; in an overlap, the lower number names the result.
 pub(super) const PEM: usize = 0;
 const FIRST_SPEC: usize = 1;
 const FIRST_TOKEN: usize = FIRST_SPEC + SPECS.len();
@@ -33,10 +33,9 @@ const PARAMETER: usize = TOKEN + 4;
 const URL: usize = TOKEN + 5;
 const COMMAND: usize = TOKEN + 6;
 pub(super) const NAMED: usize = TOKEN + 7;
-/// How many built-in rules there are.
+/// The number of built-in rules.
 pub(super) const BUILT_IN: usize = NAMED + 1;
 
-/// The name of a built-in rule.
 pub(super) fn rule_name(index: usize) -> &'static str {
     match index {
         PEM => "pem",
@@ -53,7 +52,7 @@ pub(super) fn rule_name(index: usize) -> &'static str {
     }
 }
 
-/// What is tried where a keyword stands.
+/// The rule to try at a keyword.
 #[derive(Clone, Copy)]
 enum Rule {
     Spec(usize),
@@ -97,7 +96,7 @@ pub(super) struct Finder {
     patterns: [OnceLock<Regex>; SPECS.len()],
 }
 
-/// `password`, `PRIVATE KEY` and `private_key` in base64, from each of its three phases on.
+/// `password`, `PRIVATE KEY` and `private_key` in base64, at each of the three alignments.
 const ENCODED: &[&str] = &[
     "UFJJVkFURSBLRV",
     "BSSVZBVEUgS0VZ",
@@ -128,7 +127,7 @@ const ENCODED: &[&str] = &[
     "zZWNyZXQ6",
 ];
 
-/// The ways a name of several words is written.
+/// The ways to write a name of several words.
 pub(super) fn spellings(words: &[&str]) -> Vec<String> {
     let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
     let capitals: Vec<String> = words.iter().map(|word| capital(word)).collect();
@@ -143,7 +142,7 @@ pub(super) fn spellings(words: &[&str]) -> Vec<String> {
     all
 }
 
-/// What can stand behind a keyword, if its rule is to find anything.
+/// What must follow a keyword for its rule to find anything.
 fn follows(word: &str, rule: Rule) -> Vec<Bytes> {
     match rule {
         Rule::Token(index) => {
@@ -164,7 +163,7 @@ fn follows(word: &str, rule: Rule) -> Vec<Bytes> {
     }
 }
 
-/// What stands behind the name of a program that is called.
+/// What follows the name of a program when it is called.
 fn ends_program(b: u8) -> bool {
     matches!(b, b' ' | b'\t' | b'"' | b'\'' | b'\\')
 }
@@ -186,12 +185,12 @@ fn keywords() -> Vec<Entry<Keyword>> {
         spec.keywords.iter().for_each(|word| add(word, Rule::Spec(index), starts(word)));
     }
     for (index, token) in TOKENS.iter().enumerate() {
-        // The first bytes lead there; the rest is compared.
+        // Only the first bytes serve as the keyword; the rest is compared afterwards.
         let mut heads: Vec<&str> = token.prefixes.iter().map(|prefix| &prefix[..prefix.len().min(6)]).collect();
         heads.dedup();
         heads.into_iter().for_each(|head| add(head, Rule::Token(index), true));
     }
-    // Names of two words are found by how the second is joined.
+    // A name of two words is found by its second word and the joint before it.
     let single = PASSWORDS.iter().chain(OTHERS).chain(SESSIONS).filter(|words| words.len() == 1);
     let mut names: Vec<String> = single.flat_map(|name| spellings(name)).collect();
     let capital = |word: &str| {
@@ -202,7 +201,7 @@ fn keywords() -> Vec<Entry<Keyword>> {
     names.sort();
     names.dedup();
     names.sort_by_key(String::len);
-    // A name that holds another is found by that.
+    // A name that contains another is found by the shorter one.
     let mut kept: Vec<String> = Vec::new();
     for name in names {
         if !kept.iter().any(|short| name.contains(short.as_str())) {
@@ -213,7 +212,7 @@ fn keywords() -> Vec<Entry<Keyword>> {
     for (program, second) in command::programs() {
         let word = match second {
             Some(second) => format!("{program} {second}"),
-            // Short names are parts of too many words.
+            // Short names occur inside too many words.
             None if program.len() < 4 => format!("{program} "),
             None => program.to_owned(),
         };
@@ -270,7 +269,7 @@ fn keywords() -> Vec<Entry<Keyword>> {
     words
 }
 
-/// Whether the character before belongs to the same word: not if it ends an escape (`\n`, `%3D`) of text quoted in text.
+/// Whether the character before `at` belongs to the same word: not if it ends an escape (`\n`, `%3D`) in quoted text.
 pub(super) fn continues_word(text: &[u8], at: usize) -> bool {
     let before = &text[..at];
     match before {
@@ -281,7 +280,7 @@ pub(super) fn continues_word(text: &[u8], at: usize) -> bool {
     }
 }
 
-/// What the latest names promise: the same ones come again and again.
+/// A cache of what the latest names suggest: the same names come again and again.
 #[derive(Default)]
 struct Names<'t>([(&'t str, Option<Name>); 32]);
 
@@ -297,9 +296,9 @@ impl<'t> Names<'t> {
     }
 }
 
-/// What the rules know of what they have read.
+/// What the rules have learnt about the text so far.
 struct State<'t> {
-    /// By rule, where it is tried again: inside its own match, `sk-ant-sk-ant-…` would take quadratic time.
+    /// By rule, the position from which it is tried again: without this, `sk-ant-sk-ant-…` would take quadratic time.
     until: [usize; BUILT_IN],
     program_until: usize,
     programs_inside: usize,
@@ -336,7 +335,7 @@ impl Finder {
         self.find_in(text, 0)
     }
 
-    /// `depth` is how often the text was wrapped in another.
+    /// `depth` is how many levels of encoding the text was wrapped in.
     fn find_in(&self, text: &str, depth: usize) -> Vec<Found> {
         let mut found = Vec::new();
         let mut some: Vec<Range<usize>> = Vec::new();
@@ -381,7 +380,7 @@ impl Finder {
                 Rule::Program(name) => {
                     let end = start + name.len();
                     let ends_word = bytes.get(end).is_some_and(|b| ends_program(*b));
-                    // Commands in commands are few.
+                    // Few commands contain further commands.
                     state.programs_inside = if start < state.program_until { state.programs_inside + 1 } else { 0 };
                     let mark = matches!(bytes[..start], [b'-'] | [.., b'\n', b'-']);
                     if !ends_word
@@ -456,7 +455,7 @@ impl Finder {
         found
     }
 
-    /// The values of the name around a keyword, and how far it was read.
+    /// The values of the name around a keyword, and how far the text was read.
     fn named<'t>(
         &self,
         text: &'t str,
@@ -466,7 +465,7 @@ impl Finder {
         found: &mut Vec<Range<usize>>,
     ) -> usize {
         let bytes = text.as_bytes();
-        // Keywords may end in a sign that is no part of the name.
+        // A keyword may end in a byte that is no part of the name.
         let end = end - bytes[at..end].iter().rev().take_while(|b| !name::is_name_byte(**b)).count();
         let at =
             at + bytes[at..end].iter().take_while(|b| !name::is_name_byte(**b) || matches!(b, b'-' | b'.')).count();

@@ -1,38 +1,38 @@
-//! Where a string stands in JSON, and what it says.
+//! Where in a JSON text a string is, and what it means there.
 
-/// Whose value a string is.
+/// Which name a string is the value of.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Owner {
-    /// Of the member that is called so, itself or in a list; or of what the member `name` beside it says.
+    /// The member with this key, directly or as a list item; or the member that a sibling `name` names.
     Name(String),
-    /// Of the data of a Kubernetes Secret.
+    /// An entry in the data of a Kubernetes Secret.
     Kubernetes,
 }
 
-/// Where in JSON the reader is, as far as that tells what a string is.
+/// The reader's position in the JSON, as far as it determines what a string means.
 #[derive(Default)]
 pub(super) struct Place {
     /// The text is a Kubernetes Secret.
     kubernetes: bool,
     /// The last string, if it is a key.
     key: Option<String>,
-    /// The key of the list that the last string stands in.
+    /// The key of the list that contains the last string.
     list: Option<String>,
-    /// What the last member called `name` said in this object.
+    /// The value of the last member `name` in this object.
     named: Option<String>,
-    /// In the object of a Secret's data.
+    /// Inside the data of a Secret.
     in_data: bool,
-    /// What the string being read is the value of.
+    /// The name whose value is being read.
     owner: Option<String>,
 }
 
 impl Place {
-    /// The place before all of a text, which may be a Kubernetes Secret.
+    /// The position before the whole text, which may be a Kubernetes Secret.
     pub(super) fn new(kubernetes: bool) -> Self {
         Self { kubernetes, ..Self::default() }
     }
 
-    /// Goes over what stands between two strings. Returns whose value the next one is, if it is one.
+    /// Reads the bytes between two strings. Returns whose value the next string is, if it is a value.
     pub(super) fn enter(&mut self, between: &[u8]) -> Option<Owner> {
         let mut signs = [0; 3];
         let mut count = 0;
@@ -51,7 +51,7 @@ impl Place {
         if signs == b":{" && self.kubernetes {
             self.in_data = matches!(key.as_deref(), Some("data" | "stringData"));
         }
-        // A value follows its colon at once; anything else in between makes the key meaningless.
+        // A value directly follows its colon; after anything else in between, the key means nothing.
         self.owner = match signs {
             b":" => {
                 self.list = None;
@@ -76,7 +76,7 @@ impl Place {
         }
     }
 
-    /// Takes note of a string: of a key, or of the value of a member.
+    /// Records a string that was read: a key, or the value of a member.
     pub(super) fn leave(&mut self, text: &str, is_key: bool) {
         const MAX_KEY_BYTES: usize = 100;
         let short = (text.len() <= MAX_KEY_BYTES).then_some(text);
@@ -92,7 +92,6 @@ impl Place {
     }
 }
 
-/// Whether JSON says that it is a Kubernetes Secret.
 pub(super) fn is_kubernetes_secret(json: &str) -> bool {
     memchr::memmem::find_iter(json.as_bytes(), "\"Secret\"").any(|at| {
         let before = json[..at].trim_end();
@@ -112,7 +111,7 @@ pub(super) fn string_end(json: &[u8], mut at: usize) -> usize {
     json.len()
 }
 
-/// Decodes the inside of a valid JSON string. Unlike serde_json it takes the half of a surrogate pair, which JavaScript
+/// Decodes the inside of a valid JSON string. Unlike serde_json it accepts half of a surrogate pair, which JavaScript
 /// writes when it cuts a string.
 pub(super) fn decode(raw: &str, out: &mut String) {
     out.clear();

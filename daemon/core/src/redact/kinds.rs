@@ -1,33 +1,33 @@
-//! For tests: made-up secrets as they stand in what tools print, more than 900 kinds of them, each made anew from a seed.
+//! For tests: made-up secrets in the text that tools output, more than 900 kinds, each generated from a seed.
 
-/// What a kind of secret is made of.
+/// What a kind of secret consists of.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Make {
     /// Letters and digits.
     Alnum(usize),
     Hex(usize),
-    /// Small letters and digits.
+    /// Lower-case letters and digits.
     Lower(usize),
     /// Capitals and digits.
     Upper(usize),
     /// `A-Za-z0-9_-`.
     Slug(usize),
     Base64(usize),
-    /// As people choose them: letters, digits and a sign or two.
+    /// Like a chosen password: letters, digits and one or two symbols.
     Password,
-    /// As people choose them, with the signs that end an address.
+    /// Like a chosen password, with the symbols that end an address.
     Address,
-    /// Three or four words with dashes, no digit.
+    /// Three or four words joined by dashes, no digit.
     Words,
-    /// A single long word of small letters, no digit.
+    /// A single long word in lower case, no digit.
     Word,
     /// Only digits.
     Digits(usize),
     /// `user:password` in base64.
     Login,
-    /// Lines of a private key's base64.
+    /// Lines of a private key in base64.
     KeyLines(usize),
-    /// The same after a head that is always there.
+    /// The same after a fixed head.
     KeyAfter(&'static str, usize),
     /// A whole file, in base64.
     Wrapped(&'static str),
@@ -37,13 +37,13 @@ pub(super) enum Make {
     Phrase,
     /// A secret access key.
     Aws,
-    /// A word or two with a year, a number or a sign, as people choose them.
+    /// Like a chosen password: one or two words with a year, a number or a symbol.
     Human,
-    /// The same without a sign.
+    /// The same without a symbol.
     Bare,
-    /// As `Password`, without the signs that commands and addresses give a meaning.
+    /// As `Password`, without the symbols that commands and addresses interpret.
     Plain,
-    /// Of all signs but quotes and backslashes.
+    /// All symbols but quotes and backslashes.
     Salt(usize),
     /// `A-Z2-7`.
     Base32(usize),
@@ -100,7 +100,7 @@ impl Dice {
 
 const ALNUM: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-/// Until it has a capital, a small letter and a digit, as real ones of that length have.
+/// Draws until there is a capital, a small letter and a digit, as in real secrets of that length.
 fn mixed(dice: &mut Dice, alphabet: &str, len: usize) -> String {
     loop {
         let text = dice.text(alphabet, len);
@@ -192,7 +192,7 @@ impl Make {
     }
 }
 
-/// Whether a good part of the secret is still there.
+/// Whether a substantial part of the secret is still readable.
 fn leaks(masked: &str, secret: &str) -> bool {
     secret.split(['\n', ' ']).filter(|line| line.len() >= 6).any(|line| {
         let part = (line.len() * 7).div_ceil(10);
@@ -200,7 +200,7 @@ fn leaks(masked: &str, secret: &str) -> bool {
     })
 }
 
-/// A text as a tool prints it: as it is, in a difference, behind line numbers or paths, among other lines, in a JSON string.
+/// A text as a tool outputs it: unchanged, in a diff, after line numbers or paths, among other lines, in a JSON string.
 fn shown(text: &str, dice: &mut Dice) -> (&'static str, String) {
     let each = |lead: &mut dyn FnMut(usize) -> String| -> String {
         let lines: Vec<String> = text.split('\n').enumerate().map(|(number, line)| lead(number) + line).collect();
@@ -218,7 +218,7 @@ fn shown(text: &str, dice: &mut Dice) -> (&'static str, String) {
     }
 }
 
-/// The kinds of which a secret is not masked, with how it was shown and what was left, and how many kinds there are.
+/// The kinds whose secret is not masked, with how it was shown and what remained, and the number of kinds.
 pub(super) fn unmasked(seed: u64, mask: &dyn Fn(&str) -> String) -> (Vec<(String, String)>, usize) {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut left = Vec::new();

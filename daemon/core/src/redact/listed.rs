@@ -1,4 +1,4 @@
-//! Secrets in lists and files of a form of their own: logins, literals, jars of cookies, static keys, inserted rows.
+//! Secrets in lists and files of special forms: logins, literals, cookie jars, static keys, inserted rows.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use super::{
     value::{Trust, is_password_word, is_placeholder, is_secret, is_stopword},
 };
 
-/// How much of a list is read.
+/// How many bytes of a list are read.
 const LIST_MAX: usize = 4 << 10;
 
 fn window(text: &str, at: usize, len: usize) -> usize {
@@ -25,10 +25,10 @@ fn is_given(value: &str) -> bool {
         && is_secret(Name::Password, value, true, Trust::Option)
 }
 
-/// The secrets of lines like `user:X` or `name=X` below a word that ends at `at`; returns how far they were read.
+/// The secrets in lines like `user:X` or `name=X` below a word that ends at `at`; returns how far the lines were read.
 pub(super) fn lines(text: &str, at: usize, sign: u8, found: &mut Vec<Range<usize>>) -> usize {
     let bytes = text.as_bytes();
-    // `chpasswd:` and `chpasswd <<EOF`; alone it is a command that is looked for elsewhere.
+    // `chpasswd:` and `chpasswd <<EOF`; a bare `chpasswd` is handled with the commands.
     let opens = bytes[..at].ends_with(b"\n") || matches!(bytes.get(at), Some(b':')) || bytes[at..].starts_with(b" <<");
     if !opens || bytes[at..].starts_with(b" <<<") {
         return at;
@@ -68,7 +68,7 @@ pub(super) fn lines(text: &str, at: usize, sign: u8, found: &mut Vec<Range<usize
     at
 }
 
-/// `send "X\r"` and `New value: X` behind a question for a password.
+/// `send "X\r"` and `New value: X` after a prompt for a password.
 pub(super) fn sent(text: &str, start: usize, end: usize) -> Option<Range<usize>> {
     let from = text.floor_char_boundary(start.saturating_sub(160));
     let asked = &text[from..start];
@@ -84,7 +84,7 @@ pub(super) fn sent(text: &str, start: usize, end: usize) -> Option<Range<usize>>
     is_given(value).then(|| end..end + value.len())
 }
 
-/// The value of a line of a jar of cookies: `host TRUE / FALSE 0 name value`; `at` is behind one of its flags.
+/// The value in a line of a cookie jar: `host TRUE / FALSE 0 name value`; `at` is after one of its flags.
 pub(super) fn cookie_line(text: &str, at: usize) -> Option<Range<usize>> {
     let limit = window(text, at, 4096);
     let line = &text[at..limit];
@@ -97,7 +97,7 @@ pub(super) fn cookie_line(text: &str, at: usize) -> Option<Range<usize>> {
     (numbered && fields.next().is_none() && is_cookie(name, value)).then(|| start..start + value.len())
 }
 
-/// The hex of a static key of OpenVPN, as long as it goes on.
+/// All hex lines of an OpenVPN static key.
 pub(super) fn hex_lines(text: &str, at: usize) -> Option<Range<usize>> {
     let limit = window(text, at, LIST_MAX);
     let first = at + text[at..limit].find('\n')? + 1;
@@ -116,7 +116,7 @@ pub(super) fn hex_lines(text: &str, at: usize) -> Option<Range<usize>> {
     start.map(|start| start..end)
 }
 
-/// `user:X@tcp(host:3306)/db`; `at` is the sign before the network.
+/// `user:X@tcp(host:3306)/db`; `at` is the `@` before the network.
 pub(super) fn data_source(text: &str, at: usize) -> Option<Range<usize>> {
     let from = text.floor_char_boundary(at.saturating_sub(120));
     let head = &text[from..at];
@@ -135,7 +135,7 @@ pub(super) fn data_source(text: &str, at: usize) -> Option<Range<usize>> {
     open.then(|| at - value.len()..at)
 }
 
-/// `(name, password) VALUES ('bob', 'X')`: the value of the first row; `start` is the bracket before the word.
+/// `(name, password) VALUES ('bob', 'X')`: the value of the first row; `start` is the opening bracket.
 pub(super) fn columns(text: &str, start: usize, end: usize) -> Option<Range<usize>> {
     let from = text.floor_char_boundary(start.saturating_sub(300));
     let head = &text[from..start];
@@ -165,7 +165,8 @@ pub(super) fn columns(text: &str, start: usize, end: usize) -> Option<Range<usiz
     None
 }
 
-/// `["-p", "X"]` of a program that is not known: what cannot be a port, a name or a path; `at` is where the value begins.
+/// `["-p", "X"]` of an unknown program: a value that cannot be a port, a name or a path; `at` is where
+/// the value begins.
 pub(super) fn short_option(text: &str, at: usize) -> Option<Range<usize>> {
     let limit = window(text, at, 80);
     let rest = &text[at..limit];

@@ -1,5 +1,5 @@
-//! For tests: ordinary text, and a lot of it: the sources of the crates this is built from, and what tools print. Nothing in it may be
-//! masked but what looks like a secret to people as well.
+//! For tests: a large amount of ordinary text: the sources of the crates this is built from, and the output of tools.
+//! Only text that looks like a secret to people as well may be masked in it.
 
 use std::{
     fmt::Write as _,
@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
-/// Crate, file and rule of the findings that are right by their form: keys, passwords and tokens made up for tests and
-/// examples. They would be masked in a conversation as well.
+/// Crate, file and rule of the expected findings: keys, passwords and tokens made up for tests and examples. They would
+/// be masked in a conversation as well.
 const RIGHT: &[(&str, &str, &str)] = &[
     ("http", "src/uri/tests.rs", "url"), // user and password in addresses
     ("hyper-util", "src/client/proxy/matcher.rs", "authorization"), // Basic credentials
@@ -30,13 +30,13 @@ const RIGHT: &[(&str, &str, &str)] = &[
     ("url", "tests/urltestdata.json", "url"),
 ];
 
-/// Enough for a test that runs every time; the long form (`CC_LANGFUSE_LONG=1`) reads all there is.
+/// Enough for a test that runs every time; the long run (`CC_LANGFUSE_LONG=1`) reads everything.
 const SHORT_RUN_BYTES: usize = 100 << 20;
 
 const TEXT: [&str; 16] =
     ["rs", "md", "toml", "c", "h", "json", "lock", "txt", "yml", "yaml", "py", "js", "sh", "html", "css", "S"];
 
-/// The crates of the lock file that lie in the registry of this machine: name and directory.
+/// Name and directory of the crates of the lock file that are in this machine's registry.
 fn crates() -> Vec<(String, PathBuf)> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"))).unwrap_or_default();
@@ -69,7 +69,7 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// What would be masked of `text` where it leaves: the rules, each once.
+/// The rules that would mask something in `text` when it is sent, each once.
 fn found(text: &str) -> Vec<String> {
     let mut counts = Counts::new();
     Redactor::built_in().scrub(text, &mut counts);
@@ -81,14 +81,14 @@ fn found(text: &str) -> Vec<String> {
 
 #[test]
 #[allow(clippy::print_stderr, reason = "how much was read is the point")]
-fn the_sources_of_all_dependencies_lose_nothing() {
+fn the_sources_of_all_dependencies_are_not_masked() {
     let mut all: Vec<(String, PathBuf, PathBuf)> = Vec::new();
     for (name, dir) in crates() {
         let mut paths = Vec::new();
         files(&dir, &mut paths);
         all.extend(paths.into_iter().map(|path| (name.clone(), path.strip_prefix(&dir).unwrap().to_owned(), path)));
     }
-    // In an order that mixes the crates and is the same everywhere.
+    // A fixed order that mixes the crates.
     all.sort_by_cached_key(|(name, file, _)| Sha256::digest(format!("{name} {}", file.display())));
     let limit =
         if std::env::var("CC_LANGFUSE_LONG").is_ok_and(|value| value == "1") { usize::MAX } else { SHORT_RUN_BYTES };
@@ -113,7 +113,7 @@ fn the_sources_of_all_dependencies_lose_nothing() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Numbers that look random and are always the same.
+/// A fixed sequence of numbers that look random.
 struct Dice(u64);
 
 impl Dice {
@@ -142,7 +142,7 @@ impl Dice {
         format!("{}-{}-4{}-a{}-{}", self.hex(8), self.hex(4), self.hex(3), self.hex(3), self.hex(12))
     }
 
-    /// A name as programmers make them, often of words that also name secrets.
+    /// A name like programmers choose, often of words that also name secrets.
     fn name(&mut self, separator: &str) -> String {
         const WORDS: [&str; 20] = [
             "token", "secret", "password", "key", "access", "api", "auth", "session", "user", "parse", "count", "v2",
@@ -153,7 +153,7 @@ impl Dice {
     }
 }
 
-/// What tools print and people paste: kind and about 200 KB of it.
+/// Output of tools and pasted text: the kind, and about 200 KB of it.
 fn shapes() -> Vec<(&'static str, String)> {
     let mut dice = Dice(11);
     let lines = |dice: &mut Dice, line: &dyn Fn(&mut Dice) -> String| {
@@ -222,7 +222,7 @@ fn shapes() -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn what_tools_print_loses_nothing() {
+fn the_output_of_tools_is_not_masked() {
     for (kind, text) in shapes() {
         let wrong: Vec<_> = text.lines().filter(|line| !found(line).is_empty()).take(5).collect();
         assert!(wrong.is_empty(), "{kind}: {wrong:#?}");

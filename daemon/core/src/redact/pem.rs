@@ -1,16 +1,16 @@
-//! Private keys as text: whole, cut at either end, without their first line, behind line numbers, paths and quotes, and
-//! wrapped in base64 once more.
+//! Private keys as text: whole, cut at either end, without their first line, after line numbers, paths and quotes, and
+//! encoded in base64 again.
 
 use std::ops::Range;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 
-/// What was learnt about the text, so that nothing is looked for twice.
+/// What is known about the text so far, so that nothing is searched for twice.
 #[derive(Default)]
 pub(super) struct Keys {
-    /// Up to here everything is judged.
+    /// Everything before this position has been judged.
     until: usize,
-    /// The next `-----END` after a place, if it was looked for.
+    /// The next `-----END` after a position, if it was searched for.
     next_end: Option<(usize, usize)>,
 }
 
@@ -42,7 +42,7 @@ fn line_end(bytes: &[u8], at: usize) -> (usize, usize) {
     (limit, limit)
 }
 
-/// The base64 at the end of a line, behind whatever the line begins with and before what closes it.
+/// The base64 at the end of a line, after the line's lead and before the characters that close it.
 fn payload(line: &[u8]) -> Option<Range<usize>> {
     let tail = line
         .iter()
@@ -55,7 +55,7 @@ fn payload(line: &[u8]) -> Option<Range<usize>> {
         })
         .count();
     let mut end = line.len() - tail;
-    // A plus sign may belong to the key.
+    // A plus sign may be part of the key.
     while end < line.len() && line[end] == b'+' {
         end += 1;
     }
@@ -63,7 +63,7 @@ fn payload(line: &[u8]) -> Option<Range<usize>> {
     (len > 0).then(|| end - len..end)
 }
 
-/// Whether base64 looks like a key's and not like a word.
+/// Whether base64 looks like part of a key and not like a word.
 fn is_key_line(part: &[u8], last: bool) -> bool {
     let digit = part.iter().any(u8::is_ascii_digit);
     let upper = part.iter().any(u8::is_ascii_uppercase);
@@ -119,7 +119,7 @@ fn lines_before(bytes: &[u8], to: usize, floor: usize) -> Option<usize> {
     let mut end = to;
     let mut last = true;
     while end > floor {
-        // The line that ends at `end`, without its end.
+        // The line that ends at `end`, without its line end.
         let head = &bytes[floor..end];
         let head = head.strip_suffix(b"\n").unwrap_or(head);
         let escape = |head: &[u8]| {
@@ -138,7 +138,7 @@ fn lines_before(bytes: &[u8], to: usize, floor: usize) -> Option<usize> {
                 full |= part.len() >= 40;
                 start = Some(open + part.start);
             }
-            // The rest of the line the end stands on: its number, a path, nothing.
+            // The rest of the line that the end is on: its number, a path, nothing.
             _ if last && start.is_none() && line.len() < 120 && open > floor && end == to => {
                 end = open;
                 continue;
@@ -192,7 +192,8 @@ impl Keys {
         None
     }
 
-    /// The end of the block whose first line ends at `at`, if it is one: nothing else begins in it, and it holds a key.
+    /// The end of the key block whose first line ends at `at`; `None` if another block begins in it, or
+    /// it holds no key.
     fn end_of(&mut self, bytes: &[u8], at: usize) -> Option<usize> {
         const MAX: usize = 64 << 10;
         let end = match self.next_end {
@@ -250,13 +251,14 @@ impl Keys {
             return None;
         }
         let run = bytes[at..].iter().take_while(|b| is_base64(**b)).count();
-        // From the start of its line, so that its length counts.
+        // From the start of its line, so that the line's length counts.
         let end = lines_from(bytes, at).unwrap_or(at + run).max(at + run);
         self.until = end;
         Some(at..end)
     }
 
-    /// A run of base64, over several lines, around a word found encoded in it, if it wraps something secret.
+    /// A run of base64, over several lines, around a word that was found encoded in it, if the decoded text
+    /// holds a secret.
     pub(super) fn wrapped(&mut self, text: &str, at: usize, is_secret: &dyn Fn(&str) -> bool) -> Option<Range<usize>> {
         const MAX: usize = 64 << 10;
         if at < self.until {
@@ -265,7 +267,7 @@ impl Keys {
         let bytes = text.as_bytes();
         let floor = self.until.max(at.saturating_sub(MAX));
         let part = |b: &u8| is_base64(*b) || matches!(b, b'\n' | b'\r' | b' ');
-        // Lines of one run stand below each other.
+        // The lines of a run start in the same column.
         let mut start = at;
         while start > floor && is_base64(bytes[start - 1]) {
             start -= 1;
@@ -279,7 +281,7 @@ impl Keys {
             }
             start = above - run;
         }
-        // The mark of a difference.
+        // The mark of a diff.
         start += usize::from(bytes[start] == b'+' && (start == 0 || bytes[start - 1] == b'\n'));
         let mut end = at;
         let limit = bytes.len().min(at + MAX);
@@ -312,7 +314,7 @@ impl Keys {
 }
 
 fn decode(text: &[u8]) -> Vec<u8> {
-    // A last character of its own encodes nothing.
+    // A single last character encodes nothing.
     let len = text.len() - usize::from(text.len() % 4 == 1);
     let engine = base64::engine::GeneralPurpose::new(
         &base64::alphabet::STANDARD,

@@ -28,7 +28,7 @@ fn is_host_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'[' | b':' | b'$' | b'{' | b'}')
 }
 
-/// The password in `://user:password@host`, whatever signs it holds, or a token that stands in the user's place.
+/// The password in `://user:password@host`, whatever characters it has, or a token in place of the user.
 pub(super) fn address(text: &str, at: usize) -> Option<Range<usize>> {
     const MAX: usize = 320;
     let start = at + "://".len();
@@ -48,7 +48,7 @@ pub(super) fn address(text: &str, at: usize) -> Option<Range<usize>> {
         return None;
     }
     let start = stop + 1;
-    // A port, and what follows it.
+    // A port and what comes after it.
     let digits = bytes[start..run].iter().take_while(|b| b.is_ascii_digit()).count();
     if digits > 0 && digits <= 5 && matches!(bytes.get(start + digits), None | Some(b'/' | b'?' | b'#')) {
         return None;
@@ -60,7 +60,7 @@ pub(super) fn address(text: &str, at: usize) -> Option<Range<usize>> {
         let host = &text[at + 1..at + 1 + host(at)];
         host.contains(['.', ':', '$', '{']) || host == "localhost"
     };
-    // The last of the authority, as browsers take it; or the first that a host follows.
+    // The last `@` of the authority, as in browsers; or the first that is followed by a host.
     let mut end = memchr::memrchr(b'@', &bytes[start..authority]).map(|i| start + i).or_else(|| {
         let mut at = authority;
         while let Some(next) = next_at(at, run) {
@@ -91,7 +91,7 @@ pub(super) fn address(text: &str, at: usize) -> Option<Range<usize>> {
     open.then_some(start..end)
 }
 
-/// The password of `host:5432:database:user:password`, a line of its own; `at` is the colon before the port.
+/// The password of a line `host:5432:database:user:password`; `at` is the colon before the port.
 pub(super) fn password_file(text: &str, at: usize) -> Option<Range<usize>> {
     let start = line_start(text, at, 120);
     let end = line_end(text, at, 300);
@@ -139,8 +139,7 @@ pub(super) fn parameter(text: &str, at: usize, name: &str) -> Option<Range<usize
     (random && value.bytes().any(|b| b.is_ascii_digit()) && !value.contains(MARK)).then_some(start..start + len)
 }
 
-/// The cookies of `Cookie: a=b; c=d`; `at` is the end of the word.
-/// Returns how far it was read.
+/// The cookies of `Cookie: a=b; c=d`; `at` is the end of the word. Returns how far the header was read.
 pub(super) fn cookie_header(text: &str, at: usize, found: &mut Vec<Range<usize>>) -> usize {
     let end = line_end(text, at, 4096);
     let rest = &text[at..end];
@@ -159,8 +158,8 @@ pub(super) fn cookie_header(text: &str, at: usize, found: &mut Vec<Range<usize>>
     start + close
 }
 
-/// The values of `data:` and `stringData:` of a Kubernetes Secret whose `kind: Secret` ends at `at`; `floor` is how far the
-/// text is done. Returns how far it is now.
+/// The values of `data:` and `stringData:` of a Kubernetes Secret whose `kind: Secret` ends at `at`; the text before
+/// `floor` is already done. Returns the new end of the done part.
 pub(super) fn kubernetes(text: &str, at: usize, floor: usize, found: &mut Vec<Range<usize>>) -> usize {
     const MAX: usize = 32 << 10;
     if at <= floor {
@@ -168,7 +167,7 @@ pub(super) fn kubernetes(text: &str, at: usize, floor: usize, found: &mut Vec<Ra
     }
     let from = text.ceil_char_boundary(floor.max(at.saturating_sub(MAX)));
     let to = window(text, at, MAX);
-    // Its own document.
+    // Its own document only.
     let open = text[from..at].rfind("\n---").map_or(from, |i| from + i + 4);
     let close = text[at..to].find("\n---").map_or(to, |i| at + i);
     let mut block: Option<usize> = None;
@@ -225,15 +224,15 @@ pub(super) fn kubernetes(text: &str, at: usize, floor: usize, found: &mut Vec<Ra
     close
 }
 
-/// The cells below a column that is called so: `user | password`, with the line of the names ending at `end`. Returns how
-/// far the table was read.
+/// The cells of a password column, in a table like `user | password` whose heading line ends at `end`. Returns how far
+/// the table was read.
 pub(super) fn column(text: &str, name: Range<usize>, kind: Name, found: &mut Vec<Range<usize>>) -> usize {
     let start = line_start(text, name.start, 400);
     let end = line_end(text, name.end, 400);
     let header = &text[start..end];
     let header = &header[mark_lead(header)..];
     let Some(sign) = ['|', '\t', ','].into_iter().find(|sign| header.contains(*sign)) else { return name.end };
-    // Names and nothing else.
+    // The line holds names and nothing else.
     let cells = header.split(sign).map(|cell| cell.trim().trim_matches(['"', '*', '`']));
     let is_names = cells.clone().all(|cell| cell.len() <= 40 && cell.bytes().all(|b| is_name_byte(b) || b == b' '))
         && cells.clone().filter(|cell| !cell.is_empty()).count() >= 2
@@ -285,13 +284,13 @@ pub(super) fn column(text: &str, name: Range<usize>, kind: Name, found: &mut Vec
     at.min(text.len())
 }
 
-/// The same for columns that only blanks set apart.
+/// The same for columns separated by blanks only.
 pub(super) fn wide_column(text: &str, name: Range<usize>, kind: Name, found: &mut Vec<Range<usize>>) -> usize {
     let start = line_start(text, name.start, 400);
     let end = line_end(text, name.end, 400);
     let lead = mark_lead(&text[start..end]);
     let header = &text[start + lead..end];
-    // Names and nothing else, and all of one case.
+    // The line holds names and nothing else, all in one case.
     let words = header.split_whitespace();
     let is_names =
         words.clone().count() >= 2 && words.clone().all(|word| word.len() <= 40 && word.bytes().all(is_name_byte));
@@ -325,7 +324,7 @@ pub(super) fn wide_column(text: &str, name: Range<usize>, kind: Name, found: &mu
     at.min(text.len())
 }
 
-/// A token of a form that does not begin with a word: where it is around a sign at `at`, and whose it is.
+/// A token whose form has no fixed prefix: its range around `sign` at `at`, and the service.
 pub(super) fn odd_token(text: &str, at: usize, sign: &str) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
     let back = |test: fn(&u8) -> bool| bytes[at.saturating_sub(160)..at].iter().rev().take_while(|b| test(b)).count();
@@ -349,7 +348,7 @@ pub(super) fn odd_token(text: &str, at: usize, sign: &str) -> Option<Range<usize
             let (head, rest) = (back(test), ahead(test));
             ((3..=5).contains(&head) && (31..=36).contains(&rest)).then(|| at - head..after + rest)
         }
-        // Keys that Azure makes so that they can be found.
+        // Azure keys, which contain a fixed mark so that scanners find them.
         "AZDO" | "JQQJ99" | "+ASt" | "+ABa" | "+AMC" | "+AIo" | "+ARm" | "+AEh" | "ACDb" | "AzCa" | "AzSe" | "AzFu"
         | "+ACR" => {
             let test: fn(&u8) -> bool = |b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'_' | b'-');
@@ -394,7 +393,7 @@ pub(super) fn discord(text: &str, at: usize) -> Option<Range<usize>> {
     (27..=45).contains(&signature).then(|| at..at + id + time + 2 + signature)
 }
 
-/// How tokens of a form without a beginning are found.
+/// The signs that lead to tokens without a fixed prefix.
 pub(super) const ODD_SIGNS: &[&str] = &[
     ":AA",
     ":APA91b",

@@ -9,7 +9,7 @@ use super::{
 pub(super) struct Spec {
     pub(super) name: &'static str,
     pub(super) keywords: &'static [&'static str],
-    /// Matched at the start of a keyword. With a group, only the group is masked.
+    /// Matched at the start of a keyword. If it has a group, only the group is masked.
     pub(super) pattern: &'static str,
     pub(super) check: fn(&str) -> bool,
 }
@@ -18,7 +18,7 @@ pub(super) const fn shape(name: &'static str, keywords: &'static [&'static str],
     Spec { name, keywords, pattern, check: |_| true }
 }
 
-/// Most telling first: where matches overlap, the first names the result.
+/// The most specific first: where matches overlap, the first names the result.
 pub(super) const SPECS: &[Spec] = &[
     shape("anthropic", &["sk-ant-"], r"sk-ant-[A-Za-z0-9_-]{20,}"),
     shape("langfuse", &["sk-lf-"], r"sk-lf-[A-Za-z0-9_-]{16,}"),
@@ -28,13 +28,13 @@ pub(super) const SPECS: &[Spec] = &[
         &["sk-"],
         r"sk-(?:(?:proj|svcacct|admin)-[A-Za-z0-9_-]{20,}|[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20})",
     ),
-    // Half of all vendors took over the prefix, without a structure behind it.
+    // Many vendors use this prefix, with no structure after it.
     Spec { name: "sk-key", keywords: &["sk-"], pattern: r"sk-[A-Za-z0-9]{32,}", check: |m| entropy(&m[3..]) >= 3.0 },
     shape("groq", &["gsk_"], r"gsk_[A-Za-z0-9]{40,}"),
     shape("xai", &["xai-"], r"xai-[A-Za-z0-9]{40,}"),
     shape("perplexity", &["pplx-"], r"pplx-[A-Za-z0-9]{40,}"),
     shape("replicate", &["r8_"], r"r8_[A-Za-z0-9]{37,}"),
-    // The id from the vendor's manual is everywhere.
+    // The example id from the vendor's manual is everywhere.
     Spec {
         name: "aws-key-id",
         keywords: &["AKIA", "ASIA", "ABIA", "ACCA"],
@@ -101,7 +101,7 @@ pub(super) const SPECS: &[Spec] = &[
     shape("shopify", &["shpat_", "shpca_", "shppa_", "shpss_"], r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}\b"),
     shape("databricks", &["dapi"], r"dapi[0-9a-f]{32}(?:-[0-9])?\b"),
     shape("age", &["AGE-SECRET-KEY-1"], r"AGE-SECRET-KEY-1[0-9A-Z]{58}\b"),
-    // No `-` and `_` in the header: JSON of plain letters never encodes to them.
+    // No `-` and `_` in the header: JSON of ASCII letters never encodes to them.
     shape("jwt", &["eyJ"], r"eyJ[A-Za-z0-9]{17,}\.ey[A-Za-z0-9_-]{17,}\.[A-Za-z0-9_-]{10,}"),
     Spec {
         name: AUTHORIZATION,
@@ -121,7 +121,7 @@ pub(super) const SPECS: &[Spec] = &[
         pattern: r#"(?i)authorization\\*["']?[ \t]*[:=,][ \t]*\\*["']?(?:(?:bearer|token|bot|apikey|api-key)[ \t]+)?([A-Za-z0-9._~+/-]{8,}={0,2})"#,
         check: |v| is_secret_value(Name::Password, v, true),
     },
-    // What programs and settings say in phrases of their own.
+    // Phrases of programs and settings.
     phrase(&["Key Content"], r"Key Content[ \t]*: ([^\r\n]{5,63})"),
     phrase(&["Unseal Key "], r"Unseal Key [0-9]+(?: \([^)\n]*\))?: ([A-Za-z0-9+/=]{40,})"),
     phrase(&["::add-mask::"], r#"::add-mask::([^\s$"']{6,})"#),
@@ -190,7 +190,7 @@ pub(super) const SPECS: &[Spec] = &[
     },
 ];
 
-/// A secret behind words that say so.
+/// A secret after words that announce it.
 const PHRASE: &str = "phrase";
 
 const fn phrase(keywords: &'static [&'static str], pattern: &'static str) -> Spec {
@@ -254,7 +254,7 @@ pub(super) const OTHERS: &[&[&str]] = &[
     &["wep", "key"],
     &["x", "key"],
 ];
-/// Names of what a browser shows to prove who it is.
+/// Names of session credentials that a browser sends.
 pub(super) const SESSIONS: &[&[&str]] = &[
     &["sessionid"],
     &["sessid"],
@@ -265,7 +265,7 @@ pub(super) const SESSIONS: &[&[&str]] = &[
     &["cookie"],
 ];
 
-/// Short names and parts of names that lead to a look at the whole name.
+/// Short names and parts of names that lead to a check of the whole name.
 pub(super) const PARTS: &[&str] = &[
     "pass",
     "pwd",
@@ -317,7 +317,7 @@ pub(super) const PARTS: &[&str] = &[
     "private key",
 ];
 
-/// What follows the word in a name that describes a secret instead of holding one.
+/// What follows the word in a name that describes a secret but does not hold one.
 pub(super) const ABOUT: &[&str] = &[
     "id",
     "ids",

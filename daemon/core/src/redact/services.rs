@@ -1,8 +1,8 @@
-//! Tokens of services that are known by their prefix.
+//! Service tokens that are known by their prefix.
 
 use super::value::{entropy, is_placeholder, wordiness};
 
-/// What follows a prefix.
+/// The characters allowed after a prefix.
 #[derive(Clone, Copy)]
 pub(super) enum Body {
     Hex,
@@ -11,13 +11,13 @@ pub(super) enum Body {
     /// `a-z0-9`.
     Lower,
     Alnum,
-    /// `_` as well.
+    /// Also `_`.
     Word,
-    /// `_` and `-`.
+    /// Also `_` and `-`.
     Slug,
-    /// `_`, `-` and `.`.
+    /// Also `_`, `-` and `.`.
     Dotted,
-    /// `+`, `/`, `=` and those.
+    /// Also `+`, `/` and `=`.
     Base64,
 }
 use Body::*;
@@ -37,7 +37,7 @@ impl Body {
     }
 }
 
-/// The tokens of a service: each prefix, what follows it, and how long that is.
+/// The tokens of a service: the prefixes, what follows them, and how long that is.
 pub(super) struct Token {
     pub(super) service: &'static str,
     pub(super) prefixes: &'static [&'static str],
@@ -53,7 +53,7 @@ const fn token(service: &'static str, prefixes: &'static [&'static str], body: B
 }
 
 pub(super) const TOKENS: &[Token] = &[
-    // Models.
+    // AI models.
     token("google", &["AQ.A"], Slug, 36, MAX_TOKEN_BYTES),
     token("google", &["1//0"], Slug, 36, MAX_TOKEN_BYTES),
     token("openai", &["sess-"], Alnum, 40, MAX_TOKEN_BYTES),
@@ -82,7 +82,7 @@ pub(super) const TOKENS: &[Token] = &[
     token("replicate", &["r8_"], Alnum, 37, MAX_TOKEN_BYTES),
     token("mem0", &["m0-"], Alnum, 38, 44),
     token("composio", &["ak_"], Slug, 20, 24),
-    // Where code lives, is built and is kept.
+    // Source code, builds and packages.
     token("gitlab", &["gloas-"], Hex, 64, 64),
     token("gitlab", &["glimt-", "glffct-", "glrtr-", "glwt-", "glsoat-", "glptt-", "gldt-"], Slug, 20, MAX_TOKEN_BYTES),
     token("gitlab", &["GR1348941"], Slug, 20, 20),
@@ -149,7 +149,7 @@ pub(super) const TOKENS: &[Token] = &[
     token("railway", &["rw_Fe26."], Base64, 40, MAX_TOKEN_BYTES),
     token("deno", &["ddp_", "ddo_"], Alnum, 34, 40),
     token("aws-session", &["IQoJb3JpZ2luX2Vj", "FwoGZXIvYXdz", "FQoGZXIvYXdz"], Base64, 60, MAX_TOKEN_BYTES),
-    // Work and writing.
+    // Work and documents.
     token("notion", &["ntn_"], Alnum, 40, 50),
     token("notion", &["secret_"], Alnum, 40, 50),
     token("linear", &["lin_oauth_", "lin_wh_"], Alnum, 32, MAX_TOKEN_BYTES),
@@ -167,7 +167,7 @@ pub(super) const TOKENS: &[Token] = &[
     token("slack", &["xwfp-"], Slug, 30, MAX_TOKEN_BYTES),
     token("airtable", &["pat"], Dotted, 79, 79),
     token("calcom", &["cal_live_", "cal_test_"], Hex, 32, 32),
-    // Mail, money and people.
+    // Mail, payments and messaging.
     token("resend", &["re_"], Word, 30, 40),
     token("brevo", &["xkeysib-", "xsmtpsib-"], Slug, 64, MAX_TOKEN_BYTES),
     token("mailgun", &["key-"], Hex, 32, 32),
@@ -198,7 +198,7 @@ pub(super) const TOKENS: &[Token] = &[
     token("stytch", &["secret-live-", "secret-test-"], Base64, 30, MAX_TOKEN_BYTES),
     token("workos", &["sk_a2V5X"], Base64, 30, MAX_TOKEN_BYTES),
     token("telnyx", &["KEY0"], Word, 40, 70),
-    // Watching and counting.
+    // Monitoring and analytics.
     token("new-relic", &["NRAK-", "NRJS-", "NRII-", "NRIQ-", "NRAA-", "NRRA-", "NRSP-", "NRBR-"], Slug, 18, 64),
     token("posthog", &["phx_", "phs_", "pha_", "phr_"], Word, 32, 60),
     token("sentry", &["sntrya_", "sntryi_"], Base64, 36, MAX_TOKEN_BYTES),
@@ -219,7 +219,7 @@ pub(super) const TOKENS: &[Token] = &[
     token("flagsmith", &["ser."], Alnum, 22, 22),
     token("checkly", &["cu_"], Hex, 32, 32),
     token("mapbox", &["sk.eyJ"], Dotted, 60, MAX_TOKEN_BYTES),
-    // Keys that hold value.
+    // Wallets.
     token("nostr", &["nsec1"], Lower, 58, 58),
     token("bip32", &["xprv", "tprv", "yprv", "zprv"], Alnum, 100, 112),
     token("minisign", &["RWRTY0Iy"], Base64, 100, MAX_TOKEN_BYTES),
@@ -233,7 +233,7 @@ pub(super) const TOKENS: &[Token] = &[
 impl Token {
     /// The end of a token that begins at `at`.
     pub(super) fn end(&self, bytes: &[u8], at: usize) -> Option<usize> {
-        // Hashes and addresses hold the short ones by chance.
+        // Hashes and addresses contain the short prefixes by chance.
         if at > 0 && matches!(bytes[at - 1], b'-' | b'+' | b'/') && self.prefixes[0].len() < 5 {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Nothing here is a secret, and no literal looks like one: all are put together at run time.
+//! Nothing here is a secret, and no literal looks like one: all are assembled at run time.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ const ALNUM: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 const UPPER: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 const HEX: &str = "0123456789abcdef";
 
-/// Characters that look random and are always the same.
+/// A fixed sequence of characters that look random.
 fn random(alphabet: &str, len: usize) -> String {
     let mut state = len as u64 + 7;
     let mut next = || {
@@ -53,7 +53,7 @@ fn hex(len: usize) -> String {
 struct Dice(u64);
 
 impl Dice {
-    /// Characters of all kinds there are in the alphabet.
+    /// Characters of every kind that the alphabet has.
     fn mixed(&mut self, alphabet: &str, len: usize) -> String {
         let mut next = || {
             self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -86,7 +86,7 @@ fn jwt() -> String {
     [&["ey", "J"].concat(), &*alnum(33), ".eyJ", &alnum(60), ".", &alnum(43)].concat()
 }
 
-/// Rule and a text of that shape which is a secret as a whole.
+/// A rule, and a text of its shape that is a secret as a whole.
 fn shapes() -> Vec<(&'static str, String)> {
     let join = |prefix: &[&str], body: String| prefix.concat() + &body;
     vec![
@@ -136,7 +136,7 @@ fn shapes() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Rule, text with `@@` in place of the secret, and the secret.
+/// A rule, a text with `@@` in place of the secret, and the secret.
 fn surroundings() -> Vec<(&'static str, &'static str, String)> {
     let url = alnum(12);
     vec![
@@ -178,10 +178,10 @@ fn surroundings() -> Vec<(&'static str, &'static str, String)> {
 }
 
 #[test]
-fn every_shape_is_found_wherever_it_stands() {
+fn every_shape_is_masked_wherever_it_occurs() {
     for (rule, secret) in shapes() {
         for frame in ["@@", "see @@.", "\"@@\"", "a=@@\n", "x\\n@@\\n", "?k%3D@@", "(@@)", "ü@@ü"] {
-            // A word boundary is one for letters of all languages.
+            // Letters of all languages count for a word boundary.
             if frame.contains('ü') && !matches!(rule, "anthropic" | "openai") {
                 continue;
             }
@@ -195,7 +195,7 @@ fn every_shape_is_found_wherever_it_stands() {
 }
 
 #[test]
-fn values_are_found_by_their_surroundings() {
+fn values_are_masked_because_of_their_surroundings() {
     for (rule, frame, secret) in surroundings() {
         let mut counts = Counts::new();
         let got = REDACTOR.scrub(&frame.replacen("@@", &secret, 1), &mut counts);
@@ -217,7 +217,7 @@ fn every_rule_has_a_case() {
         for _ in 0..4 {
             let alphabet: String = (b'!'..=b'~').filter(|b| body.has(*b)).map(char::from).collect();
             let inner = dice.mixed(&alphabet, token.min.max(token.max.min(token.min + 8)));
-            // Nothing ends in what ends a sentence.
+            // No token ends in a character that ends a sentence.
             let secret = format!("{prefix}{}{}", &inner[1..], if token.body.has(b'a') { 'a' } else { 'A' });
             tried += 1;
             missed.extend(
@@ -230,14 +230,14 @@ fn every_rule_has_a_case() {
             assert!(token.min < 6 || scrub(&short).is_none(), "{short}");
         }
     }
-    // Now and then one looks like a word.
+    // A few look like a word.
     assert!(missed.len() * 40 <= tried, "{missed:#?} of {tried}");
     let mut tested: Vec<&str> = shapes().iter().map(|s| s.0).chain(surroundings().iter().map(|s| s.0)).collect();
     tested.extend(TOKENS.iter().map(|token| token.service));
     let rules: Vec<&str> = (0..BUILT_IN).map(rule_name).collect();
     tested.sort_unstable();
     tested.dedup();
-    // The generator has cases of the others.
+    // The generator has cases for the others.
     let others = ["token", "cookie", "kubernetes", "pgpass", "parameter", "command", "phrase"];
     let missing: Vec<_> = rules.iter().filter(|rule| !tested.contains(rule) && !others.contains(rule)).collect();
     assert!(missing.is_empty(), "{missing:?}");
@@ -249,7 +249,7 @@ fn mask_shown(text: &str) -> String {
 }
 
 #[test]
-fn of_hundreds_of_kinds_of_secrets_nearly_all_are_masked_whatever_the_seed() {
+fn nearly_all_of_hundreds_of_secret_kinds_are_masked_for_any_seed() {
     for seed in [1, 2, 3, 4, 5, 6, 7, 8] {
         let (left, kinds) = unmasked(seed, &mask_shown);
         assert!(kinds >= 900, "{kinds}");
@@ -258,7 +258,7 @@ fn of_hundreds_of_kinds_of_secrets_nearly_all_are_masked_whatever_the_seed() {
 }
 
 #[test]
-fn of_all_kinds_of_secrets_what_is_masked_stays_so() {
+fn masking_a_masked_text_again_changes_nothing() {
     let (left, kinds) = unmasked(11, &|text| {
         let once = mask_shown(text);
         assert_eq!(mask_shown(&once), once);
@@ -285,7 +285,7 @@ fn every_rule_has_a_near_miss() {
 }
 
 #[test]
-fn near_misses_stay() {
+fn near_misses_are_not_masked() {
     let misses = near_misses();
     let json = |text: &str| Value::from(text).to_string();
     let lost: Vec<_> = misses.iter().filter_map(|miss| scrub(miss).or_else(|| scrub_json(&json(miss)))).collect();
@@ -293,7 +293,7 @@ fn near_misses_stay() {
 }
 
 #[test]
-fn what_only_mentions_passwords_stays() {
+fn text_that_only_mentions_passwords_is_not_masked() {
     let lost: Vec<_> = MENTIONS
         .lines()
         .filter_map(|line| scrub(line).or_else(|| scrub_json(&Value::from(line).to_string())))
@@ -303,10 +303,10 @@ fn what_only_mentions_passwords_stays() {
 }
 
 #[test]
-fn ordinary_code_loses_nothing() {
+fn ordinary_code_is_not_masked() {
     assert_eq!(CODE.lines().filter_map(scrub).collect::<Vec<_>>(), [""; 0]);
     assert_eq!(scrub(CODE), None);
-    // What this file wants found is marked.
+    // Expected findings in this file are marked.
     for source in [include_str!("../redact.rs"), include_str!("tests/ordinary.rs"), include_str!("../consent.rs")] {
         let lost = source.lines().filter(|line| !line.contains("@@")).filter_map(scrub);
         assert_eq!(lost.collect::<Vec<_>>(), [""; 0]);
@@ -314,7 +314,7 @@ fn ordinary_code_loses_nothing() {
 }
 
 #[test]
-fn many_secrets_in_one_text() {
+fn each_of_many_secrets_in_one_text_is_masked() {
     let all: String = shapes().iter().map(|(_, secret)| format!("{secret}\n")).collect();
     let mut counts = Counts::new();
     let masked = REDACTOR.scrub(&all, &mut counts).unwrap();
@@ -331,7 +331,7 @@ fn a_key_cut_short_is_masked_to_the_end() {
 }
 
 #[test]
-fn the_more_telling_rule_names_an_overlap() {
+fn the_more_specific_rule_names_an_overlap() {
     let token = ["gh", "p_", &alnum(36)].concat();
     assert_eq!(scrub(&format!("GITHUB_TOKEN={token}")).unwrap(), "GITHUB_TOKEN=[REDACTED:github]");
     assert_eq!(scrub(&format!("https://x:{token}@github.com")).unwrap(), "https://x:[REDACTED:github]@github.com");
@@ -340,7 +340,7 @@ fn the_more_telling_rule_names_an_overlap() {
 }
 
 #[test]
-fn json_strings_are_decoded_and_the_rest_is_untouched() {
+fn json_strings_are_decoded_and_all_other_bytes_are_kept() {
     let token = ["gh", "p_", &alnum(36)].concat();
     let escaped: String = token.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
     let json = format!("{{ \"b\" : [1.0e5, \"{escaped}\\u00e9\"],\n\t\"a\":\"\\u0041\\/\" , \"n\":1.10 }}");
@@ -370,20 +370,20 @@ fn json_strings_are_decoded_and_the_rest_is_untouched() {
 }
 
 #[test]
-fn half_a_surrogate_pair_hides_nothing() {
+fn half_a_surrogate_pair_does_not_hide_a_secret() {
     let token = ["gh", "p_", &alnum(36)].concat();
     let json = format!("[\"\\ud83d {token} \\ud83d\\ude00\"]");
     assert_eq!(scrub_json(&json).unwrap(), "[\"\u{fffd} [REDACTED:github] \u{1f600}\"]");
 }
 
 #[test]
-fn what_is_not_json_is_text() {
+fn invalid_json_is_masked_as_text() {
     let token = ["gh", "p_", &alnum(36)].concat();
     assert_eq!(scrub_json(&format!("{{\"a\": {token}")).unwrap(), "{\"a\": [REDACTED:github]");
 }
 
 #[test]
-fn extra_rules() {
+fn extra_rules_mask_their_group_or_the_whole_match() {
     let rule = |name: &str, pattern: &str| [(name.to_owned(), pattern.to_owned())];
     let mut counts = Counts::new();
     let redactor = Redactor::with_extra(&rule("ticket", r"ACME-\d{4}")).unwrap();
@@ -399,7 +399,7 @@ fn extra_rules() {
 }
 
 #[test]
-fn greedy_extra_rules_leave_what_is_masked() {
+fn greedy_extra_rules_leave_masked_text_alone() {
     for pattern in ["(?s).+", r"\w+", "[A-Z]{3,}", "REDACTED", r"a.*z", r"(\w)\W"] {
         let redactor = Redactor::with_extra(&[("x".into(), pattern.into())]).unwrap();
         let text = ["some text gh", "p_", &alnum(36), " and az [REDACTED:old] more."].concat();
@@ -470,12 +470,12 @@ fn hostile_text_takes_linear_time() {
         let tries = || (time(&of(3 << 10)), time(&of(24 << 10)));
         // Eight times the text; with a quadratic rule it would be 64 times as long.
         let is_linear = |(short, long): (Duration, Duration)| long < short * 24 + Duration::from_millis(400);
-        // Other programs take their share of the time now and then, but not each time.
+        // Other programs use the processor at times, but not in all three tries.
         assert!((0..3).any(|_| is_linear(tries())), "{piece:?}: {:?}", tries());
     }
 }
 
-/// Text with what the rules look for in it, in all orders.
+/// Text that contains what the rules look for, in any order.
 fn nasty() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         3 => prop::sample::select(shapes()).prop_map(|(_, secret)| secret),
@@ -495,7 +495,7 @@ static REDACTOR_WORDS: LazyLock<Vec<String>> = LazyLock::new(|| {
 });
 
 #[test]
-fn what_a_rule_left_of_a_member_is_still_the_members_value() {
+fn the_rest_of_a_partly_masked_member_is_still_masked_as_its_value() {
     let key = ["sk-ant-api03-", "f8nW8IbrcbkwRlQblMTbf2LSVTGmUhYR39Pm3ccfIxzYSaIVq1uNypYzU54GhXNP8H9FrFPXDYKdSuzEAA"]
         .concat();
     let json = format!(r#"{{"Authorization":"{key}: pXzmCGT2QJyWu0LwNHfcX1nYlQ5B2J"}}"#);

@@ -1,4 +1,4 @@
-//! Whether the value of something that is called a secret is one.
+//! Whether the value of a name like `password` is a secret.
 
 use base64::{
     Engine as _,
@@ -7,24 +7,24 @@ use base64::{
 
 use super::{MARK, name::Name};
 
-/// How much the place of a value says: the more, the less the value itself has to look like a secret.
+/// How much a value's context proves: the more, the less the value itself must look like a secret.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Trust {
-    /// Anywhere, code above all.
+    /// Anywhere, mostly code.
     Code,
-    /// `name: value` or `name = value` as a line of its own.
+    /// `name: value` or `name = value` on a line of its own.
     Setting,
-    /// `NAME=value`, as the environment and shells have it.
+    /// `NAME=value`, as in the environment and in shells.
     Variable,
-    /// Given to an option, an element or a cell that is called so.
+    /// The value of an option, an element or a cell with a secret's name.
     Option,
-    /// Where a program that is known expects a secret and nothing else.
+    /// Where a known program expects a secret and nothing else.
     Certain,
 }
 
-/// Whether the value of something that is called a secret is one.
+/// Whether the value of `name` is a secret.
 pub(super) fn is_secret(name: Name, value: &str, quoted: bool, trust: Trust) -> bool {
-    // Names and values one after the other are no value.
+    // A list of names and values is no value.
     let joints = value.trim_end_matches('=').bytes().filter(|b| matches!(b, b'=' | b':')).count();
     if value.len() < 4
         || joints > 4
@@ -64,10 +64,10 @@ pub(super) fn is_secret(name: Name, value: &str, quoted: bool, trust: Trust) -> 
     {
         return false;
     }
-    // A short text cannot be more mixed than its length lets it.
+    // The entropy of a short text is limited by its length.
     let mixed = entropy(value) >= (0.87 * (value.len() as f64).log2()).min(3.5) && wordiness(value) < 0.5;
     if value.contains(char::is_whitespace) || !value.is_ascii() || value.contains('\\') {
-        // Words with a number between them: prose in quotes has none, or is longer.
+        // Words with a number between them: quoted prose has no such number, or is longer.
         let digit = value.bytes().any(|b| b.is_ascii_digit()) && value.bytes().any(|b| b.is_ascii_lowercase());
         let few = value.split(' ').count() <= 5 && !value.contains('\\');
         let given = matches!(trust, Trust::Option | Trust::Variable);
@@ -78,7 +78,7 @@ pub(super) fn is_secret(name: Name, value: &str, quoted: bool, trust: Trust) -> 
     let signs =
         value.len() - digits - lower - upper - value.bytes().filter(|b| matches!(b, b'_' | b'-' | b'.')).count();
     let password = name == Name::Password;
-    // A word or a name, of any language.
+    // A word or an identifier, in any language.
     let identifier = signs == 0 && !value.contains('-') && !value.as_bytes()[0].is_ascii_digit();
     match trust {
         Trust::Certain => true,
@@ -146,8 +146,8 @@ pub(super) fn is_secret(name: Name, value: &str, quoted: bool, trust: Trust) -> 
     }
 }
 
-/// Whether people choose passwords like this: a word or two with a number of some digits, and perhaps one more word or sign.
-/// In code, values with fewer digits are names.
+/// Whether people choose passwords like this: one or two words with a number, and perhaps another word or symbol. In
+/// code, values with fewer digits are names.
 pub(super) fn is_human(value: &str) -> bool {
     const TECHNICAL: &[&str] = &[
         "chacha",
@@ -212,7 +212,7 @@ pub(super) fn is_human(value: &str) -> bool {
         && !TECHNICAL.iter().any(|word| contains_ignoring_case(value, word))
 }
 
-/// Filled in by a shell, a template or a format string; a password may begin or end with such signs.
+/// Filled in by a shell, a template or a format string; a password may begin or end with such characters.
 fn is_filled_in(value: &str, shell: bool) -> bool {
     let rest = value.get(1..).unwrap_or_default();
     let named = rest.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '{' | '(' | '_' | '*' | '@'));
@@ -259,7 +259,7 @@ fn is_expression(value: &str) -> bool {
         || value.contains('<') && value.contains('>')
 }
 
-/// Words of small letters, the way things are called: `my-app-secret`.
+/// Words in lower case, like an identifier: `my-app-secret`.
 fn looks_like_name(value: &str) -> bool {
     let parts: Vec<&str> = value.split(['-', '_']).collect();
     parts.len() < 4 && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase()))
@@ -275,7 +275,7 @@ fn is_version(value: &str) -> bool {
         && digits.split('.').take(2).all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Twelve or more plain words, of which a wallet is made.
+/// Twelve or more plain words, like the recovery phrase of a wallet.
 fn is_phrase(value: &str) -> bool {
     let words = value.split_whitespace();
     words.clone().count() >= 12
@@ -292,7 +292,7 @@ pub(super) fn is_uuid(value: &str) -> bool {
             .all(|(i, b)| if matches!(i, 8 | 13 | 18 | 23) { b == b'-' } else { b.is_ascii_hexdigit() })
 }
 
-/// What stands for a value where there is none: types, kinds of nothing, and what documents write.
+/// Placeholders: types, empty values, and what manuals write.
 pub(super) fn is_stopword(value: &str) -> bool {
     const WORDS: &[&str] = &[
         "string",
@@ -388,17 +388,17 @@ pub(super) fn is_stopword(value: &str) -> bool {
     value.is_empty() || WORDS.iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
-/// Whether a value is long and mixed enough to be worth a look at its name.
+/// Whether a value is long and mixed enough to be worth checking its name.
 pub(super) fn could_be_secret(value: &str, quoted: bool) -> bool {
     let digit = || value.bytes().any(|b| b.is_ascii_digit());
     let letters = || value.bytes().filter(u8::is_ascii_alphabetic).count();
     value.len() >= 8 && (quoted || digit()) && letters() >= 3 && !value.contains(char::is_whitespace)
 }
 
-/// Whether a value is a secret rather than a reference to one, a placeholder, a name or a piece of code, whatever stands
-/// around it.
+/// Whether a value is a secret rather than a reference to one, a placeholder, a name or a piece of code,
+/// whatever its context.
 pub(super) fn is_secret_value(name: Name, value: &str, quoted: bool) -> bool {
-    // The rest of a long value says nothing new.
+    // The rest of a long value adds nothing.
     let value = value.get(..value.len().min(160)).unwrap_or(value);
     if !could_be_secret(value, quoted) {
         return false;
@@ -410,7 +410,7 @@ pub(super) fn is_secret_value(name: Name, value: &str, quoted: bool) -> bool {
     if !quoted && is_code(value) {
         return false;
     }
-    // Sixteen digits cannot be more mixed than this: random ones lie between 3.3 and 3.9.
+    // The entropy of sixteen hex digits has a limit: random ones are between 3.3 and 3.9.
     let is_hex = is_uuid(value) || value.len() >= 32 && value.bytes().all(|b| b.is_ascii_hexdigit());
     let entropy = entropy(value) + if is_hex { 0.5 } else { 0.0 };
     let digit = value.bytes().any(|b| b.is_ascii_digit());
@@ -425,7 +425,7 @@ pub(super) fn is_code(value: &str) -> bool {
     let number = value.strip_prefix("0x").or_else(|| value.strip_prefix("0X")).unwrap_or_default();
     let is_number = value.len() <= 24 && number.bytes().take(4).filter(u8::is_ascii_hexdigit).count() == 4;
     let one_case = !value.bytes().any(|b| b.is_ascii_lowercase()) || !value.bytes().any(|b| b.is_ascii_uppercase());
-    // Words, some of them numbered.
+    // Words, some of them with numbers.
     let is_part = |part: &str| {
         let letters = part.trim_end_matches(|c: char| c.is_ascii_digit());
         !letters.is_empty() && part.len() <= letters.len() + 4 && letters.bytes().all(|b| b.is_ascii_alphabetic())
@@ -446,7 +446,7 @@ pub(super) fn is_interpolated(value: &str) -> bool {
         || (value.contains('<') && value.contains('>'))
 }
 
-/// Says where the secret is, or is the hash of something.
+/// Says where the secret is, or is a hash of something.
 pub(super) fn is_reference(value: &str) -> bool {
     const STARTS: &[&str] = &[
         "./",
@@ -526,7 +526,7 @@ pub(super) fn contains_ignoring_case(text: &str, word: &str) -> bool {
     text.as_bytes().windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
 }
 
-/// What manuals write where a password goes.
+/// What manuals write in place of a password.
 pub(super) fn is_password_word(value: &str) -> bool {
     ["pass", "passwd", "password", "pw", "pwd", "secret", "token", "port"].iter().any(|w| value.eq_ignore_ascii_case(w))
 }
@@ -553,8 +553,8 @@ pub(super) fn entropy(value: &str) -> f64 {
     counts.iter().filter(|count| **count > 0).map(|count| -share(count) * share(count).log2()).sum()
 }
 
-/// The share of letters and digits that are in runs which could be words: identifiers have high entropy too, but are
-/// pronounceable.
+/// The share of letters and digits in runs that could be words: identifiers have high entropy too, but can
+/// be pronounced.
 pub(super) fn wordiness(value: &str) -> f64 {
     let bytes = value.as_bytes();
     let (mut word, mut all, mut at) = (0, 0, 0);

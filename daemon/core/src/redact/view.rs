@@ -1,16 +1,16 @@
-//! Text as people see it: without colours and invisible characters, with plain spaces, signs and quotes.
+//! Text as people see it: without colours and invisible characters, with plain blanks, symbols and quotes.
 
 use std::ops::Range;
 
-/// A piece of the view and where it comes from.
+/// A piece of the view and its origin.
 struct Piece {
     seen: usize,
     original: usize,
-    /// Bytes of the character this stands for; 0 if the piece is a copy.
+    /// Length in bytes of the character this replaces; 0 if the piece is a copy.
     replaced: usize,
 }
 
-/// Text to look at, and the way back.
+/// Text to examine, and the way back to the original.
 pub(super) struct View {
     pub(super) text: String,
     pieces: Vec<Piece>,
@@ -35,7 +35,7 @@ fn next_special(bytes: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-/// An escape sequence of a terminal.
+/// The length of a terminal's escape sequence.
 fn escape_len(bytes: &[u8]) -> usize {
     match bytes.get(1) {
         Some(b'[') => {
@@ -56,7 +56,7 @@ fn change(text: &str, at: usize) -> Option<Change> {
     let bytes = &text.as_bytes()[at..];
     if bytes[0] == 0x1b {
         let len = escape_len(bytes);
-        // Never inside a character.
+        // Never ends inside a character.
         return Some(Change::Remove(text.ceil_char_boundary(at + len) - at));
     }
     if !matches!(bytes[0], 0xc2 | 0xe1 | 0xe2 | 0xe3 | 0xef) {
@@ -78,14 +78,14 @@ fn change(text: &str, at: usize) -> Option<Change> {
 }
 
 impl View {
-    /// `None` if the text is seen as it is written.
+    /// `None` if the text needs no change.
     pub(super) fn of(text: &str) -> Option<Self> {
         let mut view: Option<Self> = None;
         let mut copied = 0;
         let mut at = 0;
         while let Some(special) = next_special(text.as_bytes(), at) {
             let Some(change) = change(text, special) else {
-                // On to the next character.
+                // Continue at the next character.
                 at = text.ceil_char_boundary(special + 1);
                 continue;
             };
@@ -118,7 +118,7 @@ impl View {
         self.pieces[..self.pieces.partition_point(|piece| piece.seen <= at)].last()
     }
 
-    /// Where a piece of the view stands in the original.
+    /// The range of the original that a range of the view stands for.
     pub(super) fn original(&self, seen: Range<usize>) -> Range<usize> {
         let start = self.piece(seen.start).map_or(0, |piece| piece.original + (seen.start - piece.seen));
         let last = seen.end.saturating_sub(1);

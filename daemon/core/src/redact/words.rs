@@ -1,16 +1,17 @@
-//! Finds many words in one pass. Every second place is looked at: the two bytes there say which third can go on to a word
-//! that begins there or one byte earlier. Only where it does, the same is asked of three bytes and the fourth, then of what
-//! stands behind and before; and only where all that holds, the words that begin with the three bytes are compared.
+//! Finds many words in one pass. It checks every second position: the two bytes there decide which third byte can
+//! continue a word that begins there or one byte earlier. Where it matches, three bytes and the fourth are checked the
+//! same way, then the bytes after and before; only where all of that matches are the words that begin with the three
+//! bytes compared.
 //!
-//! None of these steps has a branch for a place: what is rare in one text is common in the next, and a wrong guess costs
-//! more than the step.
+//! None of these steps branches per position: what is rare in one text is common in the next, and a wrong branch
+//! prediction costs more than the step.
 
 /// A word to find, of at least three bytes.
 pub(super) struct Entry<T> {
     pub(super) word: String,
-    /// Whether it is of interest only where a word begins.
+    /// Whether it counts only at the start of a word.
     pub(super) starts: bool,
-    /// What can stand behind it, byte by byte, if it is of interest; anything from the end of this on.
+    /// What may follow it, byte by byte; any byte is allowed after the end of this list.
     pub(super) follows: Vec<Bytes>,
     pub(super) meaning: T,
 }
@@ -41,33 +42,34 @@ impl From<u8> for Bytes {
     }
 }
 
-/// The words and what each stands for.
+/// The words, each with the value it stands for.
 pub(super) struct Words<T> {
-    /// By hash of the first and second or second and third bytes of words, the bytes that follow. Small enough to stay near.
+    /// By hash of the first and second or second and third bytes of words, the bytes that follow. Small enough for the
+    /// processor's cache.
     pairs: Box<[Bytes; PAIRS]>,
     /// By hash of the first three bytes of words, the bytes that follow.
     heads: Box<[Bytes; HEADS]>,
-    /// By hash of three bytes, the index of the list of the words that begin with them.
+    /// By hash of three bytes, the index in `lists` of the words that begin with them.
     index: Box<[u16; HEADS]>,
-    /// The first has none.
+    /// The first list is empty.
     lists: Vec<List<T>>,
 }
 
 struct List<T> {
-    /// The fifth to seventh bytes.
+    /// The possible fifth to seventh bytes.
     next: [Bytes; 3],
-    /// Whether all are of interest only where a word begins.
+    /// Whether all of them count only at the start of a word.
     starts: bool,
     words: Vec<Word<T>>,
 }
 
 struct Word<T> {
-    /// Its first eight bytes, as far as it has them.
+    /// Its first eight bytes, or all if there are fewer.
     head: u64,
-    /// Which of those count.
+    /// Which bits of `head` count.
     mask: u64,
     len: usize,
-    /// What follows them.
+    /// The bytes after the first eight.
     rest: Box<[u8]>,
     meaning: T,
 }
@@ -80,20 +82,20 @@ const HEAD_BITS: u32 = 11;
 
 const HEADS: usize = 1 << HEAD_BITS;
 
-/// Pairs of bytes that are looked at in one go.
+/// Pairs of bytes processed in one go.
 const CHUNK: usize = 256;
 
-/// The same in a short text, to which room for more would cost more than the look.
+/// The same for a short text, where clearing a larger buffer would take longer than the search.
 const SHORT: usize = 32;
 
 const SPREAD: u32 = 0x9e37_79b1;
 
-/// Of two bytes.
+/// The hash of two bytes.
 fn pair(two: [u8; 2]) -> usize {
     (u32::from(u16::from_le_bytes(two)).wrapping_mul(SPREAD) >> (32 - PAIR_BITS)) as usize
 }
 
-/// The first eight bytes, zeros where there are none.
+/// The first eight bytes, padded with zeros.
 fn head(text: &[u8]) -> u64 {
     match text.first_chunk() {
         Some(eight) => u64::from_le_bytes(*eight),
@@ -101,7 +103,7 @@ fn head(text: &[u8]) -> u64 {
     }
 }
 
-/// Of the first three of four bytes.
+/// The hash of the first three of four bytes.
 fn hash(head: u32) -> usize {
     ((head << 8).wrapping_mul(SPREAD) >> (32 - HEAD_BITS)) as usize
 }
@@ -117,7 +119,7 @@ const WORDLY: [bool; 256] = {
     wordly
 };
 
-/// Whether a word that begins behind three bytes may be the start of one; also behind what can be an escape.
+/// Whether a word may begin after three bytes; also after a possible escape.
 fn may_start(before: &[u8; 3]) -> bool {
     !WORDLY[usize::from(before[2])] | (before[1] == b'\\') | (before[0] == b'%')
 }
@@ -125,7 +127,7 @@ fn may_start(before: &[u8; 3]) -> bool {
 impl<T: Copy> Words<T> {
     pub(super) fn new(words: impl IntoIterator<Item = Entry<T>>) -> Self {
         let mut entries: Vec<Entry<T>> = words.into_iter().collect();
-        // In the order in which those that stand at one place are found.
+        // The order in which words at the same position are reported.
         entries.sort_by(|a, b| (a.word.len() > 3, &a.word).cmp(&(b.word.len() > 3, &b.word)));
         let mut pairs = Box::new([Bytes(0); PAIRS]);
         let mut heads = Box::new([Bytes(0); HEADS]);
@@ -160,8 +162,8 @@ impl<T: Copy> Words<T> {
         Self { pairs, heads, index, lists }
     }
 
-    /// Calls `at` with the place and the length of each word in `text`, and what it stands for. Not all that is of no
-    /// interest is left out.
+    /// Calls `at` with the position, the length and the value of each word in `text`. May include words
+    /// that do not count.
     pub(super) fn each(&self, text: &[u8], mut at: impl FnMut(usize, usize, T)) {
         if text.len() <= 2 * SHORT {
             self.each_of::<SHORT>(text, &mut at);
@@ -185,7 +187,7 @@ impl<T: Copy> Words<T> {
                 self.compare(text, (from + usize::from(*place)).wrapping_sub(3), at);
             }
         }
-        // What was said of the last pair has not been looked at.
+        // The bytes that may follow the last pair have not been checked yet.
         for place in (2 * pairs.len()).saturating_sub(3)..text.len().saturating_sub(2) {
             if self.index[hash(head(&text[place..]) as u32)] != 0 {
                 self.compare(text, place, at);
@@ -193,8 +195,8 @@ impl<T: Copy> Words<T> {
         }
     }
 
-    /// The numbers of the pairs in a chunk that follow one from which a word can go on: written to `found`, and how many
-    /// there are. `follows` is what may stand behind the last pair.
+    /// Finds the pairs in a chunk that can continue a word: writes their numbers to `found` and returns how many there
+    /// are. `follows` is the set of bytes that may follow the last pair.
     #[inline(never)]
     fn begin<const CHUNK: usize>(&self, chunk: &[[u8; 2]], follows: &mut Bytes, found: &mut [u16; CHUNK]) -> usize {
         let mut set = *follows;
@@ -208,15 +210,15 @@ impl<T: Copy> Words<T> {
         count
     }
 
-    /// Where words can begin, and 3, from `from` on: before the pairs that were found.
+    /// Records where words can begin: before the pairs that were found.
     #[inline(never)]
     fn keep(&self, text: &[u8], from: usize, found: &[u16], places: &mut [u16]) -> usize {
         let mut count = 0;
         let places = &mut places[..2 * found.len()];
         for number in found {
-            // The last byte of the three that were looked at.
+            // The last of the three bytes that were checked.
             let last = 2 * *number;
-            // A word that begins one byte earlier, and one that begins with them.
+            // A word that begins one byte earlier, and one that begins with these bytes.
             let [early, late] =
                 match text.get((from + usize::from(last)).wrapping_sub(3)..).and_then(<[u8]>::first_chunk) {
                     Some([a, b, c, d, e]) => {
@@ -233,7 +235,7 @@ impl<T: Copy> Words<T> {
         count
     }
 
-    /// Keeps the places at which a word can stand by what is behind and before its first four bytes.
+    /// Keeps the positions where a word can be, judged by what is after and before its first four bytes.
     #[inline(never)]
     fn sift(&self, text: &[u8], from: usize, places: &mut [u16]) -> usize {
         let mut count = 0;

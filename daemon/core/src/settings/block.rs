@@ -16,7 +16,7 @@ pub struct Unclear;
 /// The variables that a settings file with these bytes sets.
 ///
 /// # Errors
-/// [`Unclear`] if the text is not JSON and may still contain one of our variables.
+/// [`Unclear`] if the text is not JSON and may still contain one of this program's variables.
 pub fn env_block(bytes: &[u8]) -> Result<Vars, Unclear> {
     let text = decode(bytes)?;
     if text.trim().is_empty() {
@@ -27,7 +27,7 @@ pub fn env_block(bytes: &[u8]) -> Result<Vars, Unclear> {
         Err(_) if ["LANGFUSE", "\\u", "CLAUDE_CONFIG_DIR"].iter().any(|part| text.contains(part)) => {
             return Err(Unclear);
         }
-        // However it is read, none of our variables is in it.
+        // However it is read, it contains none of this program's variables.
         Err(_) => return Ok(Vars::new()),
     };
     let Some(Value::Object(env)) = settings.get_mut("env").map(Value::take) else { return Ok(Vars::new()) };
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_what_javascript_makes_of_them() {
+    fn values_are_converted_like_in_javascript() {
         for (json, expect) in [
             (r#""x""#, "x"),
             (r#"["x"]"#, "x"),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_encoding_is_understood_or_unclear() {
+    fn every_encoding_is_read_or_reported_as_unclear() {
         let text = r#"{"env":{"LANGFUSE_HOST":"x"}}"#;
         let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
         let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_unclear_where_it_may_name_a_variable() {
+    fn invalid_json_is_unclear_if_it_may_name_a_variable() {
         let env = r#""env":{"LANGFUSE_HOST":"x"}"#;
         for text in [
             format!("{{{env}}} // comment"),

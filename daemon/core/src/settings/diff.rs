@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_is_shown_with_a_little_around_it() {
+    fn a_diff_shows_changes_with_context() {
         for (old, new, expect) in [
             ("a\nb", "a\nb", ""),
             ("", "a", "-|+a"),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_can_be_followed_from_either_text() {
+    fn a_diff_reproduces_both_texts() {
         let mut state = 1u64;
         let mut word = |bound: u64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_too_different_to_compare_are_shown_whole() {
+    fn very_different_texts_are_shown_as_replaced() {
         let text = |word: &str| (0..2100).map(|n| format!("{word} {n}\n")).collect::<String>();
         let (old, new) = (format!("same\n{}", text("old")), format!("same\n{}", text("new")));
         let count = |is: fn(&Line<'_>) -> bool| diff(&old, &new).iter().filter(|line| is(line)).count();

@@ -1,4 +1,4 @@
-//! Edits of somebody else's JSON text: every byte that is not edited stays as it is.
+//! Edits of a JSON text that belongs to the user: every byte that is not edited stays as it is.
 //!
 //! Additions adopt the text's indentation, line ends and layout. They go to the end, so that removing them later removes
 //! exactly their own bytes.

@@ -170,7 +170,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_was_turned_off_is_on_again_as_it_was() {
+    fn restore_turns_the_integration_on_again_unchanged() {
         for file in FILES {
             for elsewhere in [false, true] {
                 let (text, off) = turn_off(file, elsewhere).unwrap();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn other_hooks_of_the_same_group_stay() {
+    fn other_hooks_of_the_same_group_are_kept() {
         let file = r#"{"hooks":{"Stop":[{"hooks":[{"command":"say done"},{"command":"uv run mlflow autolog claude stop-hook"}]},
             {"hooks":[{"command":"python -m mlflow.claude_code.hooks stop"}]}]}}"#;
         let (text, off) = turn_off(file, false).unwrap();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_changed_since_stays() {
+    fn later_changes_of_the_user_are_kept() {
         let file = FILES[1];
         let (_, off) = turn_off(file, false).unwrap();
         for now in ["{}", r#"{"enabledPlugins":{"mlflow-tracing@mlflow-plugins":true}}"#] {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_mlflows_or_not() {
+    fn commands_of_mlflows_integration_are_recognised() {
         for (command, expect) in [
             ("mlflow autolog claude stop-hook", true),
             ("/v/bin/mlflow autolog claude stop-hook", true),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plugin_counts_as_the_strongest_file_says() {
+    fn the_strongest_file_decides_whether_the_plugin_is_on() {
         let says = |plugin| Rival { plugin, ..Rival::default() };
         for (files, expect) in [
             (vec![], false),

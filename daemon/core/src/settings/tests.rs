@@ -30,7 +30,7 @@ const FILES: &[&str] = &[
 ];
 
 #[test]
-fn what_was_applied_is_undone_byte_for_byte() {
+fn undo_restores_the_text_byte_for_byte() {
     for file in FILES {
         for events in [&["Stop"][..], &["Stop", "SessionEnd"]] {
             let (text, ours) = apply(file, desired(events)).unwrap();
@@ -52,7 +52,7 @@ fn what_was_applied_is_undone_byte_for_byte() {
 }
 
 #[test]
-fn what_others_wrote_since_stays() {
+fn later_additions_of_others_are_kept() {
     for file in FILES {
         let (text, ours) = apply(file, desired(&["Stop", "SessionEnd"])).unwrap();
         let others = [
@@ -84,7 +84,7 @@ fn what_others_wrote_since_stays() {
 }
 
 #[test]
-fn a_file_of_which_nothing_is_known_loses_the_hook_only() {
+fn without_a_record_only_the_hook_is_removed() {
     let (text, _) = apply("", desired(&["Stop", "SessionEnd"])).unwrap();
     let ours = registered(&text).unwrap();
     assert_eq!((&*ours.events, ours.env.len()), (&["Stop".to_owned(), "SessionEnd".to_owned()][..], 0));
@@ -96,7 +96,7 @@ fn a_file_of_which_nothing_is_known_loses_the_hook_only() {
 }
 
 #[test]
-fn of_several_registrations_each_stays_where_it_was() {
+fn several_registrations_keep_their_positions() {
     let hooks = |commands: &[&str]| {
         let hooks: Vec<Value> = commands.iter().map(|command| json!({"type": "command", "command": command})).collect();
         json!({"hooks": {"Stop": [{"hooks": hooks}]}}).to_string()
@@ -113,7 +113,7 @@ fn of_several_registrations_each_stays_where_it_was() {
 }
 
 #[test]
-fn settings_of_another_shape_are_left_alone() {
+fn settings_of_an_unexpected_shape_are_not_changed() {
     for (text, why) in [
         (r#"{"hooks": []}"#, "`hooks` is not an object"),
         (r#"{"hooks": {"Stop": {}}}"#, "`hooks.Stop` is not an array"),
@@ -125,7 +125,7 @@ fn settings_of_another_shape_are_left_alone() {
 }
 
 #[test]
-fn the_hook_is_known_in_any_command_and_a_path_is_one_word() {
+fn the_hook_is_recognised_in_any_shell_command() {
     for (command, expect) in [
         ("/a/cc-langfuse-hook", Some("/a/cc-langfuse-hook")),
         ("A=1 '/a b/cc-langfuse-hook' 2>/dev/null", Some("/a b/cc-langfuse-hook")),
@@ -147,7 +147,7 @@ fn the_hook_is_known_in_any_command_and_a_path_is_one_word() {
 }
 
 #[test]
-fn a_key_is_recognised_and_not_given_away() {
+fn a_masked_key_is_recognisable_but_not_revealed() {
     for (key, expect) in [
         ("sk-lf-12345678-abcd-9f3c", "sk-lf-…9f3c"),
         ("sk-lf-short", "sk-lf-…"),

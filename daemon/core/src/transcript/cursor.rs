@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_file_that_was_read_is_read_on() {
+    fn reading_continues_only_in_the_same_file() {
         let file = b"one\ntwo\nthree\n";
         let position = noted(file, 8);
         let other = Identity { ino: 3, ..FILE };
@@ -79,7 +79,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_file_that_grew_is_read_on_and_one_changed_before_the_position_is_not(
+        fn reading_continues_in_a_grown_file_but_not_in_a_rewritten_one(
             file in proptest::collection::vec(any::<u8>(), 1..300),
             more in proptest::collection::vec(any::<u8>(), 0..100),
             at in any::<prop::sample::Index>(),

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_complete_at_its_newline_only() {
+    fn a_line_is_complete_only_with_its_newline() {
         assert_eq!(cut(&[b"a"], 9), (vec![], 7));
         assert_eq!(
             cut(&[b"a\n\nb\xE2\x80\xA8c\nd"], 9),
@@ -138,12 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_passed_over_and_the_next_one_kept() {
+    fn a_too_long_line_is_skipped_and_the_next_one_kept() {
         assert_eq!(cut(&[b"12", b"345", b"6\nab\n"], 4), (vec![(7, Err(6)), (14, Ok(b"ab".to_vec()))], 17));
     }
 
     #[test]
-    fn the_last_line_may_do_without_its_newline_if_told_so() {
+    fn finish_completes_a_last_line_without_newline() {
         let mut lines = Lines::with_limit(0, 4);
         lines.feed(b"ab\ncd", |_, _| {});
         assert_eq!(lines.unfinished(), Some(&b"cd"[..]));
@@ -155,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_do_not_matter(
+        fn the_lines_do_not_depend_on_the_pieces(
             text in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..200),
             cuts in proptest::collection::vec(0usize..200, 0..8),
             limit in 1usize..40,

@@ -93,7 +93,7 @@ pub enum Record {
         to: String,
         trigger: String,
     },
-    /// A Stop hook returned a message, and the turn went on.
+    /// A Stop hook returned a message, and the turn continued.
     HookFeedback { at: Option<Nanos>, text: String },
     /// Model input that is not a prompt, or that nobody typed.
     Aside(Aside),

@@ -76,7 +76,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_stored_stays_what_it_is() {
+    fn stored_hashes_never_change() {
         assert_eq!(stable(&[]), 0x243f_6a88_85a3_08d3);
         assert_eq!(stable(&["text", "", "Hello, world"]), 15_477_837_971_015_473_827);
     }
@@ -95,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_byte_makes_a_difference(text in "[a-z0-9-]{1,80}", at: prop::sample::Index, byte in b'A'..=b'Z') {
+        fn the_hash_depends_on_every_byte(text in "[a-z0-9-]{1,80}", at: prop::sample::Index, byte in b'A'..=b'Z') {
             let mut other = text.clone().into_bytes();
             let at = at.index(other.len());
             other[at] = byte;
@@ -105,7 +105,7 @@ mod tests {
         }
 
         #[test]
-        fn it_matters_where_a_text_ends(left in "[a-z]{0,20}", middle in "[a-z]{1,20}", right in "[a-z]{0,20}") {
+        fn the_hash_depends_on_text_boundaries(left in "[a-z]{0,20}", middle in "[a-z]{1,20}", right in "[a-z]{0,20}") {
             let (front, back) = (format!("{left}{middle}"), format!("{middle}{right}"));
             prop_assert_ne!(stable(&[&front, &right]), stable(&[&left, &back]));
         }

@@ -56,7 +56,7 @@ mod tests {
     use super::is_count;
 
     #[test]
-    fn counts_are_told_from_ids() {
+    fn counters_are_distinguished_from_unique_ids() {
         for count in ["call_0", "call_1", "msg_4", "functions.Bash:12", "0", "tool-3", "call_1_0", ""] {
             assert!(is_count(count), "{count}");
         }

@@ -1,14 +1,14 @@
-//! What a server's answer says in words: the message in its JSON, the title of its page.
+//! The text of a server's answer: the message in its JSON, or the title of its page.
 
 use serde_json::Value;
 
 /// Longest title of a page that is worth quoting, in characters.
 const TITLE: usize = 80;
 
-/// Names under which servers put what went wrong, the most telling first.
+/// Names under which servers put the error, the most specific first.
 const NAMES: [&str; 7] = ["message", "error_description", "detail", "details", "error", "errors", "title"];
 
-/// `text` with the JSON or the page in it replaced by what that says. What says nothing stays as it is.
+/// `text` with its JSON or page replaced by the message in it. Text without a message is unchanged.
 pub fn words(text: &str) -> String {
     let Some(at) = text.find(['{', '[', '<']) else { return text.to_owned() };
     let (before, body) = text.split_at(at);
@@ -19,7 +19,7 @@ pub fn words(text: &str) -> String {
     }
 }
 
-/// The message at the beginning of `body`, and what follows the JSON. It may be cut off.
+/// The message at the start of `body`, and the text after the JSON. The JSON may be cut off.
 fn json(body: &str) -> Option<(String, &str)> {
     let mut values = serde_json::Deserializer::from_str(body).into_iter::<Value>();
     match values.next() {
@@ -37,7 +37,7 @@ fn message(value: &Value) -> Option<String> {
     }
 }
 
-/// The string that follows `name` in JSON that does not go on to its end.
+/// The string that follows `name` in JSON that was cut off.
 fn cut_off(body: &str, name: &str) -> Option<String> {
     let (_, rest) = body.split_once(&format!("\"{name}\""))?;
     let text = rest.trim_start().strip_prefix(':')?.trim_start();
@@ -48,7 +48,7 @@ fn cut_off(body: &str, name: &str) -> Option<String> {
     }
 }
 
-/// The title of a page, and what this program says behind it.
+/// The title of a page, and the text that this program added after it.
 fn page(body: &str) -> Option<(String, &str)> {
     let lower = body.to_ascii_lowercase();
     let is_page = ["<!doctype html", "<html", "<head"].iter().any(|start| lower.starts_with(start));
@@ -58,7 +58,7 @@ fn page(body: &str) -> Option<(String, &str)> {
         let title = body[start..end].split_whitespace().collect::<Vec<_>>().join(" ");
         Some(title.chars().take(TITLE).collect::<String>()).filter(|title| !title.is_empty())
     };
-    // Behind the page only what stands in brackets is ours.
+    // After the page, only the part in brackets is this program's.
     let after = body.rfind('>').map_or("", |end| &body[end + 1..]);
     let after = if after.starts_with(" (") { after } else { "" };
     is_page.then(|| (inner().map_or_else(|| "a web page".to_owned(), |title| format!("a web page, “{title}”")), after))
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_server_says_is_said_in_its_words() {
+    fn the_servers_own_message_is_extracted() {
         for (text, expect) in [
             (r#"HTTP 401: {"message":"Invalid credentials"}"#, "HTTP 401: Invalid credentials"),
             (r#"HTTP 401: {"error":"no such key"} (check the keys)"#, "HTTP 401: no such key (check the keys)"),

@@ -27,23 +27,22 @@ use cc_langfuse::{
 };
 use proto::env::{Role, VARIABLES};
 
-/// How many levels below a directory are searched for transcripts.
+/// How many levels of subdirectories are searched for transcripts.
 const MAX_DEPTH: usize = 8;
 
-/// What Claude Code keeps beside a transcript, which belongs to its session.
+/// Directories beside a transcript that belong to its session.
 const SIDE_DIRECTORIES: [&str; 2] = ["subagents", "tool-results"];
 
-/// What is left out, by reason.
+/// Counts of what is left out, by reason.
 pub(crate) type Skipped = BTreeMap<&'static str, u64>;
 
 /// A transcript.
 #[derive(Clone)]
 pub(crate) struct Candidate {
-    /// Where it is.
     pub path: PathBuf,
     /// Its session.
     pub id: String,
-    /// When it was last written to.
+    /// When it was last written.
     pub written: SystemTime,
     /// Its length in bytes.
     pub bytes: u64,
@@ -57,11 +56,11 @@ pub(crate) struct Route {
     pub env: Vec<(String, String)>,
 }
 
-/// Directories of projects and transcripts that are not read, and why not.
+/// Project directories and transcripts that are not read, and why.
 pub(crate) type Refused = Vec<(PathBuf, Unreadable)>;
 
-/// Every transcript at or below `paths` that was written to within `since`, oldest first. Below `roots` links of the user's own
-/// are followed.
+/// Every transcript at or below `paths` that was written within `since`, oldest first. Below `roots` the user's own
+/// links are followed.
 pub(crate) fn candidates(
     paths: &[PathBuf],
     roots: &[PathBuf],
@@ -107,7 +106,7 @@ pub(crate) fn candidates(
             continue;
         };
         if !seen.insert((id.clone(), identity)) {
-            // The same file by another name, as where one project's directory is a link to another's.
+            // The same file under another path, for example because one project's directory is a link to another's.
             continue;
         }
         if bytes == 0 {
@@ -115,7 +114,7 @@ pub(crate) fn candidates(
         } else if oldest.is_some_and(|oldest| written < oldest) {
             skip("older");
         } else if path.to_str().is_none() {
-            // It cannot be named to the daemon.
+            // The daemon could not be given this path.
             skip("not_utf8");
         } else if !is_name(&id) {
             skip("not_a_session");
@@ -124,7 +123,7 @@ pub(crate) fn candidates(
             match found.get_mut(&candidate.id) {
                 None => drop(found.insert(candidate.id.clone(), candidate)),
                 Some(known) if known.path == candidate.path => {}
-                // A session is where it was written to last.
+                // A session is in the transcript that was written last.
                 Some(known) => {
                     skip("found_twice");
                     if known.written < candidate.written {
@@ -153,18 +152,18 @@ fn walk(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// A directory by its one name; one that is gone has only its own.
+/// The canonical path of a directory; `dir` itself if it no longer exists.
 pub(super) fn real(dir: &Path) -> PathBuf {
     dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf())
 }
 
-/// Where sessions go, by the directory they were in.
+/// The destinations of sessions, by the directory they were in.
 pub(crate) struct Routes {
     home: PathBuf,
-    /// Only these.
+    /// Restricts the destinations.
     to: Option<To>,
     names: Names,
-    /// What this process's environment says.
+    /// The variables of this process's environment.
     own: Vec<(String, String)>,
     /// The destinations of `config.toml`.
     entries: Vec<Entry>,
@@ -173,10 +172,10 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// Routes for a user whose home is `home`, to all destinations or those that are meant.
+    /// Routes for a user whose home is `home`, to all destinations or only to `to`.
     ///
     /// # Errors
-    /// If there is none that is called so, or the configuration cannot be read.
+    /// If `to` matches none, or the configuration cannot be read.
     pub(crate) fn new(home: PathBuf, to: Option<To>) -> anyhow::Result<Self> {
         let own = environment::forwarded().into_iter();
         let own = own.filter(|(name, value)| name != "CLAUDE_PROJECT_DIR" && !value.trim().is_empty()).collect();
@@ -188,7 +187,7 @@ impl Routes {
         Ok(Self { home, to, names, own, entries, known: Vec::new(), by_dir: HashMap::new() })
     }
 
-    /// True if this process's environment says where everything goes.
+    /// True if this process's environment names the destination of everything.
     pub(super) fn are_given(&self) -> bool {
         let own = Env::new(pairs(&self.own));
         match &self.to {
@@ -198,12 +197,11 @@ impl Routes {
         }
     }
 
-    /// One of those found.
     pub(crate) fn get(&self, route: usize) -> &Route {
         &self.known[route]
     }
 
-    /// The routes of sessions in `cwd`, one for each destination; none if they are not traced.
+    /// The routes of sessions in `cwd`, one for each destination; empty if they are not traced.
     pub(crate) fn of(&mut self, cwd: Option<&Path>) -> Vec<usize> {
         let cwd = cwd.map(real);
         if let Some(known) = self.by_dir.get(&cwd) {
@@ -222,7 +220,7 @@ impl Routes {
         let mut vars = layers::resolve(cwd, &crate::client::user_dir(&self.home));
         vars.retain(|name, _| proto::env::forwarded().any(|known| known == *name) && !name.starts_with("CLAUDE_"));
         if are_given {
-            // How a project wants its spans holds wherever they go; where they go is said here.
+            // A project's options apply wherever its spans go; only the destination is decided here.
             vars.retain(|name, _| !is_address(name));
             vars.extend(self.own.iter().cloned());
             vars.insert(proto::env::ENABLE.to_owned(), "true".to_owned());
@@ -231,7 +229,7 @@ impl Routes {
             let own = self.own.iter().filter(|(name, _)| name == "CLAUDE_CONFIG_DIR");
             vars.extend(own.cloned());
         }
-        // What lies below a project is found from there.
+        // Paths relative to a project need its directory.
         vars.extend(cwd.and_then(Path::to_str).map(|dir| ("CLAUDE_PROJECT_DIR".to_owned(), dir.to_owned())));
         if !Env::of(&vars).enabled() {
             return Vec::new();
@@ -242,7 +240,7 @@ impl Routes {
         };
         let env = Env::of(&vars);
         let mut kinds: Vec<Kind> = match (&self.to, are_given) {
-            // A kind that is named is meant, whether or not it is switched on.
+            // A requested kind counts whether or not it is switched on.
             (Some(To::Kind(kind)), true) => vec![*kind],
             _ => env.routes().0.into_iter().map(|(to, _)| to.kind).collect(),
         };
@@ -257,7 +255,7 @@ impl Routes {
                 let kind = entry.destination.kind;
                 let mut vars = vars.clone();
                 vars.retain(|name, _| !is_address(name));
-                // Certificates are found with the secret, where the file says it.
+                // Certificates are found with the secret, in the settings files.
                 let own = entry.vars.iter().filter(|(name, _)| !proto::env::is_kept_in_memory(name));
                 vars.extend(own.map(|(name, value)| ((*name).to_owned(), value.clone())));
                 all.push(narrowed(vars, kind));

@@ -1,7 +1,8 @@
-//! `backfill`: history to where traces go.
+//! `backfill`: sends history to the current destinations.
 //!
-//! A plan first: what each session would add, by the ids of its spans. Then one session after the other is handed to the daemon as
-//! a hook would, so that everything holds that holds for hooks. Nothing is kept here: a second run continues.
+//! It plans first: what each session would add, by the ids of its spans. Then it passes one session after another
+//! to the daemon as a hook would, so the same rules apply as for hooks. It keeps no state of its own: a second
+//! run continues.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -76,40 +77,40 @@ pub(crate) struct Backfill {
     patience: Duration,
 }
 
-/// What is to be done for one session.
+/// The work for one session.
 struct Job {
     candidate: Candidate,
     cwd: Option<PathBuf>,
     route: usize,
-    /// Its turns whose spans are not all known.
+    /// Its turns with spans that are not all known.
     turns: Vec<rebuild::TurnOutline>,
     /// When its last turn ended.
     last: Option<u64>,
 }
 
-/// Spans of which nothing is to be added.
+/// Counts of spans that are not to be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
     /// Sent before.
     sent: usize,
-    /// Copies of these.
+    /// Copies of sent spans.
     copies: usize,
-    /// To be sent nowhere: the user said so.
+    /// Paused or forgotten by the user.
     withheld: usize,
 }
 
-/// What there is to do, and what there is.
+/// The work, and what exists.
 #[derive(Default)]
 struct Plan {
     jobs: Vec<Job>,
     sessions: usize,
     turns: usize,
     tokens: u64,
-    /// Spans of the sessions so far, by destination.
+    /// The spans of the sessions so far, by destination.
     seen: HashMap<Destination, HashSet<(TraceId, SpanId)>>,
-    /// A session of each route, if nothing of it is to be added.
+    /// For each route, one session without anything to add.
     done: BTreeMap<usize, Job>,
-    /// Spans that would be added at most, and the others.
+    /// At most this many spans would be added, and this many are known.
     fresh: usize,
     others: Tally,
     skipped: Skipped,
@@ -117,7 +118,7 @@ struct Plan {
 }
 
 impl Backfill {
-    /// One transcript, to the destinations that are meant, without asking.
+    /// One transcript, to the destinations in `to`, without asking.
     pub(crate) fn of_one(transcript: &Path, to: To, dry_run: bool) -> Self {
         Self {
             paths: vec![transcript.to_owned()],
@@ -131,7 +132,7 @@ impl Backfill {
         }
     }
 
-    /// Plans, asks, hands over, and waits until all is delivered.
+    /// Plans, asks, passes the sessions on, and waits until everything is delivered.
     pub(crate) fn run(mut self) -> anyhow::Result<ExitCode> {
         let naming = if self.yes { Naming::Exact } else { Naming::Loose };
         for path in self.paths.iter_mut().filter(|path| !path.exists()) {
@@ -280,7 +281,7 @@ impl Plan {
         let mut most = (0, 0);
         for index in all {
             let (to, mut turns) = (&routes.get(index).destination, turns.clone());
-            // What a session has of another one is that one's.
+            // Spans that another session has are counted for that one.
             let seen = self.seen.entry(to.clone()).or_default();
             for turn in &mut turns {
                 let all = turn.spans.len();
@@ -302,7 +303,8 @@ impl Plan {
         Ok(Ok(()))
     }
 
-    /// What is to be handed over. Where spans still wait although all were before, that is one of their sessions: it brings the key.
+    /// The sessions to pass on. If spans still wait although all were sent before, that includes one of their sessions,
+    /// which brings the key.
     fn jobs(&mut self, routes: &Routes) -> anyhow::Result<Vec<Job>> {
         let mut jobs = std::mem::take(&mut self.jobs);
         for (route, job) in std::mem::take(&mut self.done) {
@@ -317,7 +319,7 @@ impl Plan {
         Ok(jobs)
     }
 
-    /// Counts what is known of `turns`, and returns those with something that is not.
+    /// Counts the known spans of `turns`, and returns the turns with unknown ones.
     fn unknown(
         &mut self,
         to: &Destination,
@@ -368,7 +370,7 @@ impl Tally {
     }
 }
 
-/// What is known of a turn's spans. A root is a copy if all calls below it are.
+/// Counts the known spans of a turn. A root is a copy if all calls below it are.
 fn tally(spans: &[SpanKey], states: &str) -> Tally {
     let of = |letter: char| states.chars().filter(|state| *state == letter).count();
     let (sent, copies, withheld) = (of('s'), of('c'), of('w'));
@@ -377,7 +379,7 @@ fn tally(spans: &[SpanKey], states: &str) -> Tally {
     Tally { sent, copies: copies + root, withheld }
 }
 
-/// What the daemon knows of the spans of `turns`, a letter for each.
+/// The daemon's state of each span of `turns`, as one letter.
 fn known(to: &Destination, turns: &[rebuild::TurnOutline]) -> anyhow::Result<String> {
     let spans: Vec<_> = turns.iter().flat_map(|turn| &turn.spans).map(Ask::span).collect();
     let mut states = String::with_capacity(spans.len());
@@ -405,17 +407,17 @@ fn usage(what: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(2))
 }
 
-/// For people, whatever is done with the output.
+/// Prints a message on stderr, whatever stdout is used for.
 fn say(text: &str) {
     err!("{text}");
 }
 
-/// How long ago that was; nothing if it is still to come.
+/// How long ago that was; zero if it is in the future.
 fn since(time: SystemTime) -> Duration {
     time.elapsed().unwrap_or_default()
 }
 
-/// A duration that says what it counts.
+/// A duration with a unit.
 fn age(text: &str) -> Result<Duration, String> {
     if text.ends_with(|c: char| c.is_ascii_digit()) {
         return Err("a number and a unit, as in 30d".to_owned());

@@ -1,4 +1,4 @@
-//! Hands sessions to the daemon, no faster than their spans are delivered.
+//! Passes sessions to the daemon, no faster than their spans are delivered.
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -22,42 +22,42 @@ const BYTES_AT_ONCE: u64 = 16 << 20;
 /// The same, whatever their size.
 const MAX_SESSIONS_AT_ONCE: usize = 64;
 
-/// Nothing is handed over while so many spans, or bytes of them, wait for a destination.
+/// No session is passed on while this many spans, or bytes of them, wait for a destination.
 const MAX_WAITING: (u64, u64) = (2000, 16 << 20);
 
-/// How long a daemon may be away before it is given up.
+/// How long the daemon may be unreachable before the run is given up.
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a destination is waited for that waits until somebody fixes something.
+/// How long to wait for a parked destination, where someone must fix something.
 const PARKED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The same of one that the user has to trust first.
+/// The same for a destination that the user must trust first.
 const HELD_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A session silent for this long is over.
+/// A session that is silent for this long has ended.
 const SILENCE_OF_ENDED_SESSION: Duration = Duration::from_secs(6 * 3600);
 
-/// No answer takes longer than this from its first block to its last.
+/// The longest time from the first to the last block of an answer.
 const MAX_ANSWER_TIME: Duration = Duration::from_secs(600);
 
-/// How long after its hand-over the rest of a session may come: a turn that looks finished, subagents.
+/// How long after the start the rest of a session may arrive: a turn that looks finished, subagents.
 const MAX_LATENESS: Duration = Duration::from_secs(10);
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// A session with the daemon.
+/// A session that the daemon processes.
 struct Given {
     event: String,
     turns: Vec<TurnOutline>,
     bytes: u64,
     at: Instant,
-    /// Its last turn, or its subagents, may come later.
+    /// Its last turn, or its subagents, may arrive later.
     is_late: bool,
     /// How many of its spans were known before.
     before: usize,
 }
 
-/// What came of it: how many spans were queued, and what was left undone.
+/// How many spans were queued, and what was left undone.
 type Outcome = (usize, Vec<String>);
 
 pub(super) struct Sender<'r> {
@@ -66,11 +66,11 @@ pub(super) struct Sender<'r> {
     patience: Duration,
     number: u64,
     run: u128,
-    /// Sessions and turns dealt with.
+    /// Completed sessions and turns.
     done: (usize, usize),
-    /// What last moved, and when.
+    /// The last progress, and when it was made.
     moved: ((u64, usize), Instant),
-    /// The daemon that was last asked: what another one had in memory is gone.
+    /// The daemon that answered last: another one has lost what only memory held.
     pid: Option<u32>,
     last_frame: Option<Vec<u8>>,
     said: Option<String>,
@@ -102,7 +102,7 @@ impl<'r> Sender<'r> {
         }
     }
 
-    /// Hands everything over, one destination after the other, the oldest session first.
+    /// Passes everything on, one destination after another, the oldest session first.
     pub(super) fn run(mut self, mut jobs: Vec<Job>) -> anyhow::Result<Outcome> {
         self.progress.begin("sending", jobs.iter().map(|job| job.candidate.bytes).sum());
         let (mut queued, mut left) = (0, Vec::new());
@@ -124,7 +124,7 @@ impl<'r> Sender<'r> {
     fn destination(&mut self, to: &Destination, jobs: Vec<Job>) -> anyhow::Result<Outcome> {
         let (mut queued, mut given, mut late) = (0, Vec::<Given>::new(), Vec::<Given>::new());
         let buried = self.ask(to, &[])?.dead_letters;
-        // What was postponed is tried now: the user may have fixed the cause and run this again.
+        // Postponed spans are tried now: the user may have fixed the cause and repeated the command.
         self.patiently(|| daemon()?.flush(Duration::ZERO))?;
         let mut jobs = jobs.into_iter().peekable();
         let mut left = Vec::new();
@@ -143,7 +143,7 @@ impl<'r> Sender<'r> {
                     self.show(session.bytes, &state);
                 }
             }
-            // What comes late is looked for in its time.
+            // Late parts are checked when they are due.
             let mut still = Vec::new();
             for mut session in std::mem::take(&mut late) {
                 if session.at.elapsed() < MAX_LATENESS {
@@ -188,7 +188,7 @@ impl<'r> Sender<'r> {
         Ok((queued, left))
     }
 
-    /// How many of a session's spans are known now and were not before; keeps the turns of which some are not.
+    /// How many of a session's spans became known; keeps only the turns with unknown ones.
     fn added(&mut self, to: &Destination, session: &mut Given) -> anyhow::Result<usize> {
         let states = self.patiently(|| known(to, &session.turns))?;
         let added = sent(&states).saturating_sub(session.before);
@@ -205,7 +205,7 @@ impl<'r> Sender<'r> {
         Ok(added)
     }
 
-    /// The destination does not deliver, and that is not to be expected to change soon.
+    /// The destination does not deliver, and that is not expected to change soon.
     fn is_hopeless(&mut self, state: &Known, with_daemon: usize) -> bool {
         let Some(row) = &state.destination else { return self.moved.1.elapsed() > self.patience };
         let now = (row.delivered, with_daemon);
@@ -221,18 +221,18 @@ impl<'r> Sender<'r> {
         }
         let still = self.moved.1.elapsed();
         match row.state.as_str() {
-            // What it was before it was trusted shows until something is delivered.
+            // The state from before the user's trust is shown until something is delivered.
             "held" => row.waiting > 0 && still > HELD_TIMEOUT.min(self.patience),
             "parked" => still > PARKED_TIMEOUT.min(self.patience),
             _ => still > self.patience,
         }
     }
 
-    /// Hands a session over as a hook does.
+    /// Passes a session on like a hook.
     fn give(&mut self, job: Job) -> anyhow::Result<Given> {
         let written = UNIX_EPOCH + Duration::from_nanos(job.last.unwrap_or(0));
         let silent = since(if job.last.is_some() { written } else { job.candidate.written });
-        // A turn that may continue is not sent as if it were over.
+        // A turn that may continue is not sent as if it had ended.
         let event = if job.turns.is_empty() {
             "Backfill"
         } else if silent >= SILENCE_OF_ENDED_SESSION {
@@ -272,13 +272,13 @@ impl<'r> Sender<'r> {
         if known.is_some_and(|pid| pid != state.pid)
             && let Some(frame) = self.last_frame.clone()
         {
-            // The key came with a frame and was in memory only.
+            // The key came with a frame and was only in memory.
             self.patiently(|| daemon()?.hook(frame.clone()))?;
         }
         Ok(state)
     }
 
-    /// A daemon that is restarted is waited for.
+    /// Repeats `work` while the daemon is being restarted.
     fn patiently<T>(&mut self, mut work: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
         let begun = clock::monotonic();
         loop {

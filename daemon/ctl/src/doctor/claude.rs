@@ -1,4 +1,4 @@
-//! Claude Code, its settings files, and the programs they name.
+//! Claude Code, its settings files, and the programs in them.
 
 use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, process::Command, time::Duration};
 
@@ -18,10 +18,10 @@ use cc_langfuse::{
 };
 use proto::frame::Frame;
 
-/// Largest program that is looked into.
+/// Largest program that is examined, in bytes.
 const MAX_PROGRAM: u64 = 64 << 20;
 
-/// How long the hook may take to do nothing.
+/// How long the hook may take without tracing.
 const PROMPT: Duration = Duration::from_secs(2);
 
 /// Claude Code, where a shell or its own installers put it.
@@ -59,7 +59,7 @@ pub(super) fn files(project: &Path, home: &Path) -> Vec<settings::File> {
     files
 }
 
-/// Files beside the settings that people take for settings, and that Claude Code never opens.
+/// Files beside the settings that people take for settings but Claude Code never opens.
 pub(super) fn unread(project: &Path, home: &Path) -> Vec<Finding> {
     let user = client::user_dir(home);
     let mut dirs = vec![project.join(".claude")];
@@ -69,7 +69,7 @@ pub(super) fn unread(project: &Path, home: &Path) -> Vec<Finding> {
 }
 
 fn content(path: &Path) -> Content {
-    // It is only shown to the user, who can read it: whose it is does not matter.
+    // It is only shown to the user, who can read it, so its owner does not matter.
     let rules = Rules { owner: Owner::Anybody, ..Rules::users(MAX_SETTINGS) };
     let bytes = match files::read(path, &rules) {
         Ok(bytes) => bytes,
@@ -85,7 +85,7 @@ fn content(path: &Path) -> Content {
     }
 }
 
-/// The programs that are registered as our hook, each once.
+/// The programs registered as this program's hook, each once.
 pub(super) fn programs(settings: &Settings, project: &Path, home: &Path) -> Vec<Program> {
     let user = client::user_dir(home).join("settings.json");
     let ours = programs::ours(HOOK).ok();
@@ -97,7 +97,7 @@ pub(super) fn programs(settings: &Settings, project: &Path, home: &Path) -> Vec<
             continue;
         }
         let found = if word.contains('/') { Some(project.join(&word)) } else { programs::on_path(&word) };
-        // What else a project names is looked at and not run: somebody else may have put it there.
+        // Any other program that a project names is examined but not run: someone else may have put it there.
         let may_run = ours.as_ref() == Some(&word) || hook.file == user && !is_tracked(&user);
         let state = found.map_or(ProgramState::Missing, |path| state(&path, may_run));
         seen.push(Program { word, state });
@@ -138,7 +138,7 @@ fn state(path: &Path, may_run: bool) -> ProgramState {
     if !programs::is_executable(path) {
         return ProgramState::NotExecutable;
     }
-    // Every hook says which language it speaks in the first field of what it sends.
+    // Every hook contains its protocol version in the first field of what it sends.
     let frame = Frame { id: "x".into(), fired_ns: 0, cut: false, env: vec![], payload: vec![] }.encode();
     let language = frame.split(|byte| *byte == 0).next().unwrap_or_default();
     let mut bytes = Vec::new();
@@ -153,7 +153,7 @@ fn state(path: &Path, may_run: bool) -> ProgramState {
     if !may_run {
         return ProgramState::Untried;
     }
-    // Where tracing is not on it ends before it reads or sends anything.
+    // Without tracing it exits before it reads or sends anything.
     let mut command = Command::new(path);
     command.env_clear();
     match programs::run(command, PROMPT) {

@@ -1,4 +1,4 @@
-//! A directory in the place of a server: can it be written to, is it private, does git leave it alone?
+//! Checks of a directory in place of a server: whether it is writable, private, and ignored by git.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
@@ -9,7 +9,7 @@ use cc_langfuse::git::fate::{self as git, Fate};
 
 const CHECK: &str = "store";
 
-/// Looks at it, and at what is above it where it does not exist yet. Writes nothing.
+/// Checks it, and its parents if it does not exist yet. Writes nothing.
 pub(super) fn examine(folder: &Folder) -> Vec<Finding> {
     let root = Path::new(&folder.root);
     let mut findings = vec![judge(root)];
@@ -24,7 +24,7 @@ fn judge(root: &Path) -> Finding {
         return Finding::problem(CHECK, format!("{shown} cannot be read"), "make it a directory of yours");
     };
     let exists = there == root;
-    // Above what we make, a link is the user's own; the store itself is never one.
+    // A link above the store is the user's own; the store itself is never one.
     if exists && !meta.is_dir() {
         let seen = format!("{shown} is a link or no directory, and nothing is written through one");
         return Finding::problem(CHECK, seen, format!("remove {shown}"));
@@ -40,7 +40,7 @@ fn judge(root: &Path) -> Finding {
         let seen = format!("{shown} belongs to another user, who reads what is traced");
         return Finding::warning(CHECK, seen, "name a directory of your own in MLFLOW_TRACKING_URI");
     }
-    // Who cannot enter a directory above reads nothing below.
+    // Without access to a parent directory, others can read nothing below it.
     let is_closed = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o077 == 0);
     if !root.ancestors().any(is_closed) {
         let seen = format!("{shown} can be read by other users of this machine");
@@ -49,14 +49,14 @@ fn judge(root: &Path) -> Finding {
     Finding::ok(CHECK, format!("{shown} can be written to, and only by you"))
 }
 
-/// What git would do with a trace there; nothing to say where no repository is around.
+/// What git would do with a trace there; `None` outside of repositories.
 fn judge_git(folder: &Folder) -> Option<Finding> {
     let shown = &folder.root;
     let dir = git::followed(&folder.private());
     git::tree(&dir.join("_"))?;
     Some(match git::fate_below(&dir) {
         Fate::Safe => Finding::ok(CHECK, format!("git leaves {shown} alone")),
-        // The first trace brings the line that says so.
+        // The first trace adds the line to the exclude file.
         Fate::Taken { .. } if !Path::new(shown).exists() => {
             Finding::ok(CHECK, format!("git will be kept from {shown}"))
         }

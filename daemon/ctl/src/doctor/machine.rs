@@ -1,4 +1,4 @@
-//! The daemon, the service that runs it, and its files.
+//! The daemon, its service and its files.
 
 use std::{fs, os::unix::fs::FileTypeExt, os::unix::fs::MetadataExt, path::Path, process::Command, time::Duration};
 
@@ -16,7 +16,7 @@ use proto::paths::{Paths, check_private};
 /// How long the daemon, or the service manager, may take to answer.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// What the daemon says.
+/// The daemon's answer.
 pub(super) fn daemon(paths: &Paths) -> Daemon {
     match Client::at(paths).with_timeout(TIME_LIMIT).status() {
         Ok(status) => Daemon::Running(Box::new(status)),
@@ -31,7 +31,7 @@ pub(super) fn daemon(paths: &Paths) -> Daemon {
     }
 }
 
-/// What the service manager says.
+/// The service manager's answer.
 pub(super) fn unit() -> Unit {
     let mut command = Command::new("systemctl");
     command.args(["--user", "show", "--property=LoadState,ActiveState,UnitFileState"]);
@@ -116,7 +116,7 @@ pub(super) fn files(paths: &Paths, running: bool) -> Vec<Finding> {
     findings
 }
 
-/// True if the nearest directory above that exists can be written.
+/// True if the nearest existing parent can be written.
 fn can_make(dir: &Path) -> bool {
     let above = dir.ancestors().skip(1).find(|above| above.exists());
     above.is_some_and(|above| rustix::fs::access(above, rustix::fs::Access::WRITE_OK).is_ok())

@@ -1,4 +1,4 @@
-//! The server: who it takes us for, and whether what it is sent can be read.
+//! The server: its project for the keys, and whether sent traces can be read.
 
 use std::{
     path::Path,
@@ -33,10 +33,10 @@ use cc_langfuse::delivery::{
 const LIMITS: Limits =
     Limits { connect: Duration::from_secs(5), stall: Duration::from_secs(15), answer: Duration::from_secs(15) };
 
-/// What the trace is called.
+/// The name of the test trace.
 const NAME: &str = "cc-langfuse doctor";
 
-/// The server of a project.
+/// The server of a destination of the project.
 pub(super) struct Server<'a> {
     pub to: &'a Destination,
     pub secrets: &'a Secrets,
@@ -46,7 +46,7 @@ pub(super) struct Server<'a> {
 }
 
 impl Server<'_> {
-    /// Asks it for the project, and if it knows that, sends a trace that must show within `wait`.
+    /// Asks it for the project; if it answers, sends a trace that must appear within `wait`.
     pub(super) fn examine(&self, status: Option<&Status>, wait: Option<Duration>) -> anyhow::Result<Vec<Finding>> {
         let config_dirs = Vec::from_iter(client::config_dir());
         let held = status.and_then(|status| {
@@ -56,7 +56,7 @@ impl Server<'_> {
         });
         let by_others = || traced::by_others(self.to, &[self.project.to_path_buf()], &config_dirs, self.home);
         let why = match held {
-            // What the daemon has judged counts.
+            // The daemon's judgement counts.
             Some(known) => known.held_by.clone(),
             None => by_others().filter(|_| !traced::is_trusted(status, self.to)),
         };
@@ -76,7 +76,7 @@ impl Server<'_> {
         })
     }
 
-    /// Asks for the project, if there are any of the kind, and says whether a trace may be sent.
+    /// Asks for the project, if this kind has any; returns whether a trace may be sent.
     async fn project(&self, readback: &Readback) -> (Vec<Finding>, bool) {
         let Some(pages) = self.to.kind.backend().pages() else { return (Vec::new(), true) };
         let answer = readback.project().await;
@@ -115,7 +115,7 @@ impl Server<'_> {
         Probe { trace_id: id, sent, waited: wait, seen, deleted, variable: backend.words().address }
     }
 
-    /// A trace of one span that costs nothing and belongs to no session.
+    /// A trace of one span without cost or session.
     fn span(&self, now: Duration) -> WireSpan {
         let trace = trace_id(&format!("{NAME} {} {}", now.as_nanos(), std::process::id()));
         WireSpan {

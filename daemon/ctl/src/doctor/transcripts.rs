@@ -22,7 +22,7 @@ use cc_langfuse::{
     reader::{Transcript, places},
 };
 
-/// Those below `roots`, of projects that are traced.
+/// The transcripts below `roots` that are affected, of traced projects.
 pub(super) fn judge(mut roots: Vec<PathBuf>, home: &Path, cleanup_days: u64, status: Option<&Status>) -> Finding {
     roots.extend(client::config_dir().map(|dir| dir.join("projects")));
     roots.sort();
@@ -51,7 +51,7 @@ pub(super) fn last_written(status: &Status) -> Option<String> {
     Some(format!("{:.0}", jiff::Timestamp::try_from(written).ok()?))
 }
 
-/// A transcript with something in it that has been silent for long.
+/// A transcript with content that has been silent for long.
 fn look(path: PathBuf, cleanup_days: u64) -> Option<Old> {
     let session_id = path.file_stem()?.to_str().filter(|name| !name.starts_with("agent-"))?.to_owned();
     let meta = fs::symlink_metadata(&path).ok()?;
@@ -62,7 +62,7 @@ fn look(path: PathBuf, cleanup_days: u64) -> Option<Old> {
     is_old(days, cleanup_days).then_some(Old { session_id, path, days })
 }
 
-/// Do the settings of a transcript's project turn tracing on? `None` if it does not say whose it is.
+/// Whether the settings of a transcript's project turn tracing on; `None` if the project is unknown.
 fn is_traced(transcript: &Path, home: &Path) -> Option<bool> {
     let cwd = record::cwd(Transcript::open(transcript).ok()?.head().ok()?)?;
     Some(Env::of(&resolve(Some(Path::new(&cwd)), &client::user_dir(home))).enabled())

@@ -33,17 +33,17 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Daemon {
     pub paths: Paths,
     private: bool,
-    /// The sessions it last reported.
+    /// The sessions in its last status.
     sessions: std::cell::RefCell<Vec<status::Session>>,
-    /// What was waiting before the run, and where.
+    /// What was waiting before the run, by destination.
     before: Vec<status::Destination>,
-    /// The process, if we started it.
+    /// The process, if this run started it.
     own: std::cell::RefCell<Option<Own>>,
 }
 
 impl Daemon {
-    /// The resident daemon if it runs; where there is only what it left, a daemon that goes on with that; else, or if it is to be
-    /// `ephemeral`, one that lives in `dir`. One that is ours delivers until `timeout` when nobody is left who can end it.
+    /// The resident daemon if it runs; if only its state exists, a new daemon with that state; else, or if `ephemeral`,
+    /// one with its state in `dir`. A daemon of this run continues to deliver for `timeout` if the run is killed.
     pub(crate) fn find_or_start(ephemeral: bool, dir: &Path, timeout: Duration) -> anyhow::Result<Self> {
         let resident = client::paths()?;
         let running = !ephemeral && Client::at(&resident).answers();
@@ -55,7 +55,7 @@ impl Daemon {
         Ok(Self { paths, private, sessions: Default::default(), before, own: own.into() })
     }
 
-    /// Lets the program that is started next keep the daemon alive, in case it outlives us.
+    /// Lets the next started program keep the daemon alive, in case it outlives this process.
     pub(crate) fn share(&self) -> io::Result<()> {
         let own = self.own.borrow();
         let Some(held) = own.as_ref().and_then(|own| own.0.stdin.as_ref()) else { return Ok(()) };
@@ -67,7 +67,7 @@ impl Daemon {
         self.private
     }
 
-    /// Waits until everything is delivered, and ends the daemon if it is ours; the sessions that it knew.
+    /// Waits until everything is delivered, and stops the daemon if this run started it; returns its sessions.
     ///
     /// # Errors
     /// What is left, and where.
@@ -75,7 +75,7 @@ impl Daemon {
         let started = clock::monotonic();
         let mut left = self.flush(signals, timeout);
         if left.is_err() && !Client::at(&self.paths).answers() {
-            // It was killed, or belonged to another run and ended with that.
+            // It was killed, or belonged to another run and was stopped with it.
             let own = Own::start(&client::home()?, &self.paths, self.private, timeout)?;
             self.own.replace(Some(own));
             left = self.flush(signals, timeout.saturating_sub(started.elapsed()));
@@ -111,7 +111,7 @@ impl Daemon {
             let same = |one: &status::Destination, other: &status::Destination| {
                 (&one.base_url, &one.public_key) == (&other.base_url, &other.public_key)
             };
-            // What was waiting before does not belong to this run.
+            // What was waiting before the run does not belong to it.
             let waited =
                 |row: &status::Destination| before.iter().find(|old| same(old, row)).map_or(0, |old| old.waiting);
             let outcome = delivered::wait(&daemon, timeout, |row| row.waiting > waited(row));
@@ -135,7 +135,8 @@ impl Daemon {
     }
 }
 
-/// A daemon process that we started; stopped on drop, or when its standard input is closed by all who hold it.
+/// A daemon process that this run started; stopped on drop, or when everyone who holds its standard input
+/// has closed it.
 pub(crate) struct Own(Child);
 
 impl Own {
@@ -150,7 +151,7 @@ impl Own {
             command.env_remove(proto::env::STATE_DIR);
         }
         command.arg(format!("--until-stdin-ends={}", timeout.as_millis())).args(private.then_some("--ephemeral"));
-        // In a group of its own: what is typed at the terminal is not for it.
+        // In its own process group: keys typed at the terminal are not for it.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut own = Self(command.spawn()?);
         let deadline = clock::monotonic() + TIMEOUT;
@@ -161,7 +162,7 @@ impl Own {
                 let log = String::from_utf8_lossy(&log);
                 bail!("the daemon did not start: {}", log.lines().last().unwrap_or("it left no word"));
             }
-            // Another one was there, and may be coming to its end.
+            // Another daemon was there, and may be stopping.
             if ended.is_some() && !Client::at(paths).answers() {
                 own = Self(command.spawn()?);
             }

@@ -1,7 +1,7 @@
-//! Between terminal, shell and program: signals go where they would go without us.
+//! Between terminal, shell and program: signals reach the program as if it ran directly.
 //!
-//! The program stays in our process group, so that it reads the terminal, and what is typed there (Ctrl-C, Ctrl-\, Ctrl-Z)
-//! reaches it without us. What is sent to us alone is passed on.
+//! The program stays in this process group, so it can read the terminal, and the terminal's signals (Ctrl-C, Ctrl-\,
+//! Ctrl-Z) reach it directly. Signals sent to this process alone are passed on.
 
 use std::{fs::File, future::poll_fn, process::Child, task::Poll};
 
@@ -12,7 +12,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-/// What is passed on, and whether a terminal sends it to the program as well.
+/// The signals that are passed on, and whether a terminal sends them to the program as well.
 const PASSED: [(Signal, bool); 8] = [
     (Signal::INT, true),
     (Signal::QUIT, true),
@@ -24,14 +24,14 @@ const PASSED: [(Signal, bool); 8] = [
     (Signal::USR2, false),
 ];
 
-/// The signals this process gets, which do not end it any more.
+/// The signals that this process receives, which no longer end it.
 pub(crate) struct Signals {
     runtime: Runtime,
     streams: std::cell::RefCell<Vec<(Signal, tokio::signal::unix::Signal)>>,
 }
 
 impl Signals {
-    /// From now on. What is ignored stays so, here and in the program: somebody meant it to survive.
+    /// Starts listening. Ignored signals stay ignored, here and in the program: the caller wants both to survive them.
     pub(crate) fn listen() -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let _entered = runtime.enter();
@@ -58,7 +58,7 @@ impl Signals {
         .await
     }
 
-    /// A signal to end that came before there was a program.
+    /// A signal to stop that came before the program was started.
     pub(crate) fn early(&self) -> Option<Signal> {
         let next = async {
             loop {
@@ -72,7 +72,7 @@ impl Signals {
         self.runtime.block_on(next)
     }
 
-    /// What `work` gives, in a thread of its own; `None` if a signal to end comes first.
+    /// The result of `work` in its own thread; `None` if a signal to stop comes first.
     pub(crate) fn unless_one_comes<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (done, result) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || done.send(work()));
@@ -85,14 +85,14 @@ impl Signals {
         })
     }
 
-    /// Waits for the program to end, and passes signals on; its exit code as a shell has it.
+    /// Waits for the program to exit, and passes signals on; returns its exit code in a shell's form.
     pub(crate) fn wait(&self, child: &Child) -> anyhow::Result<u8> {
         let pid = Pid::from_child(child);
         loop {
-            // Once before the first signal too: it may have ended already.
+            // Also once before the first signal: it may have exited already.
             if let Some((_, status)) = waitpid(Some(pid), WaitOptions::NOHANG | WaitOptions::UNTRACED)? {
                 if status.stopped() {
-                    // The program has put itself to sleep; the shell is to notice.
+                    // The program has stopped itself, and the shell must notice.
                     if in_foreground() {
                         let _ = kill_process(getpid(), Signal::STOP);
                     }
@@ -113,7 +113,7 @@ impl Signals {
     }
 }
 
-/// What a shell makes of a program that a signal ended.
+/// A shell's exit code for a program that was ended by a signal.
 pub(super) fn code(signal: Signal) -> u8 {
     u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX)
 }
@@ -122,13 +122,13 @@ fn ends(which: Signal) -> bool {
     [Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP].contains(&which)
 }
 
-/// The terminal's signals come to our process group.
+/// The terminal sends its signals to this process group.
 #[expect(clippy::disallowed_methods, reason = "a device of the system's")]
 fn in_foreground() -> bool {
     File::open("/dev/tty").is_ok_and(|tty| rustix::termios::tcgetpgrp(tty).is_ok_and(|group| group == getpgrp()))
 }
 
-/// The signals this process was started to ignore, one bit each; none where the system does not tell.
+/// The signals that this process was started to ignore, one bit each; 0 if the system does not report them.
 #[expect(clippy::disallowed_methods, reason = "the kernel wrote it")]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

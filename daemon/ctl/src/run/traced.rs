@@ -1,4 +1,4 @@
-//! Where the sessions of a run are to be chosen, said when it ends.
+//! Prints at the end of a run where its sessions can be seen.
 
 use std::{sync::mpsc, thread, time::Duration};
 
@@ -11,13 +11,13 @@ use crate::{
 };
 use cc_core::{destination::pages::Item, status::Session};
 
-/// How long the servers may take to say which project a key is for.
+/// How long the servers may take to name the project of a key.
 const TIME_LIMIT: Duration = Duration::from_secs(3);
 
-/// How many sessions are worth a line.
+/// How many sessions get a line.
 const SHOWN: usize = 3;
 
-/// Says where the last turns of those sessions are to be seen that were heard of `since` then, if their servers have pages.
+/// Prints where the last turns of the sessions with events after `since` can be seen, if their servers have pages.
 pub(super) fn say(sessions: Vec<Session>, since: Timestamp) {
     let is_new = |session: &Session| {
         session.last_heard.as_ref().and_then(|at| at.parse::<Timestamp>().ok()).is_some_and(|at| at >= since)
@@ -27,7 +27,7 @@ pub(super) fn say(sessions: Vec<Session>, since: Timestamp) {
         return;
     }
     let (found, pages) = mpsc::channel();
-    // Nobody waits for a server that does not answer.
+    // A server that does not answer delays nothing.
     thread::spawn(move || {
         mine.iter().filter_map(|session| page(session, &mine).ok().flatten()).try_for_each(|page| found.send(page))
     });

@@ -1,4 +1,5 @@
-//! A process tree in which Claude Code is traced, whichever program starts it: a `claude` of ours comes first on its `PATH`.
+//! A process tree in which Claude Code is traced, whichever program starts it: this program's own `claude` comes first
+//! on its `PATH`.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,18 +20,18 @@ use crate::{client, programs};
 use cc_core::{claude::Version, settings::quoted};
 use cc_langfuse::environment;
 
-/// The directory of our `claude` in that of a run.
+/// The directory of that `claude` in the run's directory.
 pub(super) const BIN: &str = "bin";
 
-/// True if `program` is Claude Code by its name, and no program that may start it.
+/// True if `program` is Claude Code itself by its name, rather than a program that may start it.
 pub(super) fn is_claude(program: &OsStr) -> bool {
     Path::new(program).file_name().is_some_and(|name| name.to_string_lossy().starts_with("claude"))
 }
 
-/// Can `program` be started, as far as it can be seen?
+/// Whether `program` can be started, as far as that can be seen.
 ///
 /// # Errors
-/// As the system would say.
+/// The error that the system would report.
 pub(super) fn is_there(program: &OsStr) -> std::io::Result<()> {
     let path = Path::new(program);
     match program.to_string_lossy().contains('/') {
@@ -41,10 +42,10 @@ pub(super) fn is_there(program: &OsStr) -> std::io::Result<()> {
     }
 }
 
-/// `PATH` with our `claude` first, which is made for that. Where there is no Claude Code, that is said.
+/// `PATH` with this program's `claude` first, which is created. Warns if there is no Claude Code.
 ///
 /// # Errors
-/// If it cannot be made.
+/// If it cannot be created.
 pub(super) fn path(way: Way<'_>) -> anyhow::Result<OsString> {
     let inherited = environment::raw("PATH").unwrap_or_default();
     let Some(claude) = programs::claude(&client::home()?) else {
@@ -75,7 +76,7 @@ pub(super) fn path(way: Way<'_>) -> anyhow::Result<OsString> {
     Ok(std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&inherited)))?)
 }
 
-/// What the `claude` of a run calls: becomes Claude Code, with settings that register the hook.
+/// The command behind the `claude` of a run: becomes Claude Code, with settings that register the hook.
 #[derive(clap::Args)]
 pub(crate) struct RunClaude {
     #[arg(long)]
@@ -93,7 +94,7 @@ pub(crate) struct RunClaude {
 }
 
 impl RunClaude {
-    /// Does not come back, unless that cannot be started.
+    /// Returns only if Claude Code cannot be started.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let Some((program, args)) = self.command.split_first() else { anyhow::bail!("no program") };
         let way = Way {
@@ -103,7 +104,7 @@ impl RunClaude {
             state: &self.state,
             private: self.private,
         };
-        // The run may have ended before those it has left behind.
+        // Processes may outlive their run.
         let args = if self.dir.is_dir() { way.with_settings(args)? } else { args.to_vec() };
         Ok(cannot_start(program, &Command::new(program).args(args).exec()))
     }

@@ -1,4 +1,4 @@
-//! Which of several sessions a name means, and which come near to it.
+//! Which of several sessions a name means, and which are similar to it.
 
 use std::{cmp::Reverse, path::PathBuf};
 
@@ -7,39 +7,40 @@ use jiff::Timestamp;
 /// How a session may be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Naming {
-    /// By its whole id, or the path of its transcript: nobody is asked before something is done to it.
+    /// By its whole id, or the path of its transcript: for commands that do not ask before they act.
     Exact,
-    /// The beginning of its id will do, or a part of its title.
+    /// A prefix of its id or part of its title suffices.
     Loose,
 }
 
-/// A session that may be meant.
+/// A session that a name may mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub id: String,
     pub transcript: PathBuf,
     pub title: Option<String>,
-    /// When it was last heard of, or its transcript was written to.
+    /// Its latest event, or when its transcript was last written.
     pub at: Option<Timestamp>,
 }
 
-/// What a name means.
+/// The result of looking up a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Choice {
     One(Candidate),
     /// More than one, the latest first.
     Several(Vec<Candidate>),
-    /// None; those that come near to it, the nearest first.
+    /// No match; similar sessions, the most similar first.
     None(Vec<Candidate>),
 }
 
-/// How similar a name must be to be near: one of two characters that are typed wrong is too little.
+/// Minimum similarity of a suggestion: one of two mistyped characters is too little.
 const MIN_SIMILARITY: f64 = 0.6;
 
-/// How many near ones are worth showing.
+/// How many suggestions are shown.
 const MAX_SUGGESTIONS: usize = 3;
 
-/// The session that `name` means: the one of this id, else that whose id begins so, else that whose title has it.
+/// The session that `name` means: the one with this id, else the one with this prefix of its id, else the one with this
+/// text in its title.
 pub(super) fn choose(name: &str, candidates: &[Candidate], naming: Naming) -> Choice {
     if let Some(found) = candidates.iter().find(|candidate| candidate.id == name) {
         return Choice::One(found.clone());
@@ -66,7 +67,7 @@ pub(super) fn choose(name: &str, candidates: &[Candidate], naming: Naming) -> Ch
     }
 }
 
-/// Those whose id or title is nearly `wanted`, which is in small letters.
+/// The sessions with an id or title similar to `wanted`, which is in lower case.
 pub(super) fn near(wanted: &str, candidates: &[Candidate]) -> Vec<Candidate> {
     if wanted.is_empty() {
         return Vec::new();
@@ -82,13 +83,13 @@ pub(super) fn near(wanted: &str, candidates: &[Candidate]) -> Vec<Candidate> {
     scored.into_iter().take(MAX_SUGGESTIONS).map(|(_, candidate)| candidate.clone()).collect()
 }
 
-/// How much `wanted` is like `text`, or like what it begins with.
+/// The similarity of `wanted` to `text`, or to its beginning.
 fn beginning(wanted: &str, text: &str) -> f64 {
     let start: String = text.chars().take(wanted.chars().count()).collect();
     strsim::normalized_damerau_levenshtein(wanted, &start).max(strsim::normalized_damerau_levenshtein(wanted, text))
 }
 
-/// How much `wanted` is like the most similar of as many words of `text`.
+/// The similarity of `wanted` to the most similar part of `text` with as many words.
 fn part(wanted: &str, text: &str) -> f64 {
     let words: Vec<&str> = text.split_whitespace().collect();
     let count = wanted.split_whitespace().count().clamp(1, words.len().max(1));
@@ -137,19 +138,19 @@ mod tests {
             ("01628e54", "01628e54-f2e1", "near: 01628e54-f2e1"),
             ("01628E54-F", "01628e54-f2e1", "near: 01628e54-f2e1"),
             ("01628e", "several: 01628e99-0000 01628e54-f2e1", "near: 01628e99-0000 01628e54-f2e1"),
-            // A whole id is one, although others begin so.
+            // A whole id counts although it is a prefix of others.
             ("abc", "abc", "abc"),
             ("abcd", "abcdef", "near: abcdef"),
             ("release", "s-1", "near: s-1"),
             ("GRÖSSE", "near: abcdef", "near: abcdef"),
             ("größe DER", "abcdef", "near: abcdef"),
             ("parser", "several: 01628e99-0000 01628e54-f2e1", "near: 01628e99-0000 01628e54-f2e1"),
-            // Typed wrong.
+            // Mistyped.
             ("01682e54", "near: 01628e54-f2e1 01628e99-0000", "near: 01628e54-f2e1 01628e99-0000"),
             ("s-2", "near: s-1", "near: s-1"),
             ("relaese", "near: s-1", "near: s-1"),
             ("fix teh parser", "near: 01628e54-f2e1", "near: 01628e54-f2e1"),
-            // Nothing like it, and nothing at all.
+            // Nothing similar, and nothing at all.
             ("zzzzzzzz", "near: ", "near: "),
             ("", "near: ", "near: "),
             ("  ", "near: ", "near: "),

@@ -1,4 +1,4 @@
-//! How the daemon comes to run after `setup`: by the service manager, or where there is none by hooks.
+//! How the daemon is started after `setup`: by the service manager, or without one by hooks.
 
 use std::{path::Path, process::ExitCode};
 
@@ -35,7 +35,7 @@ pub(super) fn of_config(
     }
     let current = files::read(&path)?;
     let mut layers = Layers::default();
-    // What is wrong with the file is the doctor's to say.
+    // The doctor reports what is wrong with the file.
     if layers.lay(&path, current.as_deref().unwrap_or_default()).is_err() {
         anyhow::ensure!(
             table.is_empty(),
@@ -74,7 +74,7 @@ pub(super) fn of_config(
     Ok(Some(Change { path, current, new: Some(new), mode, original, part }))
 }
 
-/// Has the daemon run, or says how.
+/// Starts the daemon, or explains how.
 pub(super) fn serve(
     manager: Option<Manager>,
     home: &Path,
@@ -105,7 +105,7 @@ pub(super) fn serve(
         return Ok(ExitCode::SUCCESS);
     };
     if is_outdated {
-        // Also one that was started by hand.
+        // Also a daemon that was started by hand.
         detached::end(paths)?;
     }
     let changed = changed || is_outdated;

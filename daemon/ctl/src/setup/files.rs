@@ -1,4 +1,4 @@
-//! Files that setting up changes: what they were is kept beside them, and what was done to them is recorded, so that it can be undone.
+//! The files that setup changes: backups are kept beside them, and every change is recorded, so that it can be undone.
 
 use std::{
     fs::{self, File, Permissions, TryLockError},
@@ -18,39 +18,39 @@ use cc_langfuse::{
 };
 use proto::paths::Paths;
 
-/// What was done, as far as it takes to undo it. Holds no secrets.
+/// What was done, in enough detail to undo it. Contains no secrets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Record {
     /// Files, in the order in which they were changed.
     pub files: Vec<Written>,
-    /// Directories that were made, the outermost first.
+    /// Directories that were created, the outermost first.
     pub dirs: Vec<PathBuf>,
     /// The service manager that runs the daemon.
     pub service: Option<String>,
-    /// User namespaces are forbidden here, and the service does without.
+    /// User namespaces are forbidden here, so the service works without them.
     pub plain: bool,
 }
 
-/// A file that was changed or made.
+/// A file that was changed or created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Written {
-    /// Where it is, links followed.
+    /// Its path, with links resolved.
     pub path: PathBuf,
-    /// There was a file, and this is a copy of it; where ours was in it already, without that.
+    /// The backup of an existing file; without this program's part if it was there already.
     pub backup: Option<PathBuf>,
     /// Its mode before.
     pub mode: Option<u32>,
     /// Hash of what was written.
     pub sha256: String,
-    /// Hash of what was there when it was: what is there still, if the end came before it was written.
+    /// Hash of the previous content: the file still has it if setup was interrupted before the write.
     #[serde(default)]
     pub replaced: String,
-    /// What of it is ours.
+    /// This program's part of it.
     pub part: Part,
 }
 
-/// What of a file is ours.
+/// The part of a file that belongs to this program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
@@ -60,28 +60,28 @@ pub(crate) enum Part {
     Whole,
 }
 
-/// What is to become of a file.
+/// A planned change to a file.
 #[derive(Debug)]
 pub(crate) struct Change {
-    /// Where it is, links followed.
+    /// Its path, with links resolved.
     pub path: PathBuf,
-    /// Its text now; `None` if there is no file.
+    /// The present text; `None` if there is no file.
     pub current: Option<String>,
-    /// Its text then; `None` if it is to go.
+    /// The new text; `None` if the file is removed.
     pub new: Option<String>,
-    /// Its mode then.
+    /// The new mode.
     pub mode: u32,
-    /// Its text without anything of ours.
+    /// The text without this program's part.
     pub original: Option<String>,
-    /// What of the new text is ours.
+    /// This program's part of the new text.
     pub part: Part,
 }
 
 impl Record {
-    /// What was done so far.
+    /// The record of earlier changes.
     ///
     /// # Errors
-    /// If the record is there and cannot be read.
+    /// If it exists but cannot be read.
     pub(crate) fn load(paths: &Paths) -> anyhow::Result<Self> {
         let path = Self::path(paths);
         let Some(text) = read(&path)? else { return Ok(Self::default()) };
@@ -89,7 +89,7 @@ impl Record {
             .with_context(|| format!("{} is damaged: remove it and run this again", path.display()))
     }
 
-    /// Keeps it; or removes it, if there is nothing in it.
+    /// Writes the record; removes it if it is empty.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -106,15 +106,15 @@ impl Record {
         paths.state.join("setup.json")
     }
 
-    /// What is known of `path`.
+    /// The record for `path`.
     pub(crate) fn of(&self, path: &Path) -> Option<&Written> {
         self.files.iter().find(|written| written.path == path)
     }
 
-    /// The text at `path` that setting up starts from: what is there now, `current`, without what was done before.
+    /// The text at `path` that setup starts from: the `current` text without earlier changes.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// If it does not parse.
     pub(crate) fn original(&self, path: &Path, current: Option<&str>) -> anyhow::Result<Option<String>> {
         match self.of(path) {
             Some(written) => written.original(current),
@@ -122,10 +122,10 @@ impl Record {
         }
     }
 
-    /// Notes `change`, and makes it: of one that then is not made, there is nothing to undo.
+    /// Records `change`, and carries it out: a change that was recorded but not carried out needs no undo.
     ///
     /// # Errors
-    /// If the original, the record or the file cannot be written.
+    /// If the backup, the record or the file cannot be written.
     pub(crate) fn make(&mut self, change: &Change, paths: &Paths) -> anyhow::Result<()> {
         make_dirs(change.path.parent().context("no directory")?, 0o777, &mut self.dirs)?;
         let before = self.of(&change.path).cloned();
@@ -152,10 +152,10 @@ impl Record {
         change.make()
     }
 
-    /// Takes back `change`, which was just made, and is `before` again.
+    /// Reverts `change`, which was just made, to the record `before`.
     ///
     /// # Errors
-    /// If the file, its copy or the record cannot be written.
+    /// If the file, its backup or the record cannot be written.
     pub(crate) fn unmake(&mut self, change: &Change, before: Self, paths: &Paths) -> anyhow::Result<()> {
         match &change.current {
             Some(text) => write(&change.path, text, change.mode)?,
@@ -169,7 +169,7 @@ impl Record {
         if let Some(made) = made.filter(|made| Some(made) != known.as_ref()) {
             remove(&made)?;
         }
-        // Not those that others use by now.
+        // Directories that others use by now are kept.
         for dir in dirs.iter().rev() {
             let _ = fs::remove_dir(dir);
         }
@@ -178,10 +178,10 @@ impl Record {
 }
 
 impl Written {
-    /// What the file, which is now `current`, is without what was done to it.
+    /// The `current` text of the file without the recorded change.
     ///
     /// # Errors
-    /// If `current` is not what it should be.
+    /// If `current` is not in the expected form.
     pub(crate) fn original(&self, current: Option<&str>) -> anyhow::Result<Option<String>> {
         let Some(current) = current else { return Ok(None) };
         let backup = self.backup.as_deref().map(read).transpose()?.flatten();
@@ -204,10 +204,10 @@ impl Written {
 }
 
 impl Change {
-    /// Makes it, unless the file has changed since it was looked at.
+    /// Carries out the change, unless the file was changed since it was read.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be carried out.
     pub(crate) fn make(&self) -> anyhow::Result<()> {
         let path = self.path.display();
         ensure!(read(&self.path)? == self.current, "{path} has changed meanwhile: run this again");
@@ -218,10 +218,10 @@ impl Change {
     }
 }
 
-/// Waits until no other setup or uninstall is under way in `home`; as long as this is kept, none is.
+/// Waits until no other setup or uninstall runs in `home`; while the result is kept, none can start.
 ///
 /// # Errors
-/// If `home` is not there.
+/// If `home` does not exist.
 #[expect(clippy::disallowed_methods, reason = "a directory, for its lock")]
 pub(crate) fn alone(home: &Path) -> anyhow::Result<File> {
     let dir = File::open(home).with_context(|| home.display().to_string())?;
@@ -232,10 +232,10 @@ pub(crate) fn alone(home: &Path) -> anyhow::Result<File> {
     Ok(dir)
 }
 
-/// Where `path` leads, which need not exist.
+/// The target of `path`, which need not exist.
 ///
 /// # Errors
-/// If it is a link to nowhere, or a name that the record cannot hold.
+/// If it is a dangling link, or a name that the record cannot store.
 pub(crate) fn real(path: &Path) -> anyhow::Result<PathBuf> {
     ensure!(path.to_str().is_some(), "{} is not UTF-8: another name is needed", path.display());
     match fs::canonicalize(path) {
@@ -250,10 +250,10 @@ pub(crate) fn real(path: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// The text at `path`; `None` if there is nothing.
+/// The text at `path`; `None` if there is no file.
 ///
 /// # Errors
-/// If it is not a text file of ours.
+/// If it is not a text file of the user.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Option<String>> {
     let name = path.display();
     let bytes = match files::read(path, &Rules::users(MAX_SETTINGS)) {
@@ -272,13 +272,13 @@ pub(crate) fn mode(path: &Path) -> Option<u32> {
     fs::metadata(path).ok().map(|meta| meta.permissions().mode() & 0o7777)
 }
 
-/// Replaces the file at `path` as a whole, or not at all.
+/// Replaces the whole file at `path` atomically.
 #[expect(clippy::disallowed_methods, reason = "a directory, to flush it")]
 fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let written = || -> anyhow::Result<()> {
         let dir = path.parent().context("no directory")?;
         let name = path.file_name().context("no name")?.to_string_lossy();
-        // 0600 from the start, and where this is killed, a copy as others are to git.
+        // Mode 0600 from the start; after a kill, git treats the rest like any backup.
         let mut file = tempfile::Builder::new().prefix(&format!("{name}{BACKUP}-")).tempfile_in(dir)?;
         file.write_all(text.as_bytes())?;
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
@@ -289,7 +289,7 @@ fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     written().with_context(|| format!("{} cannot be written", path.display()))
 }
 
-/// Removes a file, if it is there.
+/// Removes a file if it exists.
 pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
     match fs::remove_file(path) {
         Err(error) if !is_absence(&error) => {
@@ -299,12 +299,12 @@ pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// No file, or where its directory was there is something else by now.
+/// The file does not exist, or something else has replaced its directory.
 fn is_absence(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// A name beside `path` for a copy of it, taken at once.
+/// A name beside `path` for a backup, created at once.
 #[expect(clippy::disallowed_methods, reason = "a new file, or none")]
 fn unused(path: &Path) -> anyhow::Result<PathBuf> {
     let name = path.file_name().context("no name")?.to_string_lossy();
@@ -319,10 +319,10 @@ fn unused(path: &Path) -> anyhow::Result<PathBuf> {
     bail!("too many copies of {} from before: remove them", path.display())
 }
 
-/// How copies of what was there before end.
+/// The suffix of backups.
 pub(crate) const BACKUP: &str = ".before-cc-langfuse";
 
-/// Makes `dir`, and notes what was made for it.
+/// Creates `dir`, and records the created directories in `made`.
 fn make_dirs(dir: &Path, mode: u32, made: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     if dir.is_dir() {
         return Ok(());

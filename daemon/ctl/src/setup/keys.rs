@@ -1,4 +1,4 @@
-//! The server and the keys that `setup` asks for: again after a slip, and what is nearly right is put right with consent.
+//! Asks for the server and the keys: again after a mistake, and nearly right input is corrected with consent.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{
     typed::{self, REGIONS, Typed},
 };
 
-/// What is known before anybody is asked; what is not known is asked for.
+/// The given values; missing ones are asked for.
 #[derive(Default)]
 pub(super) struct Given {
     pub server: Option<String>,
@@ -20,7 +20,7 @@ pub(super) struct Given {
     pub secret: Option<Zeroizing<String>>,
 }
 
-/// What is set up already, as the default of each question.
+/// The existing setup, which gives the defaults.
 #[derive(Clone, Default)]
 pub(super) struct Before {
     pub server: Option<String>,
@@ -29,7 +29,7 @@ pub(super) struct Before {
 }
 
 impl Before {
-    /// From the variables that a settings file has now.
+    /// From the present variables of a settings file.
     pub(super) fn of(vars: &BTreeMap<String, String>) -> Self {
         let get = |name: &str| {
             let either = [format!("CC_LANGFUSE_{name}"), format!("LANGFUSE_{name}")];
@@ -45,7 +45,7 @@ impl Before {
     }
 }
 
-/// Asks for what is not given.
+/// Asks for missing values.
 ///
 /// # Errors
 /// At the end of the input.
@@ -76,7 +76,7 @@ pub(super) fn ask(given: &Given, before: &Before) -> anyhow::Result<Keys> {
     Ok(Keys::new(server, account, secret.unwrap_or_default()))
 }
 
-/// Takes what a line has of the keys that are not known.
+/// Takes the missing keys from a line of input.
 fn take(
     line: &str,
     public: &mut Option<String>,
@@ -125,7 +125,7 @@ fn is_taken(key: &str, what: &str) -> anyhow::Result<bool> {
     }
 }
 
-/// Which server, by its number or address.
+/// Asks for the server, by number or address.
 fn server(before: &Before) -> anyhow::Result<String> {
     for (number, (address, name)) in REGIONS.iter().enumerate() {
         out!("{}  {name:<24} {address}", number + 1);

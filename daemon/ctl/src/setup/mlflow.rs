@@ -1,4 +1,4 @@
-//! `setup --mlflow`: which variables send traces to MLflow, and what is in the way.
+//! `setup --mlflow`: the variables that send traces to MLflow, and what prevents it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use proto::env::MLFLOW_ENABLE;
 const URI: &str = "MLFLOW_TRACKING_URI";
 const EXPERIMENT: &str = "MLFLOW_EXPERIMENT_NAME";
 
-/// What stands for the directory of a project, where there are many.
+/// The placeholder for a project's directory if there are many.
 const EACH: &str = "/each project";
 
 /// Where traces go at MLflow.
@@ -23,12 +23,12 @@ pub(super) struct Mlflow {
     experiment: Option<String>,
     /// For people.
     pub(super) place: String,
-    /// The directory that is to hold nothing but traces, where it is known.
+    /// The directory that contains only traces, if known.
     pub(super) store: Option<PathBuf>,
 }
 
 impl Mlflow {
-    /// The variables that say so.
+    /// The variables for this destination.
     pub(super) fn env(&self) -> Vec<(&str, &str)> {
         let mut env = vec![(MLFLOW_ENABLE, "true")];
         env.extend(self.uri.as_deref().map(|uri| (URI, uri)));
@@ -37,7 +37,7 @@ impl Mlflow {
     }
 }
 
-/// Where traces go by these flags or the environment, for one `project` or all.
+/// The destination from these flags or the environment, for one `project` or all.
 ///
 /// # Errors
 /// What is wrong with them, for people.
@@ -47,7 +47,7 @@ pub(super) fn choice(uri: Option<&str>, experiment: Option<&str>, project: Optio
     };
     let (uri, experiment) = (given(uri, URI), given(experiment, EXPERIMENT));
     let mut vars = vec![(MLFLOW_ENABLE, "true".to_owned())];
-    // Of all projects, each has its own.
+    // For all projects, each has its own directory.
     let dir = project.map_or_else(|| EACH.into(), |dir| dir.display().to_string());
     vars.push(("CLAUDE_PROJECT_DIR", dir));
     vars.extend(uri.clone().map(|uri| (URI, uri)));
@@ -76,8 +76,8 @@ pub(super) fn choice(uri: Option<&str>, experiment: Option<&str>, project: Optio
     Ok(Choice::Mlflow(Mlflow { uri, experiment, place, store }))
 }
 
-/// True if MLflow's plugin is on where these settings files count, weakest first. Hooks of MLflow 3.12 in them are named: they can
-/// only be taken out there.
+/// True if MLflow's plugin is on in these settings files, weakest first. Hooks of MLflow 3.12 in them are reported,
+/// because they can only be removed there.
 pub(super) fn is_plugin_on(others: &[PathBuf]) -> bool {
     let mut is_on = false;
     for file in others {

@@ -1,4 +1,4 @@
-//! What `setup` is about to do, in a line for each file; the whole of it on request.
+//! The plan of `setup`: a line for each file, and the full diff on request.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub(super) fn show(changes: &[Change], home: &Path) {
     }
 }
 
-/// What is put into it.
+/// What is added to it.
 fn what(change: &Change) -> String {
     match &change.part {
         Part::Settings(ours) => {
@@ -49,12 +49,12 @@ fn what(change: &Change) -> String {
     }
 }
 
-/// Shows every line that changes.
+/// Shows every changed line.
 pub(super) fn show_whole(changes: &[Change]) {
     changes.iter().for_each(|to| diff::show(&to.path, to.current.as_deref(), to.new.as_deref()));
 }
 
-/// Asks whether that is to be done; until there is an answer.
+/// Asks whether to carry out the plan, until there is an answer.
 ///
 /// # Errors
 /// At the end of the input.

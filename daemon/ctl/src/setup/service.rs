@@ -1,4 +1,4 @@
-//! The daemon as a service of the user's: which files that takes, and what to tell the manager.
+//! The daemon as a service of the user: its files, and the service manager.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +17,7 @@ const NAMESPACES: &str = include_str!("../../../../systemd/cc-langfused.service.
 const SOCKET: &str = include_str!("../../../../systemd/cc-langfused.socket");
 const PLIST: &str = include_str!("../../../../launchd/cc-langfused.plist");
 
-/// The daemon where the units have it.
+/// The path of the daemon in the units.
 const EXEC: &str = "%h/.local/bin/cc-langfused";
 const PLIST_EXEC: &str = "/Users/YOU/.local/bin/cc-langfused";
 
@@ -27,18 +27,18 @@ pub(crate) const DROP_IN: &str = "cc-langfused.service.d/10-namespaces.conf";
 /// How long a manager may take: systemd itself gives a service 90 s to start.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// What runs services for the user here.
+/// The service managers that can run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manager {
     Systemd,
     Launchd,
 }
 
-/// What to print when all is well, or what is left to do.
+/// The message after success, or what is left to do.
 pub(crate) type Outcome = Result<String, String>;
 
 impl Manager {
-    /// The one that is here.
+    /// The service manager of this machine.
     pub(crate) fn find() -> Option<Self> {
         let answers =
             |program: &str, args: &[&str]| programs::on_path(program).is_some() && call(program, args).is_ok();
@@ -51,7 +51,7 @@ impl Manager {
         }
     }
 
-    /// As the record names it.
+    /// Its name in the record.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Systemd => "systemd",
@@ -59,7 +59,7 @@ impl Manager {
         }
     }
 
-    /// From the record.
+    /// Parses the name in the record.
     pub(crate) fn named(name: &str) -> Option<Self> {
         [Self::Systemd, Self::Launchd].into_iter().find(|manager| manager.name() == name)
     }
@@ -105,7 +105,7 @@ impl Manager {
         })
     }
 
-    /// Starts the daemon, now and at every login; again, if what it runs from was `changed`.
+    /// Starts the daemon, now and at every login; restarts it if its files `changed`.
     ///
     /// # Errors
     /// If the manager does not answer.
@@ -116,7 +116,7 @@ impl Manager {
                 let path = agent(home);
                 let path = path.to_str().context("HOME is not UTF-8")?;
                 if changed {
-                    // Not there is as good.
+                    // An error because it is not loaded does not matter.
                     let _ = call("launchctl", &["bootout", &format!("{}/cc-langfused", domain())]);
                 } else if call("launchctl", &["print", &format!("{}/cc-langfused", domain())]).is_ok() {
                     return Ok(Ok("running under launchd".into()));
@@ -129,7 +129,7 @@ impl Manager {
         }
     }
 
-    /// True if the service had to do without user namespaces.
+    /// True if the service works without user namespaces.
     pub(crate) fn is_plain(self, home: &Path) -> bool {
         self == Self::Systemd && !units(home).join(DROP_IN).exists()
     }
@@ -145,12 +145,12 @@ impl Manager {
     /// Stops the daemon until it is started again.
     ///
     /// # Errors
-    /// If the manager does not do so.
+    /// If the manager fails to.
     pub(crate) fn halt(self, home: &Path) -> anyhow::Result<()> {
         match self {
             Self::Systemd => call("systemctl", &[&["--user", "stop"][..], &present(home)].concat()),
             Self::Launchd => {
-                // What it does not know is stopped already.
+                // An unknown service is stopped already.
                 let _ = call("launchctl", &["bootout", &format!("{}/cc-langfused", domain())]);
                 Ok(())
             }
@@ -159,7 +159,7 @@ impl Manager {
 
     /// Stops the daemon for good.
     pub(crate) fn stop(self, home: &Path) {
-        // What it does not know is stopped already.
+        // An unknown service is stopped already.
         let _ = match self {
             Self::Systemd => {
                 let mut args = vec!["--user", "disable", "--now"];
@@ -170,7 +170,7 @@ impl Manager {
         };
     }
 
-    /// Has it notice that its files are gone.
+    /// Makes it notice that its files were removed.
     pub(crate) fn forget(self) {
         if self == Self::Systemd {
             let _ = call("systemctl", &["--user", "daemon-reload"]);
@@ -179,7 +179,7 @@ impl Manager {
     }
 }
 
-/// The units that are there: the socket is optional.
+/// The existing units: the socket is optional.
 fn present(home: &Path) -> Vec<&'static str> {
     ["cc-langfused.socket", "cc-langfused.service"].into_iter().filter(|unit| units(home).join(unit).exists()).collect()
 }
@@ -209,7 +209,7 @@ fn start_systemd(home: &Path, changed: bool) -> anyhow::Result<Outcome> {
     Ok(Err(format!("systemd does not start it: {why:#}; see: systemctl --user status cc-langfused")))
 }
 
-/// Where user units are kept.
+/// The directory of user units.
 fn units(home: &Path) -> PathBuf {
     let config = environment::absolute("XDG_CONFIG_HOME");
     config.unwrap_or_else(|| home.join(".config")).join("systemd/user")

@@ -1,8 +1,8 @@
-//! What people type or paste where a key or a server is asked for: which of them it is, and what is wrong with it.
+//! What people type or paste when asked for a key or a server: recognises it, and what is wrong with it.
 
 use cc_core::destination::address::base_url;
 
-/// What a line names, quotes and names of variables left out.
+/// A recognised value, without quotes and variable names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Typed {
     /// A public key.
@@ -15,7 +15,7 @@ pub(super) enum Typed {
     Other(String),
 }
 
-/// Langfuse's public servers, and where they are.
+/// Langfuse's public servers with their regions.
 pub(super) const REGIONS: [(&str, &str); 4] = [
     ("https://cloud.langfuse.com", "Langfuse Cloud, EU"),
     ("https://us.cloud.langfuse.com", "Langfuse Cloud, US"),
@@ -23,13 +23,13 @@ pub(super) const REGIONS: [(&str, &str); 4] = [
     ("https://hipaa.cloud.langfuse.com", "Langfuse Cloud, HIPAA"),
 ];
 
-/// How long the keys are that Langfuse makes: `pk-lf-` and a UUID.
+/// The length of Langfuse's own keys: `pk-lf-` and a UUID.
 const KEY_CHARS: usize = 42;
 
-/// Paths of pages that are copied from a browser along with the address.
+/// Paths of pages that are copied from a browser with the address.
 const PAGES: [&str; 6] = ["/project/", "/project", "/organization/", "/organizations", "/auth/", "/setup"];
 
-/// What the words of `line` name; of several in one line each.
+/// The values in `line`, which may have several.
 pub(super) fn typed(line: &str) -> Vec<Typed> {
     line.split([' ', '\t', ';', ','])
         .filter(|word| !word.is_empty() && *word != "export")
@@ -50,12 +50,12 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// `text` without the quotes around it.
+/// `text` without surrounding quotes.
 pub(super) fn unquoted(text: &str) -> &str {
     text.trim().trim_matches(|c| "\"'`“”‘’<>".contains(c)).trim()
 }
 
-/// Why a key of Langfuse's making does not look whole; `None` if it does, or is of another's making.
+/// Why one of Langfuse's own keys looks incomplete; `None` if it looks complete, or has another form.
 pub(super) fn cut_off(key: &str) -> Option<String> {
     let is_langfuse = ["pk-lf-", "sk-lf-"].iter().any(|head| key.starts_with(head));
     let rest = key.get(6..).unwrap_or_default();
@@ -65,8 +65,8 @@ pub(super) fn cut_off(key: &str) -> Option<String> {
         .then(|| format!("it has {length} characters where Langfuse's keys have {KEY_CHARS}"))
 }
 
-/// The address of the server that `text` means, and whether that is what was typed. A page's path is left out, and a scheme
-/// added where there is none.
+/// The server's address in `text`, and whether it was typed exactly like that. A page's path is removed, and a
+/// missing scheme added.
 pub(super) fn server(text: &str) -> Option<(String, bool)> {
     let plain = unquoted(text.trim().trim_end_matches('/'));
     let local = ["localhost", "127.", "[::1]"].iter().any(|host| plain.starts_with(host));

@@ -1,4 +1,4 @@
-//! Numbers as people write and read them.
+//! Numbers in forms that people write and read.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ pub(crate) fn count(number: usize, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
-/// A number and a unit; one without is of seconds.
+/// A number and a unit; without a unit it is in seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u32 = digits.parse().map_err(|_| "a number and a unit, as in 30s".to_owned())?;
@@ -38,17 +38,17 @@ pub(crate) fn size(bytes: u64) -> String {
     if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
 }
 
-/// "950", "12.3k", "4.5M": a count in little room.
+/// "950", "12.3k", "4.5M": a count in few characters.
 pub(crate) fn short(number: u64) -> String {
     let units = [(1e9, "G"), (1e6, "M"), (1e3, "k")];
-    // What would be rounded to a thousand of a unit is one of the next.
+    // A value that would be rounded to 1000 of a unit is shown in the next one.
     match units.into_iter().find(|(unit, _)| number as f64 >= unit * 0.999_95) {
         Some((unit, name)) => format!("{:.1}{name}", number as f64 / unit),
         None => number.to_string(),
     }
 }
 
-/// "$12.34"; of less than a dollar four digits after the point.
+/// "$12.34"; below one dollar with four decimals.
 pub(crate) fn dollars(amount: f64) -> String {
     if amount != 0.0 && amount.abs() < 1.0 { format!("${amount:.4}") } else { format!("${amount:.2}") }
 }

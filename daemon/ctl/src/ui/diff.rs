@@ -1,4 +1,4 @@
-//! What becomes of a file, line by line.
+//! The change to a file, line by line.
 
 use std::path::Path;
 
@@ -13,14 +13,14 @@ use cc_core::{
 };
 use cc_langfuse::output::{self, Look};
 
-/// Shows what becomes of the file at `path`, from its `old` text to its `new` one, without secrets.
+/// Shows the change to the file at `path` from `old` to `new`, without secrets.
 pub(crate) fn show(path: &Path, old: Option<&str>, new: Option<&str>) {
     let paint = |look: Look, text: String| {
         let _ = output::painted(look, format_args!("{text}"));
     };
     let path = path.display();
     let mut secrets: Vec<_> = old.into_iter().chain(new).flat_map(secrets_in).collect();
-    // One may be the beginning of another.
+    // One may be a prefix of another.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     paint(Look::Bold, format!("--- {}", if old.is_some() { path.to_string() } else { "(no file)".into() }));
     paint(Look::Bold, format!("+++ {}", if new.is_some() { path.to_string() } else { "(no file)".into() }));
@@ -52,7 +52,7 @@ pub(crate) fn secrets_in(text: &str) -> Vec<Zeroizing<String>> {
         .collect()
 }
 
-/// `line` with keys that can be recognised and not used, and without anything else that looks secret.
+/// `line` with masked keys that can be recognised but not used, and without anything else that looks secret.
 fn conceal(line: &str, secrets: &[Zeroizing<String>]) -> String {
     match secrets.split_first() {
         Some((secret, others)) if !secret.is_empty() => {

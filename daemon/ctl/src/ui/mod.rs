@@ -1,5 +1,5 @@
-//! All that a person sees and is asked: tables, trees, bars, the whole screen. What is printed goes through
-//! [`cc_langfuse::output`], which makes the text of strangers visible.
+//! Everything a person sees and is asked: tables, trees, bars, the whole screen. Printing goes through
+//! [`cc_langfuse::output`], which makes text from outside safe to show.
 
 pub(crate) mod amount;
 pub(crate) mod diff;

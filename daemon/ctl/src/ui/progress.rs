@@ -1,4 +1,4 @@
-//! How far it is: a bar where there is a terminal, a line now and then where there is none.
+//! Progress: a bar on a terminal, an occasional line elsewhere.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use cc_langfuse::{clock, output};
 
 use super::amount::size;
 
-/// How wide the bar is.
+/// The width of the bar in columns.
 const WIDTH: usize = 20;
 
-/// What a job's progress is shown by: bytes of transcripts that are dealt with.
+/// The progress of a job, in bytes of transcripts that are done.
 pub(crate) struct Progress {
     every: Option<Duration>,
     bar: bool,
@@ -21,20 +21,20 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Shown to people, if it is not to be `quiet`.
+    /// Shown on stderr, unless `quiet`.
     pub(crate) fn new(quiet: bool) -> Self {
         let bar = output::is_seen_aside();
         let every = (!quiet).then_some(if bar { Duration::from_millis(100) } else { Duration::from_secs(10) });
         Self { every, bar, what: "", total: 0, done: 0, begun: clock::monotonic(), shown: None }
     }
 
-    /// `total` bytes are to be dealt with.
+    /// Starts a job of `total` bytes.
     pub(crate) fn begin(&mut self, what: &'static str, total: u64) {
         (self.what, self.total, self.done, self.begun) = (what, total, 0, clock::monotonic());
         self.shown = (!self.bar).then_some(self.begun);
     }
 
-    /// So many more are.
+    /// Adds `bytes` to what is done.
     pub(crate) fn step(&mut self, bytes: u64, detail: &str) {
         self.done += bytes;
         let Some(every) = self.every else { return };
@@ -50,13 +50,13 @@ impl Progress {
         }
     }
 
-    /// Says something in between.
+    /// Prints a message in between.
     pub(crate) fn say(&mut self, text: &str) {
         self.end();
         err!("{text}");
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn end(&mut self) {
         if self.bar && self.every.is_some() && self.shown.take().is_some() {
             output::progress(None);
@@ -64,11 +64,11 @@ impl Progress {
     }
 }
 
-/// What takes a moment, said on a terminal until this goes.
+/// A short message on a terminal for something that takes a moment; removed on drop.
 pub(crate) struct Busy(bool);
 
 impl Busy {
-    /// Says `what` is being done.
+    /// Shows `what` is being done.
     pub(crate) fn with(what: String) -> Self {
         let is_seen = output::is_seen_aside();
         if is_seen {

@@ -1,4 +1,4 @@
-//! The whole screen, for a while.
+//! The whole screen of a terminal, temporarily.
 
 use std::{io::Read, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::{
 use super::terminal::Without;
 use cc_langfuse::output::{self, Look};
 
-/// What ends a wait.
+/// What ends a wait: keys and signals.
 pub(crate) struct Wake {
     keys: mpsc::Receiver<u8>,
     term: tokio::signal::unix::Signal,
@@ -23,10 +23,10 @@ pub(crate) struct Wake {
 }
 
 impl Wake {
-    /// Listens to keys and signals from here on.
+    /// Listens to keys and signals from now on.
     ///
     /// # Errors
-    /// As the system says.
+    /// Of the system.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let (sender, keys) = mpsc::channel(16);
         std::thread::Builder::new().name("keys".into()).spawn(move || {
@@ -42,7 +42,7 @@ impl Wake {
         })
     }
 
-    /// True after `interval`, or when the screen must be drawn anew; false at the end.
+    /// True after `interval`, or when the screen must be drawn again; false at the end.
     pub(crate) fn wait(&mut self, runtime: &Runtime, interval: Duration) -> bool {
         const CTRL_C: u8 = 3;
         runtime.block_on(async {
@@ -62,19 +62,19 @@ impl Wake {
     }
 }
 
-/// The terminal's other screen, without echo; put back when this goes.
+/// The terminal's alternate screen, without echo; restored on drop.
 pub(crate) struct Screen {
     shown: output::Screen,
     _raw: Without,
 }
 
 impl Screen {
-    /// Changes to it.
+    /// Switches to it.
     ///
     /// # Errors
     /// If there is no terminal.
     pub(crate) fn open() -> anyhow::Result<Self> {
-        // Signals of keys too: suspended, it would leave the screen as it is.
+        // Keys send no signals either: a suspended program would leave the screen as it is.
         let modes = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
         let raw = Without::modes(modes, OptionalActions::Now).context("the terminal")?;
         Ok(Self { shown: output::Screen::open()?, _raw: raw })
@@ -85,7 +85,7 @@ impl Screen {
         self.shown.size()
     }
 
-    /// Shows `lines`, as far as there is room.
+    /// Shows as many of `lines` as fit.
     ///
     /// # Errors
     /// If nothing can be written.

@@ -1,4 +1,4 @@
-//! What several commands print alike: tables, and how long ago something was.
+//! Output that several commands share: tables, and how long ago something was.
 
 use std::{
     borrow::Cow,
@@ -11,9 +11,9 @@ use super::terminal;
 use cc_core::visible;
 use cc_langfuse::output::{self, Look};
 
-/// Lines of aligned columns; the first row is their heads. The last column is as long as it is.
+/// Lines of aligned columns; the first row has the headings. The last column has any length.
 pub(crate) fn lines(rows: &[Vec<String>]) -> Vec<String> {
-    // As wide as they are when they are seen.
+    // Widths are measured in the form that is shown.
     let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible::line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max();
@@ -26,7 +26,7 @@ pub(crate) fn lines(rows: &[Vec<String>]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// The same with every column but the first against the right edge, as numbers stand.
+/// The same with every column but the first aligned to the right, for numbers.
 pub(crate) fn right_aligned(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max();
@@ -38,33 +38,33 @@ pub(crate) fn right_aligned(rows: &[Vec<String>]) -> Vec<String> {
     lines(&rows.iter().map(|row| row.iter().enumerate().map(cell).collect()).collect::<Vec<_>>())
 }
 
-/// How many columns of the terminal `text` takes.
+/// The width of `text` in columns of the terminal.
 pub(crate) fn width(text: &str) -> usize {
     visible::line(text).width()
 }
 
-/// How a column gives way where the lines would be wider than the terminal.
+/// How a column shrinks if a line would be wider than the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fit {
     /// Not at all.
     Whole,
-    /// An id: its beginning names it.
+    /// An id: a prefix of it suffices.
     Id,
     /// It is cut at its end.
     End,
-    /// It is cut at its beginning, as paths are.
+    /// It is cut at its beginning, like a path.
     Start,
     /// It is left out first.
     Spare,
 }
 
-/// As many characters of an id as name it among a few thousand.
+/// How many characters of an id are unique among a few thousand.
 const ID: usize = 8;
 
-/// No column is cut to less than this.
+/// The minimum width of a column that is cut.
 const LEAST: usize = 8;
 
-/// `rows` in at most `width` columns of the terminal, as far as `fits` lets them.
+/// `rows` in at most `width` columns of the terminal, as far as `fits` allows.
 pub(crate) fn fitted(mut rows: Vec<Vec<String>>, fits: &[Fit], width: usize) -> Vec<Vec<String>> {
     let mut fits = fits.to_vec();
     let widths = |rows: &[Vec<String>]| -> Vec<usize> {
@@ -94,7 +94,7 @@ pub(crate) fn fitted(mut rows: Vec<Vec<String>>, fits: &[Fit], width: usize) -> 
         if excess == 0 {
             return rows;
         }
-        // No further than to the next one, so that they give way alike.
+        // No further than to the next one, so that columns shrink evenly.
         let next =
             (0..widths.len()).filter(elastic).filter(|column| *column != widest).map(|column| widths[column]).max();
         let least = next.filter(|next| *next < widths[widest]).unwrap_or(widths[widest] - 1);
@@ -105,7 +105,7 @@ pub(crate) fn fitted(mut rows: Vec<Vec<String>>, fits: &[Fit], width: usize) -> 
     }
 }
 
-/// `text` in at most `width` columns, without its end.
+/// `text` cut at its end to `width` columns.
 fn clip_columns(text: &str, width: usize) -> String {
     let shown = visible::line(text);
     if shown.width() <= width {
@@ -121,7 +121,7 @@ fn clip_columns(text: &str, width: usize) -> String {
     kept + "…"
 }
 
-/// `text` in at most `width` columns, without its beginning.
+/// `text` cut at its beginning to `width` columns.
 fn clip_start(text: &str, width: usize) -> String {
     let shown = visible::line(text);
     if shown.width() <= width {
@@ -137,7 +137,7 @@ fn clip_start(text: &str, width: usize) -> String {
     std::iter::once('…').chain(kept.into_iter().rev()).collect()
 }
 
-/// Prints such a table; on a terminal as wide as that.
+/// Prints such a table, in the width of the terminal if there is one.
 pub(crate) fn print(rows: Vec<Vec<String>>, fits: &[Fit]) {
     let rows = match terminal::width() {
         Some(width) => fitted(rows, fits, width),
@@ -148,18 +148,18 @@ pub(crate) fn print(rows: Vec<Vec<String>>, fits: &[Fit]) {
     }
 }
 
-/// `text` in one line of at most `width` characters.
+/// `text` on one line of at most `width` characters.
 pub(crate) fn clip(text: &str, width: usize) -> String {
     visible::glance(text, width)
 }
 
-/// A path as people write it.
+/// A path with `~` for the home.
 pub(crate) fn path(path: &Path, home: &Path) -> String {
     let short = path.strip_prefix(home).map(|below| PathBuf::from("~").join(below));
     clip(&short.as_deref().unwrap_or(path).to_string_lossy(), 400)
 }
 
-/// "12 s ago", for a time as the daemon writes it.
+/// "12 s ago", for a time in the daemon's form.
 pub(crate) fn ago(at: Option<&str>, now: jiff::Timestamp) -> String {
     let Some(at) = at.and_then(|at| at.parse::<jiff::Timestamp>().ok()) else { return "-".to_owned() };
     match now.as_second().saturating_sub(at.as_second()) {

@@ -8,17 +8,17 @@ use zeroize::Zeroizing;
 
 use cc_langfuse::output;
 
-/// True if there is somebody to ask.
+/// True if there is a person to ask.
 pub(crate) fn is_there() -> bool {
     io::stdin().is_terminal() && output::is_seen()
 }
 
-/// How many columns what is printed may take; none if it goes to no terminal.
+/// The width of the output in columns; `None` if it goes to no terminal.
 pub(crate) fn width() -> Option<usize> {
     output::columns()
 }
 
-/// Asks for a line; `default` if it is empty. Until there is one.
+/// Asks until there is a line, or uses `default` for an empty one.
 ///
 /// # Errors
 /// At the end of the input.
@@ -41,7 +41,7 @@ pub(crate) fn ask(question: &str, default: Option<&str>) -> anyhow::Result<Strin
 /// At the end of the input.
 pub(crate) fn ask_hidden(question: &str) -> anyhow::Result<Zeroizing<String>> {
     loop {
-        // Before the question: what is typed at once when it appears is not lost.
+        // Before the question, so that nothing typed at once is lost.
         let hidden = Without::modes(LocalModes::ECHO, OptionalActions::Flush)?;
         output::question(&format!("{question} (not shown): "))?;
         let line = line();
@@ -54,7 +54,7 @@ pub(crate) fn ask_hidden(question: &str) -> anyhow::Result<Zeroizing<String>> {
     }
 }
 
-/// As [`ask_hidden`]; an empty line stands for `default`, if there is one.
+/// Like [`ask_hidden`]; an empty line means `default`, if there is one.
 ///
 /// # Errors
 /// At the end of the input.
@@ -69,11 +69,11 @@ pub(crate) fn ask_hidden_or(question: &str, default: Option<&Zeroizing<String>>)
     Ok(if line.trim().is_empty() { default.clone() } else { Zeroizing::new(line.trim().to_owned()) })
 }
 
-/// The terminal without some of its modes; put back when this goes.
+/// The terminal without some of its modes; restored on drop.
 pub(crate) struct Without(Termios);
 
 impl Without {
-    /// Takes them from it.
+    /// Turns them off.
     ///
     /// # Errors
     /// If there is no terminal.
@@ -92,7 +92,7 @@ impl Drop for Without {
     }
 }
 
-/// Yes, unless said otherwise.
+/// Asks a question with the default yes.
 ///
 /// # Errors
 /// At the end of the input.
@@ -101,7 +101,7 @@ pub(crate) fn agrees(question: &str) -> anyhow::Result<bool> {
     Ok(matches!(line()?.trim().to_lowercase().as_str(), "" | "y" | "yes"))
 }
 
-/// No, unless said otherwise; asked beside the output.
+/// Asks a question with the default no, on stderr.
 ///
 /// # Errors
 /// At the end of the input.
@@ -110,7 +110,7 @@ pub(crate) fn confirms(question: &str) -> anyhow::Result<bool> {
     Ok(matches!(line()?.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// The first line of the standard input.
+/// The first line of standard input.
 ///
 /// # Errors
 /// At its end.

@@ -7,7 +7,7 @@ use cc_langfuse::output::{
     parts,
 };
 
-/// How much is shown of a name and of a detail of an event, in characters.
+/// Maximum length of a name and of an event's detail, in characters.
 const NAME: usize = 120;
 const DETAIL: usize = 200;
 
@@ -24,7 +24,7 @@ pub(crate) fn print(found: &[&Observation]) {
     }
 }
 
-/// Each observation is shown once, `shown` says which were: whatever their ids say, there is an end.
+/// Each observation is shown once, as `shown` records: whatever the ids are, the recursion ends.
 fn children(found: &[&Observation], shown: &mut [bool], parent: &Observation, indent: &str) {
     let is_below = |(index, found): &(usize, &&Observation)| {
         found.parent == Some(parent.span_id) && found.trace_id == parent.trace_id && !shown[*index]
@@ -47,7 +47,7 @@ fn children(found: &[&Observation], shown: &mut [bool], parent: &Observation, in
     }
 }
 
-/// What happened, and its details; of text only the beginning.
+/// An event with its details; only the start of a text.
 fn happened(observation: &Observation) -> String {
     let Body::Event(event) = &observation.body else { return name(observation) };
     let said = event.said.as_ref().map(|said| clip(gist(&said.text()), 60)).filter(|said| !said.is_empty());
@@ -74,7 +74,7 @@ fn details(observation: &Observation) -> String {
     said.map_or_else(String::new, |said| format!("  {}", clip(said, 60)))
 }
 
-/// What Claude Code says of a background task, without the rest of its markup; other text as it is.
+/// The text of a background task's notification, without its markup; other text is unchanged.
 fn gist(text: &str) -> &str {
     let notification = text.trim_start().strip_prefix("<task-notification>");
     let summary = notification.and_then(|text| text.split_once("<summary>")?.1.split_once("</summary>"));

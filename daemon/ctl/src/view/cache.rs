@@ -1,4 +1,5 @@
-//! Why the cache was written again: each call of a session that wrote more than it had to, with the likely cause and its price.
+//! Why the cache was written again: each call of a session that wrote more than necessary, with the likely
+//! cause and the cost.
 
 use maud::{Markup, html};
 
@@ -10,32 +11,33 @@ use super::{
 use cc_core::{ids::hex, reconcile::Tokens, usage};
 use cc_langfuse::index::ListedCall;
 
-/// How many tokens a call must write again to be shown.
+/// How many tokens a call must have written again to be shown.
 const SHOWN: u64 = 1024;
 
-/// How long the cache holds, nanoseconds.
+/// The lifetime of a cache entry, in nanoseconds.
 const FIVE_MINUTES: u64 = 5 * 60 * 1_000_000_000;
 const HOUR: u64 = 12 * FIVE_MINUTES;
 
-/// A call that wrote again what had been in the cache.
+/// A call that wrote tokens again that had been in the cache.
 #[derive(Debug, PartialEq)]
 struct Miss {
-    /// Its place among the calls.
+    /// Its index among the calls.
     at: usize,
-    /// Tokens that were in the cache before and were written again.
+    /// The tokens that were in the cache before and were written again.
     tokens: u64,
     why: String,
-    /// What that cost beyond reading them, US dollars.
+    /// The extra cost compared with reading them, in US dollars.
     dollars: Option<f64>,
 }
 
-/// The calls of each conversation (the session's own, each kind of subagent) that wrote again what the one before had in the cache.
+/// The calls of each conversation (the session's own, and each kind of subagent) that wrote again what the previous
+/// call had in the cache.
 fn misses(calls: &[ListedCall]) -> Vec<Miss> {
     let mut found = Vec::new();
     for (at, call) in calls.iter().enumerate() {
         let before = calls[..at].iter().rev().find(|before| before.agent == call.agent);
         let Some(before) = before else { continue };
-        // What the call before read or wrote could have been read now.
+        // What the previous call read or wrote could have been read now.
         let held = before.tokens.cache_read + before.tokens.cache_write_5m + before.tokens.cache_write_1h;
         let written = call.tokens.cache_write_5m + call.tokens.cache_write_1h;
         let again = held.saturating_sub(call.tokens.cache_read).min(written);
@@ -63,7 +65,7 @@ fn misses(calls: &[ListedCall]) -> Vec<Miss> {
     found
 }
 
-/// What writing `tokens` cost beyond what reading them would have.
+/// The extra cost of writing `tokens` compared with reading them.
 fn price(call: &ListedCall, tokens: u64) -> Option<f64> {
     let hour = call.tokens.cache_write_1h.min(tokens);
     let wrote = Tokens { cache_write_1h: hour, cache_write_5m: tokens - hour, ..Tokens::default() };
@@ -155,7 +157,7 @@ mod tests {
             assert!(expect.is_none_or(|(_, why)| found.is_some_and(|(_, found)| found.starts_with(why))), "{found:?}");
         }
         let miss = &misses(&[first, call(6, sonnet, None, 0, 10_000)])[0];
-        // 10,000 written at $3.75 a million in place of read at $0.30.
+        // 10,000 written at $3.75 per million in place of read at $0.30.
         assert!((miss.dollars.unwrap() - 0.0345).abs() < 1e-9, "{miss:?}");
     }
 }

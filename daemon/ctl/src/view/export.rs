@@ -1,4 +1,4 @@
-//! A session as one file to keep or to hand on: masked, and without anything to fetch.
+//! A session as a single file to save or pass on: masked, and without external resources.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ use super::{
 use cc_core::{ids::hex, project::Options};
 use cc_langfuse::rebuild;
 
-/// The file `name` of the session `id`; none if there is no such session or file.
+/// The file `name` of the session `id`; `None` if there is no such session or file.
 ///
 /// # Errors
 /// If the index or the transcript cannot be read.

@@ -1,4 +1,4 @@
-//! Which sessions grew out of which, and what was spent on turns that were left behind.
+//! Which sessions were forked from which, and the cost of abandoned turns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,7 @@ fn branch(
     rules: &Redactor,
     above: &mut BTreeSet<String>,
 ) -> Markup {
-    // Whatever transcripts say, there is an end.
+    // Whatever the transcripts say, the recursion ends.
     if !above.insert(id.to_owned()) {
         return html! {};
     }

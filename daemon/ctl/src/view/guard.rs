@@ -1,5 +1,5 @@
-//! Who may see a page. A transcript holds source code and secrets, and any page of the web can send requests to a loopback address:
-//! a request must know the secret in the path, name this server exactly, and not come from another site.
+//! Access control. A transcript contains source code and secrets, and any web page can send requests to a loopback
+//! address: a request must have the secret in its path, name this server exactly, and not come from another site.
 
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::percent_decode_str;
@@ -7,11 +7,11 @@ use subtle::ConstantTimeEq;
 
 use cc_core::ids::hex;
 
-/// What a browser may do with a page: nothing but show it, with its own style and script.
+/// What a browser may do with a page: show it, with this server's style and script only.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       frame-ancestors 'none'; base-uri 'none'";
 
-/// What every answer says, a refusal as well.
+/// The headers of every answer, including refusals.
 pub(super) const HEADERS: [(header::HeaderName, HeaderValue); 7] = [
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
@@ -22,11 +22,11 @@ pub(super) const HEADERS: [(header::HeaderName, HeaderValue); 7] = [
     (header::HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
 
-/// What a request must have.
+/// The required properties of a request.
 pub(super) struct Guard {
-    /// The server's own address: `127.0.0.1` and its port.
+    /// This server's address: `127.0.0.1` and the port.
     host: String,
-    /// 128 bits, in hexadecimal.
+    /// 128 random bits in hexadecimal.
     secret: String,
 }
 
@@ -46,12 +46,12 @@ impl Guard {
         format!("http://{}/{}/", self.host, self.secret)
     }
 
-    /// The parts of the path behind the secret, decoded.
+    /// The segments of the path after the secret, decoded.
     ///
     /// # Errors
-    /// The status to answer with.
+    /// The status of the refusal.
     pub(super) fn judge(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Vec<String>, StatusCode> {
-        // A name that somebody else's DNS points here is not this server's.
+        // A host name that someone points at this address is not this server's.
         let mut hosts = headers.get_all(header::HOST).iter();
         let is_host = |host: &str| host == self.host;
         let named = hosts.next().and_then(|host| host.to_str().ok()).is_some_and(is_host) && hosts.next().is_none();
@@ -76,7 +76,7 @@ impl Guard {
     }
 }
 
-/// The parts of a path; `None` if one of them is not what it seems: empty, a step to elsewhere, or with a slash within.
+/// The segments of a path; `None` if one is unsafe: empty, `..`, or with an encoded slash.
 fn parts(path: &str) -> Option<Vec<String>> {
     let path = path.strip_prefix('/')?;
     let mut parts = Vec::new();

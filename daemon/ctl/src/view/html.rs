@@ -1,4 +1,4 @@
-//! What the pages have in common: the frame, numbers, times, and text that came from a transcript.
+//! Parts that the pages share: the frame, numbers, times, and text from transcripts.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use super::query::Query;
 use crate::ui::amount::dollars;
 use cc_core::{reconcile::Tokens, transcript::record::Nanos, visible};
 
-/// The token buckets, and what each is.
+/// The token buckets, each with its description.
 pub(super) const BUCKETS: [(&str, &str); 5] = [
     ("input", "Input that neither came from the cache nor went to it"),
     ("output", "What the model wrote, thinking included"),
@@ -17,10 +17,10 @@ pub(super) const BUCKETS: [(&str, &str); 5] = [
     ("write 1h", "Written to the cache for an hour"),
 ];
 
-/// The pages that can be reached from each, with their addresses below the secret.
+/// The pages in the menu, with their addresses after the secret.
 const MENU: [(&str, &str); 4] = [("Sessions", ""), ("Usage", "usage"), ("Forks", "forks"), ("Search", "search")];
 
-/// A whole page. `up`: the way from it to the first page, such as `../`.
+/// A complete page. `up` is the relative path to the first page, such as `../`.
 pub(super) fn page(title: &str, up: &str, here: &str, version: u64, main: &Markup) -> Markup {
     html! {
         (DOCTYPE)
@@ -65,12 +65,12 @@ pub(super) fn page(title: &str, up: &str, here: &str, version: u64, main: &Marku
     }
 }
 
-/// The page in place of one that is not there.
+/// The page for an unknown address.
 pub(super) fn missing() -> Markup {
     bare("Not found", "There is no such page here. A session whose transcript was removed is not there any more.")
 }
 
-/// The page in place of one that could not be made.
+/// The page for an error.
 pub(super) fn failed(why: &str) -> Markup {
     bare("That did not work", why)
 }
@@ -85,7 +85,7 @@ fn bare(title: &str, text: &str) -> Markup {
     }
 }
 
-/// `text` with hidden characters made visible; line breaks and tabs stay.
+/// `text` with hidden characters made visible; line breaks and tabs are kept.
 pub(super) fn clean(text: &str) -> String {
     if !text.contains(|c: char| visible::is_hidden(c)) {
         return text.to_owned();
@@ -102,7 +102,7 @@ pub(super) fn clean(text: &str) -> String {
     clean
 }
 
-/// A count with a comma for each thousand: "1,234,567".
+/// A count with thousands separators: "1,234,567".
 pub(super) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
@@ -115,7 +115,7 @@ pub(super) fn number(number: u64) -> String {
     grouped
 }
 
-/// What something cost, or that it is not known.
+/// A cost, or that it is unknown.
 pub(super) fn cost(cost: Option<f64>) -> Markup {
     match cost {
         Some(cost) => html! { (dollars(cost)) },
@@ -131,7 +131,7 @@ pub(super) fn figures(tokens: Tokens, money: Option<f64>) -> Markup {
     }
 }
 
-/// The heads of these cells.
+/// The headings of these cells.
 pub(super) fn figure_heads() -> Markup {
     html! {
         @for (name, what) in BUCKETS { th .n scope="col" title=(what) { (name) } }
@@ -139,14 +139,14 @@ pub(super) fn figure_heads() -> Markup {
     }
 }
 
-/// A point in time, in the zone of the machine.
+/// A point in time, in the machine's time zone.
 pub(super) fn time(at: Option<Nanos>, zone: &jiff::tz::TimeZone) -> Markup {
     let Some(at) = at.and_then(|at| jiff::Timestamp::from_nanosecond(at.into()).ok()) else { return html! { "–" } };
     let local = at.to_zoned(zone.clone());
     html! { time datetime=(at) { (local.strftime("%Y-%m-%d %H:%M:%S")) } }
 }
 
-/// How long something took.
+/// A duration.
 pub(super) fn span(nanos: u64) -> String {
     let ms = nanos / 1_000_000;
     match ms {
@@ -157,7 +157,7 @@ pub(super) fn span(nanos: u64) -> String {
     }
 }
 
-/// Links to the pages of a long list. `path`: the address of the list.
+/// Links to the pages of a long list at the address `path`.
 pub(super) fn pager(query: &Query, page: usize, pages: usize) -> Markup {
     if pages < 2 {
         return PreEscaped(String::new());
@@ -172,7 +172,8 @@ pub(super) fn pager(query: &Query, page: usize, pages: usize) -> Markup {
     }
 }
 
-/// Which part of `all` the query wants, at `size` to a page: the part's number from 1, how many there are, and the items.
+/// The page of `all` that the query asks for, with `size` items per page: its number from 1, the number of pages,
+/// and the items.
 pub(super) fn part<'a, T>(all: &'a [T], query: &Query, size: usize) -> (usize, usize, &'a [T]) {
     let pages = all.len().div_ceil(size).max(1);
     let page = usize::try_from(query.number("page")).unwrap_or(1).clamp(1, pages);

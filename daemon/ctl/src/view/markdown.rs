@@ -1,14 +1,14 @@
-//! Markdown of a transcript → HTML: no HTML of its own, no image that is fetched, no link to anything but the web.
+//! Markdown from a transcript → HTML, without embedded HTML, remote images, or links to anything but the web.
 
 use maud::{Markup, PreEscaped, Render, html};
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 use super::html::clean;
 
-/// How much of a text is formatted, in bytes; longer ones are shown as they are.
+/// Maximum length of a formatted text in bytes; longer ones are shown unformatted.
 const FORMATTED: usize = 256 << 10;
 
-/// `text`, which somebody wrote who is not trusted.
+/// `text` is not trusted.
 pub(super) fn markdown(text: &str) -> Markup {
     let text = clean(text);
     if text.len() > FORMATTED {
@@ -61,7 +61,7 @@ fn start(tag: &Tag<'_>) -> String {
             let url = html! { a href=(dest_url) rel="noreferrer noopener nofollow" target="_blank" {} }.into_string();
             url.strip_suffix("</a>").unwrap_or_default().to_owned()
         }
-        // Where it leads is said, not followed.
+        // The target is shown, but is no link.
         Tag::Link { dest_url, .. } => html! { a title=(dest_url) {} }.into_string().replace("</a>", ""),
         Tag::Image { dest_url, .. } => html! { "[image " (dest_url) ": " }.into_string(),
         _ => String::new(),
@@ -89,7 +89,7 @@ fn end(tag: TagEnd) -> &'static str {
     }
 }
 
-/// An address of the web, and nothing that a browser would run or open in another program.
+/// True for a web address, which a browser does not run or open in another program.
 fn is_web(url: &str) -> bool {
     let url = url.to_ascii_lowercase();
     (url.starts_with("https://") || url.starts_with("http://")) && !url.contains(char::is_whitespace)

@@ -1,4 +1,4 @@
-//! Which page an address means.
+//! Selects the page for an address.
 
 use std::sync::atomic::Ordering;
 
@@ -10,11 +10,11 @@ use super::{Site, cache, export, forks, query::Query, search, session_page, sess
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// An answer, whole.
+/// A complete answer.
 pub(super) struct Page {
     pub kind: &'static str,
     pub body: Bytes,
-    /// What it is called when it is to be kept.
+    /// The file name if it is a download.
     pub file_name: Option<String>,
 }
 
@@ -32,7 +32,7 @@ impl Page {
     }
 }
 
-/// The page at `parts`; none if there is no such page.
+/// The page at `parts`; `None` if there is no such page.
 ///
 /// # Errors
 /// If the index or a transcript cannot be read.
@@ -60,13 +60,13 @@ fn asset(kind: &'static str, text: &'static str) -> Page {
     Page { kind, body: Bytes::from_static(text.as_bytes()), file_name: None }
 }
 
-/// A file to keep.
+/// A download.
 pub(super) fn kept(kind: &'static str, name: String, text: String) -> Page {
     Page::kept(kind, name, text)
 }
 
 impl Site {
-    /// The state of the index from which a page is made.
+    /// The version of the index for a page.
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Relaxed)
     }

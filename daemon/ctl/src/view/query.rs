@@ -1,10 +1,10 @@
-//! The query of an address: what is filtered, searched and turned to stands there, so that it can be kept as a bookmark.
+//! The query of an address: filter, search and page number are in it, so that it can be bookmarked.
 
 use std::collections::BTreeMap;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-/// What must not stand in a value as it is.
+/// Characters that must be encoded in a value.
 const RESERVED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -23,7 +23,7 @@ const RESERVED: &AsciiSet = &CONTROLS
 pub(super) struct Query(BTreeMap<String, String>);
 
 impl Query {
-    /// Reads `a=b&c=d`. Of a name that stands twice the last counts; what is not UTF-8 is left out.
+    /// Parses `a=b&c=d`. The last value of a name counts; values that are not UTF-8 are left out.
     pub(super) fn parse(text: &str) -> Self {
         let decode = |text: &str| {
             percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(std::borrow::Cow::into_owned)
@@ -39,12 +39,12 @@ impl Query {
         self.0.get(name).map(String::as_str)
     }
 
-    /// A number; zero if it is none.
+    /// A number; zero if it is not a number.
     pub(super) fn number(&self, name: &str) -> u64 {
         self.get(name).and_then(|text| text.parse().ok()).unwrap_or_default()
     }
 
-    /// The query with another value, as it stands in an address; without that name if `value` is empty.
+    /// The query with another value, encoded for an address; without the name if `value` is empty.
     pub(super) fn with(&self, name: &str, value: &str) -> String {
         let mut pairs = self.0.clone();
         if value.is_empty() {
@@ -58,7 +58,7 @@ impl Query {
     }
 }
 
-/// `text` as a part of an address.
+/// `text` encoded for an address.
 pub(super) fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }

@@ -1,4 +1,4 @@
-//! Search: names from the index at once, prompts from the transcripts as far as a moment goes, newest first.
+//! Search: names from the index, and prompts from the transcripts as many as a short time allows, newest first.
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ use cc_langfuse::{
     index::{Listed, PromptAt},
 };
 
-/// How many hits stand on a page.
+/// Hits per page.
 const HITS: usize = 50;
 
 /// How long prompts are searched for one page.
 const LIMIT: Duration = Duration::from_millis(900);
 
-/// How much is shown around a hit, in characters.
+/// How many characters around a hit are shown.
 const AROUND: usize = 80;
 
-/// A prompt that holds what is sought.
+/// A prompt that contains the searched text.
 struct Hit {
     session: usize,
     trace: String,
@@ -102,9 +102,9 @@ fn is_named(one: &Listed, wanted: &str) -> bool {
     has(&one.title) || has(&one.project) || has(&one.branch) || one.session_id.to_lowercase().contains(wanted)
 }
 
-/// What stands around the first hit, in one line.
+/// The text around the first hit, on one line.
 fn around(text: &str, wanted: &str) -> String {
-    // Small letters can take more bytes than capital ones: the place is found by counting characters.
+    // Lower case can take more bytes than upper case, so the position is found by counting characters.
     let lower = text.to_lowercase();
     let at = lower.find(wanted).map_or(0, |at| lower[..at].chars().count());
     let start = at.saturating_sub(AROUND);

@@ -1,4 +1,4 @@
-//! A session to read, turn by turn, or as a tree with what each part used.
+//! A session to read, turn by turn, or as a tree with the usage of each part.
 
 use maud::{Markup, html};
 
@@ -15,10 +15,10 @@ use crate::history::prompt;
 use cc_core::{observation::Body, redact::Redactor, visible};
 use cc_langfuse::index::{Filter, Listed, ListedTurn};
 
-/// How many turns stand on a page.
+/// Turns per page.
 const SIZE: usize = 20;
 
-/// How much is shown of a prompt in a list, in characters.
+/// Maximum length of a prompt in a list, in characters.
 const PROMPT: usize = 120;
 
 pub(super) fn page(site: &Site, id: &str, query: &Query) -> anyhow::Result<Option<Markup>> {
@@ -66,7 +66,7 @@ fn pager(id: &str, query: &Query, page: usize, pages: usize) -> Markup {
     }
 }
 
-/// What the session is and what it used.
+/// The session's properties and usage.
 pub(super) fn head(site: &Site, one: &Listed) -> Markup {
     html! {
         dl .facts {
@@ -111,7 +111,7 @@ pub(super) fn reading(id: &str, turn: &ListedTurn, trees: &[Tree], one: &Listed,
     }
 }
 
-/// The turns with what each part used, itself and with everything below.
+/// The turns with the usage of each part, its own and in total.
 fn tree(id: &str, turns: &[ListedTurn], trees: &[Tree]) -> Markup {
     html! {
         p .dim { "The figures of a row are those of all below it; a model call has its own." }

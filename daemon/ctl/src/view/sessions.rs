@@ -1,4 +1,4 @@
-//! The first page: every session, the one that last did something first.
+//! The first page: every session, the most recently active first.
 
 use maud::{Markup, html};
 
@@ -12,13 +12,13 @@ use crate::history::prompt;
 use cc_core::visible;
 use cc_langfuse::{clock, index::Listed};
 
-/// How many sessions stand on a page.
+/// Sessions per page.
 const SIZE: usize = 50;
 
-/// How much is shown of a title or prompt, in characters.
+/// Maximum length of a title or prompt, in characters.
 const TITLE: usize = 100;
 
-/// After so long without a word, in nanoseconds, a session that stopped in the middle is not at work.
+/// After a silence of this many nanoseconds, a session that stopped in the middle of a turn counts as abandoned.
 const SILENT: u64 = 10 * 60 * 1_000_000_000;
 
 pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
@@ -81,7 +81,7 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
     Ok(frame("Sessions", "", "Sessions", site.version(), &main))
 }
 
-/// What a session is called: by its title, by its first prompt, or by its id.
+/// The name of a session: its title, its first prompt, or its id.
 pub(super) fn title(one: &Listed, rules: &cc_core::redact::Redactor) -> String {
     let prompt = || one.first_prompt.and_then(|at| prompt(&one.path, at, rules));
     let text = one.title.clone().or_else(prompt).filter(|text| !text.trim().is_empty());
@@ -93,7 +93,7 @@ fn models_of(one: &Listed) -> String {
     models.join(", ")
 }
 
-/// Whether the model is at work, the user is waited for, or the session was left in the middle.
+/// Whether the model is working, waits for the user, or the session was abandoned in a turn.
 pub(super) fn state(one: &Listed) -> &'static str {
     let is_silent = one.last.is_none_or(|last| clock::now_ns().saturating_sub(last) > SILENT);
     match (one.is_open, is_silent) {

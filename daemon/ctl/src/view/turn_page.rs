@@ -1,4 +1,4 @@
-//! A turn: what happened when, and all that is known of each part.
+//! A turn: what happened when, and every detail of each part.
 
 use maud::{Markup, html};
 
@@ -25,41 +25,41 @@ use cc_langfuse::{
     rebuild,
 };
 
-/// How much of a text stands open, in bytes; longer ones are folded.
+/// Texts up to this many bytes are shown unfolded.
 const OPEN: usize = 1500;
 
-/// How much of a text is shown at all, in bytes.
+/// Maximum length of a text that is shown, in bytes.
 const SHOWN: usize = 200 << 10;
 
-/// How large an image may be that is shown, in bytes.
+/// Maximum size of an image that is shown, in bytes.
 const IMAGE: usize = 1 << 20;
 
-/// How much is shown of a part's text in a row, in characters.
+/// Maximum length of a part's summary in a row, in characters.
 const GIST: usize = 80;
 
-/// Images that a browser shows without running anything.
+/// Image types that a browser shows without running anything.
 const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
-/// An observation and what lies below it.
+/// An observation and everything below it.
 pub(super) struct Node {
     pub observation: Observation,
-    /// What it and everything below used.
+    /// The usage of it and everything below.
     pub below: Sum,
     children: Vec<Self>,
 }
 
-/// The observations of a turn.
+/// The tree of a turn's observations.
 pub(super) struct Tree {
     pub trace: TraceId,
     roots: Vec<Node>,
 }
 
-/// Reads `count` turns of a session from `first` on.
+/// Reads `count` turns of a session, starting with `first`.
 ///
 /// # Errors
 /// If the transcript cannot be read.
 pub(super) fn read(one: &Listed, first: &ListedTurn, count: usize, rules: &Rules) -> anyhow::Result<Vec<Tree>> {
-    // Times as they were measured: tools that ran beside each other are shown so.
+    // With measured times, parallel tools are shown in parallel.
     let options = Options { semantics: Semantics::Measured, ..Options::default() };
     let start = (first.at_byte, first.number.saturating_sub(1));
     let turns = rebuild::turns_from(&one.path, &one.session_id, start, count, &options, rules)?;
@@ -67,13 +67,13 @@ pub(super) fn read(one: &Listed, first: &ListedTurn, count: usize, rules: &Rules
 }
 
 impl Tree {
-    /// None if there is nothing.
+    /// `None` if there are no observations.
     fn of(found: Vec<Outgoing>) -> Option<Self> {
         let trace = found.first()?.observation.trace_id;
         let mut all: Vec<Option<Observation>> = found.into_iter().map(|out| Some(out.observation)).collect();
         let has =
             |id: Option<SpanId>, all: &[Option<Observation>]| all.iter().flatten().any(|one| Some(one.span_id) == id);
-        // What hangs on nothing that is here stands on its own.
+        // Observations without a known parent are shown at the top.
         let tops: Vec<usize> = (0..all.len())
             .filter(|at| all[*at].as_ref().is_some_and(|one| one.parent.is_none() || !has(one.parent, &all)))
             .collect();
@@ -95,13 +95,13 @@ impl Tree {
         found
     }
 
-    /// The turn to be read.
+    /// The turn as a conversation.
     pub(super) fn conversation(&self) -> Markup {
         html! { @for root in &self.roots { (said(root)) } }
     }
 }
 
-/// The node of the observation at `at`, taken out of `all` with everything below it.
+/// The node of the observation at index `at`, which is moved out of `all` with everything below it.
 fn node(at: usize, all: &mut [Option<Observation>]) -> Option<Node> {
     let observation = all[at].take()?;
     let mut below = Sum::default();
@@ -114,7 +114,7 @@ fn node(at: usize, all: &mut [Option<Observation>]) -> Option<Node> {
             cache_write_5m: usage.cache_write_5m.saturating_add(usage.cache_write),
             cache_write_1h: usage.cache_write_1h,
         };
-        // The advice of another model is no call of the API's own.
+        // The advice of another model is not a call of its own.
         below.calls = u64::from(generation.role.is_none());
         below.cost_usd = usage::cost(&generation.model, generation.speed.as_deref(), below.tokens);
     }
@@ -134,7 +134,7 @@ fn node(at: usize, all: &mut [Option<Observation>]) -> Option<Node> {
 }
 
 impl Node {
-    /// Cells for the calls, the tokens and the cost of it and everything below; empty where no model was called.
+    /// Cells for the calls, tokens and cost of it and everything below; empty without calls.
     pub(super) fn figures(&self) -> Markup {
         html! {
             @if self.below.calls == 0 && self.below.tokens.is_none() { td .n colspan="7" {} } @else {
@@ -144,7 +144,7 @@ impl Node {
         }
     }
 
-    /// What it is about, in a few words.
+    /// A summary in a few words.
     pub(super) fn gist(&self) -> String {
         let text = match &self.observation.body {
             Body::Turn(turn) => turn.input.text().into_owned(),
@@ -159,7 +159,7 @@ impl Node {
     }
 }
 
-/// A part of a conversation, with what lies below.
+/// A part of a conversation, with everything below.
 fn said(node: &Node) -> Markup {
     let found = &node.observation;
     match &found.body {
@@ -210,7 +210,7 @@ fn said(node: &Node) -> Markup {
     }
 }
 
-/// A prompt; of the report of a background task its summary, and the rest folded.
+/// A prompt; for the report of a background task its summary, with the rest folded.
 fn asked(input: &Content) -> Markup {
     let text = input.text();
     let report = text.trim_start().strip_prefix("<task-notification>");
@@ -223,14 +223,14 @@ fn asked(input: &Content) -> Markup {
     }
 }
 
-/// The most telling argument of a tool.
+/// The most significant argument of a tool.
 fn one_line(tool: &Tool) -> String {
     let json: serde_json::Value = serde_json::from_str(&tool.input).unwrap_or_default();
     let telling = ["command", "file_path", "path", "pattern", "query", "url", "description", "prompt", "skill"];
     telling.iter().find_map(|name| json[name].as_str()).map_or_else(|| tool.input.clone(), str::to_owned)
 }
 
-/// The arguments of a tool: what an edit changes as a difference.
+/// The arguments of a tool; an edit is shown as a diff.
 fn input(name: &str, tool: &Tool) -> Markup {
     let json: serde_json::Value = serde_json::from_str(&tool.input).unwrap_or_default();
     let text = |key: &str| json[key].as_str();
@@ -270,7 +270,7 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(SHOWN)]
 }
 
-/// Text as it is; folded if it is long, and cut if it is very long.
+/// Text, folded if it is long, and cut if it is very long.
 fn long(text: &str) -> Markup {
     let shown = clean(cut(text));
     html! {
@@ -357,11 +357,11 @@ pub(super) fn page(site: &Site, session: &str, trace: &str) -> anyhow::Result<Op
     Ok(Some(frame(&format!("Turn {}", turn.number), "../../", "", site.version(), &main)))
 }
 
-/// The drawing's width and the height of a row, in its own units.
+/// The width of the drawing and the height of a row, in its own units.
 const WIDTH: f64 = 1000.0;
 const ROW: f64 = 22.0;
 
-/// When each part ran: parts beside each other overlap.
+/// A chart of when each part ran: parallel parts overlap.
 fn waterfall(tree: &Tree) -> Markup {
     let rows: Vec<(usize, &Node)> = tree.flat();
     let start = rows.iter().map(|(_, node)| node.observation.start).min().unwrap_or_default();
@@ -390,7 +390,7 @@ fn waterfall(tree: &Tree) -> Markup {
     }
 }
 
-/// Where the name of a bar stands: behind it, before it, or within it where there is no room beside it.
+/// The position of a bar's label: after it, before it, or inside it if there is no room beside it.
 fn label(left: f64, right: f64) -> (&'static str, &'static str, f64) {
     if right < WIDTH * 0.7 {
         ("beside", "start", right + 5.0)
@@ -401,7 +401,7 @@ fn label(left: f64, right: f64) -> (&'static str, &'static str, f64) {
     }
 }
 
-/// How a bar is painted.
+/// The colour class of a bar.
 fn kind(found: &Observation) -> &'static str {
     match (&found.level, found.body.kind()) {
         (Level::Error, _) => "error",

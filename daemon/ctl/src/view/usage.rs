@@ -1,4 +1,4 @@
-//! What was used, as a chart and a table; each row leads to the sessions it is of.
+//! The usage as a chart and a table; each row links to its sessions.
 
 use maud::{Markup, html};
 
@@ -12,10 +12,10 @@ use crate::ui::amount::dollars;
 use cc_core::usage::{By, Report, Row};
 use cc_langfuse::{clock, index::Filter};
 
-/// How many bars are drawn at most: the latest, or the largest.
+/// Maximum number of bars: the latest, or the largest.
 const BARS: usize = 60;
 
-/// The drawing, in its own units.
+/// The size of the drawing, in its own units.
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 160.0;
 
@@ -114,7 +114,7 @@ fn link(by: By, row: &Row, name: &str) -> Markup {
     html! { a href=(to) { (name) } }
 }
 
-/// A bar for each row, as high as its cost; as its tokens where nothing has a price.
+/// A bar for each row, as high as its cost, or its tokens if nothing has a price.
 fn chart(report: &Report, by: By) -> Markup {
     let rows = &report.rows;
     let shown = if by.is_time() { &rows[rows.len().saturating_sub(BARS)..] } else { &rows[..rows.len().min(BARS)] };

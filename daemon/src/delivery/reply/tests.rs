@@ -24,7 +24,7 @@ fn utf16(text: &str, big: bool, mark: bool) -> Vec<u8> {
 }
 
 #[test]
-fn what_receivers_say_is_a_yes() {
+fn every_positive_answer_of_a_receiver_is_accepted() {
     let queued = r#"{"name":"otel-ingestion-job","data":{"timestamp":"2026-11-28T10:00:00.000Z","id":"0f","payload":
         {"data":{"fileKey":"otel/p/2026/11/28/10/00/0f.json","publicKey":"pk"},"authCheck":{"validKey":true,"scope":
         {"projectId":"p","accessLevel":"project","plan":"oss","rateLimitOverrides":[],"isIngestionSuspended":false}}},
@@ -90,7 +90,7 @@ fn what_receivers_say_is_a_yes() {
 }
 
 #[test]
-fn a_page_is_nobodys_yes_however_it_is_dressed() {
+fn a_web_page_is_never_accepted_whatever_its_type_or_encoding() {
     let titled = Reply::Foreign("the page \"Sign in to Airport WiFi\"".into());
     let kinds = [
         "",
@@ -132,7 +132,7 @@ fn a_page_is_nobodys_yes_however_it_is_dressed() {
         let reply = api(kind, HTML);
         assert!(reply == titled || kind.ends_with("xml"), "{reply:?}");
     }
-    // What arrived of it.
+    // The part that arrived.
     assert!(matches!(api("", &HTML[..30]), Reply::Foreign(_)));
     for (kind, body) in [
         ("text/html", ""),
@@ -170,7 +170,7 @@ fn a_page_is_nobodys_yes_however_it_is_dressed() {
 }
 
 #[test]
-fn json_that_reports_an_error_is_no_yes() {
+fn json_that_reports_an_error_is_not_accepted() {
     for body in [
         r#"{"error":"not authenticated"}"#,
         r#"{"error":"not auth"#,
@@ -229,7 +229,7 @@ fn json_that_reports_an_error_is_no_yes() {
 }
 
 #[test]
-fn what_was_not_kept_is_read_whatever_the_number() {
+fn the_count_of_rejected_spans_is_read_in_every_number_form() {
     const MOST: u64 = u64::MAX;
     for (count, expect) in [
         ("3", Some(3)),
@@ -267,7 +267,7 @@ fn what_was_not_kept_is_read_whatever_the_number() {
 }
 
 #[test]
-fn a_storage_says_little() {
+fn a_file_store_may_answer_with_nothing_or_with_xml() {
     let put = |kind, body: &str| {
         read(Asked::Storage, &Said { status: 200, kind: Some(kind), body: body.as_bytes(), ..Said::default() })
     };

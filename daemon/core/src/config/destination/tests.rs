@@ -18,7 +18,7 @@ fn one(text: &str) -> Result<Entry, String> {
 const GOOD: &str = "name = 'team'\nkind = 'otlp'\naddress = 'https://otel.example'\n";
 
 #[test]
-fn each_kind_is_led_to_by_its_own_variables() {
+fn each_kind_takes_its_own_settings() {
     for (text, kind, address, account) in [
         (
             "name = 'a'\nkind = 'langfuse'\naddress = ' https://lf.example/ '\nLANGFUSE_PUBLIC_KEY = 'pk-1'\nsecret_file = '~/k'",
@@ -53,7 +53,7 @@ fn each_kind_is_led_to_by_its_own_variables() {
 }
 
 #[test]
-fn what_is_wrong_with_a_table_is_said_with_what_to_do_and_costs_no_other() {
+fn an_invalid_table_gets_a_remedy_and_does_not_affect_others() {
     let langfuse = "name = 'a'\nkind = 'langfuse'\naddress = 'https://lf.example'\n";
     let keyed = format!("{langfuse}LANGFUSE_PUBLIC_KEY = 'pk-1'\n");
     for (text, parts) in [
@@ -112,7 +112,7 @@ fn what_is_wrong_with_a_table_is_said_with_what_to_do_and_costs_no_other() {
 }
 
 #[test]
-fn names_and_places_are_told_apart_in_all_files() {
+fn names_and_destinations_must_be_unique_across_files() {
     let mut layers = Layers::default();
     let table = |name: &str, host: &str| {
         format!("[[destination]]\nname = '{name}'\nkind = 'otlp'\naddress = 'https://{host}.example'\n")
@@ -131,7 +131,7 @@ fn names_and_places_are_told_apart_in_all_files() {
 }
 
 #[test]
-fn a_secret_is_the_first_line_or_what_the_lines_name() {
+fn a_secret_is_the_first_line_or_the_named_lines() {
     let langfuse =
         "name = 'a'\nkind = 'langfuse'\naddress = 'https://x'\nLANGFUSE_PUBLIC_KEY = 'pk'\nsecret_file = '/k'";
     let mlflow = "name = 'a'\nkind = 'mlflow'\naddress = 'https://x'";
@@ -162,7 +162,7 @@ fn a_secret_is_the_first_line_or_what_the_lines_name() {
 }
 
 #[test]
-fn entries_join_the_projects_they_are_for_and_leave_them_when_they_are_gone() {
+fn entries_join_matching_projects_and_leave_when_removed() {
     let of = |text: &str| -> Vec<Entry> { read(text).into_iter().map(|(_, entry)| entry.unwrap()).collect() };
     let table = |host: &str, more: &str| {
         format!("[[destination]]\nname = '{host}'\nkind = 'otlp'\naddress = 'http://{host}'\n{more}\n")

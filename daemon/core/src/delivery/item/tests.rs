@@ -152,7 +152,7 @@ fn items() -> Vec<Item> {
 }
 
 #[test]
-fn what_waits_comes_back_as_it_was() {
+fn a_stored_observation_is_read_back_unchanged() {
     for item in items() {
         let body = item.body();
         assert_eq!(Item::parse(body.as_bytes()).unwrap(), item, "{body}");
@@ -191,7 +191,7 @@ fn a_batch_is_parsed_as_its_bodies_are_one_by_one() {
 }
 
 #[test]
-fn what_an_observation_shows_is_not_stored() {
+fn the_bytes_of_media_are_not_stored() {
     let observation = Observation { media: vec![(Field::Input, medium())], ..Observation::default() };
     let text = body(&super::facts(&TraceFacts::default()), &observation);
     let Item::Observation(stored) = Item::parse(text.as_bytes()).unwrap() else { panic!("{text}") };
@@ -199,7 +199,7 @@ fn what_an_observation_shows_is_not_stored() {
 }
 
 #[test]
-fn another_form_and_what_is_none_are_errors() {
+fn bodies_of_unknown_form_are_errors() {
     let good = items().remove(0).body();
     for (from, to) in [
         (r#""observation":{"v":1"#, r#""observation":{"v":2"#),
@@ -217,7 +217,7 @@ fn another_form_and_what_is_none_are_errors() {
 }
 
 #[test]
-fn a_span_that_an_earlier_version_stored_goes_out_as_it_is() {
+fn a_span_stored_by_an_earlier_version_is_sent_unchanged() {
     let stored = json!({
         "trace_id": "ab".repeat(16), "span_id": "01".repeat(8), "parent_id": "00".repeat(8), "name": "Turn 1",
         "start_ns": 1, "end_ns": 2, "error": "no",
@@ -239,7 +239,7 @@ fn a_span_that_an_earlier_version_stored_goes_out_as_it_is() {
 }
 
 #[test]
-fn no_text_is_left_unmasked_in_any_field() {
+fn every_text_field_is_masked() {
     let rules = Redactor::with_extra(&[("word".into(), TOKEN.into())]).unwrap();
     for item in items() {
         let Item::Observation(mut stored) = item else { panic!("an observation") };
@@ -254,7 +254,7 @@ fn no_text_is_left_unmasked_in_any_field() {
 }
 
 #[test]
-fn a_failure_is_an_exception() {
+fn a_failed_observation_has_an_exception() {
     let mut observation = Observation { status: Some("exit 1".into()), ..Observation::default() };
     assert_eq!(observation.exception(), None);
     for (failure, kind) in

@@ -16,7 +16,7 @@ fn langfuse() -> Destination {
 }
 
 #[test]
-fn a_trace_that_is_kept_elsewhere_counts_as_delivered_and_holds_up_no_other() {
+fn a_trace_stored_elsewhere_counts_as_delivered_and_delays_no_other() {
     // How many spans each trace has, in queue order, and whether the server stores it elsewhere.
     let traces = [(3, false), (4, true), (1, true), (200, false), (1, false), (300, true), (2, false)];
     let waiting: Vec<usize> = traces.iter().enumerate().flat_map(|(trace, (spans, _))| vec![trace; *spans]).collect();
@@ -52,7 +52,7 @@ fn sent(spans: usize) -> Sent {
 }
 
 #[test]
-fn waits_grow_and_stay_within_their_bounds() {
+fn back_off_grows_within_its_bounds() {
     let mut plan = Plan::new(Manners::default());
     let mut bounds = Vec::new();
     for _ in 0..12 {
@@ -93,7 +93,7 @@ fn deliver(n: usize, bad: &[usize], verdict: fn(String) -> Verdict) -> (Vec<usiz
 }
 
 #[test]
-fn a_poison_span_is_found_and_the_rest_arrives() {
+fn a_refused_span_is_isolated_and_all_others_are_delivered() {
     for bad in [vec![], vec![0], vec![511], vec![300], vec![7, 8, 400]] {
         for verdict in [Verdict::Refused as fn(String) -> Verdict, Verdict::TooLarge] {
             let (arrived, buried, requests) = deliver(600, &bad, verdict);
@@ -148,7 +148,7 @@ fn deliver_to(sizes: &[usize], answer: impl Fn(usize, usize) -> Option<Duration>
 }
 
 #[test]
-fn what_resets_large_bodies_is_survived_at_little_cost() {
+fn a_connection_that_resets_large_bodies_costs_few_extra_spans() {
     const KB: usize = 1 << 10;
     for limit in [100 * KB, 1000 * KB, 3000 * KB] {
         for size in [KB, 20 * KB, 90 * KB] {
@@ -167,7 +167,7 @@ fn what_resets_large_bodies_is_survived_at_little_cost() {
 }
 
 #[test]
-fn a_span_that_no_way_is_wide_enough_for_is_cut_when_smaller_ones_have_shown_so() {
+fn a_span_too_large_for_the_connection_is_cut_once_smaller_ones_arrive() {
     let through = |_: usize, bytes: usize| (bytes <= 1 << 20).then_some(Duration::ZERO);
     let mut sizes = vec![3000; 20];
     sizes[0] = 5 << 20;
@@ -185,7 +185,7 @@ fn a_span_that_no_way_is_wide_enough_for_is_cut_when_smaller_ones_have_shown_so(
 }
 
 #[test]
-fn a_server_that_needs_long_for_each_span_is_not_sent_them_again() {
+fn a_server_that_is_slow_per_span_is_not_sent_spans_again() {
     for each in [1, 10, 100, 250, 1000, 5000] {
         let took = |spans: usize, _| Some(Duration::from_millis(each * spans as u64));
         let (arrived, unanswered, cut) = deliver_to(&[2000; 2000], took);
@@ -200,7 +200,7 @@ fn a_server_that_needs_long_for_each_span_is_not_sent_them_again() {
 }
 
 #[test]
-fn a_server_that_is_busy_for_minutes_gets_the_time_it_takes() {
+fn a_busy_server_gets_minutes_to_answer() {
     for seconds in [70, 89, 100, 300, 600] {
         let (_, unanswered, cut) = deliver_to(&[2000; 20], |_, _| Some(Duration::from_secs(seconds)));
         assert_eq!(cut, 0);
@@ -210,7 +210,7 @@ fn a_server_that_is_busy_for_minutes_gets_the_time_it_takes() {
 }
 
 #[test]
-fn after_bad_days_batches_are_large_again() {
+fn batches_grow_again_after_an_outage() {
     let mut plan = Plan::new(Manners::default());
     for _ in 0..50 {
         let spans = plan.batch();
@@ -254,7 +254,7 @@ fn trouble(hour: u64, now: u64) -> Answer {
 }
 
 #[test]
-fn a_week_without_a_server_costs_few_requests_and_no_span() {
+fn a_week_of_failures_takes_few_requests_and_loses_no_span() {
     const HOUR: u64 = 3_600_000;
     const WEEK: u64 = 7 * 24 * HOUR;
     for seed in 1..=50u64 {
@@ -332,7 +332,7 @@ fn a_week_without_a_server_costs_few_requests_and_no_span() {
 }
 
 #[test]
-fn a_promised_wait_outlives_a_restart_but_not_a_changed_clock() {
+fn a_wait_survives_a_restart_but_not_a_changed_clock() {
     let s = Duration::from_secs;
     for (next_at, now, expect) in [
         (10_000, 4_000, (s(6), false)),
@@ -350,7 +350,7 @@ fn a_promised_wait_outlives_a_restart_but_not_a_changed_clock() {
 }
 
 #[test]
-fn a_span_too_large_is_cut_at_its_largest_text_and_says_so() {
+fn shrinking_a_span_halves_its_largest_text_and_leaves_a_mark() {
     let text = |n: usize| Value::Text("é".repeat(n));
     let span = WireSpan {
         status: Status::Error("x".repeat(1500)),
@@ -372,7 +372,7 @@ fn a_span_too_large_is_cut_at_its_largest_text_and_says_so() {
 }
 
 #[test]
-fn an_observation_too_large_is_cut_at_its_largest_text_wherever_that_stands() {
+fn shrinking_an_observation_halves_its_largest_text_in_any_field() {
     let tool = Tool {
         input: "i".repeat(3000),
         output: Some(Output { text: "o".repeat(8000), media: vec![] }),

@@ -93,7 +93,7 @@ mod tests {
     use crate::destination::Kind;
 
     #[test]
-    fn one_api_may_be_missing_and_the_trace_may_come_later() {
+    fn a_missing_api_and_a_late_trace_are_told_apart() {
         let said = "HTTP 404: {\"message\":\"Trace not found\"}";
         for (view, said, lacks) in [
             (0, said, true),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_others_stay_one_segment_of_an_address() {
+    fn foreign_ids_are_encoded_as_one_path_segment() {
         let to = Destination { kind: Kind::Langfuse, address: "https://lf.example.org/x".into(), account: "pk".into() };
         let project = Project { id: "p/../q".into(), name: "p".into(), date: None };
         assert_eq!(
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_without_a_name_is_called_by_its_id() {
+    fn a_project_without_a_name_is_shown_by_its_id() {
         let named = |answer| Site.project(&answer);
         assert_eq!(named(json!({ "data": [{ "id": "i", "name": "n" }] })), Ok(("i".into(), "n".into())));
         assert_eq!(named(json!({ "data": [{ "id": "i" }] })), Ok(("i".into(), "i".into())));

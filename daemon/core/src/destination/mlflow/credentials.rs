@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_comes_from_the_file_and_nothing_else() {
+    fn only_missing_credentials_come_from_the_file() {
         let token = ("MLFLOW_TRACKING_TOKEN", "t-1");
         for (given, expect) in [
             (&[][..], &[(USERNAME, "ada"), (PASSWORD, "p=w")][..]),

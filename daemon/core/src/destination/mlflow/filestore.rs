@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_has_its_sums_its_tags_and_its_info_last() {
+    fn the_files_of_a_trace_have_sums_and_tags_and_the_info_comes_last() {
         let files = merged(None, &[turn(), call(2, 5, 0.25), call(3, 7, 0.5)], &PLACE).unwrap();
         let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths[paths.len() - 2..], [SPANS, INFO]);
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_tags_are_names_of_files_in_their_directory() {
+    fn tag_keys_become_safe_file_names() {
         let files = merged(None, &[turn()], &PLACE).unwrap();
         let mut tags: Vec<&str> = files.iter().filter_map(|file| file.path.strip_prefix("tags/")).collect();
         tags.sort_unstable();
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn late_and_grown_spans_join_what_is_there_and_a_repeat_changes_nothing() {
+    fn late_and_updated_spans_are_merged_and_a_repeat_changes_nothing() {
         let first = merged(None, &[call(3, 7, 0.5)], &PLACE).unwrap();
         assert!(content(&first, INFO).contains("state: IN_PROGRESS"));
         let failed = WireSpan { status: Status::Error("529".into()), ..turn() };
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_writer_put_there_stays() {
+    fn fields_of_other_writers_are_kept() {
         let stored = r#"{"spans":[{"trace_id":"BwcHBwcHBwcHBwcHBwcHBw==","span_id":"CQkJCQkJCQk=","parent_span_id":null,"name":"n",
             "start_time_unix_nano":1,"end_time_unix_nano":2,"events":[],"status":{"code":"STATUS_CODE_OK","message":""},
             "attributes":{"mlflow.spanType":"\"AGENT\""},"links":[{"x":1}]}]}"#;
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn an_experiment_is_read_as_it_was_written() {
+    fn a_written_experiment_is_read_back() {
         for title in ["Default", "a: b \"c\"", "größe\u{7f}"] {
             let read = Experiment::read(&experiment(&PLACE, title, 5)).unwrap();
             assert_eq!(read, Experiment { name: title.to_owned(), is_active: true });

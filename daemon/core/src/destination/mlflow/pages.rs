@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn an_experiment_is_asked_for_by_its_id_or_its_name_with_workspace_and_credentials() {
+    fn an_experiment_is_looked_up_by_id_or_name_with_workspace_and_credentials() {
         let secrets: Secrets = [(super::super::TOKEN, Secret::new("t-1"))].into_iter().collect();
         for (account, path) in [
             ("7", "/x/api/2.0/mlflow/experiments/get?experiment_id=7"),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_experiment_is_said_and_an_odd_answer_is_no_project() {
+    fn a_deleted_experiment_and_an_invalid_answer_are_reported() {
         let read = |answer| Site.project(&answer);
         let named = json!({"experiment": {"experiment_id": "7", "name": "mine", "lifecycle_stage": "active"}});
         assert_eq!(read(named), Ok(("7".into(), "mine".into())));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_add_up_and_servers_of_files_are_said_with_the_remedy() {
+    fn old_servers_and_file_store_servers_are_reported_with_a_remedy() {
         let remarks = |version: Option<&'static str>, info: Option<&'static str>| {
             let all = Site.remarks(&[version.map(Bytes::from), info.map(Bytes::from)]);
             all.into_iter().map(|remark| (remark.remedy.is_some(), remark.is_grave)).collect::<Vec<_>>()
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_others_stay_one_segment_of_an_address() {
+    fn foreign_ids_are_encoded_as_one_path_segment() {
         let base = "http://ml.example/x/#/experiments/7";
         assert_eq!(
             Site.trace(&to("7"), &project(), "0a"),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn traces_are_deleted_where_they_are() {
+    fn traces_are_deleted_in_their_own_experiment() {
         let trace = json!({"trace": {"trace_info": {"trace_id": "tr-0a", "trace_location": {
             "type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "3"}}}}});
         assert_eq!(Site.place(&trace), Some("3".into()));

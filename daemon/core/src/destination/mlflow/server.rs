@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waiting_does_not_change_parks_with_the_remedy() {
+    fn permanent_refusals_park_with_a_remedy() {
         for (status, body, remedy) in [
             (401, "You are not authenticated.", "MLFLOW_TRACKING_USERNAME"),
             (403, "Permission denied", "may not write"),
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_means_what_it_means_elsewhere() {
+    fn other_answers_have_their_common_meaning() {
         for (status, body) in
             [(200, ""), (400, "bad"), (413, ""), (422, ""), (429, ""), (500, "oops"), (502, ""), (503, "")]
         {

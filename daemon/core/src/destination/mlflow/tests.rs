@@ -59,7 +59,7 @@ fn a_uri_and_an_experiment_make_a_destination() {
 }
 
 #[test]
-fn credentials_are_found_as_mlflows_own_client_finds_them() {
+fn credentials_are_found_like_in_mlflows_own_client() {
     let (name, password, token) = ((USERNAME, "ada"), (PASSWORD, "p w"), (TOKEN, "t-1"));
     let of = |vars: &[(&str, &str)]| {
         let all: Vec<_> = [ON, SERVER].into_iter().chain(vars.iter().copied()).collect();
@@ -98,7 +98,7 @@ fn headers_name_the_experiment_and_the_workspace() {
 }
 
 #[test]
-fn what_is_no_server_is_written_to_files_or_says_what_to_do() {
+fn other_uris_are_file_stores_or_get_a_remedy() {
     let connect = |vars: &[(&str, &str)]| {
         let (to, secrets) = found(vars);
         Mlflow.connect(&to, &secrets, &[])
@@ -120,7 +120,7 @@ fn what_is_no_server_is_written_to_files_or_says_what_to_do() {
 }
 
 #[test]
-fn an_experiment_is_asked_for_by_its_name_and_made_where_there_is_none() {
+fn a_missing_experiment_is_looked_up_by_name_and_created() {
     let (to, secrets) = found(&[ON, SERVER, ("MLFLOW_EXPERIMENT_NAME", "a b/ü"), (TOKEN, "t-1")]);
     let answer = |status: u16, body: &str| {
         Response::builder().status(status).body(Bytes::copy_from_slice(body.as_bytes())).unwrap()
@@ -169,7 +169,7 @@ fn an_experiment_is_asked_for_by_its_name_and_made_where_there_is_none() {
 }
 
 #[test]
-fn an_image_is_named_in_a_message_and_not_in_the_result_of_a_tool() {
+fn images_are_attached_to_messages_but_not_to_tool_results() {
     use crate::observation::{Body, Caller, Content, Generation, MediaRef, Message, Part};
     let content = || {
         let media = MediaRef { kind: "image/png".into(), hash: [7; 32], length: 68 };

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uri_leads_where_mlflow_or_its_documentation_says() {
+    fn a_uri_is_resolved_as_mlflow_documents_it() {
         let server = |address: &str| Some(Place::Server(address.into()));
         let files = |path: &str| Some(Place::Files(path.into()));
         let other = |uri: &str| Some(Place::Other(uri.into()));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_taken_out() {
+    fn credentials_are_removed_from_a_uri() {
         let userinfo = |uri: &str| read(Some(uri), None).unwrap().userinfo;
         let pair = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
         assert_eq!(userinfo("https://me:p%40w@mlflow.example.org"), pair("me", "p@w"));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_is_sent_to_says_what_to_do() {
+    fn unsupported_stores_get_a_remedy() {
         for uri in ["sqlite:///a.db", "postgresql+psycopg2://db/x", "mysql://db/x"] {
             let why = remedy(uri);
             assert!(

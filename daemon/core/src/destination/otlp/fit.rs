@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_stays_as_it_is_and_the_rest_is_cut_with_a_mark() {
+    fn only_texts_over_the_limit_are_cut_and_marked() {
         let whole = r#"{"a": [1,  "x"]}"#;
         assert_eq!(fitted(whole, 256), whole);
         for text in ["x".repeat(257), "ä".repeat(5000), format!("[{}", "y".repeat(9000)), "{}".repeat(4000)] {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn json_stays_json_and_uses_what_there_is() {
+    fn shortened_json_is_valid_and_as_long_as_allowed() {
         let long = serde_json::json!([{"role": "user", "parts": [{"type": "text", "content": "\n\"q".repeat(9000)}, {"content": "kept"}]}]);
         for limit in [256, 1000, 4095] {
             let cut = fitted(&long.to_string(), limit);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_cut_keeps_its_kind() {
+    fn a_shortened_value_keeps_its_type() {
         let mut span = WireSpan {
             name: "n".repeat(1000),
             status: Status::Error("e".repeat(1000)),

@@ -8,7 +8,7 @@ use crate::{
     observation::{self, Answer, Body, Content, Generation, Observation, Tool, TraceFacts},
 };
 
-/// Who answers every call of a model.
+/// The provider of every model call.
 const PROVIDER: &str = "anthropic";
 
 /// Adds the attributes of `observation`.

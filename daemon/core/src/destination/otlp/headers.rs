@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_as_opentelemetry_has_them() {
+    fn headers_are_parsed_like_in_opentelemetry() {
         for (list, expect) in [
             ("", &[][..]),
             ("a=b", &[("a", "b")]),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_makes_no_headers_is_an_error_without_its_secrets() {
+    fn an_invalid_header_list_is_an_error_that_shows_no_secret() {
         for list in
             ["s3cr3t", "=s3cr3t", "a b=s3cr3t", "a=s3cr3t%0Ax", "host=s3cr3t", "Content-Type=s3cr3t", "a=\u{1}s3cr3t"]
         {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn presets_stand_once_each_in_their_order_with_headers_that_are_some() {
+    fn presets_are_sorted_unique_and_have_valid_headers() {
         use super::super::presets::PRESETS;
         assert!(PRESETS.is_sorted_by(|one, two| one.name < two.name));
         for preset in PRESETS {

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_asked_and_deletes_beside_where_it_takes_spans_with_the_same_headers() {
+    fn deletion_requests_use_the_receivers_host_and_headers() {
         let secrets: Secrets = [(HEADERS, Secret::new("k-123456"))].into_iter().collect();
         for (address, base) in [
             ("http://127.0.0.1:6006/v1/traces", "http://127.0.0.1:6006"),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn only_its_own_header_tells_it_apart() {
+    fn phoenix_is_recognised_by_its_version_header_only() {
         let answer = |name: &str| Response::builder().header(name, "20.26.1").body(Bytes::new()).unwrap();
         assert!(Phoenix.is_known(&answer("X-Phoenix-Server-Version")));
         assert!(!Phoenix.is_known(&answer("server")));

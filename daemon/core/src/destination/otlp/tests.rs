@@ -12,7 +12,7 @@ fn found(vars: &[(&str, &str)]) -> (Destination, Secrets) {
 const ENDPOINT: (&str, &str) = ("CC_LANGFUSE_OTLP_ENDPOINT", "http://127.0.0.1:6006/v1/traces");
 
 #[test]
-fn an_endpoint_is_compared_with_its_path_as_it_is() {
+fn the_path_of_an_endpoint_is_kept() {
     for (text, expect) in [
         ("http://127.0.0.1:4318", Some("http://127.0.0.1:4318/v1/traces")),
         ("http://127.0.0.1:4318/", Some("http://127.0.0.1:4318/v1/traces")),
@@ -36,7 +36,7 @@ fn an_endpoint_is_compared_with_its_path_as_it_is() {
 }
 
 #[test]
-fn an_account_says_what_its_spans_are_like_and_nothing_secret() {
+fn an_account_has_the_encoding_options_and_no_secret() {
     for (vars, account) in [
         (&[][..], "both"),
         (&[(DIALECT, "GenAI")], "genai"),
@@ -61,7 +61,7 @@ fn an_account_says_what_its_spans_are_like_and_nothing_secret() {
 }
 
 #[test]
-fn headers_come_from_the_list_the_preset_and_the_name() {
+fn headers_combine_the_list_the_preset_and_the_name() {
     let (to, secrets) =
         found(&[ENDPOINT, (PRESET, "phoenix"), ("CC_LANGFUSE_OTLP_NAME", "mine"), (HEADERS, "k-12345,x-b=c")]);
     let Connect::Ready(endpoint) = Otlp.connect(&to, &secrets, &[]) else { panic!("all is known") };
@@ -79,7 +79,7 @@ fn headers_come_from_the_list_the_preset_and_the_name() {
 }
 
 #[test]
-fn what_failed_is_an_error_with_an_exception_and_all_else_went_well() {
+fn failed_spans_are_errors_with_an_exception_and_all_others_are_ok() {
     use crate::destination::wire::Status;
     for (level, failure, expect, kind) in [
         (Level::Default, None, Status::Ok, None),

@@ -16,7 +16,7 @@ fn a_disk_is_nearly_full_by_bytes_or_by_share() {
 }
 
 #[test]
-fn the_service_is_judged_beside_the_daemon() {
+fn the_service_and_the_daemon_are_judged_together() {
     let systemd = |enabled: &str, active: &str| Unit::Systemd { enabled: enabled.into(), active: active.into() };
     for (unit, remedy, state) in [
         (Unit::NoManager, "cc-langfusectl start", State::Ok),
@@ -32,7 +32,7 @@ fn the_service_is_judged_beside_the_daemon() {
 }
 
 #[test]
-fn a_daemon_that_starts_is_waited_for() {
+fn a_starting_daemon_is_no_problem() {
     let starting = Daemon::Starting("its database of 700 MB is changed".into());
     let daemon = judge_daemon(&starting, &Unit::NoManager, 3, "1").swap_remove(0);
     assert_eq!(daemon.state, State::Warning);
@@ -40,7 +40,7 @@ fn a_daemon_that_starts_is_waited_for() {
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_made_has_a_way_out() {
+fn a_state_directory_that_cannot_be_created_has_a_remedy() {
     let found = judge_access("state-directory", Path::new("/s"), &Access::Forbidden, "700", false);
     assert_eq!((found.check, found.state), ("state-directory", State::Problem));
     assert!(found.remedy.unwrap_or_default().contains("CC_LANGFUSE_STATE_DIR"));

@@ -60,7 +60,7 @@ fn a_trace_has_arrived_if_either_api_shows_it() {
 }
 
 #[test]
-fn what_was_sent_to_be_read_back_is_deleted_again_where_that_can_be() {
+fn a_test_trace_is_deleted_again_if_possible() {
     let gone = Deleted { gone: 1, ..Deleted::default() };
     for (deleted, state, text) in [
         (None, State::Ok, "was sent and taken; this receiver is not read back"),
@@ -75,7 +75,7 @@ fn what_was_sent_to_be_read_back_is_deleted_again_where_that_can_be() {
 }
 
 #[test]
-fn each_kind_is_spoken_of_in_its_own_words() {
+fn each_kind_of_server_has_its_own_words() {
     use crate::destination::Kind::{Langfuse, Mlflow, Otlp};
     for (kind, variable, credentials) in [
         (Langfuse, "LANGFUSE_BASE_URL", "LANGFUSE_SECRET_KEY"),

@@ -1,4 +1,4 @@
-//! What stands where Claude Code does not look: guides for other tracers have it there.
+//! Settings under names that Claude Code ignores, as guides for other tracers have them.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Finding;
 use crate::settings::HOOK;
 
-/// Keys that people write in place of `env` and `hooks`, and what they mean.
+/// Keys that people write in place of `env` and `hooks`, and the right ones.
 const NAMES: [(&str, &str); 6] = [
     ("environment", "env"),
     ("Env", "env"),
@@ -18,7 +18,7 @@ const NAMES: [(&str, &str); 6] = [
     ("Hooks", "hooks"),
 ];
 
-/// What in the settings `file` has a name under which Claude Code does not look; `None` if there is nothing of the sort.
+/// The keys in the settings `file` that Claude Code ignores; `None` if there are none.
 pub(super) fn judge(check: &'static str, file: &Path, value: &Value) -> Option<Finding> {
     let shown = file.display();
     let top = value.as_object()?;
@@ -41,7 +41,7 @@ pub(super) fn judge(check: &'static str, file: &Path, value: &Value) -> Option<F
     ))
 }
 
-/// There is a file of hooks beside the settings.
+/// Reports a `hooks.json` beside the settings.
 pub fn judge_hooks_file(file: &Path) -> Finding {
     let settings = file.with_file_name("settings.json");
     Finding::warning(
@@ -63,7 +63,7 @@ mod tests {
     use crate::doctor::State;
 
     #[test]
-    fn what_has_the_wrong_name_is_said_with_the_right_one() {
+    fn a_misplaced_key_is_reported_with_the_right_one() {
         let judge = |value: Value| judge("project-settings", Path::new("/p/.claude/settings.json"), &value);
         for (value, seen, remedy) in [
             (json!({"environment": {"MLFLOW_TRACKING_URI": "x"}}), "`environment`", "rename `environment` to `env`"),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_hooks_is_no_settings_file() {
+    fn a_hooks_file_beside_the_settings_is_reported() {
         let finding = judge_hooks_file(Path::new("/p/.claude/hooks.json"));
         assert!(finding.seen.contains("hooks.json is not read"));
         assert!(finding.remedy.unwrap().contains("`hooks` of /p/.claude/settings.json"));

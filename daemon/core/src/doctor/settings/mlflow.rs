@@ -1,4 +1,4 @@
-//! MLflow: does the tracking URI lead somewhere, and does MLflow's own integration send the same?
+//! Checks of MLflow: whether the tracking URI is usable, and whether MLflow's own integration sends the same traces.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,8 @@ use crate::{
 
 const URI: &str = "MLFLOW_TRACKING_URI";
 
-/// What there is to say of the server or the directory that `env` names. `local` is the file to put things right in; `rivals` is what
-/// each settings file, weakest first, says of MLflow's own integration.
+/// The findings on the server or directory that `env` names. `local` is the file to correct settings in; `rivals` is
+/// what each settings file, weakest first, sets for MLflow's own integration.
 pub(super) fn judge(env: &Env<'_>, local: &Path, rivals: &[(PathBuf, Rival)]) -> Vec<Finding> {
     let check = "mlflow";
     let put = |what: &str| format!("put {what} into `env` of {}", local.display());

@@ -1,4 +1,4 @@
-//! A receiver of OTLP: is its address one, and are the variables beside it what they should be?
+//! Checks of an OTLP receiver: whether its address and the variables beside it are valid.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::{
     settings::quoted,
 };
 
-/// What there is to say of the receiver that `env` names. `local` is the file to put things right in.
+/// The findings on the receiver that `env` names. `local` is the file to correct settings in.
 pub(super) fn judge(env: &Env<'_>, local: &Path) -> Vec<Finding> {
     let check = "otlp";
     let endpoint = proto::env::OTLP_ENDPOINT;

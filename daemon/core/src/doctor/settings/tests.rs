@@ -11,7 +11,7 @@ fn only(text: &str) -> (Settings, Vec<Finding>) {
 }
 
 #[test]
-fn a_command_is_ours_or_the_other_tracers_or_neither() {
+fn commands_of_this_hook_and_of_the_other_tracer_are_recognised() {
     for (command, own, other) in [
         ("/home/a/cc-langfuse-hook", Some("/home/a/cc-langfuse-hook"), None),
         ("'/home/a b/cc-langfuse-hook'", Some("/home/a b/cc-langfuse-hook"), None),
@@ -29,7 +29,7 @@ fn a_command_is_ours_or_the_other_tracers_or_neither() {
 }
 
 #[test]
-fn an_event_turns_off_all_hooks_where_the_version_does_not_know_it() {
+fn an_unsupported_event_is_reported_because_it_turns_off_all_hooks() {
     let text = |event: &str| {
         format!(
             r#"{{"hooks":{{"Stop":[{{"hooks":[{{"type":"command","command":"/cc-langfuse-hook"}}]}}],"{event}":[]}}}}"#
@@ -52,7 +52,7 @@ fn an_event_turns_off_all_hooks_where_the_version_does_not_know_it() {
 }
 
 #[test]
-fn a_form_that_claude_code_does_not_take_is_named() {
+fn settings_that_claude_code_refuses_are_reported() {
     for (text, expect) in [
         ("[]", "not an object"),
         (r#"{"env":[]}"#, "`env` is not"),
@@ -89,7 +89,7 @@ fn the_stronger_settings_win_and_an_empty_value_unsets() {
 }
 
 #[test]
-fn keys_are_judged_whatever_the_address_is() {
+fn keys_are_judged_even_if_the_address_is_wrong() {
     for (address, keys, base_url) in [
         ("https://x.example", State::Ok, State::Ok),
         ("http://x.example", State::Ok, State::Problem),
@@ -108,7 +108,7 @@ fn keys_are_judged_whatever_the_address_is() {
 }
 
 #[test]
-fn mlflows_settings_are_judged_and_its_own_integration_is_named() {
+fn mlflows_settings_are_judged_and_its_own_integration_is_reported() {
     let judged = |more: &str, rest: &str| {
         let settings = format!(r#"{{"env":{{"MLFLOW_CLAUDE_TRACING_ENABLED":"yes"{more}}}{rest}}}"#);
         let findings = only(&settings).0.judge_project(Path::new("/p"));

@@ -1,4 +1,4 @@
-//! Names and values with only a blank between them: options of commands, `ENV NAME x`, netrc, SQL.
+//! Names and values separated by a blank only: command options, `ENV NAME x`, netrc, SQL.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ impl Named<'_> {
         dashes > 0 && before.is_none_or(|b| matches!(b, b' ' | b'\t' | b'"' | b'\'' | b'`' | b'(' | b'[' | b'='))
     }
 
-    /// Whether a blank can join the name and its value; in prose it joins all words.
+    /// Whether a blank can connect the name with its value; in prose a blank connects all words.
     pub(super) fn takes_blank(&self, gap: usize) -> bool {
         let before = self.start.checked_sub(1).map(|at| self.bytes()[at]);
         let quoted = quote_at(self.bytes(), gap).is_some();
@@ -30,13 +30,13 @@ impl Named<'_> {
             || !before.is_some_and(|b| matches!(b, b'.' | b'/' | b'(' | b'=')) && self.is_set_by_command()
     }
 
-    /// Two columns: the name and its value stand alone on their line, with more blanks between them than prose has.
+    /// Two columns: the name and its value are alone on their line, with more blanks between them than in prose.
     fn is_aligned(&self, gap: usize) -> bool {
         let wide = gap - self.end >= 2 || self.bytes()[self.end] == b'\t';
         wide && self.is_line_start() && self.ends_line(self.run(gap, self.window(gap)).end)
     }
 
-    /// `password x` in a sentence or a block of settings: only what no sentence goes on with.
+    /// `password x` in a sentence or a block of settings: only a value that could not continue a sentence.
     fn is_said(&self, gap: usize) -> bool {
         if !matches!(self.name(), "password" | "passwd" | "passphrase" | "Password") || gap - self.end != 1 {
             return false;
@@ -126,7 +126,7 @@ impl Named<'_> {
         }
     }
 
-    /// A name that a command is given with its value: `cf set-env app DB_PASSWORD x`, `consul kv put app/password x`.
+    /// A command that takes a name and its value: `cf set-env app DB_PASSWORD x`, `consul kv put app/password x`.
     pub(super) fn is_stored(&self, head: &str) -> bool {
         const VERBS: &[&str] =
             &["set", "put", "write", "config", "set-env", "env:set", "config:set", "secrets:set", "add", "update"];
@@ -140,7 +140,7 @@ impl Named<'_> {
             && head.contains(' ')
     }
 
-    /// A netrc file has a line for each word.
+    /// In a netrc file each word can be on a line of its own.
     pub(super) fn follows_login(&self) -> bool {
         let from = self.text.floor_char_boundary(self.start.saturating_sub(LINE_WINDOW));
         self.text[from..self.start]

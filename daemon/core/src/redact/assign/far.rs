@@ -1,4 +1,4 @@
-//! Values that do not follow their names at once: members of a block, siblings, items of a list, fields of a page.
+//! Values that do not directly follow their names: members of a block, siblings, list items, fields of a page.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use crate::redact::{
 };
 
 impl Named<'_> {
-    /// Whether the name is a member of something that is called so: `"Jwt": { "Key": `, `'crypt' => [ 'key' => `.
+    /// Whether the name is a member of a block with a secret's name: `"Jwt": { "Key": `, `'crypt' => [ 'key' => `.
     pub(in super::super) fn is_in_secret(&self) -> bool {
         let from = self.text.floor_char_boundary(self.start.saturating_sub(48));
         let head = self.text[from..self.start].trim_end_matches(['"', '\'', ' ', '\n', '\r', '\t', '\\', '+', '-']);
@@ -30,7 +30,7 @@ impl Named<'_> {
         is_upper(self.name().rsplit('.').next().unwrap_or_default()) && quote_at(bytes, at).is_some()
     }
 
-    /// What is typed into the field of that name: `.fill('x')`, `, 'x'`; `at` is behind the name's quote.
+    /// The text typed into the field of that name: `.fill('x')`, `, 'x'`; `at` is after the name's quote.
     pub(super) fn field(&self, at: usize) -> Option<usize> {
         let bytes = self.bytes();
         let rest = &bytes[at..bytes.len().min(at + 48)];
@@ -82,7 +82,7 @@ impl Named<'_> {
         }
     }
 
-    /// A value behind more words: `password for bob: x`, `adminPassword string = 'x'`.
+    /// A value after more words: `password for bob: x`, `adminPassword string = 'x'`.
     pub(super) fn far(&self, gap: usize) -> Option<Link> {
         let bytes = self.bytes();
         let end = bytes.len().min(gap + 72);
@@ -111,7 +111,7 @@ impl Named<'_> {
         }
     }
 
-    /// Behind an empty line or two.
+    /// A value after one or two empty lines.
     fn below(&self, at: usize) -> Option<Link> {
         let bytes = self.bytes();
         let mut line = at;
@@ -166,7 +166,7 @@ impl Named<'_> {
         None
     }
 
-    /// Whether the name is an option that is an item of a list: `- --password`.
+    /// Whether the name is an option written as a list item: `- --password`.
     fn is_item(&self) -> bool {
         self.is_option() && self.head().replace(['"', '\''], "").ends_with("- --") || self.is_reply()
     }
@@ -177,7 +177,7 @@ impl Named<'_> {
         head.ends_with(") ") && head[..head.len() - 2].ends_with(|c: char| c.is_ascii_digit())
     }
 
-    /// The item of the list on the next line.
+    /// The list item on the next line.
     fn next_item(&self, from: usize) -> Option<Range<usize>> {
         let bytes = self.bytes();
         let line = from + bytes[from..].iter().take(16).position(|b| *b == b'\n')? + 1;
@@ -224,7 +224,7 @@ impl Named<'_> {
         let rest = &rest[skip..];
         let at = from + skip;
         if let Some(rest) = rest.strip_prefix("</") {
-            // The next element, whatever it is called.
+            // The next element, whatever its name.
             let close = rest.find('>')?;
             let open = close + 1 + rest[close + 1..].find('<')?;
             let gap = rest[close + 1..open].trim().is_empty()
@@ -258,7 +258,7 @@ impl Named<'_> {
     }
 }
 
-/// What follows up to two members: `"Type": "SecureString",`.
+/// What follows after up to two members: `"Type": "SecureString",`.
 fn skip_members(rest: &str) -> &str {
     let mut rest = rest;
     for _ in 0..2 {

@@ -1,11 +1,11 @@
-//! What lines begin with that is no part of what they say: numbers, marks of differences, paths, blanks.
+//! What a line may start with that is not part of its text: numbers, the marks of a diff, paths, blanks.
 
-/// How much of a line is a line number, the mark of a difference, the path of a search or the name of a container.
+/// The length of a line's number, diff mark, search path or container name.
 pub(in super::super) fn line_lead(line: &str) -> usize {
     lead(line, true)
 }
 
-/// The same, but only of line numbers and marks.
+/// The length of a line's number and diff mark only.
 pub(in super::super) fn mark_lead(line: &str) -> usize {
     lead(line, false)
 }
@@ -58,7 +58,7 @@ fn lead(line: &str, sources: bool) -> usize {
     }
 }
 
-/// Whether what stands before a name on its line is only what lines begin with.
+/// Whether the text before a name on its line is only such a start.
 pub(super) fn is_line_start(head: &str) -> bool {
     let mut rest = &head[line_lead(head)..];
     let mut escapes = memchr::memrchr_iter(b'\\', rest.as_bytes());
@@ -109,7 +109,7 @@ pub(super) fn is_line_start(head: &str) -> bool {
             && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:[]@".contains(&b))
 }
 
-/// The blanks a line begins with, after its number and the like; those of a list's item count in full.
+/// The blanks a line starts with, after its number and the like; the dash of a list item counts as a blank.
 pub(super) fn indent_of(line: &str) -> usize {
     let rest = &line[line_lead(line)..];
     rest.len() - rest.trim_start_matches([' ', '\t']).len()

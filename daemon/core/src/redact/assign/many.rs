@@ -1,4 +1,4 @@
-//! Values on lines of their own, in blocks and in lists.
+//! Values on separate lines, in blocks and in lists.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use super::{
 };
 
 impl Named<'_> {
-    /// A block of YAML, a list, or a value that stands on the next line.
+    /// A block of YAML, a list, or a value on the next line.
     pub(super) fn next_lines(&self, from: usize, found: &mut Vec<Range<usize>>) {
         let bytes = self.bytes();
         let block = matches!(bytes.get(from), Some(b'|' | b'>'));
@@ -29,7 +29,7 @@ impl Named<'_> {
             let body = line.trim_start();
             let start = at + lead + (line.len() - body.len());
             let item = body.strip_prefix("- ");
-            // A list, a block, or one deeper line.
+            // A list, a block, or one line that is indented further.
             let deeper = indent_of(raw) > indent || indent == 0 && number == 0 && !block && item.is_none();
             if body.is_empty() || !(deeper || item.is_some()) || number > 0 && item.is_none() && !block {
                 break;

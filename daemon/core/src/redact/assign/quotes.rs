@@ -1,8 +1,8 @@
-//! Values in quotes, however they are escaped, and without.
+//! Values with quotes, however the quotes are escaped, and without.
 
 use std::ops::Range;
 
-/// A value where it stands.
+/// A value in its text.
 #[derive(Debug)]
 pub(super) struct Value {
     pub(super) range: Range<usize>,
@@ -13,7 +13,7 @@ pub(super) struct Value {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in super::super) struct Quote {
     pub(in super::super) byte: u8,
-    /// How many backslashes stand before it.
+    /// How many backslashes come before it.
     pub(in super::super) depth: usize,
 }
 
@@ -28,7 +28,7 @@ const ENDS_BARE: [bool; 256] = {
     ends
 };
 
-/// The end of blanks from `at` on, but not of more than there are in a table.
+/// The end of the blanks from `at` on; `at` itself if there are more of them than in a table.
 pub(super) fn blanks(bytes: &[u8], at: usize) -> usize {
     at + bytes[at..].iter().take(80).take_while(|b| matches!(b, b' ' | b'\t')).count()
 }
@@ -47,7 +47,7 @@ pub(in super::super) fn quote_at(bytes: &[u8], at: usize) -> Option<(Quote, usiz
 }
 
 impl Value {
-    /// The value that begins at `at`, as far as `limit`.
+    /// The value that begins at `at`, read up to `limit`.
     pub(super) fn at(text: &str, at: usize, limit: usize) -> Option<Self> {
         let bytes = &text.as_bytes()[..limit];
         let prefix = bytes[at.min(limit)..].iter().take(2).take_while(|b| b"rbfuRBFU@L".contains(b)).count();
@@ -65,7 +65,7 @@ impl Value {
 }
 
 impl Quote {
-    /// Where the quoted text from `start` on ends: at the closing quote, the end of the line or of `bytes`.
+    /// The end of the quoted text that begins at `start`: the closing quote, the end of the line or of `bytes`.
     pub(in super::super) fn end(self, bytes: &[u8], start: usize) -> usize {
         let mut at = start;
         while let Some(b) = bytes.get(at) {
@@ -89,7 +89,7 @@ impl Quote {
                     at += run + usize::from(run % 2 == 1 || self.depth > 0);
                 }
                 _ if *b == self.byte && self.depth == 0 => return at,
-                // The text around has ended.
+                // The surrounding text has ended.
                 b'"' if self.depth > 0 => return at,
                 _ => at += 1,
             }

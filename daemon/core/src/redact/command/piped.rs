@@ -1,4 +1,4 @@
-//! Secrets that one command hands to another: `echo X | docker login --password-stdin`, `chpasswd <<< bob:X`.
+//! Secrets that one command passes to another: `echo X | docker login --password-stdin`, `chpasswd <<< bob:X`.
 
 use std::ops::Range;
 
@@ -7,10 +7,10 @@ use super::{
     take, words,
 };
 
-/// Commands that write what they are given.
+/// Commands that write their arguments to stdout.
 pub(in super::super) const PRODUCERS: &[&str] = &["echo", "printf"];
 
-/// What a command that reads a secret has in it.
+/// What identifies a command that reads a secret.
 const READERS: &[&str] = &[
     "--password-stdin",
     "--pass-stdin",
@@ -50,7 +50,7 @@ const READERS: &[&str] = &[
     "keyctl padd",
 ];
 
-/// How far behind a sign of a pipe the reader is looked for.
+/// How many bytes after a pipe are searched for the reader.
 const READER_WINDOW: usize = 240;
 
 fn rest_of_line(text: &str, at: usize) -> &str {
@@ -59,7 +59,7 @@ fn rest_of_line(text: &str, at: usize) -> &str {
     &rest[..rest.find('\n').unwrap_or(rest.len())]
 }
 
-/// Which part of what a command reads is the secret, if any.
+/// Which part of a command's input is the secret, if any.
 fn reads(command: &str) -> Option<super::Part> {
     if command.contains("chpasswd") {
         return Some(After(b':'));
@@ -67,10 +67,10 @@ fn reads(command: &str) -> Option<super::Part> {
     READERS.iter().any(|reader| command.contains(reader)).then_some(Whole)
 }
 
-/// The secret that a command ending its name at `from` writes into a pipe, and how far it was read.
+/// The secret that a command whose name ends at `from` writes into a pipe, and how far the command was read.
 pub(super) fn written(text: &str, from: usize, found: &mut Vec<Range<usize>>) -> usize {
     let (words, end) = words(text, from);
-    // `(echo X; echo X) | reader` as well.
+    // Also `(echo X; echo X) | reader`.
     let rest = rest_of_line(text, end);
     let Some(pipe) = rest.find('|') else { return end };
     let Some(part) = reads(&rest[pipe..]) else { return end };
@@ -83,7 +83,7 @@ pub(super) fn written(text: &str, from: usize, found: &mut Vec<Range<usize>>) ->
     end
 }
 
-/// The secret of a here-string whose sign ends at `at`.
+/// The secret of a here-string whose `<<<` ends at `at`.
 pub(in super::super) fn here(text: &str, at: usize, found: &mut Vec<Range<usize>>) {
     let from = text.floor_char_boundary(at.saturating_sub(READER_WINDOW));
     let head = &text[from..at];

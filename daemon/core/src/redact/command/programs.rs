@@ -1,4 +1,4 @@
-//! Which options and places of programs take a secret.
+//! Which options and arguments of programs take a secret.
 
 use super::{
     Joined,
@@ -169,20 +169,20 @@ pub(super) const PROGRAMS: &[Program] = &[
     },
 ];
 
-/// Words of settings that are words of sentences, too.
+/// Words of settings that are ordinary words too.
 pub(super) const PLAIN_WORDS: &[&str] =
     &["enable", "snmp-server", "stats", "option", "sentinel", "net", "bundle", "composer"];
 
-/// The words of a command, how many more stand between them and the secret, and what part of the word it is.
+/// The words of a command, how many words come between them and the secret, and which part of its word the secret is.
 type Place = (&'static [&'static str], usize, Part);
 
 /// Programs of Oracle, which take `user/X@database`.
 pub(super) const ORACLE: &[&str] = &["sqlplus", "sqlldr", "expdp", "impdp", "exp", "imp", "rman", "sqlcl"];
 
-/// Stores of secrets: what is put there as `name=X` is one.
+/// Secret stores: a `name=X` that is put there is a secret.
 pub(super) const STORES: &[(&str, &[&str])] = &[("vault", &["put", "patch", "write"])];
 
-/// Commands whose next word, or the one after, is a secret: `vault login X`, `htpasswd -b file user X`.
+/// Commands followed by a secret, directly or one or two words later: `vault login X`, `htpasswd -b file user X`.
 pub(super) const PLACES: &[Place] = &[
     (&["vault", "login"], 0, Whole),
     (&["cargo", "login"], 0, Whole),
@@ -214,7 +214,7 @@ pub(super) const PLACES: &[Place] = &[
     (&["tsig-keygen", "-k"], 0, AfterLast(b':')),
     (&["ConvertTo-SecureString"], 0, Whole),
     (&["smbpasswd", "-w"], 0, Whole),
-    // What settings of servers and devices say in the same way.
+    // Settings of servers and devices in the same form.
     (&["rootpw"], 0, Whole),
     (&["enable", "secret"], 0, Whole),
     (&["enable", "password"], 0, Whole),

@@ -1,4 +1,4 @@
-//! What programs hold: secrets given to the functions of libraries by their place.
+//! For tests: secrets in programs, passed to library functions as positional arguments.
 
 use super::{Make::*, table::Kind};
 

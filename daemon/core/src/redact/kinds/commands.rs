@@ -1,4 +1,4 @@
-//! What a terminal shows: commands that are given a secret, and what programs answer with one.
+//! For tests: secrets on a terminal, in commands and in what programs answer.
 
 use super::{Make::*, table::Kind};
 
@@ -21,7 +21,7 @@ pub(in super::super) const COMMANDS: &[Kind] = &[
     ("luks stdin", "echo -n \"@@\" | cryptsetup luksOpen /dev/sda2 data -", Human),
     ("wrangler stdin", "echo \"@@\" | npx wrangler secret put STRIPE", Alnum(32)),
     ("gcloud secret stdin", "echo -n '@@' | gcloud secrets create db --data-file=-", Password),
-    // Stores of secrets.
+    // Secret stores.
     ("consul kv", "consul kv put app/db/password @@", Password),
     ("consul kv quoted", "consul kv put config/prod/api_token '@@'", Alnum(32)),
     ("vault kv", "vault kv put secret/app password=@@", Password),
@@ -60,7 +60,7 @@ pub(in super::super) const COMMANDS: &[Kind] = &[
     ("securestring -String", "$s = ConvertTo-SecureString -String \"@@\" -AsPlainText -Force", Password),
     ("lpass", "Username: bob\nPassword: @@\nURL: https://a.test", Password),
     ("wlan profile", "    Key Content            : @@", Password),
-    // Clients of databases.
+    // Database clients.
     ("sqlplus", "sqlplus system/@@@//db.test:1521/ORCL", Alnum(12)),
     ("sqlplus tns", "sqlplus -s hr/@@@PROD @report.sql", Plain),
     ("sqlplus quoted", "sqlplus 'hr/\"@@\"@PROD'", Plain),
@@ -130,7 +130,7 @@ pub(in super::super) const COMMANDS: &[Kind] = &[
         Password,
     ),
     ("terraform plan", "  ~ password = \"old-Pa55!\" -> \"@@\"", Password),
-    // The web.
+    // Web.
     ("curl form", "curl -F user=bob -F password=@@ https://a.test/login", Human),
     ("curl urlencode", "curl --data-urlencode \"password=@@\" https://a.test", Password),
     ("curl bearer", "curl --oauth2-bearer @@ https://a.test", Alnum(32)),
@@ -151,7 +151,7 @@ pub(in super::super) const COMMANDS: &[Kind] = &[
     ("ftp session", "ftp> quote USER bob\nftp> quote PASS @@", Password),
     ("smtp session", "250 AUTH PLAIN LOGIN\nAUTH PLAIN @@", Base64(36)),
     ("imap session", "a1 LOGIN bob@a.test @@", Password),
-    // Managers of packages.
+    // Package managers.
     ("npm set", "npm set //registry.test/:_authToken @@", Alnum(36)),
     ("yarn set", "yarn config set npmAuthToken @@", Alnum(36)),
     ("poetry basic", "poetry config http-basic.repo ci @@", Password),
@@ -168,7 +168,7 @@ pub(in super::super) const COMMANDS: &[Kind] = &[
     ("cargo publish", "cargo publish --token @@", Alnum(32)),
     ("conan", "conan user -p @@ -r store ci", Password),
     ("erl cookie", "erl -name a@b -setcookie @@", Upper(20)),
-    // Tools that build and publish.
+    // Build and publishing tools.
     ("ci env file", "echo \"NPM_TOKEN=@@\" >> $GITHUB_ENV", Alnum(36)),
     ("ci mask", "echo \"::add-mask::@@\"", Alnum(32)),
     ("ci trace", "+ curl -fsS -u bot:@@ https://ci.test/job/a/build", Hex(34)),

@@ -1,4 +1,4 @@
-//! What settings, descriptions of machines and records of requests hold.
+//! For tests: secrets in settings, machine descriptions and recorded requests.
 
 use super::{Make::*, table::Kind};
 
@@ -119,7 +119,7 @@ pub(in super::super) const FILES: &[Kind] = &[
     ("sasl_passwd", "[smtp.test]:587 bob@a.test:@@", Password),
     ("dovecot", "bob:{PLAIN}@@", Password),
     ("alertmanager", "  smtp_auth_password: '@@'", Lower(16)),
-    // Settings of package managers.
+    // Package manager settings.
     ("pypirc", "[pypi]\nusername = ci\npassword = @@", Human),
     ("nuget config", "<add key=\"ClearTextPassword\" value=\"@@\" />", Alnum(24)),
     ("maven passphrase", "<passphrase>@@</passphrase>", Human),

@@ -1,4 +1,4 @@
-//! For tests: forms of secrets that fit none of the other files.
+//! For tests: secrets in forms that fit none of the other files.
 
 use super::{Make::*, table::Kind};
 

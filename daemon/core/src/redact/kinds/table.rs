@@ -1,11 +1,11 @@
-//! For tests: the kinds of made-up secrets, with the text around each.
+//! For tests: the kinds of made-up secrets, each with its surrounding text.
 
 use super::Make::{self, *};
 
-/// The name of a kind, a text with `@@` in the secret's place, and what it is made of.
+/// The name of a kind, a text with `@@` in the secret's place, and what the secret consists of.
 pub(in super::super) type Kind = (&'static str, &'static str, Make);
 
-/// What is around a secret in commands, settings, code, tables and files.
+/// The text around a secret in commands, settings, code, tables and files.
 pub(in super::super) const PLACES: &[Kind] = &[
     // Commands.
     ("curl -u", "curl -u admin:@@ https://api.test/v1", Password),
@@ -282,7 +282,7 @@ pub(in super::super) const PLACES: &[Kind] = &[
     ("webhook ptb", "https://ptb.discord.com/api/v10/webhooks/112233445566778899/@@", Slug(68)),
     ("webhook telegram", "https://api.telegram.org/bot@@/sendMessage", Telegram),
     ("oauth reply", "{\"token_type\":\"bearer\",\"refresh_token\":\"@@\"}", Alnum(43)),
-    // As people see it.
+    // Shown to people.
     ("table", "| password | @@ |", Password),
     ("table markdown", "| `API_TOKEN` | `@@` |", Alnum(32)),
     ("table box", "│ password   │ @@ │", Password),
@@ -363,7 +363,7 @@ pub(in super::super) const PLACES: &[Kind] = &[
     ("age", "AGE-SECRET-KEY-1@@", Upper(58)),
 ];
 
-/// The tokens of services: what they begin with, and the rest.
+/// Service tokens: their prefix, and the rest.
 pub(in super::super) const PREFIXES: &[(&str, Make)] = &[
     ("sk-ant-api03-", Slug(80)),
     ("sk-proj-", Alnum(60)),

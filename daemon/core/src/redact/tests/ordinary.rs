@@ -1,13 +1,13 @@
-//! What is no secret, though a rule looks twice.
+//! Text that is no secret although a rule examines it.
 
 use super::{alnum, hex};
 
-/// What is no secret, though a rule looks twice.
+/// Texts that are no secret although a rule examines them.
 pub(super) fn near_misses() -> Vec<String> {
     let h40 = hex(40);
     let a36 = alnum(36);
     let misses = [
-        // Shapes: part of a word, too short, wrong alphabet, the manual's.
+        // Shapes: part of a word, too short, wrong alphabet, the example from the manual.
         "sk-ant-short",
         "task-ant-abcdefghijklmnopqrstuvwxyz",
         "pk-lf-0a1b2c3d-4e5f-6789-abcd-ef0123456789",
@@ -142,7 +142,7 @@ pub(super) fn near_misses() -> Vec<String> {
         "\"Authorization\": \"AWS4-HMAC-SHA256 Credential=",
         "https://***:***@proxy",
         "test api::token::v2::parse_id_token3 ... ok",
-        // Random, but nothing says it is secret.
+        // Random, but nothing marks it as secret.
         &format!("commit {h40}"),
         "550e8400-e29b-41d4-a716-446655440000",
         &format!("\"integrity\": \"sha512-{}==\"", alnum(86)),
@@ -189,7 +189,7 @@ private static final String PASSWORD_PATTERN = "^(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z
 char *token = strtok_r(buf2, ",", &save); size_t token_len = strlen(token); enum token_kind kind = TOKEN_INT64_LITERAL;
 "##;
 
-/// Code, settings and prose about passwords, without one.
+/// Code, settings and prose that mention passwords but contain none.
 pub(super) const MENTIONS: &str = r##"
 password: string
 password?: string | undefined;

@@ -8,7 +8,7 @@ fn keys<'a>(path: &[&'a str]) -> Vec<Step<'a>> {
 }
 
 #[test]
-fn what_is_added_looks_like_what_is_there() {
+fn additions_adopt_the_layout_of_the_text() {
     for (text, path, value, expect) in [
         ("{}", &["a"][..], json!("x"), "{\n  \"a\": \"x\"\n}"),
         ("{ }\n", &["a", "b"], json!([]), "{\n  \"a\": {\n    \"b\": []\n  }\n}\n"),
@@ -36,7 +36,7 @@ fn what_is_added_looks_like_what_is_there() {
 }
 
 #[test]
-fn a_text_that_is_no_json_says_where_and_what_to_do() {
+fn invalid_json_is_an_error_with_position_and_remedy() {
     for (text, place, part) in [
         ("{\n  // mine\n  \"a\": 1\n}", "line 2", "comments are not JSON"),
         ("{\"a\": 1, /* x */ \"b\": 2}", "line 1", "comments are not JSON"),
@@ -119,7 +119,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
 
     #[test]
-    fn every_other_byte_is_kept_and_what_is_added_goes_without_a_trace(
+    fn an_edit_keeps_all_other_bytes_and_can_be_undone(
         text in text(), pick in any::<prop::sample::Index>(), value in prop::sample::select(vec![json!("v"), json!({"x": [1, {"y": 2}]}), json!([])]),
     ) {
         let root = parse(&text).unwrap();
@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_cut_out_is_gone_and_nothing_else(text in text(), pick in any::<prop::sample::Index>()) {
+    fn a_cut_removes_only_the_value(text in text(), pick in any::<prop::sample::Index>()) {
         let root = parse(&text).unwrap();
         let mut ways = Vec::new();
         paths(&root, &mut Vec::new(), &mut ways);

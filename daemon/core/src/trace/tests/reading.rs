@@ -158,7 +158,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn the_spans_do_not_depend_on_pieces_or_restarts(
+    fn the_spans_do_not_depend_on_read_sizes_or_restarts(
         steps in steps(),
         cuts in proptest::collection::vec(any::<usize>(), 0..12),
         restarts in proptest::collection::vec(any::<usize>(), 0..6),
@@ -177,7 +177,7 @@ proptest! {
     }
 
     #[test]
-    fn a_turn_told_in_parts_tells_every_span_and_no_answer_or_tool_twice(
+    fn a_turn_emitted_in_parts_has_every_span_and_no_call_or_tool_twice(
         steps in steps(),
         emitted in proptest::collection::vec((any::<usize>(), any::<bool>()), 0..8),
     ) {
@@ -224,7 +224,7 @@ proptest! {
     }
 
     #[test]
-    fn no_span_ends_before_it_starts_or_at_no_time(
+    fn no_span_ends_before_it_starts_or_has_no_time(
         stamps in proptest::collection::vec(proptest::option::of(0u64..9_000), 6),
         fired in proptest::option::of(0u64..9_000),
     ) {

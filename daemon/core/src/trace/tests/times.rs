@@ -24,7 +24,7 @@ fn in_spec_the_last_answer_ends_when_the_hook_fired() {
 }
 
 #[test]
-fn measured_times_are_what_happened() {
+fn measured_times_are_the_observed_ones() {
     let expect = [
         ("Turn 1", 1000, 7000),
         ("a", 1200, 2600), // its request … its last block
@@ -39,14 +39,14 @@ fn measured_times_are_what_happened() {
 }
 
 #[test]
-fn measured_without_requests_starts_at_the_line_before() {
+fn without_requests_measured_calls_start_at_the_line_before() {
     let lines = [user("p1", 1000, "go"), calls("a", 2000, &["t1"]), returns("t1", 4000), says("b", 5000, "done")];
     let expect = [("Turn 1", 1000, 5000), ("a", 1000, 2000), ("t1", 2000, 4000), ("b", 4000, 5000)];
     assert_eq!(times(&lines, Semantics::Measured, None), expected(&expect));
 }
 
 #[test]
-fn only_measured_says_when_the_first_block_was_there() {
+fn only_measured_semantics_has_the_time_of_the_first_block() {
     let assembler = assembled(&conversation());
     for (semantics, expect) in
         [(Semantics::Spec, [None, None]), (Semantics::Measured, [Some(nanos(2000)), Some(nanos(6000))])]
@@ -61,7 +61,7 @@ fn only_measured_says_when_the_first_block_was_there() {
 }
 
 #[test]
-fn a_missing_time_is_the_nearest_known_one_and_marked_so() {
+fn a_missing_time_is_the_nearest_known_one_and_is_marked() {
     let marked = |lines: &[Value], fired: Option<u64>| -> Vec<(String, u64, u64, bool)> {
         let assembler = assembled(lines);
         let found = spans(assembler.open().unwrap(), Scope::Final, Semantics::Spec, fired.map(nanos));
@@ -131,7 +131,7 @@ fn a_missing_time_is_the_nearest_known_one_and_marked_so() {
 }
 
 #[test]
-fn no_time_at_all_is_still_a_time() {
+fn a_turn_without_any_time_still_has_one() {
     let lines = [user("p1", 0, "go"), calls("a", 0, &["t1"]), returns("t1", 0)].map(untimed);
     let assembler = assembled(&lines);
     for semantics in [Semantics::Spec, Semantics::Measured] {
@@ -142,7 +142,7 @@ fn no_time_at_all_is_still_a_time() {
 }
 
 #[test]
-fn a_clock_that_went_back_makes_no_span_end_before_its_start() {
+fn no_span_ends_before_its_start_if_the_clock_went_back() {
     let lines = [
         user("p1", 9000, "go"),
         request("a", 8000),

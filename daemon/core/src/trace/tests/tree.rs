@@ -3,7 +3,7 @@ use super::*;
 // ---- the tree ----
 
 #[test]
-fn a_turn_is_a_root_with_its_answers_below_and_their_tools_below_those() {
+fn a_turn_is_a_tree_of_root_calls_and_tools() {
     let assembler = assembled(&conversation());
     let turn = assembler.open().unwrap();
     let found = spans(turn, Scope::Final, Semantics::Spec, None);
@@ -24,7 +24,7 @@ fn a_turn_is_a_root_with_its_answers_below_and_their_tools_below_those() {
 }
 
 #[test]
-fn the_users_words_stand_on_the_root_and_the_first_answer_only() {
+fn the_prompt_is_on_the_root_and_the_first_call_only() {
     let assembler = assembled(&conversation());
     let found = spans(assembler.open().unwrap(), Scope::Final, Semantics::Spec, None);
     let inputs: Vec<_> = found
@@ -40,7 +40,7 @@ fn the_users_words_stand_on_the_root_and_the_first_answer_only() {
 }
 
 #[test]
-fn each_scope_tells_its_own_spans() {
+fn each_scope_emits_its_own_spans() {
     let lines = [
         user("p1", 1, "go"),
         calls("a", 2, &["t1"]),
@@ -68,7 +68,7 @@ fn levels(lines: &[Value]) -> Vec<(String, Level, Option<String>)> {
 }
 
 #[test]
-fn a_tool_that_failed_or_never_returned_is_an_error() {
+fn a_failed_or_unreturned_tool_is_an_error() {
     let mut bad = returns("t1", 3);
     bad["message"]["content"][0]["is_error"] = json!(true);
     let found = levels(&[user("p1", 1, "go"), calls("a", 2, &["t1", "t2", "t3"]), bad, returns("t2", 4)]);
@@ -83,7 +83,7 @@ fn a_tool_that_failed_or_never_returned_is_an_error() {
 }
 
 #[test]
-fn an_error_in_place_of_the_answer_is_the_roots() {
+fn an_error_in_place_of_the_answer_belongs_to_the_root() {
     let error = json!({"type": "assistant", "isApiErrorMessage": true, "timestamp": stamp(3),
         "message": {"model": "<synthetic>", "content": [{"type": "text", "text": "API Error: 529"}]}});
     let found = levels(&[user("p1", 1, "go"), says("a", 2, "x"), error.clone()]);
@@ -96,7 +96,7 @@ fn an_error_in_place_of_the_answer_is_the_roots() {
 }
 
 #[test]
-fn an_interrupt_is_a_warning_on_the_root_and_on_an_answer_cut_short() {
+fn an_interrupt_is_a_warning_on_the_root_and_on_a_truncated_answer() {
     let stop = user("i", 9, "[Request interrupted by user]");
     let mut complete = says("a", 2, "x");
     complete["message"]["stop_reason"] = json!("tool_use");
@@ -116,7 +116,7 @@ fn an_interrupt_is_a_warning_on_the_root_and_on_an_answer_cut_short() {
 }
 
 #[test]
-fn what_happened_meanwhile_becomes_events_below_the_root() {
+fn other_records_become_events_below_the_root() {
     let lines = [
         user("p1", 1, "go"),
         json!({"type": "system", "subtype": "api_error", "timestamp": stamp(2), "retryAttempt": 3}),
@@ -149,7 +149,7 @@ fn what_happened_meanwhile_becomes_events_below_the_root() {
 }
 
 #[test]
-fn the_start_of_a_tool_does_not_depend_on_when_it_is_told() {
+fn the_start_of_a_tool_does_not_depend_on_when_it_is_emitted() {
     let mut assembler = assembled(&[
         user("p1", 0, "go"),
         calls("a", 1000, &["t1", "t2"]),
@@ -166,7 +166,7 @@ fn the_start_of_a_tool_does_not_depend_on_when_it_is_told() {
 }
 
 #[test]
-fn what_happened_after_the_root_was_told_is_told_without_it() {
+fn events_after_the_root_was_sent_are_emitted_without_it() {
     let compacted = json!({"type": "system", "subtype": "compact_boundary", "timestamp": stamp(9), "compactMetadata": {"trigger": "manual"}});
     let mut assembler = assembled(&[user("p1", 1, "go"), says("a", 4, "x")]);
     assembler.open_mut().unwrap().mark_sent(Scope::Settled);

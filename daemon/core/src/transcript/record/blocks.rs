@@ -241,7 +241,7 @@ pub(super) fn keep_unknown(blocks: &mut [Block], line: &[u8]) {
     struct Typed {
         r#type: String,
     }
-    // Redacted thinking is of no use to anybody.
+    // Redacted thinking is of no use.
     let unknown = |block: &Block| matches!(block, Block::Other { kind, .. } if kind != "redacted_thinking");
     if !blocks.iter().any(unknown) {
         return;

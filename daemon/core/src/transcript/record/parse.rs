@@ -46,7 +46,7 @@ pub fn kind(line: &[u8]) -> (String, Option<String>) {
     (head.kind.map(|kind| shown(&kind.0)).unwrap_or_default(), head.version.map(|version| shown(&version.0)))
 }
 
-/// Somebody else's name, shortened for display.
+/// A name that others chose, shortened for display.
 pub(super) fn shown(name: &str) -> String {
     name.chars().filter(|c| c.is_ascii_graphic()).take(64).collect()
 }

@@ -63,7 +63,7 @@ pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Conte
     }
     let said = blocks::Said::of(&content);
     let (mut text, mut context, mut media) = (said.typed, said.context, said.media);
-    // Somebody else's message, without the wrapping for the model.
+    // A message from others, without the wrapping for the model.
     let body = wire.origin.as_ref().and_then(|origin| origin.body.as_ref()).map(|body| body.0.as_ref());
     let from_machine = wire.origin.as_ref().and_then(|origin| origin.kind.as_ref()).is_some_and(is_message);
     let body = from_machine.then(|| body.or_else(|| message(&text))).flatten();

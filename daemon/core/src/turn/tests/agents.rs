@@ -14,7 +14,7 @@ fn side(uuid: &str, parent: Option<&str>, record: Record) -> Record {
 }
 
 #[test]
-fn subagents_among_the_turns_own_lines_are_told_apart_by_their_chains() {
+fn inline_subagents_are_separated_by_their_chains() {
     let turn = only(vec![
         plain("p1", 1),
         ordered("a", 2, &[("t1", "do one"), ("t2", "do two")]),
@@ -61,7 +61,7 @@ fn a_subagent_nobody_asked_for_is_counted_as_an_orphan() {
 }
 
 #[test]
-fn launches_say_whose_result_has_come() {
+fn launches_show_which_results_have_come() {
     let launched = |tool: &str, agent: &str, is_async| {
         let agent = Some(Launched { agent_id: agent.into(), is_async, wakes: false });
         let result = ToolResult {
@@ -88,7 +88,7 @@ fn launches_say_whose_result_has_come() {
 }
 
 #[test]
-fn a_session_that_was_forked_says_so_from_there_on() {
+fn a_fork_names_its_origin_from_the_fork_on() {
     let mut assembler = Assembler::new("s-2", 0);
     let copy = |id: &str, at| {
         let line = Assistant { forked_from: Some("s-1".into()), ..line(id, at, vec![Block::Text("x".into())]) };
@@ -104,7 +104,7 @@ fn a_session_that_was_forked_says_so_from_there_on() {
 }
 
 #[test]
-fn a_skill_run_directly_is_a_turn_whose_calls_are_a_subagents() {
+fn a_skill_run_directly_is_a_turn_with_a_subagents_calls() {
     let put_out = |parent: &str, agent_id: Option<&str>| Record::CommandOutput {
         at: Some(5),
         parent: Some(parent.into()),

@@ -32,7 +32,7 @@ fn answers_may_interleave() {
 }
 
 #[test]
-fn a_line_that_is_there_twice_counts_once() {
+fn a_repeated_line_counts_once() {
     let turn = only(vec![
         plain("p1", 1),
         said("a", 2, "x"),
@@ -45,7 +45,7 @@ fn a_line_that_is_there_twice_counts_once() {
 }
 
 #[test]
-fn an_answer_without_message_id_is_one_of_its_own() {
+fn an_answer_without_message_id_is_a_separate_answer() {
     let lone = |uuid: Option<&str>, at| {
         Record::Assistant(Box::new(Assistant {
             uuid: uuid.map(str::to_owned),
@@ -58,7 +58,7 @@ fn an_answer_without_message_id_is_one_of_its_own() {
 }
 
 #[test]
-fn usage_is_that_of_the_line_with_most_output_and_the_model_with_it() {
+fn usage_and_model_come_from_the_line_with_most_output() {
     for (lines, output, input, model) in [
         (vec![("m", 5)], 5, 10, "m"),
         (vec![("m", 1), ("n", 9)], 9, 11, "n"),
@@ -79,7 +79,7 @@ fn usage_is_that_of_the_line_with_most_output_and_the_model_with_it() {
 }
 
 #[test]
-fn usage_of_an_earlier_line_stays_where_the_last_has_none() {
+fn usage_of_an_earlier_line_is_kept_if_the_last_has_none() {
     let turn = only(vec![plain("p1", 1), counted("a", 2, "m", 5), said("a", 3, "x"), said("b", 4, "y")]);
     assert_eq!(turn.generations[0].usage.map(|usage| usage.output), Some(5));
     assert_eq!(turn.generations[0].model, "m");
@@ -87,7 +87,7 @@ fn usage_of_an_earlier_line_stays_where_the_last_has_none() {
 }
 
 #[test]
-fn what_only_one_line_of_an_answer_says_is_kept() {
+fn facts_on_only_one_line_of_an_answer_are_kept() {
     let first = Assistant { request_id: Some("r1".into()), slug: Some("fox".into()), ..line("a", 2, vec![]) };
     let last =
         Assistant { request_id: Some("r2".into()), stop_reason: Some("end_turn".into()), ..line("a", 3, vec![]) };
@@ -104,7 +104,7 @@ fn what_only_one_line_of_an_answer_says_is_kept() {
 }
 
 #[test]
-fn what_the_prompt_says_of_the_session_stays_with_the_turn() {
+fn a_turn_keeps_the_session_facts_of_its_prompt() {
     let session = SessionFacts { version: Some("2.1".into()), slug: Some("fox".into()), ..SessionFacts::default() };
     let opening = Record::Prompt(Prompt { session: session.clone(), ..prompt("p1", 1) });
     let named = Assistant { slug: Some("owl".into()), ..line("a", 2, vec![]) };
@@ -113,7 +113,7 @@ fn what_the_prompt_says_of_the_session_stays_with_the_turn() {
 }
 
 #[test]
-fn an_answer_knows_when_it_was_asked_for() {
+fn an_answer_has_the_time_of_its_request() {
     let asking = |id: &str, at| Record::Request { id: id.into(), at };
     let of = |reference: &str, at| {
         Record::Assistant(Box::new(Assistant { request_ref: Some(reference.into()), ..line("a", at, vec![]) }))
@@ -133,7 +133,7 @@ fn an_answer_knows_when_it_was_asked_for() {
 }
 
 #[test]
-fn an_answer_knows_the_latest_time_before_it() {
+fn an_answer_has_the_latest_time_before_it() {
     let turn = only(vec![plain("p1", 1), called("a", 2, &["t1"]), result("t1", 8, "out"), said("b", 9, "x")]);
     assert_eq!((turn.generations[0].previous, turn.generations[1].previous), (Some(1), Some(8)));
 }

@@ -36,7 +36,7 @@ fn an_error_takes_the_place_of_the_answer() {
 }
 
 #[test]
-fn an_answer_after_an_error_shows_that_it_was_not_the_end() {
+fn an_answer_after_an_error_removes_the_error() {
     let turn =
         only(vec![plain("p1", 1), called("a", 2, &["t1"]), failed(3), result("t1", 4, "out"), said("b", 5, "fine")]);
     assert!(turn.error.is_none());
@@ -61,7 +61,7 @@ fn an_interrupt_ends_a_turn_even_before_any_answer() {
 }
 
 #[test]
-fn what_happens_meanwhile_is_noted_in_order() {
+fn events_are_kept_in_order() {
     let turn = only(vec![
         Record::Queued { at: Some(0), text: "before anything".into(), media: Vec::new() },
         plain("p1", 1),
@@ -81,7 +81,7 @@ fn what_happens_meanwhile_is_noted_in_order() {
 }
 
 #[test]
-fn a_note_does_not_answer_a_prompt() {
+fn an_event_alone_does_not_answer_a_prompt() {
     for note in [
         Record::Queued { at: Some(2), text: "x".into(), media: Vec::new() },
         Record::Retry { at: Some(2), status: None, attempt: None },
@@ -94,7 +94,7 @@ fn a_note_does_not_answer_a_prompt() {
 }
 
 #[test]
-fn a_turn_ends_with_its_last_text_however_it_was_trimmed_or_joined() {
+fn ends_with_compares_the_last_text_trimmed_and_joined() {
     let two = |a: &str, b: &str| vec![plain("p1", 1), said("a", 2, "earlier"), said("b", 3, a), said("b", 4, b)];
     for (records, answer, expect) in [
         (vec![plain("p1", 1), said("a", 2, "\n\ndone. ")], "done.", true),
@@ -154,7 +154,7 @@ fn each_scope_is_due_more_than_the_one_before() {
 }
 
 #[test]
-fn what_was_sent_is_not_due_again_and_late_results_are_news() {
+fn sent_spans_are_not_due_again_but_late_results_are() {
     let (_, mut assembler) = read(busy());
     let turn = assembler.open_mut().unwrap();
     turn.mark_sent(Scope::Part);
@@ -173,7 +173,7 @@ fn what_was_sent_is_not_due_again_and_late_results_are_news() {
 }
 
 #[test]
-fn a_tool_that_never_came_back_is_told_when_nothing_more_will_come() {
+fn an_unreturned_tool_is_due_at_the_final_scope() {
     let (_, mut assembler) = read(vec![plain("p1", 1), called("a", 2, &["t1"])]);
     let turn = assembler.open_mut().unwrap();
     turn.mark_sent(Scope::Settled);
@@ -183,7 +183,7 @@ fn a_tool_that_never_came_back_is_told_when_nothing_more_will_come() {
 }
 
 #[test]
-fn a_root_without_answers_below_it_is_news_once() {
+fn a_root_without_answers_is_due_once() {
     let (_, mut assembler) = read(vec![plain("p1", 1), failed(2)]);
     let turn = assembler.open_mut().unwrap();
     assert!(!turn.has_news(Scope::Part) && turn.has_news(Scope::Settled) && turn.has_news(Scope::Final));
@@ -199,7 +199,7 @@ fn an_unanswered_turn_has_no_news_and_cannot_be_marked() {
 }
 
 #[test]
-fn the_text_of_what_was_sent_is_let_go_but_for_the_last_answer() {
+fn sent_text_is_freed_except_for_the_last_answer() {
     let (_, mut assembler) = read(busy());
     let turn = assembler.open_mut().unwrap();
     turn.mark_sent(Scope::Settled);

@@ -200,7 +200,7 @@ fn a_subagent_belongs_below_the_call_that_launched_it() {
 }
 
 #[test]
-fn the_place_of_a_subagent_shows_that_of_its_own() {
+fn the_placement_of_a_subagent_leads_to_that_of_its_subagents() {
     let turn = only(vec![plain("p1", 1), asked("a", 2, "t1", "look"), named("t1", 3, "g", true, false)]);
     let mut outer = agent("g", vec![plain("s1", 10), asked("b", 11, "t2", "look"), named("t2", 12, "h", true, false)]);
     let mut inner = agent("h", vec![plain("s2", 20), done("c", 21)]);
@@ -218,7 +218,7 @@ fn the_place_of_a_subagent_shows_that_of_its_own() {
 }
 
 #[test]
-fn where_nothing_says_it_the_likeliest_turn_is_guessed() {
+fn without_evidence_the_likeliest_turn_is_chosen() {
     let own = |at| vec![Record::Prompt(Prompt { text: "look".into(), ..prompt("s1", at) }), done("x", at + 1)];
     let turn = |records: Vec<Record>| only([plain("p1", 5)].into_iter().chain(records).collect());
     let asks = || turn(vec![asked("a", 6, "t1", "look")]);
@@ -277,7 +277,7 @@ impl Concat for [Vec<Record>; 2] {
 }
 
 #[test]
-fn a_subagent_has_ended_when_something_says_so_and_its_transcript_is_silent() {
+fn a_subagent_ends_when_reported_and_its_transcript_is_silent() {
     let grown = Instant::now();
     let (burst, quiet, finished) = (Some(20), Some(2000), Some(5000));
     let at_work = || vec![plain("s1", 10), called("x", 11, &["t9"])];
@@ -313,7 +313,7 @@ fn a_subagent_has_ended_when_something_says_so_and_its_transcript_is_silent() {
 }
 
 #[test]
-fn subagents_are_polled_ever_more_rarely_until_they_end() {
+fn silent_subagents_are_polled_less_and_less_often() {
     let now = Instant::now() + Duration::from_secs(100_000);
     let ago = |s: u64| now.checked_sub(Duration::from_secs(s)).unwrap();
     let within = |s: u64| now + Duration::from_secs(s);

@@ -27,7 +27,7 @@ fn pairs(expect: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_result_belongs_to_the_nearest_call_of_its_id_that_waits() {
+fn a_result_belongs_to_the_nearest_waiting_call_with_its_id() {
     let turn = only(vec![
         plain("p1", 1),
         called("a", 2, &["call_0"]),
@@ -47,7 +47,7 @@ fn a_result_belongs_to_the_nearest_call_of_its_id_that_waits() {
 }
 
 #[test]
-fn two_calls_of_one_id_in_one_line_are_two_and_in_two_lines_of_an_answer_one() {
+fn equal_ids_in_one_line_are_two_calls_and_across_lines_one() {
     let twice = only(vec![plain("p1", 1), called("a", 2, &["t", "t"]), result("t", 3, "x"), result("t", 4, "y")]);
     assert_eq!(tools(&twice), pairs(&[("t", "x"), ("t#2", "y")]));
     let again = only(vec![plain("p1", 1), called("a", 2, &["t"]), called("a", 3, &["t"]), result("t", 4, "x")]);
@@ -55,7 +55,7 @@ fn two_calls_of_one_id_in_one_line_are_two_and_in_two_lines_of_an_answer_one() {
 }
 
 #[test]
-fn a_message_id_that_never_changes_makes_no_two_calls_one() {
+fn calls_with_one_constant_message_id_stay_separate() {
     let constant = |at, input, block| answer(counted_line("msg", at, input, vec![block]));
     let all = turns(vec![
         plain("p1", 1),
@@ -76,7 +76,7 @@ fn a_message_id_that_never_changes_makes_no_two_calls_one() {
 }
 
 #[test]
-fn what_stands_below_a_prompt_answers_it_however_much_it_looks_like_an_earlier_answer() {
+fn an_answer_below_a_prompt_is_new_even_if_it_equals_an_earlier_one() {
     let ok = |at, parent: &str| {
         answer(Assistant { parent: Some(parent.into()), ..counted_line("msg", at, 7, vec![text("ok")]) })
     };
@@ -87,7 +87,7 @@ fn what_stands_below_a_prompt_answers_it_however_much_it_looks_like_an_earlier_a
 }
 
 #[test]
-fn the_first_block_begins_another_answer_where_blocks_are_numbered() {
+fn block_zero_begins_another_answer() {
     let numbered =
         |at, block_index, tool: &str| answer(Assistant { block_index, ..counted_line("msg", at, 7, vec![call(tool)]) });
     for (index, expect) in [(Some(0), 2), (Some(1), 1), (None, 1)] {
@@ -98,7 +98,7 @@ fn the_first_block_begins_another_answer_where_blocks_are_numbered() {
 }
 
 #[test]
-fn blocks_of_one_answer_stay_together_whatever_stands_between() {
+fn blocks_of_one_answer_are_merged_across_other_lines() {
     let with = |request: Option<&str>, at, input, block| {
         answer(Assistant { request_id: request.map(Into::into), ..counted_line("msg", at, input, vec![block]) })
     };
@@ -122,7 +122,7 @@ fn blocks_of_one_answer_stay_together_whatever_stands_between() {
 }
 
 #[test]
-fn requests_tell_calls_of_one_id_apart_unless_the_content_is_the_same() {
+fn requests_separate_calls_with_one_id_unless_the_content_is_equal() {
     let with = |request: &str, at, input, said: &str| {
         answer(Assistant { request_id: Some(request.into()), ..counted_line("msg", at, input, vec![text(said)]) })
     };
@@ -133,7 +133,7 @@ fn requests_tell_calls_of_one_id_apart_unless_the_content_is_the_same() {
 }
 
 #[test]
-fn where_nothing_is_counted_a_call_goes_on_only_while_a_tool_is_out() {
+fn without_usage_a_call_continues_only_while_a_tool_is_running() {
     let zero = |at, block| answer(counted_line("msg", at, 0, vec![block]));
     let none = |line: Assistant| Assistant { usage: None, ..line };
     let uncounted = |at, block| answer(none(counted_line("msg", at, 0, vec![block])));
@@ -153,7 +153,7 @@ fn where_nothing_is_counted_a_call_goes_on_only_while_a_tool_is_out() {
 }
 
 #[test]
-fn a_block_that_is_said_again_counts_once_and_the_longest() {
+fn of_a_repeated_block_the_longest_version_counts() {
     let said = |at, blocks: &[&str]| answer(line("a", at, blocks.iter().map(|block| text(block)).collect()));
     for (lines, expect) in [
         (vec![&["x"][..], &["x"]], "x"),

@@ -22,7 +22,7 @@ fn outputs(turns: &[Turn]) -> Vec<(&str, String)> {
 }
 
 #[test]
-fn what_a_fork_inherits_is_not_its_own() {
+fn inherited_lines_of_a_fork_are_not_counted() {
     let (turns, taken) = run(vec![Record::Inherits, called("a", 1, &["t0"]), fork("p", 2), stopped("b", 3, "done")]);
     assert_eq!((outputs(&turns), taken), (vec![("p", "done".to_owned())], vec![true; 4]));
     // The file has lost its first line.
@@ -31,7 +31,7 @@ fn what_a_fork_inherits_is_not_its_own() {
 }
 
 #[test]
-fn each_message_to_a_subagent_that_has_ended_begins_a_run() {
+fn each_message_to_an_ended_subagent_begins_a_run() {
     let (turns, _) = run(vec![
         plain("p1", 1),
         called("a", 2, &["t1"]),
@@ -49,14 +49,14 @@ fn each_message_to_a_subagent_that_has_ended_begins_a_run() {
 }
 
 #[test]
-fn a_subagent_without_a_prompt_has_a_stand_in() {
+fn a_subagent_without_a_prompt_gets_a_stand_in() {
     let (turns, taken) = run(vec![result("t0", 1, "x"), called("a", 2, &["t1"]), stopped("b", 3, "done")]);
     assert_eq!(outputs(&turns), [("a-2", "done".to_owned())]);
     assert_eq!((turns[0].prompt.kind, taken), (PromptKind::StandIn, vec![false, true, true]));
 }
 
 #[test]
-fn ids_that_are_counted_up_are_the_subagents_own() {
+fn counter_ids_are_made_unique_per_subagent() {
     let place = |agent: &str, round| Place {
         turn: ("p".into(), 1),
         tool_id: Some("call_0".into()),

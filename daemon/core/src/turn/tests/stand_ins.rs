@@ -16,7 +16,7 @@ fn kinds(turns: &[Turn]) -> Vec<(u32, &str, PromptKind, &str)> {
 }
 
 #[test]
-fn an_answer_without_a_prompt_has_a_stand_in() {
+fn an_answer_without_a_prompt_gets_a_stand_in() {
     use PromptKind::{Blank, Plain, StandIn};
     let answer = || said("a", 5, "x");
     for (records, expect) in [
@@ -47,14 +47,14 @@ fn an_answer_without_a_prompt_has_a_stand_in() {
 }
 
 #[test]
-fn reading_goes_on_where_a_stand_in_stands_as_long_as_it_may_be_one() {
+fn reading_restarts_at_a_possible_stand_in() {
     let mut assembler = Assembler::new(SESSION, 4);
     push(&mut assembler, vec![aside("m", 1, "Continue.")]);
     assert_eq!(assembler.resume(), Some((0, 4)));
 }
 
 #[test]
-fn lines_of_a_subagent_alone_are_turns() {
+fn lines_of_only_a_subagent_form_turns() {
     let all = turns(vec![
         side("s1", None, Record::Prompt(prompt("s1", 1))),
         side("s2", Some("s1"), called("a", 2, &["t"])),
@@ -68,7 +68,7 @@ fn lines_of_a_subagent_alone_are_turns() {
 }
 
 #[test]
-fn a_subagent_whose_call_is_nowhere_stands_in_the_turn() {
+fn a_subagent_without_a_call_is_placed_in_the_turn() {
     let turn = only(vec![
         plain("p1", 1),
         side("s1", None, Record::Prompt(prompt("s1", 2))),

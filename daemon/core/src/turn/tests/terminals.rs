@@ -52,7 +52,7 @@ fn two_terminals() -> Vec<Linked> {
 }
 
 #[test]
-fn each_call_goes_under_the_prompt_that_its_chain_leads_to() {
+fn each_call_belongs_to_the_prompt_its_chain_leads_to() {
     let mut assembler = Assembler::new(SESSION, 0);
     assert_eq!(keys(&read_linked(&mut assembler, two_terminals())), [(1, "p0")]);
     let expect = [("left", vec!["l1", "l2"], "one file".to_owned()), ("right", vec!["r1"], "four".to_owned())];
@@ -72,7 +72,7 @@ fn each_call_goes_under_the_prompt_that_its_chain_leads_to() {
 }
 
 #[test]
-fn as_many_terminals_as_there_are_have_a_turn_each_even_from_the_first_line() {
+fn each_terminal_has_its_own_turn_from_the_first_line_on() {
     // The uuid of a line, and its prompt.
     let answers = [("x1", "a"), ("y1", "b"), ("z1", "c"), ("y2", "b"), ("z2", "c"), ("x2", "a")];
     for first in ["", "h"] {
@@ -96,7 +96,7 @@ fn as_many_terminals_as_there_are_have_a_turn_each_even_from_the_first_line() {
 }
 
 #[test]
-fn a_turn_at_which_nobody_works_any_more_ends_in_time() {
+fn a_turn_without_new_lines_is_closed_after_a_few_prompts() {
     let mut assembler = Assembler::new(SESSION, 0);
     read_linked(&mut assembler, two_terminals().split_off(2));
     let names = ["p1", "p2", "p3", "p4", "p5", "p6"];
@@ -112,7 +112,7 @@ fn a_turn_at_which_nobody_works_any_more_ends_in_time() {
 }
 
 #[test]
-fn going_back_leaves_a_turn_that_is_over_and_one_that_was_interrupted() {
+fn going_back_abandons_finished_and_interrupted_turns() {
     let lines = |second: Record| {
         vec![
             ("p0", "", plain("p0", 1)),
@@ -156,7 +156,7 @@ fn copied(id: &str, at: Nanos) -> Record {
 }
 
 #[test]
-fn a_turn_stays_with_the_session_that_made_it() {
+fn a_turn_belongs_to_the_session_that_created_it() {
     let lines = || {
         vec![plain("p0", 1), copied("a", 2), plain("p1", 3), said("b", 4, "own"), plain("p2", 5), said("c", 6, "own")]
     };
@@ -165,7 +165,7 @@ fn a_turn_stays_with_the_session_that_made_it() {
     all.extend(assembler.open.take());
     assert_eq!(keys(&all), [(1, "p0"), (2, "p1@session-1"), (3, "p2")]);
     assert_eq!(all.iter().map(|turn| turn.has_news(Scope::Final)).collect::<Vec<_>>(), [false, true, true]);
-    // Another session has answered this already, for an unknown reason.
+    // Another session has already answered this prompt.
     let mut assembler = Assembler::new(SESSION, 0).beside(Other(false));
     push(&mut assembler, vec![plain("p5", 1), said("a", 2, "own")]);
     assert_eq!(assembler.open().unwrap().key, "p5@session-1");
@@ -191,7 +191,7 @@ fn a_teammate_names_the_session_that_leads_it() {
 }
 
 #[test]
-fn what_was_copied_into_a_turn_of_ones_own_is_not_told_again() {
+fn copied_answers_in_an_own_turn_are_not_emitted_again() {
     let mut assembler = Assembler::new(SESSION, 0).beside(Other(true));
     push(&mut assembler, vec![plain("p0", 1), copied("a", 2), said("b", 3, "own")]);
     let turn = assembler.open().unwrap();

@@ -20,7 +20,7 @@ fn a_turn_is_a_prompt_and_what_follows_up_to_the_next() {
 }
 
 #[test]
-fn a_turn_is_closed_by_the_next_prompt_and_not_before() {
+fn only_the_next_prompt_closes_a_turn() {
     let mut assembler = Assembler::new(SESSION, 0);
     assert!(push(&mut assembler, vec![plain("p1", 1), said("a", 2, "x"), said("b", 3, "y")]).is_empty());
     assert_eq!(assembler.open().map(|turn| turn.key.as_str()), Some("p1"));
@@ -30,7 +30,7 @@ fn a_turn_is_closed_by_the_next_prompt_and_not_before() {
 }
 
 #[test]
-fn nothing_comes_of_nothing() {
+fn no_records_give_no_turns() {
     let (closed, assembler) = read(vec![]);
     assert!(closed.is_empty() && assembler.open().is_none() && !assembler.awaits_answer());
     assert_eq!((assembler.turns(), assembler.resume()), (0, None));
@@ -51,7 +51,7 @@ fn an_unanswered_prompt_is_no_turn_and_takes_no_number() {
 }
 
 #[test]
-fn numbers_go_on_from_the_turns_before() {
+fn numbers_continue_after_earlier_turns() {
     let mut assembler = Assembler::new(SESSION, 7);
     let closed = push(&mut assembler, vec![plain("p1", 1), said("a", 2, "x"), plain("p2", 3), said("b", 4, "y")]);
     assert_eq!(keys(&closed), [(8, "p1")]);
@@ -59,7 +59,7 @@ fn numbers_go_on_from_the_turns_before() {
 }
 
 #[test]
-fn a_prompt_without_uuid_is_named_by_its_place() {
+fn a_prompt_without_uuid_has_a_key_from_its_offset() {
     let anonymous = || Record::Prompt(Prompt { uuid: None, ..prompt("x", 1) });
     let turns = turns(vec![anonymous(), said("a", 2, "x"), anonymous(), said("b", 3, "y")]);
     assert_eq!(keys(&turns), [(1, "session-1:0"), (2, "session-1:200")]);
@@ -124,7 +124,7 @@ fn every_other_kind_of_prompt_starts_a_turn_at_once() {
 }
 
 #[test]
-fn a_stopped_turn_goes_on_where_no_prompt_comes_between() {
+fn a_stopped_turn_continues_until_the_next_prompt() {
     // A Stop hook's feedback is a meta line, not a prompt.
     let mut assembler = Assembler::new(SESSION, 0);
     push(&mut assembler, vec![plain("p1", 1), said("a", 2, "done")]);
@@ -153,7 +153,7 @@ fn a_result_nobody_asked_for_is_an_orphan() {
 }
 
 #[test]
-fn a_late_line_of_the_turn_before_does_not_count_again() {
+fn a_late_line_of_the_previous_turn_does_not_count_again() {
     let (closed, mut assembler) =
         read(vec![plain("p1", 1), said("a", 2, "x"), plain("p2", 3), said("a", 4, "late"), said("b", 5, "y")]);
     assert_eq!((closed.len(), ids(&closed[0])), (1, vec!["a"]));
@@ -164,7 +164,7 @@ fn a_late_line_of_the_turn_before_does_not_count_again() {
 // ---- where reading starts again ----
 
 #[test]
-fn reading_starts_again_at_the_prompt_of_what_is_open() {
+fn reading_restarts_at_the_prompt_of_the_open_turn() {
     let after_p1 = |prompt| Record::Prompt(Prompt { parent: Some("p1".into()), ..prompt });
     for (records, expect) in [
         (vec![plain("p1", 1)], Some((0, 0))),
@@ -184,14 +184,14 @@ fn reading_starts_again_at_the_prompt_of_what_is_open() {
 }
 
 #[test]
-fn a_prompt_given_after_going_back_says_which_turns_it_leaves_behind() {
+fn a_prompt_after_going_back_names_the_abandoned_turns() {
     /// Turns by what their prompts follow and count, and the turns that each abandons.
     type Case = &'static [(&'static str, Option<u32>, &'static [u32])];
     const FOLLOWS: Case = &[
         ("", None, &[]),
         ("1", None, &[]),
         ("2", None, &[]),
-        // Back to before the third, to before the second, there once more, and on.
+        // Back to before the third, to before the second, to there once more, and then forward.
         ("2", None, &[3]),
         ("1", None, &[2, 4]),
         ("1", None, &[5]),
@@ -219,7 +219,7 @@ fn a_prompt_given_after_going_back_says_which_turns_it_leaves_behind() {
         let records = |from: usize| {
             let turns = case.iter().enumerate().skip(from);
             turns.flat_map(move |(index, (follows, position, _))| {
-                // Taken back before it was answered: nothing happened.
+                // Taken back before it was answered, so nothing happened.
                 let never = prompt_of(100 + index, follows, *position);
                 [never, prompt_of(index + 1, follows, *position), said(&(index + 1).to_string(), 2, "x")]
             })

@@ -53,7 +53,7 @@ fn address(url: &str) -> Answered {
 }
 
 #[test]
-fn it_is_asked_then_given_the_bytes_and_then_a_report() {
+fn an_upload_asks_then_sends_the_bytes_and_then_reports() {
     let Next::Ask(question) = next(AWAY, 0, &[]) else { panic!() };
     assert_eq!(question.uri(), "https://lf.example.org/api/public/media");
     let body: Value = serde_json::from_slice(question.body()).unwrap();
@@ -80,7 +80,7 @@ fn it_is_asked_then_given_the_bytes_and_then_a_report() {
 }
 
 #[test]
-fn each_answer_leads_to_one_end() {
+fn each_answer_has_one_outcome() {
     let at = |url: &str| address(url);
     let fine = || at("https://bucket.example.org/x");
     let refused = |why: &str| Outcome::Never(Reason::Refused, why.into());
@@ -130,7 +130,7 @@ fn each_answer_leads_to_one_end() {
 }
 
 #[test]
-fn what_the_api_says_by_itself() {
+fn refusals_by_the_media_api_have_their_own_outcomes() {
     for (status, body, expect) in [
         (404, "", "media_unsupported"),
         (405, "", "media_unsupported"),

@@ -49,7 +49,7 @@ fn end(answers: &[Answered]) -> Outcome {
 }
 
 #[test]
-fn the_experiment_is_asked_where_its_artifacts_are_and_the_bytes_go_there() {
+fn the_bytes_are_uploaded_to_the_experiments_artifact_location() {
     let Next::Ask(request) = next(&[]) else { panic!() };
     assert_eq!(request.uri(), "https://ml.example.org/x/api/2.0/mlflow/experiments/get?experiment_id=7");
     assert_eq!((request.method().as_str(), request.headers().len()), ("GET", 2));
@@ -69,7 +69,7 @@ fn the_experiment_is_asked_where_its_artifacts_are_and_the_bytes_go_there() {
 }
 
 #[test]
-fn what_is_kept_elsewhere_is_never_put_anywhere() {
+fn artifacts_outside_the_proxy_are_never_uploaded() {
     for location in [
         "s3://bucket/7",
         "file:///mlruns/7",
@@ -96,7 +96,7 @@ fn what_is_kept_elsewhere_is_never_put_anywhere() {
 }
 
 #[test]
-fn an_answer_to_the_bytes_is_the_end() {
+fn the_answer_to_the_bytes_ends_the_upload() {
     let put = |status, body: &str| end(&[at_location("mlflow-artifacts:/7"), answered(status, body)]);
     assert_eq!(put(200, "{}"), Outcome::Done);
     assert!(matches!(put(404, ""), Outcome::Never(Reason::Unsupported, _)));
@@ -107,7 +107,7 @@ fn an_answer_to_the_bytes_is_the_end() {
 }
 
 #[test]
-fn the_same_bytes_have_the_same_id_and_a_reference_names_type_trace_and_size() {
+fn equal_bytes_have_one_id_and_a_reference_has_type_trace_and_size() {
     let id = attachment(&[7; 32]);
     assert_eq!(id.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
     assert_eq!((&id[14..15], attachment(&[7; 32]) == id, attachment(&[8; 32]) == id), ("8", true, false));

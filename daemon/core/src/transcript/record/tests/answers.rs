@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn an_answer_is_read_with_all_it_says() {
+fn all_fields_of_an_answer_are_read() {
     let mut line = answer(json!([
         {"type": "thinking", "thinking": "hm", "signature": "s"},
         {"type": "text", "text": "Let me look."},
@@ -41,7 +41,7 @@ fn an_answer_is_read_with_all_it_says() {
 }
 
 #[test]
-fn what_an_answer_does_not_say_has_a_default() {
+fn missing_fields_of_an_answer_have_defaults() {
     for model in ["", " ", "\t"] {
         let line = json!({"type": "assistant", "message": {"model": model, "content": "plain words"}});
         assert_eq!(assistant(&line).model, "unknown", "{model:?}");
@@ -106,14 +106,14 @@ fn tool_calls_are_found_among_the_blocks_and_keep_their_arguments_as_written() {
 }
 
 #[test]
-fn the_role_stands_in_for_a_missing_type() {
+fn the_role_replaces_a_missing_type() {
     let line = json!({"message": {"role": "assistant", "id": "m", "content": "yes"}});
     assert_eq!(assistant(&line).blocks, [Block::Text("yes".into())]);
     assert_eq!(prompt(&json!({"message": {"role": "user", "content": "hi"}})).text, "hi");
 }
 
 #[test]
-fn content_may_stand_at_the_top_of_a_line() {
+fn content_at_the_top_level_of_a_line_is_read() {
     assert_eq!(prompt(&json!({"type": "user", "content": "hi"})).text, "hi");
     assert_eq!(assistant(&json!({"type": "assistant", "content": "yes"})).blocks, [Block::Text("yes".into())]);
     let both = json!({"type": "user", "content": "outer", "message": {"content": "inner"}});
@@ -121,7 +121,7 @@ fn content_may_stand_at_the_top_of_a_line() {
 }
 
 #[test]
-fn the_time_is_the_lines_own_or_else_its_messages() {
+fn the_time_is_the_lines_or_else_the_messages() {
     let inner = "2026-03-01T10:00:01Z";
     for (line, expect) in [
         (json!({"type": "user", "timestamp": T, "message": {"content": "x", "timestamp": inner}}), Some(T_NANOS)),
@@ -154,7 +154,7 @@ fn a_time_is_rfc_3339_between_1970_and_2262() {
 }
 
 #[test]
-fn token_counts_are_read_whatever_they_are_written_as() {
+fn token_counts_are_read_in_every_number_form() {
     let of = |input, output| Some(Usage { input, output, ..Usage::default() });
     for (text, expect) in [
         ("null", None),
@@ -188,7 +188,7 @@ fn token_counts_are_read_whatever_they_are_written_as() {
 }
 
 #[test]
-fn cache_writes_without_a_lifetime_are_what_is_left_and_never_negative() {
+fn cache_writes_of_unknown_lifetime_are_the_nonnegative_rest() {
     for ((all, short, long), rest) in [((6, 1, 2), 3), ((6, 0, 0), 6), ((6, 2, 4), 0), ((3, 2, 4), 0)] {
         let usage =
             Usage { cache_creation: all, cache_creation_5m: short, cache_creation_1h: long, ..Usage::default() };
@@ -197,7 +197,7 @@ fn cache_writes_without_a_lifetime_are_what_is_left_and_never_negative() {
 }
 
 #[test]
-fn synthetic_words_are_an_error_or_nothing() {
+fn synthetic_text_is_an_error_or_nothing() {
     let mut line = answer(json!([{"type": "text", "text": "API Error: 529 Overloaded"}]));
     line["message"]["model"] = json!("<synthetic>");
     assert_eq!(read(&line), Err(Skip::Bookkeeping), "filler");
@@ -216,7 +216,7 @@ fn a_meta_answer_is_skipped() {
 }
 
 #[test]
-fn a_line_of_a_subagent_says_what_it_would_say_elsewhere_and_whose_it_is() {
+fn a_subagents_line_is_a_record_with_its_owner() {
     for line in [user(json!("go")), answer(json!("gone"))] {
         let line = with(line, "parentUuid", json!("p-1"));
         let mut side = with(line.clone(), "isSidechain", json!(true));

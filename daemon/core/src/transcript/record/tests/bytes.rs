@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn half_a_surrogate_pair_does_not_cost_the_line() {
+fn half_a_surrogate_pair_does_not_lose_the_line() {
     for (escaped, expect) in
         [(r"cut \ud83d", "cut "), (r"\ude00 rest", " rest"), (r"\ud83d\ude00", "\u{1f600}"), (r"\ud83dx", "x")]
     {
@@ -30,7 +30,7 @@ fn bytes_that_are_not_utf_8_are_replaced_and_the_line_kept() {
 }
 
 #[test]
-fn a_hole_of_nul_bytes_before_a_line_is_passed_over() {
+fn nul_bytes_before_a_line_are_skipped() {
     for padding in ["\0", "\0\0\0\0\0\0\0\0", " \0\0", "\0\0 "] {
         let line = format!("{padding}{}", user(json!("after the crash")));
         let Ok(Record::Prompt(prompt)) = parse(line.as_bytes()) else { panic!("{padding:?}") };
@@ -45,7 +45,7 @@ fn a_carriage_return_does_not_belong_to_the_line() {
 }
 
 #[test]
-fn both_spellings_of_the_session_id_may_stand_on_one_line() {
+fn one_line_may_have_both_spellings_of_the_session_id() {
     let line = r#"{"type":"user","sessionId":"s-1","session_id":"s-2","message":{"content":"hi"}}"#;
     assert!(matches!(parse(line.as_bytes()), Ok(Record::Prompt(_))));
     assert_eq!(session_id(line.as_bytes()).as_deref(), Some("s-1"));
@@ -159,12 +159,12 @@ proptest! {
     }
 
     #[test]
-    fn json_is_never_called_something_else(line in near_line()) {
+    fn valid_json_is_never_reported_as_invalid(line in near_line()) {
         prop_assert_ne!(read(&line), Err(Skip::NotJson));
     }
 
     #[test]
-    fn a_line_cut_anywhere_never_panics_and_is_never_half_an_answer(cut in 0usize..400) {
+    fn a_truncated_line_never_panics_and_is_never_half_an_answer(cut in 0usize..400) {
         let line = answer(json!([{"type": "text", "text": "h\u{e4}lf \u{1f600}"}])).to_string();
         let cut = cut.min(line.len() - 1);
         prop_assert!(parse(&line.as_bytes()[..cut]).is_err());

@@ -43,7 +43,7 @@ fn full_answer() -> Value {
 }
 
 #[test]
-fn whatever_stands_in_a_field_of_an_answer_its_tokens_and_all_other_fields_are_read() {
+fn an_invalid_field_of_an_answer_loses_only_that_field() {
     let Record::Assistant(whole) = read(&full_answer()).unwrap() else { panic!() };
     // Including fields that only other lines have.
     for field in [
@@ -104,7 +104,7 @@ fn whatever_stands_in_a_field_of_an_answer_its_tokens_and_all_other_fields_are_r
 }
 
 #[test]
-fn whatever_stands_in_the_usage_the_answer_is_read_and_every_other_count() {
+fn an_invalid_count_loses_only_that_count() {
     for field in [
         "input_tokens",
         "output_tokens",
@@ -141,7 +141,7 @@ fn whatever_stands_in_the_usage_the_answer_is_read_and_every_other_count() {
 }
 
 #[test]
-fn whatever_stands_in_a_field_of_a_block_the_other_blocks_are_read() {
+fn an_invalid_field_of_a_block_does_not_affect_other_blocks() {
     for block in [
         json!({"type": "text", "text": "x"}),
         json!({"type": "thinking", "thinking": "x", "signature": "s"}),
@@ -166,7 +166,7 @@ fn whatever_stands_in_a_field_of_a_block_the_other_blocks_are_read() {
 }
 
 #[test]
-fn whatever_stands_in_a_field_of_a_prompt_it_is_a_prompt_and_says_the_rest() {
+fn an_invalid_field_of_a_prompt_loses_only_that_field() {
     for field in [
         "uuid",
         "parentUuid",
@@ -209,7 +209,7 @@ fn whatever_stands_in_a_field_of_a_prompt_it_is_a_prompt_and_says_the_rest() {
 }
 
 #[test]
-fn whatever_a_tool_put_out_its_result_is_one() {
+fn a_tool_result_with_any_output_is_a_result() {
     for (content, expect) in [
         (json!(null), "null"),
         (json!(7), "7"),
@@ -234,7 +234,7 @@ fn whatever_a_tool_put_out_its_result_is_one() {
 }
 
 #[test]
-fn content_is_understood_however_it_is_put() {
+fn content_is_read_in_every_form() {
     for content in [
         json!("yes"),
         json!(["yes"]),
@@ -248,7 +248,7 @@ fn content_is_understood_however_it_is_put() {
 }
 
 #[test]
-fn what_is_dropped_is_named() {
+fn dropped_fields_are_named() {
     let mut line = with(full_answer(), "uuid", json!({}));
     line["message"]["model"] = json!(["x"]);
     line["message"]["usage"]["input_tokens"] = json!({"text": 12});
@@ -283,7 +283,7 @@ fn a_time_in_milliseconds_is_one() {
 }
 
 #[test]
-fn what_json_cannot_write_costs_its_field_too() {
+fn a_value_that_json_cannot_express_loses_only_its_field() {
     let line = full_answer().to_string();
     for token in ["NaN", "-Infinity", "Infinity", "1e999", "undefined", "None", "0x1F", "+5"] {
         let line = line.replace("\"input_tokens\":3", &format!("\"input_tokens\":{token}"));
@@ -361,7 +361,7 @@ fn a_block_of_an_unknown_kind_is_kept_as_it_is_written() {
 }
 
 #[test]
-fn what_another_model_used_within_an_answer_is_told_apart() {
+fn usage_of_another_model_within_an_answer_is_separate() {
     let mut line = full_answer();
     line["message"]["usage"]["iterations"] = json!([
         {"type": "message", "input_tokens": 3, "output_tokens": 5},

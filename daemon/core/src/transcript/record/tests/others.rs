@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn fallbacks_hook_feedback_titles_and_denials_are_told() {
+fn fallbacks_hook_feedback_titles_and_denials_are_records() {
     let fallback = json!({"type": "system", "subtype": "model_fallback", "timestamp": T, "originalModel": "a",
         "fallbackModel": "b", "trigger": "overloaded"});
     let expect = Record::Fallback { at: Some(T_NANOS), from: "a".into(), to: "b".into(), trigger: "overloaded".into() };
@@ -26,7 +26,7 @@ fn fallbacks_hook_feedback_titles_and_denials_are_told() {
 }
 
 #[test]
-fn a_compaction_is_told_with_what_is_known_of_it() {
+fn a_compaction_has_its_known_details() {
     let line = |meta: Value| json!({"type": "system", "subtype": "compact_boundary", "timestamp": T, "content": "Conversation compacted", "compactMetadata": meta});
     for (meta, trigger, tokens) in [
         (json!({"trigger": "auto", "preTokens": 9000, "postTokens": 800}), "auto", (Some(9000), Some(800))),
@@ -40,20 +40,20 @@ fn a_compaction_is_told_with_what_is_known_of_it() {
 }
 
 #[test]
-fn a_retry_says_which_try_it_was() {
+fn a_retry_has_its_attempt_number() {
     let line = json!({"type": "system", "subtype": "api_error", "timestamp": T, "retryAttempt": 2, "retryInMs": 900});
     assert_eq!(read(&line), Ok(Record::Retry { at: Some(T_NANOS), status: None, attempt: Some(2) }));
 }
 
 #[test]
-fn a_retry_says_the_status_it_was_for() {
+fn a_retry_has_the_status_of_the_failed_request() {
     let line = json!({"type": "system", "subtype": "api_error", "timestamp": T, "level": "error", "retryAttempt": 1,
         "error": {"message": "529 {}", "status": 529, "formatted": "529 Overloaded", "connection": null}});
     assert_eq!(read(&line), Ok(Record::Retry { at: Some(T_NANOS), status: Some(529), attempt: Some(1) }));
 }
 
 #[test]
-fn a_request_is_read_no_further_than_its_id_and_time() {
+fn only_id_and_time_of_a_request_are_read() {
     let expect = Ok(Record::Request { id: "r-1".into(), at: T_NANOS });
     for line in [
         format!(r#"{{"type":"api-request","sessionId":"s","id":"r-1","timestamp":"{T}","messages":[1,2]}}"#),
@@ -74,7 +74,7 @@ fn a_request_is_read_no_further_than_its_id_and_time() {
 }
 
 #[test]
-fn bookkeeping_is_known_by_its_opening_bytes_and_by_its_type() {
+fn bookkeeping_is_recognised_by_opening_bytes_and_by_type() {
     assert!(BOOKKEEPING.is_sorted(), "a binary search looks for them");
     for kind in BOOKKEEPING.map(|kind| String::from_utf8(kind.to_vec()).unwrap()) {
         for line in [
@@ -99,7 +99,7 @@ fn bookkeeping_is_known_by_its_opening_bytes_and_by_its_type() {
 }
 
 #[test]
-fn every_other_line_is_passed_over_for_a_reason_of_its_own() {
+fn every_other_line_is_skipped_with_a_reason() {
     for (line, skip, reason) in [
         ("", Skip::Bookkeeping, None),
         (" \r", Skip::Bookkeeping, None),
@@ -121,7 +121,7 @@ fn every_other_line_is_passed_over_for_a_reason_of_its_own() {
 }
 
 #[test]
-fn fields_nobody_knows_are_named_with_where_they_stand() {
+fn unknown_fields_are_named_with_their_path() {
     let new = |line: Value| {
         let line = with(line, "brandNew", json!({"type": "x"}));
         with(line, "n\u{e9}w \u{1b}[31m", json!(1))

@@ -33,7 +33,7 @@ fn a_prompt_is_a_string_or_the_text_blocks_of_a_list() {
 }
 
 #[test]
-fn a_prompt_that_says_nothing_or_cannot_be_read_is_one_only_if_it_is_answered() {
+fn an_empty_or_unreadable_prompt_counts_only_if_answered() {
     for line in [
         user(json!("")),
         user(json!(" \n\t")),
@@ -52,7 +52,7 @@ fn a_prompt_that_says_nothing_or_cannot_be_read_is_one_only_if_it_is_answered() 
 }
 
 #[test]
-fn a_user_line_that_nobody_typed_is_no_prompt() {
+fn an_untyped_user_line_is_no_prompt() {
     for line in [
         with(user(json!("scaffolding")), "isMeta", json!(true)),
         with(user(json!("This session is being continued")), "isCompactSummary", json!(true)),
@@ -80,7 +80,7 @@ fn flags_that_are_false_or_null_do_not_hide_a_line() {
 }
 
 #[test]
-fn what_a_user_line_opens_with_tells_how_it_came_about() {
+fn the_start_of_a_user_line_decides_its_kind() {
     use PromptKind::{Command, Local, Plain, TaskNotification};
     for (content, kind, text) in [
         (
@@ -144,7 +144,7 @@ fn output_of_local_commands_is_no_prompt() {
 }
 
 #[test]
-fn an_interrupt_is_told_from_a_prompt() {
+fn an_interrupt_is_no_prompt() {
     for content in [
         json!("[Request interrupted by user]"),
         json!([{"type": "text", "text": "[Request interrupted by user]"}]),
@@ -155,7 +155,7 @@ fn an_interrupt_is_told_from_a_prompt() {
 }
 
 #[test]
-fn a_prompt_line_says_what_is_known_of_its_session() {
+fn a_prompt_line_has_the_facts_of_its_session() {
     let mut line = user(json!("hi"));
     for (key, value) in [("version", "2.1.0"), ("cwd", "/home/dev/app"), ("gitBranch", "main"), ("slug", "red-fox")] {
         line[key] = json!(value);
@@ -180,7 +180,7 @@ fn a_prompt_line_says_what_is_known_of_its_session() {
 }
 
 #[test]
-fn a_queued_prompt_is_told_in_either_order_of_keys() {
+fn a_queued_prompt_is_read_in_either_order_of_keys() {
     let expect = Record::Queued { at: Some(T_NANOS), text: "also the tests".into(), media: Vec::new() };
     for attachment in [
         r#"{"type":"queued_command","prompt":"also the tests"}"#,
@@ -198,7 +198,7 @@ fn a_queued_prompt_is_told_in_either_order_of_keys() {
 }
 
 #[test]
-fn a_prompt_knows_its_place_where_claude_code_counts() {
+fn a_prompt_has_its_position_if_claude_code_counts() {
     for (position, expect) in [
         (json!({"promptIndex": 0, "turnIndex": 3}), Some(3)),
         (json!({"turnIndex": -1}), None),

@@ -22,7 +22,7 @@ fn text_is_no_tool_result() {
 }
 
 #[test]
-fn the_output_of_a_tool_is_its_text_or_its_blocks_without_the_bytes_of_media() {
+fn a_tool_output_is_its_text_or_its_blocks_without_media_bytes() {
     let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/bmp", "data": "QUJDRA=="}});
     let short = json!({"type": "image", "source": {"media_type": "image/bmp", "base64_bytes": 8}});
     for (content, expect) in [
@@ -52,7 +52,7 @@ fn block(kind: &str, media_type: &str, data: &str) -> Value {
 }
 
 #[test]
-fn images_and_documents_are_taken_from_a_prompt_with_where_they_stood() {
+fn media_are_extracted_from_a_prompt_with_their_offsets() {
     let text = |text: &str| json!({"type": "text", "text": text});
     let (png, pdf) = (block("image", "image/png", "QUJDRA=="), block("document", "application/pdf", "RUZH"));
     let (wrong, url) = (block("image", "image/png", "QUJD*A=="), json!({"type": "image", "source": {"type": "url"}}));
@@ -78,7 +78,7 @@ fn images_and_documents_are_taken_from_a_prompt_with_where_they_stood() {
 }
 
 #[test]
-fn images_and_documents_are_taken_from_the_output_of_a_tool_and_an_empty_string_stands_for_each() {
+fn media_are_extracted_from_a_tool_output_and_leave_an_empty_string() {
     let parts = |first: &str, second: &str| json!([block("image", "image/png", first), {"type": "text", "text": "t"}, block("document", "application/pdf", second)]);
     let content = parts("QUJDRA==", "RUZH");
     let line = user(json!([{"type": "tool_result", "tool_use_id": "t", "content": content}]));
@@ -96,7 +96,7 @@ fn images_and_documents_are_taken_from_the_output_of_a_tool_and_an_empty_string_
 }
 
 #[test]
-fn an_error_is_one_only_if_the_line_says_true() {
+fn a_result_is_an_error_only_if_its_flag_is_true() {
     for (flag, expect) in [(json!(true), true), (json!(false), false), (json!(null), false)] {
         let line = user(json!([{"type": "tool_result", "tool_use_id": "t", "content": "", "is_error": flag}]));
         assert_eq!(results(&line)[0].is_error, expect, "{flag}");

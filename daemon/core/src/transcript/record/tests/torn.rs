@@ -43,7 +43,7 @@ const STUBS: [&str; 14] = [
 ];
 
 #[test]
-fn a_record_behind_a_stub_is_found_and_the_stub_counted() {
+fn a_record_after_a_torn_one_is_found_and_the_torn_one_counted() {
     for stub in STUBS {
         for record in [compact("behind"), user(json!("behind")).to_string(), answer(json!("behind")).to_string()] {
             // Titles and other records without an id are too common to search skipped lines for.
@@ -58,7 +58,7 @@ fn a_record_behind_a_stub_is_found_and_the_stub_counted() {
 }
 
 #[test]
-fn several_records_on_one_line_are_read_each() {
+fn each_of_several_records_on_one_line_is_read() {
     let (a, b) = (compact("a"), answer(json!("b")).to_string());
     let mode = r#"{"type":"mode","mode":"default","sessionId":"x"}"#;
     let attachment =
@@ -84,7 +84,7 @@ fn several_records_on_one_line_are_read_each() {
 }
 
 #[test]
-fn padding_and_byte_order_marks_mean_nothing() {
+fn padding_and_byte_order_marks_are_ignored() {
     let line = compact("a");
     for padded in [
         format!("\u{feff}{line}"),
@@ -101,7 +101,7 @@ fn padding_and_byte_order_marks_mean_nothing() {
 }
 
 #[test]
-fn what_is_torn_at_its_end_costs_itself_only() {
+fn a_record_torn_at_its_end_loses_only_itself() {
     let (a, b) = (compact("a"), compact("b"));
     for cut in 1..b.len() {
         let (said, skipped) = found(format!("{a}{}", &b[..cut]).as_bytes());
@@ -110,7 +110,7 @@ fn what_is_torn_at_its_end_costs_itself_only() {
 }
 
 #[test]
-fn what_stands_within_a_torn_line_is_no_record() {
+fn objects_inside_a_torn_line_are_no_records() {
     let inner = compact("quoted");
     for line in [
         format!(r#"{{"type":"user","toolUseResult":{{"lines":[{inner},{inner}],"more":"#),
@@ -123,7 +123,7 @@ fn what_stands_within_a_torn_line_is_no_record() {
 }
 
 #[test]
-fn a_line_of_brackets_is_given_up_soon() {
+fn a_line_of_brackets_takes_few_tries() {
     for text in [
         r#"{"a":"#.repeat(200_000),
         r#"{"a":[{"#.repeat(100_000),
@@ -137,7 +137,7 @@ fn a_line_of_brackets_is_given_up_soon() {
 }
 
 #[test]
-fn half_a_surrogate_pair_becomes_one_replacement_character_wherever_it_stands() {
+fn each_half_surrogate_pair_becomes_one_replacement_character() {
     for (escaped, expect) in [
         (r"cut \ud83d", "cut \u{fffd}"),
         (r"\ude00 rest", "\u{fffd} rest"),

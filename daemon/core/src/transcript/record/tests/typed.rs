@@ -51,13 +51,13 @@ fn a_prompt_is_what_was_typed_and_the_rest_is_its_context() {
 }
 
 #[test]
-fn an_interruption_is_one_whatever_stands_before_it() {
+fn an_interruption_is_recognised_after_any_text() {
     let line = user(json!([text(FILE), text("[Request interrupted by user]")]));
     assert_eq!(read(&line), Ok(Record::Interrupted { at: Some(T_NANOS) }));
 }
 
 #[test]
-fn what_nobody_typed_begins_no_turn() {
+fn untyped_text_begins_no_turn() {
     let aside = |by, text: &str, ahead| Ok(Record::Aside(Aside { at: Some(T_NANOS), by, text: text.into(), ahead }));
     for (line, expect) in [
         (user(json!(REMINDER)), aside(By::Harness, REMINDER, false)),
@@ -94,7 +94,7 @@ fn a_message_of_another_session_is_shown_without_its_wrapper() {
 }
 
 #[test]
-fn hooks_say_what_they_add_and_what_they_change() {
+fn hook_output_is_read_as_additions_and_rewritten_arguments() {
     let attachment = |attachment: Value| json!({"parentUuid": "p", "isSidechain": false, "attachment": attachment, "type": "attachment", "uuid": "u", "timestamp": T});
     let added = attachment(
         json!({"type": "hook_additional_context", "content": ["mind this", "and that"], "hookName": "PostToolUse:Bash", "hookEvent": "PostToolUse"}),

@@ -11,7 +11,7 @@ fn named<'s>(spans: &'s [WireSpan], name: &str) -> &'s WireSpan {
 }
 
 #[test]
-fn an_advisor_has_a_generation_and_a_tool_below_the_call_that_asked_it() {
+fn an_advisor_is_a_generation_and_a_tool_below_the_asking_call() {
     let usage = json!({"input_tokens": 4, "output_tokens": 100, "iterations": [
         {"type": "message", "input_tokens": 4, "output_tokens": 100},
         {"type": "advisor_message", "model": "model-b[1m]", "input_tokens": 15000, "output_tokens": 800},
@@ -44,7 +44,7 @@ fn an_advisor_has_a_generation_and_a_tool_below_the_call_that_asked_it() {
 }
 
 #[test]
-fn a_tool_of_the_api_fails_only_if_its_result_says_so() {
+fn a_server_tool_fails_only_if_its_result_says_so() {
     let call = |id: &str| json!({"type": "server_tool_use", "id": id, "name": id, "input": {"query": "x"}});
     let blocks = json!([
         call("well"), {"type": "web_search_tool_result", "tool_use_id": "well", "content": [{"type": "web_search_result"}]},
@@ -58,7 +58,7 @@ fn a_tool_of_the_api_fails_only_if_its_result_says_so() {
 }
 
 #[test]
-fn what_nobody_typed_is_context_and_what_hooks_and_programs_give_are_events() {
+fn untyped_text_is_context_and_additions_of_hooks_are_events() {
     let mut typed = prompt();
     typed["message"]["content"] = json!([
         {"type": "text", "text": "<ide_opened_file>notes.md</ide_opened_file>"}, {"type": "text", "text": "make one plan"},
@@ -106,7 +106,7 @@ fn what_nobody_typed_is_context_and_what_hooks_and_programs_give_are_events() {
 }
 
 #[test]
-fn the_arguments_that_a_hook_put_in_the_place_of_the_models_stand_beside_them() {
+fn arguments_rewritten_by_a_hook_are_shown_beside_the_models() {
     let out = json!({"hookSpecificOutput": {"hookEventName": "PreToolUse", "updatedInput": {"command": "wc -l"}}});
     let mut lines = conversation();
     lines.insert(2, attachment(json!({"type": "hook_success", "toolUseID": "t1", "stdout": out.to_string()})));
@@ -117,7 +117,7 @@ fn the_arguments_that_a_hook_put_in_the_place_of_the_models_stand_beside_them() 
 }
 
 #[test]
-fn blocks_of_other_kinds_are_named_with_what_they_hold() {
+fn blocks_of_other_kinds_are_listed_with_their_content() {
     let blocks = json!([{"type": "hologram", "depth": 3}, {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "so"}]);
     let lines = [prompt(), answer("m1", blocks, json!({"output_tokens": 1}))];
     let of = |capture| {

@@ -5,7 +5,7 @@ fn image(data: &str) -> Json {
 }
 
 #[test]
-fn an_image_is_known_by_the_hash_of_its_bytes() {
+fn the_id_of_an_image_is_the_hash_of_its_bytes() {
     for (bytes, expect) in [
         // printf ABCD | openssl dgst -sha256 -binary | base64 | tr +/ -_ | cut -c1-22
         (&b"ABCD"[..], "4S4RWs9FUrJWi1XpPL05OU"),
@@ -17,7 +17,7 @@ fn an_image_is_known_by_the_hash_of_its_bytes() {
 }
 
 #[test]
-fn a_reference_stands_where_an_image_stood_and_its_bytes_are_handed_on() {
+fn a_reference_replaces_an_image_and_its_bytes_are_returned() {
     let (png, id) = ("QUJDRA==", "4S4RWs9FUrJWi1XpPL05OU");
     let reference = format!("@@@langfuseMedia:type=image/png|id={id}|source=bytes@@@");
     let mut lines = conversation();
@@ -51,7 +51,7 @@ fn a_reference_stands_where_an_image_stood_and_its_bytes_are_handed_on() {
 }
 
 #[test]
-fn no_reference_is_taken_for_a_secret() {
+fn references_to_media_are_not_masked() {
     let rules = Rules::default();
     for seed in 0..2000u32 {
         let media = Media::new("image/png", seed.to_le_bytes().to_vec(), 0).unwrap();

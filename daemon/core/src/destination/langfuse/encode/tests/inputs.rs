@@ -91,7 +91,7 @@ fn busy() -> Vec<Json> {
 }
 
 #[test]
-fn in_measured_a_later_call_has_what_it_was_given_and_in_spec_it_has_nothing() {
+fn later_calls_have_their_input_in_measured_semantics_only() {
     let first = json!([user("count \"a\" & <b>")]);
     let expect: BTreeMap<String, Json> = [
         ("m1", first.clone()),
@@ -108,7 +108,7 @@ fn in_measured_a_later_call_has_what_it_was_given_and_in_spec_it_has_nothing() {
 }
 
 #[test]
-fn it_is_the_same_in_whatever_steps_a_turn_is_emitted() {
+fn the_inputs_do_not_depend_on_the_steps_in_which_a_turn_is_emitted() {
     let whole = inputs(&encoded(&busy(), &measured()));
     for scope in [Scope::Part, Scope::Settled, Scope::Final] {
         for at in 1..busy().len() - 1 {
@@ -126,7 +126,7 @@ fn it_is_the_same_in_whatever_steps_a_turn_is_emitted() {
 }
 
 #[test]
-fn what_a_call_was_given_is_masked_as_in_its_own_span_and_counted_once() {
+fn the_input_of_a_call_is_masked_and_counted_once() {
     let secret = format!("token {TOKEN}");
     let mut lines = vec![
         prompt(),
@@ -168,7 +168,7 @@ fn what_a_call_was_given_is_masked_as_in_its_own_span_and_counted_once() {
 }
 
 #[test]
-fn images_that_a_tool_gave_are_shown_by_the_call_that_got_them() {
+fn a_call_shows_the_images_of_the_tool_results_it_was_given() {
     let (png, id) = ("QUJDRA==", "4S4RWs9FUrJWi1XpPL05OU");
     let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": png}});
     let other = json!({"type": "resource_link", "uri": "file:///x"});
@@ -205,7 +205,7 @@ fn images_that_a_tool_gave_are_shown_by_the_call_that_got_them() {
 }
 
 #[test]
-fn the_last_call_says_what_its_turn_says() {
+fn the_last_call_has_the_output_of_its_turn() {
     let key = "langfuse.trace.output";
     let says = |spans: &[WireSpan]| -> Vec<(String, String)> {
         let named = spans.iter().filter_map(|span| Some((span.name.clone(), span.text(key)?.to_owned())));

@@ -5,7 +5,7 @@ fn sizes_only() -> Options {
 }
 
 #[test]
-fn without_text_a_span_says_how_much_was_said() {
+fn in_metadata_mode_sizes_replace_text() {
     let spans = encoded(&conversation(), &sizes_only());
     let [turn, first, tool, second] = &spans[..] else { panic!("{}", spans.len()) };
     assert_eq!(parsed(turn, "langfuse.observation.input"), json!([{"role": "user", "content": "[15 characters]"}]));
@@ -29,7 +29,7 @@ fn without_text_a_span_says_how_much_was_said() {
 }
 
 #[test]
-fn without_text_errors_and_queued_prompts_are_sizes_too() {
+fn in_metadata_mode_errors_and_queued_prompts_are_sizes() {
     let queued = json!({"type": "attachment", "timestamp": "2026-03-01T10:00:01.700Z",
         "attachment": {"type": "queued_command", "prompt": "also the tests"}});
     let mut lines = conversation();
@@ -49,7 +49,7 @@ fn without_text_errors_and_queued_prompts_are_sizes_too() {
 }
 
 #[test]
-fn without_text_a_subagent_says_what_kind_it_is_and_no_more() {
+fn in_metadata_mode_a_subagent_shows_only_its_type() {
     let input = json!({"subagent_type": "Explore", "description": "Find the leak", "prompt": "look for leaks"});
     let order = json!([{"type": "tool_use", "id": "t1", "name": "Task", "input": input}]);
     let side = |mut line: Json, uuid: &str, parent: Json| {

@@ -2,7 +2,7 @@ use super::*;
 use crate::transcript::record::SessionFacts;
 
 #[test]
-fn what_describes_the_trace_stands_on_every_span() {
+fn the_facts_of_the_trace_are_on_every_span() {
     let spans = encoded(&conversation(), &full());
     assert_eq!(spans.len(), 4);
     let expect = [
@@ -32,7 +32,7 @@ fn what_describes_the_trace_stands_on_every_span() {
 }
 
 #[test]
-fn what_is_not_known_is_left_out() {
+fn unknown_facts_are_left_out() {
     let lines =
         [json!({"type": "user", "message": {"content": "hi"}}), json!({"type": "assistant", "message": {"id": "m"}})];
     for span in encoded(&lines, &Options::default()) {
@@ -51,7 +51,7 @@ fn what_is_not_known_is_left_out() {
 }
 
 #[test]
-fn every_turn_of_a_file_belongs_to_its_session_whatever_its_lines_say() {
+fn every_turn_of_a_file_belongs_to_the_files_session() {
     let mut lines = conversation();
     lines[0]["sessionId"] = json!("session-0");
     for span in encoded(&lines, &full()) {
@@ -61,7 +61,7 @@ fn every_turn_of_a_file_belongs_to_its_session_whatever_its_lines_say() {
 }
 
 #[test]
-fn the_root_is_an_agent_with_the_words_of_user_and_model() {
+fn the_root_is_an_agent_with_prompt_and_answer() {
     let spans = encoded(&conversation(), &full());
     let user = json!([{"role": "user", "content": "count \"a\" & <b>"}]);
     let model = json!({"role": "assistant", "content": "Three."});
@@ -83,7 +83,7 @@ fn the_root_is_an_agent_with_the_words_of_user_and_model() {
 }
 
 #[test]
-fn a_message_is_written_role_first() {
+fn a_message_starts_with_its_role() {
     let spans = encoded(&conversation(), &full());
     assert_eq!(spans[0].text("langfuse.trace.output"), Some(r#"{"role":"assistant","content":"Three."}"#));
 }
@@ -156,7 +156,7 @@ fn a_tool_has_its_arguments_and_its_result() {
 }
 
 #[test]
-fn a_tool_that_failed_says_why_and_one_that_never_returned_has_no_output() {
+fn a_failed_tool_has_its_error_and_one_without_a_result_has_no_output() {
     let blocks = json!([
         {"type": "tool_use", "id": "t1", "name": "Bash", "input": {}},
         {"type": "tool_use", "id": "t2", "name": "Read", "input": {}},
@@ -180,7 +180,7 @@ fn a_tool_that_failed_says_why_and_one_that_never_returned_has_no_output() {
 }
 
 #[test]
-fn an_error_in_place_of_the_answer_is_the_roots_output_and_level() {
+fn an_error_in_place_of_the_answer_sets_output_and_level_of_the_root() {
     let error = json!({"type": "assistant", "isApiErrorMessage": true, "timestamp": "2026-03-01T10:00:01Z",
         "message": {"model": "<synthetic>", "content": text("API Error: 529")}});
     let spans = encoded(&[prompt(), error], &full());
@@ -192,7 +192,7 @@ fn an_error_in_place_of_the_answer_is_the_roots_output_and_level() {
 }
 
 #[test]
-fn times_ids_name_and_events_are_taken_over() {
+fn the_span_keeps_times_ids_and_name() {
     let mut lines = conversation();
     let queued = json!({"type": "attachment", "timestamp": "2026-03-01T10:00:01Z", "attachment": {"type": "queued_command", "prompt": "also"}});
     lines.insert(1, queued);
@@ -216,7 +216,7 @@ fn times_ids_name_and_events_are_taken_over() {
 }
 
 #[test]
-fn how_a_turn_came_about_is_said_if_it_was_not_typed_as_it_stands() {
+fn a_turn_that_nobody_typed_has_its_trigger() {
     for (content, expect) in [
         ("hello", None),
         ("<command-message>plan</command-message><command-name>/plan</command-name>", Some("command")),
@@ -231,7 +231,7 @@ fn how_a_turn_came_about_is_said_if_it_was_not_typed_as_it_stands() {
 }
 
 #[test]
-fn every_token_is_in_one_bucket_and_empty_buckets_of_the_cache_are_left_out() {
+fn every_token_is_in_one_bucket_and_empty_cache_buckets_are_left_out() {
     let usage = |input, output| Usage { input, output, ..Usage::default() };
     for (usage, semantics, expect) in [
         (usage(1, 2), Semantics::Spec, json!({"input": 1, "output": 2, "total": 3})),
@@ -265,7 +265,7 @@ fn every_token_is_in_one_bucket_and_empty_buckets_of_the_cache_are_left_out() {
 }
 
 #[test]
-fn without_usage_there_is_no_model_name_for_the_server_to_charge_for() {
+fn without_usage_the_model_name_is_only_metadata() {
     let spans = encoded(&[prompt(), answer("m1", text("x"), json!(null))], &full());
     let found = own(&spans[1]);
     assert!(!found.contains_key("langfuse.observation.model.name"));
@@ -275,7 +275,7 @@ fn without_usage_there_is_no_model_name_for_the_server_to_charge_for() {
 }
 
 #[test]
-fn the_marker_of_the_long_context_is_no_part_of_the_model_name() {
+fn the_long_context_suffix_is_removed_from_the_model_name() {
     for (name, sent, meta) in [
         ("claude-haiku-4-5", "claude-haiku-4-5", None),
         ("claude-haiku-4-5[1m]", "claude-haiku-4-5", Some("claude-haiku-4-5[1m]")),
@@ -305,7 +305,7 @@ fn no_key_is_sent_twice() {
 }
 
 #[test]
-fn no_key_is_sent_twice_in_odd_cases_either() {
+fn no_key_is_sent_twice_in_unusual_cases() {
     let mut long = answer("m1", text("x"), json!(null));
     long["message"]["model"] = json!("claude-haiku-4-5[1m]");
     let own_source = Options { metadata: [("source".to_owned(), "mine".to_owned())].into(), ..full() };
@@ -319,7 +319,7 @@ fn no_key_is_sent_twice_in_odd_cases_either() {
 }
 
 #[test]
-fn measured_says_when_the_first_block_was_there() {
+fn measured_semantics_has_the_time_of_the_first_block() {
     let key = "langfuse.observation.completion_start_time";
     let measured = Options { semantics: Semantics::Measured, ..full() };
     assert_eq!(encoded(&conversation(), &measured)[1].text(key), Some("2026-03-01T10:00:01.5Z"));
@@ -327,7 +327,7 @@ fn measured_says_when_the_first_block_was_there() {
 }
 
 #[test]
-fn a_guessed_time_is_marked() {
+fn an_estimated_time_is_marked() {
     let key = "langfuse.observation.metadata.timing";
     assert!(encoded(&conversation(), &full()).iter().all(|span| span.text(key).is_none()));
     let mut lines = conversation();
@@ -338,7 +338,7 @@ fn a_guessed_time_is_marked() {
 }
 
 #[test]
-fn an_environment_is_one_the_server_accepts_or_none() {
+fn the_environment_is_brought_into_a_form_the_server_accepts() {
     let longest = "a".repeat(40);
     for (name, expect) in [
         ("production", Some("production")),
@@ -358,7 +358,7 @@ fn an_environment_is_one_the_server_accepts_or_none() {
 }
 
 #[test]
-fn ids_of_users_sessions_and_releases_have_at_most_200_characters() {
+fn user_session_and_release_ids_are_limited_to_200_characters() {
     let long = "ä".repeat(300);
     let options = Options { user_id: Some(long.clone()), release: Some(long.clone()), ..full() };
     let facts = crate::observe::facts(1, &SessionFacts::default(), &long, &options);
@@ -370,7 +370,7 @@ fn ids_of_users_sessions_and_releases_have_at_most_200_characters() {
 }
 
 #[test]
-fn how_an_answer_came_about_can_be_filtered_by() {
+fn details_of_an_answer_are_metadata_to_filter_by() {
     let mut line = conversation()[1].clone();
     line["requestedModel"] = json!("claude-opus-5");
     line["message"]["usage"]["speed"] = json!("fast");
@@ -392,7 +392,7 @@ fn how_an_answer_came_about_can_be_filtered_by() {
 }
 
 #[test]
-fn answers_cut_short_say_by_what() {
+fn a_truncated_answer_has_its_cause() {
     for (field, value, expect) in [
         ("stop_reason", json!("refusal"), "the model refused"),
         ("stop_reason", json!("max_tokens"), "stopped at the output limit"),
@@ -412,7 +412,7 @@ fn answers_cut_short_say_by_what() {
 }
 
 #[test]
-fn a_turn_says_by_what_command_in_what_mode_and_after_what_plan_it_came() {
+fn a_turn_has_its_command_permission_mode_and_plan() {
     let mut prompt = conversation()[0].clone();
     prompt["permissionMode"] = json!("plan");
     prompt["message"]["content"] = json!(
