@@ -53,20 +53,20 @@ use users::Users;
 /// The shortest interval between two reads of a transcript while something waits for it and no file event comes.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How far a time may be ahead of the clock and still be believed: clocks are adjusted by this much now and then.
+/// A time that is ahead of the clock by up to this much is accepted: clocks are adjusted at times.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
-/// Sessions that were left half-read longer ago than this are not resumed when the daemon starts.
+/// Sessions that were left partly read longer ago than this are not resumed when the daemon starts.
 const RECOVERY_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How many sessions are kept in memory that are only waiting for their next event.
+/// How many sessions are kept in memory that only wait for their next event.
 const MAX_IDLE_SESSIONS: usize = 64;
 
 /// After this long, a pass over the sessions is interrupted to take inputs; the sessions it did not reach come first in the
 /// next pass.
 const PASS_TIME: Duration = Duration::from_millis(50);
 
-/// How many inputs are taken before the sessions have their turn.
+/// How many inputs are taken before the sessions are processed.
 const MAX_INPUTS_PER_PASS: usize = 1024;
 
 /// How often the engine checks whether followers that are behind have room again.
@@ -122,9 +122,9 @@ pub struct Engine {
     orders: UnboundedSender<Order>,
     watch: Watch,
     config: Config,
-    /// Decides whether tracing is on where no hook says so.
+    /// Decides whether tracing is on if no hook says so.
     consent: Consent,
-    /// Where transcripts may lie, whatever an event says.
+    /// The directories where transcripts may be.
     roots: Vec<PathBuf>,
     refused: Refused,
     /// Destinations whose queue is full.
@@ -134,10 +134,10 @@ pub struct Engine {
     later: Later,
     /// Sessions that were read to their end because others begin with them, with the length of their transcripts.
     recovered: HashMap<String, u64>,
-    /// Whether tracing is off in a project, by its directories, and when it was, for the current pass. Of many sessions that
-    /// nobody waits for, one look at their project's settings is enough.
+    /// Whether and when tracing was off in a project, by its directories, for the current pass. For many unhurried
+    /// sessions of a project, one check of its settings is enough.
     seen: HashMap<(Vec<PathBuf>, Option<PathBuf>), (bool, Off)>,
-    /// Counts reads of sessions.
+    /// Counts the reads of sessions.
     looks: u64,
     /// Some follower is behind its session.
     is_any_behind: bool,
@@ -152,14 +152,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The same, judging as `consent` does, which others share.
+    /// The same with `consent`, which others share.
     #[must_use]
     pub fn with_consent(mut self, consent: Consent) -> Self {
         self.consent = consent;
         self
     }
 
-    /// An engine that starts with what the store still has to do. `own` is a sender for its inputs.
+    /// An engine that starts with the unfinished work in the store. `own` is a sender for its inputs.
     pub fn new(
         store: Handle,
         orders: UnboundedSender<Order>,
@@ -209,7 +209,7 @@ impl Engine {
         engine
     }
 
-    /// Starts sessions that could wait, as far as there is room for them.
+    /// Starts unhurried sessions, as many as there is room for.
     fn admit(&mut self, now: Instant) {
         let mut room = if self.later.is_empty() { 0 } else { self.room(now) };
         while room > 0
@@ -242,7 +242,7 @@ impl Engine {
         true
     }
 
-    /// Resumes a session that was left half-read and has no pending event. False if there is none.
+    /// Resumes a session that was left partly read and has no pending event. False if there is none.
     fn resume(&mut self, id: &str) -> bool {
         if self.sessions.contains_key(id) {
             return false;
@@ -300,7 +300,7 @@ impl Engine {
             self.look_at_all();
             let pending =
                 self.later.len() + self.users.len() + self.sessions.values().map(Session::pending).sum::<usize>();
-            // What a follower has missed still has to be read for it.
+            // Turns that a follower has missed still have to be read for it.
             let pending = pending + usize::from(self.is_any_behind);
             for reply in asked.drain(..) {
                 let _ = reply.send(pending);
@@ -343,7 +343,7 @@ impl Engine {
         self.refused.clone()
     }
 
-    /// Takes an event, once it is known who the user is.
+    /// Takes an event once the user's name is known.
     fn hear(&mut self, hint: Hint) {
         if let Some(hint) = self.users.name(hint) {
             self.take(hint);
@@ -388,16 +388,16 @@ impl Engine {
         };
         let again = hint.source.is_asked_for() && was_off(&hint);
         let may = hint.source != Source::Backfill && !again || session.may_go_to(&hint.targets, again, &self.store);
-        // An event that was kept for its subagents comes again without its kind: what it said of the session still holds.
+        // An event that was kept for its subagents comes again without its kind: its meaning still applies.
         let is_known = session.row.hint.id == hint.id && hint.event == Event::Other;
         if newest && may && !is_known {
             session.row.transcript.clone_from(&hint.transcript);
             session.row.hint = hint.clone().after(&session.row.hint);
         }
         let earlier = match hint.source {
-            // A session that a scan finds has been silent for longer than anything is waited for.
+            // A session found by a scan has been silent for longer than anything is waited for.
             Source::Scan => QUIET_FINISHED,
-            // No burst of lines comes with an event that no hook fired. What the transcript's own time says still counts.
+            // Only hook events come with a burst of lines. The transcript's own times still count.
             Source::Backfill | Source::Reread => BURST,
             Source::Hook | Source::Recovery | Source::Replay => Duration::ZERO,
         };
@@ -437,7 +437,8 @@ impl Engine {
         Session::new(row, self.config.rules.clone())
     }
 
-    /// Gives every session that is due one step: live ones first, then those that have waited longest, until the time is over.
+    /// Processes one step of every session that is due: live ones first, then those that have waited longest, until
+    /// the time is up.
     fn look_at_all(&mut self) {
         let began = clock::monotonic();
         self.seen.clear();
@@ -458,7 +459,8 @@ impl Engine {
                 self.looks += 1;
                 session.looked = self.looks;
                 self.look(&mut session);
-                // Nobody waits for sessions that a scan found: the steps of many are stored together, in the order of reading.
+                // Sessions found by a scan are unhurried: the steps of many are stored together, in the
+                // order of reading.
                 bytes += session.step.as_ref().map_or(0, Advance::bytes);
                 let is_unhurried = session.is_unhurried;
                 self.sessions.insert(id.clone(), session);
@@ -486,7 +488,7 @@ impl Engine {
         due.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Stores what reading these sessions found, and drops those that are done with.
+    /// Stores what reading these sessions found, and drops sessions that need no more reading.
     fn finish_looks(&mut self, ids: Vec<String>) {
         let sessions = ids.into_iter().filter_map(|id| self.sessions.remove_entry(&id));
         let mut sessions: Vec<(String, Session)> = sessions.collect();
@@ -499,7 +501,7 @@ impl Engine {
             if let Some(dir) = session.row.transcript.parent()
                 && self.watch.add(dir)
             {
-                // A file watch does not report what was written before it began.
+                // A file watch does not report what was written before it started.
                 session.phase.wake();
             }
             self.sessions.insert(id, session);
@@ -531,7 +533,7 @@ impl Engine {
         }
     }
 
-    /// True if `session`, of which nothing was read yet, may begin with a copy of a session in memory that is not emitted yet:
+    /// True if `session`, which was not read yet, may begin with a copy of a session in memory that is not emitted yet:
     /// a turn belongs to the session that had it first.
     fn may_copy_another(&self, session: &mut Session, now: Instant) -> bool {
         let Some(fired) = session.first_fired().filter(|_| session.is_new()) else { return false };
@@ -556,7 +558,7 @@ impl Engine {
         false
     }
 
-    /// True if a session of which nothing was read yet begins with the same line as another, or cannot be read.
+    /// True if a session that was not read yet begins with the same line as `other`, or cannot be read.
     fn begins_like(&self, session: &mut Session, other: &Tail) -> bool {
         if session.first_line.is_none() {
             let file = self.open(&session.row.transcript, &session.row.hint);
@@ -572,9 +574,9 @@ impl Engine {
     }
 }
 
-/// Events can arrive out of order, and the newest says where things are. True if an event fired at `fired_ns` is newer than the
-/// newest so far, of `known_ns`. An event from the future by the clock (`now_ms`, Unix milliseconds) was fired while the clock
-/// was ahead: then the later arrival is newer.
+/// Events can arrive out of order, and the newest has the present paths. True if an event fired at `fired_ns` is newer
+/// than the newest so far, fired at `known_ns`. If the newest is in the future by the clock (`now_ms`, Unix
+/// milliseconds), it was fired while the clock was ahead: then the later arrival is newer.
 fn is_newer(fired_ns: u64, known_ns: u64, now_ms: u64) -> bool {
     let ahead = now_ms.saturating_mul(1_000_000).saturating_add(CLOCK_TOLERANCE.as_nanos() as u64);
     fired_ns >= known_ns || known_ns > ahead

@@ -91,8 +91,8 @@ impl Engine {
         admission.wait
     }
 
-    /// Brings sessions back to where followers are behind that have room again. Destinations that have the following part
-    /// already get nothing twice.
+    /// Moves sessions back to where followers are behind that have room again. Destinations that already have the
+    /// following part get nothing twice.
     pub(super) fn go_back(&mut self) {
         let room = admit::limit(Source::Backfill, self.config.outbox_bytes) / 2;
         let after = self.went_back_to.clone();
@@ -123,7 +123,7 @@ impl Engine {
                 }
                 None => drop(self.resume(&to.session_id)),
             }
-            // The Stop of its last turn was taken before. It permits nothing that is not permitted now.
+            // The Stop of its last turn was processed before. It permits nothing that is not permitted now.
             if let Some(session) = self.sessions.get_mut(&to.session_id).filter(|session| session.waiting.is_empty()) {
                 let source = Source::Reread;
                 let hint = Hint { id: source.id(&to.session_id), source, ..session.row.hint.clone() };

@@ -1,4 +1,4 @@
-//! What lines, events and silence make of the open turn, and which of its spans are due.
+//! Which spans of the open turn are due, by its lines, events and silence.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -48,11 +48,11 @@ pub(super) struct Gathered {
     pub(super) off: Vec<TraceId>,
     /// Events for the traces of turns that the user abandoned.
     pub(super) marks: Vec<Outgoing>,
-    /// Turns that are over.
+    /// Turns that have ended.
     pub(super) turns: Vec<Past>,
     pub(super) bytes: usize,
     pub(super) skipped: BTreeMap<&'static str, u64>,
-    /// Lines of a kind nobody knows, by kind and version.
+    /// Lines of an unknown kind, by kind and version.
     pub(super) unknown: BTreeMap<(String, String), u64>,
     pub(super) redacted: Counts,
     pub(super) launches: Vec<Launch>,
@@ -74,14 +74,14 @@ impl Gathered {
             || !self.agents.is_empty()
     }
 
-    /// Notes in `agents` which subagents were launched and have ended, before that is stored.
+    /// Records in `agents` which subagents were launched and have ended, before that is stored.
     pub(super) fn inform(&mut self, agents: &mut Agents) {
         agents.launched(self.launches.iter().cloned());
         self.ended.drain(..).for_each(|id| agents.has_ended(&id));
     }
 
-    /// Masks secrets in what is stored beside the spans: facts of turns, ids from the transcript, and unknown names. If an id
-    /// contains a secret, what it refers to is not found again after a restart.
+    /// Masks secrets in the data stored beside the spans: facts of turns, ids from the transcript, and unknown names.
+    /// If an id contains a secret, what it refers to is not found again after a restart.
     pub(super) fn mask(&mut self, redactor: &Redactor) {
         let mask = |text: &mut String| {
             // Counted where the spans are masked.
@@ -206,7 +206,7 @@ pub(super) fn push_line(session: &Session, tail: &mut Tail, found: &mut Gathered
     }
 }
 
-/// Emits the turns that are complete. Returns the ids of the events that are done with, and what the session waits for then.
+/// Emits the turns that are complete. Returns the ids of the settled events, and what the session waits for.
 pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gathered) -> (Vec<String>, Awaits) {
     let events: Vec<_> = session.to_deal_with().collect();
     let waiting = events.iter();

@@ -1,4 +1,5 @@
-//! One step of reading a session: what is new in its transcript and in those of its subagents, and storing what it yields.
+//! One step of reading a session: reads what is new in its transcript and in those of its subagents, and
+//! stores the result.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -42,7 +43,7 @@ pub(super) const STEP_BYTES: usize = 1 << 20;
 /// How long a transcript may be missing before its events are given up. A later event of the session starts again.
 const MISSING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a chain of sessions is followed of which each begins with the one before and none was emitted.
+/// The maximum length of a chain of sessions in which each begins with the one before and none was emitted.
 pub(super) const MAX_CHAIN: usize = 16;
 
 /// How many bytes of a transcript one step reads.
@@ -146,7 +147,7 @@ impl Engine {
             return;
         }
         let turns = if known { self.past(&session.row) } else { Vec::new() };
-        // The other tool continues the turn it has begun.
+        // The other tool completes the turn that it sent partly.
         let is_begun = cursor > 0 && (!known || self.is_behind_import(&session.row));
         session.tail = Some(Tail {
             read_to: file.position(cursor),
@@ -255,13 +256,13 @@ impl Engine {
             Unreadable::Outside => places::may_come(&row.transcript, &self.roots(&row.hint)),
             _ => false,
         };
-        // An ended session will not write its first line any more.
+        // An ended session does not write its first line any more.
         let limit = if session.is_over() { QUIET } else { MISSING_TIMEOUT };
         let (done, left): (Vec<_>, Vec<_>) =
             session.waiting.drain(..).partition(|(_, came)| !may_come || now >= *came + limit);
         session.waiting = left;
         session.rest(now);
-        // The user can help at once; what gets well by itself is not named by `status` for long.
+        // The user can help at once; `status` does not list problems that pass by themselves for long.
         if matches!(error, Unreadable::Io(_)) {
             self.refused.name(&session.row.transcript, error);
         }
@@ -270,7 +271,7 @@ impl Engine {
         }
         let reason = error.reason();
         tracing::debug!(session = session.row.session_id, reason, "nothing to read");
-        // Where the model has answered, there should be a transcript; a session that only began has none.
+        // If the model has answered, there should be a transcript; a session that has only begun has none.
         let is_strange = !matches!(error, Unreadable::Missing)
             || done.iter().any(|(hint, _)| matches!(hint.event, Event::Stopped { .. }));
         if is_strange {
@@ -500,7 +501,8 @@ impl Engine {
     }
 }
 
-/// A session's step was stored. Records in `wake` what has something to send now. True if a destination fell behind.
+/// A session's step was stored. Adds to `wake` the destinations that have something to send. True if a
+/// destination fell behind.
 fn stored_one(
     session: &mut Session,
     queued: &[(DestinationId, usize)],

@@ -24,7 +24,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// None yet, where `roots` are the directories of transcripts.
+    /// With nothing logged yet, for transcripts below `roots`.
     pub fn below(roots: &[PathBuf]) -> Self {
         Self { named: Arc::default(), roots: roots.into() }
     }
@@ -43,7 +43,7 @@ impl Refused {
         is_new
     }
 
-    /// What was named and still cannot be read. The rest is forgotten: it is named again if it happens again.
+    /// The logged paths that still cannot be read. The rest is forgotten, and logged again if it fails again.
     pub fn still(&self) -> Vec<Unread> {
         let mut unread = Vec::new();
         self.lock().retain(|(reason, _), path| {
@@ -55,7 +55,7 @@ impl Refused {
         unread
     }
 
-    /// Why `path` is not read, of which that was `reason` before.
+    /// Why `path`, which was not read for `reason`, is not read now.
     fn why_not(&self, path: &Path, reason: &str) -> Option<Unreadable> {
         if !is_transcript(path) {
             return if self.roots.iter().any(|root| root == path) {

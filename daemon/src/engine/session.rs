@@ -36,15 +36,15 @@ pub(super) struct Session {
     pub(super) step: Option<Advance>,
     /// Pending events with the time they arrived, oldest first, including the one that is `kept`.
     pub(super) waiting: Vec<(Hint, Instant)>,
-    /// The id of an event that is done with except for subagents that end with it. It stays in the inbox until they are
-    /// emitted: if only Claude Code's own environment turns tracing on, nothing else permits reading them, not even after a
-    /// restart.
+    /// The id of an event that is settled except for subagents that end with it. It stays in the inbox until they are
+    /// emitted: if only Claude Code's own environment turns tracing on, nothing else permits reading them, not even
+    /// after a restart.
     pub(super) kept: Option<String>,
     pub(super) phase: Phase,
     /// When the transcript last grew.
     pub(super) grown: Instant,
     pub(super) touched: Instant,
-    /// Another session continues it: nobody writes to it any more.
+    /// Another session continues it, and nobody writes to it any more.
     pub(super) superseded: bool,
     /// The length of the chain of sessions that begin with it and were never emitted.
     pub(super) depth: usize,
@@ -91,18 +91,18 @@ impl Session {
         }
     }
 
-    /// Reads again from the stored position.
+    /// Makes it read again from the stored position.
     pub(super) fn begin_again(&mut self) {
         (self.tail, self.agents, self.kept) = (None, Agents::default(), None);
     }
 
-    /// Pending events that are not done with, oldest first.
+    /// Pending events that are not settled, oldest first.
     pub(super) fn to_deal_with(&self) -> impl Iterator<Item = &(Hint, Instant)> {
         self.waiting.iter().filter(|(hint, _)| Some(&hint.id) != self.kept.as_ref())
     }
 
-    /// Returns which events leave the inbox now that these are `dealt_with`, oldest first. The last one that permits reading is
-    /// `kept` while subagents `are_ending`.
+    /// Returns which events leave the inbox now that these are settled (`dealt_with`), oldest first. The last one that
+    /// permits reading is `kept` while subagents `are_ending`.
     pub(super) fn keep_permission(&mut self, dealt_with: Vec<String>, are_ending: bool) -> Vec<String> {
         let mut done: Vec<String> = self.kept.take().into_iter().chain(dealt_with).collect();
         if are_ending {
@@ -114,15 +114,15 @@ impl Session {
         done
     }
 
-    /// There is nothing more to read for now.
+    /// There is nothing to read for now.
     pub(super) fn rest(&mut self, now: Instant) {
         let looks_finished = self.tail.as_ref().is_some_and(Tail::looks_finished);
         let came = self.to_deal_with().map(|(_, came)| *came);
         self.phase = Phase::Read(complete::awaits(now, self.grown, came, looks_finished));
     }
 
-    /// Sends history to the `targets` from now on. If it went elsewhere before, or is to be read `again`, it begins at the
-    /// start. False if something of it is still to be emitted to its earlier destination.
+    /// Sends history to the `targets` from now on. If it went elsewhere before, or is to be read `again`, it begins at
+    /// the start. False if part of it is still to be emitted to its earlier destination.
     pub(super) fn may_go_to(&mut self, targets: &[cc_core::route::Target], again: bool, store: &Handle) -> bool {
         let known: Vec<_> = self.row.hint.destinations().collect();
         let is_same = targets.iter().all(|target| known.contains(&&target.destination));
@@ -175,7 +175,7 @@ impl Session {
         }
     }
 
-    /// Reads again in a moment.
+    /// Reads again shortly.
     pub(super) fn retry(&mut self) {
         self.phase.hold(clock::monotonic() + admit::RETRY);
     }
@@ -200,8 +200,8 @@ impl Session {
         self.phase.is_idle() && !self.is_agent_ending()
     }
 
-    /// It can be dropped from memory: its transcript is complete, or nobody waits for it and all of it is emitted. The next
-    /// event finds its position in the store.
+    /// It can be dropped from memory: its transcript is complete, or nobody waits for it and all of it is emitted. The
+    /// next event finds its position in the store.
     pub(super) fn is_done_with(&self) -> bool {
         let is_over = self.row.hint.event == Event::Ended || self.superseded;
         let is_emitted = || {
@@ -217,7 +217,7 @@ impl Session {
         self.waiting.iter().any(|(hint, _)| hint.event == Event::Ended)
     }
 
-    /// How much there is to do that will be done soon.
+    /// How much work it has that will be done soon.
     pub(super) fn pending(&self) -> usize {
         let is_unread = matches!(self.phase, Phase::Due { .. } | Phase::Held { .. });
         self.waiting.len() + usize::from(is_unread) + usize::from(self.is_agent_ending())

@@ -49,7 +49,7 @@ pub(super) fn ended(dir: &Path, id: &str) -> Hint {
     }
 }
 
-/// An engine at work.
+/// A running engine.
 struct Running {
     store: Handle,
     sender: mpsc::Sender<Input>,
@@ -211,7 +211,7 @@ fn a_transcript_that_is_gone_is_not_looked_for_all_the_time() {
     session.make_due();
     engine.look_at_all();
     std::fs::remove_file(&transcript).unwrap();
-    // All is due that can be.
+    // Everything possible is due.
     let session = engine.sessions.get_mut("s").unwrap();
     assert!(session.looks_finished() && session.agents_poll.is_some());
     let long_ago = Instant::now().checked_sub(QUIET_FINISHED).unwrap();
@@ -289,7 +289,7 @@ fn settings_that_came_last_win_whatever_the_clock_said_before() {
             ("e-3", &moved, &destination)
         );
         assert_eq!(row.hint.options, options);
-        // And from then on by the clock: one that is heard late changes nothing.
+        // From then on the clock decides: a late event changes nothing.
         engine.take(Hint { id: "e-1".into(), fired_ns: now_ns - 9, ..ended(&dir, "s") });
         assert_eq!(engine.sessions["s"].row.hint.id, "e-3");
     }

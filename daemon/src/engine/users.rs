@@ -1,4 +1,4 @@
-//! The user's name where only git knows it: a thread asks git, and events that need the answer wait for it.
+//! Asks git for the user's name: a thread runs git, and events that need the answer wait for it.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -28,7 +28,7 @@ impl Users {
         Self { known: HashMap::new(), waiting: HashMap::new(), engine, asker: None }
     }
 
-    /// The event with the user's name; `None` if it comes back with the answer.
+    /// The event with the user's name; `None` if the event waits for the answer.
     pub(super) fn name(&mut self, mut hint: Hint) -> Option<Hint> {
         if hint.options.user_id.as_deref() != Some(git::EMAIL) {
             return Some(hint);

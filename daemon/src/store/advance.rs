@@ -1,4 +1,4 @@
-//! One step forward in a session: what it found is queued for each destination, and the position passes it, in one transaction
+//! One step of a session: its spans are queued for each destination and its position moves on, in one transaction
 //! (invariant 3).
 
 use std::collections::BTreeMap;
@@ -18,25 +18,25 @@ use queue::Queued;
 
 pub(super) mod queue;
 
-/// A step; it takes effect as a whole or not at all.
+/// A step; it is stored completely or not at all.
 #[derive(Debug)]
 pub struct Advance {
-    /// The session's row afterwards.
+    /// The session's row after the step.
     pub session: SessionRow,
-    /// Spans found on the way.
+    /// Its spans.
     pub spans: Vec<Outgoing>,
     /// Traces of turns that began while tracing was off: left out unless the user asks for history.
     pub off: Vec<TraceId>,
-    /// Events for turns emitted before: left out where the destination does not know their root.
+    /// Events for turns emitted before: left out if the destination does not know their root.
     pub marks: Vec<Outgoing>,
     pub turns: Vec<Past>,
     /// Launches in turns that are closed.
     pub launches: Vec<Launch>,
     /// Fully emitted subagents, and the length of their transcripts.
     pub agents: Vec<(String, u64)>,
-    /// Events that are done with.
+    /// Events that are settled.
     pub consumed: Vec<String>,
-    /// An event that is done with but stays, because it permits reading what ends with it.
+    /// A settled event that stays, because it permits reading what ends with it.
     pub kept: Option<String>,
     /// Skipped lines, by reason.
     pub skipped: BTreeMap<&'static str, u64>,
@@ -44,7 +44,7 @@ pub struct Advance {
     pub unknown: BTreeMap<(String, String), u64>,
     /// Masked secrets, by rule.
     pub redacted: BTreeMap<String, u64>,
-    /// Destinations without room: they fall behind, and are read for again later.
+    /// Destinations without room: they fall behind, and the session is read again for them later.
     pub behind: Vec<Destination>,
     /// Unix milliseconds.
     pub now_ms: i64,
@@ -58,8 +58,8 @@ impl Advance {
 }
 
 impl Store {
-    /// Moves a session forward: new spans are queued, the position passes what they came from, and the events that led here are
-    /// removed. A root is queued again if another span of its trace is new and its content has changed. Returns the
+    /// Stores a step of a session: queues new spans, moves the position past their lines, and removes the settled
+    /// events. A root is queued again if another span of its trace is new and its content has changed. Returns the
     /// destinations and the number of spans queued for each.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl Store {
         self.advance_all([step]).map(|stored| stored.into_iter().flatten().collect())
     }
 
-    /// Moves several sessions forward in this order; all of it happens, or none.
+    /// Stores steps of several sessions in this order, all or none.
     ///
     /// # Errors
     /// If nothing was changed.

@@ -1,8 +1,8 @@
 //! Which session owns the turn of a prompt: the first one that claims it.
 //!
-//! Nothing of a turn is emitted before its session has claimed it, and emitted spans are stored by a step. So a claim is stored
-//! together with the next step of any session; on its own it would cost a transaction. A claim that is lost with the process is
-//! made again.
+//! Nothing of a turn is emitted before its session has claimed it, and emitted spans are stored with a step. So a claim
+//! is stored with the next step of any session, because a transaction of its own would be expensive. A claim that is
+//! lost with the process is made again.
 
 use std::collections::HashMap;
 
@@ -19,13 +19,13 @@ const MAX_WAITING: usize = 256;
 pub(super) struct Claims(HashMap<TraceId, String>);
 
 impl Claims {
-    /// Writes the waiting claims. They are kept until it is known that they are stored.
+    /// Writes the waiting claims. They are kept until the transaction is committed.
     pub(super) fn write(&self, db: &Connection) -> Result<()> {
         let mut insert = db.prepare_cached("INSERT OR IGNORE INTO owner (trace_id, session_id) VALUES (?, ?)")?;
         self.0.iter().try_for_each(|(trace, session_id)| insert.execute(params![trace, session_id]).map(drop))
     }
 
-    /// What was written is stored.
+    /// The written claims are committed.
     pub(super) fn are_stored(&mut self) {
         self.0.clear();
     }

@@ -62,8 +62,8 @@ impl Store {
         Ok(id.and_then(|id| self.waiting.get(&id).copied()).unwrap_or(0))
     }
 
-    /// True if a destination takes what waits for it: spans arrived there after `since_ms` (Unix milliseconds), and nothing has
-    /// gone wrong.
+    /// True if a destination accepts what waits for it: spans arrived there after `since_ms` (Unix milliseconds), and
+    /// nothing has failed since.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -157,7 +157,7 @@ impl Store {
         trust.exists([&to.address, &to.account])
     }
 
-    /// Every destination that is trusted so, by address and account.
+    /// Every destination that is trusted although others chose it, by address and account.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -166,7 +166,7 @@ impl Store {
         trusted.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
     }
 
-    /// Trusts a destination, or no longer.
+    /// Trusts a destination, or withdraws that trust.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -254,7 +254,7 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// There are none at that address.
+    /// No account is known at that address.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty() && self.trusted.is_empty() && self.own.is_empty()
     }
@@ -264,8 +264,9 @@ impl Accounts {
 const BY_VARIABLE: i64 = 1;
 const BY_FILE: i64 = 2;
 
-/// Records who chose a destination. The first judgement stays: one that others chose waits for [`Store::trust`], or for
-/// `config.toml` to name it, whatever is found later; one that the user chose is the user's own in every project.
+/// Records who chose a destination. The first judgement is kept: a destination that others chose waits for
+/// [`Store::trust`], or for `config.toml` to name it, whatever is found later; one that the user chose is the user's
+/// own in every project.
 pub(super) fn note_chooser(db: &Connection, id: DestinationId, chooser: Option<&Chooser>) -> Result<()> {
     match chooser {
         None => Ok(()),

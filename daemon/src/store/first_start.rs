@@ -1,10 +1,10 @@
-//! The time since which transcripts are read without being asked for.
+//! The time since which transcripts are read without a request.
 
 use rusqlite::params;
 
 use super::{Result, Store};
 
-/// How far a time may be ahead of the clock and still be believed, in milliseconds.
+/// A time that is ahead of the clock by up to this much is accepted, in milliseconds.
 const CLOCK_TOLERANCE_MS: i64 = 60_000;
 
 /// The daemon's first start.

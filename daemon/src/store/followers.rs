@@ -5,11 +5,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{DestinationId, Result, Store};
 use cc_core::transcript::cursor::{Identity, Position};
 
-/// Where to read again for followers of a session.
+/// Where to read again for the followers of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Behind {
     pub session_id: String,
-    /// The start of the oldest turn that is not finished for one of them.
+    /// The start of the oldest turn that is incomplete for one of them.
     pub cursor: Position,
     /// Answered turns before it.
     pub closed: u32,
@@ -32,9 +32,9 @@ impl Store {
         self.db.prepare_cached("SELECT 1 FROM follower")?.exists([])
     }
 
-    /// At most `most` sessions that a destination is behind of which there is room for: less than `room` bytes wait for it. Each with
-    /// the position that is furthest behind. There may be thousands: those after the session `after` are looked at first, and no
-    /// more of them than that takes.
+    /// At most `most` sessions with a follower that has room: fewer than `room` bytes wait for it. Each comes with the
+    /// position that is furthest behind. There may be thousands, so the search starts after the session `after` and
+    /// ends when there are enough.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -71,7 +71,7 @@ impl Store {
         Ok(())
     }
 
-    /// Brings a session back to where a destination is behind it: what is read from there is new to that one alone.
+    /// Moves a session back to where a follower is: the spans read from there are new to that follower only.
     ///
     /// # Errors
     /// If nothing was changed.

@@ -11,8 +11,8 @@ use super::{
 use cc_core::ids::{TraceId, hex};
 
 impl Store {
-    /// Removes what waits of these traces, the title of their session, and their dead letters, and suppresses them from now on.
-    /// Returns how many spans were waiting.
+    /// Removes the waiting spans of these traces, the title of their session, and their dead letters, and suppresses
+    /// the traces from now on. Returns how many spans were waiting.
     ///
     /// # Errors
     /// If nothing was changed.

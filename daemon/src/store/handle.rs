@@ -1,6 +1,6 @@
 //! The shared store: each caller does its own work under a lock.
 //!
-//! A hook waits for its event to be committed. Handing the event to a thread of the store's own and back took longer than the
+//! A hook waits for its event to be committed. Passing the event to a thread of the store and back took longer than the
 //! commit itself, so it is committed where the request is served.
 
 use std::sync::{Arc, Mutex, PoisonError};

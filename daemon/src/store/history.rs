@@ -1,4 +1,4 @@
-//! What is known without reading a transcript: spans sent before, and sessions that another tool has begun to send.
+//! What is known without reading a transcript: spans sent before, and sessions whose beginning another tool has sent.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -6,7 +6,7 @@ use super::{Result, Store, destinations::find, sessions::found_elsewhere, suppre
 use cc_core::{destination::Destination, ids::SpanKey, import_state::Imported, status::history::Found};
 
 impl Store {
-    /// What is known of each of `spans` at a destination.
+    /// The state of each of `spans` at a destination.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -19,7 +19,7 @@ impl Store {
             if sent.exists(params![id, trace, span])? {
                 return Ok(Found::Sent);
             }
-            // This is asked for history only.
+            // Only history asks this.
             if is_suppressed(&self.db, trace, true)? {
                 return Ok(Found::Suppressed);
             }
@@ -45,8 +45,8 @@ impl Store {
         Ok(waiting)
     }
 
-    /// Stores how much of sessions another tool has sent. A session that was read already stays as it is. Returns how many were
-    /// taken.
+    /// Stores how much of sessions another tool has sent. A session that was read already is not changed. Returns how
+    /// many were imported.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -92,7 +92,7 @@ impl Store {
             .optional()
     }
 
-    /// The same of every session.
+    /// The same for every session.
     ///
     /// # Errors
     /// If the database cannot be read.

@@ -1,4 +1,4 @@
-//! Stored events until they are done with.
+//! Stored events until they are settled.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -13,7 +13,7 @@ const UNREADABLE: &str = "event_unreadable";
 pub struct Inbox {
     /// From hooks and history, oldest first.
     pub hints: Vec<Hint>,
-    /// The ids of events that have a session read again from its start; there may be one for every session.
+    /// The ids of events for which a session is read again from its start; there may be one for every session.
     pub again: Vec<String>,
 }
 
@@ -53,7 +53,7 @@ impl Store {
         Ok(inbox)
     }
 
-    /// `None` if it is done with.
+    /// `None` if it is settled.
     ///
     /// # Errors
     /// If the database cannot be read.

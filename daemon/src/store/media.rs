@@ -11,8 +11,8 @@ use cc_core::{
     observation::{Field, Observation},
 };
 
-/// How many bytes of images and documents may wait for a destination. Spans do not wait for them, so they have a limit of their
-/// own; beyond it they are counted, and their spans go without.
+/// How many bytes of images and documents may wait for a destination. Spans do not wait for them, so they have a limit
+/// of their own; beyond it they are counted, and their spans are sent without them.
 pub const MAX_WAITING_BYTES: u64 = 64 << 20;
 
 /// A span that shows an image or document.
@@ -124,7 +124,7 @@ impl Store {
             .map(Option::flatten)
     }
 
-    /// The upload is done, or has failed for good for a reason that is counted.
+    /// Removes an upload that is done, or has failed for good for a counted reason.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -148,7 +148,7 @@ impl Store {
         Ok(())
     }
 
-    /// The upload failed this time: others come first.
+    /// Records a failed try: others come first.
     ///
     /// # Errors
     /// If nothing was changed.

@@ -1,4 +1,5 @@
-//! The database, and all SQL. Each change of meaning is one transaction; what the stored bodies mean is not known here.
+//! The database, and all SQL. Each complete change is one transaction; this module does not interpret the
+//! stored bodies.
 //!
 //! One connection, one user at a time ([`handle`]). WAL with `synchronous=NORMAL`: a killed process loses nothing; after a
 //! power cut the last moments may be missing, and the transcripts supply them again with the same ids.
@@ -54,7 +55,7 @@ pub type Result<T> = std::result::Result<T, rusqlite::Error>;
 
 pub type DestinationId = i64;
 
-/// Spans are only stored if this much room is left afterwards, in bytes: removing them later needs some.
+/// Spans are stored only if this many bytes remain free: removing them later needs some.
 const SPARE_BYTES: u64 = 1 << 20;
 
 pub struct Store {
@@ -62,49 +63,49 @@ pub struct Store {
     path: PathBuf,
     /// It was created when it was opened.
     made: bool,
-    /// The number of the next observation that is stored.
+    /// The number of the next stored observation.
     next: observations::Seq,
     /// Bytes of waiting bodies, by destination.
     waiting: HashMap<DestinationId, u64>,
     rows: HashMap<Destination, DestinationId>,
     /// Bytes of waiting images and documents, by destination.
     media_waiting: HashMap<DestinationId, u64>,
-    /// Why the last change failed, and since when changes fail, Unix milliseconds.
+    /// Why the last change failed, and since when changes fail, in Unix milliseconds.
     trouble: Option<(String, i64)>,
     /// Turns from before a project was first seen are left out.
     from_now: bool,
-    /// Turns that sessions answer, on their way into the database.
+    /// Claims of turns that are not in the database yet.
     claims: claims::Claims,
-    /// What the database has of some projects' sightings.
+    /// A cache of some projects' sightings.
     sightings: sightings::Known,
 }
 
-/// What `status` shows of everything else.
+/// The other figures in `status`.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Events waiting.
+    /// Waiting events.
     pub inbox: u64,
-    /// Spans waiting.
+    /// Waiting spans.
     pub outbox: u64,
-    /// Spans that no server will take.
+    /// Spans that no server accepts.
     pub dead_letters: u64,
-    /// Images and documents to be uploaded, and what last kept one from it.
+    /// Waiting images and documents, and the last error of an upload.
     pub media: (u64, Option<String>),
     /// Sessions whose beginning another tool has sent.
     pub imported: u64,
-    /// Lines and events passed over, by reason.
+    /// Skipped lines and events, by reason.
     pub skipped: BTreeMap<String, u64>,
-    /// Secrets masked, by rule.
+    /// Masked secrets, by rule.
     pub redacted: BTreeMap<String, u64>,
 }
 
 impl Store {
-    /// Leaves out what was said before a project was first seen, from here on.
+    /// From now on leaves out turns from before a project was first seen.
     pub fn trace_from_now(&mut self, from_now: bool) {
         self.from_now = from_now;
     }
 
-    /// Counts what waits; from then on it is kept in step.
+    /// Counts what waits; later changes keep these counts.
     fn measure(&mut self) -> Result<()> {
         let mut statement = self.db.prepare(
             "SELECT destination, sum(coalesce(octet_length(cut), octet_length(body)))
@@ -116,8 +117,8 @@ impl Store {
         Ok(())
     }
 
-    /// How many bytes of spans there is room for. They are written to the log and from there to the database, which takes in
-    /// what the log holds already.
+    /// How many bytes of spans there is room for. They are written to the log and then to the database, so the log's
+    /// own bytes count as free.
     fn room(&self) -> Result<u64> {
         let Some(free) = free(&self.path) else { return Ok(u64::MAX) };
         let log = std::fs::metadata(self.path.with_extension("db-wal")).map_or(0, |meta| meta.len());
@@ -127,12 +128,12 @@ impl Store {
         Ok(if unused < left { left.midpoint(unused) } else { left })
     }
 
-    /// Moves what is in the log into the database, as far as that goes, and gives back the log's room.
+    /// Moves as much of the log as possible into the database, and frees its space.
     pub fn empty_log(&self) {
         let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
 
-    /// Remembers that a change failed, until one succeeds, and logs why: each reason once until then.
+    /// Records that a change failed, until one succeeds, and logs each reason once until then.
     fn note(&mut self, changes_before: u64, error: Option<&Error>) {
         match error {
             Some(error) => {
@@ -151,7 +152,7 @@ impl Store {
         }
     }
 
-    /// Why the database takes no changes, and since when, Unix milliseconds.
+    /// Why the database accepts no changes, and since when, in Unix milliseconds.
     pub fn trouble(&self) -> Option<&(String, i64)> {
         self.trouble.as_ref()
     }
@@ -162,7 +163,7 @@ impl Store {
         rows.collect()
     }
 
-    /// There were `total` of this altogether.
+    /// Sets the count of `reason` to `total`.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -171,7 +172,7 @@ impl Store {
         self.db.prepare_cached(sql)?.execute(params![reason, total as i64]).map(drop)
     }
 
-    /// What is waiting and what was passed over.
+    /// What waits and what was skipped.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -189,7 +190,7 @@ impl Store {
     }
 }
 
-/// Bytes that are free on the disk of `path`; `None` where the file system does not say.
+/// Free bytes on the disk of `path`; `None` if the file system does not report them.
 fn free(path: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(path).ok().filter(|disk| disk.f_blocks > 0)?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
@@ -201,7 +202,7 @@ fn count(db: &Connection, reason: &str, n: u64) -> Result<()> {
         .map(drop)
 }
 
-/// Notices a damaged observation, or one that is taken for another's: SQLite's own checks do not look into values.
+/// Detects a damaged observation, or one in another's place: SQLite's own checks do not cover values.
 fn checksum(destination: DestinationId, span_id: &[u8], body: &[u8]) -> i64 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&destination.to_le_bytes());
@@ -210,7 +211,7 @@ fn checksum(destination: DestinationId, span_id: &[u8], body: &[u8]) -> i64 {
     i64::from(sum.finalize())
 }
 
-/// True if the row (`seq, destination, span_id, body, checksum`) is what was stored. Those of version 1 have no checksum.
+/// True if the row (`seq, destination, span_id, body, checksum`) is unchanged. Rows of version 1 have no checksum.
 fn is_whole(row: &rusqlite::Row<'_>) -> Result<bool> {
     let noted: Option<i64> = row.get(4)?;
     let found = checksum(row.get(1)?, bytes_of(row, 2)?, bytes_of(row, 3)?);
@@ -230,7 +231,7 @@ fn no_room() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(full, Some("the disk is full, but for what it takes to deliver what waits".into()))
 }
 
-/// Ids of a span, for log lines.
+/// The ids of a span, for log lines.
 pub fn span_name(span: &Item) -> String {
     format!("{}/{}", hex(&span.trace_id()), hex(&span.span_id()))
 }

@@ -1,4 +1,4 @@
-//! What waits to be sent: stored once for however many destinations wait for it, and gone with the last of them.
+//! Waiting observations: stored once for all destinations that wait for them, and removed with the last.
 
 use std::ops::RangeInclusive;
 
@@ -7,16 +7,16 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{DestinationId, Result, checksum};
 use cc_core::ids::{SpanId, TraceId};
 
-/// The number of an observation: one that is stored later has a larger one, and while the database is open none is used again,
-/// because a batch that is on its way is acknowledged by these.
+/// The number of an observation. Later ones have larger numbers, and while the database is open no number is used
+/// again, because batches in flight are acknowledged by these.
 pub(super) type Seq = i64;
 
-/// True of a row of `exported` if the span has arrived. Nothing that waits has.
+/// True for a row of `exported` if the span has arrived. A waiting span has not.
 pub(super) const HAS_ARRIVED: &str = "(exported.delivered = 1 OR exported.delivered = 0
     AND exported.observation <= (SELECT arrived FROM destination WHERE destination.id = exported.destination))";
 
-/// A number for the next observation, of a database that was just opened. None is used again that arrived, because by its number it
-/// would seem to have.
+/// The number of the next observation in a newly opened database. Numbers of delivered observations are not used again,
+/// because the new one would count as delivered.
 pub(super) fn next(db: &Connection) -> Result<Seq> {
     let sql =
         "SELECT 1 + max(coalesce((SELECT max(id) FROM observation), 0), coalesce((SELECT max(seq) FROM outbox), 0),
@@ -24,7 +24,7 @@ pub(super) fn next(db: &Connection) -> Result<Seq> {
     db.query_row(sql, [], |row| row.get(0))
 }
 
-/// Stores an observation. Somebody must [`wait`] for it in the same transaction.
+/// Stores an observation. A destination must [`wait`] for it in the same transaction.
 pub(super) fn insert(
     db: &Connection,
     seq: Seq,
@@ -37,14 +37,14 @@ pub(super) fn insert(
         .map(drop)
 }
 
-/// A destination waits for an observation that is stored.
+/// Makes a destination wait for a stored observation.
 pub(super) fn wait(db: &Connection, destination: DestinationId, seq: Seq, span_id: &[u8], body: &str) -> Result<()> {
     db.prepare_cached("INSERT OR IGNORE INTO outbox (destination, seq, checksum) VALUES (?, ?, ?)")?
         .execute(params![destination, seq, checksum(destination, span_id, body.as_bytes())])
         .map(drop)
 }
 
-/// The observation with this body that others wait for already.
+/// The observation with this body for which others already wait.
 pub(super) fn find(
     db: &Connection,
     destination: DestinationId,
@@ -63,7 +63,8 @@ pub(super) fn find(
     .optional()
 }
 
-/// A destination waits no more for these observations; those that nobody else waits for are gone. Returns how many it waited for.
+/// Makes a destination wait no longer for these observations, and removes those for which no other waits. Returns how
+/// many it waited for.
 pub(super) fn release(db: &Connection, destination: DestinationId, range: RangeInclusive<Seq>) -> Result<usize> {
     let (first, last) = range.into_inner();
     let released = db.prepare_cached("DELETE FROM outbox WHERE destination = ? AND seq BETWEEN ? AND ?")?.execute([
@@ -86,7 +87,7 @@ pub(super) fn release(db: &Connection, destination: DestinationId, range: RangeI
     Ok(released)
 }
 
-/// Bytes of what a destination waits for under this number, if it does.
+/// The bytes of the observation with this number, if the destination waits for it.
 pub(super) fn bytes(db: &Connection, destination: DestinationId, seq: Seq) -> Result<Option<u64>> {
     db.prepare_cached(
         "SELECT coalesce(octet_length(cut), octet_length(body)) FROM outbox CROSS JOIN observation ON id = seq

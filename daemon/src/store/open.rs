@@ -1,4 +1,4 @@
-//! Opening the database: making, migrating, checking it, and what is done about a damaged one.
+//! Opens the database: creates, migrates and checks it, and salvages a damaged one.
 
 use std::{
     collections::HashMap,
@@ -17,44 +17,43 @@ use super::{
 };
 use cc_core::hook::{Hint, Source};
 
-/// More than the store has statements.
+/// More than the number of the store's statements.
 const STATEMENTS: usize = 128;
 
-/// Bytes of a page of a new database. Ids are spread over their tables, so that each of a turn is written with the page it is on:
-/// small pages are less to write.
+/// The page size of a new database. Ids are random, so each row of a turn is on another page: small pages mean
+/// less to write.
 pub(super) const PAGE_BYTES: i64 = 1024;
 
-/// After so many bytes the log is taken into the database: a page that was written often until then is copied once.
+/// When the log has this many bytes it is moved into the database: a page that was written often is then copied once.
 const LOG_BYTES: i64 = 4 << 20;
 
-/// A database that was opened, and what had to be done to it.
+/// An opened database, and what was done to it.
 pub struct Opened {
-    /// The database.
     pub store: Store,
-    /// It was damaged: its files were moved here, and what could be read of them was taken over.
+    /// It was damaged: its files were moved here, and its readable rows were copied.
     pub damaged: Option<PathBuf>,
-    /// There was none before, or an empty file.
+    /// It did not exist, or was empty.
     pub made: bool,
-    /// Spans that wait to be made again, because theirs were damaged.
+    /// How many damaged spans must be emitted again.
     pub again: bool,
 }
 
 impl Store {
-    /// As [`open_saying`](Self::open_saying), saying nothing.
+    /// Like [`open_saying`](Self::open_saying), without reports.
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub fn open(path: &Path) -> std::result::Result<Opened, Error> {
         Self::open_saying(path, &|_| {})
     }
 
-    /// Opens the database, making or migrating it. A database that is damaged is moved aside, never deleted, and a new one
-    /// begun with what could be read of the old one; the transcripts supply the rest, with the same ids. Before a migration
-    /// the old file is copied to `state.v<version>.bak`. `say` hears what is done.
+    /// Opens the database, and creates or migrates it if necessary. A damaged database is moved aside, never deleted,
+    /// and a new one is created with its readable rows; the transcripts supply the rest, with the same ids. Before a
+    /// migration the old file is copied to `state.v<version>.bak`. `say` is called with each stage.
     ///
     /// # Errors
-    /// If not even a new database can be made, or this one was written by a newer version; if there is no room to change one of
-    /// an earlier version, which is left as it is.
+    /// If not even a new database can be created; if this one was written by a newer version; if there is no room to
+    /// migrate an earlier version, which then stays unchanged.
     pub fn open_saying(path: &Path, say: &dyn Fn(Stage)) -> std::result::Result<Opened, Error> {
         finish_salvage(path)?;
         let (mut store, damaged) = match Self::try_open(path, say) {
@@ -71,8 +70,8 @@ impl Store {
         Ok(Opened { store, damaged, made, again })
     }
 
-    /// Puts a new database, with what could be read of the damaged one, in its place. The new one is whole before the old one
-    /// leaves: after a kill in between, the next start begins again, or continues here.
+    /// Replaces a damaged database by a new one with its readable rows. The new one is complete before the old one is
+    /// moved: after a kill in between, the next start begins again, or continues here.
     fn salvage(path: &Path) -> std::result::Result<PathBuf, Error> {
         let new = salvaged(path);
         remove(&new)?;
@@ -83,7 +82,7 @@ impl Store {
         let tx = store.db.transaction()?;
         read_again(&tx, sessions)?;
         tx.commit()?;
-        // Everything is in the one file that takes the place of the other.
+        // Everything is in the single file that replaces the other.
         store.db.pragma_update(None, "journal_mode", "DELETE")?;
         store.db.close().map_err(|(_, error)| error)?;
         let aside = quarantine(path)?;
@@ -99,7 +98,7 @@ impl Store {
              PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA journal_size_limit=8388608; PRAGMA cache_size=-2000;
              PRAGMA temp_store=MEMORY;",
         )?;
-        // One from before keeps its pages.
+        // An existing database keeps its page size.
         let page: i64 = db.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         db.pragma_update(None, "wal_autocheckpoint", LOG_BYTES / page.max(1))?;
         // Parsing SQL costs more than running it: every statement of the store is parsed once, whatever is bound to it.
@@ -134,7 +133,7 @@ impl Store {
         })
     }
 
-    /// Removes spans whose bytes are not what was stored; they are as if never found, and looked for again. Returns how many.
+    /// Removes damaged spans, which then count as never found and are emitted again. Returns how many.
     fn drop_damaged_rows(&mut self) -> Result<usize> {
         let mut damaged = Vec::new();
         {
@@ -149,7 +148,7 @@ impl Store {
                 }
             }
         }
-        // What nobody waits for lost those who did.
+        // An observation without a waiting destination has lost its row in the outbox.
         let lost = "SELECT count(*) FROM observation WHERE id NOT IN (SELECT seq FROM outbox)";
         let lost: usize = self.db.query_row(lost, [], |row| row.get::<_, i64>(0))?.try_into().unwrap_or(0);
         if damaged.len() + lost == 0 {
@@ -161,7 +160,7 @@ impl Store {
             tx.execute("DELETE FROM outbox WHERE destination = ? AND seq = ?", [destination, seq])?;
         }
         tx.execute("DELETE FROM observation WHERE id NOT IN (SELECT seq FROM outbox)", [])?;
-        // Which spans those were cannot be seen in what is damaged: all that neither wait nor arrived nor are dead.
+        // Damage hides which spans those were: all that neither wait nor arrived nor are dead letters.
         tx.execute(
             &format!(
                 "DELETE FROM exported WHERE NOT coalesce({HAS_ARRIVED}, 0) AND (destination, trace_id, span_id) NOT IN
@@ -176,8 +175,8 @@ impl Store {
     }
 }
 
-/// Every known session is read from its start again, as if an event had come for it; what was stored of it is not stored
-/// again.
+/// Makes every known session be read again from its start, as if an event had come for it; spans that are stored are
+/// not stored again.
 fn read_again(db: &Connection, sessions: Vec<SessionRow>) -> Result<()> {
     db.execute_batch(
         "UPDATE session SET cursor = 0, closed = 0, marker = NULL; DELETE FROM agent; DELETE FROM follower;",
@@ -190,7 +189,7 @@ fn read_again(db: &Connection, sessions: Vec<SessionRow>) -> Result<()> {
     Ok(())
 }
 
-/// Where a database grows that is to take a damaged one's place.
+/// The file in which a salvaged database is built.
 fn salvaged(path: &Path) -> PathBuf {
     with_suffix(path, ".new")
 }
@@ -201,11 +200,12 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// A salvage that was interrupted after the damaged database had left, and before the new one came.
+/// Completes a salvage that was interrupted after the damaged database had been moved, and before the new one
+/// took its place.
 fn finish_salvage(path: &Path) -> std::io::Result<()> {
     let new = salvaged(path);
     if !path.exists() && new.exists() {
-        // Another database's log must not be applied to this one.
+        // The log of another database must not be applied to this one.
         quarantine(path)?;
         std::fs::rename(new, path)?;
     }
@@ -219,7 +219,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Moves a damaged database and what belongs to it into a directory of its own, the database first.
+/// Moves a damaged database and its other files into a directory of its own, the database first.
 fn quarantine(path: &Path) -> std::io::Result<PathBuf> {
     let stamp = crate::clock::now_ms();
     let aside = path.with_file_name(format!("corrupt-{stamp}"));

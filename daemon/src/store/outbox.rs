@@ -1,4 +1,4 @@
-//! Spans that wait, and those that no server takes.
+//! Waiting spans, and those that no server accepts.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -14,42 +14,41 @@ use cc_core::{
     status::Fate,
 };
 
-/// What waits for a destination, in the columns that [`read_row`] wants.
+/// The waiting rows of a destination, in the columns that [`read_row`] expects.
 pub(super) const SELECT: &str = "SELECT seq, destination, span_id, coalesce(cut, body), checksum
     FROM outbox CROSS JOIN observation ON id = seq WHERE destination = ?";
 
 /// An outbox row.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// Its place in the queue.
+    /// Its position in the queue.
     pub seq: i64,
-    /// What waits.
     pub item: Item,
-    /// Size of its body in bytes.
+    /// The size of its body in bytes.
     pub bytes: usize,
 }
 
-/// A span that no server takes.
+/// A span that no server accepts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
-    /// By which it is retried or dropped.
+    /// Used to retry or drop it.
     pub id: i64,
-    /// Where it was to go.
+    /// Its destination.
     pub base_url: String,
     /// In hex.
     pub span_id: String,
-    /// What the server said.
+    /// The server's answer.
     pub reason: String,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// Since when, Unix milliseconds.
+    /// When it became one, in Unix milliseconds.
     pub at_ms: i64,
 }
 
-/// Why a span that is not what was stored is put aside.
+/// The reason for a span that was damaged.
 const DAMAGED: &str = "damaged in the database";
 
-/// The same of one that is what was stored, in a form that this version does not know.
+/// The reason for an intact one in a form that this version does not know.
 const LATER: &str = "written by a later version, which can send it: install that and retry";
 
 /// A row of `seq, destination, span_id, body, checksum`, or why it cannot be read.
@@ -65,8 +64,7 @@ pub(super) fn read_row(row: &rusqlite::Row, parser: &mut Parser) -> Result<std::
 }
 
 impl Store {
-    /// The oldest spans waiting for a destination: at most `rows` of them, and at most `bytes` unless the first alone is
-    /// larger.
+    /// The oldest waiting spans of a destination: at most `rows`, and at most `bytes` unless the first alone is larger.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -95,7 +93,7 @@ impl Store {
         Ok(batch)
     }
 
-    /// The oldest span waiting for a destination whose body has fewer than `bytes`.
+    /// The oldest waiting span of a destination with a body of fewer than `bytes`.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -118,14 +116,14 @@ impl Store {
         }
     }
 
-    /// The server has taken these rows; of `rejected` spans it said that it did not keep them.
+    /// Acknowledges these rows; the server said that it did not keep `rejected` of their spans.
     ///
     /// # Errors
     /// If nothing was changed.
     pub fn delivered(&mut self, destination: DestinationId, rows: &[Row], rejected: u64, now_ms: i64) -> Result<()> {
         let tx = self.db.transaction()?;
         let left = acknowledge(&tx, destination, rows)?;
-        // Older versions believed every number.
+        // Older versions accepted every number.
         tx.prepare_cached(
             "UPDATE destination SET state = 'ok', next_at_ms = 0, last_success_ms = ?, delivered = delivered + ?,
                 rejected = min(rejected, delivered) + ? WHERE id = ?",
@@ -136,7 +134,7 @@ impl Store {
         Ok(())
     }
 
-    /// No server will take this span as it is: it leaves the outbox, visibly.
+    /// Makes a span a dead letter: no server will accept it as it is.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -156,7 +154,7 @@ impl Store {
         Ok(())
     }
 
-    /// Puts a smaller span in the place of one that is too large for its server; others get it as it is.
+    /// Replaces a span that is too large for its server by a smaller one; other destinations get it unchanged.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -177,7 +175,7 @@ impl Store {
         *waiting = waiting.saturating_sub(bytes);
     }
 
-    /// How many spans no server takes.
+    /// How many spans no server accepts.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -187,7 +185,7 @@ impl Store {
         count.map(|count| count as u64)
     }
 
-    /// The spans no server takes, oldest first.
+    /// The spans that no server accepts, oldest first.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -210,7 +208,8 @@ impl Store {
             .collect()
     }
 
-    /// Retries or drops a dead letter, or all of them. Returns where there is something to send now, and how many it were.
+    /// Retries or drops a dead letter, or all. Returns the destinations that now have something to send, and how
+    /// many there were.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -228,7 +227,7 @@ impl Store {
             let mut letters = letters.query([id])?;
             while let Some(row) = letters.next()? {
                 let (to, span_id, body): (i64, Vec<u8>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                // What cannot be read is of no trace.
+                // The trace of an unreadable span is unknown.
                 let known = Item::parse(body.as_bytes()).map(|item| (item.trace_id(), item.span_id())).ok();
                 let (trace_id, _) = known.unwrap_or_default();
                 observations::insert(&tx, next, (trace_id, &span_id), &body, now_ms)?;
@@ -248,7 +247,7 @@ impl Store {
     }
 }
 
-/// These rows wait no more: they arrived. Returns their bytes.
+/// Removes rows that arrived from the outbox. Returns their bytes.
 fn acknowledge(db: &Connection, destination: DestinationId, rows: &[Row]) -> Result<u64> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(0) };
     let waiting: Vec<Seq> = db
@@ -259,7 +258,7 @@ fn acknowledge(db: &Connection, destination: DestinationId, rows: &[Row]) -> Res
     let arrived = || rows.iter().filter(|row| waiting.binary_search(&row.seq).is_ok());
     let bytes = arrived().map(|row| row.bytes as u64).sum();
     let is_all = arrived().count() == waiting.len();
-    // Of the oldest, one number says it of all: a row of each span's own would be written once more.
+    // For the oldest spans one number per destination is enough: a row for each span would be an additional write.
     let sql = "UPDATE destination SET arrived = ?3 WHERE id = ?1 AND arrived < ?2
                AND NOT EXISTS (SELECT 1 FROM outbox WHERE destination = ?1 AND seq < ?2)";
     let is_noted = is_all && db.prepare_cached(sql)?.execute([destination, first.seq, last.seq])? > 0;
@@ -278,7 +277,7 @@ fn acknowledge(db: &Connection, destination: DestinationId, rows: &[Row]) -> Res
     Ok(bytes)
 }
 
-/// What waits for a destination under this number is about to leave the outbox without having arrived.
+/// Records that an observation that leaves the outbox has not arrived at this destination.
 pub(super) fn did_not_arrive(db: &Connection, destination: DestinationId, seq: Seq) -> Result<()> {
     db.prepare_cached(
         "UPDATE exported SET delivered = -1 WHERE destination = ?1

@@ -1,4 +1,4 @@
-//! What waits for a destination to which nothing can be sent any more goes to another one, or is dropped.
+//! Moves the waiting spans of an unusable destination to another one, or drops them.
 
 use rusqlite::{Transaction, params};
 
@@ -13,7 +13,7 @@ use cc_core::{
     status::Redirected,
 };
 
-/// How many spans are moved in one transaction. Others use the database in between.
+/// How many spans are moved in one transaction, so that others can use the database in between.
 const SPANS_PER_TRANSACTION: i64 = 500;
 
 impl Store {
@@ -25,8 +25,8 @@ impl Store {
         self.row_of(destination)
     }
 
-    /// Model calls whose spans wait for `from` count as found at `to`, so that no copy of them is emitted there. Comes before
-    /// [`Self::move_spans`].
+    /// Records at `to` the model calls whose spans wait for `from`, so that no copy of them is emitted there. Must run
+    /// before [`Self::move_spans`].
     ///
     /// # Errors
     /// If nothing was changed.
@@ -39,9 +39,9 @@ impl Store {
         self.db.execute(&sql, [from, to]).map(drop)
     }
 
-    /// Moves some of the spans that wait for `from` to those that wait for `to`, the oldest of all first, and adds what became of
-    /// them to `sum`. A span that `to` was sent before leaves without being sent again; what only `from` understands stays. `after` is the last row
-    /// looked at; nothing comes back when there are no more.
+    /// Moves some of the spans that wait for `from` to `to`, the oldest first, and adds the result to `sum`. A span
+    /// that `to` was sent before is removed and not sent again; a span in a form that only `from` accepts stays.
+    /// `after` is the last row examined; returns `None` when there are no more.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -60,7 +60,7 @@ impl Store {
         let (mut found, mut broken, mut parser) = (Redirected::default(), Vec::new(), Parser::default());
         for seq in &rows {
             let (row, sum) = tx.prepare_cached(&format!("{SELECT} AND seq = ?"))?.query_row([from, *seq], |row| {
-                // Of what is stored: this version may write the same otherwise.
+                // Of the stored bytes: this version may encode the same differently.
                 Ok((read_row(row, &mut parser)?, checksum(to, bytes_of(row, 2)?, bytes_of(row, 3)?)))
             })?;
             match row.map(|row| row.item) {
@@ -80,7 +80,8 @@ impl Store {
         Ok(rows.last().copied())
     }
 
-    /// The end of it: images and documents move too, if they can; sessions that `from` is behind are not read for it any more.
+    /// The last step: moves images and documents, if possible; sessions that `from` is behind are no
+    /// longer read for it.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -92,7 +93,7 @@ impl Store {
                  SELECT ?2, hash, kind, length, bytes FROM media WHERE destination = ?1",
                 [from, to.0],
             )?;
-            // New rows: one that is on its way may be acknowledged yet.
+            // New rows, because one in flight may still be acknowledged.
             let moved = tx.execute(
                 "INSERT OR IGNORE INTO media_link (destination, hash, trace_id, span_id, field, queued_ms)
                  SELECT ?2, hash, trace_id, span_id, field, queued_ms FROM media_link WHERE destination = ?1 ORDER BY seq",
@@ -106,7 +107,7 @@ impl Store {
         self.measure()
     }
 
-    /// Drops what waits for a destination, and counts it. Dead letters stay: they have a command of their own.
+    /// Drops and counts what waits for a destination. Dead letters stay: they have their own command.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -151,7 +152,7 @@ fn move_span(
         .execute(params![from, to, seq, checksum])?;
     }
     did_not_arrive(tx, from, seq)?;
-    // One that is on its way is acknowledged by its destination and number.
+    // A span in flight is acknowledged by its destination and number.
     release(tx, from, seq..=seq)?;
     Ok(is_new)
 }
@@ -160,8 +161,8 @@ fn dropped(tx: &Transaction<'_>, name: &str, number: u64) -> Result<()> {
     if number > 0 { count(tx, name, number) } else { Ok(()) }
 }
 
-/// Nothing is left to be done for a destination, and nothing is wrong with it then. What goes with that is counted; returned is
-/// how many images and documents.
+/// Removes all remaining work and errors of a destination, and counts what is lost; returns how many images
+/// and documents.
 fn clear(tx: &Transaction<'_>, destination: DestinationId, sum: &mut Redirected) -> Result<u64> {
     let media = tx.execute("DELETE FROM media_link WHERE destination = ?", [destination])? as u64;
     dropped(tx, "dropped_media", media)?;

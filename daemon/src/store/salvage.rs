@@ -1,4 +1,4 @@
-//! Takes over what can still be read of a damaged database.
+//! Copies the readable rows of a damaged database.
 
 use std::path::Path;
 
@@ -6,9 +6,9 @@ use rusqlite::{Connection, OpenFlags, types::Value};
 
 use super::{Error, Result};
 
-/// What is not taken over, or only under a condition. Spans that wait and positions are not: the spans between those and the
-/// transcripts' beginnings may be among what cannot be read, so transcripts are read again, and what was delivered is known by its
-/// id. Everything else is, in tables yet to come as well.
+/// Tables that are not copied, or only partly. Waiting spans and positions are not: spans in between may be unreadable,
+/// so transcripts are read again, and delivered spans are recognised by their ids. All other tables are copied,
+/// including future ones.
 const CONDITIONS: [(&str, &str); 6] = [
     ("observation", "0"),
     ("outbox", "0"),
@@ -18,22 +18,22 @@ const CONDITIONS: [(&str, &str); 6] = [
     ("exported", "delivered = 1"),
 ];
 
-/// What is taken over of `exported` where each destination says up to which observation all arrived. That is read before: one row of
-/// it that cannot be read must not end the reading of all others. Where a file was cut off within a row, SQLite reads zeros: a number
-/// that may have lost its last byte says nothing.
+/// The rows of `exported` that are copied if each destination has the number up to which all observations arrived. That
+/// number is read first: one unreadable row of it must not end the reading of all others. In a file that was cut off
+/// within a row, SQLite reads zeros: a number that may have lost its last byte does not count.
 const ARRIVED: &str = "delivered = 1 OR delivered = 0 AND observation & 255
     AND observation <= (SELECT arrived FROM temp.arrived WHERE id = destination)";
 
-/// A table, and what of it is taken over.
+/// A table, and which of its rows are copied.
 struct Table {
     name: String,
     columns: Vec<String>,
-    /// In which order its rows lie.
+    /// The columns by which its rows are ordered.
     key: Vec<String>,
     condition: &'static str,
 }
 
-/// The tables of the new database, as far as the old one has them.
+/// The tables of the new database that the old one has too.
 fn tables(new: &Connection, old: &Connection) -> Result<Vec<Table>> {
     let names: Vec<String> = new
         .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY rowid")?
@@ -63,15 +63,15 @@ fn tables(new: &Connection, old: &Connection) -> Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// Copies rows from the database at `damaged` until each table's first unreadable one, and from its other end as well.
-/// What cannot be had is left; only where it cannot be written this is an error.
+/// Copies rows from the database at `damaged`: for each table from the first up to an unreadable one, and from the last
+/// backwards. Unreadable rows are left out; only a failed write is an error.
 pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> std::result::Result<(), Error> {
-    // Reading only leaves the evidence as it is.
+    // Reading only keeps the evidence unchanged.
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let Ok(old) = Connection::open_with_flags(damaged, flags) else { return Ok(()) };
-    // Otherwise a file that was cut off is refused as a whole.
+    // Without this a file that was cut off is refused as a whole.
     let _ = old.execute_batch("PRAGMA writable_schema = ON");
-    // Versions before the ninth have no such column.
+    // Versions before the ninth do not have this column.
     let arrived = "PRAGMA temp_store = MEMORY; CREATE TEMP TABLE arrived AS SELECT id, arrived FROM main.destination";
     let is_numbered = old.execute_batch(arrived).is_ok();
     let tx = db.transaction()?;
@@ -97,7 +97,7 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> std::result::Res
                             Ok(rows) => taken += rows,
                             Err(error) => match Error::from(error) {
                                 error if error.is_passing() => return Err(error),
-                                // A row that does not fit the table's rules is damaged too.
+                                // A row that violates the table's constraints is damaged too.
                                 _ => {}
                             },
                         }
@@ -112,13 +112,13 @@ pub(super) fn take_over(db: &mut Connection, damaged: &Path) -> std::result::Res
         }
         tracing::info!(table, rows = taken, "taken over from the damaged database");
     }
-    // Earlier versions had no other word for it.
+    // Earlier versions counted it under this name only.
     tx.execute(
         "UPDATE destination SET held_by = 'a settings file that others can write names it'
          WHERE state = 'held' AND held_by IS NULL AND NOT own",
         [],
     )?;
-    // What no server takes is not sent again either.
+    // Dead letters are not sent again either.
     tx.execute(
         "INSERT OR IGNORE INTO exported (destination, trace_id, span_id)
          SELECT destination, unhex(coalesce(body ->> 'trace_id', body ->> '$.observation.trace_id')), unhex(span_id)
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::store::Store;
 
-    /// Something in every column of every table is there afterwards, whichever version adds them.
+    /// A value in every column of every table is copied, whichever version adds them.
     #[test]
     fn every_table_is_taken_over_but_for_those_that_are_made_again() {
         let dir = tempfile::tempdir().unwrap();

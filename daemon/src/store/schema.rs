@@ -65,8 +65,7 @@ CREATE TABLE skipped (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// What version 2 added: what shows that a transcript was rewritten or a row damaged, what was delivered, whom the user trusts,
-/// what is to be uploaded.
+/// Version 2 added: markers of rewritten transcripts and checksums of rows, delivered spans, trust, and uploads.
 pub(super) const SCHEMA_2: &str = "
 ALTER TABLE session ADD COLUMN marker INTEGER;
 ALTER TABLE outbox ADD COLUMN checksum INTEGER;
@@ -136,8 +135,7 @@ CREATE TABLE media_link (
 CREATE INDEX media_link_by_tries ON media_link (destination, tries, seq);
 ";
 
-/// What version 3 added: what the user has paused, kinds of lines this version does not know, what another
-/// tool has sent.
+/// Version 3 added: pauses, unknown kinds of lines, and the state of another tool.
 const SCHEMA_3: &str = "
 CREATE TABLE paused (
     dir TEXT PRIMARY KEY
@@ -160,7 +158,7 @@ CREATE TABLE import_sought (
 ) STRICT;
 ";
 
-/// What version 4 added: the turns of a session to which the user may go back; what is told nowhere.
+/// Version 4 added: earlier turns of a session to which the user may go back, and suppressed traces.
 const SCHEMA_4: &str = "
 CREATE TABLE turn (
     session_id TEXT NOT NULL,
@@ -186,7 +184,7 @@ ALTER TABLE paused ADD COLUMN from_ms INTEGER NOT NULL DEFAULT 0;
 UPDATE paused SET from_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER);
 ";
 
-/// What version 5 added, each with its reason.
+/// Version 5 added these, each for the reason given.
 const SCHEMA_5: &str = "
 -- Events that this version cannot read: another one wrote them, or the disk damaged them.
 CREATE TABLE inbox_aside (
@@ -248,13 +246,11 @@ CREATE TABLE sight (
 ALTER TABLE silent ADD COLUMN off INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// What version 6 added.
 const SCHEMA_6: &str = "
 -- Fingerprint of the body of a root when it last entered the outbox: `delivered` means that version of it.
 ALTER TABLE exported ADD COLUMN fingerprint BLOB;
 ";
 
-/// What version 7 added.
 const SCHEMA_7: &str = "
 -- Destinations that are behind their session, because they took nothing while others did: where reading goes on for them, the
 -- start of their oldest turn that is not finished. All others are where the session is.
@@ -272,7 +268,6 @@ CREATE TABLE follower (
 CREATE INDEX outbox_by_span ON outbox (destination, span_id);
 ";
 
-/// What version 8 changed.
 const SCHEMA_8: &str = "
 -- What waits to be sent: once for however many destinations wait for it, and gone with the last of them.
 CREATE TABLE observation (
@@ -336,7 +331,6 @@ DROP TABLE turn;
 ALTER TABLE turn_row RENAME TO turn;
 ";
 
-/// What version 9 added.
 const SCHEMA_9: &str = "
 -- All observations up to this number that waited for the destination have arrived, unless `exported` says otherwise: `delivered` is
 -- 1 of what arrived whatever this says, -1 of what did not, and 0 of what this decides.

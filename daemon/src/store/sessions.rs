@@ -1,4 +1,4 @@
-//! Events on their way in, and where each session stands.
+//! Incoming events, and the position of each session.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -18,34 +18,33 @@ use cc_core::{
     turn::{BACK, Launch, Past},
 };
 
-/// Where a session's transcript stands.
+/// The state of a session.
 #[derive(Clone, Debug)]
 pub struct SessionRow {
-    /// The session.
     pub session_id: String,
-    /// Its file, when last seen.
+    /// Its transcript, when it was last seen.
     pub transcript: PathBuf,
     /// Where reading continues: always the start of a line.
     pub cursor: Position,
     /// Answered turns before the cursor.
     pub closed: u32,
-    /// Answered turns altogether.
+    /// All answered turns.
     pub turns: u32,
-    /// Something of the last turn was not emitted.
+    /// Part of the last turn was not emitted.
     pub open_turn: bool,
-    /// Subagents that are not emitted whole.
+    /// Subagents that are not fully emitted.
     pub unsettled: u32,
     /// The session it was forked from.
     pub forked_from: Option<String>,
-    /// What it is called, masked.
+    /// Its title, masked.
     pub title: Option<String>,
-    /// The latest hint: where its spans go and how they are made.
+    /// The latest hint, which has its destinations and options.
     pub hint: Hint,
 }
 
 impl Store {
-    /// Stores hints, and counts events that were none. Returns the rows of each hint's destinations. Events already stored
-    /// are not stored again.
+    /// Stores hints, and counts refused events. Returns the rows of each hint's destinations. Stored events are
+    /// not stored again.
     ///
     /// # Errors
     /// If nothing was stored.
@@ -88,7 +87,7 @@ impl Store {
         Ok(hints)
     }
 
-    /// Drops events that came to nothing, and says why.
+    /// Drops events that led to nothing, and counts them by `reason`.
     ///
     /// # Errors
     /// If nothing was changed.
@@ -99,7 +98,7 @@ impl Store {
         tx.commit()
     }
 
-    /// Where a session stands; `None` if it was never seen.
+    /// The state of a session; `None` if it was never seen.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -111,7 +110,7 @@ impl Store {
             .map(Option::flatten)
     }
 
-    /// When a session was last moved forward, Unix milliseconds, and whether something of its last turn was not emitted.
+    /// When a session's last step was stored, in Unix milliseconds, and whether part of its last turn was not emitted.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -193,7 +192,7 @@ impl Store {
             .collect()
     }
 
-    /// Sessions touched since `since_ms` (Unix milliseconds) of which something was not emitted, latest first: their ids.
+    /// The ids of sessions with a step since `since_ms` (Unix milliseconds) that are not fully emitted, latest first.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -202,7 +201,7 @@ impl Store {
         self.db.prepare_cached(sql)?.query_map([since_ms], |row| row.get(0))?.collect()
     }
 
-    /// Directories of the projects that send to a destination, latest first: where its key may be found.
+    /// Directories of projects that send to a destination, latest first: its key may be in their settings.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -210,7 +209,7 @@ impl Store {
         self.dirs(destination, |hint| hint.project_dirs)
     }
 
-    /// Directories with the user's settings, where sessions that send to a destination had their own, latest first.
+    /// Directories with user settings of sessions that send to a destination, latest first.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -235,7 +234,7 @@ impl Store {
     }
 }
 
-/// The rows of these destinations, and whose choice each is.
+/// The rows of these destinations, and who chose each.
 pub(super) fn targets(db: &Connection, targets: &[Target]) -> Result<Vec<DestinationId>> {
     let row = |target: &Target| {
         let id = ensure(db, &target.destination)?;
@@ -250,7 +249,7 @@ const SELECT_SESSION: &str =
         title
      FROM session";
 
-/// `None` for a row whose hint cannot be read (written by another version): the session starts again.
+/// `None` for a row whose hint cannot be read (written by another version): the session is read again from its start.
 fn session_row(row: &rusqlite::Row<'_>) -> Result<Option<SessionRow>> {
     let hint: String = row.get(8)?;
     let Ok(hint) = serde_json::from_str(&hint) else { return Ok(None) };
@@ -315,7 +314,7 @@ pub(super) fn found_elsewhere(
 pub(super) fn consume(db: &Connection, ids: &[String], kept: Option<&str>) -> Result<()> {
     let mut statement = db.prepare_cached("DELETE FROM inbox WHERE id = ?")?;
     ids.iter().try_for_each(|id| statement.execute([id]).map(drop))?;
-    // Heard again after a restart it must end nothing: another turn may have begun.
+    // Processed again after a restart it must end nothing: another turn may have begun.
     if let Some(kept) = kept {
         db.prepare_cached("UPDATE inbox SET hint = json_set(hint, '$.event', 'Other') WHERE id = ?")?
             .execute([kept])?;

@@ -15,7 +15,7 @@ use cc_core::{hook::Hint, transcript::record::Nanos};
 const MIN_DISTANCE: Nanos = 1_000_000_000;
 
 impl Store {
-    /// Notes whether tracing is on in the project at `dir`, as its settings files say at `at`.
+    /// Records whether the settings files turned tracing on in the project at `dir` at the time `at`.
     ///
     /// # Errors
     /// If nothing was stored.
@@ -24,7 +24,7 @@ impl Store {
         self.see_named(&dir, on, at)
     }
 
-    /// As [`see`](Self::see), and then as [`off`](Self::off).
+    /// Like [`see`](Self::see), and then [`off`](Self::off).
     ///
     /// # Errors
     /// If nothing was stored, or the database cannot be read.
@@ -47,8 +47,9 @@ impl Store {
         tx.commit()
     }
 
-    /// The project that is seen on by this event, as sightings name it. Where only Claude Code's environment turns tracing on, what the
-    /// settings say soon contradicts it: then it counts if the project was never seen before.
+    /// The project that this event shows as on, in the form in which sightings name it. If only Claude Code's
+    /// environment turns tracing on, the settings will soon contradict it: then it counts only if the project was
+    /// never seen before.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -77,8 +78,8 @@ impl Store {
         dirs.query_map([], |row| Ok(PathBuf::from(row.get::<_, String>(0)?)))?.collect()
     }
 
-    /// When tracing was off in the project at `dir`, in nanoseconds since the epoch. What lies before the first sight counts as
-    /// that says; nothing, if the project was never seen.
+    /// When tracing was off in the project at `dir`, in nanoseconds since the epoch. The time before the first sighting
+    /// counts like it; empty if the project was never seen.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -103,10 +104,10 @@ impl Store {
     }
 }
 
-/// How many projects' sightings are kept at hand.
+/// How many projects' sightings are cached.
 const MAX_CACHED_PROJECTS: usize = 512;
 
-/// The sightings of some projects as the database has them, by the projects' names.
+/// Cached sightings of some projects, by the projects' names.
 #[derive(Debug, Default)]
 pub(super) struct Known(HashMap<String, Project>);
 
@@ -117,7 +118,7 @@ struct Project {
 }
 
 impl Known {
-    /// The database is about to say something else of this project.
+    /// The row of this project is about to change.
     pub(super) fn forget(&mut self, dir: &str) {
         self.0.remove(dir);
     }
@@ -130,8 +131,8 @@ impl Known {
     }
 }
 
-/// A sight like the last one makes its run longer; another one begins a run: of being off where it was last seen on, of being on
-/// where it is seen. With `from_now` nothing counts as on before the first sight.
+/// A sighting equal to the last one extends its run; another one begins a new run: an off run where it was last seen
+/// on, an on run where it is seen. With `from_now` nothing counts as on before the first sighting.
 pub(super) fn see(db: &Connection, dir: &str, on: bool, at: Nanos, from_now: bool) -> Result<()> {
     let last = db
         .prepare_cached("SELECT is_on, from_ns, to_ns FROM sight WHERE dir = ? ORDER BY from_ns DESC LIMIT 1")?
@@ -167,7 +168,7 @@ fn signed(at: Nanos) -> i64 {
     i64::try_from(at).unwrap_or(i64::MAX)
 }
 
-/// A directory by its one name, as far as it still has one.
+/// The canonical path of a directory, if it still exists.
 pub(super) fn name(dir: &Path) -> String {
     dir.canonicalize().as_deref().unwrap_or(dir).to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! Destinations and words of trust that were stored under several spellings of one address become one.
+//! Merges destinations and trusted addresses that were stored under several spellings of one address.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use super::{DestinationId, Result, checksum, is_whole, observations::HAS_ARRIVED, outbox::SELECT};
 use cc_core::destination::{Kind, address::base_url};
 
-/// Brings every stored address into the form in which addresses are compared now.
+/// Converts every stored address to the present canonical form.
 pub(super) fn unite(db: &mut Connection) -> Result<()> {
     let mut rows: Vec<(DestinationId, String, String, String)> = db
         .prepare("SELECT id, kind, base_url, public_key FROM destination ORDER BY id")?
@@ -29,7 +29,7 @@ pub(super) fn unite(db: &mut Connection) -> Result<()> {
     for ((_, canonical, _), id) in &first {
         tx.execute("UPDATE destination SET base_url = ?1 WHERE id = ?2 AND base_url <> ?1", params![canonical, id])?;
     }
-    // A table without kinds is older than any kind but one.
+    // A table without kinds is older than all kinds but one.
     let known: HashSet<&String> = first.keys().map(|(_, canonical, _)| canonical).collect();
     for table in tables_with(&tx, "base_url")? {
         if table == "destination" {
@@ -52,21 +52,21 @@ pub(super) fn unite(db: &mut Connection) -> Result<()> {
     tx.commit()
 }
 
-/// What belongs to the destination `gone` belongs to `keep` from now on.
+/// Moves everything of the destination `gone` to `keep`.
 fn merge(db: &Connection, keep: DestinationId, gone: DestinationId) -> Result<()> {
-    // From here on each span says for itself whether it arrived.
+    // From here on each span records itself whether it arrived.
     db.execute(
         &format!("UPDATE exported SET delivered = 1 WHERE destination IN (?1, ?2) AND {HAS_ARRIVED}"),
         [keep, gone],
     )?;
     db.execute("UPDATE destination SET arrived = 0 WHERE id IN (?1, ?2)", [keep, gone])?;
-    // What either of them has delivered is delivered.
+    // A span delivered to either is delivered.
     db.execute(
         "UPDATE exported SET delivered = 1 WHERE destination = ?1 AND EXISTS (SELECT 1 FROM exported AS other
             WHERE other.destination = ?2 AND other.delivered = 1 AND (other.trace_id, other.span_id) = (exported.trace_id, exported.span_id))",
         [keep, gone],
     )?;
-    // A hold of either is a hold.
+    // A hold of either is kept.
     db.execute(
         "UPDATE destination SET held_by = coalesce(held_by, (SELECT held_by FROM destination WHERE id = ?2)),
             own = max(own, (SELECT own FROM destination WHERE id = ?2)) WHERE id = ?1",
@@ -78,7 +78,7 @@ fn merge(db: &Connection, keep: DestinationId, gone: DestinationId) -> Result<()
         let mut rows = db.prepare(SELECT)?;
         let mut rows = rows.query([gone])?;
         while let Some(row) = rows.next()? {
-            // A damaged row stays so.
+            // A damaged row stays damaged.
             let noted: Option<i64> = row.get(4)?;
             let span_id: Vec<u8> = row.get(2)?;
             let sum = match is_whole(row)? && noted.is_some() {

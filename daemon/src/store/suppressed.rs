@@ -1,4 +1,4 @@
-//! What is suppressed: projects that the user has paused, traces that the user has forgotten.
+//! Suppressed projects and traces: paused or forgotten by the user.
 
 use std::{
     ops::RangeInclusive,
@@ -10,11 +10,11 @@ use rusqlite::{Connection, params};
 use super::{Result, Store, count};
 use cc_core::{ids::TraceId, transcript::record::Nanos};
 
-/// The time, as SQLite has it.
+/// The present time in SQL.
 const NOW_MS: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 impl Store {
-    /// Pauses the project at `dir`, with all below it, or every project (`None`); or no longer.
+    /// Pauses or resumes the project at `dir` with everything below it, or every project (`None`).
     ///
     /// # Errors
     /// If nothing was changed.
@@ -32,7 +32,7 @@ impl Store {
         tx.commit()
     }
 
-    /// What is paused: directories of projects; `/` for every project.
+    /// The paused directories of projects; `/` for every project.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -64,8 +64,8 @@ impl Store {
     }
 }
 
-/// True if one of these directories is within what is paused, which is named as the file system does; a session may have come by a
-/// link.
+/// True if one of these directories is within a paused one, which is stored as a canonical path; a session may
+/// have used a link.
 fn holds(paused: &Path, project_dirs: &[PathBuf]) -> bool {
     let is_within =
         |dir: &PathBuf| dir.starts_with(paused) || dir.canonicalize().is_ok_and(|real| real.starts_with(paused));
@@ -81,13 +81,14 @@ pub(super) fn suppress(db: &Connection, trace: &TraceId) -> Result<bool> {
     .map(|new| new == 1)
 }
 
-/// This trace began while tracing was off in its project: it is left out and counted, once, until history is asked for.
+/// Leaves out and counts, once, a trace that began while tracing was off in its project, until the user
+/// asks for history.
 pub(super) fn leave_out(db: &Connection, trace: &TraceId) -> Result<()> {
     let new = db.prepare_cached("INSERT OR IGNORE INTO silent (trace_id, off) VALUES (?, 1)")?.execute([trace])?;
     if new == 1 { count(db, "turn_while_off", 1) } else { Ok(()) }
 }
 
-/// True if nothing of this trace is emitted. Where the user has asked for history, only what was said while tracing was off is.
+/// True if nothing of this trace is emitted. If the user has asked for history, turns from while tracing was off are.
 pub(super) fn is_suppressed(db: &Connection, trace: &TraceId, is_asked: bool) -> Result<bool> {
     db.prepare_cached("SELECT 1 FROM silent WHERE trace_id = ? AND NOT (off AND ?)")?.exists(params![trace, is_asked])
 }

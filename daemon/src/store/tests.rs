@@ -50,12 +50,12 @@ fn server(name: &str) -> Destination {
 }
 
 impl Store {
-    /// Moves a session with one destination forward.
+    /// Stores a step with one destination.
     fn advance_one(&mut self, step: &Advance) -> Result<(DestinationId, usize)> {
         self.advance(step).map(|stored| stored[0])
     }
 
-    /// Takes events with one destination each.
+    /// Stores events with one destination each.
     fn accept_one(&mut self, hints: &[Hint], refused: &[&'static str]) -> Result<Vec<DestinationId>> {
         self.accept(hints, refused).map(|ids| ids.into_iter().flatten().collect())
     }
@@ -98,7 +98,7 @@ fn span(trace: u8, id: u8, parent: u8) -> Observation {
     }
 }
 
-/// The body of a span as versions before stored it, in the dialect of its destination.
+/// The body of a span as earlier versions stored it, in the attributes of its destination.
 fn as_spans_were_stored(trace: u8, id: u8, parent: u8) -> String {
     let [trace, id, parent] = [[trace; 16].as_slice(), &[id; 8], &[parent; 8]].map(hex);
     format!(
@@ -106,12 +106,12 @@ fn as_spans_were_stored(trace: u8, id: u8, parent: u8) -> String {
     )
 }
 
-/// As it waits.
+/// In the stored form.
 fn waits(observation: Observation) -> Item {
     Item::Observation(Box::new(Stored { facts: Arc::new(TraceFacts::default()), observation }))
 }
 
-/// On its way out, as large as it is.
+/// As it is queued, with its size.
 fn outgoing(observation: Observation) -> Outgoing {
     let media = observation.media.iter().map(|(_, media)| media.bytes.len()).sum::<usize>();
     Outgoing { facts: Arc::default(), bytes: observation.name.len() + media, observation }
@@ -157,7 +157,7 @@ fn waiting(store: &mut Store, destination: DestinationId) -> Vec<(u8, u8)> {
     rows.iter().map(|row| (row.item.trace_id()[0], row.item.span_id()[0])).collect()
 }
 
-/// Another body and checksum are stored for the observation that waits as span `id` for one destination.
+/// Replaces body and checksum of the observation that waits as span `id` for one destination.
 fn put(store: &Store, destination: DestinationId, id: u8, body: &str, sum: Option<i64>) {
     let seq: i64 = store
         .db

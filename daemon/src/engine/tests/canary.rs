@@ -7,7 +7,7 @@ fn token() -> String {
     ["gh", "p_", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"].concat()
 }
 
-/// Puts the token behind every string that does not say what kind of thing it stands in.
+/// Appends the token to every string that does not name a kind.
 fn poison(value: &mut Value, key: &str) {
     match value {
         Value::String(text)
@@ -40,7 +40,7 @@ fn a_secret_in_any_field_of_any_line_is_neither_sent_nor_stored() {
         let text = std::fs::read_to_string(&recording).unwrap();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).map(|mut line| {
             poison(&mut line, "");
-            // One that no version knows, with a field that none knows.
+            // A line of an unknown kind, with an unknown field.
             line[token()] = token().into();
             line
         });

@@ -1,4 +1,4 @@
-//! Very many sessions, and very long ones: what a step costs and who comes first is counted, not timed.
+//! Very many sessions, and very long ones: the cost of a step and the order are counted, not timed.
 
 use super::*;
 
@@ -29,7 +29,7 @@ impl Stepped {
         (Engine::new(store.clone(), orders, own, Config::default(), base), receiver)
     }
 
-    /// A transcript of so many turns, last written to an hour ago.
+    /// A transcript with this many turns, last written an hour ago.
     fn session(&self, id: &str, turns: usize) -> Hint {
         let path = self.dir.join(format!("{id}.jsonl"));
         let turn = |n: usize| {
@@ -47,14 +47,14 @@ impl Stepped {
         Hint { source: Source::Scan, ..self.session(id, turns) }
     }
 
-    /// One pass; returns how many looks it took, and how many of them were at least one step behind.
+    /// Runs one pass; returns the number of looks.
     fn pass(&mut self) -> u64 {
         let before = self.engine.looks;
         self.engine.look_at_all();
         self.engine.looks - before
     }
 
-    /// As if all events had come long ago.
+    /// Makes all events old.
     fn make_all_due(&mut self) {
         for session in self.engine.sessions.values_mut() {
             session.make_due();
@@ -72,7 +72,7 @@ impl Stepped {
     }
 }
 
-/// Many sessions that a search found cost one look each, and few of them are in memory at a time.
+/// Each of many sessions found by a scan takes one look, and few are in memory at a time.
 #[test]
 fn sessions_that_were_found_take_one_look_each_and_little_memory_however_many_they_are() {
     for count in [50, 400] {
@@ -90,7 +90,7 @@ fn sessions_that_were_found_take_one_look_each_and_little_memory_however_many_th
     }
 }
 
-/// A session at work does not wait for what was found, or for a session that is long.
+/// A live session does not wait for found ones, or for a long one.
 #[test]
 fn a_live_session_is_looked_at_before_the_next_step_of_any_other() {
     let mut at = Stepped::new();
@@ -129,7 +129,7 @@ fn a_long_session_is_read_in_steps_of_bounded_size() {
         }
         let looks = at.pass();
         let now = at.spans();
-        // As many as a piece of the file holds, where it is made of the shortest turns.
+        // As many as a piece of the file holds if all turns are short.
         assert!(now - before <= looks * 4_000, "{before} → {now} in {looks} looks");
         before = now;
     }
@@ -167,7 +167,7 @@ fn only_a_copy_waits_for_a_long_session_beside_it() {
     assert_eq!(at.spans(), 2 * 8_000 + 2, "all once");
 }
 
-/// Of sessions of which nothing is expected, those are kept that had events last.
+/// Of idle sessions, those with the latest events are kept.
 #[test]
 fn few_sessions_stay_in_memory_of_which_nothing_is_expected() {
     let mut at = Stepped::new();
@@ -192,7 +192,7 @@ fn few_sessions_stay_in_memory_of_which_nothing_is_expected() {
     );
 }
 
-/// Sessions left in the middle are begun with a few at a time when the daemon starts, and emitted when they look finished.
+/// When the daemon starts, partly read sessions are resumed a few at a time, and emitted once they look finished.
 #[test]
 fn sessions_left_in_the_middle_do_not_come_all_at_once() {
     let mut at = Stepped::new();
@@ -216,7 +216,7 @@ fn sessions_left_in_the_middle_do_not_come_all_at_once() {
     assert_eq!(at.spans(), 60);
 }
 
-/// However many calls a turn has, a step stores few of them, and no more of them are held than fit.
+/// Even for a turn with very many calls, a step stores few of them and memory holds a limited number.
 #[test]
 fn a_turn_of_very_many_calls_is_told_in_parts() {
     let mut at = Stepped::new();
@@ -234,7 +234,7 @@ fn a_turn_of_very_many_calls_is_told_in_parts() {
     at.engine.sessions.get_mut("s").unwrap().waiting[0].1 -= QUIET_FINISHED;
     let deadline = Instant::now() + Duration::from_secs(120);
     let (mut before, mut steps) = (0, 0);
-    // As many spans as lines are held, and those of one more piece of the file.
+    // As many spans as lines are held, plus those of one more piece of the file.
     let most = (MAX_HELD_BYTES / super::super::emit::BYTES_PER_LINE + CHUNK_BYTES / 100) as u64;
     while !at.engine.sessions.is_empty() {
         assert!(Instant::now() < deadline);
@@ -249,8 +249,8 @@ fn a_turn_of_very_many_calls_is_told_in_parts() {
     assert!(steps > 4, "{steps}");
 }
 
-/// Sessions that were found are stored together. Where the database refuses one of them, the others are stored all the same,
-/// and that one when the database takes it.
+/// Found sessions are stored together. If the database refuses one of them, the others are stored anyway, and
+/// that one later.
 #[test]
 fn a_session_that_cannot_be_stored_costs_those_beside_it_nothing() {
     let (base, dir) = home();
@@ -263,7 +263,7 @@ fn a_session_that_cannot_be_stored_costs_those_beside_it_nothing() {
     let hints: Vec<Hint> = (0..5).map(|n| at.found(&format!("s-{n}"), 1)).collect();
     at.engine.later.found(hints, 0, oneshot::channel().0);
     let deadline = Instant::now() + Duration::from_secs(30);
-    // However little one pass comes to on a busy machine.
+    // On a busy machine a pass may do little.
     while at.spans() < 2 * 4 {
         assert!(Instant::now() < deadline);
         at.pass();
@@ -276,7 +276,7 @@ fn a_session_that_cannot_be_stored_costs_those_beside_it_nothing() {
     assert!(at.engine.sessions.is_empty());
 }
 
-/// Many sessions that begin with one and the same, as forks of it do, bring that to its end once.
+/// A session that many others begin with, such as its forks, is read to its end once.
 #[test]
 fn a_session_with_which_many_begin_is_brought_to_its_end_once() {
     for count in [5, 50] {

@@ -1,9 +1,9 @@
-//! What permits reading a session whose project's settings say nothing of tracing: its events, and until when they do.
+//! How long events permit reading a session whose project's settings do not turn tracing on.
 
 use super::*;
 
-/// A turn with a subagent whose call has returned. Of the subagent it is not clear that it has ended: that takes silence. Of one in the
-/// background only the end of the session says that it will not go on.
+/// A turn with a subagent whose call has returned. The subagent's end is only shown by a silence; for one in the
+/// background, only by the end of the session.
 fn session_with_a_subagent(dir: &Path, background: bool) {
     let call = |id: &str, input: serde_json::Value| {
         let block = serde_json::json!({"type": "tool_use", "id": id, "name": "Task", "input": input});
@@ -26,9 +26,9 @@ fn session_with_a_subagent(dir: &Path, background: bool) {
 
 #[test]
 fn a_subagent_that_ends_with_an_event_is_read_to_its_end_after_a_restart_too() {
-    /// The root, two calls and a tool.
+    /// The number of spans of the turn: the root, two calls and a tool.
     const TURN: u64 = 4;
-    /// The subagent, its call and its tool.
+    /// The number of spans of the subagent: itself, its call and its tool.
     const SUBAGENT: u64 = 3;
     let stop = || Event::Stopped { answer: Some(ids::Fingerprint::of("done")) };
     for (event, restarted, background) in [

@@ -15,7 +15,7 @@ fn turn(n: u32) -> [serde_json::Value; 2] {
     [line("user", &format!("q{n}"), &"go".into()), line("assistant", &format!("a{n}"), &"hello".into())]
 }
 
-/// Hands over `event` and returns how many spans were queued for each account by then.
+/// Processes `event`, and returns how many spans are queued for each account afterwards.
 fn queued(engine: &Running, event: Hint) -> [u64; 2] {
     engine.hear(event);
     engine.until(|counts| counts.inbox == 0);

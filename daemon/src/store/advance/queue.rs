@@ -1,5 +1,5 @@
-//! What of a step enters the outbox of each of its destinations. The core decides; the questions it asks are answered here, and
-//! what it decides is carried out.
+//! Which spans of a step enter the outbox of each destination. The core decides; this module answers its questions and
+//! carries out the decision.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -32,28 +32,28 @@ use cc_core::{
     transcript::record::Nanos,
 };
 
-/// The name under which turns are counted that were said while their project was paused.
+/// The name under which turns from a pause of their project are counted.
 const SUPPRESSED: &str = "turn_suppressed";
 
 /// What one transaction adds to the outbox.
 pub(super) struct Queued {
     /// The number of the next observation.
     pub(super) next: Seq,
-    /// The number that it began with.
+    /// The first number of the transaction.
     first: Seq,
-    /// Bytes there is room for, once that was asked.
+    /// The free room in bytes, once it was determined.
     room: Option<u64>,
-    /// Bytes of observations that were stored, each once.
+    /// Bytes of stored observations, each counted once.
     stored: u64,
-    /// Bytes that wait more, by destination.
+    /// Additional waiting bytes, by destination.
     pub(super) waits: HashMap<DestinationId, u64>,
-    /// Bytes that others took the place of.
+    /// Bytes of replaced observations, by destination.
     pub(super) replaced: HashMap<DestinationId, u64>,
     /// Bytes of media that wait afterwards, by destination.
     pub(super) media: HashMap<DestinationId, u64>,
-    /// Where the step before went.
+    /// The targets of the previous step, and their rows.
     targets: (Vec<Target>, Vec<DestinationId>),
-    /// Directories of the step before that had something to emit, and what is or was paused there.
+    /// The directories of the previous step that had spans, and their pauses.
     pauses: Option<(Vec<PathBuf>, Paused)>,
 }
 
@@ -75,18 +75,18 @@ impl Queued {
         }
     }
 
-    /// Bytes added so far, where these of media waited `before`.
+    /// Bytes added so far, given that these bytes of media waited `before`.
     fn bytes(&self, before: &HashMap<DestinationId, u64>) -> u64 {
         let media = self.media.iter().map(|(id, bytes)| bytes - before.get(id).copied().unwrap_or(0));
         self.stored + media.sum::<u64>()
     }
 }
 
-/// What of a step goes nowhere, because its project is or was paused: all of it, or what was said in these times.
+/// The suppressed part of a step, because its project is or was paused: all of it, or what happened during the pauses.
 struct Suppressed {
     is_paused: bool,
     pauses: Vec<RangeInclusive<Nanos>>,
-    /// Traces with something that was said in them.
+    /// Traces with something that happened during them.
     meanwhile: HashSet<TraceId>,
 }
 
@@ -103,7 +103,7 @@ impl Suppressed {
     }
 }
 
-/// What describes a trace, as it is stored: written once for all observations that have it in common.
+/// The stored facts of a trace: written once for all observations that share them.
 #[derive(Default)]
 struct Facts<'a>(Option<(&'a Arc<TraceFacts>, String)>);
 
@@ -116,7 +116,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// What an observation is stored as: made once for all destinations of a step.
+/// The stored form of an observation: made once for all destinations of a step.
 #[derive(Default)]
 struct Body {
     text: Option<String>,
@@ -139,8 +139,8 @@ impl Body {
     }
 }
 
-/// What a step found: roots last, so that it is known by then whether there is news below them; a reader does not mind which
-/// comes first.
+/// The spans of a step, roots last, so that it is known by then whether anything below them is new; receivers
+/// accept any order.
 struct Spans<'a> {
     found: Vec<(&'a Outgoing, Found)>,
     bodies: Vec<Body>,
@@ -163,13 +163,13 @@ impl<'a> Spans<'a> {
     }
 }
 
-/// A destination of a step.
+/// The state of one destination of a step.
 struct Line<'a> {
     tx: &'a Connection,
     destination: DestinationId,
     manners: Manners,
     suppressed: &'a Suppressed,
-    /// History that the user asks for comes also from when tracing was off.
+    /// History that the user asks for includes turns from while tracing was off.
     is_asked: bool,
     /// Destinations that the session had before.
     former: &'a [DestinationId],
@@ -177,21 +177,21 @@ struct Line<'a> {
     is_shared: bool,
     /// The last destination of the step.
     is_last: bool,
-    /// Which traces are emitted nowhere, whatever the destination.
+    /// Traces that are suppressed for all destinations.
     suppressed_traces: &'a mut HashMap<TraceId, bool>,
-    /// Traces of which something has entered.
+    /// Traces with new spans in the outbox.
     fresh: HashSet<TraceId>,
-    /// How many calls of each trace there were, and how many of them were copies.
+    /// The number of calls in each trace, and how many of them were copies.
     copies: HashMap<TraceId, (u64, u64)>,
 }
 
-/// What is known there of an observation.
+/// What a destination knows of an observation.
 struct At<'l, 'd, 'a> {
     line: &'l mut Line<'d>,
     out: &'a Outgoing,
     body: &'l mut Body,
     facts: &'l mut Facts<'a>,
-    /// Its number, if it enters and is not stored yet.
+    /// Its number, if it is queued and not stored yet.
     next: Seq,
 }
 
@@ -271,11 +271,11 @@ impl Known for At<'_, '_, '_> {
         self.line.manners.updates_roots && self.line.fresh.contains(&self.out.observation.trace_id)
     }
 
-    /// A server counts every copy until it has merged them.
+    /// A server counts every version until it has merged them.
     fn has_changed(&mut self) -> Result<bool> {
         let root = &self.out.observation;
         let fingerprint = self.body.fingerprint(self.facts, self.out);
-        // What arrived is the version before.
+        // The earlier version is the one that arrived.
         let sql = "UPDATE exported SET fingerprint = ?4, delivered = 0
                    WHERE destination = ?1 AND trace_id = ?2 AND span_id = ?3 AND fingerprint IS NOT ?4";
         let changed = self.line.tx.prepare_cached(sql)?.execute(params![
@@ -289,7 +289,7 @@ impl Known for At<'_, '_, '_> {
 }
 
 impl Store {
-    /// Queues a step for its destinations, but for those that are behind. Returns how many spans entered for each.
+    /// Queues a step for its destinations, except those that are behind. Returns the number of spans for each.
     pub(super) fn queue_for_all(
         &self,
         tx: &Connection,
@@ -340,7 +340,7 @@ impl Store {
         Ok(stored)
     }
 
-    /// Whether the project of a step is paused and when it was; many steps in a row are of one project.
+    /// Whether the project of a step is paused, and when it was; consecutive steps are often of one project.
     fn pauses_of(&self, step: &Advance, sum: &mut Queued) -> Result<Paused> {
         let dirs = &step.session.hint.project_dirs;
         match &sum.pauses {
@@ -352,7 +352,7 @@ impl Store {
         }
     }
 
-    /// Queues for a destination what of a step is new there. Returns how many spans that are.
+    /// Queues the new spans of a step for a destination. Returns how many.
     fn queue(
         &self,
         line: &mut Line<'_>,
@@ -382,7 +382,7 @@ impl Store {
         Ok(queued)
     }
 
-    /// An observation enters the outbox, and what it shows is to be uploaded.
+    /// Adds an observation to the outbox, and its media to the uploads.
     fn enter(
         &self,
         line: &Line<'_>,
@@ -424,7 +424,7 @@ impl Store {
     }
 }
 
-/// Takes the version of a root that may still wait out of the outbox. Returns its bytes.
+/// Removes the waiting version of a root from the outbox. Returns its bytes.
 fn leave(db: &Connection, destination: DestinationId, root: &Observation) -> Result<u64> {
     let Some(seq) = waits_as(db, destination, root.trace_id, root.span_id)? else { return Ok(0) };
     let bytes = observations::bytes(db, destination, seq)?.unwrap_or(0);
@@ -432,9 +432,9 @@ fn leave(db: &Connection, destination: DestinationId, root: &Observation) -> Res
     Ok(bytes)
 }
 
-/// The observation as which a span waits for a destination.
+/// The number of the observation that waits for a destination as this span.
 fn waits_as(db: &Connection, destination: DestinationId, trace: TraceId, span: SpanId) -> Result<Option<Seq>> {
-    // One that waits no more may have left its number to another.
+    // A number that no longer waits may belong to another span by now.
     let sql = "SELECT seq FROM exported
                CROSS JOIN outbox ON outbox.destination = exported.destination AND seq = exported.observation
                CROSS JOIN observation ON observation.id = seq AND observation.trace_id = ?2 AND observation.span_id = ?3
@@ -442,21 +442,21 @@ fn waits_as(db: &Connection, destination: DestinationId, trace: TraceId, span: S
     db.prepare_cached(sql)?.query_row(params![destination, trace, span], |row| row.get(0)).optional()
 }
 
-/// A span waits for a destination as this observation.
+/// Records that a span waits for a destination as this observation.
 pub(in crate::store) fn note(
     db: &Connection,
     destination: DestinationId,
     (trace, span): (TraceId, SpanId),
     seq: Seq,
 ) -> Result<()> {
-    // An observation that others wait for can be older than what has arrived there.
+    // An observation that others wait for can be older than the one that arrived there.
     let sql = "UPDATE exported SET observation = ?1,
                    delivered = (SELECT -(arrived >= ?1) FROM destination WHERE id = ?2)
                WHERE destination = ?2 AND trace_id = ?3 AND span_id = ?4";
     db.prepare_cached(sql)?.execute(params![seq, destination, trace, span]).map(drop)
 }
 
-/// Notes that the call was found in this trace. False if it was found in another one first.
+/// Records that the call was found in this trace. False if it was found in another one first.
 fn is_own_call(db: &Connection, destination: DestinationId, call: &Call, trace: TraceId) -> Result<bool> {
     if found_elsewhere(db, destination, call, trace)? {
         return Ok(false);
@@ -468,7 +468,7 @@ fn is_own_call(db: &Connection, destination: DestinationId, call: &Call, trace: 
     Ok(true)
 }
 
-/// True if a span was delivered, or waits to be.
+/// True if a span was delivered, or is waiting.
 fn is_emitted(db: &Connection, destination: DestinationId, trace: TraceId, span: SpanId) -> Result<bool> {
     let sql =
         format!("SELECT 1 FROM exported WHERE destination = ? AND trace_id = ? AND span_id = ? AND {HAS_ARRIVED}");

@@ -1,4 +1,4 @@
-//! What arrived is known by one number of its destination, and by its own row where that says too much or too little.
+//! Delivered spans are known by one number per destination, and by rows of their own where that number would be wrong.
 
 use super::*;
 use crate::store::observations::HAS_ARRIVED;
@@ -41,7 +41,7 @@ fn spans_that_arrive_in_their_order_are_not_written_again() {
     store.delivered(id, &rows, 0, 1).unwrap();
     let last = number(&store, id);
     drop(store);
-    // Nothing waits any more: the next one must not look as if it had arrived.
+    // Nothing waits any more: the next one must not count as delivered.
     let mut store = opened(&dir);
     store.advance_one(&to(&["one"], 9..10, &[])).unwrap();
     assert_eq!(arrived(&store, id), [2, 3, 4, 5, 6, 7]);
@@ -132,7 +132,7 @@ fn a_damaged_database_gives_up_what_arrived_and_nothing_that_waits() {
         spans(&new, id)
     };
     assert_eq!(taken_over("new.db"), [(2, true), (3, true), (5, true)]);
-    // Versions before had no such number.
+    // Earlier versions had no such number.
     let old = Connection::open(dir.path().join("state.db")).unwrap();
     old.execute_batch("ALTER TABLE destination DROP COLUMN arrived").unwrap();
     drop(old);

@@ -20,7 +20,7 @@ fn what_others_chose_is_held_until_the_user_trusts_that_account_there() {
     store.accept_one(&[by_repository("e-1")], &[]).unwrap();
     let why = store.held_by(&to).unwrap().unwrap();
     assert!(why.contains("/repo/.claude/settings.json") && why.contains("LANGFUSE_HOST"), "{why}");
-    // Nothing that is found later changes that: not the user's own choice of the same, not an event nobody judged.
+    // Nothing found later changes that: neither the user's own choice of the same destination nor an unjudged event.
     store.accept_one(&[by_user("e-2"), hint("e-3", 3)], &[]).unwrap();
     store.trust(&to.address, "pk-other", true, 1).unwrap();
     store.trust("https://other.example.org", &to.account, true, 1).unwrap();
@@ -47,15 +47,15 @@ fn what_the_user_chose_stays_the_users_whoever_names_it_too() {
 
 #[test]
 fn what_was_said_between_seen_off_and_seen_on_is_known() {
-    // Sights: whether on, and when. Then what is off.
+    // Sightings: on or off, and when. Then the times that count as off.
     for (from_now, sightings, off) in [
         (false, &[][..], &[][..]),
         (false, &[(true, 10)], &[]),
         (false, &[(true, 10), (true, 20)], &[]),
-        // What lies before the first sight counts as that says.
+        // The time before the first sighting counts like it.
         (false, &[(false, 10)], &[(0, u64::MAX)]),
         (false, &[(false, 10), (false, 20), (true, 30)], &[(0, 30 * S - 1)]),
-        // Off from when it was last seen on: nobody can say when it was turned off.
+        // Off since it was last seen on: the exact time it was turned off is unknown.
         (false, &[(true, 10), (true, 20), (false, 30)], &[(20 * S + 1, u64::MAX)]),
         (
             false,
@@ -102,7 +102,7 @@ fn a_hook_with_tracing_on_in_its_environment_alone_is_a_sight_where_there_was_no
             store.off(dir.path()).unwrap().into_iter().map(|off| (*off.start(), *off.end())).collect()
         };
         assert_eq!(found(&mut store), off, "{name}");
-        // What was said until then is on; what follows is off, however many such hooks run.
+        // Turns up to then count as on; later ones as off, however many such hooks run.
         if seen_before.is_none() {
             store.see(dir.path(), false, 40 * S).unwrap();
             store.accept(&[by_environment(dir.path(), 50)], &[]).unwrap();
@@ -121,7 +121,7 @@ fn a_hook_with_tracing_on_in_its_environment_alone_is_a_sight_where_there_was_no
 fn what_is_kept_of_sights_is_what_the_database_has() {
     let (dir, mut store) = fresh();
     let dirs = ["a", "b"].map(|name| dir.path().join(name));
-    // A plain generator: which project, what is seen, and by which way it comes.
+    // A simple generator: the project, what is seen, and in which way.
     let mut state = 7u64;
     let mut next = |below: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

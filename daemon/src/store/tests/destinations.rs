@@ -89,7 +89,7 @@ fn what_was_stored_under_several_spellings_of_an_address_is_one_destination() {
         assert_eq!((rows[0].last_success_ms, rows[0].waiting_bytes > 0), (Some(300), true));
         assert_eq!(store.trusted().unwrap(), [("https://one.example.org".to_owned(), "pk-1".to_owned())]);
         assert_eq!(store.claim(ids[0], 9, 1 << 20).unwrap().len(), 3, "whole");
-        // What was delivered, under whatever spelling, is not stored again.
+        // A span delivered under any spelling is not stored again.
         let (id, _) = store.advance_one(&to(spelled("https://one.example.org", "pk-1"), 3, "again")).unwrap();
         assert_eq!((id, store.claim(id, 9, 1 << 20).unwrap().len()), (ids[0], 3));
     }

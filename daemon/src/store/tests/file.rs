@@ -86,7 +86,7 @@ fn whatever_is_damaged_nothing_undelivered_is_taken_for_delivered() {
             let mut store = opened.store;
             salvaged.set(salvaged.get() + usize::from(opened.damaged.is_some()));
             again.set(again.get() + usize::from(opened.again));
-            // The transcripts supply all spans again: what was not delivered must enter, what waits must be whole.
+            // The transcripts supply all spans again: undelivered ones must be queued, and waiting ones must be intact.
             for id in ["s-1", "s-2", "s-3"] {
                 store
                     .advance_one(&Advance { session: session(id), ..step((1..=40).map(|id| span(1, id, 9)).collect()) })
@@ -163,7 +163,7 @@ fn damage_does_not_bring_back_what_no_server_takes() {
         store.bury(destination, refused.seq, "400", 1).unwrap();
         store.db.execute("UPDATE observation SET body = replace(body, '2/2', '2/3')", []).unwrap();
         if salvaged {
-            // The last page belongs to nothing that matters.
+            // The last page belongs to an unimportant table.
             store.db.execute_batch("CREATE TABLE lost (id INTEGER); INSERT INTO lost VALUES (1);").unwrap();
         }
         drop(store);

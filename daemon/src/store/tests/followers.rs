@@ -5,7 +5,7 @@ fn two() -> Vec<cc_core::route::Target> {
     vec![server("one").into(), server("two").into()]
 }
 
-/// A step of a session with two destinations that ends at `cursor`; `behind` take nothing of it.
+/// A step of a session with two destinations that ends at `cursor`; those in `behind` get nothing of it.
 fn step_to(cursor: u64, spans: Vec<Observation>, behind: &[Destination]) -> Advance {
     let mut step = step(spans);
     step.session.hint.targets = two();
@@ -14,7 +14,7 @@ fn step_to(cursor: u64, spans: Vec<Observation>, behind: &[Destination]) -> Adva
     step
 }
 
-/// When the turns end whose roots wait.
+/// The ends of the turns whose roots wait.
 fn root_ends(rows: &[Row]) -> Vec<u64> {
     let spans = rows.iter().map(|row| row.item.encode(&server("one")));
     spans.filter(|span| span.is_root()).map(|span| span.end_ns).collect()
@@ -52,7 +52,7 @@ fn one_that_takes_nothing_falls_behind_and_gets_what_it_missed_from_where_it_sto
     assert!(store.go_back(&behind[0]).unwrap());
     assert_eq!(store.session("s-1").unwrap().unwrap().cursor.offset, 10);
     assert!(!store.is_anything_behind().unwrap());
-    // What is read from there is new to one of them alone.
+    // What is read from there is new to only one of them.
     store.advance(&step_to(30, vec![span(2, 1, 0), span(3, 1, 0)], &[])).unwrap();
     assert_eq!(queued(&store), [3, 3]);
 }

@@ -8,7 +8,7 @@ fn showing(trace: u8, id: u8, media: &[(Field, Media)]) -> Observation {
     Observation { media: media.to_vec(), ..span(trace, id, 9) }
 }
 
-/// Hash and span of everything to be uploaded, in the order of its turn; all of it settled then.
+/// Hash and span of all uploads in order; each is settled.
 fn uploads(store: &mut Store, destination: DestinationId) -> Vec<([u8; 32], u8)> {
     let mut found = Vec::new();
     while let Some(link) = store.next_media(destination).unwrap() {
@@ -32,7 +32,7 @@ fn an_image_waits_once_however_many_spans_show_it_and_goes_with_the_last() {
     let mut store = opened(&dir);
     assert_eq!((store.media_waiting[&to], store.destinations().unwrap()[0].media), (1500, 3));
     assert_eq!(store.media_bytes(to, &one.1.hash).unwrap().unwrap(), [1; 1000]);
-    // What fails makes room for what was not tried yet.
+    // A failed upload comes after those that were not tried yet.
     let first = store.next_media(to).unwrap().unwrap();
     store.media_postponed(&first, "busy").unwrap();
     assert_eq!(store.counts().unwrap().media, (3, Some("busy".into())));

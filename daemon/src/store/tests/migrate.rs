@@ -4,10 +4,10 @@ use super::*;
 use crate::store::schema::MIGRATIONS;
 use cc_core::delivery::item;
 
-/// The version from which on the outbox refers to observations.
+/// The first version in which the outbox refers to observations.
 const OBSERVATIONS: usize = 8;
 
-/// An event as versions before the seventh stored it: with one destination, in Langfuse's words.
+/// An event as stored before version 7: with one destination, in Langfuse's terms.
 const OLD_HINT: &str = r#"{"id":"e-1","fired_ns":18446744073709551615,"session_id":"s-1","transcript":"/home/dev/s-1.jsonl",
     "event":"Ended","project_dirs":["/home/dev/app"],
     "destination":{"kind":"langfuse","base_url":"https://one.example.org","public_key":"pk-1"},"chooser":"user",
@@ -46,7 +46,7 @@ fn what_each_earlier_version_left_waiting_is_delivered_once_with_the_same_ids() 
             assert_eq!(hint.targets[0].chooser, Some(cc_core::consent::Chooser::User));
             assert_eq!((hint.fired_ns, hint.options.sample_rate), (u64::MAX, Some(0.5)));
         }
-        // What waited waits, and what was found before is not new.
+        // Waiting spans still wait, and known ones are not new.
         assert_eq!(waiting(&mut store, 1), [(1, 2)]);
         let mut again = step(vec![span(1, 2, 9)]);
         again.session.hint = row.hint;
@@ -55,7 +55,7 @@ fn what_each_earlier_version_left_waiting_is_delivered_once_with_the_same_ids() 
     }
 }
 
-/// Several destinations with queues of their own, as each version could leave them.
+/// Several destinations with their own queues, as each version could leave them.
 #[test]
 fn each_destination_gets_what_waited_for_it_in_its_order() {
     for version in 1..OBSERVATIONS {
@@ -72,7 +72,7 @@ fn each_destination_gets_what_waited_for_it_in_its_order() {
         }
         let root = |end: u64| item::body("{}", &Observation { end, ..span(3, 1, 0) });
         let mut expect: HashMap<DestinationId, Vec<(i64, String)>> = HashMap::new();
-        // The second destination was behind, and reads in another order than the first did.
+        // The second destination was behind, and reads in another order than the first.
         for (seq, to, id) in [(3, 1, 1), (4, 1, 2), (7, 2, 2), (8, 1, 3), (9, 2, 1), (12, 2, 3)] {
             let body = if id == 3 { root(2) } else { as_spans_were_stored(3, id + 1, 1) };
             let span_id = if id == 3 { [1u8; 8] } else { [id + 1; 8] };
@@ -115,7 +115,7 @@ fn each_destination_gets_what_waited_for_it_in_its_order() {
         assert_eq!(rows.iter().map(|row| row.waiting).collect::<Vec<_>>(), [3, 3]);
         assert_eq!(rows.iter().map(|row| row.oldest_ms).collect::<Vec<_>>(), [oldest(103), oldest(107)]);
         assert_eq!(store.dead_letter_count().unwrap(), 1);
-        // A root that has grown takes the place of the one that waits, and new numbers come after all others.
+        // A grown root replaces the waiting one, and new numbers come after all others.
         let mut grown = step(vec![Observation { end: 9, ..span(3, 1, 0) }, span(3, 7, 1)]);
         grown.session.hint.targets = vec![server("one").into(), server("two").into()];
         store.advance(&grown).unwrap();
@@ -129,7 +129,7 @@ fn each_destination_gets_what_waited_for_it_in_its_order() {
     }
 }
 
-/// What arrived was noted with each span alone.
+/// Delivered spans were recorded with each span only.
 #[test]
 fn what_had_arrived_by_the_eighth_version_has_and_what_waited_waits() {
     let dir = tempfile::tempdir().unwrap();
@@ -143,7 +143,7 @@ fn what_had_arrived_by_the_eighth_version_has_and_what_waited_waits() {
         let exported = "INSERT INTO exported (destination, trace_id, span_id, delivered, observation)
                         VALUES (1, ?, ?, ?, ?)";
         old.execute(exported, params![[1u8; 16], span_id, delivered, seq]).unwrap();
-        // The second was buried.
+        // The second is a dead letter.
         if id == 4 {
             old.execute("INSERT INTO observation VALUES (?, ?, ?, ?, 9)", params![seq, [1u8; 16], span_id, body])
                 .unwrap();

@@ -1,4 +1,4 @@
-//! What waits is stored once, however many destinations wait for it.
+//! A waiting observation is stored once, however many destinations wait for it.
 
 use super::*;
 use cc_core::{destination::MediaAs, status::Redirected};
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
-/// A step whose spans go to the first `count` of [`NAMES`]; those in `behind` take nothing of it.
+/// A step whose spans go to the first `count` of [`NAMES`]; those in `behind` get nothing of it.
 fn step_to(count: usize, spans: Vec<Observation>, behind: &[&str]) -> Advance {
     let mut step = step(spans);
     step.session.hint.targets = NAMES[..count].iter().map(|name| server(name).into()).collect();
@@ -18,7 +18,7 @@ fn id(store: &mut Store, name: &str) -> DestinationId {
     store.destination_id(&server(name)).unwrap().unwrap()
 }
 
-/// Every reference has its observation, every observation is referred to, and what is known of their bytes is right.
+/// Every reference has its observation, every observation is referenced, and the cached byte counts are right.
 fn check(store: &Store) {
     assert_eq!(count(store, "outbox WHERE seq NOT IN (SELECT id FROM observation)"), 0);
     assert_eq!(count(store, "observation WHERE id NOT IN (SELECT seq FROM outbox)"), 0);
@@ -91,7 +91,7 @@ fn what_is_cut_for_one_server_goes_to_the_others_as_it_is() {
     check(&store);
     let first = |store: &mut Store, to| store.claim(to, 1, usize::MAX).unwrap().remove(0).item;
     assert_eq!((first(&mut store, one), first(&mut store, two)), (waits(cut.clone()), waits(span(1, 2, 1))));
-    // What no server takes is what it was sent last.
+    // A dead letter has the version that was sent last.
     let first = row_of(&mut store, one);
     store.bury(one, first, "413", 1).unwrap();
     store.settle_dead_letters(None, cc_core::status::Fate::Retry, 2).unwrap();
@@ -106,7 +106,7 @@ fn row_of(store: &mut Store, to: DestinationId) -> i64 {
 
 #[test]
 fn a_batch_on_its_way_takes_nothing_with_it_that_came_meanwhile() {
-    // What it held was dropped, and something else is found.
+    // Its observation was dropped, and another one is found.
     let (_dir, mut store) = fresh();
     store.advance(&step_to(1, vec![span(1, 1, 0), span(1, 2, 1)], &[])).unwrap();
     let one = id(&mut store, "one");
@@ -116,7 +116,7 @@ fn a_batch_on_its_way_takes_nothing_with_it_that_came_meanwhile() {
     store.delivered(one, &batch, 0, 1).unwrap();
     assert_eq!(waiting(&mut store, one), [(2, 2), (2, 1)]);
     check(&store);
-    // Something that is older moves in between.
+    // An older observation is moved in between.
     let (_dir, mut store) = fresh();
     let mut of_two = step_to(2, vec![span(5, 1, 0)], &[]);
     of_two.session.hint.targets.remove(0);
@@ -170,7 +170,7 @@ fn a_reference_that_was_lost_or_leads_to_another_is_made_again() {
     }
 }
 
-/// Something that happens to what waits.
+/// Something that happens to waiting spans.
 #[derive(Clone, Debug)]
 enum Event {
     /// Spans of a trace are found for this number of destinations, less those that are behind.
@@ -181,7 +181,7 @@ enum Event {
         count: usize,
         behind: usize,
     },
-    /// A destination takes some of what it is sent.
+    /// A destination accepts some of the spans it is sent.
     Taken {
         at: usize,
         rows: usize,
@@ -215,17 +215,17 @@ fn events() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happens, nobody loses or gains anything by what happens to others.
+    /// Whatever happens to one destination, no other loses or gains anything.
     #[test]
     fn each_destination_waits_for_its_own(happens in prop::collection::vec(events(), 1..25)) {
         let (dir, mut store) = fresh();
         store.advance(&step_to(3, vec![span(9, 1, 0)], &[])).unwrap();
         let ids: Vec<_> = NAMES.iter().map(|name| id(&mut store, name)).collect();
-        // One that is retried waits beside what its turn has become meanwhile.
+        // A retried root waits beside the newer version of its turn.
         let is_any_buried = happens.iter().any(|event| matches!(event, Event::Buried(_)));
         for event in happens {
             let before: Vec<Vec<Item>> = ids.iter().map(|id| items(&mut store, *id)).collect();
-            // Those to whom nothing happens.
+            // The destinations that are not affected.
             let untouched: Vec<usize> = match &event {
                 Event::Found { .. } | Event::Retried | Event::Restarted | Event::Forgotten(_) => vec![],
                 Event::Taken { at, .. } | Event::Buried(at) | Event::Cut(at) | Event::Dropped(at) => {
@@ -294,7 +294,7 @@ proptest! {
                 prop_assert_eq!(&items(&mut store, ids[other]), &before[other], "{:?}", &event);
             }
             for id in &ids {
-                // A span waits once, and its root too, however often it was found.
+                // A span waits once, and so does its root, however often it was found.
                 let found = items(&mut store, *id);
                 let names: std::collections::BTreeSet<_> = found.iter().map(|item| (item.trace_id(), item.span_id())).collect();
                 prop_assert!(is_any_buried || found.len() == names.len());

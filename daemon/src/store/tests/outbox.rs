@@ -29,7 +29,7 @@ fn a_root_enters_again_only_with_news_of_its_own_trace_and_in_itself() {
         (vec![root("c"), span(2, 9, 8)], 1),
         (vec![span(1, 4, 1)], 1),
         (vec![root("c"), span(1, 4, 1)], 0),
-        // What it says now is what it said last.
+        // It is unchanged since it was last queued.
         (vec![root("b"), span(1, 5, 1)], 1),
         (vec![root("a"), span(1, 6, 1)], 2),
         (vec![root("a"), span(1, 7, 1)], 1),
@@ -383,7 +383,7 @@ fn kinds_of_lines_nobody_knows_are_told_apart_by_version_up_to_a_bound() {
 fn what_was_said_in_a_pause_is_told_nowhere_though_it_is_read_when_that_is_over() {
     let (_dir, mut store) = fresh();
     const SECOND: u64 = 1_000_000_000;
-    // In milliseconds, as transcripts have it.
+    // In milliseconds, like in transcripts.
     let now = || std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 * 1_000_000;
     let at = |start_ns: u64, span: Observation| Observation { start: start_ns, end: start_ns, ..span };
     store.pause(Some("/home/dev/app".as_ref()), true).unwrap();
@@ -396,7 +396,7 @@ fn what_was_said_in_a_pause_is_told_nowhere_though_it_is_read_when_that_is_over(
     let queued: std::collections::BTreeSet<_> =
         waiting(&mut store, destination).into_iter().map(|(trace, _)| trace).collect();
     assert_eq!(queued, [1, 3].into());
-    // Another project said something at the same time.
+    // Another project has a turn at the same time.
     let mut other = step(vec![at(meanwhile, span(4, 1, 0))]);
     other.session.hint.project_dirs = vec!["/home/dev/apple".into()];
     store.advance_one(&other).unwrap();

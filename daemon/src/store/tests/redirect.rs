@@ -8,7 +8,7 @@ fn step_to(name: &str, spans: Vec<Observation>) -> Advance {
     step
 }
 
-/// Moves all that waits, as a request does.
+/// Moves everything that waits, like a request does.
 fn moved(
     store: &mut Store,
     (from, to): (DestinationId, DestinationId),
@@ -45,7 +45,7 @@ fn what_waits_moves_in_its_order_and_enters_neither_destination_again() {
     for name in ["old", "new"] {
         assert_eq!(store.advance_one(&step_to(name, many.clone())).unwrap().1, 0, "{name}");
     }
-    // Each is whole after a restart: its checksum is that of its new place.
+    // Each is intact after a restart: its checksum is for the new destination.
     drop(store);
     let mut store = opened(&dir);
     assert_eq!(store.claim(new, 5000, usize::MAX).unwrap().len(), 1201);
@@ -76,7 +76,7 @@ fn what_cannot_move_stays_or_is_counted() {
     let (old, _) =
         store.advance_one(&step_to("old", vec![span(1, 1, 0), showing, span(1, 3, 1), span(1, 4, 1)])).unwrap();
     let (new, _) = store.advance_one(&step_to("new", vec![span(9, 1, 0)])).unwrap();
-    // One is damaged, and one is as versions before stored it.
+    // One is damaged, and one is in the form of earlier versions.
     store.db.execute("UPDATE observation SET body = 'x' WHERE span_id = ?", [[3u8; 8]]).unwrap();
     let body = as_spans_were_stored(1, 4, 1);
     put(&store, old, 4, &body, Some(checksum(old, &[4; 8], body.as_bytes())));
@@ -116,7 +116,7 @@ fn what_moves_stays_as_it_was_stored() {
     let (dir, mut store) = fresh();
     let (old, _) = store.advance_one(&step_to("old", vec![span(1, 1, 0)])).unwrap();
     let (new, _) = store.advance_one(&step_to("new", vec![span(9, 1, 0)])).unwrap();
-    // As another version may write it.
+    // As another version may encode it.
     let body: String = store.db.query_row("SELECT body FROM observation WHERE id = 1", [], |row| row.get(0)).unwrap();
     let body = body.replacen("\"observation\":", "\"observation\" : ", 1);
     assert!(body.contains(" : "));
