@@ -299,7 +299,7 @@ fn the_packaged_unit_runs_the_packaged_daemon() {
 
 #[test]
 fn the_release_script_is_a_valid_shell_script() {
-    for script in [".ci/release", ".ci/run"] {
+    for script in [".ci/packages", ".ci/release", ".ci/run"] {
         let path = root().join(script);
         assert_ne!(fs::metadata(&path).expect("there").permissions().mode() & 0o111, 0, "{script} cannot be run");
         text(&Command::new("bash").arg("-n").arg(&path).output().expect("bash runs"));

@@ -52,7 +52,8 @@ pub(crate) fn ours(name: &str) -> anyhow::Result<String> {
 
 /// True if `path` is not a permanent location.
 pub(crate) fn is_fleeting(path: &Path) -> bool {
-    let built = path.components().any(|part| part.as_os_str() == "target");
+    // What `npx` fetches, too, does not stay.
+    let built = path.components().any(|part| part.as_os_str() == "target" || part.as_os_str() == "_npx");
     built
         || [std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/var/tmp")]
             .iter()
