@@ -24,6 +24,7 @@ use crate::{
     files::Identity,
     intake::{Intake, MAX_FRAME, Untaken},
     store::{self, DestinationRow},
+    telemetry::Telemetry,
 };
 use cc_core::{
     config::destination::Named,
@@ -66,6 +67,8 @@ pub struct Context {
     pub program: Option<Identity>,
     /// Permits for events to hold in memory.
     pub room: Arc<Semaphore>,
+    /// Claude Code's own telemetry, if it is received.
+    pub telemetry: Telemetry,
 }
 
 impl Context {
@@ -213,6 +216,7 @@ fn report(context: &Context) -> Result<Status, store::Error> {
         media: Media { pending: counts.media.0, last_error: counts.media.1 },
         imported: counts.imported,
         config_error: context.configured.problem(),
+        telemetry: context.telemetry.received(),
         unread: context.refused.still(),
         store_error: trouble.map(|(error, since)| Trouble { error, since: time(since) }),
         sessions: sessions

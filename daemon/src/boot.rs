@@ -31,6 +31,7 @@ use crate::{
     serve, service,
     socket::{self, Denied},
     store::{Store, handle::Handle},
+    telemetry::{self, Telemetry},
     watch::Watch,
 };
 use cc_core::status::Left;
@@ -159,8 +160,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
     store.call(|store| store.configure(&configured.destinations()))?;
     let consent = Consent::new(&home, configured.clone());
     let roots = config.roots(&home);
+    let receiver = config.telemetry.clone();
+    let telemetry = if receiver.is_some() { Telemetry::on() } else { Telemetry::default() };
     let engine = Engine::new(store.clone(), orders.clone(), engine_sender.clone(), config, &home);
-    let engine = engine.with_consent(consent.clone());
+    let engine = engine.with_consent(consent.clone()).with_telemetry(telemetry.clone());
     let (of, refused) = (home.clone(), engine.refused());
     let unread = refused.clone();
     let settings = Default::default();
@@ -191,6 +194,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         started: clock::monotonic(),
         program,
         room: Context::room(),
+        telemetry: telemetry.clone(),
     };
     let is_done_with = runtime.block_on(async {
         let listener = socket::listen(&paths, &lock, passed)?;
@@ -211,6 +215,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
             }
             api::flushed(&known, Duration::from_millis(args.until_stdin_ends.unwrap_or_default())).await
         };
+        if let Some(receiver) = receiver {
+            let engine = engine_sender.clone();
+            let news = move |session| drop(engine.send(Input::Telemetry(session)));
+            tokio::spawn(telemetry::receive(receiver, telemetry, news));
+        }
         let mut is_done_with = false;
         // A task of its own: waking this one costs two system calls each time.
         let mut server = tokio::spawn(serve::serve(listener, api::router(context.clone()), context.intake));

@@ -21,6 +21,7 @@ use crate::{
     delivery::supervisor::Order,
     reader::{CHUNK_BYTES, places},
     store::{self, Advance, SessionRow, Store, handle::Handle},
+    telemetry::Telemetry,
     watch::{Seen, Watch},
 };
 use cc_core::{
@@ -38,6 +39,7 @@ use cc_core::{
 
 mod admission;
 mod emit;
+mod facts;
 mod later;
 mod read;
 mod refused;
@@ -89,6 +91,8 @@ pub enum Input {
         /// Asks for the next ones.
         more: oneshot::Sender<()>,
     },
+    /// Claude Code's telemetry said something of this session.
+    Telemetry(String),
     /// A file changed.
     Changed(PathBuf),
     /// File events were lost.
@@ -148,6 +152,8 @@ pub struct Engine {
     /// Whether some watches may no longer be needed, and when that was last checked.
     unwatch: (bool, Instant),
     users: Users,
+    /// What Claude Code's own telemetry says.
+    telemetry: Telemetry,
     buffer: Vec<u8>,
 }
 
@@ -191,6 +197,7 @@ impl Engine {
             went_back_to: String::new(),
             unwatch: (false, clock::monotonic()),
             users: Users::new(own),
+            telemetry: Telemetry::default(),
             buffer: vec![0; CHUNK_BYTES],
         };
         match engine.store.call(Store::sort_inbox) {
@@ -274,6 +281,7 @@ impl Engine {
                 match input {
                     Ok(Input::Hint(hint)) => self.hear(*hint),
                     Ok(Input::Found { hints, left, more }) => self.later.found(hints, left, more),
+                    Ok(Input::Telemetry(id)) => self.reconsider(&id),
                     Ok(Input::Changed(path)) => drop(changed.insert(path)),
                     Ok(Input::Missed) => self.sessions.values_mut().for_each(|session| session.phase.wake()),
                     Ok(Input::Email(dirs, email)) => {

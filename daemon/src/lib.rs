@@ -44,6 +44,7 @@ pub mod serve;
 pub mod service;
 pub mod socket;
 pub mod store;
+pub mod telemetry;
 pub mod watch;
 
 /// Version, commit and date of these programs.

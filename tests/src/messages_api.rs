@@ -65,6 +65,7 @@ fn serve(mut stream: TcpStream, next: impl Fn() -> Option<(usize, Reply)>) -> Op
     let messages = path.starts_with("/v1/messages") && !path.contains("count_tokens");
     let conversation = request["tools"].as_array().is_some_and(|tools| !tools.is_empty());
     let reply = if messages && conversation { next() } else { None };
+    let request_id = format!("req_scripted_{}", reply.as_ref().map_or(999, |(number, _)| *number));
     let word = || (999, Reply { content: vec![json!({"type": "text", "text": "ok"})], usage: json!({}) });
     let (kind, answer) = match (messages, request["stream"] == true) {
         (true, true) => ("text/event-stream", events(&request, reply.unwrap_or_else(word))),
@@ -72,7 +73,8 @@ fn serve(mut stream: TcpStream, next: impl Fn() -> Option<(usize, Reply)>) -> Op
         _ => ("application/json", json!({ "input_tokens": 1 }).to_string()),
     };
     let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nrequest-id: {request_id}\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
         answer.len()
     );
     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(answer.as_bytes())).ok()

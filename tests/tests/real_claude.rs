@@ -238,3 +238,43 @@ fn the_plugin_is_valid_and_its_hook_fires() {
     home.flush();
     is_whole(&server.spans());
 }
+
+#[test]
+fn with_its_own_telemetry_every_call_of_the_real_claude_code_is_traced_also_those_without_a_line() {
+    let test = "with_its_own_telemetry_every_call_of_the_real_claude_code_is_traced_also_those_without_a_line";
+    let Some(Scene { claude, home, server, .. }) = scene(test) else { return };
+    let usage = |input: u64, output: u64| json!({"input_tokens": input, "output_tokens": output});
+    let search = json!({"type": "tool_use", "id": "toolu_search", "name": "WebSearch", "input": {"query": "x y"}});
+    let text = |text: &str| vec![json!({"type": "text", "text": text})];
+    let api = MessagesApi::new(vec![
+        Reply { content: vec![search], usage: usage(123, 45) },
+        // A request of the search itself, which no transcript has.
+        Reply { content: text("nothing"), usage: usage(77, 33) },
+        Reply { content: text("It is done."), usage: usage(234, 56) },
+    ]);
+    let keys: Vec<_> = server.env();
+    let output = home.ctl_with(&["setup", "--user", "--yes", "--no-service", "--no-check", "--native-otel"], &keys);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let _daemon = home.daemon();
+    let env: Vec<_> = env(&api, &server).into_iter().filter(|(name, _)| !name.contains("LANGFUSE")).collect();
+    let mut command = home.command(&claude);
+    command.args(["-p", "Do it.", "--allowedTools", "WebSearch"]);
+    command.envs(env.iter().map(|(name, value)| (name, value))).current_dir(home.project("work"));
+    let (output, _) = home::run(command, b"");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    home.flush();
+    let spans = server.spans();
+    let mut calls: Vec<_> = spans
+        .iter()
+        .filter(|span| span.is_generation())
+        .map(|span| {
+            let usage: serde_json::Value = serde_json::from_str(span.observation("usage_details")).expect("JSON");
+            let first: u64 = span.observation("metadata.time_to_first_token_ms").parse().expect("a number");
+            assert!(first < 60_000);
+            (usage["input"].as_u64(), usage["output"].as_u64(), span.observation("metadata.measured_by").to_owned())
+        })
+        .collect();
+    calls.sort();
+    let row = |input, output, by: &str| (Some(input), Some(output), by.to_owned());
+    assert_eq!(calls, [row(77, 33, "telemetry"), row(123, 45, ""), row(234, 56, "")]);
+}

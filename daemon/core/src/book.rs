@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     reconcile::{Stated, Tokens, model, rows},
-    trace,
+    telemetry, trace,
     transcript::record::{Nanos, Record},
     turn::{Happening, Past, Turn, hash::Hashes},
     usage,
@@ -81,6 +81,28 @@ pub struct Call {
     pub web: u64,
     /// It was copied from another session.
     pub is_copy: bool,
+}
+
+impl From<&telemetry::Call> for Call {
+    fn from(call: &telemetry::Call) -> Self {
+        let usage = call.usage;
+        Self {
+            at: Some(call.end),
+            model: model(&call.model).to_owned(),
+            tokens: Tokens {
+                input: usage.input,
+                output: usage.output,
+                cache_read: usage.cache_read,
+                cache_write_5m: usage.cache_write_5m.saturating_add(usage.cache_write),
+                cache_write_1h: usage.cache_write_1h,
+            },
+            cost: call.cost,
+            is_call: true,
+            is_cut: false,
+            web: 0,
+            is_copy: false,
+        }
+    }
 }
 
 /// A turn that an event can be added to.

@@ -24,9 +24,11 @@ pub mod destination;
 mod glob;
 mod price;
 pub mod project;
+pub mod telemetry;
 
 use destination::{DESTINATION, Named};
 use price::PRICE;
+use telemetry::{Receiver, TELEMETRY};
 
 const ROOTS: &str = "transcript_roots";
 const OUTBOX: &str = "outbox_mib";
@@ -34,7 +36,7 @@ const FROM_NOW: &str = "from_now";
 const START: &str = "start";
 const CAPTURE: &str = "capture_at_most";
 const MASK: &str = "always_redact";
-const KEYS: [&str; 9] = [ROOTS, OUTBOX, FROM_NOW, START, CAPTURE, MASK, REDACT, PRICE, DESTINATION];
+const KEYS: [&str; 10] = [ROOTS, OUTBOX, FROM_NOW, START, CAPTURE, MASK, REDACT, PRICE, DESTINATION, TELEMETRY];
 const REDACT: &str = "redact";
 const NAME: &str = "name";
 const PATTERN: &str = "pattern";
@@ -60,6 +62,8 @@ pub struct Config {
     pub prices: Vec<Own>,
     /// The `[[destination]]` tables, valid or not.
     pub destinations: Vec<Named>,
+    /// How Claude Code's own telemetry is received, if it is.
+    pub telemetry: Option<Receiver>,
 }
 
 impl Default for Config {
@@ -126,6 +130,8 @@ pub struct Layers {
     pub prices: Vec<Sourced<Own>>,
     /// See [`Config::destinations`].
     pub destinations: Vec<Named>,
+    /// See [`Config::telemetry`].
+    pub telemetry: Option<Sourced<Receiver>>,
     rules: Rules,
 }
 
@@ -141,6 +147,7 @@ impl Default for Layers {
             redact: Vec::new(),
             prices: Vec::new(),
             destinations: Vec::new(),
+            telemetry: None,
             rules: Rules::default(),
         }
     }
@@ -170,6 +177,7 @@ impl Layers {
             rules: self.rules,
             prices: self.prices.into_iter().map(|price| price.value).collect(),
             destinations: self.destinations,
+            telemetry: self.telemetry.map(|telemetry| telemetry.value),
         }
     }
 }
@@ -226,6 +234,7 @@ fn read(layers: &mut Layers, text: &str, location: &dyn Fn(Range<usize>) -> Opti
                     layers.prices.push(Sourced { value: price::price(table)?, location: location(table.span()) });
                 }
             }
+            TELEMETRY => layers.telemetry = Some(Sourced { value: telemetry::read(value)?, location: of_value }),
             DESTINATION => destination::read(&mut layers.destinations, value, location),
             _ => rules(layers, items(key, value)?, location)?,
         }

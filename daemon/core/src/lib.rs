@@ -37,6 +37,7 @@ pub mod route;
 pub mod secret;
 pub mod settings;
 pub mod status;
+pub mod telemetry;
 pub mod trace;
 pub mod transcript;
 pub mod turn;

@@ -21,8 +21,8 @@ mod shown;
 mod text;
 
 pub use body::{
-    Agent, Answer, Caller, Closing, Content, Detail, Event, Generation, MediaRef, Message, Output, Part, Tool,
-    ToolCall, Turn, Usage,
+    Agent, Answer, Caller, Closing, Content, Detail, Event, Generation, Measured, MediaRef, Message, Output, Part,
+    Tool, ToolCall, Turn, Usage, Waited,
 };
 pub(crate) use text::{mask, masked};
 

@@ -8,6 +8,7 @@ use crate::{
     observe,
     project::{Capture, Options},
     redact::{Counts, Redactor},
+    telemetry,
     trace::Span,
     transcript::{
         lines::Line,
@@ -88,6 +89,19 @@ impl Pipeline<'_> {
             }
         }
         emitted
+    }
+
+    /// The observation of a call of `turn` that has no line.
+    pub fn hidden(&self, turn: &Turn, call: &telemetry::Call, counts: &mut Counts) -> Option<Outgoing> {
+        let trace = trace_id(turn.trace_key());
+        if !self.keeps(trace) {
+            return None;
+        }
+        let mut observation = call.observation(trace, turn.trace_key());
+        if let Some(redactor) = self.redactor() {
+            observation.redact(redactor, counts);
+        }
+        Facts::of(self, turn.number, &turn.session, counts).join(vec![observation]).pop()
     }
 
     fn abandoned(&self, turn: &Turn, left: &Past, counts: &mut Counts) -> Vec<Outgoing> {

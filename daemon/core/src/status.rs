@@ -28,6 +28,9 @@ pub struct Status {
     /// Why the present `config.toml` is not used; the previous one stays in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_error: Option<String>,
+    /// Claude Code's own telemetry, if it is received.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
     /// Why the database refuses changes (most likely a full disk), and since when; `None` if it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_error: Option<Trouble>,
@@ -64,6 +67,23 @@ pub struct Status {
     pub trusts: Vec<Trusted>,
 }
 
+/// What came of Claude Code's own telemetry since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Telemetry {
+    /// Why nothing is received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Log records and spans of Claude Code.
+    pub taken: u64,
+    /// Those of other programs.
+    pub foreign: u64,
+    /// Requests without the token.
+    pub refused: u64,
+    /// Requests that cannot be read.
+    pub unreadable: u64,
+}
+
 impl Status {
     /// Problems that someone must act on, each with the command that helps. Empty if nothing is wrong, or it will
     /// recover by itself.
@@ -74,6 +94,10 @@ impl Status {
         }
         if self.daemon.replaced {
             found.push("the daemon's program was replaced since it started: cc-langfusectl restart".to_owned());
+        }
+        if let Some(why) = self.telemetry.as_ref().and_then(|telemetry| telemetry.error.as_ref()) {
+            let remedy = "cc-langfusectl setup --native-otel chooses another port";
+            found.push(format!("Claude Code's telemetry is not received: {why}: {remedy}"));
         }
         if let Some(why) = &self.config_error {
             found.push(format!("config.toml is not used as it is now: {why}"));

@@ -107,6 +107,10 @@ fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
         };
         vec!["destination".to_owned(), table::clip(&text, 300), at(&named.location)]
     }));
+    rows.extend(layers.telemetry.as_ref().map(|Sourced { value, location }| {
+        let forward = value.forward.as_ref().map_or_else(String::new, |to| format!(", passed on to {}", to.address));
+        vec!["telemetry".to_owned(), table::clip(&format!("port {}{forward}", value.port), 60), at(location)]
+    }));
     if layers.redact.is_empty() {
         rows.push(["redact", "none besides the built-in rules", "default"].map(str::to_owned).to_vec());
     }
@@ -155,6 +159,10 @@ fn as_json(layers: &Layers, dir: &Path, home: &Path, settings: &[Setting]) -> se
             "always_redact": layers.always_redact,
             "redact": layers.redact,
             "price": layers.prices.iter().map(price).collect::<Vec<_>>(),
+            "telemetry": layers.telemetry.as_ref().map(|telemetry| json!({
+                "port": telemetry.value.port, "place": telemetry.location,
+                "forward_to": telemetry.value.forward.as_ref().map(|to| &to.address),
+            })),
             "destination": layers.destinations.iter().map(destination).collect::<Vec<_>>(),
         },
         "project": {"dir": dir, "settings": settings},

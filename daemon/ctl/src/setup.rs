@@ -10,20 +10,18 @@ use anyhow::{Context, bail};
 use zeroize::Zeroizing;
 
 use crate::{
-    client, doctor, open, programs,
+    client, doctor, programs,
     ui::{progress::Busy, terminal},
 };
 use apart::{KeysIn, Place};
 use cc_core::{
     claude::events,
-    delivery::readback::Failure,
     destination::{
         Destination, Kind,
         langfuse::{DEFAULT_BASE_URL, SECRET_KEY},
         pages::Project,
     },
-    secret::Secret,
-    settings::{Desired, apply, block, edit, masked, words},
+    settings::{Desired, apply, block, edit, words},
 };
 use cc_langfuse::{
     credentials::{is_tracked, layers},
@@ -33,6 +31,7 @@ use cc_langfuse::{
 use commits::{exclude, refuse, refuse_store, refuse_tracked, secret_files};
 use files::{Change, Part, Record};
 use keys::{Before, Given};
+use native_otel::NativeOtel;
 use proto::paths::Paths;
 use service::Manager;
 
@@ -42,6 +41,7 @@ mod daemon;
 pub(crate) mod files;
 mod keys;
 mod mlflow;
+mod native_otel;
 mod plan;
 pub(crate) mod service;
 mod typed;
@@ -96,6 +96,10 @@ pub(crate) struct Setup {
     /// Leave out what was said before tracing was set up, also in sessions that are open now; `backfill` can send it later
     #[arg(long)]
     from_now: bool,
+    /// Have Claude Code send its own telemetry to the daemon too: for times to the first token, permission waits, retries, and calls
+    /// that no transcript has
+    #[arg(long)]
+    native_otel: bool,
     /// Trace to MLflow in place of Langfuse, and turn MLflow's own integration off
     #[arg(long, conflicts_with_all = ["public_key", "secret_key", "base_url", "no_check"])]
     mlflow: bool,
@@ -224,6 +228,8 @@ impl Setup {
         }
         let mut env = if place.is_settings() { choice.env() } else { vec![(proto::env::TRACE, "true")] };
         env.extend(semantics.map(|value| (SEMANTICS, value)));
+        let otel = native_otel::choose(&own, self.native_otel)?;
+        env.extend(otel.iter().flat_map(NativeOtel::env));
         let replaces_mlflow = self.mlflow.then(|| mlflow::is_plugin_on(&scope.others(&home, &file)));
         let desired = Desired { hook: &hook, events: &events, env: &env, elsewhere: &elsewhere, replaces_mlflow };
         let of_settings = settings(&file, desired, &record)?;
@@ -243,7 +249,8 @@ impl Setup {
             Choice::Mlflow(_) => None,
         };
         let by_hook = manager.is_none() && !self.no_service;
-        changes.extend(daemon::of_config(by_hook, self.from_now, table, &paths, &record)?);
+        let telemetry = otel.as_ref().and_then(|otel| otel.line.as_deref());
+        changes.extend(daemon::of_config(by_hook, self.from_now, telemetry, table, &paths, &record)?);
         if let Some(manager) = manager {
             for (path, text) in manager.files(&home, &paths, &daemon)? {
                 if !(record.plain && path.ends_with(service::DROP_IN)) {
@@ -421,7 +428,7 @@ impl Setup {
                 return Ok(Ok(keys));
             } else {
                 let _busy = Busy::with(format!("asking {address} whether it knows the keys"));
-                check(&keys)
+                keys::check(&keys)
             };
             match checked {
                 Ok(project) => {
@@ -536,23 +543,6 @@ pub(crate) fn usage(why: &str) -> ExitCode {
 fn variable(name: &str) -> Option<String> {
     let get = |name: String| environment::text(&name).filter(|value| !value.trim().is_empty());
     get(format!("CC_LANGFUSE_{name}")).or_else(|| get(format!("LANGFUSE_{name}")))
-}
-
-fn check(keys: &Keys) -> anyhow::Result<Project> {
-    let url = &keys.destination.address;
-    let skip = "or leave this out with --no-check";
-    open::project(&keys.destination, &[(SECRET_KEY, Secret::new(&keys.secret))].into_iter().collect()).map_err(|error| match error.downcast_ref() {
-        Some(Failure::Unreachable(why)) => {
-            anyhow::anyhow!("{url} cannot be reached: {why}; check address and proxy, {skip}")
-        }
-        Some(Failure::Untrusted(why)) => anyhow::anyhow!(
-            "the certificate of {url} is not trusted: {why}; name your authority's file in NODE_EXTRA_CA_CERTS, {skip}"
-        ),
-        Some(Failure::Status { status: 401, .. }) => {
-            anyhow::anyhow!("{url}: {error:#} ({})", masked(&keys.destination.account))
-        }
-        _ => anyhow::anyhow!("{url}: {error:#}"),
-    })
 }
 
 /// The change to a settings file.

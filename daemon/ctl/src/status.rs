@@ -10,7 +10,7 @@ use crate::{
     },
 };
 use cc_core::{
-    status::{Left, Status, Trouble, UnknownKind},
+    status::{Left, Status, Telemetry, Trouble, UnknownKind},
     verdict::words,
 };
 use cc_langfuse::output;
@@ -42,6 +42,7 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         left_in_spool,
         store_error,
         config_error,
+        telemetry,
         unread: _,
         trusted: _,
         off: _,
@@ -57,6 +58,11 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
     if media.pending > 0 {
         let error = media.last_error.map_or_else(String::new, |why| format!(": {}", short(&why)));
         out!("media         {} waiting{error}", media.pending);
+    }
+    if let Some(Telemetry { error: None, taken, foreign, refused, unreadable }) = telemetry {
+        let parts = [(foreign, "of other programs"), (refused, "without the token"), (unreadable, "unreadable")];
+        let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}"));
+        out!("telemetry     {taken} records of Claude Code{}", parts.collect::<String>());
     }
     if let Some(why) = config_error {
         out!("configuration not as the file says now: {why}");

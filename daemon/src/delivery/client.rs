@@ -64,7 +64,7 @@ pub(super) fn client_of_allowed(destination: &Destination, secrets: &Secrets, li
 const UNENCRYPTED: &str = "the secret key would travel unencrypted: set the base URL to one with https \
      (http is for localhost, 127.0.0.0/8 and [::1])";
 
-fn open(own: &Tls, limits: Limits) -> anyhow::Result<Hyper> {
+pub(super) fn open(own: &Tls, limits: Limits) -> anyhow::Result<Hyper> {
     let (of_proxy, of_server) = (tls::shared()?, tls::for_server(own)?);
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);

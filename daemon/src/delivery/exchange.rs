@@ -195,6 +195,13 @@ pub(super) struct Upload {
     progress: Progress,
 }
 
+impl Upload {
+    /// All of `body`; its progress is of no interest.
+    pub(super) fn whole(body: Bytes) -> Self {
+        Self { rest: body, progress: Progress::default() }
+    }
+}
+
 impl Body for Upload {
     type Data = Bytes;
     type Error = Infallible;

@@ -5,6 +5,7 @@ mod connect;
 pub mod erase;
 mod exchange;
 mod folder;
+pub mod forward;
 mod gzip;
 mod keyring;
 mod link;

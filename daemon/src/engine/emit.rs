@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::{
+    facts,
     read::STEP_BYTES,
     session::{Session, Tail, Totals},
 };
@@ -11,6 +12,7 @@ use crate::{
     clock,
     reader::{self, MAX_SPILLED_BYTES},
     rebuild,
+    telemetry::Telemetry,
 };
 use cc_core::{
     book,
@@ -58,6 +60,8 @@ pub(super) struct Gathered {
     pub(super) launches: Vec<Launch>,
     pub(super) agents: Vec<(String, u64)>,
     pub(super) ended: Vec<String>,
+    /// What Claude Code's own telemetry says of calls and tools.
+    pub(super) telemetry: Telemetry,
 }
 
 impl Gathered {
@@ -230,6 +234,18 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gath
             unclaimed: tail.unclaimed.make_contiguous(),
         },
     );
+    if let Some(Emission { turns, .. }) = &decision.emission {
+        // Calls that come with Claude Code's end are part of its totals.
+        let is_end = |index: &usize| *waiting[*index].event == Event::Ended;
+        let has_totals = tail.totals != Totals::None && decision.dealt_with.iter().any(is_end);
+        let mut due = tail.assembler.at_work().enumerate().filter(|(index, _)| turns.contains(index));
+        let of = &session.row.session_id;
+        let is_known = due.all(|(_, turn)| facts::are_known(&found.telemetry, of, turn))
+            && !(has_totals && found.telemetry.facts().is_some_and(|facts| facts.knows(of)));
+        if let Some(poll) = tail.facts.wait(clock::monotonic(), is_known, &found.telemetry, of) {
+            return (Vec::new(), Awaits::Events { poll });
+        }
+    }
     let Decision { dealt_with, claimed, emission, awaits } = decision;
     for index in &dealt_with {
         if let Event::ToolEnded { tool, took_ms } = waiting[*index].event {
@@ -247,6 +263,7 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gath
         }
         tail.held = 0;
     }
+    facts::add_hidden(session, tail, found);
     if tail.totals != Totals::None && dealt_with.iter().any(|index| *waiting[*index].event == Event::Ended) {
         untraced(session, found);
     }
@@ -257,13 +274,14 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gath
 /// an event that was queued before is not queued again.
 fn untraced(session: &Session, found: &mut Gathered) {
     let row = &session.row;
-    let calls = match rebuild::book(&row.transcript, &row.session_id) {
+    let mut calls = match rebuild::book(&row.transcript, &row.session_id) {
         Ok(found) => found,
         Err(error) => {
             tracing::warn!(session = row.session_id, %error, "the totals of the session cannot be compared");
             return found.skip("totals_not_compared");
         }
     };
+    calls.calls.extend(facts::hidden_calls(&found.telemetry, &row.session_id));
     let remainders = rebuild::untraced(&row.transcript, &calls);
     let pipeline = Pipeline { session_id: &row.session_id, options: &row.hint.options, rules: &session.rules };
     let events = book::events(&pipeline, &calls, &remainders, &mut found.redacted);
@@ -281,7 +299,8 @@ pub(super) fn emit(session: &Session, turn: &mut Turn, scope: Scope, fired: Opti
     let row = &session.row;
     let pipeline = Pipeline { session_id: &row.session_id, options: &row.hint.options, rules: &session.rules };
     let spilled = |path: &Path| reader::spilled(&row.transcript, path);
-    let emitted = pipeline.emit(turn, scope, fired, spilled, &mut found.redacted);
+    let mut emitted = pipeline.emit(turn, scope, fired, spilled, &mut found.redacted);
+    facts::add(&found.telemetry, &row.session_id, &mut emitted.observations);
     found.bytes += emitted.observations.iter().map(|out| out.bytes).sum::<usize>();
     found.spans.extend(emitted.observations);
     found.marks.extend(emitted.abandoned);

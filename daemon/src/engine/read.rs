@@ -11,6 +11,7 @@ use std::{
 use super::{
     Engine, MAX_RECOVERED, TICK,
     emit::{Gathered, MAX_HELD_BYTES, emit, emit_complete, push_line},
+    facts::{self, Wait},
     session::{AgentsPoll, Session, Tail, Totals},
 };
 use crate::{
@@ -164,6 +165,7 @@ impl Engine {
             held: 0,
             unclaimed: VecDeque::new(),
             totals: Totals::default(),
+            facts: Wait::default(),
         });
     }
 
@@ -293,7 +295,7 @@ impl Engine {
         tail: &mut Tail,
         file: &mut Transcript,
     ) -> Result<Option<Advance>, ReadStop> {
-        let mut found = Gathered::default();
+        let mut found = Gathered { telemetry: self.telemetry.clone(), ..Gathered::default() };
         file.seek(tail.lines.read_to()).map_err(ReadStop::Read)?;
         let mut room = READ_BYTES;
         loop {
@@ -388,7 +390,18 @@ impl Engine {
             }
             found.launches.extend(launches);
             let due = agents.due(&id, &open, over);
-            if let Next::Poll { at, is_ending } = placement::next(now, due, grown, session.superseded) {
+            let next = match placement::next(now, due, grown, session.superseded) {
+                Next::Emit => {
+                    let turn = agents.get(&id).and_then(|agent| agent.turn_mut());
+                    let of = &session.row.session_id;
+                    let is_known = turn.is_none_or(|turn| facts::are_known(&self.telemetry, of, turn));
+                    let wait = session.agent_facts.entry(id.clone()).or_default();
+                    let poll = wait.wait(now, is_known, &self.telemetry, of);
+                    poll.map_or(Next::Emit, |at| Next::Poll { at, is_ending: true })
+                }
+                poll => poll,
+            };
+            if let Next::Poll { at, is_ending } = next {
                 let poll = session.agents_poll.get_or_insert(AgentsPoll { at, is_ending });
                 *poll = AgentsPoll { at: poll.at.min(at), is_ending: poll.is_ending || is_ending };
                 continue;
@@ -407,6 +420,7 @@ impl Engine {
                 }
                 _ => found.skip("agent_of_no_turn"),
             }
+            session.agent_facts.remove(&id);
             if let Some((done, launches)) = agents.finish(&id) {
                 found.agents.push(done);
                 found.launches.extend(launches);

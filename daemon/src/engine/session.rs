@@ -1,7 +1,12 @@
 //! A session in memory, and the tail of its transcript.
 
-use std::{collections::VecDeque, ops::RangeInclusive, time::Instant};
+use std::{
+    collections::{HashMap, VecDeque},
+    ops::RangeInclusive,
+    time::Instant,
+};
 
+use super::facts::Wait;
 use crate::{
     agents::Agents,
     clock,
@@ -59,6 +64,8 @@ pub(super) struct Session {
     pub(super) agents: Agents,
     /// When its subagents are polled; `None` if none is running.
     pub(super) agents_poll: Option<AgentsPoll>,
+    /// The waits of its ended subagents for the facts of their calls, by their ids.
+    pub(super) agent_facts: HashMap<String, Wait>,
     /// Destinations without room.
     pub(super) behind: Vec<Destination>,
     /// When tracing was off in its project, in Unix nanoseconds.
@@ -86,6 +93,7 @@ impl Session {
             looked: 0,
             agents: Agents::default(),
             agents_poll: None,
+            agent_facts: HashMap::new(),
             behind: Vec::new(),
             off: Vec::new(),
         }
@@ -242,6 +250,8 @@ pub(super) struct Tail {
     /// Answers of turns that the next prompt closed before their Stop arrived.
     pub(super) unclaimed: VecDeque<Fingerprint>,
     pub(super) totals: Totals,
+    /// The wait of a complete turn for the facts of its calls.
+    pub(super) facts: Wait,
 }
 
 /// Whether Claude Code's totals stand in what was read of a transcript.

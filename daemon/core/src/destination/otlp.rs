@@ -224,6 +224,14 @@ impl Backend for Otlp {
     }
 }
 
+/// The headers that a list as in `OTEL_EXPORTER_OTLP_HEADERS` names.
+///
+/// # Errors
+/// What is wrong with the list, without repeating it.
+pub fn headers_in(list: &str) -> Result<HeaderMap, String> {
+    headers::headers(list, None, None)
+}
+
 /// The headers of a request that posts spans to `to`.
 ///
 /// # Errors

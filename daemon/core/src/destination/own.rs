@@ -132,6 +132,10 @@ impl Put {
         self.count("web_search_requests", generation.web_searches);
         self.count("web_fetch_requests", generation.web_fetches);
         self.some("role", generation.role.as_deref());
+        if let Some(measured) = &generation.measured {
+            self.some("measured_by", measured.source());
+            measured.details().for_each(|(name, number)| self.int(name, number));
+        }
     }
 
     fn tool(&mut self, tool: &Tool, name: &str) {
@@ -140,10 +144,17 @@ impl Put {
         self.text("tool_name", name);
         self.some("rewritten_input", tool.rewritten.as_deref());
         self.some("runs_on", tool.on_server.then_some("server"));
-        if let Some(ms) = tool.took_ms {
+        if let Some(ms) = tool.ran_ms() {
             self.int("duration_ms", ms);
         }
         self.some("denied", tool.denied.as_deref());
+        if let Some(waited) = &tool.waited {
+            if let Some(ms) = waited.permission_ms {
+                self.int("permission_wait_ms", ms);
+            }
+            self.some("decision", waited.decision.as_deref());
+            self.some("decided_by", waited.decided_by.as_deref());
+        }
     }
 
     fn event(&mut self, event: &Event) {

@@ -113,9 +113,50 @@ pub struct Generation {
     /// Web pages fetched by the API.
     #[serde(skip_serializing_if = "is_default")]
     pub web_fetches: u64,
-    /// Why another model asked it: `advisor`.
+    /// What it was for if it is not the conversation: `advisor` if another model asked it, `compaction`, `title`, `web search`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// What Claude Code's own telemetry says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
+}
+
+/// A call in Claude Code's own telemetry.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Measured {
+    /// From the request to the first token, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<u64>,
+    /// Of the attempt that was answered, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// How often it was tried, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u64>,
+    /// All that is known of the call is from there: it has no line.
+    #[serde(skip_serializing_if = "is_default")]
+    pub is_all: bool,
+    /// In dollars; only of a call without a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+}
+
+impl Measured {
+    /// Its numbers, by the names that backends show.
+    pub fn details(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let all = [
+            ("time_to_first_token_ms", self.first_token_ms),
+            ("api_duration_ms", self.duration_ms),
+            ("attempts", self.attempts),
+        ];
+        all.into_iter().filter_map(|(name, number)| Some((name, number?)))
+    }
+
+    /// Where it comes from, if not from a line.
+    pub fn source(&self) -> Option<&'static str> {
+        self.is_all.then_some("telemetry")
+    }
 }
 
 /// The turn's output as its last call has it.
@@ -271,6 +312,34 @@ pub struct Tool {
     /// Who denied it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub denied: Option<String>,
+    /// What Claude Code's own telemetry says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waited: Option<Waited>,
+}
+
+/// A tool in Claude Code's own telemetry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Waited {
+    /// How long it ran, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ran_ms: Option<u64>,
+    /// How long it waited for permission, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permission_ms: Option<u64>,
+    /// `accept` or `reject`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<String>,
+    /// Who decided: `config`, `hook`, `user_temporary`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<String>,
+}
+
+impl Tool {
+    /// How long it ran, in milliseconds, by a hook or by the telemetry.
+    pub fn ran_ms(&self) -> Option<u64> {
+        self.took_ms.or_else(|| self.waited.as_ref()?.ran_ms)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use super::{
     Agent, Answer, Body, Caller, Closing, Content, Detail, Event, Generation, MediaRef, Message, Observation, Output,
-    Part, Tool, ToolCall, TraceFacts, Turn, Version,
+    Part, Tool, ToolCall, TraceFacts, Turn, Version, Waited,
 };
 use crate::redact::{Counts, Redactor};
 
@@ -94,6 +94,7 @@ impl Generation {
             web_searches: _,
             web_fetches: _,
             role,
+            measured: _,
         } = self;
         for Message { tool, content } in input {
             if let Some(Caller { id, name }) = tool {
@@ -120,13 +121,16 @@ impl Generation {
 
 impl Tool {
     fn each_text(&mut self, each: &mut impl FnMut(&mut String)) {
-        let Self { id, on_server: _, input, output, rewritten, took_ms: _, denied } = self;
+        let Self { id, on_server: _, input, output, rewritten, took_ms: _, denied, waited } = self;
         each(id);
         each(input);
         if let Some(Output { text, media: _ }) = output {
             each(text);
         }
-        [rewritten, denied].into_iter().flatten().for_each(each);
+        [rewritten, denied].into_iter().flatten().for_each(&mut *each);
+        if let Some(Waited { ran_ms: _, permission_ms: _, decision, decided_by }) = waited {
+            [decision, decided_by].into_iter().flatten().for_each(each);
+        }
     }
 }
 

@@ -12,11 +12,12 @@ use super::{
     service::Manager,
 };
 
-/// What `config.toml` is to say, unless it does: that hooks start the daemon, that what was said before is left out, and the `table` of a
-/// destination; without one the one that is there stays.
+/// What `config.toml` is to say, unless it does: that hooks start the daemon, that what was said before is left out, how Claude Code's
+/// own telemetry is received, and the `table` of a destination; without one the one that is there stays.
 pub(super) fn of_config(
     by_hook: bool,
     from_now: bool,
+    telemetry: Option<&str>,
     table: Option<Vec<String>>,
     paths: &Paths,
     record: &Record,
@@ -30,7 +31,7 @@ pub(super) fn of_config(
     };
     let (known, mut lines): (Vec<_>, Vec<_>) = written.iter().cloned().partition(|line| line.ends_with(MARK));
     let table = table.unwrap_or(known);
-    if !(by_hook || from_now) && table.is_empty() && written.is_empty() {
+    if !(by_hook || from_now || telemetry.is_some()) && table.is_empty() && written.is_empty() {
         return Ok(None);
     }
     let current = files::read(&path)?;
@@ -50,6 +51,7 @@ pub(super) fn of_config(
     if from_now && layers.from_now.location.is_none() {
         lines.push(FROM_NOW.to_owned());
     }
+    lines.extend(telemetry.map(str::to_owned));
     let original = record.original(&path, current.as_deref())?;
     // Before the first table, and after the last.
     let block = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();

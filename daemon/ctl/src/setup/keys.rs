@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
-use crate::ui::terminal;
-use cc_core::settings::masked;
+use crate::{open, ui::terminal};
+use cc_core::{delivery::readback::Failure, destination::pages::Project, secret::Secret, settings::masked};
 
 use super::{
-    DEFAULT_BASE_URL, Keys,
+    DEFAULT_BASE_URL, Keys, SECRET_KEY,
     typed::{self, REGIONS, Typed},
 };
 
@@ -156,4 +156,22 @@ fn server(before: &Before) -> anyhow::Result<String> {
             }
         }
     }
+}
+
+/// Asks the server whether it knows the keys, and for which project they are.
+pub(super) fn check(keys: &Keys) -> anyhow::Result<Project> {
+    let url = &keys.destination.address;
+    let skip = "or leave this out with --no-check";
+    open::project(&keys.destination, &[(SECRET_KEY, Secret::new(&keys.secret))].into_iter().collect()).map_err(|error| match error.downcast_ref() {
+        Some(Failure::Unreachable(why)) => {
+            anyhow::anyhow!("{url} cannot be reached: {why}; check address and proxy, {skip}")
+        }
+        Some(Failure::Untrusted(why)) => anyhow::anyhow!(
+            "the certificate of {url} is not trusted: {why}; name your authority's file in NODE_EXTRA_CA_CERTS, {skip}"
+        ),
+        Some(Failure::Status { status: 401, .. }) => {
+            anyhow::anyhow!("{url}: {error:#} ({})", masked(&keys.destination.account))
+        }
+        _ => anyhow::anyhow!("{url}: {error:#}"),
+    })
 }

@@ -46,7 +46,7 @@ pub(crate) fn secrets_in(text: &str) -> Vec<Zeroizing<String>> {
     };
     let envs = root.members().iter().filter(|member| member.key == "env");
     envs.flat_map(|env| env.value.members())
-        .filter(|member| proto::env::is_secret(&member.key))
+        .filter(|member| proto::env::is_secret(&member.key) || member.key.ends_with("_HEADERS"))
         .map(|member| Zeroizing::new(text[member.value.span.clone()].trim_matches('"').to_owned()))
         .filter(|secret| !secret.is_empty())
         .collect()

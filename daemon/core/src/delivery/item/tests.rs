@@ -9,7 +9,7 @@ use crate::{
     media::Media,
     observation::{
         Agent, Answer, Body, Caller, Closing, Content, Detail, Event, Failure, Field, Generation, Level, Link,
-        MediaRef, Message, Output, Part, Tool, ToolCall, Turn, Usage,
+        Measured, MediaRef, Message, Output, Part, Tool, ToolCall, Turn, Usage, Waited,
     },
     project::Semantics,
     redact::{Counts, Redactor},
@@ -83,6 +83,13 @@ fn bodies() -> Vec<Body> {
             web_searches: 1,
             web_fetches: 2,
             role: some("advisor"),
+            measured: Some(Measured {
+                first_token_ms: Some(1),
+                duration_ms: Some(2),
+                attempts: Some(3),
+                is_all: true,
+                cost: Some(0.5),
+            }),
         })),
         Body::Generation(Box::new(Generation { closes: Some(Closing::Answer), ..Generation::default() })),
         Body::Tool(Tool {
@@ -93,6 +100,12 @@ fn bodies() -> Vec<Body> {
             rewritten: some("b"),
             took_ms: Some(0),
             denied: some("user"),
+            waited: Some(Waited {
+                ran_ms: Some(1),
+                permission_ms: Some(2),
+                decision: some("accept"),
+                decided_by: some("hook"),
+            }),
         }),
         Body::Event(Event {
             said: Some(Content::Text(word("heard"))),

@@ -216,6 +216,15 @@ impl Put {
         self.number(meta!("web_search_requests"), Some(generation.web_searches).filter(|count| *count > 0));
         self.number(meta!("web_fetch_requests"), Some(generation.web_fetches).filter(|count| *count > 0));
         self.some(meta!("role"), generation.role.as_deref());
+        if let Some(measured) = &generation.measured {
+            self.some(meta!("measured_by"), measured.source());
+            for (name, number) in measured.details() {
+                self.text(format!("langfuse.observation.metadata.{name}"), number.to_string());
+            }
+            // With its fees, which no price table of the server has. Any other key would have to be priced too.
+            let cost = measured.cost.map(|cost| serde_json::json!({ "total": cost }).to_string());
+            self.some("langfuse.observation.cost_details", cost);
+        }
     }
 
     fn tool(&mut self, tool: &Tool, name: &str) {
@@ -228,8 +237,13 @@ impl Put {
         self.text(key, tool.id.as_str());
         self.some(meta!("rewritten_input"), tool.rewritten.as_deref());
         self.some(meta!("runs_on"), tool.on_server.then_some("server"));
-        self.number(meta!("duration_ms"), tool.took_ms);
+        self.number(meta!("duration_ms"), tool.ran_ms());
         self.some(meta!("denied"), tool.denied.as_deref());
+        if let Some(waited) = &tool.waited {
+            self.number(meta!("permission_wait_ms"), waited.permission_ms);
+            self.some(meta!("decision"), waited.decision.as_deref());
+            self.some(meta!("decided_by"), waited.decided_by.as_deref());
+        }
     }
 
     /// Langfuse drops the events of an OpenTelemetry span; its own events are observations.

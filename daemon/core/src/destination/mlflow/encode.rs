@@ -108,6 +108,12 @@ impl Put {
         self.text("mlflow.chat.tokenUsage", to_json(&TokenUsage::from(usage)));
         // No price list has the prices of other service tiers.
         let cost = price::cost(&generation.model, generation.speed.as_deref(), usage);
+        if let Some(total) = generation.measured.as_ref().and_then(|measured| measured.cost) {
+            // With its fees, which count as input: the parts add up to the total.
+            let output = cost.map_or(0.0, |cost| cost.output.min(total));
+            let parts = json!({ "input_cost": total - output, "output_cost": output, "total_cost": total });
+            return self.text("mlflow.llm.cost", parts.to_string());
+        }
         if let Some(cost) = cost.filter(|_| generation.service_tier.is_none()) {
             let parts = json!({ "input_cost": cost.input, "output_cost": cost.output, "total_cost": cost.total() });
             self.text("mlflow.llm.cost", parts.to_string());

@@ -1,0 +1,142 @@
+//! What Claude Code's own telemetry adds to what a session emits: facts of its calls and tools, and the calls that have no line.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Engine,
+    emit::Gathered,
+    session::{Session, Tail},
+};
+use crate::telemetry::Telemetry;
+use cc_core::{
+    book,
+    pipeline::{Outgoing, Pipeline},
+    telemetry::Fate,
+    turn::Turn,
+};
+
+/// How long a complete turn waits for the facts of its calls. Claude Code sends them every 500 ms as `setup` sets it, and at its
+/// end.
+pub(super) const MAX_WAIT: Duration = Duration::from_millis(1500);
+
+/// How often it is seen whether they have come.
+const POLL: Duration = Duration::from_millis(50);
+
+impl Engine {
+    /// The same, with what others receive into `telemetry`.
+    #[must_use]
+    pub fn with_telemetry(mut self, telemetry: Telemetry) -> Self {
+        self.telemetry = telemetry;
+        self
+    }
+
+    /// Looks at a session again whose telemetry came: a call of it may have no line.
+    pub(super) fn reconsider(&mut self, id: &str) {
+        if !self.telemetry.facts().is_some_and(|facts| facts.has_hidden(id)) {
+            return;
+        }
+        match self.sessions.get_mut(id) {
+            Some(session) => session.phase.wake(),
+            None => drop(self.resume(id)),
+        }
+    }
+}
+
+/// The wait of a session's complete turn.
+#[derive(Debug, Default)]
+pub(super) struct Wait {
+    since: Option<Instant>,
+    /// Nothing came of this session in all that time: it is not waited for again until something does.
+    is_in_vain: bool,
+}
+
+impl Wait {
+    /// When to look again for the facts of a complete turn of `session`; `None` if it is emitted now. `is_known` if they are here.
+    pub(super) fn wait(
+        &mut self,
+        now: Instant,
+        is_known: bool,
+        telemetry: &Telemetry,
+        session: &str,
+    ) -> Option<Instant> {
+        let has_any = telemetry.facts().is_some_and(|facts| facts.knows(session));
+        if is_known || self.is_in_vain && !has_any {
+            self.since = None;
+            return None;
+        }
+        let since = *self.since.get_or_insert(now);
+        if now >= since + MAX_WAIT {
+            *self = Self { since: None, is_in_vain: !has_any };
+            return None;
+        }
+        Some(now + POLL)
+    }
+}
+
+/// Everything came that is to be waited for: the facts of all calls of `turn` that are to be emitted, or there is no telemetry.
+pub(super) fn are_known(telemetry: &Telemetry, session: &str, turn: &Turn) -> bool {
+    let Some(facts) = telemetry.facts() else { return true };
+    let calls = turn.generations.iter().filter(|call| !call.sent && !call.is_copy);
+    calls.filter_map(|call| call.request_id.as_deref()).all(|id| facts.has_call(session, id))
+}
+
+/// Adds what is known of them to `observations`.
+pub(super) fn add(telemetry: &Telemetry, session: &str, observations: &mut [Outgoing]) {
+    let Some(facts) = telemetry.facts().filter(|facts| facts.knows(session)) else { return };
+    observations.iter_mut().for_each(|out| facts.measure(session, &mut out.observation));
+}
+
+/// Emits the calls without a line of turns that were emitted: below the turn of their prompt, else below the latest.
+pub(super) fn add_hidden(session: &Session, tail: &Tail, found: &mut Gathered) {
+    let row = &session.row;
+    let Some(mut facts) = found.telemetry.facts().filter(|facts| facts.has_hidden(&row.session_id)) else { return };
+    let turns: Vec<&Turn> = tail.assembler.at_work().filter(|turn| turn.is_answered()).collect();
+    let has_line = |turn: &&Turn, id: &str| {
+        let all = std::iter::once(*turn).chain(&turn.agents);
+        all.flat_map(|turn| &turn.generations).any(|call| call.request_id.as_deref() == Some(id))
+    };
+    let of = |prompt: Option<&str>| {
+        let its = |turn: &&&Turn| prompt.is_some() && turn.prompt.prompt_id.as_deref() == prompt;
+        turns.iter().find(its).or_else(|| turns.last()).copied()
+    };
+    let calls = facts.hidden(&row.session_id, |call| {
+        if turns.iter().any(|turn| has_line(turn, &call.request_id)) {
+            Fate::HasLine
+        } else if of(call.prompt_id.as_deref()).is_some_and(|turn| turn.root_sent) {
+            Fate::Hidden
+        } else {
+            Fate::Open
+        }
+    });
+    drop(facts);
+    let pipeline = Pipeline { session_id: &row.session_id, options: &row.hint.options, rules: &session.rules };
+    for call in calls {
+        let turn = of(call.prompt_id.as_deref());
+        let out = turn.and_then(|turn| pipeline.hidden(turn, &call, &mut found.redacted));
+        found.bytes += out.as_ref().map_or(0, |out| out.bytes);
+        // Only where its turn is known.
+        found.marks.extend(out);
+    }
+}
+
+/// The calls of `session` without a line that are traced, for its balance.
+pub(super) fn hidden_calls(telemetry: &Telemetry, session: &str) -> Vec<book::Call> {
+    telemetry.facts().map(|facts| facts.taken(session).map(book::Call::from).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_waits_for_its_facts_for_a_limited_time_and_not_again_where_none_come() {
+        let (now, telemetry) = (Instant::now(), Telemetry::on());
+        let mut wait = Wait::default();
+        assert_eq!(wait.wait(now, true, &telemetry, "s"), None);
+        assert_eq!(wait.wait(now, false, &telemetry, "s"), Some(now + POLL));
+        let later = now + MAX_WAIT;
+        assert_eq!(wait.wait(later - POLL, false, &telemetry, "s"), Some(later));
+        assert_eq!(wait.wait(later, false, &telemetry, "s"), None);
+        assert_eq!(wait.wait(later, false, &telemetry, "s"), None, "in vain before");
+    }
+}
