@@ -13,7 +13,6 @@ mod media;
 mod proxies;
 pub mod readback;
 pub mod reply;
-mod request;
 mod spans;
 pub mod supervisor;
 mod tls;

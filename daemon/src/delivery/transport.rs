@@ -1,9 +1,30 @@
-//! HTTP to one destination: a request's body and headers out, the whole answer back.
+//! HTTP to one destination: OpenTelemetry's exporter over a client of our own that sees the whole answer.
+//!
+//! The exporter reports a failure as a string, but what to do depends on status, `Retry-After` and body, so the client keeps
+//! them. It also rebuilds the headers: the exporter merges `OTEL_EXPORTER_OTLP_HEADERS` of the environment over its own, which
+//! would replace our `Authorization` or send another collector's token to this server.
 
-use std::time::Duration;
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use opentelemetry::{
+    InstrumentationScope, KeyValue,
+    trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
+};
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::{
+    Compression, ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
+};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks},
+};
 
 pub use super::client::Limits;
 use super::{
@@ -12,23 +33,32 @@ use super::{
     exchange::exchange,
     gzip::Gzip,
     reply::Asked,
-    request::Requests,
 };
 use cc_core::{
-    destination::{Destination, Endpoint, wire::WireSpan},
+    destination::{
+        Destination, Endpoint,
+        wire::{self, Value, WireSpan},
+    },
+    ids,
     secret::Secrets,
     verdict::{Answer, Verdict},
 };
 
+/// The exporter's own limit must not end a request that makes progress.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
 /// Sends spans to one destination.
 pub struct Transport {
-    client: Hyper,
-    url: Uri,
-    headers: HeaderMap,
-    key: (String, Secrets),
-    gzip: Gzip,
+    exporter: SpanExporter,
+    exchange: Arc<Mutex<Exchange>>,
+    scope: InstrumentationScope,
+}
+
+/// The client's input for the current exchange, and its result.
+struct Exchange {
     limits: Limits,
-    requests: Requests,
+    answer: Option<Answer>,
+    took: Duration,
 }
 
 impl Transport {
@@ -56,41 +86,159 @@ impl Transport {
         secrets: &Secrets,
         limits: Limits,
     ) -> anyhow::Result<Self> {
+        let backend = destination.kind.backend();
         headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        Ok(Self {
-            client,
-            url: url.parse()?,
-            headers,
-            key: (destination.account.clone(), secrets.clone()),
-            gzip: Gzip::shared(),
-            limits,
-            requests: Requests::to(destination),
-        })
+        let exchange = Arc::new(Mutex::new(Exchange { limits, answer: None, took: Duration::ZERO }));
+        let key = (destination.account.clone(), secrets.clone());
+        let client = Observed { client, headers, key, gzip: Gzip::shared(), exchange: exchange.clone() };
+        // The client compresses. The environment may ask the exporter for it in a way that it does not know.
+        let built = exporter(client.clone(), &url, None);
+        let mut exporter = built.or_else(|_| exporter(client, &url, Some(Compression::Gzip)))?;
+        let resource = attributes(backend.resource(destination));
+        exporter.set_resource(&Resource::builder_empty().with_attributes(resource).build());
+        let scope = InstrumentationScope::builder(backend.scope()).with_version(env!("CARGO_PKG_VERSION")).build();
+        Ok(Self { exporter, exchange, scope })
     }
 
     /// Sends a batch and returns the answer.
     pub async fn send(&self, spans: Vec<WireSpan>) -> Answer {
-        self.send_with(spans, self.limits.answer).await.0
+        let limits = self.exchange.lock().unwrap_or_else(PoisonError::into_inner).limits;
+        self.send_with(spans, limits.answer).await.0
     }
 
     /// Sends a batch, which the server may answer within `limit` after the last byte. Returns the answer and how long after the
     /// last byte it came.
     pub async fn send_with(&self, spans: Vec<WireSpan>, limit: Duration) -> (Answer, Duration) {
-        let Some(mut body) = self.requests.body(spans) else { return (Answer::NotSent, Duration::ZERO) };
+        let batch = spans.into_iter().map(|span| self.data(span)).collect();
+        {
+            let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+            exchange.answer = None;
+            exchange.limits.answer = limit;
+        }
+        let result = self.exporter.export(batch).await;
+        let mut seen = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = match (seen.answer.take(), result) {
+            (Some(answer), _) => answer,
+            (None, Err(_)) => Answer::NotSent,
+            (None, Ok(())) => Answer::Unreachable("the exporter sent nothing".into()),
+        };
+        (answer, seen.took)
+    }
+
+    fn data(&self, span: WireSpan) -> SpanData {
+        let mut events = SpanEvents::default();
+        events.events = span
+            .events
+            .into_iter()
+            .map(|event| Event::new(event.name, time(event.at_ns), attributes(event.attributes), 0))
+            .collect();
+        let mut links = SpanLinks::default();
+        links.links =
+            span.links.into_iter().map(|(trace, span)| Link::new(context(trace, span), Vec::new(), 0)).collect();
+        SpanData {
+            span_context: context(span.trace_id, span.span_id),
+            parent_span_id: SpanId::from_bytes(span.parent_id),
+            parent_span_is_remote: false,
+            span_kind: match span.kind {
+                wire::SpanKind::Internal => SpanKind::Internal,
+                wire::SpanKind::Client => SpanKind::Client,
+            },
+            name: span.name.into(),
+            start_time: time(span.start_ns),
+            end_time: time(span.end_ns),
+            attributes: attributes(span.attributes),
+            dropped_attributes_count: 0,
+            events,
+            links,
+            status: match span.status {
+                wire::Status::Unset => Status::Unset,
+                wire::Status::Ok => Status::Ok,
+                wire::Status::Error(message) => Status::error(message),
+            },
+            instrumentation_scope: self.scope.clone(),
+        }
+    }
+}
+
+fn exporter(client: Observed, url: &str, compression: Option<Compression>) -> Result<SpanExporter, ExporterBuildError> {
+    let builder = SpanExporter::builder()
+        .with_http()
+        .with_http_client(client)
+        .with_endpoint(url)
+        .with_timeout(NO_LIMIT)
+        .with_headers(HashMap::new())
+        .with_retry_policy(RetryPolicy::disabled());
+    match compression {
+        Some(compression) => builder.with_compression(compression).build(),
+        None => builder.build(),
+    }
+}
+
+fn context(trace: ids::TraceId, span: ids::SpanId) -> SpanContext {
+    let (trace, span) = (TraceId::from_bytes(trace), SpanId::from_bytes(span));
+    SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::default())
+}
+
+fn attributes(attributes: Vec<(Cow<'static, str>, Value)>) -> Vec<KeyValue> {
+    let value = |value| match value {
+        Value::Text(text) => text.into(),
+        Value::List(items) => {
+            let items: Vec<opentelemetry::StringValue> = items.into_iter().map(Into::into).collect();
+            opentelemetry::Value::Array(items.into())
+        }
+        Value::Bool(value) => value.into(),
+        Value::Int(value) => value.into(),
+        Value::Double(value) => value.into(),
+    };
+    attributes.into_iter().map(|(key, found)| KeyValue::new(key, value(found))).collect()
+}
+
+fn time(nanos: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
+}
+
+/// An HTTP client that compresses what it sends and remembers what came back.
+#[derive(Clone)]
+/// An HTTP client that keeps the answer.
+struct Observed {
+    client: Hyper,
+    headers: HeaderMap,
+    key: (String, Secrets),
+    gzip: Gzip,
+    exchange: Arc<Mutex<Exchange>>,
+}
+
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observed")
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpClient for Observed {
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let mut headers = self.headers.clone();
-        if let Some(packed) = self.gzip.of(&body) {
+        for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING] {
+            if let Some(value) = request.headers().get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        if !headers.contains_key(header::CONTENT_ENCODING)
+            && let Some(body) = self.gzip.of(request.body())
+        {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            body = packed;
+            *request.body_mut() = body.into();
         }
-        let mut request = Request::new(Bytes::from(body));
-        (*request.method_mut(), *request.uri_mut()) = (Method::POST, self.url.clone());
         *request.headers_mut() = headers;
-        let limits = Limits { answer: limit, ..self.limits };
-        match exchange(&self.client, request, &self.key, limits, Asked::Api).await {
-            Ok(done) => (done.answer, done.took),
-            Err(failed) => (failed.answer(), Duration::ZERO),
-        }
+        let limits = self.exchange.lock().unwrap_or_else(PoisonError::into_inner).limits;
+        let outcome = exchange(&self.client, request, &self.key, limits, Asked::Api).await;
+        let (answer, took, result) = match outcome {
+            Ok(done) => (done.answer, done.took, Ok(done.response)),
+            Err(failed) => (failed.answer(), Duration::ZERO, Err(failed.into())),
+        };
+        let mut seen = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        (seen.answer, seen.took) = (Some(answer), took);
+        result
     }
 }
 
@@ -105,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::delivery::readback::Readback;
-    use cc_core::{destination::wire::Value, secret::Secret};
+    use cc_core::secret::Secret;
 
     fn secrets() -> Secrets {
         [(cc_core::destination::langfuse::SECRET_KEY, Secret::new("sk"))].into_iter().collect()
