@@ -1,5 +1,5 @@
 //! Receives Claude Code's own telemetry over OTLP/HTTP on loopback, if `config.toml` says so. Facts of calls and tools are held for
-//! the engine; nothing is stored, and nothing becomes a trace of its own. Whoever sends must know the token, which only the user's
+//! the engine; nothing is stored, and nothing becomes a trace of its own. A sender must know the token, which only the user's
 //! settings hold.
 
 use std::{

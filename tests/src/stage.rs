@@ -109,7 +109,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Every finding that is not well, but for the disk of whoever runs the tests.
+    /// Every finding that is not well, but for the disk of the machine that runs the tests.
     pub fn unwell(&self) -> Vec<&str> {
         let findings = self.report["findings"].as_array().expect("findings").iter();
         let unwell = findings.filter(|finding| finding["state"] != "ok" && finding["check"] != "disk");

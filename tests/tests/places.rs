@@ -164,7 +164,7 @@ fn each_command_takes_the_name_that_a_container_has_for_a_transcript() {
     }
 }
 
-/// A command of `home`, as its owner `uid` where that is somebody else than the tests run as.
+/// A command of `home`, as its owner `uid` where the tests run as another user.
 fn as_owner(home: &Home, program: &str, uid: Option<u32>) -> std::process::Command {
     let program = home.path().join(".local/bin").join(program);
     let Some(uid) = uid else { return home.command(&program) };

@@ -261,3 +261,23 @@ fn setup_has_claude_code_send_its_telemetry_and_uninstall_restores_what_was_ther
     assert_eq!(std::fs::read_to_string(&settings).expect("settings"), before);
     assert!(!scene.home.paths().config.exists());
 }
+
+#[test]
+fn what_telemetry_explains_is_not_said_again_as_untraced_calls() {
+    // The totals of the lines and the search, and 5 tokens more in one of them.
+    for (more, expect) in [(0, None), (5, Some("5"))] {
+        let scene = Scene::new("");
+        let mut story = session(&scene.home);
+        scene.logs("claude-code", &all());
+        scene.home.hook(&story.stop("done"), &scene.server.env());
+        let usage = json!({"inputTokens": 102 + 105 + 200 + more, "outputTokens": 2 + 5 + 20, "costUSD": 0.5});
+        let totals = json!({"type": "cost-state", "sessionId": "s", "totalCostUSD": 0.5, "modelUsage": {"claude-opus-5-5": usage}});
+        story.raw(totals.to_string().as_bytes());
+        scene.home.hook(&story.event("SessionEnd"), &scene.server.env());
+        scene.home.flush();
+        let spans = scene.server.spans();
+        let found = spans.iter().find(|span| span.name == "untraced calls");
+        assert_eq!(found.map(|span| span.observation("metadata.tokens")), expect, "{more}");
+        assert_eq!(spans.iter().filter(|span| span.is_generation()).count(), 3);
+    }
+}

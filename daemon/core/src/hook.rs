@@ -54,7 +54,7 @@ pub struct Hint {
     pub options: Options,
     /// The project asked for a detailed log.
     pub debug: bool,
-    /// The session has ended but Claude Code goes on with another: it writes the totals of the first one after the hook.
+    /// The session has ended but Claude Code continues with another: it writes the totals of the first one after the hook.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub totals_follow: bool,
 }

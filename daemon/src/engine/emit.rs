@@ -39,6 +39,13 @@ pub(super) const BYTES_PER_LINE: usize = 8 << 10;
 /// How many answers of closed turns are remembered for Stops that come late.
 const MAX_ANSWERS: usize = 32;
 
+/// The longest transcript that is read again at its end, to compare it with Claude Code's totals, in bytes. That takes a third of a
+/// second, in which no other session is read.
+const MAX_COMPARED_BYTES: u64 = 64 << 20;
+
+/// The name under which sessions are counted that are not compared with Claude Code's totals.
+const NOT_COMPARED: &str = "totals_not_compared";
+
 /// How many spans one step stores, plus those of one more piece of a transcript.
 const SPANS: usize = 512;
 
@@ -265,7 +272,10 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gath
     }
     facts::add_hidden(session, tail, found);
     if tail.totals != Totals::None && dealt_with.iter().any(|index| *waiting[*index].event == Event::Ended) {
-        untraced(session, found);
+        match tail.read_to.offset {
+            ..=MAX_COMPARED_BYTES => untraced(session, found),
+            _ => found.skip(NOT_COMPARED),
+        }
     }
     (dealt_with.into_iter().map(|index| events[index].0.id.clone()).collect(), awaits)
 }
@@ -278,7 +288,7 @@ fn untraced(session: &Session, found: &mut Gathered) {
         Ok(found) => found,
         Err(error) => {
             tracing::warn!(session = row.session_id, %error, "the totals of the session cannot be compared");
-            return found.skip("totals_not_compared");
+            return found.skip(NOT_COMPARED);
         }
     };
     calls.calls.extend(facts::hidden_calls(&found.telemetry, &row.session_id));

@@ -15,8 +15,7 @@ use cc_core::{
     turn::Turn,
 };
 
-/// How long a complete turn waits for the facts of its calls. Claude Code sends them every 500 ms as `setup` sets it, and at its
-/// end.
+/// How long a complete turn waits for the facts of its calls. With `setup`, Claude Code sends them every 500 ms, and as it ends.
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(1500);
 
 /// How often it is seen whether they have come.

@@ -273,7 +273,7 @@ impl Engine {
         }
         let reason = error.reason();
         tracing::debug!(session = session.row.session_id, reason, "nothing to read");
-        // If the model has answered, there should be a transcript; a session that has only begun has none.
+        // If the model has answered, there should be a transcript; a session that has just started has none.
         let is_strange = !matches!(error, Unreadable::Missing)
             || done.iter().any(|(hint, _)| matches!(hint.event, Event::Stopped { .. }));
         if is_strange {

@@ -29,8 +29,7 @@ impl Refused {
         Self { named: Arc::default(), roots: roots.into() }
     }
 
-    /// Logs `path`, a transcript or a project's directory, unless its directory was named for this reason before. True if it was
-    /// logged.
+    /// Logs `path`, a transcript or a project's directory, unless its directory was named for this reason before. True if it did.
     pub fn name(&self, path: &Path, error: &Unreadable) -> bool {
         let dir = if is_transcript(path) { path.parent().unwrap_or(path) } else { path };
         let mut named = self.lock();

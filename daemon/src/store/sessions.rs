@@ -276,7 +276,7 @@ pub(super) fn short_call(id: &CallId) -> &[u8] {
     &id[..8]
 }
 
-/// What of its trace is stored beside it, to tell one from another.
+/// What of its trace is stored beside it, to distinguish traces.
 pub(super) fn short_trace(trace: &TraceId) -> &[u8] {
     &trace[..4]
 }
@@ -314,7 +314,7 @@ pub(super) fn found_elsewhere(
 pub(super) fn consume(db: &Connection, ids: &[String], kept: Option<&str>) -> Result<()> {
     let mut statement = db.prepare_cached("DELETE FROM inbox WHERE id = ?")?;
     ids.iter().try_for_each(|id| statement.execute([id]).map(drop))?;
-    // Processed again after a restart it must end nothing: another turn may have begun.
+    // Processed again after a restart it must end nothing: another turn may have started.
     if let Some(kept) = kept {
         db.prepare_cached("UPDATE inbox SET hint = json_set(hint, '$.event', 'Other') WHERE id = ?")?
             .execute([kept])?;

@@ -114,13 +114,13 @@ pub struct Remainder {
     /// The last turn of the session before the totals.
     pub turn: Past,
     pub at: Option<Nanos>,
-    /// All tokens that Claude Code had counted: they tell the events of a session apart.
+    /// All tokens that Claude Code had counted: they distinguish the events of a session.
     total: u64,
 }
 
 /// The remainders of a session, oldest first, each without those before it. `parent` is the session it was forked from, if its
 /// transcript is there: a fork's totals begin with those of its parent, whose remainder is the parent's. Without it, a fork has none,
-/// because the two cannot be told apart.
+/// because the two cannot be distinguished.
 pub fn untraced(book: &Book, parent: Option<&Book>) -> Vec<Remainder> {
     let (mut found, mut known) = (Vec::new(), Untraced::default());
     for run in &book.runs {
@@ -289,7 +289,7 @@ mod tests {
             let traced = fork.traced();
             assert_eq!(rows(&traced.models, &fork.runs[0].stated)[0].excess, Tokens::default(), "{name}");
         }
-        assert_eq!(found(&fork(1, 27, 9), None), [], "without its parent the two cannot be told apart");
+        assert_eq!(found(&fork(1, 27, 9), None), [], "without its parent the two cannot be distinguished");
         assert_eq!(found(&fork(40, 12, 5), None).len(), 1, "they can if its totals began with itself");
     }
 

@@ -15,7 +15,7 @@ use cc_core::{
 use cc_langfuse::{clock, rebuild::TurnOutline};
 use proto::frame::Frame;
 
-/// Sessions that are with the daemon at the same time: so many, or more of them while their transcripts have fewer bytes.
+/// How many sessions are with the daemon at the same time; more while their transcripts have fewer bytes.
 const SESSIONS_AT_ONCE: usize = 8;
 const BYTES_AT_ONCE: u64 = 16 << 20;
 
@@ -76,7 +76,7 @@ pub(super) struct Sender<'r> {
     said: Option<String>,
 }
 
-/// True if a session with a transcript of `next` bytes may be handed over while so many are with the daemon, of `bytes` together.
+/// True if a session with a transcript of `next` bytes may be handed over while others are with the daemon, of `bytes` together.
 fn may_follow(sessions: usize, bytes: u64, next: u64) -> bool {
     sessions < SESSIONS_AT_ONCE || sessions < MAX_SESSIONS_AT_ONCE && bytes.saturating_add(next) <= BYTES_AT_ONCE
 }

@@ -34,8 +34,7 @@ pub(super) fn installed(home: &Path) -> Claude {
     }
 }
 
-/// The settings files that Claude Code reads in `project`, weakest first. Those of a directory around it are left out where they are
-/// missing.
+/// The settings files that Claude Code reads in `project`, weakest first, without missing ones of the directories around it.
 pub(super) fn files(project: &Path, home: &Path) -> Vec<settings::File> {
     let user_dir = client::user_dir(home);
     let user = user_dir.join("settings.json");

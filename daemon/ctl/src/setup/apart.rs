@@ -24,7 +24,7 @@ use super::{
     keys::Before,
 };
 
-/// How each line ends that is written here, so that it can be told from those of people.
+/// How each line ends that is written here, so that it differs from lines of people.
 pub(super) const MARK: &str = "  # by cc-langfusectl setup";
 
 /// The destination's name in `config.toml`.

@@ -13,7 +13,7 @@ const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 
-/// What Claude Code is told besides where to send, and how. Its own delays are 5 s; with these a turn's facts come in time.
+/// The variables besides address and token. Its own delays are 5 s; with these a turn's facts come in time.
 const FIXED: [(&str, &str); 7] = [
     ("CLAUDE_CODE_ENABLE_TELEMETRY", "1"),
     ("CLAUDE_CODE_ENHANCED_TELEMETRY_BETA", "1"),
