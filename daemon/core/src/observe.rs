@@ -173,6 +173,7 @@ impl<'t, 'r> Observer<'t, 'r> {
                     context: self.context(prompt),
                     stands_in: prompt.stands_in(),
                     permission_mode: prompt.permission_mode.clone(),
+                    queued_ms: prompt.queued_ms,
                     instead_of: turn.instead_of,
                     planned_in: prompt.planned_in.clone(),
                     ..observation::Turn::default()

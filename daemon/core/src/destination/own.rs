@@ -101,6 +101,9 @@ impl Put {
         self.some("context", turn.context.as_deref());
         self.some("prompt", turn.stands_in.then_some("stand-in"));
         self.some("permission_mode", turn.permission_mode.as_deref());
+        if let Some(ms) = turn.queued_ms {
+            self.int("queue_wait_ms", ms);
+        }
         if let Some(number) = turn.instead_of {
             self.int("instead_of_turn", number.into());
         }

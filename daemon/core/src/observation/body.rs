@@ -36,6 +36,9 @@ pub struct Turn {
     /// When the prompt was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permission_mode: Option<String>,
+    /// How long the prompt waited after it was typed because Claude Code was busy, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued_ms: Option<u64>,
     /// The number of the turn that this one replaces: the user went back to before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<u32>,

@@ -57,8 +57,18 @@ impl Observation {
 
 impl Turn {
     fn each_text(&mut self, each: &mut impl FnMut(&mut String)) {
-        let Self { input, output, trigger, command, context, stands_in: _, permission_mode, instead_of: _, planned_in } =
-            self;
+        let Self {
+            input,
+            output,
+            trigger,
+            command,
+            context,
+            stands_in: _,
+            permission_mode,
+            queued_ms: _,
+            instead_of: _,
+            planned_in,
+        } = self;
         input.each_text(each);
         each(output);
         [trigger, command, context, permission_mode, planned_in].into_iter().flatten().for_each(each);

@@ -211,6 +211,8 @@ pub struct Prompt {
     /// The number of its turn by Claude Code's own count, from 1 (2.1.329): after going back, the count continues from there.
     pub position: Option<u32>,
     pub at: Option<Nanos>,
+    /// How long it waited after it was typed because Claude Code was busy, in milliseconds (2.1.332).
+    pub queued_ms: Option<u64>,
     /// What the user typed; a slash command in the form it was typed.
     pub text: String,
     /// Text around it for the model that nobody typed: open files in the editor, reminders. Empty if there is none.

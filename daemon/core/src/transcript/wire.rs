@@ -124,6 +124,8 @@ objects! {
         /// Who wrote the line's text: `harness` and `hook` are not the user.
         row_source: Word<'a> = "rowSource",
         own_note: Flag = "ownNote",
+        /// When the prompt was typed, Unix milliseconds (2.1.332): before the line's own time if Claude Code was busy.
+        sent_at_ms: Count = "sentAtMs",
         transcript_only: Flag = "queueTranscriptOnly",
         agent_id: Text<'a> = "agentId",
         prompt_id: Text<'a> = "promptId",

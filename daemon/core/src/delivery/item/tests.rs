@@ -53,6 +53,7 @@ fn bodies() -> Vec<Body> {
             context: some("around"),
             stands_in: true,
             permission_mode: some("plan"),
+            queued_ms: Some(7),
             instead_of: Some(2),
             planned_in: some("s"),
         }),

@@ -159,6 +159,7 @@ impl Put {
         self.some(meta!("context"), turn.context.as_deref());
         self.some(meta!("prompt"), turn.stands_in.then_some("stand-in"));
         self.some(meta!("permission_mode"), turn.permission_mode.as_deref());
+        self.number(meta!("queue_wait_ms"), turn.queued_ms);
         self.number(meta!("instead_of_turn"), turn.instead_of.map(u64::from));
         self.some(meta!("planned_in"), turn.planned_in.as_deref());
     }

@@ -8,6 +8,9 @@ use super::{
 };
 use crate::transcript::wire::{Content, Text, Wire, WireBlock, Word};
 
+/// A prompt that is said to have waited longer than this was not typed then: a week, in milliseconds.
+const MAX_QUEUED_MS: u64 = 7 * 24 * 3600 * 1000;
+
 /// Reads a user line.
 pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Content<'_>>, each: &mut Each<'_>) {
     let flag = |flag: Option<crate::transcript::wire::Flag>| flag.is_some_and(|flag| flag.0);
@@ -110,8 +113,11 @@ pub(super) fn user(wire: Box<Wire<'_>>, at: Option<Nanos>, content: Option<Conte
         media.iter_mut().for_each(|media| media.at = text.len());
     }
     let session = facts(&wire);
+    // A time after the line's own is wrong, and one of days before it too.
+    let waited = at.zip(wire.sent_at_ms).and_then(|(at, sent)| (at / 1_000_000).checked_sub(sent.0));
     each(Ok(Record::Prompt(Prompt {
         at,
+        queued_ms: waited.filter(|waited| *waited <= MAX_QUEUED_MS),
         media,
         context,
         permission_mode: wire.permission_mode.map(Text::into_owned),

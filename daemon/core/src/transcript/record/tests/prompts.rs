@@ -19,6 +19,7 @@ fn a_prompt_is_a_string_or_the_text_blocks_of_a_list() {
             uuid: Some("u-1".into()),
             parent: None,
             at: Some(T_NANOS),
+            queued_ms: None,
             text: text.into(),
             context: String::new(),
             media: Vec::new(),

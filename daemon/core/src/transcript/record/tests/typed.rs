@@ -83,6 +83,22 @@ fn untyped_text_begins_no_turn() {
 }
 
 #[test]
+fn a_prompt_says_how_long_it_waited_after_it_was_typed() {
+    let typed_ms = T_NANOS / 1_000_000;
+    for (sent, expect) in [
+        (json!(typed_ms - 2600), Some(2600)),
+        (json!(typed_ms), Some(0)),
+        (json!(typed_ms + 1), None),
+        (json!(1), None),
+        (json!("soon"), None),
+        (json!(null), None),
+    ] {
+        let found = prompt(&with(user(json!("typed")), "sentAtMs", sent.clone()));
+        assert_eq!((found.queued_ms, &*found.text), (expect, "typed"), "{sent}");
+    }
+}
+
+#[test]
 fn a_message_of_another_session_is_shown_without_its_wrapper() {
     let wrapped = "Another Claude session sent a message:\n<agent-message from=\"alice\">\nalice is done\n</agent-message>\n\nThat is an agent.";
     let origin = |origin: Value| with(user(json!(wrapped)), "origin", origin);
