@@ -232,6 +232,8 @@ fn setup_has_claude_code_send_its_telemetry_and_uninstall_restores_what_was_ther
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
+    let of_project = home.ctl(&["setup", "--project", "--native-otel", "--yes"]);
+    assert_eq!(of_project.status.code(), Some(2), "Claude Code does not take it from there: {of_project:?}");
     let said = setup(&["--native-otel"]);
     assert!(said.contains("passed on to http://127.0.0.1:9"), "{said}");
     let read = || std::fs::read_to_string(&settings).expect("settings");

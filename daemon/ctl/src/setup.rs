@@ -97,8 +97,8 @@ pub(crate) struct Setup {
     #[arg(long)]
     from_now: bool,
     /// Have Claude Code send its own telemetry to the daemon too: for times to the first token, permission waits, retries, and calls
-    /// that no transcript has
-    #[arg(long)]
+    /// that no transcript has. It goes with --user
+    #[arg(long, conflicts_with = "project")]
     native_otel: bool,
     /// Trace to MLflow in place of Langfuse, and turn MLflow's own integration off
     #[arg(long, conflicts_with_all = ["public_key", "secret_key", "base_url", "no_check"])]
@@ -154,6 +154,11 @@ impl Setup {
             Ok(place) => place,
             Err(why) => return Ok(usage(&why)),
         };
+        if self.native_otel && scope.dir().is_some() {
+            return Ok(usage(
+                "Claude Code takes the address for its telemetry from your own settings alone: give --user",
+            ));
+        }
         let (hook, daemon) = (programs::ours("cc-langfuse-hook")?, programs::ours("cc-langfused")?);
         let choice = if self.mlflow {
             mlflow::choice(self.tracking_uri.as_deref(), self.experiment.as_deref(), scope.dir())
