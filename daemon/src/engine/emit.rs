@@ -39,7 +39,7 @@ pub(super) const BYTES_PER_LINE: usize = 8 << 10;
 /// How many answers of closed turns are remembered for Stops that come late.
 const MAX_ANSWERS: usize = 32;
 
-/// The longest transcript that is read again at its end, to compare it with Claude Code's totals, in bytes. That takes a third of a
+/// The longest transcript that is read again at its end, to compare it with Claude Code's totals, in bytes. That takes half a
 /// second, in which no other session is read.
 const MAX_COMPARED_BYTES: u64 = 64 << 20;
 
