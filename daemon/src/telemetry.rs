@@ -40,7 +40,7 @@ mod protobuf;
 const MAX_CONNECTIONS: usize = 64;
 
 /// The largest request, compressed or not, in bytes. Claude Code sends at most 512 records at once, of about 1 KB each.
-const MAX_BODY: usize = 8 << 20;
+const MAX_BODY: usize = 4 << 20;
 
 /// For a whole request and its answer.
 const TIME_LIMIT: Duration = Duration::from_secs(10);

@@ -17,7 +17,7 @@ pub mod otlp;
 pub use otlp::Record;
 
 /// How many calls, and how many tools, are held. The oldest make room.
-const MAX_HELD: usize = 4096;
+const MAX_HELD: usize = 1024;
 
 /// The longest id or name that is taken, in bytes. Claude Code's have at most 64.
 const MAX_TEXT: usize = 200;
