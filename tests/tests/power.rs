@@ -252,9 +252,9 @@ struct Recorded {
 /// How many turns are recorded.
 const TURNS: usize = 10;
 
-/// The database's log is written back when it is longer than 1000 pages, and then restarts from its beginning.
-const FRAME: u64 = 4096 + 24;
-const ALMOST_FULL: u64 = 950 * FRAME;
+/// The database's log is written back when it is longer than 4096 pages of 1 KiB, and then restarts from its beginning.
+const FRAME: u64 = 1024 + 24;
+const ALMOST_FULL: u64 = 3_950 * FRAME;
 
 impl Recorded {
     /// Records a daemon from its first write on, or one that finds a log almost `full`.
