@@ -61,6 +61,7 @@ struct Shared {
     foreign: AtomicU64,
     refused: AtomicU64,
     unreadable: AtomicU64,
+    not_passed_on: Arc<AtomicU64>,
 }
 
 impl Telemetry {
@@ -84,6 +85,8 @@ impl Telemetry {
             foreign: of(&shared.foreign),
             refused: of(&shared.refused),
             unreadable: of(&shared.unreadable),
+            nameless: shared.facts.lock().unwrap_or_else(PoisonError::into_inner).nameless,
+            not_passed_on: of(&shared.not_passed_on),
         })
     }
 }
@@ -103,7 +106,9 @@ pub async fn receive(receiver: Receiver, telemetry: Telemetry, news: impl Fn(Str
     };
     tracing::info!(port = receiver.port, "Claude Code's telemetry is received");
     let forward = receiver.forward.as_ref().and_then(|to| {
-        Forward::new(to).inspect_err(|error| tracing::error!("telemetry is not passed on: {error:#}")).ok()
+        Forward::new(to, shared.not_passed_on.clone())
+            .inspect_err(|error| tracing::error!("telemetry is not passed on: {error:#}"))
+            .ok()
     });
     let of = Arc::new(Of { token: receiver.token_sha256, shared, forward, news });
     let (mut tasks, mut open) = (JoinSet::new(), VecDeque::<AbortHandle>::new());
@@ -158,6 +163,7 @@ impl<N: Fn(String)> Of<N> {
             return status(StatusCode::NOT_FOUND);
         }
         let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+            self.shared.unreadable.fetch_add(1, Ordering::Relaxed);
             return status(StatusCode::PAYLOAD_TOO_LARGE);
         };
         let body = body.to_bytes();

@@ -80,8 +80,12 @@ pub struct Telemetry {
     pub foreign: u64,
     /// Requests without the token.
     pub refused: u64,
-    /// Requests that cannot be read.
+    /// Requests that cannot be read, or are too long.
     pub unreadable: u64,
+    /// Records that name no session.
+    pub nameless: u64,
+    /// Requests that the user's own collector did not take.
+    pub not_passed_on: u64,
 }
 
 impl Status {

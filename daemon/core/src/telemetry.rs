@@ -63,8 +63,8 @@ pub struct Facts {
     sessions: Held<()>,
     /// Calls whose event has come and that were not taken by [`Facts::hidden`], as session and request.
     fresh: VecDeque<Key>,
-    /// Records that were no facts: of other programs, or without an id.
-    pub ignored: u64,
+    /// Records that name no session.
+    pub nameless: u64,
 }
 
 type Key = (String, String);
@@ -117,7 +117,7 @@ impl Facts {
     pub fn add(&mut self, record: &Record, now: Nanos) -> Option<String> {
         let short = |name: &str| record.text(name).filter(|text| !text.is_empty() && text.len() <= MAX_TEXT);
         let Some(session) = short("session.id").map(str::to_owned) else {
-            self.ignored += 1;
+            self.nameless += 1;
             return None;
         };
         self.sessions.at((session.clone(), String::new()), now);
@@ -187,6 +187,13 @@ impl Facts {
             Body::Tool(tool) if !tool.on_server => tool.waited = self.tools.get(session, &tool.id).cloned(),
             _ => {}
         }
+    }
+
+    /// Offers again what was taken of `session`, because it was not stored, or not for every destination.
+    pub fn offer_again(&mut self, session: &str) {
+        let taken = self.calls.by_key.iter().filter(|(key, call)| key.0 == session && call.is_taken);
+        let taken: Vec<Key> = taken.map(|(key, _)| key.clone()).collect();
+        self.fresh.extend(taken);
     }
 
     /// The calls of `session` without a line that were taken so far.

@@ -59,8 +59,14 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         let error = media.last_error.map_or_else(String::new, |why| format!(": {}", short(&why)));
         out!("media         {} waiting{error}", media.pending);
     }
-    if let Some(Telemetry { error: None, taken, foreign, refused, unreadable }) = telemetry {
-        let parts = [(foreign, "of other programs"), (refused, "without the token"), (unreadable, "unreadable")];
+    if let Some(Telemetry { error: None, taken, foreign, refused, unreadable, nameless, not_passed_on }) = telemetry {
+        let parts = [
+            (foreign, "of other programs"),
+            (refused, "without the token"),
+            (unreadable, "unreadable"),
+            (nameless, "without a session"),
+            (not_passed_on, "not passed on"),
+        ];
         let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}"));
         out!("telemetry     {taken} records of Claude Code{}", parts.collect::<String>());
     }

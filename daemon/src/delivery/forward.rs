@@ -31,16 +31,16 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// To the collector `to`.
+    /// To the collector `to`. What it does not take is counted in `lost`.
     ///
     /// # Errors
     /// If its address or headers cannot be used, or TLS cannot be set up.
-    pub fn new(to: &telemetry::Forward) -> anyhow::Result<Self> {
+    pub fn new(to: &telemetry::Forward, lost: Arc<AtomicU64>) -> anyhow::Result<Self> {
         let client = client::open(&Default::default(), Limits::default())?;
         let base = to.address.trim_end_matches('/').to_owned();
         base.parse::<Uri>().with_context(|| format!("`{base}` is not an address"))?;
         let headers = to.header_map().map_err(anyhow::Error::msg)?;
-        Ok(Self { client, base, headers, room: Arc::new(Semaphore::new(MAX_ON_THE_WAY)), lost: Arc::default() })
+        Ok(Self { client, base, headers, room: Arc::new(Semaphore::new(MAX_ON_THE_WAY)), lost })
     }
 
     /// Sends `body`, which came to `path` with `headers`, in a task of its own.

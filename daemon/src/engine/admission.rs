@@ -1,7 +1,7 @@
 //! Whether a session may be read now, and for which of its destinations. Asks `cc_core::admit` with the state of store and
 //! settings.
 
-use super::{Engine, session::Session};
+use super::{Engine, facts, session::Session};
 use crate::clock::{self, now_ms, now_ns};
 use cc_core::{
     admit::{self, DELIVERING, Reader, Wait},
@@ -115,6 +115,7 @@ impl Engine {
                     return;
                 }
             }
+            facts::again(&self.telemetry, &to.session_id);
             match session {
                 Some(session) => {
                     session.begin_again();

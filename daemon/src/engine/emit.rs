@@ -41,10 +41,10 @@ const MAX_ANSWERS: usize = 32;
 
 /// The longest transcript that is read again at its end, to compare it with Claude Code's totals, in bytes. That takes half a
 /// second, in which no other session is read.
-const MAX_COMPARED_BYTES: u64 = 64 << 20;
+pub(super) const MAX_COMPARED_BYTES: u64 = 64 << 20;
 
 /// The name under which sessions are counted that are not compared with Claude Code's totals.
-const NOT_COMPARED: &str = "totals_not_compared";
+pub(super) const NOT_COMPARED: &str = "totals_not_compared";
 
 /// How many spans one step stores, plus those of one more piece of a transcript.
 const SPANS: usize = 512;

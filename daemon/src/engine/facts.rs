@@ -85,6 +85,14 @@ pub(super) fn add(telemetry: &Telemetry, session: &str, observations: &mut [Outg
     observations.iter_mut().for_each(|out| facts.measure(session, &mut out.observation));
 }
 
+/// What was read of `session` was not stored, or is read again for a destination that was behind: its calls without a line come
+/// again, and are queued only where they are new.
+pub(super) fn again(telemetry: &Telemetry, session: &str) {
+    if let Some(mut facts) = telemetry.facts() {
+        facts.offer_again(session);
+    }
+}
+
 /// Emits the calls without a line of turns that were emitted: below the turn of their prompt, else below the latest.
 pub(super) fn add_hidden(session: &Session, tail: &Tail, found: &mut Gathered) {
     let row = &session.row;
@@ -94,9 +102,10 @@ pub(super) fn add_hidden(session: &Session, tail: &Tail, found: &mut Gathered) {
         let all = std::iter::once(*turn).chain(&turn.agents);
         all.flat_map(|turn| &turn.generations).any(|call| call.request_id.as_deref() == Some(id))
     };
+    // A turn without an answer yet is that of its prompt all the same.
     let of = |prompt: Option<&str>| {
-        let its = |turn: &&&Turn| prompt.is_some() && turn.prompt.prompt_id.as_deref() == prompt;
-        turns.iter().find(its).or_else(|| turns.last()).copied()
+        let its = |turn: &&Turn| prompt.is_some() && turn.prompt.prompt_id.as_deref() == prompt;
+        tail.assembler.at_work().find(its).or_else(|| turns.last().copied())
     };
     let calls = facts.hidden(&row.session_id, |call| {
         if turns.iter().any(|turn| has_line(turn, &call.request_id)) {

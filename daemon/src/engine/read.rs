@@ -507,6 +507,7 @@ impl Engine {
                 tracing::warn!(%error, "the database does not take what was read; trying again");
                 for session in sessions {
                     session.step = None;
+                    facts::again(&self.telemetry, &session.row.session_id);
                     session.begin_again();
                     session.retry();
                 }

@@ -12,6 +12,7 @@ mod canary;
 mod many;
 mod permission;
 mod switch;
+mod totals;
 
 /// A home with a directory for transcripts.
 fn home() -> (tempfile::TempDir, PathBuf) {

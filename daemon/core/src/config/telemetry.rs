@@ -13,8 +13,9 @@ pub(super) const TELEMETRY: &str = "telemetry";
 const PORT: &str = "port";
 const TOKEN: &str = "token_sha256";
 const FORWARD: &str = "forward_to";
-const HEADERS: &str = "forward_headers";
-const KEYS: [&str; 4] = [PORT, TOKEN, FORWARD, HEADERS];
+/// The key of a secret.
+pub const FORWARD_HEADERS: &str = "forward_headers";
+const KEYS: [&str; 4] = [PORT, TOKEN, FORWARD, FORWARD_HEADERS];
 
 /// How telemetry is received.
 #[derive(Clone, Debug)]

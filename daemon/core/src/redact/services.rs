@@ -219,7 +219,6 @@ pub(super) const TOKENS: &[Token] = &[
     token("flagsmith", &["ser."], Alnum, 22, 22),
     token("checkly", &["cu_"], Hex, 32, 32),
     token("mapbox", &["sk.eyJ"], Dotted, 60, MAX_TOKEN_BYTES),
-    // Wallets.
     token("nostr", &["nsec1"], Lower, 58, 58),
     token("bip32", &["xprv", "tprv", "yprv", "zprv"], Alnum, 100, 112),
     token("minisign", &["RWRTY0Iy"], Base64, 100, MAX_TOKEN_BYTES),

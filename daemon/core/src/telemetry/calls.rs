@@ -48,27 +48,33 @@ pub(super) fn measured(call: &Call) -> Measured {
     }
 }
 
-/// True if the answer of such a call is in a transcript: of the session, or of a subagent.
+/// Calls that never have a line, also within a subagent, and what they are for.
+const WITHOUT_LINE: [(&str, &str); 4] = [
+    ("compact", "compaction"),
+    ("web_search_tool", "web search"),
+    ("generate_session_title", "title"),
+    ("session_title", "title"),
+];
+
+/// True if the answer of such a call is in a transcript: of the session, or of a subagent. Of a subagent, any call counts as one
+/// that is not known to have no line.
 pub(super) fn is_conversation(call: &Call) -> bool {
     let source = call.source.as_deref().unwrap_or_default();
-    call.agent_id.is_some()
-        || source.is_empty()
-        || source == "sdk"
-        || source.starts_with("repl_main_thread")
-        || source.starts_with("agent:")
+    let has_none = WITHOUT_LINE.iter().any(|(name, _)| *name == source);
+    !has_none
+        && (call.agent_id.is_some()
+            || source.is_empty()
+            || source == "sdk"
+            || source.starts_with("repl_main_thread")
+            || source.starts_with("agent:"))
 }
 
 impl Call {
     /// What it was for, in words.
     fn purpose(&self) -> String {
         let source = self.source.as_deref().unwrap_or_default();
-        let known = match source {
-            "compact" => "compaction",
-            "web_search_tool" => "web search",
-            "generate_session_title" | "session_title" => "title",
-            other => return other.replace(['_', ':'], " ").trim().to_owned(),
-        };
-        known.to_owned()
+        let known = WITHOUT_LINE.iter().find(|(name, _)| *name == source);
+        known.map_or_else(|| source.replace(['_', ':'], " ").trim().to_owned(), |(_, purpose)| (*purpose).to_owned())
     }
 
     /// The observation of a call without a line, below the turn with this `trace`. Its id depends on the request alone; its times

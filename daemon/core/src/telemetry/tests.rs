@@ -170,7 +170,7 @@ fn odd_fields_cost_those_fields_and_odd_requests_nothing_else() {
         "cache_read_tokens": 1e300, "cost_usd": -2.5, "duration_ms": 1.5, "model": "x".repeat(10_000),
     });
     let mut facts = facts(&[event("api_request", &odd), event("api_request", &json!({"request_id": "r2"}))]);
-    assert_eq!(facts.ignored, 1, "without a session");
+    assert_eq!(facts.nameless, 1, "without a session");
     let call = facts.calls.get("s", "r1").unwrap().clone();
     assert_eq!((call.usage, call.cost, call.duration_ms, &*call.model), (Usage::default(), None, Some(2), ""));
     assert!(facts.hidden("s", |_| Fate::Hidden).is_empty(), "its purpose is not known");
@@ -205,4 +205,25 @@ fn what_is_held_is_bounded_in_number_and_age() {
     add(&mut facts, 9 * MAX_HELD, MAX_AGE + 1);
     assert_eq!(facts.calls.by_key.len(), 1, "the rest is too old");
     assert_eq!(facts.hidden("s", |_| Fate::Hidden).len(), 1, "and is not taken any more");
+}
+
+#[test]
+fn a_call_without_a_line_within_a_subagent_is_one_and_what_was_not_stored_is_offered_again() {
+    let of_agent = |id: &str, source: &str| {
+        let values = json!({"session.id": "s", "request_id": id, "query_source": source, "agent_id": "a1"});
+        event("api_request", &values)
+    };
+    let mut facts =
+        facts(&[of_agent("r1", "web_search_tool"), of_agent("r2", "compact"), of_agent("r3", "something_new")]);
+    let taken = |facts: &mut Facts| {
+        facts.hidden("s", |_| Fate::Hidden).iter().map(|call| call.request_id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(taken(&mut facts), ["r1", "r2"], "others of a subagent have a line");
+    assert!(taken(&mut facts).is_empty());
+    facts.offer_again("other");
+    assert!(taken(&mut facts).is_empty());
+    facts.offer_again("s");
+    let mut again = taken(&mut facts);
+    again.sort();
+    assert_eq!(again, ["r1", "r2"]);
 }

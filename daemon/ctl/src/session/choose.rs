@@ -145,7 +145,7 @@ mod tests {
             ("GRÖSSE", "near: abcdef", "near: abcdef"),
             ("größe DER", "abcdef", "near: abcdef"),
             ("parser", "several: 01628e99-0000 01628e54-f2e1", "near: 01628e99-0000 01628e54-f2e1"),
-            // Mistyped.
+            // With a typing mistake, the nearest sessions are named.
             ("01682e54", "near: 01628e54-f2e1 01628e99-0000", "near: 01628e54-f2e1 01628e99-0000"),
             ("s-2", "near: s-1", "near: s-1"),
             ("relaese", "near: s-1", "near: s-1"),

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use crate::{client::Client, detached, ui::progress::Busy};
-use cc_core::config::Layers;
+use cc_core::config::{Layers, telemetry::FORWARD_HEADERS};
 use proto::paths::Paths;
 
 use super::{
@@ -72,7 +72,10 @@ pub(super) fn of_config(
          must not be called langfuse",
         path.display()
     );
-    let (mode, part) = (files::mode(&path).unwrap_or(0o600), Part::Lines(lines));
+    // The headers for a collector are like a key.
+    let is_secret = lines.iter().any(|line| line.contains(FORWARD_HEADERS));
+    let mode = files::mode(&path).unwrap_or(0o600) & if is_secret { 0o600 } else { 0o7777 };
+    let part = Part::Lines(lines);
     Ok(Some(Change { path, current, new: Some(new), mode, original, part }))
 }
 

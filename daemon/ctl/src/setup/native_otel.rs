@@ -7,7 +7,10 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::client;
-use cc_core::{config::Config, ids::hex};
+use cc_core::{
+    config::{Config, telemetry::FORWARD_HEADERS},
+    ids::hex,
+};
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
@@ -111,7 +114,7 @@ fn new(env: &BTreeMap<String, String>, config: &Config) -> anyhow::Result<Native
     if let Some(to) = before {
         line += &format!(", forward_to = {}", toml_text(to));
         if let Some(headers) = env.get(HEADERS) {
-            line += &format!(", forward_headers = {}", toml_text(headers));
+            line += &format!(", {FORWARD_HEADERS} = {}", toml_text(headers));
         }
     }
     Ok(NativeOtel {

@@ -5,6 +5,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use cc_core::{
+    config::telemetry::FORWARD_HEADERS,
     redact::Redactor,
     settings::{
         diff::{Line, diff},
@@ -42,7 +43,12 @@ pub(crate) fn secrets_in(text: &str) -> Vec<Zeroizing<String>> {
     let Ok(root) = edit::parse(text) else {
         let lines = text.lines().filter_map(|line| line.split_once('='));
         let secrets = lines.filter(|(name, value)| proto::env::is_secret(name.trim()) && !value.trim().is_empty());
-        return secrets.map(|(_, value)| Zeroizing::new(value.trim().to_owned())).collect();
+        let headers = text
+            .lines()
+            .filter_map(|line| line.split_once(FORWARD_HEADERS))
+            .map(|(_, value)| value.trim_start_matches([' ', '=', '"']).trim_end_matches([' ', '}', '"']).to_owned());
+        let secrets = secrets.map(|(_, value)| value.trim().to_owned()).chain(headers);
+        return secrets.filter(|secret| !secret.is_empty()).map(Zeroizing::new).collect();
     };
     let envs = root.members().iter().filter(|member| member.key == "env");
     envs.flat_map(|env| env.value.members())

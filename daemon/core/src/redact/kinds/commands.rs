@@ -130,7 +130,7 @@ pub(in super::super) const COMMANDS: &[Kind] = &[
         Password,
     ),
     ("terraform plan", "  ~ password = \"old-Pa55!\" -> \"@@\"", Password),
-    // Web.
+    // Programs that send requests.
     ("curl form", "curl -F user=bob -F password=@@ https://a.test/login", Human),
     ("curl urlencode", "curl --data-urlencode \"password=@@\" https://a.test", Password),
     ("curl bearer", "curl --oauth2-bearer @@ https://a.test", Alnum(32)),
