@@ -113,7 +113,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             service::notify("STATUS=another daemon of this user is running");
             if args.until_stdin_ends.is_none() {
                 output::error(format_args!(
-                    "cc-langfused: one is running already: cc-langfusectl status shows it, cc-langfusectl restart replaces it"
+                    "cc-langfused: already running: cc-langfusectl status shows it, cc-langfusectl restart replaces it"
                 ));
             }
             return Ok(());

@@ -486,7 +486,7 @@ mod tests {
             (vec![key(1, 1, 0), key(1, 2, 7), key(1, 3, 0)], vec![true, false, true], "with news"),
             (vec![key(2, 1, 0), key(2, 2, 7)], vec![false, false], "a copy of its only call"),
             (vec![key(2, 1, 0), key(2, 2, 7), key(2, 3, 8)], vec![true, false, true], "a copy, and a call of its own"),
-            (vec![key(3, 1, 0)], vec![true], "no call at all"),
+            (vec![key(3, 1, 0)], vec![true], "no calls"),
             (vec![], vec![], "nothing"),
         ] {
             assert_eq!(emitted.fresh(&spans), expect, "{why}");

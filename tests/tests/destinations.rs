@@ -337,7 +337,7 @@ fn spans_waiting_for_a_revoked_key_can_be_moved_to_the_new_one() {
 
     let moved = home.ctl(&["destinations", "move", &old, "pk-new"]);
     assert_eq!(moved.status.code(), Some(0), "{moved:?}");
-    assert!(said(&moved).contains("6 spans") && said(&moved).contains("images and documents likewise"), "{moved:?}");
+    assert!(said(&moved).contains("6 spans") && said(&moved).contains("images and documents as well"), "{moved:?}");
     home.flush();
     let sent: Vec<_> = server.requests().into_iter().filter(|request| request.key().starts_with("pk-new")).collect();
     assert!(!sent.is_empty());

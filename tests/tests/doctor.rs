@@ -127,15 +127,15 @@ fn doctor_finds_problems_with_settings_and_hook() {
                 |s| s.program("cc-langfuse-hook", "exit 0"),
                 "hook-program",
                 "problem",
-                "is not the cc-langfuse-hook",
-                "one build",
+                "is not this version's cc-langfuse-hook",
+                "same build",
             ),
             (
                 "open to others",
                 |s| chmod(&s.hook(), 0o777),
                 "hook-program",
                 "warning",
-                "replaced by other",
+                "other users can replace",
                 "chmod go-w",
             ),
             (
@@ -188,7 +188,7 @@ fn doctor_finds_problems_with_the_projects_keys() {
     };
     let set: [(Change, _, _, _, _); 6] = [
         (|env| env.retain(|(name, _)| name != "TRACE_TO_LANGFUSE"), "tracing", "problem", "set nowhere", "setup"),
-        (|env| env[0].1 = "yes".into(), "tracing", "problem", "not to \"true\"", "TRACE_TO_LANGFUSE"),
+        (|env| env[0].1 = "yes".into(), "tracing", "problem", "other than \"true\"", "TRACE_TO_LANGFUSE"),
         (|env| drop(env.remove(1)), "keys", "problem", "no public key", "LANGFUSE_PUBLIC_KEY"),
         (|env| drop(env.remove(2)), "keys", "problem", "no secret key", "LANGFUSE_SECRET_KEY"),
         (
@@ -196,7 +196,7 @@ fn doctor_finds_problems_with_the_projects_keys() {
             "keys",
             "problem",
             "looks like a secret key",
-            "exchange",
+            "swap LANGFUSE_PUBLIC_KEY",
         ),
         (|env| env[3].1 = "http://lf.example.org".into(), "base-url", "problem", "unencrypted", "https://"),
     ];
@@ -244,7 +244,7 @@ fn doctor_finds_problems_with_the_daemon_and_its_files() {
                 |s| chmod(&s.home.paths().state, 0o755),
                 "state-directory",
                 "problem",
-                "open to other users",
+                "other users can open",
                 "chmod 700",
             ),
             (
@@ -252,7 +252,7 @@ fn doctor_finds_problems_with_the_daemon_and_its_files() {
                 |s| chmod(&s.home.paths().socket, 0o666),
                 "socket",
                 "problem",
-                "open to other users",
+                "other users can open",
                 "chmod 600",
             ),
             (
@@ -260,7 +260,7 @@ fn doctor_finds_problems_with_the_daemon_and_its_files() {
                 |s| chmod(&s.home.paths().spool, 0o070),
                 "spool-directory",
                 "problem",
-                "open to other users",
+                "other users can open",
                 "chmod 700",
             ),
             (
@@ -268,7 +268,7 @@ fn doctor_finds_problems_with_the_daemon_and_its_files() {
                 |s| chmod(&s.home.paths().database, 0o644),
                 "database-file",
                 "problem",
-                "open to other users",
+                "other users can open",
                 "chmod 600",
             ),
             (
@@ -467,7 +467,7 @@ fn doctor_reports_untraced_transcripts_that_are_about_to_be_removed() {
     let story = old("forgotten", 26);
     let seen = stage.doctor(&["--no-probe"]);
     let remedy = format!("cc-langfusectl backfill {}", story.path.display());
-    seen.has("transcripts", "warning", "1 transcript of traced projects near the end", &remedy);
+    seen.has("transcripts", "warning", "1 transcript of traced projects about to be deleted", &remedy);
     // A longer cleanup period gives more time.
     let text = fs::read_to_string(stage.user_settings()).expect("settings");
     stage.write_user(&text.replacen('{', r#"{"cleanupPeriodDays":90,"#, 1));

@@ -160,7 +160,7 @@ fn a_session_at_mlflow_is_opened_and_forgotten_in_all_its_experiments() {
     succeeds(&home.ctl_with(&["replay", "--to", "mlflow", "gone"], &[]));
     assert_eq!(stored.len(), 1, "nothing comes back");
     let again = succeeds(&home.ctl(&["forget", "--yes", "gone"]));
-    assert!(again.contains("0 are deleted") && again.contains("2 were not there"), "{again}");
+    assert!(again.contains("0 deleted") && again.contains("2 were not there"), "{again}");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn forget_waits_for_phoenix_to_store_and_delete_a_trace() {
     let trace = stored.lock().keys().next().expect("a trace").clone();
     assert_eq!(page, format!("{}/redirects/traces/{trace}", server.url));
     let forgotten = succeeds(&home.ctl(&["forget", "--yes", "s"]));
-    assert!(forgotten.contains("1 trace of session s: 1 are deleted"), "{forgotten}");
+    assert!(forgotten.contains("1 trace of session s: 1 deleted"), "{forgotten}");
     assert_eq!(stored.len(), 0);
 }
 
@@ -217,7 +217,7 @@ fn forget_reports_a_receiver_that_cannot_delete_and_sends_it_nothing_more() {
     let refused = home.ctl(&["forget", "--yes", "s-7"]);
     let why = text(&refused);
     assert!(
-        refused.status.code() == Some(1) && why.contains("no deletion") && why.contains("session.id = s-7"),
+        refused.status.code() == Some(1) && why.contains("no way to delete") && why.contains("session.id = s-7"),
         "{why}"
     );
     assert!(server.requests().iter().all(|request| request.method != "DELETE"));
@@ -260,7 +260,7 @@ fn a_session_in_the_file_store_is_opened_and_forgotten_for_good() {
     assert_eq!(said(&ctl(&home, &dir, None, &["open", "--print", "--session", "gone"])), store.display().to_string());
 
     let forgotten = succeeds(&ctl(&home, &dir, None, &["forget", "--yes", "gone"]));
-    assert!(forgotten.contains("2 traces of session gone: 2 are deleted"), "{forgotten}");
+    assert!(forgotten.contains("2 traces of session gone: 2 deleted"), "{forgotten}");
     assert_eq!(traces(&store).len(), 2);
     assert!(!PathBuf::from(path).exists());
     succeeds(&ctl(&home, &dir, None, &["backfill", "--yes"]));
@@ -333,18 +333,18 @@ fn the_doctor_checks_a_file_store() {
     let (dir, env) = files_of(&home);
     let store = dir.join(".claude/mlflow/runs");
     let found = || findings(&home, &["store"]);
-    assert!(is_said(&found(), "store", "ok", "is made with the first trace"), "{:?}", found());
+    assert!(is_said(&found(), "store", "ok", "is created with the first trace"), "{:?}", found());
     let is_git = tests::setup::git(&dir, &["init", "-q"]).is_some();
     let daemon = home.daemon();
     let mut story = Story::new(&home, "work", "s");
     story.turn("q", "a");
     home.hook(&story.stop("a"), &env);
     home.flush();
-    assert!(is_said(&found(), "store", "ok", "only by you"), "{:?}", found());
+    assert!(is_said(&found(), "store", "ok", "only for you"), "{:?}", found());
     if is_git {
-        assert!(is_said(&found(), "store", "ok", "git leaves"), "{:?}", found());
+        assert!(is_said(&found(), "store", "ok", "git ignores"), "{:?}", found());
         fs::write(dir.join(".claude/mlflow/.gitignore"), "").expect("emptied");
-        assert!(is_said(&found(), "store", "ok", "git leaves"), "by git's own list: {:?}", found());
+        assert!(is_said(&found(), "store", "ok", "git ignores"), "by git's own list: {:?}", found());
         fs::write(dir.join(".git/info/exclude"), "").expect("emptied");
         assert!(is_said(&found(), "store", "warning", "git add"), "{:?}", found());
     }

@@ -103,7 +103,7 @@ fn a_full_disk_stops_no_hook_and_everything_arrives_once_there_is_room() {
     home.status_until("the trouble to be told", |status| trouble(status)["since"].is_string());
     let printed = home.ctl(&["status"]);
     let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
-    assert!(printed.contains("takes no changes since") && printed.contains("full"), "{printed}");
+    assert!(printed.contains("cannot be written since") && printed.contains("full"), "{printed}");
     let worked = work(&daemon);
     assert!(worked < Duration::from_millis(250), "{worked:?} of work in a second");
     say(&format!("waiting for the disk: {worked:?} of work in a second"));
@@ -378,7 +378,7 @@ fn a_database_is_migrated_only_if_there_is_room_for_a_copy() {
     let where_to = format!("MB must be free in {}", state.display());
     eventually("`status` to say what is missing", || {
         let said = String::from_utf8_lossy(&home.ctl(&["status"]).stderr).into_owned();
-        said.contains("the daemon starts") && said.contains(&where_to)
+        said.contains("the daemon is starting") && said.contains(&where_to)
     });
     assert_eq!(home.ctl(&["status"]).status.code(), Some(3));
     let doctor = home.ctl(&["doctor", "--no-probe"]);

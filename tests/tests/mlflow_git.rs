@@ -141,7 +141,7 @@ fn setup_adds_the_exclude_line_or_refuses_if_it_has_no_effect() {
     let exclude = dir.join(".git/info/exclude");
     assert!(lines(&exclude).contains(&"/.claude/mlflow/".to_owned()), "{:?}", lines(&exclude));
     let doctor = text(&ctl(&home, &dir, None, &["doctor", "--no-probe"]));
-    assert!(doctor.contains("git leaves"), "{doctor}");
+    assert!(doctor.contains("git ignores"), "{doctor}");
     // A second run adds nothing, and earlier lines are kept.
     succeeds(&ctl(&home, &dir, None, &setup));
     assert_eq!(lines(&exclude).iter().filter(|line| line.contains("mlflow")).count(), 1);

@@ -210,7 +210,7 @@ fn a_server_without_a_trusted_certificate_gets_nothing() {
     let errors = errors(&home, servers.len(), "parked");
     for (name, server, expect) in &servers {
         let (_, why) = errors.iter().find(|(url, _)| *url == server.url).expect("a destination");
-        assert!(why.contains("prove") && why.contains(expect), "{name}: {why}");
+        assert!(why.contains("cannot be trusted") && why.contains(expect), "{name}: {why}");
         assert_eq!((server.requests().len(), server.spans().len()), (0, 0), "{name}");
     }
     let servers = servers.map(|(name, server, _)| {
@@ -242,7 +242,7 @@ fn a_server_without_tls_is_not_tried_unencrypted() {
     });
     play(&home, "work", &format!("https://{address}"));
     let why = errors(&home, 1, "parked").remove(0).1;
-    assert!(why.contains("prove") && why.contains("corrupt message"), "{why}");
+    assert!(why.contains("cannot be trusted") && why.contains("corrupt message"), "{why}");
     let (heard, listener) = heard.join().expect("heard");
     assert!(!contains(&heard, "api/public") && !contains(&heard, &authorization()) && heard.first() == Some(&0x16));
     assert!(listener.accept().is_err());

@@ -363,7 +363,7 @@ fn the_doctor_names_the_receiver_and_problems_with_its_variables() {
         (&[][..], "ok", "/v1/traces (both), with no headers"),
         (&[("CC_LANGFUSE_OTLP_HEADERS", "x-key=hny-8f2c61d09ab34e57")], "ok", "(both), with x-key"),
         (&[("CC_LANGFUSE_OTLP_HEADERS", KEY)], "problem", "name=value"),
-        (&[("CC_LANGFUSE_OTLP_PRESET", "honeycomb")], "problem", "wants a key"),
+        (&[("CC_LANGFUSE_OTLP_PRESET", "honeycomb")], "problem", "needs a key"),
         (&[("CC_LANGFUSE_OTLP_PRESET", "phoenix"), ("CC_LANGFUSE_OTLP_NAME", "mine")], "ok", "with x-project-name"),
     ] {
         let found = otlp(more);

@@ -148,7 +148,7 @@ fn each_command_takes_the_name_that_a_container_has_for_a_transcript() {
         (&["backfill", there, "--dry-run"][..], "2 observations"),
         (&["backfill", &transcript, "--yes"], "2 observations added"),
         (&["backfill", &transcript, "--yes"], "2 are there already"),
-        (&["replay", &transcript], "handed over"),
+        (&["replay", &transcript], "given to the daemon"),
         (&["show", &transcript], "hello"),
     ] {
         let output = home.ctl_with(args, &server.env());
@@ -160,7 +160,7 @@ fn each_command_takes_the_name_that_a_container_has_for_a_transcript() {
         [&["backfill", "/home/vscode/.claude/projects/-q", "--dry-run"], &["replay", &format!("{there}/t.jsonl")][..]]
     {
         let output = home.ctl_with(args, &server.env());
-        assert!(!output.status.success() && text(&output).contains("there is no"), "{args:?}: {output:?}");
+        assert!(!output.status.success() && text(&output).contains("/home/vscode/"), "{args:?}: {output:?}");
     }
 }
 
@@ -220,7 +220,7 @@ fn what_the_user_may_not_read_is_an_error_for_each_command_until_it_can_be_read(
         let output = ctl(args);
         let said = text(&output);
         assert!(output.status.code() == Some(1) && said.contains(also), "{args:?}: {output:?}");
-        assert!(said.contains("in-file.jsonl") && !said.contains("handed over"), "{args:?}: {said}");
+        assert!(said.contains("in-file.jsonl") && !said.contains("given to the daemon"), "{args:?}: {said}");
         assert!(args[0] == "replay" || said.contains("-dir"), "{args:?}: {said}");
     }
     mode(0o700);
@@ -254,12 +254,12 @@ fn refused_paths_are_counted_and_named_in_the_log_and_by_each_command() {
     let output = home.ctl(&["status"]);
     assert!(output.status.code() == Some(1) && text(&output).contains("not read"), "{output:?}");
     assert_eq!(status(&home)["unread"][0]["reason"], "transcript_outside_roots");
-    assert!(doctor.contains("transcript outside roots 3") && !doctor.contains("no event was heard"), "{doctor}");
+    assert!(doctor.contains("transcript outside roots 3") && !doctor.contains("no event has arrived"), "{doctor}");
     for (path, why) in [(&story.path, "transcript_roots"), (&projects.join("-p/file.jsonl"), "not a regular file")] {
         let path = path.to_str().expect("text");
         let replay = home.ctl_with(&["replay", path], &server.env());
         assert!(replay.status.code() == Some(1) && text(&replay).contains(why), "{path}: {replay:?}");
-        assert!(!text(&replay).contains("handed over"), "{path}: {replay:?}");
+        assert!(!text(&replay).contains("given to the daemon"), "{path}: {replay:?}");
     }
     if !rustix::process::geteuid().is_root() {
         return tests::say("SKIPPED links of another user: only root can make them");

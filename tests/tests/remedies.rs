@@ -54,7 +54,7 @@ fn a_plugin_that_works_or_fails_to_load_or_doubles_the_hooks_is_told_apart() {
 
     fs::rename(stage.home.path().join("clone"), stage.home.path().join("moved")).expect("moved");
     let seen = doctor();
-    seen.has("hook-events", "problem", "fails to load: Claude Code calls nobody", "cc-langfusectl setup");
+    seen.has("hook-events", "problem", "fails to load: Claude Code runs no hook", "cc-langfusectl setup");
     seen.has("plugin", "warning", "no longer at", "claude plugin marketplace remove cc-langfuse, then add it");
     // With hooks of its own all is traced, and the plugin is still named.
     stage.write_user(&both);
@@ -127,7 +127,7 @@ fn a_pause_is_named_with_the_command_that_ends_it() {
     ] {
         assert!(stage.home.ctl(args).status.success());
         let seen = stage.doctor(&["--no-probe"]);
-        seen.has("pause", "warning", "is paused: what is said meanwhile is never sent", &remedy);
+        seen.has("pause", "warning", "is paused: what is said until you resume is never sent", &remedy);
         let words: Vec<&str> = remedy.split(' ').skip(1).collect();
         assert!(stage.home.ctl(&words).status.success(), "{remedy}");
         assert_eq!(stage.doctor(&["--no-probe"]).unwell(), Vec::<&str>::new());
@@ -228,11 +228,17 @@ fn a_key_that_was_copied_badly_is_named() {
         stage.doctor(&["--no-probe"])
     };
     for (public, secret, state, seen, remedy) in [
-        ("pk-lf-test", "\"sk-lf-test\"", "warning", "LANGFUSE_SECRET_KEY stands in quotes", "remove the quotes"),
-        ("'pk-lf-test'", "sk-lf-test", "warning", "LANGFUSE_PUBLIC_KEY stands in quotes", "remove the quotes"),
-        ("pk-lf-test", "sk-lf-\u{201c}test", "problem", "LANGFUSE_SECRET_KEY holds a character", "copy the key again"),
-        ("pk-lf-test", "sk-lf- test", "problem", "LANGFUSE_SECRET_KEY holds a character", "copy the key again"),
-        ("pk-lf-test", "\"sk-lf-test", "problem", "LANGFUSE_SECRET_KEY holds a character", "copy the key again"),
+        ("pk-lf-test", "\"sk-lf-test\"", "warning", "LANGFUSE_SECRET_KEY is in quotes", "remove the quotes"),
+        ("'pk-lf-test'", "sk-lf-test", "warning", "LANGFUSE_PUBLIC_KEY is in quotes", "remove the quotes"),
+        (
+            "pk-lf-test",
+            "sk-lf-\u{201c}test",
+            "problem",
+            "LANGFUSE_SECRET_KEY contains a character",
+            "copy the key again",
+        ),
+        ("pk-lf-test", "sk-lf- test", "problem", "LANGFUSE_SECRET_KEY contains a character", "copy the key again"),
+        ("pk-lf-test", "\"sk-lf-test", "problem", "LANGFUSE_SECRET_KEY contains a character", "copy the key again"),
         ("pk-lf-test", "sk-lf-test", "ok", "pk-lf-test, from", ""),
     ] {
         of(public, secret).has("keys", state, seen, remedy);
@@ -248,7 +254,7 @@ fn a_state_directory_that_is_not_used_is_named() {
     let found =
         report["findings"].as_array().expect("findings").iter().find(|found| found["check"] == "state-directory");
     let seen = found.and_then(|found| found["seen"].as_str()).unwrap_or_default();
-    assert!(seen.contains("is state, which is no absolute path"), "{report}");
+    assert!(seen.contains("is state, which is not an absolute path"), "{report}");
 }
 
 #[test]

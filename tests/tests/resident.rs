@@ -108,7 +108,7 @@ fn starting_a_second_daemon_reports_the_running_one() {
     command.current_dir(place.home.path());
     let second = home::run(command, b"").0;
     assert_eq!(second.status.code(), Some(0), "{second:?}");
-    assert!(said(&second).contains("running already") && said(&second).contains("cc-langfusectl"), "{second:?}");
+    assert!(said(&second).contains("already running") && said(&second).contains("cc-langfusectl"), "{second:?}");
 }
 
 #[test]

@@ -195,7 +195,7 @@ fn settings_that_the_user_passes_are_kept() {
     assert_eq!(fs::read_to_string(file).expect("readable"), given);
     let output = scene.run(&["--ephemeral"], &["--settings", "{no"], &[]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("no JSON object"), "{output:?}");
+    assert!(stderr(&output).contains("not a JSON object"), "{output:?}");
     let output = scene.run(&["--ephemeral"], &["--", "--settings", "x"], &[]);
     assert_eq!(output.status.code(), Some(0), "what follows -- is the program's own: {output:?}");
 }

@@ -289,7 +289,7 @@ fn after_setup_a_turn_becomes_a_trace() {
     let mut daemon = daemon;
     let other = home.paths().state.join("notes");
     fs::write(&other, "of somebody").expect("written");
-    assert!(succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes", "--purge"])).contains("something else in it"));
+    assert!(succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes", "--purge"])).contains("holds other files"));
     assert!(daemon.ended().success());
     assert!(files(&home.paths().state).iter().all(|(path, ..)| *path == other) && !home.paths().log.exists());
     fs::remove_file(&other).expect("it stayed");

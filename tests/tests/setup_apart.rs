@@ -235,6 +235,6 @@ fn a_file_that_cannot_be_read_is_left_and_all_others_are_cleaned() {
     succeeds(&ctl(&home, &project, None, &["uninstall", "--yes"]));
     assert!(!local.exists());
     let said = succeeds(&ctl(&home, &project, None, &["uninstall", "--yes"]));
-    assert!(said.contains("nothing to take back"), "{said}");
+    assert!(said.contains("nothing to undo"), "{said}");
     assert_eq!(fs::read_to_string(&file).expect("there"), "{ not JSON");
 }

@@ -373,7 +373,7 @@ fn an_invalid_destination_is_reported_and_affects_no_other() {
         ),
         ("address", "[[destination]]\nname = 'address'\nkind = 'otlp'\n".to_owned(), "needs an `address`"),
         ("glob", otlp("glob", &good, "projects = ['work']"), "must begin with"),
-        ("inline", bad("inline", "LANGFUSE_SECRET_KEY = 'sk-hidden'"), "must not stand in this file"),
+        ("inline", bad("inline", "LANGFUSE_SECRET_KEY = 'sk-hidden'"), "must not be in this file"),
         ("open", bad("open", "secret_file = '~/.keys/open'"), "chmod 600"),
         ("missing", bad("missing", "secret_file = '~/.keys/missing'"), "is missing"),
         ("fails", bad("fails", "secret_command = ['sh', '-c', 'echo hidden; exit 7']"), "exit status: 7"),
@@ -463,7 +463,7 @@ fn changes_to_config_toml_count_from_the_next_event() {
     assert_eq!((one.spans().len(), two.spans().len()), (before.0 + 2, before.1 + 2));
     let error = home.status()["config_error"].as_str().map(str::to_owned).expect("a reason");
     assert!(error.contains("config.toml") && error.contains("outbox_mib"), "{error}");
-    assert!(said(&home, &["status"]).contains("not as the file says now"));
+    assert!(said(&home, &["status"]).contains("the file cannot be used"));
     assert!(said(&home, &["doctor", "--no-probe"]).contains("outbox_mib"));
     home.configure(&langfuse(&home, "one", &one));
     assert!(home.status()["config_error"].is_null());

@@ -52,7 +52,7 @@ fn uninstall_leaves_every_file_as_it_was() {
             // A hook from an earlier installation without a record is found by the next uninstall.
             let next = succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
             let had_hook = content.is_some_and(|text| text.contains("cc-langfuse-hook"));
-            assert_eq!(next.contains("nothing to take back"), !had_hook, "{next}");
+            assert_eq!(next.contains("nothing to undo"), !had_hook, "{next}");
         }
     }
 }
@@ -346,7 +346,7 @@ fn a_linked_settings_file_is_written_at_its_target() {
     assert_eq!(fs::read_to_string(&target).expect("there"), "{ }");
 
     fs::remove_file(&target).expect("removed");
-    assert!(text(&setup(&home, &dir, "--user", &QUIET)).contains("leads nowhere"));
+    assert!(text(&setup(&home, &dir, "--user", &QUIET)).contains("points to nothing"));
     fs::remove_file(&file).expect("removed");
     for (content, why) in
         [("{\n// mine\n}", "line 2"), ("{\"env\": 1}", "`env` is not an object"), ("[]", "not an object")]
@@ -406,5 +406,5 @@ fn a_purge_removes_only_the_programs_own_files() {
     let said = succeeds(&ctl(&home, home.path(), None, &["uninstall", "--yes", "--purge"]));
     let left: Vec<_> = files(&state).into_iter().map(|(path, ..)| path).collect();
     assert_eq!(left, kept, "{said}");
-    assert!(said.contains("something else in it") && !home.paths().log.exists(), "{said}");
+    assert!(said.contains("holds other files") && !home.paths().log.exists(), "{said}");
 }

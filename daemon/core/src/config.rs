@@ -260,14 +260,15 @@ fn unknown(key: &str, known: &[&str]) -> String {
     let near = known.iter().map(|name| (strsim::osa_distance(key, name), *name)).min();
     match near {
         Some((edits, name)) if edits <= 1 + name.len() / 4 => format!("unknown key `{key}`, did you mean `{name}`?"),
-        _ => format!("unknown key `{key}`, known are {}", known.join(", ")),
+        _ => format!("unknown key `{key}`; there are {}", known.join(", ")),
     }
 }
 
 fn items<'t, 'i>(key: &str, value: &'t Spanned<DeValue<'i>>) -> Result<&'t [Spanned<DeValue<'i>>], Problem> {
     let array = value.get_ref().as_array().ok_or_else(|| {
         let is_of_tables = [REDACT, PRICE].contains(&key);
-        let wanted = if is_of_tables { format!("tables, each under `[[{key}]]`") } else { "a list".to_owned() };
+        let wanted =
+            if is_of_tables { format!("a list of tables, each under `[[{key}]]`") } else { "a list".to_owned() };
         (value.span(), format!("`{key}` must be {wanted}"))
     })?;
     Ok(array)

@@ -70,7 +70,7 @@ impl std::fmt::Display for Evidence {
         let file = self.file.display();
         match &self.variable {
             Some(variable) => write!(f, "{file}, which others can write, sets {variable}"),
-            None => write!(f, "{file}, which others can write, cannot be read and may set anything"),
+            None => write!(f, "{file}, which others can write, cannot be read, so it may set anything"),
         }
     }
 }

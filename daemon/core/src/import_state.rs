@@ -27,18 +27,18 @@ pub struct Imported {
 /// # Errors
 /// What is wrong, and where.
 pub fn parse(text: &[u8]) -> Result<Vec<Imported>, String> {
-    let state: Value = serde_json::from_slice(text).map_err(|error| format!("it is no JSON: {error}"))?;
-    let Value::Object(sessions) = state else { return Err("it is no JSON object of sessions".to_owned()) };
+    let state: Value = serde_json::from_slice(text).map_err(|error| format!("it is not JSON: {error}"))?;
+    let Value::Object(sessions) = state else { return Err("it is not a JSON object of sessions".to_owned()) };
     let mut found = Vec::with_capacity(sessions.len());
     for (session_id, entry) in sessions {
         if !is_name(&session_id) || session_id.len() > 128 {
-            return Err(format!("{session_id:?} is no session id"));
+            return Err(format!("{session_id:?} is not a session id"));
         }
         let number = |field: &str| {
             let value = entry.get(field).ok_or_else(|| format!("session {session_id} has no `{field}`"))?;
             let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
             number.ok_or_else(|| {
-                format!("`{field}` of session {session_id} is {value}, which is no number of its lines or turns")
+                format!("`{field}` of session {session_id} is {value}, which is not a number of lines or turns")
             })
         };
         let (last_line, turn_count) = (number("last_line")?.into(), number("turn_count")?);
@@ -68,16 +68,16 @@ mod tests {
     fn one_invalid_value_refuses_the_whole_state_and_is_named() {
         let entry = |fields: &str| format!(r#"{{"good":{{"last_line":1,"turn_count":1}},"s":{fields}}}"#);
         for (text, part) in [
-            ("", "no JSON"),
-            ("{", "no JSON"),
-            ("[]", "no JSON object of sessions"),
+            ("", "not JSON"),
+            ("{", "not JSON"),
+            ("[]", "not a JSON object of sessions"),
             (&entry("5"), "session s has no `last_line`"),
             (&entry(r#"{"last_line":1}"#), "session s has no `turn_count`"),
             (&entry(r#"{"last_line":-1,"turn_count":1}"#), "`last_line` of session s is -1"),
             (&entry(r#"{"last_line":1.5,"turn_count":1}"#), "is 1.5"),
             (&entry(r#"{"last_line":"7","turn_count":1}"#), "is \"7\""),
             (&entry(r#"{"last_line":1,"turn_count":4294967296}"#), "`turn_count` of session s is 4294967296"),
-            (r#"{"../x":{"last_line":1,"turn_count":1}}"#, "\"../x\" is no session id"),
+            (r#"{"../x":{"last_line":1,"turn_count":1}}"#, "\"../x\" is not a session id"),
         ] {
             let error = parse(text.as_bytes()).expect_err(text);
             assert!(error.contains(part), "{text}: {error}");

@@ -15,12 +15,12 @@ pub fn render(status: &Status, now_ms: i64) -> String {
     text.one("events_total", "counter", "Hook events heard since it started.", &[], status.inbox.heard);
     text.one("outbox_spans", "gauge", "Spans not yet delivered.", &[], status.outbox.pending);
     text.one("in_flight_spans", "gauge", "Spans sent and not yet answered for.", &[], status.outbox.in_flight);
-    text.one("dead_letter_spans", "gauge", "Spans that no server takes.", &[], status.dead_letters);
+    text.one("dead_letter_spans", "gauge", "Spans that were refused for good.", &[], status.dead_letters);
     text.one("media_pending", "gauge", "Images and documents not yet uploaded.", &[], status.media.pending);
     text.one(
         "store_failing",
         "gauge",
-        "1 while the database takes no changes.",
+        "1 while the database cannot be written.",
         &[],
         status.store_error.is_some().into(),
     );

@@ -94,7 +94,7 @@ impl Status {
     pub fn problems(&self) -> Vec<String> {
         let mut found = Vec::new();
         if self.store_error.is_some() {
-            found.push("the database takes no changes: make room on the disk, or make it writable".to_owned());
+            found.push("the database cannot be written: make room on the disk, or make it writable".to_owned());
         }
         if self.daemon.replaced {
             found.push("the daemon's program was replaced since it started: cc-langfusectl restart".to_owned());
@@ -104,7 +104,7 @@ impl Status {
             found.push(format!("Claude Code's telemetry is not received: {why}: {remedy}"));
         }
         if let Some(why) = &self.config_error {
-            found.push(format!("config.toml is not used as it is now: {why}"));
+            found.push(format!("config.toml cannot be used: {why}"));
         }
         for to in self.destinations.iter().filter(|to| to.is_in_trouble()) {
             let name = to.called().unwrap_or(&to.base_url);
@@ -119,7 +119,7 @@ impl Status {
         }
         if self.dead_letters > 0 {
             found.push(format!(
-                "{} that no server takes: cc-langfusectl dead-letters",
+                "{} were refused for good: cc-langfusectl dead-letters",
                 count(self.dead_letters, "span")
             ));
         }

@@ -63,7 +63,7 @@ pub fn judge(answer: &Answer) -> Verdict {
         Answer::Unwritable(why) => return Verdict::Park(why.clone()),
         Answer::Untrusted(why) => {
             return Verdict::Park(format!(
-                "the server could not prove who it is: {why} (NODE_EXTRA_CA_CERTS names further authorities to the daemon)"
+                "the TLS connection cannot be trusted: {why} (NODE_EXTRA_CA_CERTS names further authorities)"
             ));
         }
         Answer::NotSent => return Verdict::TooLarge("larger than one request may be".into()),

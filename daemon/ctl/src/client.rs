@@ -34,7 +34,7 @@ pub(crate) enum NotRunning {
     #[error("the daemon is not running: cc-langfusectl start")]
     Absent,
     /// It runs but does not answer yet; the text says what it is doing.
-    #[error("the daemon starts: {0}")]
+    #[error("the daemon is starting: {0}")]
     Starting(String),
 }
 
@@ -196,7 +196,7 @@ impl Client {
 
     fn answer<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<T> {
         let body = self.request(method, path, body)?;
-        serde_json::from_slice(&body).context("the daemon answers what this version does not understand")
+        serde_json::from_slice(&body).context("this version does not understand the daemon's answer")
     }
 
     fn request(&self, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Bytes> {

@@ -102,7 +102,7 @@ fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
     }));
     rows.extend(layers.destinations.iter().map(|named| {
         let text = match problem(named, home) {
-            Some(why) => format!("{} gets nothing: {why}", named.name),
+            Some(why) => format!("nothing is sent to {}: {why}", named.name),
             None => format!("{}: {} at {}", named.name, named.kind, named.address),
         };
         vec!["destination".to_owned(), table::clip(&text, 300), at(&named.location)]
@@ -112,7 +112,7 @@ fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
         vec!["telemetry".to_owned(), table::clip(&format!("port {}{forward}", value.port), 60), at(location)]
     }));
     if layers.redact.is_empty() {
-        rows.push(["redact", "none besides the built-in rules", "default"].map(str::to_owned).to_vec());
+        rows.push(["redact", "only the built-in rules", "default"].map(str::to_owned).to_vec());
     }
     rows
 }

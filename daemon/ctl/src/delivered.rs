@@ -61,7 +61,7 @@ pub(crate) fn wait(daemon: &Client, limit: Duration, meant: impl Fn(&Destination
 fn why(row: &Destination) -> String {
     let why = row.last_error.as_deref().map_or_else(|| "see cc-langfusectl doctor".to_owned(), words);
     let spans = amount::count(usize::try_from(row.waiting).unwrap_or(usize::MAX), "span");
-    format!("{} is {}, and {spans} wait for you: {why}", row.base_url, row.state)
+    format!("{} is {}, and {spans} wait until that is fixed: {why}", row.base_url, row.state)
 }
 
 /// True if nothing can be sent to a destination before a person acts, as far as it is known `waited` after `since`. A

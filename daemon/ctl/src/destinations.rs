@@ -113,7 +113,7 @@ fn list(known: &[Destination], json: bool) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if known.is_empty() {
-        out!("none yet: a destination is known from the first hook event on that leads there");
+        out!("none yet: a destination appears with the first hook event that goes there");
         return Ok(ExitCode::SUCCESS);
     }
     let heads = ["NAME", "STATE", "WAITING", "DELIVERED", "ACCOUNT", "ADDRESS", "LAST ERROR"].map(str::to_owned);
@@ -148,12 +148,12 @@ fn named<'d>(known: &'d [Destination], name: &str) -> anyhow::Result<&'d Destina
             match known.iter().filter(like).collect::<Vec<_>>() {
                 _ if known.is_empty() => bail!("no destination is known yet"),
                 near if near.is_empty() => {
-                    bail!("no destination {name}; known are {}", names(&known.iter().collect::<Vec<_>>()))
+                    bail!("no destination {name}; there are {}", names(&known.iter().collect::<Vec<_>>()))
                 }
                 near => bail!("no destination {name}; did you mean {}?", names(&near)),
             }
         }
-        _ => bail!("{name} is that of several: name one of {}", names(&meant)),
+        _ => bail!("several destinations are called {name}: name one of {}", names(&meant)),
     }
 }
 
@@ -163,24 +163,27 @@ fn place(to: &Destination) -> Place {
 
 fn move_to(daemon: &Client, from: &Destination, to: &Destination) -> anyhow::Result<ExitCode> {
     let request = Redirect { from: place(from), to: Some(place(to)) };
-    let moved =
-        daemon.clone().with_timeout(MOVE_TIMEOUT).redirect(&request).context("not all of it is moved: run it again")?;
+    let moved = daemon
+        .clone()
+        .with_timeout(MOVE_TIMEOUT)
+        .redirect(&request)
+        .context("not everything was moved: run it again")?;
     out!("{} that waited for {} will go to {}", spans(moved.spans), from.name, to.name);
     if moved.media > 0 {
-        out!("{} images and documents likewise", moved.media);
+        out!("{} images and documents as well", moved.media);
     }
     if moved.known > 0 {
-        out!("{} were sent there before, and are not sent again", spans(moved.known));
+        out!("{} were sent there before and are not sent again", spans(moved.known));
     }
     if moved.left > 0 {
-        out!("{} stay: an earlier version stored them in a form that only {} takes", spans(moved.left), from.kind);
+        out!("{} stay: an earlier version stored them in a form that only {} accepts", spans(moved.left), from.kind);
     }
     behind(moved.behind);
     Ok(if moved.left > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn drop_waiting(daemon: &Client, to: &Destination, yes: bool) -> anyhow::Result<ExitCode> {
-    let what = format!("{} that wait for {} ({}, {})", spans(to.waiting), to.name, to.base_url, to.public_key);
+    let what = format!("{} waiting for {} ({}, {})", spans(to.waiting), to.name, to.base_url, to.public_key);
     if !yes {
         if !std::io::stdin().is_terminal() {
             err!("cc-langfusectl: this would drop {what}; say --yes");
@@ -200,9 +203,7 @@ fn drop_waiting(daemon: &Client, to: &Destination, yes: bool) -> anyhow::Result<
 fn behind(sessions: u64) {
     if sessions > 0 {
         let sessions = count(usize::try_from(sessions).unwrap_or(usize::MAX), "session");
-        out!(
-            "more of {sessions} was to be read for it: cc-langfusectl backfill brings that where their projects go now"
-        );
+        out!("{sessions} had more to read for it: cc-langfusectl backfill sends that to where their projects go now");
     }
 }
 
@@ -238,7 +239,7 @@ mod tests {
             ("https://two.example/v1/traces/", Ok("otlp-3")),
             ("https://one.example", Err("name one of langfuse-1, langfuse-2")),
             ("otlp-4", Err("did you mean otlp-3?")),
-            ("zzz", Err("known are langfuse-1, langfuse-2, otlp-3")),
+            ("zzz", Err("there are langfuse-1, langfuse-2, otlp-3")),
             ("", Err("no destination")),
         ] {
             match (named(&known, name), expect) {

@@ -42,12 +42,12 @@ pub(crate) fn start(paths: &Paths) -> anyhow::Result<u32> {
             (answer.err().and_then(|why| why.downcast().ok()), ended)
             && clock::monotonic() > deadline
         {
-            bail!("it starts, and is not ready yet: {what}");
+            bail!("it is starting and not ready yet: {what}");
         }
         if ended.is_some_and(|status| !status.success()) || clock::monotonic() > deadline {
             let log = files::read(&paths.log, &Rules::users(u64::MAX)).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
-            bail!("the daemon did not start: {}", log.lines().last().unwrap_or("it left no word"));
+            bail!("the daemon did not start: {}", log.lines().last().unwrap_or("it gave no reason"));
         }
         std::thread::sleep(POLL_INTERVAL);
     }
@@ -59,7 +59,7 @@ pub(crate) fn start(paths: &Paths) -> anyhow::Result<u32> {
 /// If it does not exit.
 pub(crate) fn end(paths: &Paths) -> anyhow::Result<()> {
     let Ok(pid) = Client::at(paths).pid() else { return Ok(()) };
-    let pid = Pid::from_raw(pid).context("the daemon does not say its process id")?;
+    let pid = Pid::from_raw(pid).context("the daemon does not report its process id")?;
     // It may have exited just now.
     let _ = kill_process(pid, Signal::TERM);
     let deadline = clock::monotonic() + TIME_LIMIT;

@@ -124,7 +124,7 @@ impl Doctor {
             Err(error) => Finding::problem(
                 "configuration",
                 format!("{error:#}"),
-                "fix it, then cc-langfusectl restart; until then it goes on with what was there before",
+                "fix it, then cc-langfusectl restart; until then the daemon uses the former configuration",
             ),
         }]);
 

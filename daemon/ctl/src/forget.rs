@@ -53,7 +53,7 @@ pub(crate) struct Forget {
 impl Forget {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         if self.yes && self.session.is_none() {
-            err!("cc-langfusectl: where nobody is asked, the session must be named");
+            err!("cc-langfusectl: without a terminal to ask on, name the session");
             return Ok(ExitCode::from(2));
         }
         let status = Client::new()?.status()?;
@@ -61,12 +61,13 @@ impl Forget {
         let session = TracedSession::meant(&status.sessions, self.session.as_deref(), naming)?;
         let traces = rebuild::traces(&session.transcript, &session.session_id).with_context(|| {
             format!(
-                "which traces are session {}'s is only known from its transcript, and {} cannot be read; delete them where they went",
+                "only its transcript says which traces belong to session {}, and {} cannot be read; delete them on \
+                    the server",
                 session.session_id,
                 session.transcript.display()
             )
         })?;
-        anyhow::ensure!(!traces.is_empty(), "no turn of its own in {}", session.transcript.display());
+        anyhow::ensure!(!traces.is_empty(), "{} has no turns of its own", session.transcript.display());
         let (_, dirs) = session.last_turn()?;
         let mut failures = Vec::new();
         let mut ways = Vec::new();
@@ -96,23 +97,23 @@ impl Forget {
         let waiting = Client::new()?.with_timeout(Duration::from_secs(30)).forget(&request)?;
         arrived()?;
         if waiting > 0 {
-            out!("{} that waited will not be sent", amount::count(waiting, "span"));
+            out!("{} that were waiting will not be sent", amount::count(waiting, "span"));
         }
         for (to, way) in &ways {
             let address = &to.address;
             match delete(to, way, &traces, &ids) {
                 Ok(Some(Deleted { gone: 0, absent: 0, .. })) => {
-                    out!("{what}: {address} was asked to delete them; nothing of them is sent again");
+                    out!("{what}: {address} was asked to delete them; they are not sent again");
                 }
                 Ok(Some(Deleted { gone, absent: 0, .. })) => {
-                    out!("{what}: {gone} are deleted at {address}; nothing of them is sent again");
+                    out!("{what}: {gone} deleted at {address}; they are not sent again");
                 }
                 Ok(Some(Deleted { gone, absent, .. })) => out!(
-                    "{what}: {gone} are deleted at {address}, {absent} were not there; nothing of them is sent again"
+                    "{what}: {gone} deleted at {address}, {absent} were not there; they are not sent again"
                 ),
                 Ok(None) => failures.push(anyhow::anyhow!(
-                    "{address} has no deletion that is known here: delete {what} there with its own tools, by session.id = {}; \
-                     nothing of them is sent again",
+                    "{address} has no way to delete that is known here: delete {what} there with its own tools, by session.id = {}; they \
+                        are not sent again",
                     session.session_id
                 )),
                 Err(why) => failures.push(why.context(format!("{what} at {address}"))),

@@ -69,7 +69,7 @@ impl History {
         let (mut skipped, mut refused) = Default::default();
         let found = find::candidates(paths, &roots, None, &mut skipped, &mut refused);
         if found.is_empty() && !self.paths.is_empty() && self.paths.iter().any(|path| path.is_file()) {
-            bail!("{} is no transcript of a session", self.paths[0].display());
+            bail!("{} is not a session's transcript", self.paths[0].display());
         }
         let sources: Vec<Source> =
             found.into_iter().map(|found| Source { path: found.path, session_id: found.id }).collect();

@@ -42,8 +42,8 @@ impl ImportState {
         };
         let sessions = match cc_langfuse::import_state_file::load(&path) {
             Ok(Some(sessions)) => sessions,
-            Ok(None) => bail!("there is no {}: name the Node tool's cc-langfuse_state.json", path.display()),
-            Err(error) => bail!("nothing is imported from {}: {error}", path.display()),
+            Ok(None) => bail!("there is no {}: give the Node tool's cc-langfuse_state.json", path.display()),
+            Err(error) => bail!("nothing was imported from {}: {error}", path.display()),
         };
         let mut taken = Taken { imported: 0, known: 0 };
         for some in sessions.chunks(SESSIONS_PER_REQUEST) {

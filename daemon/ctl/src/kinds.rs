@@ -24,7 +24,7 @@ pub(crate) fn to(text: &str) -> Result<To, String> {
     let known = || Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
     match Kind::named(&text.to_ascii_lowercase()) {
         Some(kind) => Ok(To::Kind(kind)),
-        None if text.is_empty() => Err(format!("say a kind ({}) or a name", known())),
+        None if text.is_empty() => Err(format!("give a kind ({}) or a name", known())),
         None => Ok(To::Name(text.to_owned())),
     }
 }

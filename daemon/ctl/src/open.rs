@@ -63,19 +63,20 @@ impl Open {
         let item = match &trace {
             _ if self.whole => Item::Session(&session.session_id),
             Some(trace) => Item::Trace(trace),
-            None => bail!("no answered turn in {}", session.transcript.display()),
+            None => bail!("{} has no answered turn", session.transcript.display()),
         };
         if let Some(folder) = folder(&to) {
             return self.show_files(&folder, item);
         }
         let secrets = traced::secrets(&to, &dirs, status.as_ref())?;
-        let url = page(&to, &secrets, item)
-            .with_context(|| format!("session {} is at {}, but where there", session.session_id, to.address))?;
+        let url = page(&to, &secrets, item).with_context(|| {
+            format!("session {} is at {}, but its page is not known", session.session_id, to.address)
+        })?;
         let address = url.as_ref().unwrap_or(&to.address);
         out!("{address}");
         if url.is_none() {
             err!(
-                "cc-langfusectl: the pages of this receiver are not known: look there for session.id = {}",
+                "cc-langfusectl: this receiver's pages are not known: look there for session.id = {}",
                 session.session_id
             );
         } else if !self.print && output::is_seen() {
@@ -138,10 +139,13 @@ pub(crate) fn project(server: &Destination, secrets: &Secrets) -> anyhow::Result
     let name = server.kind.backend().words().title;
     let server = Readback::new(server, secrets, Limits::default())?;
     runtime.block_on(server.project()).map_err(|why| match &why {
-        Failure::Status { status: 401, .. } => anyhow::Error::new(why)
-            .context("the server does not know these keys: they may be of another server or region, or deleted"),
+        Failure::Status { status: 401, .. } => anyhow::Error::new(why).context(
+            "the server does not know these keys: they may belong to another server or region, or be \
+                deleted",
+        ),
         Failure::Status { status: 403, .. } => anyhow::Error::new(why).context(
-            "the server refuses these keys: an organisation's will not do, make some in the project's settings",
+            "the server refuses these keys: an organisation's keys do not work here, create some in the project's \
+                settings",
         ),
         // A problem with the project itself is reported.
         Failure::Odd { said, .. } if !said.starts_with("the answer") => why.into(),

@@ -34,7 +34,7 @@ impl Projects {
         let all = Client::new()?.pause(&status::Pause { dir: dir.clone(), paused })?;
         let name = dir.as_ref().map_or_else(|| "every project".to_owned(), |dir| dir.display().to_string());
         if paused {
-            out!("{name}: paused. What is said meanwhile is not sent, now or later.");
+            out!("{name}: paused. What is said until you resume is never sent.");
             return Ok(ExitCode::SUCCESS);
         }
         let here = dir.as_deref().unwrap_or("/".as_ref());

@@ -46,7 +46,7 @@ pub(crate) fn ours(name: &str) -> anyhow::Result<String> {
         false => on_path(name)
             .with_context(|| format!("{name} is neither at {} nor on PATH: install it there", beside.display()))?,
     };
-    let text = path.to_str().with_context(|| format!("{} is not UTF-8, as settings are", path.display()))?;
+    let text = path.to_str().with_context(|| format!("{} is not UTF-8, which settings require", path.display()))?;
     Ok(text.to_owned())
 }
 

@@ -43,8 +43,8 @@ pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<Exi
         return Ok(code);
     }
     let (Some(rows), Some(stated)) = (rows, stated) else {
-        out!("{} traced, and nothing to compare them with: the transcript has no totals.", count_calls(traced.calls));
-        out!("Claude Code 2.1.302 and later write them when they end.");
+        out!("{} traced, with nothing to compare them to: the transcript has no totals.", count_calls(traced.calls));
+        out!("Claude Code 2.1.302 and later writes them when it ends.");
         traced.models.iter().for_each(|(model, tokens)| {
             out!("{}", header(model));
             out!("{}", line("traced", tokens));
@@ -64,11 +64,12 @@ pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<Exi
     }
     out!("{} traced; Claude Code says they cost ${:.4}.", count_calls(traced.calls), stated.cost_usd);
     if traced.later > 0 {
-        out!("{} since Claude Code wrote its totals, not compared.", count_calls(traced.later));
+        out!("{} made after Claude Code wrote its totals: not compared.", count_calls(traced.later));
     }
     if traced.elsewhere > 0 {
         out!(
-            "{} made before Claude Code began these totals, or by the session it was copied from: not compared.",
+            "{} made before Claude Code started these totals, or by the session this one was copied from: not \
+                compared.",
             count_calls(traced.elsewhere)
         );
     }
@@ -81,7 +82,8 @@ pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<Exi
     }
     if exceeds {
         out!(
-            "More is traced than Claude Code counted: an earlier run ended without writing its totals. No call is traced twice."
+            "More is traced than Claude Code counted: an earlier run ended without writing its totals. No call is \
+                counted twice."
         );
     } else if rows.iter().all(|row| row.unseen.is_none()) {
         out!("Both agree.");
@@ -90,15 +92,15 @@ pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<Exi
         let of_parent =
             rows.iter().map(|row| row.unseen.total()).sum::<u64>().saturating_sub(untraced.tokens().total());
         out!(
-            "{} tokens of this session are untraced{}: the event `untraced calls` below its last turn has them.",
+            "{} tokens of this session are untraced{}: the event `untraced calls` below its last turn lists them.",
             untraced.tokens().total(),
             untraced.cost_usd().map_or_else(String::new, |cost| format!(", ${cost:.4}"))
         );
         if of_parent > 0 {
-            out!("{of_parent} more are those of the session it was forked from.");
+            out!("{of_parent} more belong to the session it was forked from.");
         }
     } else if traced.is_fork && rows.iter().any(|row| !row.unseen.is_none()) {
-        out!("They are those of the session it was forked from, or cannot be separated from them.");
+        out!("They belong to the session it was forked from, or cannot be separated from them.");
     }
     Ok(code)
 }

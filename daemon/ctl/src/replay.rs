@@ -70,7 +70,7 @@ pub(crate) fn replay(session: Option<&str>, dry_run: bool, to: Option<To>) -> an
         payload: payload.to_string().into_bytes(),
     };
     Client::new()?.hook(frame.encode())?;
-    out!("{what} handed over; those sent before are not sent again");
+    out!("{what} given to the daemon; those sent before are not sent again");
     let is_meant = |row: &status::Destination| (&row.base_url, &row.public_key) == (&to.address, &to.account);
     let code = match delivered::wait(&Client::new()?, LIMIT, is_meant)? {
         Outcome::Delivered => ExitCode::SUCCESS,
@@ -91,7 +91,7 @@ fn readable(mut path: PathBuf, roots: &[PathBuf]) -> anyhow::Result<PathBuf> {
         path = session::reached(&path, roots)?.swap_remove(0);
     }
     if let Err(error) = Transcript::open_beneath(&path, roots) {
-        bail!("the daemon does not read {}: {error}; {}", path.display(), error.remedy());
+        bail!("the daemon cannot read {}: {error}; {}", path.display(), error.remedy());
     }
     Ok(path)
 }
@@ -100,7 +100,9 @@ fn readable(mut path: PathBuf, roots: &[PathBuf]) -> anyhow::Result<PathBuf> {
 fn of_environment() -> anyhow::Result<(Destination, Vec<(String, String)>)> {
     let mut env = environment::forwarded();
     let Ok((to, _)) = Env::new(env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).destination() else {
-        bail!("where to? Set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does");
+        bail!(
+            "no destination: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL as your project does"
+        );
     };
     if to.kind == Kind::Langfuse {
         env.retain(|(name, _)| name != proto::env::ENABLE);
@@ -115,8 +117,8 @@ fn to_those(to: To, path: &Path, roots: &[PathBuf], dry_run: bool) -> anyhow::Re
     let cwd = session::cwd(path, roots)?;
     if Routes::new(client::home()?, Some(to.clone()))?.of(cwd.as_deref()).is_empty() {
         let remedy = match to.kind() {
-            Some(kind) => format!("set {} as the project is to have it", kind.backend().words().address),
-            None => "its `projects` in config.toml must have the project, and tracing must be on there".to_owned(),
+            Some(kind) => format!("set {} as the project needs it", kind.backend().words().address),
+            None => "its `projects` in config.toml must include the project, and tracing must be on there".to_owned(),
         };
         bail!(
             "neither the environment nor the settings of {} send traces to {}: {remedy}",

@@ -15,8 +15,12 @@ pub(crate) fn start() -> anyhow::Result<ExitCode> {
     let (home, paths) = (client::home()?, client::paths()?);
     let daemon = Client::at(&paths);
     if let Ok(status) = daemon.status() {
-        let old = if is_outdated(&status) { "; its program was replaced since: cc-langfusectl restart" } else { "" };
-        out!("it is running already, pid {}{old}", status.daemon.pid);
+        let old = if is_outdated(&status) {
+            "; its program was replaced since it started: cc-langfusectl restart"
+        } else {
+            ""
+        };
+        out!("already running, pid {}{old}", status.daemon.pid);
         return Ok(ExitCode::SUCCESS);
     }
     bring_up(&home, &paths, false)
@@ -30,7 +34,10 @@ pub(crate) fn stop() -> anyhow::Result<ExitCode> {
         manager.halt(&home)?;
     }
     detached::end(&paths)?;
-    out!("{}", if was_there { "stopped; hooks keep their events until it runs again" } else { "it was not running" });
+    out!(
+        "{}",
+        if was_there { "stopped; hooks keep their events until the daemon runs again" } else { "it was not running" }
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -67,7 +74,7 @@ fn bring_up(home: &Path, paths: &Paths, anew: bool) -> anyhow::Result<ExitCode> 
         });
     }
     let pid = detached::start(paths)?;
-    out!("started, pid {pid}; it goes on when this terminal is closed. Its log: {}", paths.log.display());
+    out!("started, pid {pid}; it keeps running when this terminal is closed. Its log: {}", paths.log.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -172,7 +172,8 @@ fn untraceable(switch: &str) -> Option<String> {
     }
     if switch == MLFLOW_ENABLE {
         return Some(
-            "not traced: MLFLOW_TRACKING_URI is neither a server, as in http://127.0.0.1:5000, nor a directory".into(),
+            "not traced: MLFLOW_TRACKING_URI is neither a server, such as http://127.0.0.1:5000, nor a directory"
+                .into(),
         );
     }
     let why = match refused.first() {
@@ -180,7 +181,8 @@ fn untraceable(switch: &str) -> Option<String> {
         _ => String::new(),
     };
     Some(format!(
-        "not traced{why}: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL here or in the project's settings"
+        "not traced{why}: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL here or in the \
+            project's settings"
     ))
 }
 
@@ -207,7 +209,7 @@ impl Way<'_> {
     /// `args` with settings that register the hook. Settings that the user passes in this way are merged into them.
     fn with_settings(self, args: &[OsString]) -> anyhow::Result<Vec<OsString>> {
         let hook = programs::ours("cc-langfuse-hook")?;
-        let state = self.state.to_str().context("the state directory's name is no text")?;
+        let state = self.state.to_str().context("the state directory's name is not UTF-8")?;
         let mut env = vec![(self.switch, "true")];
         if self.private {
             env.push((STATE_DIR, state));
@@ -222,7 +224,7 @@ impl Way<'_> {
             replaces_mlflow: None,
         };
         let (settings, _) =
-            apply(&given, desired).with_context(|| format!("what is given with {FLAG} is no JSON object"))?;
+            apply(&given, desired).with_context(|| format!("the value of {FLAG} is not a JSON object"))?;
         let settings: Value = serde_json::from_str(settings.trim_start_matches('\u{feff}'))?;
         let path = self.write(&settings)?;
         args.splice(0..0, [FLAG.into(), path.into()]);

@@ -41,17 +41,18 @@ pub(crate) struct Found {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Miss {
     #[error(
-        "no session {name}{}", if near.is_empty() { ": `cc-langfusectl sessions` lists those that are traced, and the path of a transcript will do" } else { "; did you mean" }
+        "no session {name}{}", if near.is_empty() { ": `cc-langfusectl sessions` lists the traced ones; the path of \
+            a transcript works too" } else { "; did you mean" }
     )]
     Unknown { name: String, near: Vec<Candidate> },
     /// There is no such file.
-    #[error("there is no transcript {}{}", path.display(), if near.is_empty() { "" } else { "; did you mean" })]
+    #[error("no transcript {}{}", path.display(), if near.is_empty() { "" } else { "; did you mean" })]
     NoFile { path: PathBuf, near: Vec<Candidate> },
     /// It matches more than one.
     #[error("{name} names {} sessions: type more of its id", found.len())]
     Several { name: String, found: Vec<Candidate> },
     /// No session belongs to the directory.
-    #[error("no session known in {}; name one of `cc-langfusectl sessions`, or give the path of a transcript", .0.display())]
+    #[error("no session is known in {}; name one from `cc-langfusectl sessions`, or give the path of a transcript", .0.display())]
     NotHere(PathBuf),
 }
 
@@ -286,7 +287,8 @@ pub(crate) fn reached(path: &Path, roots: &[PathBuf]) -> anyhow::Result<Vec<Path
     if within.is_empty() {
         let dir = if real.is_dir() { &*real } else { real.parent().unwrap_or(&real) };
         bail!(
-            "the daemon reads no transcripts in {}: name that directory in {} (transcript_roots = [\"…\"]); then cc-langfusectl restart",
+            "the daemon reads no transcripts in {}: name that directory in {} (transcript_roots = [\"…\"]); then \
+                cc-langfusectl restart",
             dir.display(),
             client::paths()?.config.display()
         );

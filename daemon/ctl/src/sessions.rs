@@ -43,7 +43,7 @@ impl Sessions {
             return Ok(ExitCode::SUCCESS);
         }
         if sessions.is_empty() {
-            out!("none yet: a session is known from its first hook event on");
+            out!("none yet: a session appears with its first hook event");
             return Ok(ExitCode::SUCCESS);
         }
         let (home, now) = (client::home()?, jiff::Timestamp::now());

@@ -49,7 +49,7 @@ mod typed;
 /// What to set up. What is not given is asked for on a terminal.
 #[derive(clap::Args)]
 #[command(after_help = "\
-The secret key is seen by everybody on this machine while it stands in a command line. Let it be asked for, or give it in
+Everybody on this machine can see a secret key in a command line. Let setup ask for it, or give it in
 LANGFUSE_SECRET_KEY, or on the standard input with `--secret-key -`.
 
 Examples:
@@ -146,7 +146,7 @@ impl Setup {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let missing = self.missing();
         if !terminal::is_there() && !missing.is_empty() {
-            return Ok(usage(&format!("there is no terminal to ask on, so please give {}", missing.join(", "))));
+            return Ok(usage(&format!("there is no terminal to ask on: add {}", missing.join(", "))));
         }
         let (home, paths) = (client::home()?, client::paths()?);
         let scope = self.scope(&home)?;
@@ -156,7 +156,7 @@ impl Setup {
         };
         if self.native_otel && scope.dir().is_some() {
             return Ok(usage(
-                "Claude Code takes the address for its telemetry from your own settings alone: give --user",
+                "Claude Code takes the address for its telemetry only from your own settings: use --user",
             ));
         }
         let (hook, daemon) = (programs::ours("cc-langfuse-hook")?, programs::ours("cc-langfused")?);
@@ -191,7 +191,7 @@ impl Setup {
             programs::claude(&home).and_then(|claude| programs::version(claude).ok()?.ok())
         };
         let events = events(version);
-        let known = version.map_or("not found, so only what all versions know".to_owned(), |v| v.to_string());
+        let known = version.map_or("not found; only events that every version knows".to_owned(), |v| v.to_string());
         match terminal::is_there() {
             true => out!("Claude Code   {known}: {} events", events.len()),
             false => out!("Claude Code   {known}: {}", events.join(", ")),
@@ -204,7 +204,8 @@ impl Setup {
         out!("hook          {hook}");
         if programs::is_fleeting(Path::new(&hook)) {
             out!(
-                "              this is not a permanent location: install the programs, as in ~/.local/bin, and run setup from there"
+                "              this is not a permanent location: install the programs, as in ~/.local/bin, and run \
+                    setup from there"
             );
         }
 
@@ -227,9 +228,10 @@ impl Setup {
         let semantics = semantics(&own, &elsewhere);
         match semantics {
             Some(MEASURED) => out!(
-                "semantics     {MEASURED} (in {SEMANTICS}): Langfuse counts cached tokens too, and shows what tools gave back"
+                "semantics     {MEASURED} (in {SEMANTICS}): Langfuse counts cached tokens too, and shows what tools \
+                    gave back"
             ),
-            _ => out!("semantics     as {SEMANTICS} says already"),
+            _ => out!("semantics     already set by {SEMANTICS}"),
         }
         let mut env = if place.is_settings() { choice.env() } else { vec![(proto::env::TRACE, "true")] };
         env.extend(semantics.map(|value| (SEMANTICS, value)));
@@ -283,7 +285,7 @@ impl Setup {
                 return Ok(ExitCode::from(1));
             }
             let before = record.clone();
-            let half = "not everything was done: run this again, or cc-langfusectl uninstall";
+            let half = "not everything was done: run this again, or undo it with cc-langfusectl uninstall";
             for change in &changes {
                 record.make(change, &paths).context(half)?;
                 // The new line may have no effect: git is asked again, before the secret is written.
@@ -298,7 +300,7 @@ impl Setup {
                     return Err(why);
                 }
             }
-            out!("done          cc-langfusectl uninstall takes it back");
+            out!("done          cc-langfusectl uninstall undoes it");
         }
         // The daemon reads both when it starts.
         let unit_changed = changes.iter().any(|change| change.part == Part::Whole || change.path == paths.config);
@@ -310,7 +312,8 @@ impl Setup {
         let is_from_now = client::config().is_ok_and(|config| config.from_now);
         match is_from_now {
             true => out!(
-                "              sessions that are open now are traced from their next prompt on; what was said before is left out"
+                "              sessions that are open now are traced from their next prompt on; what was said before \
+                    is left out"
             ),
             false => out!(
                 "              sessions that are open now are traced from their next prompt on, and their earlier turns come with it \

@@ -50,7 +50,7 @@ pub(crate) fn show(session: Option<&str>, json: bool) -> anyhow::Result<ExitCode
     if json {
         output::json(&spans, true)?;
     } else if turns == 0 {
-        out!("no answered turn in {}", path.display());
+        out!("{} has no answered turn", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }

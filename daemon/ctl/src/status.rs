@@ -71,14 +71,14 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         out!("telemetry     {taken} records of Claude Code{}", parts.collect::<String>());
     }
     if let Some(why) = config_error {
-        out!("configuration not as the file says now: {why}");
+        out!("configuration the file cannot be used: {why}");
     }
     if let Some(Trouble { error, since }) = store_error {
-        out!("database      takes no changes since {}: {error}", since.as_deref().unwrap_or("a while"));
-        out!("              nothing is lost; work goes on when it can be written again (is the disk full?)");
+        out!("database      cannot be written since {}: {error}", since.as_deref().unwrap_or("a while"));
+        out!("              nothing is lost; work continues when it can be written again (is the disk full?)");
     }
     if imported > 0 {
-        out!("imported      {imported} sessions another tool has begun to send: they go on where it was");
+        out!("imported      {imported} sessions from another tool: they continue where it stopped");
     }
     if dead_letters > 0 {
         out!("              see cc-langfusectl dead-letters");
@@ -96,13 +96,13 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         let last = to.last_success.as_deref().unwrap_or("never");
         out!("              {}, {} spans delivered, last success {last}", to.state, to.delivered);
         if to.rejected > 0 {
-            out!("              {} of them the server says it did not keep", to.rejected);
+            out!("              the server says it did not keep {} of them", to.rejected);
         }
         if let Some(oldest) = &to.oldest_waiting {
             out!("              {} spans waiting ({}), the oldest since {oldest}", to.waiting, size(to.waiting_bytes));
         }
         if to.full {
-            out!("              the queue is full: reading continues when some is delivered");
+            out!("              the queue is full: reading continues when some of it is delivered");
         }
         match (to.current_error(), &to.last_error_at) {
             (Some(why), Some(at)) => out!("              last error {at}: {}", short(&words(why))),
@@ -141,7 +141,7 @@ pub(crate) fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
 /// Reports what is left after `timeout`.
 pub(crate) fn late(timeout: Duration, left: &Left) -> ExitCode {
     let media = if left.media > 0 { format!(", {} images and documents", left.media) } else { String::new() };
-    err!("left after {timeout:?}: {} events, {} spans{media}", left.events, left.spans);
+    err!("still waiting after {timeout:?}: {} events, {} spans{media}", left.events, left.spans);
     left.why.iter().for_each(|why| err!("  {}", short(&words(why))));
     ExitCode::FAILURE
 }

@@ -133,7 +133,7 @@ fn view(
         ),
     ];
     if let Some(trouble) = &status.store_error {
-        lines.push(format!("database takes no changes: {}", trouble.error));
+        lines.push(format!("database cannot be written: {}", trouble.error));
     }
     lines.push(String::new());
     let mut rows = vec![["DESTINATION", "STATE", "DELIVERED", "RATE", "WAITING", "BYTES"].map(str::to_owned).to_vec()];

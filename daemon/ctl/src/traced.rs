@@ -124,8 +124,8 @@ impl TracedSession {
         let named = wanted.map_or("spans", To::title);
         anyhow::ensure!(
             !found.is_empty(),
-            "which server? Nothing of it went to {named} as far as is known, and neither the environment nor the project's settings name \
-             one: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL, or what your project sets"
+            "which server? Nothing of it is known to have gone to {named}, and neither the environment nor the project's settings name \
+                one: set LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL, or what your project sets"
         );
         Ok(found)
     }
@@ -212,10 +212,10 @@ pub(crate) fn secrets(destination: &Destination, dirs: &[PathBuf], status: Optio
     })?;
     let held = status.and_then(|status| status.destinations.iter().find(|known| is(known, destination)));
     if let Some(why) = held.and_then(|held| held.held_by.as_ref()) {
-        bail!("nothing goes to {}, your key neither: {}", destination.address, consent::held(destination, why));
+        bail!("nothing is sent to {}, not even your key: {}", destination.address, consent::held(destination, why));
     }
     if let Some(why) = consent::held_unencrypted(destination).filter(|_| !is_trusted) {
-        bail!("nothing goes to {}: {why}", destination.address);
+        bail!("nothing is sent to {}: {why}", destination.address);
     }
     let is_own = is_configured || own.is_some_and(|own| own == secrets);
     if let Some(why) =

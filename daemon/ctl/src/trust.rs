@@ -21,20 +21,21 @@ pub(crate) fn trust(url: &str, public_key: Option<String>, revoke: bool) -> anyh
             Ok(ExitCode::from(1))
         }
         accounts if revoke => {
-            out!("{base_url} ({}) gets nothing any more where others chose it", accounts.join(", "));
+            out!("{base_url} ({}) no longer gets anything that others chose to send there", accounts.join(", "));
             Ok(ExitCode::SUCCESS)
         }
         [account] => {
-            out!("{base_url} ({account}) gets what projects send there, whatever file chose it");
+            out!("{base_url} ({account}) now gets what projects send there, whatever file chose it");
             Ok(ExitCode::SUCCESS)
         }
         [] if is_own => {
-            out!("{base_url} is your own choice already: nothing is held there");
+            out!("{base_url} is already your own choice: nothing is held there");
             Ok(ExitCode::SUCCESS)
         }
         [] => {
             out!(
-                "no account at {base_url} is held; to trust one beforehand, name its public key: cc-langfusectl trust {} pk-lf-…",
+                "no account at {base_url} is held; to trust one in advance, name its public key: cc-langfusectl \
+                    trust {} pk-lf-…",
                 quoted(&base_url)
             );
             Ok(ExitCode::from(1))

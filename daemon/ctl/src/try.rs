@@ -135,7 +135,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         match spans.recv_timeout(timeout) {
             Ok(ids) => match expected.iter().find(|expected| (expected.trace_id, expected.span_id) == ids) {
                 Some(observation) => arrived.push(*observation),
-                None => bail!("span {} arrived and is none of this session", hex(&ids.1)),
+                None => bail!("span {} arrived and does not belong to this session", hex(&ids.1)),
             },
             Err(_) => bail!("{} of {} spans arrived; see {}", arrived.len(), expected.len(), paths.log.display()),
         }
@@ -161,7 +161,7 @@ fn flush(paths: &Paths) -> anyhow::Result<()> {
         Outcome::Delivered => Ok(()),
         Outcome::Late(left) => bail!("{} spans were not delivered: {}", left.spans, left.why.join("; ")),
         Outcome::Refused(why) => {
-            bail!("{}. Nothing of the sample is kept: correct that, and run cc-langfusectl try again", why.join("; "))
+            bail!("{}. Nothing of the sample is kept: fix that, then run cc-langfusectl try again", why.join("; "))
         }
     }
 }

@@ -41,8 +41,7 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 /// What to take back.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Settings files that were not touched since are again byte for byte what they were before `setup`; out of others only what it wrote is
-removed. The programs themselves are yours to remove.
+Settings files that nobody changed since are byte for byte what they were before `setup`; from others only what it wrote is removed. The programs themselves are yours to remove.
 
 Examples:
   cc-langfusectl uninstall
@@ -67,7 +66,7 @@ impl Uninstall {
     /// If something prevents it.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         if !self.yes && !self.dry_run && !terminal::is_there() {
-            return Ok(usage("there is no terminal to ask on, so please give --yes or --dry-run"));
+            return Ok(usage("there is no terminal to ask on: add --yes or --dry-run"));
         }
         let (home, paths) = (client::home()?, client::paths()?);
         let _alone = files::alone(&home)?;
@@ -76,7 +75,7 @@ impl Uninstall {
         let project = project_dir(&home)?.join(".claude");
         for written in &mut record.files {
             if let Some(moved) = moved(written, &project) {
-                out!("moved         {} is {} now", written.path.display(), moved.path.display());
+                out!("moved         {} is now {}", written.path.display(), moved.path.display());
                 *written = moved;
             }
         }
@@ -110,14 +109,14 @@ impl Uninstall {
         let data = self.purge && (paths.state.exists() || paths.log.exists());
         let code = if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         if changes.is_empty() && record == Record::default() && !data {
-            out!("nothing to take back");
+            out!("nothing to undo");
             return Ok(code);
         }
         if manager.is_some() {
             out!("the service is stopped and no longer started");
         }
         if data {
-            out!("{} is removed, with what is not delivered yet", paths.state.display());
+            out!("{} is removed, with everything that is not delivered yet", paths.state.display());
         }
         if self.dry_run {
             out!("dry run: nothing was changed");
@@ -158,7 +157,7 @@ impl Uninstall {
             out!("data          kept in {}; --purge removes it", paths.state.display());
         }
         if !data && Client::at(&paths).answers() {
-            out!("daemon        still running: it was not setup that started it");
+            out!("daemon        still running: setup did not start it");
         }
         Ok(code)
     }
@@ -172,7 +171,7 @@ fn change_of(written: &Written) -> anyhow::Result<Option<Change>> {
     let current = files::read(&written.path)?;
     if current.is_none() && matches!(written.part, Part::Settings(_)) {
         out!(
-            "not found     {}: if its project was renamed, run this again in the new directory",
+            "not found     {}: if its project was renamed, run this again in its new directory",
             written.path.display()
         );
     }
@@ -205,7 +204,7 @@ fn unknown(file: &Path) -> anyhow::Result<Option<Change>> {
         return Ok(None);
     }
     if !secrets_in(&current).is_empty() {
-        out!("keys          are left in {}: remove them from its env by hand", path.display());
+        out!("keys          stay in {}: remove them from its env by hand", path.display());
     }
     let new = undo(&current, None, &ours)?.unwrap_or_else(|| "{}\n".to_owned());
     let mode = files::mode(&path).unwrap_or(0o600);
@@ -217,7 +216,7 @@ fn unknown(file: &Path) -> anyhow::Result<Option<Change>> {
 fn purge(paths: &Paths) -> anyhow::Result<()> {
     match Client::at(paths).pid() {
         Ok(pid) => {
-            let pid = rustix::process::Pid::from_raw(pid).context("the daemon does not say its process id")?;
+            let pid = rustix::process::Pid::from_raw(pid).context("the daemon does not report its process id")?;
             rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         }
         // It runs, and must not lose its data.
@@ -227,7 +226,7 @@ fn purge(paths: &Paths) -> anyhow::Result<()> {
     let deadline = clock::monotonic() + STOP_TIMEOUT;
     while !client::is_free(paths) {
         if clock::monotonic() > deadline {
-            bail!("the daemon does not end: stop it, and run this again");
+            bail!("the daemon does not stop: end it, then run this again");
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -245,7 +244,7 @@ fn purge(paths: &Paths) -> anyhow::Result<()> {
     }
     let _ = std::fs::remove_dir(&paths.spool);
     if paths.state.exists() && std::fs::remove_dir(&paths.state).is_err() {
-        out!("data          {} stays: there is something else in it", paths.state.display());
+        out!("data          {} stays: it holds other files", paths.state.display());
     }
     Ok(())
 }

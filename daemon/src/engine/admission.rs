@@ -74,7 +74,7 @@ impl Engine {
                 tracing::warn!(
                     to = to.address,
                     waiting,
-                    "the queue is full; reading for it goes on when some is delivered"
+                    "the queue is full; reading for it continues when some of it is delivered"
                 );
             }
         }

@@ -130,12 +130,12 @@ pub(super) fn read(
             let same = known.iter().find(is_same).map(|other| other.name.clone());
             if let Some(other) = same {
                 named.entry = Err(format!(
-                    "it is where {other} is, with the same account: put both into one table, or name another account"
+                    "{other} has the same address and account: merge the two tables, or name another account"
                 ));
             }
         }
         if known.iter().any(|other| other.name == named.name) {
-            let why = format!("another one is called {}: give each a name of its own", named.name);
+            let why = format!("another destination is called {}: give each its own name", named.name);
             named.name = unnamed(known.len() + 1);
             named.entry = Err(why);
         }
@@ -171,7 +171,7 @@ fn one(number: usize, value: &DeValue<'_>, location: Option<Location>) -> Named 
 }
 
 fn name(text: Option<&str>) -> Result<String, String> {
-    let name = text.ok_or_else(|| format!("needs a `{NAME}`, by which commands call it"))?;
+    let name = text.ok_or_else(|| format!("needs a `{NAME}` for commands to refer to it"))?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.chars().all(is_plain) || name.starts_with('-') {
         return Err(format!("`{NAME}` must be 1 to {MAX_NAME_BYTES} letters, digits, `.`, `_` or `-`"));
@@ -179,7 +179,7 @@ fn name(text: Option<&str>) -> Result<String, String> {
     let given = |kind: &Kind| name.strip_prefix(kind.name()).and_then(|rest| rest.strip_prefix('-'));
     let is_given = |rest: &str| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_digit());
     if Kind::ALL.iter().filter_map(given).chain(name.strip_prefix("unnamed-")).any(is_given) {
-        return Err(format!("`{NAME}`: {name} is the form of names that are given to others: choose another one"));
+        return Err(format!("`{NAME}`: names like {name} are given automatically: choose another one"));
     }
     Ok(name.to_owned())
 }
@@ -224,11 +224,13 @@ fn entry(kind: &str, members: &[(&str, &DeValue<'_>)]) -> Result<Entry, String> 
         route.map_err(|why| leads_nowhere(why, kind))?.ok_or_else(|| format!("needs an `{ADDRESS}`"))?;
     // The value is not repeated in the message: it may be the secret.
     if destination.account.starts_with("sk-") {
-        return Err("a secret key stands where a public one belongs: put it into a file, and make a new one if others can read this".to_owned());
+        return Err("there is a secret key in place of the public one: move it to a file, and create a new key if \
+            others can read this one"
+            .to_owned());
     }
     if secret.is_none() && backend.needs_secret(&destination) {
         let word = backend.words().secret;
-        return Err(format!("needs its {word}: `{SECRET_FILE}` or `{SECRET_COMMAND}` says where that is"));
+        return Err(format!("needs its {word}: name it with `{SECRET_FILE}` or `{SECRET_COMMAND}`"));
     }
     Ok(Entry { destination, projects, secret, vars })
 }
@@ -238,7 +240,8 @@ fn refused(key: &str, settings: &[&'static Variable]) -> String {
     let row = VARIABLES.iter().find(|row| row.name == key);
     match row.map(|row| row.role) {
         Some(Role::Secret) => format!(
-            "`{key}` must not stand in this file, which may be shared: put it into a file of mode 0600 and name that as `{SECRET_FILE}`, or name a `{SECRET_COMMAND}`; make a new one if others can read this"
+            "`{key}` must not be in this file, which may be shared: move it to a file of mode 0600 and name that as `{SECRET_FILE}`, or \
+                use `{SECRET_COMMAND}`; create a new key if others can read this one"
         ),
         Some(Role::Address) => format!("`{key}`: say `{ADDRESS}`"),
         _ => {
@@ -256,27 +259,28 @@ fn leads_nowhere(why: Refused, kind: Kind) -> String {
         }
         Refused::TrackingUri => {
             format!(
-                "`{ADDRESS}` leads nowhere: write http://…, https://… or file:///… with an absolute path; a relative one would be below \
-                 each project, which is what the project's own MLFLOW_TRACKING_URI says"
+                "`{ADDRESS}` is not usable: write http://…, https://… or file:///… with an absolute path; for a path inside each project, \
+                    set MLFLOW_TRACKING_URI there"
             )
         }
         Refused::OtlpEndpoint => {
             format!(
-                "`{ADDRESS}` is none: write https://HOST/PATH without a query; a key belongs into a `{SECRET_FILE}`"
+                "`{ADDRESS}` is not an address: write https://HOST/PATH without a query; a key belongs in a \
+                    `{SECRET_FILE}`"
             )
         }
-        _ => format!("`{ADDRESS}` is none: write one as in https://cloud.langfuse.com"),
+        _ => format!("`{ADDRESS}` is not an address such as https://cloud.langfuse.com"),
     }
 }
 
 fn scalar(key: &str, value: &DeValue<'_>) -> Result<String, String> {
     let number = value.as_integer().map(|int| int.as_str().to_owned());
     let text = value.as_str().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    text.or(number).or(value.as_bool().map(|is| is.to_string())).ok_or_else(|| format!("`{key}` must be a text"))
+    text.or(number).or(value.as_bool().map(|is| is.to_string())).ok_or_else(|| format!("`{key}` must be a string"))
 }
 
 fn texts<'v>(key: &str, value: &'v DeValue<'_>) -> Result<Vec<&'v str>, String> {
-    let bad = || format!("`{key}` must be a list of texts");
+    let bad = || format!("`{key}` must be a list of strings");
     let array = value.as_array().ok_or_else(bad)?;
     array.iter().map(|item| item.get_ref().as_str().ok_or_else(bad)).collect()
 }
@@ -284,7 +288,7 @@ fn texts<'v>(key: &str, value: &'v DeValue<'_>) -> Result<Vec<&'v str>, String> 
 fn globs(value: &DeValue<'_>) -> Result<Vec<Glob>, String> {
     let texts = texts(PROJECTS, value)?;
     if texts.is_empty() {
-        return Err(format!("`{PROJECTS}` names none: remove it for all projects"));
+        return Err(format!("`{PROJECTS}` is empty: remove it to include all projects"));
     }
     let read = |text: &&str| Glob::read(text).map_err(|why| format!("`{PROJECTS}`: {text:?} {why}"));
     texts.iter().map(read).collect()
@@ -299,7 +303,7 @@ fn file(value: &DeValue<'_>) -> Result<PathBuf, String> {
 }
 
 fn command(value: &DeValue<'_>) -> Result<Vec<String>, String> {
-    let wanted = || format!("`{SECRET_COMMAND}` must be a list of texts, as in [\"pass\", \"show\", \"team\"]");
+    let wanted = || format!("`{SECRET_COMMAND}` must be a list of strings, such as [\"pass\", \"show\", \"team\"]");
     let words = texts(SECRET_COMMAND, value).map_err(|_| wanted())?;
     if words.first().is_none_or(|program| program.trim().is_empty()) || words.iter().any(|word| word.contains('\0')) {
         return Err(wanted());

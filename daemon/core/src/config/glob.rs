@@ -29,7 +29,7 @@ impl Glob {
                 "." | ".." => return Err(format!("must not contain `{name}`")),
                 _ if name.contains("**") => return Err("`**` must stand alone between two `/`".to_owned()),
                 _ if name.contains(['[', ']', '{', '}', '\\']) => {
-                    return Err("only `*`, `**` and `?` stand for something else".to_owned());
+                    return Err("the only wildcards are `*`, `**` and `?`".to_owned());
                 }
                 _ => format!("/{}", regex::escape(name).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")),
             };

@@ -43,12 +43,12 @@ pub(super) fn price(table: &Spanned<DeValue<'_>>) -> Result<Own, Problem> {
             _ => 4,
         };
         let wanted =
-            || (value.span(), format!("`{PRICE}`: `{key}` must be US dollars for a million tokens, such as 3.0"));
+            || (value.span(), format!("`{PRICE}`: `{key}` must be US dollars per million tokens, such as 3.0"));
         rates[rate] = Some(number(value.get_ref()).filter(|rate| (0.0..=MAX_PRICE).contains(rate)).ok_or_else(wanted)?);
     }
-    let model = model.ok_or_else(|| bad(format!("one has no `{MODEL}`")))?;
+    let model = model.ok_or_else(|| bad(format!("a price has no `{MODEL}`")))?;
     let [Some(input), Some(output), cache_read, cache_write_5m, cache_write_1h] = rates else {
-        return Err(bad(format!("that of {model:?} needs both `{INPUT}` and `{OUTPUT}`")));
+        return Err(bad(format!("the price of {model:?} needs both `{INPUT}` and `{OUTPUT}`")));
     };
     Ok(Own { model, speed, rates: Rates { input, output, cache_read, cache_write_5m, cache_write_1h } })
 }
@@ -64,12 +64,13 @@ mod tests {
 
     #[test]
     fn prices_are_parsed_and_invalid_ones_name_their_line() {
-        let text = "[[price]]\nmodel = \" mine \"\ninput = 3\noutput = 15.5\n[[price]]\nmodel = \"b\"\nspeed = \"fast\"\ninput = 0\noutput = 1\ncache_write_1h = 2.5\n";
+        let text = "[[price]]\nmodel = \" mine \"\ninput = 3\noutput = 15.5\n[[price]]\nmodel = \"b\"\nspeed = \"fast\"\ninput = 0\noutput \
+            = 1\ncache_write_1h = 2.5\n";
         let prices = Config::parse(text).unwrap().prices;
         assert_eq!((prices[0].model.as_str(), prices[0].rates.input, prices[0].rates.output), ("mine", 3.0, 15.5));
         assert_eq!((prices[1].speed.as_deref(), prices[1].rates.cache_write_1h), (Some("fast"), Some(2.5)));
         for (text, line, problem) in [
-            ("price = 3", 1, "`price` must be tables, each under `[[price]]`"),
+            ("price = 3", 1, "`price` must be a list of tables, each under `[[price]]`"),
             ("[[price]]\ninput = 1\noutput = 2", 1, "has no `model`"),
             ("[[price]]\nmodel = \"a\"\ninput = 1", 1, "needs both `input` and `output`"),
             ("\n[[price]]\nmodel = \"a\"\ninput = \"1\"\noutput = 2", 4, "must be US dollars"),

@@ -36,7 +36,7 @@ impl Claude {
         match self {
             Self::Missing => Finding::warning(
                 "claude",
-                "not found, so nobody knows which hook events it understands",
+                "not found, so it is unknown which hook events it understands",
                 "add the directory of `claude` to PATH",
             ),
             Self::Silent(path, why) => Finding::warning(
@@ -88,23 +88,24 @@ impl Program {
             }
             ProgramState::Foreign => Finding::problem(
                 check,
-                format!("{word} is not the {HOOK} of this version"),
-                "install it together with the daemon, from one build".to_owned(),
+                format!("{word} is not this version's {HOOK}"),
+                "install it together with the daemon, from the same build".to_owned(),
             ),
             ProgramState::Writable => Finding::warning(
                 check,
-                format!("{word} can be replaced by other users, who would be handed your keys"),
+                format!("other users can replace {word}, and would get your keys"),
                 format!("chmod go-w {word}"),
             ),
             ProgramState::Fails(why) => Finding::problem(check, format!("{word} does not run: {why}"), install),
             ProgramState::Good | ProgramState::Untried if !word.starts_with('/') => Finding::warning(
                 check,
-                format!("{word} is registered without its path: what it is depends on where Claude Code is started"),
+                format!("{word} is registered without its path: what runs depends on where Claude Code is started"),
                 "register the absolute path: cc-langfusectl setup",
             ),
-            ProgramState::Untried => {
-                Finding::ok(check, format!("{word} is one; it is not run, because the project's settings name it"))
-            }
+            ProgramState::Untried => Finding::ok(
+                check,
+                format!("{word} is there; it is not run here, because the project's settings name it"),
+            ),
             ProgramState::Good => Finding::ok(check, format!("{word} runs")),
         }
     }
@@ -161,10 +162,10 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
     let start = match unit {
         Unit::Systemd { enabled, .. } if enabled == "not-found" => "cc-langfusectl setup",
         Unit::Systemd { .. } => {
-            "systemctl --user enable --now cc-langfused; it says why not: journalctl --user -u cc-langfused"
+            "systemctl --user enable --now cc-langfused; if that fails: journalctl --user -u cc-langfused"
         }
         Unit::Launchd(None) => "cc-langfusectl setup",
-        Unit::Launchd(Some(_)) => "cc-langfusectl restart; its log says why not: cc-langfusectl logs",
+        Unit::Launchd(Some(_)) => "cc-langfusectl restart; if that fails: cc-langfusectl logs",
         Unit::NoManager => "cc-langfusectl start, which runs cc-langfused without a terminal",
     };
     let mut findings = Vec::new();
@@ -179,14 +180,14 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
         Daemon::Starting(what) => findings.push(Finding::warning(
             "daemon",
             format!("starts: {what}"),
-            "wait; where it lacks room, free some, and it goes on by itself: hooks keep their events meanwhile",
+            "wait; if it lacks space, free some, and it continues by itself: hooks keep their events until then",
         )),
         Daemon::Odd(why) => findings.push(Finding::problem("daemon", why.clone(), RESTART)),
         Daemon::Running(status) => {
             let (version, pid) = (&status.daemon.version, status.daemon.pid);
             let build = if status.daemon.build.is_empty() { version } else { &status.daemon.build };
             findings.push(if status.daemon.replaced {
-                let seen = format!("runs from a program that was replaced since it started, version {build}");
+                let seen = format!("its program, version {build}, was replaced since it started");
                 Finding::warning("daemon", seen, RESTART)
             } else if build != ours {
                 Finding::warning("daemon", format!("runs version {build}, this is {ours}"), RESTART)
@@ -199,7 +200,7 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
     findings.push(match unit {
         Unit::Launchd(None) => Finding::warning(
             "unit",
-            "launchd does not know cc-langfused: nobody starts the daemon when you log in",
+            "launchd does not know cc-langfused: nothing starts the daemon when you log in",
             "cc-langfusectl setup",
         ),
         Unit::Launchd(Some(Agent { failed: Some(code), is_running: false })) => Finding::problem(
@@ -221,7 +222,11 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
             "cc-langfused.service has failed",
             "systemctl --user status cc-langfused says why; then cc-langfusectl restart",
         ),
-        Unit::NoManager => Finding::ok("unit", "no service manager here: cc-langfusectl start starts it, and hooks do with start = \"hook\" in config.toml"),
+        Unit::NoManager => Finding::ok(
+            "unit",
+            "no service manager here: start it with cc-langfusectl start, or let hooks do it with start \
+            = \"hook\" in config.toml",
+        ),
         Unit::Systemd { enabled, active } if enabled == "enabled" && (active == "active" || !running) => {
             Finding::ok("unit", format!("cc-langfused.service is enabled, {active}"))
         }
@@ -232,12 +237,12 @@ pub fn judge_daemon(daemon: &Daemon, unit: &Unit, spooled: usize, ours: &str) ->
         ),
         Unit::Systemd { enabled, .. } if enabled == "not-found" => Finding::warning(
             "unit",
-            "there is no cc-langfused.service: nobody starts the daemon when you log in",
+            "there is no cc-langfused.service: nothing starts the daemon when you log in",
             "cc-langfusectl setup",
         ),
         Unit::Systemd { enabled, .. } => Finding::warning(
             "unit",
-            format!("cc-langfused.service is {enabled}: nobody starts the daemon when you log in"),
+            format!("cc-langfused.service is {enabled}: nothing starts the daemon when you log in"),
             "systemctl --user enable cc-langfused",
         ),
     });
@@ -253,12 +258,12 @@ pub fn judge_events(status: &Status, silent_since: Option<&str>) -> Vec<Finding>
     let mut findings = Vec::new();
     findings.push(match status.sessions.first() {
         None if !status.refused().is_empty() || status.inbox.pending > 0 => {
-            Finding::warning("events", "heard, but no session was read", "see below, and cc-langfusectl logs")
+            Finding::warning("events", "events arrive, but no session was read", "see below, and cc-langfusectl logs")
         }
         None => Finding::warning(
             "events",
-            "no event was heard yet",
-            "Claude Code reads its settings when it starts: start it anew, and say something",
+            "no event has arrived yet",
+            "Claude Code reads its settings when it starts: start a new session, and write a prompt",
         ),
         Some(latest) => {
             let written = silent_since.map_or_else(String::new, |at| format!(", last written {at}"));
@@ -267,14 +272,19 @@ pub fn judge_events(status: &Status, silent_since: Option<&str>) -> Vec<Finding>
                 0 => String::new(),
                 n => format!("; {} waiting", count(n as usize, "event")),
             };
-            Finding::ok("events", format!("heard; latest session {}, {turns}{written}{waiting}", latest.session_id))
+            Finding::ok(
+                "events",
+                format!("events arrive; latest session {}, {turns}{written}{waiting}", latest.session_id),
+            )
         }
     });
     if !status.refused().is_empty() {
         let why: Vec<String> =
             status.refused().iter().map(|(why, n)| format!("{} {n}", why.replace('_', " "))).collect();
-        findings
-            .push(Finding::ok("refused", format!("events so far that named what was not read: {}", why.join(", "))));
+        findings.push(Finding::ok(
+            "refused",
+            format!("events that named a transcript which was not read: {}", why.join(", ")),
+        ));
     }
     let refused = status.refused_now();
     for unread in &status.unread {
@@ -286,15 +296,15 @@ pub fn judge_events(status: &Status, silent_since: Option<&str>) -> Vec<Finding>
         let left: Vec<String> = status.left_in_spool.iter().map(|(why, n)| format!("{why} {n}")).collect();
         findings.push(Finding::warning(
             "spool",
-            format!("events that cannot be taken: {}", left.join(", ")),
-            "if hook and daemon are of one build, remove the files that status names under `left in spool`",
+            format!("events that cannot be read: {}", left.join(", ")),
+            "if hook and daemon are from the same build, remove the files that status names under `left in spool`",
         ));
     }
     if let Some(trouble) = &status.store_error {
         findings.push(Finding::problem(
             "database",
-            format!("takes no changes: {}", trouble.error),
-            "make room on the disk, or make it writable; work then goes on by itself",
+            format!("cannot be written: {}", trouble.error),
+            "make room on the disk, or make it writable; work then continues by itself",
         ));
     }
     findings
@@ -337,17 +347,18 @@ pub fn judge_access(check: &'static str, path: &Path, access: &Access, mode: &st
     match access {
         Access::Private => Finding::ok(check, format!("{shown}, yours alone")),
         Access::Missing if running => {
-            Finding::problem(check, format!("{shown} is gone while the daemon runs"), RESTART)
+            Finding::problem(check, format!("{shown} was removed while the daemon runs"), RESTART)
         }
-        Access::Missing => Finding::ok(check, format!("{shown} is made when the daemon starts")),
+        Access::Missing => Finding::ok(check, format!("{shown} is created when the daemon starts")),
         Access::Forbidden => Finding::problem(
             check,
-            format!("{shown} cannot be made: what it belongs into is read-only for you"),
-            "set CC_LANGFUSE_STATE_DIR, where the daemon starts and in Claude Code's settings, to the absolute path of a directory that you can write",
+            format!("{shown} cannot be created: its parent directory is read-only for you"),
+            "set CC_LANGFUSE_STATE_DIR, where the daemon starts and in Claude Code's settings, to the absolute path of a directory that \
+                you can write",
         ),
         Access::Open => Finding::problem(
             check,
-            format!("{shown} is open to other users, so hooks do not use it"),
+            format!("other users can open {shown}, so hooks do not use it"),
             format!("chmod {mode} {shown}"),
         ),
         Access::OtherOwner => Finding::problem(
@@ -357,7 +368,7 @@ pub fn judge_access(check: &'static str, path: &Path, access: &Access, mode: &st
         ),
         Access::WrongKind => Finding::problem(
             check,
-            format!("{shown} is not what belongs there"),
+            format!("{shown} is not what it should be"),
             format!("remove {shown}; then cc-langfusectl restart"),
         ),
         Access::Unusable => Finding::problem(
@@ -370,7 +381,7 @@ pub fn judge_access(check: &'static str, path: &Path, access: &Access, mode: &st
 
 /// Whether the disk has room for waiting spans. `free` and `total` are in bytes.
 pub fn judge_disk(dir: &Path, free: u64, total: u64) -> Finding {
-    let seen = format!("{} of {} free where {} lies", size(free), size(total), dir.display());
+    let seen = format!("{} of {} free on the disk of {}", size(free), size(total), dir.display());
     if free < FEW_BYTES || free < total / FEW_PARTS {
         Finding::warning("disk", seen, "make room: with a full disk nothing new is traced until there is some")
     } else {

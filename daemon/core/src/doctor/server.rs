@@ -29,9 +29,10 @@ const NOTICE_DAYS: u64 = 5;
 pub fn judge_held(to: &To, why: &str) -> Finding {
     Finding::problem(
         "server",
-        format!("{} is not asked and gets nothing: {why}", to.address),
+        format!("{} was not tried, and nothing is sent there: {why}", to.address),
         format!(
-            "if spans are to go there: cc-langfusectl trust {} {}; else put keys and address of your own into .claude/settings.local.json",
+            "if spans are to go there: cc-langfusectl trust {} {}; else put keys and address of your own into \
+                .claude/settings.local.json",
             quoted(&to.address),
             quoted(&to.account)
         ),
@@ -115,32 +116,45 @@ fn judge_failure(to: &To, failure: &Failure) -> Finding {
         Failure::Status { status: 401 | 403, said, .. } => {
             (format!("{base_url} does not take the keys: {}", words(said)), known.credentials.to_owned())
         }
-        Failure::Status { status: 511, .. } => (format!("the network asks for a sign-in before it leads to {base_url}"), SIGN_IN.to_owned()),
+        Failure::Status { status: 511, .. } => (
+            format!(
+                "the network asks for a sign-in before it leads to \
+            {base_url}"
+            ),
+            SIGN_IN.to_owned(),
+        ),
         Failure::Status { status: 300..=399, .. } => (
             format!("{base_url} answers with a redirect"),
-            format!("set {variable} to the address it leads to; if that is a sign-in page of the network, sign in there first"),
+            format!(
+                "set {variable} to the address it leads to; if that is a sign-in page of the network, sign in \
+                there first"
+            ),
         ),
         Failure::Status { status: 429, said, .. } => (
             format!("{base_url} takes no more requests for now: {}", words(said)),
-            "nothing is lost: the daemon waits as long as the server asks; if it stays so, raise the limit of the server or its plan"
+            "nothing is lost: the daemon waits as long as the server asks; if it stays so, raise the limit of the \
+                server or its plan"
                 .to_owned(),
         ),
         Failure::Status { status: 502..=504, said, .. } => (
             format!("{base_url} is not ready: {}", words(said)),
-            "nothing is lost: it is tried again; if it stays so, see whether the server runs behind its proxy, and has started"
+            "nothing is lost: it is tried again; if it stays so, see whether the server runs behind its proxy, and \
+                has started"
                 .to_owned(),
         ),
         Failure::Status { status: 500..=599, said, .. } => (
             format!("{base_url} is in trouble: {}", words(said)),
             "nothing is lost: it is tried again; look at the log of the server".to_owned(),
         ),
-        Failure::Status { status: 400, said, .. } if speaks_tls(said) => (
-            format!("{base_url} speaks TLS: {}", words(said)),
-            format!("write https:// in {variable}"),
-        ),
+        Failure::Status { status: 400, said, .. } if speaks_tls(said) => {
+            (format!("{base_url} speaks TLS: {}", words(said)), format!("write https:// in {variable}"))
+        }
         Failure::Odd { said, .. } if said.contains("page") => (
             format!("{base_url} does not answer as {title} does: {}", words(said)),
-            format!("sign in to the network if that is its page (a captive portal, a company's proxy); else correct {variable}"),
+            format!(
+                "sign in to the network if that is its page (a captive portal, a company's proxy); else correct \
+                {variable}"
+            ),
         ),
         Failure::Status { said, .. } | Failure::Odd { said, .. } => {
             (format!("{base_url} does not answer as {title} does: {}", words(said)), format!("correct {variable}"))
@@ -243,7 +257,7 @@ impl Probe {
     fn finish(&self, seen: String) -> Finding {
         match &self.deleted {
             None => Finding::ok("probe", seen),
-            Some(Ok(Deleted { gone: 1.., .. })) => Finding::ok("probe", format!("{seen}, and deleted again")),
+            Some(Ok(Deleted { gone: 1.., .. })) => Finding::ok("probe", format!("{seen} and deleted again")),
             Some(Ok(_)) => Finding::warning(
                 "probe",
                 format!("{seen}; the server did not know it when it was to be deleted again"),
@@ -272,7 +286,7 @@ pub fn judge_delivery(status: &Status, ours: &[To]) -> Vec<Finding> {
     if status.dead_letters > 0 {
         findings.push(Finding::warning(
             "dead-letters",
-            format!("{} that no server takes", count(status.dead_letters as usize, "span")),
+            format!("{} were refused for good", count(status.dead_letters as usize, "span")),
             "cc-langfusectl dead-letters says why; then --retry all or --drop all",
         ));
     }
@@ -280,7 +294,7 @@ pub fn judge_delivery(status: &Status, ours: &[To]) -> Vec<Finding> {
         findings.push(Finding::warning(
             "media",
             format!("{} waiting: {why}", count(status.media.pending as usize, "image or document")),
-            "they are tried again by themselves; spans do not wait for them",
+            "they are tried again automatically; spans do not wait for them",
         ));
     }
     findings
@@ -289,7 +303,7 @@ pub fn judge_delivery(status: &Status, ours: &[To]) -> Vec<Finding> {
 fn judge_destination(to: &Destination, ours: &[To]) -> Finding {
     let check = "delivery";
     let key = match super::settings::is_secret(&to.public_key) {
-        true => "a secret key in the place of the public one",
+        true => "there is a secret key in place of the public one",
         false => to.public_key.as_str(),
     };
     let place = match to.called() {
@@ -310,18 +324,18 @@ fn judge_destination(to: &Destination, ours: &[To]) -> Finding {
             check,
             seen,
             format!(
-                "fix that; the daemon tries again by itself, at once with cc-langfusectl flush. If the key is gone for good: \
-                 cc-langfusectl destinations move {name} NEW, or drop {name}",
+                "fix that; the daemon tries again by itself, and at once with cc-langfusectl flush. If the key is gone for good: \
+                    cc-langfusectl destinations move {name} NEW, or drop {name}",
                 name = to.name
             ),
         ),
-        "held" => tell(check, seen, format!("if you want that: cc-langfusectl trust {}", to.base_url)),
+        "held" => tell(check, seen, format!("to allow it: cc-langfusectl trust {}", to.base_url)),
         _ if to.full => Finding::problem(
             check,
-            format!("{seen}, as much as may: sessions are not read further until some is delivered"),
+            format!("{seen}, the queue is full: reading continues when some of it is delivered"),
             "fix the connection to the server, or raise outbox_mib in ~/.config/cc-langfuse/config.toml",
         ),
-        "retrying" => Finding::warning(check, seen, "nothing is lost; it is tried again by itself".to_owned()),
+        "retrying" => Finding::warning(check, seen, "nothing is lost; the daemon tries again by itself".to_owned()),
         _ => {
             let last = to.last_success.as_deref().unwrap_or("never");
             Finding::ok(check, format!("{place}: {} spans delivered{waiting}, last {last}", to.delivered))
@@ -337,17 +351,20 @@ pub fn judge_configured(named: &Named, secret: Result<(), String>, status: Optio
         named.location.as_ref().map(|place| format!("{}:{}", place.file.display(), place.line)).unwrap_or_default();
     let is_known = |to: &&Destination| to.name == named.name && !to.is_nowhere();
     match (&named.entry, secret) {
-        (Err(why), _) => Finding::problem(check, format!("{} gets nothing: {why}", named.name), format!("fix {place}")),
+        (Err(why), _) => {
+            Finding::problem(check, format!("nothing is sent to {}: {why}", named.name), format!("fix {place}"))
+        }
         (Ok(_), Err(why)) => Finding::problem(
             check,
-            format!("{} gets nothing: {why}", named.name),
+            format!("nothing is sent to {}: {why}", named.name),
             format!("fix that, or {place}; then cc-langfusectl flush"),
         ),
         (Ok(_), Ok(())) if status.is_some_and(|status| !status.destinations.iter().any(|to| is_known(&to))) => {
             Finding::problem(
                 check,
                 format!(
-                    "{} is in {place}, and not known to the daemon: it has another home, is of an earlier version, or cannot use the file",
+                    "{} is in {place}, but the daemon does not know it: it has another HOME, is an earlier version, \
+                        or cannot use the file",
                     named.name
                 ),
                 "cc-langfusectl restart",
@@ -388,11 +405,11 @@ pub fn judge_old(old: &[Old], status: Option<&Status>, listed_all: bool, cleanup
     };
     let Some(status) = status else {
         return match old.len() {
-            0 => Finding::ok(check, format!("none is about to be deleted, {removed}")),
+            0 => Finding::ok(check, format!("none is about to be deleted: {removed}")),
             n => Finding::problem(
                 check,
-                format!("{} near the end, {removed}, and no daemon reads", count(n, "transcript")),
-                "cc-langfusectl start; the daemon takes up what it was following",
+                format!("{} about to be deleted ({removed}), and no daemon is reading", count(n, "transcript")),
+                "cc-langfusectl start; the daemon continues where it stopped",
             ),
         };
     };
@@ -401,9 +418,9 @@ pub fn judge_old(old: &[Old], status: Option<&Status>, listed_all: bool, cleanup
         .filter(|old| !status.sessions.iter().any(|session| session.session_id == old.session_id && !session.open_turn))
         .collect();
     if unknown.is_empty() {
-        return Finding::ok(check, format!("none that is about to be deleted is unread, {removed}"));
+        return Finding::ok(check, format!("none that is about to be deleted is unread: {removed}"));
     }
-    let seen = format!("{} of traced projects near the end, {removed}", count(unknown.len(), "transcript"));
+    let seen = format!("{} of traced projects about to be deleted ({removed})", count(unknown.len(), "transcript"));
     let stopped = status.store_error.is_some() || status.destinations.iter().any(|to| to.full);
     if stopped {
         Finding::problem(
@@ -414,7 +431,7 @@ pub fn judge_old(old: &[Old], status: Option<&Status>, listed_all: bool, cleanup
     } else if listed_all {
         Finding::warning(check, format!("{seen}, and never traced"), backfill(&unknown))
     } else {
-        Finding::ok(check, format!("{seen}; cc-langfusectl backfill --dry-run tells whether all are traced"))
+        Finding::ok(check, format!("{seen}; cc-langfusectl backfill --dry-run says whether all are traced"))
     }
 }
 

@@ -115,7 +115,7 @@ pub fn read(files: &[File], environment: impl IntoIterator<Item = (String, Strin
             Content::Unreadable(why) => findings.push(Finding::problem(
                 check,
                 format!("{shown} cannot be read: {why}"),
-                format!("make it a file of yours that you can read: chmod u+r {shown}"),
+                format!("make it a file that you own and can read: chmod u+r {shown}"),
             )),
             Content::Text(text) => match serde_json::from_str(split_mark(text).1) {
                 Err(error) => findings.push(Finding::problem(
@@ -146,7 +146,7 @@ impl Settings {
     /// # Errors
     /// What is wrong with its form.
     fn add(&mut self, file: &File, value: &Value) -> Result<(), String> {
-        let top = value.as_object().ok_or("it is not an object")?;
+        let top = value.as_object().ok_or("it is not a JSON object")?;
         self.rivals.push((file.path.clone(), Rival::read(value)));
         if let Some(env) = top.get("env") {
             for (name, value) in env.as_object().ok_or("`env` is not an object")? {
@@ -283,14 +283,14 @@ impl Settings {
                 }
                 (Some((name, _)), Some(_)) => Finding::problem(
                     "hook-events",
-                    format!("only the plugin {name} registers {HOOK}, and it fails to load: Claude Code calls nobody"),
+                    format!("only the plugin {name} registers {HOOK}, and it fails to load: Claude Code runs no hook"),
                     format!(
-                        "repair the plugin, as said below; or claude plugin uninstall {name}, then cc-langfusectl setup"
+                        "repair the plugin, see below; or claude plugin uninstall {name}, then cc-langfusectl setup"
                     ),
                 ),
                 (None, _) => Finding::problem(
                     "hook-events",
-                    format!("no settings file registers {HOOK}: Claude Code calls nobody"),
+                    format!("no settings file registers {HOOK}: Claude Code runs no hook"),
                     "cc-langfusectl setup",
                 ),
             };
@@ -312,7 +312,7 @@ impl Settings {
         if let (Some((name, _)), None, Some(hook)) = (self.plugin(), dead, own.first()) {
             return Finding::warning(
                 "hook-events",
-                format!("registered twice: by the plugin {name} and in {}; each is called", hook.file.display()),
+                format!("registered twice: by the plugin {name} and in {}; both run", hook.file.display()),
                 format!("claude plugin disable {name}"),
             );
         }
@@ -323,7 +323,7 @@ impl Settings {
             let files: BTreeSet<String> = ways.iter().map(|(_, file)| file.display().to_string()).collect();
             return Finding::warning(
                 "hook-events",
-                format!("{HOOK} is registered as {} different commands: each is called", commands.len()),
+                format!("{HOOK} is registered as {} different commands: each one runs", commands.len()),
                 format!("leave one of them in {}", Vec::from_iter(files).join(", ")),
             );
         }
@@ -341,7 +341,7 @@ impl Settings {
                 (format!("{shown} is paused"), format!("cc-langfusectl resume {}", quoted(&shown.to_string())))
             }
         };
-        Some(Finding::warning("pause", format!("{what}: what is said meanwhile is never sent"), command))
+        Some(Finding::warning("pause", format!("{what}: what is said until you resume is never sent"), command))
     }
 
     /// Whether tracing is on for this project, with which options, and which file says so.
@@ -356,7 +356,11 @@ impl Settings {
         if !env.enabled() {
             let seen = match self.env.get(enable) {
                 Some((value, _)) if !value.trim().is_empty() => {
-                    format!("off for {}: {enable} is set {}, but not to \"true\"", dir.display(), from(enable))
+                    format!(
+                        "off for {}: {enable} is set {} to something other than \"true\"",
+                        dir.display(),
+                        from(enable)
+                    )
                 }
                 _ => format!("off for {}: {enable} is set nowhere", dir.display()),
             };
@@ -387,7 +391,8 @@ impl Settings {
             // The user may want the specification to the letter.
             Semantics::Spec => Finding::ok(
                 "semantics",
-                "spec; with CC_LANGFUSE_SEMANTICS=measured Langfuse counts cached tokens too, and shows what tools gave back",
+                "spec; with CC_LANGFUSE_SEMANTICS=measured Langfuse counts cached tokens too, and shows what tools \
+                    gave back",
             ),
         });
         if let Some(file) = self.tracked.first() {
@@ -417,17 +422,23 @@ impl Settings {
             (Ok(to), _) if is_secret(&to.account) => Finding::problem(
                 "keys",
                 "the public key looks like a secret key",
-                "exchange LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY; if they were sent, make new ones",
+                "swap LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY; if they were sent, create new ones",
             ),
             _ if let Some(name) = self.odd_key() => Finding::problem(
                 "keys",
-                format!("{name} holds a character that no key has, such as a blank or a quote: it was not copied whole"),
+                format!(
+                    "{name} contains a character that no key has, such as a space or a quote: it was not copied \
+                    correctly"
+                ),
                 format!("copy the key again, without quotes around it, into {}", local.display()),
             ),
             _ if let Some(name) = self.quoted_key() => Finding::warning(
                 "keys",
-                format!("{name} stands in quotes; they are left out here, other programs may take them for a part of the key"),
-                format!("remove the quotes within the value of {name}, {}", self.source("SECRET_KEY")),
+                format!(
+                    "{name} is in quotes; they are ignored here, but other programs may take them as part of the \
+                    key"
+                ),
+                format!("remove the quotes inside the value of {name}, {}", self.source("SECRET_KEY")),
             ),
             // Anything else may be a secret and is not shown.
             (Ok(to), _) if to.account.starts_with("pk-") => {
@@ -441,13 +452,13 @@ impl Settings {
             }
             Ok(to) => findings.push(Finding::problem(
                 "base-url",
-                format!("{} would get the secret key unencrypted, so nothing is sent there", to.address),
+                format!("the secret key would go to {} unencrypted, so nothing is sent there", to.address),
                 "set LANGFUSE_BASE_URL to one with https:// (http:// is for localhost, 127.0.0.0/8 and [::1])",
             )),
             Err(Refused::BaseUrl) => findings.push(Finding::problem(
                 "base-url",
-                format!("LANGFUSE_BASE_URL is no http or https address, {}", self.source("BASE_URL")),
-                "set it to the server's address, as in https://cloud.langfuse.com",
+                format!("LANGFUSE_BASE_URL is not an http or https address, {}", self.source("BASE_URL")),
+                "set it to the server's address, such as https://cloud.langfuse.com",
             )),
             Err(_) => {}
         }

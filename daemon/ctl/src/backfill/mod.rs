@@ -146,13 +146,13 @@ impl Backfill {
                 },
                 None => match session::elsewhere(path)? {
                     Some(found) => *path = found,
-                    None => return usage(&format!("there is no {}, here or below another name", path.display())),
+                    None => return usage(&format!("there is no {}, here or under another name", path.display())),
                 },
             }
         }
         let asks = !self.yes && !self.dry_run;
         if asks && (self.json || !std::io::stdin().is_terminal() || !output::is_seen_aside()) {
-            return usage("nobody can be asked here: look at it with --dry-run, then give --yes");
+            return usage("there is no terminal to ask on: look at it with --dry-run, then add --yes");
         }
         let mut progress = Progress::new(self.json);
         let mut routes = match Routes::new(client::home()?, self.to.clone()) {
@@ -222,7 +222,7 @@ impl Backfill {
             say(&format!("not read: {}: {error}; {}", dir.display(), error.remedy()));
         }
         if !left.is_empty() {
-            say("left undone, run it again to go on:");
+            say("not finished; run it again to continue:");
             left.iter().for_each(|why| say(&format!("  {why}")));
         }
         Ok(())
@@ -354,7 +354,10 @@ impl Plan {
             self.others.sent + self.others.copies,
         );
         if self.others.withheld > 0 {
-            out!("withheld, as said in a pause or forgotten: {}", count(self.others.withheld, "observation"));
+            out!(
+                "left out, as they were said during a pause or were forgotten: {}",
+                count(self.others.withheld, "observation")
+            );
         }
         let skipped: Vec<String> =
             self.skipped.iter().map(|(reason, count)| format!("{count} {}", reason.replace('_', " "))).collect();
@@ -420,7 +423,7 @@ fn since(time: SystemTime) -> Duration {
 /// A duration with a unit.
 fn age(text: &str) -> Result<Duration, String> {
     if text.ends_with(|c: char| c.is_ascii_digit()) {
-        return Err("a number and a unit, as in 30d".to_owned());
+        return Err("a number and a unit, such as 30d".to_owned());
     }
     crate::ui::amount::duration(text)
 }
@@ -448,6 +451,6 @@ mod tests {
         ] {
             assert_eq!(counts(&[root, call(2), call(3)], states), expect, "{states}");
         }
-        assert_eq!(counts(&[root], "-"), (0, 0, 0), "no call at all");
+        assert_eq!(counts(&[root], "-"), (0, 0, 0), "no calls");
     }
 }

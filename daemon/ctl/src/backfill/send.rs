@@ -169,7 +169,7 @@ impl<'r> Sender<'r> {
                     format!(" is {}{remedy}{error}", row.state)
                 });
                 let (sessions, spans) = (amount::count(count, "session"), amount::count(wait as usize, "span"));
-                left.push(format!("{sessions} to be read and {spans} to be delivered: {}{why}", to.address));
+                left.push(format!("{sessions} still to read and {spans} still to deliver: {}{why}", to.address));
                 break;
             }
             let room = row.is_none_or(|row| row.waiting < MAX_WAITING.0 && row.waiting_bytes < MAX_WAITING.1);
@@ -183,7 +183,7 @@ impl<'r> Sender<'r> {
         }
         let buried = self.ask(to, &[])?.dead_letters.saturating_sub(buried);
         if buried > 0 {
-            left.push(format!("{buried} spans that no server takes: see cc-langfusectl dead-letters"));
+            left.push(format!("{buried} spans were refused for good: see cc-langfusectl dead-letters"));
         }
         Ok((queued, left))
     }

@@ -74,7 +74,7 @@ fn content(path: &Path) -> Content {
         Ok(bytes) => bytes,
         Err(refused) if refused.is_absence() => return Content::Missing,
         Err(Refused::NotAFile | Refused::TooLarge) => {
-            return Content::Unreadable("it is no file, or larger than 1 MiB".into());
+            return Content::Unreadable("it is not a file, or is larger than 1 MiB".into());
         }
         Err(refused) => return Content::Unreadable(refused.to_string()),
     };

@@ -25,7 +25,7 @@ pub(super) fn daemon(paths: &Paths) -> Daemon {
             _ => Daemon::NotRunning,
         },
         Err(error) if error.is::<serde_json::Error>() => {
-            Daemon::Odd("runs, and answers what this version does not understand".into())
+            Daemon::Odd("runs, but this version does not understand its answer".into())
         }
         Err(error) => Daemon::Odd(format!("{error:#}")),
     }
@@ -97,8 +97,8 @@ pub(super) fn files(paths: &Paths, running: bool) -> Vec<Finding> {
     if let Some(given) = ignored {
         return vec![Finding::problem(
             "state-directory",
-            format!("{} is {given}, which is no absolute path, so it is not used", proto::env::STATE_DIR),
-            "give it an absolute path, for the daemon and for hooks",
+            format!("{} is {given}, which is not an absolute path, so it is not used", proto::env::STATE_DIR),
+            "set it to an absolute path, for the daemon and for hooks",
         )];
     }
     let state = dir(&paths.state);

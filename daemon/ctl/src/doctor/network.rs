@@ -82,7 +82,7 @@ impl Server<'_> {
         let answer = readback.project().await;
         match &answer {
             Err(Failure::Status { status: 404, said, .. }) if pages.is_yet_to_come(self.to, said) => {
-                let seen = format!("{} answers; {} is made with the first trace", self.to.address, self.to.account);
+                let seen = format!("{} answers; {} is created with the first trace", self.to.address, self.to.account);
                 (vec![Finding::ok("server", seen)], true)
             }
             _ => (judge_project(self.to, &answer, now().as_secs()), answer.is_ok()),

@@ -88,10 +88,10 @@ impl Daemon {
                 self.paths.state.display(),
                 self.transcripts()
             ),
-            (false, true) => "the daemon goes on with it when it is started: cc-langfusectl start".to_owned(),
-            (false, false) => "the daemon goes on with it".to_owned(),
+            (false, true) => "the daemon continues when it is started: cc-langfusectl start".to_owned(),
+            (false, false) => "the daemon continues with it".to_owned(),
         };
-        left.with_context(|| format!("not everything is delivered; {kept}"))?;
+        left.with_context(|| format!("not everything was delivered; {kept}"))?;
         Ok(self.sessions.take())
     }
 
@@ -160,7 +160,7 @@ impl Own {
             if ended.is_some_and(|status| !status.success()) || clock::monotonic() > deadline {
                 let log = files::read(&paths.log, &Rules::users(u64::MAX)).unwrap_or_default();
                 let log = String::from_utf8_lossy(&log);
-                bail!("the daemon did not start: {}", log.lines().last().unwrap_or("it left no word"));
+                bail!("the daemon did not start: {}", log.lines().last().unwrap_or("it gave no reason"));
             }
             // Another daemon was there, and may be stopping.
             if ended.is_some() && !Client::at(paths).answers() {

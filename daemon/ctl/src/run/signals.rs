@@ -99,7 +99,7 @@ impl Signals {
                     continue;
                 }
                 let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
-                return Ok(u8::try_from(code.context("it ended, and did not")?)?);
+                return Ok(u8::try_from(code.context("it has not ended")?)?);
             }
             let which = self.runtime.block_on(self.next());
             let Some((_, typed)) = PASSED.iter().find(|(passed, _)| *passed == which) else { continue };

@@ -49,7 +49,7 @@ pub(super) fn is_there(program: &OsStr) -> std::io::Result<()> {
 pub(super) fn path(way: Way<'_>) -> anyhow::Result<OsString> {
     let inherited = environment::raw("PATH").unwrap_or_default();
     let Some(claude) = programs::claude(&client::home()?) else {
-        say("there is no claude on PATH: what this program starts by its path is not traced");
+        say("there is no claude on PATH: a claude that this program starts by its path is not traced");
         return Ok(inherited);
     };
     let version = programs::version(&claude).ok().and_then(Result::ok);

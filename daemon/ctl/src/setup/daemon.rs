@@ -103,7 +103,8 @@ pub(super) fn serve(
                 let pid = detached::start(paths)?;
                 drop(busy);
                 out!(
-                    "daemon        started, pid {pid}; there is no service manager here, so hooks start it when it does not run"
+                    "daemon        started, pid {pid}; there is no service manager here, so hooks start it when it \
+                        does not run"
                 );
             }
         }
@@ -131,7 +132,8 @@ pub(super) fn serve(
         }
         Err(_) if Client::at(paths).answers() => {
             out!(
-                "daemon        another one of yours is running; the service takes over when that ends and you log in again"
+                "daemon        another one of yours is running; the service takes over when it ends and you log in \
+                    again"
             );
             ExitCode::SUCCESS
         }

@@ -86,7 +86,7 @@ impl Record {
         let path = Self::path(paths);
         let Some(text) = read(&path)? else { return Ok(Self::default()) };
         serde_json::from_str(&text)
-            .with_context(|| format!("{} is damaged: remove it and run this again", path.display()))
+            .with_context(|| format!("{} is damaged: remove it, then run this again", path.display()))
     }
 
     /// Writes the record; removes it if it is empty.
@@ -210,7 +210,7 @@ impl Change {
     /// If it cannot be carried out.
     pub(crate) fn make(&self) -> anyhow::Result<()> {
         let path = self.path.display();
-        ensure!(read(&self.path)? == self.current, "{path} has changed meanwhile: run this again");
+        ensure!(read(&self.path)? == self.current, "{path} has changed in the meantime: run this again");
         match &self.new {
             Some(text) => write(&self.path, text, self.mode),
             None => remove(&self.path),
@@ -226,7 +226,7 @@ impl Change {
 pub(crate) fn alone(home: &Path) -> anyhow::Result<File> {
     let dir = File::open(home).with_context(|| home.display().to_string())?;
     if matches!(dir.try_lock(), Err(TryLockError::WouldBlock)) {
-        out!("waiting       another setup or uninstall is under way");
+        out!("waiting       for another setup or uninstall to end");
         dir.lock()?;
     }
     Ok(dir)
@@ -241,7 +241,7 @@ pub(crate) fn real(path: &Path) -> anyhow::Result<PathBuf> {
     match fs::canonicalize(path) {
         Ok(real) => Ok(real),
         Err(_) if fs::symlink_metadata(path).is_ok() => {
-            bail!("{} leads nowhere: fix or remove the link", path.display())
+            bail!("the link {} points to nothing: fix or remove it", path.display())
         }
         Err(_) => {
             let (dir, name) = (path.parent().context("no directory")?, path.file_name().context("no name")?);
@@ -261,10 +261,10 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Option<String>> {
         Err(refused) if refused.is_absence() => return Ok(None),
         Err(Refused::NotAFile) => bail!("{name} is not a file"),
         Err(Refused::OtherOwner) => bail!("{name} belongs to another user: run this as that user"),
-        Err(Refused::TooLarge) => bail!("{name} is larger than {MAX_SETTINGS} bytes: that is no settings file"),
+        Err(Refused::TooLarge) => bail!("{name} is larger than {MAX_SETTINGS} bytes, too large for a settings file"),
         Err(refused) => return Err(refused).with_context(|| name.to_string()),
     };
-    Ok(Some(String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{name} is not UTF-8: save it as such"))?))
+    Ok(Some(String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{name} is not UTF-8: save it as UTF-8"))?))
 }
 
 /// The mode of the file at `path`.
@@ -316,7 +316,7 @@ fn unused(path: &Path) -> anyhow::Result<PathBuf> {
             Err(error) => return Err(error).with_context(|| format!("{} cannot be written", copy.display())),
         }
     }
-    bail!("too many copies of {} from before: remove them", path.display())
+    bail!("too many earlier copies of {}: remove them", path.display())
 }
 
 /// The suffix of backups.
@@ -328,7 +328,7 @@ fn make_dirs(dir: &Path, mode: u32, made: &mut Vec<PathBuf>) -> anyhow::Result<(
         return Ok(());
     }
     make_dirs(dir.parent().context("no directory")?, mode, made)?;
-    fs::DirBuilder::new().mode(mode).create(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    fs::DirBuilder::new().mode(mode).create(dir).with_context(|| format!("{} cannot be created", dir.display()))?;
     made.retain(|known| known != dir);
     made.push(dir.to_owned());
     Ok(())

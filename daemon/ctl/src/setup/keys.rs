@@ -59,7 +59,7 @@ pub(super) fn ask(given: &Given, before: &Before) -> anyhow::Result<Keys> {
     let known = Some(before).filter(|before| before.server.as_ref() == Some(&server));
     while public.is_none() {
         let default = known.and_then(|known| known.public.as_deref());
-        let line = terminal::ask("Public key (pk-lf-…), or what Langfuse shows of both", default)?;
+        let line = terminal::ask("Public key (pk-lf-…), or paste both as Langfuse shows them", default)?;
         take(&line, &mut public, &mut secret, given.secret.is_none())?;
     }
     let account = public.unwrap_or_default();
@@ -93,23 +93,25 @@ fn take(
             Typed::Secret(key) if secret.is_none() && wants_secret => {
                 let key = Zeroizing::new(key);
                 if public.is_none() {
-                    out!("              that is the secret key: it is kept for its question");
+                    out!("              that is the secret key: it is kept for the next question");
                 }
                 if is_taken(&key, "secret")? {
                     *secret = Some(key);
                 }
             }
             Typed::Public(_) if public.is_some() && secret.is_none() => {
-                out!("              that is a public key; the secret one begins with sk-lf-");
+                out!("              that is a public key; the secret key starts with sk-lf-");
             }
             Typed::Public(_) | Typed::Secret(_) => {}
-            Typed::Server(_) => out!("              that is an address, no key"),
+            Typed::Server(_) => out!("              that is an address, not a key"),
             Typed::Other(key) => {
                 let (what, head) = if public.is_none() { ("public", "pk-lf-") } else { ("secret", "sk-lf-") };
                 let is_key = key.len() >= 8 && key.bytes().all(|byte| byte.is_ascii_graphic());
                 if !is_key {
-                    out!("              that is no key: the {what} one begins with {head}");
-                } else if terminal::confirms(&format!("It does not begin with {head}: use it as the {what} key?"))? {
+                    out!("              that is not a key: the {what} key starts with {head}");
+                } else if terminal::confirms(&format!(
+                    "It does not start with {head}: use it as the {what} key anyway?"
+                ))? {
                     if public.is_none() { *public = Some(key) } else { *secret = Some(Zeroizing::new(key)) }
                 }
             }
@@ -120,7 +122,7 @@ fn take(
 
 fn is_taken(key: &str, what: &str) -> anyhow::Result<bool> {
     match typed::cut_off(key) {
-        Some(why) => terminal::confirms(&format!("The {what} key looks cut off: {why}. Use it as it is?")),
+        Some(why) => terminal::confirms(&format!("The {what} key looks incomplete: {why}. Use it anyway?")),
         None => Ok(true),
     }
 }
@@ -139,7 +141,7 @@ fn server(before: &Before) -> anyhow::Result<String> {
             return Ok((*address).to_owned());
         }
         if let Some(Typed::Public(_) | Typed::Secret(_)) = typed::typed(text).first() {
-            out!("              that is a key: the server comes first");
+            out!("              that is a key: first comes the server");
             continue;
         }
         let pasted = match typed::typed(text).into_iter().find(|word| matches!(word, Typed::Server(_))) {
@@ -147,7 +149,7 @@ fn server(before: &Before) -> anyhow::Result<String> {
             _ => text.to_owned(),
         };
         match typed::server(&pasted) {
-            None => out!("              that is no address, such as {DEFAULT_BASE_URL}"),
+            None => out!("              that is not an address such as {DEFAULT_BASE_URL}"),
             Some((address, true)) => return Ok(address),
             Some((address, false)) => {
                 if terminal::agrees(&format!("Is {address} the server?"))? {
@@ -161,17 +163,20 @@ fn server(before: &Before) -> anyhow::Result<String> {
 /// Asks the server whether it knows the keys, and for which project they are.
 pub(super) fn check(keys: &Keys) -> anyhow::Result<Project> {
     let url = &keys.destination.address;
-    let skip = "or leave this out with --no-check";
-    open::project(&keys.destination, &[(SECRET_KEY, Secret::new(&keys.secret))].into_iter().collect()).map_err(|error| match error.downcast_ref() {
-        Some(Failure::Unreachable(why)) => {
-            anyhow::anyhow!("{url} cannot be reached: {why}; check address and proxy, {skip}")
-        }
-        Some(Failure::Untrusted(why)) => anyhow::anyhow!(
-            "the certificate of {url} is not trusted: {why}; name your authority's file in NODE_EXTRA_CA_CERTS, {skip}"
-        ),
-        Some(Failure::Status { status: 401, .. }) => {
-            anyhow::anyhow!("{url}: {error:#} ({})", masked(&keys.destination.account))
-        }
-        _ => anyhow::anyhow!("{url}: {error:#}"),
-    })
+    let skip = "or skip this check with --no-check";
+    open::project(&keys.destination, &[(SECRET_KEY, Secret::new(&keys.secret))].into_iter().collect()).map_err(
+        |error| match error.downcast_ref() {
+            Some(Failure::Unreachable(why)) => {
+                anyhow::anyhow!("{url} cannot be reached: {why}; check the address and the proxy, {skip}")
+            }
+            Some(Failure::Untrusted(why)) => anyhow::anyhow!(
+                "the certificate of {url} is not trusted: {why}; name your authority's file in NODE_EXTRA_CA_CERTS, \
+                {skip}"
+            ),
+            Some(Failure::Status { status: 401, .. }) => {
+                anyhow::anyhow!("{url}: {error:#} ({})", masked(&keys.destination.account))
+            }
+            _ => anyhow::anyhow!("{url}: {error:#}"),
+        },
+    )
 }

@@ -56,7 +56,7 @@ pub(super) fn choice(uri: Option<&str>, experiment: Option<&str>, project: Optio
     let backend = &mlflow::Mlflow;
     let wrong = || {
         format!(
-            "--tracking-uri is neither a server, as in http://127.0.0.1:5000, nor a directory: {}",
+            "--tracking-uri is neither a server, such as http://127.0.0.1:5000, nor a directory: {}",
             uri.clone().unwrap_or_default()
         )
     };

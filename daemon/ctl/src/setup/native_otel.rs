@@ -95,7 +95,8 @@ fn new(env: &BTreeMap<String, String>, config: &Config) -> anyhow::Result<Native
         .collect();
     if let Some(name) = own.first() {
         bail!(
-            "{name} sends part of Claude Code's telemetry elsewhere, which cannot be passed on: remove it from the settings first"
+            "{name} sends part of Claude Code's telemetry elsewhere, which cannot be passed on: remove it from the \
+                settings first"
         );
     }
     let before = env
@@ -103,7 +104,8 @@ fn new(env: &BTreeMap<String, String>, config: &Config) -> anyhow::Result<Native
         .filter(|_| env.contains_key("OTEL_LOGS_EXPORTER") || env.contains_key("OTEL_METRICS_EXPORTER"));
     if before.is_some() && env.get(PROTOCOL).is_none_or(|protocol| !protocol.starts_with("http/")) {
         bail!(
-            "these settings send Claude Code's telemetry over gRPC, which cannot be passed on: set {PROTOCOL} to http/protobuf first"
+            "these settings send Claude Code's telemetry over gRPC, which cannot be passed on: set {PROTOCOL} to \
+                http/protobuf first"
         );
     }
     let port = free_port()?;
@@ -147,7 +149,7 @@ fn free_port() -> anyhow::Result<u16> {
             return Ok(port);
         }
     }
-    Err(anyhow::anyhow!("no port of 127.0.0.1 is free")).context("nothing was changed")
+    Err(anyhow::anyhow!("no port on 127.0.0.1 is free")).context("nothing was changed")
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub(super) fn show_whole(changes: &[Change]) {
 /// At the end of the input.
 pub(super) fn agrees(changes: &[Change]) -> anyhow::Result<bool> {
     loop {
-        match terminal::ask("Make these changes? y, n, or d for every line", Some("y"))?.to_lowercase().as_str() {
+        match terminal::ask("Make these changes? y, n, or d to see every line", Some("y"))?.to_lowercase().as_str() {
             "y" | "yes" => return Ok(true),
             "n" | "no" => return Ok(false),
             "d" => show_whole(changes),

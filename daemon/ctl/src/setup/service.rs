@@ -80,7 +80,10 @@ impl Manager {
                         "\n[Install]",
                         &format!("# Where it was when this was set up.\nEnvironment={set}\n\n[Install]"),
                     );
-                    namespaces.push_str(&format!("# The state directory when this was set up.\nExecStartPre=+mkdir -p {word}\nReadWritePaths={word}\n"));
+                    namespaces.push_str(&format!(
+                        "# The state directory when this was set up.\nExecStartPre=+mkdir -p \
+                        {word}\nReadWritePaths={word}\n"
+                    ));
                 }
                 let mut files = vec![(dir.join("cc-langfused.service"), service), (dir.join(DROP_IN), namespaces)];
                 if !moved && paths.socket.starts_with(&paths.state) {
@@ -123,7 +126,7 @@ impl Manager {
                 }
                 Ok(match call("launchctl", &["bootstrap", &domain(), path]) {
                     Ok(()) => Ok("running under launchd".into()),
-                    Err(why) => Err(format!("launchd does not start it: {why:#}")),
+                    Err(why) => Err(format!("launchd cannot start it: {why:#}")),
                 })
             }
         }
@@ -201,12 +204,12 @@ fn start_systemd(home: &Path, changed: bool) -> anyhow::Result<Outcome> {
         let _ = call("systemctl", &["--user", "reset-failed", "cc-langfused.service"]);
         if start().is_ok() {
             return Ok(Ok(format!(
-                "running under systemd, without the part of its hardening that needs user namespaces, which are forbidden \
-                 here (status {status})"
+                "running under systemd, without the hardening that needs user namespaces, which this system forbids \
+                    (status {status})"
             )));
         }
     }
-    Ok(Err(format!("systemd does not start it: {why:#}; see: systemctl --user status cc-langfused")))
+    Ok(Err(format!("systemd cannot start it: {why:#}; see: systemctl --user status cc-langfused")))
 }
 
 /// The directory of user units.

@@ -62,7 +62,7 @@ pub(super) fn cut_off(key: &str) -> Option<String> {
     let is_of_uuid = rest.chars().all(|c| c.is_ascii_hexdigit() || c == '-') && rest.len() >= 8;
     let length = key.chars().count();
     (is_langfuse && is_of_uuid && length != KEY_CHARS)
-        .then(|| format!("it has {length} characters where Langfuse's keys have {KEY_CHARS}"))
+        .then(|| format!("it has {length} characters, and Langfuse's keys have {KEY_CHARS}"))
 }
 
 /// The server's address in `text`, and whether it was typed exactly like that. A page's path is removed, and a

@@ -10,7 +10,7 @@ pub(crate) fn count(number: usize, thing: &str) -> String {
 /// A number and a unit; without a unit it is in seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u32 = digits.parse().map_err(|_| "a number and a unit, as in 30s".to_owned())?;
+    let number: u32 = digits.parse().map_err(|_| "a number and a unit, such as 30s".to_owned())?;
     let unit = match &text[digits.len()..] {
         "ms" => Duration::from_millis(1),
         "s" | "" => Duration::from_secs(1),
@@ -18,7 +18,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "h" => Duration::from_secs(3600),
         "d" => Duration::from_secs(24 * 3600),
         "w" => Duration::from_secs(7 * 24 * 3600),
-        unit => return Err(format!("{unit} is none of ms, s, m, h, d, w")),
+        unit => return Err(format!("unknown unit {unit}: use ms, s, m, h, d or w")),
     };
     Ok(unit * number)
 }

@@ -66,9 +66,9 @@ fn an_invalid_table_gets_a_remedy_and_does_not_affect_others() {
         ("name = 'a'", &["needs a `kind`", "langfuse, mlflow, otlp"]),
         ("name = 'a'\nkind = 'langfuze'", &["unknown `kind` \"langfuze\"", "langfuse, mlflow, otlp"]),
         ("name = 'a'\nkind = 'otlp'", &["needs an `address`"]),
-        ("name = 'a'\nkind = 'otlp'\naddress = ''", &["`address` must be a text"]),
-        ("name = 'a'\nkind = 'otlp'\naddress = ['https://x']", &["`address` must be a text"]),
-        ("name = 'a'\nkind = 'otlp'\naddress = 'nonsense'", &["`address` is none"]),
+        ("name = 'a'\nkind = 'otlp'\naddress = ''", &["`address` must be a string"]),
+        ("name = 'a'\nkind = 'otlp'\naddress = ['https://x']", &["`address` must be a string"]),
+        ("name = 'a'\nkind = 'otlp'\naddress = 'nonsense'", &["`address` is not an address"]),
         ("name = 'a'\nkind = 'otlp'\naddress = 'https://x/?key=hidden'", &["without a query"]),
         ("name = 'a'\nkind = 'otlp'\naddress = 'https://me:hidden@x'", &["must hold no credentials", "`secret_file`"]),
         ("name = 'a'\nkind = 'mlflow'\naddress = './runs'", &["an absolute path"]),
@@ -76,11 +76,11 @@ fn an_invalid_table_gets_a_remedy_and_does_not_affect_others() {
         (&keyed, &["needs its secret key", "`secret_file` or `secret_command`"]),
         (
             &format!("{langfuse}LANGFUSE_PUBLIC_KEY = 'sk-lf-hidden'\nsecret_file = '/k'"),
-            &["where a public one belongs"],
+            &["in place of the public one"],
         ),
         (
             &format!("{keyed}LANGFUSE_SECRET_KEY = 'hidden'"),
-            &["`LANGFUSE_SECRET_KEY` must not stand", "0600", "`secret_file`"],
+            &["`LANGFUSE_SECRET_KEY` must not be", "0600", "`secret_file`"],
         ),
         (&format!("{keyed}LANGFUSE_BASE_URL = 'https://x'\nsecret_file = '/k'"), &["say `address`"]),
         (&format!("{keyed}secret_file = '/k'\nsecret_command = ['x']"), &["both"]),
@@ -88,13 +88,13 @@ fn an_invalid_table_gets_a_remedy_and_does_not_affect_others() {
         (&format!("{keyed}secret_file = 5"), &["`secret_file` must be a path"]),
         (&format!("{keyed}secret_command = 'pass show x'"), &["`secret_command` must be a list", "[\"pass\""]),
         (&format!("{keyed}secret_command = []"), &["`secret_command` must be a list"]),
-        (&format!("{GOOD}projects = []"), &["names none"]),
+        (&format!("{GOOD}projects = []"), &["is empty"]),
         (&format!("{GOOD}projects = '~/code'"), &["`projects` must be a list"]),
         (&format!("{GOOD}projects = ['work/**']"), &["`projects`", "\"work/**\"", "begin with"]),
         (&format!("{GOOD}project = ['/x']"), &["unknown key `project`", "did you mean `projects`?"]),
         (&format!("{GOOD}CC_LANGFUSE_OTLP_DIALEKT = 'x'"), &["did you mean `CC_LANGFUSE_OTLP_DIALECT`?"]),
         (&format!("{GOOD}LANGFUSE_PUBLIC_KEY = 'pk'"), &["unknown key `LANGFUSE_PUBLIC_KEY`"]),
-        (&format!("{GOOD}CC_LANGFUSE_OTLP_DIALECT = 1.5"), &["must be a text"]),
+        (&format!("{GOOD}CC_LANGFUSE_OTLP_DIALECT = 1.5"), &["must be a string"]),
     ] {
         let why = one(text).err().unwrap_or_else(|| panic!("{text} is accepted"));
         for part in parts {
@@ -124,7 +124,10 @@ fn names_and_destinations_must_be_unique_across_files() {
     let all: Vec<_> = config.destinations.iter().map(|named| (&*named.name, named.entry.as_ref().err())).collect();
     let said = |at: usize| all[at].1.cloned().unwrap_or_default();
     assert_eq!(all.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["a", "unnamed-2", "b", "c"]);
-    assert!(said(1).contains("another one is called a") && said(2).contains("it is where a is"), "{all:?}");
+    assert!(
+        said(1).contains("another destination is called a") && said(2).contains("a has the same address"),
+        "{all:?}"
+    );
     assert!(all[0].1.is_none() && all[3].1.is_none(), "{all:?}");
     let location = config.destinations[1].location.clone().unwrap();
     assert_eq!((location.file, location.line), (PathBuf::from("/home/dev/c.toml"), 2));

@@ -11,8 +11,8 @@ pub(super) const EXPERIMENT: &str = "x-mlflow-experiment-id";
 pub(super) fn verdict(answer: &Answer) -> Option<Verdict> {
     if let Answer::Untrusted(why) = answer {
         return Some(Verdict::Park(format!(
-            "the server could not prove who it is: {why} ({MLFLOW_SERVER_CERT} names the authority of its certificate; in a file that \
-             others can write it is not read)"
+            "the TLS connection cannot be trusted: {why} ({MLFLOW_SERVER_CERT} names the authority; it is ignored in a file that \
+             others can write)"
         )));
     }
     let Answer::Response { status, body, .. } = answer else { return None };

@@ -28,7 +28,7 @@ pub(super) struct Read {
 }
 
 /// Parses a tracking URI; a missing one stands for MLflow's documented default. Relative paths are below `project`. `None` if
-/// it leads nowhere.
+/// it names neither.
 pub(super) fn read(uri: Option<&str>, project: Option<&str>) -> Option<Read> {
     let uri = unquoted(uri.unwrap_or(DEFAULT));
     let files = |path: &str| {
@@ -101,7 +101,7 @@ pub(super) fn remedy(uri: &str) -> String {
              MLFLOW_TRACKING_URI=http://127.0.0.1:5000"
         ),
         "databricks" | "databricks-uc" | "uc" => format!(
-            "traces are not sent to {uri}: set MLFLOW_TRACKING_URI to the address of an MLflow server, as in http://127.0.0.1:5000"
+            "traces are not sent to {uri}: set MLFLOW_TRACKING_URI to the address of an MLflow server, such as http://127.0.0.1:5000"
         ),
         _ => format!(
             "{uri} is neither an MLflow server nor a directory: set MLFLOW_TRACKING_URI to http://127.0.0.1:5000, or where your server is"

@@ -26,7 +26,7 @@ pub(super) fn judge(check: &'static str, file: &Path, value: &Value) -> Option<F
     if let Some((wrong, right)) = NAMES.iter().find(|(wrong, _)| top.get(*wrong).is_some_and(Value::is_object)) {
         return Some(Finding::warning(
             check,
-            format!("{shown} has `{wrong}`, which Claude Code does not read: nothing in it counts"),
+            format!("{shown} has `{wrong}`, which Claude Code does not read"),
             match top.contains_key(*right) {
                 true => format!("move what is in `{wrong}` into `{right}` of {shown}"),
                 false => format!("rename `{wrong}` to `{right}` in {shown}"),
@@ -46,9 +46,9 @@ pub fn judge_hooks_file(file: &Path) -> Finding {
     let settings = file.with_file_name("settings.json");
     Finding::warning(
         "hooks-file",
-        format!("{} is not read by Claude Code: the hooks in it are never called", file.display()),
+        format!("Claude Code does not read {}: the hooks in it never run", file.display()),
         format!(
-            "hooks belong into `hooks` of {}: cc-langfusectl setup registers {HOOK} for you; then remove {}",
+            "hooks belong in `hooks` of {}: cc-langfusectl setup registers {HOOK} for you; then remove {}",
             settings.display(),
             file.display()
         ),
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_hooks_file_beside_the_settings_is_reported() {
         let finding = judge_hooks_file(Path::new("/p/.claude/hooks.json"));
-        assert!(finding.seen.contains("hooks.json is not read"));
+        assert!(finding.seen.contains("does not read /p/.claude/hooks.json"));
         assert!(finding.remedy.unwrap().contains("`hooks` of /p/.claude/settings.json"));
     }
 }

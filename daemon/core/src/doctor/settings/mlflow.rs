@@ -31,11 +31,11 @@ pub(super) fn judge(env: &Env<'_>, local: &Path, rivals: &[(PathBuf, Rival)]) ->
             Connect::Ready(_) | Connect::Ask(_) if !to.is_private() => Finding::warning(
                 check,
                 format!(
-                    "{} would get the conversation unencrypted: nothing is sent there before you trust it",
+                    "conversations would go to {} unencrypted: nothing is sent there until you trust it",
                     to.address
                 ),
                 format!(
-                    "set {URI} to one with https://, or if the way there is safe: cc-langfusectl trust {} {}",
+                    "set {URI} to one with https://, or if the network is safe: cc-langfusectl trust {} {}",
                     quoted(&to.address),
                     quoted(&to.account)
                 ),
@@ -56,7 +56,8 @@ pub(super) fn judge(env: &Env<'_>, local: &Path, rivals: &[(PathBuf, Rival)]) ->
         findings.push(Finding::problem(
             "mlflow-own",
             format!(
-                "MLflow's own integration is active by {}: nothing is sent, or every turn would be there twice",
+                "MLflow's own integration is active through {}: nothing is sent, because every turn would be there \
+                    twice",
                 files.join(", ")
             ),
             "cc-langfusectl setup --mlflow, which turns it off for a project",

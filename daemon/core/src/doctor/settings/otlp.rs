@@ -20,9 +20,10 @@ pub(super) fn judge(env: &Env<'_>, local: &Path) -> Vec<Finding> {
     let Ok(Some((to, secrets))) = Otlp.route(env) else {
         return vec![Finding::problem(
             check,
-            format!("{endpoint} is no http or https address without a query"),
+            format!("{endpoint} is not an http or https address without a query"),
             put(&format!(
-                "\"{endpoint}\": \"http://127.0.0.1:4318/v1/traces\", or where your receiver is; keys belong into {HEADERS}"
+                "\"{endpoint}\": \"http://127.0.0.1:4318/v1/traces\", or where your receiver is; keys belong in \
+                    {HEADERS}"
             )),
         )];
     };
@@ -31,18 +32,21 @@ pub(super) fn judge(env: &Env<'_>, local: &Path) -> Vec<Finding> {
         Err(why) => Finding::problem(
             check,
             why,
-            put(&format!("\"{HEADERS}\": \"name=value,name=value\" with %2C for a comma in a value, or set {PRESET} and give the key alone")),
+            put(&format!(
+                "\"{HEADERS}\": \"name=value,name=value\" with %2C for a comma in a value, or set {PRESET} \
+                and give the key alone"
+            )),
         ),
         Ok(_) if secrets.is_empty() && Otlp.needs_secret(&to) => Finding::problem(
             check,
-            format!("{} ({}) wants a key, and there is none", to.address, to.account),
-            put(&format!("your key as {HEADERS}")),
+            format!("{} ({}) needs a key, and there is none", to.address, to.account),
+            put(&format!("set {HEADERS} to your key")),
         ),
         Ok(_) if !to.is_private() => Finding::warning(
             check,
-            format!("{} would get the conversation unencrypted: nothing is sent there before you trust it", to.address),
+            format!("conversations would go to {} unencrypted: nothing is sent there until you trust it", to.address),
             format!(
-                "set {endpoint} to one with https://, or if the way there is safe: cc-langfusectl trust {} {}",
+                "set {endpoint} to one with https://, or if the network is safe: cc-langfusectl trust {} {}",
                 quoted(&to.address),
                 quoted(&to.account)
             ),
@@ -62,7 +66,7 @@ pub(super) fn judge(env: &Env<'_>, local: &Path) -> Vec<Finding> {
     ] {
         if !is_known {
             let value = env.get(name).unwrap_or_default();
-            let seen = format!("{name} is \"{value}\", which nobody knows: it counts as not set");
+            let seen = format!("{name} is \"{value}\", which is not a known value: it is ignored");
             findings.push(Finding::warning(check, seen, format!("set it to one of: {wanted}")));
         }
     }

@@ -54,7 +54,7 @@ fn an_unsupported_event_is_reported_because_it_turns_off_all_hooks() {
 #[test]
 fn settings_that_claude_code_refuses_are_reported() {
     for (text, expect) in [
-        ("[]", "not an object"),
+        ("[]", "not a JSON object"),
         (r#"{"env":[]}"#, "`env` is not"),
         (r#"{"env":{"A":{}}}"#, "`env.A` is not"),
         (r#"{"hooks":[]}"#, "`hooks` is not"),
@@ -77,7 +77,10 @@ fn the_stronger_settings_win_and_an_empty_value_unsets() {
         let (settings, _) = read(files, [("TRACE_TO_LANGFUSE".to_owned(), "false".to_owned())]);
         settings.judge_project(Path::new("/p"))
     };
-    assert_eq!(state(&[])[0].seen, "off for /p: TRACE_TO_LANGFUSE is set by the environment, but not to \"true\"");
+    assert_eq!(
+        state(&[])[0].seen,
+        "off for /p: TRACE_TO_LANGFUSE is set by the environment to something other than \"true\""
+    );
     assert_eq!(state(&[file(Place::User, on)])[0].seen, "on for /p, by /User");
     let off = file(Place::Local, r#"{"env":{"TRACE_TO_LANGFUSE":""}}"#);
     assert_eq!(state(&[file(Place::User, on), off])[0].state, State::Problem);
