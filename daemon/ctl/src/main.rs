@@ -34,6 +34,7 @@ mod help;
 mod history;
 mod import_state;
 mod kinds;
+mod latest;
 mod logs;
 mod open;
 mod pause;
@@ -93,7 +94,7 @@ enum Command {
     },
     /// Watch events, queue, destinations and sessions with their tokens
     ///
-    /// Without a terminal it prints once, as plain text.
+    /// Without a terminal it is `status`.
     Top(top::Top),
     /// List the sessions the daemon knows, newest first
     Sessions(sessions::Sessions),

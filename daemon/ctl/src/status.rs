@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use crate::{
     client::Client,
+    latest,
     ui::{
         amount::{count, size},
-        table,
+        table, terminal,
     },
 };
 use cc_core::{
@@ -110,11 +111,6 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
             (None, _) => {}
         }
     }
-    for (index, session) in sessions.iter().take(10).enumerate() {
-        let label = if index == 0 { "sessions" } else { "" };
-        let open = if session.open_turn { ", one open" } else { "" };
-        out!("{label:<14}{} {}{open}", short(&session.session_id), count(session.turns as usize, "turn"));
-    }
     // The type of a line is one word; a field is prefixed with its line's type.
     let (fields, kinds): (Vec<_>, Vec<_>) = unknown_kinds.iter().partition(|of| of.kind.contains('.'));
     for (what, met) in [("line kind", kinds), ("field", fields)] {
@@ -126,6 +122,13 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         for (index, (what, count)) in counts.iter().enumerate() {
             out!("{:<14}{what} {count}", if index == 0 { label } else { "" });
         }
+    }
+    if !sessions.is_empty() {
+        out!();
+        latest::lines(sessions, terminal::width().unwrap_or(usize::MAX)).iter().for_each(|line| out!("{line}"));
+    }
+    if !problems.is_empty() {
+        out!();
     }
     for (index, problem) in problems.iter().enumerate() {
         out!("{:<14}{}", if index == 0 { "problem" } else { "" }, short(problem));

@@ -10,7 +10,8 @@ use std::{
 
 use crate::{
     client::Client,
-    sessions,
+    latest::{self, Account, Tokens},
+    sessions, status,
     ui::{
         amount::size,
         screen::{Screen, Wake},
@@ -19,23 +20,12 @@ use crate::{
     },
 };
 use cc_core::status::{Session, Status};
-use cc_langfuse::{
-    clock,
-    output::Look as Style,
-    rebuild::{self, Used},
-};
-
-/// How many sessions are shown if the screen sets no limit.
-const SESSIONS: usize = 10;
-
-/// A growing transcript is read again after this many times the duration of the last read.
-const REST_FACTOR: u32 = 20;
+use cc_langfuse::{clock, output::Look as Style};
 
 /// `top`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl top --interval 2s
-  cc-langfusectl top --once
 
 Tokens are those of the transcripts. What a session cost is what Claude Code wrote there when it ended; a + says that the
 session went on since, a dash that it is not known.")]
@@ -43,21 +33,17 @@ pub(crate) struct Top {
     /// How often to look: 500ms, 2s
     #[arg(long, default_value = "1s", value_parser = crate::ui::amount::duration)]
     interval: Duration,
-    /// Print once, as plain text
-    #[arg(long)]
+    /// The same as `status`, which replaced it
+    #[arg(long, hide = true)]
     once: bool,
 }
 
 impl Top {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let first = Look::now()?;
         if self.once || !terminal::is_there() {
-            let mut tokens = Tokens::default();
-            first.sessions().iter().take(SESSIONS).for_each(|session| tokens.read(session));
-            view(&first, None, &tokens.0, usize::MAX, SESSIONS).iter().for_each(|line| out!("{line}"));
-            return Ok(ExitCode::SUCCESS);
+            return status::status(false);
         }
-        live(first, self.interval.max(Duration::from_millis(100)))
+        live(Look::now()?, self.interval.max(Duration::from_millis(100)))
     }
 }
 
@@ -83,33 +69,6 @@ impl Look {
         let before = before.filter(|before| before.status.daemon.pid == self.status.daemon.pid)?;
         let grown = count(&self.status)?.checked_sub(count(&before.status)?)?;
         Some(grown as f64 / (self.at - before.at).as_secs_f64().max(1e-3))
-    }
-}
-
-/// The usage of sessions, by transcript.
-#[derive(Default)]
-struct Tokens(HashMap<PathBuf, Account>);
-
-/// What was read of a transcript.
-#[derive(Clone)]
-struct Account {
-    used: Option<Used>,
-    length: u64,
-    again: Instant,
-}
-
-impl Tokens {
-    /// Reads a transcript, unless it has not changed or was read just now.
-    fn read(&mut self, session: &Session) {
-        let Ok(length) = std::fs::metadata(&session.transcript).map(|meta| meta.len()) else { return };
-        let known = self.0.get(&session.transcript);
-        if known.is_some_and(|known| known.length == length || clock::monotonic() < known.again) {
-            return;
-        }
-        let started = clock::monotonic();
-        let used = rebuild::used(&session.transcript, &session.session_id).ok();
-        let again = clock::monotonic() + started.elapsed() * REST_FACTOR;
-        self.0.insert(session.transcript.clone(), Account { used, length, again });
     }
 }
 
@@ -151,34 +110,8 @@ fn view(
     let fits = [Fit::Start, Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole];
     lines.extend(table::lines(&table::fitted(rows, &fits, width)));
     lines.push(String::new());
-    let now = jiff::Timestamp::now();
-    let mut rows =
-        vec![["SESSION", "TURNS", "LAST HEARD", "IN", "OUT", "CACHED", "COST", "TITLE"].map(str::to_owned).to_vec()];
-    rows.extend(look.sessions().iter().take(most).map(|session| {
-        let used = used.get(&session.transcript).and_then(|read| read.used.as_ref());
-        let count = |of: fn(&Used) -> u64| used.map_or_else(|| "-".to_owned(), |used| of(used).to_string());
-        vec![
-            table::clip(&session.session_id, 36),
-            sessions::turns(session),
-            table::ago(session.last_heard.as_deref(), now),
-            count(|used| used.tokens.input + used.tokens.cache_write_5m + used.tokens.cache_write_1h),
-            count(|used| used.tokens.output),
-            count(|used| used.tokens.cache_read),
-            used.map_or_else(|| "-".to_owned(), cost),
-            session.title.as_deref().map_or_else(String::new, |title| table::clip(title, 40)),
-        ]
-    }));
-    let mut fits = [Fit::Whole; 8];
-    (fits[0], fits[7]) = (Fit::Id, Fit::End);
-    lines.extend(table::lines(&table::fitted(rows, &fits, width)));
+    lines.extend(latest::table(look.sessions(), used, width, most));
     lines.into_iter().map(|line| table::clip(&line, width.min(10_000))).collect()
-}
-
-fn cost(used: &Used) -> String {
-    match used.cost_usd {
-        Some(cost) => format!("${cost:.4}{}", if used.more { "+" } else { "" }),
-        None => "-".to_owned(),
-    }
 }
 
 /// Highlights the first line and the headings of the tables.
