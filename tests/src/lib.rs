@@ -21,6 +21,7 @@ pub mod langfuse;
 pub mod proxy;
 pub mod raw;
 pub mod real;
+pub mod real_claude;
 pub mod recording;
 pub mod scene;
 pub mod server;

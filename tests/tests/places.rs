@@ -147,7 +147,7 @@ fn each_command_takes_the_name_that_a_container_has_for_a_transcript() {
     for (args, expect) in [
         (&["backfill", there, "--dry-run"][..], "2 observations"),
         (&["backfill", &transcript, "--yes"], "2 observations added"),
-        (&["backfill", &transcript, "--yes"], "2 are there already"),
+        (&["backfill", &transcript, "--yes"], "2 observations are there already"),
         (&["replay", &transcript], "given to the daemon"),
         (&["show", &transcript], "hello"),
     ] {

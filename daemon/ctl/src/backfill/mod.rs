@@ -345,14 +345,19 @@ impl Plan {
     }
 
     fn say(&self) {
-        out!(
-            "would add at most {} in {} of {} ({} tokens); {} are there already",
-            count(self.fresh, "observation"),
-            count(self.turns, "turn"),
-            count(self.sessions, "session"),
-            self.tokens,
-            self.others.sent + self.others.copies,
-        );
+        let there = self.others.sent + self.others.copies;
+        if self.fresh == 0 {
+            out!("nothing to add: {} are there already", count(there, "observation"));
+        } else {
+            out!(
+                "would add at most {} in {} of {} ({} tokens); {} are there already",
+                count(self.fresh, "observation"),
+                count(self.turns, "turn"),
+                count(self.sessions, "session"),
+                self.tokens,
+                there,
+            );
+        }
         if self.others.withheld > 0 {
             out!(
                 "left out, as they were said during a pause or were forgotten: {}",
