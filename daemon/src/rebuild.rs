@@ -101,10 +101,9 @@ pub fn untraced(path: &Path, book: &Book) -> Vec<Remainder> {
 pub struct Used {
     /// Of its own transcript and those of its subagents.
     pub tokens: Tokens,
-    /// According to Claude Code's latest totals.
+    /// Claude Code's own total in US dollars if the session has not continued since it was written, otherwise by list price; `None` if a
+    /// model has none.
     pub cost_usd: Option<f64>,
-    /// The session has continued since.
-    pub more: bool,
 }
 
 /// The usage of the session at `path`.
@@ -112,15 +111,15 @@ pub struct Used {
 /// # Errors
 /// If the file cannot be read.
 pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
-    let mut used = Used { tokens: Tokens::default(), cost_usd: None, more: false };
+    let (mut tokens, mut stated_usd) = (Tokens::default(), None);
     let look = |line: &[u8], record: Option<&Record>| match record {
         None => {
             if let Some(stated) = Stated::parse(line) {
-                (used.cost_usd, used.more) = (Some(stated.cost_usd), false);
+                stated_usd = Some(stated.cost_usd);
             }
         }
         Some(Record::Prompt(prompt)) if prompt.stands_in() => {}
-        Some(Record::Prompt(_) | Record::Assistant(_)) => used.more = true,
+        Some(Record::Prompt(_) | Record::Assistant(_)) => stated_usd = None,
         Some(_) => {}
     };
     let mut book = Book::new(session_id);
@@ -134,8 +133,9 @@ pub fn used(path: &Path, session_id: &str) -> Result<Used, Unreadable> {
             std::iter::once(turn).chain(agents).for_each(|turn| book.add(turn));
         },
     )?;
-    book.calls.iter().for_each(|call| used.tokens += call.tokens);
-    Ok(used)
+    book.calls.iter().for_each(|call| tokens += call.tokens);
+    let listed_usd = || book.calls.iter().map(|call| call.cost).sum();
+    Ok(Used { tokens, cost_usd: stated_usd.or_else(listed_usd) })
 }
 
 /// Longest line that is read just for its prompt, in bytes.

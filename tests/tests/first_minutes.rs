@@ -2,12 +2,14 @@
 //! the final message is true.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use tests::{Answer, Home, Server, setup::json_of, terminal::Dialogue};
+use regex::Regex;
+use tests::{Answer, Home, Server, Story, setup::json_of, terminal::Dialogue};
 
 const PUBLIC: &str = "pk-lf-01628e54-f2e1-4452-8e4e-eede11a0a73e";
 const SECRET: &str = "sk-lf-0a1b2c3d-0000-4452-8e4e-canary0a73e9";
@@ -112,6 +114,87 @@ fn setup_needs_four_answers_to_a_running_daemon() {
         assert_eq!(code, Some(0), "{shown}");
         assert!(!shown.contains(SECRET), "{shown}");
     }
+}
+
+/// What the screens of the first ten minutes were when they were last looked at. To accept a wanted change:
+/// `GOLDEN=write cargo test -p tests --test first_minutes`.
+const GOLDEN: &str = "golden/first_ten_minutes.txt";
+
+/// A screen without what differs from run to run.
+fn normal(shown: &str, desk: &Desk, server: &Server) -> String {
+    // A text that is shown briefly is overwritten.
+    let kept = shown.lines().map(|line| line.rsplit("\r\x1b[K").next().unwrap_or_default().trim_end());
+    let mut text = kept.collect::<Vec<_>>().join("\n").replace(desk.home.path().to_str().expect("text"), "HOME");
+    text = text.replace(&server.url, "http://SERVER").replace(server.url.trim_start_matches("http://"), "SERVER");
+    for (pattern, put) in [
+        (r"0\.1\.0 \([^)]*\)", "VERSION"),
+        (r"pid \d+", "pid N"),
+        (r"\b[0-9a-f]{32}\b", "TRACE"),
+        (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?", "TIME"),
+        (r"\d+(\.\d+)? m?s\b", "N s"),
+        (r"\d+ (min|h|d) ago", "N s ago"),
+        (r"\d+(\.\d+)? (GiB|TiB) of \d+(\.\d+)? (GiB|TiB)", "N of N"),
+    ] {
+        text = Regex::new(pattern).expect("a pattern").replace_all(&text, put).into_owned();
+    }
+    text
+}
+
+#[test]
+fn the_screens_of_the_first_ten_minutes_are_as_recorded() {
+    let mut screens = String::new();
+    for size in [(80, 24), (200, 50)] {
+        let (desk, server) = (Desk::new(), langfuse());
+        let _ = writeln!(screens, "==== {} columns, {} rows", size.0, size.1);
+        let mut screen = |args: &[&str], person: Dialogue| {
+            let (code, shown) = person.end();
+            let shown = normal(&shown, &desk, &server);
+            let _ = writeln!(screens, "$ cc-langfusectl {}\n{shown}\n[exit {}]\n", args.join(" "), code.unwrap_or(-1));
+        };
+        for args in [&["doctor", "--no-probe"][..], &["status"]] {
+            screen(args, desk.at(size, args));
+        }
+        let mut person = desk.at(size, &["setup"]);
+        person.expect("What is to be traced?").say("");
+        person.expect("Langfuse server").say(&server.url);
+        person.expect("Public key").say(PUBLIC);
+        person.expect("Secret key").say(SECRET);
+        person.expect("Make these changes?").say("");
+        screen(&["setup"], person);
+        let mut story = Story::new(&desk.home, "work", "01628e54-f2e1-4452-8e4e-eede11a0a73e");
+        story.prompt("Fix the slice helper, please.").tool("3 passed").answer("All tests pass now.");
+        let settings = json_of(&desk.settings());
+        let env = settings["env"].as_object().expect("env").iter();
+        let env: Vec<_> = env.map(|(name, value)| (name.clone(), value.as_str().expect("text").to_owned())).collect();
+        desk.home.hook(&story.stop("All tests pass now."), &env);
+        for args in [
+            &["flush"][..],
+            &["status"],
+            &["sessions"],
+            &["open", "--print"],
+            &["show", "01628e54"],
+            &["usage", "--by", "model"],
+            &["backfill", "--dry-run"],
+            &["doctor", "--no-probe"],
+            &["pause"],
+            &["doctor", "--no-probe"],
+            &["resume"],
+            &["stop"],
+            &["status"],
+            &["uninstall", "--yes", "--purge"],
+        ] {
+            screen(args, desk.at(size, args));
+        }
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(GOLDEN);
+    if std::env::var_os("GOLDEN").is_some_and(|order| order == "write") {
+        fs::write(&path, &screens).expect("written");
+    }
+    let golden = fs::read_to_string(&path).expect("the golden file");
+    for (number, (is, was)) in (1..).zip(screens.lines().zip(golden.lines())) {
+        assert_eq!(is, was, "line {number} of {GOLDEN}\n{screens}");
+    }
+    assert_eq!(screens.lines().count(), golden.lines().count());
 }
 
 #[test]

@@ -357,16 +357,16 @@ fn status_shows_the_latest_sessions_with_their_tokens() {
         (shown, ["TURNS", "IN", "OUT", "CACHED", "COST"].map(cell))
     };
     let (shown, cells) = row();
-    assert_eq!(cells, ["2", "20", "3", "14", "-"], "{shown}");
+    assert_eq!(cells, ["2", "20", "3", "14", "$0.0001"], "{shown}");
     assert!(shown.contains("events        0 waiting"), "{shown}");
     assert!(shown.contains(&format!("{} (pk-lf-test)", server.url)) && shown.contains(" ok, "), "{shown}");
     assert!(!shown.contains('\x1b'), "{shown}");
-    // Claude Code's own cost, marked as incomplete.
+    // Claude Code's own total, until the session continues.
     story.raw(br#"{"type":"cost-state","sessionId":"s-1","totalCostUSD":0.25,"modelUsage":{}}"#);
     assert_eq!(row().1, ["2", "20", "3", "14", "$0.2500"]);
     story.turn("third", "three");
     let (_, cells) = row();
-    assert_eq!(cells[1..], ["30", "6", "21", "$0.2500+"]);
+    assert_eq!(cells[1..], ["30", "6", "21", "$0.0002"]);
     // `top` cannot draw on a pipe, and prints the same; `top --once` did so before.
     for args in [&["top"][..], &["top", "--once"]] {
         assert!(text(&home.ctl(args)).contains("s-1"), "{args:?}");

@@ -373,8 +373,10 @@ fn a_purge_removes_only_the_programs_own_files() {
     assert_eq!(home.spooled().len(), 1);
     let database = fs::read(home.paths().database).expect("a database");
     fs::create_dir(state.join("corrupt-1790000000000")).expect("made");
-    for name in ["state.v1.bak", "state.db.new", "corrupt-1790000000000/state.db", "corrupt-1790000000000/state.db-wal"]
-    {
+    let copies =
+        ["state.v1.bak", "state.db.new", "corrupt-1790000000000/state.db", "corrupt-1790000000000/state.db-wal"];
+    // The last two are the index of `usage` and `view`.
+    for name in copies.into_iter().chain(["index.db", "index.db-wal"]) {
         fs::write(state.join(name), &database).expect("written");
     }
     for name in ["setup.json.before-cc-langfuse-aB3dE9", "spool/18a2f-3e.part", "spool.evicted", "begun", "begun.part"]
@@ -386,6 +388,7 @@ fn a_purge_removes_only_the_programs_own_files() {
         "notes.txt",
         "state.db.backup",
         "state.db-old",
+        "index.db.mine",
         "state.v9.bak",
         "state.db.new.mine",
         "setup.json.mine",

@@ -20,7 +20,7 @@ use cc_langfuse::{
 };
 
 /// The file name of the index in the state directory.
-const NAME: &str = "index.db";
+pub(crate) const INDEX: &str = "index.db";
 
 /// The user's history, or the transcripts at given paths.
 pub(crate) struct History {
@@ -52,7 +52,7 @@ impl History {
         let state = client::paths()?.state;
         let index = if paths.is_empty() {
             socket::private_dir(&state)?;
-            Index::open(&state.join(NAME))?
+            Index::open(&state.join(INDEX))?
         } else {
             Index::in_memory()?
         };

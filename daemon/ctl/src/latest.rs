@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::PathBuf, time::Instant};
 
 use crate::{
-    sessions,
+    client, session, sessions,
     ui::table::{self, Fit},
 };
 use cc_core::status::Session;
@@ -29,6 +29,8 @@ pub(crate) struct Tokens(pub(crate) HashMap<PathBuf, Account>);
 #[derive(Clone)]
 pub(crate) struct Account {
     used: Option<Used>,
+    /// Its title, else its first prompt, masked.
+    title: Option<String>,
     length: u64,
     again: Instant,
 }
@@ -43,8 +45,9 @@ impl Tokens {
         }
         let started = clock::monotonic();
         let used = rebuild::used(&session.transcript, &session.session_id).ok();
+        let title = session::title(session, &client::config().map(|config| config.rules).unwrap_or_default());
         let again = clock::monotonic() + started.elapsed() * REST_FACTOR;
-        self.0.insert(session.transcript.clone(), Account { used, length, again });
+        self.0.insert(session.transcript.clone(), Account { used, title, length, again });
     }
 }
 
@@ -67,7 +70,9 @@ pub(crate) fn table(sessions: &[Session], used: &HashMap<PathBuf, Account>, widt
     let mut rows =
         vec![["SESSION", "TURNS", "LAST HEARD", "IN", "OUT", "CACHED", "COST", "TITLE"].map(str::to_owned).to_vec()];
     rows.extend(sessions.iter().take(most).map(|session| {
-        let used = used.get(&session.transcript).and_then(|read| read.used.as_ref());
+        let read = used.get(&session.transcript);
+        let used = read.and_then(|read| read.used.as_ref());
+        let title = session.title.as_ref().or_else(|| read?.title.as_ref());
         let count = |of: fn(&Used) -> u64| used.map_or_else(|| "-".to_owned(), |used| of(used).to_string());
         vec![
             table::clip(&session.session_id, 36),
@@ -77,7 +82,7 @@ pub(crate) fn table(sessions: &[Session], used: &HashMap<PathBuf, Account>, widt
             count(|used| used.tokens.output),
             count(|used| used.tokens.cache_read),
             used.map_or_else(|| "-".to_owned(), cost),
-            session.title.as_deref().map_or_else(String::new, |title| table::clip(title, 40)),
+            title.map_or_else(|| "-".to_owned(), |title| table::clip(title, 40)),
         ]
     }));
     let mut fits = [Fit::Whole; 8];
@@ -87,7 +92,7 @@ pub(crate) fn table(sessions: &[Session], used: &HashMap<PathBuf, Account>, widt
 
 fn cost(used: &Used) -> String {
     match used.cost_usd {
-        Some(cost) => format!("${cost:.4}{}", if used.more { "+" } else { "" }),
+        Some(cost) => format!("${cost:.4}"),
         None => "-".to_owned(),
     }
 }

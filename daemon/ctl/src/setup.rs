@@ -42,7 +42,7 @@ pub(crate) mod files;
 mod keys;
 mod mlflow;
 mod native_otel;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod service;
 mod typed;
 

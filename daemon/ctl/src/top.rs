@@ -27,8 +27,8 @@ use cc_langfuse::{clock, output::Look as Style};
 #[command(after_help = "Examples:
   cc-langfusectl top --interval 2s
 
-Tokens are those of the transcripts. What a session cost is what Claude Code wrote there when it ended; a + says that the
-session went on since, a dash that it is not known.")]
+Tokens are those of the transcripts. The cost of a session is what Claude Code wrote when it ended; of one that continues, the
+list price of its tokens. A dash: not known.")]
 pub(crate) struct Top {
     /// How often to look: 500ms, 2s
     #[arg(long, default_value = "1s", value_parser = crate::ui::amount::duration)]

@@ -11,16 +11,14 @@ use anyhow::{Context, bail};
 
 use crate::{
     client::{self, Client},
+    history,
     setup::{
         files::{self, Change, Part, Record, Written},
-        project_dir,
+        plan, project_dir,
         service::Manager,
         usage,
     },
-    ui::{
-        diff::{self, secrets_in},
-        terminal,
-    },
+    ui::{diff::secrets_in, table, terminal},
 };
 use cc_core::settings::{registered, undo};
 use cc_langfuse::{
@@ -105,7 +103,11 @@ impl Uninstall {
             }
         }
         let manager = record.service.as_deref().and_then(Manager::named);
-        changes.iter().for_each(|to| diff::show(&to.path, to.current.as_deref(), to.new.as_deref()));
+        if self.dry_run || !terminal::is_there() {
+            plan::show_whole(&changes);
+        } else {
+            plan::show_undone(&changes, &home);
+        }
         let data = self.purge && (paths.state.exists() || paths.log.exists());
         let code = if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         if changes.is_empty() && record == Record::default() && !data {
@@ -113,16 +115,16 @@ impl Uninstall {
             return Ok(code);
         }
         if manager.is_some() {
-            out!("the service is stopped and no longer started");
+            out!("stop          the service, which is then no longer started");
         }
         if data {
-            out!("{} is removed, with everything that is not delivered yet", paths.state.display());
+            out!("remove        {}, with everything that is not delivered yet", table::path(&paths.state, &home));
         }
         if self.dry_run {
             out!("dry run: nothing was changed");
             return Ok(code);
         }
-        if !self.yes && !terminal::agrees("Do this?")? {
+        if !self.yes && !plan::agrees(&changes)? {
             out!("nothing was changed");
             return Ok(ExitCode::from(1));
         }
@@ -277,9 +279,10 @@ fn entries(dir: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
     entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
 }
 
-/// The database, or one that was salvaged from a damaged one.
+/// The database, one that was salvaged from a damaged one, or the index of `usage` and `view`.
 fn is_database(name: &str) -> bool {
-    let rest = name.strip_prefix("state.db").map(|rest| rest.strip_prefix(".new").unwrap_or(rest));
+    let state = name.strip_prefix("state.db").map(|rest| rest.strip_prefix(".new").unwrap_or(rest));
+    let rest = state.or_else(|| name.strip_prefix(history::INDEX));
     rest.is_some_and(|rest| DATABASE.contains(&rest))
 }
 

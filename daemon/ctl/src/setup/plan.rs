@@ -23,6 +23,16 @@ pub(super) fn show(changes: &[Change], home: &Path) {
     }
 }
 
+/// Shows what becomes of each file that `setup` changed.
+pub(crate) fn show_undone(changes: &[Change], home: &Path) {
+    for Change { path, new, .. } in changes {
+        match new {
+            None => out!("remove        {}", table::path(path, home)),
+            Some(_) => out!("change        {}: without what setup wrote", table::path(path, home)),
+        }
+    }
+}
+
 /// What is added to it.
 fn what(change: &Change) -> String {
     match &change.part {
@@ -50,7 +60,7 @@ fn what(change: &Change) -> String {
 }
 
 /// Shows every changed line.
-pub(super) fn show_whole(changes: &[Change]) {
+pub(crate) fn show_whole(changes: &[Change]) {
     changes.iter().for_each(|to| diff::show(&to.path, to.current.as_deref(), to.new.as_deref()));
 }
 
@@ -58,7 +68,7 @@ pub(super) fn show_whole(changes: &[Change]) {
 ///
 /// # Errors
 /// At the end of the input.
-pub(super) fn agrees(changes: &[Change]) -> anyhow::Result<bool> {
+pub(crate) fn agrees(changes: &[Change]) -> anyhow::Result<bool> {
     loop {
         match terminal::ask("Make these changes? y, n, or d to see every line", Some("y"))?.to_lowercase().as_str() {
             "y" | "yes" => return Ok(true),
