@@ -11,6 +11,8 @@ use std::{
     time::Instant,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     clock,
     reader::{self, Transcript, Unreadable},
@@ -258,6 +260,19 @@ impl Agent {
         Ok(n == buffer.len())
     }
 
+    /// `None` if it worked for no turn of `closed`.
+    fn settled(&self, is_placed: bool, closed: &HashSet<&str>) -> Option<Settled> {
+        let runs = || self.work.runs.iter();
+        let is_closed = |turn: &Turn| turn.place.is_some() && closed.contains(turn.trace_key());
+        let turns: Vec<String> =
+            runs().filter(|turn| is_closed(turn)).map(|turn| turn.trace_key().to_owned()).collect();
+        if turns.is_empty() {
+            return None;
+        }
+        let looks = self.seen.filter(|_| is_placed && runs().all(is_closed));
+        Some(Settled { looks, turns, launches: runs().flat_map(placement::closed_launches).collect() })
+    }
+
     /// Nothing more will come: a complete last line counts even without its newline.
     pub fn finish_line(&mut self, mut skipped: impl FnMut(&'static str)) {
         let Self { lines, work: Subagent { runs, .. }, held, .. } = self;
@@ -308,24 +323,83 @@ pub fn all(
     launches: Vec<Launch>,
     last: &[&Turn],
 ) -> (HashMap<String, Vec<Turn>>, Vec<Turn>) {
-    let mut agents = Agents::default();
-    agents.load(HashMap::new(), launches);
-    agents.discover(transcript, &[]);
+    let found = unsettled(transcript, roots, &launches, last, &BTreeMap::new(), &HashSet::new());
+    (found.placed, found.unplaced)
+}
+
+/// What is remembered of a subagent that a closed turn launched.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settled {
+    /// It is not read again while its files look like this; `None` if its place may still change.
+    looks: Option<[Option<Look>; 2]>,
+    /// The keys of the closed turns it worked for.
+    turns: Vec<String>,
+    /// Those of its own subagents.
+    launches: Vec<Launch>,
+}
+
+/// The subagents of a session that have to be read.
+#[derive(Debug, Default)]
+pub struct Unsettled {
+    /// Their runs, by the key of the turn that launched them.
+    pub placed: HashMap<String, Vec<Turn>>,
+    /// Those that belong to no turn.
+    pub unplaced: Vec<Turn>,
+    /// The turns of settled ones that have changed or are gone.
+    pub changed: BTreeSet<String>,
+    /// What is to be remembered of them, and of those that were not read.
+    pub settled: BTreeMap<String, Settled>,
+    /// Bytes in their transcripts.
+    pub bytes: u64,
+}
+
+/// Like [`all`], without those `settled` ones that look as before and whose turn has no other subagent that is read. `closed` are the
+/// keys of turns that will not be read again.
+pub fn unsettled(
+    transcript: &Path,
+    roots: &[PathBuf],
+    launches: &[Launch],
+    last: &[&Turn],
+    settled: &BTreeMap<String, Settled>,
+    closed: &HashSet<&str>,
+) -> Unsettled {
+    let mut left: BTreeMap<&String, &Settled> = settled.iter().collect();
     let mut buffer = vec![0; reader::CHUNK_BYTES];
-    for agent in agents.at_work.values_mut() {
-        while agent.read(roots, &mut buffer, |_| {}).unwrap_or(false) {}
-    }
-    agents.place_all(last);
-    let (mut found, mut unplaced): (HashMap<String, Vec<Turn>>, Vec<Turn>) = Default::default();
-    for id in agents.ids() {
-        let placed = agents.get(&id).is_some_and(|agent| agent.is_placed()) || agents.guess_place(&id, last);
-        for turn in agents.at_work.remove(&id).into_iter().flat_map(|agent| agent.work.runs.into_turns()) {
-            if placed {
-                found.entry(turn.trace_key().to_owned()).or_default().push(turn);
-            } else {
-                unplaced.push(turn);
+    loop {
+        let mut agents = Agents::default();
+        let of_left = left.values().flat_map(|settled| &settled.launches);
+        agents.load(HashMap::new(), launches.iter().chain(of_left).cloned().collect());
+        agents.discover(transcript, &[]);
+        left.retain(|id, settled| agents.at_work.get(*id).is_some_and(|agent| Some(agent.looks()) == settled.looks));
+        agents.at_work.retain(|id, _| !left.contains_key(id));
+        for agent in agents.at_work.values_mut() {
+            while agent.read(roots, &mut buffer, |_| {}).unwrap_or(false) {}
+        }
+        agents.place_all(last);
+        let mut found = Unsettled::default();
+        for id in agents.ids() {
+            let is_placed = agents.get(&id).is_some_and(|agent| agent.is_placed());
+            let is_known = is_placed || agents.guess_place(&id, last);
+            let Some(agent) = agents.at_work.remove(&id) else { continue };
+            found.bytes += agent.read_to.offset;
+            found.settled.extend(agent.settled(is_placed, closed).map(|settled| (id.clone(), settled)));
+            for turn in agent.work.runs.into_turns() {
+                if is_known {
+                    found.placed.entry(turn.trace_key().to_owned()).or_default().push(turn);
+                } else {
+                    found.unplaced.push(turn);
+                }
             }
         }
+        let again = settled.iter().filter(|(id, _)| !left.contains_key(id)).flat_map(|(_, settled)| &settled.turns);
+        found.changed = again.cloned().collect();
+        let before = left.len();
+        left.retain(|_, settled| {
+            !settled.turns.iter().any(|turn| found.changed.contains(turn) || found.placed.contains_key(turn))
+        });
+        if left.len() == before {
+            found.settled.extend(left.into_iter().map(|(id, settled)| (id.clone(), settled.clone())));
+            return found;
+        }
     }
-    (found, unplaced)
 }

@@ -60,6 +60,13 @@ impl Beside {
         self
     }
 
+    /// No further line is a copy of one of `session`.
+    #[must_use]
+    pub fn after(mut self, session: Option<String>) -> Self {
+        self.known = session.map(|session| (session, HashSet::new()));
+        self
+    }
+
     /// Leaves copied turns to the session they were copied from, if that can be read.
     #[must_use]
     pub fn leaving_copies(mut self) -> Self {
@@ -136,6 +143,10 @@ impl Elsewhere for Beside {
                 (id.starts_with(letters) && id != self.session_id && is_name(id)).then(|| id.to_owned())
             })
         })
+    }
+
+    fn left(&self) -> Option<&str> {
+        self.known.as_ref().filter(|(_, lines)| lines.is_empty()).map(|(session, _)| session.as_str())
     }
 
     fn claim(&mut self, uuid: &str) -> bool {

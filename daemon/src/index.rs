@@ -4,6 +4,7 @@
 //! transcripts: deleting it only costs the time to rebuild it. It knows neither the daemon nor its database.
 
 use std::{
+    collections::HashMap,
     io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -26,7 +27,7 @@ pub use lists::{Listed, ListedCall, ListedTurn, PromptAt, Sum};
 pub use query::Filter;
 
 /// The form of the tables, and of what is read of transcripts: an index of another form is built anew.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
@@ -40,7 +41,23 @@ CREATE TABLE session (
   title INTEGER REFERENCES name,
   project INTEGER REFERENCES name,
   branch INTEGER REFERENCES name,
-  forked_from TEXT
+  forked_from TEXT,
+  -- The transcript it was forked from: see `read::parent`.
+  parent INTEGER,
+  has_totals INTEGER NOT NULL
+);
+-- Of the sessions that changed last: what is needed to read on from the start of their last turn.
+CREATE TABLE checkpoint (
+  session INTEGER PRIMARY KEY REFERENCES session ON DELETE CASCADE,
+  -- When the transcript was modified.
+  modified INTEGER NOT NULL,
+  -- Of the turns before.
+  title INTEGER REFERENCES name,
+  project INTEGER REFERENCES name,
+  branch INTEGER REFERENCES name,
+  -- The title of the turns that follow.
+  next_title INTEGER REFERENCES name,
+  state BLOB NOT NULL
 );
 CREATE TABLE turn (
   id INTEGER PRIMARY KEY,
@@ -84,6 +101,8 @@ CREATE TABLE call (
   branch INTEGER REFERENCES name,
   -- Its line says that it was copied from another session.
   is_copied INTEGER NOT NULL,
+  -- It is in the transcript of a subagent.
+  is_apart INTEGER NOT NULL,
   -- What shows that it stands in another place as well.
   mark_1 INTEGER, mark_2 INTEGER, mark_3 INTEGER,
   -- It counts here, and nowhere else.
@@ -114,6 +133,9 @@ CREATE INDEX call_mark_3 ON call (mark_3) WHERE mark_3 IS NOT NULL;
 /// How many sessions share a transaction.
 const BATCH: usize = 32;
 
+/// How many of the sessions that changed last are read on from their last turn; others are read as a whole.
+const KEPT: usize = 64;
+
 /// How long a reader waits for a writer, or one writer for another.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -140,7 +162,7 @@ pub struct Source {
 pub struct Updated {
     /// Sessions that were read.
     pub read: usize,
-    /// Bytes in their transcripts.
+    /// Bytes of transcripts that were read, each counted once.
     pub bytes: u64,
     /// Sessions that no longer exist.
     pub gone: usize,
@@ -155,6 +177,23 @@ pub struct Progress {
     pub done: u64,
     /// Bytes to read.
     pub total: u64,
+}
+
+/// A session in the index.
+struct Known {
+    id: i64,
+    /// The state of its files when they were read.
+    looks: Vec<u8>,
+    /// The session it was forked from, and the state of its transcript then.
+    parent: Option<(String, i64)>,
+    has_totals: bool,
+}
+
+impl Known {
+    /// A fork depends on what it was forked from.
+    fn parent_has_changed(&self, path: &Path) -> bool {
+        self.parent.as_ref().is_some_and(|(from, parent)| read::parent(path, from, self.has_totals) != *parent)
+    }
 }
 
 #[derive(Debug)]
@@ -248,26 +287,34 @@ impl Index {
         let mut updated = Updated::default();
         let mut known = self.known()?;
         let mut loose = read::Loose::default();
-        let changed: Vec<(&Source, read::Looks)> = sources
-            .iter()
-            .filter_map(|source| {
-                let looks = read::Looks::of(&source.path, loose.beside(&source.path));
-                let same = known.remove(&source.path).is_some_and(|known| known == looks.fingerprint());
-                (!same).then_some((source, looks))
-            })
-            .collect();
+        let all: Vec<read::Looks> =
+            sources.iter().map(|source| read::Looks::of(&source.path, loose.beside(&source.path))).collect();
+        let mut times: Vec<i64> = all.iter().map(|looks| looks.modified).collect();
+        times.sort_unstable_by(|one, other| other.cmp(one));
+        let oldest = times.get(KEPT - 1).copied().unwrap_or(i64::MIN);
+        let mut changed = Vec::new();
+        for (source, looks) in sources.iter().zip(all) {
+            let keep = looks.modified >= oldest;
+            let state = match known.remove(&source.path) {
+                None => None,
+                Some(known) if known.parent_has_changed(&source.path) => None,
+                Some(known) if known.looks == looks.fingerprint() => continue,
+                Some(known) => self.state(known.id)?.map(|state| (state, known.looks)),
+            };
+            changed.push(read::Job { source, looks, state, keep });
+        }
         updated.gone = known.len();
         for path in known.into_keys() {
             self.remove(&path)?;
         }
-        let mut at = Progress { done: 0, total: changed.iter().map(|(_, looks)| looks.bytes).sum() };
+        let mut at = Progress { done: 0, total: changed.iter().map(|job| job.looks.bytes).sum() };
         // Several sessions share a transaction, but no reader waits long for its end.
         let mut batch = Vec::new();
         read::all(&changed, |found, looks| {
             match found {
                 Ok(session) => {
                     updated.read += 1;
-                    updated.bytes += looks.bytes;
+                    updated.bytes += session.read;
                     batch.push(session);
                 }
                 Err((path, error)) => {
@@ -284,6 +331,9 @@ impl Index {
             Ok::<_, Error>(())
         })?;
         self.put_all(&batch, redactor)?;
+        if updated.read > 0 {
+            self.db.execute("DELETE FROM checkpoint WHERE modified < ?", [oldest])?;
+        }
         Ok(updated)
     }
 
@@ -293,11 +343,25 @@ impl Index {
         Ok(tx.commit()?)
     }
 
-    /// The state of each known session's files when they were read.
-    fn known(&self) -> Result<std::collections::HashMap<PathBuf, Vec<u8>>, Error> {
-        let mut statement = self.db.prepare("SELECT path, looks FROM session")?;
-        let rows = statement.query_map([], |row| Ok((PathBuf::from(row.get::<_, String>(0)?), row.get(1)?)))?;
+    fn known(&self) -> Result<HashMap<PathBuf, Known>, Error> {
+        let mut statement = self.db.prepare("SELECT path, id, looks, forked_from, parent, has_totals FROM session")?;
+        let rows = statement.query_map([], |row| {
+            let parent = row.get::<_, Option<String>>(3)?.zip(row.get(4)?);
+            let known = Known { id: row.get(1)?, looks: row.get(2)?, parent, has_totals: row.get(5)? };
+            Ok((PathBuf::from(row.get::<_, String>(0)?), known))
+        })?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// What is needed to read on in a session; `None` if there is nothing, or another version of the program wrote it.
+    fn state(&self, session: i64) -> Result<Option<read::State>, Error> {
+        let sql = "SELECT state, text FROM checkpoint LEFT JOIN name ON name.id = next_title WHERE session = ?";
+        let found = self.db.query_row(sql, [session], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?))).optional()?;
+        Ok(found.and_then(|(state, title)| {
+            let mut state = write::decode(&state)?;
+            state.checkpoint.set_title(title);
+            Some(state)
+        }))
     }
 
     /// Removes a session; calls that it shares with others count for them.
@@ -305,7 +369,7 @@ impl Index {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let found = tx.query_row("SELECT id FROM session WHERE path = ?", params![path.to_str()], |row| row.get(0));
         if let Some(id) = found.optional()? {
-            let others = own::rivals(&tx, id)?;
+            let others = own::rivals(&tx, id, own::Of::All)?;
             tx.execute("DELETE FROM session WHERE id = ?", [id])?;
             own::settle(&tx, others)?;
         }

@@ -17,6 +17,7 @@ use rustix::{
     fs::{CWD, OFlags},
     io::Errno,
 };
+use sha2::{Digest, Sha256};
 
 use crate::files::{self, Opened, Refused, Rules};
 use cc_core::{
@@ -32,6 +33,9 @@ pub mod places;
 
 /// The largest file beside a transcript that is read as a whole, in bytes.
 const MAX_SIDE_FILE_BYTES: u64 = 64 << 10;
+
+/// How many pieces show that a file was rewritten.
+const SAMPLES: u64 = 16;
 
 /// How much is read of an output that is too long for the transcript, in bytes.
 pub const MAX_SPILLED_BYTES: usize = 256 << 10;
@@ -193,6 +197,16 @@ impl Transcript {
     /// The position `offset` in this file, with its marker.
     pub fn position(&self, offset: u64) -> Position {
         Position { identity: self.identity, offset, marker: self.before(offset).map(|bytes| marker(&bytes)) }
+    }
+
+    /// A fingerprint of pieces from everywhere before `offset`, which shows that they were rewritten.
+    pub fn sample(&self, offset: u64) -> Option<u64> {
+        let mut pieces = Vec::with_capacity(SAMPLES as usize * MARKED);
+        for at in 1..=SAMPLES {
+            pieces.extend(self.before(offset / SAMPLES * at)?);
+        }
+        let digest = Sha256::digest(&pieces);
+        digest.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
     }
 
     /// The offset after the first `count` lines; if there are fewer, after the last complete one. Blank lines before the first

@@ -5,6 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -30,6 +31,10 @@ use cc_core::{
     },
     turn::{Assembler, Launch, Scope, Turn, placement},
 };
+
+mod grown;
+
+pub use grown::{Checkpoint, Grown, Part, grown};
 
 /// Reads the transcript at `path` and calls `each` with the observations of each turn: root first, then those of its subagents,
 /// then the events for turns that it abandoned. A line that occurs twice counts once, so every span comes once, except a root
@@ -83,7 +88,20 @@ pub fn turns(
 /// # Errors
 /// If the file cannot be read.
 pub fn book(path: &Path, session_id: &str) -> Result<Book, Unreadable> {
-    work(path, session_id, |_, _| {}).map(|(_, book)| book)
+    let book = RefCell::new(Book::new(session_id));
+    session(
+        path,
+        session_id,
+        None,
+        || beside(path, session_id),
+        |line, record| book.borrow_mut().line(line, record),
+        |turn, agents| {
+            let mut book = book.borrow_mut();
+            book.add(turn);
+            agents.iter().for_each(|agent| book.add(agent));
+        },
+    )?;
+    Ok(book.into_inner())
 }
 
 /// What calls without a line used in the session of `book`, whose transcript is at `path`. A fork leaves to its parent what is the
@@ -215,33 +233,6 @@ pub fn turns_from(
         found.extend(end.at_work_mut().map(emit).take(limit - found.len()));
     }
     Ok(found)
-}
-
-/// Hands each turn of a session to `each`, with the work of its subagents. Returned is its book, and the work of subagents of which nobody knows
-/// for which turn they did it. Copied turns come as well.
-///
-/// # Errors
-/// If the file cannot be read.
-pub fn work(
-    path: &Path,
-    session_id: &str,
-    mut each: impl FnMut(&Turn, &[Turn]),
-) -> Result<(Vec<Turn>, Book), Unreadable> {
-    let book = RefCell::new(Book::new(session_id));
-    let unplaced = session(
-        path,
-        session_id,
-        None,
-        || beside(path, session_id),
-        |line, record| book.borrow_mut().line(line, record),
-        |turn, agents| {
-            let mut book = book.borrow_mut();
-            book.add(turn);
-            agents.iter().for_each(|agent| book.add(agent));
-            each(turn, agents);
-        },
-    )?;
-    Ok((unplaced, book.into_inner()))
 }
 
 /// The traces of a session's own turns, without copied ones.
@@ -437,28 +428,41 @@ fn walk(
 ) -> Result<Assembler, Unreadable> {
     let mut file = Transcript::open(path)?;
     let (at, closed) = start(&mut file)?;
-    file.seek(at)?;
-    let mut lines = Lines::at(at);
     let mut assembler = Assembler::new(session_id, closed).beside(beside);
+    records(&mut file, at..u64::MAX, is_enough, |bytes, offset, _, record| {
+        look(bytes, record.as_ref());
+        if let Some(turn) = record.and_then(|record| assembler.push(record, offset)) {
+            each(turn);
+        }
+    })?;
+    Ok(assembler)
+}
+
+/// Calls `each` with the lines in that range of a transcript and their records: the line, the record's offset, whether the line begins
+/// with it, and the record if it can be read. Stops soon after `is_enough`.
+fn records(
+    file: &mut Transcript,
+    range: Range<u64>,
+    is_enough: &Cell<bool>,
+    mut each: impl FnMut(&[u8], u64, bool, Option<Record>),
+) -> Result<(), Unreadable> {
+    file.seek(range.start)?;
+    let mut lines = Lines::at(range.start);
+    let mut left = range.end.saturating_sub(range.start);
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut push = |offset, line: Line<'_>| {
-        let bytes = match line {
-            Line::Whole(bytes) => bytes,
-            Line::TooLong(_) => return,
-        };
+        let Line::Whole(bytes) = line else { return };
+        let mut is_first = true;
         pipeline::records(offset, line, |at, found| {
-            if matches!(found, Err(Skip::Field(_))) {
-                return;
-            }
-            let record = found.ok();
-            look(bytes, record.as_ref());
-            if let Some(turn) = record.and_then(|record| assembler.push(record, at)) {
-                each(turn);
+            if !matches!(found, Err(Skip::Field(_))) {
+                each(bytes, at, is_first && at == offset, found.ok());
+                is_first = false;
             }
         });
     };
     loop {
-        let n = file.read(&mut buffer)?;
+        let n = file.read(&mut buffer)?.min(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= n as u64;
         if n == 0 || is_enough.get() {
             break;
         }
@@ -467,7 +471,7 @@ fn walk(
     if lines.unfinished().is_some() {
         lines.finish(&mut push);
     }
-    Ok(assembler)
+    Ok(())
 }
 
 #[cfg(test)]

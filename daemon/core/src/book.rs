@@ -123,6 +123,13 @@ pub struct Run {
     until: Option<Nanos>,
 }
 
+impl Run {
+    /// Calls from then on are not in it; `None` if there is no later line of the conversation.
+    pub fn until(&self) -> Option<Nanos> {
+        self.until
+    }
+}
+
 /// Calls, turns and totals of one session.
 #[derive(Debug, Default)]
 pub struct Book {

@@ -21,6 +21,7 @@ mod chain;
 pub(crate) mod hash;
 mod history;
 mod items;
+mod memory;
 pub mod placement;
 mod run;
 pub mod silence;
@@ -29,6 +30,7 @@ mod sources;
 pub use assembler::{Assembler, Elsewhere, TEAM_OF};
 pub use history::{BACK, Past};
 pub use items::{Failure, Generation, Happening, Launch, Note, Order, Place, SkillOutput, Tool};
+pub use memory::Memory;
 pub use run::Runs;
 
 use hash::ById;

@@ -1,7 +1,7 @@
 //! Lists of sessions, turns and calls for the pages of `view`.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     path::PathBuf,
 };
 
@@ -202,7 +202,7 @@ impl Index {
              FROM call WHERE is_own ORDER BY id",
         )?;
         let mut rows = statement.query([])?;
-        let mut last: (i64, Option<i64>) = (0, None);
+        let mut turns: HashSet<i64> = HashSet::new();
         while let Some(row) = rows.next()? {
             let (session, turn): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
             let Some(listed) = found.get_mut(&session) else { continue };
@@ -211,11 +211,7 @@ impl Index {
             let speed = name(row.get(3)?);
             let tokens = tokens(row, 5)?;
             listed.sum.add(row.get(4)?, tokens, cost(model, speed.as_deref(), tokens));
-            // The calls of a turn were written one after another.
-            if turn.is_some() && (session, turn) != last {
-                listed.sum.turns += 1;
-            }
-            last = (session, turn);
+            listed.sum.turns += u64::from(turn.is_some_and(|turn| turns.insert(turn)));
             if !listed.models.contains(model) {
                 listed.models.insert(model.to_owned());
             }
@@ -333,11 +329,11 @@ impl Index {
         Ok(self.db.query_row(sql, params![trace], |row| row.get(0)).optional()?)
     }
 
-    /// A number that changes with the index, even when another process changes it.
+    /// A number that changes when another process changes the index.
     ///
     /// # Errors
     /// Those of SQLite.
     pub fn version(&self) -> Result<i64, Error> {
-        Ok(self.db.query_row("SELECT COALESCE(MAX(id), 0) + COUNT(*) FROM session", [], |row| row.get(0))?)
+        Ok(self.db.query_row("PRAGMA data_version", [], |row| row.get(0))?)
     }
 }

@@ -12,6 +12,7 @@ use std::{
     thread,
 };
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Source;
@@ -19,9 +20,16 @@ use crate::{
     agents,
     files::{self, Rules},
     reader::{self, Unreadable},
-    rebuild,
+    rebuild::{self, Checkpoint, Grown, Part},
 };
-use cc_core::{ids::TraceId, reconcile::Tokens, transcript::record::Nanos, turn::Turn, usage};
+use cc_core::{
+    book::{Book, Run},
+    ids::TraceId,
+    reconcile::Tokens,
+    transcript::{is_name, record::Nanos},
+    turn::{Tool, Turn},
+    usage,
+};
 
 /// How many sessions wait to be written at most.
 const AHEAD: usize = 8;
@@ -34,6 +42,10 @@ pub(super) struct Looks {
     hash: Sha256,
     /// Their total length in bytes.
     pub bytes: u64,
+    /// When the transcript itself was last modified, in nanoseconds since the epoch.
+    pub modified: i64,
+    /// Subagents of the session may have transcripts.
+    has_agents: bool,
     /// Transcripts of subagents beside it, which may belong to other sessions.
     loose: Vec<PathBuf>,
 }
@@ -41,18 +53,22 @@ pub(super) struct Looks {
 impl Looks {
     /// The state of the transcript at `path` and of its subagents' transcripts, including `loose` ones.
     pub(super) fn of(path: &Path, loose: &[PathBuf]) -> Self {
-        let mut looks = Self { hash: Sha256::new(), bytes: 0, loose: loose.to_vec() };
-        looks.add(path);
+        let (hash, has_agents) = (Sha256::new(), !loose.is_empty());
+        let mut looks = Self { hash, bytes: 0, modified: 0, has_agents, loose: loose.to_vec() };
+        looks.modified = looks.add(path);
         for (_, agent) in reader::subagents(&reader::subagents_dir(path)) {
             looks.add(&agent);
             looks.add(&agent.with_extension("meta.json"));
+            looks.has_agents = true;
         }
-        loose.iter().for_each(|agent| looks.add(agent));
+        for agent in loose {
+            looks.add(agent);
+        }
         looks
     }
 
-    fn add(&mut self, path: &Path) {
-        let Ok(meta) = std::fs::symlink_metadata(path) else { return };
+    fn add(&mut self, path: &Path) -> i64 {
+        let Ok(meta) = std::fs::symlink_metadata(path) else { return 0 };
         self.hash.update(path.as_os_str().as_encoded_bytes());
         let seconds = meta.mtime().to_be_bytes();
         for number in
@@ -61,10 +77,24 @@ impl Looks {
             self.hash.update(number.to_be_bytes());
         }
         self.bytes += meta.len();
+        meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
     }
 
     pub(super) fn fingerprint(&self) -> Vec<u8> {
         self.hash.clone().finalize().to_vec()
+    }
+}
+
+/// The state of the transcript that a session was forked from: whether it is there, and its length if what the session
+/// used without a line depends on it.
+pub(super) fn parent(path: &Path, forked_from: &str, has_totals: bool) -> i64 {
+    let meta = is_name(forked_from)
+        .then(|| std::fs::symlink_metadata(path.with_file_name(format!("{forked_from}.jsonl"))).ok())
+        .flatten();
+    match meta {
+        None => 0,
+        Some(meta) if has_totals => i64::try_from(meta.len()).unwrap_or(i64::MAX).saturating_add(1),
+        Some(_) => 1,
     }
 }
 
@@ -90,6 +120,59 @@ impl Loose {
     }
 }
 
+/// A session to be read.
+pub(super) struct Job<'s> {
+    pub source: &'s Source,
+    pub looks: Looks,
+    /// To read on from, and the fingerprint that the session had then.
+    pub state: Option<(State, Vec<u8>)>,
+    /// Whether it is to be read on next time.
+    pub keep: bool,
+}
+
+/// What is remembered of a session to read on from its last turn.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct State {
+    pub checkpoint: Checkpoint,
+    /// The turns before that launched subagents.
+    launchers: Vec<Launcher>,
+    /// The session has totals of Claude Code; the time until which they count, if that is known.
+    totals: Option<Option<Nanos>>,
+    forked_from: Option<String>,
+}
+
+/// A closed turn without its subagents.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Launcher {
+    key: String,
+    is_copied: bool,
+    at_byte: u64,
+    end: Option<Nanos>,
+    tools: u64,
+    failed_tools: u64,
+    agents: u64,
+}
+
+/// Facts of a session that its turns state.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    pub title: Option<String>,
+    pub project: Option<String>,
+    pub branch: Option<String>,
+    pub forked_from: Option<String>,
+}
+
+impl Facts {
+    fn add(&mut self, turn: &Turn, session_id: &str) {
+        let facts = &turn.session;
+        self.project = self.project.take().or_else(|| facts.cwd.clone());
+        self.branch = facts.git_branch.clone().or(self.branch.take());
+        self.title = facts.title.clone().or(self.title.take());
+        let from = facts.forked_from.as_ref().filter(|from| **from != session_id);
+        self.forked_from = self.forked_from.take().or_else(|| from.cloned());
+    }
+}
+
 /// A session as the index stores it.
 #[derive(Debug, Default)]
 pub(super) struct Session {
@@ -97,14 +180,36 @@ pub(super) struct Session {
     pub session_id: String,
     pub looks: Vec<u8>,
     pub bytes: u64,
-    pub title: Option<String>,
-    pub project: Option<String>,
-    pub branch: Option<String>,
-    pub forked_from: Option<String>,
+    pub modified: i64,
+    /// Bytes that were read.
+    pub read: u64,
+    /// Of the turns that were read.
+    pub facts: Facts,
+    /// Of those before the state.
+    pub closed: Facts,
+    pub parent: Option<i64>,
+    pub has_totals: bool,
+    /// If only what is new was read: from where, and the fingerprint that the session had before.
+    pub from: Option<(u64, Vec<u8>)>,
     pub turns: Vec<TurnRow>,
+    /// Turns before, with new calls of their subagents in place of the former.
+    pub earlier: Vec<EarlierRow>,
     /// Calls of subagents that belong to no turn.
     pub unplaced: Vec<CallRow>,
-    pub untraced: Vec<UntracedRow>,
+    /// `None`: as before.
+    pub untraced: Option<Vec<UntracedRow>>,
+    pub state: Option<State>,
+}
+
+/// A turn whose subagents have changed.
+#[derive(Debug)]
+pub(super) struct EarlierRow {
+    pub at_byte: u64,
+    pub end: Option<Nanos>,
+    pub tools: u64,
+    pub failed_tools: u64,
+    pub agents: u64,
+    pub calls: Vec<CallRow>,
 }
 
 /// What calls of one model without a line used.
@@ -145,27 +250,29 @@ pub(super) struct CallRow {
     pub project: Option<String>,
     pub branch: Option<String>,
     pub is_copied: bool,
+    /// It is in a subagent's transcript.
+    pub is_apart: bool,
     pub marks: [Option<u64>; 3],
 }
 
-/// Reads every session of `sources` on several processors and calls `each` with each of them, in any order.
+/// Reads every session of `jobs` on several processors and calls `each` with each of them, in any order.
 ///
 /// # Errors
 /// The first error of `each`, which is then not called again.
 pub(super) fn all<E: Send>(
-    sources: &[(&Source, Looks)],
+    jobs: &[Job<'_>],
     mut each: impl FnMut(Result<Session, (PathBuf, Unreadable)>, &Looks) -> Result<(), E>,
 ) -> Result<(), E> {
     let next = AtomicUsize::new(0);
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(sources.len()).min(8);
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(jobs.len()).min(8);
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(AHEAD);
         for _ in 0..threads {
             let (sender, next) = (sender.clone(), &next);
             scope.spawn(move || {
-                while let Some((source, looks)) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let read = session(source, looks).map_err(|error| (source.path.clone(), error));
-                    if sender.send((read, looks)).is_err() {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let read = session(job).map_err(|error| (job.source.path.clone(), error));
+                    if sender.send((read, &job.looks)).is_err() {
                         return;
                     }
                 }
@@ -176,40 +283,123 @@ pub(super) fn all<E: Send>(
     })
 }
 
-fn session(source: &Source, looks: &Looks) -> Result<Session, Unreadable> {
-    let mut session = Session {
-        path: source.path.clone(),
-        session_id: source.session_id.clone(),
-        looks: looks.fingerprint(),
-        bytes: looks.bytes,
-        ..Session::default()
-    };
-    let mut known = HashSet::new();
-    let (unplaced, mut book) = rebuild::work(&source.path, &source.session_id, |turn, of_agents| {
-        known.extend(of_agents.iter().filter_map(agent_id));
-        session.turns.push(turn_row(turn, of_agents, &source.session_id));
-        let facts = &turn.session;
-        session.project = session.project.take().or_else(|| facts.cwd.clone());
-        session.branch = facts.git_branch.clone().or(session.branch.take());
-        session.title = facts.title.clone().or(session.title.take());
-        let from = facts.forked_from.as_ref().filter(|from| **from != source.session_id);
-        session.forked_from = session.forked_from.take().or_else(|| from.cloned());
-    })?;
+fn session(job: &Job<'_>) -> Result<Session, Unreadable> {
+    if let Some((state, looks)) = &job.state
+        && let Some(session) = read(job, Some((state, looks)))?
+    {
+        return Ok(session);
+    }
+    read(job, None).map(Option::unwrap_or_default)
+}
+
+/// `None` if what is new cannot be joined to what was read before.
+fn read(job: &Job<'_>, before: Option<(&State, &Vec<u8>)>) -> Result<Option<Session>, Unreadable> {
+    let Source { path, session_id } = job.source;
+    let (mut turns, mut known) = (Vec::new(), HashSet::new());
+    let (mut facts, mut closed, mut launchers) = (Facts::default(), Facts::default(), Vec::new());
+    let checkpoint = before.map(|(state, _)| &state.checkpoint);
+    let grown =
+        rebuild::grown(path, session_id, checkpoint, job.keep, !job.looks.has_agents, &mut |turn, of_agents, part| {
+            known.extend(of_agents.iter().filter_map(agent_id));
+            turns.push(turn_row(turn, of_agents, session_id));
+            facts.add(turn, session_id);
+            if part == Part::Closed {
+                closed = facts.clone();
+                launchers.extend(turn.launches().next().map(|_| launcher(turn, session_id)));
+            }
+        })?;
+    let Grown { from, mut book, unplaced, earlier, checkpoint, settled, bytes } = grown;
     known.extend(unplaced.iter().filter_map(agent_id));
-    for path in &looks.loose {
+    known.extend(settled);
+    let mut calls = Vec::new();
+    for path in &job.looks.loose {
         let id = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("agent-"));
-        if id.is_none_or(|id| !known.contains(id)) && belongs(path, &source.session_id) {
+        if id.is_none_or(|id| !known.contains(id)) && belongs(path, session_id) {
             let roots: Vec<PathBuf> = path.parent().map(Path::to_path_buf).into_iter().collect();
             let alone = agents::alone(path, &roots)?;
-            session.unplaced.extend(alone.iter().flat_map(|turn| call_rows(turn, true)));
+            calls.extend(alone.iter().flat_map(|turn| call_rows(turn, true)));
         }
     }
-    session.unplaced.extend(unplaced.iter().flat_map(|turn| call_rows(turn, false)));
-    // Here they count, though no trace has them.
-    unplaced.iter().for_each(|turn| book.add(turn));
-    for found in rebuild::untraced(&source.path, &book) {
+    calls.extend(unplaced.iter().flat_map(|turn| call_rows(turn, false)));
+    let before = before.filter(|_| from > 0);
+    let mut session = Session {
+        path: path.clone(),
+        session_id: session_id.clone(),
+        looks: job.looks.fingerprint(),
+        bytes: job.looks.bytes,
+        modified: job.looks.modified,
+        read: bytes,
+        turns,
+        unplaced: calls,
+        from: before.map(|(_, looks)| (from, looks.clone())),
+        ..Session::default()
+    };
+    let (totals, forked_from) = match before {
+        Some((state, _)) => {
+            let Some(earlier) = rows(earlier, &state.launchers) else { return Ok(None) };
+            session.earlier = earlier;
+            if !is_after(&session, state) {
+                return Ok(None);
+            }
+            launchers.splice(0..0, state.launchers.iter().cloned());
+            (state.totals, state.forked_from.clone().or_else(|| facts.forked_from.clone()))
+        }
+        None => {
+            // Here they count, though no trace has them.
+            unplaced.iter().for_each(|turn| book.add(turn));
+            session.untraced = Some(untraced(path, &book));
+            (book.runs.last().map(Run::until), facts.forked_from.clone())
+        }
+    };
+    session.parent = forked_from.as_ref().map(|from| parent(path, from, totals.is_some()));
+    session.has_totals = totals.is_some();
+    let from = before.and_then(|(state, _)| state.forked_from.clone()).or_else(|| closed.forked_from.clone());
+    session.state = checkpoint.map(|checkpoint| State { checkpoint, launchers, totals, forked_from: from });
+    (session.facts, session.closed) = (Facts { forked_from, ..facts }, closed);
+    Ok(Some(session))
+}
+
+/// The turns before whose subagents have changed; `None` if one is not known.
+fn rows(earlier: HashMap<String, Vec<Turn>>, launchers: &[Launcher]) -> Option<Vec<EarlierRow>> {
+    let mut rows = Vec::new();
+    for (key, agents) in earlier {
+        let its: Vec<&Launcher> = launchers.iter().filter(|launcher| launcher.key == key).collect();
+        if its.is_empty() && !agents.is_empty() {
+            return None;
+        }
+        rows.extend(its.into_iter().map(|turn| {
+            let mut calls: Vec<CallRow> = agents.iter().flat_map(|turn| call_rows(turn, false)).collect();
+            calls.iter_mut().for_each(|call| (call.is_apart, call.is_copied) = (true, call.is_copied | turn.is_copied));
+            EarlierRow {
+                at_byte: turn.at_byte,
+                end: agents.iter().filter_map(|agent| agent.end).chain(turn.end).max(),
+                tools: turn.tools + tools(&agents).count() as u64,
+                failed_tools: turn.failed_tools + tools(&agents).filter(|tool| failed(tool)).count() as u64,
+                agents: turn.agents + agents.len() as u64,
+                calls,
+            }
+        }));
+    }
+    Some(rows)
+}
+
+/// True if what is new comes after the time of Claude Code's totals, so that it does not change what they say beyond the calls before.
+fn is_after(session: &Session, state: &State) -> bool {
+    let Some(until) = state.totals else { return true };
+    let Some(until) = until.filter(|_| state.forked_from.is_none() && session.facts.forked_from.is_none()) else {
+        return false;
+    };
+    let is_later = |at: Option<Nanos>| at.is_some_and(|at| at >= until);
+    let calls = session.turns.iter().flat_map(|turn| &turn.calls).chain(&session.unplaced);
+    session.turns.iter().all(|turn| is_later(turn.start))
+        && calls.chain(session.earlier.iter().flat_map(|turn| &turn.calls)).all(|call| is_later(call.at))
+}
+
+fn untraced(path: &Path, book: &Book) -> Vec<UntracedRow> {
+    let mut rows = Vec::new();
+    for found in rebuild::untraced(path, book) {
         let project = found.turn.session.cwd;
-        session.untraced.extend(found.untraced.models.into_iter().map(|(model, used)| UntracedRow {
+        rows.extend(found.untraced.models.into_iter().map(|(model, used)| UntracedRow {
             at: found.at,
             model,
             tokens: used.tokens,
@@ -217,7 +407,7 @@ fn session(source: &Source, looks: &Looks) -> Result<Session, Unreadable> {
             project: project.clone(),
         }));
     }
-    Ok(session)
+    rows
 }
 
 fn agent_id(turn: &Turn) -> Option<String> {
@@ -232,15 +422,38 @@ fn belongs(path: &Path, session_id: &str) -> bool {
     memchr::memmem::find(&head, format!("\"sessionId\":\"{session_id}\"").as_bytes()).is_some()
 }
 
+fn tools<'t>(turns: impl IntoIterator<Item = &'t Turn>) -> impl Iterator<Item = &'t Tool> {
+    turns.into_iter().flat_map(|turn| &turn.generations).flat_map(|generation| &generation.tools)
+}
+
+fn failed(tool: &Tool) -> bool {
+    tool.result.as_ref().is_some_and(|(result, _)| result.is_error)
+}
+
+fn is_copied(turn: &Turn, session_id: &str) -> bool {
+    turn.prompt.session.forked_from.as_deref().is_some_and(|from| from != session_id)
+}
+
+fn launcher(turn: &Turn, session_id: &str) -> Launcher {
+    let row = turn_row(turn, &[], session_id);
+    Launcher {
+        key: turn.key.clone(),
+        is_copied: is_copied(turn, session_id),
+        at_byte: row.at_byte,
+        end: row.end,
+        tools: row.tools,
+        failed_tools: row.failed_tools,
+        agents: row.agents,
+    }
+}
+
 fn turn_row(turn: &Turn, agents: &[Turn], session_id: &str) -> TurnRow {
     let all = || std::iter::once(turn).chain(agents);
-    let tools = || all().flat_map(|turn| &turn.generations).flat_map(|generation| &generation.tools);
-    let failed = |result: &Option<(cc_core::transcript::record::ToolResult, _)>| match result {
-        Some((result, _)) => result.is_error,
-        None => false,
-    };
-    let is_copied = turn.prompt.session.forked_from.as_deref().is_some_and(|from| from != session_id);
-    let mut calls: Vec<CallRow> = all().flat_map(|turn| call_rows(turn, false)).collect();
+    let mut calls = call_rows(turn, false);
+    let own = calls.len();
+    calls.extend(agents.iter().flat_map(|turn| call_rows(turn, false)));
+    calls[own..].iter_mut().for_each(|call| call.is_apart = true);
+    let is_copied = is_copied(turn, session_id);
     calls.iter_mut().for_each(|call| call.is_copied |= is_copied);
     let flags = [turn.is_interrupted, turn.error.is_some(), !turn.looks_finished()];
     TurnRow {
@@ -249,8 +462,8 @@ fn turn_row(turn: &Turn, agents: &[Turn], session_id: &str) -> TurnRow {
         at_byte: turn.offset,
         start: turn.prompt.at.or_else(|| turn.generations.iter().find_map(|call| call.first)),
         end: all().filter_map(|turn| turn.end).max(),
-        tools: tools().count() as u64,
-        failed_tools: tools().filter(|tool| failed(&tool.result)).count() as u64,
+        tools: tools(all()).count() as u64,
+        failed_tools: tools(all()).filter(|tool| failed(tool)).count() as u64,
         agents: (agents.len() + turn.agents.len()) as u64,
         flags: flags.iter().rev().fold(0, |flags, set| flags << 1 | i64::from(*set)),
         calls,
@@ -273,6 +486,7 @@ fn call_rows(turn: &Turn, is_agent: bool) -> Vec<CallRow> {
         project: facts.cwd.clone(),
         branch: facts.git_branch.clone(),
         is_copied: used.is_copy,
+        is_apart: false,
         marks: used.marks,
     };
     usage::calls(turn).into_iter().map(row).collect()

@@ -6,6 +6,8 @@ use serde_json::json;
 use super::*;
 use cc_core::{redact::Redactor, usage::By};
 
+mod grown;
+
 fn line(kind: &str, uuid: &str, more: serde_json::Value) -> String {
     let mut line = json!({"type": kind, "uuid": uuid, "timestamp": "2026-11-20T10:00:00.000Z", "cwd": "/home/dev/app"});
     line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -1,18 +1,19 @@
 //! The position at which reading a transcript continues, and how to tell that it is still valid.
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// How many bytes before a position its marker covers at most.
 pub const MARKED: usize = 64;
 
 /// The identity of a file on this machine. It survives a rename; a new file under the old name has another one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub dev: u64,
     pub ino: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     pub identity: Identity,
     /// In bytes.

@@ -433,7 +433,7 @@ pub struct Launched {
 }
 
 /// Token counts of one answer. Anthropic's `input` excludes cache reads and writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// `input_tokens`.
     pub input: u64,

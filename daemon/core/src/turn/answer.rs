@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Generation, Tool, Turn,
     hash::{Hashes, hash, stable},
@@ -22,7 +24,7 @@ const RECENT_CALLS: usize = 64;
 const UNKNOWN: &str = "unknown";
 
 /// What identifies further lines of a call.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Trail {
     request_id: Option<String>,
     usage: Option<Usage>,

@@ -6,22 +6,14 @@ use super::{
     SkillOutput, Turn,
     answer::Trail,
     chain::{Chain, Link},
-    hash::{ByHash, ById, hash},
-    history::{BACK, History, Past},
+    hash::{ById, hash},
+    history::{History, Past},
+    memory::{Memory, Requests, Written, last_calls, remember},
 };
 use crate::transcript::record::{Aside, Assistant, Nanos, Prompt, PromptKind, Record, Side, ToolResult};
 
-/// How many requests are remembered until their answer comes.
-pub(super) const MAX_OPEN_REQUESTS: usize = 64;
-
 /// How many items are kept for the next turn.
 const MAX_EARLY_ITEMS: usize = 64;
-
-/// How many answer lines are remembered.
-const MAX_ANSWER_LINES: usize = 4096;
-
-/// How many calls of the previous turn are remembered.
-const PREVIOUS_CALLS: usize = 64;
 
 /// How many characters of its lead's session id a teammate knows.
 const LEAD_ID_LETTERS: usize = 8;
@@ -45,6 +37,11 @@ pub trait Elsewhere: Debug + Send {
 
     /// The other session whose id begins with `letters`, if there is exactly one.
     fn begins_with(&mut self, letters: &str) -> Option<String>;
+
+    /// The session of which no further line is copied.
+    fn left(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Builds turns from records pushed in file order.
@@ -137,6 +134,61 @@ impl Assembler {
     pub fn beside(mut self, elsewhere: impl Elsewhere + 'static) -> Self {
         self.elsewhere = Some(Box::new(elsewhere));
         self
+    }
+
+    /// For the session `session_id`, after the lines that `memory` is of.
+    pub fn after(session_id: &str, memory: Memory) -> Self {
+        let Memory { answered, begun, forked_from, title, lines, requests, before, turns, prompts, written, .. } =
+            memory;
+        let before = before.into_iter().map(|(id, trail, waits)| (id, (Arc::new(trail), waits))).collect();
+        Self {
+            answered,
+            begun,
+            forked_from,
+            title,
+            chain: Chain::of(lines),
+            requests: Requests(requests.into()),
+            before,
+            history: History::marked(turns),
+            prompts: prompts.into(),
+            written: Written::of(written),
+            ..Self::new(session_id, 0)
+        }
+    }
+
+    /// What is remembered once the open turn is closed. Together with the lines from there on, it makes up for those before.
+    pub fn memory(&self) -> Memory {
+        let (mut history, mut prompts) = (self.history.turns(), self.prompts.clone());
+        let mut before: Vec<_> = self.before.iter().map(|(id, call)| (id.clone(), call.clone())).collect();
+        if let Some(turn) = self.open() {
+            let mut with = History::marked(history);
+            with.push(Past::of(turn));
+            history = with.turns();
+            remember(&mut prompts, turn);
+            before = last_calls(turn).collect();
+        }
+        Memory {
+            answered: self.answered,
+            begun: self.begun,
+            forked_from: self.forked_from.clone(),
+            title: self.title.clone(),
+            left: self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.left()).map(str::to_owned),
+            lines: self.chain.lines().collect(),
+            requests: self.requests.0.iter().cloned().collect(),
+            before: before.into_iter().map(|(id, (trail, waits))| (id, (*trail).clone(), waits)).collect(),
+            turns: history,
+            prompts: prompts.into(),
+            written: self.written.lines().collect(),
+        }
+    }
+
+    /// True if the prompt at `offset` was pushed last, and nothing but its turn is open.
+    pub fn begins_at(&self, offset: u64) -> bool {
+        let is_it = |turn: &Turn| (turn.offset, turn.reach.0) == (offset, offset) && !turn.prompt.stands_in();
+        self.open.as_ref().is_some_and(|turn| is_it(turn) && turn.generations.is_empty())
+            && self.aside.is_empty()
+            && self.ahead.is_empty()
+            && self.candidate.is_none()
     }
 
     /// Takes the record of the line at `offset`. Returns a turn that it closed, if that has an answer.
@@ -445,15 +497,8 @@ impl Assembler {
             return None;
         }
         self.history.push(Past::of(&turn));
-        if let Some(uuid) = &turn.prompt.uuid {
-            if self.prompts.len() == BACK {
-                self.prompts.pop_front();
-            }
-            self.prompts.push_back(hash(uuid));
-        }
-        let first = turn.generations.len().saturating_sub(PREVIOUS_CALLS);
-        let calls = turn.generations.iter().enumerate().skip(first);
-        self.before = calls.map(|(index, generation)| (generation.id.clone(), turn.trail(index))).collect();
+        remember(&mut self.prompts, &turn);
+        self.before = last_calls(&turn).collect();
         Some(turn)
     }
 
@@ -534,51 +579,4 @@ impl Assembler {
 /// True if the prompt says that it is the first of a session.
 fn is_first(prompt: &Prompt) -> bool {
     prompt.parent.is_none() && prompt.uuid.is_some() && !prompt.stands_in()
-}
-
-/// Recent answer lines with the serial number of their turn: a line that was written twice counts once.
-#[derive(Debug, Default)]
-struct Written {
-    order: VecDeque<u64>,
-    turns: ByHash<u32>,
-}
-
-impl Written {
-    fn of(line: &Assistant) -> Option<u64> {
-        Some(hash((line.uuid.as_ref()?, &line.message_id, line.at)))
-    }
-
-    fn add(&mut self, line: &Assistant, turn: u32) {
-        let Some(line) = Self::of(line) else { return };
-        if self.turns.insert(line, turn).is_none() {
-            self.order.push_back(line);
-        }
-        if self.order.len() > MAX_ANSWER_LINES
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.turns.remove(&oldest);
-        }
-    }
-
-    /// True if the line belongs to another turn than `open`.
-    fn has(&self, line: &Assistant, open: u32) -> bool {
-        Self::of(line).and_then(|line| self.turns.get(&line)).is_some_and(|turn| *turn != open)
-    }
-}
-
-/// Recent requests, by id, with the time they were sent.
-#[derive(Debug, Default)]
-pub(super) struct Requests(VecDeque<(String, Nanos)>);
-
-impl Requests {
-    pub(super) fn put(&mut self, id: String, at: Nanos) {
-        if self.0.len() == MAX_OPEN_REQUESTS {
-            self.0.pop_front();
-        }
-        self.0.push_back((id, at));
-    }
-
-    pub(super) fn sent(&self, id: Option<&str>) -> Option<Nanos> {
-        self.0.iter().find(|(known, _)| Some(known.as_str()) == id).map(|(_, at)| *at)
-    }
 }

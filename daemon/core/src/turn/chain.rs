@@ -32,6 +32,15 @@ pub(super) struct Chain {
 }
 
 impl Chain {
+    pub(super) fn of(lines: Vec<(u64, u32)>) -> Self {
+        Self { order: lines.iter().map(|(line, _)| *line).collect(), turns: lines.into_iter().collect() }
+    }
+
+    /// Oldest first.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.order.iter().filter_map(|line| Some((*line, *self.turns.get(line)?)))
+    }
+
     /// The turn of the line that this one follows, if known.
     pub(super) fn home(&self, link: &Link) -> Option<u32> {
         self.turns.get(&link.parent?).copied()

@@ -2,6 +2,8 @@
 
 use std::collections::{VecDeque, hash_map::Entry};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Turn, hash::ById};
 use crate::transcript::record::{Prompt, SessionFacts};
 
@@ -9,7 +11,7 @@ use crate::transcript::record::{Prompt, SessionFacts};
 pub const BACK: usize = 256;
 
 /// A closed turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Past {
     /// The source of its trace id.
     pub key: String,
@@ -44,6 +46,22 @@ impl History {
         let mut history = Self::default();
         turns.into_iter().for_each(|turn| history.push(turn));
         history
+    }
+
+    /// The turns, oldest first, each with whether it was abandoned; without facts about the session.
+    pub(super) fn turns(&self) -> Vec<(Past, bool)> {
+        let bare = |turn: &Past| Past { session: SessionFacts::default(), ..turn.clone() };
+        self.turns.iter().map(|(turn, left)| (bare(turn), *left)).collect()
+    }
+
+    /// From [`turns`](Self::turns).
+    pub(super) fn marked(turns: Vec<(Past, bool)>) -> Self {
+        let mut follows: ById<usize> = ById::default();
+        turns
+            .iter()
+            .filter_map(|(turn, _)| turn.follows.clone())
+            .for_each(|line| *follows.entry(line).or_default() += 1);
+        Self { turns: turns.into(), follows }
     }
 
     pub(super) fn push(&mut self, turn: Past) {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::answer::Trail;
 use crate::{
@@ -53,7 +53,7 @@ pub struct SkillOutput {
 }
 
 /// A tool call that launched a subagent, or may have; or a prompt that did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// The source of the call's span id, or [`Turn::launch_id`](super::Turn::launch_id) of a prompt.
     pub tool_id: String,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Turn, assembler::Requests};
+use super::{Turn, memory::Requests};
 use crate::transcript::record::{Assistant, Prompt, PromptKind, Record};
 
 /// Builds the runs of one subagent from the records of its own transcript, pushed in file order.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::transcript::record::{Assistant, Block, Launched, Service, ToolResult, Usage};
-use assembler::MAX_OPEN_REQUESTS;
+use memory::MAX_OPEN_REQUESTS;
 
 mod agents;
 mod answers;
