@@ -33,6 +33,9 @@ pub(crate) enum NotRunning {
     /// It does not run.
     #[error("the daemon is not running: cc-langfusectl start")]
     Absent,
+    /// It never ran for this state directory.
+    #[error("the daemon is not running, and never was: cc-langfusectl setup, or cc-langfusectl start where it is set up by hand")]
+    NeverStarted,
     /// It runs but does not answer yet; the text says what it is doing.
     #[error("the daemon is starting: {0}")]
     Starting(String),
@@ -212,7 +215,11 @@ impl Client {
 
 async fn exchange(paths: &Paths, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<Bytes> {
     let name = paths.socket.as_path().to_fs_name::<GenericFilePath>()?;
-    let stream: Stream = ConnectOptions::new().name(name).connect_tokio().await.map_err(|_| NotRunning::Absent)?;
+    let stream: Stream =
+        ConnectOptions::new().name(name).connect_tokio().await.map_err(|_| match paths.database.exists() {
+            true => NotRunning::Absent,
+            false => NotRunning::NeverStarted,
+        })?;
     let ours = rustix::process::geteuid().as_raw();
     if stream.peer_creds()?.euid() != Some(ours) {
         bail!("another user's process answers on {}", paths.socket.display());
