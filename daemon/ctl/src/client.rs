@@ -34,7 +34,9 @@ pub(crate) enum NotRunning {
     #[error("the daemon is not running: cc-langfusectl start")]
     Absent,
     /// It never ran for this state directory.
-    #[error("the daemon is not running, and never was: cc-langfusectl setup, or cc-langfusectl start where it is set up by hand")]
+    #[error(
+        "the daemon is not running, and never was: cc-langfusectl setup, or cc-langfusectl start where it is set up by hand"
+    )]
     NeverStarted,
     /// It runs but does not answer yet; the text says what it is doing.
     #[error("the daemon is starting: {0}")]
