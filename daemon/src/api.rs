@@ -36,6 +36,7 @@ use cc_core::{
     },
 };
 
+mod delivery;
 mod failed;
 mod history;
 mod redirect;
@@ -154,6 +155,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/pause", post(pause))
         .route("/v1/forget", post(forget))
         .route("/v1/known", post(history::known))
+        .route("/v1/delivery", post(delivery::delivery))
         .route("/v1/imported", get(history::imported).post(history::import))
         .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(MAX_FRAME))

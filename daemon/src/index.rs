@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use crate::reader;
 use cc_core::redact::Redactor;
 
+mod glance;
 mod lists;
 mod names;
 mod own;
@@ -23,6 +24,7 @@ mod query;
 mod read;
 mod write;
 
+pub use glance::{LastTurn, Seen, Spent};
 pub use lists::{Listed, ListedCall, ListedTurn, PromptAt, Sum};
 pub use query::Filter;
 
@@ -295,13 +297,7 @@ impl Index {
         let mut changed = Vec::new();
         for (source, looks) in sources.iter().zip(all) {
             let keep = looks.modified >= oldest;
-            let state = match known.remove(&source.path) {
-                None => None,
-                Some(known) if known.parent_has_changed(&source.path) => None,
-                Some(known) if known.looks == looks.fingerprint() => continue,
-                Some(known) => self.state(known.id)?.map(|state| (state, known.looks)),
-            };
-            changed.push(read::Job { source, looks, state, keep });
+            changed.extend(self.job(source, looks, known.remove(&source.path), keep)?);
         }
         updated.gone = known.len();
         for path in known.into_keys() {
@@ -337,6 +333,23 @@ impl Index {
         Ok(updated)
     }
 
+    /// What is to be read of a session; `None` if it is as `known`.
+    fn job<'s>(
+        &self,
+        source: &'s Source,
+        looks: read::Looks,
+        known: Option<Known>,
+        keep: bool,
+    ) -> Result<Option<read::Job<'s>>, Error> {
+        let state = match known {
+            None => None,
+            Some(known) if known.parent_has_changed(&source.path) => None,
+            Some(known) if known.looks == looks.fingerprint() => return Ok(None),
+            Some(known) => self.state(known.id)?.map(|state| (state, known.looks)),
+        };
+        Ok(Some(read::Job { source, looks, state, keep }))
+    }
+
     fn put_all(&mut self, sessions: &[read::Session], redactor: &Redactor) -> Result<(), Error> {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         sessions.iter().try_for_each(|session| Self::put(&tx, session, redactor))?;
@@ -344,8 +357,14 @@ impl Index {
     }
 
     fn known(&self) -> Result<HashMap<PathBuf, Known>, Error> {
-        let mut statement = self.db.prepare("SELECT path, id, looks, forked_from, parent, has_totals FROM session")?;
-        let rows = statement.query_map([], |row| {
+        self.known_at(None)
+    }
+
+    /// Those at one path, or all.
+    fn known_at(&self, path: Option<&Path>) -> Result<HashMap<PathBuf, Known>, Error> {
+        let sql = "SELECT path, id, looks, forked_from, parent, has_totals FROM session WHERE ?1 IS NULL OR path = ?1";
+        let mut statement = self.db.prepare(sql)?;
+        let rows = statement.query_map([path.and_then(Path::to_str)], |row| {
             let parent = row.get::<_, Option<String>>(3)?.zip(row.get(4)?);
             let known = Known { id: row.get(1)?, looks: row.get(2)?, parent, has_totals: row.get(5)? };
             Ok((PathBuf::from(row.get::<_, String>(0)?), known))

@@ -71,7 +71,18 @@ pub fn painted(look: Look, text: fmt::Arguments<'_>) -> io::Result<()> {
 /// # Errors
 /// If the reader has closed the pipe.
 pub fn parts(parts: &[(Look, &str)]) -> io::Result<()> {
-    let coloured = is_coloured();
+    write_parts(parts, is_coloured())
+}
+
+/// Prints a line for a program that shows colours although it is no terminal.
+///
+/// # Errors
+/// If the reader has closed the pipe.
+pub fn status_line(parts: &[(Look, &str)]) -> io::Result<()> {
+    write_parts(parts, are_colours_wanted())
+}
+
+fn write_parts(parts: &[(Look, &str)], coloured: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let mut room = MAX_LINE_CHARS;
     for (look, text) in parts {
@@ -193,7 +204,11 @@ pub fn columns() -> Option<usize> {
 
 /// True if colours are shown and wanted.
 fn is_coloured() -> bool {
-    is_seen() && environment::raw("NO_COLOR").is_none_or(|value| value.is_empty())
+    is_seen() && are_colours_wanted()
+}
+
+fn are_colours_wanted() -> bool {
+    environment::raw("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// False if standard output is a pipe that the reader has closed.

@@ -33,8 +33,10 @@ use cc_core::{
 };
 
 mod grown;
+mod tail;
 
 pub use grown::{Checkpoint, Grown, Part, grown};
+pub use tail::{Tail, tail};
 
 /// Reads the transcript at `path` and calls `each` with the observations of each turn: root first, then those of its subagents,
 /// then the events for turns that it abandoned. A line that occurs twice counts once, so every span comes once, except a root

@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 
 use edit::{Error, Node, Step};
 use rival::Off;
+use status_line::Whose;
 
 pub mod block;
 pub mod diff;
 pub mod edit;
 pub mod rival;
+pub mod status_line;
 
 /// The hook's file name, which identifies its registrations wherever it is installed.
 pub const HOOK: &str = "cc-langfuse-hook";
@@ -30,6 +32,8 @@ pub struct Desired<'a> {
     /// If set, MLflow's own integration is turned off. The value says whether a file that this one overrides turns its plugin
     /// on.
     pub replaces_mlflow: Option<bool>,
+    /// The command for the status line, where no other is set.
+    pub status_line: Option<&'a str>,
 }
 
 /// What this program added to a file: enough to remove it. Contains no values.
@@ -42,6 +46,9 @@ pub struct Ours {
     /// What was turned off of MLflow's own integration.
     #[serde(default, skip_serializing_if = "Off::is_empty")]
     pub off: Off,
+    /// The status line was set.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub status_line: bool,
 }
 
 /// Adds what is desired to `text`, which may be blank. Returns the new text and what was added.
@@ -91,6 +98,9 @@ pub fn apply(text: &str, desired: Desired<'_>) -> Result<(String, Ours), Error> 
     }
     if let Some(is_on_elsewhere) = desired.replaces_mlflow {
         (text, ours.off) = rival::turn_off(&text, is_on_elsewhere)?;
+    }
+    if let Some(command) = desired.status_line {
+        (text, ours.status_line) = status_line::add(&text, command)?;
     }
     Ok((format!("{mark}{text}"), ours))
 }
@@ -147,6 +157,9 @@ pub fn undo(text: &str, original: Option<&str>, ours: &Ours) -> Result<Option<St
     if !ours.off.is_empty() {
         text = rival::restore(&text, original, &ours.off)?;
     }
+    if ours.status_line {
+        text = status_line::remove(text)?;
+    }
     let empty = edit::parse(&text)?.is_empty();
     Ok(match original {
         None if empty => None,
@@ -155,7 +168,7 @@ pub fn undo(text: &str, original: Option<&str>, ours: &Ours) -> Result<Option<St
     })
 }
 
-/// This program's entries in a file without a record: the hook for every event, and no variables.
+/// This program's entries in a file without a record: the hook for every event, the status line, and no variables.
 ///
 /// # Errors
 /// If `text` is not JSON.
@@ -169,7 +182,7 @@ pub fn registered(text: &str) -> Result<Ours, Error> {
     let mut events: Vec<String> = hooks.iter().map(|member| member.key.clone()).collect();
     events.dedup();
     events.retain(|event| registrations(text, event).is_ok_and(|known| !known.is_empty()));
-    Ok(Ours { events, ..Ours::default() })
+    Ok(Ours { events, status_line: Whose::of(text) == Whose::Ours, ..Ours::default() })
 }
 
 /// Removes the value at `path` if it is empty, or restores it as it was.

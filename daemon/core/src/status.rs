@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub mod delivery;
 pub mod history;
 
 /// Reasons that only the user can remove; nothing is read until then.

@@ -20,6 +20,7 @@ use cc_core::{
     import_state::Imported,
     status::{
         DeadLetter, Failure, Forget, Left, Pause, Redirect, Redirected, Settle, Status, Trust, TrustAnswer,
+        delivery::{AskDelivery, Delivery},
         history::{Ask, Known, Taken},
     },
     visible,
@@ -169,6 +170,11 @@ impl Client {
     /// The state of spans and events.
     pub(crate) fn known(&self, ask: &Ask) -> anyhow::Result<Known> {
         self.post("/v1/known", ask)
+    }
+
+    /// What became of the spans of `traces`, at each destination that has some.
+    pub(crate) fn delivery(&self, traces: Vec<String>) -> anyhow::Result<Vec<Delivery>> {
+        self.post("/v1/delivery", &AskDelivery { traces })
     }
 
     /// Sessions whose beginning another tool has sent.

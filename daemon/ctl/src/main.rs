@@ -49,6 +49,7 @@ mod setup;
 mod show;
 mod sink;
 mod status;
+mod statusline;
 mod top;
 mod traced;
 mod trust;
@@ -113,6 +114,7 @@ enum Command {
     View(view::View),
     /// Add up tokens and cost by day, project, model, tool and more, without daemon or network
     Usage(usage::Usage),
+    Statusline(statusline::Statusline),
     /// Compare the tokens of a session as traced with Claude Code's own totals
     ///
     /// Exit code 1 if more is traced than Claude Code counted. Less is to be expected: some calls leave no line.
@@ -199,6 +201,10 @@ enum Command {
 
 fn main() -> ExitCode {
     output::say_faults("cc-langfusectl");
+    // Claude Code waits for it, and every other command has to be known to read arguments.
+    if std::env::args_os().skip(1).eq(["statusline"]) {
+        return statusline::Statusline::default().run();
+    }
     let args: Args = match output::arguments_of(&help::command(), &run::as_called(std::env::args_os().collect())) {
         Ok(args) => args,
         Err(code) => return code,
@@ -217,6 +223,7 @@ fn main() -> ExitCode {
         Command::Show { session, json } => show::show(session.as_deref(), json),
         Command::View(command) => command.run(),
         Command::Usage(command) => command.run(),
+        Command::Statusline(command) => Ok(command.run()),
         Command::Reconcile { session, json } => reconcile::reconcile(session.as_deref(), json),
         Command::Start => resident::start(),
         Command::Stop => resident::stop(),

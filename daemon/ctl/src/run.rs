@@ -222,6 +222,7 @@ impl Way<'_> {
             env: &env,
             elsewhere: &Default::default(),
             replaces_mlflow: None,
+            status_line: None,
         };
         let (settings, _) =
             apply(&given, desired).with_context(|| format!("the value of {FLAG} is not a JSON object"))?;

@@ -33,7 +33,9 @@ use files::{Change, Part, Record};
 use keys::{Before, Given};
 use native_otel::NativeOtel;
 use proto::paths::Paths;
+use semantics::{MEASURED, SEMANTICS, semantics};
 use service::Manager;
+use status_line::StatusLine;
 
 mod apart;
 mod commits;
@@ -43,7 +45,9 @@ mod keys;
 mod mlflow;
 mod native_otel;
 pub(crate) mod plan;
+mod semantics;
 pub(crate) mod service;
+mod status_line;
 mod typed;
 
 /// What to set up. What is not given is asked for on a terminal.
@@ -100,6 +104,9 @@ pub(crate) struct Setup {
     /// that no transcript has. It goes with --user
     #[arg(long, conflicts_with = "project")]
     native_otel: bool,
+    /// Show cost, cache and delivery in Claude Code's status line, where none is set
+    #[arg(long)]
+    statusline: bool,
     /// Trace to MLflow in place of Langfuse, and turn MLflow's own integration off
     #[arg(long, conflicts_with_all = ["public_key", "secret_key", "base_url", "no_check"])]
     mlflow: bool,
@@ -110,11 +117,6 @@ pub(crate) struct Setup {
     #[arg(long, value_name = "NAME", requires = "mlflow")]
     experiment: Option<String>,
 }
-
-/// The variable for how times and totals are derived, and the value for which the server shows everything. Without it,
-/// the specification is followed to the letter.
-const SEMANTICS: &str = "CC_LANGFUSE_SEMANTICS";
-const MEASURED: &str = "measured";
 
 /// Which settings are changed.
 enum Scope {
@@ -238,7 +240,13 @@ impl Setup {
         let otel = native_otel::choose(&own, self.native_otel)?;
         env.extend(otel.iter().flat_map(NativeOtel::env));
         let replaces_mlflow = self.mlflow.then(|| mlflow::is_plugin_on(&scope.others(&home, &file)));
-        let desired = Desired { hook: &hook, events: &events, env: &env, elsewhere: &elsewhere, replaces_mlflow };
+        let line = match StatusLine::new(self.statusline, &file, &scope.others(&home, &file), &record)? {
+            Ok(line) => line,
+            Err(why) => return Ok(usage(&why)),
+        };
+        let status_line = line.wanted();
+        let desired =
+            Desired { hook: &hook, events: &events, env: &env, elsewhere: &elsewhere, replaces_mlflow, status_line };
         let of_settings = settings(&file, desired, &record)?;
         // First, before there is anything to commit.
         let store = match &choice {
@@ -280,7 +288,11 @@ impl Setup {
             return Ok(ExitCode::SUCCESS);
         }
         if !changes.is_empty() {
-            if !self.yes && !plan::agrees(&changes)? {
+            let with_line = || match line.offered() {
+                Some(command) => settings(&file, Desired { status_line: Some(command), ..desired }, &record),
+                None => Ok(None),
+            };
+            if !self.yes && !plan::agrees(&mut changes, &home, with_line()?)? {
                 out!("nothing was changed");
                 return Ok(ExitCode::from(1));
             }
@@ -301,6 +313,7 @@ impl Setup {
                 }
             }
             out!("done          cc-langfusectl uninstall undoes it");
+            status_line::prepare(&file, &paths.state);
         }
         // The daemon reads both when it starts.
         let unit_changed = changes.iter().any(|change| change.part == Part::Whole || change.path == paths.config);
@@ -518,16 +531,6 @@ impl Scope {
             .chain(self.others(home, file).into_iter().flat_map(|other| layers::read(&other).unwrap_or_default()))
             .collect()
     }
-}
-
-/// The semantics to write: those in a file's `own` variables, else `measured`; `None` if others are set `elsewhere`.
-fn semantics<'v>(own: &'v BTreeMap<String, String>, elsewhere: &BTreeMap<String, String>) -> Option<&'v str> {
-    let chosen = |vars: &'v BTreeMap<String, String>| vars.get(SEMANTICS).filter(|value| !value.trim().is_empty());
-    if let Some(own) = chosen(own) {
-        return Some(own);
-    }
-    let other = elsewhere.get(SEMANTICS).filter(|value| !value.trim().is_empty());
-    other.is_none_or(|value| value.eq_ignore_ascii_case(MEASURED)).then_some(MEASURED)
 }
 
 /// The project around the current directory: the directory with Claude Code's settings, or git's working tree.

@@ -20,7 +20,7 @@ use crate::{
     },
     ui::{diff::secrets_in, table, terminal},
 };
-use cc_core::settings::{registered, undo};
+use cc_core::settings::{Ours, registered, undo};
 use cc_langfuse::{
     clock,
     files::{Rules, open},
@@ -29,6 +29,9 @@ use proto::paths::Paths;
 
 /// How long a daemon may take to exit.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The page through which `view` gives the browser its address.
+const PAGE: &str = "view.html";
 
 /// The suffixes of a database's files.
 const DATABASE: [&str; 4] = ["", "-wal", "-shm", "-journal"];
@@ -124,7 +127,7 @@ impl Uninstall {
             out!("dry run: nothing was changed");
             return Ok(code);
         }
-        if !self.yes && !plan::agrees(&changes)? {
+        if !self.yes && !plan::agrees(&mut changes, &home, None)? {
             out!("nothing was changed");
             return Ok(ExitCode::from(1));
         }
@@ -202,7 +205,7 @@ fn unknown(file: &Path) -> anyhow::Result<Option<Change>> {
     let Ok(path) = files::real(file) else { return Ok(None) };
     let Some(current) = files::read(&path)? else { return Ok(None) };
     let ours = registered(&current).with_context(|| path.display().to_string())?;
-    if ours.events.is_empty() {
+    if ours == Ours::default() {
         return Ok(None);
     }
     if !secrets_in(&current).is_empty() {
@@ -260,7 +263,7 @@ fn data(paths: &Paths) -> Vec<PathBuf> {
             Some(stamp) if is_number(stamp, 10) && path.is_dir() => {
                 found.extend(entries(&path).filter(|(name, _)| is_database(name)).map(|(_, path)| path));
             }
-            _ if is_database(&name) || is_record(&name) || is_copy(&name, &path) => found.push(path),
+            _ if is_database(&name) || name == PAGE || is_record(&name) || is_copy(&name, &path) => found.push(path),
             _ => {}
         }
     }

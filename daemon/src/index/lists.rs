@@ -126,11 +126,11 @@ pub struct PromptAt {
     pub at_byte: u64,
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or_default())
 }
 
-fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Nanos>> {
+pub(super) fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Nanos>> {
     row.get::<_, Option<i64>>(column).map(|at| at.and_then(|at| u64::try_from(at).ok()))
 }
 

@@ -311,6 +311,6 @@ pub(super) fn ensure(db: &Connection, destination: &Destination) -> Result<Desti
 }
 
 /// The kind that is stored under this name.
-fn kind(name: &str) -> Result<Kind> {
+pub(super) fn kind(name: &str) -> Result<Kind> {
     Kind::named(name).ok_or_else(|| rusqlite::Error::InvalidColumnName(format!("`{name}` is no kind of destination")))
 }

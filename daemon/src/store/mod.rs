@@ -15,6 +15,7 @@ use cc_core::{delivery::item::Item, destination::Destination, ids::hex};
 
 mod advance;
 mod claims;
+mod delivery;
 mod destinations;
 mod error;
 mod first_start;
@@ -39,6 +40,7 @@ mod unknown_kinds;
 mod upgrade;
 
 pub use advance::Advance;
+pub use delivery::{Arrived, arrived_at};
 pub use destinations::{Accounts, DestinationRow};
 pub use error::Error;
 pub use first_start::{FirstStart, is_ahead};

@@ -6,7 +6,7 @@ const ENV: [(&str, &str); 2] = [("TRACE_TO_LANGFUSE", "true"), ("LANGFUSE_SECRET
 
 fn desired<'a>(events: &'a [&'a str]) -> Desired<'a> {
     static NOTHING: BTreeMap<String, String> = BTreeMap::new();
-    Desired { hook: HOOK_PATH, events, env: &ENV, elsewhere: &NOTHING, replaces_mlflow: None }
+    Desired { hook: HOOK_PATH, events, env: &ENV, elsewhere: &NOTHING, replaces_mlflow: None, status_line: None }
 }
 
 fn parsed(text: &str) -> Value {

@@ -542,6 +542,11 @@ impl Assembler {
         self.aside.iter_mut().chain(&mut self.open).filter(|turn| turn.is_answered())
     }
 
+    /// Those turns themselves.
+    pub fn into_at_work(self) -> impl Iterator<Item = Turn> {
+        self.aside.into_iter().chain(self.open).filter(Turn::is_answered)
+    }
+
     /// A prompt waits for its first answer.
     pub fn awaits_answer(&self) -> bool {
         self.open.as_ref().is_some_and(|turn| !turn.is_answered())

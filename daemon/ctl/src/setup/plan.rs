@@ -47,7 +47,8 @@ fn what(change: &Change) -> String {
             });
             let vars = block::env_block(text.as_bytes()).map_or(0, |vars| vars.len());
             let (hooks, vars) = (events.min(ours.events.len()), vars.min(ours.env.len()));
-            format!(": the hook for {}, {}", count(hooks, "event"), count(vars, "variable"))
+            let line = if ours.status_line { ", the status line" } else { "" };
+            format!(": the hook for {}, {}{line}", count(hooks, "event"), count(vars, "variable"))
         }
         Part::Lines(lines) => {
             let is_ours = |line: &&String| line.ends_with(MARK);
@@ -64,16 +65,29 @@ pub(crate) fn show_whole(changes: &[Change]) {
     changes.iter().for_each(|to| diff::show(&to.path, to.current.as_deref(), to.new.as_deref()));
 }
 
-/// Asks whether to carry out the plan, until there is an answer.
+/// Asks whether to carry out the plan, until there is an answer. `with_line` is the change of the settings with a status line; it
+/// takes the place of the other if that is wanted.
 ///
 /// # Errors
 /// At the end of the input.
-pub(crate) fn agrees(changes: &[Change]) -> anyhow::Result<bool> {
+pub(crate) fn agrees(changes: &mut [Change], home: &Path, mut with_line: Option<Change>) -> anyhow::Result<bool> {
     loop {
-        match terminal::ask("Make these changes? y, n, or d to see every line", Some("y"))?.to_lowercase().as_str() {
+        let question = match with_line {
+            Some(_) => "Make these changes? y, n, d to see every line, s for a status line too",
+            None => "Make these changes? y, n, or d to see every line",
+        };
+        match terminal::ask(question, Some("y"))?.to_lowercase().as_str() {
             "y" | "yes" => return Ok(true),
             "n" | "no" => return Ok(false),
             "d" => show_whole(changes),
+            "s" => {
+                if let Some(change) = with_line.take()
+                    && let Some(other) = changes.iter_mut().find(|other| other.path == change.path)
+                {
+                    *other = change;
+                    show(changes, home);
+                }
+            }
             _ => {}
         }
     }

@@ -138,3 +138,23 @@ fn a_damaged_database_gives_up_what_arrived_and_nothing_that_waits() {
     drop(old);
     assert_eq!(taken_over("newer.db"), [(5, true)]);
 }
+
+#[test]
+fn what_became_of_a_trace_is_counted_for_each_destination() {
+    let (dir, mut store) = fresh();
+    let (id, _) = store.advance_one(&to(&["one", "two"], 2..8, &[])).unwrap();
+    let rows = store.claim(id, 9, usize::MAX).unwrap();
+    store.delivered(id, &rows[..3], 0, 1).unwrap();
+    store.bury(id, rows[3].seq, "refused", 1).unwrap();
+    let counts = |found: Vec<crate::store::Arrived>| -> Vec<_> {
+        found.into_iter().map(|one| (one.state, one.delivered, one.waiting, one.refused)).collect()
+    };
+    let expect = [("ok".to_owned(), 3, 2, 1), ("ok".to_owned(), 0, 6, 0)];
+    assert_eq!(counts(store.arrived(&[[1; 16]]).unwrap()), expect);
+    assert_eq!(store.arrived(&[[9; 16]]).unwrap(), [], "an unknown trace");
+    let path = dir.path().join("state.db");
+    assert_eq!(crate::store::arrived_at(&path, &[[1; 16]]), None, "this process holds it");
+    drop(store);
+    assert_eq!(counts(crate::store::arrived_at(&path, &[[1; 16]]).unwrap()), expect);
+    assert_eq!(crate::store::arrived_at(&dir.path().join("none.db"), &[]), None);
+}
