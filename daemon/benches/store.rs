@@ -99,6 +99,7 @@ fn step(number: u64, targets: usize) -> Advance {
         off: Vec::new(),
         marks: Vec::new(),
         turns: vec![turn],
+        scores: Vec::new(),
         launches: Vec::new(),
         agents: Vec::new(),
         consumed: Vec::new(),

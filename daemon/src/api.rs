@@ -31,8 +31,8 @@ use cc_core::{
     destination::Kind,
     metrics,
     status::{
-        Daemon, DeadLetter, Destination, Forget, Inbox, Left, Media, Outbox, Pause, Session, Settle, Status, Trouble,
-        Trust, TrustAnswer, Trusted, UnknownKind,
+        Daemon, DeadLetter, Destination, Forget, Inbox, Left, Media, Outbox, Pause, Scores, Session, Settle, Status,
+        Trouble, Trust, TrustAnswer, Trusted, UnknownKind,
     },
 };
 
@@ -216,6 +216,7 @@ fn report(context: &Context) -> Result<Status, store::Error> {
         outbox: Outbox { pending: counts.outbox, in_flight: context.in_flight.load(Ordering::Relaxed) as u64 },
         dead_letters: counts.dead_letters,
         media: Media { pending: counts.media.0, last_error: counts.media.1 },
+        scores: Scores { pending: counts.scores.0, last_error: counts.scores.1 },
         imported: counts.imported,
         config_error: context.configured.problem(),
         telemetry: context.telemetry.received(),

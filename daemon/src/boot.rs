@@ -174,7 +174,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         engine.run(&inputs);
     })?;
     for row in store.call(|store| store.destinations())? {
-        if row.waiting > 0 || row.media > 0 {
+        if row.waiting + row.media + row.scores > 0 {
             orders.send(Order::Wake(row.id, row.destination))?;
         }
     }

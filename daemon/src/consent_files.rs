@@ -19,7 +19,7 @@ use cc_core::{
     consent::{Chooser, Floor, chooser, tighten},
     destination::Kind,
     hook::Hint,
-    project::Capture,
+    project::{Capture, Options},
     route::Env,
     settings::block::Vars,
 };
@@ -37,6 +37,7 @@ struct Known {
     floor: Floor,
     choosers: Vec<(Kind, Chooser)>,
     unredacted: bool,
+    unscored: bool,
     metadata: bool,
     is_on: bool,
 }
@@ -79,6 +80,7 @@ impl Consent {
         if known.metadata {
             hint.options.capture = Capture::Metadata;
         }
+        hint.options.unscored |= known.unscored;
         hint.settings_on = known.is_on;
     }
 
@@ -131,6 +133,7 @@ impl Consent {
         tighten(&mut options, received, &layers, floor);
         let metadata = options.capture == Capture::Metadata;
         let choosers = Kind::ALL.iter().map(|kind| (*kind, chooser(*kind, received, &layers))).collect();
-        Known { stamps, floor, choosers, unredacted: options.unredacted, metadata, is_on }
+        let Options { unredacted, unscored, .. } = options;
+        Known { stamps, floor, choosers, unredacted, unscored, metadata, is_on }
     }
 }

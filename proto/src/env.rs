@@ -129,6 +129,7 @@ pub const VARIABLES: &[Variable] = &[
     plain("CC_LANGFUSE_SEMANTICS", Role::Option),
     plain("CC_LANGFUSE_CAPTURE", Role::Option),
     plain("CC_LANGFUSE_REDACT", Role::Option),
+    plain("CC_LANGFUSE_SCORES", Role::Option),
     plain("CC_LANGFUSE_DEBUG", Role::Option),
     plain(STATE_DIR, Role::Local),
     plain("CLAUDE_CONFIG_DIR", Role::Place),

@@ -24,6 +24,7 @@ pub mod real;
 pub mod real_claude;
 pub mod recording;
 pub mod scene;
+pub mod scores;
 pub mod server;
 pub mod setup;
 pub mod source;

@@ -17,10 +17,12 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
+use serde_json::Value;
 
 use crate::{
     Authority, Identity,
     langfuse::{self, Project},
+    scores::{self, Scores},
 };
 
 /// A span as it arrived.
@@ -193,6 +195,8 @@ type Plan = Box<dyn FnMut(&Request) -> Answer + Send>;
 struct Seen {
     requests: Vec<Request>,
     project: Project,
+    score_requests: Vec<Request>,
+    scores: Scores,
     /// Open connections, and the other ends of those that were closed.
     open: usize,
     ended: BTreeSet<SocketAddr>,
@@ -201,6 +205,7 @@ struct Seen {
 struct Shared {
     seen: Mutex<Seen>,
     plan: Mutex<Plan>,
+    score_plan: Mutex<Plan>,
     closed: AtomicBool,
 }
 
@@ -248,6 +253,7 @@ impl Server {
         let shared = Arc::new(Shared {
             seen: Mutex::default(),
             plan: Mutex::new(Box::new(plan)),
+            score_plan: Mutex::new(Box::new(|_| Answer::ok())),
             closed: AtomicBool::new(false),
         });
         let accept = shared.clone();
@@ -277,7 +283,32 @@ impl Server {
         *lock(&self.shared.plan) = Box::new(plan);
     }
 
-    /// Every request so far.
+    /// Answers requests with scores by `plan` from now on; before that, every valid score is taken.
+    pub fn change_scores(&self, plan: impl FnMut(&Request) -> Answer + Send + 'static) {
+        *lock(&self.shared.score_plan) = Box::new(plan);
+    }
+
+    /// Every request with scores so far.
+    pub fn score_requests(&self) -> Vec<Request> {
+        lock(&self.shared.seen).score_requests.clone()
+    }
+
+    /// Every event that brought a score, as often as it was taken.
+    pub fn score_events(&self) -> Vec<Value> {
+        lock(&self.shared.seen).scores.events()
+    }
+
+    /// Every score with its latest value.
+    pub fn scores(&self) -> Vec<Value> {
+        lock(&self.shared.seen).scores.all()
+    }
+
+    /// Waits for `count` scores, and returns all of them.
+    pub fn wait_for_scores(&self, count: usize) -> Vec<Value> {
+        crate::until(&format!("{count} scores"), || Some(self.scores()).filter(|scores| scores.len() >= count))
+    }
+
+    /// Every request so far, except those with scores.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.shared.seen).requests.clone()
     }
@@ -361,16 +392,25 @@ impl Shared {
             if self.closed.load(Ordering::SeqCst) {
                 return;
             }
-            let mut answer = (lock(&self.plan))(&request);
+            let is_score = request.path == scores::PATH;
+            let mut answer = (lock(if is_score { &self.score_plan } else { &self.plan }))(&request);
             request.status = answer.status;
-            lock(&self.seen).requests.push(request.clone());
+            let mut seen = lock(&self.seen);
+            if is_score { &mut seen.score_requests } else { &mut seen.requests }.push(request.clone());
+            drop(seen);
             let due = Instant::now() + answer.late;
             while Instant::now() < due && !self.closed.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(20));
             }
             let mut seen = lock(&self.seen);
-            if answer.stores {
+            if answer.stores && !is_score {
                 seen.project.take(&request);
+            }
+            if answer.stores && is_score && answer.body.is_none() {
+                let (status, body) = seen.scores.take(&request);
+                if answer.status == 200 {
+                    (answer.status, answer.body) = (status, Some(body));
+                }
             }
             if let (200, None) = (answer.status, &answer.body)
                 && let Some((status, body)) = langfuse::answer(&request, &mut seen.project)

@@ -225,6 +225,7 @@ fn the_metrics_have_the_figures_of_status_in_prometheus_format() {
         ("cc_langfuse_in_flight_spans".into(), 0.0),
         ("cc_langfuse_events_total".into(), number(&status["inbox"]["heard"])),
         ("cc_langfuse_media_pending".into(), number(&status["media"]["pending"])),
+        ("cc_langfuse_scores_pending".into(), number(&status["scores"]["pending"])),
         ("cc_langfuse_dead_letter_spans".into(), number(&status["dead_letters"])),
         ("cc_langfuse_store_failing".into(), 0.0),
         (format!("cc_langfuse_build_info{{version={}}}", status["daemon"]["version"]), 1.0),

@@ -31,7 +31,7 @@ const CORE: &[&[&str]] = &[
     &["price", "telemetry", "trace"],
     &["observe", "reconcile"],
     &["pipeline", "usage"],
-    &["book"],
+    &["book", "score"],
     &["destination"],
     &["consent", "delivery", "status"],
     &["route"],

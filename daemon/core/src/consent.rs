@@ -24,6 +24,7 @@ const ROLES: [Role; 4] = [Role::Enable, Role::Address, Role::Account, Role::Secr
 
 const CAPTURE: &str = "CC_LANGFUSE_CAPTURE";
 const REDACT: &str = "CC_LANGFUSE_REDACT";
+const SCORES: &str = "CC_LANGFUSE_SCORES";
 
 /// Who can write a settings file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +151,7 @@ pub fn tighten(options: &mut Options, received: &Vars, layers: &[Layer], floor: 
     let received_off = is(received.get(REDACT).map(|value| value.trim()), "off");
     let allowed = is(own(REDACT), "off") || own(REDACT).is_none_or(str::is_empty) && !said_by_others(REDACT);
     options.unredacted &= received_off && allowed && !floor.redact;
+    options.unscored |= is(own(SCORES), "off");
 }
 
 fn value<'l>(layer: &'l Layer, name: &str) -> Option<&'l str> {

@@ -34,6 +34,7 @@ pub mod project;
 pub mod reconcile;
 pub mod redact;
 pub mod route;
+pub mod score;
 pub mod secret;
 pub mod settings;
 pub mod status;

@@ -17,6 +17,7 @@ pub fn render(status: &Status, now_ms: i64) -> String {
     text.one("in_flight_spans", "gauge", "Spans sent and not yet answered for.", &[], status.outbox.in_flight);
     text.one("dead_letter_spans", "gauge", "Spans that were refused for good.", &[], status.dead_letters);
     text.one("media_pending", "gauge", "Images and documents not yet uploaded.", &[], status.media.pending);
+    text.one("scores_pending", "gauge", "Scores not yet sent.", &[], status.scores.pending);
     text.one(
         "store_failing",
         "gauge",

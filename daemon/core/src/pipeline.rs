@@ -104,6 +104,11 @@ impl Pipeline<'_> {
         Facts::of(self, turn.number, &turn.session, counts).join(vec![observation]).pop()
     }
 
+    /// The facts of a trace of which nothing but the session is known.
+    pub fn facts(&self, counts: &mut Counts) -> Arc<TraceFacts> {
+        Facts::of(self, 0, &SessionFacts::default(), counts).facts
+    }
+
     fn abandoned(&self, turn: &Turn, left: &Past, counts: &mut Counts) -> Vec<Outgoing> {
         let session = SessionFacts { title: turn.session.title.clone(), ..left.session.clone() };
         let facts = Facts::of(self, left.number, &session, counts);

@@ -47,4 +47,7 @@ pub struct Options {
     pub unredacted: bool,
     #[serde(default)]
     pub capture: Capture,
+    /// No scores are sent.
+    #[serde(default)]
+    pub unscored: bool,
 }

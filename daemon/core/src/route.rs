@@ -109,6 +109,7 @@ impl Env<'_> {
                 Some(name) if name.eq_ignore_ascii_case("metadata") => Capture::Metadata,
                 _ => Capture::Full,
             },
+            unscored: self.get("CC_LANGFUSE_SCORES").is_some_and(|value| value.eq_ignore_ascii_case("off")),
             sample_rate: self
                 .paired("SAMPLE_RATE")
                 .and_then(|rate| rate.parse().ok())

@@ -26,6 +26,8 @@ pub struct Status {
     /// Images and documents that are not uploaded yet.
     #[serde(default)]
     pub media: Media,
+    #[serde(default)]
+    pub scores: Scores,
     /// Why the present `config.toml` is not used; the previous one stays in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_error: Option<String>,
@@ -214,6 +216,15 @@ pub struct Media {
     /// Counted once for each span that shows one.
     pub pending: u64,
     /// The error of the last upload that failed.
+    pub last_error: Option<String>,
+}
+
+/// Scores that are not sent yet.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Scores {
+    /// Counted once for each destination.
+    pub pending: u64,
+    /// The error of the last try that failed.
     pub last_error: Option<String>,
 }
 

@@ -286,7 +286,7 @@ impl Turn {
     }
 
     /// The model has stopped for whatever reason: the next request begins something new.
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         // Up to 2.1.94 the last line need not say that the model has stopped.
         let said_all = self.generations.last().is_some_and(|last| last.tools.is_empty() && last.stop_reason.is_none());
         self.is_answered() && (self.looks_finished() || self.is_interrupted || said_all)

@@ -33,6 +33,7 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         outbox,
         dead_letters,
         media,
+        scores,
         imported,
         sessions,
         destinations,
@@ -59,6 +60,10 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
     if media.pending > 0 {
         let error = media.last_error.map_or_else(String::new, |why| format!(": {}", short(&why)));
         out!("media         {} waiting{error}", media.pending);
+    }
+    if scores.pending > 0 {
+        let error = scores.last_error.map_or_else(String::new, |why| format!(": {}", short(&why)));
+        out!("scores        {} waiting{error}", scores.pending);
     }
     if let Some(Telemetry { error: None, taken, foreign, refused, unreadable, nameless, not_passed_on }) = telemetry {
         let parts = [

@@ -22,14 +22,15 @@ pub(super) async fn redirect(State(context): State<Context>, body: Bytes) -> Res
         return Err(Failed::asked("both are the same destination"));
     }
     let is_same_kind = place.kind == destination.kind;
-    let media = destination.kind.backend().manners(&destination).media;
+    let backend = destination.kind.backend();
+    let (media, takes_scores) = (backend.manners(&destination).media, backend.scores(&destination).is_some());
     let mut sum = Redirected::default();
     context.intake.store.call(|store| store.move_calls(from, to))?;
     let mut after = Some(i64::MIN);
     while let Some(row) = after {
         after = context.intake.store.call(|store| store.move_spans(from, (to, is_same_kind), row, &mut sum))?;
     }
-    context.intake.store.call(|store| store.move_rest(from, (to, media), &mut sum))?;
+    context.intake.store.call(|store| store.move_rest(from, (to, media, takes_scores), &mut sum))?;
     let _ = context.intake.orders.send(Order::Wake(to, destination));
     Ok(Json(sum))
 }

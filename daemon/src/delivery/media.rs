@@ -83,7 +83,7 @@ impl Lane for Media {
         let to = &at.keys.destination;
         let outcome = match way.upload(at, link).await {
             // If spans do not arrive either, it may be another server, or one that is starting up.
-            Outcome::Never(Reason::Unsupported, why) if !takes_spans(at) => Outcome::Later(None, why),
+            Outcome::Never(Reason::Unsupported, why) if !Way::takes_spans(at) => Outcome::Later(None, why),
             Outcome::Later(_, why) if now_ms().saturating_sub(link.queued_ms) > MAX_WAIT.as_millis() as i64 => {
                 Outcome::Never(Reason::Refused, why)
             }
@@ -138,20 +138,25 @@ impl Media {
     }
 }
 
-fn takes_spans(at: &At) -> bool {
-    let row = at.keys.store.call(|store| store.destination(at.id)).ok().flatten();
-    row.is_some_and(|row| row.state == "ok" && row.last_success_ms.is_some())
-}
-
 impl Way {
     pub(super) fn new(client: Hyper, endpoint: Endpoint, to: &Destination, secrets: &Secrets) -> Self {
         Self { client, endpoint, key: (to.account.clone(), secrets.clone()) }
     }
 
+    pub(super) fn place<'a>(&'a self, to: &'a Destination) -> Place<'a> {
+        Place { to, secrets: &self.key.1, endpoint: &self.endpoint }
+    }
+
+    /// True if spans arrive there.
+    pub(super) fn takes_spans(at: &At) -> bool {
+        let row = at.keys.store.call(|store| store.destination(at.id)).ok().flatten();
+        row.is_some_and(|row| row.state == "ok" && row.last_success_ms.is_some())
+    }
+
     /// False if the server never accepts uploads, and whether that is certain.
     pub(super) async fn takes(&self, to: &Destination) -> (bool, bool) {
         let Some(api) = to.kind.backend().media() else { return (true, true) };
-        let place = Place { to, secrets: &self.key.1, endpoint: &self.endpoint };
+        let place = self.place(to);
         let Some(question) = api.question(&place) else { return (true, true) };
         let answer = self.exchange(question, Asked::Api, QUESTION).await;
         let is_certain = matches!(upload::outcome(&answer.answer), Outcome::Done | Outcome::Never(..));
@@ -172,7 +177,7 @@ impl Way {
             field: link.field.clone(),
             tries: link.tries,
         };
-        let place = Place { to, secrets: &self.key.1, endpoint: &self.endpoint };
+        let place = self.place(to);
         let mut answers = Vec::new();
         while answers.len() < MOST_REQUESTS {
             let (request, asked) = match api.next(&place, &upload, &answers) {
@@ -192,7 +197,7 @@ impl Way {
         Outcome::Later(None, format!("{MOST_REQUESTS} requests came to no end"))
     }
 
-    async fn exchange(&self, mut request: Request<Bytes>, asked: Asked, limits: Limits) -> Answered {
+    pub(super) async fn exchange(&self, mut request: Request<Bytes>, asked: Asked, limits: Limits) -> Answered {
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
         let started = monotonic();
         let (mut answer, response) = match exchange(&self.client, request, &self.key, limits, asked).await {

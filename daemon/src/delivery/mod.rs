@@ -13,6 +13,7 @@ mod media;
 mod proxies;
 pub mod readback;
 pub mod reply;
+mod scores;
 mod spans;
 pub mod supervisor;
 mod tls;

@@ -1,4 +1,4 @@
-//! Starts the workers: for each destination one for spans and one for images and documents.
+//! Starts the workers: for each destination one for spans, one for images and documents, and one for scores.
 
 use std::{
     collections::HashMap,
@@ -15,6 +15,7 @@ use super::{
     keyring::KeyRing,
     media::Media,
     proxies,
+    scores::Scores,
     spans::Spans,
     worker::{At, Signals, Worker},
 };
@@ -52,6 +53,13 @@ struct Lanes {
     key: watch::Sender<Option<Secrets>>,
     spans: Signals,
     media: Signals,
+    scores: Signals,
+}
+
+impl Lanes {
+    fn all(&self) -> impl Iterator<Item = &Signals> {
+        [&self.spans, &self.media, &self.scores].into_iter()
+    }
 }
 
 /// Runs the workers of every destination named in `orders`, until the channel closes.
@@ -74,13 +82,13 @@ pub async fn supervise(
                 continue;
             }
             Order::Hurry => {
-                known.values().flat_map(|lanes| [&lanes.spans, &lanes.media]).for_each(|task| task.hurry.notify_one());
+                known.values().flat_map(Lanes::all).for_each(|task| task.hurry.notify_one());
                 continue;
             }
             Order::Configured => {
                 for lanes in known.values() {
                     lanes.trust.send_replace(());
-                    [&lanes.spans, &lanes.media].iter().for_each(|task| task.wake.notify_one());
+                    lanes.all().for_each(|task| task.wake.notify_one());
                 }
                 continue;
             }
@@ -99,6 +107,7 @@ pub async fn supervise(
                 key: watch::Sender::new(None),
                 spans: Signals::default(),
                 media: Signals::default(),
+                scores: Signals::default(),
             };
             let at = || {
                 let (trust, key) = (lanes.trust.subscribe(), lanes.key.subscribe());
@@ -112,6 +121,9 @@ pub async fn supervise(
             let spans = Spans::new(&destination, turns.clone(), in_flight.clone());
             tasks.spawn(Worker::new(at(), spans, lanes.spans.clone()).run());
             tasks.spawn(Worker::new(at(), Media::default(), lanes.media.clone()).run());
+            if destination.kind.backend().scores(&destination).is_some() {
+                tasks.spawn(Worker::new(at(), Scores::default(), lanes.scores.clone()).run());
+            }
             lanes
         });
         if let Some(key) = key {
@@ -123,6 +135,6 @@ pub async fn supervise(
                 news
             });
         }
-        [&lanes.spans, &lanes.media].iter().for_each(|task| task.wake.notify_one());
+        lanes.all().for_each(|task| task.wake.notify_one());
     }
 }

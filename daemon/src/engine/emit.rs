@@ -23,6 +23,7 @@ use cc_core::{
     pipeline::{self, Outgoing, Pipeline},
     reconcile::Stated,
     redact::{Counts, Redactor},
+    score::{self, Scored},
     transcript::{
         lines::Line,
         record::{self, Nanos, Record, SessionFacts, Skip},
@@ -59,6 +60,8 @@ pub(super) struct Gathered {
     pub(super) marks: Vec<Outgoing>,
     /// Turns that have ended.
     pub(super) turns: Vec<Past>,
+    /// What else is known of turns, and of the session.
+    pub(super) scores: Vec<Scored>,
     pub(super) bytes: usize,
     pub(super) skipped: BTreeMap<&'static str, u64>,
     /// Lines of an unknown kind, by kind and version.
@@ -271,7 +274,13 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gath
         tail.held = 0;
     }
     facts::add_hidden(session, tail, found);
-    if tail.totals != Totals::None && dealt_with.iter().any(|index| *waiting[*index].event == Event::Ended) {
+    let is_over = dealt_with.iter().any(|index| *waiting[*index].event == Event::Ended);
+    if is_over && !session.row.hint.options.unscored {
+        let row = &session.row;
+        let pipeline = Pipeline { session_id: &row.session_id, options: &row.hint.options, rules: &session.rules };
+        found.scores.extend(score::of_session(&tail.assembler, &pipeline.facts(&mut found.redacted)));
+    }
+    if tail.totals != Totals::None && is_over {
         match tail.read_to.offset {
             ..=MAX_COMPARED_BYTES => untraced(session, found),
             _ => found.skip(NOT_COMPARED),
@@ -311,6 +320,9 @@ pub(super) fn emit(session: &Session, turn: &mut Turn, scope: Scope, fired: Opti
     let spilled = |path: &Path| reader::spilled(&row.transcript, path);
     let mut emitted = pipeline.emit(turn, scope, fired, spilled, &mut found.redacted);
     facts::add(&found.telemetry, &row.session_id, &mut emitted.observations);
+    if scope != Scope::Part && !row.hint.options.unscored {
+        found.scores.extend(score::of_turn(turn, &emitted));
+    }
     found.bytes += emitted.observations.iter().map(|out| out.bytes).sum::<usize>();
     found.spans.extend(emitted.observations);
     found.marks.extend(emitted.abandoned);

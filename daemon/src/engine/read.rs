@@ -528,7 +528,7 @@ fn stored_one(
     let consumed: HashSet<String> = step.consumed.into_iter().collect();
     session.waiting.retain(|(hint, _)| !consumed.contains(&hint.id));
     let taking = session.row.hint.destinations().filter(|to| !step.behind.contains(to));
-    for (to, (id, spans)) in taking.zip(queued).filter(|(_, (_, spans))| *spans > 0) {
+    for (to, (id, spans)) in taking.zip(queued).filter(|(_, (_, spans))| *spans > 0 || !step.scores.is_empty()) {
         tracing::debug!(session = session.row.session_id, spans, "spans stored");
         wake.entry(*id).or_insert_with(|| to.clone());
     }
@@ -554,6 +554,7 @@ fn step(session: &Session, tail: &Tail, file: &mut Transcript, mut found: Gather
         off: found.off,
         marks: found.marks,
         turns: found.turns,
+        scores: found.scores,
         launches: found.launches,
         agents: found.agents,
         consumed,

@@ -409,6 +409,7 @@ fn a_session_is_not_read_again_for_a_destination_that_was_behind_while_its_proje
             off: Vec::new(),
             marks: Vec::new(),
             turns: Vec::new(),
+            scores: Vec::new(),
             launches: Vec::new(),
             agents: Vec::new(),
             consumed: Vec::new(),

@@ -12,6 +12,7 @@ use cc_core::{
     destination::Destination,
     ids::TraceId,
     pipeline::Outgoing,
+    score::Scored,
     turn::{Launch, Past},
 };
 use queue::Queued;
@@ -30,6 +31,8 @@ pub struct Advance {
     /// Events for turns emitted before: left out if the destination does not know their root.
     pub marks: Vec<Outgoing>,
     pub turns: Vec<Past>,
+    /// What else is known of them, and of the session.
+    pub scores: Vec<Scored>,
     /// Launches in turns that are closed.
     pub launches: Vec<Launch>,
     /// Fully emitted subagents, and the length of their transcripts.

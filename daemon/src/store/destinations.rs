@@ -33,6 +33,8 @@ pub struct DestinationRow {
     pub rejected: u64,
     /// Images and documents that wait for their upload.
     pub media: u64,
+    /// Scores that wait.
+    pub scores: u64,
     /// What shows that others chose it; `None` if the user trusts it.
     pub held_by: Option<String>,
 }
@@ -99,7 +101,8 @@ impl Store {
                         WHERE outbox.destination = destination.id ORDER BY seq LIMIT 1),
                     delivered, rejected,
                     (SELECT count(*) FROM media_link WHERE media_link.destination = destination.id),
-                    iif((base_url, public_key) IN (SELECT base_url, public_key FROM trust), NULL, held_by)
+                    iif((base_url, public_key) IN (SELECT base_url, public_key FROM trust), NULL, held_by),
+                    (SELECT count(*) FROM score WHERE score.destination = destination.id AND body IS NOT NULL)
                  FROM destination WHERE {condition} ORDER BY id",
             ))?
             .query_map([id], |row| {
@@ -123,6 +126,7 @@ impl Store {
                     rejected: row.get::<_, i64>(12)? as u64,
                     media: row.get::<_, i64>(13)? as u64,
                     held_by: row.get(14)?,
+                    scores: row.get::<_, i64>(15)? as u64,
                 })
             })?
             .collect()

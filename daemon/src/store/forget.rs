@@ -40,6 +40,7 @@ impl Store {
             tx.prepare_cached("DELETE FROM dead_letter WHERE instr(body, ?)")?
                 .execute([format!("\"trace_id\":\"{}\"", hex(trace))])?;
             tx.prepare_cached("DELETE FROM media_link WHERE trace_id = ?")?.execute([trace])?;
+            tx.prepare_cached("DELETE FROM score WHERE trace_id = ?")?.execute([trace])?;
         }
         tx.execute(
             "DELETE FROM media WHERE (destination, hash) NOT IN (SELECT destination, hash FROM media_link)",

@@ -32,6 +32,7 @@ mod redirect;
 mod room;
 mod salvage;
 mod schema;
+pub mod scores;
 mod sessions;
 mod sightings;
 mod spellings;
@@ -93,6 +94,8 @@ pub struct Counts {
     pub dead_letters: u64,
     /// Waiting images and documents, and the last error of an upload.
     pub media: (u64, Option<String>),
+    /// Waiting scores, and the last error of sending one.
+    pub scores: (u64, Option<String>),
     /// Sessions whose beginning another tool has sent.
     pub imported: u64,
     /// Skipped lines and events, by reason.
@@ -185,6 +188,7 @@ impl Store {
             outbox: one("SELECT count(*) FROM outbox")?,
             dead_letters: one("SELECT count(*) FROM dead_letter")?,
             media: media::pending(&self.db)?,
+            scores: scores::pending(&self.db)?,
             imported: one("SELECT count(*) FROM imported")?,
             skipped: self.counted("SELECT reason, count FROM skipped")?,
             redacted: self.counted("SELECT rule, count FROM redacted")?,

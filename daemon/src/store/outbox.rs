@@ -7,6 +7,7 @@ use super::{
     advance::queue::note,
     bytes_of, checksum, is_whole,
     observations::{self, Seq},
+    scores,
 };
 use cc_core::{
     delivery::item::{Item, Parser},
@@ -227,6 +228,9 @@ impl Store {
             let mut letters = letters.query([id])?;
             while let Some(row) = letters.next()? {
                 let (to, span_id, body): (i64, Vec<u8>, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                if scores::retry(&tx, to, &body, now_ms)? {
+                    continue;
+                }
                 // The trace of an unreadable span is unknown.
                 let known = Item::parse(body.as_bytes()).map(|item| (item.trace_id(), item.span_id())).ok();
                 let (trace_id, _) = known.unwrap_or_default();
@@ -242,7 +246,7 @@ impl Store {
         tx.commit()?;
         self.next = next;
         self.measure()?;
-        let waiting = self.destinations()?.into_iter().filter(|row| row.waiting > 0);
+        let waiting = self.destinations()?.into_iter().filter(|row| row.waiting + row.scores > 0);
         Ok((waiting.map(|row| (row.id, row.destination)).collect(), settled))
     }
 }

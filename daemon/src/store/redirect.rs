@@ -6,6 +6,7 @@ use super::{
     DestinationId, Result, Store, bytes_of, checksum, count,
     observations::{HAS_ARRIVED, release},
     outbox::{SELECT, did_not_arrive, read_row},
+    scores,
 };
 use cc_core::{
     delivery::item::{Item, Parser},
@@ -80,13 +81,21 @@ impl Store {
         Ok(rows.last().copied())
     }
 
-    /// The last step: moves images and documents, if possible; sessions that `from` is behind are no
+    /// The last step: moves images and documents, and scores if the flag says that `to` takes them; sessions that `from` is behind are no
     /// longer read for it.
     ///
     /// # Errors
     /// If nothing was changed.
-    pub fn move_rest(&mut self, from: DestinationId, to: (DestinationId, MediaAs), sum: &mut Redirected) -> Result<()> {
+    pub fn move_rest(
+        &mut self,
+        from: DestinationId,
+        to: (DestinationId, MediaAs, bool),
+        sum: &mut Redirected,
+    ) -> Result<()> {
         let tx = self.db.transaction()?;
+        if to.2 {
+            scores::hand_over(&tx, from, to.0)?;
+        }
         if to.1 == MediaAs::Upload {
             tx.execute(
                 "INSERT OR IGNORE INTO media (destination, hash, kind, length, bytes)
@@ -167,6 +176,7 @@ fn clear(tx: &Transaction<'_>, destination: DestinationId, sum: &mut Redirected)
     let media = tx.execute("DELETE FROM media_link WHERE destination = ?", [destination])? as u64;
     dropped(tx, "dropped_media", media)?;
     tx.execute("DELETE FROM media WHERE destination = ?", [destination])?;
+    dropped(tx, "dropped_scores", scores::drop_waiting(tx, destination)?)?;
     sum.behind += tx.execute("DELETE FROM follower WHERE destination = ?", [destination])? as u64;
     tx.execute(
         "UPDATE destination SET state = 'ok', next_at_ms = 0, last_error = NULL, last_error_ms = NULL

@@ -354,6 +354,26 @@ DROP TABLE call;
 ALTER TABLE short_call RENAME TO call;
 ";
 
+/// What version 11 changed.
+const SCHEMA_11: &str = "
+-- Scores, by what they are of: one row each, for ever. `says` is the fingerprint of the value that was queued last, `body` the score
+-- until it is sent.
+CREATE TABLE score (
+    seq INTEGER PRIMARY KEY,
+    destination INTEGER NOT NULL,
+    id BLOB NOT NULL,
+    trace_id BLOB NOT NULL,
+    says BLOB NOT NULL,
+    body TEXT,
+    checksum INTEGER,
+    queued_ms INTEGER NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    error TEXT,
+    UNIQUE (destination, id)
+) STRICT;
+CREATE INDEX score_waiting ON score (destination, tries, seq) WHERE body IS NOT NULL;
+";
+
 /// Each version's change, applied in one transaction.
 pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(SCHEMA),
@@ -366,4 +386,5 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(SCHEMA_8),
     M::up(SCHEMA_9),
     M::up(SCHEMA_10),
+    M::up(SCHEMA_11),
 ];

@@ -31,6 +31,7 @@ mod observations;
 mod outbox;
 mod redirect;
 mod room;
+mod scores;
 mod sessions;
 
 fn opened(dir: &TempDir) -> Store {
@@ -138,6 +139,7 @@ fn step(spans: Vec<Observation>) -> Advance {
         off: vec![],
         marks: Vec::new(),
         turns: Vec::new(),
+        scores: Vec::new(),
         session: session("s-1"),
         spans: spans.into_iter().map(outgoing).collect(),
         launches: Vec::new(),

@@ -20,7 +20,7 @@ pub struct Setting {
 const SET: &str = "set, not shown";
 
 /// Defaults by the variable's name in the documentation.
-const DEFAULTS: [(&str, &str); 9] = [
+const DEFAULTS: [(&str, &str); 10] = [
     (proto::env::TRACE, "off"),
     (proto::env::ENABLE, "off"),
     ("LANGFUSE_BASE_URL", DEFAULT_BASE_URL),
@@ -28,6 +28,7 @@ const DEFAULTS: [(&str, &str); 9] = [
     ("CC_LANGFUSE_SEMANTICS", "spec"),
     ("CC_LANGFUSE_CAPTURE", "full"),
     ("CC_LANGFUSE_REDACT", "on"),
+    ("CC_LANGFUSE_SCORES", "on"),
     ("CC_LANGFUSE_DEBUG", "off"),
     ("CC_LANGFUSE_TOY", "off"),
 ];

@@ -190,6 +190,35 @@ fn anyone_can_tighten_privacy_and_only_the_user_can_loosen_it() {
 }
 
 #[test]
+fn anyone_can_switch_scores_off_and_nobody_on_against_the_user() {
+    for (environment, user, repository, local, scored) in [
+        ("", "", "", "", true),
+        ("off", "", "", "", false),
+        ("", "off", "", "", false),
+        ("", "OFF", "on", "", false),
+        ("", "", "off", "", false),
+        ("", "", "", "off", false),
+        ("", "off", "", "on", true),
+        ("", "on", "off", "", false),
+    ] {
+        let of = |value: &str| match value {
+            "" => Vars::new(),
+            value => [(SCORES.to_owned(), value.to_owned())].into_iter().collect(),
+        };
+        let layers = [
+            layer(Owner::User, "user", Ok(of(user))),
+            layer(Owner::Repository, "repository", Ok(of(repository))),
+            layer(Owner::User, "local", Ok(of(local))),
+        ];
+        let mut received = of(environment);
+        layers.iter().for_each(|layer| received.extend(layer.env.clone().unwrap_or_default()));
+        let mut options = crate::route::Env::of(&received).options();
+        tighten(&mut options, &received, &layers, Floor::default());
+        assert_eq!(!options.unscored, scored, "{environment} | {user} | {repository} | {local}");
+    }
+}
+
+#[test]
 fn tls_settings_of_others_are_replaced_by_the_users_own() {
     const CA: &str = proto::env::MLFLOW_SERVER_CERT;
     let of = |value: &str| match value {

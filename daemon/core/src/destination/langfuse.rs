@@ -11,6 +11,7 @@ use super::{
     address::{base_url, unquoted},
     deletion::Deletion,
     pages::Pages,
+    scoring::ScoreApi,
     upload::MediaApi,
     wire::{Value, WireSpan},
 };
@@ -23,6 +24,7 @@ use crate::{
 pub mod encode;
 mod media;
 mod pages;
+mod scores;
 
 /// Used when a project names no server.
 pub const DEFAULT_BASE_URL: &str = "https://cloud.langfuse.com";
@@ -82,6 +84,10 @@ impl Backend for Langfuse {
 
     fn media(&self) -> Option<&'static dyn MediaApi> {
         Some(&media::Media)
+    }
+
+    fn scores(&self, _: &Destination) -> Option<&'static dyn ScoreApi> {
+        Some(&scores::Scores)
     }
 
     fn pages(&self) -> Option<&'static dyn Pages> {

@@ -17,6 +17,7 @@ use self::{
     deletion::Deletion,
     mlflow::filestore::Which,
     pages::{Item, Pages},
+    scoring::ScoreApi,
     upload::MediaApi,
     wire::{Value, WireSpan},
 };
@@ -34,6 +35,7 @@ pub mod mlflow;
 pub mod otlp;
 mod own;
 pub mod pages;
+pub mod scoring;
 #[cfg(feature = "toy")]
 pub mod toy;
 pub mod upload;
@@ -199,6 +201,11 @@ pub trait Backend: Sync {
 
     /// Its upload API, if [`Manners::media`] says that media are uploaded.
     fn media(&self) -> Option<&'static dyn MediaApi> {
+        None
+    }
+
+    /// Its API for scores, if `to` has one.
+    fn scores(&self, _to: &Destination) -> Option<&'static dyn ScoreApi> {
         None
     }
 

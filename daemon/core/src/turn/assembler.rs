@@ -527,6 +527,11 @@ impl Assembler {
         self.open.as_ref()
     }
 
+    /// The latest turn that is closed.
+    pub fn closed_last(&self) -> Option<&Past> {
+        self.history.last()
+    }
+
     /// Like [`open`](Self::open), to mark what was sent.
     pub fn open_mut(&mut self) -> Option<&mut Turn> {
         self.open.as_mut().filter(|turn| turn.is_answered())

@@ -64,6 +64,10 @@ impl History {
         Self { turns: turns.into(), follows }
     }
 
+    pub(super) fn last(&self) -> Option<&Past> {
+        self.turns.back().map(|(turn, _)| turn)
+    }
+
     pub(super) fn push(&mut self, turn: Past) {
         for index in self.left(turn.position, turn.follows.as_deref()) {
             self.turns[index].1 = true;

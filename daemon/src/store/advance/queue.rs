@@ -16,6 +16,7 @@ use super::{
         destinations::find,
         followers, media, no_room,
         observations::{self, HAS_ARRIVED, Seq},
+        scores,
         sessions::{found_elsewhere, short_call, short_trace, targets},
         suppressed,
     },
@@ -29,6 +30,7 @@ use cc_core::{
     observation::{Observation, TraceFacts},
     pipeline::Outgoing,
     route::Target,
+    score::{Due, Scored},
     transcript::record::Nanos,
 };
 
@@ -297,7 +299,8 @@ impl Store {
         sum: &mut Queued,
     ) -> Result<Vec<(DestinationId, usize)>> {
         let emits = !step.spans.is_empty() || !step.marks.is_empty();
-        let suppressed = Suppressed::of(step, if emits { self.pauses_of(step, sum)? } else { Paused::default() });
+        let says = emits || !step.scores.is_empty();
+        let suppressed = Suppressed::of(step, if says { self.pauses_of(step, sum)? } else { Paused::default() });
         let room = match sum.room {
             Some(room) => room,
             None if !emits => 0,
@@ -332,6 +335,9 @@ impl Store {
                 copies: HashMap::new(),
             };
             stored.push((destination, self.queue(&mut line, &mut spans, step.now_ms, room, sum)?));
+            if target.destination.kind.backend().scores(&target.destination).is_some() {
+                sum.stored += queue_scores(&line, step)?;
+            }
             copied = copied.max(line.copies.values().map(|(_, copied)| copied).sum());
         }
         if copied > 0 {
@@ -424,6 +430,23 @@ impl Store {
     }
 }
 
+/// Queues the scores of a step for a destination: they belong to what it was sent. Returns their bytes.
+fn queue_scores(line: &Line<'_>, step: &Advance) -> Result<u64> {
+    let mut bytes = 0;
+    for Scored { due, score } in &step.scores {
+        let is_due = match due {
+            Due::WithNews => line.fresh.contains(&score.trace_id),
+            Due::WhereKnown => {
+                !line.suppressed.is_paused && scores::is_wanted(line.tx, line.destination, score, line.is_asked)?
+            }
+        };
+        if is_due {
+            bytes += scores::queue(line.tx, line.destination, score, step.now_ms)?;
+        }
+    }
+    Ok(bytes)
+}
+
 /// Removes the waiting version of a root from the outbox. Returns its bytes.
 fn leave(db: &Connection, destination: DestinationId, root: &Observation) -> Result<u64> {
     let Some(seq) = waits_as(db, destination, root.trace_id, root.span_id)? else { return Ok(0) };
@@ -469,7 +492,12 @@ fn is_own_call(db: &Connection, destination: DestinationId, call: &Call, trace: 
 }
 
 /// True if a span was delivered, or is waiting.
-fn is_emitted(db: &Connection, destination: DestinationId, trace: TraceId, span: SpanId) -> Result<bool> {
+pub(in crate::store) fn is_emitted(
+    db: &Connection,
+    destination: DestinationId,
+    trace: TraceId,
+    span: SpanId,
+) -> Result<bool> {
     let sql =
         format!("SELECT 1 FROM exported WHERE destination = ? AND trace_id = ? AND span_id = ? AND {HAS_ARRIVED}");
     let has_arrived = db.prepare_cached(&sql)?.exists(params![destination, trace, span])?;

@@ -189,3 +189,35 @@ fn a_call_that_an_earlier_version_sent_is_known_afterwards() {
     let (_, own) = store.advance_one(&step(vec![of(1, 1)])).unwrap();
     assert_eq!((copied, own), (0, 1), "in another trace it is a copy, in its own it is not");
 }
+
+/// Scores came with the eleventh version.
+#[test]
+fn a_database_of_the_tenth_version_is_copied_and_takes_scores_of_turns_that_it_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut old = Connection::open(dir.path().join("state.db")).unwrap();
+    Migrations::from_slice(MIGRATIONS).to_version(&mut old, 10).unwrap();
+    let to = server("one");
+    let insert = "INSERT INTO destination (id, kind, base_url, public_key, arrived) VALUES (1, 'langfuse', ?, ?, 5)";
+    old.execute(insert, [&to.address, &to.account]).unwrap();
+    let (waits, root) = (item::body("{}", &span(1, 2, 1)), [1u8; 8]);
+    let exported = "INSERT INTO exported (destination, trace_id, span_id, observation) VALUES (1, ?, ?, ?)";
+    for (id, seq) in [(root, 5), ([2u8; 8], 6)] {
+        old.execute(exported, params![[1u8; 16], id, seq]).unwrap();
+    }
+    old.execute("INSERT INTO observation VALUES (6, ?, ?, ?, 9)", params![[1u8; 16], [2u8; 8], waits]).unwrap();
+    let outbox = "INSERT INTO outbox (destination, seq, checksum) VALUES (1, 6, ?)";
+    old.execute(outbox, [checksum(1, &[2; 8], waits.as_bytes())]).unwrap();
+    old.execute("INSERT INTO dead_letter VALUES (1, 1, '0505050505050505', '400', '{}', 5)", []).unwrap();
+    drop(old);
+    let mut store = opened(&dir);
+    let copy = Connection::open(dir.path().join("state.v10.bak")).unwrap();
+    let version = |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!((version(&copy), version(&store.db)), (10, 11));
+    assert_eq!(waiting(&mut store, 1), [(1, 2)]);
+    assert_eq!((store.dead_letter_count().unwrap(), store.next_scores(1, 9).unwrap().len()), (1, 0));
+    // What arrived before the change counts as known.
+    let score = scores::score("outcome", cc_core::score::Value::Category("completed".into()));
+    store.advance(&scores::scored(cc_core::score::Due::WhereKnown, vec![score.clone()], vec![])).unwrap();
+    let rows = store.next_scores(1, 9).unwrap();
+    assert_eq!(rows.into_iter().map(|row| row.score).collect::<Vec<_>>(), [score]);
+}

@@ -127,7 +127,7 @@ fn a_batch_on_its_way_takes_nothing_with_it_that_came_meanwhile() {
     let batch = store.claim(one, 9, usize::MAX).unwrap();
     let mut sum = Redirected::default();
     store.move_spans(two, (one, true), i64::MIN, &mut sum).unwrap();
-    store.move_rest(two, (one, MediaAs::Upload), &mut sum).unwrap();
+    store.move_rest(two, (one, MediaAs::Upload, true), &mut sum).unwrap();
     assert_eq!(waiting(&mut store, one), [(1, 1), (5, 1), (2, 1)]);
     store.delivered(one, &batch, 0, 1).unwrap();
     assert_eq!(waiting(&mut store, one), [(5, 1)]);
@@ -264,7 +264,7 @@ proptest! {
                     let mut sum = Redirected::default();
                     store.move_calls(ids[from], ids[to]).unwrap();
                     store.move_spans(ids[from], (ids[to], true), i64::MIN, &mut sum).unwrap();
-                    store.move_rest(ids[from], (ids[to], MediaAs::Upload), &mut sum).unwrap();
+                    store.move_rest(ids[from], (ids[to], MediaAs::Upload, true), &mut sum).unwrap();
                     prop_assert_eq!(items(&mut store, ids[from]).len(), 0);
                     prop_assert_eq!(sum.spans + sum.known, before[from].len() as u64);
                     prop_assert_eq!(items(&mut store, ids[to]).len() as u64, before[to].len() as u64 + sum.spans);

@@ -21,7 +21,7 @@ fn moved(
     while let Some(row) = after {
         after = store.move_spans(from, (to, is_same_kind), row, &mut sum).unwrap();
     }
-    store.move_rest(from, (to, media), &mut sum).unwrap();
+    store.move_rest(from, (to, media, true), &mut sum).unwrap();
     sum
 }
 

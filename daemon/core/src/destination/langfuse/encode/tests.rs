@@ -119,6 +119,7 @@ fn full() -> Options {
         tags: vec!["one".into(), "two".into()],
         metadata: [("team".to_owned(), "tools".to_owned())].into(),
         sample_rate: None,
+        unscored: false,
         capture: Capture::Full,
     }
 }

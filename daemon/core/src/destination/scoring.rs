@@ -1,0 +1,73 @@
+//! The dialogue with a server about a few scores. A backend decides each step; delivery makes the requests.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+
+use super::upload::{self, Answered, Place, Reason};
+use crate::{
+    score::Score,
+    verdict::{Answer, Verdict, judge},
+};
+
+/// How many requests one batch may take at most.
+pub const MOST_REQUESTS: usize = 8;
+
+/// How a kind of server accepts scores.
+pub trait ScoreApi: Sync {
+    /// How many scores one batch may have.
+    fn most(&self) -> usize;
+
+    /// The next step after these answers. There is at least one score.
+    fn next(&self, at: &Place<'_>, scores: &[Score], answers: &[Answered]) -> Next;
+}
+
+#[derive(Debug)]
+pub enum Next {
+    /// Make this request.
+    Ask(Box<Request<Bytes>>),
+    /// Stop: the try has ended.
+    End(Reply),
+}
+
+/// How a try ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The server has said of each score, in their order, what became of it.
+    Each(Vec<Fate>),
+    /// Try again, after this time if the server says so.
+    Later(Option<Duration>, String),
+    /// Someone has to fix something first.
+    Park(String),
+    /// The server refuses the batch for one of its scores.
+    Refused(String),
+    /// The server has no API for scores.
+    Unsupported(String),
+}
+
+/// What became of a score.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Taken,
+    /// The server will never accept it.
+    Refused(String),
+    /// Try again.
+    Later(String),
+}
+
+/// What an answer means for the whole batch if it does not say it of each score; `None` if it is a yes.
+pub fn denied(answer: &Answer) -> Option<Reply> {
+    Some(match upload::outcome(answer) {
+        upload::Outcome::Done => return None,
+        upload::Outcome::Later(after, why) => match judge(answer) {
+            // A page in place of an answer: someone has to sign in, or the address is another one's.
+            Verdict::Park(why) => Reply::Park(why),
+            _ => Reply::Later(after, why),
+        },
+        upload::Outcome::Away(why) => Reply::Later(None, why),
+        upload::Outcome::Park(why) => Reply::Park(why),
+        upload::Outcome::Never(Reason::Unsupported, why) => Reply::Unsupported(why),
+        upload::Outcome::Never(_, why) => Reply::Refused(why),
+    })
+}
