@@ -83,8 +83,8 @@ impl Write for Rotating {
             std::fs::rename(&self.path, before)?;
             *self = Self::open(&self.path.clone())?;
         }
-        // The subscriber writes each event, including its final line break, in one call. Any other line break came with a
-        // value.
+        // The subscriber writes each event, including its final line break, in one call. Any other line break
+        // came with a value.
         let event = String::from_utf8_lossy(bytes);
         let mut line = visible::clipped(event.strip_suffix('\n').unwrap_or(&event), MAX_LINE_CHARS);
         line.push('\n');

@@ -146,7 +146,7 @@ impl Random {
 
     /// A number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        // SplitMix64.
+        // The generator SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -207,7 +207,7 @@ pub fn noise(length: usize, seed: u64) -> String {
     const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,;";
     let mut state = seed;
     let mut next = || {
-        // xorshift64
+        // The generator xorshift64.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

@@ -117,7 +117,7 @@ fn a_proxy_learns_only_the_host() {
         let heads = proxy.heads();
         let [head] = heads.as_slice() else { panic!("{heads:?}") };
         let lines: Vec<&str> = head.split("\r\n").collect();
-        // me:proxy-canary
+        // The user and password of the proxy, me:proxy-canary.
         let credentials = "Proxy-Authorization: Basic bWU6cHJveHktY2FuYXJ5";
         assert_eq!(lines, ["CONNECT lf.example.org:443 HTTP/1.1", "Host: lf.example.org:443", credentials]);
         let bytes = proxy.bytes();

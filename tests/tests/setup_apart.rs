@@ -227,7 +227,7 @@ fn a_file_that_cannot_be_read_is_left_and_all_others_are_cleaned() {
     fs::write(&file, whole).expect("written");
     succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
     assert!(!file.exists() && with_secret(&home).is_empty());
-    // A file that was never touched is nobody's business.
+    // A file that was never touched stays as it is.
     fs::create_dir_all(home.path().join(".claude")).expect("a directory");
     fs::write(&file, "{ not JSON").expect("written");
     let (project, local) = place(&home, "--project", None);

@@ -296,17 +296,17 @@ fn length(sources: &[Source]) -> Vec<Finding> {
     long.map(|source| Finding::new(source, LINES + 1, format!("{} lines", source.text.lines().count()))).collect()
 }
 
-/// A doc comment of one word says what the name says.
+/// A comment of one word says what the code says.
 fn docs(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources {
         let lines: Vec<&str> = source.text.lines().map(str::trim_start).collect();
-        let is_doc = |line: Option<&&str>| line.is_some_and(|line| line.starts_with("///"));
+        let is_comment = |line: Option<&&str>| line.is_some_and(|line| line.starts_with("//"));
         for (at, line) in lines.iter().enumerate() {
-            let Some(text) = line.strip_prefix("///").map(str::trim) else { continue };
-            let is_alone = !is_doc(lines.get(at + 1)) && (at == 0 || !is_doc(lines.get(at - 1)));
-            if is_alone && !text.contains([' ', '`']) {
-                findings.push(Finding::new(source, at + 1, format!("a doc comment of one word: {text:?}")));
+            let text = line.strip_prefix("///").or_else(|| line.strip_prefix("// ")).map(str::trim);
+            let is_alone = !is_comment(lines.get(at + 1)) && (at == 0 || !is_comment(lines.get(at - 1)));
+            if let Some(text) = text.filter(|text| is_alone && !text.contains([' ', '`'])) {
+                findings.push(Finding::new(source, at + 1, format!("a comment of one word: {text:?}")));
             }
         }
     }
@@ -454,6 +454,7 @@ fn each_rule_finds_what_breaks_it() {
         ("length", &[("tests/tests/x.rs", &fit)], 0),
         ("doc", &[("daemon/src/x.rs", "    /// When.\n    at: u64,\n    /// Why.\n    why: Why,")], 2),
         ("doc", &[("daemon/src/x.rs", "/// `requestId`.\nid: Id,\n/// In bytes, at\n/// most.\nlength: u64,")], 0),
+        ("doc", &[("daemon/src/x.rs", "    // Commands.\n    f();\n    // See\n    // it.\n")], 1),
         ("word", &[("daemon/src/x.rs", "// A Stumble, and how to mend it\n")], 2),
         ("word", &[("daemon/src/x.rs", "// An amendment of the patience of saints\n")], 0),
     ];

@@ -210,8 +210,8 @@ pub fn spans(turn: &Turn, scope: Scope, semantics: Semantics, fired: Option<Nano
                     Some((result, _)) if result.is_error => (Level::Error, Some(brief(&result.output))),
                     Some(_) => (Level::Default, None),
                     None if tool.on_server => (Level::Default, None),
-                    // When the session is resumed, its transcript says that the tool was interrupted, which is an error
-                    // (2.1.329).
+                    // When the session is resumed, its transcript says that the tool was interrupted, which is
+                    // an error (2.1.329).
                     None => (Level::Error, Some("no result".to_owned())),
                 };
                 spans.push(Span {

@@ -9,7 +9,6 @@ use clap_complete::Shell;
 
 const NAME: &str = "cc-langfusectl";
 
-/// `completions`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl completions bash > ~/.local/share/bash-completion/completions/cc-langfusectl
@@ -85,7 +84,6 @@ _cc-langfusectl_ids() {{
     }
 }
 
-/// `man`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl man > cc-langfusectl.1 && man ./cc-langfusectl.1

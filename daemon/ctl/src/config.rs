@@ -22,7 +22,6 @@ use cc_langfuse::{
     output::{self, Look},
 };
 
-/// `config`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl config

@@ -32,7 +32,6 @@ use cc_langfuse::{
 /// How long to wait for spans in flight: longer than a request may take.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// `forget`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl forget 01628e54-f2e1-4452-8e4e-eede11a0a73e

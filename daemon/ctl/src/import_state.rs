@@ -17,7 +17,6 @@ use cc_langfuse::output;
 /// How many sessions one request contains.
 const SESSIONS_PER_REQUEST: usize = 5000;
 
-/// `import-state`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl import-state

@@ -23,7 +23,6 @@ use crate::client;
 /// How often the file is read without a file event.
 const RESCAN: Duration = Duration::from_secs(1);
 
-/// `logs`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl logs -n 200

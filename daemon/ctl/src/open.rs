@@ -26,7 +26,6 @@ use cc_langfuse::{
     output,
 };
 
-/// `open`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl open

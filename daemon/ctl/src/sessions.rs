@@ -13,7 +13,6 @@ use cc_langfuse::output;
 /// Maximum length of a title that is shown, in characters.
 const TITLE: usize = 40;
 
-/// `sessions`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl sessions -n 5

@@ -22,7 +22,6 @@ use crate::{
 use cc_core::status::{Session, Status};
 use cc_langfuse::{clock, output::Look as Style};
 
-/// `top`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl top --interval 2s

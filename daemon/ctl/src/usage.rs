@@ -22,7 +22,6 @@ use cc_langfuse::{clock, index::Filter, output};
 /// Maximum length of a key that is shown, in characters.
 const KEY: usize = 48;
 
-/// `usage`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl usage

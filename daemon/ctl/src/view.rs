@@ -65,7 +65,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// of a processor.
 const REST: u32 = 20;
 
-/// `view`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl view

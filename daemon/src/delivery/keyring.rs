@@ -15,7 +15,7 @@ use cc_core::{
     secret::Secrets,
 };
 
-/// The state of a destination until somebody fixes something.
+/// The state of a destination until the user fixes something.
 pub(super) const PARKED: &str = "parked";
 
 /// The state of a destination until the user trusts it.
@@ -87,8 +87,8 @@ impl KeyRing {
             }
         }
         let rival = to.kind.backend().rival();
-        // The settings of the latest sessions are searched, which takes milliseconds: too long for each of a thousand
-        // destinations.
+        // The settings of the latest sessions are searched. That takes milliseconds, too long for each of a
+        // thousand destinations.
         let (dirs, config_dirs) = match usable.is_none() || rival.is_some() {
             true => self.store.call(|store| Ok((store.project_dirs(to)?, store.config_dirs(to)?))).map_err(unread)?,
             false => Default::default(),

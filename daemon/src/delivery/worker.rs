@@ -78,7 +78,7 @@ pub(super) enum After {
     Next,
     /// Wait this long; true if the server asked for it.
     Wait(Duration, bool, String),
-    /// Wait for somebody to fix something; true if the server says that the endpoint does not exist.
+    /// Wait for the user to fix something; true if the server says that the endpoint does not exist.
     Park(bool, String),
 }
 

@@ -337,7 +337,7 @@ pub(super) fn odd_token(text: &str, at: usize, sign: &str) -> Option<Range<usize
             let (digits, rest) = (back(u8::is_ascii_digit), ahead(slug));
             ((7..=11).contains(&digits) && (32..=34).contains(&rest)).then(|| at - digits..after + rest)
         }
-        // Firebase.
+        // A key of Firebase.
         ":APA91b" => {
             let (head, rest) = (back(slug), ahead(slug));
             ((8..=40).contains(&head) && rest >= 100).then(|| at - head..after + rest)

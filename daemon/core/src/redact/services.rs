@@ -109,7 +109,7 @@ pub(super) const TOKENS: &[Token] = &[
     token("nx", &["nxp_"], Alnum, 32, MAX_TOKEN_BYTES),
     token("expo", &["expo_"], Slug, 36, MAX_TOKEN_BYTES),
     token("jsr", &["jsrp_", "jsrt_"], Alnum, 30, MAX_TOKEN_BYTES),
-    // Clouds.
+    // Keys of cloud providers.
     token("supabase", &["sbp_", "sbp_v0_"], Hex, 40, 40),
     token("supabase", &["sb_secret_"], Slug, 24, MAX_TOKEN_BYTES),
     token("netlify", &["nfp_", "nfc_", "nfo_", "nfu_", "nfb_"], Alnum, 32, MAX_TOKEN_BYTES),

@@ -39,7 +39,6 @@ use cc_langfuse::{
 pub(crate) mod find;
 mod send;
 
-/// `backfill`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl backfill --dry-run

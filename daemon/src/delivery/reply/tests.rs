@@ -222,7 +222,7 @@ fn json_that_reports_an_error_is_not_accepted() {
         }
         assert_eq!(api("application/json", gzip(body)), Reply::Error, "{body}");
     }
-    // google.rpc.Status
+    // A message google.rpc.Status.
     assert_eq!(api("application/x-protobuf", b"\x08\x10\x12\x03bad"), Reply::Error);
     let said = Said { status: 200, kind: Some("application/grpc"), grpc_status: Some("16"), ..Said::default() };
     assert_eq!(read(Asked::Api, &said), Reply::Error);

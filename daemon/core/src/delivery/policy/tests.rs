@@ -260,7 +260,7 @@ fn a_week_of_failures_takes_few_requests_and_loses_no_span() {
     for seed in 1..=50u64 {
         let mut state = seed;
         let mut chance = move || {
-            // xorshift64
+            // The generator xorshift64.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;

@@ -46,7 +46,7 @@ pub(in super::super) const FILES: &[Kind] = &[
     ("sbt credentials", "Credentials(\"Nexus\", \"n.test\", \"ci\", \"@@\")", Password),
     ("kafka jaas", "sasl.jaas.config=o.a.PlainLoginModule required username=\"a\" password=\"@@\";", Password),
     ("kafka keystore", "ssl.keystore.password=@@", Human),
-    // Machines.
+    // Configuration of machines.
     ("tf variable", "variable \"db_password\" {\n  type    = string\n  default = \"@@\"\n}", Password),
     ("tf secret_string", "  secret_string = \"@@\"", Password),
     ("tf jsonencode", "secret_string = jsonencode({ username = \"a\", password = \"@@\" })", Password),
@@ -90,7 +90,7 @@ pub(in super::super) const FILES: &[Kind] = &[
     ("rabbitmq", "default_pass = @@", Human),
     ("grafana", "admin_password = @@", Human),
     ("pgbouncer", "\"app\" \"@@\"", Password),
-    // Networks.
+    // Configuration of networks.
     ("wpa hex", "\tpsk=@@", Hex(64)),
     ("wpa eap", "    identity=\"bob\"\n    password=\"@@\"", Human),
     ("wep", "    wep_key0=\"@@\"", Alnum(13)),
@@ -110,7 +110,7 @@ pub(in super::super) const FILES: &[Kind] = &[
     ("openvpn static", "-----BEGIN OpenVPN Static key V1-----\n@@\n-----END OpenVPN Static key V1-----", HexLines(16)),
     ("cifs", "username=bob\npassword=@@\ndomain=CORP", Password),
     ("davfs", "https://dav.test/a bob @@", Password),
-    // Mail.
+    // Configuration of mail programs.
     ("mutt", "set imap_pass = \"@@\"", Human),
     ("msmtp", "account a\nuser bob\npassword @@", Human),
     ("fetchmail", "poll h.test proto IMAP user \"bob\" with password \"@@\" is bob here", Password),
@@ -131,7 +131,7 @@ pub(in super::super) const FILES: &[Kind] = &[
     ("rclone conf", "[r]\ntype = sftp\npass = @@", Slug(32)),
     ("filezilla", "<Pass encoding=\"base64\">@@</Pass>", Base64(20)),
     ("sftp.json", "    \"password\": \"@@\",", Human),
-    // Requests.
+    // Requests to servers, as tools record them.
     ("postman", "{\"key\": \"apiKey\", \"value\": \"@@\", \"type\": \"secret\"}", Alnum(32)),
     ("postman bearer", "\"bearer\": [{\"key\": \"token\", \"value\": \"@@\", \"type\": \"string\"}]", Alnum(32)),
     ("har header", "{\"name\": \"Authorization\", \"value\": \"Bearer @@\"}", Alnum(40)),

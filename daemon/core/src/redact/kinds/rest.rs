@@ -4,7 +4,7 @@ use super::{Make::*, table::Kind};
 
 /// In commands, files and code.
 pub(in super::super) const OTHER_FORMS: &[Kind] = &[
-    // Commands.
+    // Secrets on command lines.
     ("rsync", "RSYNC_PASSWORD=@@ rsync -av a bob@h::m", Human),
     ("pg_restore", "pg_restore --dbname=postgresql://app:@@@db/shop a.dump", Plain),
     ("mongoimport", "mongoimport -u app --password='@@' --db shop", Human),
@@ -58,7 +58,7 @@ pub(in super::super) const OTHER_FORMS: &[Kind] = &[
     ("apksigner", "apksigner sign --ks a.jks --ks-pass pass:@@ a.apk", Human),
     ("codesign", "xcrun notarytool submit a.zip --apple-id a@b.test --password @@", Slug(19)),
     ("altool", "xcrun altool --upload-app -f a.ipa -u a@b.test -p @@", Slug(19)),
-    // Files.
+    // Secrets in configuration files.
     ("quarkus", "quarkus.datasource.password=@@", Human),
     ("micronaut", "datasources:\n  default:\n    password: '@@'", Human),
     ("liquibase", "liquibase.command.password: @@", Human),
@@ -106,7 +106,7 @@ pub(in super::super) const OTHER_FORMS: &[Kind] = &[
     ("subversion", "K 8\npassword\nV 12\n@@", Alnum(12)),
     ("dbeaver", "\"#connection\": {\"user\": \"a\", \"password\": \"@@\"}", Human),
     ("pgadmin", "PGADMIN_DEFAULT_PASSWORD: @@", Human),
-    // Code.
+    // Secrets in source code.
     ("python redis", "redis.Redis(host='c', password='@@', db=0)", Human),
     ("python paramiko", "ssh.connect('h', username='bob', password='@@')", Human),
     ("python pexpect", "child.expect('password:')\nchild.sendline('@@')", Human),
@@ -142,7 +142,7 @@ pub(in super::super) const OTHER_FORMS: &[Kind] = &[
     ("swift url", "URLCredential(user: \"bob\", password: \"@@\", persistence: .none)", Human),
     ("objc", "NSString *apiSecret = @\"@@\";", Alnum(32)),
     ("groovy", "withEnv(['DB_PASSWORD=@@']) {", Human),
-    // Answers.
+    // Secrets in answers of programs and servers.
     ("login json", "{\"username\":\"bob\",\"password\":\"@@\"}", Human),
     ("token answer", "{\"access_token\":\"@@\",\"token_type\":\"Bearer\"}", Slug(86)),
     ("graphql", "mutation { login(email: \"a@b.test\", password: \"@@\") { token } }", Human),

@@ -7,7 +7,7 @@ pub(in super::super) type Kind = (&'static str, &'static str, Make);
 
 /// The text around a secret in commands, settings, code, tables and files.
 pub(in super::super) const PLACES: &[Kind] = &[
-    // Commands.
+    // Secrets on command lines.
     ("curl -u", "curl -u admin:@@ https://api.test/v1", Password),
     ("curl --user", "curl -s --user 'deploy:@@' https://api.test/v1", Password),
     ("curl -u joined", "curl -sS -uadmin:@@ https://api.test/", Alnum(14)),
@@ -91,7 +91,7 @@ pub(in super::super) const PLACES: &[Kind] = &[
     ("mount", "mount -t cifs //s/x /mnt -o username=bob,password=@@", Alnum(14)),
     ("nmcli", "nmcli dev wifi connect Home password @@", Password),
     ("requirepass", "requirepass @@", Alnum(24)),
-    // Settings.
+    // Secrets in settings.
     ("env upper", "DB_PASSWORD=@@", Password),
     ("env words", "POSTGRES_PASSWORD=@@", Words),
     ("env word", "MYSQL_PASSWORD=@@", Word),
@@ -207,7 +207,7 @@ pub(in super::super) const PLACES: &[Kind] = &[
     ("json env", "{\"name\": \"DB_PASSWORD\", \"value\": \"@@\"}", Password),
     ("json camel", "{\"accessToken\":\"@@\",\"expiresIn\":3600}", Alnum(40)),
     ("json list", "{\"apiKeys\": [\"@@\"]}", Alnum(32)),
-    // Code.
+    // Secrets in source code.
     ("php define", "define('DB_PASSWORD', '@@');", Password),
     ("php array", "'password' => '@@',", Password),
     ("php variable", "$db_pass = '@@';", Password),
@@ -255,7 +255,7 @@ pub(in super::super) const PLACES: &[Kind] = &[
     ("matlab", "password = '@@';", Password),
     ("vb", "Dim password As String = \"@@\"", Password),
     ("dart", "final String apiSecret = '@@';", Alnum(32)),
-    // Web.
+    // Secrets in web requests.
     ("bearer", "Authorization: Bearer @@", Alnum(40)),
     ("basic", "Authorization: Basic @@", Login),
     ("token header", "Authorization: token @@", Hex(40)),
@@ -323,7 +323,7 @@ pub(in super::super) const PLACES: &[Kind] = &[
     ("digits", "deploy --password @@", Digits(8)),
     ("http basic url encoded", "https://u:@@@h.test", Address),
     ("continued", "export API_TOKEN=\\\n  @@", Alnum(32)),
-    // Keys.
+    // Private keys in their formats.
     ("pem", "-----BEGIN RSA PRIVATE KEY-----\n@@\n-----END RSA PRIVATE KEY-----", KeyLines(8)),
     ("pem ec", "-----BEGIN EC PRIVATE KEY-----\n@@\n-----END EC PRIVATE KEY-----", KeyLines(2)),
     (

@@ -82,7 +82,7 @@ pub(super) fn near_misses() -> Vec<String> {
         "$USER1$=/usr/lib/nagios/plugins",
         "IDENTIFIED BY PASSWORD;",
         "an API key is required, the access token is refreshed, the secret key is rotated",
-        // Authorization.
+        // Authorization headers without a secret.
         "Authorization: Bearer $TOKEN",
         "Authorization: Bearer ${TOKEN}",
         "Authorization: Bearer <token>",
@@ -92,7 +92,7 @@ pub(super) fn near_misses() -> Vec<String> {
         "authorization: required for administrators",
         "basic understanding-of-the-system Basic internationalization",
         "the bearer authentication-middleware2 rejects",
-        // URLs.
+        // URLs without a secret.
         "https://host:8080/path@x",
         "http://localhost:3000, mail@example.com",
         "git@github.com:owner/repo.git",
@@ -101,7 +101,7 @@ pub(super) fn near_misses() -> Vec<String> {
         "postgres://{user}:{password}@{host}/db",
         "postgres://<user>:<password>@host",
         "https://en.wikipedia.org/wiki/Foo:Bar?x=a@b",
-        // Assignments.
+        // Assignments without a secret.
         "token = getToken()",
         "token = tokenizer2.nextToken2(base64)",
         "password: string",
@@ -153,7 +153,7 @@ pub(super) fn near_misses() -> Vec<String> {
 }
 
 pub(super) const CODE: &str = r##"
-// Rust
+// Of Rust code
 pub async fn login(&self, password: &str) -> Result<Token, AuthError> {
     let token = self.client.post(format!("{}/oauth2/token", self.base)).bearer_auth(&self.token).send().await?;
     let secret: SecretString = std::env::var("LANGFUSE_SECRET_KEY").map(SecretString::from)?;
@@ -167,12 +167,12 @@ tokenizer = AutoTokenizer.from_pretrained("bert-base-uncased", token=hf_token)
 tokens: list[int] = tokenizer.encode(text, add_special_tokens=False, max_length=4096)
 headers = {"Authorization": f"Bearer {api_key}", "x-api-key": settings.ANTHROPIC_API_KEY_2}
 def check(password: str = None, secret_key: Optional[str] = None, token: str | None = DEFAULT_TOKEN_V2) -> bool: ...
-// TypeScript
+// Of TypeScript code
 const { token, refreshToken: refreshToken2 } = await getServerSession(authOptions2);
 interface Props { apiKey?: string; accessToken: AccessTokenV2; credentials: 'include' | 'same-origin' }
 const client = new Client({ apiKey: process.env.API_KEY!, secretAccessKey: creds.secretAccessKey2 });
 fetch(`${base}/v1/x?token=${encodeURIComponent(token)}`, { headers: { Authorization: "Bearer " + token } });
-// Go
+// Of Go code
 secretKeyRef := &corev1.SecretKeySelector{Key: "password", LocalObjectReference: ref}
 token, err := jwt.ParseWithClaims(tokenString, &Claims{}, func(t *jwt.Token) (any, error) { return key, nil })
 golang.org/x/oauth2 v0.21.0 h1:tsimM75w1tF/uws5rbeHzIWxEqelMehnc+iW793zsZs=

@@ -166,8 +166,8 @@ proptest! {
         let bytes = transcript(&steps);
         let whole = read(&bytes, &[], &[]);
         prop_assert_eq!(&read(&bytes, &cuts, &[]), &whole);
-        // If several turns are in progress, reading restarts before turns that were sent; the store recognises these by their
-        // ids.
+        // If several turns are in progress, reading restarts before turns that were sent; the store recognises
+        // these by their ids.
         let mut again = read(&bytes, &cuts, &restarts);
         again.dedup();
         prop_assert_eq!(&again, &whole);
