@@ -47,17 +47,40 @@ impl Release {
 
     /// The same in an existing home.
     pub(crate) fn start_in(home: tempfile::TempDir) -> Self {
+        Self::start_under(home, &[])
+    }
+
+    /// The same as the last argument of another program.
+    pub(crate) fn start_under(home: tempfile::TempDir, program: &[&str]) -> Self {
         let exe = std::env::current_exe().expect("a path");
         let target = exe.parent().and_then(Path::parent).expect("target/release").to_path_buf();
-        let mut daemon = Command::new(target.join("cc-langfused"));
-        let daemon = daemon.env_clear().env("HOME", home.path()).spawn().expect("starts");
+        let daemon = target.join("cc-langfused");
+        let words: Vec<&str> = program.iter().copied().chain(daemon.to_str()).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).env_clear().env("HOME", home.path()).env("PATH", "/usr/bin:/bin");
+        let daemon = command.spawn().expect("starts");
         let release = Self { home, target, daemon };
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while UnixStream::connect(release.paths().socket).is_err() {
             assert!(Instant::now() < deadline, "the daemon starts");
             std::thread::yield_now();
         }
         release
+    }
+
+    /// Ends it as a service manager does, and gives its home back.
+    pub(crate) fn stop(mut self) -> tempfile::TempDir {
+        let pid = rustix::process::Pid::from_child(&self.daemon);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        assert!(self.daemon.wait().expect("it ends").success());
+        std::mem::replace(&mut self.home, tempfile::tempdir().expect("a directory"))
+    }
+
+    /// The bytes that the daemon has handed to the disk so far.
+    pub(crate) fn written(&self) -> u64 {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.daemon.id())).expect("Linux");
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).expect("the field");
+        line.parse().expect("a number")
     }
 
     /// Its files.
