@@ -40,6 +40,7 @@ mod delivery;
 mod failed;
 mod history;
 mod redirect;
+mod score;
 
 use failed::Failed;
 
@@ -154,6 +155,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/destinations", post(redirect::redirect))
         .route("/v1/pause", post(pause))
         .route("/v1/forget", post(forget))
+        .route("/v1/score", post(score::score))
         .route("/v1/known", post(history::known))
         .route("/v1/delivery", post(delivery::delivery))
         .route("/v1/imported", get(history::imported).post(history::import))

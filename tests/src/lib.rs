@@ -18,6 +18,7 @@ pub mod home;
 pub mod messages_api;
 
 pub mod langfuse;
+pub mod lines;
 pub mod proxy;
 pub mod raw;
 pub mod real;

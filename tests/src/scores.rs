@@ -38,6 +38,13 @@ impl Scores {
         (207, json!({"successes": successes, "errors": errors}).to_string())
     }
 
+    /// Deletes the score that `path` names. False if it names none.
+    pub(crate) fn delete(&mut self, method: &str, path: &str) -> bool {
+        let Some(id) = path.strip_prefix("/api/public/scores/").filter(|_| method == "DELETE") else { return false };
+        self.events.retain(|(_, event)| event["body"]["id"] != id);
+        true
+    }
+
     pub(crate) fn events(&self) -> Vec<Value> {
         self.events.iter().map(|(_, event)| event.clone()).collect()
     }

@@ -403,6 +403,9 @@ impl Shared {
                 std::thread::sleep(Duration::from_millis(20));
             }
             let mut seen = lock(&self.seen);
+            if answer.stores {
+                seen.scores.delete(&request.method, &request.path);
+            }
             if answer.stores && !is_score {
                 seen.project.take(&request);
             }

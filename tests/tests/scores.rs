@@ -3,85 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tests::{Answer, Home, Request, Server, Story, eventually, scores};
-
-/// Lines of a session as Claude Code writes them: each follows the one before.
-struct Lines {
-    story: Story,
-    last: Value,
-    made: usize,
-}
-
-impl Lines {
-    fn new(home: &Home, session: &str) -> Self {
-        Self { story: Story::new(home, "work", session), last: Value::Null, made: 0 }
-    }
-
-    fn line(&mut self, mut line: Value) -> &mut Self {
-        self.made += 1;
-        let id = format!("{}-{}", self.story.session, self.made);
-        let common = json!({
-            "parentUuid": self.last, "uuid": id, "sessionId": self.story.session, "isSidechain": false,
-            "version": "2.1.332", "timestamp": format!("2026-11-20T08:{:02}:{:02}.000Z", self.made / 60, self.made % 60),
-        });
-        line.as_object_mut().expect("an object").extend(common.as_object().expect("an object").clone());
-        self.last = id.into();
-        self.story.raw(line.to_string().as_bytes());
-        self
-    }
-
-    fn user(&mut self, content: &Value) -> &mut Self {
-        self.line(json!({"type": "user", "message": {"role": "user", "content": content}}))
-    }
-
-    fn prompt(&mut self, text: &str) -> &mut Self {
-        self.user(&text.into())
-    }
-
-    fn block(&mut self, block: &Value, stop: &str) -> &mut Self {
-        let message = json!({
-            "id": format!("msg-{}-{}", self.story.session, self.made), "role": "assistant", "model": "claude-sonnet-4-5-20250929",
-            "content": [block], "stop_reason": stop, "usage": {"input_tokens": 1, "output_tokens": 1},
-        });
-        self.line(json!({"type": "assistant", "message": message}))
-    }
-
-    fn answer(&mut self, text: &str) -> &mut Self {
-        self.block(&json!({"type": "text", "text": text}), "end_turn")
-    }
-
-    fn call(&mut self) -> &mut Self {
-        let id = format!("toolu-{}", self.made);
-        self.block(&json!({"type": "tool_use", "id": id, "name": "Bash", "input": {"command": "ls"}}), "tool_use")
-    }
-
-    /// The result of the call before.
-    fn result(&mut self, is_error: bool, denied: Option<&str>) -> &mut Self {
-        let id = format!("toolu-{}", self.made - 1);
-        let block =
-            json!({"type": "tool_result", "tool_use_id": id, "content": "words of a tool", "is_error": is_error});
-        let mut line = json!({"type": "user", "message": {"role": "user", "content": [block]}});
-        if let Some(kind) = denied {
-            line["toolDenialKind"] = kind.into();
-        }
-        self.line(line)
-    }
-
-    fn interrupted(&mut self) -> &mut Self {
-        self.user(&json!([{"type": "text", "text": "[Request interrupted by user]"}]))
-    }
-
-    fn retry(&mut self, attempt: u64) -> &mut Self {
-        let error = json!({"status": 529, "formatted": "529 Overloaded"});
-        self.line(json!({"type": "system", "subtype": "api_error", "error": error, "retryAttempt": attempt}))
-    }
-
-    fn failed(&mut self) -> &mut Self {
-        let content = json!([{"type": "text", "text": "API Error: 529 Overloaded"}]);
-        let message = json!({"id": "none", "role": "assistant", "model": "<synthetic>", "content": content});
-        self.line(json!({"type": "assistant", "isApiErrorMessage": true, "apiErrorStatus": 529, "message": message}))
-    }
-}
+use tests::{Answer, Home, Request, Server, Story, eventually, lines::Lines, scores};
 
 /// Names and values of the scores of a trace, or of a session.
 fn values(scores: &[Value], of: &str) -> BTreeMap<String, Value> {
@@ -521,4 +443,85 @@ fn scores_that_wait_are_moved_with_their_spans_and_dropped_with_them() {
     assert_eq!(values(&scores, &trace(&server, "do moved")), map(&[("tool_failures", json!(1.0))]));
     assert_eq!(scores.len(), 1);
     assert_eq!(home.status()["skipped_lines"]["dropped_scores"], 1);
+}
+
+fn printed(output: &std::process::Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn forget_takes_back_how_the_session_ended() {
+    let (home, server) = (Home::new(), Server::new());
+    home.settings("work", &server.env());
+    let _daemon = home.daemon();
+    let (gone, kept) = (one_failure(&home, "gone"), one_failure(&home, "kept"));
+    for lines in [&gone, &kept] {
+        end(&home, &lines.story, &server.env());
+    }
+    assert_eq!(values(&server.scores(), "gone"), map(&[("outcome", json!("completed"))]));
+    let done = home.ctl(&["forget", "--yes", "gone"]);
+    assert!(done.status.success(), "{done:?}");
+    let scores = server.scores();
+    assert_eq!((values(&scores, "gone"), values(&scores, "kept").len()), (map(&[]), 1));
+}
+
+#[test]
+fn a_person_can_give_a_turn_or_a_session_a_score() {
+    let (home, server) = (Home::new(), Server::new());
+    let mut env = server.env();
+    env.push(("LANGFUSE_TRACING_ENVIRONMENT".into(), "staging".into()));
+    home.settings("work", &env);
+    let daemon = home.daemon();
+    let mut lines = Lines::new(&home, "s-one");
+    lines.prompt("first").answer("one").prompt("second").answer("two");
+    home.hook(&lines.story.stop("two"), &env);
+    home.flush();
+    let (first, second) = (trace(&server, "first"), trace(&server, "second"));
+    let word = ["score", "s-one", "verdict", "so so", "--comment", "key sk-ant-api03-0123456789abcdefghijABCDEFGHIJ"];
+    for args in [
+        &["score", "s-one", "--turn", "1", "useful", "true"][..],
+        &["score", &second, "quality", "0.5"],
+        &word,
+        // The same again is no news, and another value is.
+        &["score", "s-one", "--turn", "1", "useful", "true"],
+        &["score", &second, "quality", "-1"],
+    ] {
+        let done = home.ctl(args);
+        assert!(done.status.success() && printed(&done).contains(&server.url), "{args:?}: {done:?}");
+        settled(&home);
+    }
+    let scores = server.scores();
+    assert_eq!(values(&scores, &first), map(&[("useful", json!(1))]));
+    assert_eq!(values(&scores, &second), map(&[("quality", json!(-1.0))]));
+    assert_eq!(values(&scores, "s-one"), map(&[("verdict", json!("so so"))]));
+    assert_eq!(server.score_events().len(), 4);
+    let verdict = scores.iter().find(|score| score["name"] == "verdict").expect("one");
+    assert_eq!(verdict["environment"], "staging");
+    let comment = verdict["comment"].as_str().expect("a comment");
+    assert!(comment.contains("REDACTED") && !comment.contains("0123456789"), "{comment}");
+
+    for (args, expect) in [
+        (&["score", "s-one", "tool_failures", "0"][..], "a fact"),
+        (&["score", "s-one", "--turn", "3", "useful", "true"], "1 to 2"),
+        (&["score", &"0".repeat(32), "useful", "true"], "no destination"),
+        (&["score", "nobody", "useful", "true"], "no session nobody"),
+        (&["score", "s-one", "a\nb", "true"], "one line"),
+        (&["score", "useful"], "NAME"),
+    ] {
+        let refused = home.ctl(args);
+        assert!(!refused.status.success() && printed(&refused).contains(expect), "{args:?}: {refused:?}");
+    }
+    // It waits for a server that is away, over a kill.
+    server.change_scores(|_| Answer::status(503));
+    assert!(home.ctl(&["score", "s-one", "later", "1"]).status.success());
+    daemon.kill();
+    let refused = home.ctl(&["score", "s-one", "useful", "true"]);
+    assert!(refused.status.code() == Some(3), "{refused:?}");
+    server.change_scores(|_| Answer::ok());
+    let _daemon = home.daemon();
+    server.wait_for_scores(4);
+    let dir = home.project("work").canonicalize().expect("a project");
+    assert!(home.ctl(&["pause", dir.to_str().expect("UTF-8")]).status.success());
+    let refused = home.ctl(&["score", &second, "quality", "1"]);
+    assert!(!refused.status.success() && printed(&refused).contains("paused"), "{refused:?}");
 }

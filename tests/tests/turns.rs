@@ -285,6 +285,7 @@ fn unknown_kinds_of_lines_are_listed_with_the_version() {
     let printed = home.ctl(&["status"]);
     let printed = String::from_utf8_lossy(&printed.stdout);
     assert!(printed.contains("2 line kinds since Claude Code 2.1.99: brand-new, newer"), "{printed}");
+    assert!(printed.contains("a newer cc-langfuse may read them") && !printed.contains("nothing to do"), "{printed}");
     let known: Vec<_> = home.status()["unknown_kinds"].as_array().expect("a list").clone();
     assert!(known.contains(&json!({"kind": "newer", "version": "2.1.329", "lines": 1})), "{known:?}");
 
@@ -301,4 +302,18 @@ fn unknown_kinds_of_lines_are_listed_with_the_version() {
     let printed = home.ctl(&["status"]);
     let printed = String::from_utf8_lossy(&printed.stdout);
     assert!(printed.contains("1 field since Claude Code 2.2.0: user.newThing"), "{printed}");
+    assert!(printed.contains("there is nothing to do") && !printed.contains("reconcile"), "{printed}");
+    // Among the counts of tokens it may be one that matters.
+    let newer = line("2.2.1");
+    let usage = json!({"input_tokens": 1, "output_tokens": 1, "dream_tokens": 9});
+    let message = json!({"id": "m", "role": "assistant", "model": "m", "content": [{"type": "text", "text": "c"}],
+        "stop_reason": "end_turn", "usage": usage});
+    let line = json!({"type": "assistant", "uuid": "u-c", "version": "2.2.0", "message": message});
+    later.raw(&newer).raw(line.to_string().as_bytes());
+    home.hook(&later.stop("c"), &server.env());
+    server.wait_for(8);
+    home.flush();
+    let printed = home.ctl(&["status"]);
+    let printed = String::from_utf8_lossy(&printed.stdout);
+    assert!(printed.contains("assistant.message.usage.dream_tokens") && printed.contains("reconcile"), "{printed}");
 }

@@ -19,6 +19,9 @@ pub type ScoreId = [u8; 16];
 /// `toolDenialKind` of a call that the user stopped while it ran.
 const INTERRUPTED: &str = "interrupted";
 
+/// The name of the score that says how a session ended.
+const OUTCOME: &str = "outcome";
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     #[serde(with = "as_hex")]
@@ -127,7 +130,7 @@ fn score(
     let id = match of {
         Of::Trace => ids::truncated(&[b"score\0", &trace_id, b"\0", name.as_bytes()]),
         Of::Span(span) => ids::truncated(&[b"score\0", &trace_id, &span, b"\0", name.as_bytes()]),
-        Of::Session => ids::truncated(&[b"session score\0", facts.session_id.as_bytes(), b"\0", name.as_bytes()]),
+        Of::Session => of_session_id(&facts.session_id, name),
     };
     Score {
         id,
@@ -142,6 +145,15 @@ fn score(
         at,
         by_person: false,
     }
+}
+
+fn of_session_id(session_id: &str, name: &str) -> ScoreId {
+    ids::truncated(&[b"session score\0", session_id.as_bytes(), b"\0", name.as_bytes()])
+}
+
+/// The id of the score that says how a session ended.
+pub fn outcome_id(session_id: &str) -> ScoreId {
+    of_session_id(session_id, OUTCOME)
 }
 
 /// The trace and the root of the turn with this key.
@@ -191,6 +203,37 @@ fn facts(turn: &Turn) -> [(&'static str, Value); 5] {
         ("tool_failures", number(failed.count())),
         ("retries", number(retries.count())),
     ]
+}
+
+/// The maximum length of a person's name for a score, and of a word as its value, in bytes.
+pub const MAX_NAME: usize = 200;
+
+/// The maximum length of a comment in bytes.
+pub const MAX_COMMENT: usize = 2000;
+
+/// True for the names of what is sent without a person.
+pub fn is_fact(name: &str) -> bool {
+    ["interrupted", "api_error", "rewound", "permission_denied", "tool_failures", "retries", OUTCOME].contains(&name)
+}
+
+/// A person's score: `word` is of the turn of `trace_id`, or of the whole session.
+pub fn given(word: Word<'_>, trace_id: TraceId, facts: &TraceFacts) -> Score {
+    let of = if word.is_turn { Of::Trace } else { Of::Session };
+    let at = u64::try_from(word.at_ms).unwrap_or(0).saturating_mul(1_000_000);
+    let score = score(of, (trace_id, SpanId::default()), facts, word.name, word.value.clone(), at);
+    Score { comment: word.comment.map(str::to_owned), by_person: true, ..score }
+}
+
+/// What a person says.
+#[derive(Clone, Copy, Debug)]
+pub struct Word<'a> {
+    /// It is of a turn, not of the session.
+    pub is_turn: bool,
+    pub name: &'a str,
+    pub value: &'a Value,
+    pub comment: Option<&'a str>,
+    /// Unix milliseconds.
+    pub at_ms: i64,
 }
 
 /// How a session ended.
@@ -246,7 +289,7 @@ pub fn of_session(assembler: &Assembler, facts: &TraceFacts) -> Option<Scored> {
     let key = answered.or_else(|| assembler.closed_last().map(|past| &*past.key))?;
     let (outcome, at) = (Outcome::of(newest), newest.end.or(newest.prompt.at)?);
     let value = Value::Category(outcome.name().to_owned());
-    let score = score(Of::Session, root(key), facts, "outcome", value, at);
+    let score = score(Of::Session, root(key), facts, OUTCOME, value, at);
     Some(Scored { due: Due::WhereKnown, score: Score { comment: Some(outcome.rule().to_owned()), ..score } })
 }
 

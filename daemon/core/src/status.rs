@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::score::Value;
+
 pub mod delivery;
 pub mod history;
 
@@ -439,6 +441,22 @@ pub struct Forget {
     pub session_id: String,
     /// In hex.
     pub traces: Vec<String>,
+}
+
+/// `POST /v1/score`: a person's score. Answered with the addresses of the destinations for which it waits.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GiveScore {
+    /// Empty if only the trace is known.
+    pub session_id: String,
+    /// The turn; of a session its turns, the newest first. In hex.
+    pub traces: Vec<String>,
+    /// It is of that turn, not of the session.
+    pub is_turn: bool,
+    pub name: String,
+    pub value: Value,
+    pub comment: Option<String>,
+    /// Unix milliseconds.
+    pub at_ms: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

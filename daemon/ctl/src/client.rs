@@ -19,7 +19,7 @@ use cc_core::{
     config::Config,
     import_state::Imported,
     status::{
-        DeadLetter, Failure, Forget, Left, Pause, Redirect, Redirected, Settle, Status, Trust, TrustAnswer,
+        DeadLetter, Failure, Forget, GiveScore, Left, Pause, Redirect, Redirected, Settle, Status, Trust, TrustAnswer,
         delivery::{AskDelivery, Delivery},
         history::{Ask, Known, Taken},
     },
@@ -165,6 +165,11 @@ impl Client {
     /// Forgets traces; returns how many of their spans were waiting.
     pub(crate) fn forget(&self, request: &Forget) -> anyhow::Result<usize> {
         self.post("/v1/forget", request)
+    }
+
+    /// Gives a score; returns the addresses of the destinations that get it.
+    pub(crate) fn score(&self, request: &GiveScore) -> anyhow::Result<Vec<String>> {
+        self.post("/v1/score", request)
     }
 
     /// The state of spans and events.

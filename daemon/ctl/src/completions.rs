@@ -28,7 +28,7 @@ impl Completions {
 }
 
 /// Commands whose arguments are sessions.
-const OF_SESSIONS: &str = "show|reconcile|open|forget|replay|backfill";
+const OF_SESSIONS: &str = "show|reconcile|open|forget|score|replay|backfill";
 
 /// `script` with the ids of sessions as completions where a command takes one.
 fn with_sessions(shell: Shell, script: &str) -> String {

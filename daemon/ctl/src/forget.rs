@@ -100,7 +100,7 @@ impl Forget {
         }
         for (to, way) in &ways {
             let address = &to.address;
-            match delete(to, way, &traces, &ids) {
+            match delete(to, way, &traces, &ids, &session.session_id) {
                 Ok(Some(Deleted { gone: 0, absent: 0, .. })) => {
                     out!("{what}: {address} was asked to delete them; they are not sent again");
                 }
@@ -140,7 +140,13 @@ fn way(to: &Destination, dirs: &[PathBuf], status: &status::Status) -> anyhow::R
 }
 
 /// Deletes traces there; `None` if no deletion is known for it.
-fn delete(to: &Destination, way: &Way, traces: &[TraceId], ids: &[String]) -> anyhow::Result<Option<Deleted>> {
+fn delete(
+    to: &Destination,
+    way: &Way,
+    traces: &[TraceId],
+    ids: &[String],
+    session_id: &str,
+) -> anyhow::Result<Option<Deleted>> {
     let secrets = match way {
         Way::Server(secrets) => secrets,
         Way::Files(folder) => {
@@ -154,6 +160,7 @@ fn delete(to: &Destination, way: &Way, traces: &[TraceId], ids: &[String]) -> an
         if !readback.deletes().await? {
             return Ok(None);
         }
+        readback.delete_session(session_id).await.context("run it again")?;
         let deleted = readback.delete(ids, TIME_LIMIT).await;
         deleted.map(Some).map_err(|(done, failure)| anyhow::anyhow!("after {done} of them: {failure}; run it again"))
     })

@@ -9,7 +9,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("Start here", &["try", "setup", "doctor", "run", "uninstall"]),
     ("See", &["status", "top", "sessions", "open", "show", "view", "usage", "reconcile", "logs"]),
     ("Send", &["flush", "backfill", "dead-letters", "destinations"]),
-    ("Decide", &["config", "trust", "pause", "resume", "forget"]),
+    ("Decide", &["config", "trust", "pause", "resume", "forget", "score"]),
     ("Run the daemon", &["start", "stop", "restart"]),
     ("More", &[]),
 ];

@@ -43,6 +43,7 @@ mod reconcile;
 mod replay;
 mod resident;
 mod run;
+mod score;
 mod session;
 mod sessions;
 mod setup;
@@ -164,6 +165,8 @@ enum Command {
     Resume(pause::Projects),
     /// Delete a session's traces on the server, and what waits here to be sent
     Forget(forget::Forget),
+    /// Give a score to a turn or a session, where it was sent
+    Score(score::Score),
     /// List spans that the server refuses, send them again, or drop them
     DeadLetters {
         /// Send this one again, by its number, or `all`
@@ -236,6 +239,7 @@ fn main() -> ExitCode {
         Command::Pause(projects) => projects.set(true),
         Command::Resume(projects) => projects.set(false),
         Command::Forget(forget) => forget.run(),
+        Command::Score(score) => score.run(),
         Command::DeadLetters { retry: Some(which), .. } => dead_letters::settle(which, Fate::Retry),
         Command::DeadLetters { drop: Some(which), .. } => dead_letters::settle(which, Fate::Drop),
         Command::DeadLetters { json, .. } => dead_letters::list(json),

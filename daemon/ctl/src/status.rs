@@ -121,6 +121,7 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
     for (what, met) in [("line kind", kinds), ("field", fields)] {
         if let Some(unknown) = unknown(what, &met) {
             out!("unknown       {unknown}");
+            out!("              {}", advice(&met));
         }
     }
     for (label, counts) in [("skipped", skipped_lines), ("masked", redacted), ("left in spool", left_in_spool)] {
@@ -157,6 +158,17 @@ pub(crate) fn late(timeout: Duration, left: &Left) -> ExitCode {
 /// A value among others in a line.
 fn short(text: &str) -> String {
     table::clip(text, MAX_VALUE_CHARS)
+}
+
+/// Whether it matters that these kinds of lines, or fields of known lines, are unknown, and what to do.
+fn advice(met: &[&UnknownKind]) -> &'static str {
+    if met.iter().any(|of| of.kind.contains(".usage.")) {
+        "one of them may count tokens: compare with cc-langfusectl reconcile; a newer cc-langfuse may read it"
+    } else if met.iter().any(|of| of.kind.contains('.')) {
+        "turns, tokens and times are read from other fields: there is nothing to do"
+    } else {
+        "such lines are passed over: if a turn lacks something, a newer cc-langfuse may read them"
+    }
 }
 
 /// "2 line kinds since Claude Code 2.1.400: a, b".

@@ -167,6 +167,21 @@ impl Readback {
         }
     }
 
+    /// Deletes what the server has of the session itself, beside its traces.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn delete_session(&self, session_id: &str) -> Result<(), Failure> {
+        let Some(request) = self.deletion()?.beside(&self.destination, &self.secrets, session_id) else {
+            return Ok(());
+        };
+        match self.answered(request).await {
+            // It has none, or no such API.
+            Ok(_) | Err(Failure::Status { status: 404 | 405 | 501, .. }) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Finds each trace, deletes it where it is, and checks again.
     async fn delete_found(&self, deletion: &dyn Deletion, traces: &[String]) -> Result<Deleted, (usize, Failure)> {
         let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();

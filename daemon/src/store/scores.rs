@@ -3,9 +3,12 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{DestinationId, Result, Store, advance::queue::is_emitted, bytes_of, checksum, count, suppressed};
+use super::{
+    DestinationId, Result, Store, advance::queue::is_emitted, bytes_of, checksum, count, observations::HAS_ARRIVED,
+    suppressed,
+};
 use cc_core::{
-    ids::hex,
+    ids::{TraceId, hex},
     score::{Score, ScoreId},
 };
 
@@ -59,6 +62,38 @@ pub(super) fn is_wanted(db: &Connection, destination: DestinationId, score: &Sco
 }
 
 impl Store {
+    /// Makes a person's score wait for a destination that has one of these `traces`, of the first of them. False if it has none.
+    ///
+    /// # Errors
+    /// If nothing was changed.
+    pub fn give_score(
+        &mut self,
+        destination: DestinationId,
+        traces: &[TraceId],
+        make: &dyn Fn(TraceId) -> Score,
+    ) -> Result<bool> {
+        let tx = self.db.transaction()?;
+        let mut known = None;
+        for trace in traces {
+            if !suppressed::is_suppressed(&tx, trace, true)? && knows(&tx, destination, trace)? {
+                known = Some(*trace);
+                break;
+            }
+        }
+        let Some(trace) = known else { return Ok(false) };
+        queue(&tx, destination, &make(trace), crate::clock::now_ms())?;
+        tx.commit().map(|()| true)
+    }
+
+    /// The session that a trace belongs to.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn owner(&self, trace: &TraceId) -> Result<Option<String>> {
+        let mut owner = self.db.prepare_cached("SELECT session_id FROM owner WHERE trace_id = ?")?;
+        owner.query_row([trace], |row| row.get(0)).optional()
+    }
+
     /// The next scores of a destination: at most `most`, the oldest of those with the fewest tries.
     ///
     /// # Errors
@@ -141,6 +176,15 @@ impl Store {
         }
         tx.commit()
     }
+}
+
+/// True if a destination has a span of this trace, or waits for one.
+fn knows(db: &Connection, destination: DestinationId, trace: &TraceId) -> Result<bool> {
+    let sql = format!(
+        "SELECT 1 FROM exported WHERE destination = ?1 AND trace_id = ?2
+         AND ({HAS_ARRIVED} OR EXISTS (SELECT 1 FROM outbox WHERE outbox.destination = ?1 AND seq = exported.observation))"
+    );
+    db.prepare_cached(&sql)?.exists(params![destination, trace])
 }
 
 /// Removes what waits for a destination. Returns how many scores.

@@ -37,6 +37,11 @@ pub trait Deletion: Sync {
     /// Asks for the deletion of at most [`most`](Self::most) traces in `place`, which is empty where none is needed.
     fn delete(&self, to: &Destination, secrets: &Secrets, place: &str, traces: &[String]) -> Request<Bytes>;
 
+    /// Asks for the deletion of what the server has of the session itself, beside its traces.
+    fn beside(&self, _to: &Destination, _secrets: &Secrets, _session_id: &str) -> Option<Request<Bytes>> {
+        None
+    }
+
     /// How many traces one request can delete.
     fn most(&self) -> usize;
 

@@ -11,6 +11,8 @@ use crate::{
         deletion::{Certainty, Deletion},
         pages::{Pages, Project, encoded, request},
     },
+    ids::hex,
+    score::outcome_id,
     secret::Secrets,
 };
 
@@ -67,6 +69,12 @@ impl Pages for Site {
 impl Deletion for Site {
     fn delete(&self, to: &Destination, secrets: &Secrets, _: &str, traces: &[String]) -> Request<Bytes> {
         ask(Method::DELETE, to, secrets, "traces", json!({ "traceIds": traces }).to_string().into())
+    }
+
+    /// How it ended: a score of a session is of no trace.
+    fn beside(&self, to: &Destination, secrets: &Secrets, session_id: &str) -> Option<Request<Bytes>> {
+        let path = format!("scores/{}", hex(&outcome_id(session_id)));
+        Some(ask(Method::DELETE, to, secrets, &path, Bytes::new()))
     }
 
     fn most(&self) -> usize {
