@@ -277,6 +277,8 @@ fn every_file_of_the_package_exists() {
         "LICENSE-APACHE",
         "man/cc-langfusectl.1",
         "plugin/cc-langfuse/hooks/hook.sh",
+        "plugin/cc-langfuse/mcp.sh",
+        "plugin/cc-langfuse/.mcp.json",
     ] {
         assert!(packed(name), "{name} is not in the package");
     }
@@ -332,6 +334,34 @@ fn the_plugin_refers_only_to_its_own_files() {
             .expect("a script")
             .0;
         text(&Command::new("sh").arg("-n").arg(dir.join(script)).output().expect("sh runs"));
+    }
+}
+
+#[test]
+fn the_plugin_starts_the_mcp_server_or_says_that_it_is_not_installed() {
+    let plugin = root().join("plugin/cc-langfuse");
+    let server = json(&plugin.join(".mcp.json"))["mcpServers"]["cc-langfuse"].clone();
+    assert_eq!(server["command"], "sh");
+    let args = server["args"].as_array().expect("arguments");
+    let script = args[0].as_str().and_then(|path| path.strip_prefix("${CLAUDE_PLUGIN_ROOT}/")).expect("a script");
+    let home = tempfile::tempdir().expect("a directory");
+    let call = |path: &str| {
+        let mut sh = Command::new("/bin/sh");
+        sh.arg(plugin.join(script)).env_clear().env("HOME", home.path()).env("PATH", path).stdin(Stdio::null());
+        sh.output().expect("sh runs")
+    };
+    let missing = call("/nonexistent");
+    assert_eq!((missing.status.code(), &*missing.stdout), (Some(1), &b""[..]));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("cc-langfusectl is not installed"), "{missing:?}");
+    for dir in ["path", ".cargo/bin", ".local/bin"] {
+        let dir = home.path().join(dir);
+        fs::create_dir_all(&dir).expect("made");
+        let program = dir.join("cc-langfusectl");
+        fs::write(&program, "#!/bin/sh\necho \"$0 $*\"\n").expect("written");
+        fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("executable");
+        let path = dir.to_str().expect("text");
+        let path = if path.ends_with("path") { path } else { "/nonexistent" };
+        assert_eq!(text(&call(path)).trim(), format!("{} mcp", program.display()));
     }
 }
 

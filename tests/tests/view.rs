@@ -28,7 +28,13 @@ impl Drop for View {
 impl View {
     fn start(home: &Home, args: &[&str]) -> Self {
         let mut command = home.command(&bins().ctl);
-        command.args(["view", "--no-open"]).args(args).stdout(Stdio::piped()).stdin(Stdio::null()).current_dir("/");
+        command.args(["view", "--no-open"]).args(args);
+        Self::of(command)
+    }
+
+    /// That of a command which says its address.
+    fn of(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stdin(Stdio::null()).current_dir("/");
         let mut child = command.spawn().expect("it starts");
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         let url = lines.map_while(Result::ok).find(|line| line.starts_with("http://")).expect("an address");
@@ -326,6 +332,26 @@ fn dom(browser: &Path, url: &str) -> String {
         .stdin(Stdio::null());
     let output = command.output().expect("the browser runs");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn try_shows_its_sample_and_leaves_nothing() {
+    let (home, temporary) = (Home::new(), Home::new());
+    assert!(String::from_utf8_lossy(&home.ctl(&["try"]).stdout).contains("cc-langfusectl try --view"));
+    let mut command = home.command(&bins().ctl);
+    command.args(["try", "--view", "--no-open"]).env("TMPDIR", temporary.path());
+    let mut view = View::of(command);
+    let sessions = view.json("api/sessions.json");
+    let [one] = &sessions.as_array().expect("a list")[..] else { panic!("one session: {sessions}") };
+    let id = one["session_id"].as_str().expect("an id");
+    assert!(view.url.ends_with(&format!("/session/{id}")), "it begins with the sample: {}", view.url);
+    assert!(one["calls"].as_u64() > Some(1) && view.get(&format!("session/{id}")).contains("off-by-one"));
+    assert!(!home.path().join(".claude").exists(), "the user's own directory is left alone");
+    let pid = rustix::process::Pid::from_child(&view.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
+    assert_eq!(view.child.wait().expect("its end").code(), Some(0));
+    let left: Vec<_> = fs::read_dir(temporary.path()).expect("a directory").collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

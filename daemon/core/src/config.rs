@@ -20,12 +20,14 @@ use crate::{
     redact::{Redactor, Rules},
 };
 
+pub mod budget;
 pub mod destination;
 mod glob;
 mod price;
 pub mod project;
 pub mod telemetry;
 
+use budget::{BUDGET, Budget};
 use destination::{DESTINATION, Named};
 use price::PRICE;
 use telemetry::{Receiver, TELEMETRY};
@@ -36,7 +38,7 @@ const FROM_NOW: &str = "from_now";
 const START: &str = "start";
 const CAPTURE: &str = "capture_at_most";
 const MASK: &str = "always_redact";
-const KEYS: [&str; 10] = [ROOTS, OUTBOX, FROM_NOW, START, CAPTURE, MASK, REDACT, PRICE, DESTINATION, TELEMETRY];
+const KEYS: [&str; 11] = [ROOTS, OUTBOX, FROM_NOW, START, CAPTURE, MASK, REDACT, PRICE, BUDGET, DESTINATION, TELEMETRY];
 const REDACT: &str = "redact";
 const NAME: &str = "name";
 const PATTERN: &str = "pattern";
@@ -60,6 +62,8 @@ pub struct Config {
     pub rules: Rules,
     /// Prices that override the built-in ones.
     pub prices: Vec<Own>,
+    /// What a day may cost before it is shown in another colour, or why what is given cannot be used.
+    pub budget: Option<Budget>,
     /// The `[[destination]]` tables, valid or not.
     pub destinations: Vec<Named>,
     /// How Claude Code's own telemetry is received, if it is.
@@ -128,6 +132,8 @@ pub struct Layers {
     pub redact: Vec<Sourced<Rule>>,
     /// Prices besides the built-in ones, the first file's first.
     pub prices: Vec<Sourced<Own>>,
+    /// See [`Config::budget`].
+    pub budget: Option<Sourced<Budget>>,
     /// See [`Config::destinations`].
     pub destinations: Vec<Named>,
     /// See [`Config::telemetry`].
@@ -146,6 +152,7 @@ impl Default for Layers {
             always_redact: Sourced { value: false, location: None },
             redact: Vec::new(),
             prices: Vec::new(),
+            budget: None,
             destinations: Vec::new(),
             telemetry: None,
             rules: Rules::default(),
@@ -176,6 +183,7 @@ impl Layers {
             floor: Floor { capture: self.capture_at_most.value, redact: self.always_redact.value },
             rules: self.rules,
             prices: self.prices.into_iter().map(|price| price.value).collect(),
+            budget: self.budget.map(|budget| budget.value),
             destinations: self.destinations,
             telemetry: self.telemetry.map(|telemetry| telemetry.value),
         }
@@ -183,6 +191,11 @@ impl Layers {
 }
 
 impl Config {
+    /// US dollars that a day may cost, if there is a valid budget.
+    pub fn day_budget(&self) -> Option<f64> {
+        self.budget.as_ref().and_then(|budget| budget.as_ref().ok().copied())
+    }
+
     /// Every directory below which transcripts may lie, for a user whose home is `home`.
     pub fn roots(&self, home: &Path) -> Vec<PathBuf> {
         let own = [home.join(".claude/projects"), home.join(".config/claude/projects")];
@@ -234,6 +247,7 @@ fn read(layers: &mut Layers, text: &str, location: &dyn Fn(Range<usize>) -> Opti
                     layers.prices.push(Sourced { value: price::price(table)?, location: location(table.span()) });
                 }
             }
+            BUDGET => layers.budget = Some(Sourced { value: budget::read(value), location: of_value }),
             TELEMETRY => layers.telemetry = Some(Sourced { value: telemetry::read(value)?, location: of_value }),
             DESTINATION => destination::read(&mut layers.destinations, value, location),
             _ => rules(layers, items(key, value)?, location)?,

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
 use serde_json::json;
 
-use crate::{client, ui::table};
+use crate::{
+    client,
+    ui::{amount::dollars, table},
+};
 use cc_core::{
     config::{
         Layers, Location, Sourced,
@@ -99,6 +102,13 @@ fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
         let text = format!("{model}{speed}: {} in, {} out", rates.input, rates.output);
         vec!["price".to_owned(), table::clip(&text, 60), at(&price.location)]
     }));
+    rows.extend(layers.budget.as_ref().map(|Sourced { value, location }| {
+        let text = match value {
+            Ok(day) => format!("{} a day", dollars(*day)),
+            Err(why) => format!("none: {why}"),
+        };
+        vec!["budget".to_owned(), text, at(location)]
+    }));
     rows.extend(layers.destinations.iter().map(|named| {
         let text = match problem(named, home) {
             Some(why) => format!("nothing is sent to {}: {why}", named.name),
@@ -158,6 +168,9 @@ fn as_json(layers: &Layers, dir: &Path, home: &Path, settings: &[Setting]) -> se
             "always_redact": layers.always_redact,
             "redact": layers.redact,
             "price": layers.prices.iter().map(price).collect::<Vec<_>>(),
+            "budget": layers.budget.as_ref().map(|budget| json!({
+                "day": budget.value.as_ref().ok(), "problem": budget.value.as_ref().err(), "place": budget.location,
+            })),
             "telemetry": layers.telemetry.as_ref().map(|telemetry| json!({
                 "port": telemetry.value.port, "place": telemetry.location,
                 "forward_to": telemetry.value.forward.as_ref().map(|to| &to.address),

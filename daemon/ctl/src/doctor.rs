@@ -127,6 +127,13 @@ impl Doctor {
                 "fix it, then cc-langfusectl restart; until then the daemon uses the former configuration",
             ),
         }]);
+        if let Some(Err(why)) = config.as_ref().ok().and_then(|config| config.budget.as_ref()) {
+            add(vec![Finding::warning(
+                "budget",
+                why,
+                format!("fix it in {}: until then there is no budget", paths.config.display()),
+            )]);
+        }
 
         add(server::judge_foreign_tls(&said, &vars));
         let of_destinations = of_destinations(&env, &config, &daemon, project, home, paths);

@@ -59,6 +59,16 @@ impl History {
         Ok(Self { index, config, paths: paths.to_vec(), quiet: false })
     }
 
+    /// US dollars that a day may cost; `None` for transcripts at given paths.
+    pub(crate) fn budget(&self) -> Option<f64> {
+        self.config.day_budget().filter(|_| self.paths.is_empty())
+    }
+
+    /// Reports nothing and shows no progress.
+    pub(crate) fn say_nothing(&mut self) {
+        self.quiet = true;
+    }
+
     /// Reads what is new. On a terminal it shows its progress if that takes long.
     ///
     /// # Errors

@@ -36,6 +36,7 @@ mod import_state;
 mod kinds;
 mod latest;
 mod logs;
+mod mcp;
 mod open;
 mod pause;
 mod programs;
@@ -75,7 +76,7 @@ enum Command {
     /// See it work: a sample session through the real hook and a private daemon, with no account needed
     ///
     /// With LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, the sample goes to that server.
-    Try,
+    Try(r#try::Try),
     /// Set up tracing: check the keys, register the hook, start the daemon
     Setup(setup::Setup),
     /// Undo what `setup` did
@@ -116,6 +117,7 @@ enum Command {
     /// Add up tokens and cost by day, project, model, tool and more, without daemon or network
     Usage(usage::Usage),
     Statusline(statusline::Statusline),
+    Mcp(mcp::Mcp),
     /// Compare the tokens of a session as traced with Claude Code's own totals
     ///
     /// Exit code 1 if more is traced than Claude Code counted. Less is to be expected: some calls leave no line.
@@ -213,7 +215,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let outcome = match args.command {
-        Command::Try => r#try::run(),
+        Command::Try(command) => command.run(),
         Command::Setup(setup) => setup.run(),
         Command::Uninstall(uninstall) => uninstall.run(),
         Command::Doctor(doctor) => doctor.run(),
@@ -226,6 +228,7 @@ fn main() -> ExitCode {
         Command::Show { session, json } => show::show(session.as_deref(), json),
         Command::View(command) => command.run(),
         Command::Usage(command) => command.run(),
+        Command::Mcp(command) => command.run(),
         Command::Statusline(command) => Ok(command.run()),
         Command::Reconcile { session, json } => reconcile::reconcile(session.as_deref(), json),
         Command::Start => resident::start(),

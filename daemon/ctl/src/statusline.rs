@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::{
     client::{self, Client},
     history,
+    usage::midnight,
 };
 use cc_core::{
     ids::{hex, trace_id},
@@ -27,7 +28,7 @@ use cc_core::{
     usage::{self, Used, cost},
 };
 use cc_langfuse::{
-    clock, config_file, files,
+    config_file, files,
     index::{Index, Seen, Source, Spent, Sum},
     output::{self, Look},
     rebuild,
@@ -94,17 +95,20 @@ struct Figures<'k> {
     today: Option<&'k Sum>,
     cache_percent: Option<f64>,
     context_percent: Option<f64>,
+    /// For each day.
+    budget_usd: Option<f64>,
     is_behind: bool,
     destinations: &'k [Delivery],
 }
 
 impl<'k> Figures<'k> {
-    fn new(given: &Given, known: &'k Known) -> Self {
+    fn new(given: &Given, known: &'k Known, budget_usd: Option<f64>) -> Self {
         Self {
             session: known.session.as_ref(),
             today: known.today.as_ref(),
             cache_percent: known.session.as_ref().and_then(|sum| hit_rate(sum.tokens)),
             context_percent: given.context,
+            budget_usd,
             is_behind: known.is_behind,
             destinations: &known.deliveries,
         }
@@ -130,9 +134,9 @@ fn show(is_json: bool) -> anyhow::Result<()> {
     price::set(config.prices.clone());
     let known = given.transcript.as_deref().and_then(|path| look(path).ok()).unwrap_or_default();
     if is_json {
-        return Ok(output::json(&Figures::new(&given, &known), false)?);
+        return Ok(output::json(&Figures::new(&given, &known, config.day_budget()), false)?);
     }
-    let segments = segments(&given, &known);
+    let segments = segments(&given, &known, config.day_budget());
     if segments.is_empty() {
         return Ok(());
     }
@@ -207,7 +211,7 @@ fn look(transcript: &Path) -> anyhow::Result<Known> {
     add(&mut session, 0);
     known.session = Some(session).filter(|sum| sum.calls > 0);
     // Without an index nothing is known of other sessions.
-    if let (Some(_), Some(midnight)) = (&index, midnight()) {
+    if let (Some(_), Some(midnight)) = (&index, midnight(&TimeZone::system())) {
         let mut today = spent(Spent::Since(midnight))?;
         add(&mut today, midnight);
         known.today = Some(today).filter(|sum| sum.calls > 0);
@@ -229,13 +233,6 @@ fn new_calls<'t>(index: Option<&Index>, seen: Option<&Seen>, tail: &'t rebuild::
     let is_elsewhere = |call: &Used<'_>| index.is_some_and(|index| index.counts(call.marks, seen).unwrap_or(false));
     calls.retain(|call| !call.is_copy && !is_elsewhere(call));
     calls
-}
-
-/// The start of this day, in nanoseconds since the epoch.
-fn midnight() -> Option<Nanos> {
-    let now = jiff::Timestamp::from_nanosecond(clock::now_ns().into()).ok()?;
-    let start = now.to_zoned(TimeZone::system()).start_of_day().ok()?;
-    Nanos::try_from(start.timestamp().as_nanosecond()).ok()
 }
 
 /// Brings the index up to date with a transcript in another process, which outlives this one.
@@ -261,7 +258,7 @@ fn refresh(transcript: &Path) -> anyhow::Result<()> {
 }
 
 /// The parts of the line.
-fn segments(given: &Given, known: &Known) -> Vec<(Look, String)> {
+fn segments(given: &Given, known: &Known, budget: Option<f64>) -> Vec<(Look, String)> {
     let mut found = Vec::new();
     let more = if known.is_behind { "+" } else { "" };
     let counted = known.session.as_ref().and_then(|sum| sum.cost_usd);
@@ -269,7 +266,10 @@ fn segments(given: &Given, known: &Known) -> Vec<(Look, String)> {
         found.push((Look::Plain, format!("{}{more} session", cents(cost))));
     }
     if let Some(cost) = known.today.as_ref().and_then(|sum| sum.cost_usd) {
-        found.push((Look::Plain, format!("{}{more} today", cents(cost))));
+        let of = budget.map_or_else(String::new, |budget| format!(" of {}", cents(budget)));
+        let over = budget.is_some_and(|budget| cost > budget);
+        let (look, label) = if over { (Look::Red, ", over budget") } else { (Look::Plain, "") };
+        found.push((look, format!("{}{more}{of} today{label}", cents(cost))));
     }
     if let Some(share) = known.session.as_ref().and_then(|sum| hit_rate(sum.tokens)) {
         found.push((Look::Plain, format!("cache {share:.0} %")));

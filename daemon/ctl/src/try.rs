@@ -4,12 +4,13 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
+use tempfile::TempDir;
 
 use crate::{
     client::Client,
@@ -18,6 +19,7 @@ use crate::{
     run::daemon::Own,
     show, sink,
     ui::tree,
+    view,
 };
 use cc_core::{
     destination::{Destination, pages::Item},
@@ -46,7 +48,38 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// When the rest is written: Claude Code's usual delay.
 const REST_WRITTEN_AFTER: Duration = Duration::from_millis(100);
 
-pub(crate) fn run() -> anyhow::Result<ExitCode> {
+/// What to do with the sample.
+#[derive(clap::Args)]
+pub(crate) struct Try {
+    /// Then show it in the browser, as `view` shows your own sessions
+    #[arg(long)]
+    view: bool,
+    /// With --view: print the address only
+    #[arg(long, requires = "view")]
+    no_open: bool,
+}
+
+/// The sample, until it is dropped.
+struct Played {
+    home: TempDir,
+    project: PathBuf,
+    session_id: String,
+}
+
+impl Try {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let played = play()?;
+        if !self.view {
+            return Ok(ExitCode::SUCCESS);
+        }
+        out!();
+        let first = format!("session/{}", played.session_id);
+        view::serve(&[played.project], Some(&first), (!self.no_open).then_some(played.home.path()))
+    }
+}
+
+/// Traces the sample.
+fn play() -> anyhow::Result<Played> {
     let hook = programs::ours("cc-langfuse-hook")?;
     let home = tempfile::Builder::new().prefix("cc-langfuse-try-").tempdir()?;
     let paths = Paths::new(home.path(), None);
@@ -115,7 +148,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         print_traces(&expected);
         if let Some(folder) = open::folder(&server) {
             out!("look          {}", folder.viewer());
-            return Ok(ExitCode::SUCCESS);
+            return Ok(Played { home, project, session_id });
         }
         for root in expected.iter().filter(|span| span.is_root()) {
             if let Ok(Some(page)) = open::page(&server, &secret, Item::Trace(&hex(&root.trace_id))) {
@@ -127,7 +160,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
             Ok(None) => out!("session       {session_id}"),
             Err(error) => out!("session       {session_id}, under Sessions in {} ({error:#})", server.address),
         }
-        return Ok(ExitCode::SUCCESS);
+        return Ok(Played { home, project, session_id });
     };
     let mut arrived = Vec::new();
     while arrived.len() < expected.len() {
@@ -145,8 +178,11 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     tree::print(&arrived);
     out!();
     print_traces(&arrived);
+    out!(
+        "look          cc-langfusectl try --view shows such a sample in the browser, cc-langfusectl view your own sessions"
+    );
     out!("next          see \"Install\" in the README to trace your own sessions");
-    Ok(ExitCode::SUCCESS)
+    Ok(Played { home, project, session_id })
 }
 
 fn print_traces(found: &[&Observation]) {

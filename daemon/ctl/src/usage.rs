@@ -17,10 +17,17 @@ use cc_core::{
     transcript::record::Nanos,
     usage::{By, Report, Row},
 };
-use cc_langfuse::{clock, index::Filter, output};
+use cc_langfuse::{
+    clock,
+    index::{Filter, Index, Spent},
+    output::{self, Look},
+};
 
 /// Maximum length of a key that is shown, in characters.
 const KEY: usize = 48;
+
+/// Marks a day that cost more than the budget.
+const OVER: &str = "  over budget";
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -79,6 +86,11 @@ fn since(text: &str) -> Result<Since, String> {
     crate::ui::amount::duration(text).map(Since::Before).map_err(|_| WRONG.to_owned())
 }
 
+/// The moment that `text` means as a value of `--since`.
+pub(crate) fn since_of(text: &str, zone: &TimeZone) -> anyhow::Result<Nanos> {
+    start(since(text).map_err(anyhow::Error::msg)?, zone)
+}
+
 impl Usage {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let zone = if self.utc { TimeZone::UTC } else { TimeZone::system() };
@@ -103,7 +115,13 @@ impl Usage {
                 By::Project => table::path(row.key.as_ref(), &home),
                 _ => row.key.clone(),
             };
-            table(&report, by, named).iter().for_each(|line| out!("{line}"));
+            let budget = history.budget();
+            for (line, look) in table(&report, by, budget, named) {
+                let _ = output::painted(look, format_args!("{line}"));
+            }
+            if let Some(over) = budget.and_then(|budget| over_budget(&history.index, budget, &zone)) {
+                let _ = output::painted(Look::Red, format_args!("{over}"));
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -119,8 +137,27 @@ fn start(since: Since, zone: &TimeZone) -> anyhow::Result<Nanos> {
     })
 }
 
-/// The lines of the table, with whole numbers if there is room for them.
-fn table(report: &Report, by: By, named: impl Fn(&Row) -> String) -> Vec<String> {
+/// The start of this day, in nanoseconds since the epoch.
+pub(crate) fn midnight(zone: &TimeZone) -> Option<Nanos> {
+    let now = Timestamp::from_nanosecond(clock::now_ns().into()).ok()?;
+    let start = now.to_zoned(zone.clone()).start_of_day().ok()?;
+    Nanos::try_from(start.timestamp().as_nanosecond()).ok()
+}
+
+/// What to say if this day has cost more than `budget` dollars.
+pub(crate) fn over_budget(index: &Index, budget: f64, zone: &TimeZone) -> Option<String> {
+    let midnight = midnight(zone)?;
+    let spent = index.spent(Spent::Since(midnight), None).ok()?.cost_usd?;
+    (spent > budget).then(|| format!("Over budget: {} today, of {} a day.", dollars(spent), dollars(budget)))
+}
+
+/// True for a day that has cost more than `budget`.
+pub(crate) fn is_over(row: &Row, by: By, budget: Option<f64>) -> bool {
+    by == By::Day && budget.zip(row.cost_usd).is_some_and(|(budget, cost)| cost > budget)
+}
+
+/// The lines of the table, with whole numbers if there is room for them. Days over `budget` are marked.
+fn table(report: &Report, by: By, budget: Option<f64>, named: impl Fn(&Row) -> String) -> Vec<(String, Look)> {
     let width = terminal::width();
     let build = |number: fn(u64) -> String, key: usize| {
         let heads = ["", "turns", "calls", "input", "output", "cache read", "write 5m", "write 1h", "cost", "share"];
@@ -137,7 +174,11 @@ fn table(report: &Report, by: By, named: impl Fn(&Row) -> String) -> Vec<String>
             cells.push(share.unwrap_or_else(|| "-".to_owned()));
             rows.push(cells);
         }
-        table::right_aligned(&rows)
+        let mut lines = table::right_aligned(&rows);
+        for (line, _) in lines.iter_mut().skip(1).zip(&report.rows).filter(|(_, row)| is_over(row, by, budget)) {
+            line.push_str(OVER);
+        }
+        lines
     };
     let fits = |lines: &[String]| width.is_none_or(|width| lines.iter().all(|line| table::width(line) <= width));
     let mut lines = build(|number| number.to_string(), KEY);
@@ -161,7 +202,11 @@ fn table(report: &Report, by: By, named: impl Fn(&Row) -> String) -> Vec<String>
             report.unpriced.iter().map(|(model, calls)| format!("{model} ({})", count(*calls as usize, "call")));
         lines.push(format!("Without a known price, in no cost above: {}.", models.collect::<Vec<_>>().join(", ")));
     }
-    lines
+    let looks = |at: usize| match at.checked_sub(1).and_then(|at| report.rows.get(at)) {
+        Some(row) if is_over(row, by, budget) => Look::Red,
+        _ => Look::Plain,
+    };
+    lines.into_iter().enumerate().map(|(at, line)| (line, looks(at))).collect()
 }
 
 fn csv(report: &Report) -> anyhow::Result<String> {

@@ -52,6 +52,9 @@ mod sessions;
 mod turn_page;
 mod usage;
 
+pub(crate) use search::around;
+pub(crate) use turn_page::{Node, read};
+
 /// The server ends after this time without a request.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -96,7 +99,11 @@ pub(crate) struct Site {
 impl View {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let (paths, first) = self.meant()?;
-        serve(&paths, first.as_deref(), !self.no_open)
+        let state = client::paths()?.state;
+        if !self.no_open {
+            cc_langfuse::socket::private_dir(&state)?;
+        }
+        serve(&paths, first.as_deref(), (!self.no_open).then_some(&*state))
     }
 
     /// The paths whose transcripts are shown, and the first page.
@@ -112,8 +119,9 @@ impl View {
     }
 }
 
-/// Serves the sessions below `paths`, or all of the user's, until it is interrupted.
-pub(crate) fn serve(paths: &[PathBuf], first: Option<&str>, open: bool) -> anyhow::Result<ExitCode> {
+/// Serves the sessions below `paths`, or all of the user's, until it is interrupted. Opens the browser if there is a directory
+/// that only the user can enter, in which the address can be handed over.
+pub(crate) fn serve(paths: &[PathBuf], first: Option<&str>, by_way_of: Option<&Path>) -> anyhow::Result<ExitCode> {
     let mut history = History::open(paths)?;
     history.update()?;
     let sessions = Arc::new(history.index.sessions()?);
@@ -136,7 +144,7 @@ pub(crate) fn serve(paths: &[PathBuf], first: Option<&str>, open: bool) -> anyho
         let mut terminate = signal(SignalKind::terminate())?;
         out!("Your sessions are at this address until Ctrl-C:");
         out!("{url}");
-        let redirect = (open && output::is_seen()).then(|| open_browser(&url)).flatten();
+        let redirect = by_way_of.filter(|_| output::is_seen()).and_then(|dir| open_browser(&url, dir));
         let app = Router::new().fallback(answer).with_state(site.clone());
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let served = tokio::select! {
@@ -156,10 +164,8 @@ pub(crate) fn serve(paths: &[PathBuf], first: Option<&str>, open: bool) -> anyho
     result.map(|()| ExitCode::SUCCESS).map_err(Into::into)
 }
 
-/// Opens `url` in the browser through a file that only the user can read: everyone can see the arguments of programs.
-fn open_browser(url: &str) -> Option<PathBuf> {
-    let dir = client::paths().ok()?.state;
-    cc_langfuse::socket::private_dir(&dir).ok()?;
+/// Opens `url` in the browser through a file in `dir` that only the user can read: everyone can see the arguments of programs.
+fn open_browser(url: &str, dir: &Path) -> Option<PathBuf> {
     let file = dir.join("view.html");
     let write = || -> std::io::Result<()> {
         let _ = fs::remove_file(&file);

@@ -53,7 +53,8 @@ pub(super) fn price(table: &Spanned<DeValue<'_>>) -> Result<Own, Problem> {
     Ok(Own { model, speed, rates: Rates { input, output, cache_read, cache_write_5m, cache_write_1h } })
 }
 
-fn number(value: &DeValue<'_>) -> Option<f64> {
+/// A number, with or without a point.
+pub(super) fn number(value: &DeValue<'_>) -> Option<f64> {
     let whole = value.as_integer().map(|int| int.as_str());
     whole.or_else(|| value.as_float().map(|float| float.as_str()))?.parse().ok()
 }

@@ -59,7 +59,7 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
                     trace: hex(&trace),
                     turn: number,
                     at: start,
-                    text: around(&text, &wanted),
+                    text: around(&text, &wanted, AROUND),
                 });
             }
         }
@@ -102,14 +102,14 @@ fn is_named(one: &Listed, wanted: &str) -> bool {
     has(&one.title) || has(&one.project) || has(&one.branch) || one.session_id.to_lowercase().contains(wanted)
 }
 
-/// The text around the first hit, on one line.
-fn around(text: &str, wanted: &str) -> String {
+/// The text around the first hit, on one line, with `most` characters on each side.
+pub(crate) fn around(text: &str, wanted: &str, most: usize) -> String {
     // Lower case can take more bytes than upper case, so the position is found by counting characters.
     let lower = text.to_lowercase();
     let at = lower.find(wanted).map_or(0, |at| lower[..at].chars().count());
-    let start = at.saturating_sub(AROUND);
-    let cut: String = text.chars().skip(start).take(AROUND * 2 + wanted.chars().count()).collect();
-    let line = visible::glance(&cut, AROUND * 3 + wanted.len());
+    let start = at.saturating_sub(most);
+    let cut: String = text.chars().skip(start).take(most * 2 + wanted.chars().count()).collect();
+    let line = visible::glance(&cut, most * 3 + wanted.len());
     if start > 0 { format!("…{line}") } else { line }
 }
 
@@ -120,9 +120,9 @@ mod tests {
     #[test]
     fn a_hit_is_shown_with_what_stands_around_it() {
         let long = format!("{}Needle{}", "a".repeat(300), "b".repeat(300));
-        let shown = around(&long, "needle");
+        let shown = around(&long, "needle", AROUND);
         assert!(shown.starts_with('…') && shown.contains("Needle") && shown.chars().count() < 300, "{shown}");
-        assert_eq!(around("İstanbul <b>\u{1b}", "istanbul"), "İstanbul <b> ");
-        assert_eq!(around("", "x"), "");
+        assert_eq!(around("İstanbul <b>\u{1b}", "istanbul", AROUND), "İstanbul <b> ");
+        assert_eq!(around("", "x", AROUND), "");
     }
 }

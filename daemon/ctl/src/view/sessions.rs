@@ -8,7 +8,7 @@ use super::{
     query::{Query, encode},
     short,
 };
-use crate::history::prompt;
+use crate::{history::prompt, usage};
 use cc_core::visible;
 use cc_langfuse::{clock, index::Listed};
 
@@ -33,6 +33,7 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
     let rules = site.history().config.rules.clone();
     let main = html! {
         h1 { "Sessions" }
+        (over_budget(site))
         form .filters {
             label { "Project " (select("project", &projects, query, short)) }
             label { "Model " (select("model", &models, query, str::to_owned)) }
@@ -79,6 +80,13 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
         (pager(query, at, pages))
     };
     Ok(frame("Sessions", "", "Sessions", site.version(), &main))
+}
+
+/// Says so if this day has cost more than the user wants.
+pub(super) fn over_budget(site: &Site) -> Markup {
+    let history = site.history();
+    let over = history.budget().and_then(|budget| usage::over_budget(&history.index, budget, &site.zone));
+    html! { @if let Some(over) = over { p .error role="status" { (over) } } }
 }
 
 /// The name of a session: its title, its first prompt, or its id.

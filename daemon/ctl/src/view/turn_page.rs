@@ -41,7 +41,7 @@ const GIST: usize = 80;
 const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
 /// An observation and everything below it.
-pub(super) struct Node {
+pub(crate) struct Node {
     pub observation: Observation,
     /// The usage of it and everything below.
     pub below: Sum,
@@ -49,7 +49,7 @@ pub(super) struct Node {
 }
 
 /// The tree of a turn's observations.
-pub(super) struct Tree {
+pub(crate) struct Tree {
     pub trace: TraceId,
     roots: Vec<Node>,
 }
@@ -58,7 +58,7 @@ pub(super) struct Tree {
 ///
 /// # Errors
 /// If the transcript cannot be read.
-pub(super) fn read(one: &Listed, first: &ListedTurn, count: usize, rules: &Rules) -> anyhow::Result<Vec<Tree>> {
+pub(crate) fn read(one: &Listed, first: &ListedTurn, count: usize, rules: &Rules) -> anyhow::Result<Vec<Tree>> {
     // With measured times, parallel tools are shown in parallel.
     let options = Options { semantics: Semantics::Measured, ..Options::default() };
     let start = (first.at_byte, first.number.saturating_sub(1));
@@ -83,7 +83,7 @@ impl Tree {
     }
 
     /// Every node from the top down, with its depth.
-    pub(super) fn flat(&self) -> Vec<(usize, &Node)> {
+    pub(crate) fn flat(&self) -> Vec<(usize, &Node)> {
         fn walk<'t>(nodes: &'t [Node], depth: usize, found: &mut Vec<(usize, &'t Node)>) {
             for node in nodes {
                 found.push((depth, node));

@@ -6,9 +6,10 @@ use super::{
     Site,
     html::{clean, cost, figure_heads, figures, number, page as frame},
     query::{Query, encode},
+    sessions::over_budget,
     short,
 };
-use crate::ui::amount::dollars;
+use crate::{ui::amount::dollars, usage::is_over};
 use cc_core::usage::{By, Report, Row};
 use cc_langfuse::{clock, index::Filter};
 
@@ -39,10 +40,12 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
         By::Project => clean(&short(&row.key)),
         _ => clean(&row.key),
     };
+    let budget = site.history().budget();
     let whole = report.total.cost_usd.unwrap_or_default();
     let share = |row: &Row| row.cost_usd.filter(|_| whole > 0.0).map(|cost| format!("{:.1} %", cost / whole * 100.0));
     let main = html! {
         h1 { "Usage" }
+        (over_budget(site))
         nav .tabs aria-label="Sums by" {
             @for (name, choice) in By::ALL {
                 a href={ "usage" (query.with("by", name)) } aria-current=[(choice == by).then_some("true")] { (name) }
@@ -57,7 +60,7 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
         @if let Some(project) = query.get("project") {
             p { "Only in " (clean(&short(project))) ". " a href={ "usage" (query.with("project", "")) } { "All projects" } }
         }
-        (chart(&report, by))
+        (chart(&report, by, budget))
         div .wide { table .rows {
             caption .dim { (number(report.total.calls)) " calls in " (number(report.total.turns)) " turns, "
                 (report.total.cost_usd.map(dollars).unwrap_or_else(|| "no known price".to_owned())) " by list prices" }
@@ -67,8 +70,9 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
             } }
             tbody {
                 @for row in &report.rows {
-                    tr {
-                        th scope="row" { (link(by, row, &key(row))) }
+                    tr .over[is_over(row, by, budget)] {
+                        th scope="row" { (link(by, row, &key(row)))
+                            @if is_over(row, by, budget) { span .error { " over budget" } } }
                         td .n { (number(row.turns)) } td .n { (number(row.calls)) }
                         (figures(row.tokens, row.cost_usd))
                         td .n { (share(row).unwrap_or_else(|| "–".to_owned())) }
@@ -115,7 +119,7 @@ fn link(by: By, row: &Row, name: &str) -> Markup {
 }
 
 /// A bar for each row, as high as its cost, or its tokens if nothing has a price.
-fn chart(report: &Report, by: By) -> Markup {
+fn chart(report: &Report, by: By, budget: Option<f64>) -> Markup {
     let rows = &report.rows;
     let shown = if by.is_time() { &rows[rows.len().saturating_sub(BARS)..] } else { &rows[..rows.len().min(BARS)] };
     let has_cost = report.total.cost_usd.is_some_and(|cost| cost > 0.0);
@@ -129,7 +133,7 @@ fn chart(report: &Report, by: By) -> Markup {
         svg .chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT + 4.0) } role="img" aria-label={ "Cost by row; the table below says the same" } {
             @for (at, row) in shown.iter().enumerate() {
                 @let height = (weight(row) / most * HEIGHT).max(1.0);
-                rect x=(format!("{:.1}", at as f64 * step + step * 0.1)) y=(format!("{:.1}", HEIGHT - height))
+                rect .error[is_over(row, by, budget)] x=(format!("{:.1}", at as f64 * step + step * 0.1)) y=(format!("{:.1}", HEIGHT - height))
                     width=(format!("{:.1}", step * 0.8)) height=(format!("{height:.1}")) {
                     title { (clean(&row.key)) ": " (cost(row.cost_usd)) ", " (number(row.tokens.total())) " tokens" }
                 }
