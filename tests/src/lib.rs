@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub mod browser;
 pub mod flat;
 pub mod home;
 pub mod messages_api;

@@ -301,7 +301,7 @@ fn an_answer_is_bounded_and_says_how_to_get_the_rest() {
             client.call("turn", json!({"session": "huge", "turn": 121, "limit": 200, "chars": 8000, "offset": offset}));
         let count = part["parts"].as_array().expect("parts").len();
         (parts, offset) = (parts + count, offset + count);
-        assert_eq!(part["parts_in_all"].as_u64().expect("a number") as usize >= parts, true);
+        assert!(part["parts_in_all"].as_u64().expect("a number") as usize >= parts);
         if part.get("more").is_none() {
             break;
         }

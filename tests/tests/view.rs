@@ -9,7 +9,13 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tests::{Home, bins, eventually, recording::Recording};
+use tests::{
+    Answer, Home, Server, Story, bins,
+    browser::{self, Browser},
+    eventually,
+    recording::Recording,
+    until,
+};
 
 /// A server that is stopped on drop.
 struct View {
@@ -301,7 +307,7 @@ fn hostile_text_in_a_transcript_is_shown_and_never_run() {
     assert!(view.get(&turn).contains("&lt;script&gt;"), "it is shown");
     let json = view.get("session/hostile/export/session.json");
     assert!(json.contains("document.title") && !json.contains(secret));
-    let Some(browser) = browser() else {
+    let Some(browser) = browser::installed() else {
         tests::skipped("no chromium here: pages were not opened in a browser");
         return;
     };
@@ -311,13 +317,6 @@ fn hostile_text_in_a_transcript_is_shown_and_never_run() {
         let title = dom.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next()).unwrap_or_default();
         assert!(!title.is_empty() && title != "owned", "{path}: {title:?}");
     }
-}
-
-fn browser() -> Option<PathBuf> {
-    let paths = std::env::var_os("PATH")?;
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    let mut found = std::env::split_paths(&paths).flat_map(|dir| names.map(|name| dir.join(name)));
-    found.find(|path| path.is_file())
 }
 
 /// The page in the browser after its script has run.
@@ -332,6 +331,150 @@ fn dom(browser: &Path, url: &str) -> String {
         .stdin(Stdio::null());
     let output = command.output().expect("the browser runs");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Every kind of page, from the top.
+fn all_pages(view: &View) -> Vec<String> {
+    let mut pages: Vec<String> =
+        ["", "usage", "usage?by=model", "forks", "search", "search?q=a"].map(String::from).to_vec();
+    let sessions = view.json("api/sessions.json");
+    for one in sessions.as_array().expect("a list") {
+        let id = one["session_id"].as_str().expect("an id");
+        let page = view.get(&format!("session/{id}"));
+        pages.extend(["", "?mode=tree", "/cache"].map(|more| format!("session/{id}{more}")));
+        let turn = page.split("href=\"../turn/").nth(1).and_then(|rest| rest.split('"').next()).expect("a turn");
+        pages.push(format!("turn/{turn}"));
+    }
+    pages
+}
+
+const ACCESSIBLE: &str = include_str!("../src/accessible.js");
+
+#[test]
+fn every_page_can_be_read_by_everybody() {
+    let Some(program) = browser::installed() else {
+        return tests::skipped("no chromium here: contrast, labels and width of the pages were not checked");
+    };
+    let home =
+        with_history(&["bash1", "nested", "fork", "rewind", "compact", "toolerr", "thinking", "image", "err529"]);
+    home.configure("[budget]\nday = 0.01\n");
+    let now = jiff::Timestamp::now().to_string();
+    let path = write_session(&home, "now", "a prompt of now", &"long ".repeat(200), &"wide".repeat(200));
+    let text = fs::read_to_string(&path).expect("a transcript").replace("2026-11-20T10:00:00.000Z", &now);
+    fs::write(&path, text.replace("\"input_tokens\":10", "\"input_tokens\":100000")).expect("written");
+    let view = View::start(&home, &[]);
+    assert!(view.get("").contains("Over budget"), "it is judged too");
+    let (mut browser, pages) = (Browser::start(&program), all_pages(&view));
+    let base = format!("http://{}/{}/", view.host(), view.secret());
+    let mut checked = 0;
+    for (width, scheme) in [(400, "light"), (400, "dark"), (1200, "light"), (1200, "dark")] {
+        browser.set_width(width);
+        browser.set_scheme(scheme);
+        for page in &pages {
+            browser.open(&format!("{base}{page}"));
+            let judged = browser.run(ACCESSIBLE);
+            assert_eq!(judged["found"], json!([]), "{page} at {width} px, {scheme}");
+            checked += judged["checked"].as_u64().expect("a number");
+        }
+    }
+    assert!(checked > 5000, "{checked}");
+    // The check finds what is wrong.
+    browser.set_width(400);
+    for (broken, why) in [
+        ("document.querySelector('h1').style.color = '#999'; document.body.style.background = '#fff'", "contrast"),
+        ("document.querySelector('input').style.borderColor = 'transparent'", "edge"),
+        ("document.querySelector('label').remove()", "no label"),
+        ("document.querySelector('main').style.width = '900px'", "px too wide"),
+        ("document.querySelector('th').removeAttribute('scope')", "no scope"),
+        ("document.querySelector('nav').removeAttribute('aria-label')", "a nav without a name"),
+        ("document.querySelector('h1').remove()", "0 h1"),
+    ] {
+        browser.open(&base);
+        browser.run(broken);
+        let judged = browser.run(ACCESSIBLE);
+        assert!(judged["found"].to_string().contains(why), "{broken}: {judged}");
+    }
+}
+
+#[test]
+fn a_page_follows_its_session_and_its_keys() {
+    let Some(program) = browser::installed() else {
+        return tests::skipped("no chromium here: pages were not clicked through");
+    };
+    let home = with_history(&["bash1", "nested"]);
+    let view = View::start(&home, &[]);
+    let mut browser = Browser::start(&program);
+    let base = format!("http://{}/{}/", view.host(), view.secret());
+    browser.open(&base);
+    let press = |browser: &mut Browser, key: &str| {
+        browser.run(&format!(
+            "document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}}))"
+        ));
+    };
+    press(&mut browser, "j");
+    browser.run("document.activeElement.click()");
+    until("a session", || browser.run("location.href").as_str().filter(|url| url.contains("/session/")).map(drop));
+    until("it", || (browser.run("document.readyState") == "complete").then_some(()));
+    browser.run("document.querySelector('a[href*=\"turn/\"]').click()");
+    until("a turn", || browser.run("location.href").as_str().filter(|url| url.contains("/turn/")).map(drop));
+    browser.open(&base);
+    write_session(&home, "new-one", "a prompt of now", "an answer", "output");
+    // Without a reload by hand.
+    until("the new session", || {
+        let text = browser.run("document.body.innerText");
+        text.as_str().filter(|text| text.contains("a prompt of now")).map(drop)
+    });
+}
+
+#[test]
+fn a_session_says_what_is_delivered_and_leads_to_its_trace() {
+    let home = Home::new();
+    let server = Server::answering(|request| match request.path.as_str() {
+        "/api/public/projects" => Answer::ok().body(r#"{"data":[{"id":"proj-7","name":"Night shift"}]}"#),
+        _ => Answer::ok(),
+    });
+    home.settings("p", &server.env());
+    let mut story = Story::new(&home, "p", "s");
+    story.turn("q", "a");
+    let view = View::start(&home, &[]);
+    assert!(!view.get("session/s").contains("Spans by destination"), "nothing was sent");
+    let daemon = home.daemon();
+    home.hook(&story.stop("a"), &server.env());
+    let spans = server.wait_for(2).len();
+    home.flush();
+    let cells = |delivered: usize, waiting: usize, refused: usize| {
+        let refused = if refused > 0 { format!("<span class=\"error\">{refused}<") } else { "0<".to_owned() };
+        format!("<td class=\"n\">{delivered}</td><td class=\"n\">{waiting}</td><td class=\"n\">{refused}")
+    };
+    let page = view.get("session/s");
+    assert!(page.contains("langfuse-1") && page.contains(&cells(spans, 0, 0)), "{page}");
+    let turn = page.split("href=\"../turn/").nth(1).and_then(|rest| rest.split('"').next()).expect("a turn").to_owned();
+    let trace = turn.rsplit('/').next().expect("a trace").to_owned();
+    let page = view.get(&format!("turn/{turn}"));
+    assert!(page.contains(&format!("href=\"../../go/s/{trace}/0\"")), "{page}");
+    let go = |path: &str| view.request("GET", &format!("/{}/go/{path}", view.secret()), "");
+    let (status, head, _) = go(&format!("s/{trace}/0"));
+    let to = format!("location: {}/project/proj-7/traces/{trace}", server.url);
+    assert_eq!(status, 303, "{head}");
+    assert!(head.contains(&to) && head.contains("referrer-policy: no-referrer"), "{head}");
+    for path in [format!("s/{trace}/1"), format!("s/{trace}/x"), format!("nobody/{trace}/0"), "s/zz/0".to_owned()] {
+        assert_eq!(go(&path).0, 404, "{path}");
+    }
+    // What the server refuses is counted as that, with and without the daemon.
+    server.change(|request| Answer::status(if request.path.contains("otel") { 400 } else { 200 }));
+    story.turn("q2", "b");
+    home.hook(&story.stop("b"), &server.env());
+    home.status_until("refused", |status| {
+        status["dead_letters"].as_u64() > Some(0) && status["outbox"]["pending"] == 0
+    });
+    let refused = home.status()["dead_letters"].as_u64().expect("a number") as usize;
+    view.json("news?since=1");
+    until("the refused ones", || view.get("session/s").contains(&cells(spans, 0, refused)).then_some(()));
+    assert!(daemon.terminate().success());
+    assert!(view.get("session/s").contains(&cells(spans, 0, refused)), "from its database");
+    server.change(|_| Answer::status(401));
+    let (status, _, body) = go(&format!("s/{trace}/0"));
+    assert!(status == 500 && body.contains("does not know these keys"), "{body}");
 }
 
 #[test]

@@ -59,6 +59,11 @@ impl History {
         Ok(Self { index, config, paths: paths.to_vec(), quiet: false })
     }
 
+    /// False for transcripts at given paths.
+    pub(crate) fn is_users(&self) -> bool {
+        self.paths.is_empty()
+    }
+
     /// US dollars that a day may cost; `None` for transcripts at given paths.
     pub(crate) fn budget(&self) -> Option<f64> {
         self.config.day_budget().filter(|_| self.paths.is_empty())

@@ -39,6 +39,7 @@ use crate::{
 use cc_langfuse::{clock, index::Listed, output};
 
 mod cache;
+mod delivery;
 mod export;
 mod forks;
 mod guard;
@@ -214,6 +215,10 @@ fn respond(page: anyhow::Result<Option<Page>>) -> Response {
     match page {
         Ok(Some(page)) => {
             let mut response = plain(StatusCode::OK, page.kind, page.body);
+            if let Some(to) = page.location.and_then(|to| HeaderValue::from_str(&to).ok()) {
+                *response.status_mut() = StatusCode::SEE_OTHER;
+                response.headers_mut().insert(header::LOCATION, to);
+            }
             if let Some(name) =
                 page.file_name.and_then(|name| HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")).ok())
             {

@@ -32,6 +32,7 @@ impl Arrived {
             name: self.called(),
             kind: self.destination.kind.name().to_owned(),
             base_url: self.destination.address,
+            public_key: self.destination.account,
             state: self.state,
             delivered: self.delivered,
             waiting: self.waiting,

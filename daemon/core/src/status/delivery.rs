@@ -21,6 +21,8 @@ pub struct Delivery {
     /// Such as `langfuse`.
     pub kind: String,
     pub base_url: String,
+    /// The account.
+    pub public_key: String,
     /// `ok`, `retrying`, `parked` or `held`, as in `status`.
     pub state: String,
     pub delivered: u64,

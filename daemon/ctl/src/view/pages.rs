@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use axum::body::Bytes;
 use maud::Markup;
 
-use super::{Site, cache, export, forks, query::Query, search, session_page, sessions, turn_page, usage};
+use super::{Site, cache, delivery, export, forks, query::Query, search, session_page, sessions, turn_page, usage};
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
@@ -16,19 +16,26 @@ pub(super) struct Page {
     pub body: Bytes,
     /// The file name if it is a download.
     pub file_name: Option<String>,
+    /// Where the browser is to go instead.
+    pub location: Option<String>,
 }
 
 impl Page {
     fn html(markup: Markup) -> Self {
-        Self { kind: HTML, body: markup.into_string().into(), file_name: None }
+        Self { kind: HTML, body: markup.into_string().into(), file_name: None, location: None }
     }
 
     fn json(value: &impl serde::Serialize) -> anyhow::Result<Self> {
-        Ok(Self { kind: JSON, body: serde_json::to_vec(value)?.into(), file_name: None })
+        Ok(Self { kind: JSON, body: serde_json::to_vec(value)?.into(), file_name: None, location: None })
     }
 
     fn kept(kind: &'static str, name: String, text: String) -> Self {
-        Self { kind, body: text.into(), file_name: Some(name) }
+        Self { kind, body: text.into(), file_name: Some(name), location: None }
+    }
+
+    /// Leads the browser to another address.
+    pub(super) fn leading_to(address: String) -> Self {
+        Self { kind: HTML, body: Bytes::new(), file_name: None, location: Some(address) }
     }
 }
 
@@ -50,6 +57,7 @@ pub(super) fn make(site: &Site, parts: &[String], query: &Query) -> anyhow::Resu
         ["session", id, "cache"] => html(cache::page(site, id)?),
         ["session", id, "export", name] => export::page(site, id, name),
         ["turn", session, trace] => html(turn_page::page(site, session, trace)?),
+        ["go", session, trace, at] => delivery::go(site, session, trace, at),
         ["api", "sessions.json"] => Page::json(&*site.sessions()).map(Some),
         ["api", "usage.json"] => Page::json(&usage::report(site, query)?).map(Some),
         _ => Ok(None),
@@ -57,7 +65,7 @@ pub(super) fn make(site: &Site, parts: &[String], query: &Query) -> anyhow::Resu
 }
 
 fn asset(kind: &'static str, text: &'static str) -> Page {
-    Page { kind, body: Bytes::from_static(text.as_bytes()), file_name: None }
+    Page { kind, body: Bytes::from_static(text.as_bytes()), file_name: None, location: None }
 }
 
 /// A download.

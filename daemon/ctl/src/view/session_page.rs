@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{
-    Site,
+    Site, delivery,
     html::{clean, cost, figure_heads, figures, number, page as frame, part, span, time},
     query::{Query, encode},
     sessions::{state, title},
@@ -27,6 +27,7 @@ pub(super) fn page(site: &Site, id: &str, query: &Query) -> anyhow::Result<Optio
     let turns = history.index.turns(id)?;
     let rules = history.config.rules.clone();
     drop(history);
+    let deliveries = delivery::of(site, &turns.iter().map(|turn| turn.trace).collect::<Vec<_>>());
     let is_tree = query.get("mode") == Some("tree");
     let (at, pages, shown) = part(&turns, query, SIZE);
     let trees = match shown.first() {
@@ -37,6 +38,7 @@ pub(super) fn page(site: &Site, id: &str, query: &Query) -> anyhow::Result<Optio
         nav .up aria-label="Up" { a href="../" { "‹ sessions" } }
         h1 { (title(&one, &rules)) }
         (head(site, &one))
+        (delivery::table(&deliveries))
         nav .tabs aria-label="Ways to look at it" {
             a href={ (encode(id)) (query.with("mode", "")) } aria-current=[(!is_tree).then_some("true")] { "read" }
             a href={ (encode(id)) (query.with("mode", "tree")) } aria-current=[is_tree.then_some("true")] { "tree" }

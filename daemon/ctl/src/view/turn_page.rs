@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{
-    Site,
+    Site, delivery,
     html::{clean, cost, figure_heads, figures, number, page as frame, span, time},
     markdown::markdown,
     query::encode,
@@ -317,6 +317,7 @@ pub(super) fn page(site: &Site, session: &str, trace: &str) -> anyhow::Result<Op
     let turn = &turns[at];
     let trees = read(&one, turn, 1, &rules)?;
     let Some(tree) = trees.iter().find(|tree| tree.trace == wanted) else { return Ok(None) };
+    let deliveries = delivery::of(site, &[wanted]);
     let link = |turn: Option<&ListedTurn>, text: &str| {
         html! {
             @if let Some(turn) = turn { a href=(turn.id()) { (text) } " " }
@@ -335,7 +336,7 @@ pub(super) fn page(site: &Site, session: &str, trace: &str) -> anyhow::Result<Op
             dt { "Subagents" } dd { (number(turn.agents)) }
             dt { "Trace" } dd { code .copy { (trace) } }
             dt { "Resume" } dd { code .copy { "claude --resume " (visible::line(session)) } }
-            dt { "At a server" } dd { code .copy { "cc-langfusectl open " (visible::line(session)) } }
+            (delivery::links(&deliveries, session, trace))
         }
         @if turn.is_copy { p { "This turn was copied from another session, which counts its calls." } }
         (waterfall(tree))
