@@ -259,6 +259,41 @@ fn the_secret_is_only_in_the_settings_file() {
 }
 
 #[test]
+fn after_setup_for_an_otlp_receiver_a_turn_arrives_there() {
+    let (home, server) = (Home::new(), Server::new());
+    let dir = home.project("work");
+    let endpoint = format!("{}/v1/traces", server.url);
+    let header = [("CC_LANGFUSE_OTLP_HEADERS", "x-api-key=canary-of-the-receiver")];
+    let setup = |address: &str, env: &[(&str, &str)]| {
+        let mut command = home.command(&tests::bins().ctl);
+        command.args(["setup", "--otlp", address, "--project", "--yes", "--no-service"]);
+        command.envs(env.iter().copied()).current_dir(&dir);
+        run(command, b"").0
+    };
+    let refused = setup("phoenix", &[]);
+    assert!(refused.status.code() == Some(2) && text(&refused).contains("--otlp is not an address"), "{refused:?}");
+    assert!(!dir.join(".claude").exists());
+    let said = succeeds(&setup(&endpoint, &header));
+    assert!(said.contains(&endpoint) && !said.contains("canary") && !said.contains("Langfuse counts"), "{said}");
+    let settings = json_of(&dir.join(".claude/settings.local.json"));
+    let env = settings["env"].as_object().expect("variables");
+    assert!(!env.contains_key("TRACE_TO_LANGFUSE"), "{settings}");
+    let env: Vec<_> =
+        env.iter().map(|(name, value)| (name.clone(), value.as_str().expect("text").to_owned())).collect();
+    let _daemon = home.daemon();
+    let mut story = Story::new(&home, "work", "s");
+    story.turn("q", "a");
+    home.hook(&story.stop("a"), &env);
+    assert_eq!(server.wait_for(2).iter().filter(|span| span.is_root()).count(), 1);
+    let sent = server.requests().into_iter().find(|request| !request.spans.is_empty()).expect("a batch");
+    assert_eq!(sent.header("x-api-key"), Some("canary-of-the-receiver"), "{sent:?}");
+    let doctor = ctl(&home, &dir, None, &["doctor", "--no-probe", "-v"]);
+    assert!(text(&doctor).contains(&endpoint) && !text(&doctor).contains("canary"), "{}", text(&doctor));
+    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+    assert!(!dir.join(".claude").exists());
+}
+
+#[test]
 fn after_setup_a_turn_becomes_a_trace() {
     let home = Home::new();
     let server = Server::answering(|request| match request.method.as_str() {

@@ -28,6 +28,7 @@ use cc_langfuse::{
     environment,
     git::fate as git,
 };
+use choice::{Choice, Keys};
 use commits::{exclude, refuse, refuse_store, refuse_tracked, secret_files};
 use files::{Change, Part, Record};
 use keys::{Before, Given};
@@ -38,12 +39,14 @@ use service::Manager;
 use status_line::StatusLine;
 
 mod apart;
+mod choice;
 mod commits;
 mod daemon;
 pub(crate) mod files;
 mod keys;
 mod mlflow;
 mod native_otel;
+mod otlp;
 pub(crate) mod plan;
 mod semantics;
 pub(crate) mod service;
@@ -61,7 +64,8 @@ Examples:
   cc-langfusectl setup --project --dry-run
   LANGFUSE_SECRET_KEY=sk-lf-… cc-langfusectl setup --user --public-key pk-lf-… --base-url https://cloud.langfuse.com --yes
   pass langfuse | cc-langfusectl setup --project --public-key pk-lf-… --secret-key - --yes
-  cc-langfusectl setup --mlflow --project --tracking-uri http://127.0.0.1:5000 --experiment claude")]
+  cc-langfusectl setup --mlflow --project --tracking-uri http://127.0.0.1:5000 --experiment claude
+  cc-langfusectl setup --otlp http://127.0.0.1:6006/v1/traces --user")]
 pub(crate) struct Setup {
     /// Trace all projects: hook and keys go into your own settings of Claude Code
     #[arg(long, conflicts_with = "project")]
@@ -107,6 +111,10 @@ pub(crate) struct Setup {
     /// Show cost, cache and delivery in Claude Code's status line, where none is set
     #[arg(long)]
     statusline: bool,
+    /// Trace to this receiver of OTLP in place of Langfuse: Phoenix, a Collector, …; its headers are those of
+    /// CC_LANGFUSE_OTLP_HEADERS
+    #[arg(long, value_name = "URL", conflicts_with_all = ["public_key", "secret_key", "base_url", "mlflow", "keys_in", "secret_command"])]
+    otlp: Option<String>,
     /// Trace to MLflow in place of Langfuse, and turn MLflow's own integration off
     #[arg(long, conflicts_with_all = ["public_key", "secret_key", "base_url", "no_check"])]
     mlflow: bool,
@@ -124,20 +132,6 @@ enum Scope {
     User,
     /// The settings of the project in this directory.
     Project(PathBuf),
-}
-
-/// The destination of traces.
-enum Choice {
-    Langfuse(Keys),
-    Mlflow(mlflow::Mlflow),
-}
-
-/// The keys and their server.
-struct Keys {
-    destination: Destination,
-    secret: Zeroizing<String>,
-    /// The keys' project according to the server, if it was asked.
-    project: Option<Project>,
 }
 
 impl Setup {
@@ -163,7 +157,9 @@ impl Setup {
         }
         let (hook, daemon) = (programs::ours("cc-langfuse-hook")?, programs::ours("cc-langfused")?);
         let choice = if self.mlflow {
-            mlflow::choice(self.tracking_uri.as_deref(), self.experiment.as_deref(), scope.dir())
+            mlflow::choice(self.tracking_uri.as_deref(), self.experiment.as_deref(), scope.dir()).map(Choice::Mlflow)
+        } else if let Some(endpoint) = &self.otlp {
+            otlp::choice(endpoint).map(Choice::Otlp)
         } else {
             let there = files::read(&files::real(&scope.file(&home))?)?;
             let there = there.and_then(|text| block::env_block(text.as_bytes()).ok()).unwrap_or_default();
@@ -187,6 +183,9 @@ impl Setup {
         }
         if let Choice::Mlflow(mlflow) = &choice {
             out!("MLflow        {}", mlflow.place);
+        }
+        if let Choice::Otlp(otlp) = &choice {
+            out!("OTLP          {} ({})", otlp.endpoint(), otlp.dialect);
         }
         let version = {
             let _busy = Busy::with("asking Claude Code for its version".to_owned());
@@ -217,7 +216,7 @@ impl Setup {
         let file = files::real(&scope.file(&home))?;
         // What is to hold the secret.
         let secret_file = match (&choice, &place) {
-            (Choice::Mlflow(_), _) | (_, Place::Settings) => Some(file.clone()),
+            (Choice::Mlflow(_) | Choice::Otlp(_), _) | (_, Place::Settings) => Some(file.clone()),
             (_, Place::File) => Some(files::real(&apart::secret_file(&paths))?),
             (_, Place::Command(_)) => None,
         };
@@ -229,6 +228,11 @@ impl Setup {
         let own = files::read(&file)?.and_then(|text| block::env_block(text.as_bytes()).ok()).unwrap_or_default();
         let semantics = semantics(&own, &elsewhere);
         match semantics {
+            Some(MEASURED) if self.is_keyless() => {
+                out!(
+                    "semantics     {MEASURED} (in {SEMANTICS}): each call has its own times, and the tool results it was given"
+                );
+            }
             Some(MEASURED) => out!(
                 "semantics     {MEASURED} (in {SEMANTICS}): Langfuse counts cached tokens too, and shows what tools \
                     gave back"
@@ -251,7 +255,7 @@ impl Setup {
         // First, before there is anything to commit.
         let store = match &choice {
             Choice::Mlflow(mlflow) => mlflow.store.as_deref().map(git::followed),
-            Choice::Langfuse(_) => None,
+            Choice::Langfuse(_) | Choice::Otlp(_) => None,
         };
         changes.extend(exclude(secret_file.as_deref(), store.as_deref(), &record, scope.instead())?);
         if let (Choice::Langfuse(keys), Place::File, Some(path)) = (&choice, &place, &secret_file) {
@@ -261,7 +265,7 @@ impl Setup {
         let manager = if self.no_service { None } else { Manager::find() };
         let table = match &choice {
             Choice::Langfuse(keys) => Some(place.table(keys, scope.dir(), &paths)),
-            Choice::Mlflow(_) => None,
+            Choice::Mlflow(_) | Choice::Otlp(_) => None,
         };
         let by_hook = manager.is_none() && !self.no_service;
         let telemetry = otel.as_ref().and_then(|otel| otel.line.as_deref());
@@ -340,13 +344,21 @@ impl Setup {
         Ok(code)
     }
 
+    /// True for a destination other than Langfuse, which has no keys to ask for.
+    fn is_keyless(&self) -> bool {
+        self.mlflow || self.otlp.is_some()
+    }
+
     /// Required answers that were not given.
     fn missing(&self) -> Vec<&'static str> {
         let given = |flag: &Option<String>, name| flag.is_some() || variable(name).is_some();
         [
             ("--user or --project", self.user || self.project),
-            ("--public-key", self.mlflow || given(&self.public_key, "PUBLIC_KEY")),
-            ("--secret-key", self.mlflow || self.secret_command.is_some() || given(&self.secret_key, "SECRET_KEY")),
+            ("--public-key", self.is_keyless() || given(&self.public_key, "PUBLIC_KEY")),
+            (
+                "--secret-key",
+                self.is_keyless() || self.secret_command.is_some() || given(&self.secret_key, "SECRET_KEY"),
+            ),
             ("--yes or --dry-run", self.yes || self.dry_run),
         ]
         .into_iter()
@@ -388,7 +400,7 @@ impl Setup {
         Ok(Ok(match self.keys_in {
             Some(KeysIn::Settings) => Place::Settings,
             Some(KeysIn::Config) => Place::File,
-            None if self.mlflow => Place::Settings,
+            None if self.is_keyless() => Place::Settings,
             None if let Some(known) = known => known,
             None if terminal::is_there()
                 && !self.yes
@@ -475,21 +487,6 @@ impl Setup {
 impl Keys {
     fn new(address: String, account: String, secret: Zeroizing<String>) -> Self {
         Self { destination: Destination { kind: Kind::Langfuse, address, account }, secret, project: None }
-    }
-}
-
-impl Choice {
-    /// The variables for this destination.
-    fn env(&self) -> Vec<(&str, &str)> {
-        match self {
-            Self::Langfuse(keys) => vec![
-                (proto::env::ENABLE, "true"),
-                ("LANGFUSE_PUBLIC_KEY", &keys.destination.account),
-                ("LANGFUSE_SECRET_KEY", &keys.secret),
-                ("LANGFUSE_BASE_URL", &keys.destination.address),
-            ],
-            Self::Mlflow(mlflow) => mlflow.env(),
-        }
     }
 }
 

@@ -19,7 +19,7 @@ use cc_langfuse::configured::secret;
 use proto::paths::Paths;
 
 use super::{
-    Keys,
+    choice::Keys,
     files::{self, Part, Record},
     keys::Before,
 };

@@ -8,7 +8,8 @@ use crate::{open, ui::terminal};
 use cc_core::{delivery::readback::Failure, destination::pages::Project, secret::Secret, settings::masked};
 
 use super::{
-    DEFAULT_BASE_URL, Keys, SECRET_KEY,
+    DEFAULT_BASE_URL, SECRET_KEY,
+    choice::Keys,
     typed::{self, REGIONS, Typed},
 };
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Choice, files};
+use super::files;
 use cc_core::{
     destination::{Backend, Connect, mlflow},
     settings::rival::Rival,
@@ -41,7 +41,7 @@ impl Mlflow {
 ///
 /// # Errors
 /// What is wrong with them, for people.
-pub(super) fn choice(uri: Option<&str>, experiment: Option<&str>, project: Option<&Path>) -> Result<Choice, String> {
+pub(super) fn choice(uri: Option<&str>, experiment: Option<&str>, project: Option<&Path>) -> Result<Mlflow, String> {
     let given = |flag: Option<&str>, name| {
         flag.map(str::to_owned).or_else(|| environment::text(name)).filter(|value| !value.trim().is_empty())
     };
@@ -73,7 +73,7 @@ pub(super) fn choice(uri: Option<&str>, experiment: Option<&str>, project: Optio
     };
     let name = experiment.as_ref().map_or_else(|| "experiment 0".to_owned(), |name| format!("experiment {name}"));
     let place = format!("{}, {name}", to.address.replace("/each project/", "each project\u{2019}s "));
-    Ok(Choice::Mlflow(Mlflow { uri, experiment, place, store }))
+    Ok(Mlflow { uri, experiment, place, store })
 }
 
 /// True if MLflow's plugin is on in these settings files, weakest first. Hooks of MLflow 3.12 in them are reported,
