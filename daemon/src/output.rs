@@ -119,6 +119,11 @@ pub fn document(text: &str) {
     }
 }
 
+/// Standard input and output for a protocol of JSON, whose text has passed through [`visible::json`].
+pub fn for_a_protocol() -> (tokio::io::Stdin, tokio::io::Stdout) {
+    (tokio::io::stdin(), tokio::io::stdout())
+}
+
 /// Prints a question whose answer is then read from standard input.
 ///
 /// # Errors

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::history::History;
 use cc_core::visible;
+use cc_langfuse::output;
 
 mod tools;
 
@@ -51,7 +52,7 @@ impl Mcp {
         let server = Server(Arc::new(Mutex::new(history)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
         let ended = runtime.block_on(async {
-            let service = server.serve((tokio::io::stdin(), tokio::io::stdout())).await?;
+            let service = server.serve(output::for_a_protocol()).await?;
             service.waiting().await.map_err(anyhow::Error::from)
         });
         // A read of standard input cannot be cancelled.
