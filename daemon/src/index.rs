@@ -29,7 +29,7 @@ pub use lists::{Listed, ListedCall, ListedTurn, PromptAt, Sum};
 pub use query::Filter;
 
 /// The form of the tables, and of what is read of transcripts: an index of another form is built anew.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 const SCHEMA: &str = "
 CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
@@ -98,6 +98,7 @@ CREATE TABLE call (
   agent INTEGER REFERENCES name,
   skill INTEGER REFERENCES name,
   mcp INTEGER REFERENCES name,
+  plugin INTEGER REFERENCES name,
   tools INTEGER REFERENCES name,
   project INTEGER REFERENCES name,
   branch INTEGER REFERENCES name,
@@ -168,6 +169,8 @@ pub struct Updated {
     pub bytes: u64,
     /// Sessions that no longer exist.
     pub gone: usize,
+    /// Another process has changed the index since the update before.
+    pub by_others: bool,
     /// Transcripts that cannot be read, and why.
     pub unreadable: Vec<(PathBuf, reader::Unreadable)>,
 }
@@ -201,6 +204,8 @@ impl Known {
 #[derive(Debug)]
 pub struct Index {
     db: Connection,
+    /// Its version after the last update.
+    version: Option<i64>,
 }
 
 impl Index {
@@ -234,7 +239,7 @@ impl Index {
     pub fn in_memory() -> Result<Self, Error> {
         let db = Connection::open_in_memory()?;
         db.execute_batch(SCHEMA)?;
-        Ok(Self { db })
+        Ok(Self { db, version: None })
     }
 
     fn anew(path: &Path) -> Result<Self, Error> {
@@ -272,7 +277,7 @@ impl Index {
             _ => return Ok(None),
         }
         tx.commit()?;
-        Ok(Some(Self { db }))
+        Ok(Some(Self { db, version: None }))
     }
 
     /// Updates the index: `sources` are all transcripts it is to contain. Reads only what has changed. Names are masked
@@ -327,6 +332,8 @@ impl Index {
             Ok::<_, Error>(())
         })?;
         self.put_all(&batch, redactor)?;
+        let version = self.version()?;
+        updated.by_others = self.version.replace(version).is_some_and(|before| before != version);
         if updated.read > 0 {
             self.db.execute("DELETE FROM checkpoint WHERE modified < ?", [oldest])?;
         }

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{Home, recording::Recording};
 
 /// The token buckets, as `usage` names them.
 const BUCKETS: [&str; 5] = ["input", "output", "cache_read", "cache_write_5m", "cache_write_1h"];
 
-const KEYS: [&str; 11] =
-    ["day", "week", "month", "project", "model", "session", "tool", "skill", "agent", "mcp", "branch"];
+const KEYS: [&str; 12] =
+    ["day", "week", "month", "project", "model", "session", "tool", "skill", "agent", "mcp", "plugin", "branch"];
 
 fn fixture(name: &str) -> String {
     format!("{}/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -137,6 +137,48 @@ fn names_of_agents_servers_and_tools_are_those_of_the_calls() {
     assert_eq!(keys("bash1", "tool"), ["(no tool)", "Bash"]);
     assert_eq!(keys("bash1", "mcp"), ["(no MCP server)"]);
     assert_eq!(keys("bash1", "model"), ["claude-sonnet-4-5-20250929"]);
+}
+
+#[test]
+fn every_call_of_a_plugin_counts_for_it_whatever_names_it() {
+    let home = Home::new();
+    let said = [
+        (json!({}), "plain", "(no plugin)", 1),
+        (json!({"attributionSkill": "greet"}), "own skill", "(no plugin)", 2),
+        (json!({"attributionSkill": "tools:greet"}), "skill", "tools", 4),
+        (json!({"attributionSkill": "greet", "attributionPlugin": "tools"}), "said", "tools", 8),
+        (json!({"attributionMcpServer": "plugin_db_main"}), "server", "db", 16),
+        (json!({}), "mcp__plugin_db_main__query", "db", 32),
+    ];
+    let mut text = String::new();
+    for (at, (more, tool, _, input)) in said.iter().enumerate() {
+        let stamp = json!({"sessionId": "s", "timestamp": "2026-11-20T10:00:00.000Z", "cwd": "/app"});
+        let prompt = json!({"type": "user", "uuid": format!("u{at}"), "message": {"role": "user", "content": "q"}});
+        let block = json!({"type": "tool_use", "id": format!("t{at}"), "name": tool, "input": {}});
+        let message = json!({"id": format!("m{at}"), "model": "claude-sonnet-4-5", "content": [block],
+            "usage": {"input_tokens": input, "output_tokens": 1}, "stop_reason": "tool_use"});
+        let answer =
+            json!({"type": "assistant", "uuid": format!("a{at}"), "parentUuid": format!("u{at}"), "message": message});
+        for mut line in [prompt, answer] {
+            let fields = line.as_object_mut().expect("an object");
+            fields.extend(stamp.as_object().expect("an object").clone());
+            fields.extend(more.as_object().expect("an object").clone());
+            text += &format!("{line}\n");
+        }
+    }
+    let file = home.path().join("s.jsonl");
+    fs::write(&file, text).expect("a transcript");
+    let found = usage(&home, &["--by", "plugin", file.to_str().expect("UTF-8")]);
+    let rows: BTreeMap<&str, u64> = found["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| (row["key"].as_str().expect("a key"), row["input"].as_u64().expect("a count")))
+        .collect();
+    let mut expect = BTreeMap::new();
+    said.iter().for_each(|(_, _, key, input)| *expect.entry(*key).or_default() += *input);
+    assert_eq!(rows, expect);
+    assert_eq!(found["total"]["input"], 63);
 }
 
 #[test]

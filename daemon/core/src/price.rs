@@ -112,7 +112,16 @@ pub fn cost(model: &str, speed: Option<&str>, usage: Usage) -> Option<Cost> {
     cost_with(OWN.get().map_or(&[], Vec::as_slice), model, speed, usage)
 }
 
+/// The rates of `model` at `speed`, if it is known.
+pub fn rates(model: &str, speed: Option<&str>) -> Option<Rates> {
+    rates_with(OWN.get().map_or(&[], Vec::as_slice), model, speed)
+}
+
 fn cost_with(own: &[Own], model: &str, speed: Option<&str>, usage: Usage) -> Option<Cost> {
+    rates_with(own, model, speed)?.cost(usage)
+}
+
+fn rates_with(own: &[Own], model: &str, speed: Option<&str>) -> Option<Rates> {
     let wanted = Name::of(model);
     let is_speed = |known: Option<&str>| known.unwrap_or(USUAL).eq_ignore_ascii_case(speed.unwrap_or(USUAL));
     let is_same = |one: &Own| {
@@ -125,14 +134,15 @@ fn cost_with(own: &[Own], model: &str, speed: Option<&str>, usage: Usage) -> Opt
             |(family, version, _, _): &&(&str, &[u32], _, _)| *family == name.family && *version == name.version;
         TABLE.iter().find(|row| is_it(row) && is_speed(row.2)).map(|row| row.3)
     };
-    found.or_else(of_table)?.cost(usage)
+    found.or_else(of_table)
 }
 
 /// Claude Code's name for the usual speed.
 const USUAL: &str = "standard";
 
 impl Rates {
-    fn cost(&self, usage: Usage) -> Option<Cost> {
+    /// `None` if a price that `usage` needs is unknown.
+    pub fn cost(&self, usage: Usage) -> Option<Cost> {
         let dollars = |tokens: u64, rate: Option<f64>| match (tokens, rate) {
             (0, _) => Some(0.0),
             (tokens, rate) => Some(tokens as f64 * rate? / 1e6),

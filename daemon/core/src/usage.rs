@@ -6,6 +6,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
+    hash::Hash,
 };
 
 use jiff::{Timestamp, civil::Weekday, tz::TimeZone};
@@ -40,6 +41,8 @@ pub struct Used<'t> {
     pub skill: Option<&'t str>,
     /// The MCP server whose tools it calls or is about.
     pub mcp_server: Option<&'t str>,
+    /// The plugin that the skill, the subagent or the MCP server is from.
+    pub plugin: Option<&'t str>,
     /// The tools it calls, each once, joined by ` + `; empty for none.
     pub tools: String,
     /// Recognises copies of it: see `trace::marks`.
@@ -59,6 +62,7 @@ fn gather<'t>(turn: &'t Turn, trace: Option<TraceId>, found: &mut Vec<Used<'t>>)
     let agent = turn.place.as_ref().map(agent_name);
     for generation in &turn.generations {
         let (marks, at) = (trace::marks(generation), generation.first.or(turn.prompt.at));
+        let (skill, mcp_server) = (generation.service.skill.as_deref(), mcp_server(generation));
         let call = Used {
             trace,
             at,
@@ -67,8 +71,9 @@ fn gather<'t>(turn: &'t Turn, trace: Option<TraceId>, found: &mut Vec<Used<'t>>)
             tokens: generation.usage.map(Tokens::from).unwrap_or_default(),
             is_call: true,
             agent,
-            skill: generation.service.skill.as_deref(),
-            mcp_server: mcp_server(generation),
+            skill,
+            mcp_server,
+            plugin: generation.service.plugin.as_deref().or_else(|| plugin(skill, agent, mcp_server)),
             tools: tools(generation),
             marks,
             is_copy: generation.is_copy,
@@ -95,6 +100,18 @@ fn mcp_server(generation: &Generation) -> Option<&str> {
     generation.service.mcp_server.as_deref().or(called)
 }
 
+/// The plugin that these names are from: it stands before the colon of a skill or subagent, and in the name of a server, as in
+/// `plugin_x_y` or `plugin:x:y`. A skill runs within a subagent, so it comes first.
+fn plugin<'n>(skill: Option<&'n str>, agent: Option<&'n str>, mcp_server: Option<&'n str>) -> Option<&'n str> {
+    let before_colon = |name: &'n str| name.split_once(':').map(|(plugin, _)| plugin);
+    let of_server = |name: &'n str| {
+        let rest = name.strip_prefix("plugin_").or_else(|| name.strip_prefix("plugin:"))?;
+        rest.split_once(['_', ':']).map(|(plugin, _)| plugin)
+    };
+    let named = [skill.and_then(before_colon), agent.and_then(before_colon), mcp_server.and_then(of_server)];
+    named.into_iter().flatten().find(|plugin| !plugin.is_empty())
+}
+
 fn tools(generation: &Generation) -> String {
     let mut names: Vec<&str> = generation.tools.iter().map(|tool| tool.name.as_str()).collect();
     names.sort_unstable();
@@ -117,12 +134,13 @@ pub enum By {
     Skill,
     Agent,
     Mcp,
+    Plugin,
     Branch,
 }
 
 impl By {
     /// Each key with its name.
-    pub const ALL: [(&'static str, Self); 11] = [
+    pub const ALL: [(&'static str, Self); 12] = [
         ("day", Self::Day),
         ("week", Self::Week),
         ("month", Self::Month),
@@ -133,6 +151,7 @@ impl By {
         ("skill", Self::Skill),
         ("agent", Self::Agent),
         ("mcp", Self::Mcp),
+        ("plugin", Self::Plugin),
         ("branch", Self::Branch),
     ];
 
@@ -152,6 +171,7 @@ impl By {
             Self::Skill => "(no skill)",
             Self::Agent => "main",
             Self::Mcp => "(no MCP server)",
+            Self::Plugin => "(no plugin)",
             Self::Branch => "(no branch)",
         }
     }
@@ -174,9 +194,33 @@ pub fn period(by: By, at: Nanos, zone: &TimeZone) -> Option<String> {
 pub struct Counted<'r> {
     pub trace: Option<TraceId>,
     pub model: &'r str,
-    pub speed: Option<&'r str>,
+    /// US dollars; `None` if there is no known price.
+    pub cost: Option<f64>,
     pub tokens: Tokens,
     pub is_call: bool,
+}
+
+/// The prices of models, each looked up once.
+#[derive(Debug, Default)]
+pub struct Prices<K>(HashMap<K, Option<price::Rates>>);
+
+impl<K: Eq + Hash> Prices<K> {
+    /// Like [`cost`]; `key` stands for model and speed.
+    pub fn cost<'m>(
+        &mut self,
+        key: K,
+        model: impl FnOnce() -> (&'m str, Option<&'m str>),
+        tokens: Tokens,
+    ) -> Option<f64> {
+        if tokens.is_none() {
+            return Some(0.0);
+        }
+        let rates = self.0.entry(key).or_insert_with(|| {
+            let (model, speed) = model();
+            price::rates(model, speed)
+        });
+        rates.as_ref()?.cost(usage(tokens)).map(|cost| cost.total())
+    }
 }
 
 /// The sums for one key.
@@ -208,11 +252,16 @@ pub struct Report {
 struct Sum {
     row: Row,
     turns: HashSet<TraceId>,
+    /// The turn of the latest call: the calls of a turn mostly come one after another.
+    latest: Option<TraceId>,
 }
 
 impl Sum {
     fn add(&mut self, call: &Counted<'_>, cost: Option<f64>) {
-        self.turns.extend(call.trace);
+        if call.trace != self.latest {
+            self.turns.extend(call.trace);
+            self.latest = call.trace;
+        }
         self.row.calls += u64::from(call.is_call);
         self.row.tokens += call.tokens;
         if let Some(cost) = cost {
@@ -235,7 +284,7 @@ pub struct Summing {
 
 impl Summing {
     pub fn add(&mut self, key: Cow<'_, str>, call: &Counted<'_>) {
-        let cost = cost(call.model, call.speed, call.tokens);
+        let cost = call.cost;
         if cost.is_none() {
             *self.unpriced.entry(call.model.to_owned()).or_default() += 1;
         }
@@ -265,9 +314,12 @@ pub fn cost(model: &str, speed: Option<&str>, tokens: Tokens) -> Option<f64> {
     if tokens.is_none() {
         return Some(0.0);
     }
+    price::cost(model, speed, usage(tokens)).map(|cost| cost.total())
+}
+
+fn usage(tokens: Tokens) -> Usage {
     let Tokens { input, output, cache_read, cache_write_5m, cache_write_1h } = tokens;
-    let usage = Usage { input, output, cache_read, cache_write_5m, cache_write_1h, cache_write: 0 };
-    price::cost(model, speed, usage).map(|cost| cost.total())
+    Usage { input, output, cache_read, cache_write_5m, cache_write_1h, cache_write: 0 }
 }
 
 #[cfg(test)]
@@ -295,7 +347,7 @@ mod tests {
 
     fn call(trace: u8, model: &'static str, input: u64) -> Counted<'static> {
         let tokens = Tokens { input, ..Tokens::default() };
-        Counted { trace: Some([trace; 16]), model, speed: None, tokens, is_call: true }
+        Counted { trace: Some([trace; 16]), model, cost: cost(model, None, tokens), tokens, is_call: true }
     }
 
     #[test]
@@ -320,6 +372,24 @@ mod tests {
         assert_eq!((sum, rows.iter().map(|row| row.calls).sum::<u64>()), (total.tokens, total.calls));
         assert_eq!((total.turns, total.calls, total.cost_usd), (3, 4, Some(13.000_003)));
         assert_eq!(unpriced, BTreeMap::from([("nobody-knows".to_owned(), 1)]));
+    }
+
+    #[test]
+    fn the_plugin_of_a_call_is_part_of_a_name() {
+        for (skill, agent, server, expect) in [
+            (None, None, None, None),
+            (Some("greet"), Some("general-purpose"), Some("github"), None),
+            (Some("tools:greet"), None, None, Some("tools")),
+            (None, Some("review:critic"), None, Some("review")),
+            (Some("tools:greet"), Some("review:critic"), Some("plugin_db_server"), Some("tools")),
+            (Some("greet"), Some("review:critic"), None, Some("review")),
+            (None, None, Some("plugin_db_my_server"), Some("db")),
+            (None, None, Some("plugin:db:server"), Some("db")),
+            (None, None, Some("plugin_"), None),
+            (Some(":greet"), None, Some("plugins_db_server"), None),
+        ] {
+            assert_eq!(plugin(skill, agent, server), expect, "{skill:?} {agent:?} {server:?}");
+        }
     }
 
     #[test]

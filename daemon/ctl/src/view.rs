@@ -266,7 +266,7 @@ impl Site {
     fn refresh(&self) -> anyhow::Result<()> {
         let mut history = self.history();
         let updated = history.update()?;
-        if updated.read + updated.gone > 0 {
+        if updated.read + updated.gone > 0 || updated.by_others {
             *self.sessions.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(history.index.sessions()?);
             self.version.fetch_add(1, Ordering::Relaxed);
         }

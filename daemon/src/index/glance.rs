@@ -49,7 +49,7 @@ impl Index {
         }
         let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        Ok((version == VERSION).then_some(Self { db }))
+        Ok((version == VERSION).then_some(Self { db, version: None }))
     }
 
     /// What it has of the transcript at `path`.

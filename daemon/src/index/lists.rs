@@ -13,7 +13,7 @@ use cc_core::{
     ids::{TraceId, hex},
     reconcile::Tokens,
     transcript::record::Nanos,
-    usage::cost,
+    usage::{Prices, cost},
 };
 
 /// Usage, with each call counted once.
@@ -202,16 +202,19 @@ impl Index {
              FROM call WHERE is_own ORDER BY id",
         )?;
         let mut rows = statement.query([])?;
-        let mut turns: HashSet<i64> = HashSet::new();
+        let (mut turns, mut last, mut prices): (HashSet<i64>, _, _) = (HashSet::new(), None, Prices::default());
         while let Some(row) = rows.next()? {
             let (session, turn): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
             let Some(listed) = found.get_mut(&session) else { continue };
-            let model = row.get::<_, i64>(2)?;
-            let model = names.get(&model).map_or("", String::as_str);
-            let speed = name(row.get(3)?);
+            let (model_id, speed): (i64, Option<i64>) = (row.get(2)?, row.get(3)?);
+            let model = names.get(&model_id).map_or("", String::as_str);
+            let speed_name = || speed.and_then(|id| names.get(&id)).map(String::as_str);
             let tokens = tokens(row, 5)?;
-            listed.sum.add(row.get(4)?, tokens, cost(model, speed.as_deref(), tokens));
-            listed.sum.turns += u64::from(turn.is_some_and(|turn| turns.insert(turn)));
+            listed.sum.add(row.get(4)?, tokens, prices.cost((model_id, speed), || (model, speed_name()), tokens));
+            if turn != last {
+                listed.sum.turns += u64::from(turn.is_some_and(|turn| turns.insert(turn)));
+                last = turn;
+            }
             if !listed.models.contains(model) {
                 listed.models.insert(model.to_owned());
             }

@@ -1,6 +1,10 @@
 //! Queries to the index.
 
-use std::{borrow::Cow, collections::HashMap, path::Path};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+    path::Path,
+};
 
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, params};
@@ -10,7 +14,7 @@ use cc_core::{
     ids::TraceId,
     reconcile::Tokens,
     transcript::record::Nanos,
-    usage::{By, Counted, Report, Row, Summing, period},
+    usage::{By, Counted, Prices, Report, Row, Summing, period},
 };
 
 /// Selects calls.
@@ -34,25 +38,29 @@ impl Index {
         // Times come in any order, mostly within a few days.
         let mut periods: HashMap<i64, String> = HashMap::new();
         let key = match by {
-            By::Day | By::Week | By::Month => "call.at",
-            By::Project => "call.project",
-            By::Model => "call.model",
-            By::Session => "session.session_id",
-            By::Tool => "call.tools",
-            By::Skill => "call.skill",
-            By::Agent => "call.agent",
-            By::Mcp => "call.mcp",
-            By::Branch => "call.branch",
+            By::Day | By::Week | By::Month => "at",
+            By::Project => "project",
+            By::Model => "model",
+            By::Session => "session",
+            By::Tool => "tools",
+            By::Skill => "skill",
+            By::Agent => "agent",
+            By::Mcp => "mcp",
+            By::Plugin => "plugin",
+            By::Branch => "branch",
         };
         let sql = format!(
-            "SELECT {key}, turn.trace, call.model, call.speed, call.input, call.output, call.cache_read, call.cache_write_5m,
-                    call.cache_write_1h, call.is_call, call.project
-             FROM call JOIN session ON session.id = call.session LEFT JOIN turn ON turn.id = call.turn
-             WHERE call.is_own AND (?1 IS NULL OR call.at >= ?1)"
+            "SELECT {key}, turn, model, speed, input, output, cache_read, cache_write_5m, cache_write_1h, is_call, project
+             FROM call WHERE is_own AND {}",
+            if filter.since.is_some() { "at >= ?1" } else { "?1 IS NULL" }
         );
         let mut statement = self.db.prepare_cached(&sql)?;
         let since = filter.since.map(|at| i64::try_from(at).unwrap_or(i64::MAX));
         let mut rows = statement.query(params![since])?;
+        let mut trace_of = self.db.prepare_cached("SELECT trace FROM turn WHERE id = ?")?;
+        let mut session_of = self.db.prepare_cached("SELECT session_id FROM session WHERE id = ?")?;
+        let (mut prices, mut turn, mut trace) = (Prices::default(), None, None);
+        let mut sessions: HashMap<i64, String> = HashMap::new();
         while let Some(row) = rows.next()? {
             if let Some(wanted) = &filter.project
                 && !name(row.get(10)?).is_some_and(|dir| Path::new(dir).starts_with(wanted))
@@ -61,21 +69,31 @@ impl Index {
             }
             let count =
                 |column: usize| row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or_default());
-            let counted = Counted {
-                trace: row.get::<_, Option<TraceId>>(1)?,
-                model: name(row.get(2)?).unwrap_or_default(),
-                speed: name(row.get(3)?),
-                tokens: Tokens {
-                    input: count(4)?,
-                    output: count(5)?,
-                    cache_read: count(6)?,
-                    cache_write_5m: count(7)?,
-                    cache_write_1h: count(8)?,
-                },
-                is_call: row.get(9)?,
+            let tokens = Tokens {
+                input: count(4)?,
+                output: count(5)?,
+                cache_read: count(6)?,
+                cache_write_5m: count(7)?,
+                cache_write_1h: count(8)?,
             };
+            // The calls of a turn mostly come one after another.
+            let its: Option<i64> = row.get(1)?;
+            if its != turn {
+                trace = its.map(|turn| trace_of.query_row([turn], |row| row.get::<_, TraceId>(0))).transpose()?;
+                turn = its;
+            }
+            let (model, speed): (i64, Option<i64>) = (row.get(2)?, row.get(3)?);
+            let named = || (name(Some(model)).unwrap_or_default(), name(speed));
+            let cost = prices.cost((model, speed), named, tokens);
+            let counted = Counted { trace, model: named().0, cost, tokens, is_call: row.get(9)? };
             let key: Cow<'_, str> = match by {
-                By::Session => row.get::<_, String>(0)?.into(),
+                By::Session => {
+                    let session = row.get(0)?;
+                    if let Entry::Vacant(entry) = sessions.entry(session) {
+                        entry.insert(session_of.query_row([session], |row| row.get(0))?);
+                    }
+                    sessions[&session].as_str().into()
+                }
                 by if by.is_time() => match row.get::<_, Option<i64>>(0)? {
                     None => by.none().into(),
                     Some(at) => {
@@ -85,7 +103,7 @@ impl Index {
                             period(by, u64::try_from(at).unwrap_or_default(), zone)
                                 .unwrap_or_else(|| by.none().to_owned())
                         };
-                        periods.entry(quarter).or_insert_with(name).clone().into()
+                        periods.entry(quarter).or_insert_with(name).as_str().into()
                     }
                 },
                 by => name(row.get(0)?).unwrap_or(by.none()).into(),

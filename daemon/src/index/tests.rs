@@ -76,6 +76,24 @@ fn only_what_changed_is_read_again() {
 }
 
 #[test]
+fn what_another_process_read_is_noticed() {
+    let dir = Dir::new();
+    let mut text = turn("u1", json!({}));
+    let sources = [dir.write("a", &text)];
+    let (mut one, mut other) = (dir.index(), dir.index());
+    assert_eq!(update(&mut one, &sources).read, 1);
+    for n in 2..4 {
+        text += &turn(&format!("u{n}"), json!({}));
+        dir.write("a", &text);
+        assert_eq!(update(&mut other, &sources).read, 1);
+        let updated = update(&mut one, &sources);
+        assert_eq!((updated.read, updated.by_others), (0, true));
+        assert!(!update(&mut one, &sources).by_others, "once");
+        assert_eq!(one.sessions().unwrap()[0].sum.calls, n);
+    }
+}
+
+#[test]
 fn a_call_that_stands_in_several_sessions_counts_once_whatever_is_read_first() {
     let dir = Dir::new();
     let copied = json!({"forkedFrom": {"sessionId": "z", "messageUuid": "u1"}});

@@ -214,14 +214,14 @@ fn put_call(
     let model = names.id(tx, &call.model)?;
     let mut some = |name: &Option<String>| names.some(tx, name.as_deref());
     let (speed, agent, skill) = (some(&call.speed)?, some(&call.agent)?, some(&call.skill)?);
-    let (mcp, tools, project, branch) =
-        (some(&call.mcp_server)?, some(&call.tools)?, some(&call.project)?, some(&call.branch)?);
+    let (mcp, plugin, tools) = (some(&call.mcp_server)?, some(&call.plugin)?, some(&call.tools)?);
+    let (project, branch) = (some(&call.project)?, some(&call.branch)?);
     let [input, output, cache_read, cache_write_5m, cache_write_1h] = call.tokens.counts().map(int);
     let [mark_1, mark_2, mark_3] = call.marks.map(|mark| mark.map(u64::cast_signed));
     tx.prepare_cached(
         "INSERT INTO call (session, turn, at, model, speed, input, output, cache_read, cache_write_5m, cache_write_1h, is_call,
-         agent, skill, mcp, tools, project, branch, is_copied, is_apart, mark_1, mark_2, mark_3, is_own)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+         agent, skill, mcp, plugin, tools, project, branch, is_copied, is_apart, mark_1, mark_2, mark_3, is_own)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
     )?
     .execute(params![
             session,
@@ -238,6 +238,7 @@ fn put_call(
             agent,
             skill,
             mcp,
+            plugin,
             tools,
             project,
             branch,

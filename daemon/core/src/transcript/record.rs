@@ -339,6 +339,8 @@ pub struct Service {
     pub cut: Option<String>,
     /// `attributionSkill`: the skill during which the model was called (2.1.329).
     pub skill: Option<String>,
+    /// `attributionPlugin`: the plugin that the skill or subagent is from.
+    pub plugin: Option<String>,
     /// `attributionMcpServer`: the MCP server whose tool the answer is about (2.1.329).
     pub mcp_server: Option<String>,
 }

@@ -139,6 +139,7 @@ objects! {
         requested_model: Text<'a> = "requestedModel",
         stream_cut_cause: Text<'a> = "streamCutCause",
         attribution_skill: Text<'a> = "attributionSkill",
+        attribution_plugin: Text<'a> = "attributionPlugin",
         attribution_mcp_server: Text<'a> = "attributionMcpServer",
         is_aborted: Flag = "isAbortedMidStream",
         original_model: Text<'a> = "originalModel",

@@ -23,7 +23,7 @@ fn dump(index: &Index) -> Vec<String> {
                     is_copied, mark_1, mark_2, mark_3, is_own, {}
              FROM call JOIN session ON session.id = call.session LEFT JOIN turn ON turn.id = turn",
             names(&[
-                "model", "speed", "call.agent", "call.skill", "call.mcp", "call.tools", "call.project", "call.branch"
+                "model", "speed", "call.agent", "call.skill", "call.mcp", "call.plugin", "call.tools", "call.project", "call.branch"
             ])
         ),
         format!(

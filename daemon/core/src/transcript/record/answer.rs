@@ -51,6 +51,7 @@ pub(super) fn answer(
         web: tools.map_or((0, 0), |tools| (number(tools.web_search_requests), number(tools.web_fetch_requests))),
         requested_model: filled(wire.requested_model).filter(|asked| model.as_ref().is_some_and(|m| m.0 != *asked)),
         skill: filled(wire.attribution_skill),
+        plugin: filled(wire.attribution_plugin),
         mcp_server: filled(wire.attribution_mcp_server),
         cut: filled(wire.stream_cut_cause).or_else(|| flag(wire.is_aborted).then(|| "aborted".to_owned())),
     };

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::parse::shown;
 
 /// Fields of user and assistant lines in Claude Code 1.0.59 … 2.1.332.
-pub(super) const LINE: [&str; 84] = [
+pub(super) const LINE: [&str; 85] = [
     "advisorModel",
     "agentId",
     "agentName",
@@ -20,6 +20,7 @@ pub(super) const LINE: [&str; 84] = [
     "attributionAgent",
     "attributionMcpServer",
     "attributionMcpTool",
+    "attributionPlugin",
     "attributionSkill",
     "cwd",
     "effort",
