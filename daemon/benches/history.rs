@@ -1,16 +1,14 @@
-//! A user's history of 5,000 sessions and 160,000 calls: its index, `usage` and `view`.
+//! A user's history of 5,000 sessions and 160,000 calls: its index beside the pipeline, and what an append costs.
 //!
-//! `cargo bench -p daemon --bench history` (a tenth of it; all of it with `CC_LANGFUSE_LONG=1`). `CC_LANGFUSE_HISTORY=DIR` keeps
-//! the home it generates in an empty DIR, to compare other programs.
+//! `cargo bench -p daemon --bench history` (a tenth of it; all of it with `CC_LANGFUSE_LONG=1`). For the programs there is
+//! `cargo bench -p tests --bench history`.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark makes its own files and prints")]
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    io::Write,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Instant,
@@ -29,19 +27,14 @@ use divan::black_box;
 
 #[path = "../../tests/src/history.rs"]
 mod history;
-#[path = "../../tests/src/release.rs"]
-#[allow(dead_code, reason = "each benchmark needs a part of it")]
-mod release;
 
 fn main() {
-    if !release::wanted() {
+    if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }
     let sessions = if std::env::var("CC_LANGFUSE_LONG").is_ok_and(|value| value == "1") { 5000 } else { 500 };
     let temporary = tempfile::tempdir().expect("a directory");
-    let home = std::env::var_os("CC_LANGFUSE_HISTORY").map_or_else(|| temporary.path().to_path_buf(), PathBuf::from);
-    let projects = home.join(".claude/projects");
-    let made = history::history(&projects, sessions).expect("room");
+    let made = history::history(&temporary.path().join("projects"), sessions).expect("room");
     let calls = made.main.calls + made.agents.calls;
     println!(
         "{sessions} sessions, {calls} calls, {} copies of calls, {:.0} MB",
@@ -58,7 +51,6 @@ fn main() {
     let sources: Vec<Source> = made.sessions.iter().map(source).collect();
     index(&sources, made.bytes, calls, temporary.path());
     append(temporary.path());
-    programs(&home, &sources);
 }
 
 /// Returns how many bytes were read.
@@ -178,51 +170,4 @@ fn append(dir: &Path) {
         whole[3] * 1e3,
         whole[3] / grown[3]
     );
-}
-
-fn programs(home: &Path, sources: &[Source]) {
-    let exe = std::env::current_exe().expect("a path");
-    let ctl = exe.parent().and_then(Path::parent).expect("target/release").join("cc-langfusectl");
-    let command = |args: &[&str]| {
-        let mut command = Command::new(&ctl);
-        command.env_clear().env("HOME", home).args(args).stdout(Stdio::null());
-        command
-    };
-    let run = |args: &[&str]| assert!(command(args).status().expect("ctl").success());
-    println!("usage, first: {:.2} s", seconds(|| run(&["usage"])));
-    println!("usage, again: {:.1} ms", median(|| run(&["usage"])) * 1e3);
-    println!("usage --since 30d: {:.1} ms", median(|| run(&["usage", "--since", "30d"])) * 1e3);
-    println!("usage --by session --json: {:.1} ms", median(|| run(&["usage", "--by", "session", "--json"])) * 1e3);
-    let mut view = command(&["view", "--no-open"]).stdout(Stdio::piped()).spawn().expect("ctl");
-    let lines = BufReader::new(view.stdout.take().expect("piped")).lines();
-    let url = lines.map_while(Result::ok).find(|line| line.starts_with("http://")).expect("an address");
-    let id = &sources[sources.len() / 2].session_id;
-    for page in ["", "usage", "usage?by=model", "usage?by=session", "usage?days=30", "forks", &format!("session/{id}")]
-    {
-        get(&url, page);
-        let mut bytes = 0;
-        let took = median(|| bytes = get(&url, page)) * 1e3;
-        println!("view /{page}: {took:.1} ms, {:.0} KB", bytes as f64 / 1e3);
-    }
-    println!("view: {:.1} MB now, {:.1} MB at most", memory(&view, "VmRSS"), memory(&view, "VmHWM"));
-    view.kill().and_then(|()| view.wait()).expect("ours");
-}
-
-fn memory(process: &Child, field: &str) -> f64 {
-    release::memory(process, field).unwrap_or_default()
-}
-
-fn get(url: &str, page: &str) -> usize {
-    let rest = url.strip_prefix("http://").expect("an address");
-    let (host, path) = rest.split_once('/').expect("a path");
-    let mut stream = TcpStream::connect(host).expect("it listens");
-    write!(stream, "GET /{path}{page} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("a request");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer");
-    assert!(
-        answer.starts_with(b"HTTP/1.1 200"),
-        "{page}: {}",
-        String::from_utf8_lossy(&answer[..answer.len().min(200)])
-    );
-    answer.len()
 }

@@ -12,6 +12,7 @@ use tests::bins;
 /// Variables in the documents that other programs define.
 const OF_OTHERS: &[&str] = &[
     "CC_LANGFUSE_LONG",
+    "CC_LANGFUSE_HISTORY",
     "CC_LANGFUSE_TEST_MLFLOW",
     "CC_LANGFUSE_TEST_PHOENIX",
     "CC_LANGFUSE_UPDATE",
