@@ -1,5 +1,7 @@
 //! The part of a Langfuse server that takes scores: events in a batch, each with an answer of its own.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::Request;
@@ -12,11 +14,45 @@ pub const PATH: &str = "/api/public/ingestion";
 pub(crate) struct Scores {
     /// Accepted events in the order in which they came, with the public key they came with.
     events: Vec<(String, Value)>,
+    /// MLflow's assessments, by trace and id.
+    assessments: BTreeMap<(String, String), Value>,
 }
 
 impl Scores {
+    /// MLflow's assessments, as they are now.
+    pub(crate) fn assessments(&self) -> Vec<Value> {
+        self.assessments.values().cloned().collect()
+    }
+
+    /// MLflow 3.17.2: an id is taken once, and changed by `PATCH`.
+    fn assess(&mut self, request: &Request) -> (u16, String) {
+        let absent = (404, json!({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "not found"}).to_string());
+        let body: Value = serde_json::from_slice(&request.plain).unwrap_or_default();
+        let said = &body["assessment"];
+        let (trace, id) = request.path.split_once("/assessments").expect("its path");
+        let trace = trace.rsplit('/').next().unwrap_or_default().to_owned();
+        let id = id
+            .strip_prefix('/')
+            .map_or_else(|| said["assessment_id"].as_str().unwrap_or_default().to_owned(), str::to_owned);
+        let key = (trace, id);
+        match (request.method.as_str(), self.assessments.contains_key(&key)) {
+            ("POST", false) => drop(self.assessments.insert(key.clone(), said.clone())),
+            ("POST", true) => return (500, json!({"error_code": "INTERNAL_ERROR"}).to_string()),
+            (_, false) => return absent,
+            ("PATCH", true) => {
+                let known = self.assessments.get_mut(&key).expect("there");
+                (known["feedback"], known["rationale"]) = (said["feedback"].clone(), said["rationale"].clone());
+            }
+            _ => {}
+        }
+        (200, json!({"assessment": self.assessments[&key]}).to_string())
+    }
+
     /// Takes the events that are valid; returns status and body of the answer.
     pub(crate) fn take(&mut self, request: &Request) -> (u16, String) {
+        if request.path != PATH {
+            return self.assess(request);
+        }
         let key = request.key();
         let Some((public_key, _)) = key.split_once(':').filter(|(public, _)| !public.is_empty()) else {
             return (401, json!({"message": "Invalid credentials"}).to_string());

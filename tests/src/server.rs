@@ -303,6 +303,11 @@ impl Server {
         lock(&self.shared.seen).scores.all()
     }
 
+    /// Every assessment of MLflow with its latest value.
+    pub fn assessments(&self) -> Vec<Value> {
+        lock(&self.shared.seen).scores.assessments()
+    }
+
     /// Waits for `count` scores, and returns all of them.
     pub fn wait_for_scores(&self, count: usize) -> Vec<Value> {
         crate::until(&format!("{count} scores"), || Some(self.scores()).filter(|scores| scores.len() >= count))
@@ -392,7 +397,7 @@ impl Shared {
             if self.closed.load(Ordering::SeqCst) {
                 return;
             }
-            let is_score = request.path == scores::PATH;
+            let is_score = request.path == scores::PATH || request.path.contains("/assessments");
             let mut answer = (lock(if is_score { &self.score_plan } else { &self.plan }))(&request);
             request.status = answer.status;
             let mut seen = lock(&self.seen);

@@ -32,7 +32,8 @@ pub(super) async fn score(State(context): State<Context>, body: Bytes) -> Result
     let word = Word { is_turn: *is_turn, name, value, comment: comment.as_deref(), at_ms: *at_ms };
     let mut addresses = Vec::new();
     for row in store.call(|store| store.destinations())? {
-        if row.destination.kind.backend().scores(&row.destination).is_none() {
+        let api = row.destination.kind.backend().scores(&row.destination);
+        if !api.is_some_and(|api| traces.first().is_some_and(|trace| api.takes(&given(word, *trace, &facts)))) {
             continue;
         }
         let make = |trace: TraceId| given(word, trace, &facts);

@@ -15,6 +15,7 @@ use super::{
     mlflow::filestore::Which,
     own,
     pages::Pages,
+    scoring::ScoreApi,
     upload::MediaApi,
     wire::{Value, WireSpan},
 };
@@ -26,6 +27,7 @@ use crate::{
     verdict::{Answer, Verdict},
 };
 
+mod assessments;
 mod attachments;
 mod credentials;
 pub mod encode;
@@ -232,6 +234,11 @@ impl Backend for Mlflow {
 
     fn media(&self) -> Option<&'static dyn MediaApi> {
         Some(&attachments::Attachments)
+    }
+
+    /// Its file store has none that this program writes.
+    fn scores(&self, to: &Destination) -> Option<&'static dyn ScoreApi> {
+        (!to.address.starts_with(FILES)).then_some(&assessments::Assessments)
     }
 
     fn pages(&self) -> Option<&'static dyn Pages> {

@@ -19,6 +19,11 @@ pub trait ScoreApi: Sync {
     /// How many scores one batch may have.
     fn most(&self) -> usize;
 
+    /// False for what it has no place for.
+    fn takes(&self, _score: &Score) -> bool {
+        true
+    }
+
     /// The next step after these answers. There is at least one score.
     fn next(&self, at: &Place<'_>, scores: &[Score], answers: &[Answered]) -> Next;
 }

@@ -25,7 +25,7 @@ use super::{
 use cc_core::{
     admit::outcome::{Found, Known, Outcome, outcome},
     delivery::item,
-    destination::{Manners, MediaAs},
+    destination::{Manners, MediaAs, scoring::ScoreApi},
     ids::{self, Call, SpanId, TraceId},
     observation::{Observation, TraceFacts},
     pipeline::Outgoing,
@@ -335,8 +335,8 @@ impl Store {
                 copies: HashMap::new(),
             };
             stored.push((destination, self.queue(&mut line, &mut spans, step.now_ms, room, sum)?));
-            if target.destination.kind.backend().scores(&target.destination).is_some() {
-                sum.stored += queue_scores(&line, step)?;
+            if let Some(api) = target.destination.kind.backend().scores(&target.destination) {
+                sum.stored += queue_scores(&line, step, api)?;
             }
             copied = copied.max(line.copies.values().map(|(_, copied)| copied).sum());
         }
@@ -431,9 +431,9 @@ impl Store {
 }
 
 /// Queues the scores of a step for a destination: they belong to what it was sent. Returns their bytes.
-fn queue_scores(line: &Line<'_>, step: &Advance) -> Result<u64> {
+fn queue_scores(line: &Line<'_>, step: &Advance, api: &dyn ScoreApi) -> Result<u64> {
     let mut bytes = 0;
-    for Scored { due, score } in &step.scores {
+    for Scored { due, score } in step.scores.iter().filter(|scored| api.takes(&scored.score)) {
         let is_due = match due {
             Due::WithNews => line.fresh.contains(&score.trace_id),
             Due::WhereKnown => {

@@ -1,0 +1,93 @@
+//! What went wrong in a turn arrives in MLflow as assessments of its trace, each once.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use tests::{Answer, Home, Server, lines::Lines};
+
+/// The directory with the programs of a Python environment that has MLflow 3.17.2.
+const REAL_MLFLOW: &str = "CC_LANGFUSE_TEST_MLFLOW";
+
+fn settled(home: &Home) {
+    home.flush();
+    home.status_until("the scores to be settled", |status| status["scores"]["pending"] == 0);
+}
+
+fn mlflow(url: &str) -> Vec<(String, String)> {
+    let all = [("MLFLOW_CLAUDE_TRACING_ENABLED", "true"), ("MLFLOW_TRACKING_URI", url)];
+    all.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+}
+
+#[test]
+fn mlflow_has_them_as_assessments_each_once_over_lost_answers() {
+    let (home, server) = (Home::new(), Server::new());
+    let env = mlflow(&server.url);
+    home.settings("work", &env);
+    let daemon = home.daemon();
+    let mut lines = Lines::new(&home, "s");
+    lines.prompt("do it").call().result(true, None).answer("done");
+    let mut asked = 0;
+    // The server takes the first one without an answer.
+    server.change_scores(move |request| {
+        asked += u32::from(request.method == "POST");
+        if request.method == "POST" && asked == 1 { Answer::lost() } else { Answer::ok() }
+    });
+    home.hook(&lines.story.stop("done"), &env);
+    settled(&home);
+    let [one] = &server.assessments()[..] else { panic!("one: {:?}", server.assessments()) };
+    assert_eq!((&one["assessment_name"], &one["feedback"]["value"]), (&json!("tool_failures"), &json!(1.0)));
+    assert_eq!(one["source"], json!({"source_type": "CODE", "source_id": "cc-langfuse"}));
+    // A person's word, and then another.
+    for value in ["true", "false"] {
+        let done = home.ctl(&["score", "s", "--turn", "1", "useful", value]);
+        assert!(done.status.success(), "{done:?}");
+        settled(&home);
+    }
+    let all = server.assessments();
+    let useful = all.iter().find(|one| one["assessment_name"] == "useful").expect("one");
+    assert_eq!(
+        (all.len(), &useful["feedback"]["value"], &useful["source"]["source_type"]),
+        (2, &json!(false), &json!("HUMAN"))
+    );
+    // Neither an end nor a restart adds one: MLflow has no place for how a session ended.
+    daemon.kill();
+    let _daemon = home.daemon();
+    lines.prompt("fine").answer("good");
+    home.hook(&lines.story.stop("good"), &env);
+    home.hook(&lines.story.event("SessionEnd"), &env);
+    settled(&home);
+    assert_eq!(server.assessments().len(), 2);
+}
+
+#[test]
+fn a_real_mlflow_server_shows_them() {
+    let Ok(programs) = std::env::var(REAL_MLFLOW) else { return };
+    let real = tests::real::Real::mlflow(&programs);
+    let home = Home::new();
+    let env = mlflow(&format!("http://127.0.0.1:{}", real.port));
+    home.settings("work", &env);
+    let _daemon = home.daemon();
+    let mut lines = Lines::new(&home, "s");
+    lines.prompt("bad").retry(1).call().result(true, None).call().result(true, Some("user-rejected")).interrupted();
+    home.hook(&lines.story.event("SessionEnd"), &env);
+    settled(&home);
+    for value in ["0.5", "0.75"] {
+        assert!(home.ctl(&["score", "s", "--turn", "1", "quality", value]).status.success());
+        settled(&home);
+    }
+    // SHA-256 of the prompt's id, `s-1`.
+    let said = real.ask("GET", "/api/3.0/mlflow/traces/get?trace_id=tr-6a840baf5d8c3ff241688aeb14546e65", "");
+    let found = said["trace"]["trace_info"]["assessments"].as_array().expect("assessments");
+    let found: BTreeMap<_, _> = found
+        .iter()
+        .map(|one| (one["assessment_name"].as_str().expect("a name"), one["feedback"]["value"].clone()))
+        .collect();
+    let expect = [
+        ("interrupted", json!(true)),
+        ("permission_denied", json!(1.0)),
+        ("quality", json!(0.75)),
+        ("retries", json!(1.0)),
+        ("tool_failures", json!(1.0)),
+    ];
+    assert_eq!(found, expect.into());
+}
