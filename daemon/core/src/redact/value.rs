@@ -458,6 +458,7 @@ pub(super) fn is_reference(value: &str) -> bool {
         "env.",
         "file:",
         "data:",
+        "dep:",
         "vault:",
         "projects/",
         "secrets.",

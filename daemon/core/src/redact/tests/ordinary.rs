@@ -28,6 +28,7 @@ pub(super) fn near_misses() -> Vec<String> {
         "https://hooks.slack.com/services/T00/B00/X",
         "https://discord.com/api/webhooks/123/abc",
         "sk_test_key",
+        "[features]\nauth = [\n    \"dep:oauth2\",\n    \"dep:url\",\n]",
         "whsec_test",
         "npm_config_registry npm_lifecycle_event npm_package_dependencies_typescript",
         "pypi-publish",
