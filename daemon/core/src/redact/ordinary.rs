@@ -21,6 +21,9 @@ const RIGHT: &[(&str, &str, &str)] = &[
     ("pem", "benches/pem_benchmark.rs", "pem"),
     ("pem", "src/lib.rs", "pem"),
     ("rcgen", "src/certificate.rs", "pem"),
+    ("rmcp", "src/model/request_state.rs", "assignment"), // keys to sign with
+    ("rmcp", "src/transport/auth.rs", "assignment"),      // tokens
+    ("rmcp", "tests/test_client_credentials.rs", "assignment"),
     ("security-framework", "src/os/macos/import_export.rs", "assignment"), // a passphrase
     ("url", "src/lib.rs", "url"),                                          // user and password in addresses
     ("url", "tests/setters_tests.json", "assignment"),                     // a password beside its name
