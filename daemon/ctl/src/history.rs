@@ -82,7 +82,7 @@ impl History {
         let roots = session::roots()?;
         let paths = if self.paths.is_empty() { &roots } else { &self.paths };
         let (mut skipped, mut refused) = Default::default();
-        let found = find::candidates(paths, &roots, None, &mut skipped, &mut refused);
+        let found = find::candidates(paths, &roots, None, find::Sides::PassOver, &mut skipped, &mut refused);
         if found.is_empty() && !self.paths.is_empty() && self.paths.iter().any(|path| path.is_file()) {
             bail!("{} is not a session's transcript", self.paths[0].display());
         }

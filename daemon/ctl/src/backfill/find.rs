@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    ffi::OsStr,
     fs::{self, FileType, Metadata},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -59,12 +60,21 @@ pub(crate) struct Route {
 /// Project directories and transcripts that are not read, and why.
 pub(crate) type Refused = Vec<(PathBuf, Unreadable)>;
 
+/// Whether the directory of a session, with its subagents' transcripts, is searched too: they are counted then, and
+/// never candidates.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Sides {
+    Count,
+    PassOver,
+}
+
 /// Every transcript at or below `paths` that was written within `since`, oldest first. Below `roots` the user's own
 /// links are followed.
 pub(crate) fn candidates(
     paths: &[PathBuf],
     roots: &[PathBuf],
     since: Option<Duration>,
+    sides: Sides,
     skipped: &mut Skipped,
     refused: &mut Refused,
 ) -> Vec<Candidate> {
@@ -74,7 +84,7 @@ pub(crate) fn candidates(
             Ok(meta) if meta.is_dir() && roots.contains(path) => {
                 for (dir, why) in places::projects(path) {
                     match why {
-                        None => walk(&dir, MAX_DEPTH - 1, &mut files),
+                        None => walk(&dir, MAX_DEPTH - 1, sides, &mut files),
                         Some(error) => {
                             *skipped.entry(error.reason()).or_default() += 1;
                             refused.push((dir, error));
@@ -82,7 +92,7 @@ pub(crate) fn candidates(
                     }
                 }
             }
-            Ok(meta) if meta.is_dir() => walk(path, MAX_DEPTH, &mut files),
+            Ok(meta) if meta.is_dir() => walk(path, MAX_DEPTH, sides, &mut files),
             Ok(_) => files.push(path.clone()),
             Err(_) => {}
         }
@@ -138,18 +148,25 @@ pub(crate) fn candidates(
     found
 }
 
-fn walk(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) {
+fn walk(dir: &Path, depth: usize, sides: Sides, files: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(dir) else { return };
+    let (mut dirs, first) = (Vec::new(), files.len());
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
         if entry.file_type().as_ref().is_ok_and(FileType::is_dir) {
-            if depth > 1 {
-                walk(&path, depth - 1, files);
-            }
+            dirs.push(path);
         } else if path.extension().is_some_and(|ext| ext == "jsonl") {
             files.push(path);
         }
     }
+    if depth == 1 {
+        return;
+    }
+    if sides == Sides::PassOver {
+        let sessions: HashSet<&OsStr> = files[first..].iter().filter_map(|file| file.file_stem()).collect();
+        dirs.retain(|dir| dir.file_name().is_none_or(|name| !sessions.contains(name)));
+    }
+    dirs.iter().for_each(|dir| walk(dir, depth - 1, sides, files));
 }
 
 /// The canonical path of a directory; `dir` itself if it no longer exists.

@@ -190,7 +190,8 @@ impl Backfill {
         let paths = if self.paths.is_empty() { &roots } else { &paths };
         let project = self.project.as_ref().map(std::path::absolute).transpose()?.map(|dir| find::real(&dir));
         let mut plan = Plan::default();
-        let candidates = find::candidates(paths, &roots, self.since, &mut plan.skipped, &mut plan.refused);
+        let candidates =
+            find::candidates(paths, &roots, self.since, find::Sides::Count, &mut plan.skipped, &mut plan.refused);
         progress.begin("reading", candidates.iter().map(|candidate| candidate.bytes).sum());
         for candidate in candidates {
             let bytes = candidate.bytes;
