@@ -44,7 +44,7 @@ pub(super) fn page(title: &str, up: &str, here: &str, version: u64, main: &Marku
                     }
                     form .find action={ (up) "search" } role="search" {
                         label for="find" { "Search" }
-                        input #find type="search" name="q" autocomplete="off";
+                        input #find type="search" name="q" autocomplete="off" placeholder="Search";
                     }
                     button #keys type="button" aria-haspopup="dialog" title="Keys (?)" { "?" }
                 }

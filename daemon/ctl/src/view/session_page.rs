@@ -101,7 +101,7 @@ pub(super) fn reading(id: &str, turn: &ListedTurn, trees: &[Tree], one: &Listed,
             h2 {
                 a href={ "../turn/" (encode(id)) "/" (turn.id()) } { "Turn " (turn.number) }
                 span .dim { " " (span(turn.end.zip(turn.start).map_or(0, |(end, start)| end.saturating_sub(start))))
-                    " · " (number(turn.sum.calls)) " calls · " (cost(turn.sum.cost_usd))
+                    " · " (number(turn.sum.calls)) (if turn.sum.calls == 1 { " call" } else { " calls" }) " · " (cost(turn.sum.cost_usd))
                     @if turn.is_copy { " · copied from another session" }
                     @if turn.is_interrupted { " · interrupted" } @if turn.is_error { " · ended by an error" } }
             }

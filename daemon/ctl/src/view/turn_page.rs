@@ -350,9 +350,9 @@ pub(super) fn page(site: &Site, session: &str, trace: &str) -> anyhow::Result<Op
                 (node.figures())
             } } }
         } }
-        h2 { "To read" }
+        h2 { "Conversation" }
         (tree.conversation())
-        h2 { "Everything that is known" }
+        h2 { "All attributes" }
         @for (_, node) in tree.flat() { (facts(site, node)) }
     };
     Ok(Some(frame(&format!("Turn {}", turn.number), "../../", "", site.version(), &main)))
@@ -388,8 +388,23 @@ fn waterfall(tree: &Tree) -> Markup {
                 }
             }
         }
+        p .legend {
+            @for (class, what) in LEGEND.iter().filter(|(class, _)| rows.iter().any(|(_, node)| kind(&node.observation) == *class)) {
+                span .swatch .(class) {} (what) " "
+            }
+        }
     }
 }
+
+/// What the colours of the bars mean.
+const LEGEND: [(&str, &str); 6] = [
+    ("agent", "turn or subagent"),
+    ("generation", "model call"),
+    ("tool", "tool"),
+    ("event", "event"),
+    ("warning", "warning"),
+    ("error", "error"),
+];
 
 /// The position of a bar's label: after it, before it, or inside it if there is no room beside it.
 fn label(left: f64, right: f64) -> (&'static str, &'static str, f64) {
