@@ -194,7 +194,7 @@ fn wrong_arguments_are_answered_with_what_is_right() {
         ("usage", json!({"by": "colour"}), "one of day, week"),
         ("usage", json!({"by": 7}), "not those of this tool"),
         ("usage", json!({"since": "yesterday"}), "30d"),
-        ("usage", json!({"sinse": "1d"}), "unknown field `sinse`"),
+        ("usage", json!({"from": "1d"}), "unknown field `from`"),
         ("usage", json!({"limit": -1}), "not those of this tool"),
         ("sessions", json!({"offset": "many"}), "not those of this tool"),
         ("session", json!({}), "missing field `session`"),
