@@ -36,7 +36,7 @@ pub enum Unusable {
     #[error("cannot be read: {0}; fix or remove it")]
     Io(#[from] io::Error),
     #[error("{0}; fix the line, or remove the file for the defaults")]
-    Bad(#[from] BadConfig),
+    Bad(BadConfig),
 }
 
 /// A configuration file, and why it cannot be used.
@@ -82,7 +82,7 @@ pub fn layers(sources: &[Source<'_>]) -> Result<Layers, Failed> {
     for source in sources {
         let failed = |why: Unusable| Failed { file: source.path().to_path_buf(), why };
         if let Some(text) = read(*source).map_err(failed)? {
-            layers.lay(source.path(), &text).map_err(|error| failed(error.into()))?;
+            layers.lay(source.path(), &text).map_err(|error| failed(Unusable::Bad(error)))?;
         }
     }
     Ok(layers)

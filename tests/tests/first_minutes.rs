@@ -230,6 +230,22 @@ fn setup_corrects_mistyped_values_and_keeps_the_answers() {
 }
 
 #[test]
+fn what_was_pasted_before_the_plan_does_not_agree_to_it() {
+    let (desk, server) = (Desk::new(), langfuse());
+    let mut person = desk.at((80, 24), &["setup", "--user", "--base-url", &server.url]);
+    let pasted = format!(
+        "LANGFUSE_SECRET_KEY=\"{SECRET}\"\nLANGFUSE_PUBLIC_KEY=\"{PUBLIC}\"\nLANGFUSE_BASE_URL=\"{}\"\n",
+        server.url
+    );
+    person.expect("Public key").say(&pasted);
+    person.expect("Make these changes?");
+    assert!(!desk.settings().exists());
+    person.say("n");
+    let (code, shown) = person.end();
+    assert!(code == Some(1) && shown.contains("nothing was changed") && !desk.settings().exists(), "{shown}");
+}
+
+#[test]
 fn setup_changes_nothing_after_a_no() {
     let (desk, server) = (Desk::new(), langfuse());
     let mut person = desk

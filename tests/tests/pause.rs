@@ -72,6 +72,13 @@ fn pausing_everything_includes_every_project() {
     let one = home.ctl(&["resume", story.cwd.to_str().expect("UTF-8")]);
     assert_eq!(one.status.code(), Some(1), "{one:?}");
     assert!(String::from_utf8_lossy(&one.stdout).contains("resume --all"), "{one:?}");
+    // A pause of one project outlives it, and is named.
+    let own = home.project("own").canonicalize().expect("there");
+    let own = own.to_str().expect("UTF-8");
+    done(&home, &["pause", own]);
+    let all = home.ctl(&["resume", "--all"]);
+    assert!(all.status.code() == Some(1) && String::from_utf8_lossy(&all.stdout).contains(own), "{all:?}");
+    done(&home, &["resume", own]);
     done(&home, &["resume", "--all"]);
     story.turn("q2", "b");
     home.hook(&story.stop("b"), &server.env());

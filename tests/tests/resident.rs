@@ -101,6 +101,20 @@ fn the_daemon_is_started_stopped_and_restarted_without_a_terminal() {
 }
 
 #[test]
+fn restart_leaves_the_daemon_alone_if_its_configuration_is_broken() {
+    let place = Place::new();
+    place.done(&["start"]);
+    let first = place.pid().expect("it runs");
+    place.home.configure("outbox_mib = = 3\n");
+    let refused = place.ctl(&["restart"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let said = said(&refused);
+    assert!(said.contains("left as it is") || said.contains("was left as it was"), "{said}");
+    assert_eq!(said.matches("line 1").count(), 1, "{said}");
+    assert!(lives(first) && place.pid() == Some(first));
+}
+
+#[test]
 fn starting_a_second_daemon_reports_the_running_one() {
     let place = Place::new();
     place.done(&["start"]);

@@ -199,12 +199,31 @@ fn a_renamed_project_is_cleaned_where_it_is_now() {
     assert_eq!(fs::read_to_string(&file).expect("there"), "{\n  \"model\": \"opus\"\n}\n");
     assert_eq!(with_secret(&home), Vec::<String>::new());
     assert!(files(&renamed).iter().all(|(path, ..)| *path == file), "{:?}", files(&renamed));
-    // One that is gone for good is not in the way either.
+    // One that is gone for good is kept in mind, as it may be renamed, but not in the way.
     let (dir, _) = place(&home, "--project", None);
     succeeds(&setup(&home, &dir, "--project", &QUIET));
     fs::remove_dir_all(&dir).expect("removed");
+    let record = home.path().join(".claude/state/cc-langfuse/setup.json");
     let said = succeeds(&ctl(&home, home.path(), None, &["uninstall", "--yes"]));
-    assert!(said.contains("not found") && !home.path().join(".claude/state/cc-langfuse/setup.json").exists(), "{said}");
+    assert!(said.contains("not found") && record.exists(), "{said}");
+    let said = succeeds(&ctl(&home, home.path(), None, &["uninstall", "--yes", "--purge"]));
+    assert!(said.contains("by hand") && !record.exists(), "{said}");
+}
+
+#[test]
+fn another_project_is_not_taken_for_a_renamed_one() {
+    let home = Home::new();
+    let dirs = ["r1", "r2", "r3"].map(|name| home.project(name));
+    dirs.iter().for_each(|dir| drop(succeeds(&setup(&home, dir, "--project", &QUIET))));
+    let renamed = home.path().join("r1-renamed");
+    fs::rename(&dirs[0], &renamed).expect("renamed");
+    let said = succeeds(&ctl(&home, &dirs[1], None, &["uninstall", "--yes"]));
+    assert!(!said.contains("moved") && said.contains("not found"), "{said}");
+    assert!(dirs[1..].iter().all(|dir| !dir.join(".claude").exists()), "{said}");
+    // What it says helps.
+    let said = succeeds(&ctl(&home, &renamed, None, &["uninstall", "--yes"]));
+    assert!(said.contains("moved") && !renamed.join(".claude").exists(), "{said}");
+    assert_eq!(with_secret(&home), Vec::<String>::new());
 }
 
 #[test]

@@ -44,6 +44,11 @@ impl Projects {
                 out!("{name} is still paused: cc-langfusectl resume{all}");
                 Ok(ExitCode::FAILURE)
             }
+            None if dir.is_none() && !all.is_empty() => {
+                out!("every project is traced again, except those that are paused by themselves:");
+                all.iter().for_each(|other| out!("  cc-langfusectl resume {}", other.display()));
+                Ok(ExitCode::FAILURE)
+            }
             None => {
                 out!("{name}: traced again");
                 Ok(ExitCode::SUCCESS)

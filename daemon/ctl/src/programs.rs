@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 
 use cc_core::claude::Version;
 pub(crate) use cc_langfuse::command::{is_executable, on_path, run};
+use cc_langfuse::environment;
 
 /// How long `claude --version` may take.
 const VERSION: Duration = Duration::from_secs(10);
@@ -53,6 +54,9 @@ pub(crate) fn ours(name: &str) -> anyhow::Result<String> {
 /// True if `path` is not a permanent location.
 pub(crate) fn is_fleeting(path: &Path) -> bool {
     // What `npx` fetches, too, does not stay.
+    if environment::home().is_some_and(|home| path.parent() == Some(&home.join(".local/bin"))) {
+        return false;
+    }
     let built = path.components().any(|part| part.as_os_str() == "target" || part.as_os_str() == "_npx");
     built
         || [std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/var/tmp")]

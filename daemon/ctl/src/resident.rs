@@ -3,11 +3,14 @@
 
 use std::{path::Path, process::ExitCode};
 
+use anyhow::Context;
+
 use crate::{
     client::{self, Client},
     detached,
     setup::service::Manager,
 };
+use cc_langfuse::config_file::{self, Source};
 use proto::paths::Paths;
 
 /// Starts the daemon, and reports it.
@@ -34,9 +37,16 @@ pub(crate) fn stop() -> anyhow::Result<ExitCode> {
         manager.halt(&home)?;
     }
     detached::end(&paths)?;
+    let sources = [Source::Fleet(Path::new(config_file::FLEET_FILE)), Source::User(&paths.config)];
+    let by_hook = config_file::layers(&sources).is_ok_and(|layers| layers.start_by_hook.value);
     out!(
         "{}",
-        if was_there { "stopped; hooks keep their events until the daemon runs again" } else { "it was not running" }
+        match (was_there, by_hook) {
+            (false, _) => "it was not running",
+            (true, false) => "stopped; hooks keep their events until the daemon runs again",
+            (true, true) =>
+                "stopped; the next hook starts it again (start = \"hook\" in config.toml; cc-langfusectl pause sends nothing)",
+        }
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -44,6 +54,8 @@ pub(crate) fn stop() -> anyhow::Result<ExitCode> {
 /// Stops the daemon, if it runs, and starts the installed program.
 pub(crate) fn restart() -> anyhow::Result<ExitCode> {
     let (home, paths) = (client::home()?, client::paths()?);
+    // One that runs must not end for one that cannot start.
+    client::config().context("the daemon was left as it is")?;
     if managed(&home).is_none() {
         detached::end(&paths)?;
     }

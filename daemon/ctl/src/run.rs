@@ -151,7 +151,10 @@ fn say(text: &str) {
 
 /// The exit code of a shell: 127 if there is no such program, 126 if it cannot be executed.
 fn cannot_start(program: &OsStr, error: &std::io::Error) -> ExitCode {
-    say(&format!("{}: {error}", program.display()));
+    match error.kind() {
+        ErrorKind::NotFound => say(&format!("there is no program {}", program.display())),
+        _ => say(&format!("{}: {error}", program.display())),
+    }
     ExitCode::from(if error.kind() == ErrorKind::NotFound { 127 } else { 126 })
 }
 

@@ -21,7 +21,7 @@ use cc_core::{
         langfuse::{DEFAULT_BASE_URL, SECRET_KEY},
         pages::Project,
     },
-    settings::{Desired, apply, block, edit, words},
+    settings::{Desired, apply, block, edit, registered, words},
 };
 use cc_langfuse::{
     credentials::{is_tracked, layers},
@@ -373,8 +373,11 @@ impl Setup {
         if !self.project {
             out!("1  all projects: hook and keys go into your own settings of Claude Code");
             out!("2  this project: they go into its .claude/settings.local.json");
+            // Who set up this project comes to change that.
+            let own = files::read(&project_dir(home)?.join(".claude/settings.local.json")).ok().flatten();
+            let is_own = own.is_some_and(|text| registered(&text).is_ok_and(|ours| !ours.events.is_empty()));
             loop {
-                match terminal::ask("What is to be traced?", Some("1"))?.as_str() {
+                match terminal::ask("What is to be traced?", Some(if is_own { "2" } else { "1" }))?.as_str() {
                     "1" => return Ok(Scope::User),
                     "2" => break,
                     _ => {}

@@ -1,6 +1,7 @@
 //! `uninstall`: reverts what `setup` did, and nothing else.
 
 use std::{
+    collections::HashSet,
     io::Read,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -74,20 +75,38 @@ impl Uninstall {
         let mut record = Record::load(&paths)?;
         let mut changes = Vec::new();
         let project = project_dir(&home)?.join(".claude");
+        // Another project that was set up is no renamed one, and one directory stands for one record.
+        let mut known: HashSet<PathBuf> = record.files.iter().map(|written| written.path.clone()).collect();
         for written in &mut record.files {
-            if let Some(moved) = moved(written, &project) {
+            if let Some(moved) = moved(written, &project).filter(|moved| known.insert(moved.path.clone())) {
                 out!("moved         {} is now {}", written.path.display(), moved.path.display());
+                record.dirs.extend(moved.path.parent().map(Path::to_path_buf));
                 *written = moved;
             }
         }
         // What cannot be taken back now stays in the record.
-        let mut left = Vec::new();
+        let (mut left, mut code) = (Vec::new(), ExitCode::SUCCESS);
         for written in record.files.iter().rev() {
+            let is_gone = matches!(written.part, Part::Settings(_)) && !written.path.exists();
             match change_of(written) {
+                _ if is_gone && self.purge => {
+                    out!(
+                        "not found     {}: if its project was renamed, remove hook and keys from it by hand",
+                        written.path.display()
+                    );
+                }
+                _ if is_gone => {
+                    out!(
+                        "not found     {}: if its project was renamed, run this again in its new directory",
+                        written.path.display()
+                    );
+                    left.push(written.clone());
+                }
                 Ok(change) => changes.extend(change),
                 Err(why) => {
                     out!("left          {why:#}");
                     left.push(written.clone());
+                    code = ExitCode::FAILURE;
                 }
             }
         }
@@ -112,7 +131,6 @@ impl Uninstall {
             plan::show_undone(&changes, &home);
         }
         let data = self.purge && (paths.state.exists() || paths.log.exists());
-        let code = if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         if changes.is_empty() && record == Record::default() && !data {
             out!("nothing to undo");
             return Ok(code);
@@ -162,7 +180,7 @@ impl Uninstall {
             out!("data          kept in {}; --purge removes it", paths.state.display());
         }
         if !data && Client::at(&paths).answers() {
-            out!("daemon        still running: setup did not start it");
+            out!("daemon        still running: cc-langfusectl stop");
         }
         Ok(code)
     }
@@ -174,12 +192,6 @@ impl Uninstall {
 /// If the file is not what it should be.
 fn change_of(written: &Written) -> anyhow::Result<Option<Change>> {
     let current = files::read(&written.path)?;
-    if current.is_none() && matches!(written.part, Part::Settings(_)) {
-        out!(
-            "not found     {}: if its project was renamed, run this again in its new directory",
-            written.path.display()
-        );
-    }
     let new = written.original(current.as_deref())?;
     let (mode, part) = (written.mode.unwrap_or(0o600), written.part.clone());
     let is_new = new != current;

@@ -395,7 +395,7 @@ pub fn is_old(days: u64, cleanup_days: u64) -> bool {
 /// there are more (`listed_all` is false), it may know others too.
 pub fn judge_old(old: &[Old], status: Option<&Status>, listed_all: bool, cleanup_days: u64) -> Finding {
     let check = "transcripts";
-    let removed = format!("which Claude Code removes after {cleanup_days} days");
+    let removed = format!("Claude Code removes them after {cleanup_days} days");
     let backfill = |paths: &[&Old]| match paths {
         [one] => format!("cc-langfusectl backfill {}", one.path.display()),
         _ => format!(
@@ -405,7 +405,7 @@ pub fn judge_old(old: &[Old], status: Option<&Status>, listed_all: bool, cleanup
     };
     let Some(status) = status else {
         return match old.len() {
-            0 => Finding::ok(check, format!("none is about to be deleted: {removed}")),
+            0 => Finding::ok(check, format!("none is about to be deleted ({removed})")),
             n => Finding::problem(
                 check,
                 format!("{} about to be deleted ({removed}), and no daemon is reading", count(n, "transcript")),
@@ -418,7 +418,7 @@ pub fn judge_old(old: &[Old], status: Option<&Status>, listed_all: bool, cleanup
         .filter(|old| !status.sessions.iter().any(|session| session.session_id == old.session_id && !session.open_turn))
         .collect();
     if unknown.is_empty() {
-        return Finding::ok(check, format!("none that is about to be deleted is unread: {removed}"));
+        return Finding::ok(check, format!("none that is about to be deleted is unread ({removed})"));
     }
     let seen = format!("{} of traced projects about to be deleted ({removed})", count(unknown.len(), "transcript"));
     let stopped = status.store_error.is_some() || status.destinations.iter().any(|to| to.full);

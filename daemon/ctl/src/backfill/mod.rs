@@ -105,6 +105,8 @@ struct Plan {
     sessions: usize,
     turns: usize,
     tokens: u64,
+    /// Of these, what lacks spans somewhere: sessions, turns and their tokens.
+    lacking: (usize, usize, u64),
     /// The spans of the sessions so far, by destination.
     seen: HashMap<Destination, HashSet<(TraceId, SpanId)>>,
     /// For each route, one session without anything to add.
@@ -278,7 +280,7 @@ impl Plan {
             }));
         }
         self.sessions += 1;
-        let mut most = (0, 0);
+        let (mut most, mut lacking) = ((0, 0), (0, 0));
         for index in all {
             let (to, mut turns) = (&routes.get(index).destination, turns.clone());
             // Spans that another session has are counted for that one.
@@ -291,6 +293,7 @@ impl Plan {
             turns.retain(|turn| !turn.spans.is_empty());
             most = most.max((turns.len(), turns.iter().map(|turn| turn.tokens).sum::<u64>()));
             let turns = self.unknown(to, turns)?;
+            lacking = lacking.max((turns.len(), turns.iter().map(|turn| turn.tokens).sum::<u64>()));
             let job = Job { candidate: candidate.clone(), cwd: cwd.clone(), route: index, turns, last };
             if job.turns.is_empty() {
                 self.done.insert(index, job);
@@ -300,6 +303,9 @@ impl Plan {
         }
         self.turns += most.0;
         self.tokens += most.1;
+        self.lacking.0 += usize::from(lacking.0 > 0);
+        self.lacking.1 += lacking.0;
+        self.lacking.2 += lacking.1;
         Ok(Ok(()))
     }
 
@@ -352,9 +358,9 @@ impl Plan {
             out!(
                 "would add at most {} in {} of {} ({} tokens); {} are there already",
                 count(self.fresh, "observation"),
-                count(self.turns, "turn"),
-                count(self.sessions, "session"),
-                self.tokens,
+                count(self.lacking.1, "turn"),
+                count(self.lacking.0, "session"),
+                self.lacking.2,
                 there,
             );
         }

@@ -71,6 +71,7 @@ pub(crate) fn show_whole(changes: &[Change]) {
 /// # Errors
 /// At the end of the input.
 pub(crate) fn agrees(changes: &mut [Change], home: &Path, mut with_line: Option<Change>) -> anyhow::Result<bool> {
+    terminal::forget_input();
     loop {
         let question = match with_line {
             Some(_) => "Make these changes? y, n, d to see every line, s for a status line too",

@@ -69,6 +69,12 @@ pub(super) fn cut_off(key: &str) -> Option<String> {
 /// missing scheme added.
 pub(super) fn server(text: &str) -> Option<(String, bool)> {
     let plain = unquoted(text.trim().trim_end_matches('/'));
+    // `http:/host` lacks a slash.
+    let plain = match plain.split_once(":/") {
+        Some((scheme @ ("http" | "https"), host)) if !host.starts_with('/') => format!("{scheme}://{host}"),
+        _ => plain.to_owned(),
+    };
+    let plain = &*plain;
     let local = ["localhost", "127.", "[::1]"].iter().any(|host| plain.starts_with(host));
     let whole = match plain.contains("://") {
         true => plain.to_owned(),

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::bail;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use cc_langfuse::output;
@@ -92,11 +92,18 @@ impl Drop for Without {
     }
 }
 
+/// Forgets what was typed or pasted before a question: it was not meant as its answer.
+pub(crate) fn forget_input() {
+    // An input that is no terminal has nothing to forget.
+    let _ = tcflush(io::stdin(), QueueSelector::IFlush);
+}
+
 /// Asks a question with the default yes.
 ///
 /// # Errors
 /// At the end of the input.
 pub(crate) fn agrees(question: &str) -> anyhow::Result<bool> {
+    forget_input();
     output::question(&format!("{question} [Y/n]: "))?;
     Ok(matches!(line()?.trim().to_lowercase().as_str(), "" | "y" | "yes"))
 }
@@ -106,6 +113,7 @@ pub(crate) fn agrees(question: &str) -> anyhow::Result<bool> {
 /// # Errors
 /// At the end of the input.
 pub(crate) fn confirms(question: &str) -> anyhow::Result<bool> {
+    forget_input();
     output::question_aside(&format!("{question} [y/N] "))?;
     Ok(matches!(line()?.trim().to_lowercase().as_str(), "y" | "yes"))
 }

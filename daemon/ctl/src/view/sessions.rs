@@ -46,7 +46,7 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
             label { "Title or branch " input type="search" name="q" value=(query.get("q").unwrap_or_default()); }
             button { "Filter" }
         }
-        p .dim aria-live="polite" { (number(found.len() as u64)) " of " (number(count as u64)) " sessions" }
+        p .dim aria-live="polite" { (number(found.len() as u64)) " of " (number(count as u64)) (if count == 1 { " session" } else { " sessions" }) }
         @if count == 0 {
             p { "No transcripts yet. Claude Code writes one for each session, below " code { "~/.claude/projects" } "." }
         }

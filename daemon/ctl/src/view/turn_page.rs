@@ -171,7 +171,7 @@ fn said(node: &Node) -> Markup {
         Body::Agent(agent) => html! {
             details .agent {
                 summary { "Subagent " (clean(&found.name)) " " span .dim { (clean(agent.description.as_deref().unwrap_or_default()))
-                    " · " (number(node.below.calls)) " calls · " (cost(node.below.cost_usd)) } }
+                    " · " (number(node.below.calls)) (if node.below.calls == 1 { " call · " } else { " calls · " }) (cost(node.below.cost_usd)) } }
                 div .prompt { (content(&agent.input)) }
                 @for child in &node.children { (said(child)) }
             }

@@ -62,7 +62,7 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
         }
         (chart(&report, by, budget))
         div .wide { table .rows {
-            caption .dim { (number(report.total.calls)) " calls in " (number(report.total.turns)) " turns, "
+            caption .dim { (number(report.total.calls)) (if report.total.calls == 1 { " call" } else { " calls" }) " in " (number(report.total.turns)) (if report.total.turns == 1 { " turn, " } else { " turns, " })
                 (report.total.cost_usd.map(dollars).unwrap_or_else(|| "no known price".to_owned())) " by list prices" }
             thead { tr {
                 th scope="col" { (By::ALL.iter().find(|(_, known)| *known == by).map(|(name, _)| *name).unwrap_or_default()) }
