@@ -230,19 +230,23 @@ fn setup_corrects_mistyped_values_and_keeps_the_answers() {
 }
 
 #[test]
-fn what_was_pasted_before_the_plan_does_not_agree_to_it() {
-    let (desk, server) = (Desk::new(), langfuse());
-    let mut person = desk.at((80, 24), &["setup", "--user", "--base-url", &server.url]);
-    let pasted = format!(
-        "LANGFUSE_SECRET_KEY=\"{SECRET}\"\nLANGFUSE_PUBLIC_KEY=\"{PUBLIC}\"\nLANGFUSE_BASE_URL=\"{}\"\n",
-        server.url
-    );
-    person.expect("Public key").say(&pasted);
-    person.expect("Make these changes?");
-    assert!(!desk.settings().exists());
-    person.say("n");
-    let (code, shown) = person.end();
-    assert!(code == Some(1) && shown.contains("nothing was changed") && !desk.settings().exists(), "{shown}");
+fn keys_are_pasted_in_any_order_and_do_not_agree_to_the_plan() {
+    let server = langfuse();
+    let secret = format!("LANGFUSE_SECRET_KEY=\"{SECRET}\"");
+    let public = format!("LANGFUSE_PUBLIC_KEY = \"{PUBLIC}\"");
+    let url = format!("LANGFUSE_BASE_URL=\"{}\"", server.url);
+    for lines in [[&secret, &public, &url], [&public, &secret, &url], [&url, &public, &secret]] {
+        let desk = Desk::new();
+        let mut person = desk.at((80, 24), &["setup", "--user", "--base-url", &server.url]);
+        let lines: Vec<&str> = lines.into_iter().map(String::as_str).collect();
+        person.expect("Public key").say(&format!("{}\n\n", lines.join("\n")));
+        person.expect("Make these changes?");
+        assert!(!desk.settings().exists());
+        person.say("n");
+        let (code, shown) = person.end();
+        assert!(code == Some(1) && shown.contains("nothing was changed") && !desk.settings().exists(), "{shown}");
+        assert!(!shown.contains("Secret key (sk-lf-"), "{shown}");
+    }
 }
 
 #[test]

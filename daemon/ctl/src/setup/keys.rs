@@ -61,6 +61,8 @@ pub(super) fn ask(given: &Given, before: &Before) -> anyhow::Result<Keys> {
     while public.is_none() {
         let default = known.and_then(|known| known.public.as_deref());
         let line = terminal::ask("Public key (pk-lf-…), or paste both as Langfuse shows them", default)?;
+        // Langfuse shows a line for each of its values.
+        let line = Zeroizing::new(format!("{line}\n{}", *terminal::pasted()?));
         take(&line, &mut public, &mut secret, given.secret.is_none())?;
     }
     let account = public.unwrap_or_default();
@@ -84,7 +86,11 @@ fn take(
     secret: &mut Option<Zeroizing<String>>,
     wants_secret: bool,
 ) -> anyhow::Result<()> {
-    for word in typed::typed(line) {
+    let mut words = typed::typed(line);
+    // The public key says whose the secret one is.
+    words.sort_by_key(|word| !matches!(word, Typed::Public(_)));
+    let is_alone = words.len() == 1;
+    for word in words {
         match word {
             Typed::Public(key) if public.is_none() => {
                 if is_taken(&key, "public")? {
@@ -104,7 +110,8 @@ fn take(
                 out!("              that is a public key; the secret key starts with sk-lf-");
             }
             Typed::Public(_) | Typed::Secret(_) => {}
-            Typed::Server(_) => out!("              that is an address, not a key"),
+            Typed::Server(_) if is_alone => out!("              that is an address, not a key"),
+            Typed::Server(_) => {}
             Typed::Other(key) => {
                 let (what, head) = if public.is_none() { ("public", "pk-lf-") } else { ("secret", "sk-lf-") };
                 let is_key = key.len() >= 8 && key.bytes().all(|byte| byte.is_ascii_graphic());

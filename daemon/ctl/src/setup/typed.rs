@@ -29,9 +29,10 @@ const KEY_CHARS: usize = 42;
 /// Paths of pages that are copied from a browser with the address.
 const PAGES: [&str; 6] = ["/project/", "/project", "/organization/", "/organizations", "/auth/", "/setup"];
 
-/// The values in `line`, which may have several.
+/// The values in `line`, which may have several, and may be several lines.
 pub(super) fn typed(line: &str) -> Vec<Typed> {
-    line.split([' ', '\t', ';', ','])
+    line.replace(" = ", "=")
+        .split([' ', '\t', ';', ',', '\n', '\r'])
         .filter(|word| !word.is_empty() && *word != "export")
         .map(|word| {
             let value = word.split_once('=').filter(|(name, _)| is_name(name)).map_or(word, |(_, value)| value);

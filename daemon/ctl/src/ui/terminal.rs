@@ -3,10 +3,16 @@
 use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::bail;
-use rustix::termios::{LocalModes, OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcsetattr};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    termios::{LocalModes, OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcsetattr},
+};
 use zeroize::Zeroizing;
 
 use cc_langfuse::output;
+
+/// Within this time the next line of a paste is there.
+const PASTE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// True if there is a person to ask.
 pub(crate) fn is_there() -> bool {
@@ -89,6 +95,22 @@ impl Without {
 impl Drop for Without {
     fn drop(&mut self) {
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+/// The lines that follow the last answer at once, because several were pasted.
+///
+/// # Errors
+/// At the end of the input.
+pub(crate) fn pasted() -> anyhow::Result<Zeroizing<String>> {
+    let mut all = Zeroizing::new(String::new());
+    loop {
+        let stdin = io::stdin();
+        let mut ready = [PollFd::new(&stdin, PollFlags::IN)];
+        if poll(&mut ready, Some(&PASTE))? == 0 {
+            return Ok(all);
+        }
+        all.push_str(&line()?);
     }
 }
 
