@@ -127,3 +127,21 @@ fn part_of_the_title_suffices_but_unprompted_commands_need_the_whole_id() {
     assert_eq!(server.spans().len(), sent, "nothing is deleted, and nothing sent again");
     assert_eq!(home.ctl_with(&["show", "aaaa-1"], &server.env()).status.code(), Some(0));
 }
+
+#[test]
+fn a_session_without_a_title_is_named_by_its_first_prompt() {
+    let (home, server) = (Home::new(), Server::new());
+    let _daemon = home.daemon();
+    for id in ["aaaa-1", "bbbb-2"] {
+        let story = story(&home, "work", id);
+        home.hook(&story.stop("answer"), &server.env());
+    }
+    home.flush();
+    let shown = home.ctl(&["show", "asked in bbbb"]);
+    assert!(shown.status.success() && said(&shown).contains("asked in bbbb-2"), "{shown:?}");
+    let several = home.ctl(&["show", "asked in"]);
+    assert!(several.status.code() == Some(1) && said(&several).contains("names 2 sessions"), "{several:?}");
+    // What does not ask before it acts needs the whole id.
+    let forgotten = home.ctl_with(&["forget", "--yes", "asked in bbbb"], &server.env());
+    assert_eq!(forgotten.status.code(), Some(1), "{forgotten:?}");
+}

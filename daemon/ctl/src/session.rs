@@ -92,6 +92,9 @@ pub(crate) fn report(error: &anyhow::Error) {
     lines.iter().flatten().for_each(|line| err!("  {line}"));
 }
 
+/// Of this many sessions the first prompt is read to find one by it.
+const MAX_PROMPTS: usize = 500;
+
 /// The session that `name` means, whether or not a daemon runs. The daemon, which knows titles, is asked only if the
 /// files do not decide.
 pub(crate) fn offline(name: Option<&str>) -> anyhow::Result<Found> {
@@ -117,7 +120,13 @@ pub(crate) fn find(name: Option<&str>, naming: Naming, known: &[status::Session]
     if is_path(name) {
         return by_path(Path::new(name), known, candidates);
     }
-    match choose(name, &candidates()?, naming) {
+    let mut all = candidates()?;
+    let mut chosen = choose(name, &all, naming);
+    if matches!((&chosen, naming), (Choice::None(_), Naming::Loose)) {
+        name_by_prompt(&mut all);
+        chosen = choose(name, &all, naming);
+    }
+    match chosen {
         Choice::One(found) => Ok(Found { id: found.id, transcript: found.transcript }),
         Choice::Several(found) => Err(Miss::Several { name: name.to_owned(), found }.into()),
         Choice::None(near) => Err(Miss::Unknown { name: name.to_owned(), near }.into()),
@@ -187,6 +196,15 @@ pub(crate) fn title(known: &status::Session, rules: &redact::Rules) -> Option<St
 fn first_prompt(transcript: &Path, rules: &redact::Rules) -> Option<String> {
     let prompt = record::first_prompt(Transcript::open(transcript).ok()?.head().ok()?)?;
     Some(rules.scrub(&prompt, &mut Default::default()).unwrap_or(prompt))
+}
+
+/// Gives the latest sessions without a title their first prompt in its place, as the lists do.
+fn name_by_prompt(all: &mut [Candidate]) {
+    let rules = client::config().map(|config| config.rules).unwrap_or_default();
+    all.sort_by_key(|candidate| std::cmp::Reverse(candidate.at));
+    for candidate in all.iter_mut().filter(|candidate| candidate.title.is_none()).take(MAX_PROMPTS) {
+        candidate.title = first_prompt(&candidate.transcript, &rules);
+    }
 }
 
 fn candidate(known: &status::Session) -> Candidate {
