@@ -79,7 +79,10 @@ impl Help {
         let is_name =
             |word: &&&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') && !word.starts_with('-');
         let mut path: Vec<&str> = words.iter().take_while(is_name).take(2).copied().collect();
-        if path.len() == 2 && !self.of(&path[..1]).is_some_and(|help| help.contains(&format!("\n  {}", path[1]))) {
+        let lists = |help: &str, name: &str| {
+            help.split_once("Commands:").is_some_and(|(_, list)| list.contains(&format!("\n  {name}")))
+        };
+        if path.len() == 2 && !self.of(&path[..1]).is_some_and(|help| lists(help, path[1])) {
             path.truncate(1);
         }
         let Some(help) = self.of(&path).map(str::to_owned) else { return Some(format!("no command {path:?}")) };

@@ -20,11 +20,35 @@ const WIDTH: usize = 100;
 /// The program's arguments, with this form of help.
 pub(crate) fn command() -> Command {
     let width = terminal::width().unwrap_or(WIDTH).max(40);
-    let command = crate::Args::command().term_width(width);
+    let command = crate::Args::command().term_width(width).mut_subcommands(|one| match one.get_after_help() {
+        Some(text) => {
+            let text = flowing(&text.to_string());
+            one.after_help(text)
+        }
+        None => one,
+    });
     let list = list(&command, width);
     command.help_template(format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\nCommands:\n{list}\n\nOptions:\n{{options}}"
     ))
+}
+
+/// `text` with each paragraph on one line, to be wrapped at any width; indented lines are examples and stay.
+fn flowing(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let is_whole = line.is_empty() || line.starts_with(' ') || out.is_empty() || out.ends_with('\n');
+        let follows_example = out.rsplit('\n').next().is_some_and(|last| last.starts_with(' ') || last.ends_with(':'));
+        if is_whole || follows_example {
+            if !out.is_empty() {
+                out.push('\n');
+            }
+        } else {
+            out.push(' ');
+        }
+        out.push_str(line);
+    }
+    out
 }
 
 fn list(command: &Command, width: usize) -> String {
@@ -68,6 +92,12 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paragraphs_flow_and_examples_stay() {
+        let text = "Examples:\n  one\n  two\n\nA paragraph\nof two lines.\n\nAnother\none.";
+        assert_eq!(flowing(text), "Examples:\n  one\n  two\n\nA paragraph of two lines.\n\nAnother one.");
+    }
 
     #[test]
     fn every_command_is_listed_once_and_no_line_is_wider_than_the_terminal() {

@@ -159,7 +159,9 @@ pub(crate) fn is_over(row: &Row, by: By, budget: Option<f64>) -> bool {
 /// The lines of the table, with whole numbers if there is room for them. Days over `budget` are marked.
 fn table(report: &Report, by: By, budget: Option<f64>, named: impl Fn(&Row) -> String) -> Vec<(String, Look)> {
     let width = terminal::width();
-    let build = |number: fn(u64) -> String, key: usize| {
+    // Without as many of these columns as it takes, the least needed first.
+    const SPARE: [usize; 2] = [9, 1];
+    let build = |number: fn(u64) -> String, key: usize, without: &[usize]| {
         let heads = ["", "turns", "calls", "input", "output", "cache read", "write 5m", "write 1h", "cost", "share"];
         let mut rows = vec![heads.map(str::to_owned).to_vec()];
         rows[0][0] =
@@ -174,19 +176,23 @@ fn table(report: &Report, by: By, budget: Option<f64>, named: impl Fn(&Row) -> S
             cells.push(share.unwrap_or_else(|| "-".to_owned()));
             rows.push(cells);
         }
-        let mut lines = table::right_aligned(&rows);
+        let keeps = |row: Vec<String>| {
+            let cells = row.into_iter().enumerate().filter(|(column, _)| !without.contains(column));
+            cells.map(|(_, cell)| cell).collect::<Vec<_>>()
+        };
+        let mut lines = table::right_aligned(&rows.into_iter().map(keeps).collect::<Vec<_>>());
         for (line, _) in lines.iter_mut().skip(1).zip(&report.rows).filter(|(_, row)| is_over(row, by, budget)) {
             line.push_str(OVER);
         }
         lines
     };
     let fits = |lines: &[String]| width.is_none_or(|width| lines.iter().all(|line| table::width(line) <= width));
-    let mut lines = build(|number| number.to_string(), KEY);
-    if !fits(&lines) {
-        lines = build(short, KEY);
-    }
-    if !fits(&lines) {
-        lines = build(short, KEY / 3);
+    let mut lines = build(|number| number.to_string(), KEY, &[]);
+    for (key, without) in [(KEY, 0), (KEY / 3, 0), (KEY / 3, 1), (KEY / 3, 2)] {
+        if fits(&lines) {
+            break;
+        }
+        lines = build(short, key, &SPARE[..without]);
     }
     if !report.untraced.tokens.is_none() {
         let Row { tokens, cost_usd, .. } = &report.untraced;
