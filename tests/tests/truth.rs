@@ -128,7 +128,7 @@ claude-sonnet-4-5-20250929             input      output  cache read    write 5m
 203 output tokens of claude-sonnet-4-5-20250929 are in no line of a transcript: compactions, titles, web searches, answers \
 without content or cut short (Claude Code writes no line for these, or not their tokens).
 In this session: 1 compaction.
-4612 tokens of this session are untraced, $0.0061: the event `untraced calls` below its last turn has them.
+4612 tokens of this session are untraced, $0.0061: the event `untraced calls` below its last turn lists them.
 "
         )
     );
