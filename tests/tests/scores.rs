@@ -92,7 +92,7 @@ fn each_turn_has_the_facts_that_say_something_and_the_session_its_outcome() {
     home.flush();
     settled(&home);
     assert_eq!(server.score_events().len(), 8);
-    // The session goes on, and ends well: its outcome is another one, with the same id.
+    // The session continues, and ends well: its outcome is another one, with the same id.
     lines.prompt("again").answer("good");
     home.hook(&lines.story.stop("good"), &env);
     end(&home, &lines.story, &env);

@@ -79,7 +79,7 @@ impl Value {
 }
 
 impl Score {
-    /// The fingerprint of what it says, without its time: a turn that goes on does not make it another one.
+    /// The fingerprint of what it says, without its time: a turn that continues does not make it another one.
     pub fn says(&self) -> [u8; 16] {
         let Self { value, comment, environment, .. } = self;
         ids::fingerprint(serde_json::to_string(&(value, comment, environment)).unwrap_or_default().as_bytes())

@@ -17,7 +17,6 @@ use cc_core::{
 };
 use cc_langfuse::clock::now_ms;
 
-/// `score`.
 #[derive(clap::Args)]
 #[command(
     override_usage = "cc-langfusectl score [SESSION|TURN] NAME VALUE [--turn N] [--comment TEXT]",

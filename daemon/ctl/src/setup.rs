@@ -111,8 +111,8 @@ pub(crate) struct Setup {
     /// Show cost, cache and delivery in Claude Code's status line, where none is set
     #[arg(long)]
     statusline: bool,
-    /// Trace to this receiver of OTLP in place of Langfuse: Phoenix, a Collector, …; its headers are those of
-    /// CC_LANGFUSE_OTLP_HEADERS
+    /// Trace to this receiver of OTLP in place of Langfuse: Phoenix, a Collector, …; its headers come
+    /// from CC_LANGFUSE_OTLP_HEADERS in the environment
     #[arg(long, value_name = "URL", conflicts_with_all = ["public_key", "secret_key", "base_url", "mlflow", "keys_in", "secret_command"])]
     otlp: Option<String>,
     /// Trace to MLflow in place of Langfuse, and turn MLflow's own integration off
