@@ -133,6 +133,23 @@ fn write_session(home: &Home, id: &str, prompt: &str, answer: &str, output: &str
 }
 
 #[test]
+fn a_page_of_many_rows_has_the_first_of_them_and_leads_to_all() {
+    const SESSIONS: usize = 260;
+    let home = Home::new();
+    for number in 0..SESSIONS {
+        Story::new(&home, "p", &format!("s{number:03}")).turn("hello", "done");
+    }
+    let view = View::start(&home, &[]);
+    let rows = |page: &str| page.matches("href=\"session/").count();
+    let first = view.get("usage?by=session");
+    assert_eq!(rows(&first), 250);
+    assert!(first.contains("10 more are not shown") && first.len() < 150_000, "{} bytes", first.len());
+    let all = view.get("usage?all=1&by=session");
+    assert_eq!(rows(&all), SESSIONS);
+    assert!(!all.contains("not shown"));
+}
+
+#[test]
 fn sessions_have_the_figures_of_usage() {
     let names = ["bash1", "nested", "fork", "rewind", "subagents_par", "compact"];
     let home = with_history(&names);

@@ -7,13 +7,14 @@ use maud::{Markup, html};
 use super::{
     Site,
     html::{cost, number, page as frame, time},
-    query::encode,
+    query::{Query, encode},
     sessions::title,
+    usage::{MAX_ROWS, more},
 };
 use cc_core::redact::Redactor;
 use cc_langfuse::index::Listed;
 
-pub(super) fn page(site: &Site) -> anyhow::Result<Markup> {
+pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
     let all: BTreeMap<String, Listed> =
         site.sessions().iter().map(|one| (one.session_id.clone(), one.clone())).collect();
     let mut below: BTreeMap<&str, Vec<&Listed>> = BTreeMap::new();
@@ -24,15 +25,19 @@ pub(super) fn page(site: &Site) -> anyhow::Result<Markup> {
     }
     let is_below =
         |id: &str| all.get(id).is_some_and(|one| one.forked_from.as_ref().is_some_and(|from| all.contains_key(from)));
-    let roots: Vec<&str> = below.keys().copied().filter(|id| !is_below(id)).collect();
+    let mut roots: Vec<&str> = below.keys().copied().filter(|id| !is_below(id)).collect();
+    // The latest first, as in the list of sessions.
+    roots.sort_by_key(|root| std::cmp::Reverse(below[root].iter().map(|fork| fork.last).max()));
+    let most = if query.get("all").is_some() { roots.len() } else { roots.len().min(MAX_ROWS) };
     let rules = site.history().config.rules.clone();
     let main = html! {
         h1 { "Forks" }
         p .dim { "A fork copies the session it grew out of. Each call counts once, where it was made: the figures of a fork are those of its own." }
         @if roots.is_empty() { p { "No session was forked." } }
         ul .tree {
-            @for root in roots { (branch(site, root, &all, &below, &rules, &mut BTreeSet::new())) }
+            @for root in &roots[..most] { (branch(site, root, &all, &below, &rules, &mut BTreeSet::new())) }
         }
+        (more(roots.len() - most, "forks?all=1"))
     };
     Ok(frame("Forks", "", "Forks", site.version(), &main))
 }

@@ -51,7 +51,7 @@ pub(super) fn make(site: &Site, parts: &[String], query: &Query) -> anyhow::Resu
         ["page.js"] => Ok(Some(asset("text/javascript; charset=utf-8", include_str!("page.js")))),
         [] => html(Some(sessions::page(site, query)?)),
         ["usage"] => html(Some(usage::page(site, query)?)),
-        ["forks"] => html(Some(forks::page(site)?)),
+        ["forks"] => html(Some(forks::page(site, query)?)),
         ["search"] => html(Some(search::page(site, query)?)),
         ["session", id] => html(session_page::page(site, id, query)?),
         ["session", id, "cache"] => html(cache::page(site, id)?),

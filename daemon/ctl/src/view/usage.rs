@@ -20,6 +20,9 @@ const BARS: usize = 60;
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 160.0;
 
+/// How many rows a page has, unless all are asked for: a long history has thousands of sessions.
+pub(super) const MAX_ROWS: usize = 250;
+
 fn by(query: &Query) -> By {
     By::ALL.iter().find(|(name, _)| query.get("by") == Some(name)).map_or(By::Day, |(_, by)| *by)
 }
@@ -43,6 +46,10 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
     let budget = site.history().budget();
     let whole = report.total.cost_usd.unwrap_or_default();
     let share = |row: &Row| row.cost_usd.filter(|_| whole > 0.0).map(|cost| format!("{:.1} %", cost / whole * 100.0));
+    let all = report.rows.len();
+    let most = if query.get("all").is_some() { all } else { all.min(MAX_ROWS) };
+    // The latest days, else what cost most.
+    let rows = if by.is_time() { &report.rows[all - most..] } else { &report.rows[..most] };
     let main = html! {
         h1 { "Usage" }
         (over_budget(site))
@@ -69,7 +76,7 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
                 th .n scope="col" { "turns" } th .n scope="col" { "calls" } (figure_heads()) th .n scope="col" { "share" }
             } }
             tbody {
-                @for row in &report.rows {
+                @for row in rows {
                     tr .over[is_over(row, by, budget)] {
                         th scope="row" { (link(by, row, &key(row)))
                             @if is_over(row, by, budget) { span .error { " over budget" } } }
@@ -85,6 +92,7 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
                 (figures(report.total.tokens, report.total.cost_usd)) td .n { "" }
             } }
         } }
+        (more(all - most, &format!("usage{}", query.with("all", "1"))))
         (untraced(&report.untraced))
         @if !report.unpriced.is_empty() {
             p { "Without a known price, in no cost above: "
@@ -94,6 +102,13 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
         }
     };
     Ok(frame("Usage", "", "Usage", site.version(), &main))
+}
+
+/// That `rows` more are not shown, and where they are.
+pub(super) fn more(rows: usize, all: &str) -> Markup {
+    html! {
+        @if rows > 0 { p { (number(rows as u64)) " more are not shown. " a href=(all) { "Show all" } } }
+    }
 }
 
 /// What no line in a transcript shows.
