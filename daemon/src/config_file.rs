@@ -34,7 +34,7 @@ pub enum Unusable {
     #[error("is larger than 1 MiB: that is no configuration; fix or remove it")]
     TooLarge,
     #[error("cannot be read: {0}; fix or remove it")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     #[error("{0}; fix the line, or remove the file for the defaults")]
     Bad(BadConfig),
 }
@@ -107,7 +107,7 @@ fn read(source: Source<'_>) -> Result<Option<String>, Unusable> {
         Err(refused @ (Refused::Missing | Refused::HardLink)) => return Err(Unusable::Io(io::Error::other(refused))),
     };
     let text = String::from_utf8(bytes);
-    Ok(Some(text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))?))
+    Ok(Some(text.map_err(|_| Unusable::Io(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")))?))
 }
 
 #[cfg(test)]

@@ -105,13 +105,16 @@ fn restart_leaves_the_daemon_alone_if_its_configuration_is_broken() {
     let place = Place::new();
     place.done(&["start"]);
     let first = place.pid().expect("it runs");
-    place.home.configure("outbox_mib = = 3\n");
-    let refused = place.ctl(&["restart"]);
-    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    let said = said(&refused);
-    assert!(said.contains("left as it is") || said.contains("was left as it was"), "{said}");
-    assert_eq!(said.matches("line 1").count(), 1, "{said}");
-    assert!(lives(first) && place.pid() == Some(first));
+    let config = place.home.paths().config;
+    for (bytes, why) in [(&b"outbox_mib = = 3\n"[..], "line 1"), (b"\xff\xfe", "it is not UTF-8")] {
+        place.home.configure("");
+        fs::write(&config, bytes).expect("written");
+        let refused = place.ctl(&["restart"]);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        let said = said(&refused);
+        assert!(said.contains("the daemon was left as it is") && said.matches(why).count() == 1, "{said}");
+        assert!(lives(first) && place.pid() == Some(first));
+    }
 }
 
 #[test]

@@ -263,7 +263,11 @@ fn after_setup_for_an_otlp_receiver_a_turn_arrives_there() {
     let (home, server) = (Home::new(), Server::new());
     let dir = home.project("work");
     let endpoint = format!("{}/v1/traces", server.url);
-    let header = [("CC_LANGFUSE_OTLP_HEADERS", "x-api-key=canary-of-the-receiver")];
+    let header = [
+        ("CC_LANGFUSE_OTLP_HEADERS", "x-api-key=canary-of-the-receiver"),
+        ("CC_LANGFUSE_OTLP_DIALECT", "openinference"),
+        ("CC_LANGFUSE_OTLP_NAME", " "),
+    ];
     let setup = |address: &str, env: &[(&str, &str)]| {
         let mut command = home.command(&tests::bins().ctl);
         command.args(["setup", "--otlp", address, "--project", "--yes", "--no-service"]);
@@ -277,7 +281,8 @@ fn after_setup_for_an_otlp_receiver_a_turn_arrives_there() {
     assert!(said.contains(&endpoint) && !said.contains("canary") && !said.contains("Langfuse counts"), "{said}");
     let settings = json_of(&dir.join(".claude/settings.local.json"));
     let env = settings["env"].as_object().expect("variables");
-    assert!(!env.contains_key("TRACE_TO_LANGFUSE"), "{settings}");
+    assert!(!env.contains_key("TRACE_TO_LANGFUSE") && !env.contains_key("CC_LANGFUSE_OTLP_NAME"), "{settings}");
+    assert_eq!(env["CC_LANGFUSE_OTLP_DIALECT"], "openinference");
     let env: Vec<_> =
         env.iter().map(|(name, value)| (name.clone(), value.as_str().expect("text").to_owned())).collect();
     let _daemon = home.daemon();

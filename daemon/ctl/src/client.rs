@@ -36,7 +36,7 @@ pub(crate) enum NotRunning {
     Absent,
     /// It never ran for this state directory.
     #[error(
-        "the daemon is not running, and never was: cc-langfusectl setup, or cc-langfusectl start where it is set up by hand"
+        "the daemon is not running, and never was: cc-langfusectl setup, or cc-langfusectl start if you set it up by hand"
     )]
     NeverStarted,
     /// It runs but does not answer yet; the text says what it is doing.

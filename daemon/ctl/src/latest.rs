@@ -56,8 +56,10 @@ pub(crate) fn lines(sessions: Vec<Session>, width: usize) -> Vec<String> {
     let sessions = sessions::newest(sessions);
     let (mut tokens, mut bytes) = (Tokens::default(), 0);
     for session in sessions.iter().take(SESSIONS) {
-        bytes += std::fs::metadata(&session.transcript).map_or(0, |meta| meta.len());
-        if bytes <= MAX_READ_BYTES {
+        let length = std::fs::metadata(&session.transcript).map_or(0, |meta| meta.len());
+        // A long one keeps only its own tokens from being shown.
+        if bytes + length <= MAX_READ_BYTES {
+            bytes += length;
             tokens.read(session);
         }
     }

@@ -45,7 +45,7 @@ impl Projects {
                 Ok(ExitCode::FAILURE)
             }
             None if dir.is_none() && !all.is_empty() => {
-                out!("every project is traced again, except those that are paused by themselves:");
+                out!("every project is traced again, except those that have a pause of their own:");
                 all.iter().for_each(|other| out!("  cc-langfusectl resume {}", other.display()));
                 Ok(ExitCode::FAILURE)
             }

@@ -45,7 +45,7 @@ pub(crate) fn stop() -> anyhow::Result<ExitCode> {
             (false, _) => "it was not running",
             (true, false) => "stopped; hooks keep their events until the daemon runs again",
             (true, true) =>
-                "stopped; the next hook starts it again (start = \"hook\" in config.toml; cc-langfusectl pause sends nothing)",
+                "stopped; the next hook starts it again, as start = \"hook\" says in config.toml. To send nothing: cc-langfusectl pause",
         }
     );
     Ok(ExitCode::SUCCESS)

@@ -111,8 +111,8 @@ pub(crate) struct Setup {
     /// Show cost, cache and delivery in Claude Code's status line, where none is set
     #[arg(long)]
     statusline: bool,
-    /// Trace to this receiver of OTLP in place of Langfuse: Phoenix, a Collector, …; its headers come
-    /// from CC_LANGFUSE_OTLP_HEADERS in the environment
+    /// Trace to this receiver of OTLP in place of Langfuse: Phoenix, a Collector, …; headers and
+    /// the other CC_LANGFUSE_OTLP_ variables are taken from the environment
     #[arg(long, value_name = "URL", conflicts_with_all = ["public_key", "secret_key", "base_url", "mlflow", "keys_in", "secret_command"])]
     otlp: Option<String>,
     /// Trace to MLflow in place of Langfuse, and turn MLflow's own integration off
@@ -185,7 +185,7 @@ impl Setup {
             out!("MLflow        {}", mlflow.place);
         }
         if let Choice::Otlp(otlp) = &choice {
-            out!("OTLP          {} ({})", otlp.endpoint(), otlp.dialect);
+            out!("OTLP          {}", otlp.place);
         }
         let version = {
             let _busy = Busy::with("asking Claude Code for its version".to_owned());

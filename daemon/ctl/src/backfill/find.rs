@@ -61,7 +61,7 @@ pub(crate) struct Route {
 pub(crate) type Refused = Vec<(PathBuf, Unreadable)>;
 
 /// Whether the directory of a session, with its subagents' transcripts, is searched too: they are counted then, and
-/// never candidates.
+/// never candidates. Only Claude Code's own directories are known to have them beside the transcript of their session.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Sides {
     Count,
@@ -92,7 +92,7 @@ pub(crate) fn candidates(
                     }
                 }
             }
-            Ok(meta) if meta.is_dir() => walk(path, MAX_DEPTH, sides, &mut files),
+            Ok(meta) if meta.is_dir() => walk(path, MAX_DEPTH, Sides::Count, &mut files),
             Ok(_) => files.push(path.clone()),
             Err(_) => {}
         }
