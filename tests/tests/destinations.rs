@@ -375,10 +375,9 @@ fn moved_spans_are_not_sent_again_if_the_new_destination_has_them() {
     let mut other = Story::new(&home, "work", "other");
     other.turn("q", "a");
     home.hook(&other.stop("a"), &keys("old"));
-    home.status_until("the rest to wait", |status| {
-        status["destinations"]
-            .as_array()
-            .is_some_and(|all| all.iter().any(|to| to["public_key"] == "pk-old" && to["state"] == "parked"))
+    // Of both sessions, two each: what is read after the move waits for the old key again.
+    home.status_until("both sessions to wait", |_| {
+        listed(&home, "pk-old").1 == "parked" && listed(&home, "pk-old").2 == 4
     });
     let waiting = listed(&home, "pk-old").2;
     home.settings("work", &keys("new"));
