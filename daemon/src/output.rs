@@ -1,10 +1,13 @@
 //! Everything that the programs print. Callers pass text from anywhere: hidden characters are made visible here, before
 //! colours and cursor movements are added. Nothing else writes to standard output or standard error.
 
+mod wrap;
+
 use std::{
     ffi::OsString,
     fmt,
     io::{self, IsTerminal, Write},
+    os::fd::AsFd,
     process::ExitCode,
 };
 
@@ -53,25 +56,25 @@ impl Look {
     }
 }
 
-/// Prints a line. It is not an error if the reader has closed the pipe (`show … | head`).
+/// Prints a line, on a terminal broken between words. It is not an error if the reader has closed the pipe (`show … | head`).
 pub fn line(text: fmt::Arguments<'_>) {
-    let _ = painted(Look::Plain, text);
+    let _ = parts(&[(Look::Plain, &text.to_string())]);
 }
 
-/// Prints a line in one style.
+/// Prints a line in one style, and never breaks it: a row of a table, a line of a file or of the log.
 ///
 /// # Errors
 /// If the reader has closed the pipe.
 pub fn painted(look: Look, text: fmt::Arguments<'_>) -> io::Result<()> {
-    parts(&[(look, &text.to_string())])
+    write_parts(&mut io::stdout().lock(), &[(look, &text.to_string())], is_coloured(), None)
 }
 
-/// Prints a line of several parts.
+/// Prints a line of several parts, on a terminal broken between words.
 ///
 /// # Errors
 /// If the reader has closed the pipe.
 pub fn parts(parts: &[(Look, &str)]) -> io::Result<()> {
-    write_parts(parts, is_coloured())
+    write_parts(&mut io::stdout().lock(), parts, is_coloured(), columns())
 }
 
 /// Prints a line for a program that shows colours although it is no terminal.
@@ -79,23 +82,47 @@ pub fn parts(parts: &[(Look, &str)]) -> io::Result<()> {
 /// # Errors
 /// If the reader has closed the pipe.
 pub fn status_line(parts: &[(Look, &str)]) -> io::Result<()> {
-    write_parts(parts, are_colours_wanted())
+    write_parts(&mut io::stdout().lock(), parts, are_colours_wanted(), None)
 }
 
-fn write_parts(parts: &[(Look, &str)], coloured: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+fn write_parts(out: &mut impl Write, parts: &[(Look, &str)], coloured: bool, columns: Option<usize>) -> io::Result<()> {
     let mut room = MAX_LINE_CHARS;
+    let mut shown = Vec::with_capacity(parts.len());
     for (look, text) in parts {
         let text = visible::clipped(text, room);
         room -= text.chars().count();
-        if coloured { look.write(&mut out, &text)? } else { write!(out, "{text}")? }
+        shown.push((if coloured { *look } else { Look::Plain }, text));
     }
-    writeln!(out)
+    let Some(columns) = columns else {
+        shown.iter().try_for_each(|(look, text)| look.write(out, text))?;
+        return writeln!(out);
+    };
+    let whole: String = shown.iter().map(|(_, text)| &**text).collect();
+    let (lines, indent) = wrap::lines(&whole, columns);
+    for (number, line) in lines.iter().enumerate() {
+        out.write_all(if number > 0 { indent.as_bytes() } else { b"" })?;
+        let mut start = 0;
+        for (look, text) in &shown {
+            let (from, to) = (line.start.max(start), line.end.min(start + text.len()));
+            if from < to {
+                look.write(out, &text[from - start..to - start])?;
+            }
+            start += text.len();
+        }
+        writeln!(out)?;
+    }
+    Ok(())
 }
 
-/// Prints a line to standard error.
+/// `text` in lines of at most `columns`, as [`line`] breaks it.
+pub fn wrapped(text: &str, columns: usize) -> String {
+    let (lines, indent) = wrap::lines(text, columns);
+    lines.into_iter().map(|line| &text[line]).collect::<Vec<_>>().join(&format!("\n{indent}"))
+}
+
+/// Prints a line to standard error, on a terminal broken between words.
 pub fn error(text: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{}", visible::clipped(&text.to_string(), MAX_LINE_CHARS));
+    let _ = write_parts(&mut io::stderr(), &[(Look::Plain, &text.to_string())], false, columns_of(io::stderr()));
 }
 
 /// Prints `value` as JSON, over several lines if `pretty`. Nothing is cut.
@@ -129,8 +156,7 @@ pub fn for_a_protocol() -> (tokio::io::Stdin, tokio::io::Stdout) {
 /// # Errors
 /// If there is no person to ask.
 pub fn question(text: &str) -> io::Result<()> {
-    let mut out = io::stdout();
-    write!(out, "{}", visible::clipped(text, MAX_LINE_CHARS)).and_then(|()| out.flush())
+    ask(&mut io::stdout(), text, columns())
 }
 
 /// Asks on standard error.
@@ -138,14 +164,23 @@ pub fn question(text: &str) -> io::Result<()> {
 /// # Errors
 /// If there is no terminal.
 pub fn question_aside(text: &str) -> io::Result<()> {
-    let mut err = io::stderr();
-    write!(err, "{}", visible::clipped(text, MAX_LINE_CHARS)).and_then(|()| err.flush())
+    ask(&mut io::stderr(), text, columns_of(io::stderr()))
+}
+
+fn ask(out: &mut impl Write, text: &str, columns: Option<usize>) -> io::Result<()> {
+    let text = visible::clipped(text, MAX_LINE_CHARS);
+    // The space before the answer.
+    let words = text.trim_end();
+    let shown = columns.map_or_else(|| words.to_owned(), |columns| wrapped(words, columns));
+    write!(out, "{shown}{}", &text[words.len()..]).and_then(|()| out.flush())
 }
 
 /// Replaces the progress line on standard error; `None` removes it.
 pub fn progress(text: Option<&str>) {
     let mut err = io::stderr();
     let text = text.map(|text| visible::clipped(text, MAX_LINE_CHARS)).unwrap_or_default();
+    // One that takes two lines could not be replaced.
+    let text = columns_of(io::stderr()).map_or_else(|| text.clone(), |columns| fitting(&text, columns));
     let _ = write!(err, "\r\x1b[K{text}").and_then(|()| err.flush());
 }
 
@@ -203,7 +238,11 @@ pub fn is_seen_aside() -> bool {
 
 /// The width of the terminal that shows the output; `None` without one, or if it does not report it.
 pub fn columns() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    columns_of(io::stdout())
+}
+
+fn columns_of(stream: impl AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 

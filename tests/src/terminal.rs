@@ -115,15 +115,17 @@ impl Dialogue {
         Self { master, seen, child, all: String::new(), heard: 0 }
     }
 
-    /// Waits until `text` is on the screen, after what was waited for before.
+    /// Waits until `text` is on the screen, after what was waited for before. It may be broken between words.
     ///
     /// # Panics
     /// If it does not appear.
     pub fn expect(&mut self, text: &str) -> &mut Self {
+        let words: Vec<String> = text.split(' ').map(regex::escape).collect();
+        let sought = regex::Regex::new(&words.join(r"\s+")).expect("a pattern");
         let deadline = Instant::now() + TIMEOUT;
         loop {
-            if let Some(at) = self.all[self.heard..].find(text) {
-                self.heard += at + text.len();
+            if let Some(found) = sought.find(&self.all[self.heard..]) {
+                self.heard += found.end();
                 return self;
             }
             let left = deadline.saturating_duration_since(Instant::now());

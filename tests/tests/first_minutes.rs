@@ -34,7 +34,10 @@ struct Desk {
 
 impl Desk {
     fn new() -> Self {
-        let home = Home::new();
+        Self::at_home(Home::new())
+    }
+
+    fn at_home(home: Home) -> Self {
         let bin = home.install();
         tests::setup::script(&bin, "claude", "echo '2.1.332 (Claude Code)'");
         Self { home, bin }
@@ -140,14 +143,40 @@ fn normal(shown: &str, desk: &Desk, server: &Server) -> String {
     text
 }
 
+/// Lines that a terminal would break in the middle of a word, although they are neither one word nor one command.
+fn too_wide(shown: &str, columns: usize) -> Vec<&str> {
+    let is_whole = |line: &str| {
+        let text = line.trim().trim_start_matches("→ ");
+        !text.contains(' ') || ["cc-langfusectl ", "SESSION ", "01628e54 "].iter().any(|start| text.starts_with(start))
+    };
+    // A text that is shown briefly is overwritten.
+    let shown = shown.lines().map(|line| line.rsplit("\r\x1b[K").next().unwrap_or_default());
+    shown.filter(|line| line.chars().count() > columns && !is_whole(line)).collect()
+}
+
+#[test]
+fn what_goes_to_no_terminal_is_not_broken() {
+    let desk = Desk::new();
+    let output = desk.command(&["status"]).output().expect("it runs");
+    let (shown, wide) = (String::from_utf8(output.stderr).expect("text"), desk.at((60, 20), &["status"]).end().1);
+    assert_eq!(shown.lines().count(), 1, "{shown}");
+    assert!(wide.lines().count() > 1, "{wide}");
+    assert_eq!(shown.trim(), wide.lines().collect::<Vec<_>>().join(" ").trim());
+}
+
 #[test]
 fn the_screens_of_the_first_ten_minutes_are_as_recorded() {
     let mut screens = String::new();
-    for size in [(80, 24), (200, 50)] {
-        let (desk, server) = (Desk::new(), langfuse());
+    for size in [(60, 20), (80, 24), (200, 50)] {
+        // Where a line is broken depends on the length of the paths in it.
+        let (desk, server) = (Desk::at_home(Home::of_length(24)), langfuse());
         let _ = writeln!(screens, "==== {} columns, {} rows", size.0, size.1);
         let mut screen = |args: &[&str], person: Dialogue| {
             let (code, shown) = person.end();
+            // Answers are typed behind a question, and a table has its own least width.
+            if !["setup", "usage"].contains(&args[0]) {
+                assert_eq!(too_wide(&shown, size.0.into()), [""; 0], "{args:?}: {shown}");
+            }
             let shown = normal(&shown, &desk, &server);
             let _ = writeln!(screens, "$ cc-langfusectl {}\n{shown}\n[exit {}]\n", args.join(" "), code.unwrap_or(-1));
         };

@@ -2,7 +2,8 @@
 
 use clap::{Command, CommandFactory};
 
-use crate::ui::{table, terminal};
+use crate::ui::terminal;
+use cc_langfuse::output;
 
 /// The commands by purpose. A command in no group comes at the end.
 const GROUPS: [(&str, &[&str]); 6] = [
@@ -62,31 +63,10 @@ fn list(command: &Command, width: usize) -> String {
         let named = names.iter().filter_map(|name| all.iter().find(|one| one.get_name() == *name));
         for one in named.chain(more) {
             let about = one.get_about().map(ToString::to_string).unwrap_or_default();
-            let mut head = format!("  {:<longest$}  ", one.get_name());
-            for part in wrapped(&about, width.saturating_sub(longest + 4)) {
-                lines.push(format!("{head}{part}"));
-                head = " ".repeat(longest + 4);
-            }
+            lines.push(output::wrapped(&format!("  {:<longest$}  {about}", one.get_name()), width));
         }
     }
     lines.join("\n")
-}
-
-/// `text` in lines of at most `width` columns; at least one line.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let Some(line) = lines.last_mut() else { continue };
-        if line.is_empty() {
-            line.push_str(word);
-        } else if table::width(line) + 1 + table::width(word) <= width {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
 }
 
 #[cfg(test)]
@@ -114,12 +94,5 @@ mod tests {
                 assert_eq!(shown.count(), usize::from(!one.is_hide_set()), "{}", one.get_name());
             }
         }
-    }
-
-    #[test]
-    fn words_are_kept_whole() {
-        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrapped("", 7), [""]);
-        assert_eq!(wrapped("uninterrupted", 3), ["uninterrupted"]);
     }
 }

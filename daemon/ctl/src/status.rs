@@ -131,7 +131,9 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
     }
     if !sessions.is_empty() {
         out!();
-        latest::lines(sessions, terminal::width().unwrap_or(usize::MAX)).iter().for_each(|line| out!("{line}"));
+        for line in latest::lines(sessions, terminal::width().unwrap_or(usize::MAX)) {
+            let _ = output::painted(output::Look::Plain, format_args!("{line}"));
+        }
     }
     if !problems.is_empty() {
         out!();

@@ -102,10 +102,8 @@ pub(super) fn serve(
                 detached::end(paths)?;
                 let pid = detached::start(paths)?;
                 drop(busy);
-                out!(
-                    "daemon        started, pid {pid}; there is no service manager here, so hooks start it when it \
-                        does not run"
-                );
+                out!("daemon        started, pid {pid}");
+                out!("              there is no service manager here, so hooks start it when it is not running");
             }
         }
         return Ok(ExitCode::SUCCESS);

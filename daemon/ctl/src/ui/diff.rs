@@ -27,7 +27,7 @@ pub(crate) fn show(path: &Path, old: Option<&str>, new: Option<&str>) {
     paint(Look::Bold, format!("+++ {}", if new.is_some() { path.to_string() } else { "(no file)".into() }));
     for line in diff(old.unwrap_or_default(), new.unwrap_or_default()) {
         match line {
-            Line::Same(text) => out!(" {}", conceal(text.trim_end_matches('\r'), &secrets)),
+            Line::Same(text) => paint(Look::Plain, format!(" {}", conceal(text.trim_end_matches('\r'), &secrets))),
             Line::Old("") | Line::New("") if old.is_none() || new.is_none() => {}
             Line::Old(text) => paint(Look::Red, format!("-{}", conceal(text.trim_end_matches('\r'), &secrets))),
             Line::New(text) => paint(Look::Green, format!("+{}", conceal(text.trim_end_matches('\r'), &secrets))),
