@@ -98,6 +98,7 @@ fn step(number: u64, targets: usize) -> Advance {
         spans: vec![out(2, None, None), out(3, Some(2), Some(call))],
         off: Vec::new(),
         marks: Vec::new(),
+        hidden: Vec::new(),
         turns: vec![turn],
         scores: Vec::new(),
         launches: Vec::new(),

@@ -31,8 +31,8 @@ use cc_core::{
     destination::Kind,
     metrics,
     status::{
-        Daemon, DeadLetter, Destination, Forget, Inbox, Left, Media, Outbox, Pause, Scores, Session, Settle, Status,
-        Trouble, Trust, TrustAnswer, Trusted, UnknownKind,
+        AskHidden, Daemon, DeadLetter, Destination, Forget, HiddenCalls, Inbox, Left, Media, Outbox, Pause, Scores,
+        Session, Settle, Status, Trouble, Trust, TrustAnswer, Trusted, UnknownKind,
     },
 };
 
@@ -156,6 +156,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/pause", post(pause))
         .route("/v1/forget", post(forget))
         .route("/v1/score", post(score::score))
+        .route("/v1/hidden-calls", post(hidden_calls))
         .route("/v1/known", post(history::known))
         .route("/v1/delivery", post(delivery::delivery))
         .route("/v1/imported", get(history::imported).post(history::import))
@@ -329,6 +330,13 @@ async fn forget(State(context): State<Context>, body: Bytes) -> Result<Json<usiz
     let traces = traces.ok_or_else(|| Failed::asked("a trace has no id of 32 digits"))?;
     let forgotten = context.intake.store.call(|store| store.forget(&request.session_id, &traces));
     forgotten.map(Json).map_err(Failed::from)
+}
+
+/// Answers the calls without a line of one session, or of all.
+async fn hidden_calls(State(context): State<Context>, body: Bytes) -> Result<Json<HiddenCalls>, Failed> {
+    let ask: AskHidden = parse_json(&body)?;
+    let found = context.intake.store.call(|store| store.hidden_calls(ask.session_id.as_deref(), &ask.unless));
+    found.map(Json).map_err(Failed::from)
 }
 
 /// Answers when everything is delivered, or at the time limit.

@@ -1,7 +1,7 @@
 //! The index of transcripts: numbers, names, times and file offsets of every turn and model call on this machine, for `usage` and `view`.
 //!
-//! Comes in: transcripts. Goes out: sums and rows. It contains no text of a conversation, and nothing beyond the
-//! transcripts: deleting it only costs the time to rebuild it. It knows neither the daemon nor its database.
+//! Comes in: transcripts, and the calls without a line in them. Goes out: sums and rows. It contains no text of a conversation, and
+//! nothing that stands nowhere else: deleting it only costs the time to rebuild it. It knows neither the daemon nor its database.
 
 use std::{
     collections::HashMap,
@@ -17,6 +17,7 @@ use crate::reader;
 use cc_core::redact::Redactor;
 
 mod glance;
+mod hidden;
 mod lists;
 mod names;
 mod own;
@@ -29,7 +30,7 @@ pub use lists::{Listed, ListedCall, ListedTurn, PromptAt, Sum};
 pub use query::Filter;
 
 /// The form of the tables, and of what is read of transcripts: an index of another form is built anew.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 const SCHEMA: &str = "
 CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
@@ -239,6 +240,7 @@ impl Index {
     pub fn in_memory() -> Result<Self, Error> {
         let db = Connection::open_in_memory()?;
         db.execute_batch(SCHEMA)?;
+        db.execute_batch(hidden::SCHEMA)?;
         Ok(Self { db, version: None })
     }
 
@@ -271,6 +273,7 @@ impl Index {
         match version {
             0 => {
                 tx.execute_batch(SCHEMA)?;
+                tx.execute_batch(hidden::SCHEMA)?;
                 tx.pragma_update(None, "user_version", VERSION)?;
             }
             VERSION => {}
@@ -354,7 +357,8 @@ impl Index {
             Some(known) if known.looks == looks.fingerprint() => return Ok(None),
             Some(known) => self.state(known.id)?.map(|state| (state, known.looks)),
         };
-        Ok(Some(read::Job { source, looks, state, keep }))
+        let hidden = self.hidden_of(&source.session_id)?;
+        Ok(Some(read::Job { source, looks, state, keep, hidden }))
     }
 
     fn put_all(&mut self, sessions: &[read::Session], redactor: &Redactor) -> Result<(), Error> {

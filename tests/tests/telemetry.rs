@@ -1,9 +1,10 @@
 //! Claude Code's own telemetry, received on loopback: what it adds to a session's trace, and what it cannot do.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
+    process::Stdio,
 };
 
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ struct Scene {
     home: Home,
     server: Server,
     port: u16,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Scene {
@@ -26,7 +27,7 @@ impl Scene {
         home.configure(&format!("[telemetry]\nport = {port}\ntoken_sha256 = \"{HASH}\"\n{more}"));
         let daemon = home.daemon();
         tests::eventually("the port", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Self { home, server, port, _daemon: daemon }
+        Self { home, server, port, daemon }
     }
 
     /// What the receiver answers to `body`.
@@ -261,10 +262,10 @@ fn setup_has_claude_code_send_its_telemetry_and_uninstall_restores_what_was_ther
     assert_eq!(read(), written);
 
     // The daemon takes what the settings say.
-    let _daemon = home.daemon();
+    let daemon = home.daemon();
     let endpoint = env("OTEL_EXPORTER_OTLP_ENDPOINT");
     let port = endpoint.rsplit_once(':').expect("a port").1.parse().expect("a number");
-    let scene = Scene { port, server, _daemon, home };
+    let scene = Scene { port, server, daemon, home };
     tests::eventually("the port", || TcpStream::connect(("127.0.0.1", port)).is_ok());
     let answer = scene.post("/v1/logs", &format!("authorization: {token}\r\n"), b"{\"resourceLogs\": []}");
     assert_eq!(answer, "HTTP/1.1 200 OK");
@@ -282,9 +283,7 @@ fn what_telemetry_explains_is_not_said_again_as_untraced_calls() {
         let mut story = session(&scene.home);
         scene.logs("claude-code", &all());
         scene.home.hook(&story.stop("done"), &scene.server.env());
-        let usage = json!({"inputTokens": 102 + 105 + 200 + more, "outputTokens": 2 + 5 + 20, "costUSD": 0.5});
-        let totals = json!({"type": "cost-state", "sessionId": "s", "totalCostUSD": 0.5, "modelUsage": {"claude-opus-5-5": usage}});
-        story.raw(totals.to_string().as_bytes());
+        totals(&mut story, more);
         scene.home.hook(&story.event("SessionEnd"), &scene.server.env());
         scene.home.flush();
         let spans = scene.server.spans();
@@ -292,4 +291,89 @@ fn what_telemetry_explains_is_not_said_again_as_untraced_calls() {
         assert_eq!(found.map(|span| span.observation("metadata.tokens")), expect, "{more}");
         assert_eq!(spans.iter().filter(|span| span.is_generation()).count(), 3);
     }
+}
+
+/// Adds Claude Code's totals: those of the lines and the search, and `more` input tokens.
+fn totals(story: &mut Story, more: u64) {
+    let usage = json!({"inputTokens": 102 + 105 + 200 + more, "outputTokens": 2 + 5 + 20, "costUSD": 0.5});
+    let totals =
+        json!({"type": "cost-state", "sessionId": "s", "totalCostUSD": 0.5, "modelUsage": {"claude-opus-5-5": usage}});
+    story.raw(totals.to_string().as_bytes());
+}
+
+fn sum(row: &Value) -> u64 {
+    let buckets = ["input", "output", "cache_read", "cache_write_5m", "cache_write_1h"];
+    buckets.iter().map(|bucket| row[bucket].as_u64().unwrap_or_else(|| panic!("{bucket}: {row}"))).sum()
+}
+
+/// What `view` shows of the session.
+fn session_page(home: &Home) -> String {
+    let mut command = home.command(&tests::bins().ctl);
+    command.args(["view", "--no-open"]).stdout(Stdio::piped()).stdin(Stdio::null()).current_dir("/");
+    let mut view = command.spawn().expect("it starts");
+    let lines = BufReader::new(view.stdout.take().expect("its output")).lines();
+    let url = lines.map_while(Result::ok).find(|line| line.starts_with("http://")).expect("an address");
+    let (host, path) = url["http://".len()..].split_once('/').expect("a path");
+    let mut stream = TcpStream::connect(host).expect("it listens");
+    let request = format!("GET /{path}session/s HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("a request");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).expect("a page");
+    view.kill().expect("it ends");
+    view.wait().expect("it ended");
+    page
+}
+
+/// Traced, from telemetry, and untraced, as `reconcile` and `usage` say it of the session.
+fn balances(home: &Home, story: &Story) -> [[u64; 3]; 2] {
+    let json = |args: &[&str]| -> Value {
+        let output = home.ctl(args);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{args:?}: {output:?}"))
+    };
+    let reconciled = json(&["reconcile", story.path.to_str().expect("UTF-8"), "--json"]);
+    let traced = reconciled["models"].as_array().expect("models").iter().map(|row| sum(&row["traced"])).sum();
+    let used = json(&["usage", "--json"]);
+    [
+        [traced, sum(&reconciled["telemetry"]), sum(&reconciled["untraced"])],
+        [sum(&used["total"]), sum(&used["telemetry"]), sum(&used["untraced"])],
+    ]
+}
+
+#[test]
+fn a_kill_does_not_lose_what_telemetry_named_and_the_balance_is_the_same_without_the_daemon() {
+    let scene = Scene::new("");
+    let mut story = session(&scene.home);
+    scene.home.settings("work", &scene.server.env());
+    scene.logs("claude-code", &all());
+    scene.home.hook(&story.stop("done"), &scene.server.env());
+    scene.home.flush();
+    check(&scene.server);
+    let Scene { home, server, daemon, .. } = scene;
+    daemon.kill();
+    totals(&mut story, 5);
+    let (lines, search) = (102 + 105 + 2 + 5, 200 + 20);
+    assert_eq!(balances(&home, &story), [[lines, search, 5]; 2], "before the daemon runs again");
+    let daemon = home.daemon();
+    home.hook(&story.event("SessionEnd"), &server.env());
+    home.flush();
+    let found: Vec<_> = server.spans().into_iter().filter(|span| span.name == "untraced calls").collect();
+    assert_eq!(found.iter().map(|span| span.observation("metadata.tokens")).collect::<Vec<_>>(), ["5"]);
+    assert_eq!(server.spans().iter().filter(|span| span.is_generation()).count(), 3, "and nothing comes again");
+    assert_eq!(balances(&home, &story), [[lines, search, 5]; 2]);
+    let said = home.ctl(&["reconcile", story.path.to_str().expect("UTF-8")]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("from telemetry") && said.contains("5 tokens of this session are untraced"), "{said}");
+    let used = home.ctl(&["usage"]);
+    let used = String::from_utf8_lossy(&used.stdout).into_owned();
+    assert!(used.contains("From telemetry, in no row above: 200 tokens in, 20 out"), "{used}");
+
+    let page = session_page(&home);
+    assert!(page.contains("From telemetry, in no row above: 220 tokens, 20 of them output, $0.0161"), "{page}");
+
+    // What is forgotten is in no table: only Claude Code's totals know of it.
+    let forgotten = home.ctl(&["forget", "--yes", story.path.to_str().expect("UTF-8")]);
+    assert!(forgotten.status.success(), "{forgotten:?}");
+    assert_eq!(balances(&home, &story), [[lines, 0, search + 5]; 2]);
+    assert!(daemon.terminate().success());
+    assert_eq!(balances(&home, &story), [[lines, 0, search + 5]; 2]);
 }

@@ -19,11 +19,16 @@ mod remainder;
 pub use remainder::{Remainder, Untraced, UntracedModel, events, untraced};
 
 /// What is traced of a session, and what can make Claude Code's totals differ.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Traced {
-    /// By model.
+    /// Of calls with a line, by model.
     pub models: BTreeMap<String, Tokens>,
     pub calls: u64,
+    /// Of calls without a line that Claude Code's telemetry names, by model.
+    pub telemetry: BTreeMap<String, Tokens>,
+    pub telemetry_calls: u64,
+    /// US dollars of those, as the telemetry says.
+    pub telemetry_cost_usd: Option<f64>,
     /// Calls since Claude Code last wrote totals; not in `models`.
     pub later: u64,
     /// Calls that its totals do not include, because they were counted before these began: those of the session it was copied
@@ -41,10 +46,25 @@ pub struct Traced {
 
 impl Traced {
     fn count(&mut self, call: &Call) {
+        if call.is_hidden {
+            self.telemetry_calls += 1;
+            *self.telemetry.entry(call.model.clone()).or_default() += call.tokens;
+            self.telemetry_cost_usd =
+                call.cost.map(|cost| cost + self.telemetry_cost_usd.unwrap_or_default()).or(self.telemetry_cost_usd);
+            return;
+        }
         self.calls += u64::from(call.is_call);
         self.cut += u64::from(call.is_cut);
         self.web += call.web;
         *self.models.entry(call.model.clone()).or_default() += call.tokens;
+    }
+
+    /// What calls without a line used that Claude Code's telemetry names, as a row of a report.
+    pub fn telemetry_row(&self) -> usage::Row {
+        let mut row = usage::Row { key: "telemetry".to_owned(), calls: self.telemetry_calls, ..usage::Row::default() };
+        self.telemetry.values().for_each(|tokens| row.tokens += *tokens);
+        row.cost_usd = self.telemetry_cost_usd;
+        row
     }
 
     /// Reasons, in words, why tokens may be missing in the transcript.
@@ -81,6 +101,8 @@ pub struct Call {
     pub web: u64,
     /// It was copied from another session.
     pub is_copy: bool,
+    /// It has no line: Claude Code's telemetry names it.
+    pub is_hidden: bool,
 }
 
 impl From<&telemetry::Call> for Call {
@@ -101,6 +123,7 @@ impl From<&telemetry::Call> for Call {
             is_cut: false,
             web: 0,
             is_copy: false,
+            is_hidden: true,
         }
     }
 }
@@ -211,6 +234,7 @@ impl Book {
                 is_cut: service.cut.is_some() || generation.stop_reason.is_none(),
                 web: service.web.0 + service.web.1,
                 is_copy: generation.is_from_elsewhere,
+                is_hidden: false,
             };
             let advice = generation.advice.iter().map(|advice| {
                 let tokens = advice.usage.into();
@@ -250,7 +274,9 @@ impl Book {
         let included = self.included(run);
         included.iter().for_each(|call| traced.count(call));
         let is_later = |call: &&Call| call.at.zip(run.until).is_some_and(|(at, until)| at >= until);
-        let all = |calls: &mut dyn Iterator<Item = &Call>| calls.filter(|call| call.is_call).count() as u64;
+        let all = |calls: &mut dyn Iterator<Item = &Call>| {
+            calls.filter(|call| call.is_call && !call.is_hidden).count() as u64
+        };
         traced.later = all(&mut self.calls.iter().filter(is_later));
         traced.elsewhere = all(&mut self.calls.iter()) - traced.later - traced.calls;
         traced
@@ -261,5 +287,5 @@ impl Book {
 fn fits(calls: &[&Call], stated: &Stated) -> bool {
     let mut traced = Traced::default();
     calls.iter().for_each(|call| traced.count(call));
-    rows(&traced.models, stated).iter().all(|row| row.excess.is_none())
+    rows(&traced.models, &traced.telemetry, stated).iter().all(|row| row.excess.is_none())
 }

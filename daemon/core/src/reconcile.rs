@@ -150,27 +150,31 @@ pub(crate) fn model(name: &str) -> &str {
     name.strip_suffix("[1m]").unwrap_or(name)
 }
 
-/// One model's tokens from both sources.
+/// One model's tokens from each source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
     pub model: String,
     pub traced: Tokens,
+    /// Of calls without a line that Claude Code's telemetry names.
+    pub telemetry: Tokens,
     /// According to Claude Code.
     pub stated: Tokens,
-    /// In no line of the transcript.
+    /// In no line of the transcript, and in no telemetry.
     pub unseen: Tokens,
     /// Traced but unknown to Claude Code.
     pub excess: Tokens,
 }
 
-/// Compares both, model by model.
-pub fn rows(traced: &BTreeMap<String, Tokens>, stated: &Stated) -> Vec<Row> {
-    let names: BTreeSet<&String> = traced.keys().chain(stated.models.keys()).collect();
+/// Compares what is `traced` and what `telemetry` adds to it with what Claude Code says, model by model.
+pub fn rows(traced: &BTreeMap<String, Tokens>, telemetry: &BTreeMap<String, Tokens>, stated: &Stated) -> Vec<Row> {
+    let names: BTreeSet<&String> = traced.keys().chain(telemetry.keys()).chain(stated.models.keys()).collect();
     let of = |models: &BTreeMap<String, Tokens>, name: &String| models.get(name).copied().unwrap_or_default();
     let row = |name: &String| {
-        let (traced, stated) = (of(traced, name), of(&stated.models, name));
-        let (unseen, excess) = (stated.beyond(&traced), traced.beyond(&stated));
-        Row { model: name.clone(), traced, stated, unseen, excess }
+        let (traced, telemetry, stated) = (of(traced, name), of(telemetry, name), of(&stated.models, name));
+        let mut known = traced;
+        known += telemetry;
+        let (unseen, excess) = (stated.beyond(&known), known.beyond(&stated));
+        Row { model: name.clone(), traced, telemetry, stated, unseen, excess }
     };
     names.into_iter().map(row).collect()
 }
@@ -213,7 +217,7 @@ mod tests {
         let mut traced = BTreeMap::new();
         traced.insert("a".into(), Tokens { input: 4, output: 6, ..Tokens::default() });
         traced.insert("c".into(), Tokens { input: 1, ..Tokens::default() });
-        let rows = rows(&traced, &stated);
+        let rows = rows(&traced, &BTreeMap::new(), &stated);
         let found: Vec<_> =
             rows.iter().map(|row| (row.model.as_str(), row.unseen.counts(), row.excess.counts())).collect();
         assert_eq!(

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::score::Value;
+use crate::{score::Value, telemetry::Call};
 
 pub mod delivery;
 pub mod history;
@@ -91,6 +91,25 @@ pub struct Telemetry {
     pub nameless: u64,
     /// Requests that the user's own collector did not take.
     pub not_passed_on: u64,
+}
+
+/// `POST /v1/hidden-calls`: asks for the calls without a line that Claude Code's telemetry named.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct AskHidden {
+    /// `None` for all sessions.
+    pub session_id: Option<String>,
+    /// The stamp of those that are known.
+    #[serde(default)]
+    pub unless: String,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HiddenCalls {
+    /// Another one after every change.
+    pub stamp: String,
+    /// `None` if nothing has changed since the stamp that was given.
+    pub calls: Option<Vec<Call>>,
 }
 
 impl Status {

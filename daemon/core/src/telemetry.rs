@@ -6,6 +6,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     observation::{Body, Measured, Observation, Usage, Waited},
     transcript::record::Nanos,
@@ -26,29 +28,39 @@ const MAX_TEXT: usize = 200;
 const MAX_AGE: Nanos = 6 * 3600 * 1_000_000_000;
 
 /// A call of the API, as its event `api_request` and its span `llm_request` have it (Claude Code 2.1.332).
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Call {
     pub request_id: String,
     pub session_id: String,
     /// `promptId` of the turn's lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_id: Option<String>,
     /// What it was for: `sdk`, `repl_main_thread`, `agent:…`, `compact`, `web_search_tool`, …; `None` until the event is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// Of the subagent whose call it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
     pub model: String,
     pub usage: Usage,
     /// In dollars, with fees such as those of web searches.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token_ms: Option<u64>,
     /// How often it was tried, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u64>,
     /// If it is not the usual one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub speed: Option<String>,
     /// When its answer was complete.
     pub end: Nanos,
     /// It has no line, and is traced.
+    #[serde(skip)]
     pub is_taken: bool,
 }
 
@@ -189,16 +201,16 @@ impl Facts {
         }
     }
 
-    /// Offers again what was taken of `session`, because it was not stored, or not for every destination.
-    pub fn offer_again(&mut self, session: &str) {
+    /// Offers again what was taken of `session`, because it was not stored, or not for every destination. `stored` was taken before a
+    /// restart, or is not held any more.
+    pub fn offer_again(&mut self, session: &str, stored: Vec<Call>, now: Nanos) {
+        for call in stored {
+            let key = (session.to_owned(), call.request_id.clone());
+            *self.calls.at(key, now) = Call { is_taken: true, ..call };
+        }
         let taken = self.calls.by_key.iter().filter(|(key, call)| key.0 == session && call.is_taken);
         let taken: Vec<Key> = taken.map(|(key, _)| key.clone()).collect();
         self.fresh.extend(taken);
-    }
-
-    /// The calls of `session` without a line that were taken so far.
-    pub fn taken(&self, session: &str) -> impl Iterator<Item = &Call> {
-        self.calls.by_key.iter().filter(move |(key, call)| key.0 == session && call.is_taken).map(|(_, call)| call)
     }
 
     /// Some call of `session` has come that may have no line.

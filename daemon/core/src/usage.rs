@@ -241,7 +241,9 @@ pub struct Row {
 pub struct Report {
     pub rows: Vec<Row>,
     pub total: Row,
-    /// What calls without a line in a transcript used, by Claude Code's own totals: in no other row.
+    /// What calls without a line in a transcript used that Claude Code's telemetry names: in no other row.
+    pub telemetry: Row,
+    /// What other calls without a line used, by Claude Code's own totals: in no other row.
     pub untraced: Row,
     /// Calls whose model has no known price, by model: their cost is in no row.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -304,8 +306,9 @@ impl Summing {
             let heavier = others.total_cmp(&cost).then(more.cmp(&tokens));
             if by.is_time() { one.key.cmp(&other.key) } else { heavier.then_with(|| one.key.cmp(&other.key)) }
         });
-        let untraced = Row { key: "untraced".to_owned(), ..Row::default() };
-        Report { rows, total: self.total.row("total".to_owned()), untraced, unpriced: self.unpriced }
+        let empty = |key: &str| Row { key: key.to_owned(), ..Row::default() };
+        let (telemetry, untraced) = (empty("telemetry"), empty("untraced"));
+        Report { rows, total: self.total.row("total".to_owned()), telemetry, untraced, unpriced: self.unpriced }
     }
 }
 

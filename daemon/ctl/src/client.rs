@@ -19,7 +19,8 @@ use cc_core::{
     config::Config,
     import_state::Imported,
     status::{
-        DeadLetter, Failure, Forget, GiveScore, Left, Pause, Redirect, Redirected, Settle, Status, Trust, TrustAnswer,
+        AskHidden, DeadLetter, Failure, Forget, GiveScore, HiddenCalls, Left, Pause, Redirect, Redirected, Settle,
+        Status, Trust, TrustAnswer,
         delivery::{AskDelivery, Delivery},
         history::{Ask, Known, Taken},
     },
@@ -190,6 +191,12 @@ impl Client {
     /// Imports such sessions; returns how many were new.
     pub(crate) fn import(&self, sessions: &[Imported]) -> anyhow::Result<Taken> {
         self.post("/v1/imported", sessions)
+    }
+
+    /// The calls without a line of one session, or of all, unless nothing has changed since that stamp.
+    pub(crate) fn hidden_calls(&self, session_id: Option<&str>, unless: &str) -> anyhow::Result<HiddenCalls> {
+        let ask = AskHidden { session_id: session_id.map(str::to_owned), unless: unless.to_owned() };
+        self.post("/v1/hidden-calls", &ask)
     }
 
     /// Spans that no server accepts.

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     backfill::find,
-    client, session,
+    client, hidden, session,
     ui::{amount::count, progress::Progress},
 };
 use cc_core::{
@@ -79,6 +79,10 @@ impl History {
     /// # Errors
     /// If the index cannot be written.
     pub(crate) fn update(&mut self) -> anyhow::Result<index::Updated> {
+        let found = hidden::calls(None, &self.index.stamp()?);
+        if let Some((calls, stamp)) = found.and_then(|found| Some((found.calls?, found.stamp))) {
+            self.index.know(&calls, &stamp, &self.config.rules)?;
+        }
         let roots = session::roots()?;
         let paths = if self.paths.is_empty() { &roots } else { &self.paths };
         let (mut skipped, mut refused) = Default::default();

@@ -31,6 +31,7 @@ mod detached;
 mod doctor;
 mod forget;
 mod help;
+mod hidden;
 mod history;
 mod import_state;
 mod kinds;

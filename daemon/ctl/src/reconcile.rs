@@ -6,6 +6,7 @@ use anyhow::Context;
 use serde_json::json;
 
 use crate::{
+    hidden,
     session::{self, Found},
     ui::{amount::count, table},
 };
@@ -26,18 +27,20 @@ const UNSEEN: &str = "compactions, titles, web searches, answers without content
 
 pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
     let Found { id, transcript: path } = session::offline(session)?;
-    let book = rebuild::book(&path, &id).with_context(|| format!("{} cannot be read", path.display()))?;
+    let mut book = rebuild::book(&path, &id).with_context(|| format!("{} cannot be read", path.display()))?;
+    let hidden = hidden::calls(Some(&id), "").and_then(|found| found.calls).unwrap_or_default();
+    book.calls.extend(hidden.iter().map(Into::into));
     let mut untraced = Untraced::default();
     rebuild::untraced(&path, &book).iter().for_each(|found| untraced.add(&found.untraced));
     let traced = book.traced();
     let stated = book.runs.last().map(|run| run.stated.clone());
-    let rows = stated.as_ref().map(|stated| reconcile::rows(&traced.models, stated));
+    let rows = stated.as_ref().map(|stated| reconcile::rows(&traced.models, &traced.telemetry, stated));
     let exceeds = rows.iter().flatten().any(|row| !row.excess.is_none());
     let code = if exceeds { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     if json {
         let report = json!({
             "session_id": id, "transcript": path, "traced": traced, "stated": stated, "models": rows, "exceeds": exceeds,
-            "untraced": untraced.row(),
+            "telemetry": traced.telemetry_row(), "untraced": untraced.row(),
         });
         output::json(&report, true)?;
         return Ok(code);
@@ -54,6 +57,9 @@ pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<Exi
     for row in &rows {
         out!("{}", header(&row.model));
         out!("{}", line("traced", &row.traced));
+        if !row.telemetry.is_none() {
+            out!("{}", line("from telemetry", &row.telemetry));
+        }
         out!("{}", line("Claude Code says", &row.stated));
         if !row.unseen.is_none() {
             out!("{}", line("in no line", &row.unseen));
@@ -63,6 +69,9 @@ pub(crate) fn reconcile(session: Option<&str>, json: bool) -> anyhow::Result<Exi
         }
     }
     out!("{} traced; Claude Code says they cost ${:.4}.", count_calls(traced.calls), stated.cost_usd);
+    if traced.telemetry_calls > 0 {
+        out!("{} of them without a line, which Claude Code's telemetry names.", count_calls(traced.telemetry_calls));
+    }
     if traced.later > 0 {
         out!("{} made after Claude Code wrote its totals: not compared.", count_calls(traced.later));
     }

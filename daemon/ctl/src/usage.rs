@@ -37,7 +37,7 @@ const OVER: &str = "  over budget";
   cc-langfusectl usage --by session --json ~/.claude/projects/-home-me-app
 
 Every model call with a line in a transcript counts once, however often it was copied by forks and resumed sessions; subagents count for the
-session that launched them. What Claude Code itself counted beyond those lines (titles, compactions, web searches) is `untraced`. Costs are those of Anthropic's list prices; config.toml can name others.")]
+session that launched them. Calls without a line (titles, compactions, web searches) are `telemetry` where setup --native-otel brought them; what Claude Code itself counted beyond both is `untraced`. Costs are those of Anthropic's list prices; config.toml can name others.")]
 pub(crate) struct Usage {
     /// Transcripts, or directories of them, in place of all of your own
     paths: Vec<PathBuf>,
@@ -53,7 +53,7 @@ pub(crate) struct Usage {
     /// Days and weeks of UTC in place of local time
     #[arg(long)]
     utc: bool,
-    /// One JSON object: `rows`, `total`, `untraced`
+    /// One JSON object: `rows`, `total`, `telemetry`, `untraced`
     #[arg(long, conflicts_with = "csv")]
     json: bool,
     /// Comma-separated values, with a line of names first
@@ -194,14 +194,14 @@ fn table(report: &Report, by: By, budget: Option<f64>, named: impl Fn(&Row) -> S
         }
         lines = build(short, key, &SPARE[..without]);
     }
-    if !report.untraced.tokens.is_none() {
-        let Row { tokens, cost_usd, .. } = &report.untraced;
+    let beyond = [
+        (&report.telemetry, "From telemetry", "calls without a line, such as titles, compactions and web searches"),
+        (&report.untraced, "Untraced", "Claude Code counted them, but wrote no line for their calls"),
+    ];
+    for (Row { tokens, cost_usd, .. }, name, what) in beyond.into_iter().filter(|(row, ..)| !row.tokens.is_none()) {
         let cost = cost_usd.map_or_else(|| "no known price".to_owned(), dollars);
-        lines.push(format!(
-            "Untraced, in no row above: {} tokens in, {} out, {cost}: Claude Code counted them, but wrote no line for their calls.",
-            tokens.total() - tokens.output,
-            tokens.output
-        ));
+        let (input, output) = (tokens.total() - tokens.output, tokens.output);
+        lines.push(format!("{name}, in no row above: {input} tokens in, {output} out, {cost}: {what}."));
     }
     if !report.unpriced.is_empty() {
         let models =
@@ -246,6 +246,7 @@ mod tests {
         let report = Report {
             rows: vec![row("a,b\"c"), row("=cmd()"), Row { cost_usd: None, ..row("plain") }],
             total: row("total"),
+            telemetry: Row::default(),
             untraced: Row::default(),
             unpriced: Default::default(),
         };

@@ -115,7 +115,7 @@ impl Engine {
                     return;
                 }
             }
-            facts::again(&self.telemetry, &to.session_id);
+            facts::again(&self.telemetry, &self.store, &to.session_id);
             match session {
                 Some(session) => {
                     session.begin_again();

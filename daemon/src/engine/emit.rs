@@ -12,6 +12,7 @@ use crate::{
     clock,
     reader::{self, MAX_SPILLED_BYTES},
     rebuild,
+    store::{self, hidden::Hidden},
     telemetry::Telemetry,
 };
 use cc_core::{
@@ -24,6 +25,7 @@ use cc_core::{
     reconcile::Stated,
     redact::{Counts, Redactor},
     score::{self, Scored},
+    telemetry,
     transcript::{
         lines::Line,
         record::{self, Nanos, Record, SessionFacts, Skip},
@@ -58,6 +60,8 @@ pub(super) struct Gathered {
     pub(super) off: Vec<TraceId>,
     /// Events for the traces of turns that the user abandoned.
     pub(super) marks: Vec<Outgoing>,
+    /// Calls without a line, whose observations are among them.
+    pub(super) hidden: Vec<Hidden>,
     /// Turns that have ended.
     pub(super) turns: Vec<Past>,
     /// What else is known of turns, and of the session.
@@ -82,6 +86,7 @@ impl Gathered {
 
     pub(super) fn is_news(&self) -> bool {
         self.bytes > 0
+            || !self.hidden.is_empty()
             || !self.off.is_empty()
             || !self.skipped.is_empty()
             || !self.launches.is_empty()
@@ -220,8 +225,14 @@ pub(super) fn push_line(session: &Session, tail: &mut Tail, found: &mut Gathered
     }
 }
 
-/// Emits the turns that are complete. Returns the ids of the settled events, and what the session waits for.
-pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gathered) -> (Vec<String>, Awaits) {
+/// Emits the turns that are complete. Returns the ids of the settled events, and what the session waits for. `stored` are its calls
+/// without a line from before.
+pub(super) fn emit_complete(
+    session: &Session,
+    tail: &mut Tail,
+    stored: impl FnOnce() -> Result<Vec<telemetry::Call>, store::Error>,
+    found: &mut Gathered,
+) -> (Vec<String>, Awaits) {
     let events: Vec<_> = session.to_deal_with().collect();
     let waiting = events.iter();
     let waiting: Vec<_> = waiting
@@ -282,7 +293,7 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gath
     }
     if tail.totals != Totals::None && is_over {
         match tail.read_to.offset {
-            ..=MAX_COMPARED_BYTES => untraced(session, found),
+            ..=MAX_COMPARED_BYTES => untraced(session, stored, found),
             _ => found.skip(NOT_COMPARED),
         }
     }
@@ -291,16 +302,21 @@ pub(super) fn emit_complete(session: &Session, tail: &mut Tail, found: &mut Gath
 
 /// Adds events for what Claude Code's totals say beyond what is traced of a session that has ended. All of them are found each time:
 /// an event that was queued before is not queued again.
-fn untraced(session: &Session, found: &mut Gathered) {
+fn untraced(
+    session: &Session,
+    stored: impl FnOnce() -> Result<Vec<telemetry::Call>, store::Error>,
+    found: &mut Gathered,
+) {
     let row = &session.row;
-    let mut calls = match rebuild::book(&row.transcript, &row.session_id) {
+    let read = rebuild::book(&row.transcript, &row.session_id).map_err(|error| error.to_string());
+    let (mut calls, stored) = match read.and_then(|book| Ok((book, stored().map_err(|error| error.to_string())?))) {
         Ok(found) => found,
         Err(error) => {
-            tracing::warn!(session = row.session_id, %error, "the totals of the session cannot be compared");
+            tracing::warn!(session = row.session_id, error, "the totals of the session cannot be compared");
             return found.skip(NOT_COMPARED);
         }
     };
-    calls.calls.extend(facts::hidden_calls(&found.telemetry, &row.session_id));
+    calls.calls.extend(facts::hidden_calls(&stored, &found.hidden));
     let remainders = rebuild::untraced(&row.transcript, &calls);
     let pipeline = Pipeline { session_id: &row.session_id, options: &row.hint.options, rules: &session.rules };
     let events = book::events(&pipeline, &calls, &remainders, &mut found.redacted);

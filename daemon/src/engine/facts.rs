@@ -7,11 +7,16 @@ use super::{
     emit::Gathered,
     session::{Session, Tail},
 };
-use crate::telemetry::Telemetry;
+use crate::{
+    clock,
+    store::{handle::Handle, hidden::Hidden},
+    telemetry::Telemetry,
+};
 use cc_core::{
-    book,
+    book, ids,
     pipeline::{Outgoing, Pipeline},
-    telemetry::Fate,
+    redact::Counts,
+    telemetry::{Call, Fate},
     turn::Turn,
 };
 
@@ -86,10 +91,17 @@ pub(super) fn add(telemetry: &Telemetry, session: &str, observations: &mut [Outg
 }
 
 /// What was read of `session` was not stored, or is read again for a destination that was behind: its calls without a line come
-/// again, and are queued only where they are new.
-pub(super) fn again(telemetry: &Telemetry, session: &str) {
+/// again, those of the `store` among them, and are queued only where they are new.
+pub(super) fn again(telemetry: &Telemetry, store: &Handle, session: &str) {
+    if telemetry.facts().is_none() {
+        return;
+    }
+    let stored = store.call(|store| store.hidden_calls_of(session)).unwrap_or_else(|error| {
+        tracing::warn!(session, %error, "calls without a line from before a restart are not known");
+        Vec::new()
+    });
     if let Some(mut facts) = telemetry.facts() {
-        facts.offer_again(session);
+        facts.offer_again(session, stored, clock::now_ns());
     }
 }
 
@@ -119,17 +131,34 @@ pub(super) fn add_hidden(session: &Session, tail: &Tail, found: &mut Gathered) {
     drop(facts);
     let pipeline = Pipeline { session_id: &row.session_id, options: &row.hint.options, rules: &session.rules };
     for call in calls {
-        let turn = of(call.prompt_id.as_deref());
-        let out = turn.and_then(|turn| pipeline.hidden(turn, &call, &mut found.redacted));
+        let Some(turn) = of(call.prompt_id.as_deref()) else { continue };
+        let out = pipeline.hidden(turn, &call, &mut found.redacted);
         found.bytes += out.as_ref().map_or(0, |out| out.bytes);
         // Only where its turn is known.
         found.marks.extend(out);
+        found.hidden.push((ids::trace_id(turn.trace_key()), masked(call, session)));
     }
 }
 
-/// The calls of `session` without a line that are traced, for its balance.
-pub(super) fn hidden_calls(telemetry: &Telemetry, session: &str) -> Vec<book::Call> {
-    telemetry.facts().map(|facts| facts.taken(session).map(book::Call::from).collect()).unwrap_or_default()
+/// Without its secrets, as it is stored.
+fn masked(mut call: Call, session: &Session) -> Call {
+    if !session.row.hint.options.unredacted {
+        let Call { request_id, prompt_id, source, agent_id, model, speed, .. } = &mut call;
+        let some = [prompt_id, source, agent_id, speed].into_iter().flatten();
+        for text in some.chain([request_id, model]) {
+            // Counted where its observation is masked.
+            if let Some(masked) = session.rules.scrub(text, &mut Counts::new()) {
+                *text = masked;
+            }
+        }
+    }
+    call
+}
+
+/// The calls of a session without a line that are traced, for its balance: those that were stored before, and `new` ones.
+pub(super) fn hidden_calls(stored: &[Call], new: &[Hidden]) -> Vec<book::Call> {
+    let is_new = |call: &&Call| !stored.iter().any(|known| known.request_id == call.request_id);
+    stored.iter().chain(new.iter().map(|(_, call)| call).filter(is_new)).map(book::Call::from).collect()
 }
 
 #[cfg(test)]

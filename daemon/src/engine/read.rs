@@ -89,10 +89,12 @@ impl Engine {
             // What was read is not stored, so it is read again from the stored position.
             Ok(Err(ReadStop::Store(error))) => {
                 tracing::warn!(%error, "the database does not take what was read; trying again");
+                facts::again(&self.telemetry, &self.store, &session.row.session_id);
                 session.begin_again();
                 session.retry();
             }
             Err(_) => {
+                facts::again(&self.telemetry, &self.store, &session.row.session_id);
                 session.begin_again();
                 session.phase = Phase::Over;
                 let (session_id, offset) = (&session.row.session_id, tail.lines.consumed());
@@ -332,7 +334,8 @@ impl Engine {
             *found.skipped.entry("orphan").or_default() += orphans;
         }
         let over = session.is_over() || session.row.hint.event == Event::Ended;
-        let (dealt_with, awaits) = emit_complete(session, tail, &mut found);
+        let stored = || self.store.call(|store| store.hidden_calls_of(&session.row.session_id));
+        let (dealt_with, awaits) = emit_complete(session, tail, stored, &mut found);
         let mut agents = std::mem::take(&mut session.agents);
         let read = self.read_agents(session, &mut agents, tail, over, room, &mut found);
         session.agents = agents;
@@ -507,7 +510,7 @@ impl Engine {
                 tracing::warn!(%error, "the database does not take what was read; trying again");
                 for session in sessions {
                     session.step = None;
-                    facts::again(&self.telemetry, &session.row.session_id);
+                    facts::again(&self.telemetry, &self.store, &session.row.session_id);
                     session.begin_again();
                     session.retry();
                 }
@@ -553,6 +556,7 @@ fn step(session: &Session, tail: &Tail, file: &mut Transcript, mut found: Gather
         spans: found.spans,
         off: found.off,
         marks: found.marks,
+        hidden: found.hidden,
         turns: found.turns,
         scores: found.scores,
         launches: found.launches,

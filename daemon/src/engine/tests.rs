@@ -408,6 +408,7 @@ fn a_session_is_not_read_again_for_a_destination_that_was_behind_while_its_proje
             spans: Vec::new(),
             off: Vec::new(),
             marks: Vec::new(),
+            hidden: Vec::new(),
             turns: Vec::new(),
             scores: Vec::new(),
             launches: Vec::new(),

@@ -26,6 +26,14 @@ pub struct Filter {
     pub project: Option<String>,
 }
 
+impl Filter {
+    /// True if calls in this directory are selected.
+    pub(super) fn is_of(&self, dir: Option<&String>) -> bool {
+        let is_within = |wanted: &String| dir.is_some_and(|dir| Path::new(dir).starts_with(wanted));
+        self.project.as_ref().is_none_or(is_within)
+    }
+}
+
 impl Index {
     /// The sums of all calls that `filter` selects, each counted once, by `by`. Days are those of `zone`.
     ///
@@ -110,11 +118,11 @@ impl Index {
             };
             sums.add(key, &counted);
         }
-        let untraced = self.untraced(filter, None)?;
-        Ok(Report { untraced, ..sums.report(by) })
+        let (telemetry, untraced) = (self.telemetry(filter, None)?, self.untraced(filter, None)?);
+        Ok(Report { telemetry, untraced, ..sums.report(by) })
     }
 
-    /// What calls without a line used, in all sessions or one, of those that `filter` means.
+    /// What calls without a line used that nothing else names, in all sessions or one, of those that `filter` means.
     ///
     /// # Errors
     /// As SQLite says.
@@ -130,9 +138,7 @@ impl Index {
         let mut sum = Row { key: "untraced".to_owned(), ..Row::default() };
         while let Some(row) = rows.next()? {
             let dir = row.get::<_, Option<i64>>(0)?.and_then(|id| names.get(&id));
-            if let Some(wanted) = &filter.project
-                && !dir.is_some_and(|dir| Path::new(dir).starts_with(wanted))
-            {
+            if !filter.is_of(dir) {
                 continue;
             }
             sum.tokens += super::lists::tokens(row, 1)?;

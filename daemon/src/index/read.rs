@@ -23,7 +23,7 @@ use crate::{
     rebuild::{self, Checkpoint, Grown, Part},
 };
 use cc_core::{
-    book::{Book, Run},
+    book::{Book, Call, Run},
     ids::TraceId,
     reconcile::Tokens,
     transcript::{is_name, record::Nanos},
@@ -128,6 +128,8 @@ pub(super) struct Job<'s> {
     pub state: Option<(State, Vec<u8>)>,
     /// Whether it is to be read on next time.
     pub keep: bool,
+    /// Its calls without a line that Claude Code's telemetry names.
+    pub hidden: Vec<Call>,
 }
 
 /// What is remembered of a session to read on from its last turn.
@@ -348,6 +350,7 @@ fn read(job: &Job<'_>, before: Option<(&State, &Vec<u8>)>) -> Result<Option<Sess
         None => {
             // Here they count, though no trace has them.
             unplaced.iter().for_each(|turn| book.add(turn));
+            book.calls.extend(job.hidden.iter().cloned());
             session.untraced = Some(untraced(path, &book));
             (book.runs.last().map(Run::until), facts.forked_from.clone())
         }

@@ -7,6 +7,7 @@ use super::*;
 use cc_core::{redact::Redactor, usage::By};
 
 mod grown;
+mod hidden;
 
 fn line(kind: &str, uuid: &str, more: serde_json::Value) -> String {
     let mut line = json!({"type": kind, "uuid": uuid, "timestamp": "2026-11-20T10:00:00.000Z", "cwd": "/home/dev/app"});

@@ -6,7 +6,12 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 
 use super::{
-    DestinationId, Result, SessionRow, Store, count, json, sessions::consume, suppressed, unknown_kinds::note_unknown,
+    DestinationId, Result, SessionRow, Store, count,
+    hidden::{self, Hidden},
+    json,
+    sessions::consume,
+    suppressed,
+    unknown_kinds::note_unknown,
 };
 use cc_core::{
     destination::Destination,
@@ -30,6 +35,8 @@ pub struct Advance {
     pub off: Vec<TraceId>,
     /// Events for turns emitted before: left out if the destination does not know their root.
     pub marks: Vec<Outgoing>,
+    /// Calls without a line, whose observations are among them.
+    pub hidden: Vec<Hidden>,
     pub turns: Vec<Past>,
     /// What else is known of them, and of the session.
     pub scores: Vec<Scored>,
@@ -98,6 +105,9 @@ impl Store {
     fn advance_in(&self, tx: &Connection, step: &Advance, sum: &mut Queued) -> Result<Vec<(DestinationId, usize)>> {
         step.off.iter().try_for_each(|trace| suppressed::leave_out(tx, trace))?;
         let stored = self.queue_for_all(tx, step, sum)?;
+        if !step.hidden.is_empty() {
+            hidden::put(tx, step, self.is_paused(&step.session.hint.project_dirs)?)?;
+        }
         move_session(tx, step)?;
         note_turns(tx, step)?;
         consume(tx, &step.consumed, step.kept.as_deref())?;

@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::{
-    DestinationId, Result, Store,
+    DestinationId, Result, Store, hidden,
     observations::{Seq, release},
     outbox::did_not_arrive,
     suppressed::suppress,
@@ -11,7 +11,7 @@ use super::{
 use cc_core::ids::{TraceId, hex};
 
 impl Store {
-    /// Removes the waiting spans of these traces, the title of their session, and their dead letters, and suppresses
+    /// Removes the waiting spans of these traces, the title of their session, their dead letters and calls without a line, and suppresses
     /// the traces from now on. Returns how many spans were waiting.
     ///
     /// # Errors
@@ -41,6 +41,7 @@ impl Store {
                 .execute([format!("\"trace_id\":\"{}\"", hex(trace))])?;
             tx.prepare_cached("DELETE FROM media_link WHERE trace_id = ?")?.execute([trace])?;
             tx.prepare_cached("DELETE FROM score WHERE trace_id = ?")?.execute([trace])?;
+            hidden::forget(&tx, session_id, trace)?;
         }
         tx.execute(
             "DELETE FROM media WHERE (destination, hash) NOT IN (SELECT destination, hash FROM media_link)",

@@ -22,6 +22,7 @@ mod first_start;
 mod followers;
 mod forget;
 pub mod handle;
+pub mod hidden;
 mod history;
 mod inbox;
 pub mod media;

@@ -374,6 +374,19 @@ CREATE TABLE score (
 CREATE INDEX score_waiting ON score (destination, tries, seq) WHERE body IS NOT NULL;
 ";
 
+/// What version 12 changed.
+const SCHEMA_12: &str = "
+-- Calls without a line that Claude Code's telemetry named and that are traced: their numbers, no conversation. The oldest make room.
+CREATE TABLE hidden_call (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    session_id TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    trace_id BLOB NOT NULL,
+    call TEXT NOT NULL,
+    UNIQUE (session_id, request_id)
+) STRICT;
+";
+
 /// Each version's change, applied in one transaction.
 pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(SCHEMA),
@@ -387,4 +400,5 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(SCHEMA_9),
     M::up(SCHEMA_10),
     M::up(SCHEMA_11),
+    M::up(SCHEMA_12),
 ];

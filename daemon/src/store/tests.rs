@@ -24,6 +24,7 @@ mod consent;
 mod destinations;
 mod file;
 mod followers;
+mod hidden;
 mod history;
 mod images;
 mod migrate;
@@ -138,6 +139,7 @@ fn step(spans: Vec<Observation>) -> Advance {
         behind: vec![],
         off: vec![],
         marks: Vec::new(),
+        hidden: Vec::new(),
         turns: Vec::new(),
         scores: Vec::new(),
         session: session("s-1"),

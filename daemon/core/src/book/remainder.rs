@@ -74,7 +74,7 @@ impl Untraced {
             let cost = cost(its, run.stated.costs.get(&row.model).copied(), &row);
             (row.model, UntracedModel { tokens: row.unseen, cost_usd: cost })
         };
-        let rows = rows(&traced.models, &run.stated).into_iter().filter(|row| !row.unseen.is_none());
+        let rows = rows(&traced.models, &traced.telemetry, &run.stated).into_iter().filter(|row| !row.unseen.is_none());
         Self { models: rows.map(of_model).collect() }
     }
 
@@ -218,6 +218,7 @@ mod tests {
             is_cut: false,
             web: 0,
             is_copy,
+            is_hidden: false,
         }
     }
 
@@ -287,7 +288,11 @@ mod tests {
                 expect.into_iter().map(|(key, input, output)| (key.to_owned(), input, output)).collect();
             assert_eq!(found(&fork, Some(&parent)), expect, "{name}");
             let traced = fork.traced();
-            assert_eq!(rows(&traced.models, &fork.runs[0].stated)[0].excess, Tokens::default(), "{name}");
+            assert_eq!(
+                rows(&traced.models, &traced.telemetry, &fork.runs[0].stated)[0].excess,
+                Tokens::default(),
+                "{name}"
+            );
         }
         assert_eq!(found(&fork(1, 27, 9), None), [], "without its parent the two cannot be distinguished");
         assert_eq!(found(&fork(40, 12, 5), None).len(), 1, "they can if its totals began with itself");

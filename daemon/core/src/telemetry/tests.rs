@@ -220,9 +220,9 @@ fn a_call_without_a_line_within_a_subagent_is_one_and_what_was_not_stored_is_off
     };
     assert_eq!(taken(&mut facts), ["r1", "r2"], "others of a subagent have a line");
     assert!(taken(&mut facts).is_empty());
-    facts.offer_again("other");
+    facts.offer_again("other", Vec::new(), 0);
     assert!(taken(&mut facts).is_empty());
-    facts.offer_again("s");
+    facts.offer_again("s", Vec::new(), 0);
     let mut again = taken(&mut facts);
     again.sort();
     assert_eq!(again, ["r1", "r2"]);

@@ -56,7 +56,7 @@ pub(super) const ALL: [Described; 5] = [
         name: "usage",
         title: "Tokens and cost",
         what: "Tokens and cost of model calls, summed by day, week, month, project, model, session, tool, skill, agent, mcp or branch. \
-               The total covers all rows, also those that are not shown. `untraced` is what Claude Code counted without a line in a transcript.",
+               The total covers all rows, also those that are not shown. `telemetry` is what calls without a line in a transcript used, as far as Claude Code's telemetry names them; `untraced` is what it counted beyond.",
         schema: || {
             object(
                 &[
@@ -239,7 +239,7 @@ fn usage_of(history: &History, given: UsageOf, zone: &TimeZone) -> anyhow::Resul
     if by.is_time() {
         report.rows.reverse();
     }
-    let mut answer = json!({"total": report.total, "untraced": report.untraced});
+    let mut answer = json!({"total": report.total, "telemetry": report.telemetry, "untraced": report.untraced});
     if !report.unpriced.is_empty() {
         answer["unpriced"] = json!(report.unpriced);
     }
@@ -332,8 +332,11 @@ fn items() -> usize {
 fn session(history: &History, given: SessionOf, _: &TimeZone) -> anyhow::Result<Value> {
     let one = found(history, &given.session)?;
     let turns = history.index.turns(&one.session_id)?;
-    let untraced = history.index.untraced(&Filter::default(), Some(&one.session_id))?;
-    let answer = json!({"session": listed(history, &one)?, "untraced": untraced, "turns_in_all": turns.len()});
+    let (filter, id) = (Filter::default(), Some(&*one.session_id));
+    let (telemetry, untraced) = (history.index.telemetry(&filter, id)?, history.index.untraced(&filter, id)?);
+    let answer = json!({
+        "session": listed(history, &one)?, "telemetry": telemetry, "untraced": untraced, "turns_in_all": turns.len(),
+    });
     let part = Part { limit: given.limit, offset: given.offset };
     list(answer, "turns", &turns, &part, |turn| Ok(turn_value(turn, said(history, &one, turn.at_byte))))
 }

@@ -9,7 +9,7 @@ use super::{
     sessions::{state, title},
     short,
     turn_page::{Node, Tree, read},
-    usage::untraced,
+    usage::beyond,
 };
 use crate::history::prompt;
 use cc_core::{observation::Body, redact::Redactor, visible};
@@ -70,6 +70,10 @@ fn pager(id: &str, query: &Query, page: usize, pages: usize) -> Markup {
 
 /// The session's properties and usage.
 pub(super) fn head(site: &Site, one: &Listed) -> Markup {
+    let (filter, id) = (Filter::default(), Some(&*one.session_id));
+    let history = site.history();
+    let rows = history.index.telemetry(&filter, id).and_then(|row| Ok((row, history.index.untraced(&filter, id)?)));
+    drop(history);
     html! {
         dl .facts {
             dt { "State" } dd { (state(one)) }
@@ -86,7 +90,7 @@ pub(super) fn head(site: &Site, one: &Listed) -> Markup {
                 td .n { (number(one.sum.turns)) } td .n { (number(one.sum.calls)) } (figures(one.sum.tokens, one.sum.cost_usd))
             } }
         } }
-        @if let Ok(row) = site.history().index.untraced(&Filter::default(), Some(&one.session_id)) { (untraced(&row)) }
+        @if let Ok((telemetry, untraced)) = rows { (beyond(&telemetry, &untraced)) }
         @if one.all_turns > one.sum.turns {
             p .dim { (number(one.all_turns - one.sum.turns)) " more turns have no model call of their own, or were copied from another session, which counts them." }
         }

@@ -93,7 +93,7 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
             } }
         } }
         (more(all - most, &format!("usage{}", query.with("all", "1"))))
-        (untraced(&report.untraced))
+        (beyond(&report.telemetry, &report.untraced))
         @if !report.unpriced.is_empty() {
             p { "Without a known price, in no cost above: "
                 @for (at, (model, calls)) in report.unpriced.iter().enumerate() {
@@ -111,13 +111,19 @@ pub(super) fn more(rows: usize, all: &str) -> Markup {
     }
 }
 
-/// What no line in a transcript shows.
-pub(super) fn untraced(row: &Row) -> Markup {
+/// What no line in a transcript shows: what Claude Code's telemetry names, and the rest.
+pub(super) fn beyond(telemetry: &Row, untraced: &Row) -> Markup {
+    let why = [
+        "These calls have no line in a transcript: titles, compactions, web searches.",
+        "Claude Code counted them, but wrote no line for their calls: titles, compactions, web searches.",
+    ];
     html! {
-        @if !row.tokens.is_none() {
-            p { "Untraced, in no row above: " (number(row.tokens.total())) " tokens, " (number(row.tokens.output)) " of them output, "
-                (row.cost_usd.map(dollars).unwrap_or_else(|| "no known price".to_owned()))
-                ". Claude Code counted them, but wrote no line for their calls: titles, compactions, web searches." }
+        @for ((row, name), why) in [(telemetry, "From telemetry"), (untraced, "Untraced")].into_iter().zip(why) {
+            @if !row.tokens.is_none() {
+                p { (name) ", in no row above: " (number(row.tokens.total())) " tokens, " (number(row.tokens.output)) " of them output, "
+                    (row.cost_usd.map(dollars).unwrap_or_else(|| "no known price".to_owned()))
+                    ". " (why) }
+            }
         }
     }
 }
