@@ -17,6 +17,7 @@ use serde::Deserialize;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
+    archive::Archive,
     clock::now_ms,
     configured::Configured,
     delivery::supervisor::{InFlight, Order},
@@ -71,6 +72,8 @@ pub struct Context {
     pub room: Arc<Semaphore>,
     /// Claude Code's own telemetry, if it is received.
     pub telemetry: Telemetry,
+    /// Copies of transcripts.
+    pub archive: Archive,
 }
 
 impl Context {
@@ -223,6 +226,7 @@ fn report(context: &Context) -> Result<Status, store::Error> {
         imported: counts.imported,
         config_error: context.configured.problem(),
         telemetry: context.telemetry.received(),
+        archive: context.archive.status(),
         unread: context.refused.still(),
         store_error: trouble.map(|(error, since)| Trouble { error, since: time(since) }),
         sessions: sessions
@@ -328,8 +332,16 @@ async fn forget(State(context): State<Context>, body: Bytes) -> Result<Json<usiz
     let request: Forget = parse_json(&body)?;
     let traces: Option<Vec<_>> = request.traces.iter().map(|id| cc_core::ids::from_hex(id)).collect();
     let traces = traces.ok_or_else(|| Failed::asked("a trace has no id of 32 digits"))?;
-    let forgotten = context.intake.store.call(|store| store.forget(&request.session_id, &traces));
-    forgotten.map(Json).map_err(Failed::from)
+    let forgotten = context.intake.store.call(|store| store.forget(&request.session_id, &traces))?;
+    // A copy that is being made is finished first.
+    let removed = tokio::task::spawn_blocking(move || context.archive.forget(&request.session_id)).await;
+    match removed.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
+        Ok(_) => Ok(Json(forgotten)),
+        Err(error) => Err(Failed(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the copy in the archive cannot be removed: {error}; run it again"),
+        )),
+    }
 }
 
 /// Answers the calls without a line of one session, or of all.

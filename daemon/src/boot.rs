@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{atomic::Ordering, mpsc},
+    sync::{Arc, atomic::Ordering, mpsc},
     time::Duration,
 };
 
@@ -13,10 +13,12 @@ use tokio::{
     io::AsyncReadExt,
     net::unix::pipe,
     signal::unix::{SignalKind, signal},
+    sync::Notify,
 };
 
 use crate::{
     api::{self, Context},
+    archive::{self, Archive, Pass},
     clock,
     configured::{self, Configured},
     consent_files::Consent,
@@ -48,6 +50,15 @@ const SCAN: Duration = Duration::from_secs(15 * 60);
 /// How many of these the engine gets at once. Everything found in one pass over them is stored together, and a pass is short in
 /// any case, so a small number would mean many transactions.
 const HANDED_OVER_AT_ONCE: usize = 64;
+
+/// How long after the end of a session its transcript is archived, and how soon one that is still being read is tried again.
+const ARCHIVE_DELAY: Duration = Duration::from_secs(2);
+
+/// How often that is tried before the next search.
+const ARCHIVE_TRIES: usize = 5;
+
+/// How far back sessions are looked at when one has ended.
+const ARCHIVED_BACK: Duration = Duration::from_secs(15 * 60);
 
 /// How soon sessions that are still being written are checked again.
 const GROWING_POLL: Duration = Duration::from_millis(250);
@@ -161,6 +172,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let consent = Consent::new(&home, configured.clone());
     let roots = config.roots(&home);
     let receiver = config.telemetry.clone();
+    let settings = archive::Settings {
+        state: paths.state.clone(),
+        limit: config.archive_bytes,
+        rules: config.rules.clone(),
+        roots: roots.clone(),
+    };
+    let archive = Archive::new(settings, store.clone(), consent.clone());
     let telemetry = if receiver.is_some() { Telemetry::on() } else { Telemetry::default() };
     let engine = Engine::new(store.clone(), orders.clone(), engine_sender.clone(), config, &home);
     let engine = engine.with_consent(consent.clone()).with_telemetry(telemetry.clone());
@@ -195,6 +213,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         program,
         room: Context::room(),
         telemetry: telemetry.clone(),
+        archive: archive.clone(),
     };
     let is_done_with = runtime.block_on(async {
         let listener = socket::listen(&paths, &lock, passed)?;
@@ -207,6 +226,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let spool = watch_spool(context.intake.clone(), paths.spool.clone());
         let scan = look_for_sessions(scan, engine_sender.clone(), paths.begun.clone());
         let mut owner = args.until_stdin_ends.map(|_| stdin()).transpose().context("standard input")?;
+        tokio::spawn(keep_copies(archive, context.intake.ended.clone()));
         let known = context.clone();
         let abandoned = async {
             match &mut owner {
@@ -345,9 +365,38 @@ async fn look_for_sessions(scan: Scan, engine: mpsc::Sender<Input>, marker: Path
     }
 }
 
+/// Archives transcripts: at the start, regularly, and when a session has ended.
+async fn keep_copies(archive: Archive, ended: Arc<Notify>) {
+    let run = |pass| {
+        let archive = archive.clone();
+        async move { tokio::task::spawn_blocking(move || archive.run(pass)).await.unwrap_or_default() }
+    };
+    let mut pass = Pass::All;
+    loop {
+        let mut later = run(pass).await;
+        if !archive.is_on() {
+            return;
+        }
+        for _ in 0..ARCHIVE_TRIES {
+            if later == 0 {
+                break;
+            }
+            tokio::time::sleep(ARCHIVE_DELAY).await;
+            later = run(pass).await;
+        }
+        pass = match tokio::time::timeout(SCAN, ended.notified()).await {
+            Err(_) => Pass::All,
+            Ok(()) => {
+                tokio::time::sleep(ARCHIVE_DELAY).await;
+                Pass::Since(clock::now_ms() - ARCHIVED_BACK.as_millis() as i64)
+            }
+        };
+    }
+}
+
 /// Takes the events that hooks left while no daemon answered: at the start, when a file appears, and regularly.
 async fn watch_spool(intake: Intake, spool: PathBuf) {
-    let appeared = std::sync::Arc::new(tokio::sync::Notify::new());
+    let appeared = Arc::new(Notify::new());
     let notify = appeared.clone();
     let mut watch = Watch::reporting(move |_| notify.notify_one());
     watch.add(&spool);

@@ -4,14 +4,14 @@
 //! nothing that stands nowhere else: deleting it only costs the time to rebuild it. It knows neither the daemon nor its database.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::reader;
 use cc_core::redact::Redactor;
@@ -308,8 +308,18 @@ impl Index {
             changed.extend(self.job(source, looks, known.remove(&source.path), keep)?);
         }
         updated.gone = known.len();
+        // One that is gone may be replaced by a copy, which takes its place at once.
+        let mut gone: HashMap<String, PathBuf> = HashMap::new();
+        let ids: HashSet<&str> = if known.is_empty() {
+            HashSet::new()
+        } else {
+            sources.iter().map(|source| source.session_id.as_str()).collect()
+        };
         for path in known.into_keys() {
-            self.remove(&path)?;
+            match path.file_stem().and_then(|name| name.to_str()) {
+                Some(id) if ids.contains(id) => drop(gone.insert(id.to_owned(), path)),
+                _ => self.remove(&path)?,
+            }
         }
         let mut at = Progress { done: 0, total: changed.iter().map(|job| job.looks.bytes).sum() };
         // Several sessions share a transaction, but no reader waits long for its end.
@@ -327,14 +337,17 @@ impl Index {
                 }
             }
             if batch.len() == BATCH {
-                self.put_all(&batch, redactor)?;
+                self.put_all(&batch, &mut gone, redactor)?;
                 batch.clear();
             }
             at.done += looks.bytes;
             progress(at);
             Ok::<_, Error>(())
         })?;
-        self.put_all(&batch, redactor)?;
+        self.put_all(&batch, &mut gone, redactor)?;
+        for path in gone.into_values() {
+            self.remove(&path)?;
+        }
         let version = self.version()?;
         updated.by_others = self.version.replace(version).is_some_and(|before| before != version);
         if updated.read > 0 {
@@ -361,9 +374,20 @@ impl Index {
         Ok(Some(read::Job { source, looks, state, keep, hidden }))
     }
 
-    fn put_all(&mut self, sessions: &[read::Session], redactor: &Redactor) -> Result<(), Error> {
+    /// Stores `sessions`, each in place of the one of its id that is `gone`.
+    fn put_all(
+        &mut self,
+        sessions: &[read::Session],
+        gone: &mut HashMap<String, PathBuf>,
+        redactor: &Redactor,
+    ) -> Result<(), Error> {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        sessions.iter().try_for_each(|session| Self::put(&tx, session, redactor))?;
+        for session in sessions {
+            Self::put(&tx, session, redactor)?;
+            if let Some(path) = gone.remove(&session.session_id) {
+                Self::remove_in(&tx, &path)?;
+            }
+        }
         Ok(tx.commit()?)
     }
 
@@ -397,13 +421,18 @@ impl Index {
     /// Removes a session; calls that it shares with others count for them.
     fn remove(&mut self, path: &Path) -> Result<(), Error> {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        Self::remove_in(&tx, path)?;
+        Ok(tx.commit()?)
+    }
+
+    fn remove_in(tx: &Transaction<'_>, path: &Path) -> Result<(), Error> {
         let found = tx.query_row("SELECT id FROM session WHERE path = ?", params![path.to_str()], |row| row.get(0));
         if let Some(id) = found.optional()? {
-            let others = own::rivals(&tx, id, own::Of::All)?;
+            let others = own::rivals(tx, id, own::Of::All)?;
             tx.execute("DELETE FROM session WHERE id = ?", [id])?;
-            own::settle(&tx, others)?;
+            own::settle(tx, others)?;
         }
-        Ok(tx.commit()?)
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc::UnboundedSender, oneshot};
+use tokio::sync::{Notify, mpsc::UnboundedSender, oneshot};
 
 use crate::{
     clock,
@@ -58,6 +58,8 @@ pub struct Intake {
     evicted: Arc<AtomicU64>,
     /// Spool files that are not taken, and why.
     left: Arc<Mutex<BTreeMap<PathBuf, &'static str>>>,
+    /// A session has ended.
+    pub ended: Arc<Notify>,
 }
 
 /// An event with the variables it brought, or why it is refused.
@@ -106,8 +108,8 @@ impl Intake {
         consent: Consent,
         level: Level,
     ) -> Self {
-        let (together, heard, evicted, left) = Default::default();
-        Self { store, engine, orders, consent, level, together, heard, evicted, left }
+        let (together, heard, evicted, left, ended) = Default::default();
+        Self { store, engine, orders, consent, level, together, heard, evicted, left, ended }
     }
 
     /// Takes one frame. `Ok` means that the event, or the reason why it is refused, is committed (invariant 4).
@@ -214,6 +216,9 @@ impl Intake {
     /// Hands events to the engine in a task that runs after those woken before: hooks get their answers before the engine
     /// starts to work.
     fn hand_on(&self, hints: Vec<Hint>) {
+        if hints.iter().any(|hint| hint.event == hook::Event::Ended) {
+            self.ended.notify_one();
+        }
         let engine = self.engine.clone();
         tokio::spawn(async move { hints.into_iter().try_for_each(|hint| engine.send(Input::Hint(Box::new(hint)))) });
     }

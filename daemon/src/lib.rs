@@ -18,6 +18,7 @@
 
 pub mod agents;
 pub mod api;
+pub mod archive;
 pub mod boot;
 pub mod clock;
 pub mod command;

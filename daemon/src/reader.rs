@@ -19,7 +19,8 @@ use rustix::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::files::{self, Opened, Refused, Rules};
+use crate::files::{self, Opened, Refused, Rules, dir::Dir};
+pub use agents::{loose_agents, names_session, subagents, subagents_dir};
 use cc_core::{
     media::{self, Media},
     transcript::{
@@ -27,8 +28,11 @@ use cc_core::{
         record::Spilled,
     },
 };
+use packed::Packed;
 use places::{directory, project};
 
+mod agents;
+pub mod packed;
 pub mod places;
 
 /// The largest file beside a transcript that is read as a whole, in bytes.
@@ -40,9 +44,6 @@ const SAMPLES: u64 = 16;
 /// How much is read of an output that is too long for the transcript, in bytes.
 pub const MAX_SPILLED_BYTES: usize = 256 << 10;
 
-/// How many levels below a session's directory are searched for subagents' transcripts.
-const MAX_DEPTH: usize = 3;
-
 /// How many bytes are read at once.
 pub const CHUNK_BYTES: usize = 256 << 10;
 
@@ -53,10 +54,17 @@ const MAX_HOLE_BYTES: u64 = 256 << 20;
 /// How many holes are checked.
 const MAX_HOLES_CHECKED: usize = 1000;
 
-/// An open transcript.
+/// What holds the bytes of a transcript.
+#[derive(Debug)]
+enum Bytes {
+    Plain(File),
+    Packed(Packed),
+}
+
+/// An open transcript, or a compressed copy of one, which reads like it.
 #[derive(Debug)]
 pub struct Transcript {
-    file: File,
+    bytes: Bytes,
     /// Identifies the file, whatever its name.
     pub identity: Identity,
     /// In bytes, when it was opened.
@@ -142,6 +150,14 @@ impl Transcript {
         Self::open_at(CWD, path)
     }
 
+    /// Opens the file `name` of that directory, likewise.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn open_in(dir: &Dir, name: &str) -> Result<Self, Unreadable> {
+        Self::open_at(dir.as_fd(), Path::new(name))
+    }
+
     /// Like [`open`](Self::open), if `path` is below one of `roots`: each step down from there must lead into a real directory,
     /// not through a symbolic link and not upwards. Only the first step, the project's directory, may be a link of the user's
     /// own. (Linux has `openat2` for this; walking works everywhere.)
@@ -183,14 +199,33 @@ impl Transcript {
             return Err(Unreadable::Hollow);
         }
         let identity = Identity { dev: meta.dev(), ino: meta.ino() };
-        Ok(Self { file, identity, length: meta.len(), modified: meta.modified().ok(), head: None })
+        let (bytes, length) = match Packed::of(&file, meta.len())? {
+            Some(packed) => {
+                let length = packed.length();
+                (Bytes::Packed(packed), length)
+            }
+            None => (Bytes::Plain(file), meta.len()),
+        };
+        Ok(Self { bytes, identity, length, modified: meta.modified().ok(), head: None })
+    }
+
+    /// The compressed copy that it is; `None` if it is none.
+    pub fn packed(&self) -> Option<&Packed> {
+        match &self.bytes {
+            Bytes::Plain(_) => None,
+            Bytes::Packed(packed) => Some(packed),
+        }
     }
 
     /// The bytes before `offset` that its marker covers; `None` if they are missing.
     pub fn before(&self, offset: u64) -> Option<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(offset).map_or(MARKED, |offset| offset.min(MARKED))];
         let start = offset - bytes.len() as u64;
-        self.file.read_exact_at(&mut bytes, start).ok()?;
+        match &self.bytes {
+            Bytes::Plain(file) => file.read_exact_at(&mut bytes, start),
+            Bytes::Packed(packed) => packed.read_exact_at(&mut bytes, start),
+        }
+        .ok()?;
         Some(bytes)
     }
 
@@ -243,7 +278,13 @@ impl Transcript {
     /// # Errors
     /// As the system says.
     pub fn seek(&mut self, offset: u64) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(offset)).map(drop)
+        match &mut self.bytes {
+            Bytes::Plain(file) => file.seek(SeekFrom::Start(offset)).map(drop),
+            Bytes::Packed(packed) => {
+                packed.seek(offset);
+                Ok(())
+            }
+        }
     }
 
     /// Reads the next piece into `buffer`; 0 at the end of the file.
@@ -252,7 +293,11 @@ impl Transcript {
     /// As the system says.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.file.read(buffer) {
+            let read = match &mut self.bytes {
+                Bytes::Plain(file) => file.read(buffer),
+                Bytes::Packed(packed) => packed.read(buffer),
+            };
+            match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
@@ -264,8 +309,7 @@ impl Transcript {
     /// # Errors
     /// As the system says.
     pub fn whole(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut bytes = Vec::new();
-        (&mut self.file).take(MAX_SIDE_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        let bytes = self.start(MAX_SIDE_FILE_BYTES as usize + 1)?;
         Ok((bytes.len() as u64 <= MAX_SIDE_FILE_BYTES).then_some(bytes))
     }
 
@@ -278,19 +322,33 @@ impl Transcript {
             Some(head) => head,
             None => {
                 self.seek(0)?;
-                // One byte more than the length, so that a full buffer shows that the file has grown.
-                let mut head = Vec::with_capacity(self.length.saturating_add(1).min(MAX_SIDE_FILE_BYTES) as usize);
-                (&mut self.file).take(MAX_SIDE_FILE_BYTES).read_to_end(&mut head)?;
-                head
+                self.start(MAX_SIDE_FILE_BYTES as usize)?
             }
         };
         Ok(self.head.insert(head))
     }
 
-    /// The first `limit` bytes of it.
-    fn start(&mut self, limit: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        (&mut self.file).take(limit as u64).read_to_end(&mut bytes)?;
+    /// The next `limit` bytes of it, or fewer at its end.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn start(&mut self, limit: usize) -> io::Result<Vec<u8>> {
+        // One byte more than the length, so that a full buffer shows that the file has grown.
+        let mut bytes = vec![0; usize::try_from(self.length.saturating_add(1)).unwrap_or(limit).min(limit)];
+        let mut filled = 0;
+        loop {
+            if filled == bytes.len() {
+                if filled == limit {
+                    break;
+                }
+                bytes.resize(limit.min(filled + CHUNK_BYTES), 0);
+            }
+            match self.read(&mut bytes[filled..])? {
+                0 => break,
+                more => filled += more,
+            }
+        }
+        bytes.truncate(filled);
         Ok(bytes)
     }
 
@@ -333,33 +391,6 @@ pub fn spilled(transcript: &Path, path: &Path) -> Option<Spilled> {
         text.push_str(&format!(" [TRUNCATED {} of {} bytes]", bytes.len(), file.length));
     }
     (!text.contains('\0')).then_some(Spilled::Text(text))
-}
-
-/// Where Claude Code 2.1 puts the transcripts of a session's subagents.
-pub fn subagents_dir(transcript: &Path) -> PathBuf {
-    transcript.with_extension("").join("subagents")
-}
-
-/// Name (`agent-<id>`) and path of every transcript in that directory and below.
-pub fn subagents(dir: &Path) -> Vec<(String, PathBuf)> {
-    fn walk(dir: &Path, depth: usize, found: &mut Vec<(String, PathBuf)>) {
-        let Ok(entries) = std::fs::read_dir(dir) else { return };
-        for entry in entries.filter_map(Result::ok) {
-            let (path, kind) = (entry.path(), entry.file_type());
-            let name = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
-            if kind.as_ref().is_ok_and(std::fs::FileType::is_dir) {
-                if depth > 1 {
-                    walk(&path, depth - 1, found);
-                }
-            } else if name.starts_with("agent-") && path.extension().is_some_and(|ext| ext == "jsonl") {
-                found.push((name.to_owned(), path));
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(dir, MAX_DEPTH, &mut found);
-    found.sort();
-    found
 }
 
 /// True if more than [`MAX_HOLE_BYTES`] of the file were never written. A compressed file also takes little disk space, but has

@@ -258,6 +258,18 @@ pub fn traces(path: &Path, session_id: &str) -> Result<Vec<TraceId>, Unreadable>
     Ok(traces)
 }
 
+/// The traces of all turns of a session, including copied ones.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn all_traces(path: &Path, session_id: &str) -> Result<Vec<TraceId>, Unreadable> {
+    let (mut traces, all) = (HashSet::new(), Cell::new(false));
+    let mut add = |turn: &Turn| traces.extend([trace_id(turn.trace_key())]);
+    let end = walk(path, session_id, |_| Ok((0, 0)), &all, beside(path, session_id), |_, _| {}, |turn| add(&turn))?;
+    end.at_work().for_each(add);
+    Ok(traces.into_iter().collect())
+}
+
 /// What would be sent of a session, without text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outline {

@@ -18,7 +18,7 @@ const DAEMON: &[&[&str]] = &[
     &["agents", "first_start", "consent_files", "copies", "delivery"],
     &["rebuild", "telemetry"],
     &["engine"],
-    &["index", "intake", "scan"],
+    &["archive", "index", "intake", "scan"],
     &["api", "serve"],
     &["boot"],
 ];
@@ -27,7 +27,7 @@ const DAEMON: &[&[&str]] = &[
 const CORE: &[&[&str]] = &[
     &["claude", "ids", "media", "project", "redact", "secret", "settings", "vars", "verdict", "visible"],
     &["transcript"],
-    &["import_state", "observation", "turn"],
+    &["archive", "import_state", "observation", "turn"],
     &["price", "telemetry", "trace"],
     &["observe", "reconcile"],
     &["pipeline", "usage"],

@@ -38,7 +38,23 @@ const FROM_NOW: &str = "from_now";
 const START: &str = "start";
 const CAPTURE: &str = "capture_at_most";
 const MASK: &str = "always_redact";
-const KEYS: [&str; 11] = [ROOTS, OUTBOX, FROM_NOW, START, CAPTURE, MASK, REDACT, PRICE, BUDGET, DESTINATION, TELEMETRY];
+const ARCHIVE: &str = "archive";
+const ARCHIVE_MIB: &str = "archive_mib";
+const KEYS: [&str; 13] = [
+    ROOTS,
+    OUTBOX,
+    FROM_NOW,
+    START,
+    CAPTURE,
+    MASK,
+    ARCHIVE,
+    ARCHIVE_MIB,
+    REDACT,
+    PRICE,
+    BUDGET,
+    DESTINATION,
+    TELEMETRY,
+];
 const REDACT: &str = "redact";
 const NAME: &str = "name";
 const PATTERN: &str = "pattern";
@@ -47,6 +63,9 @@ const MIB: u64 = 1 << 20;
 
 /// The default of `outbox_mib`.
 const OUTBOX_MIB: u64 = 256;
+
+/// The default of `archive_mib`: a year of daily work, compressed.
+const DEFAULT_ARCHIVE_MIB: u64 = 1024;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -58,6 +77,8 @@ pub struct Config {
     pub from_now: bool,
     /// The privacy that no project can loosen.
     pub floor: Floor,
+    /// How many bytes the archive of transcripts may have; `None` if nothing is archived.
+    pub archive_bytes: Option<u64>,
     /// The masking rules.
     pub rules: Rules,
     /// Prices that override the built-in ones.
@@ -128,6 +149,10 @@ pub struct Layers {
     pub capture_at_most: Sourced<Capture>,
     /// Projects cannot turn masking off. One file is enough to say so.
     pub always_redact: Sourced<bool>,
+    /// Masked copies of transcripts are kept.
+    pub archive: Sourced<bool>,
+    /// How many MiB they may have.
+    pub archive_mib: Sourced<u64>,
     /// Rules besides the built-in ones, the first file's first.
     pub redact: Vec<Sourced<Rule>>,
     /// Prices besides the built-in ones, the first file's first.
@@ -150,6 +175,8 @@ impl Default for Layers {
             start_by_hook: Sourced { value: false, location: None },
             capture_at_most: Sourced { value: Capture::Full, location: None },
             always_redact: Sourced { value: false, location: None },
+            archive: Sourced { value: false, location: None },
+            archive_mib: Sourced { value: DEFAULT_ARCHIVE_MIB, location: None },
             redact: Vec::new(),
             prices: Vec::new(),
             budget: None,
@@ -181,6 +208,7 @@ impl Layers {
             outbox_bytes: self.outbox_mib.value * MIB,
             from_now: self.from_now.value,
             floor: Floor { capture: self.capture_at_most.value, redact: self.always_redact.value },
+            archive_bytes: self.archive.value.then_some(self.archive_mib.value * MIB),
             rules: self.rules,
             prices: self.prices.into_iter().map(|price| price.value).collect(),
             budget: self.budget.map(|budget| budget.value),
@@ -232,7 +260,9 @@ fn read(layers: &mut Layers, text: &str, location: &dyn Fn(Range<usize>) -> Opti
                 let roots = items(key, value)?.iter().map(root).collect::<Result<_, _>>()?;
                 layers.transcript_roots = Sourced { value: roots, location: of_value };
             }
-            OUTBOX => layers.outbox_mib = Sourced { value: outbox(value)?, location: of_value },
+            OUTBOX => layers.outbox_mib = Sourced { value: mebibytes(key, value)?, location: of_value },
+            ARCHIVE => layers.archive = Sourced { value: boolean(key, value)?, location: of_value },
+            ARCHIVE_MIB => layers.archive_mib = Sourced { value: mebibytes(key, value)?, location: of_value },
             START => layers.start_by_hook = Sourced { value: start(value)?, location: of_value },
             FROM_NOW => layers.from_now = Sourced { value: boolean(key, value)?, location: of_value },
             // A later file cannot loosen these.
@@ -304,11 +334,11 @@ fn root(value: &Spanned<DeValue<'_>>) -> Result<PathBuf, Problem> {
     Ok(path.to_path_buf())
 }
 
-fn outbox(value: &Spanned<DeValue<'_>>) -> Result<u64, Problem> {
+fn mebibytes(key: &str, value: &Spanned<DeValue<'_>>) -> Result<u64, Problem> {
     let number = value.get_ref().as_integer().and_then(|int| u64::from_str_radix(int.as_str(), int.radix()).ok());
     number
         .filter(|mib| (1..=65536).contains(mib))
-        .ok_or_else(|| (value.span(), format!("`{OUTBOX}` must be a whole number from 1 to 65536")))
+        .ok_or_else(|| (value.span(), format!("`{key}` must be a whole number from 1 to 65536")))
 }
 
 fn boolean(key: &str, value: &Spanned<DeValue<'_>>) -> Result<bool, Problem> {
@@ -390,6 +420,14 @@ mod tests {
         assert_eq!(config.outbox_bytes, 1 << 30);
         let masked = config.rules.scrub("TICKET-123456 pin=77", &mut Counts::new());
         assert_eq!(masked.as_deref(), Some("[REDACTED:ticket] pin=[REDACTED:pin]"));
+        for (text, bytes) in [
+            ("archive_mib = 5", None),
+            ("archive = true", Some(1 << 30)),
+            ("archive = true\narchive_mib = 5", Some(5 << 20)),
+            ("archive = false", None),
+        ] {
+            assert_eq!(Config::parse(text).unwrap().archive_bytes, bytes, "{text}");
+        }
         for (text, mib) in [("1", 1), ("65536", 65536), ("0x10", 16), ("+7", 7)] {
             assert_eq!(Config::parse(&format!("outbox_mib = {text}")).unwrap().outbox_bytes, mib << 20, "{text}");
         }
@@ -410,6 +448,8 @@ mod tests {
             ("outbox_mib = 1.5", 1, &["1 to 65536"]),
             ("outbox_mib = '5'", 1, &["1 to 65536"]),
             ("from_now = 1", 1, &["`from_now` must be true or false"]),
+            ("archive = 'yes'", 1, &["`archive` must be true or false"]),
+            ("archive_mib = 0", 1, &["`archive_mib`", "1 to 65536"]),
             ("always_redact = 'yes'", 1, &["`always_redact` must be true or false"]),
             ("\ncapture_at_most = 'none'", 2, &["`capture_at_most` must be \"full\" or \"metadata\""]),
             ("outbox_mib = 1\noutbox_mib = 2", 2, &["duplicate key"]),

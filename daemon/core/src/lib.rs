@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make their own time"))]
 
 pub mod admit;
+pub mod archive;
 pub mod book;
 pub mod claude;
 pub mod complete;

@@ -36,6 +36,9 @@ pub struct Status {
     /// Claude Code's own telemetry, if it is received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<Telemetry>,
+    /// Masked copies of transcripts, if there are any or there shall be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
     /// Why the database refuses changes (most likely a full disk), and since when; `None` if it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_error: Option<Trouble>,
@@ -70,6 +73,20 @@ pub struct Status {
     /// The same with the accounts.
     #[serde(default)]
     pub trusts: Vec<Trusted>,
+}
+
+/// The archive of transcripts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archive {
+    pub sessions: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// As many bytes it may have; `None` if it is off, so that nothing is added.
+    pub limit_bytes: Option<u64>,
+    /// Sessions that were removed because it had reached its limit.
+    pub removed: u64,
+    /// Sessions whose transcripts are not copied, by reason.
+    pub left_out: BTreeMap<String, u64>,
 }
 
 /// What came of Claude Code's own telemetry since the daemon started.

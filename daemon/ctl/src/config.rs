@@ -91,7 +91,13 @@ fn daemon(layers: &Layers, home: &Path) -> Vec<Vec<String>> {
         vec!["start".to_owned(), start(layers).to_owned(), at(&layers.start_by_hook.location)],
         vec!["capture_at_most".to_owned(), capture.to_owned(), at(&layers.capture_at_most.location)],
         vec!["always_redact".to_owned(), layers.always_redact.value.to_string(), at(&layers.always_redact.location)],
+        vec!["archive".to_owned(), layers.archive.value.to_string(), at(&layers.archive.location)],
     ];
+    // Alone it does nothing.
+    if layers.archive.value || layers.archive_mib.location.is_some() {
+        let Sourced { value, location } = &layers.archive_mib;
+        rows.push(vec!["archive_mib".to_owned(), value.to_string(), at(location)]);
+    }
     rows.extend(layers.redact.iter().map(|rule| {
         let text = format!("{}: {}", rule.value.name, rule.value.pattern);
         vec!["redact".to_owned(), table::clip(&text, 60), at(&rule.location)]
@@ -166,6 +172,8 @@ fn as_json(layers: &Layers, dir: &Path, home: &Path, settings: &[Setting]) -> se
             "start": {"value": start(layers), "place": layers.start_by_hook.location},
             "capture_at_most": layers.capture_at_most,
             "always_redact": layers.always_redact,
+            "archive": layers.archive,
+            "archive_mib": layers.archive_mib,
             "redact": layers.redact,
             "price": layers.prices.iter().map(price).collect::<Vec<_>>(),
             "budget": layers.budget.as_ref().map(|budget| json!({

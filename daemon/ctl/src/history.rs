@@ -1,6 +1,9 @@
 //! The sessions on this machine, from the index of their transcripts: without daemon and network.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 
@@ -86,7 +89,15 @@ impl History {
         let roots = session::roots()?;
         let paths = if self.paths.is_empty() { &roots } else { &self.paths };
         let (mut skipped, mut refused) = Default::default();
-        let found = find::candidates(paths, &roots, None, find::Sides::PassOver, &mut skipped, &mut refused);
+        let mut found = find::candidates(paths, &roots, None, find::Sides::PassOver, &mut skipped, &mut refused);
+        if self.paths.is_empty() {
+            // A copy counts where the transcript is gone.
+            let (mut passed, mut unread) = Default::default();
+            let (archive, sides) = ([session::archive()?], find::Sides::PassOver);
+            let copies = find::candidates(&archive, &archive, None, sides, &mut passed, &mut unread);
+            let known: HashSet<String> = found.iter().map(|found| found.id.clone()).collect();
+            found.extend(copies.into_iter().filter(|copy| !known.contains(&copy.id)));
+        }
         if found.is_empty() && !self.paths.is_empty() && self.paths.iter().any(|path| path.is_file()) {
             bail!("{} is not a session's transcript", self.paths[0].display());
         }

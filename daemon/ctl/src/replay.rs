@@ -34,7 +34,7 @@ use proto::frame::Frame;
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn replay(session: Option<&str>, dry_run: bool, to: Option<To>) -> anyhow::Result<ExitCode> {
-    let Found { id: session_id, transcript: mut path } = session::offline(session)?;
+    let Found { id: session_id, transcript: mut path } = session::offline(session)?.original()?;
     if let Some(to) = to {
         let roots = session::roots()?;
         path = readable(path, &roots)?;

@@ -21,7 +21,10 @@ use cc_core::{
     redact, status,
     transcript::{is_name, record},
 };
-use cc_langfuse::reader::{Transcript, Unreadable, places};
+use cc_langfuse::{
+    archive,
+    reader::{Transcript, Unreadable, places},
+};
 
 mod choose;
 
@@ -35,6 +38,22 @@ const MAX_SHOWN: usize = 10;
 pub(crate) struct Found {
     pub id: String,
     pub transcript: PathBuf,
+}
+
+impl Found {
+    /// The same, unless only a copy of its transcript is left.
+    ///
+    /// # Errors
+    /// Then.
+    pub(crate) fn original(self) -> anyhow::Result<Self> {
+        if self.transcript.starts_with(archive()?) {
+            bail!(
+                "the transcript of session {} is gone: the archive has a copy to look at, from which nothing is sent",
+                self.id
+            );
+        }
+        Ok(self)
+    }
 }
 
 /// The name matches no session, or more than one.
@@ -110,10 +129,16 @@ pub(crate) fn offline(name: Option<&str>) -> anyhow::Result<Found> {
 
 /// The session that `name` means, among those `known` to the daemon and those in Claude Code's directories.
 pub(crate) fn find(name: Option<&str>, naming: Naming, known: &[status::Session]) -> anyhow::Result<Found> {
+    let found = find_any(name, naming, known)?;
+    Ok(Found { transcript: copy(&found.transcript).unwrap_or(found.transcript), ..found })
+}
+
+/// The same, perhaps with a transcript that is gone.
+fn find_any(name: Option<&str>, naming: Naming, known: &[status::Session]) -> anyhow::Result<Found> {
     let Some(name) = name else { return latest(known) };
     let candidates = || -> anyhow::Result<Vec<Candidate>> {
         let mut all: Vec<_> = known.iter().map(candidate).collect();
-        let others = on_disk(&roots()?);
+        let others = on_disk(&all_roots()?);
         all.extend(others.into_iter().filter(|other| known.iter().all(|known| known.session_id != other.id)));
         Ok(all)
     };
@@ -194,7 +219,8 @@ pub(crate) fn title(known: &status::Session, rules: &redact::Rules) -> Option<St
 }
 
 fn first_prompt(transcript: &Path, rules: &redact::Rules) -> Option<String> {
-    let prompt = record::first_prompt(Transcript::open(transcript).ok()?.head().ok()?)?;
+    let copy = copy(transcript);
+    let prompt = record::first_prompt(Transcript::open(copy.as_deref().unwrap_or(transcript)).ok()?.head().ok()?)?;
     Some(rules.scrub(&prompt, &mut Default::default()).unwrap_or(prompt))
 }
 
@@ -220,7 +246,7 @@ fn candidate(known: &status::Session) -> Candidate {
 pub(crate) fn ids() -> anyhow::Result<Vec<String>> {
     let known = Client::new()?.status().map(|status| status.sessions).unwrap_or_default();
     let known = known.into_iter().map(|session| session.session_id);
-    let mut all: Vec<String> = known.chain(on_disk(&roots()?).into_iter().map(|candidate| candidate.id)).collect();
+    let mut all: Vec<String> = known.chain(on_disk(&all_roots()?).into_iter().map(|candidate| candidate.id)).collect();
     all.sort();
     all.dedup();
     Ok(all)
@@ -267,6 +293,22 @@ pub(crate) fn cwd(transcript: &Path, roots: &[PathBuf]) -> Result<Option<PathBuf
 pub(crate) fn roots() -> anyhow::Result<Vec<PathBuf>> {
     let custom = client::config_dir().map(|dir| dir.join("projects"));
     Ok(custom.into_iter().chain(client::config()?.roots(&client::home()?)).collect())
+}
+
+/// The same, and the archive.
+fn all_roots() -> anyhow::Result<Vec<PathBuf>> {
+    Ok(roots()?.into_iter().chain([archive()?]).collect())
+}
+
+/// The directory of the archive, whose projects have copies of transcripts.
+pub(crate) fn archive() -> anyhow::Result<PathBuf> {
+    Ok(client::paths()?.state.join(archive::DIRECTORY))
+}
+
+/// The copy of a transcript that is gone; `None` if it is there, or there is no copy.
+fn copy(transcript: &Path) -> Option<PathBuf> {
+    let copy = archive().ok()?.join(transcript.parent()?.file_name()?).join(transcript.file_name()?);
+    (!transcript.exists() && copy.is_file()).then_some(copy)
 }
 
 /// The transcript or the project's directory that `path`, which does not exist, means: a container's name for it.

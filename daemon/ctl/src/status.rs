@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use cc_core::{
-    status::{Left, Status, Telemetry, Trouble, UnknownKind},
+    status::{Archive, Left, Status, Telemetry, Trouble, UnknownKind},
     verdict::words,
 };
 use cc_langfuse::output;
@@ -45,6 +45,7 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         store_error,
         config_error,
         telemetry,
+        archive,
         unread: _,
         trusted: _,
         off: _,
@@ -75,6 +76,9 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         ];
         let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}"));
         out!("telemetry     {taken} records of Claude Code{}", parts.collect::<String>());
+    }
+    if let Some(archive) = archive {
+        archived(&archive);
     }
     if let Some(why) = config_error {
         out!("configuration the file cannot be used: {why}");
@@ -142,6 +146,30 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         out!("{:<14}{}", if index == 0 { "problem" } else { "" }, short(problem));
     }
     Ok(code)
+}
+
+/// What is in the archive of transcripts, and what is not.
+fn archived(archive: &Archive) {
+    let Archive { sessions, bytes, limit_bytes, removed, left_out } = archive;
+    let limit =
+        limit_bytes.map_or_else(|| "off: nothing is added".to_owned(), |limit| format!("limit {}", size(limit)));
+    out!("archive       {}, {} ({limit})", count(*sessions as usize, "session"), size(*bytes));
+    if *removed > 0 {
+        out!("              {} removed at the limit, the oldest first", count(*removed as usize, "session"));
+    }
+    for (why, sessions) in left_out {
+        let why = match why.as_str() {
+            "off" => "tracing is off there",
+            "paused" => "the project is paused",
+            "held" => "every destination waits for cc-langfusectl trust",
+            "capture_metadata" => "no text may be captured there",
+            "left_out_of_traces" => "some of it was paused, forgotten, or said while tracing was off",
+            "no_room" => "older than what was removed at the limit",
+            "unreadable" => "its transcript cannot be read, or the copy not be written",
+            other => other,
+        };
+        out!("              {} left out: {why}", count(*sessions as usize, "session"));
+    }
 }
 
 pub(crate) fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {

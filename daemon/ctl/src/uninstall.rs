@@ -23,7 +23,7 @@ use crate::{
 };
 use cc_core::settings::{Ours, registered, undo};
 use cc_langfuse::{
-    clock,
+    archive, clock,
     files::{Rules, open},
 };
 use proto::paths::Paths;
@@ -260,6 +260,12 @@ fn purge(paths: &Paths) -> anyhow::Result<()> {
         }
     }
     let _ = std::fs::remove_dir(&paths.spool);
+    match std::fs::remove_dir_all(paths.state.join(archive::DIRECTORY)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("the archive of transcripts cannot be removed");
+        }
+        _ => {}
+    }
     if paths.state.exists() && std::fs::remove_dir(&paths.state).is_err() {
         out!("data          {} stays: it holds other files", paths.state.display());
     }

@@ -91,6 +91,20 @@ impl Dir {
     /// # Errors
     /// Those of the system.
     pub fn put(&self, content: &[u8], there: &Self, name: &str) -> io::Result<()> {
+        let mut file = self.unfinished()?;
+        let written = file.write_all(content).and_then(|()| file.sync_all());
+        if let Err(error) = written.and_then(|()| self.finished(there, name)) {
+            self.abandoned();
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// A new file, which has no name of its own until it is [finished](Self::finished).
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn unfinished(&self) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || openat(self, UNFINISHED, flags, PRIVATE_FILE);
         let file = match open() {
@@ -101,13 +115,29 @@ impl Dir {
             }
             file => file?,
         };
-        let mut file = File::from(file);
-        let written = file.write_all(content).and_then(|()| file.sync_all());
-        if let Err(error) = written.and_then(|()| Ok(renameat(self, UNFINISHED, there, name)?)) {
-            let _ = unlinkat(self, UNFINISHED, AtFlags::empty());
-            return Err(error);
-        }
-        Ok(())
+        Ok(File::from(file))
+    }
+
+    /// Gives the unfinished file its name in `there`, in place of the one that had it.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn finished(&self, there: &Self, name: &str) -> io::Result<()> {
+        Ok(renameat(self, UNFINISHED, there, name)?)
+    }
+
+    /// Removes the unfinished file.
+    pub fn abandoned(&self) {
+        let _ = unlinkat(self, UNFINISHED, AtFlags::empty());
+    }
+
+    /// Opens the file `name` to append to it. It must exist, and not be a link.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn to_append(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(File::from(openat(self, name, flags, PRIVATE_FILE)?))
     }
 
     /// Makes everything that was written to it survive a power cut.

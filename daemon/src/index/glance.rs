@@ -1,6 +1,6 @@
 //! What the status line asks of the index: answers within milliseconds, from an index that may be behind its transcripts.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
@@ -151,7 +151,7 @@ impl Index {
             match found {
                 Ok(session) => {
                     (updated.read, updated.bytes) = (1, session.read);
-                    self.put_all(&[session], redactor)?;
+                    self.put_all(&[session], &mut HashMap::new(), redactor)?;
                 }
                 Err(failed) => updated.unreadable.push(failed),
             }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
@@ -18,7 +17,6 @@ use sha2::{Digest, Sha256};
 use super::Source;
 use crate::{
     agents,
-    files::{self, Rules},
     reader::{self, Unreadable},
     rebuild::{self, Checkpoint, Grown, Part},
 };
@@ -33,9 +31,6 @@ use cc_core::{
 
 /// How many sessions wait to be written at most.
 const AHEAD: usize = 8;
-
-/// How many bytes of a subagent's transcript are searched for its session.
-const HEAD: u64 = 256 << 10;
 
 /// The state of a session's files.
 pub(super) struct Looks {
@@ -107,14 +102,7 @@ impl Loose {
     pub(super) fn beside(&mut self, path: &Path) -> &[PathBuf] {
         let dir = path.parent().unwrap_or(Path::new("/"));
         if !self.0.contains_key(dir) {
-            let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-            let is_agent = |name: &std::ffi::OsStr| {
-                name.as_encoded_bytes().starts_with(b"agent-") && name.as_encoded_bytes().ends_with(b".jsonl")
-            };
-            let mut found: Vec<PathBuf> =
-                entries.filter(|entry| is_agent(&entry.file_name())).map(|entry| entry.path()).collect();
-            found.sort();
-            self.0.insert(dir.to_path_buf(), found);
+            self.0.insert(dir.to_path_buf(), reader::loose_agents(dir));
         }
         self.0.get(dir).map_or(&[], Vec::as_slice)
     }
@@ -317,7 +305,7 @@ fn read(job: &Job<'_>, before: Option<(&State, &Vec<u8>)>) -> Result<Option<Sess
     let mut calls = Vec::new();
     for path in &job.looks.loose {
         let id = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("agent-"));
-        if id.is_none_or(|id| !known.contains(id)) && belongs(path, session_id) {
+        if id.is_none_or(|id| !known.contains(id)) && reader::names_session(path, session_id) {
             let roots: Vec<PathBuf> = path.parent().map(Path::to_path_buf).into_iter().collect();
             let alone = agents::alone(path, &roots)?;
             calls.extend(alone.iter().flat_map(|turn| call_rows(turn, true)));
@@ -416,14 +404,6 @@ fn untraced(path: &Path, book: &Book) -> Vec<UntracedRow> {
 
 fn agent_id(turn: &Turn) -> Option<String> {
     turn.place.as_ref().map(|place| place.agent_id.clone())
-}
-
-/// True if a subagent's transcript names this session.
-fn belongs(path: &Path, session_id: &str) -> bool {
-    let Ok(opened) = files::open(path, &Rules::STRICT) else { return false };
-    let mut head = Vec::new();
-    let _ = opened.file.take(HEAD).read_to_end(&mut head);
-    memchr::memmem::find(&head, format!("\"sessionId\":\"{session_id}\"").as_bytes()).is_some()
 }
 
 fn tools<'t>(turns: impl IntoIterator<Item = &'t Turn>) -> impl Iterator<Item = &'t Tool> {

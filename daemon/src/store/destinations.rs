@@ -1,5 +1,7 @@
 //! Destinations: their state, who chose them, and which the user trusts.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{DestinationId, Result, Store};
@@ -130,6 +132,15 @@ impl Store {
                 })
             })?
             .collect()
+    }
+
+    /// The destinations that wait for the user's trust.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn held(&self) -> Result<HashSet<Destination>> {
+        let all = self.destinations()?.into_iter();
+        Ok(all.filter(|row| row.held_by.is_some()).map(|row| row.destination).collect())
     }
 
     /// Records an error of a destination, and when it is tried again.

@@ -131,6 +131,27 @@ impl Store {
         Ok(rows.filter_map(|row| row.ok().flatten()).collect())
     }
 
+    /// The ids of all sessions with a step since `since_ms` (Unix milliseconds), latest first.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn session_ids(&self, since_ms: i64) -> Result<Vec<String>> {
+        let sql = "SELECT session_id FROM session WHERE updated_ms >= ? ORDER BY updated_ms DESC";
+        self.db.prepare_cached(sql)?.query_map([since_ms], |row| row.get(0))?.collect()
+    }
+
+    /// The sessions that were forked from this one, from one of those, and so on.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn forks(&self, session_id: &str) -> Result<Vec<String>> {
+        let sql = "WITH RECURSIVE fork (id) AS (
+                SELECT session_id FROM session WHERE forked_from = ?1
+                UNION SELECT session_id FROM session JOIN fork ON forked_from = fork.id)
+             SELECT id FROM fork WHERE id <> ?1";
+        self.db.prepare_cached(sql)?.query_map([session_id], |row| row.get(0))?.collect()
+    }
+
     /// The calls of a session's closed turns that launched subagents.
     ///
     /// # Errors

@@ -49,6 +49,19 @@ impl Store {
         Ok(self.paused()?.iter().any(|paused| holds(paused, project_dirs)))
     }
 
+    /// True if nothing is emitted of one of these traces, whether it was paused, forgotten, or said while tracing was off.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn suppresses(&self, traces: &[TraceId]) -> Result<bool> {
+        for trace in traces {
+            if is_suppressed(&self.db, trace, false)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// When a session of these directories was paused, in nanoseconds since the epoch.
     ///
     /// # Errors

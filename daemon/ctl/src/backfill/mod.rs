@@ -138,7 +138,9 @@ impl Backfill {
         let naming = if self.yes { Naming::Exact } else { Naming::Loose };
         for path in self.paths.iter_mut().filter(|path| !path.exists()) {
             match path.to_str().filter(|name| !session::is_path(name)) {
-                Some(name) => match session::find(Some(name), naming, &daemon()?.status()?.sessions) {
+                Some(name) => match session::find(Some(name), naming, &daemon()?.status()?.sessions)
+                    .and_then(session::Found::original)
+                {
                     Ok(found) => *path = found.transcript,
                     Err(error) => {
                         session::report(&error);
