@@ -159,7 +159,10 @@ impl Home {
         let (bin, bins) = (self.path().join(".local/bin"), self.bins());
         fs::create_dir_all(&bin).expect("a directory");
         for program in [&bins.hook, &bins.daemon, &bins.ctl] {
-            fs::copy(program, bin.join(program.file_name().expect("a name"))).expect("a copy");
+            // In another process: while this one has a program open for writing, one that another thread starts inherits that, and
+            // the program cannot be executed.
+            let copied = Command::new("cp").arg(program).arg(&bin).status().expect("cp runs");
+            assert!(copied.success(), "{}", program.display());
         }
         bin
     }

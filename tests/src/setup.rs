@@ -2,9 +2,10 @@
 
 use std::{
     fs::{self, Permissions},
+    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -101,7 +102,13 @@ pub fn files(dir: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
 pub fn script(dir: &Path, name: &str, body: &str) {
     fs::create_dir_all(dir).expect("made");
     let path = dir.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("written");
+    // In another process, as in [`Home::install`].
+    let mut written = Command::new("tee");
+    written.arg(&path).stdout(Stdio::null()).stdin(Stdio::piped());
+    let mut written = written.spawn().expect("tee runs");
+    let text = format!("#!/bin/sh\n{body}\n");
+    written.stdin.take().expect("piped").write_all(text.as_bytes()).expect("written");
+    assert!(written.wait().expect("it ends").success(), "{}", path.display());
     fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("its mode");
 }
 

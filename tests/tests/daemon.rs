@@ -239,7 +239,7 @@ fn flush_reports_what_is_left() {
     let printed = String::from_utf8_lossy(&left.stderr);
     assert_eq!(left.status.code(), Some(1), "{printed}");
     assert!(
-        printed.contains("0 events, 2 spans") && printed.contains(&server.url) && printed.contains("500"),
+        printed.contains("0 hook events, 2 observations") && printed.contains(&server.url) && printed.contains("500"),
         "{printed}"
     );
     server.change(|_| Answer::ok());

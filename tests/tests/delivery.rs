@@ -373,7 +373,7 @@ fn a_server_that_never_answers_delays_nothing() {
     let started = Instant::now();
     let left = home.ctl(&["flush", "--timeout", "300ms"]);
     assert_eq!(left.status.code(), Some(1), "{left:?}");
-    assert!(String::from_utf8_lossy(&left.stderr).contains("2 spans"), "{left:?}");
+    assert!(String::from_utf8_lossy(&left.stderr).contains("2 observations"), "{left:?}");
     assert!(daemon.terminate().success());
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     stuck.change(|_| Answer::ok());

@@ -338,7 +338,10 @@ fn spans_waiting_for_a_revoked_key_can_be_moved_to_the_new_one() {
 
     let moved = home.ctl(&["destinations", "move", &old, "pk-new"]);
     assert_eq!(moved.status.code(), Some(0), "{moved:?}");
-    assert!(said(&moved).contains("6 spans") && said(&moved).contains("images and documents as well"), "{moved:?}");
+    assert!(
+        said(&moved).contains("6 observations") && said(&moved).contains("images and documents as well"),
+        "{moved:?}"
+    );
     home.flush();
     let sent: Vec<_> = server.requests().into_iter().filter(|request| request.key().starts_with("pk-new")).collect();
     assert!(!sent.is_empty());
@@ -349,7 +352,7 @@ fn spans_waiting_for_a_revoked_key_can_be_moved_to_the_new_one() {
     assert_eq!((&*state, waiting), ("ok", 0));
     assert_eq!(listed(&home, "pk-new").3, 8);
     // Nothing more moves or comes again, neither after a restart nor with new turns.
-    assert!(said(&home.ctl(&["destinations", "move", "pk-old", "pk-new"])).contains("0 spans"));
+    assert!(said(&home.ctl(&["destinations", "move", "pk-old", "pk-new"])).contains("0 observations"));
     daemon.kill();
     let _daemon = home.daemon();
     other.turn("q3", "a3");
@@ -427,7 +430,7 @@ fn dropping_waiting_spans_asks_first_and_counts_them() {
     home.status_until("the key to be refused", |status| status["destinations"][0]["state"] == "parked");
     let name = listed(&home, "pk-lf-test").0;
     for (args, expect) in [
-        (vec!["destinations", "drop", &name], "4 spans"),
+        (vec!["destinations", "drop", &name], "4 observations"),
         (vec!["destinations", "drop", "--yes", "langfuse-99"], "did you mean"),
         (vec!["destinations", "move", &name, &name], "the same"),
         (vec!["destinations", "move", &name, "nowhere"], "no destination nowhere"),
@@ -441,7 +444,7 @@ fn dropping_waiting_spans_asks_first_and_counts_them() {
     assert_eq!(dropped.status.code(), Some(0), "{dropped:?}");
     let status = home.status();
     assert_eq!(status["skipped_lines"]["dropped_spans"], 4, "{status}");
-    assert!(said(&home.ctl(&["status"])).contains("dropped_spans 4"));
+    assert!(said(&home.ctl(&["status"])).contains("4 observations dropped with a destination"));
     daemon.kill();
     server.change(|_| Answer::ok());
     let _daemon = home.daemon();

@@ -26,7 +26,7 @@ fn doctor_sends_a_trace_and_reads_it_back_if_everything_works() {
     seen.has("hook-events", "ok", "on Stop", "");
     seen.has("hook-program", "ok", "cc-langfuse-hook runs", "");
     seen.has("server", "ok", &langfuse::project_name("pk-lf-test"), "");
-    seen.has("delivery", "ok", "2 spans delivered", "");
+    seen.has("delivery", "ok", "2 observations delivered", "");
     seen.has("events", "ok", "latest session s, 1 turn", "");
     seen.has("clock", "ok", "within", "");
     let spans = stage.server.spans();
@@ -337,7 +337,7 @@ fn doctor_finds_problems_with_the_server() {
                 },
                 "server",
                 "problem",
-                "cannot be reached",
+                "could not connect to 127.0.0.1:",
                 "LANGFUSE_BASE_URL",
             ),
             (
@@ -439,7 +439,7 @@ fn doctor_reports_what_the_daemon_cannot_deliver() {
     stage.home.hook(&story.stop("a"), &stage.server.env());
     stage.home.status_until("it to be parked", |status| status["destinations"][0]["state"] == "parked");
     let seen = stage.doctor(&[]);
-    seen.has("delivery", "problem", "is parked, 2 spans waiting: HTTP 401", "flush");
+    seen.has("delivery", "problem", "is parked, 2 observations waiting: HTTP 401", "flush");
     assert_eq!(seen.unwell(), ["server", "delivery"], "{}", seen.report);
 }
 

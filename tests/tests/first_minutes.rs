@@ -184,11 +184,12 @@ fn the_screens_of_the_first_ten_minutes_are_as_recorded() {
             screen(args, desk.at(size, args));
         }
         let mut person = desk.at(size, &["setup"]);
-        person.expect("What is to be traced?").say("");
-        person.expect("Langfuse server").say(&server.url);
-        person.expect("Public key").say(PUBLIC);
-        person.expect("Secret key").say(SECRET);
-        person.expect("Make these changes?").say("");
+        // The answer must not be echoed into the question.
+        person.expect("What is to be traced? [1]:").say("");
+        person.expect("[https://cloud.langfuse.com]:").say(&server.url);
+        person.expect("as Langfuse shows them:").say(PUBLIC);
+        person.expect("(not shown):").say(SECRET);
+        person.expect("status line too [y]:").say("");
         screen(&["setup"], person);
         let mut story = Story::new(&desk.home, "work", "01628e54-f2e1-4452-8e4e-eede11a0a73e");
         story.prompt("Fix the slice helper, please.").tool("3 passed").answer("All tests pass now.");
@@ -248,7 +249,7 @@ fn setup_corrects_mistyped_values_and_keeps_the_answers() {
     person.expect(&format!("[{PUBLIC}]")).say("");
     person.expect("Secret key").say(&format!("'{SECRET}'"));
     person.expect("Night shift").expect("Make these changes?").say("d");
-    person.expect("+++").expect("Make these changes?").say("what?");
+    person.expect("LANGFUSE_PUBLIC_KEY = ").expect("Make these changes?").say("what?");
     person.expect("Make these changes?").say("y");
     let (code, shown) = person.end();
     assert_eq!(code, Some(0), "{shown}");

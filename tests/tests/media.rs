@@ -139,7 +139,7 @@ fn spans_do_not_wait_for_media_and_media_survive_a_restart() {
     let left = home.ctl(&["flush", "--timeout", "300ms"]);
     let said = String::from_utf8_lossy(&left.stderr).into_owned();
     assert_eq!(left.status.code(), Some(1), "{said}");
-    assert!(said.contains("0 spans, 3 images") && said.contains("HTTP 500"), "{said}");
+    assert!(said.contains("0 observations, 3 images") && said.contains("HTTP 500"), "{said}");
     daemon.kill();
     assert_eq!(api.seen().links.len(), 0);
     let answers = api.clone();

@@ -192,7 +192,7 @@ fn an_artifact_proxy_that_is_down_or_refuses_delays_no_span() {
         match became {
             "pending" => {
                 let left = home.ctl(&["flush", "--timeout", "300ms"]);
-                assert!(String::from_utf8_lossy(&left.stderr).contains("0 spans, 7 images"), "{left:?}");
+                assert!(String::from_utf8_lossy(&left.stderr).contains("0 observations, 7 images"), "{left:?}");
                 // Waiting attachments are uploaded when the proxy is back, by another daemon too.
                 daemon.kill();
                 let again = stored.clone();

@@ -40,7 +40,7 @@ fn a_session_can_be_named_by_its_id_a_prefix_or_its_transcript() {
             assert_eq!(output.status.code(), Some(0), "{command:?} {name}: {output:?}");
             match command[0] {
                 "show" => assert!(said(&output).contains("asked in 01628e54-f2e1"), "{output:?}"),
-                "replay" => assert!(said(&output).contains("1 turn, 2 spans"), "{output:?}"),
+                "replay" => assert!(said(&output).contains("1 turn, 2 observations"), "{output:?}"),
                 _ => assert!(said(&output).contains("1 call traced"), "{output:?}"),
             }
         }

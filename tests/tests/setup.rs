@@ -64,7 +64,7 @@ fn setup_checks_the_keys_before_it_writes() {
         (&server.url, 401, "does not know these keys"),
         (&server.url, 403, "organisation"),
         (&server.url, 404, "is this the address of a Langfuse server?"),
-        (&unused, 0, "cannot be reached"),
+        (&unused, 0, "could not connect to 127.0.0.1:"),
         (&"http://langfuse.example.org".to_owned(), 0, "use https"),
     ] {
         if status != 401 {

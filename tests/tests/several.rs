@@ -281,7 +281,7 @@ fn a_removed_destination_gets_nothing_until_it_is_back() {
     home.status_until("two to wait", |_| state(&home, "two") == "retrying");
     settled(&home, &["one"]);
     let _daemon = restart(&home, daemon, &one);
-    assert!(said(&home, &["destinations", "drop", "otlp-2", "--yes"]).contains("2 spans dropped"));
+    assert!(said(&home, &["destinations", "drop", "otlp-2", "--yes"]).contains("2 observations dropped"));
     home.flush();
     has_all(&first, 10, "one");
 }
@@ -295,11 +295,11 @@ fn waiting_spans_can_be_moved_and_dropped_by_name() {
     story.turn("q1", "a1");
     home.hook(&story.stop("a1"), &trace());
     home.status_until("old to be parked", |_| state(&home, "old") == "parked" && new.spans().len() == 2);
-    assert!(said(&home, &["destinations", "move", "old", "new"]).contains("2 spans were sent there before"));
+    assert!(said(&home, &["destinations", "move", "old", "new"]).contains("2 observations were sent there before"));
     story.turn("q2", "a2");
     home.hook(&story.stop("a2"), &trace());
     home.status_until("old to wait", |_| known(&home).iter().any(|row| row.0 == "old" && row.2 == 2));
-    assert!(said(&home, &["destinations", "drop", "old", "--yes"]).contains("2 spans dropped"));
+    assert!(said(&home, &["destinations", "drop", "old", "--yes"]).contains("2 observations dropped"));
     home.flush();
     has_all(&new, 4, "new");
 }

@@ -358,7 +358,7 @@ fn status_shows_the_latest_sessions_with_their_tokens() {
     };
     let (shown, cells) = row();
     assert_eq!(cells, ["2", "20", "3", "14", "$0.0001"], "{shown}");
-    assert!(shown.contains("events        0 waiting"), "{shown}");
+    assert!(shown.contains("hook events   0 waiting"), "{shown}");
     assert!(shown.contains(&format!("{} (pk-lf-test)", server.url)) && shown.contains(" ok, "), "{shown}");
     assert!(!shown.contains('\x1b'), "{shown}");
     // Claude Code's own total, until the session continues.

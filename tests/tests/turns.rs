@@ -117,7 +117,7 @@ fn a_replay_does_not_send_spans_again() {
     let path = story.path.to_str().expect("UTF-8").to_owned();
     let dry = home.ctl(&["replay", "--dry-run", &path]);
     assert_eq!(dry.status.code(), Some(0), "{dry:?}");
-    assert!(String::from_utf8_lossy(&dry.stdout).contains("2 turns, 4 spans"), "{dry:?}");
+    assert!(String::from_utf8_lossy(&dry.stdout).contains("2 turns, 4 observations"), "{dry:?}");
     assert_eq!(home.ctl_with(&["replay", &path], &server.env()).status.code(), Some(3), "no daemon");
     let _daemon = home.daemon();
     let keyless = home.ctl(&["replay", &path]);
@@ -169,7 +169,7 @@ fn repeated_turns_in_a_transcript_are_counted_once_by_every_command() {
         expect.sort();
         assert_eq!(ids, expect, "{repeated:#?}");
         let said = home.ctl(&["replay", "--dry-run", &path]);
-        assert!(String::from_utf8_lossy(&said.stdout).contains("3 turns, 8 spans"), "{said:?}");
+        assert!(String::from_utf8_lossy(&said.stdout).contains("3 turns, 8 observations"), "{said:?}");
         assert_eq!(tokens(&json(&["reconcile", &path, "--json"])), tokens(&reconciled));
         let text = String::from_utf8(home.ctl(&["show", &path]).stdout).expect("text");
         assert_eq!((text.matches("a3").count(), text.matches("── Bash").count()), (1, 1), "{text}");

@@ -183,7 +183,7 @@ fn as_a_user_service_the_daemon_is_started_by_the_first_hook() {
     assert!(said.starts_with("inactive\nactive\n"), "{said}");
     assert_eq!((server.spans().len(), home.spooled().len()), (2, 0), "{said}");
     let expected = [
-        "spans 0 waiting, 0 on their way, 0 undeliverable",
+        "observations 0 waiting, 0 on their way, 0 undeliverable",
         "NoNewPrivs: 1",
         "Seccomp: 2",
         "CapBnd: 0000000000000000",

@@ -9,6 +9,7 @@ use crate::{score::Value, telemetry::Call};
 
 pub mod delivery;
 pub mod history;
+pub mod reasons;
 
 /// Reasons that only the user can remove; nothing is read until then.
 const REFUSED: [&str; 4] =
@@ -151,6 +152,9 @@ impl Status {
             let name = to.called().unwrap_or(&to.base_url);
             found.push(match to.state.as_str() {
                 "held" => format!("{name} is held: cc-langfusectl trust {} {}", to.base_url, to.public_key),
+                "ok" if to.full => {
+                    format!("the queue for {name} is full: reading continues when some of it is delivered")
+                }
                 state => format!("{name} is {state}: cc-langfusectl doctor says what to do"),
             });
         }
@@ -161,7 +165,7 @@ impl Status {
         if self.dead_letters > 0 {
             found.push(format!(
                 "{} were refused for good: cc-langfusectl dead-letters",
-                count(self.dead_letters, "span")
+                count(self.dead_letters, "observation")
             ));
         }
         found
@@ -353,6 +357,15 @@ fn count(number: u64, thing: &str) -> String {
 }
 
 impl Destination {
+    /// Its state, and what follows from it.
+    pub fn explained(&self) -> String {
+        match self.state.as_str() {
+            "parked" => "parked (nothing is sent until its error is fixed)".to_owned(),
+            "held" => "held (nothing is sent until you trust it)".to_owned(),
+            state => state.to_owned(),
+        }
+    }
+
     /// Something waits and cannot be sent now, or ever.
     pub fn is_in_trouble(&self) -> bool {
         self.is_nowhere() || self.full || self.state != "ok" && self.waiting > 0

@@ -50,7 +50,7 @@ pub(crate) fn settle(which: Which, fate: Fate) -> anyhow::Result<ExitCode> {
         Which::One(id) => Some(id),
     };
     let count = Client::new()?.with_timeout(Duration::from_secs(60)).settle(&Settle { id, fate })?;
-    let spans = amount::count(count, "span");
+    let spans = amount::count(count, "observation");
     match fate {
         Fate::Retry => out!("{spans} will be sent again"),
         Fate::Drop => out!("{spans} dropped"),

@@ -60,7 +60,7 @@ pub(crate) fn wait(daemon: &Client, limit: Duration, meant: impl Fn(&Destination
 /// Which destination waits for a person, and why.
 fn why(row: &Destination) -> String {
     let why = row.last_error.as_deref().map_or_else(|| "see cc-langfusectl doctor".to_owned(), words);
-    let spans = amount::count(usize::try_from(row.waiting).unwrap_or(usize::MAX), "span");
+    let spans = amount::count(usize::try_from(row.waiting).unwrap_or(usize::MAX), "observation");
     format!("{} is {}, and {spans} wait until that is fixed: {why}", row.base_url, row.state)
 }
 

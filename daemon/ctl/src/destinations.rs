@@ -208,7 +208,7 @@ fn behind(sessions: u64) {
 }
 
 fn spans(number: u64) -> String {
-    count(usize::try_from(number).unwrap_or(usize::MAX), "span")
+    count(usize::try_from(number).unwrap_or(usize::MAX), "observation")
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Forget {
         let waiting = Client::new()?.with_timeout(Duration::from_secs(30)).forget(&request)?;
         arrived()?;
         if waiting > 0 {
-            out!("{} that were waiting will not be sent", amount::count(waiting, "span"));
+            out!("{} that were waiting will not be sent", amount::count(waiting, "observation"));
         }
         for (to, way) in &ways {
             let address = &to.address;
@@ -171,7 +171,7 @@ fn arrived() -> anyhow::Result<()> {
     let deadline = clock::monotonic() + TIME_LIMIT;
     while Client::new()?.status()?.outbox.in_flight > 0 {
         if clock::monotonic() >= deadline {
-            bail!("spans are still on their way to the server; try again later");
+            bail!("observations are still on their way to the server; try again later");
         }
         std::thread::sleep(Duration::from_millis(50));
     }

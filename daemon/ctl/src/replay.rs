@@ -47,7 +47,7 @@ pub(crate) fn replay(session: Option<&str>, dry_run: bool, to: Option<To>) -> an
         spans.extend(found().map(|found| (found.trace_id, found.span_id)));
     })
     .with_context(|| format!("{} cannot be read", path.display()))?;
-    let what = format!("{}, {}", amount::count(turns.len(), "turn"), amount::count(spans.len(), "span"));
+    let what = format!("{}, {}", amount::count(turns.len(), "turn"), amount::count(spans.len(), "observation"));
     if dry_run {
         out!("{what} would be sent; those sent before would not be sent again");
         return Ok(ExitCode::SUCCESS);

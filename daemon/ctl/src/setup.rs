@@ -98,7 +98,7 @@ pub(crate) struct Setup {
     /// Do not install and start the daemon as a service
     #[arg(long)]
     no_service: bool,
-    /// Show what would change, and change nothing
+    /// Show every line that would change, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Leave out what was said before tracing was set up, also in sessions that are open now; `backfill` can send it later
@@ -278,11 +278,10 @@ impl Setup {
             }
         }
         out!();
-        let is_seen = terminal::is_there();
-        if is_seen && !self.dry_run {
-            plan::show(&changes, &home);
-        } else {
-            plan::show_whole(&changes);
+        match (self.dry_run, terminal::is_there()) {
+            (true, _) => plan::show_whole(&changes),
+            (false, true) => plan::show(&changes, &home),
+            (false, false) => plan::show_details(&changes, &home),
         }
         if changes.is_empty() {
             out!("nothing to change");
@@ -296,7 +295,7 @@ impl Setup {
                 Some(command) => settings(&file, Desired { status_line: Some(command), ..desired }, &record),
                 None => Ok(None),
             };
-            if !self.yes && !plan::agrees(&mut changes, &home, with_line()?)? {
+            if !self.yes && !plan::agrees(&mut changes, &home, plan::show_details, with_line()?)? {
                 out!("nothing was changed");
                 return Ok(ExitCode::from(1));
             }
@@ -337,7 +336,7 @@ impl Setup {
                  (--from-now leaves those out)"
             ),
         }
-        if !self.no_check && is_seen {
+        if !self.no_check && terminal::is_there() {
             let dir = scope.dir().map_or_else(std::env::current_dir, |dir| Ok(dir.to_owned()))?;
             doctor::short(&dir, &home, &paths)?;
         }

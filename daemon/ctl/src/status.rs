@@ -1,6 +1,11 @@
 //! `status` and `flush`.
 
-use std::{collections::BTreeSet, process::ExitCode, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+    time::Duration,
+};
 
 use crate::{
     client::Client,
@@ -11,7 +16,7 @@ use crate::{
     },
 };
 use cc_core::{
-    status::{Archive, Left, Status, Telemetry, Trouble, UnknownKind},
+    status::{Archive, Left, Status, Telemetry, Trouble, UnknownKind, reasons},
     verdict::words,
 };
 use cc_langfuse::output;
@@ -56,8 +61,8 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         let build = if daemon.build.is_empty() { &daemon.version } else { &daemon.build };
         out!("              it is {build}, this is {}: cc-langfusectl restart", cc_langfuse::VERSION);
     }
-    out!("events        {} waiting", inbox.pending);
-    out!("spans         {} waiting, {} on their way, {dead_letters} undeliverable", outbox.pending, outbox.in_flight);
+    out!("hook events   {} waiting", inbox.pending);
+    out!("observations  {} waiting, {} on their way, {dead_letters} undeliverable", outbox.pending, outbox.in_flight);
     if media.pending > 0 {
         let error = media.last_error.map_or_else(String::new, |why| format!(": {}", short(&why)));
         out!("media         {} waiting{error}", media.pending);
@@ -84,7 +89,7 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
         out!("configuration the file cannot be used: {why}");
     }
     if let Some(Trouble { error, since }) = store_error {
-        out!("database      cannot be written since {}: {error}", since.as_deref().unwrap_or("a while"));
+        out!("database      cannot be written since {}: {error}", since.as_deref().unwrap_or("a while ago"));
         out!("              nothing is lost; work continues when it can be written again (is the disk full?)");
     }
     if imported > 0 {
@@ -103,19 +108,24 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
             true => out!("destination   {called}{}", short(&to.base_url)),
             false => out!("destination   {called}{} ({})", short(&to.base_url), short(&to.public_key)),
         }
-        let last = to.last_success.as_deref().unwrap_or("never");
-        out!("              {}, {} spans delivered, last success {last}", to.state, to.delivered);
+        let last = to.last_success.as_deref().map(|at| format!(", the last {}", ago(at))).unwrap_or_default();
+        out!("              {}, {} observations delivered{last}", to.explained(), to.delivered);
         if to.rejected > 0 {
             out!("              the server says it did not keep {} of them", to.rejected);
         }
         if let Some(oldest) = &to.oldest_waiting {
-            out!("              {} spans waiting ({}), the oldest since {oldest}", to.waiting, size(to.waiting_bytes));
+            out!(
+                "              {} observations waiting ({}), the oldest from {}",
+                to.waiting,
+                size(to.waiting_bytes),
+                ago(oldest)
+            );
         }
         if to.full {
             out!("              the queue is full: reading continues when some of it is delivered");
         }
         match (to.current_error(), &to.last_error_at) {
-            (Some(why), Some(at)) => out!("              last error {at}: {}", short(&words(why))),
+            (Some(why), Some(at)) => out!("              last error {}: {}", ago(at), short(&words(why))),
             (Some(why), None) => out!("              {}", short(why)),
             (None, _) => {}
         }
@@ -128,9 +138,16 @@ pub(crate) fn status(json: bool) -> anyhow::Result<ExitCode> {
             out!("              {}", advice(&met));
         }
     }
-    for (label, counts) in [("skipped", skipped_lines), ("masked", redacted), ("left in spool", left_in_spool)] {
-        for (index, (what, count)) in counts.iter().enumerate() {
-            out!("{:<14}{what} {count}", if index == 0 { label } else { "" });
+    let known = |counts: BTreeMap<String, u64>, words: fn(&str) -> Cow<'_, str>| -> Vec<String> {
+        counts.iter().map(|(name, count)| format!("{count} {}", words(name))).collect()
+    };
+    for (label, counts) in [
+        ("skipped", known(skipped_lines, reasons::skipped)),
+        ("masked", redacted.iter().map(|(rule, count)| format!("{count} {rule}")).collect()),
+        ("left in spool", known(left_in_spool, reasons::left)),
+    ] {
+        for (index, what) in counts.iter().enumerate() {
+            out!("{:<14}{}", if index == 0 { label } else { "" }, short(what));
         }
     }
     if !sessions.is_empty() {
@@ -180,9 +197,14 @@ pub(crate) fn flush(timeout: Duration) -> anyhow::Result<ExitCode> {
 /// Reports what is left after `timeout`.
 pub(crate) fn late(timeout: Duration, left: &Left) -> ExitCode {
     let media = if left.media > 0 { format!(", {} images and documents", left.media) } else { String::new() };
-    err!("still waiting after {timeout:?}: {} events, {} spans{media}", left.events, left.spans);
+    err!("still waiting after {timeout:?}: {} hook events, {} observations{media}", left.events, left.spans);
     left.why.iter().for_each(|why| err!("  {}", short(&words(why))));
     ExitCode::FAILURE
+}
+
+/// How long ago the time `at`, in the daemon's form, is.
+fn ago(at: &str) -> String {
+    table::ago(Some(at), jiff::Timestamp::now())
 }
 
 /// A value among others in a line.

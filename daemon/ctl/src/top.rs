@@ -84,14 +84,14 @@ fn view(
     let heard = look.rate(before, |status| Some(status.inbox.heard));
     let mut lines = vec![
         format!("cc-langfused {}   pid {}   up {} s", status.daemon.version, status.daemon.pid, status.daemon.uptime_s),
-        format!("events   {} heard{}, {} waiting", status.inbox.heard, per_second(heard), status.inbox.pending),
+        format!("events        {} heard{}, {} waiting", status.inbox.heard, per_second(heard), status.inbox.pending),
         format!(
-            "spans    {} waiting, {} on their way, {} undeliverable",
+            "observations  {} waiting, {} on their way, {} undeliverable",
             status.outbox.pending, status.outbox.in_flight, status.dead_letters
         ),
     ];
     if let Some(trouble) = &status.store_error {
-        lines.push(format!("database cannot be written: {}", trouble.error));
+        lines.push(format!("database      cannot be written: {}", trouble.error));
     }
     lines.push(String::new());
     let mut rows = vec![["DESTINATION", "STATE", "DELIVERED", "RATE", "WAITING", "BYTES"].map(str::to_owned).to_vec()];

@@ -144,7 +144,7 @@ fn play() -> anyhow::Result<Played> {
     let Some(spans) = spans else {
         flush(&paths)?;
         let Some((server, secret)) = server else { bail!("no server") };
-        out!("sent          {} spans to {}", expected.len(), server.address);
+        out!("sent          {} observations to {}", expected.len(), server.address);
         print_traces(&expected);
         if let Some(folder) = open::folder(&server) {
             out!("look          {}", folder.viewer());
@@ -168,12 +168,18 @@ fn play() -> anyhow::Result<Played> {
         match spans.recv_timeout(timeout) {
             Ok(ids) => match expected.iter().find(|expected| (expected.trace_id, expected.span_id) == ids) {
                 Some(observation) => arrived.push(*observation),
-                None => bail!("span {} arrived and does not belong to this session", hex(&ids.1)),
+                None => bail!("observation {} arrived and does not belong to this session", hex(&ids.1)),
             },
-            Err(_) => bail!("{} of {} spans arrived; see {}", arrived.len(), expected.len(), paths.log.display()),
+            Err(_) => {
+                bail!("{} of {} observations arrived; see {}", arrived.len(), expected.len(), paths.log.display())
+            }
         }
     }
-    out!("arrived       {} spans, {} ms after the answer was written", arrived.len(), written.elapsed().as_millis());
+    out!(
+        "arrived       {} observations, {} ms after the answer was written",
+        arrived.len(),
+        written.elapsed().as_millis()
+    );
     out!();
     tree::print(&arrived);
     out!();
@@ -195,7 +201,7 @@ fn print_traces(found: &[&Observation]) {
 fn flush(paths: &Paths) -> anyhow::Result<()> {
     match delivered::wait(&Client::at(paths), DELIVERY_TIMEOUT, |_| true)? {
         Outcome::Delivered => Ok(()),
-        Outcome::Late(left) => bail!("{} spans were not delivered: {}", left.spans, left.why.join("; ")),
+        Outcome::Late(left) => bail!("{} observations were not delivered: {}", left.spans, left.why.join("; ")),
         Outcome::Refused(why) => {
             bail!("{}. Nothing of the sample is kept: fix that, then run cc-langfusectl try again", why.join("; "))
         }

@@ -145,7 +145,7 @@ impl Uninstall {
             out!("dry run: nothing was changed");
             return Ok(code);
         }
-        if !self.yes && !plan::agrees(&mut changes, &home, None)? {
+        if !self.yes && !plan::agrees(&mut changes, &home, |changes, _| plan::show_whole(changes), None)? {
             out!("nothing was changed");
             return Ok(ExitCode::from(1));
         }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     client::{Hyper, Limits},
+    failure,
     reply::{self, Asked, Reply, Said},
 };
 use cc_core::{secret::Secrets, verdict::Answer};
@@ -40,9 +41,11 @@ pub(super) struct Exchanged {
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", chain(cause.as_ref()))]
+#[error("{}", failure::plain(cause.as_ref(), server))]
 pub(super) struct Failed {
     cause: Box<dyn Error + Send + Sync>,
+    /// Host and port, as in the address.
+    server: String,
     /// Part of the request was sent, so the server may have it.
     begun: bool,
 }
@@ -67,6 +70,7 @@ pub(super) async fn exchange(
     asked: Asked,
 ) -> Result<Exchanged, Failed> {
     let progress = Progress::default();
+    let server = request.uri().authority().map(ToString::to_string).unwrap_or_default();
     let response = {
         let mut response =
             std::pin::pin!(client.request(request.map(|rest| Upload { rest, progress: progress.clone() })));
@@ -86,7 +90,7 @@ pub(super) async fn exchange(
             }
         }
     };
-    let response = response.map_err(|cause| Failed { cause, begun: progress.has_begun() })?;
+    let response = response.map_err(|cause| Failed { cause, server, begun: progress.has_begun() })?;
     let took = progress.since();
     let (parts, body) = response.into_parts();
     let body = read(body, limits.stall).await;
@@ -223,18 +227,6 @@ impl Body for Upload {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.rest.len() as u64)
     }
-}
-
-/// An error and its causes, in one line.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut said = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        said.push(error.to_string());
-        cause = error.source();
-    }
-    said.dedup();
-    said.join(": ")
 }
 
 /// True if TLS was the problem, mostly a certificate.

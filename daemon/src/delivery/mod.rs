@@ -4,6 +4,7 @@ mod client;
 mod connect;
 pub mod erase;
 mod exchange;
+mod failure;
 mod folder;
 pub mod forward;
 mod gzip;

@@ -197,9 +197,8 @@ fn time(nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
 }
 
-/// An HTTP client that compresses what it sends and remembers what came back.
+/// An HTTP client that compresses what it sends and keeps the answer.
 #[derive(Clone)]
-/// An HTTP client that keeps the answer.
 struct Observed {
     client: Hyper,
     headers: HeaderMap,

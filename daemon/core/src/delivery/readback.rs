@@ -18,7 +18,7 @@ pub enum Failure {
         /// The server's clock.
         date: Option<u64>,
     },
-    #[error("it cannot be reached: {0}")]
+    #[error("{0}")]
     Unreachable(String),
     /// Its certificate is not trusted.
     #[error("it cannot prove who it is: {0}")]

@@ -167,7 +167,7 @@ fn judge_failure(to: &To, failure: &Failure) -> Finding {
             ),
         ),
         Failure::Unreachable(why) => (
-            format!("{base_url} cannot be reached: {why}"),
+            format!("{base_url}: {why}"),
             format!("check {variable}, the network, HTTPS_PROXY and NO_PROXY; what is traced waits meanwhile"),
         ),
         Failure::Untrusted(why) => (
@@ -313,7 +313,7 @@ fn judge_destination(to: &Destination, ours: &[To]) -> Finding {
     let is_ours = ours.iter().any(|ours| ours.address == to.base_url && ours.account == to.public_key);
     let waiting = match to.waiting {
         0 => String::new(),
-        n => format!(", {} waiting", count(n as usize, "span")),
+        n => format!(", {} waiting", count(n as usize, "observation")),
     };
     let error = to.last_error.as_ref().map_or_else(String::new, |why| format!(": {why}"));
     let seen = format!("{place} is {}{waiting}{error}", to.state);
@@ -338,7 +338,7 @@ fn judge_destination(to: &Destination, ours: &[To]) -> Finding {
         "retrying" => Finding::warning(check, seen, "nothing is lost; the daemon tries again by itself".to_owned()),
         _ => {
             let last = to.last_success.as_deref().unwrap_or("never");
-            Finding::ok(check, format!("{place}: {} spans delivered{waiting}, last {last}", to.delivered))
+            Finding::ok(check, format!("{place}: {} observations delivered{waiting}, last {last}", to.delivered))
         }
     }
 }

@@ -168,7 +168,7 @@ impl<'r> Sender<'r> {
                     let remedy = if row.state == "held" { " (see cc-langfusectl trust)" } else { "" };
                     format!(" is {}{remedy}{error}", row.state)
                 });
-                let (sessions, spans) = (amount::count(count, "session"), amount::count(wait as usize, "span"));
+                let (sessions, spans) = (amount::count(count, "session"), amount::count(wait as usize, "observation"));
                 left.push(format!("{sessions} still to read and {spans} still to deliver: {}{why}", to.address));
                 break;
             }
@@ -183,7 +183,7 @@ impl<'r> Sender<'r> {
         }
         let buried = self.ask(to, &[])?.dead_letters.saturating_sub(buried);
         if buried > 0 {
-            left.push(format!("{buried} spans were refused for good: see cc-langfusectl dead-letters"));
+            left.push(format!("{buried} observations were refused for good: see cc-langfusectl dead-letters"));
         }
         Ok((queued, left))
     }
@@ -297,7 +297,7 @@ impl<'r> Sender<'r> {
         let waiting = state.destination.as_ref().map_or(0, |row| row.waiting);
         let (sessions, turns) = self.done;
         let detail = format!(
-            "{}, {}, {waiting} spans on their way",
+            "{}, {}, {waiting} observations on their way",
             amount::count(sessions, "session"),
             amount::count(turns, "turn")
         );

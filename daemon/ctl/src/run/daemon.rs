@@ -125,7 +125,7 @@ impl Daemon {
             Outcome::Late(left) => left,
         };
         let why = if left.why.is_empty() { String::new() } else { format!(" ({})", left.why.join("; ")) };
-        let things = [(left.events, "event"), (left.spans, "span"), (left.media, "image or document")];
+        let things = [(left.events, "hook event"), (left.spans, "observation"), (left.media, "image or document")];
         let things: Vec<String> = things
             .iter()
             .filter(|(n, _)| *n > 0)

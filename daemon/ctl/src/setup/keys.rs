@@ -175,7 +175,7 @@ pub(super) fn check(keys: &Keys) -> anyhow::Result<Project> {
     open::project(&keys.destination, &[(SECRET_KEY, Secret::new(&keys.secret))].into_iter().collect()).map_err(
         |error| match error.downcast_ref() {
             Some(Failure::Unreachable(why)) => {
-                anyhow::anyhow!("{url} cannot be reached: {why}; check the address and the proxy, {skip}")
+                anyhow::anyhow!("{url}: {why}; correct the address or the proxy, {skip}")
             }
             Some(Failure::Untrusted(why)) => anyhow::anyhow!(
                 "the certificate of {url} is not trusted: {why}; name your authority's file in NODE_EXTRA_CA_CERTS, \

@@ -1,9 +1,10 @@
-//! The plan of `setup`: a line for each file, and the full diff on request.
+//! The plan of `setup`: a line for each file, and on request what changes in it.
 
 use std::path::Path;
 
 use crate::ui::{amount::count, diff, table, terminal};
-use cc_core::settings::{block, edit};
+use cc_core::settings::{block, edit, masked};
+use cc_langfuse::output::{self, Look};
 
 use super::{
     apart::MARK,
@@ -12,14 +13,51 @@ use super::{
 
 /// Shows each change in a line.
 pub(super) fn show(changes: &[Change], home: &Path) {
+    changes.iter().for_each(|change| out!("{}{}", head(change, home), what(change)));
+}
+
+/// What happens to which file.
+fn head(change: &Change, home: &Path) -> String {
+    let verb = match (&change.current, &change.new) {
+        (None, _) => "make",
+        (_, None) => "remove",
+        _ => "change",
+    };
+    format!("{verb:<13} {}", table::path(&change.path, home))
+}
+
+/// Shows what is written into each file: events, variables without their secrets, lines.
+pub(super) fn show_details(changes: &[Change], home: &Path) {
     for change in changes {
-        let path = table::path(&change.path, home);
-        let verb = match (&change.current, &change.new) {
-            (None, _) => "make",
-            (_, None) => "remove",
-            _ => "change",
-        };
-        out!("{verb:<13} {path}{}", what(change));
+        let _ = output::parts(&[(Look::Bold, &head(change, home))]);
+        let text = change.new.as_deref().unwrap_or_default();
+        let secrets = diff::secrets_in(text);
+        for line in details(change, text) {
+            out!("                {}", diff::conceal(&line, &secrets));
+        }
+    }
+}
+
+fn details(change: &Change, text: &str) -> Vec<String> {
+    match &change.part {
+        Part::Settings(ours) => {
+            let vars = block::env_block(text.as_bytes()).unwrap_or_default();
+            let events = (!ours.events.is_empty()).then(|| format!("hook for {}", ours.events.join(", ")));
+            let off = ours.off.hooks.iter().map(|event| format!("without MLflow's own hook for {event}"));
+            let shown = |name: &String, value: &String| match proto::env::is_secret(name) || name.ends_with("_HEADERS")
+            {
+                true => masked(value),
+                false => value.clone(),
+            };
+            let vars = ours.env.iter().filter_map(|name| Some(format!("{name} = {}", shown(name, vars.get(name)?))));
+            let line = ours.status_line.then(|| "status line of cc-langfusectl".to_owned());
+            events.into_iter().chain(vars).chain(off).chain(line).collect()
+        }
+        Part::Lines(lines) => lines.iter().map(|line| line.trim_end_matches(MARK).trim_end().to_owned()).collect(),
+        Part::Whole => match text.lines().count() {
+            lines @ 0..=8 => text.lines().take(lines).map(str::to_owned).collect(),
+            lines => vec![format!("{lines} lines")],
+        },
     }
 }
 
@@ -65,22 +103,27 @@ pub(crate) fn show_whole(changes: &[Change]) {
     changes.iter().for_each(|to| diff::show(&to.path, to.current.as_deref(), to.new.as_deref()));
 }
 
-/// Asks whether to carry out the plan, until there is an answer. `with_line` is the change of the settings with a status line; it
+/// Asks whether to carry out the plan, until there is an answer; `details` shows more of it. `with_line` is the change of the settings with a status line; it
 /// takes the place of the other if that is wanted.
 ///
 /// # Errors
 /// At the end of the input.
-pub(crate) fn agrees(changes: &mut [Change], home: &Path, mut with_line: Option<Change>) -> anyhow::Result<bool> {
+pub(crate) fn agrees(
+    changes: &mut [Change],
+    home: &Path,
+    details: fn(&[Change], &Path),
+    mut with_line: Option<Change>,
+) -> anyhow::Result<bool> {
     terminal::forget_input();
     loop {
         let question = match with_line {
-            Some(_) => "Make these changes? y, n, d to see every line, s for a status line too",
-            None => "Make these changes? y, n, or d to see every line",
+            Some(_) => "Make these changes? y, n, d for details, s for a status line too",
+            None => "Make these changes? y, n, or d for details",
         };
         match terminal::ask(question, Some("y"))?.to_lowercase().as_str() {
             "y" | "yes" => return Ok(true),
             "n" | "no" => return Ok(false),
-            "d" => show_whole(changes),
+            "d" => details(changes, home),
             "s" => {
                 if let Some(change) = with_line.take()
                     && let Some(other) = changes.iter_mut().find(|other| other.path == change.path)

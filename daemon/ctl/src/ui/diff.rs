@@ -59,7 +59,7 @@ pub(crate) fn secrets_in(text: &str) -> Vec<Zeroizing<String>> {
 }
 
 /// `line` with masked keys that can be recognised but not used, and without anything else that looks secret.
-fn conceal(line: &str, secrets: &[Zeroizing<String>]) -> String {
+pub(crate) fn conceal(line: &str, secrets: &[Zeroizing<String>]) -> String {
     match secrets.split_first() {
         Some((secret, others)) if !secret.is_empty() => {
             let parts: Vec<String> = line.split(secret.as_str()).map(|part| conceal(part, others)).collect();
