@@ -118,6 +118,8 @@ impl Bench {
         file.write_all(text.as_bytes()).expect("written");
         let payload = serde_json::json!({
             "session_id": "work", "transcript_path": path, "cwd": self.daemon.home.path(), "hook_event_name": "Stop",
+            // Without it the daemon waits a little for lines that are not written yet.
+            "last_assistant_message": last_answer(&text),
         });
         let mut hook = self.daemon.command("cc-langfuse-hook");
         let mut child = hook.envs(release::env(&self.url)).stdin(Stdio::piped()).spawn().expect("the hook");
@@ -125,6 +127,13 @@ impl Bench {
         assert!(child.wait().expect("the hook").success());
         self.requests.recv_timeout(Duration::from_secs(60)).expect("the turn arrives");
     }
+}
+
+/// The text of the last call of a turn.
+fn last_answer(lines: &str) -> String {
+    let lines = lines.lines().rev().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let mut texts = lines.filter_map(|line| line["message"]["content"][0]["text"].as_str().map(str::to_owned));
+    texts.next().expect("the sample ends with an answer")
 }
 
 /// The sample as turn `number` of a session: its own ids and times.
