@@ -118,16 +118,16 @@ impl Scan {
         found.into()
     }
 
-    /// Removes up to `count` sessions with silent transcripts from `found` and returns events for them. The others
-    /// stay, except those that got a hook event meanwhile.
+    /// Removes sessions with silent transcripts from the front of `found`, the oldest, and returns events for up to `count` of
+    /// them. One that got a hook event meanwhile is removed without an event when it is the oldest: asking for all of them
+    /// on each call would cost more than reading them.
     pub fn take(&self, found: &mut VecDeque<Candidate>, count: usize, now_ms: i64) -> Vec<Hint> {
         let mut hints = Vec::with_capacity(count);
         let mut seen = Seen::new();
         while hints.len() < count
             && let Some(candidate) = found.front()
         {
-            if !candidate.is_silent(now_ms) {
-                found.retain(|candidate| self.is_unread(candidate, now_ms));
+            if !candidate.is_silent(now_ms) && self.is_unread(candidate, now_ms) {
                 break;
             }
             hints.extend(self.event_of(candidate, now_ms, &mut seen));
