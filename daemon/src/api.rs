@@ -162,6 +162,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/hidden-calls", post(hidden_calls))
         .route("/v1/known", post(history::known))
         .route("/v1/delivery", post(delivery::delivery))
+        .route("/v1/deliveries", post(delivery::deliveries))
         .route("/v1/imported", get(history::imported).post(history::import))
         .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(MAX_FRAME))

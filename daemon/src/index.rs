@@ -13,7 +13,7 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::reader;
+use crate::{clock, reader};
 use cc_core::redact::Redactor;
 
 mod glance;
@@ -143,6 +143,9 @@ const KEPT: usize = 64;
 /// How long a reader waits for a writer, or one writer for another.
 const WAIT: Duration = Duration::from_secs(10);
 
+/// How soon it is tried again where SQLite does not wait.
+const RETRY: Duration = Duration::from_millis(5);
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the index: {0}")]
@@ -221,7 +224,19 @@ impl Index {
         {
             return Err(Error::NotOurs(path.to_path_buf()));
         }
-        match Self::try_open(path) {
+        let until = clock::monotonic() + WAIT;
+        let opened = loop {
+            match Self::try_open(path) {
+                // While another process makes it, SQLite does not wait by itself.
+                Err(Error::Sql(rusqlite::Error::SqliteFailure(failure, _)))
+                    if failure.code == rusqlite::ErrorCode::DatabaseBusy && clock::monotonic() < until =>
+                {
+                    std::thread::sleep(RETRY);
+                }
+                opened => break opened,
+            }
+        };
+        match opened {
             Ok(Some(index)) => Ok(index),
             Ok(None) => Self::anew(path),
             Err(Error::Sql(rusqlite::Error::SqliteFailure(failure, _)))

@@ -72,6 +72,27 @@ fn a_custom_rule_masks_in_what_is_stored_and_sent() {
 }
 
 #[test]
+fn show_has_the_semantics_of_the_sessions_project() {
+    let home = Home::new();
+    let mut story = Story::new(&home, "p", "s");
+    story.prompt("q").tool("one").tool("two").answer("done");
+    let starts = || {
+        let shown = home.ctl(&["show", "--json", story.path.to_str().expect("text")]);
+        let spans: Vec<serde_json::Value> = serde_json::from_slice(&shown.stdout).expect("JSON");
+        spans.iter().map(|span| (span["start_ns"].clone(), span["end_ns"].clone())).collect::<Vec<_>>()
+    };
+    let spec = starts();
+    home.settings("p", &[("CC_LANGFUSE_SEMANTICS".to_owned(), "measured".to_owned())]);
+    assert_ne!(starts(), spec);
+    home.settings("p", &[("CC_LANGFUSE_SEMANTICS".to_owned(), "spec".to_owned())]);
+    assert_eq!(starts(), spec);
+    // For people a call takes as long as it took.
+    let shown = home.ctl(&["show", story.path.to_str().expect("text")]);
+    let shown = String::from_utf8(shown.stdout).expect("text");
+    assert!(!shown.lines().any(|line| line.contains("generation") && line.contains(" 0 ms")), "{shown}");
+}
+
+#[test]
 fn a_project_in_metadata_mode_sends_sizes() {
     let home = Home::new();
     let server = Server::new();

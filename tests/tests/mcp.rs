@@ -152,6 +152,7 @@ fn the_figures_are_those_of_usage() {
             calls += turn["calls"].as_u64().expect("calls");
             output += turn["tokens"]["output"].as_u64().expect("tokens");
             let parts = client.call("turn", json!({"session": id, "turn": turn["trace"], "limit": 200}));
+            assert_eq!(parts["turn"]["prompt"], turn["prompt"], "{parts}");
             let root = &parts["parts"][0];
             if turn.get("copied_from_another_session").is_none() {
                 assert_eq!((&root["kind"], &root["depth"]), (&json!("turn"), &json!(0)), "{parts}");

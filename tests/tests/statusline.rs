@@ -16,7 +16,7 @@ use tests::{
     until,
 };
 
-const FIGURES: [&str; 6] = ["calls", "input", "output", "cache_read", "cache_write_5m", "cache_write_1h"];
+const FIGURES: [&str; 7] = ["turns", "calls", "input", "output", "cache_read", "cache_write_5m", "cache_write_1h"];
 
 /// Runs it as Claude Code does.
 fn given(home: &Home, args: &[&str], input: &[u8]) -> Output {

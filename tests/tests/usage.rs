@@ -225,3 +225,16 @@ fn usage_reports_what_it_cannot_count() {
     let output = home.ctl(&["usage"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "no model calls yet\n");
 }
+
+#[test]
+fn several_may_make_the_index_at_the_same_time() {
+    for round in 0..tests::tries(15, 100) {
+        let home = Home::new();
+        Recording::load("plain").write_in(&home);
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..6).map(|_| scope.spawn(|| usage(&home, &[])["total"]["calls"].clone())).collect();
+            let calls: Vec<Value> = all.into_iter().map(|one| one.join().expect("its figures")).collect();
+            assert!(calls.iter().all(|one| *one == calls[0] && *one != 0), "round {round}: {calls:?}");
+        });
+    }
+}

@@ -455,6 +455,7 @@ fn a_session_says_what_is_delivered_and_leads_to_its_trace() {
     story.turn("q", "a");
     let view = View::start(&home, &[]);
     assert!(!view.get("session/s").contains("Spans by destination"), "nothing was sent");
+    assert!(!view.get("").contains("Delivery"), "the list has no column for it");
     let daemon = home.daemon();
     home.hook(&story.stop("a"), &server.env());
     let spans = server.wait_for(2).len();
@@ -465,6 +466,8 @@ fn a_session_says_what_is_delivered_and_leads_to_its_trace() {
     };
     let page = view.get("session/s");
     assert!(page.contains("langfuse-1") && page.contains(&cells(spans, 0, 0)), "{page}");
+    let list = view.get("");
+    assert!(list.contains("langfuse-1: delivered<"), "{list}");
     let turn = page.split("href=\"../turn/").nth(1).and_then(|rest| rest.split('"').next()).expect("a turn").to_owned();
     let trace = turn.rsplit('/').next().expect("a trace").to_owned();
     let page = view.get(&format!("turn/{turn}"));
@@ -487,8 +490,11 @@ fn a_session_says_what_is_delivered_and_leads_to_its_trace() {
     let refused = home.status()["dead_letters"].as_u64().expect("a number") as usize;
     view.json("news?since=1");
     until("the refused ones", || view.get("session/s").contains(&cells(spans, 0, refused)).then_some(()));
+    let words = format!("langfuse-1: <span class=\"error\">{refused} refused<");
+    assert!(view.get("").contains(&words), "{}", view.get(""));
     assert!(daemon.terminate().success());
     assert!(view.get("session/s").contains(&cells(spans, 0, refused)), "from its database");
+    assert!(view.get("").contains(&words), "the list too");
     server.change(|_| Answer::status(401));
     let (status, _, body) = go(&format!("s/{trace}/0"));
     assert!(status == 500 && body.contains("does not know these keys"), "{body}");

@@ -183,6 +183,11 @@ impl Client {
         self.post("/v1/delivery", &AskDelivery { traces })
     }
 
+    /// The same for several groups of traces.
+    pub(crate) fn deliveries(&self, groups: &[Vec<String>]) -> anyhow::Result<Vec<Vec<Delivery>>> {
+        self.post("/v1/deliveries", groups)
+    }
+
     /// Sessions whose beginning another tool has sent.
     pub(crate) fn imported(&self) -> anyhow::Result<Vec<Imported>> {
         self.get("/v1/imported")

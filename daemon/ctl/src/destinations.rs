@@ -18,7 +18,7 @@ use cc_core::{
     status::{Destination, Place, Redirect},
     verdict::words,
 };
-use cc_langfuse::output;
+use cc_langfuse::output::{self, Look};
 
 /// How long a move may take: a full queue is rewritten.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -124,13 +124,46 @@ fn list(known: &[Destination], json: bool) -> anyhow::Result<ExitCode> {
             row.waiting.to_string(),
             row.delivered.to_string(),
             table::clip(row.account, 40),
-            table::clip(row.address, 80),
+            table::clip(row.address, 200),
             row.last_error.map_or_else(|| "-".to_owned(), |why| table::clip(&words(why), 200)),
         ]
     };
-    let fits = [Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole, Fit::End, Fit::End, Fit::End];
-    table::print(std::iter::once(heads.to_vec()).chain(rows.map(row)).collect(), &fits);
+    let rows: Vec<Vec<String>> = std::iter::once(heads.to_vec()).chain(rows.map(row)).collect();
+    for (look, line) in lines(rows, terminal::width()) {
+        let _ = output::painted(look, format_args!("{line}"));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The table. Where an address would be cut, which then is of no use, it has a line of its own.
+fn lines(rows: Vec<Vec<String>>, width: Option<usize>) -> Vec<(Look, String)> {
+    const ADDRESS: usize = 5;
+    const ERROR: usize = 20;
+    let without: Vec<Vec<String>> = rows.iter().map(|row| row[..=ADDRESS].to_vec()).collect();
+    let needed = table::lines(&without).iter().map(|line| table::width(line)).max().unwrap_or_default() + ERROR;
+    let look = |index: usize| if index == 0 { Look::Bold } else { Look::Plain };
+    match width.filter(|width| *width < needed) {
+        None => {
+            let fits = [Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole, Fit::End];
+            let rows = width.map_or_else(|| rows.clone(), |width| table::fitted(rows.clone(), &fits, width));
+            table::lines(&rows).into_iter().enumerate().map(|(index, line)| (look(index), line)).collect()
+        }
+        Some(_) => {
+            let figures: Vec<Vec<String>> = rows.iter().map(|row| row[..4].to_vec()).collect();
+            let mut found = Vec::new();
+            for (index, (line, row)) in table::lines(&figures).into_iter().zip(&rows).enumerate() {
+                found.push((look(index), line));
+                if index > 0 {
+                    found.push((Look::Plain, format!("  {}", row[ADDRESS])));
+                    found.push((Look::Plain, format!("  {}", row[ADDRESS - 1])));
+                }
+                if index > 0 && row[ADDRESS + 1] != "-" {
+                    found.push((Look::Plain, format!("  {}", row[ADDRESS + 1])));
+                }
+            }
+            found
+        }
+    }
 }
 
 /// The destination `name`: by its name, or by an address or account that no other has.
@@ -224,6 +257,31 @@ mod tests {
             }))
         };
         rows.iter().map(row).collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn an_address_is_whole_in_any_width() {
+        let address = "https://langfuse.internal.example.org/observability";
+        let row = |cells: [&str; 7]| cells.map(str::to_owned).to_vec();
+        let rows = vec![
+            row(["NAME", "STATE", "WAITING", "DELIVERED", "ACCOUNT", "ADDRESS", "LAST ERROR"]),
+            row(["langfuse-1", "ok", "0", "12", "pk-lf-01234567", address, "-"]),
+            row([
+                "langfuse-2",
+                "parked",
+                "3",
+                "0",
+                "pk-lf-89abcdef",
+                address,
+                "HTTP 401: no such key, or another server",
+            ]),
+        ];
+        for width in [None, Some(200), Some(120), Some(80), Some(60)] {
+            let found = lines(rows.clone(), width);
+            let whole = found.iter().filter(|(_, line)| line.contains(address)).count();
+            assert_eq!(whole, 2, "{width:?}: {found:?}");
+            assert!(found.iter().all(|(_, line)| width.is_none_or(|width| table::width(line) <= width)), "{found:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -19,16 +20,20 @@ use cc_core::{
         wire::{Value, WireSpan},
     },
     ids::hex,
-    project::Options,
+    project::{Options, Semantics},
     route::Env,
+    transcript::record,
 };
-use cc_langfuse::{environment, git, output, rebuild};
+use cc_langfuse::{credentials::layers, environment, git, output, reader::Transcript, rebuild};
 
 pub(crate) fn show(session: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
     let Found { id, transcript: path } = session::offline(session)?;
     let mut turns = 0;
     let (mut spans, mut known) = (Vec::new(), HashMap::new());
-    rebuild::turns(&path, &id, &options(), &client::config()?.rules, |turn| {
+    let mut options = options();
+    // People want to know how long a call took, whatever is sent.
+    options.semantics = if json { semantics(&path).unwrap_or(options.semantics) } else { Semantics::Measured };
+    rebuild::turns(&path, &id, &options, &client::config()?.rules, |turn| {
         turns += 1;
         if json {
             for out in turn {
@@ -63,6 +68,13 @@ pub(crate) fn options() -> Options {
         options.user_id = git::email(&std::env::current_dir().into_iter().collect::<Vec<_>>());
     }
     options
+}
+
+/// The semantics that the settings of the session's project choose, if they choose any.
+fn semantics(transcript: &Path) -> Option<Semantics> {
+    let cwd = record::cwd(Transcript::open(transcript).ok()?.head().ok()?).map(PathBuf::from)?;
+    let vars = layers::resolve(Some(&cwd), &client::user_dir(&client::home().ok()?));
+    vars.contains_key("CC_LANGFUSE_SEMANTICS").then(|| Env::of(&vars).options().semantics)
 }
 
 fn as_json(kind: &str, span: WireSpan) -> serde_json::Value {

@@ -2,6 +2,7 @@
 //! so it is quick, and silent if anything is wrong.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Read},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -198,13 +199,16 @@ fn look(transcript: &Path) -> anyhow::Result<Known> {
     // Where the end is not read, the index has some of it.
     let without = seen.as_ref().filter(|_| tail.is_whole);
     let add = |sum: &mut Sum, since: Nanos| {
-        for call in new.iter().filter(|call| call.at.is_some_and(|at| at >= since) || since == 0) {
+        let mut turns = BTreeSet::new();
+        for (turn, call) in new.iter().filter(|(_, call)| call.at.is_some_and(|at| at >= since) || since == 0) {
+            turns.extend(*turn);
             sum.calls += u64::from(call.is_call);
             sum.tokens += call.tokens;
             if let Some(cost) = cost(call.model, call.speed, call.tokens) {
                 *sum.cost_usd.get_or_insert(0.0) += cost;
             }
         }
+        sum.turns += turns.len() as u64;
     };
     let spent = |what| index.as_ref().map_or(Ok(Sum::default()), |index| index.spent(what, without));
     let mut session = spent(Spent::Session(session_id))?;
@@ -226,12 +230,20 @@ fn look(transcript: &Path) -> anyhow::Result<Known> {
     Ok(known)
 }
 
-/// The calls at the end of the session that the index does not count elsewhere.
-fn new_calls<'t>(index: Option<&Index>, seen: Option<&Seen>, tail: &'t rebuild::Tail) -> Vec<Used<'t>> {
-    let of = |turn: &'t Turn| usage::calls(turn);
-    let mut calls: Vec<Used<'t>> = tail.turns.iter().chain(&tail.agents).flat_map(of).collect();
+/// The calls at the end of the session that the index does not count elsewhere, each with the number of its turn there.
+fn new_calls<'t>(
+    index: Option<&Index>,
+    seen: Option<&Seen>,
+    tail: &'t rebuild::Tail,
+) -> Vec<(Option<usize>, Used<'t>)> {
+    let turns = tail.turns.iter().enumerate().map(|(at, turn)| (Some(at), turn));
+    // The last one that launched any, unless all of them work for earlier turns.
+    let launcher = tail.turns.iter().rposition(|turn| turn.launches().next().is_some());
+    let turns = turns.chain(tail.agents.iter().map(|turn| (launcher, turn)));
+    let of = |(at, turn): (Option<usize>, &'t Turn)| usage::calls(turn).into_iter().map(move |call| (at, call));
+    let mut calls: Vec<(Option<usize>, Used<'t>)> = turns.flat_map(of).collect();
     let is_elsewhere = |call: &Used<'_>| index.is_some_and(|index| index.counts(call.marks, seen).unwrap_or(false));
-    calls.retain(|call| !call.is_copy && !is_elsewhere(call));
+    calls.retain(|(_, call)| !call.is_copy && !is_elsewhere(call));
     calls
 }
 

@@ -103,11 +103,18 @@ fn view(
             status.destinations.iter().find(same).map(|to| to.delivered)
         };
         let rate = look.rate(before, delivered).map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}/s"));
-        let (name, waiting) = (format!("{} ({})", to.base_url, to.public_key), to.waiting.to_string());
-        vec![table::clip(&name, 60), to.state.clone(), to.delivered.to_string(), rate, waiting, size(to.waiting_bytes)]
+        let waiting = to.waiting.to_string();
+        vec![to.name.clone(), to.state.clone(), to.delivered.to_string(), rate, waiting, size(to.waiting_bytes)]
     }));
-    let fits = [Fit::Start, Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole];
-    lines.extend(table::lines(&table::fitted(rows, &fits, width)));
+    let fits = [Fit::End, Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole, Fit::Whole];
+    let mut rows = table::lines(&table::fitted(rows, &fits, width)).into_iter();
+    lines.extend(rows.next());
+    for (row, to) in rows.zip(&status.destinations) {
+        lines.push(row);
+        // With its account, if there is room for all of it.
+        let whole = format!("  {} ({})", to.base_url, to.public_key);
+        lines.push(if table::width(&whole) <= width { whole } else { format!("  {}", to.base_url) });
+    }
     lines.push(String::new());
     lines.extend(latest::table(look.sessions(), used, width, most));
     lines.into_iter().map(|line| table::clip(&line, width.min(10_000))).collect()
@@ -135,7 +142,7 @@ fn live(first: Look, interval: Duration) -> anyhow::Result<ExitCode> {
     let mut said = None::<String>;
     loop {
         let (width, height) = screen.size();
-        let most = height.saturating_sub(8 + look.status.destinations.len()).max(1);
+        let most = height.saturating_sub(8 + 2 * look.status.destinations.len()).max(1);
         let _ = to_reader.try_send(look.sessions().iter().take(most).cloned().collect());
         let mut lines = {
             let tokens = tokens.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,9 @@
 //! What the status line asks of the index: answers within milliseconds, from an index that may be behind its transcripts.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
@@ -89,7 +92,7 @@ impl Index {
             Spent::Since(_) => "call.at >= ?1",
         };
         let sql = format!(
-            "SELECT model, speed, is_call, input, output, cache_read, cache_write_5m, cache_write_1h
+            "SELECT model, speed, is_call, input, output, cache_read, cache_write_5m, cache_write_1h, turn
              FROM call WHERE is_own AND {selected} AND NOT coalesce({IN_LAST_TURN}, 0)"
         );
         let mut statement = self.db.prepare(&sql)?;
@@ -101,15 +104,23 @@ impl Index {
         let mut sum = Sum::default();
         // A price is the same for every token, so each model is summed first. There are few.
         let mut models: Vec<((i64, Option<i64>), Tokens)> = Vec::new();
+        let (mut turns, mut last) = (HashSet::new(), None);
         while let Some(row) = rows.next()? {
             let (model, tokens) = ((row.get(0)?, row.get(1)?), lists::tokens(row, 3)?);
             sum.calls += lists::unsigned(row, 2)?;
             sum.tokens += tokens;
+            let turn: Option<i64> = row.get(8)?;
+            // The calls of a turn mostly come one after another.
+            if turn != last {
+                turns.extend(turn);
+                last = turn;
+            }
             match models.iter_mut().find(|(known, _)| *known == model) {
                 Some((_, all)) => *all += tokens,
                 None => models.push((model, tokens)),
             }
         }
+        sum.turns = turns.len() as u64;
         let mut name = self.db.prepare("SELECT text FROM name WHERE id = ?")?;
         for ((model, speed), tokens) in models {
             let mut text = |id: i64| name.query_row([id], |row| row.get::<_, String>(0));

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use rusqlite::{OptionalExtension, Row, params};
@@ -221,6 +221,26 @@ impl Index {
         }
         let mut found: Vec<Listed> = found.into_values().collect();
         found.sort_by(|one, other| (other.last, &other.session_id).cmp(&(one.last, &one.session_id)));
+        Ok(found)
+    }
+
+    /// The traces of at most `limit` last turns of each of these transcripts.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn last_traces(&self, paths: &[&Path], limit: usize) -> Result<Vec<Vec<TraceId>>, Error> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT asked.key, turn.trace FROM json_each(?) AS asked CROSS JOIN session ON session.path = asked.value
+             CROSS JOIN turn ON turn.session = session.id ORDER BY asked.key, turn.at_byte DESC",
+        )?;
+        let mut found = vec![Vec::new(); paths.len()];
+        let asked: Vec<Option<&str>> = paths.iter().map(|path| path.to_str()).collect();
+        let mut rows = statement.query([serde_json::to_string(&asked).unwrap_or_default()])?;
+        while let Some(row) = rows.next()? {
+            if let Some(traces) = found.get_mut(row.get::<_, u32>(0)? as usize).filter(|traces| traces.len() < limit) {
+                traces.push(row.get(1)?);
+            }
+        }
         Ok(found)
     }
 

@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags};
 
-use super::{Result, Store, observations::HAS_ARRIVED, schema::MIGRATIONS};
-use cc_core::{destination::Destination, ids::TraceId, status::delivery::Delivery};
+use super::{Result, Store, json, observations::HAS_ARRIVED, schema::MIGRATIONS};
+use cc_core::{
+    destination::Destination,
+    ids::{TraceId, hex},
+    status::delivery::Delivery,
+};
 
 /// How many spans of some traces have which state at a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,63 +46,57 @@ impl Arrived {
 }
 
 impl Store {
-    /// How the spans of `traces` fare, at each destination that has one.
+    /// How the spans of each group of traces fare, at each destination that has some of them.
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn arrived(&self, traces: &[TraceId]) -> Result<Vec<Arrived>> {
-        arrived(&self.db, traces)
+    pub fn arrived(&self, groups: &[Vec<TraceId>]) -> Result<Vec<Vec<Arrived>>> {
+        arrived(&self.db, groups)
     }
 }
 
 /// The same from the database at `path`, while no daemon runs. `None` if there is none of this version, or a daemon holds it.
-pub fn arrived_at(path: &Path, traces: &[TraceId]) -> Option<Vec<Arrived>> {
+pub fn arrived_at(path: &Path, groups: &[Vec<TraceId>]) -> Option<Vec<Vec<Arrived>>> {
     std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
     let db =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX).ok()?;
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).ok()?;
-    (usize::try_from(version) == Ok(MIGRATIONS.len())).then(|| arrived(&db, traces).ok()).flatten()
+    (usize::try_from(version) == Ok(MIGRATIONS.len())).then(|| arrived(&db, groups).ok()).flatten()
 }
 
-fn arrived(db: &Connection, traces: &[TraceId]) -> Result<Vec<Arrived>> {
-    let mut rows = db.prepare_cached(
-        "SELECT id, kind, base_url, public_key,
-            iif(held_by IS NOT NULL AND (base_url, public_key) NOT IN (SELECT base_url, public_key FROM trust), 'held', state)
-         FROM destination ORDER BY id",
-    )?;
-    let mut found = rows
-        .query_map([], |row| {
-            Ok(Arrived {
-                id: row.get(0)?,
-                destination: Destination {
-                    kind: super::destinations::kind(&row.get::<_, String>(1)?)?,
-                    address: row.get(2)?,
-                    account: row.get(3)?,
-                },
-                state: row.get(4)?,
-                delivered: 0,
-                waiting: 0,
-                refused: 0,
-            })
-        })?
-        .collect::<Result<Vec<_>>>()?;
-    let mut states = db.prepare_cached(&format!(
-        "SELECT coalesce({HAS_ARRIVED}, 0),
-            EXISTS (SELECT 1 FROM outbox WHERE outbox.destination = exported.destination AND outbox.seq = exported.observation)
-         FROM exported WHERE exported.destination = ? AND exported.trace_id = ?"
+fn arrived(db: &Connection, groups: &[Vec<TraceId>]) -> Result<Vec<Vec<Arrived>>> {
+    let asked: Vec<Vec<String>> = groups.iter().map(|traces| traces.iter().map(|trace| hex(trace)).collect()).collect();
+    // One statement for all: a list of sessions asks for hundreds of traces.
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT asked.key, destination.id, kind, base_url, public_key,
+            iif(held_by IS NOT NULL AND (base_url, public_key) NOT IN (SELECT base_url, public_key FROM trust), 'held', state),
+            sum(NOT waits AND has_arrived), sum(waits), sum(NOT waits AND NOT has_arrived)
+         FROM json_each(?) AS asked, json_each(asked.value) AS trace CROSS JOIN destination CROSS JOIN (
+            SELECT exported.destination AS destination, trace_id, coalesce({HAS_ARRIVED}, 0) AS has_arrived,
+                EXISTS (SELECT 1 FROM outbox WHERE outbox.destination = exported.destination
+                    AND outbox.seq = exported.observation) AS waits
+            FROM exported) AS span ON span.destination = destination.id AND span.trace_id = unhex(trace.value)
+         GROUP BY asked.key, destination.id ORDER BY asked.key, destination.id"
     ))?;
-    for one in &mut found {
-        for trace in traces {
-            let mut rows = states.query(params![one.id, trace])?;
-            while let Some(row) = rows.next()? {
-                match (row.get(1)?, row.get(0)?) {
-                    (true, _) => one.waiting += 1,
-                    (false, true) => one.delivered += 1,
-                    (false, false) => one.refused += 1,
-                }
-            }
+    let mut found = vec![Vec::new(); groups.len()];
+    let mut rows = statement.query([json(&asked)])?;
+    while let Some(row) = rows.next()? {
+        let count = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
+        let one = Arrived {
+            id: row.get(1)?,
+            destination: Destination {
+                kind: super::destinations::kind(&row.get::<_, String>(2)?)?,
+                address: row.get(3)?,
+                account: row.get(4)?,
+            },
+            state: row.get(5)?,
+            delivered: count(6)?,
+            waiting: count(7)?,
+            refused: count(8)?,
+        };
+        if let Some(group) = found.get_mut(row.get::<_, u32>(0)? as usize) {
+            group.push(one);
         }
     }
-    found.retain(|one| one.delivered + one.waiting + one.refused > 0);
     Ok(found)
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/delivery`: what became of some traces, at each destination.
+//! `POST /v1/delivery` and `/v1/deliveries`: what became of some traces, or of several groups of them, at each destination.
 
 use serde::{Deserialize, Serialize};
 

@@ -396,7 +396,7 @@ fn turn(history: &History, given: TurnOf, _: &TimeZone) -> anyhow::Result<Value>
     let nodes = tree.flat();
     let has_text = history.config.floor.capture == Capture::Full;
     let most = if has_text { given.chars.min(TEXT_MOST) } else { 0 };
-    let answer = json!({"session": one.session_id, "turn": turn_value(turn, None), "parts_in_all": nodes.len()});
+    let answer = json!({"session": one.session_id, "turn": turn_value(turn, said(history, &one, turn.at_byte)), "parts_in_all": nodes.len()});
     let part = Part { limit: given.limit, offset: given.offset };
     list(answer, "parts", &nodes, &part, |(depth, node)| Ok(part_value(*depth, node, most)))
 }

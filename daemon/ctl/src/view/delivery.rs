@@ -16,6 +16,7 @@ use crate::{
     open, traced,
 };
 use cc_core::{
+    config::destination::Named,
     destination::{Destination, pages::Item},
     ids::{TraceId, from_hex, hex},
     status::{
@@ -23,7 +24,10 @@ use cc_core::{
         delivery::{Delivery, TRACES},
     },
 };
-use cc_langfuse::{index::Listed, store};
+use cc_langfuse::{
+    index::Listed,
+    store::{self, Arrived},
+};
 
 /// How long the daemon may take to answer.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -32,29 +36,44 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// if neither knows.
 pub(super) fn of(site: &Site, traces: &[TraceId]) -> Vec<Delivery> {
     // Of a very long session its end.
-    let traces = &traces[traces.len().saturating_sub(TRACES)..];
+    of_all(site, &[traces[traces.len().saturating_sub(TRACES)..].to_vec()]).pop().unwrap_or_default()
+}
+
+/// The same for groups of traces, which are asked for together.
+pub(super) fn of_all(site: &Site, groups: &[Vec<TraceId>]) -> Vec<Vec<Delivery>> {
     let Ok(paths) = client::paths() else { return Vec::new() };
-    if traces.is_empty() || !site.history().is_users() {
+    if groups.iter().all(Vec::is_empty) || !site.history().is_users() {
         return Vec::new();
     }
-    let asked = Client::at(&paths).with_timeout(ANSWER).delivery(traces.iter().map(|trace| hex(trace)).collect());
+    let ids = |traces: &Vec<TraceId>| traces.iter().map(|trace| hex(trace)).collect();
+    let asked = Client::at(&paths).with_timeout(ANSWER).deliveries(&groups.iter().map(ids).collect::<Vec<_>>());
     match asked {
         Ok(found) => found,
         Err(error) if error.is::<client::NotRunning>() => {
-            let found = store::arrived_at(&paths.database, traces).unwrap_or_default();
+            let found = store::arrived_at(&paths.database, groups).unwrap_or_default();
             let history = site.history();
-            let named = found.into_iter().map(|one| {
-                let name = history
-                    .config
-                    .destinations
-                    .iter()
-                    .find(|named| named.entry.as_ref().is_ok_and(|entry| entry.destination == one.destination));
-                let name = name.map_or_else(|| one.called(), |named| named.name.clone());
+            let destinations = &history.config.destinations;
+            let named = |one: Arrived| {
+                let is_it =
+                    |named: &&Named| named.entry.as_ref().is_ok_and(|entry| entry.destination == one.destination);
+                let name = destinations.iter().find(is_it).map_or_else(|| one.called(), |named| named.name.clone());
                 Delivery { name, ..one.shown() }
-            });
-            named.collect()
+            };
+            found.into_iter().map(|group| group.into_iter().map(named).collect()).collect()
         }
         Err(_) => Vec::new(),
+    }
+}
+
+/// In a list: each destination, and what is not delivered there.
+pub(super) fn brief(found: &[Delivery]) -> Markup {
+    html! {
+        @for one in found {
+            div {
+                (clean(&one.name)) ": "
+                @if one.refused > 0 { span .error { (one.words()) } } @else { (one.words()) }
+            }
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! The first page: every session, the most recently active first.
 
+use std::path::Path;
+
 use maud::{Markup, html};
 
 use super::{
-    Site,
+    Site, delivery,
     html::{clean, cost, number, page as frame, pager, part, time},
     query::{Query, encode},
     short,
@@ -14,6 +16,9 @@ use cc_langfuse::{clock, index::Listed};
 
 /// Sessions per page.
 const SIZE: usize = 50;
+
+/// Of this many last turns of a session the list says what is delivered.
+const TURNS: usize = 80;
 
 /// Maximum length of a title or prompt, in characters.
 const TITLE: usize = 100;
@@ -30,7 +35,13 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
     let count = all.len();
     let found: Vec<&Listed> = all.iter().filter(|one| is_wanted(one, query)).collect();
     let (at, pages, shown) = part(&found, query, SIZE);
-    let rules = site.history().config.rules.clone();
+    let (rules, traces) = {
+        let history = site.history();
+        let paths: Vec<&Path> = shown.iter().map(|one| one.path.as_path()).collect();
+        (history.config.rules.clone(), history.index.last_traces(&paths, TURNS)?)
+    };
+    let deliveries = delivery::of_all(site, &traces);
+    let is_sent = deliveries.iter().any(|found| !found.is_empty());
     let main = html! {
         h1 { "Sessions" }
         (over_budget(site))
@@ -55,9 +66,10 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
                 th scope="col" { "Session" } th scope="col" { "Project" } th scope="col" { "Last" }
                 th .n scope="col" { "turns" } th .n scope="col" { "calls" } th .n scope="col" { "agents" }
                 th .n scope="col" { "errors" } th .n scope="col" { "tokens" } th .n scope="col" { "cost" } th scope="col" { "State" }
+                @if is_sent { th scope="col" { "Delivery" } }
             } }
             tbody {
-                @for one in shown {
+                @for (index, one) in shown.iter().enumerate() {
                     tr {
                         th scope="row" {
                             a href={ "session/" (encode(&one.session_id)) } { (title(one, &rules)) }
@@ -73,6 +85,7 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
                         td .n { (number(one.sum.tokens.total())) }
                         td .n { (cost(one.sum.cost_usd)) }
                         td { (state(one)) }
+                        @if is_sent { td { (delivery::brief(deliveries.get(index).map_or(&[], Vec::as_slice))) } }
                     }
                 }
             }

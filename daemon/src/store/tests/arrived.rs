@@ -150,11 +150,14 @@ fn what_became_of_a_trace_is_counted_for_each_destination() {
         found.into_iter().map(|one| (one.state, one.delivered, one.waiting, one.refused)).collect()
     };
     let expect = [("ok".to_owned(), 3, 2, 1), ("ok".to_owned(), 0, 6, 0)];
-    assert_eq!(counts(store.arrived(&[[1; 16]]).unwrap()), expect);
-    assert_eq!(store.arrived(&[[9; 16]]).unwrap(), [], "an unknown trace");
+    let of = |trace: u8| vec![[trace; 16]];
+    let mut groups = store.arrived(&[of(9), of(1), Vec::new(), vec![[9; 16], [1; 16]]]).unwrap();
+    assert_eq!((groups.len(), &groups[0][..], &groups[2][..]), (4, &[][..], &[][..]), "an unknown trace, and none");
+    assert_eq!(groups[1], groups[3]);
+    assert_eq!(counts(groups.swap_remove(1)), expect);
     let path = dir.path().join("state.db");
-    assert_eq!(crate::store::arrived_at(&path, &[[1; 16]]), None, "this process holds it");
+    assert_eq!(crate::store::arrived_at(&path, &[of(1)]), None, "this process holds it");
     drop(store);
-    assert_eq!(counts(crate::store::arrived_at(&path, &[[1; 16]]).unwrap()), expect);
+    assert_eq!(counts(crate::store::arrived_at(&path, &[of(1)]).unwrap().remove(0)), expect);
     assert_eq!(crate::store::arrived_at(&dir.path().join("none.db"), &[]), None);
 }
