@@ -4,9 +4,11 @@
 //! The daemon judges what the event means.
 //!
 //! Whatever happens it exits 0 and prints nothing: Claude Code shows a hook's failure to its user, and gives what a hook
-//! prints to the model.
+//! prints to the model. Only a person who asks for its version or for help on a terminal gets an answer.
 
 #![no_main]
+
+mod asked;
 
 use std::{
     fs,
@@ -51,9 +53,12 @@ const SPOOL_BYTES: u64 = 16 << 20;
 /// needed: nothing is written to a pipe, and sockets are written without signals.
 #[allow(unsafe_code, reason = "the name of the C entry point; nothing else in this program has it")]
 #[unsafe(no_mangle)]
-pub extern "C" fn main() -> i32 {
+pub extern "C" fn main(arguments: i32) -> i32 {
     std::panic::set_hook(Box::new(|_| {}));
-    let _ = std::panic::catch_unwind(run);
+    let _ = std::panic::catch_unwind(|| {
+        // The first argument is the program's name.
+        if arguments > 1 && asked::answer().is_some() { Some(()) } else { run() }
+    });
     0
 }
 

@@ -235,7 +235,8 @@ fn setup_corrects_mistyped_values_and_keeps_the_answers() {
     person.expect("What is to be traced?").say("both");
     person.expect("What is to be traced?").say("1");
     person.expect("Langfuse Cloud, US").expect("Langfuse server").say("nonsense");
-    person.expect("not an address").expect("Langfuse server").say(PUBLIC);
+    person.expect("not an address").expect("Langfuse server").say("http://langfuse.example.org");
+    person.expect("is not encrypted").expect("Langfuse server").say(PUBLIC);
     person.expect("that is a key").expect("Langfuse server").say(&format!("{address}/project/proj-7/traces"));
     person.expect(&format!("Is {} the server?", server.url)).say("y");
     person.expect("Public key").say("'oops'");
@@ -257,6 +258,25 @@ fn setup_corrects_mistyped_values_and_keeps_the_answers() {
     let env = &json_of(&desk.settings())["env"];
     assert_eq!((&env["LANGFUSE_BASE_URL"], &env["LANGFUSE_PUBLIC_KEY"]), (&server.url.clone().into(), &PUBLIC.into()));
     assert_eq!(env["LANGFUSE_SECRET_KEY"], SECRET);
+}
+
+#[test]
+fn keys_are_kept_while_the_address_is_corrected() {
+    let (desk, server) = (Desk::new(), langfuse());
+    let wrong = format!("http://{}", tests::server::unused());
+    let mut person = desk.at((80, 24), &["setup", "--user", "--no-service"]);
+    person.expect("Langfuse server").say(&wrong);
+    person.expect("Public key").say(PUBLIC);
+    person.expect("Secret key").say(SECRET);
+    person.expect("could not connect to").expect("Try again?").say("");
+    person.expect(&format!("[{wrong}]:")).say(&server.url);
+    person.expect(&format!("[{PUBLIC}]:")).say("");
+    person.expect("or Enter to keep sk-lf-…").say("");
+    person.expect("Night shift").expect("Make these changes?").say("");
+    let (code, shown) = person.end();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!shown.contains(SECRET), "{shown}");
+    assert_eq!(json_of(&desk.settings())["env"]["LANGFUSE_SECRET_KEY"], SECRET);
 }
 
 #[test]
@@ -345,4 +365,20 @@ fn the_registered_command_succeeds_if_the_program_is_missing() {
         );
         let _ = fs::remove_file(desk.bin.join("cc-langfuse-hook"));
     }
+}
+
+#[test]
+fn uninstall_stops_the_daemon_that_setup_started_and_no_other() {
+    let (desk, other, server) = (Desk::new(), Desk::new(), langfuse());
+    let keys = ["--public-key", PUBLIC, "--secret-key", SECRET, "--base-url", &server.url, "--yes"];
+    let runs = |desk: &Desk| desk.command(&["status"]).output().expect("it runs").status.code() == Some(0);
+    for desk in [&desk, &other] {
+        let output = desk.command(&[&["setup", "--user"][..], &keys].concat()).output().expect("it runs");
+        assert!(output.status.success() && runs(desk), "{output:?}");
+    }
+    let output = desk.command(&["uninstall", "--yes"]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("stop          the daemon, pid "), "{output:?}");
+    assert!(!runs(&desk) && runs(&other), "{said}");
+    assert!(said.contains("data          kept"), "{said}");
 }

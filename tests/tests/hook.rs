@@ -13,7 +13,7 @@ use std::{
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::{Home, Server, Story, bins, eventually, home, home::mode, server};
+use tests::{Home, Server, Story, bins, eventually, home, home::mode, server, terminal};
 
 /// The longest time that a hook may delay Claude Code here, on a busy machine. A stuck daemon alone takes 250 ms of it.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -358,4 +358,26 @@ fn every_event_name_leads_to_reading_the_transcript() {
     home.hook(&event, &server.env());
     let spans = server.wait_for(2 * (events.len() + 1));
     assert_eq!(spans.iter().filter(|span| span.is_root()).count(), events.len() + 1);
+}
+
+#[test]
+fn a_person_on_a_terminal_learns_version_and_purpose_and_nobody_else_does() {
+    let home = Home::new();
+    let version = concat!("cc-langfuse-hook ", env!("CARGO_PKG_VERSION"), "\n");
+    for (arguments, expect) in [
+        (&["--version"][..], version),
+        (&["-V"], version),
+        (&["--help"], "cc-langfusectl setup"),
+        (&["-h"], "cc-langfusectl setup"),
+        (&["--unknown"], ""),
+        (&[], ""),
+    ] {
+        let mut command = home.command(&bins().hook);
+        command.args(arguments);
+        let shown = terminal::on_terminal(command, "");
+        assert!(shown.contains(expect) && shown.is_empty() == expect.is_empty(), "{arguments:?}: {shown}");
+        let mut command = home.command(&bins().hook);
+        command.args(arguments).envs(Server::new().env());
+        home::assert_silent(&home::run(command, b"{}").0);
+    }
 }

@@ -336,3 +336,26 @@ fn after_setup_a_turn_becomes_a_trace() {
     succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes", "--purge"]));
     assert!(!home.paths().state.exists());
 }
+
+#[test]
+fn a_project_that_is_set_up_needs_no_keys_again() {
+    for scope in ["--project", "--user"] {
+        let home = Home::new();
+        let (dir, file) = place(&home, scope, None);
+        succeeds(&setup(&home, &dir, scope, &QUIET));
+        let before = files(home.path());
+        let again = |more: &[&str]| ctl(&home, &dir, None, &[&["setup", scope][..], &QUIET, more].concat());
+        assert!(succeeds(&again(&[])).contains("nothing to change"));
+        assert_eq!(files(home.path()), before);
+        // The keys are those of one server.
+        let output = again(&["--base-url", "https://other.example.org"]);
+        let said = text(&output);
+        assert!(output.status.code() == Some(2) && said.contains("--public-key, --secret-key"), "{said}");
+        // Another public key is of another project of that server, with a secret of its own.
+        let output = again(&["--public-key", "pk-lf-2"]);
+        let said = text(&output);
+        assert!(output.status.code() == Some(2) && said.contains("--secret-key"), "{said}");
+        assert_eq!(files(home.path()), before);
+        assert_eq!(json_of(&file)["env"]["LANGFUSE_SECRET_KEY"], SECRET);
+    }
+}

@@ -192,8 +192,15 @@ fn a_renamed_project_is_cleaned_where_it_is_now() {
     fs::rename(&dir, &renamed).expect("renamed");
     let file = renamed.join(file.strip_prefix(&dir).expect("below"));
     // From elsewhere it says what it cannot find, and changes nothing.
-    let dry = succeeds(&ctl(&home, home.path(), None, &["uninstall", "--dry-run"]));
-    assert!(dry.contains("not found") && dry.contains("work/.claude/settings.local.json"), "{dry}");
+    let output = ctl(&home, home.path(), None, &["uninstall", "--dry-run"]);
+    let dry = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{dry}");
+    assert!(
+        dry.contains("not found")
+            && dry.contains("keys are still in it")
+            && dry.contains("work/.claude/settings.local.json"),
+        "{dry}"
+    );
     let said = succeeds(&ctl(&home, &renamed, None, &["uninstall", "--yes"]));
     assert!(said.contains("moved"), "{said}");
     assert_eq!(fs::read_to_string(&file).expect("there"), "{\n  \"model\": \"opus\"\n}\n");
@@ -204,8 +211,10 @@ fn a_renamed_project_is_cleaned_where_it_is_now() {
     succeeds(&setup(&home, &dir, "--project", &QUIET));
     fs::remove_dir_all(&dir).expect("removed");
     let record = home.path().join(".claude/state/cc-langfuse/setup.json");
-    let said = succeeds(&ctl(&home, home.path(), None, &["uninstall", "--yes"]));
-    assert!(said.contains("not found") && record.exists(), "{said}");
+    let output = ctl(&home, home.path(), None, &["uninstall", "--yes"]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("not found") && said.contains("--purge forgets it") && record.exists(), "{said}");
     let said = succeeds(&ctl(&home, home.path(), None, &["uninstall", "--yes", "--purge"]));
     assert!(said.contains("by hand") && !record.exists(), "{said}");
 }
@@ -217,7 +226,9 @@ fn another_project_is_not_taken_for_a_renamed_one() {
     dirs.iter().for_each(|dir| drop(succeeds(&setup(&home, dir, "--project", &QUIET))));
     let renamed = home.path().join("r1-renamed");
     fs::rename(&dirs[0], &renamed).expect("renamed");
-    let said = succeeds(&ctl(&home, &dirs[1], None, &["uninstall", "--yes"]));
+    let output = ctl(&home, &dirs[1], None, &["uninstall", "--yes"]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(!said.contains("moved") && said.contains("not found"), "{said}");
     assert!(dirs[1..].iter().all(|dir| !dir.join(".claude").exists()), "{said}");
     // What it says helps.

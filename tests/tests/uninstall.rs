@@ -143,7 +143,10 @@ fn only_a_changed_setup_stops_uninstall() {
     fs::remove_dir_all(&gone).expect("removed");
     fs::write(&gone, "a file").expect("written");
     fs::create_dir_all(dir.join(".claude/settings.json")).expect("made");
-    succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes"]));
+    // It cannot know that the project is gone rather than renamed with its keys.
+    let output = ctl(&home, &dir, None, &["uninstall", "--yes"]);
+    let said = text(&output);
+    assert!(output.status.code() == Some(1) && said.contains("not found"), "{said}");
     assert_eq!(fs::read_to_string(&user).expect("there"), "{}");
 }
 

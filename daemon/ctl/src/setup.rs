@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -31,7 +31,7 @@ use cc_langfuse::{
 use choice::{Choice, Keys};
 use commits::{exclude, refuse, refuse_store, refuse_tracked, secret_files};
 use files::{Change, Part, Record};
-use keys::{Before, Given};
+use keys::Before;
 use native_otel::NativeOtel;
 use proto::paths::Paths;
 use semantics::{MEASURED, SEMANTICS, semantics};
@@ -140,9 +140,10 @@ impl Setup {
     /// # Errors
     /// If something prevents it. Then nothing was changed, or the message says what.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let missing = self.missing();
-        if !terminal::is_there() && !missing.is_empty() {
-            return Ok(usage(&format!("there is no terminal to ask on: add {}", missing.join(", "))));
+        let no_terminal =
+            |missing: Vec<_>| usage(&format!("there is no terminal to ask on: add {}", missing.join(", ")));
+        if !(terminal::is_there() || self.user || self.project) {
+            return Ok(no_terminal(self.missing(&Before::default())));
         }
         let (home, paths) = (client::home()?, client::paths()?);
         let scope = self.scope(&home)?;
@@ -150,6 +151,13 @@ impl Setup {
             Ok(place) => place,
             Err(why) => return Ok(usage(&why)),
         };
+        let there = files::read(&files::real(&scope.file(&home))?)?;
+        let there = there.and_then(|text| block::env_block(text.as_bytes()).ok()).unwrap_or_default();
+        let before = Before::of(&there).or(place.before(&paths));
+        let missing = self.missing(&before);
+        if !terminal::is_there() && !missing.is_empty() {
+            return Ok(no_terminal(missing));
+        }
         if self.native_otel && scope.dir().is_some() {
             return Ok(usage(
                 "Claude Code takes the address for its telemetry only from your own settings: use --user",
@@ -161,25 +169,16 @@ impl Setup {
         } else if let Some(endpoint) = &self.otlp {
             otlp::choice(endpoint).map(Choice::Otlp)
         } else {
-            let there = files::read(&files::real(&scope.file(&home))?)?;
-            let there = there.and_then(|text| block::env_block(text.as_bytes()).ok()).unwrap_or_default();
-            let before = Before::of(&there).or(place.before(&paths));
             self.keys(&before, place.secret(&home)?)?.map(Choice::Langfuse)
         };
         let choice = match choice {
             Ok(choice) => choice,
             Err(why) => return Ok(usage(&why)),
         };
-        if let Choice::Langfuse(keys) = &choice {
-            if !keys.destination.is_private() {
-                bail!(
-                    "{} is not encrypted: use https (http is for localhost, 127.0.0.0/8 and [::1])",
-                    keys.destination.address
-                );
-            }
-            if let Some(Project { name, id, .. }) = &keys.project {
-                out!("project       {name} ({id}) at {}", keys.destination.address);
-            }
+        if let Choice::Langfuse(keys) = &choice
+            && let Some(Project { name, id, .. }) = &keys.project
+        {
+            out!("project       {name} ({id}) at {}", keys.destination.address);
         }
         if let Choice::Mlflow(mlflow) = &choice {
             out!("MLflow        {}", mlflow.place);
@@ -348,16 +347,17 @@ impl Setup {
         self.mlflow || self.otlp.is_some()
     }
 
-    /// Required answers that were not given.
-    fn missing(&self) -> Vec<&'static str> {
+    /// Required answers that were not given and are not known from `before`.
+    fn missing(&self, before: &Before) -> Vec<&'static str> {
         let given = |flag: &Option<String>, name| flag.is_some() || variable(name).is_some();
+        let known = self.known(before);
+        let public = self.public_key.clone().or_else(|| variable("PUBLIC_KEY"));
+        let has_secret = self.secret_command.is_some() || given(&self.secret_key, "SECRET_KEY");
+        let is_same = public.is_none() || public == known.public;
         [
             ("--user or --project", self.user || self.project),
-            ("--public-key", self.is_keyless() || given(&self.public_key, "PUBLIC_KEY")),
-            (
-                "--secret-key",
-                self.is_keyless() || self.secret_command.is_some() || given(&self.secret_key, "SECRET_KEY"),
-            ),
+            ("--public-key", self.is_keyless() || public.is_some() || known.public.is_some()),
+            ("--secret-key", self.is_keyless() || has_secret || is_same && known.secret.is_some()),
             ("--yes or --dry-run", self.yes || self.dry_run),
         ]
         .into_iter()
@@ -413,76 +413,6 @@ impl Setup {
             }
             None => Place::Settings,
         }))
-    }
-
-    /// The keys, or what is wrong with them. `stored` is a secret that need not be asked for. Who is asked is asked again until the server knows them.
-    ///
-    /// # Errors
-    /// If there is nobody to ask, or the server does not know what was given.
-    fn keys(&self, before: &Before, stored: Option<Zeroizing<String>>) -> anyhow::Result<Result<Keys, String>> {
-        let is_asked = terminal::is_there() && !self.yes;
-        let url = self.base_url.clone().or_else(|| variable("BASE_URL")).or_else(|| variable("HOST"));
-        let server = match url.map(|url| typed::server(&url)) {
-            Some(Some((address, _))) => Some(address),
-            // Not shown: it may be a key in the wrong place.
-            Some(None) => return Ok(Err(format!("the server is not an address such as {DEFAULT_BASE_URL}"))),
-            None if is_asked => None,
-            None => Some(before.server.clone().unwrap_or_else(|| DEFAULT_BASE_URL.to_owned())),
-        };
-        let public = self.public_key.clone().or_else(|| variable("PUBLIC_KEY"));
-        let public = public.map(|key| typed::unquoted(&key).to_owned());
-        let secret = match &self.secret_key {
-            Some(dash) if dash == "-" => Some(terminal::line()?),
-            Some(key) => Some(Zeroizing::new(key.clone())),
-            None => stored.or_else(|| variable("SECRET_KEY").map(Zeroizing::new)),
-        };
-        let secret = secret.map(|key| Zeroizing::new(typed::unquoted(&key).to_owned()));
-        let is_key = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
-        match (&public, &secret) {
-            (Some(public), _) if !is_key(public) => {
-                return Ok(Err("the public key is not one: it looks like pk-lf-…".into()));
-            }
-            (_, Some(secret)) if !is_key(secret) => {
-                return Ok(Err("the secret key is not one: it looks like sk-lf-…".into()));
-            }
-            (Some(public), Some(secret)) if public.starts_with("sk-") || secret.starts_with("pk-") => {
-                return Ok(Err("the keys are swapped".into()));
-            }
-            _ => {}
-        }
-        let given = Given { server, public, secret };
-        let (mut given, mut before) = (given, before.clone());
-        loop {
-            let mut keys = keys::ask(&given, &before)?;
-            let address = &keys.destination.address;
-            let checked = if !keys.destination.is_private() {
-                Err(anyhow::anyhow!(
-                    "{address} is not encrypted: use https (http is for localhost, 127.0.0.0/8 and [::1])"
-                ))
-            } else if self.no_check {
-                return Ok(Ok(keys));
-            } else {
-                let _busy = Busy::with(format!("asking {address} whether it knows the keys"));
-                keys::check(&keys)
-            };
-            match checked {
-                Ok(project) => {
-                    keys.project = Some(project);
-                    return Ok(Ok(keys));
-                }
-                Err(why) if is_asked => {
-                    out!("              {why:#}");
-                    if !terminal::agrees("Try again?")? {
-                        return Err(why);
-                    }
-                    // The typed values become the defaults, and given values are asked for too.
-                    let Destination { address, account, .. } = keys.destination;
-                    before = Before { server: Some(address), public: Some(account), secret: None };
-                    given = Given::default();
-                }
-                Err(why) => return Err(why),
-            }
-        }
     }
 }
 

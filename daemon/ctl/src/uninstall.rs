@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     client::{self, Client},
-    history,
+    detached, history,
     setup::{
         files::{self, Change, Part, Record, Written},
         plan, project_dir,
@@ -91,16 +91,18 @@ impl Uninstall {
             match change_of(written) {
                 _ if is_gone && self.purge => {
                     out!(
-                        "not found     {}: if its project was renamed, remove hook and keys from it by hand",
+                        "not found     {}: if its project was renamed, hook and keys are still in it: remove them by hand",
                         written.path.display()
                     );
                 }
                 _ if is_gone => {
                     out!(
-                        "not found     {}: if its project was renamed, run this again in its new directory",
+                        "not found     {}: if its project was renamed, hook and keys are still in it: run this again in its new \
+                            directory. If it is gone, --purge forgets it",
                         written.path.display()
                     );
                     left.push(written.clone());
+                    code = ExitCode::FAILURE;
                 }
                 Ok(change) => changes.extend(change),
                 Err(why) => {
@@ -125,10 +127,9 @@ impl Uninstall {
             }
         }
         let manager = record.service.as_deref().and_then(Manager::named);
-        if self.dry_run || !terminal::is_there() {
-            plan::show_whole(&changes);
-        } else {
-            plan::show_undone(&changes, &home);
+        match self.dry_run {
+            true => plan::show_whole(&changes),
+            false => plan::show_undone(&changes, &home),
         }
         let data = self.purge && (paths.state.exists() || paths.log.exists());
         if changes.is_empty() && record == Record::default() && !data {
@@ -137,6 +138,12 @@ impl Uninstall {
         }
         if manager.is_some() {
             out!("stop          the service, which is then no longer started");
+        }
+        // Nothing else would ever end it; projects that are left still need it.
+        let is_alone = manager.is_none() && left.is_empty() && record != Record::default();
+        let pid = Client::at(&paths).pid().ok().filter(|_| is_alone && !data);
+        if let Some(pid) = pid {
+            out!("stop          the daemon, pid {pid}");
         }
         if data {
             out!("remove        {}, with everything that is not delivered yet", table::path(&paths.state, &home));
@@ -167,6 +174,9 @@ impl Uninstall {
         record.save(&paths)?;
         if let Some(manager) = manager {
             manager.forget();
+        }
+        if pid.is_some() {
+            detached::end(&paths)?;
         }
         if data {
             purge(&paths)?;

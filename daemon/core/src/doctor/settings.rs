@@ -291,7 +291,7 @@ impl Settings {
                 (None, _) => Finding::problem(
                     "hook-events",
                     format!("no settings file registers {HOOK}: Claude Code runs no hook"),
-                    "cc-langfusectl setup",
+                    "cc-langfusectl setup: it asks whether to trace all projects or this one",
                 ),
             };
         }
@@ -364,10 +364,15 @@ impl Settings {
                 }
                 _ => format!("off for {}: {enable} is set nowhere", dir.display()),
             };
-            let remedy = format!(
-                "cc-langfusectl setup --project in there, or put \"{enable}\": \"true\" into `env` of {}",
-                local.display()
-            );
+            // Without a registered hook the variable alone has no effect.
+            let remedy = match !self.own_hooks().is_empty() || self.plugin().is_some() {
+                true => format!(
+                    "cc-langfusectl setup --project in there, or put \"{enable}\": \"true\" into `env` of {}",
+                    local.display()
+                ),
+                false => "cc-langfusectl setup --project in there, or cc-langfusectl setup --user for all projects"
+                    .to_owned(),
+            };
             return vec![Finding::problem("tracing", seen, remedy)];
         }
         let mut switches = VARIABLES.iter().filter(|row| is_switch(row));

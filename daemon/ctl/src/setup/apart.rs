@@ -95,7 +95,12 @@ impl Place {
         let Some(entry) = entry().filter(|_| !self.is_settings()) else { return Before::default() };
         let text = files::read(&secret_file(paths)).ok().flatten().map(Zeroizing::new);
         let secret = text.filter(|_| *self == Self::File).and_then(|text| key_in(&text));
-        Before { server: Some(entry.destination.address), public: Some(entry.destination.account), secret }
+        Before {
+            server: Some(entry.destination.address),
+            public: Some(entry.destination.account),
+            secret,
+            is_of_any_server: false,
+        }
     }
 
     /// What the command writes; `None` where there is none.

@@ -4,13 +4,22 @@ use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
-use crate::{open, ui::terminal};
-use cc_core::{delivery::readback::Failure, destination::pages::Project, secret::Secret, settings::masked};
+use crate::{
+    open,
+    ui::{progress::Busy, terminal},
+};
+use cc_core::{
+    delivery::readback::Failure,
+    destination::{Destination, pages::Project},
+    secret::Secret,
+    settings::masked,
+};
 
 use super::{
-    DEFAULT_BASE_URL, SECRET_KEY,
+    DEFAULT_BASE_URL, SECRET_KEY, Setup,
     choice::Keys,
     typed::{self, REGIONS, Typed},
+    variable,
 };
 
 /// The given values; missing ones are asked for.
@@ -27,6 +36,8 @@ pub(super) struct Before {
     pub server: Option<String>,
     pub public: Option<String>,
     pub secret: Option<Zeroizing<String>>,
+    /// The keys were typed just now: they are meant for whichever server is chosen.
+    pub is_of_any_server: bool,
 }
 
 impl Before {
@@ -37,7 +48,8 @@ impl Before {
             either.iter().filter_map(|name| vars.get(name)).find(|value| !value.trim().is_empty()).cloned()
         };
         let server = get("BASE_URL").or_else(|| get("HOST")).and_then(|url| Some(typed::server(&url)?.0));
-        Self { server, public: get("PUBLIC_KEY"), secret: get("SECRET_KEY").map(Zeroizing::new) }
+        let secret = get("SECRET_KEY").map(Zeroizing::new);
+        Self { server, public: get("PUBLIC_KEY"), secret, is_of_any_server: false }
     }
 
     /// These, or `others` if there are none.
@@ -46,18 +58,118 @@ impl Before {
     }
 }
 
+impl Setup {
+    /// What an earlier setup knows for the server that is meant now.
+    pub(super) fn known(&self, before: &Before) -> Before {
+        let url = self.base_url.clone().or_else(|| variable("BASE_URL")).or_else(|| variable("HOST"));
+        let server = url.map(|url| typed::server(&url).map(|(address, _)| address));
+        if server.is_none_or(|server| server == before.server) { before.clone() } else { Before::default() }
+    }
+
+    /// The keys, or what is wrong with them. `stored` is a secret that need not be asked for. Whoever is asked is asked again until the server knows them.
+    ///
+    /// # Errors
+    /// If there is nobody to ask, or the server does not know what was given.
+    pub(super) fn keys(
+        &self,
+        before: &Before,
+        stored: Option<Zeroizing<String>>,
+    ) -> anyhow::Result<Result<Keys, String>> {
+        let is_asked = terminal::is_there() && !self.yes;
+        let url = self.base_url.clone().or_else(|| variable("BASE_URL")).or_else(|| variable("HOST"));
+        let server = match url.map(|url| typed::server(&url)) {
+            Some(Some((address, _))) if !is_private(&address) => anyhow::bail!(unencrypted(&address)),
+            Some(Some((address, _))) => Some(address),
+            // Not shown: it may be a key in the wrong place.
+            Some(None) => return Ok(Err(format!("the server is not an address such as {DEFAULT_BASE_URL}"))),
+            None if is_asked => None,
+            None => Some(before.server.clone().unwrap_or_else(|| DEFAULT_BASE_URL.to_owned())),
+        };
+        let public = self.public_key.clone().or_else(|| variable("PUBLIC_KEY"));
+        let public = public.map(|key| typed::unquoted(&key).to_owned());
+        let secret = match &self.secret_key {
+            Some(dash) if dash == "-" => Some(terminal::line()?),
+            Some(key) => Some(Zeroizing::new(key.clone())),
+            None => stored.or_else(|| variable("SECRET_KEY").map(Zeroizing::new)),
+        };
+        let secret = secret.map(|key| Zeroizing::new(typed::unquoted(&key).to_owned()));
+        let is_key = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+        match (&public, &secret) {
+            (Some(public), _) if !is_key(public) => {
+                return Ok(Err("the public key is not one: it looks like pk-lf-…".into()));
+            }
+            (_, Some(secret)) if !is_key(secret) => {
+                return Ok(Err("the secret key is not one: it looks like sk-lf-…".into()));
+            }
+            (Some(public), Some(secret)) if public.starts_with("sk-") || secret.starts_with("pk-") => {
+                return Ok(Err("the keys are swapped".into()));
+            }
+            _ => {}
+        }
+        let mut given = Given { server, public, secret };
+        if !is_asked {
+            let known = self.known(before);
+            let is_same = given.public.is_none() || given.public == known.public;
+            given.public = given.public.or(known.public);
+            given.secret = given.secret.or(known.secret.filter(|_| is_same));
+        }
+        let mut before = before.clone();
+        loop {
+            let mut keys = ask(&given, &before)?;
+            if self.no_check {
+                return Ok(Ok(keys));
+            }
+            let checked = {
+                let _busy = Busy::with(format!("asking {} whether it knows the keys", keys.destination.address));
+                check(&keys)
+            };
+            match checked {
+                Ok(project) => {
+                    keys.project = Some(project);
+                    return Ok(Ok(keys));
+                }
+                Err(why) if is_asked => {
+                    out!("              {why:#}");
+                    if !terminal::agrees("Try again?")? {
+                        return Err(why);
+                    }
+                    // The typed values become the defaults, and given values are asked for too.
+                    let Destination { address, account, .. } = keys.destination;
+                    before = Before {
+                        server: Some(address),
+                        public: Some(account),
+                        secret: Some(keys.secret),
+                        is_of_any_server: true,
+                    };
+                    given = Given::default();
+                }
+                Err(why) => return Err(why),
+            }
+        }
+    }
+}
+
+/// False if a key would travel unencrypted to this address.
+fn is_private(address: &str) -> bool {
+    Keys::new(address.to_owned(), String::new(), Zeroizing::default()).destination.is_private()
+}
+
+fn unencrypted(address: &str) -> String {
+    format!("{address} is not encrypted: use https (http is for localhost, 127.0.0.0/8 and [::1])")
+}
+
 /// Asks for missing values.
 ///
 /// # Errors
 /// At the end of the input.
-pub(super) fn ask(given: &Given, before: &Before) -> anyhow::Result<Keys> {
+fn ask(given: &Given, before: &Before) -> anyhow::Result<Keys> {
     let server = match &given.server {
         Some(server) => server.clone(),
         None => server(before)?,
     };
     let (mut public, mut secret) = (given.public.clone(), given.secret.clone());
     // The keys of another server are no default.
-    let known = Some(before).filter(|before| before.server.as_ref() == Some(&server));
+    let known = Some(before).filter(|before| before.is_of_any_server || before.server.as_ref() == Some(&server));
     while public.is_none() {
         let default = known.and_then(|known| known.public.as_deref());
         let line = terminal::ask("Public key (pk-lf-…), or paste both as Langfuse shows them", default)?;
@@ -158,6 +270,7 @@ fn server(before: &Before) -> anyhow::Result<String> {
         };
         match typed::server(&pasted) {
             None => out!("              that is not an address such as {DEFAULT_BASE_URL}"),
+            Some((address, _)) if !is_private(&address) => out!("              {}", unencrypted(&address)),
             Some((address, true)) => return Ok(address),
             Some((address, false)) => {
                 if terminal::agrees(&format!("Is {address} the server?"))? {
@@ -169,7 +282,7 @@ fn server(before: &Before) -> anyhow::Result<String> {
 }
 
 /// Asks the server whether it knows the keys, and for which project they are.
-pub(super) fn check(keys: &Keys) -> anyhow::Result<Project> {
+fn check(keys: &Keys) -> anyhow::Result<Project> {
     let url = &keys.destination.address;
     let skip = "or skip this check with --no-check";
     open::project(&keys.destination, &[(SECRET_KEY, Secret::new(&keys.secret))].into_iter().collect()).map_err(
