@@ -27,6 +27,7 @@ pub mod real_claude;
 pub mod recording;
 pub mod scene;
 pub mod scores;
+pub mod scripted_api;
 pub mod server;
 pub mod setup;
 pub mod source;

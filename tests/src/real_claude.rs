@@ -114,6 +114,7 @@ fn isolated(test: &str) -> bool {
     let output = inner.stdin(Stdio::null()).output().expect("it starts");
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    said.lines().filter(|line| line.starts_with("balance: ")).for_each(say);
     false
 }
 

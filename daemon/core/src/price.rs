@@ -58,6 +58,11 @@ const fn cached(input: f64, output: f64) -> Rates {
     }
 }
 
+/// Cache prices of the models whose reads cost 0.05 of the input.
+const fn cheaply_read(input: f64, output: f64) -> Rates {
+    Rates { cache_read: Some(input * 0.05), ..cached(input, output) }
+}
+
 /// A model without a cache, or with unknown cache prices.
 const fn plain(input: f64, output: f64) -> Rates {
     Rates { input, output, cache_read: None, cache_write_5m: None, cache_write_1h: None }
@@ -75,6 +80,8 @@ const TABLE: &[(&str, &[u32], Option<&str>, Rates)] = &[
     ("haiku", &[3], None, plain(0.25, 1.25)),
     ("haiku", &[3, 5], None, cached(0.8, 4.0)),
     ("haiku", &[4, 5], None, cached(1.0, 5.0)),
+    // Those of version 5.5 as Claude Code 2.1.332 counts them, by the list price as it says.
+    ("haiku", &[5, 5], None, cached(0.1, 0.5)),
     ("sonnet", &[3], None, cached(3.0, 15.0)),
     ("sonnet", &[3, 5], None, cached(3.0, 15.0)),
     ("sonnet", &[3, 7], None, cached(3.0, 15.0)),
@@ -82,6 +89,7 @@ const TABLE: &[(&str, &[u32], Option<&str>, Rates)] = &[
     ("sonnet", &[4, 5], None, cached(3.0, 15.0)),
     ("sonnet", &[4, 6], None, cached(3.0, 15.0)),
     ("sonnet", &[5], None, cached(2.0, 10.0)),
+    ("sonnet", &[5, 5], None, cheaply_read(2.0, 10.0)),
     ("opus", &[3], None, plain(15.0, 75.0)),
     ("opus", &[4], None, cached(15.0, 75.0)),
     ("opus", &[4, 1], None, cached(15.0, 75.0)),
@@ -92,6 +100,7 @@ const TABLE: &[(&str, &[u32], Option<&str>, Rates)] = &[
     ("opus", &[4, 8], Some("fast"), cached(10.0, 50.0)),
     ("opus", &[5], None, cached(5.0, 25.0)),
     ("opus", &[5], Some("fast"), cached(10.0, 50.0)),
+    ("opus", &[5, 5], None, cheaply_read(4.0, 20.0)),
     ("fable", &[5], None, cached(10.0, 50.0)),
     ("mythos", &[5], None, cached(10.0, 50.0)),
 ];
@@ -268,7 +277,9 @@ mod tests {
                     "claude-opus-5[1m]",
                 ],
             ),
-            ((2.0, 10.0), &["claude-sonnet-5", "claude-5-sonnet"]),
+            ((2.0, 10.0), &["claude-sonnet-5", "claude-5-sonnet", "claude-sonnet-5-5"]),
+            ((4.0, 20.0), &["claude-opus-5-5", "claude-opus-5-5[1m]"]),
+            ((0.1, 0.5), &["claude-haiku-5-5"]),
             ((10.0, 50.0), &["claude-fable-5", "claude-mythos-5"]),
             ((8.0, 24.0), &["claude-2.1", "claude-2.0"]),
             ((1.63, 5.51), &["claude-instant-1.2", "claude-instant-1"]),
