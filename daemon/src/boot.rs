@@ -71,7 +71,7 @@ const MAX_LOOKUPS: usize = 4;
 #[derive(Parser)]
 #[command(name = "cc-langfused", version = crate::VERSION)]
 struct Args {
-    /// For `cc-langfusectl run`: ends with its standard input, a pipe, when everything is delivered or so many milliseconds later
+    /// For `cc-langfusectl run`: ends with its standard input, a pipe, when everything is delivered, or after this many milliseconds
     #[arg(long, hide = true, value_name = "MS")]
     until_stdin_ends: Option<u64>,
     /// Leaves the terminal, for `cc-langfusectl start` and the hook

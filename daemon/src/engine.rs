@@ -244,7 +244,7 @@ impl Engine {
     }
 
     fn begin_with(&mut self, hint: Hint) -> bool {
-        tracing::debug!(session = hint.session_id, "begun without a hook");
+        tracing::debug!(session = hint.session_id, "started without a hook event");
         self.hear(hint);
         true
     }

@@ -29,7 +29,7 @@ pub use glance::{LastTurn, Seen, Spent};
 pub use lists::{Listed, ListedCall, ListedTurn, PromptAt, Sum};
 pub use query::Filter;
 
-/// The form of the tables, and of what is read of transcripts: an index of another form is built anew.
+/// The form of the tables, and of what is read of transcripts: an index of another form is rebuilt.
 const VERSION: i64 = 5;
 
 const SCHEMA: &str = "
@@ -238,11 +238,11 @@ impl Index {
         };
         match opened {
             Ok(Some(index)) => Ok(index),
-            Ok(None) => Self::anew(path),
+            Ok(None) => Self::create(path),
             Err(Error::Sql(rusqlite::Error::SqliteFailure(failure, _)))
                 if matches!(failure.code, rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) =>
             {
-                Self::anew(path)
+                Self::create(path)
             }
             Err(error) => Err(error),
         }
@@ -259,7 +259,7 @@ impl Index {
         Ok(Self { db, version: None })
     }
 
-    fn anew(path: &Path) -> Result<Self, Error> {
+    fn create(path: &Path) -> Result<Self, Error> {
         for suffix in ["", "-wal", "-shm"] {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);

@@ -150,7 +150,7 @@ impl Transcript {
         Self::open_at(CWD, path)
     }
 
-    /// Opens the file `name` of that directory, likewise.
+    /// Opens the file `name` of that directory, in the same way.
     ///
     /// # Errors
     /// [`Unreadable`].
@@ -251,7 +251,7 @@ impl Transcript {
     /// As the system says.
     pub fn after_lines(&mut self, count: u64) -> io::Result<u64> {
         self.seek(0)?;
-        let (mut left, mut behind, mut at, mut begun) = (count, 0, 0, false);
+        let (mut left, mut behind, mut at, mut is_text) = (count, 0, 0, false);
         let mut buffer = vec![0; CHUNK_BYTES];
         while left > 0 {
             let n = self.read(&mut buffer)?;
@@ -262,12 +262,12 @@ impl Transcript {
             while left > 0
                 && let Some(end) = memchr::memchr(b'\n', &buffer[from..n])
             {
-                begun |= buffer[from..from + end].iter().any(|byte| !byte.is_ascii_whitespace());
+                is_text |= buffer[from..from + end].iter().any(|byte| !byte.is_ascii_whitespace());
                 from += end + 1;
                 behind = at + from as u64;
-                left -= u64::from(begun);
+                left -= u64::from(is_text);
             }
-            begun |= buffer[from..n].iter().any(|byte| !byte.is_ascii_whitespace());
+            is_text |= buffer[from..n].iter().any(|byte| !byte.is_ascii_whitespace());
             at += n as u64;
         }
         Ok(behind)

@@ -102,7 +102,7 @@ fn in_metadata_mode_no_word_of_any_recorded_session_is_sent() {
             [&line["toolUseResult"], &line["attachment"], &line["content"], &line["error"]].into_iter().for_each(hear);
             said.extend(line["message"]["content"].as_str().into_iter().flat_map(words));
         }
-        let told: BTreeSet<String> = said.difference(&known).cloned().collect();
+        let new: BTreeSet<String> = said.difference(&known).cloned().collect();
         let leaves = |options: &Options| {
             let mut sent_words = BTreeSet::new();
             let count = |found: Vec<Outgoing>| {
@@ -110,7 +110,7 @@ fn in_metadata_mode_no_word_of_any_recorded_session_is_sent() {
                 found.iter().for_each(|out| sent_words.extend(words(&sent(&encode(&out.observation, &out.facts)))));
             };
             rebuild::turns(&path, "s", options, &Rules::default(), count).unwrap();
-            sent_words.intersection(&told).cloned().collect::<Vec<_>>()
+            sent_words.intersection(&new).cloned().collect::<Vec<_>>()
         };
         assert_eq!(leaves(&sizes_only()), [""; 0], "{}", path.display());
         let measured = Options { semantics: Semantics::Measured, ..sizes_only() };

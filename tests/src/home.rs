@@ -338,7 +338,7 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: Signal) {
-        rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("it can be told");
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("it takes signals");
     }
 
     /// Waits for its exit; returns the status.

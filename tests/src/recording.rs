@@ -397,7 +397,7 @@ impl Recording {
             let above = sides.get(text(&line, "parentUuid")).cloned();
             let asked = said(&line);
             let order = || orders.iter().find(|(prompt, _)| *prompt == asked).map(|(_, tool)| tool.clone());
-            let tool = above.or_else(order).expect("a subagent somebody launched");
+            let tool = above.or_else(order).expect("a launched subagent");
             sides.insert(text(&line, "uuid").to_owned(), tool.clone());
             if line["type"] == "assistant" {
                 inline.insert(text(&line["message"], "id").to_owned(), tool);

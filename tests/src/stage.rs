@@ -110,10 +110,10 @@ pub struct Seen {
 
 impl Seen {
     /// Every finding that is not well, but for the disk of the machine that runs the tests.
-    pub fn unwell(&self) -> Vec<&str> {
+    pub fn failing(&self) -> Vec<&str> {
         let findings = self.report["findings"].as_array().expect("findings").iter();
-        let unwell = findings.filter(|finding| finding["state"] != "ok" && finding["check"] != "disk");
-        unwell.map(|finding| finding["check"].as_str().expect("a check")).collect()
+        let failing = findings.filter(|finding| finding["state"] != "ok" && finding["check"] != "disk");
+        failing.map(|finding| finding["check"].as_str().expect("a check")).collect()
     }
 
     /// The finding of `check`, which is there once.

@@ -159,7 +159,7 @@ pub fn on_running(daemon: &Daemon, Order(mut order): Order) -> Option<Child> {
 
 /// Ends an order; the daemon continues without it.
 pub fn end(mut strace: Child) {
-    rustix::process::kill_process(Pid::from_child(&strace), Signal::TERM).expect("it can be told");
+    rustix::process::kill_process(Pid::from_child(&strace), Signal::TERM).expect("it takes signals");
     strace.wait().expect("it ends");
 }
 

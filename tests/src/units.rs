@@ -37,6 +37,6 @@ pub fn notified(home: &Home) -> (UnixDatagram, String) {
 /// The next message to the manager.
 pub fn received(socket: &UnixDatagram) -> String {
     let mut state = [0; 256];
-    let length = socket.recv(&mut state).expect("told in time");
+    let length = socket.recv(&mut state).expect("ready in time");
     String::from_utf8_lossy(&state[..length]).into_owned()
 }

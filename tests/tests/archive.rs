@@ -40,7 +40,7 @@ fn json(home: &Home, args: &[&str]) -> Value {
     serde_json::from_str(&printed(home, args)).expect("JSON")
 }
 
-/// Waits until so many sessions are archived.
+/// Waits until that many sessions are archived.
 fn archived(home: &Home, sessions: u64) -> Value {
     home.status_until("the sessions to be archived", |status| status["archive"]["sessions"] == sessions)
 }

@@ -21,7 +21,7 @@ fn doctor_sends_a_trace_and_reads_it_back_if_everything_works() {
     let stage = Stage::running();
     let before = stage.server.spans().len();
     let seen = stage.doctor(&[]);
-    assert_eq!((seen.unwell(), seen.code), (vec![], Some(0)), "{}", seen.report);
+    assert_eq!((seen.failing(), seen.code), (vec![], Some(0)), "{}", seen.report);
     seen.has("claude", "ok", CURRENT, "");
     seen.has("hook-events", "ok", "on Stop", "");
     seen.has("hook-program", "ok", "cc-langfuse-hook runs", "");
@@ -36,7 +36,7 @@ fn doctor_sends_a_trace_and_reads_it_back_if_everything_works() {
     seen.has("probe", "ok", &probe.trace_id, "");
     // With --no-probe no trace is sent.
     let seen = stage.doctor(&["--no-probe"]);
-    assert_eq!((seen.unwell(), stage.server.spans().len()), (vec![], before + 1));
+    assert_eq!((seen.failing(), stage.server.spans().len()), (vec![], before + 1));
     // The form for people is lines.
     let mut command = stage.home.command(&bins().ctl);
     command.args(["doctor", "--no-probe"]).env("PATH", &stage.bin).current_dir(&stage.project);
@@ -55,7 +55,7 @@ fn each(breakages: &[Breakage], stage: fn() -> Stage) {
         let mut stage = stage();
         breaks(&mut stage);
         let report = stage.doctor(&["--wait", "300ms"]);
-        assert!(report.unwell().contains(check), "{name}: {}", report.report);
+        assert!(report.failing().contains(check), "{name}: {}", report.report);
         report.has(check, state, seen, remedy);
     }
 }
@@ -231,7 +231,7 @@ fn keys_in_a_file_that_git_tracks_are_reported_and_not_used() {
 fn doctor_finds_problems_with_the_daemon_and_its_files() {
     let seen = Stage::new().doctor(&[]);
     seen.has("daemon", "problem", "not running", "cc-langfused");
-    assert_eq!(seen.unwell(), ["daemon"], "{}", seen.report);
+    assert_eq!(seen.failing(), ["daemon"], "{}", seen.report);
 
     let stage = Stage::new();
     stage.home.hook(&Story::new(&stage.home, "p", "s").event("Stop"), &stage.server.env());
@@ -440,7 +440,7 @@ fn doctor_reports_what_the_daemon_cannot_deliver() {
     stage.home.status_until("it to be parked", |status| status["destinations"][0]["state"] == "parked");
     let seen = stage.doctor(&[]);
     seen.has("delivery", "problem", "is parked, 2 observations waiting: HTTP 401", "flush");
-    assert_eq!(seen.unwell(), ["server", "delivery"], "{}", seen.report);
+    assert_eq!(seen.failing(), ["server", "delivery"], "{}", seen.report);
 }
 
 #[test]
@@ -462,7 +462,7 @@ fn doctor_reports_untraced_transcripts_that_are_about_to_be_removed() {
     other.turn("q", "a");
     let file = fs::File::options().append(true).open(&other.path).expect("the transcript");
     file.set_modified(days(29)).expect("a time");
-    assert_eq!(stage.doctor(&["--no-probe"]).unwell(), Vec::<&str>::new());
+    assert_eq!(stage.doctor(&["--no-probe"]).failing(), Vec::<&str>::new());
 
     let story = old("forgotten", 26);
     let seen = stage.doctor(&["--no-probe"]);
@@ -471,5 +471,5 @@ fn doctor_reports_untraced_transcripts_that_are_about_to_be_removed() {
     // A longer cleanup period gives more time.
     let text = fs::read_to_string(stage.user_settings()).expect("settings");
     stage.write_user(&text.replacen('{', r#"{"cleanupPeriodDays":90,"#, 1));
-    assert_eq!(stage.doctor(&["--no-probe"]).unwell(), Vec::<&str>::new());
+    assert_eq!(stage.doctor(&["--no-probe"]).failing(), Vec::<&str>::new());
 }

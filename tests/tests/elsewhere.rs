@@ -71,11 +71,11 @@ fn mlflow(stored: &Stored, like: Like) -> Server {
                 Answer::ok().body(&json!({"trace": {"trace_info": info}}).to_string())
             }
             ("POST", "/api/2.0/mlflow/traces/delete-traces") => {
-                let wish: Value = serde_json::from_slice(&request.plain).expect("JSON");
+                let query: Value = serde_json::from_slice(&request.plain).expect("JSON");
                 let all = traces.len();
-                for id in wish["request_ids"].as_array().expect("ids") {
+                for id in query["request_ids"].as_array().expect("ids") {
                     let id = id.as_str().expect("text").trim_start_matches("tr-");
-                    if traces.get(id).is_some_and(|experiment| wish["experiment_id"] == **experiment) {
+                    if traces.get(id).is_some_and(|experiment| query["experiment_id"] == **experiment) {
                         traces.remove(id);
                     }
                 }

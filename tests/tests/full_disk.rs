@@ -100,7 +100,7 @@ fn a_full_disk_stops_no_hook_and_everything_arrives_once_there_is_room() {
         let took = home.hook(&story.event("SessionEnd"), &server.env());
         assert!(took < Duration::from_secs(2), "{took:?}");
     }
-    home.status_until("the trouble to be told", |status| trouble(status)["since"].is_string());
+    home.status_until("the trouble to be reported", |status| trouble(status)["since"].is_string());
     let printed = home.ctl(&["status"]);
     let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
     assert!(printed.contains("cannot be written since") && printed.contains("full"), "{printed}");
@@ -152,7 +152,7 @@ fn the_daemon_waits_while_a_quota_refuses_writes() {
         story.turn(&format!("q{turn} {}", "x y ".repeat(25_000)), &format!("a{turn}"));
     }
     home.hook(&story.event("SessionEnd"), &server.env());
-    home.status_until("the trouble to be told", |status| trouble(status)["since"].is_string());
+    home.status_until("the trouble to be reported", |status| trouble(status)["since"].is_string());
     let worked = work(&daemon);
     assert!(worked < Duration::from_millis(500), "{worked:?} of work in a second");
     say(&format!("at the limit: {worked:?} of work in a second"));

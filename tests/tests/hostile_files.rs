@@ -66,9 +66,9 @@ fn a_changed_transcript_is_emitted_completely_and_once() {
             6,
         ),
         ("emptied", |_, _, story| drop(File::create(&story.path).expect("emptied")), 6),
-        ("written anew in place, as long", |_, _, story| fs::write(&story.path, retold(story)).expect("written"), 10),
+        ("rewritten in place, as long", |_, _, story| fs::write(&story.path, retold(story)).expect("written"), 10),
         (
-            "written anew in place, longer",
+            "rewritten in place, longer",
             |_, _, story| {
                 let filler = "{\"type\":\"summary\",\"summary\":\"longer\"}\n";
                 fs::write(&story.path, format!("{filler}{}", retold(story))).expect("written");
@@ -135,8 +135,8 @@ fn a_changed_transcript_is_emitted_completely_and_once() {
         let spans = server.spans();
         for ((what, _, count), story) in changes.iter().zip(&stories) {
             let own: Vec<Span> = spans.iter().filter(|span| span.get("session.id") == story.session).cloned().collect();
-            let told = (own.len(), ids(&own).len(), own.iter().any(|span| span.content("output") == "a3"));
-            assert_eq!(told, (*count, *count, true), "{what}, restart: {restart}");
+            let sent = (own.len(), ids(&own).len(), own.iter().any(|span| span.content("output") == "a3"));
+            assert_eq!(sent, (*count, *count, true), "{what}, restart: {restart}");
         }
     }
 }
@@ -456,20 +456,20 @@ fn a_session_read_in_pieces_gives_the_same_spans() {
         home.flush();
         daemon.kill();
     }
-    let mut told: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut sent: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for span in server.spans() {
         let session = span.get("session.id").to_owned();
         let attrs = format!("{:?}", span.attrs).replace(&session, "");
-        let told = told.entry(session).or_default();
-        told.push(json!([span.name, span.start, span.end, attrs, span.is_root()]));
+        let sent = sent.entry(session).or_default();
+        sent.push(json!([span.name, span.start, span.end, attrs, span.is_root()]));
     }
-    for list in told.values_mut() {
+    for list in sent.values_mut() {
         list.sort_by_key(Value::to_string);
     }
-    assert_eq!(told.len(), sessions + 1);
-    let whole = &told[&name(0)];
+    assert_eq!(sent.len(), sessions + 1);
+    let whole = &sent[&name(0)];
     assert_eq!(whole.len(), 2 + 6 + 2 + 4, "{whole:#?}");
     for (number, cuts) in cuts.iter().enumerate() {
-        assert_eq!(&told[&name(number)], whole, "cut at {cuts:?} (seed {seed})");
+        assert_eq!(&sent[&name(number)], whole, "cut at {cuts:?} (seed {seed})");
     }
 }

@@ -395,8 +395,8 @@ fn a_server_without_tls_on_another_machine_is_held_until_the_user_trusts_it() {
 /// Tokens, cost and session of each trace of an experiment.
 fn traces(real: &Real, experiment: &str) -> BTreeMap<String, (Value, f64, String)> {
     let location = json!({"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}});
-    let wish = json!({"locations": [location], "max_results": 500}).to_string();
-    let found = real.ask("POST", "/api/3.0/mlflow/traces/search", &wish);
+    let query = json!({"locations": [location], "max_results": 500}).to_string();
+    let found = real.ask("POST", "/api/3.0/mlflow/traces/search", &query);
     let traces = found["traces"].as_array().cloned().unwrap_or_default();
     let each = traces.into_iter().map(|trace| {
         let text = |key: &str| trace["trace_metadata"][key].as_str().unwrap_or_default().to_owned();

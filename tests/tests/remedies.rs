@@ -50,7 +50,7 @@ fn a_plugin_that_works_or_fails_to_load_or_doubles_the_hooks_is_told_apart() {
     let seen = doctor();
     seen.has("hook-events", "ok", "registered by the plugin", "");
     seen.has("hook-program", "ok", "cc-langfuse-hook runs", "");
-    assert_eq!(seen.unwell(), Vec::<&str>::new(), "{}", seen.report);
+    assert_eq!(seen.failing(), Vec::<&str>::new(), "{}", seen.report);
 
     fs::rename(stage.home.path().join("clone"), stage.home.path().join("moved")).expect("moved");
     let seen = doctor();
@@ -60,7 +60,7 @@ fn a_plugin_that_works_or_fails_to_load_or_doubles_the_hooks_is_told_apart() {
     stage.write_user(&both);
     let seen = doctor();
     seen.has("hook-events", "ok", "on Stop", "");
-    assert_eq!(seen.unwell(), ["plugin"], "{}", seen.report);
+    assert_eq!(seen.failing(), ["plugin"], "{}", seen.report);
 
     install_plugin(&stage, &clone);
     let plugins = stage.home.path().join(".claude/plugins");
@@ -71,7 +71,7 @@ fn a_plugin_that_works_or_fails_to_load_or_doubles_the_hooks_is_told_apart() {
     // A stronger file turns it off.
     fs::write(stage.project.join(".claude/settings.json"), r#"{"enabledPlugins":{"cc-langfuse@cc-langfuse":false}}"#)
         .expect("written");
-    assert_eq!(doctor().unwell(), Vec::<&str>::new());
+    assert_eq!(doctor().failing(), Vec::<&str>::new());
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn settings_of_the_git_root_count_below_it_and_in_its_linked_worktrees() {
         let seen = stage.doctor(&["--no-probe", "--project", dir.to_str().expect("text")]);
         seen.has("tracing", "ok", "settings.local.json", "");
         seen.has("hook-events", "ok", "on Stop", "");
-        assert_eq!(seen.unwell(), Vec::<&str>::new(), "{dir:?}: {}", seen.report);
+        assert_eq!(seen.failing(), Vec::<&str>::new(), "{dir:?}: {}", seen.report);
     }
     let outside = stage.home.project("outside");
     let seen = stage.doctor(&["--no-probe", "--project", outside.to_str().expect("text")]);
@@ -130,7 +130,7 @@ fn a_pause_is_named_with_the_command_that_ends_it() {
         seen.has("pause", "warning", "is paused: what is said until you resume is never sent", &remedy);
         let words: Vec<&str> = remedy.split(' ').skip(1).collect();
         assert!(stage.home.ctl(&words).status.success(), "{remedy}");
-        assert_eq!(stage.doctor(&["--no-probe"]).unwell(), Vec::<&str>::new());
+        assert_eq!(stage.doctor(&["--no-probe"]).failing(), Vec::<&str>::new());
     }
 }
 

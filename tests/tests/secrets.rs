@@ -214,7 +214,7 @@ fn no_password_in_an_address_is_stored_in_any_spelling() {
     }
     let _daemon = talkative(&home, home.path(), &[]);
     addresses.iter().for_each(|address| hook(address));
-    home.status_until("the events to be dealt with", |status| status["inbox"]["pending"] == 0);
+    home.status_until("the events to be handled", |status| status["inbox"]["pending"] == 0);
     canaries.look_around("taken up", &home, &[]);
     canaries.ask("taken up", &home);
 }

@@ -328,7 +328,7 @@ fn after_setup_a_turn_becomes_a_trace() {
     assert!(home.paths().database.exists() && !dir.join(".claude").exists());
     let mut daemon = daemon;
     let other = home.paths().state.join("notes");
-    fs::write(&other, "of somebody").expect("written");
+    fs::write(&other, "of another program").expect("written");
     assert!(succeeds(&ctl(&home, &dir, None, &["uninstall", "--yes", "--purge"])).contains("holds other files"));
     assert!(daemon.ended().success());
     assert!(files(&home.paths().state).iter().all(|(path, ..)| *path == other) && !home.paths().log.exists());

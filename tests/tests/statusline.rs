@@ -290,7 +290,7 @@ fn a_status_line_of_the_users_stays() {
     }
     succeeds(&setup(&home, &dir, "--user", &flags[..3]));
     assert_eq!(json_of(&file)["statusLine"]["command"], "~/line.sh");
-    // One that the user put in place of ours stays as well.
+    // One that the user set instead stays as well.
     let home = Home::new();
     let (dir, file) = place(&home, "--user", Some("{}\n"));
     succeeds(&setup(&home, &dir, "--user", &flags));

@@ -405,7 +405,7 @@ fn a_purge_removes_only_the_programs_own_files() {
     ] {
         let path = state.join(name);
         fs::create_dir_all(path.parent().expect("a directory")).expect("made");
-        fs::write(&path, "of somebody").expect("written");
+        fs::write(&path, "of another program").expect("written");
         kept.push(path);
     }
     kept.sort();

@@ -103,7 +103,7 @@ pub struct Situation<'a, V> {
 #[derive(Debug, PartialEq)]
 pub struct Decision {
     /// Positions in [`Situation::waiting`] of the events that are settled, ascending.
-    pub dealt_with: Vec<usize>,
+    pub handled: Vec<usize>,
     /// Positions in [`Situation::unclaimed`] of the answers whose Stop has now arrived.
     pub claimed: Vec<usize>,
     pub emission: Option<Emission>,
@@ -142,7 +142,7 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
     let mut scope = None;
     let mut fired_ns = None;
     let mut last_fired = None;
-    let mut dealt_with = Vec::new();
+    let mut handled = Vec::new();
     for (index, waiting) in at.waiting.iter().enumerate() {
         let quiet = now.saturating_duration_since(at.grown.max(waiting.came));
         // Events are not collected for longer than this, however busy the file is.
@@ -179,11 +179,11 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
             }
         };
         if is_done {
-            dealt_with.push(index);
+            handled.push(index);
         }
     }
     let is_interrupted = at.open.is_some_and(|open| at.turns[open].is_interrupted());
-    let is_idle = dealt_with.len() == at.waiting.len();
+    let is_idle = handled.len() == at.waiting.len();
     let looks_finished = at.turns.iter().any(|turn| turn.looks_finished() && turn.has_news());
     if is_interrupted {
         scope = Some(Scope::Final);
@@ -204,11 +204,11 @@ pub fn decide<V: View>(now: Instant, at: &Situation<'_, V>) -> Decision {
         };
         Emission { scope, fired_ns, turns: (0..at.turns.len()).filter(is_complete).filter(was_there).collect() }
     });
-    let mut left = (0..at.waiting.len()).filter(|index| dealt_with.binary_search(index).is_err());
+    let mut left = (0..at.waiting.len()).filter(|index| handled.binary_search(index).is_err());
     // A turn that looks finished is part of this emission.
     let awaits =
         awaits(now, at.grown, left.by_ref().map(|index| at.waiting[index].came), emission.is_none() && looks_finished);
-    Decision { dealt_with, claimed, emission, awaits }
+    Decision { handled, claimed, emission, awaits }
 }
 
 /// What a session waits for while events that `came` at these times are pending. `grown` is when its transcript last grew;

@@ -115,7 +115,7 @@ pub enum Event {
         /// Of `last_assistant_message`, whose text is not kept. Older versions do not send it.
         answer: Option<Fingerprint>,
     },
-    /// A subagent has stopped while the turn goes on.
+    /// A subagent has stopped while the turn continues.
     AgentStopped {
         /// Claude Code's id of the subagent.
         agent: String,

@@ -11,7 +11,7 @@ pub fn render(status: &Status, now_ms: i64) -> String {
     let mut text = Text::default();
     text.one("build_info", "gauge", "The running daemon.", &[("version", &status.daemon.version)], 1);
     text.one("uptime_seconds", "gauge", "Seconds since it started.", &[], status.daemon.uptime_s);
-    text.one("inbox_events", "gauge", "Hook events not yet dealt with.", &[], status.inbox.pending);
+    text.one("inbox_events", "gauge", "Hook events not handled yet.", &[], status.inbox.pending);
     text.one("events_total", "counter", "Hook events heard since it started.", &[], status.inbox.heard);
     text.one("outbox_spans", "gauge", "Spans not yet delivered.", &[], status.outbox.pending);
     text.one("in_flight_spans", "gauge", "Spans sent and not yet answered for.", &[], status.outbox.in_flight);

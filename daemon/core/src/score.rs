@@ -162,7 +162,7 @@ fn root(key: &str) -> (TraceId, SpanId) {
     (trace, span_id(trace, Role::Turn, key))
 }
 
-/// The scores of `turn`, a subagent's run likewise, with what was `emitted` of it: nothing if that is nothing.
+/// The scores of `turn`, which can be a subagent's run, with what was `emitted` of it: nothing if that is nothing.
 pub fn of_turn(turn: &Turn, emitted: &Emitted) -> Vec<Scored> {
     let left = emitted.abandoned.iter().map(|mark| {
         let Observation { trace_id, start, parent, .. } = mark.observation;

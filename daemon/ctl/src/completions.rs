@@ -11,9 +11,11 @@ const NAME: &str = "cc-langfusectl";
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  cc-langfusectl completions bash > ~/.local/share/bash-completion/completions/cc-langfusectl
+  cc-langfusectl completions bash \\
+    > ~/.local/share/bash-completion/completions/cc-langfusectl
   cc-langfusectl completions zsh > \"${fpath[1]}/_cc-langfusectl\"
-  cc-langfusectl completions fish > ~/.config/fish/completions/cc-langfusectl.fish")]
+  cc-langfusectl completions fish \\
+    > ~/.config/fish/completions/cc-langfusectl.fish")]
 pub(crate) struct Completions {
     /// For which shell
     shell: Shell,

@@ -26,7 +26,7 @@ const MOVE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How similar a name must be to be suggested.
 const MIN_SIMILARITY: f64 = 0.6;
 
-/// Where spans go, and what waits for each
+/// List where traces go, and what waits for each
 ///
 /// A destination is known from the first hook event on that leads there. Where the key of one was revoked or rotated, `move` hands
 /// what waits for it to another, and `drop` gives it up.

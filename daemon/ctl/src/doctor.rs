@@ -30,14 +30,16 @@ mod transcripts;
 /// Find out what is wrong, from Claude Code's hook to the server and back, and how to fix it
 ///
 /// Looks at settings, hook, daemon, files, disk and clock, asks each server for the project the keys belong to, sends it one small trace,
-/// reads it back and deletes it where the server can do that. Exit code 1 if there is a problem; warnings alone are 0.
+/// reads it back and deletes it where the server can do that. Exits with 1 if there is a problem; warnings
+/// alone do not count.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  cc-langfusectl doctor                     look at the project in this directory
-  cc-langfusectl doctor --project ~/app    at another one
-  cc-langfusectl doctor --no-probe          send nothing
-  cc-langfusectl doctor --wait 5m           give a slow server time to show the trace
-  cc-langfusectl doctor --json | jq -r '.findings[] | select(.state != \"ok\") | .remedy'")]
+  cc-langfusectl doctor                   check the project in this directory
+  cc-langfusectl doctor --project ~/app   check another one
+  cc-langfusectl doctor --no-probe        send nothing
+  cc-langfusectl doctor --wait 5m         give a slow server more time
+  cc-langfusectl doctor --json | \\
+    jq -r '.findings[] | select(.state != \"ok\") | .remedy'")]
 pub(crate) struct Doctor {
     /// One JSON object: `findings`, each with `check`, `state`, `seen` and `remedy`, and the `worst` state
     #[arg(long)]
@@ -45,7 +47,7 @@ pub(crate) struct Doctor {
     /// The project's directory instead of the current one
     #[arg(long, value_name = "DIR")]
     project: Option<PathBuf>,
-    /// Show what is well too
+    /// Show the checks that passed too
     #[arg(long, short)]
     verbose: bool,
     /// Send no test trace
@@ -233,13 +235,13 @@ pub(crate) fn live_plugin(project: Option<&Path>, home: &Path) -> anyhow::Result
     Ok(settings.plugin().filter(|_| !is_dead).map(|(name, _)| name.to_owned()))
 }
 
-/// What `setup` ends with: all that is not well, without a test trace.
+/// What `setup` ends with: the checks that did not pass, without a test trace.
 ///
 /// # Errors
 /// If the checks cannot be run.
 pub(crate) fn short(project: &Path, home: &Path, paths: &Paths) -> anyhow::Result<()> {
     let doctor = Doctor { json: false, project: None, verbose: false, no_probe: true, wait: Duration::ZERO };
-    let mut screen = Screen::unwell();
+    let mut screen = Screen::failures();
     // That no event came yet is expected.
     doctor.examine(project, home, paths, &mut |finding| {
         if finding.check != "events" {

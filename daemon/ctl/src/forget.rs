@@ -37,11 +37,11 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
   cc-langfusectl forget 01628e54-f2e1-4452-8e4e-eede11a0a73e
   cc-langfusectl forget --yes session.jsonl")]
 pub(crate) struct Forget {
-    /// A session: its id, or the path of its transcript; where it is asked, the beginning of its id or a part of its title will do,
-    /// and without it the latest of this directory is meant
+    /// A session: its id, or the path of its transcript. Where you can confirm it on a terminal, the beginning of the id or a part of
+    /// the title is enough. Default: the latest session of this directory
     session: Option<String>,
-    /// Delete only at destinations of this kind (langfuse, mlflow, otlp), or at the one of this name; nothing of the session is sent again
-    /// to any
+    /// Delete only at destinations of this kind (langfuse, mlflow, otlp), or at the one of this name; nothing of the session is sent again,
+    /// wherever it would go
     #[arg(long, value_name = "KIND or NAME", value_parser = kinds::to)]
     to: Option<To>,
     /// Assume yes

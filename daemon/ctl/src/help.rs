@@ -80,6 +80,16 @@ mod tests {
     }
 
     #[test]
+    fn examples_are_not_broken_on_a_terminal_of_80_columns() {
+        for one in crate::Args::command().get_subcommands() {
+            let text = one.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let wide: Vec<&str> =
+                text.lines().filter(|line| line.starts_with(' ') && line.chars().count() > 80).collect();
+            assert!(wide.is_empty(), "{}: {wide:#?}", one.get_name());
+        }
+    }
+
+    #[test]
     fn every_command_is_listed_once_and_no_line_is_wider_than_the_terminal() {
         let command = crate::Args::command();
         for width in [60, 80, 200] {

@@ -6,7 +6,7 @@ use crate::client::{self, Client};
 use cc_core::status::HiddenCalls;
 use cc_langfuse::store::hidden;
 
-/// How long the daemon has to answer; whoever asks does without them rather than wait.
+/// How long the daemon has to answer; after that the caller continues without them.
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Those of one session, or of all; `None` if they cannot be read now. No calls if nothing has changed since the stamp `unless`.

@@ -23,7 +23,7 @@ const SESSIONS_PER_REQUEST: usize = 5000;
   cc-langfusectl import-state ~/old-machine/cc-langfuse_state.json
 
 The daemon does this by itself when it is started for the first time. Sessions it has read already stay as they are. A turn that
-the Node tool had begun to send stays that tool's.")]
+the Node tool had partly sent is left to that tool.")]
 pub(crate) struct ImportState {
     /// The Node tool's state [default: ~/.claude/state/cc-langfuse_state.json]
     file: Option<PathBuf>,

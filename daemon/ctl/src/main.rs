@@ -62,7 +62,7 @@ mod uninstall;
 mod usage;
 mod view;
 
-/// See and steer the tracing of Claude Code sessions.
+/// Inspect and control the tracing of Claude Code sessions.
 ///
 /// Exit codes: 0 fine, 1 a problem or something left undone, 2 wrong usage, 3 the daemon is not running.
 #[derive(Parser)]
@@ -109,7 +109,7 @@ enum Command {
         /// A session: its id or the beginning of it, a part of its title, or the path of its transcript; without it, the latest of
         /// this directory
         session: Option<String>,
-        /// The spans a replay would send, as JSON
+        /// The observations as they would be sent, as JSON
         #[arg(long)]
         json: bool,
     },
@@ -121,7 +121,7 @@ enum Command {
     Mcp(mcp::Mcp),
     /// Compare the tokens of a session as traced with Claude Code's own totals
     ///
-    /// Exit code 1 if more is traced than Claude Code counted. Less is to be expected: some calls leave no line.
+    /// Exit code 1 if more is traced than Claude Code counted. Less is normal: some calls leave no line in the transcript.
     Reconcile {
         /// A session, as for `show`
         session: Option<String>,
@@ -129,11 +129,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Start the daemon: by the service manager where it is set up there, else detached from this terminal
+    /// Start the daemon: through the service manager if it is set up there, otherwise in the background
     Start,
     /// Stop the daemon; nothing is lost, hooks keep their events
     Stop,
-    /// Start the daemon anew, as after an upgrade
+    /// Restart the daemon, for example after an upgrade
     Restart,
     /// Print the daemon's log
     Logs(logs::Logs),
@@ -170,7 +170,7 @@ enum Command {
     Forget(forget::Forget),
     /// Give a score to a turn or a session, where it was sent
     Score(score::Score),
-    /// List spans that the server refuses, send them again, or drop them
+    /// List observations that the server refused for good, send them again, or drop them
     DeadLetters {
         /// Send this one again, by its number, or `all`
         #[arg(long, value_name = "ID", conflicts_with = "drop")]

@@ -32,8 +32,8 @@ use cc_langfuse::{
   cc-langfusectl open --to mlflow
   cc-langfusectl open --session --print 01628e54-f2e1-4452-8e4e-eede11a0a73e")]
 pub(crate) struct Open {
-    /// A session: its id or the beginning of it, a part of its title, or the path of its transcript; without it, the one heard of
-    /// last in this directory's project
+    /// A session: its id or the beginning of it, a part of its title, or the path of its transcript; without it, the
+    /// latest session of this directory's project
     #[arg(value_name = "SESSION")]
     which: Option<String>,
     /// The page of the session, not of its last turn

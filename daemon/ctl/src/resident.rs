@@ -67,14 +67,14 @@ fn managed(home: &Path) -> Option<Manager> {
     Manager::find().filter(|manager| manager.is_set_up(home))
 }
 
-fn bring_up(home: &Path, paths: &Paths, anew: bool) -> anyhow::Result<ExitCode> {
+fn bring_up(home: &Path, paths: &Paths, restarts: bool) -> anyhow::Result<ExitCode> {
     if let Some(manager) = managed(home) {
-        if anew {
+        if restarts {
             manager.halt(home)?;
             // A daemon that was started by hand does not belong to the manager.
             detached::end(paths)?;
         }
-        return Ok(match manager.start(home, anew)? {
+        return Ok(match manager.start(home, restarts)? {
             Ok(how) => {
                 out!("{how}");
                 ExitCode::SUCCESS

@@ -42,12 +42,15 @@ const FLAG: &str = "--settings";
   cc-langfusectl run claude
   cc-langfusectl run -- timeout 60 claude -p 'Why do the tests fail?'
   cc-langfusectl run -- claude -p 'Why do the tests fail?'
-  cc-langfusectl run --mlflow -- claude    (also by a link to cc-langfusectl that is called claude-mlflow)
-  LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… cc-langfusectl run --ephemeral -- claude -p …    (in CI)")]
+  cc-langfusectl run --mlflow -- claude
+  LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… \\
+    cc-langfusectl run --ephemeral -- claude -p 'In CI, for example'
+
+A link to cc-langfusectl that is called claude-mlflow runs Claude Code traced to MLflow.")]
 pub(crate) struct Run {
-    /// With a daemon of its own, which keeps its state in a temporary directory and ends with the program
+    /// Start a daemon for this run only: its state is temporary, and it ends with the program
     ///
-    /// So it is anyway where no daemon was ever started.
+    /// This is the default where no daemon was ever started.
     #[arg(long)]
     ephemeral: bool,
     /// Trace to MLflow: to MLFLOW_TRACKING_URI, or else to files in .claude/mlflow/runs of the project

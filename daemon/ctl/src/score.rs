@@ -26,17 +26,17 @@ use cc_langfuse::clock::now_ms;
   cc-langfusectl score 01628e54 --turn 3 verdict wrong"
 )]
 pub(crate) struct Score {
-    /// What it is of: a session by its id or the beginning of it, a part of its title, or its transcript; a turn by its trace id of 32
-    /// digits. Without it the last turn of this directory's latest session
+    /// The session or turn to score: a session by its id or the beginning of it, a part of its title, or its transcript; a turn by its
+    /// trace id of 32 digits. Default: the last turn of this directory's latest session
     #[arg(value_name = "SESSION|TURN")]
     of: String,
-    /// Its name
+    /// The name of the score
     #[arg(allow_negative_numbers = true)]
     name: String,
-    /// Its value: a number, `true`, `false` or a word
+    /// The value of the score: a number, `true`, `false` or a word
     #[arg(allow_negative_numbers = true)]
     value: Option<String>,
-    /// A turn of the session, by its number
+    /// The number of a turn of that session
     #[arg(long, value_name = "N")]
     turn: Option<usize>,
     /// What the value means

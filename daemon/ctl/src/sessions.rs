@@ -16,7 +16,8 @@ const TITLE: usize = 40;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cc-langfusectl sessions -n 5
-  cc-langfusectl show \"$(cc-langfusectl sessions --json -n 1 | jq -r '.[0].session_id')\"")]
+  cc-langfusectl show \\
+    \"$(cc-langfusectl sessions --json -n 1 | jq -r '.[0].session_id')\"")]
 pub(crate) struct Sessions {
     /// Limit how many are shown
     #[arg(short = 'n', long = "number", value_name = "N")]

@@ -62,9 +62,12 @@ LANGFUSE_SECRET_KEY, or on the standard input with `--secret-key -`.
 Examples:
   cc-langfusectl setup
   cc-langfusectl setup --project --dry-run
-  LANGFUSE_SECRET_KEY=sk-lf-… cc-langfusectl setup --user --public-key pk-lf-… --base-url https://cloud.langfuse.com --yes
-  pass langfuse | cc-langfusectl setup --project --public-key pk-lf-… --secret-key - --yes
-  cc-langfusectl setup --mlflow --project --tracking-uri http://127.0.0.1:5000 --experiment claude
+  LANGFUSE_SECRET_KEY=sk-lf-… cc-langfusectl setup --user --yes \\
+    --public-key pk-lf-… --base-url https://cloud.langfuse.com
+  pass langfuse | cc-langfusectl setup --project --yes \\
+    --public-key pk-lf-… --secret-key -
+  cc-langfusectl setup --mlflow --project --experiment claude \\
+    --tracking-uri http://127.0.0.1:5000
   cc-langfusectl setup --otlp http://127.0.0.1:6006/v1/traces --user")]
 pub(crate) struct Setup {
     /// Trace all projects: hook and keys go into your own settings of Claude Code

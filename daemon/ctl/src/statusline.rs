@@ -57,7 +57,7 @@ const CONTEXT: [f64; 2] = [70.0, 90.0];
 #[command(after_help = "In ~/.claude/settings.json:
   \"statusLine\": {\"type\": \"command\", \"command\": \"cc-langfusectl statusline\"}
 
-It prints nothing where it knows nothing. The cost is that of `usage`: subagents included, copies not. `+` says that more was used than
+It prints nothing while it has no figures. The cost is that of `usage`: subagents included, copies not. `+` says that more was used than
 is counted yet.")]
 pub(crate) struct Statusline {
     /// The same figures as one JSON object, for a line of your own

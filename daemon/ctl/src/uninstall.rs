@@ -43,7 +43,7 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 /// What to take back.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Settings files that nobody changed since are byte for byte what they were before `setup`; from others only what it wrote is removed. The programs themselves are yours to remove.
+Settings files that were not changed since are restored byte for byte; from others only what `setup` wrote is removed. The programs stay: remove them yourself.
 
 Examples:
   cc-langfusectl uninstall
@@ -121,7 +121,7 @@ impl Uninstall {
                     Ok(found) => {
                         changes.extend(found.filter(|new| changes.iter().all(|change| change.path != new.path)))
                     }
-                    // Nothing of ours can be seen in it.
+                    // Nothing of this program can be seen in it.
                     Err(why) => out!("left          {why:#}"),
                 }
             }

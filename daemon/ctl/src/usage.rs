@@ -39,9 +39,9 @@ const OVER: &str = "  over budget";
 Every model call with a line in a transcript counts once, however often it was copied by forks and resumed sessions; subagents count for the
 session that launched them. Calls without a line (titles, compactions, web searches) are `telemetry` where setup --native-otel brought them; what Claude Code itself counted beyond both is `untraced`. Costs are those of Anthropic's list prices; config.toml can name others.")]
 pub(crate) struct Usage {
-    /// Transcripts, or directories of them, in place of all of your own
+    /// Transcripts or directories of transcripts, to read instead of your own
     paths: Vec<PathBuf>,
-    /// What the sums are of
+    /// Group by this
     #[arg(long, value_name = "KEY", value_parser = by(), default_value = "day")]
     by: By,
     /// Only calls since then: 12h, 30d, 4w, or a day such as 2026-11-01
@@ -50,13 +50,13 @@ pub(crate) struct Usage {
     /// Only calls in this directory, or below it
     #[arg(long, value_name = "DIR")]
     project: Option<PathBuf>,
-    /// Days and weeks of UTC in place of local time
+    /// Use UTC for days and weeks instead of local time
     #[arg(long)]
     utc: bool,
     /// One JSON object: `rows`, `total`, `telemetry`, `untraced`
     #[arg(long, conflicts_with = "csv")]
     json: bool,
-    /// Comma-separated values, with a line of names first
+    /// Comma-separated values, with a header line
     #[arg(long)]
     csv: bool,
 }

@@ -78,7 +78,7 @@ const REST: u32 = 20;
 The address holds a secret: it alone gives access to your transcripts, for as long as this runs. It ends with Ctrl-C, or after an
 hour without a request.")]
 pub(crate) struct View {
-    /// A session to begin with, as for `show`; or transcripts, or directories of them, in place of all of your own
+    /// A session to open first, as for `show`; or transcripts or directories of transcripts, to show instead of your own
     which: Vec<PathBuf>,
     /// Print the address only
     #[arg(long)]
@@ -255,9 +255,9 @@ async fn news(site: &Arc<Site>, since: u64) -> Response {
             return plain(StatusCode::OK, "application/json", format!("{{\"version\":{version}}}"));
         }
         tokio::time::sleep(pause).await;
-        let (site, begun) = (site.clone(), clock::monotonic());
+        let (site, started) = (site.clone(), clock::monotonic());
         let _ = tokio::task::spawn_blocking(move || site.refresh()).await;
-        pause = LOOK.max(begun.elapsed() * REST);
+        pause = LOOK.max(started.elapsed() * REST);
     }
 }
 

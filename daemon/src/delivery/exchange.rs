@@ -47,7 +47,7 @@ pub(super) struct Failed {
     /// Host and port, as in the address.
     server: String,
     /// Part of the request was sent, so the server may have it.
-    begun: bool,
+    started: bool,
 }
 
 impl Failed {
@@ -55,7 +55,7 @@ impl Failed {
     pub(super) fn answer(&self) -> Answer {
         match self.to_string() {
             why if is_tls(self.cause.as_ref()) => Answer::Untrusted(why),
-            why if self.begun => Answer::Silent(why),
+            why if self.started => Answer::Silent(why),
             why => Answer::Unreachable(why),
         }
     }
@@ -83,14 +83,14 @@ pub(super) async fn exchange(
             if progress.until(limits) <= Instant::now() {
                 let why = match progress.is_complete() {
                     true => format!("no answer within {:?}", limits.answer),
-                    false if progress.has_begun() => format!("nothing could be sent for {:?}", limits.stall),
+                    false if progress.has_started() => format!("nothing could be sent for {:?}", limits.stall),
                     false => format!("no answer within {:?}", limits.stall),
                 };
                 break Err(why.into());
             }
         }
     };
-    let response = response.map_err(|cause| Failed { cause, server, begun: progress.has_begun() })?;
+    let response = response.map_err(|cause| Failed { cause, server, started: progress.has_started() })?;
     let took = progress.since();
     let (parts, body) = response.into_parts();
     let body = read(body, limits.stall).await;
@@ -155,13 +155,13 @@ struct Progress(Arc<Mutex<At>>);
 
 struct At {
     last: Instant,
-    begun: bool,
+    started: bool,
     complete: bool,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(At { last: Instant::now(), begun: false, complete: false })))
+        Self(Arc::new(Mutex::new(At { last: Instant::now(), started: false, complete: false })))
     }
 }
 
@@ -171,11 +171,11 @@ impl Progress {
     }
 
     fn note(&self, complete: bool) {
-        *self.at() = At { last: Instant::now(), begun: true, complete };
+        *self.at() = At { last: Instant::now(), started: true, complete };
     }
 
-    fn has_begun(&self) -> bool {
-        self.at().begun
+    fn has_started(&self) -> bool {
+        self.at().started
     }
 
     fn is_complete(&self) -> bool {

@@ -29,7 +29,7 @@ const DEFAULT: &str = ".claude/mlflow/runs";
 pub(super) enum Trouble {
     /// Temporary: no room, a failing disk.
     Later(String),
-    /// Somebody has to fix something.
+    /// A person has to fix something.
     Park(String),
 }
 

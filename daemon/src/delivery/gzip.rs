@@ -10,7 +10,7 @@ const LEVEL: u32 = 1;
 /// Magic number, deflate, no flags, no time, fastest, system unknown.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
 
-/// Compresses one body after another in the same third of a MiB of memory: allocating it anew takes longer than
+/// Compresses one body after another in the same third of a MiB of memory: allocating it again takes longer than
 /// compressing a small body.
 #[derive(Clone)]
 pub(super) struct Gzip(Arc<Mutex<Compress>>);

@@ -258,7 +258,7 @@ pub(super) fn emit_complete(
     if let Some(Emission { turns, .. }) = &decision.emission {
         // Calls that come with Claude Code's end are part of its totals.
         let is_end = |index: &usize| *waiting[*index].event == Event::Ended;
-        let has_totals = tail.totals != Totals::None && decision.dealt_with.iter().any(is_end);
+        let has_totals = tail.totals != Totals::None && decision.handled.iter().any(is_end);
         let mut due = tail.assembler.at_work().enumerate().filter(|(index, _)| turns.contains(index));
         let of = &session.row.session_id;
         let is_known = due.all(|(_, turn)| facts::are_known(&found.telemetry, of, turn))
@@ -267,8 +267,8 @@ pub(super) fn emit_complete(
             return (Vec::new(), Awaits::Events { poll });
         }
     }
-    let Decision { dealt_with, claimed, emission, awaits } = decision;
-    for index in &dealt_with {
+    let Decision { handled, claimed, emission, awaits } = decision;
+    for index in &handled {
         if let Event::ToolEnded { tool, took_ms } = waiting[*index].event {
             let _ = tail.assembler.at_work_mut().any(|turn| turn.tool_took(tool, *took_ms));
         }
@@ -285,7 +285,7 @@ pub(super) fn emit_complete(
         tail.held = 0;
     }
     facts::add_hidden(session, tail, found);
-    let is_over = dealt_with.iter().any(|index| *waiting[*index].event == Event::Ended);
+    let is_over = handled.iter().any(|index| *waiting[*index].event == Event::Ended);
     if is_over && !session.row.hint.options.unscored {
         let row = &session.row;
         let pipeline = Pipeline { session_id: &row.session_id, options: &row.hint.options, rules: &session.rules };
@@ -297,7 +297,7 @@ pub(super) fn emit_complete(
             _ => found.skip(NOT_COMPARED),
         }
     }
-    (dealt_with.into_iter().map(|index| events[index].0.id.clone()).collect(), awaits)
+    (handled.into_iter().map(|index| events[index].0.id.clone()).collect(), awaits)
 }
 
 /// Adds events for what Claude Code's totals say beyond what is traced of a session that has ended. All of them are found each time:

@@ -335,7 +335,7 @@ impl Engine {
         }
         let over = session.is_over() || session.row.hint.event == Event::Ended;
         let stored = || self.store.call(|store| store.hidden_calls_of(&session.row.session_id));
-        let (dealt_with, awaits) = emit_complete(session, tail, stored, &mut found);
+        let (handled, awaits) = emit_complete(session, tail, stored, &mut found);
         let mut agents = std::mem::take(&mut session.agents);
         let read = self.read_agents(session, &mut agents, tail, over, room, &mut found);
         session.agents = agents;
@@ -345,7 +345,7 @@ impl Engine {
             false => session.phase.stop_early(),
         }
         let kept_before = session.kept.clone();
-        let consumed = session.keep_permission(dealt_with, !is_all || session.is_agent_ending());
+        let consumed = session.keep_permission(handled, !is_all || session.is_agent_ending());
         let is_kept = session.kept.is_some() && session.kept != kept_before;
         let at_work = u32::try_from(session.agents.at_work()).unwrap_or(u32::MAX);
         let unsettled = at_work != std::mem::replace(&mut session.row.unsettled, at_work);

@@ -109,10 +109,10 @@ impl Session {
         self.waiting.iter().filter(|(hint, _)| Some(&hint.id) != self.kept.as_ref())
     }
 
-    /// Returns which events leave the inbox now that these are settled (`dealt_with`), oldest first. The last one that
+    /// Returns which events leave the inbox now that these are settled (`handled`), oldest first. The last one that
     /// permits reading is `kept` while subagents `are_ending`.
-    pub(super) fn keep_permission(&mut self, dealt_with: Vec<String>, are_ending: bool) -> Vec<String> {
-        let mut done: Vec<String> = self.kept.take().into_iter().chain(dealt_with).collect();
+    pub(super) fn keep_permission(&mut self, handled: Vec<String>, are_ending: bool) -> Vec<String> {
+        let mut done: Vec<String> = self.kept.take().into_iter().chain(handled).collect();
         if are_ending {
             let permission = |(hint, _): &&(Hint, Instant)| hint.source.is_permission() && done.contains(&hint.id);
             let last = self.waiting.iter().rev().find(permission).map(|(hint, _)| hint.id.clone());

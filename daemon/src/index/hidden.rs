@@ -1,4 +1,4 @@
-//! The calls without a line that Claude Code's telemetry named. No transcript has them: whoever opens the index gives them to it.
+//! The calls without a line that Claude Code's telemetry named. No transcript has them: they are passed in when the index is opened.
 
 use std::collections::BTreeMap;
 

@@ -22,7 +22,7 @@ pub enum Error {
     #[error("{}", explained(.0))]
     Damaged(rusqlite::Error),
     /// A later version has changed its tables.
-    #[error("it was written by a newer version: install that again, or move the file away to begin anew")]
+    #[error("it was written by a newer version: install that again, or move the file away to start from scratch")]
     Newer,
     /// Its tables cannot be brought to this version.
     #[error("its tables cannot be changed: {}", explained(.0))]

@@ -1,4 +1,4 @@
-//! Brings a database of an earlier version to this one. A copy of it as it was is kept; nothing is begun without room for both.
+//! Brings a database of an earlier version to this one. A copy of it as it was is kept; nothing starts without room for both.
 
 use std::path::Path;
 

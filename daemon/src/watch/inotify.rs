@@ -106,7 +106,7 @@ fn watch(shared: &Shared, ended: &PipeReader, report: impl Fn(Seen)) {
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
                 report(Seen::Missed);
             } else if flags.intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF) {
-                // The directory has left this path. Whatever is there now can be watched anew.
+                // The directory has left this path. Whatever is there now can be watched again.
                 if shared.dirs().remove(&event.wd()).is_some() && flags.contains(ReadFlags::MOVE_SELF) {
                     let _ = inotify::remove_watch(&shared.inotify, event.wd());
                 }

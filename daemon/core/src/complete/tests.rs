@@ -81,8 +81,8 @@ impl Case {
             },
         );
         let mut said = Vec::new();
-        if !decision.dealt_with.is_empty() {
-            said.push(format!("dealt with {:?}", decision.dealt_with));
+        if !decision.handled.is_empty() {
+            said.push(format!("handled {:?}", decision.handled));
         }
         if !decision.claimed.is_empty() {
             said.push(format!("claims {:?}", decision.claimed));
@@ -131,13 +131,13 @@ fn a_stop_waits_for_its_answer() {
     let done = || Some(ends("done"));
     let other = || Some(ends("let me see"));
     check([
-        ("its answer is there", at(stop("done"), 20, 20, done()), "dealt with [0], Settled of [0] fired 1, idle"),
+        ("its answer is there", at(stop("done"), 20, 20, done()), "handled [0], Settled of [0] fired 1, idle"),
         ("in a burst nothing is decided", at(stop("done"), 19, 500, done()), "poll in 10"),
         ("nor while lines are written", at(stop("done"), 500, 19, done()), "poll in 10"),
         (
             "unless the burst lasts too long",
             at(stop("done"), 2000, 0, done()),
-            "dealt with [0], Settled of [0] fired 1, idle",
+            "handled [0], Settled of [0] fired 1, idle",
         ),
         ("its answer is not there yet", at(stop("done"), 100, 1999, other()), "poll in 50"),
         ("polls become rarer", at(stop("done"), 1999, 1500, other()), "poll in 750"),
@@ -149,25 +149,25 @@ fn a_stop_waits_for_its_answer() {
         (
             "its answer does not come: silence since the event",
             at(stop("done"), 2000, 9000, other()),
-            "dealt with [0], Settled of [0] fired 1, idle",
+            "handled [0], Settled of [0] fired 1, idle",
         ),
         (
             "its answer does not come: silence since the last line",
             at(stop("done"), 9000, 2000, other()),
-            "dealt with [0], Settled of [0] fired 1, idle",
+            "handled [0], Settled of [0] fired 1, idle",
         ),
-        ("the transcript goes on growing without it", at(stop("done"), 9000, 1000, other()), "poll in 500"),
+        ("the transcript keeps growing without it", at(stop("done"), 9000, 1000, other()), "poll in 500"),
         ("a version that does not say its answer waits", at(stop(""), 299, 900, done()), "poll in 149"),
         (
             "a version that does not say its answer has written it",
             at(stop(""), 300, 900, done()),
-            "dealt with [0], Settled of [0] fired 1, idle",
+            "handled [0], Settled of [0] fired 1, idle",
         ),
         ("there is no turn to end", at(stop("done"), 100, 100, None), "poll in 50"),
         (
             "there never was a turn to end",
             at(stop("done"), 2000, 2000, None),
-            "dealt with [0], Settled of [] fired 1, idle",
+            "handled [0], Settled of [] fired 1, idle",
         ),
     ]);
 }
@@ -182,17 +182,17 @@ fn a_late_stop_claims_the_answer_of_its_own_turn() {
         ..Case::default()
     };
     check([
-        ("the next prompt came first", at(&["done"], 50, &["one", "done"]), "dealt with [0], claims [1], idle"),
-        ("once for each", at(&["done", "done"], 50, &["done"]), "dealt with [0], claims [0], poll in 25"),
-        ("two that end alike", at(&["done", "done"], 50, &["done", "done"]), "dealt with [0, 1], claims [0, 1], idle"),
-        ("the oldest first", at(&["done"], 50, &["done", "done"]), "dealt with [0], claims [0], idle"),
+        ("the next prompt came first", at(&["done"], 50, &["one", "done"]), "handled [0], claims [1], idle"),
+        ("once for each", at(&["done", "done"], 50, &["done"]), "handled [0], claims [0], poll in 25"),
+        ("two that end alike", at(&["done", "done"], 50, &["done", "done"]), "handled [0, 1], claims [0, 1], idle"),
+        ("the oldest first", at(&["done"], 50, &["done", "done"]), "handled [0], claims [0], idle"),
         ("none is its own", at(&["done"], 50, &["one"]), "poll in 25"),
         ("one that says no answer claims none", at(&[""], 50, &["done"]), "poll in 25"),
     ]);
     let shown = Case { open: Some(ends("done")), ..at(&["done"], 50, &["done"]) };
-    check([("the open turn ends so too", shown, "dealt with [0], Settled of [0] fired 1, idle")]);
+    check([("the open turn ends so too", shown, "handled [0], Settled of [0] fired 1, idle")]);
     let quiet = Case { silent: 9000, ..at(&["done"], 2000, &["done"]) };
-    check([("it has waited for long", quiet, "dealt with [0], Settled of [0] fired 1, idle")]);
+    check([("it has waited for long", quiet, "handled [0], Settled of [0] fired 1, idle")]);
 }
 
 #[test]
@@ -207,33 +207,33 @@ fn the_end_of_a_session_ends_all_its_turns() {
     let torn = |case| Case { is_line_unfinished: true, ..case };
     let superseded = |case| Case { is_superseded: true, ..case };
     check([
-        ("all of it", at(20, 20), "dealt with [0], Final of [0, 1], idle"),
+        ("all of it", at(20, 20), "handled [0], Final of [0, 1], idle"),
         ("in a burst nothing is decided", at(19, 20), "poll in 10"),
-        ("unless the burst lasts too long", at(2000, 0), "dealt with [0], Final of [0, 1], idle"),
+        ("unless the burst lasts too long", at(2000, 0), "handled [0], Final of [0, 1], idle"),
         ("a last line is waited for", torn(at(4999, 9000)), "poll in 2499"),
         ("and its newline, while it is written", torn(at(9000, 4999)), "poll in 2499"),
-        ("not for ever", torn(at(5000, 5000)), "dealt with [0], Final of [0, 1], idle"),
-        ("another session followed: nobody writes", superseded(at(0, 0)), "dealt with [0], Final of [0, 1], idle"),
-        ("not even the rest of a line", superseded(torn(at(0, 0))), "dealt with [0], Final of [0, 1], idle"),
+        ("not for ever", torn(at(5000, 5000)), "handled [0], Final of [0, 1], idle"),
+        ("another session followed: nobody writes", superseded(at(0, 0)), "handled [0], Final of [0, 1], idle"),
+        ("not even the rest of a line", superseded(torn(at(0, 0))), "handled [0], Final of [0, 1], idle"),
     ]);
     let uncounted = |case| Case { awaits_totals: true, ..case };
     check([
         ("totals follow: the turns do not wait", uncounted(at(20, 20)), "Final of [0, 1], poll in 10"),
-        ("nobody writes them any more", uncounted(superseded(at(0, 0))), "dealt with [0], Final of [0, 1], idle"),
-        ("they did not come", uncounted(at(1000, 1000)), "dealt with [0], Final of [0, 1], idle"),
+        ("nobody writes them any more", uncounted(superseded(at(0, 0))), "handled [0], Final of [0, 1], idle"),
+        ("they did not come", uncounted(at(1000, 1000)), "handled [0], Final of [0, 1], idle"),
     ]);
     let both = |first, second| Case { events: vec![(first, 50), (second, 50)], ..at(50, 50) };
     check([
-        ("after a Stop", both(stop("done"), Event::Ended), "dealt with [0, 1], Final of [0, 1] fired 1, idle"),
+        ("after a Stop", both(stop("done"), Event::Ended), "handled [0, 1], Final of [0, 1] fired 1, idle"),
         (
             "before a Stop that was late",
             both(Event::Ended, stop("done")),
-            "dealt with [0, 1], Final of [0, 1] fired 2, idle",
+            "handled [0, 1], Final of [0, 1] fired 2, idle",
         ),
         (
             "before a Stop whose answer is missing",
             both(Event::Ended, stop("gone")),
-            "dealt with [0], Final of [0, 1], poll in 25",
+            "handled [0], Final of [0, 1], poll in 25",
         ),
     ]);
 }
@@ -252,22 +252,22 @@ fn each_of_two_terminals_ends_only_its_own_turn() {
         (
             "the Stop of the one written to last",
             at(ends("a"), over("b"), stop("b")),
-            "dealt with [0], Settled of [1] fired 1, idle",
+            "handled [0], Settled of [1] fired 1, idle",
         ),
         (
             "the Stop of the other one, which looks finished",
             at(over("a"), ends("b"), stop("a")),
-            "dealt with [0], Settled of [0, 1] fired 1, idle",
+            "handled [0], Settled of [0, 1] fired 1, idle",
         ),
         ("the Stop of neither", at(ends("a"), ends("b"), stop("c")), "poll in 25"),
-        ("both look finished", at(over("a"), over("b"), stop("a")), "dealt with [0], Settled of [0, 1] fired 1, idle"),
+        ("both look finished", at(over("a"), over("b"), stop("a")), "handled [0], Settled of [0, 1] fired 1, idle"),
     ]);
     let unanswered = Case { open: None, ..at(over("a"), ends(""), stop("a")) };
-    check([("the one written to last has no answer", unanswered, "dealt with [0], Settled of [0] fired 1, idle")]);
+    check([("the one written to last has no answer", unanswered, "handled [0], Settled of [0] fired 1, idle")]);
     let unfinished = Case { open: None, ..at(ends("a"), ends(""), stop("a")) };
-    check([("the only one that has an answer works on", unfinished, "dealt with [0], Settled of [] fired 1, idle")]);
+    check([("the only one that has an answer works on", unfinished, "handled [0], Settled of [] fired 1, idle")]);
     let two = Case { events: vec![(stop("a"), 50), (stop("b"), 50)], ..at(over("a"), over("b"), Event::Other) };
-    check([("the last Stop says when", two, "dealt with [0, 1], Settled of [0, 1] fired 2, idle")]);
+    check([("the last Stop says when", two, "handled [0, 1], Settled of [0, 1] fired 2, idle")]);
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn without_a_stop_a_finished_turn_is_complete_after_a_silence() {
     let waits = Case { events: vec![(stop("later"), 100)], ..at(9000, over()) };
     check([("a Stop waits: that decides", waits, "poll in 50")]);
     let nothing = Case { events: vec![(Event::Other, 0)], ..at(5000, over()) };
-    check([("what came says nothing", nothing, "dealt with [0], Settled of [0], idle")]);
+    check([("what came says nothing", nothing, "handled [0], Settled of [0], idle")]);
     let aside = Case { aside: vec![over()], ..at(5000, ends("b")) };
     check([("that of another terminal", aside, "Settled of [0, 1], idle")]);
 }
@@ -317,13 +317,13 @@ fn other_events_are_settled_once_the_transcript_was_read() {
     let quiet = |case| Case { silent: 2000, ..case };
     let elsewhere = Case { aside: vec![Fake { calls: &["t-2"], ..ends("") }], ..at(tool("t-2"), 0) };
     check([
-        ("a reason to look", at(Event::Other, 0), "dealt with [0], idle"),
-        ("a subagent that stopped", at(Event::AgentStopped { agent: "a".into() }, 0), "dealt with [0], idle"),
-        ("a tool whose call is written", at(tool("t-1"), 0), "dealt with [0], idle"),
-        ("a tool of another terminal", elsewhere, "dealt with [0], idle"),
+        ("a reason to look", at(Event::Other, 0), "handled [0], idle"),
+        ("a subagent that stopped", at(Event::AgentStopped { agent: "a".into() }, 0), "handled [0], idle"),
+        ("a tool whose call is written", at(tool("t-1"), 0), "handled [0], idle"),
+        ("a tool of another terminal", elsewhere, "handled [0], idle"),
         ("a tool that ended before its call was written", at(tool("t-2"), 1000), "poll in 10"),
         ("its call is waited for while lines come", at(tool("t-2"), 9000), "poll in 10"),
-        ("and is given up in silence", quiet(at(tool("t-2"), 2000)), "dealt with [0], idle"),
+        ("and is given up in silence", quiet(at(tool("t-2"), 2000)), "handled [0], idle"),
         ("but not before", quiet(at(tool("t-2"), 1999)), "poll in 999"),
     ]);
     let mixed = Case {
@@ -331,7 +331,7 @@ fn other_events_are_settled_once_the_transcript_was_read() {
         silent: 40,
         ..at(Event::Other, 0)
     };
-    check([("each by itself, in any order", mixed, "dealt with [0, 2], poll in 20")]);
+    check([("each by itself, in any order", mixed, "handled [0, 2], poll in 20")]);
 }
 
 #[test]
@@ -387,29 +387,29 @@ fn a_late_event_does_not_end_a_later_turn_in_progress() {
     };
     let same = |_: &mut Case| {};
     check([
-        ("begun before the end", at(Event::Ended, Some(1), same), "dealt with [0], Final of [0], idle"),
-        ("begun since", at(Event::Ended, Some(2), same), "dealt with [0], Final of [], idle"),
-        ("a Stop of the turn before", at(stop("done"), Some(2), same), "dealt with [0], Settled of [] fired 1, idle"),
-        ("no line says when", at(Event::Ended, None, same), "dealt with [0], Final of [0], idle"),
+        ("started before the end", at(Event::Ended, Some(1), same), "handled [0], Final of [0], idle"),
+        ("started since", at(Event::Ended, Some(2), same), "handled [0], Final of [], idle"),
+        ("a Stop of the turn before", at(stop("done"), Some(2), same), "handled [0], Settled of [] fired 1, idle"),
+        ("no line says when", at(Event::Ended, None, same), "handled [0], Final of [0], idle"),
         (
             "the last of several counts",
             at(Event::Ended, Some(2), |case| case.events.push((Event::Ended, 9000))),
-            "dealt with [0, 1], Final of [0], idle",
+            "handled [0, 1], Final of [0], idle",
         ),
         (
             "the model has said that it is done",
             at(Event::Ended, Some(2), |case| case.open.as_mut().unwrap().looks_finished = true),
-            "dealt with [0], Final of [0], idle",
+            "handled [0], Final of [0], idle",
         ),
         (
             "the user interrupted it",
             at(Event::Ended, Some(2), |case| case.open.as_mut().unwrap().is_interrupted = true),
-            "dealt with [0], Final of [0], idle",
+            "handled [0], Final of [0], idle",
         ),
         (
             "nobody writes to it any more",
             at(Event::Ended, Some(2), |case| case.is_superseded = true),
-            "dealt with [0], Final of [0], idle",
+            "handled [0], Final of [0], idle",
         ),
     ]);
 }

@@ -266,7 +266,7 @@ impl Probe {
             Some(Err(why)) => Finding::warning(
                 "probe",
                 format!("{seen}, and could not be deleted again: {why}"),
-                "delete it there; cc-langfusectl forget would fail likewise",
+                "delete it there; cc-langfusectl forget would fail too",
             ),
         }
     }
@@ -318,9 +318,9 @@ fn judge_destination(to: &Destination, ours: &[To]) -> Finding {
     let error = to.last_error.as_ref().map_or_else(String::new, |why| format!(": {why}"));
     let seen = format!("{place} is {}{waiting}{error}", to.state);
     // Without waiting spans, another project's destination is no problem.
-    let tell = if is_ours || to.waiting > 0 { Finding::problem } else { Finding::warning };
+    let finding = if is_ours || to.waiting > 0 { Finding::problem } else { Finding::warning };
     match to.state.as_str() {
-        "parked" => tell(
+        "parked" => finding(
             check,
             seen,
             format!(
@@ -329,7 +329,7 @@ fn judge_destination(to: &Destination, ours: &[To]) -> Finding {
                 name = to.name
             ),
         ),
-        "held" => tell(check, seen, format!("to allow it: cc-langfusectl trust {}", to.base_url)),
+        "held" => finding(check, seen, format!("to allow it: cc-langfusectl trust {}", to.base_url)),
         _ if to.full => Finding::problem(
             check,
             format!("{seen}, the queue is full: reading continues when some of it is delivered"),

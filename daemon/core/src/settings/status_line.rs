@@ -48,7 +48,7 @@ fn is_ours(text: &str, node: &Node) -> bool {
     words.windows(2).any(|pair| pair[0].rsplit('/').next() == Some(PROGRAM) && pair[1] == ARGUMENT)
 }
 
-/// Sets `command` where no status line is set, or one of ours. The flag says whether it was set.
+/// Sets `command` where no status line is set, or where this program set it. The flag says whether it was set.
 pub(super) fn add(text: &str, command: &str) -> Result<(String, bool), Error> {
     if Whose::of(text) == Whose::Theirs {
         return Ok((text.to_owned(), false));
@@ -56,7 +56,7 @@ pub(super) fn add(text: &str, command: &str) -> Result<(String, bool), Error> {
     Ok((edit::put(text, &[KEY], &json!({"type": "command", "command": command}))?, true))
 }
 
-/// Removes one of ours.
+/// Removes the one that this program set.
 pub(super) fn remove(text: String) -> Result<String, Error> {
     if Whose::of(&text) == Whose::Ours { edit::cut(&text, &[KEY]) } else { Ok(text) }
 }

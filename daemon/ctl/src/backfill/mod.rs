@@ -45,7 +45,8 @@ mod send;
   cc-langfusectl backfill --since 30d
   cc-langfusectl backfill --project ~/app --yes
   cc-langfusectl backfill --to mlflow --dry-run
-  LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… cc-langfusectl backfill --yes --json
+  LANGFUSE_PUBLIC_KEY=… LANGFUSE_SECRET_KEY=… \\
+    cc-langfusectl backfill --yes --json
 
 Sessions go where the settings of their project and config.toml say, to each destination; those of projects that are not traced are left out. With LANGFUSE_PUBLIC_KEY,
 LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL set, all go there. What was sent before is not sent again, so it can be
@@ -72,8 +73,8 @@ pub(crate) struct Backfill {
     #[arg(long)]
     json: bool,
     /// Give up when nothing has moved for this long
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = age)]
-    patience: Duration,
+    #[arg(long = "patience", value_name = "TIME", default_value = "10m", value_parser = age)]
+    idle_limit: Duration,
 }
 
 /// The work for one session.
@@ -129,7 +130,7 @@ impl Backfill {
             dry_run,
             yes: true,
             json: false,
-            patience: Duration::from_secs(60),
+            idle_limit: Duration::from_secs(60),
         }
     }
 
@@ -164,7 +165,7 @@ impl Backfill {
         };
         let mut plan = self.plan(&mut routes, &mut progress)?;
         if self.dry_run {
-            self.tell(&plan, 0, &[])?;
+            self.report(&plan, 0, &[])?;
             return Ok(plan.code(&[]));
         }
         if !plan.jobs.is_empty() {
@@ -177,8 +178,8 @@ impl Backfill {
             }
         }
         let jobs = plan.jobs(&routes)?;
-        let (queued, left) = Sender::new(&routes, &mut progress, self.patience).run(jobs)?;
-        self.tell(&plan, queued, &left)?;
+        let (queued, left) = Sender::new(&routes, &mut progress, self.idle_limit).run(jobs)?;
+        self.report(&plan, queued, &left)?;
         Ok(plan.code(&left))
     }
 
@@ -208,7 +209,7 @@ impl Backfill {
         Ok(plan)
     }
 
-    fn tell(&self, plan: &Plan, queued: usize, left: &[String]) -> anyhow::Result<()> {
+    fn report(&self, plan: &Plan, queued: usize, left: &[String]) -> anyhow::Result<()> {
         if self.json {
             let report = json!({
                 "sessions": plan.sessions, "turns": plan.turns, "tokens": plan.tokens, "spans_queued": queued,

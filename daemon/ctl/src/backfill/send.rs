@@ -63,7 +63,7 @@ type Outcome = (usize, Vec<String>);
 pub(super) struct Sender<'r> {
     routes: &'r Routes,
     progress: &'r mut Progress,
-    patience: Duration,
+    idle_limit: Duration,
     number: u64,
     run: u128,
     /// Completed sessions and turns.
@@ -86,12 +86,12 @@ fn sent(states: &str) -> usize {
 }
 
 impl<'r> Sender<'r> {
-    pub(super) fn new(routes: &'r Routes, progress: &'r mut Progress, patience: Duration) -> Self {
+    pub(super) fn new(routes: &'r Routes, progress: &'r mut Progress, idle_limit: Duration) -> Self {
         let run = clock::wall().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
         Self {
             routes,
             progress,
-            patience,
+            idle_limit,
             number: 0,
             run,
             done: (0, 0),
@@ -207,7 +207,7 @@ impl<'r> Sender<'r> {
 
     /// The destination does not deliver, and that is not expected to change soon.
     fn is_hopeless(&mut self, state: &Known, with_daemon: usize) -> bool {
-        let Some(row) = &state.destination else { return self.moved.1.elapsed() > self.patience };
+        let Some(row) = &state.destination else { return self.moved.1.elapsed() > self.idle_limit };
         let now = (row.delivered, with_daemon);
         if now != self.moved.0 || row.waiting == 0 && with_daemon == 0 {
             self.moved = (now, clock::monotonic());
@@ -222,9 +222,9 @@ impl<'r> Sender<'r> {
         let still = self.moved.1.elapsed();
         match row.state.as_str() {
             // The state from before the user's trust is shown until something is delivered.
-            "held" => row.waiting > 0 && still > HELD_TIMEOUT.min(self.patience),
-            "parked" => still > PARKED_TIMEOUT.min(self.patience),
-            _ => still > self.patience,
+            "held" => row.waiting > 0 && still > HELD_TIMEOUT.min(self.idle_limit),
+            "parked" => still > PARKED_TIMEOUT.min(self.idle_limit),
+            _ => still > self.idle_limit,
         }
     }
 
@@ -280,11 +280,11 @@ impl<'r> Sender<'r> {
 
     /// Repeats `work` while the daemon is being restarted.
     fn patiently<T>(&mut self, mut work: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let begun = clock::monotonic();
+        let started = clock::monotonic();
         loop {
             match work() {
                 Ok(done) => return Ok(done),
-                Err(error) if begun.elapsed() > DAEMON_TIMEOUT => {
+                Err(error) if started.elapsed() > DAEMON_TIMEOUT => {
                     self.progress.end();
                     return Err(error);
                 }

@@ -34,9 +34,9 @@ pub(super) struct Screen {
 /// The group that is being shown.
 struct Group {
     name: &'static str,
-    /// Of its checks that are well.
-    well: BTreeSet<&'static str>,
-    /// Its name is shown, because something is not well.
+    /// Its checks that passed.
+    passed: BTreeSet<&'static str>,
+    /// Its name is shown, because a check did not pass.
     is_headed: bool,
 }
 
@@ -55,13 +55,13 @@ impl Screen {
         Self::new(When::AtOnce, true)
     }
 
-    /// Shows what is not well, and one line where nothing is set up.
+    /// Shows the checks that did not pass, and one line where nothing is set up.
     pub(super) fn short() -> Self {
         Self::new(When::Later, false)
     }
 
-    /// Shows what is not well.
-    pub(super) fn unwell() -> Self {
+    /// Shows the checks that did not pass.
+    pub(super) fn failures() -> Self {
         Self::new(When::AtOnce, false)
     }
 
@@ -101,7 +101,7 @@ impl Screen {
         Report::new(self.findings)
     }
 
-    /// Nothing of ours is registered, on, running or stored here.
+    /// Nothing of this program is registered, on, running or stored here.
     fn is_blank(&self) -> bool {
         let is =
             |check: &str, state: State| self.findings.iter().any(|found| found.check == check && found.state == state);
@@ -117,7 +117,7 @@ impl Screen {
             if self.group.as_ref().is_some_and(|group| group.name != name) {
                 self.close();
             }
-            let group = self.group.get_or_insert(Group { name, well: BTreeSet::new(), is_headed: false });
+            let group = self.group.get_or_insert(Group { name, passed: BTreeSet::new(), is_headed: false });
             let finding = &self.findings[self.shown];
             if self.is_whole || finding.state != State::Ok {
                 if !std::mem::replace(&mut group.is_headed, true) {
@@ -125,20 +125,20 @@ impl Screen {
                 }
                 show(finding);
             } else {
-                group.well.insert(finding.check);
+                group.passed.insert(finding.check);
             }
             self.shown += 1;
         }
     }
 
-    /// A group in which all is well is one line.
+    /// A group whose checks all passed takes one line.
     fn close(&mut self) {
         let Some(group) = self.group.take().filter(|group| !group.is_headed) else { return };
         let _ = output::parts(&[
             (Look::Green, "✓"),
             (Look::Plain, " "),
             (Look::Bold, group.name),
-            (Look::Dim, &format!(": {}", Vec::from_iter(group.well).join(", "))),
+            (Look::Dim, &format!(": {}", Vec::from_iter(group.passed).join(", "))),
         ]);
     }
 }

@@ -66,7 +66,7 @@ impl Setup {
         if server.is_none_or(|server| server == before.server) { before.clone() } else { Before::default() }
     }
 
-    /// The keys, or what is wrong with them. `stored` is a secret that need not be asked for. Whoever is asked is asked again until the server knows them.
+    /// The keys, or what is wrong with them. `stored` is a secret that need not be asked for. On a terminal the questions are asked again until the server knows the keys.
     ///
     /// # Errors
     /// If there is nobody to ask, or the server does not know what was given.

@@ -16,7 +16,7 @@ pub(crate) struct Progress {
     what: &'static str,
     total: u64,
     done: u64,
-    begun: Instant,
+    started: Instant,
     shown: Option<Instant>,
 }
 
@@ -25,13 +25,13 @@ impl Progress {
     pub(crate) fn new(quiet: bool) -> Self {
         let bar = output::is_seen_aside();
         let every = (!quiet).then_some(if bar { Duration::from_millis(100) } else { Duration::from_secs(10) });
-        Self { every, bar, what: "", total: 0, done: 0, begun: clock::monotonic(), shown: None }
+        Self { every, bar, what: "", total: 0, done: 0, started: clock::monotonic(), shown: None }
     }
 
     /// Starts a job of `total` bytes.
     pub(crate) fn begin(&mut self, what: &'static str, total: u64) {
-        (self.what, self.total, self.done, self.begun) = (what, total, 0, clock::monotonic());
-        self.shown = (!self.bar).then_some(self.begun);
+        (self.what, self.total, self.done, self.started) = (what, total, 0, clock::monotonic());
+        self.shown = (!self.bar).then_some(self.started);
     }
 
     /// Adds `bytes` to what is done.
@@ -42,7 +42,7 @@ impl Progress {
             return;
         }
         self.shown = Some(clock::monotonic());
-        let line = line(self.what, self.done, self.total, self.begun.elapsed(), detail);
+        let line = line(self.what, self.done, self.total, self.started.elapsed(), detail);
         if self.bar {
             output::progress(Some(&line));
         } else {

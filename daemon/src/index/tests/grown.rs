@@ -111,9 +111,9 @@ impl Growing {
     fn update(&self, index: &mut Index, what: &str) -> (u64, u64) {
         let sources = self.sources();
         let read = update(index, &sources).bytes;
-        let mut anew = Index::in_memory().unwrap();
-        let all = update(&mut anew, &sources).bytes;
-        let (found, expect) = (dump(index), dump(&anew));
+        let mut rebuilt = Index::in_memory().unwrap();
+        let all = update(&mut rebuilt, &sources).bytes;
+        let (found, expect) = (dump(index), dump(&rebuilt));
         for (found, expect) in found.iter().zip(&expect) {
             assert_eq!(found, expect, "{what}");
         }

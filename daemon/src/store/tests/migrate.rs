@@ -221,3 +221,55 @@ fn a_database_of_the_tenth_version_is_copied_and_takes_scores_of_turns_that_it_k
     let rows = store.next_scores(1, 9).unwrap();
     assert_eq!(rows.into_iter().map(|row| row.score).collect::<Vec<_>>(), [score]);
 }
+
+/// How long the daemon is away after an upgrade. `CC_LANGFUSE_LONG=1 cargo test --release -p daemon --lib -- --nocapture large_database`
+/// measures what `docs/upgrade.md` says.
+#[test]
+#[allow(clippy::print_stderr, reason = "it reports a measurement")]
+fn a_large_database_of_each_form_is_migrated_whole() {
+    let spans: u64 = if std::env::var_os("CC_LANGFUSE_LONG").is_some() { 100_000 } else { 1000 };
+    for version in [1, OBSERVATIONS - 1, MIGRATIONS.len() - 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let mut old = Connection::open(&path).unwrap();
+        Migrations::from_slice(MIGRATIONS).to_version(&mut old, version).unwrap();
+        let tx = old.transaction().unwrap();
+        let destination = "INSERT INTO destination (id, kind, base_url, public_key) VALUES (1, 'langfuse', 'https://one.example.org', 'pk-1')";
+        tx.execute(destination, []).unwrap();
+        for number in 1..=spans {
+            let (trace, id) = ((number / 8).to_be_bytes().repeat(2), number.to_be_bytes());
+            let exported = "INSERT INTO exported (destination, trace_id, span_id) VALUES (1, ?, ?)";
+            tx.execute(exported, params![trace, id]).unwrap();
+            let text = "text of a conversation, ".repeat(60);
+            if version < OBSERVATIONS {
+                let (trace, id) = (hex(&trace), hex(&id));
+                let body = format!(
+                    r#"{{"trace_id":"{trace}","span_id":"{id}","parent_id":"{}","name":"n","start_ns":1,"end_ns":2,"attributes":[["k","{text}"]]}}"#,
+                    hex(&[9; 8])
+                );
+                let outbox = "INSERT INTO outbox (destination, span_id, body) VALUES (1, ?, ?)";
+                tx.execute(outbox, params![number.to_be_bytes(), body]).unwrap();
+            } else {
+                let observation = Observation {
+                    trace_id: trace.clone().try_into().unwrap(),
+                    span_id: id,
+                    status: Some(text),
+                    ..span(1, 1, 9)
+                };
+                let body = item::body("{}", &observation);
+                let insert = "INSERT INTO observation VALUES (?, ?, ?, ?, 9)";
+                tx.execute(insert, params![number as i64, trace, id, body]).unwrap();
+                let outbox = "INSERT INTO outbox (destination, seq, checksum) VALUES (1, ?, ?)";
+                tx.execute(outbox, params![number as i64, checksum(1, &id, body.as_bytes())]).unwrap();
+            }
+        }
+        tx.commit().unwrap();
+        drop(old);
+        let bytes = std::fs::metadata(&path).unwrap().len();
+        let started = std::time::Instant::now();
+        let store = opened(&dir);
+        let took = started.elapsed();
+        assert_eq!(store.destinations().unwrap()[0].waiting, spans, "version {version}");
+        eprintln!("version {version}: {spans} waiting observations, {} MiB, migrated in {took:.1?}", bytes >> 20);
+    }
+}

@@ -266,16 +266,16 @@ fn a_week_of_failures_takes_few_requests_and_loses_no_span() {
             state ^= state << 17;
             (state >> 11) as f64 / (1u64 << 53) as f64
         };
-        let (mut now, mut plan, mut told, mut requests, mut longest) =
+        let (mut now, mut plan, mut produced, mut requests, mut longest) =
             (0u64, Plan::new(Manners::default()), 0usize, 0, 0);
         // A span each minute, the oldest first.
         let mut queue = std::collections::VecDeque::new();
         let mut arrived = Vec::new();
         let mut first_success = None;
         while now < WEEK || !queue.is_empty() {
-            while (told as u64) * 60_000 <= now.min(WEEK) {
-                queue.push_back(told);
-                told += 1;
+            while (produced as u64) * 60_000 <= now.min(WEEK) {
+                queue.push_back(produced);
+                produced += 1;
             }
             let count = queue.len().min(plan.spans.now);
             let up = now >= WEEK;
@@ -322,7 +322,7 @@ fn a_week_of_failures_takes_few_requests_and_loses_no_span() {
                 now += wait;
             }
         }
-        assert_eq!(arrived, (0..told).collect::<Vec<_>>(), "each once, in order");
+        assert_eq!(arrived, (0..produced).collect::<Vec<_>>(), "each once, in order");
         assert!(longest <= LONGEST_WAIT.as_millis() as u64);
         let late = first_success.unwrap() - WEEK;
         assert!(late <= LONGEST_WAIT.as_millis() as u64 + 50, "{late} ms");
