@@ -44,9 +44,8 @@ fn main() {
     for (name, sum) in [("main", made.main), ("subagents", made.agents), ("copies", made.copies)] {
         println!("  {name}: {} calls, input, output, cache read, write 5m, write 1h: {:?}", sum.calls, sum.tokens);
     }
-    let source = |path: &PathBuf| Source {
-        path: path.clone(),
-        session_id: path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned(),
+    let source = |path: &PathBuf| {
+        Source::new(path.clone(), path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned())
     };
     let sources: Vec<Source> = made.sessions.iter().map(source).collect();
     index(&sources, made.bytes, calls, temporary.path());
@@ -139,7 +138,7 @@ fn append(dir: &Path) {
     let path = dir.join("00000000-1111-4111-8111-111111111111.jsonl");
     let mut text: String = (0..2000).map(|turn| history::one_more(0, turn)).collect();
     fs::write(&path, &text).expect("room");
-    let source = Source { path: path.clone(), session_id: "00000000-1111-4111-8111-111111111111".to_owned() };
+    let source = Source::new(path.clone(), "00000000-1111-4111-8111-111111111111".to_owned());
     let sources = std::slice::from_ref(&source);
     let mut index = Index::open(&dir.join("append.db")).expect("an index");
     update(&mut index, sources);

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fs::Metadata,
     io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -137,6 +138,14 @@ CREATE INDEX call_mark_3 ON call (mark_3) WHERE mark_3 IS NOT NULL;
 /// How many sessions share a transaction.
 const BATCH: usize = 32;
 
+/// The same where many are read. What shows copies of calls is at random places in its tables: each transaction writes most pages of
+/// those again.
+const LARGE_BATCH: usize = 512;
+
+/// Memory for pages, in KiB, and the same while many sessions are read.
+const CACHE_KIB: i64 = 8000;
+const LARGE_CACHE_KIB: i64 = 32_000;
+
 /// How many of the sessions that changed last are read on from their last turn; others are read as a whole.
 const KEPT: usize = 64;
 
@@ -158,10 +167,21 @@ pub enum Error {
 }
 
 /// A session's transcript.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Source {
     pub path: PathBuf,
     pub session_id: String,
+    /// What the system said of it a moment ago.
+    pub meta: Option<Metadata>,
+    /// The session has no directory, in which subagents could have transcripts.
+    pub is_alone: bool,
+}
+
+impl Source {
+    /// A transcript of which no more is known.
+    pub fn new(path: PathBuf, session_id: String) -> Self {
+        Self { path, session_id, meta: None, is_alone: false }
+    }
 }
 
 /// The result of an update.
@@ -279,8 +299,9 @@ impl Index {
         db.busy_timeout(WAIT)?;
         db.execute_batch(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;
-             PRAGMA temp_store=MEMORY; PRAGMA cache_size=-8000;",
+             PRAGMA temp_store=MEMORY;",
         )?;
+        db.pragma_update(None, "cache_size", -CACHE_KIB)?;
         db.set_prepared_statement_cache_capacity(64);
         // If two processes create it at the same time, only one does.
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -311,9 +332,7 @@ impl Index {
     ) -> Result<Updated, Error> {
         let mut updated = Updated::default();
         let mut known = self.known()?;
-        let mut loose = read::Loose::default();
-        let all: Vec<read::Looks> =
-            sources.iter().map(|source| read::Looks::of(&source.path, loose.beside(&source.path))).collect();
+        let all = read::Looks::of_all(sources);
         let mut times: Vec<i64> = all.iter().map(|looks| looks.modified).collect();
         times.sort_unstable_by(|one, other| other.cmp(one));
         let oldest = times.get(KEPT - 1).copied().unwrap_or(i64::MIN);
@@ -337,8 +356,12 @@ impl Index {
             }
         }
         let mut at = Progress { done: 0, total: changed.iter().map(|job| job.looks.bytes).sum() };
-        // Several sessions share a transaction, but no reader waits long for its end.
-        let mut batch = Vec::new();
+        // Several sessions share a transaction, but no other writer waits long for its end.
+        let (mut batch, is_much) = (Vec::new(), changed.len() >= LARGE_BATCH);
+        let batch_size = if is_much { LARGE_BATCH } else { BATCH };
+        if is_much {
+            self.db.pragma_update(None, "cache_size", -LARGE_CACHE_KIB)?;
+        }
         read::all(&changed, |found, looks| {
             match found {
                 Ok(session) => {
@@ -351,7 +374,7 @@ impl Index {
                     updated.unreadable.push((path, error));
                 }
             }
-            if batch.len() == BATCH {
+            if batch.len() == batch_size {
                 self.put_all(&batch, &mut gone, redactor)?;
                 batch.clear();
             }
@@ -362,6 +385,10 @@ impl Index {
         self.put_all(&batch, &mut gone, redactor)?;
         for path in gone.into_values() {
             self.remove(&path)?;
+        }
+        if is_much {
+            self.db.pragma_update(None, "cache_size", -CACHE_KIB)?;
+            self.db.execute_batch("PRAGMA shrink_memory")?;
         }
         let version = self.version()?;
         updated.by_others = self.version.replace(version).is_some_and(|before| before != version);

@@ -41,6 +41,10 @@ pub(crate) fn prompt(path: &Path, at_byte: u64, rules: &Redactor) -> Option<Stri
     Some(rules.scrub(&text, &mut Counts::new()).unwrap_or(text))
 }
 
+fn source(found: find::Candidate) -> Source {
+    Source { path: found.path, session_id: found.id, meta: Some(found.meta), is_alone: found.is_alone }
+}
+
 impl History {
     /// Opens the index of the user's own transcripts; for `paths`, an index in memory.
     ///
@@ -101,8 +105,7 @@ impl History {
         if found.is_empty() && !self.paths.is_empty() && self.paths.iter().any(|path| path.is_file()) {
             bail!("{} is not a session's transcript", self.paths[0].display());
         }
-        let sources: Vec<Source> =
-            found.into_iter().map(|found| Source { path: found.path, session_id: found.id }).collect();
+        let sources: Vec<Source> = found.into_iter().map(source).collect();
         let mut progress = Progress::new(self.quiet);
         let mut last = 0;
         let updated = self.index.update(&sources, &self.config.rules, &mut |at| {

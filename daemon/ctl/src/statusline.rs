@@ -264,7 +264,7 @@ fn refresh(transcript: &Path) -> anyhow::Result<()> {
     let _ = rustix::process::nice(10);
     let session_id = transcript.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     let mut history = history::History::open(&[])?;
-    let source = Source { path: transcript.to_owned(), session_id };
+    let source = Source::new(transcript.to_owned(), session_id);
     history.index.update_one(&source, &history.config.rules)?;
     Ok(())
 }

@@ -23,7 +23,7 @@ fn sessions(dir: &Path) -> Vec<Source> {
         for path in fs::read_dir(&project).unwrap().map(|entry| entry.unwrap().path()) {
             let id = path.file_stem().unwrap().to_str().unwrap().to_owned();
             if path.extension().is_some_and(|ext| ext == "jsonl") && !id.starts_with("agent-") {
-                found.push(Source { path, session_id: id });
+                found.push(Source::new(path, id));
             }
         }
     }
@@ -48,7 +48,7 @@ fn figures(dir: &Path, rules: &Redactor) -> Vec<Report> {
 }
 
 fn copy_all(from: &Path, to: &Path, rules: &Redactor) {
-    for Source { path, session_id } in sessions(from) {
+    for Source { path, session_id, .. } in sessions(from) {
         let length = fs::metadata(&path).unwrap().len();
         let roots = [from.to_path_buf()];
         copy::Session { transcript: &path, id: &session_id, length, roots: &roots, rules }.copy_to(to).unwrap();
@@ -122,13 +122,14 @@ fn a_copy_that_grows_is_the_copy_of_the_whole() {
             copy_all(&projects, archive.path(), Redactor::built_in());
         }
         copy_all(&projects, whole.path(), Redactor::built_in());
-        for Source { path, session_id } in sessions(&projects) {
+        for Source { path, session_id, .. } in sessions(&projects) {
             let copied = |dir: &Path| text(&kept::place(dir, &path).unwrap().join(path.file_name().unwrap()));
             let (grown, whole) = (copied(archive.path()), copied(whole.path()));
             assert!(grown == whole, "{}: {} of {}", path.display(), grown.len(), whole.len());
             assert!(copy::is_current(archive.path(), &path, &session_id), "{}", path.display());
         }
-        assert_eq!(figures(archive.path(), Redactor::built_in()), figures(&recording, Redactor::built_in()));
+        let (expect, is) = (figures(&recording, Redactor::built_in()), figures(archive.path(), Redactor::built_in()));
+        assert_eq!(is, expect, "{}", recording.display());
     }
 }
 
@@ -188,6 +189,10 @@ fn only_what_is_new_is_written_and_any_piece_can_be_read() {
         let from = at.saturating_sub(64);
         assert_eq!(file.before(at as u64).as_deref(), Some(&original[from..at]), "{at}");
     }
+    // A short read would be taken for the end.
+    file.seek(0).unwrap();
+    let mut most = vec![0; original.len() - 10];
+    assert_eq!(file.read(&mut most).unwrap(), most.len());
     let packed = fs::read(&one.copy).unwrap();
     one.write(3000..3001);
     assert!(!one.is_current());

@@ -154,7 +154,7 @@ impl Index {
     /// If the index cannot be written.
     pub fn update_one(&mut self, source: &Source, redactor: &Redactor) -> Result<Updated, Error> {
         let mut loose = read::Loose::default();
-        let looks = read::Looks::of(&source.path, loose.beside(&source.path));
+        let looks = read::Looks::of(source, loose.beside(&source.path));
         let known = self.known_at(Some(&source.path))?.remove(&source.path);
         let mut updated = Updated::default();
         let Some(job) = self.job(source, looks, known, true)? else { return Ok(updated) };

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fs::Metadata,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
@@ -30,7 +31,10 @@ use cc_core::{
 };
 
 /// How many sessions wait to be written at most.
-const AHEAD: usize = 8;
+const AHEAD: usize = 32;
+
+/// For fewer sessions a second thread is not worth its start.
+const MANY: usize = 250;
 
 /// The state of a session's files.
 pub(super) struct Looks {
@@ -46,12 +50,36 @@ pub(super) struct Looks {
 }
 
 impl Looks {
-    /// The state of the transcript at `path` and of its subagents' transcripts, including `loose` ones.
-    pub(super) fn of(path: &Path, loose: &[PathBuf]) -> Self {
+    /// Those of all sources, in their order.
+    pub(super) fn of_all(sources: &[Source]) -> Vec<Self> {
+        let mut loose = Loose::default();
+        for source in sources {
+            loose.beside(&source.path);
+        }
+        // Most of the time the system looks for files.
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
+        let (each, loose) = (sources.len().div_ceil(threads).max(MANY), &loose);
+        thread::scope(|scope| {
+            let of = |part: &[Source]| part.iter().map(|one| Self::of(one, loose.known(&one.path))).collect();
+            let parts: Vec<_> =
+                sources.chunks(each).map(|part| scope.spawn(move || -> Vec<Self> { of(part) })).collect();
+            parts
+                .into_iter()
+                .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        })
+    }
+
+    /// The state of a transcript and of its subagents' transcripts, including `loose` ones.
+    pub(super) fn of(source: &Source, loose: &[PathBuf]) -> Self {
         let (hash, has_agents) = (Sha256::new(), !loose.is_empty());
         let mut looks = Self { hash, bytes: 0, modified: 0, has_agents, loose: loose.to_vec() };
-        looks.modified = looks.add(path);
-        for (_, agent) in reader::subagents(&reader::subagents_dir(path)) {
+        looks.modified = match &source.meta {
+            Some(meta) => looks.put(&source.path, meta),
+            None => looks.add(&source.path),
+        };
+        let dir = (!source.is_alone).then(|| reader::subagents_dir(&source.path));
+        for (_, agent) in dir.map(|dir| reader::subagents(&dir)).unwrap_or_default() {
             looks.add(&agent);
             looks.add(&agent.with_extension("meta.json"));
             looks.has_agents = true;
@@ -63,7 +91,10 @@ impl Looks {
     }
 
     fn add(&mut self, path: &Path) -> i64 {
-        let Ok(meta) = std::fs::symlink_metadata(path) else { return 0 };
+        std::fs::symlink_metadata(path).map_or(0, |meta| self.put(path, &meta))
+    }
+
+    fn put(&mut self, path: &Path, meta: &Metadata) -> i64 {
         self.hash.update(path.as_os_str().as_encoded_bytes());
         let seconds = meta.mtime().to_be_bytes();
         for number in
@@ -98,6 +129,11 @@ pub(super) fn parent(path: &Path, forked_from: &str, has_totals: bool) -> i64 {
 pub(super) struct Loose(HashMap<PathBuf, Vec<PathBuf>>);
 
 impl Loose {
+    /// Those in the directory of the transcript at `path`, if it was listed.
+    fn known(&self, path: &Path) -> &[PathBuf] {
+        path.parent().and_then(|dir| self.0.get(dir)).map_or(&[], Vec::as_slice)
+    }
+
     /// Those in the directory of the transcript at `path`.
     pub(super) fn beside(&mut self, path: &Path) -> &[PathBuf] {
         let dir = path.parent().unwrap_or(Path::new("/"));
@@ -285,7 +321,7 @@ fn session(job: &Job<'_>) -> Result<Session, Unreadable> {
 
 /// `None` if what is new cannot be joined to what was read before.
 fn read(job: &Job<'_>, before: Option<(&State, &Vec<u8>)>) -> Result<Option<Session>, Unreadable> {
-    let Source { path, session_id } = job.source;
+    let Source { path, session_id, .. } = job.source;
     let (mut turns, mut known) = (Vec::new(), HashSet::new());
     let (mut facts, mut closed, mut launchers) = (Facts::default(), Facts::default(), Vec::new());
     let checkpoint = before.map(|(state, _)| &state.checkpoint);

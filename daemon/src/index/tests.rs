@@ -37,7 +37,7 @@ impl Dir {
     fn write(&self, session: &str, text: &str) -> Source {
         let path = self.0.path().join(format!("{session}.jsonl"));
         fs::write(&path, text).unwrap();
-        Source { path, session_id: session.to_owned() }
+        Source::new(path, session.to_owned())
     }
 
     fn index(&self) -> Index {

@@ -181,19 +181,25 @@ impl Packed {
         Ok(length)
     }
 
-    pub(super) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    /// The same, beyond blocks: a read that does not fill the buffer is at the end, as with any file.
+    fn fill_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
             match self.read_at(&mut buffer[filled..], offset + filled as u64)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                0 => break,
                 more => filled += more,
             }
         }
-        Ok(())
+        Ok(filled)
+    }
+
+    pub(super) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let filled = self.fill_at(buffer, offset)?;
+        if filled == buffer.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.read_at(buffer, self.at)?;
+        let read = self.fill_at(buffer, self.at)?;
         self.at += read as u64;
         Ok(read)
     }

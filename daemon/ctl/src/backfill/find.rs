@@ -47,6 +47,9 @@ pub(crate) struct Candidate {
     pub written: SystemTime,
     /// Its length in bytes.
     pub bytes: u64,
+    pub meta: Metadata,
+    /// No directory beside it has its name: no subagent has a transcript there.
+    pub is_alone: bool,
 }
 
 /// Where the sessions of a project go, and how.
@@ -78,7 +81,7 @@ pub(crate) fn candidates(
     skipped: &mut Skipped,
     refused: &mut Refused,
 ) -> Vec<Candidate> {
-    let mut files = Vec::new();
+    let mut files: Vec<(PathBuf, bool)> = Vec::new();
     for path in paths {
         match fs::metadata(path) {
             Ok(meta) if meta.is_dir() && roots.contains(path) => {
@@ -93,7 +96,7 @@ pub(crate) fn candidates(
                 }
             }
             Ok(meta) if meta.is_dir() => walk(path, MAX_DEPTH, Sides::Count, &mut files),
-            Ok(_) => files.push(path.clone()),
+            Ok(_) => files.push((path.clone(), false)),
             Err(_) => {}
         }
     }
@@ -101,7 +104,7 @@ pub(crate) fn candidates(
     let mut found: HashMap<String, Candidate> = HashMap::new();
     let mut seen = HashSet::new();
     let mut skip = |reason| *skipped.entry(reason).or_default() += 1;
-    for path in files {
+    for (path, is_alone) in files {
         let id = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         let dirs = || path.parent().into_iter().flat_map(Path::components);
         if id.starts_with("agent-") || dirs().any(|dir| SIDE_DIRECTORIES.iter().any(|name| dir.as_os_str() == *name)) {
@@ -110,7 +113,7 @@ pub(crate) fn candidates(
         }
         let meta = fs::symlink_metadata(&path).ok().filter(Metadata::is_file);
         let identity = meta.as_ref().map(|meta| (meta.dev(), meta.ino()));
-        let Some((bytes, written)) = meta.and_then(|meta| Some((meta.len(), meta.modified().ok()?))) else {
+        let Some((bytes, written, meta)) = meta.and_then(|meta| Some((meta.len(), meta.modified().ok()?, meta))) else {
             skip("not_a_file");
             refused.extend(Transcript::open_beneath(&path, roots).err().map(|error| (path.clone(), error)));
             continue;
@@ -129,7 +132,7 @@ pub(crate) fn candidates(
         } else if !is_name(&id) {
             skip("not_a_session");
         } else {
-            let candidate = Candidate { path, id, written, bytes };
+            let candidate = Candidate { path, id, written, bytes, meta, is_alone };
             match found.get_mut(&candidate.id) {
                 None => drop(found.insert(candidate.id.clone(), candidate)),
                 Some(known) if known.path == candidate.path => {}
@@ -148,22 +151,30 @@ pub(crate) fn candidates(
     found
 }
 
-fn walk(dir: &Path, depth: usize, sides: Sides, files: &mut Vec<PathBuf>) {
+/// Adds the transcripts in `dir` and below, each with whether no directory beside it has its name.
+fn walk(dir: &Path, depth: usize, sides: Sides, files: &mut Vec<(PathBuf, bool)>) {
     let Ok(entries) = fs::read_dir(dir) else { return };
-    let (mut dirs, first) = (Vec::new(), files.len());
+    let (mut dirs, mut names, first) = (Vec::new(), HashSet::new(), files.len());
     for entry in entries.filter_map(Result::ok) {
+        let kind = entry.file_type();
+        if kind.as_ref().is_ok_and(|kind| kind.is_dir() || kind.is_symlink()) {
+            names.insert(entry.file_name());
+        }
         let path = entry.path();
-        if entry.file_type().as_ref().is_ok_and(FileType::is_dir) {
+        if kind.as_ref().is_ok_and(FileType::is_dir) {
             dirs.push(path);
         } else if path.extension().is_some_and(|ext| ext == "jsonl") {
-            files.push(path);
+            files.push((path, true));
         }
+    }
+    for (file, is_alone) in &mut files[first..] {
+        *is_alone = file.file_stem().is_none_or(|name| !names.contains(name));
     }
     if depth == 1 {
         return;
     }
     if sides == Sides::PassOver {
-        let sessions: HashSet<&OsStr> = files[first..].iter().filter_map(|file| file.file_stem()).collect();
+        let sessions: HashSet<&OsStr> = files[first..].iter().filter_map(|(file, _)| file.file_stem()).collect();
         dirs.retain(|dir| dir.file_name().is_none_or(|name| !sessions.contains(name)));
     }
     dirs.iter().for_each(|dir| walk(dir, depth - 1, sides, files));

@@ -102,8 +102,7 @@ impl Growing {
             let name = file.file_name().unwrap().to_str().unwrap();
             file.components().count() == 2 && name.ends_with(".jsonl") && !name.starts_with("agent-")
         };
-        let source =
-            |path: PathBuf| Source { session_id: path.file_stem().unwrap().to_str().unwrap().to_owned(), path };
+        let source = |path: PathBuf| Source::new(path.clone(), path.file_stem().unwrap().to_str().unwrap().to_owned());
         self.files.keys().filter(is_main).map(|file| self.path(file)).filter(|path| path.exists()).map(source).collect()
     }
 
