@@ -20,7 +20,7 @@ use cc_core::{
     delivery::policy::backoff,
     destination::{
         Destination,
-        scoring::{Fate, MOST_REQUESTS, Next, Reply},
+        scoring::{self, Fate, MOST_REQUESTS, Next, Reply},
     },
     score::Score,
     secret::Secrets,
@@ -67,6 +67,7 @@ impl Lane for Scores {
         match self.exchange(at, way, batch).await {
             Reply::Each(fates) => self.settle(at, batch, &fates).await,
             Reply::Later(after, why) => self.wait(after, why),
+            Reply::Absent(why) => self.absent(at, batch, &why).await,
             Reply::Park(why) => After::Park(false, why),
             Reply::Refused(_) if batch.len() > 1 => {
                 self.one_by_one = true;
@@ -118,6 +119,17 @@ impl Scores {
             }
         }
         Reply::Later(None, format!("{MOST_REQUESTS} requests came to no end"))
+    }
+
+    /// The server does not have the traces of these: they wait, but not for ever.
+    async fn absent(&mut self, at: &At, batch: &[ScoreRow], why: &str) -> After {
+        let fate = |row: &ScoreRow| {
+            let waited = Duration::from_millis(u64::try_from(now_ms() - row.queued_ms).unwrap_or_default());
+            let waits = at.keys.store.call(|store| store.does_trace_wait(at.id, &row.score.trace_id));
+            scoring::absent(waited, waits.unwrap_or(true), why)
+        };
+        let fates: Vec<Fate> = batch.iter().map(fate).collect();
+        self.settle(at, batch, &fates).await
     }
 
     async fn settle(&mut self, at: &At, batch: &[ScoreRow], fates: &[Fate]) -> After {

@@ -24,6 +24,8 @@ pub struct ScoreRow {
     pub score: Score,
     /// What it says: another value may take its place while it is sent.
     pub says: Vec<u8>,
+    /// Since when it waits, in Unix milliseconds.
+    pub queued_ms: i64,
 }
 
 /// How many scores wait, and the last error.
@@ -102,7 +104,7 @@ impl Store {
         let (mut found, mut broken) = (Vec::new(), Vec::new());
         {
             let mut rows = self.db.prepare_cached(
-                "SELECT seq, id, says, body, checksum FROM score
+                "SELECT seq, id, says, body, checksum, queued_ms FROM score
                  WHERE destination = ? AND body IS NOT NULL ORDER BY tries, seq LIMIT ?",
             )?;
             let mut rows = rows.query(params![destination, most as i64])?;
@@ -110,7 +112,7 @@ impl Store {
                 let body = bytes_of(row, 3)?;
                 let is_whole = row.get::<_, i64>(4)? == checksum(0, bytes_of(row, 1)?, body);
                 match Score::parse(body).filter(|_| is_whole) {
-                    Some(score) => found.push(ScoreRow { score, says: row.get(2)? }),
+                    Some(score) => found.push(ScoreRow { score, says: row.get(2)?, queued_ms: row.get(5)? }),
                     None => broken.push(row.get::<_, i64>(0)?),
                 }
             }
@@ -124,6 +126,16 @@ impl Store {
             tx.commit()?;
         }
         Ok(found)
+    }
+
+    /// True if something of this trace waits to be sent to a destination.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn does_trace_wait(&self, destination: DestinationId, trace: &TraceId) -> Result<bool> {
+        let sql = "SELECT 1 FROM exported WHERE destination = ?1 AND trace_id = ?2
+                   AND EXISTS (SELECT 1 FROM outbox WHERE outbox.destination = ?1 AND seq = exported.observation)";
+        self.db.prepare_cached(sql)?.exists(params![destination, trace])
     }
 
     /// The server has these, as they were sent: a score that changed meanwhile still waits.

@@ -14,6 +14,9 @@ use crate::{
 /// How many requests one batch may take at most.
 pub const MOST_REQUESTS: usize = 8;
 
+/// How long a score waits for its trace to appear at the server.
+pub const ABSENT_FOR: Duration = Duration::from_secs(24 * 3600);
+
 /// How a kind of server accepts scores.
 pub trait ScoreApi: Sync {
     /// How many scores one batch may have.
@@ -49,6 +52,8 @@ pub enum Reply {
     Refused(String),
     /// The server has no API for scores.
     Unsupported(String),
+    /// The server does not have what the scores are of, or not yet.
+    Absent(String),
 }
 
 /// What became of a score.
@@ -59,6 +64,14 @@ pub enum Fate {
     Refused(String),
     /// Try again.
     Later(String),
+}
+
+/// What becomes of a score that has waited this long for its trace. `is_on_its_way`: some of the trace still waits to be sent.
+pub fn absent(waited: Duration, is_on_its_way: bool, why: &str) -> Fate {
+    if waited < ABSENT_FOR || is_on_its_way {
+        return Fate::Later(why.to_owned());
+    }
+    Fate::Refused(format!("{why}, after {} hours", ABSENT_FOR.as_secs() / 3600))
 }
 
 /// What an answer means for the whole batch if it does not say it of each score; `None` if it is a yes.
@@ -75,4 +88,24 @@ pub fn denied(answer: &Answer) -> Option<Reply> {
         upload::Outcome::Never(Reason::Unsupported, why) => Reply::Unsupported(why),
         upload::Outcome::Never(_, why) => Reply::Refused(why),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_that_never_appears_is_waited_for_until_nothing_of_it_is_on_its_way() {
+        let hour = Duration::from_secs(3600);
+        for (waited, is_on_its_way, is_over) in [
+            (Duration::ZERO, false, false),
+            (hour * 23, false, false),
+            (hour * 24, true, false),
+            (hour * 24, false, true),
+            (hour * 999, true, false),
+        ] {
+            let fate = absent(waited, is_on_its_way, "its trace is not there");
+            assert_eq!(matches!(&fate, Fate::Refused(why) if why.contains("24 hours")), is_over, "{waited:?} {fate:?}");
+        }
+    }
 }

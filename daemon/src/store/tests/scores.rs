@@ -126,3 +126,17 @@ fn a_damaged_score_and_those_that_a_server_does_not_know_are_counted() {
     let skipped = store.counts().unwrap().skipped;
     assert_eq!((skipped.get("score_damaged"), skipped.get("score_unsupported")), (Some(&1), Some(&2)), "{skipped:?}");
 }
+
+#[test]
+fn a_trace_waits_as_long_as_one_of_its_spans_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = opened(&dir);
+    assert!(!store.does_trace_wait(1, &[1; 16]).unwrap());
+    store.advance(&scored(Due::WithNews, vec![score("failures", Value::Number(1.0))], vec![span(1, 1, 0)])).unwrap();
+    assert!(store.does_trace_wait(1, &[1; 16]).unwrap() && !store.does_trace_wait(1, &[2; 16]).unwrap());
+    let rows = store.claim(1, 9, usize::MAX).unwrap();
+    store.delivered(1, &rows, 0, 1).unwrap();
+    assert!(!store.does_trace_wait(1, &[1; 16]).unwrap());
+    let [row] = &store.next_scores(1, 9).unwrap()[..] else { panic!("the score waits") };
+    assert_eq!(row.queued_ms, 10);
+}

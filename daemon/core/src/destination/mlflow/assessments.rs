@@ -48,7 +48,7 @@ impl ScoreApi for Assessments {
             },
             // Spans arrive on a way of their own.
             [_, written, ..] if is_absent(&written.answer) => {
-                Next::End(Reply::Later(None, "its trace is not there yet".to_owned()))
+                Next::End(Reply::Absent("its trace is not there".to_owned()))
             }
             [_, written, ..] => Next::End(denied(&written.answer).unwrap_or_else(|| Reply::Each(vec![Fate::Taken]))),
         }
