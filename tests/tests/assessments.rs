@@ -91,3 +91,54 @@ fn a_real_mlflow_server_shows_them() {
     ];
     assert_eq!(found, expect.into());
 }
+
+/// The directory with the programs of a Python environment that has Arize Phoenix.
+const REAL_PHOENIX: &str = "CC_LANGFUSE_TEST_PHOENIX";
+
+#[test]
+fn a_real_phoenix_shows_them_as_annotations_of_traces_and_sessions() {
+    let test = "a_real_phoenix_shows_them_as_annotations_of_traces_and_sessions";
+    let Ok(programs) = std::env::var(REAL_PHOENIX) else {
+        return tests::skipped(&format!("{REAL_PHOENIX} names no directory with the programs of Arize Phoenix"));
+    };
+    if !tests::real::is_apart(test) {
+        return;
+    }
+    let (home, real) = (Home::new(), tests::real::phoenix(&programs));
+    let env = [
+        ("CC_LANGFUSE_OTLP_ENDPOINT", format!("{}/v1/traces", real.url())),
+        ("CC_LANGFUSE_OTLP_PRESET", "phoenix".to_owned()),
+        ("CC_LANGFUSE_OTLP_NAME", "work".to_owned()),
+    ];
+    let env = env.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    home.settings("work", &env);
+    let _daemon = home.daemon();
+    let mut lines = Lines::new(&home, "s");
+    lines.prompt("do it").call().result(true, None).answer("done");
+    home.hook(&lines.story.stop("done"), &env);
+    home.hook(&lines.story.event("SessionEnd"), &env);
+    // Phoenix has a trace a moment after it has taken it: a score that comes before waits.
+    settled(&home);
+    for value in ["true", "false"] {
+        let done = home.ctl(&["score", "s", "--turn", "1", "useful", value]);
+        assert!(done.status.success(), "{done:?}");
+        settled(&home);
+    }
+    let query = json!({"query": "{ projects { edges { node { name traces: sessions(first: 5) { edges { node { sessionId
+        sessionAnnotations { name label } traces(first: 5) { edges { node { traceAnnotations { name score label annotatorKind } } } } } } } } } } }"});
+    let answer = real.ask("POST", "/graphql", &query.to_string());
+    let found = answer.to_string();
+    for wanted in [
+        r#""name":"tool_failures""#,
+        r#""score":1.0"#,
+        r#""name":"outcome""#,
+        r#""label":"completed""#,
+        r#""name":"useful""#,
+        r#""label":"false""#,
+        r#""annotatorKind":"HUMAN""#,
+    ] {
+        assert!(found.contains(wanted), "{wanted}: {found}");
+    }
+    assert_eq!(found.matches(r#""name":"useful""#).count(), 1, "{found}");
+    assert_eq!(home.status()["dead_letters"], 0);
+}

@@ -24,8 +24,8 @@ const AT_ONCE: usize = 6;
 /// US dollars per million tokens of the model in nearly all recordings, in the order of [`Tokens`].
 const PRICES: [f64; 5] = [3.0, 15.0, 0.3, 3.75, 6.0];
 
-/// A model of some recordings that has other prices.
-const OTHER: &str = "claude-opus-5-5";
+/// A model of some recordings that has other prices, and those.
+const OTHER: (&str, [f64; 5]) = ("claude-opus-5-5", [4.0, 20.0, 0.2, 5.0, 8.0]);
 
 /// The directory with the programs of a Python environment that has MLflow 3.17.2, for `a_real_server_…`.
 const REAL: &str = "CC_LANGFUSE_TEST_MLFLOW";
@@ -69,8 +69,8 @@ fn merged(spans: &[Span]) -> Vec<Span> {
     twice.into_iter().chain(last.into_values()).collect()
 }
 
-fn dollars(tokens: Tokens) -> f64 {
-    tokens.iter().zip(PRICES).map(|(tokens, price)| *tokens as f64 * price / 1e6).sum()
+fn dollars(tokens: Tokens, prices: [f64; 5]) -> f64 {
+    tokens.iter().zip(prices).map(|(tokens, price)| *tokens as f64 * price / 1e6).sum()
 }
 
 /// What is wrong with the requests.
@@ -93,10 +93,10 @@ fn judge(recording: &Recording, requests: &[Request]) -> Vec<String> {
     }
     for (span, flat) in spans.iter().zip(&flat) {
         let cost: Value = serde_json::from_str(span.get("mlflow.llm.cost")).unwrap_or_default();
+        let prices = if span.get("mlflow.llm.model") == OTHER.0 { OTHER.1 } else { PRICES };
         match (&flat.what, cost["total_cost"].as_f64()) {
-            (What::Call(_, tokens), Some(cost)) if (cost - dollars(*tokens)).abs() < 1e-9 => {}
-            (What::Call(_, tokens), None)
-                if span.get("mlflow.llm.model") == UNPRICED || *tokens == Tokens::default() => {}
+            (What::Call(_, tokens), Some(cost)) if (cost - dollars(*tokens, prices)).abs() < 1e-9 => {}
+            (What::Call(_, tokens), None) if *tokens == Tokens::default() => {}
             (What::Agent | What::Tool(..) | What::Other, None) => {}
             (_, cost) => wrong.push(format!("{flat:?} costs {cost:?}")),
         }
@@ -429,7 +429,7 @@ fn a_real_server_shows_the_tokens_and_costs_of_the_api() {
         recording.play_in(&Home::new(), &env.concat(), Mode::Plain, || {});
         let spans = otlp.spans();
         let flat: Vec<Flat> = spans.iter().map(Flat::of).collect();
-        let is_other = spans.iter().any(|span| span.get("gen_ai.response.model") == OTHER);
+        let is_other = spans.iter().any(|span| span.get("gen_ai.response.model") == OTHER.0);
         let mut wrong = flat::judge(&recording.truth(), &flat);
         let (sums, shown) = (flat::sums(&flat), traces(&real, &experiment));
         if sums.keys().collect::<BTreeSet<_>>() != shown.keys().collect() {
@@ -445,8 +445,8 @@ fn a_real_server_shows_the_tokens_and_costs_of_the_api() {
             if found != tokens || session.is_empty() {
                 wrong.push(format!("{trace} has {found:?} tokens in {session:?}, not {tokens:?}"));
             }
-            if !is_other && (cost - dollars(tokens)).abs() > 1e-9 {
-                wrong.push(format!("{trace} costs {cost}, not {}", dollars(tokens)));
+            if !is_other && (cost - dollars(tokens, PRICES)).abs() > 1e-9 {
+                wrong.push(format!("{trace} costs {cost}, not {}", dollars(tokens, PRICES)));
             }
             seen.fetch_add(1, Ordering::Relaxed);
             *dear.lock().unwrap() += cost;

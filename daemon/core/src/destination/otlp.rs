@@ -21,6 +21,7 @@ use super::{
     deletion::Deletion,
     own::{self, Put},
     pages::Item,
+    scoring::ScoreApi,
     wire::{Value, WireSpan},
 };
 use crate::{
@@ -29,6 +30,7 @@ use crate::{
     vars::{Env, Refused},
 };
 
+mod annotations;
 mod fit;
 mod genai;
 mod headers;
@@ -199,6 +201,12 @@ impl Backend for Otlp {
     /// Only Phoenix is known to support deletion; [`Deletion::identify`] asks whether the server is one.
     fn deletion(&self) -> Option<&'static dyn Deletion> {
         Some(&phoenix::Phoenix)
+    }
+
+    /// Of all receivers only Phoenix is known to have some, and only where it is named as one.
+    fn scores(&self, to: &Destination) -> Option<&'static dyn ScoreApi> {
+        let is_phoenix = Form::of(to).preset.is_some_and(|preset| preset.name == phoenix::NAME);
+        is_phoenix.then_some(&annotations::Annotations as _)
     }
 
     fn trial(&self, name: &str, _: Option<&str>) -> Vec<(Cow<'static, str>, Value)> {

@@ -15,11 +15,14 @@ use crate::{
     secret::Secrets,
 };
 
+/// Its preset.
+pub(super) const NAME: &str = "phoenix";
+
 /// The header with its version.
 const VERSION: &str = "x-phoenix-server-version";
 
 /// The address of its web pages: the receiver's address without path.
-fn base(to: &Destination) -> &str {
+pub(super) fn base(to: &Destination) -> &str {
     to.address.strip_suffix(PATH).unwrap_or(&to.address)
 }
 
