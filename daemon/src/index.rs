@@ -140,11 +140,11 @@ const BATCH: usize = 32;
 
 /// The same where many are read. What shows copies of calls is at random places in its tables: each transaction writes most pages of
 /// those again.
-const LARGE_BATCH: usize = 512;
+const LARGE_BATCH: usize = 128;
 
 /// Memory for pages, in KiB, and the same while many sessions are read.
 const CACHE_KIB: i64 = 8000;
-const LARGE_CACHE_KIB: i64 = 32_000;
+const LARGE_CACHE_KIB: i64 = 16_000;
 
 /// How many of the sessions that changed last are read on from their last turn; others are read as a whole.
 const KEPT: usize = 64;

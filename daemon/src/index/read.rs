@@ -31,7 +31,7 @@ use cc_core::{
 };
 
 /// How many sessions wait to be written at most.
-const AHEAD: usize = 32;
+const AHEAD: usize = 16;
 
 /// For fewer sessions a second thread is not worth its start.
 const MANY: usize = 250;
