@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ffi::OsStr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Instant,
@@ -25,7 +26,7 @@ use cc_core::{
     },
     turn::{
         Launch, Runs, Turn,
-        placement::{self, Known, Subagent},
+        placement::{self, POLL, Returned, Subagent},
     },
 };
 
@@ -56,6 +57,10 @@ pub struct Agents {
     /// Subagents whose end a hook or notification reported.
     ended: HashSet<String>,
     dirs: BTreeSet<PathBuf>,
+    /// The transcripts for which a file event came since they were read.
+    changed: BTreeSet<PathBuf>,
+    /// When all files were last looked at; `None` if the next look is at all.
+    swept: Option<Instant>,
 }
 
 impl Agents {
@@ -101,6 +106,40 @@ impl Agents {
         self.dirs.iter().map(PathBuf::as_path)
     }
 
+    /// A file changed. Not one of theirs if it is in none of their directories.
+    pub fn change(&mut self, path: &Path) {
+        if path.parent().is_some_and(|dir| self.dirs.contains(dir))
+            && let Some((stem, _)) = path.file_name().and_then(OsStr::to_str).and_then(|name| name.split_once('.'))
+        {
+            self.changed.insert(path.with_file_name(format!("{stem}.jsonl")));
+        }
+    }
+
+    /// The next look is at all files, whatever file events say.
+    pub fn sweep(&mut self) {
+        self.swept = None;
+    }
+
+    /// The subagents that must be read: all, or if the last look at all of them was just now, those with a file event. A thousand
+    /// may be at work while one of them writes. The time is for [`were_read`](Self::were_read), without which the next look is
+    /// at all.
+    pub fn to_read(&mut self, now: Instant, is_all: bool, transcript: &Path, open: &[&Turn]) -> (Vec<String>, Instant) {
+        let swept = self.swept.take().filter(|swept| !is_all && !self.dirs.is_empty() && now < *swept + POLL);
+        let changed = std::mem::take(&mut self.changed);
+        let Some(swept) = swept else {
+            self.discover(transcript, open);
+            return (self.ids(), now);
+        };
+        let changed = changed.into_iter().filter_map(|path| Some((path.file_stem()?.to_str()?.to_owned(), path)));
+        let changed = changed.filter(|(name, _)| name.starts_with("agent-"));
+        (changed.filter_map(|(name, path)| self.consider(&name, path)).collect(), swept)
+    }
+
+    /// All of them were read. `swept` is when all files were last looked at.
+    pub fn were_read(&mut self, swept: Instant) {
+        self.swept = Some(swept);
+    }
+
     /// Looks for new transcripts, and for those that grew after they were emitted.
     pub fn discover(&mut self, transcript: &Path, open: &[&Turn]) {
         let dir = reader::subagents_dir(transcript);
@@ -118,16 +157,21 @@ impl Agents {
             }
         }
         for (name, path) in files {
-            let id = name.strip_prefix("agent-").unwrap_or(&name).to_owned();
-            if self.at_work.contains_key(&id) {
-                continue;
-            }
-            let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
-            if self.done.as_ref().and_then(|done| done.get(&id)) == Some(&meta.len()) {
-                continue;
-            }
-            self.at_work.insert(id.clone(), Agent::new(id, path));
+            self.consider(&name, path);
         }
+    }
+
+    /// The id of the subagent with this transcript, if it is running: a new one is, and one that grew after it was emitted.
+    fn consider(&mut self, name: &str, path: PathBuf) -> Option<String> {
+        let id = name.strip_prefix("agent-").unwrap_or(name).to_owned();
+        if !self.at_work.contains_key(&id) {
+            let meta = std::fs::symlink_metadata(&path).ok()?;
+            if self.done.as_ref().and_then(|done| done.get(&id)) == Some(&meta.len()) {
+                return None;
+            }
+            self.at_work.insert(id.clone(), Agent::new(id.clone(), path));
+        }
+        Some(id)
     }
 
     /// The ids of the running ones.
@@ -159,13 +203,17 @@ impl Agents {
         (past, launches)
     }
 
+    /// The calls that launched subagents and have returned. `open` are the session's open turns.
+    pub fn returned(&self, open: &[&Turn]) -> Returned {
+        let runs = self.at_work.values().flat_map(|agent| agent.work.runs.iter());
+        Returned::of(runs.chain(open.iter().copied()), &self.launches)
+    }
+
     /// When all of the subagent can be emitted, provided that its transcript does not grow until then; `None` while it is
     /// running. `is_over`: the session has ended.
-    pub fn due(&self, id: &str, open: &[&Turn], is_over: bool) -> Option<Instant> {
+    pub fn due(&self, id: &str, returned: &Returned, is_over: bool) -> Option<Instant> {
         let agent = self.at_work.get(id)?;
-        let runs = self.at_work.values().flat_map(|agent| agent.work.runs.iter()).collect();
-        let known = Known { open, runs, launches: &self.launches };
-        agent.work.due(&known, agent.grown, is_over, self.ended.contains(id))
+        agent.work.due(returned, agent.grown, is_over, self.ended.contains(id))
     }
 
     /// Its transcript cannot be read: ignores it until its length changes.

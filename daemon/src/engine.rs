@@ -283,14 +283,14 @@ impl Engine {
                     Ok(Input::Found { hints, left, more }) => self.later.found(hints, left, more),
                     Ok(Input::Telemetry(id)) => self.reconsider(&id),
                     Ok(Input::Changed(path)) => drop(changed.insert(path)),
-                    Ok(Input::Missed) => self.sessions.values_mut().for_each(|session| session.phase.wake()),
+                    Ok(Input::Missed) => self.sessions.values_mut().for_each(Session::look_at_everything),
                     Ok(Input::Email(dirs, email)) => {
                         self.users.answered(dirs, email).into_iter().for_each(|hint| self.hear(hint));
                     }
                     Ok(Input::Pending(reply)) => {
                         // The answer includes what was written just now.
                         let at_work = self.sessions.values_mut().filter(|session| session.agents_poll.is_some());
-                        at_work.for_each(|session| session.phase.wake());
+                        at_work.for_each(Session::look_at_everything);
                         let soon = clock::monotonic() + BURST;
                         self.sessions.values_mut().for_each(|session| session.phase.hurry(soon));
                         asked.push(reply);
@@ -339,8 +339,11 @@ impl Engine {
         }
         let dirs: HashSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
         for session in self.sessions.values_mut() {
-            let is_agents = || session.agents.dirs().any(|dir| dirs.contains(dir));
-            if paths.contains(&session.row.transcript) || is_agents() {
+            let is_agents = session.agents.dirs().any(|dir| dirs.contains(dir));
+            if is_agents {
+                paths.iter().for_each(|path| session.agents.change(path));
+            }
+            if is_agents || paths.contains(&session.row.transcript) {
                 session.phase.wake();
             }
         }

@@ -372,18 +372,20 @@ impl Engine {
         }
         found.inform(agents);
         let open: Vec<&Turn> = tail.assembler.at_work().collect();
-        agents.discover(&session.row.transcript, &open);
+        let now = clock::monotonic();
+        let is_all = over || !session.waiting.is_empty();
+        let (ids, swept) = agents.to_read(now, is_all, &session.row.transcript, &open);
         for dir in agents.dirs() {
             self.watch.add(dir);
         }
-        let now = clock::monotonic();
         session.agents_poll = None;
-        for id in agents.ids() {
+        for id in ids {
             if !self.read_agent(session, agents, &id, tail, &mut room, found)? {
                 return Ok(false);
             }
         }
         agents.place_all(&open);
+        let mut returned = agents.returned(&open);
         let grown = agents.grown().unwrap_or(now);
         for id in agents.ids() {
             // A run from before the subagent was woken again does not grow any more.
@@ -391,8 +393,9 @@ impl Engine {
             for mut turn in past {
                 emit(session, &mut turn, Scope::Final, None, found);
             }
+            returned.add(&launches);
             found.launches.extend(launches);
-            let due = agents.due(&id, &open, over);
+            let due = agents.due(&id, &returned, over);
             let next = match placement::next(now, due, grown, session.superseded) {
                 Next::Emit => {
                     let turn = agents.get(&id).and_then(|agent| agent.turn_mut());
@@ -426,9 +429,11 @@ impl Engine {
             session.agent_facts.remove(&id);
             if let Some((done, launches)) = agents.finish(&id) {
                 found.agents.push(done);
+                returned.add(&launches);
                 found.launches.extend(launches);
             }
         }
+        agents.were_read(swept);
         Ok(true)
     }
 

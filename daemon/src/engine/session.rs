@@ -161,6 +161,12 @@ impl Session {
         admit::leaves_out(&self.off, hints.map(|hint| (hint.source, hint.fired_ns)), start, next)
     }
 
+    /// Any of its files may have changed.
+    pub(super) fn look_at_everything(&mut self) {
+        self.agents.sweep();
+        self.phase.wake();
+    }
+
     /// One of its subagents is about to end.
     pub(super) fn is_agent_ending(&self) -> bool {
         self.agents_poll.is_some_and(|poll| poll.is_ending)

@@ -8,6 +8,7 @@ use super::{
 use crate::store::{Counts, Store};
 use cc_core::{destination::Kind, ids, project::Options, turn::placement};
 
+mod agents;
 mod canary;
 mod many;
 mod permission;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::answer::Trail;
 use crate::{
     media::Media,
-    transcript::record::{Advice, By, Nanos, Service, ToolResult, Usage},
+    transcript::record::{Advice, By, Launched, Nanos, Service, ToolResult, Usage},
 };
 
 /// Where the work of a subagent belongs, and which subagent it is.
@@ -210,6 +210,16 @@ impl Tool {
     /// True if nothing more will come of it.
     pub(super) fn has_returned(&self) -> bool {
         self.result.is_some() || self.on_server
+    }
+
+    /// The subagent that its result names.
+    pub(super) fn launched(&self) -> Option<&Launched> {
+        self.result.as_ref().and_then(|(result, _)| result.agent.as_ref())
+    }
+
+    /// True if the subagent that it launched has ended: one in the background goes on after the result.
+    pub(super) fn is_launch_over(&self) -> bool {
+        self.result.is_some() && self.launched().is_none_or(|agent| !agent.is_async)
     }
 }
 

@@ -5,7 +5,7 @@
 //! the workflow run.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -50,7 +50,7 @@ pub struct Subagent {
 
 /// What shows where a subagent belongs.
 #[derive(Clone, Debug)]
-pub struct Known<'a> {
+struct Known<'a> {
     /// The session's turns in progress.
     pub open: &'a [&'a Turn],
     /// The runs of all its running subagents.
@@ -60,17 +60,54 @@ pub struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    /// Every call that launched a subagent, those of `turns` first.
-    fn launches<'b>(
-        &'b self,
-        turns: impl IntoIterator<Item = &'a Turn, IntoIter: 'b>,
-    ) -> impl Iterator<Item = Launch> + 'b {
-        turns.into_iter().flat_map(Turn::launches).chain(self.launches.iter().cloned())
+    /// Every call that launched a subagent, those of turns whose place is known first.
+    fn launches(&self) -> impl Iterator<Item = Launch> + '_ {
+        self.sources().flat_map(Turn::launches).chain(self.launches.iter().cloned())
     }
 
     /// Turns whose own place is known: the place of a subagent leads to that of its own subagents.
     fn sources(&self) -> impl Iterator<Item = &'a Turn> + Clone + '_ {
         self.open.iter().copied().chain(self.runs.iter().copied().filter(|turn| turn.place.is_some()))
+    }
+}
+
+/// The calls that launched subagents and have returned, by turn. Collected once for all subagents of a session: each of
+/// thousands may ask.
+#[derive(Debug, Default)]
+pub struct Returned(HashMap<String, HashSet<String>>);
+
+impl Returned {
+    /// Those of `turns`, which are open or runs of subagents, and of closed turns.
+    pub fn of<'a>(turns: impl Iterator<Item = &'a Turn>, launches: &[Launch]) -> Self {
+        let mut all = Self::default();
+        for turn in turns {
+            let (key, tools) = turn.returned();
+            for tool in tools {
+                all.put(key, tool.into_owned());
+            }
+        }
+        all.add(launches);
+        all
+    }
+
+    /// Adds those of a turn that was closed meanwhile.
+    pub fn add(&mut self, launches: &[Launch]) {
+        for launch in launches.iter().filter(|launch| launch.returned) {
+            self.put(&launch.turn.0, launch.tool_id.clone());
+        }
+    }
+
+    fn put(&mut self, turn: &str, tool: String) {
+        match self.0.get_mut(turn) {
+            Some(tools) => drop(tools.insert(tool)),
+            None => drop(self.0.insert(turn.to_owned(), HashSet::from([tool]))),
+        }
+    }
+
+    /// True if the call above the subagent at `place` is one of them.
+    fn has(&self, place: &Place) -> bool {
+        let tool = place.tool_id.as_deref();
+        self.0.get(&place.turn.0).zip(tool).is_some_and(|(tools, tool)| tools.contains(tool))
     }
 }
 
@@ -104,7 +141,7 @@ impl Subagent {
         let turn = self.unplaced()?;
         let meta = self.meta.as_ref();
         let asked_by = meta.and_then(|meta| meta.tool_use_id.as_deref());
-        let launches = || known.launches(known.sources());
+        let launches = || known.launches();
         let names = |launch: &Launch| {
             let named = launch.agent_id.as_deref();
             named.is_some_and(|named| named == self.id || Some(named) == self.workflow.as_deref())
@@ -186,20 +223,16 @@ impl Subagent {
     }
 
     /// When all of it can be emitted, provided that its transcript, which last grew at `grown`, does not grow until then;
-    /// `None` while it is running. `is_over`: the session has ended. `has_ended`: a hook or notification reported the
-    /// subagent's end.
-    pub fn due(&self, known: &Known<'_>, grown: Instant, is_over: bool, has_ended: bool) -> Option<Instant> {
+    /// `None` while it is running. `returned`: the calls that have. `is_over`: the session has ended. `has_ended`: a hook or
+    /// notification reported the subagent's end.
+    pub fn due(&self, returned: &Returned, grown: Instant, is_over: bool, has_ended: bool) -> Option<Instant> {
         let turn = self.runs.last();
         let Some(place) = turn.and_then(|turn| turn.place.as_ref()) else {
             // The transcript may not say what woke it again.
             let is_said = is_over || has_ended && !self.places.is_empty();
             return is_said.then_some(grown + QUIET);
         };
-        let returned = || {
-            let turns = known.runs.iter().chain(known.open).copied();
-            known.launches(turns).any(|launch| launch.returned && place.is_below(&launch))
-        };
-        let is_said = is_over || has_ended || returned();
+        let is_said = is_over || has_ended || returned.has(place);
         match turn.is_some_and(Turn::looks_finished) {
             true if is_said || self.meta.as_ref().is_some_and(|meta| meta.finished) => Some(grown + BURST),
             true => Some(grown + QUIET_FINISHED),

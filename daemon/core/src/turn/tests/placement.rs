@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    super::placement::{Known, Meta, Next, POLL, POLL_LATER, Subagent, next, place_all},
+    super::placement::{Meta, Next, POLL, POLL_LATER, Returned, Subagent, next, place_all},
     *,
 };
 
@@ -306,8 +306,7 @@ fn a_subagent_ends_when_reported_and_its_transcript_is_silent() {
         let mut it = agent("g", records);
         it.meta.get_or_insert_default().finished = says_finished;
         place_all(&mut [&mut it], &[], launches);
-        let known = Known { open: &[], runs: it.runs.iter().collect(), launches };
-        let due = it.due(&known, grown, is_over, has_ended);
+        let due = it.due(&Returned::of(it.runs.iter(), launches), grown, is_over, has_ended);
         assert_eq!(due.map(|due| due.duration_since(grown).as_millis()), expect, "{name}");
     }
 }
