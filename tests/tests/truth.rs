@@ -25,12 +25,12 @@ fn show_has_a_subagents_work_below_the_call_that_launched_it() {
         shown("subagent_err"),
         "\
 Turn 1 909 ms please do SCN:subagent_err
-├── claude-sonnet-4-5-20250929 734 ms  in 101 · out 201 · cache read 4001 · cache write 301
+├── claude-sonnet-4-5-20250929 40 ms  in 101 · out 201 · cache read 4001 · cache write 301
 │   └── Agent 675 ms  {\"description\":\"Failing\",\"prompt\":\"fail SCN:sub_err\",\"subage…  ERROR Agent terminated early due to an API error: API Error: 400 m…
 │       └── general-purpose 619 ms  Failing  ERROR API Error: 400 mock bad request in subagent
-│           └── claude-sonnet-4-5-20250929 522 ms  in 102 · out 202 · cache read 4002 · cache write 302
+│           └── claude-sonnet-4-5-20250929 35 ms  in 102 · out 202 · cache read 4002 · cache write 302
 │               └── Bash 80 ms  {\"command\":\"echo x\",\"description\":\"x\"}
-└── claude-sonnet-4-5-20250929 0 ms  in 109 · out 209 · cache read 4009 · cache write 309
+└── claude-sonnet-4-5-20250929 25 ms  in 109 · out 209 · cache read 4009 · cache write 309
    The subagent failed.
 "
     );
@@ -53,10 +53,10 @@ Turn 1 1.8 s SCN:err529  ERROR API Error: 529 Overloaded. This is a server-side 
         shown("i_queue"),
         "\
 Turn 1 6.4 s start SCN:slowtool
-├── claude-sonnet-4-5-20250929 6.3 s  in 101 · out 201 · cache read 4001 · cache write 301
-│   └── Bash 6.2 s  {\"command\":\"sleep 6; echo slow-done\",\"description\":\"Sleep\"}
+├── claude-sonnet-4-5-20250929 48 ms  in 101 · out 201 · cache read 4001 · cache write 301
+│   └── Bash 6.1 s  {\"command\":\"sleep 6; echo slow-done\",\"description\":\"Sleep\"}
 ├─• queued prompt  queued prompt while busy
-└── claude-sonnet-4-5-20250929 0 ms  in 102 · out 202 · cache read 4002 · cache write 302
+└── claude-sonnet-4-5-20250929 19 ms  in 102 · out 202 · cache read 4002 · cache write 302
    Slow tool finished.
 "
     );
