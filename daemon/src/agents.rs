@@ -106,13 +106,15 @@ impl Agents {
         self.dirs.iter().map(PathBuf::as_path)
     }
 
-    /// A file changed. Not one of theirs if it is in none of their directories.
-    pub fn change(&mut self, path: &Path) {
-        if path.parent().is_some_and(|dir| self.dirs.contains(dir))
+    /// A file changed. True if it is in one of their directories.
+    pub fn change(&mut self, path: &Path) -> bool {
+        let is_theirs = path.parent().is_some_and(|dir| self.dirs.contains(dir));
+        if is_theirs
             && let Some((stem, _)) = path.file_name().and_then(OsStr::to_str).and_then(|name| name.split_once('.'))
         {
             self.changed.insert(path.with_file_name(format!("{stem}.jsonl")));
         }
+        is_theirs
     }
 
     /// The next look is at all files, whatever file events say.

@@ -337,13 +337,9 @@ impl Engine {
         if paths.is_empty() {
             return;
         }
-        let dirs: HashSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
         for session in self.sessions.values_mut() {
-            let is_agents = session.agents.dirs().any(|dir| dirs.contains(dir));
-            if is_agents {
-                paths.iter().for_each(|path| session.agents.change(path));
-            }
-            if is_agents || paths.contains(&session.row.transcript) {
+            let of_agents = paths.iter().filter(|path| session.agents.change(path)).count();
+            if of_agents > 0 || paths.contains(&session.row.transcript) {
                 session.phase.wake();
             }
         }
