@@ -12,9 +12,9 @@ pub fn render(status: &Status, now_ms: i64) -> String {
     text.one("build_info", "gauge", "The running daemon.", &[("version", &status.daemon.version)], 1);
     text.one("uptime_seconds", "gauge", "Seconds since it started.", &[], status.daemon.uptime_s);
     text.one("inbox_events", "gauge", "Hook events not handled yet.", &[], status.inbox.pending);
-    text.one("events_total", "counter", "Hook events heard since it started.", &[], status.inbox.heard);
+    text.one("events_total", "counter", "Hook events received since it started.", &[], status.inbox.heard);
     text.one("outbox_spans", "gauge", "Spans not yet delivered.", &[], status.outbox.pending);
-    text.one("in_flight_spans", "gauge", "Spans sent and not yet answered for.", &[], status.outbox.in_flight);
+    text.one("in_flight_spans", "gauge", "Spans that were sent and have no answer yet.", &[], status.outbox.in_flight);
     text.one("dead_letter_spans", "gauge", "Spans that were refused for good.", &[], status.dead_letters);
     text.one("media_pending", "gauge", "Images and documents not yet uploaded.", &[], status.media.pending);
     text.one("scores_pending", "gauge", "Scores not yet sent.", &[], status.scores.pending);
@@ -31,14 +31,14 @@ pub fn render(status: &Status, now_ms: i64) -> String {
     };
     type Figure<'a> = (&'a str, &'a str, &'a str, fn(&crate::status::Destination) -> u64);
     let figures: [Figure<'_>; 6] = [
-        ("destination_up", "gauge", "1 if the last answer was a good one.", |to| (to.state == "ok").into()),
+        ("destination_up", "gauge", "1 if the last request succeeded.", |to| (to.state == "ok").into()),
         ("destination_full", "gauge", "1 if the queue is full.", |to| to.full.into()),
         ("destination_waiting_spans", "gauge", "Spans waiting.", |to| to.waiting),
         ("destination_waiting_bytes", "gauge", "Their bytes.", |to| to.waiting_bytes),
         ("destination_delivered_spans_total", "counter", "Spans delivered.", |to| to.delivered),
         ("destination_rejected_spans_total", "counter", "Delivered spans the server did not keep.", |to| to.rejected),
     ];
-    text.head("destination_info", "gauge", "What people call a destination.");
+    text.head("destination_info", "gauge", "The name of a destination.");
     for to in &status.destinations {
         text.line("destination_info", &info(to), 1);
     }
@@ -62,7 +62,7 @@ pub fn render(status: &Status, now_ms: i64) -> String {
         }
     }
     for (name, help, label, counts) in [
-        ("skipped_total", "Lines and events passed over.", "reason", &status.skipped_lines),
+        ("skipped_total", "Lines and events that were skipped.", "reason", &status.skipped_lines),
         ("redacted_total", "Secrets masked.", "rule", &status.redacted),
     ] {
         text.head(name, "counter", help);

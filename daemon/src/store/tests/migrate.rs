@@ -222,8 +222,8 @@ fn a_database_of_the_tenth_version_is_copied_and_takes_scores_of_turns_that_it_k
     assert_eq!(rows.into_iter().map(|row| row.score).collect::<Vec<_>>(), [score]);
 }
 
-/// How long the daemon is away after an upgrade. `CC_LANGFUSE_LONG=1 cargo test --release -p daemon --lib -- --nocapture large_database`
-/// measures what `docs/upgrade.md` says.
+/// How long the daemon is away after an upgrade. `CC_LANGFUSE_LONG=1 cargo test -p daemon --lib -- --nocapture large_database` measures
+/// what `docs/upgrade.md` says.
 #[test]
 #[allow(clippy::print_stderr, reason = "it reports a measurement")]
 fn a_large_database_of_each_form_is_migrated_whole() {
