@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{Answer, Home, Server, lines::Lines};
 
 /// The directory with the programs of a Python environment that has MLflow 3.17.2.
@@ -141,4 +141,60 @@ fn a_real_phoenix_shows_them_as_annotations_of_traces_and_sessions() {
     }
     assert_eq!(found.matches(r#""name":"useful""#).count(), 1, "{found}");
     assert_eq!(home.status()["dead_letters"], 0);
+}
+
+/// The log records that came, in their order.
+fn events(server: &Server) -> Vec<Value> {
+    let requests = server.requests().into_iter().filter(|request| request.path == "/v1/logs");
+    let records = requests.map(|request| {
+        let body: Value = serde_json::from_slice(&request.plain).expect("JSON");
+        body["resourceLogs"][0]["scopeLogs"][0]["logRecords"].as_array().expect("records").clone()
+    });
+    records.flatten().collect()
+}
+
+fn attribute<'r>(record: &'r Value, key: &str) -> &'r Value {
+    let all = record["attributes"].as_array().expect("attributes");
+    all.iter().find(|one| one["key"] == key).map_or(&Value::Null, |one| &one["value"])
+}
+
+#[test]
+fn a_receiver_of_genai_conventions_has_them_as_events_of_the_trace() {
+    for (dialect, takes_logs, expect) in [("genai", true, 1), ("both", true, 0), ("genai", false, 0)] {
+        let home = Home::new();
+        let mut lost = false;
+        let server = Server::answering(move |request| match request.path == "/v1/logs" {
+            true if !takes_logs => Answer::status(404),
+            // The receiver takes the first one without an answer.
+            true if !std::mem::replace(&mut lost, true) => Answer::lost(),
+            _ => Answer::ok(),
+        });
+        let env = [
+            ("CC_LANGFUSE_OTLP_ENDPOINT", format!("{}/v1/traces", server.url)),
+            ("CC_LANGFUSE_OTLP_DIALECT", dialect.to_owned()),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        home.settings("work", &env);
+        let _daemon = home.daemon();
+        let mut lines = Lines::new(&home, "s");
+        lines.prompt("do it").call().result(true, None).answer("done");
+        home.hook(&lines.story.stop("done"), &env);
+        settled(&home);
+        let found = if takes_logs { events(&server) } else { Vec::new() };
+        let of = |record: &Value| attribute(record, "log.record.uid").to_string();
+        let names: BTreeMap<String, &Value> = found.iter().map(|record| (of(record), record)).collect();
+        assert_eq!(names.len(), expect, "{dialect}: {found:?}");
+        for record in names.values() {
+            let root = server.spans().into_iter().find(tests::Span::is_root).expect("a root");
+            assert_eq!(record["eventName"], "gen_ai.evaluation.result");
+            assert_eq!((&record["traceId"], &record["spanId"]), (&json!(root.trace_id), &json!(root.span_id)));
+            assert_eq!(attribute(record, "gen_ai.evaluation.name"), &json!({"stringValue": "tool_failures"}));
+            assert_eq!(attribute(record, "gen_ai.evaluation.score.value"), &json!({"doubleValue": 1.0}));
+            assert_eq!(found.len(), 2, "once more after the lost answer");
+        }
+        let status = home.status();
+        let unsupported = status["skipped_lines"]["score_unsupported"].as_u64().unwrap_or_default();
+        assert_eq!((unsupported, &status["dead_letters"]), (u64::from(!takes_logs), &json!(0)), "{status}");
+        assert_eq!(server.spans().len(), 4, "spans do not wait for them");
+    }
 }

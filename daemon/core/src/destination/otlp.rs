@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod annotations;
+mod evaluations;
 mod fit;
 mod genai;
 mod headers;
@@ -203,10 +204,14 @@ impl Backend for Otlp {
         Some(&phoenix::Phoenix)
     }
 
-    /// Of all receivers only Phoenix is known to have some, and only where it is named as one.
+    /// Phoenix has some, where it is named as one. Where the user chose OpenTelemetry's conventions alone, they are its events.
     fn scores(&self, to: &Destination) -> Option<&'static dyn ScoreApi> {
-        let is_phoenix = Form::of(to).preset.is_some_and(|preset| preset.name == phoenix::NAME);
-        is_phoenix.then_some(&annotations::Annotations as _)
+        let form = Form::of(to);
+        if form.preset.is_some_and(|preset| preset.name == phoenix::NAME) {
+            return Some(&annotations::Annotations);
+        }
+        let has_events = form.dialect == Dialect::Genai && evaluations::address(to).is_some();
+        has_events.then_some(&evaluations::Evaluations as _)
     }
 
     fn trial(&self, name: &str, _: Option<&str>) -> Vec<(Cow<'static, str>, Value)> {
