@@ -28,7 +28,8 @@ pub(super) fn page(site: &Site, query: &Query) -> anyhow::Result<Markup> {
     let mut roots: Vec<&str> = below.keys().copied().filter(|id| !is_below(id)).collect();
     // The latest first, as in the list of sessions.
     roots.sort_by_key(|root| std::cmp::Reverse(below[root].iter().map(|fork| fork.last).max()));
-    let most = if query.get("all").is_some() { roots.len() } else { roots.len().min(MAX_ROWS) };
+    // Each has a line of its own, and at least one fork.
+    let most = if query.get("all").is_some() { roots.len() } else { roots.len().min(MAX_ROWS / 2) };
     let rules = site.history().config.rules.clone();
     let main = html! {
         h1 { "Forks" }
