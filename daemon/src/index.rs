@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ffi::OsString,
     fs::Metadata,
     io,
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -144,7 +145,7 @@ const LARGE_BATCH: usize = 128;
 
 /// Memory for pages, in KiB, and the same while many sessions are read.
 const CACHE_KIB: i64 = 8000;
-const LARGE_CACHE_KIB: i64 = 16_000;
+const LARGE_CACHE_KIB: i64 = 10_000;
 
 /// How many of the sessions that changed last are read on from their last turn; others are read as a whole.
 const KEPT: usize = 64;
@@ -339,7 +340,7 @@ impl Index {
         let mut changed = Vec::new();
         for (source, looks) in sources.iter().zip(all) {
             let keep = looks.modified >= oldest;
-            changed.extend(self.job(source, looks, known.remove(&source.path), keep)?);
+            changed.extend(self.job(source, looks, known.remove(source.path.as_os_str()), keep)?);
         }
         updated.gone = known.len();
         // One that is gone may be replaced by a copy, which takes its place at once.
@@ -349,7 +350,7 @@ impl Index {
         } else {
             sources.iter().map(|source| source.session_id.as_str()).collect()
         };
-        for path in known.into_keys() {
+        for path in known.into_keys().map(PathBuf::from) {
             match path.file_stem().and_then(|name| name.to_str()) {
                 Some(id) if ids.contains(id) => drop(gone.insert(id.to_owned(), path)),
                 _ => self.remove(&path)?,
@@ -433,18 +434,18 @@ impl Index {
         Ok(tx.commit()?)
     }
 
-    fn known(&self) -> Result<HashMap<PathBuf, Known>, Error> {
+    fn known(&self) -> Result<HashMap<OsString, Known>, Error> {
         self.known_at(None)
     }
 
-    /// Those at one path, or all.
-    fn known_at(&self, path: Option<&Path>) -> Result<HashMap<PathBuf, Known>, Error> {
+    /// Those at one path, or all. A path as a key is hashed part by part, which takes several times as long.
+    fn known_at(&self, path: Option<&Path>) -> Result<HashMap<OsString, Known>, Error> {
         let sql = "SELECT path, id, looks, forked_from, parent, has_totals FROM session WHERE ?1 IS NULL OR path = ?1";
         let mut statement = self.db.prepare(sql)?;
         let rows = statement.query_map([path.and_then(Path::to_str)], |row| {
             let parent = row.get::<_, Option<String>>(3)?.zip(row.get(4)?);
             let known = Known { id: row.get(1)?, looks: row.get(2)?, parent, has_totals: row.get(5)? };
-            Ok((PathBuf::from(row.get::<_, String>(0)?), known))
+            Ok((OsString::from(row.get::<_, String>(0)?), known))
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }

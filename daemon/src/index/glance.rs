@@ -155,7 +155,7 @@ impl Index {
     pub fn update_one(&mut self, source: &Source, redactor: &Redactor) -> Result<Updated, Error> {
         let mut loose = read::Loose::default();
         let looks = read::Looks::of(source, loose.beside(&source.path));
-        let known = self.known_at(Some(&source.path))?.remove(&source.path);
+        let known = self.known_at(Some(&source.path))?.remove(source.path.as_os_str());
         let mut updated = Updated::default();
         let Some(job) = self.job(source, looks, known, true)? else { return Ok(updated) };
         read::all(&[job], |found, _| {
