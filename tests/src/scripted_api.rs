@@ -51,7 +51,7 @@ struct Book {
     rules: Vec<(&'static str, Act)>,
     answered: Vec<Answered>,
     /// Those of which it sent the beginning only.
-    begun: Vec<Answered>,
+    cut: Vec<Answered>,
     count: u64,
 }
 
@@ -89,8 +89,8 @@ impl ScriptedApi {
     }
 
     /// Those of which it has sent the beginning, with the tokens of that.
-    pub fn begun(&self) -> Vec<Answered> {
-        self.book().begun.clone()
+    pub fn cut(&self) -> Vec<Answered> {
+        self.book().cut.clone()
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -134,13 +134,13 @@ impl ScriptedApi {
             }
             Act::Cut | Act::Hang => {
                 let all = events(&request, number, &[json!({"type": "text", "text": "It begins"})], "end_turn", &usage);
-                let begun = all.split_inclusive("\n\n").take(3).collect::<String>();
+                let cut = all.split_inclusive("\n\n").take(3).collect::<String>();
                 let head = format!(
                     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nrequest-id: {id}\r\ncontent-length: 99999\r\n\r\n"
                 );
-                stream.write_all([head, begun].concat().as_bytes()).ok()?;
+                stream.write_all([head, cut].concat().as_bytes()).ok()?;
                 let [input, _, read, five, hour] = tokens;
-                self.book().begun.push(answered([input, 0, read, five, hour]));
+                self.book().cut.push(answered([input, 0, read, five, hour]));
                 if matches!(act, Act::Hang) {
                     // Until the other end closes it.
                     let _ = stream.read(&mut [0; 1]);

@@ -250,7 +250,7 @@ fn all() -> Vec<Scenario> {
             |run| {
                 let mut command = run.command(&[&["-p", GO, "--session-id", &run.session], ALLOW].concat());
                 let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
-                eventually("the second request", || run.api.begun().len() == 1);
+                eventually("the second request", || run.api.cut().len() == 1);
                 let pid = rustix::process::Pid::from_child(&child);
                 rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
                 child.wait().expect("it ends");
@@ -383,7 +383,7 @@ fn sum(row: &Value) -> u64 {
 /// What is wrong with the books of a scenario; the line about it otherwise.
 fn balance(
     scenario: &Scenario,
-    (answered, begun): &(Vec<Answered>, Vec<Answered>),
+    (answered, cut): &(Vec<Answered>, Vec<Answered>),
     home: &Home,
     spans: &[Span],
     costs: &BTreeMap<String, f64>,
@@ -440,11 +440,11 @@ fn balance(
     }
     let truth: u64 = answered.iter().flat_map(|call| call.tokens).sum();
     // Of an answer that was cut, Claude Code counts what it had received, if anything, and of its output an estimate.
-    let begun: u64 = begun.iter().flat_map(|call| call.tokens).sum();
-    if total != truth && (begun == 0 || !(truth + begun..truth + begun + ESTIMATE).contains(&total)) {
+    let cut: u64 = cut.iter().flat_map(|call| call.tokens).sum();
+    if total != truth && (cut == 0 || !(truth + cut..truth + cut + ESTIMATE).contains(&total)) {
         return Err(format!("the API answered with {truth} tokens, usage has {total}"));
     }
-    let allowed = if begun == 0 { 0 } else { begun + ESTIMATE };
+    let allowed = if cut == 0 { 0 } else { cut + ESTIMATE };
     if scenario.hidden == Hidden::Traced && rest > allowed {
         return Err(format!("{rest} tokens are untraced"));
     }
@@ -491,7 +491,7 @@ fn every_call_that_the_api_answered_is_in_the_book_with_its_tokens_and_its_cost(
                     api: api.clone(),
                 };
                 (scenario.play)(&run);
-                books.lock().expect("whole").insert(at, (api.answered(), api.begun()));
+                books.lock().expect("whole").insert(at, (api.answered(), api.cut()));
             }
         };
         (0..AT_A_TIME).for_each(|_| drop(scope.spawn(worker)));

@@ -11,7 +11,7 @@ const MIN_COLUMNS: usize = 20;
 /// The longest label of a text, in bytes; two spaces after more than this are something else.
 const MAX_LABEL: usize = 24;
 
-/// Programs that messages tell people to run. The words after one of them belong to the command as long as they look like arguments.
+/// Programs that messages name as commands. The words after one of them belong to the command as long as they look like arguments.
 const PROGRAMS: &[&str] = &[
     "cc-langfusectl",
     "chmod",

@@ -217,7 +217,7 @@ impl Tool {
         self.result.as_ref().and_then(|(result, _)| result.agent.as_ref())
     }
 
-    /// True if the subagent that it launched has ended: one in the background goes on after the result.
+    /// True if the subagent that it launched has ended: one in the background continues after the result.
     pub(super) fn is_launch_over(&self) -> bool {
         self.result.is_some() && self.launched().is_none_or(|agent| !agent.is_async)
     }
