@@ -114,7 +114,7 @@ fn write_parts(out: &mut impl Write, parts: &[(Look, &str)], coloured: bool, col
     Ok(())
 }
 
-/// `text` in lines of at most `columns`, as [`line`] breaks it.
+/// `text` in lines of at most `columns`, as [`line()`] breaks it.
 pub fn wrapped(text: &str, columns: usize) -> String {
     let (lines, indent) = wrap::lines(text, columns);
     lines.into_iter().map(|line| &text[line]).collect::<Vec<_>>().join(&format!("\n{indent}"))

@@ -45,8 +45,8 @@ impl MessagesApi {
     }
 }
 
-/// Answers the one request of a connection.
-fn serve(mut stream: TcpStream, next: impl Fn() -> Option<(usize, Reply)>) -> Option<()> {
+/// The path and the body of a request.
+pub(crate) fn read(stream: &TcpStream) -> Option<(String, Value)> {
     let mut input = BufReader::new(stream.try_clone().ok()?);
     let mut line = String::new();
     input.read_line(&mut line).ok()?;
@@ -61,7 +61,12 @@ fn serve(mut stream: TcpStream, next: impl Fn() -> Option<(usize, Reply)>) -> Op
     }
     let mut body = vec![0; length];
     input.read_exact(&mut body).ok()?;
-    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+    Some((path, serde_json::from_slice(&body).unwrap_or_default()))
+}
+
+/// Answers the one request of a connection.
+fn serve(mut stream: TcpStream, next: impl Fn() -> Option<(usize, Reply)>) -> Option<()> {
+    let (path, request) = read(&stream)?;
     let messages = path.starts_with("/v1/messages") && !path.contains("count_tokens");
     let conversation = request["tools"].as_array().is_some_and(|tools| !tools.is_empty());
     let reply = if messages && conversation { next() } else { None };

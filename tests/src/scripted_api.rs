@@ -1,12 +1,14 @@
 //! A Messages API on loopback that follows a script and keeps the books: what it answered, and with which tokens.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde_json::{Value, json};
+
+use crate::messages_api::read;
 
 /// What the API does with a request.
 #[derive(Clone, Debug)]
@@ -163,25 +165,6 @@ impl ScriptedApi {
         (body["content"], body["stop_reason"], body["usage"]) = (content.into(), reason.into(), usage);
         whole(&mut stream, "200 OK", &head, "application/json", &body.to_string())
     }
-}
-
-/// The path and the body of a request.
-fn read(stream: &TcpStream) -> Option<(String, Value)> {
-    let mut input = BufReader::new(stream.try_clone().ok()?);
-    let mut line = String::new();
-    input.read_line(&mut line).ok()?;
-    let (mut length, path) = (0, line.split(' ').nth(1)?.to_owned());
-    loop {
-        let mut header = String::new();
-        input.read_line(&mut header).ok()?;
-        let Some((name, value)) = header.trim_end().split_once(':') else { break };
-        if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse().ok()?;
-        }
-    }
-    let mut body = vec![0; length];
-    input.read_exact(&mut body).ok()?;
-    Some((path, serde_json::from_slice(&body).unwrap_or_default()))
 }
 
 fn whole(stream: &mut TcpStream, status: &str, head: &str, kind: &str, body: &str) -> Option<()> {

@@ -84,14 +84,14 @@ fn annotation(score: &Score) -> Json {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         destination::{Destination, Endpoint, Kind},
         secret::Secrets,
     };
 
-    fn score(of: Of, value: Value) -> Score {
+    pub(in crate::destination::otlp) fn score(of: Of, value: Value) -> Score {
         Score {
             id: [7; 16],
             trace_id: [1; 16],

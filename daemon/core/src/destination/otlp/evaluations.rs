@@ -128,27 +128,11 @@ fn text(value: &str) -> Json {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::*;
+    use super::{super::annotations::tests::score, *};
     use crate::{
         destination::{Endpoint, Kind},
         secret::Secrets,
     };
-
-    fn score(of: Of, value: Value) -> Score {
-        Score {
-            id: [7; 16],
-            trace_id: [1; 16],
-            root: [2; 8],
-            session_id: "s-1".into(),
-            of,
-            name: "n".into(),
-            value,
-            comment: Some("why".into()),
-            environment: None,
-            at: 5,
-            by_person: false,
-        }
-    }
 
     fn next(address: &str, scores: &[Score], answers: &[Answered]) -> Next {
         let to = Destination { kind: Kind::Otlp, address: address.into(), account: "genai".into() };
