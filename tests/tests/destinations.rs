@@ -99,8 +99,7 @@ fn a_project_without_a_secret_is_parked_and_status_gives_the_reason() {
     story.turn("q", "a");
     let keyless: Vec<_> = server.env().into_iter().filter(|(name, _)| name != "LANGFUSE_SECRET_KEY").collect();
     home.hook(&story.stop("a"), &keyless);
-    let status =
-        home.status_until("the destination to be parked", |status| status["destinations"][0]["state"] == "parked");
+    let status = parked(&home, 2);
     let destination = &status["destinations"][0];
     assert_eq!((&destination["waiting"], &destination["public_key"]), (&json!(2), &json!("pk-lf-test")));
     assert!(destination["last_error"].as_str().is_some_and(|why| why.contains("no secret key")), "{destination}");
@@ -276,6 +275,14 @@ fn a_thousand_destinations_do_not_slow_an_event() {
     assert!(peak < 150 << 10, "{peak} KiB");
 }
 
+/// Waits until the only destination refuses and all these observations wait: it refuses the first turn before the others are read.
+fn parked(home: &Home, waiting: u64) -> serde_json::Value {
+    home.status_until("all to wait for a destination that refuses", |status| {
+        let to = &status["destinations"][0];
+        to["state"] == "parked" && to["waiting"] == waiting
+    })
+}
+
 /// An entry of `destinations --json`: its name, state, and how much waits and was delivered.
 fn listed(home: &Home, account: &str) -> (String, String, u64, u64) {
     let output = home.ctl(&["destinations", "--json"]);
@@ -399,7 +406,7 @@ fn waiting_spans_can_be_moved_to_another_kind_of_destination() {
     let mut story = Story::new(&home, "work", "s");
     story.prompt("q").tool("x").answer("a");
     home.hook(&story.stop("a"), &refusing.env());
-    home.status_until("the key to be refused", |status| status["destinations"][0]["state"] == "parked");
+    parked(&home, 4);
     let otlp = [("CC_LANGFUSE_OTLP_ENDPOINT".to_owned(), format!("{}/v1/traces", receiver.url))];
     let mut other = Story::new(&home, "elsewhere", "other");
     other.turn("q", "a");
@@ -427,7 +434,7 @@ fn dropping_waiting_spans_asks_first_and_counts_them() {
     story.turn("q1", "a1").turn("q2", "a2");
     home.settings("work", &server.env());
     home.hook(&story.stop("a2"), &server.env());
-    home.status_until("the key to be refused", |status| status["destinations"][0]["state"] == "parked");
+    parked(&home, 4);
     let name = listed(&home, "pk-lf-test").0;
     for (args, expect) in [
         (vec!["destinations", "drop", &name], "4 observations"),
