@@ -111,9 +111,8 @@ fn view(
     lines.extend(rows.next());
     for (row, to) in rows.zip(&status.destinations) {
         lines.push(row);
-        // With its account, if there is room for all of it.
-        let whole = format!("  {} ({})", to.base_url, to.public_key);
-        lines.push(if table::width(&whole) <= width { whole } else { format!("  {}", to.base_url) });
+        // The address comes first, so that a long account does not hide it.
+        lines.push(format!("  {} ({})", to.base_url, to.public_key));
     }
     lines.push(String::new());
     lines.extend(latest::table(look.sessions(), used, width, most));
