@@ -46,6 +46,7 @@ pub mod service;
 pub mod socket;
 pub mod store;
 pub mod telemetry;
+pub mod threads;
 pub mod watch;
 
 /// Version, commit and date of these programs.

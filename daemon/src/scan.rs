@@ -402,6 +402,20 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_read_meanwhile_holds_up_no_other() {
+        const NOW: i64 = 1_800_000_000_000;
+        let at = [("a", NOW - 30), ("b", NOW - 20), ("c", NOW - 10)];
+        let (_base, scan, _) = searched(NOW - HOUR, &at);
+        let mut found = scan.run(NOW);
+        assert_eq!(scan.take(&mut found, 9, NOW), [], "all are written to");
+        let mut step = store::tests::step(Vec::new());
+        (step.session.session_id, step.session.open_turn, step.now_ms) = ("a".into(), false, NOW);
+        scan.store.call(|store| store.advance(&step)).unwrap();
+        assert_eq!(scan.take(&mut found, 9, NOW), []);
+        assert_eq!(found.iter().map(|one| &*one.id).collect::<Vec<_>>(), ["b", "c"], "the first is done");
+    }
+
+    #[test]
     fn each_session_of_a_search_is_judged_by_the_settings_files_of_its_moment() {
         const NOW: i64 = 1_800_000_000_000;
         let ids: Vec<String> = (0..12).map(|n| format!("s-{n:02}")).collect();

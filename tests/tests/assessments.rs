@@ -13,6 +13,15 @@ fn settled(home: &Home) {
     home.status_until("the scores to be settled", |status| status["scores"]["pending"] == 0);
 }
 
+/// A turn in which a tool failed, and its Stop.
+fn failing(home: &Home, env: &[(String, String)]) -> Lines {
+    home.settings("work", env);
+    let mut lines = Lines::new(home, "s");
+    lines.prompt("do it").call().result(true, None).answer("done");
+    home.hook(&lines.story.stop("done"), env);
+    lines
+}
+
 fn mlflow(url: &str) -> Vec<(String, String)> {
     let all = [("MLFLOW_CLAUDE_TRACING_ENABLED", "true"), ("MLFLOW_TRACKING_URI", url)];
     all.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
@@ -111,11 +120,8 @@ fn a_real_phoenix_shows_them_as_annotations_of_traces_and_sessions() {
         ("CC_LANGFUSE_OTLP_NAME", "work".to_owned()),
     ];
     let env = env.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    home.settings("work", &env);
     let _daemon = home.daemon();
-    let mut lines = Lines::new(&home, "s");
-    lines.prompt("do it").call().result(true, None).answer("done");
-    home.hook(&lines.story.stop("done"), &env);
+    let lines = failing(&home, &env);
     home.hook(&lines.story.event("SessionEnd"), &env);
     // Phoenix has a trace a moment after it has taken it: a score that comes before waits.
     settled(&home);
@@ -174,11 +180,8 @@ fn a_receiver_of_genai_conventions_has_them_as_events_of_the_trace() {
             ("CC_LANGFUSE_OTLP_DIALECT", dialect.to_owned()),
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        home.settings("work", &env);
         let _daemon = home.daemon();
-        let mut lines = Lines::new(&home, "s");
-        lines.prompt("do it").call().result(true, None).answer("done");
-        home.hook(&lines.story.stop("done"), &env);
+        let _ = failing(&home, &env);
         settled(&home);
         let found = if takes_logs { events(&server) } else { Vec::new() };
         let of = |record: &Value| attribute(record, "log.record.uid").to_string();

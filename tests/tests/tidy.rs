@@ -10,7 +10,7 @@ use tests::source::{Source, sources};
 
 /// Which way imports go in the daemon: each row may use the rows above it, and nothing of its own.
 const DAEMON: &[&[&str]] = &[
-    &["clock", "environment", "files"],
+    &["clock", "environment", "files", "threads"],
     &["command"],
     &["git", "log", "output", "service", "socket", "watch"],
     &["config_file", "credentials", "import_state_file", "reader", "store"],

@@ -44,7 +44,7 @@ impl Found {
     /// The same, unless only a copy of its transcript is left.
     ///
     /// # Errors
-    /// Then.
+    /// If only the archive has its transcript, from which nothing is sent; if the home directory is unknown.
     pub(crate) fn original(self) -> anyhow::Result<Self> {
         if self.transcript.starts_with(archive()?) {
             bail!(

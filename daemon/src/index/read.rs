@@ -20,6 +20,7 @@ use crate::{
     agents,
     reader::{self, Unreadable},
     rebuild::{self, Checkpoint, Grown, Part},
+    threads,
 };
 use cc_core::{
     book::{Book, Call, Run},
@@ -57,17 +58,7 @@ impl Looks {
             loose.beside(&source.path);
         }
         // Most of the time the system looks for files.
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
-        let (each, loose) = (sources.len().div_ceil(threads).max(MANY), &loose);
-        thread::scope(|scope| {
-            let of = |part: &[Source]| part.iter().map(|one| Self::of(one, loose.known(&one.path))).collect();
-            let parts: Vec<_> =
-                sources.chunks(each).map(|part| scope.spawn(move || -> Vec<Self> { of(part) })).collect();
-            parts
-                .into_iter()
-                .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        })
+        threads::each(sources, MANY, |one| Self::of(one, loose.known(&one.path)))
     }
 
     /// The state of a transcript and of its subagents' transcripts, including `loose` ones.

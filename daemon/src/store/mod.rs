@@ -244,4 +244,4 @@ pub fn span_name(span: &Item) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

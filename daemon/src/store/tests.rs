@@ -134,7 +134,7 @@ fn session(id: &str) -> SessionRow {
     }
 }
 
-fn step(spans: Vec<Observation>) -> Advance {
+pub(crate) fn step(spans: Vec<Observation>) -> Advance {
     Advance {
         behind: vec![],
         off: vec![],

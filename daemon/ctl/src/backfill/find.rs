@@ -6,7 +6,6 @@ use std::{
     fs::{self, FileType, Metadata},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    thread,
     time::{Duration, SystemTime},
 };
 
@@ -26,6 +25,7 @@ use cc_langfuse::{
     credentials::layers,
     environment,
     reader::{Transcript, Unreadable, places},
+    threads,
 };
 use proto::env::{Role, VARIABLES};
 
@@ -108,7 +108,8 @@ pub(crate) fn candidates(
     let mut found: HashMap<String, Candidate> = HashMap::new();
     let mut seen = HashSet::new();
     let mut skip = |reason| *skipped.entry(reason).or_default() += 1;
-    for ((path, is_alone), meta) in looked_at(files) {
+    let metas = threads::each(&files, MANY, |(path, _)| fs::symlink_metadata(path).ok());
+    for ((path, is_alone), meta) in files.into_iter().zip(metas) {
         let id = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         let dirs = || path.parent().into_iter().flat_map(Path::components);
         if id.starts_with("agent-") || dirs().any(|dir| SIDE_DIRECTORIES.iter().any(|name| dir.as_os_str() == *name)) {
@@ -153,22 +154,6 @@ pub(crate) fn candidates(
     let mut found: Vec<Candidate> = found.into_values().collect();
     found.sort_by(|a, b| (a.written, &a.path).cmp(&(b.written, &b.path)));
     found
-}
-
-/// Each file with what the system says of it. Of thousands that is most of the work, so several threads ask.
-fn looked_at(files: Vec<(PathBuf, bool)>) -> impl Iterator<Item = ((PathBuf, bool), Option<Metadata>)> {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
-    let each = files.len().div_ceil(threads).max(MANY);
-    let of = |part: &[(PathBuf, bool)]| part.iter().map(|(path, _)| fs::symlink_metadata(path).ok()).collect();
-    let metas: Vec<Option<Metadata>> = thread::scope(|scope| {
-        let parts: Vec<_> =
-            files.chunks(each).map(|part| scope.spawn(move || -> Vec<Option<Metadata>> { of(part) })).collect();
-        let join = |part: thread::ScopedJoinHandle<'_, _>| {
-            part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        parts.into_iter().flat_map(join).collect()
-    });
-    files.into_iter().zip(metas)
 }
 
 /// Adds the transcripts in `dir` and below, each with whether no directory beside it has its name.
